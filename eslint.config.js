@@ -1,0 +1,84 @@
+import eslint from '@eslint/js';
+import tseslint from 'typescript-eslint';
+
+// Data flows one way: main → cli → commands → lock → consul. Each row says what its files may import;
+// everything else is refused. `child`, `guard` and `output` are leaves that know nothing of the lock.
+const packages = ['chalk', 'commander', 'consul', 'execa', 'p-retry'];
+const lock = ['errors', 'deps', 'consul'];
+const leaves = ['child', 'guard', 'output', 'options', 'tools'];
+const rows = [
+  { files: ['src/errors.ts', 'src/deps.ts', 'src/tree.ts', 'src/guard-script.ts'], may: [] },
+  { files: ['src/options.ts', 'src/tools.ts', 'src/canary.ts'], may: ['errors', 'deps'] },
+  { files: ['src/kill.ts'], may: ['deps', 'tree'] },
+  { files: ['src/guard.ts'], may: ['errors', 'deps', 'guard-script'] },
+  { files: ['src/child.ts'], may: ['errors', 'deps', 'tree', 'canary', 'kill'], packages: ['execa'] },
+  { files: ['src/output.ts'], may: ['errors', 'deps'], packages: ['chalk'] },
+  { files: ['src/log.ts'], may: ['deps', 'output'] },
+  { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'], packages: ['p-retry'] },
+  { files: ['src/consul/*.ts'], may: ['errors', './*'], packages: ['consul'] },
+  { files: ['src/lock/*.ts'], may: [...lock, './*'] },
+  { files: ['src/commands/*.ts'], may: [...lock, ...leaves, 'lock/*', './*'] },
+  { files: ['src/cli.ts'], may: ['errors', 'options', 'commands/*'], packages: ['commander'] },
+];
+
+/** A file's imports below src, as its row names them: `errors`, `lock/slot`, or `./slot` for a neighbour in its folder. */
+function boundary({ files, may, packages: own = [] }) {
+  const nested = files[0].split('/').length > 2;
+  const allowed = may.map((name) => {
+    const path = name.startsWith('./') ? name : `${nested ? '../' : './'}${name}`;
+    return `${path.replaceAll('.', '\\.').replace('*', '[a-z-]+')}\\.ts$`;
+  });
+  const message =
+    'Data flows main → cli → commands → lock → consul; eslint.config.js says who may import whom.';
+  return {
+    files,
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        {
+          patterns: [{ regex: `^(?=\\.)(?!(?:${['(?!)', ...allowed].join('|')}))`, message }],
+          paths: packages.filter((name) => !own.includes(name)).map((name) => ({ name, message })),
+        },
+      ],
+    },
+  };
+}
+
+export default tseslint.config(
+  { ignores: ['dist/', 'build/', 'node_modules/'] },
+  eslint.configs.recommended,
+  ...tseslint.configs.strictTypeChecked.map((config) => ({ ...config, files: ['**/*.ts'] })),
+  {
+    files: ['**/*.ts'],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/only-throw-error': 'error',
+      '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
+      'no-restricted-syntax': [
+        'error',
+        { selector: 'ExportAllDeclaration', message: 'No barrels: import from the file that defines it.' },
+        { selector: 'ExportDefaultDeclaration', message: 'Named exports only.' },
+      ],
+    },
+  },
+  {
+    files: ['src/**/*.ts'],
+    ignores: ['src/main.ts'],
+    rules: {
+      'no-restricted-globals': [
+        'error',
+        { name: 'process', message: 'Only src/main.ts reads process; take it from Deps.' },
+      ],
+      'no-console': 'error',
+    },
+  },
+  ...rows.map(boundary),
+  {
+    files: ['*.config.ts'],
+    rules: { 'no-restricted-syntax': 'off' },
+  },
+  { files: ['**/*.js'], languageOptions: { globals: { process: 'readonly', console: 'readonly' } } },
+);

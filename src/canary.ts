@@ -1,0 +1,116 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+
+import type { Clock } from './deps.ts';
+
+/** Tells whether a signal that runlock got went to its whole process group or to runlock alone. */
+export interface Canary {
+  pid(): number | undefined;
+  /** Whether the group had `signal` too. Answers one question after the other, each within about half a second. */
+  groupHad(signal: NodeJS.Signals): Promise<boolean>;
+  stop(): void;
+}
+
+interface Report {
+  readonly signal: string;
+  readonly atMs: number;
+}
+
+// Answers a line with `pong`, and names each signal it gets. It catches them rather than die of them: QUIT would leave
+// a core file, and two signals at once would find the second canary not yet there. Builtins only.
+const script = `
+for name in INT QUIT HUP TERM USR1 USR2; do trap "echo SIG$name; caught=1" $name; done
+while caught=; read -r line || [ -n "$caught" ]; do [ -z "$line" ] || echo pong; line=; done
+`;
+
+/** A sender that signals process by process (systemd does) gets this long to reach the canary as well. */
+const graceMs = 100;
+const answerMs = 400;
+/** A report older than this belongs to a signal that runlock never saw as one of its own. */
+const freshMs = 1000;
+
+/** Starts a canary in runlock's own process group. A canary that dies of a signal is replaced until `stop`. */
+export function startCanary(clock: Clock): Canary {
+  let reports: Report[] = [];
+  let unanswered = 0;
+  let isStopped = false;
+  let waiting = new AbortController();
+  let turn: Promise<unknown> = Promise.resolve();
+  let child = hatch();
+
+  function hear(word: string) {
+    if (word === 'pong') unanswered -= 1;
+    else reports.push({ signal: word, atMs: clock.monotonicMs() });
+    waiting.abort();
+  }
+
+  function hatch(): ChildProcess {
+    unanswered = 0;
+    const born = spawnCanary(hear);
+    born.on('exit', (_code, signal) => {
+      if (isStopped || signal === null) return;
+      // It had no time yet to set its traps.
+      hear(signal);
+      child = hatch();
+    });
+    return born;
+  }
+
+  /** Waits until `isDone`, at most `ms`. */
+  async function listen(ms: number, isDone: () => boolean): Promise<boolean> {
+    const endMs = clock.monotonicMs() + ms;
+    for (let leftMs = ms; !isDone(); leftMs = endMs - clock.monotonicMs()) {
+      if (leftMs <= 0 || isStopped) return false;
+      waiting = new AbortController();
+      await clock.sleep(leftMs, { signal: waiting.signal }).catch(() => undefined);
+    }
+    return true;
+  }
+
+  /** Takes the report of `signal` off the list, so that it answers for one signal only. */
+  function take(signal: NodeJS.Signals, sinceMs: number): boolean {
+    reports = reports.filter((report) => report.atMs >= sinceMs);
+    const index = reports.findIndex((report) => report.signal === signal);
+    if (index !== -1) reports.splice(index, 1);
+    return index !== -1;
+  }
+
+  async function ask(signal: NodeJS.Signals, sinceMs: number): Promise<boolean> {
+    if (await listen(graceMs, () => take(signal, sinceMs))) return true;
+    // The kernel hands out a caught signal before it lets the canary go on: a pong without a report means no signal.
+    unanswered += 1;
+    child.stdin?.write('ping\n');
+    await listen(answerMs, () => unanswered <= 0);
+    return take(signal, sinceMs);
+  }
+
+  return {
+    pid: () => child.pid,
+    groupHad(signal) {
+      const sinceMs = clock.monotonicMs() - freshMs;
+      const answer = turn.then(() => ask(signal, sinceMs));
+      turn = answer;
+      return answer;
+    },
+    stop() {
+      isStopped = true;
+      child.stdin?.end();
+      child.kill('SIGKILL');
+      waiting.abort();
+    },
+  };
+}
+
+function spawnCanary(hear: (word: string) => void) {
+  const child = spawn('/bin/sh', ['-c', script, 'runlock-canary'], {
+    env: {},
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  // Without a canary every signal is passed on: twice is better than never.
+  child.on('error', () => undefined);
+  child.stdin.on('error', () => undefined);
+  child.stdout.setEncoding('utf8').on('data', (words: string) => {
+    for (const word of words.trim().split('\n')) hear(word);
+  });
+  return child;
+}

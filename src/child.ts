@@ -1,0 +1,161 @@
+import { accessSync, constants, statSync } from 'node:fs';
+import { pid as ownPid } from 'node:process';
+
+import { execa } from 'execa';
+
+import { startCanary } from './canary.ts';
+import type { Canary } from './canary.ts';
+import type { Clock } from './deps.ts';
+import { RunlockError } from './errors.ts';
+import { killer, signalAll } from './kill.ts';
+import type { Kill } from './kill.ts';
+import { RUN_ID_VARIABLE, followTree, startTime } from './tree.ts';
+import type { Member, Tree } from './tree.ts';
+
+export type Ending =
+  | { readonly kind: 'exited'; readonly code: number }
+  | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals };
+
+export interface CommandOptions {
+  /** The program as the user named it; it becomes the command's argv[0]. */
+  readonly command: string;
+  /** Where `findCommand` found it. */
+  readonly file: string;
+  readonly args: readonly string[];
+  /** The whole environment; only the mark of the run is added to it. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly runId: string;
+  /** Stay in runlock's process group, so that the terminal's keys and its prompts reach the command. Without a terminal it gets a session of its own. */
+  readonly shareTerminal: boolean;
+  /** Processes that are never part of the command, such as the guard. Runlock itself is always one. */
+  readonly except?: () => readonly number[];
+  readonly clock: Clock;
+}
+
+/** A command while it runs, and what it leaves behind. */
+export interface Supervised {
+  readonly pid: number;
+  /** Clock ticks since boot; names the process for good, together with its pid. */
+  readonly startTime: string;
+  /** Settles when the command itself has ended, whatever else of its tree still lives. Never rejects. */
+  readonly ended: Promise<Ending>;
+  /** Passes on a signal that runlock got, once, unless the terminal already gave it to the command. Resolves when that is decided. */
+  signal(signal: NodeJS.Signals): Promise<void>;
+  /**
+   * Ends the whole tree: `signal`, then KILL after `killAfterMs`. Resolves when nothing of it is left, never rejects.
+   * May be called twice (a shorter limit wins), and after the command ended, for what it left behind.
+   */
+  readonly kill: Kill;
+  /** Who of the tree is alive. Looking also remembers them, should they hide their origin later. */
+  remaining(): readonly Member[];
+}
+
+/**
+ * Finds a program as execvp(3) does: a name with a slash as it stands, any other one in the folders of `path`.
+ * Returns a path with a slash in it. Throws `not-found` or `not-executable`.
+ */
+export function findCommand(command: string, { path }: { path: string | undefined }): string {
+  const candidates = command.includes('/') ? [command] : inFolders(command, path ?? '/bin:/usr/bin');
+  const found = candidates.map((file) => ({ file, kind: kindOf(file) }));
+  const program = found.find(({ kind }) => kind === 'program');
+  if (program !== undefined) return program.file;
+  const refused = found.find(({ kind }) => kind !== 'nothing');
+  if (refused?.kind === 'folder') {
+    throw new RunlockError('not-executable', `cannot run ${refused.file}: it is a folder; name a program`);
+  }
+  if (refused !== undefined) {
+    throw new RunlockError(
+      'not-executable',
+      `cannot run ${refused.file}: this user may not execute it; set its x permission (chmod +x) or run it through its interpreter`,
+    );
+  }
+  throw new RunlockError('not-found', notFound(command, path));
+}
+
+function notFound(command: string, path: string | undefined): string {
+  if (command === '') return 'cannot run a command with an empty name; give the command after --';
+  if (command.includes('/')) return `cannot run ${command}: there is no such file; correct its path`;
+  return `cannot run ${command}: it is in none of the folders of PATH (${path ?? 'not set'}); name it by its full path or extend PATH`;
+}
+
+function inFolders(command: string, path: string): string[] {
+  return command === '' ? [] : path.split(':').map((folder) => `${folder === '' ? '.' : folder}/${command}`);
+}
+
+function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
+  try {
+    if (statSync(file).isDirectory()) return 'folder';
+    accessSync(file, constants.X_OK);
+    return 'program';
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'refused' : 'nothing';
+  }
+}
+
+/** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
+export async function startCommand(options: CommandOptions): Promise<Supervised> {
+  const { file, args, runId, shareTerminal, clock } = options;
+  const subprocess = execa(file, args, {
+    argv0: options.command,
+    env: { ...options.env, [RUN_ID_VARIABLE]: runId },
+    extendEnv: false,
+    stdio: 'inherit',
+    detached: !shareTerminal,
+    reject: false,
+    buffer: false,
+    // The guard sees to this, and also when runlock cannot.
+    cleanup: false,
+  });
+  const { pid } = subprocess;
+  if (pid === undefined) throw spawnError(file, (await subprocess).code);
+  const ended = subprocess.then(({ exitCode, signal }): Ending =>
+    signal === undefined ? { kind: 'exited', code: exitCode ?? 1 } : { kind: 'signalled', signal },
+  );
+  const canary = shareTerminal ? startCanary(clock) : undefined;
+  void ended.then(() => canary?.stop());
+  // A command that ended at once still has its zombie: nothing has waited for it yet.
+  const identity = { pid, startTime: startTime(pid) ?? '' };
+  const except = () => [ownPid, canary?.pid() ?? ownPid, ...(options.except?.() ?? [])];
+  const tree = followTree({ runId, command: identity, except });
+  const group = shareTerminal ? undefined : pid;
+  return {
+    ...identity,
+    ended,
+    signal: passOn({ tree, group, ended, canary }),
+    kill: killer({ tree, group, ended, clock }),
+    remaining: () => tree.members(),
+  };
+}
+
+function passOn(options: {
+  tree: Tree;
+  group: number | undefined;
+  ended: Promise<Ending>;
+  canary: Canary | undefined;
+}): Supervised['signal'] {
+  const { tree, group, canary } = options;
+  let hasEnded = false;
+  void options.ended.then(() => (hasEnded = true));
+  return async (signal) => {
+    if (canary !== undefined && (await canary.groupHad(signal))) return;
+    if (hasEnded) return;
+    const members = tree.members();
+    signalAll(group === undefined ? members : members.filter((m) => m.group === group), signal, group);
+  };
+}
+
+function spawnError(file: string, code: string | undefined): RunlockError {
+  const reasons: Record<string, string> = {
+    ENOENT: 'the interpreter that its first line names is missing; correct that line',
+    ENOEXEC: 'this system does not know its format; rebuild it for this machine',
+    EACCES: 'this user may not execute it or its interpreter; set its x permission (chmod +x)',
+    E2BIG: 'its arguments and environment are too long for this system; shorten them',
+    EAGAIN: 'this user may start no more processes; end some or raise the limit (ulimit -u)',
+    ENOMEM: 'there is no memory left; free some',
+    ETXTBSY: 'it is open for writing; try again when it is written',
+  };
+  if (code === 'ENOENT' && kindOf(file) === 'nothing')
+    return new RunlockError('not-found', notFound(file, ''));
+  const reason = reasons[code ?? ''] ?? `the system refused with ${code ?? 'no reason'}; check the file`;
+  return new RunlockError('not-executable', `cannot run ${file}: ${reason}`);
+}

@@ -1,0 +1,56 @@
+/** Why a run did not get a slot, in one line. Pure. */
+import type { LogLevel } from '../deps.ts';
+import { assertNever } from '../errors.ts';
+import type { Acquired, Blocked } from '../lock/acquire.ts';
+import type { Slot } from '../lock/slot.ts';
+import { formatAge } from '../output.ts';
+
+type Busy = Extract<Acquired, { kind: 'busy' }>;
+
+interface When {
+  readonly wait: number | 'forever';
+  readonly nowMs: number;
+}
+
+/** `info` where it is nothing to mail about: this node already runs or waits. */
+export function describeBusy({ context, why }: Busy, when: When): { level: LogLevel; message: string } {
+  const { node } = context.run;
+  const { group } = context.keys;
+  switch (why.kind) {
+    case 'same-node': {
+      const since = formatAge(when.nowMs - Date.parse(why.since));
+      return {
+        level: 'info',
+        message: `busy: ${node} already runs or waits in ${group} (pid ${why.pid}, since ${since})`,
+      };
+    }
+    case 'orphan': {
+      const pids = why.pids.join(', ');
+      const message = `busy: an earlier run of ${node} in ${group} lost its runlock and its processes still run (pid ${pids}); let them end, or end them, and start again`;
+      return { level: 'warning', message };
+    }
+    case 'frozen':
+    case 'slots':
+      return { level: 'warning', message: describeBlocked(group, why, when) };
+    default:
+      return assertNever(why);
+  }
+}
+
+function describeBlocked(group: string, why: Blocked, { wait, nowMs }: When): string {
+  if (why.kind === 'frozen') {
+    const { by, reason, until } = why.freeze;
+    const end = until === undefined ? '' : `, until ${until}`;
+    return `busy: ${group} is frozen by ${by} (${reason})${end}; see 'runlock status ${group}'`;
+  }
+  const within = wait === 0 || wait === 'forever' ? 'now' : `within ${formatAge(wait)}`;
+  const holders = why.slots.flatMap((slot) => describeHolder(slot, nowMs)).join(', ');
+  return `busy: no slot in ${group} ${within}${holders === '' ? '' : ` (${holders})`}; see 'runlock status ${group}'`;
+}
+
+function describeHolder({ slot, owner }: Slot, nowMs: number): string[] {
+  if (!owner) return [];
+  const { node, state, command, since, exitCode } = owner.claim;
+  const code = exitCode === undefined ? '' : `, exit ${exitCode}`;
+  return [`slot ${slot}: ${node} ${state}, ${command}${code}, since ${formatAge(nowMs - Date.parse(since))}`];
+}

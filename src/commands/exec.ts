@@ -1,0 +1,184 @@
+/** `runlock exec`: waits for a slot, runs the command in it, gives the slot back. */
+import { basename } from 'node:path';
+import { findCommand } from '../child.ts';
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { RunlockError } from '../errors.ts';
+import { acquire, decline } from '../lock/acquire.ts';
+import type { Acquired, AcquireRequest, Grant } from '../lock/acquire.ts';
+import { deadAfterMs } from '../lock/lease.ts';
+import type { Hold } from '../lock/layout.ts';
+import { codeMeanings } from '../tools.ts';
+import type { CodeMeanings } from '../tools.ts';
+import { formatAge } from '../output.ts';
+import { describeBusy } from './busy.ts';
+import { superviseRun } from './supervise.ts';
+import type { RunResult } from './supervise.ts';
+import { watchQueue } from './waiting-line.ts';
+import type { Terminal } from './waiting-line.ts';
+
+export interface ExecOptions {
+  readonly prefix: string;
+  readonly group: string;
+  readonly slots: number;
+  /** Milliseconds. */
+  readonly wait: number | 'forever';
+  readonly splayMs: number;
+  readonly hold: Hold;
+  /** Milliseconds; undefined: no limit. */
+  readonly timeoutMs?: number;
+  readonly killAfterMs: number;
+  readonly okCodes?: readonly number[];
+  readonly rebootCodes?: readonly number[];
+  readonly node?: string;
+  readonly sessionTtlMs: number;
+  readonly dryRun: boolean;
+  readonly command: string;
+  readonly args: readonly string[];
+}
+
+/** Signals that the operating system sends to runlock. */
+export interface SignalSource {
+  /** The newest listener gets them all. */
+  listen(listener: (signal: NodeJS.Signals) => void): void;
+}
+
+export interface ExecDeps extends Deps {
+  readonly consul: Consul;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly signals: SignalSource;
+  readonly newRunId: () => string;
+  /** Whether the command shares a terminal with runlock. */
+  readonly shareTerminal: boolean;
+  /** Where the live line goes; undefined where there is none. */
+  readonly terminal?: Terminal;
+}
+
+export type ExecResult =
+  | RunResult
+  | { readonly kind: 'busy' }
+  /** A signal ended the wait; nothing was started. */
+  | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals }
+  | { readonly kind: 'dry-run' };
+
+/** A wrong address should be said soon; an election or a restart of the agent is worth waiting for. */
+const FIRST_CONTACT_MS = 3_000;
+
+/** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
+export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecResult> {
+  checkDeadline(options);
+  const file = findCommand(options.command, { path: deps.env['PATH'] });
+  const name = basename(options.command);
+  const meanings = chosenMeanings(name, options);
+  const request: AcquireRequest = {
+    prefix: options.prefix,
+    group: options.group,
+    ...(options.node !== undefined && { node: options.node }),
+    run: {
+      id: deps.newRunId(),
+      command: name,
+      runner: deps.host.self(),
+      hold: options.hold,
+      slots: options.slots,
+    },
+    ttlMs: options.sessionTtlMs,
+    firstContactMs: FIRST_CONTACT_MS,
+  };
+  const stop = new AbortController();
+  let stoppedBy: NodeJS.Signals | undefined;
+  deps.signals.listen((signal) => {
+    stoppedBy ??= signal;
+    stop.abort();
+  });
+  try {
+    await deps.clock.sleep(options.splayMs * deps.random(), { signal: stop.signal });
+    const startedMs = deps.clock.monotonicMs();
+    const acquired = await waitForSlot(deps, options, { request, signal: stop.signal });
+    if (acquired.kind === 'busy') {
+      const { level, message } = describeBusy(acquired, { wait: options.wait, nowMs: deps.clock.now() });
+      deps.log(level, message, { event: 'busy', group: options.group, why: acquired.why.kind });
+      return { kind: 'busy' };
+    }
+    const waitedMs = deps.clock.monotonicMs() - startedMs;
+    if (options.dryRun || stop.signal.aborted) {
+      await decline(acquired.grant);
+      stop.signal.throwIfAborted();
+      deps.log('warning', sayDryRun(acquired.grant, options), { event: 'dry-run' });
+      return { kind: 'dry-run' };
+    }
+    sayGranted(deps, acquired.grant, waitedMs);
+    return await superviseRun(deps, acquired.grant, { ...options, file, meanings, waitedMs });
+  } catch (error) {
+    if (stoppedBy !== undefined && error === stop.signal.reason)
+      return { kind: 'interrupted', signal: stoppedBy };
+    throw error;
+  }
+}
+
+/** With a hold that ends, a run that is cut off must be dead in time, after at least two renewals were missed. */
+function checkDeadline({ hold, killAfterMs, sessionTtlMs }: ExecOptions): void {
+  const leftMs = deadAfterMs(hold) - killAfterMs;
+  const needMs = (2 * sessionTtlMs) / 3;
+  if (leftMs >= needMs) return;
+  const sum = `--hold ${hold === 'none' ? 'none' : formatAge(Number(hold))}, --kill-after ${formatAge(killAfterMs)} and --session-ttl ${formatAge(sessionTtlMs)}`;
+  throw new RunlockError(
+    'usage',
+    `${sum} leave no time for two missed renewals before the run must be dead; shorten --kill-after or --session-ttl, or lengthen --hold`,
+  );
+}
+
+function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOptions): CodeMeanings {
+  const known = codeMeanings(name, args);
+  return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot };
+}
+
+async function waitForSlot(
+  deps: ExecDeps,
+  { wait, group, prefix, dryRun }: ExecOptions,
+  { request, signal }: { request: AcquireRequest; signal: AbortSignal },
+): Promise<Acquired> {
+  const patience = new AbortController();
+  const done = new AbortController();
+  const limitMs = dryRun ? 0 : wait;
+  if (limitMs === 0) patience.abort();
+  else if (limitMs !== 'forever') {
+    void deps.clock.sleep(limitMs, { signal: done.signal }).then(
+      () => patience.abort(),
+      () => undefined,
+    );
+  }
+  const line =
+    deps.terminal && limitMs !== 0 ? watchQueue(deps, { group, prefix, terminal: deps.terminal }) : undefined;
+  const waiting = { signal, patience: patience.signal, either: AbortSignal.any([signal, patience.signal]) };
+  try {
+    return await acquire({ consul: deps.consul, deps }, request, {
+      ...waiting,
+      ...(line && { onJoined: line.joined }),
+    });
+  } finally {
+    done.abort();
+    await line?.close();
+  }
+}
+
+function sayGranted(deps: ExecDeps, { slot, context, fencingToken }: Grant, waitedMs: number): void {
+  const { node, id } = context.run;
+  const { group } = context.keys;
+  deps.log('info', `${node} got slot ${slot} of ${group} after ${formatAge(waitedMs)}`, {
+    event: 'granted',
+    group,
+    node,
+    slot,
+    run: id,
+    fencingToken,
+    waitedMs: Math.round(waitedMs),
+  });
+}
+
+function sayDryRun({ context, slot, before }: Grant, { command, args }: ExecOptions): string {
+  const back = before ? `, taking back its ${before.state} claim` : '';
+  const line = [command, ...args]
+    .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word)))
+    .join(' ');
+  return `dry run: ${context.run.node} would run in slot ${slot} of ${context.keys.group} at once${back}: ${line}`;
+}

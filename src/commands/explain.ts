@@ -1,0 +1,160 @@
+/** One sentence on why a group stands still (or that it moves, or is idle), and the command that frees it. Pure. */
+import { assertNever } from '../errors.ts';
+import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
+import { formatAge } from '../output.ts';
+import type { FreezeView, GroupView, SlotView } from '../output.ts';
+
+export type GroupFacts = Omit<GroupView, 'why' | 'fix'>;
+
+export interface ExplainOptions {
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+  /** A freeze key applies that can't be read: it stops new runs as any other. */
+  readonly unreadableFreeze?: boolean;
+}
+
+export interface Explanation {
+  readonly why: string;
+  readonly fix?: string;
+}
+
+export function explain(facts: GroupFacts, { now, unreadableFreeze = false }: ExplainOptions): Explanation {
+  if (facts.frozen) {
+    const fix = `runlock thaw ${quote(facts.frozen.at === '' ? '/' : facts.frozen.at)}`;
+    return { why: freezeSentence(facts, facts.frozen, now), fix };
+  }
+  if (unreadableFreeze)
+    return { why: 'no new run starts: a freeze key is set that cannot be read (see problems)' };
+  if (!facts.known) {
+    return {
+      why: `nobody has used ${facts.group} yet (or this token may not read it)`,
+    };
+  }
+  return explainSlots(facts, now);
+}
+
+function freezeSentence({ group, queue }: GroupFacts, freeze: FreezeView, now: number): string {
+  const what =
+    freeze.at === group ? group : freeze.at === '' ? 'everything' : `${freeze.at}, and so ${group},`;
+  const until = freeze.until === undefined ? 'until someone thaws it' : momentText(freeze.until, now);
+  return [
+    `${what} was frozen ${age(freeze.since, now)} ago by ${freeze.by} (${freeze.reason}) and starts no new run ${until}`,
+    ...(queue.length > 0 ? [waitText(queue.length)] : []),
+  ].join('; ');
+}
+
+function explainSlots(facts: GroupFacts, now: number): Explanation {
+  const { group, slots, queue } = facts;
+  const open = slots.filter((slot) => isOpen(slot, now));
+  const moving = slots.filter((slot) => isMoving(slot));
+  const stuck = slots.filter((slot) => !open.includes(slot) && !moving.includes(slot));
+  const next = open[0];
+  const parts = [
+    ...(next && queue.length > 0 ? [grantText(facts, next)] : []),
+    ...summary(stuck, now, 'kept'),
+    ...summary(moving, now, 'taken'),
+    ...(queue.length === 0 ? summary(pastHold(open), now, 'open') : []),
+    ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
+  ];
+  const owner = stuck.find((slot) => slot.node !== undefined)?.node;
+  return {
+    why: parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits',
+    ...(owner !== undefined && { fix: `runlock release ${quote(group)} --owner ${quote(owner)}` }),
+  };
+}
+
+/** Whether the first in the queue may have the slot now. */
+function isOpen({ state, alive, heldUntil }: SlotView, now: number): boolean {
+  if (state === 'free') return true;
+  if (alive || heldUntil === undefined || state === 'unreadable') return false;
+  if (state === 'running' || state === 'evicted') return false;
+  return Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS <= now;
+}
+
+/** Whether the slot comes free by itself when its run ends. */
+function isMoving({ state, alive }: SlotView): boolean {
+  return alive && (state === 'running' || state === 'evicted' || state === 'locked');
+}
+
+function pastHold(open: readonly SlotView[]): SlotView[] {
+  return open.filter(({ state }) => state !== 'free');
+}
+
+/** The first slot in words, the others counted. */
+function summary(slots: readonly SlotView[], now: number, word: 'kept' | 'taken' | 'open'): string[] {
+  const [first, ...more] = slots;
+  if (!first) return [];
+  const others =
+    more.length === 0 ? '' : `, and ${more.length} more ${more.length === 1 ? 'is' : 'are'} ${word} too`;
+  return [slotSentence(first, now) + others];
+}
+
+function slotSentence(slot: SlotView, now: number): string {
+  const { node = '?', command = '?', since = '' } = slot;
+  const name = `slot ${slot.slot}`;
+  const ended = slot.exitCode === undefined ? command : `${command}, exit ${slot.exitCode}`;
+  switch (slot.state) {
+    case 'free':
+      return `${name} is free`;
+    case 'running':
+      if (!slot.alive) return goneSentence(slot);
+      return `${node} runs ${command} since ${age(since, now)} in ${name}`;
+    case 'failed':
+      return `${node} failed (${ended}) ${age(since, now)} ago ${keeps(slot, now, 'its next run succeeds')}`;
+    case 'rebooting':
+      return `${node} reboots (${ended}) since ${age(since, now)} ${keeps(slot, now, 'its next run succeeds')}`;
+    case 'held':
+      return `${node} acquired ${name} by hand ${age(since, now)} ago ${keeps(slot, now, 'it releases it')}`;
+    case 'abandoned':
+      return `${node} vanished while it ran ${command} (since ${age(since, now)}) ${keeps(slot, now, 'its next run succeeds')}`;
+    case 'evicted':
+      if (!slot.alive) return goneSentence(slot);
+      return `${slot.by ?? 'an operator'} evicted ${node}, and ${name} comes free when ${command} has ended there`;
+    case 'locked':
+      return `${name} is locked by a run whose claim is gone: it claims the slot again or stops`;
+    case 'unreadable':
+      return `${name} has a claim that cannot be read and keeps everyone out (see problems)`;
+    default:
+      return assertNever(slot.state);
+  }
+}
+
+function keeps(slot: SlotView, now: number, release: string): string {
+  const name = `slot ${slot.slot}`;
+  if (slot.heldUntil === undefined) return `and keeps ${name} until ${release} or someone clears it`;
+  if (isOpen(slot, now)) return `and no longer keeps ${name}: its hold is over`;
+  return `and keeps ${name} ${momentText(slot.heldUntil, now)}, unless ${release} or someone clears it before`;
+}
+
+/** A claim of a live run whose session is gone. */
+function goneSentence({ slot, node = '?', command = '?', hold }: SlotView): string {
+  const after = hold === 'none' ? 'then the next in the queue takes it over' : 'then it counts as abandoned';
+  return (
+    `${node} has vanished or is cut off from Consul and ${command} may still run there, so look at the node first: ` +
+    `its next run takes slot ${slot} back; once a waiting run has seen this for 60s ${after}`
+  );
+}
+
+function grantText({ queue }: GroupFacts, slot: SlotView): string {
+  const [first] = queue;
+  const who = first?.place === 1 ? first.node : 'the first in the queue';
+  const behind = queue.length === 1 ? '' : ` (${queue.length} wait)`;
+  return `${who} is about to be granted slot ${slot.slot}${behind}`;
+}
+
+function waitText(count: number): string {
+  return count === 1 ? '1 run waits' : `${count.toLocaleString('en-US')} runs wait`;
+}
+
+function age(since: string, now: number): string {
+  return formatAge(now - Date.parse(since));
+}
+
+function momentText(moment: string, now: number): string {
+  return `until ${moment.replace(/\.\d+Z$/, 'Z')} (in ${formatAge(Date.parse(moment) - now)})`;
+}
+
+/** A word as a POSIX shell takes it. */
+function quote(word: string): string {
+  return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}

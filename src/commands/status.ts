@@ -1,0 +1,239 @@
+/** Who holds, who waits, since when, and why a group stands still. Reads only. */
+import type { Consul, Entry } from '../consul.ts';
+import { isRunlockError } from '../errors.ts';
+import {
+  decodeClaim,
+  decodeFreeze,
+  decodeLockMark,
+  decodeTicket,
+  groupKeys,
+  isName,
+  parseKey,
+} from '../lock/layout.ts';
+import type { GroupFacts } from './explain.ts';
+import { explain } from './explain.ts';
+import type { GroupKeys } from '../lock/layout.ts';
+import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output.ts';
+
+export type { FreezeView, GroupView, SlotView, StatusReport, WaiterView };
+
+export interface StatusOptions {
+  /** Without slashes at its ends. */
+  readonly prefix: string;
+  /** Empty: every group below the prefix. */
+  readonly groups: readonly string[];
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+  readonly signal: AbortSignal;
+}
+
+/** A person or a monitor waits for the answer: a transient fault is not tried again for longer. */
+const RETRY_FOR_MS = 10_000;
+
+/**
+ * Reads the prefix at once, or the named groups and their ancestors' freezes. A record that can't be read is a problem
+ * of its group, never the end of the whole status.
+ * @throws RunlockError when Consul can't be reached, or refuses.
+ */
+export async function status(consul: Consul, options: StatusOptions): Promise<StatusReport> {
+  const { prefix, now, signal } = options;
+  const groups = [...new Set(options.groups)];
+  if (groups.length > 0)
+    return viewGroups(await readGroups(consul, options, groups), { prefix, groups, now });
+  const { entries } = await consul.list(`${prefix}/`, readOptions(signal, `key_prefix "${prefix}/"`));
+  return viewGroups({ entries }, { prefix, groups, now });
+}
+
+function readOptions(signal: AbortSignal, resource: string) {
+  return { signal, retryForMs: RETRY_FOR_MS, rule: `${resource} { policy = "read" }` };
+}
+
+async function readGroups(
+  consul: Consul,
+  { prefix, signal }: StatusOptions,
+  groups: readonly string[],
+): Promise<Found> {
+  const keys = groups.map((group) => groupKeys(prefix, group));
+  const refused = new Map<string, string>();
+  const readGroup = async ({ group, prefix: below }: GroupKeys) => {
+    const { entries } = await consul.list(below, readOptions(signal, `key_prefix "${below}"`));
+    return entries.filter(({ key }) => parseKey(prefix, key)?.group === group);
+  };
+  // A token for one group need not reach above it: that is worth a word, and no reason to show nothing.
+  const readFreeze = async (key: string) => {
+    try {
+      const { entry } = await consul.get(key, readOptions(signal, `key "${key}"`));
+      return entry ? [entry] : [];
+    } catch (error) {
+      if (!isRunlockError(error, 'forbidden')) throw error;
+      refused.set(key, error.message);
+      return [];
+    }
+  };
+  const above = new Set(keys.flatMap(({ freezes }) => freezes.slice(1)));
+  const found = await Promise.all([...keys.map(readGroup), ...[...above].map(readFreeze)]);
+  return { entries: found.flat(), refused };
+}
+
+/** What was read; `refused` has Consul's word on each freeze key that this token may not read. */
+export interface Found {
+  readonly entries: readonly Entry[];
+  readonly refused?: ReadonlyMap<string, string>;
+}
+
+export interface ViewOptions {
+  readonly prefix: string;
+  readonly groups: readonly string[];
+  readonly now: number;
+}
+
+/** Builds the report from what is stored. Pure. */
+export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): StatusReport {
+  const sorted = sortEntries(found.entries, prefix);
+  const names = (groups.length > 0 ? [...groups] : [...sorted.groups.keys()]).sort();
+  const freezes = { freezes: sorted.freezes, refused: found.refused ?? new Map<string, string>() };
+  const root = findFreeze([`${prefix}/.freeze`], freezes, { prefix, now });
+  return {
+    v: 1,
+    prefix,
+    at: new Date(now).toISOString(),
+    ...(root.frozen && { frozen: root.frozen }),
+    problems: root.problems,
+    groups: names.map((group) => {
+      const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
+      return viewGroup({ group, freeze, now }, sorted.groups.get(group));
+    }),
+  };
+}
+
+interface SlotEntries {
+  readonly owner?: Entry;
+  readonly lock?: Entry;
+}
+
+interface GroupEntries {
+  readonly slots: Map<number, SlotEntries>;
+  readonly tickets: Entry[];
+}
+
+interface SortedEntries {
+  readonly groups: Map<string, GroupEntries>;
+  readonly freezes: Map<string, Entry>;
+}
+
+/** Every key to its group in one pass; keys that no runlock writes are nobody's. */
+function sortEntries(entries: readonly Entry[], prefix: string): SortedEntries {
+  const sorted: SortedEntries = { groups: new Map(), freezes: new Map() };
+  for (const entry of entries) {
+    const parsed = parseKey(prefix, entry.key);
+    if (!parsed || parsed.key.kind === 'other') continue;
+    const { group, key } = parsed;
+    if (key.kind === 'freeze') sorted.freezes.set(entry.key, entry);
+    if (!group.split('/').every(isName)) continue;
+    const own = sorted.groups.get(group) ?? { slots: new Map<number, SlotEntries>(), tickets: [] };
+    sorted.groups.set(group, own);
+    if (key.kind === 'ticket') own.tickets.push(entry);
+    if (key.kind === 'owner' || key.kind === 'lock') {
+      own.slots.set(key.slot, { ...own.slots.get(key.slot), [key.kind]: entry });
+    }
+  }
+  return sorted;
+}
+
+interface FoundFreeze {
+  readonly frozen?: FreezeView;
+  readonly unreadable: boolean;
+  readonly problems: readonly string[];
+}
+
+type Freezes = { freezes: ReadonlyMap<string, Entry>; refused: ReadonlyMap<string, string> };
+
+/** The first of `keys` (the group's own, then its ancestors') whose freeze has not ended. */
+function findFreeze(
+  keys: readonly string[],
+  { freezes, refused }: Freezes,
+  { prefix, now }: { prefix: string; now: number },
+): FoundFreeze {
+  const problems: string[] = [];
+  let unreadable = false;
+  for (const key of keys) {
+    const message = refused.get(key);
+    if (message !== undefined) problems.push(message);
+    const entry = freezes.get(key);
+    if (!entry) continue;
+    const freeze = attempt(problems, () => decodeFreeze(entry));
+    unreadable ||= freeze === undefined;
+    if (!freeze || (freeze.until !== undefined && Date.parse(freeze.until) <= now)) continue;
+    const { by, reason, since, until } = freeze;
+    const at = parseKey(prefix, key)?.group ?? '';
+    return { frozen: { at, by, reason, since, ...(until !== undefined && { until }) }, unreadable, problems };
+  }
+  return { unreadable, problems };
+}
+
+/** What `decode` gives; a record that can't be read becomes a problem instead. */
+function attempt<T>(problems: string[], decode: () => T): T | undefined {
+  try {
+    return decode();
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    problems.push(error.message);
+    return undefined;
+  }
+}
+
+function viewGroup(
+  { group, freeze, now }: { group: string; freeze: FoundFreeze; now: number },
+  own: GroupEntries | undefined,
+): GroupView {
+  const problems = [...freeze.problems];
+  const slots = own?.slots ?? new Map<number, SlotEntries>();
+  if (!slots.has(0)) slots.set(0, {});
+  const facts: GroupFacts = {
+    group,
+    known: own !== undefined,
+    slots: [...slots].sort(([a], [b]) => a - b).map(([slot, entries]) => viewSlot(slot, entries, problems)),
+    queue: viewQueue(own?.tickets ?? [], now, problems),
+    ...(freeze.frozen && { frozen: freeze.frozen }),
+    problems,
+  };
+  return { ...facts, ...explain(facts, { now, unreadableFreeze: freeze.unreadable }) };
+}
+
+function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]): SlotView {
+  const alive = lock?.session !== undefined;
+  if (!owner) {
+    if (!lock || !alive) return { slot, state: 'free', alive };
+    const mark = attempt(problems, () => decodeLockMark(lock));
+    return { slot, state: 'locked', alive, ...(mark && { run: mark.run }) };
+  }
+  const claim = attempt(problems, () => decodeClaim(owner));
+  if (!claim) return { slot, state: 'unreadable', alive };
+  const { state, node, since, run, command, exitCode, hold, heldUntil, pid, by } = claim;
+  return {
+    ...{ slot, state, alive, node, since, run, command },
+    ...(exitCode !== undefined && { exitCode }),
+    hold,
+    ...(heldUntil !== undefined && { heldUntil }),
+    pid,
+    ...(by !== undefined && { by }),
+  };
+}
+
+/** Tickets are granted in the order of their CreateIndex. */
+function viewQueue(tickets: readonly Entry[], now: number, problems: string[]): WaiterView[] {
+  const ordered = [...tickets].sort((a, b) => a.createIndex - b.createIndex);
+  return ordered.flatMap((entry, i) => {
+    const ticket = attempt(problems, () => decodeTicket(entry));
+    if (!ticket) return [];
+    const session = entry.key.slice(entry.key.lastIndexOf('/') + 1);
+    if (entry.session === undefined) problems.push(orphanText(entry.key));
+    const { node, since, command, pid } = ticket;
+    const waitedMs = Math.max(0, now - Date.parse(since));
+    return [{ place: i + 1, node, since, waitedMs, command, pid, session }];
+  });
+}
+
+function orphanText(key: string): string {
+  return `${key}: no session holds this ticket, so nothing will ever take it out of the queue; delete it with 'consul kv delete ${key}'`;
+}

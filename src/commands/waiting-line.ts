@@ -1,0 +1,98 @@
+/** The live line of a waiting `exec` on a terminal: place in the queue, who holds, since when. */
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { renderWaiting } from '../output.ts';
+import type { GroupView, HolderView, WaitingView } from '../output.ts';
+import { viewGroups } from './status.ts';
+
+export interface Terminal {
+  /** Draws the line over the one before; an empty one clears it. */
+  draw(line: string): void;
+  columns(): number;
+}
+
+export interface QueueWatch {
+  /** Hears which ticket is this run's. */
+  readonly joined: (session: string) => void;
+  close(): Promise<void>;
+}
+
+/** Whoever gets a slot within this time never sees the line, and asks Consul nothing for it. */
+const QUIET_MS = 400;
+const REDRAW_MS = 1_000;
+
+interface Watched {
+  readonly prefix: string;
+  readonly group: string;
+  readonly terminal: Terminal;
+}
+
+export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): QueueWatch {
+  const closed = new AbortController();
+  const { signal } = closed;
+  const startedMs = deps.clock.monotonicMs();
+  let session: string | undefined;
+  let view: GroupView | undefined;
+
+  async function read(): Promise<void> {
+    const { prefix, group } = watched;
+    let index: number | undefined;
+    for (;;) {
+      const seen = await deps.consul.list(`${prefix}/${group}/`, { signal, index });
+      view = viewGroups({ entries: seen.entries }, { prefix, groups: [group], now: deps.clock.now() })
+        .groups[0];
+      draw();
+      index = seen.index;
+      // A busy group changes many times a second; nobody reads that fast.
+      await deps.clock.sleep(REDRAW_MS, { signal });
+    }
+  }
+
+  async function tick(): Promise<void> {
+    for (;;) {
+      await deps.clock.sleep(REDRAW_MS, { signal });
+      draw();
+    }
+  }
+
+  function draw(): void {
+    if (signal.aborted || !view) return;
+    const waitedMs = deps.clock.monotonicMs() - startedMs;
+    watched.terminal.draw(
+      renderWaiting(
+        toWaiting(view, { session, waitedMs, nowMs: deps.clock.now() }),
+        watched.terminal.columns(),
+      ),
+    );
+  }
+
+  const running = deps.clock
+    .sleep(QUIET_MS, { signal })
+    .then(() => Promise.all([read(), tick()]))
+    .catch((error: unknown) => {
+      // The line is a comfort: the wait itself says what is wrong.
+      if (!signal.aborted) deps.log('debug', `no live line: ${String(error)}`, { event: 'no-live-line' });
+    });
+  return {
+    joined: (ticket) => {
+      session = ticket;
+    },
+    close: async () => {
+      closed.abort();
+      await running;
+      watched.terminal.draw('');
+    },
+  };
+}
+
+function toWaiting(
+  { group, slots, queue, frozen }: GroupView,
+  { session, waitedMs, nowMs }: { session: string | undefined; waitedMs: number; nowMs: number },
+): WaitingView {
+  const place = queue.find((waiter) => waiter.session === session)?.place;
+  const holders = slots.flatMap(({ node, state, command, since }): HolderView[] => {
+    if (state === 'free' || state === 'locked' || state === 'unreadable' || node === undefined) return [];
+    return [{ node, state, command: command ?? '', ageMs: nowMs - Date.parse(since ?? '') }];
+  });
+  return { group, waitedMs, place, holders, frozen };
+}

@@ -1,0 +1,72 @@
+/** The `consul` package, made to do what it leaves out (docs/adr/0003-consul-client.md). Its only importer. */
+import http from 'node:http';
+import https from 'node:https';
+import ConsulPackage from 'consul';
+import type { ConsulSettings } from './env.ts';
+
+/** The parts of the package that are used, as they are: its own types leave some of them out. */
+export interface Package {
+  kv: { get(options: object): Promise<unknown> };
+  session: Record<'create' | 'info' | 'renew' | 'destroy', (options: object) => Promise<unknown>>;
+  transaction: { create(operations: object[], options: object): Promise<unknown> };
+  _ext(event: 'onCreate' | 'onRequest', extension: (request: PackageRequest, next: () => void) => void): void;
+  destroy(): void;
+}
+
+interface PackageRequest {
+  opts: { name: string; query: Record<string, string>; body?: Record<string, unknown> };
+  transport: Pick<typeof http, 'request'>;
+}
+
+export function createClient({ tls, ...settings }: ConsulSettings): Package {
+  const secure = settings.baseUrl.startsWith('https:');
+  const agent = secure
+    ? new https.Agent({
+        keepAlive: true,
+        rejectUnauthorized: tls.verify,
+        ...(tls.ca && { ca: [...tls.ca] }),
+        ...(tls.cert && tls.key && { cert: tls.cert, key: tls.key }),
+        ...(tls.serverName !== undefined && { servername: tls.serverName }),
+      })
+    : new http.Agent({ keepAlive: true });
+  const options = {
+    baseUrl: settings.baseUrl,
+    agent,
+    ...(settings.socketPath !== undefined && { socketPath: settings.socketPath }),
+    headers: {
+      ...(settings.token !== undefined && { 'x-consul-token': settings.token }),
+      ...(settings.auth !== undefined && {
+        authorization: `Basic ${Buffer.from(settings.auth).toString('base64')}`,
+      }),
+    },
+  };
+  const client = new ConsulPackage(options) as unknown as Package;
+  client._ext('onCreate', ({ opts }, next) => {
+    if (settings.namespace !== undefined) opts.query['ns'] = settings.namespace;
+    if (settings.partition !== undefined) opts.query['partition'] = settings.partition;
+    // Without it the session would end with serfHealth, the node's gossip check; the package does not send it.
+    if (opts.name === 'session.create') opts.body = { ...opts.body, NodeChecks: [] };
+    next();
+  });
+  client._ext('onRequest', (request, next) => {
+    request.transport = noticingCuts(request.transport);
+    next();
+  });
+  return client;
+}
+
+/** The package waits for the end of a response for ever; one that is cut in its middle has none. */
+function noticingCuts(transport: Pick<typeof http, 'request'>): Pick<typeof http, 'request'> {
+  const request = (options: http.RequestOptions) => {
+    const sent = transport.request(options);
+    sent.on('response', (response) => {
+      response.on('error', (error) => sent.emit('error', error));
+      response.on('close', () => {
+        if (!response.complete)
+          sent.emit('error', new Error('the connection was closed in the middle of a response'));
+      });
+    });
+    return sent;
+  };
+  return { request: request as typeof http.request };
+}

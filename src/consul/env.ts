@@ -1,0 +1,147 @@
+/**
+ * Consul's own environment variables, meaning what they mean to the `consul` program
+ * (https://developer.hashicorp.com/consul/commands#environment-variables).
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { RunlockError } from '../errors.ts';
+
+/** Where Consul is and how to speak to it. */
+export interface ConsulSettings {
+  /** For messages: as the user wrote it. */
+  readonly address: string;
+  /** `http://host:port/prefix/v1`, without a slash at its end. */
+  readonly baseUrl: string;
+  readonly socketPath?: string;
+  readonly token?: string;
+  /** `user:password`. */
+  readonly auth?: string;
+  readonly namespace?: string;
+  readonly partition?: string;
+  readonly tls: TlsSettings;
+}
+
+export interface TlsSettings {
+  readonly verify: boolean;
+  readonly ca?: readonly Buffer[];
+  readonly cert?: Buffer;
+  readonly key?: Buffer;
+  readonly serverName?: string;
+}
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Reads the CONSUL_* variables.
+ * @throws RunlockError `config`: a value that means nothing, a file that can't be read.
+ */
+export function consulSettings(env: Env): ConsulSettings {
+  const address = value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
+  const token = readToken(env);
+  const auth = value(env, 'CONSUL_HTTP_AUTH');
+  const namespace = value(env, 'CONSUL_NAMESPACE');
+  const partition = value(env, 'CONSUL_PARTITION');
+  return {
+    address,
+    ...parseAddress(address, readBoolean(env, 'CONSUL_HTTP_SSL') ?? false),
+    ...(token !== undefined && { token }),
+    ...(auth !== undefined && { auth }),
+    ...(namespace !== undefined && { namespace }),
+    ...(partition !== undefined && { partition }),
+    tls: readTls(env),
+  };
+}
+
+function parseAddress(address: string, ssl: boolean): Pick<ConsulSettings, 'baseUrl' | 'socketPath'> {
+  const [, scheme, rest = ''] = /^(?:([A-Za-z][A-Za-z0-9+.-]*):\/\/)?(.*)$/.exec(address) ?? [];
+  if (scheme === 'unix') return { baseUrl: `${ssl ? 'https' : 'http'}://localhost/v1`, socketPath: rest };
+  if (scheme !== undefined && scheme !== 'http' && scheme !== 'https') {
+    throw configError(
+      `CONSUL_HTTP_ADDR=${address}: unknown scheme '${scheme}'; use host:port, http://, https:// or unix://`,
+    );
+  }
+  const text = `${ssl || scheme === 'https' ? 'https' : 'http'}://${rest}`;
+  if (rest === '' || !URL.canParse(text)) {
+    throw configError(
+      `CONSUL_HTTP_ADDR=${address}: not an address; use host:port, http://, https:// or unix://`,
+    );
+  }
+  const url = new URL(text);
+  return { baseUrl: `${url.origin}${url.pathname.replace(/\/+$/, '')}/v1` };
+}
+
+function readToken(env: Env): string | undefined {
+  const file = value(env, 'CONSUL_HTTP_TOKEN_FILE');
+  const fromFile = file === undefined ? '' : readFile('CONSUL_HTTP_TOKEN_FILE', file).toString('utf8').trim();
+  return fromFile === '' ? value(env, 'CONSUL_HTTP_TOKEN') : fromFile;
+}
+
+function readTls(env: Env): TlsSettings {
+  const ca = [...readFiles(env, 'CONSUL_CACERT'), ...readFolder(env, 'CONSUL_CAPATH')];
+  const [cert] = readFiles(env, 'CONSUL_CLIENT_CERT');
+  const [key] = readFiles(env, 'CONSUL_CLIENT_KEY');
+  const serverName = value(env, 'CONSUL_TLS_SERVER_NAME');
+  if (!cert !== !key) {
+    throw configError('CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY go together; set both, or neither');
+  }
+  return {
+    verify: readBoolean(env, 'CONSUL_HTTP_SSL_VERIFY') ?? true,
+    ...(ca.length > 0 && { ca }),
+    ...(cert && key && { cert, key }),
+    ...(serverName !== undefined && { serverName }),
+  };
+}
+
+function readFiles(env: Env, name: string): Buffer[] {
+  const path = value(env, name);
+  return path === undefined ? [] : [readFile(name, path)];
+}
+
+function readFolder(env: Env, name: string): Buffer[] {
+  const folder = value(env, name);
+  if (folder === undefined) return [];
+  return readEntries(name, folder).map((file) => readFile(name, join(folder, file)));
+}
+
+function readEntries(name: string, folder: string): string[] {
+  try {
+    const entries = readdirSync(folder, { withFileTypes: true });
+    return entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
+  } catch (cause) {
+    throw unreadableFile(name, folder, cause);
+  }
+}
+
+function readFile(name: string, path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    throw unreadableFile(name, path, cause);
+  }
+}
+
+function unreadableFile(name: string, path: string, cause: unknown): RunlockError {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unreadable';
+  const why = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'it is a folder' }[code] ?? code;
+  return configError(
+    `${name}=${path}: can't be read (${why}); correct the path or the file's permissions`,
+    cause,
+  );
+}
+
+/** Go's strconv.ParseBool: the words that the `consul` program accepts. */
+function readBoolean(env: Env, name: string): boolean | undefined {
+  const word = value(env, name);
+  if (word === undefined) return undefined;
+  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(word)) return true;
+  if (['0', 'f', 'F', 'FALSE', 'false', 'False'].includes(word)) return false;
+  throw configError(`${name}=${word}: neither true nor false; use true or false`);
+}
+
+function value(env: Env, name: string): string | undefined {
+  return env[name] === '' ? undefined : env[name];
+}
+
+function configError(message: string, cause?: unknown): RunlockError {
+  return new RunlockError('config', message, { cause });
+}

@@ -1,0 +1,108 @@
+/** What went wrong between runlock and Consul, as one of a few known classes. Pure. */
+import type { IncomingMessage } from 'node:http';
+import { RunlockError, isRunlockError } from '../errors.ts';
+
+type Response = IncomingMessage & { body?: unknown };
+
+/** Faults after which the same call can succeed later without anybody changing anything. */
+export function isTransient(error: unknown): error is RunlockError {
+  return isRunlockError(error, 'unreachable', 'no-leader', 'overloaded');
+}
+
+/** The HTTP answer behind a fault, if Consul gave one. */
+export function responseOf(error: unknown): Response | undefined {
+  if (!(error instanceof Error) || !('response' in error)) return undefined;
+  return error.response as Response;
+}
+
+/** Turns whatever the package or Node threw into a fault of a known class. */
+export function classify(
+  error: unknown,
+  where: { address: string; rule?: string | undefined },
+): RunlockError {
+  const response = responseOf(error);
+  return response ? classifyAnswer(response, error, where) : classifyTransport(error, where.address);
+}
+
+export function notConsul(address: string, cause?: unknown): RunlockError {
+  const message = `what answers at ${address} is not Consul's HTTP API; correct CONSUL_HTTP_ADDR`;
+  return new RunlockError('not-consul', message, { cause });
+}
+
+function classifyAnswer(
+  response: Response,
+  cause: unknown,
+  { address, rule }: { address: string; rule?: string | undefined },
+): RunlockError {
+  const status = response.statusCode ?? 0;
+  const text = bodyText(response.body);
+  const said = text === '' ? `HTTP ${status}` : `HTTP ${status}: ${text}`;
+  if (status === 403 || status === 401) return forbidden(address, text, rule, cause);
+  if (status === 429) {
+    return new RunlockError('overloaded', `Consul at ${address} takes no more requests (${said})`, { cause });
+  }
+  if (status === 500 && /no cluster leader|leadership lost/i.test(text)) {
+    return new RunlockError('no-leader', `Consul at ${address} has no leader (${said})`, { cause });
+  }
+  if (status >= 500)
+    return new RunlockError('unreachable', `Consul at ${address} failed (${said})`, { cause });
+  return notConsul(`${address} (${said})`, cause);
+}
+
+/** Consul's 403, naming the rule that is missing. */
+export function forbidden(address: string, text: string, rule?: string, cause?: unknown): RunlockError {
+  return new RunlockError('forbidden', refusal(address, text, rule), { cause });
+}
+
+function refusal(address: string, text: string, rule: string | undefined): string {
+  if (/ACL not found/i.test(text)) {
+    return `Consul at ${address} does not know the token; check CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE`;
+  }
+  const needs = rule === undefined ? '' : `; the token needs the rule: ${rule}`;
+  return `Consul at ${address} refused (${text === '' ? 'permission denied' : text})${needs}`;
+}
+
+function bodyText(body: unknown): string {
+  const text = Buffer.isBuffer(body) ? body.toString('utf8') : typeof body === 'string' ? body : '';
+  const [line = ''] = text.split('\n');
+  return line.trim().slice(0, 200);
+}
+
+function classifyTransport(error: unknown, address: string): RunlockError {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const message = error instanceof Error ? error.message : String(error);
+  if (/^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_SSL|HOSTNAME_MISMATCH|EPROTO)/.test(code)) {
+    const fix = 'check CONSUL_CACERT, CONSUL_TLS_SERVER_NAME and the scheme of CONSUL_HTTP_ADDR';
+    return new RunlockError(
+      'config',
+      `TLS with Consul at ${address} failed (${reason(code, message)}); ${fix}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  const fix = 'is the agent running, and does CONSUL_HTTP_ADDR name it?';
+  return new RunlockError(
+    'unreachable',
+    `Consul at ${address} can't be reached (${reason(code, message)}); ${fix}`,
+    {
+      cause: error,
+    },
+  );
+}
+
+function reason(code: string, message: string): string {
+  const known: Record<string, string> = {
+    ECONNREFUSED: 'connection refused',
+    ECONNRESET: 'the connection was closed',
+    ENOTFOUND: 'no such host',
+    EAI_AGAIN: 'the host name could not be looked up',
+    ENOENT: 'no such socket',
+    EACCES: 'permission denied',
+    EHOSTUNREACH: 'no route to the host',
+    ENETUNREACH: 'no route to the network',
+    ETIMEDOUT: 'timed out',
+  };
+  const words = known[code] ?? message.replace(/^(?:consul: )?(?:[A-Za-z.]+: )*/, '');
+  return words === '' ? code : words;
+}

@@ -1,0 +1,33 @@
+/** The effects that the rest of the code may have, all in one place, so that a test can give its own. */
+export interface Deps {
+  readonly clock: Clock;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+  readonly host: Host;
+  readonly log: Log;
+}
+
+export interface Clock {
+  /** Wall-clock time in milliseconds since the epoch. Jumps; only `held until` and what people read may use it. */
+  now(): number;
+  /** Milliseconds on a clock that only moves forward. Deadlines use this one. */
+  monotonicMs(): number;
+  /** Resolves after `ms`; rejects with the signal's reason when it aborts first. Does not keep the process alive longer than its caller. */
+  sleep(ms: number, options: { signal: AbortSignal }): Promise<void>;
+}
+
+export interface Host {
+  /** This process, as a claim names it. */
+  self(): { readonly pid: number; readonly startTime: string; readonly bootId: string };
+  /** /proc/sys/kernel/random/boot_id: changes with every boot. */
+  readonly bootId: string;
+  /** Start time of a live process in clock ticks since boot (proc(5), stat field 22); undefined when there is no such process. */
+  startTime(pid: number): string | undefined;
+  /** Live processes whose environment at their start named this run. */
+  marked(runId: string): number[];
+}
+
+export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
+
+/** `fields` carry the figures for `--log-format json`; `message` is the whole sentence for people. */
+export type Log = (level: LogLevel, message: string, fields?: Readonly<Record<string, unknown>>) => void;

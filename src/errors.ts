@@ -1,0 +1,70 @@
+/**
+ * What can go wrong, as a closed set. Outcomes that are part of the job (a slot was lost, the command failed) are
+ * unions in the modules that know them; this is for what ends a command of runlock itself.
+ */
+export type ErrorCode =
+  | 'usage'
+  | 'unreachable'
+  | 'no-leader'
+  | 'overloaded'
+  | 'not-consul'
+  | 'bug'
+  | 'busy'
+  | 'forbidden'
+  | 'config'
+  | 'incompatible'
+  | 'refused'
+  | 'session-lost'
+  | 'not-executable'
+  | 'not-found';
+
+/** The one table from error code to exit status (sysexits(3), env(1), timeout(1)). */
+const exitStatuses: Record<ErrorCode, number> = {
+  usage: 64,
+  unreachable: 69,
+  'no-leader': 69,
+  overloaded: 69,
+  'not-consul': 69,
+  bug: 70,
+  busy: 75,
+  forbidden: 77,
+  config: 78,
+  incompatible: 78,
+  refused: 75,
+  'session-lost': 69,
+  'not-executable': 126,
+  'not-found': 127,
+};
+
+/** Exit statuses of `exec` that no error stands behind: the command ran, and this is how it ended. */
+export const EXIT_LOST = 79;
+export const EXIT_TIMED_OUT = 124;
+
+/** An error whose message says what, where, and what to do next. */
+export class RunlockError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'RunlockError';
+    this.code = code;
+  }
+}
+
+/** Whether `error` is a RunlockError, with one of `codes` if any are given. */
+export function isRunlockError(error: unknown, ...codes: ErrorCode[]): error is RunlockError {
+  return error instanceof RunlockError && (codes.length === 0 || codes.includes(error.code));
+}
+
+/** The exit status for `error`; anything that is no RunlockError is a bug. */
+export function exitStatus(error: unknown): number {
+  return error instanceof RunlockError ? exitStatuses[error.code] : exitStatuses.bug;
+}
+
+/** Closes a `switch` over a union: a case that was forgotten fails the type check. */
+export function assertNever(value: never): never {
+  throw new RunlockError(
+    'bug',
+    `unexpected value ${JSON.stringify(value)}; please report this as a bug in runlock`,
+  );
+}

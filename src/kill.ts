@@ -1,0 +1,106 @@
+import { kill as send } from 'node:process';
+
+import type { Clock } from './deps.ts';
+import { startTime } from './tree.ts';
+import type { Member, Tree } from './tree.ts';
+
+export interface KillOptions {
+  /** From the first signal to KILL, in milliseconds. */
+  readonly killAfterMs: number;
+  /** Sent first, `SIGTERM` unless given. `none`: whoever is to end was told already, only the limit starts now. */
+  readonly signal?: NodeJS.Signals | 'none';
+}
+
+/** Ends a tree of processes. Resolves when nothing of it is left. */
+export type Kill = (options: KillOptions) => Promise<void>;
+
+const firstPollMs = 20;
+const lastPollMs = 200;
+
+/**
+ * Returns the function that ends `tree`. It may be called again while it works: a shorter limit shortens it, another
+ * signal is sent as well. What no signal can end (state D, another user's process) is tried again until it is gone.
+ * `group`: a process group that holds nothing but the tree, signalled as one. `ended`: settles with the command itself.
+ */
+export function killer(options: {
+  tree: Tree;
+  group: number | undefined;
+  ended: Promise<unknown>;
+  clock: Clock;
+}): Kill {
+  const { tree, group, ended, clock } = options;
+  let limitMs = Infinity;
+  let signal: NodeJS.Signals | 'none' = 'none';
+  let told = new Set<string>();
+  let running: Promise<void> | undefined;
+  let waiting = new AbortController();
+
+  /** One look and what follows from it. Returns whether somebody was there. */
+  function round(): boolean {
+    const members = tree.members();
+    if (clock.monotonicMs() >= limitMs) signalAll(members, 'SIGKILL', group);
+    else if (signal !== 'none') tell(members, signal);
+    return members.length > 0;
+  }
+
+  function tell(members: readonly Member[], first: NodeJS.Signals) {
+    const living = new Map(members.map((member) => [member.pid, member]));
+    const isTold = (member: Member | undefined) => member !== undefined && told.has(key(member));
+    // A newcomer whose parent was told belongs to the parent's way of ending, as long as that lives.
+    const untold = members.filter((member) => !isTold(member) && !isTold(living.get(member.parent)));
+    const isFirst = told.size === 0;
+    for (const member of isFirst ? members : untold) told.add(key(member));
+    signalAll(isFirst ? members : untold, first, isFirst ? group : undefined);
+    for (const member of members) if (member.state === 'T') signalMember(member, 'SIGCONT');
+  }
+
+  async function run(): Promise<void> {
+    let pollMs = firstPollMs;
+    // Two looks: a process that forks and ends during the first one hides its child from it.
+    while (round() || round()) {
+      waiting = new AbortController();
+      const untilLimitMs = limitMs - clock.monotonicMs();
+      const ms = untilLimitMs > 0 ? Math.min(pollMs, untilLimitMs) : pollMs;
+      await clock.sleep(ms, { signal: waiting.signal }).catch(() => undefined);
+      pollMs = Math.min(pollMs * 1.5, lastPollMs);
+    }
+    await ended;
+  }
+
+  void ended.finally(() => waiting.abort());
+  return (asked) => {
+    const next = asked.signal ?? 'SIGTERM';
+    limitMs = Math.min(limitMs, clock.monotonicMs() + asked.killAfterMs);
+    if (next !== 'none' && next !== signal) {
+      signal = next;
+      told = new Set();
+    }
+    waiting.abort();
+    running ??= run();
+    return running;
+  };
+}
+
+/** Signals each of `members` once; those in `group` together, so that none of them sees another one end first. */
+export function signalAll(members: readonly Member[], signal: NodeJS.Signals, group?: number) {
+  const grouped = members.filter((member) => member.group === group);
+  if (group !== undefined && grouped.length > 0) trySend(-group, signal);
+  for (const member of members) if (member.group !== group) signalMember(member, signal);
+}
+
+function signalMember(member: Member, signal: NodeJS.Signals) {
+  // Its pid may belong to another process since the look that found it.
+  if (startTime(member.pid) === member.startTime) trySend(member.pid, signal);
+}
+
+function trySend(pid: number, signal: NodeJS.Signals) {
+  try {
+    send(pid, signal);
+  } catch {
+    // Gone meanwhile, or not ours to signal: the next look tells.
+  }
+}
+
+function key(member: Member): string {
+  return `${member.pid}/${member.startTime}`;
+}

@@ -1,0 +1,331 @@
+/** From nothing to a granted slot: docs/protocol.md, "Acquire", steps 1 to 5. */
+import { isTransient } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { RunlockError, assertNever } from '../errors.ts';
+import { giveUp } from './give-up.ts';
+import type { Attempt } from './give-up.ts';
+import type { Run, RunContext } from './context.ts';
+import { nodeMark, runningClaim } from './context.ts';
+import { decodeFreeze, groupKeys, isName } from './layout.ts';
+import type { Claim, Freeze } from './layout.ts';
+import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
+import type { Turn, Waiting } from './queue.ts';
+import { clearDeadMark, findOrphan } from './same-node.ts';
+import type { Busy } from './same-node.ts';
+import { openSession } from './session.ts';
+import type { Session } from './session.ts';
+import { abandoned, decide, observe, readSlots } from './slot.ts';
+import type { Move, Owner, Sightings, Slot } from './slot.ts';
+import { changeClaim, comeBack, grant, removeSeen, send, takeOver } from './transactions.ts';
+import type { Result, Seat, Step } from './transactions.ts';
+
+export interface AcquireRequest {
+  readonly prefix: string;
+  readonly group: string;
+  /** The node's name; the agent's own unless given. */
+  readonly node?: string;
+  readonly run: Omit<Run, 'node'>;
+  readonly ttlMs: number;
+  /** How long the first contact with Consul is tried, in milliseconds. */
+  readonly firstContactMs: number;
+}
+
+/** A slot that this run holds. */
+export interface Grant {
+  readonly context: RunContext;
+  readonly session: Session;
+  readonly slot: number;
+  readonly owner: Owner;
+  /** Grows with every grant of the slot. */
+  readonly fencingToken: number;
+  /** Monotonic time at which the request that proved the lock mine was sent, in milliseconds. */
+  readonly provedMs: number;
+  /** This node's claim before, where it came back to one. */
+  readonly before?: Claim;
+}
+
+/** Why a run waits, or did not get a slot. */
+export type Blocked =
+  | { readonly kind: 'slots'; readonly slots: readonly Slot[] }
+  | { readonly kind: 'frozen'; readonly key: string; readonly freeze: Freeze };
+
+export type Acquired =
+  | { readonly kind: 'granted'; readonly grant: Grant }
+  | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked };
+
+type Step1to5 = Acquired | { readonly kind: 'again' };
+
+/** What one acquisition remembers from one session to the next. */
+interface Progress extends Waiting {
+  readonly attempts: Attempt[];
+  blocked: Blocked;
+}
+
+const AGAIN_MS = 200;
+/** A session can be lost by chance; with no patience left, that is not tried for ever. */
+const IMPATIENT_TRIES = 3;
+
+/**
+ * Waits for a slot, in order.
+ * @throws the signal's reason when `signal` aborts; the queue is left and nothing was started.
+ */
+export async function acquire(
+  effects: { consul: Consul; deps: Deps },
+  request: AcquireRequest,
+  waiting: Waiting,
+): Promise<Acquired> {
+  const progress: Progress = { ...waiting, attempts: [], blocked: { kind: 'slots', slots: [] } };
+  for (let tries = 1; ; tries++) {
+    const asked = { ...ask(waiting), ...(tries === 1 && { retryForMs: request.firstContactMs }) };
+    const session = await openSession(effects, {
+      name: `runlock ${request.group}`,
+      ttlMs: request.ttlMs,
+      ...asked,
+    });
+    const context = toContext(effects, request, session);
+    const result = await tryWith(context, session, progress);
+    if (result.kind === 'granted') return result;
+    await giveUp(context, session, progress.attempts);
+    if (result.kind === 'busy') return result;
+    if (waiting.patience.aborted && tries >= IMPATIENT_TRIES)
+      return { kind: 'busy', context, why: progress.blocked };
+    await effects.deps.clock.sleep(AGAIN_MS * (0.5 + effects.deps.random()), { signal: waiting.signal });
+  }
+}
+
+function toContext(
+  effects: { consul: Consul; deps: Deps },
+  request: AcquireRequest,
+  session: Session,
+): RunContext {
+  const node = request.node ?? session.node;
+  if (!isName(node)) {
+    throw new RunlockError(
+      'usage',
+      `the node's name '${node}' can't be part of a key; give another with --node`,
+    );
+  }
+  return { ...effects, keys: groupKeys(request.prefix, request.group), run: { ...request.run, node } };
+}
+
+/** One try with one session. Whatever else happens, an error leaves nothing of it behind. */
+async function tryWith(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
+  const either = AbortSignal.any([progress.either, session.lost]);
+  const signal = AbortSignal.any([progress.signal, session.lost]);
+  const own = { ...progress, either, signal };
+  try {
+    const result = await takeSteps(context, session, own);
+    progress.blocked = own.blocked;
+    return result;
+  } catch (error) {
+    if (progress.signal.aborted) {
+      await giveUp(context, session, progress.attempts);
+      throw error;
+    }
+    if (session.lost.aborted) return { kind: 'again' };
+    if (progress.patience.aborted && error === progress.patience.reason)
+      return { kind: 'busy', context, why: own.blocked };
+    if (isTransient(error) && !progress.patience.aborted) return { kind: 'again' };
+    await giveUp(context, session, progress.attempts);
+    throw error;
+  }
+}
+
+async function takeSteps(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
+  const turn = await readSlotsNow(context, progress);
+  const own = turn.slots.find(({ owner }) => owner?.claim.node === context.run.node);
+  if (own?.owner) return returnTo(context, session, { slot: own.slot, owner: own.owner, progress });
+  const joined = await join(context, session.id, progress.signal);
+  if (joined.kind === 'refused') {
+    return joined.obstacle === 'node' ? clearOrBusy(context, progress) : { kind: 'again' };
+  }
+  progress.blocked = { kind: 'slots', slots: joined.turn.slots };
+  progress.onJoined?.(session.id);
+  const first = await untilFirst(context, joined, progress);
+  return first.kind === 'ticket-lost'
+    ? { kind: 'again' }
+    : asFirst(context, session, { turn: first.turn, progress });
+}
+
+/** This node's mark stands in the way: it is busy here, unless whoever set it is dead. */
+async function clearOrBusy(context: RunContext, waiting: Waiting): Promise<Step1to5> {
+  const busy = await clearDeadMark(context, ask(waiting));
+  return busy ? { kind: 'busy', context, why: busy } : { kind: 'again' };
+}
+
+/** Step 1: my own claim first. */
+async function returnTo(
+  context: RunContext,
+  session: Session,
+  { slot, owner, progress }: { slot: number; owner: Owner; progress: Progress },
+): Promise<Step1to5> {
+  const orphan = await findOrphan(context, owner.claim, progress.signal);
+  if (orphan) return { kind: 'busy', context, why: orphan };
+  const seat = { keys: context.keys, session: session.id, slot };
+  const claim = runningClaim(context);
+  const steps = comeBack(seat, claim, nodeMark(context), owner.index);
+  const result = await sendGrant(context, { session, steps, slot, claim, progress, before: owner.claim });
+  if (result.kind !== 'refused') return result;
+  switch (result.obstacle) {
+    case 'freeze':
+      await untilThawed(context, result.key, progress);
+      return { kind: 'again' };
+    case 'node':
+      return clearOrBusy(context, progress);
+    case 'lock':
+      return {
+        kind: 'busy',
+        context,
+        why: { kind: 'same-node', pid: owner.claim.pid, since: owner.claim.since },
+      };
+    case 'owner':
+    case 'session':
+    case 'ticket':
+      return { kind: 'again' };
+    default:
+      return assertNever(result.obstacle);
+  }
+}
+
+/** Steps 4 and 5: as the first in the queue. */
+async function asFirst(
+  context: RunContext,
+  session: Session,
+  { turn, progress }: { turn: Turn; progress: Progress },
+): Promise<Step1to5> {
+  const { deps, run } = context;
+  let { slots, index } = turn;
+  let sightings: Sightings = new Map();
+  let askedMs = deps.clock.monotonicMs();
+  for (;;) {
+    const monotonicMs = deps.clock.monotonicMs();
+    sightings = observe(sightings, slots, monotonicMs);
+    progress.blocked = { kind: 'slots', slots };
+    const seen = { slots, sightings, nowMs: deps.clock.now(), monotonicMs };
+    const move = decide({ node: run.node, run: run.id, session: session.id, slots: run.slots }, seen);
+    if (move.kind === 'return') return { kind: 'again' };
+    if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
+    askedMs = monotonicMs;
+    if (move.kind === 'wait') {
+      progress.patience.throwIfAborted();
+      const waitMs = move.forMs === undefined ? {} : { waitMs: move.forMs };
+      ({ slots, index } = await watchSlots(context, progress.either, { index, ...waitMs }));
+      continue;
+    }
+    const done = await make(context, session, { move, progress });
+    if (done) return done;
+    askedMs = deps.clock.monotonicMs();
+    ({ slots, index } = await readSlotsNow(context, progress));
+  }
+}
+
+async function watchSlots(
+  { consul, keys }: RunContext,
+  signal: AbortSignal,
+  { index, waitMs }: { index: number; waitMs?: number },
+): Promise<{ slots: Slot[]; index: number }> {
+  const limit = waitMs === undefined ? {} : { waitMs };
+  const seen = await consul.list(keys.slotPrefix, { signal, index, rule: keys.rule, ...limit });
+  return { slots: readSlots(keys.root, seen.entries), index: seen.index < index ? 0 : seen.index };
+}
+
+type Act = Exclude<Move, { kind: 'wait' | 'return' | 'adopt' }>;
+
+/** Makes a move; undefined when the slots have to be looked at again. */
+async function make(
+  context: RunContext,
+  session: Session,
+  { move, progress }: { move: Act; progress: Progress },
+): Promise<Step1to5 | undefined> {
+  const { slot } = move;
+  if (move.kind === 'abandon') {
+    const claim = abandoned(move.owner.claim, context.deps.clock.now());
+    await trySend(context, changeClaim(context.keys, slot, claim, move.owner.index), progress.signal);
+    return undefined;
+  }
+  const seat: Seat = { keys: context.keys, session: session.id, slot };
+  const claim = runningClaim(context);
+  const steps = move.kind === 'grant' ? grant(seat, claim) : takeOver(seat, claim, move.owner.index);
+  const result = await sendGrant(context, { session, steps, slot, claim, progress });
+  if (result.kind === 'again') return undefined; // Its answer was lost; the next look tells.
+  if (result.kind !== 'refused') return result;
+  if (result.obstacle === 'session' || result.obstacle === 'ticket') return { kind: 'again' };
+  if (result.obstacle === 'freeze') await untilThawed(context, result.key, progress);
+  return undefined;
+}
+
+interface GrantTry {
+  readonly session: Session;
+  readonly steps: readonly Step[];
+  readonly slot: number;
+  readonly claim: Claim;
+  readonly progress: Progress;
+  /** This node's claim before: it is put back if nothing is started after all. */
+  readonly before?: Claim;
+}
+
+type GrantResult = Step1to5 | Extract<Result, { kind: 'refused' }>;
+
+/** Sends what may grant the slot. `again`: nobody knows whether it did. */
+async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
+  const { session, slot, claim, progress } = it;
+  const provedMs = context.deps.clock.monotonicMs();
+  progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
+  const result = await trySend(context, it.steps, progress.signal);
+  if (result === undefined) return { kind: 'again' };
+  if (result.kind === 'refused') {
+    progress.attempts.pop();
+    return result;
+  }
+  const index = result.entries.find((entry) => entry.key === context.keys.owner(slot))?.modifyIndex ?? 0;
+  const before = it.before && { before: it.before };
+  return granted(context, session, { slot, owner: { claim, index }, provedMs, ...before });
+}
+
+function granted(
+  context: RunContext,
+  session: Session,
+  it: Pick<Grant, 'slot' | 'owner' | 'provedMs' | 'before'>,
+): Acquired {
+  return { kind: 'granted', grant: { context, session, ...it, fencingToken: it.owner.index } };
+}
+
+/** Gives a granted slot up before anything was started in it: all is as it was before. */
+export async function decline({ context, session, slot, before }: Grant): Promise<void> {
+  await giveUp(context, session, [{ slot, ...(before && { before }) }]);
+}
+
+/** Undefined: after a transient fault nobody knows whether it took effect. */
+async function trySend(
+  { consul, keys }: RunContext,
+  steps: readonly Step[],
+  signal: AbortSignal,
+): Promise<Result | undefined> {
+  try {
+    return await send(consul, steps, { signal, rule: keys.rule });
+  } catch (error) {
+    if (isTransient(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Waits until the freeze at `key` is gone; the first to meet one past its end deletes it. */
+async function untilThawed(context: RunContext, key: string, progress: Progress): Promise<void> {
+  const { consul, deps, keys } = context;
+  let index: number | undefined;
+  for (;;) {
+    const limits = index === undefined ? ask(progress) : { signal: progress.either, index };
+    const seen = await consul.get(key, { ...limits, rule: keys.rule });
+    if (!seen.entry) return;
+    const freeze = decodeFreeze(seen.entry);
+    const leftMs = freeze.until === undefined ? Infinity : Date.parse(freeze.until) - deps.clock.now();
+    if (leftMs <= 0) {
+      await trySend(context, removeSeen(key, seen.entry.modifyIndex, 'freeze'), progress.signal);
+      return;
+    }
+    progress.blocked = { kind: 'frozen', key, freeze };
+    progress.patience.throwIfAborted();
+    index = seen.entry.modifyIndex;
+  }
+}

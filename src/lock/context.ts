@@ -1,0 +1,38 @@
+/** What every step of the protocol needs to know of the run that takes it. */
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import type { Claim, GroupKeys, Hold, NodeMark, Runner } from './layout.ts';
+
+export interface RunContext {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  readonly keys: GroupKeys;
+  readonly run: Run;
+}
+
+/** One execution of a command, before it has a slot. */
+export interface Run {
+  readonly id: string;
+  readonly node: string;
+  /** Base name only. */
+  readonly command: string;
+  readonly runner: Runner;
+  readonly hold: Hold;
+  /** How many slots this caller knows: it uses 0 to slots - 1. */
+  readonly slots: number;
+}
+
+/** The time now as records carry it. */
+export function timestamp({ deps }: Pick<RunContext, 'deps'>, inMs = 0): string {
+  return new Date(deps.clock.now() + inMs).toISOString();
+}
+
+/** The claim of a run that is granted now. */
+export function runningClaim(context: RunContext): Claim {
+  const { id, node, command, runner, hold } = context.run;
+  return { node, state: 'running', run: id, since: timestamp(context), command, hold, ...runner };
+}
+
+export function nodeMark(context: RunContext): NodeMark {
+  return { run: context.run.id, since: timestamp(context), ...context.run.runner };
+}

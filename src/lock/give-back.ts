@@ -1,0 +1,167 @@
+/** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
+import { isTransient } from '../consul.ts';
+import { assertNever } from '../errors.ts';
+import { nodeMark, runningClaim, timestamp } from './context.ts';
+import type { Claim, Outcome, RunRecord } from './layout.ts';
+import type { Holding } from './lease.ts';
+import { openSession } from './session.ts';
+import { readSlots, standing } from './slot.ts';
+import { release, send, takeBack } from './transactions.ts';
+
+/** How the run ended. */
+export interface Ending {
+  readonly outcome: Outcome;
+  readonly exitCode?: number;
+  readonly waitedMs: number;
+  readonly ranMs: number;
+}
+
+export type GivenBack =
+  /** `kept`: the claim that goes on keeping others out. */
+  | { readonly kind: 'released'; readonly kept?: Claim }
+  /** Somebody else has the slot by now. */
+  | { readonly kind: 'nothing' }
+  /** Consul could not be reached in time: these keys stay behind. */
+  | { readonly kind: 'stays'; readonly keys: readonly string[]; readonly why: string };
+
+/** Longer than an election takes (12.7 to 17.5 s were measured). */
+const DEADLINE_MS = 30_000;
+const RETRY_MS = 300;
+
+/** Gives the slot back, with its own deadline; never throws. */
+export async function giveBack(holding: Holding, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
+  const { deps, keys } = holding.context;
+  const signal = AbortSignal.timeout(DEADLINE_MS);
+  const record = toRecord(holding, ending);
+  let now: Holding = holding;
+  let result: GivenBack | undefined;
+  let why = 'no answer';
+  while (!result) {
+    try {
+      const step = await releaseOnce(now, { record, ttlMs: ending.ttlMs, signal });
+      if (step.kind === 'holding') now = step.holding;
+      else result = step;
+      if (result) break;
+      await deps.clock.sleep(RETRY_MS, { signal });
+    } catch (error) {
+      if (signal.aborted || !isTransient(error)) {
+        why = signal.aborted ? why : String(error);
+        result = { kind: 'stays', keys: [keys.owner(holding.slot)], why };
+        break;
+      }
+      why = error.message;
+      await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
+    }
+  }
+  await closeSession(now);
+  return result;
+}
+
+async function closeSession({ context, session }: Holding): Promise<void> {
+  // Without an answer the session ends by itself.
+  const options = { signal: AbortSignal.timeout(5_000), retryForMs: 2_000 };
+  await session.close(options).catch((error: unknown) => {
+    context.deps.log('debug', `the session was not destroyed: ${String(error)}`, { event: 'session-left' });
+  });
+}
+
+function toRecord({ context, slot }: Holding, { outcome, exitCode, waitedMs, ranMs }: Ending): RunRecord {
+  const { id, node, command } = context.run;
+  const code = exitCode === undefined ? {} : { exitCode };
+  const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
+  return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
+}
+
+/** The claim that stays after a run that ended so; undefined where it goes. */
+export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim | undefined {
+  const { outcome, exitCode } = record;
+  switch (outcome) {
+    case 'succeeded':
+    case 'interrupted':
+    case 'evicted':
+      return undefined;
+    case 'failed':
+    case 'timed-out':
+    case 'lost':
+      if (claim.hold === 'none') return undefined;
+      break;
+    case 'rebooting':
+      break;
+    default:
+      return assertNever(outcome);
+  }
+  const state = outcome === 'rebooting' ? 'rebooting' : 'failed';
+  const until =
+    typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
+  const since = new Date(nowMs).toISOString();
+  return { ...claim, state, since, ...(exitCode !== undefined && { exitCode }), ...until };
+}
+
+type Once = GivenBack | { readonly kind: 'holding'; readonly holding: Holding };
+
+/** One try; answers with what is held now where it has to be tried again. */
+async function releaseOnce(
+  holding: Holding,
+  { record, ttlMs, signal }: { record: RunRecord; ttlMs: number; signal: AbortSignal },
+): Promise<Once> {
+  const { context, session, slot, owner } = holding;
+  const { consul, deps, keys, run } = context;
+  const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
+  if (session.lost.aborted) {
+    const opened = await openSession(context, { name: `runlock ${keys.group}`, ttlMs, signal });
+    return lookAgain({ ...holding, session: opened }, record, options);
+  }
+  const seat = { keys, session: session.id, slot };
+  const kept = keptClaim({ ...owner.claim, state: 'running', node: run.node }, record, deps.clock.now());
+  const result = await send(consul, release(seat, record, owner.index, kept), options).catch(
+    (error: unknown) => {
+      if (isTransient(error)) return undefined;
+      throw error;
+    },
+  );
+  if (result?.kind === 'done') return { kind: 'released', ...(kept && { kept }) };
+  return lookAgain(holding, record, options);
+}
+
+/** The release was refused, or its answer was lost, or the session is new: what is there now? */
+async function lookAgain(
+  holding: Holding,
+  record: RunRecord,
+  options: { signal: AbortSignal; rule: string; timeoutMs: number },
+): Promise<Once> {
+  const { context, session, slot } = holding;
+  const { consul, keys, run } = context;
+  const { entries } = await consul.list(keys.slot(slot), { ...options, retryForMs: 0 });
+  const now = standing(
+    { node: run.node, run: run.id, session: session.id },
+    readSlots(keys.root, entries)[0],
+  );
+  switch (now.kind) {
+    case 'gone':
+      return keptClaim(holding.owner.claim, record, 0) ? { kind: 'nothing' } : { kind: 'released' };
+    case 'foreign':
+      return { kind: 'nothing' };
+    case 'mine':
+      return { kind: 'holding', holding: { ...holding, owner: now.owner } };
+    case 'evicted':
+    case 'unlocked': {
+      const { state } = now.owner.claim;
+      // The release took effect, and its answer was lost.
+      if (state === 'failed' || state === 'rebooting') return { kind: 'released', kept: now.owner.claim };
+      if (now.kind === 'evicted' && entries.some((entry) => entry.session === session.id)) {
+        return { kind: 'holding', holding: { ...holding, owner: now.owner } };
+      }
+      const claim = { ...runningClaim(context), since: now.owner.claim.since };
+      const seat = { keys, session: session.id, slot };
+      const result = await send(consul, takeBack(seat, claim, nodeMark(context), now.owner.index), options);
+      if (result.kind === 'refused') {
+        if (result.obstacle === 'session') await session.close(options);
+        return { kind: 'holding', holding };
+      }
+      const index = result.entries.find((entry) => entry.key === keys.owner(slot))?.modifyIndex ?? 0;
+      return { kind: 'holding', holding: { ...holding, owner: { claim, index } } };
+    }
+    default:
+      return assertNever(now);
+  }
+}

@@ -1,0 +1,58 @@
+/** Leaving without a slot: nothing of the try stays in Consul. */
+import { isTransient } from '../consul.ts';
+import type { RunContext } from './context.ts';
+import type { Claim } from './layout.ts';
+import { readSlots } from './slot.ts';
+import type { Session } from './session.ts';
+import { changeClaim, removeSeen, send } from './transactions.ts';
+
+/** A grant that was sent and may have taken effect. */
+export interface Attempt {
+  readonly slot: number;
+  /** This node's claim before, to be put back. */
+  readonly before?: Claim;
+}
+
+const DEADLINE_MS = 10_000;
+
+/**
+ * Leaves the queue, by destroying the session: what arrives late can then do nothing. Then takes back what an
+ * unanswered grant may have left. Has its own deadline; what stays behind is said, never thrown.
+ */
+export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<void> {
+  const { deps, keys } = context;
+  const signal = AbortSignal.timeout(DEADLINE_MS);
+  try {
+    await session.close({ signal });
+    for (const attempt of attempts) await takeBackGrant(context, attempt, signal);
+    attempts.length = 0;
+  } catch (error) {
+    const stays =
+      attempts.length === 0
+        ? `the place in the queue of ${keys.group} goes by itself when its session ends`
+        : `the claim of run ${context.run.id} may stay in ${keys.group}; see 'runlock status ${keys.group}'`;
+    deps.log('warning', `could not leave ${keys.group} cleanly (${String(error)}); ${stays}`, {
+      event: 'left-behind',
+    });
+  }
+}
+
+async function takeBackGrant(
+  { consul, keys, run }: RunContext,
+  attempt: Attempt,
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    const { entries } = await consul.list(keys.slot(attempt.slot), { signal, rule: keys.rule });
+    const owner = readSlots(keys.root, entries)[0]?.owner;
+    if (owner?.claim.run !== run.id) return;
+    const steps = attempt.before
+      ? changeClaim(keys, attempt.slot, attempt.before, owner.index)
+      : removeSeen(keys.owner(attempt.slot), owner.index, 'owner');
+    try {
+      await send(consul, steps, { signal, rule: keys.rule });
+    } catch (error) {
+      if (!isTransient(error)) throw error;
+    }
+  }
+}

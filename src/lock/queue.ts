@@ -1,0 +1,149 @@
+/** Tickets in order: each waits for its predecessor's key alone, as in a linked (MCS) queue lock. */
+import type { Entry } from '../consul.ts';
+import { nodeMark, timestamp } from './context.ts';
+import type { RunContext } from './context.ts';
+import { decodeQueueMark } from './layout.ts';
+import { readSlots } from './slot.ts';
+import type { Slot } from './slot.ts';
+import { enqueue, readTurn, send } from './transactions.ts';
+import type { Obstacle } from './transactions.ts';
+
+/** What one read of the group says about whose turn it is. */
+export interface Turn {
+  /** The session that was granted from the queue last. */
+  readonly last?: string;
+  readonly slots: Slot[];
+  /** A watch on the slots from this index on wakes for what has changed since. */
+  readonly index: number;
+}
+
+/** Two ways for waiting to end: a signal to runlock, and the end of `--wait`. */
+export interface Waiting {
+  readonly signal: AbortSignal;
+  readonly patience: AbortSignal;
+  /** Either of the two. */
+  readonly either: AbortSignal;
+  /** Hears the session of each ticket. */
+  readonly onJoined?: (session: string) => void;
+}
+
+/** With no patience left, everything is still asked once, and nothing is waited for. */
+export function ask({ signal, patience, either }: Waiting): { signal: AbortSignal; retryForMs?: number } {
+  return patience.aborted ? { signal, retryForMs: IMPATIENT_RETRY_MS } : { signal: either };
+}
+
+const IMPATIENT_RETRY_MS = 3_000;
+
+export type Joined =
+  | { readonly kind: 'joined'; readonly ticket: Place; readonly turn: Turn }
+  | { readonly kind: 'refused'; readonly obstacle: Obstacle };
+
+/** A ticket in the queue. */
+export interface Place {
+  readonly session: string;
+  /** Orders the tickets: Consul's index never goes backwards. */
+  readonly createIndex: number;
+  /** Who joined just before; undefined where nobody ever did. */
+  readonly predecessor?: string;
+}
+
+/**
+ * Joins the queue.
+ * @throws RunlockError: after a transient fault the session must be destroyed; joining again with it breaks the order.
+ */
+export async function join(context: RunContext, session: string, signal: AbortSignal): Promise<Joined> {
+  const { consul, keys, run } = context;
+  const ticket = {
+    node: run.node,
+    run: run.id,
+    since: timestamp(context),
+    command: run.command,
+    pid: run.runner.pid,
+  };
+  const steps = enqueue(keys, session, ticket, nodeMark(context));
+  const result = await send(consul, steps, { signal, rule: keys.rule });
+  if (result.kind === 'refused') return { kind: 'refused', obstacle: result.obstacle };
+  // The answer to `set .tail` has the same key, and no value.
+  const tail = result.entries.find((entry) => entry.key === keys.tail && entry.value !== '');
+  const own = result.entries.find((entry) => entry.key === keys.queue(session));
+  const place = { session, createIndex: own?.createIndex ?? 0 };
+  return {
+    kind: 'joined',
+    ticket: tail ? { ...place, predecessor: decodeQueueMark(tail).session } : place,
+    turn: toTurn(context, result.entries),
+  };
+}
+
+/** Reads whose turn it is, and the slots, as they are at one moment. */
+export async function readSlotsNow(context: RunContext, waiting: Waiting): Promise<Turn> {
+  const { consul, keys } = context;
+  const entries = await consul.readAll(
+    readTurn(keys).map((step) => step.operation),
+    { ...ask(waiting), rule: keys.rule },
+  );
+  return toTurn(context, entries);
+}
+
+function toTurn({ keys }: RunContext, entries: readonly Entry[]): Turn {
+  const inSlots = entries.filter((entry) => entry.key.startsWith(keys.slotPrefix));
+  const index = Math.max(0, ...inSlots.map((entry) => entry.modifyIndex));
+  const turn = { slots: readSlots(keys.root, inSlots), index };
+  const last = entries.find((entry) => entry.key === keys.last);
+  return last ? { ...turn, last: decodeQueueMark(last).session } : turn;
+}
+
+/** Resolves when this ticket is the first in the queue, or no longer in it. */
+export async function untilFirst(
+  context: RunContext,
+  { ticket, turn }: { ticket: Place; turn: Turn },
+  waiting: Waiting,
+): Promise<{ kind: 'first'; turn: Turn } | { kind: 'ticket-lost' }> {
+  let { predecessor } = ticket;
+  let now = turn;
+  for (;;) {
+    // Whoever was granted last was first then; its successor is first now.
+    if (predecessor !== undefined && now.last === predecessor) return { kind: 'first', turn: now };
+    if (predecessor !== undefined) {
+      await untilGone(context, { session: predecessor, joinedAt: ticket.createIndex }, waiting);
+      now = await readSlotsNow(context, waiting);
+      if (now.last === predecessor) continue;
+    }
+    // It gave up or died, so the queue has to be listed.
+    const before = await findBefore(context, ticket, waiting);
+    if (before.kind === 'ticket-lost') return { kind: 'ticket-lost' };
+    if (before.kind === 'first') return { kind: 'first', turn: await readSlotsNow(context, waiting) };
+    predecessor = before.predecessor;
+  }
+}
+
+/** Watches one ticket: a watch on an existing key wakes for that key alone. */
+async function untilGone(
+  { consul, keys }: RunContext,
+  { session, joinedAt }: { session: string; joinedAt: number },
+  waiting: Waiting,
+): Promise<void> {
+  // The ticket is older than joinedAt, and a missing key answers with the index of the whole store, which is not.
+  let index = joinedAt - 1;
+  for (;;) {
+    const watch = waiting.patience.aborted ? ask(waiting) : { signal: waiting.either, index };
+    const seen = await consul.get(keys.queue(session), { ...watch, rule: keys.rule });
+    if (!seen.entry) return;
+    waiting.patience.throwIfAborted();
+    index = seen.index < index ? 0 : seen.index;
+  }
+}
+
+type Before =
+  | { readonly kind: 'behind'; readonly predecessor: string }
+  | { readonly kind: 'first' }
+  | { readonly kind: 'ticket-lost' };
+
+async function findBefore({ consul, keys }: RunContext, ticket: Place, waiting: Waiting): Promise<Before> {
+  const { entries } = await consul.list(keys.queuePrefix, { ...ask(waiting), rule: keys.rule });
+  const order = entries.sort((a, b) => a.createIndex - b.createIndex).map((entry) => entry.key);
+  const place = order.indexOf(keys.queue(ticket.session));
+  if (place === -1) return { kind: 'ticket-lost' };
+  const before = order[place - 1];
+  if (before === undefined) return { kind: 'first' };
+  return { kind: 'behind', predecessor: before.slice(keys.queuePrefix.length) };
+}

@@ -1,0 +1,116 @@
+/** A Consul session kept alive: one a process, with one signal that says when it is lost. */
+import { isTransient } from '../consul.ts';
+import type { Consul, Session as StoredSession } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { RunlockError } from '../errors.ts';
+
+export interface Session {
+  readonly id: string;
+  /** The node that the session belongs to: the agent's own name. */
+  readonly node: string;
+  /** Aborts when Consul says that the session is gone, or it was closed. Silence never aborts it. */
+  readonly lost: AbortSignal;
+  /** Stops renewing and destroys the session, with all that is locked by it. May be called twice. */
+  close(options: { signal: AbortSignal }): Promise<void>;
+}
+
+interface SessionRequest {
+  readonly name: string;
+  readonly ttlMs: number;
+  readonly signal: AbortSignal;
+  /** How long transient faults are tried again while it is made, in milliseconds. */
+  readonly retryForMs?: number;
+}
+
+const RENEW_TIMEOUT_MS = 5_000;
+const RETRY_MS = 1_000;
+
+/**
+ * Makes a session that is deleted with its locks, without health checks and without lock-delay, and keeps it alive.
+ * @throws RunlockError when Consul does not make it as asked.
+ */
+export async function openSession(
+  effects: { consul: Consul; deps: Deps },
+  request: SessionRequest,
+): Promise<Session> {
+  const { consul } = effects;
+  const { name, ttlMs, signal, retryForMs = Infinity } = request;
+  const ttl = `${ttlMs / 1000}s`;
+  const rule = 'session "NODE" { policy = "write" }, where NODE is the name of the local agent\'s node';
+  const id = await consul.createSession({ name, ttl }, { signal, rule, retryForMs });
+  const made = await consul.readSession(id, { signal, rule, retryForMs });
+  if (!made)
+    throw new RunlockError(
+      'session-lost',
+      `Consul at ${consul.address} lost the session it had just made; try again`,
+    );
+  checkSession(consul, made, ttl);
+  const lost = new AbortController();
+  const closed = new AbortController();
+  void keepAlive(effects, { id, ttlMs, lost, closed: closed.signal });
+  return {
+    id,
+    node: made.node,
+    lost: lost.signal,
+    close: async (options) => {
+      closed.abort();
+      lost.abort(new RunlockError('session-lost', 'the session is closed'));
+      await consul.destroySession(id, { ...options, timeoutMs: RENEW_TIMEOUT_MS });
+    },
+  };
+}
+
+/** A chunked or dropped body makes Consul ignore all that was asked, silently. */
+function checkSession({ address }: Consul, made: StoredSession, ttl: string): void {
+  if (made.ttl === ttl && made.behavior === 'delete' && made.lockDelayMs === 0 && made.checks.length === 0)
+    return;
+  const got = `TTL '${made.ttl}', behaviour '${made.behavior}', lock-delay ${made.lockDelayMs} ms, ${made.checks.length} checks`;
+  throw new RunlockError(
+    'not-consul',
+    `Consul at ${address} made another session than was asked for (${got}; wanted TTL '${ttl}', 'delete', none, none); is a proxy in between dropping request bodies?`,
+  );
+}
+
+interface KeepAlive {
+  readonly id: string;
+  readonly ttlMs: number;
+  readonly lost: AbortController;
+  readonly closed: AbortSignal;
+}
+
+async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: KeepAlive): Promise<void> {
+  const pauseMs = it.ttlMs / 3;
+  const timeoutMs = Math.min(pauseMs, RENEW_TIMEOUT_MS);
+  let nextMs = pauseMs;
+  try {
+    for (;;) {
+      await deps.clock.sleep(nextMs, { signal: it.closed });
+      nextMs = await renewOnce();
+    }
+  } catch (error) {
+    if (!it.closed.aborted) it.lost.abort(error);
+  }
+
+  /** How long until the next try. */
+  async function renewOnce(): Promise<number> {
+    try {
+      if (await consul.renewSession(it.id, { signal: it.closed, timeoutMs })) return pauseMs;
+    } catch (error) {
+      if (it.closed.aborted) throw error;
+      // Nothing is known, so nothing is lost. Without rights there is no hurry either.
+      deps.log('debug', `the session was not renewed: ${String(error)}`, { event: 'renewal-failed' });
+      return isTransient(error) ? Math.min(RETRY_MS, pauseMs) : pauseMs;
+    }
+    throw new RunlockError('session-lost', 'Consul does not know the session any more');
+  }
+}
+
+/** The local agent's node name, learnt with no more rights than a run needs. */
+export async function agentNode(
+  effects: { consul: Consul; deps: Deps },
+  request: SessionRequest,
+): Promise<string> {
+  const session = await openSession(effects, request);
+  await session.close({ signal: request.signal });
+  return session.node;
+}

@@ -1,0 +1,159 @@
+/** Claims: what a run may do about the slots it sees. Pure decisions; their transactions are in transactions.ts. */
+import type { Entry } from '../consul.ts';
+import { assertNever } from '../errors.ts';
+import { decodeClaim, parseKey } from './layout.ts';
+import type { Claim } from './layout.ts';
+
+/** A claim without a lock is believed dead after it was seen so, unchanged, for this long on the watcher's own clock. */
+export const VANISHED_AFTER_MS = 60_000;
+
+/** `held until` is written by one host's clock and read by another's; they may differ by this much. */
+export const CLOCK_DIFFERENCE_MS = 5_000;
+
+export interface Slot {
+  readonly slot: number;
+  /** The session that holds the lock. */
+  readonly lockedBy?: string;
+  readonly owner?: Owner;
+}
+
+export interface Owner {
+  readonly claim: Claim;
+  /** The claim's ModifyIndex: any change of it is seen. */
+  readonly index: number;
+}
+
+/** The slots that have any key, by number. */
+export function readSlots(prefix: string, entries: readonly Entry[]): Slot[] {
+  const slots = new Map<number, Slot>();
+  for (const entry of entries) {
+    const key = parseKey(prefix, entry.key)?.key;
+    if (key?.kind !== 'lock' && key?.kind !== 'owner') continue;
+    const slot = slots.get(key.slot) ?? { slot: key.slot };
+    slots.set(key.slot, key.kind === 'lock' ? withLock(slot, entry) : withOwner(slot, entry));
+  }
+  return [...slots.values()].sort((a, b) => a.slot - b.slot);
+}
+
+function withLock(slot: Slot, entry: Entry): Slot {
+  return entry.session === undefined ? slot : { ...slot, lockedBy: entry.session };
+}
+
+function withOwner(slot: Slot, entry: Entry): Slot {
+  return { ...slot, owner: { claim: decodeClaim(entry), index: entry.modifyIndex } };
+}
+
+/** Since when (monotonic, milliseconds) each claim was seen without a lock, and at which index. */
+export type Sightings = ReadonlyMap<number, { readonly index: number; readonly sinceMs: number }>;
+
+/** Remembers how long each running claim has been without a lock; a changed claim starts anew. */
+export function observe(before: Sightings, slots: readonly Slot[], monotonicMs: number): Sightings {
+  const seen = slots.flatMap(({ slot, owner, lockedBy }) => {
+    if (!owner || lockedBy !== undefined || !mayVanish(owner.claim)) return [];
+    const known = before.get(slot);
+    return [
+      [slot, known?.index === owner.index ? known : { index: owner.index, sinceMs: monotonicMs }] as const,
+    ];
+  });
+  return new Map(seen);
+}
+
+function mayVanish(claim: Claim): boolean {
+  return claim.state === 'running' || claim.state === 'evicted';
+}
+
+/** What the first in the queue does about the slots it sees. */
+export type Move =
+  /** The slot is this run's already: the grant's answer was lost. */
+  | { readonly kind: 'adopt'; readonly slot: number; readonly owner: Owner }
+  /** This node owns a slot: it takes that one back instead of queueing. */
+  | { readonly kind: 'return' }
+  | { readonly kind: 'grant'; readonly slot: number }
+  | { readonly kind: 'take-over'; readonly slot: number; readonly owner: Owner }
+  /** The run has vanished; its hold begins now. */
+  | { readonly kind: 'abandon'; readonly slot: number; readonly owner: Owner }
+  /** `forMs`: until something can become due by itself; absent when only a change helps. */
+  | { readonly kind: 'wait'; readonly forMs?: number };
+
+export interface Seen {
+  readonly slots: readonly Slot[];
+  readonly sightings: Sightings;
+  readonly nowMs: number;
+  readonly monotonicMs: number;
+}
+
+/** Decides as the first in the queue, for a run that uses slots 0 to `slots` - 1. */
+export function decide(me: { node: string; run: string; session: string; slots: number }, seen: Seen): Move {
+  const mine = seen.slots.find(({ owner }) => owner?.claim.node === me.node);
+  if (mine?.owner) {
+    const granted = mine.owner.claim.run === me.run && mine.lockedBy === me.session;
+    return granted ? { kind: 'adopt', slot: mine.slot, owner: mine.owner } : { kind: 'return' };
+  }
+  const waits: number[] = [];
+  for (let slot = 0; slot < me.slots; slot++) {
+    const move = consider(seen.slots.find((candidate) => candidate.slot === slot) ?? { slot }, seen);
+    if (move.kind !== 'wait') return move;
+    if (move.forMs !== undefined) waits.push(move.forMs);
+  }
+  return waits.length === 0 ? { kind: 'wait' } : { kind: 'wait', forMs: Math.min(...waits) };
+}
+
+function consider({ slot, lockedBy, owner }: Slot, seen: Seen): Move {
+  if (lockedBy !== undefined) return { kind: 'wait' };
+  if (!owner) return { kind: 'grant', slot };
+  switch (owner.claim.state) {
+    case 'running':
+    case 'evicted':
+      return considerVanished(slot, owner, seen);
+    case 'failed':
+    case 'rebooting':
+    case 'held':
+    case 'abandoned':
+      return considerHeld(slot, owner, seen.nowMs);
+    default:
+      return assertNever(owner.claim.state);
+  }
+}
+
+function considerVanished(slot: number, owner: Owner, { sightings, monotonicMs }: Seen): Move {
+  const sighting = sightings.get(slot);
+  const seenForMs = sighting?.index === owner.index ? monotonicMs - sighting.sinceMs : 0;
+  if (seenForMs < VANISHED_AFTER_MS) return { kind: 'wait', forMs: VANISHED_AFTER_MS - seenForMs };
+  return { kind: owner.claim.hold === 'none' ? 'take-over' : 'abandon', slot, owner };
+}
+
+function considerHeld(slot: number, owner: Owner, nowMs: number): Move {
+  const { heldUntil } = owner.claim;
+  if (heldUntil === undefined) return { kind: 'wait' };
+  const leftMs = Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
+  return leftMs > 0 ? { kind: 'wait', forMs: leftMs } : { kind: 'take-over', slot, owner };
+}
+
+/** The claim of a run that has vanished: its hold begins when it is marked. */
+export function abandoned(claim: Claim, nowMs: number): Claim {
+  const until =
+    typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
+  return { ...claim, state: 'abandoned', since: new Date(nowMs).toISOString(), ...until };
+}
+
+/** How a slot looks to the run that holds it. */
+export type Standing =
+  | { readonly kind: 'mine'; readonly owner: Owner }
+  /** The claim is mine, the lock is not: the session is gone, or somebody deleted the lock. */
+  | { readonly kind: 'unlocked'; readonly owner: Owner }
+  | { readonly kind: 'evicted'; readonly owner: Owner }
+  | { readonly kind: 'gone' }
+  | { readonly kind: 'foreign'; readonly owner?: Owner };
+
+/** `slot` undefined: none of its keys exist. */
+export function standing(
+  me: { node: string; run: string; session: string },
+  slot: Slot | undefined,
+): Standing {
+  const owner = slot?.owner;
+  if (!owner) return { kind: 'gone' };
+  if (owner.claim.node !== me.node || owner.claim.run !== me.run) return { kind: 'foreign', owner };
+  if (owner.claim.state === 'evicted') return { kind: 'evicted', owner };
+  if (slot.lockedBy !== me.session || owner.claim.state !== 'running') return { kind: 'unlocked', owner };
+  return { kind: 'mine', owner };
+}

@@ -1,0 +1,198 @@
+/**
+ * Every transaction of the protocol (docs/protocol.md), each a list of steps that Consul takes all or none of. Pure.
+ * A step's `means` is what a refusal of it says.
+ */
+import type { Answer, Consul, Entry, Operation } from '../consul.ts';
+import { encode } from './layout.ts';
+import type { Claim, GroupKeys, NodeMark, RunRecord, Ticket } from './layout.ts';
+
+/** What stood in the way. `session`: the session that wanted a lock is gone. */
+export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'session';
+
+export interface Step {
+  readonly operation: Operation;
+  readonly means: Obstacle;
+}
+
+export type Result =
+  | { readonly kind: 'done'; readonly entries: readonly Entry[] }
+  | { readonly kind: 'refused'; readonly obstacle: Obstacle; readonly key: string; readonly why: string };
+
+/** A place in a group for one session. */
+export interface Seat {
+  readonly keys: GroupKeys;
+  readonly session: string;
+  readonly slot: number;
+}
+
+/**
+ * Sends the steps as one transaction, once.
+ * @throws RunlockError: after a transient fault (`isTransient`) nobody knows whether it took effect.
+ */
+export async function send(
+  consul: Consul,
+  steps: readonly Step[],
+  options: { signal: AbortSignal; rule: string; timeoutMs?: number },
+): Promise<Result> {
+  const answer: Answer = await consul.transact(
+    steps.map((step) => step.operation),
+    options,
+  );
+  if (answer.kind === 'done') return answer;
+  const step = steps[answer.at];
+  const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
+  return { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why };
+}
+
+const lockNode = (keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step => {
+  const { node, ...value } = mark;
+  return { means: 'node', operation: { verb: 'lock', key: keys.node(node), value: encode(value), session } };
+};
+
+const takeLock = ({ keys, session, slot }: Seat, run: string): Step => ({
+  means: 'lock',
+  operation: { verb: 'lock', key: keys.lock(slot), value: encode({ run }), session },
+});
+
+const holdsLock = ({ keys, session, slot }: Seat): Step => ({
+  means: 'lock',
+  operation: { verb: 'check-session', key: keys.lock(slot), session },
+});
+
+const holdsTicket = ({ keys, session }: Seat): Step => ({
+  means: 'ticket',
+  operation: { verb: 'check-session', key: keys.queue(session), session },
+});
+
+const notFrozen = (keys: GroupKeys): Step[] =>
+  keys.freezes.map((key) => ({ means: 'freeze', operation: { verb: 'check-not-exists', key } }));
+
+const ownerIs = ({ keys, slot }: Seat, index: number): Step => ({
+  means: 'owner',
+  operation: { verb: 'check-index', key: keys.owner(slot), index },
+});
+
+const noOwner = ({ keys, slot }: Seat): Step => ({
+  means: 'owner',
+  operation: { verb: 'check-not-exists', key: keys.owner(slot) },
+});
+
+/** Index 0 creates, and only creates. */
+const writeOwner = ({ keys, slot }: Seat, claim: Claim, index: number): Step => ({
+  means: 'owner',
+  operation: { verb: 'cas', key: keys.owner(slot), value: encode(claim), index },
+});
+
+const remove = (key: string, means: Obstacle): Step => ({ means, operation: { verb: 'delete', key } });
+
+const leaveQueueGranted = ({ keys, session }: Seat): Step[] => [
+  remove(keys.queue(session), 'ticket'),
+  { means: 'ticket', operation: { verb: 'set', key: keys.last, value: encode({ session }) } },
+];
+
+/** Joins the queue; reads who joined before, who was granted last, and the slots, as they are at that very moment. */
+export function enqueue(keys: GroupKeys, session: string, ticket: Ticket, mark: NodeMark): Step[] {
+  return [
+    lockNode(keys, session, { ...mark, node: ticket.node }),
+    { means: 'ticket', operation: { verb: 'check-not-exists', key: keys.queue(session) } },
+    // `get` would refuse everything where there is no such key; `get-tree` finds one key or none.
+    { means: 'ticket', operation: { verb: 'get-tree', key: keys.tail } },
+    { means: 'ticket', operation: { verb: 'set', key: keys.tail, value: encode({ session }) } },
+    {
+      means: 'ticket',
+      operation: { verb: 'lock', key: keys.queue(session), value: encode(ticket), session },
+    },
+    ...readTurn(keys),
+  ];
+}
+
+/** Who was granted last, and the slots. */
+export function readTurn(keys: GroupKeys): Step[] {
+  return [
+    { means: 'ticket', operation: { verb: 'get-tree', key: keys.last } },
+    { means: 'lock', operation: { verb: 'get-tree', key: keys.slotPrefix } },
+  ];
+}
+
+/** The first in the queue takes a slot that nobody has. */
+export function grant(seat: Seat, claim: Claim): Step[] {
+  return [
+    holdsTicket(seat),
+    ...notFrozen(seat.keys),
+    noOwner(seat),
+    takeLock(seat, claim.run),
+    writeOwner(seat, claim, 0),
+    ...leaveQueueGranted(seat),
+  ];
+}
+
+/** The first in the queue takes a slot over from a claim that may be taken over, if it is still as it was seen. */
+export function takeOver(seat: Seat, claim: Claim, seenIndex: number): Step[] {
+  return [
+    holdsTicket(seat),
+    ...notFrozen(seat.keys),
+    ownerIs(seat, seenIndex),
+    takeLock(seat, claim.run),
+    writeOwner(seat, claim, seenIndex),
+    ...leaveQueueGranted(seat),
+  ];
+}
+
+/** A node's next run takes the node's own claim back, without queueing. */
+export function comeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: number): Step[] {
+  return [...notFrozen(seat.keys), ...takeBack(seat, claim, mark, seenIndex)];
+}
+
+/** A run that is under way takes its own lock back, freeze or not: it is no new run. */
+export function takeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: number): Step[] {
+  return [
+    lockNode(seat.keys, seat.session, { ...mark, node: claim.node }),
+    ownerIs(seat, seenIndex),
+    takeLock(seat, claim.run),
+    writeOwner(seat, claim, seenIndex),
+  ];
+}
+
+/** A run that is under way claims its slot again after somebody deleted the claim. */
+export function claimAgain(seat: Seat, claim: Claim, mark: NodeMark): Step[] {
+  return [
+    lockNode(seat.keys, seat.session, { ...mark, node: claim.node }),
+    noOwner(seat),
+    takeLock(seat, claim.run),
+    writeOwner(seat, claim, 0),
+  ];
+}
+
+/** Gives the slot back; `kept` is the claim that goes on keeping others out, if any does. */
+export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?: Claim): Step[] {
+  const { keys, slot } = seat;
+  return [
+    holdsLock(seat),
+    ownerIs(seat, seenIndex),
+    kept ? writeOwner(seat, kept, seenIndex) : remove(keys.owner(slot), 'owner'),
+    remove(keys.lock(slot), 'lock'),
+    remove(keys.node(record.node), 'node'),
+    { means: 'node', operation: { verb: 'set', key: keys.run(record.node), value: encode(record) } },
+  ];
+}
+
+/** Changes a claim that is still as it was seen: marks it abandoned, or evicted. */
+export function changeClaim(keys: GroupKeys, slot: number, claim: Claim, seenIndex: number): Step[] {
+  return [writeOwner({ keys, slot, session: '' }, claim, seenIndex)];
+}
+
+/** Deletes a key that is still as it was seen: an operator's or owner's claim, a freeze past its end. */
+export function removeSeen(key: string, seenIndex: number, means: Obstacle): Step[] {
+  return [
+    { means, operation: { verb: 'check-index', key, index: seenIndex } },
+    { means, operation: { verb: 'delete-cas', key, index: seenIndex } },
+  ];
+}
+
+/** An operator, or the owner, clears a claim that no session stands behind. */
+export function clearClaim(keys: GroupKeys, slot: number, seenIndex: number): Step[] {
+  return [
+    { means: 'lock', operation: { verb: 'check-not-exists', key: keys.lock(slot) } },
+    ...removeSeen(keys.owner(slot), seenIndex, 'owner'),
+  ];
+}

@@ -1,0 +1,73 @@
+/** Lines for people, journald or a log collector; where they go is the caller's business. */
+import type { Log, LogLevel } from './deps.ts';
+import { paint, renderJson, visible } from './output.ts';
+import type { Style } from './output.ts';
+
+export interface LogOptions {
+  /** Takes one line, without the line break. */
+  readonly write: (line: string) => void;
+  /** The least important level that is written. */
+  readonly level: LogLevel;
+  readonly format: 'text' | 'json';
+  /** Whether journald reads the stream: text lines then start with their priority (sd-daemon(3)). */
+  readonly journal: boolean;
+  readonly color: boolean;
+  /** Wall-clock milliseconds. */
+  readonly now: () => number;
+}
+
+const levels: Record<LogLevel, { priority: number; style?: Style }> = {
+  error: { priority: 3, style: 'red' },
+  warning: { priority: 4, style: 'yellow' },
+  info: { priority: 6 },
+  debug: { priority: 7, style: 'dim' },
+};
+
+export function createLog(options: LogOptions): Log {
+  const least = levels[options.level].priority;
+  return (level, message, fields) => {
+    if (levels[level].priority > least) return;
+    if (options.format === 'json') options.write(jsonLine({ time: options.now(), level, message }, fields));
+    else for (const line of textLines(level, message, options)) options.write(line);
+  };
+}
+
+/** Every line of a message gets the prefix: none can pass for the command's output, or for another priority. */
+function textLines(level: LogLevel, message: string, { journal, color }: LogOptions): string[] {
+  const { priority, style } = levels[level];
+  const prefix = journal ? `<${priority}>` : '';
+  return message
+    .trimEnd()
+    .split(/\r?\n/)
+    .map((line) => `${prefix}runlock: ${paint(visible(line), style, color && !journal)}`);
+}
+
+interface Said {
+  readonly time: number;
+  readonly level: LogLevel;
+  readonly message: string;
+}
+
+function jsonLine(said: Said, fields: Readonly<Record<string, unknown>> = {}): string {
+  const fixed = { ...said, time: new Date(said.time).toISOString() };
+  const readable = Object.entries(fields).map(([name, value]) => [name, plain(value)] as const);
+  // Twice: the fixed names stand first and can't be overwritten.
+  return renderJson({ ...fixed, ...Object.fromEntries(readable), ...fixed });
+}
+
+/** What JSON would drop or choke on, as text. */
+function plain(value: unknown): unknown {
+  if (value instanceof Error) return value.message;
+  return typeof value === 'bigint' ? String(value) : value;
+}
+
+/**
+ * Whether journald reads a stream: JOURNAL_STREAM (systemd.exec(5)) names its device and inode. A redirected
+ * stream inherits the variable but is another file.
+ */
+export function isJournal(
+  env: Readonly<Record<string, string | undefined>>,
+  fdStat: { readonly dev: number | bigint; readonly ino: number | bigint } | undefined,
+): boolean {
+  return fdStat !== undefined && env['JOURNAL_STREAM'] === `${fdStat.dev}:${fdStat.ino}`;
+}

@@ -1,0 +1,115 @@
+/** Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right. */
+import { RunlockError } from './errors.ts';
+
+const UNITS_MS: Readonly<Record<string, number>> = {
+  ns: 1e-6,
+  us: 1e-3,
+  µs: 1e-3,
+  ms: 1,
+  s: 1_000,
+  m: 60_000,
+  h: 3_600_000,
+};
+
+/** A year: longer than any run waits, and far inside what a timer can do in steps. */
+const LONGEST_MS = 366 * 24 * 3_600_000;
+
+/** Go's duration syntax, as Consul's own: `90s`, `1h30m`, `0`. Milliseconds. */
+export function parseDuration(text: string): number {
+  const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)/gy;
+  let ms = 0;
+  let end = 0;
+  for (let match = part.exec(text); match; match = part.exec(text)) {
+    ms += Number(match[1]) * (UNITS_MS[match[2] ?? ''] ?? 0);
+    end = part.lastIndex;
+  }
+  if (text === '0') return 0;
+  if (text === '' || end !== text.length)
+    throw usage(`'${text}' is not a duration; write it like 90s, 10m or 1h30m`);
+  if (ms > LONGEST_MS)
+    throw usage(`'${text}' is longer than a year; write 'forever' where that is meant and allowed`);
+  return ms;
+}
+
+/** A duration, or one of `words`. */
+export function durationOr<Word extends string>(...words: Word[]): (text: string) => number | Word {
+  return (text) => {
+    const word = words.find((known) => known === text);
+    if (word !== undefined) return word;
+    if (/^[a-z]+$/i.test(text))
+      throw usage(`'${text}' is neither a duration like 90s or 1h30m nor ${words.join(' nor ')}`);
+    return parseDuration(text);
+  };
+}
+
+/** A duration of at least one millisecond. */
+export function parsePositiveDuration(text: string): number {
+  const ms = parseDuration(text);
+  if (ms < 1) throw usage(`'${text}' is no time at all; give a duration like 90s or 1h30m`);
+  return ms;
+}
+
+/** How long a claim keeps others out: `forever`, `none`, or milliseconds. */
+export function parseHold(text: string): 'forever' | 'none' | number {
+  const hold = durationOr('forever', 'none')(text);
+  if (hold === 0) return 'none';
+  return hold;
+}
+
+/** Consul takes 10s to 24h, in whole seconds here. */
+export function parseSessionTtl(text: string): number {
+  const ms = parseDuration(text);
+  if (ms < 10_000 || ms > 86_400_000 || ms % 1_000 !== 0) {
+    throw usage(`'${text}' can't be a session's TTL; Consul takes whole seconds from 10s to 24h`);
+  }
+  return ms;
+}
+
+const SEGMENT = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
+const NAMES = "letters, digits, '.', '_' and '-', not starting with '.' or '-', and without '..'";
+
+/** A path such as `prod/web`. */
+export function parseGroup(text: string): string {
+  const good = text.split('/').every((segment) => SEGMENT.test(segment) && !segment.includes('..'));
+  if (!good) throw usage(`'${text}' can't be a group; write a path like prod/web whose parts are ${NAMES}`);
+  if (text.length > 200) throw usage(`this group's name has ${text.length} characters; 200 are allowed`);
+  return text;
+}
+
+export function parseNode(text: string): string {
+  if (!SEGMENT.test(text) || text.includes('..'))
+    throw usage(`'${text}' can't be a node's name; use ${NAMES}`);
+  return text;
+}
+
+export function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text);
+    if (/^\d+$/.test(text) && number >= least && number <= most) return number;
+    throw usage(`'${text}' is not a whole number from ${least} to ${most}`);
+  };
+}
+
+/** Exit codes, comma-separated: `0,2,213`. */
+export function parseCodes(text: string): readonly number[] {
+  if (text === '') return [];
+  const code = wholeNumber(0, 255);
+  return text.split(',').map((part) => {
+    try {
+      return code(part.trim());
+    } catch {
+      throw usage(`'${text}' is not a list of exit codes; write numbers from 0 to 255 with commas, like 0,2`);
+    }
+  });
+}
+
+/** The word of an environment variable for a flag. */
+export function parseFlag(text: string): boolean {
+  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(text)) return true;
+  if (['0', 'f', 'F', 'FALSE', 'false', 'False', ''].includes(text)) return false;
+  throw usage(`'${text}' is neither true nor false`);
+}
+
+export function usage(message: string): RunlockError {
+  return new RunlockError('usage', message);
+}

@@ -1,0 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import type { Clock } from '../../../src/deps.ts';
+
+export const realClock: Clock = {
+  now: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (ms, { signal }) => sleep(ms, undefined, { signal }),
+};

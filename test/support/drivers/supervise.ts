@@ -1,0 +1,66 @@
+// Supervises one command as runlock does, without a lock, so that a test can kill, stop or signal it from outside.
+import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { startCommand } from '../../../src/child.ts';
+import { keepGuard } from '../../../src/guard.ts';
+import { realClock } from './clock.ts';
+
+interface Plan {
+  readonly folder: string;
+  readonly runId: string;
+  readonly shareTerminal: boolean;
+  readonly args: readonly string[];
+  /** No guard unless it is given. */
+  readonly lifeMs?: number;
+}
+
+const plan = JSON.parse(process.argv[2] ?? '') as Plan;
+const note = (name: string, line: unknown) => appendFileSync(join(plan.folder, name), `${String(line)}\n`);
+
+const guard =
+  plan.lifeMs === undefined
+    ? undefined
+    : keepGuard({
+        runId: plan.runId,
+        lifeMs: plan.lifeMs,
+        path: process.env['PATH'],
+        clock: realClock,
+        report: (event) => {
+          note('events', event.kind);
+          noteGuard();
+        },
+      });
+
+function noteGuard() {
+  for (const pid of guard?.pids() ?? []) note('guard.pid', pid);
+}
+
+const command = await startCommand({
+  command: 'sh',
+  file: '/bin/sh',
+  args: plan.args,
+  env: process.env,
+  runId: plan.runId,
+  shareTerminal: plan.shareTerminal,
+  except: () => guard?.pids() ?? [],
+  clock: realClock,
+});
+guard?.watch(command);
+noteGuard();
+const { lifeMs = 1000 } = plan;
+const beats = setInterval(() => guard?.beat(lifeMs), lifeMs / 4);
+
+for (const name of ['SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2'] as const) {
+  process.on(name, () => {
+    note('signals', name);
+    void command.signal(name).then(() => note('decided', name));
+  });
+}
+note('driver.pid', process.pid);
+
+const ending = await command.ended;
+clearInterval(beats);
+await guard?.disarm();
+note('ending', JSON.stringify(ending));
+process.exit(0);

@@ -1,0 +1,98 @@
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { build } from 'esbuild';
+import { vi } from 'vitest';
+
+import { startTime } from '../../src/tree.ts';
+
+/** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file dies with it. */
+export interface Scene {
+  readonly folder: string;
+  readonly runId: string;
+  /** The number in `<name>.pid`, once it is there. */
+  pid(name: string): Promise<number>;
+  /** The lines of the file so far. */
+  lines(name: string): string[];
+  clean(): void;
+}
+
+export function scene(): Scene {
+  const folder = mkdtempSync(join(tmpdir(), 'runlock-test-'));
+  const lines = (name: string) => linesOf(join(folder, name));
+  return {
+    folder,
+    runId: randomUUID(),
+    lines,
+    pid: (name) =>
+      eventually(() => {
+        const [pid] = lines(`${name}.pid`);
+        if (pid === undefined) throw new Error(`${name} has not started`);
+        return Number(pid);
+      }),
+    clean() {
+      for (const name of readdirSync(folder).filter((file) => file.endsWith('.pid'))) {
+        for (const pid of lines(name)) end(Number(pid));
+      }
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Only lines that are written to their end. */
+function linesOf(path: string): string[] {
+  try {
+    return readFileSync(path, 'utf8').split('\n').slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
+/** Tries `check` until it throws no more; fails after `timeout` milliseconds. */
+export function eventually<T>(check: () => T | Promise<T>, timeout = 10_000): Promise<T> {
+  return vi.waitFor(check, { timeout, interval: 10 });
+}
+
+export async function untilGone(pid: number, timeout?: number): Promise<void> {
+  await eventually(() => {
+    if (isAlive(pid)) throw new Error(`${pid} is still alive`);
+  }, timeout);
+}
+
+/** A zombie does not count: nobody may have waited for it yet. */
+export function isAlive(pid: number): boolean {
+  if (startTime(pid) === undefined) return false;
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+export function end(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It is gone already.
+  }
+}
+
+/** Bundles a driver, so that it runs as a process of its own on the oldest Node that runlock supports. */
+export async function bundle(driver: string, folder: string): Promise<string> {
+  const outfile = join(folder, `${driver}.mjs`);
+  await build({
+    entryPoints: [join(import.meta.dirname, 'drivers', `${driver}.ts`)],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    // execa's dependencies are CommonJS and require Node's own modules.
+    banner: {
+      js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
+    },
+    logLevel: 'error',
+  });
+  return outfile;
+}

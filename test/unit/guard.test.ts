@@ -1,0 +1,219 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import { keepGuard } from '../../src/guard.ts';
+import type { Guard, GuardEvent } from '../../src/guard.ts';
+import { startTime } from '../../src/tree.ts';
+import { realClock } from '../support/drivers/clock.ts';
+import { bundle, end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+
+let here: Scene;
+let guard: Guard | undefined;
+beforeEach(() => {
+  here = scene();
+});
+afterEach(async () => {
+  await guard?.disarm();
+  guard = undefined;
+  here.clean();
+});
+
+/** A tree with everything that is hard to kill: it ignores TERM, left its session, dropped its environment and parent. */
+const stubborn = `
+trap '' TERM
+setsid sh -c 'echo $$ >"$1/far.pid"; exec sleep 60' sh "$1" &
+(env -i sh -c 'echo $$ >"$1/orphan.pid"; exec sleep 60' sh "$1" &)
+setsid env -i sh -c 'echo $$ >"$1/clean.pid"; exec sleep 60' sh "$1" &
+echo $$ >"$1/command.pid"
+while :; do sleep 60; done
+`;
+const members = ['command', 'far', 'orphan', 'clean'];
+
+describe('when runlock is', () => {
+  /** Starts the supervising driver with a guard, and waits until the whole tree runs. */
+  async function supervise(lifeMs: number, shareTerminal = false) {
+    const driver = await bundle('supervise', here.folder);
+    const args = ['-c', stubborn, 'sh', here.folder];
+    const plan = JSON.stringify({ folder: here.folder, runId: here.runId, shareTerminal, lifeMs, args });
+    const runlock = spawn(process.execPath, [driver, plan], { stdio: 'ignore' });
+    await here.pid('driver');
+    const names = members.filter((name) => !shareTerminal || name !== 'orphan');
+    const tree = await Promise.all(names.map((name) => here.pid(name)));
+    return { runlock, tree, guardPid: await here.pid('guard') };
+  }
+
+  async function goneWithin(ms: number, pids: readonly number[]) {
+    const beganMs = performance.now();
+    await Promise.all(pids.map((pid) => untilGone(pid, ms)));
+    return performance.now() - beganMs;
+  }
+
+  test.each([false, true])(
+    'killed, the whole tree is gone within two seconds (terminal: %s)',
+    async (terminal) => {
+      const { runlock, tree, guardPid } = await supervise(60_000, terminal);
+      runlock.kill('SIGKILL');
+      await goneWithin(2_000, tree);
+      await untilGone(guardPid);
+    },
+  );
+
+  test('stopped, the whole tree is gone soon after its life is over, and not before', async () => {
+    const { runlock, tree, guardPid } = await supervise(1_000);
+    const beganMs = performance.now();
+    await eventually(() => expect(performance.now() - beganMs).toBeGreaterThan(1_200));
+    // More than one life has passed: the beats keep it alive.
+    expect(tree.every(isAlive)).toBe(true);
+    runlock.kill('SIGSTOP');
+    const ms = await goneWithin(3_500, tree);
+    expect(ms).toBeGreaterThan(600);
+    await untilGone(guardPid);
+    runlock.kill('SIGCONT');
+    await eventually(() => expect(here.lines('ending')).toHaveLength(1));
+    expect(here.lines('events')).toEqual(['fired']);
+  });
+
+  test('killed after somebody ended the guard, its replacement does the same', async () => {
+    const { runlock, tree, guardPid } = await supervise(60_000);
+    end(guardPid);
+    await eventually(() => expect(here.lines('events')).toEqual(['replaced']));
+    const [, replacement] = here.lines('guard.pid').map(Number);
+    expect(replacement).not.toBe(guardPid);
+    expect(tree.every(isAlive)).toBe(true);
+    runlock.kill('SIGKILL');
+    await goneWithin(2_000, tree);
+  });
+
+  test('well and its command ends, the guard leaves and what the command left behind stays', async () => {
+    const { tree, guardPid } = await supervise(60_000);
+    const [command, ...others] = tree;
+    end(command ?? 0);
+    await eventually(() => expect(here.lines('ending')).toHaveLength(1));
+    await untilGone(guardPid);
+    expect(others.every(isAlive)).toBe(true);
+  });
+});
+
+describe('on its own', () => {
+  /** A marked process outside runlock, and a guard that watches it. */
+  async function watched(lifeMs: number) {
+    const child = spawn('sh', ['-c', 'echo $$ >"$1/command.pid"; exec sleep 60', 'sh', here.folder], {
+      env: { ...process.env, RUNLOCK_RUN_ID: here.runId },
+      stdio: 'ignore',
+      detached: true,
+    });
+    const pid = await here.pid('command');
+    const events: GuardEvent[] = [];
+    const report = (event: GuardEvent) => events.push(event);
+    guard = keepGuard({ runId: here.runId, lifeMs, path: process.env['PATH'], clock: realClock, report });
+    guard.watch({ pid, startTime: startTime(pid) ?? '' });
+    return { child, pid, events, guard };
+  }
+
+  test('it fires at the end of the life that the last beat gave', async () => {
+    const { pid, events, guard } = await watched(60_000);
+    const beganMs = performance.now();
+    guard.beat(500);
+    await untilGone(pid, 3_000);
+    expect(performance.now() - beganMs).toBeGreaterThan(350);
+    await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
+  });
+
+  test('beats keep the command alive beyond its first life', async () => {
+    const { pid, guard } = await watched(700);
+    const beganMs = performance.now();
+    await eventually(() => {
+      guard.beat(700);
+      expect(performance.now() - beganMs).toBeGreaterThan(1_500);
+    });
+    expect(isAlive(pid)).toBe(true);
+  });
+
+  test('disarmed, it is gone and leaves everything alone; twice is as good', async () => {
+    const { pid, guard } = await watched(60_000);
+    const [own] = guard.pids();
+    await guard.disarm();
+    await guard.disarm();
+    expect(isAlive(own ?? 0)).toBe(false);
+    expect(isAlive(pid)).toBe(true);
+    guard.beat(100);
+  });
+
+  test('stopped, it holds up nobody', async () => {
+    const { pid, guard } = await watched(60_000);
+    const [own = 0] = guard.pids();
+    process.kill(own, 'SIGSTOP');
+    for (let beat = 0; beat < 20_000; beat += 1) guard.beat(60_000);
+    await guard.disarm();
+    expect(isAlive(own)).toBe(false);
+    expect(isAlive(pid)).toBe(true);
+  });
+
+  test('ended helpers do not make it fire', async () => {
+    const { pid, guard, events } = await watched(60_000);
+    const [own = 0] = guard.pids();
+    for (let times = 0; times < 3; times += 1) {
+      const reader = await eventually(() => readerOf(own));
+      end(reader);
+      await untilGone(reader);
+    }
+    guard.beat(60_000);
+    await eventually(() => readerOf(own));
+    expect(isAlive(pid)).toBe(true);
+    expect(events).toEqual([]);
+  });
+
+  test('signals that end others do not end it', async () => {
+    const { pid, guard } = await watched(60_000);
+    const [own = 0] = guard.pids();
+    await eventually(() => readerOf(own));
+    for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.kill(own, signal);
+    guard.beat(60_000);
+    await eventually(() => readerOf(own));
+    expect(guard.pids()).toEqual([own]);
+    expect(isAlive(own) && isAlive(pid)).toBe(true);
+  });
+
+  test('other processes are untouched, also one that has the pid of a command that is gone', async () => {
+    const { child, guard, events } = await watched(60_000);
+    const stranger: ChildProcess = spawn('sleep', ['60'], { stdio: 'ignore', detached: true });
+    const pid = stranger.pid ?? 0;
+    guard.watch({ pid, startTime: '1' });
+    guard.beat(100);
+    await untilGone(child.pid ?? 0, 3_000);
+    await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
+    expect(isAlive(pid)).toBe(true);
+    end(pid);
+  });
+
+  test('when it cannot work it says so, kills nothing, and is tried again', async () => {
+    // As on a host without timeout(1).
+    writeFileSync(join(here.folder, 'timeout'), '#!/bin/sh\nexit 127\n', { mode: 0o755 });
+    const { pid } = await watched(60_000);
+    const events: GuardEvent[] = [];
+    const report = (event: GuardEvent) => events.push(event);
+    const { runId, folder } = here;
+    const unable = keepGuard({ runId, lifeMs: 60_000, path: folder, clock: realClock, report });
+    await eventually(() => expect(events.length).toBeGreaterThan(1));
+    expect(events[0]).toMatchObject({ kind: 'failed', reason: expect.stringContaining('timeout') as string });
+    await unable.disarm();
+    expect(isAlive(pid)).toBe(true);
+  });
+});
+
+/** The process that waits for the next message of guard `pid`, once it is there. */
+function readerOf(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  if (children === '') return isReader(pid);
+  return readerOf(Number(children.split(' ')[0]));
+}
+
+function isReader(pid: number): number {
+  if (readFileSync(`/proc/${pid}/comm`, 'utf8') !== 'dd\n') throw new Error(`${pid} does not read yet`);
+  return pid;
+}

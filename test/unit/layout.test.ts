@@ -1,0 +1,215 @@
+import { describe, expect, test } from 'vitest';
+import { RunlockError } from '../../src/errors.ts';
+import * as layout from '../../src/lock/layout.ts';
+
+const { groupKeys, parseKey, encode, isName } = layout;
+const keys = groupKeys('runlock', 'prod/web');
+
+describe('keys', () => {
+  test('of prod/web lie below its prefix, under names that start with a dot', () => {
+    expect(keys.prefix).toBe('runlock/prod/web/');
+    expect(keys.queuePrefix).toBe('runlock/prod/web/.queue/');
+    expect(keys.queue('s1')).toBe('runlock/prod/web/.queue/s1');
+    expect(keys.node('web01')).toBe('runlock/prod/web/.node/web01');
+    expect(keys.tail).toBe('runlock/prod/web/.tail');
+    expect(keys.last).toBe('runlock/prod/web/.last');
+    expect(keys.slotPrefix).toBe('runlock/prod/web/.slot/');
+    expect(keys.slot(2)).toBe('runlock/prod/web/.slot/2/');
+    expect(keys.lock(2)).toBe('runlock/prod/web/.slot/2/lock');
+    expect(keys.owner(2)).toBe('runlock/prod/web/.slot/2/owner');
+    expect(keys.run('web01')).toBe('runlock/prod/web/.runs/web01');
+  });
+
+  test("of a group's freezes are its own first and the root's last", () => {
+    expect(keys.freezes).toEqual(['runlock/prod/web/.freeze', 'runlock/prod/.freeze', 'runlock/.freeze']);
+    expect(groupKeys('a/b', 'default').freezes).toEqual(['a/b/default/.freeze', 'a/b/.freeze']);
+  });
+
+  test('of prod and of prod/web never collide', () => {
+    const all = (group: string) => {
+      const own = groupKeys('runlock', group);
+      const single = [own.tail, own.last, own.freezes[0], own.queue('web'), own.node('web'), own.run('web')];
+      return [...single, own.lock(0), own.owner(0)];
+    };
+    const [prod, web] = [all('prod'), all('prod/web')];
+    expect(new Set([...prod, ...web]).size).toBe(prod.length + web.length);
+  });
+});
+
+describe('parseKey', () => {
+  test.each([
+    [keys.queue('s1'), { kind: 'ticket', session: 's1' }],
+    [keys.node('web01'), { kind: 'node', node: 'web01' }],
+    [keys.tail, { kind: 'tail' }],
+    [keys.last, { kind: 'last' }],
+    [keys.lock(0), { kind: 'lock', slot: 0 }],
+    [keys.owner(12), { kind: 'owner', slot: 12 }],
+    [keys.freezes[0] ?? '', { kind: 'freeze' }],
+    [keys.run('web01.example.org'), { kind: 'run', node: 'web01.example.org' }],
+  ])('reads %s back as what it was made of', (key, kind) => {
+    expect(parseKey('runlock', key)).toEqual({ group: 'prod/web', key: kind });
+  });
+
+  test("knows the root's freeze by its empty group", () => {
+    expect(parseKey('runlock', 'runlock/.freeze')).toEqual({ group: '', key: { kind: 'freeze' } });
+  });
+
+  test('takes a prefix of several segments', () => {
+    expect(parseKey('ops/locks', 'ops/locks/prod/.tail')).toEqual({ group: 'prod', key: { kind: 'tail' } });
+  });
+
+  test.each([
+    'runlock/prod/.slot/x/owner',
+    'runlock/prod/.slot/0/else',
+    'runlock/prod/.slot/0/owner/deeper',
+    'runlock/prod/.slot/-1/owner',
+    'runlock/prod/.slot',
+    'runlock/prod/.queue/a/b',
+    'runlock/prod/.unheard-of',
+    'runlock/prod/notes',
+  ])('calls %s nobody’s', (key) => {
+    expect(parseKey('runlock', key)?.key).toEqual({ kind: 'other' });
+  });
+
+  test('takes no key from elsewhere', () => {
+    expect(parseKey('runlock', 'runlocks/prod/.tail')).toBeUndefined();
+    expect(parseKey('runlock', 'runlock')).toBeUndefined();
+  });
+});
+
+const runner = { pid: 4711, startTime: '123456', bootId: 'b00t' };
+const since = '2026-03-01T12:00:00.000Z';
+const records = [
+  {
+    what: 'claim',
+    decode: layout.decodeClaim,
+    record: {
+      ...runner,
+      node: 'web01',
+      state: 'running',
+      run: 'r1',
+      since,
+      command: 'chef-client',
+      hold: 'forever',
+    },
+  },
+  {
+    what: 'claim of a failed run',
+    decode: layout.decodeClaim,
+    optional: ['exitCode', 'heldUntil', 'by'],
+    record: {
+      ...{
+        ...runner,
+        node: 'web01',
+        state: 'failed',
+        run: 'r1',
+        since,
+        command: 'chef-client',
+        hold: 3_600_000,
+      },
+      ...{ exitCode: 1, heldUntil: since, by: 'ops' },
+    },
+  },
+  {
+    what: 'ticket',
+    decode: layout.decodeTicket,
+    record: { node: 'web02', run: 'r2', since, command: 'puppet', pid: 12 },
+  },
+  { what: 'node mark', decode: layout.decodeNodeMark, record: { ...runner, run: 'r1', since } },
+  { what: 'lock', decode: layout.decodeLockMark, record: { run: 'r1' } },
+  { what: 'queue mark', decode: layout.decodeQueueMark, record: { session: 's1' } },
+  { what: 'freeze', decode: layout.decodeFreeze, record: { by: 'ops', reason: 'disks', since } },
+  {
+    what: 'freeze with an end',
+    decode: layout.decodeFreeze,
+    optional: ['until'],
+    record: { by: 'ops', reason: '', since, until: since },
+  },
+  {
+    what: 'run record',
+    decode: layout.decodeRun,
+    optional: ['exitCode'],
+    record: {
+      ...{ node: 'web01', run: 'r1', outcome: 'timed-out', exitCode: 124, command: 'chef-client', slot: 0 },
+      ...{ endedAt: since, waitedMs: 5, ranMs: 60_000 },
+    },
+  },
+];
+
+describe.each(records)('a $what', ({ decode, record, optional = [] }) => {
+  const key = 'runlock/prod/web/.slot/0/owner';
+  const problem = (value: string): unknown => {
+    try {
+      return decode({ key, value });
+    } catch (error) {
+      return error;
+    }
+  };
+
+  test('comes back as it was written', () => {
+    expect(decode({ key, value: encode(record) })).toMatchObject(record);
+  });
+
+  test('of a newer runlock is an error that names the key and says so', () => {
+    const error = problem(JSON.stringify({ ...record, v: 2 }));
+    expect(error).toBeInstanceOf(RunlockError);
+    expect(error).toMatchObject({
+      code: 'incompatible',
+      message: expect.stringMatching(/newer runlock.*format 2/) as string,
+    });
+    expect((error as RunlockError).message).toContain(key);
+  });
+
+  test('without one of its fields is an error', () => {
+    for (const field of Object.keys(record).filter((name) => !optional.includes(name))) {
+      expect(problem(encode({ ...record, [field]: undefined })), field).toMatchObject({
+        code: 'incompatible',
+      });
+    }
+  });
+
+  test.each(['', 'garbage', '{', 'null', '[]', '"v"', '1', '{}', '{"v":1}'])(
+    'that is %j is an error that names the key',
+    (value) => {
+      const error = problem(value);
+      expect(error).toMatchObject({ code: 'incompatible' });
+      expect((error as RunlockError).message).toContain(key);
+    },
+  );
+});
+
+describe('a claim', () => {
+  const claim = records[0]?.record ?? {};
+  const stored = (changes: object) => ({ key: 'k', value: encode({ ...claim, ...changes }) });
+
+  test.each([
+    [{ state: 'sleeping' }],
+    [{ hold: 0 }],
+    [{ hold: -1 }],
+    [{ hold: 'a while' }],
+    [{ node: '../web01' }],
+    [{ node: 'web01;reboot' }],
+    [{ since: 'yesterday-ish' }],
+    [{ exitCode: '1' }],
+    [{ heldUntil: 5 }],
+  ])('with %j is an error', (changes) => {
+    expect(() => layout.decodeClaim(stored(changes))).toThrow(RunlockError);
+  });
+
+  test('with a field that this version does not know is still a claim', () => {
+    expect(layout.decodeClaim(stored({ colour: 'green' }))).toMatchObject(claim);
+  });
+});
+
+describe('isName', () => {
+  test.each(['web01', 'web01.example.org', '_x', 'A-b_c.d', '0'])('takes %j', (name) => {
+    expect(isName(name)).toBe(true);
+  });
+
+  test.each(['', '.queue', '-x', 'a/b', 'a..b', 'a b', 'wéb', 'a\n', 'a;b', '..', 'a\u202eb'])(
+    'refuses %j',
+    (name) => {
+      expect(isName(name)).toBe(false);
+    },
+  );
+});

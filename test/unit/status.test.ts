@@ -1,0 +1,358 @@
+import { describe, expect, test } from 'vitest';
+import { status, viewGroups } from '../../src/commands/status.ts';
+import type { GroupView } from '../../src/commands/status.ts';
+import type { Consul, Entry } from '../../src/consul.ts';
+import { RunlockError } from '../../src/errors.ts';
+import { encode, groupKeys } from '../../src/lock/layout.ts';
+
+const now = Date.UTC(2026, 2, 1, 12);
+const [second, minute, hour] = [1_000, 60_000, 3_600_000];
+const ago = (ms: number) => new Date(now - ms).toISOString();
+const web = groupKeys('runlock', 'prod/web');
+const signal = new AbortController().signal;
+
+let index = 100;
+function entry(key: string, record: object | string, changes: Partial<Entry> = {}): Entry {
+  index += 1;
+  const value = typeof record === 'string' ? record : encode(record);
+  return { key, value, createIndex: index, modifyIndex: index, ...changes };
+}
+
+function claim(changes: object = {}, { keys = web, slot = 0 } = {}): Entry {
+  const running = {
+    node: 'web01',
+    state: 'running',
+    run: 'r1',
+    since: ago(4 * minute),
+    command: 'chef-client',
+  };
+  const runner = { pid: 4711, startTime: '1', bootId: 'b' };
+  return entry(keys.owner(slot), { ...runner, ...running, hold: 'forever', ...changes });
+}
+
+function lock({ keys = web, slot = 0 } = {}): Entry {
+  return entry(keys.lock(slot), { run: 'r1' }, { session: 's1' });
+}
+
+function ticket(node: string, changes: Partial<Entry> = {}, keys = web): Entry {
+  const record = { node, run: 'r9', since: ago(3 * minute + 12 * second), command: 'chef-client', pid: 99 };
+  return entry(keys.queue(`session-of-${node}`), record, { session: `session-of-${node}`, ...changes });
+}
+
+function freeze(key: string, changes: object = {}): Entry {
+  return entry(key, { by: 'ops', reason: 'new disks', since: ago(2 * hour), ...changes });
+}
+
+function view(entries: Entry[], group = 'prod/web'): GroupView {
+  const found = viewGroups({ entries }, { prefix: 'runlock', groups: [group], now }).groups[0];
+  if (!found) throw new Error('no such group');
+  return found;
+}
+
+describe('the report', () => {
+  test('shows every group below the prefix by name, and foreign keys nowhere', () => {
+    const entries = [
+      ...[lock(), claim()],
+      entry('runlock/prod/.tail', { session: 's' }),
+      entry('runlock/dev/.runs/web01', 'not even read'),
+      ...['runlock/notes', 'runlock/a b/.tail', 'runlock/prod/.new/x', 'runlock/'].map((key) =>
+        entry(key, 'x'),
+      ),
+    ];
+    const report = viewGroups({ entries }, { prefix: 'runlock', groups: [], now });
+    expect(report).toMatchObject({ v: 1, prefix: 'runlock', at: '2026-03-01T12:00:00.000Z' });
+    expect(report.groups.map(({ group }) => group)).toEqual(['dev', 'prod', 'prod/web']);
+  });
+
+  test('shows a slot as its claim says, alive when a session holds its lock', () => {
+    const changes = { state: 'failed', exitCode: 1, hold: hour, heldUntil: ago(-hour), by: 'ops' };
+    expect(view([claim(), lock(), claim(changes, { keys: web, slot: 3 })]).slots).toEqual([
+      {
+        ...{ slot: 0, state: 'running', alive: true, node: 'web01', since: ago(4 * minute), run: 'r1' },
+        ...{ command: 'chef-client', hold: 'forever', pid: 4711 },
+      },
+      {
+        ...{ slot: 3, state: 'failed', alive: false, node: 'web01', since: ago(4 * minute), run: 'r1' },
+        ...{ command: 'chef-client', exitCode: 1, hold: hour, heldUntil: ago(-hour), pid: 4711, by: 'ops' },
+      },
+    ]);
+  });
+
+  test('shows slot 0 as free when nothing of it is stored', () => {
+    expect(view([claim({}, { keys: web, slot: 1 })]).slots.map(({ slot, state }) => [slot, state])).toEqual([
+      [0, 'free'],
+      [1, 'running'],
+    ]);
+  });
+
+  test('orders slots by number, not by key', () => {
+    const slots = [10, 2, 1].map((slot) => claim({}, { keys: web, slot }));
+    expect(view(slots).slots.map(({ slot }) => slot)).toEqual([0, 1, 2, 10]);
+  });
+
+  test('orders the queue by CreateIndex, not by key', () => {
+    const [a, b, c] = [
+      ticket('a', { createIndex: 30 }),
+      ticket('b', { createIndex: 10 }),
+      ticket('c', { createIndex: 20 }),
+    ];
+    expect(view([a, b, c]).queue).toMatchObject([
+      { place: 1, node: 'b', waitedMs: 192_000, session: 'session-of-b', pid: 99 },
+      { place: 2, node: 'c' },
+      { place: 3, node: 'a' },
+    ]);
+  });
+
+  test('is not taken down by what it cannot read, which keeps its place', () => {
+    const newer = entry(web.owner(0), '{"v":7}');
+    const garbage = entry(web.queue('s0'), 'garbage', { session: 's0', createIndex: 1 });
+    const group = view([newer, garbage, ticket('web05'), entry(web.lock(1), '?', { session: 's' })]);
+    expect(group.slots).toMatchObject([
+      { slot: 0, state: 'unreadable', alive: false },
+      { slot: 1, state: 'locked', alive: true },
+    ]);
+    expect(group.queue).toMatchObject([{ place: 2, node: 'web05' }]);
+    expect(group.problems).toHaveLength(3);
+    expect(group.problems.join()).toMatch(/slot\/0\/owner: .*newer runlock.*slot\/1\/lock.*queue\/s0/);
+    expect(group.why).toMatch(/^slot 0 has a claim that cannot be read and keeps everyone out/);
+    expect(group.fix).toBeUndefined();
+  });
+
+  test('says that a ticket without a session never leaves the queue', () => {
+    const { key, value, createIndex, modifyIndex } = ticket('web05');
+    const orphan = { key, value, createIndex, modifyIndex };
+    expect(view([orphan]).problems).toEqual([expect.stringContaining(`consul kv delete ${orphan.key}`)]);
+  });
+
+  test('keeps the groups prod and prod/web apart', () => {
+    const prod = groupKeys('runlock', 'prod');
+    const entries = [ticket('web05'), claim({ node: 'db01' }, { keys: prod, slot: 0 })];
+    expect(view(entries)).toMatchObject({ slots: [{ state: 'free' }], queue: [{ node: 'web05' }] });
+    expect(view(entries, 'prod')).toMatchObject({ slots: [{ node: 'db01' }], queue: [] });
+  });
+});
+
+describe('a group says why it stands still', () => {
+  const failed = { state: 'failed', exitCode: 1, since: ago(2 * hour) };
+  const gone =
+    'web01 has vanished or is cut off from Consul and chef-client may still run there, so look at the node first: ' +
+    'its next run takes slot 0 back; once a waiting run has seen this for 60s then';
+  const clear = 'runlock release prod/web --owner web01';
+
+  test.each<[string, Entry[], string, string?]>([
+    ['nobody ever used it', [], 'nobody has used prod/web yet (or this token may not read it)'],
+    ['idle', [entry(web.tail, '?')], 'idle: nobody runs and nobody waits'],
+    ['running', [claim(), lock()], 'web01 runs chef-client since 4m in slot 0'],
+    [
+      'running with waiters',
+      [claim(), lock(), ticket('web02'), ticket('web03')],
+      'web01 runs chef-client since 4m in slot 0; 2 runs wait',
+    ],
+    [
+      'several running',
+      [0, 1, 2].flatMap((slot) => [claim({}, { keys: web, slot }), lock({ keys: web, slot })]),
+      'web01 runs chef-client since 4m in slot 0, and 2 more are taken too',
+    ],
+    ['a free slot and waiters', [ticket('web05')], 'web05 is about to be granted slot 0'],
+    [
+      'a free slot and many waiters',
+      [ticket('web05'), ticket('web06')],
+      'web05 is about to be granted slot 0 (2 wait)',
+    ],
+    [
+      'failed',
+      [claim(failed)],
+      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it',
+      clear,
+    ],
+    [
+      'failed, held for a while',
+      [claim({ ...failed, hold: 3 * hour, heldUntil: ago(-hour) }), ticket('web02')],
+      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until 2026-03-01T13:00:00Z (in 1h), unless its next run succeeds or someone clears it before; 1 run waits',
+      clear,
+    ],
+    [
+      'failed, within the allowed difference of clocks',
+      [claim({ ...failed, heldUntil: ago(4 * second) }), ticket('web02')],
+      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until 2026-03-01T11:59:56Z (in 0s), unless its next run succeeds or someone clears it before; 1 run waits',
+      clear,
+    ],
+    [
+      'failed, its hold over, with waiters',
+      [claim({ ...failed, heldUntil: ago(minute) }), ticket('web02')],
+      'web02 is about to be granted slot 0',
+    ],
+    [
+      'failed, its hold over',
+      [claim({ ...failed, heldUntil: ago(minute) })],
+      'web01 failed (chef-client, exit 1) 2h ago and no longer keeps slot 0: its hold is over',
+    ],
+    [
+      'rebooting',
+      [claim({ state: 'rebooting', exitCode: 35 })],
+      'web01 reboots (chef-client, exit 35) since 4m and keeps slot 0 until its next run succeeds or someone clears it',
+      clear,
+    ],
+    [
+      'acquired by hand',
+      [claim({ state: 'held' })],
+      'web01 acquired slot 0 by hand 4m ago and keeps slot 0 until it releases it or someone clears it',
+      clear,
+    ],
+    [
+      'abandoned',
+      [claim({ state: 'abandoned' })],
+      'web01 vanished while it ran chef-client (since 4m) and keeps slot 0 until its next run succeeds or someone clears it',
+      clear,
+    ],
+    ['running without a lock', [claim()], `${gone} it counts as abandoned`, clear],
+    [
+      'running without a lock or a hold',
+      [claim({ hold: 'none' })],
+      `${gone} the next in the queue takes it over`,
+      clear,
+    ],
+    [
+      'evicted',
+      [claim({ state: 'evicted', by: 'jane' }), lock()],
+      'jane evicted web01, and slot 0 comes free when chef-client has ended there',
+    ],
+    [
+      'evicted without a lock',
+      [claim({ state: 'evicted', by: 'jane' })],
+      `${gone} it counts as abandoned`,
+      clear,
+    ],
+    [
+      'a lock without a claim',
+      [lock()],
+      'slot 0 is locked by a run whose claim is gone: it claims the slot again or stops',
+    ],
+    [
+      'two slots kept',
+      [claim(failed), claim(failed, { keys: web, slot: 1 })],
+      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it, and 1 more is kept too',
+      clear,
+    ],
+    [
+      'one slot kept, one running',
+      [
+        claim(failed),
+        claim({ node: 'web02' }, { keys: web, slot: 1 }),
+        lock({ keys: web, slot: 1 }),
+        ticket('web03'),
+      ],
+      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it; ' +
+        'web02 runs chef-client since 4m in slot 1; 1 run waits',
+      clear,
+    ],
+  ])('%s', (_, entries, why, fix) => {
+    const group = view(entries);
+    expect(group).toMatchObject({ known: entries.length > 0, why, problems: [] });
+    expect(group.fix).toBe(fix);
+  });
+});
+
+describe('a freeze', () => {
+  const root = 'runlock/.freeze';
+
+  test('is shown with who, why and until when', () => {
+    const group = view([
+      freeze('runlock/prod/web/.freeze', { until: ago(-hour) }),
+      claim({ state: 'failed' }),
+      ticket('web02'),
+    ]);
+    expect(group.frozen).toEqual({
+      ...{ at: 'prod/web', by: 'ops', reason: 'new disks', since: ago(2 * hour), until: ago(-hour) },
+    });
+    expect(group.why).toBe(
+      'prod/web was frozen 2h ago by ops (new disks) and starts no new run until 2026-03-01T13:00:00Z (in 1h); 1 run waits',
+    );
+    expect(group.fix).toBe('runlock thaw prod/web');
+  });
+
+  test('of an ancestor stops the group, the nearest first', () => {
+    const entries = [
+      freeze(root),
+      freeze('runlock/prod/.freeze', { by: 'jane' }),
+      freeze('runlock/other/.freeze'),
+    ];
+    expect(view(entries)).toMatchObject({
+      frozen: { at: 'prod', by: 'jane' },
+      why: 'prod, and so prod/web, was frozen 2h ago by jane (new disks) and starts no new run until someone thaws it',
+      fix: 'runlock thaw prod',
+    });
+    expect(view(entries, 'dev')).toMatchObject({ frozen: { at: '' }, fix: 'runlock thaw /' });
+  });
+
+  test('past its end counts as absent, and hides none above it', () => {
+    const over = freeze('runlock/prod/web/.freeze', { until: ago(0) });
+    expect(view([over])).not.toHaveProperty('frozen');
+    expect(view([over]).why).toMatch(/^idle/);
+    expect(view([over, freeze(root)])).toMatchObject({ frozen: { at: '' } });
+  });
+
+  test('that cannot be read stops the group all the same', () => {
+    const group = view([entry('runlock/prod/.freeze', 'garbage'), ticket('web02')]);
+    expect(group.why).toMatch(/^no new run starts/);
+    expect(group.problems).toEqual([expect.stringContaining('runlock/prod/.freeze')]);
+  });
+
+  test('of the root is reported when no group is stored', () => {
+    const report = viewGroups({ entries: [freeze(root)] }, { prefix: 'runlock', groups: [], now });
+    expect(report).toMatchObject({ frozen: { at: '', by: 'ops' }, groups: [] });
+  });
+});
+
+describe('status reads', () => {
+  /** A store that answers as Consul does, and remembers what was asked. */
+  function store(entries: Entry[], refuse: string[] = []) {
+    const asked: string[] = [];
+    const refused = new RunlockError('forbidden', 'needs key "…" { policy = "read" }');
+    const fake: Pick<Consul, 'list' | 'get'> = {
+      list: (prefix) => {
+        asked.push(prefix);
+        return Promise.resolve({ entries: entries.filter(({ key }) => key.startsWith(prefix)), index: 1 });
+      },
+      get: (key) => {
+        asked.push(key);
+        if (refuse.includes(key)) return Promise.reject(refused);
+        return Promise.resolve({ entry: entries.find((each) => each.key === key), index: 1 });
+      },
+    };
+    return { consul: fake as Consul, asked };
+  }
+
+  const everything = [claim(), lock(), freeze('runlock/.freeze'), entry('runlock/prod/web/old/.tail', 'x')];
+
+  test('the whole prefix at once', async () => {
+    const { consul, asked } = store(everything);
+    const report = await status(consul, { prefix: 'runlock', groups: [], now, signal });
+    expect(asked).toEqual(['runlock/']);
+    expect(report.groups.map(({ group }) => group)).toEqual(['prod/web', 'prod/web/old']);
+  });
+
+  test('a named group alone, and the freezes above it', async () => {
+    const { consul, asked } = store(everything);
+    const report = await status(consul, { prefix: 'runlock', groups: ['prod/web', 'prod/web'], now, signal });
+    expect(asked.sort()).toEqual(['runlock/.freeze', 'runlock/prod/.freeze', 'runlock/prod/web/']);
+    expect(report.groups).toMatchObject([{ group: 'prod/web', known: true, frozen: { at: '' } }]);
+  });
+
+  test('no ticket twice when a group and one below it are named', async () => {
+    const { consul } = store([ticket('web05'), entry('runlock/prod/.freeze', 'garbage')]);
+    const report = await status(consul, { prefix: 'runlock', groups: ['prod/web', 'prod'], now, signal });
+    expect(report.groups).toMatchObject([
+      { group: 'prod', queue: [], problems: [expect.any(String)] },
+      { group: 'prod/web', queue: [{ node: 'web05' }], problems: [expect.any(String)] },
+    ]);
+  });
+
+  test('what it may, when a freeze above is refused', async () => {
+    const { consul } = store([claim(), lock()], ['runlock/prod/.freeze']);
+    const report = await status(consul, { prefix: 'runlock', groups: ['prod/web'], now, signal });
+    expect(report.groups).toMatchObject([
+      { slots: [{ state: 'running' }], problems: [expect.stringContaining('policy = "read"')] },
+    ]);
+  });
+});

@@ -1,0 +1,132 @@
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+
+import { afterEach, beforeEach, expect, test } from 'vitest';
+
+import { followTree, markedPids, parseStat, startTime } from '../../src/tree.ts';
+import { end, eventually, scene, untilGone } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+
+let here: Scene;
+beforeEach(() => {
+  here = scene();
+});
+afterEach(() => here.clean());
+
+/** Runs a script as the command of a run and returns its tree. `$1` is the folder. */
+async function run(script: string, options: { detached?: boolean; except?: number[] } = {}) {
+  const { folder, runId } = here;
+  const child = spawn('sh', ['-c', `echo $$ >"$1/command.pid"; ${script}`, 'sh', folder], {
+    detached: options.detached ?? false,
+    env: { ...process.env, RUNLOCK_RUN_ID: runId },
+    stdio: 'ignore',
+  });
+  const pid = await here.pid('command');
+  const command = { pid, startTime: startTime(pid) ?? '' };
+  const tree = followTree({ runId, command, except: () => options.except ?? [] });
+  return { child, pid, tree, pids: () => tree.members().map((member) => member.pid) };
+}
+
+test('a name with spaces, parentheses and newlines does not confuse the fields behind it', () => {
+  const fields = '4 5 6 0 -1 1 2 3 4 5 6 7 8 9 20 0 1 0 777 10 11';
+  expect(parseStat(1, `1 (a) R 9 (b\n) c) S ${fields}`)).toEqual({
+    pid: 1,
+    name: 'a) R 9 (b\n) c',
+    state: 'S',
+    parent: 4,
+    group: 5,
+    session: 6,
+    startTime: '777',
+    alive: true,
+  });
+});
+
+test('a zombie is not alive, unless other threads of it run on', () => {
+  const stat = (state: string, threads: number) =>
+    `1 (x) ${state} 4 5 6 0 -1 1 2 3 4 5 6 7 8 9 20 0 ${threads} 0 777 10 11`;
+  expect(parseStat(1, stat('Z', 1)).alive).toBe(false);
+  expect(parseStat(1, stat('Z', 2)).alive).toBe(true);
+  expect(parseStat(1, stat('D', 1)).alive).toBe(true);
+});
+
+test('start time tells a live process from none', () => {
+  expect(startTime(process.pid)).toMatch(/^\d+$/);
+  expect(startTime(2 ** 22 + 1)).toBeUndefined();
+});
+
+test('only processes with exactly this run id are marked', async () => {
+  const { pid } = await run('sleep 60 & echo $! >"$1/child.pid"; wait');
+  const child = await here.pid('child');
+  await eventually(() => expect(markedPids(here.runId).sort()).toEqual([pid, child].sort()));
+  expect(markedPids(here.runId.slice(0, -1))).toEqual([]);
+  expect(markedPids(randomUUID())).toEqual([]);
+});
+
+test('a descendant that left session, group and parent is found by its mark', async () => {
+  const { pids } = await run(
+    '(setsid sh -c \'echo $$ >"$1/far.pid"; exec sleep 60\' sh "$1" &); exec sleep 60',
+  );
+  const far = await here.pid('far');
+  await eventually(() => expect(pids()).toContain(far));
+});
+
+test('a descendant with a clean environment is found by its parent', async () => {
+  const { pids } = await run('setsid env -i sh -c \'echo $$ >"$1/clean.pid"; exec sleep 60\' sh "$1"; true');
+  const clean = await here.pid('clean');
+  await eventually(() => expect(pids()).toContain(clean));
+});
+
+test('a descendant with a clean environment stays known when its parent dies', async () => {
+  const { pids, child } = await run(
+    'setsid env -i sh -c \'echo $$ >"$1/clean.pid"; exec sleep 60\' sh "$1"; true',
+  );
+  const clean = await here.pid('clean');
+  await eventually(() => expect(pids()).toContain(clean));
+  // setsid forks only when it leads a group, so the shell is the parent here.
+  child.kill('SIGKILL');
+  await eventually(() => expect(pids()).toEqual([clean]));
+});
+
+test('an orphan with a clean environment is found by the session of the command', async () => {
+  const script = '(env -i sh -c \'echo $$ >"$1/orphan.pid"; exec sleep 60\' sh "$1" &); exec sleep 60';
+  const { pids } = await run(script, { detached: true });
+  const orphan = await here.pid('orphan');
+  await eventually(() => expect(pids()).toContain(orphan));
+});
+
+test('the command comes first, and the ones that are excepted never', async () => {
+  const { pid, pids } = await run('sleep 60 & echo $! >"$1/child.pid"; wait', { except: [process.pid] });
+  const child = await here.pid('child');
+  await eventually(() => expect(pids()).toEqual([pid, child]));
+  const command = { pid, startTime: startTime(pid) ?? '' };
+  const without = followTree({ runId: here.runId, command, except: () => [pid, child] });
+  expect(without.members()).toEqual([]);
+});
+
+test('a process that was given a pid of the run later is not taken for it', async () => {
+  const stranger = spawn('sh', ['-c', 'sleep 60 & wait'], { stdio: 'ignore', detached: true });
+  const pid = stranger.pid ?? 0;
+  const command = { pid, startTime: '1' };
+  const tree = followTree({ runId: here.runId, command, except: () => [] });
+  expect(tree.members()).toEqual([]);
+  expect(
+    followTree({
+      runId: here.runId,
+      command: { pid, startTime: startTime(pid) ?? '' },
+      except: () => [],
+    }).members(),
+  ).not.toEqual([]);
+  process.kill(-pid, 'SIGKILL');
+  await untilGone(pid);
+});
+
+test('a look is fast enough to be taken many times a second', async () => {
+  const sleepers = Array.from({ length: 200 }, () => spawn('sleep', ['60'], { stdio: 'ignore' }).pid ?? 0);
+  const { pids } = await run('exec sleep 60');
+  pids();
+  const beganMs = performance.now();
+  for (let look = 0; look < 5; look += 1) pids();
+  const lookMs = (performance.now() - beganMs) / 5;
+  sleepers.forEach(end);
+  expect(lookMs).toBeLessThan(100);
+});
