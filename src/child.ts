@@ -42,7 +42,8 @@ export interface Supervised {
   /** Passes on a signal that runlock got, once, unless the terminal already gave it to the command. Resolves when that is decided. */
   signal(signal: NodeJS.Signals): Promise<void>;
   /**
-   * Ends the whole tree: `signal`, then KILL after `killAfterMs`. Resolves when nothing of it is left, never rejects.
+   * Ends the whole tree: `signal`, then KILL after `killAfterMs`. Resolves when nothing of it is left; until then it
+   * goes on trying. Never rejects.
    * May be called twice (a shorter limit wins), and after the command ended, for what it left behind.
    */
   readonly kill: Kill;
@@ -94,10 +95,31 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
 
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
-  const { file, args, runId, shareTerminal, clock } = options;
-  const subprocess = execa(file, args, {
-    argv0: options.command,
-    env: { ...options.env, [RUN_ID_VARIABLE]: runId },
+  const { file, runId, shareTerminal, clock } = options;
+  const subprocess = spawnCommand(options);
+  const { pid } = subprocess;
+  if (pid === undefined) throw spawnError(file, (await subprocess).code);
+  const ended = subprocess.then(endingOf);
+  const canary = shareTerminal ? startCanary(clock) : undefined;
+  void ended.then(() => canary?.stop());
+  // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
+  const command = { pid, startTime: startTime(pid) ?? '' };
+  const except = () => [ownPid, canary?.pid() ?? ownPid, ...(options.except?.() ?? [])];
+  const tree = followTree({ runId, command, except });
+  const group = shareTerminal ? undefined : pid;
+  return {
+    ...command,
+    ended,
+    signal: passOn({ tree, group, ended, canary }),
+    kill: killer({ tree, group, ended, clock }),
+    remaining: () => tree.members(),
+  };
+}
+
+function spawnCommand({ command, file, args, env, runId, shareTerminal }: CommandOptions) {
+  return execa(file, args, {
+    argv0: command,
+    env: { ...env, [RUN_ID_VARIABLE]: runId },
     extendEnv: false,
     stdio: 'inherit',
     detached: !shareTerminal,
@@ -106,25 +128,11 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
     // The guard sees to this, and also when runlock cannot.
     cleanup: false,
   });
-  const { pid } = subprocess;
-  if (pid === undefined) throw spawnError(file, (await subprocess).code);
-  const ended = subprocess.then(({ exitCode, signal }): Ending =>
-    signal === undefined ? { kind: 'exited', code: exitCode ?? 1 } : { kind: 'signalled', signal },
-  );
-  const canary = shareTerminal ? startCanary(clock) : undefined;
-  void ended.then(() => canary?.stop());
-  // A command that ended at once still has its zombie: nothing has waited for it yet.
-  const identity = { pid, startTime: startTime(pid) ?? '' };
-  const except = () => [ownPid, canary?.pid() ?? ownPid, ...(options.except?.() ?? [])];
-  const tree = followTree({ runId, command: identity, except });
-  const group = shareTerminal ? undefined : pid;
-  return {
-    ...identity,
-    ended,
-    signal: passOn({ tree, group, ended, canary }),
-    kill: killer({ tree, group, ended, clock }),
-    remaining: () => tree.members(),
-  };
+}
+
+function endingOf(result: { exitCode?: number; signal?: NodeJS.Signals }): Ending {
+  const { exitCode = 1, signal } = result;
+  return signal === undefined ? { kind: 'exited', code: exitCode } : { kind: 'signalled', signal };
 }
 
 function passOn(options: {

@@ -35,9 +35,10 @@ export function killer(options: {
   let running: Promise<void> | undefined;
   let waiting = new AbortController();
 
-  /** One look and what follows from it. Returns whether somebody was there. */
+  /** One look and what follows from it. Returns whether somebody may be there. */
   function round(): boolean {
-    const members = tree.members();
+    const members = look(tree);
+    if (members === undefined) return true;
     if (clock.monotonicMs() >= limitMs) signalAll(members, 'SIGKILL', group);
     else if (signal !== 'none') tell(members, signal);
     return members.length > 0;
@@ -79,6 +80,15 @@ export function killer(options: {
     running ??= run();
     return running;
   };
+}
+
+/** Undefined when the look failed: then it proves nothing, and another one must. */
+function look(tree: Tree): Member[] | undefined {
+  try {
+    return tree.members();
+  } catch {
+    return undefined;
+  }
 }
 
 /** Signals each of `members` once; those in `group` together, so that none of them sees another one end first. */

@@ -18,7 +18,10 @@ export interface Member {
 
 /** The processes of one run, found again at every look. */
 export interface Tree {
-  /** Those alive now, the command first. Each look remembers what it saw, so what hides its origin later is still followed. */
+  /**
+   * Those alive now, the command first. Each look remembers what it saw, so what hides its origin later is still
+   * followed. Throws the system's error when /proc cannot be read.
+   */
   members(): Member[];
 }
 
@@ -150,7 +153,10 @@ function pids(): number[] {
 function read(path: string): Buffer | undefined {
   try {
     return readFileSync(path);
-  } catch {
-    return undefined;
+  } catch (error) {
+    // Anything else, such as no file descriptor left, must not pass for a process that is gone.
+    if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      return undefined;
+    throw error;
   }
 }

@@ -230,7 +230,9 @@ async function recover(live: Live, end: (reason: Over) => void): Promise<boolean
     end({ kind: 'lost', why: 'its claim was deleted, and somebody else has the slot now' });
     return true;
   }
-  await deps.clock.sleep(RETRY_MS, { signal: live.ended });
+  // Consul knew before the next renewal did.
+  if (result.obstacle === 'session') await renewSession(live);
+  else await deps.clock.sleep(RETRY_MS, { signal: live.ended });
   return false;
 }
 

@@ -8,8 +8,8 @@ export interface Endpoint {
   readonly host: string;
   readonly port: number;
   readonly token?: string;
-  /** PEM text. */
-  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string };
+  /** PEM text; certificate and key go together. */
+  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string };
 }
 
 export interface Answer {

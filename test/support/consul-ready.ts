@@ -34,16 +34,23 @@ export async function findLeader(
   timeoutMs: number,
 ): Promise<Agent> {
   const found = await poll(timeoutMs, async () => {
-    const asked = servers.filter((server) => server.running());
-    const answers = await Promise.allSettled(
-      asked.map((server) => server.http('GET', '/v1/status/leader', undefined, { timeoutMs: 1000 })),
-    );
-    const named = new Set(answers.flatMap((a) => (a.status === 'fulfilled' ? [a.value.json()] : [])));
-    const leader = servers[rpc.indexOf(String([...named][0]))];
-    return named.size === 1 && leader !== undefined && asked.includes(leader) ? leader : undefined;
+    const asked = await Promise.all(servers.map(askLeader));
+    const named = new Set(asked.filter((answer) => answer !== undefined));
+    const index = rpc.indexOf([...named].join());
+    // The others go on naming a leader that hangs: it has to answer too.
+    return asked[index] === undefined ? undefined : servers[index];
   });
   if (found === undefined) throw new Error(`no leader after ${timeoutMs} ms`);
   return found;
+}
+
+/** Whom this server takes for the leader; undefined when it does not answer. */
+async function askLeader({ http, running }: Agent): Promise<string | undefined> {
+  if (!running()) return undefined;
+  return http('GET', '/v1/status/leader', undefined, { timeoutMs: 1000 }).then(
+    (answer) => String(answer.json()),
+    () => undefined,
+  );
 }
 
 /** What `attempt` finds, or undefined when time is up. */

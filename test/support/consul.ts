@@ -44,7 +44,7 @@ export interface Agent {
   readonly tls: TlsFiles | undefined;
   readonly http: Http;
   readonly kv: Kv;
-  running(): boolean;
+  running: () => boolean;
   /** SIGTERM, and waits for the end: a client leaves the cluster then, a server does not. */
   stop(): Promise<void>;
   /** SIGKILL. */
@@ -74,7 +74,7 @@ export interface ClusterOptions extends Pick<AgentOptions, 'acl' | 'raftMultipli
 export interface Cluster {
   readonly servers: readonly Agent[];
   readonly clients: readonly Agent[];
-  /** The server that leads, once every server that runs names it. Paused ones are not asked. */
+  /** The server that leads, once it and every other server that answers say so. */
   leader(timeoutMs?: number): Promise<Agent>;
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -6,25 +6,26 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 import { vi } from 'vitest';
 
-import { startTime } from '../../src/tree.ts';
+import { markedPids, startTime } from '../../src/tree.ts';
 
-/** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file dies with it. */
+/** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file or carries its run id dies with it. */
 export interface Scene {
   readonly folder: string;
   readonly runId: string;
   /** The number in `<name>.pid`, once it is there. */
-  pid(name: string): Promise<number>;
+  readonly pid: (name: string) => Promise<number>;
   /** The lines of the file so far. */
-  lines(name: string): string[];
+  readonly lines: (name: string) => string[];
   clean(): void;
 }
 
 export function scene(): Scene {
   const folder = mkdtempSync(join(tmpdir(), 'runlock-test-'));
+  const runId = randomUUID();
   const lines = (name: string) => linesOf(join(folder, name));
   return {
     folder,
-    runId: randomUUID(),
+    runId,
     lines,
     pid: (name) =>
       eventually(() => {
@@ -36,6 +37,7 @@ export function scene(): Scene {
       for (const name of readdirSync(folder).filter((file) => file.endsWith('.pid'))) {
         for (const pid of lines(name)) end(Number(pid));
       }
+      markedPids(runId).forEach(end);
       rmSync(folder, { recursive: true, force: true });
     },
   };

@@ -149,8 +149,11 @@ describe('killing', () => {
   test('what dies of TERM is gone long before the limit', async () => {
     const command = await run('echo $$ >"$1/child.pid"; sleep 60 & wait');
     await here.pid('child');
+    let hasEnded = false;
+    void command.ended.then(() => (hasEnded = true));
     const beganMs = performance.now();
     await command.kill({ killAfterMs: 30_000 });
+    expect(hasEnded).toBe(true);
     expect(performance.now() - beganMs).toBeLessThan(5_000);
     expect(command.remaining()).toEqual([]);
     expect(await command.ended).toEqual({ kind: 'signalled', signal: 'SIGTERM' });
@@ -320,7 +323,8 @@ describe('sharing a terminal', () => {
   async function onTerminal(script: string, beside = 'true') {
     const driver = await bundle('supervise', here.folder);
     const args = ['-c', script, 'sh', here.folder];
-    const plan = JSON.stringify({ folder: here.folder, runId: here.runId, shareTerminal: true, args });
+    const { folder, runId } = here;
+    const plan = JSON.stringify({ folder, runId, shareTerminal: true, args, killOn: 'SIGUSR2' });
     const line = 'sh -c "$BESIDE" sh "$FOLDER" & exec "$NODE" "$DRIVER" "$PLAN"';
     const variables = {
       BESIDE: beside,
@@ -390,6 +394,20 @@ describe('sharing a terminal', () => {
     expect(here.lines('beside')).toEqual([]);
     process.kill(pid, 'SIGTERM');
     await eventually(() => expect(here.lines('ending')).toHaveLength(1));
+  });
+
+  test('killing ends the tree, TERM or not, and nobody else in the group', async () => {
+    const stubborn = (name: string) =>
+      `trap 'echo TERM >>"$1/${name}"' TERM; echo $$ >"$1/${name}.pid"; while :; do sleep 0.02; done`;
+    const supervisor = await onTerminal(stubborn('command'), stubborn('beside'));
+    const [pid, beside] = await Promise.all([here.pid('command'), here.pid('beside')]);
+    process.kill(supervisor.pid, 'SIGUSR2');
+    await eventually(() => expect(here.lines('ending')).toEqual(['{"kind":"signalled","signal":"SIGKILL"}']));
+    expect(isAlive(pid)).toBe(false);
+    expect(here.lines('command')).toEqual(['TERM']);
+    // The terminal hangs up when the supervisor, which leads its session, ends.
+    await untilGone(beside);
+    expect(here.lines('beside')).toEqual([]);
   });
 
   test('a prompt on the terminal is answered', async () => {

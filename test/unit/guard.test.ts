@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { keepGuard } from '../../src/guard.ts';
 import type { Guard, GuardEvent } from '../../src/guard.ts';
-import { startTime } from '../../src/tree.ts';
+import { parseStat, startTime } from '../../src/tree.ts';
 import { realClock } from '../support/drivers/clock.ts';
 import { bundle, end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
@@ -101,8 +101,8 @@ describe('when runlock is', () => {
 
 describe('on its own', () => {
   /** A marked process outside runlock, and a guard that watches it. */
-  async function watched(lifeMs: number) {
-    const child = spawn('sh', ['-c', 'echo $$ >"$1/command.pid"; exec sleep 60', 'sh', here.folder], {
+  async function watched(lifeMs: number, script = 'exec sleep 60') {
+    const child = spawn('sh', ['-c', `echo $$ >"$1/command.pid"; ${script}`, 'sh', here.folder], {
       env: { ...process.env, RUNLOCK_RUN_ID: here.runId },
       stdio: 'ignore',
       detached: true,
@@ -122,6 +122,16 @@ describe('on its own', () => {
     await untilGone(pid, 3_000);
     expect(performance.now() - beganMs).toBeGreaterThan(350);
     await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
+  });
+
+  test('it asks with TERM before it kills', async () => {
+    const { pid, guard } = await watched(
+      60_000,
+      'trap \'echo TERM >>"$1/asked"\' TERM; while :; do sleep 0.02; done',
+    );
+    guard.beat(200);
+    await untilGone(pid, 3_000);
+    expect(here.lines('asked')).toEqual(['TERM']);
   });
 
   test('beats keep the command alive beyond its first life', async () => {
@@ -168,6 +178,24 @@ describe('on its own', () => {
     expect(events).toEqual([]);
   });
 
+  test('a replacement knows all that the one before it knew', async () => {
+    // Nothing but its pid tells that this process belongs to the run.
+    const { pid, guard, events } = await watched(2_000, 'exec env -i sleep 60');
+    await eventually(() => expect(readFileSync(`/proc/${pid}/comm`, 'utf8')).toBe('sleep\n'));
+    end(guard.pids()[0] ?? 0);
+    await untilGone(pid, 5_000);
+    await eventually(() => expect(events).toEqual([{ kind: 'replaced' }, { kind: 'fired' }]));
+  });
+
+  test('it has a session of its own, where no key of the terminal reaches it', async () => {
+    const { guard } = await watched(60_000);
+    const [own = 0] = guard.pids();
+    expect(parseStat(own, readFileSync(`/proc/${own}/stat`, 'utf8'))).toMatchObject({
+      group: own,
+      session: own,
+    });
+  });
+
   test('signals that end others do not end it', async () => {
     const { pid, guard } = await watched(60_000);
     const [own = 0] = guard.pids();
@@ -209,11 +237,7 @@ describe('on its own', () => {
 /** The process that waits for the next message of guard `pid`, once it is there. */
 function readerOf(pid: number): number {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-  if (children === '') return isReader(pid);
-  return readerOf(Number(children.split(' ')[0]));
-}
-
-function isReader(pid: number): number {
+  if (children !== '') return readerOf(Number(children.split(' ')[0]));
   if (readFileSync(`/proc/${pid}/comm`, 'utf8') !== 'dd\n') throw new Error(`${pid} does not read yet`);
   return pid;
 }

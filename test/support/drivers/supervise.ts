@@ -13,6 +13,8 @@ interface Plan {
   readonly args: readonly string[];
   /** No guard unless it is given. */
   readonly lifeMs?: number;
+  /** The signal that makes it kill the command instead of passing the signal on. */
+  readonly killOn?: string;
 }
 
 const plan = JSON.parse(process.argv[2] ?? '') as Plan;
@@ -54,7 +56,8 @@ const beats = setInterval(() => guard?.beat(lifeMs), lifeMs / 4);
 for (const name of ['SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2'] as const) {
   process.on(name, () => {
     note('signals', name);
-    void command.signal(name).then(() => note('decided', name));
+    if (name === plan.killOn) void command.kill({ killAfterMs: 300 }).then(() => note('killed', 'all'));
+    else void command.signal(name).then(() => note('decided', name));
   });
 }
 note('driver.pid', process.pid);
@@ -62,5 +65,5 @@ note('driver.pid', process.pid);
 const ending = await command.ended;
 clearInterval(beats);
 await guard?.disarm();
+// Nothing may keep it alive now.
 note('ending', JSON.stringify(ending));
-process.exit(0);

@@ -1,0 +1,200 @@
+// Finds the real programs that the tests run: named by a variable, on the PATH, in our cache, or Debian's packages.
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
+import { architecture, createApt, sourcesFor, unpack } from './apt.ts';
+import { ansibleScript, puppetScript } from './unpacked.ts';
+
+const run = promisify(execFile);
+
+export interface Tool {
+  /** A path whose last part is the program's well-known name. */
+  readonly command: string;
+  /** What it needs in its environment besides the caller's own. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+interface Program {
+  readonly name: string;
+  /** Names a program to use instead of looking for one. */
+  readonly variable: string;
+  readonly version: string;
+  /** Debian's packages that have it, the best first. */
+  readonly packages: readonly string[];
+  /** Makes the program runnable in `root`; its path below `root`. */
+  make(root: string, apt: string): Promise<string>;
+}
+
+/** Debian's last consul. Releases after bullseye have none. */
+const consulRelease = 'bullseye';
+const consulDigests: Readonly<Record<string, string>> = {
+  amd64: 'e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9',
+};
+
+const consul: Program = {
+  name: 'consul',
+  variable: 'CONSUL_BIN',
+  version: 'version',
+  packages: ['consul'],
+  make: makeConsul,
+};
+
+const ansiblePlaybook: Program = {
+  name: 'ansible-playbook',
+  variable: 'ANSIBLE_PLAYBOOK_BIN',
+  version: '--version',
+  packages: ['ansible-core', 'ansible-base', 'ansible'],
+  make: (root, apt) => makeTool(ansiblePlaybook, root, apt, ansibleScript),
+};
+
+const puppetProgram: Program = {
+  name: 'puppet',
+  variable: 'PUPPET_BIN',
+  version: '--version',
+  packages: ['puppet-agent', 'puppet'],
+  make: (root, apt) => makeTool(puppetProgram, root, apt, puppetScript),
+};
+
+const found = new Map<Program, Promise<string>>();
+
+/** Path of a consul program. */
+export function consulBinary(): Promise<string> {
+  return provision(consul);
+}
+
+/** ansible-playbook. */
+export async function ansible(): Promise<Tool> {
+  return { command: await provision(ansiblePlaybook), env: {} };
+}
+
+/** puppet. From the cache it keeps its state there too, unless it is told another `--vardir`. */
+export async function puppet(): Promise<Tool> {
+  return { command: await provision(puppetProgram), env: {} };
+}
+
+/** All of them, and the variables that spare other processes the search. */
+export async function provisionAll(): Promise<Record<string, string>> {
+  const programs = [consul, ansiblePlaybook, puppetProgram];
+  const entries = programs.map(async (program) => [program.variable, await provision(program)] as const);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+function provision(program: Program): Promise<string> {
+  const known = found.get(program) ?? find(program);
+  found.set(program, known);
+  return known;
+}
+
+async function find(program: Program): Promise<string> {
+  const { name, variable } = program;
+  const named = process.env[variable];
+  if (named !== undefined && named !== '') {
+    if (await isExecutable(named)) return named;
+    throw new Error(`${variable} names ${named}, which is no program that can be run`);
+  }
+  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
+    // What is there may be a shim of a version manager that has no version to offer.
+    if (await works(join(folder, name), program)) return join(folder, name);
+  }
+  try {
+    return await fromCache(program);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(
+      `${name} is missing: it is not on the PATH, and fetching it failed (${reason}). ` +
+        `Install Debian's package ${program.packages[0] ?? name}, or set ${variable} to a ${name} program.`,
+      { cause: error },
+    );
+  }
+}
+
+async function fromCache(program: Program): Promise<string> {
+  const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'runlock-test');
+  const root = join(cache, `${program.name}-${await release()}-${await architecture()}`);
+  const marker = join(root, 'program');
+  const path = await readFile(marker, 'utf8').catch(() => undefined);
+  if (path !== undefined) return join(root, path);
+  await mkdir(cache, { recursive: true });
+  const making = await mkdtemp(`${root}.`);
+  try {
+    const made = await program.make(join(making, 'root'), join(making, 'apt'));
+    if (!(await works(join(making, 'root', made), program))) throw new Error(`${made} does not run`);
+    await writeFile(join(making, 'root/program'), made);
+    // Another process may have been quicker: then its copy is as good as ours.
+    await rename(join(making, 'root'), root).catch(() => readFile(marker));
+    return join(root, made);
+  } finally {
+    await rm(making, { recursive: true, force: true });
+  }
+}
+
+async function makeConsul(root: string, folder: string): Promise<string> {
+  const apt = await createApt(folder);
+  const sources = await sourcesFor(consulRelease);
+  const deb = await firstThatWorks(sources, async (source) => {
+    await apt.update(source);
+    return apt.download('consul');
+  });
+  const wanted = consulDigests[await architecture()];
+  const digest = createHash('sha256')
+    .update(await readFile(deb))
+    .digest('hex');
+  if (wanted !== undefined && digest !== wanted) {
+    throw new Error(`${basename(deb)} has SHA-256 ${digest}, not ${wanted}`);
+  }
+  await unpack([deb], root);
+  return 'usr/bin/consul';
+}
+
+async function makeTool(
+  program: Program,
+  root: string,
+  folder: string,
+  script: (root: string) => string,
+): Promise<string> {
+  const apt = await createApt(folder);
+  // A source of someone else's may be out of order; whether Debian's are, the download tells.
+  await apt.update().catch(() => undefined);
+  await unpack(await firstThatWorks(program.packages, (name) => apt.downloadMissing(name)), root);
+  const wrapper = `bin/${program.name}`;
+  await mkdir(join(root, 'bin'), { recursive: true });
+  await writeFile(join(root, wrapper), script(root), { mode: 0o755 });
+  return wrapper;
+}
+
+async function works(path: string, { version }: Program): Promise<boolean> {
+  if (!(await isExecutable(path))) return false;
+  return run(path, [version], { timeout: 60_000 }).then(
+    () => true,
+    () => false,
+  );
+}
+
+function isExecutable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Debian's code name for the release of this machine: packages of another one need not run here. */
+async function release(): Promise<string> {
+  const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
+  return /^VERSION_CODENAME=(\w+)/m.exec(text)?.[1] ?? 'unknown';
+}
+
+async function firstThatWorks<T, R>(candidates: readonly T[], attempt: (one: T) => Promise<R>): Promise<R> {
+  const failures: string[] = [];
+  for (const candidate of candidates) {
+    try {
+      return await attempt(candidate);
+    } catch (error) {
+      failures.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  throw new Error(failures.join('; ') || "this machine's apt sources name no Debian archive");
+}

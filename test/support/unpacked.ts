@@ -1,0 +1,74 @@
+// Scripts that run a program out of a folder of unpacked Debian packages as if these were installed. A package that
+// the machine has already is not in the folder, so each part of the program may be here or there.
+// They end in `exec`, so that process id and signals are the program's own, and they find their folder themselves.
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Shell text that runs ansible-playbook out of `root`. */
+export function ansibleScript(root: string): string {
+  const python = existsSync(join(root, 'usr/bin/python3')) ? '$root/usr/bin/python3' : '/usr/bin/python3';
+  return script(root, [
+    `export PYTHONPATH="$root/usr/lib/python3/dist-packages"`,
+    // The module side of a local job runs on the same Python, not on whatever the PATH has first.
+    `export ANSIBLE_PYTHON_INTERPRETER="${python}"`,
+    'export LC_ALL=C.UTF-8',
+    `exec "${python}" "$root/usr/bin/ansible-playbook" "$@"`,
+  ]);
+}
+
+/** Shell text that runs puppet out of `root`, and a configuration in there that keeps it off the system's folders. */
+export function puppetScript(root: string): string {
+  const ruby = entries(root, 'usr/bin').find((name) => /^ruby[\d.]+$/.test(name));
+  const program = ruby === undefined ? '/usr/bin/ruby' : `$root/usr/bin/${ruby}`;
+  const inRoot = (path: string) => `$root/${path}`;
+  const gems = ['usr/share/rubygems-integration/all', ...below(root, 'usr/lib/ruby/gems')];
+  mkdirSync(join(root, 'conf'), { recursive: true });
+  writeFileSync(join(root, 'conf/puppet.conf'), puppetConfiguration);
+  return script(root, [
+    `export RUBYLIB="${rubyFolders(root).map(inRoot).join(':')}"`,
+    // A path that ends in a colon keeps Ruby's own folders.
+    `export GEM_PATH="${gems.map(inRoot).join(':')}:"`,
+    'export LC_ALL=C.UTF-8',
+    'unset RUBYOPT',
+    // Only these two read settings, and a later option of the caller's wins.
+    'case "${1-}" in apply | agent) app=$1; shift; set -- "$app" --confdir "$root/conf" --vardir "$root/var" "$@" ;; esac',
+    `exec "${program}" "$root/usr/bin/puppet" "$@"`,
+  ]);
+}
+
+/** Debian's own defaults lie outside vardir, and only root may write there. Unknown settings are passed over. */
+const puppetConfiguration = `[main]
+codedir = $confdir/code
+ssldir = $vardir/ssl
+publicdir = $vardir/public
+rundir = $vardir/run
+logdir = $vardir/log
+`;
+
+function rubyFolders(root: string): string[] {
+  const libraries = ['usr/lib', ...libraryFolders(root)].map((path) => `${path}/ruby`);
+  const versioned = libraries.flatMap((path) => below(root, path)).filter((path) => /\/\d[\d.]*$/.test(path));
+  const vendored = libraries.flatMap((path) => below(root, `${path}/vendor_ruby`));
+  return ['usr/lib/ruby/vendor_ruby', ...vendored.filter((path) => /\/\d[\d.]*$/.test(path)), ...versioned];
+}
+
+function script(root: string, lines: readonly string[]): string {
+  const libraries = libraryFolders(root).map((path) => `$root/${path}`);
+  const path = libraries.length === 0 ? [] : [`export LD_LIBRARY_PATH="${libraries.join(':')}"`];
+  return ['#!/bin/sh', 'root=${0%/bin/*}', ...path, ...lines, ''].join('\n');
+}
+
+/** Where Debian puts shared libraries: /usr/lib/<architecture>-linux-gnu. */
+function libraryFolders(root: string): string[] {
+  return ['lib', 'usr/lib']
+    .flatMap((path) => below(root, path))
+    .filter((path) => /-linux-gnu\w*$/.test(path));
+}
+
+function below(root: string, path: string): string[] {
+  return entries(root, path).map((name) => `${path}/${name}`);
+}
+
+function entries(root: string, path: string): string[] {
+  return existsSync(join(root, path)) ? readdirSync(join(root, path)) : [];
+}
