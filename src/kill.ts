@@ -46,9 +46,13 @@ export function killer(options: {
 
   function tell(members: readonly Member[], first: NodeJS.Signals) {
     const living = new Map(members.map((member) => [member.pid, member]));
-    const isTold = (member: Member | undefined) => member !== undefined && told.has(key(member));
-    // A newcomer whose parent was told belongs to the parent's way of ending, as long as that lives.
-    const untold = members.filter((member) => !isTold(member) && !isTold(living.get(member.parent)));
+    const isTold = (member: Member) => told.has(key(member));
+    // A newcomer below one that was told belongs to that one's way of ending, as long as it lives.
+    const isExcused = (member: Member): boolean => {
+      const parent = living.get(member.parent);
+      return parent !== undefined && (isTold(parent) || isExcused(parent));
+    };
+    const untold = members.filter((member) => !isTold(member) && !isExcused(member));
     const isFirst = told.size === 0;
     for (const member of isFirst ? members : untold) told.add(key(member));
     signalAll(isFirst ? members : untold, first, isFirst ? group : undefined);

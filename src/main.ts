@@ -236,7 +236,8 @@ function writeErrorLine(message: string): void {
 }
 
 async function main(): Promise<void> {
-  // Nothing may end runlock silently: its guard would then end the command.
+  // Whoever read runlock's output and left does not end a run.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   process.on('uncaughtException', (error) => process.exit(fail(error)));
   let status: number;
   try {

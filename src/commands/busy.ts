@@ -1,7 +1,8 @@
 /** Why a run did not get a slot, in one line. Pure. */
 import type { LogLevel } from '../deps.ts';
 import { assertNever } from '../errors.ts';
-import type { Acquired, Blocked } from '../lock/acquire.ts';
+import type { Acquired } from '../lock/acquire.ts';
+import type { Blocked } from '../lock/grant.ts';
 import type { Slot } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
 

@@ -5,8 +5,8 @@ import type { Ending, Supervised } from '../child.ts';
 import { assertNever } from '../errors.ts';
 import { keepGuard } from '../guard.ts';
 import type { Guard } from '../guard.ts';
-import { decline } from '../lock/acquire.ts';
-import type { Grant } from '../lock/acquire.ts';
+import { decline } from '../lock/grant.ts';
+import type { Grant } from '../lock/grant.ts';
 import type { GivenBack } from '../lock/give-back.ts';
 import type { Outcome } from '../lock/layout.ts';
 import { holdLease } from '../lock/lease.ts';
@@ -147,7 +147,7 @@ async function beat(deps: ExecDeps, { lease, guard, command }: Running, signal: 
   try {
     for (;;) {
       guard.beat(lifeMs(deps, lease));
-      command.remaining();
+      remember(command);
       await deps.clock.sleep(BEAT_MS, { signal });
     }
   } catch {
@@ -155,8 +155,20 @@ async function beat(deps: ExecDeps, { lease, guard, command }: Running, signal: 
   }
 }
 
+/** A look at the tree remembers who belongs to it, should they hide it later. */
+function remember(command: Supervised): void {
+  try {
+    command.remaining();
+  } catch {
+    // Out of file descriptors, say: the next look will do.
+  }
+}
+
+/** The guard is done within a second of the end of a life. */
+const GUARD_MS = 1_000;
+
 const lifeMs = ({ clock }: ExecDeps, lease: Lease): number =>
-  Math.min(SILENCE_MS, lease.deadlineMs() - clock.monotonicMs());
+  Math.min(SILENCE_MS, lease.deadlineMs() - GUARD_MS - clock.monotonicMs());
 
 function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: CodeMeanings): Outcome {
   switch (cause?.kind) {

@@ -38,7 +38,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 export function consulSettings(env: Env): ConsulSettings {
   const address = value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
   const token = readToken(env);
-  const auth = value(env, 'CONSUL_HTTP_AUTH');
+  const auth = value(env, 'CONSUL_HTTP_AUTH')?.replace(/^[^:]*$/, '$&:');
   const namespace = value(env, 'CONSUL_NAMESPACE');
   const partition = value(env, 'CONSUL_PARTITION');
   return {
@@ -54,14 +54,15 @@ export function consulSettings(env: Env): ConsulSettings {
 
 function parseAddress(address: string, ssl: boolean): Pick<ConsulSettings, 'baseUrl' | 'socketPath'> {
   const [, scheme, rest = ''] = /^(?:([A-Za-z][A-Za-z0-9+.-]*):\/\/)?(.*)$/.exec(address) ?? [];
-  if (scheme === 'unix') return { baseUrl: `${ssl ? 'https' : 'http'}://localhost/v1`, socketPath: rest };
-  if (scheme !== undefined && scheme !== 'http' && scheme !== 'https') {
+  if (scheme === 'unix' && rest !== '')
+    return { baseUrl: `${ssl ? 'https' : 'http'}://localhost/v1`, socketPath: rest };
+  if (scheme !== undefined && !['http', 'https', 'unix'].includes(scheme)) {
     throw configError(
       `CONSUL_HTTP_ADDR=${address}: unknown scheme '${scheme}'; use host:port, http://, https:// or unix://`,
     );
   }
   const text = `${ssl || scheme === 'https' ? 'https' : 'http'}://${rest}`;
-  if (rest === '' || !URL.canParse(text)) {
+  if (scheme === 'unix' || rest === '' || !URL.canParse(text)) {
     throw configError(
       `CONSUL_HTTP_ADDR=${address}: not an address; use host:port, http://, https:// or unix://`,
     );
@@ -73,7 +74,14 @@ function parseAddress(address: string, ssl: boolean): Pick<ConsulSettings, 'base
 function readToken(env: Env): string | undefined {
   const file = value(env, 'CONSUL_HTTP_TOKEN_FILE');
   const fromFile = file === undefined ? '' : readFile('CONSUL_HTTP_TOKEN_FILE', file).toString('utf8').trim();
-  return fromFile === '' ? value(env, 'CONSUL_HTTP_TOKEN') : fromFile;
+  const [token, name] =
+    fromFile === ''
+      ? [value(env, 'CONSUL_HTTP_TOKEN'), 'CONSUL_HTTP_TOKEN']
+      : [fromFile, 'CONSUL_HTTP_TOKEN_FILE'];
+  if (token !== undefined && /[^\x20-\x7e]/.test(token)) {
+    throw configError(`${name}: a token is one line of plain ASCII text, and this one is not; correct it`);
+  }
+  return token;
 }
 
 function readTls(env: Env): TlsSettings {

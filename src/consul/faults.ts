@@ -9,10 +9,11 @@ export function isTransient(error: unknown): error is RunlockError {
   return isRunlockError(error, 'unreachable', 'no-leader', 'overloaded');
 }
 
-/** The HTTP answer behind a fault, if Consul gave one. */
+/** The HTTP answer behind a fault, if a whole one came: one that was cut in its middle says nothing. */
 export function responseOf(error: unknown): Response | undefined {
   if (!(error instanceof Error) || !('response' in error)) return undefined;
-  return error.response as Response;
+  const response = error.response as Response | undefined;
+  return response?.complete ? response : undefined;
 }
 
 /** Turns whatever the package or Node threw into a fault of a known class. */
@@ -22,6 +23,14 @@ export function classify(
 ): RunlockError {
   const response = responseOf(error);
   return response ? classifyAnswer(response, error, where) : classifyTransport(error, where.address);
+}
+
+/** Whether Consul itself said this: no other server's page may pass for a missing key or a transaction that was done. */
+export function isConsuls({ statusCode, headers, body }: Response): boolean {
+  // Of a missing key it gives the index, of a missing session a line of text.
+  if (statusCode === 404)
+    return headers['x-consul-index'] !== undefined || /^session id /i.test(bodyText(body));
+  return /^application\/json\b/.test(headers['content-type'] ?? '');
 }
 
 export function notConsul(address: string, cause?: unknown): RunlockError {
@@ -71,8 +80,9 @@ function bodyText(body: unknown): string {
 function classifyTransport(error: unknown, address: string): RunlockError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const message = error instanceof Error ? error.message : String(error);
-  if (/^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_SSL|HOSTNAME_MISMATCH|EPROTO)/.test(code)) {
-    const fix = 'check CONSUL_CACERT, CONSUL_TLS_SERVER_NAME and the scheme of CONSUL_HTTP_ADDR';
+  if (/^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_O?SSL|HOSTNAME_MISMATCH|EPROTO)/.test(code)) {
+    const fix =
+      'check CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_TLS_SERVER_NAME and the scheme of CONSUL_HTTP_ADDR';
     return new RunlockError(
       'config',
       `TLS with Consul at ${address} failed (${reason(code, message)}); ${fix}`,
@@ -103,6 +113,8 @@ function reason(code: string, message: string): string {
     ENETUNREACH: 'no route to the network',
     ETIMEDOUT: 'timed out',
   };
-  const words = known[code] ?? message.replace(/^(?:consul: )?(?:[A-Za-z.]+: )*/, '');
+  // OpenSSL's message is a line of its own: thread, number, library, function, reason, file.
+  const [, openssl] = /error:[0-9A-F]+:[^:]*:[^:]*:([^:\n]+)/.exec(message) ?? [];
+  const words = known[code] ?? openssl ?? message.replace(/^(?:consul: )?(?:[A-Za-z.]+: )*/, '');
   return words === '' ? code : words;
 }

@@ -84,8 +84,11 @@ export interface WireAnswer {
   Errors?: { OpIndex: number; What: string }[] | null;
 }
 
-export function toAnswer(body: unknown): Answer {
-  const { Results, Errors } = body as WireAnswer;
+export function isWireAnswer(body: unknown): body is WireAnswer {
+  return typeof body === 'object' && body !== null && 'Results' in body && 'Errors' in body;
+}
+
+export function toAnswer({ Results, Errors }: WireAnswer): Answer {
   const [error] = Errors ?? [];
   if (error) return { kind: 'refused', at: error.OpIndex, why: error.What };
   return {

@@ -3,7 +3,7 @@ import { isTransient } from '../consul.ts';
 import { assertNever } from '../errors.ts';
 import { nodeMark, runningClaim, timestamp } from './context.ts';
 import type { Claim, Outcome, RunRecord } from './layout.ts';
-import type { Holding } from './lease.ts';
+import type { Holding } from './holding.ts';
 import { openSession } from './session.ts';
 import { readSlots, standing } from './slot.ts';
 import { release, send, takeBack } from './transactions.ts';
@@ -83,13 +83,12 @@ export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim
     case 'failed':
     case 'timed-out':
     case 'lost':
-      if (claim.hold === 'none') return undefined;
-      break;
     case 'rebooting':
       break;
     default:
       return assertNever(outcome);
   }
+  if (claim.hold === 'none') return undefined;
   const state = outcome === 'rebooting' ? 'rebooting' : 'failed';
   const until =
     typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};

@@ -1,6 +1,6 @@
 /** A Consul session kept alive: one a process, with one signal that says when it is lost. */
 import { isTransient } from '../consul.ts';
-import type { Consul, Session as StoredSession } from '../consul.ts';
+import type { Consul, RetryOptions, Session as StoredSession } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError } from '../errors.ts';
 
@@ -20,6 +20,8 @@ interface SessionRequest {
   readonly signal: AbortSignal;
   /** How long transient faults are tried again while it is made, in milliseconds. */
   readonly retryForMs?: number;
+  /** The same while Consul answers that it has no leader. */
+  readonly electionMs?: number;
 }
 
 const RENEW_TIMEOUT_MS = 5_000;
@@ -34,17 +36,14 @@ export async function openSession(
   request: SessionRequest,
 ): Promise<Session> {
   const { consul } = effects;
-  const { name, ttlMs, signal, retryForMs = Infinity } = request;
+  const { name, ttlMs, ...limits } = request;
   const ttl = `${ttlMs / 1000}s`;
   const rule = 'session "NODE" { policy = "write" }, where NODE is the name of the local agent\'s node';
-  const id = await consul.createSession({ name, ttl }, { signal, rule, retryForMs });
-  const made = await consul.readSession(id, { signal, rule, retryForMs });
-  if (!made)
-    throw new RunlockError(
-      'session-lost',
-      `Consul at ${consul.address} lost the session it had just made; try again`,
-    );
-  checkSession(consul, made, ttl);
+  const id = await consul.createSession({ name, ttl }, { ...limits, rule });
+  const made = await readBack(effects, { id, ttl }, { ...limits, rule }).catch(async (error: unknown) => {
+    await destroyQuietly(effects, id);
+    throw error;
+  });
   const lost = new AbortController();
   const closed = new AbortController();
   void keepAlive(effects, { id, ttlMs, lost, closed: closed.signal });
@@ -60,15 +59,34 @@ export async function openSession(
   };
 }
 
-/** A chunked or dropped body makes Consul ignore all that was asked, silently. */
-function checkSession({ address }: Consul, made: StoredSession, ttl: string): void {
+/** A chunked or dropped body makes Consul ignore all that was asked, silently: so what it made is read back. */
+async function readBack(
+  { consul }: { consul: Consul },
+  { id, ttl }: { id: string; ttl: string },
+  options: RetryOptions,
+): Promise<StoredSession> {
+  const made = await consul.readSession(id, options);
+  if (!made) {
+    throw new RunlockError(
+      'session-lost',
+      `Consul at ${consul.address} lost the session it had just made; try again`,
+    );
+  }
   if (made.ttl === ttl && made.behavior === 'delete' && made.lockDelayMs === 0 && made.checks.length === 0)
-    return;
+    return made;
   const got = `TTL '${made.ttl}', behaviour '${made.behavior}', lock-delay ${made.lockDelayMs} ms, ${made.checks.length} checks`;
   throw new RunlockError(
     'not-consul',
-    `Consul at ${address} made another session than was asked for (${got}; wanted TTL '${ttl}', 'delete', none, none); is a proxy in between dropping request bodies?`,
+    `Consul at ${consul.address} made another session than was asked for (${got}; wanted TTL '${ttl}', 'delete', none, none); is a proxy in between dropping request bodies?`,
   );
+}
+
+/** It holds nothing yet; without an answer it ends by itself. */
+async function destroyQuietly({ consul, deps }: { consul: Consul; deps: Deps }, id: string): Promise<void> {
+  const options = { signal: AbortSignal.timeout(RENEW_TIMEOUT_MS), retryForMs: 0 };
+  await consul.destroySession(id, options).catch((error: unknown) => {
+    deps.log('debug', `session ${id} was not destroyed: ${String(error)}`, { event: 'session-left' });
+  });
 }
 
 interface KeepAlive {

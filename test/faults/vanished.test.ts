@@ -103,7 +103,8 @@ test('runlock and its guard both killed: the next run sees the orphan, says so a
   run.signal('SIGSTOP');
   process.kill(guard, 'SIGKILL');
   run.signal('SIGKILL');
-  await run.ended;
+  // The orphans keep its pipes open.
+  await untilGone(run.pid);
   const next = await runlock(agent, ['exec', '-g', 'orphan', '--node', 'web01', '--', 'true']);
   expect(next.status).toBe(75);
   expect(next.stderr).toContain('lost its runlock and its processes still run');

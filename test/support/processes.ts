@@ -16,7 +16,7 @@ export interface Scene {
   readonly pid: (name: string) => Promise<number>;
   /** The lines of the file so far. */
   readonly lines: (name: string) => string[];
-  clean(): void;
+  readonly clean: () => void;
 }
 
 export function scene(): Scene {

@@ -68,7 +68,7 @@ export interface Proxy {
   release(): Promise<{ status: number; body: string }[]>;
   /** Closes every connection that is open now. */
   sever(): void;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 

@@ -234,7 +234,7 @@ describe('killing', () => {
 
   test('what a command starts for its own cleaning up may end in peace', async () => {
     const script =
-      'trap \'sleep 0.3 && echo done >"$1/cleaned"; exit 5\' TERM; echo $$ >"$1/child.pid"; sleep 60 & wait';
+      'trap \'sh -c "sleep 0.3 && true" && echo done >"$1/cleaned"; exit 5\' TERM; echo $$ >"$1/child.pid"; sleep 60 & wait';
     const command = await run(script);
     await here.pid('child');
     await command.kill({ killAfterMs: 30_000 });

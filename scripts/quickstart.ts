@@ -1,0 +1,240 @@
+// `npm start`: a real Consul agent, three nodes of one group, and a change that breaks the first of them. Every
+// statement is checked; the first that does not hold ends it with 1. Nothing is left behind, whichever way it ends.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { delimiter, dirname, join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { endAgents, startAgent } from '../test/support/consul.ts';
+import type { Agent } from '../test/support/consul.ts';
+import { ansible } from '../test/support/provision.ts';
+
+const GROUP = 'prod/web';
+const LIMIT_MS = 60_000;
+const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
+
+interface Run {
+  readonly ended: Promise<number>;
+  /** Exit status, once it has ended. */
+  status: number | undefined;
+}
+
+interface Stage {
+  readonly agent: Agent;
+  readonly folder: string;
+  readonly env: NodeJS.ProcessEnv;
+  /** What every node runs. */
+  readonly command: readonly string[];
+}
+
+const bold = process.stdout.isTTY && !process.env['NO_COLOR'];
+const say = (line: string) => console.log(line);
+const title = (line: string) => say(bold ? `\n\x1b[1m${line}\x1b[0m` : `\n${line}`);
+
+/** Aborted by a signal, or when it takes too long. */
+const stop = new AbortController();
+const { signal } = stop;
+const stopped = once(signal, 'abort').then(() => Promise.reject(signal.reason as Error));
+stopped.catch(() => undefined);
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(name, () => stop.abort(new Error(`ended by ${name}`)));
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', () => stop.abort(new Error('nobody reads the output any more')));
+
+const running = new Set<Run>();
+
+function check(holds: boolean, statement: string): void {
+  if (!holds) throw new Error(`this does not hold: ${statement}`);
+}
+
+/** The words after `runlock`, as an operator types them. */
+const show = (args: readonly string[]) => say(`$ runlock ${args.join(' ')}`);
+
+function spawnRunlock({ env }: Stage, args: readonly string[]) {
+  signal.throwIfAborted();
+  // A session of its own keeps the terminal's Ctrl-C away: it is for this program, which then ends them in order.
+  return spawn(RUNLOCK, args, { env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+/** Starts the node's run; each line of its output shows its name. */
+function startRun(stage: Stage, node: string): Run {
+  const args = ['exec', '-v', '-g', GROUP, '--node', node, '--', ...stage.command];
+  show(args);
+  const child = spawnRunlock(stage, args);
+  const print = (stream: Readable) =>
+    createInterface(stream).on('line', (line) => line === '' || say(`${node} | ${line}`));
+  print(child.stdout);
+  print(child.stderr);
+  const end = () => child.kill('SIGTERM');
+  signal.addEventListener('abort', end);
+  const ended = once(child, 'close').then(([code, by]: (number | NodeJS.Signals | null)[]) => {
+    signal.removeEventListener('abort', end);
+    running.delete(run);
+    run.status = typeof code === 'number' ? code : 128 + constants.signals[by as NodeJS.Signals];
+    return run.status;
+  });
+  const run: Run = { ended, status: undefined };
+  running.add(run);
+  return run;
+}
+
+async function runStatus(stage: Stage, ...more: string[]): Promise<string> {
+  const child = spawnRunlock(stage, ['status', GROUP, ...more]);
+  const [stdout] = await Promise.all([text(child.stdout), once(child, 'close')]);
+  return stdout;
+}
+
+interface Group {
+  readonly slots: readonly { state: string; node?: string; exitCode?: number }[];
+  readonly queue: readonly { node: string }[];
+  readonly why: string;
+}
+
+/** Shows the status, and returns the same as data. */
+async function showStatus(stage: Stage): Promise<Group> {
+  show(['status', GROUP]);
+  say((await runStatus(stage)).trimEnd());
+  const { groups } = JSON.parse(await runStatus(stage, '--json')) as { groups: Group[] };
+  return groups[0] ?? { slots: [], queue: [], why: '' };
+}
+
+/** Waits, by Consul's own watch, until the group's keys are as wanted. */
+async function until({ agent }: Stage, wanted: (keys: readonly string[]) => boolean): Promise<void> {
+  const path = `/v1/kv/runlock/${GROUP}/?keys&wait=2s&index=`;
+  for (let index = '0'; ;) {
+    const answer = await Promise.race([agent.http('GET', path + index), stopped]);
+    if (wanted(answer.status === 404 ? [] : (answer.json() as string[]))) return;
+    index = String(answer.headers['x-consul-index']);
+  }
+}
+
+/** Starts the node's run behind the others, and waits until it stands in the queue. */
+async function queueUp(stage: Stage, node: string, place: number): Promise<Run> {
+  const run = startRun(stage, node);
+  await until(stage, (keys) => {
+    check(run.status === undefined, `${node} waits`);
+    return keys.filter((key) => key.includes('/.queue/')).length === place;
+  });
+  return run;
+}
+
+/** The number of the grant under which the node's configuration was written; 0: it was not. */
+function grantOf({ folder }: Stage, node: string): number {
+  const file = join(folder, `${node}.conf`);
+  return existsSync(file) ? Number(/grant (\d+)/.exec(readFileSync(file, 'utf8'))?.[1]) : 0;
+}
+
+/** Where in Consul's own order of events the node's last run gave its slot back. */
+async function endOf({ agent }: Stage, node: string): Promise<number> {
+  return (await agent.kv.get(`runlock/${GROUP}/.runs/${node}`))?.ModifyIndex ?? 0;
+}
+
+async function tour(stage: Stage): Promise<void> {
+  const broken = join(stage.folder, 'broken');
+  title('A change that breaks the first node: web01 starts, web02 and web03 wait for their turn');
+  say(`$ touch ${broken}`);
+  writeFileSync(broken, '');
+  const failing = startRun(stage, 'web01');
+  await until(stage, (keys) => {
+    check(failing.status === undefined || failing.status === 2, 'web01 gets the slot');
+    return keys.some((key) => key.endsWith('/owner'));
+  });
+  const second = await queueUp(stage, 'web02', 1);
+  const third = await queueUp(stage, 'web03', 2);
+  check((await failing.ended) === 2, "web01's run fails, and its exit code arrives");
+  const first = grantOf(stage, 'web01');
+
+  title('The group stands still, so nothing else breaks');
+  const { slots, queue } = await showStatus(stage);
+  check(slots[0]?.state === 'failed' && slots[0].node === 'web01', 'the failed web01 keeps the slot');
+  check(queue.map(({ node }) => node).join() === 'web02,web03', 'web02 and web03 wait, in this order');
+  check(grantOf(stage, 'web02') + grantOf(stage, 'web03') === 0, 'web02 and web03 are untouched');
+
+  title("The cause is repaired: web01's next run heals the group, and the others follow in order");
+  say(`$ rm ${broken}`);
+  rmSync(broken);
+  const runs = [startRun(stage, 'web01'), second, third];
+  const codes = await Promise.all(runs.map(({ ended }) => ended));
+  check(codes.join() === '0,0,0', 'all three runs end well');
+  const moments = [first];
+  for (const node of ['web01', 'web02', 'web03'])
+    moments.push(grantOf(stage, node), await endOf(stage, node));
+  check(
+    moments.every((moment, i) => moment > (moments[i - 1] ?? 0)),
+    `one run at a time, in the order of asking (${moments.join(' < ')})`,
+  );
+
+  title('All three nodes have the change');
+  const last = await showStatus(stage);
+  check(last.slots[0]?.state === 'free' && last.queue.length === 0, 'nobody runs and nobody waits');
+}
+
+/** Ansible's settings, away from the user's own. */
+function ansibleSettings(folder: string): NodeJS.ProcessEnv {
+  writeFileSync(join(folder, 'ansible.cfg'), '[defaults]\n');
+  return {
+    ANSIBLE_CONFIG: join(folder, 'ansible.cfg'),
+    ANSIBLE_HOME: join(folder, 'ansible'),
+    ANSIBLE_LOCAL_TEMP: join(folder, 'ansible'),
+    ANSIBLE_REMOTE_TEMP: join(folder, 'ansible'),
+    ...(bold && { FORCE_COLOR: '1', ANSIBLE_FORCE_COLOR: '1' }),
+  };
+}
+
+const STAND_IN = `#!/bin/sh
+printf '# %s, grant %s\\nserver_name %s;\\n' "$RUNLOCK_GROUP" "$RUNLOCK_FENCING_TOKEN" "$RUNLOCK_NODE" >"$1/$RUNLOCK_NODE.conf"
+[ ! -e "$1/broken" ] || { echo "$RUNLOCK_NODE does not work with this change"; exit 2; }
+`;
+
+/** The real ansible-playbook where it can be had, else a script that says what it is. */
+async function whatToRun(folder: string): Promise<{ command: readonly string[]; path: string }> {
+  const path = process.env['PATH'] ?? '';
+  try {
+    const { command } = await ansible();
+    const words = ['ansible-playbook', '-i', 'localhost,', '-e', `folder=${folder}`, 'examples/site.yml'];
+    return { command: words, path: `${dirname(command)}${delimiter}${path}` };
+  } catch (error) {
+    signal.throwIfAborted();
+    title('No Ansible here: a shell script, stand-in.sh, does what examples/site.yml would do');
+    say(error instanceof Error ? error.message : String(error));
+    writeFileSync(join(folder, 'stand-in.sh'), STAND_IN);
+    return { command: ['sh', join(folder, 'stand-in.sh'), folder], path };
+  }
+}
+
+async function prepare(folder: string): Promise<Stage> {
+  title('A throw-away Consul agent (it and Ansible are fetched from Debian where they are missing)');
+  const { command, path } = await whatToRun(folder);
+  signal.throwIfAborted();
+  const agent = await startAgent({ name: 'quickstart' });
+  signal.throwIfAborted();
+  const address = agent.env['CONSUL_HTTP_ADDR'] ?? agent.address;
+  say(`$ export CONSUL_HTTP_ADDR=${address}`);
+  const own = Object.entries(process.env).filter(([name]) => !/^(?:RUNLOCK_|CONSUL_|ANSIBLE_)/.test(name));
+  const env = { ...Object.fromEntries(own), ...agent.env, ...ansibleSettings(folder), PATH: path };
+  return { agent, folder, env, command };
+}
+
+async function main(): Promise<number> {
+  const folder = mkdtempSync(join(tmpdir(), 'runlock-quickstart-'));
+  try {
+    const stage = await prepare(folder);
+    const late = setTimeout(() => stop.abort(new Error(`not done after ${LIMIT_MS / 1000} s`)), LIMIT_MS);
+    await tour(stage).finally(() => clearTimeout(late));
+    return 0;
+  } catch (error) {
+    const reason: unknown = signal.aborted ? signal.reason : error;
+    console.error(`quickstart: ${reason instanceof Error ? reason.message : String(reason)}`);
+    return 1;
+  } finally {
+    if (!signal.aborted) stop.abort(new Error('over'));
+    await Promise.all([...running].map(({ ended }) => ended));
+    await endAgents();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = await main();

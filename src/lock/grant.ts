@@ -1,0 +1,100 @@
+/** Sending what may grant a slot, and knowing afterwards whether it did. */
+import { isTransient } from '../consul.ts';
+import type { RunContext } from './context.ts';
+import { giveUp } from './give-up.ts';
+import type { Attempt } from './give-up.ts';
+import type { Claim, Freeze } from './layout.ts';
+import type { Waiting } from './queue.ts';
+import type { Session } from './session.ts';
+import type { Owner, Slot } from './slot.ts';
+import { send } from './transactions.ts';
+import type { Result, Step } from './transactions.ts';
+
+/** A slot that this run holds. */
+export interface Grant {
+  readonly context: RunContext;
+  readonly session: Session;
+  readonly slot: number;
+  readonly owner: Owner;
+  /** Grows with every grant of the slot. */
+  readonly fencingToken: number;
+  /** Monotonic time at which the request that proved the lock mine was sent, in milliseconds. */
+  readonly provedMs: number;
+  /** This node's claim before, where it came back to one. */
+  readonly before?: Claim;
+}
+
+/** Why a run waits, or did not get a slot. */
+export type Blocked =
+  | { readonly kind: 'slots'; readonly slots: readonly Slot[] }
+  | { readonly kind: 'frozen'; readonly key: string; readonly freeze: Freeze };
+
+/** What one acquisition remembers from one session to the next. */
+export interface Progress extends Waiting {
+  readonly attempts: Attempt[];
+  blocked: Blocked;
+}
+
+export interface Granted {
+  readonly kind: 'granted';
+  readonly grant: Grant;
+}
+
+export interface GrantTry {
+  readonly session: Session;
+  readonly steps: readonly Step[];
+  readonly slot: number;
+  readonly claim: Claim;
+  readonly progress: Progress;
+  /** This node's claim before: it is put back if nothing is started after all. */
+  readonly before?: Claim;
+}
+
+export type GrantResult =
+  | Granted
+  /** Nobody knows whether it took effect. */
+  | { readonly kind: 'again' }
+  | Extract<Result, { kind: 'refused' }>;
+
+/** Sends what may grant the slot. */
+export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
+  const { session, slot, claim, progress } = it;
+  const provedMs = context.deps.clock.monotonicMs();
+  progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
+  const result = await trySend(context, it.steps, progress.signal);
+  if (result === undefined) return { kind: 'again' };
+  if (result.kind === 'refused') {
+    progress.attempts.pop();
+    return result;
+  }
+  const index = result.entries.find((entry) => entry.key === context.keys.owner(slot))?.modifyIndex ?? 0;
+  const before = it.before && { before: it.before };
+  return granted(context, session, { slot, owner: { claim, index }, provedMs, ...before });
+}
+
+export function granted(
+  context: RunContext,
+  session: Session,
+  it: Pick<Grant, 'slot' | 'owner' | 'provedMs' | 'before'>,
+): Granted {
+  return { kind: 'granted', grant: { context, session, ...it, fencingToken: it.owner.index } };
+}
+
+/** Gives a granted slot up before anything was started in it: all is as it was before. */
+export async function decline({ context, session, slot, before }: Grant): Promise<void> {
+  await giveUp(context, session, [{ slot, ...(before && { before }) }]);
+}
+
+/** Undefined: after a transient fault nobody knows whether it took effect. */
+export async function trySend(
+  { consul, keys }: RunContext,
+  steps: readonly Step[],
+  signal: AbortSignal,
+): Promise<Result | undefined> {
+  try {
+    return await send(consul, steps, { signal, rule: keys.rule });
+  } catch (error) {
+    if (isTransient(error)) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,62 @@
+/** What the holder of a slot knows of it, and how it looks again. */
+import type { Entry } from '../consul.ts';
+import type { Grant } from './grant.ts';
+import type { Session } from './session.ts';
+import { readSlots, standing } from './slot.ts';
+import type { Owner, Slot, Standing } from './slot.ts';
+
+/** What the holder of a slot knows of it now. */
+export interface Holding extends Grant {
+  readonly session: Session;
+  readonly owner: Owner;
+}
+
+/** A lease while its run is under way. */
+export interface Live {
+  holding: Holding;
+  /** When the last request that proved the lock mine was sent, in monotonic milliseconds. */
+  provedMs: number;
+  trouble?: string;
+  readonly ttlMs: number;
+  readonly ended: AbortSignal;
+}
+
+/** A read of the slot; waits for a change past `index`. A look that finds all as it should be is a proof. */
+export async function look(
+  live: Live,
+  index: number | undefined,
+): Promise<{ standing: Standing; index: number }> {
+  const { context, slot, session } = live.holding;
+  const { consul, deps, keys, run } = context;
+  const sentMs = deps.clock.monotonicMs();
+  const signal = AbortSignal.any([live.ended, session.lost]);
+  // With a hold that ends, the reads are the proofs, so they come as often as renewals.
+  const waitMs = run.hold === 'forever' ? {} : { waitMs: live.ttlMs / 3 };
+  try {
+    const seen = await consul.list(keys.slot(slot), {
+      signal,
+      index,
+      retryForMs: 0,
+      rule: keys.rule,
+      ...waitMs,
+    });
+    const now = standingOf(live.holding, seen.entries);
+    if (now.kind === 'mine') live.provedMs = sentMs;
+    return { standing: now, index: seen.index };
+  } catch (error) {
+    if (!session.lost.aborted || live.ended.aborted) throw error;
+    return { standing: { kind: 'unlocked', owner: live.holding.owner }, index: 0 };
+  }
+}
+
+/** Whatever somebody wrote there by hand that is no claim is, above all, not mine. */
+function standingOf({ context, session }: Holding, entries: readonly Entry[]): Standing {
+  const { node, id } = context.run;
+  let slot: Slot | undefined;
+  try {
+    [slot] = readSlots(context.keys.root, entries);
+  } catch {
+    return { kind: 'foreign' };
+  }
+  return standing({ node, run: id, session: session.id }, slot);
+}
