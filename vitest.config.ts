@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     // Every test starts processes of its own; two files at a time is what a two-core machine carries.
     maxWorkers: 2,
+    reporters: ['default', ['json', { outputFile: 'build/test-results.json' }]],
     testTimeout: 60_000,
     hookTimeout: 120_000,
     projects: [
