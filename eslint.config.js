@@ -10,6 +10,7 @@ const rows = [
   { files: ['src/errors.ts', 'src/deps.ts', 'src/tree.ts', 'src/guard-script.ts'], may: [] },
   { files: ['src/options.ts', 'src/tools.ts', 'src/canary.ts'], may: ['errors', 'deps'] },
   { files: ['src/kill.ts'], may: ['deps', 'tree'] },
+  { files: ['src/clock.ts'], may: ['deps'] },
   { files: ['src/guard.ts'], may: ['errors', 'deps', 'guard-script'] },
   { files: ['src/child.ts'], may: ['errors', 'deps', 'tree', 'canary', 'kill'], packages: ['execa'] },
   { files: ['src/output.ts'], may: ['errors', 'deps'], packages: ['chalk'] },

@@ -2,11 +2,11 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { constants, hostname, userInfo } from 'node:os';
-import { performance } from 'node:perf_hooks';
+import { clock } from './clock.ts';
 import { parse } from './cli.ts';
 import type { Common, Invocation } from './cli.ts';
 import type { ExecDeps, ExecResult } from './commands/exec.ts';
-import type { Clock, Deps, Host, Log } from './deps.ts';
+import type { Deps, Host, Log } from './deps.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, assertNever, exitStatus } from './errors.ts';
 import { createLog, isJournal } from './log.ts';
 import { CLEAR_LINE, createOutput, redrawLine, renderJson, renderStatus } from './output.ts';
@@ -14,39 +14,10 @@ import { markedPids, startTime } from './tree.ts';
 
 declare const RUNLOCK_VERSION: string;
 
-/** The longest that a Node timer can take. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-const clock: Clock = {
-  now: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  sleep: async (ms, { signal }) => {
-    signal.throwIfAborted();
-    for (let left = ms; left > 0; left -= LONGEST_TIMER_MS)
-      await timer(Math.min(left, LONGEST_TIMER_MS), signal);
-  },
-};
-
-function timer(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timeout);
-      reject(signal.reason as Error);
-    };
-    const timeout = setTimeout(() => {
-      signal.removeEventListener('abort', stop);
-      resolve();
-    }, ms);
-    signal.addEventListener('abort', stop, { once: true });
-  });
-}
-
-const bootId = () => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-
 const host: Host = {
   self: () => ({ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId }),
   get bootId() {
-    return bootId();
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   },
   startTime,
   marked: markedPids,

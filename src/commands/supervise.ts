@@ -1,5 +1,4 @@
 /** A run under its lease: starts the command, passes signals on, ends it when the lease is over, gives the slot back. */
-import { constants } from 'node:os';
 import { startCommand } from '../child.ts';
 import type { Ending, Supervised } from '../child.ts';
 import { assertNever } from '../errors.ts';
@@ -7,12 +6,12 @@ import { keepGuard } from '../guard.ts';
 import type { Guard } from '../guard.ts';
 import { decline } from '../lock/grant.ts';
 import type { Grant } from '../lock/grant.ts';
-import type { GivenBack } from '../lock/give-back.ts';
 import type { Outcome } from '../lock/layout.ts';
 import { holdLease } from '../lock/lease.ts';
 import type { Lease, Over } from '../lock/lease.ts';
-import { formatAge } from '../output.ts';
 import type { CodeMeanings } from '../tools.ts';
+import { exitCodeOf, sayEnd } from './end.ts';
+import type { Cause } from './end.ts';
 import type { ExecDeps, ExecOptions } from './exec.ts';
 
 export interface RunOptions extends ExecOptions {
@@ -31,9 +30,6 @@ export type RunResult =
 /** Without a word from runlock for this long, the guard ends the command. */
 const SILENCE_MS = 30_000;
 const BEAT_MS = 5_000;
-
-/** Why runlock ended the command, if it did. */
-type Cause = Over | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
 
 export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOptions): Promise<RunResult> {
   const lease = holdLease(grant, { ttlMs: options.sessionTtlMs, killAfterMs: options.killAfterMs });
@@ -59,7 +55,7 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
   const { ending, cause } = await untilEnd(deps, { lease, guard, command, options });
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
-    await command.kill({ killAfterMs: options.killAfterMs });
+    await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
   await guard.disarm();
   const ranMs = deps.clock.monotonicMs() - startedMs;
   const exitCode = exitCodeOf(ending);
@@ -114,7 +110,7 @@ async function untilEnd(
     if (ended.signal.aborted) return;
     // A lost lock outweighs a signal: others may follow.
     if (cause === undefined || cause.kind === 'signal') cause = why;
-    killing = command.kill({ killAfterMs: options.killAfterMs, signal });
+    killing = endTree(deps, command, { killAfterMs: options.killAfterMs, signal });
   };
   guard.watch(command);
   void beat(deps, running, ended.signal);
@@ -141,6 +137,29 @@ async function untilEnd(
     const typed = deps.shareTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT');
     if (!typed) kill({ kind: 'signal' }, 'none');
   }
+}
+
+/** After KILL this is long: whatever still lives then is stuck in the kernel, or somebody else's. */
+const STUCK_MS = 5_000;
+
+/** Ends the command's tree, and says who will not go: the slot is kept until they do. */
+async function endTree(
+  { clock, log }: ExecDeps,
+  command: Supervised,
+  how: { killAfterMs: number; signal: NodeJS.Signals | 'none' },
+): Promise<void> {
+  const gone = new AbortController();
+  void clock.sleep(how.killAfterMs + STUCK_MS, { signal: gone.signal }).then(
+    () => {
+      const who = command.remaining().map(({ pid, name }) => `${name} (pid ${pid})`);
+      log('warning', `can't kill ${who.join(', ')}; the slot is kept until they are gone`, {
+        event: 'stuck',
+      });
+    },
+    () => undefined,
+  );
+  await command.kill(how);
+  gone.abort();
 }
 
 async function beat(deps: ExecDeps, { lease, guard, command }: Running, signal: AbortSignal): Promise<void> {
@@ -203,77 +222,5 @@ function toResult(ending: Ending, cause: Cause | undefined): RunResult {
       return { kind: 'ended', ending };
     default:
       return assertNever(cause);
-  }
-}
-
-/** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
-export function exitCodeOf(ending: Ending): number {
-  return ending.kind === 'exited' ? ending.code : 128 + constants.signals[ending.signal];
-}
-
-interface End {
-  readonly outcome: Outcome;
-  readonly exitCode: number;
-  readonly ranMs: number;
-  readonly cause: Cause | undefined;
-  readonly given: GivenBack;
-}
-
-function sayEnd({ log }: ExecDeps, { context, slot }: Grant, end: End): void {
-  const { node } = context.run;
-  const { group } = context.keys;
-  const { outcome, exitCode, cause, given } = end;
-  const fields = {
-    event: 'ended',
-    group,
-    node,
-    slot,
-    outcome,
-    exitCode,
-    ranMs: Math.round(end.ranMs),
-    released: given.kind,
-  };
-  const why = whyKilled(cause, group);
-  const ran = why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}`;
-  const level = why === undefined && given.kind === 'released' && !given.kept ? 'info' : 'warning';
-  log(level, `${ran}; ${sayGivenBack(given, { node, group, slot })}`, fields);
-}
-
-function whyKilled(cause: Cause | undefined, group: string): string | undefined {
-  switch (cause?.kind) {
-    case 'evicted':
-      return `the run was evicted by ${cause.by} and killed`;
-    case 'lost':
-      return `the lock of ${group} was lost (${cause.why}) and the command killed`;
-    case 'cut-off':
-      return `Consul could not be reached for so long that others may follow; the command was killed`;
-    case 'timed-out':
-      return 'the command ran longer than --timeout and was killed';
-    case 'signal':
-    case undefined:
-      return undefined;
-    default:
-      return assertNever(cause);
-  }
-}
-
-function sayGivenBack(
-  given: GivenBack,
-  { node, group, slot }: { node: string; group: string; slot: number },
-): string {
-  switch (given.kind) {
-    case 'nothing':
-      return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
-    case 'stays': {
-      const clear = `its next run or 'runlock release ${group} --owner ${node}' clears it`;
-      return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out; ${clear}`;
-    }
-    case 'released': {
-      if (!given.kept) return `slot ${slot} of ${group} is free again`;
-      const until = given.kept.heldUntil === undefined ? '' : `, ${given.kept.heldUntil},`;
-      return `${node} keeps slot ${slot} of ${group} until${until === '' ? '' : `${until} or`} its next good run; 'runlock release ${group} --owner ${node}' clears it`;
-    }
-    default:
-      return assertNever(given);
   }
 }

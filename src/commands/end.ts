@@ -1,0 +1,85 @@
+/** How a run ended, in one line for people and in fields for machines. */
+import { constants } from 'node:os';
+import type { Ending } from '../child.ts';
+import type { Deps } from '../deps.ts';
+import { assertNever } from '../errors.ts';
+import type { GivenBack } from '../lock/give-back.ts';
+import type { Grant } from '../lock/grant.ts';
+import type { Outcome } from '../lock/layout.ts';
+import type { Over } from '../lock/lease.ts';
+import { formatAge } from '../output.ts';
+
+/** Why runlock ended the command, if it did. */
+export type Cause = Over | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
+
+/** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
+export function exitCodeOf(ending: Ending): number {
+  return ending.kind === 'exited' ? ending.code : 128 + constants.signals[ending.signal];
+}
+
+interface End {
+  readonly outcome: Outcome;
+  readonly exitCode: number;
+  readonly ranMs: number;
+  readonly cause: Cause | undefined;
+  readonly given: GivenBack;
+}
+
+export function sayEnd({ log }: Deps, { context, slot }: Grant, end: End): void {
+  const { node } = context.run;
+  const { group } = context.keys;
+  const { outcome, exitCode, cause, given } = end;
+  const fields = {
+    event: 'ended',
+    group,
+    node,
+    slot,
+    outcome,
+    exitCode,
+    ranMs: Math.round(end.ranMs),
+    released: given.kind,
+  };
+  const why = whyKilled(cause, group);
+  const ran = why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}`;
+  const level = why === undefined && given.kind === 'released' && !given.kept ? 'info' : 'warning';
+  log(level, `${ran}; ${sayGivenBack(given, { node, group, slot })}`, fields);
+}
+
+function whyKilled(cause: Cause | undefined, group: string): string | undefined {
+  switch (cause?.kind) {
+    case 'evicted':
+      return `the run was evicted by ${cause.by} and killed`;
+    case 'lost':
+      return `the lock of ${group} was lost (${cause.why}) and the command killed`;
+    case 'cut-off':
+      return `Consul could not be reached for so long that others may follow; the command was killed`;
+    case 'timed-out':
+      return 'the command ran longer than --timeout and was killed';
+    case 'signal':
+    case undefined:
+      return undefined;
+    default:
+      return assertNever(cause);
+  }
+}
+
+function sayGivenBack(
+  given: GivenBack,
+  { node, group, slot }: { node: string; group: string; slot: number },
+): string {
+  switch (given.kind) {
+    case 'nothing':
+      return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
+    case 'stays': {
+      const clear = `its next run or 'runlock release ${group} --owner ${node}' clears it`;
+      return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out; ${clear}`;
+    }
+    case 'released': {
+      if (!given.kept) return `slot ${slot} of ${group} is free again`;
+      const until = given.kept.heldUntil === undefined ? '' : `, ${given.kept.heldUntil},`;
+      return `${node} keeps slot ${slot} of ${group} until${until === '' ? '' : `${until} or`} its next good run; 'runlock release ${group} --owner ${node}' clears it`;
+    }
+    default:
+      return assertNever(given);
+  }
+}

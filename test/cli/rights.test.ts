@@ -1,0 +1,58 @@
+// The rights that the README names are enough, and each of them is needed.
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+
+const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+const policy = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme)?.[1] ?? '';
+const rules = policy.trim().split('\n');
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent({ acl: true, name: 'web01' });
+});
+afterAll(endAgents);
+
+const withRules = async (lines: readonly string[]) => ({
+  env: { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(lines.join('\n')) },
+});
+
+test('the README names four rules', () => {
+  expect(rules).toHaveLength(4);
+  expect(rules.every((rule) => /^(session|key|key_prefix) "[^"]+" \{ policy = "write" \}$/.test(rule))).toBe(
+    true,
+  );
+});
+
+test('with exactly these rights a node fails, comes back, waits, evicts and looks at its group', async () => {
+  const node = await withRules(rules);
+  const inGroup = ['exec', '-g', 'prod/web'];
+  expect((await runlock(node, [...inGroup, '--', 'false'])).status).toBe(1);
+  expect((await runlock(node, [...inGroup, '--node', 'web02', '-w', '0', '--', 'true'])).status).toBe(75);
+  expect(await runlock(node, [...inGroup, '--', 'true'])).toMatchObject({ status: 0, stderr: '' });
+  expect((await runlock(node, [...inGroup, '--', 'false'])).status).toBe(1);
+  expect((await runlock(node, ['release', 'prod/web'])).stdout).toContain(
+    'cleared the failed claim of web01',
+  );
+  const long = startRunlock(node, [...inGroup, '-v', '--', 'sleep', '300']);
+  await long.says(/web01 got slot 0 of prod\/web/);
+  expect((await runlock(node, ['release', 'prod/web', '--owner', 'web01', '--force'])).status).toBe(0);
+  expect((await long.ended).status).toBe(79);
+  const status = await runlock(node, ['status', 'prod/web']);
+  expect(status).toMatchObject({ status: 0, stderr: '' });
+  expect(status.stdout).toContain('idle');
+});
+
+test.for([0, 1, 2, 3])(
+  'without rule %i nothing runs, exit 77, and the message names the rule',
+  async (missing) => {
+    const node = await withRules(rules.filter((_, index) => index !== missing));
+    const { status, stdout, stderr } = await runlock(node, ['exec', '-g', 'prod/web', '--', 'echo', 'ran']);
+    expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+    const rule = (rules[missing] ?? '').replace('session "web01"', 'session "NODE"');
+    expect(stderr).toContain(rule);
+  },
+);
