@@ -1,6 +1,6 @@
 /** argv and environment → one typed, frozen command. Runs nothing. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import type { ExecOptions } from './commands/exec.ts';
+import type { ExecOptions } from './commands/exec-deps.ts';
 import type { ReleaseOptions } from './commands/release.ts';
 import { RunlockError } from './errors.ts';
 import {

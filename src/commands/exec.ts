@@ -1,60 +1,20 @@
 /** `runlock exec`: waits for a slot, runs the command in it, gives the slot back. */
 import { basename } from 'node:path';
 import { findCommand } from '../child.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
 import { RunlockError } from '../errors.ts';
 import { acquire } from '../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import { decline } from '../lock/grant.ts';
 import type { Grant } from '../lock/grant.ts';
 import { deadAfterMs } from '../lock/lease.ts';
-import type { Hold } from '../lock/layout.ts';
 import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './busy.ts';
+import type { ExecDeps, ExecOptions } from './exec-deps.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import { watchQueue } from './waiting-line.ts';
-import type { Terminal } from './waiting-line.ts';
-
-export interface ExecOptions {
-  readonly prefix: string;
-  readonly group: string;
-  readonly slots: number;
-  /** Milliseconds. */
-  readonly wait: number | 'forever';
-  readonly splayMs: number;
-  readonly hold: Hold;
-  /** Milliseconds; undefined: no limit. */
-  readonly timeoutMs?: number;
-  readonly killAfterMs: number;
-  readonly okCodes?: readonly number[];
-  readonly rebootCodes?: readonly number[];
-  readonly node?: string;
-  readonly sessionTtlMs: number;
-  readonly dryRun: boolean;
-  readonly command: string;
-  readonly args: readonly string[];
-}
-
-/** Signals that the operating system sends to runlock. */
-export interface SignalSource {
-  /** The newest listener gets them all. */
-  listen(listener: (signal: NodeJS.Signals) => void): void;
-}
-
-export interface ExecDeps extends Deps {
-  readonly consul: Consul;
-  readonly env: Readonly<Record<string, string | undefined>>;
-  readonly signals: SignalSource;
-  readonly newRunId: () => string;
-  /** Whether the command shares a terminal with runlock. */
-  readonly shareTerminal: boolean;
-  /** Where the live line goes; undefined where there is none. */
-  readonly terminal?: Terminal;
-}
 
 export type ExecResult =
   | RunResult

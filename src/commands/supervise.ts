@@ -12,7 +12,7 @@ import type { Lease, Over } from '../lock/lease.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { exitCodeOf, sayEnd } from './end.ts';
 import type { Cause } from './end.ts';
-import type { ExecDeps, ExecOptions } from './exec.ts';
+import type { ExecDeps, ExecOptions } from './exec-deps.ts';
 
 export interface RunOptions extends ExecOptions {
   /** Where the command was found. */
