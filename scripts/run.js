@@ -1,5 +1,5 @@
 // Runs one of this folder's TypeScript programs: node scripts/run.js scripts/quickstart.ts [args…]
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { build } from 'esbuild';
@@ -16,5 +16,10 @@ await build({
   packages: 'external',
   logLevel: 'warning',
 });
-const { status } = spawnSync(process.execPath, [outfile, ...args], { stdio: 'inherit' });
-process.exitCode = status ?? 1;
+const child = spawn(process.execPath, [outfile, ...args], { stdio: 'inherit' });
+// The terminal sends Ctrl-C to both; the program cleans up first, and its exit code counts.
+for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined);
+process.on('SIGTERM', () => child.kill('SIGTERM'));
+child.on('exit', (code) => {
+  process.exitCode = code ?? 1;
+});

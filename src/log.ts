@@ -28,18 +28,14 @@ export function createLog(options: LogOptions): Log {
   return (level, message, fields) => {
     if (levels[level].priority > least) return;
     if (options.format === 'json') options.write(jsonLine({ time: options.now(), level, message }, fields));
-    else for (const line of textLines(level, message, options)) options.write(line);
+    else options.write(textLine(level, message, options));
   };
 }
 
-/** Every line of a message gets the prefix: none can pass for the command's output, or for another priority. */
-function textLines(level: LogLevel, message: string, { journal, color }: LogOptions): string[] {
+/** One line, whatever the message quotes: nothing in it can pass for a line of its own, or for another priority. */
+function textLine(level: LogLevel, message: string, { journal, color }: LogOptions): string {
   const { priority, style } = levels[level];
-  const prefix = journal ? `<${priority}>` : '';
-  return message
-    .trimEnd()
-    .split(/\r?\n/)
-    .map((line) => `${prefix}runlock: ${paint(visible(line), style, color && !journal)}`);
+  return `${journal ? `<${priority}>` : ''}runlock: ${paint(visible(message), style, color && !journal)}`;
 }
 
 interface Said {

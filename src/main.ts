@@ -102,7 +102,7 @@ async function runExec({
 }
 
 const terminal = {
-  columns: () => process.stderr.columns,
+  columns: () => process.stderr.columns || 80,
   draw: (line: string) => {
     if (line === '' && liveLine === '') return;
     liveLine = line === '' ? '' : redrawLine(line);
@@ -189,33 +189,36 @@ function writeOut(text: string): Promise<void> {
   return new Promise((resolve) => process.stdout.write(text, () => resolve()));
 }
 
-function fail(error: unknown): number {
+function fail(error: unknown, logFormat: Common['logFormat']): number {
   const status = exitStatus(error);
   const message = error instanceof Error ? error.message : String(error);
   const bug = status === 70 ? 'a bug in runlock, please report it: ' : '';
-  writeErrorLine(`${bug}${message}`);
+  writeErrorLine(`${bug}${message}`.replaceAll(/\r?\n/g, ' '), logFormat);
   if (status === 70 && process.argv.includes('-v') && error instanceof Error) writeLine(error.stack ?? '');
   return status;
 }
 
-function writeErrorLine(message: string): void {
+function writeErrorLine(message: string, format: Common['logFormat']): void {
   const journal = isJournal(process.env, stderrStat());
   const { color } = createOutput({ env: process.env, isTTY: process.stderr.isTTY });
-  createLog({ write: writeLine, level: 'error', format: 'text', journal, color, now: () => clock.now() })(
+  createLog({ write: writeLine, level: 'error', format, journal, color, now: () => clock.now() })(
     'error',
     message,
   );
 }
 
 async function main(): Promise<void> {
+  let logFormat: Common['logFormat'] = 'text';
   // Whoever read runlock's output and left does not end a run.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
-  process.on('uncaughtException', (error) => process.exit(fail(error)));
+  process.on('uncaughtException', (error) => process.exit(fail(error, logFormat)));
   let status: number;
   try {
-    status = await run(parse(process.argv.slice(2), { env: process.env, version: RUNLOCK_VERSION }));
+    const invocation = parse(process.argv.slice(2), { env: process.env, version: RUNLOCK_VERSION });
+    if (invocation.kind !== 'text') ({ logFormat } = invocation.common);
+    status = await run(invocation);
   } catch (error) {
-    status = fail(error);
+    status = fail(error, logFormat);
   }
   process.exit(status);
 }

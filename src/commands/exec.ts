@@ -23,9 +23,6 @@ export type ExecResult =
   | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals }
   | { readonly kind: 'dry-run' };
 
-/** A wrong address should be said soon; an election or a restart of the agent is worth waiting for. */
-const FIRST_CONTACT_MS = 3_000;
-
 /** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
 export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecResult> {
   checkDeadline(options);
@@ -44,7 +41,6 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       slots: options.slots,
     },
     ttlMs: options.sessionTtlMs,
-    firstContactMs: FIRST_CONTACT_MS,
   };
   const stop = new AbortController();
   let stoppedBy: NodeJS.Signals | undefined;
@@ -57,7 +53,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const startedMs = deps.clock.monotonicMs();
     const acquired = await waitForSlot(deps, options, { request, signal: stop.signal });
     if (acquired.kind === 'busy') {
-      const { level, message } = describeBusy(acquired, { wait: options.wait, nowMs: deps.clock.now() });
+      const wait = options.dryRun ? 0 : options.wait;
+      const { level, message } = describeBusy(acquired, { wait, nowMs: deps.clock.now() });
       deps.log(level, message, { event: 'busy', group: options.group, why: acquired.why.kind });
       return { kind: 'busy' };
     }

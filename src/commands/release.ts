@@ -1,4 +1,5 @@
 /** `runlock release`: clears a claim that keeps a group, or evicts the run behind it. */
+import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever } from '../errors.ts';
@@ -48,7 +49,6 @@ interface Target {
 /** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
 const TRIES = 10;
 const SESSION_TTL_MS = 30_000;
-const FIRST_CONTACT_MS = 3_000;
 
 /** @throws RunlockError `refused`: a run is under way, and `--force` was not given. */
 export async function release(
@@ -57,7 +57,7 @@ export async function release(
   signal: AbortSignal,
 ): Promise<ReleaseResult> {
   const keys = groupKeys(options.prefix, options.group);
-  const asked = { name: 'runlock release', ttlMs: SESSION_TTL_MS, signal, retryForMs: FIRST_CONTACT_MS };
+  const asked = { name: 'runlock release', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
   const node = options.owner ?? (await agentNode({ consul, deps }, asked));
   const { group } = options;
   const target: Target = { consul, deps, keys, options: { ...options, owner: node }, signal };
@@ -74,7 +74,7 @@ export async function release(
 }
 
 async function readAll({ consul, keys, signal }: Target): Promise<Slot[]> {
-  const { entries } = await consul.list(keys.slotPrefix, { signal, rule: keys.rule });
+  const { entries } = await consul.list(keys.slotPrefix, { ...FIRST_CONTACT, signal, rule: keys.rule });
   return readSlots(keys.root, entries);
 }
 
@@ -161,7 +161,8 @@ async function untilGone(target: Target, slot: number, run: string): Promise<Rel
     const now = readSlots(keys.root, seen.entries)[0];
     if (now?.owner?.claim.run !== run) return 'evicted';
     if (now.lockedBy === undefined) {
-      if (now.owner.claim.state === 'failed') return 'evicted';
+      const { state } = now.owner.claim;
+      if (state === 'failed' || state === 'rebooting') return 'evicted';
       if (await clear(target, slot, now.owner)) return 'unwatched';
     }
     index = seen.index;

@@ -1,4 +1,5 @@
 /** Who holds, who waits, since when, and why a group stands still. Reads only. */
+import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul, Entry } from '../consul.ts';
 import { isRunlockError } from '../errors.ts';
 import {
@@ -27,9 +28,6 @@ export interface StatusOptions {
   readonly signal: AbortSignal;
 }
 
-/** A person or a monitor waits for the answer: a transient fault is not tried again for longer. */
-const RETRY_FOR_MS = 10_000;
-
 /**
  * Reads the prefix at once, or the named groups and their ancestors' freezes. A record that can't be read is a problem
  * of its group, never the end of the whole status.
@@ -45,7 +43,7 @@ export async function status(consul: Consul, options: StatusOptions): Promise<St
 }
 
 function readOptions(signal: AbortSignal, resource: string) {
-  return { signal, retryForMs: RETRY_FOR_MS, rule: `${resource} { policy = "read" }` };
+  return { signal, ...FIRST_CONTACT, rule: `${resource} { policy = "read" }` };
 }
 
 async function readGroups(

@@ -125,6 +125,8 @@ async function untilEnd(
     );
   }
   const ending = await command.ended;
+  // The terminal told its own process group alone.
+  if (killing) kill({ kind: 'signal' });
   await killing;
   ended.abort();
   return { ending, cause };
@@ -132,6 +134,11 @@ async function untilEnd(
   async function passOn(signal: NodeJS.Signals): Promise<void> {
     if (signal === 'SIGUSR1' || signal === 'SIGUSR2') return command.signal(signal);
     cause ??= { kind: 'signal' };
+    // A tree that is told for the first time is told as a whole, whoever has left the group included.
+    if (!deps.shareTerminal && !killing) {
+      kill({ kind: 'signal' }, signal);
+      return;
+    }
     await command.signal(signal);
     // An interactive command decides for itself what Ctrl-C means.
     const typed = deps.shareTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT');

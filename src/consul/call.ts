@@ -64,10 +64,10 @@ export function caller(address: string, { clock, trouble }: { clock: Clock; trou
       signal,
       shouldRetry: ({ error }) => {
         const limitMs = isRunlockError(error, 'unreachable') ? retryForMs : electionMs;
-        return isTransient(error) && clock.monotonicMs() - startedMs < limitMs;
-      },
-      onFailedAttempt: ({ error }) => {
-        if (isTransient(error)) trouble.seen(error);
+        const again = isTransient(error) && clock.monotonicMs() - startedMs < limitMs;
+        // Only what is tried again is said here: the last fault is the caller's to say.
+        if (again) trouble.seen(error);
+        return again;
       },
     });
   };

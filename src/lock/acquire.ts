@@ -1,5 +1,5 @@
 /** From nothing to a granted slot: docs/protocol.md, "Acquire", steps 1 to 5. */
-import { isTransient } from '../consul.ts';
+import { FIRST_CONTACT, isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever } from '../errors.ts';
@@ -18,7 +18,7 @@ import { openSession } from './session.ts';
 import type { Session } from './session.ts';
 import { abandoned, decide, observe, readSlots } from './slot.ts';
 import type { Move, Owner, Sightings, Slot } from './slot.ts';
-import { changeClaim, comeBack, grant, takeOver } from './transactions.ts';
+import { abandon, comeBack, grant, takeOver } from './transactions.ts';
 import type { Seat } from './transactions.ts';
 
 export interface AcquireRequest {
@@ -28,8 +28,6 @@ export interface AcquireRequest {
   readonly node?: string;
   readonly run: Omit<Run, 'node'>;
   readonly ttlMs: number;
-  /** How long the first contact with Consul is tried, in milliseconds. */
-  readonly firstContactMs: number;
 }
 
 export type Acquired =
@@ -38,8 +36,6 @@ export type Acquired =
 type Step1to5 = Acquired | { readonly kind: 'again' };
 
 const AGAIN_MS = 200;
-/** Elections took 12.7 to 17.5 s (measured). */
-const ELECTION_MS = 30_000;
 /** A session can be lost by chance; with no patience left, that is not tried for ever. */
 const IMPATIENT_TRIES = 3;
 
@@ -69,12 +65,10 @@ export async function acquire(
 /** @throws RunlockError `unreachable` when Consul does not answer in time. */
 async function firstSession(
   effects: { consul: Consul; deps: Deps },
-  { group, ttlMs, firstContactMs }: AcquireRequest,
+  { group, ttlMs }: AcquireRequest,
   { waiting, isFirst }: { waiting: Waiting; isFirst: boolean },
 ): Promise<Session> {
-  // An election is worth waiting for; an address where nothing listens should be said soon.
-  const limits = isFirst ? { retryForMs: firstContactMs, electionMs: ELECTION_MS } : {};
-  const asked = { ...limits, ...ask(waiting) };
+  const asked = { ...(isFirst && !waiting.patience.aborted && FIRST_CONTACT), ...ask(waiting) };
   try {
     return await openSession(effects, { name: `runlock ${group}`, ttlMs, ...asked });
   } catch (error) {
@@ -231,7 +225,7 @@ async function make(
   const { slot } = move;
   if (move.kind === 'abandon') {
     const claim = abandoned(move.owner.claim, context.deps.clock.now());
-    await trySend(context, changeClaim(context.keys, slot, claim, move.owner.index), progress.signal);
+    await trySend(context, abandon(context.keys, slot, claim, move.owner.index), progress.signal);
     return undefined;
   }
   const seat: Seat = { keys: context.keys, session: session.id, slot };

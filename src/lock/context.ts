@@ -33,6 +33,11 @@ export function runningClaim(context: RunContext): Claim {
   return { node, state: 'running', run: id, since: timestamp(context), command, hold, ...runner };
 }
 
+/** The claim of a run that takes its lock back: always another value, so that its index changes and watchers notice. */
+export function returnedClaim(context: RunContext, before: Claim): Claim {
+  return { ...runningClaim(context), since: before.since, returns: (before.returns ?? 0) + 1 };
+}
+
 export function nodeMark(context: RunContext): NodeMark {
   return { run: context.run.id, since: timestamp(context), ...context.run.runner };
 }

@@ -1,12 +1,12 @@
 /** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
 import { isTransient } from '../consul.ts';
 import { assertNever } from '../errors.ts';
-import { nodeMark, runningClaim, timestamp } from './context.ts';
+import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import type { Claim, Outcome, RunRecord } from './layout.ts';
 import type { Holding } from './holding.ts';
 import { openSession } from './session.ts';
 import { readSlots, standing } from './slot.ts';
-import { release, send, takeBack } from './transactions.ts';
+import { release, send, takeBack, writtenIndex } from './transactions.ts';
 
 /** How the run ended. */
 export interface Ending {
@@ -150,14 +150,14 @@ async function lookAgain(
       if (now.kind === 'evicted' && entries.some((entry) => entry.session === session.id)) {
         return { kind: 'holding', holding: { ...holding, owner: now.owner } };
       }
-      const claim = { ...runningClaim(context), since: now.owner.claim.since };
+      const claim = returnedClaim(context, now.owner.claim);
       const seat = { keys, session: session.id, slot };
       const result = await send(consul, takeBack(seat, claim, nodeMark(context), now.owner.index), options);
       if (result.kind === 'refused') {
         if (result.obstacle === 'session') await session.close(options);
         return { kind: 'holding', holding };
       }
-      const index = result.entries.find((entry) => entry.key === keys.owner(slot))?.modifyIndex ?? 0;
+      const index = writtenIndex(result.entries, keys.owner(slot));
       return { kind: 'holding', holding: { ...holding, owner: { claim, index } } };
     }
     default:

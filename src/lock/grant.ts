@@ -7,7 +7,7 @@ import type { Claim, Freeze } from './layout.ts';
 import type { Waiting } from './queue.ts';
 import type { Session } from './session.ts';
 import type { Owner, Slot } from './slot.ts';
-import { send } from './transactions.ts';
+import { send, writtenIndex } from './transactions.ts';
 import type { Result, Step } from './transactions.ts';
 
 /** A slot that this run holds. */
@@ -67,7 +67,7 @@ export async function sendGrant(context: RunContext, it: GrantTry): Promise<Gran
     progress.attempts.pop();
     return result;
   }
-  const index = result.entries.find((entry) => entry.key === context.keys.owner(slot))?.modifyIndex ?? 0;
+  const index = writtenIndex(result.entries, context.keys.owner(slot));
   const before = it.before && { before: it.before };
   return granted(context, session, { slot, owner: { claim, index }, provedMs, ...before });
 }

@@ -29,6 +29,8 @@ export interface Claim extends Runner {
   /** Base name only: arguments can be secrets. */
   readonly command: string;
   readonly hold: Hold;
+  /** How often the run took its lock back: writing the same value again would not change the claim's index. */
+  readonly returns?: number;
   /** Of the run that failed, when it ended with a code. */
   readonly exitCode?: number;
   /** When others may follow. Absent: never, or not known yet. */
@@ -212,6 +214,7 @@ const claimShape: Shape<Claim> = {
   since: time,
   command: text,
   hold: (value) => value === 'forever' || value === 'none' || (number(value) && (value as number) > 0),
+  returns: optional(natural),
   exitCode: optional(number),
   heldUntil: optional(time),
   by: optional(text),

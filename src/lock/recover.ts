@@ -1,10 +1,10 @@
 /** Taking a slot back after its lock, its claim or its session was lost under a run. */
 import { isTransient } from '../consul.ts';
-import { nodeMark, runningClaim } from './context.ts';
+import { nodeMark, returnedClaim } from './context.ts';
 import type { Live } from './holding.ts';
 import { openSession } from './session.ts';
 import type { Standing } from './slot.ts';
-import { claimAgain, send, takeBack } from './transactions.ts';
+import { claimAgain, send, takeBack, writtenIndex } from './transactions.ts';
 import type { Result, Step } from './transactions.ts';
 
 export type Recovered =
@@ -22,7 +22,7 @@ export async function recover(
   const { deps, keys } = context;
   if (live.holding.session.lost.aborted) await renewSession(live);
   const seat = { keys, session: live.holding.session.id, slot };
-  const claim = { ...runningClaim(context), since: owner.claim.since };
+  const claim = returnedClaim(context, now.kind === 'gone' ? owner.claim : now.owner.claim);
   const steps =
     now.kind === 'gone'
       ? claimAgain(seat, claim, nodeMark(context))
@@ -30,7 +30,7 @@ export async function recover(
   const sentMs = deps.clock.monotonicMs();
   const result = await sendOrForget(live, steps);
   if (result.kind === 'done') {
-    const index = result.entries.find((entry) => entry.key === keys.owner(slot))?.modifyIndex ?? 0;
+    const index = writtenIndex(result.entries, keys.owner(slot));
     live.holding = { ...live.holding, owner: { claim, index } };
     live.provedMs = sentMs;
     deps.log('warning', `took the lock of ${keys.group} back; the run goes on`, { event: 'recovered', slot });

@@ -3,6 +3,7 @@
  * A step's `means` is what a refusal of it says.
  */
 import type { Answer, Consul, Entry, Operation } from '../consul.ts';
+import { RunlockError } from '../errors.ts';
 import { encode } from './layout.ts';
 import type { Claim, GroupKeys, NodeMark, RunRecord, Ticket } from './layout.ts';
 
@@ -42,6 +43,16 @@ export async function send(
   const step = steps[answer.at];
   const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
   return { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why };
+}
+
+/**
+ * The index that a transaction gave a key. A check of the key answers with an entry too, which has the index from
+ * before: so the last one counts.
+ */
+export function writtenIndex(entries: readonly Entry[], key: string): number {
+  const entry = entries.findLast((candidate) => candidate.key === key);
+  if (!entry) throw new RunlockError('bug', `no answer for ${key}; please report this as a bug in runlock`);
+  return entry.modifyIndex;
 }
 
 const lockNode = (keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step => {
@@ -176,7 +187,15 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
   ];
 }
 
-/** Changes a claim that is still as it was seen: marks it abandoned, or evicted. */
+/** The first in the queue marks the claim of a run that has vanished, if it is still as it was seen, and still without a lock. */
+export function abandon(keys: GroupKeys, slot: number, claim: Claim, seenIndex: number): Step[] {
+  return [
+    { means: 'lock', operation: { verb: 'check-not-exists', key: keys.lock(slot) } },
+    ...changeClaim(keys, slot, claim, seenIndex),
+  ];
+}
+
+/** Changes a claim that is still as it was seen: evicts its run, or puts back what was there before. */
 export function changeClaim(keys: GroupKeys, slot: number, claim: Claim, seenIndex: number): Step[] {
   return [writeOwner({ keys, slot, session: '' }, claim, seenIndex)];
 }

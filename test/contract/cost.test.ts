@@ -42,7 +42,6 @@ async function queueUp(waiters: number): Promise<Cost> {
       node: `web${number}`,
       run,
       ttlMs: 600_000,
-      firstContactMs: 3_000,
     };
     return acquire({ consul, deps }, request, { signal, patience: signal, either: signal, onJoined: joined });
   };

@@ -27,25 +27,27 @@ describe('levels', () => {
 });
 
 describe('text', () => {
-  test('starts each line of a message with its prefix', () => {
+  test('is one line, whatever the message quotes', () => {
     const { log, lines } = capture();
-    log('error', 'first\nsecond\r\nthird\n');
-    expect(lines).toEqual(['runlock: first', 'runlock: second', 'runlock: third']);
+    log('error', 'first\nrunlock: all is well\r\nthird');
+    expect(lines).toEqual(['runlock: first\\x0arunlock: all is well\\x0d\\x0athird']);
   });
 
-  test('starts each line with its priority when journald reads it', () => {
+  test('starts with its priority when journald reads it', () => {
     const { log, lines } = capture({ journal: true, color: true });
-    for (const level of levels) log(level, `${level}\nmore`);
+    for (const level of levels) log(level, level);
     expect(lines).toEqual([
-      ...['<3>runlock: error', '<3>runlock: more', '<4>runlock: warning', '<4>runlock: more'],
-      ...['<6>runlock: info', '<6>runlock: more', '<7>runlock: debug', '<7>runlock: more'],
+      '<3>runlock: error',
+      '<4>runlock: warning',
+      '<6>runlock: info',
+      '<7>runlock: debug',
     ]);
   });
 
   test('lets a message forge neither a priority nor a terminal command', () => {
     const { log, lines } = capture({ journal: true });
     log('info', 'frozen by x\n<0>panic \x1b[2J\r\u202e\x07');
-    expect(lines).toEqual(['<6>runlock: frozen by x', '<6>runlock: <0>panic \\x1b[2J\\x0d\\u202e\\x07']);
+    expect(lines).toEqual(['<6>runlock: frozen by x\\x0a<0>panic \\x1b[2J\\x0d\\u202e\\x07']);
   });
 
   test('is coloured on a terminal only, information not at all', () => {

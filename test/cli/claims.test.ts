@@ -1,0 +1,381 @@
+// Who keeps a slot after a run, for how long, and what a run leaves in Consul.
+import { writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, scene } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
+}
+
+const words = (group: string, node: string, args: readonly string[]) => [
+  'exec',
+  '-g',
+  group,
+  '--node',
+  node,
+  ...args,
+];
+const exec = (group: string, node: string, args: readonly string[]) =>
+  runlock(agent, words(group, node, args));
+const start = (group: string, node: string, args: readonly string[]) =>
+  startRunlock(agent, words(group, node, args));
+
+const record = async (key: string) =>
+  JSON.parse((await agent.kv.get(key))?.Value ?? 'null') as Record<string, unknown> | null;
+const claim = (group: string, slot = 0) => record(`runlock/${group}/.slot/${slot}/owner`);
+const lastRun = (group: string, node: string) => record(`runlock/${group}/.runs/${node}`);
+const sessions = async () => (await agent.http('GET', '/v1/session/list')).json();
+
+const tickets = (group: string, count: number) =>
+  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
+
+/** All that may be there after a run of `node` that ended well. */
+const traces = (group: string, ...nodes: string[]) =>
+  ['.last', ...nodes.map((node) => `.runs/${node}`), '.tail'].map((key) => `runlock/${group}/${key}`);
+
+/** Runs until `<folder>/end` is there. */
+const untilTold = (folder: string) => [
+  'sh',
+  '-c',
+  `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`,
+];
+
+async function holder(group: string, node: string, args: readonly string[] = []) {
+  const { folder, pid } = stage();
+  const run = start(group, node, [...args, '--', ...untilTold(folder)]);
+  await pid('command');
+  return async () => {
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(0);
+  };
+}
+
+/** Not the tool of that name: a stand-in that ends with the code it is told, as the tool would. */
+function standIn(name: string): string {
+  const file = `${stage().folder}/${name}`;
+  const script = `#!/bin/sh\n# A stand-in, not ${name} itself: it ends as ${name} does, with the code in $CODE.\nexit "$CODE"\n`;
+  writeFileSync(file, script, { mode: 0o755 });
+  return file;
+}
+
+const withCode = (group: string, code: number, args: readonly string[]) =>
+  runlock(agent, words(group, 'web01', args), { env: { CODE: String(code) } });
+
+describe('a run that ended well', () => {
+  test('leaves its record and the queue’s two marks, and nothing else', async () => {
+    expect(await exec('good', 'web01', ['--', 'true'])).toEqual({ status: 0, stdout: '', stderr: '' });
+    expect(await agent.kv.keys('runlock/good/')).toEqual(traces('good', 'web01'));
+    expect(await sessions()).toEqual([]);
+    expect(await lastRun('good', 'web01')).toMatchObject({
+      v: 1,
+      node: 'web01',
+      outcome: 'succeeded',
+      exitCode: 0,
+      command: 'true',
+      slot: 0,
+    });
+  });
+
+  test('after many runs there is still one record a node, and nothing else', async () => {
+    for (const node of ['web01', 'web02', 'web01', 'web02', 'web03'])
+      await exec('many', node, ['--', 'true']);
+    expect(await agent.kv.keys('runlock/many/')).toEqual(traces('many', 'web01', 'web02', 'web03'));
+  });
+
+  test('without --node the agent’s own node is the owner', async () => {
+    expect((await runlock(agent, ['exec', '-g', 'named', '--', 'true'])).status).toBe(0);
+    expect(await agent.kv.keys('runlock/named/')).toEqual(traces('named', agent.name));
+  });
+});
+
+describe('a failed run', () => {
+  test('keeps the others out: the claim says failed, with the code', async () => {
+    expect((await exec('failed', 'web01', ['--', 'sh', '-c', 'exit 3'])).status).toBe(3);
+    const kept = { v: 1, node: 'web01', state: 'failed', exitCode: 3, command: 'sh', hold: 'forever' };
+    expect(await claim('failed')).toMatchObject(kept);
+    expect(await claim('failed')).not.toHaveProperty('heldUntil');
+    expect(await lastRun('failed', 'web01')).toMatchObject({ outcome: 'failed', exitCode: 3 });
+    expect(await agent.kv.keys('runlock/failed/.slot/')).toEqual(['runlock/failed/.slot/0/owner']);
+    expect(await sessions()).toEqual([]);
+    expect((await exec('failed', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+  });
+
+  test('its node’s next run goes before all who wait, and a good one lets them go on', async () => {
+    const { folder, lines } = stage();
+    const write = (name: string, code = 0) => [
+      '--',
+      'sh',
+      '-c',
+      `echo ${name} >>${folder}/order; exit ${code}`,
+    ];
+    await exec('heal', 'web01', write('broken', 1));
+    const waiters = [start('heal', 'web02', write('web02')), start('heal', 'web03', write('web03'))];
+    await tickets('heal', 2);
+    expect((await exec('heal', 'web01', ['-w', '0', ...write('again', 1)])).status).toBe(1);
+    expect(await claim('heal')).toMatchObject({ node: 'web01', state: 'failed' });
+    await tickets('heal', 2);
+    expect((await exec('heal', 'web01', ['-w', '0', ...write('healed')])).status).toBe(0);
+    for (const waiter of waiters) expect((await waiter.ended).status).toBe(0);
+    expect(lines('order').slice(0, 3)).toEqual(['broken', 'again', 'healed']);
+    expect(lines('order').slice(3).sort()).toEqual(['web02', 'web03']);
+    expect(await agent.kv.keys('runlock/heal/')).toEqual(traces('heal', 'web01', 'web02', 'web03'));
+  });
+
+  test('its node takes back the very slot it had, whatever its --slots are now', async () => {
+    const free = await holder('slotted', 'web02', ['-n', '2']);
+    await exec('slotted', 'web01', ['-n', '2', '--', 'false']);
+    expect(await claim('slotted', 1)).toMatchObject({ node: 'web01', state: 'failed' });
+    const back = await exec('slotted', 'web01', [
+      '-n',
+      '1',
+      '-w',
+      '0',
+      '--',
+      'sh',
+      '-c',
+      'echo $RUNLOCK_SLOT',
+    ]);
+    expect(back).toMatchObject({ status: 0, stdout: '1\n' });
+    await free();
+    expect(await agent.kv.keys('runlock/slotted/')).toEqual(traces('slotted', 'web01', 'web02'));
+  });
+
+  test('cleared by an operator: the first who waits goes on', async () => {
+    const { folder, lines } = stage();
+    await exec('cleared', 'web01', ['--', 'false']);
+    const waiter = start('cleared', 'web02', ['--', 'sh', '-c', `echo >>${folder}/started`]);
+    await tickets('cleared', 1);
+    expect(lines('started')).toEqual([]);
+    expect((await runlock(agent, ['release', 'cleared', '--owner', 'web01'])).status).toBe(0);
+    expect((await waiter.ended).status).toBe(0);
+    expect(lines('started')).toHaveLength(1);
+  });
+
+  test('--hold 2s: others follow after it and 5 s for the clocks, not before', async () => {
+    expect((await exec('held', 'web01', ['--hold', '2s', '--', 'false'])).status).toBe(1);
+    const kept = await claim('held');
+    expect(kept).toMatchObject({ state: 'failed', hold: 2_000 });
+    const heldUntil = Date.parse(String(kept?.['heldUntil']));
+    expect((await exec('held', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    const next = await exec('held', 'web02', ['-w', '30s', '--', 'date', '+%s%3N']);
+    expect(next.status).toBe(0);
+    expect(Number(next.stdout)).toBeGreaterThanOrEqual(heldUntil + 5_000);
+    expect(Number(next.stdout)).toBeLessThan(heldUntil + 9_000);
+    expect(await agent.kv.keys('runlock/held/')).toEqual(traces('held', 'web01', 'web02'));
+  });
+
+  test('--hold none: nothing keeps the others out', async () => {
+    expect((await exec('none', 'web01', ['--hold', 'none', '--', 'false'])).status).toBe(1);
+    expect(await agent.kv.keys('runlock/none/')).toEqual(traces('none', 'web01'));
+    expect(await lastRun('none', 'web01')).toMatchObject({ outcome: 'failed', exitCode: 1 });
+    expect((await exec('none', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('one that was interrupted has not failed', async () => {
+    const { folder, pid } = stage();
+    const run = start('stopped', 'web01', ['--', ...untilTold(folder)]);
+    await pid('command');
+    run.signal('SIGTERM');
+    expect((await run.ended).status).toBe(143);
+    expect(await agent.kv.keys('runlock/stopped/')).toEqual(traces('stopped', 'web01'));
+    expect(await lastRun('stopped', 'web01')).toMatchObject({ outcome: 'interrupted' });
+  });
+
+  test('one that ran too long has failed', async () => {
+    const args = ['--timeout', '200ms', '--kill-after', '1s', '--', 'sleep', '300'];
+    expect((await exec('long', 'web01', args)).status).toBe(124);
+    expect(await claim('long')).toMatchObject({ state: 'failed', node: 'web01' });
+    expect(await lastRun('long', 'web01')).toMatchObject({ outcome: 'timed-out' });
+  });
+});
+
+describe('what the tools mean by their codes', () => {
+  test.each([
+    ['chef-client', 0, [], 'succeeded'],
+    ['chef-client', 213, [], 'succeeded'],
+    ['cinc-client', 213, [], 'succeeded'],
+    ['chef-client', 1, [], 'failed'],
+    ['chef-client', 35, [], 'rebooting'],
+    ['chef-client', 37, [], 'rebooting'],
+    ['chef-client', 41, [], 'failed'],
+    ['puppet', 2, ['agent', '--detailed-exitcodes'], 'succeeded'],
+    ['puppet', 2, ['agent', '--test'], 'succeeded'],
+    ['puppet', 2, ['agent', '-t'], 'succeeded'],
+    ['puppet', 2, ['agent'], 'failed'],
+    ['puppet', 4, ['agent', '--detailed-exitcodes'], 'failed'],
+    ['puppet', 6, ['agent', '--detailed-exitcodes'], 'failed'],
+    ['ansible-playbook', 2, ['site.yml'], 'failed'],
+    ['anything-else', 213, [], 'failed'],
+  ])('%s that ends with %i (%j) has %s', async (tool, code, args, outcome) => {
+    const group = `tools/${tool}-${code}-${args.join('')}`;
+    expect((await withCode(group, code, ['--', standIn(tool), ...args])).status).toBe(code);
+    expect(await lastRun(group, 'web01')).toMatchObject({ outcome, exitCode: code, command: tool });
+    const kept = { failed: 'failed', rebooting: 'rebooting', succeeded: undefined }[outcome];
+    expect((await claim(group))?.['state']).toBe(kept);
+  });
+
+  test('a node that reboots keeps its slot until it is back and well', async () => {
+    const chef = standIn('chef-client');
+    await withCode('reboot', 35, ['--', chef]);
+    expect(await claim('reboot')).toMatchObject({ node: 'web01', state: 'rebooting', exitCode: 35 });
+    expect((await exec('reboot', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect((await withCode('reboot', 0, ['-w', '0', '--', chef])).status).toBe(0);
+    expect((await exec('reboot', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('with --hold none not even a node that reboots keeps its slot', async () => {
+    await withCode('reboot-none', 35, ['--hold', 'none', '--', standIn('chef-client')]);
+    expect(await agent.kv.keys('runlock/reboot-none/')).toEqual(traces('reboot-none', 'web01'));
+    expect(await lastRun('reboot-none', 'web01')).toMatchObject({ outcome: 'rebooting', exitCode: 35 });
+  });
+
+  test('--ok-codes and --reboot-codes go before what is known of the tool', async () => {
+    const chef = standIn('chef-client');
+    await withCode('ok-codes', 7, ['--ok-codes', '0,7', '--', chef]);
+    expect(await lastRun('ok-codes', 'web01')).toMatchObject({ outcome: 'succeeded', exitCode: 7 });
+    await withCode('ok-codes', 213, ['--ok-codes', '0,7', '--', chef]);
+    expect(await lastRun('ok-codes', 'web01')).toMatchObject({ outcome: 'failed', exitCode: 213 });
+    await withCode('reboot-codes', 9, ['--reboot-codes', '9', '--', chef]);
+    expect(await claim('reboot-codes')).toMatchObject({ state: 'rebooting', exitCode: 9 });
+    await withCode('reboot-codes', 35, ['--reboot-codes', '9', '--', chef]);
+    expect(await claim('reboot-codes')).toMatchObject({ state: 'failed', exitCode: 35 });
+  });
+});
+
+describe('what the command is told', () => {
+  test('its group, node, slot, run and token, and that a lock is held', async () => {
+    const names = ['GROUP', 'NODE', 'SLOT', 'RUN_ID', 'FENCING_TOKEN'].map((name) => `$RUNLOCK_${name}`);
+    const args = ['--', 'sh', '-c', `echo "${names.join(' ')} $CONSUL_LOCK_HELD"`];
+    const { stdout } = await exec('told/web', 'web01', args);
+    const [group, node, slot, run, token, held] = stdout.trim().split(' ');
+    expect([group, node, slot, held]).toEqual(['told/web', 'web01', '0', 'true']);
+    expect(Number(token)).toBeGreaterThan(0);
+    expect(await lastRun('told/web', 'web01')).toMatchObject({ run });
+  });
+
+  test('its arguments, its stdin, its stdout and its stderr are its own', async () => {
+    const args = [
+      '--',
+      'sh',
+      '-c',
+      'cat; printf "<%s>" "$@"; echo err >&2; pwd',
+      '$0',
+      'a b',
+      '*',
+      '$HOME',
+      '',
+      '--',
+      '-g',
+    ];
+    const options = { input: 'from stdin\n', cwd: '/usr' };
+    const result = await runlock(agent, words('own', 'web01', args), options);
+    expect(result).toEqual({
+      status: 0,
+      stdout: 'from stdin\n<a b><*><$HOME><><--><-g>/usr\n',
+      stderr: 'err\n',
+    });
+  });
+
+  test('options after the command’s name are the command’s, with or without --', async () => {
+    const result = await runlock(agent, ['exec', '-g', 'own', 'echo', '-g', 'other', '--dry-run']);
+    expect(result).toMatchObject({ status: 0, stdout: '-g other --dry-run\n' });
+  });
+
+  test('the fencing tokens of a slot only grow', async () => {
+    const token = async (node: string, code: number) =>
+      Number(
+        (await exec('fence', node, ['--', 'sh', '-c', `echo $RUNLOCK_FENCING_TOKEN; exit ${code}`])).stdout,
+      );
+    const tokens = [
+      await token('web01', 0),
+      await token('web02', 1),
+      await token('web02', 1),
+      await token('web02', 0),
+    ];
+    await exec('fence', 'web01', ['--', 'false']);
+    await runlock(agent, ['release', 'fence', '--owner', 'web01']);
+    tokens.push(await token('web03', 0));
+    expect(tokens.every((value, i) => value > (tokens[i - 1] ?? 0))).toBe(true);
+  });
+});
+
+test('only the command’s base name is stored, no argument anywhere: not while it waits, runs or has failed', async () => {
+  const { folder, pid } = stage();
+  const secret = 'hunter2-secret';
+  const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done; exit 1`;
+  const run = start('secret', 'web01', ['--', '/bin/sh', '-c', script, `--password=${secret}`]);
+  await pid('command');
+  const waiter = start('secret', 'web02', ['--', '/bin/echo', secret]);
+  await tickets('secret', 1);
+  const everything = async () => JSON.stringify([await agent.kv.tree(), await sessions()]);
+  const seen = [await everything()];
+  writeFileSync(`${folder}/end`, '');
+  expect((await run.ended).status).toBe(1);
+  seen.push(await everything());
+  await runlock(agent, ['release', 'secret', '--owner', 'web01']);
+  expect((await waiter.ended).stdout).toBe(`${secret}\n`);
+  seen.push(await everything());
+  for (const text of seen) expect(text).not.toMatch(/hunter2|\/bin\/|password/);
+  expect(await lastRun('secret', 'web01')).toMatchObject({ command: 'sh' });
+  expect(await lastRun('secret', 'web02')).toMatchObject({ command: 'echo' });
+});
+
+describe('groups, prefixes and slots', () => {
+  test('prod, prod/web and pro do not collide', async () => {
+    const free = await holder('prod', 'web01');
+    const freeBelow = await holder('prod/web', 'web01', ['-w', '0']);
+    expect((await exec('pro', 'web01', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await exec('prod', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect((await exec('prod/web', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    await free();
+    expect((await exec('prod', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await exec('prod/web', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    await freeBelow();
+  });
+
+  test('--prefix is another world, and everything of the run is in it', async () => {
+    await exec('world', 'web01', ['--', 'false']);
+    const before = await agent.kv.tree('runlock/');
+    const args = ['--prefix', 'ops/locks', '-w', '0', '--', 'true'];
+    expect((await exec('world', 'web02', args)).status).toBe(0);
+    expect(await agent.kv.tree('runlock/')).toEqual(before);
+    expect(await agent.kv.keys('ops/')).toEqual(
+      ['.last', '.runs/web02', '.tail'].map((key) => `ops/locks/world/${key}`),
+    );
+  });
+
+  test('-n 2: two at once and never three; a caller with three has a third', async () => {
+    const slot = ['-w', '0', '--', 'sh', '-c', 'echo $RUNLOCK_SLOT'];
+    const free = [
+      await holder('two', 'web01', ['-n', '2']),
+      await holder('two', 'web02', ['-n', '2', '-w', '0']),
+    ];
+    expect((await exec('two', 'web03', ['-n', '2', ...slot])).status).toBe(75);
+    expect((await exec('two', 'web03', ['-n', '1', ...slot])).status).toBe(75);
+    expect(await exec('two', 'web03', ['-n', '3', ...slot])).toMatchObject({ status: 0, stdout: '2\n' });
+    await free[0]?.();
+    expect(await exec('two', 'web03', ['-n', '1', ...slot])).toMatchObject({ status: 0, stdout: '0\n' });
+    await free[1]?.();
+    expect(await agent.kv.keys('runlock/two/')).toEqual(traces('two', 'web01', 'web02', 'web03'));
+  });
+
+  test('a failed run takes one slot of two, and the other goes on', async () => {
+    await exec('half', 'web01', ['-n', '2', '--', 'false']);
+    for (const node of ['web02', 'web03']) {
+      expect((await exec('half', node, ['-n', '2', '-w', '0', '--', 'true'])).status).toBe(0);
+    }
+    expect((await exec('half', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+  });
+});

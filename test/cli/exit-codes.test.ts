@@ -1,0 +1,460 @@
+// Each exit code that design promises, through the built program.
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, scene, untilGone } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import type { Result, Running, StartOptions } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent({ acl: true });
+});
+afterAll(endAgents);
+
+function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
+}
+
+const exec = (group: string, args: readonly string[], options?: StartOptions) =>
+  runlock(agent, ['exec', '-g', group, ...args], options);
+
+/** What is in Consul: two of these are equal when nothing was left, taken or changed in between. */
+const stored = async () => ({
+  pairs: await agent.kv.tree(),
+  sessions: (await agent.http('GET', '/v1/session/list')).json(),
+});
+
+/** Runs until `<folder>/end` is there. */
+const untilTold = (folder: string) => [
+  'sh',
+  '-c',
+  `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`,
+];
+
+/** A run of `node` that has the slot of `group`, until its process is ended or told. */
+async function holder(group: string, node = 'web01', args: readonly string[] = []) {
+  const { folder, pid } = stage();
+  const run = startRunlock(agent, ['exec', '-g', group, '--node', node, ...args, '--', ...untilTold(folder)]);
+  const command = await pid('command');
+  return { run, command, tell: () => writeFileSync(`${folder}/end`, '') };
+}
+
+async function waiter(group: string, node: string, command: readonly string[]): Promise<Running> {
+  const run = startRunlock(agent, ['exec', '-g', group, '--node', node, '--', ...command]);
+  await eventually(async () => {
+    const tickets = await agent.kv.tree(`runlock/${group}/.queue/`);
+    expect(tickets.map(({ Value }) => (JSON.parse(Value) as { node: string }).node)).toContain(node);
+  });
+  return run;
+}
+
+const sleeper = ['sleep', '300'];
+
+/** One line that says what is wrong, and nothing else. */
+function expectComplaint(result: Result, status: number, words: RegExp): void {
+  expect(result.stderr).toMatch(/^runlock: [^\n]+\n$/);
+  expect(result.stderr).toMatch(words);
+  expect(result.stderr).not.toMatch(/node:internal|\.js:\d+|^ {4}at /m);
+  expect(result).toMatchObject({ status, stdout: '' });
+}
+
+describe('the exit code is the command’s own', () => {
+  test.each([0, 1, 3, 42, 255])('%i', async (code) => {
+    expect((await exec(`own-${code}`, ['--', 'sh', '-c', `exit ${code}`])).status).toBe(code);
+  });
+
+  test('64 and 75 are not taken for runlock’s own: the slot is kept as after any failure', async () => {
+    for (const code of [64, 75]) {
+      expect((await exec(`own-${code}`, ['--', 'sh', '-c', `exit ${code}`])).status).toBe(code);
+      expect((await agent.kv.get(`runlock/own-${code}/.slot/0/owner`))?.Value).toContain('"failed"');
+    }
+  });
+
+  test.each([
+    ['TERM', 143],
+    ['KILL', 137],
+    ['SEGV', 139],
+  ])('128 and the number of the signal that it died of: %s', async (signal, status) => {
+    const died = await exec(`died-${signal}`, ['--', 'sh', '-c', `ulimit -c 0; kill -${signal} $$`]);
+    expect(died.status).toBe(status);
+  });
+});
+
+describe('64 wrong usage: one line, and nothing in Consul', () => {
+  test.each<[string, readonly string[], RegExp]>([
+    ['a duration without a unit', ['exec', '-w', '90', '--', 'true'], /'90' is not a duration/],
+    ['a duration of words', ['exec', '--timeout', 'soon', '--', 'true'], /--timeout.*'soon'/],
+    ['a negative duration', ['exec', '--kill-after=-1s', '--', 'true'], /--kill-after.*'-1s'/],
+    ['no time at all', ['exec', '--timeout', '0s', '--', 'true'], /--timeout.*'0s'/],
+    ['a duration beyond all reason', ['exec', '-w', '99999h', '--', 'true'], /longer than a year/],
+    ['a group from the root', ['exec', '-g', '/prod', '--', 'true'], /'\/prod' can't be a group/],
+    ['a group with a reserved name', ['exec', '-g', 'prod/.slot', '--', 'true'], /can't be a group/],
+    ['a group that climbs', ['exec', '-g', 'prod/a..b', '--', 'true'], /can't be a group/],
+    ['a group with a line break', ['exec', '-g', 'prod\nweb', '--', 'true'], /can't be a group/],
+    ['an empty group', ['exec', '-g', '', '--', 'true'], /can't be a group/],
+    ['a node with a slash', ['exec', '--node', 'a/b', '--', 'true'], /'a\/b' can't be a node's name/],
+    ['no slots', ['exec', '-n', '0', '--', 'true'], /'0' is not a whole number from 1/],
+    ['half a slot', ['exec', '-n', '1.5', '--', 'true'], /'1.5' is not a whole number/],
+    ['a code above 255', ['exec', '-E', '256', '--', 'true'], /'256' is not a whole number from 0 to 255/],
+    ['a list that is none', ['exec', '--ok-codes', '0,x', '--', 'true'], /'0,x' is not a list/],
+    ['a hold that is none', ['exec', '--hold', 'never', '--', 'true'], /'never' is neither a duration/],
+    ['a TTL that Consul refuses', ['exec', '--session-ttl', '5s', '--', 'true'], /10s to 24h/],
+    ['a log format', ['exec', '--log-format', 'xml', '--', 'true'], /'xml' is no log format/],
+    ['an unknown option', ['exec', '--tokken', 'x', '--', 'true'], /unknown option '--tokken'/],
+    ['an option without its value', ['exec', '-g'], /-g/],
+    ['no command', ['exec'], /see 'runlock exec --help'/],
+    ['no command after --', ['exec', '-g', 'usage', '--'], /see 'runlock exec --help'/],
+    ['nothing at all', [], /no command; see 'runlock --help'/],
+    ['an unknown word', ['excec', '--', 'true'], /see 'runlock --help'/],
+    ['status with an unknown option', ['status', '--wat'], /unknown option '--wat'/],
+    ['status of a bad group', ['status', 'prod//web'], /can't be a group/],
+    ['release of two groups', ['release', 'one', 'two'], /see 'runlock release --help'/],
+    [
+      '--hold none with a --kill-after that leaves no time',
+      ['exec', '--hold', 'none', '--kill-after', '50s', '--', 'true'],
+      /no time for two missed renewals.*shorten --kill-after/,
+    ],
+    [
+      'a short --hold with a --session-ttl that leaves no time',
+      ['exec', '--hold', '5s', '--session-ttl', '2m', '--', 'true'],
+      /no time for two missed renewals/,
+    ],
+  ])('%s', async (_name, args, words) => {
+    const before = await stored();
+    expectComplaint(await runlock(agent, args), 64, words);
+    expect(await stored()).toEqual(before);
+  });
+
+  test.each([
+    ['RUNLOCK_WAIT', 'soon'],
+    ['RUNLOCK_GROUP', '../x'],
+    ['RUNLOCK_SLOTS', 'many'],
+    ['RUNLOCK_DRY_RUN', 'maybe'],
+    ['RUNLOCK_KILL_AFTER', '10'],
+  ])('a bad %s in the environment is named', async (name, value) => {
+    const before = await stored();
+    const result = await runlock(agent, ['exec', '--', 'true'], { env: { [name]: value } });
+    expectComplaint(result, 64, new RegExp(`${name}=`));
+    expect(await stored()).toEqual(before);
+  });
+
+  test('a flag goes before a bad word in the environment', async () => {
+    const result = await exec('flag', ['-w', '1s', '--', 'true'], { env: { RUNLOCK_WAIT: 'soon' } });
+    expect(result).toEqual({ status: 0, stdout: '', stderr: '' });
+  });
+});
+
+describe('69 Consul not reachable: said within a few seconds', () => {
+  async function freePort(): Promise<number> {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
+
+  test('where nothing listens: exec and release within 8 s, status within 20 s, each in one line', async () => {
+    const address = `127.0.0.1:${await freePort()}`;
+    const startedMs = performance.now();
+    const ask = async (...args: string[]) => {
+      const result = await runlock(undefined, args, { env: { CONSUL_HTTP_ADDR: address } });
+      return { result, tookMs: performance.now() - startedMs };
+    };
+    const [exec, release, status] = await Promise.all([
+      ask('exec', '--', 'true'),
+      ask('release', 'prod'),
+      ask('status'),
+    ]);
+    const words = new RegExp(`${address} can't be reached \\(connection refused\\)`);
+    for (const { result } of [exec, release, status]) expectComplaint(result, 69, words);
+    expect(Math.max(exec.tookMs, release.tookMs)).toBeLessThan(8_000);
+    expect(status.tookMs).toBeLessThan(20_000);
+  });
+
+  test('a socket that is not there', async () => {
+    const env = { CONSUL_HTTP_ADDR: 'unix:///nonexistent/consul.sock' };
+    const result = await runlock(undefined, ['exec', '--', 'true'], { env });
+    expectComplaint(result, 69, /no such socket/);
+  });
+});
+
+describe('75 busy', () => {
+  test('no slot and no patience: -w 0', async () => {
+    const held = await holder('busy');
+    const busy = await exec('busy', ['--node', 'web02', '-w', '0', '--', 'true']);
+    expectComplaint(busy, 75, /busy: no slot in busy now \(slot 0: web01 running, sh, since \d+s\)/);
+    held.tell();
+    expect((await held.run.ended).status).toBe(0);
+  });
+
+  test('no slot within -w 1s, and the queue is left', async () => {
+    await exec('busy-1s', ['--node', 'web01', '--', 'false']);
+    const startedMs = performance.now();
+    const busy = await exec('busy-1s', ['--node', 'web02', '-w', '1s', '--', 'true']);
+    expect(performance.now() - startedMs).toBeGreaterThan(1_000);
+    expectComplaint(busy, 75, /busy: no slot in busy-1s within 1s \(slot 0: web01 failed, false, exit 1/);
+    expect(await agent.kv.keys('runlock/busy-1s/.queue/')).toEqual([]);
+    expect(await agent.kv.keys('runlock/busy-1s/.node/')).toEqual([]);
+  });
+
+  test.each([
+    ['the group', 'frozen/web', 'runlock/frozen/web/.freeze'],
+    ['an ancestor', 'cold/web', 'runlock/cold/.freeze'],
+  ])('%s is frozen', async (_name, group, key) => {
+    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
+    await agent.kv.put(key, JSON.stringify(freeze));
+    for (const wait of ['0', '300ms']) {
+      const busy = await exec(group, ['-w', wait, '--', 'true']);
+      expectComplaint(busy, 75, /is frozen by anna \(release day\)/);
+    }
+    expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([]);
+    await agent.kv.delete(key);
+    expect((await exec(group, ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('a freeze past its end stops nobody, and goes', async () => {
+    const [since, until] = ['2020-01-01T00:00:00Z', '2020-01-02T00:00:00Z'];
+    const freeze = { v: 1, by: 'anna', reason: 'new year', since, until };
+    await agent.kv.put('runlock/thawed/.freeze', JSON.stringify(freeze));
+    expect((await exec('thawed', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect(await agent.kv.get('runlock/thawed/.freeze')).toBeUndefined();
+  });
+
+  test('a freeze stops an owner’s return too', async () => {
+    await exec('back-frozen', ['--', 'false']);
+    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
+    await agent.kv.put('runlock/back-frozen/.freeze', JSON.stringify(freeze));
+    expectComplaint(await exec('back-frozen', ['-w', '0', '--', 'true']), 75, /is frozen by anna/);
+    expect((await agent.kv.get('runlock/back-frozen/.slot/0/owner'))?.Value).toContain('"failed"');
+  });
+
+  test('this node runs here already', async () => {
+    const held = await holder('twice');
+    expect((await exec('twice', ['--node', 'web01', '--', 'true'])).status).toBe(75);
+    held.tell();
+    expect((await held.run.ended).status).toBe(0);
+  });
+
+  test('this node waits here already, and goes on waiting', async () => {
+    const held = await holder('waits');
+    const first = await waiter('waits', 'web02', ['true']);
+    expect((await exec('waits', ['--node', 'web02', '--', 'true'])).status).toBe(75);
+    expect(await agent.kv.keys('runlock/waits/.queue/')).toHaveLength(1);
+    held.tell();
+    expect((await first.ended).status).toBe(0);
+  });
+
+  test.each([0, 99])('-E %i instead, for each kind of busy, and only for busy', async (code) => {
+    const group = `conflict-${code}`;
+    const held = await holder(group);
+    const other = ['-E', String(code), '-w', '0', '--node'];
+    expect((await exec(group, [...other, 'web02', '--', 'true'])).status).toBe(code);
+    expect((await exec(group, [...other, 'web01', '--', 'true'])).status).toBe(code);
+    held.tell();
+    await held.run.ended;
+    expect((await exec(group, [...other, 'web02', '--', 'sh', '-c', 'exit 75'])).status).toBe(75);
+  });
+});
+
+describe('77 Consul refused: the missing rule is named', () => {
+  const session = 'session_prefix "" { policy = "write" }';
+
+  async function refused(group: string, rules: string): Promise<Result> {
+    const env = { CONSUL_HTTP_TOKEN: await agent.token(rules) };
+    const before = await stored();
+    const result = await exec(group, ['-w', '5s', '--', 'true'], { env });
+    expect((await stored()).pairs).toEqual(before.pairs);
+    expect((await stored()).sessions).toEqual(before.sessions);
+    return result;
+  }
+
+  test('no rights at all', async () => {
+    expectComplaint(await refused('acl', ''), 77, /session "NODE" \{ policy = "write" \}/);
+  });
+
+  test('no rights on the group', async () => {
+    const result = await refused('acl/web', `${session} key_prefix "runlock/acl/db/" { policy = "write" }`);
+    expectComplaint(result, 77, /key_prefix "runlock\/acl\/web\/" \{ policy = "write" \}/);
+  });
+
+  test('only reading rights on the group', async () => {
+    const result = await refused('acl', `${session} key_prefix "runlock/" { policy = "read" }`);
+    expectComplaint(result, 77, /key_prefix "runlock\/acl\/" \{ policy = "write" \}/);
+  });
+
+  test('the rights that the messages name are enough', async () => {
+    const node = `session "${agent.name}" { policy = "write" }`;
+    const freezes = ['runlock/acl/.freeze', 'runlock/.freeze'].map(
+      (key) => `key "${key}" { policy = "write" }`,
+    );
+    const rules = [node, 'key_prefix "runlock/acl/web/" { policy = "write" }', ...freezes].join('\n');
+    const env = { CONSUL_HTTP_TOKEN: await agent.token(rules) };
+    const result = await exec('acl/web', ['--', 'true'], { env });
+    expect(result).toEqual({ status: 0, stdout: '', stderr: '' });
+  });
+
+  test('a token that Consul does not know', async () => {
+    const env = { CONSUL_HTTP_TOKEN: '7d1a6ff4-0b5c-4b1c-8f5e-000000000000' };
+    const before = await stored();
+    expectComplaint(
+      await exec('acl', ['--', 'true'], { env }),
+      77,
+      /does not know the token.*CONSUL_HTTP_TOKEN/,
+    );
+    expect(await stored()).toEqual(before);
+  });
+
+  test('no message ever shows a token', async () => {
+    const token = await agent.token('');
+    const { stderr } = await exec('acl', ['-v', '--', 'true'], { env: { CONSUL_HTTP_TOKEN: token } });
+    expect(stderr).not.toContain(token);
+  });
+});
+
+describe('78 bad configuration', () => {
+  test.each([
+    ['a token file that is not there', 'CONSUL_HTTP_TOKEN_FILE', '/nonexistent/token', /no such file/],
+    ['a token file that is a folder', 'CONSUL_HTTP_TOKEN_FILE', '/', /it is a folder/],
+    ['neither true nor false', 'CONSUL_HTTP_SSL_VERIFY', 'maybe', /neither true nor false/],
+    ['an unknown scheme', 'CONSUL_HTTP_ADDR', 'ftp://consul:8500', /unknown scheme 'ftp'/],
+    ['a certificate without its key', 'CONSUL_CLIENT_CERT', '/etc/hostname', /go together/],
+  ])('%s', async (_name, variable, value, words) => {
+    const before = await stored();
+    const result = await exec('config', ['--', 'true'], { env: { [variable]: value } });
+    expectComplaint(result, 78, words);
+    expect(result.stderr).toContain(variable);
+    expect(await stored()).toEqual(before);
+  });
+
+  test('a claim of a newer runlock is never guessed at', async () => {
+    const key = 'runlock/newer/.slot/0/owner';
+    await agent.kv.put(key, JSON.stringify({ v: 2, holder: 'web01' }));
+    const before = await stored();
+    const result = await exec('newer', ['-w', '5s', '--', 'true']);
+    expectComplaint(
+      result,
+      78,
+      /runlock\/newer\/\.slot\/0\/owner: this claim was written by a newer runlock/,
+    );
+    expect(await stored()).toEqual(before);
+  });
+
+  test('a claim that nobody can read is left as it is', async () => {
+    await agent.kv.put('runlock/scribble/.slot/0/owner', 'anna was here');
+    const before = await stored();
+    expectComplaint(await exec('scribble', ['-w', '0', '--', 'true']), 78, /not a claim that runlock wrote/);
+    expect(await stored()).toEqual(before);
+  });
+});
+
+describe('79 lock lost: the command is killed', () => {
+  test('evicted', async () => {
+    const { run, command } = await holder('evicted');
+    const args = ['release', 'evicted', '--owner', 'web01', '--force'];
+    expect((await runlock(agent, args)).status).toBe(0);
+    expect((await run.ended).status).toBe(79);
+    expect(run.stderr()).toMatch(/^runlock: the run was evicted by \S+@\S+ and killed; [^\n]+\n$/);
+    await untilGone(command);
+  });
+
+  test('the claim names somebody else', async () => {
+    const { run, command } = await holder('stolen');
+    const key = 'runlock/stolen/.slot/0/owner';
+    const claim = JSON.parse((await agent.kv.get(key))?.Value ?? '{}') as object;
+    await agent.kv.put(key, JSON.stringify({ ...claim, node: 'web09', run: 'another' }));
+    expect((await run.ended).status).toBe(79);
+    expect(run.stderr()).toMatch(/lock of stolen was lost \(its claim names web09 \(run another\)\)/);
+    await untilGone(command);
+    expect((await agent.kv.get(key))?.Value).toContain('web09');
+  });
+});
+
+describe('124 --timeout', () => {
+  test('the command is killed, the claim stays as after a failure', async () => {
+    const result = await exec('slow', ['--timeout', '300ms', '--kill-after', '1s', '--', ...sleeper]);
+    expectComplaint(result, 124, /ran longer than --timeout and was killed/);
+    expect((await agent.kv.get('runlock/slow/.slot/0/owner'))?.Value).toContain('"failed"');
+  });
+
+  test('a command that ends in time keeps its own code', async () => {
+    expect((await exec('quick', ['--timeout', '1h', '--', 'sh', '-c', 'exit 3'])).status).toBe(3);
+  });
+});
+
+describe('126 and 127 are found out before a slot is taken', () => {
+  function inFolder(): { file: string; folder: string } {
+    const { folder } = stage();
+    const file = `${folder}/not-executable`;
+    writeFileSync(file, '#!/bin/sh\n');
+    chmodSync(file, 0o644);
+    mkdirSync(`${folder}/folder`);
+    return { file, folder: `${folder}/folder` };
+  }
+
+  test.each([
+    ['126: no right to execute it', 126, () => inFolder().file, /may not execute it/],
+    ['126: a folder', 126, () => inFolder().folder, /it is a folder/],
+    ['127: no such path', 127, () => '/nonexistent/chef-client', /there is no such file/],
+    ['127: no such name in PATH', 127, () => 'no-such-program', /none of the folders of PATH/],
+    ['127: an empty name', 127, () => '', /empty name/],
+  ])('%s', async (_name, status, command, words) => {
+    const before = await stored();
+    expectComplaint(await exec('missing', ['--', command()]), status, words);
+    expect(await stored()).toEqual(before);
+  });
+
+  test('said even when the group is busy and Consul is away', async () => {
+    const env = { CONSUL_HTTP_ADDR: '127.0.0.1:1' };
+    expect((await exec('missing', ['--', 'no-such-program'], { env })).status).toBe(127);
+  });
+
+  test('126: a missing interpreter is known only at the start, and no claim stays', async () => {
+    const { folder } = stage();
+    const script = `${folder}/script`;
+    writeFileSync(script, '#!/nonexistent/interpreter\n', { mode: 0o755 });
+    expectComplaint(await exec('interpreter', ['--', script]), 126, /interpreter that its first line names/);
+    expect(await agent.kv.keys('runlock/interpreter/')).toEqual([
+      'runlock/interpreter/.last',
+      'runlock/interpreter/.tail',
+    ]);
+    expect((await exec('interpreter', ['--node', 'web02', '-w', '0', '--', 'true'])).status).toBe(0);
+  });
+});
+
+describe('128 and the signal’s number for a waiting runlock', () => {
+  test.each<[NodeJS.Signals, number]>([
+    ['SIGTERM', 143],
+    ['SIGINT', 130],
+    ['SIGHUP', 129],
+  ])('%s', async (signal, status) => {
+    const group = `waiting-${signal}`;
+    await exec(group, ['--node', 'web01', '--', 'false']);
+    const waiting = await waiter(group, 'web02', ['true']);
+    waiting.signal(signal);
+    expect(await waiting.ended).toEqual({ status, stdout: '', stderr: '' });
+  });
+});
+
+test('0: help and version go to stdout, and need no Consul', async () => {
+  const env = { CONSUL_HTTP_ADDR: '127.0.0.1:1' };
+  for (const args of [
+    ['--help'],
+    ['exec', '--help'],
+    ['status', '--help'],
+    ['release', '-h'],
+    ['--version'],
+  ]) {
+    const result = await runlock(undefined, args, { env });
+    expect(result).toMatchObject({ status: 0, stderr: '' });
+    expect(result.stdout).toMatch(/runlock/);
+  }
+});

@@ -1,0 +1,363 @@
+// What runlock says, where, and when it keeps silent: cron mails whatever is printed.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { end, eventually, scene } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
+import type { StartOptions } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
+}
+
+const words = (group: string, node: string, args: readonly string[]) => [
+  'exec',
+  '-g',
+  group,
+  '--node',
+  node,
+  ...args,
+];
+const exec = (group: string, node: string, args: readonly string[], options?: StartOptions) =>
+  runlock(agent, words(group, node, args), options);
+
+const silent = (status: number) => ({ status, stdout: '', stderr: '' });
+
+/** What of this test's own environment would change what is tested. */
+const clean = Object.fromEntries(
+  Object.entries(process.env).filter(
+    ([name]) => !/^(?:RUNLOCK_|CONSUL_|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
+  ),
+);
+
+/** A run that has the slot until it is told. */
+async function holder(group: string): Promise<() => Promise<void>> {
+  const { folder, pid } = stage();
+  const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const run = startRunlock(agent, words(group, 'web01', ['--', 'sh', '-c', script]));
+  await pid('command');
+  return async () => {
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(0);
+  };
+}
+
+const tickets = (group: string, count: number) =>
+  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
+
+describe('without a terminal', () => {
+  test('a run that ended well is silent, whether it waited or not', async () => {
+    expect(await exec('silent', 'web01', ['--', 'true'])).toEqual(silent(0));
+    const free = await holder('silent');
+    const waiter = startRunlock(agent, words('silent', 'web02', ['--', 'true']));
+    await tickets('silent', 1);
+    await free();
+    expect(await waiter.ended).toEqual(silent(0));
+  });
+
+  test('busy because this node runs already is silent', async () => {
+    const free = await holder('twice');
+    expect(await exec('twice', 'web01', ['--', 'true'])).toEqual(silent(75));
+    await free();
+  });
+
+  test('busy because this node waits already is silent', async () => {
+    const free = await holder('waits');
+    const waiter = startRunlock(agent, words('waits', 'web02', ['--', 'true']));
+    await tickets('waits', 1);
+    expect(await exec('waits', 'web02', ['--', 'true'])).toEqual(silent(75));
+    await free();
+    expect(await waiter.ended).toEqual(silent(0));
+  });
+
+  test('busy after the whole --wait is one line: who has the slot, and where to look', async () => {
+    await exec('busy', 'web01', ['--', 'false']);
+    for (const [wait, within] of [
+      ['0', 'now'],
+      ['1s', 'within 1s'],
+    ] as const) {
+      const { status, stdout, stderr } = await exec('busy', 'web02', ['-w', wait, '--', 'true']);
+      expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+      const said = stderr.replace(/\d+s\); see/, 'Ns); see');
+      expect(said).toBe(
+        `runlock: busy: no slot in busy ${within} (slot 0: web01 failed, false, exit 1, since Ns); see 'runlock status busy'\n`,
+      );
+    }
+  });
+
+  test('a frozen group is one line, whatever was written into the reason', async () => {
+    const freeze = { v: 1, by: 'anna', reason: 'new year\nsee the wiki', since: new Date().toISOString() };
+    await agent.kv.put('runlock/frozen/.freeze', JSON.stringify(freeze));
+    const { stderr } = await exec('frozen', 'web01', ['-w', '0', '--', 'true']);
+    expect(stderr).toMatch(/^runlock: busy: frozen is frozen by anna \([^\n]+\n$/);
+  });
+
+  test('a failed run is one line: its code, and who keeps what until when', async () => {
+    const { stderr } = await exec('failed', 'web01', ['--', 'sh', '-c', 'exit 3']);
+    expect(stderr).toMatch(
+      /^runlock: sh ended with 3 after 0s; web01 keeps slot 0 of failed until its next good run; 'runlock release failed --owner web01' clears it\n$/,
+    );
+  });
+});
+
+describe('-v and -q', () => {
+  test('-v, or RUNLOCK_VERBOSE, says what happens', async () => {
+    for (const [args, env] of [
+      [['-v'], {}],
+      [[], { RUNLOCK_VERBOSE: 'true' }],
+    ] as const) {
+      const { status, stderr } = await exec('loud', 'web01', [...args, '--', 'true'], { env });
+      expect(status).toBe(0);
+      const lines = stderr.trimEnd().split('\n');
+      expect(lines.every((line) => line.startsWith('runlock: '))).toBe(true);
+      expect(stderr).toMatch(/^runlock: web01 got slot 0 of loud after \d+s$/m);
+      expect(stderr).toMatch(/^runlock: true ended with 0 after \d+s; slot 0 of loud is free again$/m);
+    }
+  });
+
+  test('-v says why this node is busy', async () => {
+    const free = await holder('why');
+    const { stderr } = await exec('why', 'web01', ['-v', '--', 'true']);
+    expect(stderr).toMatch(/^runlock: busy: web01 already runs or waits in why \(pid \d+, since \d+s\)$/m);
+    await free();
+  });
+
+  test('-q says only errors', async () => {
+    expect(await exec('quiet', 'web01', ['-q', '--', 'false'])).toEqual(silent(1));
+    expect(await exec('quiet', 'web02', ['-q', '-w', '0', '--', 'true'])).toEqual(silent(75));
+    expect((await exec('quiet', 'web02', ['-q', '--', 'no-such-program'])).stderr).toMatch(
+      /^runlock: cannot run no-such-program: [^\n]+\n$/,
+    );
+  });
+});
+
+describe('--log-format json', () => {
+  const parse = (stderr: string) =>
+    stderr
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+
+  test('one object a line, with stable names', async () => {
+    const { stderr } = await exec('json', 'web01', ['--log-format', 'json', '--', 'sh', '-c', 'exit 3']);
+    const lines = parse(stderr);
+    for (const line of lines) {
+      expect(Object.keys(line).slice(0, 3)).toEqual(['time', 'level', 'message']);
+      expect(new Date(String(line['time'])).toISOString()).toBe(line['time']);
+    }
+    const of = (event: string) => lines.find((line) => line['event'] === event);
+    const place = { group: 'json', node: 'web01', slot: 0 };
+    expect(of('granted')).toMatchObject({ ...place, level: 'info' });
+    expect(Object.keys(of('granted') ?? {})).toEqual(
+      expect.arrayContaining(['run', 'fencingToken', 'waitedMs']),
+    );
+    expect(of('ended')).toMatchObject({ ...place, level: 'warning', outcome: 'failed', exitCode: 3 });
+    expect(Object.keys(of('ended') ?? {})).toEqual(expect.arrayContaining(['ranMs', 'released']));
+  });
+
+  test('busy too', async () => {
+    await exec('json-busy', 'web01', ['--', 'false']);
+    const { stderr } = await exec('json-busy', 'web02', ['--log-format', 'json', '-w', '0', '--', 'true']);
+    expect(parse(stderr)).toMatchObject([
+      { level: 'warning', event: 'busy', group: 'json-busy', why: 'slots' },
+    ]);
+  });
+
+  test('and errors: a collector reads every line', async () => {
+    const result = await exec('json', 'web02', ['--log-format', 'json', '--', 'no-such-program']);
+    expect(result.status).toBe(127);
+    expect(parse(result.stderr)).toMatchObject([{ level: 'error' }]);
+  });
+});
+
+describe('under systemd', () => {
+  /** stderr goes to a file, as to the journal's socket; JOURNAL_STREAM names this file, or another. */
+  async function toFile(args: readonly string[], names: 'it' | 'another'): Promise<string> {
+    const file = `${stage().folder}/stderr`;
+    const fd = openSync(file, 'w');
+    const { dev, ino } = fstatSync(fd);
+    const env = { ...clean, ...agent.env, JOURNAL_STREAM: `${dev}:${names === 'it' ? ino : ino + 1}` };
+    const child = spawn(RUNLOCK, args, { env, detached: true, stdio: ['ignore', 'ignore', fd] });
+    closeSync(fd);
+    onTestFinished(() => {
+      if (child.exitCode === null && child.pid !== undefined) end(child.pid);
+    });
+    await once(child, 'close');
+    return readFileSync(file, 'utf8');
+  }
+
+  test('every line has its priority, information too, and no colour', async () => {
+    const said = await toFile(words('journal', 'web01', ['--', 'false']), 'it');
+    expect(said).toMatch(/^<6>runlock: web01 got slot 0 of journal after \d+s$/m);
+    expect(said).toMatch(/^<4>runlock: false ended with 1 after \d+s; web01 keeps slot 0/m);
+    expect(
+      said
+        .trimEnd()
+        .split('\n')
+        .every((line) => /^<[3-7]>runlock: /.test(line)),
+    ).toBe(true);
+    expect(said).not.toContain('\u001b');
+    expect(await toFile(words('journal', 'web01', ['--', 'no-such-program']), 'it')).toMatch(
+      /^<3>runlock: cannot run/,
+    );
+  });
+
+  test('a redirected stderr is no journal', async () => {
+    expect(await toFile(words('redirected', 'web01', ['--', 'true']), 'another')).toBe('');
+  });
+});
+
+describe('on a terminal', () => {
+  interface Screen {
+    readonly pid: number;
+    text(): string;
+    /** What is left to see: each line as its last redrawing left it. */
+    seen(): string;
+    readonly ended: Promise<number | null>;
+  }
+
+  /** Starts runlock on a terminal of its own (script(1)). */
+  function onTerminal(
+    args: readonly string[],
+    { columns = 100, env = {} }: { columns?: number; env?: Record<string, string> } = {},
+  ): Screen {
+    const line = [RUNLOCK, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+    const child = spawn('script', ['-qec', `stty cols ${columns} rows 24; exec ${line}`, '/dev/null'], {
+      env: { ...clean, TERM: 'xterm', ...agent.env, ...env },
+      detached: true,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
+    const ended = once(child, 'close').then(([code]) => code as number | null);
+    onTestFinished(() => {
+      if (child.exitCode === null && child.pid !== undefined) end(child.pid);
+    });
+    const lines = () =>
+      text.split('\n').map((each) => each.split('\r\u001b[K').at(-1)?.replace(/\r$/, '') ?? '');
+    return { pid: child.pid ?? 0, text: () => text, seen: () => lines().join('\n'), ended };
+  }
+
+  /** The line that is drawn now. */
+  const says = (screen: Screen, pattern: RegExp) =>
+    eventually(() => expect(screen.seen().split('\n').at(-1)).toMatch(pattern));
+
+  test('a waiting exec shows its place, who has the slot and for how long; at the end the line is gone', async () => {
+    const free = await holder('live');
+    const first = onTerminal(words('live', 'web02', ['--', 'echo', 'done']));
+    await says(first, /^waiting \d+s for live · place 1 · web01 runs sh since \d+s$/);
+    const second = onTerminal(words('live', 'web03', ['--', 'echo', 'done']));
+    await says(second, /^waiting \d+s for live · place 2 · web01 runs sh since \d+s$/);
+    // It is one line, drawn over and over.
+    await says(first, /^waiting [2-9]s for live/);
+    expect(first.text()).not.toMatch(/waiting[^\r]*\n/);
+    await free();
+    for (const screen of [first, second]) {
+      expect(await screen.ended).toBe(0);
+      expect(screen.seen()).not.toContain('waiting');
+      expect(screen.seen()).toMatch(/^runlock: web0[23] got slot 0 of live after \d+s$/m);
+      expect(screen.seen()).toMatch(/^done$/m);
+    }
+  });
+
+  test('a failed claim is named with its state', async () => {
+    await exec('live-failed', 'web01', ['--', 'false']);
+    const screen = onTerminal(words('live-failed', 'web02', ['--', 'true']));
+    await says(screen, /^waiting \d+s for live-failed · place 1 · web01 failed since \d+s \(false\)$/);
+    await runlock(agent, ['release', 'live-failed', '--owner', 'web01']);
+    expect(await screen.ended).toBe(0);
+    expect(screen.seen()).not.toContain('waiting');
+  });
+
+  test('it is gone too when the wait was in vain', async () => {
+    await exec('live-vain', 'web01', ['--', 'false']);
+    const screen = onTerminal(words('live-vain', 'web02', ['-w', '2s', '--', 'true']));
+    await says(screen, /^waiting/);
+    expect(await screen.ended).toBe(75);
+    expect(screen.seen()).not.toContain('waiting');
+    expect(screen.seen()).toMatch(/busy: no slot in live-vain within 2s/);
+  });
+
+  test('it never wraps: a narrow terminal cuts it', async () => {
+    await exec('live-narrow', 'web01', ['--', 'false']);
+    const screen = onTerminal(words('live-narrow', 'web02', ['--', 'true']), { columns: 20 });
+    await says(screen, /^waiting \d+s for l.*…$/);
+    expect(screen.seen().split('\n').at(-1)).toHaveLength(19);
+  });
+
+  test('a terminal that does not know its width shows the line all the same', async () => {
+    await exec('live-unknown', 'web01', ['--', 'false']);
+    const screen = onTerminal(words('live-unknown', 'web02', ['--', 'true']), { columns: 0 });
+    await says(screen, /^waiting \d+s for live-unknown/);
+  });
+
+  test('a dumb terminal, -q and json get no such line', async () => {
+    await exec('dumb', 'web01', ['--', 'false']);
+    const args = (...more: string[]) => words('dumb', 'web02', [...more, '-w', '1500ms', '--', 'true']);
+    const screens = [
+      onTerminal(args(), { env: { TERM: 'dumb' } }),
+      onTerminal(args('-q')),
+      onTerminal(args('--log-format', 'json')),
+    ];
+    for (const screen of screens) {
+      await screen.ended;
+      expect(screen.text()).not.toContain('waiting');
+      expect(screen.text()).not.toContain('\u001b');
+    }
+  });
+});
+
+describe('--dry-run', () => {
+  const kept = async (group: string) =>
+    (await agent.kv.tree(`runlock/${group}/`))
+      .filter(({ Key }) => !/\/\.(?:tail|last)$/.test(Key))
+      .map(({ Key, Value }) => [Key, JSON.parse(Value) as unknown]);
+
+  test('says what would run and where, runs nothing and leaves nothing', async () => {
+    const { folder, lines } = stage();
+    const args = ['--dry-run', '--', 'sh', '-c', `echo >>${folder}/started`, 'a b'];
+    const { status, stdout, stderr } = await exec('dry', 'web01', args);
+    expect({ status, stdout }).toEqual({ status: 0, stdout: '' });
+    expect(stderr).toBe(
+      `runlock: dry run: web01 would run in slot 0 of dry at once: sh -c "echo >>${folder}/started" "a b"\n`,
+    );
+    expect(lines('started')).toEqual([]);
+    expect(await kept('dry')).toEqual([]);
+    expect((await agent.http('GET', '/v1/session/list')).json()).toEqual([]);
+  });
+
+  test('never waits: busy is said at once', async () => {
+    const free = await holder('dry-busy');
+    const before = await kept('dry-busy');
+    const result = await exec('dry-busy', 'web02', ['--dry-run', '-w', '1h', '--', 'true']);
+    expect(result).toMatchObject({ status: 75, stdout: '' });
+    expect(result.stderr).toMatch(/^runlock: busy: no slot in dry-busy now \(slot 0: web01 running, sh/);
+    expect(await kept('dry-busy')).toEqual(before);
+    await free();
+  });
+
+  test('a claim that it would take back is as it was before', async () => {
+    await exec('dry-back', 'web01', ['--hold', '1h', '--', 'sh', '-c', 'exit 3']);
+    const before = await kept('dry-back');
+    const { status, stderr } = await exec('dry-back', 'web01', ['--dry-run', '--', 'true']);
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/would run in slot 0 of dry-back at once, taking back its failed claim: true\n$/);
+    expect(await kept('dry-back')).toEqual(before);
+  });
+
+  test('what would be wrong is wrong', async () => {
+    expect((await exec('dry', 'web01', ['--dry-run', '--', 'no-such-program'])).status).toBe(127);
+  });
+});

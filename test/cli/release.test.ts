@@ -1,0 +1,256 @@
+// The operator's way, and the owner's, to clear a claim.
+import { randomUUID } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { hostname, userInfo } from 'node:os';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, isAlive, scene, untilGone } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
+}
+
+const exec = (group: string, node: string, args: readonly string[]) =>
+  runlock(agent, ['exec', '-g', group, '--node', node, ...args]);
+const release = (...args: string[]) => runlock(agent, ['release', ...args]);
+
+const ownerKey = (group: string, slot = 0) => `runlock/${group}/.slot/${slot}/owner`;
+const claim = async (group: string, slot = 0) =>
+  JSON.parse((await agent.kv.get(ownerKey(group, slot)))?.Value ?? 'null') as Record<string, unknown> | null;
+const sessions = async () => (await agent.http('GET', '/v1/session/list')).json();
+
+/** A run that ignores TERM, with a child in a session of its own; it ends when `<folder>/end` is there. */
+async function holder(group: string, node = 'web01') {
+  const { folder, pid } = stage();
+  const loop = `while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const script = `trap '' TERM; setsid sh -c 'echo $$ >${folder}/child.pid; ${loop}' & echo $$ >${folder}/command.pid; ${loop}`;
+  const args = ['exec', '-g', group, '--node', node, '--kill-after', '500ms', '--', 'sh', '-c', script];
+  const run = startRunlock(agent, args);
+  const tree = await Promise.all([pid('command'), pid('child')]);
+  return { run, tree, tell: () => writeFileSync(`${folder}/end`, '') };
+}
+
+/** A run whose runlock was killed and whose session is gone: its claim still says running. */
+async function vanished(group: string) {
+  const { run, tree } = await holder(group);
+  run.signal('SIGKILL');
+  await run.ended;
+  await Promise.all(tree.map((pid) => untilGone(pid)));
+  const lock = await agent.kv.get(`runlock/${group}/.slot/0/lock`);
+  await agent.http('PUT', `/v1/session/destroy/${lock?.Session ?? ''}`);
+  expect(await claim(group)).toMatchObject({ state: 'running', node: 'web01' });
+  expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([ownerKey(group)]);
+}
+
+/** A claim as runlock stores it. */
+const byHand = (node: string, state: string) =>
+  JSON.stringify({
+    ...{ v: 1, node, state, run: randomUUID(), since: new Date().toISOString(), command: 'chef-client' },
+    ...{ hold: 'forever', exitCode: 1, pid: 1, startTime: '1', bootId: 'another' },
+  });
+
+describe('a failed claim', () => {
+  test('of this node: cleared without naming it, and others go on at once', async () => {
+    await runlock(agent, ['exec', '-g', 'own', '--', 'false']);
+    expect(await release('own')).toEqual({
+      status: 0,
+      stdout: `cleared the failed claim of ${agent.name} on slot 0 of own\n`,
+      stderr: '',
+    });
+    expect(await agent.kv.keys('runlock/own/.slot/')).toEqual([]);
+    expect(await sessions()).toEqual([]);
+    expect((await exec('own', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('of another node: only when it is named', async () => {
+    await exec('other', 'web01', ['--', 'false']);
+    expect((await release('other')).stdout).toBe(`nothing to release: ${agent.name} has no claim in other\n`);
+    expect((await release('other', '--owner', 'web02')).stdout).toMatch(/^nothing to release: web02 /);
+    expect(await claim('other')).toMatchObject({ node: 'web01', state: 'failed' });
+    const done = await release('other', '--owner', 'web01');
+    expect(done).toMatchObject({
+      status: 0,
+      stdout: 'cleared the failed claim of web01 on slot 0 of other\n',
+    });
+    expect(await agent.kv.keys('runlock/other/.slot/')).toEqual([]);
+  });
+
+  test('the group is given as for exec, too', async () => {
+    await exec('named/web', 'web01', ['--', 'false']);
+    expect((await release('-g', 'named/web', '--node', 'web01')).stdout).toMatch(
+      /^cleared .* of named\/web\n$/,
+    );
+    await runlock(agent, ['exec', '--', 'false']);
+    expect((await release()).stdout).toBe(`cleared the failed claim of ${agent.name} on slot 0 of default\n`);
+  });
+
+  test('of a group above or below stays', async () => {
+    await exec('tree', 'web01', ['--', 'false']);
+    await exec('tree/web', 'web01', ['--', 'false']);
+    await release('tree', '--owner', 'web01');
+    expect(await claim('tree/web')).toMatchObject({ state: 'failed' });
+  });
+});
+
+test('nothing to release is said, and is no error', async () => {
+  const before = await agent.kv.tree();
+  const nothing = await release('never', '--owner', 'web01');
+  expect(nothing).toEqual({
+    status: 0,
+    stdout: 'nothing to release: web01 has no claim in never\n',
+    stderr: '',
+  });
+  expect(await agent.kv.tree()).toEqual(before);
+});
+
+describe('a run under way', () => {
+  test('is refused without --force, and goes on', async () => {
+    const { run, tree, tell } = await holder('alive');
+    const before = await agent.kv.tree('runlock/alive/');
+    const refused = await release('alive', '--owner', 'web01');
+    expect(refused).toMatchObject({ status: 75, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^runlock: web01 is running sh in slot 0 of alive .*'runlock release alive --owner web01 --force'\n$/,
+    );
+    expect(await agent.kv.tree('runlock/alive/')).toEqual(before);
+    expect(tree.every(isAlive)).toBe(true);
+    tell();
+    expect((await run.ended).status).toBe(0);
+  });
+
+  test('is evicted with --force: killed with all its tree before the answer comes, and others go on', async () => {
+    const { run, tree } = await holder('force');
+    const done = await release('force', '--owner', 'web01', '--force');
+    expect(done).toEqual({
+      status: 0,
+      stdout: 'evicted web01 from slot 0 of force; its command is gone\n',
+      stderr: '',
+    });
+    expect(tree.filter(isAlive)).toEqual([]);
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(79);
+    expect(stderr).toContain(`the run was evicted by ${userInfo().username}@${hostname()} and killed`);
+    expect(await agent.kv.keys('runlock/force/')).toEqual(
+      ['.last', '.runs/web01', '.tail'].map((key) => `runlock/force/${key}`),
+    );
+    const record = JSON.parse((await agent.kv.get('runlock/force/.runs/web01'))?.Value ?? '{}') as object;
+    expect(record).toMatchObject({ outcome: 'evicted' });
+    expect((await exec('force', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('that is evicted overlaps with nobody: the next starts when its tree is gone', async () => {
+    const { folder, lines } = stage();
+    const { run, tree } = await holder('overlap');
+    const look = tree.map(
+      (pid) => `grep -qs '^State:.[^ZX]' /proc/${pid}/status && echo ${pid} >>${folder}/alive`,
+    );
+    const script = `${look.join('; ')}; echo >>${folder}/started`;
+    const args = ['exec', '-g', 'overlap', '--node', 'web02', '--', 'sh', '-c', script];
+    const next = startRunlock(agent, args);
+    await eventually(async () => expect(await agent.kv.keys('runlock/overlap/.queue/')).toHaveLength(1));
+    expect((await release('overlap', '--owner', 'web01', '--force')).status).toBe(0);
+    expect((await next.ended).status).toBe(0);
+    expect(lines('started')).toHaveLength(1);
+    expect(lines('alive')).toEqual([]);
+    expect((await run.ended).status).toBe(79);
+  });
+
+  test('evicted twice at the same time: both operators hear of the end', async () => {
+    const { run } = await holder('both');
+    const args = ['both', '--owner', 'web01', '--force'];
+    const answers = await Promise.all([release(...args), release(...args)]);
+    expect(answers.map(({ status }) => status)).toEqual([0, 0]);
+    expect((await run.ended).status).toBe(79);
+    expect(await agent.kv.keys('runlock/both/.slot/')).toEqual([]);
+  });
+});
+
+describe('a running claim whose session is gone', () => {
+  test('is refused without --force: the command may still run there', async () => {
+    await vanished('gone');
+    const before = await agent.kv.tree('runlock/gone/');
+    const refused = await release('gone', '--owner', 'web01');
+    expect(refused).toMatchObject({ status: 75, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^runlock: .*its session is gone: the command may still run there.*--force'\n$/,
+    );
+    expect(await agent.kv.tree('runlock/gone/')).toEqual(before);
+  });
+
+  test('is cleared with --force, which says that the command may still run there', async () => {
+    await vanished('gone-force');
+    const done = await release('gone-force', '--owner', 'web01', '--force');
+    expect(done.status).toBe(0);
+    expect(done.stdout).toMatch(
+      /^cleared the running claim of web01 on slot 0 of gone-force; .*may still run on web01: look there/,
+    );
+    expect(await agent.kv.keys('runlock/gone-force/.slot/')).toEqual([]);
+  });
+
+  test('an abandoned claim is cleared with the same words', async () => {
+    await agent.kv.put(ownerKey('abandoned'), byHand('web01', 'abandoned'));
+    const done = await release('abandoned', '--owner', 'web01');
+    expect(done.stdout).toMatch(/^cleared the abandoned claim of web01 .*may still run on web01/);
+  });
+});
+
+test('--slot clears that slot’s claim alone', async () => {
+  for (const slot of [0, 1, 10]) await agent.kv.put(ownerKey('slots', slot), byHand('web01', 'failed'));
+  expect((await release('slots', '--owner', 'web01', '--slot', '1')).stdout).toBe(
+    'cleared the failed claim of web01 on slot 1 of slots\n',
+  );
+  expect(await agent.kv.keys('runlock/slots/')).toEqual([ownerKey('slots', 0), ownerKey('slots', 10)]);
+  expect((await release('slots', '--owner', 'web01', '--slot', '7')).stdout).toMatch(/^nothing to release/);
+  const rest = await release('slots', '--owner', 'web01');
+  expect(rest.stdout.trim().split('\n')).toHaveLength(2);
+  expect(await agent.kv.keys('runlock/slots/')).toEqual([]);
+});
+
+describe('--json', () => {
+  test('what was done', async () => {
+    await exec('json', 'web01', ['--', 'false']);
+    const done = await release('json', '--owner', 'web01', '--json');
+    expect(done).toMatchObject({ status: 0, stderr: '' });
+    expect(JSON.parse(done.stdout)).toEqual({
+      v: 1,
+      kind: 'released',
+      node: 'web01',
+      group: 'json',
+      claims: [{ slot: 0, node: 'web01', state: 'failed', how: 'cleared' }],
+    });
+  });
+
+  test('nothing', async () => {
+    const done = await release('json-none', '--owner', 'web01', '--json');
+    expect(JSON.parse(done.stdout)).toEqual({ v: 1, kind: 'nothing', node: 'web01', group: 'json-none' });
+  });
+
+  test('an eviction, and a claim without a session', async () => {
+    const { run } = await holder('json-force');
+    const evicted = await release('json-force', '--owner', 'web01', '--force', '--json');
+    expect(JSON.parse(evicted.stdout)).toMatchObject({ claims: [{ state: 'running', how: 'evicted' }] });
+    expect((await run.ended).status).toBe(79);
+    await agent.kv.put(ownerKey('json-gone'), byHand('web01', 'running'));
+    const gone = await release('json-gone', '--owner', 'web01', '--force', '--json');
+    expect(JSON.parse(gone.stdout)).toMatchObject({ claims: [{ state: 'running', how: 'unwatched' }] });
+  });
+});
+
+test('a claim that cannot be read is never cleared by guessing', async () => {
+  await agent.kv.put(ownerKey('newer'), JSON.stringify({ v: 2, holder: 'web01' }));
+  const refused = await release('newer', '--owner', 'web01', '--force');
+  expect(refused).toMatchObject({ status: 78, stdout: '' });
+  expect(refused.stderr).toMatch(/^runlock: [^\n]*written by a newer runlock[^\n]*\n$/);
+  expect(await agent.kv.keys('runlock/newer/')).toEqual([ownerKey('newer')]);
+});

@@ -1,0 +1,247 @@
+// What a signal to runlock does to the command, to the queue and to the slot.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, isAlive, scene } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
+}
+
+const start = (group: string, node: string, args: readonly string[]) =>
+  startRunlock(agent, ['exec', '-g', group, '--node', node, ...args]);
+
+const tickets = (group: string, count: number) =>
+  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
+
+const lastRun = async (group: string, node: string) =>
+  JSON.parse((await agent.kv.get(`runlock/${group}/.runs/${node}`))?.Value ?? '{}') as object;
+
+const sessions = async () => (await agent.http('GET', '/v1/session/list')).json();
+
+/** Runs until `<folder>/end` is there. */
+const untilTold = (folder: string) => [
+  'sh',
+  '-c',
+  `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`,
+];
+
+/** Writes a line for each signal that it gets, and so does its child; both end when `<folder>/end` is there. */
+const COUNTER = `
+import { spawn } from 'node:child_process';
+import { appendFileSync, existsSync } from 'node:fs';
+const [folder, name] = process.argv.slice(2);
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'])
+  process.on(signal, () => appendFileSync(folder + '/' + name, signal + '\\n'));
+if (name === 'command') spawn(process.execPath, [process.argv[1], folder, 'child'], { stdio: 'inherit' });
+appendFileSync(folder + '/' + name + '.pid', process.pid + '\\n');
+setInterval(() => existsSync(folder + '/end') && process.exit(0), 20);
+`;
+
+describe('each signal reaches the command’s whole group, once', () => {
+  test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'])(
+    '%s',
+    async (signal) => {
+      const { folder, pid, lines } = stage();
+      writeFileSync(`${folder}/counter.mjs`, COUNTER);
+      const command = [process.execPath, `${folder}/counter.mjs`, folder, 'command'];
+      const run = start(`once-${signal}`, 'web01', ['--kill-after', '30s', '--', ...command]);
+      await Promise.all([pid('command'), pid('child')]);
+      run.signal(signal);
+      await eventually(() => expect([...lines('command'), ...lines('child')]).toHaveLength(2));
+      writeFileSync(`${folder}/end`, '');
+      // The command dealt with it and ended well, so that is what it did.
+      expect(await run.ended).toEqual({ status: 0, stdout: '', stderr: '' });
+      expect(lines('command')).toEqual([signal]);
+      expect(lines('child')).toEqual([signal]);
+    },
+  );
+
+  test('several, one after the other, in their order', async () => {
+    const { folder, pid, lines } = stage();
+    writeFileSync(`${folder}/counter.mjs`, COUNTER);
+    const command = [process.execPath, `${folder}/counter.mjs`, folder, 'command'];
+    const run = start('several', 'web01', ['--kill-after', '30s', '--', ...command]);
+    await Promise.all([pid('command'), pid('child')]);
+    const sent: NodeJS.Signals[] = ['SIGUSR1', 'SIGUSR2', 'SIGUSR1', 'SIGHUP', 'SIGTERM', 'SIGTERM'];
+    for (const [i, signal] of sent.entries()) {
+      run.signal(signal);
+      await eventually(() => expect(lines('child')).toHaveLength(i + 1));
+      await eventually(() => expect(lines('command')).toHaveLength(i + 1));
+    }
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(0);
+    expect(lines('command')).toEqual(sent);
+    expect(lines('child')).toEqual(sent);
+  });
+});
+
+describe('TERM ends the run', () => {
+  /** Ignores TERM, with a child in its group and one in a session of its own, which ignore it too. */
+  const stubborn = (folder: string) => [
+    'sh',
+    '-c',
+    `trap '' TERM; sleep 300 & echo $! >${folder}/child.pid; setsid sh -c 'echo $$ >${folder}/grandchild.pid; exec sleep 301' & echo $$ >${folder}/command.pid; while :; do wait; done`,
+  ];
+  const names = ['command', 'child', 'grandchild'];
+
+  /** Writes down who of the earlier run is alive while the slot is already another's. */
+  const look = (folder: string) => [
+    'sh',
+    '-c',
+    `for name in ${names.join(' ')}; do grep -qs '^State:.[^ZX]' /proc/$(cat ${folder}/$name.pid)/status && echo $name >>${folder}/overlap; done; echo >>${folder}/next`,
+  ];
+
+  test('what ignores it is killed --kill-after later, and the slot is given back only then', async () => {
+    const { folder, pid, lines } = stage();
+    const run = start('stubborn', 'web01', ['--kill-after', '1s', '--', ...stubborn(folder)]);
+    const tree = await Promise.all(names.map((name) => pid(name)));
+    const next = start('stubborn', 'web02', ['--', ...look(folder)]);
+    await tickets('stubborn', 1);
+    const toldMs = performance.now();
+    run.signal('SIGTERM');
+    expect((await run.ended).status).toBe(137);
+    expect(performance.now() - toldMs).toBeGreaterThan(1_000);
+    expect((await next.ended).status).toBe(0);
+    expect(lines('next')).toHaveLength(1);
+    expect(lines('overlap')).toEqual([]);
+    expect(tree.filter(isAlive)).toEqual([]);
+  });
+
+  test('nobody is killed before --kill-after: a command has the time to end by itself', async () => {
+    const { folder, pid, lines } = stage();
+    const script = `trap 'sleep 0.7; echo done >>${folder}/cleaned; exit 5' TERM; echo $$ >${folder}/command.pid; while :; do sleep 0.05; done`;
+    const run = start('clean', 'web01', ['--kill-after', '20s', '--', 'sh', '-c', script]);
+    await pid('command');
+    run.signal('SIGTERM');
+    expect((await run.ended).status).toBe(5);
+    expect(lines('cleaned')).toEqual(['done']);
+    expect(await lastRun('clean', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 5 });
+  });
+
+  test('a child that outlives its interrupted parent is killed before the slot is given back', async () => {
+    const { folder, pid, lines } = stage();
+    const script = `setsid sh -c 'trap "" TERM; echo $$ >${folder}/grandchild.pid; while :; do sleep 0.1; done' & echo $$ >${folder}/command.pid; echo $$ >${folder}/child.pid; wait`;
+    const run = start('left', 'web01', ['--kill-after', '500ms', '--', 'sh', '-c', script]);
+    const grandchild = await pid('grandchild');
+    await pid('child');
+    const next = start('left', 'web02', ['--', ...look(folder)]);
+    await tickets('left', 1);
+    run.signal('SIGTERM');
+    expect((await run.ended).status).toBe(143);
+    expect((await next.ended).status).toBe(0);
+    expect(lines('overlap')).toEqual([]);
+    expect(isAlive(grandchild)).toBe(false);
+  });
+
+  test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP'])(
+    'the slot is given back after %s, recorded as interrupted, and nothing else stays',
+    async (signal) => {
+      const { folder, pid } = stage();
+      const group = `interrupted-${signal}`;
+      const run = start(group, 'web01', ['--', ...untilTold(folder)]);
+      await pid('command');
+      run.signal(signal);
+      const status = 128 + constants.signals[signal];
+      expect(await run.ended).toMatchObject({ status, stdout: '' });
+      expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
+        `runlock/${group}/.last`,
+        `runlock/${group}/.runs/web01`,
+        `runlock/${group}/.tail`,
+      ]);
+      expect(await lastRun(group, 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: status });
+      expect(await sessions()).toEqual([]);
+      expect(
+        (await runlock(agent, ['exec', '-g', group, '--node', 'web02', '-w', '0', '--', 'true'])).status,
+      ).toBe(0);
+    },
+  );
+
+  test('USR1 ends nothing by itself: a command that dies of it has failed', async () => {
+    const { folder, pid } = stage();
+    const run = start('usr1', 'web01', ['--', ...untilTold(folder)]);
+    await pid('command');
+    run.signal('SIGUSR1');
+    expect((await run.ended).status).toBe(128 + constants.signals.SIGUSR1);
+    expect(await lastRun('usr1', 'web01')).toMatchObject({ outcome: 'failed' });
+  });
+});
+
+describe('a signal to a waiting runlock', () => {
+  test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'])(
+    '%s: it leaves the queue at once, and starts nothing, ever',
+    async (signal) => {
+      const { folder, pid, lines } = stage();
+      const group = `wait-${signal}`;
+      const holder = start(group, 'web01', ['--', ...untilTold(folder)]);
+      await pid('command');
+      const waiter = start(group, 'web02', ['--', 'sh', '-c', `echo >>${folder}/started`]);
+      await tickets(group, 1);
+      waiter.signal(signal);
+      const status = 128 + constants.signals[signal];
+      expect(await waiter.ended).toEqual({ status, stdout: '', stderr: '' });
+      // The holder still runs: only its own keys are there.
+      expect(
+        (await agent.kv.keys(`runlock/${group}/`)).filter((key) => !/\/\.(?:tail|last)$/.test(key)),
+      ).toEqual([
+        `runlock/${group}/.node/web01`,
+        `runlock/${group}/.slot/0/lock`,
+        `runlock/${group}/.slot/0/owner`,
+      ]);
+      expect(await sessions()).toHaveLength(1);
+      writeFileSync(`${folder}/end`, '');
+      expect((await holder.ended).status).toBe(0);
+      expect(lines('started')).toEqual([]);
+      expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
+        `runlock/${group}/.last`,
+        `runlock/${group}/.runs/web01`,
+        `runlock/${group}/.tail`,
+      ]);
+    },
+  );
+
+  test('it comes at the same moment as the slot: either all of it runs, or nothing', async () => {
+    const { folder, pid, lines } = stage();
+    const holder = start('race', 'web01', ['--', ...untilTold(folder)]);
+    await pid('command');
+    const waiter = start('race', 'web02', ['--', 'sh', '-c', `echo >>${folder}/started; exec sleep 300`]);
+    await tickets('race', 1);
+    writeFileSync(`${folder}/end`, '');
+    await holder.ended;
+    waiter.signal('SIGTERM');
+    expect((await waiter.ended).status).toBe(143);
+    const keys = await agent.kv.keys('runlock/race/');
+    expect(keys.filter((key) => /\.(?:slot|queue|node)\//.test(key))).toEqual([]);
+    expect(keys.includes('runlock/race/.runs/web02') || lines('started').length === 0).toBe(true);
+    expect(await sessions()).toEqual([]);
+  });
+
+  test('during the splay: nothing is started, and Consul never hears of it', async () => {
+    const { folder, lines } = stage();
+    const run = start('splay', 'web01', ['--splay', '24h', '--', 'sh', '-c', `echo >>${folder}/started`]);
+    await eventually(() => expect(catches(run.pid, 'SIGTERM')).toBe(true));
+    run.signal('SIGTERM');
+    expect(await run.ended).toEqual({ status: 143, stdout: '', stderr: '' });
+    expect(lines('started')).toEqual([]);
+    expect(await agent.kv.keys('runlock/splay/')).toEqual([]);
+    expect(await sessions()).toEqual([]);
+  });
+
+  /** Whether the process has a handler of its own for the signal (proc(5), SigCgt). */
+  function catches(pid: number, signal: NodeJS.Signals): boolean {
+    const [, mask = '0'] = /^SigCgt:\s+([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+    return ((BigInt(`0x${mask}`) >> BigInt(constants.signals[signal] - 1)) & 1n) === 1n;
+  }
+});

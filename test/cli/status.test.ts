@@ -1,0 +1,280 @@
+// What `status` tells an operator: who holds, who waits, why a group stands still, and how to free it.
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { symlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, scene } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
+import type { StartOptions } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
+}
+
+const status = (args: readonly string[], options?: StartOptions) =>
+  runlock(agent, ['status', ...args], options);
+const exec = (group: string, node: string, args: readonly string[]) =>
+  runlock(agent, ['exec', '-g', group, '--node', node, ...args]);
+
+interface Group {
+  readonly group: string;
+  readonly known: boolean;
+  readonly slots: readonly Record<string, unknown>[];
+  readonly queue: readonly Record<string, unknown>[];
+  readonly problems: readonly string[];
+  readonly why: string;
+  readonly fix?: string;
+}
+
+async function report(...args: string[]) {
+  const { status: code, stdout, stderr } = await status(['--json', ...args]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  return JSON.parse(stdout) as { v: number; prefix: string; at: string; groups: readonly Group[] };
+}
+
+async function group(name: string): Promise<Group> {
+  const [first] = (await report(name)).groups;
+  if (!first) throw new Error(`no group ${name}`);
+  return first;
+}
+
+const waiter = async (name: string, node: string, place: number) => {
+  const run = startRunlock(agent, ['exec', '-g', name, '--node', node, '--', 'true']);
+  await eventually(async () => expect(await agent.kv.keys(`runlock/${name}/.queue/`)).toHaveLength(place));
+  return run;
+};
+
+/** A claim as runlock stores it. */
+const byHand = (fields: Readonly<Record<string, unknown>>) =>
+  JSON.stringify({
+    ...{ v: 1, node: 'web01', state: 'failed', run: randomUUID(), since: new Date().toISOString() },
+    ...{ command: 'chef-client', hold: 'forever', exitCode: 1, pid: 1, startTime: '1', bootId: 'another' },
+    ...fields,
+  });
+
+/** The printed command, as an operator pastes it into a shell that finds runlock. */
+async function paste(command: string): Promise<void> {
+  const { folder } = stage();
+  symlinkSync(RUNLOCK, `${folder}/runlock`);
+  const PATH = `${folder}:${dirname(process.execPath)}:${process.env['PATH'] ?? ''}`;
+  await promisify(execFile)('sh', ['-c', command], { env: { ...process.env, ...agent.env, PATH } });
+}
+
+describe('after a failed run, with two who wait', () => {
+  const busy = async (name: string) => {
+    await exec(name, 'web01', ['--', 'sh', '-c', 'exit 3']);
+    const waiters = [await waiter(name, 'web02', 1), await waiter(name, 'web03', 2)];
+    return async () => {
+      for (const run of waiters) run.signal('SIGTERM');
+      for (const run of waiters) await run.ended;
+    };
+  };
+
+  test('the table says who, since when, what, how it ended, and who waits in which order', async () => {
+    const end = await busy('table');
+    const { status: code, stdout, stderr } = await status(['table']);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const lines = stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
+    expect(lines.slice(0, 2)).toEqual(['table', 'SLOT | STATE | NODE | SINCE | COMMAND | EXIT | HOLD']);
+    expect(lines[2]).toMatch(/^0 \| failed \| web01 \| \d+s \| sh \| 3 \| forever$/);
+    expect(lines[3]).toBe('PLACE | NODE | WAITING | COMMAND');
+    expect(lines[4]).toMatch(/^1 \| web02 \| \d+s \| true$/);
+    expect(lines[5]).toMatch(/^2 \| web03 \| \d+s \| true$/);
+    expect(lines[6]).toMatch(
+      /^web01 failed \(sh, exit 3\) \d+s ago and keeps slot 0 until its next run succeeds or someone clears it; 2 runs wait$/,
+    );
+    expect(lines.slice(7)).toEqual(['fix: runlock release table --owner web01', '']);
+    await end();
+  });
+
+  test('--json says the same, with stable names', async () => {
+    const startedMs = Date.now();
+    const end = await busy('json');
+    const { v, prefix, at, groups } = await report('json');
+    expect({ v, prefix }).toEqual({ v: 1, prefix: 'runlock' });
+    expect(Date.parse(at)).toBeGreaterThanOrEqual(startedMs);
+    expect(groups).toMatchObject([
+      {
+        group: 'json',
+        known: true,
+        slots: [
+          {
+            slot: 0,
+            state: 'failed',
+            alive: false,
+            node: 'web01',
+            command: 'sh',
+            exitCode: 3,
+            hold: 'forever',
+          },
+        ],
+        queue: [
+          { place: 1, node: 'web02', command: 'true' },
+          { place: 2, node: 'web03', command: 'true' },
+        ],
+        problems: [],
+        fix: 'runlock release json --owner web01',
+      },
+    ]);
+    expect(Date.parse(String(groups[0]?.slots[0]?.['since']))).toBeGreaterThanOrEqual(startedMs);
+    const waited = groups[0]?.queue.map((one) => Number(one['waitedMs'])) ?? [];
+    expect(waited[0]).toBeGreaterThan(waited[1] ?? Infinity);
+    expect(waited[1]).toBeGreaterThan(0);
+    await end();
+  });
+
+  test('the printed command, pasted into a shell, frees the group', async () => {
+    await exec('freed/web', 'web01', ['--', 'false']);
+    const next = await waiter('freed/web', 'web02', 1);
+    const { stdout } = await status(['freed/web']);
+    const [, command = ''] = /^ {2}fix: (.+)$/m.exec(stdout) ?? [];
+    expect(command).toBe('runlock release freed/web --owner web01');
+    await paste(command);
+    expect((await next.ended).status).toBe(0);
+    expect(await group('freed/web')).toMatchObject({ why: 'idle: nobody runs and nobody waits' });
+  });
+});
+
+describe('what else a group can be', () => {
+  test('never used: it says so, and that is no error', async () => {
+    const result = await status(['never']);
+    expect(result).toMatchObject({ status: 0, stderr: '' });
+    expect(result.stdout).toBe('never\n  nobody has used never yet (or this token may not read it)\n');
+    expect(await group('never')).toMatchObject({ known: false, queue: [] });
+    expect(await agent.kv.keys('runlock/never/')).toEqual([]);
+  });
+
+  test('idle', async () => {
+    await exec('idle', 'web01', ['--', 'true']);
+    expect(await group('idle')).toMatchObject({ slots: [{ slot: 0, state: 'free' }], queue: [] });
+    expect((await status(['idle'])).stdout).toMatch(/^ {2}idle: nobody runs and nobody waits$/m);
+  });
+
+  test('running: who, what and since when, and nothing to fix', async () => {
+    const { folder, pid } = stage();
+    const script = `echo $$ >${folder}/command.pid; exec sleep 300`;
+    const args = ['exec', '-g', 'runs', '--node', 'web01', '--', 'sh', '-c', script];
+    const run = startRunlock(agent, args);
+    await pid('command');
+    const seen = await group('runs');
+    expect(seen).toMatchObject({ slots: [{ state: 'running', alive: true, node: 'web01', pid: run.pid }] });
+    expect(seen.why).toMatch(/^web01 runs sh since \d+s in slot 0$/);
+    expect(seen).not.toHaveProperty('fix');
+    run.signal('SIGTERM');
+    await run.ended;
+  });
+
+  test('frozen: by whom, why, and the command that thaws it', async () => {
+    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
+    await agent.kv.put('runlock/ice/.freeze', JSON.stringify(freeze));
+    const seen = await group('ice/web');
+    expect(seen.why).toMatch(/^ice, and so ice\/web, was frozen \d+s ago by anna \(release day\)/);
+    expect(seen.fix).toBe('runlock thaw ice');
+    expect((await status(['ice/web'])).stdout).toContain('ice/web (frozen)');
+    await agent.kv.delete('runlock/ice/.freeze');
+  });
+
+  test('a run whose session is gone: what to look at, and the command', async () => {
+    await agent.kv.put('runlock/lost/.slot/0/owner', byHand({ state: 'running', exitCode: undefined }));
+    const seen = await group('lost');
+    expect(seen.why).toMatch(
+      /^web01 has vanished or is cut off from Consul and chef-client may still run there/,
+    );
+    expect((await status(['lost'])).stdout).toContain('running (no session)');
+  });
+
+  test('a claim that a newer runlock wrote is a problem of its group, and no end of the report', async () => {
+    await agent.kv.put('runlock/newer/.slot/0/owner', JSON.stringify({ v: 2 }));
+    const seen = await group('newer');
+    expect(seen.slots).toMatchObject([{ state: 'unreadable' }]);
+    expect(seen.problems.join()).toContain('written by a newer runlock');
+  });
+});
+
+describe('several groups', () => {
+  test('the named ones, each once; without names all there are', async () => {
+    for (const name of ['many/a', 'many/b', 'many']) await exec(name, 'web01', ['--', 'true']);
+    const named = await report('many/b', 'many', 'many/b');
+    expect(named.groups.map((one) => one.group)).toEqual(['many', 'many/b']);
+    const all = (await report()).groups.map((one) => one.group);
+    expect(all).toEqual([...all].sort());
+    expect(all).toEqual(expect.arrayContaining(['many', 'many/a', 'many/b']));
+    expect((await status(['many', 'many/a'])).stdout).toMatch(/^many\n(?: .*\n)+\nmany\/a\n(?: .*\n)+$/);
+  });
+
+  test('a prefix that nobody uses', async () => {
+    const result = await status(['--prefix', 'nowhere']);
+    expect(result).toMatchObject({ status: 0, stderr: '' });
+    expect(result.stdout).toMatch(/^nothing is stored below nowhere\//);
+    expect((await report('--prefix', 'nowhere')).groups).toEqual([]);
+  });
+});
+
+describe('what comes from Consul cannot speak to the terminal', () => {
+  const nasty = 'chef\u001b]0;owned\u0007\u001b[2J\u202e\r\nrunlock: all is well';
+
+  test('control characters are spelled out', async () => {
+    const since = new Date().toISOString();
+    await agent.kv.put('runlock/nasty/.slot/0/owner', byHand({ command: nasty }));
+    const freeze = { v: 1, by: nasty, reason: nasty, since };
+    await agent.kv.put('runlock/nasty/.freeze', JSON.stringify(freeze));
+    for (const args of [['nasty'], ['nasty', '--json']]) {
+      const { stdout } = await status(args, { env: { FORCE_COLOR: '0' } });
+      // eslint-disable-next-line no-control-regex -- these are what must not be there
+      expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
+      expect(stdout).not.toMatch(/^runlock: all is well/m);
+    }
+    expect((await status(['nasty'])).stdout).toContain(String.raw`chef\x1b]0;owned\x07\x1b[2J\u202e\x0d\x0a`);
+    expect((await group('nasty')).slots[0]?.['command']).toBe(nasty);
+    await agent.kv.delete('runlock/nasty/.freeze');
+  });
+
+  test('in what a busy exec says, too', async () => {
+    await agent.kv.put('runlock/nasty/.slot/0/owner', byHand({ command: nasty }));
+    const busy = await exec('nasty', 'web02', ['-w', '0', '--', 'true']);
+    expect(busy.status).toBe(75);
+    // eslint-disable-next-line no-control-regex -- these are what must not be there
+    expect(busy.stderr).toMatch(/^runlock: busy: [^\u0000-\u001f\u007f-\u009f\u202e]+\n$/);
+    expect(busy.stderr).toContain(String.raw`chef\x1b]0;owned`);
+  });
+
+  test('a group’s name that a shell would obey is nobody’s group', async () => {
+    await agent.kv.put('runlock/$(reboot)/.slot/0/owner', byHand({}));
+    expect((await status([])).stdout).not.toContain('$(reboot)');
+  });
+});
+
+describe('colour', () => {
+  const ESCAPE = '\u001b[';
+  const colours = async (env: Record<string, string>) =>
+    (await status(['paint'], { env })).stdout.includes(ESCAPE);
+
+  test('none in a pipe, with FORCE_COLOR=1 some, with NO_COLOR none whatever else is set', async () => {
+    await exec('paint', 'web01', ['--', 'false']);
+    expect(await colours({})).toBe(false);
+    expect(await colours({ FORCE_COLOR: '1' })).toBe(true);
+    expect(await colours({ FORCE_COLOR: '0' })).toBe(false);
+    expect(await colours({ NO_COLOR: '1' })).toBe(false);
+    expect(await colours({ NO_COLOR: '1', FORCE_COLOR: '1' })).toBe(false);
+    expect(await colours({ NO_COLOR: '', FORCE_COLOR: '1' })).toBe(true);
+  });
+
+  test('--json never has any', async () => {
+    const { stdout } = await status(['paint', '--json'], { env: { FORCE_COLOR: '1' } });
+    expect(stdout).not.toContain(ESCAPE);
+    expect(() => JSON.parse(stdout) as unknown).not.toThrow();
+  });
+});

@@ -1,0 +1,96 @@
+// ansible-playbook under the lock in a terminal: its colours, its prompts, and Ctrl-C.
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, isAlive } from '../support/processes.ts';
+import { startInTerminal } from '../support/terminal.ts';
+import { claimOf, lastRun, playbook, toolbox, treeOf } from '../support/tools.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const on = (group: string) => ['exec', '-g', group, '--node', 'web01', '--'];
+
+test("in a terminal ansible's own colours arrive", async () => {
+  const { env, write, ansiblePlaybook } = toolbox();
+  const play = write('site.yml', playbook([{ command: 'true' }]));
+  const run = startInTerminal(agent, [...on('colours'), ...(await ansiblePlaybook(play))], { env });
+  expect(await run.ended).toBe(0);
+  expect(run.screen()).toContain('\x1b[0;33mchanged: [localhost]\x1b[0m');
+});
+
+test("a play's prompt is answered, and the answer arrives in the play", async () => {
+  const { env, write, ansiblePlaybook } = toolbox();
+  const prompts = { vars_prompt: [{ name: 'release', prompt: 'Which release', private: false }] };
+  const play = write('site.yml', playbook([{ debug: { msg: 'rolling out {{ release }}' } }], prompts));
+  const run = startInTerminal(agent, [...on('prompt'), ...(await ansiblePlaybook(play))], { env });
+  await run.shows(/Which release: /);
+  run.type('4.2 beta\n');
+  expect(await run.ended).toBe(0);
+  expect(run.screen()).toContain('rolling out 4.2 beta');
+});
+
+/** Asks for a password as sudo -S does, and notes it; then it runs the rest as it is. */
+const sudo = (folder: string) => `#!/bin/sh
+while [ $# -gt 0 ]; do
+  case $1 in -p) prompt=$2; shift 2 ;; -u) shift 2 ;; -*) shift ;; *) break ;; esac
+done
+printf '%s' "$prompt" >&2
+IFS= read -r password
+printf '%s\\n' "$password" >${folder}/password
+exec "$@"
+`;
+
+test('--ask-become-pass asks on the terminal, though stdin is none', async () => {
+  const { env, folder, lines, write, ansiblePlaybook } = toolbox();
+  const program = write('sudo', sudo(folder), 0o755);
+  const play = write('site.yml', playbook([{ raw: 'echo as-root' }], { become: true }));
+  const command = await ansiblePlaybook('-K', '-e', `ansible_become_exe=${program}`, play);
+  const run = startInTerminal(agent, [...on('become'), ...command], {
+    // Whoever runs the tests as root is asked as well.
+    env: { ...env, ANSIBLE_BECOME_ALLOW_SAME_USER: 'true' },
+    after: '</dev/null',
+  });
+  await run.shows(/BECOME password: /);
+  run.type('s3cret word\n');
+  expect(await run.ended).toBe(0);
+  expect(lines('password')).toEqual(['s3cret word']);
+  expect(run.screen()).not.toContain('s3cret');
+});
+
+test('Ctrl-C ends ansible as it would without runlock: 99 arrives, nothing of it is left, the slot is free', async () => {
+  const { env, folder, pid, write, ansiblePlaybook } = toolbox();
+  const long = { command: { argv: ['sh', '-c', `echo $$ >${folder}/task.pid; exec sleep 300`] } };
+  const command = await ansiblePlaybook(write('site.yml', playbook([long])));
+  const run = startInTerminal(agent, [...on('interrupt'), ...command], { env });
+  const task = await pid('task');
+  const tree = await treeOf(agent, 'interrupt');
+  expect(tree).toContain(task);
+  run.type('\x03');
+  expect(await run.ended).toBe(99);
+  expect(run.screen().match(/User interrupted execution/g)).toHaveLength(1);
+  expect(tree.filter(isAlive)).toEqual([]);
+  expect(await claimOf(agent, 'interrupt')).toBeUndefined();
+  expect(await lastRun(agent, 'interrupt', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 99 });
+});
+
+test('Ctrl-C reaches the command once', async () => {
+  const { folder, lines, pid } = toolbox();
+  const script = `
+    for name in INT USR1; do trap "echo $name >>${folder}/signals; caught=1" $name; done
+    echo $PPID >${folder}/runlock.pid
+    while caught=; read -r line || [ -n "$caught" ]; do [ "$line" != end ] || exit 0; done`;
+  const run = startInTerminal(agent, [...on('once'), 'sh', '-c', script]);
+  const runlock = await pid('runlock');
+  run.type('\x03');
+  await eventually(() => expect(lines('signals')).not.toEqual([]));
+  // Signals are decided one after the other: when this one has arrived, there is no second INT to come.
+  process.kill(runlock, 'SIGUSR1');
+  await eventually(() => expect(lines('signals')).toContain('USR1'));
+  run.type('end\n');
+  expect(await run.ended).toBe(0);
+  expect(lines('signals')).toEqual(['INT', 'USR1']);
+});

@@ -1,0 +1,244 @@
+// Every way that Consul's own environment variables lead to an agent, on real agents.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, request as httpRequest } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { connect } from '../../src/consul.ts';
+import type { Consul } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import { createTls } from '../support/consul-config.ts';
+import type { TlsFiles } from '../support/consul-config.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { consulBinary } from '../support/provision.ts';
+import { startProxy } from '../support/proxy.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'runlock-tls-'));
+afterAll(async () => {
+  await endAgents();
+  rmSync(folder, { recursive: true });
+});
+
+type Env = Readonly<Record<string, string>>;
+
+function connected(env: Env): Consul {
+  const clock = {
+    now: () => Date.now(),
+    monotonicMs: () => performance.now(),
+    sleep: () => Promise.resolve(),
+  };
+  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  onTestFinished(() => consul.close());
+  return consul;
+}
+
+const options = { signal: new AbortController().signal, retryForMs: 0 };
+
+/** Whether all is well with Consul there. */
+async function works(env: Env): Promise<void> {
+  const consul = connected(env);
+  const answer = await consul.transact([{ verb: 'set', key: 'runlock/a', value: '1' }], options);
+  expect(answer.kind).toBe('done');
+  expect((await consul.get('runlock/a', options)).entry?.value).toBe('1');
+}
+
+async function complaint(env: Env, code: string): Promise<string> {
+  const error: unknown = await connected(env)
+    // With time to try again: a wrong configuration is said at once all the same.
+    .get('a', { ...options, retryForMs: 30_000 })
+    .catch((thrown: unknown) => thrown);
+  expect(error).toMatchObject({ name: 'RunlockError', code });
+  expect((error as Error).message).not.toContain('\n');
+  return (error as Error).message;
+}
+
+function file(name: string, text: string): string {
+  writeFileSync(join(folder, name), text);
+  return join(folder, name);
+}
+
+describe('an agent with TLS', () => {
+  let agent: Agent;
+  let foreign: TlsFiles;
+
+  beforeAll(async () => {
+    agent = await startAgent({ tls: { verifyIncoming: true } });
+    foreign = await createTls(await consulBinary(), folder, '127.0.0.1');
+  });
+
+  test('is reached with its own authority and a client certificate', async () => {
+    await works(agent.env);
+  });
+
+  test('is reached with a folder of authorities', async () => {
+    const { CONSUL_CACERT, ...env } = agent.env;
+    expect(CONSUL_CACERT).toBeDefined();
+    await works({ ...env, CONSUL_CAPATH: agent.folder });
+  });
+
+  test('is reached with TLS turned on by its own variable', async () => {
+    const address = agent.env['CONSUL_HTTP_ADDR']?.replace('https://', '') ?? '';
+    await works({ ...agent.env, CONSUL_HTTP_ADDR: address, CONSUL_HTTP_SSL: 'true' });
+  });
+
+  test('is reached without an authority where nothing is verified', async () => {
+    await works({ ...agent.env, CONSUL_CACERT: '', CONSUL_HTTP_SSL_VERIFY: 'false' });
+  });
+
+  test('is reached when it has the name that is expected', async () => {
+    await works({ ...agent.env, CONSUL_TLS_SERVER_NAME: 'server.dc1.consul' });
+  });
+
+  const garbage = () => file('garbage.pem', 'no certificate\n');
+  test.each<[string, () => Env, RegExp]>([
+    ['another authority', () => ({ CONSUL_CACERT: foreign.ca }), /unable to verify the first certificate/],
+    ['no authority', () => ({ CONSUL_CACERT: '' }), /unable to verify the first certificate/],
+    ['an authority that is none', () => ({ CONSUL_CACERT: garbage() }), /unable to verify/],
+    ['another name', () => ({ CONSUL_TLS_SERVER_NAME: 'x.example' }), /x\.example\. is not in the cert's/],
+    [
+      'no client certificate',
+      () => ({ CONSUL_CLIENT_CERT: '', CONSUL_CLIENT_KEY: '' }),
+      /\([^:]*certificate[^:]*\)/,
+    ],
+    [
+      "another authority's client certificate",
+      () => ({ CONSUL_CLIENT_CERT: foreign.cert, CONSUL_CLIENT_KEY: foreign.key }),
+      /\([^:]*certificate[^:]*\)/,
+    ],
+    ["another certificate's key", () => ({ CONSUL_CLIENT_KEY: foreign.key }), /\(key values mismatch\)/],
+    ['a certificate that is none', () => ({ CONSUL_CLIENT_CERT: garbage() }), /\(no start line\)/],
+    ['the plain port', () => ({ CONSUL_HTTP_ADDR: `https://${agent.address}` }), /\(wrong version number\)/],
+  ])('with %s is wrong configuration, said in one line', async (_, env, words) => {
+    const message = await complaint({ ...agent.env, ...env() }, 'config');
+    expect(message).toMatch(/^TLS with Consul at https:\/\/.* failed \(.*\); check CONSUL_CACERT, /);
+    expect(message).toMatch(words);
+  });
+
+  test('asked without TLS says so', async () => {
+    const address = agent.env['CONSUL_HTTP_ADDR']?.replace('https', 'http') ?? '';
+    expect(await complaint({ CONSUL_HTTP_ADDR: address }, 'not-consul')).toMatch(
+      /HTTP 400: Client sent an HTTP request to an HTTPS server/,
+    );
+  });
+});
+
+describe('a Unix socket', () => {
+  test('leads to its agent', async () => {
+    await using agent = await startAgent({ unixSocket: true });
+    expect(agent.env['CONSUL_HTTP_ADDR']).toMatch(/^unix:/);
+    await works(agent.env);
+  });
+
+  test('that is not there is unreachable', async () => {
+    const consul = connected({ CONSUL_HTTP_ADDR: `unix://${folder}/none.sock` });
+    await expect(consul.get('a', options)).rejects.toMatchObject({
+      code: 'unreachable',
+      message: expect.stringContaining('no such socket') as string,
+    });
+  });
+});
+
+describe('a token', () => {
+  let agent: Agent;
+
+  beforeAll(async () => {
+    agent = await startAgent({ acl: true });
+  });
+
+  test('lets in, from its variable or from its file', async () => {
+    const token = await agent.token('key_prefix "runlock/" { policy = "write" }');
+    await works({ ...agent.env, CONSUL_HTTP_TOKEN: token });
+    const env = { CONSUL_HTTP_TOKEN_FILE: file('token', `${token}\n`), CONSUL_HTTP_TOKEN: 'wrong' };
+    await works({ ...agent.env, ...env });
+  });
+
+  test('never shows in a message', async () => {
+    const secret = crypto.randomUUID();
+    const message = await complaint({ ...agent.env, CONSUL_HTTP_TOKEN: secret }, 'forbidden');
+    expect(message).not.toContain(secret);
+  });
+});
+
+describe('every request', () => {
+  let agent: Agent;
+
+  beforeAll(async () => {
+    agent = await startAgent();
+  });
+
+  /** One of each kind. Consul without the enterprise licence refuses namespaces, so what it answers does not matter. */
+  async function askAll(consul: Consul): Promise<void> {
+    const id = crypto.randomUUID();
+    await Promise.allSettled([
+      consul.get('a', options),
+      consul.list('a', options),
+      consul.readAll([{ verb: 'get-tree', key: 'a' }], options),
+      consul.transact([{ verb: 'set', key: 'a', value: '' }], options),
+      consul.createSession({ name: 'a', ttl: '10s' }, options),
+      consul.readSession(id, options),
+      consul.renewSession(id, options),
+      consul.destroySession(id, options),
+    ]);
+  }
+
+  test('names namespace and partition', async () => {
+    await using proxy = await startProxy(agent);
+    await askAll(connected({ ...proxy.env, CONSUL_NAMESPACE: 'team a', CONSUL_PARTITION: 'east' }));
+    const queries = proxy.requests.map(({ path }) => new URL(path, 'http://x').searchParams);
+    expect(queries).toHaveLength(8);
+    for (const query of queries) {
+      expect(query.get('ns')).toBe('team a');
+      expect(query.get('partition')).toBe('east');
+    }
+  });
+
+  test('names neither where neither is given', async () => {
+    await using proxy = await startProxy(agent);
+    await askAll(connected(proxy.env));
+    expect(proxy.requests.filter(({ path }) => /[?&](?:ns|partition)=/.test(path))).toEqual([]);
+  });
+
+  test('goes below the path of the address, with the user and password that a gateway asks for', async () => {
+    const gateway = await startGateway(agent, '/ops', 'me:pass:word');
+    const env = { CONSUL_HTTP_ADDR: `${gateway}/ops/` };
+    await works({ ...env, CONSUL_HTTP_AUTH: 'me:pass:word' });
+    expect(await complaint({ ...env, CONSUL_HTTP_AUTH: 'me:wrong' }, 'forbidden')).not.toContain('wrong');
+    await complaint(env, 'forbidden');
+    await complaint({ CONSUL_HTTP_ADDR: gateway, CONSUL_HTTP_AUTH: 'me:pass:word' }, 'not-consul');
+  });
+
+  test('says how long it is: Consul ignores a body without a length', async () => {
+    await using proxy = await startProxy(agent);
+    const consul = connected(proxy.env);
+    const id = await consul.createSession({ name: 'a', ttl: '600s' }, options);
+    expect(await consul.readSession(id, options)).toMatchObject({
+      ttl: '600s',
+      behavior: 'delete',
+      checks: [],
+    });
+  });
+});
+
+/** Before an agent: lets in whoever knows the password, below a path. */
+async function startGateway(target: Agent, path: string, auth: string): Promise<string> {
+  const server = createServer((incoming, response) => {
+    const { method, headers, url = '' } = incoming;
+    const expected = `Basic ${Buffer.from(auth).toString('base64')}`;
+    const status = headers.authorization !== expected ? 401 : url.startsWith(`${path}/`) ? 200 : 404;
+    if (status !== 200) return void response.writeHead(status).end();
+    const onward = { method, headers, agent: false };
+    const outgoing = httpRequest(`${target.url}${url.slice(path.length)}`, onward, (answer) => {
+      response.writeHead(answer.statusCode ?? 0, answer.headers);
+      answer.pipe(response);
+    });
+    incoming.pipe(outgoing);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}

@@ -1,0 +1,211 @@
+// What can go wrong between runlock and Consul, each as a fault of its class: real agents, real broken connections.
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { connect } from '../../src/consul.ts';
+import type { Consul, Operation } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import type { ErrorCode } from '../../src/errors.ts';
+import { endAgents, startAgent, startCluster } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { Action, Proxy } from '../support/proxy.ts';
+
+let agent: Agent;
+
+beforeAll(async () => {
+  agent = await startAgent({ acl: true });
+  await agent.kv.put('runlock/a', '1');
+});
+afterAll(endAgents);
+
+const rule = 'key_prefix "runlock/" { policy = "write" }';
+const options = { signal: new AbortController().signal, retryForMs: 0, rule };
+const set: Operation = { verb: 'set', key: 'runlock/a', value: '1' };
+const id = crypto.randomUUID();
+
+/** Every call there is. */
+const calls: [string, (consul: Consul) => Promise<unknown>][] = [
+  ['get', (consul) => consul.get('runlock/a', options)],
+  ['list', (consul) => consul.list('runlock/', options)],
+  ['readAll', (consul) => consul.readAll([{ verb: 'get-tree', key: 'runlock/' }], options)],
+  ['transact', (consul) => consul.transact([set], options)],
+  ['createSession', (consul) => consul.createSession({ name: 'a', ttl: '10s' }, options)],
+  ['readSession', (consul) => consul.readSession(id, options)],
+  ['renewSession', (consul) => consul.renewSession(id, options)],
+  ['destroySession', (consul) => consul.destroySession(id, options)],
+];
+
+function connected(env: Record<string, string>): Consul {
+  const clock = {
+    now: () => Date.now(),
+    monotonicMs: () => performance.now(),
+    sleep: () => Promise.resolve(),
+  };
+  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  onTestFinished(() => consul.close());
+  return consul;
+}
+
+async function broken(action?: Action): Promise<{ consul: Consul; proxy: Proxy }> {
+  const proxy = await startProxy(agent);
+  onTestFinished(() => proxy.close());
+  if (action !== undefined) proxy.rule({ do: action });
+  return { consul: connected({ ...agent.env, ...proxy.env }), proxy };
+}
+
+/** The fault's message, which is one line; and how long it took to come. */
+async function fault(call: Promise<unknown>, code: ErrorCode): Promise<{ message: string; ms: number }> {
+  const startedMs = performance.now();
+  const error: unknown = await call.then(
+    () => new Error('it succeeded'),
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toMatchObject({ name: 'RunlockError', code });
+  const { message } = error as Error;
+  expect(message).not.toContain('\n');
+  return { message, ms: performance.now() - startedMs };
+}
+
+describe.each(calls)('%s', (_, call) => {
+  test('has a deadline when nothing answers', async () => {
+    const { consul } = await broken('hang');
+    const limited = { ...consul, ...withTimeout(consul, 150) };
+    const { message, ms } = await fault(call(limited), 'unreachable');
+    expect(message).toContain("can't be reached (request timed out (150ms))");
+    expect(ms).toBeGreaterThan(100);
+    expect(ms).toBeLessThan(2_000);
+  });
+
+  test.each<[string, Action, ErrorCode, RegExp]>([
+    ['a connection that is closed', 'drop-before', 'unreachable', /\(the connection was closed\)/],
+    ['too many requests', { status: 429, body: 'rate limit' }, 'overloaded', /no more requests.*rate limit/],
+    ['an election', { status: 500, body: 'No cluster leader' }, 'no-leader', /has no leader/],
+    ['a gateway', { status: 502, body: '<html>\nBad gateway' }, 'unreachable', /failed \(HTTP 502: <html>\)/],
+    [
+      "another server's missing page",
+      { status: 404, body: '<html>\nno' },
+      'not-consul',
+      /correct CONSUL_HTTP_ADDR/,
+    ],
+    [
+      "another server's page",
+      { status: 200, body: '<html>\nhello' },
+      'not-consul',
+      /correct CONSUL_HTTP_ADDR/,
+    ],
+    ['an empty page', { status: 200, body: '' }, 'not-consul', /correct CONSUL_HTTP_ADDR/],
+    ['a redirection', { status: 302, body: '' }, 'not-consul', /HTTP 302/],
+  ])('calls %s by its name', async (_, action, code, words) => {
+    const { consul, proxy } = await broken(action);
+    const { message, ms } = await fault(call(consul), code);
+    expect(message).toMatch(words);
+    expect(message).toContain(proxy.address);
+    expect(ms).toBeLessThan(2_000);
+  });
+
+  test('says at once that an answer was cut in its middle', async () => {
+    const { consul } = await broken('cut');
+    const { ms } = await fault(call(consul), 'unreachable');
+    expect(ms).toBeLessThan(2_000);
+  });
+
+  test('says when Consul closes one connection too many', async () => {
+    const { consul, proxy } = await broken();
+    proxy.maxConnections = 0;
+    expect((await fault(call(consul), 'unreachable')).message).toContain('the connection was closed');
+  });
+
+  test('says when nothing listens', async () => {
+    const consul = connected({ CONSUL_HTTP_ADDR: await closedPort() });
+    expect((await fault(call(consul), 'unreachable')).message).toMatch(
+      /\(connection refused\); is the agent running, and does CONSUL_HTTP_ADDR name it\?$/,
+    );
+  });
+
+  test('says that Consul does not know the token', async () => {
+    const consul = connected({ ...agent.env, CONSUL_HTTP_TOKEN: crypto.randomUUID() });
+    expect((await fault(call(consul), 'forbidden')).message).toMatch(
+      /does not know the token; check CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE$/,
+    );
+  });
+});
+
+/** The same calls with a short deadline for each request. */
+function withTimeout(consul: Consul, timeoutMs: number): Partial<Consul> {
+  return {
+    get: (key, given) => consul.get(key, { ...given, timeoutMs }),
+    list: (key, given) => consul.list(key, { ...given, timeoutMs }),
+    readAll: (steps, given) => consul.readAll(steps, { ...given, timeoutMs }),
+    transact: (steps, given) => consul.transact(steps, { ...given, timeoutMs }),
+    createSession: (request, given) => consul.createSession(request, { ...given, timeoutMs }),
+    readSession: (session, given) => consul.readSession(session, { ...given, timeoutMs }),
+    renewSession: (session, given) => consul.renewSession(session, { ...given, timeoutMs }),
+    destroySession: (session, given) => consul.destroySession(session, { ...given, timeoutMs }),
+  };
+}
+
+async function closedPort(): Promise<string> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return `127.0.0.1:${port}`;
+}
+
+test.each(calls.filter(([name]) => ['get', 'list', 'readAll', 'transact', 'createSession'].includes(name)))(
+  "%s takes another server's JSON neither for a yes nor for a missing key",
+  async (_, call) => {
+    const server = createServer((_request, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' }).end('{"ok":true}');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    const { port } = server.address() as AddressInfo;
+    await fault(call(connected({ CONSUL_HTTP_ADDR: `127.0.0.1:${port}` })), 'not-consul');
+  },
+);
+
+describe('a token without rights', () => {
+  test.each(calls.filter(([name]) => ['get', 'transact', 'createSession'].includes(name)))(
+    'is told the rule that %s needs',
+    async (_, call) => {
+      const weak = await agent.token('key_prefix "elsewhere/" { policy = "write" }');
+      for (const token of [weak, '']) {
+        const consul = connected({ ...agent.env, CONSUL_HTTP_TOKEN: token });
+        const { message } = await fault(call(consul), 'forbidden');
+        expect(message).toMatch(/refused \(Permission denied\)/);
+        expect(message).toContain(`the token needs the rule: ${rule}`);
+      }
+    },
+  );
+
+  test('that may only read is refused the whole transaction', async () => {
+    const reader = await agent.token('key_prefix "runlock/" { policy = "read" }');
+    const consul = connected({ ...agent.env, CONSUL_HTTP_TOKEN: reader });
+    await consul.get('runlock/a', options);
+    const read: Operation = { verb: 'get-tree', key: 'runlock/' };
+    const write: Operation = { verb: 'set', key: 'runlock/b', value: '1' };
+    expect((await fault(consul.transact([read, write], options), 'forbidden')).message).toContain(rule);
+    expect(await agent.kv.get('runlock/b')).toBeUndefined();
+  });
+});
+
+test('a server without a quorum has no leader', async () => {
+  const config = { performance: { raft_multiplier: 1, rpc_hold_timeout: '500ms' } };
+  await using cluster = await startCluster({ servers: 2, clients: 0, raftMultiplier: 1, config });
+  const leader = await cluster.leader();
+  const other = cluster.servers.find((server) => server !== leader);
+  await leader.kill();
+  await eventually(async () => {
+    expect((await other?.http('GET', '/v1/status/leader'))?.json()).toBe('');
+  });
+  const consul = connected({ ...other?.env });
+  const { message } = await fault(consul.get('a', options), 'no-leader');
+  expect(message).toMatch(/has no leader \(HTTP 500: No cluster leader\)/);
+  await fault(consul.transact([set], options), 'no-leader');
+});

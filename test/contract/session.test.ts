@@ -1,0 +1,246 @@
+// A Consul session as runlock keeps it, on a real agent.
+import { createServer, request as httpRequest } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { connect } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import type { Deps } from '../../src/deps.ts';
+import { agentNode, openSession } from '../../src/lock/session.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { Proxy, ProxyRequest } from '../support/proxy.ts';
+
+let agent: Agent;
+let proxy: Proxy;
+
+beforeAll(async () => {
+  agent = await startAgent({ name: 'web01' });
+});
+afterAll(endAgents);
+
+const renewals = ({ path }: ProxyRequest) => path.startsWith('/v1/session/renew/');
+const open = { signal: new AbortController().signal };
+
+/** A clock whose sleeps end when the test says so. */
+function steppedClock() {
+  const sleeps: { ms: number; wake: () => void }[] = [];
+  let fellAsleep = () => {};
+  const sleep = (ms: number, { signal }: { signal: AbortSignal }) =>
+    new Promise<void>((resolve, reject) => {
+      const stop = () => reject(signal.reason as Error);
+      signal.addEventListener('abort', stop, { once: true });
+      const wake = () => {
+        signal.removeEventListener('abort', stop);
+        resolve();
+      };
+      sleeps.push({ ms, wake });
+      fellAsleep();
+    });
+  return {
+    clock: { now: () => Date.now(), monotonicMs: () => performance.now(), sleep },
+    /** Ends the next sleep, as soon as there is one; how long it would have been. */
+    step: async (): Promise<number> => {
+      if (sleeps.length === 0) await new Promise<void>((resolve) => (fellAsleep = resolve));
+      const [sleep] = sleeps.splice(0, 1);
+      sleep?.wake();
+      return sleep?.ms ?? NaN;
+    },
+    /** Resolves when somebody sleeps. */
+    asleep: async (): Promise<void> => {
+      if (sleeps.length === 0) await new Promise<void>((resolve) => (fellAsleep = resolve));
+    },
+  };
+}
+
+async function setUp(address?: string) {
+  proxy = await startProxy(agent);
+  const { clock, step, asleep } = steppedClock();
+  const log = () => undefined;
+  const env = address === undefined ? proxy.env : { CONSUL_HTTP_ADDR: address };
+  const consul = connect(consulSettings({ ...agent.env, ...env }), { clock, log });
+  const host = { self: () => ({ pid: 1, startTime: '', bootId: '' }), bootId: '' };
+  const deps: Deps = {
+    ...{ clock, log, random: () => 0.5 },
+    host: { ...host, startTime: () => undefined, marked: () => [] },
+  };
+  onTestFinished(async () => {
+    consul.close();
+    await proxy.close();
+  });
+  return { effects: { consul, deps }, step, asleep };
+}
+
+async function stored(id: string): Promise<Record<string, unknown> | undefined> {
+  const answer = await agent.http('GET', `/v1/session/info/${id}?consistent`);
+  return (answer.json() as Record<string, unknown>[])[0];
+}
+
+const sessions = async () => (await agent.http('GET', '/v1/session/list')).json() as unknown[];
+
+const aborted = (signal: AbortSignal): Promise<unknown> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve(signal.reason);
+    signal.addEventListener('abort', () => resolve(signal.reason), { once: true });
+  });
+
+const request = { name: 'runlock prod/web', ttlMs: 30_000, ...open };
+
+describe('a session', () => {
+  test('is deleted with its locks, has a TTL, and neither health checks nor lock-delay', async () => {
+    const { effects } = await setUp();
+    const session = await openSession(effects, request);
+    expect(await stored(session.id)).toMatchObject({
+      ...{ ID: session.id, Name: 'runlock prod/web', Node: 'web01', TTL: '30s' },
+      ...{ Behavior: 'delete', LockDelay: 0, NodeChecks: [] },
+    });
+    expect((await stored(session.id))?.['ServiceChecks'] ?? []).toEqual([]);
+    expect(session).toMatchObject({ node: 'web01', lost: { aborted: false } });
+    await session.close(open);
+  });
+
+  test('is renewed every third of its TTL, for as long as it is open', async () => {
+    const { effects, step } = await setUp();
+    const session = await openSession(effects, request);
+    for (let n = 1; n <= 20; n++) {
+      expect(await step()).toBe(10_000);
+      await proxy.seen(renewals, n);
+    }
+    expect(proxy.requests.filter(renewals).every(({ path }) => path.includes(session.id))).toBe(true);
+    expect(session.lost.aborted).toBe(false);
+    await session.close(open);
+  });
+
+  test('is lost when Consul does not know it any more', async () => {
+    const { effects, step } = await setUp();
+    const session = await openSession(effects, request);
+    await agent.http('PUT', `/v1/session/destroy/${session.id}`);
+    expect(session.lost.aborted).toBe(false);
+    await step();
+    expect(await aborted(session.lost)).toMatchObject({ code: 'session-lost' });
+    await session.close(open);
+  });
+
+  test.each<[string, Parameters<Proxy['rule']>[0]['do'], number]>([
+    ['closed connections', 'drop-before', 1_000],
+    ['lost answers', 'drop-after', 1_000],
+    ['answers cut in their middle', 'cut', 1_000],
+    ['an election', { status: 500, body: 'No cluster leader' }, 1_000],
+    ['too many requests', { status: 429, body: 'limit' }, 1_000],
+    ['a token without rights', { status: 403, body: 'Permission denied' }, 10_000],
+    ["another server's pages", { status: 404, body: '<html>' }, 10_000],
+  ])('is not lost by %s, and asked for again', async (_, fault, againMs) => {
+    const { effects, step } = await setUp();
+    const session = await openSession(effects, request);
+    const heal = proxy.rule({ match: renewals, do: fault });
+    await step();
+    for (let n = 1; n <= 3; n++) {
+      await proxy.seen(renewals, n);
+      if (n === 3) heal();
+      expect(await step()).toBe(againMs);
+    }
+    await proxy.seen(renewals, 4);
+    expect(await step()).toBe(10_000);
+    expect(session.lost.aborted).toBe(false);
+    expect(await stored(session.id)).toBeDefined();
+    await session.close(open);
+  });
+
+  test('asks no longer than a deadline for each renewal', async () => {
+    const { effects, step } = await setUp();
+    // A third of this TTL is shorter than any other deadline.
+    const session = await openSession(effects, { ...request, ttlMs: 10_000 });
+    proxy.rule({ match: renewals, times: 1, do: 'hang' });
+    expect(await step()).toBeCloseTo(3_333, 0);
+    expect(await step()).toBe(1_000);
+    await proxy.seen(renewals, 2);
+    expect(session.lost.aborted).toBe(false);
+    await session.close(open);
+  });
+
+  test('is destroyed when it is closed, with what it locked, and not renewed any more', async () => {
+    const { effects, asleep } = await setUp();
+    const session = await openSession(effects, request);
+    await agent.kv.put('locked', '', { acquire: session.id });
+    await asleep();
+    await session.close(open);
+    expect(await stored(session.id)).toBeUndefined();
+    expect(await agent.kv.get('locked')).toBeUndefined();
+    expect(session.lost.aborted).toBe(true);
+    expect(proxy.requests.filter(renewals)).toEqual([]);
+    await session.close(open);
+  });
+
+  test('can be closed while a renewal hangs', async () => {
+    const { effects, step } = await setUp();
+    const session = await openSession(effects, request);
+    proxy.rule({ match: renewals, do: 'hang' });
+    await step();
+    await proxy.seen(renewals);
+    await session.close(open);
+    expect(await stored(session.id)).toBeUndefined();
+  });
+
+  test('names the node of the local agent, and leaves nothing when only that was asked', async () => {
+    const { effects } = await setUp();
+    expect(await agentNode(effects, request)).toBe('web01');
+    expect(await sessions()).toEqual([]);
+  });
+});
+
+describe('opening a session', () => {
+  test('tries again after faults for as long as it may', async () => {
+    const { effects } = await setUp();
+    proxy.rule({ times: 2, do: 'drop-before' });
+    const session = await openSession(effects, { ...request, retryForMs: 60_000 });
+    expect(proxy.requests.filter(({ path }) => path.startsWith('/v1/session/create'))).toHaveLength(3);
+    await session.close(open);
+  });
+
+  test('fails with the fault when it may not', async () => {
+    const { effects } = await setUp();
+    proxy.rule({ do: 'drop-before' });
+    await expect(openSession(effects, { ...request, retryForMs: 0 })).rejects.toMatchObject({
+      code: 'unreachable',
+    });
+    expect(proxy.requests).toHaveLength(1);
+  });
+
+  test('ends at once with the reason of its signal', async () => {
+    const { effects } = await setUp();
+    proxy.rule({ do: 'hang' });
+    const stop = new AbortController();
+    const opening = openSession(effects, { ...request, signal: stop.signal });
+    await proxy.seen(() => true);
+    const reason = new Error('enough');
+    stop.abort(reason);
+    await expect(opening).rejects.toBe(reason);
+  });
+
+  test('fails loudly when a proxy drops the body, and leaves no session without an end', async () => {
+    const { effects } = await setUp(await startBodyDropper(agent));
+    await expect(openSession(effects, request)).rejects.toMatchObject({
+      code: 'not-consul',
+      message: expect.stringMatching(/TTL ''.*wanted TTL '30s'.*dropping request bodies\?$/) as string,
+    });
+    expect(await sessions()).toEqual([]);
+  });
+});
+
+/** A proxy that hands everything on but the bodies of requests. */
+async function startBodyDropper(target: Agent): Promise<string> {
+  const server = createServer((incoming, response) => {
+    const onward = { method: incoming.method, agent: false, headers: { 'content-length': 0 } };
+    const outgoing = httpRequest(`${target.url}${incoming.url ?? ''}`, onward, (answer) => {
+      response.writeHead(answer.statusCode ?? 0, answer.headers);
+      answer.pipe(response);
+    });
+    outgoing.end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}

@@ -1,0 +1,248 @@
+import { describe, expect, test } from 'vitest';
+import { parse } from '../../src/cli.ts';
+import type { Invocation } from '../../src/cli.ts';
+import { RunlockError } from '../../src/errors.ts';
+
+type Env = Record<string, string>;
+type Of<Kind extends Invocation['kind']> = Extract<Invocation, { kind: Kind }>;
+
+const read = (argv: string[], env: Env = {}) => parse(argv, { env, version: '1.2.3' });
+
+function as<Kind extends Invocation['kind']>(kind: Kind, argv: string[], env?: Env): Of<Kind> {
+  const invocation = read(argv, env);
+  if (invocation.kind !== kind) throw new Error(`${argv.join(' ')} is ${invocation.kind}`);
+  return invocation as Of<Kind>;
+}
+
+const exec = (argv: string[], env?: Env) => as('exec', ['exec', ...argv], env);
+const execOptions = (argv: string[], env?: Env) => exec([...argv, '--', 'true'], env).options;
+
+/** The message of the usage error, which is one line. */
+function complaint(argv: string[], env?: Env): string {
+  try {
+    read(argv, env);
+  } catch (error) {
+    expect(error).toBeInstanceOf(RunlockError);
+    expect(error).toMatchObject({ code: 'usage' });
+    const { message } = error as Error;
+    expect(message).not.toBe('');
+    expect(message).not.toContain('\n');
+    return message;
+  }
+  throw new Error(`${argv.join(' ')} was accepted`);
+}
+
+const common = { verbose: false, quiet: false, logFormat: 'text' };
+
+describe('exec', () => {
+  test('needs nothing but a command', () => {
+    expect(exec(['--', 'chef-client'])).toEqual({
+      kind: 'exec',
+      common,
+      conflictExitCode: 75,
+      options: {
+        ...{ prefix: 'runlock', group: 'default', slots: 1, wait: 3_600_000, splayMs: 0, hold: 'forever' },
+        ...{ killAfterMs: 10_000, sessionTtlMs: 30_000, dryRun: false, command: 'chef-client', args: [] },
+      },
+    });
+  });
+
+  test('takes every option', () => {
+    const names = ['-g', 'prod/web', '-n', '3', '--node', 'web01', '--prefix', 'ops/locks', '--dry-run'];
+    const times = [
+      '-w',
+      'forever',
+      '--splay',
+      '5m',
+      '--hold',
+      '4h',
+      '--timeout',
+      '1h',
+      '--kill-after',
+      '30s',
+    ];
+    const codes = ['--ok-codes', '0,3', '--reboot-codes', '35', '-E', '0', '--session-ttl', '1m'];
+    const said = ['-v', '--quiet', '--log-format', 'json'];
+    expect(exec([...names, ...times, ...codes, ...said, '--', 'x', '-y'])).toEqual({
+      kind: 'exec',
+      common: { verbose: true, quiet: true, logFormat: 'json' },
+      conflictExitCode: 0,
+      options: {
+        ...{ prefix: 'ops/locks', group: 'prod/web', slots: 3, node: 'web01', dryRun: true },
+        ...{ wait: 'forever', splayMs: 300_000, hold: 14_400_000, timeoutMs: 3_600_000 },
+        ...{ killAfterMs: 30_000, okCodes: [0, 3], rebootCodes: [35], sessionTtlMs: 60_000 },
+        ...{ command: 'x', args: ['-y'] },
+      },
+    });
+  });
+
+  test('takes long names, and values after an equals sign', () => {
+    const argv = ['--group=a', '--slots=2', '--wait=0', '--conflict-exit-code=9', '--', 'x'];
+    expect(exec(argv)).toMatchObject({ conflictExitCode: 9, options: { group: 'a', slots: 2, wait: 0 } });
+  });
+
+  test('an empty list of codes is a list, not the default', () => {
+    expect(execOptions(['--ok-codes', ''])).toMatchObject({ okCodes: [] });
+  });
+});
+
+describe('the command reaches exec untouched', () => {
+  test.each([
+    ['with its options', ['--', 'x', '-g', 'b', '--node', 'c', '-n'], ['-g', 'b', '--node', 'c', '-n']],
+    ['with a second --', ['--', 'x', 'a', '--', 'b'], ['a', '--', 'b']],
+    ['with -- as its first argument', ['--', 'x', '--', '-b'], ['--', '-b']],
+    ['with --help and --version', ['--', 'x', '--help', '-V', '-h'], ['--help', '-V', '-h']],
+    [
+      'with empty and odd arguments',
+      ['--', 'x', '', ' ', 'a b', '$(y)', '\n'],
+      ['', ' ', 'a b', '$(y)', '\n'],
+    ],
+    ['without --', ['x', '-g', 'b', '--unknown', '--help'], ['-g', 'b', '--unknown', '--help']],
+    ['without --, and with one of its own', ['x', 'a', '--', 'b'], ['a', '--', 'b']],
+    ['named like a command of runlock', ['--', 'x', 'status'], ['status']],
+  ])('%s', (_, argv, args) => {
+    expect(exec(['-n', '2', ...argv]).options).toMatchObject({
+      command: 'x',
+      args,
+      group: 'default',
+      slots: 2,
+    });
+  });
+
+  test.each(['status', 'exec', 'help', '-x'])('when it is called %s', (command) => {
+    expect(exec(['--', command, 'a']).options).toMatchObject({ command, args: ['a'] });
+  });
+});
+
+describe('status and release', () => {
+  test('status shows all groups, as text', () => {
+    const options = { prefix: 'runlock', groups: [], json: false };
+    expect(as('status', ['status'])).toEqual({ kind: 'status', common, options });
+    expect(as('status', ['status', 'a', '--json', 'b/c', '--prefix', 'p']).options).toEqual({
+      ...{ prefix: 'p', groups: ['a', 'b/c'], json: true },
+    });
+  });
+
+  test('release clears the own claim of the default group', () => {
+    expect(as('release', ['release']).options).toEqual({
+      ...{ prefix: 'runlock', json: false, force: false, group: 'default' },
+    });
+  });
+
+  test("release clears what an operator names, of another's", () => {
+    const argv = ['release', 'prod/web', '--owner', 'web02', '--slot', '0', '--force', '--json'];
+    expect(as('release', argv).options).toEqual({
+      ...{ prefix: 'runlock', json: true, force: true, group: 'prod/web', owner: 'web02', slot: 0 },
+    });
+    expect(as('release', ['release', '-g', 'a', '--node', 'web03']).options).toMatchObject({
+      ...{ group: 'a', owner: 'web03' },
+    });
+  });
+});
+
+describe('the environment', () => {
+  test.each<[string, string, object]>([
+    ['RUNLOCK_GROUP', 'prod/web', { group: 'prod/web' }],
+    ['RUNLOCK_SLOTS', '4', { slots: 4 }],
+    ['RUNLOCK_WAIT', 'forever', { wait: 'forever' }],
+    ['RUNLOCK_SPLAY', '1m', { splayMs: 60_000 }],
+    ['RUNLOCK_HOLD', 'none', { hold: 'none' }],
+    ['RUNLOCK_TIMEOUT', '1h', { timeoutMs: 3_600_000 }],
+    ['RUNLOCK_KILL_AFTER', '5s', { killAfterMs: 5_000 }],
+    ['RUNLOCK_OK_CODES', '0,4', { okCodes: [0, 4] }],
+    ['RUNLOCK_REBOOT_CODES', '35', { rebootCodes: [35] }],
+    ['RUNLOCK_NODE', 'web01', { node: 'web01' }],
+    ['RUNLOCK_SESSION_TTL', '1m', { sessionTtlMs: 60_000 }],
+    ['RUNLOCK_DRY_RUN', 'true', { dryRun: true }],
+    ['RUNLOCK_PREFIX', 'ops', { prefix: 'ops' }],
+  ])('%s=%s fills in for a flag', (name, text, options) => {
+    expect(execOptions([], { [name]: text })).toMatchObject(options);
+    expect(execOptions([], { [name]: '' })).toEqual(execOptions([]));
+  });
+
+  test('fills in for what no command has of its own', () => {
+    const env = { RUNLOCK_VERBOSE: '1', RUNLOCK_QUIET: 't', RUNLOCK_LOG_FORMAT: 'json', RUNLOCK_JSON: '1' };
+    expect(exec(['-E', '3', '--', 'x'], env).common).toEqual({
+      verbose: true,
+      quiet: true,
+      logFormat: 'json',
+    });
+    expect(as('status', ['status'], env).options.json).toBe(true);
+    expect(exec(['--', 'x'], { RUNLOCK_CONFLICT_EXIT_CODE: '3' }).conflictExitCode).toBe(3);
+    expect(as('release', ['release'], { RUNLOCK_GROUP: 'a' }).options.group).toBe('a');
+  });
+
+  test('comes after a flag, even one that says the default', () => {
+    const env = { RUNLOCK_GROUP: 'a', RUNLOCK_SLOTS: '9', RUNLOCK_WAIT: 'not even read' };
+    expect(execOptions(['-g', 'default', '--slots', '1', '--wait', '1h'], env)).toEqual(execOptions([]));
+  });
+
+  test('can take a flag back that it would set', () => {
+    expect(execOptions([], { RUNLOCK_DRY_RUN: '0' }).dryRun).toBe(false);
+  });
+
+  test.each([
+    ['RUNLOCK_SLOTS', 'many', /^RUNLOCK_SLOTS=many: 'many' is not a whole number from 1 to 100000$/],
+    ['RUNLOCK_GROUP', '/x', /^RUNLOCK_GROUP=\/x: .*can't be a group/],
+    ['RUNLOCK_DRY_RUN', 'yes', /^RUNLOCK_DRY_RUN=yes: .*neither true nor false/],
+    ['RUNLOCK_HOLD', 'long', /^RUNLOCK_HOLD=long: /],
+    ['RUNLOCK_LOG_FORMAT', 'xml', /^RUNLOCK_LOG_FORMAT=xml: .*use text or json/],
+  ])('%s=%s is refused by its name', (name, text, pattern) => {
+    expect(complaint(['exec', '--', 'x'], { [name]: text })).toMatch(pattern);
+  });
+
+  test('of Consul and of others is not looked at', () => {
+    expect(execOptions([], { GROUP: 'x', CONSUL_HTTP_ADDR: 'x', RUNLOCK_RUN_ID: 'x' })).toEqual(
+      execOptions([]),
+    );
+  });
+});
+
+describe('wrong usage says what is wrong, and where to look', () => {
+  test.each<[string[], RegExp]>([
+    [[], /^no command; see 'runlock --help'$/],
+    [['exce'], /unknown command 'exce'.*'runlock --help'$/],
+    [['--nonsense', 'exec'], /unknown option '--nonsense'.*'runlock --help'$/],
+    [['exec'], /missing required argument 'command'.*'runlock exec --help'$/],
+    [['exec', '--'], /missing required argument 'command'/],
+    [['exec', '--nonsense', '--', 'x'], /unknown option '--nonsense'.*'runlock exec --help'$/],
+    [['exec', '-g'], /'-g, --group <path>' argument missing/],
+    [['exec', '-n', '0', '--', 'x'], /'-n, --slots <n>' argument '0' is invalid.*from 1 to 100000; see/],
+    [['exec', '-w', '5', '--', 'x'], /'5' is not a duration/],
+    [['exec', '--timeout', '0', '--', 'x'], /no time at all/],
+    [['exec', '--session-ttl', '5s', '--', 'x'], /10s to 24h/],
+    [['exec', '-E', '256', '--', 'x'], /from 0 to 255/],
+    [['exec', '--ok-codes', 'all', '--', 'x'], /list of exit codes/],
+    [['exec', '--token', 'secret', '--', 'x'], /unknown option '--token'/],
+    [['exec', '-g', 'a\nb', '--', 'x'], /can't be a group/],
+    [['status', '..'], /can't be a group.*'runlock status --help'$/],
+    [['status', '--watchful'], /unknown option '--watchful'/],
+    [['release', '.slot'], /can't be a group.*'runlock release --help'$/],
+    [['release', 'a', 'b'], /too many arguments/],
+    [['release', '--slot', '-1'], /'-1'/],
+  ])('%j', (argv, pattern) => {
+    expect(complaint(argv)).toMatch(pattern);
+  });
+});
+
+describe('help and version', () => {
+  test.each([['--help'], ['-h'], ['help'], ['exec', '--help'], ['help', 'exec'], ['status', '-h']])(
+    '%s goes to stdout',
+    (...argv) => {
+      expect(as('text', argv).text).toMatch(/^Usage: runlock/);
+    },
+  );
+
+  test('--version names the version', () => {
+    expect(as('text', ['--version']).text).toBe('runlock 1.2.3\n');
+    expect(as('text', ['-V']).text).toBe('runlock 1.2.3\n');
+  });
+});
+
+test('what was read cannot be changed any more', () => {
+  for (const argv of [['exec', '--', 'x'], ['status'], ['release']]) {
+    const invocation = read(argv);
+    expect(Object.isFrozen(invocation)).toBe(true);
+    expect(invocation.kind !== 'text' && Object.isFrozen(invocation.options)).toBe(true);
+  }
+});
