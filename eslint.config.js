@@ -14,12 +14,14 @@ const rows = [
   { files: ['src/guard.ts'], may: ['errors', 'deps', 'guard-script'] },
   { files: ['src/child.ts'], may: ['errors', 'deps', 'tree', 'canary', 'kill'], packages: ['execa'] },
   { files: ['src/output.ts'], may: ['errors', 'deps'], packages: ['chalk'] },
+  { files: ['src/output/*.ts'], may: ['errors', 'output', './*'] },
   { files: ['src/log.ts'], may: ['deps', 'output'] },
   { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'] },
   { files: ['src/consul/*.ts'], may: ['errors', 'deps', './*'], packages: ['consul', 'p-retry'] },
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },
-  { files: ['src/commands/*.ts'], may: [...lock, ...leaves, 'lock/*', './*'] },
-  { files: ['src/cli.ts'], may: ['errors', 'options', 'commands/*'], packages: ['commander'] },
+  { files: ['src/commands/*.ts'], may: [...lock, ...leaves, 'lock/*', 'output/*', './*'] },
+  { files: ['src/cli.ts'], may: ['errors', 'options', 'cli/*'], packages: ['commander'] },
+  { files: ['src/cli/*.ts'], may: ['errors', 'options', 'commands/*', './*'], packages: ['commander'] },
 ];
 
 /** A file's imports below src, as its row names them: `errors`, `lock/slot`, or `./slot` for a neighbour in its folder. */

@@ -4,13 +4,14 @@ import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { constants, hostname, userInfo } from 'node:os';
 import { clock } from './clock.ts';
 import { parse } from './cli.ts';
-import type { Common, Invocation } from './cli.ts';
+import type { Common, Invocation } from './cli/invocation.ts';
 import type { ExecDeps } from './commands/exec-deps.ts';
 import type { ExecResult } from './commands/exec.ts';
 import type { Deps, Host, Log } from './deps.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, assertNever, exitStatus } from './errors.ts';
 import { createLog, isJournal } from './log.ts';
-import { CLEAR_LINE, createOutput, redrawLine, renderJson, renderStatus } from './output.ts';
+import { CLEAR_LINE, createOutput, redrawLine, renderJson } from './output.ts';
+import { renderStatus } from './output/status.ts';
 import { markedPids, startTime } from './tree.ts';
 
 declare const RUNLOCK_VERSION: string;

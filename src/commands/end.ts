@@ -5,7 +5,7 @@ import type { Deps } from '../deps.ts';
 import { assertNever } from '../errors.ts';
 import type { GivenBack } from '../lock/give-back.ts';
 import type { Grant } from '../lock/grant.ts';
-import type { Outcome } from '../lock/layout.ts';
+import type { Outcome } from '../lock/records.ts';
 import type { Over } from '../lock/lease.ts';
 import { formatAge } from '../output.ts';
 

@@ -1,7 +1,7 @@
 /** What `exec` is asked, and what it may touch. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import type { Hold } from '../lock/layout.ts';
+import type { Hold } from '../lock/records.ts';
 import type { Terminal } from './waiting-line.ts';
 
 export interface ExecOptions {

@@ -2,7 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
-import type { FreezeView, GroupView, SlotView } from '../output.ts';
+import type { FreezeView, GroupView, SlotView } from '../output/views.ts';
 
 export type GroupFacts = Omit<GroupView, 'why' | 'fix'>;
 

@@ -2,19 +2,12 @@
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul, Entry } from '../consul.ts';
 import { isRunlockError } from '../errors.ts';
-import {
-  decodeClaim,
-  decodeFreeze,
-  decodeLockMark,
-  decodeTicket,
-  groupKeys,
-  isName,
-  parseKey,
-} from '../lock/layout.ts';
+import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../lock/records.ts';
+import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain } from './explain.ts';
 import type { GroupKeys } from '../lock/layout.ts';
-import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output.ts';
+import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output/views.ts';
 
 export type { FreezeView, GroupView, SlotView, StatusReport, WaiterView };
 

@@ -6,7 +6,7 @@ import { keepGuard } from '../guard.ts';
 import type { Guard } from '../guard.ts';
 import { decline } from '../lock/grant.ts';
 import type { Grant } from '../lock/grant.ts';
-import type { Outcome } from '../lock/layout.ts';
+import type { Outcome } from '../lock/records.ts';
 import { holdLease } from '../lock/lease.ts';
 import type { Lease, Over } from '../lock/lease.ts';
 import type { CodeMeanings } from '../tools.ts';

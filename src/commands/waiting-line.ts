@@ -1,8 +1,8 @@
 /** The live line of a waiting `exec` on a terminal: place in the queue, who holds, since when. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import { renderWaiting } from '../output.ts';
-import type { GroupView, HolderView, WaitingView } from '../output.ts';
+import { renderWaiting } from '../output/waiting.ts';
+import type { GroupView, HolderView, WaitingView } from '../output/views.ts';
 import { viewGroups } from './status.ts';
 
 export interface Terminal {

@@ -1,7 +1,8 @@
 /** What every step of the protocol needs to know of the run that takes it. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import type { Claim, GroupKeys, Hold, NodeMark, Runner } from './layout.ts';
+import type { Claim, Hold, NodeMark, Runner } from './records.ts';
+import type { GroupKeys } from './layout.ts';
 
 export interface RunContext {
   readonly consul: Consul;

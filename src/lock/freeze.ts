@@ -2,7 +2,7 @@
 import type { RunContext } from './context.ts';
 import { trySend } from './grant.ts';
 import type { Progress } from './grant.ts';
-import { decodeFreeze } from './layout.ts';
+import { decodeFreeze } from './records.ts';
 import { ask } from './queue.ts';
 import { removeSeen } from './transactions.ts';
 

@@ -2,7 +2,7 @@
 import { isTransient } from '../consul.ts';
 import { assertNever } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
-import type { Claim, Outcome, RunRecord } from './layout.ts';
+import type { Claim, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
 import { openSession } from './session.ts';
 import { readSlots, standing } from './slot.ts';

@@ -1,7 +1,7 @@
 /** Leaving without a slot: nothing of the try stays in Consul. */
 import { isTransient } from '../consul.ts';
 import type { RunContext } from './context.ts';
-import type { Claim } from './layout.ts';
+import type { Claim } from './records.ts';
 import { readSlots } from './slot.ts';
 import type { Session } from './session.ts';
 import { changeClaim, removeSeen, send } from './transactions.ts';

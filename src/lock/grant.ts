@@ -3,7 +3,7 @@ import { isTransient } from '../consul.ts';
 import type { RunContext } from './context.ts';
 import { giveUp } from './give-up.ts';
 import type { Attempt } from './give-up.ts';
-import type { Claim, Freeze } from './layout.ts';
+import type { Claim, Freeze } from './records.ts';
 import type { Waiting } from './queue.ts';
 import type { Session } from './session.ts';
 import type { Owner, Slot } from './slot.ts';

@@ -9,7 +9,7 @@ import type { Ending, GivenBack } from './give-back.ts';
 import type { Grant } from './grant.ts';
 import { look } from './holding.ts';
 import type { Live } from './holding.ts';
-import type { Hold } from './layout.ts';
+import type { Hold } from './records.ts';
 import { recover } from './recover.ts';
 import { VANISHED_AFTER_MS } from './slot.ts';
 import type { Owner, Standing } from './slot.ts';

@@ -2,7 +2,7 @@
 import type { Entry } from '../consul.ts';
 import { nodeMark, timestamp } from './context.ts';
 import type { RunContext } from './context.ts';
-import { decodeQueueMark } from './layout.ts';
+import { decodeQueueMark } from './records.ts';
 import { readSlots } from './slot.ts';
 import type { Slot } from './slot.ts';
 import { enqueue, readTurn, send } from './transactions.ts';

@@ -1,8 +1,8 @@
 /** Whether another run of the same node stands in the way, or only what a dead one left. */
 import type { RetryOptions } from '../consul.ts';
 import type { RunContext } from './context.ts';
-import { decodeNodeMark } from './layout.ts';
-import type { Claim, Runner } from './layout.ts';
+import { decodeNodeMark } from './records.ts';
+import type { Claim, Runner } from './records.ts';
 
 /** This node already runs or waits in the group. */
 export type Busy =

@@ -1,8 +1,9 @@
 /** Claims: what a run may do about the slots it sees. Pure decisions; their transactions are in transactions.ts. */
 import type { Entry } from '../consul.ts';
 import { assertNever } from '../errors.ts';
-import { decodeClaim, parseKey } from './layout.ts';
-import type { Claim } from './layout.ts';
+import { decodeClaim } from './records.ts';
+import { parseKey } from './layout.ts';
+import type { Claim } from './records.ts';
 
 /** A claim without a lock is believed dead after it was seen so, unchanged, for this long on the watcher's own clock. */
 export const VANISHED_AFTER_MS = 60_000;

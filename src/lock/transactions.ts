@@ -4,8 +4,9 @@
  */
 import type { Answer, Consul, Entry, Operation } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
-import { encode } from './layout.ts';
-import type { Claim, GroupKeys, NodeMark, RunRecord, Ticket } from './layout.ts';
+import { encode } from './records.ts';
+import type { Claim, NodeMark, RunRecord, Ticket } from './records.ts';
+import type { GroupKeys } from './layout.ts';
 
 /** What stood in the way. `session`: the session that wanted a lock is gone. */
 export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'session';

@@ -9,7 +9,7 @@ import type { Deps } from '../../src/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Grant } from '../../src/lock/grant.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
-import type { Hold } from '../../src/lock/layout.ts';
+import type { Hold } from '../../src/lock/records.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import type { Lease } from '../../src/lock/lease.ts';
 import { readSlots } from '../../src/lock/slot.ts';

@@ -104,7 +104,7 @@ test('a cluster elects a new leader when its leader is killed, and its clients f
   await leader.kill();
   const next = await cluster.leader();
   expect(next.name).not.toBe(leader.name);
-  await one?.ready();
+  for (const client of cluster.clients) await client.ready();
   expect(await one?.kv.put('a', '1')).toBe(true);
   expect(await two?.kv.get('a')).toMatchObject({ Value: '1' });
   next.pause();

@@ -1,7 +1,7 @@
 // Every transaction of the protocol on a real agent: what it does, and that each of its checks can refuse all of it.
 import { describe, expect, test } from 'vitest';
-import { encode } from '../../src/lock/layout.ts';
-import type { Claim } from '../../src/lock/layout.ts';
+import { encode } from '../../src/lock/records.ts';
+import type { Claim } from '../../src/lock/records.ts';
 import {
   changeClaim,
   claimAgain,

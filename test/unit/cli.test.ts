@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { parse } from '../../src/cli.ts';
-import type { Invocation } from '../../src/cli.ts';
+import type { Invocation } from '../../src/cli/invocation.ts';
 import { RunlockError } from '../../src/errors.ts';
 
 type Env = Record<string, string>;

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
-import * as layout from '../../src/lock/layout.ts';
+import { groupKeys, isName, parseKey } from '../../src/lock/layout.ts';
+import * as stores from '../../src/lock/records.ts';
 
-const { groupKeys, parseKey, encode, isName } = layout;
+const { encode } = stores;
 const keys = groupKeys('runlock', 'prod/web');
 
 describe('keys', () => {
@@ -82,7 +83,7 @@ const since = '2026-03-01T12:00:00.000Z';
 const records = [
   {
     what: 'claim',
-    decode: layout.decodeClaim,
+    decode: stores.decodeClaim,
     record: {
       ...runner,
       node: 'web01',
@@ -95,7 +96,7 @@ const records = [
   },
   {
     what: 'claim of a failed run',
-    decode: layout.decodeClaim,
+    decode: stores.decodeClaim,
     optional: ['exitCode', 'heldUntil', 'by'],
     record: {
       ...{
@@ -112,22 +113,22 @@ const records = [
   },
   {
     what: 'ticket',
-    decode: layout.decodeTicket,
+    decode: stores.decodeTicket,
     record: { node: 'web02', run: 'r2', since, command: 'puppet', pid: 12 },
   },
-  { what: 'node mark', decode: layout.decodeNodeMark, record: { ...runner, run: 'r1', since } },
-  { what: 'lock', decode: layout.decodeLockMark, record: { run: 'r1' } },
-  { what: 'queue mark', decode: layout.decodeQueueMark, record: { session: 's1' } },
-  { what: 'freeze', decode: layout.decodeFreeze, record: { by: 'ops', reason: 'disks', since } },
+  { what: 'node mark', decode: stores.decodeNodeMark, record: { ...runner, run: 'r1', since } },
+  { what: 'lock', decode: stores.decodeLockMark, record: { run: 'r1' } },
+  { what: 'queue mark', decode: stores.decodeQueueMark, record: { session: 's1' } },
+  { what: 'freeze', decode: stores.decodeFreeze, record: { by: 'ops', reason: 'disks', since } },
   {
     what: 'freeze with an end',
-    decode: layout.decodeFreeze,
+    decode: stores.decodeFreeze,
     optional: ['until'],
     record: { by: 'ops', reason: '', since, until: since },
   },
   {
     what: 'run record',
-    decode: layout.decodeRun,
+    decode: stores.decodeRun,
     optional: ['exitCode'],
     record: {
       ...{ node: 'web01', run: 'r1', outcome: 'timed-out', exitCode: 124, command: 'chef-client', slot: 0 },
@@ -193,11 +194,11 @@ describe('a claim', () => {
     [{ exitCode: '1' }],
     [{ heldUntil: 5 }],
   ])('with %j is an error', (changes) => {
-    expect(() => layout.decodeClaim(stored(changes))).toThrow(RunlockError);
+    expect(() => stores.decodeClaim(stored(changes))).toThrow(RunlockError);
   });
 
   test('with a field that this version does not know is still a claim', () => {
-    expect(layout.decodeClaim(stored({ colour: 'green' }))).toMatchObject(claim);
+    expect(stores.decodeClaim(stored({ colour: 'green' }))).toMatchObject(claim);
   });
 });
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { keptClaim } from '../../src/lock/give-back.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
-import type { Claim, Hold, Outcome, RunRecord } from '../../src/lock/layout.ts';
+import type { Claim, Hold, Outcome, RunRecord } from '../../src/lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import * as output from '../../src/output.ts';
-import type { GroupView, StatusReport } from '../../src/output.ts';
+import { CLEAR_LINE, createOutput, formatAge, redrawLine, renderJson, visible } from '../../src/output.ts';
+import { renderStatus } from '../../src/output/status.ts';
+import type { GroupView, StatusReport } from '../../src/output/views.ts';
+import { renderWaiting } from '../../src/output/waiting.ts';
 
-const { createOutput, formatAge, renderJson, renderStatus, renderWaiting, visible } = output;
 const now = Date.UTC(2026, 2, 1, 12);
 const ago = (ms: number) => new Date(now - ms).toISOString();
 
@@ -212,7 +213,7 @@ describe('the live line', () => {
   });
 
   test('is drawn over in place', () => {
-    expect(output.redrawLine('x')).toBe('\r\x1b[Kx');
-    expect(output.CLEAR_LINE).toBe('\r\x1b[K');
+    expect(redrawLine('x')).toBe('\r\x1b[Kx');
+    expect(CLEAR_LINE).toBe('\r\x1b[K');
   });
 });

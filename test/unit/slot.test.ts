@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import type { Entry } from '../../src/consul.ts';
-import { encode, groupKeys } from '../../src/lock/layout.ts';
-import type { Claim, ClaimState, Hold } from '../../src/lock/layout.ts';
+import { encode } from '../../src/lock/records.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import type { Claim, ClaimState, Hold } from '../../src/lock/records.ts';
 import {
   CLOCK_DIFFERENCE_MS,
   VANISHED_AFTER_MS,

@@ -1,0 +1,114 @@
+/** `runlock exec`: its options. */
+import type { Command } from 'commander';
+import type { ExecOptions } from '../commands/exec-deps.ts';
+import {
+  durationOr,
+  parseCodes,
+  parseDuration,
+  parseFlag,
+  parseGroup,
+  parseHold,
+  parseNode,
+  parsePositiveDuration,
+  parseSessionTtl,
+  wholeNumber,
+} from '../options.ts';
+import type { Context, Done } from './invocation.ts';
+import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
+import type { Values } from './option.ts';
+
+export function addExec(program: Command, { env }: Context, done: Done): void {
+  const command = program
+    .command('exec')
+    .description('wait for a slot of the group, run the command in it, give the slot back')
+    .usage('[options] -- <command> [args...]')
+    .argument('<command>', 'the program to run')
+    .argument('[args...]', 'its arguments; they reach it untouched')
+    .passThroughOptions();
+  addOptions(command, [
+    option('-g, --group <path>', 'the nodes that must not all change at once', parseGroup, 'default'),
+    option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
+    option(
+      '-w, --wait <duration|forever>',
+      'how long to wait for a slot; 0 never waits',
+      durationOr('forever'),
+      3_600_000,
+      '1h',
+    ),
+    option('--splay <duration>', 'random delay before asking, never while holding', parseDuration, 0, '0'),
+    option(
+      '--hold <duration|forever|none>',
+      'how long a failed or vanished run keeps the slot',
+      parseHold,
+      'forever',
+    ),
+    option('--timeout <duration>', 'longest run of the command', parsePositiveDuration),
+    option('--kill-after <duration>', 'from TERM to KILL', parseDuration, 10_000, '10s'),
+    option('--ok-codes <list>', 'exit codes that mean success (default: by tool)', parseCodes),
+    option(
+      '--reboot-codes <list>',
+      'exit codes that mean "will reboot and come back" (default: by tool)',
+      parseCodes,
+    ),
+    option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
+    option('--node <name>', "the owner (default: the agent's node name)", parseNode),
+    option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
+    option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', EXEC_HELP);
+  command.action((name: string, args: string[]) => {
+    const values = withEnvironment(command, env);
+    const { wait, splay, timeout, killAfter, sessionTtl, conflictExitCode, ...rest } = values as Values &
+      ExecValues;
+    const { group, slots, hold, okCodes, rebootCodes, node, dryRun, prefix } = rest;
+    const options: ExecOptions = {
+      prefix,
+      group,
+      slots,
+      wait,
+      splayMs: splay,
+      hold,
+      killAfterMs: killAfter,
+      sessionTtlMs: sessionTtl,
+      dryRun,
+      ...(timeout !== undefined && { timeoutMs: timeout }),
+      ...(okCodes && { okCodes }),
+      ...(rebootCodes && { rebootCodes }),
+      ...(node !== undefined && { node }),
+      command: name,
+      args,
+    };
+    done({ kind: 'exec', common: toCommon(values), options: Object.freeze(options), conflictExitCode });
+  });
+}
+
+const EXEC_HELP = `
+Durations are like 90s, 10m or 1h30m.
+
+Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, frozen, or this
+node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock lost, command killed; 124 --timeout;
+126, 127 command not executable, not found; 128+n the command, or a waiting runlock, died of signal n.
+
+Examples:
+  runlock exec -- chef-client
+  runlock exec -g prod/web -n 2 -w 30m -- ansible-playbook site.yml
+  runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test`;
+
+interface ExecValues {
+  group: string;
+  slots: number;
+  wait: number | 'forever';
+  splay: number;
+  hold: 'forever' | 'none' | number;
+  timeout?: number;
+  killAfter: number;
+  okCodes?: readonly number[];
+  rebootCodes?: readonly number[];
+  conflictExitCode: number;
+  node?: string;
+  sessionTtl: number;
+  dryRun: boolean;
+  prefix: string;
+}

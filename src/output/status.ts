@@ -1,0 +1,131 @@
+/** `runlock status` as text. */
+import { assertNever } from '../errors.ts';
+import { cut, formatAge, paint, visible, widthOf } from '../output.ts';
+import type { Style } from '../output.ts';
+import type { SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
+
+export interface RenderOptions {
+  readonly color: boolean;
+  readonly columns?: number | undefined;
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+}
+
+/** A long queue, or list of problems, is cut here; `--json` shows all of it. */
+const SHOWN = 20;
+
+/** `status` for people: a block a group, with a line break at its end. */
+export function renderStatus(report: StatusReport, options: RenderOptions): string {
+  const blocks = report.groups.map((group) => renderGroup(group, options));
+  if (blocks.length === 0) blocks.push(renderNothing(report));
+  return `${blocks.join('\n\n')}\n`;
+}
+
+function renderNothing({ prefix, frozen, problems }: StatusReport): string {
+  const lines = [visible(`nothing is stored below ${prefix}/ (or this token may not read it)`)];
+  if (frozen) lines.push(visible(`everything is frozen by ${frozen.by}: ${frozen.reason}`));
+  return [...lines, ...problems.map((problem) => `problem: ${visible(problem)}`)].join('\n');
+}
+
+function renderGroup(view: GroupView, options: RenderOptions): string {
+  const { color } = options;
+  return [
+    paint(visible(view.group), 'bold', color) + (view.frozen ? paint(' (frozen)', 'cyan', color) : ''),
+    ...(view.known ? renderSlots(view.slots, options) : []),
+    ...renderQueue(view.queue, options),
+    ...renderProblems(view.problems, color),
+    `  ${visible(view.why)}`,
+    ...(view.fix === undefined ? [] : [`  fix: ${paint(visible(view.fix), 'bold', color)}`]),
+  ].join('\n');
+}
+
+interface Row {
+  readonly cells: readonly string[];
+  readonly style?: Style | undefined;
+}
+
+function renderSlots(slots: readonly SlotView[], options: RenderOptions): string[] {
+  const rows = slots.map((slot) => ({ cells: slotCells(slot, options.now), style: slotStyle(slot) }));
+  const head = ['SLOT', 'STATE', 'NODE', 'SINCE', 'COMMAND', 'EXIT', 'HOLD'];
+  return renderTable([{ cells: head, style: 'dim' }, ...rows], options);
+}
+
+function slotCells(slot: SlotView, now: number): string[] {
+  return [
+    String(slot.slot),
+    sessionGone(slot) ? `${slot.state} (no session)` : slot.state,
+    slot.node ?? '',
+    slot.since === undefined ? '' : formatAge(now - Date.parse(slot.since)),
+    slot.command ?? '',
+    slot.exitCode === undefined ? '' : String(slot.exitCode),
+    holdCell(slot, now),
+  ];
+}
+
+/** A run that may still be alive, but can't show it. */
+function sessionGone({ state, alive }: SlotView): boolean {
+  return !alive && (state === 'running' || state === 'evicted');
+}
+
+function holdCell({ hold, heldUntil }: SlotView, now: number): string {
+  if (heldUntil !== undefined) {
+    const leftMs = Date.parse(heldUntil) - now;
+    return leftMs > 0 ? `${formatAge(leftMs)} left` : 'over';
+  }
+  return typeof hold === 'number' ? formatAge(hold) : (hold ?? '');
+}
+
+function slotStyle(slot: SlotView): Style | undefined {
+  switch (slot.state) {
+    case 'free':
+      return 'dim';
+    case 'running':
+      return slot.alive ? 'green' : 'red';
+    case 'failed':
+    case 'abandoned':
+    case 'unreadable':
+      return 'red';
+    case 'held':
+    case 'rebooting':
+    case 'evicted':
+    case 'locked':
+      return 'yellow';
+    default:
+      return assertNever(slot.state);
+  }
+}
+
+function renderQueue(queue: readonly WaiterView[], options: RenderOptions): string[] {
+  if (queue.length === 0) return [];
+  const rows = queue.slice(0, SHOWN).map(({ place, node, waitedMs, command }) => ({
+    cells: [String(place), node, formatAge(waitedMs), command],
+  }));
+  return [
+    ...renderTable([{ cells: ['PLACE', 'NODE', 'WAITING', 'COMMAND'], style: 'dim' }, ...rows], options),
+    ...moreText(queue.length - rows.length),
+  ];
+}
+
+function renderProblems(problems: readonly string[], color: boolean): string[] {
+  const shown = problems.slice(0, SHOWN);
+  return [
+    ...shown.map((problem) => paint(`  problem: ${visible(problem)}`, 'red', color)),
+    ...moreText(problems.length - shown.length),
+  ];
+}
+
+function moreText(count: number): string[] {
+  return count > 0 ? [`  … and ${count.toLocaleString('en-US')} more`] : [];
+}
+
+/** Rows of the same cells, aligned, cut to the terminal's width before they are coloured. */
+function renderTable(rows: readonly Row[], { color, columns }: RenderOptions): string[] {
+  const safe = rows.map(({ cells, style }) => ({ cells: cells.map(visible), style }));
+  const widths = (safe[0]?.cells ?? []).map((_, i) =>
+    Math.max(...safe.map((row) => widthOf(row.cells[i] ?? ''))),
+  );
+  return safe.map(({ cells, style }) => {
+    const padded = cells.map((cell, i) => cell + ' '.repeat((widths[i] ?? 0) - widthOf(cell)));
+    return paint(cut(`  ${padded.join('  ').trimEnd()}`, columns), style, color);
+  });
+}

@@ -1,0 +1,95 @@
+/** What commands give to be shown: the data behind the text, and the shape of `--json`. */
+
+/** What `status --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
+export interface StatusReport {
+  readonly v: 1;
+  readonly prefix: string;
+  /** When it was read, by the reader's clock; ages in sentences count from here. */
+  readonly at: string;
+  /** The root's freeze: it stops every group, those that nobody has used yet too. */
+  readonly frozen?: FreezeView;
+  /** With the root's freeze; every group's own are with the group. */
+  readonly problems: readonly string[];
+  /** By name. */
+  readonly groups: readonly GroupView[];
+}
+
+export interface GroupView {
+  readonly group: string;
+  /** False: nothing of the group is stored (or this token may not read it). */
+  readonly known: boolean;
+  /** Every slot that has a key, and slot 0. */
+  readonly slots: readonly SlotView[];
+  /** In the order in which they will be granted. */
+  readonly queue: readonly WaiterView[];
+  /** The group's own freeze, else its nearest ancestor's, that has not ended. */
+  readonly frozen?: FreezeView;
+  /** What is stored and could not be read, or should not be there. */
+  readonly problems: readonly string[];
+  /** One sentence: why the group stands still, or that it moves, or is idle. */
+  readonly why: string;
+  /** The command that would free it. */
+  readonly fix?: string;
+}
+
+/** `locked`: a session lock without a claim. `unreadable`: a claim that only a newer runlock understands, or none at all. */
+export type SlotState =
+  'free' | 'running' | 'held' | 'failed' | 'rebooting' | 'abandoned' | 'evicted' | 'locked' | 'unreadable';
+
+export interface SlotView {
+  readonly slot: number;
+  readonly state: SlotState;
+  /** Whether a live session holds the slot's lock. */
+  readonly alive: boolean;
+  readonly node?: string;
+  readonly since?: string;
+  readonly run?: string;
+  /** Base name. */
+  readonly command?: string;
+  readonly exitCode?: number;
+  /** `forever`, `none`, or milliseconds. */
+  readonly hold?: 'forever' | 'none' | number;
+  /** When others may follow. */
+  readonly heldUntil?: string;
+  readonly pid?: number;
+  /** Who evicted the run. */
+  readonly by?: string;
+}
+
+export interface WaiterView {
+  /** From 1; a ticket that can't be read keeps its place and is missing here. */
+  readonly place: number;
+  readonly node: string;
+  readonly since: string;
+  readonly waitedMs: number;
+  readonly command: string;
+  readonly pid: number;
+  readonly session: string;
+}
+
+export interface FreezeView {
+  /** The frozen group; '' for the root. */
+  readonly at: string;
+  readonly by: string;
+  readonly reason: string;
+  readonly since: string;
+  readonly until?: string;
+}
+
+/** What a waiting `exec` knows of its group. */
+export interface WaitingView {
+  readonly group: string;
+  readonly waitedMs: number;
+  /** From 1. */
+  readonly place?: number | undefined;
+  readonly holders?: readonly HolderView[] | undefined;
+  readonly frozen?: { readonly by: string; readonly reason: string } | undefined;
+}
+
+export interface HolderView {
+  readonly node: string;
+  readonly state: Exclude<SlotState, 'free' | 'locked' | 'unreadable'>;
+  readonly command: string;
+  /** How long it has been in this state. */
+  readonly ageMs: number;
+}

@@ -1,0 +1,18 @@
+/** The live line of a waiting run. */
+import { cut, formatAge, visible } from '../output.ts';
+import type { HolderView, WaitingView } from './views.ts';
+
+/** The single line that a terminal shows while `exec` waits, one column short of the width so that it never wraps. */
+export function renderWaiting(view: WaitingView, columns: number | undefined): string {
+  const [holder, ...others] = view.holders ?? [];
+  const parts = [`waiting ${formatAge(view.waitedMs)} for ${view.group}`];
+  if (view.place !== undefined) parts.push(`place ${view.place}`);
+  if (view.frozen) parts.push(`frozen by ${view.frozen.by}: ${view.frozen.reason}`);
+  if (holder) parts.push(holderText(holder) + (others.length > 0 ? ` (and ${others.length} more)` : ''));
+  return cut(visible(parts.join(' · ')), columns === undefined ? undefined : Math.max(1, columns - 1));
+}
+
+function holderText({ node, state, command, ageMs }: HolderView): string {
+  if (state === 'running') return `${node} runs ${command} since ${formatAge(ageMs)}`;
+  return `${node} ${state} since ${formatAge(ageMs)} (${command})`;
+}
