@@ -1,10 +1,9 @@
 // Who keeps a slot after a run, for how long, and what a run leaves in Consul.
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, scene } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, stage } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;
@@ -12,12 +11,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const words = (group: string, node: string, args: readonly string[]) => [
   'exec',

@@ -3,11 +3,10 @@ import { once } from 'node:events';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, scene, untilGone } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, stage, untilGone } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import type { Result, Running, StartOptions } from '../support/runlock.ts';
 
@@ -16,12 +15,6 @@ beforeAll(async () => {
   agent = await startAgent({ acl: true });
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const exec = (group: string, args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['exec', '-g', group, ...args], options);

@@ -1,9 +1,9 @@
 // Tickets are served in their order, by as many at once as there are slots, whoever dies in between.
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, scene } from '../support/processes.ts';
+import { eventually, stage } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
 import type { Running } from '../support/runlock.ts';
@@ -13,12 +13,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const start = (group: string, node: string, args: readonly string[]) =>
   startRunlock(agent, ['exec', '-g', group, '--node', node, ...args]);

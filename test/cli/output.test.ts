@@ -5,8 +5,7 @@ import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'nod
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { end, eventually, scene } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { end, eventually, stage } from '../support/processes.ts';
 import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
 import type { StartOptions } from '../support/runlock.ts';
 
@@ -15,12 +14,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const words = (group: string, node: string, args: readonly string[]) => [
   'exec',

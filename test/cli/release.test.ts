@@ -2,11 +2,10 @@
 import { randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, isAlive, scene, untilGone } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, isAlive, stage, untilGone } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;
@@ -14,12 +13,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const exec = (group: string, node: string, args: readonly string[]) =>
   runlock(agent, ['exec', '-g', group, '--node', node, ...args]);

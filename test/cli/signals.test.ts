@@ -1,11 +1,10 @@
 // What a signal to runlock does to the command, to the queue and to the slot.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, isAlive, scene } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, isAlive, stage } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;
@@ -13,12 +12,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const start = (group: string, node: string, args: readonly string[]) =>
   startRunlock(agent, ['exec', '-g', group, '--node', node, ...args]);

@@ -4,11 +4,10 @@ import { randomUUID } from 'node:crypto';
 import { symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, scene } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, stage } from '../support/processes.ts';
 import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
 import type { StartOptions } from '../support/runlock.ts';
 
@@ -17,12 +16,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 const status = (args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['status', ...args], options);

@@ -5,16 +5,10 @@ import { once } from 'node:events';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { isAlive, scene, untilGone } from '../support/processes.ts';
+import { isAlive, stage, untilGone } from '../support/processes.ts';
 import { consulBinary } from '../support/provision.ts';
 
 afterAll(endAgents);
-
-function stage() {
-  const made = scene();
-  onTestFinished(made.clean);
-  return made;
-}
 
 async function consulLock(agent: Agent, args: readonly string[]): Promise<ChildProcess> {
   const child = spawn(await consulBinary(), ['lock', ...args], {

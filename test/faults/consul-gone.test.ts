@@ -1,19 +1,12 @@
 // What happens to a run, and to those who wait, when Consul goes away under them.
 import { writeFileSync } from 'node:fs';
-import { afterAll, expect, onTestFinished, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { endAgents, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, scene, untilGone } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, stage, untilGone } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 /** Runs until `<folder>/end` is there. */
 const untilTold = (folder: string) => [

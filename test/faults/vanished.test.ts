@@ -1,10 +1,9 @@
 // What happens to a run, and to those who wait, when runlock itself is killed.
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, isAlive, scene, untilGone } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
+import { eventually, isAlive, stage, untilGone } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;
@@ -12,12 +11,6 @@ beforeAll(async () => {
   agent = await startAgent();
 });
 afterAll(endAgents);
-
-function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
 
 /** A command whose tree has a child in its group, one in a session of its own, and ignores TERM. */
 const stubborn = (folder: string) => [

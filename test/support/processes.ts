@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { build } from 'esbuild';
-import { vi } from 'vitest';
+import { onTestFinished, vi } from 'vitest';
 
 import { markedPids, startTime } from '../../src/tree.ts';
 
@@ -41,6 +41,13 @@ export function scene(): Scene {
       rmSync(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** A scene that is cleaned when its test has finished. */
+export function stage(): Scene {
+  const made = scene();
+  onTestFinished(() => made.clean());
+  return made;
 }
 
 /** Only lines that are written to their end. */
