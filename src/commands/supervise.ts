@@ -32,6 +32,9 @@ const SILENCE_MS = 30_000;
 const BEAT_MS = 5_000;
 
 export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOptions): Promise<RunResult> {
+  // From here on a signal is the command's; while it is being started, it has to wait.
+  const early: NodeJS.Signals[] = [];
+  deps.signals.listen((signal) => early.push(signal));
   const lease = holdLease(grant, { ttlMs: options.sessionTtlMs, killAfterMs: options.killAfterMs });
   const guard = keepGuard({
     runId: grant.context.run.id,
@@ -52,7 +55,7 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
     throw error;
   });
   const startedMs = deps.clock.monotonicMs();
-  const { ending, cause } = await untilEnd(deps, { lease, guard, command, options });
+  const { ending, cause } = await untilEnd(deps, { lease, guard, command, options, early });
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
@@ -95,6 +98,8 @@ interface Running {
   readonly guard: Guard;
   readonly command: Supervised;
   readonly options: RunOptions;
+  /** Signals that came while the command was being started. */
+  readonly early: readonly NodeJS.Signals[];
 }
 
 /** One race decides the end: the command itself, a signal, the timeout, or the lease. The tree is gone if it was killed. */
@@ -102,7 +107,7 @@ async function untilEnd(
   deps: ExecDeps,
   running: Running,
 ): Promise<{ ending: Ending; cause: Cause | undefined }> {
-  const { lease, guard, command, options } = running;
+  const { lease, guard, command, options, early } = running;
   const ended = new AbortController();
   let cause: Cause | undefined;
   let killing: Promise<void> | undefined;
@@ -115,6 +120,7 @@ async function untilEnd(
   guard.watch(command);
   void beat(deps, running, ended.signal);
   deps.signals.listen((signal) => void passOn(signal));
+  for (const signal of early) void passOn(signal);
   const onOver = () => kill(lease.over.reason as Over);
   lease.over.addEventListener('abort', onOver, { once: true });
   if (lease.over.aborted) onOver();

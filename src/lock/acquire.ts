@@ -35,6 +35,7 @@ export type Acquired =
 
 type Step1to5 = Acquired | { readonly kind: 'again' };
 
+const CLOSE_MS = 5_000;
 const AGAIN_MS = 200;
 /** A session can be lost by chance; with no patience left, that is not tried for ever. */
 const IMPATIENT_TRIES = 3;
@@ -51,7 +52,7 @@ export async function acquire(
   const progress: Progress = { ...waiting, attempts: [], blocked: { kind: 'slots', slots: [] } };
   for (let tries = 1; ; tries++) {
     const session = await firstSession(effects, request, { waiting, isFirst: tries === 1 });
-    const context = toContext(effects, request, session);
+    const context = await toContext(effects, request, session);
     const result = await tryWith(context, session, progress);
     if (result.kind === 'granted') return result;
     await giveUp(context, session, progress.attempts);
@@ -78,13 +79,14 @@ async function firstSession(
   }
 }
 
-function toContext(
+async function toContext(
   effects: { consul: Consul; deps: Deps },
   request: AcquireRequest,
   session: Session,
-): RunContext {
+): Promise<RunContext> {
   const node = request.node ?? session.node;
   if (!isName(node)) {
+    await session.close({ signal: AbortSignal.timeout(CLOSE_MS) }).catch(() => undefined);
     throw new RunlockError(
       'usage',
       `the node's name '${node}' can't be part of a key; give another with --node`,
@@ -199,6 +201,8 @@ async function asFirst(
     }
     const done = await make(context, session, { move, progress });
     if (done) return done;
+    // What was refused, or not answered, was no matter of microseconds.
+    await deps.clock.sleep(AGAIN_MS * deps.random(), { signal: progress.signal });
     askedMs = deps.clock.monotonicMs();
     ({ slots, index } = await readSlotsNow(context, progress));
   }

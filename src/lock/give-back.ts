@@ -108,7 +108,7 @@ async function releaseOnce(
   const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
   if (session.lost.aborted) {
     const opened = await openSession(context, { name: `runlock ${keys.group}`, ttlMs, signal });
-    return lookAgain({ ...holding, session: opened }, record, options);
+    return { kind: 'holding', holding: { ...holding, session: opened } };
   }
   const seat = { keys, session: session.id, slot };
   const kept = keptClaim({ ...owner.claim, state: 'running', node: run.node }, record, deps.clock.now());
@@ -122,7 +122,7 @@ async function releaseOnce(
   return lookAgain(holding, record, options);
 }
 
-/** The release was refused, or its answer was lost, or the session is new: what is there now? */
+/** The release was refused, or its answer was lost: what is there now? */
 async function lookAgain(
   holding: Holding,
   record: RunRecord,
