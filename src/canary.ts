@@ -101,15 +101,16 @@ export function startCanary(clock: Clock): Canary {
   };
 }
 
-function spawnCanary(hear: (word: string) => void) {
-  const child = spawn('/bin/sh', ['-c', script, 'runlock-canary'], {
+function spawnCanary(hear: (word: string) => void): ChildProcess {
+  const child: ChildProcess = spawn('/bin/sh', ['-c', script, 'runlock-canary'], {
     env: {},
     stdio: ['pipe', 'pipe', 'ignore'],
   });
   // Without a canary every signal is passed on: twice is better than never.
   child.on('error', () => undefined);
-  child.stdin.on('error', () => undefined);
-  child.stdout.setEncoding('utf8').on('data', (words: string) => {
+  // Where no process could be made, its streams are missing too.
+  child.stdin?.on('error', () => undefined);
+  child.stdout?.setEncoding('utf8').on('data', (words: string) => {
     for (const word of words.trim().split('\n')) hear(word);
   });
   return child;

@@ -96,11 +96,15 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { file, runId, shareTerminal, clock } = options;
+  // First: what fails here fails before there is a command.
+  const canary = shareTerminal ? startCanary(clock) : undefined;
   const subprocess = spawnCommand(options);
   const { pid } = subprocess;
-  if (pid === undefined) throw spawnError(file, (await subprocess).code);
+  if (pid === undefined) {
+    canary?.stop();
+    throw spawnError(file, (await subprocess).code);
+  }
   const ended = subprocess.then(endingOf);
-  const canary = shareTerminal ? startCanary(clock) : undefined;
   void ended.then(() => canary?.stop());
   // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
   const command = { pid, startTime: startTime(pid) ?? '' };

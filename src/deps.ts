@@ -19,10 +19,12 @@ export interface Clock {
 export interface Host {
   /** This process, as a claim names it. */
   self(): { readonly pid: number; readonly startTime: string; readonly bootId: string };
-  /** /proc/sys/kernel/random/boot_id: changes with every boot. */
+  /** Names this boot of this host and, in it, the namespace that process ids belong to: elsewhere a pid says nothing. */
   readonly bootId: string;
   /** Start time of a live process in clock ticks since boot (proc(5), stat field 22); undefined when there is no such process. */
   startTime(pid: number): string | undefined;
+  /** Whether there is such a process although its start time can't be seen (proc(5), hidepid). */
+  hidden(pid: number): boolean;
   /** Live processes whose environment at their start named this run. */
   marked(runId: string): number[];
 }

@@ -115,13 +115,17 @@ interface Gone {
 
 function spawnGuard({ runId, path }: GuardOptions, life: number) {
   // The script travels in the environment: ps(1) stays readable. No mark of the run there: the guard is no part of it.
-  const child = spawn('/bin/sh', ['-c', 'eval "$script"', 'runlock-guard', runId, String(life)], {
-    cwd: '/',
-    env: { PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''), script: guardScript },
-    // Its own session: the terminal's keys do not reach it.
-    detached: true,
-    stdio: ['pipe', 'ignore', 'ignore'],
-  });
+  const child: ChildProcess = spawn(
+    '/bin/sh',
+    ['-c', 'eval "$script"', 'runlock-guard', runId, String(life)],
+    {
+      cwd: '/',
+      env: { PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''), script: guardScript },
+      // Its own session: the terminal's keys do not reach it.
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    },
+  );
   const left = new AbortController();
   const gone = new Promise<Gone>((resolve) => {
     child.on('error', (error) =>
@@ -131,7 +135,7 @@ function spawnGuard({ runId, path }: GuardOptions, life: number) {
   });
   void gone.then(() => left.abort());
   // It may be dead already; its end says so.
-  child.stdin.on('error', () => undefined);
+  child.stdin?.on('error', () => undefined);
   return {
     gone,
     left: left.signal,
@@ -139,7 +143,7 @@ function spawnGuard({ runId, path }: GuardOptions, life: number) {
     write: (message: string) => write(child, message),
     dismiss() {
       child.kill('SIGKILL');
-      child.stdin.destroy();
+      child.stdin?.destroy();
     },
   };
 }

@@ -1,6 +1,6 @@
 /** Composition root: the only reader of `process`. OS signals → listeners, outcome → exit status. */
 import { randomUUID } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { constants, hostname, userInfo } from 'node:os';
 import { clock } from './clock.ts';
 import { parse } from './cli.ts';
@@ -19,11 +19,21 @@ declare const RUNLOCK_VERSION: string;
 const host: Host = {
   self: () => ({ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId }),
   get bootId() {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
   },
   startTime,
+  hidden,
   marked: markedPids,
 };
+
+function hidden(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}
 
 /** The live line of a waiting exec, while it is drawn on stderr. */
 let liveLine = '';

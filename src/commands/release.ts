@@ -86,7 +86,7 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
     if (now?.owner?.claim.node !== target.options.owner) return undefined;
     const { owner } = now;
     const done =
-      now.lockedBy === undefined ? await clear(target, slot, owner) : await evict(target, slot, owner);
+      now.lockedBy === undefined ? await clear(target, now, owner) : await evict(target, slot, owner);
     if (done) return done;
   }
   throw new RunlockError(
@@ -96,7 +96,11 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
 }
 
 /** Undefined: the claim changed meanwhile. */
-async function clear(target: Target, slot: number, { claim, index }: Owner): Promise<Released | undefined> {
+async function clear(
+  target: Target,
+  { slot, strayLock }: Slot,
+  { claim, index }: Owner,
+): Promise<Released | undefined> {
   const { consul, keys, options, signal } = target;
   if (!options.force && (claim.state === 'running' || claim.state === 'evicted')) {
     throw new RunlockError(
@@ -104,7 +108,10 @@ async function clear(target: Target, slot: number, { claim, index }: Owner): Pro
       `${claim.node} was running ${claim.command} in slot ${slot} of ${options.group} and its session is gone: the command may still run there; look at ${claim.node}, then use 'runlock release ${options.group} --owner ${claim.node} --force'`,
     );
   }
-  const result = await send(consul, clearClaim(keys, slot, index), { signal, rule: keys.rule });
+  const result = await send(consul, clearClaim({ keys, slot, strayLock }, index), {
+    signal,
+    rule: keys.rule,
+  });
   if (result.kind === 'refused') return undefined;
   const how = mayStillRun(claim) ? 'unwatched' : 'cleared';
   return { slot, node: claim.node, state: claim.state, how };
@@ -164,7 +171,7 @@ async function untilGone(target: Target, slot: number, run: string): Promise<Rel
     if (now.lockedBy === undefined) {
       const { state } = now.owner.claim;
       if (state === 'failed' || state === 'rebooting') return 'evicted';
-      if (await clear(target, slot, now.owner)) return 'unwatched';
+      if (await clear(target, now, now.owner)) return 'unwatched';
     }
     index = seen.index;
   }

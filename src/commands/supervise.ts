@@ -36,6 +36,39 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
   const early: NodeJS.Signals[] = [];
   deps.signals.listen((signal) => early.push(signal));
   const lease = holdLease(grant, { ttlMs: options.sessionTtlMs, killAfterMs: options.killAfterMs });
+  const started = await start(deps, grant, { options, lease }).catch(async (error: unknown) => {
+    await lease.stop();
+    await decline(grant);
+    throw error;
+  });
+  const { command, guard } = started;
+  const startedMs = deps.clock.monotonicMs();
+  const gone = new AbortController();
+  void beat(deps, { lease, ...started }, gone.signal);
+  const { ending, cause } = await untilEnd(deps, { lease, command, options, early });
+  const outcome = outcomeOf(ending, cause, options.meanings);
+  if (outcome !== 'succeeded' && outcome !== 'rebooting')
+    await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
+  gone.abort();
+  await guard.disarm();
+  const ranMs = deps.clock.monotonicMs() - startedMs;
+  const exitCode = exitCodeOf(ending);
+  const given = await lease.release({ outcome, exitCode, waitedMs: options.waitedMs, ranMs });
+  sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
+  return toResult(ending, cause);
+}
+
+interface Started {
+  readonly guard: Guard;
+  readonly command: Supervised;
+}
+
+/** The guard first, then the command. */
+async function start(
+  deps: ExecDeps,
+  grant: Grant,
+  { options, lease }: { options: RunOptions; lease: Lease },
+): Promise<Started> {
   const guard = keepGuard({
     runId: grant.context.run.id,
     lifeMs: lifeMs(deps, lease),
@@ -48,26 +81,15 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
       });
     },
   });
-  const command = await start(deps, grant, { options, guard }).catch(async (error: unknown) => {
+  const command = await spawnCommand(deps, grant, { options, guard }).catch(async (error: unknown) => {
     await guard.disarm();
-    await lease.stop();
-    await decline(grant);
     throw error;
   });
-  const startedMs = deps.clock.monotonicMs();
-  const { ending, cause } = await untilEnd(deps, { lease, guard, command, options, early });
-  const outcome = outcomeOf(ending, cause, options.meanings);
-  if (outcome !== 'succeeded' && outcome !== 'rebooting')
-    await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
-  await guard.disarm();
-  const ranMs = deps.clock.monotonicMs() - startedMs;
-  const exitCode = exitCodeOf(ending);
-  const given = await lease.release({ outcome, exitCode, waitedMs: options.waitedMs, ranMs });
-  sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
-  return toResult(ending, cause);
+  guard.watch(command);
+  return { guard, command };
 }
 
-function start(
+function spawnCommand(
   deps: ExecDeps,
   grant: Grant,
   { options, guard }: { options: RunOptions; guard: Guard },
@@ -95,7 +117,6 @@ function start(
 
 interface Running {
   readonly lease: Lease;
-  readonly guard: Guard;
   readonly command: Supervised;
   readonly options: RunOptions;
   /** Signals that came while the command was being started. */
@@ -107,7 +128,7 @@ async function untilEnd(
   deps: ExecDeps,
   running: Running,
 ): Promise<{ ending: Ending; cause: Cause | undefined }> {
-  const { lease, guard, command, options, early } = running;
+  const { lease, command, options, early } = running;
   const ended = new AbortController();
   let cause: Cause | undefined;
   let killing: Promise<void> | undefined;
@@ -117,10 +138,13 @@ async function untilEnd(
     if (cause === undefined || cause.kind === 'signal') cause = why;
     killing = endTree(deps, command, { killAfterMs: options.killAfterMs, signal });
   };
-  guard.watch(command);
-  void beat(deps, running, ended.signal);
-  deps.signals.listen((signal) => void passOn(signal));
-  for (const signal of early) void passOn(signal);
+  const hear = (signal: NodeJS.Signals) => {
+    passOn(signal).catch((error: unknown) => {
+      deps.log('warning', `${signal} could not be passed on: ${String(error)}`, { event: 'signal-lost' });
+    });
+  };
+  deps.signals.listen(hear);
+  early.forEach(hear);
   const onOver = () => kill(lease.over.reason as Over);
   lease.over.addEventListener('abort', onOver, { once: true });
   if (lease.over.aborted) onOver();
@@ -164,7 +188,7 @@ async function endTree(
   const gone = new AbortController();
   void clock.sleep(how.killAfterMs + STUCK_MS, { signal: gone.signal }).then(
     () => {
-      const who = command.remaining().map(({ pid, name }) => `${name} (pid ${pid})`);
+      const who = remember(command).map(({ pid, name }) => `${name} (pid ${pid})`);
       log('warning', `can't kill ${who.join(', ')}; the slot is kept until they are gone`, {
         event: 'stuck',
       });
@@ -175,7 +199,11 @@ async function endTree(
   gone.abort();
 }
 
-async function beat(deps: ExecDeps, { lease, guard, command }: Running, signal: AbortSignal): Promise<void> {
+async function beat(
+  deps: ExecDeps,
+  { lease, guard, command }: Started & { lease: Lease },
+  signal: AbortSignal,
+): Promise<void> {
   try {
     for (;;) {
       guard.beat(lifeMs(deps, lease));
@@ -183,16 +211,17 @@ async function beat(deps: ExecDeps, { lease, guard, command }: Running, signal: 
       await deps.clock.sleep(BEAT_MS, { signal });
     }
   } catch {
-    // The command has ended.
+    // The command's tree is gone.
   }
 }
 
 /** A look at the tree remembers who belongs to it, should they hide it later. */
-function remember(command: Supervised): void {
+function remember(command: Supervised): ReturnType<Supervised['remaining']> {
   try {
-    command.remaining();
+    return command.remaining();
   } catch {
     // Out of file descriptors, say: the next look will do.
+    return [];
   }
 }
 

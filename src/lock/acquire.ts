@@ -2,7 +2,7 @@
 import { FIRST_CONTACT, isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import { RunlockError, assertNever } from '../errors.ts';
+import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
 import { untilThawed } from './freeze.ts';
@@ -36,7 +36,8 @@ export type Acquired =
 type Step1to5 = Acquired | { readonly kind: 'again' };
 
 const CLOSE_MS = 5_000;
-const AGAIN_MS = 200;
+const SHORTEST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 5_000;
 /** A session can be lost by chance; with no patience left, that is not tried for ever. */
 const IMPATIENT_TRIES = 3;
 
@@ -51,28 +52,52 @@ export async function acquire(
 ): Promise<Acquired> {
   const progress: Progress = { ...waiting, attempts: [], blocked: { kind: 'slots', slots: [] } };
   for (let tries = 1; ; tries++) {
-    const session = await firstSession(effects, request, { waiting, isFirst: tries === 1 });
-    const context = await toContext(effects, request, session);
-    const result = await tryWith(context, session, progress);
-    if (result.kind === 'granted') return result;
-    await giveUp(context, session, progress.attempts);
-    if (result.kind === 'busy') return result;
-    if (waiting.patience.aborted && tries >= IMPATIENT_TRIES)
+    const result = await tryOnce(effects, request, { progress, isFirst: tries === 1 });
+    if (result.kind !== 'again') return result;
+    const { context } = result;
+    if (context && waiting.patience.aborted && tries >= IMPATIENT_TRIES)
       return { kind: 'busy', context, why: progress.blocked };
-    await effects.deps.clock.sleep(AGAIN_MS * (0.5 + effects.deps.random()), { signal: waiting.signal });
+    await pause(effects.deps, tries, waiting.signal);
   }
 }
 
-/** @throws RunlockError `unreachable` when Consul does not answer in time. */
-async function firstSession(
+/** Longer with every failure in a row: what fails again and again should not also be asked all the time. */
+async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
+  const ms = Math.min(LONGEST_PAUSE_MS, SHORTEST_PAUSE_MS * 2 ** failures);
+  await clock.sleep(ms * (0.5 + random()), { signal });
+}
+
+type Tried = Acquired | { readonly kind: 'again'; readonly context?: RunContext };
+
+/** One try with a session of its own, of which nothing is left unless it got a slot. */
+async function tryOnce(
+  effects: { consul: Consul; deps: Deps },
+  request: AcquireRequest,
+  { progress, isFirst }: { progress: Progress; isFirst: boolean },
+): Promise<Tried> {
+  const session = await newSession(effects, request, { waiting: progress, isFirst });
+  if (!session) return { kind: 'again' };
+  const context = await toContext(effects, request, session);
+  const result = await tryWith(context, session, progress);
+  if (result.kind === 'granted') return result;
+  await giveUp(context, session, progress.attempts);
+  return result.kind === 'busy' ? result : { kind: 'again', context };
+}
+
+/**
+ * Undefined: the session was lost as soon as it was made.
+ * @throws RunlockError `unreachable` when Consul does not answer in time.
+ */
+async function newSession(
   effects: { consul: Consul; deps: Deps },
   { group, ttlMs }: AcquireRequest,
   { waiting, isFirst }: { waiting: Waiting; isFirst: boolean },
-): Promise<Session> {
+): Promise<Session | undefined> {
   const asked = { ...(isFirst && !waiting.patience.aborted && FIRST_CONTACT), ...ask(waiting) };
   try {
     return await openSession(effects, { name: `runlock ${group}`, ttlMs, ...asked });
   } catch (error) {
+    if (isRunlockError(error, 'session-lost') && !waiting.patience.aborted) return undefined;
     if (error !== waiting.patience.reason) throw error;
     const message = `Consul at ${effects.consul.address} did not answer within --wait; is the agent well?`;
     throw new RunlockError('unreachable', message, { cause: error });
@@ -151,7 +176,17 @@ async function returnTo(
   const seat = { keys: context.keys, session: session.id, slot };
   const claim = runningClaim(context);
   const steps = comeBack(seat, claim, nodeMark(context), owner.index);
-  const result = await sendGrant(context, { session, steps, slot, claim, progress, before: owner.claim });
+  // After an answer that was lost the claim may name this very run: what counts is what was there before that.
+  const sent = progress.attempts.find((attempt) => attempt.slot === slot);
+  const before = owner.claim.run === context.run.id ? sent?.before : owner.claim;
+  const result = await sendGrant(context, {
+    session,
+    steps,
+    slot,
+    claim,
+    progress,
+    ...(before && { before }),
+  });
   if (result.kind !== 'refused') return result;
   switch (result.obstacle) {
     case 'freeze':
@@ -184,6 +219,7 @@ async function asFirst(
   let { slots, index } = turn;
   let sightings: Sightings = new Map();
   let askedMs = deps.clock.monotonicMs();
+  let failures = 0;
   for (;;) {
     const monotonicMs = deps.clock.monotonicMs();
     sightings = observe(sightings, slots, monotonicMs);
@@ -194,6 +230,7 @@ async function asFirst(
     if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
     askedMs = monotonicMs;
     if (move.kind === 'wait') {
+      failures = 0;
       progress.patience.throwIfAborted();
       const waitMs = move.forMs === undefined ? {} : { waitMs: move.forMs };
       ({ slots, index } = await watchSlots(context, progress.either, { index, ...waitMs }));
@@ -201,8 +238,8 @@ async function asFirst(
     }
     const done = await make(context, session, { move, progress });
     if (done) return done;
-    // What was refused, or not answered, was no matter of microseconds.
-    await deps.clock.sleep(AGAIN_MS * deps.random(), { signal: progress.signal });
+    if (++failures >= IMPATIENT_TRIES) progress.patience.throwIfAborted();
+    await pause(deps, failures, progress.signal);
     askedMs = deps.clock.monotonicMs();
     ({ slots, index } = await readSlotsNow(context, progress));
   }
@@ -229,7 +266,8 @@ async function make(
   const { slot } = move;
   if (move.kind === 'abandon') {
     const claim = abandoned(move.owner.claim, context.deps.clock.now());
-    await trySend(context, abandon(context.keys, slot, claim, move.owner.index), progress.signal);
+    const vanished = { keys: context.keys, slot, strayLock: move.strayLock };
+    await trySend(context, abandon(vanished, claim, move.owner.index), progress.signal);
     return undefined;
   }
   const seat: Seat = { keys: context.keys, session: session.id, slot };

@@ -2,6 +2,7 @@
 import { isTransient } from '../consul.ts';
 import { assertNever } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
+import { decodeRun } from './records.ts';
 import type { Claim, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
 import { openSession } from './session.ts';
@@ -122,6 +123,15 @@ async function releaseOnce(
   return lookAgain(holding, record, options);
 }
 
+/** Whether the release took effect after all: it wrote the run's record in the same transaction. */
+async function isRecorded(
+  { consul, keys, run }: Holding['context'],
+  options: { signal: AbortSignal; rule: string; timeoutMs: number },
+): Promise<boolean> {
+  const { entry } = await consul.get(keys.run(run.node), { ...options, retryForMs: 0 });
+  return entry !== undefined && decodeRun(entry).run === run.id;
+}
+
 /** The release was refused, or its answer was lost: what is there now? */
 async function lookAgain(
   holding: Holding,
@@ -137,9 +147,8 @@ async function lookAgain(
   );
   switch (now.kind) {
     case 'gone':
-      return keptClaim(holding.owner.claim, record, 0) ? { kind: 'nothing' } : { kind: 'released' };
     case 'foreign':
-      return { kind: 'nothing' };
+      return (await isRecorded(context, options)) ? { kind: 'released' } : { kind: 'nothing' };
     case 'mine':
       return { kind: 'holding', holding: { ...holding, owner: now.owner } };
     case 'evicted':

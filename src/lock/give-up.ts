@@ -13,7 +13,10 @@ export interface Attempt {
   readonly before?: Claim;
 }
 
-const DEADLINE_MS = 10_000;
+/** With nothing to undo, an agent that does not answer is not worth waiting for: the session ends by itself. */
+const LEAVE_MS = 2_000;
+const UNDO_MS = 10_000;
+const RETRY_MS = 100;
 
 /**
  * Leaves the queue, by destroying the session: what arrives late can then do nothing. Then takes back what an
@@ -21,7 +24,7 @@ const DEADLINE_MS = 10_000;
  */
 export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<void> {
   const { deps, keys } = context;
-  const signal = AbortSignal.timeout(DEADLINE_MS);
+  const signal = AbortSignal.timeout(attempts.length === 0 ? LEAVE_MS : UNDO_MS);
   try {
     await session.close({ signal });
     for (const attempt of attempts) await takeBackGrant(context, attempt, signal);
@@ -31,14 +34,13 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
       attempts.length === 0
         ? `the place in the queue of ${keys.group} goes by itself when its session ends`
         : `the claim of run ${context.run.id} may stay in ${keys.group}; see 'runlock status ${keys.group}'`;
-    deps.log('warning', `could not leave ${keys.group} cleanly (${String(error)}); ${stays}`, {
-      event: 'left-behind',
-    });
+    const why = error instanceof Error ? error.message : String(error);
+    deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
   }
 }
 
 async function takeBackGrant(
-  { consul, keys, run }: RunContext,
+  { consul, deps, keys, run }: RunContext,
   attempt: Attempt,
   signal: AbortSignal,
 ): Promise<void> {
@@ -50,9 +52,11 @@ async function takeBackGrant(
       ? changeClaim(keys, attempt.slot, attempt.before, owner.index)
       : removeSeen(keys.owner(attempt.slot), owner.index, 'owner');
     try {
-      await send(consul, steps, { signal, rule: keys.rule });
+      const result = await send(consul, steps, { signal, rule: keys.rule });
+      if (result.kind === 'done') return;
     } catch (error) {
       if (!isTransient(error)) throw error;
     }
+    await deps.clock.sleep(RETRY_MS, { signal });
   }
 }

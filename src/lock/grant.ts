@@ -60,11 +60,13 @@ export type GrantResult =
 export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
   const { session, slot, claim, progress } = it;
   const provedMs = context.deps.clock.monotonicMs();
-  progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
+  // Of several attempts at a slot the first one knows what was there before.
+  const isFirst = !progress.attempts.some((attempt) => attempt.slot === slot);
+  if (isFirst) progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
   const result = await trySend(context, it.steps, progress.signal);
   if (result === undefined) return { kind: 'again' };
   if (result.kind === 'refused') {
-    progress.attempts.pop();
+    if (isFirst) progress.attempts.pop();
     return result;
   }
   const index = writtenIndex(result.entries, context.keys.owner(slot));

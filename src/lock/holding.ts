@@ -30,8 +30,9 @@ export async function look(
   const { consul, deps, keys, run } = context;
   const sentMs = deps.clock.monotonicMs();
   const signal = AbortSignal.any([live.ended, session.lost]);
-  // With a hold that ends, the reads are the proofs, so they come as often as renewals.
-  const waitMs = run.hold === 'forever' ? {} : { waitMs: live.ttlMs / 3 };
+  // With a hold that ends, the reads are the proofs. One counts from when it was sent, so it is as old as its wait when
+  // it comes, and twice as old before the next one does: half of the time between renewals keeps it younger than that.
+  const waitMs = run.hold === 'forever' ? {} : { waitMs: live.ttlMs / 6 };
   try {
     const seen = await consul.list(keys.slot(slot), {
       signal,

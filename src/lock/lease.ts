@@ -102,7 +102,9 @@ async function untilCutOff(live: Live, termAtMs: () => number, end: (reason: Ove
 async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
   const { clock } = live.holding.context.deps;
   const ended = () => live.ended.aborted;
-  let index: number | undefined = live.holding.owner.index;
+  // A claim that was found, not written, may be evicted by now: then the first look must not wait for a change.
+  const { claim, index: written } = live.holding.owner;
+  let index = claim.state === 'running' ? written : undefined;
   while (!ended()) {
     try {
       const seen = await look(live, index);

@@ -127,7 +127,8 @@ async function untilGone(
   for (;;) {
     const watch = waiting.patience.aborted ? ask(waiting) : { signal: waiting.either, index };
     const seen = await consul.get(keys.queue(session), { ...watch, rule: keys.rule });
-    if (!seen.entry) return;
+    // One that no session holds (a restored export, a hand) is nobody's.
+    if (seen.entry?.session === undefined) return;
     waiting.patience.throwIfAborted();
     index = seen.index < index ? 0 : seen.index;
   }
@@ -140,7 +141,8 @@ type Before =
 
 async function findBefore({ consul, keys }: RunContext, ticket: Place, waiting: Waiting): Promise<Before> {
   const { entries } = await consul.list(keys.queuePrefix, { ...ask(waiting), rule: keys.rule });
-  const order = entries.sort((a, b) => a.createIndex - b.createIndex).map((entry) => entry.key);
+  const held = entries.filter((entry) => entry.session !== undefined);
+  const order = held.sort((a, b) => a.createIndex - b.createIndex).map((entry) => entry.key);
   const place = order.indexOf(keys.queue(ticket.session));
   if (place === -1) return { kind: 'ticket-lost' };
   const before = order[place - 1];

@@ -17,7 +17,9 @@ const LOOK_AGAIN_MS = 100;
 /** Whether the process is alive on this boot of this host. `unknown`: it ran on another one. */
 function look({ deps }: RunContext, runner: Runner): 'alive' | 'dead' | 'unknown' {
   if (runner.bootId !== deps.host.bootId) return 'unknown';
-  return deps.host.startTime(runner.pid) === runner.startTime ? 'alive' : 'dead';
+  const born = deps.host.startTime(runner.pid);
+  if (born === undefined && deps.host.hidden(runner.pid)) return 'alive';
+  return born === runner.startTime ? 'alive' : 'dead';
 }
 
 /** What still runs of the run that made this claim, once the guard has had its time. */

@@ -15,6 +15,8 @@ export interface Slot {
   readonly slot: number;
   /** The session that holds the lock. */
   readonly lockedBy?: string;
+  /** The index of a lock key that no session holds: left by a hand, or restored from an export. */
+  readonly strayLock?: number;
   readonly owner?: Owner;
 }
 
@@ -37,7 +39,9 @@ export function readSlots(prefix: string, entries: readonly Entry[]): Slot[] {
 }
 
 function withLock(slot: Slot, entry: Entry): Slot {
-  return entry.session === undefined ? slot : { ...slot, lockedBy: entry.session };
+  return entry.session === undefined
+    ? { ...slot, strayLock: entry.modifyIndex }
+    : { ...slot, lockedBy: entry.session };
 }
 
 function withOwner(slot: Slot, entry: Entry): Slot {
@@ -72,7 +76,7 @@ export type Move =
   | { readonly kind: 'grant'; readonly slot: number }
   | { readonly kind: 'take-over'; readonly slot: number; readonly owner: Owner }
   /** The run has vanished; its hold begins now. */
-  | { readonly kind: 'abandon'; readonly slot: number; readonly owner: Owner }
+  | { readonly kind: 'abandon'; readonly slot: number; readonly owner: Owner; readonly strayLock?: number }
   /** `forMs`: until something can become due by itself; absent when only a change helps. */
   | { readonly kind: 'wait'; readonly forMs?: number };
 
@@ -99,13 +103,14 @@ export function decide(me: { node: string; run: string; session: string; slots: 
   return waits.length === 0 ? { kind: 'wait' } : { kind: 'wait', forMs: Math.min(...waits) };
 }
 
-function consider({ slot, lockedBy, owner }: Slot, seen: Seen): Move {
+function consider(candidate: Slot, seen: Seen): Move {
+  const { slot, lockedBy, owner } = candidate;
   if (lockedBy !== undefined) return { kind: 'wait' };
   if (!owner) return { kind: 'grant', slot };
   switch (owner.claim.state) {
     case 'running':
     case 'evicted':
-      return considerVanished(slot, owner, seen);
+      return considerVanished(candidate, owner, seen);
     case 'failed':
     case 'rebooting':
     case 'held':
@@ -116,11 +121,12 @@ function consider({ slot, lockedBy, owner }: Slot, seen: Seen): Move {
   }
 }
 
-function considerVanished(slot: number, owner: Owner, { sightings, monotonicMs }: Seen): Move {
+function considerVanished({ slot, strayLock }: Slot, owner: Owner, { sightings, monotonicMs }: Seen): Move {
   const sighting = sightings.get(slot);
   const seenForMs = sighting?.index === owner.index ? monotonicMs - sighting.sinceMs : 0;
   if (seenForMs < VANISHED_AFTER_MS) return { kind: 'wait', forMs: VANISHED_AFTER_MS - seenForMs };
-  return { kind: owner.claim.hold === 'none' ? 'take-over' : 'abandon', slot, owner };
+  if (owner.claim.hold === 'none') return { kind: 'take-over', slot, owner };
+  return { kind: 'abandon', slot, owner, ...(strayLock !== undefined && { strayLock }) };
 }
 
 function considerHeld(slot: number, owner: Owner, nowMs: number): Move {

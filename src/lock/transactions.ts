@@ -188,12 +188,22 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
   ];
 }
 
+/** Nobody holds the slot's lock; a lock key that no session holds goes. */
+function unlocked(keys: GroupKeys, slot: number, strayLock: number | undefined): Step[] {
+  if (strayLock !== undefined) return removeSeen(keys.lock(slot), strayLock, 'lock');
+  return [{ means: 'lock', operation: { verb: 'check-not-exists', key: keys.lock(slot) } }];
+}
+
+/** What is seen of a slot whose run has vanished. */
+export interface Vanished {
+  readonly keys: GroupKeys;
+  readonly slot: number;
+  readonly strayLock?: number | undefined;
+}
+
 /** The first in the queue marks the claim of a run that has vanished, if it is still as it was seen, and still without a lock. */
-export function abandon(keys: GroupKeys, slot: number, claim: Claim, seenIndex: number): Step[] {
-  return [
-    { means: 'lock', operation: { verb: 'check-not-exists', key: keys.lock(slot) } },
-    ...changeClaim(keys, slot, claim, seenIndex),
-  ];
+export function abandon({ keys, slot, strayLock }: Vanished, claim: Claim, seenIndex: number): Step[] {
+  return [...unlocked(keys, slot, strayLock), ...changeClaim(keys, slot, claim, seenIndex)];
 }
 
 /** Changes a claim that is still as it was seen: evicts its run, or puts back what was there before. */
@@ -210,9 +220,6 @@ export function removeSeen(key: string, seenIndex: number, means: Obstacle): Ste
 }
 
 /** An operator, or the owner, clears a claim that no session stands behind. */
-export function clearClaim(keys: GroupKeys, slot: number, seenIndex: number): Step[] {
-  return [
-    { means: 'lock', operation: { verb: 'check-not-exists', key: keys.lock(slot) } },
-    ...removeSeen(keys.owner(slot), seenIndex, 'owner'),
-  ];
+export function clearClaim({ keys, slot, strayLock }: Vanished, seenIndex: number): Step[] {
+  return [...unlocked(keys, slot, strayLock), ...removeSeen(keys.owner(slot), seenIndex, 'owner')];
 }

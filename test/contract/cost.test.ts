@@ -16,7 +16,13 @@ const self = { pid: process.pid, startTime: '1', bootId: 'boot' };
 const deps: Deps = {
   clock,
   random: Math.random,
-  host: { self: () => self, bootId: self.bootId, startTime: () => self.startTime, marked: () => [] },
+  host: {
+    self: () => self,
+    bootId: self.bootId,
+    startTime: () => self.startTime,
+    hidden: () => false,
+    marked: () => [],
+  },
   log: () => undefined,
 };
 

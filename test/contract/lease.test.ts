@@ -43,7 +43,13 @@ async function run(
   const deps: Deps = {
     clock: host.clock ?? clock,
     random: Math.random,
-    host: { self: () => self, bootId: self.bootId, startTime: () => undefined, marked: () => [] },
+    host: {
+      self: () => self,
+      bootId: self.bootId,
+      startTime: () => undefined,
+      hidden: () => false,
+      marked: () => [],
+    },
     log: () => undefined,
   };
   const what = { id: randomUUID(), command: 'true', runner: self, hold, slots: 1 };
@@ -113,10 +119,14 @@ test('a return changes the claim’s index, whether its session was lost or its 
 test('a run whose lock is back is not marked abandoned by a watcher who is late', async () => {
   const grant = await run('late', 'web01');
   const { claim, index } = grant.owner;
-  const result = await send(consul, abandon(grant.context.keys, 0, { ...claim, state: 'abandoned' }, index), {
-    signal,
-    rule: '',
-  });
+  const result = await send(
+    consul,
+    abandon({ keys: grant.context.keys, slot: 0 }, { ...claim, state: 'abandoned' }, index),
+    {
+      signal,
+      rule: '',
+    },
+  );
   expect(result).toMatchObject({ kind: 'refused', obstacle: 'lock' });
   expect(await ownerOf('late')).toMatchObject(grant.owner);
   await hold(grant).release({ outcome: 'succeeded', ...ended });

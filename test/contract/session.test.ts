@@ -62,7 +62,7 @@ async function setUp(address?: string) {
   const host = { self: () => ({ pid: 1, startTime: '', bootId: '' }), bootId: '' };
   const deps: Deps = {
     ...{ clock, log, random: () => 0.5 },
-    host: { ...host, startTime: () => undefined, marked: () => [] },
+    host: { ...host, startTime: () => undefined, hidden: () => false, marked: () => [] },
   };
   onTestFinished(async () => {
     consul.close();

@@ -289,7 +289,8 @@ describe('deleting what was seen', () => {
 });
 
 describe('clearing a claim', () => {
-  const prepare: Prepare = async (world) => clearClaim(world.keys, 1, await putOwner(world, others));
+  const prepare: Prepare = async (world) =>
+    clearClaim({ keys: world.keys, slot: 1 }, await putOwner(world, others));
 
   test('deletes a claim that no lock stands behind', async () => {
     const world = await newWorld();

@@ -1,4 +1,5 @@
 // Requests that are lost before or after they took effect, or arrive late: through a proxy that breaks real connections.
+import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -186,4 +187,79 @@ test('renewals that are lost for a while lose nothing', async () => {
   expect((await agent.kv.get('runlock/renew/.slot/0/lock'))?.Session).toBe(before?.Session);
   run.signal('SIGTERM');
   await run.ended;
+});
+
+test('a lost session at the end of a run, and a lost answer on the way back to it: the slot is given back all the same', async () => {
+  const proxy = await through();
+  const { folder, clean, pid } = scene();
+  onTestFinished(clean);
+  const command = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const args = ['exec', '-g', 'twice', '--node', 'web01', '--session-ttl', '10s', '--', 'sh', '-c', command];
+  const run = startRunlock(proxy.agent, args);
+  await pid('command');
+  // Nothing of the watch comes through, so that the loss is only met when the run ends.
+  const watches: Match = ({ path }) => path.startsWith('/v1/kv/') && path.includes('index=');
+  proxy.rule({ match: watches, do: 'hang' });
+  proxy.sever();
+  const session = (await agent.kv.get('runlock/twice/.slot/0/lock'))?.Session;
+  await agent.http('PUT', `/v1/session/destroy/${session ?? ''}`);
+  proxy.rule({ match: writes('lock', '/.slot/0/lock'), times: 1, do: 'drop-after' });
+  writeFileSync(`${folder}/end`, '');
+  expect(await run.ended).toMatchObject({ status: 0 });
+  const base = 'runlock/twice';
+  expect(await agent.kv.keys(`${base}/`)).toEqual([`${base}/.last`, `${base}/.runs/web01`, `${base}/.tail`]);
+});
+
+test('a return whose answer was lost, and that starts nothing after all, leaves the failed claim as it was', async () => {
+  const failed = await runlock(agent, ['exec', '-g', 'undo', '--node', 'web01', '--', 'sh', '-c', 'exit 3']);
+  expect(failed.status).toBe(3);
+  const before = await agent.kv.get('runlock/undo/.slot/0/owner');
+  const proxy = await through();
+  const { folder, clean } = scene();
+  onTestFinished(clean);
+  writeFileSync(`${folder}/broken`, '#!/no/such/interpreter\n', { mode: 0o755 });
+  proxy.rule({ match: writes('lock', '/.slot/0/lock'), times: 1, do: 'drop-after' });
+  const run = await runlock(proxy.agent, ['exec', '-g', 'undo', '--node', 'web01', '--', `${folder}/broken`]);
+  expect(run.status).toBe(126);
+  expect((await agent.kv.get('runlock/undo/.slot/0/owner'))?.Value).toBe(before?.Value);
+  expect(proxy.counts().requests).toBeLessThan(40);
+});
+
+test('a grant that is refused for a while is asked for ever more seldom', async () => {
+  const proxy = await through();
+  proxy.rule({ match: writes('set', '/.last'), do: { status: 429, body: 'slow down' } });
+  const run = await runlock(proxy.agent, ['exec', '-g', 'slow', '--node', 'web01', '-w', '3s', '--', 'true']);
+  expect(run.status).toBe(75);
+  expect(proxy.counts().requests).toBeLessThan(60);
+  expect(await agent.kv.keys('runlock/slow/.slot/')).toEqual([]);
+});
+
+test('tickets and locks that no session holds, as a restored export leaves them, stand in nobody’s way', async () => {
+  const ticket = {
+    v: 1,
+    node: 'web09',
+    run: 'old',
+    since: new Date(0).toISOString(),
+    command: 'true',
+    pid: 1,
+  };
+  await agent.kv.put('runlock/stray/.queue/11111111-2222-3333-4444-555555555555', JSON.stringify(ticket));
+  const run = await runlock(agent, [
+    'exec',
+    '-g',
+    'stray',
+    '--node',
+    'web01',
+    '-w',
+    '10s',
+    '--',
+    'sh',
+    '-c',
+    'exit 3',
+  ]);
+  expect(run.status).toBe(3);
+  await agent.kv.put('runlock/stray/.slot/0/lock', JSON.stringify({ v: 1, run: 'old' }));
+  const released = await runlock(agent, ['release', 'stray', '--owner', 'web01']);
+  expect(released.stdout).toContain('cleared the failed claim of web01');
+  expect(await agent.kv.keys('runlock/stray/.slot/')).toEqual([]);
 });

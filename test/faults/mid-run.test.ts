@@ -164,3 +164,37 @@ test('evicted by an operator: the command is killed first, then the slot is free
   expect((await run.ended).status).toBe(79);
   expect(await agent.kv.keys(`${base}/.slot/`)).toEqual([]);
 });
+
+test('hold none with the least time that is allowed: a run that nothing is wrong with is not taken for cut off', async () => {
+  const args = ['--hold', 'none', '--session-ttl', '10s', '--kill-after', '51300ms'];
+  const run = await runlock(agent, ['exec', '-g', 'tight', '--node', 'web01', ...args, '--', 'sleep', '15']);
+  expect(run).toMatchObject({ status: 0, stderr: '' });
+});
+
+test('leftovers of a failed run that ignore TERM get all of --kill-after', { timeout: 90_000 }, async () => {
+  const { folder, clean, pid } = scene();
+  onTestFinished(clean);
+  const leftover = `trap '' TERM; echo $$ >${folder}/leftover.pid; while :; do sleep 1; done`;
+  const script = `sh -c "$1" & while ! [ -s ${folder}/leftover.pid ]; do sleep 0.05; done; exit 3`;
+  const args = [
+    'exec',
+    '-g',
+    'slow',
+    '--node',
+    'web01',
+    '--kill-after',
+    '33s',
+    '--',
+    'sh',
+    '-c',
+    script,
+    'sh',
+    leftover,
+  ];
+  const run = startRunlock(agent, args);
+  const left = await pid('leftover');
+  const startedAt = performance.now();
+  await untilGone(left, 60_000);
+  expect(performance.now() - startedAt).toBeGreaterThan(32_000);
+  expect((await run.ended).status).toBe(3);
+});

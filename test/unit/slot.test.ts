@@ -60,8 +60,8 @@ describe('reading the slots', () => {
     ]);
   });
 
-  test('a lock key that no session holds locks nothing', () => {
-    expect(readSlots('runlock', [entry(keys.lock(0))])).toEqual([{ slot: 0 }]);
+  test('a lock key that no session holds locks nothing, and is known by its index', () => {
+    expect(readSlots('runlock', [entry(keys.lock(0))])).toEqual([{ slot: 0, strayLock: 9 }]);
   });
 
   test('keys that are of no slot are passed over', () => {
