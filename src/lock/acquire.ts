@@ -6,20 +6,19 @@ import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
 import { untilThawed } from './freeze.ts';
+import { IMPATIENT_TRIES, asFirst, pause } from './first.ts';
 import { giveUp } from './give-up.ts';
-import { granted, sendGrant, trySend } from './grant.ts';
+import { sendGrant } from './grant.ts';
 import type { Blocked, Granted, Progress } from './grant.ts';
 import { groupKeys, isName } from './layout.ts';
 import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
-import type { Turn, Waiting } from './queue.ts';
+import type { Waiting } from './queue.ts';
 import { clearDeadMark, findOrphan } from './same-node.ts';
 import type { Busy } from './same-node.ts';
 import { openSession } from './session.ts';
 import type { Session } from './session.ts';
-import { abandoned, decide, observe, readSlots } from './slot.ts';
-import type { Move, Owner, Sightings, Slot } from './slot.ts';
-import { abandon, comeBack, grant, takeOver } from './transactions.ts';
-import type { Seat } from './transactions.ts';
+import type { Owner } from './slot.ts';
+import { comeBack } from './transactions.ts';
 
 export interface AcquireRequest {
   readonly prefix: string;
@@ -36,10 +35,6 @@ export type Acquired =
 type Step1to5 = Acquired | { readonly kind: 'again' };
 
 const CLOSE_MS = 5_000;
-const SHORTEST_PAUSE_MS = 50;
-const LONGEST_PAUSE_MS = 5_000;
-/** A session can be lost by chance; with no patience left, that is not tried for ever. */
-const IMPATIENT_TRIES = 3;
 
 /**
  * Waits for a slot, in order.
@@ -59,12 +54,6 @@ export async function acquire(
       return { kind: 'busy', context, why: progress.blocked };
     await pause(effects.deps, tries, waiting.signal);
   }
-}
-
-/** Longer with every failure in a row: what fails again and again should not also be asked all the time. */
-async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
-  const ms = Math.min(LONGEST_PAUSE_MS, SHORTEST_PAUSE_MS * 2 ** failures);
-  await clock.sleep(ms * (0.5 + random()), { signal });
 }
 
 type Tried = Acquired | { readonly kind: 'again'; readonly context?: RunContext };
@@ -207,76 +196,4 @@ async function returnTo(
     default:
       return assertNever(result.obstacle);
   }
-}
-
-/** Steps 4 and 5: as the first in the queue. */
-async function asFirst(
-  context: RunContext,
-  session: Session,
-  { turn, progress }: { turn: Turn; progress: Progress },
-): Promise<Step1to5> {
-  const { deps, run } = context;
-  let { slots, index } = turn;
-  let sightings: Sightings = new Map();
-  let askedMs = deps.clock.monotonicMs();
-  let failures = 0;
-  for (;;) {
-    const monotonicMs = deps.clock.monotonicMs();
-    sightings = observe(sightings, slots, monotonicMs);
-    progress.blocked = { kind: 'slots', slots };
-    const seen = { slots, sightings, nowMs: deps.clock.now(), monotonicMs };
-    const move = decide({ node: run.node, run: run.id, session: session.id, slots: run.slots }, seen);
-    if (move.kind === 'return') return { kind: 'again' };
-    if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
-    askedMs = monotonicMs;
-    if (move.kind === 'wait') {
-      failures = 0;
-      progress.patience.throwIfAborted();
-      const waitMs = move.forMs === undefined ? {} : { waitMs: move.forMs };
-      ({ slots, index } = await watchSlots(context, progress.either, { index, ...waitMs }));
-      continue;
-    }
-    const done = await make(context, session, { move, progress });
-    if (done) return done;
-    if (++failures >= IMPATIENT_TRIES) progress.patience.throwIfAborted();
-    await pause(deps, failures, progress.signal);
-    askedMs = deps.clock.monotonicMs();
-    ({ slots, index } = await readSlotsNow(context, progress));
-  }
-}
-
-async function watchSlots(
-  { consul, keys }: RunContext,
-  signal: AbortSignal,
-  { index, waitMs }: { index: number; waitMs?: number },
-): Promise<{ slots: Slot[]; index: number }> {
-  const limit = waitMs === undefined ? {} : { waitMs };
-  const seen = await consul.list(keys.slotPrefix, { signal, index, rule: keys.rule, ...limit });
-  return { slots: readSlots(keys.root, seen.entries), index: seen.index < index ? 0 : seen.index };
-}
-
-type Act = Exclude<Move, { kind: 'wait' | 'return' | 'adopt' }>;
-
-/** Makes a move; undefined when the slots have to be looked at again. */
-async function make(
-  context: RunContext,
-  session: Session,
-  { move, progress }: { move: Act; progress: Progress },
-): Promise<Step1to5 | undefined> {
-  const { slot } = move;
-  if (move.kind === 'abandon') {
-    const claim = abandoned(move.owner.claim, context.deps.clock.now());
-    const vanished = { keys: context.keys, slot, strayLock: move.strayLock };
-    await trySend(context, abandon(vanished, claim, move.owner.index), progress.signal);
-    return undefined;
-  }
-  const seat: Seat = { keys: context.keys, session: session.id, slot };
-  const claim = runningClaim(context);
-  const steps = move.kind === 'grant' ? grant(seat, claim) : takeOver(seat, claim, move.owner.index);
-  const result = await sendGrant(context, { session, steps, slot, claim, progress });
-  if (result.kind === 'again') return undefined; // Its answer was lost; the next look tells.
-  if (result.kind !== 'refused') return result;
-  if (result.obstacle === 'session' || result.obstacle === 'ticket') return { kind: 'again' };
-  if (result.obstacle === 'freeze') await untilThawed(context, result.key, progress);
-  return undefined;
 }

@@ -1,0 +1,132 @@
+/** A command under its guard: started together, kept alive by beats, ended together. */
+import { startCommand } from '../child.ts';
+import type { Supervised } from '../child.ts';
+import { keepGuard } from '../guard.ts';
+import type { Guard } from '../guard.ts';
+import type { Grant } from '../lock/grant.ts';
+import type { Lease } from '../lock/lease.ts';
+import type { CodeMeanings } from '../tools.ts';
+import type { ExecDeps, ExecOptions } from './exec-deps.ts';
+
+export interface RunOptions extends ExecOptions {
+  /** Where the command was found. */
+  readonly file: string;
+  readonly meanings: CodeMeanings;
+  readonly waitedMs: number;
+}
+
+/** Without a word from runlock for this long, the guard ends the command. */
+const SILENCE_MS = 30_000;
+const BEAT_MS = 5_000;
+
+export interface Started {
+  readonly guard: Guard;
+  readonly command: Supervised;
+}
+
+/** The guard first, then the command. */
+export async function start(
+  deps: ExecDeps,
+  grant: Grant,
+  { options, lease }: { options: RunOptions; lease: Lease },
+): Promise<Started> {
+  const guard = keepGuard({
+    runId: grant.context.run.id,
+    lifeMs: lifeMs(deps, lease),
+    path: deps.env['PATH'],
+    clock: deps.clock,
+    report: (event) => {
+      const level = event.kind === 'replaced' ? 'debug' : 'warning';
+      deps.log(level, `guard ${event.kind}${event.kind === 'failed' ? `: ${event.reason}` : ''}`, {
+        event: 'guard',
+      });
+    },
+  });
+  const command = await spawnCommand(deps, grant, { options, guard }).catch(async (error: unknown) => {
+    await guard.disarm();
+    throw error;
+  });
+  guard.watch(command);
+  return { guard, command };
+}
+
+function spawnCommand(
+  deps: ExecDeps,
+  grant: Grant,
+  { options, guard }: { options: RunOptions; guard: Guard },
+): Promise<Supervised> {
+  const { context, slot, fencingToken } = grant;
+  const env = {
+    ...deps.env,
+    RUNLOCK_GROUP: context.keys.group,
+    RUNLOCK_NODE: context.run.node,
+    RUNLOCK_SLOT: String(slot),
+    RUNLOCK_FENCING_TOKEN: String(fencingToken),
+    CONSUL_LOCK_HELD: 'true',
+  };
+  return startCommand({
+    command: options.command,
+    file: options.file,
+    args: options.args,
+    env,
+    runId: context.run.id,
+    shareTerminal: deps.shareTerminal,
+    except: () => guard.pids(),
+    clock: deps.clock,
+  });
+}
+
+/** After KILL this is long: whatever still lives then is stuck in the kernel, or somebody else's. */
+const STUCK_MS = 5_000;
+
+/** Ends the command's tree, and says who will not go: the slot is kept until they do. */
+export async function endTree(
+  { clock, log }: ExecDeps,
+  command: Supervised,
+  how: { killAfterMs: number; signal: NodeJS.Signals | 'none' },
+): Promise<void> {
+  const gone = new AbortController();
+  void clock.sleep(how.killAfterMs + STUCK_MS, { signal: gone.signal }).then(
+    () => {
+      const who = remember(command).map(({ pid, name }) => `${name} (pid ${pid})`);
+      log('warning', `can't kill ${who.join(', ')}; the slot is kept until they are gone`, {
+        event: 'stuck',
+      });
+    },
+    () => undefined,
+  );
+  await command.kill(how);
+  gone.abort();
+}
+
+export async function beat(
+  deps: ExecDeps,
+  { lease, guard, command }: Started & { lease: Lease },
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    for (;;) {
+      guard.beat(lifeMs(deps, lease));
+      remember(command);
+      await deps.clock.sleep(BEAT_MS, { signal });
+    }
+  } catch {
+    // The command's tree is gone.
+  }
+}
+
+/** A look at the tree remembers who belongs to it, should they hide it later. */
+function remember(command: Supervised): ReturnType<Supervised['remaining']> {
+  try {
+    return command.remaining();
+  } catch {
+    // Out of file descriptors, say: the next look will do.
+    return [];
+  }
+}
+
+/** The guard is done within a second of the end of a life. */
+const GUARD_MS = 1_000;
+
+const lifeMs = ({ clock }: ExecDeps, lease: Lease): number =>
+  Math.min(SILENCE_MS, lease.deadlineMs() - GUARD_MS - clock.monotonicMs());

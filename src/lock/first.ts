@@ -1,0 +1,100 @@
+/** As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5). */
+import type { Deps } from '../deps.ts';
+import { runningClaim } from './context.ts';
+import type { RunContext } from './context.ts';
+import { untilThawed } from './freeze.ts';
+import { granted, sendGrant, trySend } from './grant.ts';
+import type { Granted, Progress } from './grant.ts';
+import { readSlotsNow } from './queue.ts';
+import type { Turn } from './queue.ts';
+import type { Session } from './session.ts';
+import { abandoned, decide, observe, readSlots } from './slot.ts';
+import type { Move, Sightings, Slot } from './slot.ts';
+import { abandon, grant, takeOver } from './transactions.ts';
+import type { Seat } from './transactions.ts';
+
+/** What fails can do so by chance; with no patience left, it is not tried for ever. */
+export const IMPATIENT_TRIES = 3;
+const SHORTEST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 5_000;
+
+/** Longer with every failure in a row: what fails again and again should not also be asked all the time. */
+export async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
+  const ms = Math.min(LONGEST_PAUSE_MS, SHORTEST_PAUSE_MS * 2 ** failures);
+  await clock.sleep(ms * (0.5 + random()), { signal });
+}
+
+/** `again`: all has to start anew, with another session. */
+export type Turned = Granted | { readonly kind: 'again' };
+
+/** Watches the slots until this run has one. */
+export async function asFirst(
+  context: RunContext,
+  session: Session,
+  { turn, progress }: { turn: Turn; progress: Progress },
+): Promise<Turned> {
+  const { deps, run } = context;
+  let { slots, index } = turn;
+  let sightings: Sightings = new Map();
+  let askedMs = deps.clock.monotonicMs();
+  let failures = 0;
+  for (;;) {
+    const monotonicMs = deps.clock.monotonicMs();
+    sightings = observe(sightings, slots, monotonicMs);
+    progress.blocked = { kind: 'slots', slots };
+    const seen = { slots, sightings, nowMs: deps.clock.now(), monotonicMs };
+    const move = decide({ node: run.node, run: run.id, session: session.id, slots: run.slots }, seen);
+    if (move.kind === 'return') return { kind: 'again' };
+    if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
+    askedMs = monotonicMs;
+    if (move.kind === 'wait') {
+      failures = 0;
+      progress.patience.throwIfAborted();
+      const waitMs = move.forMs === undefined ? {} : { waitMs: move.forMs };
+      ({ slots, index } = await watchSlots(context, progress.either, { index, ...waitMs }));
+      continue;
+    }
+    const done = await make(context, session, { move, progress });
+    if (done) return done;
+    if (++failures >= IMPATIENT_TRIES) progress.patience.throwIfAborted();
+    await pause(deps, failures, progress.signal);
+    askedMs = deps.clock.monotonicMs();
+    ({ slots, index } = await readSlotsNow(context, progress));
+  }
+}
+
+async function watchSlots(
+  { consul, keys }: RunContext,
+  signal: AbortSignal,
+  { index, waitMs }: { index: number; waitMs?: number },
+): Promise<{ slots: Slot[]; index: number }> {
+  const limit = waitMs === undefined ? {} : { waitMs };
+  const seen = await consul.list(keys.slotPrefix, { signal, index, rule: keys.rule, ...limit });
+  return { slots: readSlots(keys.root, seen.entries), index: seen.index < index ? 0 : seen.index };
+}
+
+type Act = Exclude<Move, { kind: 'wait' | 'return' | 'adopt' }>;
+
+/** Makes a move; undefined when the slots have to be looked at again. */
+async function make(
+  context: RunContext,
+  session: Session,
+  { move, progress }: { move: Act; progress: Progress },
+): Promise<Turned | undefined> {
+  const { slot } = move;
+  if (move.kind === 'abandon') {
+    const claim = abandoned(move.owner.claim, context.deps.clock.now());
+    const vanished = { keys: context.keys, slot, strayLock: move.strayLock };
+    await trySend(context, abandon(vanished, claim, move.owner.index), progress.signal);
+    return undefined;
+  }
+  const seat: Seat = { keys: context.keys, session: session.id, slot };
+  const claim = runningClaim(context);
+  const steps = move.kind === 'grant' ? grant(seat, claim) : takeOver(seat, claim, move.owner.index);
+  const result = await sendGrant(context, { session, steps, slot, claim, progress });
+  if (result.kind === 'again') return undefined; // Its answer was lost; the next look tells.
+  if (result.kind !== 'refused') return result;
+  if (result.obstacle === 'session' || result.obstacle === 'ticket') return { kind: 'again' };
+  if (result.obstacle === 'freeze') await untilThawed(context, result.key, progress);
+  return undefined;
+}
