@@ -34,6 +34,8 @@ export interface ReadOptions extends RetryOptions {
 
 export interface Consul {
   readonly address: string;
+  /** The fault that is being tried again now; undefined while Consul answers. */
+  fault(): RunlockError | undefined;
   /** Consistent read of one key. */
   get(key: string, options: ReadOptions): Promise<{ entry: Entry | undefined; index: number }>;
   /** Consistent read of every key below `prefix`. */
@@ -61,10 +63,8 @@ const LONGEST_WAIT_MS = 60_000;
 
 export function connect(settings: ConsulSettings, effects: { clock: Clock; log: Log }): Consul {
   const client = createClient(settings);
-  const call = caller(settings.address, {
-    clock: effects.clock,
-    trouble: watchTrouble(settings.address, effects),
-  });
+  const trouble = watchTrouble(settings.address, effects);
+  const call = caller(settings.address, { clock: effects.clock, trouble });
   const read = async (key: string, options: ReadOptions, recurse: boolean) => {
     const { query, timeoutMs } = readLimits(options);
     const [response, found] = await call<StoredEntry | StoredEntry[]>({ ...options, timeoutMs }, (ctx) =>
@@ -89,6 +89,7 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
   };
   return {
     address: settings.address,
+    fault: () => trouble.now(),
     get: async (key, options) => {
       const { entries, index } = await read(key, options, false);
       return { entry: entries[0], index };

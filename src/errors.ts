@@ -56,6 +56,12 @@ export function isRunlockError(error: unknown, ...codes: ErrorCode[]): error is 
   return error instanceof RunlockError && (codes.length === 0 || codes.includes(error.code));
 }
 
+/** An error in the words of a sentence: what went wrong, without its class. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof DOMException && error.name === 'TimeoutError') return 'no answer in time';
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** The exit status for `error`; anything that is no RunlockError is a bug. */
 export function exitStatus(error: unknown): number {
   return error instanceof RunlockError ? exitStatuses[error.code] : exitStatuses.bug;

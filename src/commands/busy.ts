@@ -49,9 +49,13 @@ function describeBlocked(group: string, why: Blocked, { wait, nowMs }: When): st
   return `busy: no slot in ${group} ${within}${holders === '' ? '' : ` (${holders})`}; see 'runlock status ${group}'`;
 }
 
-function describeHolder({ slot, owner }: Slot, nowMs: number): string[] {
+function describeHolder({ slot, owner, lockedBy }: Slot, nowMs: number): string[] {
   if (!owner) return [];
   const { node, state, command, since, exitCode } = owner.claim;
   const code = exitCode === undefined ? '' : `, exit ${exitCode}`;
-  return [`slot ${slot}: ${node} ${state}, ${command}${code}, since ${formatAge(nowMs - Date.parse(since))}`];
+  const gone =
+    lockedBy === undefined && (state === 'running' || state === 'evicted') ? ' without a session' : '';
+  return [
+    `slot ${slot}: ${node} ${state}${gone}, ${command}${code}, since ${formatAge(nowMs - Date.parse(since))}`,
+  ];
 }

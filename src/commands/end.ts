@@ -71,13 +71,13 @@ function sayGivenBack(
     case 'nothing':
       return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
     case 'stays': {
-      const clear = `its next run or 'runlock release ${group} --owner ${node}' clears it`;
+      const clear = `its next run or 'runlock release ${group} --owner ${node} --force' clears it`;
       return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out; ${clear}`;
     }
     case 'released': {
       if (!given.kept) return `slot ${slot} of ${group} is free again`;
-      const until = given.kept.heldUntil === undefined ? '' : `, ${given.kept.heldUntil},`;
-      return `${node} keeps slot ${slot} of ${group} until${until === '' ? '' : `${until} or`} its next good run; 'runlock release ${group} --owner ${node}' clears it`;
+      const until = given.kept.heldUntil === undefined ? '' : `${given.kept.heldUntil} or `;
+      return `${node} keeps slot ${slot} of ${group} until ${until}its next good run; 'runlock release ${group} --owner ${node}' clears it`;
     }
     default:
       return assertNever(given);

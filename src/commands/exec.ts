@@ -49,7 +49,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     stop.abort();
   });
   try {
-    await deps.clock.sleep(options.splayMs * deps.random(), { signal: stop.signal });
+    const splayMs = options.dryRun ? 0 : options.splayMs;
+    await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const startedMs = deps.clock.monotonicMs();
     const acquired = await waitForSlot(deps, options, { request, signal: stop.signal });
     if (acquired.kind === 'busy') {

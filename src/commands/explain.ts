@@ -56,11 +56,12 @@ function explainSlots(facts: GroupFacts, now: number): Explanation {
     ...(queue.length === 0 ? summary(pastHold(open), now, 'open') : []),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
   ];
-  const owner = stuck.find((slot) => slot.node !== undefined)?.node;
-  return {
-    why: parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits',
-    ...(owner !== undefined && { fix: `runlock release ${quote(group)} --owner ${quote(owner)}` }),
-  };
+  const why = parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits';
+  const kept = stuck.find((slot) => slot.node !== undefined);
+  if (kept?.node === undefined) return { why };
+  // What was running may still be: the sentence says to look first.
+  const force = kept.state === 'running' || kept.state === 'evicted' ? ' --force' : '';
+  return { why, fix: `runlock release ${quote(group)} --owner ${quote(kept.node)}${force}` };
 }
 
 /** Whether the first in the queue may have the slot now. */

@@ -74,7 +74,9 @@ export async function release(
   return claims.length === 0 ? { kind: 'nothing', node, group } : { kind: 'released', node, group, claims };
 }
 
-async function readAll({ consul, keys, signal }: Target): Promise<Slot[]> {
+async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target): Promise<Slot[]> {
+  // A listing hides what the token may not read; one key is refused.
+  await consul.get(keys.owner(slot), { ...FIRST_CONTACT, signal, rule: keys.rule });
   const { entries } = await consul.list(keys.slotPrefix, { ...FIRST_CONTACT, signal, rule: keys.rule });
   return readSlots(keys.root, entries);
 }

@@ -1,6 +1,6 @@
 /** A run under its lease: starts the command, passes signals on, ends it when the lease is over, gives the slot back. */
 import type { Ending, Supervised } from '../child.ts';
-import { assertNever } from '../errors.ts';
+import { assertNever, reasonOf } from '../errors.ts';
 import { decline } from '../lock/grant.ts';
 import type { Grant } from '../lock/grant.ts';
 import type { Outcome } from '../lock/records.ts';
@@ -71,7 +71,7 @@ async function untilEnd(
   };
   const hear = (signal: NodeJS.Signals) => {
     passOn(signal).catch((error: unknown) => {
-      deps.log('warning', `${signal} could not be passed on: ${String(error)}`, { event: 'signal-lost' });
+      deps.log('warning', `${signal} could not be passed on: ${reasonOf(error)}`, { event: 'signal-lost' });
     });
   };
   deps.signals.listen(hear);
@@ -86,6 +86,10 @@ async function untilEnd(
     );
   }
   const ending = await command.ended;
+  // The terminal told runlock too: a command that dies of Ctrl-C at once may be quicker than that signal.
+  if (deps.shareTerminal && cause === undefined && !isOk(ending, options.meanings)) {
+    await deps.clock.sleep(SIGNAL_MS, { signal: ended.signal });
+  }
   // The terminal told its own process group alone.
   if (killing && deps.shareTerminal) kill({ kind: 'signal' });
   await killing;
@@ -107,6 +111,12 @@ async function untilEnd(
   }
 }
 
+/** By then a signal that the terminal sent to runlock and to the command has reached both. */
+const SIGNAL_MS = 100;
+
+const isOk = (ending: Ending, meanings: CodeMeanings) =>
+  ending.kind === 'exited' && meanings.ok.includes(ending.code);
+
 function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: CodeMeanings): Outcome {
   switch (cause?.kind) {
     case 'evicted':
@@ -122,7 +132,7 @@ function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: CodeMeani
     default:
       return assertNever(cause);
   }
-  if (ending.kind === 'exited' && meanings.ok.includes(ending.code)) return 'succeeded';
+  if (isOk(ending, meanings)) return 'succeeded';
   if (ending.kind === 'exited' && meanings.reboot.includes(ending.code)) return 'rebooting';
   return cause ? 'interrupted' : 'failed';
 }

@@ -1,6 +1,7 @@
 /** The live line of a waiting `exec` on a terminal: place in the queue, who holds, since when. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
+import { reasonOf } from '../errors.ts';
 import { renderWaiting } from '../output/waiting.ts';
 import type { GroupView, HolderView, WaitingView } from '../output/views.ts';
 import { viewGroups } from './status.ts';
@@ -71,7 +72,7 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
     .then(() => Promise.all([read(), tick()]))
     .catch((error: unknown) => {
       // The line is a comfort: the wait itself says what is wrong.
-      if (!signal.aborted) deps.log('debug', `no live line: ${String(error)}`, { event: 'no-live-line' });
+      if (!signal.aborted) deps.log('debug', `no live line: ${reasonOf(error)}`, { event: 'no-live-line' });
     });
   return {
     joined: (ticket) => {

@@ -88,7 +88,12 @@ async function sendOnce(
   }
 }
 
-type Trouble = { seen: (error: RunlockError) => void; over: () => void };
+export type Trouble = {
+  seen: (error: RunlockError) => void;
+  over: () => void;
+  /** The fault that is being tried again now. */
+  now: () => RunlockError | undefined;
+};
 
 /** A trouble shorter than this is not worth a line that cron would mail. */
 const QUIET_TROUBLE_MS = 10_000;
@@ -97,16 +102,20 @@ const QUIET_TROUBLE_MS = 10_000;
 export function watchTrouble(address: string, { clock, log }: { clock: Clock; log: Log }): Trouble {
   let since: number | undefined;
   let said = false;
+  let fault: RunlockError | undefined;
   return {
+    now: () => fault,
     seen: (error) => {
+      fault = error;
       since ??= clock.monotonicMs();
       log('debug', error.message, { event: 'consul-fault', code: error.code });
       if (said || clock.monotonicMs() - since < QUIET_TROUBLE_MS) return;
       said = true;
-      log('warning', `${error.message}; trying again`, { event: 'consul-unreachable', address });
+      log('warning', `trying again: ${error.message}`, { event: 'consul-unreachable', address });
     },
     over: () => {
       if (said) log('warning', `Consul at ${address} answers again`, { event: 'consul-reachable', address });
+      fault = undefined;
       since = undefined;
       said = false;
     },

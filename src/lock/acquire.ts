@@ -35,6 +35,7 @@ export type Acquired =
 type Step1to5 = Acquired | { readonly kind: 'again' };
 
 const CLOSE_MS = 5_000;
+const LAST_LOOK_MS = 3_000;
 
 /**
  * Waits for a slot, in order.
@@ -88,9 +89,15 @@ async function newSession(
   } catch (error) {
     if (isRunlockError(error, 'session-lost') && !waiting.patience.aborted) return undefined;
     if (error !== waiting.patience.reason) throw error;
-    const message = `Consul at ${effects.consul.address} did not answer within --wait; is the agent well?`;
-    throw new RunlockError('unreachable', message, { cause: error });
+    throw noAnswer(effects.consul, error);
   }
+}
+
+/** Where nothing is known of the group at the end of the wait, Consul is what is wrong. */
+function noAnswer(consul: Consul, cause: unknown): RunlockError {
+  const fault = consul.fault();
+  const message = `Consul at ${consul.address} did not answer within --wait; is the agent well?`;
+  return fault ?? new RunlockError('unreachable', message, { cause });
 }
 
 async function toContext(
@@ -125,10 +132,21 @@ async function tryWith(context: RunContext, session: Session, progress: Progress
     }
     if (session.lost.aborted) return { kind: 'again' };
     if (progress.patience.aborted && error === progress.patience.reason)
-      return { kind: 'busy', context, why: own.blocked };
+      return { kind: 'busy', context, why: await blockedNow(context, session, own) };
     if (isTransient(error) && !progress.patience.aborted) return { kind: 'again' };
     await giveUp(context, session, progress.attempts);
     throw error;
+  }
+}
+
+/** What stands in the way at the end of the wait: who was there when it began may be long gone. */
+async function blockedNow(context: RunContext, session: Session, progress: Progress): Promise<Blocked> {
+  if (progress.blocked.kind === 'frozen') return progress.blocked;
+  try {
+    return { kind: 'slots', slots: (await readSlotsNow(context, progress, LAST_LOOK_MS)).slots };
+  } catch (error) {
+    await giveUp(context, session, progress.attempts);
+    throw isTransient(error) ? noAnswer(context.consul, error) : error;
   }
 }
 

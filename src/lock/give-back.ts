@@ -1,6 +1,6 @@
 /** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
 import { isTransient } from '../consul.ts';
-import { assertNever } from '../errors.ts';
+import { assertNever, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun } from './records.ts';
 import type { Claim, Outcome, RunRecord } from './records.ts';
@@ -46,7 +46,7 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
       await deps.clock.sleep(RETRY_MS, { signal });
     } catch (error) {
       if (signal.aborted || !isTransient(error)) {
-        why = signal.aborted ? why : String(error);
+        why = signal.aborted ? why : reasonOf(error);
         result = { kind: 'stays', keys: [keys.owner(holding.slot)], why };
         break;
       }
@@ -62,7 +62,7 @@ async function closeSession({ context, session }: Holding): Promise<void> {
   // Without an answer the session ends by itself.
   const options = { signal: AbortSignal.timeout(5_000), retryForMs: 2_000 };
   await session.close(options).catch((error: unknown) => {
-    context.deps.log('debug', `the session was not destroyed: ${String(error)}`, { event: 'session-left' });
+    context.deps.log('debug', `the session was not destroyed: ${reasonOf(error)}`, { event: 'session-left' });
   });
 }
 

@@ -3,7 +3,7 @@
  * (docs/protocol.md, "While it runs" and "Release").
  */
 import { isTransient } from '../consul.ts';
-import { assertNever } from '../errors.ts';
+import { assertNever, reasonOf } from '../errors.ts';
 import { giveBack } from './give-back.ts';
 import type { Ending, GivenBack } from './give-back.ts';
 import type { Grant } from './grant.ts';
@@ -48,7 +48,7 @@ export function holdLease(
     if (!over.signal.aborted && !ended.signal.aborted) over.abort(reason);
   };
   const watching = watch(live, end).catch((error: unknown) => {
-    if (!ended.signal.aborted) end({ kind: 'lost', why: String(error) });
+    if (!ended.signal.aborted) end({ kind: 'lost', why: reasonOf(error) });
   });
   void untilCutOff(live, () => deadlineMs() - killAfterMs, end);
   const stop = async () => {
@@ -122,7 +122,7 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
 
 /** The same trouble is said once. */
 function sayTrouble(live: Live, error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = reasonOf(error);
   if (isTransient(error) || message === live.trouble) return;
   live.trouble = message;
   live.holding.context.deps.log('warning', `${message}; the run goes on`, { event: 'slot-unseen' });

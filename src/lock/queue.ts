@@ -75,11 +75,11 @@ export async function join(context: RunContext, session: string, signal: AbortSi
 }
 
 /** Reads whose turn it is, and the slots, as they are at one moment. */
-export async function readSlotsNow(context: RunContext, waiting: Waiting): Promise<Turn> {
+export async function readSlotsNow(context: RunContext, waiting: Waiting, timeoutMs?: number): Promise<Turn> {
   const { consul, keys } = context;
   const entries = await consul.readAll(
     readTurn(keys).map((step) => step.operation),
-    { ...ask(waiting), rule: keys.rule },
+    { ...ask(waiting), rule: keys.rule, ...(timeoutMs !== undefined && { timeoutMs }) },
   );
   return toTurn(context, entries);
 }

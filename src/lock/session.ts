@@ -2,7 +2,7 @@
 import { isTransient } from '../consul.ts';
 import type { Consul, RetryOptions, Session as StoredSession } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import { RunlockError } from '../errors.ts';
+import { RunlockError, reasonOf } from '../errors.ts';
 
 export interface Session {
   readonly id: string;
@@ -85,7 +85,7 @@ async function readBack(
 async function destroyQuietly({ consul, deps }: { consul: Consul; deps: Deps }, id: string): Promise<void> {
   const options = { signal: AbortSignal.timeout(RENEW_TIMEOUT_MS), retryForMs: 0 };
   await consul.destroySession(id, options).catch((error: unknown) => {
-    deps.log('debug', `session ${id} was not destroyed: ${String(error)}`, { event: 'session-left' });
+    deps.log('debug', `session ${id} was not destroyed: ${reasonOf(error)}`, { event: 'session-left' });
   });
 }
 
@@ -116,7 +116,7 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
     } catch (error) {
       if (it.closed.aborted) throw error;
       // Nothing is known, so nothing is lost. Without rights there is no hurry either.
-      deps.log('debug', `the session was not renewed: ${String(error)}`, { event: 'renewal-failed' });
+      deps.log('debug', `the session was not renewed: ${reasonOf(error)}`, { event: 'renewal-failed' });
       return isTransient(error) ? Math.min(RETRY_MS, pauseMs) : pauseMs;
     }
     throw new RunlockError('session-lost', 'Consul does not know the session any more');

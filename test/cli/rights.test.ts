@@ -56,3 +56,10 @@ test.for([0, 1, 2, 3])(
     expect(stderr).toContain(rule);
   },
 );
+
+test('release with a token that may not read says so, and does not say that there is nothing', async () => {
+  const blind = await withRules(['node_prefix "" { policy = "read" }']);
+  const { status, stdout, stderr } = await runlock(blind, ['release', 'prod/web', '--owner', 'web01']);
+  expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
+  expect(stderr).toContain('key_prefix "runlock/prod/web/"');
+});

@@ -94,3 +94,12 @@ test('Ctrl-C reaches the command once', async () => {
   expect(await run.ended).toBe(0);
   expect(lines('signals')).toEqual(['INT', 'USR1']);
 });
+
+test('a command that dies of Ctrl-C before runlock hears of it is interrupted all the same: the slot is free', async () => {
+  // The terminal tells both, in no order; here the command is told first.
+  const script = '(sleep 0.03; kill -INT $PPID) & kill -INT $$';
+  const run = startInTerminal(agent, [...on('quick'), 'sh', '-c', script]);
+  expect(await run.ended).toBe(130);
+  expect(await lastRun(agent, 'quick', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 130 });
+  expect(await claimOf(agent, 'quick')).toBeUndefined();
+});

@@ -305,7 +305,7 @@ describe('trouble with Consul', () => {
     heal();
     await reading;
     expect(warnings()).toEqual([
-      expect.stringMatching(/can't be reached \(the connection was closed\).*; trying again$/),
+      expect.stringMatching(/^trying again: .* can't be reached \(the connection was closed\)/),
       `Consul at ${proxy.address} answers again`,
     ]);
   });

@@ -141,3 +141,21 @@ test(
     expect(last.every((at) => at < start)).toBe(true);
   },
 );
+
+test('Consul stops answering while a run waits: at the end of --wait it is Consul that is named, not a holder of long ago', async () => {
+  const { folder, pid } = stage();
+  await using cluster = await startCluster({ servers: 1, clients: 1, raftMultiplier: 1 });
+  const [server] = cluster.servers;
+  const [client] = cluster.clients;
+  if (!server || !client) throw new Error('no cluster');
+  startRunlock(server, ['exec', '-g', 'mute', '--node', 'web01', '--', ...untilTold(folder)]);
+  await pid('command');
+  const run = startRunlock(client, ['exec', '-g', 'mute', '--node', 'web02', '-w', '5s', '--', 'true']);
+  await eventually(async () => expect(await server.kv.keys('runlock/mute/.queue/')).toHaveLength(1));
+  client.pause();
+  const { status, stderr } = await run.ended;
+  client.resume();
+  expect(status).toBe(69);
+  expect(stderr).toMatch(/Consul at .* (did not answer|can't be reached)/);
+  expect(stderr).not.toContain('web01');
+});

@@ -206,12 +206,12 @@ describe('a group says why it stands still', () => {
       'web01 vanished while it ran chef-client (since 4m) and keeps slot 0 until its next run succeeds or someone clears it',
       clear,
     ],
-    ['running without a lock', [claim()], `${gone} it counts as abandoned`, clear],
+    ['running without a lock', [claim()], `${gone} it counts as abandoned`, `${clear} --force`],
     [
       'running without a lock or a hold',
       [claim({ hold: 'none' })],
       `${gone} the next in the queue takes it over`,
-      clear,
+      `${clear} --force`,
     ],
     [
       'evicted',
@@ -222,7 +222,7 @@ describe('a group says why it stands still', () => {
       'evicted without a lock',
       [claim({ state: 'evicted', by: 'jane' })],
       `${gone} it counts as abandoned`,
-      clear,
+      `${clear} --force`,
     ],
     [
       'a lock without a claim',
