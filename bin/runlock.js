@@ -7,5 +7,5 @@ if (existsSync(main)) {
   await import(main.href);
 } else {
   console.error("runlock: it is not built; run 'npm ci && npm run build' in its folder");
-  process.exitCode = 70;
+  process.exitCode = 78;
 }

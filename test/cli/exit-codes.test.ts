@@ -451,3 +451,15 @@ test('0: help and version go to stdout, and need no Consul', async () => {
     expect(result.stdout).toMatch(/runlock/);
   }
 });
+
+test('70 a bug in runlock: one line that asks for a report, and nothing is started', async () => {
+  // A fault that no correct program has: the clock breaks before the first look at it.
+  const broken = "Object.defineProperty(performance,'now',{value(){throw new TypeError('the clock broke')}})";
+  const options = { env: { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(broken)}` } };
+  const result = await runlock(agent, ['exec', '-g', 'bug', '--', 'echo', 'ran'], options);
+  expect(result).toEqual({
+    status: 70,
+    stdout: '',
+    stderr: 'runlock: a bug in runlock, please report it: the clock broke\n',
+  });
+});
