@@ -44,7 +44,7 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
   client._ext('onCreate', ({ opts }, next) => {
     if (settings.namespace !== undefined) opts.query['ns'] = settings.namespace;
     if (settings.partition !== undefined) opts.query['partition'] = settings.partition;
-    // Without it the session would end with serfHealth, the node's gossip check; the package does not send it.
+    // No health check ends a session. 1.8.7 takes an empty Checks for both kinds; newer versions name them apart.
     if (opts.name === 'session.create') opts.body = { ...opts.body, NodeChecks: [] };
     next();
   });
