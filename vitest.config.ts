@@ -1,5 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
+const globalSetup = ['test/support/provision-setup.ts'];
+
 export default defineConfig({
   test: {
     // Every test starts processes of its own; two files at a time is what a two-core machine carries.
@@ -9,13 +11,12 @@ export default defineConfig({
     hookTimeout: 120_000,
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      { extends: true, test: { name: 'model', include: ['test/model/**/*.test.ts'] } },
+      { extends: true, test: { name: 'real', include: ['test/{contract,cli}/**/*.test.ts'], globalSetup } },
+      // Most of a fault's time is waiting for a TTL or a hold to end.
       {
         extends: true,
-        test: {
-          name: 'real',
-          include: ['test/{contract,cli,faults}/**/*.test.ts'],
-          globalSetup: ['test/support/provision-setup.ts'],
-        },
+        test: { name: 'faults', include: ['test/faults/**/*.test.ts'], globalSetup, maxConcurrency: 8 },
       },
     ],
   },

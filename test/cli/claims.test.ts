@@ -3,7 +3,8 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, stage } from '../support/processes.ts';
+import { eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;

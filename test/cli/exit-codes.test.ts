@@ -6,9 +6,10 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, stage, untilGone } from '../support/processes.ts';
+import { eventually, untilGone } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import type { Result, Running, StartOptions } from '../support/runlock.ts';
+import type { Result, Running, StartOptions } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {

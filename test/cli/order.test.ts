@@ -3,10 +3,11 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, stage } from '../support/processes.ts';
+import { eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import type { Scene } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
-import type { Running } from '../support/runlock.ts';
+import type { Running } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {

@@ -5,9 +5,11 @@ import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'nod
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { end, eventually, stage } from '../support/processes.ts';
-import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
-import type { StartOptions } from '../support/runlock.ts';
+import { end, eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { RUNLOCK } from '../support/program.ts';
+import type { StartOptions } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {

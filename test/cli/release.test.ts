@@ -5,7 +5,8 @@ import { hostname, userInfo } from 'node:os';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, isAlive, stage, untilGone } from '../support/processes.ts';
+import { eventually, isAlive, untilGone } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;

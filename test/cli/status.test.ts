@@ -7,9 +7,11 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, stage } from '../support/processes.ts';
-import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
-import type { StartOptions } from '../support/runlock.ts';
+import { eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { RUNLOCK } from '../support/program.ts';
+import type { StartOptions } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, isAlive } from '../support/processes.ts';
-import { RUNLOCK, runlock, startRunlock } from '../support/runlock.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { RUNLOCK } from '../support/program.ts';
 import { claimOf, lastRun, playbook, runPlain, toolbox, treeOf, whoLives } from '../support/tools.ts';
 import type { Bytes } from '../support/tools.ts';
 

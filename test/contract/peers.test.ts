@@ -5,7 +5,8 @@ import { once } from 'node:events';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { isAlive, stage, untilGone } from '../support/processes.ts';
+import { isAlive, untilGone } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import { consulBinary } from '../support/provision.ts';
 
 afterAll(endAgents);

@@ -3,7 +3,8 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, expect, test } from 'vitest';
 import { endAgents, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, stage, untilGone } from '../support/processes.ts';
+import { eventually, untilGone } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 afterAll(endAgents);

@@ -5,7 +5,7 @@ import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, scene, untilGone } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import type { Running } from '../support/runlock.ts';
+import type { Running } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {

@@ -1,9 +1,9 @@
 // What happens to a run, and to those who wait, when runlock itself is killed.
-import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, isAlive, stage, untilGone } from '../support/processes.ts';
+import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 let agent: Agent;
@@ -109,19 +109,6 @@ test('runlock and its guard both killed: the next run sees the orphan, says so a
     stderr: '',
   });
 });
-
-/** The shell that runlock started as its guard. */
-function guardOf(runlockPid: number): number {
-  const children = readFileSync(`/proc/${runlockPid}/task/${runlockPid}/children`, 'utf8')
-    .trim()
-    .split(' ')
-    .map(Number);
-  const guard = children.find((child) =>
-    readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('runlock-guard'),
-  );
-  if (guard === undefined) throw new Error(`no guard among ${children.join(', ')}`);
-  return guard;
-}
 
 test('the guard killed alone: the run goes on, under a new guard', async () => {
   const { folder, pid } = stage();

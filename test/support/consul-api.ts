@@ -25,6 +25,7 @@ export interface HttpOptions {
   readonly token?: string;
   /** Default 10 s. */
   readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
 }
 
 /** One request. `body` goes out as it is when it is a string, else as JSON. Rejects only when no whole answer came. */
@@ -58,6 +59,7 @@ export function createHttp(endpoint: Endpoint): Http {
   return (method, path, body, options = {}) => {
     const payload = body === undefined ? '' : typeof body === 'string' ? body : JSON.stringify(body);
     const token = options.token ?? endpoint.token ?? '';
+    const signals = options.signal ? [options.signal] : [];
     const send = endpoint.protocol === 'https:' ? httpsRequest : httpRequest;
     return new Promise((resolve, reject) => {
       const outgoing = send({
@@ -68,7 +70,7 @@ export function createHttp(endpoint: Endpoint): Http {
         method,
         path,
         agent: false,
-        signal: AbortSignal.timeout(options.timeoutMs ?? 10_000),
+        signal: AbortSignal.any([AbortSignal.timeout(options.timeoutMs ?? 10_000), ...signals]),
         // Consul ignores a chunked body of session/create, so the length is always said.
         headers: {
           'content-length': Buffer.byteLength(payload),

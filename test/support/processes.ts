@@ -2,10 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { build } from 'esbuild';
-import { onTestFinished, vi } from 'vitest';
-
 import { markedPids, startTime } from '../../src/tree.ts';
 
 /** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file or carries its run id dies with it. */
@@ -43,13 +42,6 @@ export function scene(): Scene {
   };
 }
 
-/** A scene that is cleaned when its test has finished. */
-export function stage(): Scene {
-  const made = scene();
-  onTestFinished(() => made.clean());
-  return made;
-}
-
 /** Only lines that are written to their end. */
 function linesOf(path: string): string[] {
   try {
@@ -59,9 +51,17 @@ function linesOf(path: string): string[] {
   }
 }
 
-/** Tries `check` until it throws no more; fails after `timeout` milliseconds. */
-export function eventually<T>(check: () => T | Promise<T>, timeout = 10_000): Promise<T> {
-  return vi.waitFor(check, { timeout, interval: 10 });
+/** Tries `check` until it throws no more; rejects with its last error after `timeout` milliseconds. */
+export async function eventually<T>(check: () => T | Promise<T>, timeout = 10_000): Promise<T> {
+  const endMs = performance.now() + timeout;
+  for (;;) {
+    try {
+      return await check();
+    } catch (error) {
+      if (performance.now() >= endMs) throw error;
+    }
+    await sleep(10);
+  }
 }
 
 export async function untilGone(pid: number, timeout?: number): Promise<void> {
@@ -86,6 +86,16 @@ export function end(pid: number): void {
   } catch {
     // It is gone already.
   }
+}
+
+/** The shell that runlock started as its guard. */
+export function guardOf(runlockPid: number): number {
+  const children = readFileSync(`/proc/${runlockPid}/task/${runlockPid}/children`, 'utf8').trim().split(' ');
+  const guard = children
+    .map(Number)
+    .find((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('runlock-guard'));
+  if (guard === undefined) throw new Error(`no guard among ${children.join(', ')}`);
+  return guard;
 }
 
 /** Bundles a driver, so that it runs as a process of its own on the oldest Node that runlock supports. */

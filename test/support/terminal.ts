@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest';
 import { startTime } from '../../src/tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
-import { RUNLOCK } from './runlock.ts';
+import { RUNLOCK } from './program.ts';
 
 export interface TerminalRun {
   /** Exit status of runlock. */

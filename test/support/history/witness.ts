@@ -1,0 +1,85 @@
+// The command of a test's run: it notes its start, a beat every 50 ms and its end in a file of its own, so that an orphan betrays itself.
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Process, RunTrace } from './history.ts';
+
+/** What the command does while it has the slot. */
+export interface Part {
+  /** How many beats of 50 ms it runs; until it is told unless given. */
+  readonly beats?: number;
+  /** Its exit code after that; 0 unless given. */
+  readonly exitCode?: number;
+  /** All of it ignores TERM. */
+  readonly deaf?: boolean;
+  /** Its child is in a session of its own, and lives until the command is told to end. */
+  readonly grandchild?: boolean;
+  /** It leaves a daemon in a session of its own, which nobody tells to end. */
+  readonly daemon?: boolean;
+}
+
+const SCRIPT = `#!/bin/sh
+# role, beats (0: until told), exit code, and how it behaves
+role=$1 beats=$2 code=$3
+shift 3
+folder=\${0%/*}
+file=$folder/$RUNLOCK_RUN_ID.$role.$$.events
+told=$folder/$RUNLOCK_NODE.told
+note() { read -r up _ </proc/uptime; echo "$1 $up $2" >>"$file"; }
+for word; do
+  case $word in
+    deaf) trap '' TERM ;;
+    grandchild) setsid sh "$0" grandchild 0 0 $(case " $* " in *' deaf '*) echo deaf ;; esac) & ;;
+    daemon) setsid sh "$0" daemon 0 0 & ;;
+  esac
+done
+note start "$RUNLOCK_NODE $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN"
+while :; do
+  [ $role != daemon ] && [ -e "$told" ] && { read -r code <"$told"; break; }
+  sleep 0.05
+  note beat
+  beats=$((beats - 1))
+  [ $beats -eq 0 ] && break
+done
+note end "$code"
+exit "$code"
+`;
+
+const scriptFile = (folder: string) => join(folder, 'witness.sh');
+
+/** Makes `folder` a place where witnesses can run. */
+export function prepareWitnesses(folder: string): void {
+  writeFileSync(scriptFile(folder), SCRIPT);
+}
+
+/** The command and its arguments. */
+export function witness(folder: string, part: Part = {}): string[] {
+  const words = (['deaf', 'grandchild', 'daemon'] as const).filter((word) => part[word] === true);
+  return ['sh', scriptFile(folder), 'command', String(part.beats ?? 0), String(part.exitCode ?? 0), ...words];
+}
+
+export const toldFile = (folder: string, node: string) => join(folder, `${node}.told`);
+
+/** Reads what the witnesses of all runs have noted so far. */
+export function readRuns(folder: string): RunTrace[] {
+  const runs = new Map<string, RunTrace>();
+  for (const name of readdirSync(folder)) {
+    const [, run, role, pid] = /^(.+)\.(command|grandchild|daemon)\.(\d+)\.events$/.exec(name) ?? [];
+    if (run === undefined) continue;
+    // A line that is being written does not count yet.
+    const lines = readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1);
+    const [start, ...rest] = lines.map((line) => line.split(' '));
+    if (start?.[0] !== 'start') continue;
+    const [, , node = '', slot, token] = start;
+    const last = rest.at(-1) ?? start;
+    const process: Process = {
+      role: role as Process['role'],
+      pid: Number(pid),
+      startMs: Number(start[1]) * 1_000,
+      lastMs: Number(last[1]) * 1_000,
+      ...(last[0] === 'end' && { exitCode: Number(last[2]) }),
+    };
+    const known = runs.get(run) ?? { run, node, slot: Number(slot), token: Number(token), processes: [] };
+    runs.set(run, { ...known, processes: [...known.processes, process] });
+  }
+  return [...runs.values()].sort((a, b) => a.token - b.token);
+}

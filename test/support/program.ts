@@ -1,0 +1,90 @@
+// The built program as a process of its own. Whoever starts it ends it.
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { resolve } from 'node:path';
+import { startTime } from '../../src/tree.ts';
+import type { Agent } from './consul.ts';
+import { end, eventually } from './processes.ts';
+
+/** npm and vitest start everything at the project's root. */
+export const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
+
+export interface Result {
+  /** Exit status; 128 and the signal's number where a signal ended it. */
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Running {
+  readonly pid: number;
+  readonly ended: Promise<Result>;
+  stdout(): string;
+  stderr(): string;
+  signal(signal: NodeJS.Signals): void;
+  /** Resolves when stderr has a line that matches. */
+  says(pattern: RegExp, timeoutMs?: number): Promise<void>;
+}
+
+export interface Spawned extends Running {
+  /** SIGKILL, unless it is gone. */
+  end(): void;
+}
+
+export interface StartOptions {
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Goes to stdin, which ends then. */
+  readonly input?: string;
+  readonly cwd?: string;
+}
+
+/** What of this test's own environment must not reach the program: it would change what is tested. */
+const clean = Object.fromEntries(
+  Object.entries(process.env).filter(
+    ([name]) => !/^(?:RUNLOCK_|CONSUL_|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
+  ),
+);
+
+/** Starts `runlock <args>` against `agent` (or nothing that `env` does not name). */
+export function spawnRunlock(
+  agent: Pick<Agent, 'env'> | undefined,
+  args: readonly string[],
+  options: StartOptions = {},
+): Spawned {
+  const env = { ...clean, ...agent?.env, ...options.env };
+  const child = spawn(RUNLOCK, args, {
+    env,
+    cwd: options.cwd,
+    // A session of its own: no test depends on whether it was started from a terminal.
+    detached: true,
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(options.input ?? '');
+  const ended = new Promise<Result>((settle, fail) => {
+    child.on('error', fail);
+    child.on('close', (code, signal) =>
+      settle({ status: code ?? 128 + constants.signals[signal ?? 'SIGKILL'], stdout, stderr }),
+    );
+  });
+  const pid = child.pid ?? 0;
+  const born = startTime(pid);
+  return {
+    pid,
+    end: () => {
+      if (startTime(pid) === born) end(pid);
+    },
+    ended,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    signal: (signal) => process.kill(pid, signal),
+    says: (pattern, timeoutMs) =>
+      eventually(() => {
+        if (!pattern.test(stderr)) throw new Error(`stderr has no ${pattern}, but: ${stderr}`);
+      }, timeoutMs),
+  };
+}
