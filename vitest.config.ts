@@ -4,19 +4,50 @@ const globalSetup = ['test/support/provision-setup.ts'];
 
 export default defineConfig({
   test: {
-    // Every test starts processes of its own; two files at a time is what a two-core machine carries.
-    maxWorkers: 2,
     reporters: ['default', ['json', { outputFile: 'build/test-results.json' }]],
     testTimeout: 60_000,
     hookTimeout: 120_000,
     projects: [
-      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
-      { extends: true, test: { name: 'model', include: ['test/model/**/*.test.ts'] } },
-      { extends: true, test: { name: 'real', include: ['test/{contract,cli}/**/*.test.ts'], globalSetup } },
-      // Most of a fault's time is waiting for a TTL or a hold to end.
       {
         extends: true,
-        test: { name: 'faults', include: ['test/faults/**/*.test.ts'], globalSetup, maxConcurrency: 8 },
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'model',
+          include: ['test/model/**/*.test.ts'],
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        // Every test starts processes of its own; two files at a time is what a two-core machine carries.
+        test: {
+          name: 'real',
+          include: ['test/{contract,cli}/**/*.test.ts'],
+          globalSetup,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        // Most of a fault's time is waiting for a TTL or a hold to end.
+        test: {
+          name: 'faults',
+          include: ['test/faults/**/*.test.ts'],
+          globalSetup,
+          maxWorkers: 4,
+          maxConcurrency: 8,
+          sequence: { groupOrder: 2 },
+        },
       },
     ],
   },

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
-import { existsSync } from 'node:fs';
-import { URL } from 'node:url';
+/* global require, __dirname -- CommonJS (package.json): Node starts it sooner than an ES module. */
+const { existsSync } = require('node:fs');
+const { join } = require('node:path');
 
-const main = new URL('../dist/main.js', import.meta.url);
+const main = join(__dirname, '../dist/main.cjs');
 if (existsSync(main)) {
-  await import(main.href);
+  require(main);
 } else {
   console.error("runlock: it is not built; run 'npm ci && npm run build' in its folder");
   process.exitCode = 78;

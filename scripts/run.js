@@ -14,6 +14,8 @@ await build({
   platform: 'node',
   format: 'esm',
   packages: 'external',
+  // `await using` is not Node 20's own.
+  target: 'node20.19',
   logLevel: 'warning',
 });
 const child = spawn(process.execPath, [outfile, ...args], { stdio: 'inherit' });

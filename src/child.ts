@@ -1,7 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
 
-import { execa } from 'execa';
+import type { execa as Execa } from 'execa';
 
 import { startCanary } from './canary.ts';
 import type { Canary } from './canary.ts';
@@ -93,18 +93,28 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
   }
 }
 
+/**
+ * Loads what it takes to start a command. It is most of what runlock loads, so it is left for when there is time; and it
+ * is done before a long wait, after which an upgrade may have replaced the files.
+ */
+export const prepareStart = () => import('execa');
+
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { file, runId, shareTerminal, clock } = options;
+  const { execa } = await prepareStart();
   // First: what fails here fails before there is a command.
   const canary = shareTerminal ? startCanary(clock) : undefined;
-  const subprocess = spawnCommand(options);
+  const subprocess = spawnCommand(execa, options);
   const { pid } = subprocess;
   if (pid === undefined) {
     canary?.stop();
     throw spawnError(file, (await subprocess).code);
   }
-  const ended = subprocess.then(endingOf);
+  // Not when execa is done with it: that is some milliseconds later, and the next run waits for them.
+  const ended = new Promise<Ending>((resolve) => {
+    subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
+  });
   void ended.then(() => canary?.stop());
   // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
   const command = { pid, startTime: startTime(pid) ?? '' };
@@ -120,7 +130,10 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   };
 }
 
-function spawnCommand({ command, file, args, env, runId, shareTerminal }: CommandOptions) {
+function spawnCommand(
+  execa: typeof Execa,
+  { command, file, args, env, runId, shareTerminal }: CommandOptions,
+) {
   return execa(file, args, {
     argv0: command,
     env: { ...env, [RUN_ID_VARIABLE]: runId },
@@ -134,9 +147,8 @@ function spawnCommand({ command, file, args, env, runId, shareTerminal }: Comman
   });
 }
 
-function endingOf(result: { exitCode?: number; signal?: NodeJS.Signals }): Ending {
-  const { exitCode = 1, signal } = result;
-  return signal === undefined ? { kind: 'exited', code: exitCode } : { kind: 'signalled', signal };
+function endingOf(code: number | null, signal: NodeJS.Signals | null): Ending {
+  return signal === null ? { kind: 'exited', code: code ?? 1 } : { kind: 'signalled', signal };
 }
 
 function passOn(options: {

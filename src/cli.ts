@@ -14,7 +14,7 @@ import { usage } from './options.ts';
 export function parse(argv: readonly string[], context: Context): Invocation {
   let invocation: Invocation | undefined;
   let text = '';
-  const program = buildProgram(context, (parsed) => (invocation = parsed));
+  const program = buildProgram(argv, context, (parsed) => (invocation = parsed));
   for (const command of [program, ...program.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (part) => (text += part),
@@ -36,7 +36,7 @@ function afterCommander(error: CommanderError, argv: readonly string[], text: st
   if (error.exitCode === 0) return { kind: 'text', text };
   if (error.code === 'commander.help') throw usage("no command; see 'runlock --help'");
   const [word = ''] = argv;
-  const help = ['exec', 'status', 'release'].includes(word) ? `runlock ${word} --help` : 'runlock --help';
+  const help = Object.hasOwn(commands, word) ? `runlock ${word} --help` : 'runlock --help';
   const message = error.message
     .replace(/^error: /, '')
     .replaceAll(/\.?\n+/g, ' ')
@@ -44,7 +44,10 @@ function afterCommander(error: CommanderError, argv: readonly string[], text: st
   throw new RunlockError('usage', `${message.replace(/\.$/, '')}; see '${help}'`);
 }
 
-function buildProgram(context: Context, done: Done): Command {
+type Add = (program: Command, context: Context, done: Done) => void;
+const commands: Readonly<Record<string, Add>> = { exec: addExec, status: addStatus, release: addRelease };
+
+function buildProgram([word = '']: readonly string[], context: Context, done: Done): Command {
   const program = new Command('runlock')
     .description("Runs a configuration-management command under its group's lock in Consul.")
     .version(`runlock ${context.version}`, '-V, --version')
@@ -59,8 +62,8 @@ Examples:
 
 Every option can also be given as RUNLOCK_<OPTION> in the environment. Consul is found by its own CONSUL_* variables.`,
     );
-  addExec(program, context, done);
-  addStatus(program, context, done);
-  addRelease(program, context, done);
+  // The options of the command that is named are all that is needed.
+  const named = Object.hasOwn(commands, word) ? commands[word] : undefined;
+  for (const add of named ? [named] : Object.values(commands)) add(program, context, done);
   return program;
 }

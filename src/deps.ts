@@ -1,6 +1,6 @@
 /** The effects that the rest of the code may have, all in one place, so that a test can give its own. */
 export interface Deps {
-  readonly clock: Clock;
+  readonly clock: WallClock;
   /** Uniform in [0, 1). */
   readonly random: () => number;
   readonly host: Host;
@@ -8,12 +8,24 @@ export interface Deps {
 }
 
 export interface Clock {
-  /** Wall-clock time in milliseconds since the epoch. Jumps; only `held until` and what people read may use it. */
+  /** Wall-clock time in milliseconds since the epoch. Jumps: for what people read alone. */
   now(): number;
   /** Milliseconds on a clock that only moves forward. Deadlines use this one. */
   monotonicMs(): number;
   /** Resolves after `ms`; rejects with the signal's reason when it aborts first. Does not keep the process alive longer than its caller. */
   sleep(ms: number, options: { signal: AbortSignal }): Promise<void>;
+}
+
+/**
+ * The wall clock jumps: an operator or NTP sets it. A process can't know which time is right, the one from before or the
+ * one from after, so it has two, in milliseconds since the epoch, and takes the one that keeps others out for longer
+ * (docs/adr/0012). Without a jump both are `now()`.
+ */
+export interface WallClock extends Clock {
+  /** Whoever judges whether a time has come uses this one: never too early. */
+  earliest(): number;
+  /** Whoever says until when something lasts uses this one: never shorter than asked. */
+  latest(): number;
 }
 
 export interface Host {

@@ -4,8 +4,8 @@ export const UNABLE = 127;
 
 /**
  * The guard, for any POSIX sh with coreutils or busybox. Arguments: run id, first life in tenths of a second.
- * It reads messages of 48 bytes from stdin: `beat <life in tenths> <pid> <start time>` and `quit`. What belongs to the
- * command is decided as in tree.ts. The awk program may hold no single quote.
+ * It reads messages of 48 bytes from stdin: `beat <end of life, in tenths since boot> <pid> <start time>` and `quit`.
+ * What belongs to the command is decided as in tree.ts. The awk program may hold no single quote.
  */
 export const guardScript = `
 run=$1 life=$2 pid=0 start=0 known= runlock=$PPID
@@ -25,18 +25,25 @@ look_at_clock() {
 # Reads messages until it is time to fire.
 listen() {
   look_at_clock
-  end=$((now + life))
+  end=$((now + life)) late=0
   while :; do
     look_at_clock
     left=$((end - now))
-    [ "$left" -gt 0 ] || return
+    if [ "$left" -le 0 ]; then
+      # More than a second late: it was stopped itself, maybe with runlock, whose word is still to be read, or to come.
+      [ "$left" -ge -10 ] || [ "$late" != 0 ] || late=$((now + 10))
+      left=$((late - now))
+      [ "$left" -gt 0 ] || return
+    fi
     message=$(exec timeout "$((left / 10)).$((left % 10))" dd bs=48 count=1 2>/dev/null)
     status=$?
     if [ -n "$message" ]; then
       set -- $message
       [ "$1" != quit ] || exit 0
       look_at_clock
-      life=$2 pid=$3 start=$4 end=$((now + $2))
+      end=$2 pid=$3 start=$4 late=0
+      # An old word; a newer one may wait behind it.
+      [ "$end" -gt "$now" ] || late=$((now + 10))
       continue
     fi
     case $status in

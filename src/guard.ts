@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { uptime } from 'node:os';
 
 import type { Clock } from './deps.ts';
 import { FIRED, UNABLE, guardScript } from './guard-script.ts';
@@ -58,11 +59,12 @@ export function keepGuard(options: GuardOptions): Guard {
     const bornMs = clock.monotonicMs();
     const guard = spawnGuard(options, tenths(endMs - bornMs));
     void guard.gone.then((end) => {
-      if (leaving.signal.aborted) return;
+      // Said also when it is heard of only as the guard is sent away: it is why the command is dead.
       if (end.status === FIRED) {
         report({ kind: 'fired' });
         return;
       }
+      if (leaving.signal.aborted) return;
       if (end.reason !== undefined) report({ kind: 'failed', reason: end.reason });
       if (clock.monotonicMs() - bornMs > lastPauseMs) pauseMs = firstPauseMs;
       void relieve(end.reason === undefined);
@@ -80,8 +82,9 @@ export function keepGuard(options: GuardOptions): Guard {
   }
 
   function tell() {
-    const life = tenths(endMs - clock.monotonicMs());
-    current.write(`beat ${life} ${command.pid} ${command.startTime}`);
+    // A time, not a span: a guard that was stopped reads it late.
+    const end = Math.floor(uptime() * 10) + tenths(endMs - clock.monotonicMs());
+    current.write(`beat ${end} ${command.pid} ${command.startTime}`);
   }
 
   return {

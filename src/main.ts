@@ -234,4 +234,4 @@ async function main(): Promise<void> {
   process.exit(status);
 }
 
-await main();
+void main();

@@ -52,7 +52,7 @@ function whyKilled(cause: Cause | undefined, group: string): string | undefined 
     case 'lost':
       return `the lock of ${group} was lost (${cause.why}) and the command killed`;
     case 'cut-off':
-      return `Consul could not be reached for so long that others may follow; the command was killed`;
+      return `nothing showed the lock for so long that others may follow (Consul silent, or runlock stopped); the command was killed`;
     case 'timed-out':
       return 'the command ran longer than --timeout and was killed';
     case 'signal':

@@ -1,6 +1,6 @@
 /** `runlock exec`: waits for a slot, runs the command in it, gives the slot back. */
 import { basename } from 'node:path';
-import { findCommand } from '../child.ts';
+import { findCommand, prepareStart } from '../child.ts';
 import { RunlockError } from '../errors.ts';
 import { acquire } from '../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
@@ -113,12 +113,26 @@ async function waitForSlot(
   try {
     return await acquire({ consul: deps.consul, deps }, request, {
       ...waiting,
-      ...(line && { onJoined: line.joined }),
+      onJoined: (session) => {
+        line?.joined(session);
+        prepareSoon(deps, done.signal);
+      },
     });
   } finally {
     done.abort();
     await line?.close();
   }
+}
+
+/** By then Consul has been asked for the slot, or for the change to wait for, and has not answered yet. */
+const ASKED_MS = 1;
+
+function prepareSoon({ clock }: ExecDeps, signal: AbortSignal): void {
+  // What can't be loaded is said when it is needed.
+  void clock
+    .sleep(ASKED_MS, { signal })
+    .then(prepareStart)
+    .catch(() => undefined);
 }
 
 function sayGranted(deps: ExecDeps, { slot, context, fencingToken }: Grant, waitedMs: number): void {

@@ -158,13 +158,16 @@ async function evict(target: Target, slot: number, { claim, index }: Owner): Pro
     event: 'evicted',
     slot,
   });
-  const how = await untilGone(target, slot, claim.run);
+  const how = await untilGone(target, slot, claim);
   return { slot, node: claim.node, state: claim.state, how };
 }
 
-/** Waits until the run has given the slot back, or its session is gone (then the claim is cleared). */
-async function untilGone(target: Target, slot: number, run: string): Promise<Released['how']> {
-  const { consul, keys, signal } = target;
+/**
+ * Waits until the run has given the slot back.
+ * @throws RunlockError `refused` when its session ends before: then nobody has said that its command is gone.
+ */
+async function untilGone(target: Target, slot: number, { run, node }: Claim): Promise<Released['how']> {
+  const { consul, keys, options, signal } = target;
   let index: number | undefined;
   for (;;) {
     const seen = await consul.list(keys.slot(slot), { signal, index, rule: keys.rule });
@@ -173,7 +176,11 @@ async function untilGone(target: Target, slot: number, run: string): Promise<Rel
     if (now.lockedBy === undefined) {
       const { state } = now.owner.claim;
       if (state === 'failed' || state === 'rebooting') return 'evicted';
-      if (await clear(target, now, now.owner)) return 'unwatched';
+      const again = `runlock release ${options.group} --owner ${node} --force`;
+      throw new RunlockError(
+        'refused',
+        `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${again}' once more`,
+      );
     }
     index = seen.index;
   }

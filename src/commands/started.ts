@@ -1,8 +1,9 @@
 /** A command under its guard: started together, kept alive by beats, ended together. */
 import { startCommand } from '../child.ts';
 import type { Supervised } from '../child.ts';
+import { assertNever } from '../errors.ts';
 import { keepGuard } from '../guard.ts';
-import type { Guard } from '../guard.ts';
+import type { Guard, GuardEvent } from '../guard.ts';
 import type { Grant } from '../lock/grant.ts';
 import type { Lease } from '../lock/lease.ts';
 import type { CodeMeanings } from '../tools.ts';
@@ -37,9 +38,7 @@ export async function start(
     clock: deps.clock,
     report: (event) => {
       const level = event.kind === 'replaced' ? 'debug' : 'warning';
-      deps.log(level, `guard ${event.kind}${event.kind === 'failed' ? `: ${event.reason}` : ''}`, {
-        event: 'guard',
-      });
+      deps.log(level, sayGuard(event), { event: 'guard', kind: event.kind });
     },
   });
   const command = await spawnCommand(deps, grant, { options, guard }).catch(async (error: unknown) => {
@@ -48,6 +47,19 @@ export async function start(
   });
   guard.watch(command);
   return { guard, command };
+}
+
+function sayGuard(event: GuardEvent): string {
+  switch (event.kind) {
+    case 'fired':
+      return 'the guard heard nothing from runlock in time, and ended the command';
+    case 'replaced':
+      return 'somebody ended the guard; another one has taken its place';
+    case 'failed':
+      return `the guard can't work: ${event.reason}`;
+    default:
+      return assertNever(event);
+  }
 }
 
 function spawnCommand(
@@ -106,9 +118,11 @@ export async function beat(
 ): Promise<void> {
   try {
     for (;;) {
+      // First of all a pause: the guard was started with a whole life, and a look at a tree that has only just begun
+      // would show the command alone, and keep a short run from ending.
+      await deps.clock.sleep(BEAT_MS, { signal });
       guard.beat(lifeMs(deps, lease));
       remember(command);
-      await deps.clock.sleep(BEAT_MS, { signal });
     }
   } catch {
     // The command's tree is gone.

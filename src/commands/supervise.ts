@@ -24,6 +24,15 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
   const early: NodeJS.Signals[] = [];
   deps.signals.listen((signal) => early.push(signal));
   const lease = holdLease(grant, { ttlMs: options.sessionTtlMs, killAfterMs: options.killAfterMs });
+  if (lease.over.aborted) {
+    // It was stopped for so long since the grant that others may follow.
+    await lease.stop();
+    await decline(grant);
+    deps.log('error', 'the slot was granted too long ago: others may follow; nothing was started', {
+      event: 'lost',
+    });
+    return { kind: 'lost' };
+  }
   const started = await start(deps, grant, { options, lease }).catch(async (error: unknown) => {
     await lease.stop();
     await decline(grant);
@@ -38,10 +47,12 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
   gone.abort();
-  await guard.disarm();
+  // The next run need not wait until the guard is gone: it has been told, and there is nothing left that it could end.
+  const disarmed = guard.disarm();
   const ranMs = deps.clock.monotonicMs() - startedMs;
   const exitCode = exitCodeOf(ending);
   const given = await lease.release({ outcome, exitCode, waitedMs: options.waitedMs, ranMs });
+  await disarmed;
   sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
   return toResult(ending, cause);
 }

@@ -19,6 +19,7 @@ import { openSession } from './session.ts';
 import type { Session } from './session.ts';
 import type { Owner } from './slot.ts';
 import { comeBack } from './transactions.ts';
+import { untilClaimedAgain } from './went-back.ts';
 
 export interface AcquireRequest {
   readonly prefix: string;
@@ -46,7 +47,12 @@ export async function acquire(
   request: AcquireRequest,
   waiting: Waiting,
 ): Promise<Acquired> {
-  const progress: Progress = { ...waiting, attempts: [], blocked: { kind: 'slots', slots: [] } };
+  const progress: Progress = {
+    ...waiting,
+    attempts: [],
+    newest: { index: 0 },
+    blocked: { kind: 'slots', slots: [] },
+  };
   for (let tries = 1; ; tries++) {
     const result = await tryOnce(effects, request, { progress, isFirst: tries === 1 });
     if (result.kind !== 'again') return result;
@@ -151,6 +157,7 @@ async function blockedNow(context: RunContext, session: Session, progress: Progr
 }
 
 async function takeSteps(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
+  await untilClaimedAgain(context, progress);
   const turn = await readSlotsNow(context, progress);
   const own = turn.slots.find(({ owner }) => owner?.claim.node === context.run.node);
   if (own?.owner) return returnTo(context, session, { slot: own.slot, owner: own.owner, progress });
@@ -159,6 +166,7 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
     return joined.obstacle === 'node' ? clearOrBusy(context, progress) : { kind: 'again' };
   }
   progress.blocked = { kind: 'slots', slots: joined.turn.slots };
+  progress.newest.index = joined.ticket.createIndex;
   progress.onJoined?.(session.id);
   const first = await untilFirst(context, joined, progress);
   return first.kind === 'ticket-lost'

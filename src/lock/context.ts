@@ -23,9 +23,9 @@ export interface Run {
   readonly slots: number;
 }
 
-/** The time now as records carry it. */
-export function timestamp({ deps }: Pick<RunContext, 'deps'>, inMs = 0): string {
-  return new Date(deps.clock.now() + inMs).toISOString();
+/** The time now as records carry it, for people: nothing is decided by it. */
+export function timestamp({ deps }: Pick<RunContext, 'deps'>): string {
+  return new Date(deps.clock.now()).toISOString();
 }
 
 /** The claim of a run that is granted now. */

@@ -42,7 +42,7 @@ export async function asFirst(
     const monotonicMs = deps.clock.monotonicMs();
     sightings = observe(sightings, slots, monotonicMs);
     progress.blocked = { kind: 'slots', slots };
-    const seen = { slots, sightings, nowMs: deps.clock.now(), monotonicMs };
+    const seen = { slots, sightings, nowMs: deps.clock.earliest(), monotonicMs };
     const move = decide({ node: run.node, run: run.id, session: session.id, slots: run.slots }, seen);
     if (move.kind === 'return') return { kind: 'again' };
     if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
@@ -83,7 +83,7 @@ async function make(
 ): Promise<Turned | undefined> {
   const { slot } = move;
   if (move.kind === 'abandon') {
-    const claim = abandoned(move.owner.claim, context.deps.clock.now());
+    const claim = abandoned(move.owner.claim, context.deps.clock.latest());
     const vanished = { keys: context.keys, slot, strayLock: move.strayLock };
     await trySend(context, abandon(vanished, claim, move.owner.index), progress.signal);
     return undefined;
@@ -94,7 +94,19 @@ async function make(
   const result = await sendGrant(context, { session, steps, slot, claim, progress });
   if (result.kind === 'again') return undefined; // Its answer was lost; the next look tells.
   if (result.kind !== 'refused') return result;
-  if (result.obstacle === 'session' || result.obstacle === 'ticket') return { kind: 'again' };
+  if (result.obstacle === 'ticket') return adoptLate(context, session, progress);
+  if (result.obstacle === 'session') return { kind: 'again' };
   if (result.obstacle === 'freeze') await untilThawed(context, result.key, progress);
   return undefined;
+}
+
+/** The ticket is gone: perhaps because an earlier try, which was given up, arrived late and took a slot with it. */
+async function adoptLate(context: RunContext, session: Session, progress: Progress): Promise<Turned> {
+  const provedMs = context.deps.clock.monotonicMs();
+  const { slots } = await readSlotsNow(context, progress);
+  const mine = slots.find(
+    ({ owner, lockedBy }) => owner?.claim.run === context.run.id && lockedBy === session.id,
+  );
+  if (!mine?.owner) return { kind: 'again' };
+  return granted(context, session, { slot: mine.slot, owner: mine.owner, provedMs });
 }

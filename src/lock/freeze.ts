@@ -15,7 +15,7 @@ export async function untilThawed(context: RunContext, key: string, progress: Pr
     const seen = await consul.get(key, { ...limits, rule: keys.rule });
     if (!seen.entry) return;
     const freeze = decodeFreeze(seen.entry);
-    const leftMs = freeze.until === undefined ? Infinity : Date.parse(freeze.until) - deps.clock.now();
+    const leftMs = freeze.until === undefined ? Infinity : Date.parse(freeze.until) - deps.clock.earliest();
     if (leftMs <= 0) {
       await trySend(context, removeSeen(key, seen.entry.modifyIndex, 'freeze'), progress.signal);
       return;

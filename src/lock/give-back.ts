@@ -58,7 +58,8 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
   return result;
 }
 
-async function closeSession({ context, session }: Holding): Promise<void> {
+/** Never throws. */
+export async function closeSession({ context, session }: Holding): Promise<void> {
   // Without an answer the session ends by itself.
   const options = { signal: AbortSignal.timeout(5_000), retryForMs: 2_000 };
   await session.close(options).catch((error: unknown) => {
@@ -73,7 +74,7 @@ function toRecord({ context, slot }: Holding, { outcome, exitCode, waitedMs, ran
   return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
 }
 
-/** The claim that stays after a run that ended so; undefined where it goes. */
+/** The claim that stays after a run that ended so; undefined where it goes. `nowMs`: the latest that it may be (`WallClock`). */
 export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim | undefined {
   const { outcome, exitCode } = record;
   switch (outcome) {
@@ -112,7 +113,7 @@ async function releaseOnce(
     return { kind: 'holding', holding: { ...holding, session: opened } };
   }
   const seat = { keys, session: session.id, slot };
-  const kept = keptClaim({ ...owner.claim, state: 'running', node: run.node }, record, deps.clock.now());
+  const kept = keptClaim({ ...owner.claim, state: 'running', node: run.node }, record, deps.clock.latest());
   const result = await send(consul, release(seat, record, owner.index, kept), options).catch(
     (error: unknown) => {
       if (isTransient(error)) return undefined;

@@ -4,7 +4,7 @@
  */
 import { isTransient } from '../consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
-import { giveBack } from './give-back.ts';
+import { closeSession, giveBack } from './give-back.ts';
 import type { Ending, GivenBack } from './give-back.ts';
 import type { Grant } from './grant.ts';
 import { look } from './holding.ts';
@@ -61,6 +61,7 @@ export function holdLease(
     stop,
     release: async (ending) => {
       await stop();
+      if (live.unanswered) await closeSession(live.holding);
       return giveBack(live.holding, { ...ending, ttlMs });
     },
   };

@@ -28,7 +28,7 @@ export async function recover(
       ? claimAgain(seat, claim, nodeMark(context))
       : takeBack(seat, claim, nodeMark(context), now.owner.index);
   const sentMs = deps.clock.monotonicMs();
-  const result = await sendOrForget(live, steps);
+  const result = now.kind === 'gone' ? await sendAndKeep(live, steps) : await sendOrForget(live, steps);
   if (result.kind === 'done') {
     const index = writtenIndex(result.entries, keys.owner(slot));
     live.holding = { ...live.holding, owner: { claim, index } };
@@ -52,6 +52,20 @@ async function sendOrForget(live: Live, steps: readonly Step[]): Promise<Result>
     return await send(consul, steps, { signal: live.ended, rule: keys.rule });
   } catch (error) {
     if (isTransient(error) && !live.ended.aborted) await renewSession(live);
+    throw error;
+  }
+}
+
+/**
+ * Without its claim the slot is guarded by the session's lock alone: the session stays. A late arrival only restores the
+ * claim of a run that is under way; before its end the session has to go (`lease.release`).
+ */
+async function sendAndKeep(live: Live, steps: readonly Step[]): Promise<Result> {
+  const { consul, keys } = live.holding.context;
+  try {
+    return await send(consul, steps, { signal: live.ended, rule: keys.rule });
+  } catch (error) {
+    live.unanswered = true;
     throw error;
   }
 }

@@ -113,6 +113,9 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
   async function renewOnce(): Promise<number> {
     try {
       if (await consul.renewSession(it.id, { signal: it.closed, timeoutMs })) return pauseMs;
+      // A leader that has just started answers so before it has read its own log. A consistent read waits for that.
+      if (await consul.readSession(it.id, { signal: it.closed, timeoutMs, retryForMs: 0 }))
+        return Math.min(RETRY_MS, pauseMs);
     } catch (error) {
       if (it.closed.aborted) throw error;
       // Nothing is known, so nothing is lost. Without rights there is no hurry either.

@@ -71,7 +71,7 @@ function mayVanish(claim: Claim): boolean {
 export type Move =
   /** The slot is this run's already: the grant's answer was lost. */
   | { readonly kind: 'adopt'; readonly slot: number; readonly owner: Owner }
-  /** This node owns a slot: it takes that one back instead of queueing. */
+  /** This node owns a slot, or has the lock of one whose claim is gone: all starts anew, its own claim first. */
   | { readonly kind: 'return' }
   | { readonly kind: 'grant'; readonly slot: number }
   | { readonly kind: 'take-over'; readonly slot: number; readonly owner: Owner }
@@ -83,6 +83,7 @@ export type Move =
 export interface Seen {
   readonly slots: readonly Slot[];
   readonly sightings: Sightings;
+  /** The earliest that it may be (`WallClock`): `held until` is judged by it. */
   readonly nowMs: number;
   readonly monotonicMs: number;
 }
@@ -94,6 +95,8 @@ export function decide(me: { node: string; run: string; session: string; slots: 
     const granted = mine.owner.claim.run === me.run && mine.lockedBy === me.session;
     return granted ? { kind: 'adopt', slot: mine.slot, owner: mine.owner } : { kind: 'return' };
   }
+  // A grant whose answer was lost, and whose claim somebody deleted: its own lock must not keep it waiting.
+  if (seen.slots.some(({ lockedBy }) => lockedBy === me.session)) return { kind: 'return' };
   const waits: number[] = [];
   for (let slot = 0; slot < me.slots; slot++) {
     const move = consider(seen.slots.find((candidate) => candidate.slot === slot) ?? { slot }, seen);
@@ -136,7 +139,7 @@ function considerHeld(slot: number, owner: Owner, nowMs: number): Move {
   return leftMs > 0 ? { kind: 'wait', forMs: leftMs } : { kind: 'take-over', slot, owner };
 }
 
-/** The claim of a run that has vanished: its hold begins when it is marked. */
+/** The claim of a run that has vanished: its hold begins when it is marked, at the latest that it may be (`WallClock`). */
 export function abandoned(claim: Claim, nowMs: number): Claim {
   const until =
     typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};

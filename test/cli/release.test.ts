@@ -199,6 +199,24 @@ describe('a running claim whose session is gone', () => {
   });
 });
 
+test('--force on a run whose session ends before it gives its slot back clears nothing, and says to look at its node', async () => {
+  const { run } = await holder('silent');
+  const session = (await agent.kv.get('runlock/silent/.slot/0/lock'))?.Session ?? '';
+  run.signal('SIGSTOP');
+  const evicting = startRunlock(agent, ['release', 'silent', '--owner', 'web01', '--force', '-v']);
+  await evicting.says(/waiting until it is gone/);
+  await agent.http('PUT', `/v1/session/destroy/${session}`);
+  const { status, stdout, stderr } = await evicting.ended;
+  expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+  expect(stderr).toMatch(
+    /the command may still run there; look at web01, then use 'runlock release silent --owner web01 --force' once more\n$/,
+  );
+  expect(await agent.kv.keys('runlock/silent/.slot/')).toEqual([ownerKey('silent')]);
+  run.signal('SIGCONT');
+  expect((await run.ended).status).toBe(79);
+  expect(await agent.kv.keys('runlock/silent/.slot/')).toEqual([]);
+});
+
 test('--slot clears that slot’s claim alone', async () => {
   for (const slot of [0, 1, 10]) await agent.kv.put(ownerKey('slots', slot), byHand('web01', 'failed'));
   expect((await release('slots', '--owner', 'web01', '--slot', '1')).stdout).toBe(

@@ -2,6 +2,7 @@
 import { createServer, request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { clock as realClock } from '../../src/clock.ts';
 import { connect } from '../../src/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/deps.ts';
@@ -38,7 +39,7 @@ function steppedClock() {
       fellAsleep();
     });
   return {
-    clock: { now: () => Date.now(), monotonicMs: () => performance.now(), sleep },
+    clock: { ...realClock, sleep },
     /** Ends the next sleep, as soon as there is one; how long it would have been. */
     step: async (): Promise<number> => {
       if (sleeps.length === 0) await new Promise<void>((resolve) => (fellAsleep = resolve));
@@ -128,6 +129,7 @@ describe('a session', () => {
     ['an election', { status: 500, body: 'No cluster leader' }, 1_000],
     ['too many requests', { status: 429, body: 'limit' }, 1_000],
     ['a token without rights', { status: 403, body: 'Permission denied' }, 10_000],
+    ['a leader that has not read its log yet', { status: 404, body: 'Session id "x" not found' }, 1_000],
     ["another server's pages", { status: 404, body: '<html>' }, 10_000],
   ])('is not lost by %s, and asked for again', async (_, fault, againMs) => {
     const { effects, step } = await setUp();

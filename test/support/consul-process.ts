@@ -17,10 +17,12 @@ export interface AgentProcess {
 const prefix = 'runlock-consul-';
 const processes = new Set<AgentProcess>();
 const folders = new Set<string>();
+let isWatching = false;
 
 /** A folder that goes when this process does. Its name carries our pid, so that a later run can tell it is nobody's. */
 export function createFolder(): string {
-  if (folders.size === 0) {
+  if (!isWatching) {
+    isWatching = true;
     removeOrphans();
     process.once('exit', killAll);
   }

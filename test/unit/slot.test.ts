@@ -200,6 +200,11 @@ describe('the first in the queue', () => {
     expect(move([own], { n: 3 })).toEqual({ kind: 'adopt', slot: 2, owner: own.owner });
   });
 
+  test('its own lock without a claim is no reason to wait: it starts anew', () => {
+    expect(move([{ slot: 0, lockedBy: 's1' }])).toEqual({ kind: 'return' });
+    expect(move([{ slot: 0, lockedBy: 's9' }])).toEqual({ kind: 'wait' });
+  });
+
   test.each<[string, Slot]>([
     ['the lock is another session’s', owned({ node: 'web01', run: 'r1' }, { lockedBy: 's9' })],
     ['there is no lock', owned({ node: 'web01', run: 'r1' })],

@@ -1,0 +1,51 @@
+// A run that was stopped between its grant and the start of its command, for so long that others may follow.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, expect, onTestFinished, test } from 'vitest';
+import { clock } from '../../src/clock.ts';
+import type { ExecDeps } from '../../src/commands/exec-deps.ts';
+import { superviseRun } from '../../src/commands/supervise.ts';
+import { connect } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import { acquire } from '../../src/lock/acquire.ts';
+import { startTime } from '../../src/tree.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import { stage } from '../support/stage.ts';
+
+afterAll(endAgents);
+
+test.each([
+  ['57.5 s after its grant, with hold none: nothing is started, the slot is free again', 57_500, false],
+  ['50 s after its grant, with hold none: there is time, and the command is started', 50_000, true],
+])('%s', async (_, lateMs, starts) => {
+  await using agent = await startAgent();
+  const { folder, runId } = stage();
+  const said: string[] = [];
+  const log = (_level: string, message: string) => void said.push(message);
+  const consul = connect(consulSettings(agent.env), { clock, log });
+  onTestFinished(() => consul.close());
+  const self = { pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: 'boot' };
+  const host = { self: () => self, bootId: 'boot', startTime, hidden: () => false, marked: () => [] };
+  const deps: ExecDeps = {
+    ...{ clock, random: Math.random, host, log, consul },
+    env: { PATH: process.env['PATH'] },
+    signals: { listen: () => undefined },
+    newRunId: () => runId,
+    shareTerminal: false,
+  };
+  const { signal } = new AbortController();
+  const run = { id: runId, command: 'touch', runner: self, hold: 'none', slots: 1 } as const;
+  const request = { prefix: 'runlock', group: 'late', node: 'web01', run, ttlMs: 10_000 };
+  const acquired = await acquire({ consul, deps }, request, { signal, patience: signal, either: signal });
+  if (acquired.kind !== 'granted') throw new Error('not granted');
+  const grant = { ...acquired.grant, provedMs: acquired.grant.provedMs - lateMs };
+  const result = await superviseRun(deps, grant, {
+    ...{ prefix: 'runlock', group: 'late', slots: 1, wait: 0, splayMs: 0, hold: 'none', killAfterMs: 1_000 },
+    ...{ sessionTtlMs: 10_000, dryRun: false, command: 'touch', args: [join(folder, 'started')] },
+    ...{ file: '/usr/bin/touch', meanings: { ok: [0], reboot: [] }, waitedMs: 0 },
+  });
+  expect(existsSync(join(folder, 'started'))).toBe(starts);
+  expect(result.kind).toBe(starts ? 'ended' : 'lost');
+  expect(said.join('\n')).toMatch(starts ? /^(?!.*too long ago)/s : /granted too long ago/);
+  expect(await agent.kv.keys('runlock/late/.slot/')).toEqual([]);
+});
