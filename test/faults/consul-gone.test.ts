@@ -1,162 +1,223 @@
-// What happens to a run, and to those who wait, when Consul goes away under them.
-import { writeFileSync } from 'node:fs';
+// What happens to a run, and to those who wait, when Consul goes away under them for long.
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
 import { afterAll, expect, test } from 'vitest';
 import { endAgents, startCluster } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import type { Agent, Cluster } from '../support/consul.ts';
+import { startFleet } from '../support/history/fleet.ts';
+import type { Fleet } from '../support/history/fleet.ts';
+import { SOON_MS } from '../support/history/steps.ts';
+import { readRuns } from '../support/history/witness.ts';
 import { eventually, untilGone } from '../support/processes.ts';
-import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+
+const LONG = { timeout: 200_000 };
 
 afterAll(endAgents);
 
-/** Runs until `<folder>/end` is there. */
-const untilTold = (folder: string) => [
-  'sh',
-  '-c',
-  `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`,
-];
-
-const slotOf = async (agent: Agent, group: string) => {
-  const owner = await agent.kv.get(`runlock/${group}/.slot/0/owner`);
-  const lock = await agent.kv.get(`runlock/${group}/.slot/0/lock`);
-  return {
-    claim: JSON.parse(owner?.Value ?? '{}') as { state?: string; run?: string; node?: string },
-    session: lock?.Session,
-  };
-};
-
-test('the local agent restarted gracefully under a run, which ends its session: the run goes on and holds its lock again', async () => {
-  const { folder, pid } = stage();
-  await using cluster = await startCluster({ servers: 1, clients: 1, raftMultiplier: 1 });
+/** A client whose agent a test can do without, and a server that looks on. */
+async function startPair() {
+  const cluster = await startCluster({ servers: 1, clients: 1, raftMultiplier: 1 });
   const [server] = cluster.servers;
   const [client] = cluster.clients;
   if (!server || !client) throw new Error('no cluster');
-  const run = startRunlock(client, [
-    'exec',
-    '-g',
-    'restart',
-    '--session-ttl',
-    '10s',
-    '--',
-    ...untilTold(folder),
-  ]);
-  await pid('command');
-  const before = await slotOf(server, 'restart');
-  expect(before.session).toBeDefined();
-  await client.stop();
-  expect((await slotOf(server, 'restart')).claim).toMatchObject({ state: 'running', run: before.claim.run });
-  const other = await runlock(server, ['exec', '-g', 'restart', '--node', 'web02', '-w', '0', '--', 'true']);
-  expect(other.status).toBe(75);
-  await client.restart();
-  await run.says(/took the lock of restart back; the run goes on/, 30_000);
-  const after = await eventually(async () => {
-    const now = await slotOf(server, 'restart');
-    expect(now.session).toBeDefined();
-    expect(now.session).not.toBe(before.session);
-    return now;
-  }, 30_000);
-  expect(after.claim).toMatchObject({ state: 'running', run: before.claim.run });
-  tell(folder);
-  expect((await run.ended).status).toBe(0);
-  expect(await server.kv.keys('runlock/restart/.slot/')).toEqual([]);
-});
-
-function tell(folder: string): void {
-  writeFileSync(`${folder}/end`, '');
+  return { server, client, [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose]() };
 }
 
-test('the leader killed in a cluster of three servers: the run goes on, and the waiters stay in their order', async () => {
-  const { folder, pid, lines } = stage();
-  await using cluster = await startCluster({ servers: 3, clients: 1, raftMultiplier: 1 });
-  const [client] = cluster.clients;
-  if (!client) throw new Error('no client');
-  const run = startRunlock(client, ['exec', '-g', 'elect', '--node', 'web00', '--', ...untilTold(folder)]);
-  await pid('command');
-  const waiters = [];
-  for (const node of ['web01', 'web02', 'web03', 'web04', 'web05']) {
-    waiters.push(
-      startRunlock(client, [
-        'exec',
-        '-g',
-        'elect',
-        '--node',
-        node,
-        '--',
-        'sh',
-        '-c',
-        `echo ${node} >>${folder}/order`,
-      ]),
-    );
-    await eventually(async () =>
-      expect(await client.kv.keys('runlock/elect/.queue/')).toHaveLength(waiters.length),
-    );
-  }
-  const before = await slotOf(client, 'elect');
-  const tickets = await client.kv.keys('runlock/elect/.queue/');
-  const leader = await cluster.leader();
-  await leader.kill();
-  await cluster.leader(60_000);
-  await eventually(async () => expect(await slotOf(client, 'elect')).toEqual(before), 30_000);
-  expect(await client.kv.keys('runlock/elect/.queue/')).toEqual(tickets);
-  tell(folder);
-  expect((await run.ended).status).toBe(0);
-  for (const waiter of waiters) expect((await waiter.ended).status).toBe(0);
-  expect(lines('order')).toEqual(['web01', 'web02', 'web03', 'web04', 'web05']);
-});
+const sessionOf = async (agent: Agent, { group }: Fleet) =>
+  (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
 
-test(
-  'hold none, the agent stopped: the whole tree of the run is dead before another is granted',
-  { timeout: 180_000 },
+const order = (fleet: Fleet) => readRuns(fleet.folder).map(({ node }) => node);
+
+test.concurrent(
+  'the local agent restarted gracefully under a run, which ends its session: the run goes on and holds its lock again',
+  LONG,
   async () => {
-    const { folder, pid, lines } = stage();
-    await using cluster = await startCluster({ servers: 1, clients: 1, raftMultiplier: 1 });
-    const [server] = cluster.servers;
-    const [client] = cluster.clients;
-    if (!server || !client) throw new Error('no cluster');
-    const beats = (name: string) =>
-      `while :; do echo "${name} $(date +%s%N)" >>${folder}/beats; sleep 0.1; done`;
-    const stubborn = `trap '' TERM; setsid sh -c 'echo $$ >${folder}/grandchild.pid; ${beats('grandchild')}' & echo $$ >${folder}/command.pid; ${beats('command')}`;
-    const args = ['exec', '-g', 'cut', '--hold', 'none', '--session-ttl', '10s', '--kill-after', '2s'];
-    const run = startRunlock(client, [...args, '--node', 'web01', '--', 'sh', '-c', stubborn]);
-    const tree = await Promise.all(['command', 'grandchild'].map((name) => pid(name)));
-    const next = startRunlock(server, [
-      ...args,
-      '--node',
-      'web02',
-      '--',
-      'sh',
-      '-c',
-      `echo "next $(date +%s%N)" >>${folder}/beats`,
-    ]);
-    await eventually(async () => expect(await server.kv.keys('runlock/cut/.queue/')).toHaveLength(1));
-    client.pause();
-    await Promise.all(tree.map((member) => untilGone(member, 90_000)));
-    expect((await next.ended).status).toBe(0);
-    client.resume();
-    expect((await run.ended).status).toBe(79);
-    const order = lines('beats').map((line) => line.split(' '));
-    const start = BigInt(order.find(([name]) => name === 'next')?.[1] ?? '0');
-    const last = order.filter(([name]) => name !== 'next').map(([, at]) => BigInt(at ?? '0'));
-    expect(start).toBeGreaterThan(0n);
-    expect(last.length).toBeGreaterThan(100);
-    expect(last.every((at) => at < start)).toBe(true);
+    await using pair = await startPair();
+    const { server, client } = pair;
+    await using fleet = startFleet(server, { group: 'restart' });
+    const run = fleet.start('web01', { agent: client });
+    const { run: id } = await run.running(SOON_MS);
+    const session = await sessionOf(server, fleet);
+    expect(session).toBeDefined();
+    await client.stop();
+    expect(await fleet.claim()).toMatchObject({ state: 'running', run: id });
+    expect((await fleet.run('web02', { args: ['-w', '0'] })).status).toBe(75);
+    await client.restart();
+    await run.says(/took the lock of restart back; the run goes on/, 30_000);
+    await eventually(async () => {
+      const now = await sessionOf(server, fleet);
+      expect(now).toBeDefined();
+      expect(now).not.toBe(session);
+    }, 30_000);
+    expect(await fleet.claim()).toMatchObject({ state: 'running', run: id });
+    run.tell();
+    expect((await run.ended).status).toBe(0);
+    expect(await fleet.keys()).toEqual(['.last', '.runs/web01', '.tail']);
+    expect(await fleet.broken()).toEqual([]);
+    expect(order(fleet)).toEqual(['web01']);
   },
 );
 
-test('Consul stops answering while a run waits: at the end of --wait it is Consul that is named, not a holder of long ago', async () => {
-  const { folder, pid } = stage();
-  await using cluster = await startCluster({ servers: 1, clients: 1, raftMultiplier: 1 });
-  const [server] = cluster.servers;
-  const [client] = cluster.clients;
-  if (!server || !client) throw new Error('no cluster');
-  startRunlock(server, ['exec', '-g', 'mute', '--node', 'web01', '--', ...untilTold(folder)]);
-  await pid('command');
-  const run = startRunlock(client, ['exec', '-g', 'mute', '--node', 'web02', '-w', '5s', '--', 'true']);
-  await eventually(async () => expect(await server.kv.keys('runlock/mute/.queue/')).toHaveLength(1));
-  client.pause();
-  const { status, stderr } = await run.ended;
-  client.resume();
-  expect(status).toBe(69);
-  expect(stderr).toMatch(/Consul at .* (did not answer|can't be reached)/);
-  expect(stderr).not.toContain('web01');
-});
+test.concurrent(
+  'hold none, the agent stopped: the whole tree of the run is dead before another is granted',
+  LONG,
+  async () => {
+    await using pair = await startPair();
+    const { server, client } = pair;
+    await using fleet = startFleet(server, { group: 'cut', hold: 'none' });
+    const run = fleet.start('web01', { agent: client, part: { deaf: true, grandchild: true } });
+    const { processes } = await run.running(SOON_MS);
+    const next = fleet.start('web02', { part: { beats: 3 } });
+    await next.waiting(SOON_MS);
+    client.pause();
+    await Promise.all(processes.map(({ pid }) => untilGone(pid, 90_000)));
+    expect(await next.ended).toMatchObject({ status: 0, stderr: '' });
+    client.resume();
+    expect((await run.ended).status).toBe(79);
+    expect(order(fleet)).toEqual(['web01', 'web02']);
+    // Its own session may have to end by itself.
+    await eventually(async () => expect(await fleet.broken()).toEqual([]), 40_000);
+    expect((await fleet.verdict()).judged.claims).toBeGreaterThan(0);
+  },
+);
+
+test.concurrent(
+  'Consul stops answering while a run waits: at the end of --wait it is Consul that is named, not a holder of long ago',
+  LONG,
+  async () => {
+    await using pair = await startPair();
+    const { server, client } = pair;
+    await using fleet = startFleet(server, { group: 'mute' });
+    const holder = fleet.start('web01');
+    await holder.running(SOON_MS);
+    const run = fleet.start('web02', { agent: client, args: ['-w', '5s'] });
+    await run.waiting(SOON_MS);
+    client.pause();
+    const { status, stderr } = await run.ended;
+    client.resume();
+    expect(status).toBe(69);
+    expect(stderr).toMatch(/Consul at .* (did not answer|can't be reached)/);
+    expect(stderr).not.toContain('web01');
+    holder.tell();
+    expect((await holder.ended).status).toBe(0);
+    expect(order(fleet)).toEqual(['web01']);
+    await eventually(async () => expect(await fleet.broken()).toEqual([]), 40_000);
+  },
+);
+
+/** The quorum of three servers is lost. Returns what brings it back. */
+async function loseQuorum({ servers }: Cluster): Promise<() => Promise<void>> {
+  const lost = servers.slice(1);
+  await Promise.all(lost.map((server) => server.kill()));
+  return async () => {
+    await Promise.all(lost.map((server) => server.restart()));
+  };
+}
+
+test.concurrent(
+  'the quorum lost for longer than a run with a short hold may live: that one is killed in time, exit 79, the others go on, and all who wait are served when it is back',
+  LONG,
+  async () => {
+    await using cluster = await startCluster({ servers: 3, clients: 2, raftMultiplier: 1 });
+    const [client, other] = cluster.clients;
+    if (!client || !other) throw new Error('no clients');
+    const scenes = ['forever', '10m', '5s', 'none'].map((hold) => ({
+      hold,
+      fleet: startFleet(client, { group: `quorum-${hold}`, hold }),
+    }));
+    const lines = [];
+    try {
+      for (const { fleet, hold } of scenes) {
+        const run = fleet.start('web01', { part: { deaf: true, grandchild: true } });
+        const trace = await run.running(SOON_MS);
+        const waiters = [];
+        for (const name of ['web02', 'web03']) {
+          const waiter = fleet.start(name, { agent: other, part: { beats: 3 } });
+          await waiter.waiting(SOON_MS);
+          waiters.push(waiter);
+        }
+        lines.push({ fleet, run, trace, waiters, survives: hold === 'forever' || hold === '10m' });
+      }
+      const back = await loseQuorum(cluster);
+      const mortal = lines.filter(({ survives }) => !survives);
+      const pids = mortal.flatMap(({ trace }) => trace.processes.map(({ pid }) => pid));
+      await Promise.all(pids.map((pid) => untilGone(pid, 90_000)));
+      await back();
+      for (const { run, survives } of lines) {
+        if (survives) run.tell();
+        expect((await run.ended).status).toBe(survives ? 0 : 79);
+      }
+      for (const { fleet, waiters } of lines) {
+        for (const waiter of waiters) expect((await waiter.ended).status).toBe(0);
+        expect(order(fleet)).toEqual(['web01', 'web02', 'web03']);
+        await eventually(async () => expect(await fleet.broken()).toEqual([]), 40_000);
+        expect((await fleet.verdict()).judged.runs).toBe(3);
+      }
+    } finally {
+      for (const { fleet } of scenes) await fleet[Symbol.asyncDispose]();
+    }
+  },
+);
+
+/** What Consul allows one address, unless it is told otherwise. */
+const LIMIT = 200;
+
+/** Takes connections of the agent until only `left` more are accepted. */
+async function takeConnections(agent: Agent, left: number) {
+  const [host, port] = agent.address.split(':');
+  const sockets: Socket[] = [];
+  for (let i = left; i < LIMIT; i++) {
+    const socket = connect(Number(port), host).on('error', () => undefined);
+    await new Promise((resolve) => socket.once('connect', resolve));
+    sockets.push(socket);
+  }
+  return { free: () => sockets.forEach((socket) => socket.destroy()) };
+}
+
+test.concurrent(
+  'the agent’s own limit of connections is met: who comes is told so and starts nothing, and is served when connections are free again',
+  LONG,
+  async () => {
+    await using pair = await startPair();
+    const { server, client } = pair;
+    await using fleet = startFleet(server, { group: 'connections' });
+    const taken = await takeConnections(client, 0);
+    const refused = await fleet.run('web01', { agent: client });
+    expect(refused).toMatchObject({ status: 69, stdout: '' });
+    expect(refused.stderr).toMatch(/^runlock: Consul at .* can't be reached \(.*\n$/);
+    expect(order(fleet)).toEqual([]);
+    taken.free();
+    expect(await fleet.run('web01', { agent: client })).toMatchObject({ status: 0 });
+    expect(order(fleet)).toEqual(['web01']);
+    expect(await fleet.keys()).toEqual(['.last', '.runs/web01', '.tail']);
+    expect(await fleet.broken()).toEqual([]);
+  },
+);
+
+test.concurrent.each(['forever', '5s', 'none'])(
+  'hold %s, the agent’s own limit leaves a run one connection: nobody who waits is let in beside it, and it ends well when connections are free again',
+  LONG,
+  async (hold) => {
+    await using pair = await startPair();
+    const { server, client } = pair;
+    await using fleet = startFleet(server, { group: `connections-${hold}`, hold });
+    const taken = await takeConnections(client, 1);
+    const run = fleet.start('web01', { agent: client });
+    const { run: id } = await run.running(SOON_MS);
+    const session = await sessionOf(server, fleet);
+    const waiter = fleet.start('web02', { part: { beats: 3 } });
+    await waiter.waiting(SOON_MS);
+    if (hold === 'forever') {
+      // Its watch has the connection, so no renewal gets through.
+      await eventually(async () => expect(await sessionOf(server, fleet)).not.toBe(session), 60_000);
+    }
+    expect(await fleet.claim()).toMatchObject({ run: id, state: 'running' });
+    taken.free();
+    await eventually(async () => expect(await sessionOf(server, fleet)).toBeDefined(), 60_000);
+    run.tell();
+    expect((await run.ended).status).toBe(0);
+    expect(await waiter.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(order(fleet)).toEqual(['web01', 'web02']);
+    await eventually(async () => expect(await fleet.broken()).toEqual([]), 40_000);
+  },
+);

@@ -1,12 +1,19 @@
 // Requests that are lost before or after they took effect, or arrive late: through a proxy that breaks real connections.
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
+import { startFleet } from '../support/history/fleet.ts';
+import type { Fleet } from '../support/history/fleet.ts';
+import { SOON_MS } from '../support/history/steps.ts';
+import { readRuns } from '../support/history/witness.ts';
 import { eventually, scene } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
-import type { Action, Match, Proxy } from '../support/proxy.ts';
+import type { Proxy } from '../support/proxy.ts';
+import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+
+const LONG = { timeout: 120_000 };
 
 let agent: Agent;
 beforeAll(async () => {
@@ -20,173 +27,123 @@ async function through(): Promise<Proxy & { agent: Pick<Agent, 'env'> }> {
   return Object.assign(proxy, { agent: { env: { ...agent.env, ...proxy.env } } });
 }
 
-/** A transaction that writes this key: each step of the protocol writes one that no other does. */
-const writes =
-  (verb: string, key: string): Match =>
-  ({ path, body }) =>
-    path.startsWith('/v1/txn') &&
-    (JSON.parse(body) as { KV: { Verb: string; Key: string } }[]).some(
-      ({ KV }) => KV.Verb === verb && KV.Key.includes(key),
-    );
+const behind = (proxy: Proxy) => ({ agent: { env: { ...agent.env, ...proxy.env } } });
 
-const steps: Record<string, Match> = {
-  'session create': ({ path }) => path.startsWith('/v1/session/create'),
-  enqueue: writes('set', '/.tail'),
-  grant: writes('set', '/.last'),
-  release: writes('set', '/.runs/'),
-  'session destroy': ({ path }) => path.startsWith('/v1/session/destroy'),
-};
+/** web01 waits behind a proxy, first in line after a run; web02 waits behind it. */
+async function lineUp(fleet: Fleet, proxy: Proxy) {
+  const holder = fleet.start('holder');
+  await holder.running(SOON_MS);
+  const first = fleet.start('web01', behind(proxy));
+  await first.waiting(SOON_MS);
+  const second = fleet.start('web02', { part: { beats: 3 } });
+  await second.waiting(SOON_MS);
+  return { holder, first, second };
+}
 
-const actions: Action[] = [
-  'drop-before',
-  'drop-after',
-  'late',
-  'cut',
-  { delayMs: 300 },
-  { status: 429, body: 'slow down' },
-  { status: 500, body: 'No cluster leader' },
-];
+/** web01 was told to stop in the middle of its turn: only the others have run, and nothing of it is left. */
+async function passedOn(fleet: Fleet): Promise<void> {
+  expect(readRuns(fleet.folder).map(({ node }) => node)).toEqual(['holder', 'web02']);
+  expect(await fleet.keys()).toEqual(['.last', '.runs/holder', '.runs/web02', '.tail']);
+  const { broken, judged } = await fleet.verdict();
+  expect(broken).toEqual([]);
+  expect(judged.runs).toBe(2);
+}
 
-const cases = Object.keys(steps).flatMap((step) =>
-  actions.map((action) => ({
-    step,
-    action,
-    name: typeof action === 'string' ? action : Object.values(action).join(' '),
-  })),
-);
+describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
+  test(
+    'a grant that arrives after its run gave up starts nothing and leaves no claim; the next in line is served',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: `late-${hold}`, hold });
+      await using proxy = await startProxy(agent);
+      const { holder, first, second } = await lineUp(fleet, proxy);
+      proxy.rule({ match: STEPS.grant, do: 'late' });
+      holder.tell();
+      await proxy.seen(STEPS.grant);
+      first.send('SIGTERM');
+      expect((await first.ended).status).toBe(143);
+      const late = await proxy.release();
+      expect(late.map(({ status }) => status)).toEqual(late.map(() => 409));
+      expect(late.length).toBeGreaterThan(0);
+      expect(await second.ended).toMatchObject({ status: 0, stderr: '' });
+      await passedOn(fleet);
+    },
+  );
 
-test.for(cases)(
-  '$step, $name: the command runs once, under the lock, and nothing stays behind',
-  async ({ step, action }) => {
-    const proxy = await through();
-    const { folder, lines, clean } = scene();
-    onTestFinished(clean);
-    const group = `lost-${step.replace(' ', '-')}-${cases.findIndex((it) => it.step === step && it.action === action)}`;
-    proxy.rule({ match: steps[step] ?? (() => false), times: 1, do: action });
-    const note = `echo "$RUNLOCK_FENCING_TOKEN $RUNLOCK_RUN_ID" >>${folder}/runs`;
-    const result = await runlock(proxy.agent, [
-      'exec',
-      '-g',
-      group,
-      '--node',
-      'web01',
-      '--',
-      'sh',
-      '-c',
-      note,
-    ]);
-    await proxy.release();
-    expect(result, result.stderr).toMatchObject({ status: 0 });
-    expect(lines('runs')).toHaveLength(1);
-    expect(lines('runs')[0]).toMatch(/^[1-9]\d* [0-9a-f-]{36}$/);
-    const base = `runlock/${group}`;
-    expect(await agent.kv.keys(`${base}/`)).toEqual([
-      `${base}/.last`,
-      `${base}/.runs/web01`,
-      `${base}/.tail`,
-    ]);
-    const next = await runlock(agent, ['exec', '-g', group, '--node', 'web02', '-w', '0', '--', 'true']);
-    expect(next.status).toBe(0);
-  },
-);
+  test(
+    'a grant that took effect unseen, before its run was told to stop, is undone; the next in line is served',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: `unseen-${hold}`, hold });
+      await using proxy = await startProxy(agent);
+      const { holder, first, second } = await lineUp(fleet, proxy);
+      proxy.rule({ match: STEPS.grant, times: 1, do: 'drop-after' });
+      // The look that would find the grant never comes back, so the run does not know of it when the signal comes.
+      const removeLook = proxy.rule({ match: STEPS.look, do: 'hang' });
+      holder.tell();
+      await eventually(async () => expect(await fleet.claim()).toMatchObject({ node: 'web01' }));
+      first.send('SIGTERM');
+      removeLook();
+      expect((await first.ended).status).toBe(143);
+      expect(await second.ended).toMatchObject({ status: 0, stderr: '' });
+      await passedOn(fleet);
+    },
+  );
 
-test('a grant that arrives after its run gave up starts nothing and leaves no claim', async () => {
-  const proxy = await through();
-  const { folder, lines, clean } = scene();
-  onTestFinished(clean);
-  proxy.rule({ match: writes('set', '/.last'), do: 'late' });
-  const run = startRunlock(proxy.agent, [
-    'exec',
-    '-g',
-    'late',
-    '--node',
-    'web01',
-    '--',
-    'sh',
-    '-c',
-    `echo ran >>${folder}/runs`,
-  ]);
-  await proxy.seen(writes('set', '/.last'));
-  run.signal('SIGTERM');
-  expect((await run.ended).status).toBe(143);
-  await proxy.release();
-  expect(lines('runs')).toEqual([]);
-  expect(await agent.kv.keys('runlock/late/')).toEqual(['runlock/late/.tail']);
-});
+  test.each(['drop-before', 'drop-after', 'late'] as const)(
+    'a claim that was deleted, and the way back to it lost (%s): the run keeps its lock, claims again, and who waits is served after it',
+    LONG,
+    async (action) => {
+      await using fleet = startFleet(agent, { group: `again-${action}-${hold}`, hold });
+      await using proxy = await startProxy(agent);
+      const run = fleet.start('web01', behind(proxy));
+      await run.running(SOON_MS);
+      const next = fleet.start('web02', { part: { beats: 3 } });
+      await next.waiting(SOON_MS);
+      const session = (await agent.kv.get(`runlock/${fleet.group}/.slot/0/lock`))?.Session;
+      proxy.rule({ match: STEPS['claim again'], times: 1, do: action });
+      fleet.act('by-hand', 'web01');
+      await agent.kv.delete(`runlock/${fleet.group}/.slot/0/owner`);
+      await proxy.seen(STEPS['claim again']);
+      await eventually(async () => expect(await fleet.claim()).toMatchObject({ node: 'web01' }), SOON_MS);
+      expect((await agent.kv.get(`runlock/${fleet.group}/.slot/0/lock`))?.Session).toBe(session);
+      await proxy.release();
+      run.tell();
+      expect((await run.ended).status).toBe(0);
+      expect((await next.ended).status).toBe(0);
+      expect(await fleet.keys()).toEqual(['.last', '.runs/web01', '.runs/web02', '.tail']);
+      const { broken, judged } = await fleet.verdict();
+      expect(broken).toEqual([]);
+      expect(judged.runs).toBe(2);
+    },
+  );
 
-test('a grant that took effect unseen, before its run was told to stop, is undone', async () => {
-  const proxy = await through();
-  proxy.rule({ match: writes('set', '/.last'), times: 1, do: 'drop-after' });
-  // The look that would find the grant never comes back, so the run does not know of it when the signal comes.
-  const looks: Match = ({ path, body }) =>
-    path.startsWith('/v1/txn') &&
-    !body.includes('.tail') &&
-    body.includes('get-tree') &&
-    body.includes('.last');
-  const run = startRunlock(proxy.agent, ['exec', '-g', 'unseen', '--node', 'web01', '--', 'true']);
-  await proxy.seen(writes('set', '/.last'));
-  proxy.rule({ match: looks, do: 'hang' });
-  await eventually(async () => expect(await agent.kv.keys('runlock/unseen/.slot/')).toHaveLength(2));
-  run.signal('SIGTERM');
-  expect([143, 0]).toContain((await run.ended).status);
-  expect(await agent.kv.keys('runlock/unseen/.slot/')).toEqual([]);
-});
-
-test(
-  'a release that can not be sent says what stays behind, and the exit code is the command’s',
-  { timeout: 90_000 },
-  async () => {
-    const proxy = await through();
-    proxy.rule({ match: writes('set', '/.runs/'), do: 'drop-before' });
-    const run = await runlock(proxy.agent, [
-      'exec',
-      '-g',
-      'stays',
-      '--node',
-      'web01',
-      '--',
-      'sh',
-      '-c',
-      'exit 7',
-    ]);
-    expect(run.status).toBe(7);
-    expect(run.stderr).toContain('runlock/stays/.slot/0/owner stays and keeps others out');
-    expect(run.stderr).toContain("its next run or 'runlock release stays --owner web01");
-    const owner = await agent.kv.get('runlock/stays/.slot/0/owner');
-    expect(JSON.parse(owner?.Value ?? '{}')).toMatchObject({ node: 'web01', state: 'running' });
-    expect(
-      await runlock(agent, ['exec', '-g', 'stays', '--node', 'web01', '-w', '0', '--', 'true']),
-    ).toMatchObject({ status: 0 });
-  },
-);
-
-test('renewals that are lost for a while lose nothing', async () => {
-  const proxy = await through();
-  const { folder, clean, pid } = scene();
-  onTestFinished(clean);
-  const renews: Match = ({ path }) => path.startsWith('/v1/session/renew');
-  proxy.rule({ match: renews, times: 2, do: 'drop-before' });
-  const command = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const run = startRunlock(proxy.agent, [
-    'exec',
-    '-g',
-    'renew',
-    '--node',
-    'web01',
-    '--session-ttl',
-    '10s',
-    '--',
-    'sh',
-    '-c',
-    command,
-  ]);
-  await pid('command');
-  const before = await agent.kv.get('runlock/renew/.slot/0/lock');
-  await proxy.seen(renews, 3);
-  await agent.kv.put('unrelated', '');
-  expect((await agent.kv.get('runlock/renew/.slot/0/lock'))?.Session).toBe(before?.Session);
-  run.signal('SIGTERM');
-  await run.ended;
+  test(
+    'a release that can not be sent says what stays behind, the exit code is the command’s, and what arrives late changes nothing; its next run lets the others in',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: `stays-${hold}`, hold });
+      await using proxy = await startProxy(agent);
+      proxy.rule({ match: STEPS.release, do: 'late' });
+      const run = fleet.start('web01', behind(proxy));
+      await run.running(SOON_MS);
+      const waiter = fleet.start('web02', { part: { beats: 3 } });
+      await waiter.waiting(SOON_MS);
+      run.tell(7);
+      const { status, stderr } = await run.ended;
+      expect(status).toBe(7);
+      expect(stderr).toContain(`runlock/${fleet.group}/.slot/0/owner stays and keeps others out`);
+      expect(stderr).toContain(`its next run or 'runlock release ${fleet.group} --owner web01`);
+      const late = await proxy.release();
+      expect(late.length).toBeGreaterThan(1);
+      expect(late.map(({ status: answer }) => answer)).toEqual(late.map(() => 409));
+      expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
+      expect(await fleet.run('web01', { args: ['-w', '0'] })).toMatchObject({ status: 0, stderr: '' });
+      expect(await waiter.ended).toMatchObject({ status: 0, stderr: '' });
+      expect(readRuns(fleet.folder).map(({ node }) => node)).toEqual(['web01', 'web01', 'web02']);
+      expect(await fleet.broken()).toEqual([]);
+    },
+  );
 });
 
 test('a lost session at the end of a run, and a lost answer on the way back to it: the slot is given back all the same', async () => {
@@ -198,8 +155,7 @@ test('a lost session at the end of a run, and a lost answer on the way back to i
   const run = startRunlock(proxy.agent, args);
   await pid('command');
   // Nothing of the watch comes through, so that the loss is only met when the run ends.
-  const watches: Match = ({ path }) => path.startsWith('/v1/kv/') && path.includes('index=');
-  proxy.rule({ match: watches, do: 'hang' });
+  proxy.rule({ match: STEPS.watch, do: 'hang' });
   proxy.sever();
   const session = (await agent.kv.get('runlock/twice/.slot/0/lock'))?.Session;
   await agent.http('PUT', `/v1/session/destroy/${session ?? ''}`);
@@ -227,7 +183,7 @@ test('a return whose answer was lost, and that starts nothing after all, leaves 
 
 test('a grant that is refused for a while is asked for ever more seldom', async () => {
   const proxy = await through();
-  proxy.rule({ match: writes('set', '/.last'), do: { status: 429, body: 'slow down' } });
+  proxy.rule({ match: STEPS.grant, do: { status: 429, body: 'slow down' } });
   const run = await runlock(proxy.agent, ['exec', '-g', 'slow', '--node', 'web01', '-w', '3s', '--', 'true']);
   expect(run.status).toBe(75);
   expect(proxy.counts().requests).toBeLessThan(60);

@@ -1,11 +1,13 @@
-// Hands and faults that reach into a group's keys while a run is under way.
-import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+// Hands and faults that reach into a group's keys while a run is under way and others wait behind it.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, scene, untilGone } from '../support/processes.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
-import type { Running } from '../support/program.ts';
+import { gapMs, grants, servedBehind, startScene, survivors } from '../support/history/behind.ts';
+import type { Scene } from '../support/history/behind.ts';
+import { startFleet } from '../support/history/fleet.ts';
+import type { Claim, Fleet } from '../support/history/fleet.ts';
+import { eventually, untilGone } from '../support/processes.ts';
+import { spawnRunlock } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {
@@ -13,188 +15,283 @@ beforeAll(async () => {
 });
 afterAll(endAgents);
 
-interface Scenario {
-  readonly run: Running;
-  readonly command: number;
-  readonly base: string;
-  readonly tell: () => void;
+const HOLDS = ['forever', '5s', 'none'] as const;
+const IN_ORDER = ['web01', 'web02', 'web03'];
+
+const base = ({ group }: Fleet) => `runlock/${group}`;
+const owner = (fleet: Fleet) => `${base(fleet)}/.slot/0/owner`;
+const lock = (fleet: Fleet) => `${base(fleet)}/.slot/0/lock`;
+const lockedBy = async (fleet: Fleet) => (await agent.kv.get(lock(fleet)))?.Session;
+
+/** One fault at a time happens to a fleet, so each has a group of its own. */
+let count = 0;
+const fleetOf = (hold: string) => startFleet(agent, { group: `mid-${count++}`, hold });
+
+const destroy = (session: string | undefined) => agent.http('PUT', `/v1/session/destroy/${session ?? ''}`);
+
+const release = (fleet: Fleet, node: string, ...more: string[]) =>
+  spawnRunlock(agent, ['release', fleet.group, '--owner', node, ...more]).ended;
+
+/** Lock and claim are the run's again, while nobody else was served. */
+async function takesItBack(fleet: Fleet, { run, trace }: Scene): Promise<void> {
+  await run.says(/took the lock of .* back; the run goes on/, 30_000);
+  await eventually(async () => expect(await lockedBy(fleet)).toBeDefined(), 30_000);
+  expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running', run: trace.run });
+  expect(await grants(fleet)).toEqual(['web01']);
 }
 
-let count = 0;
+/** The run ends as if nothing had happened, then the others have their turn, and nothing is left. */
+async function endsWell(fleet: Fleet, scene: Scene): Promise<string[]> {
+  scene.run.tell();
+  expect((await scene.run.ended).status).toBe(0);
+  const order = await servedBehind(fleet, scene);
+  const records = order.map((node) => `.runs/${node}`).sort();
+  expect(await fleet.keys()).toEqual(['.last', ...records, '.tail']);
+  return order;
+}
 
-async function running(hold: string, env: Record<string, string> = {}): Promise<Scenario> {
-  const { folder, clean, pid } = scene();
-  onTestFinished(clean);
-  const group = `mid-${count++}`;
-  const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const args = [
-    'exec',
-    '-g',
-    group,
-    '--node',
-    'web01',
-    '--hold',
-    hold,
-    '--session-ttl',
-    '10s',
-    '--kill-after',
-    '1s',
-  ];
-  const run = startRunlock(agent, [...args, '--', 'sh', '-c', script], { env });
+/** The claim of a node that never ran here, written by hand. */
+async function overwriteClaim(fleet: Fleet): Promise<void> {
+  const claim = JSON.parse((await agent.kv.get(owner(fleet)))?.Value ?? '{}') as Claim;
+  fleet.act('by-hand');
+  await agent.kv.put(owner(fleet), JSON.stringify({ ...claim, node: 'web99', run: 'another' }));
+}
+
+/** A token of the run's own, and how to revoke it. */
+async function ownToken(): Promise<{ env: { CONSUL_HTTP_TOKEN: string }; revoke: () => Promise<unknown> }> {
+  const rules = 'session_prefix "" { policy = "write" } key_prefix "runlock/" { policy = "write" }';
+  const token = await agent.token(rules);
+  const self = await agent.http('GET', '/v1/acl/token/self', undefined, { token });
+  const { AccessorID } = self.json() as { AccessorID: string };
   return {
-    run,
-    command: await pid('command'),
-    base: `runlock/${group}`,
-    tell: () => writeFileSync(`${folder}/end`, ''),
+    env: { CONSUL_HTTP_TOKEN: token },
+    revoke: () => agent.http('DELETE', `/v1/acl/token/${AccessorID}`),
   };
 }
 
-const claimOf = async (base: string) => {
-  const pair = await agent.kv.get(`${base}/.slot/0/owner`);
-  return (
-    pair && {
-      ...(JSON.parse(pair.Value) as { node: string; run: string; state: string }),
-      index: pair.ModifyIndex,
-    }
+describe.concurrent('its token revoked', () => {
+  test.for(['none', '5s'])(
+    'hold %s: the whole tree is dead before the next in line is served, and the run ends with 79',
+    { timeout: 180_000 },
+    async (hold) => {
+      await using fleet = fleetOf(hold);
+      const { env, revoke } = await ownToken();
+      const scene = await startScene(fleet, { run: { env, part: { deaf: true, grandchild: true } } });
+      await revoke();
+      await scene.run.says(/does not know the token.*; the run goes on/, 30_000);
+      const { status, stderr } = await scene.run.ended;
+      expect(status, stderr).toBe(79);
+      expect(survivors(scene)).toEqual([]);
+      expect(await servedBehind(fleet, scene)).toEqual(IN_ORDER);
+      expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+    },
   );
-};
-const lockOf = async (base: string) => (await agent.kv.get(`${base}/.slot/0/lock`))?.Session;
 
-/** The run holds lock and claim again, and then ends as if nothing had happened. */
-async function goesOn({ run, base, tell }: Scenario, runId: string | undefined): Promise<void> {
-  await run.says(/took the lock of .* back; the run goes on/);
-  await eventually(async () => expect(await lockOf(base)).toBeDefined());
-  expect(await claimOf(base)).toMatchObject({ node: 'web01', state: 'running', run: runId });
-  tell();
-  expect((await run.ended).status).toBe(0);
-  expect(await agent.kv.keys(`${base}/.slot/`)).toEqual([]);
-}
+  test(
+    'hold forever: the run goes on to its own end, what stays behind is said, and nobody follows before an operator clears it',
+    { timeout: 180_000 },
+    async () => {
+      await using fleet = fleetOf('forever');
+      const { env, revoke } = await ownToken();
+      const scene = await startScene(fleet, { run: { env } });
+      await revoke();
+      await scene.run.says(/does not know the token.*; the run goes on/, 30_000);
+      expect(survivors(scene)).toHaveLength(1);
+      scene.run.tell();
+      const { status, stderr } = await scene.run.ended;
+      expect(status).toBe(0);
+      expect(stderr).toContain(`${owner(fleet)} stays and keeps others out`);
+      expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
+      await eventually(async () => expect(await lockedBy(fleet)).toBeUndefined(), 60_000);
+      expect(await grants(fleet)).toEqual(['web01']);
+      fleet.act('clear', 'web01');
+      expect(await release(fleet, 'web01', '--force')).toMatchObject({ status: 0 });
+      expect(await servedBehind(fleet, scene)).toEqual(IN_ORDER);
+      expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+    },
+  );
+});
 
-describe.each(['forever', '1h', 'none'])('hold %s', (hold) => {
-  test('its session destroyed: the run goes on and takes its lock back', async () => {
-    const scenario = await running(hold);
-    const claim = await claimOf(scenario.base);
-    const session = await lockOf(scenario.base);
-    await agent.http('PUT', `/v1/session/destroy/${session ?? ''}`);
-    await goesOn(scenario, claim?.run);
-  });
+describe.concurrent("its claim overwritten by hand with another node's", () => {
+  test.for([
+    ['none', 59_000],
+    ['5s', 69_000],
+  ] as const)(
+    'hold %s: the command is killed, exit 79, and the next in line is served when that claim has had no lock for 60 s and its hold is over',
+    { timeout: 180_000 },
+    async ([hold, leastMs]) => {
+      await using fleet = fleetOf(hold);
+      const scene = await startScene(fleet);
+      await overwriteClaim(fleet);
+      await saysItWasLost(scene);
+      expect(await fleet.claim()).toMatchObject({ node: 'web99', run: 'another' });
+      expect(await servedBehind(fleet, scene)).toEqual(IN_ORDER);
+      expect(await gapMs(fleet, 'web01', 'web02')).toBeGreaterThan(leastMs);
+      expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+    },
+  );
 
-  test('its lock key deleted: the run goes on and takes its lock back', async () => {
-    const scenario = await running(hold);
-    const claim = await claimOf(scenario.base);
-    await agent.kv.delete(`${scenario.base}/.slot/0/lock`);
-    await goesOn(scenario, claim?.run);
-  });
+  test(
+    'hold forever: the command is killed, exit 79, and nobody follows before an operator clears that claim',
+    { timeout: 180_000 },
+    async () => {
+      await using fleet = fleetOf('forever');
+      const scene = await startScene(fleet);
+      await overwriteClaim(fleet);
+      await saysItWasLost(scene);
+      await eventually(
+        async () => expect(await fleet.claim()).toMatchObject({ node: 'web99', state: 'abandoned' }),
+        120_000,
+      );
+      expect(await grants(fleet)).toEqual(['web01']);
+      expect(await release(fleet, 'web99')).toMatchObject({ status: 0 });
+      expect(await servedBehind(fleet, scene)).toEqual(IN_ORDER);
+      expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+    },
+  );
 
-  test('its claim deleted: the run goes on and claims its slot again', async () => {
-    const scenario = await running(hold);
-    const claim = await claimOf(scenario.base);
-    await agent.kv.delete(`${scenario.base}/.slot/0/owner`);
-    await goesOn(scenario, claim?.run);
-  });
-
-  test('the whole prefix deleted: the run goes on and claims its slot again', async () => {
-    const scenario = await running(hold);
-    const claim = await claimOf(scenario.base);
-    await agent.kv.deleteTree(`${scenario.base}/`);
-    await goesOn(scenario, claim?.run);
-  });
-
-  test('its claim overwritten with another node’s: the lock is lost, the command is killed, exit 79', async () => {
-    const { run, command, base } = await running(hold);
-    const claim = (await agent.kv.get(`${base}/.slot/0/owner`))?.Value ?? '{}';
-    const foreign = { ...(JSON.parse(claim) as object), node: 'web99', run: 'another' };
-    await agent.kv.put(`${base}/.slot/0/owner`, JSON.stringify(foreign));
-    expect((await run.ended).status).toBe(79);
-    expect(run.stderr()).toMatch(
+  async function saysItWasLost(scene: Scene): Promise<void> {
+    const { status, stderr } = await scene.run.ended;
+    expect(status, stderr).toBe(79);
+    expect(stderr).toMatch(
       /^runlock: the lock of .* was lost \(its claim names web99 .*\) and the command killed; .*\n$/,
     );
-    await untilGone(command);
-    expect(await claimOf(base)).toMatchObject({ node: 'web99', run: 'another' });
-  });
-
-  test('its claim overwritten with rubbish: the lock is lost, the command is killed, exit 79', async () => {
-    const { run, command, base } = await running(hold);
-    await agent.kv.put(`${base}/.slot/0/owner`, 'rubbish');
-    expect((await run.ended).status).toBe(79);
-    await untilGone(command);
-    expect((await agent.kv.get(`${base}/.slot/0/owner`))?.Value).toBe('rubbish');
-  });
+    expect(survivors(scene)).toEqual([]);
+  }
 });
 
-test('its lock key overwritten: the session still has it, so the run goes on', async () => {
-  const { run, base, tell } = await running('forever');
-  const session = await lockOf(base);
-  await agent.kv.put(`${base}/.slot/0/lock`, 'rubbish');
-  expect(await lockOf(base)).toBe(session);
-  tell();
-  expect((await run.ended).status).toBe(0);
-  expect(await agent.kv.keys(`${base}/.slot/`)).toEqual([]);
-});
-
-test(
-  'its token revoked: the run goes on to its own end, and what stays behind is said',
-  { timeout: 90_000 },
+test.concurrent(
+  'leftovers of a failed run that ignore TERM get all of --kill-after',
+  { timeout: 180_000 },
   async () => {
-    const rules = 'session_prefix "" { policy = "write" } key_prefix "runlock/" { policy = "write" }';
-    const secret = await agent.token(rules);
-    const { run, base, command, tell } = await running('forever', { CONSUL_HTTP_TOKEN: secret });
-    const self = await agent.http('GET', '/v1/acl/token/self', undefined, { token: secret });
-    const { AccessorID } = self.json() as { AccessorID: string };
-    await agent.http('DELETE', `/v1/acl/token/${AccessorID}`);
-    await run.says(/does not know the token.*; the run goes on/, 30_000);
-    expect(process.kill(command, 0)).toBe(true);
-    tell();
-    const { status, stderr } = await run.ended;
-    expect(status).toBe(0);
-    expect(stderr).toContain(`${base}/.slot/0/owner stays and keeps others out`);
-    expect(await claimOf(base)).toMatchObject({ node: 'web01', state: 'running' });
+    await using fleet = fleetOf('forever');
+    const part = { grandchild: true, deaf: true, beats: 20, exitCode: 3 };
+    const run = fleet.start('web01', { part, args: ['--kill-after', '33s'] });
+    await run.running();
+    expect((await run.ended).status).toBe(3);
+    const [trace] = (await fleet.history()).runs;
+    const lastOf = (name: string) => trace?.processes.find(({ role }) => role === name)?.lastMs ?? NaN;
+    expect(lastOf('grandchild') - lastOf('command')).toBeGreaterThan(32_000);
+    expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'failed' });
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 1 } });
   },
 );
 
-test('evicted by an operator: the command is killed first, then the slot is free, exit 79', async () => {
-  const { run, command, base } = await running('forever');
-  const group = base.slice('runlock/'.length);
-  const released = await runlock(agent, ['release', group, '--owner', 'web01', '--force']);
-  expect(released).toMatchObject({
-    status: 0,
-    stdout: `evicted web01 from slot 0 of ${group}; its command is gone\n`,
+test.concurrent(
+  'hold none with the least time that is allowed: a run that nothing is wrong with is not taken for cut off',
+  { timeout: 180_000 },
+  async () => {
+    await using fleet = fleetOf('none');
+    const args = ['--kill-after', '51300ms'];
+    expect(await fleet.run('web01', { args, part: { beats: 250 } })).toMatchObject({ status: 0, stderr: '' });
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 1 } });
+  },
+);
+
+describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
+  test('its session destroyed: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    await destroy(await lockedBy(fleet));
+    await takesItBack(fleet, scene);
+    expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
-  await untilGone(command, 100);
-  expect((await run.ended).status).toBe(79);
-  expect(await agent.kv.keys(`${base}/.slot/`)).toEqual([]);
-});
 
-test('hold none with the least time that is allowed: a run that nothing is wrong with is not taken for cut off', async () => {
-  const args = ['--hold', 'none', '--session-ttl', '10s', '--kill-after', '51300ms'];
-  const run = await runlock(agent, ['exec', '-g', 'tight', '--node', 'web01', ...args, '--', 'sleep', '15']);
-  expect(run).toMatchObject({ status: 0, stderr: '' });
-});
+  test('its lock key deleted: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    fleet.act('by-hand', 'web01');
+    await agent.kv.delete(lock(fleet));
+    await takesItBack(fleet, scene);
+    expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+  });
 
-test('leftovers of a failed run that ignore TERM get all of --kill-after', { timeout: 90_000 }, async () => {
-  const { folder, clean, pid } = scene();
-  onTestFinished(clean);
-  const leftover = `trap '' TERM; echo $$ >${folder}/leftover.pid; while :; do sleep 1; done`;
-  const script = `sh -c "$1" & while ! [ -s ${folder}/leftover.pid ]; do sleep 0.05; done; exit 3`;
-  const args = [
-    'exec',
-    '-g',
-    'slow',
-    '--node',
-    'web01',
-    '--kill-after',
-    '33s',
-    '--',
-    'sh',
-    '-c',
-    script,
-    'sh',
-    leftover,
-  ];
-  const run = startRunlock(agent, args);
-  const left = await pid('leftover');
-  const startedAt = performance.now();
-  await untilGone(left, 60_000);
-  expect(performance.now() - startedAt).toBeGreaterThan(32_000);
-  expect((await run.ended).status).toBe(3);
+  test('its lock key overwritten: its session still holds it, so the run goes on, and those behind it are served after it, in order', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    const session = await lockedBy(fleet);
+    fleet.act('by-hand', 'web01');
+    await agent.kv.put(lock(fleet), 'rubbish');
+    expect(await lockedBy(fleet)).toBe(session);
+    expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
+    expect(scene.run.stderr()).toBe('');
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+  });
+
+  test('its lock key taken by a session of somebody else: the run goes on, has its lock again once that session is gone, and nobody comes in between', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    const created = await agent.http('PUT', '/v1/session/create', { Name: 'somebody', LockDelay: '0s' });
+    const { ID } = created.json() as { ID: string };
+    fleet.act('by-hand', 'web01');
+    await agent.kv.txn([
+      { KV: { Verb: 'delete', Key: lock(fleet) } },
+      { KV: { Verb: 'lock', Key: lock(fleet), Value: '', Session: ID } },
+    ]);
+    expect(await lockedBy(fleet)).toBe(ID);
+    await destroy(ID);
+    await takesItBack(fleet, scene);
+    expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+  });
+
+  test('its claim deleted: the run goes on and claims its slot again, and those behind it are served after it, in order', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    fleet.act('by-hand', 'web01');
+    await agent.kv.delete(owner(fleet));
+    await takesItBack(fleet, scene);
+    expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+  });
+
+  test('the whole prefix deleted: the run goes on and claims its slot again, and those behind it, whose tickets are gone, join anew and are served after it', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    fleet.act('by-hand');
+    await agent.kv.deleteTree(`${base(fleet)}/`);
+    await takesItBack(fleet, scene);
+    const [first, ...rest] = await endsWell(fleet, scene);
+    expect(first).toBe('web01');
+    expect(rest.sort()).toEqual(['web02', 'web03']);
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+  });
+
+  test('its claim overwritten with rubbish: the command is killed, exit 79, and those behind it say what is wrong and leave, until it is deleted', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    fleet.act('by-hand');
+    await agent.kv.put(owner(fleet), 'rubbish');
+    const { status, stderr } = await scene.run.ended;
+    expect(status).toBe(79);
+    expect(stderr).toContain('was lost (its claim was overwritten) and the command killed');
+    expect(survivors(scene)).toEqual([]);
+    for (const { ended } of scene.behind) {
+      const next = await ended;
+      expect(next.status).toBe(78);
+      expect(next.stderr).toContain(`${owner(fleet)}: not a claim that runlock wrote`);
+    }
+    expect((await agent.kv.get(owner(fleet)))?.Value).toBe('rubbish');
+    expect(await grants(fleet)).toEqual(['web01']);
+    await agent.kv.delete(owner(fleet));
+    expect(await fleet.run('web02')).toMatchObject({ status: 0 });
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 2 } });
+  });
+
+  test('evicted by an operator: the command is killed first, exit 79, and only then the next in line is served', async () => {
+    await using fleet = fleetOf(hold);
+    const scene = await startScene(fleet);
+    fleet.act('evict', 'web01');
+    expect(await release(fleet, 'web01', '--force')).toMatchObject({
+      status: 0,
+      stdout: `evicted web01 from slot 0 of ${fleet.group}; its command is gone\n`,
+    });
+    for (const { pid } of scene.trace.processes) await untilGone(pid, 100);
+    expect((await scene.run.ended).status).toBe(79);
+    expect(await servedBehind(fleet, scene)).toEqual(IN_ORDER);
+    expect(await fleet.keys()).toEqual(['.last', ...IN_ORDER.map((node) => `.runs/${node}`), '.tail']);
+    expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
+  });
 });

@@ -1,10 +1,21 @@
-// What happens to a run, and to those who wait, when runlock itself is killed.
+// A run whose runlock is killed, or says nothing any more: the guard ends the command, and the claim keeps others out.
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
-import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { startFleet } from '../support/history/fleet.ts';
+import { uptimeMs } from '../support/history/history.ts';
+import {
+  SOON_MS,
+  VANISHED_MS,
+  expectServed,
+  lineUp,
+  livingOf,
+  occupy,
+  untilBeat,
+  untilDead,
+  untilUnlocked,
+} from '../support/history/steps.ts';
+import { eventually, isAlive, untilGone } from '../support/processes.ts';
 
 let agent: Agent;
 beforeAll(async () => {
@@ -12,159 +23,177 @@ beforeAll(async () => {
 });
 afterAll(endAgents);
 
-/** A command whose tree has a child in its group, one in a session of its own, and ignores TERM. */
-const stubborn = (folder: string) => [
-  'sh',
-  '-c',
-  `trap '' TERM; sleep 300 & echo $! >${folder}/child.pid; setsid sh -c 'echo $$ >${folder}/grandchild.pid; exec sleep 301' & echo $$ >${folder}/command.pid; while :; do wait; done`,
-];
+const LONG = { timeout: 240_000 };
+const HOLDS = ['forever', '5s', 'none'] as const;
+const ENDING_HOLDS = ['5s', 'none'] as const;
+const brief = { part: { beats: 3 } };
+/** All of it ignores TERM, and a part of it is in a session of its own. */
+const stubborn = { part: { deaf: true, grandchild: true } };
+const impatient = { args: ['-w', '0'] };
 
-const claim = async (group: string) =>
-  JSON.parse((await agent.kv.get(`runlock/${group}/.slot/0/owner`))?.Value ?? '{}') as {
-    state?: string;
-    node?: string;
-    run?: string;
-  };
+test.concurrent.each(ENDING_HOLDS)(
+  'SIGKILL of runlock while it runs, hold %s: the whole tree is dead within seconds, and the next in line follows after 60 s without the lock, and the hold',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `kill-${hold}`, hold });
+    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+    const [next, behind] = await lineUp(fleet, ['web02', 'web03'], brief);
+    dead.send('SIGKILL');
+    const killedMs = performance.now();
+    await untilDead(run, SOON_MS);
+    expect(performance.now() - killedMs).toBeLessThan(5_000);
+    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
+    expect((await fleet.run('web04', impatient)).status).toBe(75);
+    await next?.running(VANISHED_MS);
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02', 'web03']);
+  },
+);
 
-test('SIGKILL of runlock ends the whole tree within about a second, and the claim stays', async () => {
-  const { folder, pid } = stage();
-  const run = startRunlock(agent, ['exec', '-g', 'kill', '--node', 'web01', '--', ...stubborn(folder)]);
-  const tree = await Promise.all(['command', 'child', 'grandchild'].map((name) => pid(name)));
-  run.signal('SIGKILL');
-  const killedAt = performance.now();
-  await Promise.all(tree.map((member) => untilGone(member)));
-  expect(performance.now() - killedAt).toBeLessThan(3_000);
-  expect(await claim('kill')).toMatchObject({ state: 'running', node: 'web01' });
-  const other = await runlock(agent, ['exec', '-g', 'kill', '--node', 'web02', '-w', '0', '--', 'true']);
-  expect(other.status).toBe(75);
-});
-
-test("the same node's next run takes the claim of a killed run back at once, before those who wait", async () => {
-  const { folder, pid, lines } = stage();
-  const write = (name: string) => ['sh', '-c', `echo ${name} >>${folder}/order`];
-  const run = startRunlock(agent, ['exec', '-g', 'back', '--node', 'web01', '--', ...stubborn(folder)]);
-  await pid('grandchild');
-  const waiter = startRunlock(agent, ['exec', '-g', 'back', '--node', 'web02', '--', ...write('web02')]);
-  await eventually(async () => expect(await agent.kv.keys('runlock/back/.queue/')).toHaveLength(1));
-  run.signal('SIGKILL');
-  await run.ended;
-  const next = await runlock(agent, [
-    'exec',
-    '-g',
-    'back',
-    '--node',
-    'web01',
-    '-w',
-    '0',
-    '--',
-    ...write('web01'),
-  ]);
-  expect(next).toMatchObject({ status: 0, stderr: '' });
-  expect((await waiter.ended).status).toBe(0);
-  expect(lines('order')).toEqual(['web01', 'web02']);
-});
-
-test('a stopped runlock is not dead: its node stays busy', async () => {
-  const { folder, pid } = stage();
-  const run = startRunlock(agent, ['exec', '-g', 'stop', '--node', 'web01', '--', ...stubborn(folder)]);
-  await pid('grandchild');
-  run.signal('SIGSTOP');
-  const next = await runlock(agent, ['exec', '-g', 'stop', '--node', 'web01', '-v', '--', 'true']);
-  expect(next.status).toBe(75);
-  expect(next.stderr).toContain(`web01 already runs or waits in stop (pid ${run.pid}`);
-  run.signal('SIGCONT');
-  run.signal('SIGTERM');
-  await run.ended;
-});
-
-test('runlock and its guard both killed: the next run sees the orphan, says so and stays away until it is gone', async () => {
-  const { folder, pid } = stage();
-  const run = startRunlock(agent, [
-    'exec',
-    '-g',
-    'orphan',
-    '--node',
-    'web01',
-    '--kill-after',
-    '1s',
-    '--',
-    ...stubborn(folder),
-  ]);
-  const tree = await Promise.all(['command', 'child', 'grandchild'].map((name) => pid(name)));
-  const guard = guardOf(run.pid);
-  // Stopped first, so that it can't put a new guard in the place of the one that dies.
-  run.signal('SIGSTOP');
-  process.kill(guard, 'SIGKILL');
-  run.signal('SIGKILL');
-  // The orphans keep its pipes open.
-  await untilGone(run.pid);
-  const next = await runlock(agent, ['exec', '-g', 'orphan', '--node', 'web01', '--', 'true']);
-  expect(next.status).toBe(75);
-  expect(next.stderr).toContain('lost its runlock and its processes still run');
-  expect(tree.every(isAlive)).toBe(true);
-  for (const member of tree) process.kill(member, 'SIGKILL');
-  await Promise.all(tree.map((member) => untilGone(member)));
-  expect(await runlock(agent, ['exec', '-g', 'orphan', '--node', 'web01', '--', 'true'])).toMatchObject({
-    status: 0,
-    stderr: '',
-  });
-});
-
-test('the guard killed alone: the run goes on, under a new guard', async () => {
-  const { folder, pid } = stage();
-  const run = startRunlock(agent, ['exec', '-g', 'guard', '--node', 'web01', '--', ...stubborn(folder)]);
-  const tree = await Promise.all(['command', 'child', 'grandchild'].map((name) => pid(name)));
-  const first = guardOf(run.pid);
-  process.kill(first, 'SIGKILL');
-  await eventually(() => expect(guardOf(run.pid)).not.toBe(first));
-  expect(tree.every(isAlive)).toBe(true);
-  run.signal('SIGKILL');
-  await Promise.all(tree.map((member) => untilGone(member)));
-});
-
-test('a waiting runlock that is killed does not stop those behind it', async () => {
-  const { folder, pid, lines } = stage();
-  const holder = startRunlock(agent, [
-    'exec',
-    '-g',
-    'gap',
-    '--node',
-    'web01',
-    '--kill-after',
-    '0s',
-    '--',
-    ...stubborn(folder),
-  ]);
-  await pid('grandchild');
-  const names = ['web02', 'web03', 'web04'];
-  const waiters = [];
-  for (const name of names) {
-    waiters.push(
-      startRunlock(agent, [
-        'exec',
-        '-g',
-        'gap',
-        '--node',
-        name,
-        '--session-ttl',
-        '10s',
-        '--',
-        'sh',
-        '-c',
-        `echo ${name} >>${folder}/order`,
-      ]),
+test.concurrent(
+  'SIGKILL of runlock while it runs, hold forever: the whole tree is dead within seconds, and nobody follows until the node itself is back',
+  LONG,
+  async () => {
+    await using fleet = startFleet(agent, { group: 'kill-forever' });
+    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    dead.send('SIGKILL');
+    const killedMs = performance.now();
+    await untilDead(run, SOON_MS);
+    expect(performance.now() - killedMs).toBeLessThan(5_000);
+    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
+    // The first in the queue has looked for 60 s, and has said so; that opens nothing.
+    await eventually(
+      async () => expect(await fleet.claim()).toMatchObject({ state: 'abandoned', node: 'web01' }),
+      VANISHED_MS,
     );
-    await eventually(async () =>
-      expect(await agent.kv.keys('runlock/gap/.queue/')).toHaveLength(waiters.length),
-    );
-  }
-  const [first, dead, last] = waiters;
-  dead?.signal('SIGKILL');
-  const ticket = (await agent.kv.tree('runlock/gap/.queue/')).find((pair) => pair.Value.includes('web03'));
-  // Its session would end by itself after up to twice its TTL.
-  await agent.http('PUT', `/v1/session/destroy/${ticket?.Session ?? ''}`);
-  holder.signal('SIGTERM');
-  expect((await first?.ended)?.status).toBe(0);
-  expect((await last?.ended)?.status).toBe(0);
-  expect(lines('order')).toEqual(['web02', 'web04']);
-});
+    expect(await fleet.claim()).not.toHaveProperty('heldUntil');
+    expect((await fleet.run('web03', impatient)).status).toBe(75);
+    expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web01', 'web02']);
+  },
+);
+
+test.concurrent.each(ENDING_HOLDS)(
+  'SIGSTOP of runlock while it runs, hold %s, until another has taken over: its guard ends the tree before, and continued it says that the slot is lost and touches nothing',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `stop-${hold}`, hold });
+    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02']);
+    const [behind] = await lineUp(fleet, ['web03'], brief);
+    const guard = await stopped.guard();
+    stopped.send('SIGSTOP');
+    await untilDead(run, VANISHED_MS);
+    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
+    await next?.running(VANISHED_MS);
+    expect(isAlive(guard)).toBe(false);
+    const claim = await fleet.claim();
+    stopped.send('SIGCONT');
+    const { status, stderr } = await stopped.ended;
+    expect(status).toBe(79);
+    expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
+    expect(stderr).toMatch(/slot 0 of .* is no longer its own; nothing was given back/);
+    expect(await fleet.claim()).toEqual(claim);
+    next?.tell();
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02', 'web03']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGSTOP of runlock while it runs, hold %s, for longer than its guard waits, and SIGCONT before anybody follows: the tree is dead, and the run counts as failed',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `silent-${hold}`, hold });
+    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    const guard = await stopped.guard();
+    stopped.send('SIGSTOP');
+    await untilDead(run, VANISHED_MS);
+    await untilGone(guard, SOON_MS);
+    // From here on the run may give its slot back, as after any other failure.
+    fleet.act('stop', 'web01');
+    stopped.send('SIGCONT');
+    const { status, stderr } = await stopped.ended;
+    expect(status).toBe(137);
+    expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
+    if (hold !== 'none') expect(stderr).toMatch(/web01 keeps slot 0/);
+    if (hold === 'forever') expect(await fleet.run('web01')).toMatchObject({ status: 0 });
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, hold === 'forever' ? ['web01', 'web01', 'web02'] : ['web01', 'web02']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGSTOP of runlock while it runs, hold %s, until its session is gone, and SIGCONT before its guard gives it up: it takes its lock back and goes on',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `pause-${hold}`, hold });
+    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    stopped.send('SIGSTOP');
+    await untilUnlocked(fleet);
+    stopped.send('SIGCONT');
+    await stopped.says(/took the lock of .* back; the run goes on/, SOON_MS);
+    await untilBeat(fleet, run, uptimeMs());
+    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01', run: run.run });
+    stopped.tell();
+    expect((await stopped.ended).status).toBe(0);
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGSTOP of runlock while it runs, hold %s: its node is busy, and runlock says which process stands in the way',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `busy-${hold}`, hold });
+    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+    stopped.send('SIGSTOP');
+    const again = await fleet.run('web01', { args: ['-v'] });
+    expect(again.status).toBe(75);
+    expect(again.stderr).toContain(`web01 already runs or waits in busy-${hold} (pid ${stopped.pid}`);
+    stopped.send('SIGCONT');
+    await untilBeat(fleet, run, uptimeMs());
+    stopped.tell();
+    expect((await stopped.ended).status).toBe(0);
+    await expectServed(fleet, ['web01']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGHUP of runlock while it runs, hold %s: all of its tree gets it, what ignores TERM too, and the next in line follows at once',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `hup-${hold}`, hold });
+    const { node: hung, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    hung.send('SIGHUP');
+    expect(await hung.ended).toEqual({ status: 129, stdout: '', stderr: '' });
+    expect(livingOf(run)).toEqual([]);
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(await fleet.claim()).toBeUndefined();
+    await expectServed(fleet, ['web01', 'web02']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGKILL of runlock while it runs, hold %s: its node’s next run takes the claim back at once, before those who wait',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `back-${hold}`, hold });
+    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    dead.send('SIGKILL');
+    await eventually(() => expect(isAlive(dead.pid)).toBe(false), SOON_MS);
+    expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
+    expect(livingOf(run)).toEqual([]);
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web01', 'web02']);
+  },
+);

@@ -127,35 +127,66 @@ function changesOfHands({ slotTraces }: History): Change[] {
 /** 4: a claim goes only by its run, its owner, its hold's end, or an operator. */
 function claimsGone(history: History): Broken[] {
   return changesOfHands(history).flatMap(({ before, after }) => {
-    if (after.claim?.node === before.claim.node || mayGo(history, before.claim, after.atMs)) return [];
+    if (after.claim?.node === before.claim.node) return [];
+    if (mayGo(history, unseenHeir(history, { before, after }) ?? before.claim, after.atMs)) return [];
     const to = after.claim ? `became ${after.claim.node}'s` : 'went';
     return [broken(4, `the ${before.claim.state} claim of ${before.claim.node} ${to} at ${after.atMs}`)];
   });
 }
 
+/** The claim of the owner's next run where that took the slot back, and was over before anybody looked again. */
+function unseenHeir({ runs }: History, { before, after }: Change) {
+  const { node, hold, index } = before.claim;
+  const heir = runs.findLast(
+    (run) =>
+      run.node === node &&
+      run.slot === before.slot &&
+      run.token > index &&
+      run.token < (after.claim?.index ?? Infinity) &&
+      life(run).startMs <= after.atMs,
+  );
+  return heir && { node, hold, run: heir.run };
+}
+
 /** Whether the claim of a run may be gone by `atMs`. */
 function mayGo(history: History, claim: Pick<Claim, 'node' | 'run'> & Partial<Claim>, atMs: number): boolean {
   const run = history.runs.find((one) => one.run === claim.run);
+  const sinceMs = endOfRunBefore(history, claim, atMs);
   const acts = history.acts.filter((act) => concerns(act, claim.node) && act.atMs <= atMs);
-  const has = (kind: Act['kind']) => acts.some((act) => act.kind === kind);
+  const has = (kind: Act['kind']) =>
+    acts.some((act) => act.kind === kind && (act.atMs >= sinceMs || kind === 'by-hand'));
   if (has('by-hand') || has('evict') || has('stop')) return true;
   // A claim without a command was declined, unless its runlock was killed.
-  if (!run) return !has('kill') || has('clear');
-  if (endedWell(run)) return true;
-  if (has('clear')) return life(run).endMs <= atMs + SLACK_MS;
+  if (!run && (!has('kill') || has('clear'))) return true;
+  if (run && endedWell(run)) return true;
+  if (run && has('clear')) return life(run).endMs <= atMs + SLACK_MS;
   return isPastHold(history, { run, claim, atMs });
+}
+
+/** What was done to a node before that explains nothing of a later run of it. */
+function endOfRunBefore(history: History, { node, run }: Pick<Claim, 'node' | 'run'>, atMs: number): number {
+  const own = history.runs.find((one) => one.run === run);
+  const isEarlier = (other: RunTrace) => (own ? other.token < own.token : life(other).startMs < atMs);
+  const others = history.runs.filter((other) => other.node === node && other.run !== run && isEarlier(other));
+  return Math.max(-Infinity, ...others.map((other) => life(other).endMs)) - SLACK_MS;
 }
 
 const concerns = (act: Act, node: string) => act.node === undefined || act.node === node;
 
 function isPastHold(
-  { slotTraces }: History,
-  { run, claim, atMs }: { run: RunTrace; claim: Partial<Claim>; atMs: number },
+  { slotTraces, recorded = [] }: History,
+  {
+    run,
+    claim,
+    atMs,
+  }: { run: RunTrace | undefined; claim: Pick<Claim, 'run'> & Partial<Claim>; atMs: number },
 ): boolean {
   if (claim.hold === undefined || claim.hold === 'forever') return false;
   if (claim.hold !== 'none') return claim.heldUntilMs !== undefined && atMs + SLACK_MS >= claim.heldUntilMs;
-  if (command(run)?.exitCode !== undefined) return true;
-  const own = slotTraces.filter((trace) => trace.claim?.run === run.run && trace.atMs <= atMs);
+  if (run && command(run)?.exitCode !== undefined) return true;
+  // It was killed, and runlock lived to give the slot back.
+  if (run && recorded.includes(run.run) && life(run).endMs <= atMs + SLACK_MS) return true;
+  const own = slotTraces.filter((trace) => trace.claim?.run === claim.run && trace.atMs <= atMs);
   const held = own.findLastIndex((trace) => trace.lockedBy !== undefined);
   const unlocked = own[held + 1];
   return unlocked !== undefined && atMs - unlocked.atMs >= VANISHED_MS;

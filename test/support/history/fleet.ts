@@ -1,10 +1,10 @@
 // Nodes of one group under test: starts runlock with witnesses as its commands, keeps the history, and has it judged in the end.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { markedPids } from '../../../src/tree.ts';
 import type { Agent } from '../consul.ts';
-import { end, eventually, guardOf } from '../processes.ts';
+import { end, eventually, guardOf, isAlive } from '../processes.ts';
 import { spawnRunlock } from '../program.ts';
 import type { Result, Running, StartOptions } from '../program.ts';
 import { command, judge } from './checker.ts';
@@ -12,7 +12,7 @@ import type { Broken, Verdict } from './checker.ts';
 import { uptimeMs } from './history.ts';
 import type { Act, Cost, History, RunTrace } from './history.ts';
 import { observe } from './observer.ts';
-import { prepareWitnesses, readRuns, toldFile, witness } from './witness.ts';
+import { prepareWitnesses, readRuns, runIds, toldFile, witness } from './witness.ts';
 import type { Part } from './witness.ts';
 
 export interface FleetOptions {
@@ -95,7 +95,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
     rmSync(toldFile(folder, name), { force: true });
     const args = ['exec', '-g', group, '--node', name, '-n', String(slots), ...execArgs(options, one)];
     const command = witness(folder, one.part);
-    const earlier = new Set(readRuns(folder).map(({ run }) => run));
+    const earlier = runIds(folder);
     const running = spawnRunlock(one.agent ?? agent, [...args, '--', ...command], one);
     started.add(running);
     return {
@@ -117,7 +117,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
           if (own?.Session !== undefined) return own.Session;
           throw new Error(`${name} does not wait; stderr: ${running.stderr()}`);
         }, timeoutMs),
-      tell: (exitCode = 0) => writeFileSync(toldFile(folder, name), `${exitCode}\n`),
+      tell: (exitCode = 0) => tell(toldFile(folder, name), exitCode),
       send: (signal) => {
         if (signal === 'SIGKILL') act('kill', name);
         else if (ENDING.includes(signal)) act('stop', name);
@@ -164,6 +164,12 @@ const execArgs = ({ hold = 'forever', args = [] }: FleetOptions, one: NodeOption
   ...(one.args ?? []),
 ];
 
+/** All at once: a witness must not read half of it. */
+function tell(file: string, exitCode: number): void {
+  writeFileSync(`${file}.new`, `${exitCode}\n`);
+  renameSync(`${file}.new`, file);
+}
+
 /** Everybody who will take part has said so. */
 function isComplete(run: RunTrace, part: Part = {}): boolean {
   const roles = run.processes.map(({ role }) => role);
@@ -184,7 +190,7 @@ function endWitnesses(folder: string): void {
   for (const run of readRuns(folder)) {
     for (const { pid } of run.processes) {
       // A pid alone may be somebody else's by now.
-      if (markedPids(run.run).includes(pid)) end(pid);
+      if (isAlive(pid) && markedPids(run.run).includes(pid)) end(pid);
     }
   }
 }

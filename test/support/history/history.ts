@@ -87,6 +87,8 @@ export interface History {
   /** In the order in which they were seen. */
   readonly slotTraces: readonly SlotTrace[];
   readonly acts: readonly Act[];
+  /** Runs whose end was seen in their node's record: they gave their slots back themselves. */
+  readonly recorded?: readonly string[];
   /** What is there when all is over: keys below the group's prefix, and names of live sessions of the group. */
   readonly left: { readonly keys: readonly string[]; readonly sessions: readonly string[] };
   readonly costs?: readonly Cost[];

@@ -8,6 +8,7 @@ export interface Observed {
   readonly tickets: readonly TicketTrace[];
   readonly served: readonly Served[];
   readonly slotTraces: readonly SlotTrace[];
+  readonly recorded: readonly string[];
 }
 
 export interface Observer {
@@ -65,6 +66,7 @@ export function remember(group: string) {
   const tickets = new Map<string, TicketTrace>();
   const served = new Map<number, Served>();
   const slotTraces: SlotTrace[] = [];
+  const recorded = new Set<string>();
   const current = new Map<number, string>();
   // Wall-clock times in records become times since boot.
   const bootMs = Date.now() - uptimeMs();
@@ -74,6 +76,7 @@ export function remember(group: string) {
       const at = new Map(pairs.map((pair) => [pair.Key.slice(base.length), pair]));
       for (const [name, pair] of at) {
         if (name.startsWith('.queue/')) addTicket(pair, index);
+        if (name.startsWith('.runs/')) recorded.add(String(read(pair)['run']));
       }
       const last = at.get('.last');
       const session = read(last)['session'];
@@ -85,6 +88,7 @@ export function remember(group: string) {
       tickets: [...tickets.values()],
       served: [...served.values()],
       slotTraces: [...slotTraces],
+      recorded: [...recorded],
     }),
   };
 

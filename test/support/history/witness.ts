@@ -59,11 +59,18 @@ export function witness(folder: string, part: Part = {}): string[] {
 
 export const toldFile = (folder: string, node: string) => join(folder, `${node}.told`);
 
+const EVENTS = /^(.+)\.(command|grandchild|daemon)\.(\d+)\.events$/;
+
+/** The runs whose witnesses have begun. */
+export function runIds(folder: string): Set<string> {
+  return new Set(readdirSync(folder).flatMap((name) => EVENTS.exec(name)?.[1] ?? []));
+}
+
 /** Reads what the witnesses of all runs have noted so far. */
 export function readRuns(folder: string): RunTrace[] {
   const runs = new Map<string, RunTrace>();
   for (const name of readdirSync(folder)) {
-    const [, run, role, pid] = /^(.+)\.(command|grandchild|daemon)\.(\d+)\.events$/.exec(name) ?? [];
+    const [, run, role, pid] = EVENTS.exec(name) ?? [];
     if (run === undefined) continue;
     // A line that is being written does not count yet.
     const lines = readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1);

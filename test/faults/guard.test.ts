@@ -1,0 +1,262 @@
+// The guard ended, stopped or hung up on, alone and together with its runlock. It exists only while a command runs.
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { startFleet } from '../support/history/fleet.ts';
+import type { Fleet, Node } from '../support/history/fleet.ts';
+import { uptimeMs } from '../support/history/history.ts';
+import type { RunTrace } from '../support/history/history.ts';
+import {
+  SOON_MS,
+  VANISHED_MS,
+  expectServed,
+  halt,
+  lineUp,
+  livingOf,
+  occupy,
+  untilBeat,
+  untilDead,
+} from '../support/history/steps.ts';
+import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const LONG = { timeout: 240_000 };
+const HOLDS = ['forever', '5s', 'none'] as const;
+const brief = { part: { beats: 3 } };
+/** All of it ignores TERM, and a part of it is in a session of its own. */
+const stubborn = { part: { deaf: true, grandchild: true } };
+const impatient = { args: ['-w', '0'] };
+/** The guard waits for 30 s, and runlock beats every 5 s. */
+const TOO_LONG_MS = 32_000;
+const A_BEAT_MS = 7_000;
+
+/** runlock dies now, and so does the whole tree: somebody is on duty. */
+async function expectOnDuty(fleet: Fleet, { node, run }: { node: Node; run: RunTrace }): Promise<void> {
+  node.send('SIGKILL');
+  await untilDead(run, SOON_MS);
+  expect(await fleet.claim()).toMatchObject({ state: 'running', node: node.name, run: run.run });
+  expect(await fleet.run(node.name, impatient)).toMatchObject({ status: 0, stderr: '' });
+  await expectServed(fleet, [node.name, node.name]);
+}
+
+/** SIGKILL of runlock and its guard, with no time for one to see the other go. */
+async function killBoth(fleet: Fleet, node: Node): Promise<void> {
+  const guard = await node.guard();
+  node.send('SIGSTOP');
+  process.kill(guard, 'SIGKILL');
+  node.send('SIGKILL');
+  await untilGone(node.pid, SOON_MS);
+  expect(await fleet.claim()).toMatchObject({ state: 'running', node: node.name });
+}
+
+test.concurrent(
+  'SIGKILL of runlock and its guard at once, hold none: nobody is left to end the command, and 60 s later the next in line runs beside it',
+  LONG,
+  async () => {
+    await using fleet = startFleet(agent, { group: 'limit', hold: 'none' });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    await killBoth(fleet, node);
+    await next?.running(VANISHED_MS);
+    expect((await next?.ended)?.status).toBe(0);
+    await untilBeat(fleet, run, uptimeMs());
+    // A hold that ends needs one of the two; with `forever` nobody would have followed.
+    const { broken, judged } = await fleet.verdict();
+    expect(broken.map(({ promise }) => promise)).toEqual([1]);
+    expect(judged.runs).toBe(2);
+  },
+);
+
+test.concurrent.each(
+  (['alone', 'group'] as const).flatMap((how) =>
+    (['forever', 'none'] as const).map((hold) => [how, hold] as const),
+  ),
+)(
+  'SIGSTOP of the guard (%s), hold %s, for longer than it waits for a beat: the run goes on, and continued it kills nobody and is on duty again',
+  LONG,
+  async (how, hold) => {
+    await using fleet = startFleet(agent, { group: `guard-stop-${how}-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const guard = await node.guard();
+    using stopped = halt(guard, how);
+    await untilBeat(fleet, run, uptimeMs() + TOO_LONG_MS);
+    stopped.resume();
+    await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
+    expect(guardOf(node.pid)).toBe(guard);
+    await expectOnDuty(fleet, { node, run });
+  },
+);
+
+test.concurrent.each(['forever', 'none'])(
+  'SIGSTOP of runlock and its guard, hold %s, for longer than the guard waits but before anybody may follow: continued, the run goes on',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `both-stop-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const guard = await node.guard();
+    // Between two beats of runlock, which says something as soon as it goes on.
+    await untilBeat(fleet, run, uptimeMs() + 2_000);
+    using stopped = halt(guard, 'group');
+    node.send('SIGSTOP');
+    await untilBeat(fleet, run, uptimeMs() + TOO_LONG_MS);
+    stopped.resume();
+    node.send('SIGCONT');
+    await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
+    expect(guardOf(node.pid)).toBe(guard);
+    await expectOnDuty(fleet, { node, run });
+  },
+);
+
+test.concurrent(
+  'SIGSTOP of the guard and then of runlock, hold none, and SIGCONT of the guard alone: a beat that it reads late gives no more life than it gave when it was sent',
+  LONG,
+  async () => {
+    await using fleet = startFleet(agent, { group: 'late-beat', hold: 'none' });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    using guard = halt(await node.guard());
+    await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
+    node.send('SIGSTOP');
+    await untilBeat(fleet, run, uptimeMs() + 22_000);
+    guard.resume();
+    const resumedMs = uptimeMs();
+    await untilDead(run, SOON_MS);
+    // The last beat was sent up to 5 s before the stop, and gave 30 s.
+    expect(uptimeMs() - resumedMs).toBeLessThan(20_000);
+    // From here on the run lets its claim go, as after any other failure.
+    fleet.act('stop', 'web01');
+    node.send('SIGCONT');
+    expect((await node.ended).status).toBe(137);
+    expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGKILL of runlock and its guard at once, hold %s: the command lives on as an orphan, others are kept out, and its node names it and stays away until it is gone',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `both-kill-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    await killBoth(fleet, node);
+    const again = await fleet.run('web01');
+    expect(again.status).toBe(75);
+    expect(again.stderr).toContain('lost its runlock and its processes still run');
+    for (const pid of livingOf(run)) expect(again.stderr).toContain(String(pid));
+    expect((await fleet.run('web02', impatient)).status).toBe(75);
+    expect(livingOf(run)).toHaveLength(2);
+    livingOf(run).forEach(end);
+    await untilDead(run, SOON_MS);
+    // Its shells are gone; their last `sleep` ends by itself and counts until then.
+    await eventually(
+      async () => expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' }),
+      SOON_MS,
+    );
+    await expectServed(fleet, ['web01', 'web01']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGKILL of the guard, hold %s: the run goes on under a new one, which ends the tree when runlock is killed',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `guard-kill-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const first = await node.guard();
+    fleet.act('kill', 'web01');
+    process.kill(first, 'SIGKILL');
+    await eventually(() => expect(guardOf(node.pid)).not.toBe(first), SOON_MS);
+    await untilBeat(fleet, run, uptimeMs());
+    await expectOnDuty(fleet, { node, run });
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGHUP of the guard and its helpers, hold %s: it stays, the run goes on, and it ends the tree when runlock is killed',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `guard-hup-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const guard = await node.guard();
+    process.kill(guard, 'SIGHUP');
+    process.kill(-guard, 'SIGHUP');
+    await untilBeat(fleet, run, uptimeMs());
+    expect(guardOf(node.pid)).toBe(guard);
+    await expectOnDuty(fleet, { node, run });
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGSTOP of the guard, hold %s, and SIGKILL of runlock: others are kept out while nobody ends the tree, and continued the guard ends it at once',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `stop-kill-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    using guard = halt(await node.guard());
+    node.send('SIGKILL');
+    await untilGone(node.pid, SOON_MS);
+    const again = await fleet.run('web01');
+    expect(again.status).toBe(75);
+    expect(again.stderr).toContain('lost its runlock and its processes still run');
+    expect((await fleet.run('web02', impatient)).status).toBe(75);
+    expect(livingOf(run)).toHaveLength(2);
+    guard.resume();
+    await untilDead(run, SOON_MS);
+    expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web01']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGKILL of the guard while runlock is stopped, hold %s: continued, the run goes on under a new one',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `kill-stopped-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const first = await node.guard();
+    node.send('SIGSTOP');
+    fleet.act('kill', 'web01');
+    process.kill(first, 'SIGKILL');
+    node.send('SIGCONT');
+    await eventually(() => expect(guardOf(node.pid)).not.toBe(first), SOON_MS);
+    await untilBeat(fleet, run, uptimeMs());
+    await expectOnDuty(fleet, { node, run });
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGHUP of runlock and its guard, hold %s: the tree is told and ends, nobody stays behind, and the next in line follows at once',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `both-hup-${hold}`, hold });
+    const { node, run } = await occupy(fleet, 'web01', stubborn);
+    const [next] = await lineUp(fleet, ['web02'], brief);
+    const guard = await node.guard();
+    process.kill(guard, 'SIGHUP');
+    node.send('SIGHUP');
+    expect(await node.ended).toEqual({ status: 129, stdout: '', stderr: '' });
+    expect(livingOf(run)).toEqual([]);
+    expect(isAlive(guard)).toBe(false);
+    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02']);
+  },
+);
+
+test.concurrent.each(HOLDS)(
+  'SIGSTOP of the guard, hold %s, until the command has ended: the run ends well, and the stopped guard is gone too',
+  LONG,
+  async (hold) => {
+    await using fleet = startFleet(agent, { group: `stop-end-${hold}`, hold });
+    const { node } = await occupy(fleet, 'web01');
+    using guard = halt(await node.guard());
+    node.tell();
+    expect(await node.ended).toEqual({ status: 0, stdout: '', stderr: '' });
+    expect(isAlive(guard.pid)).toBe(false);
+    expect(await fleet.claim()).toBeUndefined();
+    await expectServed(fleet, ['web01']);
+  },
+);

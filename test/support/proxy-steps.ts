@@ -1,0 +1,54 @@
+// The requests that a test wants to break: each step of the protocol is known by what it writes.
+import type { Action, Match } from './proxy.ts';
+
+/** A transaction with this verb on a key whose name contains `key`. */
+export const writes =
+  (verb: string, key: string): Match =>
+  ({ path, body }) =>
+    path.startsWith('/v1/txn') &&
+    (JSON.parse(body) as { KV: { Verb: string; Key: string } }[]).some(
+      ({ KV }) => KV.Verb === verb && KV.Key.includes(key),
+    );
+
+const asksFor =
+  (start: string): Match =>
+  ({ path }) =>
+    path.startsWith(start);
+
+const wantsBack = writes('check-index', '/owner');
+
+export const STEPS = {
+  'session create': asksFor('/v1/session/create'),
+  'session destroy': asksFor('/v1/session/destroy'),
+  renew: asksFor('/v1/session/renew'),
+  enqueue: writes('set', '/.tail'),
+  /** `grant` and `takeOver`. */
+  grant: writes('set', '/.last'),
+  /** `comeBack` and `takeBack`: they take a lock by the claim that is there. */
+  'come back': (request) => writes('lock', '/.node/')(request) && wantsBack(request),
+  /** `claimAgain`: it takes a lock where there is no claim, outside the queue. */
+  'claim again': (request) =>
+    writes('lock', '/.node/')(request) && writes('check-not-exists', '/owner')(request),
+  release: writes('set', '/.runs/'),
+  /** The look that tells whose turn it is; `enqueue` reads the same, and is none. */
+  look: (request) => writes('get-tree', '/.last')(request) && !writes('set', '/.tail')(request),
+  /** A read that waits for a change. */
+  watch: ({ path }) => path.startsWith('/v1/kv/') && path.includes('index='),
+} as const satisfies Record<string, Match>;
+
+/** Every way to lose a request or its answer; each name can be a node's. */
+export const LOSSES: Readonly<Record<string, Action>> = {
+  'drop-before': 'drop-before',
+  'drop-after': 'drop-after',
+  late: 'late',
+  cut: 'cut',
+  hang: 'hang',
+};
+
+/** The same, and the ways to be slow or to say no. */
+export const FAULTS: Readonly<Record<string, Action>> = {
+  ...LOSSES,
+  slow: { delayMs: 300 },
+  overloaded: { status: 429, body: 'slow down' },
+  leaderless: { status: 500, body: 'No cluster leader' },
+};
