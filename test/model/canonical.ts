@@ -1,0 +1,187 @@
+/**
+ * One text for all states that differ in names only: processes are put in an order of their own, sessions, runs and
+ * nodes are named by their first appearance, indexes by their order within their slot; what nobody reads is left out.
+ */
+import type { Entry } from '../../src/consul.ts';
+import type { Claim } from '../../src/lock/records.ts';
+import { keys } from './world.ts';
+import type { At, Lease, Process, State, Tx } from './world.ts';
+
+/** The canonical text of a state; `parseState` makes a state of it again. */
+export function canonical(state: State): string {
+  const { store, faults } = state;
+  const slots = pick(store.entries, (key) => key.startsWith(keys.slotPrefix)).sort(byKey);
+  const tickets = pick(store.entries, (key) => key.startsWith(keys.queuePrefix)).sort(byAge);
+  const head = [...slots, ...tickets].map(entryText);
+  const processes = inOrder(state.processes, head.join());
+  const others = otherEntries(state, processes).map(entryText);
+  const late = state.late.map(txText).sort();
+  const operator = state.operator ? `"operator":${txText(state.operator)},` : '';
+  const ghosts = state.ghosts.map(
+    ({ token, quietMs }, slot) => `{"token":${marked(slot, token)},"quietMs":${quietMs}}`,
+  );
+  const text =
+    `{"entries":[${[...head, ...others].join()}],"processes":[${processes.map(processText).join()}],` +
+    `"late":[${late.join()}],${operator}"ghosts":[${ghosts.join()}],"faults":${faultsText(faults)}`;
+  return rename(text, store.sessions);
+}
+
+/** The indexes of the tickets are the order that they stand in. */
+export function parseState(text: string): State {
+  type Parsed = Omit<State, 'store'> & { entries: Entry[]; sessions: string[] };
+  const { entries, sessions, ...state } = JSON.parse(text) as Parsed;
+  const ordered = entries.map((entry, i) => ({ ...entry, createIndex: i + 1 }));
+  return { ...state, store: { entries: ordered, index: HIGHEST, sessions } };
+}
+
+/** Beyond all ranks: no state has so many indexes that matter. */
+const HIGHEST = 100;
+
+const pick = (entries: readonly Entry[], isIn: (key: string) => boolean): Entry[] =>
+  entries.filter((entry) => isIn(entry.key));
+const byKey = (a: Entry, b: Entry): number => (a.key < b.key ? -1 : 1);
+const byAge = (a: Entry, b: Entry): number => a.createIndex - b.createIndex;
+
+/** Records of past runs are left out. */
+function otherEntries({ store }: State, processes: readonly Process[]): Entry[] {
+  const names = [
+    keys.tail,
+    keys.last,
+    ...keys.freezes,
+    ...new Set(processes.map(({ node }) => keys.node(node))),
+  ];
+  return names.flatMap((key) => store.entries.find((candidate) => candidate.key === key) ?? []);
+}
+
+/** Parts of a state never change, and most of them are the same from one state to the next. */
+function remembered<T extends object>(make: (it: T) => string): (it: T) => string {
+  const known = new WeakMap<T, string>();
+  return (it) => {
+    const found = known.get(it);
+    if (found !== undefined) return found;
+    const made = make(it);
+    known.set(it, made);
+    return made;
+  };
+}
+
+const faultsText = remembered(JSON.stringify);
+
+/** An index that somebody may compare; `rename` makes its rank of it. */
+const marked = (slot: number, index: number): string => `"@${slot}.${index}"`;
+const mark = (slot: number, index: number): number => marked(slot, index).slice(1, -1) as unknown as number;
+
+const entryText = remembered((entry: Entry): string => {
+  const { key, value, session } = entry;
+  const slot = slotOfKey(entry);
+  const modifyIndex = slot === undefined ? 0 : mark(slot, entry.modifyIndex);
+  const kept = key.startsWith(keys.queuePrefix) ? '' : value;
+  return JSON.stringify({ key, value: kept, session, modifyIndex });
+});
+
+/** Freezes count as slot 0: a transaction that removes one says so. */
+function slotOfKey({ key, session }: Entry): number | undefined {
+  if (key.endsWith('.freeze')) return 0;
+  if (!key.startsWith(keys.slotPrefix) || (key.endsWith('lock') && session !== undefined)) return undefined;
+  return Number(key.slice(keys.slotPrefix.length).split('/')[0]);
+}
+
+const txText = remembered((tx: Tx): string => JSON.stringify(markTx(tx)));
+const processText = remembered((process: Process): string => JSON.stringify(markProcess(process)));
+const masked = remembered((process: Process): string => processText(process).replace(NAMES, '$1'));
+
+function markTx(tx: Tx): Tx {
+  if (tx.name === 'claimAgain') return { ...tx, claim: plain(tx.claim) as Claim };
+  if (!('index' in tx)) return tx;
+  const stray = 'strayLock' in tx ? { strayLock: mark(tx.slot, tx.strayLock) } : {};
+  const claim = 'claim' in tx ? { claim: plain(tx.claim) } : {};
+  return { ...tx, index: mark(tx.slot, tx.index), ...stray, ...claim } as Tx;
+}
+
+function markAt(at: At): At {
+  if (at.pc === 'sent') return { ...at, tx: markTx(at.tx), from: markAt(at.from) };
+  if (at.pc !== 'first') return at;
+  return { ...at, seen: at.seen.map((one) => ({ ...one, index: mark(one.slot, one.index) })) };
+}
+
+/** Always in the same order of its fields; when the command has ended, nobody asks for its last proof. */
+function markProcess(process: Process): object {
+  const { node, hold, slots, aheadMs, runs, run, session, attempts } = process;
+  const lease = process.lease && markLease(process.lease);
+  return {
+    node,
+    hold,
+    slots,
+    aheadMs,
+    runs,
+    run,
+    session,
+    at: markAt(process.at),
+    attempts: attempts.map(plainAttempt),
+    lease,
+  };
+}
+
+const plainAttempt = ({ slot, before }: Process['attempts'][number]): object =>
+  before ? { slot, before: plain(before) } : { slot };
+
+function markLease({ slot, claim, index, provedMs, outcome }: Lease): object {
+  return { slot, claim: plain(claim), index: mark(slot, index), provedMs: outcome ? 0 : provedMs, outcome };
+}
+
+/** A claim as it was before it was stored. */
+function plain(claim: Claim): object {
+  const fields: Claim & { v?: number } = { ...claim };
+  delete fields.v;
+  return fields;
+}
+
+/** First those whose session the slots and the queue show, in that order; the others by what they are. */
+function inOrder(processes: readonly Process[], head: string): Process[] {
+  const keyed = processes.map((process) => ({
+    process,
+    at: head.indexOf(`${process.session ?? '-'}"`) >>> 0,
+  }));
+  keyed.sort((a, b) => a.at - b.at || (masked(a.process) < masked(b.process) ? -1 : 1));
+  return keyed.map(({ process }) => process);
+}
+
+const NAMES = /\b([nrs])\d+\b/g;
+const NAMES_AND_INDEXES = /\b[nrs]\d+\b|"@(\d)\.(\d+)"/g;
+
+/** Names everything by its first appearance. A session that appears nowhere can do nothing any more. */
+function rename(text: string, sessions: readonly string[]): string {
+  const names = new Map<string, string>();
+  const counts = { n: 0, r: 0, s: 0 };
+  const ranks = ranking(text);
+  const renamed = text.replace(NAMES_AND_INDEXES, (name, slot?: string, index?: string) => {
+    if (slot !== undefined) return String(ranks.get(name) ?? index);
+    const known = names.get(name);
+    if (known !== undefined) return known;
+    const kind = name[0] as 'n' | 'r' | 's';
+    const fresh = `${kind}${counts[kind]++}`;
+    names.set(name, fresh);
+    return fresh;
+  });
+  const alive = sessions.flatMap((session) => names.get(session) ?? []).sort();
+  const next = { session: counts.s, run: counts.r };
+  return `${renamed},"sessions":${JSON.stringify(alive)},"next":${JSON.stringify(next)}}`;
+}
+
+/** Numbers the indexes in their order, for each slot by itself; 0 stays 0. */
+function ranking(text: string): ReadonlyMap<string, number> {
+  const found = [...new Set(text.match(/"@\d\.\d+"/g))].map((name) => {
+    const [slot, index] = name.slice(2, -1).split('.').map(Number);
+    return { name, slot: slot ?? 0, index: index ?? 0 };
+  });
+  found.sort((a, b) => a.slot - b.slot || a.index - b.index);
+  let rank = 0;
+  let before = -1;
+  return new Map(
+    found.map(({ name, slot, index }) => {
+      rank = slot === before ? rank + 1 : index === 0 ? 0 : 1;
+      before = slot;
+      return [name, rank];
+    }),
+  );
+}

@@ -1,0 +1,87 @@
+/** Every check of every transaction, found in the transactions of src/lock themselves, and how to leave it out. */
+import type { Claim } from '../../src/lock/records.ts';
+import type { Step } from '../../src/lock/transactions.ts';
+import { stepsOf } from './transmit.ts';
+import { keys } from './world.ts';
+import type { MutantStep, Sender, Tx, TxName, World } from './world.ts';
+
+const by: Sender = { node: 'n0', run: 'r0', session: 's0', hold: 'forever', aheadMs: 0 };
+const claim: Claim = {
+  ...{ node: 'n0', state: 'failed', run: 'r0', since: '', command: 'c', hold: 'forever' },
+  ...{ pid: 1, startTime: '1', bootId: 'b' },
+};
+const seen = { by, slot: 0, index: 1 };
+
+/** One of each, with everything that it can have. */
+const SAMPLES: readonly Tx[] = [
+  { name: 'enqueue', by },
+  { name: 'grant', by, slot: 0 },
+  { name: 'takeOver', ...seen },
+  { name: 'comeBack', ...seen },
+  { name: 'takeBack', ...seen, claim },
+  { name: 'claimAgain', by, slot: 0, claim },
+  { name: 'release', ...seen, outcome: 'succeeded' },
+  { name: 'release', ...seen, outcome: 'failed', claim },
+  { name: 'abandon', ...seen, claim },
+  { name: 'abandon', ...seen, claim, strayLock: 1 },
+  { name: 'changeClaim', ...seen, claim },
+  { name: 'removeSeen', ...seen, key: keys.owner(0) },
+  { name: 'removeSeen', ...seen, key: keys.freezes[0] ?? '' },
+  { name: 'clearClaim', ...seen },
+  { name: 'clearClaim', ...seen, strayLock: 1 },
+];
+
+/** What a step refuses, as people read it; undefined for one that refuses nothing. */
+export function checkOf({ operation }: Step): string | undefined {
+  const { verb, key } = operation;
+  const refusesNothing = verb === 'set' || verb === 'delete' || verb === 'get-tree';
+  return refusesNothing ? undefined : `${verb} ${keyName(key)}`;
+}
+
+function keyName(key: string): string {
+  if (key.startsWith(keys.queuePrefix)) return '.queue/<me>';
+  if (key === keys.node('n0')) return '.node/<me>';
+  if (key === keys.freezes[0]) return '.freeze';
+  return key === keys.freezes[1] ? '.freeze above' : key.slice(keys.slot(0).length);
+}
+
+/** Every check by its transaction, in the order of src/lock/transactions.ts. */
+export function allChecks(): ReadonlyMap<TxName, readonly string[]> {
+  const found = new Map<TxName, string[]>();
+  for (const tx of SAMPLES) {
+    const known = found.get(tx.name) ?? [];
+    for (const step of stepsOf(tx)) {
+      const check = checkOf(step);
+      if (check !== undefined && !known.includes(check)) known.push(check);
+    }
+    found.set(tx.name, known);
+  }
+  return found;
+}
+
+/** The same world, where one transaction is sent without these checks. */
+export function without(world: World, name: TxName, checks: readonly string[]): World {
+  const names = new Set(checks);
+  const mutate = (sent: TxName, steps: readonly Step[]): readonly MutantStep[] =>
+    sent === name ? steps.flatMap((step) => weaken(step, names)) : steps;
+  return { ...world, mutate };
+}
+
+/** A check goes; a write that checks is done all the same. */
+function weaken(step: Step, names: ReadonlySet<string>): MutantStep[] {
+  const check = checkOf({ ...step, operation: anyNode(step.operation) });
+  if (check === undefined || !names.has(check)) return [step];
+  const { operation, means } = step;
+  const { key } = operation;
+  if (operation.verb === 'lock') return [{ means, operation: { ...operation, verb: 'seize' } }];
+  if (operation.verb === 'cas') return [{ means, operation: { verb: 'set', key, value: operation.value } }];
+  return operation.verb === 'delete-cas' ? [{ means, operation: { verb: 'delete', key } }] : [];
+}
+
+/** The samples are those of one node and one slot. */
+function anyNode(operation: Step['operation']): Step['operation'] {
+  const { key } = operation;
+  if (key.startsWith(keys.node(''))) return { ...operation, key: keys.node('n0') };
+  if (!key.startsWith(keys.slotPrefix)) return operation;
+  return { ...operation, key: `${keys.slot(0)}${key.split('/').at(-1) ?? ''}` };
+}

@@ -1,0 +1,86 @@
+/** Small worlds, each with the faults of one kind: together they are what every change of the protocol is tried on. */
+import type { Hold } from '../../src/lock/records.ts';
+import { noFaults } from './world.ts';
+import type { Faults, World } from './world.ts';
+
+export interface Shape {
+  /** One process each; two of the same name are two runs of one node. */
+  readonly nodes: readonly string[];
+  readonly hold?: Hold;
+  readonly slots?: number;
+  /** How often each process starts; the first of them, where there are two numbers. */
+  readonly runs?: number | readonly [first: number, others: number];
+  /** 0: time stands still. */
+  readonly tickMs?: number;
+  /** How far each host's wall clock is ahead of the one before. */
+  readonly aheadMs?: number;
+  readonly faults?: Partial<Faults>;
+  readonly trusting?: boolean;
+  /** Promise 1 is not asked for: a hand has taken away all that it rests on. */
+  readonly mayOverlap?: boolean;
+}
+
+export function toWorld(shape: Shape): World {
+  const {
+    nodes,
+    hold = 'forever',
+    slots = 1,
+    runs = 1,
+    tickMs = 0,
+    aheadMs = 0,
+    trusting,
+    mayOverlap,
+  } = shape;
+  return {
+    processes: nodes.map((node, i) => ({ node, hold, slots, runs: runsOf(runs, i), aheadMs: i * aheadMs })),
+    faults: { ...noFaults, ...shape.faults },
+    tickMs,
+    ...(trusting && { trusting }),
+    ...(mayOverlap && { mayOverlap }),
+  };
+}
+
+const runsOf = (runs: NonNullable<Shape['runs']>, i: number): number =>
+  typeof runs === 'number' ? runs : (runs[i] ?? runs[1]);
+
+const two = ['n0', 'n1'];
+const three = ['n0', 'n1', 'n2'];
+/** 60 s, after which a run without a lock is believed dead, are two ticks; a hold of 30 s is one more. */
+const timed = { tickMs: 30_000, aheadMs: 5_000 };
+
+export const configurations = {
+  sessions: { nodes: two, faults: { expire: 1, lose: 1 } },
+  leaving: { nodes: two, faults: { leave: 1, expire: 1, late: 1 } },
+  late: { nodes: two, faults: { lose: 1, late: 1, expire: 1 } },
+  failures: { nodes: two, faults: { fail: 1, crash: 1, expire: 1 } },
+  returns: { nodes: two, runs: [2, 1], faults: { fail: 2 } },
+  clearing: { nodes: two, runs: [2, 1], faults: { fail: 1, clear: 1, expire: 1 } },
+  'returns, finite': { nodes: two, runs: [2, 1], hold: 30_000, tickMs: 60_000, faults: { fail: 2 } },
+  order: { nodes: three, faults: { expire: 1 } },
+  'same node': { nodes: ['n0', 'n0'], faults: { expire: 1, crash: 1 } },
+  'same node, late': { nodes: ['n0', 'n0'], faults: { expire: 1, late: 1 } },
+  evictions: { nodes: two, faults: { evict: 1, expire: 1 } },
+  operators: { nodes: two, faults: { clear: 1, expire: 1, fail: 1 } },
+  'claim deleted': { nodes: two, faults: { deleteClaim: 1, fail: 1 } },
+  'claim deleted, unanswered': { nodes: two, faults: { deleteClaim: 1, lose: 1, late: 1 } },
+  'claim and lock deleted': {
+    nodes: two,
+    faults: { deleteClaim: 1, deleteLock: 1, fail: 1 },
+    mayOverlap: true,
+  },
+  'lock deleted': { nodes: two, faults: { deleteLock: 1, clear: 1 } },
+  freeze: { nodes: two, faults: { freeze: 2, fail: 1 } },
+  'freeze, finite': { nodes: two, hold: 30_000, tickMs: 30_000, faults: { freeze: 1, fail: 1 } },
+  'freeze, return': { nodes: ['n0'], runs: 2, faults: { freeze: 1, fail: 1 } },
+  'freeze, twice': { nodes: ['n0'], faults: { freeze: 2, late: 1 } },
+  'two slots, late': { nodes: two, slots: 2, faults: { expire: 1, late: 1 } },
+  abandoned: { nodes: two, tickMs: 60_000, faults: { expire: 1, fail: 1 } },
+  none: { nodes: two, hold: 'none', ...timed, faults: { expire: 1 } },
+  'none, late': { nodes: two, hold: 'none', tickMs: 60_000, faults: { late: 1, expire: 1 } },
+  finite: { nodes: two, hold: 30_000, ...timed, tickMs: 60_000, faults: { expire: 1 } },
+  stray: { nodes: two, tickMs: 60_000, faults: { expire: 1, strayLock: 1, clear: 1 } },
+  'two slots': { nodes: three, slots: 2, faults: { expire: 1 } },
+  'two slots, none': { nodes: two, slots: 2, hold: 'none', ...timed, tickMs: 60_000, faults: { expire: 1 } },
+} as const satisfies Record<string, Shape>;
+
+export type ConfigurationName = keyof typeof configurations;

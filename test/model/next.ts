@@ -1,0 +1,87 @@
+/** One step that the world may take, and the small changes that steps are made of. */
+import type { Claim } from '../../src/lock/records.ts';
+import { judgeToken } from './promises.ts';
+import { withNewSession, withoutSession } from './transmit.ts';
+import type { Sent } from './transmit.ts';
+import { withProcess } from './world.ts';
+import type { At, Faults, Lease, Process, State, Tx, World } from './world.ts';
+
+export interface Next {
+  readonly label: string;
+  readonly state: State;
+  /** The promise that this step breaks. */
+  readonly broken?: string;
+}
+
+/** A process that is about to take a step. */
+export interface Actor {
+  readonly world: World;
+  readonly state: State;
+  readonly i: number;
+  readonly process: Process;
+}
+
+export const actorOf = (world: World, state: State, i: number): Actor => {
+  const process = state.processes[i];
+  if (!process) throw new Error(`no process ${i}`);
+  return { world, state, i, process };
+};
+
+export const nameOf = ({ node, run }: Process): string => (run === undefined ? node : `${node} (${run})`);
+
+export const spend = (state: State, fault: keyof Faults): State => ({
+  ...state,
+  faults: { ...state.faults, [fault]: state.faults[fault] - 1 },
+});
+
+export const step = ({ process }: Actor, what: string, state: State): Next => ({
+  label: `${nameOf(process)} ${what}`,
+  state,
+});
+
+/** The same process goes on somewhere else. */
+export const goTo = (actor: Actor, at: At, changes: Partial<Process> = {}): State =>
+  withProcess(actor.state, actor.i, { ...changes, at });
+
+export const leave = (then: 'look' | 'idle'): At => ({ pc: 'leave', then });
+
+/** Sends a transaction; it arrives in a step of its own. `from` is where a lost answer leads back to. */
+export const sendFrom = (actor: Actor, from: At, tx: Tx): State =>
+  goTo(actor, { pc: 'sent', tx, from, ageMs: 0 });
+
+/** Sends what may grant the slot, and remembers that it was tried: sendGrant. */
+export function sendGrant(actor: Actor, from: At, tx: Grant): State {
+  const { attempts } = actor.process;
+  const isNew = !attempts.some((attempt) => attempt.slot === tx.slot);
+  const attempt = { slot: tx.slot, ...(tx.before && { before: tx.before }) };
+  const at: At = { pc: 'sent', tx: tx.tx, from, ageMs: 0, isNew };
+  return goTo(actor, at, isNew ? { attempts: [...attempts, attempt] } : {});
+}
+
+interface Grant {
+  readonly tx: Tx;
+  readonly slot: number;
+  /** This node's claim before. */
+  readonly before?: Claim | undefined;
+}
+
+/** The old session is destroyed, so that nothing of it can arrive late; a new one is made. */
+export function renewSession({ state, i, process }: Actor): State {
+  const fresh = withNewSession(withoutSession(state, process.session));
+  return withProcess(fresh.state, i, { session: fresh.session });
+}
+
+/** The process has a slot: its command starts. */
+export function startRun(actor: Actor, how: string, lease: Lease): Next {
+  const state = goTo(actor, { pc: 'run' }, { lease, attempts: [] });
+  const broken = judgeToken(state, lease.slot, lease.index);
+  const ghosts = state.ghosts.map((ghost, slot) =>
+    slot === lease.slot ? { ...ghost, token: lease.index } : ghost,
+  );
+  const what = `${how}: its command starts in slot ${lease.slot}, token ${lease.index}`;
+  return { ...step(actor, what, { ...state, ghosts }), ...(broken !== undefined && { broken }) };
+}
+
+/** A step with what the transaction broke, if it did. */
+export const judged = (next: Next, { broken }: Sent): Next =>
+  broken === undefined ? next : { ...next, broken };

@@ -1,0 +1,95 @@
+/** The promises of docs/protocol.md: what a change of the store, and a moment of the world, must not show. */
+import type { Claim } from '../../src/lock/records.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
+import type { Owner, Slot } from '../../src/lock/slot.ts';
+import { get, list } from './store.ts';
+import type { Store } from './store.ts';
+import { NOW_MS, isRunning, keys, slotOf } from './world.ts';
+import type { State, Tx } from './world.ts';
+
+const PROMISES = {
+  overlap: 'promise 1: more runs at once than slots',
+  hold: 'promise 2: granted although the claim was another’s, and not past its hold',
+  order: 'promise 3: granted out of the order of the tickets',
+  claim: 'promise 4: a claim was changed or removed by somebody who may not',
+  evict: 'promise 4: an operator cleared the claim of a run whose session lives',
+  token: 'promise 5: a fencing token did not grow',
+  freeze: 'freeze: a new run was granted although the group is frozen',
+  thaw: 'freeze: a run removed a freeze that is not past its end',
+} as const;
+
+/** The promise that a transaction broke, having turned the state's store into `after`. */
+export function judge(before: State, after: Store, tx: Tx): string | undefined {
+  return (
+    judgeFreeze(before.store, after, tx) ??
+    (tx.name === 'grant' || tx.name === 'takeOver' ? judgeOrder(before.store, tx) : undefined) ??
+    before.ghosts.map((_, slot) => judgeSlot(before, after, { tx, slot })).find((broken) => broken)
+  );
+}
+
+/** A freeze with an end is past it: the model's clock never shows a time before the end of one. */
+const isLive = (value: string): boolean => !value.includes('"until"');
+
+function judgeFreeze(before: Store, after: Store, tx: Tx): string | undefined {
+  const live = keys.freezes.filter((key) => isLive(get(before, key)?.value ?? '"until"'));
+  const starts = tx.name === 'grant' || tx.name === 'takeOver' || tx.name === 'comeBack';
+  if (starts && live.length > 0) return PROMISES.freeze;
+  return live.every((key) => get(after, key)) ? undefined : PROMISES.thaw;
+}
+
+function judgeOrder(before: Store, { by }: Tx): string | undefined {
+  const tickets = list(before, keys.queuePrefix).filter((entry) => entry.session !== undefined);
+  const first = tickets.reduce<string | undefined>(
+    (key, entry) =>
+      entry.createIndex < (key ? (get(before, key)?.createIndex ?? 0) : Infinity) ? entry.key : key,
+    undefined,
+  );
+  return first === keys.queue(by.session) ? undefined : PROMISES.order;
+}
+
+function judgeSlot(before: State, after: Store, { tx, slot }: { tx: Tx; slot: number }): string | undefined {
+  const key = keys.owner(slot);
+  if (get(before.store, key) === get(after, key)) return undefined;
+  const was = slotOf(before.store, slot);
+  if (!was?.owner) return undefined;
+  const quietMs = before.ghosts[slot]?.quietMs ?? 0;
+  return judgeChange({ ...was, owner: was.owner, quietMs }, slotOf(after, slot)?.owner?.claim, tx);
+}
+
+type Was = Slot & { readonly owner: Owner; readonly quietMs: number };
+
+/** Who may do what about a claim that is there. */
+function judgeChange(was: Was, now: Claim | undefined, { by, name }: Tx): string | undefined {
+  const { claim } = was.owner;
+  const isOwnRun = by.run === claim.run;
+  const isVanished = was.lockedBy === undefined && was.quietMs >= VANISHED_AFTER_MS;
+  if (isOwnRun) return undefined;
+  if (name === 'clearClaim') return was.lockedBy !== undefined ? PROMISES.evict : undefined;
+  if (!now) return PROMISES.claim;
+  if (now.run === claim.run) {
+    const may =
+      (now.state === 'abandoned' && isVanished) || (now.state === 'evicted' && by.run === 'operator');
+    return may && mayEnd(claim) ? undefined : PROMISES.claim;
+  }
+  if (now.run !== by.run) return PROMISES.claim;
+  if (now.node === claim.node && name === 'comeBack') return undefined;
+  const isOver = mayEnd(claim) ? claim.hold === 'none' && isVanished : isPast(claim);
+  return isOver ? undefined : PROMISES.hold;
+}
+
+/** A run of its own stands behind it, or did. */
+const mayEnd = ({ state }: Claim): boolean => state === 'running' || state === 'evicted';
+
+/** The host that wrote the end may be ahead by the difference that is allowed. */
+const isPast = ({ heldUntil }: Claim): boolean =>
+  heldUntil !== undefined && Date.parse(heldUntil) <= NOW_MS + CLOCK_DIFFERENCE_MS;
+
+/** The promise that this moment breaks. */
+export function judgeMoment(state: State): string | undefined {
+  const running = state.processes.filter(isRunning).map((process) => process.lease?.slot);
+  return new Set(running).size < running.length ? PROMISES.overlap : undefined;
+}
+
+/** A command starts with this fencing token. */
+export const judgeToken = (state: State, slot: number, token: number): string | undefined =>
+  token > (state.ghosts[slot]?.token ?? 0) ? undefined : PROMISES.token;

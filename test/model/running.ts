@@ -1,0 +1,200 @@
+/** A process that has a slot: src/lock/lease.ts, recover.ts, give-back.ts and give-up.ts, step by step. */
+import { returnedClaim } from '../../src/lock/context.ts';
+import { deadAfterMs } from '../../src/lock/lease.ts';
+import type { Outcome } from '../../src/lock/records.ts';
+import { standing } from '../../src/lock/slot.ts';
+import type { Standing } from '../../src/lock/slot.ts';
+import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
+import type { Actor, Next } from './next.ts';
+import { releaseTx, withoutSession } from './transmit.ts';
+import { contextOf, keys, senderOf, slotOf, withProcess } from './world.ts';
+import type { At, Lease, Process, State, Tx } from './world.ts';
+
+export function leaseOf({ lease }: Process): Lease {
+  if (!lease) throw new Error('no slot');
+  return lease;
+}
+
+const hasSession = ({ state, process }: Actor): boolean =>
+  process.session !== undefined && state.store.sessions.includes(process.session);
+
+const standingNow = ({ state, process }: Actor): Standing =>
+  standing(senderOf(process), slotOf(state.store, leaseOf(process).slot));
+
+/** watch and act: one look at the slot. */
+export function watch(actor: Actor): Next[] {
+  const nexts = [seeSlot(actor)];
+  const { claim, index } = leaseOf(actor.process);
+  // look: once the session is known to be gone, the slot as it was known is taken back.
+  if (!hasSession(actor)) nexts.push(recover(actor, { kind: 'unlocked', owner: { claim, index } }));
+  return [...nexts, ...endings(actor)];
+}
+
+function seeSlot(actor: Actor): Next {
+  const { process } = actor;
+  const lease = leaseOf(process);
+  const now = standingNow(actor);
+  switch (now.kind) {
+    case 'mine': {
+      const { claim, index } = now.owner;
+      return step(
+        actor,
+        'looks: its own',
+        goTo(actor, process.at, { lease: { ...lease, claim, index, provedMs: 0 } }),
+      );
+    }
+    case 'evicted': {
+      const { claim, index } = now.owner;
+      const changes = { lease: { ...lease, claim, index, outcome: 'evicted' } } as const;
+      return step(actor, 'sees its eviction: its command is killed', goTo(actor, { pc: 'end' }, changes));
+    }
+    case 'unlocked':
+    case 'gone':
+      return recover(actor, now);
+    case 'foreign':
+      return end(actor, 'sees the slot lost: its command is killed', 'lost');
+  }
+}
+
+/** recover. */
+function recover(actor: Actor, now: Extract<Standing, { kind: 'unlocked' | 'gone' }>): Next {
+  const state = hasSession(actor) ? actor.state : renewSession(actor);
+  const process = state.processes[actor.i] ?? actor.process;
+  const { slot, claim: known } = leaseOf(process);
+  const by = senderOf(process);
+  const claim = returnedClaim(contextOf(by), now.kind === 'gone' ? known : now.owner.claim);
+  const tx: Tx =
+    now.kind === 'gone'
+      ? { name: 'claimAgain', by, slot, claim }
+      : { name: 'takeBack', by, slot, index: now.owner.index, claim };
+  return step(actor, `looks: ${now.kind}`, sendFrom({ ...actor, state }, { pc: 'run' }, tx));
+}
+
+/** How the command may end now; a transaction that is under way is given up. */
+export function endings(actor: Actor): Next[] {
+  const { state, process, world } = actor;
+  const nexts = [end(actor, 'ends well', 'succeeded')];
+  if (state.faults.fail > 0) nexts.push(end({ ...actor, state: spend(state, 'fail') }, 'fails', 'failed'));
+  if (isDue(process, world.tickMs)) nexts.push(end(actor, 'is cut off: its command is killed', 'lost'));
+  return nexts;
+}
+
+function end(actor: Actor, what: string, outcome: Outcome): Next {
+  const { at } = actor.process;
+  const unanswered = at.pc === 'sent' && at.tx.name === 'claimAgain' ? { unanswered: true } : {};
+  const lease = { ...leaseOf(actor.process), outcome, ...unanswered };
+  return step(actor, what, goTo(actor, { pc: 'end' }, { lease }));
+}
+
+/** Whether the command must be dead before the next tick: untilCutOff and the guard see to it. */
+export function isDue({ lease, hold }: Process, tickMs: number): boolean {
+  return lease !== undefined && lease.outcome === undefined && lease.provedMs + tickMs > deadAfterMs(hold);
+}
+
+/** release of the lease, releaseOnce. */
+export function giveBack(actor: Actor): Next[] {
+  const { unanswered, ...lease } = leaseOf(actor.process);
+  const { slot, index, claim, outcome } = lease;
+  const renewed = hasSession(actor) && !unanswered ? actor.state : renewSession(actor);
+  const state = withProcess(renewed, actor.i, { lease });
+  const process = state.processes[actor.i] ?? actor.process;
+  const tx = releaseTx({ by: senderOf(process), slot, index, claim, outcome: outcome ?? 'lost' });
+  return [step(actor, 'gives its slot back', sendFrom({ ...actor, state }, { pc: 'look-again' }, tx))];
+}
+
+/** lookAgain: the release was refused, or its answer was lost. */
+export function lookAgain(actor: Actor): Next[] {
+  const { process, state } = actor;
+  const lease = leaseOf(process);
+  const now = standingNow(actor);
+  switch (now.kind) {
+    case 'gone':
+    case 'foreign':
+      return [step(actor, `looks again: ${now.kind}`, goTo(actor, leave('idle'), { attempts: [] }))];
+    case 'mine':
+      return [
+        step(
+          actor,
+          'looks again: its own',
+          goTo(actor, { pc: 'end' }, { lease: { ...lease, ...now.owner } }),
+        ),
+      ];
+    case 'evicted':
+    case 'unlocked': {
+      const { claim, index } = now.owner;
+      if (claim.state === 'failed' || claim.state === 'rebooting')
+        return [step(actor, 'looks again: given back', goTo(actor, leave('idle'), { attempts: [] }))];
+      const isLocked = state.store.entries.some(
+        ({ key, session }) => key.startsWith(keys.slot(lease.slot)) && session === process.session,
+      );
+      if (now.kind === 'evicted' && isLocked)
+        return [
+          step(
+            actor,
+            'looks again: evicted',
+            goTo(actor, { pc: 'end' }, { lease: { ...lease, claim, index } }),
+          ),
+        ];
+      const by = senderOf(process);
+      const tx: Tx = {
+        name: 'takeBack',
+        by,
+        slot: lease.slot,
+        index,
+        claim: returnedClaim(contextOf(by), claim),
+      };
+      return [step(actor, `looks again: ${now.kind}`, sendFrom(actor, { pc: 'end' }, tx))];
+    }
+  }
+}
+
+/** giveUp: the session first, so that nothing can arrive late. */
+export function close(actor: Actor, { then }: Extract<At, { pc: 'leave' }>): Next[] {
+  const { state, process } = actor;
+  const closed = { ...actor, state: withoutSession(state, process.session) };
+  const isDone = process.attempts.length === 0;
+  const nexts = [
+    step(actor, 'closes its session', isDone ? next(closed, then) : goTo(closed, { pc: 'undo', then })),
+  ];
+  if (state.faults.lose > 0 && hasSession(actor))
+    nexts.push(
+      step(actor, 'cannot close its session', next({ ...actor, state: spend(state, 'lose') }, then)),
+    );
+  return nexts;
+}
+
+/** takeBackGrant, one attempt after the other. */
+export function undo(actor: Actor, at: Extract<At, { pc: 'undo' }>): Next[] {
+  const { state, process } = actor;
+  const [attempt, ...attempts] = process.attempts;
+  if (!attempt) return [step(actor, 'has undone all', next(actor, at.then))];
+  const { slot, before } = attempt;
+  const owner = slotOf(state.store, slot)?.owner;
+  if (!owner || owner.claim.run !== process.run)
+    return [step(actor, `has nothing in slot ${slot}`, goTo(actor, at, { attempts }))];
+  const by = senderOf(process);
+  const { index } = owner;
+  const tx: Tx = before
+    ? { name: 'changeClaim', by, slot, index, claim: before }
+    : { name: 'removeSeen', by, slot, index, key: keys.owner(slot) };
+  return [step(actor, `undoes its grant of slot ${slot}`, sendFrom(actor, at, tx))];
+}
+
+/** The next try, with another session, or the end of the process. */
+function next(actor: Actor, then: 'look' | 'idle'): State {
+  const { node, hold, slots, aheadMs, runs } = actor.process;
+  if (then === 'idle') {
+    const idle: Process = { node, hold, slots, aheadMs, runs, at: { pc: 'idle' }, attempts: [] };
+    return {
+      ...actor.state,
+      processes: actor.state.processes.map((process, i) => (i === actor.i ? idle : process)),
+    };
+  }
+  const fresh = renewSession({ ...actor, process: {} as Process });
+  return {
+    ...fresh,
+    processes: fresh.processes.map((process, i) =>
+      i === actor.i ? { ...process, at: { pc: 'look' } } : process,
+    ),
+  };
+}

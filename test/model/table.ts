@@ -1,0 +1,122 @@
+/** What each check of each transaction is good for: the promise that breaks without it, or why none does. */
+import { without } from './checks.ts';
+import { configurations, toWorld } from './configurations.ts';
+import type { ConfigurationName } from './configurations.ts';
+import { explore } from './explore.ts';
+import type { TxName } from './world.ts';
+
+export interface Row {
+  readonly tx: TxName;
+  /** Left out together. */
+  readonly checks: readonly string[];
+  /** The configuration in which the promise breaks; or those in which, all visited, none does. */
+  readonly in: readonly ConfigurationName[];
+  /** How the broken promise begins. */
+  readonly breaks?: string;
+  /** Why nothing breaks. */
+  readonly why?: string;
+}
+
+const OWNER = ['check-index owner', 'cas owner'];
+const NO_OWNER = ['check-not-exists owner', 'cas owner'];
+const LOCK_SEEN = ['check-index lock', 'delete-cas lock'];
+const SAME = 'each of the two says what the other says; without both see below';
+const FIRST = 'only the first in the queue takes a slot, and it has just seen that nobody has this one';
+const RETURNS = 'a run that takes its lock back changes its claim too (ADR 10), and that is seen';
+const BUSY =
+  'the claim says so too; the mark makes a second run of a node busy at once, instead of first in the queue';
+const STRAY = 'whoever takes the lock writes the claim as well, and that is seen';
+
+const row = (tx: TxName, checks: readonly string[], where: ConfigurationName, promise: string): Row => ({
+  ...{ tx, checks, in: [where], breaks: promise },
+});
+const not = (tx: TxName, checks: readonly string[], where: ConfigurationName, why: string): Row => ({
+  ...{ tx, checks, in: [where], why },
+});
+
+const TABLE: readonly Row[] = [
+  not('enqueue', ['lock .node/<me>'], 'same node', BUSY),
+  not('enqueue', ['check-not-exists .queue/<me>'], 'sessions', 'nobody sends it twice with one session'),
+  not('enqueue', ['lock .queue/<me>'], 'sessions', 'only its own session ever locks this key'),
+  row('grant', ['check-session .queue/<me>'], 'late', 'promise 3'),
+  row('grant', ['check-not-exists .freeze'], 'freeze', 'freeze'),
+  row('grant', ['check-not-exists .freeze above'], 'freeze', 'freeze'),
+  not('grant', ['check-not-exists owner'], 'sessions', SAME),
+  not('grant', ['cas owner'], 'sessions', SAME),
+  not('grant', NO_OWNER, 'sessions', FIRST),
+  not('grant', ['lock lock'], 'sessions', FIRST),
+  row('grant', [...NO_OWNER, 'lock lock'], 'claim and lock deleted', 'promise 2'),
+  not(
+    'takeOver',
+    ['check-session .queue/<me>'],
+    'returns, finite',
+    'whoever took the slot over has changed the claim',
+  ),
+  row('takeOver', ['check-not-exists .freeze'], 'freeze, finite', 'freeze'),
+  row('takeOver', ['check-not-exists .freeze above'], 'freeze, finite', 'freeze'),
+  not('takeOver', ['check-index owner'], 'returns, finite', SAME),
+  not('takeOver', ['cas owner'], 'returns, finite', SAME),
+  row('takeOver', OWNER, 'returns, finite', 'promise 2'),
+  not('takeOver', ['lock lock'], 'none', RETURNS),
+  row('comeBack', ['check-not-exists .freeze'], 'freeze, return', 'freeze'),
+  row('comeBack', ['check-not-exists .freeze above'], 'freeze, return', 'freeze'),
+  not('comeBack', ['lock .node/<me>'], 'same node', BUSY),
+  not('comeBack', ['check-index owner'], 'returns', SAME),
+  not('comeBack', ['cas owner'], 'returns', SAME),
+  row('comeBack', OWNER, 'returns', 'promise 2'),
+  not('comeBack', ['lock lock'], 'same node', RETURNS),
+  not('takeBack', ['lock .node/<me>'], 'same node', BUSY),
+  not('takeBack', ['check-index owner'], 'operators', SAME),
+  not('takeBack', ['cas owner'], 'operators', SAME),
+  row('takeBack', OWNER, 'operators', 'promise 2'),
+  not('takeBack', ['lock lock'], 'sessions', RETURNS),
+  not('claimAgain', ['lock .node/<me>'], 'claim and lock deleted', BUSY),
+  not('claimAgain', ['check-not-exists owner'], 'claim and lock deleted', SAME),
+  not('claimAgain', ['cas owner'], 'claim and lock deleted', SAME),
+  row('claimAgain', NO_OWNER, 'claim and lock deleted', 'promise 2'),
+  not(
+    'claimAgain',
+    ['lock lock'],
+    'claim and lock deleted',
+    'who has the lock has a claim too, or lost it to a hand',
+  ),
+  not('release', ['check-session lock'], 'lock deleted', 'a claim that has not changed is still this run’s'),
+  not('release', OWNER, 'evictions', 'whoever has the lock has the claim, unless a hand was there'),
+  row('release', ['check-session lock', ...OWNER], 'late', 'promise 4'),
+  not('abandon', ['check-not-exists lock'], 'abandoned', RETURNS),
+  not('abandon', LOCK_SEEN, 'stray', STRAY),
+  row('abandon', ['cas owner'], 'abandoned', 'promise 4'),
+  row('changeClaim', ['cas owner'], 'evictions', 'promise 4'),
+  not('removeSeen', ['check-index owner'], 'sessions', SAME),
+  not('removeSeen', ['delete-cas owner'], 'sessions', SAME),
+  row('removeSeen', ['check-index owner', 'delete-cas owner'], 'sessions', 'promise 4'),
+  not('removeSeen', ['check-index .freeze'], 'freeze', SAME),
+  not('removeSeen', ['delete-cas .freeze'], 'freeze', SAME),
+  row('removeSeen', ['check-index .freeze', 'delete-cas .freeze'], 'freeze', 'freeze'),
+  not('clearClaim', ['check-not-exists lock'], 'operators', RETURNS),
+  not('clearClaim', ['check-index owner'], 'operators', SAME),
+  not('clearClaim', ['delete-cas owner'], 'operators', SAME),
+  row('clearClaim', ['check-index owner', 'delete-cas owner'], 'clearing', 'promise 1'),
+  not('clearClaim', LOCK_SEEN, 'stray', STRAY),
+];
+
+export const allRows = (): readonly Row[] => TABLE;
+
+/** Undefined: it is as the row says. */
+export function tryRow({ tx, checks, in: where, breaks, why }: Row): string | undefined {
+  for (const name of where) {
+    const { outcome } = explore(without(toWorld(configurations[name]), tx, checks));
+    if (outcome.kind === 'broken' && breaks === undefined)
+      return `${name}: ${outcome.promise}, although ${String(why)}\n  ${outcome.trace.join('\n  ')}`;
+    if (breaks !== undefined && !(outcome.kind === 'broken' && outcome.promise.startsWith(breaks)))
+      return `${name}: ${outcome.kind === 'broken' ? outcome.promise : outcome.kind}, not ${breaks}`;
+  }
+  return undefined;
+}
+
+export const TABLE_HEAD = '| transaction | left out | in | what breaks |\n| --- | --- | --- | --- |';
+
+export function rowText({ tx, checks, in: where, breaks, why }: Row): string {
+  const names = checks.map((check) => `\`${check}\``).join(' + ');
+  return `| \`${tx}\` | ${names} | ${where.join(', ')} | ${breaks ?? `nothing: ${String(why)}`} |`;
+}

@@ -1,0 +1,130 @@
+/** Sends the very transactions of src/lock to the model's store, and judges each change that they make. */
+import { keptClaim } from '../../src/lock/give-back.ts';
+import { nodeMark, runningClaim } from '../../src/lock/context.ts';
+import type { RunRecord } from '../../src/lock/records.ts';
+import {
+  abandon,
+  changeClaim,
+  claimAgain,
+  clearClaim,
+  comeBack,
+  enqueue,
+  grant,
+  release,
+  removeSeen,
+  takeBack,
+  takeOver,
+} from '../../src/lock/transactions.ts';
+import type { Result, Seat, Step } from '../../src/lock/transactions.ts';
+import { judge } from './promises.ts';
+import { endSession, openSession, transact } from './store.ts';
+import type { Store } from './store.ts';
+import { NOW_MS, contextOf, keys } from './world.ts';
+import type { State, Tx, World } from './world.ts';
+
+export const OPERATOR = 'operator';
+
+/** The steps of a transaction, made by src/lock. */
+export function stepsOf(tx: Tx): Step[] {
+  const context = contextOf(tx.by);
+  const mark = nodeMark(context);
+  if (tx.name === 'enqueue') return enqueue(keys, tx.by.session, ticketOf(tx), mark);
+  const seat: Seat = { keys, session: tx.by.session, slot: tx.slot };
+  const vanished = { keys, slot: tx.slot, strayLock: 'strayLock' in tx ? tx.strayLock : undefined };
+  switch (tx.name) {
+    case 'grant':
+      return grant(seat, runningClaim(context));
+    case 'takeOver':
+      return takeOver(seat, runningClaim(context), tx.index);
+    case 'comeBack':
+      return comeBack(seat, runningClaim(context), mark, tx.index);
+    case 'takeBack':
+      return takeBack(seat, tx.claim, mark, tx.index);
+    case 'claimAgain':
+      return claimAgain(seat, tx.claim, mark);
+    case 'release':
+      return release(seat, recordOf(tx), tx.index, tx.claim);
+    case 'abandon':
+      return abandon(vanished, tx.claim, tx.index);
+    case 'changeClaim':
+      return changeClaim(keys, tx.slot, tx.claim, tx.index);
+    case 'removeSeen':
+      return removeSeen(tx.key, tx.index, tx.key === keys.owner(tx.slot) ? 'owner' : 'freeze');
+    case 'clearClaim':
+      return clearClaim(vanished, tx.index);
+  }
+}
+
+function ticketOf({ by }: Tx) {
+  const { since, run, command, node, pid } = runningClaim(contextOf(by));
+  return { since, run, command, node, pid };
+}
+
+/** The record of a run that ends; `keptClaim` and `release` read its outcome and its node. */
+export function recordOf(tx: Pick<Extract<Tx, { name: 'release' }>, 'by' | 'outcome' | 'slot'>): RunRecord {
+  const { node, run, since, command } = runningClaim(contextOf(tx.by));
+  return { node, run, outcome: tx.outcome, command, slot: tx.slot, endedAt: since, waitedMs: 0, ranMs: 0 };
+}
+
+/** The transaction that gives a slot back, composed as releaseOnce does. */
+export function releaseTx(tx: Omit<Extract<Tx, { name: 'release' }>, 'name'>): Tx {
+  const { claim: before, ...rest } = tx;
+  if (!before) throw new Error('no claim');
+  const running = { ...before, state: 'running', node: tx.by.node } as const;
+  const kept = keptClaim(running, recordOf(tx), NOW_MS + tx.by.aheadMs);
+  return { name: 'release', ...rest, ...(kept && { claim: kept }) };
+}
+
+/** `broken`: the promise that this change breaks. */
+export interface Sent {
+  readonly result: Result;
+  readonly state: State;
+  readonly broken?: string;
+}
+
+/** A transaction arrives. */
+export function transmit(world: World, state: State, tx: Tx): Sent {
+  const steps = stepsOf(tx);
+  const sent = world.mutate ? world.mutate(tx.name, steps) : steps;
+  const { answer, store } = transact(
+    state.store,
+    sent.map((step) => step.operation),
+  );
+  if (answer.kind === 'done') {
+    const broken = judge(state, store, tx);
+    return { result: answer, state: withStore(state, store), ...(broken !== undefined && { broken }) };
+  }
+  // As `send` in src/lock/transactions.ts reads a refusal.
+  const step = sent[answer.at];
+  const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
+  return {
+    result: { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why },
+    state,
+  };
+}
+
+/** Every change goes through here: a slot that is locked, or whose claim changed, has not been quiet. */
+export function withStore(state: State, store: Store): State {
+  if (store === state.store) return state;
+  const ghosts = state.ghosts.map((ghost, slot) => {
+    if (ghost.quietMs === 0) return ghost;
+    const isQuiet = !findLocked(store, slot) && ownerIndex(store, slot) === ownerIndex(state.store, slot);
+    return isQuiet ? ghost : { ...ghost, quietMs: 0 };
+  });
+  return { ...state, store, ghosts };
+}
+
+const findLocked = (store: Store, slot: number): boolean =>
+  store.entries.some((entry) => entry.key === keys.lock(slot) && entry.session !== undefined);
+
+const ownerIndex = (store: Store, slot: number): number | undefined =>
+  store.entries.find((entry) => entry.key === keys.owner(slot))?.modifyIndex;
+
+export const withoutSession = (state: State, session: string | undefined): State =>
+  withStore(state, endSession(state.store, session));
+
+export function withNewSession(state: State): { readonly state: State; readonly session: string } {
+  const session = `s${state.next.session}`;
+  const next = { ...state.next, session: state.next.session + 1 };
+  return { session, state: { ...state, next, store: openSession(state.store, session) } };
+}

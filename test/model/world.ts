@@ -1,0 +1,248 @@
+/** What the model knows at one moment: the store, every process, what is on its way, and which faults may still come. */
+import type { RunContext } from '../../src/lock/context.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import type { Claim, Hold, Outcome } from '../../src/lock/records.ts';
+import { readSlots } from '../../src/lock/slot.ts';
+import type { Sightings, Slot } from '../../src/lock/slot.ts';
+import type { Step } from '../../src/lock/transactions.ts';
+import { emptyStore } from './store.ts';
+import type { Store } from './store.ts';
+
+/** Two levels of stop signs: the group's own and the root's. */
+export const keys = groupKeys('p', 'g');
+
+/** The wall clock always shows this: the model moves the past away from now instead. */
+export const NOW_MS = Date.UTC(2026, 0, 1);
+
+/** How often each fault may come. What is not named comes as often as it likes. */
+export interface Faults {
+  /** A session ends while its process lives. */
+  expire: number;
+  /** A process dies, its command with it. */
+  crash: number;
+  /** An answer is lost; the request may have taken effect or not. */
+  lose: number;
+  /** A request arrives after its sender gave up on it. */
+  late: number;
+  /** A signal, or the end of `--wait`, ends the wait; or nothing can be started. */
+  leave: number;
+  /** A run fails. */
+  fail: number;
+  /** An operator evicts a run. */
+  evict: number;
+  /** An operator clears a claim, having looked some time before. */
+  clear: number;
+  /** Somebody deletes a claim or a lock by hand, or leaves a lock key that no session holds. */
+  deleteClaim: number;
+  deleteLock: number;
+  strayLock: number;
+  /** Somebody freezes or thaws the group. */
+  freeze: number;
+}
+
+export const noFaults: Faults = {
+  ...{ expire: 0, crash: 0, lose: 0, late: 0, leave: 0, fail: 0, evict: 0, clear: 0 },
+  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0 },
+};
+
+/** Who sent a transaction: as much of a run as its records say. */
+export interface Sender {
+  readonly node: string;
+  readonly run: string;
+  readonly session: string;
+  readonly hold: Hold;
+  /** How far this host's wall clock is ahead. */
+  readonly aheadMs: number;
+}
+
+/** A transaction by the name that it has in src/lock/transactions.ts, with what its sender had seen. */
+export type Tx = { readonly by: Sender } & (
+  | { readonly name: 'enqueue' }
+  | { readonly name: 'grant'; readonly slot: number }
+  | { readonly name: 'takeOver' | 'comeBack'; readonly slot: number; readonly index: number }
+  | { readonly name: 'takeBack'; readonly slot: number; readonly index: number; readonly claim: Claim }
+  | { readonly name: 'claimAgain'; readonly slot: number; readonly claim: Claim }
+  | {
+      readonly name: 'release';
+      readonly slot: number;
+      readonly index: number;
+      readonly outcome: Outcome;
+      readonly claim?: Claim;
+    }
+  | {
+      readonly name: 'abandon';
+      readonly slot: number;
+      readonly index: number;
+      readonly claim: Claim;
+      readonly strayLock?: number;
+    }
+  | { readonly name: 'changeClaim'; readonly slot: number; readonly index: number; readonly claim: Claim }
+  | { readonly name: 'removeSeen'; readonly slot: number; readonly index: number; readonly key: string }
+  | {
+      readonly name: 'clearClaim';
+      readonly slot: number;
+      readonly index: number;
+      readonly strayLock?: number;
+    }
+);
+
+export type TxName = Tx['name'];
+
+/** Where a process is; the names of the functions in src/lock that are there too are in the comments. */
+export type At =
+  | { readonly pc: 'idle' }
+  /** takeSteps */
+  | { readonly pc: 'look' }
+  /** A transaction was sent; `from` is where a lost answer leads back to, `isNew` a first attempt at its slot. */
+  | {
+      readonly pc: 'sent';
+      readonly tx: Tx;
+      readonly from: At;
+      readonly ageMs: number;
+      readonly isNew?: boolean;
+    }
+  /** clearOrBusy */
+  | { readonly pc: 'mark' }
+  /** untilGone */
+  | { readonly pc: 'wait'; readonly predecessor: string }
+  /** findBefore */
+  | { readonly pc: 'list' }
+  /** asFirst */
+  | { readonly pc: 'first'; readonly seen: readonly Sighting[] }
+  /** adoptLate */
+  | { readonly pc: 'adopt' }
+  /** untilThawed */
+  | { readonly pc: 'frozen'; readonly key: string; readonly from: At }
+  /** giveUp, and what comes then: the next try, or the end of the process */
+  | { readonly pc: 'leave'; readonly then: 'look' | 'idle' }
+  | { readonly pc: 'undo'; readonly then: 'look' | 'idle' }
+  /** watch */
+  | { readonly pc: 'run' }
+  /** releaseOnce */
+  | { readonly pc: 'end' }
+  /** lookAgain */
+  | { readonly pc: 'look-again' };
+
+export interface Sighting {
+  readonly slot: number;
+  readonly index: number;
+  readonly agoMs: number;
+}
+
+/** A slot that a process holds, as it knows it. */
+export interface Lease {
+  readonly slot: number;
+  readonly claim: Claim;
+  readonly index: number;
+  /** How long ago the last proof was sent; stays 0 with `hold = forever`. */
+  readonly provedMs: number;
+  /** Unless the command has ended. */
+  readonly outcome?: Outcome;
+  /** As in `Live`. */
+  readonly unanswered?: boolean;
+}
+
+export interface Process {
+  readonly node: string;
+  readonly hold: Hold;
+  readonly slots: number;
+  readonly aheadMs: number;
+  /** How often it will start. */
+  readonly runs: number;
+  readonly at: At;
+  readonly run?: string;
+  readonly session?: string;
+  readonly attempts: readonly { readonly slot: number; readonly before?: Claim }[];
+  readonly lease?: Lease;
+}
+
+/** What only the checker sees of a slot. */
+export interface Ghost {
+  /** The last fencing token that was handed to a command. */
+  readonly token: number;
+  /** For how long the claim has been as it is, without a lock. */
+  readonly quietMs: number;
+}
+
+export interface State {
+  readonly store: Store;
+  readonly processes: readonly Process[];
+  /** Sent, given up, and perhaps still to arrive. */
+  readonly late: readonly Tx[];
+  /** What an operator is about to do about what he saw. */
+  readonly operator?: Tx;
+  readonly ghosts: readonly Ghost[];
+  readonly faults: Faults;
+  /** The next unused names. */
+  readonly next: { readonly session: number; readonly run: number };
+}
+
+export interface World {
+  readonly processes: readonly Pick<Process, 'node' | 'hold' | 'slots' | 'aheadMs' | 'runs'>[];
+  readonly faults: Faults;
+  /** Zero: time stands still, so nobody is ever believed dead. */
+  readonly tickMs: number;
+  /** Leaves something out of a transaction, to see what it is good for. */
+  readonly mutate?: (name: TxName, steps: readonly Step[]) => readonly MutantStep[];
+  /** The operator believes that a run whose session is gone is dead, without looking at its node. */
+  readonly trusting?: boolean;
+  /** Promise 1 is not asked for. */
+  readonly mayOverlap?: boolean;
+}
+
+export type MutantStep =
+  Step | { readonly operation: import('./store.ts').Request; readonly means: Step['means'] };
+
+export function initialState(world: World): State {
+  const slots = Math.max(...world.processes.map((process) => process.slots));
+  return {
+    store: emptyStore,
+    processes: world.processes.map((process) => ({ ...process, at: { pc: 'idle' }, attempts: [] })),
+    late: [],
+    ghosts: Array.from({ length: slots }, () => ({ token: 0, quietMs: 0 })),
+    faults: world.faults,
+    next: { session: 0, run: 0 },
+  };
+}
+
+export const withProcess = (state: State, i: number, changes: Partial<Process>): State => ({
+  ...state,
+  processes: state.processes.map((process, j) => (i === j ? { ...process, ...changes } : process)),
+});
+
+export const slotsOf = (store: Store): Slot[] =>
+  readSlots(
+    keys.root,
+    store.entries.filter((entry) => entry.key.startsWith(keys.slotPrefix)),
+  );
+
+export const slotOf = (store: Store, slot: number): Slot | undefined =>
+  slotsOf(store).find((candidate) => candidate.slot === slot);
+
+export const sightingsOf = (seen: readonly Sighting[]): Sightings =>
+  new Map(seen.map(({ slot, index, agoMs }) => [slot, { index, sinceMs: -agoMs }]));
+
+/** Whether the command of this run is alive. */
+export const isRunning = ({ lease }: Process): boolean => lease !== undefined && lease.outcome === undefined;
+
+const RUNNER = { pid: 1, startTime: '1', bootId: 'b' };
+
+/** A run's context as src/lock has it; only the pure functions may be given it. */
+export function contextOf({ run, node, hold, aheadMs }: Sender, slots = 1): RunContext {
+  const refuse = () => {
+    throw new Error('the model calls pure functions only');
+  };
+  const now = () => NOW_MS + aheadMs;
+  const clock = { now, earliest: now, latest: now, monotonicMs: () => 0, sleep: refuse };
+  return {
+    consul: undefined as never,
+    deps: { clock, random: refuse, log: refuse, host: undefined as never },
+    keys,
+    run: { id: run, node, command: 'c', runner: RUNNER, hold, slots },
+  };
+}
+
+export function senderOf({ node, hold, aheadMs, run, session }: Process): Sender {
+  if (run === undefined || session === undefined) throw new Error('no run');
+  return { node, run, session, hold, aheadMs };
+}

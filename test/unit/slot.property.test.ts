@@ -1,0 +1,226 @@
+// The pure decisions about slots: what holds for every slot, every hold and every time.
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { keptClaim } from '../../src/lock/give-back.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import { deadAfterMs } from '../../src/lock/lease.ts';
+import { encode } from '../../src/lock/records.ts';
+import type { Claim, ClaimState, Hold, RunRecord } from '../../src/lock/records.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
+import { abandoned, decide, observe, readSlots, standing } from '../../src/lock/slot.ts';
+import type { Seen, Slot } from '../../src/lock/slot.ts';
+
+const keys = groupKeys('runlock', 'prod/web');
+const NOW_MS = Date.UTC(2026, 2, 1, 12);
+const at = (ms: number) => new Date(ms).toISOString();
+const TEN_DAYS_MS = 864_000_000;
+const STATES: readonly ClaimState[] = ['running', 'held', 'failed', 'rebooting', 'abandoned', 'evicted'];
+
+const holdMs = fc.integer({ min: 1, max: 86_400_000 });
+const hold = fc.oneof<fc.Arbitrary<Hold>[]>(fc.constant('forever'), fc.constant('none'), holdMs);
+const name = (letter: string) => fc.integer({ min: 0, max: 3 }).map((n) => `${letter}${n}`);
+const claim: fc.Arbitrary<Claim> = fc
+  .record({
+    ...{ node: name('web'), run: name('r'), state: fc.constantFrom(...STATES), hold },
+    until: fc.option(fc.integer({ min: -200_000, max: 200_000 }), { nil: undefined }),
+  })
+  .map(({ until, ...fields }) => ({
+    ...{ ...fields, since: at(NOW_MS), command: 'chef-client', pid: 1, startTime: '1', bootId: 'b' },
+    ...(until !== undefined && { heldUntil: at(NOW_MS + until) }),
+  }));
+const slotOf = (slot: number): fc.Arbitrary<Slot> =>
+  fc
+    .record({
+      lockedBy: fc.option(name('s'), { nil: undefined }),
+      claim: fc.option(claim, { nil: undefined }),
+      index: fc.integer({ min: 1, max: 4 }),
+    })
+    .map(({ lockedBy, claim: found, index }) => ({
+      slot,
+      ...(lockedBy !== undefined && { lockedBy }),
+      ...(found && { owner: { claim: found, index } }),
+    }));
+const slots = fc.tuple(slotOf(0), slotOf(1), slotOf(2), slotOf(3));
+const me = fc.record({
+  ...{ node: name('web'), run: name('r'), session: name('s'), slots: fc.integer({ min: 1, max: 4 }) },
+});
+
+/** What a watcher knows that has seen the same slots for so long. */
+const seenFor = (all: readonly Slot[], ms: number, nowMs = NOW_MS): Seen => ({
+  ...{ slots: all, sightings: observe(new Map(), all, 0), nowMs, monotonicMs: ms },
+});
+
+describe('whatever the slots are, the first in the queue', () => {
+  const seenMs = fc.integer({ min: 0, max: 120_000 });
+
+  test('takes or marks no slot that is locked, beyond its own, or before the claim’s time', () => {
+    fc.assert(
+      fc.property(me, slots, seenMs, (self, all, ms) => {
+        const move = decide(self, seenFor(all, ms));
+        if (move.kind === 'wait' || move.kind === 'return' || move.kind === 'adopt') return;
+        const { lockedBy, owner } = all[move.slot] ?? {};
+        expect(lockedBy).toBeUndefined();
+        expect(move.slot).toBeLessThan(self.slots);
+        expect(owner === undefined).toBe(move.kind === 'grant');
+        if (!owner) return;
+        const { node, state, heldUntil } = owner.claim;
+        expect(node).not.toBe(self.node);
+        if (state === 'running' || state === 'evicted') expect(ms).toBeGreaterThanOrEqual(VANISHED_AFTER_MS);
+        else expect(Date.parse(heldUntil ?? '')).toBeLessThanOrEqual(NOW_MS - CLOCK_DIFFERENCE_MS);
+      }),
+    );
+  });
+
+  test('goes to its own claim before all others, and adopts only what names run and session', () => {
+    fc.assert(
+      fc.property(me, slots, seenMs, (self, all, ms) => {
+        const move = decide(self, seenFor(all, ms));
+        const owns = all.some(({ owner }) => owner?.claim.node === self.node);
+        expect(move.kind === 'return' || move.kind === 'adopt').toBe(owns);
+        if (move.kind !== 'adopt') return;
+        expect(all[move.slot]).toMatchObject({ lockedBy: self.session, owner: { claim: { run: self.run } } });
+      }),
+    );
+  });
+
+  test('that waits for a time has something to do when that time has come, and not before', () => {
+    fc.assert(
+      fc.property(me, slots, seenMs, (self, all, ms) => {
+        const move = decide(self, seenFor(all, ms));
+        if (move.kind !== 'wait') return;
+        const after = (more: number) => decide(self, seenFor(all, ms + more, NOW_MS + more)).kind;
+        const { forMs = Infinity } = move;
+        expect(forMs).toBeGreaterThan(0);
+        expect(after(Math.min(forMs, TEN_DAYS_MS) - 1)).toBe('wait');
+        if (forMs < Infinity) expect(after(forMs)).not.toBe('wait');
+      }),
+    );
+  });
+
+  test('decides the same in whatever order the slots are listed', () => {
+    fc.assert(
+      fc.property(me, slots, seenMs, fc.nat({ max: 3 }), (self, all, ms, turn) => {
+        // A node has one claim; with two, either is its own.
+        fc.pre(all.filter(({ owner }) => owner?.claim.node === self.node).length < 2);
+        const turned = [...all.slice(turn), ...all.slice(0, turn)];
+        expect(decide(self, seenFor(turned, ms))).toEqual(decide(self, seenFor(all, ms)));
+      }),
+    );
+  });
+});
+
+test('what is seen of a claim lasts exactly as long as the claim stays as it is, without a lock', () => {
+  const look = fc.record({ slot: slotOf(0), ms: fc.integer({ min: 0, max: 30_000 }) });
+  fc.assert(
+    fc.property(fc.array(look, { minLength: 1 }), (looks) => {
+      let sightings: Seen['sightings'] = new Map();
+      let nowMs = 0;
+      let since: { index: number; sinceMs: number } | undefined;
+      for (const { slot, ms } of looks) {
+        nowMs += ms;
+        sightings = observe(sightings, [slot], nowMs);
+        const state = slot.owner?.claim.state;
+        const counts = slot.lockedBy === undefined && (state === 'running' || state === 'evicted');
+        if (!counts || !slot.owner) since = undefined;
+        else if (since?.index !== slot.owner.index) since = { index: slot.owner.index, sinceMs: nowMs };
+        expect(sightings.get(0)).toEqual(since);
+      }
+    }),
+  );
+});
+
+describe('a run that was cut off is dead before anybody may follow', () => {
+  /** By how much two hosts' wall clocks may differ. */
+  const difference = fc.integer({ min: -CLOCK_DIFFERENCE_MS, max: CLOCK_DIFFERENCE_MS });
+  const cutOff = fc.record({ claim, holdMs, lostMs: fc.nat({ max: 1_000_000 }), difference });
+
+  test('with a hold that ends: it is marked, and taken over by another host’s clock', () => {
+    fc.assert(
+      fc.property(cutOff, fc.nat({ max: 100_000 }), ({ claim: some, ...it }, lateMs) => {
+        const running: Claim = { ...some, state: 'running', hold: it.holdMs, node: 'web9' };
+        const markedMs = it.lostMs + VANISHED_AFTER_MS + lateMs;
+        const marked = abandoned(running, NOW_MS + markedMs);
+        const slot: Slot = { slot: 0, owner: { claim: marked, index: 1 } };
+        const deadMs = it.lostMs + deadAfterMs(it.holdMs);
+        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
+        const sees = decide(self, seenFor([slot], 0, NOW_MS + deadMs + it.difference));
+        expect(sees.kind).toBe('wait');
+      }),
+    );
+  });
+
+  test('without a hold', () => {
+    fc.assert(
+      fc.property(claim, (some) => {
+        const slot: Slot = {
+          slot: 0,
+          owner: { claim: { ...some, state: 'running', hold: 'none', node: 'web9' }, index: 1 },
+        };
+        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
+        expect(decide(self, seenFor([slot], deadAfterMs('none'))).kind).toBe('wait');
+        expect(decide(self, seenFor([slot], VANISHED_AFTER_MS)).kind).toBe('take-over');
+      }),
+    );
+  });
+});
+
+test('slots are read as they were written', () => {
+  fc.assert(
+    fc.property(slots, (all) => {
+      const entries = all.flatMap(({ slot, lockedBy, owner }) => [
+        ...(lockedBy === undefined
+          ? []
+          : [
+              {
+                key: keys.lock(slot),
+                value: encode({ run: 'r' }),
+                session: lockedBy,
+                createIndex: 1,
+                modifyIndex: 1,
+              },
+            ]),
+        ...(owner
+          ? [{ key: keys.owner(slot), value: encode(owner.claim), createIndex: 1, modifyIndex: owner.index }]
+          : []),
+      ]);
+      const read = readSlots('runlock', entries.reverse());
+      expect(read).toMatchObject(all.filter(({ lockedBy, owner }) => lockedBy !== undefined || owner));
+    }),
+  );
+});
+
+test('a slot is its holder’s only while claim and lock both name it', () => {
+  fc.assert(
+    fc.property(me, slotOf(0), (self, slot) => {
+      const { kind } = standing(self, slot);
+      const claimed = slot.owner?.claim;
+      const isMine = claimed?.node === self.node && claimed.run === self.run;
+      expect(kind === 'gone').toBe(!claimed);
+      expect(kind === 'foreign').toBe(claimed !== undefined && !isMine);
+      expect(kind === 'evicted').toBe(isMine && claimed.state === 'evicted');
+      expect(kind === 'mine').toBe(isMine && claimed.state === 'running' && slot.lockedBy === self.session);
+    }),
+  );
+});
+
+test('a claim that stays after a run keeps others out until its hold has passed, and no longer', () => {
+  const outcome = fc.constantFrom('failed', 'timed-out', 'lost', 'rebooting');
+  fc.assert(
+    fc.property(claim, outcome, (some, how) => {
+      const record: RunRecord = {
+        ...{ node: some.node, run: some.run, outcome: how, command: 'chef-client', slot: 0 },
+        ...{ endedAt: at(NOW_MS), waitedMs: 0, ranMs: 0 },
+      };
+      const running: { -readonly [K in keyof Claim]: Claim[K] } = { ...some, state: 'running' };
+      delete running.heldUntil;
+      const kept = keptClaim(running, record, NOW_MS);
+      expect(kept === undefined).toBe(some.hold === 'none');
+      if (!kept) return;
+      const self = { node: 'another', run: 'r9', session: 's9', slots: 1 };
+      const slot: Slot = { slot: 0, owner: { claim: kept, index: 1 } };
+      const seen = decide(self, seenFor([slot], 0));
+      const forMs = typeof some.hold === 'number' ? { forMs: some.hold + CLOCK_DIFFERENCE_MS } : {};
+      expect(seen).toEqual({ kind: 'wait', ...forMs });
+    }),
+  );
+});
