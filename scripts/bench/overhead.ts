@@ -1,0 +1,53 @@
+/** What the lock costs a command that nobody makes wait. */
+import { withRing } from './contenders.ts';
+import { inTurns, median } from './pairs.ts';
+import { atMost } from './report.ts';
+import type { Measured, PartOptions, Row } from './report.ts';
+import { usageOf } from './usage.ts';
+import type { Usage } from './usage.ts';
+
+const how = `Each program runs \`true\` under a lock that nobody else wants, from cron's point of view: no terminal, \
+output to nowhere. Wall time is from fork to the end of the process. CPU is user and system time of the process and of \
+all its descendants, as wait4(2) counts it; what the Consul agent spends is not in it. Peak memory is the largest \
+process's resident set. \`node -e 0\` is what Node.js itself costs.`;
+
+const PROGRAMS = ['runlock', 'consul lock', 'flock', 'node -e 0'] as const;
+type Program = (typeof PROGRAMS)[number];
+
+export async function measureOverhead({ quick, say }: PartOptions): Promise<Measured> {
+  const rounds = quick ? 2 : 21;
+  const warmUp = quick ? 0 : 2;
+  const raw = await withRing(({ contenders, env }) => {
+    const commands = {
+      runlock: contenders.runlock.wrap('bench/overhead', 'web1', ['true']),
+      'consul lock': contenders['consul lock'].wrap('bench/overhead', 'web1', ['true']),
+      flock: contenders.flock.wrap('bench/overhead', 'web1', ['true']),
+      'node -e 0': [process.execPath, '-e', '0'],
+    };
+    return inTurns(PROGRAMS, warmUp + rounds, (name) => usageOf(commands[name], env));
+  });
+  const counted = Object.fromEntries(PROGRAMS.map((name) => [name, raw[name].slice(warmUp)]));
+  const rows = toRows(counted as Record<Program, Usage[]>);
+  for (const row of rows) say(`overhead, ${row.what}: ${row.runlock.toFixed(1)} ${row.unit}`);
+  return { rows, raw: { warmUp, usages: raw }, how };
+}
+
+function toRows(usages: Record<Program, readonly Usage[]>): Row[] {
+  const row = (what: string, unit: string, pick: (usage: Usage) => number, without?: Program): Row => {
+    const of = (name: Program) => median(usages[name].map(pick));
+    const names = PROGRAMS.filter((name) => name !== 'runlock' && name !== without);
+    const others = Object.fromEntries(names.map((name) => [name, of(name)]));
+    const figures = { runlock: of('runlock'), others };
+    return { section, what, unit, ...figures, reach: atMost(1, 'consul lock', figures) };
+  };
+  return [
+    row('wall time', 'ms', ({ wallMs }) => wallMs),
+    row('CPU time', 'ms', ({ cpuMs }) => cpuMs),
+    {
+      ...row('peak memory', 'MB', ({ peakMb }) => peakMb, 'flock'),
+      note: 'flock takes less than the program that measures it, so its figure would be that program’s.',
+    },
+  ];
+}
+
+const section = 'An uncontended run of `true`';
