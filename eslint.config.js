@@ -19,9 +19,19 @@ const rows = [
   { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'] },
   { files: ['src/consul/*.ts'], may: ['errors', 'deps', './*'], packages: ['consul', 'p-retry'] },
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },
-  { files: ['src/commands/*.ts'], may: [...lock, ...leaves, 'lock/*', 'output/*', './*'] },
+  { files: ['src/platform.ts'], may: ['deps', 'consul'] },
+  { files: ['src/run.ts'], may: ['errors', 'platform', 'cli/invocation', 'run/*'] },
+  {
+    files: ['src/run/*.ts'],
+    may: [...lock, 'platform', 'output', 'output/*', 'cli/invocation', 'commands/*', './*'],
+  },
+  { files: ['src/commands/*.ts'], may: [...lock, ...leaves, 'platform', 'lock/*', 'output/*', './*'] },
   { files: ['src/cli.ts'], may: ['errors', 'options', 'cli/*'], packages: ['commander'] },
-  { files: ['src/cli/*.ts'], may: ['errors', 'options', 'commands/*', './*'], packages: ['commander'] },
+  {
+    files: ['src/cli/*.ts'],
+    may: ['errors', 'options', 'platform', 'commands/*', './*'],
+    packages: ['commander'],
+  },
 ];
 
 /** A file's imports below src, as its row names them: `errors`, `lock/slot`, or `./slot` for a neighbour in its folder. */

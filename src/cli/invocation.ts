@@ -1,13 +1,10 @@
 /** What a command line asks for: one typed, frozen command. */
 import type { ExecOptions } from '../commands/exec-deps.ts';
 import type { ReleaseOptions } from '../commands/release.ts';
+import type { LogChoice } from '../platform.ts';
 
 /** What every command takes. */
-export interface Common {
-  readonly verbose: boolean;
-  readonly quiet: boolean;
-  readonly logFormat: 'text' | 'json';
-}
+export type Common = LogChoice;
 
 export type Invocation =
   | {

@@ -2,7 +2,7 @@
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import type { Hold } from '../lock/records.ts';
-import type { Terminal } from './waiting-line.ts';
+import type { SignalSource, Terminal } from '../platform.ts';
 
 export interface ExecOptions {
   readonly prefix: string;
@@ -22,12 +22,6 @@ export interface ExecOptions {
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];
-}
-
-/** Signals that the operating system sends to runlock. */
-export interface SignalSource {
-  /** The newest listener gets them all. */
-  listen(listener: (signal: NodeJS.Signals) => void): void;
 }
 
 export interface ExecDeps extends Deps {

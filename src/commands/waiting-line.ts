@@ -4,13 +4,8 @@ import type { Deps } from '../deps.ts';
 import { reasonOf } from '../errors.ts';
 import { renderWaiting } from '../output/waiting.ts';
 import type { GroupView, HolderView, WaitingView } from '../output/views.ts';
+import type { Terminal } from '../platform.ts';
 import { viewGroups } from './status.ts';
-
-export interface Terminal {
-  /** Draws the line over the one before; an empty one clears it. */
-  draw(line: string): void;
-  columns(): number;
-}
 
 export interface QueueWatch {
   /** Hears which ticket is this run's. */

@@ -71,11 +71,13 @@ describe('whatever the slots are, the first in the queue', () => {
     );
   });
 
-  test('goes to its own claim before all others, and adopts only what names run and session', () => {
+  test('goes to its own claim or lock before all others, and adopts only what names run and session', () => {
     fc.assert(
       fc.property(me, slots, seenMs, (self, all, ms) => {
         const move = decide(self, seenFor(all, ms));
-        const owns = all.some(({ owner }) => owner?.claim.node === self.node);
+        const owns = all.some(
+          ({ owner, lockedBy }) => owner?.claim.node === self.node || lockedBy === self.session,
+        );
         expect(move.kind === 'return' || move.kind === 'adopt').toBe(owns);
         if (move.kind !== 'adopt') return;
         expect(all[move.slot]).toMatchObject({ lockedBy: self.session, owner: { claim: { run: self.run } } });

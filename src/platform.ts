@@ -1,0 +1,49 @@
+/** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
+import type { Consul } from './consul.ts';
+import type { Deps, Log } from './deps.ts';
+
+export interface Platform {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly version: string;
+  readonly deps: Omit<Deps, 'log'>;
+  readonly stdout: Stream;
+  readonly stderr: Stream;
+  /** Resolves when the text is out of this process: an exit cuts off what a pipe has not taken yet. */
+  write(text: string): Promise<void>;
+  makeLog(options: LogChoice): Log;
+  connect(log: Log): Promise<Consul>;
+  /** From the first call on a signal no longer ends the process by itself. */
+  listenToSignals(): SignalSource;
+  /** Whether there is a controlling terminal, wherever stdin and stdout go: prompts use /dev/tty. */
+  hasTerminal(): boolean;
+  /** The line on stderr that is drawn over again and again. */
+  readonly terminal: Terminal;
+  readonly newRunId: () => string;
+  /** Who runs this: `user@host`. */
+  operator(): string;
+}
+
+export interface Stream {
+  readonly isTTY: boolean;
+  /** Undefined: unknown, or no terminal. */
+  readonly columns: number | undefined;
+}
+
+/** How much is said, and in which form. */
+export interface LogChoice {
+  readonly verbose: boolean;
+  readonly quiet: boolean;
+  readonly logFormat: 'text' | 'json';
+}
+
+/** Signals that the operating system sends to runlock. */
+export interface SignalSource {
+  /** The newest listener gets them all. */
+  listen(listener: (signal: NodeJS.Signals) => void): void;
+}
+
+export interface Terminal {
+  /** Draws the line over the one before; an empty one clears it. */
+  draw(line: string): void;
+  columns(): number;
+}
