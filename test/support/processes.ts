@@ -51,16 +51,20 @@ function linesOf(path: string): string[] {
   }
 }
 
+/** The first looks come soon, the later ones more seldom: many tests look at the same time. */
+const SOONEST_MS = 10;
+const LATEST_MS = 100;
+
 /** Tries `check` until it throws no more; rejects with its last error after `timeout` milliseconds. */
 export async function eventually<T>(check: () => T | Promise<T>, timeout = 10_000): Promise<T> {
   const endMs = performance.now() + timeout;
-  for (;;) {
+  for (let pauseMs = SOONEST_MS; ; pauseMs = Math.min(LATEST_MS, pauseMs * 1.3)) {
     try {
       return await check();
     } catch (error) {
       if (performance.now() >= endMs) throw error;
     }
-    await sleep(10);
+    await sleep(pauseMs);
   }
 }
 
