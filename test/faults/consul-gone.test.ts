@@ -6,9 +6,9 @@ import { endAgents, startCluster } from '../support/consul.ts';
 import type { Agent, Cluster } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
-import { SOON_MS } from '../support/history/steps.ts';
+import { SOON_MS, untilDead } from '../support/history/steps.ts';
 import { readRuns } from '../support/history/witness.ts';
-import { eventually, untilGone } from '../support/processes.ts';
+import { eventually } from '../support/processes.ts';
 
 const LONG = { timeout: 200_000 };
 
@@ -66,11 +66,11 @@ test.concurrent(
     const { server, client } = pair;
     await using fleet = startFleet(server, { group: 'cut', hold: 'none' });
     const run = fleet.start('web01', { agent: client, part: { deaf: true, grandchild: true } });
-    const { processes } = await run.running(SOON_MS);
+    const trace = await run.running(SOON_MS);
     const next = fleet.start('web02', { part: { beats: 3 } });
     await next.waiting(SOON_MS);
     client.pause();
-    await Promise.all(processes.map(({ pid }) => untilGone(pid, 90_000)));
+    await untilDead(trace, 90_000);
     expect(await next.ended).toMatchObject({ status: 0, stderr: '' });
     client.resume();
     expect((await run.ended).status).toBe(79);
@@ -140,8 +140,7 @@ test.concurrent(
       }
       const back = await loseQuorum(cluster);
       const mortal = lines.filter(({ survives }) => !survives);
-      const pids = mortal.flatMap(({ trace }) => trace.processes.map(({ pid }) => pid));
-      await Promise.all(pids.map((pid) => untilGone(pid, 90_000)));
+      await Promise.all(mortal.map(({ trace }) => untilDead(trace, 90_000)));
       await back();
       for (const { run, survives } of lines) {
         if (survives) run.tell();

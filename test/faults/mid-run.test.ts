@@ -6,7 +6,8 @@ import { gapMs, grants, servedBehind, startScene, survivors } from '../support/h
 import type { Scene } from '../support/history/behind.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Claim, Fleet } from '../support/history/fleet.ts';
-import { eventually, untilGone } from '../support/processes.ts';
+import { untilDead } from '../support/history/steps.ts';
+import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 
 let agent: Agent;
@@ -288,7 +289,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
       status: 0,
       stdout: `evicted web01 from slot 0 of ${fleet.group}; its command is gone\n`,
     });
-    for (const { pid } of scene.trace.processes) await untilGone(pid, 100);
+    await untilDead(scene.trace, 100);
     expect((await scene.run.ended).status).toBe(79);
     expect(await servedBehind(fleet, scene)).toEqual(IN_ORDER);
     expect(await fleet.keys()).toEqual(['.last', ...IN_ORDER.map((node) => `.runs/${node}`), '.tail']);

@@ -4,9 +4,9 @@ import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
-import { SOON_MS } from '../support/history/steps.ts';
+import { SOON_MS, untilDead } from '../support/history/steps.ts';
 import { readRuns } from '../support/history/witness.ts';
-import { eventually, untilGone } from '../support/processes.ts';
+import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Proxy } from '../support/proxy.ts';
 import { STEPS } from '../support/proxy-steps.ts';
@@ -103,7 +103,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       await using fleet = startFleet(agent, { group: groupOf('mute', hold), hold });
       await using proxy = await startProxy(agent);
       const run = fleet.start('web01', { part: { deaf: true, grandchild: true }, ...behind(proxy) });
-      const { processes } = await run.running(SOON_MS);
+      const trace = await run.running(SOON_MS);
       const session = await sessionOf(fleet, 0);
       const waiter = fleet.start('web02', { part: { beats: 3 } });
       await waiter.waiting(SOON_MS);
@@ -112,7 +112,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       if (hold === 'forever') {
         await eventually(async () => expect(await sessionOf(fleet, 0)).toBeUndefined(), 60_000);
         expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
-      } else await Promise.all(processes.map(({ pid }) => untilGone(pid, 90_000)));
+      } else await untilDead(trace, 90_000);
       proxy.clear();
       proxy.sever();
       if (hold === 'forever') {

@@ -84,6 +84,15 @@ export function isAlive(pid: number): boolean {
   }
 }
 
+/** Whether this process of a run lives: a pid alone is another's soon, where many processes come and go. */
+export function livesIn(runId: string, pid: number): boolean {
+  try {
+    return isAlive(pid) && readFileSync(`/proc/${pid}/environ`).includes(`RUNLOCK_RUN_ID=${runId}`);
+  } catch {
+    return false;
+  }
+}
+
 export function end(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');

@@ -1,6 +1,6 @@
 // One run, and others behind it in the queue: the scene of most faults.
 import { expect } from 'vitest';
-import { isAlive } from '../processes.ts';
+import { livingOf } from './steps.ts';
 import type { Fleet, Node, NodeOptions } from './fleet.ts';
 import type { RunTrace } from './history.ts';
 
@@ -47,8 +47,7 @@ export async function grants(fleet: Fleet): Promise<string[]> {
 }
 
 /** Those of the run's processes that live. */
-export const survivors = ({ trace }: Scene): number[] =>
-  trace.processes.map(({ pid }) => pid).filter(isAlive);
+export const survivors = ({ trace }: Scene): number[] => livingOf(trace);
 
 /** How long the next run started after the last sign of life of the run before it, in milliseconds. */
 export async function gapMs(fleet: Fleet, before: string, after: string): Promise<number> {

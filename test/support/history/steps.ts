@@ -1,7 +1,7 @@
 // Steps that tests of faults share.
 import { expect } from 'vitest';
 import { startTime } from '../../../src/tree.ts';
-import { end, eventually, isAlive, untilGone } from '../processes.ts';
+import { end, eventually, livesIn } from '../processes.ts';
 import type { Fleet, Node, NodeOptions } from './fleet.ts';
 import type { RunTrace } from './history.ts';
 
@@ -50,13 +50,12 @@ export async function expectServed(fleet: Fleet, order: readonly string[]): Prom
   expect(judged.runs).toBe(order.length);
 }
 
-const pidsOf = ({ processes }: RunTrace): number[] => processes.map(({ pid }) => pid);
-
-export const livingOf = (run: RunTrace): number[] => pidsOf(run).filter(isAlive);
+export const livingOf = ({ run, processes }: RunTrace): number[] =>
+  processes.map(({ pid }) => pid).filter((pid) => livesIn(run, pid));
 
 /** Resolves when nothing of the run's witnesses is alive. */
 export async function untilDead(run: RunTrace, timeoutMs: number): Promise<void> {
-  await Promise.all(pidsOf(run).map((pid) => untilGone(pid, timeoutMs)));
+  await eventually(() => expect(livingOf(run)).toEqual([]), timeoutMs);
 }
 
 /** Resolves when no session holds the slot's lock any more. */
