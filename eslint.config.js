@@ -3,18 +3,22 @@ import tseslint from 'typescript-eslint';
 
 // Data flows one way: main → cli → commands → lock → consul. Each row says what its files may import;
 // everything else is refused. `child`, `guard` and `output` are leaves that know nothing of the lock.
-const packages = ['chalk', 'commander', 'consul', 'execa', 'p-retry'];
+const packages = ['chalk', 'commander', 'consul', 'execa', 'p-retry', 'smol-toml'];
 const lock = ['errors', 'deps', 'consul'];
 const leaves = ['child', 'guard', 'output', 'options', 'tools'];
 const rows = [
   { files: ['src/errors.ts', 'src/deps.ts', 'src/tree.ts', 'src/guard-script.ts'], may: [] },
   { files: ['src/options.ts', 'src/tools.ts', 'src/canary.ts'], may: ['errors', 'deps'] },
+  { files: ['src/config.ts'], may: ['errors', 'options', 'config/*'] },
+  { files: ['src/config/*.ts'], may: ['errors'], packages: ['smol-toml'] },
   { files: ['src/kill.ts'], may: ['deps', 'tree'] },
   { files: ['src/clock.ts'], may: ['deps'] },
+  { files: ['src/metrics.ts'], may: ['errors'] },
   { files: ['src/guard.ts'], may: ['errors', 'deps', 'guard-script'] },
   { files: ['src/child.ts'], may: ['errors', 'deps', 'tree', 'canary', 'kill'], packages: ['execa'] },
   { files: ['src/output.ts'], may: ['errors', 'deps'], packages: ['chalk'] },
   { files: ['src/output/*.ts'], may: ['errors', 'output', './*'] },
+  { files: ['src/completion/*.ts'], may: [] },
   { files: ['src/log.ts'], may: ['deps', 'output'] },
   { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'] },
   { files: ['src/consul/*.ts'], may: ['errors', 'deps', './*'], packages: ['consul', 'p-retry'] },
@@ -23,13 +27,30 @@ const rows = [
   { files: ['src/run.ts'], may: ['errors', 'platform', 'cli/invocation', 'run/*'] },
   {
     files: ['src/run/*.ts'],
-    may: [...lock, 'platform', 'output', 'output/*', 'cli/invocation', 'commands/*', './*'],
+    may: [
+      ...lock,
+      'platform',
+      'metrics',
+      'output',
+      'output/*',
+      'cli/invocation',
+      'commands/*',
+      'completion/*',
+      './*',
+    ],
   },
-  { files: ['src/commands/*.ts'], may: [...lock, ...leaves, 'platform', 'lock/*', 'output/*', './*'] },
+  {
+    files: ['src/commands/*.ts'],
+    may: [...lock, ...leaves, 'platform', 'lock/*', 'output/*', './*', './doctor/*'],
+  },
+  {
+    files: ['src/commands/doctor/*.ts'],
+    may: [...lock, 'lock/*', 'output', 'output/*'].map((name) => `../${name}`).concat('./*'),
+  },
   { files: ['src/cli.ts'], may: ['errors', 'options', 'cli/*'], packages: ['commander'] },
   {
     files: ['src/cli/*.ts'],
-    may: ['errors', 'options', 'platform', 'commands/*', './*'],
+    may: ['errors', 'options', 'config', 'platform', 'commands/*', './*'],
     packages: ['commander'],
   },
 ];

@@ -1,17 +1,30 @@
-/** argv and environment → one typed, frozen command. Runs nothing. */
+/** argv, environment and configuration file → one typed, frozen command. Runs nothing. */
 import { Command, CommanderError } from 'commander';
+import { addComplete, addCompletion } from './cli/completion.ts';
+import { addAcquire } from './cli/acquire.ts';
+import { addConfig } from './cli/config.ts';
+import { applyConfig, keysOf } from './cli/config-file.ts';
+import { addDoctor } from './cli/doctor.ts';
 import { addExec } from './cli/exec.ts';
+import { addHistory } from './cli/history.ts';
+import { addFreeze } from './cli/freeze.ts';
 import type { Context, Done, Invocation } from './cli/invocation.ts';
 import { addRelease } from './cli/release.ts';
-import { addStatus } from './cli/status.ts';
+import { addStatus, orUnknown } from './cli/status.ts';
+import { addThaw } from './cli/thaw.ts';
 import { RunlockError } from './errors.ts';
 import { usage } from './options.ts';
 
 /**
- * Reads the command line. A flag comes before its environment variable (`RUNLOCK_<OPTION>`), that before the default.
- * @throws RunlockError `usage`.
+ * Reads the command line. A flag comes before its environment variable (`RUNLOCK_<OPTION>`), that before the
+ * configuration file, that before the default.
+ * @throws RunlockError `usage`; `config` for the file.
  */
-export function parse(argv: readonly string[], context: Context): Invocation {
+export function parse(argv: readonly string[], context: Context): Promise<Invocation> {
+  return orUnknown(argv, () => parseLine(argv, context));
+}
+
+async function parseLine(argv: readonly string[], context: Context): Promise<Invocation> {
   let invocation: Invocation | undefined;
   let text = '';
   const program = buildProgram(argv, context, (parsed) => (invocation = parsed));
@@ -23,7 +36,7 @@ export function parse(argv: readonly string[], context: Context): Invocation {
     });
   }
   try {
-    program.parse(argv, { from: 'user' });
+    await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError) return afterCommander(error, argv, text);
     throw error;
@@ -45,7 +58,25 @@ function afterCommander(error: CommanderError, argv: readonly string[], text: st
 }
 
 type Add = (program: Command, context: Context, done: Done) => void;
-const commands: Readonly<Record<string, Add>> = { exec: addExec, status: addStatus, release: addRelease };
+const commands: Readonly<Record<string, Add>> = {
+  exec: addExec,
+  acquire: addAcquire,
+  status: addStatus,
+  release: addRelease,
+  history: addHistory,
+  freeze: addFreeze,
+  thaw: addThaw,
+  doctor: addDoctor,
+  completion: addCompletion,
+  config: (program, context, done) => addConfig(program, context, { done, tree: () => commandTree(context) }),
+  __complete: (program, context, done) =>
+    addComplete(program, context, { done, tree: () => commandTree(context) }),
+};
+
+/** Every command, for what describes them all: completion, the man page, the README. */
+export function commandTree(context: Context): Command {
+  return buildProgram([], context, () => undefined);
+}
 
 function buildProgram([word = '']: readonly string[], context: Context, done: Done): Command {
   const program = new Command('runlock')
@@ -60,10 +91,12 @@ Examples:
   runlock exec -g prod/web -- ansible-playbook site.yml
   runlock status
 
-Every option can also be given as RUNLOCK_<OPTION> in the environment. Consul is found by its own CONSUL_* variables.`,
+Every option can also be given as RUNLOCK_<OPTION> in the environment, and what is not for one call alone in
+/etc/runlock/config.toml ('runlock config --help'). Consul is found by its own CONSUL_* variables.`,
     );
   // The options of the command that is named are all that is needed.
   const named = Object.hasOwn(commands, word) ? commands[word] : undefined;
   for (const add of named ? [named] : Object.values(commands)) add(program, context, done);
-  return program;
+  const keys = () => keysOf(commandTree(context).commands);
+  return program.hook('preAction', (_, command) => applyConfig(command, context, keys));
 }

@@ -8,6 +8,10 @@ import { createClient } from './consul/client.ts';
 import type { ConsulSettings } from './consul/env.ts';
 import type { Clock, Log } from './deps.ts';
 import { forbidden, isTransient, notConsul } from './consul/faults.ts';
+import { toInspection } from './consul/inspect.ts';
+import type { Certificate, Inspection, Question, Remote } from './consul/inspect.ts';
+import { addressOf, whereabouts } from './consul/where.ts';
+import type { Whereabouts } from './consul/where.ts';
 import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './consul/wire.ts';
 import type {
   Answer,
@@ -25,6 +29,9 @@ export type { CallOptions, RetryOptions };
 
 export type { Answer, Entry, Operation, Session };
 
+export { addressOf, whereabouts };
+export type { Certificate, Inspection, Question, Remote, Whereabouts };
+
 export interface ReadOptions extends RetryOptions {
   /** Wait for a change past this index … */
   readonly index?: number | undefined;
@@ -40,6 +47,8 @@ export interface Consul {
   get(key: string, options: ReadOptions): Promise<{ entry: Entry | undefined; index: number }>;
   /** Consistent read of every key below `prefix`. */
   list(prefix: string, options: ReadOptions): Promise<{ entries: Entry[]; index: number }>;
+  /** Consistent read of the names of every key below `prefix`. */
+  keys(prefix: string, options: RetryOptions): Promise<string[]>;
   /** Consistent read of several prefixes at one moment. */
   readAll(operations: readonly Operation[], options: RetryOptions): Promise<readonly Entry[]>;
   /** Sent once: after a transient fault nobody knows whether it took effect. */
@@ -49,6 +58,8 @@ export interface Consul {
   /** Sent once. False: Consul does not know the session (any more). */
   renewSession(id: string, options: CallOptions): Promise<boolean>;
   destroySession(id: string, options: RetryOptions): Promise<void>;
+  /** For `doctor`: what the agent says of itself, and what its answer shows of the agent. */
+  inspect(question: Question, options: RetryOptions): Promise<Inspection>;
   close(): void;
 }
 
@@ -95,6 +106,12 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
       return { entry: entries[0], index };
     },
     list: (prefix, options) => read(prefix, options, true),
+    keys: async (prefix, options) => {
+      const [, found] = await call<string[]>(options, (ctx) =>
+        client.kv.keys({ key: prefix, consistent: true, ...ctx }),
+      );
+      return found ?? [];
+    },
     readAll: async (operations, options) => {
       const answer = await transact(operations, options);
       if (answer.kind === 'done') return answer.entries;
@@ -126,6 +143,12 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     },
     destroySession: async (id, options) => {
       await call(options, (ctx) => client.session.destroy({ id, ...ctx }));
+    },
+    inspect: async (question, options) => {
+      const [response] = await call(options, async (ctx) => [
+        await client._get({ name: 'inspect', path: question, query: {}, ...ctx }),
+      ]);
+      return toInspection(response);
     },
     close: () => {
       client.destroy();

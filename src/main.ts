@@ -103,7 +103,9 @@ const platform: Platform = {
   deps: { clock, random: Math.random, host },
   write: (text) => new Promise((resolve) => process.stdout.write(text, () => resolve())),
   ...{ makeLog, connect: connectTo, listenToSignals, hasTerminal, terminal, newRunId: randomUUID },
+  readText: (path) => readFileSync(path, 'utf8'),
   operator: () => `${userInfo().username}@${hostname()}`,
+  atExit: (last) => void process.once('exit', last),
 };
 
 function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
@@ -131,7 +133,7 @@ async function main(): Promise<void> {
   process.on('uncaughtException', (error) => process.exit(fail(error, logFormat)));
   let status: number;
   try {
-    const invocation = parse(process.argv.slice(2), platform);
+    const invocation = await parse(process.argv.slice(2), platform);
     if (invocation.kind !== 'text') ({ logFormat } = invocation.common);
     status = await run(invocation, platform);
   } catch (error) {

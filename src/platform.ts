@@ -5,6 +5,8 @@ import type { Deps, Log } from './deps.ts';
 export interface Platform {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly version: string;
+  /** A file's text. Throws what node:fs throws. */
+  readText(path: string): string;
   readonly deps: Omit<Deps, 'log'>;
   readonly stdout: Stream;
   readonly stderr: Stream;
@@ -14,6 +16,8 @@ export interface Platform {
   connect(log: Log): Promise<Consul>;
   /** From the first call on a signal no longer ends the process by itself. */
   listenToSignals(): SignalSource;
+  /** Called when the process ends, however it does: what is written then must go out at once. */
+  atExit(last: () => void): void;
   /** Whether there is a controlling terminal, wherever stdin and stdout go: prompts use /dev/tty. */
   hasTerminal(): boolean;
   /** The line on stderr that is drawn over again and again. */
@@ -27,6 +31,9 @@ export interface Stream {
   readonly isTTY: boolean;
   /** Undefined: unknown, or no terminal. */
   readonly columns: number | undefined;
+  readonly rows?: number | undefined;
+  /** The terminal's size has changed; whoever read the stream has left. */
+  on(event: 'resize' | 'error', listener: () => void): unknown;
 }
 
 /** How much is said, and in which form. */

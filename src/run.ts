@@ -13,8 +13,24 @@ export async function run(invocation: Invocation, platform: Platform): Promise<n
       return (await import('./run/exec.ts')).runExec(invocation, platform);
     case 'status':
       return (await import('./run/status.ts')).runStatus(invocation, platform);
+    case 'acquire':
+      return (await import('./run/acquire.ts')).runAcquire(invocation, platform);
     case 'release':
       return (await import('./run/release.ts')).runRelease(invocation, platform);
+    case 'history':
+      return (await import('./run/history.ts')).runHistory(invocation, platform);
+    case 'freeze':
+      return (await import('./run/freeze.ts')).runFreeze(invocation, platform);
+    case 'thaw':
+      return (await import('./run/thaw.ts')).runThaw(invocation, platform);
+    case 'doctor':
+      return (await import('./run/doctor.ts')).runDoctor(invocation, platform);
+    case 'completion':
+      return (await import('./run/completion.ts')).runCompletion(invocation, platform);
+    case 'complete':
+      return (await import('./run/completion.ts')).runComplete(invocation, platform);
+    case 'config':
+      return (await import('./run/config.ts')).runConfig(invocation, platform);
     default:
       return assertNever(invocation);
   }

@@ -11,6 +11,7 @@ import {
   parseNode,
   parsePositiveDuration,
   parseSessionTtl,
+  usage,
   wholeNumber,
 } from '../options.ts';
 import type { Context, Done } from './invocation.ts';
@@ -53,6 +54,7 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
     option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
     option('--node <name>', "the owner (default: the agent's node name)", parseNode),
     option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
+    option('--metrics-file <file>', "figures for node_exporter's textfile collector", parsePath),
     option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
@@ -60,8 +62,8 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
   command.addHelpText('after', EXEC_HELP);
   command.action((name: string, args: string[]) => {
     const values = withEnvironment(command, env);
-    const { wait, splay, timeout, killAfter, sessionTtl, conflictExitCode, ...rest } = values as Values &
-      ExecValues;
+    const { wait, splay, timeout, killAfter, sessionTtl, conflictExitCode, metricsFile, ...rest } =
+      values as Values & ExecValues;
     const { group, slots, hold, okCodes, rebootCodes, node, dryRun, prefix } = rest;
     const options: ExecOptions = {
       prefix,
@@ -80,7 +82,10 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
       command: name,
       args,
     };
-    done({ kind: 'exec', common: toCommon(values), options: Object.freeze(options), conflictExitCode });
+    done({
+      ...{ kind: 'exec', common: toCommon(values), options: Object.freeze(options), conflictExitCode },
+      ...(metricsFile !== undefined && { metricsFile }),
+    });
   });
 }
 
@@ -96,6 +101,11 @@ Examples:
   runlock exec -g prod/web -n 2 -w 30m -- ansible-playbook site.yml
   runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test`;
 
+function parsePath(text: string): string {
+  if (text === '') throw usage('an empty name is no file');
+  return text;
+}
+
 interface ExecValues {
   group: string;
   slots: number;
@@ -107,6 +117,7 @@ interface ExecValues {
   okCodes?: readonly number[];
   rebootCodes?: readonly number[];
   conflictExitCode: number;
+  metricsFile?: string;
   node?: string;
   sessionTtl: number;
   dryRun: boolean;

@@ -1,6 +1,14 @@
 /** What a command line asks for: one typed, frozen command. */
+import type { CompleteOptions } from '../commands/complete.ts';
+import type { AcquireOptions } from '../commands/acquire.ts';
+import type { DoctorOptions } from '../commands/doctor.ts';
 import type { ExecOptions } from '../commands/exec-deps.ts';
+import type { HistoryRequest } from '../commands/history.ts';
+import type { FreezeOptions } from '../commands/freeze.ts';
 import type { ReleaseOptions } from '../commands/release.ts';
+import type { StatusRequest } from '../commands/status.ts';
+import type { ThawOptions } from '../commands/thaw.ts';
+import type { ConfigReport } from './config.ts';
 import type { LogChoice } from '../platform.ts';
 
 /** What every command takes. */
@@ -12,20 +20,56 @@ export type Invocation =
       readonly common: Common;
       readonly options: ExecOptions;
       readonly conflictExitCode: number;
+      /** Where the figures of the attempt go. */
+      readonly metricsFile?: string;
     }
   | {
       readonly kind: 'status';
       readonly common: Common;
-      readonly options: {
-        readonly prefix: string;
-        readonly groups: readonly string[];
-        readonly json: boolean;
-      };
+      readonly options: StatusRequest;
+    }
+  | {
+      readonly kind: 'acquire';
+      readonly common: Common;
+      readonly options: AcquireOptions & { readonly json: boolean };
+      readonly conflictExitCode: number;
     }
   | {
       readonly kind: 'release';
       readonly common: Common;
       readonly options: Omit<ReleaseOptions, 'by'> & { readonly json: boolean };
+    }
+  | {
+      readonly kind: 'history';
+      readonly common: Common;
+      readonly options: HistoryRequest;
+    }
+  | {
+      readonly kind: 'freeze';
+      readonly common: Common;
+      readonly options: Omit<FreezeOptions, 'by'> & { readonly json: boolean };
+    }
+  | {
+      readonly kind: 'thaw';
+      readonly common: Common;
+      readonly options: ThawOptions & { readonly json: boolean };
+    }
+  | {
+      readonly kind: 'doctor';
+      readonly common: Common;
+      readonly options: DoctorOptions & { readonly json: boolean };
+    }
+  | {
+      readonly kind: 'completion';
+      readonly common: Common;
+      readonly options: { readonly shell: 'bash' | 'zsh' | 'fish' };
+    }
+  /** A shell asks what can stand where the cursor is. */
+  | { readonly kind: 'complete'; readonly common: Common; readonly options: CompleteOptions }
+  | {
+      readonly kind: 'config';
+      readonly common: Common;
+      readonly options: { readonly json: boolean; readonly report: ConfigReport };
     }
   /** Help or version, for stdout. */
   | { readonly kind: 'text'; readonly text: string };
@@ -37,6 +81,8 @@ export type Env = Readonly<Record<string, string | undefined>>;
 export interface Context {
   readonly env: Env;
   readonly version: string;
+  /** A file's text. Throws what node:fs throws. */
+  readonly readText: (path: string) => string;
 }
 
 /** Hears the one command that the line asks for. */

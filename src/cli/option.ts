@@ -14,7 +14,8 @@ export const prefixOption = () =>
 export const commonOptions = () => [
   option('-v, --verbose', 'say everything on stderr', parseFlag, false),
   option('-q, --quiet', 'say only errors on stderr', parseFlag, false),
-  option('--log-format <format>', 'text or json', parseLogFormat, 'text'),
+  option('--log-format <text|json>', 'how log lines are written on stderr', parseLogFormat, 'text'),
+  option('--config <file>', 'the configuration file', parsePath, '/etc/runlock/config.toml'),
 ];
 
 export function toCommon(values: Values): Common {
@@ -27,9 +28,14 @@ function parseLogFormat(text: string): 'text' | 'json' {
   throw usage(`'${text}' is no log format; use text or json`);
 }
 
+function parsePath(text: string): string {
+  if (text === '') throw usage('an empty name is no file');
+  return text;
+}
+
 type Parser = (text: string) => unknown;
 
-/** Parsers by option, for the environment: commander keeps them for flags alone. */
+/** Parsers by option, for the environment and the configuration file: commander keeps them for flags alone. */
 const parsers = new WeakMap<Option, Parser>();
 
 export function option(
@@ -68,18 +74,34 @@ export function collect<T>(parser: (text: string) => T): (text: string, before: 
 
 /** Fills in from RUNLOCK_<OPTION> what no flag gave. */
 export function withEnvironment(command: Command, env: Env): Values {
-  const values: Values = command.opts();
   for (const each of command.options) {
     const name = each.attributeName();
-    const variable = `RUNLOCK_${(each.long ?? '').slice(2).replaceAll('-', '_').toUpperCase()}`;
-    const text = env[variable];
-    if (command.getOptionValueSource(name) === 'cli' || text === undefined || text === '') continue;
-    try {
-      values[name] = parsers.get(each)?.(text);
-    } catch (error) {
-      if (error instanceof RunlockError) throw usage(`${variable}=${text}: ${error.message}`);
-      throw error;
-    }
+    const text = environmentText(each, env);
+    if (command.getOptionValueSource(name) === 'cli' || text === undefined) continue;
+    command.setOptionValueWithSource(name, parseEnvironment(each, text), 'env');
   }
-  return values;
+  return command.opts();
+}
+
+/** An option's name where there are no dashes: in the configuration file, and in capitals in the environment. */
+export const keyOf = ({ long }: Option) => (long ?? '').slice(2).replaceAll('-', '_');
+
+export const variableOf = (option: Option) => `RUNLOCK_${keyOf(option).toUpperCase()}`;
+
+/** Undefined: not set, or set to nothing. */
+export const environmentText = (option: Option, env: Env) => env[variableOf(option)] || undefined;
+
+/** @throws RunlockError `usage`, with the variable's name. */
+export function parseEnvironment(option: Option, text: string): unknown {
+  try {
+    return parseValue(option, text);
+  } catch (error) {
+    if (error instanceof RunlockError) throw usage(`${variableOf(option)}=${text}: ${error.message}`);
+    throw error;
+  }
+}
+
+/** What a flag's text means. @throws RunlockError `usage` */
+export function parseValue(option: Option, text: string): unknown {
+  return parsers.get(option)?.(text);
 }

@@ -1,6 +1,6 @@
 /** `runlock release`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroup, parseNode, wholeNumber } from '../options.ts';
+import { parseFlag, parseGroup, parseNode, usage, wholeNumber } from '../options.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,
@@ -16,7 +16,9 @@ import type { Values } from './option.ts';
 export function addRelease(program: Command, { env }: Context, done: Done): void {
   const command = program
     .command('release')
-    .description("clear a claim that keeps a group: this node's own, or as an operator another's")
+    .description(
+      "give back what acquire holds, or clear a claim that keeps a group: as an operator also another's",
+    )
     .argument('[group]', 'the group (default: "default")', checked(parseGroup));
   addOptions(command, [
     option('-g, --group <path>', 'the group, as for exec', parseGroup, 'default'),
@@ -24,13 +26,18 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
     option('--slot <i>', 'only the claim of this slot', wholeNumber(0, 100_000)),
     option('--force', 'also a running one: its command is killed first', parseFlag, false),
     option('--node <name>', 'this node, as for exec', parseNode),
+    option('--failed', 'what acquire holds: it failed, so this node keeps the slot', parseFlag, false),
+    option('--exit-code <n>', 'with --failed: the code to show for it', wholeNumber(1, 255)),
     option('--json', 'what was done, as JSON', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
   ]);
+  command.addHelpText('after', RELEASE_HELP);
   command.action((named: string | undefined) => {
     const values = withEnvironment(command, env);
-    const { prefix, json, group, owner, node, slot, force } = values as Values & ReleaseValues;
+    const { prefix, json, group, owner, node, slot, force, failed, exitCode } = values as Values &
+      ReleaseValues;
+    checkFailed({ owner, force, failed, exitCode });
     const whose = owner ?? node;
     const options = {
       prefix,
@@ -38,18 +45,38 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
       force,
       group: named ?? group,
       ...(whose !== undefined && { owner: whose }),
+      ...(node !== undefined && { node }),
+      ...(failed && { failed: exitCode === undefined ? {} : { exitCode } }),
       ...(slot !== undefined && { slot }),
     };
     done({ kind: 'release', common: toCommon(values), options: Object.freeze(options) });
   });
 }
 
+const RELEASE_HELP = `
+Examples:
+  runlock release prod/web                         # what this node holds by acquire
+  runlock release prod/web --owner web01           # clear the claim of a failed run
+  runlock release prod/web --owner web01 --force   # end a run that is alive; its command is killed first`;
+
+/** The second half is the node's own word on what it did itself. */
+function checkFailed({ owner, force, failed, exitCode }: Partial<ReleaseValues>): void {
+  if (failed && owner !== undefined)
+    throw usage(
+      '--failed is for what this node acquired itself; with --owner a claim is cleared, so leave one out',
+    );
+  if (failed && force) throw usage('--failed keeps a slot and --force ends a run; leave one out');
+  if (!failed && exitCode !== undefined) throw usage('--exit-code says how it failed; give --failed too');
+}
+
 interface ReleaseValues {
   prefix: string;
   json: boolean;
   group: string;
-  owner?: string;
+  owner?: string | undefined;
   node?: string;
   slot?: number;
   force: boolean;
+  failed: boolean;
+  exitCode?: number | undefined;
 }

@@ -5,6 +5,7 @@ import type { Acquired } from '../lock/acquire.ts';
 import type { Blocked } from '../lock/grant.ts';
 import type { Slot } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
+import { momentText } from './explain.ts';
 
 type Busy = Extract<Acquired, { kind: 'busy' }>;
 
@@ -30,6 +31,11 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
       const message = `busy: an earlier run of ${node} in ${group} lost its runlock and its processes still run (pid ${pids}); let them end, or end them, and start again`;
       return { level: 'warning', message };
     }
+    case 'held': {
+      const since = formatAge(when.nowMs - Date.parse(why.owner.claim.since));
+      const message = `busy: ${node} holds slot ${why.slot} of ${group} by 'runlock acquire' (since ${since}) until 'runlock release ${group}'`;
+      return { level: 'warning', message };
+    }
     case 'frozen':
     case 'slots':
       return { level: 'warning', message: describeBlocked(group, why, when) };
@@ -40,16 +46,23 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
 
 function describeBlocked(group: string, why: Blocked, { wait, nowMs }: When): string {
   if (why.kind === 'frozen') {
-    const { by, reason, until } = why.freeze;
-    const end = until === undefined ? '' : `, until ${until}`;
-    return `busy: ${group} is frozen by ${by} (${reason})${end}; see 'runlock status ${group}'`;
+    const { by, reason, since, until } = why.freeze;
+    const end = until === undefined ? '' : `, ${momentText(until, nowMs)}`;
+    const when = `since ${formatAge(nowMs - Date.parse(since))}${end}`;
+    return `busy: ${frozenName(group, why)} is frozen by ${by} (${reason}) ${when}; see 'runlock status ${group}'`;
   }
   const within = wait === 0 || wait === 'forever' ? 'now' : `within ${formatAge(wait)}`;
   const holders = why.slots.flatMap((slot) => describeHolder(slot, nowMs)).join(', ');
   return `busy: no slot in ${group} ${within}${holders === '' ? '' : ` (${holders})`}; see 'runlock status ${group}'`;
 }
 
-function describeHolder({ slot, owner, lockedBy }: Slot, nowMs: number): string[] {
+/** What is frozen: the group itself, one above it, or everything. */
+function frozenName(group: string, { at }: Extract<Blocked, { kind: 'frozen' }>): string {
+  if (at === group) return group;
+  return at === '' ? 'everything' : `${at}, and so ${group},`;
+}
+
+export function describeHolder({ slot, owner, lockedBy }: Slot, nowMs: number): string[] {
   if (!owner) return [];
   const { node, state, command, since, exitCode } = owner.claim;
   const code = exitCode === undefined ? '' : `, exit ${exitCode}`;

@@ -17,6 +17,34 @@ export function exitCodeOf(ending: Ending): number {
   return ending.kind === 'exited' ? ending.code : 128 + constants.signals[ending.signal];
 }
 
+/** The names of a run in every line about it. */
+export function placeOf({ context, slot }: Grant) {
+  return { group: context.keys.group, node: context.run.node, slot, run: context.run.id };
+}
+
+/** At once: to end the command may take a while, and what `sayEnd` says comes after that. */
+export function sayOver({ log }: Deps, grant: Grant, over: Over): void {
+  const { group } = grant.context.keys;
+  log('info', `${whyOver(over, group)}; ending the command`, {
+    event: 'lost',
+    ...placeOf(grant),
+    why: over.kind,
+  });
+}
+
+function whyOver(over: Over, group: string): string {
+  switch (over.kind) {
+    case 'evicted':
+      return `${over.by} evicted the run from ${group}`;
+    case 'lost':
+      return `lost the lock of ${group} (${over.why})`;
+    case 'cut-off':
+      return `nothing showed the lock of ${group} for so long that others may follow`;
+    default:
+      return assertNever(over);
+  }
+}
+
 interface End {
   readonly outcome: Outcome;
   readonly exitCode: number;
@@ -25,19 +53,19 @@ interface End {
   readonly given: GivenBack;
 }
 
-export function sayEnd({ log }: Deps, { context, slot }: Grant, end: End): void {
-  const { node } = context.run;
-  const { group } = context.keys;
+export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
+  const { context } = grant;
+  const { group, node, slot } = placeOf(grant);
   const { outcome, exitCode, cause, given } = end;
+  const kept = given.kind === 'released' ? given.kept : undefined;
   const fields = {
     event: 'ended',
-    group,
-    node,
-    slot,
+    ...placeOf(grant),
     outcome,
     exitCode,
     ranMs: Math.round(end.ranMs),
-    released: given.kind,
+    released: kept ? 'held' : given.kind,
+    ...(kept?.heldUntil !== undefined && { heldUntil: kept.heldUntil }),
   };
   const why = whyKilled(cause, group);
   const ran = why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}`;

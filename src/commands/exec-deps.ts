@@ -1,7 +1,7 @@
 /** What `exec` is asked, and what it may touch. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import type { Hold } from '../lock/records.ts';
+import type { Hold, Outcome } from '../lock/records.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
 
 export interface ExecOptions {
@@ -22,6 +22,14 @@ export interface ExecOptions {
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];
+}
+
+/** What is measured of an attempt to run, whatever became of it. */
+export interface Figures {
+  readonly outcome: Outcome | 'busy';
+  readonly waitedMs: number;
+  /** Undefined: nothing was started. */
+  readonly ranMs?: number;
 }
 
 export interface ExecDeps extends Deps {

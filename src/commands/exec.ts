@@ -11,16 +11,18 @@ import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './busy.ts';
-import type { ExecDeps, ExecOptions } from './exec-deps.ts';
+import { placeOf } from './end.ts';
+import type { ExecDeps, ExecOptions, Figures } from './exec-deps.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import { watchQueue } from './waiting-line.ts';
+import { watchWait } from './waits.ts';
 
 export type ExecResult =
   | RunResult
-  | { readonly kind: 'busy' }
+  | { readonly kind: 'busy'; readonly figures: Figures }
   /** A signal ended the wait; nothing was started. */
-  | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals }
+  | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals; readonly figures: Figures }
   | { readonly kind: 'dry-run' };
 
 /** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
@@ -48,29 +50,39 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     stoppedBy ??= signal;
     stop.abort();
   });
+  let startedMs = deps.clock.monotonicMs();
+  const waited = () => deps.clock.monotonicMs() - startedMs;
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
-    const startedMs = deps.clock.monotonicMs();
+    startedMs = deps.clock.monotonicMs();
     const acquired = await waitForSlot(deps, options, { request, signal: stop.signal });
     if (acquired.kind === 'busy') {
       const wait = options.dryRun ? 0 : options.wait;
       const { level, message } = describeBusy(acquired, { wait, nowMs: deps.clock.now() });
-      deps.log(level, message, { event: 'busy', group: options.group, why: acquired.why.kind });
-      return { kind: 'busy' };
+      const { node, id } = acquired.context.run;
+      const who = { group: options.group, node, run: id };
+      deps.log(level, message, { event: 'busy', ...who, why: acquired.why.kind });
+      return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waited() } };
     }
-    const waitedMs = deps.clock.monotonicMs() - startedMs;
+    const waitedMs = waited();
     if (options.dryRun || stop.signal.aborted) {
       await decline(acquired.grant);
       stop.signal.throwIfAborted();
-      deps.log('warning', sayDryRun(acquired.grant, options), { event: 'dry-run' });
+      deps.log('warning', sayDryRun(acquired.grant, options), {
+        event: 'dry-run',
+        ...placeOf(acquired.grant),
+      });
       return { kind: 'dry-run' };
     }
     sayGranted(deps, acquired.grant, waitedMs);
     return await superviseRun(deps, acquired.grant, { ...options, file, meanings, waitedMs });
   } catch (error) {
     if (stoppedBy !== undefined && error === stop.signal.reason)
-      return { kind: 'interrupted', signal: stoppedBy };
+      return {
+        ...{ kind: 'interrupted', signal: stoppedBy },
+        figures: { outcome: 'interrupted', waitedMs: waited() },
+      };
     throw error;
   }
 }
@@ -109,12 +121,14 @@ async function waitForSlot(
   }
   const line =
     deps.terminal && limitMs !== 0 ? watchQueue(deps, { group, prefix, terminal: deps.terminal }) : undefined;
+  const sayWait = watchWait(deps, { group, run: request.run.id, slots: request.run.slots }, done.signal);
   const waiting = { signal, patience: patience.signal, either: AbortSignal.any([signal, patience.signal]) };
   try {
     return await acquire({ consul: deps.consul, deps }, request, {
       ...waiting,
-      onJoined: (session) => {
+      onJoined: (session, seen) => {
         line?.joined(session);
+        if (limitMs !== 0) sayWait(seen);
         prepareSoon(deps, done.signal);
       },
     });
@@ -135,16 +149,12 @@ function prepareSoon({ clock }: ExecDeps, signal: AbortSignal): void {
     .catch(() => undefined);
 }
 
-function sayGranted(deps: ExecDeps, { slot, context, fencingToken }: Grant, waitedMs: number): void {
-  const { node, id } = context.run;
-  const { group } = context.keys;
+function sayGranted(deps: ExecDeps, grant: Grant, waitedMs: number): void {
+  const { group, node, slot } = placeOf(grant);
   deps.log('info', `${node} got slot ${slot} of ${group} after ${formatAge(waitedMs)}`, {
     event: 'granted',
-    group,
-    node,
-    slot,
-    run: id,
-    fencingToken,
+    ...placeOf(grant),
+    fencingToken: grant.fencingToken,
     waitedMs: Math.round(waitedMs),
   });
 }

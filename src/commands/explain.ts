@@ -151,11 +151,12 @@ function age(since: string, now: number): string {
   return formatAge(now - Date.parse(since));
 }
 
-function momentText(moment: string, now: number): string {
+/** Until when, for people. */
+export function momentText(moment: string, now: number): string {
   return `until ${moment.replace(/\.\d+Z$/, 'Z')} (in ${formatAge(Date.parse(moment) - now)})`;
 }
 
 /** A word as a POSIX shell takes it. */
-function quote(word: string): string {
+export function quote(word: string): string {
   return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

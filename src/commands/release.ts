@@ -1,22 +1,28 @@
-/** `runlock release`: clears a claim that keeps a group, or evicts the run behind it. */
+/** `runlock release`: gives back what `acquire` holds, clears a claim that keeps a group, or evicts the run behind it. */
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever } from '../errors.ts';
+import { giveHeldBack } from '../lock/give-held-back.ts';
 import { groupKeys } from '../lock/layout.ts';
 import type { Claim } from '../lock/records.ts';
 import type { GroupKeys } from '../lock/layout.ts';
 import { agentNode } from '../lock/session.ts';
 import { readSlots } from '../lock/slot.ts';
 import type { Owner, Slot } from '../lock/slot.ts';
-import { changeClaim, clearClaim, send } from '../lock/transactions.ts';
+import { clearClaim, send } from '../lock/transactions.ts';
+import { evict } from './evict.ts';
 
 export interface ReleaseOptions {
   readonly prefix: string;
   readonly group: string;
   /** Whose claim; this node's own unless given. */
   readonly owner?: string;
+  /** This node's name where it was given: with the same `owner` it is no operator. */
+  readonly node?: string;
   readonly slot?: number;
+  /** What this node holds has failed: it keeps the slot, and nothing else is touched. */
+  readonly failed?: { readonly exitCode?: number };
   readonly force: boolean;
   /** Who asks, for the claim of an evicted run. */
   readonly by: string;
@@ -26,8 +32,15 @@ export interface Released {
   readonly slot: number;
   readonly node: string;
   readonly state: Claim['state'];
-  /** `unwatched`: its session was gone, so the command may still run on that node. */
-  readonly how: 'cleared' | 'unwatched' | 'evicted';
+  /**
+   * `unwatched`: its session was gone, so the command may still run on that node. `given-back`, `kept`: the second half
+   * of its own `acquire`, with --failed for `kept`.
+   */
+  readonly how: 'cleared' | 'unwatched' | 'evicted' | 'given-back' | 'kept';
+  /** From `acquire` to the second half. */
+  readonly heldMs?: number;
+  /** Of a slot that it keeps: when others may follow. */
+  readonly heldUntil?: string;
 }
 
 export type ReleaseResult =
@@ -37,13 +50,21 @@ export type ReleaseResult =
       readonly group: string;
       readonly claims: readonly Released[];
     }
-  | { readonly kind: 'nothing'; readonly node: string; readonly group: string };
+  /** `claim`: what it has there all the same, which --failed does not touch. */
+  | {
+      readonly kind: 'nothing';
+      readonly node: string;
+      readonly group: string;
+      readonly claim?: Claim['state'];
+    };
 
-interface Target {
+export interface Target {
   readonly consul: Consul;
   readonly deps: Deps;
   readonly keys: GroupKeys;
   readonly options: ReleaseOptions & { owner: string };
+  /** Not an operator's word, but the node's own. */
+  readonly itself: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -61,13 +82,18 @@ export async function release(
   const asked = { name: 'runlock release', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
   const node = options.owner ?? (await agentNode({ consul, deps }, asked));
   const { group } = options;
-  const target: Target = { consul, deps, keys, options: { ...options, owner: node }, signal };
+  const itself = options.owner === undefined || options.owner === options.node;
+  const target: Target = { consul, deps, keys, options: { ...options, owner: node }, itself, signal };
   const mine = (await readAll(target)).filter(
     ({ slot, owner }) => owner?.claim.node === node && (options.slot === undefined || options.slot === slot),
   );
-  if (mine.length === 0) return { kind: 'nothing', node, group };
+  const held = options.failed ? mine.filter(({ owner }) => owner?.claim.state === 'held') : mine;
+  if (held.length === 0) {
+    const claim = mine[0]?.owner?.claim.state;
+    return { kind: 'nothing', node, group, ...(claim && { claim }) };
+  }
   const claims: Released[] = [];
-  for (const { slot } of mine) {
+  for (const { slot } of held) {
     const done = await releaseSlot(target, slot);
     if (done) claims.push(done);
   }
@@ -87,6 +113,8 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
     const now = (await readAll(target)).find((candidate) => candidate.slot === slot);
     if (now?.owner?.claim.node !== target.options.owner) return undefined;
     const { owner } = now;
+    if (target.itself && owner.claim.state === 'held') return endOwn(target, slot);
+    if (target.options.failed) return undefined;
     const done =
       now.lockedBy === undefined ? await clear(target, now, owner) : await evict(target, slot, owner);
     if (done) return done;
@@ -95,6 +123,18 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
     'refused',
     `the claim of slot ${slot} keeps changing; look at 'runlock status ${target.options.group}' and try again`,
   );
+}
+
+/** The second half of this node's own `acquire`. Undefined: somebody else was quicker. */
+async function endOwn(target: Target, slot: number): Promise<Released | undefined> {
+  const { consul, deps, keys, options } = target;
+  const { owner: node, failed } = options;
+  const ending = failed ? { outcome: 'failed' as const, ...failed } : { outcome: 'succeeded' as const };
+  const ended = await giveHeldBack({ consul, deps, keys, node, slot }, ending);
+  if (!ended) return undefined;
+  const { kept, heldMs } = ended;
+  const until = kept?.heldUntil === undefined ? {} : { heldUntil: kept.heldUntil };
+  return { slot, node, state: 'held', how: kept ? 'kept' : 'given-back', heldMs, ...until };
 }
 
 /** Undefined: the claim changed meanwhile. */
@@ -132,82 +172,5 @@ function mayStillRun({ state }: Claim): boolean {
       return false;
     default:
       return assertNever(state);
-  }
-}
-
-/** A run whose session lives can only be evicted: it kills its command and gives the slot back itself. */
-async function evict(target: Target, slot: number, { claim, index }: Owner): Promise<Released | undefined> {
-  const { consul, deps, keys, options, signal } = target;
-  if (!options.force) {
-    throw new RunlockError(
-      'refused',
-      `${claim.node} is running ${claim.command} in slot ${slot} of ${options.group} (run ${claim.run}); wait for it, or end it with 'runlock release ${options.group} --owner ${claim.node} --force'`,
-    );
-  }
-  if (claim.state !== 'evicted') {
-    const evicted: Claim = {
-      ...claim,
-      state: 'evicted',
-      by: options.by,
-      since: new Date(deps.clock.now()).toISOString(),
-    };
-    const result = await send(consul, changeClaim(keys, slot, evicted, index), { signal, rule: keys.rule });
-    if (result.kind === 'refused') return undefined;
-  }
-  deps.log('info', `evicted the run of ${claim.node} from slot ${slot}; waiting until it is gone`, {
-    event: 'evicted',
-    slot,
-  });
-  const how = await untilGone(target, slot, claim);
-  return { slot, node: claim.node, state: claim.state, how };
-}
-
-/**
- * Waits until the run has given the slot back.
- * @throws RunlockError `refused` when its session ends before: then nobody has said that its command is gone.
- */
-async function untilGone(target: Target, slot: number, { run, node }: Claim): Promise<Released['how']> {
-  const { consul, keys, options, signal } = target;
-  let index: number | undefined;
-  for (;;) {
-    const seen = await consul.list(keys.slot(slot), { signal, index, rule: keys.rule });
-    const now = readSlots(keys.root, seen.entries)[0];
-    if (now?.owner?.claim.run !== run) return 'evicted';
-    if (now.lockedBy === undefined) {
-      const { state } = now.owner.claim;
-      if (state === 'failed' || state === 'rebooting') return 'evicted';
-      const again = `runlock release ${options.group} --owner ${node} --force`;
-      throw new RunlockError(
-        'refused',
-        `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${again}' once more`,
-      );
-    }
-    index = seen.index;
-  }
-}
-
-/** What was done, for people. */
-export function describeRelease(result: ReleaseResult): string {
-  const { node, group } = result;
-  switch (result.kind) {
-    case 'nothing':
-      return `nothing to release: ${node} has no claim in ${group}\n`;
-    case 'released':
-      return result.claims.map((claim) => `${describeClaim(claim, group)}\n`).join('');
-    default:
-      return assertNever(result);
-  }
-}
-
-function describeClaim({ slot, node, state, how }: Released, group: string): string {
-  switch (how) {
-    case 'cleared':
-      return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}`;
-    case 'unwatched':
-      return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}; its session was gone, so the command may still run on ${node}: look there before others change`;
-    case 'evicted':
-      return `evicted ${node} from slot ${slot} of ${group}; its command is gone`;
-    default:
-      return assertNever(how);
   }
 }

@@ -4,18 +4,29 @@ import type { Consul, Entry } from '../consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../lock/records.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
+import type { CheckLimits } from './check.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain } from './explain.ts';
-import type { GroupKeys } from '../lock/layout.ts';
+import { joinFound, readSource, sourcesOf } from './status-sources.ts';
+import type { Found, Scope } from './status-sources.ts';
 import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output/views.ts';
 
-export type { FreezeView, GroupView, SlotView, StatusReport, WaiterView };
+export type { Found, FreezeView, GroupView, SlotView, StatusReport, WaiterView };
 
-export interface StatusOptions {
-  /** Without slashes at its ends. */
-  readonly prefix: string;
-  /** Empty: every group below the prefix. */
-  readonly groups: readonly string[];
+/** What a command line asks of `status`. */
+export interface StatusRequest extends Scope {
+  readonly json: boolean;
+  /** Unless given: it is shown once. */
+  readonly mode?: StatusMode;
+}
+
+export type StatusMode =
+  | { readonly kind: 'watch' }
+  | ({ readonly kind: 'check' } & CheckLimits)
+  /** A check was asked for, and this is what is wrong with how. */
+  | { readonly kind: 'wrong-check'; readonly message: string };
+
+export interface StatusOptions extends Scope {
   /** Wall-clock milliseconds. */
   readonly now: number;
   readonly signal: AbortSignal;
@@ -27,61 +38,21 @@ export interface StatusOptions {
  * @throws RunlockError when Consul can't be reached, or refuses.
  */
 export async function status(consul: Consul, options: StatusOptions): Promise<StatusReport> {
-  const { prefix, now, signal } = options;
-  const groups = [...new Set(options.groups)];
-  if (groups.length > 0)
-    return viewGroups(await readGroups(consul, options, groups), { prefix, groups, now });
-  const { entries } = await consul.list(`${prefix}/`, readOptions(signal, `key_prefix "${prefix}/"`));
-  return viewGroups({ entries }, { prefix, groups, now });
+  const { prefix, groups, now, signal } = options;
+  const found = await Promise.all(
+    sourcesOf(options).map((source) => readSource(consul, { prefix, source }, { signal, ...FIRST_CONTACT })),
+  );
+  return viewGroups(joinFound(found), { prefix, groups, now });
 }
 
-function readOptions(signal: AbortSignal, resource: string) {
-  return { signal, ...FIRST_CONTACT, rule: `${resource} { policy = "read" }` };
-}
-
-async function readGroups(
-  consul: Consul,
-  { prefix, signal }: StatusOptions,
-  groups: readonly string[],
-): Promise<Found> {
-  const keys = groups.map((group) => groupKeys(prefix, group));
-  const refused = new Map<string, string>();
-  const readGroup = async ({ group, prefix: below }: GroupKeys) => {
-    const { entries } = await consul.list(below, readOptions(signal, `key_prefix "${below}"`));
-    return entries.filter(({ key }) => parseKey(prefix, key)?.group === group);
-  };
-  // A token for one group need not reach above it: that is worth a word, and no reason to show nothing.
-  const readFreeze = async (key: string) => {
-    try {
-      const { entry } = await consul.get(key, readOptions(signal, `key "${key}"`));
-      return entry ? [entry] : [];
-    } catch (error) {
-      if (!isRunlockError(error, 'forbidden')) throw error;
-      refused.set(key, error.message);
-      return [];
-    }
-  };
-  const above = new Set(keys.flatMap(({ freezes }) => freezes.slice(1)));
-  const found = await Promise.all([...keys.map(readGroup), ...[...above].map(readFreeze)]);
-  return { entries: found.flat(), refused };
-}
-
-/** What was read; `refused` has Consul's word on each freeze key that this token may not read. */
-export interface Found {
-  readonly entries: readonly Entry[];
-  readonly refused?: ReadonlyMap<string, string>;
-}
-
-export interface ViewOptions {
-  readonly prefix: string;
-  readonly groups: readonly string[];
+export interface ViewOptions extends Scope {
   readonly now: number;
 }
 
 /** Builds the report from what is stored. Pure. */
 export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): StatusReport {
   const sorted = sortEntries(found.entries, prefix);
-  const names = (groups.length > 0 ? [...groups] : [...sorted.groups.keys()]).sort();
+  const names = [...new Set(groups.length > 0 ? groups : sorted.groups.keys())].sort();
   const freezes = { freezes: sorted.freezes, refused: found.refused ?? new Map<string, string>() };
   const root = findFreeze([`${prefix}/.freeze`], freezes, { prefix, now });
   return {

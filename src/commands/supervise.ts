@@ -7,13 +7,15 @@ import type { Outcome } from '../lock/records.ts';
 import { holdLease } from '../lock/lease.ts';
 import type { Lease, Over } from '../lock/lease.ts';
 import type { CodeMeanings } from '../tools.ts';
-import { exitCodeOf, sayEnd } from './end.ts';
+import { exitCodeOf, placeOf, sayEnd, sayOver } from './end.ts';
 import type { Cause } from './end.ts';
-import type { ExecDeps } from './exec-deps.ts';
+import type { ExecDeps, Figures } from './exec-deps.ts';
 import { beat, endTree, start } from './started.ts';
 import type { RunOptions } from './started.ts';
 
-export type RunResult =
+export type RunResult = { readonly figures: Figures } & RunEnd;
+
+type RunEnd =
   | { readonly kind: 'ended'; readonly ending: Ending }
   | { readonly kind: 'timed-out' }
   /** The lock was lost, the run was evicted or cut off: the command was killed. */
@@ -30,8 +32,10 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
     await decline(grant);
     deps.log('error', 'the slot was granted too long ago: others may follow; nothing was started', {
       event: 'lost',
+      ...placeOf(grant),
+      why: 'late',
     });
-    return { kind: 'lost' };
+    return { kind: 'lost', figures: { outcome: 'lost', waitedMs: options.waitedMs } };
   }
   const started = await start(deps, grant, { options, lease }).catch(async (error: unknown) => {
     await lease.stop();
@@ -42,7 +46,7 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
   const startedMs = deps.clock.monotonicMs();
   const gone = new AbortController();
   void beat(deps, { lease, ...started }, gone.signal);
-  const { ending, cause } = await untilEnd(deps, { lease, command, options, early });
+  const { ending, cause } = await untilEnd(deps, { grant, lease, command, options, early });
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
@@ -54,10 +58,11 @@ export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOpt
   const given = await lease.release({ outcome, exitCode, waitedMs: options.waitedMs, ranMs });
   await disarmed;
   sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
-  return toResult(ending, cause);
+  return { ...toEnd(ending, cause), figures: { outcome, waitedMs: options.waitedMs, ranMs } };
 }
 
 interface Running {
+  readonly grant: Grant;
   readonly lease: Lease;
   readonly command: Supervised;
   readonly options: RunOptions;
@@ -87,7 +92,11 @@ async function untilEnd(
   };
   deps.signals.listen(hear);
   early.forEach(hear);
-  const onOver = () => kill(lease.over.reason as Over);
+  const onOver = () => {
+    const over = lease.over.reason as Over;
+    if (!ended.signal.aborted) sayOver(deps, running.grant, over);
+    kill(over);
+  };
   lease.over.addEventListener('abort', onOver, { once: true });
   if (lease.over.aborted) onOver();
   if (options.timeoutMs !== undefined) {
@@ -148,7 +157,7 @@ function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: CodeMeani
   return cause ? 'interrupted' : 'failed';
 }
 
-function toResult(ending: Ending, cause: Cause | undefined): RunResult {
+function toEnd(ending: Ending, cause: Cause | undefined): RunEnd {
   switch (cause?.kind) {
     case 'evicted':
     case 'lost':

@@ -3,12 +3,15 @@ import http from 'node:http';
 import https from 'node:https';
 import ConsulPackage from 'consul';
 import type { ConsulSettings } from './env.ts';
+import { noteConnection } from './inspect.ts';
 
 /** The parts of the package that are used, as they are: its own types leave some of them out. */
 export interface Package {
-  kv: { get(options: object): Promise<unknown> };
+  kv: Record<'get' | 'keys', (options: object) => Promise<unknown>>;
   session: Record<'create' | 'info' | 'renew' | 'destroy', (options: object) => Promise<unknown>>;
   transaction: { create(operations: object[], options: object): Promise<unknown> };
+  /** Answers with the response. */
+  _get(request: object): Promise<unknown>;
   _ext(event: 'onCreate' | 'onRequest', extension: (request: PackageRequest, next: () => void) => void): void;
   destroy(): void;
 }
@@ -60,6 +63,7 @@ function noticingCuts(transport: Pick<typeof http, 'request'>): Pick<typeof http
   const request = (options: http.RequestOptions) => {
     const sent = transport.request(options);
     sent.on('response', (response) => {
+      noteConnection(response);
       response.on('error', (error) => sent.emit('error', error));
       response.on('close', () => {
         if (!response.complete)

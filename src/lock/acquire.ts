@@ -5,7 +5,7 @@ import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
-import { untilThawed } from './freeze.ts';
+import { findFreeze, untilThawed } from './freeze.ts';
 import { IMPATIENT_TRIES, asFirst, pause } from './first.ts';
 import { giveUp } from './give-up.ts';
 import { sendGrant } from './grant.ts';
@@ -17,6 +17,7 @@ import { clearDeadMark, findOrphan } from './same-node.ts';
 import type { Busy } from './same-node.ts';
 import { openSession } from './session.ts';
 import type { Session } from './session.ts';
+import { isHeld } from './slot.ts';
 import type { Owner } from './slot.ts';
 import { comeBack } from './transactions.ts';
 import { untilClaimedAgain } from './went-back.ts';
@@ -149,7 +150,12 @@ async function tryWith(context: RunContext, session: Session, progress: Progress
 async function blockedNow(context: RunContext, session: Session, progress: Progress): Promise<Blocked> {
   if (progress.blocked.kind === 'frozen') return progress.blocked;
   try {
-    return { kind: 'slots', slots: (await readSlotsNow(context, progress, LAST_LOOK_MS)).slots };
+    const [frozen, { slots }] = await Promise.all([
+      // Only the first in the queue would have met it.
+      findFreeze(context, progress, LAST_LOOK_MS),
+      readSlotsNow(context, progress, LAST_LOOK_MS),
+    ]);
+    return frozen ?? { kind: 'slots', slots };
   } catch (error) {
     await giveUp(context, session, progress.attempts);
     throw isTransient(error) ? noAnswer(context.consul, error) : error;
@@ -167,7 +173,8 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   }
   progress.blocked = { kind: 'slots', slots: joined.turn.slots };
   progress.newest.index = joined.ticket.createIndex;
-  progress.onJoined?.(session.id);
+  const behind = joined.ticket.predecessor !== undefined && joined.ticket.predecessor !== joined.turn.last;
+  progress.onJoined?.(session.id, { node: context.run.node, behind, slots: joined.turn.slots });
   const first = await untilFirst(context, joined, progress);
   return first.kind === 'ticket-lost'
     ? { kind: 'again' }
@@ -186,6 +193,8 @@ async function returnTo(
   session: Session,
   { slot, owner, progress }: { slot: number; owner: Owner; progress: Progress },
 ): Promise<Step1to5> {
+  if (isHeld(owner.claim, context.deps.clock.earliest()))
+    return { kind: 'busy', context, why: { kind: 'held', slot, owner } };
   const orphan = await findOrphan(context, owner.claim, progress.signal);
   if (orphan) return { kind: 'busy', context, why: orphan };
   const seat = { keys: context.keys, session: session.id, slot };

@@ -2,7 +2,7 @@
 import { isTransient } from '../consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
-import { decodeRun } from './records.ts';
+import { decodeRun, lastGoodOf } from './records.ts';
 import type { Claim, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
 import { openSession } from './session.ts';
@@ -33,12 +33,13 @@ const RETRY_MS = 300;
 export async function giveBack(holding: Holding, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
   const { deps, keys } = holding.context;
   const signal = AbortSignal.timeout(DEADLINE_MS);
-  const record = toRecord(holding, ending);
+  let record: RunRecord | undefined;
   let now: Holding = holding;
   let result: GivenBack | undefined;
   let why = 'no answer';
   while (!result) {
     try {
+      record ??= await withLastGood(holding, toRecord(holding, ending), signal);
       const step = await releaseOnce(now, { record, ttlMs: ending.ttlMs, signal });
       if (step.kind === 'holding') now = step.holding;
       else result = step;
@@ -72,6 +73,28 @@ function toRecord({ context, slot }: Holding, { outcome, exitCode, waitedMs, ran
   const code = exitCode === undefined ? {} : { exitCode };
   const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
   return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
+}
+
+/**
+ * A good run speaks for itself. Any other keeps what was known of the last good one, which costs these runs alone a read.
+ * @throws after a transient fault.
+ */
+async function withLastGood(
+  { context: { consul, keys, run } }: Holding,
+  record: RunRecord,
+  signal: AbortSignal,
+): Promise<RunRecord> {
+  if (record.outcome === 'succeeded') return record;
+  try {
+    const options = { signal, rule: keys.rule, timeoutMs: 5_000, retryForMs: 0 };
+    const { entry } = await consul.get(keys.run(run.node), options);
+    const lastGoodAt = entry && lastGoodOf(decodeRun(entry));
+    return lastGoodAt === undefined ? record : { ...record, lastGoodAt };
+  } catch (error) {
+    if (isTransient(error)) throw error;
+    // What stands there can't be read: no reason to keep the slot.
+    return record;
+  }
 }
 
 /** The claim that stays after a run that ended so; undefined where it goes. `nowMs`: the latest that it may be (`WallClock`). */

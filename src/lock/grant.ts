@@ -27,7 +27,8 @@ export interface Grant {
 /** Why a run waits, or did not get a slot. */
 export type Blocked =
   | { readonly kind: 'slots'; readonly slots: readonly Slot[] }
-  | { readonly kind: 'frozen'; readonly key: string; readonly freeze: Freeze };
+  /** `at`: which group was frozen, this one or one above; '' for the root. */
+  | { readonly kind: 'frozen'; readonly at: string; readonly freeze: Freeze };
 
 /** What one acquisition remembers from one session to the next. */
 export interface Progress extends Waiting {

@@ -24,9 +24,7 @@ export interface GroupKeys {
 /** The keys of `group` (`prod/web`) under `prefix` (`runlock`), both without slashes at their ends. */
 export function groupKeys(prefix: string, group: string): GroupKeys {
   const base = `${prefix}/${group}`;
-  const segments = group.split('/');
-  const ancestors = segments.map((_, i) => [prefix, ...segments.slice(0, segments.length - i)].join('/'));
-  const freezes = [...ancestors, prefix].map((path) => `${path}/.freeze`);
+  const freezes = freezeKeys(prefix, group);
   return {
     group,
     root: prefix,
@@ -47,6 +45,13 @@ export function groupKeys(prefix: string, group: string): GroupKeys {
     freezes,
     run: (node) => `${base}/.runs/${node}`,
   };
+}
+
+/** The keys that stop `group` (`''` for the root): its own first, then its ancestors', the root's last. */
+export function freezeKeys(prefix: string, group: string): readonly string[] {
+  const segments = group === '' ? [] : group.split('/');
+  const ancestors = segments.map((_, i) => [prefix, ...segments.slice(0, segments.length - i)].join('/'));
+  return [...ancestors, prefix].map((path) => `${path}/.freeze`);
 }
 
 /** What a key below the prefix is; `other` is nobody's that this version knows. */

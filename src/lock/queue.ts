@@ -17,14 +17,22 @@ export interface Turn {
   readonly index: number;
 }
 
+/** What a run saw when it joined the queue. */
+export interface AtJoin {
+  readonly node: string;
+  /** Whether somebody may still be before it: who joined just before was not the last to be granted. */
+  readonly behind: boolean;
+  readonly slots: readonly Slot[];
+}
+
 /** Two ways for waiting to end: a signal to runlock, and the end of `--wait`. */
 export interface Waiting {
   readonly signal: AbortSignal;
   readonly patience: AbortSignal;
   /** Either of the two. */
   readonly either: AbortSignal;
-  /** Hears the session of each ticket. */
-  readonly onJoined?: (session: string) => void;
+  /** Hears the session of each ticket, and what stood before it at that moment. */
+  readonly onJoined?: (session: string, seen: AtJoin) => void;
 }
 
 /** With no patience left, everything is still asked once, and nothing is waited for. */

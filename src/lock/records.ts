@@ -36,6 +36,8 @@ export interface Claim extends Runner {
   readonly exitCode?: number;
   /** When others may follow. Absent: never, or not known yet. */
   readonly heldUntil?: string;
+  /** Of a held claim: how long its `acquire` had waited. */
+  readonly waitedMs?: number;
   /** Who evicted the run. */
   readonly by?: string;
 }
@@ -86,6 +88,13 @@ export interface RunRecord {
   readonly endedAt: string;
   readonly waitedMs: number;
   readonly ranMs: number;
+  /** Of a run that was not good: when the node's last good one ended. Absent: none is known. */
+  readonly lastGoodAt?: string;
+}
+
+/** When the node's last good run ended; undefined: none is known. */
+export function lastGoodOf({ outcome, endedAt, lastGoodAt }: RunRecord): string | undefined {
+  return outcome === 'succeeded' ? endedAt : lastGoodAt;
 }
 
 /** Writes a record as the JSON document that is stored. */
@@ -122,6 +131,7 @@ const claimShape: Shape<Claim> = {
   returns: optional(natural),
   exitCode: optional(number),
   heldUntil: optional(time),
+  waitedMs: optional(number),
   by: optional(text),
 };
 const ticketShape: Shape<Ticket> = { node: name, run: text, since: time, command: text, pid: natural };
@@ -136,6 +146,7 @@ const runShape: Shape<RunRecord> = {
   endedAt: time,
   waitedMs: number,
   ranMs: number,
+  lastGoodAt: optional(time),
 };
 
 /** A stored document, as Consul gives it back. */

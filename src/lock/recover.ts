@@ -33,7 +33,10 @@ export async function recover(
     const index = writtenIndex(result.entries, keys.owner(slot));
     live.holding = { ...live.holding, owner: { claim, index } };
     live.provedMs = sentMs;
-    deps.log('warning', `took the lock of ${keys.group} back; the run goes on`, { event: 'recovered', slot });
+    deps.log('warning', `took the lock of ${keys.group} back; the run goes on`, {
+      event: 'recovered',
+      ...{ group: keys.group, node: context.run.node, slot, run: context.run.id },
+    });
   } else if (result.obstacle === 'session') {
     // Consul knew before the next renewal did.
     await renewSession(live);

@@ -3,12 +3,15 @@ import type { RetryOptions } from '../consul.ts';
 import type { RunContext } from './context.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
+import type { Owner } from './slot.ts';
 
 /** This node already runs or waits in the group. */
 export type Busy =
   | { readonly kind: 'same-node'; readonly pid: number; readonly since: string }
   /** Nothing of runlock watches these any more, and they still run. */
-  | { readonly kind: 'orphan'; readonly run: string; readonly pids: readonly number[] };
+  | { readonly kind: 'orphan'; readonly run: string; readonly pids: readonly number[] }
+  /** `acquire` holds a slot, and nothing of it runs. */
+  | { readonly kind: 'held'; readonly slot: number; readonly owner: Owner };
 
 /** The guard needs about a second to kill what a dead runlock left; after this long it never will. */
 const GUARD_GRACE_MS = 3_000;

@@ -139,6 +139,11 @@ function considerHeld(slot: number, owner: Owner, nowMs: number): Move {
   return leftMs > 0 ? { kind: 'wait', forMs: leftMs } : { kind: 'take-over', slot, owner };
 }
 
+/** Whether the claim is one that `acquire` holds. `nowMs`: the earliest that it may be (`WallClock`). */
+export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {
+  return state === 'held' && (heldUntil === undefined || nowMs < Date.parse(heldUntil));
+}
+
 /** The claim of a run that has vanished: its hold begins when it is marked, at the latest that it may be (`WallClock`). */
 export function abandoned(claim: Claim, nowMs: number): Claim {
   const until =

@@ -5,7 +5,7 @@
 import type { Answer, Consul, Entry, Operation } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
 import { encode } from './records.ts';
-import type { Claim, NodeMark, RunRecord, Ticket } from './records.ts';
+import type { Claim, Freeze, NodeMark, RunRecord, Ticket } from './records.ts';
 import type { GroupKeys } from './layout.ts';
 
 /** What stood in the way. `session`: the session that wanted a lock is gone. */
@@ -188,6 +188,29 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
   ];
 }
 
+/** The end of `acquire`: the claim says `held` and goes on alone; lock and mark are given back. */
+export function keep(seat: Seat, held: Claim, seenIndex: number): Step[] {
+  const { keys, slot } = seat;
+  return [
+    holdsLock(seat),
+    ownerIs(seat, seenIndex),
+    writeOwner(seat, held, seenIndex),
+    remove(keys.lock(slot), 'lock'),
+    remove(keys.node(held.node), 'node'),
+  ];
+}
+
+/** The second half of `acquire`: as `release`, for a claim that no session stands behind. */
+export function endHeld(held: Vanished, record: RunRecord, seenIndex: number, kept?: Claim): Step[] {
+  const { keys, slot, strayLock } = held;
+  const owner = keys.owner(slot);
+  return [
+    ...unlocked(keys, slot, strayLock),
+    ...(kept ? changeClaim(keys, slot, kept, seenIndex) : removeSeen(owner, seenIndex, 'owner')),
+    { means: 'node', operation: { verb: 'set', key: keys.run(record.node), value: encode(record) } },
+  ];
+}
+
 /** Nobody holds the slot's lock; a lock key that no session holds goes. */
 function unlocked(keys: GroupKeys, slot: number, strayLock: number | undefined): Step[] {
   if (strayLock !== undefined) return removeSeen(keys.lock(slot), strayLock, 'lock');
@@ -217,6 +240,19 @@ export function removeSeen(key: string, seenIndex: number, means: Obstacle): Ste
     { means, operation: { verb: 'check-index', key, index: seenIndex } },
     { means, operation: { verb: 'delete-cas', key, index: seenIndex } },
   ];
+}
+
+/**
+ * An operator freezes a group, where no freeze was seen (index 0), or puts another in the place of the one that was seen.
+ * Every grant checks that there is none, so no run starts between this and its answer.
+ */
+export function freeze(key: string, record: Freeze, seenIndex: number): Step[] {
+  return [{ means: 'freeze', operation: { verb: 'cas', key, value: encode(record), index: seenIndex } }];
+}
+
+/** An operator ends the freeze that was seen, and no newer one. */
+export function thaw(key: string, seenIndex: number): Step[] {
+  return removeSeen(key, seenIndex, 'freeze');
 }
 
 /** An operator, or the owner, clears a claim that no session stands behind. */

@@ -9,17 +9,54 @@ export interface RenderOptions {
   readonly columns?: number | undefined;
   /** Wall-clock milliseconds. */
   readonly now: number;
+  /** Nobody asked for these groups by name: of a group where nothing stands still one line is enough. */
+  readonly overview?: boolean;
 }
 
 /** A long queue, or list of problems, is cut here; `--json` shows all of it. */
 const SHOWN = 20;
 
-/** `status` for people: a block a group, with a line break at its end. */
+/**
+ * `status` for people. Groups that stand still come first, those where somebody waits before the others; then those
+ * where somebody runs or waits; idle ones last. By name within.
+ */
 export function renderStatus(report: StatusReport, options: RenderOptions): string {
-  const blocks = report.groups.map((group) => renderGroup(group, options));
-  if (blocks.length === 0) blocks.push(renderNothing(report));
+  if (report.groups.length === 0) return `${renderNothing(report)}\n`;
+  const ranked = report.groups.map((view) => ({ view, rank: rankOf(view) }));
+  const inOrder = (...ranks: Rank[]) =>
+    ranks.flatMap((wanted) => ranked.filter(({ rank }) => rank === wanted).map(({ view }) => view));
+  if (options.overview !== true || report.groups.length === 1)
+    return `${inOrder(0, 1, 2, 3)
+      .map((group) => renderGroup(group, options))
+      .join('\n\n')}\n`;
+  const blocks = inOrder(0, 1).map((group) => renderGroup(group, options));
+  const moving = inOrder(2);
+  if (moving.length > 0) blocks.push(moving.map((group) => renderLine(group, options)).join('\n'));
+  const idle = inOrder(3).map(({ group }) => visible(group));
+  if (idle.length > 0) blocks.push(paint(`idle: ${idle.join(', ')}`, 'dim', options.color));
   return `${blocks.join('\n\n')}\n`;
 }
+
+/** 0: stands still and somebody waits. 1: stands still. 2: somebody runs or waits, or no new run may start. 3: idle. */
+type Rank = 0 | 1 | 2 | 3;
+
+function rankOf({ slots, queue, frozen, problems }: GroupView): Rank {
+  const stands = problems.length > 0 || slots.some(needsSomebody);
+  if (queue.length > 0 && (stands || frozen)) return 0;
+  if (stands) return 1;
+  return queue.length > 0 || frozen || slots.some(({ state }) => state !== 'free') ? 2 : 3;
+}
+
+/** Whether nothing that lives stands behind the slot's claim. */
+function needsSomebody(slot: SlotView): boolean {
+  return ['failed', 'abandoned', 'unreadable'].includes(slot.state) || sessionGone(slot);
+}
+
+function renderLine({ group, frozen, why }: GroupView, { color }: RenderOptions): string {
+  return `${paint(visible(group), 'bold', color)}${frozen ? frozenMark(color) : ''}: ${visible(why)}`;
+}
+
+const frozenMark = (color: boolean) => paint(' (frozen)', 'cyan', color);
 
 function renderNothing({ prefix, frozen, problems }: StatusReport): string {
   const lines = [visible(`nothing is stored below ${prefix}/ (or this token may not read it)`)];
@@ -30,7 +67,7 @@ function renderNothing({ prefix, frozen, problems }: StatusReport): string {
 function renderGroup(view: GroupView, options: RenderOptions): string {
   const { color } = options;
   return [
-    paint(visible(view.group), 'bold', color) + (view.frozen ? paint(' (frozen)', 'cyan', color) : ''),
+    paint(visible(view.group), 'bold', color) + (view.frozen ? frozenMark(color) : ''),
     ...(view.known ? renderSlots(view.slots, options) : []),
     ...renderQueue(view.queue, options),
     ...renderProblems(view.problems, color),
@@ -39,7 +76,7 @@ function renderGroup(view: GroupView, options: RenderOptions): string {
   ].join('\n');
 }
 
-interface Row {
+export interface Row {
   readonly cells: readonly string[];
   readonly style?: Style | undefined;
 }
@@ -119,7 +156,7 @@ function moreText(count: number): string[] {
 }
 
 /** Rows of the same cells, aligned, cut to the terminal's width before they are coloured. */
-function renderTable(rows: readonly Row[], { color, columns }: RenderOptions): string[] {
+export function renderTable(rows: readonly Row[], { color, columns }: RenderOptions): string[] {
   const safe = rows.map(({ cells, style }) => ({ cells: cells.map(visible), style }));
   const widths = (safe[0]?.cells ?? []).map((_, i) =>
     Math.max(...safe.map((row) => widthOf(row.cells[i] ?? ''))),

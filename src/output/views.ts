@@ -10,7 +10,7 @@ export interface StatusReport {
   readonly frozen?: FreezeView;
   /** With the root's freeze; every group's own are with the group. */
   readonly problems: readonly string[];
-  /** By name. */
+  /** By name; the text has those that stand still first. */
   readonly groups: readonly GroupView[];
 }
 
@@ -83,7 +83,10 @@ export interface WaitingView {
   /** From 1. */
   readonly place?: number | undefined;
   readonly holders?: readonly HolderView[] | undefined;
-  readonly frozen?: { readonly by: string; readonly reason: string } | undefined;
+  /** The freeze that stops it, its own or one above; `leftMs`: until it ends by itself. */
+  readonly frozen?:
+    | { readonly at?: string; readonly by: string; readonly reason: string; readonly leftMs?: number }
+    | undefined;
 }
 
 export interface HolderView {

@@ -7,9 +7,16 @@ export function renderWaiting(view: WaitingView, columns: number | undefined): s
   const [holder, ...others] = view.holders ?? [];
   const parts = [`waiting ${formatAge(view.waitedMs)} for ${view.group}`];
   if (view.place !== undefined) parts.push(`place ${view.place}`);
-  if (view.frozen) parts.push(`frozen by ${view.frozen.by}: ${view.frozen.reason}`);
+  if (view.frozen) parts.push(frozenText(view.group, view.frozen));
   if (holder) parts.push(holderText(holder) + (others.length > 0 ? ` (and ${others.length} more)` : ''));
   return cut(visible(parts.join(' · ')), columns === undefined ? undefined : Math.max(1, columns - 1));
+}
+
+function frozenText(group: string, frozen: NonNullable<WaitingView['frozen']>): string {
+  const { at = group, by, reason, leftMs } = frozen;
+  const what = at === group ? '' : `${at === '' ? 'everything' : at} `;
+  const left = leftMs === undefined ? '' : ` for another ${formatAge(leftMs)}`;
+  return `${what}frozen by ${by}${left}: ${reason}`;
 }
 
 function holderText({ node, state, command, ageMs }: HolderView): string {

@@ -1,19 +1,38 @@
-/** `runlock exec`: its outcome → exit status. */
+/** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
 import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
 import type { ExecDeps } from '../commands/exec-deps.ts';
 import type { ExecResult } from '../commands/exec.ts';
-import { EXIT_LOST, EXIT_TIMED_OUT, assertNever } from '../errors.ts';
+import type { Log } from '../deps.ts';
+import { EXIT_LOST, EXIT_TIMED_OUT, assertNever, exitStatus } from '../errors.ts';
+import type { Attempt } from '../metrics.ts';
 import { createOutput } from '../output.ts';
 import type { Platform } from '../platform.ts';
 
-export async function runExec(
-  { common, options, conflictExitCode }: Extract<Invocation, { kind: 'exec' }>,
-  platform: Platform,
-): Promise<number> {
+type ExecInvocation = Extract<Invocation, { kind: 'exec' }>;
+
+export async function runExec(invocation: ExecInvocation, platform: Platform): Promise<number> {
   // Before anything else: a signal that comes early must not find the default action.
   const signals = platform.listenToSignals();
-  const log = platform.makeLog(common);
+  const log = platform.makeLog(invocation.common);
+  const note = await noteFor(invocation, platform, log);
+  let result: ExecResult;
+  try {
+    result = await runWith({ signals, log }, invocation, platform);
+  } catch (error) {
+    await note({ outcome: 'error', exitCode: exitStatus(error) });
+    throw error;
+  }
+  const exitCode = toStatus(result, invocation.conflictExitCode);
+  if (result.kind !== 'dry-run') await note({ ...result.figures, exitCode });
+  return exitCode;
+}
+
+async function runWith(
+  { signals, log }: Pick<ExecDeps, 'signals' | 'log'>,
+  { common, options }: ExecInvocation,
+  platform: Platform,
+): Promise<ExecResult> {
   const [{ exec }, consul] = await Promise.all([import('../commands/exec.ts'), platform.connect(log)]);
   const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: ExecDeps = {
@@ -23,10 +42,34 @@ export async function runExec(
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };
   try {
-    return toStatus(await exec(deps, options), conflictExitCode);
+    return await exec(deps, options);
   } finally {
     consul.close();
   }
+}
+
+type Note = (attempt: Omit<Attempt, 'group' | 'endedAtMs'>) => Promise<void>;
+
+/**
+ * Writes the metrics file, if one is asked for: a dry run is no attempt. That it can't be written changes no exit code.
+ * @throws RunlockError `config`: the file has no folder to be in.
+ */
+async function noteFor(
+  { metricsFile, options: { group, dryRun } }: ExecInvocation,
+  { deps: { clock } }: Platform,
+  log: Log,
+): Promise<Note> {
+  if (metricsFile === undefined || dryRun) return () => Promise.resolve();
+  const { checkMetricsFile, writeMetrics } = await import('../metrics.ts');
+  checkMetricsFile(metricsFile);
+  return async (attempt) => {
+    const why = await writeMetrics(metricsFile, { ...attempt, group, endedAtMs: clock.now() });
+    if (why === undefined) return;
+    log('warning', `--metrics-file ${metricsFile} could not be written: ${why}`, {
+      event: 'metrics-unwritten',
+      ...{ group, file: metricsFile, why },
+    });
+  };
 }
 
 function toStatus(result: ExecResult, conflictExitCode: number): number {

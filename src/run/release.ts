@@ -8,8 +8,9 @@ export async function runRelease(
   platform: Platform,
 ): Promise<number> {
   const log = platform.makeLog(common);
-  const [{ release, describeRelease }, consul] = await Promise.all([
+  const [{ release }, { describeRelease }, consul] = await Promise.all([
     import('../commands/release.ts'),
+    import('../commands/describe-release.ts'),
     platform.connect(log),
   ]);
   const { signal } = new AbortController();

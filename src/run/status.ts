@@ -1,23 +1,38 @@
 /** `runlock status`: the report → stdout. */
 import type { Invocation } from '../cli/invocation.ts';
+import { assertNever } from '../errors.ts';
 import { createOutput, renderJson } from '../output.ts';
 import { renderStatus } from '../output/status.ts';
 import type { Platform } from '../platform.ts';
 
-export async function runStatus(
-  { common, options }: Extract<Invocation, { kind: 'status' }>,
-  platform: Platform,
-): Promise<number> {
+type StatusInvocation = Extract<Invocation, { kind: 'status' }>;
+
+export async function runStatus(invocation: StatusInvocation, platform: Platform): Promise<number> {
+  const { mode } = invocation.options;
+  if (!mode) return showOnce(invocation, platform);
+  switch (mode.kind) {
+    case 'watch':
+      return (await import('./status-watch.ts')).runWatch(invocation, platform);
+    case 'check':
+    case 'wrong-check':
+      return (await import('./status-check.ts')).runCheck({ ...invocation, mode }, platform);
+    default:
+      return assertNever(mode);
+  }
+}
+
+async function showOnce({ common, options }: StatusInvocation, platform: Platform): Promise<number> {
   const { clock } = platform.deps;
+  const { prefix, groups } = options;
   const log = platform.makeLog(common);
   const [{ status }, consul] = await Promise.all([import('../commands/status.ts'), platform.connect(log)]);
   const { signal } = new AbortController();
-  const report = await status(consul, { ...options, now: clock.now(), signal });
+  const report = await status(consul, { prefix, groups, now: clock.now(), signal });
   const { isTTY, columns } = platform.stdout;
   const output = createOutput({ env: platform.env, isTTY, columns });
   const text = options.json
     ? `${renderJson(report, 2)}\n`
-    : renderStatus(report, { ...output, now: clock.now() });
+    : renderStatus(report, { ...output, now: clock.now(), overview: groups.length === 0 });
   await platform.write(text);
   consul.close();
   return 0;

@@ -210,6 +210,27 @@ describe('several groups', () => {
     expect((await status(['many', 'many/a'])).stdout).toMatch(/^many\n(?: .*\n)+\nmany\/a\n(?: .*\n)+$/);
   });
 
+  test('-g names a group as for exec, several times and beside others', async () => {
+    const named = await report('-g', 'many/b', 'many', '--group', 'many/a');
+    expect(named.groups.map((one) => one.group)).toEqual(['many', 'many/a', 'many/b']);
+    // Inside a run the environment names the run's group; status is of all groups all the same.
+    const { stdout } = await status(['--json'], { env: { RUNLOCK_GROUP: 'many/a' } });
+    expect((JSON.parse(stdout) as { groups: unknown[] }).groups.length).toBeGreaterThan(1);
+  });
+
+  test('those that stand still come first and in full, idle ones last, in one line', async () => {
+    const inOrder = (...args: string[]) => runlock(agent, ['status', '--prefix', 'order', ...args]);
+    const run = (name: string, command: string) =>
+      runlock(agent, ['exec', '--prefix', 'order', '-g', name, '--node', 'web01', '--', command]);
+    for (const name of ['a', 'b', 'd']) await run(name, 'true');
+    await run('c', 'false');
+    const { stdout } = await inOrder();
+    expect(stdout).toMatch(
+      /^c\n {2}SLOT .*\n {2}0 +failed .*\n {2}web01 failed .*\n {2}fix: .*\n\nidle: a, b, d\n$/,
+    );
+    expect((await inOrder('a', 'c')).stdout).toMatch(/^c\n(?: .*\n)+\na\n(?: .*\n)+ {2}idle: nobody runs/);
+  });
+
   test('a prefix that nobody uses', async () => {
     const result = await status(['--prefix', 'nowhere']);
     expect(result).toMatchObject({ status: 0, stderr: '' });

@@ -29,6 +29,7 @@ const id = crypto.randomUUID();
 const calls: [string, (consul: Consul) => Promise<unknown>][] = [
   ['get', (consul) => consul.get('runlock/a', options)],
   ['list', (consul) => consul.list('runlock/', options)],
+  ['keys', (consul) => consul.keys('runlock/', options)],
   ['readAll', (consul) => consul.readAll([{ verb: 'get-tree', key: 'runlock/' }], options)],
   ['transact', (consul) => consul.transact([set], options)],
   ['createSession', (consul) => consul.createSession({ name: 'a', ttl: '10s' }, options)],

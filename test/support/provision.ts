@@ -7,7 +7,7 @@ import { homedir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { architecture, createApt, sourcesFor, unpack } from './apt.ts';
-import { ansibleScript, puppetScript } from './unpacked.ts';
+import { ansibleScript, fishScript, mandocScript, puppetScript, zshScript } from './unpacked.ts';
 
 const run = promisify(execFile);
 
@@ -59,6 +59,40 @@ const puppetProgram: Program = {
   make: (root, apt) => makeTool(puppetProgram, root, apt, puppetScript),
 };
 
+/** Prometheus's own parser and linter of metrics. */
+const promtoolProgram: Program = {
+  name: 'promtool',
+  variable: 'PROMTOOL_BIN',
+  version: '--version',
+  packages: ['prometheus'],
+  make: makePromtool,
+};
+
+const zshProgram: Program = {
+  name: 'zsh',
+  variable: 'ZSH_BIN',
+  version: '--version',
+  packages: ['zsh'],
+  make: (root, apt) => makeTool(zshProgram, root, apt, zshScript),
+};
+
+const fishProgram: Program = {
+  name: 'fish',
+  variable: 'FISH_BIN',
+  version: '--version',
+  packages: ['fish'],
+  make: (root, apt) => makeTool(fishProgram, root, apt, fishScript),
+};
+
+/** Reads manual pages, and says what is wrong with them. It has no option for its version: this is an empty page. */
+const mandocProgram: Program = {
+  name: 'mandoc',
+  variable: 'MANDOC_BIN',
+  version: '/dev/null',
+  packages: ['mandoc'],
+  make: (root, apt) => makeTool(mandocProgram, root, apt, mandocScript),
+};
+
 const found = new Map<Program, Promise<string>>();
 
 /** Path of a consul program. */
@@ -76,9 +110,29 @@ export async function puppet(): Promise<Tool> {
   return { command: await provision(puppetProgram), env: {} };
 }
 
+/** Path of a promtool program. */
+export function promtool(): Promise<string> {
+  return provision(promtoolProgram);
+}
+
+/** zsh, with its completion system. */
+export const zsh = () => provision(zshProgram);
+
+export const fish = () => provision(fishProgram);
+
+export const mandoc = () => provision(mandocProgram);
+
 /** All of them, and the variables that spare other processes the search. */
 export async function provisionAll(): Promise<Record<string, string>> {
-  const programs = [consul, ansiblePlaybook, puppetProgram];
+  const programs = [
+    consul,
+    ansiblePlaybook,
+    puppetProgram,
+    promtoolProgram,
+    zshProgram,
+    fishProgram,
+    mandocProgram,
+  ];
   const entries = programs.map(async (program) => [program.variable, await provision(program)] as const);
   return Object.fromEntries(await Promise.all(entries));
 }
@@ -148,6 +202,14 @@ async function makeConsul(root: string, folder: string): Promise<string> {
   }
   await unpack([deb], root);
   return 'usr/bin/consul';
+}
+
+/** It needs nothing but libc, so its package comes without what that depends on. */
+async function makePromtool(root: string, folder: string): Promise<string> {
+  const apt = await createApt(folder);
+  await apt.update().catch(() => undefined);
+  await unpack([await firstThatWorks(promtoolProgram.packages, (name) => apt.download(name))], root);
+  return 'usr/bin/promtool';
 }
 
 async function makeTool(

@@ -1,7 +1,7 @@
 // Scripts that run a program out of a folder of unpacked Debian packages as if these were installed. A package that
 // the machine has already is not in the folder, so each part of the program may be here or there.
 // They end in `exec`, so that process id and signals are the program's own, and they find their folder themselves.
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Shell text that runs ansible-playbook out of `root`. */
@@ -44,6 +44,34 @@ publicdir = $vardir/public
 rundir = $vardir/run
 logdir = $vardir/log
 `;
+
+/** Shell text that runs zsh out of `root`. It takes no path of modules from its environment, so a file of ours says it. */
+export function zshScript(root: string): string {
+  const modules = libraryFolders(root).flatMap((path) => below(root, `${path}/zsh`));
+  const settings = [
+    'root=${ZDOTDIR%/conf}',
+    `module_path=(${modules.map((path) => `"$root/${path}"`).join(' ')})`,
+    'fpath=("$root"/usr/share/zsh/functions/**/*(N/))',
+    '',
+  ];
+  mkdirSync(join(root, 'conf'), { recursive: true });
+  writeFileSync(join(root, 'conf/.zshenv'), settings.join('\n'));
+  // Its own place is where the script goes.
+  const program = ['bin/zsh', 'usr/bin/zsh'].map((path) => join(root, path)).find(existsSync) ?? '';
+  renameSync(program, join(root, 'zsh'));
+  return script(root, ['export ZDOTDIR="$root/conf"', 'exec "$root/zsh" "$@"']);
+}
+
+/** Shell text that runs fish out of `root`: it looks for its own files beside its program if all of them are there. */
+export function fishScript(root: string): string {
+  symlinkSync('../etc', join(root, 'usr/etc'));
+  return script(root, ['exec "$root/usr/bin/fish" "$@"']);
+}
+
+/** Shell text that runs mandoc out of `root`. */
+export function mandocScript(root: string): string {
+  return script(root, ['exec "$root/usr/bin/mandoc" "$@"']);
+}
 
 function rubyFolders(root: string): string[] {
   const libraries = ['usr/lib', ...libraryFolders(root)].map((path) => `${path}/ruby`);

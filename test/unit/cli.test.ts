@@ -6,21 +6,25 @@ import { RunlockError } from '../../src/errors.ts';
 type Env = Record<string, string>;
 type Of<Kind extends Invocation['kind']> = Extract<Invocation, { kind: Kind }>;
 
-const read = (argv: string[], env: Env = {}) => parse(argv, { env, version: '1.2.3' });
+/** No file is where it is looked for. */
+const readText = () => {
+  throw Object.assign(new Error('ENOENT: no such file'), { code: 'ENOENT' });
+};
+const read = (argv: string[], env: Env = {}) => parse(argv, { env, version: '1.2.3', readText });
 
-function as<Kind extends Invocation['kind']>(kind: Kind, argv: string[], env?: Env): Of<Kind> {
-  const invocation = read(argv, env);
+async function as<Kind extends Invocation['kind']>(kind: Kind, argv: string[], env?: Env): Promise<Of<Kind>> {
+  const invocation = await read(argv, env);
   if (invocation.kind !== kind) throw new Error(`${argv.join(' ')} is ${invocation.kind}`);
   return invocation as Of<Kind>;
 }
 
 const exec = (argv: string[], env?: Env) => as('exec', ['exec', ...argv], env);
-const execOptions = (argv: string[], env?: Env) => exec([...argv, '--', 'true'], env).options;
+const execOptions = async (argv: string[], env?: Env) => (await exec([...argv, '--', 'true'], env)).options;
 
 /** The message of the usage error, which is one line. */
-function complaint(argv: string[], env?: Env): string {
+async function complaint(argv: string[], env?: Env): Promise<string> {
   try {
-    read(argv, env);
+    await read(argv, env);
   } catch (error) {
     expect(error).toBeInstanceOf(RunlockError);
     expect(error).toMatchObject({ code: 'usage' });
@@ -35,8 +39,8 @@ function complaint(argv: string[], env?: Env): string {
 const common = { verbose: false, quiet: false, logFormat: 'text' };
 
 describe('exec', () => {
-  test('needs nothing but a command', () => {
-    expect(exec(['--', 'chef-client'])).toEqual({
+  test('needs nothing but a command', async () => {
+    expect(await exec(['--', 'chef-client'])).toEqual({
       kind: 'exec',
       common,
       conflictExitCode: 75,
@@ -47,7 +51,7 @@ describe('exec', () => {
     });
   });
 
-  test('takes every option', () => {
+  test('takes every option', async () => {
     const names = ['-g', 'prod/web', '-n', '3', '--node', 'web01', '--prefix', 'ops/locks', '--dry-run'];
     const times = [
       '-w',
@@ -63,7 +67,7 @@ describe('exec', () => {
     ];
     const codes = ['--ok-codes', '0,3', '--reboot-codes', '35', '-E', '0', '--session-ttl', '1m'];
     const said = ['-v', '--quiet', '--log-format', 'json'];
-    expect(exec([...names, ...times, ...codes, ...said, '--', 'x', '-y'])).toEqual({
+    expect(await exec([...names, ...times, ...codes, ...said, '--', 'x', '-y'])).toEqual({
       kind: 'exec',
       common: { verbose: true, quiet: true, logFormat: 'json' },
       conflictExitCode: 0,
@@ -76,13 +80,16 @@ describe('exec', () => {
     });
   });
 
-  test('takes long names, and values after an equals sign', () => {
+  test('takes long names, and values after an equals sign', async () => {
     const argv = ['--group=a', '--slots=2', '--wait=0', '--conflict-exit-code=9', '--', 'x'];
-    expect(exec(argv)).toMatchObject({ conflictExitCode: 9, options: { group: 'a', slots: 2, wait: 0 } });
+    expect(await exec(argv)).toMatchObject({
+      conflictExitCode: 9,
+      options: { group: 'a', slots: 2, wait: 0 },
+    });
   });
 
-  test('an empty list of codes is a list, not the default', () => {
-    expect(execOptions(['--ok-codes', ''])).toMatchObject({ okCodes: [] });
+  test('an empty list of codes is a list, not the default', async () => {
+    expect(await execOptions(['--ok-codes', ''])).toMatchObject({ okCodes: [] });
   });
 });
 
@@ -100,8 +107,8 @@ describe('the command reaches exec untouched', () => {
     ['without --', ['x', '-g', 'b', '--unknown', '--help'], ['-g', 'b', '--unknown', '--help']],
     ['without --, and with one of its own', ['x', 'a', '--', 'b'], ['a', '--', 'b']],
     ['named like a command of runlock', ['--', 'x', 'status'], ['status']],
-  ])('%s', (_, argv, args) => {
-    expect(exec(['-n', '2', ...argv]).options).toMatchObject({
+  ])('%s', async (_, argv, args) => {
+    expect((await exec(['-n', '2', ...argv])).options).toMatchObject({
       command: 'x',
       args,
       group: 'default',
@@ -109,32 +116,32 @@ describe('the command reaches exec untouched', () => {
     });
   });
 
-  test.each(['status', 'exec', 'help', '-x'])('when it is called %s', (command) => {
-    expect(exec(['--', command, 'a']).options).toMatchObject({ command, args: ['a'] });
+  test.each(['status', 'exec', 'help', '-x'])('when it is called %s', async (command) => {
+    expect((await exec(['--', command, 'a'])).options).toMatchObject({ command, args: ['a'] });
   });
 });
 
 describe('status and release', () => {
-  test('status shows all groups, as text', () => {
+  test('status shows all groups, as text', async () => {
     const options = { prefix: 'runlock', groups: [], json: false };
-    expect(as('status', ['status'])).toEqual({ kind: 'status', common, options });
-    expect(as('status', ['status', 'a', '--json', 'b/c', '--prefix', 'p']).options).toEqual({
+    expect(await as('status', ['status'])).toEqual({ kind: 'status', common, options });
+    expect((await as('status', ['status', 'a', '--json', 'b/c', '--prefix', 'p'])).options).toEqual({
       ...{ prefix: 'p', groups: ['a', 'b/c'], json: true },
     });
   });
 
-  test('release clears the own claim of the default group', () => {
-    expect(as('release', ['release']).options).toEqual({
+  test('release clears the own claim of the default group', async () => {
+    expect((await as('release', ['release'])).options).toEqual({
       ...{ prefix: 'runlock', json: false, force: false, group: 'default' },
     });
   });
 
-  test("release clears what an operator names, of another's", () => {
+  test("release clears what an operator names, of another's", async () => {
     const argv = ['release', 'prod/web', '--owner', 'web02', '--slot', '0', '--force', '--json'];
-    expect(as('release', argv).options).toEqual({
+    expect((await as('release', argv)).options).toEqual({
       ...{ prefix: 'runlock', json: true, force: true, group: 'prod/web', owner: 'web02', slot: 0 },
     });
-    expect(as('release', ['release', '-g', 'a', '--node', 'web03']).options).toMatchObject({
+    expect((await as('release', ['release', '-g', 'a', '--node', 'web03'])).options).toMatchObject({
       ...{ group: 'a', owner: 'web03' },
     });
   });
@@ -155,30 +162,32 @@ describe('the environment', () => {
     ['RUNLOCK_SESSION_TTL', '1m', { sessionTtlMs: 60_000 }],
     ['RUNLOCK_DRY_RUN', 'true', { dryRun: true }],
     ['RUNLOCK_PREFIX', 'ops', { prefix: 'ops' }],
-  ])('%s=%s fills in for a flag', (name, text, options) => {
-    expect(execOptions([], { [name]: text })).toMatchObject(options);
-    expect(execOptions([], { [name]: '' })).toEqual(execOptions([]));
+  ])('%s=%s fills in for a flag', async (name, text, options) => {
+    expect(await execOptions([], { [name]: text })).toMatchObject(options);
+    expect(await execOptions([], { [name]: '' })).toEqual(await execOptions([]));
   });
 
-  test('fills in for what no command has of its own', () => {
+  test('fills in for what no command has of its own', async () => {
     const env = { RUNLOCK_VERBOSE: '1', RUNLOCK_QUIET: 't', RUNLOCK_LOG_FORMAT: 'json', RUNLOCK_JSON: '1' };
-    expect(exec(['-E', '3', '--', 'x'], env).common).toEqual({
+    expect((await exec(['-E', '3', '--', 'x'], env)).common).toEqual({
       verbose: true,
       quiet: true,
       logFormat: 'json',
     });
-    expect(as('status', ['status'], env).options.json).toBe(true);
-    expect(exec(['--', 'x'], { RUNLOCK_CONFLICT_EXIT_CODE: '3' }).conflictExitCode).toBe(3);
-    expect(as('release', ['release'], { RUNLOCK_GROUP: 'a' }).options.group).toBe('a');
+    expect((await as('status', ['status'], env)).options.json).toBe(true);
+    expect((await exec(['--', 'x'], { RUNLOCK_CONFLICT_EXIT_CODE: '3' })).conflictExitCode).toBe(3);
+    expect((await as('release', ['release'], { RUNLOCK_GROUP: 'a' })).options.group).toBe('a');
   });
 
-  test('comes after a flag, even one that says the default', () => {
+  test('comes after a flag, even one that says the default', async () => {
     const env = { RUNLOCK_GROUP: 'a', RUNLOCK_SLOTS: '9', RUNLOCK_WAIT: 'not even read' };
-    expect(execOptions(['-g', 'default', '--slots', '1', '--wait', '1h'], env)).toEqual(execOptions([]));
+    expect(await execOptions(['-g', 'default', '--slots', '1', '--wait', '1h'], env)).toEqual(
+      await execOptions([]),
+    );
   });
 
-  test('can take a flag back that it would set', () => {
-    expect(execOptions([], { RUNLOCK_DRY_RUN: '0' }).dryRun).toBe(false);
+  test('can take a flag back that it would set', async () => {
+    expect((await execOptions([], { RUNLOCK_DRY_RUN: '0' })).dryRun).toBe(false);
   });
 
   test.each([
@@ -187,13 +196,13 @@ describe('the environment', () => {
     ['RUNLOCK_DRY_RUN', 'yes', /^RUNLOCK_DRY_RUN=yes: .*neither true nor false/],
     ['RUNLOCK_HOLD', 'long', /^RUNLOCK_HOLD=long: /],
     ['RUNLOCK_LOG_FORMAT', 'xml', /^RUNLOCK_LOG_FORMAT=xml: .*use text or json/],
-  ])('%s=%s is refused by its name', (name, text, pattern) => {
-    expect(complaint(['exec', '--', 'x'], { [name]: text })).toMatch(pattern);
+  ])('%s=%s is refused by its name', async (name, text, pattern) => {
+    expect(await complaint(['exec', '--', 'x'], { [name]: text })).toMatch(pattern);
   });
 
-  test('of Consul and of others is not looked at', () => {
-    expect(execOptions([], { GROUP: 'x', CONSUL_HTTP_ADDR: 'x', RUNLOCK_RUN_ID: 'x' })).toEqual(
-      execOptions([]),
+  test('of Consul and of others is not looked at', async () => {
+    expect(await execOptions([], { GROUP: 'x', CONSUL_HTTP_ADDR: 'x', RUNLOCK_RUN_ID: 'x' })).toEqual(
+      await execOptions([]),
     );
   });
 });
@@ -220,28 +229,28 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [['release', '.slot'], /can't be a group.*'runlock release --help'$/],
     [['release', 'a', 'b'], /too many arguments/],
     [['release', '--slot', '-1'], /'-1'/],
-  ])('%j', (argv, pattern) => {
-    expect(complaint(argv)).toMatch(pattern);
+  ])('%j', async (argv, pattern) => {
+    expect(await complaint(argv)).toMatch(pattern);
   });
 });
 
 describe('help and version', () => {
   test.each([['--help'], ['-h'], ['help'], ['exec', '--help'], ['help', 'exec'], ['status', '-h']])(
     '%s goes to stdout',
-    (...argv) => {
-      expect(as('text', argv).text).toMatch(/^Usage: runlock/);
+    async (...argv) => {
+      expect((await as('text', argv)).text).toMatch(/^Usage: runlock/);
     },
   );
 
-  test('--version names the version', () => {
-    expect(as('text', ['--version']).text).toBe('runlock 1.2.3\n');
-    expect(as('text', ['-V']).text).toBe('runlock 1.2.3\n');
+  test('--version names the version', async () => {
+    expect((await as('text', ['--version'])).text).toBe('runlock 1.2.3\n');
+    expect((await as('text', ['-V'])).text).toBe('runlock 1.2.3\n');
   });
 });
 
-test('what was read cannot be changed any more', () => {
+test('what was read cannot be changed any more', async () => {
   for (const argv of [['exec', '--', 'x'], ['status'], ['release']]) {
-    const invocation = read(argv);
+    const invocation = await read(argv);
     expect(Object.isFrozen(invocation)).toBe(true);
     expect(invocation.kind !== 'text' && Object.isFrozen(invocation.options)).toBe(true);
   }

@@ -1,0 +1,21 @@
+// What the generated files should say now.
+import { readFileSync } from 'node:fs';
+import { commandTree } from '../../src/cli.ts';
+import { manPage } from './man.ts';
+import { describePages } from './pages.ts';
+import { fillReadme } from './readme.ts';
+
+export interface Generated {
+  readonly file: string;
+  readonly text: string;
+}
+
+/** Reads from the project's root. */
+export function currentDocs(): Generated[] {
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
+  const pages = describePages(commandTree({ env: {}, version, readText: () => '' }));
+  return [
+    { file: 'docs/man/runlock.1', text: manPage(pages, version) },
+    { file: 'README.md', text: fillReadme(readFileSync('README.md', 'utf8'), pages) },
+  ];
+}

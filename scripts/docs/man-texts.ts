@@ -1,0 +1,36 @@
+// What the man page says beside what the command tree says.
+export const introduction: readonly string[] = [
+  'Put in front of a configuration-management run, runlock waits for a slot of the group in Consul, runs the command, and gives the slot back. Nodes are served in the order in which they came.',
+  "If a run fails, or its node vanishes, the node's name stays in the group's slot and keeps the others out until that node's next run succeeds or an operator clears it.",
+  'Every option can also be given as RUNLOCK_<OPTION> in the environment, or in the configuration file. A flag comes first, then the environment, then the file.',
+];
+
+export const environment: readonly (readonly [names: string, meaning: string])[] = [
+  [
+    'RUNLOCK_<OPTION>',
+    'The value of an option that is not given: RUNLOCK_GROUP for --group, RUNLOCK_KILL_AFTER for --kill-after.',
+  ],
+  [
+    'CONSUL_HTTP_ADDR',
+    'Where Consul is: host:port, http://..., https://... or unix:///path (default: 127.0.0.1:8500).',
+  ],
+  ['CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE', 'The token, or a file that has it; the file comes first.'],
+  ['CONSUL_HTTP_AUTH', 'user:password for HTTP.'],
+  ['CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY', 'Whether to use TLS, and whether to verify the certificate.'],
+  [
+    'CONSUL_CACERT, CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME',
+    'Certificates, as for the consul program.',
+  ],
+  ['CONSUL_NAMESPACE, CONSUL_PARTITION', 'Where the keys are, in Consul Enterprise.'],
+  ['NO_COLOR, FORCE_COLOR, TERM', 'Whether output has colours. NO_COLOR comes first.'],
+  [
+    'RUNLOCK_GROUP, RUNLOCK_NODE, RUNLOCK_SLOT, RUNLOCK_RUN_ID, RUNLOCK_FENCING_TOKEN, CONSUL_LOCK_HELD',
+    'What exec gives to the command: its group, node and slot, the id of the run, a number that grows with every grant, and true.',
+  ],
+];
+
+export const files: readonly (readonly [name: string, meaning: string])[] = [
+  ['/etc/runlock/config.toml', 'The configuration file, unless --config names another. It need not exist.'],
+];
+
+export const seeAlso = 'consul(1), flock(1), crontab(5), systemd.timer(5)';

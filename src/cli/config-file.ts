@@ -1,0 +1,169 @@
+/** The configuration file → option values: after flag and environment, before the default. */
+import type { Command, Option } from 'commander';
+import type { Config, Key, Keys, Setting } from '../config.ts';
+import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import type { Context, Env } from './invocation.ts';
+import { environmentText, keyOf, parseEnvironment, parseValue } from './option.ts';
+
+/**
+ * Options that say what one call does, not how runs are kept apart: a file that had them would change what every call
+ * does or prints, and with `force` or `owner` what it destroys.
+ */
+const PER_CALL: ReadonlySet<string> = new Set([
+  ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
+  ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check'],
+]);
+
+/** What a file may say: every option of every command. */
+export function keysOf(commands: readonly Command[]): Keys {
+  const keys = new Map<string, Key>();
+  for (const option of commands.flatMap((command) => command.options)) {
+    const name = keyOf(option);
+    const checks = [...(keys.get(name)?.checks ?? []), (text: string) => void parseValue(option, text)];
+    keys.set(name, {
+      ...{
+        flags: option.flags.replace(/^-\w, /, ''),
+        takes: takenBy(option),
+        perCall: PER_CALL.has(name),
+        checks,
+      },
+    });
+  }
+  return keys;
+}
+
+function takenBy(option: Option): Key['takes'] {
+  if (option.isBoolean()) return 'flag';
+  return option.flags.includes('<list>') ? 'list' : 'value';
+}
+
+/** What was read for a command. */
+const loaded = new WeakMap<Command, Config>();
+
+export const configOf = (command: Command) => loaded.get(command);
+
+/** Commands that a shell starts while somebody types, or logs in: these are no place to complain about a file. */
+const SILENT: readonly string[] = ['completion', '__complete'];
+
+/**
+ * Fills in from the file what no flag and no variable gave.
+ * @param keys what any command may find in it; asked for only if there is a file.
+ * @throws RunlockError `config`: it can't be read, or says something that is not right.
+ */
+export async function applyConfig(command: Command, context: Context, keys: () => Keys): Promise<void> {
+  try {
+    const config = await loadConfig(command, context, keys);
+    if (!config) return;
+    loaded.set(command, config);
+    fillFromConfig(command, context.env, config, groupsOf(command, context.env, config));
+  } catch (error) {
+    if (!SILENT.includes(command.name()) || !isRunlockError(error)) throw error;
+  }
+}
+
+/** The file that the command was given, or the usual one; undefined: there is none. */
+async function loadConfig(
+  command: Command,
+  { env, readText }: Context,
+  keys: () => Keys,
+): Promise<Config | undefined> {
+  const option = find(command, '--config');
+  if (!option) return undefined;
+  const { value, source } = effective(command, env, option);
+  const path = String(value);
+  try {
+    const text = readText(path);
+    const { readConfig } = await import('../config.ts');
+    return readConfig(path, text, keys());
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    if (isRunlockError(error)) throw error;
+    if (source === 'default' && (code === 'ENOENT' || code === 'ENOTDIR')) return undefined;
+    const named = { cli: `--config ${path}`, env: `RUNLOCK_CONFIG=${path}`, default: path }[source];
+    throw new RunlockError('config', `${named}: ${unreadable[code] ?? reasonOf(error)}`, { cause: error });
+  }
+}
+
+const unreadable: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file; correct the name, or leave it out',
+  EACCES: 'permission denied; make it readable for this user, or name another file with --config',
+  EISDIR: 'it is a folder; name a file in it',
+};
+
+export function fillFromConfig(command: Command, env: Env, config: Config, groups: readonly string[]): void {
+  for (const option of command.options) {
+    const { source } = effective(command, env, option);
+    const setting = source === 'default' ? settingFor(option, groups, config) : undefined;
+    if (!setting) continue;
+    const value = parseSetting(option, setting, config.path);
+    command.setOptionValueWithSource(option.attributeName(), value, 'config');
+  }
+}
+
+/** What is right for one command can be wrong for another: `hold = "none"` for acquire. */
+function parseSetting(option: Option, { text, line }: Setting, path: string): unknown {
+  try {
+    return parseValue(option, text);
+  } catch (error) {
+    if (!isRunlockError(error)) throw error;
+    throw new RunlockError('config', `${path}:${line}: ${keyOf(option)} = ${text}: ${error.message}`);
+  }
+}
+
+/** The nearest section that says something: the group's own, its parent's, …, and then what stands at the top. */
+export function settingFor(option: Option, groups: readonly string[], config: Config): Setting | undefined {
+  const key = keyOf(option);
+  const [first, ...others] = groups.map((group) => ({ group, setting: nearestSetting(key, group, config) }));
+  if (!first) return config.general.get(key);
+  const other = others.find(({ setting }) => setting?.text !== first.setting?.text);
+  if (!other) return first.setting;
+  const [one, two] = [first, other].map(
+    ({ group, setting }) => `${setting ? `${setting.text} (line ${setting.line})` : 'not set'} for ${group}`,
+  );
+  const say = `${key} is ${one ?? ''} and ${two ?? ''}; with several groups say it with ${option.long ?? key}`;
+  throw new RunlockError('config', `${config.path}: ${say}`);
+}
+
+function nearestSetting(key: string, group: string, config: Config): Setting | undefined {
+  const parts = group.split('/');
+  for (let count = parts.length; count > 0; count -= 1) {
+    const setting = config.groups.get(parts.slice(0, count).join('/'))?.get(key);
+    if (setting) return setting;
+  }
+  return config.general.get(key);
+}
+
+/** The groups that the command is about; none where it looks at all, or at several that it only reads. */
+export function groupsOf(command: Command, env: Env, config: Config | undefined): readonly string[] {
+  const index = command.registeredArguments.findIndex((argument) => argument.name() === 'group');
+  const named: unknown = command.processedArgs[index];
+  if (typeof named === 'string') return named === '' ? [] : [named];
+  const option = find(command, '--group');
+  if (!option) return Array.isArray(named) && named.length === 1 ? named.map(String) : [];
+  const { value, source } = effective(command, env, option);
+  if (command.registeredArguments[index]?.variadic) {
+    const all = [named, source === 'cli' ? value : []].flat();
+    return all.length === 1 ? all.map(String) : [];
+  }
+  const setting = source === 'default' ? config?.general.get('group') : undefined;
+  const group: unknown = config && setting ? parseSetting(option, setting, config.path) : value;
+  return [group].flat().filter((each) => typeof each === 'string');
+}
+
+export const find = (command: Command, long: string) =>
+  command.options.find((option) => option.long === long);
+
+interface Effective {
+  readonly value: unknown;
+  readonly source: 'cli' | 'env' | 'default';
+}
+
+/** By flag, environment or default. */
+function effective(command: Command, env: Env, option: Option): Effective {
+  const name = option.attributeName();
+  if (command.getOptionValueSource(name) === 'cli')
+    return { value: command.getOptionValue(name), source: 'cli' };
+  const text = environmentText(option, env);
+  if (text !== undefined) return { value: parseEnvironment(option, text), source: 'env' };
+  return { value: option.defaultValue, source: 'default' };
+}

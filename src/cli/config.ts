@@ -1,0 +1,151 @@
+/** `runlock config`: what each option of a command would be, and where that comes from. */
+import type { Command, Option } from 'commander';
+import type { Config, Setting } from '../config.ts';
+import { parseFlag, parseGroup, usage } from '../options.ts';
+import { configOf, fillFromConfig, find, groupsOf, settingFor } from './config-file.ts';
+import type { Context, Done, Env } from './invocation.ts';
+import {
+  addOptions,
+  commonOptions,
+  environmentText,
+  keyOf,
+  option,
+  toCommon,
+  variableOf,
+  withEnvironment,
+} from './option.ts';
+import type { Values } from './option.ts';
+
+/** What `config --json` prints. */
+export interface ConfigReport {
+  readonly v: 1;
+  /** The command whose options these are. */
+  readonly command: string;
+  /** The groups whose sections count; none: only what stands at the top of the file. */
+  readonly groups: readonly string[];
+  readonly file: { readonly path: string; readonly found: boolean };
+  readonly options: readonly OptionReport[];
+}
+
+export interface OptionReport {
+  /** As in the file. */
+  readonly option: string;
+  /** As a flag would give it; null: not set. */
+  readonly value: string | null;
+  readonly from: 'flag' | 'environment' | 'file' | 'default';
+  /** With `environment`. */
+  readonly variable?: string;
+  /** With `file`. */
+  readonly line?: number;
+  /** With `file`: the group whose section it stands in. */
+  readonly section?: string;
+  /** What happens when the option is not set. */
+  readonly means?: string;
+}
+
+interface Effects {
+  readonly done: Done;
+  /** Every command with its options, unread. */
+  readonly tree: () => Command;
+}
+
+export function addConfig(program: Command, { env }: Context, { done, tree }: Effects): void {
+  const command = program
+    .command('config')
+    .description('what each option would be, and where that comes from')
+    .argument('[command]', 'the command whose options these are', 'exec');
+  addOptions(command, [
+    option('-g, --group <path>', 'in this group', parseGroup, 'default'),
+    option('--json', 'the same data as JSON', parseFlag, false),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', CONFIG_HELP);
+  command.action((name: string) => {
+    const values = withEnvironment(command, env);
+    const target = tree().commands.find((each) => each.name() === name && !name.startsWith('_'));
+    if (!target) throw usage(`'${name}' is no command; see 'runlock --help'`);
+    const report = reportOn(target, command, env);
+    const { json } = values as Values & { json: boolean };
+    done({ kind: 'config', common: toCommon(values), options: Object.freeze({ json, report }) });
+  });
+}
+
+const CONFIG_HELP = `
+The file is TOML: options by their long names, with underscores; what stands in a group's section counts for that group
+and those below it, the nearest one first.
+
+  wait = "30m"
+  ok_codes = [0, 213]
+
+  [groups."prod/web"]
+  slots = 3
+
+A flag comes first, then RUNLOCK_<OPTION> in the environment, then the group's section, then the top of the file.
+
+Examples:
+  runlock config
+  runlock config -g prod/web
+  runlock config status --json`;
+
+/** @param asked the `config` command, with the flags that it was given. */
+function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
+  for (const { long, name } of given(asked)) {
+    const same = find(target, long);
+    if (same && long !== '--json') target.setOptionValueWithSource(name, asked.getOptionValue(name), 'cli');
+  }
+  const config = configOf(asked);
+  const groups = groupsOf(find(target, '--group') ? target : asked, env, config);
+  if (config) fillFromConfig(target, env, config, groups);
+  withEnvironment(target, env);
+  const options = target.options.filter(({ long, hidden }) => long !== '--config' && !hidden);
+  return {
+    v: 1,
+    command: target.name(),
+    groups,
+    file: { path: String(asked.getOptionValue('config')), found: config !== undefined },
+    options: options.map((each) => ({
+      option: keyOf(each),
+      ...origin(target, each, { env, config, groups }),
+    })),
+  };
+}
+
+function given(command: Command) {
+  const named = command.options.map((each) => ({ long: each.long ?? '', name: each.attributeName() }));
+  return named.filter(({ name }) => command.getOptionValueSource(name) === 'cli');
+}
+
+interface Sources {
+  readonly env: Env;
+  readonly config: Config | undefined;
+  readonly groups: readonly string[];
+}
+
+function origin(
+  target: Command,
+  each: Option,
+  { env, config, groups }: Sources,
+): Omit<OptionReport, 'option'> {
+  const name = each.attributeName();
+  const source = target.getOptionValueSource(name);
+  if (source === 'cli') return { value: String(target.getOptionValue(name)), from: 'flag' };
+  if (source === 'env')
+    return { value: environmentText(each, env) ?? '', from: 'environment', variable: variableOf(each) };
+  if (source === 'config') return fromFile(config && settingFor(each, groups, config));
+  return byDefault(each);
+}
+
+function fromFile(setting: Setting | undefined): Omit<OptionReport, 'option'> {
+  const { text = null, ...place } = setting ?? {};
+  return { value: text, from: 'file', ...place };
+}
+
+function byDefault({
+  defaultValue,
+  defaultValueDescription,
+  description,
+}: Option): Omit<OptionReport, 'option'> {
+  const [, means] = /\(default: (.+)\)$/.exec(description) ?? [];
+  const value = defaultValue === undefined ? null : (defaultValueDescription ?? String(defaultValue));
+  return { value, from: 'default', ...(value === null && means !== undefined && { means }) };
+}

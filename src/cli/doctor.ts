@@ -1,0 +1,51 @@
+/** `runlock doctor`: its options. */
+import type { Command } from 'commander';
+import { parseFlag, parseGroup, parseNode } from '../options.ts';
+import { configOf } from './config-file.ts';
+import type { Context, Done } from './invocation.ts';
+import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
+import type { Values } from './option.ts';
+
+export function addDoctor(program: Command, { env }: Context, done: Done): void {
+  const command = program
+    .command('doctor')
+    .description('check Consul, the rights of the token, the clock and this host, and say what to do')
+    .allowExcessArguments(false);
+  addOptions(command, [
+    option('-g, --group <path>', 'the group whose rights are tried', parseGroup, 'default'),
+    option('--node <name>', "the owner, as for exec (default: the agent's node name)", parseNode),
+    option('--json', 'the same as JSON', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', DOCTOR_HELP);
+  command.action(() => {
+    const values = withEnvironment(command, env);
+    const { prefix, json, group, node } = values as Values & DoctorValues;
+    const config = configOf(command);
+    const settings =
+      config && [config.general, ...config.groups.values()].reduce((n, { size }) => n + size, 0);
+    const options = {
+      ...{ prefix, json, group },
+      ...(node !== undefined && { node }),
+      ...(config && settings !== undefined && { config: { path: config.path, settings } }),
+    };
+    done({ kind: 'doctor', common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+const DOCTOR_HELP = `
+It changes nothing, and leaves nothing in Consul.
+
+Exit codes: 0 all is well (a note is nothing to do); 1 warnings; 2 problems.
+
+Examples:
+  runlock doctor
+  runlock doctor -g prod/web`;
+
+interface DoctorValues {
+  prefix: string;
+  json: boolean;
+  group: string;
+  node?: string;
+}

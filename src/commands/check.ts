@@ -1,0 +1,181 @@
+/** A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure. */
+import { assertNever } from '../errors.ts';
+import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
+import { formatAge } from '../output.ts';
+import type { GroupView, SlotView, StatusReport } from '../output/views.ts';
+
+export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
+
+export interface CheckLimits {
+  /** Longest time that a claim may be in its state, in milliseconds. */
+  readonly maxHeldMs?: number;
+  /** Longest time that anybody may wait, in milliseconds. */
+  readonly maxWaitMs?: number;
+}
+
+export interface CheckResult {
+  readonly state: CheckState;
+  /** What was found, the worst first; in a state of OK one sentence. */
+  readonly text: readonly string[];
+  readonly figures: readonly Figure[];
+}
+
+/** One piece of performance data. */
+export interface Figure {
+  readonly label: string;
+  readonly value: number;
+  readonly unit?: 's';
+  /** Above this the state is CRITICAL. */
+  readonly critical?: number;
+}
+
+interface Finding {
+  readonly state: Exclude<CheckState, 'OK'>;
+  readonly text: string;
+}
+
+/** The worst first: what is wrong for certain comes before what can't be told. */
+const ORDER: readonly CheckState[] = ['CRITICAL', 'WARNING', 'UNKNOWN', 'OK'];
+
+export function checkReport(report: StatusReport, limits: CheckLimits): CheckResult {
+  const now = Date.parse(report.at);
+  const findings = [
+    ...rootFindings(report),
+    ...report.groups.flatMap((group) => groupFindings(group, { ...limits, now })),
+  ].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
+  const figures = figuresOf(report.groups, { ...limits, now });
+  const [worst] = findings;
+  if (!worst) return { state: 'OK', text: [okText(report.groups)], figures };
+  return { state: worst.state, text: findings.map(({ text }) => text), figures };
+}
+
+function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
+  if (groups.length > 0) return [];
+  const text = `nothing is stored below ${prefix}/; correct --prefix, or wait for the first run`;
+  return [{ state: 'UNKNOWN', text }, ...problems.map((problem) => warning(problem))];
+}
+
+type Judged = CheckLimits & { readonly now: number };
+
+function groupFindings(view: GroupView, limits: Judged): Finding[] {
+  const { group, queue, slots, frozen, problems } = view;
+  if (!view.known && queue.length === 0 && frozen === undefined && problems.length === 0)
+    return [
+      { state: 'UNKNOWN', text: `nobody has used ${group} yet; correct its name, or wait for its first run` },
+    ];
+  return [
+    ...keptFindings(view, limits.now),
+    ...slots.flatMap((slot) => heldTooLong(group, slot, limits)),
+    ...waitsTooLong(view, limits),
+    ...(frozen && queue.length > 0
+      ? [warning(`${group} is frozen by ${frozen.by}, ${waiting(queue.length)}`)]
+      : []),
+    ...problems.map((problem) => warning(`${group}: ${problem}`)),
+  ];
+}
+
+/** Claims that nothing alive stands behind. */
+function keptFindings({ group, slots, queue }: GroupView, now: number): Finding[] {
+  const kept = slots.filter((slot) => isKept(slot, now));
+  const [first, ...more] = kept;
+  if (!first) return [];
+  const others = more.length === 0 ? '' : ` and ${more.length} more`;
+  const behind = `${keptText(first, now)}${others}`;
+  if (queue.length === 0) return [warning(`${group} is kept by ${behind}, nobody waits yet`)];
+  // While another slot of the group comes free by itself, or is, those who wait go on.
+  const moves = slots.some((slot) => !kept.includes(slot));
+  if (moves) return [warning(`${group} lacks a slot, kept by ${behind}, ${waiting(queue.length)}`)];
+  return [{ state: 'CRITICAL', text: `${group} stands still behind ${behind}, ${waiting(queue.length)}` }];
+}
+
+/** A rebooting node, and one that acquired its slot by hand, are under way: `--max-held` is for them. */
+function isKept(slot: SlotView, now: number): boolean {
+  switch (slot.state) {
+    case 'running':
+    case 'evicted':
+      return !slot.alive;
+    case 'failed':
+    case 'abandoned':
+      return !isOver(slot, now);
+    case 'unreadable':
+      return true;
+    case 'free':
+    case 'locked':
+    case 'held':
+    case 'rebooting':
+      return false;
+    default:
+      return assertNever(slot.state);
+  }
+}
+
+/** Whether the claim's hold has ended, so that the first in the queue takes it over. */
+function isOver({ state, alive, heldUntil }: SlotView, now: number): boolean {
+  if (alive || heldUntil === undefined || state === 'running' || state === 'evicted') return false;
+  return Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS <= now;
+}
+
+function keptText(
+  { slot, state, node = '?', since, command = '?', exitCode }: SlotView,
+  now: number,
+): string {
+  if (state === 'unreadable') return `a claim that cannot be read (slot ${slot})`;
+  const what = exitCode === undefined ? command : `${command}, exit ${exitCode}`;
+  const age = formatAge(ageMs(since, now));
+  if (state === 'running' || state === 'evicted')
+    return `${node}, whose session is gone (${what} since ${age})`;
+  return `${node}, ${state} ${age} ago (${what})`;
+}
+
+function heldTooLong(group: string, slot: SlotView, { maxHeldMs, now }: Judged): Finding[] {
+  if (maxHeldMs === undefined || slot.since === undefined || isOver(slot, now)) return [];
+  const held = ageMs(slot.since, now);
+  if (held <= maxHeldMs) return [];
+  const text = `${slot.node ?? '?'} ${slot.state} in ${group} for ${formatAge(held)}, longer than ${formatAge(maxHeldMs)}`;
+  return [{ state: 'CRITICAL', text }];
+}
+
+function waitsTooLong({ group, queue }: GroupView, { maxWaitMs }: Judged): Finding[] {
+  const late = queue.filter(({ waitedMs }) => maxWaitMs !== undefined && waitedMs > maxWaitMs);
+  const [first, ...more] = late.sort((a, b) => b.waitedMs - a.waitedMs);
+  if (!first || maxWaitMs === undefined) return [];
+  const others = more.length === 0 ? '' : `, and ${more.length} more`;
+  const text = `${first.node} waits in ${group} for ${formatAge(first.waitedMs)}, longer than ${formatAge(maxWaitMs)}${others}`;
+  return [{ state: 'CRITICAL', text }];
+}
+
+function figuresOf(groups: readonly GroupView[], { maxHeldMs, maxWaitMs, now }: Judged): Figure[] {
+  const slots = groups.flatMap((group) => group.slots);
+  const queue = groups.flatMap((group) => group.queue);
+  const claims = slots.filter((slot) => slot.since !== undefined && !isOver(slot, now));
+  const seconds = (all: readonly number[]) => Math.floor(all.reduce((a, b) => Math.max(a, b), 0) / 1000);
+  const critical = (ms: number | undefined) => (ms === undefined ? {} : { critical: ms / 1000 });
+  return [
+    { label: 'groups', value: groups.length },
+    { label: 'frozen', value: groups.filter(({ frozen }) => frozen !== undefined).length },
+    { label: 'running', value: slots.filter(({ state, alive }) => state === 'running' && alive).length },
+    { label: 'kept', value: slots.filter((slot) => isKept(slot, now)).length },
+    { label: 'waiting', value: queue.length },
+    {
+      ...{ label: 'longest_held', value: seconds(claims.map(({ since }) => ageMs(since, now))), unit: 's' },
+      ...critical(maxHeldMs),
+    },
+    {
+      ...{ label: 'longest_wait', value: seconds(queue.map(({ waitedMs }) => waitedMs)), unit: 's' },
+      ...critical(maxWaitMs),
+    },
+  ];
+}
+
+function okText(groups: readonly GroupView[]): string {
+  const count = (one: string, many: string, n: number) => `${n} ${n === 1 ? one : many}`;
+  const running = groups.flatMap(({ slots }) => slots).filter(({ state }) => state === 'running').length;
+  const waits = groups.reduce((sum, { queue }) => sum + queue.length, 0);
+  return `${count('group', 'groups', groups.length)}, ${count('run', 'runs', running)}, ${waits} waiting`;
+}
+
+const warning = (text: string): Finding => ({ state: 'WARNING', text });
+
+const waiting = (count: number) => (count === 1 ? '1 run waits' : `${count} runs wait`);
+
+const ageMs = (since: string | undefined, now: number) => Math.max(0, now - Date.parse(since ?? ''));

@@ -1,0 +1,38 @@
+/** What `release` did, for people. Pure. */
+import { assertNever } from '../errors.ts';
+import { formatAge } from '../output.ts';
+import type { ReleaseResult, Released } from './release.ts';
+
+export function describeRelease(result: ReleaseResult): string {
+  const { node, group } = result;
+  switch (result.kind) {
+    case 'nothing':
+      return result.claim === undefined
+        ? `nothing to release: ${node} has no claim in ${group}\n`
+        : `nothing to release: ${node} holds nothing in ${group} (its claim says ${result.claim}, and stays)\n`;
+    case 'released':
+      return result.claims.map((claim) => `${describeClaim(claim, group)}\n`).join('');
+    default:
+      return assertNever(result);
+  }
+}
+
+function describeClaim(claim: Released, group: string): string {
+  const { slot, node, state, how, heldMs = 0, heldUntil } = claim;
+  switch (how) {
+    case 'cleared':
+      return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}`;
+    case 'unwatched':
+      return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}; its session was gone, so the command may still run on ${node}: look there before others change`;
+    case 'evicted':
+      return `evicted ${node} from slot ${slot} of ${group}; its command is gone`;
+    case 'given-back':
+      return `${node} gave slot ${slot} of ${group} back after ${formatAge(heldMs)}`;
+    case 'kept': {
+      const until = heldUntil === undefined ? '' : `${heldUntil} or `;
+      return `${node} failed after ${formatAge(heldMs)} and keeps slot ${slot} of ${group} until ${until}its next good run; 'runlock release ${group} --owner ${node}' clears it`;
+    }
+    default:
+      return assertNever(how);
+  }
+}

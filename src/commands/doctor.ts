@@ -1,0 +1,120 @@
+/** `runlock doctor`: is everything there that runs in a group need? Changes nothing, and leaves nothing in Consul. */
+import { addressOf, whereabouts } from '../consul.ts';
+import type { Consul, Inspection, Whereabouts } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { groupKeys } from '../lock/layout.ts';
+import type { Check, DoctorReport, Level } from '../output/doctor.ts';
+import { judgeConnections } from './doctor/connections.ts';
+import { contact, problem } from './doctor/contact.ts';
+import { findLeftovers } from './doctor/leftovers.ts';
+import { judgeNode, tryKeys, trySession, tryToken } from './doctor/rights.ts';
+import { judgeSurroundings } from './doctor/surroundings.ts';
+import { readVersions } from './doctor/versions.ts';
+
+export interface DoctorOptions {
+  readonly prefix: string;
+  readonly group: string;
+  /** The owner's name, as for `exec`; the agent's node unless given. */
+  readonly node?: string;
+  /** The configuration file, if there is one: it has been read by then, and is valid. */
+  readonly config?: { readonly path: string; readonly settings: number };
+}
+
+export interface DoctorDeps extends Omit<Deps, 'log'> {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** @throws RunlockError `config`. */
+  readonly connect: () => Promise<Consul>;
+}
+
+/** What is wrong is in the report; each request has a short deadline of its own. */
+export async function doctor(
+  deps: DoctorDeps,
+  options: DoctorOptions,
+  signal: AbortSignal,
+): Promise<DoctorReport> {
+  const { env, clock, host } = deps;
+  const { prefix, group } = options;
+  const { address, from } = addressOf(env);
+  const source = from === 'the default' ? `${from}; CONSUL_HTTP_ADDR names another` : `from ${from}`;
+  const checks: Check[] = [
+    { check: 'address', level: 'ok', found: `Consul at ${address} (${source})` },
+    ...(await checkConsul(deps, options, signal)),
+    judgeConfig(options),
+    ...judgeSurroundings({ path: env['PATH'], host }),
+  ];
+  const shown = checks.map((check) => hidePassword(check, env['CONSUL_HTTP_ADDR'], address));
+  const at = new Date(clock.now()).toISOString();
+  return { v: 1, at, address, prefix, group, verdict: verdictOf(shown), checks: shown };
+}
+
+async function checkConsul(
+  deps: DoctorDeps,
+  options: DoctorOptions,
+  signal: AbortSignal,
+): Promise<readonly Check[]> {
+  let where: Whereabouts;
+  try {
+    where = whereabouts(deps.env);
+  } catch (error) {
+    return [problem('address', error)];
+  }
+  const consul = await deps.connect();
+  try {
+    const first = await contact(consul, { clock: deps.clock, where, signal });
+    // Beyond the limit Consul closes a connection without a word: that may be why.
+    if (!first.answer) return [...first.checks, ...judgeConnections(where.remote)];
+    const rest = await checkRights(
+      { consul, where, answer: first.answer, now: deps.clock.now() },
+      options,
+      signal,
+    );
+    return [...first.checks, ...rest];
+  } finally {
+    consul.close();
+  }
+}
+
+function judgeConfig({ config }: DoctorOptions): Check {
+  if (!config) return { check: 'config', level: 'ok', found: 'no configuration file' };
+  return { check: 'config', level: 'ok', found: `${config.path}: valid, ${config.settings} settings` };
+}
+
+interface Found {
+  readonly consul: Consul;
+  readonly where: Whereabouts;
+  readonly answer: Inspection;
+  readonly now: number;
+}
+
+async function checkRights(
+  { consul, where, answer, now }: Found,
+  options: DoctorOptions,
+  signal: AbortSignal,
+): Promise<readonly Check[]> {
+  const connections = judgeConnections(answer.remote);
+  const token = await tryToken(consul, where, { now, signal });
+  // Everything else would be refused for the same reason.
+  if (!token.known) return [token.check, ...connections];
+  const versions = await readVersions(consul, signal);
+  const session = await trySession(consul, { agentNode: versions.node, signal });
+  const agentNode = session.node ?? versions.node;
+  const keys = groupKeys(options.prefix, options.group);
+  const [rights, leftovers] = await Promise.all([
+    tryKeys(consul, { keys, node: options.node ?? agentNode, signal }),
+    findLeftovers(consul, { keys, node: agentNode, now, signal }),
+  ]);
+  return [
+    ...[versions.check, token.check, ...session.checks, ...rights],
+    ...[...judgeNode(options.node, agentNode), ...connections, ...leftovers],
+  ];
+}
+
+function hidePassword(check: Check, written: string | undefined, address: string): Check {
+  if (written === undefined || written === '') return check;
+  return { ...check, found: check.found.replaceAll(written, address) };
+}
+
+function verdictOf(checks: readonly Check[]): DoctorReport['verdict'] {
+  const has = (level: Level) => checks.some((check) => check.level === level);
+  return has('problem') ? 'problem' : has('warning') ? 'warning' : 'ok';
+}

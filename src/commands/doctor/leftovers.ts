@@ -1,0 +1,159 @@
+/** What lies in the group's keys that no run will ever take away. */
+import type { Consul, Entry } from '../../consul.ts';
+import { isRunlockError } from '../../errors.ts';
+import { parseKey } from '../../lock/layout.ts';
+import type { GroupKeys, KeyKind } from '../../lock/layout.ts';
+import {
+  decodeClaim,
+  decodeFreeze,
+  decodeLockMark,
+  decodeNodeMark,
+  decodeQueueMark,
+  decodeRun,
+  decodeTicket,
+} from '../../lock/records.ts';
+import type { Check } from '../../output/doctor.ts';
+import { formatAge } from '../../output.ts';
+import { once, problem } from './contact.ts';
+
+/** @param node the agent's own, if it is known: a catalogue without it is one that the token may not read. */
+export async function findLeftovers(
+  consul: Consul,
+  options: { keys: GroupKeys; node: string | undefined; now: number; signal: AbortSignal },
+): Promise<Check[]> {
+  const { keys, signal } = options;
+  try {
+    // A listing hides what the token may not read; one key is refused.
+    await consul.get(keys.owner(0), once(signal));
+    const { entries } = await consul.list(keys.prefix, once(signal));
+    const own = entries.filter(({ key }) => parseKey(keys.root, key)?.group === keys.group);
+    const judged = judgeEntries(own, options);
+    const claims = unlockedClaims(own, keys);
+    const nodes = claims.length === 0 ? [] : await readCatalogue(consul, options);
+    const checks = [...judged, ...judgeClaims(claims, { group: keys.group, nodes })];
+    if (checks.length > 0) return checks;
+    return [{ check: 'leftovers', level: 'ok', found: `none in ${own.length} keys below ${keys.prefix}` }];
+  } catch (error) {
+    if (!isRunlockError(error, 'forbidden')) return [problem('leftovers', error)];
+    const found = `can't be looked for: ${keys.prefix} can't be read`;
+    return [{ check: 'leftovers', level: 'note', found }];
+  }
+}
+
+/** Names of all nodes that Consul knows; undefined: they can't be read. */
+async function readCatalogue(
+  consul: Consul,
+  { node, signal }: { node: string | undefined; signal: AbortSignal },
+): Promise<readonly string[] | undefined> {
+  const { body } = await consul.inspect('/catalog/nodes', once(signal));
+  const nodes = Array.isArray(body) ? body.map((each: { Node?: unknown }) => String(each.Node)) : [];
+  return node === undefined || nodes.includes(node) ? nodes : undefined;
+}
+
+/** Records of this host's future say that a clock is wrong; hosts' clocks may differ by this much. */
+const DIFFERENCE_MS = 5_000;
+
+/** Everything but claims without a lock. Pure. */
+export function judgeEntries(
+  entries: readonly Entry[],
+  { keys, now }: { keys: GroupKeys; now: number },
+): Check[] {
+  return entries.flatMap((entry): Check[] => {
+    const kind = parseKey(keys.root, entry.key)?.key ?? { kind: 'other' as const };
+    try {
+      return [...judgeAhead(entry, writtenAt(kind, entry), now), ...judgeOrphan(kind, entry)];
+    } catch (error) {
+      if (!isRunlockError(error, 'incompatible')) throw error;
+      const level = kind.kind === 'run' ? 'warning' : 'problem';
+      return [{ ...problem('leftovers', error), level }];
+    }
+  });
+}
+
+/** When the record says that it was written. @throws RunlockError `incompatible`: it can't be read. */
+function writtenAt(kind: KeyKind, entry: Entry): string | undefined {
+  switch (kind.kind) {
+    case 'ticket':
+      return decodeTicket(entry).since;
+    case 'node':
+      return decodeNodeMark(entry).since;
+    case 'owner':
+      return decodeClaim(entry).since;
+    case 'freeze':
+      return decodeFreeze(entry).since;
+    case 'run':
+      return decodeRun(entry).endedAt;
+    case 'lock':
+      decodeLockMark(entry);
+      return undefined;
+    case 'tail':
+    case 'last':
+      decodeQueueMark(entry);
+      return undefined;
+    case 'other':
+      return undefined;
+  }
+}
+
+function judgeAhead({ key }: Entry, at: string | undefined, now: number): Check[] {
+  const aheadMs = at === undefined ? 0 : Date.parse(at) - now;
+  if (aheadMs <= DIFFERENCE_MS) return [];
+  const found = `${key} was written ${formatAge(aheadMs)} in this host's future`;
+  return [{ check: 'clock', level: 'warning', found, fix: "compare that node's clock with this host's" }];
+}
+
+function judgeOrphan({ kind }: KeyKind, { key, session }: Entry): Check[] {
+  if (session !== undefined || (kind !== 'ticket' && kind !== 'lock')) return [];
+  const found =
+    kind === 'ticket'
+      ? `${key}: a ticket that no session holds, so it never leaves the queue`
+      : `${key}: a lock that no session holds, left by a hand or a restored backup`;
+  return [{ check: 'leftovers', level: 'warning', found, fix: `consul kv delete ${key}` }];
+}
+
+interface UnlockedClaim {
+  readonly slot: number;
+  readonly node: string;
+  /** Nobody has said that its run is gone. */
+  readonly vanished: boolean;
+}
+
+/** Claims without a living session behind them. */
+function unlockedClaims(entries: readonly Entry[], keys: GroupKeys): UnlockedClaim[] {
+  const locked = new Set(entries.filter(({ session }) => session !== undefined).map(({ key }) => key));
+  return entries.flatMap((entry) => {
+    const key = parseKey(keys.root, entry.key)?.key;
+    if (key?.kind !== 'owner' || locked.has(keys.lock(key.slot))) return [];
+    try {
+      const { node, state } = decodeClaim(entry);
+      return [{ slot: key.slot, node, vanished: state === 'running' || state === 'evicted' }];
+    } catch {
+      // Said where all records are judged.
+      return [];
+    }
+  });
+}
+
+/** Pure. `nodes` undefined: the catalogue can't be read. */
+export function judgeClaims(
+  claims: readonly UnlockedClaim[],
+  { group, nodes }: { group: string; nodes: readonly string[] | undefined },
+): Check[] {
+  const checks = claims.flatMap(({ slot, node, vanished }): Check[] => {
+    const gone = nodes !== undefined && !nodes.includes(node);
+    if (!gone && !vanished) return [];
+    const who = gone ? `${node}, which Consul's catalogue does not have` : node;
+    const what = vanished
+      ? `the run of ${who}, has vanished from slot ${slot}`
+      : `slot ${slot} is kept by ${who}`;
+    const release = `runlock release ${group} --owner ${node}${vanished ? ' --force' : ''}`;
+    const fix = gone ? `if that node is gone for good: ${release}` : `look at ${node}, then: ${release}`;
+    return [
+      { check: 'leftovers', level: 'warning', found: gone ? what : what.replace(', has', ' has'), fix },
+    ];
+  });
+  if (nodes !== undefined || claims.length === 0) return checks;
+  const found = "whether the claims' nodes still exist can't be told: this token can't read the catalogue";
+  const fix = 'to see it here, add to the token\'s policy: node_prefix "" { policy = "read" }';
+  return [...checks, { check: 'leftovers', level: 'note', found, fix }];
+}

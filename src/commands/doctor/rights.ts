@@ -1,0 +1,172 @@
+/** Each right that a run in the group needs, tried in a way that changes nothing. */
+import { randomUUID } from 'node:crypto';
+import type { Consul, Operation, Session, Whereabouts } from '../../consul.ts';
+import { isRunlockError, reasonOf } from '../../errors.ts';
+import { isName } from '../../lock/layout.ts';
+import type { GroupKeys } from '../../lock/layout.ts';
+import type { Check } from '../../output/doctor.ts';
+import { formatAge } from '../../output.ts';
+import { TIMEOUT_MS, once, problem } from './contact.ts';
+
+export interface Token {
+  readonly check: Check;
+  /** Whether anything can be tried with it. */
+  readonly known: boolean;
+}
+
+/** What Consul says of the token itself; that needs no rights. */
+export async function tryToken(
+  consul: Consul,
+  { tokenFrom }: Whereabouts,
+  { now, signal }: { now: number; signal: AbortSignal },
+): Promise<Token> {
+  try {
+    const { body } = await consul.inspect('/acl/token/self', once(signal));
+    return { check: judgeToken(body, { from: tokenFrom ?? 'nowhere', now }), known: true };
+  } catch (error) {
+    return judgeNoToken(error, tokenFrom);
+  }
+}
+
+function judgeNoToken(error: unknown, tokenFrom: string | undefined): Token {
+  if (/ACL support disabled/i.test(reasonOf(error))) {
+    const found = "Consul's ACLs are off: whoever reaches it may do everything";
+    return { check: { check: 'token', level: 'ok', found }, known: true };
+  }
+  if (!isRunlockError(error, 'forbidden')) return { check: problem('token', error), known: true };
+  if (tokenFrom === undefined) {
+    const fix = 'CONSUL_HTTP_TOKEN_FILE names a file with one, if rights are missing below';
+    return {
+      check: { check: 'token', level: 'note', found: 'none given: what everyone may do', fix },
+      known: true,
+    };
+  }
+  return {
+    check: { ...problem('token', error), fix: `put a token that Consul knows into ${tokenFrom}` },
+    known: false,
+  };
+}
+
+const SOON_MS = 7 * 86_400_000;
+
+/** Pure. Of the token itself only its accessor id is shown, which is no secret. */
+export function judgeToken(body: unknown, { from, now }: { from: string; now: number }): Check {
+  const { AccessorID: id, ExpirationTime: ends } = (body ?? {}) as Record<string, unknown>;
+  const found = `from ${from}${typeof id === 'string' ? `, accessor ${id}` : ''}`;
+  const leftMs = typeof ends === 'string' ? Date.parse(ends) - now : NaN;
+  if (Number.isNaN(leftMs)) return { check: 'token', level: 'ok', found };
+  const expires = `${found}, expires in ${formatAge(leftMs)}`;
+  if (leftMs > SOON_MS) return { check: 'token', level: 'ok', found: expires };
+  return { check: 'token', level: 'warning', found: expires, fix: 'make a new one in time' };
+}
+
+/** As a run asks for it. Without the destroy it ends by itself. */
+const SESSION = { name: 'runlock doctor', ttl: '30s' };
+
+export interface SessionTried {
+  readonly checks: readonly Check[];
+  /** The agent's node; undefined: it can't be told. */
+  readonly node?: string;
+}
+
+/** A session is made, read back, and destroyed. `agentNode`: the agent's own name where that is known without. */
+export async function trySession(
+  consul: Consul,
+  { agentNode, signal }: { agentNode: string | undefined; signal: AbortSignal },
+): Promise<SessionTried> {
+  let id: string;
+  try {
+    id = await consul.createSession(SESSION, once(signal));
+  } catch (error) {
+    if (!isRunlockError(error, 'forbidden')) return { checks: [problem('rights', error)] };
+    const rule = `session "${agentNode ?? 'NODE'}" { policy = "write" }`;
+    const who = agentNode === undefined ? ", where NODE is the name of the local agent's node" : '';
+    const fix = `add to the token's policy: ${rule}${who}`;
+    return { checks: [{ check: 'rights', level: 'problem', found: 'sessions: refused', fix }] };
+  }
+  const checks: Check[] = [];
+  let node: string | undefined;
+  try {
+    const made = await consul.readSession(id, once(signal));
+    node = made?.node;
+    checks.push(judgeSession(made));
+  } catch (error) {
+    checks.push(problem('rights', error));
+  }
+  const left = await destroy(consul, id);
+  return { checks: [...checks, ...left], ...(node !== undefined && { node }) };
+}
+
+/** Pure. `made` undefined: there is none to be seen. */
+export function judgeSession(made: Session | undefined): Check {
+  if (!made) {
+    const found = 'sessions: one was made, and cannot be read back';
+    const fix = 'add to the token\'s policy: session "NODE" { policy = "write" }, with the agent\'s own name';
+    return { check: 'rights', level: 'problem', found, fix };
+  }
+  const { node, ttl, behavior, lockDelayMs, checks } = made;
+  if (ttl === SESSION.ttl && behavior === 'delete' && lockDelayMs === 0 && checks.length === 0)
+    return { check: 'rights', level: 'ok', found: `sessions of ${node}: made, read, destroyed` };
+  const found = `sessions: another was made than was asked for (TTL '${ttl}', behaviour '${behavior}')`;
+  const fix = 'is a proxy in between dropping request bodies? Name the agent itself in CONSUL_HTTP_ADDR';
+  return { check: 'rights', level: 'problem', found, fix };
+}
+
+/** With a deadline of its own: whatever ended the check, nothing stays behind. */
+async function destroy(consul: Consul, id: string): Promise<readonly Check[]> {
+  try {
+    await consul.destroySession(id, { signal: AbortSignal.timeout(TIMEOUT_MS), retryForMs: TIMEOUT_MS });
+    return [];
+  } catch (error) {
+    const found = `the session ${id} could not be destroyed (${reasonOf(error)})`;
+    return [{ check: 'rights', level: 'warning', found, fix: 'it ends by itself within a minute' }];
+  }
+}
+
+/** The name under which this node's runs go. */
+export function judgeNode(chosen: string | undefined, agentNode: string | undefined): Check[] {
+  const node = chosen ?? agentNode;
+  if (node === undefined) return [];
+  if (isName(node)) {
+    const from =
+      chosen === undefined ? "the agent's node" : `--node; the agent's is ${agentNode ?? 'unknown'}`;
+    return [{ check: 'node', level: 'ok', found: `${node} (${from})` }];
+  }
+  const found = `the agent's node name '${node}' can't be part of a key`;
+  return [{ check: 'node', level: 'problem', found, fix: 'give another to every command with --node' }];
+}
+
+/** Write rights below the group's prefix, and on each freeze key above it: `check-not-exists` needs just that. */
+export async function tryKeys(
+  consul: Consul,
+  { keys, node, signal }: { keys: GroupKeys; node: string | undefined; signal: AbortSignal },
+): Promise<Check[]> {
+  const any = randomUUID();
+  const name = node !== undefined && isName(node) ? node : any;
+  const below = [
+    ...[keys.queue(any), keys.node(name), keys.tail, keys.last, keys.run(name)],
+    ...[keys.lock(0), keys.owner(0), ...keys.freezes.slice(0, 1)],
+  ];
+  const tried = [
+    { keys: below, rule: `key_prefix "${keys.prefix}"` },
+    ...keys.freezes.slice(1).map((key) => ({ keys: [key], rule: `key "${key}"` })),
+  ];
+  return Promise.all(tried.map((each) => tryWrite(consul, each, signal)));
+}
+
+async function tryWrite(
+  consul: Consul,
+  { keys, rule }: { keys: readonly string[]; rule: string },
+  signal: AbortSignal,
+): Promise<Check> {
+  const operations = keys.map((key): Operation => ({ verb: 'check-not-exists', key }));
+  try {
+    // A key that exists refuses too, and has been asked for all the same.
+    await consul.transact(operations, once(signal));
+    return { check: 'rights', level: 'ok', found: `${rule}: write` };
+  } catch (error) {
+    if (!isRunlockError(error, 'forbidden')) return problem('rights', error);
+    const fix = `add to the token's policy: ${rule} { policy = "write" }`;
+    return { check: 'rights', level: 'problem', found: `${rule}: write is refused`, fix };
+  }
+}

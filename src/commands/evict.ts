@@ -1,0 +1,62 @@
+/** `runlock release --force`: ends a run that is alive. */
+import { RunlockError } from '../errors.ts';
+import type { Claim } from '../lock/records.ts';
+import { readSlots } from '../lock/slot.ts';
+import type { Owner } from '../lock/slot.ts';
+import { changeClaim, send } from '../lock/transactions.ts';
+import type { Released, Target } from './release.ts';
+
+/** A run whose session lives can only be evicted: it kills its command and gives the slot back itself. */
+export async function evict(
+  target: Target,
+  slot: number,
+  { claim, index }: Owner,
+): Promise<Released | undefined> {
+  const { consul, deps, keys, options, signal } = target;
+  if (!options.force) {
+    throw new RunlockError(
+      'refused',
+      `${claim.node} is running ${claim.command} in slot ${slot} of ${options.group} (run ${claim.run}); wait for it, or end it with 'runlock release ${options.group} --owner ${claim.node} --force'`,
+    );
+  }
+  if (claim.state !== 'evicted') {
+    const evicted: Claim = {
+      ...claim,
+      state: 'evicted',
+      by: options.by,
+      since: new Date(deps.clock.now()).toISOString(),
+    };
+    const result = await send(consul, changeClaim(keys, slot, evicted, index), { signal, rule: keys.rule });
+    if (result.kind === 'refused') return undefined;
+  }
+  deps.log('info', `evicted the run of ${claim.node} from slot ${slot}; waiting until it is gone`, {
+    event: 'evicted',
+    slot,
+  });
+  const how = await untilGone(target, slot, claim);
+  return { slot, node: claim.node, state: claim.state, how };
+}
+
+/**
+ * Waits until the run has given the slot back.
+ * @throws RunlockError `refused` when its session ends before: then nobody has said that its command is gone.
+ */
+async function untilGone(target: Target, slot: number, { run, node }: Claim): Promise<Released['how']> {
+  const { consul, keys, options, signal } = target;
+  let index: number | undefined;
+  for (;;) {
+    const seen = await consul.list(keys.slot(slot), { signal, index, rule: keys.rule });
+    const now = readSlots(keys.root, seen.entries)[0];
+    if (now?.owner?.claim.run !== run) return 'evicted';
+    if (now.lockedBy === undefined) {
+      const { state } = now.owner.claim;
+      if (state === 'failed' || state === 'rebooting') return 'evicted';
+      const again = `runlock release ${options.group} --owner ${node} --force`;
+      throw new RunlockError(
+        'refused',
+        `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${again}' once more`,
+      );
+    }
+    index = seen.index;
+  }
+}

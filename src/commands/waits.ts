@@ -1,0 +1,47 @@
+/** That a run has to wait, and for whom, from what it saw when it joined the queue: that costs no request. */
+import type { Deps } from '../deps.ts';
+import type { AtJoin } from '../lock/queue.ts';
+import { describeHolder } from './busy.ts';
+
+/** Whoever gets a slot within this time did not wait. */
+const QUIET_MS = 400;
+
+interface Waiter {
+  readonly group: string;
+  readonly run: string;
+  /** How many slots it knows. */
+  readonly slots: number;
+}
+
+/** Says once that the run waits, unless `signal` aborts before that. */
+export function watchWait(deps: Deps, waiter: Waiter, signal: AbortSignal): (seen: AtJoin) => void {
+  let said = false;
+  return (seen) => {
+    if (said || !hasToWait(seen, waiter.slots)) return;
+    said = true;
+    void deps.clock.sleep(QUIET_MS, { signal }).then(
+      () => sayWaiting(deps, waiter, seen),
+      () => undefined,
+    );
+  };
+}
+
+/** Alone in the queue and with a slot free, only a freeze can keep it waiting; that is said where it is met. */
+function hasToWait({ behind, slots }: AtJoin, known: number): boolean {
+  const taken = slots.filter(
+    ({ slot, owner, lockedBy }) => slot < known && (owner ?? lockedBy) !== undefined,
+  );
+  return behind || taken.length >= known;
+}
+
+function sayWaiting({ clock, log }: Deps, { group, run }: Waiter, { node, behind, slots }: AtJoin): void {
+  const holders = slots.flatMap((slot) => describeHolder(slot, clock.now()));
+  const why = [...holders, ...(behind ? ['others are before it'] : [])].join(', ');
+  log('info', `${node} waits for a slot of ${group}${why === '' ? '' : ` (${why})`}`, {
+    event: 'waiting',
+    ...{ group, node, run, behind },
+    holders: slots.flatMap(({ slot, owner }) =>
+      owner ? [{ slot, node: owner.claim.node, state: owner.claim.state }] : [],
+    ),
+  });
+}

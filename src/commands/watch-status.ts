@@ -1,0 +1,84 @@
+/** Follows what `status` shows, by blocking queries: Consul is asked again only when something has changed. */
+import { FIRST_CONTACT, isTransient } from '../consul.ts';
+import type { Consul, ReadOptions } from '../consul.ts';
+import type { Clock } from '../deps.ts';
+import { joinFound, readSource, sourcesOf } from './status-sources.ts';
+import type { Found, Scope, Source } from './status-sources.ts';
+
+export interface FollowOptions extends Scope {
+  readonly signal: AbortSignal;
+  /** Hears of what is stored: first when all was read once, then after each change. */
+  readonly changed: (found: Found) => void;
+}
+
+/** Shorter than the longest that Consul allows, so that an agent that hangs is noticed within 40 s. */
+const WATCH = { waitMs: 30_000, timeoutMs: 5_000 };
+
+/** A storm of changes is read at most ten times a second, a listing of ten thousand keys once a second. */
+const PAUSE_MS = 100;
+const PAUSE_PER_ENTRY_MS = 0.1;
+
+/** A watch on a freeze key that is not there wakes for its neighbours too (measured), so it rests for longer. */
+const FREEZE_PAUSE_MS = 1_000;
+
+/**
+ * Runs until `signal`, and outlives whatever may be over later: an election, an agent that restarts.
+ * @throws RunlockError when the first contact fails, or Consul refuses.
+ */
+export async function followStatus(
+  { consul, clock }: { consul: Consul; clock: Clock },
+  { prefix, groups, signal, changed }: FollowOptions,
+): Promise<void> {
+  const sources = sourcesOf({ prefix, groups });
+  const latest = new Map<Source, Found>();
+  const follow = async (source: Source) => {
+    let index: number | undefined;
+    for (;;) {
+      const contact = latest.has(source) ? {} : FIRST_CONTACT;
+      const seen = await ask(consul, { prefix, source }, { ...WATCH, ...contact, signal, index });
+      if (!seen) {
+        // Without an index it answers at once when it is back, changed or not.
+        index = undefined;
+        continue;
+      }
+      const before = latest.get(source);
+      latest.set(source, seen);
+      if (latest.size === sources.length && !(before && isSame(before, seen)))
+        changed(joinFound([...latest.values()]));
+      if (seen.index === undefined) return;
+      // An index that goes backwards means another store (a snapshot restored): all starts anew.
+      index = index !== undefined && seen.index < index ? undefined : seen.index;
+      await clock.sleep(pauseMs(source, seen), { signal });
+    }
+  };
+  await Promise.all(sources.map(follow));
+}
+
+/** Undefined: the blocking query failed in a way that may be over later. Without an index that is tried again for ever. */
+async function ask(
+  consul: Consul,
+  where: { prefix: string; source: Source },
+  limits: Omit<ReadOptions, 'rule'>,
+): Promise<Awaited<ReturnType<typeof readSource>> | undefined> {
+  if (limits.index === undefined) return readSource(consul, where, limits);
+  try {
+    return await readSource(consul, where, { ...limits, retryForMs: 0, electionMs: 0 });
+  } catch (error) {
+    if (isTransient(error)) return undefined;
+    throw error;
+  }
+}
+
+function isSame(before: Found, after: Found): boolean {
+  if (before.entries.length !== after.entries.length) return false;
+  return before.entries.every(({ key, modifyIndex, session, value }, i) => {
+    const now = after.entries[i];
+    return (
+      now?.key === key && now.modifyIndex === modifyIndex && now.session === session && now.value === value
+    );
+  });
+}
+
+function pauseMs({ kind }: Source, { entries }: Found): number {
+  return kind === 'freeze' ? FREEZE_PAUSE_MS : Math.max(PAUSE_MS, entries.length * PAUSE_PER_ENTRY_MS);
+}

@@ -1,0 +1,45 @@
+/** What `runlock completion bash` prints. Works with and without the package bash-completion, from bash 4.3 on. */
+export const bash = `# bash completion for runlock: asks runlock itself what can stand there.
+_runlock() {
+  local program=$1 words=() at=(0) i word literal value line
+  command -v -- "$program" >/dev/null || program=runlock
+  # Readline takes --hold=none apart into three words.
+  for ((i = 1; i <= COMP_CWORD; i++)); do
+    word=\${COMP_WORDS[i]}
+    if [[ -z $literal && $i -gt 1 && ( $word == = || \${COMP_WORDS[i - 1]} == = ) && \${words[-1]} == --* ]]; then
+      words[-1]+=$word
+    else
+      words+=("$word") at+=("$i")
+    fi
+    [[ $word == -- ]] && literal=1
+  done
+  COMPREPLY=()
+  while IFS= read -r line; do
+    case $line in
+      :files) compopt -o default ;;
+      ":program "*) _runlock_program "\${at[\${line#:program } + 1]}" ;;
+      *)
+        value=\${line%%$'\\t'*}
+        [[ $COMP_WORDBREAKS == *=* && $value == --*=* ]] && value=\${value#*=}
+        COMPREPLY+=("$value")
+        ;;
+    esac
+  done < <("$program" __complete -- "\${words[@]}" 2>/dev/null)
+}
+
+# Completes the command line that begins at word $1 as if it stood alone.
+_runlock_program() {
+  if declare -F _comp_command_offset >/dev/null; then
+    _comp_command_offset "$1"
+  elif declare -F _command_offset >/dev/null; then
+    _command_offset "$1"
+  elif ((COMP_CWORD == $1)); then
+    compopt -o filenames
+    mapfile -t COMPREPLY < <(compgen -c -- "\${COMP_WORDS[COMP_CWORD]}")
+  else
+    compopt -o default
+  fi
+}
+
+complete -F _runlock runlock
+`;

@@ -1,0 +1,195 @@
+/** The configuration file's text → settings that are known and right. All of it is checked, not only what is asked for. */
+import { nearest } from './config/nearest.ts';
+import { isTable, readStatements } from './config/statements.ts';
+import type { Statement } from './config/statements.ts';
+import { RunlockError, isRunlockError } from './errors.ts';
+import { parseGroup } from './options.ts';
+
+/** What a file may say: an option by its long name, with underscores. */
+export interface Key {
+  /** As on the command line: `--wait <duration|forever>`. */
+  readonly flags: string;
+  readonly takes: 'flag' | 'value' | 'list';
+  /** Whether it is for one call alone, and so for no file. */
+  readonly perCall: boolean;
+  /** One for each command that has the option; one that takes it is enough. @throws RunlockError `usage` */
+  readonly checks: readonly ((text: string) => void)[];
+}
+
+/** By name. */
+export type Keys = ReadonlyMap<string, Key>;
+
+export interface Setting {
+  /** As a flag would give it. */
+  readonly text: string;
+  readonly line: number;
+  /** The group whose section it stands in. */
+  readonly section?: string;
+}
+
+export interface Config {
+  readonly path: string;
+  readonly general: ReadonlyMap<string, Setting>;
+  readonly groups: ReadonlyMap<string, ReadonlyMap<string, Setting>>;
+}
+
+/** @throws RunlockError `config`: file, line, what is wrong, and what is right. */
+export function readConfig(path: string, text: string, keys: Keys): Config {
+  const general = new Map<string, Setting>();
+  const groups = new Map<string, Map<string, Setting>>();
+  for (const statement of readStatements(path, text)) {
+    const { line } = statement;
+    try {
+      const place = placeOf(statement);
+      if (!place) continue;
+      const { name, section } = place;
+      const text = settingText(place, statement.value, keys);
+      const settings = section === undefined ? general : (groups.get(section) ?? new Map<string, Setting>());
+      settings.set(name, { text, line, ...(section !== undefined && { section }) });
+      if (section !== undefined) groups.set(section, settings);
+    } catch (error) {
+      if (!isRunlockError(error)) throw error;
+      throw new RunlockError('config', `${path}:${line}: ${error.message}`);
+    }
+  }
+  return { path, general, groups };
+}
+
+interface Place {
+  readonly name: string;
+  readonly section?: string;
+}
+
+/** Where a value belongs; undefined: the statement only opens a section. */
+function placeOf({ kind, path, value }: Statement): Place | undefined {
+  if (kind === 'list-head') throw wrong(`write ${sectionName(path)}, with one bracket on each side`);
+  const opens = kind === 'head' || isTable(value);
+  const name = opens ? undefined : path.at(-1);
+  const [first, group, ...deeper] = opens ? path : path.slice(0, -1);
+  if (first !== undefined && first !== 'groups') throw unknownSection(first);
+  if (deeper.length > 0) throw tooDeep([group ?? '', ...deeper]);
+  if (group !== undefined) checkGroup(group);
+  if (name === undefined) return undefined;
+  if (first === 'groups' && group === undefined)
+    throw wrong(`'${name}' stands in [groups]; write it in a group's section, like [groups."prod/web"]`);
+  if (first === undefined && name === 'groups')
+    throw wrong('\'groups\' is no option; write sections, like [groups."prod/web"]');
+  return { name, ...(group !== undefined && { section: group }) };
+}
+
+function unknownSection(name: string): RunlockError {
+  const meant = nearest(name, ['groups']);
+  return wrong(
+    meant === undefined
+      ? `unknown section [${name}]; options stand at the top, or in a group's section like [groups."prod/web"]`
+      : `unknown section [${name}]; did you mean '${meant}'?`,
+  );
+}
+
+function tooDeep(parts: readonly string[]): RunlockError {
+  const meant = sectionName(['groups', parts.join('/')]);
+  return wrong(`${sectionName(['groups', ...parts])} is no section; did you mean ${meant}?`);
+}
+
+function checkGroup(group: string): void {
+  const error = thrownBy(() => parseGroup(group));
+  if (error) throw wrong(`${sectionName(['groups', group])}: ${error.message}`);
+}
+
+/** A value as a flag would give it. */
+function settingText(place: Place, value: unknown, keys: Keys): string {
+  const key = keyAt(place, keys);
+  const text = toText(value, key);
+  try {
+    if (text === undefined) throw wrong(expected(key));
+    checkText(text, key);
+    return text;
+  } catch (error) {
+    if (isRunlockError(error))
+      throw wrong(`${place.name} = ${show(value)}${inSection(place)}: ${error.message}`);
+    throw error;
+  }
+}
+
+/** @throws RunlockError what the first command says of it, if none takes it. */
+function checkText(text: string, { checks }: Key): void {
+  const errors = checks.map((check) => thrownBy(() => check(text)));
+  const [first] = errors;
+  if (first && !errors.includes(undefined)) throw first;
+}
+
+function thrownBy(check: () => void): RunlockError | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    if (isRunlockError(error)) return error;
+    throw error;
+  }
+}
+
+/** Says where each group is; of no use in a section that is itself found by the group. */
+const GENERAL: readonly string[] = ['group', 'prefix'];
+
+function keyAt(place: Place, keys: Keys): Key {
+  const { name, section } = place;
+  const key = keys.get(name);
+  if (!key) throw unknownKey(place, keys);
+  if (key.perCall) throw wrong(`'${name}' is for one call and can't stand in a file; give ${key.flags}`);
+  if (section !== undefined && GENERAL.includes(name))
+    throw wrong(`'${name}' can't depend on the group; write it at the top, not${inSection(place)}`);
+  return key;
+}
+
+function unknownKey(place: Place, keys: Keys): RunlockError {
+  const { name } = place;
+  if (/token|^consul/i.test(name))
+    return wrong(
+      `'${name}': Consul's settings are its own CONSUL_* variables, like CONSUL_HTTP_TOKEN_FILE; no token stands in this file`,
+    );
+  const unknown = `unknown key '${name}'${inSection(place)}`;
+  const underscored = name.replaceAll('-', '_');
+  if (underscored !== name && keys.has(underscored))
+    return wrong(`${unknown}; write it with underscores: '${underscored}'`);
+  const meant = nearest(
+    underscored.toLowerCase(),
+    [...keys].flatMap(([known, { perCall }]) => (perCall ? [] : [known])),
+  );
+  return wrong(
+    `${unknown}; ${meant === undefined ? "see 'runlock exec --help'" : `did you mean '${meant}'?`}`,
+  );
+}
+
+function toText(value: unknown, { takes }: Key): string | undefined {
+  if (takes === 'flag') return typeof value === 'boolean' ? String(value) : undefined;
+  if (takes === 'value' || !Array.isArray(value)) return plainText(value);
+  const parts = value.map(plainText);
+  return parts.includes(undefined) ? undefined : parts.join(',');
+}
+
+function plainText(value: unknown): string | undefined {
+  // 1.50 would become 1.5: only quotes keep a text as it is.
+  return typeof value === 'string' ? value : Number.isSafeInteger(value) ? String(value) : undefined;
+}
+
+function expected({ takes, flags }: Key): string {
+  if (takes === 'flag') return 'write true or false, without quotes';
+  const list = takes === 'list' ? ', or a list of these' : '';
+  return `write a text in quotes or a whole number${list}, as for ${flags}`;
+}
+
+const inSection = ({ section }: Place) => (section === undefined ? '' : ` in [groups."${section}"]`);
+
+/** As in the file: `[groups.prod]`. */
+function sectionName(path: readonly string[]): string {
+  return `[${path.map((part) => (/^[\w-]+$/.test(part) ? part : JSON.stringify(part))).join('.')}]`;
+}
+
+function show(value: unknown): string {
+  if (value instanceof Date) return value.toISOString();
+  return typeof value === 'number' ? String(value) : JSON.stringify(value);
+}
+
+function wrong(message: string): RunlockError {
+  return new RunlockError('config', message);
+}

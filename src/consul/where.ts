@@ -1,0 +1,49 @@
+/** Where the environment says that Consul is, for people: nothing secret in it. */
+import { isIP } from 'node:net';
+import { consulSettings } from './env.ts';
+import type { Remote } from './inspect.ts';
+
+export interface Whereabouts {
+  /** As the user wrote it, without a user and password that may stand in it. */
+  readonly address: string;
+  readonly from: 'CONSUL_HTTP_ADDR' | 'the default';
+  readonly socketPath?: string;
+  /** The agent's address where it is written as one, and its port. */
+  readonly remote?: Remote;
+  readonly tls: boolean;
+  /** Whether the agent's certificate is verified. */
+  readonly verify: boolean;
+  /** The variable that the token comes from; undefined: there is none. */
+  readonly tokenFrom?: string;
+}
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** The address alone, whatever is wrong with the rest. */
+export function addressOf(env: Env): Pick<Whereabouts, 'address' | 'from'> {
+  const given = env['CONSUL_HTTP_ADDR'] ?? '';
+  if (given === '') return { address: '127.0.0.1:8500', from: 'the default' };
+  const address = given.replace(/^((?:[A-Za-z][A-Za-z0-9+.-]*:\/\/)?)[^/]*@/, '$1…@');
+  return { address, from: 'CONSUL_HTTP_ADDR' };
+}
+
+/** @throws RunlockError `config`: a value that means nothing, a file that can't be read. */
+export function whereabouts(env: Env): Whereabouts {
+  const { socketPath, baseUrl, tls, token } = consulSettings(env);
+  const remote = socketPath === undefined ? remoteOf(new URL(baseUrl)) : undefined;
+  const inFile = token !== undefined && token !== env['CONSUL_HTTP_TOKEN'];
+  return {
+    ...addressOf(env),
+    ...(socketPath !== undefined && { socketPath }),
+    ...(remote && { remote }),
+    tls: baseUrl.startsWith('https:'),
+    verify: tls.verify,
+    ...(token !== undefined && { tokenFrom: inFile ? 'CONSUL_HTTP_TOKEN_FILE' : 'CONSUL_HTTP_TOKEN' }),
+  };
+}
+
+function remoteOf({ hostname, port, protocol }: URL): Remote | undefined {
+  const address = hostname.replaceAll(/[[\]]/g, '');
+  if (isIP(address) === 0) return undefined;
+  return { address, port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port) };
+}

@@ -1,0 +1,117 @@
+/** The second half: what this node holds by `acquire` ends, and is recorded. */
+import { isTransient } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { keptClaim } from './give-back.ts';
+import { RETRY_MS, limits } from './held.ts';
+import type { Limits } from './held.ts';
+import type { GroupKeys } from './layout.ts';
+import { decodeRun, lastGoodOf } from './records.ts';
+import type { Claim, RunRecord } from './records.ts';
+import { readSlots } from './slot.ts';
+import type { Slot } from './slot.ts';
+import { endHeld, send } from './transactions.ts';
+
+export interface HeldSlot {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  readonly keys: GroupKeys;
+  readonly node: string;
+  readonly slot: number;
+}
+
+/** How what was done between the halves ended. */
+export interface HeldEnding {
+  readonly outcome: 'succeeded' | 'failed';
+  readonly exitCode?: number;
+}
+
+export interface EndedHeld {
+  readonly claim: Claim;
+  /** The claim that goes on keeping others out. */
+  readonly kept?: Claim;
+  readonly heldMs: number;
+}
+
+/**
+ * The second half: ends what this node holds, and records it. Tried again until its deadline. Undefined: nothing is
+ * held in the slot.
+ * @throws RunlockError when Consul can't be reached, or refuses: the claim stays held.
+ */
+export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
+  const asked = limits(held.keys);
+  let sent: EndedHeld | undefined;
+  try {
+    for (;;) {
+      const slot = await readSlot(held, asked);
+      const owner = slot.owner;
+      if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
+        return sent && (await isRecorded(held, sent.claim.run, asked)) ? sent : undefined;
+      }
+      const { record, ended } = toEnd(held, owner.claim, ending);
+      sent = ended;
+      const known = ending.outcome === 'failed' ? await lastGood(held, asked) : {};
+      const steps = endHeld(
+        { ...held, strayLock: slot.strayLock },
+        { ...record, ...known },
+        owner.index,
+        ended.kept,
+      );
+      const result = await send(held.consul, steps, asked).catch(passTransient);
+      if (result?.kind === 'done') return ended;
+      await held.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
+    }
+  } catch (error) {
+    const { keys, node, slot } = held;
+    throw new RunlockError(
+      isRunlockError(error) ? error.code : 'unreachable',
+      `slot ${slot} of ${keys.group} could not be given back (${reasonOf(error)}): ${node} goes on holding it; run 'runlock release ${keys.group}' again`,
+      { cause: error },
+    );
+  }
+}
+
+function passTransient(error: unknown): undefined {
+  if (!isTransient(error)) throw error;
+}
+
+async function readSlot({ consul, keys, slot }: HeldSlot, asked: Limits): Promise<Slot> {
+  const { entries } = await consul.list(keys.slot(slot), asked);
+  return readSlots(keys.root, entries)[0] ?? { slot };
+}
+
+/** What is known of the node's last good run; what can't be read is no reason to leave it held. */
+async function lastGood(
+  { consul, keys, node }: HeldSlot,
+  asked: Limits,
+): Promise<Pick<RunRecord, 'lastGoodAt'>> {
+  const { entry } = await consul.get(keys.run(node), asked);
+  try {
+    const lastGoodAt = entry && lastGoodOf(decodeRun(entry));
+    return lastGoodAt === undefined ? {} : { lastGoodAt };
+  } catch {
+    return {};
+  }
+}
+
+/** Whether the second half took effect after all: it wrote the record in the same transaction. */
+async function isRecorded({ consul, keys, node }: HeldSlot, run: string, asked: Limits): Promise<boolean> {
+  const { entry } = await consul.get(keys.run(node), asked);
+  return entry !== undefined && decodeRun(entry).run === run;
+}
+
+function toEnd(
+  { deps, node, slot }: HeldSlot,
+  { waitedMs = 0, ...claim }: Claim,
+  { outcome, exitCode }: HeldEnding,
+): { record: RunRecord; ended: EndedHeld } {
+  const nowMs = deps.clock.now();
+  const { run, command } = claim;
+  const heldMs = Math.max(0, nowMs - Date.parse(claim.since));
+  const code = exitCode === undefined ? {} : { exitCode };
+  const figures = { endedAt: new Date(nowMs).toISOString(), waitedMs, ranMs: heldMs };
+  const record: RunRecord = { node, run, outcome, ...code, command, slot, ...figures };
+  const kept = keptClaim(claim, record, deps.clock.latest());
+  return { record, ended: { claim, heldMs, ...(kept && { kept }) } };
+}

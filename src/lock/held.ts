@@ -1,0 +1,134 @@
+/** The first half: a slot that is held by its claim alone, without a process or a session, until its release. */
+import { RunlockError, assertNever, isRunlockError, reasonOf } from '../errors.ts';
+import { runningClaim } from './context.ts';
+import type { RunContext } from './context.ts';
+import { closeSession } from './give-back.ts';
+import { trySend } from './grant.ts';
+import type { Grant } from './grant.ts';
+import type { GroupKeys } from './layout.ts';
+import type { Claim, Hold } from './records.ts';
+import { readSlots, standing } from './slot.ts';
+import type { Owner, Standing } from './slot.ts';
+import { changeClaim, keep, removeSeen, writtenIndex } from './transactions.ts';
+import type { Step } from './transactions.ts';
+
+/** Longer than an election takes (12.7 to 17.5 s were measured). */
+const DEADLINE_MS = 30_000;
+export const RETRY_MS = 300;
+const REQUEST_MS = 5_000;
+
+/** How each request is sent until all of it must be done. */
+export interface Limits {
+  readonly signal: AbortSignal;
+  readonly rule: string;
+  readonly timeoutMs: number;
+}
+
+export const limits = ({ rule }: GroupKeys): Limits => ({
+  signal: AbortSignal.timeout(DEADLINE_MS),
+  rule,
+  timeoutMs: REQUEST_MS,
+});
+
+/** When others may follow, for a claim that begins to be held at `nowMs`. */
+const until = (hold: Hold, nowMs: number) =>
+  typeof hold === 'number' ? { heldUntil: new Date(nowMs + hold).toISOString() } : {};
+
+export type Kept =
+  | { readonly kind: 'held'; readonly owner: Owner }
+  /** An operator, or whoever followed after the hold, was quicker. */
+  | { readonly kind: 'lost'; readonly why: string };
+
+/**
+ * The first half's end: a granted slot goes on by its claim alone. Has its own deadline.
+ * @throws RunlockError when Consul can't be reached, or refuses: the claim stays as that of a run that has vanished.
+ */
+export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
+  const { context, slot } = grant;
+  const asked = limits(context.keys);
+  let now: Standing = { kind: 'mine', owner: grant.owner };
+  try {
+    for (;;) {
+      const kept = await keepOnce(grant, now, { waitedMs, asked });
+      if (kept) return kept;
+      await context.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
+      now = await lookAt(grant, asked);
+    }
+  } catch (error) {
+    const { group } = context.keys;
+    const { node } = context.run;
+    throw new RunlockError(
+      isRunlockError(error) ? error.code : 'unreachable',
+      `${node} was granted slot ${slot} of ${group} and could not keep it (${reasonOf(error)}): its claim stays and keeps others out; run 'runlock acquire' again, or 'runlock release ${group} --owner ${node} --force'`,
+      { cause: error },
+    );
+  } finally {
+    await closeSession(grant);
+  }
+}
+
+async function lookAt({ context, session, slot }: Grant, asked: Limits): Promise<Standing> {
+  const { consul, keys, run } = context;
+  const { entries } = await consul.list(keys.slot(slot), asked);
+  const me = { node: run.node, run: run.id, session: session.id };
+  return standing(me, readSlots(keys.root, entries)[0]);
+}
+
+/** Undefined: it was refused, or its answer was lost; a look tells. */
+async function keepOnce(
+  grant: Grant,
+  now: Standing,
+  { waitedMs, asked }: { waitedMs: number; asked: Limits },
+): Promise<Kept | undefined> {
+  const { context, session, slot } = grant;
+  const { deps, keys, run } = context;
+  const claim: Claim = {
+    ...runningClaim(context),
+    ...{ state: 'held', waitedMs: Math.round(waitedMs) },
+    ...until(run.hold, deps.clock.latest()),
+  };
+  const sendKept = async (steps: readonly Step[]): Promise<Kept | undefined> => {
+    const result = await trySend(context, steps, asked.signal);
+    if (result?.kind !== 'done') return undefined;
+    return { kind: 'held', owner: { claim, index: writtenIndex(result.entries, keys.owner(slot)) } };
+  };
+  switch (now.kind) {
+    case 'mine':
+      return sendKept(keep({ keys, session: session.id, slot }, claim, now.owner.index));
+    case 'unlocked':
+      // An answer was lost: it is held already. Else the session is gone, and nothing else has to go.
+      if (now.owner.claim.state === 'held') return { kind: 'held', owner: now.owner };
+      return sendKept(changeClaim(keys, slot, claim, now.owner.index));
+    case 'evicted': {
+      // The claim goes before the session does: that tells the operator that nothing runs.
+      const steps = removeSeen(keys.owner(slot), now.owner.index, 'owner');
+      const result = await trySend(context, steps, asked.signal);
+      if (result?.kind !== 'done') return undefined;
+      return { kind: 'lost', why: `${now.owner.claim.by ?? 'an operator'} evicted it` };
+    }
+    case 'gone':
+      return { kind: 'lost', why: 'somebody deleted its claim' };
+    case 'foreign':
+      return { kind: 'lost', why: `its claim names ${now.owner?.claim.node ?? 'somebody else'}` };
+    default:
+      return assertNever(now);
+  }
+}
+
+/**
+ * The first half asked again while it is held: a hold that ends begins anew. Undefined: the claim has changed
+ * meanwhile, or nobody knows.
+ */
+export async function holdOn(
+  context: RunContext,
+  { slot, owner }: { slot: number; owner: Owner },
+  signal: AbortSignal,
+): Promise<Owner | undefined> {
+  const { deps, keys, run } = context;
+  const { heldUntil, ...before } = owner.claim;
+  if (run.hold === 'forever' && heldUntil === undefined) return owner;
+  const claim: Claim = { ...before, hold: run.hold, ...until(run.hold, deps.clock.latest()) };
+  const result = await trySend(context, changeClaim(keys, slot, claim, owner.index), signal);
+  if (result?.kind !== 'done') return undefined;
+  return { claim, index: writtenIndex(result.entries, keys.owner(slot)) };
+}

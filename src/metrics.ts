@@ -1,0 +1,153 @@
+/**
+ * What node_exporter's textfile collector reads of a group's last attempt
+ * (https://github.com/prometheus/node_exporter#textfile-collector): one file a group, never half written.
+ */
+import { randomUUID } from 'node:crypto';
+import { lstatSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { open, readFile, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { RunlockError, reasonOf } from './errors.ts';
+
+/** How an attempt ended; `error`: before there was an answer to whether the group has a slot. */
+export const OUTCOMES = [
+  ...['succeeded', 'failed', 'rebooting', 'interrupted', 'timed-out', 'evicted', 'lost'],
+  ...['busy', 'error'],
+] as const;
+
+/** One attempt to run. */
+export interface Attempt {
+  readonly group: string;
+  readonly outcome: string;
+  /** Exit status of runlock. */
+  readonly exitCode: number;
+  /** Wall-clock milliseconds at its end. */
+  readonly endedAtMs: number;
+  /** Undefined: it did not come so far. */
+  readonly waitedMs?: number | undefined;
+  readonly ranMs?: number | undefined;
+}
+
+/** What an earlier attempt left and a later one keeps, in seconds. */
+export interface Kept {
+  readonly lastSuccess?: number;
+  readonly duration?: number;
+}
+
+const LAST_SUCCESS = 'runlock_run_last_success_timestamp_seconds';
+const DURATION = 'runlock_run_duration_seconds';
+const WAIT = 'runlock_wait_seconds';
+const EXIT_CODE = 'runlock_last_exit_code';
+const OUTCOME = 'runlock_last_outcome';
+
+const HELP: Readonly<Record<string, string>> = {
+  [LAST_SUCCESS]: 'When the last good run in the group ended, as a Unix time.',
+  [DURATION]: 'How long the command of the last run took.',
+  [WAIT]: 'How long the last attempt waited for a slot.',
+  [EXIT_CODE]: 'Exit status of the last runlock exec.',
+  [OUTCOME]: 'How the last attempt ended: 1 for that outcome, 0 for the others.',
+};
+
+/** The whole file. Pure. */
+export function renderMetrics(attempt: Attempt, kept: Kept): string {
+  const { group, outcome, exitCode, endedAtMs, waitedMs, ranMs } = attempt;
+  const lastSuccess = outcome === 'succeeded' ? endedAtMs / 1000 : kept.lastSuccess;
+  const duration = ranMs === undefined ? kept.duration : ranMs / 1000;
+  return [
+    gauge(LAST_SUCCESS, [[{ group }, lastSuccess]]),
+    gauge(DURATION, [[{ group }, duration]]),
+    gauge(WAIT, [[{ group }, waitedMs === undefined ? undefined : waitedMs / 1000]]),
+    gauge(EXIT_CODE, [[{ group }, exitCode]]),
+    gauge(
+      OUTCOME,
+      OUTCOMES.map((each) => [{ group, outcome: each }, each === outcome ? 1 : 0]),
+    ),
+  ].join('');
+}
+
+type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | undefined];
+
+/** A metric without a value is left out. */
+function gauge(name: string, samples: readonly Sample[]): string {
+  const lines = samples.flatMap(([labels, value]) => {
+    if (value === undefined || !Number.isFinite(value)) return [];
+    return [`${name}{${labelText(labels)}} ${Number(value.toFixed(3))}`];
+  });
+  if (lines.length === 0) return '';
+  return [`# HELP ${name} ${HELP[name] ?? ''}`, `# TYPE ${name} gauge`, ...lines, ''].join('\n');
+}
+
+const labelText = (labels: Readonly<Record<string, string>>): string =>
+  Object.entries(labels)
+    .map(([name, value]) => `${name}="${escape(value)}"`)
+    .join(',');
+
+const escape = (value: string) =>
+  value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+
+/** What the file says of the group so far. Whatever else stands there, or is no number, is passed over. Pure. */
+export function readKept(text: string, group: string): Kept {
+  const of = (name: string): number | undefined => {
+    const start = `${name}{${labelText({ group })}} `;
+    const line = text.split('\n').find((each) => each.startsWith(start));
+    const word = line?.slice(start.length).trim() ?? '';
+    return /^\d+(?:\.\d+)?(?:e\+?\d+)?$/i.test(word) ? Number(word) : undefined;
+  };
+  const lastSuccess = of(LAST_SUCCESS);
+  const duration = of(DURATION);
+  return { ...(lastSuccess !== undefined && { lastSuccess }), ...(duration !== undefined && { duration }) };
+}
+
+/**
+ * Before a run: whether the file has a folder to be in.
+ * @throws RunlockError `config`.
+ */
+export function checkMetricsFile(path: string): void {
+  const folder = dirname(path);
+  const where =
+    'name a file in the folder where node_exporter looks (its --collector.textfile.directory), such as runlock.prom';
+  const found = look(() => statSync(folder));
+  if (!found?.isDirectory()) {
+    const why = found ? 'is no folder' : 'does not exist';
+    throw new RunlockError('config', `--metrics-file ${path}: ${folder} ${why}; create it, or ${where}`);
+  }
+  // The file is replaced, not written into: of a device, a pipe or a link nothing would be left.
+  if (look(() => lstatSync(path))?.isFile() === false)
+    throw new RunlockError('config', `--metrics-file ${path}: it is no plain file; ${where}`);
+}
+
+function look(stat: () => Stats): Stats | undefined {
+  try {
+    return stat();
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Puts the attempt's figures in the place of the file: its readers see the old one or the new one, whole.
+ * Undefined: done. Else why not, in the words of a sentence; never throws.
+ */
+export async function writeMetrics(path: string, attempt: Attempt): Promise<string | undefined> {
+  // In the same folder, so that renaming is one step; not *.prom, so that nobody reads it.
+  const draft = `${path}.${randomUUID()}`;
+  try {
+    const text = renderMetrics(attempt, readKept(await readOld(path), attempt.group));
+    const file = await open(draft, 'wx', 0o644);
+    try {
+      await file.writeFile(text);
+      // Whatever the umask says: node_exporter is another user.
+      await file.chmod(0o644);
+    } finally {
+      await file.close();
+    }
+    await rename(draft, path);
+    return undefined;
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => undefined);
+    return reasonOf(error);
+  }
+}
+
+/** One that is not there, or can't be read, says nothing. */
+const readOld = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

@@ -1,0 +1,29 @@
+/** The one line of a monitoring plugin. */
+import { visible } from '../output.ts';
+
+/** As `commands/check.ts` makes it. */
+interface CheckView {
+  readonly state: string;
+  readonly text: readonly string[];
+  readonly figures: readonly {
+    readonly label: string;
+    readonly value: number;
+    readonly unit?: string;
+    readonly critical?: number;
+  }[];
+}
+
+/** More would be cut by the monitoring system, or by the pager. */
+const SHOWN = 3;
+
+/** `RUNLOCK <state> - <text> | <perfdata>`, with a line break at its end. */
+export function renderCheck({ state, text, figures }: CheckView): string {
+  const shown = text.slice(0, SHOWN);
+  if (text.length > SHOWN) shown.push(`${text.length - SHOWN} more`);
+  // What comes after the first bar is perfdata.
+  const said = visible(shown.join('; ')).replaceAll('|', '/');
+  const data = figures.map(
+    ({ label, value, unit = '', critical = '' }) => `${label}=${value}${unit};;${critical};0`,
+  );
+  return `RUNLOCK ${state} - ${said}${data.length > 0 ? ` | ${data.join(' ')}` : ''}\n`;
+}

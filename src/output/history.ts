@@ -1,0 +1,103 @@
+/** `runlock history` as text, and the data behind it: the shape of `--json`. */
+import { formatAge, paint, visible } from '../output.ts';
+import type { Style } from '../output.ts';
+import { renderTable } from './status.ts';
+import type { RenderOptions } from './status.ts';
+
+/** What `history --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
+export interface HistoryReport {
+  readonly v: 1;
+  readonly prefix: string;
+  /** Absent: every group below the prefix. */
+  readonly group?: string;
+  /** When it was read, by the reader's clock. */
+  readonly at: string;
+  /** What `--silent-for` asked; then `nodes` has only those without a good run for this long. */
+  readonly silentForMs?: number;
+  /** How many records could be read. */
+  readonly known: number;
+  /** The longest silent first, those without any known good run before them. One for each group that a node ran in. */
+  readonly nodes: readonly RunView[];
+  /** Records that could not be read. */
+  readonly problems: readonly string[];
+}
+
+export interface RunView {
+  readonly node: string;
+  readonly group: string;
+  readonly outcome: 'succeeded' | 'failed' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
+  readonly exitCode?: number;
+  readonly endedAt: string;
+  /** When its last good run ended. Absent: none is known. */
+  readonly lastGoodAt?: string;
+  readonly waitedMs: number;
+  readonly ranMs: number;
+  /** Base name. */
+  readonly command: string;
+  readonly slot: number;
+  readonly run: string;
+}
+
+/** What `history --forget --json` prints. */
+export interface ForgetReport {
+  readonly v: 1;
+  readonly prefix: string;
+  readonly group?: string;
+  readonly node: string;
+  /** The groups whose record of this node went. */
+  readonly forgotten: readonly string[];
+}
+
+/** `history` for people, with a line break at its end. */
+export function renderHistory(report: HistoryReport, options: RenderOptions): string {
+  const { nodes, problems } = report;
+  const withGroup = report.group === undefined;
+  const head = ['NODE', ...(withGroup ? ['GROUP'] : []), 'LAST GOOD', ...HEAD];
+  const rows = nodes.map((run) => ({ cells: cellsOf(run, withGroup, options.now), style: styleOf(run) }));
+  const lines = [
+    ...(rows.length === 0 ? [] : renderTable([{ cells: head, style: 'dim' }, ...rows], options)),
+    ...problems.map((problem) => paint(`  problem: ${visible(problem)}`, 'red', options.color)),
+    ...sumUp(report),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+const HEAD = ['OUTCOME', 'EXIT', 'ENDED', 'WAITED', 'RAN', 'COMMAND'];
+
+function cellsOf(run: RunView, withGroup: boolean, now: number): string[] {
+  const age = (at: string | undefined) => (at === undefined ? 'unknown' : formatAge(now - Date.parse(at)));
+  return [
+    run.node,
+    ...(withGroup ? [run.group] : []),
+    age(run.lastGoodAt),
+    run.outcome,
+    run.exitCode === undefined ? '' : String(run.exitCode),
+    age(run.endedAt),
+    formatAge(run.waitedMs),
+    formatAge(run.ranMs),
+    run.command,
+  ];
+}
+
+function styleOf({ outcome }: RunView): Style | undefined {
+  if (outcome === 'succeeded') return undefined;
+  return outcome === 'rebooting' || outcome === 'interrupted' ? 'yellow' : 'red';
+}
+
+function sumUp({ prefix, group, silentForMs, known, nodes, problems }: HistoryReport): string[] {
+  const where = group ?? `all groups below ${prefix}/`;
+  if (known === 0 && problems.length === 0)
+    return [visible(`no run has ended in ${where} yet (or this token may not read it)`)];
+  if (silentForMs === undefined) return [];
+  const age = formatAge(silentForMs);
+  if (nodes.length > 0)
+    return [visible(`${nodes.length} of ${known} in ${where} had no good run for ${age}`)];
+  return [visible(`${known} in ${where}: all had a good run within ${age}`)];
+}
+
+/** What `--forget` did, with a line break at its end. */
+export function renderForget({ prefix, group, node, forgotten }: ForgetReport): string {
+  if (forgotten.length === 0)
+    return `nothing is known of a run of ${node} in ${group ?? `any group below ${prefix}/`}; nothing was forgotten\n`;
+  return forgotten.map((at) => `forgot the last run of ${node} in ${visible(at)}\n`).join('');
+}

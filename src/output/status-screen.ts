@@ -1,0 +1,87 @@
+/** `status --watch`: what is drawn over and over on the terminal's other screen. */
+import { formatAge, paint, visible, widthOf } from '../output.ts';
+import { renderStatus } from './status.ts';
+import type { RenderOptions } from './status.ts';
+import type { StatusReport } from './views.ts';
+
+export interface ScreenView {
+  readonly report: StatusReport;
+  /** Where Consul is. */
+  readonly address: string;
+  /** Consul does not answer: since when (wall-clock milliseconds), and why. */
+  readonly fault?: { readonly sinceMs: number; readonly message: string };
+}
+
+export interface ScreenOptions extends RenderOptions {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+/** The other screen, without a cursor. */
+export const ENTER_SCREEN = '\x1b[?1049h\x1b[?25l';
+/** The terminal as it was. */
+export const LEAVE_SCREEN = '\x1b[?25h\x1b[?1049l';
+export const WIPE_SCREEN = '\x1b[2J';
+
+/** Draws over what is there, without a moment in which nothing is; cut at the bottom of the terminal. */
+export function renderScreen(view: ScreenView, options: ScreenOptions): string {
+  const { columns, rows } = options;
+  const lines = fit([...heading(view, options), ...body(view, options)], options);
+  const used = lines.reduce((sum, line) => sum + heightOf(line, columns), 0);
+  // A row that is full to its end has nothing behind it, and erasing there would take its last character.
+  const drawn = lines.map((line) => (isFull(line, columns) ? line : `${line}\x1b[K`));
+  return `\x1b[H${drawn.join('\r\n')}${used < rows ? '\r\n\x1b[J' : ''}`;
+}
+
+function heading({ report, address, fault }: ScreenView, { color, now }: ScreenOptions): string[] {
+  const at = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+  const title = `${report.prefix}/ in Consul at ${address}, ${at(now)}, Ctrl-C to leave`;
+  const lines = [paint(visible(title), 'dim', color)];
+  if (fault) {
+    const since = `${formatAge(now - fault.sinceMs)} (since ${at(fault.sinceMs)})`;
+    const text = `Consul has not answered for ${since}; what follows is older. ${fault.message}`;
+    lines.push(paint(visible(text), 'red', color));
+  }
+  return [...lines, ''];
+}
+
+function body({ report }: ScreenView, options: ScreenOptions): string[] {
+  return renderStatus(report, options).trimEnd().split('\n');
+}
+
+/** As many lines as the terminal has room for; the last one says how many are missing. */
+function fit(lines: readonly string[], { columns, rows, color }: ScreenOptions): string[] {
+  const heights = lines.map((line) => heightOf(line, columns));
+  if (sum(heights) <= rows) return [...lines];
+  let kept = 0;
+  for (let used = heights[0] ?? 0; kept < lines.length && used < rows; used += heights[kept] ?? 0) kept += 1;
+  const missing = lines.length - kept;
+  const text = `… ${missing.toLocaleString('en-US')} more ${missing === 1 ? 'line' : 'lines'}`;
+  return [...lines.slice(0, kept), paint(text.slice(0, columns), 'dim', color)];
+}
+
+const sum = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0);
+
+/** How many rows a line takes when the terminal wraps it: a wide character never stands half in a row. */
+function heightOf(line: string, columns: number): number {
+  return layOut(line, columns).rows;
+}
+
+function isFull(line: string, columns: number): boolean {
+  return layOut(line, columns).column === columns;
+}
+
+function layOut(line: string, columns: number): { rows: number; column: number } {
+  let rows = 1;
+  let column = 0;
+  // eslint-disable-next-line no-control-regex -- colours take no room
+  for (const char of line.replace(/\x1b\[\d+m/g, '')) {
+    const width = widthOf(char);
+    if (column + width > columns) {
+      rows += 1;
+      column = 0;
+    }
+    column += width;
+  }
+  return { rows, column };
+}

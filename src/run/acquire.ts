@@ -1,0 +1,49 @@
+/** `runlock acquire`: its outcome → exit status, and what is held → stdout. */
+import { constants } from 'node:os';
+import type { Invocation } from '../cli/invocation.ts';
+import type { AcquireDeps, AcquireResult } from '../commands/acquire.ts';
+import { EXIT_LOST, assertNever } from '../errors.ts';
+import { createOutput, renderJson } from '../output.ts';
+import type { Platform } from '../platform.ts';
+
+export async function runAcquire(
+  { common, options, conflictExitCode }: Extract<Invocation, { kind: 'acquire' }>,
+  platform: Platform,
+): Promise<number> {
+  // Before anything else: a signal that comes early must not find the default action.
+  const signals = platform.listenToSignals();
+  const log = platform.makeLog(common);
+  const [{ acquireSlot }, consul] = await Promise.all([
+    import('../commands/acquire.ts'),
+    platform.connect(log),
+  ]);
+  const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
+  const deps: AcquireDeps = {
+    ...platform.deps,
+    ...{ log, consul, signals, env: platform.env, newRunId: platform.newRunId },
+    ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
+  };
+  try {
+    const result = await acquireSlot(deps, options);
+    if (result.kind === 'held' && options.json)
+      await platform.write(`${renderJson({ v: 1, already: result.already, ...result.held }, 2)}\n`);
+    return toStatus(result, conflictExitCode);
+  } finally {
+    consul.close();
+  }
+}
+
+function toStatus(result: AcquireResult, conflictExitCode: number): number {
+  switch (result.kind) {
+    case 'held':
+      return 0;
+    case 'busy':
+      return conflictExitCode;
+    case 'lost':
+      return EXIT_LOST;
+    case 'interrupted':
+      return 128 + constants.signals[result.signal];
+    default:
+      return assertNever(result);
+  }
+}

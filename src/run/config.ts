@@ -1,0 +1,40 @@
+/** `runlock config`: the report → stdout. */
+import type { Invocation } from '../cli/invocation.ts';
+import { createOutput, cut, paint, renderJson, visible, widthOf } from '../output.ts';
+import type { Platform } from '../platform.ts';
+
+type Request = Extract<Invocation, { kind: 'config' }>;
+type Report = Request['options']['report'];
+
+export async function runConfig({ options }: Request, platform: Platform): Promise<number> {
+  const { json, report } = options;
+  const { isTTY, columns } = platform.stdout;
+  const output = createOutput({ env: platform.env, isTTY, columns });
+  await platform.write(json ? `${renderJson(report, 2)}\n` : renderConfig(report, output));
+  return 0;
+}
+
+function renderConfig(report: Report, { color, columns }: ReturnType<typeof createOutput>): string {
+  const { path, found } = report.file;
+  const where = report.groups.length > 0 ? ` in ${report.groups.join(' and ')}` : '';
+  const title = `runlock ${report.command}${where}, ${found ? `by ${path}` : `without a file (no ${path})`}`;
+  const rows = report.options.map((each) => [
+    each.option,
+    each.value ?? `(${each.means ?? 'none'})`,
+    sourceOf(each, path),
+  ]);
+  const table = [['OPTION', 'VALUE', 'FROM'], ...rows].map((row) => row.map(visible));
+  const widths = [0, 1].map((i) => Math.max(...table.map((row) => widthOf(row[i] ?? ''))));
+  const lines = table.map((row, index) => {
+    const cells = row.map((cell, i) => cell + ' '.repeat(Math.max(0, (widths[i] ?? 0) - widthOf(cell))));
+    const set = index > 0 && report.options[index - 1]?.from !== 'default';
+    return paint(cut(`  ${cells.join('  ').trimEnd()}`, columns), set ? undefined : 'dim', color);
+  });
+  return `${[paint(visible(title), 'bold', color), ...lines].join('\n')}\n`;
+}
+
+function sourceOf({ from, variable, line, section }: Report['options'][number], path: string): string {
+  if (from === 'environment') return variable ?? from;
+  if (from !== 'file') return from;
+  return `${path}:${line ?? 0}${section === undefined ? '' : ` [groups."${section}"]`}`;
+}

@@ -1,0 +1,75 @@
+/** `runlock status --check`: one line and an exit status, as monitoring systems expect them of a plugin. */
+import type { Common } from '../cli/invocation.ts';
+import { checkReport } from '../commands/check.ts';
+import type { CheckLimits, CheckResult, CheckState } from '../commands/check.ts';
+import { proveRights } from '../commands/status-sources.ts';
+import { status } from '../commands/status.ts';
+import type { StatusMode, StatusRequest } from '../commands/status.ts';
+import { RunlockError, exitStatus, reasonOf } from '../errors.ts';
+import { renderCheck } from '../output/check.ts';
+import type { Platform } from '../platform.ts';
+
+const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
+
+/** What a monitoring system allows a plugin is ten seconds or more; a check that it kills says nothing. */
+const LONGEST_CHECK_MS = 9_000;
+
+interface CheckInvocation {
+  readonly common: Common;
+  readonly options: StatusRequest;
+  readonly mode: Exclude<StatusMode, { kind: 'watch' }>;
+}
+
+/** Whatever goes wrong is UNKNOWN: a check never fails in a way that could pass for a verdict. */
+export async function runCheck(
+  { mode, ...invocation }: CheckInvocation,
+  platform: Platform,
+): Promise<number> {
+  const result =
+    mode.kind === 'check' ? await judge(invocation, mode, platform).catch(toUnknown) : unknown(mode.message);
+  await platform.write(renderCheck(result));
+  return exitStatuses[result.state];
+}
+
+async function judge(
+  { common, options: { prefix, groups } }: Omit<CheckInvocation, 'mode'>,
+  limits: CheckLimits,
+  platform: Platform,
+): Promise<CheckResult> {
+  const { clock } = platform.deps;
+  const consul = await platform.connect(platform.makeLog({ ...common, quiet: !common.verbose }));
+  const over = new AbortController();
+  const done = new AbortController();
+  const late = clock.sleep(LONGEST_CHECK_MS, { signal: done.signal }).then(
+    () => over.abort(noAnswer(consul)),
+    () => undefined,
+  );
+  const { signal } = over;
+  try {
+    const scope = { prefix, groups };
+    const [report] = await Promise.all([
+      status(consul, { ...scope, now: clock.now(), signal }),
+      proveRights(consul, scope, signal),
+    ]);
+    return checkReport(report, limits);
+  } finally {
+    done.abort();
+    over.abort();
+    await late;
+    consul.close();
+  }
+}
+
+function noAnswer({ address }: { readonly address: string }): RunlockError {
+  return new RunlockError(
+    'unreachable',
+    `Consul at ${address} did not answer within ${LONGEST_CHECK_MS / 1000}s`,
+  );
+}
+
+function toUnknown(error: unknown): CheckResult {
+  const bug = exitStatus(error) === 70 ? 'a bug in runlock, please report it: ' : '';
+  return unknown(`${bug}${reasonOf(error)}`);
+}
+
+const unknown = (text: string): CheckResult => ({ state: 'UNKNOWN', text: [text], figures: [] });

@@ -1,0 +1,154 @@
+// `acquire` killed, stopped, evicted or unheard at each of its moments: nobody else gets in, and the node goes on.
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { Action, Match } from '../support/proxy.ts';
+import { LOSSES, writes } from '../support/proxy-steps.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { claimOf } from '../support/tools.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const acquireArgs = (group: string, node: string, ...more: string[]) => [
+  ...['acquire', group, '--node', node, '--session-ttl', '10s'],
+  ...more,
+];
+const acquire = (group: string, node = 'web01', ...more: string[]) =>
+  runlock(agent, acquireArgs(group, node, ...more));
+const release = (group: string, node = 'web01', ...more: string[]) =>
+  runlock(agent, ['release', group, '--node', node, ...more]);
+const exec = (group: string, node: string, ...command: string[]) =>
+  runlock(agent, ['exec', '-g', group, '--node', node, '-w', '0', '--', ...command]);
+
+const keys = async (group: string) =>
+  (await agent.kv.keys(`runlock/${group}/`)).map((key) => key.slice(`runlock/${group}/`.length));
+const sessions = async (group: string) =>
+  ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(
+    ({ Name }) => Name === `runlock ${group}`,
+  );
+const waiting = (group: string, count = 1) =>
+  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
+
+const silent = { status: 0, stdout: '', stderr: '' };
+const HELD = ['.last', '.slot/0/owner', '.tail'];
+
+/** The transaction that turns a grant into what is held. */
+const keepStep: Match = (request) => writes('cas', '/owner')(request) && writes('delete', '/lock')(request);
+const endStep = writes('set', '/.runs/');
+
+async function through(match: Match, action: Action) {
+  const proxy = await startProxy(agent);
+  onTestFinished(proxy.close);
+  proxy.rule({ match, times: 1, do: action });
+  return { proxy, via: { env: { ...agent.env, ...proxy.env } } };
+}
+
+describe('killed', () => {
+  test('while it waits: nothing was held, and whoever waits behind it goes', async () => {
+    await acquire('k-wait', 'web09');
+    const killed = startRunlock(agent, acquireArgs('k-wait', 'web01'));
+    await waiting('k-wait');
+    killed.signal('SIGKILL');
+    await killed.ended;
+    // This very host knows that it is dead, and does not wait for its session's end.
+    const again = startRunlock(agent, acquireArgs('k-wait', 'web01', '-w', '1m'));
+    await release('k-wait', 'web09');
+    expect(await again.ended).toEqual(silent);
+    expect(await claimOf(agent, 'k-wait')).toMatchObject({ state: 'held', node: 'web01' });
+  });
+
+  test.each([
+    ['acquire', (group: string) => acquire(group, 'web01', '-w', '0'), 'held'],
+    ['exec', (group: string) => exec(group, 'web01', 'true'), undefined],
+  ])(
+    'between grant and hold: nobody else gets in, and the next %s of the node goes on',
+    async (name, next, state) => {
+      const group = `k-${name}`;
+      const { proxy, via } = await through(keepStep, 'hang');
+      const killed = startRunlock(via, acquireArgs(group, 'web01'));
+      await proxy.seen(keepStep);
+      killed.signal('SIGKILL');
+      await killed.ended;
+      expect(await claimOf(agent, group)).toMatchObject({ state: 'running', node: 'web01' });
+      expect((await acquire(group, 'web02', '-w', '0')).status).toBe(75);
+      expect((await release(group, 'web01', '--failed')).stdout).toContain(
+        'its claim says running, and stays',
+      );
+      expect(await next(group)).toEqual(silent);
+      expect((await claimOf(agent, group))?.state).toBe(state);
+      expect(await sessions(group)).toEqual([]);
+    },
+  );
+});
+
+describe('ended by a signal', () => {
+  test('while it waits: nothing of it is left', async () => {
+    await acquire('s-wait', 'web09');
+    const waiter = startRunlock(agent, acquireArgs('s-wait', 'web01'));
+    await waiting('s-wait');
+    waiter.signal('SIGTERM');
+    expect(await waiter.ended).toMatchObject({ status: 143, stdout: '' });
+    expect(await keys('s-wait')).toEqual(HELD);
+  });
+
+  test.each([
+    ['a free slot is free again', 's-free', undefined],
+    ['a failed claim is what it was', 's-failed', 'failed'],
+  ])('while it turns its grant into a hold: %s', async (_, group, before) => {
+    if (before) await exec(group, 'web01', 'false');
+    const { proxy, via } = await through(keepStep, { delayMs: 500 });
+    const run = startRunlock(via, acquireArgs(group, 'web01', '--json'));
+    await proxy.seen(keepStep);
+    run.signal('SIGTERM');
+    expect(await run.ended).toMatchObject({ status: 143, stdout: '' });
+    expect((await claimOf(agent, group))?.state).toBe(before);
+    expect(await sessions(group)).toEqual([]);
+  });
+});
+
+test('evicted between grant and hold: it says so and holds nothing, and the operator hears of the end', async () => {
+  const { proxy, via } = await through(keepStep, { delayMs: 2_000 });
+  const run = startRunlock(via, acquireArgs('evicted', 'web01'));
+  await proxy.seen(keepStep);
+  const operator = await runlock(agent, ['release', 'evicted', '--owner', 'web01', '--force']);
+  expect(operator.stdout).toBe('evicted web01 from slot 0 of evicted; its command is gone\n');
+  const { status, stderr } = await run.ended;
+  expect(status).toBe(79);
+  expect(stderr).toMatch(/slot 0 of evicted was lost before it was held: .* evicted it/);
+  expect(await keys('evicted')).toEqual(['.last', '.tail']);
+});
+
+describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
+  'an answer that is lost (%s)',
+  (name, action) => {
+    test('does not keep the first half from being held', async () => {
+      const { proxy, via } = await through(keepStep, action);
+      const group = `lost-${name}`;
+      expect(await runlock(via, acquireArgs(group, 'web01'))).toMatchObject({ status: 0, stdout: '' });
+      const before = await agent.kv.tree(`runlock/${group}/`);
+      expect(await keys(group)).toEqual(HELD);
+      expect(await claimOf(agent, group)).toMatchObject({ state: 'held' });
+      await proxy.release();
+      expect(await agent.kv.tree(`runlock/${group}/`)).toEqual(before);
+    });
+
+    test('does not keep the second half from being done, once', async () => {
+      const group = `ended-${name}`;
+      await acquire(group);
+      const { proxy, via } = await through(endStep, action);
+      const done = await runlock(via, ['release', group, '--node', 'web01', '--failed']);
+      expect(done.status).toBe(0);
+      expect(done.stdout).toMatch(/^web01 failed after/);
+      const before = await agent.kv.tree(`runlock/${group}/`);
+      await proxy.release();
+      expect(await agent.kv.tree(`runlock/${group}/`)).toEqual(before);
+      expect(await claimOf(agent, group)).toMatchObject({ state: 'failed' });
+    });
+  },
+);

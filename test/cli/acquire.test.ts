@@ -1,0 +1,257 @@
+// `acquire` and `release` as two halves of exec: what is held between them needs no process and no session.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { RUNLOCK } from '../support/program.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { claimOf, lastRun } from '../support/tools.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const acquireArgs = (group: string, node: string, ...more: string[]) => [
+  ...['acquire', group, '--node', node, '--session-ttl', '10s'],
+  ...more,
+];
+const acquire = (group: string, node = 'web01', ...more: string[]) =>
+  runlock(agent, acquireArgs(group, node, ...more));
+const release = (group: string, node = 'web01', ...more: string[]) =>
+  runlock(agent, ['release', group, '--node', node, ...more]);
+const exec = (group: string, node: string, ...command: string[]) =>
+  runlock(agent, ['exec', '-g', group, '--node', node, '-w', '0', '--', ...command]);
+
+const keys = async (group: string) =>
+  (await agent.kv.keys(`runlock/${group}/`)).map((key) => key.slice(`runlock/${group}/`.length));
+const sessions = async (group: string) =>
+  ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(
+    ({ Name }) => Name === `runlock ${group}`,
+  );
+const waiting = (group: string, count = 1) =>
+  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
+const held = (text: string) => JSON.parse(text) as { run: string; fencingToken: number; heldUntil: string };
+
+const silent = { status: 0, stdout: '', stderr: '' };
+const HELD = ['.last', '.slot/0/owner', '.tail'];
+
+describe('what is held', () => {
+  test('is a claim alone: no process and no session stays, and every other run of the group waits', async () => {
+    expect(await acquire('alone')).toEqual(silent);
+    expect(await keys('alone')).toEqual(HELD);
+    expect(await sessions('alone')).toEqual([]);
+    expect(await claimOf(agent, 'alone')).toMatchObject({ state: 'held', node: 'web01', hold: 'forever' });
+    for (const busy of [await acquire('alone', 'web02', '-w', '0'), await exec('alone', 'web02', 'true')]) {
+      expect(busy).toMatchObject({ status: 75, stdout: '' });
+      expect(busy.stderr).toMatch(
+        /^runlock: busy: no slot in alone now \(slot 0: web01 held, acquire, since \ds\)/,
+      );
+    }
+    const status = await runlock(agent, ['status', 'alone']);
+    expect(status.stdout).toContain('web01 acquired slot 0 by hand');
+    expect(status.stdout).toContain('fix: runlock release alone --owner web01');
+  });
+
+  test('is given back by release, recorded with how long it was held, and the next in the queue goes', async () => {
+    await acquire('back');
+    const next = startRunlock(agent, ['exec', '-g', 'back', '--node', 'web02', '--', 'true']);
+    await waiting('back');
+    const done = await release('back');
+    expect(done).toMatchObject({ status: 0, stderr: '' });
+    expect(done.stdout).toMatch(/^web01 gave slot 0 of back back after \d+s\n$/);
+    expect((await next.ended).status).toBe(0);
+    expect(await keys('back')).toEqual(['.last', '.runs/web01', '.runs/web02', '.tail']);
+    const record = await lastRun(agent, 'back', 'web01');
+    expect(record).toMatchObject({ outcome: 'succeeded', command: 'acquire', slot: 0 });
+    expect(record).toHaveProperty(
+      'ranMs',
+      expect.toSatisfy((ms: number) => ms > 0 && ms < 60_000),
+    );
+    expect(record).not.toHaveProperty('exitCode');
+  });
+
+  test('stays as failed after release --failed, and the next acquire of the node needs no queue', async () => {
+    await acquire('failed');
+    await release('failed');
+    const good = (await lastRun(agent, 'failed', 'web01')) as { endedAt?: string } | undefined;
+    await acquire('failed');
+    const next = startRunlock(agent, acquireArgs('failed', 'web02'));
+    await waiting('failed');
+    const done = await release('failed', 'web01', '--failed', '--exit-code', '3');
+    expect(done).toMatchObject({ status: 0, stderr: '' });
+    expect(done.stdout).toMatch(
+      /^web01 failed after \d+s and keeps slot 0 of failed until its next good run; 'runlock release failed --owner web01' clears it\n$/,
+    );
+    expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'failed', exitCode: 3 });
+    expect(await lastRun(agent, 'failed', 'web01')).toMatchObject({
+      ...{ outcome: 'failed', exitCode: 3, lastGoodAt: good?.endedAt },
+    });
+    expect((await exec('failed', 'web03', 'true')).status).toBe(75);
+    expect(await acquire('failed', 'web01', '-w', '0')).toEqual(silent);
+    expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'held', node: 'web01' });
+    await release('failed');
+    expect(await next.ended).toEqual(silent);
+    expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'held', node: 'web02' });
+  });
+
+  test("is cleared by an operator, who is not the node's own word: nothing is recorded", async () => {
+    await acquire('operator');
+    const done = await runlock(agent, ['release', 'operator', '--owner', 'web01']);
+    expect(done.stdout).toBe('cleared the held claim of web01 on slot 0 of operator\n');
+    expect(await keys('operator')).toEqual(['.last', '.tail']);
+  });
+
+  test('with a hold that ends is taken over then', async () => {
+    await acquire('ends', 'web01', '--hold', '1s');
+    const claim = (await claimOf(agent, 'ends')) as { heldUntil?: string } | undefined;
+    const until = Date.parse(claim?.heldUntil ?? '');
+    const next = await runlock(agent, acquireArgs('ends', 'web02', '-w', '30s', '--json'));
+    expect(next.status).toBe(0);
+    expect(Date.now()).toBeGreaterThanOrEqual(until + 5_000);
+    expect(await claimOf(agent, 'ends')).toMatchObject({ state: 'held', node: 'web02' });
+    expect((await release('ends')).stdout).toBe('nothing to release: web01 has no claim in ends\n');
+  });
+
+  test('counts as a slot of N, and waits its turn', async () => {
+    expect(await acquire('slots', 'web01', '-n', '2')).toEqual(silent);
+    expect(await acquire('slots', 'web02', '-n', '2')).toEqual(silent);
+    const third = startRunlock(agent, acquireArgs('slots', 'web03', '-n', '2'));
+    await waiting('slots');
+    const fourth = startRunlock(agent, acquireArgs('slots', 'web04', '-n', '2'));
+    await waiting('slots', 2);
+    await release('slots', 'web02');
+    expect(await third.ended).toEqual(silent);
+    expect(await agent.kv.keys('runlock/slots/.queue/')).toHaveLength(1);
+    await release('slots', 'web01');
+    expect(await fourth.ended).toEqual(silent);
+  });
+});
+
+describe('asking again', () => {
+  test('while it is held succeeds at once and changes nothing', async () => {
+    const first = await acquire('again', 'web01', '--json');
+    expect(first).toMatchObject({ status: 0, stderr: '' });
+    const before = await agent.kv.tree('runlock/again/');
+    const again = await acquire('again', 'web01', '--json', '-w', '0', '-v');
+    expect(again.status).toBe(0);
+    expect(again.stderr).toMatch(
+      /web01 holds slot 0 of again already \(since \ds\) until 'runlock release again'/,
+    );
+    expect(await agent.kv.tree('runlock/again/')).toEqual(before);
+    expect(JSON.parse(again.stdout)).toEqual({ ...held(first.stdout), already: true });
+    expect(JSON.parse(first.stdout)).toEqual({
+      ...{ v: 1, already: false, group: 'again', node: 'web01', slot: 0 },
+      run: expect.stringMatching(/^[0-9a-f-]{36}$/) as string,
+      fencingToken: (await agent.kv.get('runlock/again/.slot/0/owner'))?.ModifyIndex,
+      since: expect.stringMatching(/^\d{4}-.*Z$/) as string,
+      waitedMs: expect.any(Number) as number,
+    });
+  });
+
+  test('lets a hold that ends begin anew, or last for ever', async () => {
+    const first = held((await acquire('anew', 'web01', '--hold', '1h', '--json')).stdout);
+    const again = held((await acquire('anew', 'web01', '--hold', '2h', '--json')).stdout);
+    expect(Date.parse(again.heldUntil) - Date.parse(first.heldUntil)).toBeGreaterThanOrEqual(3_600_000);
+    expect(again.run).toBe(first.run);
+    expect(again.fencingToken).toBeGreaterThan(first.fencingToken);
+    const last = held((await acquire('anew', 'web01', '--json')).stdout);
+    expect(last).not.toHaveProperty('heldUntil');
+    expect(await claimOf(agent, 'anew')).not.toHaveProperty('heldUntil');
+  });
+
+  test('succeeds in a frozen group too, where a new one waits', async () => {
+    await acquire('frozen');
+    const freeze = { v: 1, by: 'ops', reason: 'weekend', since: new Date().toISOString() };
+    await agent.kv.put('runlock/frozen/.freeze', JSON.stringify(freeze));
+    expect(await acquire('frozen', 'web01', '-w', '0')).toEqual(silent);
+    expect((await release('frozen')).status).toBe(0);
+    const busy = await acquire('frozen', 'web01', '-w', '0');
+    expect(busy.status).toBe(75);
+    expect(busy.stderr).toContain('frozen by ops (weekend)');
+  });
+
+  test('by several processes of one node at the same time gives it one slot', async () => {
+    const asked = ['1', '2', '3', '4', '5'].map(() =>
+      acquire('race', 'web01', '-n', '5', '-w', '0', '--json'),
+    );
+    const answers = await Promise.all(asked);
+    expect(answers.filter(({ status }) => status !== 0 && status !== 75)).toEqual([]);
+    const runs = answers.filter(({ status }) => status === 0).map(({ stdout }) => held(stdout).run);
+    expect(new Set(runs).size).toBe(1);
+    expect(await keys('race')).toEqual(HELD);
+    expect(await sessions('race')).toEqual([]);
+  });
+
+  test.each([
+    ['release', [], 'web01 has no claim in none'],
+    ['release --failed', ['--failed'], 'web01 has no claim in none'],
+  ])('%s with nothing held is harmless, and says so', async (_, more, said) => {
+    expect(await release('none', 'web01', ...more)).toEqual({
+      ...{ status: 0, stdout: `nothing to release: ${said}\n`, stderr: '' },
+    });
+    expect(await keys('none')).toEqual([]);
+  });
+
+  test('release --failed once more leaves the failed claim alone', async () => {
+    await acquire('twice');
+    await release('twice', 'web01', '--failed');
+    const before = await agent.kv.tree('runlock/twice/');
+    const again = await release('twice', 'web01', '--failed', '--json');
+    expect(again.status).toBe(0);
+    expect(JSON.parse(again.stdout)).toEqual({
+      ...{ v: 1, kind: 'nothing', node: 'web01', group: 'twice', claim: 'failed' },
+    });
+    expect(await agent.kv.tree('runlock/twice/')).toEqual(before);
+  });
+});
+
+describe('with exec of the same node', () => {
+  test('exec is busy while it is held, and says how it ends; it does not give it away', async () => {
+    await acquire('mixed');
+    const busy = await exec('mixed', 'web01', 'true');
+    expect(busy).toMatchObject({ status: 75, stdout: '' });
+    expect(busy.stderr).toMatch(
+      /^runlock: busy: web01 holds slot 0 of mixed by 'runlock acquire' \(since \ds\) until 'runlock release mixed'\n$/,
+    );
+    expect(await claimOf(agent, 'mixed')).toMatchObject({ state: 'held' });
+    await release('mixed');
+    expect((await exec('mixed', 'web01', 'true')).status).toBe(0);
+  });
+
+  test('acquire takes the claim of a failed exec back', async () => {
+    expect((await exec('after', 'web01', 'false')).status).toBe(1);
+    expect(await acquire('after', 'web01', '-w', '0')).toEqual(silent);
+    await release('after');
+    expect(await claimOf(agent, 'after')).toBeUndefined();
+  });
+
+  test('inside exec both are refused with a word on why, and release --failed touches nothing', async () => {
+    const script = `${RUNLOCK} "$@"; echo $?`;
+    const inside = (...args: string[]) => exec('nested', 'web01', 'sh', '-c', script, 'sh', ...args);
+    const acquired = await inside('acquire');
+    expect(acquired.stdout).toBe('75\n');
+    expect(acquired.stderr).toMatch(
+      /busy: web01 already runs.*inside a 'runlock exec' of the group.*leave acquire/,
+    );
+    expect((await inside('release')).stdout).toBe('75\n');
+    expect((await inside('release', '--failed')).stdout).toBe(
+      'nothing to release: web01 holds nothing in nested (its claim says running, and stays)\n0\n',
+    );
+    expect(await lastRun(agent, 'nested', 'web01')).toMatchObject({ outcome: 'succeeded' });
+  });
+});
+
+test.each([
+  [['acquire', '--hold', 'none'], {}, /'none' would hold nothing.*'forever' or a duration/],
+  [['acquire'], { RUNLOCK_HOLD: 'none' }, /RUNLOCK_HOLD=none: .*would hold nothing/],
+  [['release', '--exit-code', '1'], {}, /--exit-code says how it failed; give --failed too/],
+  [['release', '--failed', '--owner', 'web01'], {}, /--failed is for what this node acquired itself/],
+  [['release', '--failed', '--force'], {}, /--failed keeps a slot and --force ends a run/],
+])('%j is wrong usage', async (args, env, said) => {
+  const { status, stdout, stderr } = await runlock(agent, args, { env });
+  expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+  expect(stderr).toMatch(said);
+  expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+});

@@ -1,0 +1,129 @@
+// What the Tab key offers in the real shells, with the script that `runlock completion` prints.
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { spawnRunlock } from '../support/program.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { shells } from '../support/shells.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+  for (const [group, node] of [
+    ['prod/web', 'web01'],
+    ['prod/db', 'db01'],
+    ['test', 'web09'],
+  ] as const)
+    await spawnRunlock(agent, ['exec', '-g', group, '--node', node, '--', 'false']).ended;
+});
+afterAll(endAgents);
+
+describe.each(['bash', 'zsh', 'fish'] as const)('%s completes', (name) => {
+  const start = (env: Record<string, string> = {}) => shells[name]({ ...agent.env, ...env });
+
+  test('commands and options, and nothing that is hidden', async () => {
+    const shell = await start();
+    expect(await shell.offers('runlock sta')).toEqual(['status']);
+    expect(await shell.offers('runlock ')).toEqual(
+      expect.arrayContaining(['exec', 'help', 'release', 'status']),
+    );
+    expect(await shell.offers('runlock __')).toEqual([]);
+    expect(await shell.offers('runlock exec --s')).toEqual(['--session-ttl', '--slots', '--splay']);
+    expect(await shell.offers('runlock help rel')).toEqual(['release']);
+  });
+
+  test('the words that an option takes, apart from it and behind an equals sign', async () => {
+    const shell = await start();
+    expect(await shell.offers('runlock exec --hold ')).toEqual(['forever', 'none']);
+    expect(await shell.offers('runlock exec -vw f')).toEqual(['forever']);
+    expect(await shell.offers('runlock exec --hold=')).toEqual(['forever', 'none']);
+    expect(await shell.offers('runlock status --log-format=j')).toEqual(['json']);
+    expect(await shell.offers('runlock completion ')).toEqual(['bash', 'fish', 'zsh']);
+  });
+
+  test('files where an option takes one', async () => {
+    const shell = await start();
+    writeFileSync(join(shell.folder, 'my.toml'), '');
+    expect(await shell.offers('runlock exec --config my')).toEqual(['my.toml']);
+  });
+
+  test('groups as they are in Consul', async () => {
+    const shell = await start();
+    expect(await shell.offers('runlock status ')).toEqual(['prod/db', 'prod/web', 'test']);
+    expect(await shell.offers('runlock status test prod/w')).toEqual(['prod/web']);
+    expect(await shell.offers('runlock exec -n 2 --group=prod/')).toEqual(['prod/db', 'prod/web']);
+    expect(await shell.offers('runlock exec --prefix elsewhere -g ')).toEqual([]);
+  });
+
+  test('who has a claim in the group, and not who waits', async () => {
+    const waiter = startRunlock(agent, ['exec', '-g', 'prod/web', '--node', 'web02', '--', 'true']);
+    await eventually(async () => expect(await agent.kv.keys('runlock/prod/web/.queue/')).toHaveLength(1));
+    const shell = await start({ RUNLOCK_GROUP: 'test' });
+    expect(await shell.offers('runlock release prod/web --owner ')).toEqual(['web01']);
+    expect(await shell.offers('runlock release -g prod/db --owner=')).toEqual(['db01']);
+    expect(await shell.offers('runlock release --owner ')).toEqual(['web09']);
+    waiter.signal('SIGTERM');
+    await waiter.ended;
+  });
+
+  test('the command of exec as if it stood alone', async () => {
+    const shell = await start();
+    writeFileSync(join(shell.folder, 'site.yml'), '');
+    expect(await shell.offers('runlock exec -g test -- runlo')).toContain('runlock');
+    expect(await shell.offers('runlock exec realp')).toContain('realpath');
+    expect(await shell.offers('runlock exec --hold=none -- cat ./si')).toEqual(['./site.yml']);
+    expect(await shell.offers('runlock exec -- cat --hold ')).toContain('site.yml');
+  });
+
+  test('without running what stands in the line', async () => {
+    const shell = await start();
+    await shell.offers('runlock status $(touch ran) "`touch ran`" prod');
+    expect(existsSync(join(shell.folder, 'ran'))).toBe(false);
+  });
+});
+
+describe('what cannot be looked up', () => {
+  const complete = (env: Record<string, string>, ...words: string[]) =>
+    runlock(agent, ['__complete', '--', ...words], { env });
+  const nothing = { status: 0, stdout: '', stderr: '' };
+
+  test.each([
+    ['nothing listens', { CONSUL_HTTP_ADDR: '127.0.0.1:1' }],
+    ['the address is none', { CONSUL_HTTP_ADDR: 'ftp://x' }],
+    ['the token is missing', { CONSUL_HTTP_TOKEN_FILE: '/nowhere' }],
+  ])('is passed over in silence: %s', async (_, env) => {
+    expect(await complete(env, 'status', '')).toEqual(nothing);
+  });
+
+  test('keeps nobody waiting: an agent that says nothing', async () => {
+    const silent = await startAgent();
+    silent.pause();
+    const startedMs = performance.now();
+    expect(await runlock(silent, ['__complete', '--', 'release', '--owner', ''])).toEqual(nothing);
+    expect(performance.now() - startedMs).toBeLessThan(5_000);
+    silent.resume();
+  });
+
+  test('does not keep back what is known without it: settings that are wrong', async () => {
+    const env = { RUNLOCK_GROUP: '..', RUNLOCK_PREFIX: '/', RUNLOCK_LOG_FORMAT: 'xml' };
+    expect(await complete(env, 'exec', '--hold', 'f')).toEqual({ ...nothing, stdout: 'forever\t\n' });
+  });
+
+  test('is left out: a claim that cannot be read, a key that is no group of runlock', async () => {
+    await agent.kv.put('odd/a b/.slot/0/owner', 'x');
+    await agent.kv.put('odd/team/.slot/0/owner', 'x');
+    await agent.kv.put('odd/notes', 'x');
+    const env = { RUNLOCK_PREFIX: 'odd' };
+    expect(await complete(env, 'thaw', '')).toEqual({ ...nothing, stdout: 'team\tgroup\n' });
+    expect(await complete(env, 'release', 'team', '--owner', '')).toEqual(nothing);
+  });
+});
+
+test('a shell that it does not know is wrong usage', async () => {
+  const { status, stdout, stderr } = await runlock(undefined, ['completion', 'tcsh']);
+  expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+  expect(stderr).toMatch(/'tcsh' is invalid.*bash, zsh, fish.*'runlock completion --help'$/m);
+});

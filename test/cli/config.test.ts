@@ -1,0 +1,288 @@
+// The configuration file, as commands and `runlock config` see it. What it may say is in test/unit/config.test.ts.
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { RUNLOCK } from '../support/program.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { startInTerminal } from '../support/terminal.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const USUAL = '/etc/runlock/config.toml';
+
+/** A file with these lines, gone after the test. */
+function fileOf(...lines: readonly string[]): string {
+  const path = join(stage().folder, 'config.toml');
+  writeFileSync(path, lines.map((line) => `${line}\n`).join(''));
+  return path;
+}
+
+/** What the command of `exec` sees of its node. */
+async function nodeOf(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
+  const words = ['exec', ...args, '--', 'sh', '-c', 'echo "$RUNLOCK_NODE"'];
+  const { status, stdout, stderr } = await runlock(agent, words, { env });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return stdout.trim();
+}
+
+describe('a flag comes before the environment, that before the file, that before the default', () => {
+  test('for what a run does, with each pair', async () => {
+    const file = fileOf('node = "of-file"', 'group = "order"', '[groups."order/web"]', 'node = "of-section"');
+    const RUNLOCK_NODE = 'of-env';
+    const byDefault = await nodeOf(['-g', 'order/plain', '--config', '/dev/null']);
+    expect(byDefault).not.toMatch(/^of-/);
+    expect(await nodeOf(['--config', file])).toBe('of-file');
+    expect(await nodeOf([], { RUNLOCK_CONFIG: file })).toBe('of-file');
+    expect(await nodeOf(['--config', file, '-g', 'order/web/a'])).toBe('of-section');
+    expect(await nodeOf(['--config', file, '-g', 'order/web'], { RUNLOCK_NODE })).toBe('of-env');
+    expect(await nodeOf(['--config', file, '--node', 'of-flag'], { RUNLOCK_NODE })).toBe('of-flag');
+    expect(await nodeOf(['--config', file, '--node', 'of-flag'])).toBe('of-flag');
+    expect(await nodeOf(['--node', 'of-flag'], { RUNLOCK_NODE })).toBe('of-flag');
+    expect(await agent.kv.keys('runlock/order/.runs/')).toEqual(
+      expect.arrayContaining(['runlock/order/.runs/of-file']),
+    );
+  });
+
+  test('for the file itself', async () => {
+    const [one, two] = [fileOf('node = "one"', 'group = "which"'), fileOf('node = "two"', 'group = "which"')];
+    expect(await nodeOf(['--config', one], { RUNLOCK_CONFIG: two })).toBe('one');
+    expect(await nodeOf([], { RUNLOCK_CONFIG: two })).toBe('two');
+  });
+});
+
+describe("a group's section", () => {
+  const hold = (file: string, group: string, node: string) => {
+    const { folder, pid } = stage();
+    const script = `echo $$ >${folder}/command.pid; exec sleep 300`;
+    const args = ['exec', '--config', file, '-g', group, '--node', node, '--', 'sh', '-c', script];
+    return { run: startRunlock(agent, args), runs: () => pid('command') };
+  };
+
+  test('with slots = 2 lets two run at once, and no third', async () => {
+    const file = fileOf('wait = "1m"', '[groups."two/web"]', 'slots = 2');
+    const [one, two] = [hold(file, 'two/web', 'web01'), hold(file, 'two/web', 'web02')];
+    await one.runs();
+    await two.runs();
+    const third = ['exec', '--config', file, '-g', 'two/web', '--node', 'web03', '-w', '0', '--', 'true'];
+    const busy = await runlock(agent, third);
+    expect(busy.status).toBe(75);
+    expect(busy.stderr).toMatch(/^runlock: busy: /);
+    for (const { run } of [one, two]) run.signal('SIGTERM');
+    for (const { run } of [one, two]) expect((await run.ended).status).toBe(143);
+  });
+
+  test('says nothing about the group beside it', async () => {
+    const file = fileOf('wait = 0', '[groups."two/web"]', 'slots = 2');
+    const one = hold(file, 'two/db', 'db01');
+    await one.runs();
+    const second = ['exec', '--config', file, '-g', 'two/db', '--node', 'db02', '--', 'true'];
+    expect((await runlock(agent, second)).status).toBe(75);
+    one.run.signal('SIGTERM');
+    await one.run.ended;
+  });
+});
+
+describe('when the file is wrong, nothing is run, and one line says why', () => {
+  /** Runs exec with the file and expects that it refuses: its one line, without the name of the program. */
+  async function refused(
+    args: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<string> {
+    const ran = join(stage().folder, 'ran');
+    const words = ['exec', '-g', 'refused', ...args, '--', 'touch', ran];
+    const { status, stdout, stderr } = await runlock(agent, words, { env });
+    expect({ status, stdout }).toEqual({ status: 78, stdout: '' });
+    expect(stderr).toMatch(/^runlock: [^\n]+\n$/);
+    expect(existsSync(ran)).toBe(false);
+    expect(await agent.kv.keys('runlock/refused/')).toEqual([]);
+    return stderr.slice('runlock: '.length, -1);
+  }
+
+  test.each<[string, string[], string]>([
+    [
+      'a key',
+      ['', '[groups."prod/web"]', 'slotz = 3'],
+      `:3: unknown key 'slotz' in [groups."prod/web"]; did you mean 'slots'?`,
+    ],
+    ['a value', ['slots = 0'], ":1: slots = 0: '0' is not a whole number from 1 to 100000"],
+    [
+      'a section',
+      ['[exec]'],
+      `:1: unknown section [exec]; options stand at the top, or in a group's section like [groups."prod/web"]`,
+    ],
+    [
+      'what is for one call',
+      ['force = true'],
+      ":1: 'force' is for one call and can't stand in a file; give --force",
+    ],
+    [
+      'no TOML',
+      ['wait = 30m'],
+      ':1:10: not TOML: illegal character in numeric literal; a text needs quotes: wait = "30m"',
+    ],
+  ])('%s', async (_, lines, message) => {
+    const file = fileOf(...lines);
+    expect(await refused(['--config', file])).toBe(`${file}${message}`);
+    expect(await refused([], { RUNLOCK_CONFIG: file })).toBe(`${file}${message}`);
+  });
+
+  test('a file that is not there, or is a folder', async () => {
+    expect(await refused(['--config', '/nowhere.toml'])).toMatch(/^--config \/nowhere\.toml: no such file; /);
+    expect(await refused([], { RUNLOCK_CONFIG: '/nowhere.toml' })).toMatch(
+      /^RUNLOCK_CONFIG=\/nowhere\.toml: no such/,
+    );
+    expect(await refused(['--config', '/'])).toMatch(/^--config \/: it is a folder; /);
+  });
+
+  test('what it quotes cannot speak to the terminal', async () => {
+    const file = fileOf('hold = "\\u001b[2J"', '');
+    expect(await refused(['--config', file])).toContain('\\x1b[2J');
+  });
+
+  test('the same for every command', async () => {
+    const file = fileOf('slotz = 3');
+    for (const args of [['status'], ['release'], ['history'], ['config'], ['thaw', 'a']]) {
+      const { status, stdout, stderr } = await runlock(agent, [...args, '--config', file]);
+      expect({ args, status, stdout }).toEqual({ args, status: 78, stdout: '' });
+      expect(stderr).toBe(`runlock: ${file}:1: unknown key 'slotz'; did you mean 'slots'?\n`);
+    }
+  });
+});
+
+describe('the usual file', () => {
+  /** Stands in for `/etc/runlock/config.toml`, and notes at the end which modules were loaded. */
+  function spy(answer: string) {
+    const { folder } = stage();
+    const hook = join(folder, 'hook.cjs');
+    const notes = join(folder, 'modules.json');
+    writeFileSync(
+      hook,
+      `const fs = require('node:fs');
+       const { readFileSync, writeFileSync } = fs;
+       fs.readFileSync = (path, ...rest) => {
+         if (path === ${JSON.stringify(USUAL)}) { ${answer} }
+         return readFileSync(path, ...rest);
+       };
+       process.on('exit', () => writeFileSync(${JSON.stringify(notes)}, JSON.stringify(Object.keys(require.cache))));`,
+    );
+    const modules = () => JSON.parse(readFileSync(notes, 'utf8')) as string[];
+    return { env: { NODE_OPTIONS: `--require ${hook}` }, modules };
+  }
+  const throws = (code: string) => `throw Object.assign(new Error('${code}'), { code: '${code}' });`;
+  const dist = join(dirname(RUNLOCK), '../dist');
+  /** The parts of the program that have the TOML parser in them. */
+  const parsers = () =>
+    readdirSync(dist)
+      .filter((name) => name.endsWith('.cjs'))
+      .map((name) => join(dist, name))
+      .filter((path) => readFileSync(path, 'utf8').includes('Invalid TOML document'));
+
+  test('is read when there is one', async () => {
+    const { env, modules } = spy(`return 'node = "of-etc"';`);
+    const { status, stdout } = await runlock(undefined, ['config'], { env });
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^ {2}node +of-etc +\/etc\/runlock\/config\.toml:1$/m);
+    expect(modules()).toEqual(expect.arrayContaining(parsers()));
+  });
+
+  test('need not be there, and then the parser is not even loaded', async () => {
+    const { env, modules } = spy(throws('ENOENT'));
+    const words = ['exec', '-g', 'none', '--node', 'web01', '--', 'echo', 'ran'];
+    expect(await runlock(agent, words, { env })).toEqual({ status: 0, stdout: 'ran\n', stderr: '' });
+    expect(parsers()).toHaveLength(1);
+    expect(modules()).toContain(join(dist, 'main.cjs'));
+    expect(modules()).not.toContain(parsers()[0]);
+  });
+
+  test('must be readable when it is there', async () => {
+    const { env } = spy(throws('EACCES'));
+    const { status, stdout, stderr } = await runlock(agent, ['exec', '--', 'echo', 'ran'], { env });
+    expect({ status, stdout }).toEqual({ status: 78, stdout: '' });
+    expect(stderr).toBe(
+      `runlock: ${USUAL}: permission denied; make it readable for this user, or name another file with --config\n`,
+    );
+  });
+});
+
+describe('runlock config', () => {
+  const file = () =>
+    fileOf('wait = "30m"', 'ok_codes = [0, 213]', '', '[groups.prod]', 'slots = 3', 'splay = "5m"');
+  const env = { RUNLOCK_HOLD: '4h', RUNLOCK_SPLAY: '1m' };
+
+  test('says what each option is, and where from', async () => {
+    const path = file();
+    const args = ['config', '--config', path, '-g', 'prod/web'];
+    const { status, stdout, stderr } = await runlock(undefined, args, { env });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const [title, ...lines] = stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
+    expect(title).toBe(`runlock exec in prod/web, by ${path}`);
+    expect(lines.slice(0, 6)).toEqual([
+      'OPTION | VALUE | FROM',
+      'group | prod/web | flag',
+      `slots | 3 | ${path}:5 [groups."prod"]`,
+      `wait | 30m | ${path}:1`,
+      'splay | 1m | RUNLOCK_SPLAY',
+      'hold | 4h | RUNLOCK_HOLD',
+    ]);
+    expect(lines).toContain(`ok_codes | 0,213 | ${path}:2`);
+    expect(lines).toContain('kill_after | 10s | default');
+    expect(lines).toContain('timeout | (none) | default');
+  });
+
+  test('--json says the same, with stable names', async () => {
+    const path = file();
+    const args = ['config', '--json', '--config', path, '-g', 'prod'];
+    const { status, stdout } = await runlock(undefined, args, { env });
+    expect(status).toBe(0);
+    const { options, ...rest } = JSON.parse(stdout) as { options: Record<string, unknown>[] };
+    expect(rest).toEqual({ v: 1, command: 'exec', groups: ['prod'], file: { path, found: true } });
+    expect(options).toEqual(
+      expect.arrayContaining([
+        { option: 'group', value: 'prod', from: 'flag' },
+        { option: 'slots', value: '3', from: 'file', line: 5, section: 'prod' },
+        { option: 'wait', value: '30m', from: 'file', line: 1 },
+        { option: 'splay', value: '1m', from: 'environment', variable: 'RUNLOCK_SPLAY' },
+        { option: 'timeout', value: null, from: 'default' },
+        { option: 'reboot_codes', value: null, from: 'default', means: 'by tool' },
+        { option: 'kill_after', value: '10s', from: 'default' },
+      ]),
+    );
+  });
+
+  test('of another command, and of one that there is not', async () => {
+    const { stdout } = await runlock(undefined, ['config', 'release', '--config', file()], { env });
+    expect(stdout).toMatch(
+      /^runlock release in default, by .*\n {2}OPTION[^]*^ {2}owner +\(this agent's node\) +default$/m,
+    );
+    expect(await runlock(undefined, ['config', 'exce'])).toEqual({
+      ...{ status: 64, stdout: '', stderr: "runlock: 'exce' is no command; see 'runlock --help'\n" },
+    });
+  });
+
+  test('shows a person in a terminal the same, with what is only a default held back', async () => {
+    const run = startInTerminal(agent, ['config', '--config', file()]);
+    expect(await run.ended).toBe(0);
+    const [bold, dim, plain] = ['\u001b[1m', '\u001b[2m', '\u001b[22m'];
+    const lines = run
+      .screen()
+      .split('\r\n')
+      .map((line) => line.replaceAll(/ {2,}/g, ' | '));
+    expect(lines[0]?.startsWith(`${bold}runlock exec in default, by `)).toBe(true);
+    expect(lines).toContain(`${dim} | kill_after | 10s | default${plain}`);
+    expect(lines.find((line) => line.startsWith(' | wait | '))).toMatch(/^ \| wait \| 30m \| \//);
+  });
+
+  test('says what a run would do: the same as the run does', async () => {
+    const path = fileOf('group = "same"', '[groups.same]', 'node = "web07"');
+    const { stdout } = await runlock(undefined, ['config', '--config', path]);
+    expect(stdout).toMatch(/^ {2}node +web07 /m);
+    expect(await nodeOf(['--config', path])).toBe('web07');
+  });
+});

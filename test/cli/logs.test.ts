@@ -1,0 +1,271 @@
+// What docs/logs.md promises to whoever collects logs: the events of a run, their fields and levels.
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const page = readFileSync('docs/logs.md', 'utf8');
+
+/** The rows of the table that follows the comment. */
+function rowsAfter(comment: string): string[][] {
+  const [, rest = ''] = page.split(`<!-- ${comment}:`);
+  const lines = rest.split('\n').slice(1);
+  const table = lines.slice(
+    0,
+    lines.findIndex((line) => line === ''),
+  );
+  return table.slice(2).map((line) => line.slice(2, -2).split(' | '));
+}
+
+const quoted = (cell: string) => [...cell.matchAll(/`([\w-]+)`(\?)?/g)];
+
+interface Promised {
+  readonly required: readonly string[];
+  readonly optional: readonly string[];
+  readonly levels: readonly string[];
+}
+const promised = new Map(
+  rowsAfter('events').map(([event = '', , fields = '', levels = '']): [string, Promised] => {
+    const names = quoted(fields);
+    return [
+      event.replaceAll('`', ''),
+      {
+        required: names.filter(([, , optional]) => optional === undefined).map(([, name = '']) => name),
+        optional: names.filter(([, , optional]) => optional !== undefined).map(([, name = '']) => name),
+        levels: ['error', 'warning', 'info', 'debug'].filter((level) => levels.includes(level)),
+      },
+    ];
+  }),
+);
+const others = rowsAfter('more events').flatMap(([events = '']) =>
+  quoted(events).map(([, name = '']) => name),
+);
+
+type Line = Record<string, unknown>;
+
+/** Every line is one object; each event has the fields and the level that are promised, and no others. */
+function parse(stderr: string): Line[] {
+  const lines = stderr
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Line);
+  for (const line of lines) {
+    const { time, level, message, event, ...fields } = line;
+    expect(Object.keys(line).slice(0, 3)).toEqual(['time', 'level', 'message']);
+    expect(new Date(String(time)).toISOString()).toBe(time);
+    expect(message).not.toBe('');
+    const row = promised.get(String(event));
+    if (!row) expect([...others, undefined]).toContain(event);
+    if (!row) continue;
+    const optional = row.optional.filter((name) => name in fields);
+    expect({ event, fields: Object.keys(fields).sort() }).toEqual({
+      event,
+      fields: [...row.required, ...optional].sort(),
+    });
+    expect({ event, levels: row.levels }).toEqual({
+      event,
+      levels: expect.arrayContaining([level]) as string[],
+    });
+  }
+  return lines;
+}
+
+const seen = new Set<string>();
+const of = (stderr: string, event: string): Line => {
+  seen.add(event);
+  const lines = parse(stderr).filter((line) => line['event'] === event);
+  expect(lines, `${event} in ${stderr}`).toHaveLength(1);
+  return lines[0] ?? {};
+};
+/** What happened to the run, in order. */
+const events = (stderr: string) =>
+  parse(stderr)
+    .map(({ event }) => String(event))
+    .filter((event) => promised.has(event));
+
+let count = 0;
+function setup() {
+  const { folder, pid } = stage();
+  const group = `logs/${count++}`;
+  const args = (node: string, more: readonly string[]) => [
+    ...['exec', '-g', group, '--node', node, '--log-format', 'json', ...more],
+  ];
+  return {
+    ...{ group, folder },
+    exec: (node: string, ...more: string[]) => runlock(agent, args(node, more)),
+    start: (node: string, ...more: string[]) => startRunlock(agent, args(node, more)),
+    /** Runs until the returned function is called, or its lock is lost. */
+    hold: async (node: string, ...more: string[]) => {
+      const script = `echo $$ >${folder}/${node}.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+      const run = startRunlock(agent, args(node, [...more, '--', 'sh', '-c', script]));
+      await pid(node);
+      return { ...run, tell: () => runEnd(folder) };
+    },
+    key: (name: string) => `runlock/${group}/${name}`,
+    place: (node: string) => ({ group, node, slot: 0 }),
+  };
+}
+const runEnd = (folder: string) => writeFileSync(`${folder}/end`, '');
+
+describe('a run of each kind', () => {
+  test('granted and ended: after how long, in what slot, with what exit code, and that the slot is free', async () => {
+    const { exec, place } = setup();
+    const { stderr } = await exec('web01', '--', 'sh', '-c', 'sleep 0.5');
+    expect(events(stderr)).toEqual(['granted', 'ended']);
+    const { run, waitedMs } = of(stderr, 'granted');
+    expect(waitedMs).toBeGreaterThanOrEqual(0);
+    const ended = of(stderr, 'ended');
+    expect(ended).toMatchObject({
+      ...place('web01'),
+      run,
+      outcome: 'succeeded',
+      exitCode: 0,
+      released: 'released',
+    });
+    expect(ended['ranMs']).toBeGreaterThanOrEqual(200);
+    expect(ended['level']).toBe('info');
+  });
+
+  test('failed: held, and until when', async () => {
+    const { exec } = setup();
+    const forever = of((await exec('web01', '--', 'sh', '-c', 'exit 3')).stderr, 'ended');
+    expect(forever).toMatchObject({ level: 'warning', outcome: 'failed', exitCode: 3, released: 'held' });
+    expect(forever).not.toHaveProperty('heldUntil');
+    const limited = of((await exec('web01', '--hold', '4h', '--', 'false')).stderr, 'ended');
+    expect(Date.parse(String(limited['heldUntil']))).toBeGreaterThan(Date.now() + 3 * 3_600_000);
+  });
+
+  test('waiting: one line, who has the slot, and whether others are before it', async () => {
+    const { hold, start, key, group } = setup();
+    const holder = await hold('web01');
+    const first = start('web02', '--', 'true');
+    await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
+    const second = start('web03', '--', 'true');
+    await first.says(/"event":"waiting"/);
+    await second.says(/"event":"waiting"/);
+    holder.tell();
+    const [one, two] = [(await first.ended).stderr, (await second.ended).stderr];
+    const holders = [{ slot: 0, node: 'web01', state: 'running' }];
+    expect(of(one, 'waiting')).toMatchObject({ level: 'info', group, node: 'web02', behind: false, holders });
+    expect(of(one, 'waiting')['message']).toMatch(
+      /^web02 waits for a slot of \S+ \(slot 0: web01 running, sh, since \d+s\)$/,
+    );
+    expect(of(two, 'waiting')).toMatchObject({ node: 'web03', behind: true, holders });
+    expect(of(two, 'waiting')['message']).toMatch(/since \d+s, others are before it\)$/);
+    expect(events(two)).toEqual(['waiting', 'granted', 'ended']);
+  });
+
+  test('frozen', async () => {
+    const { start, key } = setup();
+    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
+    await agent.kv.put(key('.freeze'), JSON.stringify(freeze));
+    const run = start('web01', '--', 'true');
+    await run.says(/"event":"frozen"/);
+    await agent.kv.delete(key('.freeze'));
+    expect(of((await run.ended).stderr, 'frozen')).toMatchObject({ by: 'anna', reason: 'release day' });
+  });
+
+  test('recovered', async () => {
+    const { hold, key, place } = setup();
+    const run = await hold('web01');
+    const session = (await agent.kv.get(key('.slot/0/lock')))?.Session ?? '';
+    await agent.http('PUT', `/v1/session/destroy/${session}`);
+    await run.says(/"event":"recovered"/);
+    run.tell();
+    const { stderr, status } = await run.ended;
+    expect(status).toBe(0);
+    expect(of(stderr, 'recovered')).toMatchObject({ ...place('web01'), level: 'warning' });
+  });
+
+  test('lost: at once, and at the end what became of the slot', async () => {
+    const { hold, key, place } = setup();
+    const run = await hold('web01');
+    const claim = JSON.parse((await agent.kv.get(key('.slot/0/owner')))?.Value ?? '{}') as object;
+    await agent.kv.put(key('.slot/0/owner'), JSON.stringify({ ...claim, node: 'web99', run: 'another' }));
+    const { stderr, status } = await run.ended;
+    expect(status).toBe(79);
+    expect(events(stderr)).toEqual(['granted', 'lost', 'ended']);
+    expect(of(stderr, 'lost')).toMatchObject({ ...place('web01'), why: 'lost' });
+    expect(of(stderr, 'ended')).toMatchObject({ level: 'warning', outcome: 'lost', released: 'nothing' });
+  });
+
+  test('evicted', async () => {
+    const { hold, group } = setup();
+    const run = await hold('web01');
+    await runlock(agent, ['release', group, '--owner', 'web01', '--force']);
+    const { stderr } = await run.ended;
+    expect(of(stderr, 'lost')).toMatchObject({ why: 'evicted' });
+    expect(of(stderr, 'ended')).toMatchObject({ outcome: 'evicted', released: 'released' });
+  });
+
+  test('busy: because of others, and because of this node itself', async () => {
+    const { hold, exec, group } = setup();
+    const run = await hold('web01');
+    const other = of((await exec('web02', '-w', '0', '--', 'true')).stderr, 'busy');
+    expect(other).toMatchObject({ level: 'warning', group, node: 'web02', why: 'slots' });
+    const same = of((await exec('web01', '--', 'true')).stderr, 'busy');
+    expect(same).toMatchObject({ level: 'info', group, node: 'web01', why: 'same-node' });
+    run.tell();
+    await run.ended;
+  });
+
+  test('a dry run', async () => {
+    const { exec, place } = setup();
+    const { stderr } = await exec('web01', '--dry-run', '--', 'true');
+    expect(of(stderr, 'dry-run')).toMatchObject(place('web01'));
+  });
+
+  test('a metrics file that could not be written', async () => {
+    const { exec, folder, group } = setup();
+    const file = `${folder}/runlock.prom`;
+    const { stderr } = await exec('web01', '--metrics-file', file, '--', 'mkdir', '-p', `${file}/in`);
+    expect(of(stderr, 'metrics-unwritten')).toMatchObject({ level: 'warning', group, file });
+  });
+
+  test('every event of the table was one of these', () => {
+    expect([...seen].sort()).toEqual([...promised.keys()].sort());
+  });
+});
+
+test('without a terminal waiting, granted and lost-in-time say nothing; -v says each in one line', async () => {
+  const { hold, folder, key, group } = setup();
+  const holder = await hold('web01');
+  const args = (node: string, ...more: string[]) => [
+    'exec',
+    '-g',
+    group,
+    '--node',
+    node,
+    ...more,
+    '--',
+    'true',
+  ];
+  const quiet = startRunlock(agent, args('web02'));
+  await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
+  const loud = startRunlock(agent, args('web03', '-v'));
+  await loud.says(/^runlock: web03 waits for a slot of \S+ \(slot 0: web01 running/m);
+  runEnd(folder);
+  await holder.ended;
+  expect(await quiet.ended).toEqual({ status: 0, stdout: '', stderr: '' });
+  expect((await loud.ended).stderr).toMatch(/^runlock: web03 got slot 0 of \S+ after \d+s$/m);
+});
+
+test('the page names every event that the program has, and no other', () => {
+  const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) =>
+    file.endsWith('.ts'),
+  );
+  const source = files.map((file) => readFileSync(`src/${file}`, 'utf8')).join('\n');
+  const logged = [...source.matchAll(/(?<!\()\bevent: '([a-z-]+)'/g)].map(([, event = '']) => event);
+  const known = [...promised.keys(), ...others];
+  expect([...new Set(logged)].filter((event) => !known.includes(event))).toEqual([]);
+  expect(known.filter((event) => !logged.includes(event))).toEqual([]);
+});

@@ -1,0 +1,245 @@
+// `status --watch` in a terminal, and as lines of JSON.
+import { execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { end, eventually } from '../support/processes.ts';
+import { RUNLOCK } from '../support/program.ts';
+import { startProxy } from '../support/proxy.ts';
+import { STEPS } from '../support/proxy-steps.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { startInTerminal } from '../support/terminal.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent({ durable: true });
+});
+afterAll(endAgents);
+
+const ENTER = '\x1b[?1049h\x1b[?25l';
+const LEAVE = '\x1b[?25h\x1b[?1049l';
+
+/** `status --watch` in a terminal, with what it has drawn last. */
+function watch(args: readonly string[] = [], env: Readonly<Record<string, string>> = {}) {
+  const mark = randomUUID();
+  const run = startInTerminal(agent, ['status', '--watch', ...args], { env: { ...env, WATCH_MARK: mark } });
+  const frames = () => run.screen().split('\x1b[H').slice(1);
+  // eslint-disable-next-line no-control-regex -- without colours, and lines as they were written
+  const plain = (text: string) => text.replaceAll(/\x1b\[(?:\d+m|K|J)/g, '').replaceAll(/\r+\n/g, '\n');
+  const frame = () => plain(frames().at(-1) ?? '');
+  return {
+    ...run,
+    frames,
+    frame,
+    /** Resolves when the last frame is such. */
+    until: (pattern: RegExp) =>
+      eventually(() => {
+        if (!pattern.test(frame())) throw new Error(`not ${pattern}, but: ${JSON.stringify(frame())}`);
+      }, 20_000),
+    pid: () => pidWith(mark),
+  };
+}
+
+/** Of the runlock that was started with this mark in its environment. */
+function pidWith(mark: string): number {
+  const found = readdirSync('/proc').find((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      const { 1: program = '' } = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return program === RUNLOCK && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(mark);
+    } catch {
+      return false;
+    }
+  });
+  if (found === undefined) throw new Error('no such runlock');
+  return Number(found);
+}
+
+const claim = (fields: object = {}) =>
+  JSON.stringify({
+    ...{ v: 1, node: 'web01', state: 'failed', run: 'r', since: new Date().toISOString(), exitCode: 1 },
+    ...{ command: 'chef-client', hold: 'forever', pid: 1, startTime: '1', bootId: 'b', ...fields },
+  });
+
+async function holder(group: string) {
+  const { folder, pid } = stage();
+  const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const run = startRunlock(agent, ['exec', '-g', group, '--node', 'web01', '--', 'sh', '-c', script]);
+  await pid('command');
+  return async () => {
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(0);
+  };
+}
+
+describe('on a terminal', () => {
+  test('it draws anew on a grant and on a release; Ctrl-C leaves the terminal as it was, exit 0', async () => {
+    const seen = watch(['-g', 'grant/web']);
+    await seen.until(/nobody has used grant\/web yet/);
+    const free = await holder('grant/web');
+    await seen.until(/web01 runs sh since \d+s in slot 0/);
+    await free();
+    await seen.until(/idle: nobody runs and nobody waits/);
+    seen.type('\x03');
+    expect(await seen.ended).toBe(0);
+    const screen = seen.screen();
+    expect(screen.startsWith(ENTER)).toBe(true);
+    expect(screen.endsWith(LEAVE)).toBe(true);
+    expect(screen.split(ENTER)).toHaveLength(2);
+    expect(screen.split(LEAVE)).toHaveLength(2);
+  });
+
+  test.each([
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const)('after %s too, exit %i', async (signal, status) => {
+    const seen = watch(['left']);
+    await seen.until(/left/);
+    process.kill(seen.pid(), signal);
+    expect(await seen.ended).toBe(status);
+    expect(seen.screen().endsWith(LEAVE)).toBe(true);
+  });
+
+  test('when Consul refuses it leaves the terminal as it was, says why, exit 77', async () => {
+    await using proxy = await startProxy(agent);
+    proxy.rule({ match: STEPS.watch, do: { status: 403, body: 'Permission denied' } });
+    const seen = watch([], proxy.env);
+    expect(await seen.ended).toBe(77);
+    expect(seen.screen()).toContain(ENTER);
+    const after = seen.screen().split(LEAVE)[1] ?? '';
+    expect(after).toContain('the token needs the rule: key_prefix "runlock/" { policy = "read" }');
+  });
+
+  test('where there is no Consul it says so and never draws, exit 69', async () => {
+    const seen = watch([], { CONSUL_HTTP_ADDR: '127.0.0.1:1' });
+    expect(await seen.ended).toBe(69);
+    expect(seen.screen()).not.toContain('\x1b[?1049h');
+  });
+
+  test('it says that Consul does not answer and since when, and goes on when it is back', async () => {
+    await agent.kv.put('runlock/back/.slot/0/owner', claim());
+    const seen = watch(['back']);
+    await seen.until(/web01 failed/);
+    await agent.stop();
+    await seen.until(/Consul has not answered for \d+s \(since \d{4}-.*Z\)[^]*web01 failed/);
+    await agent.restart();
+    // Nothing has changed in Consul, and that is seen at once.
+    await seen.until(/Ctrl-C to leave\n\nback\n/);
+    await agent.kv.put('runlock/back/.slot/0/owner', claim({ node: 'web09' }));
+    await seen.until(/web09 failed/);
+    seen.type('\x03');
+    expect(await seen.ended).toBe(0);
+  });
+
+  test('while nothing changes the ages tick and Consul is asked nothing but its blocking queries', async () => {
+    await using proxy = await startProxy(agent);
+    await agent.kv.put('runlock/quiet/.slot/0/owner', claim({ since: new Date().toISOString() }));
+    const all = watch(['--prefix', 'runlock'], proxy.env);
+    const named = watch(['quiet'], proxy.env);
+    for (const seen of [all, named]) {
+      await seen.until(/web01 failed \(chef-client, exit 1\) [4-9]s ago/);
+      expect(seen.frames().length).toBeGreaterThan(2);
+    }
+    const paths = proxy.requests.map(({ path }) =>
+      decodeURIComponent(path)
+        .replace(/\?.*index=.*/, ' waits')
+        .replace(/\?.*/, ''),
+    );
+    const both = (key: string) => [`/v1/kv/${key}`, `/v1/kv/${key} waits`];
+    expect(paths.sort()).toEqual(
+      [...both('runlock/'), ...both('runlock/quiet/'), ...both('runlock/.freeze')].sort(),
+    );
+  });
+
+  test('a freeze above a named group is seen as well', async () => {
+    const seen = watch(['ice/web']);
+    await seen.until(/nobody has used/);
+    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
+    await agent.kv.put('runlock/ice/.freeze', JSON.stringify(freeze));
+    await seen.until(/was frozen \d+s ago by anna \(release day\)/);
+    await agent.kv.delete('runlock/ice/.freeze');
+    await seen.until(/nobody has used/);
+  });
+
+  test('of a storm of changes at most ten a second are drawn or read, and the last one is', async () => {
+    await using proxy = await startProxy(agent);
+    const seen = watch(['--prefix', 'storm'], proxy.env);
+    await seen.until(/nothing is stored/);
+    const startedMs = performance.now();
+    const before = { frames: seen.frames().length, requests: proxy.requests.length };
+    for (let i = 0; i < 500; i += 1)
+      await agent.kv.put('storm/web/.slot/0/owner', claim({ command: `command-${i}` }));
+    await seen.until(/command-499/);
+    const most = (performance.now() - startedMs) / 100 + 3;
+    expect(seen.frames().length - before.frames).toBeLessThan(most);
+    expect(proxy.requests.length - before.requests).toBeLessThan(most);
+  });
+
+  test('it is cut at the bottom, says how much is missing, and is drawn anew when the size changes', async () => {
+    for (let i = 10; i < 30; i += 1) await agent.kv.put(`tall/g${i}/.slot/0/owner`, claim());
+    const seen = watch(['--prefix', 'tall']);
+    await seen.until(/… \d+ more lines$/);
+    const tty = readlinkSync(`/proc/${seen.pid()}/fd/1`);
+    for (const [rows, missing] of [
+      [12, 2 + 20 * 6 - 1 - 11],
+      [200, undefined],
+      [9, 2 + 20 * 6 - 1 - 8],
+    ] as const) {
+      execFileSync('stty', ['-F', tty, 'rows', String(rows), 'cols', '150']);
+      await seen.until(
+        missing === undefined ? /g29[^]*release g29[^…]*$/ : new RegExp(`… ${missing} more lines$`),
+      );
+    }
+  });
+});
+
+describe('without a terminal', () => {
+  test('it is refused, exit 64', async () => {
+    const result = await runlock(agent, ['status', '--watch']);
+    expect(result).toMatchObject({ status: 64, stdout: '' });
+    expect(result.stderr).toMatch(/^runlock: .*draws on a terminal, and stdout is none; with --json .*\n$/);
+  });
+
+  test('--json prints a document a line on each change, SIGINT ends it with 0, SIGTERM with 143', async () => {
+    const group = 'lines';
+    const endings = { SIGINT: 0, SIGTERM: 143 } as const;
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      const run = startRunlock(agent, ['status', '--watch', '--json', group]);
+      const docs = () =>
+        run
+          .stdout()
+          .trimEnd()
+          .split('\n')
+          .filter(Boolean)
+          .map((line) => JSON.parse(line) as object);
+      await eventually(() => expect(docs()).toHaveLength(1));
+      await agent.kv.put(`runlock/${group}/.slot/0/owner`, claim({ node: signal }));
+      await eventually(() => expect(docs()).toHaveLength(2));
+      expect(docs()[1]).toMatchObject({
+        v: 1,
+        groups: [{ group, slots: [{ state: 'failed', node: signal }] }],
+      });
+      run.signal(signal);
+      expect(await run.ended).toMatchObject({ status: endings[signal], stderr: '' });
+      expect(docs()).toHaveLength(2);
+    }
+  });
+
+  test('when the reader of the lines has left it ends with the next one', async () => {
+    const { folder } = stage();
+    const line = `"$0" status --watch --json gone | head -n 1 >${folder}/first; echo done`;
+    const child = spawn('sh', ['-c', line, RUNLOCK], {
+      env: { ...process.env, ...agent.env },
+      stdio: 'pipe',
+    });
+    onTestFinished(() => end(child.pid ?? 0));
+    const closed = once(child, 'close');
+    await eventually(() => expect(readFileSync(`${folder}/first`, 'utf8')).toContain('"groups"'));
+    await agent.kv.put('runlock/gone/.slot/0/owner', claim());
+    expect(await closed).toEqual([0, null]);
+  });
+});

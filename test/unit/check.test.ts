@@ -1,0 +1,180 @@
+// What a monitoring system hears of a report.
+import { describe, expect, test } from 'vitest';
+import { checkReport } from '../../src/commands/check.ts';
+import type { CheckLimits } from '../../src/commands/check.ts';
+import { renderCheck } from '../../src/output/check.ts';
+import type { GroupView, SlotView, StatusReport, WaiterView } from '../../src/output/views.ts';
+
+const now = Date.UTC(2026, 2, 1, 12);
+const hour = 3_600_000;
+const ago = (ms: number) => new Date(now - ms).toISOString();
+
+const claim = (changes: Partial<SlotView> = {}): SlotView => ({
+  ...{ slot: 0, state: 'failed', alive: false, node: 'web01', since: ago(2 * hour), run: 'r' },
+  ...{ command: 'chef-client', exitCode: 1, hold: 'forever', pid: 1, ...changes },
+});
+const running = (changes: Partial<SlotView> = {}): SlotView => {
+  const { slot, node, since, command } = claim();
+  return { slot, node, since, command, state: 'running', alive: true, ...changes } as SlotView;
+};
+const free: SlotView = { slot: 0, state: 'free', alive: false };
+const waiter = (node: string, waitedMs = 60_000): WaiterView => ({
+  ...{ place: 1, node, since: ago(waitedMs), waitedMs, command: 'chef-client', pid: 1, session: 's' },
+});
+const view = (changes: Partial<GroupView> = {}): GroupView => ({
+  ...{ group: 'prod/web', known: true, slots: [free], queue: [], problems: [], why: '', ...changes },
+});
+const frozen = { at: 'prod', by: 'anna', reason: 'release day', since: ago(hour) };
+const reportOf = (...groups: GroupView[]): StatusReport => ({
+  ...{ v: 1, prefix: 'runlock', at: ago(0), problems: [], groups },
+});
+const judged = (group: Partial<GroupView>, limits: CheckLimits = {}) => {
+  const { state, text } = checkReport(reportOf(view(group)), limits);
+  return `${state} - ${text.join('; ')}`;
+};
+
+const queue = [waiter('web02'), waiter('web03')];
+
+describe('of one group', () => {
+  test.each<[string, Partial<GroupView>, string]>([
+    ['idle', {}, 'OK - 1 group, 0 runs, 0 waiting'],
+    ['running, with waiters', { slots: [running()], queue }, 'OK - 1 group, 1 run, 2 waiting'],
+    [
+      'a failed run, somebody waits',
+      { slots: [claim()], queue },
+      'CRITICAL - prod/web stands still behind web01, failed 2h ago (chef-client, exit 1), 2 runs wait',
+    ],
+    [
+      'a failed run, nobody waits yet',
+      { slots: [claim()] },
+      'WARNING - prod/web is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet',
+    ],
+    [
+      'a failed run while another slot moves',
+      { slots: [claim(), running({ slot: 1 })], queue },
+      'WARNING - prod/web lacks a slot, kept by web01, failed 2h ago (chef-client, exit 1), 2 runs wait',
+    ],
+    [
+      'every slot kept',
+      { slots: [claim(), claim({ slot: 1, state: 'abandoned', exitCode: undefined as never })], queue },
+      'CRITICAL - prod/web stands still behind web01, failed 2h ago (chef-client, exit 1) and 1 more, 2 runs wait',
+    ],
+    [
+      'a vanished run',
+      { slots: [running({ alive: false })], queue: [waiter('web02')] },
+      'CRITICAL - prod/web stands still behind web01, whose session is gone (chef-client since 2h), 1 run waits',
+    ],
+    [
+      'a claim that cannot be read',
+      { slots: [{ slot: 0, state: 'unreadable', alive: false }], queue },
+      'CRITICAL - prod/web stands still behind a claim that cannot be read (slot 0), 2 runs wait',
+    ],
+    [
+      'a failed run whose hold is over',
+      { slots: [claim({ hold: hour, heldUntil: ago(hour) })], queue },
+      'OK - 1 group, 0 runs, 2 waiting',
+    ],
+    [
+      'a failed run whose hold is over by its own clock alone',
+      { slots: [claim({ hold: hour, heldUntil: ago(4_999) })] },
+      'WARNING - prod/web is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet',
+    ],
+    ['a reboot', { slots: [claim({ state: 'rebooting' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
+    ['acquired by hand', { slots: [claim({ state: 'held' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
+    ['a freeze nobody waits behind', { frozen }, 'OK - 1 group, 0 runs, 0 waiting'],
+    ['a freeze', { frozen, queue }, 'WARNING - prod/web is frozen by anna, 2 runs wait'],
+    ['a problem', { problems: ['odd'] }, 'WARNING - prod/web: odd'],
+    [
+      'never used',
+      { known: false },
+      'UNKNOWN - nobody has used prod/web yet; correct its name, or wait for its first run',
+    ],
+  ])('%s', (_, group, said) => {
+    expect(judged(group)).toBe(said);
+  });
+
+  test.each<[string, CheckLimits, Partial<GroupView>, string]>([
+    [
+      'a run that lasts too long',
+      { maxHeldMs: hour },
+      { slots: [running()] },
+      'CRITICAL - web01 running in prod/web for 2h, longer than 1h',
+    ],
+    [
+      'a reboot that lasts too long',
+      { maxHeldMs: hour },
+      { slots: [claim({ state: 'rebooting' })] },
+      'CRITICAL - web01 rebooting in prod/web for 2h, longer than 1h',
+    ],
+    ['as long as allowed', { maxHeldMs: 2 * hour }, { slots: [running()] }, 'OK - 1 group, 1 run, 0 waiting'],
+    [
+      'past its hold nothing is held',
+      { maxHeldMs: hour },
+      { slots: [claim({ heldUntil: ago(hour) })] },
+      'OK - 1 group, 0 runs, 0 waiting',
+    ],
+    [
+      'who waits longest comes first',
+      { maxWaitMs: hour },
+      {
+        slots: [running()],
+        queue: [waiter('web02', hour + 1000), waiter('web03', 2 * hour), waiter('web04')],
+      },
+      'CRITICAL - web03 waits in prod/web for 2h, longer than 1h, and 1 more',
+    ],
+    [
+      'as long as allowed',
+      { maxWaitMs: 60_000 },
+      { slots: [running()], queue },
+      'OK - 1 group, 1 run, 2 waiting',
+    ],
+  ])('%s, %j', (_, limits, group, said) => {
+    expect(judged(group, limits)).toBe(said);
+  });
+});
+
+test('of several groups the worst is the state, and comes first', () => {
+  const unknown = view({ group: 'a', known: false });
+  const warn = view({ group: 'b', slots: [claim()] });
+  const critical = view({ group: 'c', slots: [claim()], queue });
+  const states = (...groups: GroupView[]) => checkReport(reportOf(...groups), {}).state;
+  expect(states(unknown, view())).toBe('UNKNOWN');
+  expect(states(unknown, warn)).toBe('WARNING');
+  expect(states(unknown, warn, critical)).toBe('CRITICAL');
+  expect(checkReport(reportOf(unknown, warn, critical), {}).text.map((text) => text.slice(0, 7))).toEqual([
+    ...['c stand', 'b is ke', 'nobody '],
+  ]);
+});
+
+test('where nothing is stored nothing is OK', () => {
+  const { state, text } = checkReport(reportOf(), {});
+  expect([state, ...text]).toEqual([
+    'UNKNOWN',
+    'nothing is stored below runlock/; correct --prefix, or wait for the first run',
+  ]);
+});
+
+describe('the line', () => {
+  test('carries performance data as the guidelines have it', () => {
+    const groups = [view({ slots: [running()], queue }), view({ group: 'b', slots: [claim()], frozen })];
+    const line = renderCheck(checkReport(reportOf(...groups), { maxHeldMs: 3 * hour, maxWaitMs: hour }));
+    expect(line).toBe(
+      'RUNLOCK WARNING - b is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet | ' +
+        'groups=2;;;0 frozen=1;;;0 running=1;;;0 kept=1;;;0 waiting=2;;;0 ' +
+        'longest_held=7200s;;10800;0 longest_wait=60s;;3600;0\n',
+    );
+  });
+
+  test('is one line with one bar, whatever is stored', () => {
+    const slots = [claim({ command: 'a|b\nc\x1b[2J', node: 'web01' })];
+    const line = renderCheck(checkReport(reportOf(view({ slots, problems: ['x|y\r\n'] })), {}));
+    expect(line).toMatch(/^RUNLOCK WARNING - [^|\n\r]+ \| [^|\n\r]+\n$/);
+    expect(line).toContain(String.raw`a/b\x0ac\x1b[2J`);
+  });
+
+  test('names three findings, and how many there are beyond', () => {
+    const groups = ['a', 'b', 'c', 'd', 'e'].map((group) => view({ group, slots: [claim()] }));
+    const line = renderCheck(checkReport(reportOf(...groups), {}));
+    expect(line).toMatch(/^RUNLOCK WARNING - a is .+; b is .+; c is .+; 2 more \| groups=5;/);
+  });
+});

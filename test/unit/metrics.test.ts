@@ -1,0 +1,136 @@
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import type { RunlockError } from '../../src/errors.ts';
+import { OUTCOMES, checkMetricsFile, readKept, renderMetrics, writeMetrics } from '../../src/metrics.ts';
+import type { Attempt } from '../../src/metrics.ts';
+import { stage } from '../support/stage.ts';
+
+const attempt: Attempt = {
+  ...{ group: 'prod/web', outcome: 'succeeded', exitCode: 0 },
+  ...{ endedAtMs: 1_772_323_200_123, waitedMs: 1_500, ranMs: 61_000 },
+};
+const samples = (text: string) => text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+
+describe('the text', () => {
+  test('has HELP and TYPE before each metric, base units, and one outcome of all that is 1', () => {
+    const text = renderMetrics(attempt, {});
+    const outcomes = OUTCOMES.map(
+      (each) => `runlock_last_outcome{group="prod/web",outcome="${each}"} ${each === 'succeeded' ? 1 : 0}`,
+    );
+    expect(samples(text)).toEqual([
+      'runlock_run_last_success_timestamp_seconds{group="prod/web"} 1772323200.123',
+      'runlock_run_duration_seconds{group="prod/web"} 61',
+      'runlock_wait_seconds{group="prod/web"} 1.5',
+      'runlock_last_exit_code{group="prod/web"} 0',
+      ...outcomes,
+    ]);
+    const names = [...new Set(samples(text).map((line) => line.replace(/\{.*/, '')))];
+    for (const name of names)
+      expect(text).toMatch(new RegExp(`# HELP ${name} .+\\n# TYPE ${name} gauge\\n${name}\\{`));
+    expect(text.endsWith('\n')).toBe(true);
+  });
+
+  test('escapes what a label may not have', () => {
+    const group = 'a"b\\c\nd';
+    const text = renderMetrics({ ...attempt, group }, {});
+    expect(text).toContain(String.raw`{group="a\"b\\c\nd"}`);
+    expect(readKept(text, group)).toEqual({ lastSuccess: 1_772_323_200.123, duration: 61 });
+  });
+
+  test('leaves out what is not known', () => {
+    const { group } = attempt;
+    const text = renderMetrics({ group, outcome: 'error', exitCode: 69, endedAtMs: 1 }, {});
+    expect(text).not.toMatch(/last_success|duration|wait/);
+    expect(text).toContain('runlock_last_exit_code{group="prod/web"} 69');
+  });
+});
+
+describe('what an earlier attempt left', () => {
+  const before = renderMetrics(attempt, {});
+
+  test('busy keeps the last success and how long the last run took', () => {
+    const busy = {
+      ...attempt,
+      outcome: 'busy',
+      exitCode: 75,
+      endedAtMs: 1_772_326_800_000,
+      ranMs: undefined,
+    };
+    const text = renderMetrics(busy, readKept(before, 'prod/web'));
+    expect(samples(text).slice(0, 2)).toEqual(samples(before).slice(0, 2));
+  });
+
+  test.each([
+    ['nothing', ''],
+    ['binary', '\u0000\u0001'],
+    ['no number', 'runlock_run_last_success_timestamp_seconds{group="prod/web"} soon'],
+    ['NaN', 'runlock_run_last_success_timestamp_seconds{group="prod/web"} NaN'],
+    ['another group', before.replaceAll('prod/web', 'prod/db')],
+    ['half a line', 'runlock_run_last_success_timestamp_seconds{group="prod/web"}'],
+  ])('%s is passed over', (_, text) => {
+    expect(readKept(text, 'prod/web')).toEqual({});
+  });
+});
+
+const refusal = (path: string) => {
+  try {
+    checkMetricsFile(path);
+  } catch (error) {
+    return error as RunlockError;
+  }
+  return undefined;
+};
+
+describe('the file', () => {
+  test('is replaced whole, for all to read whatever the umask, and nothing else is left', async () => {
+    const { folder } = stage();
+    const path = `${folder}/runlock.prom`;
+    const umask = process.umask(0o077);
+    try {
+      expect(await writeMetrics(path, attempt)).toBeUndefined();
+    } finally {
+      process.umask(umask);
+    }
+    const inode = statSync(path).ino;
+    expect(statSync(path).mode & 0o777).toBe(0o644);
+    expect(await writeMetrics(path, { ...attempt, outcome: 'failed', exitCode: 3 })).toBeUndefined();
+    expect(statSync(path).ino).not.toBe(inode);
+    expect(readFileSync(path, 'utf8')).toContain(
+      'last_success_timestamp_seconds{group="prod/web"} 1772323200.123\n',
+    );
+    expect(readdirSync(folder)).toEqual(['runlock.prom']);
+  });
+
+  test('that can’t be written is a reason, never an error, and leaves no draft', async () => {
+    const { folder } = stage();
+    mkdirSync(`${folder}/taken/inside`, { recursive: true });
+    expect(await writeMetrics(`${folder}/taken`, attempt)).toMatch(/EISDIR|ENOTEMPTY|EEXIST/);
+    expect(await writeMetrics(`${folder}/none/file.prom`, attempt)).toMatch(/ENOENT/);
+    expect(readdirSync(folder)).toEqual(['taken']);
+  });
+
+  test('needs a folder before the run, and must not be a link, a pipe or a device', () => {
+    const { folder } = stage();
+    writeFileSync(`${folder}/plain`, '');
+    symlinkSync(`${folder}/plain`, `${folder}/link`);
+    expect(refusal(`${folder}/new.prom`)).toBeUndefined();
+    expect(refusal(`${folder}/plain`)).toBeUndefined();
+    expect(refusal(`${folder}/none/new.prom`)?.message).toContain(`${folder}/none does not exist`);
+    expect(refusal(`${folder}/plain/new.prom`)?.message).toContain(`${folder}/plain is no folder`);
+    for (const path of [`${folder}/link`, folder, '/dev/null'])
+      expect(refusal(path)).toMatchObject({
+        code: 'config',
+        message: expect.stringContaining('no plain file') as string,
+      });
+    chmodSync(`${folder}/plain`, 0o000);
+    expect(refusal(`${folder}/plain`)).toBeUndefined();
+  });
+});

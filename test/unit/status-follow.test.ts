@@ -1,0 +1,95 @@
+// How the watch of `status` follows Consul: index by index, and anew when the store has gone back.
+import { expect, test } from 'vitest';
+import { followStatus } from '../../src/commands/watch-status.ts';
+import type { Found } from '../../src/commands/status-sources.ts';
+import type { Consul, Entry } from '../../src/consul.ts';
+import { RunlockError } from '../../src/errors.ts';
+
+type Step = { readonly index: number; readonly value: string } | RunlockError;
+
+const entry = (value: string): Entry => ({ key: 'runlock/a/.tail', value, createIndex: 1, modifyIndex: 1 });
+
+/** Follows a store that answers like this, and ends with the last answer. */
+async function follow(steps: readonly Step[]) {
+  const stop = new AbortController();
+  const asked: { index: number | undefined; retryForMs: number | undefined }[] = [];
+  const left = [...steps];
+  const list: Consul['list'] = (_, { index, retryForMs }) => {
+    asked.push({ index, retryForMs });
+    const step = left.shift();
+    if (left.length === 0) stop.abort();
+    if (!step || step instanceof RunlockError) return Promise.reject(step ?? new Error('no more'));
+    return Promise.resolve({ entries: [entry(step.value)], index: step.index });
+  };
+  const slept: number[] = [];
+  const sleep = (ms: number, { signal }: { signal: AbortSignal }) => {
+    slept.push(ms);
+    return signal.aborted ? Promise.reject(signal.reason as Error) : Promise.resolve();
+  };
+  const clock = { now: () => 0, monotonicMs: () => 0, sleep };
+  const seen: Found[] = [];
+  const options = {
+    prefix: 'runlock',
+    groups: [],
+    signal: stop.signal,
+    changed: (found: Found) => seen.push(found),
+  };
+  const ended = followStatus({ consul: { list } as Consul, clock }, options);
+  const error: unknown = await ended.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  return { asked, slept, error, seen: seen.map(({ entries }) => entries[0]?.value) };
+}
+
+const unreachable = new RunlockError('unreachable', 'gone');
+
+test('each change is heard of once, and a wait that ended without one is none', async () => {
+  const { asked, seen, slept } = await follow([
+    ...[
+      { index: 5, value: 'a' },
+      { index: 7, value: 'b' },
+      { index: 7, value: 'b' },
+      { index: 9, value: 'c' },
+    ],
+  ]);
+  expect(asked.map(({ index }) => index)).toEqual([undefined, 5, 7, 7]);
+  expect(seen).toEqual(['a', 'b', 'c']);
+  expect(slept.every((ms) => ms >= 100)).toBe(true);
+});
+
+test('an index that goes backwards: all starts anew, without one', async () => {
+  const { asked, seen } = await follow([
+    ...[
+      { index: 50, value: 'a' },
+      { index: 3, value: 'b' },
+      { index: 4, value: 'c' },
+      { index: 5, value: 'd' },
+    ],
+  ]);
+  expect(asked.map(({ index }) => index)).toEqual([undefined, 50, undefined, 4]);
+  expect(seen).toEqual(['a', 'b', 'c', 'd']);
+});
+
+test('a blocking query that fails is followed by a read that answers at once, tried for ever', async () => {
+  const { asked, seen } = await follow([
+    { index: 5, value: 'a' },
+    unreachable,
+    { index: 5, value: 'a' },
+    { index: 6, value: 'b' },
+  ]);
+  expect(asked).toEqual([
+    { index: undefined, retryForMs: 3_000 },
+    { index: 5, retryForMs: 0 },
+    { index: undefined, retryForMs: undefined },
+    { index: 5, retryForMs: 0 },
+  ]);
+  expect(seen).toEqual(['a', 'b']);
+});
+
+test('a refusal ends it', async () => {
+  const forbidden = new RunlockError('forbidden', 'no');
+  expect(await follow([{ index: 5, value: 'a' }, forbidden, unreachable])).toMatchObject({
+    error: forbidden,
+  });
+});
