@@ -28,12 +28,12 @@ export default defineConfig({
       },
       {
         extends: true,
-        // Every test starts processes of its own; two files at a time is what a two-core machine carries.
+        // Every test starts processes of its own, and waits for them; three files at a time is what a two-core machine carries.
         test: {
           name: 'real',
           include: ['test/{contract,cli}/**/*.test.ts'],
           globalSetup,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
         },
       },

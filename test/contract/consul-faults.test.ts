@@ -138,6 +138,7 @@ function withTimeout(consul: Consul, timeoutMs: number): Partial<Consul> {
   return {
     get: (key, given) => consul.get(key, { ...given, timeoutMs }),
     list: (key, given) => consul.list(key, { ...given, timeoutMs }),
+    keys: (prefix, given) => consul.keys(prefix, { ...given, timeoutMs }),
     readAll: (steps, given) => consul.readAll(steps, { ...given, timeoutMs }),
     transact: (steps, given) => consul.transact(steps, { ...given, timeoutMs }),
     createSession: (request, given) => consul.createSession(request, { ...given, timeoutMs }),
