@@ -30,8 +30,9 @@ listen() {
     look_at_clock
     left=$((end - now))
     if [ "$left" -le 0 ]; then
-      # More than a second late: it was stopped itself, maybe with runlock, whose word is still to be read, or to come.
-      [ "$left" -ge -10 ] || [ "$late" != 0 ] || late=$((now + 10))
+      # More than a second late: it was stopped itself, maybe with runlock, whose word is still to be read, or to come:
+      # on a busy host that takes a while.
+      [ "$left" -ge -10 ] || [ "$late" != 0 ] || late=$((now + 30))
       left=$((late - now))
       [ "$left" -gt 0 ] || return
     fi

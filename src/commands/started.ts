@@ -116,11 +116,14 @@ export async function beat(
   { lease, guard, command }: Started & { lease: Lease },
   signal: AbortSignal,
 ): Promise<void> {
+  const { clock } = deps;
   try {
-    for (;;) {
+    for (let dueMs = clock.monotonicMs() + BEAT_MS; ;) {
       // First of all a pause: the guard was started with a whole life, and a look at a tree that has only just begun
       // would show the command alone, and keep a short run from ending.
-      await deps.clock.sleep(BEAT_MS, { signal });
+      await clock.sleep(dueMs - clock.monotonicMs(), { signal });
+      // Counted from before the look at the tree: whoever is stopped during it beats at once when continued.
+      dueMs = clock.monotonicMs() + BEAT_MS;
       guard.beat(lifeMs(deps, lease));
       remember(command);
     }
