@@ -76,5 +76,8 @@ export async function proveRights(consul: Consul, scope: Scope, signal: AbortSig
     const [resource, probe] = kind === 'tree' ? ['key_prefix', `${key}.may-read`] : ['key', key];
     return consul.get(probe, { ...FIRST_CONTACT, signal, rule: `${resource} "${key}" { policy = "read" }` });
   });
-  await Promise.all(proofs);
+  // All at once, and yet the same one is named each time: the groups' own come first, as the wider right.
+  const outcomes = await Promise.allSettled(proofs);
+  const refused = outcomes.find(({ status }) => status === 'rejected');
+  if (refused?.status === 'rejected') throw refused.reason;
 }

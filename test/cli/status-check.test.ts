@@ -95,8 +95,11 @@ describe('a token that may not read gets no OK', () => {
   test('none at all, of all groups or one', async () => {
     await exec('prod/web', 'web01', ['true']);
     const nobody = await withRules('node "x" { policy = "read" }');
+    await using proxy = await startProxy(agent);
+    // The widest right is named, whichever refusal comes first.
+    proxy.rule({ match: ({ path }) => path.includes('.may-read'), do: { delayMs: 200 } });
     for (const args of [[], ['prod/web']]) {
-      const { status, line } = await check(nobody, ...args);
+      const { status, line } = await check({ env: { ...nobody.env, ...proxy.env } }, ...args);
       expect(status).toBe(3);
       expect(line).toMatch(/^RUNLOCK UNKNOWN - .*the token needs the rule: key_prefix "runlock\//);
     }
