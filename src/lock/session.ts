@@ -35,18 +35,21 @@ export async function openSession(
   effects: { consul: Consul; deps: Deps },
   request: SessionRequest,
 ): Promise<Session> {
-  const { consul } = effects;
+  const { consul, deps } = effects;
   const { name, ttlMs, ...limits } = request;
   const ttl = `${ttlMs / 1000}s`;
   const rule = 'session "NODE" { policy = "write" }, where NODE is the name of the local agent\'s node';
+  const sinceMs = deps.clock.monotonicMs();
   const id = await consul.createSession({ name, ttl }, { ...limits, rule });
+  const lost = new AbortController();
+  const closed = new AbortController();
+  // Its TTL runs already: where Consul is slow, reading it back may take longer than that.
+  void keepAlive(effects, { id, ttlMs, sinceMs, lost, closed: closed.signal });
   const made = await readBack(effects, { id, ttl }, { ...limits, rule }).catch(async (error: unknown) => {
+    closed.abort();
     await destroyQuietly(effects, id);
     throw error;
   });
-  const lost = new AbortController();
-  const closed = new AbortController();
-  void keepAlive(effects, { id, ttlMs, lost, closed: closed.signal });
   return {
     id,
     node: made.node,
@@ -92,35 +95,40 @@ async function destroyQuietly({ consul, deps }: { consul: Consul; deps: Deps }, 
 interface KeepAlive {
   readonly id: string;
   readonly ttlMs: number;
+  /** Monotonic time at which it was asked for, in milliseconds. */
+  readonly sinceMs: number;
   readonly lost: AbortController;
   readonly closed: AbortSignal;
 }
 
+/** A third of the TTL from one request to the next, however long their answers take. */
 async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: KeepAlive): Promise<void> {
+  const { clock } = deps;
   const pauseMs = it.ttlMs / 3;
   const timeoutMs = Math.min(pauseMs, RENEW_TIMEOUT_MS);
-  let nextMs = pauseMs;
+  let dueMs = it.sinceMs + pauseMs;
   try {
     for (;;) {
-      await deps.clock.sleep(nextMs, { signal: it.closed });
-      nextMs = await renewOnce();
+      await clock.sleep(Math.max(0, dueMs - clock.monotonicMs()), { signal: it.closed });
+      dueMs = await renewOnce();
     }
   } catch (error) {
     if (!it.closed.aborted) it.lost.abort(error);
   }
 
-  /** How long until the next try. */
+  /** When the next one is due, in monotonic milliseconds. */
   async function renewOnce(): Promise<number> {
+    const sentMs = clock.monotonicMs();
+    const soonMs = () => clock.monotonicMs() + Math.min(RETRY_MS, pauseMs);
     try {
-      if (await consul.renewSession(it.id, { signal: it.closed, timeoutMs })) return pauseMs;
+      if (await consul.renewSession(it.id, { signal: it.closed, timeoutMs })) return sentMs + pauseMs;
       // A leader that has just started answers so before it has read its own log. A consistent read waits for that.
-      if (await consul.readSession(it.id, { signal: it.closed, timeoutMs, retryForMs: 0 }))
-        return Math.min(RETRY_MS, pauseMs);
+      if (await consul.readSession(it.id, { signal: it.closed, timeoutMs, retryForMs: 0 })) return soonMs();
     } catch (error) {
       if (it.closed.aborted) throw error;
       // Nothing is known, so nothing is lost. Without rights there is no hurry either.
       deps.log('debug', `the session was not renewed: ${reasonOf(error)}`, { event: 'renewal-failed' });
-      return isTransient(error) ? Math.min(RETRY_MS, pauseMs) : pauseMs;
+      return isTransient(error) ? soonMs() : clock.monotonicMs() + pauseMs;
     }
     throw new RunlockError('session-lost', 'Consul does not know the session any more');
   }

@@ -10,7 +10,7 @@ import { agentNode, openSession } from '../../src/lock/session.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
-import type { Proxy, ProxyRequest } from '../support/proxy.ts';
+import type { Match, Proxy, ProxyRequest } from '../support/proxy.ts';
 
 let agent: Agent;
 let proxy: Proxy;
@@ -20,12 +20,15 @@ beforeAll(async () => {
 });
 afterAll(endAgents);
 
+const creations = ({ path }: ProxyRequest) => path.startsWith('/v1/session/create');
+const readBacks = ({ path }: ProxyRequest) => path.startsWith('/v1/session/info/');
 const renewals = ({ path }: ProxyRequest) => path.startsWith('/v1/session/renew/');
 const open = { signal: new AbortController().signal };
 
-/** A clock whose sleeps end when the test says so. */
+/** A clock that stands still but for its sleeps, which end when the test says so, and for what the test lets pass. */
 function steppedClock() {
-  const sleeps: { ms: number; wake: () => void }[] = [];
+  const sleeps: { ms: number; untilMs: number; wake: () => void }[] = [];
+  let nowMs = 0;
   let fellAsleep = () => {};
   const sleep = (ms: number, { signal }: { signal: AbortSignal }) =>
     new Promise<void>((resolve, reject) => {
@@ -35,15 +38,17 @@ function steppedClock() {
         signal.removeEventListener('abort', stop);
         resolve();
       };
-      sleeps.push({ ms, wake });
+      sleeps.push({ ms, untilMs: nowMs + ms, wake });
       fellAsleep();
     });
   return {
-    clock: { ...realClock, sleep },
+    clock: { ...realClock, sleep, monotonicMs: () => nowMs },
+    pass: (ms: number) => void (nowMs += ms),
     /** Ends the next sleep, as soon as there is one; how long it would have been. */
     step: async (): Promise<number> => {
       if (sleeps.length === 0) await new Promise<void>((resolve) => (fellAsleep = resolve));
       const [sleep] = sleeps.splice(0, 1);
+      nowMs = Math.max(nowMs, sleep?.untilMs ?? 0);
       sleep?.wake();
       return sleep?.ms ?? NaN;
     },
@@ -56,7 +61,7 @@ function steppedClock() {
 
 async function setUp(address?: string) {
   proxy = await startProxy(agent);
-  const { clock, step, asleep } = steppedClock();
+  const { clock, step, asleep, pass } = steppedClock();
   const log = () => undefined;
   const env = address === undefined ? proxy.env : { CONSUL_HTTP_ADDR: address };
   const consul = connect(consulSettings({ ...agent.env, ...env }), { clock, log });
@@ -69,7 +74,7 @@ async function setUp(address?: string) {
     consul.close();
     await proxy.close();
   });
-  return { effects: { consul, deps }, step, asleep };
+  return { effects: { consul, deps }, step, asleep, pass };
 }
 
 async function stored(id: string): Promise<Record<string, unknown> | undefined> {
@@ -110,6 +115,36 @@ describe('a session', () => {
     expect(proxy.requests.filter(renewals).every(({ path }) => path.includes(session.id))).toBe(true);
     expect(session.lost.aborted).toBe(false);
     await session.close(open);
+  });
+
+  test('is renewed every third of its TTL since it was asked for, however slow the answers are', async () => {
+    const { effects, step, pass } = await setUp();
+    const slow = (match: Match, ms: number) =>
+      proxy.rule({ match: (seen) => match(seen) && (pass(ms), false), do: 'hang' });
+    slow(creations, 2_000);
+    slow(readBacks, 5_000);
+    slow(renewals, 4_000);
+    const session = await openSession(effects, request);
+    expect(await step()).toBe(8_000);
+    for (let n = 1; n <= 3; n++) {
+      await proxy.seen(renewals, n);
+      expect(await step()).toBe(6_000);
+    }
+    await session.close(open);
+  });
+
+  test('is renewed before it was read back, so that it does not end meanwhile', async () => {
+    const { effects, step } = await setUp();
+    proxy.rule({ match: readBacks, do: 'hang' });
+    const stop = new AbortController();
+    const opening = openSession(effects, { ...request, signal: stop.signal });
+    await proxy.seen(readBacks);
+    expect(await step()).toBe(10_000);
+    await proxy.seen(renewals);
+    const reason = new Error('enough');
+    stop.abort(reason);
+    await expect(opening).rejects.toBe(reason);
+    expect(await sessions()).toEqual([]);
   });
 
   test('is lost when Consul does not know it any more', async () => {
@@ -154,7 +189,7 @@ describe('a session', () => {
     const session = await openSession(effects, { ...request, ttlMs: 10_000 });
     proxy.rule({ match: renewals, times: 1, do: 'hang' });
     expect(await step()).toBeCloseTo(3_333, 0);
-    expect(await step()).toBe(1_000);
+    expect(await step()).toBeCloseTo(1_000, 0);
     await proxy.seen(renewals, 2);
     expect(session.lost.aborted).toBe(false);
     await session.close(open);
@@ -195,7 +230,7 @@ describe('opening a session', () => {
     const { effects } = await setUp();
     proxy.rule({ times: 2, do: 'drop-before' });
     const session = await openSession(effects, { ...request, retryForMs: 60_000 });
-    expect(proxy.requests.filter(({ path }) => path.startsWith('/v1/session/create'))).toHaveLength(3);
+    expect(proxy.requests.filter(creations)).toHaveLength(3);
     await session.close(open);
   });
 
