@@ -187,7 +187,9 @@ async function prepare(folder: string): Promise<Stage> {
   const address = agent.env['CONSUL_HTTP_ADDR'] ?? agent.address;
   say(`$ export CONSUL_HTTP_ADDR=${address}`);
   const own = Object.entries(process.env).filter(([name]) => !/^(?:RUNLOCK_|CONSUL_|ANSIBLE_)/.test(name));
-  const env = { ...Object.fromEntries(own), ...agent.env, ...settings, ...colours };
+  // What stands in the usual file is about another Consul.
+  const mine = { RUNLOCK_CONFIG: '/dev/null', ...agent.env, ...settings, ...colours };
+  const env = { ...Object.fromEntries(own), ...mine };
   return { agent, folder, env, command };
 }
 

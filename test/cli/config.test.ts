@@ -1,4 +1,6 @@
 // The configuration file, as commands and `runlock config` see it. What it may say is in test/unit/config.test.ts.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -173,7 +175,7 @@ describe('the usual file', () => {
        process.on('exit', () => writeFileSync(${JSON.stringify(notes)}, JSON.stringify(Object.keys(require.cache))));`,
     );
     const modules = () => JSON.parse(readFileSync(notes, 'utf8')) as string[];
-    return { env: { NODE_OPTIONS: `--require ${hook}` }, modules };
+    return { env: { NODE_OPTIONS: `--require ${hook}`, RUNLOCK_CONFIG: undefined }, modules };
   }
   const throws = (code: string) => `throw Object.assign(new Error('${code}'), { code: '${code}' });`;
   const dist = join(dirname(RUNLOCK), '../dist');
@@ -183,6 +185,15 @@ describe('the usual file', () => {
       .filter((name) => name.endsWith('.cjs'))
       .map((name) => join(dist, name))
       .filter((path) => readFileSync(path, 'utf8').includes('Invalid TOML document'));
+
+  test('is not read by the tests of everything else', async () => {
+    const { env } = spy(throws('EACCES'));
+    const { NODE_OPTIONS } = env;
+    expect(await runlock(undefined, ['config'], { env: { NODE_OPTIONS } })).toMatchObject({ status: 0 });
+    expect(await startInTerminal(agent, ['config'], { env: { NODE_OPTIONS } }).ended).toBe(0);
+    const child = spawn(RUNLOCK, ['config'], { env: { ...process.env, NODE_OPTIONS }, stdio: 'ignore' });
+    expect(await once(child, 'close')).toEqual([0, null]);
+  });
 
   test('is read when there is one', async () => {
     const { env, modules } = spy(`return 'node = "of-etc"';`);

@@ -8,7 +8,7 @@ import type { Agent } from '../support/consul.ts';
 import { end, eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import { RUNLOCK } from '../support/program.ts';
+import { RUNLOCK, clean } from '../support/program.ts';
 import type { StartOptions } from '../support/program.ts';
 
 let agent: Agent;
@@ -29,13 +29,6 @@ const exec = (group: string, node: string, args: readonly string[], options?: St
   runlock(agent, words(group, node, args), options);
 
 const silent = (status: number) => ({ status, stdout: '', stderr: '' });
-
-/** What of this test's own environment would change what is tested. */
-const clean = Object.fromEntries(
-  Object.entries(process.env).filter(
-    ([name]) => !/^(?:RUNLOCK_|CONSUL_|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
-  ),
-);
 
 /** A run that has the slot until it is told. */
 async function holder(group: string): Promise<() => Promise<void>> {

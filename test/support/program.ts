@@ -38,12 +38,18 @@ export interface StartOptions {
   readonly cwd?: string;
 }
 
-/** What of this test's own environment must not reach the program: it would change what is tested. */
-const clean = Object.fromEntries(
-  Object.entries(process.env).filter(
-    ([name]) => !/^(?:RUNLOCK_|CONSUL_|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
+/** What this host says in /etc/runlock/config.toml is not what is tested; undefined brings it back. */
+export const NO_CONFIG = { RUNLOCK_CONFIG: '/dev/null' };
+
+/** This test's own environment, without what would change what is tested. */
+export const clean = {
+  ...Object.fromEntries(
+    Object.entries(process.env).filter(
+      ([name]) => !/^(?:RUNLOCK_|CONSUL_|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
+    ),
   ),
-);
+  ...NO_CONFIG,
+};
 
 /** Starts `runlock <args>` against `agent` (or nothing that `env` does not name). */
 export function spawnRunlock(

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { onTestFinished } from 'vitest';
 import { startTime } from '../../src/tree.ts';
 import { end, eventually } from './processes.ts';
-import { RUNLOCK } from './program.ts';
+import { NO_CONFIG, RUNLOCK } from './program.ts';
 import { fish, zsh } from './provision.ts';
 import { stage } from './stage.ts';
 
@@ -57,7 +57,7 @@ function surroundings(given: Env): { folder: string; env: Env } {
   mkdirSync(bin);
   symlinkSync(RUNLOCK, join(bin, 'runlock'));
   const PATH = [bin, dirname(process.execPath), process.env['PATH'] ?? ''].join(delimiter);
-  return { folder, env: { PATH, HOME: folder, TERM: 'xterm', LC_ALL: 'C.UTF-8', ...given } };
+  return { folder, env: { PATH, HOME: folder, TERM: 'xterm', LC_ALL: 'C.UTF-8', ...NO_CONFIG, ...given } };
 }
 
 async function startInTerminal(command: readonly string[], setup: string, given: Env): Promise<Shell> {

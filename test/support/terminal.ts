@@ -5,7 +5,7 @@ import { onTestFinished } from 'vitest';
 import { startTime } from '../../src/tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
-import { RUNLOCK } from './program.ts';
+import { NO_CONFIG, RUNLOCK } from './program.ts';
 
 export interface TerminalRun {
   /** Exit status of runlock. */
@@ -35,7 +35,7 @@ export function startInTerminal(
   const { PATH = '', HOME = '' } = process.env;
   const line = `exec ${[RUNLOCK, ...args].map(word).join(' ')} ${after}`;
   const child = spawn('script', ['--quiet', '--return', '--flush', '--command', line, '/dev/null'], {
-    env: { PATH, HOME, TERM: 'xterm', SHELL: '/bin/sh', ...agent.env, ...env },
+    env: { PATH, HOME, TERM: 'xterm', SHELL: '/bin/sh', ...NO_CONFIG, ...agent.env, ...env },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   let screen = '';

@@ -9,6 +9,7 @@ import { markedPids } from '../../src/tree.ts';
 import type { Agent } from './consul.ts';
 import { end, scene } from './processes.ts';
 import type { Scene } from './processes.ts';
+import { NO_CONFIG } from './program.ts';
 import { ansible, puppet } from './provision.ts';
 
 export interface Toolbox extends Scene {
@@ -114,7 +115,7 @@ export async function runPlain(
 ): Promise<Bytes> {
   const { PATH = '', HOME = '' } = process.env;
   const child = spawn('sh', ['-c', 'exec "$@" <"$STDIN"', 'sh', ...command], {
-    env: { PATH, HOME, ...env, STDIN: stdin },
+    env: { PATH, HOME, ...NO_CONFIG, ...env, STDIN: stdin },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const [stdout, stderr, ended] = await Promise.all([
