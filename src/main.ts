@@ -99,7 +99,8 @@ function hasTerminal(): boolean {
 }
 
 const platform: Platform = {
-  ...{ env: process.env, version: RUNLOCK_VERSION, stdout: process.stdout, stderr: process.stderr },
+  ...{ env: process.env, stdout: process.stdout, stderr: process.stderr },
+  ...{ version: RUNLOCK_VERSION, nodeVersion: process.versions.node },
   deps: { clock, random: Math.random, host },
   write: (text) => new Promise((resolve) => process.stdout.write(text, () => resolve())),
   ...{ makeLog, connect: connectTo, listenToSignals, hasTerminal, terminal, newRunId: randomUUID },

@@ -5,6 +5,8 @@ import type { Deps, Log } from './deps.ts';
 export interface Platform {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly version: string;
+  /** Of Node.js: `20.19.0`. */
+  readonly nodeVersion: string;
   /** A file's text. Throws what node:fs throws. */
   readText(path: string): string;
   readonly deps: Omit<Deps, 'log'>;

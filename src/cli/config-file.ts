@@ -42,8 +42,16 @@ const loaded = new WeakMap<Command, Config>();
 
 export const configOf = (command: Command) => loaded.get(command);
 
+/** Why nothing was read for a command that goes on without. */
+const faults = new WeakMap<Command, RunlockError>();
+
+export const configFaultOf = (command: Command) => faults.get(command);
+
 /** Commands that a shell starts while somebody types, or logs in: these are no place to complain about a file. */
 const SILENT: readonly string[] = ['completion', '__complete'];
+
+/** Says itself what is wrong with the file, and looks at the rest all the same. */
+const DOCTOR = 'doctor';
 
 /**
  * Fills in from the file what no flag and no variable gave.
@@ -57,7 +65,9 @@ export async function applyConfig(command: Command, context: Context, keys: () =
     loaded.set(command, config);
     fillFromConfig(command, context.env, config, groupsOf(command, context.env, config));
   } catch (error) {
-    if (!SILENT.includes(command.name()) || !isRunlockError(error)) throw error;
+    if (!isRunlockError(error)) throw error;
+    if (command.name() === DOCTOR && error.code === 'config') faults.set(command, error);
+    else if (!SILENT.includes(command.name())) throw error;
   }
 }
 

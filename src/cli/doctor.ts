@@ -1,7 +1,8 @@
 /** `runlock doctor`: its options. */
 import type { Command } from 'commander';
 import { parseFlag, parseGroup, parseNode } from '../options.ts';
-import { configOf } from './config-file.ts';
+import type { DoctorOptions } from '../commands/doctor.ts';
+import { configFaultOf, configOf } from './config-file.ts';
 import type { Context, Done } from './invocation.ts';
 import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
 import type { Values } from './option.ts';
@@ -22,20 +23,28 @@ export function addDoctor(program: Command, { env }: Context, done: Done): void 
   command.action(() => {
     const values = withEnvironment(command, env);
     const { prefix, json, group, node } = values as Values & DoctorValues;
-    const config = configOf(command);
-    const settings =
-      config && [config.general, ...config.groups.values()].reduce((n, { size }) => n + size, 0);
+    const config = describeConfig(command);
     const options = {
       ...{ prefix, json, group },
       ...(node !== undefined && { node }),
-      ...(config && settings !== undefined && { config: { path: config.path, settings } }),
+      ...(config && { config }),
     };
     done({ kind: 'doctor', common: toCommon(values), options: Object.freeze(options) });
   });
 }
 
+function describeConfig(command: Command): DoctorOptions['config'] {
+  const fault = configFaultOf(command);
+  if (fault) return { problem: fault.message };
+  const config = configOf(command);
+  if (!config) return undefined;
+  const settings = [config.general, ...config.groups.values()].reduce((n, { size }) => n + size, 0);
+  return { path: config.path, settings };
+}
+
 const DOCTOR_HELP = `
-It changes nothing, and leaves nothing in Consul.
+It changes nothing, and leaves nothing in Consul. A configuration file that is wrong is a problem like any other; the
+rest is then checked without it.
 
 Exit codes: 0 all is well (a note is nothing to do); 1 warnings; 2 problems.
 

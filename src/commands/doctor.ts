@@ -16,11 +16,13 @@ export interface DoctorOptions {
   readonly group: string;
   /** The owner's name, as for `exec`; the agent's node unless given. */
   readonly node?: string;
-  /** The configuration file, if there is one: it has been read by then, and is valid. */
-  readonly config?: { readonly path: string; readonly settings: number };
+  /** The configuration file, if there is one: what was read, or the file, the line and what is wrong. */
+  readonly config?: { readonly path: string; readonly settings: number } | { readonly problem: string };
 }
 
 export interface DoctorDeps extends Omit<Deps, 'log'> {
+  /** Of the Node.js that runs this: `20.19.0`. */
+  readonly nodeVersion: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** @throws RunlockError `config`. */
   readonly connect: () => Promise<Consul>;
@@ -32,7 +34,7 @@ export async function doctor(
   options: DoctorOptions,
   signal: AbortSignal,
 ): Promise<DoctorReport> {
-  const { env, clock, host } = deps;
+  const { env, clock, host, nodeVersion } = deps;
   const { prefix, group } = options;
   const { address, from } = addressOf(env);
   const source = from === 'the default' ? `${from}; CONSUL_HTTP_ADDR names another` : `from ${from}`;
@@ -40,7 +42,7 @@ export async function doctor(
     { check: 'address', level: 'ok', found: `Consul at ${address} (${source})` },
     ...(await checkConsul(deps, options, signal)),
     judgeConfig(options),
-    ...judgeSurroundings({ path: env['PATH'], host }),
+    ...judgeSurroundings({ path: env['PATH'], host, nodeVersion }),
   ];
   const shown = checks.map((check) => hidePassword(check, env['CONSUL_HTTP_ADDR'], address));
   const at = new Date(clock.now()).toISOString();
@@ -76,6 +78,10 @@ async function checkConsul(
 
 function judgeConfig({ config }: DoctorOptions): Check {
   if (!config) return { check: 'config', level: 'ok', found: 'no configuration file' };
+  if ('problem' in config) {
+    const fix = 'correct it: until then every other command stops with exit 78';
+    return { check: 'config', level: 'problem', found: config.problem, fix };
+  }
   return { check: 'config', level: 'ok', found: `${config.path}: valid, ${config.settings} settings` };
 }
 

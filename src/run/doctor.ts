@@ -12,7 +12,8 @@ export async function runDoctor(
 ): Promise<number> {
   const log = platform.makeLog(common);
   const { doctor } = await import('../commands/doctor.ts');
-  const deps = { ...platform.deps, env: platform.env, connect: () => platform.connect(log) };
+  const { env, nodeVersion } = platform;
+  const deps = { ...platform.deps, env, nodeVersion, connect: () => platform.connect(log) };
   const report = await doctor(deps, options, new AbortController().signal);
   const { color } = createOutput({ env: platform.env, isTTY: platform.stdout.isTTY });
   await platform.write(options.json ? `${renderJson(report, 2)}\n` : renderDoctor(report, { color }));

@@ -276,6 +276,40 @@ test('a configuration file that is there is named, with how much it says', async
   expect(checks).toContainEqual({ check: 'config', level: 'ok', found: `${file}: valid, 2 settings` });
 });
 
+test('a configuration file that is wrong is a problem with its line, and the rest is checked by the defaults', async () => {
+  const file = join(stage().folder, 'config.toml');
+  writeFileSync(file, 'prefix = "elsewhere"\n[groups."prod/web"]\nslotz = 2\n');
+  const report = await doctor(agent, ['--config', file, '-g', 'prod/web']);
+  expect(report).toMatchObject({ status: 2, prefix: 'runlock', group: 'prod/web' });
+  expect(only(report.problems)).toEqual({
+    ...{ check: 'config', level: 'problem' },
+    found: `${file}:3: unknown key 'slotz' in [groups."prod/web"]; did you mean 'slots'?`,
+    fix: 'correct it: until then every other command stops with exit 78',
+  });
+  expect(report.checks.map(({ check }) => check)).toEqual(
+    expect.arrayContaining(['leader', 'rights', 'host']),
+  );
+});
+
+test.each([
+  ['is not there', '/nowhere.toml', /^--config \/nowhere\.toml: no such file; /],
+  ['is a folder', '/', /^--config \/: it is a folder; /],
+])('so is one that %s', async (_, file, found) => {
+  const report = await doctor(agent, ['--config', file]);
+  expect(only(report.problems)).toMatchObject({
+    check: 'config',
+    found: expect.stringMatching(found) as string,
+  });
+});
+
+test('what is wrong on the command line or in the environment is wrong usage all the same', async () => {
+  for (const [args, env] of [
+    [['--config', '/nowhere.toml', '--prefix', '/'], {}],
+    [['--config', '/nowhere.toml'], { RUNLOCK_JSON: 'perhaps' }],
+  ] as const)
+    expect(await runlock(agent, ['doctor', ...args], { env })).toMatchObject({ status: 64, stdout: '' });
+});
+
 describe('leftovers', () => {
   const leftover = async (group: string, key: string, value: string) => {
     await agent.kv.put(`runlock/${group}/${key}`, value);

@@ -162,9 +162,9 @@ describe('this host', () => {
   });
 
   test('a Node.js that is too old is a problem', () => {
-    expect(
-      ['v20.19.0', 'v22.0.0', 'v20.18.9', 'v18.20.0'].map((text) => judgeNodeVersion(text).level),
-    ).toEqual([...['ok', 'ok', 'problem', 'problem']]);
+    expect(['20.19.0', '22.0.0', '20.18.9', '18.20.0'].map((text) => judgeNodeVersion(text).level)).toEqual([
+      ...['ok', 'ok', 'problem', 'problem'],
+    ]);
   });
 });
 

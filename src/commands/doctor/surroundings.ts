@@ -1,8 +1,6 @@
 /** What runlock itself needs on this host. */
 import { accessSync, constants, statSync } from 'node:fs';
 import { join } from 'node:path';
-// A fact about the program, not an effect.
-import { version } from 'node:process';
 import type { Host } from '../../deps.ts';
 import type { Check } from '../../output/doctor.ts';
 
@@ -21,10 +19,11 @@ const STANDARD_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 export interface Surroundings {
   readonly path: string | undefined;
   readonly host: Host;
+  readonly nodeVersion: string;
 }
 
-export function judgeSurroundings({ path, host }: Surroundings): Check[] {
-  return [judgePrograms(`${path ?? ''}:${STANDARD_PATH}`), judgeProc(host), judgeNodeVersion(version)];
+export function judgeSurroundings({ path, host, nodeVersion }: Surroundings): Check[] {
+  return [judgePrograms(`${path ?? ''}:${STANDARD_PATH}`), judgeProc(host), judgeNodeVersion(nodeVersion)];
 }
 
 /** Pure but for the look into the folders. */
@@ -73,7 +72,7 @@ const OLDEST = [20, 19];
 /** Pure. */
 export function judgeNodeVersion(running: string): Check {
   const [major = 0, minor = 0] = (running.match(/\d+/g) ?? []).map(Number);
-  const found = `Node.js ${running.replace(/^v/, '')}`;
+  const found = `Node.js ${running}`;
   const [least = 0, leastMinor = 0] = OLDEST;
   if (major > least || (major === least && minor >= leastMinor)) return { check: 'host', level: 'ok', found };
   const fix = `runlock needs ${OLDEST.join('.')} or newer`;
