@@ -62,9 +62,14 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The code of `error`; anything that is no RunlockError is a bug. */
+export function errorCode(error: unknown): ErrorCode {
+  return error instanceof RunlockError ? error.code : 'bug';
+}
+
 /** The exit status for `error`; anything that is no RunlockError is a bug. */
 export function exitStatus(error: unknown): number {
-  return error instanceof RunlockError ? exitStatuses[error.code] : exitStatuses.bug;
+  return exitStatuses[errorCode(error)];
 }
 
 /** Closes a `switch` over a union: a case that was forgotten fails the type check. */

@@ -67,3 +67,14 @@ export function isJournal(
 ): boolean {
   return fdStat !== undefined && env['JOURNAL_STREAM'] === `${fdStat.dev}:${fdStat.ino}`;
 }
+
+/** The `--log-format` of a command line that could not be read, or not yet: what stands behind `--` is another program's. */
+export function likelyLogFormat(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): LogOptions['format'] {
+  const end = argv.indexOf('--');
+  const own = (end === -1 ? argv : argv.slice(0, end)).join('\n');
+  const [, flag] = /^--log-format[=\n](.*)$/m.exec(own) ?? [];
+  return (flag ?? env['RUNLOCK_LOG_FORMAT']) === 'json' ? 'json' : 'text';
+}

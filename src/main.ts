@@ -5,8 +5,8 @@ import { hostname, userInfo } from 'node:os';
 import { clock } from './clock.ts';
 import { parse } from './cli.ts';
 import type { Host, Log } from './deps.ts';
-import { exitStatus } from './errors.ts';
-import { createLog, isJournal } from './log.ts';
+import { errorCode, exitStatus } from './errors.ts';
+import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
 import type { LogChoice, Platform, SignalSource, Terminal } from './platform.ts';
 import { run } from './run.ts';
@@ -110,31 +110,40 @@ const platform: Platform = {
 };
 
 function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
-  const status = exitStatus(error);
   const message = error instanceof Error ? error.message : String(error);
-  const bug = status === 70 ? 'a bug in runlock, please report it: ' : '';
-  writeErrorLine(`${bug}${message}`.replaceAll(/\r?\n/g, ' '), logFormat);
-  if (status === 70 && process.argv.includes('-v') && error instanceof Error) writeLine(error.stack ?? '');
-  return status;
+  const code = errorCode(error);
+  const bug = code === 'bug' ? 'a bug in runlock, please report it: ' : '';
+  const stack = code === 'bug' && process.argv.includes('-v') && error instanceof Error && error.stack;
+  const fields = { event: 'error', code, ...(stack && { stack }) };
+  writeErrorLine(`${bug}${message}`.replaceAll(/\r?\n/g, ' '), fields, logFormat);
+  if (stack && logFormat === 'text') writeLine(stack);
+  return exitStatus(error);
 }
 
-function writeErrorLine(message: string, format: LogChoice['logFormat']): void {
+function writeErrorLine(
+  message: string,
+  fields: Readonly<Record<string, unknown>>,
+  format: LogChoice['logFormat'],
+): void {
   const journal = isJournal(process.env, stderrStat());
   const { color } = createOutput({ env: process.env, isTTY: process.stderr.isTTY });
   createLog({ write: writeLine, level: 'error', format, journal, color, now: () => clock.now() })(
     'error',
     message,
+    fields,
   );
 }
 
 async function main(): Promise<void> {
-  let logFormat: LogChoice['logFormat'] = 'text';
+  const argv = process.argv.slice(2);
+  // What is wrong with the command line itself is said in the form that it asks for, as far as that can be told.
+  let logFormat = likelyLogFormat(argv, process.env);
   // Whoever read runlock's output and left does not end a run.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   process.on('uncaughtException', (error) => process.exit(fail(error, logFormat)));
   let status: number;
   try {
-    const invocation = await parse(process.argv.slice(2), platform);
+    const invocation = await parse(argv, platform);
     if (invocation.kind !== 'text') ({ logFormat } = invocation.common);
     status = await run(invocation, platform);
   } catch (error) {

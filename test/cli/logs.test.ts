@@ -259,6 +259,52 @@ test('without a terminal waiting, granted and lost-in-time say nothing; -v says 
   expect((await loud.ended).stderr).toMatch(/^runlock: web03 got slot 0 of \S+ after \d+s$/m);
 });
 
+describe('what ends runlock before its time is one object with its code', () => {
+  const json = ['--log-format', 'json'];
+  test.each<[string, string[], Record<string, string>, { status: number; code: string }]>([
+    ['wrong usage', ['exec', ...json, '--slots', '0', '--', 'true'], {}, { status: 64, code: 'usage' }],
+    ['wrong usage, by the variable', ['exec'], { RUNLOCK_LOG_FORMAT: 'json' }, { status: 64, code: 'usage' }],
+    ['an option that there is not', ['status', '--log-format=json', '-x'], {}, { status: 64, code: 'usage' }],
+    [
+      'no such file',
+      ['exec', ...json, '--config', '/nowhere', '--', 'true'],
+      {},
+      { status: 78, code: 'config' },
+    ],
+    ['no such command', ['exec', ...json, '--', '/nowhere/x'], {}, { status: 127, code: 'not-found' }],
+    [
+      'no Consul',
+      ['status', ...json],
+      { CONSUL_HTTP_ADDR: '127.0.0.1:1' },
+      { status: 69, code: 'unreachable' },
+    ],
+  ])('%s', async (_, args, env, { status, code }) => {
+    const result = await runlock(agent, args, { env });
+    expect(result).toMatchObject({ status, stdout: '' });
+    const lines = parse(result.stderr).filter(({ event }) => event !== 'consul-unreachable');
+    expect(lines).toEqual([
+      { time: lines[0]?.['time'], level: 'error', message: lines[0]?.['message'], event: 'error', code },
+    ]);
+    expect(page).toMatch(new RegExp(`with a \`code\`:[^.]*\`${code}\``));
+  });
+
+  test('what another program is told is not for runlock', async () => {
+    const { stderr } = await runlock(agent, ['exec', '-x', '--', 'prog', '--log-format', 'json']);
+    expect(stderr).toMatch(/^runlock: unknown option '-x'/);
+  });
+
+  test('the page names every code', () => {
+    const [, union = ''] = /type ErrorCode =([^;]+);/.exec(readFileSync('src/errors.ts', 'utf8')) ?? [];
+    const codes = [...union.matchAll(/'([\w-]+)'/g)].map(([, code = '']) => code);
+    const [, said = ''] = /with a `code`:([^.]+)\./.exec(page) ?? [];
+    expect(
+      quoted(said)
+        .map(([, name = '']) => name)
+        .sort(),
+    ).toEqual(codes.sort());
+  });
+});
+
 test('the page names every event that the program has, and no other', () => {
   const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) =>
     file.endsWith('.ts'),
