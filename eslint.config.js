@@ -7,7 +7,10 @@ const packages = ['chalk', 'commander', 'consul', 'execa', 'p-retry', 'smol-toml
 const lock = ['errors', 'deps', 'consul'];
 const leaves = ['child', 'guard', 'output', 'options', 'tools'];
 const rows = [
-  { files: ['src/errors.ts', 'src/deps.ts', 'src/tree.ts', 'src/guard-script.ts'], may: [] },
+  {
+    files: ['src/errors.ts', 'src/deps.ts', 'src/operator.ts', 'src/tree.ts', 'src/guard-script.ts'],
+    may: [],
+  },
   { files: ['src/options.ts', 'src/tools.ts', 'src/canary.ts'], may: ['errors', 'deps'] },
   { files: ['src/config.ts'], may: ['errors', 'options', 'config/*'] },
   { files: ['src/config/*.ts'], may: ['errors'], packages: ['smol-toml'] },

@@ -7,6 +7,7 @@ import { parse } from './cli.ts';
 import type { Host, Log } from './deps.ts';
 import { errorCode, exitStatus } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
+import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
 import type { LogChoice, Platform, SignalSource, Terminal } from './platform.ts';
 import { run } from './run.ts';
@@ -105,7 +106,11 @@ const platform: Platform = {
   write: (text) => new Promise((resolve) => process.stdout.write(text, () => resolve())),
   ...{ makeLog, connect: connectTo, listenToSignals, hasTerminal, terminal, newRunId: randomUUID },
   readText: (path) => readFileSync(path, 'utf8'),
-  operator: () => `${userInfo().username}@${hostname()}`,
+  operator: () =>
+    operatorName({
+      ...{ env: process.env, host: hostname(), uid: process.getuid?.() },
+      userName: () => userInfo().username,
+    }),
   atExit: (last) => void process.once('exit', last),
 };
 

@@ -25,7 +25,7 @@ export interface Platform {
   /** The line on stderr that is drawn over again and again. */
   readonly terminal: Terminal;
   readonly newRunId: () => string;
-  /** Who runs this: `user@host`. */
+  /** Who runs this: `user@host`; the person behind sudo. */
   operator(): string;
 }
 

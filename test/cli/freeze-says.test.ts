@@ -1,5 +1,7 @@
 // What an operator reads of freeze and thaw, and what they leave in Consul.
+import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -7,6 +9,7 @@ import type { Result } from '../support/program.ts';
 import { startProxy } from '../support/proxy.ts';
 import { writes } from '../support/proxy-steps.ts';
 import { runlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
 
 let agent: Agent;
 beforeAll(async () => {
@@ -35,6 +38,28 @@ function expectComplaint({ status, stdout, stderr }: Result, code: number, patte
   expect(stderr).toMatch(/^runlock: [^\n]+\n$/);
   expect(stderr).toMatch(pattern);
 }
+
+describe('who froze it', () => {
+  const by = async (group: string, env: Readonly<Record<string, string>>) => {
+    const said = await runlock(agent, ['freeze', group, '--reason', 'x'], { env });
+    expect(said).toMatchObject({ status: 0, stderr: '' });
+    return (await stored(group))?.['by'];
+  };
+
+  test('is the person, not the account that sudo or doas lent', async () => {
+    expect(await by('who/sudo', { SUDO_USER: 'alice', SUDO_UID: '1000' })).toBe(`alice@${hostname()}`);
+    expect(await by('who/doas', { DOAS_USER: 'alice' })).toBe(`alice@${hostname()}`);
+    expect(await by('who/root', { SUDO_USER: 'root' })).toBe(me);
+    expect(await by('who/empty', { SUDO_USER: '' })).toBe(me);
+  });
+
+  test('is a number where the account has no name, as in a container', async () => {
+    const hook = join(stage().folder, 'hook.cjs');
+    writeFileSync(hook, "require('node:os').userInfo = () => { throw new Error('ENOENT'); };");
+    const named = await by('who/number', { NODE_OPTIONS: `--require ${hook}` });
+    expect(named).toBe(`uid-${process.getuid?.() ?? ''}@${hostname()}`);
+  });
+});
 
 describe('what freeze says', () => {
   test('who, why, since when and until when stand in Consul, and in status as text and JSON', async () => {

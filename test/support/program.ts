@@ -45,7 +45,8 @@ export const NO_CONFIG = { RUNLOCK_CONFIG: '/dev/null' };
 export const clean = {
   ...Object.fromEntries(
     Object.entries(process.env).filter(
-      ([name]) => !/^(?:RUNLOCK_|CONSUL_|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
+      ([name]) =>
+        !/^(?:RUNLOCK_|CONSUL_|SUDO_USER$|DOAS_USER$|JOURNAL_STREAM$|NO_COLOR$|FORCE_COLOR$)/.test(name),
     ),
   ),
   ...NO_CONFIG,
