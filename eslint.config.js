@@ -4,11 +4,18 @@ import tseslint from 'typescript-eslint';
 // Data flows one way: main → cli → commands → lock → consul. Each row says what its files may import;
 // everything else is refused. `child`, `guard` and `output` are leaves that know nothing of the lock.
 const packages = ['chalk', 'commander', 'consul', 'execa', 'p-retry', 'smol-toml'];
-const lock = ['errors', 'deps', 'consul'];
+const lock = ['errors', 'deps', 'hint', 'consul'];
 const leaves = ['child', 'guard', 'output', 'options', 'tools'];
 const rows = [
   {
-    files: ['src/errors.ts', 'src/deps.ts', 'src/operator.ts', 'src/tree.ts', 'src/guard-script.ts'],
+    files: [
+      'src/errors.ts',
+      'src/deps.ts',
+      'src/operator.ts',
+      'src/hint.ts',
+      'src/tree.ts',
+      'src/guard-script.ts',
+    ],
     may: [],
   },
   { files: ['src/options.ts', 'src/tools.ts', 'src/canary.ts'], may: ['errors', 'deps'] },
@@ -53,7 +60,7 @@ const rows = [
   { files: ['src/cli.ts'], may: ['errors', 'options', 'cli/*'], packages: ['commander'] },
   {
     files: ['src/cli/*.ts'],
-    may: ['errors', 'options', 'config', 'platform', 'commands/*', './*'],
+    may: ['errors', 'hint', 'options', 'config', 'platform', 'commands/*', './*'],
     packages: ['commander'],
   },
 ];

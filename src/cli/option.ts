@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { RunlockError } from '../errors.ts';
+import { DEFAULT_PREFIX } from '../hint.ts';
 import { parseFlag, parseGroup, usage } from '../options.ts';
 import type { Common, Env } from './invocation.ts';
 
@@ -9,7 +10,7 @@ import type { Common, Env } from './invocation.ts';
 export type Values = Record<string, unknown>;
 
 export const prefixOption = () =>
-  option('--prefix <path>', 'where in the KV store all groups are', parseGroup, 'runlock');
+  option('--prefix <path>', 'where in the KV store all groups are', parseGroup, DEFAULT_PREFIX);
 
 export const commonOptions = () => [
   option('-v, --verbose', 'say everything on stderr', parseFlag, false),

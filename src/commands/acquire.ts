@@ -1,5 +1,6 @@
 /** `runlock acquire`: waits for a slot, and holds it without a process until `runlock release`. */
 import { RunlockError } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { acquire } from '../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { RunContext } from '../lock/context.ts';
@@ -69,10 +70,10 @@ export async function acquireSlot(deps: AcquireDeps, options: AcquireOptions): P
       return { kind: 'interrupted', signal: stoppedBy };
     throw error;
   }
-  const { group } = options;
+  const { prefix, group } = options;
   throw new RunlockError(
     'refused',
-    `what this node holds in ${group} keeps changing; look at 'runlock status ${group}' and try again`,
+    `what this node holds in ${group} keeps changing; look at '${hint(prefix, 'status', group)}' and try again`,
   );
 }
 
@@ -138,7 +139,7 @@ async function waitForSlot(
 
 function sayHeld(
   deps: AcquireDeps,
-  { keys: { group }, run: { node } }: RunContext,
+  { keys: { group, root }, run: { node } }: RunContext,
   { owner, slot, already }: { owner: Owner; slot: number; already: boolean },
 ): AcquireResult {
   const { run, since, waitedMs = 0, heldUntil } = owner.claim;
@@ -148,7 +149,7 @@ function sayHeld(
   const got = already
     ? `${node} holds slot ${slot} of ${group} already (since ${age})`
     : `${node} got slot ${slot} of ${group} after ${formatAge(waitedMs)} and holds it`;
-  const end = `${heldUntil === undefined ? '' : `${heldUntil} or `}'runlock release ${group}'`;
+  const end = `${heldUntil === undefined ? '' : `${heldUntil} or `}'${hint(root, 'release', group)}'`;
   deps.log('info', `${got} until ${end}`, { event: already ? 'already-held' : 'granted', ...held });
   return { kind: 'held', already, held };
 }

@@ -1,6 +1,7 @@
 /** Why a run did not get a slot, in one line. Pure. */
 import type { LogLevel } from '../deps.ts';
 import { assertNever } from '../errors.ts';
+import { hint } from '../hint.ts';
 import type { Acquired } from '../lock/acquire.ts';
 import type { Blocked } from '../lock/grant.ts';
 import type { Slot } from '../lock/slot.ts';
@@ -17,7 +18,7 @@ interface When {
 /** `info` where it is nothing to mail about: this node already runs or waits. */
 export function describeBusy({ context, why }: Busy, when: When): { level: LogLevel; message: string } {
   const { node } = context.run;
-  const { group } = context.keys;
+  const { group, root: prefix } = context.keys;
   switch (why.kind) {
     case 'same-node': {
       const since = formatAge(when.nowMs - Date.parse(why.since));
@@ -33,27 +34,31 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
     }
     case 'held': {
       const since = formatAge(when.nowMs - Date.parse(why.owner.claim.since));
-      const message = `busy: ${node} holds slot ${why.slot} of ${group} by 'runlock acquire' (since ${since}) until 'runlock release ${group}'`;
+      const message = `busy: ${node} holds slot ${why.slot} of ${group} by 'runlock acquire' (since ${since}) until '${hint(prefix, 'release', group)}'`;
       return { level: 'warning', message };
     }
     case 'frozen':
     case 'slots':
-      return { level: 'warning', message: describeBlocked(group, why, when) };
+      return { level: 'warning', message: describeBlocked({ prefix, group }, why, when) };
     default:
       return assertNever(why);
   }
 }
 
-function describeBlocked(group: string, why: Blocked, { wait, nowMs }: When): string {
+function describeBlocked(
+  { prefix, group }: { prefix: string; group: string },
+  why: Blocked,
+  { wait, nowMs }: When,
+): string {
   if (why.kind === 'frozen') {
     const { by, reason, since, until } = why.freeze;
     const end = until === undefined ? '' : `, ${momentText(until, nowMs)}`;
     const when = `since ${formatAge(nowMs - Date.parse(since))}${end}`;
-    return `busy: ${frozenName(group, why)} is frozen by ${by} (${reason}) ${when}; see 'runlock status ${group}'`;
+    return `busy: ${frozenName(group, why)} is frozen by ${by} (${reason}) ${when}; see '${hint(prefix, 'status', group)}'`;
   }
   const within = wait === 0 || wait === 'forever' ? 'now' : `within ${formatAge(wait)}`;
   const holders = why.slots.flatMap((slot) => describeHolder(slot, nowMs)).join(', ');
-  return `busy: no slot in ${group} ${within}${holders === '' ? '' : ` (${holders})`}; see 'runlock status ${group}'`;
+  return `busy: no slot in ${group} ${within}${holders === '' ? '' : ` (${holders})`}; see '${hint(prefix, 'status', group)}'`;
 }
 
 /** What is frozen: the group itself, one above it, or everything. */

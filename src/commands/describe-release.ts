@@ -1,9 +1,10 @@
 /** What `release` did, for people. Pure. */
 import { assertNever } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { formatAge } from '../output.ts';
 import type { ReleaseResult, Released } from './release.ts';
 
-export function describeRelease(result: ReleaseResult): string {
+export function describeRelease(result: ReleaseResult, prefix: string): string {
   const { node, group } = result;
   switch (result.kind) {
     case 'nothing':
@@ -11,13 +12,13 @@ export function describeRelease(result: ReleaseResult): string {
         ? `nothing to release: ${node} has no claim in ${group}\n`
         : `nothing to release: ${node} holds nothing in ${group} (its claim says ${result.claim}, and stays)\n`;
     case 'released':
-      return result.claims.map((claim) => `${describeClaim(claim, group)}\n`).join('');
+      return result.claims.map((claim) => `${describeClaim(claim, { prefix, group })}\n`).join('');
     default:
       return assertNever(result);
   }
 }
 
-function describeClaim(claim: Released, group: string): string {
+function describeClaim(claim: Released, { prefix, group }: { prefix: string; group: string }): string {
   const { slot, node, state, how, heldMs = 0, heldUntil } = claim;
   switch (how) {
     case 'cleared':
@@ -30,7 +31,7 @@ function describeClaim(claim: Released, group: string): string {
       return `${node} gave slot ${slot} of ${group} back after ${formatAge(heldMs)}`;
     case 'kept': {
       const until = heldUntil === undefined ? '' : `${heldUntil} or `;
-      return `${node} failed after ${formatAge(heldMs)} and keeps slot ${slot} of ${group} until ${until}its next good run; 'runlock release ${group} --owner ${node}' clears it`;
+      return `${node} failed after ${formatAge(heldMs)} and keeps slot ${slot} of ${group} until ${until}its next good run; '${hint(prefix, 'release', group, '--owner', node)}' clears it`;
     }
     default:
       return assertNever(how);

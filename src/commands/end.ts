@@ -7,6 +7,7 @@ import type { GivenBack } from '../lock/give-back.ts';
 import type { Grant } from '../lock/grant.ts';
 import type { Outcome } from '../lock/records.ts';
 import type { Over } from '../lock/lease.ts';
+import { hint } from '../hint.ts';
 import { formatAge } from '../output.ts';
 
 /** Why runlock ended the command, if it did. */
@@ -70,7 +71,7 @@ export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
   const why = whyKilled(cause, group);
   const ran = why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}`;
   const level = why === undefined && given.kind === 'released' && !given.kept ? 'info' : 'warning';
-  log(level, `${ran}; ${sayGivenBack(given, { node, group, slot })}`, fields);
+  log(level, `${ran}; ${sayGivenBack(given, { prefix: context.keys.root, node, group, slot })}`, fields);
 }
 
 function whyKilled(cause: Cause | undefined, group: string): string | undefined {
@@ -93,19 +94,20 @@ function whyKilled(cause: Cause | undefined, group: string): string | undefined 
 
 function sayGivenBack(
   given: GivenBack,
-  { node, group, slot }: { node: string; group: string; slot: number },
+  { prefix, node, group, slot }: { prefix: string; node: string; group: string; slot: number },
 ): string {
+  const release = (...more: string[]) => hint(prefix, 'release', group, '--owner', node, ...more);
   switch (given.kind) {
     case 'nothing':
       return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
     case 'stays': {
-      const clear = `its next run or 'runlock release ${group} --owner ${node} --force' clears it`;
+      const clear = `its next run or '${release('--force')}' clears it`;
       return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out; ${clear}`;
     }
     case 'released': {
       if (!given.kept) return `slot ${slot} of ${group} is free again`;
       const until = given.kept.heldUntil === undefined ? '' : `${given.kept.heldUntil} or `;
-      return `${node} keeps slot ${slot} of ${group} until ${until}its next good run; 'runlock release ${group} --owner ${node}' clears it`;
+      return `${node} keeps slot ${slot} of ${group} until ${until}its next good run; '${release()}' clears it`;
     }
     default:
       return assertNever(given);

@@ -1,5 +1,6 @@
 /** `runlock release --force`: ends a run that is alive. */
 import { RunlockError } from '../errors.ts';
+import { hint } from '../hint.ts';
 import type { Claim } from '../lock/records.ts';
 import { readSlots } from '../lock/slot.ts';
 import type { Owner } from '../lock/slot.ts';
@@ -16,7 +17,7 @@ export async function evict(
   if (!options.force) {
     throw new RunlockError(
       'refused',
-      `${claim.node} is running ${claim.command} in slot ${slot} of ${options.group} (run ${claim.run}); wait for it, or end it with 'runlock release ${options.group} --owner ${claim.node} --force'`,
+      `${claim.node} is running ${claim.command} in slot ${slot} of ${options.group} (run ${claim.run}); wait for it, or end it with '${forced(target, claim)}'`,
     );
   }
   if (claim.state !== 'evicted') {
@@ -41,8 +42,9 @@ export async function evict(
  * Waits until the run has given the slot back.
  * @throws RunlockError `refused` when its session ends before: then nobody has said that its command is gone.
  */
-async function untilGone(target: Target, slot: number, { run, node }: Claim): Promise<Released['how']> {
+async function untilGone(target: Target, slot: number, claim: Claim): Promise<Released['how']> {
   const { consul, keys, options, signal } = target;
+  const { run, node } = claim;
   let index: number | undefined;
   for (;;) {
     const seen = await consul.list(keys.slot(slot), { signal, index, rule: keys.rule });
@@ -51,12 +53,15 @@ async function untilGone(target: Target, slot: number, { run, node }: Claim): Pr
     if (now.lockedBy === undefined) {
       const { state } = now.owner.claim;
       if (state === 'failed' || state === 'rebooting') return 'evicted';
-      const again = `runlock release ${options.group} --owner ${node} --force`;
       throw new RunlockError(
         'refused',
-        `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${again}' once more`,
+        `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${forced(target, claim)}' once more`,
       );
     }
     index = seen.index;
   }
+}
+
+export function forced({ options: { prefix, group } }: Target, { node }: Claim): string {
+  return hint(prefix, 'release', group, '--owner', node, '--force');
 }

@@ -1,5 +1,6 @@
 /** One sentence on why a group stands still (or that it moves, or is idle), and the command that frees it. Pure. */
 import { assertNever } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
 import type { FreezeView, GroupView, SlotView } from '../output/views.ts';
@@ -7,6 +8,7 @@ import type { FreezeView, GroupView, SlotView } from '../output/views.ts';
 export type GroupFacts = Omit<GroupView, 'why' | 'fix'>;
 
 export interface ExplainOptions {
+  readonly prefix: string;
   /** Wall-clock milliseconds. */
   readonly now: number;
   /** A freeze key applies that can't be read: it stops new runs as any other. */
@@ -18,9 +20,12 @@ export interface Explanation {
   readonly fix?: string;
 }
 
-export function explain(facts: GroupFacts, { now, unreadableFreeze = false }: ExplainOptions): Explanation {
+export function explain(
+  facts: GroupFacts,
+  { prefix, now, unreadableFreeze = false }: ExplainOptions,
+): Explanation {
   if (facts.frozen) {
-    const fix = `runlock thaw ${quote(facts.frozen.at === '' ? '/' : facts.frozen.at)}`;
+    const fix = hint(prefix, 'thaw', facts.frozen.at === '' ? '/' : facts.frozen.at);
     return { why: freezeSentence(facts, facts.frozen, now), fix };
   }
   if (unreadableFreeze)
@@ -30,7 +35,7 @@ export function explain(facts: GroupFacts, { now, unreadableFreeze = false }: Ex
       why: `nobody has used ${facts.group} yet (or this token may not read it)`,
     };
   }
-  return explainSlots(facts, now);
+  return explainSlots(facts, { prefix, now });
 }
 
 function freezeSentence({ group, queue }: GroupFacts, freeze: FreezeView, now: number): string {
@@ -43,7 +48,7 @@ function freezeSentence({ group, queue }: GroupFacts, freeze: FreezeView, now: n
   ].join('; ');
 }
 
-function explainSlots(facts: GroupFacts, now: number): Explanation {
+function explainSlots(facts: GroupFacts, { prefix, now }: ExplainOptions): Explanation {
   const { group, slots, queue } = facts;
   const open = slots.filter((slot) => isOpen(slot, now));
   const moving = slots.filter((slot) => isMoving(slot));
@@ -60,8 +65,8 @@ function explainSlots(facts: GroupFacts, now: number): Explanation {
   const kept = stuck.find((slot) => slot.node !== undefined);
   if (kept?.node === undefined) return { why };
   // What was running may still be: the sentence says to look first.
-  const force = kept.state === 'running' || kept.state === 'evicted' ? ' --force' : '';
-  return { why, fix: `runlock release ${quote(group)} --owner ${quote(kept.node)}${force}` };
+  const force = kept.state === 'running' || kept.state === 'evicted' ? ['--force'] : [];
+  return { why, fix: hint(prefix, 'release', group, '--owner', kept.node, ...force) };
 }
 
 /** Whether the first in the queue may have the slot now. */
@@ -154,9 +159,4 @@ function age(since: string, now: number): string {
 /** Until when, for people. */
 export function momentText(moment: string, now: number): string {
   return `until ${moment.replace(/\.\d+Z$/, 'Z')} (in ${formatAge(Date.parse(moment) - now)})`;
-}
-
-/** A word as a POSIX shell takes it. */
-export function quote(word: string): string {
-  return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

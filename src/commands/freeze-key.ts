@@ -3,6 +3,7 @@ import { FIRST_CONTACT, isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { pause } from '../lock/first.ts';
 import { decodeFreeze } from '../lock/records.ts';
 import type { Freeze } from '../lock/records.ts';
@@ -12,6 +13,7 @@ import type { Step } from '../lock/transactions.ts';
 export interface FreezeKey {
   readonly consul: Consul;
   readonly deps: Deps;
+  readonly prefix: string;
   readonly key: string;
   /** The group; '' for the root. */
   readonly at: string;
@@ -69,14 +71,14 @@ export async function changeFreeze(target: FreezeKey, change: Change): Promise<S
     await pause(deps, tries, signal);
   }
   if (unsure) throw notKnown(target, unsure.error);
-  throw new RunlockError('refused', `${key} keeps changing; look at ${statusOf(target)} and try again`);
+  throw new RunlockError('refused', `${key} keeps changing; look at '${statusOf(target)}' and try again`);
 }
 
 /** Consul stopped answering between the change and the look at it. */
 function notKnown(target: FreezeKey, error: unknown): unknown {
   if (!isRunlockError(error)) return error;
-  const message = `${error.message}; whether ${target.key} was changed is not known: look at ${statusOf(target)}`;
+  const message = `${error.message}; whether ${target.key} was changed is not known: look at '${statusOf(target)}'`;
   return new RunlockError(error.code, message, { cause: error });
 }
 
-const statusOf = ({ at }: FreezeKey) => (at === '' ? "'runlock status'" : `'runlock status ${at}'`);
+const statusOf = ({ prefix, at }: FreezeKey) => hint(prefix, 'status', ...(at === '' ? [] : [at]));

@@ -1,13 +1,14 @@
 /** `runlock freeze`: stops a group, and every group below it, from starting new runs. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
+import { hint } from '../hint.ts';
 import { formatAge, visible } from '../output.ts';
 import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
 import { freezeKeys } from '../lock/layout.ts';
 import type { Freeze } from '../lock/records.ts';
 import { freeze as freezing } from '../lock/transactions.ts';
-import { momentText, quote } from './explain.ts';
+import { momentText } from './explain.ts';
 import { changeFreeze, readFreeze } from './freeze-key.ts';
 
 export interface FreezeOptions {
@@ -44,7 +45,7 @@ export async function freeze(
     ...{ by, reason, since: new Date(clock.now()).toISOString() },
     ...(forMs !== undefined && { until: new Date(clock.latest() + forMs).toISOString() }),
   };
-  const target = { consul, deps, key, at, signal };
+  const target = { consul, deps, prefix, key, at, signal };
   const before = await changeFreeze(target, {
     look: () => readFreeze(target, 'write'),
     steps: (seen) => freezing(key, record, seen?.index ?? 0),
@@ -75,8 +76,14 @@ export function toView(at: string, { by, reason, since, until }: Freeze): Freeze
 /** The group as it is written on the command line. */
 export const nameOf = (at: string) => (at === '' ? '/' : at);
 
-/** What was done, for people. `now` is wall-clock milliseconds. */
-export function describeFreeze({ freeze: set, replaced }: FreezeResult, now: number): string {
+export interface Describing {
+  readonly prefix: string;
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+}
+
+/** What was done, for people. */
+export function describeFreeze({ freeze: set, replaced }: FreezeResult, { prefix, now }: Describing): string {
   const name = nameOf(set.at);
   const where = set.at === '' ? 'in any group' : `in ${set.at} or below it`;
   const end = untilText(set, Date.parse(set.since));
@@ -87,7 +94,7 @@ export function describeFreeze({ freeze: set, replaced }: FreezeResult, now: num
       `this replaces the freeze that ${replaced.by} set ${age} ago ${untilText(replaced, now)}: ${replaced.reason}`,
     );
   }
-  lines.push(`no new run starts ${where}; runs under way finish; 'runlock thaw ${quote(name)}' ends it`);
+  lines.push(`no new run starts ${where}; runs under way finish; '${hint(prefix, 'thaw', name)}' ends it`);
   return lines.map((line) => `${visible(line)}\n`).join('');
 }
 

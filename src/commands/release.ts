@@ -5,13 +5,14 @@ import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever } from '../errors.ts';
 import { giveHeldBack } from '../lock/give-held-back.ts';
 import { groupKeys } from '../lock/layout.ts';
+import { hint } from '../hint.ts';
 import type { Claim } from '../lock/records.ts';
 import type { GroupKeys } from '../lock/layout.ts';
 import { agentNode } from '../lock/session.ts';
 import { readSlots } from '../lock/slot.ts';
 import type { Owner, Slot } from '../lock/slot.ts';
 import { clearClaim, send } from '../lock/transactions.ts';
-import { evict } from './evict.ts';
+import { evict, forced } from './evict.ts';
 
 export interface ReleaseOptions {
   readonly prefix: string;
@@ -109,6 +110,7 @@ async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target):
 
 /** Undefined: the claim was gone already. */
 async function releaseSlot(target: Target, slot: number): Promise<Released | undefined> {
+  const { keys } = target;
   for (let tries = 0; tries < TRIES; tries++) {
     const now = (await readAll(target)).find((candidate) => candidate.slot === slot);
     if (now?.owner?.claim.node !== target.options.owner) return undefined;
@@ -121,7 +123,7 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
   }
   throw new RunlockError(
     'refused',
-    `the claim of slot ${slot} keeps changing; look at 'runlock status ${target.options.group}' and try again`,
+    `the claim of slot ${slot} keeps changing; look at '${hint(keys.root, 'status', keys.group)}' and try again`,
   );
 }
 
@@ -147,7 +149,7 @@ async function clear(
   if (!options.force && (claim.state === 'running' || claim.state === 'evicted')) {
     throw new RunlockError(
       'refused',
-      `${claim.node} was running ${claim.command} in slot ${slot} of ${options.group} and its session is gone: the command may still run there; look at ${claim.node}, then use 'runlock release ${options.group} --owner ${claim.node} --force'`,
+      `${claim.node} was running ${claim.command} in slot ${slot} of ${options.group} and its session is gone: the command may still run there; look at ${claim.node}, then use '${forced(target, claim)}'`,
     );
   }
   const result = await send(consul, clearClaim({ keys, slot, strayLock }, index), {

@@ -63,7 +63,7 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
     problems: root.problems,
     groups: names.map((group) => {
       const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
-      return viewGroup({ group, freeze, now }, sorted.groups.get(group));
+      return viewGroup({ prefix, group, freeze, now }, sorted.groups.get(group));
     }),
   };
 }
@@ -145,7 +145,7 @@ function attempt<T>(problems: string[], decode: () => T): T | undefined {
 }
 
 function viewGroup(
-  { group, freeze, now }: { group: string; freeze: FoundFreeze; now: number },
+  { prefix, group, freeze, now }: { prefix: string; group: string; freeze: FoundFreeze; now: number },
   own: GroupEntries | undefined,
 ): GroupView {
   const problems = [...freeze.problems];
@@ -159,7 +159,7 @@ function viewGroup(
     ...(freeze.frozen && { frozen: freeze.frozen }),
     problems,
   };
-  return { ...facts, ...explain(facts, { now, unreadableFreeze: freeze.unreadable }) };
+  return { ...facts, ...explain(facts, { prefix, now, unreadableFreeze: freeze.unreadable }) };
 }
 
 function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]): SlotView {

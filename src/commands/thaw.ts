@@ -2,13 +2,15 @@
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { formatAge, visible } from '../output.ts';
 import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
 import { freezeKeys, parseKey } from '../lock/layout.ts';
 import { thaw as thawing } from '../lock/transactions.ts';
-import { momentText, quote } from './explain.ts';
+import { momentText } from './explain.ts';
 import { nameOf, toView } from './freeze.ts';
+import type { Describing } from './freeze.ts';
 import { changeFreeze, readFreeze } from './freeze-key.ts';
 
 export interface ThawOptions {
@@ -47,7 +49,7 @@ export async function thaw(
   signal: AbortSignal,
 ): Promise<ThawResult> {
   const [key = ''] = freezeKeys(prefix, at);
-  const target = { consul, deps, key, at, signal };
+  const target = { consul, deps, prefix, key, at, signal };
   const before = await changeFreeze(target, {
     look: () => readFreeze(target, 'write'),
     steps: (seen) => seen && thawing(key, seen.index),
@@ -58,7 +60,7 @@ export async function thaw(
   const own = before && toView(at, before.freeze);
   if (own && leftOf(own, deps.clock.earliest()) > 0)
     return { kind: 'thawed', freeze: own, ...(above && { above }), problems };
-  if (above) throw frozenAbove(at, above, deps.clock.now());
+  if (above) throw frozenAbove(at, above, { prefix, now: deps.clock.now() });
   return { kind: 'not-frozen', at, ...(own && { ended: own }), problems };
 }
 
@@ -85,8 +87,8 @@ async function readAbove(
   return { problems };
 }
 
-function frozenAbove(at: string, above: FreezeView, now: number): RunlockError {
-  const message = `${at} has no freeze of its own, but ${standing(above, now)}; ${thawText(above)}`;
+function frozenAbove(at: string, above: FreezeView, { prefix, now }: Describing): RunlockError {
+  const message = `${at} has no freeze of its own, but ${standing(above, now)}; ${thawText(above, prefix)}`;
   return new RunlockError('refused', message);
 }
 
@@ -97,26 +99,26 @@ function standing({ at, by, reason, since, until }: FreezeView, now: number): st
   return `${what} was frozen ${formatAge(now - Date.parse(since))} ago by ${by} (${reason}), ${end}`;
 }
 
-function thawText({ at }: FreezeView): string {
+function thawText({ at }: FreezeView, prefix: string): string {
   const whom = at === '' ? 'every group' : 'every group below it';
-  return `'runlock thaw ${quote(nameOf(at))}' ends that, for ${whom}`;
+  return `'${hint(prefix, 'thaw', nameOf(at))}' ends that, for ${whom}`;
 }
 
-/** What was done, for people. `now` is wall-clock milliseconds. */
-export function describeThaw(result: ThawResult, now: number): string {
-  return thawLines(result, now)
+/** What was done, for people. */
+export function describeThaw(result: ThawResult, describing: Describing): string {
+  return thawLines(result, describing)
     .map((line) => `${visible(line)}\n`)
     .join('');
 }
 
-function thawLines(result: ThawResult, now: number): string[] {
+function thawLines(result: ThawResult, { prefix, now }: Describing): string[] {
   switch (result.kind) {
     case 'thawed': {
       const { freeze, above } = result;
       const since = formatAge(now - Date.parse(freeze.since));
       const done = `thawed ${nameOf(freeze.at)}, which ${freeze.by} froze ${since} ago: ${freeze.reason}`;
       return above
-        ? [done, `it still starts no new run: ${standing(above, now)}; ${thawText(above)}`]
+        ? [done, `it still starts no new run: ${standing(above, now)}; ${thawText(above, prefix)}`]
         : [done];
     }
     case 'not-frozen': {

@@ -3,6 +3,7 @@ import { isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { keptClaim } from './give-back.ts';
 import { RETRY_MS, limits } from './held.ts';
 import type { Limits } from './held.ts';
@@ -66,7 +67,7 @@ export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<
     const { keys, node, slot } = held;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `slot ${slot} of ${keys.group} could not be given back (${reasonOf(error)}): ${node} goes on holding it; run 'runlock release ${keys.group}' again`,
+      `slot ${slot} of ${keys.group} could not be given back (${reasonOf(error)}): ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`,
       { cause: error },
     );
   }

@@ -1,6 +1,7 @@
 /** Leaving without a slot: nothing of the try stays in Consul. */
 import { isTransient } from '../consul.ts';
 import { reasonOf } from '../errors.ts';
+import { hint } from '../hint.ts';
 import type { RunContext } from './context.ts';
 import type { Claim } from './records.ts';
 import { readSlots } from './slot.ts';
@@ -34,7 +35,7 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
     const stays =
       attempts.length === 0
         ? `the place in the queue of ${keys.group} goes by itself when its session ends`
-        : `the claim of run ${context.run.id} may stay in ${keys.group}; see 'runlock status ${keys.group}'`;
+        : `the claim of run ${context.run.id} may stay in ${keys.group}; see '${hint(keys.root, 'status', keys.group)}'`;
     const why = reasonOf(error);
     deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
   }

@@ -1,5 +1,6 @@
 /** The first half: a slot that is held by its claim alone, without a process or a session, until its release. */
 import { RunlockError, assertNever, isRunlockError, reasonOf } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { closeSession } from './give-back.ts';
@@ -55,11 +56,11 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
       now = await lookAt(grant, asked);
     }
   } catch (error) {
-    const { group } = context.keys;
+    const { group, root } = context.keys;
     const { node } = context.run;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `${node} was granted slot ${slot} of ${group} and could not keep it (${reasonOf(error)}): its claim stays and keeps others out; run 'runlock acquire' again, or 'runlock release ${group} --owner ${node} --force'`,
+      `${node} was granted slot ${slot} of ${group} and could not keep it (${reasonOf(error)}): its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node, '--force')}'`,
       { cause: error },
     );
   } finally {

@@ -17,7 +17,7 @@ export async function runFreeze(
   const result = await freeze({ consul, deps }, { ...options, by: platform.operator() }, signal);
   const text = options.json
     ? `${renderJson({ v: 1, ...result }, 2)}\n`
-    : describeFreeze(result, deps.clock.now());
+    : describeFreeze(result, { ...options, now: deps.clock.now() });
   await platform.write(text);
   consul.close();
   return 0;

@@ -16,7 +16,9 @@ export async function runRelease(
   const { signal } = new AbortController();
   const deps = { ...platform.deps, log };
   const result = await release({ consul, deps }, { ...options, by: platform.operator() }, signal);
-  await platform.write(options.json ? `${renderJson({ v: 1, ...result }, 2)}\n` : describeRelease(result));
+  await platform.write(
+    options.json ? `${renderJson({ v: 1, ...result }, 2)}\n` : describeRelease(result, options.prefix),
+  );
   consul.close();
   return 0;
 }

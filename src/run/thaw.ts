@@ -20,7 +20,7 @@ export async function runThaw(
   }
   const text = options.json
     ? `${renderJson({ v: 1, ...result }, 2)}\n`
-    : describeThaw(result, deps.clock.now());
+    : describeThaw(result, { ...options, now: deps.clock.now() });
   await platform.write(text);
   consul.close();
   return 0;

@@ -7,6 +7,7 @@ import { countConnections } from '../../src/commands/doctor/connections.ts';
 import { judgeClock, judgeTls } from '../../src/commands/doctor/contact.ts';
 import { judgeClaims } from '../../src/commands/doctor/leftovers.ts';
 import { judgeSession, judgeToken } from '../../src/commands/doctor/rights.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
 import { judgeNodeVersion, judgePrograms } from '../../src/commands/doctor/surroundings.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
 import { addressOf } from '../../src/consul/where.ts';
@@ -128,18 +129,19 @@ describe('connections', () => {
 });
 
 test('claims of nodes that are in the catalogue are no leftovers; without the catalogue nobody is called gone', () => {
+  const keys = groupKeys('runlock', 'g');
   const claims = [
     { slot: 0, node: 'here', vanished: false },
     { slot: 1, node: 'gone', vanished: true },
   ];
-  expect(judgeClaims(claims, { group: 'g', nodes: ['here'] }).map(({ found }) => found)).toEqual([
+  expect(judgeClaims(claims, { keys, nodes: ['here'] }).map(({ found }) => found)).toEqual([
     "the run of gone, which Consul's catalogue does not have, has vanished from slot 1",
   ]);
-  expect(judgeClaims(claims, { group: 'g', nodes: undefined }).map(({ level }) => level)).toEqual([
+  expect(judgeClaims(claims, { keys, nodes: undefined }).map(({ level }) => level)).toEqual([
     'warning',
     'note',
   ]);
-  expect(judgeClaims([], { group: 'g', nodes: undefined })).toEqual([]);
+  expect(judgeClaims([], { keys, nodes: undefined })).toEqual([]);
 });
 
 describe('this host', () => {

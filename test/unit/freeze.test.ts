@@ -167,8 +167,10 @@ describe('the live line', () => {
 });
 
 describe('what was done', () => {
+  const describing = { prefix: 'runlock', now };
+
   test('freeze: of everything', () => {
-    expect(describeFreeze({ kind: 'frozen', freeze: { ...set, at: '' } }, now)).toBe(
+    expect(describeFreeze({ kind: 'frozen', freeze: { ...set, at: '' } }, describing)).toBe(
       "froze / until someone thaws it: release day\nno new run starts in any group; runs under way finish; 'runlock thaw /' ends it\n",
     );
   });
@@ -176,20 +178,23 @@ describe('what was done', () => {
   test('freeze: how long is what was asked, and the one before says how long it had', () => {
     const replaced = { ...set, by: 'bob@ops', reason: 'disks', until: at(minute) };
     const frozen = { ...set, since: at(-1), until: at(120 * minute - 1) };
-    expect(describeFreeze({ kind: 'frozen', freeze: frozen, replaced }, now).split('\n').slice(0, 2)).toEqual(
-      [
-        'froze prod until 2026-03-01T13:59:59Z (in 2h): release day',
-        'this replaces the freeze that bob@ops set 5m ago until 2026-03-01T12:01:00Z (in 1m): disks',
-      ],
-    );
+    expect(
+      describeFreeze({ kind: 'frozen', freeze: frozen, replaced }, describing).split('\n').slice(0, 2),
+    ).toEqual([
+      'froze prod until 2026-03-01T13:59:59Z (in 2h): release day',
+      'this replaces the freeze that bob@ops set 5m ago until 2026-03-01T12:01:00Z (in 1m): disks',
+    ]);
   });
 
   test('nothing that was stored reaches the terminal as it is', () => {
     const odd = { ...set, by: 'x\x1b[2J', reason: 'a\nb\u202e' };
     const texts = [
-      describeFreeze({ kind: 'frozen', freeze: odd, replaced: odd }, now),
-      describeThaw({ kind: 'thawed', freeze: odd, above: odd, problems: [] }, now),
-      describeThaw({ kind: 'not-frozen', at: 'prod', ended: { ...odd, until: at(0) }, problems: [] }, now),
+      describeFreeze({ kind: 'frozen', freeze: odd, replaced: odd }, describing),
+      describeThaw({ kind: 'thawed', freeze: odd, above: odd, problems: [] }, describing),
+      describeThaw(
+        { kind: 'not-frozen', at: 'prod', ended: { ...odd, until: at(0) }, problems: [] },
+        describing,
+      ),
     ];
     expect(texts.map((text) => text.trimEnd().split('\n').length)).toEqual([3, 2, 1]);
     for (const char of ['\u202e', '\x1b']) expect(texts.join('')).not.toContain(char);

@@ -1,6 +1,7 @@
 /** What lies in the group's keys that no run will ever take away. */
 import type { Consul, Entry } from '../../consul.ts';
 import { isRunlockError } from '../../errors.ts';
+import { hint } from '../../hint.ts';
 import { parseKey } from '../../lock/layout.ts';
 import type { GroupKeys, KeyKind } from '../../lock/layout.ts';
 import {
@@ -30,7 +31,7 @@ export async function findLeftovers(
     const judged = judgeEntries(own, options);
     const claims = unlockedClaims(own, keys);
     const nodes = claims.length === 0 ? [] : await readCatalogue(consul, options);
-    const checks = [...judged, ...judgeClaims(claims, { group: keys.group, nodes })];
+    const checks = [...judged, ...judgeClaims(claims, { keys, nodes })];
     if (checks.length > 0) return checks;
     return [{ check: 'leftovers', level: 'ok', found: `none in ${own.length} keys below ${keys.prefix}` }];
   } catch (error) {
@@ -137,7 +138,7 @@ function unlockedClaims(entries: readonly Entry[], keys: GroupKeys): UnlockedCla
 /** Pure. `nodes` undefined: the catalogue can't be read. */
 export function judgeClaims(
   claims: readonly UnlockedClaim[],
-  { group, nodes }: { group: string; nodes: readonly string[] | undefined },
+  { keys, nodes }: { keys: GroupKeys; nodes: readonly string[] | undefined },
 ): Check[] {
   const checks = claims.flatMap(({ slot, node, vanished }): Check[] => {
     const gone = nodes !== undefined && !nodes.includes(node);
@@ -146,7 +147,7 @@ export function judgeClaims(
     const what = vanished
       ? `the run of ${who}, has vanished from slot ${slot}`
       : `slot ${slot} is kept by ${who}`;
-    const release = `runlock release ${group} --owner ${node}${vanished ? ' --force' : ''}`;
+    const release = hint(keys.root, 'release', keys.group, '--owner', node, ...(vanished ? ['--force'] : []));
     const fix = gone ? `if that node is gone for good: ${release}` : `look at ${node}, then: ${release}`;
     return [
       { check: 'leftovers', level: 'warning', found: gone ? what : what.replace(', has', ' has'), fix },

@@ -1,0 +1,14 @@
+/** Commands that people are told to run: they copy them as they stand. */
+
+/** Where all groups are in the KV store, unless `--prefix` says otherwise. */
+export const DEFAULT_PREFIX = 'runlock';
+
+/** `runlock <words>` as a POSIX shell takes it, and below the same prefix: elsewhere it would find nothing, or another's. */
+export function hint(prefix: string, ...words: readonly string[]): string {
+  const where = prefix === DEFAULT_PREFIX ? [] : ['--prefix', prefix];
+  return ['runlock', ...words, ...where].map(quote).join(' ');
+}
+
+function quote(word: string): string {
+  return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
