@@ -15,7 +15,7 @@ export const OUTCOMES = [
   ...['busy', 'error'],
 ] as const;
 
-/** One attempt to run. */
+/** One attempt to run, as one of its groups sees it. */
 export interface Attempt {
   readonly group: string;
   readonly outcome: string;
@@ -48,22 +48,42 @@ const HELP: Readonly<Record<string, string>> = {
   [OUTCOME]: 'How the last attempt ended: 1 for that outcome, 0 for the others.',
 };
 
-/** The whole file. Pure. */
-export function renderMetrics(attempt: Attempt, kept: Kept): string {
-  const { group, outcome, exitCode, endedAtMs, waitedMs, ranMs } = attempt;
-  const lastSuccess = outcome === 'succeeded' ? endedAtMs / 1000 : kept.lastSuccess;
-  const duration = ranMs === undefined ? kept.duration : ranMs / 1000;
+/** An attempt, and what stays of earlier ones in its group. */
+export interface Report {
+  readonly attempt: Attempt;
+  readonly kept: Kept;
+}
+
+/** The whole file: a set of samples for each group. Pure. */
+export function renderMetrics(reports: readonly Report[]): string {
+  const samples = (of: (report: Report) => number | undefined): Sample[] =>
+    reports.map((report) => [{ group: report.attempt.group }, of(report)]);
+  const seconds = (ms: number | undefined) => (ms === undefined ? undefined : ms / 1000);
   return [
-    gauge(LAST_SUCCESS, [[{ group }, lastSuccess]]),
-    gauge(DURATION, [[{ group }, duration]]),
-    gauge(WAIT, [[{ group }, waitedMs === undefined ? undefined : waitedMs / 1000]]),
-    gauge(EXIT_CODE, [[{ group }, exitCode]]),
     gauge(
-      OUTCOME,
-      OUTCOMES.map((each) => [{ group, outcome: each }, each === outcome ? 1 : 0]),
+      LAST_SUCCESS,
+      samples(({ attempt: { outcome, endedAtMs }, kept }) =>
+        outcome === 'succeeded' ? endedAtMs / 1000 : kept.lastSuccess,
+      ),
     ),
+    gauge(
+      DURATION,
+      samples(({ attempt: { ranMs }, kept }) => seconds(ranMs) ?? kept.duration),
+    ),
+    gauge(
+      WAIT,
+      samples(({ attempt }) => seconds(attempt.waitedMs)),
+    ),
+    gauge(
+      EXIT_CODE,
+      samples(({ attempt }) => attempt.exitCode),
+    ),
+    gauge(OUTCOME, reports.flatMap(outcomeSamples)),
   ].join('');
 }
+
+const outcomeSamples = ({ attempt: { group, outcome } }: Report): Sample[] =>
+  OUTCOMES.map((each) => [{ group, outcome: each }, each === outcome ? 1 : 0]);
 
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | undefined];
 
@@ -125,14 +145,15 @@ function look(stat: () => Stats): Stats | undefined {
 }
 
 /**
- * Puts the attempt's figures in the place of the file: its readers see the old one or the new one, whole.
+ * Puts the figures of an attempt, in each of its groups, in the place of the file: its readers see the old one or the new one, whole.
  * Undefined: done. Else why not, in the words of a sentence; never throws.
  */
-export async function writeMetrics(path: string, attempt: Attempt): Promise<string | undefined> {
+export async function writeMetrics(path: string, attempts: readonly Attempt[]): Promise<string | undefined> {
   // In the same folder, so that renaming is one step; not *.prom, so that nobody reads it.
   const draft = `${path}.${randomUUID()}`;
   try {
-    const text = renderMetrics(attempt, readKept(await readOld(path), attempt.group));
+    const old = await readOld(path);
+    const text = renderMetrics(attempts.map((attempt) => ({ attempt, kept: readKept(old, attempt.group) })));
     const file = await open(draft, 'wx', 0o644);
     try {
       await file.writeFile(text);

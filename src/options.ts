@@ -76,6 +76,11 @@ export function parseGroup(text: string): string {
   return text;
 }
 
+/** One group, or several with commas between them: as `RUNLOCK_GROUP` says it to a command that runs in several. */
+export function parseGroups(text: string): readonly string[] {
+  return text.split(',').map(parseGroup);
+}
+
 export function parseNode(text: string): string {
   if (!SEGMENT.test(text) || text.includes('..'))
     throw usage(`'${text}' can't be a node's name; use ${NAMES}`);

@@ -16,6 +16,8 @@ import {
   addOptions,
   checked,
   commonOptions,
+  groupsOption,
+  oneGroup,
   option,
   prefixOption,
   toCommon,
@@ -29,7 +31,7 @@ export function addAcquire(program: Command, { env }: Context, done: Done): void
     .description('the first half of exec: wait for a slot of the group, and hold it until release')
     .argument('[group]', 'the group (default: "default")', checked(parseGroup));
   addOptions(command, [
-    option('-g, --group <path>', 'the nodes that must not all change at once', parseGroup, 'default'),
+    groupsOption('the nodes that must not all change at once', 'default'),
     option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
     option(
       '-w, --wait <duration|forever>',
@@ -52,7 +54,15 @@ export function addAcquire(program: Command, { env }: Context, done: Done): void
     const { conflictExitCode, sessionTtl, json, ...rest } = values as Values & AcquireValues;
     const { group, slots, wait, hold, node, prefix } = rest;
     const options = {
-      ...{ prefix, group: named ?? group, slots, wait, hold, json, sessionTtlMs: sessionTtl },
+      ...{
+        prefix,
+        group: named ?? oneGroup('acquire', group),
+        slots,
+        wait,
+        hold,
+        json,
+        sessionTtlMs: sessionTtl,
+      },
       ...(node !== undefined && { node }),
     };
     done({ kind: 'acquire', common: toCommon(values), options: Object.freeze(options), conflictExitCode });
@@ -81,7 +91,7 @@ Examples:
   runlock release prod/web --failed            # it failed: this node keeps the slot`;
 
 interface AcquireValues {
-  group: string;
+  group: readonly string[];
   slots: number;
   wait: number | 'forever';
   hold: AcquireOptions['hold'];

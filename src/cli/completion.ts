@@ -2,10 +2,16 @@
 import { Argument } from 'commander';
 import type { Command } from 'commander';
 import { isRunlockError } from '../errors.ts';
-import { parseGroup } from '../options.ts';
 import { describeProgram } from './describe.ts';
 import type { Context, Done, Env } from './invocation.ts';
-import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
+import {
+  addOptions,
+  commonOptions,
+  groupsOption,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from './option.ts';
 import type { Values } from './option.ts';
 
 const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -39,15 +45,11 @@ Examples:
 /** `tree` builds the whole command tree, of which a line that names a command has only that command. */
 export function addComplete(program: Command, { env }: Context, { done, tree }: Effects): void {
   const command = program.command('__complete', { hidden: true }).argument('[words...]').passThroughOptions();
-  addOptions(command, [
-    option('-g, --group <path>', 'as for exec', parseGroup, 'default'),
-    prefixOption(),
-    ...commonOptions(),
-  ]);
+  addOptions(command, [groupsOption('as for exec', 'default'), prefixOption(), ...commonOptions()]);
   command.action((words: string[]) => {
     const values = settings(command, env);
-    const { prefix, group } = values as Values & { prefix: string; group: string };
-    const options = { words, prefix, group, ...describeProgram(tree()) };
+    const { prefix, group } = values as Values & { prefix: string; group: readonly string[] };
+    const options = { words, prefix, groups: group, ...describeProgram(tree()) };
     done({ kind: 'complete', common: toCommon(values), options: Object.freeze(options) });
   });
 }

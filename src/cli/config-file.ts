@@ -14,6 +14,9 @@ const PER_CALL: ReadonlySet<string> = new Set([
   ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check'],
 ]);
 
+/** Of a run in several groups each one's own section says these; all others must agree. */
+export const PER_GROUP: ReadonlySet<string> = new Set(['slots', 'hold']);
+
 /** What a file may say: every option of every command. */
 export function keysOf(commands: readonly Command[]): Keys {
   const keys = new Map<string, Key>();
@@ -103,11 +106,25 @@ const unreadable: Readonly<Record<string, string>> = {
 export function fillFromConfig(command: Command, env: Env, config: Config, groups: readonly string[]): void {
   for (const option of command.options) {
     const { source } = effective(command, env, option);
-    const setting = source === 'default' ? settingFor(option, groups, config) : undefined;
+    if (source !== 'default' || (groups.length > 1 && PER_GROUP.has(keyOf(option)))) continue;
+    const setting = settingFor(option, groups, config);
     if (!setting) continue;
     const value = parseSetting(option, setting, config.path);
     command.setOptionValueWithSource(option.attributeName(), value, 'config');
   }
+}
+
+/** What an option is for one of several groups: flag and variable, once they are read, speak for all of them. */
+export function valueIn(command: Command, long: string, group: string): unknown {
+  const option = find(command, long);
+  if (!option) return undefined;
+  const name = option.attributeName();
+  const config = configOf(command);
+  const setting =
+    command.getOptionValueSource(name) === 'default' && config
+      ? settingFor(option, [group], config)
+      : undefined;
+  return config && setting ? parseSetting(option, setting, config.path) : command.getOptionValue(name);
 }
 
 /** What is right for one command can be wrong for another: `hold = "none"` for acquire. */

@@ -1,13 +1,14 @@
 /** `runlock config`: what each option of a command would be, and where that comes from. */
 import type { Command, Option } from 'commander';
 import type { Config, Setting } from '../config.ts';
-import { parseFlag, parseGroup, usage } from '../options.ts';
-import { configOf, fillFromConfig, find, groupsOf, settingFor } from './config-file.ts';
+import { parseFlag, usage } from '../options.ts';
+import { PER_GROUP, configOf, fillFromConfig, find, groupsOf, settingFor } from './config-file.ts';
 import type { Context, Done, Env } from './invocation.ts';
 import {
   addOptions,
   commonOptions,
   environmentText,
+  groupsOption,
   keyOf,
   option,
   toCommon,
@@ -30,6 +31,8 @@ export interface ConfigReport {
 export interface OptionReport {
   /** As in the file. */
   readonly option: string;
+  /** Of several groups, where each can have its own value: whose this is. */
+  readonly group?: string;
   /** As a flag would give it; null: not set. */
   readonly value: string | null;
   readonly from: 'flag' | 'environment' | 'file' | 'default';
@@ -55,7 +58,7 @@ export function addConfig(program: Command, { env }: Context, { done, tree }: Ef
     .description('what each option would be, and where that comes from')
     .argument('[command]', 'the command whose options these are', 'exec');
   addOptions(command, [
-    option('-g, --group <path>', 'in this group', parseGroup, 'default'),
+    groupsOption('in this group; can be given several times', 'default'),
     option('--json', 'the same data as JSON', parseFlag, false),
     ...commonOptions(),
   ]);
@@ -103,11 +106,19 @@ function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
     command: target.name(),
     groups,
     file: { path: String(asked.getOptionValue('config')), found: config !== undefined },
-    options: options.map((each) => ({
-      option: keyOf(each),
-      ...origin(target, each, { env, config, groups }),
-    })),
+    options: options.flatMap((each) => reportOption(target, each, { env, config, groups })),
   };
+}
+
+function reportOption(target: Command, each: Option, sources: Sources): OptionReport[] {
+  const { config, groups } = sources;
+  const option = keyOf(each);
+  if (groups.length < 2 || !PER_GROUP.has(option)) return [{ option, ...origin(target, each, sources) }];
+  const isOpen = target.getOptionValueSource(each.attributeName()) === 'default';
+  return groups.map((group) => {
+    const setting = isOpen && config ? settingFor(each, [group], config) : undefined;
+    return { option, group, ...(setting ? fromFile(setting) : origin(target, each, sources)) };
+  });
 }
 
 function given(command: Command) {

@@ -1,10 +1,18 @@
 /** `runlock doctor`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroup, parseNode } from '../options.ts';
+import { parseFlag, parseNode } from '../options.ts';
 import type { DoctorOptions } from '../commands/doctor.ts';
 import { configFaultOf, configOf } from './config-file.ts';
 import type { Context, Done } from './invocation.ts';
-import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
+import {
+  addOptions,
+  commonOptions,
+  groupsOption,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from './option.ts';
 import type { Values } from './option.ts';
 
 export function addDoctor(program: Command, { env }: Context, done: Done): void {
@@ -13,7 +21,7 @@ export function addDoctor(program: Command, { env }: Context, done: Done): void 
     .description('check Consul, the rights of the token, the clock and this host, and say what to do')
     .allowExcessArguments(false);
   addOptions(command, [
-    option('-g, --group <path>', 'the group whose rights are tried', parseGroup, 'default'),
+    groupsOption('the group whose rights are tried; can be given several times', 'default'),
     option('--node <name>', "the owner, as for exec (default: the agent's node name)", parseNode),
     option('--json', 'the same as JSON', parseFlag, false),
     prefixOption(),
@@ -25,7 +33,7 @@ export function addDoctor(program: Command, { env }: Context, done: Done): void 
     const { prefix, json, group, node } = values as Values & DoctorValues;
     const config = describeConfig(command);
     const options = {
-      ...{ prefix, json, group },
+      ...{ prefix, json, groups: [...group].sort() },
       ...(node !== undefined && { node }),
       ...(config && { config }),
     };
@@ -55,6 +63,6 @@ Examples:
 interface DoctorValues {
   prefix: string;
   json: boolean;
-  group: string;
+  group: readonly string[];
   node?: string;
 }

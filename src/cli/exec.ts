@@ -1,12 +1,11 @@
 /** `runlock exec`: its options. */
 import type { Command } from 'commander';
-import type { ExecOptions } from '../commands/exec-deps.ts';
+import type { ExecOptions, GroupChoice } from '../commands/exec-deps.ts';
 import {
   durationOr,
   parseCodes,
   parseDuration,
   parseFlag,
-  parseGroup,
   parseHold,
   parseNode,
   parsePositiveDuration,
@@ -14,8 +13,17 @@ import {
   usage,
   wholeNumber,
 } from '../options.ts';
+import { valueIn } from './config-file.ts';
 import type { Context, Done } from './invocation.ts';
-import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
+import {
+  addOptions,
+  commonOptions,
+  groupsOption,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from './option.ts';
 import type { Values } from './option.ts';
 
 export function addExec(program: Command, { env }: Context, done: Done): void {
@@ -27,7 +35,10 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
     .argument('[args...]', 'its arguments; they reach it untouched')
     .passThroughOptions();
   addOptions(command, [
-    option('-g, --group <path>', 'the nodes that must not all change at once', parseGroup, 'default'),
+    groupsOption(
+      'the nodes that must not all change at once; several times: a slot in each is taken',
+      'default',
+    ),
     option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
     option(
       '-w, --wait <duration|forever>',
@@ -64,14 +75,12 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
     const values = withEnvironment(command, env);
     const { wait, splay, timeout, killAfter, sessionTtl, conflictExitCode, metricsFile, ...rest } =
       values as Values & ExecValues;
-    const { group, slots, hold, okCodes, rebootCodes, node, dryRun, prefix } = rest;
+    const { group, okCodes, rebootCodes, node, dryRun, prefix } = rest;
     const options: ExecOptions = {
       prefix,
-      group,
-      slots,
+      groups: toChoices(command, group),
       wait,
       splayMs: splay,
-      hold,
       killAfterMs: killAfter,
       sessionTtlMs: sessionTtl,
       dryRun,
@@ -89,6 +98,21 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
   });
 }
 
+/** Each is a lease with a blocking query of its own, and Consul takes 200 connections of a host. */
+const MOST_GROUPS = 20;
+
+function toChoices(command: Command, groups: readonly string[]): ExecOptions['groups'] {
+  if (groups.length > MOST_GROUPS)
+    throw usage(`a run in ${groups.length} groups; at most ${MOST_GROUPS} are allowed`);
+  const toChoice = (group: string): GroupChoice => ({
+    group,
+    slots: valueIn(command, '--slots', group) as number,
+    hold: valueIn(command, '--hold', group) as GroupChoice['hold'],
+  });
+  const [first = 'default', ...others] = groups;
+  return [toChoice(first), ...others.map(toChoice)];
+}
+
 const EXEC_HELP = `
 Durations are like 90s, 10m or 1h30m.
 
@@ -99,6 +123,7 @@ node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock lo
 Examples:
   runlock exec -- chef-client
   runlock exec -g prod/web -n 2 -w 30m -- ansible-playbook site.yml
+  runlock exec -g rack/r4 -g prod/web -- chef-client
   runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test`;
 
 function parsePath(text: string): string {
@@ -107,11 +132,9 @@ function parsePath(text: string): string {
 }
 
 interface ExecValues {
-  group: string;
-  slots: number;
+  group: readonly string[];
   wait: number | 'forever';
   splay: number;
-  hold: 'forever' | 'none' | number;
   timeout?: number;
   killAfter: number;
   okCodes?: readonly number[];

@@ -3,7 +3,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { RunlockError } from '../errors.ts';
 import { DEFAULT_PREFIX } from '../hint.ts';
-import { parseFlag, parseGroup, usage } from '../options.ts';
+import { parseFlag, parseGroup, parseGroups, usage } from '../options.ts';
 import type { Common, Env } from './invocation.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */
@@ -51,6 +51,23 @@ export function option(
   if (fallback !== undefined) made.default(fallback, fallbackText);
   // A flag without a value stays commander's own.
   return made.required ? made.argParser(checked(parser)) : made;
+}
+
+/** One that can be given several times: its value is a list of groups, each once. */
+export function groupsOption(description: string, fallback?: string): Option {
+  const first = fallback === undefined ? undefined : [fallback];
+  const made = option('-g, --group <path>', description, parseGroups, first, fallback);
+  const parse = checked(parseGroups);
+  return made.argParser((text, before: readonly string[] | undefined) => [
+    ...new Set([...(before === undefined || before === first ? [] : before), ...parse(text)]),
+  ]);
+}
+
+/** The group of a command that takes one, and is given a list as every other is. @throws RunlockError `usage` */
+export function oneGroup(command: string, groups: readonly string[]): string {
+  const [group = 'default', ...others] = groups;
+  if (others.length === 0) return group;
+  throw usage(`${command} takes one group, and was given ${groups.join(', ')}; call it for each of them`);
 }
 
 export function addOptions(command: Command, options: readonly Option[]): void {

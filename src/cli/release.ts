@@ -6,6 +6,8 @@ import {
   addOptions,
   checked,
   commonOptions,
+  groupsOption,
+  oneGroup,
   option,
   prefixOption,
   toCommon,
@@ -21,7 +23,7 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
     )
     .argument('[group]', 'the group (default: "default")', checked(parseGroup));
   addOptions(command, [
-    option('-g, --group <path>', 'the group, as for exec', parseGroup, 'default'),
+    groupsOption('the group, as for exec', 'default'),
     option('--owner <node>', "whose claim (default: this agent's node)", parseNode),
     option('--slot <i>', 'only the claim of this slot', wholeNumber(0, 100_000)),
     option('--force', 'also a running one: its command is killed first', parseFlag, false),
@@ -43,7 +45,7 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
       prefix,
       json,
       force,
-      group: named ?? group,
+      group: named ?? oneGroup('release', group),
       ...(whose !== undefined && { owner: whose }),
       ...(node !== undefined && { node }),
       ...(failed && { failed: exitCode === undefined ? {} : { exitCode } }),
@@ -72,7 +74,7 @@ function checkFailed({ owner, force, failed, exitCode }: Partial<ReleaseValues>)
 interface ReleaseValues {
   prefix: string;
   json: boolean;
-  group: string;
+  group: readonly string[];
   owner?: string | undefined;
   node?: string;
   slot?: number;

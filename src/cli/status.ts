@@ -6,9 +6,9 @@ import { parseFlag, parseGroup, parsePositiveDuration, usage } from '../options.
 import type { Context, Done, Invocation } from './invocation.ts';
 import {
   addOptions,
-  checked,
   collect,
   commonOptions,
+  groupsOption,
   option,
   prefixOption,
   toCommon,
@@ -22,7 +22,7 @@ export function addStatus(program: Command, { env }: Context, done: Done): void 
     .description('who holds, who waits, since when, and why a group stands still')
     .argument('[group...]', 'only these groups', collect(parseGroup), [] as string[]);
   addOptions(command, [
-    groupOption(),
+    groupsOption('the same, as for exec; can be given several times'),
     option('--watch', 'draw it anew on every change, until Ctrl-C', parseFlag, false),
     option('--check', 'one line and an exit code, as a monitoring plugin', parseFlag, false),
     option(
@@ -46,12 +46,6 @@ export function addStatus(program: Command, { env }: Context, done: Done): void 
     const options: StatusRequest = { prefix, json, groups, ...(mode && { mode }) };
     done({ kind: 'status', common: toCommon(values), options: Object.freeze(options) });
   });
-}
-
-function groupOption() {
-  const made = option('-g, --group <path>', 'the same, as for exec; can be given several times', parseGroup);
-  const parse = checked(parseGroup);
-  return made.argParser((text, before: readonly string[] | undefined) => [...(before ?? []), parse(text)]);
 }
 
 function modeOf(values: StatusValues, given: (name: keyof StatusValues) => boolean): StatusMode | undefined {

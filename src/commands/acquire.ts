@@ -1,7 +1,6 @@
 /** `runlock acquire`: waits for a slot, and holds it without a process until `runlock release`. */
 import { RunlockError } from '../errors.ts';
 import { hint } from '../hint.ts';
-import { acquire } from '../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { RunContext } from '../lock/context.ts';
 import { decline } from '../lock/grant.ts';
@@ -10,7 +9,7 @@ import type { Owner } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './busy.ts';
 import type { ExecDeps } from './exec-deps.ts';
-import { watchQueue } from './waiting-line.ts';
+import { startPatience, waitForSlot } from './wait-for-slot.ts';
 
 export interface AcquireOptions {
   readonly prefix: string;
@@ -84,7 +83,7 @@ async function tryOnce(
   signal: AbortSignal,
 ): Promise<AcquireResult | undefined> {
   const startedMs = deps.clock.monotonicMs();
-  const acquired = await waitForSlot(deps, options, signal);
+  const acquired = await askForSlot(deps, options, signal);
   if (acquired.kind === 'granted') {
     const { grant } = acquired;
     const waitedMs = deps.clock.monotonicMs() - startedMs;
@@ -106,7 +105,7 @@ async function tryOnce(
   return owner && sayHeld(deps, context, { owner, slot: why.slot, already: true });
 }
 
-async function waitForSlot(
+async function askForSlot(
   deps: AcquireDeps,
   { prefix, group, wait, slots, hold, node, sessionTtlMs }: AcquireOptions,
   signal: AbortSignal,
@@ -114,26 +113,11 @@ async function waitForSlot(
   const run = { id: deps.newRunId(), command: 'acquire', runner: deps.host.self(), hold, slots };
   const named = node !== undefined && { node };
   const request: AcquireRequest = { prefix, group, ...named, run, ttlMs: sessionTtlMs };
-  const patience = new AbortController();
-  const done = new AbortController();
-  if (wait === 0) patience.abort();
-  else if (wait !== 'forever') {
-    void deps.clock.sleep(wait, { signal: done.signal }).then(
-      () => patience.abort(),
-      () => undefined,
-    );
-  }
-  const { terminal } = deps;
-  const line = terminal && wait !== 0 ? watchQueue(deps, { group, prefix, terminal }) : undefined;
-  const either = AbortSignal.any([signal, patience.signal]);
+  const patience = startPatience(deps.clock, wait);
   try {
-    return await acquire({ consul: deps.consul, deps }, request, {
-      ...{ signal, patience: patience.signal, either },
-      ...(line && { onJoined: line.joined }),
-    });
+    return await waitForSlot(deps, request, { signal, patience: patience.signal });
   } finally {
-    done.abort();
-    await line?.close();
+    patience.stop();
   }
 }
 
@@ -162,7 +146,8 @@ function sayBusy(
 ): AcquireResult {
   const { level, message } = describeBusy(busy, { wait, nowMs: deps.clock.now() });
   const { env } = deps;
-  const inside = env['RUNLOCK_GROUP'] === group && env['RUNLOCK_NODE'] === busy.context.run.node;
+  const groups = env['RUNLOCK_GROUP']?.split(',') ?? [];
+  const inside = groups.includes(group) && env['RUNLOCK_NODE'] === busy.context.run.node;
   const hint =
     busy.why.kind === 'same-node' && inside && env['RUNLOCK_RUN_ID'] !== undefined
       ? "; this is inside a 'runlock exec' of the group, which holds the slot and gives it back: leave acquire and release out"

@@ -36,9 +36,9 @@ export interface CompleteOptions {
   readonly commands: readonly CommandShape[];
   /** Runlock's own, before any command. */
   readonly options: readonly OptionShape[];
-  /** Where groups are, and which one is meant, unless the words say so. */
+  /** Where groups are, and which ones are meant, unless the words say so. */
   readonly prefix: string;
-  readonly group: string;
+  readonly groups: readonly string[];
 }
 
 export type Completion =
@@ -163,10 +163,10 @@ function operandAt({ operands }: CommandShape, i: number): OperandShape | undefi
 }
 
 /** What the words say of prefix and groups; what they don't say, the environment or the default says. */
-function chosen({ values, operands }: Place, { prefix, group }: CompleteOptions): Where {
+function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions): Where {
   const named = [...operands, ...(values.get('--group') ?? [])].filter(isGroup);
   const under = values.get('--prefix')?.at(-1) ?? prefix;
-  return { prefix: isGroup(under) ? under : prefix, groups: named.length > 0 ? named : [group] };
+  return { prefix: isGroup(under) ? under : prefix, groups: named.length > 0 ? named : groups };
 }
 
 async function candidatesFor(

@@ -13,7 +13,8 @@ import { readVersions } from './doctor/versions.ts';
 
 export interface DoctorOptions {
   readonly prefix: string;
-  readonly group: string;
+  /** By name. */
+  readonly groups: readonly string[];
   /** The owner's name, as for `exec`; the agent's node unless given. */
   readonly node?: string;
   /** The configuration file, if there is one: what was read, or the file, the line and what is wrong. */
@@ -35,7 +36,7 @@ export async function doctor(
   signal: AbortSignal,
 ): Promise<DoctorReport> {
   const { env, clock, host, nodeVersion } = deps;
-  const { prefix, group } = options;
+  const { prefix, groups } = options;
   const { address, from } = addressOf(env);
   const source = from === 'the default' ? `${from}; CONSUL_HTTP_ADDR names another` : `from ${from}`;
   const checks: Check[] = [
@@ -46,7 +47,7 @@ export async function doctor(
   ];
   const shown = checks.map((check) => hidePassword(check, env['CONSUL_HTTP_ADDR'], address));
   const at = new Date(clock.now()).toISOString();
-  return { v: 1, at, address, prefix, group, verdict: verdictOf(shown), checks: shown };
+  return { v: 1, at, address, prefix, groups, verdict: verdictOf(shown), checks: shown };
 }
 
 async function checkConsul(
@@ -104,14 +105,14 @@ async function checkRights(
   const versions = await readVersions(consul, signal);
   const session = await trySession(consul, { agentNode: versions.node, signal });
   const agentNode = session.node ?? versions.node;
-  const keys = groupKeys(options.prefix, options.group);
+  const all = options.groups.map((group) => groupKeys(options.prefix, group));
   const [rights, leftovers] = await Promise.all([
-    tryKeys(consul, { keys, node: options.node ?? agentNode, signal }),
-    findLeftovers(consul, { keys, node: agentNode, now, signal }),
+    tryKeys(consul, { groups: all, node: options.node ?? agentNode, signal }),
+    Promise.all(all.map((keys) => findLeftovers(consul, { keys, node: agentNode, now, signal }))),
   ]);
   return [
     ...[versions.check, token.check, ...session.checks, ...rights],
-    ...[...judgeNode(options.node, agentNode), ...connections, ...leftovers],
+    ...[...judgeNode(options.node, agentNode), ...connections, ...leftovers.flat()],
   ];
 }
 

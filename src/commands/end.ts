@@ -10,8 +10,9 @@ import type { Over } from '../lock/lease.ts';
 import { hint } from '../hint.ts';
 import { formatAge } from '../output.ts';
 
-/** Why runlock ended the command, if it did. */
-export type Cause = Over | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
+/** Why runlock ended the command, if it did; `group`: where the lease was over. */
+export type Cause =
+  (Over & { readonly group: string }) | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
 
 /** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
 export function exitCodeOf(ending: Ending): number {
@@ -30,6 +31,33 @@ export function sayOver({ log }: Deps, grant: Grant, over: Over): void {
     event: 'lost',
     ...placeOf(grant),
     why: over.kind,
+  });
+}
+
+/** The run had its slots, or some of them, and one was taken away before the command was started. */
+export function sayNothingStarted({ log }: Deps, grant: Grant, over: Over): void {
+  if (over.kind === 'cut-off') {
+    log('error', 'the slot was granted too long ago: others may follow; nothing was started', {
+      ...{ event: 'lost', ...placeOf(grant), why: 'late' },
+    });
+    return;
+  }
+  const { group } = grant.context.keys;
+  log('error', `${whyOver(over, group)}; nothing was started`, {
+    ...{ event: 'lost', ...placeOf(grant), why: over.kind },
+  });
+}
+
+/** A slot was given up before anything was started. `given`: what became of one that was evicted. */
+export function sayDeclined({ log }: Deps, grant: Grant, given: GivenBack | undefined): void {
+  const { group, node, slot } = placeOf(grant);
+  const stays = given?.kind === 'stays';
+  const what = stays
+    ? sayGivenBack(given, { prefix: grant.context.keys.root, node, group, slot })
+    : `gave slot ${slot} of ${group} back`;
+  log(stays ? 'warning' : 'info', `${what}; nothing was started`, {
+    event: 'given-back',
+    ...placeOf(grant),
   });
 }
 
@@ -74,14 +102,19 @@ export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
   log(level, `${ran}; ${sayGivenBack(given, { prefix: context.keys.root, node, group, slot })}`, fields);
 }
 
+/** `group`: whose slot the sentence is about. */
 function whyKilled(cause: Cause | undefined, group: string): string | undefined {
   switch (cause?.kind) {
-    case 'evicted':
-      return `the run was evicted by ${cause.by} and killed`;
+    case 'evicted': {
+      const from = cause.group === group ? '' : ` from ${cause.group}`;
+      return `the run was evicted${from} by ${cause.by} and killed`;
+    }
     case 'lost':
-      return `the lock of ${group} was lost (${cause.why}) and the command killed`;
-    case 'cut-off':
-      return `nothing showed the lock for so long that others may follow (Consul silent, or runlock stopped); the command was killed`;
+      return `the lock of ${cause.group} was lost (${cause.why}) and the command killed`;
+    case 'cut-off': {
+      const of = cause.group === group ? '' : ` of ${cause.group}`;
+      return `nothing showed the lock${of} for so long that others may follow (Consul silent, or runlock stopped); the command was killed`;
+    }
     case 'timed-out':
       return 'the command ran longer than --timeout and was killed';
     case 'signal':

@@ -4,14 +4,21 @@ import type { Deps } from '../deps.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
 
+/** What is asked of one group. */
+export interface GroupChoice {
+  readonly group: string;
+  /** How many may run there at once. */
+  readonly slots: number;
+  readonly hold: Hold;
+}
+
 export interface ExecOptions {
   readonly prefix: string;
-  readonly group: string;
-  readonly slots: number;
+  /** At least one, each once: the run takes a slot in every one of them. */
+  readonly groups: readonly [GroupChoice, ...GroupChoice[]];
   /** Milliseconds. */
   readonly wait: number | 'forever';
   readonly splayMs: number;
-  readonly hold: Hold;
   /** Milliseconds; undefined: no limit. */
   readonly timeoutMs?: number;
   readonly killAfterMs: number;
@@ -27,7 +34,8 @@ export interface ExecOptions {
 /** What is measured of an attempt to run, whatever became of it. */
 export interface Figures {
   readonly outcome: Outcome | 'busy';
-  readonly waitedMs: number;
+  /** By group, in milliseconds; one that was not asked is missing. */
+  readonly waitedMs: Readonly<Record<string, number>>;
   /** Undefined: nothing was started. */
   readonly ranMs?: number;
 }

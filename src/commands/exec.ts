@@ -1,10 +1,8 @@
-/** `runlock exec`: waits for a slot, runs the command in it, gives the slot back. */
+/** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
 import { basename } from 'node:path';
 import { findCommand, prepareStart } from '../child.ts';
-import { RunlockError } from '../errors.ts';
-import { acquire } from '../lock/acquire.ts';
+import { RunlockError, assertNever } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
-import { decline } from '../lock/grant.ts';
 import type { Grant } from '../lock/grant.ts';
 import { deadAfterMs } from '../lock/lease.ts';
 import { codeMeanings } from '../tools.ts';
@@ -12,10 +10,12 @@ import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './busy.ts';
 import { placeOf } from './end.ts';
-import type { ExecDeps, ExecOptions, Figures } from './exec-deps.ts';
+import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
+import { declineAll, lostBeforeStart, takeSlots } from './slots.ts';
+import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
-import { watchQueue } from './waiting-line.ts';
+import { startPatience } from './wait-for-slot.ts';
 import { watchWait } from './waits.ts';
 
 export type ExecResult =
@@ -27,68 +27,43 @@ export type ExecResult =
 
 /** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
 export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecResult> {
-  checkDeadline(options);
+  for (const { hold } of options.groups) checkDeadline(hold, options);
   const file = findCommand(options.command, { path: deps.env['PATH'] });
-  const name = basename(options.command);
-  const meanings = chosenMeanings(name, options);
-  const request: AcquireRequest = {
-    prefix: options.prefix,
-    group: options.group,
-    ...(options.node !== undefined && { node: options.node }),
-    run: {
-      id: deps.newRunId(),
-      command: name,
-      runner: deps.host.self(),
-      hold: options.hold,
-      slots: options.slots,
-    },
-    ttlMs: options.sessionTtlMs,
-  };
+  const meanings = chosenMeanings(basename(options.command), options);
   const stop = new AbortController();
   let stoppedBy: NodeJS.Signals | undefined;
   deps.signals.listen((signal) => {
     stoppedBy ??= signal;
     stop.abort();
   });
-  let startedMs = deps.clock.monotonicMs();
-  const waited = () => deps.clock.monotonicMs() - startedMs;
+  const waits = measureWaits(deps);
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
-    startedMs = deps.clock.monotonicMs();
-    const acquired = await waitForSlot(deps, options, { request, signal: stop.signal });
-    if (acquired.kind === 'busy') {
-      const wait = options.dryRun ? 0 : options.wait;
-      const { level, message } = describeBusy(acquired, { wait, nowMs: deps.clock.now() });
-      const { node, id } = acquired.context.run;
-      const who = { group: options.group, node, run: id };
-      deps.log(level, message, { event: 'busy', ...who, why: acquired.why.kind });
-      return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waited() } };
+    const taken = await waitForSlots(deps, options, { waits, signal: stop.signal });
+    switch (taken.kind) {
+      case 'busy':
+        sayBusy(deps, taken.busy, options);
+        return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
+      case 'lost':
+        return lostBeforeStart(deps, taken.slot, waits.read());
+      case 'taken':
+        break;
+      default:
+        return assertNever(taken);
     }
-    const waitedMs = waited();
-    if (options.dryRun || stop.signal.aborted) {
-      await decline(acquired.grant);
-      stop.signal.throwIfAborted();
-      deps.log('warning', sayDryRun(acquired.grant, options), {
-        event: 'dry-run',
-        ...placeOf(acquired.grant),
-      });
-      return { kind: 'dry-run' };
-    }
-    sayGranted(deps, acquired.grant, waitedMs);
-    return await superviseRun(deps, acquired.grant, { ...options, file, meanings, waitedMs });
+    if (options.dryRun) return await endDryRun(deps, taken.slots, options);
+    // What has to be waited for, or done, before the start has its place here: under the leases, until a signal.
+    return await superviseRun(deps, taken.slots, { ...options, file, meanings });
   } catch (error) {
-    if (stoppedBy !== undefined && error === stop.signal.reason)
-      return {
-        ...{ kind: 'interrupted', signal: stoppedBy },
-        figures: { outcome: 'interrupted', waitedMs: waited() },
-      };
-    throw error;
+    if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
+    const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
+    return { kind: 'interrupted', signal: stoppedBy, figures };
   }
 }
 
 /** With a hold that ends, a run that is cut off must be dead in time, after at least two renewals were missed. */
-function checkDeadline({ hold, killAfterMs, sessionTtlMs }: ExecOptions): void {
+function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }: ExecOptions): void {
   const leftMs = deadAfterMs(hold) - killAfterMs;
   const needMs = (2 * sessionTtlMs) / 3;
   if (leftMs >= needMs) return;
@@ -104,38 +79,73 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
   return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot };
 }
 
-async function waitForSlot(
+interface Waits {
+  /** From here on until `end` the group is waited for. */
+  readonly begin: (group: string) => void;
+  readonly end: (slot: HeldSlot) => void;
+  /** By group, in milliseconds, so far. */
+  readonly read: () => Figures['waitedMs'];
+}
+
+function measureWaits({ clock }: ExecDeps): Waits {
+  const ended: Record<string, number> = {};
+  const begun: Record<string, number> = {};
+  return {
+    begin: (group) => void (begun[group] = clock.monotonicMs()),
+    end: ({ grant, waitedMs }) => void (ended[grant.context.keys.group] = waitedMs),
+    read: () => {
+      const nowMs = clock.monotonicMs();
+      const soFar = Object.entries(begun).map(([group, sinceMs]) => [group, nowMs - sinceMs] as const);
+      return { ...Object.fromEntries(soFar), ...ended };
+    },
+  };
+}
+
+/** One patience for all groups together. */
+async function waitForSlots(
   deps: ExecDeps,
-  { wait, group, prefix, dryRun }: ExecOptions,
-  { request, signal }: { request: AcquireRequest; signal: AbortSignal },
-): Promise<Acquired> {
-  const patience = new AbortController();
-  const done = new AbortController();
-  const limitMs = dryRun ? 0 : wait;
-  if (limitMs === 0) patience.abort();
-  else if (limitMs !== 'forever') {
-    void deps.clock.sleep(limitMs, { signal: done.signal }).then(
-      () => patience.abort(),
-      () => undefined,
-    );
-  }
-  const line =
-    deps.terminal && limitMs !== 0 ? watchQueue(deps, { group, prefix, terminal: deps.terminal }) : undefined;
-  const sayWait = watchWait(deps, { group, run: request.run.id, slots: request.run.slots }, done.signal);
-  const waiting = { signal, patience: patience.signal, either: AbortSignal.any([signal, patience.signal]) };
+  options: ExecOptions,
+  { waits, signal }: { waits: Waits; signal: AbortSignal },
+): Promise<Taken> {
+  const { dryRun, sessionTtlMs, killAfterMs } = options;
+  const wait = dryRun ? 0 : options.wait;
+  const patience = startPatience(deps.clock, wait);
   try {
-    return await acquire({ consul: deps.consul, deps }, request, {
-      ...waiting,
-      onJoined: (session, seen) => {
-        line?.joined(session);
-        if (limitMs !== 0) sayWait(seen);
-        prepareSoon(deps, done.signal);
+    return await takeSlots(deps, toRequests(deps, options), {
+      ...{ signal, patience: patience.signal, ttlMs: sessionTtlMs, killAfterMs },
+      onAsked: ({ group, run: { id, slots } }, over) => {
+        waits.begin(group);
+        const sayWait = watchWait(deps, { group, run: id, slots }, over);
+        return (_, seen) => {
+          if (wait !== 0) sayWait(seen);
+          prepareSoon(deps, over);
+        };
+      },
+      onGranted: (slot) => {
+        waits.end(slot);
+        if (!dryRun) sayGranted(deps, slot);
       },
     });
   } finally {
-    done.abort();
-    await line?.close();
+    patience.stop();
   }
+}
+
+type Requests = Parameters<typeof takeSlots>[1];
+
+/** One run, with one id, in all of its groups. */
+function toRequests(deps: ExecDeps, options: ExecOptions): Requests {
+  const { prefix, groups, node, sessionTtlMs } = options;
+  const command = basename(options.command);
+  const run = { id: deps.newRunId(), command, runner: deps.host.self() };
+  const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
+  const toRequest = ({ group, slots, hold }: GroupChoice): AcquireRequest => ({
+    ...{ prefix, group, ttlMs: sessionTtlMs },
+    ...(node !== undefined && { node }),
+    run: { ...run, hold, slots, ...several },
+  });
+  const [first, ...others] = groups;
+  return [toRequest(first), ...others.map(toRequest)];
 }
 
 /** By then Consul has been asked for the slot, or for the change to wait for, and has not answered yet. */
@@ -149,7 +159,15 @@ function prepareSoon({ clock }: ExecDeps, signal: AbortSignal): void {
     .catch(() => undefined);
 }
 
-function sayGranted(deps: ExecDeps, grant: Grant, waitedMs: number): void {
+function sayBusy(deps: ExecDeps, busy: Extract<Acquired, { kind: 'busy' }>, options: ExecOptions): void {
+  const wait = options.dryRun ? 0 : options.wait;
+  const { level, message } = describeBusy(busy, { wait, nowMs: deps.clock.now() });
+  const { keys, run } = busy.context;
+  const who = { group: keys.group, node: run.node, run: run.id };
+  deps.log(level, message, { event: 'busy', ...who, why: busy.why.kind });
+}
+
+function sayGranted(deps: ExecDeps, { grant, waitedMs }: HeldSlot): void {
   const { group, node, slot } = placeOf(grant);
   deps.log('info', `${node} got slot ${slot} of ${group} after ${formatAge(waitedMs)}`, {
     event: 'granted',
@@ -157,6 +175,13 @@ function sayGranted(deps: ExecDeps, grant: Grant, waitedMs: number): void {
     fencingToken: grant.fencingToken,
     waitedMs: Math.round(waitedMs),
   });
+}
+
+async function endDryRun(deps: ExecDeps, slots: HeldSlots, options: ExecOptions): Promise<ExecResult> {
+  await declineAll(deps, slots);
+  for (const { grant } of slots)
+    deps.log('warning', sayDryRun(grant, options), { event: 'dry-run', ...placeOf(grant) });
+  return { kind: 'dry-run' };
 }
 
 function sayDryRun({ context, slot, before }: Grant, { command, args }: ExecOptions): string {

@@ -5,15 +5,14 @@ import { assertNever } from '../errors.ts';
 import { keepGuard } from '../guard.ts';
 import type { Guard, GuardEvent } from '../guard.ts';
 import type { Grant } from '../lock/grant.ts';
-import type { Lease } from '../lock/lease.ts';
 import type { CodeMeanings } from '../tools.ts';
 import type { ExecDeps, ExecOptions } from './exec-deps.ts';
+import type { HeldSlots } from './slots.ts';
 
 export interface RunOptions extends ExecOptions {
   /** Where the command was found. */
   readonly file: string;
   readonly meanings: CodeMeanings;
-  readonly waitedMs: number;
 }
 
 /** Without a word from runlock for this long, the guard ends the command. */
@@ -26,14 +25,10 @@ export interface Started {
 }
 
 /** The guard first, then the command. */
-export async function start(
-  deps: ExecDeps,
-  grant: Grant,
-  { options, lease }: { options: RunOptions; lease: Lease },
-): Promise<Started> {
+export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOptions): Promise<Started> {
   const guard = keepGuard({
-    runId: grant.context.run.id,
-    lifeMs: lifeMs(deps, lease),
+    runId: slots[0].grant.context.run.id,
+    lifeMs: lifeMs(deps, slots),
     path: deps.env['PATH'],
     clock: deps.clock,
     report: (event) => {
@@ -41,7 +36,7 @@ export async function start(
       deps.log(level, sayGuard(event), { event: 'guard', kind: event.kind });
     },
   });
-  const command = await spawnCommand(deps, grant, { options, guard }).catch(async (error: unknown) => {
+  const command = await spawnCommand(deps, slots, { options, guard }).catch(async (error: unknown) => {
     await guard.disarm();
     throw error;
   });
@@ -64,16 +59,17 @@ function sayGuard(event: GuardEvent): string {
 
 function spawnCommand(
   deps: ExecDeps,
-  grant: Grant,
+  slots: HeldSlots,
   { options, guard }: { options: RunOptions; guard: Guard },
 ): Promise<Supervised> {
-  const { context, slot, fencingToken } = grant;
+  const { run } = slots[0].grant.context;
+  const list = (of: (grant: Grant) => string | number) => slots.map(({ grant }) => of(grant)).join(',');
   const env = {
     ...deps.env,
-    RUNLOCK_GROUP: context.keys.group,
-    RUNLOCK_NODE: context.run.node,
-    RUNLOCK_SLOT: String(slot),
-    RUNLOCK_FENCING_TOKEN: String(fencingToken),
+    RUNLOCK_GROUP: list(({ context }) => context.keys.group),
+    RUNLOCK_NODE: run.node,
+    RUNLOCK_SLOT: list(({ slot }) => slot),
+    RUNLOCK_FENCING_TOKEN: list(({ fencingToken }) => fencingToken),
     CONSUL_LOCK_HELD: 'true',
   };
   return startCommand({
@@ -81,7 +77,7 @@ function spawnCommand(
     file: options.file,
     args: options.args,
     env,
-    runId: context.run.id,
+    runId: run.id,
     shareTerminal: deps.shareTerminal,
     except: () => guard.pids(),
     clock: deps.clock,
@@ -113,7 +109,7 @@ export async function endTree(
 
 export async function beat(
   deps: ExecDeps,
-  { lease, guard, command }: Started & { lease: Lease },
+  { slots, guard, command }: Started & { slots: HeldSlots },
   signal: AbortSignal,
 ): Promise<void> {
   const { clock } = deps;
@@ -124,7 +120,7 @@ export async function beat(
       await clock.sleep(dueMs - clock.monotonicMs(), { signal });
       // Counted from before the look at the tree: whoever is stopped during it beats at once when continued.
       dueMs = clock.monotonicMs() + BEAT_MS;
-      guard.beat(lifeMs(deps, lease));
+      guard.beat(lifeMs(deps, slots));
       remember(command);
     }
   } catch {
@@ -145,5 +141,6 @@ function remember(command: Supervised): ReturnType<Supervised['remaining']> {
 /** The guard is done within a second of the end of a life. */
 const GUARD_MS = 1_000;
 
-const lifeMs = ({ clock }: ExecDeps, lease: Lease): number =>
-  Math.min(SILENCE_MS, lease.deadlineMs() - GUARD_MS - clock.monotonicMs());
+/** The first lease to be over ends the command. */
+const lifeMs = ({ clock }: ExecDeps, slots: HeldSlots): number =>
+  Math.min(SILENCE_MS, ...slots.map(({ lease }) => lease.deadlineMs() - GUARD_MS - clock.monotonicMs()));

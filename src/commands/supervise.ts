@@ -1,15 +1,13 @@
-/** A run under its lease: starts the command, passes signals on, ends it when the lease is over, gives the slot back. */
+/** A run under its leases: starts the command, passes signals on, ends it when a lease is over, gives the slots back. */
 import type { Ending, Supervised } from '../child.ts';
 import { assertNever, reasonOf } from '../errors.ts';
-import { decline } from '../lock/grant.ts';
-import type { Grant } from '../lock/grant.ts';
 import type { Outcome } from '../lock/records.ts';
-import { holdLease } from '../lock/lease.ts';
-import type { Lease, Over } from '../lock/lease.ts';
 import type { CodeMeanings } from '../tools.ts';
-import { exitCodeOf, placeOf, sayEnd, sayOver } from './end.ts';
+import { exitCodeOf, sayEnd, sayOver } from './end.ts';
 import type { Cause } from './end.ts';
 import type { ExecDeps, Figures } from './exec-deps.ts';
+import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
+import type { HeldSlot, HeldSlots } from './slots.ts';
 import { beat, endTree, start } from './started.ts';
 import type { RunOptions } from './started.ts';
 
@@ -18,64 +16,99 @@ export type RunResult = { readonly figures: Figures } & RunEnd;
 type RunEnd =
   | { readonly kind: 'ended'; readonly ending: Ending }
   | { readonly kind: 'timed-out' }
-  /** The lock was lost, the run was evicted or cut off: the command was killed. */
+  /** A lock was lost, the run was evicted or cut off: the command was killed, or not even started. */
   | { readonly kind: 'lost' };
 
-export async function superviseRun(deps: ExecDeps, grant: Grant, options: RunOptions): Promise<RunResult> {
+export async function superviseRun(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  options: RunOptions,
+): Promise<RunResult> {
   // From here on a signal is the command's; while it is being started, it has to wait.
   const early: NodeJS.Signals[] = [];
   deps.signals.listen((signal) => early.push(signal));
-  const lease = holdLease(grant, { ttlMs: options.sessionTtlMs, killAfterMs: options.killAfterMs });
-  if (lease.over.aborted) {
-    // It was stopped for so long since the grant that others may follow.
-    await lease.stop();
-    await decline(grant);
-    deps.log('error', 'the slot was granted too long ago: others may follow; nothing was started', {
-      event: 'lost',
-      ...placeOf(grant),
-      why: 'late',
-    });
-    return { kind: 'lost', figures: { outcome: 'lost', waitedMs: options.waitedMs } };
+  // It may have been stopped for so long since a grant that others may follow.
+  const late = slots.find(({ lease }) => lease.over.aborted);
+  if (late) {
+    await declineAll(deps, slots);
+    return lostBeforeStart(deps, late, waitedIn(slots));
   }
-  const started = await start(deps, grant, { options, lease }).catch(async (error: unknown) => {
-    await lease.stop();
-    await decline(grant);
+  const run = await runCommand(deps, slots, { options, early });
+  // What looks at a good run before its slots go has its place here: under the leases, and it may call the run failed.
+  await giveBackAll(deps, slots, run);
+  await run.disarmed;
+  const { ending, cause, outcome, ranMs } = run;
+  return { ...toEnd(ending, cause), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
+}
+
+const waitedIn = (slots: HeldSlots): Figures['waitedMs'] =>
+  Object.fromEntries(slots.map(({ grant, waitedMs }) => [grant.context.keys.group, waitedMs]));
+
+/** A command that has ended, with all of its tree that had to. */
+interface Ran {
+  readonly ending: Ending;
+  readonly cause: Cause | undefined;
+  readonly outcome: Outcome;
+  readonly ranMs: number;
+  /** The guard is gone. */
+  readonly disarmed: Promise<void>;
+}
+
+async function runCommand(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  { options, early }: { options: RunOptions; early: readonly NodeJS.Signals[] },
+): Promise<Ran> {
+  const started = await start(deps, slots, options).catch(async (error: unknown) => {
+    await declineAll(deps, slots);
     throw error;
   });
   const { command, guard } = started;
   const startedMs = deps.clock.monotonicMs();
   const gone = new AbortController();
-  void beat(deps, { lease, ...started }, gone.signal);
-  const { ending, cause } = await untilEnd(deps, { grant, lease, command, options, early });
+  void beat(deps, { slots, ...started }, gone.signal);
+  const { ending, cause } = await untilEnd(deps, { slots, command, options, early });
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
   gone.abort();
   // The next run need not wait until the guard is gone: it has been told, and there is nothing left that it could end.
   const disarmed = guard.disarm();
-  const ranMs = deps.clock.monotonicMs() - startedMs;
+  return { ending, cause, outcome, ranMs: deps.clock.monotonicMs() - startedMs, disarmed };
+}
+
+async function giveBackAll(deps: ExecDeps, slots: HeldSlots, run: Ran): Promise<void> {
+  const { ending, cause, ranMs } = run;
   const exitCode = exitCodeOf(ending);
-  const given = await lease.release({ outcome, exitCode, waitedMs: options.waitedMs, ranMs });
-  await disarmed;
-  sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
-  return { ...toEnd(ending, cause), figures: { outcome, waitedMs: options.waitedMs, ranMs } };
+  const giveBack = async (slot: HeldSlot) => {
+    const { grant, lease, waitedMs } = slot;
+    const outcome = outcomeIn(slot, run);
+    const given = await lease.release({ outcome, exitCode, waitedMs, ranMs });
+    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
+  };
+  await Promise.all(slots.map(giveBack));
+}
+
+/** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */
+function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
+  if (cause === undefined || !('group' in cause)) return outcome;
+  return overOf(lease)?.kind === 'evicted' ? 'evicted' : 'lost';
 }
 
 interface Running {
-  readonly grant: Grant;
-  readonly lease: Lease;
+  readonly slots: HeldSlots;
   readonly command: Supervised;
   readonly options: RunOptions;
   /** Signals that came while the command was being started. */
   readonly early: readonly NodeJS.Signals[];
 }
 
-/** One race decides the end: the command itself, a signal, the timeout, or the lease. The tree is gone if it was killed. */
+/** One race decides the end: the command itself, a signal, the timeout, or a lease. The tree is gone if it was killed. */
 async function untilEnd(
   deps: ExecDeps,
   running: Running,
 ): Promise<{ ending: Ending; cause: Cause | undefined }> {
-  const { lease, command, options, early } = running;
+  const { slots, command, options, early } = running;
   const ended = new AbortController();
   let cause: Cause | undefined;
   let killing: Promise<void> | undefined;
@@ -85,20 +118,21 @@ async function untilEnd(
     if (cause === undefined || cause.kind === 'signal') cause = why;
     killing = endTree(deps, command, { killAfterMs: options.killAfterMs, signal });
   };
-  const hear = (signal: NodeJS.Signals) => {
+  const hearSignal = (signal: NodeJS.Signals) => {
     passOn(signal).catch((error: unknown) => {
       deps.log('warning', `${signal} could not be passed on: ${reasonOf(error)}`, { event: 'signal-lost' });
     });
   };
-  deps.signals.listen(hear);
-  early.forEach(hear);
-  const onOver = () => {
-    const over = lease.over.reason as Over;
-    if (!ended.signal.aborted) sayOver(deps, running.grant, over);
-    kill(over);
-  };
-  lease.over.addEventListener('abort', onOver, { once: true });
-  if (lease.over.aborted) onOver();
+  deps.signals.listen(hearSignal);
+  early.forEach(hearSignal);
+  for (const { grant, lease } of slots) {
+    hear(lease.over, () => {
+      const over = overOf(lease);
+      if (!over || ended.signal.aborted) return;
+      sayOver(deps, grant, over);
+      kill({ ...over, group: grant.context.keys.group });
+    });
+  }
   if (options.timeoutMs !== undefined) {
     void deps.clock.sleep(options.timeoutMs, { signal: ended.signal }).then(
       () => kill({ kind: 'timed-out' }),

@@ -21,6 +21,8 @@ export interface Run {
   readonly hold: Hold;
   /** How many slots this caller knows: it uses 0 to slots - 1. */
   readonly slots: number;
+  /** All groups that it runs in, where they are several. */
+  readonly groups?: readonly string[];
 }
 
 /** The time now as records carry it, for people: nothing is decided by it. */
@@ -30,8 +32,9 @@ export function timestamp({ deps }: Pick<RunContext, 'deps'>): string {
 
 /** The claim of a run that is granted now. */
 export function runningClaim(context: RunContext): Claim {
-  const { id, node, command, runner, hold } = context.run;
-  return { node, state: 'running', run: id, since: timestamp(context), command, hold, ...runner };
+  const { id, node, command, runner, hold, groups } = context.run;
+  const since = timestamp(context);
+  return { node, state: 'running', run: id, since, command, hold, ...(groups && { groups }), ...runner };
 }
 
 /** The claim of a run that takes its lock back: always another value, so that its index changes and watchers notice. */

@@ -6,6 +6,7 @@ import { isTransient } from '../consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { closeSession, giveBack } from './give-back.ts';
 import type { Ending, GivenBack } from './give-back.ts';
+import { decline } from './grant.ts';
 import type { Grant } from './grant.ts';
 import { look } from './holding.ts';
 import type { Live } from './holding.ts';
@@ -28,6 +29,8 @@ export interface Lease {
   deadlineMs(): number;
   /** Stops watching; what is held stays held. */
   stop(): Promise<void>;
+  /** Stops watching and gives the slot up, before anything was started in it: all is as it was before the grant. */
+  decline(): Promise<void>;
   /** Stops watching and gives the slot back. The command's tree is gone by then. */
   release(ending: Ending): Promise<GivenBack>;
 }
@@ -59,6 +62,11 @@ export function holdLease(
     over: over.signal,
     deadlineMs,
     stop,
+    decline: async () => {
+      await stop();
+      // The session may be another one by now; whatever was sent under it can do nothing when it is gone.
+      await decline(live.holding);
+    },
     release: async (ending) => {
       await stop();
       if (live.unanswered) await closeSession(live.holding);

@@ -67,6 +67,7 @@ export async function join(context: RunContext, session: string, signal: AbortSi
     since: timestamp(context),
     command: run.command,
     pid: run.runner.pid,
+    ...(run.groups && { groups: run.groups }),
   };
   const steps = enqueue(keys, session, ticket, nodeMark(context));
   const result = await send(consul, steps, { signal, rule: keys.rule });

@@ -40,6 +40,8 @@ export interface Claim extends Runner {
   readonly waitedMs?: number;
   /** Who evicted the run. */
   readonly by?: string;
+  /** All groups of the run, where they are several: it has a claim or a ticket of the same run id in the others. */
+  readonly groups?: readonly string[];
 }
 
 /** `.queue/<session>`: who waits. */
@@ -49,6 +51,8 @@ export interface Ticket {
   readonly since: string;
   readonly command: string;
   readonly pid: number;
+  /** As in the claim. */
+  readonly groups?: readonly string[];
 }
 
 /** `.node/<node>`: this node waits or runs in this group. */
@@ -107,6 +111,8 @@ const text: Check = (value) => typeof value === 'string';
 const number: Check = (value) => typeof value === 'number' && Number.isFinite(value);
 const natural: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
 const name: Check = (value) => typeof value === 'string' && isName(value);
+const paths: Check = (value) =>
+  Array.isArray(value) && value.every((each) => typeof each === 'string' && each.split('/').every(isName));
 const time: Check = (value) => typeof value === 'string' && !Number.isNaN(Date.parse(value));
 const oneOf =
   (...words: string[]): Check =>
@@ -133,8 +139,12 @@ const claimShape: Shape<Claim> = {
   heldUntil: optional(time),
   waitedMs: optional(number),
   by: optional(text),
+  groups: optional(paths),
 };
-const ticketShape: Shape<Ticket> = { node: name, run: text, since: time, command: text, pid: natural };
+const ticketShape: Shape<Ticket> = {
+  ...{ node: name, run: text, since: time, command: text, pid: natural },
+  groups: optional(paths),
+};
 const freezeShape: Shape<Freeze> = { by: text, reason: text, since: time, until: optional(time) };
 const runShape: Shape<RunRecord> = {
   node: name,

@@ -34,7 +34,8 @@ export interface DoctorReport {
   /** Consul's, as configured. */
   readonly address: string;
   readonly prefix: string;
-  readonly group: string;
+  /** By name. */
+  readonly groups: readonly string[];
   /** The worst of all checks; notes count as ok. */
   readonly verdict: 'ok' | 'warning' | 'problem';
   /** The address first. */
@@ -57,9 +58,10 @@ export function renderDoctor(report: DoctorReport, { color }: { color: boolean }
   return [...lines, renderVerdict(report, color), ''].join('\n');
 }
 
-function renderVerdict({ checks, verdict, group }: DoctorReport, color: boolean): string {
+function renderVerdict({ checks, verdict, groups }: DoctorReport, color: boolean): string {
   const count = (level: Level) => checks.filter((check) => check.level === level).length;
-  if (verdict === 'ok') return paint(visible(`all is well for runs in ${group}`), 'green', color);
+  if (verdict === 'ok')
+    return paint(visible(`all is well for runs in ${groups.join(' and ')}`), 'green', color);
   const parts = [plural(count('problem'), 'problem'), plural(count('warning'), 'warning')];
   return paint(parts.filter((part) => part !== '').join(', '), styles[verdict], color);
 }

@@ -19,7 +19,7 @@ function renderConfig(report: Report, { color, columns }: ReturnType<typeof crea
   const where = report.groups.length > 0 ? ` in ${report.groups.join(' and ')}` : '';
   const title = `runlock ${report.command}${where}, ${found ? `by ${path}` : `without a file (no ${path})`}`;
   const rows = report.options.map((each) => [
-    each.option,
+    each.group === undefined ? each.option : `${each.option} (${each.group})`,
     each.value ?? `(${each.means ?? 'none'})`,
     sourceOf(each, path),
   ]);

@@ -1,7 +1,7 @@
 /** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
 import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
-import type { ExecDeps } from '../commands/exec-deps.ts';
+import type { ExecDeps, Figures } from '../commands/exec-deps.ts';
 import type { ExecResult } from '../commands/exec.ts';
 import type { Log } from '../deps.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, assertNever, exitStatus } from '../errors.ts';
@@ -48,26 +48,37 @@ async function runWith(
   }
 }
 
-type Note = (attempt: Omit<Attempt, 'group' | 'endedAtMs'>) => Promise<void>;
+/** What became of the attempt; the figures as far as they are known. */
+interface Noted {
+  readonly outcome: Attempt['outcome'];
+  readonly exitCode: number;
+  readonly waitedMs?: Figures['waitedMs'];
+  readonly ranMs?: number;
+}
+
+type Note = (attempt: Noted) => Promise<void>;
 
 /**
  * Writes the metrics file, if one is asked for: a dry run is no attempt. That it can't be written changes no exit code.
  * @throws RunlockError `config`: the file has no folder to be in.
  */
 async function noteFor(
-  { metricsFile, options: { group, dryRun } }: ExecInvocation,
+  { metricsFile, options: { groups, dryRun } }: ExecInvocation,
   { deps: { clock } }: Platform,
   log: Log,
 ): Promise<Note> {
   if (metricsFile === undefined || dryRun) return () => Promise.resolve();
   const { checkMetricsFile, writeMetrics } = await import('../metrics.ts');
   checkMetricsFile(metricsFile);
-  return async (attempt) => {
-    const why = await writeMetrics(metricsFile, { ...attempt, group, endedAtMs: clock.now() });
+  return async ({ waitedMs = {}, ...attempt }) => {
+    const all = { ...attempt, endedAtMs: clock.now() };
+    const names = groups.map(({ group }) => group);
+    const attempts = names.map((group) => ({ ...all, group, waitedMs: waitedMs[group] }));
+    const why = await writeMetrics(metricsFile, attempts);
     if (why === undefined) return;
     log('warning', `--metrics-file ${metricsFile} could not be written: ${why}`, {
       event: 'metrics-unwritten',
-      ...{ group, file: metricsFile, why },
+      ...{ group: names.join(','), file: metricsFile, why },
     });
   };
 }

@@ -75,7 +75,7 @@ describe('all is well', () => {
       verdict: 'ok',
       address: agent.address,
       prefix: 'runlock',
-      group: 'prod/web',
+      groups: ['prod/web'],
     });
     const names = new Set(report.checks.map(({ check }) => check));
     for (const name of [
@@ -280,7 +280,7 @@ test('a configuration file that is wrong is a problem with its line, and the res
   const file = join(stage().folder, 'config.toml');
   writeFileSync(file, 'prefix = "elsewhere"\n[groups."prod/web"]\nslotz = 2\n');
   const report = await doctor(agent, ['--config', file, '-g', 'prod/web']);
-  expect(report).toMatchObject({ status: 2, prefix: 'runlock', group: 'prod/web' });
+  expect(report).toMatchObject({ status: 2, prefix: 'runlock', groups: ['prod/web'] });
   expect(only(report.problems)).toEqual({
     ...{ check: 'config', level: 'problem' },
     found: `${file}:3: unknown key 'slotz' in [groups."prod/web"]; did you mean 'slots'?`,

@@ -224,6 +224,18 @@ describe('a run of each kind', () => {
     expect(of(stderr, 'dry-run')).toMatchObject(place('web01'));
   });
 
+  test('given back: the slot of one group, when another has none', async () => {
+    const { hold, group } = setup();
+    const run = await hold('web01');
+    const args = ['exec', '-g', group, '-g', `a/${group}`, '--node', 'web02', '-w', '0'];
+    const { stderr } = await runlock(agent, [...args, '--log-format', 'json', '--', 'true']);
+    expect(events(stderr)).toEqual(['granted', 'given-back', 'busy']);
+    expect(of(stderr, 'given-back')).toMatchObject({ group: `a/${group}`, node: 'web02', level: 'info' });
+    expect(of(stderr, 'busy')).toMatchObject({ group, node: 'web02' });
+    run.tell();
+    await run.ended;
+  });
+
   test('a metrics file that could not be written', async () => {
     const { exec, folder, group } = setup();
     const file = `${folder}/runlock.prom`;

@@ -8,6 +8,7 @@ import { superviseRun } from '../../src/commands/supervise.ts';
 import { connect } from '../../src/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { acquire } from '../../src/lock/acquire.ts';
+import { holdLease } from '../../src/lock/lease.ts';
 import { startTime } from '../../src/tree.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import { stage } from '../support/stage.ts';
@@ -39,10 +40,12 @@ test.each([
   const acquired = await acquire({ consul, deps }, request, { signal, patience: signal, either: signal });
   if (acquired.kind !== 'granted') throw new Error('not granted');
   const grant = { ...acquired.grant, provedMs: acquired.grant.provedMs - lateMs };
-  const result = await superviseRun(deps, grant, {
-    ...{ prefix: 'runlock', group: 'late', slots: 1, wait: 0, splayMs: 0, hold: 'none', killAfterMs: 1_000 },
+  const lease = holdLease(grant, { ttlMs: 10_000, killAfterMs: 1_000 });
+  const groups = [{ group: 'late', slots: 1, hold: 'none' }] as const;
+  const result = await superviseRun(deps, [{ grant, lease, waitedMs: 0 }], {
+    ...{ prefix: 'runlock', groups, wait: 0, splayMs: 0, killAfterMs: 1_000 },
     ...{ sessionTtlMs: 10_000, dryRun: false, command: 'touch', args: [join(folder, 'started')] },
-    ...{ file: '/usr/bin/touch', meanings: { ok: [0], reboot: [] }, waitedMs: 0 },
+    ...{ file: '/usr/bin/touch', meanings: { ok: [0], reboot: [] } },
   });
   expect(existsSync(join(folder, 'started'))).toBe(starts);
   expect(result.kind).toBe(starts ? 'ended' : 'lost');

@@ -19,7 +19,11 @@ async function as<Kind extends Invocation['kind']>(kind: Kind, argv: string[], e
 }
 
 const exec = (argv: string[], env?: Env) => as('exec', ['exec', ...argv], env);
-const execOptions = async (argv: string[], env?: Env) => (await exec([...argv, '--', 'true'], env)).options;
+/** With what is asked of the first group. */
+const execOptions = async (argv: string[], env?: Env) => {
+  const { options } = await exec([...argv, '--', 'true'], env);
+  return { ...options, ...options.groups[0] };
+};
 
 /** The message of the usage error, which is one line. */
 async function complaint(argv: string[], env?: Env): Promise<string> {
@@ -45,7 +49,8 @@ describe('exec', () => {
       common,
       conflictExitCode: 75,
       options: {
-        ...{ prefix: 'runlock', group: 'default', slots: 1, wait: 3_600_000, splayMs: 0, hold: 'forever' },
+        ...{ prefix: 'runlock', groups: [{ group: 'default', slots: 1, hold: 'forever' }] },
+        ...{ wait: 3_600_000, splayMs: 0 },
         ...{ killAfterMs: 10_000, sessionTtlMs: 30_000, dryRun: false, command: 'chef-client', args: [] },
       },
     });
@@ -72,8 +77,9 @@ describe('exec', () => {
       common: { verbose: true, quiet: true, logFormat: 'json' },
       conflictExitCode: 0,
       options: {
-        ...{ prefix: 'ops/locks', group: 'prod/web', slots: 3, node: 'web01', dryRun: true },
-        ...{ wait: 'forever', splayMs: 300_000, hold: 14_400_000, timeoutMs: 3_600_000 },
+        ...{ prefix: 'ops/locks', node: 'web01', dryRun: true },
+        groups: [{ group: 'prod/web', slots: 3, hold: 14_400_000 }],
+        ...{ wait: 'forever', splayMs: 300_000, timeoutMs: 3_600_000 },
         ...{ killAfterMs: 30_000, okCodes: [0, 3], rebootCodes: [35], sessionTtlMs: 60_000 },
         ...{ command: 'x', args: ['-y'] },
       },
@@ -84,8 +90,22 @@ describe('exec', () => {
     const argv = ['--group=a', '--slots=2', '--wait=0', '--conflict-exit-code=9', '--', 'x'];
     expect(await exec(argv)).toMatchObject({
       conflictExitCode: 9,
-      options: { group: 'a', slots: 2, wait: 0 },
+      options: { groups: [{ group: 'a', slots: 2 }], wait: 0 },
     });
+  });
+
+  test('takes several groups, each once: by several flags, or with commas as its command finds them', async () => {
+    const groups = async (argv: string[], env?: Env) =>
+      (await execOptions(argv, env)).groups.map(({ group }) => group);
+    expect(await groups(['-g', 'rack/r4', '-g', 'prod/web', '--group', 'rack/r4'])).toEqual([
+      'rack/r4',
+      'prod/web',
+    ]);
+    expect(await groups(['-g', 'default', '-g', 'a'])).toEqual(['default', 'a']);
+    expect(await groups([], { RUNLOCK_GROUP: 'rack/r4,prod/web' })).toEqual(['rack/r4', 'prod/web']);
+    expect(await groups(['-g', 'a'], { RUNLOCK_GROUP: 'b,c' })).toEqual(['a']);
+    const many = Array.from({ length: 21 }, (_, i) => ['-g', `g${i}`]).flat();
+    expect(await complaint(['exec', ...many, '--', 'x'])).toBe('a run in 21 groups; at most 20 are allowed');
   });
 
   test('an empty list of codes is a list, not the default', async () => {
@@ -111,8 +131,7 @@ describe('the command reaches exec untouched', () => {
     expect((await exec(['-n', '2', ...argv])).options).toMatchObject({
       command: 'x',
       args,
-      group: 'default',
-      slots: 2,
+      groups: [{ group: 'default', slots: 2 }],
     });
   });
 
@@ -229,6 +248,8 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [['release', '.slot'], /can't be a group.*'runlock release --help'$/],
     [['release', 'a', 'b'], /too many arguments/],
     [['release', '--slot', '-1'], /'-1'/],
+    [['release', '-g', 'a', '-g', 'b'], /^release takes one group, and was given a, b; call it for each/],
+    [['acquire', '-g', 'a', '-g', 'b'], /^acquire takes one group, and was given a, b; call it for each/],
   ])('%j', async (argv, pattern) => {
     expect(await complaint(argv)).toMatch(pattern);
   });

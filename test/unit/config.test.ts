@@ -21,7 +21,13 @@ const read = (text: string, argv: readonly string[], env: Env = {}) =>
 async function exec(text: string, argv: readonly string[] = [], env?: Env) {
   const invocation = await read(text, ['exec', ...argv, '--', 'true'], env);
   if (invocation.kind !== 'exec') throw new Error(invocation.kind);
-  return { ...invocation.options, ...invocation.common, conflictExitCode: invocation.conflictExitCode };
+  const [first] = invocation.options.groups;
+  return {
+    ...invocation.options,
+    ...first,
+    ...invocation.common,
+    conflictExitCode: invocation.conflictExitCode,
+  };
 }
 
 async function refusal(promise: Promise<Invocation>): Promise<string> {
@@ -170,6 +176,34 @@ slots = 4
     );
   });
 
+  test('of a run in several groups counts for its own slots and hold; a flag or a variable for all', async () => {
+    const argv = ['-g', 'web', '-g', 'prod/web', '-g', 'prod'];
+    const web = { group: 'web', slots: 2, hold: 'forever' };
+    const prod = { group: 'prod', slots: 3, hold: 14_400_000 };
+    expect((await exec(file, argv)).groups).toEqual([web, { ...prod, group: 'prod/web', slots: 4 }, prod]);
+    const slots = async (more: string[], env?: Env) =>
+      (await exec(file, [...argv, ...more], env)).groups.map((each) => each.slots);
+    expect(await slots(['-n', '7'])).toEqual([7, 7, 7]);
+    expect(await slots([], { RUNLOCK_SLOTS: '6' })).toEqual([6, 6, 6]);
+    expect((await exec('group = "a,b"\n[groups.a]\nslots = 3')).groups).toMatchObject([
+      { group: 'a', slots: 3 },
+      { group: 'b', slots: 1 },
+    ]);
+    const timeouts = '[groups.a]\ntimeout = "1h"\n[groups.b]\ntimeout = "2h"';
+    expect(await refusal(read(timeouts, ['exec', '-g', 'a', '-g', 'b', '--', 'x']))).toMatch(
+      /timeout is 1h \(line 2\) for a and 2h \(line 4\) for b; with several groups say it with --timeout$/,
+    );
+    const report = await read(file, ['config', '-g', 'prod', '-g', 'web'], { RUNLOCK_HOLD: '1h' });
+    if (report.kind !== 'config') throw new Error(report.kind);
+    const shown = report.options.report.options.filter(({ group }) => group !== undefined);
+    expect(shown).toMatchObject([
+      { option: 'slots', group: 'prod', value: '3', from: 'file', line: 5, section: 'prod' },
+      { option: 'slots', group: 'web', value: '2', from: 'file', line: 2 },
+      { option: 'hold', group: 'prod', value: '1h', from: 'environment' },
+      { option: 'hold', group: 'web', value: '1h', from: 'environment' },
+    ]);
+  });
+
   test('counts where the group is an argument', async () => {
     const text = '[groups.a]\nnode = "web01"\n[groups.default]\nnode = "web02"';
     expect(await read(text, ['release', 'a'])).toMatchObject({ options: { group: 'a', owner: 'web01' } });
@@ -277,7 +311,7 @@ describe('a file that cannot be read', () => {
     parse(['exec', ...argv, '--', 'true'], { env, version: '1', readText: () => missing(code) });
 
   test('may be missing where nobody named it', async () => {
-    expect(await from('ENOENT')).toMatchObject({ kind: 'exec', options: { slots: 1 } });
+    expect(await from('ENOENT')).toMatchObject({ kind: 'exec', options: { groups: [{ slots: 1 }] } });
     expect(await from('ENOTDIR')).toMatchObject({ kind: 'exec' });
   });
 

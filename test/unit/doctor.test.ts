@@ -172,7 +172,7 @@ describe('this host', () => {
 
 describe('the report', () => {
   const report = (verdict: DoctorReport['verdict'], checks: readonly Check[]): DoctorReport => ({
-    ...{ v: 1, at: '2026-01-01T00:00:00.000Z', address: 'a', prefix: 'runlock', group: 'g' },
+    ...{ v: 1, at: '2026-01-01T00:00:00.000Z', address: 'a', prefix: 'runlock', groups: ['g'] },
     ...{ verdict, checks },
   });
 

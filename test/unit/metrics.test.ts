@@ -21,7 +21,7 @@ const samples = (text: string) => text.split('\n').filter((line) => line !== '' 
 
 describe('the text', () => {
   test('has HELP and TYPE before each metric, base units, and one outcome of all that is 1', () => {
-    const text = renderMetrics(attempt, {});
+    const text = renderMetrics([{ attempt, kept: {} }]);
     const outcomes = OUTCOMES.map(
       (each) => `runlock_last_outcome{group="prod/web",outcome="${each}"} ${each === 'succeeded' ? 1 : 0}`,
     );
@@ -40,21 +40,39 @@ describe('the text', () => {
 
   test('escapes what a label may not have', () => {
     const group = 'a"b\\c\nd';
-    const text = renderMetrics({ ...attempt, group }, {});
+    const text = renderMetrics([{ attempt: { ...attempt, group }, kept: {} }]);
     expect(text).toContain(String.raw`{group="a\"b\\c\nd"}`);
     expect(readKept(text, group)).toEqual({ lastSuccess: 1_772_323_200.123, duration: 61 });
   });
 
   test('leaves out what is not known', () => {
     const { group } = attempt;
-    const text = renderMetrics({ group, outcome: 'error', exitCode: 69, endedAtMs: 1 }, {});
+    const text = renderMetrics([
+      { attempt: { group, outcome: 'error', exitCode: 69, endedAtMs: 1 }, kept: {} },
+    ]);
     expect(text).not.toMatch(/last_success|duration|wait/);
     expect(text).toContain('runlock_last_exit_code{group="prod/web"} 69');
+  });
+
+  test('of several groups has HELP and TYPE once, and each with its own samples', () => {
+    const other = { ...attempt, group: 'rack/r4', outcome: 'busy', waitedMs: undefined, ranMs: undefined };
+    const text = renderMetrics([
+      { attempt, kept: {} },
+      { attempt: other, kept: { lastSuccess: 5, duration: 7 } },
+    ]);
+    expect(text.match(/^# (?:HELP|TYPE) \w+/gm)).toHaveLength(10);
+    expect(samples(text).filter((line) => line.includes('rack/r4') && !line.endsWith(' 0'))).toEqual([
+      'runlock_run_last_success_timestamp_seconds{group="rack/r4"} 5',
+      'runlock_run_duration_seconds{group="rack/r4"} 7',
+      'runlock_last_outcome{group="rack/r4",outcome="busy"} 1',
+    ]);
+    expect(samples(text)).toContain('runlock_wait_seconds{group="prod/web"} 1.5');
+    expect(readKept(text, 'rack/r4')).toEqual({ lastSuccess: 5, duration: 7 });
   });
 });
 
 describe('what an earlier attempt left', () => {
-  const before = renderMetrics(attempt, {});
+  const before = renderMetrics([{ attempt, kept: {} }]);
 
   test('busy keeps the last success and how long the last run took', () => {
     const busy = {
@@ -64,7 +82,7 @@ describe('what an earlier attempt left', () => {
       endedAtMs: 1_772_326_800_000,
       ranMs: undefined,
     };
-    const text = renderMetrics(busy, readKept(before, 'prod/web'));
+    const text = renderMetrics([{ attempt: busy, kept: readKept(before, 'prod/web') }]);
     expect(samples(text).slice(0, 2)).toEqual(samples(before).slice(0, 2));
   });
 
@@ -95,13 +113,13 @@ describe('the file', () => {
     const path = `${folder}/runlock.prom`;
     const umask = process.umask(0o077);
     try {
-      expect(await writeMetrics(path, attempt)).toBeUndefined();
+      expect(await writeMetrics(path, [attempt])).toBeUndefined();
     } finally {
       process.umask(umask);
     }
     const inode = statSync(path).ino;
     expect(statSync(path).mode & 0o777).toBe(0o644);
-    expect(await writeMetrics(path, { ...attempt, outcome: 'failed', exitCode: 3 })).toBeUndefined();
+    expect(await writeMetrics(path, [{ ...attempt, outcome: 'failed', exitCode: 3 }])).toBeUndefined();
     expect(statSync(path).ino).not.toBe(inode);
     expect(readFileSync(path, 'utf8')).toContain(
       'last_success_timestamp_seconds{group="prod/web"} 1772323200.123\n',
@@ -112,8 +130,8 @@ describe('the file', () => {
   test('that can’t be written is a reason, never an error, and leaves no draft', async () => {
     const { folder } = stage();
     mkdirSync(`${folder}/taken/inside`, { recursive: true });
-    expect(await writeMetrics(`${folder}/taken`, attempt)).toMatch(/EISDIR|ENOTEMPTY|EEXIST/);
-    expect(await writeMetrics(`${folder}/none/file.prom`, attempt)).toMatch(/ENOENT/);
+    expect(await writeMetrics(`${folder}/taken`, [attempt])).toMatch(/EISDIR|ENOTEMPTY|EEXIST/);
+    expect(await writeMetrics(`${folder}/none/file.prom`, [attempt])).toMatch(/ENOENT/);
     expect(readdirSync(folder)).toEqual(['taken']);
   });
 

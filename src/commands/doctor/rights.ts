@@ -136,29 +136,37 @@ export function judgeNode(chosen: string | undefined, agentNode: string | undefi
   return [{ check: 'node', level: 'problem', found, fix: 'give another to every command with --node' }];
 }
 
-/** Write rights below the group's prefix, and on each freeze key above it: `check-not-exists` needs just that. */
+/** Write rights below each group's prefix, and on each freeze key above it: `check-not-exists` needs just that. */
 export async function tryKeys(
   consul: Consul,
-  { keys, node, signal }: { keys: GroupKeys; node: string | undefined; signal: AbortSignal },
+  { groups, node, signal }: { groups: readonly GroupKeys[]; node: string | undefined; signal: AbortSignal },
 ): Promise<Check[]> {
+  const tried = groups.map((keys) => writesIn(keys, node));
+  const above = new Map(tried.flatMap((each) => each.above.map((write) => [write.rule, write])));
+  const all = [...tried.map(({ below }) => below), ...above.values()];
+  return Promise.all(all.map((each) => tryWrite(consul, each, signal)));
+}
+
+interface Write {
+  readonly keys: readonly string[];
+  readonly rule: string;
+}
+
+/** Groups have the freeze keys above them in common, the root's at least. */
+function writesIn(keys: GroupKeys, node: string | undefined): { below: Write; above: Write[] } {
   const any = randomUUID();
   const name = node !== undefined && isName(node) ? node : any;
   const below = [
     ...[keys.queue(any), keys.node(name), keys.tail, keys.last, keys.run(name)],
     ...[keys.lock(0), keys.owner(0), ...keys.freezes.slice(0, 1)],
   ];
-  const tried = [
-    { keys: below, rule: `key_prefix "${keys.prefix}"` },
-    ...keys.freezes.slice(1).map((key) => ({ keys: [key], rule: `key "${key}"` })),
-  ];
-  return Promise.all(tried.map((each) => tryWrite(consul, each, signal)));
+  return {
+    below: { keys: below, rule: `key_prefix "${keys.prefix}"` },
+    above: keys.freezes.slice(1).map((key) => ({ keys: [key], rule: `key "${key}"` })),
+  };
 }
 
-async function tryWrite(
-  consul: Consul,
-  { keys, rule }: { keys: readonly string[]; rule: string },
-  signal: AbortSignal,
-): Promise<Check> {
+async function tryWrite(consul: Consul, { keys, rule }: Write, signal: AbortSignal): Promise<Check> {
   const operations = keys.map((key): Operation => ({ verb: 'check-not-exists', key }));
   try {
     // A key that exists refuses too, and has been asked for all the same.

@@ -1,0 +1,58 @@
+/** The wait for one slot, with the live line while it lasts. */
+import type { Clock } from '../deps.ts';
+import { acquire } from '../lock/acquire.ts';
+import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import type { Waiting } from '../lock/queue.ts';
+import type { ExecDeps } from './exec-deps.ts';
+import { watchQueue } from './waiting-line.ts';
+
+export interface Wait {
+  /** Ends it at once. */
+  readonly signal: AbortSignal;
+  /** The end of `--wait`: everything is still asked once. */
+  readonly patience: AbortSignal;
+  readonly onJoined?: Waiting['onJoined'];
+}
+
+/** @throws the signal's reason when `signal` aborts; the queue is left and nothing was started. */
+export async function waitForSlot(
+  deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal'>,
+  request: AcquireRequest,
+  { signal, patience, onJoined }: Wait,
+): Promise<Acquired> {
+  const { terminal } = deps;
+  const { group, prefix } = request;
+  const line = terminal && !patience.aborted ? watchQueue(deps, { group, prefix, terminal }) : undefined;
+  try {
+    return await acquire({ consul: deps.consul, deps }, request, {
+      ...{ signal, patience, either: AbortSignal.any([signal, patience]) },
+      onJoined: (session, seen) => {
+        line?.joined(session);
+        onJoined?.(session, seen);
+      },
+    });
+  } finally {
+    await line?.close();
+  }
+}
+
+export interface Patience {
+  /** Aborts when the time is over: from the start, if there is none. */
+  readonly signal: AbortSignal;
+  /** The wait is over; ends the clock that runs for it. */
+  stop(): void;
+}
+
+/** @param wait milliseconds. */
+export function startPatience(clock: Clock, wait: number | 'forever'): Patience {
+  const patience = new AbortController();
+  const done = new AbortController();
+  if (wait === 0) patience.abort();
+  else if (wait !== 'forever') {
+    void clock.sleep(wait, { signal: done.signal }).then(
+      () => patience.abort(),
+      () => undefined,
+    );
+  }
+  return { signal: patience.signal, stop: () => done.abort() };
+}

@@ -1,0 +1,326 @@
+// `exec` in several groups: a slot in each, taken in one order, given back together.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, isAlive } from '../support/processes.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { startInTerminal } from '../support/terminal.ts';
+import { claimOf, lastRun } from '../support/tools.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+let count = 0;
+/** Two groups of a test's own, in the order in which they are taken. */
+function setup() {
+  const { folder, lines, pid } = stage();
+  const [first, second] = [`several/${count}/prod/web`, `several/${count++}/rack/r4`];
+  const args = (node: string, ...more: string[]) => [
+    ...['exec', '-g', second, '-g', first, '--node', node, '--session-ttl', '10s', ...more],
+  ];
+  const only = (group: string, node: string, ...more: string[]) => [
+    ...['exec', '-g', group, '--node', node, '-w', '0', ...more],
+  ];
+  const script = `echo $$ >${folder}/$RUNLOCK_NODE.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const until = ['--', 'sh', '-c', script];
+  const running = async (node: string, argv: readonly string[]) => {
+    const run = startRunlock(agent, [...argv, ...until]);
+    await pid(node);
+    return { ...run, tell: () => writeFileSync(`${folder}/end`, '') };
+  };
+  const queued = (group: string, n = 1) =>
+    eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(n));
+  return {
+    ...{ folder, first, second, args, only, lines, pid, queued },
+    exec: (node: string, ...more: string[]) => runlock(agent, args(node, ...more)),
+    start: (node: string, ...more: string[]) => startRunlock(agent, args(node, ...more)),
+    /** Runs in both until it is told to end. */
+    hold: (node: string, ...more: string[]) => running(node, args(node, ...more)),
+    /** The same in one group. */
+    holdOne: (group: string, node: string) => running(node, only(group, node)),
+    /** Both claims, with the words that matter. */
+    claims: () => Promise.all([first, second].map((group) => claimOf(agent, group))),
+    failIn: (group: string, node: string) => runlock(agent, only(group, node, '--', 'false')),
+    /** Holds the first and waits for the second, which another node has. */
+    waiting: async (node: string, ...more: string[]) => {
+      const other = await running('web09', only(second, 'web09'));
+      const run = startRunlock(agent, args(node, ...more, '-v', '--', 'touch', `${folder}/started`));
+      await queued(second);
+      return { run, other };
+    },
+    keys: async () =>
+      (await Promise.all([first, second].map((group) => agent.kv.keys(`runlock/${group}/`))))
+        .flat()
+        .filter((key) => !/\.(?:tail|last|runs\/[^/]+)$/.test(key)),
+    sessions: async () =>
+      ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(({ Name }) =>
+        [first, second].some((group) => Name === `runlock ${group}`),
+      ),
+    lock: async (group: string) => (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session,
+    started: () => lines('started.pid'),
+  };
+}
+
+const destroy = (session: string | undefined) =>
+  agent.http('PUT', `/v1/session/destroy/${session ?? 'none'}`);
+
+describe('a run in several groups', () => {
+  test('takes a slot in each, tells its command of all of them in one order, and gives all back', async () => {
+    const { first, second, exec, args, only, hold, keys, sessions } = setup();
+    const run = await hold('web01');
+    for (const group of [first, second])
+      expect(await runlock(agent, only(group, 'web02', '--', 'true'))).toMatchObject({ status: 75 });
+    run.tell();
+    expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(await keys()).toEqual([]);
+    expect(await sessions()).toEqual([]);
+    const show = 'echo "$RUNLOCK_GROUP $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN"';
+    const one = await exec('web01', '-n', '2', '--', 'sh', '-c', show);
+    const other = await runlock(agent, [...args('web01', '-g', first), '--', 'sh', '-c', show]);
+    for (const { stdout } of [one, other]) {
+      const [groups = '', slots, tokens = ''] = stdout.trim().split(' ');
+      expect(groups).toBe(`${first},${second}`);
+      expect(slots).toBe('0,0');
+      expect(tokens).toMatch(/^\d+,\d+$/);
+    }
+    for (const group of [first, second])
+      expect(await lastRun(agent, group, 'web01')).toMatchObject({ outcome: 'succeeded', command: 'sh' });
+  });
+
+  test('and another with the same groups in another order both end: neither waits for the other', async () => {
+    const { first, second } = setup();
+    const groups = [
+      ['-g', first, '-g', second],
+      ['-g', second, '-g', first],
+    ];
+    const runs = Array.from({ length: 8 }, (_, i) =>
+      startRunlock(agent, [
+        ...['exec', ...(groups[i % 2] ?? []), '--node', `web0${i}`, '-w', '60s'],
+        ...['--', 'sleep', '0.1'],
+      ]),
+    );
+    const ended = await Promise.all(runs.map((run) => run.ended));
+    expect(ended.map(({ status, stderr }) => ({ status, stderr }))).toEqual(
+      ended.map(() => ({ status: 0, stderr: '' })),
+    );
+  });
+
+  test('that fails keeps its claim in each, each with its hold, and the next run of the node takes all back', async () => {
+    const { folder, first, second, exec, claims, keys } = setup();
+    const config = `${folder}/config.toml`;
+    writeFileSync(config, `hold = "2h"\n[groups."${second}"]\nhold = "forever"\nslots = 3\n`);
+    const failed = await exec('web01', '--config', config, '--', 'sh', '-c', 'exit 3');
+    expect(failed.status).toBe(3);
+    expect(failed.stderr).toContain(`web01 keeps slot 0 of ${first} until 2`);
+    expect(failed.stderr).toContain(`web01 keeps slot 0 of ${second} until its next good run`);
+    expect(await claims()).toMatchObject([
+      { node: 'web01', state: 'failed', exitCode: 3, hold: 7_200_000, groups: [second, first] },
+      { node: 'web01', state: 'failed', exitCode: 3, hold: 'forever' },
+    ]);
+    expect(await exec('web02', '-w', '0', '--', 'true')).toMatchObject({ status: 75 });
+    const again = await exec('web01', '-w', '0', '-v', '--dry-run', '--', 'true');
+    expect(again.stderr).toContain(`in slot 0 of ${first} at once, taking back its failed claim: true`);
+    expect(again.stderr).toContain(`in slot 0 of ${second} at once, taking back its failed claim: true`);
+    expect(await claims()).toMatchObject([{ state: 'failed' }, { state: 'failed' }]);
+    expect(await exec('web01', '-w', '0', '--', 'true')).toMatchObject({ status: 0 });
+    expect(await keys()).toEqual([]);
+  });
+
+  test('of which the session of one group is destroyed takes that slot back and goes on', async () => {
+    const { second, hold, lock, keys } = setup();
+    const run = await hold('web01');
+    await destroy(await lock(second));
+    await run.says(new RegExp(`took the lock of ${second} back; the run goes on`));
+    run.tell();
+    expect(await run.ended).toMatchObject({ status: 0 });
+    expect(await keys()).toEqual([]);
+  });
+
+  test('that is evicted from one is killed, and the others keep it as failed: 79', async () => {
+    const { first, second, hold, claims, lock, pid } = setup();
+    const run = await hold('web01');
+    const command = await pid('web01');
+    const evicted = await runlock(agent, ['release', first, '--owner', 'web01', '--force']);
+    expect(evicted).toMatchObject({ status: 0, stderr: '' });
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(79);
+    expect(isAlive(command)).toBe(false);
+    expect(stderr).toMatch(/the run was evicted by \S+ and killed; slot 0 of \S+web is free again/);
+    expect(stderr).toMatch(new RegExp(`evicted from ${first} by \\S+ and killed; web01 keeps slot 0 of`));
+    expect(await claims()).toMatchObject([undefined, { node: 'web01', state: 'failed' }]);
+    expect([await lock(first), await lock(second)]).toEqual([undefined, undefined]);
+    expect(await lastRun(agent, first, 'web01')).toMatchObject({ outcome: 'evicted' });
+    expect(await lastRun(agent, second, 'web01')).toMatchObject({ outcome: 'lost' });
+  });
+
+  test('leaves figures of each group, and busy does too', async () => {
+    const { folder, first, second, exec, holdOne } = setup();
+    const file = `${folder}/runlock.prom`;
+    const lines = () => readFileSync(file, 'utf8').split('\n');
+    await exec('web01', '--metrics-file', file, '--', 'true');
+    for (const group of [first, second]) {
+      expect(lines()).toContain(`runlock_last_outcome{group="${group}",outcome="succeeded"} 1`);
+      expect(
+        lines().filter((line) => line.startsWith(`runlock_wait_seconds{group="${group}"}`)),
+      ).toHaveLength(1);
+    }
+    await holdOne(first, 'web09');
+    await exec('web01', '-w', '0', '--metrics-file', file, '--', 'true');
+    expect(lines()).toContain(`runlock_last_outcome{group="${second}",outcome="busy"} 1`);
+    expect(lines().filter((line) => line.startsWith('runlock_wait_seconds'))).toHaveLength(1);
+    expect(lines().filter((line) => line.startsWith('runlock_run_last_success'))).toHaveLength(2);
+  });
+});
+
+describe('while it waits for a later group', () => {
+  test('it holds the earlier one, and goes on when the later one comes free', async () => {
+    const { first, second, waiting, only, lines, keys } = setup();
+    const { run, other } = await waiting('web01');
+    expect(await claimOf(agent, first)).toMatchObject({ node: 'web01', state: 'running' });
+    const { status, stderr } = await runlock(agent, only(first, 'web02', '--', 'true'));
+    expect(status).toBe(75);
+    expect(stderr).toContain('web01 running');
+    await run.says(new RegExp(`web01 waits for a slot of ${second} \\(slot 0: web09 running`));
+    expect(lines('started')).toEqual([]);
+    other.tell();
+    expect(await run.ended).toMatchObject({ status: 0 });
+    expect(await keys()).toEqual([]);
+  });
+
+  test.for([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('%s gives all back at once, and nothing is started', async ([signal, code]) => {
+    const { waiting, first, failIn, claims, sessions } = setup();
+    await failIn(first, 'web01');
+    const before = await claimOf(agent, first);
+    const { run, other } = await waiting('web01');
+    expect(await claimOf(agent, first)).toMatchObject({ node: 'web01', state: 'running' });
+    run.signal(signal);
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(code);
+    expect(stderr).toContain(`gave slot 0 of ${first} back; nothing was started`);
+    // What it took back of its own failed run goes back as it was.
+    expect(await claims()).toMatchObject([before, { node: 'web09' }]);
+    expect(await sessions()).toHaveLength(1);
+    other.tell();
+    await other.ended;
+  });
+
+  test('the end of --wait, and a freeze without patience, give all back: 75, and the busy group is named', async () => {
+    const { first, second, exec, failIn, claims, keys } = setup();
+    await failIn(second, 'web09');
+    const busy = await exec('web01', '-w', '1s', '--', 'true');
+    expect(busy.status).toBe(75);
+    expect(busy.stderr).toMatch(
+      new RegExp(`^runlock: busy: no slot in ${second} within 1s \\(slot 0: web09 failed[^\\n]*\\n$`),
+    );
+    expect(await claims()).toMatchObject([undefined, { node: 'web09' }]);
+    await runlock(agent, ['release', second, '--owner', 'web09']);
+    await runlock(agent, ['freeze', second, '--reason', 'release day']);
+    const frozen = await exec('web01', '-w', '0', '--', 'true');
+    expect(frozen.status).toBe(75);
+    expect(frozen.stderr).toMatch(new RegExp(`^runlock: busy: ${second} is frozen by .* \\(release day\\)`));
+    expect((await exec('web01', '--dry-run', '--', 'true')).status).toBe(75);
+    expect((await keys()).filter((key) => key.startsWith(`runlock/${first}/`))).toEqual([]);
+    await runlock(agent, ['thaw', second]);
+  });
+
+  test('an eviction from the earlier one ends it: 79, one line, nothing started, all given back', async () => {
+    const { first, folder, only, holdOne, second, queued, args, claims, lines } = setup();
+    const other = await holdOne(second, 'web09');
+    const run = startRunlock(agent, [...args('web01'), '--', 'touch', `${folder}/started`]);
+    await queued(second);
+    const evicted = await runlock(agent, ['release', first, '--owner', 'web01', '--force']);
+    expect(evicted).toMatchObject({ status: 0, stderr: '' });
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(79);
+    expect(stderr).toMatch(
+      new RegExp(`^runlock: \\S+ evicted the run from ${first}; nothing was started\\n$`),
+    );
+    expect(await claims()).toMatchObject([undefined, { node: 'web09' }]);
+    expect(await agent.kv.keys(`runlock/${second}/.queue/`)).toEqual([]);
+    expect(lines('started')).toEqual([]);
+    other.tell();
+    await other.ended;
+    expect((await runlock(agent, only(first, 'web02', '--', 'true'))).status).toBe(0);
+  });
+
+  test('a lost session of the earlier one is made anew, and what it holds is given back all the same', async () => {
+    const { first, waiting, lock, claims, sessions } = setup();
+    const { run, other } = await waiting('web01');
+    const before = await lock(first);
+    await destroy(before);
+    await run.says(new RegExp(`took the lock of ${first} back`));
+    expect(await lock(first)).not.toBe(before);
+    run.signal('SIGTERM');
+    expect((await run.ended).status).toBe(143);
+    expect(await claims()).toMatchObject([undefined, { node: 'web09' }]);
+    expect(await lock(first)).toBeUndefined();
+    expect(await sessions()).toHaveLength(1);
+    other.tell();
+    await other.ended;
+  });
+
+  test('SIGKILL leaves its claim in the earlier one alone, and its next run takes it back and goes on', async () => {
+    const { first, waiting, exec, claims, keys } = setup();
+    const { run, other } = await waiting('web01');
+    run.signal('SIGKILL');
+    await run.ended;
+    expect(await claims()).toMatchObject([{ node: 'web01', state: 'running' }, { node: 'web09' }]);
+    expect((await exec('web02', '-w', '0', '--', 'true')).stderr).toContain(`no slot in ${first} now`);
+    other.tell();
+    await other.ended;
+    expect(await exec('web01', '-w', '20s', '--', 'true')).toMatchObject({ status: 0 });
+    expect(await keys()).toEqual([]);
+  });
+
+  test('SIGKILL of a run that holds both: its next run takes both back', async () => {
+    const { hold, exec, claims, keys } = setup();
+    const run = await hold('web01');
+    run.signal('SIGKILL');
+    await run.ended;
+    expect(await claims()).toMatchObject([{ node: 'web01' }, { node: 'web01' }]);
+    expect(await exec('web01', '-w', '20s', '--', 'true')).toMatchObject({ status: 0 });
+    expect(await keys()).toEqual([]);
+  });
+
+  test('the live line names the group that it waits for', async () => {
+    const { second, holdOne, args, first } = setup();
+    await holdOne(second, 'web09');
+    const terminal = startInTerminal(agent, [...args('web01'), '--', 'true']);
+    await terminal.shows(new RegExp(`waiting \\d+s for ${second} · place 1 · web09 runs sh`));
+    terminal.type('\x03');
+    expect(await terminal.ended).toBe(130);
+    expect(await claimOf(agent, first)).toBeUndefined();
+  });
+});
+
+test('a second run of the node in one of the groups is busy, and gives back what it took elsewhere', async () => {
+  const { first, second, hold, args } = setup();
+  const run = await hold('web01');
+  const before = `a/${first}`;
+  const { status } = await runlock(agent, [...args('web01', '-g', before), '--', 'true']);
+  expect(status).toBe(75);
+  expect(await agent.kv.keys(`runlock/${before}/.slot/`)).toEqual([]);
+  const inside = await runlock(agent, ['status'], { env: { RUNLOCK_GROUP: `${first},${second}` } });
+  expect(inside.status).toBe(0);
+  run.tell();
+  await run.ended;
+});
+
+test('acquire and release take one group, and say so', async () => {
+  const env = { RUNLOCK_GROUP: 'a,b' };
+  for (const command of ['acquire', 'release']) {
+    const { status, stderr } = await runlock(agent, [command], { env });
+    expect(status).toBe(64);
+    expect(stderr).toBe(
+      `runlock: ${command} takes one group, and was given a, b; call it for each of them\n`,
+    );
+  }
+});
