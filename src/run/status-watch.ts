@@ -87,6 +87,8 @@ async function keepShowing(
   const draw = async () => {
     for (;;) {
       await asked.rung;
+      // A signal rings too: it is no change.
+      signal.throwIfAborted();
       asked = alarm(signal);
       if (found) await view.show(found);
       await clock.sleep(REDRAW_MS, { signal });
