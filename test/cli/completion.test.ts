@@ -103,7 +103,8 @@ describe('what cannot be looked up', () => {
     silent.pause();
     const startedMs = performance.now();
     expect(await runlock(silent, ['__complete', '--', 'release', '--owner', ''])).toEqual(nothing);
-    expect(performance.now() - startedMs).toBeLessThan(5_000);
+    // A request that somebody waits for is given ten seconds.
+    expect(performance.now() - startedMs).toBeLessThan(9_000);
     silent.resume();
   });
 
