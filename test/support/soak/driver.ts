@@ -6,7 +6,7 @@ import type { History } from '../history/history.ts';
 import { isAway, operate, perform } from './deeds.ts';
 import { lookAt } from './looks.ts';
 import type { SoakEvent, SoakPlan } from './plan.ts';
-import { leftOf, surprisesOf } from './quiet.ts';
+import { UNREACHABLE, leftOf, surprisesOf } from './quiet.ts';
 import { startWorld } from './world.ts';
 import type { Ended, Group, World } from './world.ts';
 
@@ -42,8 +42,8 @@ interface Course {
   readonly control: SoakControl;
   /** Starts whose time has come, and that wait for room. */
   readonly due: Start[];
-  /** Nodes that have run. */
-  readonly seen: Set<string>;
+  /** The first start of each node that was started. */
+  readonly seen: Map<string, Start>;
   readonly deeds: Map<string, { planned: number; hit: number }>;
   readonly underWay: Set<Promise<void>>;
   readonly surprises: string[];
@@ -60,7 +60,7 @@ const CUT_OFF_MS = 55_000;
 export async function soak(plan: SoakPlan, control: SoakControl): Promise<SoakResult> {
   const world = await startWorld(plan);
   const course: Course = {
-    ...{ world, control, due: [], seen: new Set(), deeds: new Map(), underWay: new Set(), surprises: [] },
+    ...{ world, control, due: [], seen: new Map(), deeds: new Map(), underWay: new Set(), surprises: [] },
     sinceMs: performance.now(),
     isLong: plan.events.some((event) => event.kind === 'pause-agent' && event.forMs > CUT_OFF_MS),
   };
@@ -122,7 +122,7 @@ function fill(course: Course): void {
     if (!group || !mayStart(group, start)) continue;
     const { node: name, gate, part, lengthMs } = start;
     world.launch(group, { name, gate, part, ...(lengthMs !== undefined && { lengthMs }) });
-    seen.add(name);
+    if (!seen.has(name)) seen.set(name, start);
     const count = course.deeds.get('start');
     if (count) count.hit += 1;
   }
@@ -145,6 +145,8 @@ async function comeToQuiet(course: Course): Promise<void> {
   await Promise.all(course.underWay);
   // A slow machine has not started all that was due; every node takes part all the same.
   due.splice(0, due.length, ...due.filter(({ node }, i) => !seen.has(node) && isFirst(due, i)));
+  // Nor has it always got a word from Consul in time: whoever went away for that comes again.
+  due.push(...[...seen.values()].filter((start) => wasTurnedAway(world, start)));
   const endMs = performance.now() + DRAIN_MS;
   while (!(await isDrained(course))) {
     if (performance.now() > endMs) {
@@ -164,6 +166,12 @@ async function comeToQuiet(course: Course): Promise<void> {
 
 const isFirst = (due: readonly Start[], at: number) =>
   due.findIndex(({ node }) => node === due[at]?.node) === at;
+
+/** It never had the slot, and has gone because Consul did not answer. */
+function wasTurnedAway({ groups }: World, { node: name, group }: Start): boolean {
+  const ends = groups.get(group)?.ended.filter(({ node }) => node === name) ?? [];
+  return ends.some(({ status }) => status === UNREACHABLE) && ends.every(({ run }) => run === undefined);
+}
 
 async function isDrained({ world, due }: Course): Promise<boolean> {
   for (const group of world.groups.values()) {

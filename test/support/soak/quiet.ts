@@ -71,7 +71,7 @@ export function surprisesOf({ mayBeCutOff, ended, history }: Ends): string[] {
 }
 
 const { SIGHUP, SIGINT, SIGKILL, SIGTERM } = constants.signals;
-const UNREACHABLE = 69;
+export const UNREACHABLE = 69;
 const BUSY = 75;
 const LOST = 79;
 
