@@ -8,6 +8,7 @@ import { holdOn, keepGrant } from '../lock/held.ts';
 import type { Owner } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './busy.ts';
+import { placeOf } from './end.ts';
 import type { ExecDeps } from './exec-deps.ts';
 import { startPatience, waitForSlot } from './wait-for-slot.ts';
 
@@ -90,7 +91,7 @@ async function tryOnce(
     const kept = signal.aborted ? undefined : await keepGrant(grant, waitedMs);
     if (kept?.kind === 'lost') {
       const message = `slot ${grant.slot} of ${options.group} was lost before it was held: ${kept.why}`;
-      deps.log('error', message, { event: 'lost', group: options.group });
+      deps.log('error', message, { event: 'lost', ...placeOf(grant), why: 'lost' });
       return { kind: 'lost' };
     }
     if (kept && !signal.aborted)
@@ -152,7 +153,8 @@ function sayBusy(
     busy.why.kind === 'same-node' && inside && env['RUNLOCK_RUN_ID'] !== undefined
       ? "; this is inside a 'runlock exec' of the group, which holds the slot and gives it back: leave acquire and release out"
       : '';
-  const fields = { event: 'busy', group, why: busy.why.kind };
+  const { node, id } = busy.context.run;
+  const fields = { event: 'busy', group, node, run: id, why: busy.why.kind };
   deps.log(level === 'info' ? 'warning' : level, `${message}${hint}`, fields);
   return { kind: 'busy' };
 }

@@ -3,6 +3,9 @@ import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { Match } from '../support/proxy.ts';
+import { writes } from '../support/proxy-steps.ts';
 import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
@@ -245,6 +248,36 @@ describe('a run of each kind', () => {
 
   test('every event of the table was one of these', () => {
     expect([...seen].sort()).toEqual([...promised.keys()].sort());
+  });
+});
+
+describe('acquire names the group, the node and the run as exec does', () => {
+  const foreign = JSON.stringify({
+    ...{ v: 1, node: 'web99', state: 'running', run: 'another', since: new Date().toISOString() },
+    ...{ command: 'x', hold: 'forever', pid: 1, startTime: '1', bootId: 'b' },
+  });
+  const acquire = (group: string, node: string, ...more: string[]) =>
+    runlock(agent, ['acquire', group, '--node', node, '--log-format', 'json', ...more]);
+
+  test('when it is busy', async () => {
+    const { group, place } = setup();
+    const first = await acquire(group, 'web01');
+    expect(JSON.parse(first.stderr)).toMatchObject({ event: 'granted', ...place('web01') });
+    const { status, stderr } = await acquire(group, 'web02', '-w', '0');
+    expect(status).toBe(75);
+    expect(of(stderr, 'busy')).toMatchObject({ level: 'warning', group, node: 'web02', why: 'slots' });
+  });
+
+  test('when the slot is lost before it is held', async () => {
+    const { group, place, key } = setup();
+    await using proxy = await startProxy(agent);
+    const keep: Match = (request) => writes('cas', '/owner')(request) && writes('delete', '/lock')(request);
+    const taken = proxy.seen(keep).then(() => agent.kv.put(key('.slot/0/owner'), foreign));
+    proxy.rule({ match: keep, times: 1, do: { until: taken } });
+    const words = ['acquire', group, '--node', 'web01', '--log-format', 'json'];
+    const { status, stderr } = await runlock(agent, words, { env: proxy.env });
+    expect(status).toBe(79);
+    expect(of(stderr, 'lost')).toMatchObject({ level: 'error', ...place('web01'), why: 'lost' });
   });
 });
 

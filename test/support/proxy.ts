@@ -17,8 +17,8 @@ export interface ProxyRequest {
 /**
  * drop-before: closed, and never reaches the agent. drop-after: takes effect, then closed without an answer.
  * cut: the answer stops in its middle. hang: never reaches the agent, never answered.
- * late: closed at once, and reaches the agent at `release()`. A delay is before the agent gets it;
- * a status and body answer in the agent's place.
+ * late: closed at once, and reaches the agent at `release()`. A delay is before the agent gets it, and so is a wait
+ * until something is done; a status and body answer in the agent's place.
  */
 export type Action =
   | 'drop-before'
@@ -27,6 +27,7 @@ export type Action =
   | 'hang'
   | 'late'
   | { readonly delayMs: number }
+  | { readonly until: Promise<unknown> }
   | { readonly status: number; readonly body: string };
 
 export type Match = (request: ProxyRequest) => boolean;
@@ -132,7 +133,7 @@ async function act(action: Action | undefined, { forward, response, socket }: Pa
   if (typeof action === 'object' && 'status' in action) {
     return void response.writeHead(action.status).end(action.body);
   }
-  if (typeof action === 'object') await sleep(action.delayMs);
+  if (typeof action === 'object') await ('until' in action ? action.until : sleep(action.delayMs));
   // Who went away waits for nothing: the agent sees it at once, as it would without a proxy.
   const gone = new AbortController();
   response.once('close', () => gone.abort());
