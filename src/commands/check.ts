@@ -88,7 +88,7 @@ function keptFindings({ group, slots, queue }: GroupView, now: number): Finding[
   return [{ state: 'CRITICAL', text: `${group} stands still behind ${behind}, ${waiting(queue.length)}` }];
 }
 
-/** A rebooting node, and one that acquired its slot by hand, are under way: `--max-held` is for them. */
+/** A rebooting node, and one that holds its slot by `acquire`, are under way: `--max-held` is for them. */
 function isKept(slot: SlotView, now: number): boolean {
   switch (slot.state) {
     case 'running':

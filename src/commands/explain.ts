@@ -25,8 +25,7 @@ export function explain(
   { prefix, now, unreadableFreeze = false }: ExplainOptions,
 ): Explanation {
   if (facts.frozen) {
-    const fix = hint(prefix, 'thaw', facts.frozen.at === '' ? '/' : facts.frozen.at);
-    return { why: freezeSentence(facts, facts.frozen, now), fix };
+    return explainFreeze(facts, facts.frozen, { prefix, now });
   }
   if (unreadableFreeze)
     return { why: 'no new run starts: a freeze key is set that cannot be read (see problems)' };
@@ -38,9 +37,23 @@ export function explain(
   return explainSlots(facts, { prefix, now });
 }
 
-function freezeSentence({ group, queue }: GroupFacts, freeze: FreezeView, now: number): string {
+/** Of a group, or of all there is. */
+export function explainFreeze(
+  facts: Pick<GroupFacts, 'group' | 'queue'>,
+  freeze: FreezeView,
+  { prefix, now }: ExplainOptions,
+): Required<Explanation> {
+  const fix = hint(prefix, 'thaw', freeze.at === '' ? '/' : freeze.at);
+  return { why: freezeSentence(facts, freeze, now), fix };
+}
+
+function freezeSentence(
+  { group, queue }: Pick<GroupFacts, 'group' | 'queue'>,
+  freeze: FreezeView,
+  now: number,
+): string {
   const what =
-    freeze.at === group ? group : freeze.at === '' ? 'everything' : `${freeze.at}, and so ${group},`;
+    freeze.at === '' ? 'everything' : freeze.at === group ? group : `${freeze.at}, and so ${group},`;
   const until = freeze.until === undefined ? 'until someone thaws it' : momentText(freeze.until, now);
   return [
     `${what} was frozen ${age(freeze.since, now)} ago by ${freeze.by} (${freeze.reason}) and starts no new run ${until}`,
@@ -110,7 +123,7 @@ function slotSentence(slot: SlotView, now: number): string {
     case 'rebooting':
       return `${node} reboots (${ended}) since ${age(since, now)} ${keeps(slot, now, 'its next run succeeds')}`;
     case 'held':
-      return `${node} acquired ${name} by hand ${age(since, now)} ago ${keeps(slot, now, 'it releases it')}`;
+      return `${node} took ${name} with 'runlock acquire' ${age(since, now)} ago ${keeps(slot, now, 'it gives it back')}`;
     case 'abandoned':
       return `${node} vanished while it ran ${command} (since ${age(since, now)}) ${keeps(slot, now, 'its next run succeeds')}`;
     case 'evicted':

@@ -6,7 +6,7 @@ import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../lock
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import type { CheckLimits } from './check.ts';
 import type { GroupFacts } from './explain.ts';
-import { explain } from './explain.ts';
+import { explain, explainFreeze } from './explain.ts';
 import { joinFound, readSource, sourcesOf } from './status-sources.ts';
 import type { Found, Scope } from './status-sources.ts';
 import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output/views.ts';
@@ -60,6 +60,9 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
     prefix,
     at: new Date(now).toISOString(),
     ...(root.frozen && { frozen: root.frozen }),
+    ...(root.frozen &&
+      names.length === 0 &&
+      explainFreeze({ group: '', queue: [] }, root.frozen, { prefix, now })),
     problems: root.problems,
     groups: names.map((group) => {
       const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });

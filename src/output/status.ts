@@ -58,9 +58,10 @@ function renderLine({ group, frozen, why }: GroupView, { color }: RenderOptions)
 
 const frozenMark = (color: boolean) => paint(' (frozen)', 'cyan', color);
 
-function renderNothing({ prefix, frozen, problems }: StatusReport): string {
+function renderNothing({ prefix, why, fix, problems }: StatusReport): string {
   const lines = [visible(`nothing is stored below ${prefix}/ (or this token may not read it)`)];
-  if (frozen) lines.push(visible(`everything is frozen by ${frozen.by}: ${frozen.reason}`));
+  if (why !== undefined) lines.push(visible(why));
+  if (fix !== undefined) lines.push(visible(`fix: ${fix}`));
   return [...lines, ...problems.map((problem) => `problem: ${visible(problem)}`)].join('\n');
 }
 

@@ -8,6 +8,10 @@ export interface StatusReport {
   readonly at: string;
   /** The root's freeze: it stops every group, those that nobody has used yet too. */
   readonly frozen?: FreezeView;
+  /** Of the root's freeze, where there is no group that would say it. */
+  readonly why?: string;
+  /** The command that ends it. */
+  readonly fix?: string;
   /** With the root's freeze; every group's own are with the group. */
   readonly problems: readonly string[];
   /** By name; the text has those that stand still first. */

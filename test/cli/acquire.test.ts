@@ -50,7 +50,7 @@ describe('what is held', () => {
       );
     }
     const status = await runlock(agent, ['status', 'alone']);
-    expect(status.stdout).toContain('web01 acquired slot 0 by hand');
+    expect(status.stdout).toContain("web01 took slot 0 with 'runlock acquire'");
     expect(status.stdout).toContain('fix: runlock release alone --owner web01');
   });
 

@@ -39,6 +39,25 @@ function expectComplaint({ status, stdout, stderr }: Result, code: number, patte
   expect(stderr).toMatch(pattern);
 }
 
+test('where nothing is stored yet status says who froze everything, since when, until when, and what ends it', async () => {
+  const elsewhere = ['--prefix', 'new'];
+  await freeze('/', '--reason', 'new disks', '--for', '2h', ...elsewhere);
+  const { stdout } = await runlock(agent, ['status', ...elsewhere]);
+  expect(stdout.replaceAll(/\d{4}-\S+Z \(in [^)]+\)/g, 'WHEN').replace(/\d+s ago/, 'Ns ago')).toBe(
+    'nothing is stored below new/ (or this token may not read it)\n' +
+      `everything was frozen Ns ago by ${me} (new disks) and starts no new run until WHEN\n` +
+      'fix: runlock thaw / --prefix new\n',
+  );
+  const report = JSON.parse((await runlock(agent, ['status', '--json', ...elsewhere])).stdout) as object;
+  expect(report).toMatchObject({
+    v: 1,
+    groups: [],
+    frozen: { at: '', by: me },
+    fix: 'runlock thaw / --prefix new',
+  });
+  expect(await thaw('/', ...elsewhere)).toMatchObject({ status: 0 });
+});
+
 describe('who froze it', () => {
   const by = async (group: string, env: Readonly<Record<string, string>>) => {
     const said = await runlock(agent, ['freeze', group, '--reason', 'x'], { env });

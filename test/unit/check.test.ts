@@ -80,7 +80,7 @@ describe('of one group', () => {
       'WARNING - prod/web is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet',
     ],
     ['a reboot', { slots: [claim({ state: 'rebooting' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
-    ['acquired by hand', { slots: [claim({ state: 'held' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
+    ['held by acquire', { slots: [claim({ state: 'held' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
     ['a freeze nobody waits behind', { frozen }, 'OK - 1 group, 0 runs, 0 waiting'],
     ['a freeze', { frozen, queue }, 'WARNING - prod/web is frozen by anna, 2 runs wait'],
     ['a problem', { problems: ['odd'] }, 'WARNING - prod/web: odd'],

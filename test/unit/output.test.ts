@@ -177,9 +177,10 @@ describe('the table', () => {
 
   test('of nothing says so, and that everything is frozen', () => {
     const frozen = { at: '', by: 'ops', reason: 'new disks', since: ago(0) };
-    const text = renderStatus({ ...report(), frozen, problems: ['odd'] }, plain);
+    const said = { why: 'everything was frozen', fix: 'runlock thaw /' };
+    const text = renderStatus({ ...report(), frozen, ...said, problems: ['odd'] }, plain);
     expect(text).toBe(
-      'nothing is stored below runlock/ (or this token may not read it)\neverything is frozen by ops: new disks\nproblem: odd\n',
+      'nothing is stored below runlock/ (or this token may not read it)\neverything was frozen\nfix: runlock thaw /\nproblem: odd\n',
     );
   });
 });

@@ -195,9 +195,9 @@ describe('a group says why it stands still', () => {
       clear,
     ],
     [
-      'acquired by hand',
+      'held by acquire',
       [claim({ state: 'held' })],
-      'web01 acquired slot 0 by hand 4m ago and keeps slot 0 until it releases it or someone clears it',
+      "web01 took slot 0 with 'runlock acquire' 4m ago and keeps slot 0 until it gives it back or someone clears it",
       clear,
     ],
     [
