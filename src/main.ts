@@ -9,7 +9,7 @@ import { errorCode, exitStatus } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
-import type { LogChoice, Platform, SignalSource, Terminal } from './platform.ts';
+import type { LogChoice, Platform, Screen, SignalSource, Terminal } from './platform.ts';
 import { run } from './run.ts';
 import { markedPids, startTime } from './tree.ts';
 
@@ -90,6 +90,32 @@ function listenToSignals(): SignalSource {
   };
 }
 
+function whenStopped({ leave, enter }: Screen): void {
+  const resume = () => {
+    // After `bg` the terminal is the shell's, and whoever draws there is stopped again, as by the terminal itself.
+    if (inBackground()) process.kill(process.pid, 'SIGTTOU');
+    else enter();
+  };
+  const stop = () => {
+    leave();
+    process.off('SIGTSTP', stop);
+    // Here it stops, unless there is no shell that could continue it.
+    process.kill(process.pid, 'SIGTSTP');
+    process.on('SIGTSTP', stop);
+    resume();
+  };
+  process.on('SIGTSTP', stop);
+  process.on('SIGCONT', resume);
+}
+
+/** Whether another process group has the terminal (proc(5), stat: pgrp and tpgid). */
+function inBackground(): boolean {
+  const [, , group, , , foreground] = readFileSync('/proc/self/stat', 'utf8')
+    .replace(/.*\) /s, '')
+    .split(' ');
+  return foreground !== group && foreground !== '-1';
+}
+
 function hasTerminal(): boolean {
   try {
     closeSync(openSync('/dev/tty', 'r'));
@@ -104,7 +130,15 @@ const platform: Platform = {
   ...{ version: RUNLOCK_VERSION, nodeVersion: process.versions.node },
   deps: { clock, random: Math.random, host },
   write: (text) => new Promise((resolve) => process.stdout.write(text, () => resolve())),
-  ...{ makeLog, connect: connectTo, listenToSignals, hasTerminal, terminal, newRunId: randomUUID },
+  ...{
+    makeLog,
+    connect: connectTo,
+    listenToSignals,
+    whenStopped,
+    hasTerminal,
+    terminal,
+    newRunId: randomUUID,
+  },
   readText: (path) => readFileSync(path, 'utf8'),
   operator: () =>
     operatorName({

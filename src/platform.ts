@@ -25,8 +25,18 @@ export interface Platform {
   /** The line on stderr that is drawn over again and again. */
   readonly terminal: Terminal;
   readonly newRunId: () => string;
+  /** Ctrl-Z, and back again. */
+  whenStopped(screen: Screen): void;
   /** Who runs this: `user@host`; the person behind sudo. */
   operator(): string;
+}
+
+/** What is drawn all over the terminal. Both do it at once, and may be told twice. */
+export interface Screen {
+  /** Gives the terminal back as it was: the process is about to be stopped. */
+  readonly leave: () => void;
+  /** Takes it again. */
+  readonly enter: () => void;
 }
 
 export interface Stream {

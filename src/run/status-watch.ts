@@ -21,6 +21,8 @@ const REDRAW_MS = 100;
 /** How the report is shown. */
 interface View {
   readonly show: (found: Found) => Promise<void>;
+  /** Leaves the screen at once; the next frame takes it again. */
+  readonly leave?: () => void;
   readonly close: () => Promise<void>;
   /** Whether what is shown changes with time alone. */
   readonly ticks: boolean;
@@ -101,6 +103,14 @@ async function keepShowing(
     }
   };
   platform.stdout.on('resize', redraw);
+  const { leave } = view;
+  if (leave) {
+    const enter = () => {
+      leave();
+      redraw();
+    };
+    platform.whenStopped({ leave, enter });
+  }
   await Promise.all([followStatus({ consul, clock }, { prefix, groups, signal, changed }), draw(), tick()]);
 }
 
@@ -136,11 +146,15 @@ function showScreen(
   let entered = false;
   let size = '';
   let faultSince: number | undefined;
-  platform.atExit(() => {
+  const leave = () => {
     if (entered) void platform.write(LEAVE_SCREEN);
-  });
+    entered = false;
+    size = '';
+  };
+  platform.atExit(leave);
   return {
     ticks: true,
+    leave,
     show: async (found) => {
       const now = clock.now();
       const fault = consul.fault();

@@ -23,11 +23,21 @@ afterAll(endAgents);
 
 const ENTER = '\x1b[?1049h\x1b[?25l';
 const LEAVE = '\x1b[?25h\x1b[?1049l';
+const WIPE = '\x1b[2J';
+/** As a regular expression finds it. */
+const quoted = (text: string) => text.replaceAll(/[[\]?]/g, '\\$&');
 
 /** `status --watch` in a terminal, with what it has drawn last. */
-function watch(args: readonly string[] = [], env: Readonly<Record<string, string>> = {}) {
+function watch(
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+  shell?: (command: string) => string,
+) {
   const mark = randomUUID();
-  const run = startInTerminal(agent, ['status', '--watch', ...args], { env: { ...env, WATCH_MARK: mark } });
+  const run = startInTerminal(agent, ['status', '--watch', ...args], {
+    env: { ...env, WATCH_MARK: mark },
+    ...(shell && { shell }),
+  });
   // eslint-disable-next-line no-control-regex -- without colours, and lines as they were written
   const plain = (text: string) => text.replaceAll(/\x1b\[(?:\d+m|K|J)/g, '').replaceAll(/\r+\n/g, '\n');
   const frames = () => run.screen().split('\x1b[H').slice(1).map(plain);
@@ -44,6 +54,9 @@ function watch(args: readonly string[] = [], env: Readonly<Record<string, string
     pid: () => pidWith(mark),
   };
 }
+
+/** proc(5): T is stopped. */
+const stateOf = (pid: number) => / ([A-Z]) [^)]*$/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1];
 
 /** Of the runlock that was started with this mark in its environment. */
 function pidWith(mark: string): number {
@@ -92,6 +105,41 @@ describe('on a terminal', () => {
     expect(screen.endsWith(LEAVE)).toBe(true);
     expect(screen.split(ENTER)).toHaveLength(2);
     expect(screen.split(LEAVE)).toHaveLength(2);
+  });
+
+  test('Ctrl-Z leaves the terminal as it was, bg leaves it to the shell, and fg draws anew', async () => {
+    await agent.kv.put('runlock/stopped/.slot/0/owner', claim());
+    const seen = watch(['stopped'], {}, (command) =>
+      [command, 'echo is-stopped', 'bg', 'read line', 'echo is-read', 'fg', 'echo ended-with $?'].join('; '),
+    );
+    await seen.until(/web01 failed/);
+    seen.type('\x1a');
+    await seen.shows(/is-stopped/);
+    const pid = seen.pid();
+    // Continued in the background it stops again, before it draws.
+    await eventually(() => expect(stateOf(pid)).toBe('T'));
+    expect(seen.screen()).toMatch(new RegExp(`${quoted(LEAVE)}[^]*is-stopped`));
+    seen.type('\n');
+    await seen.shows(/is-read/);
+    await agent.kv.put('runlock/stopped/.slot/0/owner', claim({ node: 'web09' }));
+    await seen.until(/web09 failed/);
+    seen.type('\x03');
+    await seen.shows(/ended-with 0/);
+    const drawn = [ENTER, LEAVE, 'is-stopped', 'is-read', `${ENTER}${WIPE}`, LEAVE, 'ended-with 0'];
+    expect(seen.screen()).toMatch(new RegExp(drawn.map(quoted).join('[^]*')));
+    expect(seen.screen().split(ENTER)).toHaveLength(3);
+  });
+
+  test('stopped and continued from elsewhere it draws anew', async () => {
+    const seen = watch(['elsewhere'], {}, (command) => `${command}; echo is-stopped; read line; fg`);
+    await seen.until(/nobody has used/);
+    process.kill(seen.pid(), 'SIGSTOP');
+    await seen.shows(/is-stopped/);
+    seen.type('\n');
+    await seen.shows(new RegExp(['is-stopped', `${ENTER}${WIPE}`].map(quoted).join('[^]*')));
+    seen.type('\x03');
+    expect(await seen.ended).toBe(0);
+    expect(seen.screen().endsWith(LEAVE)).toBe(true);
   });
 
   test.each([

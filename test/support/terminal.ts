@@ -22,6 +22,8 @@ export interface TerminalOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Shell text after the command, such as a redirection. */
   readonly after?: string;
+  /** What a shell with job control makes of the command, instead of being replaced by it. */
+  readonly shell?: (command: string) => string;
 }
 
 const word = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -30,10 +32,11 @@ const word = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 export function startInTerminal(
   agent: Agent,
   args: readonly string[],
-  { env = {}, after = '' }: TerminalOptions = {},
+  { env = {}, after = '', shell }: TerminalOptions = {},
 ): TerminalRun {
   const { PATH = '', HOME = '' } = process.env;
-  const line = `exec ${[RUNLOCK, ...args].map(word).join(' ')} ${after}`;
+  const command = `${[RUNLOCK, ...args].map(word).join(' ')} ${after}`;
+  const line = shell ? `set -m; ${shell(command)}` : `exec ${command}`;
   const child = spawn('script', ['--quiet', '--return', '--flush', '--command', line, '/dev/null'], {
     env: { PATH, HOME, TERM: 'xterm', SHELL: '/bin/sh', ...NO_CONFIG, ...agent.env, ...env },
     stdio: ['pipe', 'pipe', 'inherit'],
