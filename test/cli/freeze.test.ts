@@ -81,7 +81,7 @@ describe.each([
     expectComplaint(busy, 75, /is frozen by /);
     const said = busy.stderr.replace(/since \d+s/, 'since Ns');
     expect(said).toBe(
-      `runlock: busy: ${what} is frozen by ${me} (release day) since Ns; see 'runlock status ${group}'\n`,
+      `runlock: busy: ${what} is frozen by ${me} (release day) since Ns; see 'runlock status ${[group, ...prefix].join(' ')}'\n`,
     );
   });
 
