@@ -39,14 +39,17 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
     }
     case 'frozen':
     case 'slots':
-      return { level: 'warning', message: describeBlocked({ prefix, group }, why, when) };
+      return {
+        level: 'warning',
+        message: describeBlocked({ prefix, group, slots: context.run.slots }, why, when),
+      };
     default:
       return assertNever(why);
   }
 }
 
 function describeBlocked(
-  { prefix, group }: { prefix: string; group: string },
+  { prefix, group, slots }: { prefix: string; group: string; slots: number },
   why: Blocked,
   { wait, nowMs }: When,
 ): string {
@@ -57,8 +60,17 @@ function describeBlocked(
     return `busy: ${frozenName(group, why)} is frozen by ${by} (${reason}) ${when}; see '${hint(prefix, 'status', group)}'`;
   }
   const within = wait === 0 || wait === 'forever' ? 'now' : `within ${formatAge(wait)}`;
-  const holders = why.slots.flatMap((slot) => describeHolder(slot, nowMs)).join(', ');
-  return `busy: no slot in ${group} ${within}${holders === '' ? '' : ` (${holders})`}; see '${hint(prefix, 'status', group)}'`;
+  const holders = why.slots.flatMap((slot) => describeHolder(slot, nowMs));
+  const free = firstFree(why.slots, slots);
+  const parts = free === undefined ? holders : [...holders, `slot ${free} is free: others came first`];
+  return `busy: no slot in ${group} ${within}${parts.length === 0 ? '' : ` (${parts.join(', ')})`}; see '${hint(prefix, 'status', group)}'`;
+}
+
+/** One that whoever is first in the queue will have in a moment; nobody passes them. */
+function firstFree(seen: readonly Slot[], slots: number): number | undefined {
+  const isTaken = (slot: number) =>
+    seen.some((each) => each.slot === slot && (each.owner !== undefined || each.lockedBy !== undefined));
+  return Array.from({ length: slots }, (_, slot) => slot).find((slot) => !isTaken(slot));
 }
 
 /** What is frozen: the group itself, one above it, or everything. */

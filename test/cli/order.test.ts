@@ -63,6 +63,25 @@ test('20 that wait are served in the order of their tickets', async () => {
   expect(await agent.kv.keys('runlock/twenty/.queue/')).toEqual([]);
 });
 
+test('with --wait 0 nobody passes those that wait, and nobody waits for them, although a slot is free', async () => {
+  const here = stage();
+  const end = await holder('zero', here);
+  const first = start('zero', 'web01', note(here.folder, 'web01'));
+  await waiting('zero', 1);
+  // It is first, and can't take its turn.
+  first.signal('SIGSTOP');
+  await end();
+  const impatient = await start('zero', 'web02', ['-w', '0', ...note(here.folder, 'web02')]).ended;
+  expect(impatient).toEqual({
+    ...{ status: 75, stdout: '' },
+    stderr:
+      "runlock: busy: no slot in zero now (slot 0 is free: others came first); see 'runlock status zero'\n",
+  });
+  first.signal('SIGCONT');
+  expect((await first.ended).status).toBe(0);
+  expect(here.lines('order')).toEqual(['web01']);
+});
+
 test('three slots hold three at once and never four', async () => {
   const { folder, lines } = stage();
   // Nobody ends before three run and nine wait, so three do overlap.
