@@ -5,6 +5,7 @@ import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { startInTerminal } from '../support/terminal.ts';
 import { claimOf, lastRun } from '../support/tools.ts';
 
 let agent: Agent;
@@ -254,4 +255,16 @@ test.each([
   expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
   expect(stderr).toMatch(said);
   expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+});
+
+test('on a terminal a waiting acquire shows its place, who has the slot and for how long; then the line is gone', async () => {
+  await acquire('live', 'web09');
+  const screen = startInTerminal(agent, acquireArgs('live', 'web01'));
+  await screen.shows(/waiting [1-9]s for live · place 1 · web09 held since \d+s \(acquire\)/);
+  expect((await release('live', 'web09')).status).toBe(0);
+  expect(await screen.ended).toBe(0);
+  expect(screen.screen().split('\r\x1b[K').at(-1)).toMatch(
+    /^runlock: web01 got slot 0 of live after \d+s and holds it until 'runlock release live'\r\n$/,
+  );
+  expect((await claimOf(agent, 'live'))?.node).toBe('web01');
 });

@@ -9,6 +9,8 @@ import type { Scene } from '../support/processes.ts';
 import type { Result } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
+import { startProxy } from '../support/proxy.ts';
+import { writes } from '../support/proxy-steps.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
 let agent: Agent;
@@ -191,5 +193,29 @@ describe('on a terminal', () => {
     );
     await end();
     expect(await screen.ended).toBe(0);
+  });
+});
+
+describe('a freeze that comes between the look at a free slot and the grant', () => {
+  test.each([
+    ['of a run that waited', 'between/waits', 'set', '/.last'],
+    ["of a node's return to its failed claim", 'between/returns', 'check-index', '/owner'],
+  ] as const)('%s: nothing starts until it is thawed', async (_, group, verb, key) => {
+    const { folder, lines } = stage();
+    if (verb === 'check-index') expect((await run(group, 'web01', '--', 'false')).status).toBe(1);
+    await using proxy = await startProxy(agent);
+    const asks = writes(verb, key);
+    const frozen = proxy.seen(asks).then(() => freeze('between', '--reason', 'release day'));
+    proxy.rule({ match: asks, times: 1, do: { until: frozen } });
+    const script = `echo ran >>${folder}/ran`;
+    const args = words(group, 'web01', ['-v', '--', 'sh', '-c', script]);
+    const late = startRunlock(agent, args, { env: proxy.env });
+    expect(await frozen).toMatchObject({ status: 0 });
+    await late.says(/between, and so between\/\w+, is frozen by/);
+    expect(lines('ran')).toEqual([]);
+    expect(await agent.kv.keys(`runlock/${group}/.slot/0/lock`)).toEqual([]);
+    expect((await thaw('between')).status).toBe(0);
+    expect((await late.ended).status).toBe(0);
+    expect(lines('ran')).toEqual(['ran']);
   });
 });
