@@ -1,6 +1,9 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 const globalSetup = ['test/support/provision-setup.ts'];
+/** There a dozen processes a test, of 32 tests at once, keep each other waiting for longer than a request may take. */
+const hasFewCores = availableParallelism() <= 2;
 
 export default defineConfig({
   test: {
@@ -47,7 +50,7 @@ export default defineConfig({
           include: ['test/faults/**/*.test.ts'],
           globalSetup,
           maxWorkers: 4,
-          maxConcurrency: 8,
+          maxConcurrency: hasFewCores ? 4 : 8,
           sequence: { groupOrder: 2 },
         },
       },
