@@ -13,6 +13,8 @@ export interface ExplainOptions {
   readonly now: number;
   /** A freeze key applies that can't be read: it stops new runs as any other. */
   readonly unreadableFreeze?: boolean;
+  /** Why another group stands still, for a run that waits there meanwhile; undefined: it was told already. */
+  readonly other?: (group: string) => Explanation | undefined;
 }
 
 export interface Explanation {
@@ -20,10 +22,8 @@ export interface Explanation {
   readonly fix?: string;
 }
 
-export function explain(
-  facts: GroupFacts,
-  { prefix, now, unreadableFreeze = false }: ExplainOptions,
-): Explanation {
+export function explain(facts: GroupFacts, options: ExplainOptions): Explanation {
+  const { prefix, now, unreadableFreeze = false } = options;
   if (facts.frozen) {
     return explainFreeze(facts, facts.frozen, { prefix, now });
   }
@@ -34,7 +34,7 @@ export function explain(
       why: `nobody has used ${facts.group} yet (or this token may not read it)`,
     };
   }
-  return explainSlots(facts, { prefix, now });
+  return explainSlots(facts, options);
 }
 
 /** Of a group, or of all there is. */
@@ -61,7 +61,7 @@ function freezeSentence(
   ].join('; ');
 }
 
-function explainSlots(facts: GroupFacts, { prefix, now }: ExplainOptions): Explanation {
+function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions): Explanation {
   const { group, slots, queue } = facts;
   const open = slots.filter((slot) => isOpen(slot, now));
   const moving = slots.filter((slot) => isMoving(slot));
@@ -70,13 +70,17 @@ function explainSlots(facts: GroupFacts, { prefix, now }: ExplainOptions): Expla
   const parts = [
     ...(next && queue.length > 0 ? [grantText(facts, next)] : []),
     ...summary(stuck, now, 'kept'),
-    ...summary(moving, now, 'taken'),
+    ...summary(moving, now, 'taken', other),
     ...(queue.length === 0 ? summary(pastHold(open), now, 'open') : []),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
   ];
   const why = parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits';
   const kept = stuck.find((slot) => slot.node !== undefined);
-  if (kept?.node === undefined) return { why };
+  if (kept?.node === undefined) {
+    const [waits] = moving.flatMap(waitsIn);
+    const fix = waits && other?.(waits.group)?.fix;
+    return { why, ...(fix !== undefined && { fix }) };
+  }
   // What was running may still be: the sentence says to look first.
   const force = kept.state === 'running' || kept.state === 'evicted' ? ['--force'] : [];
   return { why, fix: hint(prefix, 'release', group, '--owner', kept.node, ...force) };
@@ -99,16 +103,39 @@ function pastHold(open: readonly SlotView[]): SlotView[] {
   return open.filter(({ state }) => state !== 'free');
 }
 
+/** The group where the slot's run waits, while it holds the slot. */
+function waitsIn({ also = [] }: SlotView): { group: string; place: number }[] {
+  return also.flatMap((place) => ('place' in place ? [place] : []));
+}
+
+function runningSentence(slot: SlotView, now: number, other: ExplainOptions['other']): string {
+  const { node = '?', command = '?', since = '', also = [] } = slot;
+  const name = `slot ${slot.slot}`;
+  const [waits] = waitsIn(slot);
+  if (waits) {
+    const why = other?.(waits.group)?.why;
+    const there = why === undefined ? '' : ` (${why})`;
+    return `${node} has ${name} since ${age(since, now)} and runs nothing yet: it waits for a slot of ${waits.group}${there}`;
+  }
+  const others = also.map(({ group }) => group).join(', ');
+  return `${node} runs ${command} since ${age(since, now)} in ${name}${others === '' ? '' : `, and in ${others}`}`;
+}
+
 /** The first slot in words, the others counted. */
-function summary(slots: readonly SlotView[], now: number, word: 'kept' | 'taken' | 'open'): string[] {
+function summary(
+  slots: readonly SlotView[],
+  now: number,
+  word: 'kept' | 'taken' | 'open',
+  other?: ExplainOptions['other'],
+): string[] {
   const [first, ...more] = slots;
   if (!first) return [];
   const others =
     more.length === 0 ? '' : `, and ${more.length} more ${more.length === 1 ? 'is' : 'are'} ${word} too`;
-  return [slotSentence(first, now) + others];
+  return [slotSentence(first, now, other) + others];
 }
 
-function slotSentence(slot: SlotView, now: number): string {
+function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other']): string {
   const { node = '?', command = '?', since = '' } = slot;
   const name = `slot ${slot.slot}`;
   const ended = slot.exitCode === undefined ? command : `${command}, exit ${slot.exitCode}`;
@@ -117,7 +144,7 @@ function slotSentence(slot: SlotView, now: number): string {
       return `${name} is free`;
     case 'running':
       if (!slot.alive) return goneSentence(slot);
-      return `${node} runs ${command} since ${age(since, now)} in ${name}`;
+      return runningSentence(slot, now, other);
     case 'failed':
       return `${node} failed (${ended}) ${age(since, now)} ago ${keeps(slot, now, 'its next run succeeds')}`;
     case 'rebooting':

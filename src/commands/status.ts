@@ -7,6 +7,8 @@ import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import type { CheckLimits } from './check.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
+import { findRuns, groupsBeside } from './status-runs.ts';
+import type { Elsewhere } from './status-runs.ts';
 import { joinFound, readSource, sourcesOf } from './status-sources.ts';
 import type { Found, Scope } from './status-sources.ts';
 import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output/views.ts';
@@ -33,16 +35,28 @@ export interface StatusOptions extends Scope {
 }
 
 /**
- * Reads the prefix at once, or the named groups and their ancestors' freezes. A record that can't be read is a problem
+ * Reads the prefix at once, or the named groups, those that their runs are in too, and the freezes above them. A record that can't be read is a problem
  * of its group, never the end of the whole status.
  * @throws RunlockError when Consul can't be reached, or refuses.
  */
 export async function status(consul: Consul, options: StatusOptions): Promise<StatusReport> {
   const { prefix, groups, now, signal } = options;
-  const found = await Promise.all(
-    sourcesOf(options).map((source) => readSource(consul, { prefix, source }, { signal, ...FIRST_CONTACT })),
-  );
-  return viewGroups(joinFound(found), { prefix, groups, now });
+  const limits = { signal, ...FIRST_CONTACT };
+  const read = async (scope: Scope) =>
+    joinFound(
+      await Promise.all(sourcesOf(scope).map((source) => readSource(consul, { prefix, source }, limits))),
+    );
+  let found = await read(options);
+  const known = [...groups];
+  for (let beside = besideOf(found); beside.length > 0; beside = besideOf(found)) {
+    known.push(...beside);
+    found = joinFound([found, await read({ prefix, groups: beside })]);
+  }
+  return viewGroups(found, { prefix, groups, now });
+
+  function besideOf({ entries }: Found): string[] {
+    return groups.length === 0 ? [] : groupsBeside({ prefix, groups: known }, entries);
+  }
 }
 
 export interface ViewOptions extends Scope {
@@ -55,6 +69,19 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
   const names = [...new Set(groups.length > 0 ? groups : sorted.groups.keys())].sort();
   const freezes = { freezes: sorted.freezes, refused: found.refused ?? new Map<string, string>() };
   const root = findFreeze([`${prefix}/.freeze`], freezes, { prefix, now });
+  const elsewhere = findRuns(prefix, found.entries);
+  const view = (group: string, seen: readonly string[]): GroupView => {
+    const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
+    const facts = viewFacts(group, { freeze, elsewhere, now }, sorted.groups.get(group));
+    return {
+      ...facts,
+      ...explain(facts, {
+        ...{ prefix, now, unreadableFreeze: freeze.unreadable },
+        // A run waits for groups that come after those which it has, so this ends; unless a hand wrote it.
+        other: (name) => (seen.includes(name) ? undefined : view(name, [...seen, group])),
+      }),
+    };
+  };
   return {
     v: 1,
     prefix,
@@ -64,10 +91,7 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
       names.length === 0 &&
       explainFreeze({ group: '', queue: [] }, root.frozen, { prefix, now })),
     problems: root.problems,
-    groups: names.map((group) => {
-      const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
-      return viewGroup({ prefix, group, freeze, now }, sorted.groups.get(group));
-    }),
+    groups: names.map((group) => view(group, [group])),
   };
 }
 
@@ -147,22 +171,29 @@ function attempt<T>(problems: string[], decode: () => T): T | undefined {
   }
 }
 
-function viewGroup(
-  { prefix, group, freeze, now }: { prefix: string; group: string; freeze: FoundFreeze; now: number },
+function viewFacts(
+  group: string,
+  { freeze, elsewhere, now }: { freeze: FoundFreeze; elsewhere: Elsewhere; now: number },
   own: GroupEntries | undefined,
-): GroupView {
+): GroupFacts {
   const problems = [...freeze.problems];
   const slots = own?.slots ?? new Map<number, SlotEntries>();
   if (!slots.has(0)) slots.set(0, {});
-  const facts: GroupFacts = {
+  const alsoOf = (run: string) => {
+    const also = elsewhere(run, group);
+    return also.length > 0 ? { also } : {};
+  };
+  return {
     group,
     known: own !== undefined,
-    slots: [...slots].sort(([a], [b]) => a - b).map(([slot, entries]) => viewSlot(slot, entries, problems)),
-    queue: viewQueue(own?.tickets ?? [], now, problems),
+    slots: [...slots]
+      .sort(([a], [b]) => a - b)
+      .map(([slot, entries]) => viewSlot(slot, entries, problems))
+      .map((slot) => ({ ...slot, ...(slot.run !== undefined && alsoOf(slot.run)) })),
+    queue: viewQueue(own?.tickets ?? [], { now, problems, alsoOf }),
     ...(freeze.frozen && { frozen: freeze.frozen }),
     problems,
   };
-  return { ...facts, ...explain(facts, { prefix, now, unreadableFreeze: freeze.unreadable }) };
 }
 
 function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]): SlotView {
@@ -186,16 +217,23 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
 }
 
 /** Tickets are granted in the order of their CreateIndex. */
-function viewQueue(tickets: readonly Entry[], now: number, problems: string[]): WaiterView[] {
+function viewQueue(
+  tickets: readonly Entry[],
+  {
+    now,
+    problems,
+    alsoOf,
+  }: { now: number; problems: string[]; alsoOf: (run: string) => Pick<WaiterView, 'also'> },
+): WaiterView[] {
   const ordered = [...tickets].sort((a, b) => a.createIndex - b.createIndex);
   return ordered.flatMap((entry, i) => {
     const ticket = attempt(problems, () => decodeTicket(entry));
     if (!ticket) return [];
     const session = entry.key.slice(entry.key.lastIndexOf('/') + 1);
     if (entry.session === undefined) problems.push(orphanText(entry.key));
-    const { node, since, command, pid } = ticket;
+    const { node, since, command, pid, run } = ticket;
     const waitedMs = Math.max(0, now - Date.parse(since));
-    return [{ place: i + 1, node, since, waitedMs, command, pid, session }];
+    return [{ place: i + 1, node, since, waitedMs, command, pid, session, ...alsoOf(run) }];
   });
 }
 

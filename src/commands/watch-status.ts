@@ -2,6 +2,7 @@
 import { FIRST_CONTACT, isTransient } from '../consul.ts';
 import type { Consul, ReadOptions } from '../consul.ts';
 import type { Clock } from '../deps.ts';
+import { groupsBeside } from './status-runs.ts';
 import { joinFound, readSource, sourcesOf } from './status-sources.ts';
 import type { Found, Scope, Source } from './status-sources.ts';
 
@@ -31,6 +32,22 @@ export async function followStatus(
 ): Promise<void> {
   const sources = sourcesOf({ prefix, groups });
   const latest = new Map<Source, Found>();
+  const known = [...groups];
+  let fail: (error: unknown) => void = () => undefined;
+  const failed = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  /** Runs in the named groups can be in others too, and wait there. */
+  const followBeside = () => {
+    const entries = [...latest.values()].flatMap((found) => found.entries);
+    const beside = groups.length === 0 ? [] : groupsBeside({ prefix, groups: known }, entries);
+    if (beside.length === 0) return;
+    known.push(...beside);
+    const have = new Set(sources.map(({ key }) => key));
+    const more = sourcesOf({ prefix, groups: beside }).filter(({ key }) => !have.has(key));
+    sources.push(...more);
+    for (const source of more) follow(source).catch(fail);
+  };
   const follow = async (source: Source) => {
     let index: number | undefined;
     for (;;) {
@@ -43,6 +60,7 @@ export async function followStatus(
       }
       const before = latest.get(source);
       latest.set(source, seen);
+      followBeside();
       if (latest.size === sources.length && !(before && isSame(before, seen)))
         changed(joinFound([...latest.values()]));
       if (seen.index === undefined) return;
@@ -51,7 +69,7 @@ export async function followStatus(
       await clock.sleep(pauseMs(source, seen), { signal });
     }
   };
-  await Promise.all(sources.map(follow));
+  await Promise.race([failed, Promise.all([...sources].map(follow))]);
 }
 
 /** Undefined: the blocking query failed in a way that may be over later. Without an index that is tried again for ever. */

@@ -2,7 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { cut, formatAge, paint, visible, widthOf } from '../output.ts';
 import type { Style } from '../output.ts';
-import type { SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
+import type { PlaceView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
 
 export interface RenderOptions {
   readonly color: boolean;
@@ -83,8 +83,12 @@ export interface Row {
 }
 
 function renderSlots(slots: readonly SlotView[], options: RenderOptions): string[] {
-  const rows = slots.map((slot) => ({ cells: slotCells(slot, options.now), style: slotStyle(slot) }));
-  const head = ['SLOT', 'STATE', 'NODE', 'SINCE', 'COMMAND', 'EXIT', 'HOLD'];
+  const rows = slots.map((slot) => ({
+    cells: [...slotCells(slot, options.now), ...alsoCell(slot, slots)],
+    style: slotStyle(slot),
+  }));
+  const also = slots.some(isElsewhere) ? ['ALSO'] : [];
+  const head = ['SLOT', 'STATE', 'NODE', 'SINCE', 'COMMAND', 'EXIT', 'HOLD', ...also];
   return renderTable([{ cells: head, style: 'dim' }, ...rows], options);
 }
 
@@ -98,6 +102,20 @@ function slotCells(slot: SlotView, now: number): string[] {
     slot.exitCode === undefined ? '' : String(slot.exitCode),
     holdCell(slot, now),
   ];
+}
+
+const isElsewhere = ({ also = [] }: { also?: readonly PlaceView[] | undefined }) => also.length > 0;
+
+/** Where else the run is; no column where that is so of none of them. */
+function alsoCell(
+  { also = [] }: { also?: readonly PlaceView[] | undefined },
+  all: readonly { also?: readonly PlaceView[] | undefined }[],
+): string[] {
+  if (!all.some(isElsewhere)) return [];
+  const places = also.map((place) =>
+    'place' in place ? `waits in ${place.group}` : `slot ${place.slot} of ${place.group}`,
+  );
+  return [places.join(', ')];
 }
 
 /** A run that may still be alive, but can't show it. */
@@ -135,11 +153,19 @@ function slotStyle(slot: SlotView): Style | undefined {
 
 function renderQueue(queue: readonly WaiterView[], options: RenderOptions): string[] {
   if (queue.length === 0) return [];
-  const rows = queue.slice(0, SHOWN).map(({ place, node, waitedMs, command }) => ({
-    cells: [String(place), node, formatAge(waitedMs), command],
+  const shown = queue.slice(0, SHOWN);
+  const rows = shown.map((waiter) => ({
+    cells: [
+      ...[String(waiter.place), waiter.node, formatAge(waiter.waitedMs), waiter.command],
+      ...alsoCell(waiter, shown),
+    ],
   }));
+  const also = shown.some(isElsewhere) ? ['ALSO'] : [];
   return [
-    ...renderTable([{ cells: ['PLACE', 'NODE', 'WAITING', 'COMMAND'], style: 'dim' }, ...rows], options),
+    ...renderTable(
+      [{ cells: ['PLACE', 'NODE', 'WAITING', 'COMMAND', ...also], style: 'dim' }, ...rows],
+      options,
+    ),
     ...moreText(queue.length - rows.length),
   ];
 }

@@ -58,7 +58,14 @@ export interface SlotView {
   readonly pid?: number;
   /** Who evicted the run. */
   readonly by?: string;
+  /** Of a run in several groups: where else it is. */
+  readonly also?: readonly PlaceView[];
 }
+
+/** A slot that a run has in another group, or its place in the queue there, from 1. */
+export type PlaceView =
+  | { readonly group: string; readonly slot: number; readonly state: SlotState }
+  | { readonly group: string; readonly place: number };
 
 export interface WaiterView {
   /** From 1; a ticket that can't be read keeps its place and is missing here. */
@@ -69,6 +76,8 @@ export interface WaiterView {
   readonly command: string;
   readonly pid: number;
   readonly session: string;
+  /** Of a run in several groups: where else it is. */
+  readonly also?: readonly PlaceView[];
 }
 
 export interface FreezeView {

@@ -75,6 +75,8 @@ describe('a run in several groups', () => {
     const run = await hold('web01');
     for (const group of [first, second])
       expect(await runlock(agent, only(group, 'web02', '--', 'true'))).toMatchObject({ status: 75 });
+    const { stdout: seen } = await runlock(agent, ['status', first]);
+    expect(seen).toMatch(new RegExp(`web01 runs sh since \\ds in slot 0, and in ${second}\\n`));
     run.tell();
     expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await keys()).toEqual([]);
@@ -288,6 +290,62 @@ describe('while it waits for a later group', () => {
     expect(await claims()).toMatchObject([{ node: 'web01' }, { node: 'web01' }]);
     expect(await exec('web01', '-w', '20s', '--', 'true')).toMatchObject({ status: 0 });
     expect(await keys()).toEqual([]);
+  });
+
+  test('status of either group says what the run has, where it waits, why that stands still, and the fix', async () => {
+    const { first, second, start, failIn, queued } = setup();
+    await failIn(second, 'web09');
+    const run = start('web01', '--', 'true');
+    await queued(second);
+    const shown = (await runlock(agent, ['status', first])).stdout;
+    expect(shown).toMatch(new RegExp(`running +web01 +\\ds +true +forever +waits in ${second}\\n`));
+    expect(shown).toMatch(
+      new RegExp(
+        `web01 has slot 0 since \\ds and runs nothing yet: it waits for a slot of ${second} ` +
+          `\\(web09 failed \\(false, exit 1\\) \\ds ago and keeps slot 0 .*; 1 run waits\\)`,
+      ),
+    );
+    expect(shown).toContain(`  fix: runlock release ${second} --owner web09\n`);
+    const later = (await runlock(agent, ['status', second])).stdout;
+    expect(later).toMatch(new RegExp(` 1 +web01 +\\ds +true +slot 0 of ${first}\\n`));
+    const groups = async (...names: string[]) => {
+      const { stdout } = await runlock(agent, ['status', '--json', ...names]);
+      return (JSON.parse(stdout) as { groups: { group: string }[] }).groups;
+    };
+    const holds = { group: first, slots: [{ node: 'web01', also: [{ group: second, place: 1 }] }] };
+    const waits = {
+      group: second,
+      queue: [{ node: 'web01', also: [{ group: first, slot: 0, state: 'running' }] }],
+    };
+    expect(await groups(first)).toMatchObject([holds]);
+    expect(await groups(second)).toMatchObject([waits]);
+    expect((await groups()).filter(({ group }) => [first, second].includes(group))).toMatchObject([
+      holds,
+      waits,
+    ]);
+    await runlock(agent, ['release', second, '--owner', 'web09']);
+    expect(await run.ended).toMatchObject({ status: 0 });
+  });
+
+  test('status --watch of the earlier group follows the later one too', async () => {
+    const { first, second, waiting } = setup();
+    const watch = startRunlock(agent, ['status', '--watch', '--json', first]);
+    const { run, other } = await waiting('web01');
+    const why = () =>
+      watch
+        .stdout()
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => (JSON.parse(line) as { groups: { why: string }[] }).groups[0]?.why ?? '');
+    await eventually(() => expect(why().at(-1)).toContain(`waits for a slot of ${second} (web09 runs sh`));
+    await runlock(agent, ['freeze', second, '--reason', 'release day']);
+    await eventually(() => expect(why().at(-1)).toContain(`${second} was frozen`));
+    watch.signal('SIGINT');
+    expect((await watch.ended).status).toBe(0);
+    await runlock(agent, ['thaw', second]);
+    run.signal('SIGTERM');
+    other.tell();
+    await Promise.all([run.ended, other.ended]);
   });
 
   test('the live line names the group that it waits for', async () => {
