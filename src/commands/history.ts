@@ -5,6 +5,7 @@ import { isRunlockError } from '../errors.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import { decodeRun, lastGoodOf } from '../lock/records.ts';
 import { removeSeen, send } from '../lock/transactions.ts';
+import { proveRights } from './status-sources.ts';
 import type { ForgetReport, HistoryReport, RunView } from '../output/history.ts';
 
 /** What the command line asks for. */
@@ -27,6 +28,9 @@ export async function history(
   consul: Consul,
   { now, signal, ...request }: HistoryRequest & { readonly now: number; readonly signal: AbortSignal },
 ): Promise<HistoryReport> {
+  // A verdict on every node is none if some can't be seen.
+  if (request.silentForMs !== undefined && request.group === undefined)
+    await proveRights(consul, { prefix: request.prefix, groups: [] }, signal);
   return viewHistory(await readRuns(consul, request, signal), { ...request, now });
 }
 

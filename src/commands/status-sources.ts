@@ -65,6 +65,21 @@ export function joinFound(parts: readonly Found[]): Found {
   };
 }
 
+/** What this token lacks to see all that `scope` names; undefined: nothing. */
+export async function findHidden(
+  consul: Consul,
+  scope: Scope,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    await proveRights(consul, scope, signal);
+    return undefined;
+  } catch (error) {
+    if (isRunlockError(error, 'forbidden')) return error.message;
+    throw error;
+  }
+}
+
 /**
  * Proves that the token may read all that `scope` names: a listing hides what it may not, but one key is refused. Of a
  * tree that is a key that is never stored and that nobody grants by name, unlike `<prefix>/.freeze`, which every node

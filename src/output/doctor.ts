@@ -53,7 +53,7 @@ const styles: Readonly<Record<Level, Style>> = {
 export function renderDoctor(report: DoctorReport, { color }: { color: boolean }): string {
   const lines = report.checks.map(
     ({ check, level, found, fix }) =>
-      `${paint(level.padEnd(7), styles[level], color)}  ${check.padEnd(11)}  ${visible(found)}${fix === undefined ? '' : `; ${visible(fix)}`}`,
+      `${paint(level.padEnd(7), styles[level], color)}  ${check.padEnd(11)}  ${visible(found)}${fix === undefined ? '' : `${/[?!]$/.test(found) ? '' : ';'} ${visible(fix)}`}`,
   );
   return [...lines, renderVerdict(report, color), ''].join('\n');
 }

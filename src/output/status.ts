@@ -21,7 +21,13 @@ const SHOWN = 20;
  * where somebody runs or waits; idle ones last. By name within.
  */
 export function renderStatus(report: StatusReport, options: RenderOptions): string {
-  if (report.groups.length === 0) return `${renderNothing(report)}\n`;
+  const shown = report.groups.length === 0 ? `${renderNothing(report)}\n` : renderGroups(report, options);
+  if (report.hidden === undefined) return shown;
+  const text = `groups and freezes may be missing here: ${report.hidden}`;
+  return `${shown}\n${paint(visible(text), 'yellow', options.color)}\n`;
+}
+
+function renderGroups(report: StatusReport, options: RenderOptions): string {
   const ranked = report.groups.map((view) => ({ view, rank: rankOf(view) }));
   const inOrder = (...ranks: Rank[]) =>
     ranks.flatMap((wanted) => ranked.filter(({ rank }) => rank === wanted).map(({ view }) => view));

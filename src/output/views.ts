@@ -12,6 +12,8 @@ export interface StatusReport {
   readonly why?: string;
   /** The command that ends it. */
   readonly fix?: string;
+  /** Of all groups: what this token lacks to see every one of them, and a freeze of everything. */
+  readonly hidden?: string;
   /** With the root's freeze; every group's own are with the group. */
   readonly problems: readonly string[];
   /** By name; the text has those that stand still first. */

@@ -25,9 +25,18 @@ async function showOnce({ common, options }: StatusInvocation, platform: Platfor
   const { clock } = platform.deps;
   const { prefix, groups } = options;
   const log = platform.makeLog(common);
-  const [{ status }, consul] = await Promise.all([import('../commands/status.ts'), platform.connect(log)]);
+  const [{ status }, { findHidden }, consul] = await Promise.all([
+    import('../commands/status.ts'),
+    import('../commands/status-sources.ts'),
+    platform.connect(log),
+  ]);
   const { signal } = new AbortController();
-  const report = await status(consul, { prefix, groups, now: clock.now(), signal });
+  const [seen, hidden] = await Promise.all([
+    status(consul, { prefix, groups, now: clock.now(), signal }),
+    // Of a group that is named it is said where the group is shown.
+    groups.length === 0 ? findHidden(consul, { prefix, groups }, signal) : undefined,
+  ]);
+  const report = { ...seen, ...(hidden !== undefined && { hidden }) };
   const { isTTY, columns } = platform.stdout;
   const output = createOutput({ env: platform.env, isTTY, columns });
   const text = options.json

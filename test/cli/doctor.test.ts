@@ -289,6 +289,8 @@ test('a configuration file that is wrong is a problem with its line, and the res
   expect(report.checks.map(({ check }) => check)).toEqual(
     expect.arrayContaining(['leader', 'rights', 'host']),
   );
+  const text = (await runlock(agent, ['doctor', '--config', file])).stdout;
+  expect(text).toMatch(/^problem {2}config .* did you mean 'slots'\? correct it: until then every other /m);
 });
 
 test.each([

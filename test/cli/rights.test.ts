@@ -63,3 +63,28 @@ test('release with a token that may not read says so, and does not say that ther
   expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
   expect(stderr).toContain('key_prefix "runlock/prod/web/"');
 });
+
+test('status of all groups says that some may be missing, and which rule shows them; of all that may be read it does not', async () => {
+  const node = await withRules(rules);
+  await agent.kv.put('runlock/secret/.slot/0/owner', '{}');
+  await runlock(node, ['exec', '-g', 'prod/web', '--', 'true']);
+  const { status, stdout } = await runlock(node, ['status']);
+  expect(status).toBe(0);
+  expect(stdout).toContain('prod/web');
+  expect(stdout).not.toContain('secret');
+  expect(stdout).toMatch(
+    /\n\ngroups and freezes may be missing here: .* rule: key_prefix "runlock\/" \{ policy = "read" \}\n$/,
+  );
+  const { hidden } = JSON.parse((await runlock(node, ['status', '--json'])).stdout) as { hidden?: string };
+  expect(hidden).toContain('key_prefix "runlock/"');
+  const all = await withRules([...rules, 'key_prefix "runlock/" { policy = "read" }']);
+  expect((await runlock(all, ['status'])).stdout).not.toContain('may be missing');
+  await agent.kv.delete('runlock/secret/.slot/0/owner');
+});
+
+test('history --silent-for of all groups is no verdict where some may not be read', async () => {
+  const node = await withRules(rules);
+  const { status, stdout, stderr } = await runlock(node, ['history', '--silent-for', '1d']);
+  expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
+  expect(stderr).toContain('key_prefix "runlock/" { policy = "read" }');
+});
