@@ -174,10 +174,10 @@ function keeps(slot: SlotView, now: number, release: string): string {
 
 /** A claim of a live run whose session is gone. */
 function goneSentence({ slot, node = '?', command = '?', hold }: SlotView): string {
-  const after = hold === 'none' ? 'then the next in the queue takes it over' : 'then it counts as abandoned';
+  const after = hold === 'none' ? 'the next in the queue takes it over' : 'it counts as abandoned';
   return (
     `${node} has vanished or is cut off from Consul and ${command} may still run there, so look at the node first: ` +
-    `its next run takes slot ${slot} back; once a waiting run has seen this for 60s ${after}`
+    `its next run takes slot ${slot} back; once a waiting run has seen this for 60s, ${after}`
   );
 }
 

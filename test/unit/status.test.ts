@@ -137,7 +137,7 @@ describe('a group says why it stands still', () => {
   const failed = { state: 'failed', exitCode: 1, since: ago(2 * hour) };
   const gone =
     'web01 has vanished or is cut off from Consul and chef-client may still run there, so look at the node first: ' +
-    'its next run takes slot 0 back; once a waiting run has seen this for 60s then';
+    'its next run takes slot 0 back; once a waiting run has seen this for 60s,';
   const clear = 'runlock release prod/web --owner web01';
 
   test.each<[string, Entry[], string, string?]>([
