@@ -1,6 +1,6 @@
 // `npm run model`: explores the protocol's model (docs/model.md). Ends with 1 when a promise is broken.
 import { parseArgs } from 'node:util';
-import { configurations, toWorld } from '../test/model/configurations.ts';
+import { configurations, larger, toWorld } from '../test/model/configurations.ts';
 import type { Shape } from '../test/model/configurations.ts';
 import { explore } from '../test/model/explore.ts';
 import type { Explored } from '../test/model/explore.ts';
@@ -8,15 +8,18 @@ import { allRows, rowText, TABLE_HEAD, tryRow } from '../test/model/table.ts';
 import { noFaults } from '../test/model/world.ts';
 import type { Hold } from '../src/lock/records.ts';
 
+const everything = { ...configurations, ...larger };
+
 const USAGE = `usage: npm run model -- [options]
 
-  --configuration NAME   one of: ${Object.keys(configurations).join(', ')}
+  --configuration NAME   one of: ${Object.keys(everything).join(', ')}
   --all                  every configuration, one after the other
   --mutants              leaves out every check, each in turn, and prints the table of docs/model.md
 
 or a world of your own:
   --nodes a,b,b          one process each; the same name twice: two runs of one node (default a,b)
   --slots N              (default 1)
+  --acquire 0,1          those processes, counted from 0, acquire and release instead of exec
   --runs N               how often each process starts (default 1)
   --hold forever|none|MS (default forever)
   --tick MS              how far time moves at a time; 0: it stands still (default 0)
@@ -41,6 +44,7 @@ const { values } = parseArgs({
   options: {
     ...{ configuration: text, all: flag, mutants: flag, help: flag, trusting: flag },
     ...{ nodes: text, slots: text, runs: text, hold: text, tick: text, ahead: text, 'max-states': text },
+    acquire: text,
     ...faultOptions,
   },
 });
@@ -56,10 +60,12 @@ function natural(name: string, otherwise: number): number {
 function ownShape(): Shape {
   const hold = String(given['hold'] ?? 'forever');
   const names = String(given['nodes'] ?? 'a,b').split(',');
+  const acquiring = given['acquire'];
   const distinct = [...new Set(names)];
   return {
     // The model has names of its own for nodes.
     nodes: names.map((name) => `n${distinct.indexOf(name)}`),
+    acquires: acquiring === undefined ? [] : String(acquiring).split(',').map(Number),
     hold: (/^\d+$/.test(hold) ? Number(hold) : hold) as Hold,
     slots: natural('slots', 1),
     runs: natural('runs', 1),
@@ -98,7 +104,7 @@ function printTable(): void {
 
 const maxStates = natural('max-states', 2_000_000);
 const chosen = given['configuration'];
-const all: readonly (readonly [string, Shape])[] = Object.entries(configurations);
+const all: readonly (readonly [string, Shape])[] = Object.entries(everything);
 if (given['help'] === true) console.log(USAGE);
 else if (given['mutants'] === true) printTable();
 else if (given['all'] === true)

@@ -8,7 +8,7 @@ import { trySend } from './grant.ts';
 import type { Grant } from './grant.ts';
 import type { GroupKeys } from './layout.ts';
 import type { Claim, Hold } from './records.ts';
-import { readSlots, standing } from './slot.ts';
+import { isHeld, readSlots, standing } from './slot.ts';
 import type { Owner, Standing } from './slot.ts';
 import { changeClaim, keep, removeSeen, writtenIndex } from './transactions.ts';
 import type { Step } from './transactions.ts';
@@ -35,6 +35,27 @@ export const limits = ({ rule }: GroupKeys): Limits => ({
 const until = (hold: Hold, nowMs: number) =>
   typeof hold === 'number' ? { heldUntil: new Date(nowMs + hold).toISOString() } : {};
 
+/** The claim that says `held`, from now on. */
+export function heldClaim(context: RunContext, waitedMs: number): Claim {
+  const { deps, run } = context;
+  const held = { state: 'held', waitedMs: Math.round(waitedMs) } as const;
+  return { ...runningClaim(context), ...held, ...until(run.hold, deps.clock.latest()) };
+}
+
+/**
+ * The claim of what is asked for again while it is held: a hold that ends begins anew. Always another value, so that its
+ * index changes: an operator who saw it before, or a release that arrives late, must not end it.
+ */
+export function heldAgain({ deps, run }: RunContext, before: Claim): Claim {
+  const returns = (before.returns ?? 0) + 1;
+  const claim: Claim & { heldUntil?: string } = { ...before, hold: run.hold, returns };
+  delete claim.heldUntil;
+  return { ...claim, ...until(run.hold, deps.clock.latest()) };
+}
+
+/** Whether nobody else may follow yet: an answer can come so late that its hold has ended meanwhile. */
+const lasts = ({ deps }: RunContext, { claim }: Owner): boolean => isHeld(claim, deps.clock.latest());
+
 export type Kept =
   | { readonly kind: 'held'; readonly owner: Owner }
   /** An operator, or whoever followed after the hold, was quicker. */
@@ -51,7 +72,7 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   try {
     for (;;) {
       const kept = await keepOnce(grant, now, { waitedMs, asked });
-      if (kept) return kept;
+      if (kept && (kept.kind === 'lost' || lasts(context, kept.owner))) return kept;
       await context.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
       now = await lookAt(grant, asked);
     }
@@ -82,12 +103,8 @@ async function keepOnce(
   { waitedMs, asked }: { waitedMs: number; asked: Limits },
 ): Promise<Kept | undefined> {
   const { context, session, slot } = grant;
-  const { deps, keys, run } = context;
-  const claim: Claim = {
-    ...runningClaim(context),
-    ...{ state: 'held', waitedMs: Math.round(waitedMs) },
-    ...until(run.hold, deps.clock.latest()),
-  };
+  const { keys } = context;
+  const claim = heldClaim(context, waitedMs);
   const sendKept = async (steps: readonly Step[]): Promise<Kept | undefined> => {
     const result = await trySend(context, steps, asked.signal);
     if (result?.kind !== 'done') return undefined;
@@ -98,7 +115,7 @@ async function keepOnce(
       return sendKept(keep({ keys, session: session.id, slot }, claim, now.owner.index));
     case 'unlocked':
       // An answer was lost: it is held already. Else the session is gone, and nothing else has to go.
-      if (now.owner.claim.state === 'held') return { kind: 'held', owner: now.owner };
+      if (lasts(context, now.owner)) return { kind: 'held', owner: now.owner };
       return sendKept(changeClaim(keys, slot, claim, now.owner.index));
     case 'evicted': {
       // The claim goes before the session does: that tells the operator that nothing runs.
@@ -117,19 +134,27 @@ async function keepOnce(
 }
 
 /**
- * The first half asked again while it is held: a hold that ends begins anew. Undefined: the claim has changed
- * meanwhile, or nobody knows.
+ * The first half asked again while it is held. Undefined: the claim has changed meanwhile, its hold has ended, or nobody
+ * knows.
  */
 export async function holdOn(
   context: RunContext,
   { slot, owner }: { slot: number; owner: Owner },
   signal: AbortSignal,
 ): Promise<Owner | undefined> {
-  const { deps, keys, run } = context;
-  const { heldUntil, ...before } = owner.claim;
-  if (run.hold === 'forever' && heldUntil === undefined) return owner;
-  const claim: Claim = { ...before, hold: run.hold, ...until(run.hold, deps.clock.latest()) };
-  const result = await trySend(context, changeClaim(keys, slot, claim, owner.index), signal);
-  if (result?.kind !== 'done') return undefined;
-  return { claim, index: writtenIndex(result.entries, keys.owner(slot)) };
+  const { consul, keys } = context;
+  let seen: Owner | undefined = owner;
+  // Each time that it is refused, another process of this node was quicker: all of them come to their turn.
+  while (seen?.claim.run === owner.claim.run && seen.claim.state === 'held') {
+    const claim = heldAgain(context, seen.claim);
+    const result = await trySend(context, changeClaim(keys, slot, claim, seen.index), signal);
+    if (result === undefined) return undefined;
+    if (result.kind === 'done') {
+      const again = { claim, index: writtenIndex(result.entries, keys.owner(slot)) };
+      return lasts(context, again) ? again : undefined;
+    }
+    const { entries } = await consul.list(keys.slot(slot), { signal, rule: keys.rule });
+    seen = readSlots(keys.root, entries)[0]?.owner;
+  }
+  return undefined;
 }

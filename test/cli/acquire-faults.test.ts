@@ -124,6 +124,28 @@ test('evicted between grant and hold: it says so and holds nothing, and the oper
   expect(await keys('evicted')).toEqual(['.last', '.tail']);
 });
 
+test('asked for again: an operator who looked before that, and whose word arrives late, does not end it', async () => {
+  await acquire('late-clear');
+  const { proxy, via } = await through(writes('delete-cas', '/owner'), 'late');
+  const operator = await runlock(via, ['release', 'late-clear', '--owner', 'web01']);
+  expect(operator.status).toBe(69);
+  expect(await acquire('late-clear')).toEqual(silent);
+  expect(await proxy.release()).toMatchObject([{ status: 409 }]);
+  expect(await claimOf(agent, 'late-clear')).toMatchObject({ state: 'held', node: 'web01' });
+});
+
+test('answered only after its hold has ended: nothing is said to be held before the hold begins anew', async () => {
+  const { proxy, via } = await through(keepStep, { delayMs: 3_000 });
+  const run = startRunlock(via, acquireArgs('slow', 'web01', '--hold', '2s', '--json'));
+  await proxy.seen(keepStep);
+  const sentMs = Date.now();
+  const { status, stdout } = await run.ended;
+  expect(status).toBe(0);
+  const { heldUntil } = JSON.parse(stdout) as { heldUntil: string };
+  expect(Date.parse(heldUntil)).toBeGreaterThan(sentMs + 3_000);
+  expect(await claimOf(agent, 'slow')).toMatchObject({ state: 'held', heldUntil });
+});
+
 describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
   'an answer that is lost (%s)',
   (name, action) => {

@@ -5,7 +5,7 @@
 import type { Entry } from '../../src/consul.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { keys } from './world.ts';
-import type { At, Lease, Process, State, Tx } from './world.ts';
+import type { At, Lease, Process, Sighted, State, Tx } from './world.ts';
 
 /** The canonical text of a state; `parseState` makes a state of it again. */
 export function canonical(state: State): string {
@@ -100,13 +100,18 @@ function markTx(tx: Tx): Tx {
 
 function markAt(at: At): At {
   if (at.pc === 'sent') return { ...at, tx: markTx(at.tx), from: markAt(at.from) };
+  if ('held' in at) return { ...at, held: markSighted(at.held) };
   if (at.pc !== 'first') return at;
   return { ...at, seen: at.seen.map((one) => ({ ...one, index: mark(one.slot, one.index) })) };
 }
 
+const markSighted = ({ slot, claim, index }: Sighted): Sighted => ({
+  ...{ slot, claim: plain(claim) as Claim, index: mark(slot, index) },
+});
+
 /** Always in the same order of its fields; when the command has ended, nobody asks for its last proof. */
 function markProcess(process: Process): object {
-  const { node, hold, slots, aheadMs, runs, run, session, attempts } = process;
+  const { node, hold, slots, aheadMs, runs, acquires, run, session, attempts } = process;
   const lease = process.lease && markLease(process.lease);
   return {
     node,
@@ -114,6 +119,7 @@ function markProcess(process: Process): object {
     slots,
     aheadMs,
     runs,
+    acquires,
     run,
     session,
     at: markAt(process.at),

@@ -6,6 +6,8 @@ import type { Faults, World } from './world.ts';
 export interface Shape {
   /** One process each; two of the same name are two runs of one node. */
   readonly nodes: readonly string[];
+  /** Which of the processes acquire and release, instead of exec, by their numbers. */
+  readonly acquires?: readonly number[];
   readonly hold?: Hold;
   readonly slots?: number;
   /** How often each process starts; the first of them, where there are two numbers. */
@@ -23,6 +25,7 @@ export interface Shape {
 export function toWorld(shape: Shape): World {
   const {
     nodes,
+    acquires = [],
     hold = 'forever',
     slots = 1,
     runs = 1,
@@ -32,7 +35,10 @@ export function toWorld(shape: Shape): World {
     mayOverlap,
   } = shape;
   return {
-    processes: nodes.map((node, i) => ({ node, hold, slots, runs: runsOf(runs, i), aheadMs: i * aheadMs })),
+    processes: nodes.map((node, i) => ({
+      ...{ node, hold, slots, runs: runsOf(runs, i), aheadMs: i * aheadMs },
+      ...(acquires.includes(i) && { acquires: true }),
+    })),
     faults: { ...noFaults, ...shape.faults },
     tickMs,
     ...(trusting && { trusting }),
@@ -81,6 +87,32 @@ export const configurations = {
   stray: { nodes: two, tickMs: 60_000, faults: { expire: 1, strayLock: 1, clear: 1 } },
   'two slots': { nodes: three, slots: 2, faults: { expire: 1 } },
   'two slots, none': { nodes: two, slots: 2, hold: 'none', ...timed, tickMs: 60_000, faults: { expire: 1 } },
+  'held, late': { nodes: two, acquires: [0], faults: { late: 1, expire: 1, fail: 1 } },
+  'held, end': { nodes: two, acquires: [0], faults: { late: 1, crash: 1, fail: 1 } },
+  'held, leaving': { nodes: two, acquires: [0], faults: { leave: 1, late: 1 } },
+  'held, returns': { nodes: two, acquires: [0], runs: [2, 1], faults: { fail: 1, leave: 1 } },
+  'held, again': { nodes: two, acquires: [0], faults: { clear: 1, crash: 1 } },
+  'held, evicted': { nodes: two, acquires: [0], faults: { evict: 1, lose: 1 } },
+  'held, lock deleted': { nodes: two, acquires: [0], faults: { deleteLock: 1 } },
+  'held, same node': { nodes: ['n0', 'n0'], acquires: [0], faults: { crash: 1 } },
+  'held, finite': { nodes: two, acquires: [0], hold: 30_000, tickMs: 60_000 },
+  'held, abandoned': { nodes: two, acquires: [0], tickMs: 60_000, faults: { expire: 1 } },
+  'held, stray': { nodes: two, acquires: [0], faults: { strayLock: 1, clear: 1 } },
+  'held, frozen': { nodes: ['n0'], acquires: [0], faults: { freeze: 1, again: 1 } },
+} as const satisfies Record<string, Shape>;
+
+/** Too large for every change: `npm run model -- --all` visits them as well. */
+export const larger = {
+  'held, lost': { nodes: two, acquires: [0], faults: { expire: 1, lose: 1, late: 1 } },
+  'held, both': { nodes: two, acquires: [0, 1], faults: { expire: 1, crash: 1, fail: 1 } },
+  'held, late end': { nodes: two, acquires: [0], runs: [2, 1], faults: { late: 1, lose: 1 } },
+  'held, again, late': { nodes: two, acquires: [0], faults: { again: 1, clear: 1, crash: 1, late: 1 } },
+  'held, same node, late': { nodes: ['n0', 'n0'], acquires: [0], faults: { expire: 1, crash: 1, late: 1 } },
+  'held, finite, again': {
+    ...{ nodes: two, acquires: [0], hold: 60_000, ...timed },
+    faults: { again: 1, lose: 1 },
+  },
+  'held, two slots': { nodes: three, acquires: [0, 1], slots: 2, faults: { crash: 1 } },
 } as const satisfies Record<string, Shape>;
 
 export type ConfigurationName = keyof typeof configurations;

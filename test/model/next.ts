@@ -3,8 +3,8 @@ import type { Claim } from '../../src/lock/records.ts';
 import { judgeToken } from './promises.ts';
 import { withNewSession, withoutSession } from './transmit.ts';
 import type { Sent } from './transmit.ts';
-import { withProcess } from './world.ts';
-import type { At, Faults, Lease, Process, State, Tx, World } from './world.ts';
+import { idle, replaceProcess, withProcess } from './world.ts';
+import type { At, Faults, Lease, Process, Sighted, State, Tx, World } from './world.ts';
 
 export interface Next {
   readonly label: string;
@@ -71,9 +71,29 @@ export function renewSession({ state, i, process }: Actor): State {
   return withProcess(fresh.state, i, { session: fresh.session });
 }
 
-/** The process has a slot: its command starts. */
+/** The process has a slot: its command starts, or `acquire` turns it into what it holds. */
 export function startRun(actor: Actor, how: string, lease: Lease): Next {
-  const state = goTo(actor, { pc: 'run' }, { lease, attempts: [] });
+  const { acquires, attempts } = actor.process;
+  if (!acquires) return handOver(actor, how, { lease, at: { pc: 'run' } });
+  // `decline` knows of this slot alone.
+  const own = attempts.filter(({ slot }) => slot === lease.slot);
+  return step(
+    actor,
+    `${how} slot ${lease.slot}`,
+    goTo(actor, { pc: 'keep' }, { lease: { ...lease, provedMs: 0 }, attempts: own }),
+  );
+}
+
+/** The slot is held: nothing of runlock is there any more, and the node's work starts. */
+export function startHeld(actor: Actor, how: string, { slot, claim, index }: Sighted): Next {
+  const { i, process } = actor;
+  const bare = replaceProcess(actor.state, i, idle(process, process.runs));
+  const lease = { slot, claim, index, provedMs: 0 };
+  return handOver({ ...actor, state: bare }, how, { lease, at: { pc: 'held' } });
+}
+
+function handOver(actor: Actor, how: string, { lease, at }: { lease: Lease; at: At }): Next {
+  const state = goTo(actor, at, { lease, attempts: [] });
   const broken = judgeToken(state, lease.slot, lease.index);
   const ghosts = state.ghosts.map((ghost, slot) =>
     slot === lease.slot ? { ...ghost, token: lease.index } : ghost,

@@ -1,4 +1,5 @@
 /** What a process may do next. */
+import { ask, askAgain, giveHeldBack, heldEndings, keepGranted, lookKept } from './holding.ts';
 import { goTo, leave, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { close, endings, giveBack, lookAgain, undo, watch } from './running.ts';
@@ -6,7 +7,7 @@ import { sent, unanswered } from './sent.ts';
 import type { Under } from './sent.ts';
 import { transmit } from './transmit.ts';
 import { adopt, findBefore, first, frozen, look, mark, start, wait } from './waiting.ts';
-import { isRunning } from './world.ts';
+import { idle, isRunning, replaceProcess } from './world.ts';
 import type { At, Process } from './world.ts';
 
 export function processSteps(actor: Actor): Next[] {
@@ -44,16 +45,27 @@ function ownSteps(actor: Actor, at: At): Next[] {
       return giveBack(actor);
     case 'look-again':
       return lookAgain(actor);
+    case 'keep':
+      return keepGranted(actor);
+    case 'look-kept':
+      return lookKept(actor);
+    case 'ask':
+      return ask(actor, at.held);
+    case 'held':
+      return [...heldEndings(actor), ...askAgain(actor)];
+    case 'end-held':
+      return giveHeldBack(actor);
   }
 }
 
-/** The command ends while the lock is being taken back: nobody waits for that answer any more. */
+/** The command ends while the lock is being taken back, or what is held is asked for again: nobody waits for that answer. */
 function endMeanwhile(actor: Actor, at: Under): Next[] {
-  if (at.from.pc !== 'run') return [];
+  const ends = at.from.pc === 'run' ? endings : at.from.pc === 'held' ? heldEndings : undefined;
+  if (!ends) return [];
   const arrived = transmit(actor.world, actor.state, at.tx);
   const silence = unanswered(actor, at, { arrived, cost: undefined });
   return silence.flatMap(({ label, state, broken }) =>
-    endings({ ...actor, state }).map((next) => ({
+    ends({ ...actor, state }).map((next) => ({
       ...next,
       label: `${label}; ${next.label}`,
       ...(broken !== undefined && { broken }),
@@ -75,15 +87,14 @@ function interruptions(actor: Actor, at: At): Next[] {
   return nexts;
 }
 
+const comesBack = (process: Process) =>
+  isRunning(process) || (process.acquires === true && process.lease !== undefined);
+
 /** The guard ends the command with its process. The node's next run comes some day. */
 function crashes(actor: Actor): Next[] {
   const { state, process } = actor;
   if (process.at.pc === 'idle' || state.faults.crash === 0) return [];
-  const { node, hold, slots, aheadMs, runs } = process;
-  const idle: Process = {
-    ...{ node, hold, slots, aheadMs, at: { pc: 'idle' }, attempts: [] },
-    runs: isRunning(process) ? Math.max(runs, 1) : runs,
-  };
-  const dead = { ...state, processes: state.processes.map((other, i) => (i === actor.i ? idle : other)) };
+  const { runs } = process;
+  const dead = replaceProcess(state, actor.i, idle(process, comesBack(process) ? Math.max(runs, 1) : runs));
   return [step(actor, 'crashes', spend(dead, 'crash'))];
 }

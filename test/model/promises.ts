@@ -86,8 +86,9 @@ const isPast = ({ heldUntil }: Claim): boolean =>
 
 /** The promise that this moment breaks. */
 export function judgeMoment(state: State): string | undefined {
-  const running = state.processes.filter(isRunning).map((process) => process.lease?.slot);
-  return new Set(running).size < running.length ? PROMISES.overlap : undefined;
+  const running = state.processes.filter(isRunning).flatMap(({ lease }) => lease ?? []);
+  const runs = new Set(running.map(({ claim }) => claim.run));
+  return new Set(running.map(({ slot }) => slot)).size < runs.size ? PROMISES.overlap : undefined;
 }
 
 /** A command starts with this fencing token. */

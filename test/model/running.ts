@@ -2,13 +2,23 @@
 import { returnedClaim } from '../../src/lock/context.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import type { Outcome } from '../../src/lock/records.ts';
-import { standing } from '../../src/lock/slot.ts';
+import { isHeld, standing } from '../../src/lock/slot.ts';
 import type { Standing } from '../../src/lock/slot.ts';
 import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { releaseTx, withoutSession } from './transmit.ts';
-import { contextOf, keys, senderOf, slotOf, withProcess } from './world.ts';
-import type { At, Lease, Process, State, Tx } from './world.ts';
+import {
+  contextOf,
+  idle,
+  isRunning,
+  keys,
+  nowOf,
+  replaceProcess,
+  senderOf,
+  slotOf,
+  withProcess,
+} from './world.ts';
+import type { At, Lease, Process, Sighted, State, Tx } from './world.ts';
 
 export function leaseOf({ lease }: Process): Lease {
   if (!lease) throw new Error('no slot');
@@ -18,7 +28,7 @@ export function leaseOf({ lease }: Process): Lease {
 const hasSession = ({ state, process }: Actor): boolean =>
   process.session !== undefined && state.store.sessions.includes(process.session);
 
-const standingNow = ({ state, process }: Actor): Standing =>
+export const standingNow = ({ state, process }: Actor): Standing =>
   standing(senderOf(process), slotOf(state.store, leaseOf(process).slot));
 
 /** watch and act: one look at the slot. */
@@ -86,9 +96,13 @@ function end(actor: Actor, what: string, outcome: Outcome): Next {
   return step(actor, what, goTo(actor, { pc: 'end' }, { lease }));
 }
 
-/** Whether the command must be dead before the next tick: untilCutOff and the guard see to it. */
-export function isDue({ lease, hold }: Process, tickMs: number): boolean {
-  return lease !== undefined && lease.outcome === undefined && lease.provedMs + tickMs > deadAfterMs(hold);
+/** Whether the command must be dead before the next tick: untilCutOff and the guard see to it, or whoever works in a hold. */
+export function isDue(process: Process, tickMs: number): boolean {
+  const { lease, hold, acquires } = process;
+  if (lease === undefined || !isRunning(process)) return false;
+  // At the very end of the tick nobody may work any more.
+  if (acquires) return !isHeld(lease.claim, nowOf(process) + tickMs);
+  return lease.provedMs + tickMs > deadAfterMs(hold);
 }
 
 /** release of the lease, releaseOnce. */
@@ -148,26 +162,36 @@ export function lookAgain(actor: Actor): Next[] {
   }
 }
 
+type Leaving = Extract<At, { pc: 'leave' | 'undo' }>;
+
 /** giveUp: the session first, so that nothing can arrive late. */
-export function close(actor: Actor, { then }: Extract<At, { pc: 'leave' }>): Next[] {
+export function close(actor: Actor, { then, held }: Leaving): Next[] {
   const { state, process } = actor;
   const closed = { ...actor, state: withoutSession(state, process.session) };
   const isDone = process.attempts.length === 0;
   const nexts = [
-    step(actor, 'closes its session', isDone ? next(closed, then) : goTo(closed, { pc: 'undo', then })),
+    step(
+      actor,
+      'closes its session',
+      isDone ? next(closed, { then, held }) : goTo(closed, { pc: 'undo', then, ...(held && { held }) }),
+    ),
   ];
   if (state.faults.lose > 0 && hasSession(actor))
     nexts.push(
-      step(actor, 'cannot close its session', next({ ...actor, state: spend(state, 'lose') }, then)),
+      step(
+        actor,
+        'cannot close its session',
+        next({ ...actor, state: spend(state, 'lose') }, { then, held }),
+      ),
     );
   return nexts;
 }
 
 /** takeBackGrant, one attempt after the other. */
-export function undo(actor: Actor, at: Extract<At, { pc: 'undo' }>): Next[] {
+export function undo(actor: Actor, at: Leaving): Next[] {
   const { state, process } = actor;
   const [attempt, ...attempts] = process.attempts;
-  if (!attempt) return [step(actor, 'has undone all', next(actor, at.then))];
+  if (!attempt) return [step(actor, 'has undone all', next(actor, at))];
   const { slot, before } = attempt;
   const owner = slotOf(state.store, slot)?.owner;
   if (!owner || owner.claim.run !== process.run)
@@ -180,16 +204,13 @@ export function undo(actor: Actor, at: Extract<At, { pc: 'undo' }>): Next[] {
   return [step(actor, `undoes its grant of slot ${slot}`, sendFrom(actor, at, tx))];
 }
 
-/** The next try, with another session, or the end of the process. */
-function next(actor: Actor, then: 'look' | 'idle'): State {
-  const { node, hold, slots, aheadMs, runs } = actor.process;
-  if (then === 'idle') {
-    const idle: Process = { node, hold, slots, aheadMs, runs, at: { pc: 'idle' }, attempts: [] };
-    return {
-      ...actor.state,
-      processes: actor.state.processes.map((process, i) => (i === actor.i ? idle : process)),
-    };
-  }
+/** The next try, with another session, what is held already, or the end of the process. */
+function next(actor: Actor, { then, held }: { then: Leaving['then']; held?: Sighted | undefined }): State {
+  const { state, i, process } = actor;
+  const bare = idle(process, process.runs);
+  const run = process.run === undefined ? {} : { run: process.run };
+  if (then === 'idle') return replaceProcess(state, i, bare);
+  if (then === 'ask' && held) return replaceProcess(state, i, { ...bare, ...run, at: { pc: 'ask', held } });
   const fresh = renewSession({ ...actor, process: {} as Process });
   return {
     ...fresh,

@@ -4,12 +4,14 @@ import { writtenIndex } from '../../src/lock/transactions.ts';
 import type { Result } from '../../src/lock/transactions.ts';
 import { decodeQueueMark } from '../../src/lock/records.ts';
 import { runningClaim } from '../../src/lock/context.ts';
-import { goTo, judged, leave, nameOf, renewSession, spend, startRun } from './next.ts';
+import { isHeld } from '../../src/lock/slot.ts';
+import { declines, ended } from './holding.ts';
+import { goTo, judged, leave, nameOf, renewSession, spend, startHeld, startRun } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { transmit } from './transmit.ts';
 import type { Sent } from './transmit.ts';
 import { place } from './waiting.ts';
-import { contextOf, keys, withProcess } from './world.ts';
+import { contextOf, keys, nowOf, withProcess } from './world.ts';
 import type { At, Faults, Process, State, Tx } from './world.ts';
 
 export type Under = Extract<At, { pc: 'sent' }>;
@@ -26,6 +28,8 @@ export function sent(actor: Actor, at: Under): Next[] {
     const silence = unanswered(actor, at, { arrived, cost: isOverdue(at) ? undefined : 'lose' });
     nexts.push(...silence.map((next) => ({ ...next, state: afterSilence(actor, at, next.state) })));
   }
+  if (arrived.result.kind === 'done' && at.from.pc === 'look-kept' && !isOverdue(at))
+    nexts.push(...declines({ ...actor, state: arrived.state }));
   if (state.faults.leave > 0 && !process.lease) nexts.push(...leaving(actor, at, arrived));
   return nexts;
 }
@@ -121,12 +125,30 @@ function accepted(
     }
     case 'release':
       return goTo(actor, leave('idle'), { attempts: [] });
-    case 'abandon':
+    case 'keep':
+      return hold(actor, from, tx, result);
+    case 'endHeld':
+      return ended(actor, actor.state);
     case 'changeClaim':
+      return from.pc === 'undo' ? goTo(actor, from) : hold(actor, from, tx, result);
     case 'removeSeen':
+      // keepOnce: it was evicted.
+      return from.pc === 'look-kept' ? goTo(actor, leave('idle'), { attempts: [] }) : goTo(actor, from);
+    case 'abandon':
     case 'clearClaim':
       return goTo(actor, from);
   }
+}
+
+/** keepGrant and holdOn: held, unless the answer came so late that others may follow. */
+function hold(
+  actor: Actor,
+  from: At,
+  { slot, claim }: Extract<Tx, { name: 'keep' | 'changeClaim' }>,
+  { entries }: Extract<Result, { kind: 'done' }>,
+): State | Next {
+  if (!isHeld(claim, nowOf(actor.process))) return goTo(actor, from);
+  return startHeld(actor, 'holds it', { slot, claim, index: writtenIndex(entries, keys.owner(slot)) });
 }
 
 function refused(actor: Actor, at: Under, refusal: Refusal): State {
@@ -143,6 +165,8 @@ function refused(actor: Actor, at: Under, refusal: Refusal): State {
       return from.pc === 'run' ? refusedInRun(actor, tx, refusal) : refusedAtEnd(actor, refusal);
     case 'release':
       return goTo(actor, { pc: 'look-again' });
+    case 'keep':
+    case 'endHeld':
     case 'abandon':
     case 'changeClaim':
     case 'removeSeen':

@@ -56,7 +56,9 @@ function intent(world: World, state: State, { slot, owner, lockedBy, strayLock }
     const evicted: Claim = { ...claim, state: 'evicted', by: 'operator' };
     return { name: 'changeClaim', by: OPERATOR, slot, index, claim: evicted };
   }
-  const runs = state.processes.some((process) => process.run === claim.run && isRunning(process));
+  const runs = state.processes.some(
+    (process) => process.lease?.claim.run === claim.run && isRunning(process),
+  );
   if (runs && !world.trusting) return undefined;
   const stray = strayLock === undefined ? {} : { strayLock };
   return { name: 'clearClaim', by: OPERATOR, slot, index, ...stray };
@@ -165,9 +167,9 @@ export function time({ tickMs }: World, state: State): Next[] {
 
 /** With `hold = forever` no proof ever grows old, and no answer comes too late. */
 function later(process: Process, tickMs: number): Process {
-  const { lease, hold } = process;
+  const { lease, hold, acquires } = process;
   const at = laterAt(process.at, tickMs, hold !== 'forever');
-  if (!lease || lease.outcome !== undefined || hold === 'forever') return { ...process, at };
+  if (!lease || lease.outcome !== undefined || hold === 'forever' || acquires) return { ...process, at };
   return { ...process, at, lease: { ...lease, provedMs: lease.provedMs + tickMs } };
 }
 

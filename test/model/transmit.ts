@@ -1,15 +1,17 @@
 /** Sends the very transactions of src/lock to the model's store, and judges each change that they make. */
 import { keptClaim } from '../../src/lock/give-back.ts';
 import { nodeMark, runningClaim } from '../../src/lock/context.ts';
-import type { RunRecord } from '../../src/lock/records.ts';
+import type { Claim, RunRecord } from '../../src/lock/records.ts';
 import {
   abandon,
   changeClaim,
   claimAgain,
   clearClaim,
   comeBack,
+  endHeld,
   enqueue,
   grant,
+  keep,
   release,
   removeSeen,
   takeBack,
@@ -44,6 +46,10 @@ export function stepsOf(tx: Tx): Step[] {
       return claimAgain(seat, tx.claim, mark);
     case 'release':
       return release(seat, recordOf(tx), tx.index, tx.claim);
+    case 'keep':
+      return keep(seat, tx.claim, tx.index);
+    case 'endHeld':
+      return endHeld(vanished, recordOf(tx), tx.index, tx.claim);
     case 'abandon':
       return abandon(vanished, tx.claim, tx.index);
     case 'changeClaim':
@@ -61,7 +67,9 @@ function ticketOf({ by }: Tx) {
 }
 
 /** The record of a run that ends; `keptClaim` and `release` read its outcome and its node. */
-export function recordOf(tx: Pick<Extract<Tx, { name: 'release' }>, 'by' | 'outcome' | 'slot'>): RunRecord {
+export function recordOf(
+  tx: Pick<Extract<Tx, { name: 'release' | 'endHeld' }>, 'by' | 'outcome' | 'slot'>,
+): RunRecord {
   const { node, run, since, command } = runningClaim(contextOf(tx.by));
   return { node, run, outcome: tx.outcome, command, slot: tx.slot, endedAt: since, waitedMs: 0, ranMs: 0 };
 }
@@ -73,6 +81,12 @@ export function releaseTx(tx: Omit<Extract<Tx, { name: 'release' }>, 'name'>): T
   const running = { ...before, state: 'running', node: tx.by.node } as const;
   const kept = keptClaim(running, recordOf(tx), NOW_MS + tx.by.aheadMs);
   return { name: 'release', ...rest, ...(kept && { claim: kept }) };
+}
+
+/** The second half, composed as giveHeldBack does. */
+export function endHeldTx(tx: Omit<Extract<Tx, { name: 'endHeld' }>, 'name' | 'claim'>, held: Claim): Tx {
+  const kept = keptClaim(held, recordOf(tx), NOW_MS + tx.by.aheadMs);
+  return { name: 'endHeld', ...tx, ...(kept && { claim: kept }) };
 }
 
 /** `broken`: the promise that this change breaks. */

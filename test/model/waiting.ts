@@ -1,16 +1,16 @@
 /** A process on its way to a slot: src/lock/acquire.ts, queue.ts, first.ts, freeze.ts and same-node.ts, step by step. */
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
-import { abandoned, decide, observe } from '../../src/lock/slot.ts';
+import { abandoned, decide, isHeld, observe } from '../../src/lock/slot.ts';
 import type { Move, Owner } from '../../src/lock/slot.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
 import { withNewSession, withoutSession } from './transmit.ts';
-import { NOW_MS, keys, senderOf, sightingsOf, slotsOf, withProcess } from './world.ts';
+import { NOW_MS, keys, nowOf, senderOf, sightingsOf, slotsOf, withProcess } from './world.ts';
 import type { At, Process, Sighting, State, Tx } from './world.ts';
 
-/** exec: a new run, its session. */
+/** exec, acquire: a new run, its session. */
 export function start(actor: Actor): Next[] {
   const { process, i } = actor;
   if (process.runs === 0) return [];
@@ -29,6 +29,12 @@ export function look(actor: Actor): Next[] {
   if (!own?.owner)
     return [step(actor, 'has no claim', sendFrom(actor, leave('look'), { name: 'enqueue', by }))];
   const { claim, index } = own.owner;
+  if (isHeld(claim, nowOf(process))) {
+    if (!process.acquires)
+      return [step(actor, 'is busy here: it holds the slot', goTo(actor, leave('idle')))];
+    const held = { slot: own.slot, claim, index };
+    return [step(actor, 'sees what it holds', goTo(actor, { pc: 'leave', then: 'ask', held }))];
+  }
   if (isBusy(state, process, own.owner)) return [step(actor, 'is busy here', goTo(actor, leave('idle')))];
   const sent = process.attempts.find((attempt) => attempt.slot === own.slot);
   const before = claim.run === process.run ? sent?.before : claim;

@@ -38,11 +38,13 @@ export interface Faults {
   strayLock: number;
   /** Somebody freezes or thaws the group. */
   freeze: number;
+  /** What `acquire` holds is asked for once more, while the work goes on. */
+  again: number;
 }
 
 export const noFaults: Faults = {
   ...{ expire: 0, crash: 0, lose: 0, late: 0, leave: 0, fail: 0, evict: 0, clear: 0 },
-  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0 },
+  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0, again: 0 },
 };
 
 /** Who sent a transaction: as much of a run as its records say. */
@@ -68,6 +70,15 @@ export type Tx = { readonly by: Sender } & (
       readonly index: number;
       readonly outcome: Outcome;
       readonly claim?: Claim;
+    }
+  | { readonly name: 'keep'; readonly slot: number; readonly index: number; readonly claim: Claim }
+  | {
+      readonly name: 'endHeld';
+      readonly slot: number;
+      readonly index: number;
+      readonly outcome: 'succeeded' | 'failed';
+      readonly claim?: Claim;
+      readonly strayLock?: number;
     }
   | {
       readonly name: 'abandon';
@@ -113,15 +124,31 @@ export type At =
   | { readonly pc: 'adopt' }
   /** untilThawed */
   | { readonly pc: 'frozen'; readonly key: string; readonly from: At }
-  /** giveUp, and what comes then: the next try, or the end of the process */
-  | { readonly pc: 'leave'; readonly then: 'look' | 'idle' }
-  | { readonly pc: 'undo'; readonly then: 'look' | 'idle' }
+  /** giveUp, and what comes then: the next try, `holdOn`, or the end of the process */
+  | { readonly pc: 'leave' | 'undo'; readonly then: 'look' | 'ask' | 'idle'; readonly held?: Sighted }
   /** watch */
   | { readonly pc: 'run' }
   /** releaseOnce */
   | { readonly pc: 'end' }
   /** lookAgain */
-  | { readonly pc: 'look-again' };
+  | { readonly pc: 'look-again' }
+  /** keepOnce, of what was granted */
+  | { readonly pc: 'keep' }
+  /** lookAt, and keepOnce of what it shows */
+  | { readonly pc: 'look-kept' }
+  /** holdOn */
+  | { readonly pc: 'ask'; readonly held: Sighted }
+  /** Nothing of runlock runs: the node works in what it holds. */
+  | { readonly pc: 'held' }
+  /** giveHeldBack */
+  | { readonly pc: 'end-held' };
+
+/** A claim as it was seen. */
+export interface Sighted {
+  readonly slot: number;
+  readonly claim: Claim;
+  readonly index: number;
+}
 
 export interface Sighting {
   readonly slot: number;
@@ -149,6 +176,8 @@ export interface Process {
   readonly aheadMs: number;
   /** How often it will start. */
   readonly runs: number;
+  /** By `acquire` and `release`, instead of `exec`. */
+  readonly acquires?: boolean;
   readonly at: At;
   readonly run?: string;
   readonly session?: string;
@@ -178,7 +207,7 @@ export interface State {
 }
 
 export interface World {
-  readonly processes: readonly Pick<Process, 'node' | 'hold' | 'slots' | 'aheadMs' | 'runs'>[];
+  readonly processes: readonly Pick<Process, 'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires'>[];
   readonly faults: Faults;
   /** Zero: time stands still, so nobody is ever believed dead. */
   readonly tickMs: number;
@@ -210,6 +239,11 @@ export const withProcess = (state: State, i: number, changes: Partial<Process>):
   processes: state.processes.map((process, j) => (i === j ? { ...process, ...changes } : process)),
 });
 
+export const replaceProcess = (state: State, i: number, process: Process): State => ({
+  ...state,
+  processes: state.processes.map((other, j) => (i === j ? process : other)),
+});
+
 export const slotsOf = (store: Store): Slot[] =>
   readSlots(
     keys.root,
@@ -222,8 +256,15 @@ export const slotOf = (store: Store, slot: number): Slot | undefined =>
 export const sightingsOf = (seen: readonly Sighting[]): Sightings =>
   new Map(seen.map(({ slot, index, agoMs }) => [slot, { index, sinceMs: -agoMs }]));
 
-/** Whether the command of this run is alive. */
-export const isRunning = ({ lease }: Process): boolean => lease !== undefined && lease.outcome === undefined;
+/** Whether the command of this run is alive; of `acquire`, whether the node works in what it holds. */
+export const isRunning = ({ lease, acquires }: Process): boolean =>
+  lease !== undefined && lease.outcome === undefined && (!acquires || lease.claim.state === 'held');
+
+/** As it was before it ever started. */
+export function idle({ node, hold, slots, aheadMs, acquires }: Process, runs: number): Process {
+  const how = acquires ? { acquires } : {};
+  return { node, hold, slots, aheadMs, runs, ...how, at: { pc: 'idle' }, attempts: [] };
+}
 
 const RUNNER = { pid: 1, startTime: '1', bootId: 'b' };
 
@@ -241,6 +282,9 @@ export function contextOf({ run, node, hold, aheadMs }: Sender, slots = 1): RunC
     run: { id: run, node, command: 'c', runner: RUNNER, hold, slots },
   };
 }
+
+/** What a host's clock shows. */
+export const nowOf = ({ aheadMs }: Pick<Process, 'aheadMs'>): number => NOW_MS + aheadMs;
 
 export function senderOf({ node, hold, aheadMs, run, session }: Process): Sender {
   if (run === undefined || session === undefined) throw new Error('no run');

@@ -10,7 +10,7 @@ import type { Faults, World } from '../model/world.ts';
 const EVENTS = 250;
 const often: Faults = {
   ...{ expire: EVENTS, crash: 5, lose: EVENTS, late: EVENTS, leave: 5, fail: EVENTS, evict: 10 },
-  ...{ clear: EVENTS, deleteClaim: 0, deleteLock: EVENTS, strayLock: EVENTS, freeze: 3 },
+  ...{ clear: EVENTS, deleteClaim: 0, deleteLock: EVENTS, strayLock: EVENTS, freeze: 3, again: EVENTS },
 };
 
 const hold = fc.oneof<fc.Arbitrary<Hold>[]>(
@@ -24,8 +24,18 @@ const process = fc.record({
   slots: fc.integer({ min: 1, max: 4 }),
   aheadMs: fc.integer({ min: 0, max: 5_000 }),
   runs: fc.integer({ min: 5, max: 20 }),
+  acquires: fc.boolean(),
 });
-const processes = fc.array(process, { minLength: 2, maxLength: 6 });
+type Drawn = World['processes'][number];
+
+/** What is held has a hold, and one process of a node works in it. */
+const mayAcquire = ({ node, hold, acquires }: Drawn, i: number, all: readonly Drawn[]): boolean =>
+  acquires === true &&
+  hold !== 'none' &&
+  !all.slice(0, i).some((other) => other.node === node && other.acquires);
+const processes = fc
+  .array(process, { minLength: 2, maxLength: 6 })
+  .map((all) => all.map((one, i) => ({ ...one, acquires: mayAcquire(one, i, all) })));
 
 /** Most steps follow at once, some after a while, some after so long that others may follow. */
 const ms = fc.oneof(
