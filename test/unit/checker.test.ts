@@ -231,6 +231,19 @@ describe('5: fencing tokens of a slot only grow', () => {
     }
   });
 
+  test('of one run that asked again, an old one is found as well', () => {
+    const again = (before: number[], token: number): RunTrace => ({
+      ...runOf({ node: 'web03', token, startMs: 3_010, lastMs: 4_000 }),
+      before,
+    });
+    const found = (run: RunTrace) =>
+      promises({ ...sound, runs: [web01, web02, run], slotTraces: [] }).includes(5);
+    expect(found(again([300], 400))).toBe(false);
+    expect(found(again([300], 300))).toBe(true);
+    expect(found(again([300, 500], 400))).toBe(true);
+    expect(found(again([web02.token], 400))).toBe(true);
+  });
+
   test('another slot’s are its own', () => {
     const other = runOf({ node: 'web03', token: 50, startMs: 3_010, lastMs: 4_000, slot: 1 });
     expect(promises({ ...sound, slots: 2, runs: [web01, web02, other], slotTraces: [] })).toEqual([]);

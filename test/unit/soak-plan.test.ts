@@ -46,6 +46,19 @@ test('events come in the order of their time, within the time that was asked for
   expect(lengthMs).toBe(600_000);
 });
 
+test('some acquire and release instead of exec, some crash in between, and only where what is held has a hold', () => {
+  const starts = eventsOf({}, 'start');
+  const halves = starts.filter((event) => event.halves !== undefined);
+  expect(new Set(halves.map((event) => event.halves))).toEqual(new Set(['release', 'crash']));
+  expect(new Set(halves.map(({ group }) => group))).toEqual(new Set(['soak/forever', 'soak/timed']));
+  expect(halves.length / starts.length).toBeGreaterThan(0.1);
+  // A second and a half of work ends before a hold of five seconds does.
+  for (const { part, lengthMs } of halves) {
+    expect(part.beats).toBeLessThanOrEqual(30);
+    expect(lengthMs).toBeUndefined();
+  }
+});
+
 test.each([0.5, 10])(
   'in %s minutes all nodes of the main group start, and every kind of fault comes',
   (minutes) => {

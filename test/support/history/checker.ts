@@ -37,8 +37,9 @@ export function judge(history: History): Verdict {
   };
 }
 
+/** The last one, where what is held was asked for again. */
 export function command(run: RunTrace): Process | undefined {
-  return run.processes.find(({ role }) => role === 'command');
+  return run.processes.findLast(({ role }) => role === 'command');
 }
 
 const endedWell = (run: RunTrace): boolean => command(run)?.exitCode === 0;
@@ -196,15 +197,16 @@ function isPastHold(
 function tokens(runs: readonly RunTrace[]): Broken[] {
   const order = [...runs].sort((a, b) => life(a).startMs - life(b).startMs);
   return order.flatMap((run, i) => {
-    const before = order.slice(0, i).filter(({ slot }) => slot === run.slot);
-    const larger = before.find((other) => other.token >= run.token);
-    if (!larger) return [];
-    return [
-      broken(
-        5,
-        `slot ${run.slot}: ${run.node} has token ${run.token}, after ${larger.node}'s ${larger.token}`,
-      ),
-    ];
+    const own = [...(run.before ?? []), run.token];
+    const earlier = order.slice(0, i).filter(({ slot }) => slot === run.slot);
+    const others = earlier.map(({ node, token }) => ({ node, token }));
+    return own.flatMap((token, at) => {
+      const before = [...others, ...own.slice(0, at).map((one) => ({ node: run.node, token: one }))];
+      const larger = before.find((other) => other.token >= token);
+      if (!larger) return [];
+      const what = `slot ${run.slot}: ${run.node} has token ${token}, after ${larger.node}'s ${larger.token}`;
+      return [broken(5, what)];
+    });
   });
 }
 

@@ -1,5 +1,5 @@
 // Nodes of one group under test: starts runlock with witnesses as its commands, keeps the history, and has it judged in the end.
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { markedPids } from '../../../src/tree.ts';
@@ -12,7 +12,7 @@ import type { Broken, Verdict } from './checker.ts';
 import { uptimeMs } from './history.ts';
 import type { Act, Cost, History, RunTrace } from './history.ts';
 import { observe } from './observer.ts';
-import { prepareWitnesses, readRuns, runIds, toldFile, witness } from './witness.ts';
+import { prepareWitnesses, readRuns, runIds, tell, toldFile, witness } from './witness.ts';
 import type { Part } from './witness.ts';
 
 export interface FleetOptions {
@@ -55,6 +55,8 @@ export interface Fleet {
   start(name: string, options?: NodeOptions): Node;
   /** Starts, tells at once, and waits for the end. */
   run(name: string, options?: NodeOptions): Promise<Result>;
+  /** Ends it with the fleet. */
+  adopt(one: { end: () => void }): void;
   /** Notes what the test is about to do. */
   act(kind: Act['kind'], node?: string): void;
   /** Notes what a queue cost. */
@@ -87,7 +89,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
   const observer = observe(agent, group);
   const acts: Act[] = [];
   const costs: Cost[] = [];
-  const started = new Set<{ end: () => void; ended: Promise<unknown> }>();
+  const started = new Set<{ end: () => void }>();
   const act: Fleet['act'] = (kind, node) => {
     acts.push({ atMs: uptimeMs(), kind, ...(node !== undefined && { node }) });
   };
@@ -117,7 +119,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
           if (own?.Session !== undefined) return own.Session;
           throw new Error(`${name} does not wait; stderr: ${running.stderr()}`);
         }, timeoutMs),
-      tell: (exitCode = 0) => tell(toldFile(folder, name), exitCode),
+      tell: (exitCode = 0) => tell(folder, name, exitCode),
       send: (signal) => {
         if (signal === 'SIGKILL') act('kill', name);
         else if (ENDING.includes(signal)) act('stop', name);
@@ -131,6 +133,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
     folder,
     start,
     run: async (name, one = {}) => start(name, { ...one, part: { beats: 1, ...one.part } }).ended,
+    adopt: (one) => void started.add(one),
     act,
     cost: (cost) => void costs.push(cost),
     keys: async () => {
@@ -163,12 +166,6 @@ const execArgs = ({ hold = 'forever', args = [] }: FleetOptions, one: NodeOption
   ...args,
   ...(one.args ?? []),
 ];
-
-/** All at once: a witness must not read half of it. */
-function tell(file: string, exitCode: number): void {
-  writeFileSync(`${file}.new`, `${exitCode}\n`);
-  renameSync(`${file}.new`, file);
-}
 
 /** Everybody who will take part has said so. */
 function isComplete(run: RunTrace, part: Part = {}): boolean {

@@ -23,6 +23,8 @@ export interface RunTrace {
   readonly slot: number;
   /** The fencing token: the index at which Consul granted the slot. */
   readonly token: number;
+  /** The tokens of its commands before, in the order of their starts, where what is held was asked for again. */
+  readonly before?: readonly number[];
   readonly processes: readonly Process[];
 }
 

@@ -1,5 +1,5 @@
 // The command of a test's run: it notes its start, a beat every 50 ms and its end in a file of its own, so that an orphan betrays itself.
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Process, RunTrace } from './history.ts';
 
@@ -59,6 +59,13 @@ export function witness(folder: string, part: Part = {}): string[] {
 
 export const toldFile = (folder: string, node: string) => join(folder, `${node}.told`);
 
+/** Lets the command of a node end. All at once: a witness must not read half of it. */
+export function tell(folder: string, node: string, exitCode: number): void {
+  const file = toldFile(folder, node);
+  writeFileSync(`${file}.new`, `${exitCode}\n`);
+  renameSync(`${file}.new`, file);
+}
+
 const EVENTS = /^(.+)\.(command|grandchild|daemon)\.(\d+)\.events$/;
 
 /** The runs whose witnesses have begun. */
@@ -85,8 +92,18 @@ export function readRuns(folder: string): RunTrace[] {
       lastMs: Number(last[1]) * 1_000,
       ...(last[0] === 'end' && { exitCode: Number(last[2]) }),
     };
-    const known = runs.get(run) ?? { run, node, slot: Number(slot), token: Number(token), processes: [] };
-    runs.set(run, { ...known, processes: [...known.processes, process] });
+    const own = { run, node, slot: Number(slot), token: Number(token), processes: [process] };
+    const known = runs.get(run);
+    runs.set(run, known ? merge(known, own) : own);
   }
   return [...runs.values()].sort((a, b) => a.token - b.token);
+}
+
+/** What is held and asked for again is the same run: its later command has a token of its own. */
+function merge(one: RunTrace, other: RunTrace): RunTrace {
+  const processes = [...one.processes, ...other.processes].sort((a, b) => a.startMs - b.startMs);
+  if (one.token === other.token) return { ...one, processes };
+  const [earlier, later] = one.processes[0] === processes[0] ? [one, other] : [other, one];
+  const before = [...(earlier.before ?? []), earlier.token, ...(later.before ?? [])];
+  return { ...later, processes, before };
 }

@@ -156,7 +156,9 @@ export const isAway = (group: Group, name: string) => (group.away.get(name) ?? 0
 
 function again(world: World, group: Group, { node: name, state }: Claim): string {
   const gate = world.agents.findIndex((_, agent) => !world.isTroubled(`agent ${agent}`));
-  world.launch(group, { name, gate: Math.max(0, gate), part: { beats: 2 } });
+  // What is held makes exec busy; its node asks for it again.
+  const how = state === 'held' ? ({ halves: 'release' } as const) : {};
+  world.launch(group, { name, gate: Math.max(0, gate), part: { beats: 2 }, ...how });
   return `${name} runs again after ${state}`;
 }
 

@@ -120,18 +120,21 @@ function fill(course: Course): void {
     const start = due.shift();
     const group = start && world.groups.get(start.group);
     if (!group || !mayStart(group, start)) continue;
-    const { node: name, gate, part, lengthMs } = start;
-    world.launch(group, { name, gate, part, ...(lengthMs !== undefined && { lengthMs }) });
+    const { node: name, gate, part, lengthMs, halves } = start;
+    const how = { ...(lengthMs !== undefined && { lengthMs }), ...(halves && { halves }) };
+    world.launch(group, { name, gate, part, ...how });
     if (!seen.has(name)) seen.set(name, start);
     const count = course.deeds.get('start');
     if (count) count.hit += 1;
   }
 }
 
-function mayStart(group: Group, { node: name, beside }: Start): boolean {
+/** Two of a node that work in the same hold would end it for each other. */
+function mayStart(group: Group, { node: name, beside, halves }: Start): boolean {
   if (isAway(group, name) || group.reserved.has(name)) return false;
   const earlier = [...group.living].filter(({ node }) => node.name === name);
-  return earlier.length === 0 || (beside && earlier.every(({ isTold }) => !isTold));
+  const may = earlier.every(({ isTold, isHalves }) => !isTold && !(halves && isHalves));
+  return earlier.length === 0 || (beside && may);
 }
 
 const DRAIN_MS = 180_000;

@@ -31,6 +31,9 @@ export interface Target {
 export type Network =
   'slow' | 'slower' | 'drop-before' | 'drop-after' | 'cut' | 'late' | 'hang' | 'sever' | 'refuse';
 
+/** How what `acquire` got ends: the work is killed in the middle and nothing is released, or it is. */
+export type Halves = 'release' | 'crash';
+
 export type Deed =
   /** `gate`: its way to Consul. `lengthMs`: when a command that waits to be told is told. */
   | {
@@ -40,6 +43,8 @@ export type Deed =
       readonly gate: number;
       readonly part: Part;
       readonly lengthMs?: number;
+      /** Acquires, works and releases, instead of exec. */
+      readonly halves?: Halves;
       /** Even while the node's last run is still there. */
       readonly beside: boolean;
     }
@@ -119,6 +124,7 @@ const names = (prefix: string, count: number) =>
 function planStarts(seed: number, group: GroupPlan, lengthMs: number): SoakEvent[] {
   const isMain = group.name === MAIN;
   const chance = random(seed, `${group.name} starts`);
+  const halves = random(seed, `${group.name} halves`);
   const meanMs = isMain ? Math.min(400, (lengthMs * 0.8) / group.nodes.length) : 3_000;
   const events: SoakEvent[] = [];
   let order: string[] = [];
@@ -127,9 +133,22 @@ function planStarts(seed: number, group: GroupPlan, lengthMs: number): SoakEvent
     const node = order.pop() ?? '';
     const gate = chance.chance(0.5) ? chance.whole(0, AGENTS - 1) : chance.whole(AGENTS, GATES - 1);
     const start = { group: group.name, node, gate, beside: chance.chance(0.1) };
-    events.push({ atMs: Math.round(atMs), kind: 'start', ...start, ...planPart(chance, isMain, lengthMs) });
+    // Both are drawn, so that the one moves nothing of the other.
+    const exec = planPart(chance, isMain, lengthMs);
+    const how = planHalves(halves, group) ?? exec;
+    events.push({ atMs: Math.round(atMs), kind: 'start', ...start, ...how });
   }
   return events;
+}
+
+/** Work in what is held is short where the hold ends: nothing but itself ends it. */
+function planHalves(chance: Random, { hold }: GroupPlan): { part: Part; halves: Halves } | undefined {
+  const isHalves = chance.chance(0.18);
+  const crash = chance.chance(0.2);
+  const beats = chance.whole(2, 30);
+  const exitCode = chance.chance(0.1) ? chance.whole(1, 3) : 0;
+  if (!isHalves || hold === 'none') return undefined;
+  return { part: { beats, exitCode }, halves: crash ? 'crash' : 'release' };
 }
 
 /** In groups whose hold ends, some run long enough for each deadline to be met while they do. */

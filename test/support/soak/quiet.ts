@@ -76,11 +76,15 @@ const BUSY = 75;
 const LOST = 79;
 
 function explains(
-  { status, run, marks }: Ended,
+  { status, run, isHalves, marks }: Ended,
   { mayBeCutOff, noted }: { mayBeCutOff: boolean; noted: number | undefined },
 ): boolean {
   const by = (...signals: number[]) => signals.some((signal) => status === 128 + signal);
   if (marks.has('killed') && by(SIGKILL)) return true;
+  // Taken away between its grant and its hold, or its second half could not reach Consul, or the work had to be killed.
+  if (isHalves && status === LOST) return marks.has('evicted') || marks.has('stopped') || mayBeCutOff;
+  if (isHalves && status === UNREACHABLE) return true;
+  if (isHalves && by(SIGKILL) && (marks.has('crashed') || noted === undefined)) return run !== undefined;
   if (status === LOST) return run !== undefined && (marks.has('evicted') || mayBeCutOff);
   if (run === undefined) {
     return status === BUSY || status === UNREACHABLE || (marks.has('asked') && by(SIGTERM, SIGINT, SIGHUP));

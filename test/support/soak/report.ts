@@ -28,10 +28,11 @@ function describeGroup({ name, verdict, history, ended }: GroupResult): string {
   const statuses = new Map<number, number>();
   for (const { status } of ended) statuses.set(status, (statuses.get(status) ?? 0) + 1);
   const codes = [...statuses].sort(([a], [b]) => a - b).map(([status, times]) => `${status}×${times}`);
+  const halves = ended.filter(({ isHalves, run }) => isHalves && run !== undefined).length;
   const nodes = new Set(history.runs.map(({ node }) => node)).size;
   return [
     `${name}: ${ended.length} started, ${runs} ran on ${nodes} nodes (judged: ${inOrder} served in order, ${claims} claims changed)`,
     `  exit codes ${codes.join(' ')}; ${count('recovered')} took their lock back, ${marked('killed')} killed, ` +
-      `${count('guard')} with a guard lost`,
+      `${count('guard')} with a guard lost, ${halves} acquired instead of exec`,
   ].join('\n');
 }

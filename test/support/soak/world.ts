@@ -5,22 +5,27 @@ import { startCluster } from '../consul.ts';
 import type { Agent, Cluster } from '../consul.ts';
 import { startFleet } from '../history/fleet.ts';
 import type { Fleet, Node, NodeOptions } from '../history/fleet.ts';
+import { startHalves } from '../history/halves.ts';
+import { tell } from '../history/witness.ts';
 import { isAlive } from '../processes.ts';
 import { spawnRunlock } from '../program.ts';
 import type { Result, Spawned } from '../program.ts';
 import { startProxy } from '../proxy.ts';
 import type { Proxy } from '../proxy.ts';
-import type { GroupPlan, SoakPlan } from './plan.ts';
+import type { GroupPlan, Halves, SoakPlan } from './plan.ts';
 
 /** What was done to a process on purpose, and explains how it ended. */
-export type Mark = 'killed' | 'stopped' | 'asked' | 'evicted';
+export type Mark = 'killed' | 'stopped' | 'asked' | 'evicted' | 'crashed';
 
-/** One `runlock exec` that is under way. */
+/** One `runlock exec` that is under way, or an `acquire` with what follows it. */
 export interface Live {
-  readonly node: Node;
+  /** The process id is that of the first half. */
+  readonly node: Pick<Node, 'name' | 'pid' | 'stderr' | 'tell'>;
   readonly gate: number;
   /** Its command waits to be told. */
   readonly isTold: boolean;
+  /** By the two halves of exec. */
+  readonly isHalves: boolean;
   readonly marks: Set<Mark>;
   readonly isAlive: () => boolean;
   /** Something is being done to it; nothing else should be. */
@@ -32,6 +37,7 @@ export interface Ended {
   readonly node: string;
   readonly status: number;
   readonly run?: string;
+  readonly isHalves: boolean;
   readonly marks: ReadonlySet<Mark>;
   readonly stderr: string;
 }
@@ -53,6 +59,8 @@ export interface Launch {
   readonly part: NonNullable<NodeOptions['part']>;
   /** When its command is told, after its start. */
   readonly lengthMs?: number;
+  /** Acquires and releases, or crashes in between, instead of exec. */
+  readonly halves?: Halves;
 }
 
 export interface World {
@@ -134,10 +142,11 @@ function createWorld(
   };
 }
 
+const LOGS = ['--verbose', '--log-format', 'json'];
+
 function createGroup(server: Agent, plan: GroupPlan): Group {
   const { name: group, slots, hold } = plan;
-  const args = ['--verbose', '--log-format', 'json'];
-  const fleet = startFleet(server, { group, slots, hold, args });
+  const fleet = startFleet(server, { group, slots, hold, args: LOGS });
   return { plan, fleet, living: new Set(), ended: [], reserved: new Set(), away: new Map() };
 }
 
@@ -180,19 +189,32 @@ interface Launching extends Launch {
   readonly lull: World['lull'];
 }
 
-function launch(group: Group, { name, gate, part, lengthMs, agent, lull }: Launching): Live {
-  const node = group.fleet.start(name, { part, agent });
+function launch(group: Group, launching: Launching): Live {
+  const { name, gate, part, lengthMs, halves, lull } = launching;
+  const isHalves = halves !== undefined;
+  const node = isHalves ? acquire(group, launching) : group.fleet.start(name, launching);
   const is = identify(node.pid);
   const isTold = lengthMs !== undefined;
-  const live: Live = { node, gate, isTold, marks: new Set(), isAlive: is.alive, busy: false };
+  const marks = new Set<Mark>(halves === 'crash' ? ['crashed'] : []);
+  const live: Live = { node, gate, isTold, isHalves, marks, isAlive: is.alive, busy: false };
   group.living.add(live);
   if (isTold) void tellInTime(group, live, { exitCode: part.exitCode ?? 0, length: () => lull(lengthMs) });
   void node.ended.then(({ status, stderr }) => {
     group.living.delete(live);
     const run = grantedRun(stderr);
-    group.ended.push({ node: name, status, marks: live.marks, stderr, ...(run !== undefined && { run }) });
+    group.ended.push({ node: name, status, isHalves, marks, stderr, ...(run !== undefined && { run }) });
   });
   return live;
+}
+
+function acquire({ plan, fleet }: Group, { name, agent, part, halves }: Launching) {
+  const { name: group, slots, hold } = plan;
+  const { beats = 2 } = part;
+  const options = { part: { ...part, beats }, crash: halves === 'crash', agent, slots, hold, args: LOGS };
+  const both = startHalves({ group, folder: fleet.folder }, name, options);
+  fleet.adopt(both);
+  const { acquiring, ended, stderr } = both;
+  return { name, pid: acquiring.pid, ended, stderr, tell: () => tell(fleet.folder, name, 0) };
 }
 
 async function tellInTime(
@@ -211,7 +233,7 @@ async function tellInTime(
 
 /** The run that it says it was granted. */
 function grantedRun(stderr: string): string | undefined {
-  return /"event":"granted".*"run":"([^"]+)"/.exec(stderr)?.[1];
+  return /"event":"(?:granted|already-held)".*"run":"([^"]+)"/.exec(stderr)?.[1];
 }
 
 /** A process that is known by more than its pid, which may be another's by now. */
