@@ -10,6 +10,14 @@ import type { Clock, Log } from './deps.ts';
 import { forbidden, isTransient, notConsul } from './consul/faults.ts';
 import { toInspection } from './consul/inspect.ts';
 import type { Certificate, Inspection, Question, Remote } from './consul/inspect.ts';
+import { serviceCalls } from './consul/services.ts';
+import type {
+  HealthCheck,
+  Maintenance,
+  OfferedService,
+  ServiceCalls,
+  ServiceEntry,
+} from './consul/services.ts';
 import { addressOf, whereabouts } from './consul/where.ts';
 import type { Whereabouts } from './consul/where.ts';
 import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './consul/wire.ts';
@@ -29,6 +37,8 @@ export type { CallOptions, RetryOptions };
 
 export type { Answer, Entry, Operation, Session };
 
+export type { HealthCheck, Maintenance, OfferedService, ServiceEntry };
+
 export { addressOf, whereabouts };
 export type { Certificate, Inspection, Question, Remote, Whereabouts };
 
@@ -39,7 +49,7 @@ export interface ReadOptions extends RetryOptions {
   readonly waitMs?: number;
 }
 
-export interface Consul {
+export interface Consul extends ServiceCalls {
   readonly address: string;
   /** The fault that is being tried again now; undefined while Consul answers. */
   fault(): RunlockError | undefined;
@@ -99,6 +109,7 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     return answer;
   };
   return {
+    ...serviceCalls({ client, call, address: settings.address, limits: readLimits }),
     address: settings.address,
     fault: () => trouble.now(),
     get: async (key, options) => {

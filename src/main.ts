@@ -59,12 +59,12 @@ function stderrStat(): { dev: number; ino: number } | undefined {
   }
 }
 
-async function connectTo(log: Log) {
+async function connectTo(log: Log, agent?: string) {
   const [{ connect }, { consulSettings }] = await Promise.all([
     import('./consul.ts'),
     import('./consul/env.ts'),
   ]);
-  return connect(consulSettings(process.env), { clock, log });
+  return connect(consulSettings(process.env, agent), { clock, log });
 }
 
 const terminal: Terminal = {

@@ -15,7 +15,8 @@ export interface Platform {
   /** Resolves when the text is out of this process: an exit cuts off what a pipe has not taken yet. */
   write(text: string): Promise<void>;
   makeLog(options: LogChoice): Log;
-  connect(log: Log): Promise<Consul>;
+  /** To the agent of the environment, or to the one at another address: the same token, TLS and namespace. */
+  connect(log: Log, agent?: string): Promise<Consul>;
   /** From the first call on a signal no longer ends the process by itself. */
   listenToSignals(): SignalSource;
   /** Called when the process ends, however it does: what is written then must go out at once. */

@@ -5,7 +5,15 @@ import pRetry from 'p-retry';
 import type { Clock, Log } from '../deps.ts';
 import type { RunlockError } from '../errors.ts';
 import { isRunlockError } from '../errors.ts';
-import { classify, isConsuls, isTransient, notConsul, responseOf } from './faults.ts';
+import {
+  classify,
+  isConsuls,
+  isDone,
+  isTransient,
+  isUnknownService,
+  notConsul,
+  responseOf,
+} from './faults.ts';
 
 export interface CallOptions {
   readonly signal: AbortSignal;
@@ -29,15 +37,19 @@ export const REQUEST_TIMEOUT_MS = 10_000;
 type Reply<T> = [IncomingMessage & { body?: unknown }, T?];
 type Context = { ctx: EventEmitter; timeout: number };
 type Send = (context: Context) => Promise<unknown>;
-export type Call = <T = unknown>(
-  options: RetryOptions & { accept?: readonly number[] },
-  send: Send,
-) => Promise<Reply<T>>;
+export type Call = <T = unknown>(options: RetryOptions & Accepted, send: Send) => Promise<Reply<T>>;
+
+interface Accepted {
+  /** Statuses that are answers, not faults. */
+  readonly accept?: readonly number[];
+  /** A change at the agent: what Consul answers to one is an answer too. */
+  readonly change?: boolean;
+}
 
 /** Sends, with a deadline for each try; classifies faults; tries transient ones again for `retryForMs`. */
 export function caller(address: string, { clock, trouble }: { clock: Clock; trouble: Trouble }): Call {
-  return async <T>(options: RetryOptions & { accept?: readonly number[] }, send: Send) => {
-    const { signal, retryForMs = Infinity, electionMs = retryForMs, accept = [] } = options;
+  return async <T>(options: RetryOptions & Accepted, send: Send) => {
+    const { signal, retryForMs = Infinity, electionMs = retryForMs, accept = [], change = false } = options;
     const startedMs = clock.monotonicMs();
     const answered = async () => {
       try {
@@ -45,14 +57,15 @@ export function caller(address: string, { clock, trouble }: { clock: Clock; trou
       } catch (error) {
         if (signal.aborted) throw signal.reason;
         const response = responseOf(error);
-        if (response?.statusCode !== undefined && accept.includes(response.statusCode))
+        if (response && (accept.includes(response.statusCode ?? 0) || (change && isUnknownService(response))))
           return [response] as Reply<T>;
         throw classify(error, { address, rule: options.rule });
       }
     };
     const attempt = async () => {
       const reply = await answered();
-      if (!isConsuls(reply[0])) throw notConsul(address);
+      const known = change ? isDone(reply[0]) || isUnknownService(reply[0]) : isConsuls(reply[0]);
+      if (!known) throw notConsul(address);
       trouble.over();
       return reply;
     };

@@ -33,17 +33,19 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /**
  * Reads the CONSUL_* variables.
+ * @param agent another agent's address, as `--agent` gives it; the rest holds for it too.
  * @throws RunlockError `config`: a value that means nothing, a file that can't be read.
  */
-export function consulSettings(env: Env): ConsulSettings {
-  const address = value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
+export function consulSettings(env: Env, agent?: string): ConsulSettings {
+  const address = agent ?? value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
+  const given = `${agent === undefined ? 'CONSUL_HTTP_ADDR=' : '--agent '}${address}`;
   const token = readToken(env);
   const auth = value(env, 'CONSUL_HTTP_AUTH')?.replace(/^[^:]*$/, '$&:');
   const namespace = value(env, 'CONSUL_NAMESPACE');
   const partition = value(env, 'CONSUL_PARTITION');
   return {
     address,
-    ...parseAddress(address, readBoolean(env, 'CONSUL_HTTP_SSL') ?? false),
+    ...parseAddress(address, { given, ssl: readBoolean(env, 'CONSUL_HTTP_SSL') ?? false }),
     ...(token !== undefined && { token }),
     ...(auth !== undefined && { auth }),
     ...(namespace !== undefined && { namespace }),
@@ -52,20 +54,19 @@ export function consulSettings(env: Env): ConsulSettings {
   };
 }
 
-function parseAddress(address: string, ssl: boolean): Pick<ConsulSettings, 'baseUrl' | 'socketPath'> {
+function parseAddress(
+  address: string,
+  { given, ssl }: { given: string; ssl: boolean },
+): Pick<ConsulSettings, 'baseUrl' | 'socketPath'> {
   const [, scheme, rest = ''] = /^(?:([A-Za-z][A-Za-z0-9+.-]*):\/\/)?(.*)$/.exec(address) ?? [];
   if (scheme === 'unix' && rest !== '')
     return { baseUrl: `${ssl ? 'https' : 'http'}://localhost/v1`, socketPath: rest };
   if (scheme !== undefined && !['http', 'https', 'unix'].includes(scheme)) {
-    throw configError(
-      `CONSUL_HTTP_ADDR=${address}: unknown scheme '${scheme}'; use host:port, http://, https:// or unix://`,
-    );
+    throw configError(`${given}: unknown scheme '${scheme}'; use host:port, http://, https:// or unix://`);
   }
   const text = `${ssl || scheme === 'https' ? 'https' : 'http'}://${rest}`;
   if (scheme === 'unix' || rest === '' || !URL.canParse(text)) {
-    throw configError(
-      `CONSUL_HTTP_ADDR=${address}: not an address; use host:port, http://, https:// or unix://`,
-    );
+    throw configError(`${given}: not an address; use host:port, http://, https:// or unix://`);
   }
   const url = new URL(text);
   return { baseUrl: `${url.origin}${url.pathname.replace(/\/+$/, '')}/v1` };

@@ -33,6 +33,16 @@ export function isConsuls({ statusCode, headers, body }: Response): boolean {
   return /^application\/json\b/.test(headers['content-type'] ?? '');
 }
 
+/** How Consul says that a change at the agent was made: by nothing at all. */
+export function isDone({ statusCode, headers }: Response): boolean {
+  return statusCode === 200 && headers['content-length'] === '0';
+}
+
+/** How Consul says that the agent has no such service: 404, but with ACLs 1.8.7 says 500. */
+export function isUnknownService({ statusCode, body }: Response): boolean {
+  return /^(?:no service registered|unknown service) /i.test(bodyText(body)) && statusCode !== 200;
+}
+
 export function notConsul(address: string, cause?: unknown): RunlockError {
   const message = `what answers at ${address} is not Consul's HTTP API; correct CONSUL_HTTP_ADDR`;
   return new RunlockError('not-consul', message, { cause });

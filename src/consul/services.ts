@@ -1,0 +1,194 @@
+/** Services, their instances' health, and maintenance, as Consul's HTTP API has them. */
+import type { Call, RetryOptions } from './call.ts';
+import type { Package } from './client.ts';
+import { notConsul } from './faults.ts';
+
+/** One check of a service or of a whole node. */
+export interface HealthCheck {
+  readonly node: string;
+  /** Consul's own are `serfHealth`, `_node_maintenance` and `_service_maintenance:<service id>`. */
+  readonly id: string;
+  readonly name: string;
+  readonly status: 'passing' | 'warning' | 'critical';
+  /** Of a maintenance: its reason. */
+  readonly notes: string;
+  readonly output: string;
+  /** The service's id on its node; empty for a check of the node. */
+  readonly serviceId: string;
+}
+
+/** One instance of a service, with the checks of its own and those of its node. */
+export interface ServiceEntry {
+  readonly node: string;
+  readonly serviceId: string;
+  readonly service: string;
+  /** The service's own address, else its node's. */
+  readonly address: string;
+  readonly checks: readonly HealthCheck[];
+}
+
+/** What a node offers. */
+export interface OfferedService {
+  readonly id: string;
+  readonly service: string;
+}
+
+export interface Maintenance {
+  readonly on: boolean;
+  /** For people, with `on`; Consul keeps it as the check's notes. */
+  readonly reason?: string;
+}
+
+export interface ServiceCalls {
+  /** Consistent read of every instance of a service, in whatever state. Without rights the list is empty. */
+  health(
+    service: string,
+    options: QueryOptions,
+  ): Promise<{ entries: readonly ServiceEntry[]; index: number }>;
+  /** What the node offers, from the catalogue; undefined: it has no such node, or the token may not see it. */
+  nodeServices(node: string, options: RetryOptions): Promise<readonly OfferedService[] | undefined>;
+  /** What this agent offers, by its own word. What the token may not read is left out. */
+  agentServices(options: RetryOptions): Promise<readonly OfferedService[]>;
+  /** This agent's checks, maintenance among them, by its own word. What the token may not read is left out. */
+  agentChecks(options: RetryOptions): Promise<readonly HealthCheck[]>;
+  /** This agent's node name. Needs the agent's `read`. */
+  agentSelf(options: RetryOptions): Promise<{ readonly node: string }>;
+  /** Of a service of this agent. May be sent twice; on, it takes the place of no other. False: no such service. */
+  serviceMaintenance(serviceId: string, change: Maintenance, options: RetryOptions): Promise<boolean>;
+  /** Of this agent's whole node. May be sent twice. */
+  nodeMaintenance(change: Maintenance, options: RetryOptions): Promise<void>;
+}
+
+/** A read that may wait for a change: `wait` and `index` as Consul takes them. */
+export type QueryOptions = RetryOptions & { readonly index?: number | undefined; readonly waitMs?: number };
+
+export interface Wires {
+  readonly client: Package;
+  readonly call: Call;
+  readonly address: string;
+  /** What makes a read wait for a change, and its deadline. */
+  readonly limits: (options: QueryOptions) => { query: object; timeoutMs: number };
+}
+
+export function serviceCalls({ client, call, address, limits }: Wires): ServiceCalls {
+  const get = async (request: Request, options: RetryOptions) => {
+    const [response] = await call(options, async (ctx) => [await client._get({ ...request, ...ctx })]);
+    return { response, body: response.body };
+  };
+  const put = async (request: Request, options: RetryOptions) => {
+    const [response] = await call({ ...options, change: true }, async (ctx) => [
+      await client._put({ ...request, ...ctx }),
+    ]);
+    return response.statusCode === 200;
+  };
+  return {
+    health: async (service, options) => {
+      const { query, timeoutMs } = limits(options);
+      const request = { name: 'health', path: '/health/service/{service}', params: { service } };
+      const { response, body } = await get(
+        { ...request, query: { consistent: '', ...query } },
+        { ...options, timeoutMs },
+      );
+      const index = response.headers['x-consul-index'];
+      if (index === undefined) throw notConsul(address);
+      return { entries: ((body ?? []) as StoredInstance[]).map(toServiceEntry), index: Number(index) };
+    },
+    nodeServices: async (node, options) => {
+      const request = { name: 'node', path: '/catalog/node/{node}', params: { node } };
+      const found = (await get({ ...request, query: { consistent: '' } }, options)).body as StoredNode | null;
+      return found === null ? undefined : toOffered(found.Services ?? {});
+    },
+    agentServices: async (options) => {
+      const request = { name: 'services', path: '/agent/services', query: {} };
+      return toOffered((await get(request, options)).body as Record<string, StoredService>);
+    },
+    agentChecks: async (options) => {
+      const request = { name: 'checks', path: '/agent/checks', query: {} };
+      const found = (await get(request, options)).body as Record<string, StoredCheck>;
+      return Object.values(found).map(toCheck);
+    },
+    agentSelf: async (options) => {
+      const request = { name: 'self', path: '/agent/self', query: {} };
+      const self = (await get(request, options)).body as { Config?: { NodeName?: unknown } };
+      const node = self.Config?.NodeName;
+      if (typeof node !== 'string') throw notConsul(address);
+      return { node };
+    },
+    serviceMaintenance: (id, change, options) => {
+      const path = '/agent/service/maintenance/{id}';
+      return put({ name: 'maintenance', path, params: { id }, query: toQuery(change) }, options);
+    },
+    nodeMaintenance: async (change, options) => {
+      const request = { name: 'maintenance', path: '/agent/maintenance', query: toQuery(change) };
+      if (!(await put(request, options))) throw notConsul(address);
+    },
+  };
+}
+
+interface Request {
+  readonly name: string;
+  readonly path: string;
+  readonly params?: Readonly<Record<string, string>>;
+  readonly query: object;
+}
+
+const toQuery = ({ on, reason }: Maintenance) => ({
+  enable: String(on),
+  ...(on && reason !== undefined && { reason }),
+});
+
+interface StoredCheck {
+  Node: string;
+  CheckID: string;
+  Name: string;
+  Status: string;
+  Notes?: string;
+  Output?: string;
+  ServiceID?: string;
+}
+
+interface StoredService {
+  ID: string;
+  Service: string;
+}
+
+interface StoredInstance {
+  Node: { Node: string; Address: string };
+  Service: StoredService & { Address?: string };
+  Checks: StoredCheck[] | null;
+}
+
+interface StoredNode {
+  Services?: Record<string, StoredService> | null;
+}
+
+function toCheck(stored: StoredCheck): HealthCheck {
+  const { Status: status } = stored;
+  return {
+    node: stored.Node,
+    id: stored.CheckID,
+    name: stored.Name,
+    // A state that is not known is not taken for good.
+    status: status === 'passing' || status === 'warning' ? status : 'critical',
+    notes: stored.Notes ?? '',
+    output: stored.Output ?? '',
+    serviceId: stored.ServiceID ?? '',
+  };
+}
+
+function toServiceEntry({ Node, Service, Checks }: StoredInstance): ServiceEntry {
+  return {
+    node: Node.Node,
+    serviceId: Service.ID,
+    service: Service.Service,
+    address: Service.Address === undefined || Service.Address === '' ? Node.Address : Service.Address,
+    checks: (Checks ?? []).map(toCheck),
+  };
+}
+
+/** A server's own entry, `consul`, is in the catalogue but not in its agent's list, and nobody takes it out of service. */
+function toOffered(services: Record<string, StoredService>): OfferedService[] {
+  return Object.values(services)
+    .map(({ ID, Service }) => ({ id: ID, service: Service }))
+    .filter(({ service }) => service !== 'consul');
+}

@@ -1,0 +1,143 @@
+// Services, their health and maintenance, on a real agent: what the health gate decides by.
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { connect } from '../../src/consul.ts';
+import type { Consul } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import { succeeded } from '../support/consul-api.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+
+let agent: Agent;
+let consul: Consul;
+
+const clock = {
+  now: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (ms: number) => new Promise<void>((done) => setTimeout(done, ms)),
+};
+const open = { signal: AbortSignal.timeout(60_000), retryForMs: 0 };
+const to = (env: Readonly<Record<string, string>>) =>
+  connect(consulSettings(env), { clock, log: () => undefined });
+
+beforeAll(async () => {
+  agent = await startAgent({ name: 'web01', acl: true });
+});
+afterAll(endAgents);
+
+beforeEach(async () => {
+  consul = to(agent.env);
+  const checks = [{ CheckID: 'http', Name: 'answers', TTL: '600s' }];
+  const service = { Name: 'web', ID: 'web/1 a', Port: 80, Checks: checks };
+  succeeded(await agent.http('PUT', '/v1/agent/service/register', service), 'registering');
+});
+afterEach(async () => {
+  consul.close();
+  await agent.http('PUT', '/v1/agent/maintenance?enable=false');
+  await agent.http('PUT', `/v1/agent/service/deregister/${encodeURIComponent('web/1 a')}`);
+});
+
+/** Waits for the catalogue to show what the agent says, by blocking queries. */
+async function shown(is: (statuses: readonly string[]) => boolean): Promise<string[]> {
+  for (let index: number | undefined; ;) {
+    const seen = await consul.health('web', { ...open, index, waitMs: 60_000 });
+    const statuses = seen.entries
+      .flatMap((each) => each.checks.map(({ id, status }) => `${id} ${status}`))
+      .sort();
+    if (is(statuses)) return statuses;
+    ({ index } = seen);
+  }
+}
+
+const MAINTENANCE = '_service_maintenance:web/1 a critical';
+
+describe('a service', () => {
+  test('is seen with its own checks and those of its node, from the servers', async () => {
+    await shown((statuses) => statuses.length === 2);
+    const { entries } = await consul.health('web', open);
+    const address = new URL(agent.url).hostname;
+    const http = { node: 'web01', id: 'http', name: 'answers', status: 'critical', notes: '', output: '' };
+    expect(entries).toMatchObject([{ node: 'web01', serviceId: 'web/1 a', service: 'web', address }]);
+    expect(entries[0]?.checks).toContainEqual({ ...http, serviceId: 'web/1 a' });
+    expect(entries[0]?.checks).toContainEqual(
+      expect.objectContaining({ id: 'serfHealth', status: 'passing', serviceId: '' }),
+    );
+  });
+
+  test('that nobody offers has no instances, and an index to wait for one', async () => {
+    const { entries, index } = await consul.health('wbe', open);
+    expect(entries).toEqual([]);
+    expect(index).toBeGreaterThan(0);
+  });
+
+  test('is what its node offers, by the agent and by the catalogue; a server is not in its own list', async () => {
+    await shown((statuses) => statuses.length === 2);
+    const offered = [{ id: 'web/1 a', service: 'web' }];
+    expect(await consul.agentServices(open)).toEqual(offered);
+    expect(await consul.nodeServices('web01', open)).toEqual(offered);
+    expect(await consul.nodeServices('web99', open)).toBeUndefined();
+    expect(await consul.agentSelf(open)).toEqual({ node: 'web01' });
+  });
+});
+
+describe('maintenance', () => {
+  test('of a service goes on and off, whatever its id, and wakes who waits for the service', async () => {
+    await shown((statuses) => statuses.length === 2);
+    expect(await consul.serviceMaintenance('web/1 a', { on: true, reason: 'runlock a & b' }, open)).toBe(
+      true,
+    );
+    expect(await shown((statuses) => statuses.length === 3)).toContain(MAINTENANCE);
+    expect(await consul.agentChecks(open)).toContainEqual(
+      expect.objectContaining({
+        id: '_service_maintenance:web/1 a',
+        notes: 'runlock a & b',
+        serviceId: 'web/1 a',
+      }),
+    );
+    expect(await consul.serviceMaintenance('web/1 a', { on: false }, open)).toBe(true);
+    expect(await shown((statuses) => statuses.length === 2)).not.toContain(MAINTENANCE);
+  });
+
+  test('of a node is a check of each of its instances', async () => {
+    await consul.nodeMaintenance({ on: true, reason: 'disk' }, open);
+    expect(await shown((statuses) => statuses.length === 3)).toContain('_node_maintenance critical');
+    expect(await consul.agentChecks(open)).toContainEqual(
+      expect.objectContaining({ id: '_node_maintenance', notes: 'disk', serviceId: '' }),
+    );
+  });
+
+  test('keeps the reason that it was set with, until it is taken off', async () => {
+    await consul.serviceMaintenance('web/1 a', { on: true, reason: 'first' }, open);
+    await consul.serviceMaintenance('web/1 a', { on: true, reason: 'second' }, open);
+    const reasons = (await consul.agentChecks(open))
+      .filter(({ id }) => id.startsWith('_'))
+      .map(({ notes }) => notes);
+    expect(reasons).toEqual(['first']);
+  });
+
+  test('of a service that the agent does not have is said to be none', async () => {
+    expect(await consul.serviceMaintenance('wbe', { on: true, reason: 'x' }, open)).toBe(false);
+    const withoutAcl = await startAgent();
+    const other = to(withoutAcl.env);
+    expect(await other.serviceMaintenance('wbe', { on: true, reason: 'x' }, open)).toBe(false);
+    other.close();
+  });
+});
+
+describe('a token without rights', () => {
+  test('sees no instances and no services, and is refused maintenance with the rule by name', async () => {
+    await shown((statuses) => statuses.length === 2);
+    const poor = to({ ...agent.env, CONSUL_HTTP_TOKEN: await agent.token('key "a" { policy = "read" }') });
+    expect((await poor.health('web', open)).entries).toEqual([]);
+    expect(await poor.agentServices(open)).toEqual([]);
+    expect(await poor.agentChecks(open)).toEqual([]);
+    const rule = 'service "web" { policy = "write" }';
+    await expect(poor.serviceMaintenance('web/1 a', { on: true }, { ...open, rule })).rejects.toMatchObject({
+      code: 'forbidden',
+      message: expect.stringContaining(rule) as string,
+    });
+    await expect(poor.nodeMaintenance({ on: true }, { ...open, rule: 'node' })).rejects.toMatchObject({
+      code: 'forbidden',
+    });
+    poor.close();
+  });
+});
