@@ -69,6 +69,8 @@ export interface Agent {
 export interface ClusterOptions extends Pick<AgentOptions, 'acl' | 'raftMultiplier' | 'config'> {
   readonly servers: number;
   readonly clients: number;
+  /** Default: `client-1`, `client-2`, … */
+  readonly clientNames?: readonly string[];
 }
 
 export interface Cluster {
@@ -128,7 +130,12 @@ export async function endAgents(): Promise<void> {
   await Promise.all([...living].map(dispose));
 }
 
-async function createPlans({ servers, clients, ...options }: ClusterOptions): Promise<Plan[]> {
+async function createPlans({
+  servers,
+  clients,
+  clientNames = [],
+  ...options
+}: ClusterOptions): Promise<Plan[]> {
   const block = randomBlock();
   const hosts = Array.from({ length: servers + clients }, (_, i) => `${block}.${i + 1}`);
   const places = await Promise.all(hosts.map(async (host) => ({ host, ports: await freePorts(host) })));
@@ -137,7 +144,8 @@ async function createPlans({ servers, clients, ...options }: ClusterOptions): Pr
   return Promise.all(
     places.map((place, i) => {
       const kind = i < servers ? 'server' : 'client';
-      const name = `${kind}-${i < servers ? i + 1 : i - servers + 1}`;
+      const given = i < servers ? undefined : clientNames[i - servers];
+      const name = given ?? `${kind}-${i < servers ? i + 1 : i - servers + 1}`;
       return createPlan({ ...place, role: kind, name, options, managementToken, join: gossip, servers });
     }),
   );
