@@ -33,6 +33,7 @@ const rows = [
   { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'] },
   { files: ['src/consul/*.ts'], may: ['errors', 'deps', './*'], packages: ['consul', 'p-retry'] },
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },
+  { files: ['src/gate/*.ts'], may: [...lock, 'lock/*', './*'] },
   { files: ['src/platform.ts'], may: ['deps', 'consul'] },
   { files: ['src/run.ts'], may: ['errors', 'platform', 'cli/invocation', 'run/*'] },
   {

@@ -54,6 +54,11 @@ export function freezeKeys(prefix: string, group: string): readonly string[] {
   return [...ancestors, prefix].map((path) => `${path}/.freeze`);
 }
 
+/** Locked while a node looks at a service's gate and goes out of service; of two names for one key both are one gate. */
+export function gateKey(prefix: string, service: string): string {
+  return `${prefix}/.gate/${service.replaceAll(/[^A-Za-z0-9_-]/g, '_')}`;
+}
+
 /** What a key below the prefix is; `other` is nobody's that this version knows. */
 export type KeyKind =
   | { kind: 'ticket'; session: string }

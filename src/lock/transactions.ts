@@ -259,3 +259,14 @@ export function thaw(key: string, seenIndex: number): Step[] {
 export function clearClaim({ keys, slot, strayLock }: Vanished, seenIndex: number): Step[] {
   return [...unlocked(keys, slot, strayLock), ...removeSeen(keys.owner(slot), seenIndex, 'owner')];
 }
+
+/** Who looks at the gates of services and goes out of service by them does so alone: all of their locks, or none. */
+export function lockGates(keys: readonly string[], session: string, run: string): Step[] {
+  const value = encode({ run });
+  return keys.map((key) => ({ means: 'lock', operation: { verb: 'lock', key, value, session } }));
+}
+
+/** They are still this session's. */
+export function holdsGates(keys: readonly string[], session: string): Step[] {
+  return keys.map((key) => ({ means: 'lock', operation: { verb: 'check-session', key, session } }));
+}

@@ -1,0 +1,222 @@
+/**
+ * Going out of service behind an open gate. Between the look at the gate and the moment at which the catalogue shows the
+ * maintenance, the node holds a lock of each service: so of two that enter at once, in whatever group or in none, the
+ * second sees the first (docs/protocol.md, "The gate").
+ */
+import { isTransient } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { gateKey } from '../lock/layout.ts';
+import { openSession } from '../lock/session.ts';
+import type { Session } from '../lock/session.ts';
+import { holdsGates, lockGates, send } from '../lock/transactions.ts';
+import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
+import type { Mode, NodeAgent, Scope, TakenOut } from './maintenance.ts';
+
+export interface EnterRequest<Closed> {
+  readonly prefix: string;
+  /** The node, as the catalogue names it. */
+  readonly node: string;
+  readonly services: readonly string[];
+  readonly scope: Scope;
+  readonly run: string;
+  /** Looks at the gates of all services, consistently: why they are closed, or undefined where all are open. */
+  readonly look: (signal: AbortSignal) => Promise<Closed | undefined>;
+}
+
+export type Entered<Closed> =
+  | { readonly kind: 'entered'; readonly taken: readonly TakenOut[] }
+  /** Nothing was changed. */
+  | { readonly kind: 'closed'; readonly closed: Closed };
+
+interface Effects {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  /** The node's own. */
+  readonly agent: NodeAgent;
+}
+
+/** Short: an entry takes moments, and one that was killed should not keep the others long. */
+const TTL_MS = 10_000;
+const RETRY_MS = 300;
+/** How long the agent may take to change its own maintenance: a request that is cut off may still take effect. */
+const CHANGE_MS = 10_000;
+/** An agent tells the servers at once, but waits when it can't reach them. */
+const SHOWN_MS = 30_000;
+
+/**
+ * Looks at the gates once more and takes the node out of service, alone among all who enter by these services.
+ * @throws the signal's reason when it aborts; what this call set is off again then, or it is said that it is not.
+ */
+export async function enter<Closed>(
+  effects: Effects,
+  request: EnterRequest<Closed>,
+  signal: AbortSignal,
+): Promise<Entered<Closed>> {
+  for (;;) {
+    const session = await openSession(effects, { name: 'runlock gate', ttlMs: TTL_MS, signal });
+    try {
+      return await enterWith(effects, request, { session, signal });
+    } catch (error) {
+      // Somebody else may have entered meanwhile.
+      if (signal.aborted || !isRunlockError(error, 'session-lost')) throw error;
+    } finally {
+      await leaveLock(effects, session);
+    }
+    await effects.deps.clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal });
+  }
+}
+
+async function enterWith<Closed>(
+  effects: Effects,
+  request: EnterRequest<Closed>,
+  { session, signal }: { session: Session; signal: AbortSignal },
+): Promise<Entered<Closed>> {
+  const { agent } = effects;
+  const { services, scope, run } = request;
+  const keys = [...new Set(services.map((service) => gateKey(request.prefix, service)))].sort();
+  const either = AbortSignal.any([signal, session.lost]);
+  await lockAll(effects, { keys, session: session.id, run }, either);
+  const before = await modesOf(agent, services, { signal: either });
+  const closed = await request.look(either);
+  if (closed !== undefined) return { kind: 'closed', closed };
+  try {
+    const limits = { signal: AbortSignal.timeout(CHANGE_MS), retryForMs: CHANGE_MS / 2 };
+    either.throwIfAborted();
+    const taken = await takeOut(agent, { services, scope, run }, limits);
+    await untilShown(effects, { ...request, taken }, either);
+    await checkLock(effects, { keys, session: session.id }, either);
+    return { kind: 'entered', taken };
+  } catch (error) {
+    await undo(effects, request, before);
+    throw error;
+  }
+}
+
+interface Lock {
+  readonly keys: readonly string[];
+  readonly session: string;
+}
+
+const ruleFor = (keys: readonly string[]) =>
+  keys.map((key) => `key "${key}" { policy = "write" }`).join(', ');
+
+/** All of them, or none: so nobody waits for one while he holds another. */
+async function lockAll(
+  { consul, deps }: Effects,
+  { keys, session, run }: Lock & { run: string },
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    const result = await send(consul, lockGates(keys, session, run), { signal, rule: ruleFor(keys) }).catch(
+      (error: unknown) => {
+        // To lock twice with one session does no harm.
+        if (isTransient(error)) return undefined;
+        throw error;
+      },
+    );
+    if (result?.kind === 'done') return;
+    if (result?.obstacle === 'session') throw sessionLost();
+    if (result) await untilFree(consul, result.key, signal);
+    else await deps.clock.sleep(RETRY_MS, { signal });
+  }
+}
+
+async function untilFree(consul: Consul, key: string, signal: AbortSignal): Promise<void> {
+  let index: number | undefined;
+  for (;;) {
+    const seen = await consul.get(key, { signal, index, rule: ruleFor([key]) });
+    if (seen.entry?.session === undefined) return;
+    index = seen.index < (index ?? 0) ? undefined : seen.index;
+  }
+}
+
+/** A process that was stopped for long may have lost its lock before it took the node out. */
+async function checkLock({ consul }: Effects, { keys, session }: Lock, signal: AbortSignal): Promise<void> {
+  const held = await send(consul, holdsGates(keys, session), { signal, rule: ruleFor(keys) });
+  if (held.kind === 'refused') throw sessionLost();
+}
+
+const sessionLost = () => new RunlockError('session-lost', 'the lock of the gate was lost');
+
+/** Resolves when the catalogue shows each of these maintenances: what everybody else decides by. */
+async function untilShown(
+  { consul }: Effects,
+  { node, services, taken }: { node: string; services: readonly string[]; taken: readonly TakenOut[] },
+  signal: AbortSignal,
+): Promise<void> {
+  const late = AbortSignal.timeout(SHOWN_MS);
+  const either = AbortSignal.any([signal, late]);
+  try {
+    for (const service of services) {
+      const own = taken.filter((mode) => mode.scope === 'node' || mode.service === service);
+      if (own.length > 0) await untilServiceShown(consul, { node, service, taken: own }, either);
+    }
+  } catch (error) {
+    if (signal.aborted || !late.aborted) throw error;
+    const message = `the maintenance of ${node} did not reach the catalogue within ${SHOWN_MS / 1000} s; can its agent reach Consul's servers?`;
+    throw new RunlockError('unreachable', message, { cause: error });
+  }
+}
+
+async function untilServiceShown(
+  consul: Consul,
+  { node, service, taken }: { node: string; service: string; taken: readonly TakenOut[] },
+  signal: AbortSignal,
+): Promise<void> {
+  let index: number | undefined;
+  for (;;) {
+    const seen = await consul.health(service, {
+      signal,
+      index,
+      rule: `service "${service}" { policy = "read" }`,
+    });
+    const own = seen.entries.filter((entry) => entry.node === node);
+    const shown = own.every((entry) =>
+      taken.every(
+        (mode) =>
+          (mode.scope === 'service' && mode.serviceId !== entry.serviceId) ||
+          entry.checks.some((check) => check.id === checkId(mode)),
+      ),
+    );
+    if (shown) return;
+    index = seen.index < (index ?? 0) ? undefined : seen.index;
+  }
+}
+
+const checkId = ({ scope, serviceId }: Mode) =>
+  scope === 'node' ? '_node_maintenance' : `_service_maintenance:${serviceId}`;
+
+/** What this run set and did not find there goes again. */
+async function undo(
+  { agent, deps }: Effects,
+  { services, run, node }: EnterRequest<unknown>,
+  before: readonly Mode[],
+): Promise<void> {
+  const there = (mode: Mode) =>
+    before.some(({ scope, serviceId }) => scope === mode.scope && serviceId === mode.serviceId);
+  try {
+    const now = await modesOf(agent, services, {
+      signal: AbortSignal.timeout(CHANGE_MS),
+      retryForMs: CHANGE_MS,
+    });
+    const own = now.filter((mode) => mode.run === run && !there(mode));
+    const { stays, why } = await endModesAtLast(agent, own);
+    if (stays.length > 0) throw new Error(why);
+  } catch (error) {
+    deps.log('warning', sayStays(node, reasonOf(error)), { event: 'maintenance-left', node, run });
+  }
+}
+
+function sayStays(node: string, why: string): string {
+  return `${node} may stay in maintenance (${why}); 'runlock gate leave' there ends it`;
+}
+
+/** Nothing is held by it but the locks of the gates, which go with it; without an answer it ends by itself. */
+async function leaveLock({ deps }: Effects, session: Session): Promise<void> {
+  const options = { signal: AbortSignal.timeout(5_000) };
+  await session.close(options).catch((error: unknown) => {
+    deps.log('debug', `the session was not destroyed: ${reasonOf(error)}`, { event: 'session-left' });
+  });
+}

@@ -1,0 +1,170 @@
+// Going out of service behind an open gate: never two at once that see the same open gate. On real agents.
+import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { enter } from '../../src/gate/enter.ts';
+import type { EnterRequest } from '../../src/gate/enter.ts';
+import { endModes } from '../../src/gate/maintenance.ts';
+import { gateEffects, never } from '../support/gate.ts';
+import { eventually } from '../support/processes.ts';
+import { readHealth, startServices } from '../support/services.ts';
+import type { ServiceNode, Services } from '../support/services.ts';
+import { watchService } from '../support/services-watcher.ts';
+
+let services: Services;
+beforeAll(async () => {
+  services = await startServices({ nodes: 3, services: ['web', 'db'] });
+});
+afterEach(async () => {
+  for (const node of services.nodes) {
+    for (const service of ['web', 'db']) await node.maintain(false, { service });
+    await node.maintain(false);
+  }
+  expect(await services.server.kv.keys('runlock/')).toEqual([]);
+});
+afterAll(() => services[Symbol.asyncDispose]());
+
+/** Open where nobody else is offline. */
+const alone = (node: string) => async () => {
+  const { instances } = await readHealth(services.server, 'web');
+  const offline = instances.filter((one) => one.critical.length > 0 && one.node !== node);
+  return offline.length === 0 ? undefined : offline.map((one) => one.node);
+};
+
+const request = (node: string, more: Partial<EnterRequest<string[]>> = {}): EnterRequest<string[]> => ({
+  ...{ prefix: 'runlock', node, services: ['web'], scope: 'service', run: `run-${node}`, look: alone(node) },
+  ...more,
+});
+
+const effects = (node: ServiceNode, said?: string[]) => gateEffects(node.agent.env, said);
+const web01 = () => services.node('web01');
+
+/** Enters, again and again until the gate is open, stays a moment, and leaves. */
+async function takeTurn(node: ServiceNode, scope: 'service' | 'node', order: string[]): Promise<void> {
+  const own = effects(node);
+  await eventually(async () => {
+    const entered = await enter(own, request(node.name, { scope }), never);
+    if (entered.kind === 'closed') throw new Error(`closed: ${entered.closed.join()}`);
+    order.push(node.name);
+    await endModes(own, entered.taken, { signal: never });
+  }, 30_000);
+}
+
+test.each(['service', 'node'] as const)(
+  'three that enter at once, by %s maintenance, again and again: never more than one is offline',
+  async (scope) => {
+    const watcher = watchService(services.server, 'web');
+    onTestFinished(() => watcher.stop());
+    const order: string[] = [];
+    const turns = async (node: ServiceNode) => {
+      for (let i = 0; i < 3; i++) await takeTurn(node, scope, order);
+    };
+    await Promise.all(services.nodes.map(turns));
+    expect(order).toHaveLength(9);
+    expect(await watcher.most()).toBe(1);
+    expect(await watcher.everOffline()).toHaveLength(3);
+  },
+);
+
+test('the catalogue shows it before the lock goes', async () => {
+  const { server } = services;
+  let looked = false;
+  const watching = (async () => {
+    await eventually(async () =>
+      expect(await server.kv.keys('runlock/.gate/')).toEqual(['runlock/.gate/web']),
+    );
+    await eventually(async () => expect(await server.kv.keys('runlock/.gate/')).toEqual([]));
+    const { instances } = await readHealth(server, 'web');
+    expect(instances.find((one) => one.node === 'web01')?.maintenance).toEqual(['runlock run-web01']);
+    looked = true;
+  })();
+  const slow = async () => {
+    await eventually(async () => expect(await server.kv.keys('runlock/.gate/')).not.toEqual([]));
+    return undefined;
+  };
+  expect(await enter(effects(web01()), request('web01', { look: slow }), never)).toMatchObject({
+    kind: 'entered',
+    taken: [{ how: 'set', service: 'web' }],
+  });
+  await watching;
+  expect(looked).toBe(true);
+});
+
+test('closed: nothing is changed', async () => {
+  const closed = await enter(
+    effects(web01()),
+    request('web01', { look: () => Promise.resolve(['web02']) }),
+    never,
+  );
+  expect(closed).toEqual({ kind: 'closed', closed: ['web02'] });
+  expect(await web01().maintenances()).toEqual([]);
+});
+
+test('several services are entered together; somebody else’s maintenance of one stays', async () => {
+  await web01().maintain(true, { service: 'db', reason: 'by hand' });
+  const both = { services: ['web', 'db'], look: () => Promise.resolve(undefined) };
+  const entered = await enter(effects(web01()), request('web01', both), never);
+  expect(entered.kind === 'entered' && entered.taken.map(({ service, how }) => [service, how])).toEqual([
+    ['db', 'foreign'],
+    ['web', 'set'],
+  ]);
+  expect(await web01().maintenances()).toEqual(['by hand', 'runlock run-web01']);
+});
+
+test('told to stop while another holds the lock: nothing is left', async () => {
+  const { server } = services;
+  const made = await server.http('PUT', '/v1/session/create', {
+    TTL: '30s',
+    Behavior: 'delete',
+    LockDelay: '0s',
+  });
+  const { ID: session } = made.json() as { ID: string };
+  await server.kv.put('runlock/.gate/web', '{}', { acquire: session });
+  const stop = new AbortController();
+  const entering = enter(effects(web01()), request('web01'), stop.signal);
+  await untilSessions(2);
+  stop.abort(new Error('told to stop'));
+  await expect(entering).rejects.toThrow('told to stop');
+  expect(await web01().maintenances()).toEqual([]);
+  await server.http('PUT', `/v1/session/destroy/${session}`);
+  await untilSessions(0);
+});
+
+test('told to stop when it is out already: back in service, what was there before stays', async () => {
+  await web01().maintain(true, { service: 'db', reason: 'runlock earlier' });
+  const stop = new AbortController();
+  const real = effects(web01());
+  const consul: typeof real.consul = {
+    ...real.consul,
+    health: async () => {
+      expect(await web01().maintenances()).toEqual(['runlock earlier', 'runlock run-web01']);
+      stop.abort(new Error('told to stop'));
+      throw stop.signal.reason;
+    },
+  };
+  const both = { services: ['web', 'db'], look: () => Promise.resolve(undefined) };
+  await expect(enter({ ...real, consul }, request('web01', both), stop.signal)).rejects.toThrow(
+    'told to stop',
+  );
+  expect(await web01().maintenances()).toEqual(['runlock earlier']);
+});
+
+test('the lock lost in between: out again, and entered anew', async () => {
+  const { server } = services;
+  let looks = 0;
+  const look = async () => {
+    looks += 1;
+    if (looks > 1) return undefined;
+    const lock = await server.kv.get('runlock/.gate/web');
+    await server.http('PUT', `/v1/session/destroy/${lock?.Session ?? ''}`);
+    return undefined;
+  };
+  const entered = await enter(effects(web01()), request('web01', { look }), never);
+  expect(entered).toMatchObject({ kind: 'entered', taken: [{ how: 'set' }] });
+  expect(looks).toBe(2);
+});
+
+async function untilSessions(count: number): Promise<void> {
+  await eventually(async () => {
+    const sessions = (await services.server.http('GET', '/v1/session/list')).json() as { Name: string }[];
+    expect(sessions).toHaveLength(count);
+  });
+}

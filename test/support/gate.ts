@@ -1,0 +1,22 @@
+// The modules of the gate, as a test calls them: on a real agent, with real time.
+import { onTestFinished } from 'vitest';
+import { clock } from '../../src/clock.ts';
+import { connect } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import type { Deps } from '../../src/deps.ts';
+import type { NodeAgent } from '../../src/gate/maintenance.ts';
+import type { Agent } from './consul.ts';
+
+export const never = new AbortController().signal;
+
+/** What it says goes to `said`. */
+export function gateEffects(env: Agent['env'], said: string[] = []): NodeAgent & { agent: NodeAgent } {
+  const log: Deps['log'] = (_, message) => void said.push(message);
+  const consul = connect(consulSettings(env), { clock, log });
+  onTestFinished(() => consul.close());
+  const self = () => ({ pid: process.pid, startTime: '', bootId: '' });
+  const host = { self, bootId: '', startTime: () => undefined, hidden: () => false, marked: () => [] };
+  const deps: Deps = { clock, log, random: Math.random, host };
+  const agent = { consul, deps };
+  return { ...agent, agent };
+}
