@@ -52,7 +52,7 @@ const rows = [
   },
   {
     files: ['src/commands/*.ts'],
-    may: [...lock, ...leaves, 'platform', 'lock/*', 'output/*', './*', './doctor/*'],
+    may: [...lock, ...leaves, 'platform', 'gate/*', 'lock/*', 'output/*', './*', './doctor/*'],
   },
   {
     files: ['src/commands/doctor/*.ts'],

@@ -5,15 +5,7 @@ import pRetry from 'p-retry';
 import type { Clock, Log } from '../deps.ts';
 import type { RunlockError } from '../errors.ts';
 import { isRunlockError } from '../errors.ts';
-import {
-  classify,
-  isConsuls,
-  isDone,
-  isTransient,
-  isUnknownService,
-  notConsul,
-  responseOf,
-} from './faults.ts';
+import { classify, isConsuls, isTransient, notConsul, responseOf } from './faults.ts';
 
 export interface CallOptions {
   readonly signal: AbortSignal;
@@ -42,14 +34,20 @@ export type Call = <T = unknown>(options: RetryOptions & Accepted, send: Send) =
 interface Accepted {
   /** Statuses that are answers, not faults. */
   readonly accept?: readonly number[];
-  /** A change at the agent: what Consul answers to one is an answer too. */
-  readonly change?: boolean;
+  /** Which responses are answers, where it is not those that are Consul's by their form. */
+  readonly answers?: (response: Reply<unknown>[0]) => boolean;
 }
 
 /** Sends, with a deadline for each try; classifies faults; tries transient ones again for `retryForMs`. */
 export function caller(address: string, { clock, trouble }: { clock: Clock; trouble: Trouble }): Call {
   return async <T>(options: RetryOptions & Accepted, send: Send) => {
-    const { signal, retryForMs = Infinity, electionMs = retryForMs, accept = [], change = false } = options;
+    const {
+      signal,
+      retryForMs = Infinity,
+      electionMs = retryForMs,
+      accept = [],
+      answers = isConsuls,
+    } = options;
     const startedMs = clock.monotonicMs();
     const answered = async () => {
       try {
@@ -57,15 +55,14 @@ export function caller(address: string, { clock, trouble }: { clock: Clock; trou
       } catch (error) {
         if (signal.aborted) throw signal.reason;
         const response = responseOf(error);
-        if (response && (accept.includes(response.statusCode ?? 0) || (change && isUnknownService(response))))
+        if (response && (accept.includes(response.statusCode ?? 0) || options.answers?.(response)))
           return [response] as Reply<T>;
         throw classify(error, { address, rule: options.rule });
       }
     };
     const attempt = async () => {
       const reply = await answered();
-      const known = change ? isDone(reply[0]) || isUnknownService(reply[0]) : isConsuls(reply[0]);
-      if (!known) throw notConsul(address);
+      if (!answers(reply[0])) throw notConsul(address);
       trouble.over();
       return reply;
     };

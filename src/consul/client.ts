@@ -10,8 +10,9 @@ export interface Package {
   kv: Record<'get' | 'keys', (options: object) => Promise<unknown>>;
   session: Record<'create' | 'info' | 'renew' | 'destroy', (options: object) => Promise<unknown>>;
   transaction: { create(operations: object[], options: object): Promise<unknown> };
-  /** Both answer with the response. */
+  /** All three answer with the response. */
   _get(request: object): Promise<unknown>;
+  _post(request: object): Promise<unknown>;
   _put(request: object): Promise<unknown>;
   _ext(event: 'onCreate' | 'onRequest', extension: (request: PackageRequest, next: () => void) => void): void;
   destroy(): void;

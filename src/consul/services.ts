@@ -1,7 +1,7 @@
 /** Services, their instances' health, and maintenance, as Consul's HTTP API has them. */
 import type { Call, RetryOptions } from './call.ts';
 import type { Package } from './client.ts';
-import { notConsul } from './faults.ts';
+import { isConsuls, isDone, isUnknownService, notConsul } from './faults.ts';
 
 /** One check of a service or of a whole node. */
 export interface HealthCheck {
@@ -33,6 +33,12 @@ export interface OfferedService {
   readonly service: string;
 }
 
+/** What ACL rules name. */
+export interface Named {
+  readonly resource: 'service' | 'node';
+  readonly name: string;
+}
+
 export interface Maintenance {
   readonly on: boolean;
   /** For people, with `on`; Consul keeps it as the check's notes. */
@@ -51,6 +57,8 @@ export interface ServiceCalls {
   agentServices(options: RetryOptions): Promise<readonly OfferedService[]>;
   /** This agent's checks, maintenance among them, by its own word. What the token may not read is left out. */
   agentChecks(options: RetryOptions): Promise<readonly HealthCheck[]>;
+  /** Whether the token may read each of them, by Consul's word; where that is not to be had, yes. */
+  mayRead(names: readonly Named[], options: RetryOptions): Promise<readonly boolean[]>;
   /** This agent's node name. Needs the agent's `read`. */
   agentSelf(options: RetryOptions): Promise<{ readonly node: string }>;
   /** Of a service of this agent. May be sent twice; on, it takes the place of no other. False: no such service. */
@@ -76,7 +84,7 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
     return { response, body: response.body };
   };
   const put = async (request: Request, options: RetryOptions) => {
-    const [response] = await call({ ...options, change: true }, async (ctx) => [
+    const [response] = await call({ ...options, answers: isChange }, async (ctx) => [
       await client._put({ ...request, ...ctx }),
     ]);
     return response.statusCode === 200;
@@ -107,6 +115,15 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
       const found = (await get(request, options)).body as Record<string, StoredCheck>;
       return Object.values(found).map(toCheck);
     },
+    mayRead: async (names, options) => {
+      const body = names.map(({ resource, name }) => ({ Resource: resource, Segment: name, Access: 'read' }));
+      const request = { name: 'authorize', path: '/internal/acl/authorize', type: 'json', body };
+      const [response] = await call({ ...options, answers: isAuthorized }, async (ctx) => [
+        await client._post({ ...request, ...ctx }),
+      ]);
+      if (response.statusCode !== 200) return names.map(() => true);
+      return (response.body as { Allow: boolean }[]).map(({ Allow }) => Allow);
+    },
     agentSelf: async (options) => {
       const request = { name: 'self', path: '/agent/self', query: {} };
       const self = (await get(request, options)).body as { Config?: { NodeName?: unknown } };
@@ -124,6 +141,14 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
     },
   };
 }
+
+const isChange = (response: Response) => isDone(response) || isUnknownService(response);
+
+/** 401: it has no ACLs. 404: it does not know the question. */
+const isAuthorized = (response: Response) =>
+  isConsuls(response) || response.statusCode === 401 || response.statusCode === 404;
+
+type Response = Parameters<typeof isConsuls>[0];
 
 interface Request {
   readonly name: string;

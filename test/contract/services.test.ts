@@ -123,6 +123,24 @@ describe('maintenance', () => {
   });
 });
 
+describe('what a token may read', () => {
+  test('is said by Consul for each name, and is everything where there are no ACLs', async () => {
+    const names = [
+      { resource: 'service', name: 'web' },
+      { resource: 'node', name: 'web01' },
+      { resource: 'node', name: 'web02' },
+    ] as const;
+    const rules = 'service "web" { policy = "write" } node "web01" { policy = "read" }';
+    const poor = to({ ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules) });
+    expect(await poor.mayRead(names, open)).toEqual([true, true, false]);
+    poor.close();
+    const withoutAcl = await startAgent();
+    const other = to(withoutAcl.env);
+    expect(await other.mayRead(names, open)).toEqual([true, true, true]);
+    other.close();
+  });
+});
+
 describe('a token without rights', () => {
   test('sees no instances and no services, and is refused maintenance with the rule by name', async () => {
     await shown((statuses) => statuses.length === 2);

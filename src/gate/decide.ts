@@ -1,0 +1,121 @@
+/** Whether a node may be taken out of service now (docs/adr/0014-health-gate.md). Pure. */
+import type { Instance } from './instances.ts';
+
+/** How many instances of a service may be offline at once: a number, or a part of all of them. */
+export type MaxOffline = number | { readonly percent: number };
+
+export interface Bounds {
+  readonly maxOffline: MaxOffline;
+  /** How many instances must stay healthy, whatever `maxOffline` says. */
+  readonly minHealthy?: number;
+}
+
+export interface Question extends Bounds {
+  readonly service: string;
+  readonly instances: readonly Instance[];
+  /** Who asks. */
+  readonly node: string;
+  /** Other nodes that run in the group now: each can go offline at any moment. */
+  readonly running?: readonly string[];
+}
+
+/** An instance that somebody waits for. */
+export interface OfflinePeer {
+  readonly node: string;
+  readonly why: string;
+}
+
+export interface Verdict {
+  readonly service: string;
+  readonly open: boolean;
+  readonly because: Because;
+  /** All instances. */
+  readonly total: number;
+  /** How many of them may be offline. */
+  readonly limit: number;
+  readonly minHealthy?: number;
+  /** How many instances of the service this node offers. */
+  readonly ownInstances: number;
+  readonly own: 'healthy' | 'offline' | 'none';
+  /** Why the node's own instance is offline. */
+  readonly ownWhy?: string;
+  /** The other nodes' instances that are offline, or count as such. */
+  readonly offline: readonly OfflinePeer[];
+}
+
+export type Because =
+  /** Open: with this node's instances offline too, the service bears it. */
+  | 'room'
+  /** Open: this node's own instance is offline already, and its run may be the cure. */
+  | 'own-offline'
+  /** Open: this node offers none, so nothing goes offline; or nobody does. */
+  | 'not-here'
+  | 'nowhere'
+  /** Closed. */
+  | 'too-many-offline'
+  | 'too-few-healthy'
+  /** Closed for ever: this node alone offers more instances than the limit. */
+  | 'too-many-here';
+
+/** The most instances that may be offline at once. */
+export function limitOf(maxOffline: MaxOffline, total: number): number {
+  if (typeof maxOffline === 'number') return maxOffline;
+  return Math.max(1, Math.floor((maxOffline.percent * total) / 100));
+}
+
+export function decideGate(question: Question): Verdict {
+  const { service, instances, node, minHealthy, running = [] } = question;
+  const own = instances.filter((instance) => instance.node === node);
+  const ownOffline = own.find(({ state }) => state === 'offline');
+  const offline = instances
+    .filter((instance) => instance.node !== node)
+    .flatMap(({ node: peer, state, why = state }): OfflinePeer[] => {
+      if (state === 'offline') return [{ node: peer, why }];
+      return running.includes(peer) ? [{ node: peer, why: RUNNING }] : [];
+    });
+  const limit = limitOf(question.maxOffline, instances.length);
+  const because = weigh({
+    ...{ total: instances.length, own: own.length, ownOffline: ownOffline !== undefined },
+    ...{ offline: offline.length, limit, minHealthy: minHealthy ?? 0 },
+  });
+  return {
+    ...{ service, open: isOpen(because), because, total: instances.length, limit },
+    ...(minHealthy !== undefined && { minHealthy }),
+    ownInstances: own.length,
+    own: ownOffline ? 'offline' : own.length > 0 ? 'healthy' : 'none',
+    ...(ownOffline?.why !== undefined && { ownWhy: ownOffline.why }),
+    offline,
+  };
+}
+
+const RUNNING = 'runs now';
+
+interface Counts {
+  readonly total: number;
+  readonly own: number;
+  readonly ownOffline: boolean;
+  /** Of the others. */
+  readonly offline: number;
+  readonly limit: number;
+  readonly minHealthy: number;
+}
+
+function weigh({ total, own, ownOffline, offline, limit, minHealthy }: Counts): Because {
+  if (total === 0) return 'nowhere';
+  if (own === 0) return 'not-here';
+  if (ownOffline) return 'own-offline';
+  if (own > limit) return 'too-many-here';
+  if (offline + own > limit) return 'too-many-offline';
+  return total - offline - own < minHealthy ? 'too-few-healthy' : 'room';
+}
+
+function isOpen(because: Because): boolean {
+  return ['room', 'own-offline', 'not-here', 'nowhere'].includes(because);
+}
+
+/** How many runs at once a node may let its group have: one that is healthy never more than its services bear. */
+export function slotsWithin(slots: number, verdicts: readonly Verdict[]): number {
+  const healthy = verdicts.filter(({ own }) => own === 'healthy');
+  const within = healthy.map(({ limit, ownInstances }) => Math.max(1, Math.floor(limit / ownInstances)));
+  return Math.min(slots, ...within);
+}

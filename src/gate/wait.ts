@@ -1,0 +1,240 @@
+/** Waiting until the health gate is open, and looking again once there is a slot (docs/adr/0014-health-gate.md). */
+import { FIRST_CONTACT } from '../consul.ts';
+import type { Consul, ReadOptions } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import type { GroupKeys } from '../lock/layout.ts';
+import { decideGate } from './decide.ts';
+import type { Bounds, Verdict } from './decide.ts';
+import type { Instance } from './instances.ts';
+import { readInstances, readRunning } from './read.ts';
+import type { Running } from './read.ts';
+
+export interface GateEffects {
+  readonly consul: Consul;
+  readonly deps: Pick<Deps, 'clock'>;
+}
+
+/** What is asked: may this node go offline? */
+export interface Gate extends Bounds {
+  /** As `findServices` gives them. */
+  readonly services: readonly string[];
+  readonly node: string;
+  /** How long it must have been open, in milliseconds; 0: one look is enough. */
+  readonly stableMs: number;
+  /** The group in which others may run at the same time: they count as offline. Undefined: nobody does. */
+  readonly keys?: GroupKeys;
+}
+
+export interface Patience {
+  /** Ends it with the signal's reason, whatever the gate is. */
+  readonly signal: AbortSignal;
+  /** Ends the wait for a closed gate. One that is open is looked at to the end. */
+  readonly patience: AbortSignal;
+  /** Hears every look; a changed set of peers among them. */
+  readonly onLook?: (verdicts: readonly Verdict[]) => void;
+}
+
+export type GateOutcome =
+  /** `seenMs`: when it was last seen open, on the monotonic clock. */
+  | { readonly kind: 'open'; readonly verdicts: readonly Verdict[]; readonly seenMs: number }
+  | { readonly kind: 'closed'; readonly verdicts: readonly Verdict[] };
+
+/**
+ * Before a slot is asked for: waits until the gate is open in two looks, `stableMs` apart, and was not seen closed in
+ * between. Every other node that runs in the group counts as offline.
+ * @throws RunlockError when Consul can't be reached at the first look, or refuses.
+ */
+export function waitOpen(effects: GateEffects, gate: Gate, patience: Patience): Promise<GateOutcome> {
+  return look(effects, gate, { ...patience, count: ({ nodes }) => nodes });
+}
+
+/**
+ * With the slot: looks again, and for `stableMs` if the last open look is older than that. Only those count as running
+ * that had their slots before: of two that were granted theirs at once the younger yields, and not both.
+ */
+export function confirmOpen(
+  effects: GateEffects,
+  gate: Gate,
+  { signal, seenMs, onLook }: Omit<Patience, 'patience'> & { readonly seenMs?: number },
+): Promise<GateOutcome> {
+  const { clock } = effects.deps;
+  const isRecent = seenMs !== undefined && clock.monotonicMs() - seenMs <= gate.stableMs;
+  return look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
+    ...{ signal, patience: AbortSignal.abort(), count: ({ before }) => before },
+    ...(onLook && { onLook }),
+  });
+}
+
+type Looking = Patience & { readonly count: (running: Running) => readonly string[] };
+
+async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise<GateOutcome> {
+  const scene = createScene(effects, gate, looking);
+  const done = new AbortController();
+  const { signal, patience } = looking;
+  const stop = () => done.abort(signal.reason);
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    await scene.read({ signal, ...FIRST_CONTACT });
+    return await settle(effects, { gate, looking, scene, ended: done.signal });
+  } catch (error) {
+    if (signal.aborted || !patience.aborted || error !== patience.reason) throw error;
+    const fault = effects.consul.fault();
+    const verdicts = scene.verdicts();
+    // Open when it was last seen, and Consul has not answered since.
+    if (fault && verdicts.every(({ open }) => open)) throw fault;
+    return { kind: 'closed', verdicts };
+  } finally {
+    signal.removeEventListener('abort', stop);
+    done.abort();
+  }
+}
+
+interface Settling {
+  readonly gate: Gate;
+  readonly looking: Looking;
+  readonly scene: Scene;
+  /** Ends with the look. */
+  readonly ended: AbortSignal;
+}
+
+async function settle(
+  { deps: { clock } }: GateEffects,
+  { gate: { stableMs }, looking, scene, ended }: Settling,
+): Promise<GateOutcome> {
+  const { signal, patience, onLook } = looking;
+  const either = AbortSignal.any([signal, patience]);
+  let openMs: number | undefined;
+  for (let fresh = true; ;) {
+    const verdicts = scene.verdicts();
+    onLook?.(verdicts);
+    const isOpen = verdicts.every(({ open }) => open);
+    const nowMs = clock.monotonicMs();
+    openMs = isOpen ? (openMs ?? nowMs) : undefined;
+    if (openMs !== undefined && fresh && nowMs - openMs >= stableMs)
+      return { kind: 'open', verdicts, seenMs: nowMs };
+    if (openMs === undefined && patience.aborted) return { kind: 'closed', verdicts };
+    scene.follow(ended);
+    const leftMs = openMs === undefined ? undefined : openMs + stableMs - nowMs;
+    fresh = (await scene.change(leftMs, openMs === undefined ? either : signal)) === 'time';
+    // Nothing has changed, so it is said: what was read last can be as old as the connection to a stopped agent.
+    if (fresh) await scene.read(patience.aborted ? { signal, ...FIRST_CONTACT } : { signal: either });
+  }
+}
+
+/** What is known of all that the gate depends on; it is kept up to date while it is followed. */
+interface Scene {
+  verdicts(): readonly Verdict[];
+  /** Reads everything now. */
+  read(options: ReadOptions): Promise<void>;
+  /** From now on every change is seen. May be called again. */
+  follow(ended: AbortSignal): void;
+  /** Resolves at the next change, or after `limitMs`. Throws what ended the following. */
+  change(limitMs: number | undefined, signal: AbortSignal): Promise<'change' | 'time'>;
+}
+
+interface Source {
+  index: number | undefined;
+  readonly read: (options: ReadOptions) => Promise<Found>;
+}
+
+interface Found {
+  readonly index: number;
+  /** Makes it what is known. */
+  readonly keep: () => void;
+}
+
+/** A check whose output changes with every run of it must not become a storm of requests. */
+const PAUSE_MS = 100;
+
+function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { count }: Looking): Scene {
+  const { services, node, keys } = gate;
+  const instances = new Map<string, readonly Instance[]>();
+  let running: Running = { nodes: [], before: [] };
+  const sources: Source[] = services.map((service) => ({
+    index: undefined,
+    read: async (options) => {
+      const { value, index } = await readInstances(consul, service, options);
+      return { index, keep: () => void instances.set(service, value) };
+    },
+  }));
+  if (keys)
+    sources.push({
+      index: undefined,
+      read: async (options) => {
+        const { value, index } = await readRunning(consul, { keys, node }, options);
+        return { index, keep: () => void (running = value) };
+      },
+    });
+  const bell = createBell(clock);
+  const followOne = async (source: Source, signal: AbortSignal) => {
+    for (;;) {
+      const { index: before } = source;
+      const { index, keep } = await source.read({ signal, index: before });
+      keep();
+      // One that goes backwards is another store's (a snapshot restored): all starts anew.
+      source.index = before !== undefined && index < before ? undefined : index;
+      if (index !== before) bell.ring();
+      await clock.sleep(PAUSE_MS, { signal });
+    }
+  };
+  let followed = false;
+  return {
+    verdicts: () =>
+      services.map((service) =>
+        decideGate({ ...gate, service, instances: instances.get(service) ?? [], running: count(running) }),
+      ),
+    read: async (options) => {
+      const found = await Promise.all(sources.map((source) => source.read(options)));
+      // All at once: an older answer that comes late is not in what is decided by now.
+      for (const [i, { index, keep }] of found.entries()) {
+        const source = sources[i];
+        if (source) source.index = index;
+        keep();
+      }
+    },
+    follow: (ended) => {
+      if (followed) return;
+      followed = true;
+      for (const source of sources) followOne(source, ended).catch((error: unknown) => bell.fail(error));
+    },
+    change: (limitMs, signal) => bell.next(limitMs, signal),
+  };
+}
+
+interface Bell {
+  ring(): void;
+  fail(error: unknown): void;
+  next(limitMs: number | undefined, signal: AbortSignal): Promise<'change' | 'time'>;
+}
+
+/** One hears it at a time. What rings while nobody listens is in what is read afterwards. */
+function createBell(clock: Deps['clock']): Bell {
+  let heard: ((what: 'change') => void) | undefined;
+  let failed: { error: unknown } | undefined;
+  return {
+    ring: () => heard?.('change'),
+    fail: (error) => {
+      failed = { error };
+      heard?.('change');
+    },
+    next: async (limitMs, signal) => {
+      signal.throwIfAborted();
+      const over = new AbortController();
+      const stop = () => over.abort(signal.reason);
+      signal.addEventListener('abort', stop, { once: true });
+      const rung = new Promise<'change'>((resolve) => (heard = resolve));
+      const slept = clock.sleep(limitMs ?? FOR_EVER_MS, { signal: over.signal }).then(() => 'time' as const);
+      try {
+        if (!failed) return await Promise.race([rung, slept]);
+      } finally {
+        heard = undefined;
+        signal.removeEventListener('abort', stop);
+        slept.catch(() => undefined);
+        over.abort();
+      }
+      throw failed.error;
+    },
+  };
+}
+
+const FOR_EVER_MS = 366 * 24 * 3_600_000;

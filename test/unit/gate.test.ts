@@ -1,0 +1,185 @@
+// The health gate's decisions: what counts as offline, and how many may be.
+import { describe, expect, test } from 'vitest';
+import { decideGate, limitOf, slotsWithin } from '../../src/gate/decide.ts';
+import type { Question } from '../../src/gate/decide.ts';
+import { describeClosed, describeVerdict, waitedFor } from '../../src/gate/describe.ts';
+import { instancesOf } from '../../src/gate/instances.ts';
+import type { Instance } from '../../src/gate/instances.ts';
+import { runningOf } from '../../src/gate/read.ts';
+
+const check = (id: string, fields: object = {}) => ({
+  ...{ node: 'web01', id, name: `check ${id}`, status: 'critical' as const, notes: '', output: '' },
+  ...{ serviceId: 'web-1', ...fields },
+});
+const seen = (...checks: ReturnType<typeof check>[]) => {
+  const address = '10.0.0.1';
+  const [instance] = instancesOf([{ node: 'web01', serviceId: 'web-1', service: 'web', address, checks }]);
+  return instance;
+};
+
+describe('an instance', () => {
+  test('is healthy while its checks pass or warn', () => {
+    const healthy = { state: 'healthy', maintenance: [] };
+    expect(seen()).toMatchObject(healthy);
+    expect(seen(check('a', { status: 'passing' }), check('b', { status: 'warning' }))).toMatchObject(healthy);
+    expect(seen()).not.toHaveProperty('why');
+  });
+
+  test.each([
+    ['its own check', check('a', { output: 'HTTP GET: 500\nbody' }), 'check a: HTTP GET: 500'],
+    ["its node's check", check('disk', { serviceId: '' }), 'check disk is critical'],
+    [
+      'an agent that is gone',
+      check('serfHealth', { serviceId: '', output: 'left' }),
+      'check serfHealth: left',
+    ],
+    ['maintenance', check('_service_maintenance:web-1', { notes: 'disk' }), 'maintenance: disk'],
+    ["its node's maintenance", check('_node_maintenance', { notes: 'x', serviceId: '' }), 'maintenance: x'],
+  ])('is offline by %s', (_, cause, why) => {
+    expect(seen(check('z', { status: 'passing' }), cause)).toMatchObject({ state: 'offline', why });
+  });
+
+  test('says the cause that explains the others', () => {
+    const all = [
+      check('http', { output: 'refused' }),
+      check('_service_maintenance:web-1', { notes: 'disk' }),
+      check('serfHealth', { serviceId: '', output: 'Agent not live or unreachable' }),
+    ];
+    expect(seen(...all)?.why).toBe('check serfHealth: Agent not live or unreachable');
+    expect(seen(...all.slice(0, 2))?.why).toBe('maintenance: disk');
+  });
+
+  test("knows runlock's own maintenance by its reason, and no other", () => {
+    const service = check('_service_maintenance:web-1', { notes: 'runlock 4f1a' });
+    const node = check('_node_maintenance', { notes: 'runlock 4f1a, said Anna', serviceId: '' });
+    expect(seen(service, node)?.maintenance).toEqual([
+      { scope: 'service', reason: 'runlock 4f1a', run: '4f1a' },
+      { scope: 'node', reason: 'runlock 4f1a, said Anna' },
+    ]);
+  });
+
+  test('has one short line for a reason, whatever a check printed', () => {
+    const why = seen(check('a', { output: `\r\n${'x'.repeat(500)}\nmore` }))?.why ?? '';
+    expect(why).toMatch(/^check a: x+…$/);
+    expect(why.length).toBeLessThan(100);
+  });
+});
+
+const at = (node: string, why?: string): Instance => ({
+  ...{ node, serviceId: `web-${node}`, service: 'web', maintenance: [] },
+  ...(why === undefined ? { state: 'healthy' } : { state: 'offline', why }),
+});
+const ask = (instances: readonly Instance[], more: Partial<Question> = {}) =>
+  decideGate({ service: 'web', node: 'web01', maxOffline: 1, instances, ...more });
+const [w1, w2, w3, w4, w5] = ['web01', 'web02', 'web03', 'web04', 'web05'].map((name) => at(name));
+const five = [w1, w2, w3, w4, w5] as Instance[];
+const sick = (...nodes: string[]) =>
+  five.map((one) => (nodes.includes(one.node) ? at(one.node, 'sick') : one));
+
+describe('the gate', () => {
+  test.each([
+    ['all are healthy', ask(five), true, 'room'],
+    ['a peer is offline', ask(sick('web02')), false, 'too-many-offline'],
+    ['a peer is offline and two may be', ask(sick('web02'), { maxOffline: 2 }), true, 'room'],
+    ['two are and two may be', ask(sick('web02', 'web03'), { maxOffline: 2 }), false, 'too-many-offline'],
+    ['this node is offline itself', ask(sick('web01', 'web02', 'web03')), true, 'own-offline'],
+    ['this node does not offer it', ask(sick('web02'), { node: 'db01' }), true, 'not-here'],
+    ['nobody offers it', ask([]), true, 'nowhere'],
+    ['a peer runs now', ask(five, { running: ['web02'] }), false, 'too-many-offline'],
+    ['a node of another service runs now', ask(five, { running: ['db01'] }), true, 'room'],
+    [
+      'a peer that runs is offline anyway',
+      ask(sick('web02'), { running: ['web02'], maxOffline: 2 }),
+      true,
+      'room',
+    ],
+    ['40% may be, and one is', ask(sick('web02'), { maxOffline: { percent: 40 } }), true, 'room'],
+    [
+      '39% may be, and one is',
+      ask(sick('web02'), { maxOffline: { percent: 39 } }),
+      false,
+      'too-many-offline',
+    ],
+    ['four must stay', ask(five, { minHealthy: 4 }), true, 'room'],
+    ['five must stay', ask(five, { minHealthy: 5 }), false, 'too-few-healthy'],
+    ['it is alone', ask([at('web01')]), true, 'room'],
+    ['this node has two of them', ask([...five, at('web01')]), false, 'too-many-here'],
+    ['this node has two, and one is sick', ask([...five, at('web01', 'sick')]), true, 'own-offline'],
+    ['this node has two, and two may be', ask([...five, at('web01')], { maxOffline: 2 }), true, 'room'],
+  ])('when %s', (_, verdict, open, because) => {
+    expect(verdict).toMatchObject({ open, because });
+  });
+
+  test('has a part rounded down, and at least one', () => {
+    const limits = [3, 4, 10, 12].map((total) => limitOf({ percent: 25 }, total));
+    expect(limits).toEqual([1, 1, 2, 3]);
+    expect(limitOf({ percent: 100 }, 7)).toBe(7);
+    expect(limitOf(4, 2)).toBe(4);
+  });
+
+  test('lets a healthy node use no more slots than go offline at once, and a sick one all', () => {
+    expect(slotsWithin(5, [ask(five, { maxOffline: 2 }), ask(five, { maxOffline: 3 })])).toBe(2);
+    expect(slotsWithin(5, [ask(sick('web01'), { maxOffline: 2 })])).toBe(5);
+    expect(slotsWithin(1, [ask(five, { maxOffline: 2 })])).toBe(1);
+    expect(slotsWithin(5, [ask([...five, at('web01')], { maxOffline: 5 })])).toBe(2);
+    expect(slotsWithin(5, [])).toBe(5);
+  });
+});
+
+describe('in words', () => {
+  test.each([
+    [ask(sick('web02')), '1 of 5 offline: web02 (sick); with web01 2 would be, and 1 may be'],
+    [ask(five, { minHealthy: 5 }), '0 of 5 offline; without web01 4 stay healthy, and 5 must'],
+    [
+      ask([...five, at('web01')]),
+      'web01 alone offers 2 of 6 instances, and 1 may be offline; raise --max-offline',
+    ],
+    [ask(five), '0 of 5 offline, 1 may be'],
+    [ask(sick('web01')), 'web01 is offline itself (sick), its run may be the cure'],
+    [ask([]), 'nobody offers it; is the name right?'],
+    [ask(five, { node: 'db01' }), 'web01 does not offer it'],
+  ])('%#', (verdict, words) => {
+    expect(describeVerdict(verdict, 'web01')).toBe(words);
+  });
+
+  test('a closed gate names what it waits for, each once, and not all of a crowd', () => {
+    const closed = ask(sick('web02'));
+    const other = { ...closed, service: 'api' };
+    expect(waitedFor([closed, other, ask(five)])).toBe('web02 (sick)');
+    expect(describeClosed([closed, ask(five)], 'web01')).toMatch(
+      /^web: 1 of 5 offline: web02 \(sick\)[^:]*$/,
+    );
+    const many = Array.from({ length: 9 }, (_, i) => at(`peer${i}`, 'sick'));
+    expect(waitedFor([ask([...five, ...many])])).toMatch(/peer4 \(sick\), 4 more$/);
+  });
+});
+
+describe('who runs in the group', () => {
+  const claim = (slot: number, node: string, { state = 'running', createIndex = 10 + slot } = {}) => {
+    const runner = { pid: 1, startTime: '1', bootId: 'b' };
+    const value = { v: 1, node, state, run: `r${slot}`, since: '2026-01-01T00:00:00.000Z', command: 'true' };
+    const text = JSON.stringify({ ...value, hold: 'forever', ...runner });
+    return { key: `runlock/web/.slot/${slot}/owner`, value: text, createIndex, modifyIndex: 900 - slot };
+  };
+  const me = { root: 'runlock', node: 'web01' };
+
+  test('are those whose command may be running, this node aside', () => {
+    const states = ['running', 'held', 'rebooting', 'evicted', 'failed', 'abandoned'];
+    const entries = states.map((state, i) => claim(i, `web1${i}`, { state }));
+    const { nodes } = runningOf([...entries, claim(9, 'web01')], me);
+    expect(nodes).toEqual(['web10', 'web11', 'web12', 'web13']);
+  });
+
+  test('were there before by the birth of their claims: one that was taken back is no younger', () => {
+    expect(runningOf([claim(0, 'web02'), claim(1, 'web01'), claim(2, 'web03')], me).before).toEqual([
+      'web02',
+    ]);
+    expect(runningOf([claim(0, 'web02'), claim(2, 'web03')], me).before).toEqual(['web02', 'web03']);
+  });
+
+  test('is never both before the other: of two the same one yields, whoever looks', () => {
+    const entries = [claim(0, 'web02', { createIndex: 7 }), claim(1, 'web01', { createIndex: 8 })];
+    expect(runningOf(entries, me).before).toEqual(['web02']);
+    expect(runningOf(entries, { ...me, node: 'web02' }).before).toEqual([]);
+  });
+});
