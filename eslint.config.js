@@ -41,6 +41,7 @@ const rows = [
     may: [
       ...lock,
       'platform',
+      'gate/*',
       'metrics',
       'output',
       'output/*',

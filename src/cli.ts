@@ -6,6 +6,7 @@ import { addConfig } from './cli/config.ts';
 import { applyConfig, keysOf } from './cli/config-file.ts';
 import { addDoctor } from './cli/doctor.ts';
 import { addExec } from './cli/exec.ts';
+import { addGate } from './cli/gate.ts';
 import { addHistory } from './cli/history.ts';
 import { addFreeze } from './cli/freeze.ts';
 import type { Context, Done, Invocation } from './cli/invocation.ts';
@@ -66,6 +67,7 @@ const commands: Readonly<Record<string, Add>> = {
   history: addHistory,
   freeze: addFreeze,
   thaw: addThaw,
+  gate: addGate,
   doctor: addDoctor,
   completion: addCompletion,
   config: (program, context, done) => addConfig(program, context, { done, tree: () => commandTree(context) }),

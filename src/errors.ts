@@ -39,6 +39,8 @@ const exitStatuses: Record<ErrorCode, number> = {
 /** Exit statuses of `exec` that no error stands behind: the command ran, and this is how it ended. */
 export const EXIT_LOST = 79;
 export const EXIT_TIMED_OUT = 124;
+/** The health gate is closed: `gate`'s word for busy. */
+export const EXIT_CLOSED = 75;
 
 /** An error whose message says what, where, and what to do next. */
 export class RunlockError extends Error {

@@ -87,6 +87,31 @@ export function parseNode(text: string): string {
   return text;
 }
 
+/** Names of services, comma-separated; `auto` is one of them. */
+export function parseServices(text: string): readonly string[] {
+  return text.split(',').map((part) => {
+    const name = part.trim();
+    if (SEGMENT.test(name) && !name.includes('..')) return name;
+    throw usage(`'${name}' can't be a service's name; use ${NAMES}, or write auto`);
+  });
+}
+
+/** How many may be offline: a number, or a part of all such as `25%`. */
+export function parseMaxOffline(text: string): number | { readonly percent: number } {
+  const [, digits = '', sign] = /^(\d{1,6})(%?)$/.exec(text) ?? [];
+  const number = Number(digits);
+  const isPart = sign === '%';
+  if (digits !== '' && number >= 1 && (!isPart || number <= 100))
+    return isPart ? { percent: number } : number;
+  throw usage(`'${text}' is neither a whole number from 1 nor a part from 1% to 100%`);
+}
+
+/** What is taken out of service: the node's instances of the named services, or the whole node. */
+export function parseScope(text: string): 'service' | 'node' {
+  if (text === 'service' || text === 'node') return text;
+  throw usage(`'${text}' can't be in maintenance; write service or node`);
+}
+
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {
     const number = Number(text);

@@ -23,6 +23,8 @@ export async function run(invocation: Invocation, platform: Platform): Promise<n
       return (await import('./run/freeze.ts')).runFreeze(invocation, platform);
     case 'thaw':
       return (await import('./run/thaw.ts')).runThaw(invocation, platform);
+    case 'gate':
+      return (await import('./run/gate.ts')).runGate(invocation, platform);
     case 'doctor':
       return (await import('./run/doctor.ts')).runDoctor(invocation, platform);
     case 'completion':

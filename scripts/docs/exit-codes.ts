@@ -17,7 +17,7 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: of('busy'),
     meaning:
-      'busy: no slot within `--wait`, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run is alive and `--force` was not given',
+      'busy: no slot within `--wait`, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run is alive and `--force` was not given; for `gate`: closed',
   },
   { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },

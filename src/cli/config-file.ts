@@ -11,7 +11,7 @@ import { environmentText, keyOf, parseEnvironment, parseValue } from './option.t
  */
 const PER_CALL: ReadonlySet<string> = new Set([
   ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
-  ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check'],
+  ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check', 'agent'],
 ]);
 
 /** Of a run in several groups each one's own section says these; all others must agree. */
@@ -37,7 +37,7 @@ export function keysOf(commands: readonly Command[]): Keys {
 
 function takenBy(option: Option): Key['takes'] {
   if (option.isBoolean()) return 'flag';
-  return option.flags.includes('<list>') ? 'list' : 'value';
+  return /<list\b/.test(option.flags) ? 'list' : 'value';
 }
 
 /** What was read for a command. */

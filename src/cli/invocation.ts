@@ -3,6 +3,7 @@ import type { CompleteOptions } from '../commands/complete.ts';
 import type { AcquireOptions } from '../commands/acquire.ts';
 import type { DoctorOptions } from '../commands/doctor.ts';
 import type { ExecOptions } from '../commands/exec-deps.ts';
+import type { GateOptions } from '../commands/gate.ts';
 import type { HistoryRequest } from '../commands/history.ts';
 import type { FreezeOptions } from '../commands/freeze.ts';
 import type { ReleaseOptions } from '../commands/release.ts';
@@ -53,6 +54,11 @@ export type Invocation =
       readonly kind: 'thaw';
       readonly common: Common;
       readonly options: ThawOptions & { readonly json: boolean };
+    }
+  | {
+      readonly kind: 'gate';
+      readonly common: Common;
+      readonly options: GateOptions & { readonly json: boolean; readonly agent?: string };
     }
   | {
       readonly kind: 'doctor';

@@ -21,8 +21,8 @@ export interface Gate extends Bounds {
   readonly node: string;
   /** How long it must have been open, in milliseconds; 0: one look is enough. */
   readonly stableMs: number;
-  /** The group in which others may run at the same time: they count as offline. Undefined: nobody does. */
-  readonly keys?: GroupKeys;
+  /** The groups in which others may run at the same time as this node: they count as offline. */
+  readonly groups?: readonly GroupKeys[];
 }
 
 export interface Patience {
@@ -68,6 +68,8 @@ export function confirmOpen(
 type Looking = Patience & { readonly count: (running: Running) => readonly string[] };
 
 async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise<GateOutcome> {
+  if (gate.services.length === 0)
+    return { kind: 'open', verdicts: [], seenMs: effects.deps.clock.monotonicMs() };
   const scene = createScene(effects, gate, looking);
   const done = new AbortController();
   const { signal, patience } = looking;
@@ -147,9 +149,9 @@ interface Found {
 const PAUSE_MS = 100;
 
 function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { count }: Looking): Scene {
-  const { services, node, keys } = gate;
+  const { services, node, groups = [] } = gate;
   const instances = new Map<string, readonly Instance[]>();
-  let running: Running = { nodes: [], before: [] };
+  const running = new Map<string, Running>();
   const sources: Source[] = services.map((service) => ({
     index: undefined,
     read: async (options) => {
@@ -157,12 +159,12 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
       return { index, keep: () => void instances.set(service, value) };
     },
   }));
-  if (keys)
+  for (const keys of groups)
     sources.push({
       index: undefined,
       read: async (options) => {
         const { value, index } = await readRunning(consul, { keys, node }, options);
-        return { index, keep: () => void (running = value) };
+        return { index, keep: () => void running.set(keys.group, value) };
       },
     });
   const bell = createBell(clock);
@@ -179,10 +181,12 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
   };
   let followed = false;
   return {
-    verdicts: () =>
-      services.map((service) =>
-        decideGate({ ...gate, service, instances: instances.get(service) ?? [], running: count(running) }),
-      ),
+    verdicts: () => {
+      const others = [...running.values()].flatMap(count);
+      return services.map((service) =>
+        decideGate({ ...gate, service, instances: instances.get(service) ?? [], running: others }),
+      );
+    },
     read: async (options) => {
       const found = await Promise.all(sources.map((source) => source.read(options)));
       // All at once: an older answer that comes late is not in what is decided by now.

@@ -49,7 +49,7 @@ const promised = new Map(
     ];
   }),
 );
-const others = rowsAfter('more events').flatMap(([events = '']) =>
+const others = [...rowsAfter('gate events'), ...rowsAfter('more events')].flatMap(([events = '']) =>
   quoted(events).map(([, name = '']) => name),
 );
 

@@ -1,0 +1,52 @@
+/** Options of the health gate, for every command that looks at it. */
+import type { Option } from 'commander';
+import { parseDuration, parseMaxOffline, parseServices, wholeNumber } from '../options.ts';
+import { checked, option } from './option.ts';
+
+/** Stored values, as `gateOptions` declares them. */
+export interface GateValues {
+  readonly service?: readonly string[];
+  readonly maxOffline: number | { readonly percent: number };
+  readonly minHealthy?: number;
+  readonly gateStable: number;
+}
+
+export function serviceOption(description: string): Option {
+  const made = option('--service <list|auto>', description, parseServices);
+  const parse = checked(parseServices);
+  return made.argParser((text, before: readonly string[] | undefined) => [
+    ...new Set([...(before ?? []), ...parse(text)]),
+  ]);
+}
+
+/** How many instances may be offline, and for how long that must have been seen. */
+export const boundOptions = () => [
+  option(
+    '--max-offline <n|p%>',
+    'how many of its instances may be offline, this node among them',
+    parseMaxOffline,
+    1,
+  ),
+  option('--min-healthy <n>', 'how many of its instances must stay healthy', wholeNumber(0, 1_000_000)),
+];
+
+export const stableOption = () =>
+  option(
+    '--gate-stable <duration>',
+    'how long the gate must have been open; 0: one look is enough',
+    parseDuration,
+    5_000,
+    '5s',
+  );
+
+export const agentOption = () =>
+  option(
+    '--agent <address>',
+    "address of the node's own Consul agent, where that is not the local one",
+    (text) => text,
+  );
+
+/** What the values say of how many may be offline. */
+export function toBounds({ maxOffline, minHealthy }: GateValues) {
+  return { maxOffline, ...(minHealthy !== undefined && { minHealthy }) };
+}

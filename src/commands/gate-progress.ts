@@ -1,0 +1,32 @@
+/** What a wait for the health gate says: for whom it waits, once for each set of peers. */
+import type { Deps } from '../deps.ts';
+import type { Verdict } from '../gate/decide.ts';
+import { waitedFor } from '../gate/describe.ts';
+
+/** Hears every look of a wait. `who` goes into the fields of its lines. */
+export function sayLooks(
+  { log }: Pick<Deps, 'log'>,
+  node: string,
+  who: Readonly<Record<string, unknown>> = {},
+): (verdicts: readonly Verdict[]) => void {
+  let said = '';
+  const unknown = new Set<string>();
+  return (verdicts) => {
+    for (const { service, because } of verdicts) {
+      if (because !== 'nowhere' || unknown.has(service)) continue;
+      unknown.add(service);
+      const message = `nobody offers the service ${service}, so nothing of it can go offline; is the name right?`;
+      log('warning', message, { event: 'gate-nowhere', node, service, ...who });
+    }
+    const closed = verdicts.filter(({ open }) => !open);
+    const text = `${closed.map(({ service }) => service).join(', ')}: ${waitedFor(verdicts)}`;
+    if (closed.length > 0 && text !== said)
+      log('info', `${node} waits for the gate of ${text}`, {
+        ...{ event: 'gate-closed', node, ...who },
+        services: closed.map(({ service, because, offline }) => ({ service, because, offline })),
+      });
+    if (closed.length === 0 && said !== '')
+      log('info', `the gate is open for ${node}`, { event: 'gate-open', node, ...who });
+    said = closed.length > 0 ? text : '';
+  };
+}

@@ -1,0 +1,154 @@
+/** `runlock gate`: looks at the health gate, takes a node out of service behind it, and puts it back. */
+import { FIRST_CONTACT } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { checkAgent, requireAgent } from '../gate/agent.ts';
+import type { Bounds, Verdict } from '../gate/decide.ts';
+import { enter } from '../gate/enter.ts';
+import { endModes, modesOf } from '../gate/maintenance.ts';
+import type { Mode, NodeAgent, Scope, TakenOut } from '../gate/maintenance.ts';
+import { findServices } from '../gate/read.ts';
+import { confirmOpen, waitOpen } from '../gate/wait.ts';
+import type { Gate } from '../gate/wait.ts';
+import { agentNode } from '../lock/session.ts';
+import { sayLooks } from './gate-progress.ts';
+
+export interface GateOptions {
+  readonly action: 'check' | 'enter' | 'leave';
+  readonly prefix: string;
+  /** Names, and `auto`. */
+  readonly services: readonly string[];
+  /** The agent's own unless given. */
+  readonly node?: string;
+  readonly bounds: Bounds;
+  /** Milliseconds. */
+  readonly stableMs: number;
+  readonly wait: number | 'forever';
+  /** What goes into maintenance. */
+  readonly scope: Scope;
+}
+
+export interface GateDeps extends Deps {
+  readonly consul: Consul;
+  /** The node's own agent where it is not the local one; undefined: none was named. */
+  readonly agent?: Consul;
+  /** Names what is taken out of service. */
+  readonly run: string;
+}
+
+export type GateResult =
+  | { readonly kind: 'open' | 'closed'; readonly node: string; readonly verdicts: readonly Verdict[] }
+  | {
+      readonly kind: 'entered';
+      readonly node: string;
+      readonly verdicts: readonly Verdict[];
+      readonly taken: readonly TakenOut[];
+    }
+  /** `stays`: what somebody else has set. */
+  | {
+      readonly kind: 'left';
+      readonly node: string;
+      readonly ended: readonly Mode[];
+      readonly stays: readonly Mode[];
+    };
+
+/** For its name alone; nothing is held by it. */
+const SESSION_TTL_MS = 30_000;
+
+/** @throws RunlockError; the signal's reason when it aborts: then nothing that this call did stays. */
+export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSignal): Promise<GateResult> {
+  const { consul, agent } = deps;
+  const changes = options.action !== 'check';
+  const asked = { name: 'runlock gate', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
+  const needsLocal = options.node === undefined || (changes && !agent);
+  const local = needsLocal ? await agentNode({ consul, deps }, asked) : undefined;
+  const node = options.node ?? local ?? '';
+  if (changes && local !== undefined) requireAgent(node, local);
+  if (agent) await checkAgent(agent, node, signal);
+  const isLocal = node === local;
+  const services = await findServices(consul, { services: options.services, node, local: isLocal }, signal);
+  const { bounds, stableMs } = options;
+  const own: Own = { deps, options, gate: { ...bounds, services, node, stableMs } };
+  switch (options.action) {
+    case 'check':
+      return check(own, signal);
+    case 'enter':
+      return goOut(own, signal);
+    case 'leave':
+      return leave(own, signal);
+  }
+}
+
+interface Own {
+  readonly deps: GateDeps;
+  readonly options: GateOptions;
+  readonly gate: Gate;
+}
+
+async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
+  const patience = startPatience(own);
+  try {
+    const { kind, verdicts } = await lookOn(own, { signal, patience: patience.signal });
+    return { kind, node: own.gate.node, verdicts };
+  } finally {
+    patience.end();
+  }
+}
+
+function lookOn({ deps, gate: asked }: Own, waiting: { signal: AbortSignal; patience: AbortSignal }) {
+  return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, onLook: sayLooks(deps, asked.node) });
+}
+
+/** Aborts when there is no more time to wait in. */
+function startPatience({ deps: { clock }, options: { wait } }: Own): {
+  signal: AbortSignal;
+  end: () => void;
+} {
+  const over = new AbortController();
+  const ended = new AbortController();
+  if (wait === 0) over.abort();
+  else if (wait !== 'forever')
+    void clock.sleep(wait, { signal: ended.signal }).then(
+      () => over.abort(),
+      () => undefined,
+    );
+  return { signal: over.signal, end: () => ended.abort() };
+}
+
+/** Waits until the gate is open and goes through it; if others were quicker, waits again. */
+async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
+  const { deps, options, gate: asked } = own;
+  const { node, services } = asked;
+  const { prefix, scope } = options;
+  const patience = startPatience(own);
+  const effects = { consul: deps.consul, deps };
+  try {
+    for (;;) {
+      const seen = await lookOn(own, { signal, patience: patience.signal });
+      if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
+      let { verdicts } = seen;
+      const look = async (during: AbortSignal) => {
+        const now = await confirmOpen(effects, asked, { signal: during, seenMs: seen.seenMs });
+        ({ verdicts } = now);
+        return now.kind === 'closed' ? now : undefined;
+      };
+      const request = { prefix, node, services, scope, run: deps.run, look };
+      const entered = await enter({ ...effects, agent: agentOf(own) }, request, signal);
+      if (entered.kind === 'entered') return { ...entered, node, verdicts };
+      if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
+    }
+  } finally {
+    patience.end();
+  }
+}
+
+const agentOf = ({ deps }: Own): NodeAgent => ({ consul: deps.agent ?? deps.consul, deps });
+
+/** Puts back whatever run of runlock took it out. */
+async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
+  const { node, services } = own.gate;
+  const limits = { ...FIRST_CONTACT, signal };
+  const modes = await modesOf(agentOf(own), services, limits);
+  const stays = modes.filter(({ run }) => run === undefined);
+  return { kind: 'left', node, ended: await endModes(agentOf(own), modes, limits), stays };
+}

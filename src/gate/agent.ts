@@ -1,0 +1,24 @@
+/** The agent at which a node is taken out of service: its own, and no other. */
+import { FIRST_CONTACT } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import { RunlockError } from '../errors.ts';
+
+/** @throws RunlockError `config`: what is at the address of `--agent` is another node's agent. */
+export async function checkAgent(consul: Consul, node: string, signal: AbortSignal): Promise<void> {
+  const rule = `agent "${node}" { policy = "read" }`;
+  const self = await consul.agentSelf({ ...FIRST_CONTACT, signal, rule });
+  if (self.node === node) return;
+  throw new RunlockError(
+    'config',
+    `--agent ${consul.address} is the agent of ${self.node}, not of ${node}; correct --agent or --node`,
+  );
+}
+
+/** @throws RunlockError `usage`: a node is changed at its own agent, and the local one is another's. */
+export function requireAgent(node: string, local: string): void {
+  if (node === local) return;
+  throw new RunlockError(
+    'usage',
+    `${node} goes in and out of maintenance at its own agent, and the local one is that of ${local}; name ${node}'s with --agent ADDRESS`,
+  );
+}

@@ -1,0 +1,19 @@
+/** `runlock gate` as text. */
+import { paint, visible } from '../output.ts';
+
+/** One service, as the gate sees it; `said`: why, in one line. */
+export interface GateLine {
+  readonly service: string;
+  readonly open: boolean;
+  readonly said: string;
+}
+
+/** `web is open: 0 of 5 offline, 1 may be`, a line for each service. */
+export function renderGate(lines: readonly GateLine[], color: boolean): string {
+  return lines
+    .map(({ service, open, said }) => {
+      const word = open ? paint('open', 'green', color) : paint('closed', 'yellow', color);
+      return `${visible(service)} is ${word}: ${visible(said)}\n`;
+    })
+    .join('');
+}

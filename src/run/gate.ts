@@ -1,0 +1,122 @@
+/** `runlock gate`: what is open, or was done → stdout, and an exit status that scripts go by. */
+import { constants } from 'node:os';
+import type { Invocation } from '../cli/invocation.ts';
+import type { GateDeps, GateResult } from '../commands/gate.ts';
+import type { Consul } from '../consul.ts';
+import type { Log } from '../deps.ts';
+import { EXIT_CLOSED, assertNever } from '../errors.ts';
+import { describeVerdict } from '../gate/describe.ts';
+import type { Verdict } from '../gate/decide.ts';
+import { createOutput, renderJson, visible } from '../output.ts';
+import { renderGate } from '../output/gate.ts';
+import type { Platform } from '../platform.ts';
+
+type GateInvocation = Extract<Invocation, { kind: 'gate' }>;
+
+export async function runGate({ common, options }: GateInvocation, platform: Platform): Promise<number> {
+  const stopped = new AbortController();
+  let stoppedBy: NodeJS.Signals | undefined;
+  platform.listenToSignals().listen((signal) => {
+    stoppedBy ??= signal;
+    stopped.abort();
+  });
+  const log = platform.makeLog(common);
+  const [{ gate }, consul] = await Promise.all([import('../commands/gate.ts'), platform.connect(log)]);
+  const agent = options.agent === undefined ? undefined : await platform.connect(log, options.agent);
+  try {
+    const result = await gate(depsFor({ consul, agent, log }, platform), options, stopped.signal);
+    await platform.write(
+      options.json ? `${renderJson(toJson(options.action, result), 2)}\n` : toText(result, platform),
+    );
+    sayForeign(result, log);
+    return result.kind === 'closed' ? EXIT_CLOSED : 0;
+  } catch (error) {
+    if (stoppedBy === undefined || error !== stopped.signal.reason) throw error;
+    return 128 + constants.signals[stoppedBy];
+  } finally {
+    consul.close();
+    agent?.close();
+  }
+}
+
+interface Ways {
+  readonly consul: Consul;
+  readonly agent: Consul | undefined;
+  readonly log: Log;
+}
+
+function depsFor({ consul, agent, log }: Ways, { deps, env, newRunId }: Platform): GateDeps {
+  // Inside a run what it takes out of service is that run's.
+  const run = env['RUNLOCK_RUN_ID'];
+  const isOne = run !== undefined && /^[\w-]{1,64}$/.test(run);
+  return { ...deps, ...{ log, consul, run: isOne ? run : newRunId() }, ...(agent && { agent }) };
+}
+
+/** What `gate --json` prints; `open`: whether the node may go, or has gone. */
+function toJson(action: string, result: GateResult): object {
+  const { kind, node } = result;
+  const head = { v: 1, action, node };
+  if (kind === 'left') return { ...head, ended: result.ended, stays: result.stays };
+  const open = kind !== 'closed';
+  return {
+    ...{ ...head, open, services: result.verdicts },
+    ...(kind === 'entered' && { maintenance: result.taken }),
+  };
+}
+
+function toText(result: GateResult, { env, stdout }: Platform): string {
+  const { color } = createOutput({ env, isTTY: stdout.isTTY });
+  const { node } = result;
+  switch (result.kind) {
+    case 'open':
+    case 'closed':
+      return renderVerdicts(result.verdicts, node, color);
+    case 'entered':
+      return `${visible(sayEntered(result))}\n`;
+    case 'left':
+      return `${visible(sayLeft(result))}\n`;
+    default:
+      return assertNever(result);
+  }
+}
+
+function renderVerdicts(verdicts: readonly Verdict[], node: string, color: boolean): string {
+  if (verdicts.length === 0) return `${visible(node)} offers no service, so nothing goes offline with it\n`;
+  const lines = verdicts.map((verdict) => ({ ...verdict, said: describeVerdict(verdict, node) }));
+  return renderGate(lines, color);
+}
+
+function sayEntered({ node, taken }: Extract<GateResult, { kind: 'entered' }>): string {
+  if (taken.length === 0) return `${node} offers none of these services: nothing to take out of service`;
+  const parts = taken.map(
+    ({ how, reason, ...mode }) => `${nameOf(mode)} (${how === 'set' ? reason : `already: ${reason}`})`,
+  );
+  return `${node} is out of service: ${parts.join(', ')}`;
+}
+
+function sayLeft({ node, ended, stays }: Extract<GateResult, { kind: 'left' }>): string {
+  const names = ended.map(nameOf).join(', ');
+  if (ended.length > 0) return `${node} is back from maintenance: ${names}`;
+  return stays.length > 0 ? `runlock has nothing of ${node} in maintenance` : `${node} is not in maintenance`;
+}
+
+const nameOf = ({ scope, service }: { scope: string; service: string }) =>
+  scope === 'node' ? 'the whole node' : service;
+
+function sayForeign(result: GateResult, log: Log): void {
+  if (result.kind !== 'left') return;
+  for (const { reason, ...mode } of result.stays)
+    log(
+      'warning',
+      `${nameOf(mode)} of ${result.node} stays in maintenance (${reason}): somebody else set it`,
+      {
+        ...{
+          event: 'maintenance-foreign',
+          node: result.node,
+          scope: mode.scope,
+          service: mode.service,
+          reason,
+        },
+      },
+    );
+}

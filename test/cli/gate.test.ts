@@ -1,0 +1,317 @@
+// `runlock gate` in scripts: whether a node may go out of service, its way out and its way back, on real nodes.
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import { spawnRunlock } from '../support/program.ts';
+import type { Result, StartOptions } from '../support/program.ts';
+import { succeeded } from '../support/consul-api.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { SEEN_MS, startServices } from '../support/services.ts';
+import type { Health, Services } from '../support/services.ts';
+import { watchService } from '../support/services-watcher.ts';
+
+let services: Services;
+beforeAll(async () => {
+  services = await startServices({ nodes: 3, services: ['web', 'db'] });
+});
+afterEach(async () => {
+  for (const node of services.nodes) {
+    for (const service of ['web', 'db']) {
+      await node.maintain(false, { service });
+      await node.instance(service).answer(200);
+    }
+    await node.maintain(false);
+  }
+  await untilOffline('web');
+  await untilOffline('db');
+  expect(await services.server.kv.keys('runlock/')).toEqual([]);
+});
+afterAll(async () => {
+  await services[Symbol.asyncDispose]();
+  await endAgents();
+});
+
+const ONE_LOOK = ['--gate-stable', '0'];
+const gate = (node: string, action: string, args: readonly string[] = [], options?: StartOptions) => {
+  const named = args.includes('--service') ? args : ['--service', 'web', ...args];
+  return startRunlock(services.node(node).agent, ['gate', action, ...named], options);
+};
+const once = (node: string, action: string, ...args: string[]) =>
+  gate(node, action, [...ONE_LOOK, ...args]).ended;
+const json = ({ stdout }: Result) => JSON.parse(stdout) as Record<string, unknown>;
+
+/** Resolves when the catalogue shows these nodes of the service as offline, and no others. */
+async function untilOffline(service: string, ...names: string[]): Promise<void> {
+  const watcher = watchService(services.server, service);
+  await watcher.untilOffline(...names).finally(() => watcher.stop());
+}
+async function falls(node: string, health: Health = 500): Promise<void> {
+  await services.node(node).instance('web').answer(health);
+  await untilOffline('web', node);
+}
+const watch = () => {
+  const watcher = watchService(services.server, 'web');
+  onTestFinished(() => watcher.stop());
+  return watcher;
+};
+
+describe('check', () => {
+  test('says in two looks that the gate is open, with 0', async () => {
+    const { status, stdout, stderr } = await gate('web01', 'check', ['--gate-stable', '300ms']).ended;
+    expect({ status, stdout, stderr }).toEqual({
+      ...{ status: 0, stderr: '' },
+      stdout: 'web is open: 0 of 3 offline, 1 may be\n',
+    });
+  });
+
+  test('names the peer that closes it and why, with 75, and lets that one through itself', async () => {
+    await services.node('web02').maintain(true, { service: 'web', reason: 'new disk' });
+    await untilOffline('web', 'web02');
+    const closed = await once('web01', 'check');
+    expect(closed).toEqual({
+      ...{ status: 75, stderr: '' },
+      stdout:
+        'web is closed: 1 of 3 offline: web02 (maintenance: new disk); with web01 2 would be, and 1 may be\n',
+    });
+    const itself = await once('web02', 'check');
+    expect(itself.stdout).toMatch(/^web is open: web02 is offline itself \(maintenance: new disk\)/);
+    expect(itself.status).toBe(0);
+  });
+
+  test.each([500, 'hang', 'stopped'] as const)('is closed by a peer whose check gets: %s', async (health) => {
+    await falls('web03', health);
+    const { status, stdout } = await once('web01', 'check');
+    expect(status).toBe(75);
+    expect(stdout).toMatch(
+      /^web is closed: 1 of 3 offline: web03 \(web answers: .+\); with web01 2 would be/,
+    );
+  });
+
+  test('is of every service that is named; each has its line, and all have to be open', async () => {
+    await services.node('web02').maintain(true, { service: 'db' });
+    await untilOffline('db', 'web02');
+    const both = await once('web01', 'check', '--service', 'web', '--service', 'db');
+    expect(both.status).toBe(75);
+    expect(both.stdout).toMatch(/^db is closed: .*\nweb is open: .*\n$/);
+    const auto = await once('web01', 'check', '--service', 'auto');
+    expect(auto).toEqual(both);
+    expect((await once('web01', 'check', '--service', 'web')).status).toBe(0);
+  });
+
+  test('goes by --max-offline, a number or a part rounded down, and by --min-healthy', async () => {
+    await services.node('web02').maintain(true);
+    await untilOffline('web', 'web02');
+    const bounds = [
+      ['--max-offline', '2'],
+      ['--max-offline', '66%'],
+      ['--max-offline', '67%'],
+      ['--max-offline', '2', '--min-healthy', '1'],
+      ['--max-offline', '2', '--min-healthy', '2'],
+    ];
+    const results = await Promise.all(bounds.map((args) => once('web01', 'check', ...args)));
+    expect(results.map(({ status }) => status)).toEqual([0, 75, 0, 0, 75]);
+  });
+
+  test('judges another node by the catalogue', async () => {
+    await falls('web02');
+    expect((await once('web01', 'check', '--node', 'web03', '--service', 'auto')).status).toBe(75);
+    expect((await once('web01', 'check', '--node', 'web02', '--service', 'auto')).status).toBe(0);
+    const unknown = await once('web01', 'check', '--node', 'web09', '--service', 'auto');
+    expect(unknown).toMatchObject({ status: 78, stdout: '' });
+    expect(unknown.stderr).toMatch(/^runlock: [^\n]*no node 'web09'[^\n]*; correct --node[^\n]*\n$/);
+  });
+
+  test('has documented JSON', async () => {
+    await services.node('web02').maintain(true, { service: 'web', reason: '\u001b[31mred' });
+    await untilOffline('web', 'web02');
+    const closed = await once('web01', 'check', '--json');
+    expect(closed.stdout).not.toContain('\u001b');
+    const service = { service: 'web', open: false, because: 'too-many-offline', total: 3, limit: 1 };
+    const offline = [{ node: 'web02', why: 'maintenance: \u001b[31mred' }];
+    expect(json(closed)).toEqual({
+      ...{ v: 1, action: 'check', node: 'web01', open: false },
+      services: [{ ...service, ownInstances: 1, own: 'healthy', offline }],
+    });
+  });
+
+  test('warns of a service that nobody offers, and goes on', async () => {
+    const { status, stderr } = await once('web01', 'check', '--service', 'wbe');
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/^runlock: nobody offers the service wbe[^\n]*\n$/);
+  });
+});
+
+describe('--wait', () => {
+  test('says for whom it waits, and ends as soon as that one is back', async () => {
+    await services.node('web02').maintain(true, { service: 'web', reason: 'new disk' });
+    await untilOffline('web', 'web02');
+    const waiting = gate('web01', 'check', ['--wait', 'forever', '--gate-stable', '200ms', '-v']);
+    await waiting.says(/web01 waits for the gate of web: web02 \(maintenance: new disk\)/, SEEN_MS);
+    await services.node('web02').maintain(false, { service: 'web' });
+    const { status, stdout } = await waiting.ended;
+    expect({ status, stdout }).toEqual({ status: 0, stdout: 'web is open: 0 of 3 offline, 1 may be\n' });
+  });
+
+  test('is over when its time is: 75', async () => {
+    await falls('web02');
+    const { status, stdout } = await gate('web01', 'check', ['--wait', '1s']).ended;
+    expect(status).toBe(75);
+    expect(stdout).toMatch(/^web is closed: 1 of 3 offline: web02/);
+  });
+
+  test('an open gate counts only when it stays open', async () => {
+    const web02 = services.node('web02');
+    await web02.maintain(true);
+    await untilOffline('web', 'web02');
+    const waiting = gate('web01', 'check', ['--wait', 'forever', '--gate-stable', '5s', '-v']);
+    await waiting.says(/waits for the gate/, SEEN_MS);
+    await web02.maintain(false);
+    await waiting.says(/the gate is open for web01/, SEEN_MS);
+    await web02.maintain(true);
+    await waiting.says(/waits for the gate[^]*is open[^]*waits for the gate/, SEEN_MS);
+    expect(waiting.stdout()).toBe('');
+    await web02.maintain(false);
+    expect((await waiting.ended).status).toBe(0);
+  });
+
+  test.each(['SIGTERM', 'SIGINT'] as const)('ends at once by %s', async (signal) => {
+    await falls('web02');
+    const waiting = gate('web01', 'enter', ['--wait', 'forever', '-v']);
+    await waiting.says(/waits for the gate/, SEEN_MS);
+    waiting.signal(signal);
+    expect(await waiting.ended).toMatchObject({ status: signal === 'SIGTERM' ? 143 : 130, stdout: '' });
+    expect(await services.node('web01').maintenances()).toEqual([]);
+  });
+});
+
+describe('enter and leave', () => {
+  test('take the node out of service and put it back; each may be called again', async () => {
+    const web01 = services.node('web01');
+    const inRun = { env: { RUNLOCK_RUN_ID: 'run-7' } };
+    const entered = await gate('web01', 'enter', ONE_LOOK, inRun).ended;
+    expect(entered).toEqual({
+      status: 0,
+      stdout: 'web01 is out of service: web (runlock run-7)\n',
+      stderr: '',
+    });
+    expect(await web01.maintenances()).toEqual(['runlock run-7']);
+    const again = await once('web01', 'enter');
+    expect(again).toMatchObject({
+      ...{ status: 0, stdout: 'web01 is out of service: web (already: runlock run-7)\n' },
+    });
+    expect((await once('web02', 'enter')).status).toBe(75);
+    expect(await services.node('web02').maintenances()).toEqual([]);
+    const left = await gate('web01', 'leave').ended;
+    expect(left).toEqual({ status: 0, stdout: 'web01 is back from maintenance: web\n', stderr: '' });
+    expect(await web01.maintenances()).toEqual([]);
+    const nothing = await gate('web01', 'leave').ended;
+    expect(nothing).toEqual({ status: 0, stdout: 'web01 is not in maintenance\n', stderr: '' });
+  });
+
+  test('of all nodes that enter at once one does, and the next when that one leaves', async () => {
+    const watcher = watch();
+    const nodes = ['web01', 'web02', 'web03'];
+    const results = await Promise.all(nodes.map((node) => once(node, 'enter')));
+    expect(results.map(({ status }) => status).sort()).toEqual([0, 75, 75]);
+    const first = nodes.find((_, i) => results[i]?.status === 0) ?? '';
+    const next = gate(nodes.find((node) => node !== first) ?? '', 'enter', [
+      ...ONE_LOOK,
+      '--wait',
+      'forever',
+      '-v',
+    ]);
+    await next.says(/waits for the gate/, SEEN_MS);
+    expect((await once(first, 'leave')).status).toBe(0);
+    expect((await next.ended).status).toBe(0);
+    expect(await watcher.most()).toBe(1);
+    for (const node of nodes) await once(node, 'leave');
+  });
+
+  test('never touch what somebody else has set, and say that it stays', async () => {
+    const web01 = services.node('web01');
+    await web01.maintain(true, { service: 'web', reason: 'by Anna' });
+    expect((await once('web01', 'enter')).stdout).toBe('web01 is out of service: web (already: by Anna)\n');
+    await web01.maintain(true, { service: 'db', reason: 'runlock run-8' });
+    const left = await once('web01', 'leave', '--service', 'auto', '--json');
+    const db = { scope: 'service', service: 'db', serviceId: 'db-1', reason: 'runlock run-8', run: 'run-8' };
+    const web = { scope: 'service', service: 'web', serviceId: 'web-1', reason: 'by Anna' };
+    const head = { v: 1, action: 'leave', node: 'web01' };
+    expect(left.status).toBe(0);
+    expect(json(left)).toEqual({ ...head, ended: [db], stays: [web] });
+    expect(left.stderr).toMatch(/^runlock: web of web01 stays in maintenance \(by Anna\)[^\n]*\n$/);
+    expect(await web01.maintenances()).toEqual(['by Anna']);
+  });
+
+  test('are for a node at its own agent alone', async () => {
+    const address = (node: string) => services.node(node).agent.address;
+    const named = ['--node', 'web03', '--maintenance', 'node'];
+    const lacks = await once('web01', 'enter', ...named);
+    expect(lacks).toMatchObject({ status: 64, stdout: '' });
+    expect(lacks.stderr).toMatch(/^runlock: web03 goes in and out [^\n]*--agent ADDRESS\n$/);
+    const wrong = await once('web01', 'enter', ...named, '--agent', address('web02'));
+    expect(wrong).toMatchObject({ status: 78, stdout: '' });
+    expect(wrong.stderr).toMatch(/is the agent of web02, not of web03; correct --agent or --node\n$/);
+    const right = [...named, '--agent', address('web03')];
+    expect((await once('web01', 'enter', ...right)).stdout).toMatch(
+      /^web03 is out of service: the whole node/,
+    );
+    expect(await services.node('web03').maintenances()).toHaveLength(1);
+    expect(await services.node('web01').maintenances()).toEqual([]);
+    expect((await once('web01', 'leave', ...right)).stdout).toBe(
+      'web03 is back from maintenance: the whole node\n',
+    );
+    expect(await services.node('web03').maintenances()).toEqual([]);
+  });
+});
+
+test.concurrent.each([
+  [['check'], /name the services with --service/],
+  [['check', '--service', 'a b'], /'a b' can't be a service's name/],
+  [['check', '--service', 'web', '--max-offline', '0'], /'0' is neither a whole number from 1 nor a part/],
+  [['check', '--service', 'web', '--max-offline', '101%'], /'101%' is neither/],
+  [['look', '--service', 'web'], /'look' is invalid/],
+  [['enter', '--service', 'web', '--agent', '127.0.0.1:1'], /name that node with --node/],
+])('%j is wrong usage', async (args, pattern) => {
+  const { status, stdout, stderr } = await spawnRunlock(undefined, ['gate', ...args]).ended;
+  expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+  expect(stderr).toMatch(/^runlock: [^\n]+\n$/);
+  expect(stderr).toMatch(pattern);
+});
+
+describe('rights', () => {
+  const session = 'session "web01" { policy = "write" }';
+  const service = 'service "web" { policy = "write" }';
+  const node = 'node_prefix "" { policy = "read" }';
+  const key = 'key "runlock/.gate/web" { policy = "write" }';
+
+  test('what may not be seen is never taken for healthy: the rule that is missing is named', async () => {
+    await using agent = await startAgent({ name: 'web01', acl: true });
+    const register = { Name: 'web', ID: 'web-1', Check: { TTL: '600s', Status: 'passing' } };
+    succeeded(await agent.http('PUT', '/v1/agent/service/register', register), 'registering');
+    const asked = async (action: string, ...rules: string[]) => {
+      const env = { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules.join('\n')) };
+      return runlock({ env }, ['gate', action, '--service', 'web', ...ONE_LOOK]);
+    };
+    expect(await asked('check', session, service, node)).toMatchObject({ status: 0 });
+    const lacks = await Promise.all([
+      asked('check', session, node),
+      asked('check', session, service),
+      asked('check', session, service, 'node "web01" { policy = "read" }'),
+      asked('check', service, node),
+      asked('enter', session, service, node),
+    ]);
+    const rules = [/service "web" \{ policy = "read" \}/, /node_prefix "" \{ policy = "read" \}/];
+    const expected = [
+      rules[0],
+      rules[1],
+      rules[1],
+      /session "NODE" \{ policy = "write" \}/,
+      /key "runlock\/.gate\/web"/,
+    ];
+    for (const [i, { status, stdout, stderr }] of lacks.entries()) {
+      expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
+      expect(stderr).toMatch(expected[i] ?? /never/);
+    }
+    expect(await asked('enter', session, service, node, key)).toMatchObject({ status: 0 });
+    expect(await asked('leave', session, service, node)).toMatchObject({ status: 0 });
+  });
+});
