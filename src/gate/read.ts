@@ -114,10 +114,19 @@ export function runningOf(
 ): Running {
   const claims = entries
     .filter(({ key }) => parseKey(root, key)?.key.kind === 'owner')
-    .map((entry) => ({ ...decodeClaim(entry), createIndex: entry.createIndex }));
+    .map((entry) => ({ ...decodeClaim(entry), grantedAt: grantIndex(entry) }));
   const own = claims.find((claim) => claim.node === node);
   const others = claims.filter((claim) => claim.node !== node && UNDER_WAY.includes(claim.state));
-  // A claim that is taken back by its run keeps its CreateIndex, its ModifyIndex not: that would make it the younger.
-  const before = others.filter(({ createIndex }) => own === undefined || createIndex < own.createIndex);
+  const before = others.filter(
+    ({ state, grantedAt }) => own === undefined || state !== 'running' || grantedAt < own.grantedAt,
+  );
   return { nodes: others.map((claim) => claim.node), before: before.map((claim) => claim.node) };
+}
+
+/**
+ * When a running claim was granted, by Consul's index. One that its run took back is as old as its key: it was written
+ * anew, and is no younger for that. A node that comes back to a claim that it kept has a new grant, in an old key.
+ */
+function grantIndex(entry: Entry): number {
+  return (decodeClaim(entry).returns ?? 0) > 0 ? entry.createIndex : entry.modifyIndex;
 }

@@ -21,7 +21,7 @@ export interface Gate extends Bounds {
   readonly node: string;
   /** How long it must have been open, in milliseconds; 0: one look is enough. */
   readonly stableMs: number;
-  /** The groups in which others may run at the same time as this node: they count as offline. */
+  /** The groups in which others may run at the same time: they count as offline. */
   readonly groups?: readonly GroupKeys[];
 }
 
@@ -151,7 +151,7 @@ const PAUSE_MS = 100;
 function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { count }: Looking): Scene {
   const { services, node, groups = [] } = gate;
   const instances = new Map<string, readonly Instance[]>();
-  const running = new Map<string, Running>();
+  const running = new Map<GroupKeys, Running>();
   const sources: Source[] = services.map((service) => ({
     index: undefined,
     read: async (options) => {
@@ -164,7 +164,7 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
       index: undefined,
       read: async (options) => {
         const { value, index } = await readRunning(consul, { keys, node }, options);
-        return { index, keep: () => void running.set(keys.group, value) };
+        return { index, keep: () => void running.set(keys, value) };
       },
     });
   const bell = createBell(clock);
@@ -181,12 +181,15 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
   };
   let followed = false;
   return {
-    verdicts: () => {
-      const others = [...running.values()].flatMap(count);
-      return services.map((service) =>
-        decideGate({ ...gate, service, instances: instances.get(service) ?? [], running: others }),
-      );
-    },
+    verdicts: () =>
+      services.map((service) =>
+        decideGate({
+          ...gate,
+          service,
+          instances: instances.get(service) ?? [],
+          running: [...running.values()].flatMap(count),
+        }),
+      ),
     read: async (options) => {
       const found = await Promise.all(sources.map((source) => source.read(options)));
       // All at once: an older answer that comes late is not in what is decided by now.

@@ -155,11 +155,18 @@ describe('in words', () => {
 });
 
 describe('who runs in the group', () => {
-  const claim = (slot: number, node: string, { state = 'running', createIndex = 10 + slot } = {}) => {
+  interface Told {
+    readonly state?: string;
+    readonly returns?: number;
+    readonly createIndex?: number;
+    readonly modifyIndex?: number;
+  }
+  const claim = (slot: number, node: string, told: Told = {}) => {
+    const { state = 'running', returns, createIndex = 10 + slot, modifyIndex = createIndex } = told;
     const runner = { pid: 1, startTime: '1', bootId: 'b' };
     const value = { v: 1, node, state, run: `r${slot}`, since: '2026-01-01T00:00:00.000Z', command: 'true' };
-    const text = JSON.stringify({ ...value, hold: 'forever', ...runner });
-    return { key: `runlock/web/.slot/${slot}/owner`, value: text, createIndex, modifyIndex: 900 - slot };
+    const text = JSON.stringify({ ...value, hold: 'forever', returns, ...runner });
+    return { key: `runlock/web/.slot/${slot}/owner`, value: text, createIndex, modifyIndex };
   };
   const me = { root: 'runlock', node: 'web01' };
 
@@ -170,16 +177,30 @@ describe('who runs in the group', () => {
     expect(nodes).toEqual(['web10', 'web11', 'web12', 'web13']);
   });
 
-  test('were there before by the birth of their claims: one that was taken back is no younger', () => {
+  test('were there before by the index of their grants', () => {
     expect(runningOf([claim(0, 'web02'), claim(1, 'web01'), claim(2, 'web03')], me).before).toEqual([
       'web02',
     ]);
     expect(runningOf([claim(0, 'web02'), claim(2, 'web03')], me).before).toEqual(['web02', 'web03']);
   });
 
-  test('is never both before the other: of two the same one yields, whoever looks', () => {
-    const entries = [claim(0, 'web02', { createIndex: 7 }), claim(1, 'web01', { createIndex: 8 })];
-    expect(runningOf(entries, me).before).toEqual(['web02']);
-    expect(runningOf(entries, { ...me, node: 'web02' }).before).toEqual([]);
+  test('one that its run took back is no younger for it', () => {
+    const back = claim(0, 'web02', { createIndex: 7, modifyIndex: 99, returns: 1 });
+    const own = claim(1, 'web01', { createIndex: 8 });
+    expect(runningOf([back, own], me).before).toEqual(['web02']);
+    expect(runningOf([back, own], { ...me, node: 'web02' }).before).toEqual([]);
+  });
+
+  test('who came back to a claim that it had kept is no older for that', () => {
+    const kept = claim(0, 'web01', { createIndex: 7, modifyIndex: 99 });
+    const other = claim(1, 'web02', { createIndex: 8 });
+    expect(runningOf([kept, other], me).before).toEqual(['web02']);
+    expect(runningOf([kept, other], { ...me, node: 'web02' }).before).toEqual([]);
+  });
+
+  test('what is no longer a running claim has its place before, whatever changed it last', () => {
+    const held = claim(0, 'web02', { state: 'held', modifyIndex: 99 });
+    const evicted = claim(1, 'web03', { state: 'evicted', modifyIndex: 99 });
+    expect(runningOf([held, evicted, claim(2, 'web01')], me).before).toEqual(['web02', 'web03']);
   });
 });
