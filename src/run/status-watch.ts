@@ -23,6 +23,8 @@ interface View {
   readonly show: (found: Found) => Promise<void>;
   /** Leaves the screen at once; the next frame takes it again. */
   readonly leave?: () => void;
+  /** Something else may have been drawn there: the next frame is drawn on an empty screen. */
+  readonly wipe?: () => void;
   readonly close: () => Promise<void>;
   /** Whether what is shown changes with time alone. */
   readonly ticks: boolean;
@@ -106,7 +108,7 @@ async function keepShowing(
   const { leave } = view;
   if (leave) {
     const enter = () => {
-      leave();
+      view.wipe?.();
       redraw();
     };
     platform.whenStopped({ leave, enter });
@@ -155,6 +157,7 @@ function showScreen(
   return {
     ticks: true,
     leave,
+    wipe: () => (size = ''),
     show: async (found) => {
       const now = clock.now();
       const fault = consul.fault();
