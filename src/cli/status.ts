@@ -3,6 +3,8 @@ import type { Command } from 'commander';
 import type { StatusMode, StatusRequest } from '../commands/status.ts';
 import { isRunlockError } from '../errors.ts';
 import { parseFlag, parseGroup, parsePositiveDuration, usage } from '../options.ts';
+import { boundOptions, serviceOption, toBounds } from './gate-options.ts';
+import type { GateValues } from './gate-options.ts';
 import type { Context, Done, Invocation } from './invocation.ts';
 import {
   addOptions,
@@ -31,19 +33,24 @@ export function addStatus(program: Command, { env }: Context, done: Done): void 
       parsePositiveDuration,
     ),
     option('--max-wait <duration>', 'with --check: longest time that a run may wait', parsePositiveDuration),
+    serviceOption('the health gate of these services too; can be given several times'),
+    ...boundOptions(),
     option('--json', 'the same data as JSON; with --watch a line for each change', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
   ]);
   command.addHelpText('after', STATUS_HELP);
   command.action((named: string[]) => {
-    const values = withEnvironment(command, env) as Values & StatusValues;
-    const { prefix, json } = values;
+    const values = withEnvironment(command, env) as Values & StatusValues & GateValues;
+    const { prefix, json, service } = values;
     const given = (name: keyof StatusValues) => command.getOptionValueSource(name) === 'cli';
     // Elsewhere than here a group is the one that this node runs in; without one status is of them all.
     const groups = [...named, ...(given('group') ? (values.group ?? []) : [])];
     const mode = modeOf(values, given);
-    const options: StatusRequest = { prefix, json, groups, ...(mode && { mode }) };
+    if (mode && command.getOptionValueSource('service') === 'cli')
+      throw usage(`--service is shown once; leave out --${mode.kind}`);
+    const gate = service === undefined ? undefined : { services: service, bounds: toBounds(values) };
+    const options: StatusRequest = { prefix, json, groups, ...(mode && { mode }), ...(gate && { gate }) };
     done({ kind: 'status', common: toCommon(values), options: Object.freeze(options) });
   });
 }
@@ -87,6 +94,9 @@ const STATUS_HELP = `
 Without names every group is shown: those that stand still in full and first, those where somebody waits before the
 others; then a line for each group where somebody runs or waits; then the names of the idle ones.
 
+--service shows who of a service is offline and why, and for which nodes its gate is open, as 'runlock gate' sees it; a
+group's section of the configuration file can name them too. Not with --watch and --check.
+
 --watch asks Consul again only when something changes, goes on when Consul is back, and leaves the terminal as it was.
 Its exit code is 0 after Ctrl-C, 128+n after another signal.
 
@@ -102,6 +112,7 @@ group, key_prefix "runlock/prod/web/", and the freeze keys above it; for all gro
 
 Examples:
   runlock status prod/web
+  runlock status prod/web --service web
   runlock status --watch
   runlock status --check --max-held 2h --max-wait 1h -g prod/web`;
 

@@ -9,6 +9,7 @@ import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
 import { findRuns, groupsBeside } from './status-runs.ts';
 import type { Elsewhere } from './status-runs.ts';
+import type { ServiceScope } from './status-services.ts';
 import { joinFound, readSource, sourcesOf } from './status-sources.ts';
 import type { Found, Scope } from './status-sources.ts';
 import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../output/views.ts';
@@ -18,6 +19,8 @@ export type { Found, FreezeView, GroupView, SlotView, StatusReport, WaiterView }
 /** What a command line asks of `status`. */
 export interface StatusRequest extends Scope {
   readonly json: boolean;
+  /** Whose health gates are shown too; where it is shown once. */
+  readonly gate?: ServiceScope;
   /** Unless given: it is shown once. */
   readonly mode?: StatusMode;
 }

@@ -184,7 +184,7 @@ function renderProblems(problems: readonly string[], color: boolean): string[] {
   ];
 }
 
-function moreText(count: number): string[] {
+export function moreText(count: number): string[] {
   return count > 0 ? [`  … and ${count.toLocaleString('en-US')} more`] : [];
 }
 

@@ -18,6 +18,24 @@ export interface StatusReport {
   readonly problems: readonly string[];
   /** By name; the text has those that stand still first. */
   readonly groups: readonly GroupView[];
+  /** With `--service`: their health gates. */
+  readonly services?: readonly ServiceView[];
+}
+
+/** The health gate of a service. */
+export interface ServiceView {
+  readonly service: string;
+  /** All instances, and how many of them may be offline. */
+  readonly total: number;
+  readonly limit: number;
+  readonly minHealthy?: number;
+  /** The instances that are offline, and why. */
+  readonly offline: readonly { readonly node: string; readonly why: string }[];
+  /** Nodes that offer it, by whether they may go out of service now. */
+  readonly openFor: readonly string[];
+  readonly closedFor: readonly string[];
+  /** What of it could not be seen. */
+  readonly problem?: string;
 }
 
 export interface GroupView {

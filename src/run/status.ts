@@ -1,8 +1,11 @@
 /** `runlock status`: the report → stdout. */
 import type { Invocation } from '../cli/invocation.ts';
+import type { StatusReport } from '../commands/status.ts';
+import type { Consul } from '../consul.ts';
 import { assertNever } from '../errors.ts';
 import { createOutput, renderJson } from '../output.ts';
 import { renderStatus } from '../output/status.ts';
+import { renderServices } from '../output/status-services.ts';
 import type { Platform } from '../platform.ts';
 
 type StatusInvocation = Extract<Invocation, { kind: 'status' }>;
@@ -36,13 +39,27 @@ async function showOnce({ common, options }: StatusInvocation, platform: Platfor
     // Of a group that is named it is said where the group is shown.
     groups.length === 0 ? findHidden(consul, { prefix, groups }, signal) : undefined,
   ]);
-  const report = { ...seen, ...(hidden !== undefined && { hidden }) };
+  const found = { ...seen, ...(hidden !== undefined && { hidden }) };
+  const report = await withServices(found, { consul, gate: options.gate, signal });
   const { isTTY, columns } = platform.stdout;
   const output = createOutput({ env: platform.env, isTTY, columns });
+  const rendering = { ...output, now: clock.now(), overview: groups.length === 0 };
   const text = options.json
     ? `${renderJson(report, 2)}\n`
-    : renderStatus(report, { ...output, now: clock.now(), overview: groups.length === 0 });
+    : renderStatus(report, rendering) + renderServices(report.services ?? [], rendering);
   await platform.write(text);
   consul.close();
   return 0;
+}
+
+interface Asked {
+  readonly consul: Consul;
+  readonly gate: StatusInvocation['options']['gate'];
+  readonly signal: AbortSignal;
+}
+
+async function withServices(report: StatusReport, { consul, gate, signal }: Asked): Promise<StatusReport> {
+  if (!gate) return report;
+  const { statusServices } = await import('../commands/status-services.ts');
+  return { ...report, services: await statusServices(consul, gate, signal) };
 }

@@ -1,4 +1,5 @@
 // `runlock gate` in scripts: whether a node may go out of service, its way out and its way back, on real nodes.
+import { writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import { spawnRunlock } from '../support/program.ts';
@@ -7,6 +8,7 @@ import { succeeded } from '../support/consul-api.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { SEEN_MS, startServices } from '../support/services.ts';
 import type { Health, Services } from '../support/services.ts';
+import { stage } from '../support/stage.ts';
 import { watchService } from '../support/services-watcher.ts';
 
 let services: Services;
@@ -277,6 +279,56 @@ test.concurrent.each([
   expect(stderr).toMatch(pattern);
 });
 
+describe('status --service', () => {
+  const status = (...args: string[]) =>
+    runlock(services.node('web01').agent, ['status', 'prod/web', ...args]);
+
+  test('shows who is offline and why, and for whom the gate is open', async () => {
+    await services.node('web02').maintain(true, { service: 'web', reason: 'new \u001b[31mdisk' });
+    await untilOffline('web', 'web02');
+    const { stdout, stderr } = await status('--service', 'auto', '--min-healthy', '2');
+    expect(stderr).toBe('');
+    expect(stdout.split('\n\n').slice(1).join('\n\n')).toBe(
+      [
+        'service db',
+        '  0 of 3 offline, 1 may be, 2 must stay healthy',
+        '  gate: open for each of them',
+        '',
+        'service web',
+        '  NODE   STATE    WHY',
+        '  web02  offline  maintenance: new \\x1b[31mdisk',
+        '  1 of 3 offline, 1 may be, 2 must stay healthy',
+        '  gate: closed for web01, web03; open for web02',
+        '',
+      ].join('\n'),
+    );
+    const { services: views } = json(await status('--service', 'web', '--json'));
+    const offline = [{ node: 'web02', why: 'maintenance: new \u001b[31mdisk' }];
+    const gates = { openFor: ['web02'], closedFor: ['web01', 'web03'] };
+    expect(views).toEqual([{ service: 'web', total: 3, limit: 1, offline, ...gates }]);
+  });
+
+  test("goes by the group's section of the configuration file, and says nothing of services without one", async () => {
+    const { folder } = stage();
+    const file = `${folder}/config.toml`;
+    writeFileSync(file, '[groups.prod]\nservice = ["web", "wbe"]\nmax_offline = "67%"\n');
+    const { stdout } = await status('--config', file);
+    expect(stdout).toMatch(
+      /\nservice wbe\n {2}0 of 0 offline, 1 may be\n {2}gate: nobody offers it; is the name right\?\n/,
+    );
+    expect(stdout).toMatch(/\nservice web\n {2}0 of 3 offline, 2 may be\n {2}gate: open for each of them\n$/);
+    expect((await status()).stdout).not.toContain('service');
+    const checked = await once('web01', 'check', '-g', 'prod/web', '--config', file);
+    expect(checked.stdout).toMatch(/^web is open: 0 of 3 offline, 2 may be\n$/);
+  });
+
+  test('is shown once: with --watch it is wrong usage', async () => {
+    const wrong = await status('--service', 'web', '--watch', '--json');
+    expect(wrong).toMatchObject({ status: 64, stdout: '' });
+    expect(wrong.stderr).toMatch(/^runlock: --service is shown once; leave out --watch\n$/);
+  });
+});
+
 describe('rights', () => {
   const session = 'session "web01" { policy = "write" }';
   const service = 'service "web" { policy = "write" }';
@@ -311,6 +363,12 @@ describe('rights', () => {
       expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
       expect(stderr).toMatch(expected[i] ?? /never/);
     }
+    const blind = 'key_prefix "runlock/" { policy = "read" } service "web" { policy = "read" }';
+    const env = { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(blind) };
+    const status = await runlock({ env }, ['status', 'prod/web', '--service', 'web']);
+    expect(status.stdout).toMatch(
+      /service web\n {2}problem: this token may not see all [^\n]*node_prefix "" /,
+    );
     expect(await asked('enter', session, service, node, key)).toMatchObject({ status: 0 });
     expect(await asked('leave', session, service, node)).toMatchObject({ status: 0 });
   });

@@ -1,0 +1,67 @@
+/** For `status`: the health gate of services, for every node that offers them. Reads only. */
+import { FIRST_CONTACT } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import { decideGate, limitOf } from '../gate/decide.ts';
+import type { Bounds } from '../gate/decide.ts';
+import type { Instance } from '../gate/instances.ts';
+import { AUTO, readInstances } from '../gate/read.ts';
+import type { ServiceView } from '../output/views.ts';
+
+/** Which services, and how many of their instances may be offline. */
+export interface ServiceScope {
+  /** Names, and `auto`: what the agent that is asked offers. */
+  readonly services: readonly string[];
+  readonly bounds: Bounds;
+}
+
+/** One view for each service, by name. What the token may not see is a problem of its service. */
+export async function statusServices(
+  consul: Consul,
+  { services, bounds }: ServiceScope,
+  signal: AbortSignal,
+): Promise<readonly ServiceView[]> {
+  const limits = { ...FIRST_CONTACT, signal };
+  const named = services.filter((name) => name !== AUTO);
+  const own = named.length < services.length ? await consul.agentServices(limits) : [];
+  const names = [...new Set([...named, ...own.map(({ service }) => service)])].sort();
+  return Promise.all(
+    names.map(async (service) => {
+      const { value } = await readInstances(consul, service, limits);
+      const hidden = await whatIsHidden(consul, { service, instances: value }, signal);
+      return { ...viewService(service, value, bounds), ...(hidden !== undefined && { problem: hidden }) };
+    }),
+  );
+}
+
+async function whatIsHidden(
+  consul: Consul,
+  { service, instances }: { service: string; instances: readonly Instance[] },
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  // A rule for single nodes hides their peers: a name that only begins like one of theirs tells.
+  const [first] = instances;
+  const node = { resource: 'node', name: `${first?.node ?? 'any'}-peer` } as const;
+  const names = [{ resource: 'service', name: service } as const, node];
+  const [seesService = true, seesNodes = true] = await consul.mayRead(names, { ...FIRST_CONTACT, signal });
+  if (seesService && seesNodes) return undefined;
+  const rule = seesService
+    ? 'node_prefix "" { policy = "read" }'
+    : `service "${service}" { policy = "read" }`;
+  return `this token may not see all of its instances; it needs the rule: ${rule}`;
+}
+
+/** What each node that offers the service would be told now. Pure. */
+export function viewService(service: string, instances: readonly Instance[], bounds: Bounds): ServiceView {
+  const nodes = [...new Set(instances.map(({ node }) => node))];
+  const isOpen = (node: string) => decideGate({ ...bounds, service, instances, node }).open;
+  const offline = instances.flatMap(({ node, state, why = state }) =>
+    state === 'offline' ? [{ node, why }] : [],
+  );
+  return {
+    ...{ service, total: instances.length, limit: limitOf(bounds.maxOffline, instances.length) },
+    ...(bounds.minHealthy !== undefined && { minHealthy: bounds.minHealthy }),
+    offline,
+    openFor: nodes.filter(isOpen),
+    closedFor: nodes.filter((node) => !isOpen(node)),
+  };
+}
