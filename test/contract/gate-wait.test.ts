@@ -1,0 +1,182 @@
+// Waiting for the health gate, and looking again with a slot: on a real agent, with nodes that are in the catalogue alone.
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { clock } from '../../src/clock.ts';
+import { connect } from '../../src/consul.ts';
+import type { Consul } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import type { Verdict } from '../../src/gate/decide.ts';
+import { confirmOpen, waitOpen } from '../../src/gate/wait.ts';
+import type { Gate } from '../../src/gate/wait.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import { succeeded } from '../support/consul-api.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { startProxy } from '../support/proxy.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+  for (const node of NODES) await set(node, 'passing');
+});
+afterAll(endAgents);
+afterEach(async () => {
+  for (const node of NODES) await set(node, 'passing');
+  await agent.kv.deleteTree('');
+});
+
+const NODES = ['web01', 'web02', 'web03'];
+
+async function set(node: string, status: 'passing' | 'critical'): Promise<void> {
+  const check = { Node: node, CheckID: 'http', Name: 'answers', Status: status, ServiceID: 'web-1' };
+  const Service = { ID: 'web-1', Service: 'web', Port: 80 };
+  const body = { Node: node, Address: '127.0.0.1', SkipNodeUpdate: false, Service, Check: check };
+  succeeded(await agent.http('PUT', '/v1/catalog/register', body), `registering ${node}`);
+}
+
+/** A run that has a slot of the group; its claim as runlock writes it. */
+async function runs(node: string, slot: number, group = 'prod'): Promise<void> {
+  const runner = { pid: 1, startTime: '1', bootId: 'b' };
+  const claim = { v: 1, node, state: 'running', run: `run-${node}`, since: new Date().toISOString() };
+  const value = JSON.stringify({ ...claim, command: 'true', hold: 'forever', ...runner });
+  await agent.kv.put(`runlock/${group}/.slot/${slot}/owner`, value);
+}
+
+const never = new AbortController().signal;
+const over = AbortSignal.abort();
+const keys = groupKeys('runlock', 'prod');
+const gate = (more: Partial<Gate> = {}): Gate => ({
+  ...{ services: ['web'], node: 'web01', maxOffline: 1, stableMs: 0, groups: [keys], ...more },
+});
+
+function effects(env: Readonly<Record<string, string>> = agent.env): {
+  consul: Consul;
+  deps: { clock: typeof clock };
+} {
+  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  onTestFinished(() => consul.close());
+  return { consul, deps: { clock } };
+}
+
+/** Hears looks; resolves with the first that is as asked. */
+function looks() {
+  const seen: (readonly Verdict[])[] = [];
+  let heard: () => void = () => undefined;
+  return {
+    onLook: (verdicts: readonly Verdict[]) => {
+      seen.push(verdicts);
+      heard();
+    },
+    until: (is: (last: Verdict) => boolean) =>
+      new Promise<void>((resolve) => {
+        heard = () => {
+          const [last] = seen.at(-1) ?? [];
+          if (last && is(last)) resolve();
+        };
+        heard();
+      }),
+    all: () => seen.map(([verdict]) => verdict?.open),
+  };
+}
+
+describe('before a slot', () => {
+  test('who runs in the group counts as offline, and waiting ends when that run does', async () => {
+    await runs('web02', 0);
+    const looked = looks();
+    const waiting = waitOpen(effects(), gate(), { signal: never, patience: never, onLook: looked.onLook });
+    await looked.until(
+      ({ because, offline }) => because === 'too-many-offline' && offline[0]?.node === 'web02',
+    );
+    await agent.kv.delete('runlock/prod/.slot/0/owner');
+    expect(await waiting).toMatchObject({ kind: 'open', verdicts: [{ because: 'room' }] });
+  });
+
+  test('every group that is named counts, and no other', async () => {
+    await runs('web02', 0, 'other');
+    const look = (groups: Gate['groups'] = []) =>
+      waitOpen(effects(), gate({ groups }), { signal: never, patience: over });
+    expect((await look([keys])).kind).toBe('open');
+    expect((await look([keys, groupKeys('runlock', 'other')])).kind).toBe('closed');
+    expect((await look()).kind).toBe('open');
+  });
+
+  test('a gate that closes between two looks starts the time anew', async () => {
+    const looked = looks();
+    const stable = gate({ stableMs: 3_000 });
+    const waiting = waitOpen(effects(), stable, { signal: never, patience: never, onLook: looked.onLook });
+    await looked.until(({ open }) => open);
+    await set('web02', 'critical');
+    await looked.until(({ open }) => !open);
+    const fellMs = clock.monotonicMs();
+    await set('web02', 'passing');
+    const outcome = await waiting;
+    if (outcome.kind !== 'open') throw new Error('it is closed');
+    expect(outcome.seenMs - fellMs).toBeGreaterThanOrEqual(3_000);
+    expect(looked.all().slice(0, 2)).toEqual([true, false]);
+  });
+
+  test('without patience one that is open is looked at twice, and one that is closed is closed', async () => {
+    const looked = looks();
+    const stable = gate({ stableMs: 300 });
+    const open = await waitOpen(effects(), stable, { signal: never, patience: over, onLook: looked.onLook });
+    expect(open.kind).toBe('open');
+    expect(looked.all()).toEqual([true, true]);
+    await set('web03', 'critical');
+    const closed = await waitOpen(effects(), stable, { signal: never, patience: over });
+    expect(closed).toMatchObject({ kind: 'closed', verdicts: [{ offline: [{ node: 'web03' }] }] });
+  });
+
+  test('the second look asks anew: that nothing was heard for a while is no look', async () => {
+    const proxy = await startProxy(agent);
+    onTestFinished(() => proxy.close());
+    const stable = gate({ stableMs: 300, groups: [] });
+    const through = effects({ ...agent.env, ...proxy.env });
+    expect((await waitOpen(through, stable, { signal: never, patience: never })).kind).toBe('open');
+    const asked = proxy.requests.filter(
+      ({ path }) => path.startsWith('/v1/health/') && !path.includes('index='),
+    );
+    expect(asked).toHaveLength(2);
+    for (const { path } of asked) expect(path).toContain('consistent');
+  });
+
+  test('ends with the reason of its signal, and with patience as closed', async () => {
+    await set('web03', 'critical');
+    const ended = new AbortController();
+    const looked = looks();
+    const waiting = waitOpen(effects(), gate(), {
+      signal: ended.signal,
+      patience: never,
+      onLook: looked.onLook,
+    });
+    await looked.until(({ open }) => !open);
+    const reason = new Error('TERM');
+    ended.abort(reason);
+    await expect(waiting).rejects.toBe(reason);
+    const patience = new AbortController();
+    const patient = waitOpen(effects(), gate(), { signal: never, patience: patience.signal });
+    patience.abort();
+    expect((await patient).kind).toBe('closed');
+  });
+});
+
+describe('with a slot', () => {
+  test('of two that were granted at once the younger yields, and not both', async () => {
+    await runs('web02', 0);
+    await runs('web01', 1);
+    const first = await confirmOpen(effects(), gate({ node: 'web02' }), { signal: never });
+    const second = await confirmOpen(effects(), gate({ node: 'web01' }), { signal: never });
+    expect([first.kind, second.kind]).toEqual(['open', 'closed']);
+  });
+
+  test('an open look that is recent is enough with one more; an older one is not', async () => {
+    await runs('web01', 0);
+    const stable = gate({ stableMs: 60_000 });
+    const recent = { signal: never, seenMs: clock.monotonicMs() };
+    expect((await confirmOpen(effects(), stable, recent)).kind).toBe('open');
+    const looked = looks();
+    const old = { signal: never, seenMs: clock.monotonicMs() - 61_000, onLook: looked.onLook };
+    const looking = confirmOpen(effects(), stable, old);
+    await looked.until(({ open }) => open);
+    await set('web02', 'critical');
+    expect((await looking).kind).toBe('closed');
+  });
+});
