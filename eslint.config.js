@@ -13,6 +13,7 @@ const rows = [
       'src/deps.ts',
       'src/operator.ts',
       'src/hint.ts',
+      'src/licenses.ts',
       'src/tree.ts',
       'src/guard-script.ts',
     ],
@@ -35,7 +36,7 @@ const rows = [
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },
   { files: ['src/gate/*.ts'], may: [...lock, 'lock/*', './*'] },
   { files: ['src/platform.ts'], may: ['deps', 'consul'] },
-  { files: ['src/run.ts'], may: ['errors', 'platform', 'cli/invocation', 'run/*'] },
+  { files: ['src/run.ts'], may: ['errors', 'licenses', 'platform', 'cli/invocation', 'run/*'] },
   {
     files: ['src/run/*.ts'],
     may: [

@@ -1,6 +1,8 @@
 // Bundles src into dist: one small entry, and a chunk for each part that a command loads when it needs it.
-import { readFileSync, readdirSync, rmSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
+import { build as built, version } from './facts.js';
+import { licensesOf, packagesOf } from './licenses.js';
 
 const [outdir = 'dist'] = process.argv.slice(2);
 rmSync(outdir, { recursive: true, force: true });
@@ -13,14 +15,23 @@ const common = {
   minify: true,
   logLevel: 'warning',
 };
-await build({
+const bundle = {
   ...common,
   entryPoints: { main: 'src/main.ts' },
   bundle: true,
   splitting: true,
   format: 'esm',
-  define: { RUNLOCK_VERSION: JSON.stringify(JSON.parse(readFileSync('package.json', 'utf8')).version) },
-  legalComments: 'linked',
+  legalComments: 'none',
+};
+const { metafile } = await build({ ...bundle, write: false, metafile: true });
+await build({
+  ...bundle,
+  define: {
+    RUNLOCK_VERSION: JSON.stringify(version),
+    RUNLOCK_BUILD: JSON.stringify(built()),
+    // They say what comments in the bundle would say, and more.
+    RUNLOCK_LICENSES: JSON.stringify(licensesOf(packagesOf(metafile)).join('\n')),
+  },
 });
 // Node starts CommonJS sooner, and in less memory; but esbuild splits ES modules alone, so that was done first.
 await build({

@@ -39,6 +39,7 @@ async function parseLine(argv: readonly string[], context: Context): Promise<Inv
   try {
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
+    if (error instanceof CommanderError && error.code === LICENSES) return { kind: 'licenses' };
     if (error instanceof CommanderError) return afterCommander(error, argv, text);
     throw error;
   }
@@ -57,6 +58,8 @@ function afterCommander(error: CommanderError, argv: readonly string[], text: st
     .trim();
   throw new RunlockError('usage', `${message.replace(/\.$/, '')}; see '${help}'`);
 }
+
+const LICENSES = 'runlock.licenses';
 
 type Add = (program: Command, context: Context, done: Done) => void;
 const commands: Readonly<Record<string, Add>> = {
@@ -83,7 +86,11 @@ export function commandTree(context: Context): Command {
 function buildProgram([word = '']: readonly string[], context: Context, done: Done): Command {
   const program = new Command('runlock')
     .description("Runs a configuration-management command under its group's lock in Consul.")
-    .version(`runlock ${context.version}`, '-V, --version')
+    .version([`runlock ${context.version}`, context.build].join('\n').trimEnd(), '-V, --version')
+    .option('--licenses', 'print the licences of all that is in this program')
+    .on('option:licenses', () => {
+      throw new CommanderError(0, LICENSES, '');
+    })
     .enablePositionalOptions()
     .addHelpText(
       'after',

@@ -1,7 +1,8 @@
 /** Composition root: the only reader of `process`. */
-import { randomUUID } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
 import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
-import { hostname, userInfo } from 'node:os';
+import { hostname } from 'node:os';
+import { isatty } from 'node:tty';
 import { clock } from './clock.ts';
 import { parse } from './cli.ts';
 import type { Host, Log } from './deps.ts';
@@ -9,11 +10,13 @@ import { errorCode, exitStatus } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
-import type { LogChoice, Platform, Screen, SignalSource, Terminal } from './platform.ts';
+import type { LogChoice, Platform, Screen, SignalSource, Stream, Terminal } from './platform.ts';
 import { run } from './run.ts';
 import { markedPids, startTime } from './tree.ts';
 
 declare const RUNLOCK_VERSION: string;
+/** Which commit it was built from, and when. */
+declare const RUNLOCK_BUILD: string;
 
 const host: Host = {
   self: () => ({ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId }),
@@ -34,16 +37,44 @@ function hidden(pid: number): boolean {
   }
 }
 
+/** Making a stream takes longer than all else before a command starts, so only who writes has it made. */
+function streamOf(fd: 1 | 2) {
+  let made: NodeJS.WriteStream | undefined;
+  const stream = () => {
+    if (made) return made;
+    made = fd === 1 ? process.stdout : process.stderr;
+    // Whoever read runlock's output and left does not end a run.
+    return made.on('error', () => undefined);
+  };
+  return {
+    get isTTY() {
+      return isatty(fd);
+    },
+    get columns() {
+      return stream().columns;
+    },
+    get rows() {
+      return stream().rows;
+    },
+    on: (event: 'resize' | 'error', listener: () => void) => stream().on(event, listener),
+    write: (text: string, written: () => void = () => undefined) =>
+      void stream().write(text, () => written()),
+  } satisfies Stream & { write: unknown };
+}
+
+const stdout = streamOf(1);
+const stderr = streamOf(2);
+
 /** The live line of a waiting exec, while it is drawn on stderr. */
 let liveLine = '';
 
 function writeLine(line: string): void {
-  process.stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n`);
-  if (liveLine !== '') process.stderr.write(liveLine);
+  stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n`);
+  if (liveLine !== '') stderr.write(liveLine);
 }
 
 function makeLog({ verbose, quiet, logFormat }: LogChoice): Log {
-  const { isTTY } = process.stderr;
+  const { isTTY } = stderr;
   const journal = isJournal(process.env, stderrStat());
   const talkative = isTTY || journal || logFormat === 'json';
   const level = quiet ? 'error' : verbose ? 'debug' : talkative ? 'info' : 'warning';
@@ -68,11 +99,11 @@ async function connectTo(log: Log, agent?: string) {
 }
 
 const terminal: Terminal = {
-  columns: () => process.stderr.columns || 80,
+  columns: () => stderr.columns || 80,
   draw: (line) => {
     if (line === '' && liveLine === '') return;
     liveLine = line === '' ? '' : redrawLine(line);
-    process.stderr.write(line === '' ? CLEAR_LINE : liveLine);
+    stderr.write(line === '' ? CLEAR_LINE : liveLine);
   },
 };
 
@@ -125,25 +156,27 @@ function hasTerminal(): boolean {
   }
 }
 
+/** Bun's own answer is whatever USER says. */
+function userName(): string {
+  return execFileSync('id', ['-un'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+}
+
+/** The program that is one file has no Node.js, whichever one it says it is as good as. */
+const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
+
 const platform: Platform = {
-  ...{ env: process.env, stdout: process.stdout, stderr: process.stderr },
-  ...{ version: RUNLOCK_VERSION, nodeVersion: process.versions.node },
+  ...{ env: process.env, stdout, stderr },
+  ...{ version: RUNLOCK_VERSION, build: RUNLOCK_BUILD, nodeVersion },
   deps: { clock, random: Math.random, host },
-  write: (text) => new Promise((resolve) => process.stdout.write(text, () => resolve())),
-  ...{
-    makeLog,
-    connect: connectTo,
-    listenToSignals,
-    whenStopped,
-    hasTerminal,
-    terminal,
-    newRunId: randomUUID,
-  },
+  write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
+  ...{ makeLog, connect: connectTo, listenToSignals, whenStopped, hasTerminal, terminal },
+  // Of node:crypto this alone is needed, and the rest takes its time.
+  newRunId: () => crypto.randomUUID(),
   readText: (path) => readFileSync(path, 'utf8'),
   operator: () =>
     operatorName({
       ...{ env: process.env, host: hostname(), uid: process.getuid?.() },
-      userName: () => userInfo().username,
+      userName,
     }),
   atExit: (last) => void process.once('exit', last),
 };
@@ -165,7 +198,7 @@ function writeErrorLine(
   format: LogChoice['logFormat'],
 ): void {
   const journal = isJournal(process.env, stderrStat());
-  const { color } = createOutput({ env: process.env, isTTY: process.stderr.isTTY });
+  const { color } = createOutput({ env: process.env, isTTY: stderr.isTTY });
   createLog({ write: writeLine, level: 'error', format, journal, color, now: () => clock.now() })(
     'error',
     message,
@@ -177,13 +210,11 @@ async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   // What is wrong with the command line itself is said in the form that it asks for, as far as that can be told.
   let logFormat = likelyLogFormat(argv, process.env);
-  // Whoever read runlock's output and left does not end a run.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
   process.on('uncaughtException', (error) => process.exit(fail(error, logFormat)));
   let status: number;
   try {
     const invocation = await parse(argv, platform);
-    if (invocation.kind !== 'text') ({ logFormat } = invocation.common);
+    if ('common' in invocation) ({ logFormat } = invocation.common);
     status = await run(invocation, platform);
   } catch (error) {
     status = fail(error, logFormat);

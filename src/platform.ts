@@ -5,8 +5,10 @@ import type { Deps, Log } from './deps.ts';
 export interface Platform {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly version: string;
-  /** Of Node.js: `20.19.0`. */
-  readonly nodeVersion: string;
+  /** Which commit it was built from, and when. */
+  readonly build: string;
+  /** Of the Node.js that runs this: `20.19.0`. Undefined: none does, the program is one file. */
+  readonly nodeVersion: string | undefined;
   /** A file's text. Throws what node:fs throws. */
   readText(path: string): string;
   readonly deps: Omit<Deps, 'log'>;

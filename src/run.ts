@@ -9,6 +9,9 @@ export async function run(invocation: Invocation, platform: Platform): Promise<n
     case 'text':
       await platform.write(invocation.text);
       return 0;
+    case 'licenses':
+      await platform.write((await import('./licenses.ts')).licenses);
+      return 0;
     case 'exec':
       return (await import('./run/exec.ts')).runExec(invocation, platform);
     case 'status':

@@ -77,6 +77,8 @@ export type Invocation =
       readonly common: Common;
       readonly options: { readonly json: boolean; readonly report: ConfigReport };
     }
+  /** Of all that the program has in it. */
+  | { readonly kind: 'licenses' }
   /** Help or version, for stdout. */
   | { readonly kind: 'text'; readonly text: string };
 
@@ -87,6 +89,8 @@ export type Env = Readonly<Record<string, string | undefined>>;
 export interface Context {
   readonly env: Env;
   readonly version: string;
+  /** Which commit it was built from, and when: `--version` says so below the version. */
+  readonly build?: string;
   /** A file's text. Throws what node:fs throws. */
   readonly readText: (path: string) => string;
 }

@@ -22,8 +22,8 @@ export interface DoctorOptions {
 }
 
 export interface DoctorDeps extends Omit<Deps, 'log'> {
-  /** Of the Node.js that runs this: `20.19.0`. */
-  readonly nodeVersion: string;
+  /** Of the Node.js that runs this: `20.19.0`. Undefined: none does. */
+  readonly nodeVersion: string | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** @throws RunlockError `config`. */
   readonly connect: () => Promise<Consul>;

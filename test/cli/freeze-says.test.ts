@@ -72,10 +72,14 @@ describe('who froze it', () => {
     expect(await by('who/empty', { SUDO_USER: '' })).toBe(me);
   });
 
+  test('is the account that it runs as, whatever the environment says', async () => {
+    expect(await by('who/user', { USER: 'mallory', LOGNAME: 'mallory', USERNAME: 'mallory' })).toBe(me);
+  });
+
   test('is a number where the account has no name, as in a container', async () => {
-    const hook = join(stage().folder, 'hook.cjs');
-    writeFileSync(hook, "require('node:os').userInfo = () => { throw new Error('ENOENT'); };");
-    const named = await by('who/number', { NODE_OPTIONS: `--require ${hook}` });
+    const { folder } = stage();
+    writeFileSync(join(folder, 'id'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+    const named = await by('who/number', { PATH: `${folder}:${process.env['PATH'] ?? ''}` });
     expect(named).toBe(`uid-${process.getuid?.() ?? ''}@${hostname()}`);
   });
 });

@@ -19,11 +19,12 @@ const STANDARD_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 export interface Surroundings {
   readonly path: string | undefined;
   readonly host: Host;
-  readonly nodeVersion: string;
+  readonly nodeVersion: string | undefined;
 }
 
 export function judgeSurroundings({ path, host, nodeVersion }: Surroundings): Check[] {
-  return [judgePrograms(`${path ?? ''}:${STANDARD_PATH}`), judgeProc(host), judgeNodeVersion(nodeVersion)];
+  const node = nodeVersion === undefined ? [] : [judgeNodeVersion(nodeVersion)];
+  return [judgePrograms(`${path ?? ''}:${STANDARD_PATH}`), judgeProc(host), ...node];
 }
 
 /** Pure but for the look into the folders. */
