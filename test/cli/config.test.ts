@@ -1,12 +1,12 @@
 // The configuration file, as commands and `runlock config` see it. What it may say is in test/unit/config.test.ts.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { RUNLOCK } from '../support/program.ts';
+import { RUNLOCK, preloading } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
@@ -159,61 +159,47 @@ describe('when the file is wrong, nothing is run, and one line says why', () => 
 });
 
 describe('the usual file', () => {
-  /** Stands in for `/etc/runlock/config.toml`, and notes at the end which modules were loaded. */
+  /** An environment in which this stands in for `/etc/runlock/config.toml`. */
   function spy(answer: string) {
     const { folder } = stage();
     const hook = join(folder, 'hook.cjs');
-    const notes = join(folder, 'modules.json');
     writeFileSync(
       hook,
       `const fs = require('node:fs');
-       const { readFileSync, writeFileSync } = fs;
+       const { readFileSync } = fs;
        fs.readFileSync = (path, ...rest) => {
          if (path === ${JSON.stringify(USUAL)}) { ${answer} }
          return readFileSync(path, ...rest);
-       };
-       process.on('exit', () => writeFileSync(${JSON.stringify(notes)}, JSON.stringify(Object.keys(require.cache))));`,
+       };`,
     );
-    const modules = () => JSON.parse(readFileSync(notes, 'utf8')) as string[];
-    return { env: { NODE_OPTIONS: `--require ${hook}`, RUNLOCK_CONFIG: undefined }, modules };
+    return preloading(hook);
   }
+  const usual = (answer: string) => ({ ...spy(answer), RUNLOCK_CONFIG: undefined });
   const throws = (code: string) => `throw Object.assign(new Error('${code}'), { code: '${code}' });`;
-  const dist = join(dirname(RUNLOCK), '../dist');
-  /** The parts of the program that have the TOML parser in them. */
-  const parsers = () =>
-    readdirSync(dist)
-      .filter((name) => name.endsWith('.cjs'))
-      .map((name) => join(dist, name))
-      .filter((path) => readFileSync(path, 'utf8').includes('Invalid TOML document'));
 
   test('is not read by the tests of everything else', async () => {
-    const { env } = spy(throws('EACCES'));
-    const { NODE_OPTIONS } = env;
-    expect(await runlock(undefined, ['config'], { env: { NODE_OPTIONS } })).toMatchObject({ status: 0 });
-    expect(await startInTerminal(agent, ['config'], { env: { NODE_OPTIONS } }).ended).toBe(0);
-    const child = spawn(RUNLOCK, ['config'], { env: { ...process.env, NODE_OPTIONS }, stdio: 'ignore' });
+    const env = spy(throws('EACCES'));
+    expect(await runlock(undefined, ['config'], { env })).toMatchObject({ status: 0 });
+    expect(await startInTerminal(agent, ['config'], { env }).ended).toBe(0);
+    const child = spawn(RUNLOCK, ['config'], { env: { ...process.env, ...env }, stdio: 'ignore' });
     expect(await once(child, 'close')).toEqual([0, null]);
   });
 
   test('is read when there is one', async () => {
-    const { env, modules } = spy(`return 'node = "of-etc"';`);
+    const env = usual(`return 'node = "of-etc"';`);
     const { status, stdout } = await runlock(undefined, ['config'], { env });
     expect(status).toBe(0);
     expect(stdout).toMatch(/^ {2}node +of-etc +\/etc\/runlock\/config\.toml:1$/m);
-    expect(modules()).toEqual(expect.arrayContaining(parsers()));
   });
 
-  test('need not be there, and then the parser is not even loaded', async () => {
-    const { env, modules } = spy(throws('ENOENT'));
+  test('need not be there', async () => {
+    const env = usual(throws('ENOENT'));
     const words = ['exec', '-g', 'none', '--node', 'web01', '--', 'echo', 'ran'];
     expect(await runlock(agent, words, { env })).toEqual({ status: 0, stdout: 'ran\n', stderr: '' });
-    expect(parsers()).toHaveLength(1);
-    expect(modules()).toContain(join(dist, 'main.cjs'));
-    expect(modules()).not.toContain(parsers()[0]);
   });
 
   test('must be readable when it is there', async () => {
-    const { env } = spy(throws('EACCES'));
+    const env = usual(throws('EACCES'));
     const { status, stdout, stderr } = await runlock(agent, ['exec', '--', 'echo', 'ran'], { env });
     expect({ status, stdout }).toEqual({ status: 78, stdout: '' });
     expect(stderr).toBe(

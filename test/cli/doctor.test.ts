@@ -4,12 +4,12 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { createTls } from '../support/consul-config.ts';
 import { endAgents, startAgent, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
+import { preloading } from '../support/program.ts';
 import type { StartOptions } from '../support/program.ts';
 import { consulBinary } from '../support/provision.ts';
 import { runlock } from '../support/runlock.ts';
@@ -233,9 +233,9 @@ describe('the clock', () => {
     [-3_600_000, 'behind', 'about 1h '],
     [8_000, 'ahead of', /about [789]s /],
   ] as const)('%i ms beside the agent’s: which way, how far, exit 2', async ([aheadMs, way, far]) => {
-    const preload = join(stage().folder, 'preload.mjs');
+    const preload = join(stage().folder, 'preload.cjs');
     writeFileSync(preload, PRELOAD);
-    const env = { NODE_OPTIONS: `--import=${pathToFileURL(preload).href}`, AHEAD_MS: String(aheadMs) };
+    const env = { ...preloading(preload), AHEAD_MS: String(aheadMs) };
     const problem = only((await doctor(agent, ['-g', 'clock'], { env })).problems);
     expect(problem.check).toBe('clock');
     expect(problem.found).toContain(`${way} the agent's`);

@@ -1,6 +1,7 @@
 // Each exit code that design promises, through the built program.
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -9,6 +10,7 @@ import type { Agent } from '../support/consul.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { preloading } from '../support/program.ts';
 import type { Result, Running, StartOptions } from '../support/program.ts';
 
 let agent: Agent;
@@ -456,7 +458,9 @@ test('0: help and version go to stdout, and need no Consul', async () => {
 test('70 a bug in runlock: one line that asks for a report, and nothing is started', async () => {
   // A fault that no correct program has: chance breaks before the first use of it.
   const broken = "Math.random=()=>{throw new TypeError('chance broke')}";
-  const options = { env: { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(broken)}` } };
+  const hook = join(stage().folder, 'hook.cjs');
+  writeFileSync(hook, broken);
+  const options = { env: preloading(hook) };
   const result = await runlock(agent, ['exec', '-g', 'bug', '--', 'echo', 'ran'], options);
   expect(result).toEqual({
     status: 70,

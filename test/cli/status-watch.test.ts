@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { end, eventually } from '../support/processes.ts';
-import { RUNLOCK } from '../support/program.ts';
+import { RUNLOCK, isRunlock } from '../support/program.ts';
 import { startProxy } from '../support/proxy.ts';
 import { STEPS } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
@@ -63,8 +63,8 @@ function pidWith(mark: string): number {
   const found = readdirSync('/proc').find((pid) => {
     if (!/^\d+$/.test(pid)) return false;
     try {
-      const { 1: program = '' } = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-      return program === RUNLOCK && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(mark);
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return isRunlock(words) && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(mark);
     } catch {
       return false;
     }

@@ -1,7 +1,6 @@
 // A host's wall clock that jumps under runlock itself: the built program, whose own clock a file sets.
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -9,6 +8,7 @@ import { gapMs, grants } from '../support/history/behind.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
 import { eventually } from '../support/processes.ts';
+import { preloading } from '../support/program.ts';
 
 let agent: Agent;
 beforeAll(async () => {
@@ -25,7 +25,7 @@ let count = 0;
 const fleetOf = (hold: string) => startFleet(agent, { group: `clock-${count++}`, hold });
 
 const PRELOAD = `
-import { readFileSync, writeFileSync } from 'node:fs';
+const { readFileSync, writeFileSync } = require('node:fs');
 const file = process.env.WALL_CLOCK_AHEAD;
 const now = Date.now;
 Date.now = () => {
@@ -37,7 +37,7 @@ Date.now = () => {
 
 /** A host whose wall clock the test sets, in milliseconds ahead of the right time. */
 function host({ folder }: Fleet, name: string) {
-  const preload = join(folder, 'preload.mjs');
+  const preload = join(folder, 'preload.cjs');
   const file = join(folder, `${name}.ahead`);
   writeFileSync(preload, PRELOAD);
   const jump = (aheadMs: number) => {
@@ -46,7 +46,7 @@ function host({ folder }: Fleet, name: string) {
   };
   jump(0);
   return {
-    env: { NODE_OPTIONS: `--import=${pathToFileURL(preload).href}`, WALL_CLOCK_AHEAD: file },
+    env: { ...preloading(preload), WALL_CLOCK_AHEAD: file },
     jump,
     /** Whether its runlock has read the clock since it was set last. */
     hasSeen: (aheadMs: number) => expect(readFileSync(`${file}.seen`, 'utf8')).toBe(String(aheadMs)),

@@ -9,6 +9,19 @@ import { end, eventually } from './processes.ts';
 /** npm and vitest start everything at the project's root. */
 export const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
 
+/** Whether it is one file, which brings along what runs it, instead of JavaScript for this machine's Node.js. */
+export const IS_BINARY = !RUNLOCK.endsWith('.js');
+
+/** The environment in which the program runs this CommonJS file before itself. */
+export function preloading(file: string): Readonly<Record<string, string>> {
+  return { NODE_OPTIONS: `--require ${file}`, BUN_OPTIONS: `--preload ${file}` };
+}
+
+/** Whether a process is the program, by its command line. */
+export function isRunlock(words: readonly string[]): boolean {
+  return words[IS_BINARY ? 0 : 1] === RUNLOCK;
+}
+
 export interface Result {
   /** Exit status; 128 and the signal's number where a signal ended it. */
   readonly status: number;

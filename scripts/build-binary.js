@@ -1,0 +1,92 @@
+// `npm run build:binary`: runlock and what runs it (Bun) as one file, which needs nothing but libc (docs/adr/0015).
+// Names of architectures as arguments (x64, arm64) build for these; by default for this machine's own.
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { arch } from 'node:process';
+import { build as built, version } from './facts.js';
+import { licensesOf, packagesOf, runtimeLicenses } from './licenses.js';
+
+const PACKAGES = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' };
+const { packages: locked } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
+const bunVersion = locked['node_modules/bun'].version;
+const outdir = 'build/binary';
+
+function main() {
+  const asked = process.argv.slice(2);
+  const unknown = asked.find((name) => !Object.hasOwn(PACKAGES, name));
+  if (unknown !== undefined)
+    throw new Error(`no '${unknown}'; there are ${Object.keys(PACKAGES).join(', ')}`);
+  mkdirSync(outdir, { recursive: true });
+  const bun = ownBun();
+  const licenses = collectLicenses(bun);
+  for (const target of asked.length > 0 ? asked : [arch]) compile(bun, target, licenses);
+}
+
+/** Where its package's install script ran, it moved the program there. */
+function ownBun() {
+  const bun = [`node_modules/${PACKAGES[arch]}/bin/bun`, 'node_modules/bun/bin/bun.exe'].find(existsSync);
+  if (bun !== undefined) return bun;
+  throw new Error("Bun is missing, which the program is built with; run 'npm ci' (without --omit=optional)");
+}
+
+const bundling = ['build', 'src/main.ts', '--minify', '--format=esm', '--splitting'];
+// What it says while it works is for nobody; why it failed is in the error.
+const run = (file, args) => execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+
+function collectLicenses(bun) {
+  const metafile = `${outdir}/metafile.json`;
+  const spare = `${outdir}/bundle`;
+  run(bun, [...bundling, '--target=bun', `--metafile=${metafile}`, `--outdir=${spare}`]);
+  rmSync(spare, { recursive: true });
+  const packages = packagesOf(JSON.parse(readFileSync(metafile, 'utf8')));
+  return [...licensesOf(packages), runtimeLicenses(bunVersion)].join('\n');
+}
+
+function compile(bun, target, licenses) {
+  const name = `runlock-linux-${target}`;
+  // The name is in the file. Whoever runs the one before must not see it half written.
+  const made = `${outdir}/new/${name}`;
+  const define = {
+    RUNLOCK_VERSION: version,
+    RUNLOCK_BUILD: `${built()}, Bun ${bunVersion}`,
+    RUNLOCK_LICENSES: licenses,
+  };
+  const runtime = target === arch ? bun : otherBun(target);
+  run(bun, [
+    ...[...bundling, '--compile', '--bytecode', `--outfile=${made}`],
+    ...[`--target=bun-linux-${target}`, `--compile-executable-path=${runtime}`],
+    // A run is short, and waiting takes no CPU: what a compiler would save is less than it costs.
+    '--compile-jit-policy=100',
+    // What lies in the folder where it is started is not for runlock, nor for its command.
+    ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'],
+    ...Object.entries(define).flatMap(([key, value]) => ['--define', `${key}=${JSON.stringify(value)}`]),
+  ]);
+  renameSync(made, `${outdir}/${name}`);
+  rmSync(`${outdir}/new`, { recursive: true });
+  console.log(`${outdir}/${name}`);
+}
+
+/** npm installs the runtime of this machine's kind alone; the lock file knows the others, and what they must be. */
+function otherBun(target) {
+  const name = PACKAGES[target];
+  const { version: wanted, integrity } = locked[`node_modules/${name}`];
+  const folder = `build/runtimes/${target}-${wanted}`;
+  const program = `${folder}/package/bin/bun`;
+  if (existsSync(program)) return program;
+  mkdirSync(folder, { recursive: true });
+  const npm = ['pack', '--silent', `--pack-destination=${folder}`, `${name}@${wanted}`];
+  const archive = `${folder}/${run('npm', npm).trim()}`;
+  const digest = createHash('sha512').update(readFileSync(archive)).digest('base64');
+  if (`sha512-${digest}` !== integrity) throw new Error(`${archive} is not what package-lock.json names`);
+  run('tar', ['-xzf', archive, '-C', folder]);
+  rmSync(archive);
+  return program;
+}
+
+try {
+  main();
+} catch (error) {
+  console.error(`build:binary: ${error.message}`);
+  process.exitCode = 1;
+}
