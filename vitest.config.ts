@@ -1,6 +1,22 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
+/** Through what npm installs: files that between them run every command, and all that its runtime does for it. */
+const NPM = [
+  ...[
+    'acquire',
+    'completion',
+    'config',
+    'doctor',
+    'exit-codes',
+    'freeze-says',
+    'history',
+    'metrics',
+    'output',
+  ],
+  ...['quickstart', 'release', 'signals', 'status', 'status-watch', 'tools-terminal'],
+];
+
 const globalSetup = ['test/support/provision-setup.ts'];
 /** There a dozen processes a test, of 32 tests at once, keep each other waiting for longer than a request may take. */
 const hasFewCores = availableParallelism() <= 2;
@@ -40,6 +56,17 @@ export default defineConfig({
           globalSetup,
           maxWorkers: 3,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'npm',
+          include: NPM.map((name) => `test/cli/${name}.test.ts`),
+          env: { RUNLOCK_BIN: 'bin/runlock.js' },
+          globalSetup,
+          maxWorkers: 3,
+          sequence: { groupOrder: 3 },
         },
       },
       {

@@ -1,19 +1,23 @@
 // `npm run build:binary`: runlock and what runs it (Bun) as one file, which needs nothing but libc (docs/adr/0015).
-// Names of architectures as arguments (x64, arm64) build for these; by default for this machine's own.
+// node scripts/build-binary.js [--outdir folder] [x64] [arm64]; by default for this machine's architecture.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { arch } from 'node:process';
+import { parseArgs } from 'node:util';
 import { build as built, version } from './facts.js';
 import { licensesOf, packagesOf, runtimeLicenses } from './licenses.js';
 
 const PACKAGES = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' };
 const { packages: locked } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
 const bunVersion = locked['node_modules/bun'].version;
-const outdir = 'build/binary';
+const { values, positionals: asked } = parseArgs({
+  options: { outdir: { type: 'string', default: 'build/binary' } },
+  allowPositionals: true,
+});
+const { outdir } = values;
 
 function main() {
-  const asked = process.argv.slice(2);
   const unknown = asked.find((name) => !Object.hasOwn(PACKAGES, name));
   if (unknown !== undefined)
     throw new Error(`no '${unknown}'; there are ${Object.keys(PACKAGES).join(', ')}`);

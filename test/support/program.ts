@@ -6,8 +6,8 @@ import { startTime } from '../../src/tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
 
-/** npm and vitest start everything at the project's root. */
-export const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
+/** The single file, unless another program is named. npm and vitest start everything at the project's root. */
+export const RUNLOCK = resolve(process.env['RUNLOCK_BIN'] ?? `build/binary/runlock-linux-${process.arch}`);
 
 /** Whether it is one file, which brings along what runs it, instead of JavaScript for this machine's Node.js. */
 export const IS_BINARY = !RUNLOCK.endsWith('.js');

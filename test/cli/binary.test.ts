@@ -1,0 +1,221 @@
+// The program that is one file, and what the build puts into either.
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { fillRoot, inRoot } from '../support/empty-root.ts';
+import { end, eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
+
+const run = promisify(execFile);
+
+const BINARY = resolve(`build/binary/runlock-linux-${process.arch}`);
+const BUNDLE = resolve('bin/runlock.js');
+const PROGRAMS = [
+  ['the single file', BINARY],
+  ['the npm package', BUNDLE],
+] as const;
+
+let agent: Agent;
+beforeAll(async () => {
+  if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: run 'npm run build:binary'`);
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+test('the single file alone, in an empty root without Node.js, runs a command under the lock', async () => {
+  const { folder } = stage();
+  const root = join(folder, 'root');
+  await fillRoot(root, BINARY);
+  const files = readdirSync(root, { recursive: true, encoding: 'utf8' });
+  expect(files.filter((name) => /node/.test(name))).toEqual([]);
+  const script = 'echo "in $RUNLOCK_GROUP as $(id -u)"; read -r word; echo "heard $word"; exit 3';
+  const exec = ['exec', '-g', 'empty', '--node', 'web01', '--hold', 'none', '--', '/bin/sh', '-c', script];
+  const [file = '', ...args] = await inRoot(root, ['/runlock', ...exec]);
+  const child = spawn(file, args, { env: { PATH: '/usr/bin:/bin', ...agent.env }, stdio: 'pipe' });
+  onTestFinished(() => end(child.pid ?? 0));
+  const stdout = text(child.stdout);
+  const stderr = text(child.stderr);
+  const holds = async () => (await agent.kv.get('runlock/empty/.slot/0/owner'))?.Value ?? '';
+  await eventually(async () => expect(await holds()).toContain('"node":"web01"'));
+  const other = run(BINARY, ['exec', '-g', 'empty', '--node', 'web02', '-w', '0', '--', 'true'], {
+    env: { ...process.env, ...agent.env },
+  });
+  await expect(other).rejects.toMatchObject({ code: 75 });
+  child.stdin.end('you\n');
+  expect(await once(child, 'close')).toEqual([3, null]);
+  expect({ stdout: await stdout, stderr: await stderr }).toEqual({
+    stdout: 'in empty as 0\nheard you\n',
+    stderr: '',
+  });
+  expect((await agent.kv.get('runlock/empty/.runs/web01'))?.Value).toContain('"exitCode":3');
+  expect(await holds()).toBe('');
+}, 120_000);
+
+describe('what lies in the folder where it is started', () => {
+  test('is neither for the single file nor for its command', async () => {
+    const { folder } = stage();
+    writeFileSync(join(folder, '.env'), 'CONSUL_HTTP_ADDR=127.0.0.1:1\nSTRAY=yes\n');
+    writeFileSync(join(folder, 'bunfig.toml'), 'preload = ["./stray.js"]\n');
+    writeFileSync(join(folder, 'stray.js'), 'console.log("stray"); process.exit(9);\n');
+    const words = ['exec', '-g', 'stray', '--', '/bin/sh', '-c', 'echo "${STRAY-none}"'];
+    const { PATH } = process.env;
+    const { stdout } = await run(BINARY, words, { cwd: folder, env: { PATH, ...agent.env } });
+    expect(stdout).toBe('none\n');
+  });
+});
+
+test.each(PROGRAMS)('%s asks Consul itself, whatever proxy the environment names', async (_, program) => {
+  const proxy = 'http://127.0.0.1:1';
+  const proxies = { HTTP_PROXY: proxy, http_proxy: proxy, HTTPS_PROXY: proxy, ALL_PROXY: proxy };
+  const env = { ...process.env, ...agent.env, ...proxies };
+  const { stdout } = await run(program, ['exec', '-g', 'proxy', '--', 'echo', 'ran'], { env });
+  expect(stdout).toBe('ran\n');
+});
+
+describe('what it was built from', () => {
+  test.each(PROGRAMS)('%s names the version, the commit and the date', async (_, program) => {
+    const { stdout } = await run(program, ['--version']);
+    const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
+    expect(stdout).toMatch(
+      new RegExp(
+        `^runlock ${version}\ncommit .+, built \\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ(?:, Bun [\\d.]+)?\n$`,
+      ),
+    );
+  });
+
+  test('two builds of one moment are the same file, and say that moment', async () => {
+    const build = async () => {
+      const { folder } = stage();
+      const env = { ...process.env, SOURCE_DATE_EPOCH: '1700000000' };
+      await run(process.execPath, ['scripts/build-binary.js', '--outdir', folder], { env });
+      return join(folder, `runlock-linux-${process.arch}`);
+    };
+    const [one, two] = [await build(), await build()];
+    expect(readFileSync(one).equals(readFileSync(two))).toBe(true);
+    expect((await run(one, ['--version'])).stdout).toContain('built 2023-11-14T22:13:20Z');
+  }, 120_000);
+
+  test.each([
+    ['SOURCE_DATE_EPOCH=soon', [], { SOURCE_DATE_EPOCH: 'soon' }],
+    ["no 'sparc'", ['sparc'], {}],
+  ])('%s ends the build with one line', async (said, args, more) => {
+    const words = ['scripts/build-binary.js', '--outdir', stage().folder, ...args];
+    const failed = run(process.execPath, words, { env: { ...process.env, ...more } });
+    await expect(failed).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(new RegExp(`^build:binary: .*${said}[^\n]*\n$`)) as string,
+    });
+  });
+});
+
+interface Metafile {
+  readonly inputs: Readonly<Record<string, unknown>>;
+  readonly outputs: Readonly<
+    Record<
+      string,
+      {
+        readonly entryPoint?: string;
+        readonly inputs: Readonly<Record<string, unknown>>;
+        readonly imports: readonly { readonly path: string; readonly kind: string }[];
+      }
+    >
+  >;
+}
+const metafile = () => JSON.parse(readFileSync('build/binary/metafile.json', 'utf8')) as Metafile;
+
+describe('--licenses', () => {
+  const titles = (printed: string) =>
+    [...printed.matchAll(/^(\S+) \S+ \(.+\)\n=+$/gm)].map(([, name]) => name);
+
+  test('of the single file has all that is bundled, and what runs it', async () => {
+    const { stdout } = await run(BINARY, ['--licenses']);
+    const bundled = Object.keys(metafile().inputs).flatMap(
+      (path) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? [],
+    );
+    expect(bundled).toEqual(expect.arrayContaining(['consul', 'commander', '@sindresorhus/merge-streams']));
+    expect(titles(stdout).sort()).toEqual(['runlock', 'Bun', ...new Set(bundled)].sort());
+    expect(stdout.match(/Permission is hereby granted/g)?.length).toBeGreaterThan(20);
+    expect(stdout).toContain('GNU LIBRARY GENERAL PUBLIC LICENSE');
+  });
+
+  test('of the npm package has each package whose text is in it', async () => {
+    const { stdout } = await run(BUNDLE, ['--licenses']);
+    const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: object };
+    expect(titles(stdout)).toEqual(expect.arrayContaining(Object.keys(dependencies)));
+    expect(titles(stdout)).not.toContain('Bun');
+  });
+});
+
+describe('--version and --help', () => {
+  /** What no start may load, but some command does. */
+  const HEAVY =
+    /node_modules\/(?:consul|papi|execa|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/|licenses|metrics)/;
+
+  test('load neither the way to Consul nor any command: the single file', () => {
+    const { outputs } = metafile();
+    const loaded = new Set<string>();
+    const load = (name: string) => {
+      if (loaded.has(name)) return;
+      loaded.add(name);
+      for (const { path, kind } of outputs[name]?.imports ?? [])
+        if (kind === 'import-statement' && path in outputs) load(path);
+    };
+    const [entry = ''] =
+      Object.entries(outputs).find(([, { entryPoint }]) => entryPoint === 'src/main.ts') ?? [];
+    load(entry);
+    const inputs = (names: Iterable<string>) =>
+      [...names].flatMap((name) => Object.keys(outputs[name]?.inputs ?? {}));
+    expect(inputs(loaded)).toContain('src/main.ts');
+    expect(inputs(loaded).filter((name) => HEAVY.test(name))).toEqual([]);
+    expect(inputs(Object.keys(outputs)).filter((name) => HEAVY.test(name)).length).toBeGreaterThan(20);
+  });
+
+  /** The parts of the npm package that a command line loads. */
+  async function partsFor(args: readonly string[]): Promise<string[]> {
+    const { folder } = stage();
+    const [hook, notes] = [join(folder, 'hook.cjs'), join(folder, 'parts.json')];
+    writeFileSync(
+      hook,
+      `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(notes)}, JSON.stringify(Object.keys(require.cache))));`,
+    );
+    mkdirSync(folder, { recursive: true });
+    const env = {
+      ...process.env,
+      ...agent.env,
+      NODE_OPTIONS: `--require ${hook}`,
+      RUNLOCK_CONFIG: undefined,
+    };
+    await run(BUNDLE, args, { env });
+    return JSON.parse(readFileSync(notes, 'utf8')) as string[];
+  }
+  /** Those of its parts that have this in them. */
+  const having = (words: string) =>
+    readdirSync('dist')
+      .map((name) => resolve('dist', name))
+      .filter((path) => path.endsWith('.cjs') && readFileSync(path, 'utf8').includes(words));
+  const CONSUL = 'x-consul-token';
+  const TOML = 'Invalid TOML document';
+
+  test.each([[['--version']], [['--help']], [['exec', '--help']]])(
+    'load neither the way to Consul nor any command: the npm package, %j',
+    async (args) => {
+      const parts = await partsFor(args);
+      expect(parts).toContain(resolve('dist/main.cjs'));
+      expect(having(CONSUL)).toHaveLength(1);
+      for (const heavy of [...having(CONSUL), ...having(TOML)]) expect(parts).not.toContain(heavy);
+    },
+  );
+
+  test('a run without a configuration file loads the way to Consul, and no parser', async () => {
+    const parts = await partsFor(['exec', '-g', 'parts', '--', 'true']);
+    expect(parts).toEqual(expect.arrayContaining(having(CONSUL)));
+    expect(having(TOML)).toHaveLength(1);
+    expect(parts).not.toContain(having(TOML)[0]);
+  });
+});
