@@ -11,7 +11,7 @@ import { measureHandOver } from './bench/hand-over.ts';
 import { thisMachine } from './bench/machine.ts';
 import { environment, page, tables } from './bench/markdown.ts';
 import type { Report } from './bench/markdown.ts';
-import { measureOverhead } from './bench/overhead.ts';
+import { measureOverhead, measureStart } from './bench/overhead.ts';
 import { endProcesses, startNoMore } from './bench/processes.ts';
 import type { Measured, PartOptions } from './bench/report.ts';
 import { measureStatus } from './bench/status.ts';
@@ -20,6 +20,7 @@ import { measureWaiters } from './bench/waiters.ts';
 
 const PARTS: Readonly<Record<string, (options: PartOptions) => Promise<Measured>>> = {
   overhead: measureOverhead,
+  start: measureStart,
   'hand-over': measureHandOver,
   waiters: measureWaiters,
   status: measureStatus,

@@ -9,7 +9,10 @@ import { startAgent } from '../../test/support/consul.ts';
 import type { Agent } from '../../test/support/consul.ts';
 import { consulBinary } from '../../test/support/provision.ts';
 
-const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
+/** The single file, unless another program is named. */
+export const RUNLOCK = resolve(process.env['RUNLOCK_BIN'] ?? `build/binary/runlock-linux-${process.arch}`);
+/** What npm installs. */
+export const NPM = resolve('bin/runlock.js');
 
 export const NAMES = ['runlock', 'consul lock', 'flock'] as const;
 export type Name = (typeof NAMES)[number];

@@ -1,5 +1,5 @@
 /** `status` of a large fleet, as a whole process. */
-import { resolve } from 'node:path';
+import { RUNLOCK } from './contenders.ts';
 import { fillFleet } from './in-process-fleet.ts';
 import { startServer } from './in-process-crowd.ts';
 import { inTurns, median } from './pairs.ts';
@@ -7,7 +7,6 @@ import type { Measured, PartOptions, Row } from './report.ts';
 import { usageOf } from './usage.ts';
 import type { Usage } from './usage.ts';
 
-const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
 const COMMANDS = {
   text: [RUNLOCK, 'status'],
   json: [RUNLOCK, 'status', '--json'],
