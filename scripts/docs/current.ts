@@ -1,6 +1,7 @@
 // What the generated files should say now.
 import { readFileSync } from 'node:fs';
 import { commandTree } from '../../src/cli.ts';
+import { configExample } from './config-example.ts';
 import { manPage } from './man.ts';
 import { describePages } from './pages.ts';
 import { fillReadme } from './readme.ts';
@@ -13,9 +14,11 @@ export interface Generated {
 /** Reads from the project's root. */
 export function currentDocs(): Generated[] {
   const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
-  const pages = describePages(commandTree({ env: {}, version, readText: () => '' }));
+  const tree = commandTree({ env: {}, version, readText: () => '' });
+  const pages = describePages(tree);
   return [
     { file: 'docs/man/runlock.1', text: manPage(pages, version) },
+    { file: 'packaging/config.toml', text: configExample(tree) },
     { file: 'README.md', text: fillReadme(readFileSync('README.md', 'utf8'), pages) },
   ];
 }

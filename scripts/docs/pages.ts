@@ -72,7 +72,7 @@ function splitHelp(command: Command): Pick<CommandPage, 'notes' | 'examples'> {
   };
 }
 
-const describeOption = ({ flags, description, defaultValue, defaultValueDescription }: Option): Term => ({
+export const describeOption = ({ flags, description, defaultValue, defaultValueDescription }: Option): Term => ({
   term: flags,
   ...splitDefault(description, defaultValueDescription ?? textOf(defaultValue)),
 });

@@ -1,0 +1,54 @@
+// /etc/runlock/config.toml as the Debian package installs it: every option that may stand there, with its default,
+// as a comment. A default that is no value (`by tool`) is told in words, beside an example.
+import type { Command } from 'commander';
+import { keysOf } from '../../src/cli/config-file.ts';
+import { keyOf } from '../../src/cli/option.ts';
+import { describeOption } from './pages.ts';
+
+/** Values to show where an option has no default. */
+const SAMPLES: Readonly<Record<string, string>> = {
+  timeout: '"2h"',
+  ok_codes: '[0, 213]',
+  reboot_codes: '[35, 37]',
+  node: '"web01"',
+  metrics_file: '"/var/lib/prometheus/node-exporter/runlock.prom"',
+  max_held: '"2h"',
+  max_wait: '"1h"',
+};
+
+const HEAD = `# Defaults for runlock, where neither a flag nor RUNLOCK_<OPTION> says otherwise. Each line shows the default; where the
+# comment tells another, the line is an example. 'runlock config' shows what holds now, and where that comes from.
+# A mistake in here stops every run (exit code 78).
+# Made from the command tree by npm run docs.
+`;
+
+const TAIL = `
+# What stands in a group's section holds for that group and the groups below it.
+#
+#[groups."prod/web"]
+#slots = 3
+#hold = "4h"
+`;
+
+export function configExample(program: Command): string {
+  const commands = program.commands.filter((command) => !command.name().startsWith('_'));
+  const keys = keysOf(commands);
+  const seen = new Set<string>();
+  const lines = commands.flatMap((command) =>
+    command.options.flatMap((option) => {
+      const key = keyOf(option);
+      if (seen.has(key) || keys.get(key)?.perCall !== false) return [];
+      seen.add(key);
+      const { about, fallback } = describeOption(option);
+      const sample = SAMPLES[key];
+      const told = sample === undefined ? '' : ` (default: ${fallback || 'none'})`;
+      return [``, `# ${about}${told}`, `#${key} = ${sample ?? literal(option.isBoolean(), fallback)}`];
+    }),
+  );
+  return `${HEAD}${lines.join('\n')}\n${TAIL}`;
+}
+
+function literal(isFlag: boolean, fallback: string): string {
+  if (isFlag) return 'false';
+  return /^[1-9]\d*$/.test(fallback) ? fallback : JSON.stringify(fallback);
+}
