@@ -52,7 +52,7 @@ export default defineConfig({
         // Every test starts processes of its own, and waits for them; three files at a time is what a two-core machine carries.
         test: {
           name: 'real',
-          include: ['test/{contract,cli}/**/*.test.ts'],
+          include: ['test/{contract,cli,packaging}/**/*.test.ts'],
           globalSetup,
           maxWorkers: 3,
           sequence: { groupOrder: 1 },

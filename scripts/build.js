@@ -1,5 +1,6 @@
 // Bundles src into dist: one small entry, and a chunk for each part that a command loads when it needs it.
-import { readdirSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { build } from 'esbuild';
 import { build as built, version } from './facts.js';
 import { licensesOf, packagesOf } from './licenses.js';
@@ -43,3 +44,10 @@ await build({
   format: 'cjs',
   supported: { 'dynamic-import': false },
 });
+// For whoever packs it: a shell that finds its script in a folder needs no line in anybody's start-up file.
+const completions = { bash: 'runlock', zsh: '_runlock', fish: 'runlock.fish' };
+mkdirSync(`${outdir}/completions`);
+for (const [shell, name] of Object.entries(completions)) {
+  const script = execFileSync(process.execPath, [`${outdir}/main.cjs`, 'completion', shell]);
+  writeFileSync(`${outdir}/completions/${name}`, script);
+}

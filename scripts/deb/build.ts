@@ -1,7 +1,16 @@
 // Lays the package's files out in a folder and has dpkg-deb pack it: the same bytes from the same input and date.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { debianChangelog, readChangelog } from './changelog.ts';
 import { conffiles, contents } from './contents.ts';
@@ -31,7 +40,10 @@ export function buildDeb(request: DebRequest): string {
   const { program, version, date, out } = request;
   const binary = readFileSync(program);
   const needs = readNeeds(binary);
-  const files = contents(binary, debianChangelog(readChangelog(readFileSync('CHANGELOG.md', 'utf8')), REVISION, request));
+  const files = contents(
+    binary,
+    debianChangelog(readChangelog(readFileSync('CHANGELOG.md', 'utf8')), REVISION, request),
+  );
   const packageVersion = `${version}-${REVISION}`;
   const { architecture } = needs;
   const deb = join(out, `runlock_${packageVersion}_${architecture}.deb`);
@@ -91,7 +103,9 @@ function layOut(tree: string, files: readonly PackedFile[], date: Date): void {
     chmodSync(file, executable ? 0o755 : 0o644);
     utimesSync(file, date, date);
   }
-  const folders = readdirSync(tree, { recursive: true, withFileTypes: true }).filter((each) => each.isDirectory());
+  const folders = readdirSync(tree, { recursive: true, withFileTypes: true }).filter((each) =>
+    each.isDirectory(),
+  );
   for (const folder of [tree, ...folders.map((each) => join(each.parentPath, each.name))]) {
     chmodSync(folder, 0o755);
     utimesSync(folder, date, date);

@@ -24,7 +24,9 @@ export function readChangelog(markdown: string): Entry[] {
     .map((section) => {
       const [, version, said] = /^(\d\S*) \((\S+)\)\n/.exec(section) ?? [];
       if (version === undefined || said === undefined)
-        throw new Error(`CHANGELOG.md: '## ${section.split('\n')[0] ?? ''}' is not like '## 1.2.3 (2030-01-31)'`);
+        throw new Error(
+          `CHANGELOG.md: '## ${section.split('\n')[0] ?? ''}' is not like '## 1.2.3 (2030-01-31)'`,
+        );
       const items = section.split(/^- /m).slice(1);
       return {
         version,

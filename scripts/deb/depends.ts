@@ -1,6 +1,7 @@
 // The shared libraries that a program needs → Debian's packages that have them.
 import type { Needs } from './elf.ts';
 
+const HERE = 'scripts/deb/depends.ts';
 const LIBC = ['libc.so.6', 'libm.so.6', 'libpthread.so.0', 'libdl.so.2', 'librt.so.1'];
 const LOADER = /^ld-linux.*\.so\.\d+$/;
 
@@ -37,9 +38,11 @@ function packageOf(library: string, versions: readonly string[]): { name: string
   if (library === 'libgcc_s.so.1') return { name: 'libgcc-s1', least: '0' };
   if (library === 'libstdc++.so.6') {
     const symbols = `GLIBCXX_${newest(versions.filter((version) => /^GLIBCXX_[\d.]+$/.test(version)))}`;
-    return { name: 'libstdc++6', least: GCC[symbols] ?? '0' };
+    const least = GCC[symbols];
+    if (least === undefined) throw new Error(`it needs ${symbols}; say in ${HERE} which gcc has it`);
+    return { name: 'libstdc++6', least };
   }
-  throw new Error(`it needs ${library}; say in scripts/deb/depends.ts which Debian package has it`);
+  throw new Error(`it needs ${library}; say in ${HERE} which Debian package has it`);
 }
 
 /** Of `GLIBC_2.9` and `GLIBC_2.34`: 2.34. */

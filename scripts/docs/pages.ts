@@ -72,7 +72,12 @@ function splitHelp(command: Command): Pick<CommandPage, 'notes' | 'examples'> {
   };
 }
 
-export const describeOption = ({ flags, description, defaultValue, defaultValueDescription }: Option): Term => ({
+export const describeOption = ({
+  flags,
+  description,
+  defaultValue,
+  defaultValueDescription,
+}: Option): Term => ({
   term: flags,
   ...splitDefault(description, defaultValueDescription ?? textOf(defaultValue)),
 });

@@ -7,7 +7,15 @@ import { homedir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { architecture, createApt, sourcesFor, unpack } from './apt.ts';
-import { ansibleScript, fishScript, mandocScript, puppetScript, zshScript } from './unpacked.ts';
+import {
+  ansibleScript,
+  fishScript,
+  lintianScript,
+  mandocScript,
+  puppetScript,
+  systemdAnalyzeScript,
+  zshScript,
+} from './unpacked.ts';
 
 const run = promisify(execFile);
 
@@ -93,6 +101,23 @@ const mandocProgram: Program = {
   make: (root, apt) => makeTool(mandocProgram, root, apt, mandocScript),
 };
 
+/** Debian's own judge of packages. */
+const lintianProgram: Program = {
+  name: 'lintian',
+  variable: 'LINTIAN_BIN',
+  version: '--version',
+  packages: ['lintian'],
+  make: (root, apt) => makeTool(lintianProgram, root, apt, lintianScript),
+};
+
+const systemdAnalyzeProgram: Program = {
+  name: 'systemd-analyze',
+  variable: 'SYSTEMD_ANALYZE_BIN',
+  version: '--version',
+  packages: ['systemd'],
+  make: (root, apt) => makeTool(systemdAnalyzeProgram, root, apt, systemdAnalyzeScript),
+};
+
 const found = new Map<Program, Promise<string>>();
 
 /** Path of a consul program. */
@@ -122,7 +147,12 @@ export const fish = () => provision(fishProgram);
 
 export const mandoc = () => provision(mandocProgram);
 
-/** All of them, and the variables that spare other processes the search. */
+/** These two are for the packages' tests alone, and so not fetched for all. */
+export const lintian = () => provision(lintianProgram);
+
+export const systemdAnalyze = () => provision(systemdAnalyzeProgram);
+
+/** All others, and the variables that spare other processes the search. */
 export async function provisionAll(): Promise<Record<string, string>> {
   const programs = [
     consul,
@@ -166,8 +196,12 @@ async function find(program: Program): Promise<string> {
   }
 }
 
+/** Where what was fetched stays. */
+export const cacheFolder = () =>
+  join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'runlock-test');
+
 async function fromCache(program: Program): Promise<string> {
-  const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'runlock-test');
+  const cache = cacheFolder();
   const root = join(cache, `${program.name}-${await release()}-${await architecture()}`);
   const marker = join(root, 'program');
   const path = await readFile(marker, 'utf8').catch(() => undefined);

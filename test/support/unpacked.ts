@@ -73,6 +73,37 @@ export function mandocScript(root: string): string {
   return script(root, ['exec "$root/usr/bin/mandoc" "$@"']);
 }
 
+/** Shell text that runs lintian out of `root`, and what it asks of file, groff and its other helpers. */
+export function lintianScript(root: string): string {
+  const libraries = libraryFolders(root).flatMap((path) => [`${path}/perl5`, `${path}/perl`]);
+  const versioned = [...libraries, 'usr/share/perl'].flatMap((path) => below(root, path));
+  const modules = ['usr/share/lintian/lib', 'usr/share/perl5', ...versioned];
+  const magic = existsSync(join(root, 'usr/lib/file/magic.mgc'))
+    ? ['export MAGIC="$root/usr/lib/file/magic.mgc"']
+    : [];
+  const groff = below(root, 'usr/share/groff').filter((path) => /\d$/.test(path));
+  return script(root, [
+    `export PERL5LIB="${modules.map((path) => `$root/${path}`).join(':')}"`,
+    'export PATH="$root/usr/bin:$PATH"',
+    ...magic,
+    ...groff.flatMap((path) => [
+      `export GROFF_TMAC_PATH="$root/${path}/tmac"`,
+      `export GROFF_FONT_PATH="$root/${path}/font"`,
+    ]),
+    'export LC_ALL=C.UTF-8',
+    'exec perl "$root/usr/bin/lintian" "$@"',
+  ]);
+}
+
+/** Shell text that runs systemd-analyze out of `root`: it has a library in a folder of its own. */
+export function systemdAnalyzeScript(root: string): string {
+  const own = libraryFolders(root).map((path) => `$root/${path}/systemd`);
+  return script(root, [
+    `export LD_LIBRARY_PATH="${own.join(':')}:\${LD_LIBRARY_PATH-}"`,
+    'exec "$root/usr/bin/systemd-analyze" "$@"',
+  ]);
+}
+
 function rubyFolders(root: string): string[] {
   const libraries = ['usr/lib', ...libraryFolders(root)].map((path) => `${path}/ruby`);
   const versioned = libraries.flatMap((path) => below(root, path)).filter((path) => /\/\d[\d.]*$/.test(path));

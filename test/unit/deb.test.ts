@@ -1,0 +1,85 @@
+// What the Debian package is made of, part by part.
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { configExample } from '../../scripts/docs/config-example.ts';
+import { debianChangelog, readChangelog } from '../../scripts/deb/changelog.ts';
+import { debianDepends } from '../../scripts/deb/depends.ts';
+import { readNeeds } from '../../scripts/deb/elf.ts';
+import { commandTree } from '../../src/cli.ts';
+import { keysOf } from '../../src/cli/config-file.ts';
+import { readConfig } from '../../src/config.ts';
+
+describe('config.toml', () => {
+  const tree = commandTree({ env: {}, version: '1.2.3', readText: () => '' });
+  const example = configExample(tree);
+  const keys = keysOf(tree.commands);
+
+  test('says nothing until somebody takes a # away', () => {
+    expect(example.split('\n').filter((line) => line !== '' && !line.startsWith('#'))).toEqual([]);
+    expect(readConfig('config.toml', example, keys).general.size).toBe(0);
+  });
+
+  test('has every option that may stand in a file, as the file takes it', () => {
+    const config = readConfig('config.toml', example.replaceAll(/^#(?=\w+ = |\[)/gm, ''), keys);
+    const allowed = [...keys].filter(([, { perCall }]) => !perCall).map(([name]) => name);
+    expect([...config.general.keys()].sort()).toEqual(allowed.sort());
+    expect(config.groups.get('prod/web')?.get('slots')?.text).toBe('3');
+  });
+});
+
+describe('the changelog', () => {
+  const entry = (markdown: string) =>
+    debianChangelog(readChangelog(markdown), '1', { maintainer: 'A B <a@b.c>', date: new Date(0) });
+
+  test('has an entry for each version, dated by its heading, or by the build before its release', () => {
+    expect(
+      entry('# Changelog\n\n## 2.0.0 (unreleased)\n\n- `b`\n  goes on.\n\n## 1.0.0 (2030-01-31)\n\n- a\n'),
+    ).toBe(
+      [
+        ...['runlock (2.0.0-1) unstable; urgency=medium', '', '  * b goes on.', ''],
+        ...[' -- A B <a@b.c>  Thu, 01 Jan 1970 00:00:00 +0000', ''],
+        ...['runlock (1.0.0-1) unstable; urgency=medium', '', '  * a', ''],
+        ...[' -- A B <a@b.c>  Thu, 31 Jan 2030 00:00:00 +0000', ''],
+      ].join('\n'),
+    );
+  });
+
+  test('of this project has no line longer than Debian allows', () => {
+    const lines = entry(readFileSync('CHANGELOG.md', 'utf8')).split('\n');
+    expect(lines.length).toBeGreaterThan(10);
+    expect(lines.filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test('with a heading that has no date is refused', () => {
+    expect(() => entry('# Changelog\n\n## next\n')).toThrow("'## next' is not like '## 1.2.3 (2030-01-31)'");
+  });
+});
+
+describe('what the program depends on', () => {
+  test('is read from its own file', () => {
+    const { architecture, libraries } = readNeeds(readFileSync(process.execPath));
+    expect(architecture).toBe(process.arch === 'x64' ? 'amd64' : 'arm64');
+    expect(libraries.get('libc.so.6')).toContainEqual(expect.stringMatching(/^GLIBC_2\.\d+/));
+    expect(debianDepends({ architecture, libraries })).toMatch(/\blibc6 \(>= 2\.\d+\)/);
+  });
+
+  test('is the newest version that any library asks for', () => {
+    const libraries = new Map([
+      ['libc.so.6', ['GLIBC_2.9', 'GLIBC_2.17', 'GLIBC_PRIVATE']],
+      ['libm.so.6', ['GLIBC_2.29']],
+      ['ld-linux-x86-64.so.2', ['GLIBC_2.3']],
+      ['libstdc++.so.6', ['CXXABI_1.3.8', 'GLIBCXX_3.4.9', 'GLIBCXX_3.4.29']],
+    ]);
+    expect(debianDepends({ architecture: 'amd64', libraries })).toBe('libc6 (>= 2.29), libstdc++6 (>= 11)');
+  });
+
+  test('is not guessed', () => {
+    const needs = (library: string) => ({
+      architecture: 'amd64',
+      libraries: new Map([[library, ['GLIBCXX_3.4.99']]]),
+    });
+    expect(() => debianDepends(needs('libicuuc.so.72'))).toThrow('it needs libicuuc.so.72');
+    expect(() => debianDepends(needs('libstdc++.so.6'))).toThrow('it needs GLIBCXX_3.4.99');
+    expect(() => readNeeds(Buffer.from('#!/bin/sh\n'))).toThrow('it is no ELF program');
+  });
+});
