@@ -1,0 +1,225 @@
+// The Debian package, as `npm run build:deb` builds it: what is in it, and what Debian's own programs make of it. Packed
+// here is a small program in the place of runlock's: packing the real one takes xz a minute.
+import { execFile } from 'node:child_process';
+import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { gunzipSync } from 'node:zlib';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { createDpkg } from '../support/dpkg.ts';
+import { scene } from '../support/processes.ts';
+import type { Scene } from '../support/processes.ts';
+import { lintian } from '../support/provision.ts';
+import { runlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+
+const run = promisify(execFile);
+const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
+const EPOCH = '1700000000';
+/** Any small program that needs libc alone. */
+const PROGRAM = '/bin/true';
+
+async function build(
+  out: string,
+  env: Readonly<Record<string, string>> = {},
+  program = PROGRAM,
+): Promise<string> {
+  const script = 'umask "$UMASK" && exec "$@"';
+  const args = ['scripts/run.js', 'scripts/build-deb.ts', '--program', program, '--out', out];
+  const { stdout } = await run('sh', ['-c', script, 'sh', process.execPath, ...args], {
+    env: { ...process.env, SOURCE_DATE_EPOCH: EPOCH, UMASK: '022', ...env },
+  });
+  return stdout.trim();
+}
+
+let made: Scene;
+let deb: string;
+
+beforeAll(async () => {
+  made = scene();
+  deb = await build(made.folder);
+  return () => made.clean();
+});
+
+async function unpacked(): Promise<string> {
+  const { folder } = stage();
+  await run('dpkg-deb', ['-x', deb, folder]);
+  return folder;
+}
+
+describe('building it', () => {
+  test('gives the same bytes from the same input and date, whatever the umask and the time zone are', async () => {
+    const { folder } = stage();
+    const other = await build(folder, { UMASK: '077', TZ: 'Pacific/Kiritimati' });
+    expect(readFileSync(other).equals(readFileSync(deb))).toBe(true);
+  });
+
+  test('fails with one line that says what to do where there is no program, or none for Debian', async () => {
+    const { folder } = stage();
+    const script = join(folder, 'runlock');
+    writeFileSync(script, '#!/bin/sh\n', { mode: 0o755 });
+    await expect(build(folder, {}, join(folder, 'none'))).rejects.toMatchObject({
+      code: 1,
+      stderr: `build:deb: ${folder}/none: no such file; run 'npm run build:binary' first, or name one with --program FILE\n`,
+    });
+    await expect(build(folder, {}, script)).rejects.toMatchObject({
+      code: 1,
+      stderr: `build:deb: ${script}: it is no ELF program\n`,
+    });
+    expect(readdirSync(folder)).toEqual(['runlock']);
+  });
+});
+
+describe('what is in it', () => {
+  test('is each file in its Debian folder, all of it root’s, and nothing else', async () => {
+    const { stdout } = await run('dpkg-deb', ['--contents', deb], { env: { ...process.env, TZ: 'UTC' } });
+    const lines = stdout.trimEnd().split('\n');
+    const files = lines.filter((line) => !line.endsWith('/')).map((line) => line.replace(/ +\d+ /, ' '));
+    const on = 'root/root 2023-11-14 22:13';
+    const plain = [
+      ...['etc/runlock/config.toml', 'etc/runlock/runs.d/README'],
+      ...['usr/lib/systemd/system/runlock@.service', 'usr/lib/systemd/system/runlock@.timer'],
+      'usr/share/bash-completion/completions/runlock',
+      ...['changelog.Debian.gz', 'changelog.gz', 'copyright'].map((name) => `usr/share/doc/runlock/${name}`),
+      'usr/share/fish/vendor_completions.d/runlock.fish',
+      'usr/share/lintian/overrides/runlock',
+      'usr/share/man/man1/runlock.1.gz',
+      'usr/share/zsh/vendor-completions/_runlock',
+    ];
+    expect(files.sort()).toEqual([
+      ...plain.map((path) => `-rw-r--r-- ${on} ./${path}`),
+      `-rwxr-xr-x ${on} ./usr/bin/runlock`,
+    ]);
+    const folders = lines.filter((line) => line.endsWith('/'));
+    expect(folders.filter((line) => !line.startsWith('drwxr-xr-x root/root '))).toEqual([]);
+  });
+
+  test('completes as runlock itself would, and has its man page', async () => {
+    const root = await unpacked();
+    const installed = {
+      bash: 'usr/share/bash-completion/completions/runlock',
+      zsh: 'usr/share/zsh/vendor-completions/_runlock',
+      fish: 'usr/share/fish/vendor_completions.d/runlock.fish',
+    };
+    for (const [shell, path] of Object.entries(installed)) {
+      const { stdout } = await runlock(undefined, ['completion', shell]);
+      expect(readFileSync(join(root, path), 'utf8')).toBe(stdout);
+    }
+    const page = gunzipSync(readFileSync(join(root, 'usr/share/man/man1/runlock.1.gz')));
+    expect(page.equals(readFileSync('docs/man/runlock.1'))).toBe(true);
+  });
+
+  test('has a configuration that changes nothing, and that runlock takes with every # gone', async () => {
+    const root = await unpacked();
+    const file = join(root, 'etc/runlock/config.toml');
+    const asIs = await runlock(undefined, ['config', '--config', file, '--json']);
+    const options = (JSON.parse(asIs.stdout) as { options: { from: string }[] }).options;
+    expect(new Set(options.map(({ from }) => from))).toEqual(new Set(['default']));
+    writeFileSync(file, readFileSync(file, 'utf8').replaceAll(/^#(?=\w+ = |\[)/gm, ''));
+    expect(await runlock(undefined, ['config', '--config', file])).toMatchObject({ status: 0, stderr: '' });
+  });
+
+  // It may have to be fetched first.
+  test('passes lintian', { timeout: 300_000 }, async () => {
+    const { folder } = stage();
+    const options = ['--no-cfg', '--fail-on', 'error,warning', '--allow-root'];
+    const { stdout } = await run(await lintian(), [...options, deb], {
+      cwd: folder,
+      env: { ...process.env, TMPDIR: folder },
+    });
+    expect(stdout.trim()).toBe('');
+  });
+});
+
+/** As root, where the tests are root's; always as somebody else too. */
+const callers = process.getuid?.() === 0 ? [0, 65_534] : [process.getuid?.() ?? 0];
+
+describe.each(callers)('with dpkg as user %i', (uid) => {
+  const libc = { libc6: '2.36-9' };
+  const conffile = 'etc/runlock/config.toml';
+  const text = (root: string, path: string) => readFileSync(join(root, path), 'utf8');
+
+  /** The package a version later, with another configuration file. */
+  async function nextVersion(folder: string): Promise<string> {
+    const tree = join(folder, 'next');
+    await run('dpkg-deb', ['-R', deb, tree]);
+    appendFileSync(join(tree, conffile), '# new in this version\n');
+    const control = join(tree, 'DEBIAN/control');
+    writeFileSync(control, readFileSync(control, 'utf8').replace(/^Version: .*$/m, 'Version: 99.0.0-1'));
+    const next = join(folder, 'next.deb');
+    await run('dpkg-deb', ['--build', '--root-owner-group', '-Znone', tree, next]);
+    return next;
+  }
+
+  const machine = async (installed: Readonly<Record<string, string>> = libc) => {
+    const { folder } = stage();
+    const next = await nextVersion(folder);
+    const own = join(folder, 'machine');
+    mkdirSync(own);
+    // The package and the folder are to be seen by that user too.
+    await run('chmod', ['a+rx', folder, made.folder]);
+    return { ...(await createDpkg({ folder: own, uid, installed })), next };
+  };
+
+  test('it is not installed without the libraries that its program needs', async () => {
+    const { dpkg } = await machine({});
+    await expect(dpkg('--install', deb)).rejects.toThrow(/runlock depends on libc6 \(>= 2\.\d+\)/);
+  });
+
+  test('it is installed, upgraded, removed and purged, and nothing of it is left', async () => {
+    const { root, dpkg, state, next } = await machine();
+    await dpkg('--install', deb);
+    expect(await state('runlock')).toBe('ii');
+    expect(existsSync(join(root, 'usr/bin/runlock'))).toBe(true);
+    await dpkg('--install', next);
+    expect(readFileSync(join(root, conffile), 'utf8')).toContain('# new in this version');
+    await dpkg('--remove', 'runlock');
+    expect(await state('runlock')).toBe('rc');
+    expect(existsSync(join(root, 'usr/bin/runlock'))).toBe(false);
+    expect(existsSync(join(root, conffile))).toBe(true);
+    await dpkg('--purge', 'runlock');
+    expect(await state('runlock')).toBe('');
+    const { stdout } = await run('find', [
+      root,
+      '-path',
+      join(root, 'var'),
+      '-prune',
+      '-o',
+      '!',
+      '-type',
+      'd',
+      '-print',
+    ]);
+    expect(stdout).toBe('');
+    expect(existsSync(join(root, 'etc/runlock'))).toBe(false);
+  });
+
+  test('an upgrade keeps a configuration that was changed, and puts the new one beside it', async () => {
+    const { root, dpkg, next } = await machine();
+    await dpkg('--install', deb);
+    const changed = `${text(root, conffile)}wait = "30m"\n`;
+    writeFileSync(join(root, conffile), changed);
+    await dpkg('--force-confold', '--install', next);
+    expect(text(root, conffile)).toBe(changed);
+    expect(text(root, `${conffile}.dpkg-dist`)).toContain('# new in this version');
+  });
+
+  test('a purge leaves what somebody wrote into its folder, says so, and takes enabled timers away', async () => {
+    const { root, dpkg } = await machine();
+    await dpkg('--install', deb);
+    const wants = join(root, 'etc/systemd/system/timers.target.wants');
+    mkdirSync(wants, { recursive: true });
+    await run('chown', ['-R', String(uid), join(root, 'etc')]);
+    for (const name of ['runlock@web.timer', 'other@web.timer']) writeFileSync(join(wants, name), '');
+    writeFileSync(join(root, 'etc/runlock/runs.d/web.env'), 'RUNLOCK_COMMAND=true\n');
+    const said = await dpkg('--purge', 'runlock');
+    expect(said).toMatch(/directory '\/etc\/runlock\/runs\.d' not empty so not removed/);
+    expect(readdirSync(join(root, 'etc/runlock/runs.d'))).toEqual(['web.env']);
+    expect(readdirSync(wants)).toEqual(['other@web.timer']);
+  });
+});
+
+test('its version is runlock’s, and the first of Debian’s', async () => {
+  const { stdout } = await run('dpkg-deb', ['--field', deb, 'Version']);
+  expect(stdout).toBe(`${version}-1\n`);
+});
