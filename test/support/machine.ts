@@ -1,0 +1,111 @@
+// A machine of its own for one test file: the host's systemd runs as process 1 in its own namespaces, on a copy of the
+// host's root. What is installed and started there is gone with it. It needs root, and a systemd that is installed.
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { eventually, scene } from './processes.ts';
+
+const run = promisify(execFile);
+
+export interface Outcome {
+  readonly status: number;
+  /** Both of its outputs. */
+  readonly said: string;
+}
+
+export interface Machine {
+  /** A folder that both sides see. */
+  readonly folder: string;
+  /** Runs a command in there, to its end. */
+  readonly run: (...command: string[]) => Promise<Outcome>;
+  /** Writes a file in there, and the folders that it needs. */
+  readonly write: (path: string, text: string) => Promise<void>;
+  readonly stop: () => Promise<void>;
+}
+
+/** Why there can be no such machine here; undefined: there can. */
+export async function whyNoMachine(): Promise<string | undefined> {
+  if (process.getuid?.() !== 0) return 'only root can boot systemd in namespaces of its own';
+  if (!existsSync('/usr/lib/systemd/systemd')) return 'systemd is not installed on this machine';
+  const probe =
+    'mount --make-rprivate / && mount -t cgroup2 cgroup2 /mnt && mkdir /mnt/runlock-probe-$$ && rmdir /mnt/runlock-probe-$$';
+  return run('unshare', ['--mount', '--pid', '--fork', '--cgroup', 'sh', '-c', probe]).then(
+    () => undefined,
+    (error: unknown) => `no namespaces or control groups to be had: ${String(error)}`,
+  );
+}
+
+export async function bootMachine(): Promise<Machine> {
+  const made = scene();
+  const child = spawn('sh', [resolve('test/support/machine.sh'), made.folder, resolve('.')], {
+    stdio: ['pipe', 'ignore', 'pipe'],
+    detached: true,
+  });
+  let complaints = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (complaints += text));
+  child.stdin.on('error', () => undefined);
+  const ended = once(child, 'close');
+  const stop = async () => {
+    child.stdin.end();
+    await ended;
+    made.clean();
+  };
+  try {
+    const init = await eventually(() => {
+      if (child.exitCode !== null) throw new Error(`the machine ended with ${child.exitCode}: ${complaints}`);
+      return processOne(child.pid ?? 0);
+    }, 30_000);
+    const machine = { folder: made.folder, stop, ...inside(init) };
+    await eventually(async () => {
+      const { said } = await machine.run(
+        'systemctl',
+        'is-active',
+        'machine.target',
+        'systemd-journald.service',
+      );
+      if (said !== 'active\nactive\n') throw new Error(`the machine is not up: ${said}${complaints}`);
+    }, 60_000);
+    return machine;
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Its process 1, as the host numbers it: below the shell there is unshare, and below that systemd. */
+function processOne(shell: number): number {
+  const below = (pid: number) =>
+    readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+  const found = below(shell)
+    .flatMap(below)
+    .find((pid) => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'systemd\n');
+  if (found === undefined) throw new Error('systemd has not started');
+  return found;
+}
+
+function inside(init: number): Pick<Machine, 'run' | 'write'> {
+  const enter = ['--target', String(init), '--mount', '--uts', '--ipc', '--pid', '--cgroup', '--'];
+  const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', DEBIAN_FRONTEND: 'noninteractive' };
+  const call = (command: readonly string[]) =>
+    new Promise<Outcome>((settle) => {
+      execFile(
+        'nsenter',
+        [...enter, ...command],
+        { env, cwd: '/', timeout: 50_000 },
+        (error, stdout, stderr) => {
+          const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+          settle({ status, said: stdout + stderr });
+        },
+      );
+    });
+  return {
+    run: (...command) => call(command),
+    write: async (path, text) => {
+      const script = 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"';
+      const { status, said } = await call(['sh', '-c', script, 'sh', path, text]);
+      if (status !== 0) throw new Error(`${path}: ${said}`);
+    },
+  };
+}
