@@ -31,6 +31,11 @@ export const environment: readonly (readonly [names: string, meaning: string])[]
 
 export const files: readonly (readonly [name: string, meaning: string])[] = [
   ['/etc/runlock/config.toml', 'The configuration file, unless --config names another. It need not exist.'],
+  [
+    '/etc/runlock/runs.d/<instance>.env',
+    'What runlock@<instance>.service runs, with the Debian package: RUNLOCK_COMMAND, and RUNLOCK_<OPTION>.',
+  ],
+  ['/etc/runlock/token', "Consul's token for these units; for root alone. It need not exist."],
 ];
 
 export const seeAlso = 'consul(1), flock(1), crontab(5), systemd.timer(5)';
