@@ -120,6 +120,8 @@ if (why !== undefined) console.warn(`No unit runs in this file: ${why}.`);
 
 describe.skipIf(why !== undefined)(
   `under a real systemd${why === undefined ? '' : ` (skipped: ${why})`}`,
+  // Each step is quick; on a busy machine there are many of them.
+  { timeout: 150_000 },
   () => {
     let machine: Machine;
     let agent: Agent;
@@ -198,7 +200,7 @@ describe.skipIf(why !== undefined)(
         await machine.stop();
         await endAgents();
       };
-    });
+    }, 240_000);
 
     test('a timer starts what the instance’s file says, in its group, with the token that root alone may read', async () => {
       const facts = script(
@@ -257,7 +259,7 @@ describe.skipIf(why !== undefined)(
           ActiveState: 'failed',
           Result: 'exit-code',
         });
-        await eventually(async () => expect(await journal(unit)).toContain(wanted(name)));
+        await eventually(async () => expect(await journal(unit)).toContain(wanted(name)), 30_000);
       }
     });
 
@@ -362,8 +364,10 @@ describe.skipIf(why !== undefined)(
       expect(await ok('systemctl', 'list-units', '--no-legend', '--type=timer', '--state=active')).toBe('');
       writeFileSync(join(machine.folder, 'go'), '');
       expect(await noteOf('slow.out')).toBe('started\nend\n');
-      await eventually(async () =>
-        expect(await lastRun(agent, 'prod/slow', 'web01')).toMatchObject({ outcome: 'succeeded' }),
+      await eventually(
+        async () =>
+          expect(await lastRun(agent, 'prod/slow', 'web01')).toMatchObject({ outcome: 'succeeded' }),
+        30_000,
       );
       await ok('dpkg', '--no-triggers', '--purge', 'runlock');
       expect((await machine.run('ls', '/etc/systemd/system/timers.target.wants')).said).not.toContain(
