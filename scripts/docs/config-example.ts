@@ -14,6 +14,8 @@ const SAMPLES: Readonly<Record<string, string>> = {
   metrics_file: '"/var/lib/prometheus/node-exporter/runlock.prom"',
   max_held: '"2h"',
   max_wait: '"1h"',
+  service: '"api"',
+  min_healthy: '2',
 };
 
 const HEAD = `# Defaults for runlock, where neither a flag nor RUNLOCK_<OPTION> says otherwise. Each line shows the default; where the
@@ -42,13 +44,17 @@ export function configExample(program: Command): string {
       const { about, fallback } = describeOption(option);
       const sample = SAMPLES[key];
       const told = sample === undefined ? '' : ` (default: ${fallback || 'none'})`;
-      return [``, `# ${about}${told}`, `#${key} = ${sample ?? literal(option.isBoolean(), fallback)}`];
+      const value = sample ?? literal(option.isBoolean(), fallback);
+      if (value === undefined)
+        throw new Error(`scripts/docs/config-example.ts: ${key} has no default; give it a sample`);
+      return [``, `# ${about}${told}`, `#${key} = ${value}`];
     }),
   );
   return `${HEAD}${lines.join('\n')}\n${TAIL}`;
 }
 
-function literal(isFlag: boolean, fallback: string): string {
+function literal(isFlag: boolean, fallback: string): string | undefined {
   if (isFlag) return 'false';
+  if (fallback === '') return undefined;
   return /^[1-9]\d*$/.test(fallback) ? fallback : JSON.stringify(fallback);
 }
