@@ -76,6 +76,7 @@ test('a play after one that was broken off goes on with what is held', async () 
   const { status, stdout } = await play('web01', '0');
   expect(status).toBe(0);
   expect(stdout).toMatch(/hold it\] \*+\nok: \[web01\]/);
-  expect(grantOf(conf('web01'))).toBe(fencingToken);
+  // Asked for again, what is held has a new token: who knew the old one is behind.
+  expect(grantOf(conf('web01'))).toBeGreaterThan(fencingToken);
   expect(await claimOf(agent, 'prod/broken-off')).toBeUndefined();
 });
