@@ -32,7 +32,7 @@ export interface Held {
   readonly node: string;
   readonly slot: number;
   readonly run: string;
-  /** Grows with every grant of the slot, and when a hold begins anew. */
+  /** Grows with every grant of the slot, and whenever it is asked for again. */
   readonly fencingToken: number;
   readonly since: string;
   readonly waitedMs: number;
