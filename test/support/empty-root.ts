@@ -49,7 +49,8 @@ export async function inRoot(root: string, command: readonly string[]): Promise<
   // Who is no root becomes one in a namespace of users, where the kernel lets everybody.
   const user = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
   const words = ['unshare', ...user, '--mount', '--', 'sh', '-c', MOUNT, root];
-  await run('unshare', [...words.slice(1), '/bin/sh', '-c', ':']).catch((cause: unknown) => {
+  const [file, ...args] = [...words, '/bin/sh', '-c', ':'];
+  await run(file, args).catch((cause: unknown) => {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new Error(
       `an empty root can't be entered here (${why}): run the tests as root with CAP_SYS_ADMIN, or allow user ` +
