@@ -146,8 +146,8 @@ describe('--licenses', () => {
 
   test('of the npm package has each package whose text is in it', async () => {
     const { stdout } = await run(BUNDLE, ['--licenses']);
-    const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { dependencies: object };
-    expect(titles(stdout)).toEqual(expect.arrayContaining(Object.keys(dependencies)));
+    const used = ['chalk', 'commander', 'consul', 'execa', 'p-retry', 'smol-toml'];
+    expect(titles(stdout)).toEqual(expect.arrayContaining(used));
     expect(titles(stdout)).not.toContain('Bun');
   });
 });

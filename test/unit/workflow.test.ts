@@ -22,7 +22,7 @@ test('every action is pinned to a commit, with the version beside it', () => {
 test('what it runs of this project is there', () => {
   const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: Record<string, string> };
   expect(steps).toEqual(expect.arrayContaining(['.ci/run', '.ci/artefacts']));
-  const text = [...steps, readFileSync('.ci/run', 'utf8')].join('\n');
+  const text = [...steps, readFileSync('.ci/artefacts', 'utf8'), readFileSync('.ci/run', 'utf8')].join('\n');
   for (const [, name = ''] of text.matchAll(/npm run (?:--silent )?([\w:]+)/g))
     expect(Object.keys(scripts)).toContain(name);
   for (const step of steps.filter((command) => command.startsWith('.ci/')))
