@@ -38,6 +38,7 @@ const exitStatuses: Record<ErrorCode, number> = {
 
 /** Exit statuses of `exec` that no error stands behind: the command ran, and this is how it ended. */
 export const EXIT_LOST = 79;
+export const EXIT_UNHEALTHY = 80;
 export const EXIT_TIMED_OUT = 124;
 /** The health gate is closed: `gate`'s word for busy. */
 export const EXIT_CLOSED = 75;

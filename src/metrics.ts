@@ -11,7 +11,7 @@ import { RunlockError, reasonOf } from './errors.ts';
 
 /** How an attempt ended; `error`: before there was an answer to whether the group has a slot. */
 export const OUTCOMES = [
-  ...['succeeded', 'failed', 'rebooting', 'interrupted', 'timed-out', 'evicted', 'lost'],
+  ...['succeeded', 'failed', 'unhealthy', 'rebooting', 'interrupted', 'timed-out', 'evicted', 'lost'],
   ...['busy', 'error'],
 ] as const;
 

@@ -1,5 +1,5 @@
 // Exit codes and what they mean: the one list behind the README and the man page.
-import { EXIT_LOST, EXIT_TIMED_OUT, RunlockError, exitStatus } from '../../src/errors.ts';
+import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, RunlockError, exitStatus } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 
 const of = (code: ErrorCode) => String(exitStatus(new RunlockError(code, '')));
@@ -17,11 +17,16 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: of('busy'),
     meaning:
-      'busy: no slot within `--wait`, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run is alive and `--force` was not given; for `gate`: closed',
+      'busy: no slot within `--wait`, the gate of a service closed, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run is alive and `--force` was not given; for `gate`: closed',
   },
   { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },
   { code: String(EXIT_LOST), meaning: 'lock lost, or run evicted, while running; the command was killed' },
+  {
+    code: String(EXIT_UNHEALTHY),
+    meaning:
+      "the command did well, and the node's services were not healthy within `--healthy-within` after it",
+  },
   { code: String(EXIT_TIMED_OUT), meaning: '`--timeout` ended the command' },
   {
     code: `${of('not-executable')}, ${of('not-found')}`,

@@ -6,7 +6,7 @@ import type { Acquired } from '../lock/acquire.ts';
 import type { Blocked } from '../lock/grant.ts';
 import type { Slot } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
-import { momentText } from './explain.ts';
+import { endedText, momentText } from './explain.ts';
 
 type Busy = Extract<Acquired, { kind: 'busy' }>;
 
@@ -81,11 +81,10 @@ function frozenName(group: string, { at }: Extract<Blocked, { kind: 'frozen' }>)
 
 export function describeHolder({ slot, owner, lockedBy }: Slot, nowMs: number): string[] {
   if (!owner) return [];
-  const { node, state, command, since, exitCode } = owner.claim;
-  const code = exitCode === undefined ? '' : `, exit ${exitCode}`;
+  const { node, state, since } = owner.claim;
   const gone =
     lockedBy === undefined && (state === 'running' || state === 'evicted') ? ' without a session' : '';
   return [
-    `slot ${slot}: ${node} ${state}${gone}, ${command}${code}, since ${formatAge(nowMs - Date.parse(since))}`,
+    `slot ${slot}: ${node} ${state}${gone}, ${endedText(owner.claim)}, since ${formatAge(nowMs - Date.parse(since))}`,
   ];
 }

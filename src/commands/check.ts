@@ -3,6 +3,7 @@ import { assertNever } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
 import type { GroupView, SlotView, StatusReport } from '../output/views.ts';
+import { endedText } from './explain.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 
@@ -115,12 +116,10 @@ function isOver({ state, alive, heldUntil }: SlotView, now: number): boolean {
   return Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS <= now;
 }
 
-function keptText(
-  { slot, state, node = '?', since, command = '?', exitCode }: SlotView,
-  now: number,
-): string {
+function keptText(view: SlotView, now: number): string {
+  const { slot, state, node = '?', since } = view;
   if (state === 'unreadable') return `a claim that cannot be read (slot ${slot})`;
-  const what = exitCode === undefined ? command : `${command}, exit ${exitCode}`;
+  const what = endedText(view);
   const age = formatAge(ageMs(since, now));
   if (state === 'running' || state === 'evicted')
     return `${node}, whose session is gone (${what} since ${age})`;

@@ -138,7 +138,7 @@ function summary(
 function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other']): string {
   const { node = '?', command = '?', since = '' } = slot;
   const name = `slot ${slot.slot}`;
-  const ended = slot.exitCode === undefined ? command : `${command}, exit ${slot.exitCode}`;
+  const ended = endedText(slot);
   switch (slot.state) {
     case 'free':
       return `${name} is free`;
@@ -163,6 +163,16 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
     default:
       return assertNever(slot.state);
   }
+}
+
+/** What ran, and how that ended. */
+export function endedText({
+  command = '?',
+  exitCode,
+  unhealthy,
+}: Pick<SlotView, 'command' | 'exitCode' | 'unhealthy'>): string {
+  if (unhealthy) return `${command}, unhealthy after it`;
+  return exitCode === undefined ? command : `${command}, exit ${exitCode}`;
 }
 
 function keeps(slot: SlotView, now: number, release: string): string {

@@ -208,10 +208,11 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
   }
   const claim = attempt(problems, () => decodeClaim(owner));
   if (!claim) return { slot, state: 'unreadable', alive };
-  const { state, node, since, run, command, exitCode, hold, heldUntil, pid, by } = claim;
+  const { state, node, since, run, command, exitCode, unhealthy, hold, heldUntil, pid, by } = claim;
   return {
     ...{ slot, state, alive, node, since, run, command },
     ...(exitCode !== undefined && { exitCode }),
+    ...(unhealthy && { unhealthy }),
     hold,
     ...(heldUntil !== undefined && { heldUntil }),
     pid,

@@ -106,6 +106,7 @@ export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim
     case 'evicted':
       return undefined;
     case 'failed':
+    case 'unhealthy':
     case 'timed-out':
     case 'lost':
     case 'rebooting':
@@ -118,7 +119,9 @@ export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim
   const until =
     typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
   const since = new Date(nowMs).toISOString();
-  return { ...claim, state, since, ...(exitCode !== undefined && { exitCode }), ...until };
+  // The command's own code would tell of a success.
+  const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
+  return { ...claim, state, since, ...why, ...until };
 }
 
 type Once = GivenBack | { readonly kind: 'holding'; readonly holding: Holding };

@@ -40,6 +40,8 @@ export interface Claim extends Runner {
   readonly waitedMs?: number;
   /** Who evicted the run. */
   readonly by?: string;
+  /** Of a failed run: its command did well, and its node's services were not healthy after it. */
+  readonly unhealthy?: true;
   /** All groups of the run, where they are several: it has a claim or a ticket of the same run id in the others. */
   readonly groups?: readonly string[];
 }
@@ -79,7 +81,9 @@ export interface Freeze {
   readonly until?: string;
 }
 
-export type Outcome = 'succeeded' | 'failed' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
+/** `unhealthy`: the command did well, and the node's services were not healthy after it. */
+export type Outcome =
+  'succeeded' | 'failed' | 'unhealthy' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
 
 /** `.runs/<node>`: the node's last run. */
 export interface RunRecord {
@@ -104,6 +108,11 @@ export function lastGoodOf({ outcome, endedAt, lastGoodAt }: RunRecord): string 
 /** Writes a record as the JSON document that is stored. */
 export function encode(record: object): string {
   return JSON.stringify({ v: VERSION, ...record });
+}
+
+/** Who does not know of `unhealthy` reads `failed`. */
+export function encodeRun(record: RunRecord): string {
+  return encode(record.outcome === 'unhealthy' ? { ...record, outcome: 'failed', unhealthy: true } : record);
 }
 
 type Check = (value: unknown) => boolean;
@@ -139,6 +148,7 @@ const claimShape: Shape<Claim> = {
   heldUntil: optional(time),
   waitedMs: optional(number),
   by: optional(text),
+  unhealthy: optional((value) => value === true),
   groups: optional(paths),
 };
 const ticketShape: Shape<Ticket> = {
@@ -146,7 +156,8 @@ const ticketShape: Shape<Ticket> = {
   groups: optional(paths),
 };
 const freezeShape: Shape<Freeze> = { by: text, reason: text, since: time, until: optional(time) };
-const runShape: Shape<RunRecord> = {
+type StoredRun = RunRecord & { readonly unhealthy?: true };
+const runShape: Shape<StoredRun> = {
   node: name,
   run: text,
   outcome: oneOf('succeeded', 'failed', 'rebooting', 'interrupted', 'timed-out', 'evicted', 'lost'),
@@ -157,6 +168,7 @@ const runShape: Shape<RunRecord> = {
   waitedMs: number,
   ranMs: number,
   lastGoodAt: optional(time),
+  unhealthy: optional((value) => value === true),
 };
 
 /** A stored document, as Consul gives it back. */
@@ -209,4 +221,7 @@ export const decodeLockMark = (stored: Stored): LockMark => decode<LockMark>('lo
 export const decodeQueueMark = (stored: Stored): QueueMark =>
   decode<QueueMark>('queue mark', { session: text }, stored);
 export const decodeFreeze = (stored: Stored): Freeze => decode('freeze', freezeShape, stored);
-export const decodeRun = (stored: Stored): RunRecord => decode('run record', runShape, stored);
+export function decodeRun(stored: Stored): RunRecord {
+  const { unhealthy, ...record } = decode('run record', runShape, stored);
+  return unhealthy ? { ...record, outcome: 'unhealthy' } : record;
+}

@@ -4,7 +4,7 @@
  */
 import type { Answer, Consul, Entry, Operation } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
-import { encode } from './records.ts';
+import { encode, encodeRun } from './records.ts';
 import type { Claim, Freeze, NodeMark, RunRecord, Ticket } from './records.ts';
 import type { GroupKeys } from './layout.ts';
 
@@ -184,7 +184,7 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
     kept ? writeOwner(seat, kept, seenIndex) : remove(keys.owner(slot), 'owner'),
     remove(keys.lock(slot), 'lock'),
     remove(keys.node(record.node), 'node'),
-    { means: 'node', operation: { verb: 'set', key: keys.run(record.node), value: encode(record) } },
+    { means: 'node', operation: { verb: 'set', key: keys.run(record.node), value: encodeRun(record) } },
   ];
 }
 
@@ -207,7 +207,7 @@ export function endHeld(held: Vanished, record: RunRecord, seenIndex: number, ke
   return [
     ...unlocked(keys, slot, strayLock),
     ...(kept ? changeClaim(keys, slot, kept, seenIndex) : removeSeen(owner, seenIndex, 'owner')),
-    { means: 'node', operation: { verb: 'set', key: keys.run(record.node), value: encode(record) } },
+    { means: 'node', operation: { verb: 'set', key: keys.run(record.node), value: encodeRun(record) } },
   ];
 }
 

@@ -25,7 +25,8 @@ export interface HistoryReport {
 export interface RunView {
   readonly node: string;
   readonly group: string;
-  readonly outcome: 'succeeded' | 'failed' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
+  readonly outcome:
+    'succeeded' | 'failed' | 'unhealthy' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
   readonly exitCode?: number;
   readonly endedAt: string;
   /** When its last good run ended. Absent: none is known. */

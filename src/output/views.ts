@@ -71,6 +71,8 @@ export interface SlotView {
   /** Base name. */
   readonly command?: string;
   readonly exitCode?: number;
+  /** It failed because its node's services were not healthy after its command. */
+  readonly unhealthy?: true;
   /** `forever`, `none`, or milliseconds. */
   readonly hold?: 'forever' | 'none' | number;
   /** When others may follow. */
