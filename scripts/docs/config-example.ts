@@ -16,6 +16,8 @@ const SAMPLES: Readonly<Record<string, string>> = {
   max_wait: '"1h"',
   service: '"api"',
   min_healthy: '2',
+  maintenance: '"service"',
+  healthy_within: '"2m"',
 };
 
 const HEAD = `# Defaults for runlock, where neither a flag nor RUNLOCK_<OPTION> says otherwise. Each line shows the default; where the

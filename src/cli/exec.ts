@@ -14,6 +14,8 @@ import {
   wholeNumber,
 } from '../options.ts';
 import { valueIn } from './config-file.ts';
+import { execGateOptions, gateOf } from './exec-gate.ts';
+import type { ExecGateValues } from './exec-gate.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,
@@ -65,6 +67,7 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
     option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
     option('--node <name>', "the owner (default: the agent's node name)", parseNode),
     option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
+    ...execGateOptions(),
     option('--metrics-file <file>', "figures for node_exporter's textfile collector", parsePath),
     option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
     prefixOption(),
@@ -84,6 +87,7 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
       killAfterMs: killAfter,
       sessionTtlMs: sessionTtl,
       dryRun,
+      ...gateOf(values as Values & ExecGateValues, (name) => command.getOptionValueSource(name) === 'cli'),
       ...(timeout !== undefined && { timeoutMs: timeout }),
       ...(okCodes && { okCodes }),
       ...(rebootCodes && { rebootCodes }),
@@ -116,15 +120,17 @@ function toChoices(command: Command, groups: readonly string[]): ExecOptions['gr
 const EXEC_HELP = `
 Durations are like 90s, 10m or 1h30m.
 
-Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, frozen, or this
-node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock lost, command killed; 124 --timeout;
-126, 127 command not executable, not found; 128+n the command, or a waiting runlock, died of signal n.
+Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, the gate closed,
+frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock lost, command killed;
+80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not executable, not found;
+128+n the command, or a waiting runlock, died of signal n.
 
 Examples:
   runlock exec -- chef-client
   runlock exec -g prod/web -n 2 -w 30m -- ansible-playbook site.yml
   runlock exec -g rack/r4 -g prod/web -- chef-client
-  runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test`;
+  runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test
+  runlock exec -g prod/web --service web --maintenance --settle 20s --healthy-within 2m -- chef-client`;
 
 function parsePath(text: string): string {
   if (text === '') throw usage('an empty name is no file');

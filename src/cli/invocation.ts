@@ -39,6 +39,8 @@ export type Invocation =
       readonly kind: 'release';
       readonly common: Common;
       readonly options: Omit<ReleaseOptions, 'by'> & { readonly json: boolean };
+      /** The address of the owner's own Consul agent. */
+      readonly agent?: string;
     }
   | {
       readonly kind: 'history';

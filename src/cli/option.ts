@@ -50,7 +50,7 @@ export function option(
   parsers.set(made, parser);
   if (fallback !== undefined) made.default(fallback, fallbackText);
   // A flag without a value stays commander's own.
-  return made.required ? made.argParser(checked(parser)) : made;
+  return made.required || made.optional ? made.argParser(checked(parser)) : made;
 }
 
 /** One that can be given several times: its value is a list of groups, each once. */

@@ -1,6 +1,7 @@
 /** `runlock release`: its options. */
 import type { Command } from 'commander';
 import { parseFlag, parseGroup, parseNode, usage, wholeNumber } from '../options.ts';
+import { agentOption } from './gate-options.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,
@@ -30,6 +31,7 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
     option('--node <name>', 'this node, as for exec', parseNode),
     option('--failed', 'what acquire holds: it failed, so this node keeps the slot', parseFlag, false),
     option('--exit-code <n>', 'with --failed: the code to show for it', wholeNumber(1, 255)),
+    agentOption(),
     option('--json', 'what was done, as JSON', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
@@ -37,7 +39,7 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
   command.addHelpText('after', RELEASE_HELP);
   command.action((named: string | undefined) => {
     const values = withEnvironment(command, env);
-    const { prefix, json, group, owner, node, slot, force, failed, exitCode } = values as Values &
+    const { prefix, json, group, owner, node, agent, slot, force, failed, exitCode } = values as Values &
       ReleaseValues;
     checkFailed({ owner, force, failed, exitCode });
     const whose = owner ?? node;
@@ -51,7 +53,10 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
       ...(failed && { failed: exitCode === undefined ? {} : { exitCode } }),
       ...(slot !== undefined && { slot }),
     };
-    done({ kind: 'release', common: toCommon(values), options: Object.freeze(options) });
+    done({
+      ...{ kind: 'release', common: toCommon(values), options: Object.freeze(options) },
+      ...(agent !== undefined && { agent }),
+    });
   });
 }
 
@@ -77,6 +82,7 @@ interface ReleaseValues {
   group: readonly string[];
   owner?: string | undefined;
   node?: string;
+  agent?: string;
   slot?: number;
   force: boolean;
   failed: boolean;

@@ -24,7 +24,7 @@ export interface AcquireOptions {
   readonly sessionTtlMs: number;
 }
 
-export type AcquireDeps = Omit<ExecDeps, 'shareTerminal'>;
+export type AcquireDeps = Omit<ExecDeps, 'shareTerminal' | 'connectTo'>;
 
 /** What is held. Times are ISO 8601 in UTC. */
 export interface Held {

@@ -1,7 +1,8 @@
 /** What `release` did, for people. Pure. */
 import { assertNever } from '../errors.ts';
 import { hint } from '../hint.ts';
-import { formatAge } from '../output.ts';
+import { formatAge, visible } from '../output.ts';
+import type { MaintenanceEnd } from './release-maintenance.ts';
 import type { ReleaseResult, Released } from './release.ts';
 
 export function describeRelease(result: ReleaseResult, prefix: string): string {
@@ -16,6 +17,21 @@ export function describeRelease(result: ReleaseResult, prefix: string): string {
     default:
       return assertNever(result);
   }
+}
+
+/** The places that are out of maintenance now; nothing where there are none. */
+export function describeMaintenance({ ended }: MaintenanceEnd): string {
+  return ended.map((place) => `${visible(place)} is out of maintenance\n`).join('');
+}
+
+/** What is still out of service, and what to do about it. */
+export function describeStays(
+  { stays, why = 'nobody knows why' }: MaintenanceEnd,
+  prefix: string,
+): string | undefined {
+  if (stays.length === 0) return undefined;
+  const leave = hint(prefix, 'gate', 'leave', '--service', 'auto');
+  return `${stays.join(', ')}: still in maintenance by runlock (${why}); '${leave}' on that node ends it`;
 }
 
 function describeClaim(claim: Released, { prefix, group }: { prefix: string; group: string }): string {

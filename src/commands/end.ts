@@ -80,6 +80,8 @@ interface End {
   readonly ranMs: number;
   readonly cause: Cause | undefined;
   readonly given: GivenBack;
+  /** Of a run that was unhealthy: what was not well. */
+  readonly why?: string | undefined;
 }
 
 export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
@@ -97,7 +99,10 @@ export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
     ...(kept?.heldUntil !== undefined && { heldUntil: kept.heldUntil }),
   };
   const why = whyKilled(cause, group);
-  const ran = why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}`;
+  const unhealthy =
+    end.why === undefined ? '' : `, but ${node} was not healthy in time after it (${end.why})`;
+  const ran =
+    why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}${unhealthy}`;
   const level = why === undefined && given.kind === 'released' && !given.kept ? 'info' : 'warning';
   log(level, `${ran}; ${sayGivenBack(given, { prefix: context.keys.root, node, group, slot })}`, fields);
 }

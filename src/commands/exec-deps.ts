@@ -3,6 +3,7 @@ import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
+import type { GateChoice } from './run-gate.ts';
 
 /** What is asked of one group. */
 export interface GroupChoice {
@@ -26,6 +27,8 @@ export interface ExecOptions {
   readonly rebootCodes?: readonly number[];
   readonly node?: string;
   readonly sessionTtlMs: number;
+  /** Undefined: no service is named, and nobody looks. */
+  readonly gate?: GateChoice;
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];
@@ -42,6 +45,8 @@ export interface Figures {
 
 export interface ExecDeps extends Deps {
   readonly consul: Consul;
+  /** To another agent; it is closed with the rest. */
+  readonly connectTo: (address: string) => Promise<Consul>;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
   readonly newRunId: () => string;

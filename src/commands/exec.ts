@@ -11,6 +11,8 @@ import { formatAge } from '../output.ts';
 import { describeBusy } from './busy.ts';
 import { placeOf } from './end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
+import type { TakenBehind } from './behind-gate.ts';
+import type { RunGate } from './run-gate.ts';
 import { declineAll, lostBeforeStart, takeSlots } from './slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
 import { superviseRun } from './supervise.ts';
@@ -37,11 +39,17 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     stop.abort();
   });
   const waits = measureWaits(deps);
+  const requests = toRequests(deps, options);
+  const { id: run } = requests[0].run;
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
-    const taken = await waitForSlots(deps, options, { waits, signal: stop.signal });
+    const gate = await openGate(deps, options, { run, signal: stop.signal });
+    const taken = await waitForSlots(deps, options, { requests, gate, waits, signal: stop.signal });
     switch (taken.kind) {
+      case 'closed':
+        await sayGateClosed(deps, taken, { group: groupNames(options), node: gate?.node ?? '', run });
+        return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
       case 'busy':
         sayBusy(deps, taken.busy, options);
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
@@ -53,8 +61,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
         return assertNever(taken);
     }
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
-    // What has to be waited for, or done, before the start has its place here: under the leases, until a signal.
-    return await superviseRun(deps, taken.slots, { ...options, file, meanings });
+    return await superviseRun(deps, taken.slots, { ...options, file, meanings, runGate: gate });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
@@ -101,34 +108,85 @@ function measureWaits({ clock }: ExecDeps): Waits {
   };
 }
 
-/** One patience for all groups together. */
-async function waitForSlots(
+/** Loaded where it is asked for alone. */
+async function openGate(
   deps: ExecDeps,
-  options: ExecOptions,
-  { waits, signal }: { waits: Waits; signal: AbortSignal },
-): Promise<Taken> {
-  const { dryRun, sessionTtlMs, killAfterMs } = options;
-  const wait = dryRun ? 0 : options.wait;
-  const patience = startPatience(deps.clock, wait);
+  { gate, prefix, groups, node, dryRun }: ExecOptions,
+  { run, signal }: { run: string; signal: AbortSignal },
+): Promise<RunGate | undefined> {
+  if (!gate) return undefined;
+  const { openRunGate } = await import('./run-gate.ts');
+  const names = groups.map(({ group }) => group);
+  return openRunGate(deps, { prefix, groups: names, run, node, dryRun, gate }, signal);
+}
+
+const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');
+
+async function sayGateClosed(
+  deps: ExecDeps,
+  { verdicts }: Extract<TakenBehind, { kind: 'closed' }>,
+  who: { readonly group: string; readonly node: string; readonly run: string },
+): Promise<void> {
+  const { sayClosed } = await import('./run-gate-says.ts');
+  sayClosed(deps, verdicts, who);
+}
+
+interface Slotless {
+  readonly requests: Requests;
+  readonly gate: RunGate | undefined;
+  readonly waits: Waits;
+  readonly signal: AbortSignal;
+}
+
+/** One patience for the gate and all groups together. */
+async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless): Promise<TakenBehind> {
+  const { gate, requests, waits, signal } = it;
+  const patience = startPatience(deps.clock, options.dryRun ? 0 : options.wait);
+  const take = () => askForSlots(deps, options, { ...it, patience: patience.signal });
   try {
-    return await takeSlots(deps, toRequests(deps, options), {
-      ...{ signal, patience: patience.signal, ttlMs: sessionTtlMs, killAfterMs },
-      onAsked: ({ group, run: { id, slots } }, over) => {
-        waits.begin(group);
-        const sayWait = watchWait(deps, { group, run: id, slots }, over);
-        return (_, seen) => {
-          if (wait !== 0) sayWait(seen);
-          prepareSoon(deps, over);
-        };
-      },
-      onGranted: (slot) => {
-        waits.end(slot);
-        if (!dryRun) sayGranted(deps, slot);
-      },
+    if (!gate) return await take();
+    for (const { group } of requests) waits.begin(group);
+    const { takeBehindGate } = await import('./behind-gate.ts');
+    return await takeBehindGate(deps, gate, {
+      ...{ run: requests[0].run.id, signal, patience: patience.signal, take },
     });
   } finally {
     patience.stop();
   }
+}
+
+async function askForSlots(
+  deps: ExecDeps,
+  options: ExecOptions,
+  { requests, gate, waits, signal, patience }: Slotless & { patience: AbortSignal },
+): Promise<Taken> {
+  const { dryRun, sessionTtlMs, killAfterMs } = options;
+  const wait = dryRun ? 0 : options.wait;
+  return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
+    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs },
+    onAsked: ({ group, run: { id, slots } }, over) => {
+      waits.begin(group);
+      const sayWait = watchWait(deps, { group, run: id, slots }, over);
+      return (_, seen) => {
+        if (wait !== 0) sayWait(seen);
+        prepareSoon(deps, over);
+      };
+    },
+    onGranted: (slot) => {
+      waits.end(slot);
+      if (!dryRun) sayGranted(deps, slot);
+    },
+  });
+}
+
+/** A node that is healthy uses no more slots than its services can bear to be offline. */
+function narrow(requests: Requests, gate: RunGate): Requests {
+  const toNarrow = (request: AcquireRequest): AcquireRequest => ({
+    ...request,
+    run: { ...request.run, slots: gate.slots(request.run.slots) },
+  });
+  const [first, ...others] = requests;
+  return [toNarrow(first), ...others.map(toNarrow)];
 }
 
 type Requests = Parameters<typeof takeSlots>[1];

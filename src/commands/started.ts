@@ -7,12 +7,15 @@ import type { Guard, GuardEvent } from '../guard.ts';
 import type { Grant } from '../lock/grant.ts';
 import type { CodeMeanings } from '../tools.ts';
 import type { ExecDeps, ExecOptions } from './exec-deps.ts';
+import type { RunGate } from './run-gate.ts';
 import type { HeldSlots } from './slots.ts';
 
 export interface RunOptions extends ExecOptions {
   /** Where the command was found. */
   readonly file: string;
   readonly meanings: CodeMeanings;
+  /** Undefined: there is none. */
+  readonly runGate?: RunGate | undefined;
 }
 
 /** Without a word from runlock for this long, the guard ends the command. */

@@ -3,6 +3,8 @@ import type { Ending, Supervised } from '../child.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import type { Outcome } from '../lock/records.ts';
 import type { CodeMeanings } from '../tools.ts';
+import { judgeRun } from './after-run.ts';
+import type { Judged } from './after-run.ts';
 import { exitCodeOf, sayEnd, sayOver } from './end.ts';
 import type { Cause } from './end.ts';
 import type { ExecDeps, Figures } from './exec-deps.ts';
@@ -16,6 +18,10 @@ export type RunResult = { readonly figures: Figures } & RunEnd;
 type RunEnd =
   | { readonly kind: 'ended'; readonly ending: Ending }
   | { readonly kind: 'timed-out' }
+  /** The command did well, and the node's services were not healthy after it. */
+  | { readonly kind: 'unhealthy' }
+  /** A signal ended the wait for their health. */
+  | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals }
   /** A lock was lost, the run was evicted or cut off: the command was killed, or not even started. */
   | { readonly kind: 'lost' };
 
@@ -30,25 +36,25 @@ export async function superviseRun(
   // It may have been stopped for so long since a grant that others may follow.
   const late = slots.find(({ lease }) => lease.over.aborted);
   if (late) {
+    await options.runGate?.backOut();
     await declineAll(deps, slots);
     return lostBeforeStart(deps, late, waitedIn(slots));
   }
-  const run = await runCommand(deps, slots, { options, early });
-  // What looks at a good run before its slots go has its place here: under the leases, and it may call the run failed.
+  const ran = await runCommand(deps, slots, { options, early });
+  const { runGate: gate } = options;
+  const run: Ran = { ...ran, ...(gate && (await judgeRun(deps, slots, { gate, ...ran }))) };
   await giveBackAll(deps, slots, run);
   await run.disarmed;
-  const { ending, cause, outcome, ranMs } = run;
-  return { ...toEnd(ending, cause), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
+  const { outcome, ranMs } = run;
+  return { ...toEnd(run), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
 }
 
 const waitedIn = (slots: HeldSlots): Figures['waitedMs'] =>
   Object.fromEntries(slots.map(({ grant, waitedMs }) => [grant.context.keys.group, waitedMs]));
 
 /** A command that has ended, with all of its tree that had to. */
-interface Ran {
+interface Ran extends Judged {
   readonly ending: Ending;
-  readonly cause: Cause | undefined;
-  readonly outcome: Outcome;
   readonly ranMs: number;
   /** The guard is gone. */
   readonly disarmed: Promise<void>;
@@ -60,6 +66,7 @@ async function runCommand(
   { options, early }: { options: RunOptions; early: readonly NodeJS.Signals[] },
 ): Promise<Ran> {
   const started = await start(deps, slots, options).catch(async (error: unknown) => {
+    await options.runGate?.backOut();
     await declineAll(deps, slots);
     throw error;
   });
@@ -84,7 +91,7 @@ async function giveBackAll(deps: ExecDeps, slots: HeldSlots, run: Ran): Promise<
     const { grant, lease, waitedMs } = slot;
     const outcome = outcomeIn(slot, run);
     const given = await lease.release({ outcome, exitCode, waitedMs, ranMs });
-    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given });
+    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why });
   };
   await Promise.all(slots.map(giveBack));
 }
@@ -191,7 +198,9 @@ function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: CodeMeani
   return cause ? 'interrupted' : 'failed';
 }
 
-function toEnd(ending: Ending, cause: Cause | undefined): RunEnd {
+function toEnd({ ending, cause, outcome, told }: Ran): RunEnd {
+  if (outcome === 'unhealthy') return { kind: 'unhealthy' };
+  if (told !== undefined) return { kind: 'interrupted', signal: told };
   switch (cause?.kind) {
     case 'evicted':
     case 'lost':

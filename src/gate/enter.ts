@@ -7,6 +7,7 @@ import { isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { hint } from '../hint.ts';
 import { gateKey } from '../lock/layout.ts';
 import { openSession } from '../lock/session.ts';
 import type { Session } from '../lock/session.ts';
@@ -191,7 +192,7 @@ const checkId = ({ scope, serviceId }: Mode) =>
 /** What this run set and did not find there goes again. */
 async function undo(
   { agent, deps }: Effects,
-  { services, run, node }: EnterRequest<unknown>,
+  { prefix, services, run, node }: EnterRequest<unknown>,
   before: readonly Mode[],
 ): Promise<void> {
   const there = (mode: Mode) =>
@@ -205,12 +206,10 @@ async function undo(
     const { stays, why } = await endModesAtLast(agent, own);
     if (stays.length > 0) throw new Error(why);
   } catch (error) {
-    deps.log('warning', sayStays(node, reasonOf(error)), { event: 'maintenance-left', node, run });
+    const leave = hint(prefix, 'gate', 'leave', '--service', services.join(','));
+    const message = `${node} may stay in maintenance (${reasonOf(error)}); '${leave}' on ${node} ends it`;
+    deps.log('warning', message, { event: 'maintenance-left', node, run });
   }
-}
-
-function sayStays(node: string, why: string): string {
-  return `${node} may stay in maintenance (${why}); 'runlock gate leave' there ends it`;
 }
 
 /** Nothing is held by it but the locks of the gates, which go with it; without an answer it ends by itself. */

@@ -89,10 +89,11 @@ export async function endModes(
 /** All maintenances of these services and of the node. What the token may not read is not among them. */
 export async function modesOf(
   { consul }: NodeAgent,
-  services: readonly string[],
+  services: readonly string[] | 'all',
   limits: Limits,
 ): Promise<readonly Mode[]> {
   const all = await readModes(consul, await consul.agentServices(limits), limits);
+  if (services === 'all') return all;
   return all.filter(({ scope, service }) => scope === 'node' || services.includes(service));
 }
 
@@ -112,6 +113,31 @@ export async function endModesAtLast(
     return { stays: [], why: '' };
   } catch (error) {
     return { stays: modes.filter(({ run }) => run !== undefined), why: reasonOf(error) };
+  }
+}
+
+export type EndedAtLast =
+  | { readonly kind: 'done'; readonly ended: readonly Mode[]; readonly foreign: readonly Mode[] }
+  /** Some may still be on. */
+  | { readonly kind: 'stays'; readonly why: string };
+
+/**
+ * Ends every maintenance of these services and of the node that a run of runlock set, if `isOver` says so of the run.
+ * With a deadline of its own; never throws.
+ */
+export async function endOwnAtLast(
+  agent: NodeAgent,
+  services: readonly string[] | 'all',
+  isOver: (run: string) => boolean,
+): Promise<EndedAtLast> {
+  const limits = { signal: AbortSignal.timeout(END_MS + LAST_TRY_MS), retryForMs: END_MS };
+  try {
+    const modes = await modesOf(agent, services, limits);
+    const own = modes.filter(({ run }) => run !== undefined && isOver(run));
+    const foreign = modes.filter(({ run }) => run === undefined);
+    return { kind: 'done', ended: await endModes(agent, own, limits), foreign };
+  } catch (error) {
+    return { kind: 'stays', why: reasonOf(error) };
   }
 }
 

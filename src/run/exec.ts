@@ -3,8 +3,9 @@ import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
 import type { ExecDeps, Figures } from '../commands/exec-deps.ts';
 import type { ExecResult } from '../commands/exec.ts';
+import type { Consul } from '../consul.ts';
 import type { Log } from '../deps.ts';
-import { EXIT_LOST, EXIT_TIMED_OUT, assertNever, exitStatus } from '../errors.ts';
+import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../errors.ts';
 import type { Attempt } from '../metrics.ts';
 import { createOutput } from '../output.ts';
 import type { Platform } from '../platform.ts';
@@ -34,17 +35,23 @@ async function runWith(
   platform: Platform,
 ): Promise<ExecResult> {
   const [{ exec }, consul] = await Promise.all([import('../commands/exec.ts'), platform.connect(log)]);
+  const others: Consul[] = [];
+  const connectTo = async (address: string) => {
+    const other = await platform.connect(log, address);
+    others.push(other);
+    return other;
+  };
   const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: ExecDeps = {
     ...platform.deps,
-    ...{ log, consul, signals, env: platform.env, newRunId: platform.newRunId },
+    ...{ log, consul, connectTo, signals, env: platform.env, newRunId: platform.newRunId },
     shareTerminal: platform.hasTerminal(),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };
   try {
     return await exec(deps, options);
   } finally {
-    consul.close();
+    for (const each of [consul, ...others]) each.close();
   }
 }
 
@@ -91,6 +98,8 @@ function toStatus(result: ExecResult, conflictExitCode: number): number {
       return signalStatus(result.signal);
     case 'timed-out':
       return EXIT_TIMED_OUT;
+    case 'unhealthy':
+      return EXIT_UNHEALTHY;
     case 'lost':
       return EXIT_LOST;
     case 'busy':

@@ -4,21 +4,30 @@ import { renderJson } from '../output.ts';
 import type { Platform } from '../platform.ts';
 
 export async function runRelease(
-  { common, options }: Extract<Invocation, { kind: 'release' }>,
+  { common, options, agent: agentAddress }: Extract<Invocation, { kind: 'release' }>,
   platform: Platform,
 ): Promise<number> {
   const log = platform.makeLog(common);
-  const [{ release }, { describeRelease }, consul] = await Promise.all([
+  const [{ release }, { endMaintenance }, describe, consul, agent] = await Promise.all([
     import('../commands/release.ts'),
+    import('../commands/release-maintenance.ts'),
     import('../commands/describe-release.ts'),
     platform.connect(log),
+    agentAddress === undefined ? undefined : platform.connect(log, agentAddress),
   ]);
   const { signal } = new AbortController();
   const deps = { ...platform.deps, log };
   const result = await release({ consul, deps }, { ...options, by: platform.operator() }, signal);
-  await platform.write(
-    options.json ? `${renderJson({ v: 1, ...result }, 2)}\n` : describeRelease(result, options.prefix),
-  );
+  const maintenance = await endMaintenance({ consul, agent, deps }, result);
+  const { describeRelease, describeMaintenance, describeStays } = describe;
+  if (options.json) {
+    const { ended, stays } = maintenance;
+    const touched = ended.length + stays.length > 0 && { maintenance: { ended, stays } };
+    await platform.write(`${renderJson({ v: 1, ...result, ...touched }, 2)}\n`);
+  } else await platform.write(describeRelease(result, options.prefix) + describeMaintenance(maintenance));
+  const stays = describeStays(maintenance, options.prefix);
+  if (stays !== undefined) log('warning', stays, { event: 'maintenance-left', node: result.node });
   consul.close();
+  agent?.close();
   return 0;
 }

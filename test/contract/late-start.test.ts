@@ -31,6 +31,7 @@ test.each([
     ...{ clock, random: Math.random, host, log, consul },
     env: { PATH: process.env['PATH'] },
     signals: { listen: () => undefined },
+    connectTo: () => Promise.reject(new Error('there is no other agent')),
     newRunId: () => runId,
     shareTerminal: false,
   };

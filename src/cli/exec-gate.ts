@@ -1,0 +1,53 @@
+/** `runlock exec`: the options of its health gate. */
+import type { Option } from 'commander';
+import type { ExecOptions } from '../commands/exec-deps.ts';
+import type { GateChoice } from '../commands/run-gate.ts';
+import { parseDuration, parsePositiveDuration, parseScope, usage } from '../options.ts';
+import { agentOption, boundOptions, serviceOption, stableOption, toBounds } from './gate-options.ts';
+import type { GateValues } from './gate-options.ts';
+import { option } from './option.ts';
+
+export const execGateOptions = (): Option[] => [
+  serviceOption('only while its other instances bear it; auto: all that the node offers'),
+  ...boundOptions(),
+  stableOption(),
+  option('--maintenance [service|node]', 'out of service while it runs', parseScope).preset('service'),
+  option('--settle <duration>', 'from maintenance on to the start', parseDuration, 0, '0'),
+  option('--healthy-within <duration>', 'after it the services must be healthy again', parsePositiveDuration),
+  agentOption(),
+];
+
+export interface ExecGateValues extends GateValues {
+  readonly maintenance?: 'service' | 'node';
+  readonly settle: number;
+  readonly healthyWithin?: number;
+  readonly agent?: string;
+  readonly node?: string;
+}
+
+/**
+ * @param isFlag whether a flag says so: what the environment and the file say may be meant for other runs.
+ * @throws RunlockError `usage`: what makes no sense without another option.
+ */
+export function gateOf(
+  values: ExecGateValues,
+  isFlag: (name: keyof ExecGateValues) => boolean,
+): Pick<ExecOptions, 'gate'> {
+  const { service, gateStable, maintenance, settle, healthyWithin, agent, node } = values;
+  if (service === undefined) {
+    if (isFlag('maintenance')) throw usage('--maintenance takes services out; name them with --service');
+    if (isFlag('healthyWithin')) throw usage('--healthy-within looks at services; name them with --service');
+    return {};
+  }
+  if (isFlag('settle') && maintenance === undefined)
+    throw usage('--settle waits while the node is out of service; give --maintenance too, or use --splay');
+  if (isFlag('agent') && node === undefined)
+    throw usage('--agent says where another node is taken out of service; name that node with --node');
+  const gate: GateChoice = {
+    ...{ services: service, ...toBounds(values), stableMs: gateStable, settleMs: settle },
+    ...(maintenance !== undefined && { maintenance }),
+    ...(healthyWithin !== undefined && { healthyWithinMs: healthyWithin }),
+    ...(agent !== undefined && { agent }),
+  };
+  return { gate };
+}

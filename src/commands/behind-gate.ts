@@ -1,0 +1,63 @@
+/** Slots behind a gate: never held while it is closed (docs/protocol.md, "The gate"). */
+import type { Verdict } from '../gate/decide.ts';
+import type { ExecDeps } from './exec-deps.ts';
+import { sayGaveWay } from './run-gate-says.ts';
+import type { RunGate } from './run-gate.ts';
+import { declineAll, hear } from './slots.ts';
+import type { HeldSlots, Taken } from './slots.ts';
+
+export type TakenBehind =
+  | Taken
+  /** At the end of the patience. */
+  | { readonly kind: 'closed'; readonly verdicts: readonly Verdict[] };
+
+export interface Attempts {
+  readonly run: string;
+  readonly signal: AbortSignal;
+  readonly patience: AbortSignal;
+  /** Asks for the slots once. */
+  readonly take: () => Promise<Taken>;
+}
+
+/**
+ * Waits for the gate, asks for the slots, and looks again with them: closed by then, they are given back at once, and all
+ * begins anew. Unless all are taken, all is as it was before.
+ * @throws the signal's reason when it aborts; RunlockError for what ends the way to a slot.
+ */
+export async function takeBehindGate(
+  deps: ExecDeps,
+  gate: RunGate,
+  attempts: Attempts,
+): Promise<TakenBehind> {
+  const { run, signal, patience, take } = attempts;
+  for (;;) {
+    const outside = await gate.waitOutside({ signal, patience });
+    if (outside) return { kind: 'closed', verdicts: outside };
+    const taken = await take();
+    if (taken.kind !== 'taken') return taken;
+    const inside = await goThrough(deps, gate, { slots: taken.slots, signal });
+    if (inside.kind !== 'closed') return inside;
+    sayGaveWay(deps, inside.verdicts, { node: gate.node, run });
+    await declineAll(deps, taken.slots);
+    if (patience.aborted) return inside;
+  }
+}
+
+async function goThrough(
+  deps: ExecDeps,
+  gate: RunGate,
+  { slots, signal }: { slots: HeldSlots; signal: AbortSignal },
+): Promise<TakenBehind> {
+  const over = new AbortController();
+  for (const { lease } of slots) hear(lease.over, () => over.abort());
+  try {
+    const verdicts = await gate.goThrough(AbortSignal.any([signal, over.signal]));
+    return verdicts ? { kind: 'closed', verdicts } : { kind: 'taken', slots };
+  } catch (error) {
+    await gate.backOut();
+    await declineAll(deps, slots);
+    const lost = slots.find(({ lease }) => lease.over.aborted);
+    if (lost && !signal.aborted) return { kind: 'lost', slot: lost };
+    throw error;
+  }
+}

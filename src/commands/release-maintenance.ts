@@ -1,0 +1,77 @@
+/** Takes a node out of the maintenance that its failed runs left, when its claim is cleared: both keep it from its work. */
+import { FIRST_CONTACT } from '../consul.ts';
+import type { Consul } from '../consul.ts';
+import type { Deps } from '../deps.ts';
+import { instancesOf } from '../gate/instances.ts';
+import { endOwnAtLast } from '../gate/maintenance.ts';
+import { reasonOf } from '../errors.ts';
+import type { ReleaseResult } from './release.ts';
+
+export interface MaintenanceEnd {
+  /** Services, or the node, that are out of maintenance by now. */
+  readonly ended: readonly string[];
+  /** Those that runlock took out and that stay so. */
+  readonly stays: readonly string[];
+  /** Why they do: the node's own agent has to be asked, or was and could not. */
+  readonly why?: string;
+}
+
+const NOTHING: MaintenanceEnd = { ended: [], stays: [] };
+
+/**
+ * After a release; never throws. The maintenance of a run that was evicted, or may still run, stays: nobody knows what state the node is in.
+ * @param agent that of the node, if its address was given.
+ */
+export async function endMaintenance(
+  { consul, agent, deps }: { consul: Consul; agent: Consul | undefined; deps: Deps },
+  result: ReleaseResult,
+): Promise<MaintenanceEnd> {
+  if (result.kind === 'nothing') return NOTHING;
+  const { node, claims } = result;
+  const isOver = claims.some(({ how }) => how === 'cleared' || how === 'given-back');
+  const own = isOver && (await isAgentOf(agent ?? consul, node));
+  if (!own) return lookFor({ consul, deps }, node);
+  const noneLives = (run: string) => deps.host.marked(run).length === 0;
+  const ended = await endOwnAtLast({ consul: agent ?? consul, deps }, 'all', noneLives);
+  if (ended.kind === 'stays') return { ended: [], stays: [node], why: ended.why };
+  return {
+    ended: ended.ended.map(({ service }) => (service === '' ? node : `${service} on ${node}`)),
+    stays: [],
+  };
+}
+
+/** Whether the agent is the node's: every check that it has names its node, and one without any has no maintenance. */
+async function isAgentOf(agent: Consul, node: string): Promise<boolean> {
+  try {
+    const checks = await agent.agentChecks({ ...FIRST_CONTACT, signal: AbortSignal.timeout(LOOK_MS) });
+    return checks.some((check) => check.node === node);
+  } catch {
+    // The claim is cleared; what the catalogue knows is said.
+    return false;
+  }
+}
+
+const LOOK_MS = 10_000;
+
+/** What the catalogue says, as far as the token may see it. */
+async function lookFor(
+  { consul, deps }: { consul: Consul; deps: Deps },
+  node: string,
+): Promise<MaintenanceEnd> {
+  const limits = { ...FIRST_CONTACT, signal: AbortSignal.timeout(LOOK_MS) };
+  try {
+    const services = (await consul.nodeServices(node, limits)) ?? [];
+    const names = [...new Set(services.map(({ service }) => service))];
+    const stays: string[] = [];
+    for (const name of names) {
+      const { entries } = await consul.health(name, limits);
+      const own = instancesOf(entries).filter((one) => one.node === node);
+      if (own.some(({ maintenance }) => maintenance.some(({ run }) => run !== undefined)))
+        stays.push(`${name} on ${node}`);
+    }
+    return stays.length === 0 ? NOTHING : { ended: [], stays, why: `only ${node}'s own agent can end it` };
+  } catch (error) {
+    deps.log('debug', `nobody knows whether ${node} is in maintenance: ${reasonOf(error)}`);
+    return NOTHING;
+  }
+}

@@ -1,0 +1,106 @@
+/** What `exec` says about the gate that it waits for, and about maintenance. */
+import type { Deps } from '../deps.ts';
+import type { Verdict } from '../gate/decide.ts';
+import { describeClosed, waitedFor } from '../gate/describe.ts';
+import type { EndedAtLast, Mode, TakenOut } from '../gate/maintenance.ts';
+import { hint } from '../hint.ts';
+import { cut, visible } from '../output.ts';
+import type { Terminal } from '../platform.ts';
+import { sayLooks } from './gate-progress.ts';
+
+interface Who {
+  readonly node: string;
+  readonly run: string;
+}
+
+type Says = Deps & { readonly terminal?: Terminal };
+
+/** Says for whom it waits, and draws the line of a terminal while it does. */
+export function sayWaits(
+  deps: Says,
+  { node, run, quiet }: Who & { readonly quiet: boolean },
+): { readonly look: (verdicts: readonly Verdict[]) => void; readonly end: () => void } {
+  const say = sayLooks(deps, node, { run });
+  const terminal = quiet ? undefined : deps.terminal;
+  return {
+    look: (verdicts) => {
+      say(verdicts);
+      const peers = waitedFor(verdicts);
+      const line = peers === '' ? '' : visible(`waiting at the gate for ${peers}`);
+      terminal?.draw(cut(line, Math.max(1, terminal.columns() - 1)));
+    },
+    end: () => terminal?.draw(''),
+  };
+}
+
+/** The gate was closed at the end of the wait. */
+export function sayClosed(
+  { log }: Deps,
+  closed: readonly Verdict[],
+  { group, node, run }: Who & { readonly group: string },
+): void {
+  const services = closed.filter(({ open }) => !open).map(({ service, offline }) => ({ service, offline }));
+  const why = describeClosed(closed, node);
+  log('warning', `busy: the gate is closed for ${node} (${why})`, {
+    ...{ event: 'busy', group, node, run, why: 'gate', services },
+  });
+}
+
+/** The gate closed while the run had its slot. */
+export function sayGaveWay({ log }: Deps, closed: readonly Verdict[], { node, run }: Who): void {
+  const why = describeClosed(closed, node);
+  log('info', `${node} gives its slot back, for the gate is closed by now (${why})`, {
+    ...{ event: 'gate-gave-way', node, run },
+  });
+}
+
+export function sayEntered({ log }: Deps, taken: readonly TakenOut[], { node, run }: Who): void {
+  for (const mode of taken) {
+    const foreign = mode.how === 'foreign';
+    const whose = foreign ? `somebody else's maintenance ("${mode.reason}"), which stays` : 'maintenance';
+    const since = mode.how === 'adopted' ? ' since an earlier run' : '';
+    log('info', `${placeOf(mode, node)} is in ${whose}${since}`, {
+      ...{ event: 'maintenance-on', node, run, scope: mode.scope, service: mode.service, how: mode.how },
+    });
+  }
+}
+
+export function sayEnded(
+  { log }: Deps,
+  { ended, foreign }: Extract<EndedAtLast, { kind: 'done' }>,
+  { node, run }: Who,
+): void {
+  for (const mode of ended)
+    log('info', `${placeOf(mode, node)} is out of maintenance`, {
+      ...{ event: 'maintenance-off', node, run, scope: mode.scope, service: mode.service },
+    });
+  for (const mode of foreign)
+    log('info', `${placeOf(mode, node)} stays in somebody else's maintenance ("${mode.reason}")`, {
+      ...{ event: 'maintenance-foreign', node, run },
+      ...{ scope: mode.scope, service: mode.service, reason: mode.reason },
+    });
+}
+
+/** Maintenance that runlock set, and that is not over: why, and what ends it. */
+export function sayStays(
+  { log }: Deps,
+  { node, run, prefix, services, why }: Who & Pick<Stays, 'prefix' | 'services' | 'why'>,
+): void {
+  const leave = hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
+  log(
+    'warning',
+    `${node} stays in maintenance (${why}); its next good run ends it, or '${leave}' on ${node}`,
+    {
+      ...{ event: 'maintenance-left', node, run },
+    },
+  );
+}
+
+interface Stays {
+  readonly prefix: string;
+  readonly services: readonly string[];
+  readonly why: string;
+}
+
+const placeOf = ({ scope, service }: Mode, node: string) =>
+  scope === 'node' ? node : `${service} on ${node}`;

@@ -1,0 +1,184 @@
+/**
+ * The health gate around a run of `exec` (docs/protocol.md, "The gate"): waits for it without a slot, looks again with one,
+ * takes the node out of service before the command and puts it back after a good one.
+ */
+import { FIRST_CONTACT } from '../consul.ts';
+import { checkAgent, requireAgent } from '../gate/agent.ts';
+import { slotsWithin } from '../gate/decide.ts';
+import type { Bounds, Verdict } from '../gate/decide.ts';
+import { enter } from '../gate/enter.ts';
+import { untilHealthy } from '../gate/healthy.ts';
+import type { Health } from '../gate/healthy.ts';
+import { endModesAtLast, endOwnAtLast } from '../gate/maintenance.ts';
+import type { NodeAgent, Scope, TakenOut } from '../gate/maintenance.ts';
+import { findServices } from '../gate/read.ts';
+import { confirmOpen, waitOpen } from '../gate/wait.ts';
+import type { Gate, GateOutcome } from '../gate/wait.ts';
+import { groupKeys } from '../lock/layout.ts';
+import type { Outcome } from '../lock/records.ts';
+import { agentNode } from '../lock/session.ts';
+import type { ExecDeps } from './exec-deps.ts';
+import { sayEnded, sayEntered, sayStays, sayWaits } from './run-gate-says.ts';
+
+export interface GateChoice extends Bounds {
+  /** Names, and `auto`. */
+  readonly services: readonly string[];
+  /** Milliseconds. */
+  readonly stableMs: number;
+  readonly maintenance?: Scope;
+  readonly settleMs: number;
+  /** Undefined: nobody looks. */
+  readonly healthyWithinMs?: number;
+  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
+  readonly agent?: string;
+}
+
+export interface RunGate {
+  readonly node: string;
+  /** Waits, holding nothing. The verdicts where it is closed at the end of the patience; undefined: it is open. */
+  waitOutside(waiting: {
+    signal: AbortSignal;
+    patience: AbortSignal;
+  }): Promise<readonly Verdict[] | undefined>;
+  /** How many slots of so many the node may use. */
+  slots(most: number): number;
+  /** With all slots: looks again, takes the node out, lets it settle. The verdicts where it is closed by now. */
+  goThrough(signal: AbortSignal): Promise<readonly Verdict[] | undefined>;
+  /** Nothing was started: as it was before. Never throws. */
+  backOut(): Promise<void>;
+  /** After a command that did well; undefined: nobody asked. */
+  health(signal: AbortSignal): Promise<Health | undefined>;
+  /** After a run that was good, or was told to stop: back in service. Never throws. */
+  leave(): Promise<void>;
+  /** At the end of every other run: says what stays. */
+  stay(outcome: Outcome): void;
+}
+
+export interface GateRequest {
+  readonly prefix: string;
+  readonly groups: readonly string[];
+  readonly run: string;
+  /** The name that was given to the node; undefined: it is its agent's. */
+  readonly node: string | undefined;
+  readonly dryRun: boolean;
+  readonly gate: GateChoice;
+}
+
+const SESSION_TTL_MS = 30_000;
+
+/**
+ * Finds out which node and which services it is about; nothing is taken.
+ * @throws RunlockError `usage`, `config`, `forbidden`: what would go wrong later, before anything is taken.
+ */
+export async function openRunGate(
+  deps: ExecDeps,
+  request: GateRequest,
+  signal: AbortSignal,
+): Promise<RunGate> {
+  const { consul } = deps;
+  const { gate: choice } = request;
+  const asked = { name: 'runlock gate', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
+  const local = await agentNode({ consul, deps }, asked);
+  const node = request.node ?? local;
+  const isLocal = node === local;
+  const agent = await findAgent(deps, { choice, node, local }, signal);
+  const services = await findServices(consul, { services: choice.services, node, local: isLocal }, signal);
+  const gate: Gate = {
+    ...{ services, node, maxOffline: choice.maxOffline, stableMs: request.dryRun ? 0 : choice.stableMs },
+    ...(choice.minHealthy !== undefined && { minHealthy: choice.minHealthy }),
+    groups: request.groups.map((group) => groupKeys(request.prefix, group)),
+  };
+  return createRunGate(deps, request, { gate, agent, isLocal });
+}
+
+/** The node's own agent; undefined: nothing is changed there. */
+async function findAgent(
+  deps: ExecDeps,
+  { choice, node, local }: { choice: GateChoice; node: string; local: string },
+  signal: AbortSignal,
+): Promise<NodeAgent | undefined> {
+  if (choice.agent === undefined) {
+    if (choice.maintenance !== undefined) requireAgent(node, local);
+    // Also without --maintenance: an earlier run that was not good may have left it on.
+    return node === local ? { consul: deps.consul, deps } : undefined;
+  }
+  const consul = await deps.connectTo(choice.agent);
+  await checkAgent(consul, node, signal);
+  return { consul, deps };
+}
+
+interface Parts {
+  readonly gate: Gate;
+  readonly agent: NodeAgent | undefined;
+  readonly isLocal: boolean;
+}
+
+function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent, isLocal }: Parts): RunGate {
+  const { consul, clock, host } = deps;
+  const { prefix, run, gate: choice } = request;
+  const { node, services } = gate;
+  const stays = { node, run, prefix, services };
+  let verdicts: readonly Verdict[] = [];
+  let seenMs: number | undefined;
+  let taken: readonly TakenOut[] = [];
+  const closedIn = (outcome: GateOutcome) => {
+    ({ verdicts } = outcome);
+    if (outcome.kind === 'closed') return outcome.verdicts;
+    ({ seenMs } = outcome);
+    return undefined;
+  };
+  const confirm = async (now: Gate, signal: AbortSignal) =>
+    closedIn(await confirmOpen({ consul, deps }, now, { signal, ...(seenMs !== undefined && { seenMs }) }));
+  return {
+    node,
+    waitOutside: async (waiting) => {
+      const saying = sayWaits(deps, { node, run, quiet: waiting.patience.aborted });
+      try {
+        return closedIn(await waitOpen({ consul, deps }, gate, { ...waiting, onLook: saying.look }));
+      } finally {
+        saying.end();
+      }
+    },
+    slots: (most) => slotsWithin(most, verdicts),
+    goThrough: async (signal) => {
+      const closed = await confirm(gate, signal);
+      if (closed || request.dryRun) return closed;
+      if (agent && choice.maintenance !== undefined) {
+        const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, held);
+        const out = { prefix, node, services, scope: choice.maintenance, run, look };
+        const entered = await enter({ consul, deps, agent }, out, signal);
+        if (entered.kind === 'closed') return entered.closed;
+        ({ taken } = entered);
+        sayEntered(deps, taken, { node, run });
+      }
+      await clock.sleep(choice.settleMs, { signal });
+      return undefined;
+    },
+    backOut: async () => {
+      const own = taken.filter(({ how }) => how === 'set');
+      taken = [];
+      if (!agent || own.length === 0) return;
+      const ended = await endModesAtLast(agent, own);
+      if (ended.stays.length > 0) sayStays(deps, { ...stays, why: ended.why });
+    },
+    health: async (signal) => {
+      if (choice.healthyWithinMs === undefined) return undefined;
+      const offered = verdicts.filter(({ own }) => own !== 'none').map(({ service }) => service);
+      const asked = { services, offered, node, withinMs: choice.healthyWithinMs, stableMs: choice.stableMs };
+      return untilHealthy({ consul, clock }, asked, signal);
+    },
+    leave: async () => {
+      // Nothing was taken out, now or by an earlier run: an agent that is away is nothing to wait for.
+      if (!agent || (taken.length === 0 && verdicts.every(({ own }) => own !== 'offline'))) return;
+      // Another run of this node, in another group, may have taken it out too, and be under way.
+      const isOver = (other: string) => other === run || !isLocal || host.marked(other).length === 0;
+      const ended = await endOwnAtLast(agent, services, isOver);
+      if (ended.kind === 'done') sayEnded(deps, ended, { node, run });
+      else sayStays(deps, { ...stays, why: ended.why });
+    },
+    stay: (outcome) => {
+      const own = taken.filter((mode) => mode.run !== undefined);
+      if (own.length > 0) sayStays(deps, { ...stays, why: `its run ended as ${outcome}` });
+    },
+  };
+}
