@@ -26,14 +26,16 @@ export interface ServiceNode {
   readonly instance: (service: string) => Instance;
   /** Turns maintenance on, or off, as an operator would: a service's, or the node's where none is named. */
   maintain(on: boolean, options?: { service?: string; reason?: string }): Promise<void>;
-  /** The reasons of the maintenances that the agent itself knows, in the order of their checks' names. */
-  maintenances(): Promise<string[]>;
+  /** The reasons of the maintenances that the agent itself knows: of one service and the node, or all; by their checks' names. */
+  maintenances(service?: string): Promise<string[]>;
 }
 
 export interface Services {
   readonly server: Agent;
   readonly nodes: readonly ServiceNode[];
   readonly node: (name: string) => ServiceNode;
+  /** One more service, on these nodes, or on all of them: resolves when all instances pass. */
+  offer(service: string, names?: readonly string[]): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -63,15 +65,18 @@ export async function startServices(options: ServicesOptions): Promise<Services>
   const [server] = cluster.servers;
   if (!server) throw new Error('no server');
   const small: SmallServer[] = [];
-  const nodes = await Promise.all(
-    cluster.clients.map(async (agent) => {
-      const instances = await Promise.all(services.map((service) => startInstance(agent, service, small)));
-      return toNode(agent, instances);
-    }),
-  );
-  await untilAllPass(server, services, count);
+  const offered = new Map<Agent, Instance[]>(cluster.clients.map((agent) => [agent, []]));
+  const offer = async (service: string, on = names) => {
+    const chosen = [...offered].filter(([agent]) => on.includes(agent.name));
+    const start = async ([agent, instances]: [Agent, Instance[]]) =>
+      void instances.push(await startInstance(agent, service, small));
+    await Promise.all(chosen.map(start));
+    await untilAllPass(server, service, on.length);
+  };
+  await Promise.all(services.map((service) => offer(service)));
+  const nodes = [...offered].map(([agent, instances]) => toNode(agent, instances));
   return {
-    ...{ server, nodes },
+    ...{ server, nodes, offer },
     node: (name) => named(nodes, ({ name: one }) => one === name),
     [Symbol.asyncDispose]: async () => {
       await cluster[Symbol.asyncDispose]();
@@ -96,10 +101,11 @@ function toNode(agent: Agent, instances: readonly Instance[]): ServiceNode {
       const query = `enable=${on}&reason=${encodeURIComponent(reason)}`;
       succeeded(await agent.http('PUT', `${path}?${query}`), 'maintenance');
     },
-    maintenances: async () => {
+    maintenances: async (service) => {
       const checks = succeeded(await agent.http('GET', '/v1/agent/checks'), 'checks').json();
       return Object.entries(checks as Record<string, { Notes: string }>)
         .filter(([id]) => id.startsWith('_'))
+        .filter(([id]) => service === undefined || id === '_node_maintenance' || id.endsWith(`:${service}-1`))
         .sort(([a], [b]) => a.localeCompare(b))
         .map(([, { Notes }]) => Notes);
     },
@@ -116,14 +122,12 @@ async function startInstance(agent: Agent, service: string, small: SmallServer[]
   return { service, id, answer: (health) => server.answer(health) };
 }
 
-async function untilAllPass(server: Agent, services: readonly string[], count: number): Promise<void> {
-  for (const service of services) {
-    await eventually(async () => {
-      const seen = await readHealth(server, service);
-      const well = seen.instances.filter((one) => one.critical.length === 0);
-      if (well.length !== count) throw new Error(`${well.length} of ${count} instances of ${service} pass`);
-    }, SEEN_MS);
-  }
+async function untilAllPass(server: Agent, service: string, count: number): Promise<void> {
+  await eventually(async () => {
+    const seen = await readHealth(server, service);
+    const well = seen.instances.filter((one) => one.critical.length === 0);
+    if (well.length !== count) throw new Error(`${well.length} of ${count} instances of ${service} pass`);
+  }, SEEN_MS);
 }
 
 interface SmallServer {

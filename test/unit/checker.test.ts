@@ -300,3 +300,43 @@ describe('7: requests and bytes a run do not grow with the number of waiters', (
     expect(promises({ ...sound, costs })).toEqual([7]);
   });
 });
+
+describe('8: never more of a service is taken offline by runlock than its gate allows', () => {
+  const out = (node: string, reason = `runlock run-${node}`) => ({ node, maintenance: [reason] });
+  const ill = (node: string) => ({ node, maintenance: [] });
+  const looks = (...offline: { node: string; maintenance: string[] }[][]) => ({
+    ...sound,
+    offline: [
+      {
+        service: 'web',
+        limitOf: () => 2,
+        looks: offline.map((each, i) => ({ atMs: 1_000 * (i + 1), total: 5, offline: each })),
+      },
+    ],
+  });
+
+  test('as many as the gate allows, one after the other too, are right', () => {
+    const history = looks([], [out('web01'), out('web02')], [out('web02')], [out('web02'), out('web03')]);
+    expect(promises(history)).toEqual([]);
+  });
+
+  test('one more is found', () => {
+    expect(promises(looks([], [out('web01')], [out('web01'), out('web02'), out('web03')]))).toEqual([8]);
+  });
+
+  test('one more beside those who were ill before, or whom somebody else took out, is found', () => {
+    const before = [ill('web01'), out('web02', 'by hand')];
+    expect(promises(looks([], before, [...before, out('web03')]))).toEqual([8]);
+  });
+
+  test('who falls ill later, and who was ill when it was taken out, was not taken offline by runlock', () => {
+    const taken = [out('web01'), out('web02')];
+    expect(promises(looks([], taken, [...taken, ill('web03')]))).toEqual([]);
+    const sick = [ill('web01'), ill('web02'), ill('web03')];
+    expect(promises(looks(sick, [ill('web01'), ill('web02'), out('web03')]))).toEqual([]);
+  });
+
+  test('where nobody looks, nothing is found', () => {
+    expect(promises({ ...sound, offline: [] })).toEqual([]);
+  });
+});

@@ -1,8 +1,17 @@
-/** Judges a history by the seven promises of docs/protocol.md. Pure; it knows nothing of how runlock keeps them. */
-import type { Act, Cost, History, Process, RunTrace, SlotTrace, TicketTrace } from './history.ts';
+/** Judges a history by the eight promises of docs/protocol.md. Pure; it knows nothing of how runlock keeps them. */
+import type {
+  Act,
+  Cost,
+  History,
+  OfflineTrace,
+  Process,
+  RunTrace,
+  SlotTrace,
+  TicketTrace,
+} from './history.ts';
 
 export interface Broken {
-  readonly promise: 1 | 2 | 3 | 4 | 5 | 6 | 7;
+  readonly promise: 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
   readonly what: string;
 }
 
@@ -32,6 +41,7 @@ export function judge(history: History): Verdict {
       ...tokens(history.runs),
       ...leftBehind(history),
       ...costs(history.costs ?? []),
+      ...takenOffline(history.offline ?? []),
     ],
     judged: { runs: history.runs.length, inOrder: served.length, claims: changesOfHands(history).length },
   };
@@ -257,6 +267,49 @@ function costs(all: readonly Cost[]): Broken[] {
       ];
     }),
   );
+}
+
+/** Who was ill for so long was seen so by whoever looked at the gate. */
+const ILL_MS = 1_000;
+
+/** 8: runlock never takes more of a service offline than its gate allows, and none beside those who were ill before. */
+function takenOffline(all: readonly OfflineTrace[]): Broken[] {
+  return all.flatMap((trace) => {
+    const sinceMs = new Map<string, number>();
+    // Those who were healthy until runlock took them out.
+    const taken = new Set<string>();
+    return trace.looks.flatMap((look) => {
+      const newly = follow(look, { sinceMs, taken });
+      const ill = [...sinceMs].filter(([node, ms]) => !taken.has(node) && look.atMs - ms >= ILL_MS);
+      const names = [...taken, ...(newly > 0 ? ill.map(([node]) => `${node} (ill)`) : [])];
+      const limit = trace.limitOf(look.total);
+      if (names.length <= limit) return [];
+      const what = `${trace.service}: ${names.join(', ')} offline at ${look.atMs}, of ${look.total}; ${limit} may be`;
+      return [broken(8, what)];
+    });
+  });
+}
+
+type Look = OfflineTrace['looks'][number];
+
+/** Brings what is known up to this look; how many were taken out since the one before. */
+function follow(
+  { atMs, offline }: Look,
+  { sinceMs, taken }: { sinceMs: Map<string, number>; taken: Set<string> },
+): number {
+  const before = taken.size;
+  const isRunlocks = ({ maintenance }: Look['offline'][number]) =>
+    maintenance.some((reason) => reason.startsWith('runlock '));
+  const now = new Map(offline.map((one) => [one.node, one]));
+  for (const node of [...sinceMs.keys()]) if (!now.has(node)) sinceMs.delete(node);
+  const gone = [...taken].filter((node) => !sinceMs.has(node));
+  for (const node of gone) taken.delete(node);
+  for (const [node, one] of now) {
+    if (sinceMs.has(node)) continue;
+    sinceMs.set(node, atMs);
+    if (isRunlocks(one)) taken.add(node);
+  }
+  return taken.size - (before - gone.length);
 }
 
 const broken = (promise: Broken['promise'], what: string): Broken => ({ promise, what });

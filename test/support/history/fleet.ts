@@ -9,6 +9,7 @@ import { spawnRunlock } from '../program.ts';
 import type { Result, Running, StartOptions } from '../program.ts';
 import { command, judge } from './checker.ts';
 import type { Broken, Verdict } from './checker.ts';
+import { watchService } from '../services-watcher.ts';
 import { uptimeMs } from './history.ts';
 import type { Act, Cost, History, RunTrace } from './history.ts';
 import { observe } from './observer.ts';
@@ -23,6 +24,8 @@ export interface FleetOptions {
   readonly hold?: string;
   /** More options for every `exec`. */
   readonly args?: readonly string[];
+  /** A service whose gate guards all runs, and how many of so many instances may be offline. */
+  readonly service?: { readonly name: string; readonly limitOf: (total: number) => number };
 }
 
 export interface NodeOptions extends StartOptions {
@@ -87,6 +90,8 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
   const folder = mkdtempSync(join(tmpdir(), 'runlock-fleet-'));
   prepareWitnesses(folder);
   const observer = observe(agent, group);
+  const { service } = options;
+  const watcher = service && watchService(agent, service.name);
   const acts: Act[] = [];
   const costs: Cost[] = [];
   const started = new Set<{ end: () => void }>();
@@ -147,13 +152,18 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
     history: async () => {
       const left = { keys: await fleet.keys(), sessions: await sessionsOf(agent, group) };
       const seen = await observer.seen();
-      return { slots, runs: readRuns(folder), ...seen, acts, left, costs };
+      const offline = service &&
+        watcher && {
+          offline: [{ service: service.name, limitOf: service.limitOf, looks: await watcher.looks() }],
+        };
+      return { slots, runs: readRuns(folder), ...seen, acts, left, costs, ...offline };
     },
     verdict: async () => judge(await fleet.history()),
     broken: async () => (await fleet.verdict()).broken,
     [Symbol.asyncDispose]: async () => {
       for (const one of started) one.end();
       await observer.stop();
+      await watcher?.stop();
       endWitnesses(folder);
       rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
     },

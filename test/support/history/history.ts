@@ -81,6 +81,18 @@ export interface Cost {
   readonly bytes: number;
 }
 
+/** What was seen of a service from outside. */
+export interface OfflineTrace {
+  readonly service: string;
+  /** How many of so many instances may be taken offline at a time. */
+  readonly limitOf: (total: number) => number;
+  readonly looks: readonly {
+    readonly atMs: number;
+    readonly total: number;
+    readonly offline: readonly { readonly node: string; readonly maintenance: readonly string[] }[];
+  }[];
+}
+
 export interface History {
   readonly slots: number;
   readonly runs: readonly RunTrace[];
@@ -94,4 +106,6 @@ export interface History {
   /** What is there when all is over: keys below the group's prefix, and names of live sessions of the group. */
   readonly left: { readonly keys: readonly string[]; readonly sessions: readonly string[] };
   readonly costs?: readonly Cost[];
+  /** Of the services that a gate guards. */
+  readonly offline?: readonly OfflineTrace[];
 }

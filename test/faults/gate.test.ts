@@ -1,0 +1,341 @@
+// The health gate around runs, on five nodes with real health checks: seen from outside by a watcher of the test's own.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { TestContext } from 'vitest';
+import { startFleet } from '../support/history/fleet.ts';
+import type { Fleet, Node, NodeOptions } from '../support/history/fleet.ts';
+import { SOON_MS } from '../support/history/steps.ts';
+import { eventually } from '../support/processes.ts';
+import { spawnRunlock } from '../support/program.ts';
+import { startServices } from '../support/services.ts';
+import type { Health, Services } from '../support/services.ts';
+import { watchService } from '../support/services-watcher.ts';
+import type { Watcher } from '../support/services-watcher.ts';
+
+const LONG = { timeout: 150_000 };
+const ALL = ['web01', 'web02', 'web03', 'web04', 'web05'];
+
+let services: Services;
+beforeAll(async () => {
+  services = await startServices({ nodes: 5, services: [] });
+});
+afterAll(() => services[Symbol.asyncDispose]());
+
+/** A service of the test's own, with a group of the same name whose runs its gate guards. */
+interface Scene {
+  readonly name: string;
+  readonly fleet: Fleet;
+  readonly watcher: Watcher;
+  /** `runlock exec` on the node, behind the gate. */
+  readonly start: (node: string, options?: NodeOptions) => Node;
+  /** What the node's health check gets from now on. */
+  readonly answer: (node: string, health: Health) => Promise<void>;
+  /** The node's own maintenance of the service. */
+  readonly maintenance: (node: string) => Promise<string[]>;
+  /** Neither slot, ticket, lock nor maintenance of the node is left, and no session. */
+  readonly untilNothingLeft: (node: string) => Promise<void>;
+}
+
+interface SceneOptions {
+  readonly nodes?: readonly string[];
+  readonly slots?: number;
+  readonly limit?: number;
+  readonly args?: readonly string[];
+}
+
+async function scene(
+  { onTestFinished }: TestContext,
+  name: string,
+  options: SceneOptions = {},
+): Promise<Scene> {
+  const { nodes = ALL, slots = 1, limit = 1, args = [] } = options;
+  await services.offer(name, nodes);
+  const gate = ['--service', name, '--max-offline', String(limit), '--gate-stable', '300ms', '-v', ...args];
+  const service = { name, limitOf: () => limit };
+  const fleet = startFleet(services.server, { group: name, slots, service });
+  const watcher = watchService(services.server, name);
+  onTestFinished(async () => {
+    await watcher.stop();
+    await fleet[Symbol.asyncDispose]();
+  });
+  const maintenance = async (node: string) => {
+    const { offline } = (await watcher.looks()).at(-1) ?? { offline: [] };
+    return offline.flatMap((one) => (one.node === node ? one.maintenance : []));
+  };
+  return {
+    ...{ name, fleet, watcher, maintenance },
+    start: (node, one = {}) =>
+      fleet.start(node, { agent: services.node(node).agent, ...one, args: [...gate, ...(one.args ?? [])] }),
+    answer: (node, health) => services.node(node).instance(name).answer(health),
+    untilNothingLeft: (node) =>
+      eventually(async () => {
+        const { left } = await fleet.history();
+        expect(left.keys.filter((key) => !/^\.(?:runs\/|tail$|last$)/.test(key))).toEqual([]);
+        expect(left.sessions).toEqual([]);
+        expect(await services.server.kv.get(`runlock/.gate/${name}`)).toBeUndefined();
+        expect(await services.node(node).maintenances(name)).toEqual([]);
+        expect(await maintenance(node)).toEqual([]);
+      }, SOON_MS),
+  };
+}
+
+async function endsWith(status: number, ...nodes: readonly Node[]): Promise<void> {
+  for (const node of nodes) {
+    const ended = await node.ended;
+    expect(ended.status, `${node.name}: ${ended.stderr}`).toBe(status);
+  }
+}
+
+describe.concurrent('a rolling run over five nodes with two slots', LONG, () => {
+  test.for([1, 2])('never has more than %s offline', async (limit, context) => {
+    const rolling = await scene(context, `rolling-${limit}`, {
+      ...{ slots: 2, limit, args: ['--maintenance', '--healthy-within', '30s'] },
+    });
+    const nodes = ALL.map((name) => rolling.start(name));
+    const restart = async (node: Node) => {
+      await node.running(SOON_MS);
+      await rolling.answer(node.name, 'stopped');
+      await eventually(async () => {
+        const now = (await rolling.watcher.looks()).at(-1)?.offline.find((one) => one.node === node.name);
+        expect(now?.critical).toHaveLength(2);
+      }, SOON_MS);
+      node.tell();
+      await rolling.answer(node.name, 200);
+    };
+    await Promise.all(nodes.map(restart));
+    await endsWith(0, ...nodes);
+    expect(await rolling.watcher.most()).toBeLessThanOrEqual(limit);
+    expect(await rolling.watcher.everOffline()).toHaveLength(5);
+    for (const name of ALL) await rolling.untilNothingLeft(name);
+    expect(await rolling.fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 5 } });
+  });
+});
+
+describe.concurrent('the gate', LONG, () => {
+  test('two peers down: a healthy third waits without a slot, and says for whom; a sick one goes ahead and heals, and the third follows', async (context) => {
+    const { fleet, watcher, start, answer } = await scene(context, 'two-down', { limit: 2 });
+    for (const name of ['web01', 'web02']) await answer(name, 500);
+    await watcher.untilOffline('web01', 'web02');
+    const third = start('web03', { part: { beats: 2 } });
+    await third.says(/web03 waits for the gate of two-down: web01 \(.*500.*\), web02 \(.*500/, SOON_MS);
+    expect(await fleet.keys()).toEqual([]);
+    const sick = start('web01');
+    await sick.running(SOON_MS);
+    await answer('web01', 200);
+    await watcher.untilOffline('web02');
+    sick.tell();
+    await endsWith(0, sick, third);
+    expect((await fleet.history()).runs.map(({ node }) => node)).toEqual(['web01', 'web03']);
+    expect(await fleet.broken()).toEqual([]);
+  });
+
+  test('a peer that falls ill while the run is in the queue: granted, it gives its slot back at once and starts nothing before the peer is well', async (context) => {
+    const { fleet, watcher, start, answer } = await scene(context, 'fell-ill', { args: ['--maintenance'] });
+    // Offers nothing of the service, so nobody counts it.
+    const first = fleet.start('ops01');
+    await first.running(SOON_MS);
+    const second = start('web02', { part: { beats: 2 } });
+    await second.waiting(SOON_MS);
+    await answer('web03', 500);
+    await watcher.untilOffline('web03');
+    first.tell();
+    await second.says(/web02 gives its slot back, for the gate is closed by now .*web03/, SOON_MS);
+    await eventually(async () => expect(await fleet.claim()).toBeUndefined(), SOON_MS);
+    const sick = start('web03', { part: { beats: 2 } });
+    await endsWith(0, first, sick);
+    expect((await fleet.history()).runs.map(({ node }) => node)).toEqual(['ops01', 'web03']);
+    await answer('web03', 200);
+    await endsWith(0, second);
+    expect((await fleet.history()).runs.map(({ node }) => node)).toEqual(['ops01', 'web03', 'web02']);
+    expect(await fleet.broken()).toEqual([]);
+  });
+
+  test('a run that breaks its service, though its command did well, stops the rollout at the first node until that is mended', async (context) => {
+    const args = ['--maintenance', '--healthy-within', '2s'];
+    const { name, fleet, watcher, start, answer, maintenance } = await scene(context, 'broke', {
+      limit: 2,
+      args,
+    });
+    const first = start('web01');
+    const { run } = await first.running(SOON_MS);
+    await answer('web01', 500);
+    first.tell();
+    await endsWith(80, first);
+    expect(first.stderr()).toMatch(
+      /ended with 0 .*but web01 was not healthy in time after it \(broke: .*500/,
+    );
+    expect(first.stderr()).toContain('web01 stays in maintenance (its run ended as unhealthy)');
+    expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'failed', run });
+    expect(await maintenance('web01')).toEqual([`runlock ${run}`]);
+    // Its maintenance alone would leave room for one more: the claim keeps them all out.
+    const second = start('web02', { args: ['-w', '1s'] });
+    await endsWith(75, second);
+    expect(second.stderr()).toMatch(/no slot in broke .*web01 failed, sh, unhealthy after it/);
+    const status = await spawnRunlock(services.server, ['status', name]).ended;
+    expect(status.stdout).toContain('web01 failed (sh, unhealthy after it)');
+    const history = await spawnRunlock(services.server, ['history', name]).ended;
+    expect(history.stdout).toMatch(/web01 .* unhealthy +0 /);
+    await answer('web01', 200);
+    const again = start('web01', { part: { beats: 1 } });
+    const next = start('web02', { part: { beats: 1 } });
+    await endsWith(0, again, next);
+    await watcher.untilOffline();
+    expect(await fleet.broken()).toEqual([]);
+  });
+
+  test('somebody else’s maintenance stays, before, while and after', async (context) => {
+    const foreign = await scene(context, 'foreign', { args: ['--maintenance', '--healthy-within', '10s'] });
+    await services.node('web01').maintain(true, { service: 'foreign', reason: 'disk change' });
+    context.onTestFinished(() => services.node('web01').maintain(false, { service: 'foreign' }));
+    await foreign.watcher.untilOffline('web01');
+    const node = foreign.start('web01');
+    await node.running(SOON_MS);
+    expect(await foreign.maintenance('web01')).toEqual(['disk change']);
+    node.tell();
+    await endsWith(0, node);
+    expect(node.stderr()).toContain('stays in somebody else\'s maintenance ("disk change")');
+    expect(await foreign.maintenance('web01')).toEqual(['disk change']);
+    expect(await foreign.fleet.broken()).toEqual([]);
+  });
+
+  test('in two groups: closed once both slots are held, both are given back', async (context) => {
+    const { fleet, watcher, start, answer } = await scene(context, 'groups', { args: ['-g', 'groups-rack'] });
+    const first = fleet.start('ops01');
+    await first.running(SOON_MS);
+    const second = start('web02', { part: { beats: 2 } });
+    await second.waiting(SOON_MS);
+    await answer('web03', 500);
+    await watcher.untilOffline('web03');
+    first.tell();
+    await second.says(/web02 gives its slot back, for the gate is closed by now/, SOON_MS);
+    const claims = async () =>
+      (await services.server.kv.keys('runlock/groups')).filter((key) => /owner$/.test(key));
+    await eventually(async () => expect(await claims()).toEqual([]), SOON_MS);
+    await answer('web03', 200);
+    await endsWith(0, first, second);
+    expect(await fleet.broken()).toEqual([]);
+  });
+});
+
+describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () => {
+  const out = { args: ['--maintenance'] };
+
+  async function told(moment: Scene, node: Node, status = 143): Promise<void> {
+    node.send('SIGTERM');
+    await endsWith(status, node);
+    await moment.untilNothingLeft(node.name);
+    expect(await moment.fleet.broken()).toEqual([]);
+  }
+
+  test('waiting at the gate', async (context) => {
+    const moment = await scene(context, 'term-gate', out);
+    await moment.answer('web02', 500);
+    await moment.watcher.untilOffline('web02');
+    const node = moment.start('web01');
+    await node.says(/web01 waits for the gate/, SOON_MS);
+    await told(moment, node);
+  });
+
+  test('waiting in the queue', async (context) => {
+    const moment = await scene(context, 'term-queue', out);
+    const first = moment.fleet.start('ops01');
+    await first.running(SOON_MS);
+    const node = moment.start('web01');
+    await node.waiting(SOON_MS);
+    node.send('SIGTERM');
+    await endsWith(143, node);
+    first.tell();
+    await endsWith(0, first);
+    await moment.untilNothingLeft('web01');
+    expect(await moment.fleet.broken()).toEqual([]);
+  });
+
+  test('about to go out of service', async (context) => {
+    const moment = await scene(context, 'term-enter', out);
+    const { server } = services;
+    const asked = { TTL: '60s', Behavior: 'delete', LockDelay: '0s', Checks: [] };
+    const { ID } = (await server.http('PUT', '/v1/session/create', asked)).json() as { ID: string };
+    await server.kv.put('runlock/.gate/term-enter', '{}', { acquire: ID });
+    const node = moment.start('web01');
+    await eventually(
+      async () => expect(await moment.fleet.claim()).toMatchObject({ node: 'web01' }),
+      SOON_MS,
+    );
+    node.send('SIGTERM');
+    await endsWith(143, node);
+    await server.http('PUT', `/v1/session/destroy/${ID}`);
+    await moment.untilNothingLeft('web01');
+    expect(await moment.fleet.broken()).toEqual([]);
+  });
+
+  test('out of service, and settling', async (context) => {
+    const moment = await scene(context, 'term-settle', { args: ['--maintenance', '--settle', '1h'] });
+    const node = moment.start('web01');
+    await moment.watcher.untilOffline('web01');
+    await told(moment, node);
+  });
+
+  test('running', async (context) => {
+    const moment = await scene(context, 'term-run', out);
+    const node = moment.start('web01');
+    await node.running(SOON_MS);
+    await told(moment, node);
+  });
+
+  test('waiting for the health of its services', async (context) => {
+    const moment = await scene(context, 'term-health', { args: ['--maintenance', '--healthy-within', '1h'] });
+    const node = moment.start('web01');
+    await node.running(SOON_MS);
+    await moment.answer('web01', 500);
+    node.tell();
+    await eventually(async () => {
+      const [run] = (await moment.fleet.history()).runs;
+      expect(run?.processes[0]?.exitCode).toBe(0);
+      const own = (await moment.watcher.looks()).at(-1)?.offline.find((one) => one.node === 'web01');
+      expect(own?.critical).toHaveLength(2);
+    }, SOON_MS);
+    await told(moment, node);
+  });
+});
+
+describe('the agent', LONG, () => {
+  test.for(['graceful', 'kill'] as const)(
+    'restarted (%s) while the command runs: the node stays out of service, and is back in it after the end',
+    async (how, context) => {
+      const args = ['--maintenance', '--healthy-within', '60s'];
+      const restarted = await scene(context, `restart-${how}`, { nodes: ['web01', 'web02', 'web03'], args });
+      const node = restarted.start('web01');
+      const { run } = await node.running(SOON_MS);
+      await services.node('web01').agent.restart(how);
+      await eventually(
+        async () => expect(await restarted.maintenance('web01')).toEqual([`runlock ${run}`]),
+        SOON_MS,
+      );
+      node.tell();
+      await endsWith(0, node);
+      await restarted.untilNothingLeft('web01');
+      await restarted.watcher.untilOffline();
+      expect(await restarted.fleet.broken()).toEqual([]);
+    },
+  );
+
+  test('away when the run ends well: maintenance is ended when it is back', async (context) => {
+    const away = await scene(context, 'away', {
+      nodes: ['web01', 'web02', 'web03'],
+      args: ['--maintenance'],
+    });
+    // The lock's own way to Consul is well: the node's agent alone is away.
+    const { agent } = services.node('web01');
+    const { env } = services.server;
+    const node = away.start('web01', { agent: { env }, args: ['--agent', agent.address] });
+    await node.running(SOON_MS);
+    await agent.kill();
+    node.tell();
+    await eventually(async () =>
+      expect((await away.fleet.history()).runs[0]?.processes[0]?.exitCode).toBe(0),
+    );
+    await agent.restart();
+    await endsWith(0, node);
+    await away.untilNothingLeft('web01');
+    expect(await away.fleet.broken()).toEqual([]);
+  });
+});
