@@ -1,7 +1,7 @@
 /** `runlock exec`: the options of its health gate. */
 import type { Option } from 'commander';
 import type { ExecOptions } from '../commands/exec-deps.ts';
-import type { GateChoice } from '../commands/run-gate.ts';
+import type { GateChoice } from '../commands/exec-deps.ts';
 import { parseDuration, parsePositiveDuration, parseScope, usage } from '../options.ts';
 import { agentOption, boundOptions, serviceOption, stableOption, toBounds } from './gate-options.ts';
 import type { GateValues } from './gate-options.ts';

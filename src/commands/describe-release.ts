@@ -3,7 +3,7 @@ import { assertNever } from '../errors.ts';
 import { hint } from '../hint.ts';
 import { formatAge, visible } from '../output.ts';
 import type { MaintenanceEnd } from './release-maintenance.ts';
-import type { ReleaseResult, Released } from './release.ts';
+import type { ReleaseResult, Released } from './released.ts';
 
 export function describeRelease(result: ReleaseResult, prefix: string): string {
   const { node, group } = result;

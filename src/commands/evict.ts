@@ -5,7 +5,7 @@ import type { Claim } from '../lock/records.ts';
 import { readSlots } from '../lock/slot.ts';
 import type { Owner } from '../lock/slot.ts';
 import { changeClaim, send } from '../lock/transactions.ts';
-import type { Released, Target } from './release.ts';
+import type { Released, Target } from './released.ts';
 
 /** A run whose session lives can only be evicted: it kills its command and gives the slot back itself. */
 export async function evict(

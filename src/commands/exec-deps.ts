@@ -1,9 +1,10 @@
 /** What `exec` is asked, and what it may touch. */
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
+import type { Bounds } from '../gate/decide.ts';
+import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
-import type { GateChoice } from './run-gate.ts';
 
 /** What is asked of one group. */
 export interface GroupChoice {
@@ -11,6 +12,20 @@ export interface GroupChoice {
   /** How many may run there at once. */
   readonly slots: number;
   readonly hold: Hold;
+}
+
+/** How the services' gate is asked. */
+export interface GateChoice extends Bounds {
+  /** Names, and `auto`. */
+  readonly services: readonly string[];
+  /** Milliseconds. */
+  readonly stableMs: number;
+  readonly maintenance?: Scope;
+  readonly settleMs: number;
+  /** Undefined: nobody looks. */
+  readonly healthyWithinMs?: number;
+  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
+  readonly agent?: string;
 }
 
 export interface ExecOptions {

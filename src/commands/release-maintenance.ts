@@ -5,7 +5,7 @@ import type { Deps } from '../deps.ts';
 import { instancesOf } from '../gate/instances.ts';
 import { endOwnAtLast } from '../gate/maintenance.ts';
 import { reasonOf } from '../errors.ts';
-import type { ReleaseResult } from './release.ts';
+import type { ReleaseResult } from './released.ts';
 
 export interface MaintenanceEnd {
   /** Services, or the node, that are out of maintenance by now. */

@@ -7,67 +7,12 @@ import { giveHeldBack } from '../lock/give-held-back.ts';
 import { groupKeys } from '../lock/layout.ts';
 import { hint } from '../hint.ts';
 import type { Claim } from '../lock/records.ts';
-import type { GroupKeys } from '../lock/layout.ts';
 import { agentNode } from '../lock/session.ts';
 import { readSlots } from '../lock/slot.ts';
 import type { Owner, Slot } from '../lock/slot.ts';
 import { clearClaim, send } from '../lock/transactions.ts';
 import { evict, forced } from './evict.ts';
-
-export interface ReleaseOptions {
-  readonly prefix: string;
-  readonly group: string;
-  /** Whose claim; this node's own unless given. */
-  readonly owner?: string;
-  /** This node's name where it was given: with the same `owner` it is no operator. */
-  readonly node?: string;
-  readonly slot?: number;
-  /** What this node holds has failed: it keeps the slot, and nothing else is touched. */
-  readonly failed?: { readonly exitCode?: number };
-  readonly force: boolean;
-  /** Who asks, for the claim of an evicted run. */
-  readonly by: string;
-}
-
-export interface Released {
-  readonly slot: number;
-  readonly node: string;
-  readonly state: Claim['state'];
-  /**
-   * `unwatched`: its session was gone, so the command may still run on that node. `given-back`, `kept`: the second half
-   * of its own `acquire`, with --failed for `kept`.
-   */
-  readonly how: 'cleared' | 'unwatched' | 'evicted' | 'given-back' | 'kept';
-  /** From `acquire` to the second half. */
-  readonly heldMs?: number;
-  /** Of a slot that it keeps: when others may follow. */
-  readonly heldUntil?: string;
-}
-
-export type ReleaseResult =
-  | {
-      readonly kind: 'released';
-      readonly node: string;
-      readonly group: string;
-      readonly claims: readonly Released[];
-    }
-  /** `claim`: what it has there all the same, which --failed does not touch. */
-  | {
-      readonly kind: 'nothing';
-      readonly node: string;
-      readonly group: string;
-      readonly claim?: Claim['state'];
-    };
-
-export interface Target {
-  readonly consul: Consul;
-  readonly deps: Deps;
-  readonly keys: GroupKeys;
-  readonly options: ReleaseOptions & { owner: string };
-  /** Not an operator's word, but the node's own. */
-  readonly itself: boolean;
-  readonly signal: AbortSignal;
-}
+import type { ReleaseOptions, ReleaseResult, Released, Target } from './released.ts';
 
 /** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
 const TRIES = 10;

@@ -5,33 +5,20 @@
 import { FIRST_CONTACT } from '../consul.ts';
 import { checkAgent, requireAgent } from '../gate/agent.ts';
 import { slotsWithin } from '../gate/decide.ts';
-import type { Bounds, Verdict } from '../gate/decide.ts';
+import type { Verdict } from '../gate/decide.ts';
 import { enter } from '../gate/enter.ts';
 import { untilHealthy } from '../gate/healthy.ts';
 import type { Health } from '../gate/healthy.ts';
 import { endModesAtLast, endOwnAtLast } from '../gate/maintenance.ts';
-import type { NodeAgent, Scope, TakenOut } from '../gate/maintenance.ts';
+import type { NodeAgent, TakenOut } from '../gate/maintenance.ts';
 import { findServices } from '../gate/read.ts';
 import { confirmOpen, waitOpen } from '../gate/wait.ts';
 import type { Gate, GateOutcome } from '../gate/wait.ts';
 import { groupKeys } from '../lock/layout.ts';
 import type { Outcome } from '../lock/records.ts';
 import { agentNode } from '../lock/session.ts';
-import type { ExecDeps } from './exec-deps.ts';
+import type { ExecDeps, GateChoice } from './exec-deps.ts';
 import { sayEnded, sayEntered, sayStays, sayWaits } from './run-gate-says.ts';
-
-export interface GateChoice extends Bounds {
-  /** Names, and `auto`. */
-  readonly services: readonly string[];
-  /** Milliseconds. */
-  readonly stableMs: number;
-  readonly maintenance?: Scope;
-  readonly settleMs: number;
-  /** Undefined: nobody looks. */
-  readonly healthyWithinMs?: number;
-  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
-  readonly agent?: string;
-}
 
 export interface RunGate {
   readonly node: string;
