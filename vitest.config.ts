@@ -1,20 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-/** Through what npm installs: files that between them run every command, and all that its runtime does for it. */
+/** Through what npm installs: what depends on the runtime most, streams, signals, terminals, exits and memory. */
 const NPM = [
-  ...[
-    'acquire',
-    'completion',
-    'config',
-    'doctor',
-    'exit-codes',
-    'freeze-says',
-    'history',
-    'metrics',
-    'output',
-  ],
-  ...['quickstart', 'release', 'signals', 'status', 'status-watch', 'tools-terminal'],
+  ...['doctor', 'exit-codes', 'history', 'metrics', 'output'],
+  ...['quickstart', 'signals', 'status-watch', 'tools-terminal'],
 ];
 
 const globalSetup = ['test/support/provision-setup.ts'];

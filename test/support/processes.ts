@@ -37,7 +37,8 @@ export function scene(): Scene {
         for (const pid of lines(name)) end(Number(pid));
       }
       markedPids(runId).forEach(end);
-      rmSync(folder, { recursive: true, force: true });
+      // One that is dying may still have put a file there.
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
     },
   };
 }
