@@ -31,7 +31,13 @@ describe.each(['bash', 'zsh', 'fish'] as const)('%s completes', (name) => {
       expect.arrayContaining(['exec', 'help', 'release', 'status']),
     );
     expect(await shell.offers('runlock __')).toEqual([]);
-    expect(await shell.offers('runlock exec --s')).toEqual(['--session-ttl', '--slots', '--splay']);
+    expect(await shell.offers('runlock exec --s')).toEqual([
+      '--service',
+      '--session-ttl',
+      '--settle',
+      '--slots',
+      '--splay',
+    ]);
     expect(await shell.offers('runlock help rel')).toEqual(['release']);
   });
 

@@ -31,6 +31,8 @@ interface Scene {
   readonly answer: (node: string, health: Health) => Promise<void>;
   /** The node's own maintenance of the service. */
   readonly maintenance: (node: string) => Promise<string[]>;
+  /** As `answer`; resolves when the check has seen it, beside the maintenance. */
+  readonly breakDown: (node: string, health: Health) => Promise<void>;
   /** Neither slot, ticket, lock nor maintenance of the node is left, and no session. */
   readonly untilNothingLeft: (node: string) => Promise<void>;
 }
@@ -57,6 +59,7 @@ async function scene(
     await watcher.stop();
     await fleet[Symbol.asyncDispose]();
   });
+  const answer = (node: string, health: Health) => services.node(node).instance(name).answer(health);
   const maintenance = async (node: string) => {
     const { offline } = (await watcher.looks()).at(-1) ?? { offline: [] };
     return offline.flatMap((one) => (one.node === node ? one.maintenance : []));
@@ -65,7 +68,14 @@ async function scene(
     ...{ name, fleet, watcher, maintenance },
     start: (node, one = {}) =>
       fleet.start(node, { agent: services.node(node).agent, ...one, args: [...gate, ...(one.args ?? [])] }),
-    answer: (node, health) => services.node(node).instance(name).answer(health),
+    answer,
+    breakDown: async (node, health) => {
+      await answer(node, health);
+      await eventually(async () => {
+        const now = (await watcher.looks()).at(-1)?.offline.find((one) => one.node === node);
+        expect(now?.critical).toHaveLength(2);
+      }, SOON_MS);
+    },
     untilNothingLeft: (node) =>
       eventually(async () => {
         const { left } = await fleet.history();
@@ -93,11 +103,7 @@ describe.concurrent('a rolling run over five nodes with two slots', LONG, () => 
     const nodes = ALL.map((name) => rolling.start(name));
     const restart = async (node: Node) => {
       await node.running(SOON_MS);
-      await rolling.answer(node.name, 'stopped');
-      await eventually(async () => {
-        const now = (await rolling.watcher.looks()).at(-1)?.offline.find((one) => one.node === node.name);
-        expect(now?.critical).toHaveLength(2);
-      }, SOON_MS);
+      await rolling.breakDown(node.name, 'stopped');
       node.tell();
       await rolling.answer(node.name, 200);
     };
@@ -151,13 +157,13 @@ describe.concurrent('the gate', LONG, () => {
 
   test('a run that breaks its service, though its command did well, stops the rollout at the first node until that is mended', async (context) => {
     const args = ['--maintenance', '--healthy-within', '2s'];
-    const { name, fleet, watcher, start, answer, maintenance } = await scene(context, 'broke', {
+    const { name, fleet, watcher, start, answer, breakDown, maintenance } = await scene(context, 'broke', {
       limit: 2,
       args,
     });
     const first = start('web01');
     const { run } = await first.running(SOON_MS);
-    await answer('web01', 500);
+    await breakDown('web01', 500);
     first.tell();
     await endsWith(80, first);
     expect(first.stderr()).toMatch(
@@ -270,7 +276,7 @@ describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () 
   test('out of service, and settling', async (context) => {
     const moment = await scene(context, 'term-settle', { args: ['--maintenance', '--settle', '1h'] });
     const node = moment.start('web01');
-    await moment.watcher.untilOffline('web01');
+    await node.says(/term-settle on web01 is in maintenance/, SOON_MS);
     await told(moment, node);
   });
 
@@ -285,13 +291,11 @@ describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () 
     const moment = await scene(context, 'term-health', { args: ['--maintenance', '--healthy-within', '1h'] });
     const node = moment.start('web01');
     await node.running(SOON_MS);
-    await moment.answer('web01', 500);
+    await moment.breakDown('web01', 500);
     node.tell();
     await eventually(async () => {
       const [run] = (await moment.fleet.history()).runs;
       expect(run?.processes[0]?.exitCode).toBe(0);
-      const own = (await moment.watcher.looks()).at(-1)?.offline.find((one) => one.node === 'web01');
-      expect(own?.critical).toHaveLength(2);
     }, SOON_MS);
     await told(moment, node);
   });
