@@ -19,11 +19,36 @@ export type Health =
   | { readonly kind: 'unhealthy'; readonly why: string };
 
 /** @throws the signal's reason when it aborts; RunlockError for what is no transient fault. */
-export async function untilHealthy(
-  { consul, clock }: { consul: Consul; clock: Clock },
-  asked: Healthy,
-  signal: AbortSignal,
-): Promise<Health> {
+export async function untilHealthy(effects: Effects, asked: Healthy, signal: AbortSignal): Promise<Health> {
+  const { consul, clock } = effects;
+  const late = new AbortController();
+  const over = new AbortController();
+  void clock.sleep(asked.withinMs + ANSWER_MS, { signal: over.signal }).then(
+    () => late.abort(),
+    () => undefined,
+  );
+  try {
+    return await lookOn(effects, asked, AbortSignal.any([signal, late.signal]));
+  } catch (error) {
+    if (signal.aborted || !late.signal.aborted) throw error;
+    return {
+      kind: 'unhealthy',
+      why: consul.fault()?.message ?? `Consul at ${consul.address} did not answer`,
+    };
+  } finally {
+    over.abort();
+  }
+}
+
+interface Effects {
+  readonly consul: Consul;
+  readonly clock: Clock;
+}
+
+/** How much longer the last answer may take: where none comes, nobody knows that the node is well. */
+const ANSWER_MS = 5_000;
+
+async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortSignal): Promise<Health> {
   const startedMs = clock.monotonicMs();
   let sinceMs: number | undefined;
   for (;;) {
