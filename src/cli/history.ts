@@ -46,8 +46,8 @@ export function addHistory(program: Command, { env }: Context, done: Done): void
 const HISTORY_HELP = `
 A good run is one that succeeded. A node is known from its first run that ended until --forget.
 
-Exit codes: 0; with --silent-for 1 if there are such nodes; 64 wrong usage; 69 Consul not reachable; 77 Consul refused;
-78 bad configuration.
+Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is known there at all (a wrong name?); 64 wrong
+usage; 69 Consul not reachable; 77 Consul refused; 78 bad configuration.
 
 Examples:
   runlock history prod/web

@@ -6,6 +6,8 @@ import type { Platform } from '../platform.ts';
 
 /** As grep and diff say it: there is something to see. */
 const EXIT_FOUND = 1;
+/** As monitoring plugins say UNKNOWN: of nobody at all it can't be told who is silent, and the name may be wrong. */
+const EXIT_UNKNOWN = 3;
 
 export async function runHistory(
   { common, options }: Extract<Invocation, { kind: 'history' }>,
@@ -30,9 +32,10 @@ export async function runHistory(
     const output = createOutput({ env: platform.env, isTTY, columns });
     const text = options.json ? `${renderJson(report, 2)}\n` : renderHistory(report, { ...output, now });
     await platform.write(text);
+    if (options.silentForMs === undefined) return 0;
+    if (report.known + report.problems.length === 0) return EXIT_UNKNOWN;
     // Of a record that can't be read nobody knows a good run either.
-    const silent = options.silentForMs !== undefined && report.nodes.length + report.problems.length > 0;
-    return silent ? EXIT_FOUND : 0;
+    return report.nodes.length + report.problems.length > 0 ? EXIT_FOUND : 0;
   } finally {
     consul.close();
   }

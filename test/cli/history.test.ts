@@ -177,6 +177,14 @@ describe('--silent-for', () => {
     });
   });
 
+  test('of a group in which no run is known is no verdict: 3, as a monitoring plugin says UNKNOWN', async () => {
+    const none = await history(['no-such-group', '--silent-for', '1d']);
+    expect(none).toMatchObject({ status: 3, stderr: '' });
+    expect(none.stdout).toMatch(/^no run has ended in no-such-group yet [^\n]*\n$/);
+    expect((await history(['no-such-group', '--silent-for', '1d', '--json'])).status).toBe(3);
+    expect((await history(['no-such-group'])).status).toBe(0);
+  });
+
   test.each(['1x', 'd', '0', '0d', '-1d', 'forever'])('%s is no such time', async (text) => {
     const { status, stdout, stderr } = await history(['--silent-for', text]);
     expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
