@@ -2,7 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
-import type { GroupView, SlotView, StatusReport } from '../output/views.ts';
+import type { GroupView, PlaceView, SlotView, StatusReport } from '../output/views.ts';
 import { endedText } from './explain.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
@@ -38,11 +38,17 @@ interface Finding {
 /** The worst first: what is wrong for certain comes before what can't be told. */
 const ORDER: readonly CheckState[] = ['CRITICAL', 'WARNING', 'UNKNOWN', 'OK'];
 
-export function checkReport(report: StatusReport, limits: CheckLimits): CheckResult {
+/** @param beside groups that were not asked for, where a run of those that were waits meanwhile (`waitedIn`). */
+export function checkReport(
+  report: StatusReport,
+  limits: CheckLimits,
+  beside: readonly GroupView[] = [],
+): CheckResult {
   const now = Date.parse(report.at);
+  const all = [...report.groups, ...beside];
   const findings = [
     ...rootFindings(report),
-    ...report.groups.flatMap((group) => groupFindings(group, { ...limits, now })),
+    ...report.groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
   ].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
   const figures = figuresOf(report.groups, { ...limits, now });
   const [worst] = findings;
@@ -56,7 +62,18 @@ function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
   return [{ state: 'UNKNOWN', text }, ...problems.map((problem) => warning(problem))];
 }
 
-type Judged = CheckLimits & { readonly now: number };
+/** The groups where runs of `groups` wait while they have a slot here. */
+export function waitedIn(groups: readonly GroupView[]): string[] {
+  return groups.flatMap(({ slots }) => slots.flatMap(({ also = [] }) => also.flatMap(waitingAt)));
+}
+
+const waitingAt = (place: PlaceView): string[] => ('place' in place ? [place.group] : []);
+
+type Judged = CheckLimits & {
+  readonly now: number;
+  /** Every group that was read. */
+  readonly all: readonly GroupView[];
+};
 
 function groupFindings(view: GroupView, limits: Judged): Finding[] {
   const { group, queue, slots, frozen, problems } = view;
@@ -65,7 +82,7 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
       { state: 'UNKNOWN', text: `nobody has used ${group} yet; correct its name, or wait for its first run` },
     ];
   return [
-    ...keptFindings(view, limits.now),
+    ...keptFindings(view, limits),
     ...slots.flatMap((slot) => heldTooLong(group, slot, limits)),
     ...waitsTooLong(view, limits),
     ...(frozen && queue.length > 0
@@ -75,18 +92,43 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
   ];
 }
 
-/** Claims that nothing alive stands behind. */
-function keptFindings({ group, slots, queue }: GroupView, now: number): Finding[] {
-  const kept = slots.filter((slot) => isKept(slot, now));
-  const [first, ...more] = kept;
+/** Claims that nothing alive stands behind, and those of runs that wait where it is so. */
+function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>): Finding[] {
+  const { group, slots, queue } = view;
+  const kept = slots.flatMap((slot) => {
+    const text = stuckText(slot, { now, all, seen: [group] });
+    return text === undefined ? [] : [{ slot, text }];
+  });
+  const [first] = kept;
   if (!first) return [];
-  const others = more.length === 0 ? '' : ` and ${more.length} more`;
-  const behind = `${keptText(first, now)}${others}`;
+  const behind = `${first.text}${andMore(kept.length)}`;
   if (queue.length === 0) return [warning(`${group} is kept by ${behind}, nobody waits yet`)];
   // While another slot of the group comes free by itself, or is, those who wait go on.
-  const moves = slots.some((slot) => !kept.includes(slot));
+  const moves = kept.length < slots.length;
   if (moves) return [warning(`${group} lacks a slot, kept by ${behind}, ${waiting(queue.length)}`)];
   return [{ state: 'CRITICAL', text: `${group} stands still behind ${behind}, ${waiting(queue.length)}` }];
+}
+
+const andMore = (count: number) => (count === 1 ? '' : ` and ${count - 1} more`);
+
+interface Look extends Pick<Judged, 'now' | 'all'> {
+  /** Groups that lead here: only what a hand wrote goes round in a circle. */
+  readonly seen: readonly string[];
+}
+
+/** Why the slot comes free by nothing that is under way; undefined: it may. */
+function stuckText(slot: SlotView, look: Look): string | undefined {
+  if (isKept(slot, look.now)) return keptText(slot, look.now);
+  if (slot.state !== 'running') return undefined;
+  for (const name of (slot.also ?? []).flatMap(waitingAt)) {
+    const there = look.all.find(({ group }) => group === name);
+    if (!there || look.seen.includes(name)) continue;
+    const texts = there.slots.map((each) => stuckText(each, { ...look, seen: [...look.seen, name] }));
+    const [first] = texts;
+    if (first !== undefined && !texts.includes(undefined))
+      return `${slot.node ?? '?'}, which waits in ${name} behind ${first}${andMore(texts.length)}`;
+  }
+  return undefined;
 }
 
 /** A rebooting node, and one that holds its slot by `acquire`, are under way: `--max-held` is for them. */
@@ -143,7 +185,10 @@ function waitsTooLong({ group, queue }: GroupView, { maxWaitMs }: Judged): Findi
   return [{ state: 'CRITICAL', text }];
 }
 
-function figuresOf(groups: readonly GroupView[], { maxHeldMs, maxWaitMs, now }: Judged): Figure[] {
+function figuresOf(
+  groups: readonly GroupView[],
+  { maxHeldMs, maxWaitMs, now }: Omit<Judged, 'all'>,
+): Figure[] {
   const slots = groups.flatMap((group) => group.slots);
   const queue = groups.flatMap((group) => group.queue);
   const claims = slots.filter((slot) => slot.since !== undefined && !isOver(slot, now));

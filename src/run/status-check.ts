@@ -1,12 +1,13 @@
 /** `runlock status --check`: one line and an exit status, as monitoring systems expect them of a plugin. */
 import type { Common } from '../cli/invocation.ts';
-import { checkReport } from '../commands/check.ts';
+import { checkReport, waitedIn } from '../commands/check.ts';
 import type { CheckLimits, CheckResult, CheckState } from '../commands/check.ts';
 import { proveRights } from '../commands/status-sources.ts';
 import { status } from '../commands/status.ts';
 import type { StatusMode, StatusRequest } from '../commands/status.ts';
 import { RunlockError, exitStatus, reasonOf } from '../errors.ts';
 import { renderCheck } from '../output/check.ts';
+import type { GroupView, StatusReport } from '../output/views.ts';
 import type { Platform } from '../platform.ts';
 
 const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
@@ -51,12 +52,26 @@ async function judge(
       status(consul, { ...scope, now: clock.now(), signal }),
       proveRights(consul, scope, signal),
     ]);
-    return checkReport(report, limits);
+    return checkReport(report, limits, await readBeside(report));
   } finally {
     done.abort();
     over.abort();
     await late;
     consul.close();
+  }
+
+  /** Where runs of these groups wait, and where those wait that stand in their way there. */
+  async function readBeside({ groups: asked }: StatusReport): Promise<readonly GroupView[]> {
+    const beside: GroupView[] = [];
+    const missing = () => {
+      const known = [...asked, ...beside].map(({ group }) => group);
+      return waitedIn([...asked, ...beside]).filter((group) => !known.includes(group));
+    };
+    for (let names = missing(); names.length > 0; names = missing())
+      beside.push(
+        ...(await status(consul, { prefix, groups: [...new Set(names)], now: clock.now(), signal })).groups,
+      );
+    return beside;
   }
 }
 

@@ -1,6 +1,6 @@
 // What a monitoring system hears of a report.
 import { describe, expect, test } from 'vitest';
-import { checkReport } from '../../src/commands/check.ts';
+import { checkReport, waitedIn } from '../../src/commands/check.ts';
 import type { CheckLimits } from '../../src/commands/check.ts';
 import { renderCheck } from '../../src/output/check.ts';
 import type { GroupView, SlotView, StatusReport, WaiterView } from '../../src/output/views.ts';
@@ -144,6 +144,39 @@ test('of several groups the worst is the state, and comes first', () => {
   expect(checkReport(reportOf(unknown, warn, critical), {}).text.map((text) => text.slice(0, 7))).toEqual([
     ...['c stand', 'b is ke', 'nobody '],
   ]);
+});
+
+describe('a run that has a slot and waits in another group', () => {
+  const waits = (slot: number, group: string) => running({ slot, also: [{ group, place: 1 }] });
+  const first = (...waiters: WaiterView[]) => view({ group: 'a', slots: [waits(0, 'b')], queue: waiters });
+  const said = (group: GroupView, ...beside: GroupView[]) => {
+    const { state, text } = checkReport(reportOf(group), {}, beside);
+    return `${state} - ${text.join('; ')}`;
+  };
+  const stuck = view({ group: 'b', slots: [claim({ node: 'web09' })], queue: [waiter('web01')] });
+  const why = 'web01, which waits in b behind web09, failed 2h ago (chef-client, exit 1)';
+
+  test('is as stuck as that group: CRITICAL with somebody behind it, else a WARNING', () => {
+    expect(said(first(waiter('web02')), stuck)).toBe(`CRITICAL - a stands still behind ${why}, 1 run waits`);
+    expect(said(first(), stuck)).toBe(`WARNING - a is kept by ${why}, nobody waits yet`);
+    expect(waitedIn([first()])).toEqual(['b']);
+  });
+
+  test('also where that group stands still behind a run that waits in a third', () => {
+    const second = view({ group: 'b', slots: [{ ...waits(0, 'c'), node: 'web05' }] });
+    const third = { ...stuck, group: 'c' };
+    expect(said(first(waiter('web02')), second, third)).toBe(
+      'CRITICAL - a stands still behind web01, which waits in b behind web05, which waits in c behind ' +
+        'web09, failed 2h ago (chef-client, exit 1), 1 run waits',
+    );
+  });
+
+  test('is none while that group moves, has a free slot, or leads back here', () => {
+    const moves = view({ group: 'b', slots: [claim(), running({ slot: 1 })] });
+    const circle = view({ group: 'b', slots: [waits(0, 'a')] });
+    for (const there of [moves, circle, view({ group: 'b' })])
+      expect(said(first(waiter('web02')), there)).toMatch(/^OK/);
+  });
 });
 
 test('where nothing is stored nothing is OK', () => {
