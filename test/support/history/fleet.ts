@@ -20,6 +20,8 @@ export interface FleetOptions {
   readonly group: string;
   /** Default 1. */
   readonly slots?: number;
+  /** Another fleet, whose runs may be in this group too. */
+  readonly beside?: Pick<Fleet, 'folder'>;
   /** Default `forever`. */
   readonly hold?: string;
   /** More options for every `exec`. */
@@ -156,7 +158,9 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
         watcher && {
           offline: [{ service: service.name, limitOf: service.limitOf, looks: await watcher.looks() }],
         };
-      return { slots, runs: readRuns(folder), ...seen, acts, left, costs, ...offline };
+      const folders = [folder, ...(options.beside ? [options.beside.folder] : [])];
+      const runs = folders.flatMap((one) => readRuns(one, group)).sort((a, b) => a.token - b.token);
+      return { slots, runs, ...seen, acts, left, costs, ...offline };
     },
     verdict: async () => judge(await fleet.history()),
     broken: async () => (await fleet.verdict()).broken,

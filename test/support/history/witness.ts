@@ -32,7 +32,7 @@ for word; do
     daemon) setsid sh "$0" daemon 0 0 & ;;
   esac
 done
-note start "$RUNLOCK_NODE $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN"
+note start "$RUNLOCK_NODE $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN $RUNLOCK_GROUP"
 while :; do
   [ $role != daemon ] && [ -e "$told" ] && { read -r code <"$told"; break; }
   sleep 0.05
@@ -73,8 +73,8 @@ export function runIds(folder: string): Set<string> {
   return new Set(readdirSync(folder).flatMap((name) => EVENTS.exec(name)?.[1] ?? []));
 }
 
-/** Reads what the witnesses of all runs have noted so far. */
-export function readRuns(folder: string): RunTrace[] {
+/** Reads what the witnesses of all runs in `group` have noted so far; of all runs, in the first of their groups, unless given. */
+export function readRuns(folder: string, group?: string): RunTrace[] {
   const runs = new Map<string, RunTrace>();
   for (const name of readdirSync(folder)) {
     const [, run, role, pid] = EVENTS.exec(name) ?? [];
@@ -83,7 +83,10 @@ export function readRuns(folder: string): RunTrace[] {
     const lines = readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1);
     const [start, ...rest] = lines.map((line) => line.split(' '));
     if (start?.[0] !== 'start') continue;
-    const [, , node = '', slot, token] = start;
+    const [, , node = '', slots = '', tokens = '', groups = ''] = start;
+    const at = group === undefined || groups === '' ? 0 : groups.split(',').indexOf(group);
+    if (at === -1) continue;
+    const [slot, token] = [slots.split(',')[at], tokens.split(',')[at]];
     const last = rest.at(-1) ?? start;
     const process: Process = {
       role: role as Process['role'],

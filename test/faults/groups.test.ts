@@ -1,0 +1,89 @@
+// A run in several groups: what happens to it in one of them leaves the promises of every one of them kept.
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { startFleet } from '../support/history/fleet.ts';
+import type { Fleet } from '../support/history/fleet.ts';
+import { SOON_MS, lineUp, occupy, served } from '../support/history/steps.ts';
+import { eventually, untilGone } from '../support/processes.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const LONG = { timeout: 240_000 };
+const brief = { part: { beats: 3 } };
+
+/** Two groups: runs of the first fleet that are given `both` are in the second one's group too, after their own. */
+function twoFleets(name: string): { first: Fleet; second: Fleet; both: { args: string[] } } {
+  const [a, b] = [`${name}/a`, `${name}/b`];
+  const first = startFleet(agent, { group: a });
+  return { first, second: startFleet(agent, { group: b, beside: first }), both: { args: ['-g', b] } };
+}
+
+const unbroken = async (fleet: Fleet, order: readonly string[]) => {
+  expect(await served(fleet)).toEqual(order);
+  expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: order.length } });
+};
+
+const lockedBy = async (fleet: Fleet) => (await agent.kv.get(`runlock/${fleet.group}/.slot/0/lock`))?.Session;
+
+test.concurrent(
+  'SIGKILL of runlock while it holds one group and waits for another: nobody follows it in the one, the other goes on without it, and its next run takes the one back before who waits there',
+  LONG,
+  async () => {
+    const { first, second, both } = twoFleets('kill');
+    await using firstFleet = first;
+    await using secondFleet = second;
+    const { node: holder } = await occupy(secondFleet, 'web09');
+    const dead = firstFleet.start('web01', both);
+    await eventually(
+      async () => expect(await secondFleet.keys()).toContainEqual(expect.stringMatching(/^\.queue\//)),
+      SOON_MS,
+    );
+    const [behind] = await lineUp(firstFleet, ['web02'], brief);
+    const [after] = await lineUp(secondFleet, ['web08'], brief);
+    expect(await firstFleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
+    dead.send('SIGKILL');
+    await untilGone(dead.pid);
+    holder.tell();
+    expect((await holder.ended).status).toBe(0);
+    expect((await after?.ended)?.status).toBe(0);
+    expect(await served(firstFleet)).toEqual([]);
+    const again = await occupy(firstFleet, 'web01', both);
+    expect(await secondFleet.claim()).toMatchObject({ node: 'web01', run: again.run.run });
+    again.node.tell();
+    expect((await again.node.ended).status).toBe(0);
+    expect((await behind?.ended)?.status).toBe(0);
+    await unbroken(firstFleet, ['web01', 'web02']);
+    await unbroken(secondFleet, ['web09', 'web08', 'web01']);
+  },
+);
+
+test.concurrent.each(['a', 'b'])(
+  'the session of one of its groups (%s) destroyed while it runs in two: it goes on, takes that lock back, and who waits in either follows only after it',
+  LONG,
+  async (which) => {
+    const { first, second, both } = twoFleets(`session-${which}`);
+    await using firstFleet = first;
+    await using secondFleet = second;
+    const { node, run } = await occupy(firstFleet, 'web01', both);
+    const [behind] = await lineUp(firstFleet, ['web02'], brief);
+    const [after] = await lineUp(secondFleet, ['web09'], brief);
+    const struck = which === 'a' ? firstFleet : secondFleet;
+    await agent.http('PUT', `/v1/session/destroy/${(await lockedBy(struck)) ?? ''}`);
+    await node.says(new RegExp(`took the lock of ${struck.group} back; the run goes on`), SOON_MS);
+    for (const fleet of [firstFleet, secondFleet])
+      expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running', run: run.run });
+    expect(await served(firstFleet)).toEqual(['web01']);
+    expect(await served(secondFleet)).toEqual(['web01']);
+    node.tell();
+    expect((await node.ended).status).toBe(0);
+    expect((await behind?.ended)?.status).toBe(0);
+    expect((await after?.ended)?.status).toBe(0);
+    await unbroken(firstFleet, ['web01', 'web02']);
+    await unbroken(secondFleet, ['web01', 'web09']);
+  },
+);
