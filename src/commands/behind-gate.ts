@@ -3,7 +3,7 @@ import type { Verdict } from '../gate/decide.ts';
 import type { ExecDeps } from './exec-deps.ts';
 import { sayGaveWay } from './run-gate-says.ts';
 import type { RunGate } from './run-gate.ts';
-import { declineAll, hear } from './slots.ts';
+import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
 
 export type TakenBehind =
@@ -50,14 +50,15 @@ async function goThrough(
 ): Promise<TakenBehind> {
   const over = new AbortController();
   for (const { lease } of slots) hear(lease.over, () => over.abort());
+  const either = AbortSignal.any([signal, over.signal]);
   try {
-    const verdicts = await gate.goThrough(AbortSignal.any([signal, over.signal]));
+    const verdicts = await gate.goThrough(either);
     return verdicts ? { kind: 'closed', verdicts } : { kind: 'taken', slots };
   } catch (error) {
+    const lost = firstOver(slots, { over: over.signal, signal: either });
     await gate.backOut();
     await declineAll(deps, slots);
-    const lost = slots.find(({ lease }) => lease.over.aborted);
-    if (lost && !signal.aborted) return { kind: 'lost', slot: lost };
+    if (lost) return { kind: 'lost', slot: lost };
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import type { Ending } from '../child.ts';
 import type { Deps } from '../deps.ts';
 import { assertNever } from '../errors.ts';
 import type { GivenBack } from '../lock/give-back.ts';
-import type { Grant } from '../lock/grant.ts';
+import type { Blocked, Grant } from '../lock/grant.ts';
 import type { Outcome } from '../lock/records.ts';
 import type { Over } from '../lock/lease.ts';
 import { hint } from '../hint.ts';
@@ -36,17 +36,30 @@ export function sayOver({ log }: Deps, grant: Grant, over: Over): void {
 
 /** The run had its slots, or some of them, and one was taken away before the command was started. */
 export function sayNothingStarted({ log }: Deps, grant: Grant, over: Over): void {
-  if (over.kind === 'cut-off') {
+  const { group } = grant.context.keys;
+  // One group's slot can only be late; of several the earlier ones are held for a while.
+  if (over.kind === 'cut-off' && grant.context.run.groups === undefined) {
     log('error', 'the slot was granted too long ago: others may follow; nothing was started', {
       ...{ event: 'lost', ...placeOf(grant), why: 'late' },
     });
     return;
   }
-  const { group } = grant.context.keys;
   log('error', `${whyOver(over, group)}; nothing was started`, {
     ...{ event: 'lost', ...placeOf(grant), why: over.kind },
   });
 }
+
+/** One of several groups was frozen after the run had got its slot there, and before it got the last one. */
+export function sayFrozenMeanwhile({ log }: Deps, grant: Grant, { at, freeze }: Frozen): void {
+  const { group, node, run } = placeOf(grant);
+  const { by, reason, until } = freeze;
+  log('info', `${group} was frozen by ${by} (${reason}) meanwhile; all slots are given back`, {
+    ...{ event: 'frozen', group, node, run, at, by, reason },
+    ...(until !== undefined && { until }),
+  });
+}
+
+type Frozen = Extract<Blocked, { kind: 'frozen' }>;
 
 /** A slot was given up before anything was started. `given`: what became of one that was evicted. */
 export function sayDeclined({ log }: Deps, grant: Grant, given: GivenBack | undefined): void {

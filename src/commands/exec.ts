@@ -13,7 +13,7 @@ import { placeOf } from './end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './behind-gate.ts';
 import type { RunGate } from './run-gate.ts';
-import { declineAll, lostBeforeStart, takeSlots } from './slots.ts';
+import { lostBeforeStart, takeSlots } from './slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
@@ -164,9 +164,9 @@ async function askForSlots(
   const wait = dryRun ? 0 : options.wait;
   return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
     ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs },
-    onAsked: ({ group, run: { id, slots } }, over) => {
+    onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
-      const sayWait = watchWait(deps, { group, run: id, slots }, over);
+      const sayWait = watchWait(deps, { group, run: id, slots, held }, over);
       return (_, seen) => {
         if (wait !== 0) sayWait(seen);
         prepareSoon(deps, over);
@@ -236,7 +236,7 @@ function sayGranted(deps: ExecDeps, { grant, waitedMs }: HeldSlot): void {
 }
 
 async function endDryRun(deps: ExecDeps, slots: HeldSlots, options: ExecOptions): Promise<ExecResult> {
-  await declineAll(deps, slots);
+  await Promise.all(slots.map(({ lease }) => lease.decline()));
   for (const { grant } of slots)
     deps.log('warning', sayDryRun(grant, options), { event: 'dry-run', ...placeOf(grant) });
   return { kind: 'dry-run' };

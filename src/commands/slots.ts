@@ -4,10 +4,11 @@
  */
 import { RunlockError } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import { findFreeze } from '../lock/freeze.ts';
 import { holdLease } from '../lock/lease.ts';
 import type { Grant } from '../lock/grant.ts';
 import type { Lease, Over } from '../lock/lease.ts';
-import { sayDeclined, sayNothingStarted } from './end.ts';
+import { sayDeclined, sayFrozenMeanwhile, sayNothingStarted } from './end.ts';
 import type { ExecDeps, Figures } from './exec-deps.ts';
 import { waitForSlot } from './wait-for-slot.ts';
 import type { Wait } from './wait-for-slot.ts';
@@ -29,14 +30,19 @@ export type Taken =
   /** This lease was over while another group kept the run waiting. */
   | { readonly kind: 'lost'; readonly slot: HeldSlot };
 
-export interface TakeOptions extends Omit<Wait, 'onJoined'> {
+interface Asked {
+  readonly held: readonly string[];
+  readonly over: AbortSignal;
+}
+
+export interface TakeOptions extends Omit<Wait, 'onJoined' | 'held'> {
   readonly ttlMs: number;
   readonly killAfterMs: number;
   /**
-   * Hears which group is asked now; `over` aborts when it is no longer waited for. What it gives hears when the run
-   * joins the group's queue.
+   * Hears which group is asked now, and in which groups the run has a slot by then; `over` aborts when it is no longer
+   * waited for. What it gives hears when the run joins the group's queue.
    */
-  readonly onAsked: (request: AcquireRequest, over: AbortSignal) => NonNullable<Wait['onJoined']>;
+  readonly onAsked: (request: AcquireRequest, now: Asked) => NonNullable<Wait['onJoined']>;
   readonly onGranted: (slot: HeldSlot) => void;
 }
 
@@ -51,12 +57,24 @@ export async function takeSlots(
   requests: readonly [AcquireRequest, ...AcquireRequest[]],
   options: TakeOptions,
 ): Promise<Taken> {
+  for (;;) {
+    const taken = await takeAll(deps, requests, options);
+    if (taken.kind !== 'frozen') return taken;
+  }
+}
+
+async function takeAll(
+  deps: ExecDeps,
+  requests: readonly [AcquireRequest, ...AcquireRequest[]],
+  options: TakeOptions,
+): Promise<Taken | { readonly kind: 'frozen' }> {
   const slots: HeldSlot[] = [];
   const over = new AbortController();
   const signal = AbortSignal.any([options.signal, over.signal]);
   try {
     for (const request of [...requests].sort(byPath)) {
-      const taken = await takeSlot(deps, request, { ...options, signal });
+      const held = slots.map(({ grant }) => grant.context.keys.group);
+      const taken = await takeSlot(deps, request, { ...options, signal, held });
       if (taken.kind === 'busy') {
         await declineAll(deps, slots);
         return taken;
@@ -66,16 +84,53 @@ export async function takeSlots(
       hear(taken.held.lease.over, () => over.abort());
       signal.throwIfAborted();
     }
+    if (await isFrozenByNow(deps, slots, signal)) {
+      await declineAll(deps, slots);
+      return { kind: 'frozen' };
+    }
     const [first, ...others] = slots;
     if (!first)
       throw new RunlockError('bug', 'a run without a group; please report this as a bug in runlock');
     return { kind: 'taken', slots: [first, ...others] };
   } catch (error) {
+    const lost = firstOver(slots, { over: over.signal, signal });
     await declineAll(deps, slots);
-    const lost = slots.find(({ lease }) => lease.over.aborted);
-    if (lost && over.signal.aborted && !options.signal.aborted) return { kind: 'lost', slot: lost };
+    if (lost) return { kind: 'lost', slot: lost };
     throw error;
   }
+}
+
+const LOOK_MS = 5_000;
+
+/**
+ * The last grant proves that its own group was not frozen; the earlier ones may have been since theirs, and no new run
+ * starts in a group that is.
+ */
+async function isFrozenByNow(
+  deps: ExecDeps,
+  slots: readonly HeldSlot[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  // Each is asked once: nobody waits for a freeze to end while all slots are held.
+  const once = { signal, patience: AbortSignal.abort(), either: signal };
+  const earlier = slots.slice(0, -1).map(async ({ grant }) => {
+    const frozen = await findFreeze(grant.context, once, LOOK_MS);
+    if (frozen) sayFrozenMeanwhile(deps, grant, frozen);
+    return frozen !== undefined;
+  });
+  return (await Promise.all(earlier)).includes(true);
+}
+
+/** The slot whose lease ended it all; undefined: something else did, and was first. */
+export function firstOver(
+  slots: readonly HeldSlot[],
+  {
+    over,
+    signal,
+  }: { readonly over: AbortSignal; /** Of which `over` is one. */ readonly signal: AbortSignal },
+): HeldSlot | undefined {
+  if (!over.aborted || signal.reason !== over.reason) return undefined;
+  return slots.find(({ lease }) => lease.over.aborted);
 }
 
 /** By code units: the same on every host, whatever its language. */
@@ -84,13 +139,13 @@ const byPath = (a: AcquireRequest, b: AcquireRequest) => (a.group < b.group ? -1
 async function takeSlot(
   deps: ExecDeps,
   request: AcquireRequest,
-  { signal, patience, ttlMs, killAfterMs, onAsked }: TakeOptions,
+  { signal, patience, held, ttlMs, killAfterMs, onAsked }: TakeOptions & { readonly held: readonly string[] },
 ): Promise<{ readonly kind: 'held'; readonly held: HeldSlot } | Extract<Taken, { kind: 'busy' }>> {
   const askedMs = deps.clock.monotonicMs();
   const done = new AbortController();
   try {
-    const onJoined = onAsked(request, done.signal);
-    const acquired = await waitForSlot(deps, request, { signal, patience, onJoined });
+    const onJoined = onAsked(request, { held, over: done.signal });
+    const acquired = await waitForSlot(deps, request, { signal, patience, held, onJoined });
     if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
     const { grant } = acquired;
     const waitedMs = deps.clock.monotonicMs() - askedMs;
@@ -113,10 +168,14 @@ export async function declineAll(deps: ExecDeps, slots: readonly HeldSlot[]): Pr
 
 async function declineSlot(deps: ExecDeps, { grant, lease, waitedMs }: HeldSlot): Promise<void> {
   // Whoever evicted it waits until the claim goes with the lock: that says that nothing runs.
-  const evicted = overOf(lease)?.kind === 'evicted';
-  const given = evicted ? await lease.release({ outcome: 'evicted', waitedMs, ranMs: 0 }) : undefined;
-  if (!given) await lease.decline();
-  sayDeclined(deps, grant, given);
+  const over = overOf(lease);
+  if (over?.kind === 'evicted') {
+    sayDeclined(deps, grant, await lease.release({ outcome: 'evicted', waitedMs, ranMs: 0 }));
+    return;
+  }
+  const isBack = await lease.decline();
+  // What was lost is no longer there to be given back; why is said elsewhere.
+  if (isBack && over?.kind !== 'lost') sayDeclined(deps, grant, undefined);
 }
 
 /** One of the leases was over before the command was started: the others have been given up by then, or are now. */

@@ -34,6 +34,7 @@ export async function superviseRun(
   const early: NodeJS.Signals[] = [];
   deps.signals.listen((signal) => early.push(signal));
   // It may have been stopped for so long since a grant that others may follow.
+  for (const { lease } of slots) lease.checkDeadline();
   const late = slots.find(({ lease }) => lease.over.aborted);
   if (late) {
     await options.runGate?.backOut();
@@ -44,7 +45,6 @@ export async function superviseRun(
   const { runGate: gate } = options;
   const run: Ran = { ...ran, ...(gate && (await judgeRun(deps, slots, { gate, ...ran }))) };
   await giveBackAll(deps, slots, run);
-  await run.disarmed;
   const { outcome, ranMs } = run;
   return { ...toEnd(run), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
 }
@@ -88,12 +88,15 @@ async function giveBackAll(deps: ExecDeps, slots: HeldSlots, run: Ran): Promise<
   const { ending, cause, ranMs } = run;
   const exitCode = exitCodeOf(ending);
   const giveBack = async (slot: HeldSlot) => {
-    const { grant, lease, waitedMs } = slot;
     const outcome = outcomeIn(slot, run);
-    const given = await lease.release({ outcome, exitCode, waitedMs, ranMs });
-    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why });
+    const given = await slot.lease.release({ outcome, exitCode, waitedMs: slot.waitedMs, ranMs });
+    return { grant: slot.grant, outcome, given };
   };
-  await Promise.all(slots.map(giveBack));
+  const all = await Promise.all(slots.map(giveBack));
+  // That the guard ended the command is why it did not end well, and is said before that.
+  await run.disarmed;
+  for (const { grant, outcome, given } of all)
+    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why });
 }
 
 /** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */

@@ -11,6 +11,8 @@ export interface Wait {
   readonly signal: AbortSignal;
   /** The end of `--wait`: everything is still asked once. */
   readonly patience: AbortSignal;
+  /** The groups in which the run has a slot already; none unless given. */
+  readonly held?: readonly string[];
   readonly onJoined?: Waiting['onJoined'];
 }
 
@@ -18,11 +20,12 @@ export interface Wait {
 export async function waitForSlot(
   deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal'>,
   request: AcquireRequest,
-  { signal, patience, onJoined }: Wait,
+  { signal, patience, held = [], onJoined }: Wait,
 ): Promise<Acquired> {
   const { terminal } = deps;
   const { group, prefix } = request;
-  const line = terminal && !patience.aborted ? watchQueue(deps, { group, prefix, terminal }) : undefined;
+  const line =
+    terminal && !patience.aborted ? watchQueue(deps, { group, prefix, held, terminal }) : undefined;
   try {
     return await acquire({ consul: deps.consul, deps }, request, {
       ...{ signal, patience, either: AbortSignal.any([signal, patience]) },

@@ -23,6 +23,8 @@ const ABOVE_MS = 3_000;
 interface Watched {
   readonly prefix: string;
   readonly group: string;
+  /** The groups in which the run has a slot already. */
+  readonly held: readonly string[];
   readonly terminal: Terminal;
 }
 
@@ -31,7 +33,7 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
   const { signal } = closed;
   const startedMs = deps.clock.monotonicMs();
   let session: string | undefined;
-  const { prefix, group } = watched;
+  const { prefix, group, held } = watched;
   let own: readonly Entry[] | undefined;
   const above = new Map<string, Entry>();
   let view: GroupView | undefined;
@@ -81,7 +83,7 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
     const waitedMs = deps.clock.monotonicMs() - startedMs;
     watched.terminal.draw(
       renderWaiting(
-        toWaiting(view, { session, waitedMs, nowMs: deps.clock.now() }),
+        { ...toWaiting(view, { session, waitedMs, nowMs: deps.clock.now() }), held },
         watched.terminal.columns(),
       ),
     );

@@ -11,6 +11,8 @@ interface Waiter {
   readonly run: string;
   /** How many slots it knows. */
   readonly slots: number;
+  /** The groups in which it has a slot already. */
+  readonly held: readonly string[];
 }
 
 /** Says once that the run waits, unless `signal` aborts before that. */
@@ -34,12 +36,18 @@ function hasToWait({ behind, slots }: AtJoin, known: number): boolean {
   return behind || taken.length >= known;
 }
 
-function sayWaiting({ clock, log }: Deps, { group, run }: Waiter, { node, behind, slots }: AtJoin): void {
+function sayWaiting(
+  { clock, log }: Deps,
+  { group, run, held }: Waiter,
+  { node, behind, slots }: AtJoin,
+): void {
   const holders = slots.flatMap((slot) => describeHolder(slot, clock.now()));
-  const why = [...holders, ...(behind ? ['others are before it'] : [])].join(', ');
-  log('info', `${node} waits for a slot of ${group}${why === '' ? '' : ` (${why})`}`, {
+  const why = [...holders, ...(behind ? ['others may be before it'] : [])].join(', ');
+  const meanwhile = held.length === 0 ? '' : `, and keeps its slot of ${held.join(', ')} meanwhile`;
+  log('info', `${node} waits for a slot of ${group}${why === '' ? '' : ` (${why})`}${meanwhile}`, {
     event: 'waiting',
     ...{ group, node, run, behind },
+    ...(held.length > 0 && { held }),
     holders: slots.flatMap(({ slot, owner }) =>
       owner ? [{ slot, node: owner.claim.node, state: owner.claim.state }] : [],
     ),

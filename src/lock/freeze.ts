@@ -6,6 +6,7 @@ import { parseKey } from './layout.ts';
 import { decodeFreeze } from './records.ts';
 import type { Freeze } from './records.ts';
 import { ask } from './queue.ts';
+import type { Waiting } from './queue.ts';
 import { removeSeen } from './transactions.ts';
 
 /** How long a freeze still lasts, in milliseconds; not above zero when it is past its end. */
@@ -60,11 +61,11 @@ function sayFrozen({ deps, keys, run }: RunContext, at: string, { by, reason, un
 /** The freeze that stops the group now, if one does: its own, else its nearest ancestor's. */
 export async function findFreeze(
   context: RunContext,
-  progress: Progress,
+  waiting: Waiting,
   timeoutMs: number,
 ): Promise<Extract<Blocked, { kind: 'frozen' }> | undefined> {
   const { consul, deps, keys } = context;
-  const options = { ...ask(progress), rule: keys.rule, timeoutMs };
+  const options = { ...ask(waiting), rule: keys.rule, timeoutMs };
   const found = await Promise.all(keys.freezes.map((key) => consul.get(key, options)));
   for (const [i, key] of keys.freezes.entries()) {
     const entry = found[i]?.entry;

@@ -17,27 +17,30 @@ export interface Attempt {
 
 /** With nothing to undo, an agent that does not answer is not worth waiting for: the session ends by itself. */
 const LEAVE_MS = 2_000;
-const UNDO_MS = 10_000;
+/** A claim that stays keeps others out, for good perhaps: longer than an election takes (12.7 to 17.5 s were measured). */
+const UNDO_MS = 30_000;
 const RETRY_MS = 100;
 
 /**
  * Leaves the queue, by destroying the session: what arrives late can then do nothing. Then takes back what an
- * unanswered grant may have left. Has its own deadline; what stays behind is said, never thrown.
+ * unanswered grant may have left. Has its own deadline; what stays behind is said, never thrown. False: something may stay.
  */
-export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<void> {
-  const { deps, keys } = context;
+export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<boolean> {
+  const { deps, keys, run } = context;
   const signal = AbortSignal.timeout(attempts.length === 0 ? LEAVE_MS : UNDO_MS);
   try {
     await session.close({ signal });
     for (const attempt of attempts) await takeBackGrant(context, attempt, signal);
     attempts.length = 0;
+    return true;
   } catch (error) {
     const stays =
       attempts.length === 0
         ? `the place in the queue of ${keys.group} goes by itself when its session ends`
-        : `the claim of run ${context.run.id} may stay in ${keys.group}; see '${hint(keys.root, 'status', keys.group)}'`;
+        : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run or '${hint(keys.root, 'release', keys.group, '--owner', run.node, '--force')}' clears it`;
     const why = reasonOf(error);
     deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
+    return false;
   }
 }
 

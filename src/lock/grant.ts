@@ -85,9 +85,9 @@ export function granted(
   return { kind: 'granted', grant: { context, session, ...it, fencingToken: it.owner.index } };
 }
 
-/** Gives a granted slot up before anything was started in it: all is as it was before. */
-export async function decline({ context, session, slot, before }: Grant): Promise<void> {
-  await giveUp(context, session, [{ slot, ...(before && { before }) }]);
+/** Gives a granted slot up before anything was started in it: all is as it was before. False: as `giveUp` says. */
+export async function decline({ context, session, slot, before }: Grant): Promise<boolean> {
+  return giveUp(context, session, [{ slot, ...(before && { before }) }]);
 }
 
 /** Undefined: after a transient fault nobody knows whether it took effect. */

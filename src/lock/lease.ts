@@ -27,10 +27,18 @@ export interface Lease {
   readonly over: AbortSignal;
   /** When the command's tree must be dead, in monotonic milliseconds; Infinity with `hold = forever`. */
   deadlineMs(): number;
+  /**
+   * Looks at the clock now. Of a process that was stopped all other news may come before the timer that does this: whoever
+   * starts something asks first.
+   */
+  checkDeadline(): void;
   /** Stops watching; what is held stays held. */
   stop(): Promise<void>;
-  /** Stops watching and gives the slot up, before anything was started in it: all is as it was before the grant. */
-  decline(): Promise<void>;
+  /**
+   * Stops watching and gives the slot up, before anything was started in it: all is as it was before the grant. False: it
+   * could not be, and that was said.
+   */
+  decline(): Promise<boolean>;
   /** Stops watching and gives the slot back. The command's tree is gone by then. */
   release(ending: Ending): Promise<GivenBack>;
 }
@@ -61,11 +69,14 @@ export function holdLease(
   return {
     over: over.signal,
     deadlineMs,
+    checkDeadline: () => {
+      if (deadlineMs() - killAfterMs <= grant.context.deps.clock.monotonicMs()) end({ kind: 'cut-off' });
+    },
     stop,
     decline: async () => {
       await stop();
       // The session may be another one by now; whatever was sent under it can do nothing when it is gone.
-      await decline(live.holding);
+      return decline(live.holding);
     },
     release: async (ending) => {
       await stop();

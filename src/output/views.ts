@@ -115,6 +115,8 @@ export interface FreezeView {
 export interface WaitingView {
   readonly group: string;
   readonly waitedMs: number;
+  /** The groups in which it has a slot already. */
+  readonly held?: readonly string[] | undefined;
   /** From 1. */
   readonly place?: number | undefined;
   readonly holders?: readonly HolderView[] | undefined;

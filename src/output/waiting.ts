@@ -9,6 +9,8 @@ export function renderWaiting(view: WaitingView, columns: number | undefined): s
   if (view.place !== undefined) parts.push(`place ${view.place}`);
   if (view.frozen) parts.push(frozenText(view.group, view.frozen));
   if (holder) parts.push(holderText(holder) + (others.length > 0 ? ` (and ${others.length} more)` : ''));
+  // Last: where the line is cut, it is of the least use.
+  if (view.held && view.held.length > 0) parts.push(`has ${view.held.join(', ')}`);
   return cut(visible(parts.join(' · ')), columns === undefined ? undefined : Math.max(1, columns - 1));
 }
 

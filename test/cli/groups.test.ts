@@ -1,9 +1,12 @@
 // `exec` in several groups: a slot in each, taken in one order, given back together.
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, isAlive } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { ProxyRequest } from '../support/proxy.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
@@ -66,6 +69,10 @@ function setup() {
   };
 }
 
+/** Signals that the process has not been told of yet, as bits. */
+const pendingSignals = (pid: number) =>
+  Number(`0x${/^ShdPnd:\s*(\w+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0'}`);
+
 const destroy = (session: string | undefined) =>
   agent.http('PUT', `/v1/session/destroy/${session ?? 'none'}`);
 
@@ -127,6 +134,7 @@ describe('a run in several groups', () => {
     expect(await exec('web02', '-w', '0', '--', 'true')).toMatchObject({ status: 75 });
     const again = await exec('web01', '-w', '0', '-v', '--dry-run', '--', 'true');
     expect(again.stderr).toContain(`in slot 0 of ${first} at once, taking back its failed claim: true`);
+    expect(again.stderr).not.toContain('nothing was started');
     expect(again.stderr).toContain(`in slot 0 of ${second} at once, taking back its failed claim: true`);
     expect(await claims()).toMatchObject([{ state: 'failed' }, { state: 'failed' }]);
     expect(await exec('web01', '-w', '0', '--', 'true')).toMatchObject({ status: 0 });
@@ -187,7 +195,11 @@ describe('while it waits for a later group', () => {
     const { status, stderr } = await runlock(agent, only(first, 'web02', '--', 'true'));
     expect(status).toBe(75);
     expect(stderr).toContain('web01 running');
-    await run.says(new RegExp(`web01 waits for a slot of ${second} \\(slot 0: web09 running`));
+    await run.says(
+      new RegExp(
+        `web01 waits for a slot of ${second} \\(slot 0: web09 running.*\\), and keeps its slot of ${first} meanwhile`,
+      ),
+    );
     expect(lines('started')).toEqual([]);
     other.tell();
     expect(await run.ended).toMatchObject({ status: 0 });
@@ -233,6 +245,22 @@ describe('while it waits for a later group', () => {
     await runlock(agent, ['thaw', second]);
   });
 
+  test('a freeze of the earlier one stops it too: it gives both back when it gets the later one, and waits for the thaw', async () => {
+    const { first, waiting, claims, queued, keys, lines } = setup();
+    const { run, other } = await waiting('web01');
+    await runlock(agent, ['freeze', first, '--reason', 'release day']);
+    other.tell();
+    await run.says(
+      new RegExp(`${first} was frozen by \\S+ \\(release day\\) meanwhile; all slots are given back`),
+    );
+    await queued(first);
+    expect(await claims()).toEqual([undefined, undefined]);
+    expect(lines('started')).toEqual([]);
+    await runlock(agent, ['thaw', first]);
+    expect(await run.ended).toMatchObject({ status: 0 });
+    expect(await keys()).toEqual([]);
+  });
+
   test('an eviction from the earlier one ends it: 79, one line, nothing started, all given back', async () => {
     const { first, folder, only, holdOne, second, queued, args, claims, lines } = setup();
     const other = await holdOne(second, 'web09');
@@ -269,6 +297,68 @@ describe('while it waits for a later group', () => {
     await other.ended;
   });
 
+  test('a second signal, while what a lost lock left is given back, changes nothing: 79, and no report of a bug', async () => {
+    const { first, second, holdOne, args, queued, claims } = setup();
+    const other = await holdOne(second, 'web09');
+    await using proxy = await startProxy(agent);
+    const run = startRunlock({ env: { ...agent.env, ...proxy.env } }, [...args('web01'), '--', 'true']);
+    await queued(second);
+    const isDestroy = ({ path }: ProxyRequest) => path.startsWith('/v1/session/destroy');
+    const signalled = new AbortController();
+    proxy.rule({ match: isDestroy, do: { until: once(signalled.signal, 'abort') } });
+    const owner = `runlock/${first}/.slot/0/owner`;
+    const claim = JSON.parse((await agent.kv.get(owner))?.Value ?? '{}') as object;
+    await agent.kv.put(owner, JSON.stringify({ ...claim, node: 'web77', run: 'another' }));
+    await proxy.seen(isDestroy);
+    run.signal('SIGINT');
+    // Heard before anything is answered: /proc says what is pending.
+    await eventually(() => expect(pendingSignals(run.pid)).toBe(0));
+    signalled.abort();
+    const { status, stderr } = await run.ended;
+    expect({ status, stderr }).toEqual({
+      status: 79,
+      stderr: `runlock: lost the lock of ${first} (its claim names web77 (run another)); nothing was started\n`,
+    });
+    expect(await claims()).toMatchObject([{ node: 'web77' }, { node: 'web09' }]);
+    other.tell();
+    await other.ended;
+  });
+
+  test('Consul refuses the later one: 77, the rule is named, and the earlier one is free at once', async () => {
+    const own = await startAgent({ acl: true });
+    const rules = ['session_prefix "" { policy = "write" }', 'key_prefix "runlock/a" { policy = "write" }'];
+    const token = await own.token([...rules, 'key "runlock/.freeze" { policy = "write" }'].join('\n'));
+    const env = { ...own.env, CONSUL_HTTP_TOKEN: token };
+    const run = startRunlock({ env }, ['exec', '-g', 'a', '-g', 'b', '-v', '--node', 'web01', '--', 'true']);
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(77);
+    expect(stderr).toContain('got slot 0 of a after');
+    expect(stderr).toContain('gave slot 0 of a back; nothing was started');
+    expect(stderr).toMatch(/runlock: .*key_prefix "runlock\/b\/" \{ policy = "write" \}[^\n]*\n$/);
+    expect(await own.kv.keys('runlock/a/.slot/')).toEqual([]);
+    expect((await own.http('GET', '/v1/session/list')).json()).toEqual([]);
+  });
+
+  test('what could not be given back is named with the fix, and not called given back', async () => {
+    const { first, second, holdOne, args, queued } = setup();
+    const other = await holdOne(second, 'web09');
+    await using proxy = await startProxy(agent);
+    const run = startRunlock({ env: { ...agent.env, ...proxy.env } }, [...args('web01'), '-v', '--', 'true']);
+    await queued(second);
+    const isDestroy = ({ path }: ProxyRequest) => path.startsWith('/v1/session/destroy');
+    proxy.rule({ match: isDestroy, do: { status: 403, body: 'Permission denied' } });
+    run.signal('SIGTERM');
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(143);
+    expect(stderr).toContain(
+      `may stay in ${first} and keep others out: web01's next run or ` +
+        `'runlock release ${first} --owner web01 --force' clears it`,
+    );
+    expect(stderr).not.toContain('gave slot 0');
+    other.tell();
+    await other.ended;
+  });
+
   test('SIGKILL leaves its claim in the earlier one alone, and its next run takes it back and goes on', async () => {
     const { first, waiting, exec, claims, keys } = setup();
     const { run, other } = await waiting('web01');
@@ -293,7 +383,7 @@ describe('while it waits for a later group', () => {
   });
 
   test('status of either group says what the run has, where it waits, why that stands still, and the fix', async () => {
-    const { first, second, start, failIn, queued } = setup();
+    const { first, second, start, only, failIn, queued } = setup();
     await failIn(second, 'web09');
     const run = start('web01', '--', 'true');
     await queued(second);
@@ -306,6 +396,20 @@ describe('while it waits for a later group', () => {
       ),
     );
     expect(shown).toContain(`  fix: runlock release ${second} --owner web09\n`);
+    const check = async () => runlock(agent, ['status', '--check', first]);
+    const behind = `web01, which waits in ${second} behind web09, failed \\ds ago \\(false, exit 1\\)`;
+    const kept = await check();
+    expect(kept.status).toBe(1);
+    expect(kept.stdout).toMatch(new RegExp(`^RUNLOCK WARNING - ${first} is kept by ${behind}, nobody waits`));
+    const late = startRunlock(agent, only(first, 'web02', '-w', '60s', '--', 'true'));
+    await queued(first);
+    const stands = await check();
+    expect(stands.status).toBe(2);
+    expect(stands.stdout).toMatch(
+      new RegExp(`^RUNLOCK CRITICAL - ${first} stands still behind ${behind}, 1 run`),
+    );
+    late.signal('SIGTERM');
+    await late.ended;
     const later = (await runlock(agent, ['status', second])).stdout;
     expect(later).toMatch(new RegExp(` 1 +web01 +\\ds +true +slot 0 of ${first}\\n`));
     const groups = async (...names: string[]) => {
@@ -352,7 +456,9 @@ describe('while it waits for a later group', () => {
     const { second, holdOne, args, first } = setup();
     await holdOne(second, 'web09');
     const terminal = startInTerminal(agent, [...args('web01'), '--', 'true']);
-    await terminal.shows(new RegExp(`waiting \\d+s for ${second} · place 1 · web09 runs sh`));
+    await terminal.shows(
+      new RegExp(`waiting \\d+s for ${second} · place 1 · web09 runs sh since \\d+s · has`),
+    );
     terminal.type('\x03');
     expect(await terminal.ended).toBe(130);
     expect(await claimOf(agent, first)).toBeUndefined();

@@ -16,9 +16,13 @@ import { stage } from '../support/stage.ts';
 afterAll(endAgents);
 
 test.each([
-  ['57.5 s after its grant, with hold none: nothing is started, the slot is free again', 57_500, false],
-  ['50 s after its grant, with hold none: there is time, and the command is started', 50_000, true],
-])('%s', async (_, lateMs, starts) => {
+  ['57.5 s after its grant, with hold none: nothing is started, the slot is free again', 57_500, 0, false],
+  ['50 s after its grant, with hold none: there is time, and the command is started', 50_000, 0, true],
+  [
+    'stopped for 57.5 s once its lease was watched, and told of nothing since: nothing is started either',
+    ...([0, 57_500, false] as const),
+  ],
+] as const)('%s', async (_, lateMs, stoppedMs, starts) => {
   await using agent = await startAgent();
   const { folder, runId } = stage();
   const said: string[] = [];
@@ -28,7 +32,8 @@ test.each([
   const self = { pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: 'boot' };
   const host = { self: () => self, bootId: 'boot', startTime, hidden: () => false, marked: () => [] };
   const deps: ExecDeps = {
-    ...{ clock, random: Math.random, host, log, consul },
+    ...{ random: Math.random, host, log, consul },
+    clock: { ...clock, monotonicMs: () => clock.monotonicMs() + jumpedMs },
     env: { PATH: process.env['PATH'] },
     signals: { listen: () => undefined },
     connectTo: () => Promise.reject(new Error('there is no other agent')),
@@ -36,12 +41,15 @@ test.each([
     shareTerminal: false,
   };
   const { signal } = new AbortController();
+  let jumpedMs = 0;
   const run = { id: runId, command: 'touch', runner: self, hold: 'none', slots: 1 } as const;
   const request = { prefix: 'runlock', group: 'late', node: 'web01', run, ttlMs: 10_000 };
   const acquired = await acquire({ consul, deps }, request, { signal, patience: signal, either: signal });
   if (acquired.kind !== 'granted') throw new Error('not granted');
   const grant = { ...acquired.grant, provedMs: acquired.grant.provedMs - lateMs };
   const lease = holdLease(grant, { ttlMs: 10_000, killAfterMs: 1_000 });
+  // A timer that is due is not heard before what has come meanwhile, such as the grant in another group.
+  jumpedMs = stoppedMs;
   const groups = [{ group: 'late', slots: 1, hold: 'none' }] as const;
   const result = await superviseRun(deps, [{ grant, lease, waitedMs: 0 }], {
     ...{ prefix: 'runlock', groups, wait: 0, splayMs: 0, killAfterMs: 1_000 },
