@@ -4,7 +4,7 @@ import { commandTree } from '../../src/cli.ts';
 import { configExample } from './config-example.ts';
 import { manPage } from './man.ts';
 import { describePages } from './pages.ts';
-import { fillReadme } from './readme.ts';
+import { commandsPage, fillReadme } from './readme.ts';
 
 export interface Generated {
   readonly file: string;
@@ -19,6 +19,7 @@ export function currentDocs(): Generated[] {
   return [
     { file: 'docs/man/runlock.1', text: manPage(pages, version) },
     { file: 'packaging/config.toml', text: configExample(tree) },
+    { file: 'docs/commands.md', text: commandsPage(pages) },
     { file: 'README.md', text: fillReadme(readFileSync('README.md', 'utf8'), pages) },
   ];
 }
