@@ -8,12 +8,26 @@ import type { GateValues } from './gate-options.ts';
 import { option } from './option.ts';
 
 export const execGateOptions = (): Option[] => [
-  serviceOption('only while its other instances bear it; auto: all that the node offers'),
+  serviceOption('run only while these services can do without the node; auto: all that it offers'),
   ...boundOptions(),
   stableOption(),
-  option('--maintenance [service|node]', 'out of service while it runs', parseScope).preset('service'),
-  option('--settle <duration>', 'from maintenance on to the start', parseDuration, 0, '0'),
-  option('--healthy-within <duration>', 'after it the services must be healthy again', parsePositiveDuration),
+  option(
+    '--maintenance [service|node]',
+    'take its services, or the whole node, out of service while the command runs',
+    parseScope,
+  ).preset('service'),
+  option(
+    '--settle <duration>',
+    'time between maintenance and the start, for connections to drain',
+    parseDuration,
+    0,
+    '0',
+  ),
+  option(
+    '--healthy-within <duration>',
+    'time that the services have afterwards to be healthy again; else exit 80',
+    parsePositiveDuration,
+  ),
   agentOption(),
 ];
 

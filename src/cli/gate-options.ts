@@ -23,11 +23,11 @@ export function serviceOption(description: string): Option {
 export const boundOptions = () => [
   option(
     '--max-offline <n|p%>',
-    'how many of its instances may be offline, this node among them',
+    'how many instances of a service may be offline, those of this node among them',
     parseMaxOffline,
     1,
   ),
-  option('--min-healthy <n>', 'how many of its instances must stay healthy', wholeNumber(0, 1_000_000)),
+  option('--min-healthy <n>', 'how many instances of a service must stay healthy', wholeNumber(0, 1_000_000)),
 ];
 
 export const stableOption = () =>

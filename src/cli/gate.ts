@@ -23,7 +23,7 @@ export function addGate(program: Command, { env }: Context, done: Done): void {
     stableOption(),
     option(
       '-w, --wait <duration|forever>',
-      'how long to wait until it is open; a flag alone says this',
+      'how long to wait until it is open; neither RUNLOCK_WAIT nor the file counts here',
       durationOr('forever'),
       0,
       '0',
@@ -68,7 +68,7 @@ const parseGroups = (text: string) => text.split(',').map(parseGroup);
 const GATE_HELP = `
 The gate of a service is open for a node if, with this node offline too, at most --max-offline of its instances are, and
 at least --min-healthy are not. Offline is what has a critical check, or is in maintenance, or on a node that is. A node
-that is offline itself may always run: that may be the cure. --gate-stable apart the gate must be seen open twice, since
+that is offline itself may always run: that may be the cure. The gate must be seen open twice, --gate-stable apart, since
 an agent that has just been started has not checked anything yet.
 
 check changes nothing, and keeps nobody out. enter looks, takes the node out of service and waits until all can see

@@ -1,4 +1,5 @@
 /** `runlock status`: its options. */
+import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { StatusMode, StatusRequest } from '../commands/status.ts';
 import { isRunlockError } from '../errors.ts';
@@ -22,7 +23,9 @@ export function addStatus(program: Command, { env }: Context, done: Done): void 
   const command = program
     .command('status')
     .description('who holds, who waits, since when, and why a group stands still')
-    .argument('[group...]', 'only these groups', collect(parseGroup), [] as string[]);
+    .addArgument(
+      new Argument('[group...]', 'only these groups').argParser(collect(parseGroup)).default([], 'all'),
+    );
   addOptions(command, [
     groupsOption('the same, as for exec; can be given several times'),
     option('--watch', 'draw it anew on every change, until Ctrl-C', parseFlag, false),
