@@ -1,5 +1,6 @@
 // What is made from the command tree says what the tree says: the man page, docs/commands.md, the tables of the README.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { currentDocs } from '../../scripts/docs/current.ts';
 import { exitCodes } from '../../scripts/docs/exit-codes.ts';
@@ -104,4 +105,33 @@ test('docs/commands.md has each command with each of its options, and those of a
   const firstCells = (section: string) =>
     [...section.matchAll(/^\| `(.+?)` \|(?= )/gm)].map(([, term = '']) => term.replaceAll('\\|', '|'));
   expect(sections.map(firstCells)).toEqual(all.map((options) => options.map(({ term }) => term)));
+});
+
+describe('the pages that people write', () => {
+  const below = ['docs', 'examples', 'packaging'].flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((file) => join(folder, file)),
+  );
+  const pagesOfAll = [...readdirSync('.'), ...below].filter((file) => file.endsWith('.md'));
+
+  test.each(pagesOfAll)('%s links to files that are there', (page) => {
+    const links = [...readFileSync(page, 'utf8').matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map(
+      ([, to = '']) => to,
+    );
+    const local = links.filter((to) => !/^[a-z]+:/.test(to));
+    expect(local.filter((to) => !existsSync(join(dirname(page), to)))).toEqual([]);
+  });
+
+  test('the decisions are numbered without a gap, and each is in their index under its title', () => {
+    const files = readdirSync('docs/adr')
+      .filter((file) => file !== 'README.md')
+      .sort();
+    const titles = files.map((file) => readFileSync(`docs/adr/${file}`, 'utf8').split('\n')[0] ?? '');
+    const entries = titles.map((title, i) => {
+      const [, number = '', text = ''] = /^# (\d+)\. (.+)$/.exec(title) ?? [];
+      expect(number).toBe(String(i + 1));
+      expect(files[i]).toMatch(new RegExp(`^${number.padStart(4, '0')}-`));
+      return `${number}. [${text}](${files[i] ?? ''})`;
+    });
+    expect(readFileSync('docs/adr/README.md', 'utf8')).toContain(`\n\n${entries.join('\n')}\n`);
+  });
 });
