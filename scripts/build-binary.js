@@ -5,10 +5,9 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { arch } from 'node:process';
 import { parseArgs } from 'node:util';
-import { build as built, version } from './facts.js';
+import { build as built, runtimes, version } from './facts.js';
 import { licensesOf, packagesOf, runtimeLicenses } from './licenses.js';
 
-const PACKAGES = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' };
 const { packages: locked } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
 const bunVersion = locked['node_modules/bun'].version;
 const { values, positionals: asked } = parseArgs({
@@ -18,9 +17,9 @@ const { values, positionals: asked } = parseArgs({
 const { outdir } = values;
 
 function main() {
-  const unknown = asked.find((name) => !Object.hasOwn(PACKAGES, name));
+  const unknown = asked.find((name) => !Object.hasOwn(runtimes, name));
   if (unknown !== undefined)
-    throw new Error(`no '${unknown}'; there are ${Object.keys(PACKAGES).join(', ')}`);
+    throw new Error(`no '${unknown}'; there are ${Object.keys(runtimes).join(', ')}`);
   mkdirSync(outdir, { recursive: true });
   const bun = ownBun();
   const licenses = collectLicenses(bun);
@@ -29,7 +28,7 @@ function main() {
 
 /** Where its package's install script ran, it moved the program there. */
 function ownBun() {
-  const bun = [`node_modules/${PACKAGES[arch]}/bin/bun`, 'node_modules/bun/bin/bun.exe'].find(existsSync);
+  const bun = [`node_modules/${runtimes[arch]}/bin/bun`, 'node_modules/bun/bin/bun.exe'].find(existsSync);
   if (bun !== undefined) return bun;
   throw new Error("Bun is missing, which the program is built with; run 'npm ci' (without --omit=optional)");
 }
@@ -73,7 +72,7 @@ function compile(bun, target, licenses) {
 
 /** npm installs the runtime of this machine's kind alone; the lock file knows the others, and what they must be. */
 function otherBun(target) {
-  const name = PACKAGES[target];
+  const name = runtimes[target];
   const { version: wanted, integrity } = locked[`node_modules/${name}`];
   const folder = `build/runtimes/${target}-${wanted}`;
   const program = `${folder}/package/bin/bun`;

@@ -1,0 +1,46 @@
+// The list of what is in the programs, for those who look there when one of these packages has a hole.
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+
+const run = promisify(execFile);
+
+interface Component {
+  readonly 'bom-ref': string;
+  readonly name: string;
+  readonly version: string;
+  readonly scope: string;
+  readonly hashes: readonly { content: string }[];
+}
+
+interface Sbom {
+  readonly metadata: { readonly component: Component };
+  readonly components: readonly Component[];
+  readonly dependencies: readonly { readonly ref: string; readonly dependsOn: readonly string[] }[];
+}
+
+test('the SBOM has what --licenses has, each with its version and digest, and no tool of development', async () => {
+  const [{ stdout: licences }, { stdout }] = await Promise.all([
+    run(`build/binary/runlock-linux-${process.arch}`, ['--licenses'], { maxBuffer: 1e7 }),
+    run('npm', ['run', '--silent', 'sbom'], { maxBuffer: 1e7 }),
+  ]);
+  const { metadata, components, dependencies } = JSON.parse(stdout) as Sbom;
+  const titles = [...licences.matchAll(/^(\S+) (\S+) \(.+\)\n=+$/gm)].map(
+    ([, name, version]) => `${name} ${version}`,
+  );
+  const { name, version } = JSON.parse(readFileSync('package.json', 'utf8')) as Component;
+  expect(metadata.component).toMatchObject({ name, version });
+  const listed = [metadata.component, ...components].map(
+    (each) => `${each.name.replace(/^@oven\/bun-linux-\w+$/, 'Bun')} ${each.version}`,
+  );
+  expect(titles.length).toBeGreaterThan(10);
+  expect(listed.sort()).toEqual(titles.sort());
+  for (const { scope, hashes } of components) {
+    expect(scope).toBe('required');
+    expect(hashes[0]?.content).toMatch(/^[0-9a-f]{128}$/);
+  }
+  // Each is there because something asks for it, and nothing asks for what is not listed.
+  const refs = components.map((each) => each['bom-ref']);
+  expect([...new Set(dependencies.flatMap(({ dependsOn }) => dependsOn))].sort()).toEqual(refs.sort());
+});
