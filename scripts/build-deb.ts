@@ -8,7 +8,7 @@ import { buildDeb } from './deb/build.ts';
 
 const { values } = parseArgs({
   options: {
-    program: { type: 'string', default: 'build/binary/runlock-linux-x64' },
+    program: { type: 'string', default: `build/binary/runlock-linux-${process.arch}` },
     out: { type: 'string', default: 'build/deb' },
   },
 });

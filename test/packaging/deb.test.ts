@@ -1,5 +1,5 @@
 // The Debian package, as `npm run build:deb` builds it: what is in it, and what Debian's own programs make of it. Packed
-// here is a small program in the place of runlock's: packing the real one takes xz a minute.
+// here is a small program in the place of runlock's: packing the real one takes xz a quarter of a minute, and lintian as long.
 import { execFile } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
