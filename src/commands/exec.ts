@@ -116,8 +116,7 @@ async function openGate(
 ): Promise<RunGate | undefined> {
   if (!gate) return undefined;
   const { openRunGate } = await import('./run-gate.ts');
-  const names = groups.map(({ group }) => group);
-  return openRunGate(deps, { prefix, groups: names, run, node, dryRun, gate }, signal);
+  return openRunGate(deps, { prefix, groups, run, node, dryRun, gate }, signal);
 }
 
 const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');

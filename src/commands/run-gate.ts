@@ -12,12 +12,13 @@ import type { Health } from '../gate/healthy.ts';
 import { endModesAtLast, endOwnAtLast } from '../gate/maintenance.ts';
 import type { NodeAgent, TakenOut } from '../gate/maintenance.ts';
 import { findServices } from '../gate/read.ts';
+import { gateGroup } from '../gate/running.ts';
 import { confirmOpen, waitOpen } from '../gate/wait.ts';
 import type { Gate, GateOutcome } from '../gate/wait.ts';
 import { groupKeys } from '../lock/layout.ts';
 import type { Outcome } from '../lock/records.ts';
 import { agentNode } from '../lock/session.ts';
-import type { ExecDeps, GateChoice } from './exec-deps.ts';
+import type { ExecDeps, GateChoice, GroupChoice } from './exec-deps.ts';
 import { sayEnded, sayEntered, sayStays, sayWaits } from './run-gate-says.ts';
 
 export interface RunGate {
@@ -43,7 +44,7 @@ export interface RunGate {
 
 export interface GateRequest {
   readonly prefix: string;
-  readonly groups: readonly string[];
+  readonly groups: readonly Pick<GroupChoice, 'group' | 'slots'>[];
   readonly run: string;
   /** The name that was given to the node; undefined: it is its agent's. */
   readonly node: string | undefined;
@@ -67,15 +68,18 @@ export async function openRunGate(
   const asked = { name: 'runlock gate', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
   const local = await agentNode({ consul, deps }, asked);
   const node = request.node ?? local;
-  const isLocal = node === local;
   const agent = await findAgent(deps, { choice, node, local }, signal);
-  const services = await findServices(consul, { services: choice.services, node, local: isLocal }, signal);
+  const services = await findServices(
+    consul,
+    { services: choice.services, node, local: node === local },
+    signal,
+  );
   const gate: Gate = {
     ...{ services, node, maxOffline: choice.maxOffline, stableMs: request.dryRun ? 0 : choice.stableMs },
     ...(choice.minHealthy !== undefined && { minHealthy: choice.minHealthy }),
-    groups: request.groups.map((group) => groupKeys(request.prefix, group)),
+    groups: request.groups.map(({ group, slots }) => gateGroup(groupKeys(request.prefix, group), slots)),
   };
-  return createRunGate(deps, request, { gate, agent, isLocal });
+  return createRunGate(deps, request, { gate, agent });
 }
 
 /** The node's own agent; undefined: nothing is changed there. */
@@ -97,10 +101,9 @@ async function findAgent(
 interface Parts {
   readonly gate: Gate;
   readonly agent: NodeAgent | undefined;
-  readonly isLocal: boolean;
 }
 
-function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent, isLocal }: Parts): RunGate {
+function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Parts): RunGate {
   const { consul, clock, host } = deps;
   const { prefix, run, gate: choice } = request;
   const { node, services } = gate;
@@ -158,7 +161,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent, isLo
       // Nothing was taken out, now or by an earlier run: an agent that is away is nothing to wait for.
       if (!agent || (taken.length === 0 && verdicts.every(({ own }) => own !== 'offline'))) return;
       // Another run of this node, in another group, may have taken it out too, and be under way.
-      const isOver = (other: string) => other === run || !isLocal || host.marked(other).length === 0;
+      const isOver = (other: string) => other === run || host.marked(other).length === 0;
       const ended = await endOwnAtLast(agent, services, isOver);
       if (ended.kind === 'done') sayEnded(deps, ended, { node, run });
       else sayStays(deps, { ...stays, why: ended.why });

@@ -1,11 +1,7 @@
 /** What the health gate decides by, read from Consul. */
 import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul, Entry, ReadOptions } from '../consul.ts';
+import type { Consul, ReadOptions } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
-import { parseKey } from '../lock/layout.ts';
-import type { GroupKeys } from '../lock/layout.ts';
-import { decodeClaim } from '../lock/records.ts';
-import type { ClaimState } from '../lock/records.ts';
 import { instancesOf } from './instances.ts';
 import type { Instance } from './instances.ts';
 
@@ -86,47 +82,4 @@ export async function readInstances(
   const rule = `service "${service}" { policy = "read" }`;
   const { entries, index } = await consul.health(service, { ...options, rule });
   return { value: instancesOf(entries), index };
-}
-
-/** Nodes with a run under way in a group; `before`: the only ones that got their slots before `node` got its own. */
-export interface Running {
-  readonly nodes: readonly string[];
-  readonly before: readonly string[];
-}
-
-/** Who runs in the group beside `node`; with `index` when that has changed. */
-export async function readRunning(
-  consul: Consul,
-  { keys, node }: { keys: GroupKeys; node: string },
-  options: ReadOptions,
-): Promise<{ value: Running; index: number }> {
-  const { entries, index } = await consul.list(keys.slotPrefix, { ...options, rule: keys.rule });
-  return { value: runningOf(entries, { root: keys.root, node }), index };
-}
-
-/** Of these a command may be running: each can take its node down at any moment. */
-const UNDER_WAY: readonly ClaimState[] = ['running', 'held', 'rebooting', 'evicted'];
-
-/** Pure. */
-export function runningOf(
-  entries: readonly Entry[],
-  { root, node }: { root: string; node: string },
-): Running {
-  const claims = entries
-    .filter(({ key }) => parseKey(root, key)?.key.kind === 'owner')
-    .map((entry) => ({ ...decodeClaim(entry), grantedAt: grantIndex(entry) }));
-  const own = claims.find((claim) => claim.node === node);
-  const others = claims.filter((claim) => claim.node !== node && UNDER_WAY.includes(claim.state));
-  const before = others.filter(
-    ({ state, grantedAt }) => own === undefined || state !== 'running' || grantedAt < own.grantedAt,
-  );
-  return { nodes: others.map((claim) => claim.node), before: before.map((claim) => claim.node) };
-}
-
-/**
- * When a running claim was granted, by Consul's index. One that its run took back is as old as its key: it was written
- * anew, and is no younger for that. A node that comes back to a claim that it kept has a new grant, in an old key.
- */
-function grantIndex(entry: Entry): number {
-  return (decodeClaim(entry).returns ?? 0) > 0 ? entry.createIndex : entry.modifyIndex;
 }

@@ -2,12 +2,12 @@
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul, ReadOptions } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import type { GroupKeys } from '../lock/layout.ts';
 import { decideGate } from './decide.ts';
 import type { Bounds, Verdict } from './decide.ts';
 import type { Instance } from './instances.ts';
-import { readInstances, readRunning } from './read.ts';
-import type { Running } from './read.ts';
+import { readInstances } from './read.ts';
+import { readRunning } from './running.ts';
+import type { GateGroup, Running } from './running.ts';
 
 export interface GateEffects {
   readonly consul: Consul;
@@ -22,7 +22,7 @@ export interface Gate extends Bounds {
   /** How long it must have been open, in milliseconds; 0: one look is enough. */
   readonly stableMs: number;
   /** The groups in which others may run at the same time: they count as offline. */
-  readonly groups?: readonly GroupKeys[];
+  readonly groups?: readonly GateGroup[];
 }
 
 export interface Patience {
@@ -116,7 +116,7 @@ async function settle(
       return { kind: 'open', verdicts, seenMs: nowMs };
     if (openMs === undefined && patience.aborted) return { kind: 'closed', verdicts };
     scene.follow(ended);
-    const leftMs = openMs === undefined ? undefined : openMs + stableMs - nowMs;
+    const leftMs = openMs === undefined ? scene.dueInMs() : openMs + stableMs - nowMs;
     fresh = (await scene.change(leftMs, openMs === undefined ? either : signal)) === 'time';
     // Nothing has changed, so it is said: what was read last can be as old as the connection to a stopped agent.
     if (fresh) await scene.read(patience.aborted ? { signal, ...FIRST_CONTACT } : { signal: either });
@@ -126,12 +126,14 @@ async function settle(
 /** What is known of all that the gate depends on; it is kept up to date while it is followed. */
 interface Scene {
   verdicts(): readonly Verdict[];
+  /** When the verdicts may change although nothing else does, in milliseconds; Infinity: never. */
+  dueInMs(): number;
   /** Reads everything now. */
   read(options: ReadOptions): Promise<void>;
   /** From now on every change is seen. May be called again. */
   follow(ended: AbortSignal): void;
   /** Resolves at the next change, or after `limitMs`. Throws what ended the following. */
-  change(limitMs: number | undefined, signal: AbortSignal): Promise<'change' | 'time'>;
+  change(limitMs: number, signal: AbortSignal): Promise<'change' | 'time'>;
 }
 
 interface Source {
@@ -151,7 +153,7 @@ const PAUSE_MS = 100;
 function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { count }: Looking): Scene {
   const { services, node, groups = [] } = gate;
   const instances = new Map<string, readonly Instance[]>();
-  const running = new Map<GroupKeys, Running>();
+  const running = new Map<GateGroup, Running>();
   const sources: Source[] = services.map((service) => ({
     index: undefined,
     read: async (options) => {
@@ -159,12 +161,12 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
       return { index, keep: () => void instances.set(service, value) };
     },
   }));
-  for (const keys of groups)
+  for (const group of groups)
     sources.push({
       index: undefined,
       read: async (options) => {
-        const { value, index } = await readRunning(consul, { keys, node }, options);
-        return { index, keep: () => void running.set(keys, value) };
+        const { value, index } = await readRunning(consul, { group, node, clock }, options);
+        return { index, keep: () => void running.set(group, value) };
       },
     });
   const bell = createBell(clock);
@@ -190,6 +192,7 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
           running: [...running.values()].flatMap(count),
         }),
       ),
+    dueInMs: () => Math.min(Infinity, ...[...running.values()].map(({ dueInMs }) => dueInMs)),
     read: async (options) => {
       const found = await Promise.all(sources.map((source) => source.read(options)));
       // All at once: an older answer that comes late is not in what is decided by now.
@@ -211,7 +214,7 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
 interface Bell {
   ring(): void;
   fail(error: unknown): void;
-  next(limitMs: number | undefined, signal: AbortSignal): Promise<'change' | 'time'>;
+  next(limitMs: number, signal: AbortSignal): Promise<'change' | 'time'>;
 }
 
 /** One hears it at a time. What rings while nobody listens is in what is read afterwards. */
@@ -230,7 +233,7 @@ function createBell(clock: Deps['clock']): Bell {
       const stop = () => over.abort(signal.reason);
       signal.addEventListener('abort', stop, { once: true });
       const rung = new Promise<'change'>((resolve) => (heard = resolve));
-      const slept = clock.sleep(limitMs ?? FOR_EVER_MS, { signal: over.signal }).then(() => 'time' as const);
+      const slept = clock.sleep(Math.min(limitMs, FOR_EVER_MS), { signal: over.signal }).then(() => 'time' as const);
       try {
         if (!failed) return await Promise.race([rung, slept]);
       } finally {

@@ -5,7 +5,8 @@ import type { Question } from '../../src/gate/decide.ts';
 import { describeClosed, describeVerdict, waitedFor } from '../../src/gate/describe.ts';
 import { instancesOf } from '../../src/gate/instances.ts';
 import type { Instance } from '../../src/gate/instances.ts';
-import { runningOf } from '../../src/gate/read.ts';
+import { gateGroup, runningOf } from '../../src/gate/running.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
 
 const check = (id: string, fields: object = {}) => ({
   ...{ node: 'web01', id, name: `check ${id}`, status: 'critical' as const, notes: '', output: '' },
@@ -160,21 +161,26 @@ describe('who runs in the group', () => {
     readonly returns?: number;
     readonly createIndex?: number;
     readonly modifyIndex?: number;
+    readonly hold?: string | number;
+    readonly heldUntil?: string;
   }
   const claim = (slot: number, node: string, told: Told = {}) => {
     const { state = 'running', returns, createIndex = 10 + slot, modifyIndex = createIndex } = told;
+    const { hold = 'forever', heldUntil } = told;
     const runner = { pid: 1, startTime: '1', bootId: 'b' };
     const value = { v: 1, node, state, run: `r${slot}`, since: '2026-01-01T00:00:00.000Z', command: 'true' };
-    const text = JSON.stringify({ ...value, hold: 'forever', returns, ...runner });
+    const text = JSON.stringify({ ...value, hold, heldUntil, returns, ...runner });
     return { key: `runlock/web/.slot/${slot}/owner`, value: text, createIndex, modifyIndex };
   };
-  const me = { root: 'runlock', node: 'web01' };
+  const NOW_MS = Date.parse('2026-01-01T12:00:00Z');
+  const watch = (slots = 10) => gateGroup(groupKeys('runlock', 'web'), slots);
+  const me = { group: watch(), node: 'web01', nowMs: NOW_MS, monotonicMs: 0 };
 
   test('are those whose command may be running, this node aside', () => {
     const states = ['running', 'held', 'rebooting', 'evicted', 'failed', 'abandoned'];
     const entries = states.map((state, i) => claim(i, `web1${i}`, { state }));
     const { nodes } = runningOf([...entries, claim(9, 'web01')], me);
-    expect(nodes).toEqual(['web10', 'web11', 'web12', 'web13']);
+    expect(nodes).toEqual(['web10', 'web11', 'web12', 'web13', 'web15']);
   });
 
   test('were there before by the index of their grants', () => {
@@ -202,5 +208,52 @@ describe('who runs in the group', () => {
     const held = claim(0, 'web02', { state: 'held', modifyIndex: 99 });
     const evicted = claim(1, 'web03', { state: 'evicted', modifyIndex: 99 });
     expect(runningOf([held, evicted, claim(2, 'web01')], me).before).toEqual(['web02', 'web03']);
+  });
+
+  test('no longer those whose claims keep nobody out: whoever waits at the gate for them would wait for ever', () => {
+    const until = (secondsAgo: number) => new Date(NOW_MS - secondsAgo * 1_000).toISOString();
+    const states = ['held', 'rebooting', 'abandoned'];
+    const at = (ago: number) =>
+      states.map((state, i) => claim(i, `web1${i}`, { state, heldUntil: until(ago) }));
+    expect(runningOf(at(4), me)).toMatchObject({ nodes: ['web10', 'web11', 'web12'], dueInMs: 1_000 });
+    expect(runningOf(at(5), me)).toEqual({ nodes: [], before: [], dueInMs: Infinity });
+  });
+
+  test.for([
+    ['none', 60_000],
+    [600_000, 660_000],
+  ] as const)(
+    'a run that vanished counts until its hold (%s) is over, on the watcher’s own clock',
+    ([hold, afterMs]) => {
+      const group = watch();
+      const vanished = [claim(1, 'web02', { hold })];
+      const at = (monotonicMs: number, entries = vanished) =>
+        runningOf(entries, { ...me, group, monotonicMs });
+      expect(at(5_000)).toEqual({ nodes: ['web02'], before: ['web02'], dueInMs: afterMs });
+      expect(at(4_999 + afterMs).nodes).toEqual(['web02']);
+      expect(at(5_000 + afterMs)).toEqual({ nodes: [], before: [], dueInMs: Infinity });
+      // It came back meanwhile: its claim was written anew.
+      expect(at(5_000 + afterMs, [claim(1, 'web02', { hold, modifyIndex: 99 })]).nodes).toEqual(['web02']);
+    },
+  );
+
+  test('one with its lock, or with a hold for ever, counts however long it lasts', () => {
+    const lock = {
+      key: 'runlock/web/.slot/1/lock',
+      value: '{}',
+      session: 's',
+      createIndex: 1,
+      modifyIndex: 1,
+    };
+    const group = watch();
+    const entries = [claim(1, 'web02', { hold: 'none' }), lock, claim(2, 'web03')];
+    for (const monotonicMs of [0, 1e9])
+      expect(runningOf(entries, { ...me, group, monotonicMs })).toMatchObject({ nodes: ['web02', 'web03'] });
+  });
+
+  test('the run in the only slot that a caller may use is waited for in the queue, in order, and not at the gate', () => {
+    const entries = [claim(0, 'web02'), claim(1, 'web03')];
+    const { nodes, before } = runningOf(entries, { ...me, group: watch(1) });
+    expect({ nodes, before }).toEqual({ nodes: ['web03'], before: ['web02', 'web03'] });
   });
 });
