@@ -35,7 +35,7 @@ export async function takeBehindGate(
     if (outside) return { kind: 'closed', verdicts: outside };
     const taken = await take();
     if (taken.kind !== 'taken') return taken;
-    const inside = await goThrough(deps, gate, { slots: taken.slots, signal });
+    const inside = await goThrough(deps, gate, { slots: taken.slots, signal, patience });
     if (inside.kind !== 'closed') return inside;
     sayGaveWay(deps, inside.verdicts, { node: gate.node, run });
     await declineAll(deps, taken.slots);
@@ -46,13 +46,13 @@ export async function takeBehindGate(
 async function goThrough(
   deps: ExecDeps,
   gate: RunGate,
-  { slots, signal }: { slots: HeldSlots; signal: AbortSignal },
+  { slots, signal, patience }: Pick<Attempts, 'signal' | 'patience'> & { slots: HeldSlots },
 ): Promise<TakenBehind> {
   const over = new AbortController();
   for (const { lease } of slots) hear(lease.over, () => over.abort());
   const either = AbortSignal.any([signal, over.signal]);
   try {
-    const verdicts = await gate.goThrough(either);
+    const verdicts = await gate.goThrough({ signal: either, patience });
     return verdicts ? { kind: 'closed', verdicts } : { kind: 'taken', slots };
   } catch (error) {
     const lost = firstOver(slots, { over: over.signal, signal: either });

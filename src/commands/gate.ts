@@ -128,7 +128,9 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
       if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
       let { verdicts } = seen;
       const look = async (during: AbortSignal) => {
-        const now = await confirmOpen(effects, asked, { signal: during, seenMs: seen.seenMs });
+        const now = await confirmOpen(effects, asked, {
+          ...{ signal: during, seenMs: seen.seenMs, trying: patience.signal },
+        });
         ({ verdicts } = now);
         return now.kind === 'closed' ? now : undefined;
       };

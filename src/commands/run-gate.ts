@@ -31,7 +31,7 @@ export interface RunGate {
   /** How many slots of so many the node may use. */
   slots(most: number): number;
   /** With all slots: looks again, takes the node out, lets it settle. The verdicts where it is closed by now. */
-  goThrough(signal: AbortSignal): Promise<readonly Verdict[] | undefined>;
+  goThrough(waiting: { signal: AbortSignal; patience: AbortSignal }): Promise<readonly Verdict[] | undefined>;
   /** Nothing was started: as it was before. Never throws. */
   backOut(): Promise<void>;
   /** After a command that did well; undefined: nobody asked. */
@@ -117,8 +117,10 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     ({ seenMs } = outcome);
     return undefined;
   };
-  const confirm = async (now: Gate, signal: AbortSignal) =>
-    closedIn(await confirmOpen({ consul, deps }, now, { signal, ...(seenMs !== undefined && { seenMs }) }));
+  const confirm = async (now: Gate, waiting: { signal: AbortSignal; trying: AbortSignal }) =>
+    closedIn(
+      await confirmOpen({ consul, deps }, now, { ...waiting, ...(seenMs !== undefined && { seenMs }) }),
+    );
   return {
     node,
     waitOutside: async (waiting) => {
@@ -130,18 +132,19 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       }
     },
     slots: (most) => slotsWithin(most, verdicts),
-    goThrough: async (signal) => {
-      const closed = await confirm(gate, signal);
+    goThrough: async ({ signal, patience: trying }) => {
+      const closed = await confirm(gate, { signal, trying });
       if (closed || request.dryRun) return closed;
       if (agent && choice.maintenance !== undefined) {
-        const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, held);
+        const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, { signal: held, trying });
         const out = { prefix, node, services, scope: choice.maintenance, run, look };
         const entered = await enter({ consul, deps, agent }, out, signal);
         if (entered.kind === 'closed') return entered.closed;
         ({ taken } = entered);
         sayEntered(deps, taken, { node, run });
       }
-      await clock.sleep(choice.settleMs, { signal });
+      // Said for all runs, in the file, it is meant for those that go out of service.
+      if (choice.maintenance !== undefined) await clock.sleep(choice.settleMs, { signal });
       return undefined;
     },
     backOut: async () => {

@@ -42,10 +42,10 @@ export type GateOutcome =
 /**
  * Before a slot is asked for: waits until the gate is open in two looks, `stableMs` apart, and was not seen closed in
  * between. Every other node that runs in the group counts as offline.
- * @throws RunlockError when Consul can't be reached at the first look, or refuses.
+ * @throws RunlockError when Consul refuses, or does not answer at the end of the patience.
  */
 export function waitOpen(effects: GateEffects, gate: Gate, patience: Patience): Promise<GateOutcome> {
-  return look(effects, gate, { ...patience, count: ({ nodes }) => nodes });
+  return look(effects, gate, { ...patience, trying: patience.patience, count: ({ nodes }) => nodes });
 }
 
 /**
@@ -55,17 +55,27 @@ export function waitOpen(effects: GateEffects, gate: Gate, patience: Patience): 
 export function confirmOpen(
   effects: GateEffects,
   gate: Gate,
-  { signal, seenMs, onLook }: Omit<Patience, 'patience'> & { readonly seenMs?: number },
+  { signal, seenMs, onLook, trying = AbortSignal.abort() }: Confirming,
 ): Promise<GateOutcome> {
   const { clock } = effects.deps;
   const isRecent = seenMs !== undefined && clock.monotonicMs() - seenMs <= gate.stableMs;
   return look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
-    ...{ signal, patience: AbortSignal.abort(), count: ({ before }) => before },
+    ...{ signal, patience: AbortSignal.abort(), trying, count: ({ before }) => before },
     ...(onLook && { onLook }),
   });
 }
 
-type Looking = Patience & { readonly count: (running: Running) => readonly string[] };
+interface Confirming extends Omit<Patience, 'patience'> {
+  readonly seenMs?: number;
+  /** As `Looking` has it; unless given it has aborted. */
+  readonly trying?: AbortSignal;
+}
+
+type Looking = Patience & {
+  /** While it lasts a Consul that does not answer is tried again. */
+  readonly trying: AbortSignal;
+  readonly count: (running: Running) => readonly string[];
+};
 
 async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise<GateOutcome> {
   if (gate.services.length === 0)
@@ -76,19 +86,31 @@ async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise
   const stop = () => done.abort(signal.reason);
   signal.addEventListener('abort', stop, { once: true });
   try {
-    await scene.read({ signal, ...FIRST_CONTACT });
+    await readNow(scene, looking);
     return await settle(effects, { gate, looking, scene, ended: done.signal });
   } catch (error) {
     if (signal.aborted || !patience.aborted || error !== patience.reason) throw error;
-    const fault = effects.consul.fault();
-    const verdicts = scene.verdicts();
-    // Open when it was last seen, and Consul has not answered since.
-    if (fault && verdicts.every(({ open }) => open)) throw fault;
-    return { kind: 'closed', verdicts };
+    return { kind: 'closed', verdicts: scene.verdicts() };
   } finally {
     signal.removeEventListener('abort', stop);
     done.abort();
   }
+}
+
+/** A Consul that is away is waited for as long as a slot would be; then it is asked once more, as at the first contact. */
+async function readNow(scene: Scene, { signal, trying }: Looking): Promise<void> {
+  if (!trying.aborted) {
+    const isOver = (error: unknown) => !signal.aborted && error === trying.reason;
+    const answered = await scene.read({ signal: AbortSignal.any([signal, trying]) }).then(
+      () => true,
+      (error: unknown) => {
+        if (isOver(error)) return false;
+        throw error;
+      },
+    );
+    if (answered) return;
+  }
+  await scene.read({ signal, ...FIRST_CONTACT });
 }
 
 interface Settling {
@@ -119,7 +141,7 @@ async function settle(
     const leftMs = openMs === undefined ? scene.dueInMs() : openMs + stableMs - nowMs;
     fresh = (await scene.change(leftMs, openMs === undefined ? either : signal)) === 'time';
     // Nothing has changed, so it is said: what was read last can be as old as the connection to a stopped agent.
-    if (fresh) await scene.read(patience.aborted ? { signal, ...FIRST_CONTACT } : { signal: either });
+    if (fresh) await readNow(scene, looking);
   }
 }
 
@@ -233,7 +255,9 @@ function createBell(clock: Deps['clock']): Bell {
       const stop = () => over.abort(signal.reason);
       signal.addEventListener('abort', stop, { once: true });
       const rung = new Promise<'change'>((resolve) => (heard = resolve));
-      const slept = clock.sleep(Math.min(limitMs, FOR_EVER_MS), { signal: over.signal }).then(() => 'time' as const);
+      const slept = clock
+        .sleep(Math.min(limitMs, FOR_EVER_MS), { signal: over.signal })
+        .then(() => 'time' as const);
       try {
         if (!failed) return await Promise.race([rung, slept]);
       } finally {

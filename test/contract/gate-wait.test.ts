@@ -170,6 +170,47 @@ describe('before a slot', () => {
   });
 });
 
+describe('Consul away', () => {
+  /** Nobody answers what is asked of health, until it was asked more often than a first contact asks. */
+  async function away() {
+    const proxy = await startProxy(agent);
+    onTestFinished(() => proxy.close());
+    const isHealth = ({ path }: { path: string }) => path.startsWith('/v1/health/');
+    const back = proxy.rule({ match: isHealth, do: 'drop-before' });
+    return {
+      through: effects({ ...agent.env, ...proxy.env }),
+      back,
+      asked: (n: number) => proxy.seen(isHealth, n),
+    };
+  }
+
+  test('before the slot and with it: waited for while there is patience', async () => {
+    await runs('web01', 0);
+    const { through, back, asked } = await away();
+    const outside = waitOpen(through, gate(), { signal: never, patience: never });
+    const inside = confirmOpen(through, gate(), { signal: never, trying: never });
+    await asked(12);
+    expect(await Promise.race([outside, inside, Promise.resolve()])).toBeUndefined();
+    back();
+    expect([(await outside).kind, (await inside).kind]).toEqual(['open', 'open']);
+  });
+
+  test('without patience, and at its end, that is said, and nothing is taken for closed or open', async () => {
+    const { through, asked } = await away();
+    const patience = new AbortController();
+    const looks = [
+      waitOpen(through, gate(), { signal: never, patience: over }),
+      confirmOpen(through, gate(), { signal: never }),
+      waitOpen(through, gate(), { signal: never, patience: patience.signal }),
+    ];
+    const settled = Promise.allSettled(looks);
+    await asked(4);
+    patience.abort();
+    for (const one of await settled)
+      expect(one).toMatchObject({ status: 'rejected', reason: { code: 'unreachable' } });
+  });
+});
+
 describe('with a slot', () => {
   test('of two that were granted at once the younger yields, and not both', async () => {
     await runs('web02', 0);
