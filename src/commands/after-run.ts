@@ -22,7 +22,9 @@ export async function judgeRun(
   slots: HeldSlots,
   { gate, ...ran }: Pick<Judged, 'outcome' | 'cause'> & { readonly gate: RunGate },
 ): Promise<Judged> {
-  const judged = ran.outcome === 'succeeded' ? await lookAfter(deps, slots, { gate, ran }) : ran;
+  // Whoever told a run to stop does not wait for its services, also where its command ends well.
+  const isAsked = ran.outcome === 'succeeded' && ran.cause === undefined;
+  const judged = isAsked ? await lookAfter(deps, slots, { gate, ran }) : ran;
   if (endsMaintenance(judged.outcome)) await gate.leave();
   else gate.stay(judged.outcome);
   return judged;

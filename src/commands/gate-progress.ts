@@ -1,7 +1,7 @@
 /** What a wait for the health gate says: for whom it waits, once for each set of peers. */
 import type { Deps } from '../deps.ts';
 import type { Verdict } from '../gate/decide.ts';
-import { waitedFor } from '../gate/describe.ts';
+import { describeClosed, waitedFor } from '../gate/describe.ts';
 
 /** Hears every look of a wait. `who` goes into the fields of its lines. */
 export function sayLooks(
@@ -19,14 +19,33 @@ export function sayLooks(
       log('warning', message, { event: 'gate-nowhere', node, service, ...who });
     }
     const closed = verdicts.filter(({ open }) => !open);
-    const text = `${closed.map(({ service }) => service).join(', ')}: ${waitedFor(verdicts)}`;
-    if (closed.length > 0 && text !== said)
-      log('info', `${node} waits for the gate of ${text}`, {
-        ...{ event: 'gate-closed', node, ...who },
-        services: closed.map(({ service, because, offline }) => ({ service, because, offline })),
-      });
+    // What a check prints can change with every run of it, and a line each would drown the rest.
+    const now = closed
+      .map(({ service, because, offline }) =>
+        [service, because, ...offline.map((peer) => peer.node)].join(' '),
+      )
+      .join('; ');
+    if (closed.length > 0 && now !== said)
+      log(
+        closed.some(({ because }) => because === 'too-many-here') ? 'warning' : 'info',
+        sayClosed(closed, node),
+        {
+          ...{ event: 'gate-closed', node, ...who },
+          services: closed.map(({ service, because, offline }) => ({ service, because, offline })),
+        },
+      );
     if (closed.length === 0 && said !== '')
       log('info', `the gate is open for ${node}`, { event: 'gate-open', node, ...who });
-    said = closed.length > 0 ? text : '';
+    said = now;
   };
+}
+
+/** Where no peer is the reason, the reason itself. */
+function sayClosed(closed: readonly Verdict[], node: string): string {
+  const peers = waitedFor(closed);
+  const what =
+    peers === ''
+      ? describeClosed(closed, node)
+      : `${closed.map(({ service }) => service).join(', ')}: ${peers}`;
+  return `${node} waits for the gate of ${what}`;
 }

@@ -25,7 +25,7 @@ export function sayWaits(
   return {
     look: (verdicts) => {
       say(verdicts);
-      const peers = waitedFor(verdicts);
+      const peers = waitedFor(verdicts) || describeClosed(verdicts, node);
       const line = peers === '' ? '' : visible(`waiting at the gate for ${peers}`);
       terminal?.draw(cut(line, Math.max(1, terminal.columns() - 1)));
     },

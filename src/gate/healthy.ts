@@ -45,8 +45,8 @@ interface Effects {
   readonly clock: Clock;
 }
 
-/** How much longer the last answer may take: where none comes, nobody knows that the node is well. */
-const ANSWER_MS = 5_000;
+/** The last answer may come later by an election. Where none comes, nobody knows that the node is well. */
+const ANSWER_MS = 20_000;
 
 async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortSignal): Promise<Health> {
   const startedMs = clock.monotonicMs();

@@ -1,4 +1,7 @@
 // The health gate around runs, on five nodes with real health checks: seen from outside by a watcher of the test's own.
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { TestContext } from 'vitest';
 import { startFleet } from '../support/history/fleet.ts';
@@ -285,6 +288,23 @@ describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () 
     const node = moment.start('web01');
     await node.running(SOON_MS);
     await told(moment, node);
+  });
+
+  test('running, by a command that ends well when it is told: nobody waits for its services', async (context) => {
+    const moment = await scene(context, 'term-well', { args: ['--maintenance', '--healthy-within', '1h'] });
+    await moment.answer('web01', 500);
+    await moment.watcher.untilOffline('web01');
+    const folder = mkdtempSync(join(tmpdir(), 'runlock-gate-'));
+    context.onTestFinished(() => rmSync(folder, { recursive: true }));
+    const command = `trap 'exit 0' TERM; touch ${folder}/started; while :; do sleep 0.1; done`;
+    const args = ['exec', '-g', 'term-well', '--service', 'term-well', '--gate-stable', '0', '--maintenance'];
+    const more = ['--healthy-within', '1h', '--', 'sh', '-c', command];
+    const node = spawnRunlock(services.node('web01').agent, [...args, ...more]);
+    await eventually(() => expect(existsSync(`${folder}/started`)).toBe(true), SOON_MS);
+    node.signal('SIGTERM');
+    expect(await node.ended).toMatchObject({ status: 0 });
+    expect(await services.node('web01').maintenances('term-well')).toEqual([]);
+    expect(await moment.fleet.claim()).toBeUndefined();
   });
 
   test('waiting for the health of its services', async (context) => {

@@ -1,0 +1,47 @@
+// What a wait for the gate says, and when it says it again.
+import { expect, test } from 'vitest';
+import { sayLooks } from '../../src/commands/gate-progress.ts';
+import { decideGate } from '../../src/gate/decide.ts';
+import type { Instance } from '../../src/gate/instances.ts';
+
+const at = (node: string, why?: string): Instance => ({
+  ...{ node, serviceId: `web-${node}`, service: 'web', maintenance: [] },
+  ...(why === undefined ? { state: 'healthy' } : { state: 'offline', why }),
+});
+
+function hear() {
+  const said: [string, string][] = [];
+  const say = sayLooks({ log: (level, message) => void said.push([level, message]) }, 'web01');
+  const look = (instances: readonly Instance[], more: { minHealthy?: number } = {}) =>
+    say([decideGate({ service: 'web', instances, node: 'web01', maxOffline: 1, ...more })]);
+  return { said, look };
+}
+
+test('each set of peers once, whatever their checks print by then; and that it is open', () => {
+  const { said, look } = hear();
+  look([at('web01'), at('web02', 'http: 17:01:03 refused')]);
+  look([at('web01'), at('web02', 'http: 17:01:13 refused')]);
+  look([at('web01'), at('web02', 'http: refused'), at('web03', 'http: refused')]);
+  look([at('web01'), at('web02')]);
+  expect(said).toEqual([
+    ['info', 'web01 waits for the gate of web: web02 (http: 17:01:03 refused)'],
+    ['info', 'web01 waits for the gate of web: web02 (http: refused), web03 (http: refused)'],
+    ['info', 'the gate is open for web01'],
+  ]);
+});
+
+test('where no peer is the reason, the reason; as a warning where waiting does not help', () => {
+  const few = hear();
+  few.look([at('web01'), at('web02')], { minHealthy: 2 });
+  expect(few.said).toEqual([
+    ['info', 'web01 waits for the gate of web: 0 of 2 offline; without web01 1 stay healthy, and 2 must'],
+  ]);
+  const many = hear();
+  many.look([at('web01'), { ...at('web01'), serviceId: 'web-2' }]);
+  expect(many.said).toEqual([
+    [
+      'warning',
+      'web01 waits for the gate of web: web01 alone offers 2 of 2 instances, and 1 may be offline; raise --max-offline',
+    ],
+  ]);
+});
