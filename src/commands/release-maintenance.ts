@@ -1,4 +1,4 @@
-/** Takes a node out of the maintenance that its failed runs left, when its claim is cleared: both keep it from its work. */
+/** Takes a node out of the maintenance that its failed runs left, when its claim is cleared or gone: both keep it from its work. */
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
@@ -26,11 +26,16 @@ export async function endMaintenance(
   { consul, agent, deps }: { consul: Consul; agent: Consul | undefined; deps: Deps },
   result: ReleaseResult,
 ): Promise<MaintenanceEnd> {
-  if (result.kind === 'nothing') return NOTHING;
-  const { node, claims } = result;
-  const isOver = claims.some(({ how }) => how === 'cleared' || how === 'given-back');
-  const own = isOver && (await isAgentOf(agent ?? consul, node));
-  if (!own) return lookFor({ consul, deps }, node);
+  const { node } = result;
+  if (result.kind === 'nothing') {
+    // The claim of a failed run can be gone before its maintenance: its hold was over, or there was none. What runs on
+    // another node, in another group, is not known here.
+    if (result.claim !== undefined || agent || !(await isAgentOf(consul, node))) return NOTHING;
+  } else {
+    const isOver = result.claims.some(({ how }) => how === 'cleared' || how === 'given-back');
+    const own = isOver && (await isAgentOf(agent ?? consul, node));
+    if (!own) return lookFor({ consul, deps }, node);
+  }
   const noneLives = (run: string) => deps.host.marked(run).length === 0;
   const ended = await endOwnAtLast({ consul: agent ?? consul, deps }, 'all', noneLives);
   if (ended.kind === 'stays') return { ended: [], stays: [node], why: ended.why };

@@ -161,8 +161,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       return untilHealthy({ consul, clock }, asked, signal);
     },
     leave: async () => {
-      // Nothing was taken out, now or by an earlier run: an agent that is away is nothing to wait for.
-      if (!agent || (taken.length === 0 && verdicts.every(({ own }) => own !== 'offline'))) return;
+      if (!agent || (taken.length === 0 && isInService(verdicts))) return;
       // Another run of this node, in another group, may have taken it out too, and be under way.
       const isOver = (other: string) => other === run || host.marked(other).length === 0;
       const ended = await endOwnAtLast(agent, services, isOver);
@@ -174,4 +173,10 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       if (own.length > 0) sayStays(deps, { ...stays, why: `its run ended as ${outcome}` });
     },
   };
+}
+
+/** Nothing was taken out, now or by an earlier run: an agent that is away is nothing to wait for. */
+function isInService(verdicts: readonly Verdict[]): boolean {
+  const own = verdicts.map((verdict) => verdict.own);
+  return own.includes('healthy') && !own.includes('offline');
 }

@@ -109,6 +109,8 @@ async function lockAll(
   { keys, session, run }: Lock & { run: string },
   signal: AbortSignal,
 ): Promise<void> {
+  // A transaction of nothing is none that Consul answers: a node that offers no service takes nobody's gate.
+  if (keys.length === 0) return;
   for (;;) {
     const result = await send(consul, lockGates(keys, session, run), { signal, rule: ruleFor(keys) }).catch(
       (error: unknown) => {
@@ -135,6 +137,7 @@ async function untilFree(consul: Consul, key: string, signal: AbortSignal): Prom
 
 /** A process that was stopped for long may have lost its lock before it took the node out. */
 async function checkLock({ consul }: Effects, { keys, session }: Lock, signal: AbortSignal): Promise<void> {
+  if (keys.length === 0) return;
   const held = await send(consul, holdsGates(keys, session), { signal, rule: ruleFor(keys) });
   if (held.kind === 'refused') throw sessionLost();
 }

@@ -18,7 +18,11 @@ export async function runRelease(
   const { signal } = new AbortController();
   const deps = { ...platform.deps, log };
   const result = await release({ consul, deps }, { ...options, by: platform.operator() }, signal);
-  const maintenance = await endMaintenance({ consul, agent, deps }, result);
+  // What has failed, and held nothing, has not given anything back either.
+  const isKept = result.kind === 'nothing' && options.failed !== undefined;
+  const maintenance = isKept
+    ? { ended: [], stays: [] }
+    : await endMaintenance({ consul, agent, deps }, result);
   const { describeRelease, describeMaintenance, describeStays } = describe;
   if (options.json) {
     const { ended, stays } = maintenance;

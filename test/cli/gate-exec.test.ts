@@ -133,6 +133,37 @@ test('release ends it on the node itself, and elsewhere with its agent’s addre
   expect(await services.node('web01').maintenances()).toEqual(['by hand']);
 });
 
+test('release ends it too where the claim is gone before it: the run had no hold, or its hold is over', async () => {
+  expect(await exec('web01', ['--maintenance', '--hold', 'none'], 'false')).toMatchObject({ status: 1 });
+  expect(await claims()).toEqual([]);
+  expect(await services.node('web01').maintenances()).toHaveLength(1);
+  const failed = await runlock({ env: envOf('web01') }, ['release', 'prod/web', '--failed']);
+  expect(failed.status).toBe(0);
+  expect(await services.node('web01').maintenances()).toHaveLength(1);
+  const released = await runlock({ env: envOf('web01') }, ['release', 'prod/web']);
+  expect(released).toMatchObject({ status: 0, stderr: '' });
+  expect(released.stdout).toContain('web on web01 is out of maintenance\n');
+  expect(await services.node('web01').maintenances()).toEqual([]);
+});
+
+test('auto on a node that offers nothing: nothing to wait for, and its node’s maintenance comes and goes all the same', async () => {
+  const bare = (args: readonly string[], command: string) =>
+    runlock({ env: envOf('server') }, [
+      ...['exec', '-g', 'prod/bare', '--service', 'auto', '--gate-stable', '0', ...args, '--', command],
+    ]);
+  const node = async () => {
+    const checks = (await services.server.http('GET', '/v1/agent/checks')).json() as object;
+    return Object.keys(checks).filter((id) => id === '_node_maintenance');
+  };
+  expect(await bare(['--maintenance'], 'true')).toMatchObject({ status: 0, stderr: '' });
+  expect(await bare(['--maintenance=node'], 'true')).toMatchObject({ status: 0, stderr: '' });
+  expect(await node()).toEqual([]);
+  expect(await bare(['--maintenance=node'], 'false')).toMatchObject({ status: 1 });
+  expect(await node()).toHaveLength(1);
+  expect(await bare([], 'true')).toMatchObject({ status: 0, stderr: '' });
+  expect(await node()).toEqual([]);
+});
+
 test('a named node: the catalogue decides for it, its own agent takes it out, and no other', async () => {
   const { address } = services.node('web01').agent;
   const named = ['--node', 'web01'];
