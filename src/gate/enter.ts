@@ -84,8 +84,8 @@ async function enterWith<Closed>(
   if (closed !== undefined) return { kind: 'closed', closed };
   try {
     const limits = { signal: AbortSignal.timeout(CHANGE_MS), retryForMs: CHANGE_MS / 2 };
-    either.throwIfAborted();
-    const taken = await takeOut(agent, { services, scope, run }, limits);
+    const check = await proveLock(effects, { keys, session: session.id }, either);
+    const taken = await takeOut(agent, { services, scope, run, check }, limits);
     await untilShown(effects, { ...request, taken }, either);
     await checkLock(effects, { keys, session: session.id }, either);
     return { kind: 'entered', taken };
@@ -133,6 +133,20 @@ async function untilFree(consul: Consul, key: string, signal: AbortSignal): Prom
     if (seen.entry?.session === undefined) return;
     index = seen.index < (index ?? 0) ? undefined : seen.index;
   }
+}
+
+/**
+ * The lock is held now. What it gives throws when that was so long ago that somebody else may have it: a process that was
+ * stopped goes on where it was, with a look that is no longer true.
+ */
+async function proveLock(effects: Effects, lock: Lock, signal: AbortSignal): Promise<() => void> {
+  const { clock } = effects.deps;
+  const provedMs = clock.monotonicMs();
+  await checkLock(effects, lock, signal);
+  return () => {
+    signal.throwIfAborted();
+    if (clock.monotonicMs() - provedMs >= TTL_MS) throw sessionLost();
+  };
 }
 
 /** A process that was stopped for long may have lost its lock before it took the node out. */

@@ -36,6 +36,8 @@ export interface Out {
   readonly services: readonly string[];
   readonly scope: Scope;
   readonly run: string;
+  /** Throws if it may no longer be done; asked right before each change. */
+  readonly check?: () => void;
 }
 
 interface Limits {
@@ -51,15 +53,17 @@ interface Limits {
  */
 export async function takeOut(
   { consul }: NodeAgent,
-  { services, scope, run }: Out,
+  { services, scope, run, check }: Out,
   limits: Limits,
 ): Promise<readonly TakenOut[]> {
   const offered = await consul.agentServices(limits);
   const places = scope === 'node' ? [NODE] : offered.filter(({ service }) => services.includes(service));
   const before = await readModes(consul, offered, limits);
   const missing = places.filter((place) => !before.some((mode) => isAt(mode, place)));
-  for (const place of missing)
+  for (const place of missing) {
+    check?.();
     await change(consul, place, { on: true, reason: maintenanceReason(run) }, limits);
+  }
   // Somebody may have been quicker: then Consul keeps theirs, and says nothing.
   const now = missing.length === 0 ? before : await readModes(consul, offered, limits);
   return now

@@ -168,3 +168,31 @@ async function untilSessions(count: number): Promise<void> {
     expect(sessions).toHaveLength(count);
   });
 }
+
+test('stopped between the look and the change, for so long that others may have entered: looks again first', async () => {
+  const own = effects(web01());
+  let passedMs = 0;
+  let asked = 0;
+  let looks = 0;
+  const monotonicMs = () => own.deps.clock.monotonicMs() + passedMs;
+  const deps = { ...own.deps, clock: { ...own.deps.clock, monotonicMs } };
+  const agentServices: typeof own.consul.agentServices = (options) => {
+    // The second time it is asked right before the change.
+    if (++asked === 2) passedMs = 10_000;
+    return own.consul.agentServices(options);
+  };
+  const changes: number[] = [];
+  const serviceMaintenance: typeof own.consul.serviceMaintenance = (...change) => {
+    changes.push(looks);
+    return own.consul.serviceMaintenance(...change);
+  };
+  const consul = { ...own.consul, agentServices, serviceMaintenance };
+  const look = () => {
+    looks++;
+    return alone('web01')();
+  };
+  const agent = { consul, deps };
+  const entered = await enter({ consul: own.consul, deps, agent }, request('web01', { look }), never);
+  expect(entered.kind).toBe('entered');
+  expect(changes).toEqual([2]);
+});
