@@ -99,7 +99,7 @@ test('where Consul does not answer, nobody knows that the node is well', async (
   const consul = { health, address: 'here:8500', fault: () => undefined } as Partial<Consul> as Consul;
   const result = await untilHealthy({ consul, clock }, asked, NEVER);
   expect(result).toEqual({ kind: 'unhealthy', why: 'Consul at here:8500 did not answer' });
-  expect(slept).toEqual([15_000]);
+  expect(slept).toEqual([30_000]);
 });
 
 test('told to stop, it stops', async () => {
