@@ -116,7 +116,7 @@ function pack(tree: string, deb: string, date: Date): void {
   const seconds = String(Math.floor(date.getTime() / 1000));
   // Several threads of xz make other bytes than one.
   const env = { ...process.env, SOURCE_DATE_EPOCH: seconds, DPKG_DEB_THREADS_MAX: '1', LC_ALL: 'C' };
-  // A tenth larger than with xz's usual level, in seconds and not in minutes. Of zstd lintian does not know.
+  // Eight per cent larger than at level 3, in a quarter of the time. Of zstd lintian does not know.
   execFileSync('dpkg-deb', ['--build', '--root-owner-group', '-Zxz', '-z0', tree, deb], {
     env,
     stdio: ['ignore', 'ignore', 'inherit'],
