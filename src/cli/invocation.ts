@@ -6,7 +6,7 @@ import type { ExecOptions } from '../commands/exec-deps.ts';
 import type { GateOptions } from '../commands/gate.ts';
 import type { HistoryRequest } from '../commands/history.ts';
 import type { FreezeOptions } from '../commands/freeze.ts';
-import type { ReleaseOptions } from '../commands/released.ts';
+import type { ReleaseOptions } from '../commands/release/released.ts';
 import type { StatusRequest } from '../commands/status.ts';
 import type { ThawOptions } from '../commands/thaw.ts';
 import type { ConfigReport } from './config-report.ts';

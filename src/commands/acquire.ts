@@ -7,10 +7,10 @@ import { decline } from '../lock/grant.ts';
 import { holdOn, keepGrant } from '../lock/held.ts';
 import type { Owner } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
-import { describeBusy } from './busy.ts';
-import { placeOf } from './end.ts';
+import { describeBusy } from './wait/busy.ts';
+import { placeOf } from './exec/end.ts';
 import type { ExecDeps } from './exec-deps.ts';
-import { startPatience, waitForSlot } from './wait-for-slot.ts';
+import { startPatience, waitForSlot } from './wait/wait-for-slot.ts';
 
 export interface AcquireOptions {
   readonly prefix: string;

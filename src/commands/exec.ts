@@ -8,17 +8,17 @@ import { deadAfterMs } from '../lock/lease.ts';
 import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
-import { describeBusy } from './busy.ts';
-import { placeOf } from './end.ts';
+import { describeBusy } from './wait/busy.ts';
+import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
-import type { TakenBehind } from './behind-gate.ts';
-import type { RunGate } from './run-gate.ts';
-import { lostBeforeStart, takeSlots } from './slots.ts';
-import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
-import { superviseRun } from './supervise.ts';
-import type { RunResult } from './supervise.ts';
-import { startPatience } from './wait-for-slot.ts';
-import { watchWait } from './waits.ts';
+import type { TakenBehind } from './exec/behind-gate.ts';
+import type { RunGate } from './exec/run-gate.ts';
+import { lostBeforeStart, takeSlots } from './exec/slots.ts';
+import type { HeldSlot, HeldSlots, Taken } from './exec/slots.ts';
+import { superviseRun } from './exec/supervise.ts';
+import type { RunResult } from './exec/supervise.ts';
+import { startPatience } from './wait/wait-for-slot.ts';
+import { watchWait } from './wait/waits.ts';
 
 export type ExecResult =
   | RunResult
@@ -115,7 +115,7 @@ async function openGate(
   { run, signal }: { run: string; signal: AbortSignal },
 ): Promise<RunGate | undefined> {
   if (!gate) return undefined;
-  const { openRunGate } = await import('./run-gate.ts');
+  const { openRunGate } = await import('./exec/run-gate.ts');
   return openRunGate(deps, { prefix, groups, run, node, dryRun, gate }, signal);
 }
 
@@ -126,7 +126,7 @@ async function sayGateClosed(
   { verdicts }: Extract<TakenBehind, { kind: 'closed' }>,
   who: { readonly group: string; readonly node: string; readonly run: string },
 ): Promise<void> {
-  const { sayClosed } = await import('./run-gate-says.ts');
+  const { sayClosed } = await import('./exec/run-gate-says.ts');
   sayClosed(deps, verdicts, who);
 }
 
@@ -145,7 +145,7 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
   try {
     if (!gate) return await take();
     for (const { group } of requests) waits.begin(group);
-    const { takeBehindGate } = await import('./behind-gate.ts');
+    const { takeBehindGate } = await import('./exec/behind-gate.ts');
     return await takeBehindGate(deps, gate, {
       ...{ run: requests[0].run.id, signal, patience: patience.signal, take },
     });

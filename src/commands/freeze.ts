@@ -8,7 +8,7 @@ import { leftOf } from '../lock/freeze.ts';
 import { freezeKeys } from '../lock/layout.ts';
 import type { Freeze } from '../lock/records.ts';
 import { freeze as freezing } from '../lock/transactions.ts';
-import { momentText } from './explain.ts';
+import { momentText } from './status/explain.ts';
 import { changeFreeze, readFreeze } from './freeze-key.ts';
 
 export interface FreezeOptions {

@@ -5,7 +5,7 @@ import { isRunlockError } from '../errors.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import { decodeRun, lastGoodOf } from '../lock/records.ts';
 import { removeSeen, send } from '../lock/transactions.ts';
-import { proveRights } from './status-sources.ts';
+import { proveRights } from './status/sources.ts';
 import type { ForgetReport, HistoryReport, RunView } from '../output/history.ts';
 
 /** What the command line asks for. */

@@ -11,8 +11,8 @@ import { agentNode } from '../lock/session.ts';
 import { readSlots } from '../lock/slot.ts';
 import type { Owner, Slot } from '../lock/slot.ts';
 import { clearClaim, send } from '../lock/transactions.ts';
-import { evict, forced } from './evict.ts';
-import type { ReleaseOptions, ReleaseResult, Released, Target } from './released.ts';
+import { evict, forced } from './release/evict.ts';
+import type { ReleaseOptions, ReleaseResult, Released, Target } from './release/released.ts';
 
 /** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
 const TRIES = 10;

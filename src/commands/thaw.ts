@@ -8,7 +8,7 @@ import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
 import { freezeKeys, parseKey } from '../lock/layout.ts';
 import { thaw as thawing } from '../lock/transactions.ts';
-import { momentText } from './explain.ts';
+import { momentText } from './status/explain.ts';
 import { nameOf, toView } from './freeze.ts';
 import type { Describing } from './freeze.ts';
 import { changeFreeze, readFreeze } from './freeze-key.ts';

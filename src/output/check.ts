@@ -1,7 +1,7 @@
 /** The one line of a monitoring plugin. */
 import { visible } from '../output.ts';
 
-/** As `commands/check.ts` makes it. */
+/** As `commands/status/check.ts` makes it. */
 interface CheckView {
   readonly state: string;
   readonly text: readonly string[];

@@ -10,8 +10,8 @@ export async function runRelease(
   const log = platform.makeLog(common);
   const [{ release }, { endMaintenance }, describe, consul, agent] = await Promise.all([
     import('../commands/release.ts'),
-    import('../commands/release-maintenance.ts'),
-    import('../commands/describe-release.ts'),
+    import('../commands/release/maintenance.ts'),
+    import('../commands/release/describe.ts'),
     platform.connect(log),
     agentAddress === undefined ? undefined : platform.connect(log, agentAddress),
   ]);

@@ -1,8 +1,8 @@
 /** `runlock status --check`: one line and an exit status, as monitoring systems expect them of a plugin. */
 import type { Common } from '../cli/invocation.ts';
-import { checkReport, waitedIn } from '../commands/check.ts';
-import type { CheckLimits, CheckResult, CheckState } from '../commands/check.ts';
-import { proveRights } from '../commands/status-sources.ts';
+import { checkReport, waitedIn } from '../commands/status/check.ts';
+import type { CheckLimits, CheckResult, CheckState } from '../commands/status/check.ts';
+import { proveRights } from '../commands/status/sources.ts';
 import { status } from '../commands/status.ts';
 import type { StatusMode, StatusRequest } from '../commands/status.ts';
 import { RunlockError, exitStatus, reasonOf } from '../errors.ts';

@@ -1,7 +1,7 @@
 /** `runlock status --watch`: the newest report on the terminal's other screen, or as lines of JSON. */
 import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
-import { followStatus } from '../commands/watch-status.ts';
+import { followStatus } from '../commands/status/watch.ts';
 import { viewGroups } from '../commands/status.ts';
 import type { Found } from '../commands/status.ts';
 import type { Consul } from '../consul.ts';

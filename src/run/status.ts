@@ -30,7 +30,7 @@ async function showOnce({ common, options }: StatusInvocation, platform: Platfor
   const log = platform.makeLog(common);
   const [{ status }, { findHidden }, consul] = await Promise.all([
     import('../commands/status.ts'),
-    import('../commands/status-sources.ts'),
+    import('../commands/status/sources.ts'),
     platform.connect(log),
   ]);
   const { signal } = new AbortController();
@@ -60,6 +60,6 @@ interface Asked {
 
 async function withServices(report: StatusReport, { consul, gate, signal }: Asked): Promise<StatusReport> {
   if (!gate) return report;
-  const { statusServices } = await import('../commands/status-services.ts');
+  const { statusServices } = await import('../commands/status/services.ts');
   return { ...report, services: await statusServices(consul, gate, signal) };
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/clock.ts';
 import type { ExecDeps } from '../../src/commands/exec-deps.ts';
-import { superviseRun } from '../../src/commands/supervise.ts';
+import { superviseRun } from '../../src/commands/exec/supervise.ts';
 import { connect } from '../../src/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { acquire } from '../../src/lock/acquire.ts';

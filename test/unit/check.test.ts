@@ -1,7 +1,7 @@
 // What a monitoring system hears of a report.
 import { describe, expect, test } from 'vitest';
-import { checkReport, waitedIn } from '../../src/commands/check.ts';
-import type { CheckLimits } from '../../src/commands/check.ts';
+import { checkReport, waitedIn } from '../../src/commands/status/check.ts';
+import type { CheckLimits } from '../../src/commands/status/check.ts';
 import { renderCheck } from '../../src/output/check.ts';
 import type { GroupView, SlotView, StatusReport, WaiterView } from '../../src/output/views.ts';
 

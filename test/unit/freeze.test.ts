@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parse } from '../../src/cli.ts';
 import type { Context } from '../../src/cli/invocation.ts';
-import { describeBusy } from '../../src/commands/busy.ts';
+import { describeBusy } from '../../src/commands/wait/busy.ts';
 import { describeFreeze } from '../../src/commands/freeze.ts';
 import { describeThaw } from '../../src/commands/thaw.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';

@@ -1,7 +1,7 @@
 // How the watch of `status` follows Consul: index by index, and anew when the store has gone back.
 import { expect, test } from 'vitest';
-import { followStatus } from '../../src/commands/watch-status.ts';
-import type { Found } from '../../src/commands/status-sources.ts';
+import { followStatus } from '../../src/commands/status/watch.ts';
+import type { Found } from '../../src/commands/status/sources.ts';
 import type { Consul, Entry } from '../../src/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 

@@ -1,12 +1,12 @@
 /** A command under its guard: started together, kept alive by beats, ended together. */
-import { startCommand } from '../child.ts';
-import type { Supervised } from '../child.ts';
-import { assertNever } from '../errors.ts';
-import { keepGuard } from '../guard.ts';
-import type { Guard, GuardEvent } from '../guard.ts';
-import type { Grant } from '../lock/grant.ts';
-import type { CodeMeanings } from '../tools.ts';
-import type { ExecDeps, ExecOptions } from './exec-deps.ts';
+import { startCommand } from '../../child.ts';
+import type { Supervised } from '../../child.ts';
+import { assertNever } from '../../errors.ts';
+import { keepGuard } from '../../guard.ts';
+import type { Guard, GuardEvent } from '../../guard.ts';
+import type { Grant } from '../../lock/grant.ts';
+import type { CodeMeanings } from '../../tools.ts';
+import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
 import type { HeldSlots } from './slots.ts';
 

@@ -2,23 +2,23 @@
  * The health gate around a run of `exec` (docs/protocol.md, "The gate"): waits for it without a slot, looks again with one,
  * takes the node out of service before the command and puts it back after a good one.
  */
-import { FIRST_CONTACT } from '../consul.ts';
-import { checkAgent, requireAgent } from '../gate/agent.ts';
-import { slotsWithin } from '../gate/decide.ts';
-import type { Verdict } from '../gate/decide.ts';
-import { enter } from '../gate/enter.ts';
-import { untilHealthy } from '../gate/healthy.ts';
-import type { Health } from '../gate/healthy.ts';
-import { endModesAtLast, endOwnAtLast } from '../gate/maintenance.ts';
-import type { NodeAgent, TakenOut } from '../gate/maintenance.ts';
-import { findServices } from '../gate/read.ts';
-import { gateGroup } from '../gate/running.ts';
-import { confirmOpen, waitOpen } from '../gate/wait.ts';
-import type { Gate, GateOutcome } from '../gate/wait.ts';
-import { groupKeys } from '../lock/layout.ts';
-import type { Outcome } from '../lock/records.ts';
-import { agentNode } from '../lock/session.ts';
-import type { ExecDeps, GateChoice, GroupChoice } from './exec-deps.ts';
+import { FIRST_CONTACT } from '../../consul.ts';
+import { checkAgent, requireAgent } from '../../gate/agent.ts';
+import { slotsWithin } from '../../gate/decide.ts';
+import type { Verdict } from '../../gate/decide.ts';
+import { enter } from '../../gate/enter.ts';
+import { untilHealthy } from '../../gate/healthy.ts';
+import type { Health } from '../../gate/healthy.ts';
+import { endModesAtLast, endOwnAtLast } from '../../gate/maintenance.ts';
+import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
+import { findServices } from '../../gate/read.ts';
+import { gateGroup } from '../../gate/running.ts';
+import { confirmOpen, waitOpen } from '../../gate/wait.ts';
+import type { Gate, GateOutcome } from '../../gate/wait.ts';
+import { groupKeys } from '../../lock/layout.ts';
+import type { Outcome } from '../../lock/records.ts';
+import { agentNode } from '../../lock/session.ts';
+import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
 import { sayEnded, sayEntered, sayStays, sayWaits } from './run-gate-says.ts';
 
 export interface RunGate {

@@ -1,10 +1,10 @@
 /** Follows what `status` shows, by blocking queries: Consul is asked again only when something has changed. */
-import { FIRST_CONTACT, isTransient } from '../consul.ts';
-import type { Consul, ReadOptions } from '../consul.ts';
-import type { Clock } from '../deps.ts';
-import { groupsBeside } from './status-runs.ts';
-import { joinFound, readSource, sourcesOf } from './status-sources.ts';
-import type { Found, Scope, Source } from './status-sources.ts';
+import { FIRST_CONTACT, isTransient } from '../../consul.ts';
+import type { Consul, ReadOptions } from '../../consul.ts';
+import type { Clock } from '../../deps.ts';
+import { groupsBeside } from './runs.ts';
+import { joinFound, readSource, sourcesOf } from './sources.ts';
+import type { Found, Scope, Source } from './sources.ts';
 
 export interface FollowOptions extends Scope {
   readonly signal: AbortSignal;

@@ -1,10 +1,10 @@
 /** `runlock release --force`: ends a run that is alive. */
-import { RunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
-import type { Claim } from '../lock/records.ts';
-import { readSlots } from '../lock/slot.ts';
-import type { Owner } from '../lock/slot.ts';
-import { changeClaim, send } from '../lock/transactions.ts';
+import { RunlockError } from '../../errors.ts';
+import { hint } from '../../hint.ts';
+import type { Claim } from '../../lock/records.ts';
+import { readSlots } from '../../lock/slot.ts';
+import type { Owner } from '../../lock/slot.ts';
+import { changeClaim, send } from '../../lock/transactions.ts';
 import type { Released, Target } from './released.ts';
 
 /** A run whose session lives can only be evicted: it kills its command and gives the slot back itself. */

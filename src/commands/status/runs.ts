@@ -1,10 +1,10 @@
 /** Runs in several groups: where else a run is that holds a slot of one group, or waits in it. Pure. */
-import type { Entry } from '../consul.ts';
-import { isRunlockError } from '../errors.ts';
-import { parseKey } from '../lock/layout.ts';
-import { decodeClaim, decodeTicket } from '../lock/records.ts';
-import type { PlaceView } from '../output/views.ts';
-import type { Scope } from './status-sources.ts';
+import type { Entry } from '../../consul.ts';
+import { isRunlockError } from '../../errors.ts';
+import { parseKey } from '../../lock/layout.ts';
+import { decodeClaim, decodeTicket } from '../../lock/records.ts';
+import type { PlaceView } from '../../output/views.ts';
+import type { Scope } from './sources.ts';
 
 /** Where a run is besides the group that is looked at; it is found by its id. */
 export type Elsewhere = (run: string, group: string) => readonly PlaceView[];

@@ -1,6 +1,6 @@
 /** Slots behind a gate: never held while it is closed (docs/protocol.md, "The gate"). */
-import type { Verdict } from '../gate/decide.ts';
-import type { ExecDeps } from './exec-deps.ts';
+import type { Verdict } from '../../gate/decide.ts';
+import type { ExecDeps } from '../exec-deps.ts';
 import { sayGaveWay } from './run-gate-says.ts';
 import type { RunGate } from './run-gate.ts';
 import { declineAll, firstOver, hear } from './slots.ts';

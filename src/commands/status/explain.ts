@@ -1,9 +1,9 @@
 /** One sentence on why a group stands still (or that it moves, or is idle), and the command that frees it. Pure. */
-import { assertNever } from '../errors.ts';
-import { hint } from '../hint.ts';
-import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
-import { formatAge } from '../output.ts';
-import type { FreezeView, GroupView, SlotView } from '../output/views.ts';
+import { assertNever } from '../../errors.ts';
+import { hint } from '../../hint.ts';
+import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
+import { formatAge } from '../../output.ts';
+import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
 
 export type GroupFacts = Omit<GroupView, 'why' | 'fix'>;
 

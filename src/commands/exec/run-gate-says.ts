@@ -1,12 +1,12 @@
 /** What `exec` says about the gate that it waits for, and about maintenance. */
-import type { Deps } from '../deps.ts';
-import type { Verdict } from '../gate/decide.ts';
-import { describeClosed, waitedFor } from '../gate/describe.ts';
-import type { EndedAtLast, Mode, TakenOut } from '../gate/maintenance.ts';
-import { hint } from '../hint.ts';
-import { cut, visible } from '../output.ts';
-import type { Terminal } from '../platform.ts';
-import { sayLooks } from './gate-progress.ts';
+import type { Deps } from '../../deps.ts';
+import type { Verdict } from '../../gate/decide.ts';
+import { describeClosed, waitedFor } from '../../gate/describe.ts';
+import type { EndedAtLast, Mode, TakenOut } from '../../gate/maintenance.ts';
+import { hint } from '../../hint.ts';
+import { cut, visible } from '../../output.ts';
+import type { Terminal } from '../../platform.ts';
+import { sayLooks } from '../gate-progress.ts';
 
 interface Who {
   readonly node: string;

@@ -1,13 +1,13 @@
 /** A run under its leases: starts the command, passes signals on, ends it when a lease is over, gives the slots back. */
-import type { Ending, Supervised } from '../child.ts';
-import { assertNever, reasonOf } from '../errors.ts';
-import type { Outcome } from '../lock/records.ts';
-import type { CodeMeanings } from '../tools.ts';
+import type { Ending, Supervised } from '../../child.ts';
+import { assertNever, reasonOf } from '../../errors.ts';
+import type { Outcome } from '../../lock/records.ts';
+import type { CodeMeanings } from '../../tools.ts';
 import { judgeRun } from './after-run.ts';
 import type { Judged } from './after-run.ts';
 import { exitCodeOf, sayEnd, sayOver } from './end.ts';
 import type { Cause } from './end.ts';
-import type { ExecDeps, Figures } from './exec-deps.ts';
+import type { ExecDeps, Figures } from '../exec-deps.ts';
 import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import { beat, endTree, start } from './started.ts';

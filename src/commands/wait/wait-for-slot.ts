@@ -1,9 +1,9 @@
 /** The wait for one slot, with the live line while it lasts. */
-import type { Clock } from '../deps.ts';
-import { acquire } from '../lock/acquire.ts';
-import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
-import type { Waiting } from '../lock/queue.ts';
-import type { ExecDeps } from './exec-deps.ts';
+import type { Clock } from '../../deps.ts';
+import { acquire } from '../../lock/acquire.ts';
+import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
+import type { Waiting } from '../../lock/queue.ts';
+import type { ExecDeps } from '../exec-deps.ts';
 import { watchQueue } from './waiting-line.ts';
 
 export interface Wait {

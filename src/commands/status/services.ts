@@ -1,11 +1,11 @@
 /** For `status`: the health gate of services, for every node that offers them. Reads only. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import { decideGate, limitOf } from '../gate/decide.ts';
-import type { Bounds } from '../gate/decide.ts';
-import type { Instance } from '../gate/instances.ts';
-import { AUTO, readInstances } from '../gate/read.ts';
-import type { ServiceView } from '../output/views.ts';
+import { FIRST_CONTACT } from '../../consul.ts';
+import type { Consul } from '../../consul.ts';
+import { decideGate, limitOf } from '../../gate/decide.ts';
+import type { Bounds } from '../../gate/decide.ts';
+import type { Instance } from '../../gate/instances.ts';
+import { AUTO, readInstances } from '../../gate/read.ts';
+import type { ServiceView } from '../../output/views.ts';
 
 /** Which services, and how many of their instances may be offline. */
 export interface ServiceScope {

@@ -1,8 +1,8 @@
 /** What `release` did, for people. Pure. */
-import { assertNever } from '../errors.ts';
-import { hint } from '../hint.ts';
-import { formatAge, visible } from '../output.ts';
-import type { MaintenanceEnd } from './release-maintenance.ts';
+import { assertNever } from '../../errors.ts';
+import { hint } from '../../hint.ts';
+import { formatAge, visible } from '../../output.ts';
+import type { MaintenanceEnd } from './maintenance.ts';
 import type { ReleaseResult, Released } from './released.ts';
 
 export function describeRelease(result: ReleaseResult, prefix: string): string {

@@ -1,8 +1,8 @@
 /** What `runlock release` is asked, and what it has done. */
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
-import type { Claim } from '../lock/records.ts';
-import type { GroupKeys } from '../lock/layout.ts';
+import type { Consul } from '../../consul.ts';
+import type { Deps } from '../../deps.ts';
+import type { Claim } from '../../lock/records.ts';
+import type { GroupKeys } from '../../lock/layout.ts';
 
 export interface ReleaseOptions {
   readonly prefix: string;

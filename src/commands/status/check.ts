@@ -1,8 +1,8 @@
 /** A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure. */
-import { assertNever } from '../errors.ts';
-import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
-import { formatAge } from '../output.ts';
-import type { GroupView, PlaceView, SlotView, StatusReport } from '../output/views.ts';
+import { assertNever } from '../../errors.ts';
+import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
+import { formatAge } from '../../output.ts';
+import type { GroupView, PlaceView, SlotView, StatusReport } from '../../output/views.ts';
 import { endedText } from './explain.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';

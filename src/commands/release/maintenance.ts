@@ -1,10 +1,10 @@
 /** Takes a node out of the maintenance that its failed runs left, when its claim is cleared or gone: both keep it from its work. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
-import { instancesOf } from '../gate/instances.ts';
-import { endOwnAtLast } from '../gate/maintenance.ts';
-import { reasonOf } from '../errors.ts';
+import { FIRST_CONTACT } from '../../consul.ts';
+import type { Consul } from '../../consul.ts';
+import type { Deps } from '../../deps.ts';
+import { instancesOf } from '../../gate/instances.ts';
+import { endOwnAtLast } from '../../gate/maintenance.ts';
+import { reasonOf } from '../../errors.ts';
 import type { ReleaseResult } from './released.ts';
 
 export interface MaintenanceEnd {

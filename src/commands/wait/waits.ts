@@ -1,6 +1,6 @@
 /** That a run has to wait, and for whom, from what it saw when it joined the queue: that costs no request. */
-import type { Deps } from '../deps.ts';
-import type { AtJoin } from '../lock/queue.ts';
+import type { Deps } from '../../deps.ts';
+import type { AtJoin } from '../../lock/queue.ts';
 import { describeHolder } from './busy.ts';
 
 /** Whoever gets a slot within this time did not wait. */

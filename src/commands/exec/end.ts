@@ -1,14 +1,14 @@
 /** How a run ended, in one line for people and in fields for machines. */
 import { constants } from 'node:os';
-import type { Ending } from '../child.ts';
-import type { Deps } from '../deps.ts';
-import { assertNever } from '../errors.ts';
-import type { GivenBack } from '../lock/give-back.ts';
-import type { Blocked, Grant } from '../lock/grant.ts';
-import type { Outcome } from '../lock/records.ts';
-import type { Over } from '../lock/lease.ts';
-import { hint } from '../hint.ts';
-import { formatAge } from '../output.ts';
+import type { Ending } from '../../child.ts';
+import type { Deps } from '../../deps.ts';
+import { assertNever } from '../../errors.ts';
+import type { GivenBack } from '../../lock/give-back.ts';
+import type { Blocked, Grant } from '../../lock/grant.ts';
+import type { Outcome } from '../../lock/records.ts';
+import type { Over } from '../../lock/lease.ts';
+import { hint } from '../../hint.ts';
+import { formatAge } from '../../output.ts';
 
 /** Why runlock ended the command, if it did; `group`: where the lease was over. */
 export type Cause =

@@ -2,16 +2,16 @@
  * The slots of a run, one in each of its groups: taken one after the other, each held under its lease from its grant on,
  * given up together (docs/protocol.md, "Several groups").
  */
-import { RunlockError } from '../errors.ts';
-import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
-import { findFreeze } from '../lock/freeze.ts';
-import { holdLease } from '../lock/lease.ts';
-import type { Grant } from '../lock/grant.ts';
-import type { Lease, Over } from '../lock/lease.ts';
+import { RunlockError } from '../../errors.ts';
+import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
+import { findFreeze } from '../../lock/freeze.ts';
+import { holdLease } from '../../lock/lease.ts';
+import type { Grant } from '../../lock/grant.ts';
+import type { Lease, Over } from '../../lock/lease.ts';
 import { sayDeclined, sayFrozenMeanwhile, sayNothingStarted } from './end.ts';
-import type { ExecDeps, Figures } from './exec-deps.ts';
-import { waitForSlot } from './wait-for-slot.ts';
-import type { Wait } from './wait-for-slot.ts';
+import type { ExecDeps, Figures } from '../exec-deps.ts';
+import { waitForSlot } from '../wait/wait-for-slot.ts';
+import type { Wait } from '../wait/wait-for-slot.ts';
 
 export interface HeldSlot {
   readonly grant: Grant;

@@ -1,12 +1,12 @@
 /** The live line of a waiting `exec` on a terminal: place in the queue, who holds, since when. */
-import type { Consul, Entry } from '../consul.ts';
-import type { Deps } from '../deps.ts';
-import { reasonOf } from '../errors.ts';
-import { freezeKeys } from '../lock/layout.ts';
-import { renderWaiting } from '../output/waiting.ts';
-import type { GroupView, HolderView, WaitingView } from '../output/views.ts';
-import type { Terminal } from '../platform.ts';
-import { viewGroups } from './status.ts';
+import type { Consul, Entry } from '../../consul.ts';
+import type { Deps } from '../../deps.ts';
+import { reasonOf } from '../../errors.ts';
+import { freezeKeys } from '../../lock/layout.ts';
+import { renderWaiting } from '../../output/waiting.ts';
+import type { GroupView, HolderView, WaitingView } from '../../output/views.ts';
+import type { Terminal } from '../../platform.ts';
+import { viewGroups } from '../status.ts';
 
 export interface QueueWatch {
   /** Hears which ticket is this run's. */
