@@ -38,7 +38,7 @@ export function scene(): Scene {
       }
       markedPids(runId).forEach(end);
       // One that is dying may still have put a file there.
-      rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+      rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     },
   };
 }

@@ -57,7 +57,9 @@ function surroundings(given: Env): { folder: string; env: Env } {
   mkdirSync(bin);
   symlinkSync(RUNLOCK, join(bin, 'runlock'));
   const PATH = [bin, dirname(process.execPath), process.env['PATH'] ?? ''].join(delimiter);
-  return { folder, env: { PATH, HOME: folder, TERM: 'xterm', LC_ALL: 'C.UTF-8', ...NO_CONFIG, ...given } };
+  // A shell that keeps a history writes it when its terminal goes, while the folder is being removed.
+  const shell = { HOME: folder, HISTFILE: '', TERM: 'xterm', LC_ALL: 'C.UTF-8' };
+  return { folder, env: { PATH, ...shell, ...NO_CONFIG, ...given } };
 }
 
 async function startInTerminal(command: readonly string[], setup: string, given: Env): Promise<Shell> {
