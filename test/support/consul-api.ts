@@ -59,7 +59,7 @@ export function createHttp(endpoint: Endpoint): Http {
   return (method, path, body, options = {}) => {
     const payload = body === undefined ? '' : typeof body === 'string' ? body : JSON.stringify(body);
     const token = options.token ?? endpoint.token ?? '';
-    const signals = options.signal ? [options.signal] : [];
+    const timeoutMs = options.timeoutMs ?? 10_000;
     const send = endpoint.protocol === 'https:' ? httpsRequest : httpRequest;
     return new Promise((resolve, reject) => {
       const outgoing = send({
@@ -70,13 +70,16 @@ export function createHttp(endpoint: Endpoint): Http {
         method,
         path,
         agent: false,
-        signal: AbortSignal.any([AbortSignal.timeout(options.timeoutMs ?? 10_000), ...signals]),
+        ...(options.signal && { signal: options.signal }),
         // Consul ignores a chunked body of session/create, so the length is always said.
         headers: {
           'content-length': Buffer.byteLength(payload),
           ...(token === '' ? {} : { 'x-consul-token': token }),
         },
       });
+      // A timer of its own: Node may collect AbortSignal.any() of a timeout before that comes.
+      const timer = setTimeout(() => outgoing.destroy(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs);
+      outgoing.on('close', () => clearTimeout(timer));
       outgoing.on('error', (cause) => reject(new Error(`${method} ${path}: ${cause.message}`, { cause })));
       outgoing.on('response', (incoming) => {
         const chunks: Buffer[] = [];
