@@ -15,6 +15,7 @@ import type {
   HealthCheck,
   Maintenance,
   OfferedService,
+  Right,
   ServiceCalls,
   ServiceEntry,
 } from './consul/services.ts';
@@ -37,7 +38,7 @@ export type { CallOptions, RetryOptions };
 
 export type { Answer, Entry, Operation, Session };
 
-export type { HealthCheck, Maintenance, OfferedService, ServiceEntry };
+export type { HealthCheck, Maintenance, OfferedService, Right, ServiceEntry };
 
 export { addressOf, whereabouts };
 export type { Certificate, Inspection, Question, Remote, Whereabouts };

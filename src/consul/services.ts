@@ -33,10 +33,11 @@ export interface OfferedService {
   readonly service: string;
 }
 
-/** What ACL rules name. */
-export interface Named {
+/** What an ACL rule gives. */
+export interface Right {
   readonly resource: 'service' | 'node';
   readonly name: string;
+  readonly access: 'read' | 'write';
 }
 
 export interface Maintenance {
@@ -57,8 +58,11 @@ export interface ServiceCalls {
   agentServices(options: RetryOptions): Promise<readonly OfferedService[]>;
   /** This agent's checks, maintenance among them, by its own word. What the token may not read is left out. */
   agentChecks(options: RetryOptions): Promise<readonly HealthCheck[]>;
-  /** Whether the token may read each of them, by Consul's word; where that is not to be had, yes. */
-  mayRead(names: readonly Named[], options: RetryOptions): Promise<readonly boolean[]>;
+  /**
+   * Whether the token has each of these rights, by Consul's word: nothing is read or changed. All of them where there are
+   * no ACLs; undefined: Consul does not know the question.
+   */
+  may(rights: readonly Right[], options: RetryOptions): Promise<readonly (boolean | undefined)[]>;
   /** This agent's node name. Needs the agent's `read`. */
   agentSelf(options: RetryOptions): Promise<{ readonly node: string }>;
   /** Of a service of this agent. May be sent twice; on, it takes the place of no other. False: no such service. */
@@ -115,13 +119,18 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
       const found = (await get(request, options)).body as Record<string, StoredCheck>;
       return Object.values(found).map(toCheck);
     },
-    mayRead: async (names, options) => {
-      const body = names.map(({ resource, name }) => ({ Resource: resource, Segment: name, Access: 'read' }));
+    may: async (rights, options) => {
+      const body = rights.map(({ resource, name, access }) => ({
+        Resource: resource,
+        Segment: name,
+        Access: access,
+      }));
       const request = { name: 'authorize', path: '/internal/acl/authorize', type: 'json', body };
       const [response] = await call({ ...options, answers: isAuthorized }, async (ctx) => [
         await client._post({ ...request, ...ctx }),
       ]);
-      if (response.statusCode !== 200) return names.map(() => true);
+      if (response.statusCode !== 200)
+        return rights.map(() => (response.statusCode === 401 ? true : undefined));
       return (response.body as { Allow: boolean }[]).map(({ Allow }) => Allow);
     },
     agentSelf: async (options) => {

@@ -1,6 +1,6 @@
 /** What the health gate decides by, read from Consul. */
 import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul, ReadOptions } from '../consul.ts';
+import type { Consul, ReadOptions, Right } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
 import { instancesOf } from './instances.ts';
 import type { Instance } from './instances.ts';
@@ -38,11 +38,19 @@ async function offeredBy(consul: Consul, { node, local }: Wanted, signal: AbortS
       `--service auto: Consul's catalogue has no node '${node}', or the token may not read it; correct --node, or give the token the rule: ${nodeRule(node)}`,
     );
   if (offered.length > 0) return offered.map(({ service }) => service);
-  // Nobody would call a service like its node; whoever may read this one may read any.
-  const [all = true] = await consul.mayRead([{ resource: 'service', name: `${node}-services` }], limits);
+  const [all = true] = await consul.may([anyServiceOf(node)], limits);
   if (all) return [];
   throw blind(consul, `what ${node} offers`, 'service_prefix "" { policy = "read" }');
 }
+
+/** Nobody would call a service like its node; whoever may read this one may read any. */
+export const anyServiceOf = (node: string): Right => ({
+  ...{ resource: 'service', name: `${node}-services`, access: 'read' },
+});
+
+/** A rule for this node alone is common, and hides every peer: a name that only begins like its own tells. */
+export const nodeAndPeers = (node: string) =>
+  [node, `${node}-peer`].map((name): Right => ({ resource: 'node', name, access: 'read' }));
 
 async function checkRights(
   consul: Consul,
@@ -51,11 +59,10 @@ async function checkRights(
 ): Promise<void> {
   if (services.length === 0) return;
   const names = [
-    ...services.map((name) => ({ resource: 'service', name }) as const),
-    // A rule for this node alone is common, and hides every peer: a name that only begins like its own tells.
-    ...[node, `${node}-peer`].map((name) => ({ resource: 'node', name }) as const),
+    ...services.map((name) => ({ resource: 'service', name, access: 'read' }) as const),
+    ...nodeAndPeers(node),
   ];
-  const may = await consul.mayRead(names, { ...FIRST_CONTACT, signal });
+  const may = await consul.may(names, { ...FIRST_CONTACT, signal });
   const hidden = names.find((_, i) => may[i] === false);
   if (!hidden) return;
   const { resource, name } = hidden;

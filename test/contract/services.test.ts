@@ -123,20 +123,21 @@ describe('maintenance', () => {
   });
 });
 
-describe('what a token may read', () => {
+describe('what a token may do', () => {
   test('is said by Consul for each name, and is everything where there are no ACLs', async () => {
     const names = [
-      { resource: 'service', name: 'web' },
-      { resource: 'node', name: 'web01' },
-      { resource: 'node', name: 'web02' },
+      { resource: 'service', name: 'web', access: 'write' },
+      { resource: 'node', name: 'web01', access: 'read' },
+      { resource: 'node', name: 'web01', access: 'write' },
+      { resource: 'node', name: 'web02', access: 'read' },
     ] as const;
     const rules = 'service "web" { policy = "write" } node "web01" { policy = "read" }';
     const poor = to({ ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules) });
-    expect(await poor.mayRead(names, open)).toEqual([true, true, false]);
+    expect(await poor.may(names, open)).toEqual([true, true, false, false]);
     poor.close();
     const withoutAcl = await startAgent();
     const other = to(withoutAcl.env);
-    expect(await other.mayRead(names, open)).toEqual([true, true, true]);
+    expect(await other.may(names, open)).toEqual([true, true, true, true]);
     other.close();
   });
 });

@@ -1,6 +1,6 @@
 /** For `status`: the health gate of services, for every node that offers them. Reads only. */
 import { FIRST_CONTACT } from '../../consul.ts';
-import type { Consul } from '../../consul.ts';
+import type { Consul, Right } from '../../consul.ts';
 import { decideGate, limitOf } from '../../gate/decide.ts';
 import type { Bounds } from '../../gate/decide.ts';
 import type { Instance } from '../../gate/instances.ts';
@@ -40,9 +40,11 @@ async function whatIsHidden(
 ): Promise<string | undefined> {
   // A rule for single nodes hides their peers: a name that only begins like one of theirs tells.
   const [first] = instances;
-  const node = { resource: 'node', name: `${first?.node ?? 'any'}-peer` } as const;
-  const names = [{ resource: 'service', name: service } as const, node];
-  const [seesService = true, seesNodes = true] = await consul.mayRead(names, { ...FIRST_CONTACT, signal });
+  const names: readonly Right[] = [
+    { resource: 'service', name: service, access: 'read' },
+    { resource: 'node', name: `${first?.node ?? 'any'}-peer`, access: 'read' },
+  ];
+  const [seesService = true, seesNodes = true] = await consul.may(names, { ...FIRST_CONTACT, signal });
   if (seesService && seesNodes) return undefined;
   const rule = seesService
     ? 'node_prefix "" { policy = "read" }'
