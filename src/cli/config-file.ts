@@ -17,6 +17,12 @@ const PER_CALL: ReadonlySet<string> = new Set([
 /** Of a run in several groups each one's own section says these; all others must agree. */
 export const PER_GROUP: ReadonlySet<string> = new Set(['slots', 'hold']);
 
+/** `doctor` looks at several groups, and no run is in all of them: each one's own section says also what its gate is. */
+const PER_GROUP_OF_DOCTOR: ReadonlySet<string> = new Set(['service', 'maintenance']);
+
+const isPerGroup = (command: Command, key: string) =>
+  PER_GROUP.has(key) || (command.name() === DOCTOR && PER_GROUP_OF_DOCTOR.has(key));
+
 /** What a file may say: every option of every command. */
 export function keysOf(commands: readonly Command[]): Keys {
   const keys = new Map<string, Key>();
@@ -106,7 +112,7 @@ const unreadable: Readonly<Record<string, string>> = {
 export function fillFromConfig(command: Command, env: Env, config: Config, groups: readonly string[]): void {
   for (const option of command.options) {
     const { source } = effective(command, env, option);
-    if (source !== 'default' || (groups.length > 1 && PER_GROUP.has(keyOf(option)))) continue;
+    if (source !== 'default' || (groups.length > 1 && isPerGroup(command, keyOf(option)))) continue;
     const setting = settingFor(option, groups, config);
     if (!setting) continue;
     const value = parseSetting(option, setting, config.path);
@@ -120,10 +126,9 @@ export function valueIn(command: Command, long: string, group: string): unknown 
   if (!option) return undefined;
   const name = option.attributeName();
   const config = configOf(command);
-  const setting =
-    command.getOptionValueSource(name) === 'default' && config
-      ? settingFor(option, [group], config)
-      : undefined;
+  // An option without a default has no source.
+  const source = command.getOptionValueSource(name) ?? 'default';
+  const setting = source === 'default' && config ? settingFor(option, [group], config) : undefined;
   return config && setting ? parseSetting(option, setting, config.path) : command.getOptionValue(name);
 }
 

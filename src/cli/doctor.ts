@@ -1,8 +1,10 @@
 /** `runlock doctor`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseNode } from '../options.ts';
+import { parseFlag, parseNode, usage } from '../options.ts';
 import type { DoctorOptions } from '../commands/doctor.ts';
-import { configFaultOf, configOf } from './config-file.ts';
+import type { DoctorGate } from '../commands/doctor/gate-rights.ts';
+import { configFaultOf, configOf, valueIn } from './config-file.ts';
+import { agentOption, maintenanceOption, serviceOption } from './gate-options.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,
@@ -23,6 +25,9 @@ export function addDoctor(program: Command, { env }: Context, done: Done): void 
   addOptions(command, [
     groupsOption('the group whose rights are tried; can be given several times', 'default'),
     option('--node <name>', "the owner, as for exec (default: the agent's node name)", parseNode),
+    serviceOption("services that the groups' runs name, as for exec: the rights of their gate are tried too"),
+    maintenanceOption('what their runs take out of service, as for exec'),
+    agentOption(),
     option('--json', 'the same as JSON', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
@@ -30,15 +35,31 @@ export function addDoctor(program: Command, { env }: Context, done: Done): void 
   command.addHelpText('after', DOCTOR_HELP);
   command.action(() => {
     const values = withEnvironment(command, env);
-    const { prefix, json, group, node } = values as Values & DoctorValues;
+    const { prefix, json, group, node, agent } = values as Values & DoctorValues;
     const config = describeConfig(command);
     const options = {
-      ...{ prefix, json, groups: [...group].sort() },
+      ...{ prefix, json, groups: [...group].sort(), gates: gatesOf(command, group) },
       ...(node !== undefined && { node }),
+      ...(agent !== undefined && { agent }),
       ...(config && { config }),
     };
     done({ kind: 'doctor', common: toCommon(values), options: Object.freeze(options) });
   });
+}
+
+/** What the runs of each group ask of the gate, by flag, variable or the group's section of the file. */
+function gatesOf(command: Command, groups: readonly string[]): DoctorOptions['gates'] {
+  const isFlag = (name: string) => command.getOptionValueSource(name) === 'cli';
+  const gates = groups.flatMap((group) => {
+    const services = valueIn(command, '--service', group) as readonly string[] | undefined;
+    const maintenance = valueIn(command, '--maintenance', group) as DoctorGate['maintenance'];
+    return services === undefined ? [] : [{ services, ...(maintenance !== undefined && { maintenance }) }];
+  });
+  if (gates.length === 0 && isFlag('maintenance'))
+    throw usage('--maintenance takes services out; name them with --service');
+  if (isFlag('agent') && command.getOptionValue('node') === undefined)
+    throw usage('--agent says where another node is taken out of service; name that node with --node');
+  return gates;
 }
 
 function describeConfig(command: Command): DoctorOptions['config'] {
@@ -51,18 +72,21 @@ function describeConfig(command: Command): DoctorOptions['config'] {
 }
 
 const DOCTOR_HELP = `
-It changes nothing, and leaves nothing in Consul. A configuration file that is wrong is a problem like any other; the
+It changes nothing, and leaves nothing in Consul. For groups whose runs name services, in the configuration file or by
+--service, it also tries the rights of the health gate. A configuration file that is wrong is a problem like any other; the
 rest is then checked without it.
 
 Exit codes: 0 all is well (a note is nothing to do); 1 warnings; 2 problems.
 
 Examples:
   runlock doctor
-  runlock doctor -g prod/web`;
+  runlock doctor -g prod/web
+  runlock doctor -g prod/web --service web --maintenance`;
 
 interface DoctorValues {
   prefix: string;
   json: boolean;
   group: readonly string[];
   node?: string;
+  agent?: string;
 }

@@ -2,8 +2,15 @@
 import type { Option } from 'commander';
 import type { ExecOptions } from '../commands/exec-deps.ts';
 import type { GateChoice } from '../commands/exec-deps.ts';
-import { parseDuration, parsePositiveDuration, parseScope, usage } from '../options.ts';
-import { agentOption, boundOptions, serviceOption, stableOption, toBounds } from './gate-options.ts';
+import { parseDuration, parsePositiveDuration, usage } from '../options.ts';
+import {
+  agentOption,
+  boundOptions,
+  maintenanceOption,
+  serviceOption,
+  stableOption,
+  toBounds,
+} from './gate-options.ts';
 import type { GateValues } from './gate-options.ts';
 import { option } from './option.ts';
 
@@ -11,11 +18,7 @@ export const execGateOptions = (): Option[] => [
   serviceOption('run only while these services can do without the node; auto: all that it offers'),
   ...boundOptions(),
   stableOption(),
-  option(
-    '--maintenance [service|node]',
-    'take its services, or the whole node, out of service while the command runs',
-    parseScope,
-  ).preset('service'),
+  maintenanceOption('take its services, or the whole node, out of service while the command runs'),
   option(
     '--settle <duration>',
     'time between maintenance and the start, for connections to drain',

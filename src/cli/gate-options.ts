@@ -1,6 +1,6 @@
 /** Options of the health gate, for every command that looks at it. */
 import type { Option } from 'commander';
-import { parseDuration, parseMaxOffline, parseServices, wholeNumber } from '../options.ts';
+import { parseDuration, parseMaxOffline, parseScope, parseServices, wholeNumber } from '../options.ts';
 import { checked, option } from './option.ts';
 
 /** Stored values, as `gateOptions` declares them. */
@@ -38,6 +38,9 @@ export const stableOption = () =>
     5_000,
     '5s',
   );
+
+export const maintenanceOption = (description: string) =>
+  option('--maintenance [service|node]', description, parseScope).preset('service');
 
 export const agentOption = () =>
   option(

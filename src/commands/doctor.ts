@@ -6,6 +6,8 @@ import { groupKeys } from '../lock/layout.ts';
 import type { Check, DoctorReport, Level } from '../output/doctor.ts';
 import { judgeConnections } from './doctor/connections.ts';
 import { contact, problem } from './doctor/contact.ts';
+import { tryGateRights } from './doctor/gate-rights.ts';
+import type { DoctorGate } from './doctor/gate-rights.ts';
 import { findLeftovers } from './doctor/leftovers.ts';
 import { judgeNode, tryKeys, trySession, tryToken } from './doctor/rights.ts';
 import { judgeSurroundings } from './doctor/surroundings.ts';
@@ -17,6 +19,10 @@ export interface DoctorOptions {
   readonly groups: readonly string[];
   /** The owner's name, as for `exec`; the agent's node unless given. */
   readonly node?: string;
+  /** Of those groups whose runs name services. */
+  readonly gates: readonly DoctorGate[];
+  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
+  readonly agent?: string;
   /** The configuration file, if there is one: what was read, or the file, the line and what is wrong. */
   readonly config?: { readonly path: string; readonly settings: number } | { readonly problem: string };
 }
@@ -26,7 +32,7 @@ export interface DoctorDeps extends Omit<Deps, 'log'> {
   readonly nodeVersion: string | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** @throws RunlockError `config`. */
-  readonly connect: () => Promise<Consul>;
+  readonly connect: (agent?: string) => Promise<Consul>;
 }
 
 /** What is wrong is in the report; each request has a short deadline of its own. */
@@ -67,7 +73,7 @@ async function checkConsul(
     // Beyond the limit Consul closes a connection without a word: that may be why.
     if (!first.answer) return [...first.checks, ...judgeConnections(where.remote)];
     const rest = await checkRights(
-      { consul, where, answer: first.answer, now: deps.clock.now() },
+      { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect },
       options,
       signal,
     );
@@ -86,7 +92,7 @@ function judgeConfig({ config }: DoctorOptions): Check {
   return { check: 'config', level: 'ok', found: `${config.path}: valid, ${config.settings} settings` };
 }
 
-interface Found {
+interface Found extends Pick<DoctorDeps, 'connect'> {
   readonly consul: Consul;
   readonly where: Whereabouts;
   readonly answer: Inspection;
@@ -94,7 +100,7 @@ interface Found {
 }
 
 async function checkRights(
-  { consul, where, answer, now }: Found,
+  { consul, where, answer, now, connect }: Found,
   options: DoctorOptions,
   signal: AbortSignal,
 ): Promise<readonly Check[]> {
@@ -106,12 +112,16 @@ async function checkRights(
   const session = await trySession(consul, { agentNode: versions.node, signal });
   const agentNode = session.node ?? versions.node;
   const all = options.groups.map((group) => groupKeys(options.prefix, group));
-  const [rights, leftovers] = await Promise.all([
-    tryKeys(consul, { groups: all, node: options.node ?? agentNode, signal }),
+  const node = options.node ?? agentNode;
+  const { prefix, gates, agent } = options;
+  const connectToAgent = agent === undefined ? undefined : () => connect(agent);
+  const [rights, gateRights, leftovers] = await Promise.all([
+    tryKeys(consul, { groups: all, node, signal }),
+    tryGateRights(consul, { prefix, gates, node, agentNode, connectToAgent, signal }),
     Promise.all(all.map((keys) => findLeftovers(consul, { keys, node: agentNode, now, signal }))),
   ]);
   return [
-    ...[versions.check, token.check, ...session.checks, ...rights],
+    ...[versions.check, token.check, ...session.checks, ...rights, ...gateRights],
     ...[...judgeNode(options.node, agentNode), ...connections, ...leftovers.flat()],
   ];
 }

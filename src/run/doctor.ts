@@ -13,7 +13,12 @@ export async function runDoctor(
   const log = platform.makeLog(common);
   const { doctor } = await import('../commands/doctor.ts');
   const { env, nodeVersion } = platform;
-  const deps = { ...platform.deps, env, nodeVersion, connect: () => platform.connect(log) };
+  const deps = {
+    ...platform.deps,
+    env,
+    nodeVersion,
+    connect: (agent?: string) => platform.connect(log, agent),
+  };
   const report = await doctor(deps, options, new AbortController().signal);
   const { color } = createOutput({ env: platform.env, isTTY: platform.stdout.isTTY });
   await platform.write(options.json ? `${renderJson(report, 2)}\n` : renderDoctor(report, { color }));

@@ -166,7 +166,7 @@ function writesIn(keys: GroupKeys, node: string | undefined): { below: Write; ab
   };
 }
 
-async function tryWrite(consul: Consul, { keys, rule }: Write, signal: AbortSignal): Promise<Check> {
+export async function tryWrite(consul: Consul, { keys, rule }: Write, signal: AbortSignal): Promise<Check> {
   const operations = keys.map((key): Operation => ({ verb: 'check-not-exists', key }));
   try {
     // A key that exists refuses too, and has been asked for all the same.

@@ -1,0 +1,186 @@
+/** Each right that runs behind the health gate need beside those of their groups, asked for in a way that changes nothing. */
+import type { Consul, Right } from '../../consul.ts';
+import { checkAgent, requireAgent } from '../../gate/agent.ts';
+import type { Scope } from '../../gate/maintenance.ts';
+import { AUTO, anyServiceOf, nodeAndPeers } from '../../gate/read.ts';
+import { gateKey } from '../../lock/layout.ts';
+import type { Check } from '../../output/doctor.ts';
+import { once, problem } from './contact.ts';
+import { tryWrite } from './rights.ts';
+
+/** What the runs of a group ask of the gate. */
+export interface DoctorGate {
+  /** Names, and `auto`. */
+  readonly services: readonly string[];
+  /** Undefined: they change nothing. */
+  readonly maintenance?: Scope;
+}
+
+export interface GateRights {
+  readonly prefix: string;
+  readonly gates: readonly DoctorGate[];
+  /** Whose services; undefined: nobody knows. */
+  readonly node: string | undefined;
+  /** That of the agent that is asked; undefined as well. */
+  readonly agentNode: string | undefined;
+  /** To the node's own agent, where its address was given. */
+  readonly connectToAgent: (() => Promise<Consul>) | undefined;
+  readonly signal: AbortSignal;
+}
+
+/** None where no service is named: such runs need none of this. */
+export async function tryGateRights(consul: Consul, asked: GateRights): Promise<readonly Check[]> {
+  const { prefix, gates, signal } = asked;
+  if (gates.length === 0) return [];
+  const auto = await findOffered(consul, asked);
+  const rights = rightsOf(gates, { node: asked.node, offered: auto.services });
+  const out = gates.filter(({ maintenance }) => maintenance !== undefined);
+  const keys = [...new Set(namesOf(out, auto.services).map((service) => gateKey(prefix, service)))];
+  const [answers, agent, ...locks] = await Promise.all([
+    askFor(consul, rights, signal),
+    judgeAgent(asked, out.length > 0),
+    ...keys.map((key) => tryWrite(consul, { keys: [key], rule: `key "${key}"` }, signal)),
+  ]);
+  return [...auto.checks, ...answers, ...agent, ...locks];
+}
+
+interface Offered {
+  readonly services: readonly string[];
+  readonly checks: readonly Check[];
+}
+
+/** What `auto` is now. */
+async function findOffered(consul: Consul, { gates, node, agentNode, signal }: GateRights): Promise<Offered> {
+  if (!gates.some(({ services }) => services.includes(AUTO))) return { services: [], checks: [] };
+  if (node === undefined) {
+    const found = "auto: the agent's node name is not known, so neither is what it offers";
+    return { services: [], checks: [{ check: 'rights', level: 'note', found, fix: TELL_NODE }] };
+  }
+  try {
+    const limits = once(signal);
+    const [offered, [all]] = await Promise.all([
+      node === agentNode ? consul.agentServices(limits) : consul.nodeServices(node, limits),
+      consul.may([anyServiceOf(node)], limits),
+    ]);
+    const services = [...new Set((offered ?? []).map(({ service }) => service))].sort();
+    return { services, checks: [judgeOffered(node, services, { known: offered !== undefined, all })] };
+  } catch (error) {
+    return { services: [], checks: [problem('rights', error)] };
+  }
+}
+
+const TELL_NODE = 'name it with --node, and ask again';
+const ALL_SERVICES = 'service_prefix "" { policy = "read" }';
+
+/** A service that the token may not see is left out by Consul without a word: nobody waits for its gate then. */
+function judgeOffered(
+  node: string,
+  services: readonly string[],
+  { known, all }: { known: boolean; all: boolean | undefined },
+): Check {
+  const check = 'rights';
+  if (!known) {
+    const found = `auto: Consul's catalogue does not show a node ${node}`;
+    const fix = `correct --node, or add to the token's policy: node "${node}" { policy = "read" }`;
+    return { check, level: 'problem', found, fix };
+  }
+  const fix = `add to the token's policy: ${ALL_SERVICES}`;
+  if (services.length === 0 && all === false)
+    return { check, level: 'problem', found: `auto: what ${node} offers is hidden from this token`, fix };
+  const found = `auto: ${node} offers ${services.join(', ') || 'no service'}`;
+  if (all !== false) return { check, level: 'ok', found };
+  return { check, level: 'note', found: `${found}, as far as the token may see`, fix: `to see all, ${fix}` };
+}
+
+const namesOf = (gates: readonly DoctorGate[], offered: readonly string[]) =>
+  [
+    ...new Set(gates.flatMap(({ services }) => services.flatMap((one) => (one === AUTO ? offered : [one])))),
+  ].sort();
+
+/** A rule, and what shows whether the token has it; none: nobody knows for which name to ask. */
+interface Wanted {
+  readonly rule: string;
+  readonly access: Right['access'];
+  readonly rights: readonly Right[];
+}
+
+/** Each once; who may write a service or a node may read it too. */
+function rightsOf(
+  gates: readonly DoctorGate[],
+  { node, offered }: { node: string | undefined; offered: readonly string[] },
+): readonly Wanted[] {
+  const services = namesOf(gates, offered);
+  const changed = namesOf(
+    gates.filter(({ maintenance }) => maintenance === 'service'),
+    offered,
+  );
+  // A peer of nobody is a node too.
+  const nodes: Wanted = { rule: 'node_prefix ""', access: 'read', rights: nodeAndPeers(node ?? 'any') };
+  const takesNode = gates.some(({ maintenance }) => maintenance === 'node');
+  return [
+    ...services.map((name) => wanted('service', name, changed.includes(name) ? 'write' : 'read')),
+    ...(services.length === 0 ? [] : [nodes]),
+    ...(takesNode ? [wanted('node', node, 'write')] : []),
+  ];
+}
+
+const wanted = (resource: Right['resource'], name: string | undefined, access: Right['access']): Wanted => ({
+  ...{ rule: `${resource} "${name ?? 'NODE'}"`, access },
+  rights: name === undefined ? [] : [{ resource, name, access }],
+});
+
+/** Consul is asked whether it would allow them: to try a maintenance would be to change one. */
+async function askFor(
+  consul: Consul,
+  all: readonly Wanted[],
+  signal: AbortSignal,
+): Promise<readonly Check[]> {
+  if (all.length === 0) return [];
+  try {
+    const answers = [
+      ...(await consul.may(
+        all.flatMap(({ rights }) => rights),
+        once(signal),
+      )),
+    ];
+    return all.map((each) => judge(each, answers.splice(0, each.rights.length)));
+  } catch (error) {
+    return [problem('rights', error)];
+  }
+}
+
+function judge({ rule, access, rights }: Wanted, answers: readonly (boolean | undefined)[]): Check {
+  const check = 'rights';
+  const fix = `add to the token's policy: ${rule} { policy = "${access}" }`;
+  if (answers.includes(false))
+    return { check, level: 'problem', found: `${rule}: ${access} is refused`, fix };
+  if (rights.length > 0 && !answers.includes(undefined))
+    return { check, level: 'ok', found: `${rule}: ${access}` };
+  const why =
+    rights.length > 0 ? 'Consul does not say what a token may do' : "the agent's node name is not known";
+  const found = `${rule}: ${access} is needed; it was not tried, for ${why}`;
+  return { check, level: 'note', found, fix: `if runs are refused, ${fix}` };
+}
+
+/** A node is changed at its own agent, and that has to be the one that was named. */
+async function judgeAgent(
+  { node, agentNode, connectToAgent, signal }: GateRights,
+  changes: boolean,
+): Promise<readonly Check[]> {
+  if (node === undefined) return [];
+  try {
+    if (!connectToAgent) {
+      if (changes && agentNode !== undefined) requireAgent(node, agentNode);
+      return [];
+    }
+    const agent = await connectToAgent();
+    try {
+      await checkAgent(agent, node, signal);
+      return [{ check: 'rights', level: 'ok', found: `agent "${node}": read, at ${agent.address}` }];
+    } finally {
+      agent.close();
+    }
+  } catch (error) {
+    return [problem('rights', error)];
+  }
+}
