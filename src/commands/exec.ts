@@ -12,6 +12,7 @@ import { describeBusy } from './wait/busy.ts';
 import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
+import { sayLeftOn } from './exec/left-on.ts';
 import type { RunGate } from './exec/run-gate.ts';
 import { lostBeforeStart, takeSlots } from './exec/slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './exec/slots.ts';
@@ -61,6 +62,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
         return assertNever(taken);
     }
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
+    sayLeftOn(deps, taken.slots, gate);
     return await superviseRun(deps, taken.slots, { ...options, file, meanings, runGate: gate });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;

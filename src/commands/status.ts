@@ -208,11 +208,13 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
   }
   const claim = attempt(problems, () => decodeClaim(owner));
   if (!claim) return { slot, state: 'unreadable', alive };
-  const { state, node, since, run, command, exitCode, unhealthy, hold, heldUntil, pid, by } = claim;
+  const { state, node, since, run, command, exitCode, unhealthy, maintenance, hold, heldUntil, pid, by } =
+    claim;
   return {
     ...{ slot, state, alive, node, since, run, command },
     ...(exitCode !== undefined && { exitCode }),
     ...(unhealthy && { unhealthy }),
+    ...(maintenance && { maintenance }),
     hold,
     ...(heldUntil !== undefined && { heldUntil }),
     pid,

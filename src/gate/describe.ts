@@ -1,5 +1,6 @@
 /** Verdicts of the health gate, in words. Pure; names and outputs in it come from Consul as they are. */
 import { assertNever } from '../errors.ts';
+import { hint } from '../hint.ts';
 import type { OfflinePeer, Verdict } from './decide.ts';
 
 /** More names than this help nobody; `--json` has them all. */
@@ -35,6 +36,11 @@ export function describeVerdict(verdict: Verdict, node: string): string {
     default:
       return assertNever(because);
   }
+}
+
+/** The command that ends what runlock has set, on the node itself. */
+export function leaveHint(prefix: string, services: readonly string[]): string {
+  return hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
 }
 
 function count({ offline, total }: Verdict): string {

@@ -7,7 +7,7 @@ import { isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { leaveHint } from './describe.ts';
 import { gateKey } from '../lock/layout.ts';
 import { openSession } from '../lock/session.ts';
 import type { Session } from '../lock/session.ts';
@@ -223,7 +223,7 @@ async function undo(
     const { stays, why } = await endModesAtLast(agent, own);
     if (stays.length > 0) throw new Error(why);
   } catch (error) {
-    const leave = hint(prefix, 'gate', 'leave', '--service', services.join(','));
+    const leave = leaveHint(prefix, services);
     const message = `${node} may stay in maintenance (${reasonOf(error)}); '${leave}' on ${node} ends it`;
     deps.log('warning', message, { event: 'maintenance-left', node, run });
   }

@@ -3,7 +3,7 @@ import { FIRST_CONTACT, isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
-import { nodeMark, runningClaim } from './context.ts';
+import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
 import { findFreeze, untilThawed } from './freeze.ts';
 import { IMPATIENT_TRIES, asFirst, pause } from './first.ts';
@@ -198,7 +198,7 @@ async function returnTo(
   const orphan = await findOrphan(context, owner.claim, progress.signal);
   if (orphan) return { kind: 'busy', context, why: orphan };
   const seat = { keys: context.keys, session: session.id, slot };
-  const claim = runningClaim(context);
+  const claim = { ...runningClaim(context), ...goesOn(owner.claim) };
   const steps = comeBack(seat, claim, nodeMark(context), owner.index);
   // After an answer that was lost the claim may name this very run: what counts is what was there before that.
   const sent = progress.attempts.find((attempt) => attempt.slot === slot);

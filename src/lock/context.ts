@@ -37,9 +37,15 @@ export function runningClaim(context: RunContext): Claim {
   return { node, state: 'running', run: id, since, command, hold, ...(groups && { groups }), ...runner };
 }
 
+/** What a claim says that goes on in the claim after it, whatever run that is of: its node is still out of service. */
+export function goesOn({ maintenance }: Claim): Pick<Claim, 'maintenance'> {
+  return maintenance === undefined ? {} : { maintenance };
+}
+
 /** The claim of a run that takes its lock back: always another value, so that its index changes and watchers notice. */
 export function returnedClaim(context: RunContext, before: Claim): Claim {
-  return { ...runningClaim(context), since: before.since, returns: (before.returns ?? 0) + 1 };
+  const returns = (before.returns ?? 0) + 1;
+  return { ...runningClaim(context), ...goesOn(before), since: before.since, returns };
 }
 
 export function nodeMark(context: RunContext): NodeMark {

@@ -2,8 +2,8 @@
 import { isTransient } from '../consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
-import { decodeRun, lastGoodOf } from './records.ts';
-import type { Claim, Outcome, RunRecord } from './records.ts';
+import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
+import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
 import { openSession } from './session.ts';
 import { readSlots, standing } from './slot.ts';
@@ -15,6 +15,8 @@ export interface Ending {
   readonly exitCode?: number;
   readonly waitedMs: number;
   readonly ranMs: number;
+  /** What the run leaves in maintenance. */
+  readonly leftOn?: LeftOn;
 }
 
 export type GivenBack =
@@ -40,7 +42,8 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
   while (!result) {
     try {
       record ??= await withLastGood(holding, toRecord(holding, ending), signal);
-      const step = await releaseOnce(now, { record, ttlMs: ending.ttlMs, signal });
+      const { ttlMs, leftOn } = ending;
+      const step = await releaseOnce(now, { record, leftOn, ttlMs, signal });
       if (step.kind === 'holding') now = step.holding;
       else result = step;
       if (result) break;
@@ -126,11 +129,15 @@ export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim
 
 type Once = GivenBack | { readonly kind: 'holding'; readonly holding: Holding };
 
+interface Release {
+  readonly record: RunRecord;
+  readonly leftOn: LeftOn | undefined;
+  readonly ttlMs: number;
+  readonly signal: AbortSignal;
+}
+
 /** One try; answers with what is held now where it has to be tried again. */
-async function releaseOnce(
-  holding: Holding,
-  { record, ttlMs, signal }: { record: RunRecord; ttlMs: number; signal: AbortSignal },
-): Promise<Once> {
+async function releaseOnce(holding: Holding, { record, leftOn, ttlMs, signal }: Release): Promise<Once> {
   const { context, session, slot, owner } = holding;
   const { consul, deps, keys, run } = context;
   const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
@@ -139,7 +146,14 @@ async function releaseOnce(
     return { kind: 'holding', holding: { ...holding, session: opened } };
   }
   const seat = { keys, session: session.id, slot };
-  const kept = keptClaim({ ...owner.claim, state: 'running', node: run.node }, record, deps.clock.latest());
+  const maintenance = joinLeft(owner.claim.maintenance, leftOn);
+  const claim: Claim = {
+    ...owner.claim,
+    state: 'running',
+    node: run.node,
+    ...(maintenance && { maintenance }),
+  };
+  const kept = keptClaim(claim, record, deps.clock.latest());
   const result = await send(consul, release(seat, record, owner.index, kept), options).catch(
     (error: unknown) => {
       if (isTransient(error)) return undefined;

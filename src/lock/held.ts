@@ -1,7 +1,7 @@
 /** The first half: a slot that is held by its claim alone, without a process or a session, until its release. */
 import { RunlockError, assertNever, isRunlockError, reasonOf } from '../errors.ts';
 import { hint } from '../hint.ts';
-import { runningClaim } from './context.ts';
+import { goesOn, runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { closeSession } from './give-back.ts';
 import { trySend } from './grant.ts';
@@ -104,7 +104,7 @@ async function keepOnce(
 ): Promise<Kept | undefined> {
   const { context, session, slot } = grant;
   const { keys } = context;
-  const claim = heldClaim(context, waitedMs);
+  const claim = { ...heldClaim(context, waitedMs), ...goesOn(grant.owner.claim) };
   const sendKept = async (steps: readonly Step[]): Promise<Kept | undefined> => {
     const result = await trySend(context, steps, asked.signal);
     if (result?.kind !== 'done') return undefined;

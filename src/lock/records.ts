@@ -20,6 +20,12 @@ export interface Runner {
   readonly bootId: string;
 }
 
+/** What stays out of service: instances of these services, and with `node` the whole node. */
+export interface LeftOn {
+  readonly services: readonly string[];
+  readonly node?: true;
+}
+
 /** `.slot/<i>/owner`: who may run in the slot. */
 export interface Claim extends Runner {
   readonly node: string;
@@ -42,6 +48,8 @@ export interface Claim extends Runner {
   readonly by?: string;
   /** Of a failed run: its command did well, and its node's services were not healthy after it. */
   readonly unhealthy?: true;
+  /** What runs of the node left in maintenance, and no run of this group has ended since. */
+  readonly maintenance?: LeftOn;
   /** All groups of the run, where they are several: it has a claim or a ticket of the same run id in the others. */
   readonly groups?: readonly string[];
 }
@@ -105,6 +113,13 @@ export function lastGoodOf({ outcome, endedAt, lastGoodAt }: RunRecord): string 
   return outcome === 'succeeded' ? endedAt : lastGoodAt;
 }
 
+/** Either of them, or all of both, by name. */
+export function joinLeft(a: LeftOn | undefined, b: LeftOn | undefined): LeftOn | undefined {
+  if (!a || !b) return a ?? b;
+  const services = [...new Set([...a.services, ...b.services])].sort();
+  return { services, ...((a.node ?? b.node) && { node: true }) };
+}
+
 /** Writes a record as the JSON document that is stored. */
 export function encode(record: object): string {
   return JSON.stringify({ v: VERSION, ...record });
@@ -132,6 +147,13 @@ const optional =
   (value) =>
     value === undefined || check(value);
 
+const leftOn: Check = (value) => {
+  const { services, node } = (value ?? {}) as Partial<LeftOn>;
+  return (
+    Array.isArray(services) && services.every(text) && (node === undefined || (node as unknown) === true)
+  );
+};
+
 type Shape<T> = { readonly [K in keyof Required<T>]: Check };
 
 const runner: Shape<Runner> = { pid: natural, startTime: text, bootId: text };
@@ -149,6 +171,7 @@ const claimShape: Shape<Claim> = {
   waitedMs: optional(number),
   by: optional(text),
   unhealthy: optional((value) => value === true),
+  maintenance: optional(leftOn),
   groups: optional(paths),
 };
 const ticketShape: Shape<Ticket> = {

@@ -2,6 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { cut, formatAge, paint, visible, widthOf } from '../output.ts';
 import type { Style } from '../output.ts';
+import { leftOnText } from './left-on.ts';
 import type { PlaceView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
 
 export interface RenderOptions {
@@ -90,11 +91,12 @@ export interface Row {
 
 function renderSlots(slots: readonly SlotView[], options: RenderOptions): string[] {
   const rows = slots.map((slot) => ({
-    cells: [...slotCells(slot, options.now), ...alsoCell(slot, slots)],
+    cells: [...slotCells(slot, options.now), ...maintenanceCell(slot, slots), ...alsoCell(slot, slots)],
     style: slotStyle(slot),
   }));
+  const left = slots.some(isLeftOn) ? ['MAINTENANCE'] : [];
   const also = slots.some(isElsewhere) ? ['ALSO'] : [];
-  const head = ['SLOT', 'STATE', 'NODE', 'SINCE', 'COMMAND', 'EXIT', 'HOLD', ...also];
+  const head = ['SLOT', 'STATE', 'NODE', 'SINCE', 'COMMAND', 'EXIT', 'HOLD', ...left, ...also];
   return renderTable([{ cells: head, style: 'dim' }, ...rows], options);
 }
 
@@ -108,6 +110,14 @@ function slotCells(slot: SlotView, now: number): string[] {
     slot.exitCode === undefined ? '' : String(slot.exitCode),
     holdCell(slot, now),
   ];
+}
+
+const isLeftOn = ({ maintenance }: SlotView) => maintenance !== undefined;
+
+/** What the node's runs left in maintenance; no column where none did. */
+function maintenanceCell({ maintenance }: SlotView, all: readonly SlotView[]): string[] {
+  if (!all.some(isLeftOn)) return [];
+  return [maintenance ? leftOnText(maintenance) : ''];
 }
 
 const isElsewhere = ({ also = [] }: { also?: readonly PlaceView[] | undefined }) => also.length > 0;

@@ -73,6 +73,8 @@ export interface SlotView {
   readonly exitCode?: number;
   /** It failed because its node's services were not healthy after its command. */
   readonly unhealthy?: true;
+  /** What runs of the node left in maintenance; whether somebody has ended it since is not in the claim. */
+  readonly maintenance?: { readonly services: readonly string[]; readonly node?: true };
   /** `forever`, `none`, or milliseconds. */
   readonly hold?: 'forever' | 'none' | number;
   /** When others may follow. */

@@ -97,7 +97,7 @@ const records = [
   {
     what: 'claim of a failed run',
     decode: stores.decodeClaim,
-    optional: ['exitCode', 'heldUntil', 'by'],
+    optional: ['exitCode', 'heldUntil', 'by', 'maintenance'],
     record: {
       ...{
         ...runner,
@@ -108,7 +108,7 @@ const records = [
         command: 'chef-client',
         hold: 3_600_000,
       },
-      ...{ exitCode: 1, heldUntil: since, by: 'ops' },
+      ...{ exitCode: 1, heldUntil: since, by: 'ops', maintenance: { services: ['web'], node: true } },
     },
   },
   {
@@ -193,6 +193,10 @@ describe('a claim', () => {
     [{ since: 'yesterday-ish' }],
     [{ exitCode: '1' }],
     [{ heldUntil: 5 }],
+    [{ maintenance: null }],
+    [{ maintenance: 'web' }],
+    [{ maintenance: { services: ['web', 1] } }],
+    [{ maintenance: { services: [], node: 'web01' } }],
   ])('with %j is an error', (changes) => {
     expect(() => stores.decodeClaim(stored(changes))).toThrow(RunlockError);
   });

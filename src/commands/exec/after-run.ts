@@ -1,6 +1,6 @@
 /** Between the end of a command and the end of its slots: are the node's services well, and does it go back in service? */
 import { assertNever, reasonOf } from '../../errors.ts';
-import type { Outcome } from '../../lock/records.ts';
+import type { LeftOn, Outcome } from '../../lock/records.ts';
 import type { Cause } from './end.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
@@ -14,6 +14,8 @@ export interface Judged {
   readonly told?: NodeJS.Signals;
   /** Of a run that was unhealthy: what was not well. */
   readonly why?: string;
+  /** What stays in maintenance. */
+  readonly leftOn?: LeftOn;
 }
 
 /** Never throws. All slots are still held. */
@@ -25,8 +27,11 @@ export async function judgeRun(
   // Whoever told a run to stop does not wait for its services, also where its command ends well.
   const isAsked = ran.outcome === 'succeeded' && ran.cause === undefined;
   const judged = isAsked ? await lookAfter(deps, slots, { gate, ran }) : ran;
-  if (endsMaintenance(judged.outcome)) await gate.leave();
-  else gate.stay(judged.outcome);
+  if (!endsMaintenance(judged.outcome)) {
+    const leftOn = gate.stay(judged.outcome);
+    return { ...judged, ...(leftOn && { leftOn }) };
+  }
+  await gate.leave();
   return judged;
 }
 

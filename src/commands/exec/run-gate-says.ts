@@ -1,9 +1,8 @@
 /** What `exec` says about the gate that it waits for, and about maintenance. */
 import type { Deps } from '../../deps.ts';
 import type { Verdict } from '../../gate/decide.ts';
-import { describeClosed, waitedFor } from '../../gate/describe.ts';
+import { describeClosed, leaveHint, waitedFor } from '../../gate/describe.ts';
 import type { EndedAtLast, Mode, TakenOut } from '../../gate/maintenance.ts';
-import { hint } from '../../hint.ts';
 import { cut, visible } from '../../output.ts';
 import type { Terminal } from '../../platform.ts';
 import { sayLooks } from '../gate-progress.ts';
@@ -86,10 +85,10 @@ export function sayStays(
   { log }: Deps,
   { node, run, prefix, services, why }: Who & Pick<Stays, 'prefix' | 'services' | 'why'>,
 ): void {
-  const leave = hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
+  const named = services.join(',') || 'auto';
   log(
     'warning',
-    `${node} stays in maintenance (${why}); its next good run ends it, or '${leave}' on ${node}`,
+    `${node} stays in maintenance (${why}); its next good run with --service ${named} ends it, or '${leaveHint(prefix, services)}' on ${node}`,
     {
       ...{ event: 'maintenance-left', node, run },
     },

@@ -16,13 +16,16 @@ import { gateGroup } from '../../gate/running.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
 import { groupKeys } from '../../lock/layout.ts';
-import type { Outcome } from '../../lock/records.ts';
+import type { LeftOn, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../lock/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
 import { sayEnded, sayEntered, sayStays, sayWaits } from './run-gate-says.ts';
 
 export interface RunGate {
   readonly node: string;
+  readonly services: readonly string[];
+  /** Whether it ends what earlier runs left in maintenance: it has the node's own agent. */
+  readonly changes: boolean;
   /** Waits, holding nothing. The verdicts where it is closed at the end of the patience; undefined: it is open. */
   waitOutside(waiting: {
     signal: AbortSignal;
@@ -38,8 +41,8 @@ export interface RunGate {
   health(signal: AbortSignal): Promise<Health | undefined>;
   /** After a run that was good, or was told to stop: back in service. Never throws. */
   leave(): Promise<void>;
-  /** At the end of every other run: says what stays. */
-  stay(outcome: Outcome): void;
+  /** At the end of every other run: says that maintenance stays, and gives what of it; undefined: none does. */
+  stay(outcome: Outcome): LeftOn | undefined;
 }
 
 export interface GateRequest {
@@ -122,7 +125,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       await confirmOpen({ consul, deps }, now, { ...waiting, ...(seenMs !== undefined && { seenMs }) }),
     );
   return {
-    node,
+    ...{ node, services, changes: agent !== undefined },
     waitOutside: async (waiting) => {
       const saying = sayWaits(deps, { node, run, quiet: waiting.patience.aborted });
       try {
@@ -170,9 +173,17 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     },
     stay: (outcome) => {
       const own = taken.filter((mode) => mode.run !== undefined);
-      if (own.length > 0) sayStays(deps, { ...stays, why: `its run ended as ${outcome}` });
+      if (own.length === 0) return undefined;
+      sayStays(deps, { ...stays, why: `its run ended as ${outcome}` });
+      return toLeftOn(own);
     },
   };
+}
+
+function toLeftOn(modes: readonly TakenOut[]): LeftOn {
+  const services = modes.flatMap(({ scope, service }) => (scope === 'service' ? [service] : []));
+  const node = modes.some(({ scope }) => scope === 'node');
+  return { services: [...new Set(services)].sort(), ...(node && { node }) };
 }
 
 /** Nothing was taken out, now or by an earlier run: an agent that is away is nothing to wait for. */

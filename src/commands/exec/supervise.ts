@@ -85,11 +85,12 @@ async function runCommand(
 }
 
 async function giveBackAll(deps: ExecDeps, slots: HeldSlots, run: Ran): Promise<void> {
-  const { ending, cause, ranMs } = run;
+  const { ending, cause, ranMs, leftOn } = run;
   const exitCode = exitCodeOf(ending);
   const giveBack = async (slot: HeldSlot) => {
     const outcome = outcomeIn(slot, run);
-    const given = await slot.lease.release({ outcome, exitCode, waitedMs: slot.waitedMs, ranMs });
+    const ended = { outcome, exitCode, waitedMs: slot.waitedMs, ranMs, ...(leftOn && { leftOn }) };
+    const given = await slot.lease.release(ended);
     return { grant: slot.grant, outcome, given };
   };
   const all = await Promise.all(slots.map(giveBack));

@@ -3,6 +3,7 @@ import { assertNever } from '../../errors.ts';
 import { hint } from '../../hint.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
 import { formatAge } from '../../output.ts';
+import { leftOnText } from '../../output/left-on.ts';
 import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
 
 export type GroupFacts = Omit<GroupView, 'why' | 'fix'>;
@@ -146,7 +147,7 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
       if (!slot.alive) return goneSentence(slot);
       return runningSentence(slot, now, other);
     case 'failed':
-      return `${node} failed (${ended}) ${age(since, now)} ago ${keeps(slot, now, 'its next run succeeds')}`;
+      return `${node} failed (${ended}) ${age(since, now)} ago${leftText(slot)} ${keeps(slot, now, 'its next run succeeds')}`;
     case 'rebooting':
       return `${node} reboots (${ended}) since ${age(since, now)} ${keeps(slot, now, 'its next run succeeds')}`;
     case 'held':
@@ -164,6 +165,10 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
       return assertNever(slot.state);
   }
 }
+
+/** Nobody sends the node work meanwhile, and its next run must name the same to end that. */
+const leftText = ({ maintenance }: SlotView) =>
+  maintenance ? `, left ${leftOnText(maintenance)} in maintenance` : '';
 
 /** What ran, and how that ended. */
 export function endedText({
