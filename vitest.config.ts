@@ -1,11 +1,26 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer } from 'vitest/node';
+import type { TestSpecification } from 'vitest/node';
 
 /** Through what npm installs: what depends on the runtime most, streams, signals, terminals, exits and memory. */
 const NPM = [
   ...['doctor', 'exit-codes', 'history', 'metrics', 'output'],
   ...['quickstart', 'signals', 'status-watch', 'tools-terminal'],
 ];
+
+/** They wait for elections, TTLs and holds. Started last, each would have the machine to itself for a minute or two. */
+const LONGEST = ['cluster', 'agent', 'snapshot', 'vanished'].map((name) => `test/faults/${name}.test.ts`);
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const place = LONGEST.findIndex((file) => moduleId.endsWith(file));
+      return place === -1 ? LONGEST.length : place;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 const globalSetup = ['test/support/provision-setup.ts'];
 /** There a dozen processes a test, of 32 tests at once, keep each other waiting for longer than a request may take. */
@@ -16,6 +31,7 @@ export default defineConfig({
     reporters: ['default', ['json', { outputFile: 'build/test-results.json' }]],
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    sequence: { sequencer: LongestFirst },
     // What a test starts by itself: this host's own file says nothing about what is tested (test/support/program.ts).
     env: { RUNLOCK_CONFIG: '/dev/null' },
     projects: [
