@@ -13,8 +13,8 @@ export type Busy =
   /** `acquire` holds a slot, and nothing of it runs. */
   | { readonly kind: 'held'; readonly slot: number; readonly owner: Owner };
 
-/** The guard needs about a second to kill what a dead runlock left; after this long it never will. */
-const GUARD_GRACE_MS = 3_000;
+/** The guard needs about a second to kill what a dead runlock left, on a busy host several; after this long it never will. */
+const GUARD_GRACE_MS = 10_000;
 const LOOK_AGAIN_MS = 100;
 
 /** Whether the process is alive on this boot of this host. `unknown`: it ran on another one. */
