@@ -5,6 +5,7 @@ import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
 import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
+import { readRecord, recordEnd } from './record-end.ts';
 import { openSession } from './session.ts';
 import { readSlots, standing } from './slot.ts';
 import { release, send, takeBack, writtenIndex } from './transactions.ts';
@@ -22,7 +23,7 @@ export interface Ending {
 export type GivenBack =
   /** `kept`: the claim that goes on keeping others out. */
   | { readonly kind: 'released'; readonly kept?: Claim }
-  /** Somebody else has the slot by now. */
+  /** It is this run's no longer. */
   | { readonly kind: 'nothing' }
   /** Consul could not be reached in time: these keys stay behind. */
   | { readonly kind: 'stays'; readonly keys: readonly string[]; readonly why: string };
@@ -43,7 +44,7 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
     try {
       record ??= await withLastGood(holding, toRecord(holding, ending), signal);
       const { ttlMs, leftOn } = ending;
-      const step = await releaseOnce(now, { record, leftOn, ttlMs, signal });
+      const step = await releaseOnce(now, { record: under(now, record), leftOn, ttlMs, signal });
       if (step.kind === 'holding') now = step.holding;
       else result = step;
       if (result) break;
@@ -58,6 +59,9 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
       await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
     }
   }
+  // Whatever became of the slot, the run has ended. A release has recorded it already.
+  if (result.kind !== 'released' && record && !signal.aborted)
+    await recordEnd(now.context, under(now, record), signal);
   await closeSession(now);
   return result;
 }
@@ -77,6 +81,8 @@ function toRecord({ context, slot }: Holding, { outcome, exitCode, waitedMs, ran
   const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
   return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
 }
+
+const under = ({ owner }: Holding, record: RunRecord): RunRecord => ({ ...record, claimIndex: owner.index });
 
 /**
  * A good run speaks for itself. Any other keeps what was known of the last good one, which costs these runs alone a read.
@@ -161,7 +167,7 @@ async function releaseOnce(holding: Holding, { record, leftOn, ttlMs, signal }: 
     },
   );
   if (result?.kind === 'done') return { kind: 'released', ...(kept && { kept }) };
-  return lookAgain(holding, record, options);
+  return lookAgain(holding, options);
 }
 
 /** Whether the release took effect after all: it wrote the run's record in the same transaction. */
@@ -170,13 +176,12 @@ async function isRecorded(
   options: { signal: AbortSignal; rule: string; timeoutMs: number },
 ): Promise<boolean> {
   const { entry } = await consul.get(keys.run(run.node), { ...options, retryForMs: 0 });
-  return entry !== undefined && decodeRun(entry).run === run.id;
+  return entry !== undefined && readRecord(entry)?.run === run.id;
 }
 
 /** The release was refused, or its answer was lost: what is there now? */
 async function lookAgain(
   holding: Holding,
-  record: RunRecord,
   options: { signal: AbortSignal; rule: string; timeoutMs: number },
 ): Promise<Once> {
   const { context, session, slot } = holding;

@@ -10,8 +10,9 @@ import type { Limits } from './held.ts';
 import type { GroupKeys } from './layout.ts';
 import { decodeRun, lastGoodOf } from './records.ts';
 import type { Claim, RunRecord } from './records.ts';
+import { readRecord, recordEnd } from './record-end.ts';
 import { readSlots } from './slot.ts';
-import type { Slot } from './slot.ts';
+import type { Owner, Slot } from './slot.ts';
 import { endHeld, send } from './transactions.ts';
 
 export interface HeldSlot {
@@ -42,23 +43,22 @@ export interface EndedHeld {
  */
 export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
   const asked = limits(held.keys);
-  let sent: EndedHeld | undefined;
+  let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
   try {
     for (;;) {
       const slot = await readSlot(held, asked);
       const owner = slot.owner;
       if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
-        return sent && (await isRecorded(held, sent.claim.run, asked)) ? sent : undefined;
+        if (sent && (await isRecorded(held, sent.record.run, asked))) return sent.ended;
+        // Cleared, or taken over, between a look and the end: that it ended is known all the same.
+        if (sent) await recordEnd(held, sent.record, asked.signal);
+        return undefined;
       }
-      const { record, ended } = toEnd(held, owner.claim, ending);
-      sent = ended;
       const known = ending.outcome === 'failed' ? await lastGood(held, asked) : {};
-      const steps = endHeld(
-        { ...held, strayLock: slot.strayLock },
-        { ...record, ...known },
-        owner.index,
-        ended.kept,
-      );
+      const { record, ended } = toEnd(held, owner, { ...ending, ...known });
+      sent = { record, ended };
+      const seen = { ...held, strayLock: slot.strayLock };
+      const steps = endHeld(seen, record, owner.index, ended.kept);
       const result = await send(held.consul, steps, asked).catch(passTransient);
       if (result?.kind === 'done') return ended;
       await held.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
@@ -99,20 +99,21 @@ async function lastGood(
 /** Whether the second half took effect after all: it wrote the record in the same transaction. */
 async function isRecorded({ consul, keys, node }: HeldSlot, run: string, asked: Limits): Promise<boolean> {
   const { entry } = await consul.get(keys.run(node), asked);
-  return entry !== undefined && decodeRun(entry).run === run;
+  return entry !== undefined && readRecord(entry)?.run === run;
 }
 
 function toEnd(
   { deps, node, slot }: HeldSlot,
-  { waitedMs = 0, ...claim }: Claim,
-  { outcome, exitCode }: HeldEnding,
+  { claim: { waitedMs = 0, ...claim }, index: claimIndex }: Owner,
+  { outcome, exitCode, lastGoodAt }: HeldEnding & Pick<RunRecord, 'lastGoodAt'>,
 ): { record: RunRecord; ended: EndedHeld } {
   const nowMs = deps.clock.now();
   const { run, command } = claim;
   const heldMs = Math.max(0, nowMs - Date.parse(claim.since));
   const code = exitCode === undefined ? {} : { exitCode };
-  const figures = { endedAt: new Date(nowMs).toISOString(), waitedMs, ranMs: heldMs };
-  const record: RunRecord = { node, run, outcome, ...code, command, slot, ...figures };
+  const figures = { endedAt: new Date(nowMs).toISOString(), waitedMs, ranMs: heldMs, claimIndex };
+  const good = lastGoodAt === undefined ? {} : { lastGoodAt };
+  const record: RunRecord = { node, run, outcome, ...code, command, slot, ...figures, ...good };
   const kept = keptClaim(claim, record, deps.clock.latest());
   return { record, ended: { claim, heldMs, ...(kept && { kept }) } };
 }

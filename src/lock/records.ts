@@ -106,6 +106,8 @@ export interface RunRecord {
   readonly ranMs: number;
   /** Of a run that was not good: when the node's last good one ended. Absent: none is known. */
   readonly lastGoodAt?: string;
+  /** The index of the run's claim when it last knew it as its own. Grows from each run of a node to its next. */
+  readonly claimIndex?: number;
 }
 
 /** When the node's last good run ended; undefined: none is known. */
@@ -191,6 +193,7 @@ const runShape: Shape<StoredRun> = {
   waitedMs: number,
   ranMs: number,
   lastGoodAt: optional(time),
+  claimIndex: optional(natural),
   unhealthy: optional((value) => value === true),
 };
 

@@ -188,6 +188,15 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
   ];
 }
 
+/**
+ * Records a run that ended without its slot, in the place of the record that was seen (index 0: of none). No other key is
+ * touched: slot and node may be another run's by now.
+ */
+export function recordAlone(keys: GroupKeys, record: RunRecord, seenIndex: number): Step[] {
+  const key = keys.run(record.node);
+  return [{ means: 'node', operation: { verb: 'cas', key, value: encodeRun(record), index: seenIndex } }];
+}
+
 /** The end of `acquire`: the claim says `held` and goes on alone; lock and mark are given back. */
 export function keep(seat: Seat, held: Claim, seenIndex: number): Step[] {
   const { keys, slot } = seat;

@@ -10,6 +10,7 @@ import {
   enqueue,
   grant,
   readTurn,
+  recordAlone,
   release,
   removeSeen,
   takeBack,
@@ -249,6 +250,35 @@ describe('giving back', () => {
       ...refusedChanged,
     ]);
   });
+});
+
+describe('recording a run alone', () => {
+  const again = { ...record, run: 'r2', outcome: 'lost' } as const;
+
+  test('touches nothing else, and replaces the record that was seen', async () => {
+    const world = await newWorld();
+    await putOwner(world, others);
+    await done(recordAlone(world.keys, record, 0));
+    await done(recordAlone(world.keys, again, await indexOf(world.keys.run('web01'))));
+    expect(await stateOf(world)).toEqual({ '.runs/web01': v1(again), '.slot/1/owner': v1(others) });
+  });
+
+  const runKey = ({ keys }: World) => keys.run('web01');
+  const recorded = (world: World) => agent.kv.put(runKey(world), encode({ ...record, run: 'r9' }));
+  const seen: Prepare = async (world) => {
+    await recorded(world);
+    return recordAlone(world.keys, again, await indexOf(runKey(world)));
+  };
+  const rewritten = (world: World) => agent.kv.put(runKey(world), encode({ ...record, run: 'r10' }));
+  const forgotten = (world: World) => agent.kv.delete(runKey(world));
+  refuses(
+    ({ keys }) => Promise.resolve(recordAlone(keys, again, 0)),
+    [['another run was recorded meanwhile, the first of its node', 'node', runKey, recorded]],
+  );
+  refuses(seen, [
+    ['another run was recorded meanwhile', 'node', runKey, rewritten],
+    ['the record is gone', 'node', runKey, forgotten],
+  ]);
 });
 
 describe('changing a claim', () => {

@@ -16,6 +16,7 @@ import {
   untilUnlocked,
 } from '../support/history/steps.ts';
 import { eventually, isAlive, untilGone } from '../support/processes.ts';
+import { lastRun } from '../support/tools.ts';
 
 let agent: Agent;
 beforeAll(async () => {
@@ -77,7 +78,7 @@ test.concurrent(
 );
 
 test.concurrent.each(ENDING_HOLDS)(
-  'SIGSTOP of runlock while it runs, hold %s, until another has taken over: its guard ends the tree before, and continued it says that the slot is lost and touches nothing',
+  'SIGSTOP of runlock while it runs, hold %s, until another has taken over: its guard ends the tree before, and continued it says that the slot is lost and touches nothing but its own record',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `stop-${hold}`, hold });
@@ -97,6 +98,7 @@ test.concurrent.each(ENDING_HOLDS)(
     expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
     expect(stderr).toMatch(/slot 0 of .* is no longer its own; nothing was given back/);
     expect(await fleet.claim()).toEqual(claim);
+    expect(await lastRun(agent, fleet.group, 'web01')).toMatchObject({ outcome: 'lost', exitCode: 137 });
     next?.tell();
     expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });

@@ -1,0 +1,60 @@
+/** The record of a run that ended without its slot (docs/protocol.md, "Release"). */
+import { isTransient } from '../consul.ts';
+import type { Entry } from '../consul.ts';
+import { reasonOf } from '../errors.ts';
+import type { RunContext } from './context.ts';
+import { decodeRun } from './records.ts';
+import type { RunRecord } from './records.ts';
+import { recordAlone, send } from './transactions.ts';
+
+const RETRY_MS = 300;
+
+/**
+ * Records how a run ended whose slot it could not give back, unless a later run of its node is recorded already. Tried
+ * again until `signal` aborts. Never throws: what can't be recorded is said, and changes nothing else.
+ */
+export async function recordEnd(
+  { consul, deps, keys }: Pick<RunContext, 'consul' | 'deps' | 'keys'>,
+  record: RunRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const key = keys.run(record.node);
+  const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
+  let why = 'no answer';
+  for (;;) {
+    try {
+      const { entry } = await consul.get(key, { ...options, retryForMs: 0 });
+      if (entry && (readRecord(entry)?.run === record.run || isLater(entry, record))) return;
+      const result = await send(consul, recordAlone(keys, record, entry?.modifyIndex ?? 0), options);
+      if (result.kind === 'done') return;
+      why = result.why;
+    } catch (error) {
+      if (!signal.aborted) why = reasonOf(error);
+      if (signal.aborted || !isTransient(error)) break;
+    }
+    await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
+  }
+  const { node, run } = record;
+  deps.log('warning', `how the run ended could not be recorded (${why}): history does not know of it`, {
+    ...{ event: 'not-recorded', group: keys.group, node, run },
+  });
+}
+
+/** Undefined: nobody can read it. */
+export function readRecord(entry: Entry): RunRecord | undefined {
+  try {
+    return decodeRun(entry);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Whether what stands there is the record of a later run of the node. Consul's indexes decide, no clock: a run that was
+ * stopped for hours ends after the node's next one, by any clock. A later run got its claim after this one last knew its
+ * own, and was recorded after that, so both indexes are larger. Of an earlier run that was recorded late only the
+ * record's is; of one that came with an import from another cluster perhaps only the claim's.
+ */
+export function isLater(entry: Entry, { claimIndex = 0 }: RunRecord): boolean {
+  return Math.min(entry.modifyIndex, readRecord(entry)?.claimIndex ?? Infinity) > claimIndex;
+}

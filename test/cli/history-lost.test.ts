@@ -1,0 +1,168 @@
+// A run that can't give its slot back, because it is its own no longer: what `history` says of it afterwards.
+import { once } from 'node:events';
+import { existsSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import { STEPS, writes } from '../support/proxy-steps.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent({ acl: true });
+});
+afterAll(endAgents);
+
+type Env = Readonly<Record<string, string>>;
+const keyOf = (group: string, name: string) => `runlock/${group}/${name}`;
+const ownerOf = (group: string) => keyOf(group, '.slot/0/owner');
+const good = (group: string) => runlock(agent, ['exec', '-g', group, '--node', 'web01', '--', 'true']);
+
+/** The group's keys with their values, but for the record. */
+const others = async (group: string) =>
+  (await agent.kv.tree(keyOf(group, ''))).filter(({ Key }) => Key !== keyOf(group, '.runs/web01'));
+
+interface Report {
+  readonly nodes: readonly Readonly<Record<string, unknown>>[];
+}
+async function lastOf(group: string): Promise<Readonly<Record<string, unknown>>> {
+  const { stdout } = await runlock(agent, ['history', group, '--json']);
+  return (JSON.parse(stdout) as Report).nodes[0] ?? {};
+}
+
+/** A run of web01 whose command runs until it is told, or killed. */
+async function started(group: string, env: Env = {}) {
+  const { folder } = stage();
+  const command = `touch ${folder}/started; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const args = ['exec', '-g', group, '--node', 'web01', '--', 'sh', '-c', command];
+  const run = startRunlock({ env: { ...agent.env, ...env } }, args);
+  await eventually(() => expect(existsSync(`${folder}/started`)).toBe(true));
+  return { run, tell: () => writeFileSync(`${folder}/end`, '') };
+}
+
+/** Somebody else has the slot from now on. */
+async function overwrite(group: string, how: 'another' | 'rubbish' = 'another') {
+  const claim = JSON.parse((await agent.kv.get(ownerOf(group)))?.Value ?? '{}') as { run: string };
+  const another = JSON.stringify({ ...claim, node: 'web99', run: 'another' });
+  await agent.kv.put(ownerOf(group), how === 'another' ? another : 'rubbish');
+  return claim.run;
+}
+
+describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s)', (how) => {
+  const group = `lost-${how}`;
+
+  test('the run is in history as lost, with exit code and times, and keeps when its node was last good', async () => {
+    await good(group);
+    const before = await lastOf(group);
+    const { run } = await started(group);
+    const id = await overwrite(group, how);
+    const slot = await agent.kv.get(ownerOf(group));
+    expect((await run.ended).status).toBe(79);
+    const last = await lastOf(group);
+    expect(last).toMatchObject({
+      ...{ outcome: 'lost', exitCode: 143, run: id, slot: 0, command: 'sh' },
+      lastGoodAt: before['endedAt'],
+    });
+    expect(last['ranMs']).toBeGreaterThan(0);
+    expect(last['waitedMs']).toBeGreaterThanOrEqual(0);
+    expect(Date.parse(String(last['endedAt']))).toBeGreaterThan(Date.parse(String(before['endedAt'])));
+    // Nothing else of the slot was touched: it is somebody else's.
+    expect(await agent.kv.get(ownerOf(group))).toEqual(slot);
+    expect((await others(group)).map(({ Key }) => Key)).toEqual(
+      ['.last', '.slot/0/owner', '.tail'].map((name) => keyOf(group, name)),
+    );
+  });
+
+  test('--silent-for counts from its last good run', async () => {
+    expect((await runlock(agent, ['history', group, '--silent-for', '1d'])).status).toBe(0);
+    const table = (await runlock(agent, ['history', group])).stdout.split('\n')[1]?.trim().split(/ +/);
+    expect(table?.slice(2, 4)).toEqual(['lost', '143']);
+  });
+});
+
+test('a slot that was cleared just as its run ended well: the run is in history, and keeps its exit code', async () => {
+  const group = 'cleared';
+  await good(group);
+  const before = await lastOf(group);
+  const proxy = await startProxy(agent);
+  onTestFinished(proxy.close);
+  const cleared = new AbortController();
+  proxy.rule({ match: STEPS.release, do: { until: once(cleared.signal, 'abort') } });
+  const { run, tell } = await started(group, proxy.env);
+  const lock = await agent.kv.get(keyOf(group, '.slot/0/lock'));
+  tell();
+  await proxy.seen(STEPS.release);
+  await agent.http('PUT', `/v1/session/destroy/${lock?.Session ?? ''}`);
+  await agent.kv.delete(ownerOf(group));
+  cleared.abort();
+  expect((await run.ended).status).toBe(0);
+  const last = await lastOf(group);
+  expect(last).toMatchObject({ outcome: 'succeeded', exitCode: 0 });
+  expect(last['run']).not.toBe(before['run']);
+  expect((await others(group)).map(({ Key }) => Key)).toEqual(
+    ['.last', '.tail'].map((name) => keyOf(group, name)),
+  );
+});
+
+test('an answer that is lost when it is recorded: it is recorded once, and the slot does not count as given back', async () => {
+  const group = 'unheard';
+  await good(group);
+  const proxy = await startProxy(agent);
+  onTestFinished(proxy.close);
+  const record = writes('cas', '/.runs/');
+  proxy.rule({ match: record, times: 1, do: 'drop-after' });
+  const { run } = await started(group, proxy.env);
+  const id = await overwrite(group);
+  const { status, stderr } = await run.ended;
+  expect(status).toBe(79);
+  expect(stderr).toContain('is no longer its own; nothing was given back');
+  expect(await lastOf(group)).toMatchObject({ outcome: 'lost', run: id });
+  expect(proxy.requests.filter(record)).toHaveLength(1);
+});
+
+test('a token that may not record it: that is said, and the run ends as ever', async () => {
+  const group = 'unrecorded';
+  await good(group);
+  const before = await lastOf(group);
+  const rules = [
+    'session_prefix "" { policy = "write" }',
+    ...[group, '.freeze'].map((key) => `key_prefix "runlock/${key}" { policy = "write" }`),
+    `key_prefix "runlock/${group}/.runs/" { policy = "read" }`,
+  ];
+  const { run } = await started(group, { CONSUL_HTTP_TOKEN: await agent.token(rules.join('\n')) });
+  await overwrite(group);
+  const { status, stderr } = await run.ended;
+  expect(status).toBe(79);
+  expect(stderr).toMatch(/^runlock: how the run ended could not be recorded \([^\n]+history does not know/m);
+  expect(await lastOf(group)).toEqual(before);
+});
+
+test('what acquire held, cleared while its release is on its way: the work is in history', async () => {
+  const group = 'halves';
+  await runlock(agent, ['acquire', group, '--node', 'web01']);
+  const proxy = await startProxy(agent);
+  onTestFinished(proxy.close);
+  const cleared = new AbortController();
+  proxy.rule({ match: STEPS.release, do: { until: once(cleared.signal, 'abort') } });
+  const env = { ...agent.env, ...proxy.env };
+  const release = startRunlock({ env }, [
+    'release',
+    group,
+    '--node',
+    'web01',
+    '--failed',
+    '--exit-code',
+    '3',
+  ]);
+  await proxy.seen(STEPS.release);
+  await agent.kv.delete(ownerOf(group));
+  cleared.abort();
+  expect((await release.ended).status).toBe(0);
+  expect(await lastOf(group)).toMatchObject({ outcome: 'failed', exitCode: 3, command: 'acquire' });
+  expect((await others(group)).map(({ Key }) => Key)).toEqual(
+    ['.last', '.tail'].map((name) => keyOf(group, name)),
+  );
+});
