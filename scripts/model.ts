@@ -25,6 +25,7 @@ or a world of your own:
   --tick MS              how far time moves at a time; 0: it stands still (default 0)
   --ahead MS             how far each host's wall clock is ahead of the one before (default 0)
   --trusting             the operator clears claims without looking at their nodes
+  --records              what is recorded of past runs is told apart too (one slot)
   --max-states N         gives up beyond (default 2000000)
   faults, and how often each may come (default 0):
   ${Object.keys(noFaults)
@@ -42,7 +43,7 @@ const faultOptions = Object.fromEntries(Object.keys(noFaults).map((fault) => [da
 
 const { values } = parseArgs({
   options: {
-    ...{ configuration: text, all: flag, mutants: flag, help: flag, trusting: flag },
+    ...{ configuration: text, all: flag, mutants: flag, help: flag, trusting: flag, records: flag },
     ...{ nodes: text, slots: text, runs: text, hold: text, tick: text, ahead: text, 'max-states': text },
     acquire: text,
     ...faultOptions,
@@ -73,6 +74,7 @@ function ownShape(): Shape {
     aheadMs: natural('ahead', 0),
     faults: Object.fromEntries(Object.keys(noFaults).map((fault) => [fault, natural(dashed(fault), 0)])),
     trusting: given['trusting'] === true,
+    records: given['records'] === true,
   };
 }
 

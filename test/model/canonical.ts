@@ -3,6 +3,7 @@
  * nodes are named by their first appearance, indexes by their order within their slot; what nobody reads is left out.
  */
 import type { Entry } from '../../src/consul.ts';
+import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { keys } from './world.ts';
 import type { At, Lease, Process, Sighted, State, Tx } from './world.ts';
@@ -17,12 +18,13 @@ export function canonical(state: State): string {
   const others = otherEntries(state, processes).map(entryText);
   const late = state.late.map(txText).sort();
   const operator = state.operator ? `"operator":${txText(state.operator)},` : '';
+  const records = state.records ? '"records":true,' : '';
   const ghosts = state.ghosts.map(
     ({ token, quietMs }, slot) => `{"token":${marked(slot, token)},"quietMs":${quietMs}}`,
   );
   const text =
     `{"entries":[${[...head, ...others].join()}],"processes":[${processes.map(processText).join()}],` +
-    `"late":[${late.join()}],${operator}"ghosts":[${ghosts.join()}],"faults":${faultsText(faults)}`;
+    `"late":[${late.join()}],${operator}${records}"ghosts":[${ghosts.join()}],"faults":${faultsText(faults)}`;
   return rename(text, store.sessions);
 }
 
@@ -42,13 +44,13 @@ const pick = (entries: readonly Entry[], isIn: (key: string) => boolean): Entry[
 const byKey = (a: Entry, b: Entry): number => (a.key < b.key ? -1 : 1);
 const byAge = (a: Entry, b: Entry): number => a.createIndex - b.createIndex;
 
-/** Records of past runs are left out. */
-function otherEntries({ store }: State, processes: readonly Process[]): Entry[] {
+/** Records of past runs are left out, but for the worlds that tell them apart. */
+function otherEntries({ store, records }: State, processes: readonly Process[]): Entry[] {
+  const nodes = [...new Set(processes.map(({ node }) => node))];
   const names = [
-    keys.tail,
-    keys.last,
-    ...keys.freezes,
-    ...new Set(processes.map(({ node }) => keys.node(node))),
+    ...[keys.tail, keys.last, ...keys.freezes],
+    ...nodes.map((node) => keys.node(node)),
+    ...(records ? nodes.map((node) => keys.run(node)) : []),
   ];
   return names.flatMap((key) => store.entries.find((candidate) => candidate.key === key) ?? []);
 }
@@ -75,13 +77,21 @@ const entryText = remembered((entry: Entry): string => {
   const { key, value, session } = entry;
   const slot = slotOfKey(entry);
   const modifyIndex = slot === undefined ? 0 : mark(slot, entry.modifyIndex);
-  const kept = key.startsWith(keys.queuePrefix) ? '' : value;
-  return JSON.stringify({ key, value: kept, session, modifyIndex });
+  return JSON.stringify({ key, value: keptOf(key, value), session, modifyIndex });
 });
 
-/** Freezes count as slot 0: a transaction that removes one says so. */
+/** Of a ticket nothing is read; of a record, whose it is, and the index of its claim. */
+function keptOf(key: string, value: string): string {
+  if (key.startsWith(keys.queuePrefix)) return '';
+  if (!key.startsWith(keys.run(''))) return value;
+  const { slot, claimIndex = 0, ...record } = decodeRun({ key, value });
+  const plain = { outcome: 'lost', endedAt: '2026-01-01', claimIndex: mark(slot, claimIndex) };
+  return JSON.stringify({ ...record, slot, ...plain });
+}
+
+/** Freezes count as slot 0: a transaction that removes one says so. Records too: they are compared with its claims. */
 function slotOfKey({ key, session }: Entry): number | undefined {
-  if (key.endsWith('.freeze')) return 0;
+  if (key.endsWith('.freeze') || key.startsWith(keys.run(''))) return 0;
   if (!key.startsWith(keys.slotPrefix) || (key.endsWith('lock') && session !== undefined)) return undefined;
   return Number(key.slice(keys.slotPrefix.length).split('/')[0]);
 }
@@ -95,7 +105,8 @@ function markTx(tx: Tx): Tx {
   if (!('index' in tx)) return tx;
   const stray = 'strayLock' in tx ? { strayLock: mark(tx.slot, tx.strayLock) } : {};
   const claim = 'claim' in tx ? { claim: plain(tx.claim) } : {};
-  return { ...tx, index: mark(tx.slot, tx.index), ...stray, ...claim } as Tx;
+  const own = 'claimIndex' in tx ? { claimIndex: mark(tx.slot, tx.claimIndex) } : {};
+  return { ...tx, index: mark(tx.slot, tx.index), ...stray, ...claim, ...own } as Tx;
 }
 
 function markAt(at: At): At {
@@ -153,7 +164,8 @@ function inOrder(processes: readonly Process[], head: string): Process[] {
 }
 
 const NAMES = /\b([nrs])\d+\b/g;
-const NAMES_AND_INDEXES = /\b[nrs]\d+\b|"@(\d)\.(\d+)"/g;
+/** The value of a record is text within the text: its quotes are escaped. */
+const NAMES_AND_INDEXES = /\b[nrs]\d+\b|\\?"@(\d)\.(\d+)\\?"/g;
 
 /** Names everything by its first appearance. A session that appears nowhere can do nothing any more. */
 function rename(text: string, sessions: readonly string[]): string {
@@ -161,7 +173,7 @@ function rename(text: string, sessions: readonly string[]): string {
   const counts = { n: 0, r: 0, s: 0 };
   const ranks = ranking(text);
   const renamed = text.replace(NAMES_AND_INDEXES, (name, slot?: string, index?: string) => {
-    if (slot !== undefined) return String(ranks.get(name) ?? index);
+    if (slot !== undefined && index !== undefined) return String(ranks.get(`${slot}.${index}`) ?? index);
     const known = names.get(name);
     if (known !== undefined) return known;
     const kind = name[0] as 'n' | 'r' | 's';
@@ -176,8 +188,8 @@ function rename(text: string, sessions: readonly string[]): string {
 
 /** Numbers the indexes in their order, for each slot by itself; 0 stays 0. */
 function ranking(text: string): ReadonlyMap<string, number> {
-  const found = [...new Set(text.match(/"@\d\.\d+"/g))].map((name) => {
-    const [slot, index] = name.slice(2, -1).split('.').map(Number);
+  const found = [...new Set(text.match(/(?<="@)\d\.\d+/g))].map((name) => {
+    const [slot, index] = name.split('.').map(Number);
     return { name, slot: slot ?? 0, index: index ?? 0 };
   });
   found.sort((a, b) => a.slot - b.slot || a.index - b.index);

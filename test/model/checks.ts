@@ -22,6 +22,7 @@ const SAMPLES: readonly Tx[] = [
   { name: 'claimAgain', by, slot: 0, claim },
   { name: 'release', ...seen, outcome: 'succeeded' },
   { name: 'release', ...seen, outcome: 'failed', claim },
+  { name: 'recordAlone', ...seen, outcome: 'lost', claimIndex: 1 },
   { name: 'keep', ...seen, claim },
   { name: 'endHeld', ...seen, outcome: 'succeeded' },
   { name: 'endHeld', ...seen, outcome: 'failed', claim },
@@ -45,6 +46,7 @@ export function checkOf({ operation }: Step): string | undefined {
 function keyName(key: string): string {
   if (key.startsWith(keys.queuePrefix)) return '.queue/<me>';
   if (key === keys.node('n0')) return '.node/<me>';
+  if (key === keys.run('n0')) return '.runs/<me>';
   if (key === keys.freezes[0]) return '.freeze';
   return key === keys.freezes[1] ? '.freeze above' : key.slice(keys.slot(0).length);
 }
@@ -86,6 +88,7 @@ function weaken(step: Step, names: ReadonlySet<string>): MutantStep[] {
 function anyNode(operation: Step['operation']): Step['operation'] {
   const { key } = operation;
   if (key.startsWith(keys.node(''))) return { ...operation, key: keys.node('n0') };
+  if (key.startsWith(keys.run(''))) return { ...operation, key: keys.run('n0') };
   if (!key.startsWith(keys.slotPrefix)) return operation;
   return { ...operation, key: `${keys.slot(0)}${key.split('/').at(-1) ?? ''}` };
 }

@@ -20,6 +20,7 @@ export interface Shape {
   readonly trusting?: boolean;
   /** Promise 1 is not asked for: a hand has taken away all that it rests on. */
   readonly mayOverlap?: boolean;
+  readonly records?: boolean;
 }
 
 export function toWorld(shape: Shape): World {
@@ -33,6 +34,7 @@ export function toWorld(shape: Shape): World {
     aheadMs = 0,
     trusting,
     mayOverlap,
+    records,
   } = shape;
   return {
     processes: nodes.map((node, i) => ({
@@ -43,6 +45,7 @@ export function toWorld(shape: Shape): World {
     tickMs,
     ...(trusting && { trusting }),
     ...(mayOverlap && { mayOverlap }),
+    ...(records && { records }),
   };
 }
 
@@ -65,6 +68,8 @@ export const configurations = {
   order: { nodes: three, faults: { expire: 1 } },
   'same node': { nodes: ['n0', 'n0'], faults: { expire: 1, crash: 1 } },
   'same node, late': { nodes: ['n0', 'n0'], faults: { expire: 1, late: 1 } },
+  // A run whose claim was cleared is recorded when the node's next run has ended.
+  'same node, recorded': { nodes: ['n0', 'n0'], records: true, faults: { expire: 1, late: 1 } },
   evictions: { nodes: two, faults: { evict: 1, expire: 1 } },
   operators: { nodes: two, faults: { clear: 1, expire: 1, fail: 1 } },
   'claim deleted': { nodes: two, faults: { deleteClaim: 1, fail: 1 } },

@@ -91,9 +91,10 @@ function visitAll(world: World, visited: Visited, maxStates: number): Outcome {
   return { kind: 'broken', promise: STUCK, trace: trace(world, visited, { id: stuck, promise: STUCK }) };
 }
 
-/** Every process has ended, and only `.tail` and `.last` are left of it all, or a lock key that somebody left. */
+/** Every process has ended, and only records, `.tail` and `.last` are left of it all, or a lock key that somebody left. */
 function isQuiet({ store, processes, late, operator, ghosts }: State): boolean {
-  const stays = new Set([keys.tail, keys.last, ...ghosts.map((_, slot) => keys.lock(slot))]);
+  const records = processes.map(({ node }) => keys.run(node));
+  const stays = new Set([keys.tail, keys.last, ...records, ...ghosts.map((_, slot) => keys.lock(slot))]);
   const left = list(store, keys.prefix).filter(
     ({ key, session }) => session !== undefined || !stays.has(key),
   );

@@ -2,7 +2,7 @@
 import { ask, askAgain, giveHeldBack, heldEndings, keepGranted, lookKept } from './holding.ts';
 import { goTo, leave, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
-import { close, endings, giveBack, lookAgain, undo, watch } from './running.ts';
+import { close, endings, giveBack, lookAgain, record, undo, watch } from './running.ts';
 import { sent, unanswered } from './sent.ts';
 import type { Under } from './sent.ts';
 import { transmit } from './transmit.ts';
@@ -45,6 +45,8 @@ function ownSteps(actor: Actor, at: At): Next[] {
       return giveBack(actor);
     case 'look-again':
       return lookAgain(actor);
+    case 'record':
+      return record(actor);
     case 'keep':
       return keepGranted(actor);
     case 'look-kept':

@@ -1,4 +1,5 @@
 /** The promises of docs/protocol.md: what a change of the store, and a moment of the world, must not show. */
+import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
 import type { Owner, Slot } from '../../src/lock/slot.ts';
@@ -15,6 +16,7 @@ const PROMISES = {
   evict: 'promise 4: an operator cleared the claim of a run whose session lives',
   token: 'promise 5: a fencing token did not grow',
   freeze: 'freeze: a new run was granted although the group is frozen',
+  record: 'history: a node’s record went back to an earlier run',
   thaw: 'freeze: a run removed a freeze that is not past its end',
 } as const;
 
@@ -22,6 +24,7 @@ const PROMISES = {
 export function judge(before: State, after: Store, tx: Tx): string | undefined {
   return (
     judgeFreeze(before.store, after, tx) ??
+    judgeRecord(before.store, after, tx) ??
     (tx.name === 'grant' || tx.name === 'takeOver' ? judgeOrder(before.store, tx) : undefined) ??
     before.ghosts.map((_, slot) => judgeSlot(before, after, { tx, slot })).find((broken) => broken)
   );
@@ -35,6 +38,13 @@ function judgeFreeze(before: Store, after: Store, tx: Tx): string | undefined {
   const starts = tx.name === 'grant' || tx.name === 'takeOver' || tx.name === 'comeBack';
   if (starts && live.length > 0) return PROMISES.freeze;
   return live.every((key) => get(after, key)) ? undefined : PROMISES.thaw;
+}
+
+function judgeRecord(before: Store, after: Store, { by }: Tx): string | undefined {
+  const [was, now] = [before, after].map((store) => get(store, keys.run(by.node)));
+  if (!was || !now || was === now) return undefined;
+  const [earlier = 0, later = 0] = [was, now].map((entry) => decodeRun(entry).claimIndex);
+  return later < earlier ? PROMISES.record : undefined;
 }
 
 function judgeOrder(before: Store, { by }: Tx): string | undefined {

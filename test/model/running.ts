@@ -1,12 +1,15 @@
 /** A process that has a slot: src/lock/lease.ts, recover.ts, give-back.ts and give-up.ts, step by step. */
 import { returnedClaim } from '../../src/lock/context.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
+import { isLater } from '../../src/lock/record-end.ts';
+import { decodeRun } from '../../src/lock/records.ts';
 import type { Outcome } from '../../src/lock/records.ts';
 import { isHeld, standing } from '../../src/lock/slot.ts';
 import type { Standing } from '../../src/lock/slot.ts';
 import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
-import { releaseTx, withoutSession } from './transmit.ts';
+import { get } from './store.ts';
+import { recordOf, releaseTx, withoutSession } from './transmit.ts';
 import {
   contextOf,
   idle,
@@ -124,7 +127,7 @@ export function lookAgain(actor: Actor): Next[] {
   switch (now.kind) {
     case 'gone':
     case 'foreign':
-      return [step(actor, `looks again: ${now.kind}`, goTo(actor, leave('idle'), { attempts: [] }))];
+      return record(actor, `looks again: ${now.kind}; `);
     case 'mine':
       return [
         step(
@@ -160,6 +163,19 @@ export function lookAgain(actor: Actor): Next[] {
       return [step(actor, `looks again: ${now.kind}`, sendFrom(actor, { pc: 'end' }, tx))];
     }
   }
+}
+
+/** recordEnd: the slot is not its own any more, and nothing but its record is written. */
+export function record(actor: Actor, after = ''): Next[] {
+  const { process, state } = actor;
+  const { slot, index: claimIndex, outcome = 'lost' } = leaseOf(process);
+  const by = senderOf(process);
+  const entry = get(state.store, keys.run(process.node));
+  const index = entry?.modifyIndex ?? 0;
+  const tx = { name: 'recordAlone', by, slot, index, outcome, claimIndex } as const;
+  if (entry && (decodeRun(entry).run === by.run || isLater(entry, recordOf(tx))))
+    return [step(actor, `${after}need not be recorded`, goTo(actor, leave('idle'), { attempts: [] }))];
+  return [step(actor, `${after}records its end`, sendFrom(actor, { pc: 'record' }, tx))];
 }
 
 type Leaving = Extract<At, { pc: 'leave' | 'undo' }>;

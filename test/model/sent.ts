@@ -124,6 +124,7 @@ function accepted(
       return goTo(actor, from.pc === 'run' ? from : { pc: 'end' }, { lease });
     }
     case 'release':
+    case 'recordAlone':
       return goTo(actor, leave('idle'), { attempts: [] });
     case 'keep':
       return hold(actor, from, tx, result);
@@ -165,6 +166,7 @@ function refused(actor: Actor, at: Under, refusal: Refusal): State {
       return from.pc === 'run' ? refusedInRun(actor, tx, refusal) : refusedAtEnd(actor, refusal);
     case 'release':
       return goTo(actor, { pc: 'look-again' });
+    case 'recordAlone':
     case 'keep':
     case 'endHeld':
     case 'abandon':

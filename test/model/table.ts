@@ -83,6 +83,7 @@ const TABLE: readonly Row[] = [
   not('release', ['check-session lock'], 'lock deleted', 'a claim that has not changed is still this run’s'),
   not('release', OWNER, 'evictions', 'whoever has the lock has the claim, unless a hand was there'),
   row('release', ['check-session lock', ...OWNER], 'late', 'promise 4'),
+  row('recordAlone', ['cas .runs/<me>'], 'same node, recorded', 'history'),
   not('keep', ['check-session lock'], 'held, late', 'a claim that has not changed is still this run’s'),
   not('keep', ['check-index owner'], 'held, evicted', SAME),
   not('keep', ['cas owner'], 'held, evicted', SAME),

@@ -12,6 +12,7 @@ import {
   enqueue,
   grant,
   keep,
+  recordAlone,
   release,
   removeSeen,
   takeBack,
@@ -46,6 +47,8 @@ export function stepsOf(tx: Tx): Step[] {
       return claimAgain(seat, tx.claim, mark);
     case 'release':
       return release(seat, recordOf(tx), tx.index, tx.claim);
+    case 'recordAlone':
+      return recordAlone(keys, recordOf(tx), tx.index);
     case 'keep':
       return keep(seat, tx.claim, tx.index);
     case 'endHeld':
@@ -66,12 +69,15 @@ function ticketOf({ by }: Tx) {
   return { since, run, command, node, pid };
 }
 
+type Recording = Extract<Tx, { name: 'release' | 'endHeld' | 'recordAlone' }>;
+
 /** The record of a run that ends; `keptClaim` and `release` read its outcome and its node. */
 export function recordOf(
-  tx: Pick<Extract<Tx, { name: 'release' | 'endHeld' }>, 'by' | 'outcome' | 'slot'>,
+  tx: Pick<Recording, 'by' | 'outcome' | 'slot' | 'index'> & { readonly claimIndex?: number },
 ): RunRecord {
   const { node, run, since, command } = runningClaim(contextOf(tx.by));
-  return { node, run, outcome: tx.outcome, command, slot: tx.slot, endedAt: since, waitedMs: 0, ranMs: 0 };
+  const { outcome, slot, claimIndex = tx.index } = tx;
+  return { node, run, outcome, command, slot, endedAt: since, waitedMs: 0, ranMs: 0, claimIndex };
 }
 
 /** The transaction that gives a slot back, composed as releaseOnce does. */

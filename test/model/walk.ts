@@ -32,7 +32,6 @@ export function walk(world: World, events: readonly Event[]): Walked {
       const broken = next.broken ?? judgeMoment(state);
       if (broken !== undefined) return { labels, state, broken };
     }
-    state = forget(state);
   }
   return { labels, state };
 }
@@ -54,10 +53,4 @@ function choose(world: World, state: State, { who, which }: Omit<Event, 'ms'>): 
       ? surroundingSteps(still, state)
       : processSteps(actorOf(still, state, who % state.processes.length));
   return nexts[which % nexts.length];
-}
-
-/** Records of runs are not looked at; without them the store stays small. */
-function forget(state: State): State {
-  const entries = state.store.entries.filter(({ key }) => !key.includes('/.runs/'));
-  return { ...state, store: { ...state.store, entries } };
 }

@@ -71,6 +71,14 @@ export type Tx = { readonly by: Sender } & (
       readonly outcome: Outcome;
       readonly claim?: Claim;
     }
+  | {
+      readonly name: 'recordAlone';
+      readonly slot: number;
+      /** Of the record that was seen. */
+      readonly index: number;
+      readonly outcome: Outcome;
+      readonly claimIndex: number;
+    }
   | { readonly name: 'keep'; readonly slot: number; readonly index: number; readonly claim: Claim }
   | {
       readonly name: 'endHeld';
@@ -132,6 +140,8 @@ export type At =
   | { readonly pc: 'end' }
   /** lookAgain */
   | { readonly pc: 'look-again' }
+  /** recordEnd */
+  | { readonly pc: 'record' }
   /** keepOnce, of what was granted */
   | { readonly pc: 'keep' }
   /** lookAt, and keepOnce of what it shows */
@@ -202,6 +212,8 @@ export interface State {
   readonly operator?: Tx;
   readonly ghosts: readonly Ghost[];
   readonly faults: Faults;
+  /** As in `World`. */
+  readonly records?: boolean;
   /** The next unused names. */
   readonly next: { readonly session: number; readonly run: number };
 }
@@ -217,6 +229,8 @@ export interface World {
   readonly trusting?: boolean;
   /** Promise 1 is not asked for. */
   readonly mayOverlap?: boolean;
+  /** States that differ only in what is recorded of past runs are told apart: for worlds with one slot. */
+  readonly records?: boolean;
 }
 
 export type MutantStep =
@@ -230,6 +244,7 @@ export function initialState(world: World): State {
     late: [],
     ghosts: Array.from({ length: slots }, () => ({ token: 0, quietMs: 0 })),
     faults: world.faults,
+    ...(world.records && { records: true }),
     next: { session: 0, run: 0 },
   };
 }

@@ -70,7 +70,7 @@ test('whatever fails, the promises are kept', () => {
   );
 });
 
-test('without faults, every run ends well and leaves nothing but the marks of the queue', () => {
+test('without faults, every run ends well and leaves nothing but its record and the marks of the queue', () => {
   const order = fc.array(fc.nat({ max: 6 }), { minLength: 1_000, maxLength: 1_000, size: 'max' });
   fc.assert(
     fc.property(fc.array(process, { minLength: 2, maxLength: 6 }), order, (all, turns) => {
@@ -78,7 +78,8 @@ test('without faults, every run ends well and leaves nothing but the marks of th
       // A command that runs has two steps: it looks, and it ends. Everything else has one.
       const events = turns.map((who) => ({ who: who % once.length, which: 1, ms: 0 }));
       const { state } = walk(worldOf(once, noFaults), events);
-      expect(state.store.entries.map(({ key }) => key).sort()).toEqual(['p/g/.last', 'p/g/.tail']);
+      const left = ['.last', ...once.map(({ node }) => `.runs/${node}`), '.tail'];
+      expect(state.store.entries.map(({ key }) => key).sort()).toEqual(left.map((key) => `p/g/${key}`));
     }),
     { numRuns: 15 },
   );
