@@ -9,6 +9,7 @@ import type { Clock } from './deps.ts';
 import { RunlockError } from './errors.ts';
 import { killer, signalAll } from './kill.ts';
 import type { Kill } from './kill.ts';
+import { checkFolder } from './start-checks.ts';
 import { RUN_ID_VARIABLE, followTree, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
@@ -103,6 +104,7 @@ export const prepareStart = () => import('execa');
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { file, runId, shareTerminal, clock } = options;
   const { execa } = await prepareStart();
+  checkFolder(options.command);
   // First: what fails here fails before there is a command.
   const canary = shareTerminal ? startCanary(clock) : undefined;
   const subprocess = spawnCommand(execa, options);

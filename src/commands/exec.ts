@@ -5,6 +5,7 @@ import { RunlockError, assertNever } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { Grant } from '../lock/grant.ts';
 import { deadAfterMs } from '../lock/lease.ts';
+import { checkFolder, checkWords } from '../start-checks.ts';
 import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
@@ -31,7 +32,9 @@ export type ExecResult =
 /** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
 export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecResult> {
   for (const { hold } of options.groups) checkDeadline(hold, options);
+  checkWords([options.command, ...options.args]);
   const file = findCommand(options.command, { path: deps.env['PATH'] });
+  checkFolder(options.command);
   const meanings = chosenMeanings(basename(options.command), options);
   const stop = new AbortController();
   let stoppedBy: NodeJS.Signals | undefined;

@@ -1,0 +1,82 @@
+// What can't be given to a command as it is, or would stop any command at its start: one line, before a slot is taken.
+import { execFile } from 'node:child_process';
+import { rmdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { RUNLOCK, clean } from '../support/program.ts';
+import type { Result } from '../support/program.ts';
+import { startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+/** Runs a shell's text with runlock for `$1` and a folder of its own for `$2`. */
+function shell(text: string): Promise<Result> {
+  const { folder } = stage();
+  // To root no folder is closed, unless it has no capabilities.
+  const asAnybody = process.getuid?.() === 0 ? ['setpriv', '--bounding-set=-all', '--inh-caps=-all'] : [];
+  return new Promise((resolve) => {
+    execFile(
+      'env',
+      [...asAnybody, 'sh', '-c', text, 'sh', RUNLOCK, folder],
+      { env: { ...clean, ...agent.env } },
+      (error, stdout, stderr) => {
+        resolve({ status: Number(error?.code ?? 0), stdout, stderr });
+      },
+    );
+  });
+}
+
+const complaint = (status: number, words: string) => ({
+  status,
+  stdout: '',
+  stderr: expect.stringMatching(new RegExp(`^runlock: [^\\n]*${words}[^\\n]*\\n$`)) as string,
+});
+
+describe('words that are not UTF-8 are refused, instead of reaching the command as others', () => {
+  test.each([
+    [
+      'an argument',
+      `exec "$1" exec -g words -- printf %s ä "$(printf 'b\\344')"`,
+      'argument 3 of the command',
+    ],
+    ['a name', `exec "$1" exec -g words -- "$(printf 'b\\344')" x`, "the command's name"],
+  ])('%s', async (_name, text, which) => {
+    expect(await shell(text)).toEqual(complaint(64, `${which} is not UTF-8`));
+    expect(await agent.kv.keys('runlock/words/')).toEqual([]);
+  });
+
+  test('the character that stands for such bytes, and all of UTF-8, arrive', async () => {
+    const { status, stdout } = await shell(`exec "$1" exec -g arrive -- printf %s '\uFFFD ä€😀'`);
+    expect({ status, stdout }).toEqual({ status: 0, stdout: '\uFFFD ä€😀' });
+  });
+});
+
+describe('126 where the command can’t start in runlock’s folder', () => {
+  test('because this user may not enter it: said before a slot is taken', async () => {
+    const said = await shell(
+      'cd "$2" && chmod 600 . && "$1" exec -g closed -- true; s=$?; chmod 700 "$2"; exit $s',
+    );
+    expect(said).toEqual(complaint(126, 'this user may not enter /[^ ]+, where runlock was started'));
+    expect(await agent.kv.keys('runlock/closed/')).toEqual([]);
+  });
+
+  test('because it was deleted while runlock waited, and no claim stays', async () => {
+    const cwd = join(stage().folder, 'gone');
+    await shell(`mkdir '${cwd}'`);
+    await shell('exec "$1" exec -g gone --node web01 -- false');
+    const run = startRunlock(agent, ['exec', '-g', 'gone', '--node', 'web02', '--', 'true'], { cwd });
+    await eventually(async () => expect(await agent.kv.keys('runlock/gone/.queue/')).toHaveLength(1));
+    rmdirSync(cwd);
+    await shell('exec "$1" release gone --owner web01');
+    expect(await run.ended).toEqual(complaint(126, 'the folder that runlock was started in is gone'));
+    expect(await agent.kv.get('runlock/gone/.slot/0/owner')).toBeUndefined();
+  });
+});
