@@ -35,7 +35,8 @@ test('the SBOM has what --licenses has, each with its version and digest, and no
     (each) => `${each.name.replace(/^@oven\/bun-linux-\w+$/, 'Bun')} ${each.version}`,
   );
   expect(titles.length).toBeGreaterThan(10);
-  expect(listed.sort()).toEqual(titles.sort());
+  // There is a Bun for each architecture that was built.
+  expect([...new Set(listed)].sort()).toEqual(titles.sort());
   for (const { scope, hashes } of components) {
     expect(scope).toBe('required');
     expect(hashes[0]?.content).toMatch(/^[0-9a-f]{128}$/);

@@ -33,3 +33,8 @@ test('it tests on every Node.js that the packages’ tests know', async () => {
   const { nodeMajors } = await import('../support/nodes.ts');
   expect(workflow).toContain(`node: [${nodeMajors.join(', ')}]`);
 });
+
+test('the tests may make namespaces there, and what is published is for both architectures', () => {
+  expect(workflow).toMatch(/\n {2}test:\n(?: {4}.*\n)*? {6}options: --privileged\n/);
+  expect(readFileSync('.ci/artefacts', 'utf8')).toContain('npm run build:binary -- x64 arm64\n');
+});
