@@ -15,13 +15,15 @@ export interface Apt {
   downloadMissing(name: string): Promise<string[]>;
 }
 
-/** An apt that keeps its lists and its cache below `folder`. */
-export async function createApt(folder: string): Promise<Apt> {
+/** An apt that keeps its lists and its cache below `folder`; for `foreign`'s packages it knows no others. */
+export async function createApt(folder: string, foreign?: string): Promise<Apt> {
   const archives = join(folder, 'cache/archives');
   await mkdir(join(archives, 'partial'), { recursive: true });
   await mkdir(join(folder, 'lists/partial'), { recursive: true });
   const config = join(folder, 'apt.conf');
-  await writeFile(config, settings(folder));
+  await writeFile(join(folder, 'status'), '');
+  const ours = settings(folder) + (foreign === undefined ? '' : foreignSettings(folder, foreign));
+  await writeFile(config, ours);
   const apt = async (...args: string[]): Promise<void> => {
     try {
       const env = { ...process.env, LC_ALL: 'C', DEBIAN_FRONTEND: 'noninteractive' };
@@ -39,10 +41,7 @@ export async function createApt(folder: string): Promise<Apt> {
       if (sources !== undefined) {
         const list = join(folder, 'sources.list');
         await writeFile(list, sources);
-        await writeFile(
-          config,
-          `${settings(folder)}Dir::Etc::sourcelist "${list}";\nDir::Etc::sourceparts "-";\n`,
-        );
+        await writeFile(config, `${ours}Dir::Etc::sourcelist "${list}";\nDir::Etc::sourceparts "-";\n`);
       }
       await apt('update');
     },
@@ -155,6 +154,12 @@ Acquire::Retries "3";
 Debug::NoLocking "1";
 `;
 }
+
+/** As on a machine of that architecture which has nothing installed yet. */
+const foreignSettings = (folder: string, architecture: string) => `APT::Architecture "${architecture}";
+APT::Architectures { "${architecture}"; };
+Dir::State::status "${folder}/status";
+`;
 
 async function firstFile(...names: string[]): Promise<string> {
   for (const name of names) {

@@ -1,8 +1,8 @@
 // Finds the real programs that the tests run: named by a variable, on the PATH, in our cache, or Debian's packages.
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
-import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { constants, existsSync } from 'node:fs';
+import { access, mkdir, mkdtemp, readFile, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -13,6 +13,7 @@ import {
   lintianScript,
   mandocScript,
   puppetScript,
+  qemuScript,
   systemdAnalyzeScript,
   zshScript,
 } from './unpacked.ts';
@@ -118,6 +119,15 @@ const systemdAnalyzeProgram: Program = {
   make: (root, apt) => makeTool(systemdAnalyzeProgram, root, apt, systemdAnalyzeScript),
 };
 
+/** Runs programs for arm64. One on the PATH may have no C library to run them with. */
+const qemuProgram: Program = {
+  name: 'qemu-aarch64-with-libc',
+  variable: 'QEMU_AARCH64_BIN',
+  version: '--version',
+  packages: ['qemu-user-static', 'qemu-user'],
+  make: makeQemu,
+};
+
 const found = new Map<Program, Promise<string>>();
 
 /** Path of a consul program. */
@@ -147,10 +157,12 @@ export const fish = () => provision(fishProgram);
 
 export const mandoc = () => provision(mandocProgram);
 
-/** These two are for the packages' tests alone, and so not fetched for all. */
+/** These are for the packages' tests alone, and so not fetched for all. */
 export const lintian = () => provision(lintianProgram);
 
 export const systemdAnalyze = () => provision(systemdAnalyzeProgram);
+
+export const qemuAarch64 = () => provision(qemuProgram);
 
 /** All others, and the variables that spare other processes the search. */
 export async function provisionAll(): Promise<Record<string, string>> {
@@ -244,6 +256,26 @@ async function makePromtool(root: string, folder: string): Promise<string> {
   await apt.update().catch(() => undefined);
   await unpack([await firstThatWorks(promtoolProgram.packages, (name) => apt.download(name))], root);
   return 'usr/bin/promtool';
+}
+
+async function makeQemu(root: string, folder: string): Promise<string> {
+  const libc = await createApt(join(folder, 'arm64'), 'arm64');
+  await libc.update();
+  const debs = [await libc.download('libc6')];
+  const apt = await createApt(join(folder, 'own'));
+  await apt.update().catch(() => undefined);
+  debs.push(await firstThatWorks(qemuProgram.packages, (name) => apt.download(name)));
+  await unpack(debs, root);
+  const programs = join(root, 'usr/bin');
+  // It has one for each of some thirty architectures.
+  const others = (await readdir(programs)).filter((name) => !name.startsWith('qemu-aarch64'));
+  for (const name of others) await rm(join(programs, name));
+  // Where releases after bookworm keep it.
+  if (!existsSync(join(root, 'lib'))) await symlink('usr/lib', join(root, 'lib'));
+  const wrapper = `bin/${qemuProgram.name}`;
+  await mkdir(join(root, 'bin'), { recursive: true });
+  await writeFile(join(root, wrapper), qemuScript(root), { mode: 0o755 });
+  return wrapper;
 }
 
 async function makeTool(

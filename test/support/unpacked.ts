@@ -104,6 +104,14 @@ export function systemdAnalyzeScript(root: string): string {
   ]);
 }
 
+/** Shell text that runs an arm64 program, with the C library in `root`. What that program starts is this machine's own. */
+export function qemuScript(root: string): string {
+  const program = ['usr/bin/qemu-aarch64-static', 'usr/bin/qemu-aarch64'].find((path) =>
+    existsSync(join(root, path)),
+  );
+  return ['#!/bin/sh', 'root=${0%/bin/*}', `exec "$root/${program}" -L "$root" "$@"`, ''].join('\n');
+}
+
 function rubyFolders(root: string): string[] {
   const libraries = ['usr/lib', ...libraryFolders(root)].map((path) => `${path}/ruby`);
   const versioned = libraries.flatMap((path) => below(root, path)).filter((path) => /\/\d[\d.]*$/.test(path));
