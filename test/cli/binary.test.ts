@@ -150,6 +150,25 @@ describe('--licenses', () => {
     expect(stdout).toContain('GNU LIBRARY GENERAL PUBLIC LICENSE');
   });
 
+  /** What of Bun's own parts can be seen in the file, where its makers' list leaves it out too. */
+  const SEEN = {
+    'SQLite format 3': 'SQLite ',
+    HPE_INVALID_METHOD: 'llhttp ',
+    argon2id: 'rust-argon2 ',
+    'The libjpeg-turbo Project': 'libjpeg-turbo ',
+  };
+
+  test('of the single file has what can be seen in it of the runtime’s own parts, and the texts of their licences', async () => {
+    const { stdout } = await run(BINARY, ['--licenses']);
+    const file = readFileSync(BINARY);
+    for (const [seen, name] of Object.entries(SEEN)) {
+      expect(file.includes(seen)).toBe(true);
+      expect(stdout).toContain(`\n${name}`);
+    }
+    for (const words of ['Version 2.0, January 2004', 'Redistributions in binary form must reproduce'])
+      expect(stdout).toContain(words);
+  });
+
   test('of the npm package has each package whose text is in it', async () => {
     const { stdout } = await run(BUNDLE, ['--licenses']);
     expect(titles(stdout).sort()).toEqual(['runlock', ...packages()].sort());
