@@ -1,4 +1,5 @@
 /** What would go wrong with a command as soon as it is started, whatever command it is. */
+import { isUtf8 } from 'node:buffer';
 import { accessSync, constants, readFileSync, readlinkSync } from 'node:fs';
 
 import { RunlockError } from './errors.ts';
@@ -9,15 +10,21 @@ import { RunlockError } from './errors.ts';
  */
 export function checkFolder(command: string): void {
   // Not process.cwd(): it remembers what it said first.
-  const folder = readlinkSync('/proc/self/cwd');
+  const bytes = readlinkSync('/proc/self/cwd', 'buffer');
+  const why = whyNotEnter(bytes) ?? (isUtf8(bytes) ? undefined : `the name of ${IT} is not UTF-8`);
+  if (why === undefined) return;
+  throw new RunlockError('not-executable', `cannot run ${command}: ${why}; start it in another folder`);
+}
+
+const IT = 'the folder that runlock was started in';
+
+function whyNotEnter(folder: Buffer): string | undefined {
   try {
     accessSync(folder, constants.X_OK);
+    return undefined;
   } catch (error) {
-    const why =
-      (error as NodeJS.ErrnoException).code === 'ENOENT'
-        ? 'the folder that runlock was started in is gone; start it in one that exists'
-        : `this user may not enter ${folder}, where runlock was started; start it in another folder`;
-    throw new RunlockError('not-executable', `cannot run ${command}: ${why}`);
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return `${IT} is gone`;
+    return `this user may not enter ${folder.toString()}, where runlock was started`;
   }
 }
 

@@ -68,6 +68,14 @@ describe('126 where the command can’t start in runlock’s folder', () => {
     expect(await agent.kv.keys('runlock/closed/')).toEqual([]);
   });
 
+  test('because its name is not UTF-8: said before a slot is taken', async () => {
+    const said = await shell(
+      `cd "$2" && mkdir "$(printf '\\344')" && cd "$(printf '\\344')" && "$1" exec -g named -- true`,
+    );
+    expect(said).toEqual(complaint(126, 'the name of the folder that runlock was started in is not UTF-8'));
+    expect(await agent.kv.keys('runlock/named/')).toEqual([]);
+  });
+
   test('because it was deleted while runlock waited, and no claim stays', async () => {
     const cwd = join(stage().folder, 'gone');
     await shell(`mkdir '${cwd}'`);
