@@ -29,8 +29,14 @@ function main() {
 /** Where its package's install script ran, it moved the program there. */
 function ownBun() {
   const bun = [`node_modules/${runtimes[arch]}/bin/bun`, 'node_modules/bun/bin/bun.exe'].find(existsSync);
-  if (bun !== undefined) return bun;
-  throw new Error("Bun is missing, which the program is built with; run 'npm ci' (without --omit=optional)");
+  if (bun === undefined)
+    throw new Error(
+      "Bun is missing, which the program is built with; run 'npm ci' (without --omit=optional)",
+    );
+  // The file says which Bun is in it, by the lock file.
+  const installed = run(bun, ['--version']).trim();
+  if (installed === bunVersion) return bun;
+  throw new Error(`Bun ${installed} is installed, and package-lock.json names ${bunVersion}; run 'npm ci'`);
 }
 
 const bundling = ['build', 'src/main.ts', '--minify', '--format=esm', '--splitting'];
