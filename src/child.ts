@@ -1,7 +1,7 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { accessSync, constants, statSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
-
-import type { execa as Execa } from 'execa';
 
 import { startCanary } from './canary.ts';
 import type { Canary } from './canary.ts';
@@ -9,7 +9,6 @@ import type { Clock } from './deps.ts';
 import { RunlockError } from './errors.ts';
 import { killer, signalAll } from './kill.ts';
 import type { Kill } from './kill.ts';
-import { checkFolder } from './start-checks.ts';
 import { RUN_ID_VARIABLE, followTree, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
@@ -94,26 +93,17 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
   }
 }
 
-/**
- * Loads what it takes to start a command. It is most of what runlock loads, so it is left for when there is time; and it
- * is done before a long wait, after which an upgrade may have replaced the files.
- */
-export const prepareStart = () => import('execa');
-
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { file, runId, shareTerminal, clock } = options;
-  const { execa } = await prepareStart();
-  checkFolder(options.command);
   // First: what fails here fails before there is a command.
   const canary = shareTerminal ? startCanary(clock) : undefined;
-  const subprocess = spawnCommand(execa, options);
-  const { pid } = subprocess;
-  if (pid === undefined) {
+  const spawned = spawnCommand(options);
+  if ('code' in spawned) {
     canary?.stop();
-    throw spawnError(file, (await subprocess).code);
+    throw spawnError(file, await spawned.code);
   }
-  // Not when execa is done with it: that is some milliseconds later, and the next run waits for them.
+  const { subprocess, pid } = spawned;
   const ended = new Promise<Ending>((resolve) => {
     subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
   });
@@ -132,21 +122,26 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   };
 }
 
-function spawnCommand(
-  execa: typeof Execa,
-  { command, file, args, env, runId, shareTerminal }: CommandOptions,
-) {
-  return execa(file, args, {
-    argv0: command,
-    env: { ...env, [RUN_ID_VARIABLE]: runId },
-    extendEnv: false,
-    stdio: 'inherit',
-    detached: !shareTerminal,
-    reject: false,
-    buffer: false,
-    // The guard sees to this, and also when runlock cannot.
-    cleanup: false,
-  });
+type Spawned =
+  | { readonly subprocess: ChildProcess; readonly pid: number }
+  /** There is none, and errno says why. */
+  | { readonly code: Promise<string | undefined> };
+
+function spawnCommand({ command, file, args, env, runId, shareTerminal }: CommandOptions): Spawned {
+  try {
+    const subprocess = spawn(file, args, {
+      argv0: command,
+      env: { ...env, [RUN_ID_VARIABLE]: runId },
+      stdio: 'inherit',
+      detached: !shareTerminal,
+    });
+    const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));
+    const { pid } = subprocess;
+    return pid === undefined ? { code: failed.then(({ code }) => code) } : { subprocess, pid };
+  } catch (error) {
+    // Some reasons come as an event, and others are thrown.
+    return { code: Promise.resolve((error as NodeJS.ErrnoException).code) };
+  }
 }
 
 function endingOf(code: number | null, signal: NodeJS.Signals | null): Ending {

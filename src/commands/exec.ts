@@ -1,11 +1,11 @@
 /** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
 import { basename } from 'node:path';
-import { findCommand, prepareStart } from '../child.ts';
+import { findCommand } from '../child.ts';
 import { RunlockError, assertNever } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { Grant } from '../lock/grant.ts';
 import { deadAfterMs } from '../lock/lease.ts';
-import { checkFolder, checkWords } from '../start-checks.ts';
+import { checkWords } from '../words.ts';
 import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
@@ -34,7 +34,6 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   for (const { hold } of options.groups) checkDeadline(hold, options);
   checkWords([options.command, ...options.args]);
   const file = findCommand(options.command, { path: deps.env['PATH'] });
-  checkFolder(options.command);
   const meanings = chosenMeanings(basename(options.command), options);
   const stop = new AbortController();
   let stoppedBy: NodeJS.Signals | undefined;
@@ -173,7 +172,6 @@ async function askForSlots(
       const sayWait = watchWait(deps, { group, run: id, slots, held }, over);
       return (_, seen) => {
         if (wait !== 0) sayWait(seen);
-        prepareSoon(deps, over);
       };
     },
     onGranted: (slot) => {
@@ -208,17 +206,6 @@ function toRequests(deps: ExecDeps, options: ExecOptions): Requests {
   });
   const [first, ...others] = groups;
   return [toRequest(first), ...others.map(toRequest)];
-}
-
-/** By then Consul has been asked for the slot, or for the change to wait for, and has not answered yet. */
-const ASKED_MS = 1;
-
-function prepareSoon({ clock }: ExecDeps, signal: AbortSignal): void {
-  // What can't be loaded is said when it is needed.
-  void clock
-    .sleep(ASKED_MS, { signal })
-    .then(prepareStart)
-    .catch(() => undefined);
 }
 
 function sayBusy(deps: ExecDeps, busy: Extract<Acquired, { kind: 'busy' }>, options: ExecOptions): void {

@@ -142,11 +142,9 @@ describe('--licenses', () => {
 
   test('of the single file has all that is bundled, and what runs it', async () => {
     const { stdout } = await run(BINARY, ['--licenses']);
-    expect(packages()).toEqual(
-      expect.arrayContaining(['consul', 'commander', '@sindresorhus/merge-streams']),
-    );
+    expect(packages()).toEqual(expect.arrayContaining(['consul', 'commander', 'is-network-error']));
     expect(titles(stdout).sort()).toEqual(['runlock', 'Bun', ...packages()].sort());
-    expect(stdout.match(/Permission is hereby granted/g)?.length).toBeGreaterThan(20);
+    expect(stdout.match(/Permission is hereby granted/g)?.length).toBeGreaterThan(5);
     expect(stdout).toContain('GNU LIBRARY GENERAL PUBLIC LICENSE');
   });
 
@@ -178,7 +176,7 @@ describe('--licenses', () => {
 describe('--version and --help', () => {
   /** What no start may load, but some command does. */
   const HEAVY =
-    /node_modules\/(?:consul|papi|execa|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/|licenses|metrics)/;
+    /node_modules\/(?:consul|papi|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/|licenses|metrics)/;
 
   test('load neither the way to Consul nor any command: the single file', () => {
     const { outputs } = metafile();

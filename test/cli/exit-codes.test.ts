@@ -1,6 +1,6 @@
 // Each exit code that design promises, through the built program.
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, copyFileSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
@@ -413,16 +413,33 @@ describe('126 and 127 are found out before a slot is taken', () => {
     expect((await exec('missing', ['--', 'no-such-program'], { env })).status).toBe(127);
   });
 
-  test('126: a missing interpreter is known only at the start, and no claim stays', async () => {
+  /** What is known only at the start: no claim stays. */
+  async function expectNoStart(group: string, file: string, words: RegExp): Promise<void> {
+    expectComplaint(await exec(group, ['--', file]), 126, words);
+    expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
+      `runlock/${group}/.last`,
+      `runlock/${group}/.tail`,
+    ]);
+    expect((await exec(group, ['--node', 'web02', '-w', '0', '--', 'true'])).status).toBe(0);
+  }
+
+  test('126: a missing interpreter', async () => {
     const { folder } = stage();
     const script = `${folder}/script`;
     writeFileSync(script, '#!/nonexistent/interpreter\n', { mode: 0o755 });
-    expectComplaint(await exec('interpreter', ['--', script]), 126, /interpreter that its first line names/);
-    expect(await agent.kv.keys('runlock/interpreter/')).toEqual([
-      'runlock/interpreter/.last',
-      'runlock/interpreter/.tail',
-    ]);
-    expect((await exec('interpreter', ['--node', 'web02', '-w', '0', '--', 'true'])).status).toBe(0);
+    await expectNoStart('interpreter', script, /interpreter that its first line names/);
+  });
+
+  test('126: a program that is being written', async () => {
+    const { folder } = stage();
+    const program = `${folder}/program`;
+    copyFileSync('/bin/true', program);
+    const written = openSync(program, 'r+');
+    try {
+      await expectNoStart('written', program, /open for writing/);
+    } finally {
+      closeSync(written);
+    }
   });
 });
 

@@ -34,7 +34,7 @@ test('the SBOM has what --licenses has, each with its version and digest, and no
   const listed = [metadata.component, ...components].map(
     (each) => `${each.name.replace(/^@oven\/bun-linux-\w+$/, 'Bun')} ${each.version}`,
   );
-  expect(titles.length).toBeGreaterThan(10);
+  expect(titles.length).toBeGreaterThan(5);
   // There is a Bun for each architecture that was built.
   expect([...new Set(listed)].sort()).toEqual(titles.sort());
   for (const { scope, hashes } of components) {

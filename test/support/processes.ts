@@ -121,7 +121,7 @@ export async function bundle(driver: string, folder: string): Promise<string> {
     bundle: true,
     platform: 'node',
     format: 'esm',
-    // execa's dependencies are CommonJS and require Node's own modules.
+    // consul is CommonJS and requires Node's own modules.
     banner: {
       js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
     },
