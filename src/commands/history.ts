@@ -5,7 +5,7 @@ import { isRunlockError } from '../errors.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import { decodeRun, lastGoodOf } from '../lock/records.ts';
 import { removeSeen, send } from '../lock/transactions.ts';
-import { proveRights } from './status/sources.ts';
+import { findHidden, proveRights } from './status/sources.ts';
 import type { ForgetReport, HistoryReport, RunView } from '../output/history.ts';
 
 /** What the command line asks for. */
@@ -31,7 +31,21 @@ export async function history(
   // A verdict on every node is none if some can't be seen.
   if (request.silentForMs !== undefined && request.group === undefined)
     await proveRights(consul, { prefix: request.prefix, groups: [] }, signal);
-  return viewHistory(await readRuns(consul, request, signal), { ...request, now });
+  const [runs, hidden] = await Promise.all([
+    readRuns(consul, request, signal),
+    hiddenFrom(consul, request, signal),
+  ]);
+  return { ...viewHistory(runs, { ...request, now }), ...hidden };
+}
+
+/** What a listing of all groups leaves out without a word. One group that may not be read is refused. */
+async function hiddenFrom(
+  consul: Consul,
+  { prefix, group }: Scope,
+  signal: AbortSignal,
+): Promise<Pick<HistoryReport, 'hidden'>> {
+  const hidden = group === undefined ? await findHidden(consul, { prefix, groups: [] }, signal) : undefined;
+  return hidden === undefined ? {} : { hidden };
 }
 
 interface StoredRun {
@@ -120,6 +134,7 @@ export async function forget(
   const { prefix, group, node } = request;
   const forgotten: string[] = [];
   const options = { signal, rule: ruleFor(request, 'write') };
+  const hidden = await hiddenFrom(consul, request, signal);
   for (let tries = 0; tries < TRIES; tries++) {
     const own = (await readRuns(consul, request, signal)).filter((run) => run.node === node);
     let changed = false;
@@ -130,5 +145,12 @@ export async function forget(
     }
     if (!changed) break;
   }
-  return { v: 1, prefix, ...(group !== undefined && { group }), node, forgotten: forgotten.sort() };
+  return {
+    v: 1,
+    prefix,
+    ...(group !== undefined && { group }),
+    node,
+    forgotten: forgotten.sort(),
+    ...hidden,
+  };
 }

@@ -20,6 +20,8 @@ export interface HistoryReport {
   readonly nodes: readonly RunView[];
   /** Records that could not be read. */
   readonly problems: readonly string[];
+  /** Why records of some groups may be missing: what this token lacks to read them. */
+  readonly hidden?: string;
 }
 
 export interface RunView {
@@ -47,6 +49,8 @@ export interface ForgetReport {
   readonly node: string;
   /** The groups whose record of this node went. */
   readonly forgotten: readonly string[];
+  /** Why it may be known in other groups too: what this token lacks to read them. */
+  readonly hidden?: string;
 }
 
 /** `history` for people, with a line break at its end. */
@@ -59,6 +63,7 @@ export function renderHistory(report: HistoryReport, options: RenderOptions): st
     ...(rows.length === 0 ? [] : renderTable([{ cells: head, style: 'dim' }, ...rows], options)),
     ...problems.map((problem) => paint(`  problem: ${visible(problem)}`, 'red', options.color)),
     ...sumUp(report),
+    ...missing(report).map((line) => paint(line, 'yellow', options.color)),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -96,9 +101,16 @@ function sumUp({ prefix, group, silentForMs, known, nodes, problems }: HistoryRe
   return [visible(`${known} in ${where}: all had a good run within ${age}`)];
 }
 
+const missing = ({ hidden }: Pick<HistoryReport, 'hidden'>): string[] =>
+  hidden === undefined ? [] : [visible(`nodes may be missing here: ${hidden}`)];
+
 /** What `--forget` did, with a line break at its end. */
-export function renderForget({ prefix, group, node, forgotten }: ForgetReport): string {
-  if (forgotten.length === 0)
-    return `nothing is known of a run of ${node} in ${group ?? `any group below ${prefix}/`}; nothing was forgotten\n`;
-  return forgotten.map((at) => `forgot the last run of ${node} in ${visible(at)}\n`).join('');
+export function renderForget(report: ForgetReport): string {
+  const { prefix, group, node, forgotten } = report;
+  const where = group ?? `any group below ${prefix}/`;
+  const done =
+    forgotten.length === 0
+      ? [`nothing is known of a run of ${node} in ${where}; nothing was forgotten`]
+      : forgotten.map((at) => `forgot the last run of ${node} in ${visible(at)}`);
+  return `${[...done, ...missing(report)].join('\n')}\n`;
 }

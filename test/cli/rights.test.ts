@@ -82,6 +82,25 @@ test('status of all groups says that some may be missing, and which rule shows t
   await agent.kv.delete('runlock/secret/.slot/0/owner');
 });
 
+test('history of all groups says that nodes may be missing, and so does --forget; of all that may be read it does not', async () => {
+  const node = await withRules(rules);
+  await runlock(node, ['exec', '-g', 'prod/web', '--', 'true']);
+  const missing = /\nnodes may be missing here: .* rule: key_prefix "runlock\/" \{ policy = "read" \}\n$/;
+  const { status, stdout } = await runlock(node, ['history']);
+  expect(status).toBe(0);
+  expect(stdout).toContain('prod/web');
+  expect(stdout).toMatch(missing);
+  const { hidden } = JSON.parse((await runlock(node, ['history', '--json'])).stdout) as { hidden?: string };
+  expect(hidden).toContain('key_prefix "runlock/"');
+  expect((await runlock(node, ['history', 'prod/web'])).stdout).not.toContain('may be missing');
+  const forgot = await runlock(node, ['history', '--forget', 'web09']);
+  expect(forgot.status).toBe(0);
+  expect(forgot.stdout).toMatch(missing);
+  const all = await withRules([...rules, 'key_prefix "runlock/" { policy = "read" }']);
+  expect((await runlock(all, ['history'])).stdout).not.toContain('may be missing');
+  expect((await runlock(all, ['history', '--forget', 'web09'])).stdout).not.toContain('may be missing');
+});
+
 test('history --silent-for of all groups is no verdict where some may not be read', async () => {
   const node = await withRules(rules);
   const { status, stdout, stderr } = await runlock(node, ['history', '--silent-for', '1d']);
