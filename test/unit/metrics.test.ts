@@ -5,12 +5,14 @@ import {
   readdirSync,
   statSync,
   symlinkSync,
+  watch,
   writeFileSync,
 } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import type { RunlockError } from '../../src/errors.ts';
 import { OUTCOMES, checkMetricsFile, readKept, renderMetrics, writeMetrics } from '../../src/metrics.ts';
 import type { Attempt } from '../../src/metrics.ts';
+import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 
 const attempt: Attempt = {
@@ -125,6 +127,18 @@ describe('the file', () => {
       'last_success_timestamp_seconds{group="prod/web"} 1772323200.123\n',
     );
     expect(readdirSync(folder)).toEqual(['runlock.prom']);
+  });
+
+  test('has no second name that node_exporter would read, not even for a moment', async () => {
+    const { folder } = stage();
+    const names: (string | null)[] = [];
+    const watcher = watch(folder, (_, name) => names.push(name));
+    onTestFinished(() => watcher.close());
+    expect(await writeMetrics(`${folder}/runlock.prom`, [attempt])).toBeUndefined();
+    // The kernel tells in order: what came before the name itself has been heard of by then.
+    await eventually(() => expect(names).toContain('runlock.prom'));
+    expect(names.filter((name) => name === null || name.endsWith('.prom'))).toEqual(['runlock.prom']);
+    expect(names.length).toBeGreaterThan(1);
   });
 
   test('that can’t be written is a reason, never an error, and leaves no draft', async () => {

@@ -13,9 +13,12 @@ const entry = (value: string): Entry => ({ key: 'runlock/a/.tail', value, create
 async function follow(steps: readonly Step[]) {
   const stop = new AbortController();
   const asked: { index: number | undefined; retryForMs: number | undefined }[] = [];
+  const longestMs: number[] = [];
   const left = [...steps];
-  const list: Consul['list'] = (_, { index, retryForMs }) => {
+  const list: Consul['list'] = (_, { index, retryForMs, waitMs = Infinity, timeoutMs = Infinity }) => {
     asked.push({ index, retryForMs });
+    // Consul lets a blocking query last up to a sixteenth longer than it was asked to.
+    longestMs.push((waitMs * 17) / 16 + timeoutMs);
     const step = left.shift();
     if (left.length === 0) stop.abort();
     if (!step || step instanceof RunlockError) return Promise.reject(step ?? new Error('no more'));
@@ -39,7 +42,7 @@ async function follow(steps: readonly Step[]) {
     () => undefined,
     (reason: unknown) => reason,
   );
-  return { asked, slept, error, seen: seen.map(({ entries }) => entries[0]?.value) };
+  return { asked, longestMs, slept, error, seen: seen.map(({ entries }) => entries[0]?.value) };
 }
 
 const unreachable = new RunlockError('unreachable', 'gone');
@@ -69,6 +72,15 @@ test('an index that goes backwards: all starts anew, without one', async () => {
   ]);
   expect(asked.map(({ index }) => index)).toEqual([undefined, 50, undefined, 4]);
   expect(seen).toEqual(['a', 'b', 'c', 'd']);
+});
+
+test('an agent that hangs is noticed within 40 s: no query waits for longer, with what Consul adds to it', async () => {
+  const { longestMs } = await follow([
+    { index: 5, value: 'a' },
+    { index: 6, value: 'b' },
+  ]);
+  expect(longestMs).toHaveLength(2);
+  expect(Math.max(...longestMs)).toBeLessThan(40_000);
 });
 
 test('a blocking query that fails is followed by a read that answers at once, tried for ever', async () => {
