@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'incompatible'
   | 'refused'
   | 'session-lost'
+  | 'unwritten'
   | 'not-executable'
   | 'not-found';
 
@@ -26,6 +27,7 @@ const exitStatuses: Record<ErrorCode, number> = {
   overloaded: 69,
   'not-consul': 69,
   bug: 70,
+  unwritten: 74,
   busy: 75,
   forbidden: 77,
   config: 78,

@@ -6,7 +6,7 @@ import { isatty } from 'node:tty';
 import { clock } from './clock.ts';
 import { parse } from './cli.ts';
 import type { Host, Log } from './deps.ts';
-import { errorCode, exitStatus } from './errors.ts';
+import { RunlockError, errorCode, exitStatus } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
@@ -40,6 +40,7 @@ function hidden(pid: number): boolean {
 /** Making a stream takes longer than all else before a command starts, so only who writes has it made. */
 function streamOf(fd: 1 | 2) {
   let made: NodeJS.WriteStream | undefined;
+  let fault: NodeJS.ErrnoException | undefined;
   const stream = () => {
     if (made) return made;
     made = fd === 1 ? process.stdout : process.stderr;
@@ -56,10 +57,18 @@ function streamOf(fd: 1 | 2) {
     get rows() {
       return stream().rows;
     },
+    /** Why something that was written did not arrive: a full disk. */
+    get fault() {
+      return fault;
+    },
     on: (event: 'resize' | 'error', listener: () => void) => stream().on(event, listener),
     write: (text: string, written: () => void = () => undefined) =>
-      void stream().write(text, () => written()),
-  } satisfies Stream & { write: unknown };
+      void stream().write(text, (error: NodeJS.ErrnoException | null | undefined) => {
+        // A reader who has left, or a terminal that has hung up, misses nothing.
+        if (error && error.code !== 'EPIPE' && !isatty(fd)) fault ??= error;
+        written();
+      }),
+  } satisfies Stream & { write: unknown; fault: unknown };
 }
 
 const stdout = streamOf(1);
@@ -206,6 +215,12 @@ function writeErrorLine(
   );
 }
 
+/** A report that is cut short must not pass for a whole one. */
+function unwritten(fault: Error): RunlockError {
+  const message = `stdout could not be written (${fault.message}), so what is there is cut short; make room, and look again`;
+  return new RunlockError('unwritten', message, { cause: fault });
+}
+
 async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   // What is wrong with the command line itself is said in the form that it asks for, as far as that can be told.
@@ -216,6 +231,7 @@ async function main(): Promise<void> {
     const invocation = await parse(argv, platform);
     if ('common' in invocation) ({ logFormat } = invocation.common);
     status = await run(invocation, platform);
+    if (stdout.fault && status === 0) throw unwritten(stdout.fault);
   } catch (error) {
     status = fail(error, logFormat);
   }

@@ -14,6 +14,7 @@ export const exitCodes: readonly ExitCode[] = [
   { code: of('usage'), meaning: 'wrong usage' },
   { code: of('unreachable'), meaning: 'Consul not reachable' },
   { code: of('bug'), meaning: 'a bug in runlock' },
+  { code: of('unwritten'), meaning: 'what was asked for could not be written to stdout, as on a full disk' },
   {
     code: of('busy'),
     meaning:

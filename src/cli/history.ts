@@ -47,7 +47,7 @@ const HISTORY_HELP = `
 A good run is one that succeeded. A node is known from its first run that ended until --forget.
 
 Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is known there at all (a wrong name?); 64 wrong
-usage; 69 Consul not reachable; 77 Consul refused; 78 bad configuration.
+usage; 69 Consul not reachable; 74 stdout could not be written; 77 Consul refused; 78 bad configuration.
 
 Examples:
   runlock history prod/web

@@ -1,16 +1,17 @@
 // Each exit code that design promises, through the built program.
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, closeSync, copyFileSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import { preloading } from '../support/program.ts';
+import { RUNLOCK, clean, preloading } from '../support/program.ts';
 import type { Result, Running, StartOptions } from '../support/program.ts';
 
 let agent: Agent;
@@ -180,6 +181,40 @@ describe('69 Consul not reachable: said within a few seconds', () => {
     const env = { CONSUL_HTTP_ADDR: 'unix:///nonexistent/consul.sock' };
     const result = await runlock(undefined, ['exec', '--', 'true'], { env });
     expectComplaint(result, 69, /no such socket/);
+  });
+});
+
+describe('74 stdout could not be written', () => {
+  async function into(stdout: number | 'pipe', args: readonly string[]) {
+    const env = { ...clean, ...agent.env };
+    const child = spawn(RUNLOCK, args, { env, stdio: ['ignore', stdout, 'pipe'] });
+    onTestFinished(() => void child.kill('SIGKILL'));
+    // Whoever would read leaves before there is anything to read.
+    child.stdout?.destroy();
+    let stderr = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    await once(child, 'close');
+    return { status: child.exitCode, stderr };
+  }
+
+  test.each([
+    [['status']],
+    [['status', '--json']],
+    [['history']],
+    [['config']],
+    [['freeze', 'full/ice', '--reason', 'x']],
+    [['acquire', 'full/held', '--json', '--node', 'web01', '-w', '0']],
+    [['--help']],
+  ])('a full disk: %j', async (args) => {
+    const full = openSync('/dev/full', 'w');
+    onTestFinished(() => closeSync(full));
+    const { status, stderr } = await into(full, args);
+    expect(stderr).toMatch(/^runlock: stdout could not be written \(ENOSPC[^\n]+\n$/);
+    expect(status).toBe(74);
+  });
+
+  test('whoever reads and leaves is no fault', async () => {
+    expect(await into('pipe', ['status', '--json'])).toEqual({ status: 0, stderr: '' });
   });
 });
 

@@ -17,6 +17,7 @@ const statuses: Record<ErrorCode, number> = {
   'not-consul': 69,
   'session-lost': 69,
   bug: 70,
+  unwritten: 74,
   busy: 75,
   refused: 75,
   forbidden: 77,
