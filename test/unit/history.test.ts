@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { viewHistory } from '../../src/commands/history.ts';
+import { forget, viewHistory } from '../../src/commands/history.ts';
+import type { Consul, Entry } from '../../src/consul.ts';
 import { encode, lastGoodOf } from '../../src/lock/records.ts';
 import type { RunRecord } from '../../src/lock/records.ts';
 import { renderForget, renderHistory } from '../../src/output/history.ts';
@@ -74,4 +75,26 @@ describe('text', () => {
       'nothing is known of a run of web01 in any group below runlock/; nothing was forgotten\n',
     );
   });
+});
+
+test('forget deletes what it has seen and nothing newer: a record that changed meanwhile is looked at again', async () => {
+  const { key, value } = stored({ node: 'web01' }).entry;
+  const answers = ['refused', 'done'];
+  const removed: number[] = [];
+  let modifyIndex = 7;
+  const entry = (): Entry => ({ key, value, createIndex: 1, modifyIndex });
+  const consul: Pick<Consul, 'get' | 'list' | 'transact'> = {
+    get: () => Promise.resolve({ entry: undefined, index: modifyIndex }),
+    list: () => Promise.resolve({ entries: removed.length === 2 ? [] : [entry()], index: modifyIndex }),
+    transact: (operations) => {
+      for (const operation of operations) if (operation.verb === 'delete-cas') removed.push(operation.index);
+      if (answers.shift() === 'done') return Promise.resolve({ kind: 'done', entries: [] });
+      modifyIndex += 1;
+      return Promise.resolve({ kind: 'refused', at: 0, why: 'index is stale' });
+    },
+  };
+  const { signal } = new AbortController();
+  const request = { prefix: 'runlock', group: 'prod', node: 'web01' };
+  expect((await forget(consul as Consul, request, signal)).forgotten).toEqual(['prod']);
+  expect(removed).toEqual([7, 8]);
 });
