@@ -64,9 +64,10 @@ export async function runWatch({ common, options }: StatusInvocation, platform: 
 
 function requireTerminal({ stdout, env }: Platform): void {
   if (createOutput({ env, isTTY: stdout.isTTY }).live) return;
+  const what = stdout.isTTY ? 'TERM=dumb says that this one can draw nothing' : 'stdout is none';
   throw new RunlockError(
     'usage',
-    "status --watch draws on a terminal, and stdout is none; with --json it prints a line for each change; see 'runlock status --help'",
+    `status --watch draws on a terminal, and ${what}; with --json it prints a line for each change; see 'runlock status --help'`,
   );
 }
 

@@ -247,6 +247,14 @@ describe('on a terminal', () => {
   });
 });
 
+test('on a terminal that can draw nothing it is refused in these words, exit 64', async () => {
+  const run = startInTerminal(agent, ['status', '--watch'], { env: { TERM: 'dumb' } });
+  expect(await run.ended).toBe(64);
+  expect(run.screen()).toMatch(
+    /draws on a terminal, and TERM=dumb says that this one can draw nothing; with --json/,
+  );
+});
+
 describe('without a terminal', () => {
   test('it is refused, exit 64', async () => {
     const result = await runlock(agent, ['status', '--watch']);

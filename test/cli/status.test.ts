@@ -144,6 +144,15 @@ describe('after a failed run, with two who wait', () => {
 });
 
 describe('what else a group can be', () => {
+  test('never used, below a frozen one: both are said, for its name may be wrong', async () => {
+    expect((await runlock(agent, ['freeze', 'cold', '--reason', 'x'])).status).toBe(0);
+    const { status, stdout } = await runlock(agent, ['status', 'cold/wep']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/cold, and so cold\/wep, was frozen .*; nobody has used cold\/wep yet/);
+    expect((await runlock(agent, ['status', 'cold'])).stdout).not.toContain('nobody has used');
+    expect((await runlock(agent, ['thaw', 'cold'])).status).toBe(0);
+  });
+
   test('never used: it says so, and that is no error', async () => {
     const result = await status(['never']);
     expect(result).toMatchObject({ status: 0, stderr: '' });

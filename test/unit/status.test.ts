@@ -280,9 +280,10 @@ describe('a freeze', () => {
     ];
     expect(view(entries)).toMatchObject({
       frozen: { at: 'prod', by: 'jane' },
-      why: 'prod, and so prod/web, was frozen 2h ago by jane (new disks) and starts no new run until someone thaws it',
+      why: 'prod, and so prod/web, was frozen 2h ago by jane (new disks) and starts no new run until someone thaws it; nobody has used prod/web yet (or this token may not read it)',
       fix: 'runlock thaw prod',
     });
+    expect(view([...entries, ticket('web02')]).why).toMatch(/until someone thaws it; 1 run waits$/);
     expect(view(entries, 'dev')).toMatchObject({ frozen: { at: '' }, fix: 'runlock thaw /' });
   });
 

@@ -25,16 +25,15 @@ export interface Explanation {
 
 export function explain(facts: GroupFacts, options: ExplainOptions): Explanation {
   const { prefix, now, unreadableFreeze = false } = options;
+  const unused = `nobody has used ${facts.group} yet (or this token may not read it)`;
   if (facts.frozen) {
-    return explainFreeze(facts, facts.frozen, { prefix, now });
+    const frozen = explainFreeze(facts, facts.frozen, { prefix, now });
+    // A freeze above must not hide that the name may be wrong.
+    return facts.known ? frozen : { ...frozen, why: `${frozen.why}; ${unused}` };
   }
   if (unreadableFreeze)
     return { why: 'no new run starts: a freeze key is set that cannot be read (see problems)' };
-  if (!facts.known) {
-    return {
-      why: `nobody has used ${facts.group} yet (or this token may not read it)`,
-    };
-  }
+  if (!facts.known) return { why: unused };
   return explainSlots(facts, options);
 }
 
