@@ -119,7 +119,8 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     },
     list: (prefix, options) => read(prefix, options, true),
     keys: async (prefix, options) => {
-      const [, found] = await call<string[]>(options, (ctx) =>
+      // Unlike its other reads, the package takes Consul's 404 for a fault here: there is no key.
+      const [, found] = await call<string[]>({ ...options, accept: [404] }, (ctx) =>
         client.kv.keys({ key: prefix, consistent: true, ...ctx }),
       );
       return found ?? [];

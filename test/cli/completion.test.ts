@@ -119,6 +119,11 @@ describe('what cannot be looked up', () => {
     expect(await complete(env, 'exec', '--hold', 'f')).toEqual({ ...nothing, stdout: 'forever\t\n' });
   });
 
+  test('is left out: a group in which nobody has run', async () => {
+    const node = { ...nothing, stdout: 'web01\thas run here\n' };
+    expect(await complete({}, 'history', 'prod/web', 'empty', '--forget', '')).toEqual(node);
+  });
+
   test('is left out: a claim that cannot be read, a key that is no group of runlock', async () => {
     await agent.kv.put('odd/a b/.slot/0/owner', 'x');
     await agent.kv.put('odd/team/.slot/0/owner', 'x');

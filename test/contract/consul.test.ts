@@ -62,6 +62,7 @@ describe('what Consul has', () => {
   test('is nothing where there is no key', async () => {
     expect((await consul.get('none', open)).entry).toBeUndefined();
     expect((await consul.list('none/', open)).entries).toEqual([]);
+    expect(await consul.keys('none/', open)).toEqual([]);
     expect(await consul.readAll([{ verb: 'get-tree', key: 'none/' }], open)).toEqual([]);
     expect(await consul.readSession(crypto.randomUUID(), open)).toBeUndefined();
   });
