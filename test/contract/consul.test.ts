@@ -85,9 +85,11 @@ describe('what Consul has', () => {
     const session = await newSession();
     await consul.get('a', open);
     await consul.list('a/', open);
+    await consul.keys('a/', open);
+    await consul.readAll([{ verb: 'get-tree', key: 'a/' }], open);
     await consul.readSession(session, open);
-    const reads = proxy.requests.filter(({ method }) => method === 'GET');
-    expect(reads).toHaveLength(3);
+    const reads = proxy.requests.filter(({ method, path }) => method === 'GET' || path.startsWith('/v1/txn'));
+    expect(reads).toHaveLength(5);
     for (const { path } of reads) expect(path).toMatch(/[?&]consistent/);
   });
 });
@@ -213,6 +215,12 @@ describe('what may be sent twice', () => {
     await consul.get('a', { ...once, electionMs: 5_000 });
     expect(proxy.requests).toHaveLength(3);
   });
+});
+
+test('one request after the other goes over one connection', async () => {
+  for (const key of ['a', 'b', 'c']) await consul.get(key, open);
+  await consul.transact([{ verb: 'set', key: 'a', value: '1' }], open);
+  expect(proxy.counts()).toMatchObject({ requests: 4, connections: 1 });
 });
 
 describe('what may not be sent twice', () => {
