@@ -101,6 +101,9 @@ describe('a session', () => {
       ...{ Behavior: 'delete', LockDelay: 0, NodeChecks: [] },
     });
     expect((await stored(session.id))?.['ServiceChecks'] ?? []).toEqual([]);
+    // Where they are named apart, Consul from 1.9 on gives it the node's own check unless it is told otherwise.
+    const { body } = await proxy.seen(creations);
+    expect(JSON.parse(body)).toMatchObject({ Checks: [], NodeChecks: [] });
     expect(session).toMatchObject({ node: 'web01', lost: { aborted: false } });
     await session.close(open);
   });
@@ -180,6 +183,21 @@ describe('a session', () => {
     expect(await step()).toBe(10_000);
     expect(session.lost.aborted).toBe(false);
     expect(await stored(session.id)).toBeDefined();
+    await session.close(open);
+  });
+
+  test('is not lost by a leader that has not read its log yet, and an answer that is lost after that', async () => {
+    const { effects, step } = await setUp();
+    const session = await openSession(effects, request);
+    proxy.rule({ match: renewals, times: 1, do: { status: 404, body: 'Session id "x" not found' } });
+    const heal = proxy.rule({ match: readBacks, do: 'drop-before' });
+    expect(await step()).toBe(10_000);
+    // The next renewal is what tells, not the same look again and again.
+    expect(await step()).toBe(1_000);
+    heal();
+    await proxy.seen(renewals, 2);
+    expect(await step()).toBe(10_000);
+    expect(session.lost.aborted).toBe(false);
     await session.close(open);
   });
 

@@ -1,0 +1,68 @@
+// What a session asks of Consul, and for how long: against a Consul that notes what it is asked, on a clock that stands.
+import { expect, test } from 'vitest';
+import type { CallOptions, Consul } from '../../src/consul.ts';
+import type { Deps } from '../../src/deps.ts';
+import { openSession } from '../../src/lock/session.ts';
+
+const { signal } = new AbortController();
+
+/** A session, the deadline of each request that it has sent, and what lets the time between two renewals pass. */
+async function open(ttlMs: number) {
+  const deadlines: [call: string, timeoutMs: number | undefined][] = [];
+  const note = (call: string, { timeoutMs }: CallOptions) => void deadlines.push([call, timeoutMs]);
+  const made = {
+    id: 's',
+    node: 'web01',
+    ttl: `${ttlMs / 1000}s`,
+    behavior: 'delete',
+    lockDelayMs: 0,
+    checks: [],
+  };
+  let wake = (): void => undefined;
+  let asleep = (): void => undefined;
+  const sleeps = () => new Promise<void>((resolve) => (asleep = resolve));
+  const first = sleeps();
+  const consul = {
+    address: 'consul',
+    createSession: () => Promise.resolve('s'),
+    readSession: () => Promise.resolve(made),
+    renewSession: (_: string, options: CallOptions) => (note('renew', options), Promise.resolve(true)),
+    destroySession: (_: string, options: CallOptions) => (note('destroy', options), Promise.resolve()),
+  } as Partial<Consul> as Consul;
+  const clock = {
+    ...{ now: () => 0, monotonicMs: () => 0, earliest: () => 0, latest: () => 0 },
+    sleep: () => {
+      asleep();
+      return new Promise<void>((resolve) => (wake = resolve));
+    },
+  };
+  const deps = { clock, random: () => 0.5, log: () => undefined } as Partial<Deps> as Deps;
+  const session = await openSession({ consul, deps }, { name: 'runlock', ttlMs, signal });
+  await first;
+  return {
+    session,
+    deadlines,
+    renew: async () => {
+      const next = sleeps();
+      wake();
+      await next;
+    },
+  };
+}
+
+test.each([
+  [10_000, 10_000 / 3],
+  [30_000, 5_000],
+  [3_600_000, 5_000],
+])(
+  'a session with a TTL of %d ms waits for the answer to a renewal, and to its end, a few seconds at most',
+  async (ttlMs, renewMs) => {
+    const { session, deadlines, renew } = await open(ttlMs);
+    await renew();
+    await session.close({ signal });
+    expect(deadlines).toEqual([
+      ['renew', renewMs],
+      ['destroy', 5_000],
+    ]);
+  },
+);
