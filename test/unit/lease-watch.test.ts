@@ -1,0 +1,217 @@
+// A slot while it is held, request by request: against a Consul that answers as the test says, on a clock that it moves.
+import { describe, expect, onTestFinished, test } from 'vitest';
+import type { Answer, CallOptions, Consul, Entry, Operation, ReadOptions } from '../../src/consul.ts';
+import type { Deps } from '../../src/deps.ts';
+import { RunlockError } from '../../src/errors.ts';
+import type { Grant } from '../../src/lock/grant.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import { deadAfterMs, holdLease } from '../../src/lock/lease.ts';
+import { encode } from '../../src/lock/records.ts';
+import type { Claim, Hold } from '../../src/lock/records.ts';
+
+const TTL_MS = 30_000;
+const keys = groupKeys('runlock', 'web');
+const NO_ANSWER = new RunlockError('unreachable', 'no answer');
+
+/** A request that waits for the test's answer. */
+interface Asked<Options, Reply> {
+  readonly options: Options;
+  readonly answer: (reply: Reply) => void;
+  readonly fail: (error: Error) => void;
+}
+
+/** Requests of one kind: `next` is the one that was sent, or will be. */
+function requests<Options, Reply>() {
+  const sent: Asked<Options, Reply>[] = [];
+  const wanted: ((asked: Asked<Options, Reply>) => void)[] = [];
+  return {
+    send: (options: Options, signal: AbortSignal) =>
+      new Promise<Reply>((answer, fail) => {
+        signal.addEventListener('abort', () => fail(signal.reason as Error), { once: true });
+        const asked = { options, answer, fail };
+        const want = wanted.shift();
+        if (want) want(asked);
+        else sent.push(asked);
+      }),
+    next: () => {
+      const asked = sent.shift();
+      return asked
+        ? Promise.resolve(asked)
+        : new Promise<Asked<Options, Reply>>((resolve) => wanted.push(resolve));
+    },
+  };
+}
+
+const entry = (key: string, value: object, index: number, session?: string): Entry => ({
+  ...{ key, value: encode(value), createIndex: index, modifyIndex: index },
+  ...(session !== undefined && { session }),
+});
+
+/** web01 holds slot 0; `state` is that of the claim that it was granted with. */
+function hold({ state = 'running', hold: lasts = 'forever' }: { state?: Claim['state']; hold?: Hold } = {}) {
+  let nowMs = 1_000;
+  const looks = requests<ReadOptions, { entries: Entry[]; index: number }>();
+  const transactions = requests<readonly Operation[], Answer>();
+  const said: string[] = [];
+  /** What was asked for, sessions' ends included. */
+  const order: string[] = [];
+  const consul = {
+    address: 'consul',
+    list: (_: string, options: ReadOptions) => looks.send(options, options.signal),
+    transact: (operations: readonly Operation[], { signal }: CallOptions) => {
+      order.push(operations.some(({ key }) => key.includes('.runs/')) ? 'release' : 'take');
+      return transactions.send(operations, signal);
+    },
+    createSession: () => (order.push('open'), Promise.resolve('new')),
+    readSession: () =>
+      Promise.resolve({
+        ...{ id: 'new', node: 'web01', ttl: `${TTL_MS / 1000}s`, behavior: 'delete' },
+        ...{ lockDelayMs: 0, checks: [] },
+      }),
+    destroySession: () => Promise.resolve(),
+  } as Partial<Consul> as Consul;
+  const clock = {
+    ...{ now: () => nowMs, monotonicMs: () => nowMs, earliest: () => nowMs, latest: () => nowMs },
+    // The pause before the next try ends at once; what waits for a renewal or a deadline waits.
+    sleep: (ms: number, { signal }: { signal: AbortSignal }) =>
+      ms <= 1_000
+        ? Promise.resolve()
+        : new Promise<void>((_, reject) => {
+            signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+          }),
+  };
+  const log: Deps['log'] = (level, message) => void said.push(`${level}: ${message}`);
+  const deps = { clock, random: () => 0, log } as Partial<Deps> as Deps;
+  const runner = { pid: 1, startTime: '1', bootId: 'b' };
+  const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: lasts, slots: 1 };
+  const claim: Claim = {
+    ...{ node: 'web01', state, run: 'r1', since: new Date(0).toISOString(), command: 'true', hold: lasts },
+    ...runner,
+  };
+  const lost = new AbortController();
+  const session = {
+    ...{ id: 's1', node: 'web01', lost: lost.signal },
+    close: () => (order.push('close'), lost.abort(), Promise.resolve()),
+  };
+  const grant: Grant = {
+    ...{ context: { consul, deps, keys, run }, session, slot: 0, owner: { claim, index: 10 } },
+    ...{ fencingToken: 10, provedMs: 0 },
+  };
+  const lease = holdLease(grant, { ttlMs: TTL_MS, killAfterMs: 1_000 });
+  onTestFinished(() => lease.stop());
+  const owner = entry(keys.owner(0), claim, 10);
+  return {
+    ...{ lease, looks, transactions, said, order },
+    pass: (ms: number) => void (nowMs += ms),
+    lock: (by = 's1') => entry(keys.lock(0), { run: 'r1' }, 10, by),
+    owner,
+    /** What a transaction that took the slot answers. */
+    taken: { kind: 'done', entries: [{ ...owner, modifyIndex: 20 }] } as const,
+  };
+}
+
+describe('a proof counts from when it was asked for, not from its answer', () => {
+  test('by a look', async () => {
+    const { lease, looks, pass, owner, lock } = hold({ hold: 'none' });
+    const first = await looks.next();
+    pass(7_000);
+    first.answer({ entries: [lock(), owner], index: 10 });
+    await looks.next();
+    expect(lease.deadlineMs()).toBe(1_000 + deadAfterMs('none'));
+  });
+
+  test('by taking the lock back', async () => {
+    const { lease, looks, transactions, pass, owner, taken } = hold({ hold: 'none' });
+    const first = await looks.next();
+    pass(7_000);
+    first.answer({ entries: [owner], index: 11 });
+    const back = await transactions.next();
+    pass(5_000);
+    back.answer(taken);
+    await looks.next();
+    expect(lease.deadlineMs()).toBe(8_000 + deadAfterMs('none'));
+  });
+
+  test('and a look that shows anything else proves nothing', async () => {
+    const { lease, looks, transactions, pass, owner } = hold({ hold: 'none' });
+    const first = await looks.next();
+    pass(7_000);
+    first.answer({ entries: [owner], index: 11 });
+    await transactions.next();
+    expect(lease.deadlineMs()).toBe(deadAfterMs('none'));
+  });
+});
+
+describe('a look', () => {
+  test.each<[Hold, number | undefined]>([
+    ['forever', undefined],
+    ['none', TTL_MS / 6],
+    [60_000, TTL_MS / 6],
+  ])('with hold %s waits for a change for %s ms: proofs must not be older', async (lasts, waitMs) => {
+    const { looks, owner, lock } = hold({ hold: lasts });
+    for (let n = 1; n <= 2; n++) {
+      const { options, answer } = await looks.next();
+      expect(options.waitMs).toBe(waitMs);
+      expect(options.index).toBe(10);
+      answer({ entries: [lock(), owner], index: 10 });
+    }
+  });
+
+  test('waits for nothing where the claim was found and may have been evicted since', async () => {
+    const { looks } = hold({ state: 'evicted' });
+    expect((await looks.next()).options.index).toBeUndefined();
+  });
+
+  test.each([
+    ['that failed', (fail: (error: Error) => void) => fail(NO_ANSWER)],
+    ['of an older store', (_: unknown, answer: (index: number) => void) => answer(5)],
+  ])('after one %s waits for nothing', async (_, respond) => {
+    const { looks, owner, lock } = hold();
+    const first = await looks.next();
+    respond(first.fail, (index) => first.answer({ entries: [lock(), owner], index }));
+    expect((await looks.next()).options.index).toBeUndefined();
+  });
+
+  test('that is refused is said once, one that got no answer is not: Consul’s silence is said elsewhere', async () => {
+    const { looks, said } = hold();
+    const refused = new RunlockError('forbidden', 'Permission denied');
+    for (const error of [NO_ANSWER, refused, refused, NO_ANSWER]) (await looks.next()).fail(error);
+    await looks.next();
+    expect(said).toEqual(['warning: Permission denied; the run goes on']);
+  });
+});
+
+describe('a claim that somebody deleted', () => {
+  test.each([
+    ['a claim', 1],
+    ['a lock', 2],
+  ])('and in whose place is %s of another: the slot is lost', async (_, at) => {
+    const { lease, looks, transactions, lock } = hold();
+    (await looks.next()).answer({ entries: [lock('other')], index: 11 });
+    (await transactions.next()).answer({ kind: 'refused', at, why: 'it is there' });
+    await new Promise<void>((resolve) => lease.over.addEventListener('abort', () => resolve()));
+    expect(lease.over.reason).toMatchObject({ kind: 'lost' });
+  });
+
+  test('and sent again without an answer: its session ends before the slot is given back, so that nothing comes after that', async () => {
+    const { lease, looks, transactions, order, owner, lock, taken } = hold();
+    (await looks.next()).answer({ entries: [lock()], index: 11 });
+    (await transactions.next()).fail(NO_ANSWER);
+    (await looks.next()).answer({ entries: [lock(), owner], index: 10 });
+    await looks.next();
+    const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
+    (await transactions.next()).answer(taken);
+    expect(await releasing).toEqual({ kind: 'released' });
+    expect(order.slice(0, 4)).toEqual(['take', 'close', 'open', 'release']);
+  });
+});
+
+test('a lock that was taken back without an answer: another session takes it, so that a late arrival does nothing', async () => {
+  const { looks, transactions, order, owner } = hold();
+  (await looks.next()).answer({ entries: [owner], index: 11 });
+  (await transactions.next()).fail(NO_ANSWER);
+  (await looks.next()).answer({ entries: [owner], index: 11 });
+  const again = await transactions.next();
+  expect(order).toEqual(['take', 'close', 'open', 'take']);
+  expect(again.options.map((one) => ('session' in one ? one.session : undefined))).toContain('new');
+});
