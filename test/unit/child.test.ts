@@ -310,6 +310,20 @@ describe('passing signals on', () => {
     await command.ended;
     await command.signal('SIGTERM');
   });
+
+  test('a signal after the end does not reach the daemon that the command has left', async () => {
+    const command = await run('sh -c \'echo $$ >"$1/daemon.pid"; exec sleep 60\' sh "$1" & exit 0');
+    const daemon = await here.pid('daemon');
+    await command.ended;
+    await command.signal('SIGUSR1');
+    await command.signal('SIGTERM');
+    // A signal that had been sent would be the end of it before this one is answered.
+    const other = await run('exec sleep 60');
+    await other.signal('SIGTERM');
+    await other.ended;
+    expect(isAlive(daemon)).toBe(true);
+    end(daemon);
+  });
 });
 
 describe('sharing a terminal', () => {

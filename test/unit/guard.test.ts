@@ -134,6 +134,26 @@ describe('on its own', () => {
     expect(here.lines('asked')).toEqual(['TERM']);
   });
 
+  test('it asks what is stopped too, which can do as it is asked only when it goes on', async () => {
+    const { pid, guard } = await watched(
+      60_000,
+      'trap \'echo TERM >>"$1/asked"; exit\' TERM; echo >"$1/ready"; while :; do sleep 0.02; done',
+    );
+    await eventually(() => expect(here.lines('ready')).toHaveLength(1));
+    process.kill(-pid, 'SIGSTOP');
+    guard.beat(200);
+    await untilGone(pid, 3_000);
+    expect(here.lines('asked')).toEqual(['TERM']);
+  });
+
+  test('it remembers whom it has found, should they lose all that showed where they belong', async () => {
+    const far = `trap "" TERM; echo $$ >"$1/far.pid"; while :; do sleep 60; done`;
+    const { guard } = await watched(60_000, `setsid env -i sh -c '${far}' sh "$1" & wait`);
+    const pid = await here.pid('far');
+    guard.beat(200);
+    await untilGone(pid, 3_000);
+  });
+
   test('beats keep the command alive beyond its first life', async () => {
     const { pid, guard } = await watched(700);
     const beganMs = performance.now();
