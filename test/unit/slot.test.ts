@@ -151,6 +151,12 @@ describe('the first in the queue', () => {
         expect(move([slot], { seenMs: 60_000 })).toEqual({ kind, slot: 0, owner: slot.owner });
       });
 
+      test('seen for 60 s, beside a lock key that no session holds: that one is named, so that it goes too', () => {
+        expect(move([owned({ state }, { strayLock: 5 })], { seenMs: 60_000 })).toMatchObject({
+          ...{ kind: 'abandon', strayLock: 5 },
+        });
+      });
+
       test('a sighting of another index counts for nothing', () => {
         expect(move([owned({ state })], { seenMs: 90_000, index: 6 })).toEqual({
           kind: 'wait',

@@ -1,0 +1,101 @@
+// The end of a run, request by request: against a Consul that fails as the test says.
+import { expect, test } from 'vitest';
+import type { Answer, Consul, Operation } from '../../src/consul.ts';
+import type { Deps } from '../../src/deps.ts';
+import { RunlockError } from '../../src/errors.ts';
+import { giveBack } from '../../src/lock/give-back.ts';
+import type { Holding } from '../../src/lock/holding.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import { encode, encodeRun } from '../../src/lock/records.ts';
+import type { Claim, RunRecord } from '../../src/lock/records.ts';
+
+const keys = groupKeys('runlock', 'web');
+const NO_ANSWER = new RunlockError('unreachable', 'no answer');
+const REFUSED = new RunlockError('forbidden', 'Permission denied');
+const LAST_GOOD = new Date(1_000_000).toISOString();
+
+/** web01 ends its run; requests of each kind meet these errors, one after the other, and then none. */
+function ending({ gets = [], transactions = [] }: { gets?: Error[]; transactions?: Error[] }) {
+  const order: string[] = [];
+  let record: unknown;
+  const meet = (errors: Error[]): void => {
+    const error = errors.shift();
+    if (error) throw error;
+  };
+  const before: RunRecord = {
+    ...{ node: 'web01', run: 'r0', outcome: 'succeeded', command: 'true', slot: 0, endedAt: LAST_GOOD },
+    ...{ waitedMs: 0, ranMs: 0 },
+  };
+  const claim: Claim = {
+    ...{ node: 'web01', state: 'running', run: 'r1', since: LAST_GOOD, command: 'true', hold: 'forever' },
+    ...{ pid: 1, startTime: '1', bootId: 'b' },
+  };
+  const entry = (key: string, value: string, session?: string) => ({
+    ...{ key, value, createIndex: 7, modifyIndex: 7, ...(session !== undefined && { session }) },
+  });
+  const owner = entry(keys.owner(0), encode(claim));
+  const lock = entry(keys.lock(0), encode({ run: 'r1' }), 's1');
+  // Each answer comes as an answer does: not at once.
+  const answer = async <T>(of: () => T): Promise<T> => {
+    await Promise.resolve();
+    return of();
+  };
+  const consul = {
+    address: 'consul',
+    get: () =>
+      answer(() => {
+        meet(gets);
+        return { entry: entry(keys.run('web01'), encodeRun(before)), index: 7 };
+      }),
+    list: () => answer(() => ({ entries: [lock, owner], index: 7 })),
+    transact: (operations: readonly Operation[]) =>
+      answer((): Answer => {
+        order.push('release');
+        meet(transactions);
+        const last = operations.at(-1);
+        record = last && 'value' in last ? JSON.parse(last.value) : undefined;
+        return { kind: 'done', entries: [owner] };
+      }),
+  } as Partial<Consul> as Consul;
+  const clock = {
+    ...{ now: () => 2_000_000, earliest: () => 2_000_000, latest: () => 2_000_000, monotonicMs: () => 0 },
+    sleep: () => Promise.resolve(),
+  };
+  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const runner = { pid: 1, startTime: '1', bootId: 'b' };
+  const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: 'forever', slots: 1 } as const;
+  const session = {
+    ...{ id: 's1', node: 'web01', lost: new AbortController().signal },
+    close: () => (order.push('close'), Promise.resolve()),
+  };
+  const holding: Holding = {
+    ...{ context: { consul, deps, keys, run }, session, slot: 0, owner: { claim, index: 7 } },
+    ...{ fencingToken: 7, provedMs: 0 },
+  };
+  const failed = { outcome: 'failed', exitCode: 1, waitedMs: 0, ranMs: 0, ttlMs: 10_000 } as const;
+  return { order, record: () => record, end: () => giveBack(holding, failed) };
+}
+
+test('a fault while the last good run is looked up does not make it forgotten', async () => {
+  const { end, record } = ending({ gets: [NO_ANSWER, NO_ANSWER] });
+  expect(await end()).toMatchObject({ kind: 'released', kept: { state: 'failed' } });
+  expect(record()).toMatchObject({ outcome: 'failed', lastGoodAt: LAST_GOOD });
+});
+
+test('a last good run that may not be read keeps no slot', async () => {
+  const { end, record } = ending({ gets: [REFUSED] });
+  expect(await end()).toMatchObject({ kind: 'released' });
+  expect(record()).not.toHaveProperty('lastGoodAt');
+});
+
+test('without an answer it is tried again, and the session ends only after that', async () => {
+  const { end, order } = ending({ transactions: [NO_ANSWER, NO_ANSWER] });
+  expect(await end()).toMatchObject({ kind: 'released' });
+  expect(order).toEqual(['release', 'release', 'release', 'close']);
+});
+
+test('what Consul refuses is not tried again: what stays behind is said at once', async () => {
+  const { end, order } = ending({ transactions: [REFUSED] });
+  expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: 'Permission denied' });
+  expect(order).toEqual(['release', 'close']);
+});
