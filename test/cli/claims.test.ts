@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually } from '../support/processes.ts';
+import { eventually, isAlive } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
@@ -227,6 +227,17 @@ describe('what the tools mean by their codes', () => {
     expect((await exec('reboot', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
     expect((await withCode('reboot', 0, ['-w', '0', '--', chef])).status).toBe(0);
     expect((await exec('reboot', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('what a node that reboots has left running lives on, the reboot itself perhaps, and does not keep it away', async () => {
+    const { folder, pid } = stage();
+    const left = `sleep 300 >/dev/null 2>&1 </dev/null & echo $! >${folder}/left.pid; exit 35`;
+    const args = ['--reboot-codes', '35', '--', 'sh', '-c', left];
+    expect((await exec('leaves', 'web01', args)).status).toBe(35);
+    expect(await claim('leaves')).toMatchObject({ state: 'rebooting' });
+    expect(isAlive(await pid('left'))).toBe(true);
+    expect(await exec('leaves', 'web01', ['-w', '0', '--', 'true'])).toMatchObject({ status: 0, stderr: '' });
+    expect(isAlive(await pid('left'))).toBe(true);
   });
 
   test('with --hold none not even a node that reboots keeps its slot', async () => {

@@ -143,6 +143,24 @@ describe('a run under way', () => {
     expect((await exec('force', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
   });
 
+  test('that was told to stop and is evicted before it ends: 79, for the eviction outweighs the signal', async () => {
+    const { folder, lines, pid } = stage();
+    const loop = `while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+    const script = `trap 'echo >>${folder}/told' TERM; echo $$ >${folder}/command.pid; ${loop}`;
+    const patient = ['exec', '--verbose', '-g', 'outweighs', '--node', 'web01', '--kill-after', '1m'];
+    const run = startRunlock(agent, [...patient, '--', 'sh', '-c', script]);
+    await pid('command');
+    run.signal('SIGTERM');
+    await eventually(() => expect(lines('told')).not.toEqual([]));
+    const releasing = release('outweighs', '--owner', 'web01', '--force');
+    await eventually(() => expect(run.stderr()).toMatch(/evicted the run .*; ending the command/));
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(79);
+    expect((await releasing).status).toBe(0);
+    const record = (await agent.kv.get('runlock/outweighs/.runs/web01'))?.Value ?? '{}';
+    expect(JSON.parse(record)).toMatchObject({ outcome: 'evicted' });
+  });
+
   test('that is evicted overlaps with nobody: the next starts when its tree is gone', async () => {
     const { folder, lines } = stage();
     const { run, tree } = await holder('overlap');
