@@ -97,6 +97,13 @@ describe('what is held', () => {
     expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'held', node: 'web02' });
   });
 
+  test('is given back with a lock key beside it that no session holds, which goes too', async () => {
+    await acquire('stray');
+    await agent.kv.put('runlock/stray/.slot/0/lock', 'by hand');
+    expect(await release('stray')).toMatchObject({ status: 0, stderr: '' });
+    expect(await keys('stray')).toEqual(['.last', '.runs/web01', '.tail']);
+  });
+
   test("is cleared by an operator, who is not the node's own word: nothing is recorded", async () => {
     await acquire('operator');
     const done = await runlock(agent, ['release', 'operator', '--owner', 'web01']);

@@ -1,0 +1,69 @@
+// First in the queue, and a grant whose answer was lost: against a Consul that answers as the test says.
+import { expect, test } from 'vitest';
+import type { Answer, Consul, Entry } from '../../src/consul.ts';
+import type { Deps } from '../../src/deps.ts';
+import { RunlockError } from '../../src/errors.ts';
+import { asFirst } from '../../src/lock/first.ts';
+import type { Progress } from '../../src/lock/grant.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import { encode } from '../../src/lock/records.ts';
+import type { Claim } from '../../src/lock/records.ts';
+
+const keys = groupKeys('runlock', 'web');
+const { signal } = new AbortController();
+const NO_ANSWER = new RunlockError('unreachable', 'no answer');
+const NO_TICKET: Answer = { kind: 'refused', at: 0, why: 'the ticket is gone' };
+
+/** web01 asks for the free slot 0; `asked` says what becomes of that. Then the slot has its claim, under this lock. */
+function ask(asked: Answer | Error, lockedBy = 's1') {
+  let nowMs = 1_000;
+  const claim: Claim = {
+    ...{ node: 'web01', state: 'running', run: 'r1', since: new Date(0).toISOString(), command: 'true' },
+    ...{ hold: 'none', pid: 1, startTime: '1', bootId: 'b' },
+  };
+  const entry = (key: string, value: object, session?: string): Entry => ({
+    ...{ key, value: encode(value), createIndex: 7, modifyIndex: 7 },
+    ...(session !== undefined && { session }),
+  });
+  const entries = [entry(keys.owner(0), claim), entry(keys.lock(0), { run: 'r1' }, lockedBy)];
+  const consul = {
+    address: 'consul',
+    transact: () => {
+      nowMs += 1_000;
+      return asked instanceof Error ? Promise.reject(asked) : Promise.resolve(asked);
+    },
+    // The look takes seven seconds.
+    readAll: () => ((nowMs += 7_000), Promise.resolve(entries)),
+  } as Partial<Consul> as Consul;
+  const clock = {
+    ...{ now: () => nowMs, earliest: () => nowMs, latest: () => nowMs, monotonicMs: () => nowMs },
+    sleep: () => Promise.resolve(),
+  };
+  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const runner = { pid: 1, startTime: '1', bootId: 'b' };
+  const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: 'none', slots: 1 } as const;
+  const session = { id: 's1', node: 'web01', lost: signal, close: () => Promise.resolve() };
+  const progress: Progress = {
+    ...{ signal, patience: signal, either: signal, attempts: [], newest: { index: 7 } },
+    blocked: { kind: 'slots', slots: [] },
+  };
+  const turn = { slots: [], index: 7 };
+  return asFirst({ consul, deps, keys, run }, session, { turn, progress });
+}
+
+test.each([
+  ['lost', NO_ANSWER],
+  ['given to an earlier try', NO_TICKET],
+])('a grant whose answer was %s is proved from when the look that found it was sent', async (_, asked) => {
+  expect(await ask(asked)).toMatchObject({ kind: 'granted', grant: { slot: 0, provedMs: 2_000 } });
+});
+
+test.each([
+  ['lost', NO_ANSWER],
+  ['given to an earlier try', NO_TICKET],
+])(
+  'a claim without its lock, where the answer to the grant was %s, is no grant: all starts anew',
+  async (_, asked) => {
+    expect(await ask(asked, 'other')).toEqual({ kind: 'again' });
+  },
+);
