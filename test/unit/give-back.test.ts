@@ -14,8 +14,16 @@ const NO_ANSWER = new RunlockError('unreachable', 'no answer');
 const REFUSED = new RunlockError('forbidden', 'Permission denied');
 const LAST_GOOD = new Date(1_000_000).toISOString();
 
+interface Faults {
+  readonly gets?: Error[];
+  /** An obstacle is the step that is refused. */
+  readonly transactions?: (Error | { readonly at: number })[];
+  /** What the claim says by then. */
+  readonly state?: Claim['state'];
+}
+
 /** web01 ends its run; requests of each kind meet these errors, one after the other, and then none. */
-function ending({ gets = [], transactions = [] }: { gets?: Error[]; transactions?: Error[] }) {
+function ending({ gets = [], transactions = [], state = 'running' }: Faults) {
   const order: string[] = [];
   let record: unknown;
   const meet = (errors: Error[]): void => {
@@ -33,7 +41,7 @@ function ending({ gets = [], transactions = [] }: { gets?: Error[]; transactions
   const entry = (key: string, value: string, session?: string) => ({
     ...{ key, value, createIndex: 7, modifyIndex: 7, ...(session !== undefined && { session }) },
   });
-  const owner = entry(keys.owner(0), encode(claim));
+  const owner = entry(keys.owner(0), encode({ ...claim, state }));
   const lock = entry(keys.lock(0), encode({ run: 'r1' }), 's1');
   // Each answer comes as an answer does: not at once.
   const answer = async <T>(of: () => T): Promise<T> => {
@@ -50,8 +58,10 @@ function ending({ gets = [], transactions = [] }: { gets?: Error[]; transactions
     list: () => answer(() => ({ entries: [lock, owner], index: 7 })),
     transact: (operations: readonly Operation[]) =>
       answer((): Answer => {
-        order.push('release');
-        meet(transactions);
+        order.push(operations.some(({ key }) => key === keys.run('web01')) ? 'release' : 'take');
+        const fault = transactions.shift();
+        if (fault instanceof Error) throw fault;
+        if (fault) return { kind: 'refused', at: fault.at, why: 'not as it was seen' };
         const last = operations.at(-1);
         record = last && 'value' in last ? JSON.parse(last.value) : undefined;
         return { kind: 'done', entries: [owner] };
@@ -98,4 +108,10 @@ test('what Consul refuses is not tried again: what stays behind is said at once'
   const { end, order } = ending({ transactions: [REFUSED] });
   expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: 'Permission denied' });
   expect(order).toEqual(['release', 'close']);
+});
+
+test('a run that was evicted as it ended is given back as it is: its claim never says again that it runs', async () => {
+  const { end, order } = ending({ transactions: [{ at: 1 }], state: 'evicted' });
+  expect(await end()).toMatchObject({ kind: 'released' });
+  expect(order).toEqual(['release', 'release', 'close']);
 });
