@@ -1,0 +1,123 @@
+// A run under leases and a gate that do as the test says: what it passes on, and what it puts back.
+import { expect, test } from 'vitest';
+import type { ExecDeps } from '../../src/commands/exec-deps.ts';
+import { judgeRun } from '../../src/commands/exec/after-run.ts';
+import type { RunGate } from '../../src/commands/exec/run-gate.ts';
+import { firstOver } from '../../src/commands/exec/slots.ts';
+import type { HeldSlots } from '../../src/commands/exec/slots.ts';
+import { superviseRun } from '../../src/commands/exec/supervise.ts';
+import type { Lease, Over } from '../../src/lock/lease.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import { clock } from '../../src/clock.ts';
+import { stage } from '../support/stage.ts';
+
+type Hear = (signal: NodeJS.Signals) => void;
+
+function setUp() {
+  const { runId } = stage();
+  const order: string[] = [];
+  const over = new AbortController();
+  const lease: Lease = {
+    over: over.signal,
+    deadlineMs: () => Infinity,
+    checkDeadline: () => undefined,
+    stop: () => Promise.resolve(),
+    decline: () => (order.push('decline'), Promise.resolve(true)),
+    release: ({ outcome }) => (order.push(outcome), Promise.resolve({ kind: 'released' })),
+  };
+  const keys = groupKeys('runlock', 'web');
+  const grant = { context: { keys, run: { id: runId, node: 'web01', command: 'sh' } }, slot: 0 };
+  const slots = [{ grant, lease, waitedMs: 0 }] as unknown as HeldSlots;
+  let hear: Hear = () => undefined;
+  const signals = { listen: (listener: Hear) => void (hear = listener) };
+  let askedHealth: (signal: AbortSignal) => void = () => undefined;
+  const isAsked = new Promise<AbortSignal>((resolve) => (askedHealth = resolve));
+  const gate = {
+    node: 'web01',
+    backOut: () => (order.push('back out'), Promise.resolve()),
+    leave: () => (order.push('leave'), Promise.resolve()),
+    stay: () => void order.push('stay'),
+    health: (signal: AbortSignal) =>
+      new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+        askedHealth(signal);
+      }),
+  } as Partial<RunGate> as RunGate;
+  const deps = {
+    ...{ clock, log: () => undefined, signals, shareTerminal: false },
+    env: { PATH: process.env['PATH'] },
+  } as Partial<ExecDeps> as ExecDeps;
+  const options = {
+    ...{ killAfterMs: 5_000, sessionTtlMs: 10_000, command: 'sh', file: '/bin/sh' },
+    ...{ args: ['-c', 'exec sleep 60'], meanings: { ok: [0], reboot: [] }, runGate: gate },
+  } as unknown as Parameters<typeof superviseRun>[2];
+  return {
+    ...{ deps, slots, gate, options, order, isAsked },
+    tell: (signal: NodeJS.Signals) => hear(signal),
+    end: (reason: Over) => over.abort(reason),
+  };
+}
+
+test('a signal that comes while the command is being started ends it', async () => {
+  const { deps, slots, options, order } = setUp();
+  let isFirst = true;
+  const listen = (listener: Hear) => {
+    if (isFirst) listener('SIGTERM');
+    isFirst = false;
+  };
+  const ran = await superviseRun({ ...deps, signals: { listen } }, slots, options);
+  expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
+  expect(order).toEqual(['leave', 'interrupted']);
+});
+
+test('a run that came too late to start puts its node back in service before it gives its slots up', async () => {
+  const { deps, slots, options, order, end } = setUp();
+  end({ kind: 'cut-off' });
+  expect(await superviseRun(deps, slots, options)).toMatchObject({ kind: 'lost' });
+  expect(order).toEqual(['back out', 'decline']);
+});
+
+test('a command that can not be started puts its node back in service before the slots are given up', async () => {
+  const { deps, slots, options, order } = setUp();
+  await expect(superviseRun(deps, slots, { ...options, file: '/nonexistent' })).rejects.toMatchObject({
+    code: 'not-found',
+  });
+  expect(order).toEqual(['back out', 'decline']);
+});
+
+const ran = { outcome: 'succeeded', cause: undefined } as const;
+
+test.each<[Over, string]>([
+  [{ kind: 'evicted', by: 'root@host' }, 'evicted'],
+  [{ kind: 'cut-off' }, 'lost'],
+])('a slot that is over (%j) ends the wait for health, and maintenance stays', async (over, outcome) => {
+  const { deps, slots, gate, order, isAsked, end } = setUp();
+  const judging = judgeRun(deps, slots, { ...ran, gate });
+  await isAsked;
+  end(over);
+  expect(await judging).toMatchObject({ outcome, cause: { kind: over.kind, group: 'web' } });
+  expect(order).toEqual(['stay']);
+});
+
+test('a signal that ends runs ends the wait for health, and USR1 and USR2, which don’t, do not', async () => {
+  const { deps, slots, gate, order, isAsked, tell } = setUp();
+  const judging = judgeRun(deps, slots, { ...ran, gate });
+  const signal = await isAsked;
+  tell('SIGUSR1');
+  tell('SIGUSR2');
+  expect(signal.aborted).toBe(false);
+  tell('SIGTERM');
+  expect(await judging).toMatchObject({ outcome: 'interrupted', told: 'SIGTERM' });
+  expect(order).toEqual(['leave']);
+});
+
+test('a slot that is over after something else had ended the wait is not what ended it', () => {
+  const { slots, end } = setUp();
+  const [over, signal] = [new AbortController(), new AbortController()];
+  signal.abort(new Error('told to stop'));
+  end({ kind: 'cut-off' });
+  over.abort(new Error('over'));
+  const either = AbortSignal.any([signal.signal, over.signal]);
+  expect(firstOver(slots, { over: over.signal, signal: either })).toBeUndefined();
+  expect(firstOver(slots, { over: over.signal, signal: over.signal })).toBe(slots[0]);
+});
