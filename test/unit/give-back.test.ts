@@ -17,13 +17,17 @@ const LAST_GOOD = new Date(1_000_000).toISOString();
 interface Faults {
   readonly gets?: Error[];
   /** An obstacle is the step that is refused. */
-  readonly transactions?: (Error | { readonly at: number })[];
+  readonly transactions?: (Error | { readonly at: number; readonly why?: string })[];
+  /** What is left of the slot by then. */
+  readonly keeps?: 'all' | 'claim' | 'nothing';
+  /** Which run of the node is recorded as its last one. */
+  readonly last?: string;
   /** What the claim says by then. */
   readonly state?: Claim['state'];
 }
 
 /** web01 ends its run; requests of each kind meet these errors, one after the other, and then none. */
-function ending({ gets = [], transactions = [], state = 'running' }: Faults) {
+function ending({ gets = [], transactions = [], state = 'running', keeps = 'all', last = 'r0' }: Faults) {
   const order: string[] = [];
   let record: unknown;
   const meet = (errors: Error[]): void => {
@@ -31,7 +35,7 @@ function ending({ gets = [], transactions = [], state = 'running' }: Faults) {
     if (error) throw error;
   };
   const before: RunRecord = {
-    ...{ node: 'web01', run: 'r0', outcome: 'succeeded', command: 'true', slot: 0, endedAt: LAST_GOOD },
+    ...{ node: 'web01', run: last, outcome: 'succeeded', command: 'true', slot: 0, endedAt: LAST_GOOD },
     ...{ waitedMs: 0, ranMs: 0 },
   };
   const claim: Claim = {
@@ -55,13 +59,20 @@ function ending({ gets = [], transactions = [], state = 'running' }: Faults) {
         meet(gets);
         return { entry: entry(keys.run('web01'), encodeRun(before)), index: 7 };
       }),
-    list: () => answer(() => ({ entries: [lock, owner], index: 7 })),
+    list: () =>
+      answer(() => ({ entries: { all: [lock, owner], claim: [owner], nothing: [] }[keeps], index: 7 })),
+    createSession: () => (order.push('open'), Promise.resolve('s2')),
+    readSession: () =>
+      Promise.resolve({
+        ...{ id: 's2', node: 'web01', ttl: '10s', behavior: 'delete', lockDelayMs: 0, checks: [] },
+      }),
+    destroySession: () => (order.push('close'), Promise.resolve()),
     transact: (operations: readonly Operation[]) =>
       answer((): Answer => {
         order.push(operations.some(({ key }) => key === keys.run('web01')) ? 'release' : 'take');
         const fault = transactions.shift();
         if (fault instanceof Error) throw fault;
-        if (fault) return { kind: 'refused', at: fault.at, why: 'not as it was seen' };
+        if (fault) return { kind: 'refused', why: 'not as it was seen', ...fault };
         const last = operations.at(-1);
         record = last && 'value' in last ? JSON.parse(last.value) : undefined;
         return { kind: 'done', entries: [owner] };
@@ -69,14 +80,21 @@ function ending({ gets = [], transactions = [], state = 'running' }: Faults) {
   } as Partial<Consul> as Consul;
   const clock = {
     ...{ now: () => 2_000_000, earliest: () => 2_000_000, latest: () => 2_000_000, monotonicMs: () => 0 },
-    sleep: () => Promise.resolve(),
+    // The pause before the next try ends at once; what waits for a renewal waits.
+    sleep: (ms: number, { signal }: { signal: AbortSignal }) =>
+      ms <= 1_000
+        ? Promise.resolve()
+        : new Promise<void>((_, reject) => {
+            signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+          }),
   };
   const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: 'forever', slots: 1 } as const;
+  const lost = new AbortController();
   const session = {
-    ...{ id: 's1', node: 'web01', lost: new AbortController().signal },
-    close: () => (order.push('close'), Promise.resolve()),
+    ...{ id: 's1', node: 'web01', lost: lost.signal },
+    close: () => (order.push('close'), lost.abort(), Promise.resolve()),
   };
   const holding: Holding = {
     ...{ context: { consul, deps, keys, run }, session, slot: 0, owner: { claim, index: 7 } },
@@ -114,4 +132,19 @@ test('a run that was evicted as it ended is given back as it is: its claim never
   const { end, order } = ending({ transactions: [{ at: 1 }], state: 'evicted' });
   expect(await end()).toMatchObject({ kind: 'released' });
   expect(order).toEqual(['release', 'release', 'close']);
+});
+
+test.each([
+  ['r1', 'released'],
+  ['r0', 'nothing'],
+])('no answer, and nothing there: by the record of run %s the slot was %s', async (last, kind) => {
+  const { end } = ending({ transactions: [NO_ANSWER], keeps: 'nothing', last });
+  expect(await end()).toEqual({ kind });
+});
+
+test('a lock that is gone with its session is taken back with a new one, and given back', async () => {
+  const gone = { at: 0, why: 'invalid session' };
+  const { end, order } = ending({ transactions: [gone, gone], keeps: 'claim' });
+  expect(await end()).toMatchObject({ kind: 'released' });
+  expect(order).toEqual(['release', 'take', 'close', 'open', 'release', 'close']);
 });
