@@ -69,7 +69,9 @@ function ending({ gets = [], transactions = [], state = 'running', keeps = 'all'
     destroySession: () => (order.push('close'), Promise.resolve()),
     transact: (operations: readonly Operation[]) =>
       answer((): Answer => {
-        order.push(operations.some(({ key }) => key === keys.run('web01')) ? 'release' : 'take');
+        const touches = (key: string) => operations.some((one) => one.key === key);
+        const what = touches(keys.lock(0)) ? 'release' : 'record';
+        order.push(touches(keys.run('web01')) ? what : 'take');
         const fault = transactions.shift();
         if (fault instanceof Error) throw fault;
         if (fault) return { kind: 'refused', why: 'not as it was seen', ...fault };
@@ -125,7 +127,7 @@ test('without an answer it is tried again, and the session ends only after that'
 test('what Consul refuses is not tried again: what stays behind is said at once', async () => {
   const { end, order } = ending({ transactions: [REFUSED] });
   expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: 'Permission denied' });
-  expect(order).toEqual(['release', 'close']);
+  expect(order).toEqual(['release', 'record', 'close']);
 });
 
 test('a run that was evicted as it ended is given back as it is: its claim never says again that it runs', async () => {
