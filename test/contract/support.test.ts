@@ -187,6 +187,17 @@ describe('the proxy', () => {
     expect(await agent.kv.get('hang')).toBeUndefined();
   });
 
+  test('says when a request took effect, and never answers it', async () => {
+    const done = new Promise<void>((resolve) => {
+      proxy.rule({ times: 1, do: { done: resolve } });
+    });
+    const unanswered = put('done');
+    await done;
+    expect(await agent.kv.get('done')).toMatchObject({ Value: 'value' });
+    proxy.sever();
+    await expect(unanswered).rejects.toThrow(closed);
+  });
+
   test('brings a request late', async () => {
     proxy.rule({ times: 1, do: 'late' });
     await expect(put('late')).rejects.toThrow(closed);

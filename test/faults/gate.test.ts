@@ -4,15 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { TestContext } from 'vitest';
-import { startFleet } from '../support/history/fleet.ts';
-import type { Fleet, Node, NodeOptions } from '../support/history/fleet.ts';
+import type { Node } from '../support/history/fleet.ts';
+import { endsWith, startGated } from '../support/history/gated.ts';
+import type { Gated, GatedOptions } from '../support/history/gated.ts';
 import { SOON_MS } from '../support/history/steps.ts';
 import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 import { startServices } from '../support/services.ts';
-import type { Health, Services } from '../support/services.ts';
-import { watchService } from '../support/services-watcher.ts';
-import type { Watcher } from '../support/services-watcher.ts';
+import type { Services } from '../support/services.ts';
 
 const LONG = { timeout: 150_000 };
 const ALL = ['web01', 'web02', 'web03', 'web04', 'web05'];
@@ -23,80 +22,8 @@ beforeAll(async () => {
 });
 afterAll(() => services[Symbol.asyncDispose]());
 
-/** A service of the test's own, with a group of the same name whose runs its gate guards. */
-interface Scene {
-  readonly name: string;
-  readonly fleet: Fleet;
-  readonly watcher: Watcher;
-  /** `runlock exec` on the node, behind the gate. */
-  readonly start: (node: string, options?: NodeOptions) => Node;
-  /** What the node's health check gets from now on. */
-  readonly answer: (node: string, health: Health) => Promise<void>;
-  /** The node's own maintenance of the service. */
-  readonly maintenance: (node: string) => Promise<string[]>;
-  /** As `answer`; resolves when the check has seen it, beside the maintenance. */
-  readonly breakDown: (node: string, health: Health) => Promise<void>;
-  /** Neither slot, ticket, lock nor maintenance of the node is left, and no session. */
-  readonly untilNothingLeft: (node: string) => Promise<void>;
-}
-
-interface SceneOptions {
-  readonly nodes?: readonly string[];
-  readonly slots?: number;
-  readonly limit?: number;
-  readonly args?: readonly string[];
-}
-
-async function scene(
-  { onTestFinished }: TestContext,
-  name: string,
-  options: SceneOptions = {},
-): Promise<Scene> {
-  const { nodes = ALL, slots = 1, limit = 1, args = [] } = options;
-  await services.offer(name, nodes);
-  const gate = ['--service', name, '--max-offline', String(limit), '--gate-stable', '300ms', '-v', ...args];
-  const service = { name, limitOf: () => limit };
-  const fleet = startFleet(services.server, { group: name, slots, service });
-  const watcher = watchService(services.server, name);
-  onTestFinished(async () => {
-    await watcher.stop();
-    await fleet[Symbol.asyncDispose]();
-  });
-  const answer = (node: string, health: Health) => services.node(node).instance(name).answer(health);
-  const maintenance = async (node: string) => {
-    const { offline } = (await watcher.looks()).at(-1) ?? { offline: [] };
-    return offline.flatMap((one) => (one.node === node ? one.maintenance : []));
-  };
-  return {
-    ...{ name, fleet, watcher, maintenance },
-    start: (node, one = {}) =>
-      fleet.start(node, { agent: services.node(node).agent, ...one, args: [...gate, ...(one.args ?? [])] }),
-    answer,
-    breakDown: async (node, health) => {
-      await answer(node, health);
-      await eventually(async () => {
-        const now = (await watcher.looks()).at(-1)?.offline.find((one) => one.node === node);
-        expect(now?.critical).toHaveLength(2);
-      }, SOON_MS);
-    },
-    untilNothingLeft: (node) =>
-      eventually(async () => {
-        const { left } = await fleet.history();
-        expect(left.keys.filter((key) => !/^\.(?:runs\/|tail$|last$)/.test(key))).toEqual([]);
-        expect(left.sessions).toEqual([]);
-        expect(await services.server.kv.get(`runlock/.gate/${name}`)).toBeUndefined();
-        expect(await services.node(node).maintenances(name)).toEqual([]);
-        expect(await maintenance(node)).toEqual([]);
-      }, SOON_MS),
-  };
-}
-
-async function endsWith(status: number, ...nodes: readonly Node[]): Promise<void> {
-  for (const node of nodes) {
-    const ended = await node.ended;
-    expect(ended.status, `${node.name}: ${ended.stderr}`).toBe(status);
-  }
-}
+const scene = (context: TestContext, name: string, options: GatedOptions = {}) =>
+  startGated(services, context, { name, ...options });
 
 describe.concurrent('a rolling run over five nodes with two slots', LONG, () => {
   test.for([1, 2])('never has more than %s offline', async (limit, context) => {
@@ -228,7 +155,7 @@ describe.concurrent('the gate', LONG, () => {
 describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () => {
   const out = { args: ['--maintenance'] };
 
-  async function told(moment: Scene, node: Node, status = 143): Promise<void> {
+  async function told(moment: Gated, node: Node, status = 143): Promise<void> {
     node.send('SIGTERM');
     await endsWith(status, node);
     await moment.untilNothingLeft(node.name);

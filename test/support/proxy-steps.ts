@@ -17,6 +17,9 @@ const asksFor =
 
 const wantsBack = writes('check-index', '/owner');
 
+const isMaintenance = (path: string, on: boolean) =>
+  /^\/v1\/agent\/(?:service\/)?maintenance/.test(path) && path.includes(`enable=${on}`);
+
 export const STEPS = {
   'session create': asksFor('/v1/session/create'),
   'session destroy': asksFor('/v1/session/destroy'),
@@ -32,6 +35,13 @@ export const STEPS = {
   release: writes('set', '/.runs/'),
   /** The look that tells whose turn it is; `enqueue` reads the same, and is none. */
   look: (request) => writes('get-tree', '/.last')(request) && !writes('set', '/.tail')(request),
+  'gate lock': writes('lock', '/.gate/'),
+  /** The lock of the gate is still held: before the node goes out of service, and when the catalogue shows it. */
+  'gate proof': writes('check-session', '/.gate/'),
+  'maintenance on': ({ method, path }) => method === 'PUT' && isMaintenance(path, true),
+  'maintenance off': ({ method, path }) => method === 'PUT' && isMaintenance(path, false),
+  /** What is in maintenance at the agent. */
+  'agent checks': asksFor('/v1/agent/checks'),
   /** A read that waits for a change. */
   watch: ({ path }) => path.startsWith('/v1/kv/') && path.includes('index='),
 } as const satisfies Record<string, Match>;

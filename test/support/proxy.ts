@@ -18,7 +18,8 @@ export interface ProxyRequest {
  * drop-before: closed, and never reaches the agent. drop-after: takes effect, then closed without an answer.
  * cut: the answer stops in its middle. hang: never reaches the agent, never answered.
  * late: closed at once, and reaches the agent at `release()`. A delay is before the agent gets it, and so is a wait
- * until something is done; a status and body answer in the agent's place.
+ * until something is done; a status and body answer in the agent's place. `done` is called once it has taken effect; it is
+ * never answered.
  */
 export type Action =
   | 'drop-before'
@@ -28,6 +29,7 @@ export type Action =
   | 'late'
   | { readonly delayMs: number }
   | { readonly until: Promise<unknown> }
+  | { readonly done: () => void }
   | { readonly status: number; readonly body: string };
 
 export type Match = (request: ProxyRequest) => boolean;
@@ -129,6 +131,11 @@ async function act(action: Action | undefined, { forward, response, socket }: Pa
   if (action === 'drop-after') {
     await forward();
     return void socket.destroy();
+  }
+  if (typeof action === 'object' && 'done' in action) {
+    await forward();
+    action.done();
+    return;
   }
   if (typeof action === 'object' && 'status' in action) {
     return void response.writeHead(action.status).end(action.body);

@@ -68,6 +68,8 @@ export interface Fleet {
   cost(cost: Cost): void;
   /** Keys below the group's prefix, by their names in the group. */
   keys(): Promise<string[]>;
+  /** The ids of all sessions that runs of the group have in Consul. */
+  sessions(): Promise<string[]>;
   /** The claim of a slot, as it stands in Consul. */
   claim(slot?: number): Promise<Claim | undefined>;
   history(): Promise<History>;
@@ -147,6 +149,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
       const prefix = `runlock/${group}/`;
       return (await agent.kv.keys(prefix)).map((key) => key.slice(prefix.length));
     },
+    sessions: () => sessionsOf(agent, group),
     claim: async (slot = 0) => {
       const owner = await agent.kv.get(`runlock/${group}/.slot/${slot}/owner`);
       return owner && (JSON.parse(owner.Value) as Claim);
