@@ -13,7 +13,7 @@ import { openSession } from '../lock/session.ts';
 import type { Session } from '../lock/session.ts';
 import { holdsGates, lockGates, send } from '../lock/transactions.ts';
 import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
-import type { Mode, NodeAgent, Scope, TakenOut } from './maintenance.ts';
+import type { Mode, NodeAgent, Out, Scope, TakenOut } from './maintenance.ts';
 
 export interface EnterRequest<Closed> {
   readonly prefix: string;
@@ -41,8 +41,10 @@ interface Effects {
 /** Short: an entry takes moments, and one that was killed should not keep the others long. */
 const TTL_MS = 10_000;
 const RETRY_MS = 300;
-/** How long the agent may take to change its own maintenance: a request that is cut off may still take effect. */
-const CHANGE_MS = 10_000;
+/** How long the agent is asked for its own maintenance, and to change it: no longer than the lock is held for certain. */
+const CHANGE_MS = TTL_MS;
+/** How long it is asked again whether the lock is held. */
+const CHECK_MS = 10_000;
 /** An agent tells the servers at once, but waits when it can't reach them. */
 const SHOWN_MS = 30_000;
 
@@ -82,16 +84,43 @@ async function enterWith<Closed>(
   const before = await modesOf(agent, services, { signal: either });
   const closed = await request.look(either);
   if (closed !== undefined) return { kind: 'closed', closed };
+  // Asked for and not answered: it can reach the agent later.
+  const change = { isUnderWay: false };
   try {
-    const limits = { signal: AbortSignal.timeout(CHANGE_MS), retryForMs: CHANGE_MS / 2 };
-    const check = await proveLock(effects, { keys, session: session.id }, either);
-    const taken = await takeOut(agent, { services, scope, run, check }, limits);
+    const proof = await proveLock(effects, { keys, session: session.id }, either);
+    const late = AbortSignal.timeout(proof.leftMs());
+    const check = () => {
+      proof.check();
+      change.isUnderWay = true;
+    };
+    const out = { services, scope, run, check };
+    const taken = await takeOutInTime(agent, out, { node: request.node, late, change });
+    change.isUnderWay = false;
     await untilShown(effects, { ...request, taken }, either);
     await checkLock(effects, { keys, session: session.id }, either);
     return { kind: 'entered', taken };
   } catch (error) {
-    await undo(effects, request, before);
+    await undo(effects, request, { before, isUnderWay: change.isUnderWay && isTransient(error) });
     throw error;
+  }
+}
+
+/**
+ * @throws RunlockError `unreachable`: the agent did not do it in time, and may do it yet. `session-lost`: it was not even
+ * asked in time; a process that was stopped hears that first.
+ */
+async function takeOutInTime(
+  agent: NodeAgent,
+  out: Out,
+  { node, late, change }: { node: string; late: AbortSignal; change: { readonly isUnderWay: boolean } },
+): Promise<readonly TakenOut[]> {
+  try {
+    return await takeOut(agent, out, { signal: late, retryForMs: CHANGE_MS / 2 });
+  } catch (error) {
+    if (error !== late.reason) throw error;
+    if (!change.isUnderWay) throw sessionLost();
+    const message = `the agent at ${agent.consul.address} did not put ${node} into maintenance in time; is it running?`;
+    throw new RunlockError('unreachable', message, { cause: error });
   }
 }
 
@@ -135,25 +164,51 @@ async function untilFree(consul: Consul, key: string, signal: AbortSignal): Prom
   }
 }
 
-/**
- * The lock is held now. What it gives throws when that was so long ago that somebody else may have it: a process that was
- * stopped goes on where it was, with a look that is no longer true.
- */
-async function proveLock(effects: Effects, lock: Lock, signal: AbortSignal): Promise<() => void> {
-  const { clock } = effects.deps;
-  const provedMs = clock.monotonicMs();
-  await checkLock(effects, lock, signal);
-  return () => {
-    signal.throwIfAborted();
-    if (clock.monotonicMs() - provedMs >= TTL_MS) throw sessionLost();
-  };
+interface Proof {
+  /** For so many whole milliseconds the lock is held for certain: a change must have been made by then. */
+  readonly leftMs: () => number;
+  /** Throws when that is over. */
+  readonly check: () => void;
 }
 
-/** A process that was stopped for long may have lost its lock before it took the node out. */
-async function checkLock({ consul }: Effects, { keys, session }: Lock, signal: AbortSignal): Promise<void> {
-  if (keys.length === 0) return;
-  const held = await send(consul, holdsGates(keys, session), { signal, rule: ruleFor(keys) });
-  if (held.kind === 'refused') throw sessionLost();
+/**
+ * The lock is held now, but not for ever: a process that was stopped goes on where it was, with a look that is no longer
+ * true, when somebody else may have it.
+ */
+async function proveLock(effects: Effects, lock: Lock, signal: AbortSignal): Promise<Proof> {
+  const { clock } = effects.deps;
+  const provedMs = await checkLock(effects, lock, signal);
+  const leftMs = () => Math.max(0, Math.floor(provedMs + TTL_MS - clock.monotonicMs()));
+  const check = () => {
+    signal.throwIfAborted();
+    if (leftMs() === 0) throw sessionLost();
+  };
+  return { leftMs, check };
+}
+
+/**
+ * A process that was stopped for long may have lost its lock before it took the node out.
+ * @returns when it was still held, in monotonic milliseconds.
+ */
+async function checkLock(
+  { consul, deps }: Effects,
+  { keys, session }: Lock,
+  signal: AbortSignal,
+): Promise<number> {
+  const startedMs = deps.clock.monotonicMs();
+  for (;;) {
+    const sentMs = deps.clock.monotonicMs();
+    if (keys.length === 0) return sentMs;
+    try {
+      const held = await send(consul, holdsGates(keys, session), { signal, rule: ruleFor(keys) });
+      if (held.kind === 'refused') throw sessionLost();
+      return sentMs;
+    } catch (error) {
+      // It changes nothing, so it may be asked again.
+      if (!isTransient(error) || deps.clock.monotonicMs() - startedMs >= CHECK_MS) throw error;
+    }
+    await deps.clock.sleep(RETRY_MS, { signal });
+  }
 }
 
 const sessionLost = () => new RunlockError('session-lost', 'the lock of the gate was lost');
@@ -206,14 +261,25 @@ async function untilServiceShown(
 const checkId = ({ scope, serviceId }: Mode) =>
   scope === 'node' ? '_node_maintenance' : `_service_maintenance:${serviceId}`;
 
+interface Undo {
+  /** What was in maintenance before. */
+  readonly before: readonly Mode[];
+  /** A change may still reach the agent, after what is undone here. */
+  readonly isUnderWay: boolean;
+}
+
 /** What this run set and did not find there goes again. */
 async function undo(
   { agent, deps }: Effects,
   { prefix, services, run, node }: EnterRequest<unknown>,
-  before: readonly Mode[],
+  { before, isUnderWay }: Undo,
 ): Promise<void> {
   const there = (mode: Mode) =>
     before.some(({ scope, serviceId }) => scope === mode.scope && serviceId === mode.serviceId);
+  const warn = (what: string) => {
+    const message = `${node} may ${what}; '${leaveHint(prefix, services)}' on ${node} ends it`;
+    deps.log('warning', message, { event: 'maintenance-left', node, run });
+  };
   try {
     const now = await modesOf(agent, services, {
       signal: AbortSignal.timeout(CHANGE_MS),
@@ -222,10 +288,9 @@ async function undo(
     const own = now.filter((mode) => mode.run === run && !there(mode));
     const { stays, why } = await endModesAtLast(agent, own);
     if (stays.length > 0) throw new Error(why);
+    if (isUnderWay) warn('still go into maintenance (its agent did not answer when it was asked for it)');
   } catch (error) {
-    const leave = leaveHint(prefix, services);
-    const message = `${node} may stay in maintenance (${reasonOf(error)}); '${leave}' on ${node} ends it`;
-    deps.log('warning', message, { event: 'maintenance-left', node, run });
+    warn(`stay in maintenance (${reasonOf(error)})`);
   }
 }
 

@@ -196,3 +196,29 @@ test('stopped between the look and the change, for so long that others may have 
   expect(entered.kind).toBe('entered');
   expect(changes).toEqual([2]);
 });
+
+test('its agent silent between the look and the change, until others may have entered: looks again first', async () => {
+  const own = effects(web01());
+  let asked = 0;
+  let looks = 0;
+  let reads = 0;
+  // Most of the time is over when the answer comes that the lock was held when that was asked.
+  const monotonicMs = () => own.deps.clock.monotonicMs() + (looks > 0 && ++reads > 2 ? 9_800 : 0);
+  const deps = { ...own.deps, clock: { ...own.deps.clock, monotonicMs } };
+  const agentServices: typeof own.consul.agentServices = (options) => {
+    // The second time it is asked right before the change.
+    if (++asked !== 2) return own.consul.agentServices(options);
+    return new Promise((_, reject) => {
+      options.signal.addEventListener('abort', () => reject(options.signal.reason as Error));
+    });
+  };
+  const consul = { ...own.consul, agentServices };
+  const look = () => {
+    looks++;
+    return alone('web01')();
+  };
+  const agent = { consul, deps };
+  const entered = await enter({ consul: own.consul, deps, agent }, request('web01', { look }), never);
+  expect(entered).toMatchObject({ kind: 'entered', taken: [{ how: 'set' }] });
+  expect(looks).toBe(2);
+});
