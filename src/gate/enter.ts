@@ -43,14 +43,17 @@ const TTL_MS = 10_000;
 const RETRY_MS = 300;
 /** How long the agent is asked for its own maintenance, and to change it: no longer than the lock is held for certain. */
 const CHANGE_MS = TTL_MS;
-/** How long it is asked again whether the lock is held. */
+/** How long Consul is asked again whether the lock is held. */
 const CHECK_MS = 10_000;
+/** How long the agent is asked at first: longer than a restart takes. A slot is held meanwhile. */
+const AWAY_MS = 30_000;
 /** An agent tells the servers at once, but waits when it can't reach them. */
 const SHOWN_MS = 30_000;
 
 /**
  * Looks at the gates once more and takes the node out of service, alone among all who enter by these services.
  * @throws the signal's reason when it aborts; what this call set is off again then, or it is said that it is not.
+ * RunlockError `unreachable` where the node's own agent is away.
  */
 export async function enter<Closed>(
   effects: Effects,
@@ -81,7 +84,7 @@ async function enterWith<Closed>(
   const keys = [...new Set(services.map((service) => gateKey(request.prefix, service)))].sort();
   const either = AbortSignal.any([signal, session.lost]);
   await lockAll(effects, { keys, session: session.id, run }, either);
-  const before = await modesOf(agent, services, { signal: either });
+  const before = await modesOf(agent, services, { signal: either, retryForMs: AWAY_MS });
   const closed = await request.look(either);
   if (closed !== undefined) return { kind: 'closed', closed };
   // Asked for and not answered: it can reach the agent later.

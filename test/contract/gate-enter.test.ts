@@ -1,5 +1,7 @@
 // Going out of service behind an open gate: never two at once that see the same open gate. On real agents.
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { connect } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
 import { enter } from '../../src/gate/enter.ts';
 import type { EnterRequest } from '../../src/gate/enter.ts';
 import { endModes } from '../../src/gate/maintenance.ts';
@@ -221,4 +223,15 @@ test('its agent silent between the look and the change, until others may have en
   const entered = await enter({ consul: own.consul, deps, agent }, request('web01', { look }), never);
   expect(entered).toMatchObject({ kind: 'entered', taken: [{ how: 'set' }] });
   expect(looks).toBe(2);
+});
+
+test('its agent away for half a minute: it is told so, and neither lock nor session is left', async () => {
+  const { consul, deps } = effects(web01());
+  // Half a minute of it is a second and a half.
+  const clock = { ...deps.clock, monotonicMs: () => deps.clock.monotonicMs() * 20 };
+  const away = connect(consulSettings({ CONSUL_HTTP_ADDR: '127.0.0.1:1' }), { clock, log: deps.log });
+  onTestFinished(() => away.close());
+  const entering = enter({ consul, deps, agent: { consul: away, deps } }, request('web01'), never);
+  await expect(entering).rejects.toMatchObject({ code: 'unreachable' });
+  await untilSessions(0);
 });
