@@ -12,7 +12,7 @@ import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
 import type { LogChoice, Platform, Screen, SignalSource, Stream, Terminal } from './platform.ts';
 import { run } from './run.ts';
-import { markedPids, startTime } from './tree.ts';
+import { liveStartTime, markedPids, startTime } from './tree.ts';
 
 declare const RUNLOCK_VERSION: string;
 /** Which commit it was built from, and when. */
@@ -23,12 +23,13 @@ const host: Host = {
   get bootId() {
     return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
   },
-  startTime,
+  startTime: liveStartTime,
   hidden,
   marked: markedPids,
 };
 
 function hidden(pid: number): boolean {
+  if (startTime(pid) !== undefined) return false;
   try {
     process.kill(pid, 0);
     return true;

@@ -35,6 +35,12 @@ export function startTime(pid: number): string | undefined {
   return readProcess(pid)?.startTime;
 }
 
+/** Start time of a process that lives. One that has ended does not, whether somebody has waited for it or not. */
+export function liveStartTime(pid: number): string | undefined {
+  const process = readProcess(pid);
+  return process?.alive === true ? process.startTime : undefined;
+}
+
 /** Live processes whose environment at their start named this run. */
 export function markedPids(runId: string): number[] {
   const mark = Buffer.from(`${RUN_ID_VARIABLE}=${runId}`);

@@ -1,9 +1,11 @@
 // Who keeps a slot after a run, for how long, and what a run leaves in Consul.
-import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
-import { eventually, isAlive } from '../support/processes.ts';
+import { end, eventually, isAlive } from '../support/processes.ts';
+import { RUNLOCK, clean } from '../support/program.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
@@ -383,4 +385,23 @@ describe('groups, prefixes and slots', () => {
     }
     expect((await exec('half', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
   });
+});
+
+test('a killed runlock that nobody has waited for is dead: its node’s next run takes the claim back at once', async () => {
+  const { folder, pid } = stage();
+  const command = `sh -c 'echo $$ >${folder}/command.pid; exec sleep 60'`;
+  // Its parent is stopped, as one that never waits for its children: the first process of a container, say.
+  const script = `"$0" exec -g zombie --node web01 -- ${command} & echo $! >${folder}/runlock.pid; kill -STOP $$`;
+  const parent = spawn('sh', ['-c', script, RUNLOCK], { env: { ...clean, ...agent.env }, stdio: 'ignore' });
+  onTestFinished(() => end(parent.pid ?? 0));
+  await pid('command');
+  const killed = await pid('runlock');
+  process.kill(killed, 'SIGKILL');
+  await eventually(() => expect(readFileSync(`/proc/${killed}/stat`, 'utf8')).toContain(') Z '));
+  expect(await exec('zombie', 'web01', ['-w', '0', '--', 'true'])).toEqual({
+    status: 0,
+    stdout: '',
+    stderr: '',
+  });
+  expect(readFileSync(`/proc/${killed}/stat`, 'utf8')).toContain(') Z ');
 });
