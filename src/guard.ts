@@ -83,7 +83,7 @@ export function keepGuard(options: GuardOptions): Guard {
 
   function tell() {
     // A time, not a span: a guard that was stopped reads it late.
-    const end = Math.floor(uptime() * 10) + tenths(endMs - clock.monotonicMs());
+    const end = Math.floor(uptime() * 10 + inTenths(endMs - clock.monotonicMs()));
     current.write(`beat ${end} ${command.pid} ${command.startTime}`);
   }
 
@@ -163,6 +163,7 @@ function write({ stdin }: ChildProcess, message: string) {
     stdin.write(`${message.padEnd(messageLength - 1)}\n`);
 }
 
-function tenths(ms: number): number {
-  return Math.min(Math.max(Math.floor(ms / 100), 1), 99_990);
-}
+const tenths = (ms: number) => Math.floor(inTenths(ms));
+
+/** Not rounded: of a sum only the whole is. */
+const inTenths = (ms: number) => Math.min(Math.max(ms / 100, 1), 99_990);
