@@ -48,9 +48,12 @@ export const anyServiceOf = (node: string): Right => ({
   ...{ resource: 'service', name: `${node}-services`, access: 'read' },
 });
 
-/** A rule for this node alone is common, and hides every peer: a name that only begins like its own tells. */
-export const nodeAndPeers = (node: string) =>
-  [node, `${node}-peer`].map((name): Right => ({ resource: 'node', name, access: 'read' }));
+const readNode = (name: string): Right => ({ resource: 'node', name, access: 'read' });
+
+/** A rule for single nodes is common, and hides their peers: a name that only begins like one of theirs tells. */
+export const peersOf = (node: string) => readNode(`${node}-peer`);
+
+export const nodeAndPeers = (node: string) => [readNode(node), peersOf(node)];
 
 async function checkRights(
   consul: Consul,

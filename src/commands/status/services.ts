@@ -4,7 +4,7 @@ import type { Consul, Right } from '../../consul.ts';
 import { decideGate, limitOf } from '../../gate/decide.ts';
 import type { Bounds } from '../../gate/decide.ts';
 import type { Instance } from '../../gate/instances.ts';
-import { AUTO, readInstances } from '../../gate/read.ts';
+import { AUTO, peersOf, readInstances } from '../../gate/read.ts';
 import type { ServiceView } from '../../output/views.ts';
 
 /** Which services, and how many of their instances may be offline. */
@@ -38,13 +38,10 @@ async function whatIsHidden(
   { service, instances }: { service: string; instances: readonly Instance[] },
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  // A rule for single nodes hides their peers: a name that only begins like one of theirs tells.
   const [first] = instances;
-  const names: readonly Right[] = [
-    { resource: 'service', name: service, access: 'read' },
-    { resource: 'node', name: `${first?.node ?? 'any'}-peer`, access: 'read' },
-  ];
-  const [seesService = true, seesNodes = true] = await consul.may(names, { ...FIRST_CONTACT, signal });
+  const ofService: Right = { resource: 'service', name: service, access: 'read' };
+  const asked = [ofService, peersOf(first?.node ?? 'any')];
+  const [seesService = true, seesNodes = true] = await consul.may(asked, { ...FIRST_CONTACT, signal });
   if (seesService && seesNodes) return undefined;
   const rule = seesService
     ? 'node_prefix "" { policy = "read" }'
