@@ -1,0 +1,55 @@
+/** When a maintenance has reached the catalogue: what everybody else decides by. */
+import type { Consul } from '../consul.ts';
+import { RunlockError } from '../errors.ts';
+import type { Mode, TakenOut } from './maintenance.ts';
+
+/** An agent tells the servers at once, but waits when it can't reach them. */
+const SHOWN_MS = 30_000;
+
+/** Resolves when the catalogue shows each of these maintenances: what everybody else decides by. */
+export async function untilShown(
+  consul: Consul,
+  { node, services, taken }: { node: string; services: readonly string[]; taken: readonly TakenOut[] },
+  signal: AbortSignal,
+): Promise<void> {
+  const late = AbortSignal.timeout(SHOWN_MS);
+  const either = AbortSignal.any([signal, late]);
+  try {
+    for (const service of services) {
+      const own = taken.filter((mode) => mode.scope === 'node' || mode.service === service);
+      if (own.length > 0) await untilServiceShown(consul, { node, service, taken: own }, either);
+    }
+  } catch (error) {
+    if (signal.aborted || !late.aborted) throw error;
+    const message = `the maintenance of ${node} did not reach the catalogue within ${SHOWN_MS / 1000} s; can its agent reach Consul's servers?`;
+    throw new RunlockError('unreachable', message, { cause: error });
+  }
+}
+
+async function untilServiceShown(
+  consul: Consul,
+  { node, service, taken }: { node: string; service: string; taken: readonly TakenOut[] },
+  signal: AbortSignal,
+): Promise<void> {
+  let index: number | undefined;
+  for (;;) {
+    const seen = await consul.health(service, {
+      signal,
+      index,
+      rule: `service "${service}" { policy = "read" }`,
+    });
+    const own = seen.entries.filter((entry) => entry.node === node);
+    const shown = own.every((entry) =>
+      taken.every(
+        (mode) =>
+          (mode.scope === 'service' && mode.serviceId !== entry.serviceId) ||
+          entry.checks.some((check) => check.id === checkId(mode)),
+      ),
+    );
+    if (shown) return;
+    index = seen.index < (index ?? 0) ? undefined : seen.index;
+  }
+}
+
+const checkId = ({ scope, serviceId }: Mode) =>
+  scope === 'node' ? '_node_maintenance' : `_service_maintenance:${serviceId}`;
