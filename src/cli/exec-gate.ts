@@ -42,6 +42,17 @@ export interface ExecGateValues extends GateValues {
   readonly node?: string;
 }
 
+/** What each of these does with services: a run that was given one and names none would go through no gate at all. */
+const NEED_SERVICES = [
+  ['maintenance', '--maintenance takes services out'],
+  ['healthyWithin', '--healthy-within looks at services'],
+  ['maxOffline', '--max-offline says how many instances of services may be offline'],
+  ['minHealthy', '--min-healthy says how many instances of services must stay healthy'],
+  ['gateStable', '--gate-stable says for how long the gate of services must have been open'],
+  ['settle', '--settle waits while services are out'],
+  ['agent', '--agent says where services are taken out'],
+] as const;
+
 /**
  * @param isFlag whether a flag says so: what the environment and the file say may be meant for other runs.
  * @throws RunlockError `usage`: what makes no sense without another option.
@@ -52,8 +63,8 @@ export function gateOf(
 ): Pick<ExecOptions, 'gate'> {
   const { service, gateStable, maintenance, settle, healthyWithin, agent, node } = values;
   if (service === undefined) {
-    if (isFlag('maintenance')) throw usage('--maintenance takes services out; name them with --service');
-    if (isFlag('healthyWithin')) throw usage('--healthy-within looks at services; name them with --service');
+    const alone = NEED_SERVICES.find(([name]) => isFlag(name));
+    if (alone) throw usage(`${alone[1]}; name them with --service`);
     return {};
   }
   if (isFlag('settle') && maintenance === undefined)

@@ -77,8 +77,8 @@ has taken out. What somebody else has set stays. Each can be called again.
 
 Another node than the local agent's is judged by the catalogue; to enter and leave for it, name its agent by --agent.
 
-Exit codes: 0 open, entered, left; 64 wrong usage; 69 Consul not reachable; 75 closed (stdout says for whom it waits);
-77 Consul refused; 78 bad configuration; 128+n ended by signal n.
+Exit codes: 0 open, entered, left; 64 wrong usage; 69 Consul not reachable; 74 stdout could not be written;
+75 closed (stdout says for whom it waits); 77 Consul refused; 78 bad configuration; 128+n ended by signal n.
 
 Examples:
   runlock gate check --service web

@@ -257,6 +257,20 @@ test.each([
   [['--maintenance'], '--maintenance takes services out; name them with --service'],
   [['--healthy-within', '1m'], '--healthy-within looks at services; name them with --service'],
   [
+    ['--max-offline', '2'],
+    '--max-offline says how many instances of services may be offline; name them with',
+  ],
+  [
+    ['--min-healthy', '3'],
+    '--min-healthy says how many instances of services must stay healthy; name them with',
+  ],
+  [
+    ['--gate-stable', '1s'],
+    '--gate-stable says for how long the gate of services must have been open; name them',
+  ],
+  [['--settle', '5s'], '--settle waits while services are out; name them with --service'],
+  [['--agent', '127.0.0.1:1'], '--agent says where services are taken out; name them with --service'],
+  [
     ['--service', 'web', '--settle', '5s'],
     '--settle waits while the node is out of service; give --maintenance too',
   ],
