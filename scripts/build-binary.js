@@ -3,13 +3,12 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { arch } from 'node:process';
+import { arch, platform } from 'node:process';
 import { parseArgs } from 'node:util';
-import { build as built, runtimes, version } from './facts.js';
+import { build as built, lockedRuntime, runtimes, version } from './facts.js';
 import { licensesOf, packagesOf, runtimeLicenses } from './licenses.js';
 
-const { packages: locked } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
-const bunVersion = locked['node_modules/bun'].version;
+const bunVersion = lockedRuntime('x64').version;
 const { values, positionals: asked } = parseArgs({
   options: { outdir: { type: 'string', default: 'build/binary' } },
   allowPositionals: true,
@@ -26,17 +25,30 @@ function main() {
   for (const target of asked.length > 0 ? asked : [arch]) compile(bun, target, licenses);
 }
 
-/** Where its package's install script ran, it moved the program there. */
+/** npm installs the one for this machine, where there is one. */
 function ownBun() {
-  const bun = [`node_modules/${runtimes[arch]}/bin/bun`, 'node_modules/bun/bin/bun.exe'].find(existsSync);
-  if (bun === undefined)
+  if (platform !== 'linux' || !Object.hasOwn(runtimes, arch))
+    throw new Error(`the single file is built on Linux, x64 or arm64, and this is ${platform} ${arch}`);
+  const bun = `node_modules/${runtimes[arch]}/bin/bun`;
+  if (!existsSync(bun))
     throw new Error(
-      "Bun is missing, which the program is built with; run 'npm ci' (without --omit=optional)",
+      `Bun is missing (${bun}), which the program is built with; run 'npm ci' without --omit, on a system with glibc`,
     );
   // The file says which Bun is in it, by the lock file.
-  const installed = run(bun, ['--version']).trim();
+  const installed = versionOf(bun);
   if (installed === bunVersion) return bun;
   throw new Error(`Bun ${installed} is installed, and package-lock.json names ${bunVersion}; run 'npm ci'`);
+}
+
+function versionOf(bun) {
+  try {
+    return run(bun, ['--version']).trim();
+  } catch (error) {
+    const how = error.signal ?? error.code ?? `exit ${error.status}`;
+    throw new Error(`${bun} does not start here (${how}); it needs glibc, and on x64 SSE 4.2 and POPCNT`, {
+      cause: error,
+    });
+  }
 }
 
 const bundling = ['build', 'src/main.ts', '--minify', '--format=esm', '--splitting'];
@@ -78,16 +90,15 @@ function compile(bun, target, licenses) {
 
 /** npm installs the runtime of this machine's kind alone; the lock file knows the others, and what they must be. */
 function otherBun(target) {
-  const name = runtimes[target];
-  const { version: wanted, integrity } = locked[`node_modules/${name}`];
-  const folder = `build/runtimes/${target}-${wanted}`;
+  const folder = `build/runtimes/${target}-${bunVersion}`;
   const program = `${folder}/package/bin/bun`;
   if (existsSync(program)) return program;
   mkdirSync(folder, { recursive: true });
-  const npm = ['pack', '--silent', `--pack-destination=${folder}`, `${name}@${wanted}`];
+  const npm = ['pack', '--silent', `--pack-destination=${folder}`, `${runtimes[target]}@${bunVersion}`];
   const archive = `${folder}/${run('npm', npm).trim()}`;
   const digest = createHash('sha512').update(readFileSync(archive)).digest('base64');
-  if (`sha512-${digest}` !== integrity) throw new Error(`${archive} is not what package-lock.json names`);
+  if (`sha512-${digest}` !== lockedRuntime(target).integrity)
+    throw new Error(`${archive} is not what package-lock.json names`);
   run('tar', ['-xzf', archive, '-C', folder]);
   rmSync(archive);
   return program;

@@ -7,6 +7,12 @@ export const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
 /** npm's packages of what runs the single file, by its architecture. */
 export const runtimes = { x64: '@oven/bun-linux-x64', arm64: '@oven/bun-linux-aarch64' };
 
+/** What package-lock.json says of them: `{ version, integrity }`. */
+export function lockedRuntime(target) {
+  const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
+  return packages[`node_modules/${runtimes[target]}`];
+}
+
 /** SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/) comes before the clock. */
 function builtAt() {
   const { SOURCE_DATE_EPOCH: epoch } = process.env;

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { runtimes } from './facts.js';
+import { lockedRuntime, runtimes } from './facts.js';
 import { packagesOf } from './licenses.js';
 
 const BUILT = 'build/binary';
@@ -17,10 +17,9 @@ function refOf(folder) {
 function refsOfPrograms() {
   const metafile = `${BUILT}/metafile.json`;
   if (!existsSync(metafile)) throw new Error(`no ${metafile}; run 'npm run build:binary' first`);
-  const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
   const inside = Object.entries(runtimes)
     .filter(([target]) => existsSync(`${BUILT}/runlock-linux-${target}`))
-    .map(([, name]) => `${name}@${packages[`node_modules/${name}`].version}`);
+    .map(([target, name]) => `${name}@${lockedRuntime(target).version}`);
   return [...packagesOf(JSON.parse(readFileSync(metafile, 'utf8'))).map(refOf), ...inside];
 }
 

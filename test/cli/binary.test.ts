@@ -129,6 +129,13 @@ interface Metafile {
 }
 const metafile = () => JSON.parse(readFileSync('build/binary/metafile.json', 'utf8')) as Metafile;
 
+test('nothing that is bundled uses what only Bun has, its shell least of all', () => {
+  const own = /\bBun\s*(?:[.[]|\?\.)|(?:\bfrom|\bimport|\brequire)\s*\(?\s*['"]bun(?::[a-z]+)?['"]/;
+  const inputs = Object.keys(metafile().inputs);
+  expect(inputs).toEqual(expect.arrayContaining(['src/main.ts', 'src/child.ts']));
+  expect(inputs.filter((path) => own.test(readFileSync(path, 'utf8')))).toEqual([]);
+});
+
 describe('--licenses', () => {
   /** Both are made of the same source, so of the same packages. */
   const packages = () => {
