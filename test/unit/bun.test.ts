@@ -1,9 +1,12 @@
-// Which Bun the single file is built with (docs/adr/0015).
+// Which Bun the single file is built with, and what is known of its holes (docs/adr/0015).
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { stage } from '../support/stage.ts';
 
 const run = promisify(execFile);
@@ -76,5 +79,59 @@ describe('npm run build:binary ends with one line, which says what to do,', () =
   ])('%s', async (_, given, said) => {
     const line = new RegExp(`^build:binary: .*${said.source}.*\n$`);
     expect(await failure(given)).toMatchObject({ code: 1, stderr: expect.stringMatching(line) as string });
+  });
+});
+
+describe('the holes that are published of Bun', () => {
+  const JUDGED = 'GHSA-4j66-8f4r-3pjx';
+
+  /** What scripts/audit-bun.js makes of them. npm is the real one; this stands for what it asks. */
+  async function audit(holes: readonly string[] | 'refused') {
+    const asked: string[] = [];
+    const advisory = (id: string, index: number) => ({
+      ...{ id: index + 1, title: `hole ${id}`, url: `https://github.com/advisories/${id}` },
+      ...{ severity: 'high', vulnerable_versions: '>0.0.12' },
+    });
+    const server = createServer((request, response) => {
+      asked.push(`${request.method ?? ''} ${request.url ?? ''}`);
+      response.setHeader('content-type', 'application/json');
+      const about = {
+        name: 'bun',
+        'dist-tags': {},
+        versions: { [VERSION]: { name: 'bun', version: VERSION } },
+      };
+      if (request.method === 'GET') return response.end(JSON.stringify(about));
+      if (holes === 'refused') response.statusCode = 405;
+      return response.end(JSON.stringify(holes.length > 0 ? { bun: Array.from(holes, advisory) } : {}));
+    });
+    server.listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const registry = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const env = { ...process.env, npm_config_registry: registry, npm_config_cache: stage().folder };
+    const said = await run(process.execPath, ['scripts/audit-bun.js'], { env }).catch(
+      (error: unknown) => error,
+    );
+    expect(asked[0]).toBe('POST /-/npm/v1/security/advisories/bulk');
+    return said;
+  }
+
+  test.each([[[]], [[JUDGED]]])('%j: pass', async (holes) => {
+    expect(await audit(holes)).toEqual({
+      stdout: `Bun ${VERSION}: no known hole but those that docs/adr/0015 judges\n`,
+      stderr: '',
+    });
+  });
+
+  test('one that nobody has judged yet ends CI, and is named', async () => {
+    expect(await audit([JUDGED, 'GHSA-new'])).toMatchObject({
+      code: 1,
+      stderr: `audit-bun: Bun ${VERSION}: hole GHSA-new (high): https://github.com/advisories/GHSA-new\n`,
+    });
+  });
+
+  test('a registry that does not answer ends CI', async () => {
+    const said = /^audit-bun: npm audit could not be asked: 405 .*\n$/;
+    expect(await audit('refused')).toMatchObject({ code: 1, stderr: expect.stringMatching(said) as string });
   });
 });
