@@ -11,6 +11,8 @@ export interface Healthy {
   readonly withinMs: number;
   /** Healthy for so long is enough: a check's last answer can be older than the run's end. */
   readonly stableMs: number;
+  /** Hears, once, of the first that is not well. */
+  readonly onSick?: (why: string) => void;
 }
 
 export type Health =
@@ -50,6 +52,7 @@ const ANSWER_MS = 20_000;
 
 async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortSignal): Promise<Health> {
   const startedMs = clock.monotonicMs();
+  let { onSick } = asked;
   let sinceMs: number | undefined;
   for (;;) {
     const { sick, watch } = await look(consul, asked, signal);
@@ -62,6 +65,8 @@ async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortS
       continue;
     }
     sinceMs = undefined;
+    onSick?.(sick);
+    onSick = undefined;
     if (leftMs <= 0) return { kind: 'unhealthy', why: sick };
     await change(consul, watch, { waitMs: leftMs, signal });
   }

@@ -307,6 +307,7 @@ test('what the file says of maintenance and health is for runs that name a servi
   expect(events.map(({ event }) => event)).toEqual([
     'granted',
     'maintenance-on',
+    'waiting-for-health',
     'maintenance-left',
     'ended',
   ]);

@@ -25,7 +25,10 @@ const NEVER = new AbortController().signal;
 const asked = { services: ['web'], offered: ['web'], node: 'web01', withinMs: 10_000, stableMs: 2_000 };
 
 /** What it says, and after how long. */
-async function ask(script: Script, more: Partial<typeof asked> = {}): Promise<Health & { afterMs: number }> {
+async function ask(
+  script: Script,
+  more: Partial<Parameters<typeof untilHealthy>[1]> = {},
+): Promise<Health & { afterMs: number }> {
   let nowMs = 0;
   const health: Consul['health'] = (service, { index, waitMs = 0 }) => {
     if (index !== undefined) nowMs += Math.max(1, waitMs);
@@ -74,6 +77,22 @@ test('healthy at the end of the time is enough, ill is not: it says which check'
   ).toMatchObject({ kind: 'healthy', afterMs: 10_000 });
   const why = 'web: web answers is critical (HTTP 500)';
   expect(await ask([[0, ILL]])).toEqual({ kind: 'unhealthy', why, afterMs: 10_000 });
+});
+
+test('what is not well is said once, at the first look that finds it', async () => {
+  const said: string[] = [];
+  const onSick = (why: string) => void said.push(why);
+  await ask([[0, WELL]], { onSick });
+  expect(said).toEqual([]);
+  const flapping: Script = [
+    [0, WELL],
+    [1_000, ILL],
+    [2_000, WELL],
+    [3_000, undefined],
+    [4_000, WELL],
+  ];
+  expect(await ask(flapping, { onSick })).toMatchObject({ kind: 'healthy' });
+  expect(said).toEqual(['web: web answers is critical (HTTP 500)']);
 });
 
 test('maintenance and warnings are no illness', async () => {

@@ -3,7 +3,7 @@ import type { Deps } from '../../deps.ts';
 import type { Verdict } from '../../gate/decide.ts';
 import { describeClosed, leaveHint, waitedFor } from '../../gate/describe.ts';
 import type { EndedAtLast, Mode, TakenOut } from '../../gate/maintenance.ts';
-import { cut, visible } from '../../output.ts';
+import { cut, formatAge, visible } from '../../output.ts';
 import type { Terminal } from '../../platform.ts';
 import { sayLooks } from '../gate-progress.ts';
 
@@ -62,6 +62,15 @@ export function sayEntered({ log }: Deps, taken: readonly TakenOut[], { node, ru
       ...{ event: 'maintenance-on', node, run, scope: mode.scope, service: mode.service, how: mode.how },
     });
   }
+}
+
+/** The command did well, and the slot is kept until its node's services are well too. */
+export function sayWaitsForHealth(
+  { log }: Deps,
+  { node, run, withinMs, why }: Who & { readonly withinMs: number; readonly why: string },
+): void {
+  const message = `the command is done; ${node} keeps its slot until its services are healthy, ${formatAge(withinMs)} at most (${why})`;
+  log('info', message, { event: 'waiting-for-health', node, run, withinMs, why });
 }
 
 export function sayEnded(

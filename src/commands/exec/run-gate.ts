@@ -19,7 +19,7 @@ import { groupKeys } from '../../lock/layout.ts';
 import type { LeftOn, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../lock/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
-import { sayEnded, sayEntered, sayStays, sayWaits } from './run-gate-says.ts';
+import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './run-gate-says.ts';
 
 export interface RunGate {
   readonly node: string;
@@ -160,8 +160,9 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     health: async (signal) => {
       if (choice.healthyWithinMs === undefined) return undefined;
       const offered = verdicts.filter(({ own }) => own !== 'none').map(({ service }) => service);
-      const asked = { services, offered, node, withinMs: choice.healthyWithinMs, stableMs: choice.stableMs };
-      return untilHealthy({ consul, clock }, asked, signal);
+      const { healthyWithinMs: withinMs, stableMs } = choice;
+      const onSick = (why: string) => sayWaitsForHealth(deps, { node, run, withinMs, why });
+      return untilHealthy({ consul, clock }, { services, offered, node, withinMs, stableMs, onSick }, signal);
     },
     leave: async () => {
       if (!agent || (taken.length === 0 && isInService(verdicts))) return;
