@@ -10,7 +10,9 @@ const NPM = [
 ];
 
 /** They wait for elections, TTLs and holds. Started last, each would have the machine to itself for a minute or two. */
-const LONGEST = ['cluster', 'agent', 'snapshot', 'vanished'].map((name) => `test/faults/${name}.test.ts`);
+const LONGEST = ['cluster', 'agent', 'snapshot', 'vanished', 'mid-run'].map(
+  (name) => `test/faults/${name}.test.ts`,
+);
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -82,8 +84,8 @@ export default defineConfig({
           name: 'faults',
           include: ['test/faults/**/*.test.ts'],
           globalSetup,
-          maxWorkers: 4,
-          maxConcurrency: hasFewCores ? 4 : 8,
+          maxWorkers: 5,
+          maxConcurrency: hasFewCores ? 6 : 8,
           sequence: { groupOrder: 2 },
         },
       },

@@ -1,4 +1,5 @@
 // The command of a test's run: it notes its start, a beat every 50 ms and its end in a file of its own, so that an orphan betrays itself.
+import { execFileSync } from 'node:child_process';
 import { readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Process, RunTrace } from './history.ts';
@@ -17,25 +18,27 @@ export interface Part {
   readonly daemon?: boolean;
 }
 
-const SCRIPT = `#!/bin/sh
+// Pauses by a builtin: of a thousand beats a second, each with a sleep(1) of its own, the machine would be busy.
+const SCRIPT = `#!/bin/bash
 # role, beats (0: until told), exit code, and how it behaves
 role=$1 beats=$2 code=$3
 shift 3
 folder=\${0%/*}
 file=$folder/$RUNLOCK_RUN_ID.$role.$$.events
 told=$folder/$RUNLOCK_NODE.told
+exec 9<>"$folder/never"
 note() { read -r up _ </proc/uptime; echo "$1 $up $2" >>"$file"; }
 for word; do
   case $word in
     deaf) trap '' TERM ;;
-    grandchild) setsid sh "$0" grandchild 0 0 $(case " $* " in *' deaf '*) echo deaf ;; esac) & ;;
-    daemon) setsid sh "$0" daemon 0 0 & ;;
+    grandchild) setsid bash "$0" grandchild 0 0 $(case " $* " in *' deaf '*) echo deaf ;; esac) & ;;
+    daemon) setsid bash "$0" daemon 0 0 & ;;
   esac
 done
 note start "$RUNLOCK_NODE $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN $RUNLOCK_GROUP"
 while :; do
   [ $role != daemon ] && [ -e "$told" ] && { read -r code <"$told"; break; }
-  sleep 0.05
+  read -rt 0.05 -u 9
   note beat
   beats=$((beats - 1))
   [ $beats -eq 0 ] && break
@@ -49,12 +52,21 @@ const scriptFile = (folder: string) => join(folder, 'witness.sh');
 /** Makes `folder` a place where witnesses can run. */
 export function prepareWitnesses(folder: string): void {
   writeFileSync(scriptFile(folder), SCRIPT);
+  // Nobody ever writes there.
+  execFileSync('mkfifo', [join(folder, 'never')]);
 }
 
 /** The command and its arguments. */
 export function witness(folder: string, part: Part = {}): string[] {
   const words = (['deaf', 'grandchild', 'daemon'] as const).filter((word) => part[word] === true);
-  return ['sh', scriptFile(folder), 'command', String(part.beats ?? 0), String(part.exitCode ?? 0), ...words];
+  return [
+    'bash',
+    scriptFile(folder),
+    'command',
+    String(part.beats ?? 0),
+    String(part.exitCode ?? 0),
+    ...words,
+  ];
 }
 
 export const toldFile = (folder: string, node: string) => join(folder, `${node}.told`);
