@@ -57,12 +57,12 @@ export default defineConfig({
       },
       {
         extends: true,
-        // Every test starts processes of its own, and waits for them; three files at a time is what a two-core machine carries.
+        // Every test starts processes of its own, and waits for them; three files at a time is what two cores carry.
         test: {
           name: 'real',
           include: ['test/{contract,cli,packaging}/**/*.test.ts'],
           globalSetup,
-          maxWorkers: 3,
+          maxWorkers: hasFewCores ? 3 : 4,
           sequence: { groupOrder: 1 },
         },
       },
