@@ -18,3 +18,16 @@ export function checkWords(words: readonly string[]): void {
     `${which} is not UTF-8, and would not reach it as it is; put the call into a script, and run that`,
   );
 }
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** They are not UTF-8 where the name of a folder is not; a shell sees for itself where it is. */
+const FOLDERS = ['PWD', 'OLDPWD'];
+
+/** The variables of runlock's own environment that the command gets as something else: they are not UTF-8 either. */
+export function changedVariables(env: Env): string[] {
+  const suspect = Object.keys(env).filter((name) => env[name]?.includes('\uFFFD') && !FOLDERS.includes(name));
+  if (suspect.length === 0) return [];
+  const given = new Set(readFileSync('/proc/self/environ').toString('latin1').split('\0'));
+  return suspect.filter((name) => !given.has(Buffer.from(`${name}=${env[name]}`).toString('latin1')));
+}

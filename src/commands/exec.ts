@@ -1,15 +1,13 @@
 /** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
 import { basename } from 'node:path';
-import { findCommand } from '../child.ts';
-import { RunlockError, assertNever } from '../errors.ts';
+import { assertNever } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { Grant } from '../lock/grant.ts';
-import { deadAfterMs } from '../lock/lease.ts';
-import { checkWords } from '../words.ts';
 import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './wait/busy.ts';
+import { checkRun } from './exec/check.ts';
 import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
@@ -31,9 +29,7 @@ export type ExecResult =
 
 /** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
 export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecResult> {
-  for (const { hold } of options.groups) checkDeadline(hold, options);
-  checkWords([options.command, ...options.args]);
-  const file = findCommand(options.command, { path: deps.env['PATH'] });
+  const file = checkRun(deps, options);
   const meanings = chosenMeanings(basename(options.command), options);
   const stop = new AbortController();
   let stoppedBy: NodeJS.Signals | undefined;
@@ -71,18 +67,6 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   }
-}
-
-/** With a hold that ends, a run that is cut off must be dead in time, after at least two renewals were missed. */
-function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }: ExecOptions): void {
-  const leftMs = deadAfterMs(hold) - killAfterMs;
-  const needMs = (2 * sessionTtlMs) / 3;
-  if (leftMs >= needMs) return;
-  const sum = `--hold ${hold === 'none' ? 'none' : formatAge(Number(hold))}, --kill-after ${formatAge(killAfterMs)} and --session-ttl ${formatAge(sessionTtlMs)}`;
-  throw new RunlockError(
-    'usage',
-    `${sum} leave no time for two missed renewals before the run must be dead; shorten --kill-after or --session-ttl, or lengthen --hold`,
-  );
 }
 
 function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOptions): CodeMeanings {

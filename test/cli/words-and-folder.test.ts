@@ -53,6 +53,15 @@ describe('words that are not UTF-8 are refused, instead of reaching the command 
     expect(await agent.kv.keys('runlock/words/')).toEqual([]);
   });
 
+  test('a variable is named, by one line, and the command is run all the same', async () => {
+    const set = `export ODD="$(printf 'b\\344')" EVEN='ä \uFFFD'`;
+    const said = await shell(`${set}; exec "$1" exec -g variables -- sh -c 'printf %s "$EVEN"'`);
+    expect(said).toEqual({
+      ...complaint(0, "the environment's variable ODD is not UTF-8"),
+      stdout: 'ä \uFFFD',
+    });
+  });
+
   test('the character that stands for such bytes, and all of UTF-8, arrive', async () => {
     const { status, stdout } = await shell(`exec "$1" exec -g arrive -- printf %s '\uFFFD ä€😀'`);
     expect({ status, stdout }).toEqual({ status: 0, stdout: '\uFFFD ä€😀' });

@@ -1,0 +1,39 @@
+/** What can be known of a run to be wrong before anything is asked of Consul. */
+import { findCommand } from '../../child.ts';
+import { RunlockError } from '../../errors.ts';
+import { deadAfterMs } from '../../lock/lease.ts';
+import { formatAge } from '../../output.ts';
+import { changedVariables, checkWords } from '../../words.ts';
+import type { ExecDeps, ExecOptions, GroupChoice } from '../exec-deps.ts';
+
+/**
+ * @returns where the command was found.
+ * @throws RunlockError `usage`, `not-found`, `not-executable`.
+ */
+export function checkRun(deps: ExecDeps, options: ExecOptions): string {
+  for (const { hold } of options.groups) checkDeadline(hold, options);
+  checkWords([options.command, ...options.args]);
+  sayChanged(deps);
+  return findCommand(options.command, { path: deps.env['PATH'] });
+}
+
+/** With a hold that ends, a run that is cut off must be dead in time, after at least two renewals were missed. */
+function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }: ExecOptions): void {
+  const leftMs = deadAfterMs(hold) - killAfterMs;
+  const needMs = (2 * sessionTtlMs) / 3;
+  if (leftMs >= needMs) return;
+  const sum = `--hold ${hold === 'none' ? 'none' : formatAge(Number(hold))}, --kill-after ${formatAge(killAfterMs)} and --session-ttl ${formatAge(sessionTtlMs)}`;
+  throw new RunlockError(
+    'usage',
+    `${sum} leave no time for two missed renewals before the run must be dead; shorten --kill-after or --session-ttl, or lengthen --hold`,
+  );
+}
+
+/** No reason not to run: a command seldom reads what it does not understand. */
+function sayChanged({ env, log }: ExecDeps): void {
+  const names = changedVariables(env);
+  if (names.length === 0) return;
+  const which = names.length === 1 ? `variable ${names[0]} is` : `variables ${names.join(', ')} are`;
+  const message = `the environment's ${which} not UTF-8, and will not reach the command as it is; set it in a script that runs the command`;
+  log('warning', message, { event: 'variables-changed', names });
+}
