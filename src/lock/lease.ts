@@ -79,7 +79,9 @@ export function holdLease(
       return decline(live.holding);
     },
     release: async (ending) => {
-      await stop();
+      ended.abort();
+      // A look says nothing any more, and need not be waited for. What takes the slot back must not arrive after its release.
+      if (live.recovering || live.unanswered) await watching;
       if (live.unanswered) await closeSession(live.holding);
       return giveBack(live.holding, { ...ending, ttlMs });
     },
@@ -125,9 +127,12 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
   // A claim that was found, not written, may be evicted by now: then the first look must not wait for a change.
   const { claim, index: written } = live.holding.owner;
   let index = claim.state === 'running' ? written : undefined;
+  // The run is started first: what changes meanwhile, the first look sees.
+  await clock.sleep(1, { signal: live.ended });
   while (!ended()) {
     try {
       const seen = await look(live, index);
+      if (ended()) return;
       if (await act(live, seen.standing, end)) return;
       index = seen.standing.kind === 'mine' && seen.index >= (index ?? 0) ? seen.index : undefined;
     } catch (error) {
@@ -160,7 +165,8 @@ async function act(live: Live, now: Standing, end: (reason: Over) => void): Prom
       return true;
     case 'unlocked':
     case 'gone': {
-      const recovered = await recover(live, now);
+      live.recovering = true;
+      const recovered = await recover(live, now).finally(() => (live.recovering = false));
       if (recovered.kind === 'lost') end(recovered);
       return recovered.kind === 'lost';
     }

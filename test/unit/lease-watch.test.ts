@@ -204,6 +204,16 @@ describe('a claim that somebody deleted', () => {
     expect(await releasing).toEqual({ kind: 'released' });
     expect(order.slice(0, 4)).toEqual(['take', 'close', 'open', 'release']);
   });
+
+  test('and is being sent again as the run ends: its session ends first then too', async () => {
+    const { lease, looks, transactions, order, lock, taken } = hold();
+    (await looks.next()).answer({ entries: [lock()], index: 11 });
+    await transactions.next();
+    const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
+    (await transactions.next()).answer(taken);
+    expect(await releasing).toEqual({ kind: 'released' });
+    expect(order.slice(0, 4)).toEqual(['take', 'close', 'open', 'release']);
+  });
 });
 
 test('a lock that was taken back without an answer: another session takes it, so that a late arrival does nothing', async () => {
