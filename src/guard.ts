@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { uptime } from 'node:os';
 
 import type { Clock } from './deps.ts';
-import { FIRED, UNABLE, guardScript } from './guard-script.ts';
+import { inTenths, sendAway, spawnGuard } from './guard-post.ts';
+import type { Post } from './guard-post.ts';
+import { FIRED } from './guard-script.ts';
 
 /** What happened to the guard while it was on duty. */
 export type GuardEvent =
@@ -36,15 +36,54 @@ export interface GuardOptions {
   /** PATH, to find timeout, dd, grep, awk and sleep. */
   readonly path: string | undefined;
   readonly clock: Clock;
+  /** One that may be there already. */
+  readonly spare?: Spare;
   readonly report?: (event: GuardEvent) => void;
 }
 
-/** All messages have this length, so that one read(2) takes exactly one. */
-const messageLength = 48;
-const standardPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-const politeMs = 500;
+/** A guard that is started while there is no command yet, for starting it takes time. Without runlock it goes away. */
+export interface Spare {
+  /** Sees to it that there is one. May be called again and again: it does not live for ever. Never throws. */
+  readonly post: () => void;
+  /** Gives it to whoever keeps it from now on; undefined: there is none, or somebody ended it. */
+  take(): Post | undefined;
+  /** Sends it away, if nobody took it. Resolves when it is gone; never rejects. */
+  dismiss(): Promise<void>;
+}
+
 const firstPauseMs = 20;
 const lastPauseMs = 5000;
+/** The longest that a guard can be told. Long before it is over a spare one is replaced. */
+const spareMs = 9_999_000;
+
+export function spareGuard(options: Pick<GuardOptions, 'runId' | 'path' | 'clock'>): Spare {
+  const { clock } = options;
+  let waiting: Post | undefined;
+  let bornMs = 0;
+  const take = () => {
+    const taken = waiting;
+    waiting = undefined;
+    return taken?.left.aborted === true ? undefined : taken;
+  };
+  const dismiss = async () => {
+    const unused = take();
+    if (unused) await sendAway(unused, clock);
+  };
+  return {
+    take,
+    dismiss,
+    post() {
+      if (waiting?.left.aborted === false && clock.monotonicMs() - bornMs < spareMs / 3) return;
+      void dismiss();
+      bornMs = clock.monotonicMs();
+      try {
+        waiting = spawnGuard(options, spareMs);
+      } catch {
+        // The run will see for itself whether it gets one.
+      }
+    },
+  };
+}
 
 /** Starts a guard for run `runId` and keeps one there until `disarm`, or until it had to do its work. */
 export function keepGuard(options: GuardOptions): Guard {
@@ -53,11 +92,14 @@ export function keepGuard(options: GuardOptions): Guard {
   let endMs = clock.monotonicMs() + options.lifeMs;
   let pauseMs = firstPauseMs;
   const leaving = new AbortController();
-  let current = post();
+  const spare = options.spare?.take();
+  let current = post(spare);
+  // Before there is a command: it has another life than that.
+  if (spare) tell();
 
-  function post() {
+  function post(ready?: Post) {
     const bornMs = clock.monotonicMs();
-    const guard = spawnGuard(options, tenths(endMs - bornMs));
+    const guard = ready ?? spawnGuard(options, endMs - bornMs);
     void guard.gone.then((end) => {
       // Said also when it is heard of only as the guard is sent away: it is why the command is dead.
       if (end.status === FIRED) {
@@ -99,71 +141,7 @@ export function keepGuard(options: GuardOptions): Guard {
     },
     async disarm() {
       leaving.abort();
-      current.write('quit');
-      // One that is stopped cannot leave by itself.
-      await Promise.race([current.gone, clock.sleep(politeMs, { signal: current.left })]).catch(
-        () => undefined,
-      );
-      current.dismiss();
-      await current.gone;
+      await sendAway(current, clock);
     },
   };
 }
-
-interface Gone {
-  readonly status: number | undefined;
-  /** Why it could not work; undefined when somebody ended it. */
-  readonly reason: string | undefined;
-}
-
-function spawnGuard({ runId, path }: GuardOptions, life: number) {
-  // The script travels in the environment: ps(1) stays readable. No mark of the run there: the guard is no part of it.
-  const child: ChildProcess = spawn(
-    '/bin/sh',
-    ['-c', 'eval "$script"', 'runlock-guard', runId, String(life)],
-    {
-      cwd: '/',
-      env: { PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''), script: guardScript },
-      // Its own session: the terminal's keys do not reach it.
-      detached: true,
-      stdio: ['pipe', 'ignore', 'ignore'],
-    },
-  );
-  const left = new AbortController();
-  const gone = new Promise<Gone>((resolve) => {
-    child.on('error', (error) =>
-      resolve({ status: undefined, reason: `cannot start /bin/sh: ${error.message}` }),
-    );
-    child.on('exit', (code) => resolve({ status: code ?? undefined, reason: whyUnable(code) }));
-  });
-  void gone.then(() => left.abort());
-  // It may be dead already; its end says so.
-  child.stdin?.on('error', () => undefined);
-  return {
-    gone,
-    left: left.signal,
-    pids: () => (child.pid === undefined ? [] : [child.pid]),
-    write: (message: string) => write(child, message),
-    dismiss() {
-      child.kill('SIGKILL');
-      child.stdin?.destroy();
-    },
-  };
-}
-
-function whyUnable(code: number | null): string | undefined {
-  return code === UNABLE
-    ? 'it needs the programs timeout, dd, grep, awk and sleep; install them (coreutils, grep, mawk)'
-    : undefined;
-}
-
-function write({ stdin }: ChildProcess, message: string) {
-  // A guard that is stopped reads nothing; what it will read when it goes on is enough.
-  if (stdin?.writable === true && stdin.writableLength < 100 * messageLength)
-    stdin.write(`${message.padEnd(messageLength - 1)}\n`);
-}
-
-const tenths = (ms: number) => Math.floor(inTenths(ms));
-
-/** Not rounded: of a sum only the whole is. */
-const inTenths = (ms: number) => Math.min(Math.max(ms / 100, 1), 99_990);

@@ -2,6 +2,8 @@
 import { basename } from 'node:path';
 import { assertNever } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import { spareGuard } from '../guard.ts';
+import type { Spare } from '../guard.ts';
 import type { Grant } from '../lock/grant.ts';
 import { codeMeanings } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
@@ -40,11 +42,12 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const waits = measureWaits(deps);
   const requests = toRequests(deps, options);
   const { id: run } = requests[0].run;
+  const spare = spareGuard({ runId: run, path: deps.env['PATH'], clock: deps.clock });
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
-    const taken = await waitForSlots(deps, options, { requests, gate, waits, signal: stop.signal });
+    const taken = await waitForSlots(deps, options, { requests, gate, waits, spare, signal: stop.signal });
     switch (taken.kind) {
       case 'closed':
         await sayGateClosed(deps, taken, { group: groupNames(options), node: gate?.node ?? '', run });
@@ -61,11 +64,13 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     }
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
     sayLeftOn(deps, taken.slots, gate);
-    return await superviseRun(deps, taken.slots, { ...options, file, meanings, runGate: gate });
+    return await superviseRun(deps, taken.slots, { ...options, file, meanings, spare, runGate: gate });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
+  } finally {
+    await spare.dismiss();
   }
 }
 
@@ -122,6 +127,7 @@ interface Slotless {
   readonly requests: Requests;
   readonly gate: RunGate | undefined;
   readonly waits: Waits;
+  readonly spare: Spare;
   readonly signal: AbortSignal;
 }
 
@@ -145,12 +151,12 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
 async function askForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gate, waits, signal, patience }: Slotless & { patience: AbortSignal },
+  { requests, gate, waits, spare, signal, patience }: Slotless & { patience: AbortSignal },
 ): Promise<Taken> {
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
   return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
-    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs },
+    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs, onFirst: spare.post },
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
       const sayWait = watchWait(deps, { group, run: id, slots, held }, over);

@@ -51,7 +51,9 @@ export async function asFirst(
       failures = 0;
       progress.patience.throwIfAborted();
       const waitMs = move.forMs === undefined ? {} : { waitMs: move.forMs };
-      ({ slots, index } = await watchSlots(context, progress.either, { index, ...waitMs }));
+      const watched = watchSlots(context, progress.either, { index, ...waitMs });
+      progress.onFirst?.();
+      ({ slots, index } = await watched);
       continue;
     }
     const done = await make(context, session, { move, progress });

@@ -22,6 +22,9 @@ export interface Live {
   /** A claim was sent under the present session, and nobody knows whether it will still arrive. */
   unanswered?: boolean;
   readonly ttlMs: number;
+  /** The run is over, or gives up: the watch sees and does nothing any more. */
+  isOver: boolean;
+  /** Ends what the watch waits for. */
   readonly ended: AbortSignal;
 }
 

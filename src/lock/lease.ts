@@ -53,16 +53,20 @@ export function holdLease(
   const { run } = grant.context;
   const over = new AbortController();
   const ended = new AbortController();
-  const live: Live = { holding: grant, provedMs: grant.provedMs, ttlMs, ended: ended.signal };
+  const live: Live = {
+    ...{ holding: grant, provedMs: grant.provedMs, ttlMs },
+    ...{ isOver: false, ended: ended.signal },
+  };
   const deadlineMs = () => live.provedMs + deadAfterMs(run.hold);
   const end = (reason: Over) => {
-    if (!over.signal.aborted && !ended.signal.aborted) over.abort(reason);
+    if (!over.signal.aborted && !live.isOver) over.abort(reason);
   };
   const watching = watch(live, end).catch((error: unknown) => {
-    if (!ended.signal.aborted) end({ kind: 'lost', why: reasonOf(error) });
+    end({ kind: 'lost', why: reasonOf(error) });
   });
   void untilCutOff(live, () => deadlineMs() - killAfterMs, end);
   const stop = async () => {
+    live.isOver = true;
     ended.abort();
     await watching;
   };
@@ -79,11 +83,11 @@ export function holdLease(
       return decline(live.holding);
     },
     release: async (ending) => {
-      ended.abort();
-      // A look says nothing any more, and need not be waited for. What takes the slot back must not arrive after its release.
-      if (live.recovering || live.unanswered) await watching;
+      live.isOver = true;
+      // What takes the slot back must not arrive after its release. A look ends by itself, by what the release changes.
+      if (live.recovering || live.unanswered) await stop();
       if (live.unanswered) await closeSession(live.holding);
-      return giveBack(live.holding, { ...ending, ttlMs });
+      return giveBack(live.holding, { ...ending, ttlMs }).finally(stop);
     },
   };
 }
@@ -123,7 +127,7 @@ async function untilCutOff(live: Live, termAtMs: () => number, end: (reason: Ove
 /** Looks at the slot again and again, and does what its standing asks for, until the run ends or the lock is lost. */
 async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
   const { clock } = live.holding.context.deps;
-  const ended = () => live.ended.aborted;
+  const ended = () => live.isOver;
   // A claim that was found, not written, may be evicted by now: then the first look must not wait for a change.
   const { claim, index: written } = live.holding.owner;
   let index = claim.state === 'running' ? written : undefined;

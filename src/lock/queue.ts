@@ -31,6 +31,8 @@ export interface Waiting {
   readonly patience: AbortSignal;
   /** Either of the two. */
   readonly either: AbortSignal;
+  /** Hears, maybe more than once, that this run is the first in the queue, and waits for a slot. */
+  readonly onFirst?: () => void;
   /** Hears the session of each ticket, and what stood before it at that moment. */
   readonly onJoined?: (session: string, seen: AtJoin) => void;
 }

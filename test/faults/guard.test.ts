@@ -1,4 +1,4 @@
-// The guard ended, stopped or hung up on, alone and together with its runlock. It exists only while a command runs.
+// The guard ended, stopped or hung up on, alone and together with its runlock. It is there while a command runs, and of a run that waits from when it is first in the queue.
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -133,6 +133,67 @@ test.concurrent(
     expect((await node.ended).status).toBe(137);
     expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
     await expectServed(fleet, ['web01', 'web02']);
+  },
+);
+
+test.concurrent(
+  'a run that is first in the queue, and no other, has its guard already, which is on duty when it runs',
+  async () => {
+    await using fleet = startFleet(agent, { group: 'guard-first' });
+    const { node: holder } = await occupy(fleet, 'web01');
+    const [first, second] = await lineUp(fleet, ['web02', 'web03'], stubborn);
+    if (!first || !second) throw new Error('two were started');
+    const guard = await first.guard();
+    expect(() => guardOf(second.pid)).toThrow('no guard');
+    holder.tell();
+    const run = await first.running(SOON_MS);
+    expect(guardOf(first.pid)).toBe(guard);
+    await second.guard();
+    first.send('SIGKILL');
+    await untilDead(run, SOON_MS);
+    await untilGone(guard, SOON_MS);
+    second.send('SIGTERM');
+    expect((await second.ended).status).toBe(143);
+    expect(await fleet.run('web02', impatient)).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02', 'web02']);
+  },
+);
+
+test.concurrent(
+  'SIGKILL of the guard of a run that is first in the queue: another is on duty when it runs',
+  async () => {
+    await using fleet = startFleet(agent, { group: 'guard-first-kill' });
+    const { node: holder } = await occupy(fleet, 'web01');
+    const [node] = await lineUp(fleet, ['web02'], stubborn);
+    if (!node) throw new Error('one was started');
+    const guard = await node.guard();
+    process.kill(guard, 'SIGKILL');
+    await untilGone(guard, SOON_MS);
+    holder.tell();
+    const run = await node.running(SOON_MS);
+    expect(guardOf(node.pid)).not.toBe(guard);
+    node.send('SIGKILL');
+    await untilDead(run, SOON_MS);
+    expect(await fleet.run('web02', impatient)).toMatchObject({ status: 0, stderr: '' });
+    await expectServed(fleet, ['web01', 'web02', 'web02']);
+  },
+);
+
+test.concurrent.each(['SIGKILL', 'SIGTERM'] as const)(
+  '%s of a run that is first in the queue: its guard goes with it, and ends nothing',
+  async (signal) => {
+    await using fleet = startFleet(agent, { group: `guard-first-${signal}` });
+    const { node: holder, run } = await occupy(fleet, 'web01');
+    const [node] = await lineUp(fleet, ['web02']);
+    if (!node) throw new Error('one was started');
+    const guard = await node.guard();
+    node.send(signal);
+    await node.ended;
+    if (signal === 'SIGTERM') expect(isAlive(guard)).toBe(false);
+    await untilGone(guard, SOON_MS);
+    await untilBeat(fleet, run, uptimeMs());
+    holder.tell();
+    expect((await holder.ended).status).toBe(0);
   },
 );
 

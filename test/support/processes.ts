@@ -104,9 +104,10 @@ export function end(pid: number): void {
 
 /** The shell that runlock started as its guard. */
 export function guardOf(runlockPid: number): number {
-  const children = readFileSync(`/proc/${runlockPid}/task/${runlockPid}/children`, 'utf8').trim().split(' ');
+  const children = readFileSync(`/proc/${runlockPid}/task/${runlockPid}/children`, 'utf8').split(' ');
   const guard = children
     .map(Number)
+    .filter((child) => child > 0)
     .find((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('runlock-guard'));
   if (guard === undefined) throw new Error(`no guard among ${children.join(', ')}`);
   return guard;

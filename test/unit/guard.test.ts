@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { keepGuard } from '../../src/guard.ts';
+import { keepGuard, spareGuard } from '../../src/guard.ts';
 import type { Guard, GuardEvent } from '../../src/guard.ts';
 import { parseStat, startTime } from '../../src/tree.ts';
 import { realClock } from '../support/drivers/clock.ts';
@@ -99,9 +99,9 @@ describe('when runlock is', () => {
   });
 });
 
-describe('on its own', () => {
+describe.each(['started with its command', 'there before'])('on its own, %s,', (since) => {
   /** A marked process outside runlock, and a guard that watches it. */
-  async function watched(lifeMs: number, script = 'exec sleep 60') {
+  async function watched(lifeMs: number, { script = 'exec sleep 60', named = true } = {}) {
     const child = spawn('sh', ['-c', `echo $$ >"$1/command.pid"; ${script}`, 'sh', here.folder], {
       env: { ...process.env, RUNLOCK_RUN_ID: here.runId },
       stdio: 'ignore',
@@ -110,8 +110,15 @@ describe('on its own', () => {
     const pid = await here.pid('command');
     const events: GuardEvent[] = [];
     const report = (event: GuardEvent) => events.push(event);
-    guard = keepGuard({ runId: here.runId, lifeMs, path: process.env['PATH'], clock: realClock, report });
-    guard.watch({ pid, startTime: startTime(pid) ?? '' });
+    const options = { runId: here.runId, path: process.env['PATH'], clock: realClock };
+    const spare = spareGuard(options);
+    if (since === 'there before') {
+      spare.post();
+      spare.post();
+    }
+    guard = keepGuard({ ...options, lifeMs, report, spare });
+    expect(spare.take()).toBeUndefined();
+    if (named) guard.watch({ pid, startTime: startTime(pid) ?? '' });
     return { child, pid, events, guard };
   }
 
@@ -124,21 +131,25 @@ describe('on its own', () => {
     await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
   });
 
+  test('it fires at the end of its first life, also where nothing follows and nobody named the command', async () => {
+    const { pid, events } = await watched(300, { named: false });
+    await untilGone(pid, 3_000);
+    await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
+  });
+
   test('it asks with TERM before it kills', async () => {
-    const { pid, guard } = await watched(
-      60_000,
-      'trap \'echo TERM >>"$1/asked"\' TERM; while :; do sleep 0.02; done',
-    );
+    const { pid, guard } = await watched(60_000, {
+      script: 'trap \'echo TERM >>"$1/asked"\' TERM; while :; do sleep 0.02; done',
+    });
     guard.beat(200);
     await untilGone(pid, 3_000);
     expect(here.lines('asked')).toEqual(['TERM']);
   });
 
   test('it asks what is stopped too, which can do as it is asked only when it goes on', async () => {
-    const { pid, guard } = await watched(
-      60_000,
-      'trap \'echo TERM >>"$1/asked"; exit\' TERM; echo >"$1/ready"; while :; do sleep 0.02; done',
-    );
+    const { pid, guard } = await watched(60_000, {
+      script: 'trap \'echo TERM >>"$1/asked"; exit\' TERM; echo >"$1/ready"; while :; do sleep 0.02; done',
+    });
     await eventually(() => expect(here.lines('ready')).toHaveLength(1));
     process.kill(-pid, 'SIGSTOP');
     guard.beat(200);
@@ -148,7 +159,7 @@ describe('on its own', () => {
 
   test('it remembers whom it has found, should they lose all that showed where they belong', async () => {
     const far = `trap "" TERM; echo $$ >"$1/far.pid"; while :; do sleep 60; done`;
-    const { guard } = await watched(60_000, `setsid env -i sh -c '${far}' sh "$1" & wait`);
+    const { guard } = await watched(60_000, { script: `setsid env -i sh -c '${far}' sh "$1" & wait` });
     const pid = await here.pid('far');
     guard.beat(200);
     await untilGone(pid, 3_000);
@@ -200,7 +211,7 @@ describe('on its own', () => {
 
   test('a replacement knows all that the one before it knew', async () => {
     // Nothing but its pid tells that this process belongs to the run.
-    const { pid, guard, events } = await watched(2_000, 'exec env -i sleep 60');
+    const { pid, guard, events } = await watched(2_000, { script: 'exec env -i sleep 60' });
     await eventually(() => expect(readFileSync(`/proc/${pid}/comm`, 'utf8')).toBe('sleep\n'));
     end(guard.pids()[0] ?? 0);
     await untilGone(pid, 5_000);
@@ -252,6 +263,63 @@ describe('on its own', () => {
     await unable.disarm();
     expect(isAlive(pid)).toBe(true);
   });
+});
+
+describe('a spare one', () => {
+  const make = () => spareGuard({ runId: here.runId, path: process.env['PATH'], clock: realClock });
+
+  test('is one, however often it is asked for, and goes when it is sent away', async () => {
+    const spare = make();
+    spare.post();
+    spare.post();
+    const post = spare.take();
+    const [pid = 0, ...others] = post?.pids() ?? [];
+    expect(others).toEqual([]);
+    expect(isAlive(pid)).toBe(true);
+    expect(spare.take()).toBeUndefined();
+    await eventually(() => readerOf(pid));
+    post?.write('quit');
+    await untilGone(pid);
+  });
+
+  test('that nobody took is gone when it has been dismissed, also one that is stopped', async () => {
+    const spare = make();
+    spare.post();
+    const [pid = 0] = spawned();
+    await eventually(() => readerOf(pid));
+    process.kill(pid, 'SIGSTOP');
+    await spare.dismiss();
+    expect(isAlive(pid)).toBe(false);
+    await spare.dismiss();
+  });
+
+  test('that somebody ended is not given away, and another takes its place', async () => {
+    const spare = make();
+    spare.post();
+    const [first = 0] = spawned();
+    end(first);
+    await eventually(() => {
+      spare.post();
+      expect(spawned().filter((pid) => pid !== first)).toHaveLength(1);
+    });
+    const [pid] = spare.take()?.pids() ?? [];
+    expect(pid).not.toBe(first);
+    end(pid ?? 0);
+  });
+
+  /** The guards of this scene's run. */
+  function spawned(): number[] {
+    const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ');
+    return children.map(Number).filter((pid) => wordsOf(pid).includes(here.runId));
+  }
+
+  function wordsOf(pid: number): string[] {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    } catch {
+      return [];
+    }
+  }
 });
 
 /** The process that waits for the next message of guard `pid`, once it is there. */

@@ -139,13 +139,26 @@ const byPath = (a: AcquireRequest, b: AcquireRequest) => (a.group < b.group ? -1
 async function takeSlot(
   deps: ExecDeps,
   request: AcquireRequest,
-  { signal, patience, held, ttlMs, killAfterMs, onAsked }: TakeOptions & { readonly held: readonly string[] },
+  {
+    signal,
+    patience,
+    held,
+    ttlMs,
+    killAfterMs,
+    onAsked,
+    onFirst,
+  }: TakeOptions & {
+    readonly held: readonly string[];
+  },
 ): Promise<{ readonly kind: 'held'; readonly held: HeldSlot } | Extract<Taken, { kind: 'busy' }>> {
   const askedMs = deps.clock.monotonicMs();
   const done = new AbortController();
   try {
     const onJoined = onAsked(request, { held, over: done.signal });
-    const acquired = await waitForSlot(deps, request, { signal, patience, held, onJoined });
+    const acquired = await waitForSlot(deps, request, {
+      ...{ signal, patience, held, onJoined },
+      ...(onFirst && { onFirst }),
+    });
     if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
     const { grant } = acquired;
     const waitedMs = deps.clock.monotonicMs() - askedMs;

@@ -3,7 +3,7 @@ import { startCommand } from '../../child.ts';
 import type { Supervised } from '../../child.ts';
 import { assertNever } from '../../errors.ts';
 import { keepGuard } from '../../guard.ts';
-import type { Guard, GuardEvent } from '../../guard.ts';
+import type { Guard, GuardEvent, Spare } from '../../guard.ts';
 import type { Grant } from '../../lock/grant.ts';
 import type { CodeMeanings } from '../../tools.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
@@ -16,6 +16,8 @@ export interface RunOptions extends ExecOptions {
   readonly meanings: CodeMeanings;
   /** Undefined: there is none. */
   readonly runGate?: RunGate | undefined;
+  /** A guard that may be there already. */
+  readonly spare?: Spare;
 }
 
 /** Without a word from runlock for this long, the guard ends the command. */
@@ -34,6 +36,7 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
     lifeMs: lifeMs(deps, slots),
     path: deps.env['PATH'],
     clock: deps.clock,
+    ...(options.spare && { spare: options.spare }),
     report: (event) => {
       const level = event.kind === 'replaced' ? 'debug' : 'warning';
       deps.log(level, sayGuard(event), { event: 'guard', kind: event.kind });

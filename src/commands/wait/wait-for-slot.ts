@@ -14,13 +14,14 @@ export interface Wait {
   /** The groups in which the run has a slot already; none unless given. */
   readonly held?: readonly string[];
   readonly onJoined?: Waiting['onJoined'];
+  readonly onFirst?: Waiting['onFirst'];
 }
 
 /** @throws the signal's reason when `signal` aborts; the queue is left and nothing was started. */
 export async function waitForSlot(
   deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal'>,
   request: AcquireRequest,
-  { signal, patience, held = [], onJoined }: Wait,
+  { signal, patience, held = [], onJoined, onFirst }: Wait,
 ): Promise<Acquired> {
   const { terminal } = deps;
   const { group, prefix } = request;
@@ -29,6 +30,7 @@ export async function waitForSlot(
   try {
     return await acquire({ consul: deps.consul, deps }, request, {
       ...{ signal, patience, either: AbortSignal.any([signal, patience]) },
+      ...(onFirst && { onFirst }),
       onJoined: (session, seen) => {
         line?.joined(session);
         onJoined?.(session, seen);

@@ -1,0 +1,81 @@
+/** The process of a guard, and the words that it takes. */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import type { Clock } from './deps.ts';
+import { UNABLE, guardScript } from './guard-script.ts';
+
+/** All messages have this length, so that one read(2) takes exactly one. */
+const messageLength = 48;
+const standardPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const politeMs = 500;
+
+interface Gone {
+  readonly status: number | undefined;
+  /** Why it could not work; undefined when somebody ended it. */
+  readonly reason: string | undefined;
+}
+
+/** The process of a guard. */
+export type Post = ReturnType<typeof spawnGuard>;
+
+/** `lifeMs`: how long it waits for its first beat. */
+export function spawnGuard({ runId, path }: { runId: string; path: string | undefined }, lifeMs: number) {
+  // The script travels in the environment: ps(1) stays readable. No mark of the run there: the guard is no part of it.
+  const child: ChildProcess = spawn(
+    '/bin/sh',
+    ['-c', 'eval "$script"', 'runlock-guard', runId, String(tenths(lifeMs))],
+    {
+      cwd: '/',
+      env: { PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''), script: guardScript },
+      // Its own session: the terminal's keys do not reach it.
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    },
+  );
+  const left = new AbortController();
+  const gone = new Promise<Gone>((resolve) => {
+    child.on('error', (error) =>
+      resolve({ status: undefined, reason: `cannot start /bin/sh: ${error.message}` }),
+    );
+    child.on('exit', (code) => resolve({ status: code ?? undefined, reason: whyUnable(code) }));
+  });
+  void gone.then(() => left.abort());
+  // It may be dead already; its end says so.
+  child.stdin?.on('error', () => undefined);
+  return {
+    gone,
+    left: left.signal,
+    pids: () => (child.pid === undefined ? [] : [child.pid]),
+    write: (message: string) => write(child, message),
+    dismiss() {
+      child.kill('SIGKILL');
+      child.stdin?.destroy();
+    },
+  };
+}
+
+function whyUnable(code: number | null): string | undefined {
+  return code === UNABLE
+    ? 'it needs the programs timeout, dd, grep, awk and sleep; install them (coreutils, grep, mawk)'
+    : undefined;
+}
+
+function write({ stdin }: ChildProcess, message: string) {
+  // A guard that is stopped reads nothing; what it will read when it goes on is enough.
+  if (stdin?.writable === true && stdin.writableLength < 100 * messageLength)
+    stdin.write(`${message.padEnd(messageLength - 1)}\n`);
+}
+
+/** Kills nothing but the guard. Never rejects. */
+export async function sendAway(guard: Post, clock: Clock): Promise<void> {
+  guard.write('quit');
+  // One that is stopped cannot leave by itself.
+  await Promise.race([guard.gone, clock.sleep(politeMs, { signal: guard.left })]).catch(() => undefined);
+  guard.dismiss();
+  await guard.gone;
+}
+
+const tenths = (ms: number) => Math.floor(inTenths(ms));
+
+/** Not rounded: of a sum only the whole is. */
+export const inTenths = (ms: number) => Math.min(Math.max(ms / 100, 1), 99_990);
