@@ -9,13 +9,14 @@ import { build as built, lockedRuntime, runtimes, version } from './facts.js';
 import { licensesOf, packagesOf, runtimeLicenses } from './licenses.js';
 
 const bunVersion = lockedRuntime('x64').version;
-const { values, positionals: asked } = parseArgs({
-  options: { outdir: { type: 'string', default: 'build/binary' } },
-  allowPositionals: true,
-});
-const { outdir } = values;
+let outdir = 'build/binary';
 
 function main() {
+  const { values, positionals: asked } = parseArgs({
+    options: { outdir: { type: 'string', default: outdir } },
+    allowPositionals: true,
+  });
+  ({ outdir } = values);
   const unknown = asked.find((name) => !Object.hasOwn(runtimes, name));
   if (unknown !== undefined)
     throw new Error(`no '${unknown}'; there are ${Object.keys(runtimes).join(', ')}`);

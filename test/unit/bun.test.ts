@@ -61,6 +61,12 @@ describe('npm run build:binary ends with one line, which says what to do,', () =
     return run(process.execPath, words, { cwd: folder }).catch((error: unknown) => error);
   }
 
+  test('where it is given what it does not know', async () => {
+    const wrong = await run(process.execPath, [script, '--help']).catch((error: unknown) => error);
+    const stderr = expect.stringMatching(/^build:binary: Unknown option '--help'.*\n$/) as string;
+    expect(wrong).toMatchObject({ code: 1, stderr });
+  });
+
   test.each([
     ['where there is no Bun', {}, /Bun is missing \(\S+\), .*run 'npm ci' without --omit, .* glibc/],
     ['where there is another Bun', { bun: 'echo 1.0.0' }, /Bun 1\.0\.0 is installed, .*; run 'npm ci'/],
