@@ -10,6 +10,8 @@ export interface AgentProcess {
   readonly pid: number;
   running(): boolean;
   signal(signal: NodeJS.Signals): void;
+  /** SIGSTOP; when it returns, no thread of it runs any more. */
+  pause(): void;
   /** Resolves once it is gone. */
   readonly ended: Promise<void>;
 }
@@ -54,10 +56,38 @@ export async function spawnAgent(binary: string, plan: Plan): Promise<AgentProce
     pid: child.pid ?? 0,
     running: () => child.exitCode === null && child.signalCode === null,
     signal: (signal) => void child.kill(signal),
+    pause: () => {
+      if (child.kill('SIGSTOP')) waitUntilStopped(self);
+    },
     ended: new Promise((resolve) => child.once('exit', () => resolve(void processes.delete(self)))),
   };
   processes.add(self);
   return self;
+}
+
+/** On another core a thread runs on for a moment, long enough to answer. */
+function waitUntilStopped({ pid }: AgentProcess): void {
+  const endMs = performance.now() + 10_000;
+  while (!threadStates(pid).every((state) => /[TtZX]/.test(state))) {
+    if (performance.now() > endMs) throw new Error(`Consul (pid ${pid}) does not stop`);
+  }
+}
+
+/** Of those that are still there; proc(5), stat. */
+function threadStates(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap((thread) => stateOf(pid, thread));
+  } catch {
+    return [];
+  }
+}
+
+function stateOf(pid: number, thread: string): string[] {
+  try {
+    return [/\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8'))?.[1] ?? ''];
+  } catch {
+    return [];
+  }
 }
 
 /** The environment without Consul's own variables: a developer's cluster is none of a test's business. */

@@ -49,7 +49,7 @@ export interface Agent {
   stop(): Promise<void>;
   /** SIGKILL. */
   kill(): Promise<void>;
-  /** SIGSTOP. */
+  /** SIGSTOP; when it returns, it answers nothing any more. */
   pause(): void;
   /** SIGCONT. */
   resume(): void;
@@ -181,7 +181,7 @@ async function createAgent(plan: Plan): Promise<Agent> {
     running: () => current.running(),
     stop: () => endProcess(current, 'SIGTERM'),
     kill: () => endProcess(current, 'SIGKILL'),
-    pause: () => current.signal('SIGSTOP'),
+    pause: () => current.pause(),
     resume: () => current.signal('SIGCONT'),
     restart: async (how = 'graceful') => {
       await endProcess(current, how === 'kill' ? 'SIGKILL' : 'SIGTERM');
