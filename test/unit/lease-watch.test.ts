@@ -216,6 +216,20 @@ describe('a claim that somebody deleted', () => {
   });
 });
 
+test('what the release itself changes is not taken for a loss: nothing is claimed again', async () => {
+  const { lease, looks, transactions, order, taken } = hold();
+  const look = await looks.next();
+  const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
+  const release = await transactions.next();
+  look.answer({ entries: [], index: 11 });
+  // The watch has had its turn by the time that a second request would have come.
+  await new Promise((resolve) => setImmediate(resolve));
+  release.answer(taken);
+  expect(await releasing).toEqual({ kind: 'released' });
+  expect(order).toEqual(['release', 'close']);
+  expect(lease.over.aborted).toBe(false);
+});
+
 test('a lock that was taken back without an answer: another session takes it, so that a late arrival does nothing', async () => {
   const { looks, transactions, order, owner } = hold();
   (await looks.next()).answer({ entries: [owner], index: 11 });
