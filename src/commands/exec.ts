@@ -5,7 +5,7 @@ import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import { spareGuard } from '../guard.ts';
 import type { Spare } from '../guard.ts';
 import type { Grant } from '../lock/grant.ts';
-import { codeMeanings } from '../tools.ts';
+import { codeMeanings, signalCodes } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './wait/busy.ts';
@@ -76,7 +76,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
 
 function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOptions): CodeMeanings {
   const known = codeMeanings(name, args);
-  return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot };
+  return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot, signals: signalCodes(name) };
 }
 
 interface Waits {

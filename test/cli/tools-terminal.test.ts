@@ -103,3 +103,38 @@ test('a command that dies of Ctrl-C before runlock hears of it is interrupted al
   expect(await lastRun(agent, 'quick', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 130 });
   expect(await claimOf(agent, 'quick')).toBeUndefined();
 });
+
+/** Says on the terminal that it is there, and goes on when the signal came. */
+const surviving = (signal: string, then: string) =>
+  `trap 'caught=1' ${signal}; echo rea""dy; caught=; while [ -z "$caught" ]; do sleep 0.05; done; sleep 0.5; ${then}`;
+
+test.each([
+  ['INT', '\x03'],
+  ['QUIT', '\x1c'],
+])('a command that survives %s and fails later has failed: the signal excuses nothing', async (name, key) => {
+  const group = `survives-${name}`;
+  const run = startInTerminal(agent, [...on(group), 'sh', '-c', surviving(name, 'exit 3')]);
+  await run.shows(/ready/);
+  run.type(key);
+  expect(await run.ended).toBe(3);
+  expect(await lastRun(agent, group, 'web01')).toMatchObject({ outcome: 'failed', exitCode: 3 });
+  expect(await claimOf(agent, group)).toMatchObject({ state: 'failed', exitCode: 3 });
+});
+
+test('a command that survives Ctrl-C and ends well has ended well', async () => {
+  const run = startInTerminal(agent, [...on('survives-well'), 'sh', '-c', surviving('INT', 'exit 0')]);
+  await run.shows(/ready/);
+  run.type('\x03');
+  expect(await run.ended).toBe(0);
+  expect(await lastRun(agent, 'survives-well', 'web01')).toMatchObject({ outcome: 'succeeded' });
+  expect(await claimOf(agent, 'survives-well')).toBeUndefined();
+});
+
+test('a command that ends at once at Ctrl-C, with a code of its own, is interrupted', async () => {
+  const script = `trap 'exit 3' INT; echo rea""dy; while :; do sleep 0.05; done`;
+  const run = startInTerminal(agent, [...on('at-once'), 'sh', '-c', script]);
+  await run.shows(/ready/);
+  run.type('\x03');
+  expect(await run.ended).toBe(3);
+  expect(await lastRun(agent, 'at-once', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 3 });
+});

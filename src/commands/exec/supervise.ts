@@ -2,12 +2,13 @@
 import type { Ending, Supervised } from '../../child.ts';
 import { assertNever, reasonOf } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
-import type { CodeMeanings } from '../../tools.ts';
 import { judgeRun } from './after-run.ts';
 import type { Judged } from './after-run.ts';
 import { exitCodeOf, sayEnd, sayOver } from './end.ts';
 import type { Cause } from './end.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
+import { SIGNAL_MS, isEndOf, isOk, outcomeOf } from './outcome.ts';
+import type { Typed } from './outcome.ts';
 import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import { beat, endTree, start } from './started.ts';
@@ -121,6 +122,7 @@ async function untilEnd(
 ): Promise<{ ending: Ending; cause: Cause | undefined }> {
   const { slots, command, options, early } = running;
   const ended = new AbortController();
+  const typed: Typed[] = [];
   let cause: Cause | undefined;
   let killing: Promise<void> | undefined;
   const kill = (why: Cause, signal: NodeJS.Signals | 'none' = 'SIGTERM') => {
@@ -151,10 +153,13 @@ async function untilEnd(
     );
   }
   const ending = await command.ended;
+  const end = { ending, atMs: deps.clock.monotonicMs(), meanings: options.meanings };
+  const isInterrupted = () => typed.some((signal) => isEndOf(signal, end));
   // The terminal told runlock too: a command that dies of Ctrl-C at once may be quicker than that signal.
-  if (deps.shareTerminal && cause === undefined && !isOk(ending, options.meanings)) {
+  if (deps.shareTerminal && cause === undefined && !isOk(ending, options.meanings) && !isInterrupted()) {
     await deps.clock.sleep(SIGNAL_MS, { signal: ended.signal });
   }
+  if (isInterrupted()) cause ??= { kind: 'signal' };
   // The terminal told its own process group alone.
   if (killing && deps.shareTerminal) kill({ kind: 'signal' });
   await killing;
@@ -163,43 +168,18 @@ async function untilEnd(
 
   async function passOn(signal: NodeJS.Signals): Promise<void> {
     if (signal === 'SIGUSR1' || signal === 'SIGUSR2') return command.signal(signal);
-    cause ??= { kind: 'signal' };
+    // An interactive command decides for itself what Ctrl-C means: whether it ended by it, its end says.
+    const isTyped = deps.shareTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT');
+    if (isTyped) typed.push({ signal, atMs: deps.clock.monotonicMs() });
+    else cause ??= { kind: 'signal' };
     // A tree that is told for the first time is told as a whole, whoever has left the group included.
     if (!deps.shareTerminal && !killing) {
       kill({ kind: 'signal' }, signal);
       return;
     }
     await command.signal(signal);
-    // An interactive command decides for itself what Ctrl-C means.
-    const typed = deps.shareTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT');
-    if (!typed) kill({ kind: 'signal' }, 'none');
+    if (!isTyped) kill({ kind: 'signal' }, 'none');
   }
-}
-
-/** By then a signal that the terminal sent to runlock and to the command has reached both. */
-const SIGNAL_MS = 100;
-
-const isOk = (ending: Ending, meanings: CodeMeanings) =>
-  ending.kind === 'exited' && meanings.ok.includes(ending.code);
-
-function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: CodeMeanings): Outcome {
-  switch (cause?.kind) {
-    case 'evicted':
-      return 'evicted';
-    case 'lost':
-    case 'cut-off':
-      return 'lost';
-    case 'timed-out':
-      return 'timed-out';
-    case 'signal':
-    case undefined:
-      break;
-    default:
-      return assertNever(cause);
-  }
-  if (isOk(ending, meanings)) return 'succeeded';
-  if (ending.kind === 'exited' && meanings.reboot.includes(ending.code)) return 'rebooting';
-  return cause ? 'interrupted' : 'failed';
 }
 
 function toEnd({ ending, cause, outcome, told }: Ran): RunEnd {
