@@ -3,12 +3,12 @@ import type { ChildProcess } from 'node:child_process';
 import { accessSync, constants, statSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
 
-import { startCanary } from './canary.ts';
-import type { Canary } from './canary.ts';
 import type { Clock } from './deps.ts';
 import { RunlockError } from './errors.ts';
 import { killer, signalAll } from './kill.ts';
 import type { Kill } from './kill.ts';
+import { startSignalProbe } from './process/signal-probe.ts';
+import type { SignalProbe } from './process/signal-probe.ts';
 import { RUN_ID_VARIABLE, followTree, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
@@ -97,26 +97,26 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { file, runId, shareTerminal, clock } = options;
   // First: what fails here fails before there is a command.
-  const canary = shareTerminal ? startCanary(clock) : undefined;
+  const probe = shareTerminal ? startSignalProbe(clock) : undefined;
   const spawned = spawnCommand(options);
   if ('code' in spawned) {
-    canary?.stop();
+    probe?.stop();
     throw spawnError(file, await spawned.code);
   }
   const { subprocess, pid } = spawned;
   const ended = new Promise<Ending>((resolve) => {
     subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
   });
-  void ended.then(() => canary?.stop());
+  void ended.then(() => probe?.stop());
   // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
   const command = { pid, startTime: startTime(pid) ?? '' };
-  const except = () => [ownPid, canary?.pid() ?? ownPid, ...(options.except?.() ?? [])];
+  const except = () => [ownPid, probe?.pid() ?? ownPid, ...(options.except?.() ?? [])];
   const tree = followTree({ runId, command, except });
   const group = shareTerminal ? undefined : pid;
   return {
     ...command,
     ended,
-    signal: passOn({ tree, group, ended, canary }),
+    signal: passOn({ tree, group, ended, probe }),
     kill: killer({ tree, group, ended, clock }),
     remaining: () => tree.members(),
   };
@@ -152,13 +152,13 @@ function passOn(options: {
   tree: Tree;
   group: number | undefined;
   ended: Promise<Ending>;
-  canary: Canary | undefined;
+  probe: SignalProbe | undefined;
 }): Supervised['signal'] {
-  const { tree, group, canary } = options;
+  const { tree, group, probe } = options;
   let hasEnded = false;
   void options.ended.then(() => (hasEnded = true));
   return async (signal) => {
-    if (canary !== undefined && (await canary.groupHad(signal))) return;
+    if (probe !== undefined && (await probe.groupHad(signal))) return;
     if (hasEnded) return;
     const members = tree.members();
     signalAll(group === undefined ? members : members.filter((m) => m.group === group), signal, group);

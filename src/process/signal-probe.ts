@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 
-import type { Clock } from './deps.ts';
+import type { Clock } from '../deps.ts';
 
 /** Tells whether a signal that runlock got went to its whole process group or to runlock alone. */
-export interface Canary {
+export interface SignalProbe {
   pid(): number | undefined;
   /** Whether the group had `signal` too. Answers one question after the other, each within about half a second. */
   groupHad(signal: NodeJS.Signals): Promise<boolean>;
@@ -17,26 +17,32 @@ interface Report {
 }
 
 // Answers a line with `pong`, and names each signal it gets. It catches them rather than die of them: QUIT would leave
-// a core file, and two signals at once would find the second canary not yet there. Builtins only.
+// a core file, and two signals at once would find its successor not yet there. Builtins only.
 const script = `
-for name in INT QUIT HUP TERM USR1 USR2; do trap "echo SIG$name; caught=1" $name; done
+[ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
+for name in INT QUIT HUP TERM USR1 USR2 TSTP TTIN; do trap "echo SIG$name; caught=1" $name; done
 while caught=; read -r line || [ -n "$caught" ]; do [ -z "$line" ] || echo pong; line=; done
 `;
 
-/** A sender that signals process by process (systemd does) gets this long to reach the canary as well. */
+/** A sender that signals process by process (systemd does) gets this long to reach the probe as well. */
 const graceMs = 100;
 const answerMs = 400;
 /** A report older than this belongs to a signal that runlock never saw as one of its own. */
 const freshMs = 1000;
 
-/** Starts a canary in runlock's own process group. A canary that dies of a signal is replaced until `stop`. */
-export function startCanary(clock: Clock): Canary {
+export interface ProbeOptions {
+  /** `cgroup.procs` of the cgroup that the probe goes to first: runlock may be in the command's while it starts it. */
+  readonly home?: string;
+}
+
+/** Starts a probe in runlock's own process group. One that dies of a signal is replaced until `stop`. */
+export function startSignalProbe(clock: Clock, { home = '' }: ProbeOptions = {}): SignalProbe {
   let reports: Report[] = [];
   let unanswered = 0;
   let isStopped = false;
   let waiting = new AbortController();
   let turn: Promise<unknown> = Promise.resolve();
-  let child = hatch();
+  let child = start();
 
   function hear(word: string) {
     if (word === 'pong') unanswered -= 1;
@@ -44,14 +50,14 @@ export function startCanary(clock: Clock): Canary {
     waiting.abort();
   }
 
-  function hatch(): ChildProcess {
+  function start(): ChildProcess {
     unanswered = 0;
-    const born = spawnCanary(hear);
+    const born = spawnProbe(hear, home);
     born.on('exit', (_code, signal) => {
       if (isStopped || signal === null) return;
       // It had no time yet to set its traps.
       hear(signal);
-      child = hatch();
+      child = start();
     });
     return born;
   }
@@ -77,7 +83,7 @@ export function startCanary(clock: Clock): Canary {
 
   async function ask(signal: NodeJS.Signals, sinceMs: number): Promise<boolean> {
     if (await listen(graceMs, () => take(signal, sinceMs))) return true;
-    // The kernel hands out a caught signal before it lets the canary go on: a pong without a report means no signal.
+    // The kernel hands out a caught signal before it lets the probe go on: a pong without a report means no signal.
     unanswered += 1;
     child.stdin?.write('ping\n');
     await listen(answerMs, () => unanswered <= 0);
@@ -101,12 +107,12 @@ export function startCanary(clock: Clock): Canary {
   };
 }
 
-function spawnCanary(hear: (word: string) => void): ChildProcess {
-  const child: ChildProcess = spawn('/bin/sh', ['-c', script, 'runlock-canary'], {
-    env: {},
+function spawnProbe(hear: (word: string) => void, home: string): ChildProcess {
+  const child: ChildProcess = spawn('/bin/sh', ['-c', script, 'signal-probe'], {
+    env: { home },
     stdio: ['pipe', 'pipe', 'ignore'],
   });
-  // Without a canary every signal is passed on: twice is better than never.
+  // Without a probe every signal is passed on: twice is better than never.
   child.on('error', () => undefined);
   // Where no process could be made, its streams are missing too.
   child.stdin?.on('error', () => undefined);
