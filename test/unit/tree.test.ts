@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 
 import { followTree, markedPids, parseStat, startTime } from '../../src/tree.ts';
 import { end, eventually, scene, untilGone } from '../support/processes.ts';
@@ -92,6 +94,26 @@ test('an orphan with a clean environment is found by the session of the command'
   const { pids } = await run(script, { detached: true });
   const orphan = await here.pid('orphan');
   await eventually(() => expect(pids()).toContain(orphan));
+});
+
+test('what a session leader leaves behind is found by its session, when nothing else tells its origin', async () => {
+  const until = (file: string) => `until [ -e "$1/${file}" ]; do sleep 0.02; done`;
+  // timeout(1) moves to a group of its own.
+  const job = 'env -i timeout 60 sleep 60 & echo $! >"$1/job.pid"';
+  const leader = `echo $$ >"$1/leader.pid"; ${until('start')}; ${job}; ${until('leave')}`;
+  const { pids } = await run(`setsid sh -c '${leader}' sh "$1"; exec sleep 60`);
+  const leads = await here.pid('leader');
+  expect(pids()).toContain(leads);
+  writeFileSync(join(here.folder, 'start'), '');
+  const left = await here.pid('job');
+  onTestFinished(() => end(-left));
+  const stat = () => parseStat(left, readFileSync(`/proc/${left}/stat`, 'utf8'));
+  await eventually(() => expect(stat().group).toBe(left));
+  writeFileSync(join(here.folder, 'leave'), '');
+  await untilGone(leads);
+  await eventually(() => expect(stat().parent).not.toBe(leads));
+  expect(stat().session).toBe(leads);
+  expect(pids()).toContain(left);
 });
 
 test('the command comes first, and the ones that are excepted never', async () => {
