@@ -7,9 +7,11 @@ import type { Clock } from './deps.ts';
 import { RunlockError } from './errors.ts';
 import { killer, signalAll } from './kill.ts';
 import type { Kill } from './kill.ts';
+import type { RunCgroup } from './process/cgroup.ts';
+import { MARK_VARIABLE, markValue } from './process/mark.ts';
 import { startSignalProbe } from './process/signal-probe.ts';
 import type { SignalProbe } from './process/signal-probe.ts';
-import { RUN_ID_VARIABLE, followTree, startTime } from './tree.ts';
+import { followTree, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
 export type Ending =
@@ -22,9 +24,12 @@ export interface CommandOptions {
   /** Where `findCommand` found it. */
   readonly file: string;
   readonly args: readonly string[];
-  /** The whole environment; only the mark of the run is added to it. */
+  /** The whole environment; only the mark of the run is added. */
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly runId: string;
+  /** The secret of the run, which marks all of its processes. */
+  readonly nonce: string;
+  /** Where the command is born; undefined where this host gives none. */
+  readonly cgroup?: RunCgroup | undefined;
   /** Stay in runlock's process group, so that the terminal's keys and its prompts reach the command. Without a terminal it gets a session of its own. */
   readonly shareTerminal: boolean;
   /** Processes that are never part of the command, such as the guard. Runlock itself is always one. */
@@ -95,10 +100,13 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
 
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
-  const { file, runId, shareTerminal, clock } = options;
+  const { file, nonce, shareTerminal, clock } = options;
   // First: what fails here fails before there is a command.
-  const probe = shareTerminal ? startSignalProbe(clock) : undefined;
+  const probe = shareTerminal ? startSignalProbe(clock, { home: options.cgroup?.homeFile ?? '' }) : undefined;
+  const cgroup = (await options.cgroup?.enter()) === true ? options.cgroup : undefined;
   const spawned = spawnCommand(options);
+  // What is started from here on is not the command's.
+  void options.cgroup?.leave();
   if ('code' in spawned) {
     probe?.stop();
     throw spawnError(file, await spawned.code);
@@ -111,13 +119,13 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
   const command = { pid, startTime: startTime(pid) ?? '' };
   const except = () => [ownPid, probe?.pid() ?? ownPid, ...(options.except?.() ?? [])];
-  const tree = followTree({ runId, command, except });
+  const tree = followTree({ nonce, command, except, ...(cgroup && { inside: () => cgroup.pids() }) });
   const group = shareTerminal ? undefined : pid;
   return {
     ...command,
     ended,
     signal: passOn({ tree, group, ended, probe }),
-    kill: killer({ tree, group, ended, clock }),
+    kill: killer({ tree, group, ended, clock, cgroup }),
     remaining: () => tree.members(),
   };
 }
@@ -127,11 +135,11 @@ type Spawned =
   /** There is none, and errno says why. */
   | { readonly code: Promise<string | undefined> };
 
-function spawnCommand({ command, file, args, env, runId, shareTerminal }: CommandOptions): Spawned {
+function spawnCommand({ command, file, args, env, nonce, shareTerminal }: CommandOptions): Spawned {
   try {
     const subprocess = spawn(file, args, {
       argv0: command,
-      env: { ...env, [RUN_ID_VARIABLE]: runId },
+      env: { ...env, [MARK_VARIABLE]: markValue(nonce, env[MARK_VARIABLE]) },
       stdio: 'inherit',
       detached: !shareTerminal,
     });

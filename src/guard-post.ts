@@ -3,11 +3,15 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import type { Clock } from './deps.ts';
 import { UNABLE, guardScript } from './guard-script.ts';
+import type { RunCgroup } from './process/cgroup.ts';
 
 /** All messages have this length, so that one read(2) takes exactly one. */
 const messageLength = 48;
 const standardPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const politeMs = 500;
+
+/** What ps(1) shows of it. */
+export const GUARD_NAME = 'run-guard';
 
 interface Gone {
   readonly status: number | undefined;
@@ -18,20 +22,31 @@ interface Gone {
 /** The process of a guard. */
 export type Post = ReturnType<typeof spawnGuard>;
 
+/** Where the command's processes are, and the way out of there. */
+export type GuardCgroup = Pick<RunCgroup, 'path' | 'homeFile'>;
+
+interface PostOptions {
+  readonly nonce: string;
+  readonly cgroup?: () => GuardCgroup | undefined;
+  readonly path: string | undefined;
+}
+
 /** `lifeMs`: how long it waits for its first beat. */
-export function spawnGuard({ runId, path }: { runId: string; path: string | undefined }, lifeMs: number) {
-  // The script travels in the environment: ps(1) stays readable. No mark of the run there: the guard is no part of it.
-  const child: ChildProcess = spawn(
-    '/bin/sh',
-    ['-c', 'eval "$script"', 'runlock-guard', runId, String(tenths(lifeMs))],
-    {
-      cwd: '/',
-      env: { PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''), script: guardScript },
-      // Its own session: the terminal's keys do not reach it.
-      detached: true,
-      stdio: ['pipe', 'ignore', 'ignore'],
+export function spawnGuard({ nonce, cgroup, path }: PostOptions, lifeMs: number) {
+  const { path: folder = '', homeFile = '' } = cgroup?.() ?? {};
+  // The script travels in the environment: ps(1) stays readable. So does the secret, which nobody else may read there;
+  // under a name of its own, for the guard is no part of the run. `pkill -f runlock` must not find it.
+  const child: ChildProcess = spawn('/bin/sh', ['-c', 'eval "$script"', GUARD_NAME, String(tenths(lifeMs))], {
+    cwd: '/',
+    env: {
+      PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''),
+      script: guardScript,
+      ...{ secret: nonce, folder, home: homeFile },
     },
-  );
+    // Its own session: the terminal's keys do not reach it.
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
   const left = new AbortController();
   const gone = new Promise<Gone>((resolve) => {
     child.on('error', (error) =>

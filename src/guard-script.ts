@@ -1,15 +1,22 @@
-/** Exit statuses of the guard: it did its work; a program that it needs is missing. */
+/** Exit statuses of the guard: it did its work; a program that it needs is missing or does not work. */
 export const FIRED = 3;
 export const UNABLE = 127;
 
 /**
- * The guard, for any POSIX sh with coreutils or busybox. Arguments: run id, first life in tenths of a second.
+ * The guard, for any POSIX sh with coreutils or busybox. Its argument: the first life in tenths of a second. Its
+ * environment: `secret`, the run's nonce; `folder`, the run's cgroup, and `home`, the file that leads out of it, both
+ * empty where there is none.
  * It reads messages of 48 bytes from stdin: `beat <end of life, in tenths since boot> <pid> <start time>` and `quit`.
- * What belongs to the command is decided as in tree.ts. The awk program may hold no single quote.
+ * What belongs to the command is decided as in tree.ts. A look that failed proves nothing: each says whether it is whole.
+ * The awk program may hold no single quote.
  */
 export const guardScript = `
-run=$1 life=$2 pid=0 start=0 known= runlock=$PPID
-unset script
+nonce=$secret folder=$folder home=$home life=$1 pid=0 start=0 known= pids= runlock=$PPID
+unset script secret
+# Nothing at all would be in every environment.
+[ -n "$nonce" ] || exit 127
+# Started while runlock was in the command's cgroup: that is not the guard's place.
+[ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
 # Caught rather than ignored: its helpers must die of them as usual.
 trap : HUP INT QUIT TERM USR1 USR2
 
@@ -25,7 +32,8 @@ look_at_clock() {
 # Reads messages until it is time to fire.
 listen() {
   look_at_clock
-  end=$((now + life)) late=0
+  # A run that takes longer than this has time for a look at whether all programs are there and work.
+  end=$((now + life)) late=0 test_at=$((now + 20))
   while :; do
     look_at_clock
     left=$((end - now))
@@ -35,6 +43,14 @@ listen() {
       [ "$left" -ge -10 ] || [ "$late" != 0 ] || late=$((now + 30))
       left=$((late - now))
       [ "$left" -gt 0 ] || return
+    fi
+    if [ "$test_at" != 0 ]; then
+      if [ "$now" -ge "$test_at" ]; then
+        scan || exit 127
+        test_at=0 known= pids=
+        continue
+      fi
+      [ "$left" -lt $((test_at - now)) ] || left=$((test_at - now))
     fi
     message=$(exec timeout "$((left / 10)).$((left % 10))" dd bs=48 count=1 2>/dev/null)
     status=$?
@@ -56,75 +72,166 @@ listen() {
   done
 }
 
-# Sets found to pid:start of everything alive that belongs to the run.
+# Adds to marked which of $list carry the secret. It goes by pipe and environment: everybody can read arguments. The
+# last file is grep's own environment, so a look that does not name it was not whole.
+find_marked() {
+  hits=$(secret=$nonce exec grep -lsF -f /proc/self/fd/0 $list /proc/self/environ <<END
+$nonce
+END
+  )
+  case $hits in
+    *"/proc/self/environ") ;;
+    *) return 1 ;;
+  esac
+  marked="$marked $hits" list= count=0
+}
+
+# Sets pids to everybody alive that belongs to the run, and known to pid:start of all that ever did. No list is an
+# argument: there may be too many of them.
 scan() {
-  marked=$(grep $exactly "RUNLOCK_RUN_ID=$run" /proc/[0-9]*/environ 2>/dev/null)
-  found=$(awk -v marked="$(echo $marked)" -v known="$known $pid:$start" -v except="$$ $runlock" '
+  marked= list= count=0
+  for one in /proc/[0-9]*; do
+    list="$list $one/environ" count=$((count + 1))
+    [ "$count" -lt 1000 ] || find_marked || return 1
+  done
+  find_marked || return 1
+  found=$({
+    printf 'known %s\\n' $known "$pid:$start"
+    printf 'marked %s\\n' $marked
+    [ -z "$folder" ] || printf 'folder %s\\n' "$folder" "$folder"/*/ "$folder"/*/*/ "$folder"/*/*/*/
+    printf 'process %s\\n' /proc/[0-9]*
+    echo end
+  } | awk -v guard="$$" -v runlock="$runlock" '
     function led(id) { return id in mine || (id in before && (!(id in begun) || begun[id] == before[id])) }
-    BEGIN {
-      count = split(except, list, " ")
-      for (i = 1; i <= count; i++) never[list[i]] = 1
-      never[0] = 1
-      for (i = 1; i < ARGC; i++) {
-        id = substr(ARGV[i], 7)
-        file = ARGV[i] "/stat"
-        text = ""
-        while ((getline line < file) > 0) text = text " " line
-        close(file)
-        sub(/.*\\)/, "", text)
-        if (id in never || split(text, field, " ") < 20) continue
-        alive[id] = field[1] !~ /[ZX]/ || field[18] > 1
-        parent[id] = field[2]; group[id] = field[3]; session[id] = field[4]; begun[id] = field[20]
-      }
-      count = split(marked, list, " ")
-      for (i = 1; i <= count; i++) { split(list[i], part, "/"); if (part[3] in begun) mine[part[3]] = 1 }
-      count = split(known, list, " ")
-      for (i = 1; i <= count; i++) {
-        split(list[i], part, ":")
-        if (part[1] in never) continue
-        before[part[1]] = part[2]
-        if (part[1] in begun && begun[part[1]] == part[2]) mine[part[1]] = 1
-      }
+    function read_stat(id,   line, text, field) {
+      text = ""
+      while ((getline line < ("/proc/" id "/stat")) > 0) text = text " " line
+      close("/proc/" id "/stat")
+      sub(/.*\\)/, "", text)
+      if (split(text, field, " ") < 20) return 0
+      alive[id] = field[1] !~ /[ZX]/ || field[18] > 1
+      parent[id] = field[2]; group[id] = field[3]; session[id] = field[4]; begun[id] = field[20]
+      return 1
+    }
+    $1 == "known" && !($2 in listed) {
+      listed[$2] = 1
+      split($2, part, ":")
+      if (part[1] + 0 == 0) next
+      before[part[1]] = part[2]
+      order[++many] = $2
+    }
+    $1 == "marked" { split($2, part, "/"); carries[part[3]] = 1 }
+    $1 == "folder" {
+      file = substr($0, 8) "/cgroup.procs"
+      while ((getline id < file) > 0) carries[id] = 1
+      close(file)
+    }
+    $1 == "process" { id = substr($2, 7); if (id != guard && id != runlock) read_stat(id) }
+    $1 == "end" { whole = 1 }
+    END {
+      delete before[guard]; delete before[runlock]
+      for (id in carries) if (id in begun) mine[id] = 1
+      for (id in before) if (id in begun && begun[id] == before[id]) mine[id] = 1
       do {
         more = 0
         for (id in begun)
           if (!(id in mine) && (parent[id] in mine || led(group[id]) || led(session[id]))) { mine[id] = 1; more = 1 }
       } while (more)
-      for (id in mine) if (alive[id]) print id ":" begun[id]
-    }' /proc/[0-9]*)
-  pids=
-  for one in $found; do
-    pids="$pids \${one%%:*}"
-    case " $known " in *" $one "*) ;; *) known="$known $one" ;; esac
-  done
+      for (id in mine) {
+        if (alive[id]) printf "%s ", id
+        if (!(id in before) || before[id] != begun[id]) order[++many] = id ":" begun[id]
+      }
+      printf "\\n"
+      for (i = 1; i <= many; i++) printf "%s ", order[i]
+      printf "\\n"
+      # It still can read what is certainly there.
+      if (whole && read_stat(guard)) print "whole"
+    }')
+  { read -r seen && read -r all && read -r word; } <<END
+$found
+END
+  [ "$word" = whole ] || return 1
+  pids=$seen known=$all
 }
+
+# Signals all in the run's cgroup, one by one, but for runlock and the guard.
+tell_folder() {
+  [ -n "$folder" ] || return 0
+  for file in "$folder"/cgroup.procs "$folder"/*/cgroup.procs "$folder"/*/*/cgroup.procs; do
+    [ -e "$file" ] || continue
+    while read -r one; do
+      [ "$one" = $$ ] || [ "$one" = "$runlock" ] || [ "$one" = 0 ] || kill "$1" "$one"
+    done <"$file"
+  done 2>/dev/null
+}
+
+# Whether runlock, which was killed or stopped before it was out, is in the cgroup itself.
+holds_runlock() {
+  while read -r one; do [ "$one" != "$runlock" ] || return 0; done <"$folder/cgroup.procs"
+  return 1
+}
+
+# KILL for all in the cgroup, by the kernel if it can do that.
+kill_folder() {
+  [ -d "$folder" ] || return 0
+  if ! holds_runlock; then
+    ! echo 1 >"$folder/cgroup.kill" || return 0
+    # Before Linux 5.14: what is frozen can not fork, and dies of KILL all the same.
+    echo 1 >"$folder/cgroup.freeze"
+  fi
+  tell_folder -9
+} 2>/dev/null
+
+# Whether somebody but runlock and the guard is in the cgroup, or may be.
+is_populated() {
+  [ -d "$folder" ] || return 1
+  if holds_runlock; then
+    for file in "$folder"/cgroup.procs "$folder"/*/cgroup.procs "$folder"/*/*/cgroup.procs; do
+      [ -e "$file" ] || continue
+      while read -r one; do [ "$one" = $$ ] || [ "$one" = "$runlock" ] || return 0; done <"$file"
+    done
+    return 1
+  fi
+  while read -r name value; do [ "$name" != populated ] || [ "$value" != 0 ] || return 1; done <"$folder/cgroup.events"
+  [ -d "$folder" ]
+} 2>/dev/null
+
+# Where no look at the processes works: the command itself, and its group.
+kill_command() {
+  [ "$pid" != 0 ] && read -r line <"/proc/$pid/stat" || return 0
+  set -- \${line##*)}
+  [ "\${20}" != "$start" ] || kill -9 "-$pid" "$pid"
+} 2>/dev/null
 
 # TERM, half a second later KILL, until two looks in a row find nothing.
 fire() {
-  # Should even a fork fail now, the shell ends here; a builtin still reaches the command itself.
-  trap 'kill -9 "-$pid" "$pid"' EXIT
-  [ "$pid" != 0 ] || trap - EXIT
-  exactly=-lxFs
-  ! printf 'a\\0b\\0' | grep -qzxF b || exactly=-lzxFs
+  # Should even a fork fail now, the shell ends here; a builtin still reaches the command itself, and its cgroup.
+  trap 'kill_folder; kill -9 "-$pid" "$pid"' EXIT
+  [ "$pid" != 0 ] || trap kill_folder EXIT
   look_at_clock
-  limit=$((now + 5)) empty=0 rounds=0 first=1
+  limit=$((now + 5)) empty=0 rounds=0 told=
+  tell_folder -15
+  tell_folder -18
   while [ "$empty" -lt 2 ]; do
-    scan
+    if scan; then whole=1; else whole=; fi
     look_at_clock
-    if [ -z "$pids" ]; then
-      empty=$((empty + 1))
-    else
-      empty=0
-      if [ "$now" -ge "$limit" ]; then kill -9 $pids
-      elif [ "$first" = 1 ]; then kill -15 $pids; kill -18 $pids; first=0
-      fi
+    if [ "$now" -ge "$limit" ]; then
+      [ -n "$whole" ] || kill_command
+      [ -z "$pids" ] || kill -9 $pids
+      kill_folder
+    elif [ -z "$told" ] && [ -n "$pids" ]; then
+      kill -15 $pids
+      kill -18 $pids
+      told=1
     fi
+    if [ -n "$whole" ] && [ -z "$pids" ] && ! is_populated; then empty=$((empty + 1)); else empty=0; fi
     rounds=$((rounds + 1))
     if [ "$empty" -lt 2 ]; then
       if [ "$rounds" -lt 50 ]; then sleep 0.05; else sleep 5; fi
     fi
   done
   trap - EXIT
+  [ -z "$folder" ] || rmdir "$folder"/*/*/ "$folder"/*/ "$folder" 2>/dev/null
 }
 
 listen

@@ -1,8 +1,8 @@
-import { uptime } from 'node:os';
+import { readFileSync } from 'node:fs';
 
 import type { Clock } from './deps.ts';
 import { inTenths, sendAway, spawnGuard } from './guard-post.ts';
-import type { Post } from './guard-post.ts';
+import type { GuardCgroup, Post } from './guard-post.ts';
 import { FIRED } from './guard-script.ts';
 
 /** What happened to the guard while it was on duty. */
@@ -18,7 +18,7 @@ export type GuardEvent =
 export interface Guard {
   /** Its process, for the list of those that are never part of the command. */
   pids(): readonly number[];
-  /** Names the command, once it has started. Before that the guard knows it by its run id alone. */
+  /** Names the command, once it has started. Before that the guard knows it by its mark and its cgroup alone. */
   watch(command: { readonly pid: number; readonly startTime: string }): void;
   /**
    * Lets the command live for `lifeMs` from now, rounded down to 0.1 s (at least 0.1, at most 9999 s), unless another
@@ -30,7 +30,10 @@ export interface Guard {
 }
 
 export interface GuardOptions {
-  readonly runId: string;
+  /** The secret of the run: what carries it belongs to the command. */
+  readonly nonce: string;
+  /** The run's cgroup, once there is one. */
+  readonly cgroup?: () => GuardCgroup | undefined;
   /** The first beat. */
   readonly lifeMs: number;
   /** PATH, to find timeout, dd, grep, awk and sleep. */
@@ -56,7 +59,7 @@ const lastPauseMs = 5000;
 /** The longest that a guard can be told. Long before it is over a spare one is replaced. */
 const spareMs = 9_999_000;
 
-export function spareGuard(options: Pick<GuardOptions, 'runId' | 'path' | 'clock'>): Spare {
+export function spareGuard(options: Pick<GuardOptions, 'nonce' | 'cgroup' | 'path' | 'clock'>): Spare {
   const { clock } = options;
   let waiting: Post | undefined;
   let bornMs = 0;
@@ -85,7 +88,7 @@ export function spareGuard(options: Pick<GuardOptions, 'runId' | 'path' | 'clock
   };
 }
 
-/** Starts a guard for run `runId` and keeps one there until `disarm`, or until it had to do its work. */
+/** Starts a guard for a run and keeps one there until `disarm`, or until it had to do its work. */
 export function keepGuard(options: GuardOptions): Guard {
   const { clock, report = () => undefined } = options;
   let command = { pid: 0, startTime: '0' };
@@ -125,7 +128,7 @@ export function keepGuard(options: GuardOptions): Guard {
 
   function tell() {
     // A time, not a span: a guard that was stopped reads it late.
-    const end = Math.floor(uptime() * 10 + inTenths(endMs - clock.monotonicMs()));
+    const end = Math.floor(uptimeSeconds() * 10 + inTenths(endMs - clock.monotonicMs()));
     current.write(`beat ${end} ${command.pid} ${command.startTime}`);
   }
 
@@ -144,4 +147,9 @@ export function keepGuard(options: GuardOptions): Guard {
       await sendAway(current, clock);
     },
   };
+}
+
+/** The clock that the guard reads. os.uptime() is another one: rounded in Bun, and not what lxcfs shows a container. */
+function uptimeSeconds(): number {
+  return Number.parseFloat(readFileSync('/proc/uptime', 'utf8'));
 }

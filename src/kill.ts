@@ -2,6 +2,7 @@ import { kill as send } from 'node:process';
 
 import type { Clock } from './deps.ts';
 import { startTime } from './tree.ts';
+import type { RunCgroup } from './process/cgroup.ts';
 import type { Member, Tree } from './tree.ts';
 
 export interface KillOptions {
@@ -21,14 +22,16 @@ const lastPollMs = 200;
  * Returns the function that ends `tree`. It may be called again while it works: a shorter limit shortens it, another
  * signal is sent as well. What no signal can end (state D, another user's process) is tried again until it is gone.
  * `group`: a process group that holds nothing but the tree, signalled as one. `ended`: settles with the command itself.
+ * `cgroup`: the kernel ends all of it at once; the tree is looked at before, for that cuts who descends from whom.
  */
 export function killer(options: {
   tree: Tree;
   group: number | undefined;
   ended: Promise<unknown>;
   clock: Clock;
+  cgroup?: Pick<RunCgroup, 'pids' | 'killAll'> | undefined;
 }): Kill {
-  const { tree, group, ended, clock } = options;
+  const { tree, group, ended, clock, cgroup } = options;
   let limitMs = Infinity;
   let signal: NodeJS.Signals | 'none' = 'none';
   let told = new Set<string>();
@@ -39,9 +42,26 @@ export function killer(options: {
   function round(): boolean {
     const members = look(tree);
     if (members === undefined) return true;
-    if (clock.monotonicMs() >= limitMs) signalAll(members, 'SIGKILL', group);
+    if (clock.monotonicMs() >= limitMs) killNow(members);
     else if (signal !== 'none') tell(members, signal);
     return members.length > 0;
+  }
+
+  function killNow(members: readonly Member[]) {
+    const inside = killContained();
+    const others = members.filter(({ pid }) => !inside.has(pid));
+    signalAll(others, 'SIGKILL', group);
+  }
+
+  /** Who was ended by that; nobody: each has to be signalled. */
+  function killContained(): ReadonlySet<number> {
+    try {
+      const inside = new Set(cgroup?.pids());
+      if (inside.size > 0 && cgroup?.killAll()) return inside;
+    } catch {
+      // It can't be read: each is signalled.
+    }
+    return new Set();
   }
 
   function tell(members: readonly Member[], first: NodeJS.Signals) {

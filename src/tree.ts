@@ -1,7 +1,5 @@
 import { readFileSync, readdirSync } from 'node:fs';
-
-/** Everything that a run starts carries its run id in this variable, whatever process group or parent it moves to. */
-export const RUN_ID_VARIABLE = 'RUNLOCK_RUN_ID';
+import { noncesOf, runIdOf } from './process/mark.ts';
 
 /** A live process of a run. Pid and start time together name a process for good: a pid alone is used again. */
 export interface Member {
@@ -41,28 +39,33 @@ export function liveStartTime(pid: number): string | undefined {
   return process?.alive === true ? process.startTime : undefined;
 }
 
-/** Live processes whose environment at their start named this run. */
+/** Live processes that carry the mark of this run, whose id is all that is known of it. */
 export function markedPids(runId: string): number[] {
-  const mark = Buffer.from(`${RUN_ID_VARIABLE}=${runId}`);
-  return pids().filter((pid) => isMarked(pid, mark));
+  const ids = new Map<string, string>();
+  const idOf = (nonce: string) => ids.get(nonce) ?? ids.set(nonce, runIdOf(nonce)).get(nonce);
+  return pids().filter((pid) => marksOf(pid).some((nonce) => idOf(nonce) === runId));
 }
 
 /**
- * Follows the processes of run `runId`: those that carry its mark, `command` itself, the groups and sessions that one
- * of them leads, and the descendants of all these. Processes in `except` and what only descends from them never count.
+ * Follows the processes of a run: those that carry its mark (`nonce`) or are `inside` its cgroup, `command` itself, the
+ * groups and sessions that one of them leads, and the descendants of all these. Processes in `except` and what only
+ * descends from them never count.
  */
 export function followTree(options: {
-  runId: string;
+  nonce: string;
   command: Pick<Member, 'pid' | 'startTime'>;
   except: () => readonly number[];
+  inside?: () => readonly number[];
 }): Tree {
-  const mark = Buffer.from(`${RUN_ID_VARIABLE}=${options.runId}`);
+  const { nonce, inside = () => [] } = options;
   let known = new Map([[options.command.pid, options.command.startTime]]);
   return {
     members() {
       const except = new Set(options.except());
+      const contained = new Set(inside());
       const processes = readProcesses().filter((process) => !except.has(process.pid));
-      const found = membersOf(processes, known, mark);
+      const isMember = (pid: number) => contained.has(pid) || marksOf(pid).includes(nonce);
+      const found = membersOf(processes, known, isMember);
       known = stillOfUse(known, processes);
       for (const { pid, startTime } of found) known.set(pid, startTime);
       return found.filter((process) => process.alive);
@@ -73,7 +76,7 @@ export function followTree(options: {
 function membersOf(
   processes: readonly Process[],
   known: ReadonlyMap<number, string>,
-  mark: Buffer,
+  isMember: (pid: number) => boolean,
 ): Process[] {
   const byPid = new Map(processes.map((process) => [process.pid, process]));
   const found = new Map<number, Process>();
@@ -83,7 +86,7 @@ function membersOf(
     (known.has(leader) && (byPid.get(leader)?.startTime ?? known.get(leader)) === known.get(leader));
   for (const process of processes) {
     const same = known.get(process.pid) === process.startTime;
-    if (same || isMarked(process.pid, mark)) found.set(process.pid, process);
+    if (same || isMember(process.pid)) found.set(process.pid, process);
   }
   for (let before = -1; before !== found.size;) {
     before = found.size;
@@ -92,14 +95,10 @@ function membersOf(
       if (found.has(parent) || led(group) || led(session)) found.set(pid, process);
     }
   }
-  const order = [...known.keys()];
-  return [...found.values()].sort((a, b) => rank(order, a) - rank(order, b));
-}
-
-/** The command is remembered first of all, and a parent before its children. */
-function rank(order: readonly number[], process: Process): number {
-  const index = order.indexOf(process.pid);
-  return index === -1 ? order.length : index;
+  // The command is remembered first of all, and a parent before its children.
+  const ranks = new Map([...known.keys()].map((pid, rank) => [pid, rank]));
+  const rankOf = ({ pid }: Process) => ranks.get(pid) ?? ranks.size;
+  return [...found.values()].sort((a, b) => rankOf(a) - rankOf(b));
 }
 
 /** Forgets who is gone, except a leader whose group or session still has somebody in it. */
@@ -108,15 +107,9 @@ function stillOfUse(known: ReadonlyMap<number, string>, processes: readonly Proc
   return new Map([...known].filter(([pid]) => used.has(pid)));
 }
 
-function isMarked(pid: number, mark: Buffer): boolean {
+function marksOf(pid: number): string[] {
   const environment = read(`/proc/${pid}/environ`);
-  if (environment === undefined) return false;
-  for (let at = environment.indexOf(mark); at !== -1; at = environment.indexOf(mark, at + 1)) {
-    const end = at + mark.length;
-    const isWhole = end === environment.length || environment[end] === 0;
-    if (isWhole && (at === 0 || environment[at - 1] === 0)) return true;
-  }
-  return false;
+  return environment === undefined ? [] : noncesOf(environment);
 }
 
 function readProcesses(): Process[] {

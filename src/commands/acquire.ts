@@ -24,7 +24,9 @@ export interface AcquireOptions {
   readonly sessionTtlMs: number;
 }
 
-export type AcquireDeps = Omit<ExecDeps, 'shareTerminal' | 'connectTo'>;
+export type AcquireDeps = Omit<ExecDeps, 'shareTerminal' | 'connectTo' | 'newRun'> & {
+  readonly newRunId: () => string;
+};
 
 /** What is held. Times are ISO 8601 in UTC. */
 export interface Held {

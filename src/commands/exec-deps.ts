@@ -4,6 +4,7 @@ import type { Deps } from '../deps.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
+import type { RunIdentity } from '../process/mark.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
 
 /** What is asked of one group. */
@@ -64,7 +65,7 @@ export interface ExecDeps extends Deps {
   readonly connectTo: (address: string) => Promise<Consul>;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
-  readonly newRunId: () => string;
+  readonly newRun: () => RunIdentity;
   /** Whether the command shares a terminal with runlock. */
   readonly shareTerminal: boolean;
   /** Where the live line goes; undefined where there is none. */

@@ -10,6 +10,8 @@ import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './wait/busy.ts';
 import { checkRun } from './exec/check.ts';
+import { containRun } from './exec/contain.ts';
+import type { Containment } from './exec/contain.ts';
 import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
@@ -40,14 +42,18 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     stop.abort();
   });
   const waits = measureWaits(deps);
-  const requests = toRequests(deps, options);
-  const { id: run } = requests[0].run;
-  const spare = spareGuard({ runId: run, path: deps.env['PATH'], clock: deps.clock });
+  const { id: run, nonce } = deps.newRun();
+  const requests = toRequests(deps, options, run);
+  const contained = containRun(deps, run);
+  const { cgroup } = contained;
+  const spare = spareGuard({ nonce, cgroup, path: deps.env['PATH'], clock: deps.clock });
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
-    const taken = await waitForSlots(deps, options, { requests, gate, waits, spare, signal: stop.signal });
+    const taken = await waitForSlots(deps, options, {
+      ...{ requests, gate, waits, spare, contained, signal: stop.signal },
+    });
     switch (taken.kind) {
       case 'closed':
         await sayGateClosed(deps, taken, { group: groupNames(options), node: gate?.node ?? '', run });
@@ -64,13 +70,15 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     }
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
     sayLeftOn(deps, taken.slots, gate);
-    return await superviseRun(deps, taken.slots, { ...options, file, meanings, spare, runGate: gate });
+    return await superviseRun(deps, taken.slots, {
+      ...{ ...options, file, meanings, nonce, cgroup, spare, runGate: gate },
+    });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   } finally {
-    await spare.dismiss();
+    await Promise.all([spare.dismiss(), contained.close()]);
   }
 }
 
@@ -128,6 +136,7 @@ interface Slotless {
   readonly gate: RunGate | undefined;
   readonly waits: Waits;
   readonly spare: Spare;
+  readonly contained: Containment;
   readonly signal: AbortSignal;
 }
 
@@ -151,11 +160,11 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
 async function askForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gate, waits, spare, signal, patience }: Slotless & { patience: AbortSignal },
+  { requests, gate, waits, spare, contained, signal, patience }: Slotless & { patience: AbortSignal },
 ): Promise<Taken> {
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
-  return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
+  const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
     ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs, onFirst: spare.post },
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
@@ -169,6 +178,9 @@ async function askForSlots(
       if (!dryRun) sayGranted(deps, slot);
     },
   });
+  // The first request is on its way.
+  if (!dryRun) contained.prepare();
+  return taking;
 }
 
 /** A node that is healthy uses no more slots than its services can bear to be offline. */
@@ -184,10 +196,10 @@ function narrow(requests: Requests, gate: RunGate): Requests {
 type Requests = Parameters<typeof takeSlots>[1];
 
 /** One run, with one id, in all of its groups. */
-function toRequests(deps: ExecDeps, options: ExecOptions): Requests {
+function toRequests(deps: ExecDeps, options: ExecOptions, id: string): Requests {
   const { prefix, groups, node, sessionTtlMs } = options;
   const command = basename(options.command);
-  const run = { id: deps.newRunId(), command, runner: deps.host.self() };
+  const run = { id, command, runner: deps.host.self() };
   const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
   const toRequest = ({ group, slots, hold }: GroupChoice): AcquireRequest => ({
     ...{ prefix, group, ttlMs: sessionTtlMs },

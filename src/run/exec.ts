@@ -34,7 +34,11 @@ async function runWith(
   { common, options }: ExecInvocation,
   platform: Platform,
 ): Promise<ExecResult> {
-  const [{ exec }, consul] = await Promise.all([import('../commands/exec.ts'), platform.connect(log)]);
+  const [{ exec }, { newRun }, consul] = await Promise.all([
+    import('../commands/exec.ts'),
+    import('../process/mark.ts'),
+    platform.connect(log),
+  ]);
   const others: Consul[] = [];
   const connectTo = async (address: string) => {
     const other = await platform.connect(log, address);
@@ -44,7 +48,7 @@ async function runWith(
   const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: ExecDeps = {
     ...platform.deps,
-    ...{ log, consul, connectTo, signals, env: platform.env, newRunId: platform.newRunId },
+    ...{ log, consul, connectTo, signals, env: platform.env, newRun },
     shareTerminal: platform.hasTerminal(),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };

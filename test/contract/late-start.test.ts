@@ -24,7 +24,7 @@ test.each([
   ],
 ] as const)('%s', async (_, lateMs, stoppedMs, starts) => {
   await using agent = await startAgent();
-  const { folder, runId } = stage();
+  const { folder, runId, nonce } = stage();
   const said: string[] = [];
   const log = (_level: string, message: string) => void said.push(message);
   const consul = connect(consulSettings(agent.env), { clock, log });
@@ -37,7 +37,7 @@ test.each([
     env: { PATH: process.env['PATH'] },
     signals: { listen: () => undefined },
     connectTo: () => Promise.reject(new Error('there is no other agent')),
-    newRunId: () => runId,
+    newRun: () => ({ id: runId, nonce }),
     shareTerminal: false,
   };
   const { signal } = new AbortController();
@@ -54,7 +54,7 @@ test.each([
   const result = await superviseRun(deps, [{ grant, lease, waitedMs: 0 }], {
     ...{ prefix: 'runlock', groups, wait: 0, splayMs: 0, killAfterMs: 1_000 },
     ...{ sessionTtlMs: 10_000, dryRun: false, command: 'touch', args: [join(folder, 'started')] },
-    ...{ file: '/usr/bin/touch', meanings: { ok: [0], reboot: [] } },
+    ...{ file: '/usr/bin/touch', meanings: { ok: [0], reboot: [] }, nonce },
   });
   expect(existsSync(join(folder, 'started'))).toBe(starts);
   expect(result.kind).toBe(starts ? 'ended' : 'lost');

@@ -1,16 +1,19 @@
-import { randomUUID } from 'node:crypto';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { build } from 'esbuild';
+import { GUARD_NAME } from '../../src/guard-post.ts';
+import { newRun } from '../../src/process/mark.ts';
 import { markedPids, startTime } from '../../src/tree.ts';
 
 /** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file or carries its run id dies with it. */
 export interface Scene {
   readonly folder: string;
   readonly runId: string;
+  /** The secret that `runId` is made from. */
+  readonly nonce: string;
   /** The number in `<name>.pid`, once it is there. */
   readonly pid: (name: string) => Promise<number>;
   /** The lines of the file so far. */
@@ -20,12 +23,11 @@ export interface Scene {
 
 export function scene(): Scene {
   const folder = mkdtempSync(join(tmpdir(), 'runlock-test-'));
-  const runId = randomUUID();
+  const { id: runId, nonce } = newRun();
   const lines = (name: string) => linesOf(join(folder, name));
   return {
     folder,
-    runId,
-    lines,
+    ...{ runId, nonce, lines },
     pid: (name) =>
       eventually(() => {
         const [pid] = lines(`${name}.pid`);
@@ -108,7 +110,7 @@ export function guardOf(runlockPid: number): number {
   const guard = children
     .map(Number)
     .filter((child) => child > 0)
-    .find((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('runlock-guard'));
+    .find((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes(GUARD_NAME));
   if (guard === undefined) throw new Error(`no guard among ${children.join(', ')}`);
   return guard;
 }

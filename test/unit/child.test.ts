@@ -24,7 +24,7 @@ function run(script: string, ...args: string[]) {
     file: '/bin/sh',
     args: ['-c', script, 'sh', here.folder, ...args],
     env: { PATH: process.env['PATH'] },
-    runId: here.runId,
+    nonce: here.nonce,
     shareTerminal: false,
     clock: realClock,
   });
@@ -45,7 +45,7 @@ function start(file: string, args: string[] = []) {
     file,
     args,
     env,
-    runId: here.runId,
+    nonce: here.nonce,
     shareTerminal: false,
     clock: realClock,
   });
@@ -127,9 +127,9 @@ describe('starting the command', () => {
     const names = here.lines('env').map((line) => line.split('=')[0]);
     expect(names.filter((name) => !['PWD', '_', 'SHLVL'].includes(name ?? '')).sort()).toEqual([
       'PATH',
-      'RUNLOCK_RUN_ID',
+      'RUNLOCK_RUN_MARK',
     ]);
-    expect(here.lines('env')).toContain(`RUNLOCK_RUN_ID=${here.runId}`);
+    expect(here.lines('env')).toContain(`RUNLOCK_RUN_MARK=${here.nonce}`);
   });
 });
 
@@ -272,7 +272,7 @@ describe('killing', () => {
   });
 
   test('others are left alone', async () => {
-    const stranger = spawn('sleep', ['60'], { stdio: 'ignore', env: { RUNLOCK_RUN_ID: `${here.runId}0` } });
+    const stranger = spawn('sleep', ['60'], { stdio: 'ignore', env: { RUNLOCK_RUN_MARK: `${here.nonce}0` } });
     const command = await run('echo $$ >"$1/child.pid"; exec sleep 60');
     await here.pid('child');
     await command.kill({ killAfterMs: 0 });
@@ -337,8 +337,8 @@ describe('sharing a terminal', () => {
   async function onTerminal(script: string, beside = 'true') {
     const driver = await bundle('supervise', here.folder);
     const args = ['-c', script, 'sh', here.folder];
-    const { folder, runId } = here;
-    const plan = JSON.stringify({ folder, runId, shareTerminal: true, args, killOn: 'SIGUSR2' });
+    const { folder, nonce } = here;
+    const plan = JSON.stringify({ folder, nonce, shareTerminal: true, args, killOn: 'SIGUSR2' });
     const line = 'sh -c "$BESIDE" sh "$FOLDER" & exec "$NODE" "$DRIVER" "$PLAN"';
     const variables = {
       BESIDE: beside,

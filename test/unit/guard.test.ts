@@ -39,7 +39,7 @@ describe('when runlock is', () => {
   async function supervise(lifeMs: number, shareTerminal = false) {
     const driver = await bundle('supervise', here.folder);
     const args = ['-c', stubborn, 'sh', here.folder];
-    const plan = JSON.stringify({ folder: here.folder, runId: here.runId, shareTerminal, lifeMs, args });
+    const plan = JSON.stringify({ folder: here.folder, nonce: here.nonce, shareTerminal, lifeMs, args });
     const runlock = spawn(process.execPath, [driver, plan], { stdio: 'ignore' });
     await here.pid('driver');
     const names = members.filter((name) => !shareTerminal || name !== 'orphan');
@@ -103,14 +103,14 @@ describe.each(['started with its command', 'there before'])('on its own, %s,', (
   /** A marked process outside runlock, and a guard that watches it. */
   async function watched(lifeMs: number, { script = 'exec sleep 60', named = true } = {}) {
     const child = spawn('sh', ['-c', `echo $$ >"$1/command.pid"; ${script}`, 'sh', here.folder], {
-      env: { ...process.env, RUNLOCK_RUN_ID: here.runId },
+      env: { ...process.env, RUNLOCK_RUN_MARK: here.nonce },
       stdio: 'ignore',
       detached: true,
     });
     const pid = await here.pid('command');
     const events: GuardEvent[] = [];
     const report = (event: GuardEvent) => events.push(event);
-    const options = { runId: here.runId, path: process.env['PATH'], clock: realClock };
+    const options = { nonce: here.nonce, path: process.env['PATH'], clock: realClock };
     const spare = spareGuard(options);
     if (since === 'there before') {
       spare.post();
@@ -256,8 +256,8 @@ describe.each(['started with its command', 'there before'])('on its own, %s,', (
     const { pid } = await watched(60_000);
     const events: GuardEvent[] = [];
     const report = (event: GuardEvent) => events.push(event);
-    const { runId, folder } = here;
-    const unable = keepGuard({ runId, lifeMs: 60_000, path: folder, clock: realClock, report });
+    const { nonce, folder } = here;
+    const unable = keepGuard({ nonce, lifeMs: 60_000, path: folder, clock: realClock, report });
     await eventually(() => expect(events.length).toBeGreaterThan(1));
     expect(events[0]).toMatchObject({ kind: 'failed', reason: expect.stringContaining('timeout') as string });
     await unable.disarm();
@@ -266,7 +266,7 @@ describe.each(['started with its command', 'there before'])('on its own, %s,', (
 });
 
 describe('a spare one', () => {
-  const make = () => spareGuard({ runId: here.runId, path: process.env['PATH'], clock: realClock });
+  const make = () => spareGuard({ nonce: here.nonce, path: process.env['PATH'], clock: realClock });
 
   test('is one, however often it is asked for, and goes when it is sent away', async () => {
     const spare = make();
@@ -310,12 +310,12 @@ describe('a spare one', () => {
   /** The guards of this scene's run. */
   function spawned(): number[] {
     const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ');
-    return children.map(Number).filter((pid) => wordsOf(pid).includes(here.runId));
+    return children.map(Number).filter((pid) => environmentOf(pid).includes(`secret=${here.nonce}`));
   }
 
-  function wordsOf(pid: number): string[] {
+  function environmentOf(pid: number): string[] {
     try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
     } catch {
       return [];
     }

@@ -17,15 +17,15 @@ afterEach(() => here.clean());
 
 /** Runs a script as the command of a run and returns its tree. `$1` is the folder. */
 async function run(script: string, options: { detached?: boolean; except?: number[] } = {}) {
-  const { folder, runId } = here;
+  const { folder, nonce } = here;
   const child = spawn('sh', ['-c', `echo $$ >"$1/command.pid"; ${script}`, 'sh', folder], {
     detached: options.detached ?? false,
-    env: { ...process.env, RUNLOCK_RUN_ID: runId },
+    env: { ...process.env, RUNLOCK_RUN_MARK: nonce },
     stdio: 'ignore',
   });
   const pid = await here.pid('command');
   const command = { pid, startTime: startTime(pid) ?? '' };
-  const tree = followTree({ runId, command, except: () => options.except ?? [] });
+  const tree = followTree({ nonce, command, except: () => options.except ?? [] });
   return { child, pid, tree, pids: () => tree.members().map((member) => member.pid) };
 }
 
@@ -121,7 +121,7 @@ test('the command comes first, and the ones that are excepted never', async () =
   const child = await here.pid('child');
   await eventually(() => expect(pids()).toEqual([pid, child]));
   const command = { pid, startTime: startTime(pid) ?? '' };
-  const without = followTree({ runId: here.runId, command, except: () => [pid, child] });
+  const without = followTree({ nonce: here.nonce, command, except: () => [pid, child] });
   expect(without.members()).toEqual([]);
 });
 
@@ -129,11 +129,11 @@ test('a process that was given a pid of the run later is not taken for it', asyn
   const stranger = spawn('sh', ['-c', 'sleep 60 & wait'], { stdio: 'ignore', detached: true });
   const pid = stranger.pid ?? 0;
   const command = { pid, startTime: '1' };
-  const tree = followTree({ runId: here.runId, command, except: () => [] });
+  const tree = followTree({ nonce: here.nonce, command, except: () => [] });
   expect(tree.members()).toEqual([]);
   expect(
     followTree({
-      runId: here.runId,
+      nonce: here.nonce,
       command: { pid, startTime: startTime(pid) ?? '' },
       except: () => [],
     }).members(),

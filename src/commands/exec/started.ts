@@ -5,6 +5,7 @@ import { assertNever } from '../../errors.ts';
 import { keepGuard } from '../../guard.ts';
 import type { Guard, GuardEvent, Spare } from '../../guard.ts';
 import type { Grant } from '../../lock/grant.ts';
+import type { RunCgroup } from '../../process/cgroup.ts';
 import type { CodeMeanings } from '../../tools.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
@@ -14,6 +15,10 @@ export interface RunOptions extends ExecOptions {
   /** Where the command was found. */
   readonly file: string;
   readonly meanings: CodeMeanings;
+  /** The secret of the run. */
+  readonly nonce: string;
+  /** Where its command is to live; undefined where this host gives no cgroup. */
+  readonly cgroup?: () => RunCgroup | undefined;
   /** Undefined: there is none. */
   readonly runGate?: RunGate | undefined;
   /** A guard that may be there already. */
@@ -32,7 +37,8 @@ export interface Started {
 /** The guard first, then the command. */
 export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOptions): Promise<Started> {
   const guard = keepGuard({
-    runId: slots[0].grant.context.run.id,
+    nonce: options.nonce,
+    ...(options.cgroup && { cgroup: options.cgroup }),
     lifeMs: lifeMs(deps, slots),
     path: deps.env['PATH'],
     clock: deps.clock,
@@ -72,6 +78,7 @@ function spawnCommand(
   const list = (of: (grant: Grant) => string | number) => slots.map(({ grant }) => of(grant)).join(',');
   const env = {
     ...deps.env,
+    RUNLOCK_RUN_ID: run.id,
     RUNLOCK_GROUP: list(({ context }) => context.keys.group),
     RUNLOCK_NODE: run.node,
     RUNLOCK_SLOT: list(({ slot }) => slot),
@@ -83,7 +90,8 @@ function spawnCommand(
     file: options.file,
     args: options.args,
     env,
-    runId: run.id,
+    nonce: options.nonce,
+    cgroup: options.cgroup?.(),
     shareTerminal: deps.shareTerminal,
     except: () => guard.pids(),
     clock: deps.clock,

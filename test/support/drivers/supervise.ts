@@ -8,7 +8,7 @@ import { realClock } from './clock.ts';
 
 interface Plan {
   readonly folder: string;
-  readonly runId: string;
+  readonly nonce: string;
   readonly shareTerminal: boolean;
   readonly args: readonly string[];
   /** No guard unless it is given. */
@@ -24,7 +24,7 @@ const guard =
   plan.lifeMs === undefined
     ? undefined
     : keepGuard({
-        runId: plan.runId,
+        nonce: plan.nonce,
         lifeMs: plan.lifeMs,
         path: process.env['PATH'],
         clock: realClock,
@@ -43,7 +43,7 @@ const command = await startCommand({
   file: '/bin/sh',
   args: plan.args,
   env: process.env,
-  runId: plan.runId,
+  nonce: plan.nonce,
   shareTerminal: plan.shareTerminal,
   except: () => guard?.pids() ?? [],
   clock: realClock,
