@@ -15,6 +15,7 @@ const rows = [
       'src/hint.ts',
       'src/licenses.ts',
       'src/guard-script.ts',
+      'src/process/streams.ts',
     ],
     may: [],
   },

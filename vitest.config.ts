@@ -6,7 +6,7 @@ import type { TestSpecification } from 'vitest/node';
 /** Through what npm installs: what depends on the runtime most, streams, signals, terminals, exits and memory. */
 const NPM = [
   ...['doctor', 'exit-codes', 'history', 'metrics', 'output'],
-  ...['quickstart', 'signals', 'status-watch', 'tools-terminal', 'words-and-folder'],
+  ...['quickstart', 'signals', 'status-watch', 'streams', 'tools-terminal', 'words-and-folder'],
 ];
 
 /** They wait for elections, TTLs and holds. Started last, each would have the machine to itself for a minute or two. */

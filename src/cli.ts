@@ -34,6 +34,11 @@ async function parseLine(argv: readonly string[], context: Context): Promise<Inv
       writeOut: (part) => (text += part),
       writeErr: () => undefined,
       outputError: () => undefined,
+      // Its own ways to know look at process.stdout, which changes what a command shares.
+      getOutHelpWidth: () => context.stdout?.columns || HELP_COLUMNS,
+      getErrHelpWidth: () => HELP_COLUMNS,
+      getOutHasColors: () => false,
+      getErrHasColors: () => false,
     });
   }
   try {
@@ -60,6 +65,8 @@ function afterCommander(error: CommanderError, argv: readonly string[], text: st
 }
 
 const LICENSES = 'runlock.licenses';
+/** Of no terminal. */
+const HELP_COLUMNS = 80;
 
 type Add = (program: Command, context: Context, done: Done) => void;
 const commands: Readonly<Record<string, Add>> = {

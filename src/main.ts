@@ -2,7 +2,6 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { isatty } from 'node:tty';
 import { clock } from './clock.ts';
 import { parse } from './cli.ts';
 import type { Host, Log } from './deps.ts';
@@ -10,7 +9,8 @@ import { RunlockError, errorCode, exitStatus } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
-import type { LogChoice, Platform, Screen, SignalSource, Stream, Terminal } from './platform.ts';
+import type { LogChoice, Platform, Screen, SignalSource, Terminal } from './platform.ts';
+import { createStream } from './process/streams.ts';
 import { run } from './run.ts';
 import { liveStartTime, markedPids, startTime } from './tree.ts';
 
@@ -38,49 +38,32 @@ function hidden(pid: number): boolean {
   }
 }
 
-/** Making a stream takes longer than all else before a command starts, so only who writes has it made. */
-function streamOf(fd: 1 | 2) {
-  let made: NodeJS.WriteStream | undefined;
-  let fault: NodeJS.ErrnoException | undefined;
-  const stream = () => {
-    if (made) return made;
-    made = fd === 1 ? process.stdout : process.stderr;
-    // Whoever read runlock's output and left does not end a run.
-    return made.on('error', () => undefined);
-  };
-  return {
-    get isTTY() {
-      return isatty(fd);
-    },
-    get columns() {
-      return stream().columns;
-    },
-    get rows() {
-      return stream().rows;
-    },
-    /** Why something that was written did not arrive: a full disk. */
-    get fault() {
-      return fault;
-    },
-    on: (event: 'resize' | 'error', listener: () => void) => stream().on(event, listener),
-    write: (text: string, written: () => void = () => undefined) =>
-      void stream().write(text, (error: NodeJS.ErrnoException | null | undefined) => {
-        // A reader who has left, or a terminal that has hung up, misses nothing.
-        if (error && error.code !== 'EPIPE' && !isatty(fd)) fault ??= error;
-        written();
-      }),
-  } satisfies Stream & { write: unknown; fault: unknown };
-}
+/** The program that is one file has no Node.js, whichever one it says it is as good as. */
+const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
 
-const stdout = streamOf(1);
-const stderr = streamOf(2);
+const outputOptions = {
+  exitJoinsThreads: nodeVersion !== undefined,
+  onResize: (listener: () => void) => void process.on('SIGWINCH', listener),
+};
+const stdout = createStream({ fd: 1, ...outputOptions });
+/** So much of what runlock says is kept for a reader who has stalled, besides what a pipe holds. */
+const KEPT_LINES_BYTES = 262_144;
+const stderr = createStream({ fd: 2, limit: KEPT_LINES_BYTES, onLost: sayLost, ...outputOptions });
+/** A reader who has stalled must not keep runlock from its end for longer. */
+const LAST_WORDS_MS = 5_000;
 
 /** The live line of a waiting exec, while it is drawn on stderr. */
 let liveLine = '';
 
 function writeLine(line: string): void {
-  stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n`);
-  if (liveLine !== '') stderr.write(liveLine);
+  stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n${liveLine}`);
+}
+
+let newestLog: Log | undefined;
+
+function sayLost(lines: number): void {
+  const message = `${lines} lines of this log are missing: the reader of stderr did not keep up`;
+  newestLog?.('warning', message, { event: 'lines-lost', lines });
 }
 
 function makeLog({ verbose, quiet, logFormat }: LogChoice): Log {
@@ -89,7 +72,15 @@ function makeLog({ verbose, quiet, logFormat }: LogChoice): Log {
   const talkative = isTTY || journal || logFormat === 'json';
   const level = quiet ? 'error' : verbose ? 'debug' : talkative ? 'info' : 'warning';
   const { color } = createOutput({ env: process.env, isTTY });
-  return createLog({ write: writeLine, level, format: logFormat, journal, color, now: () => clock.now() });
+  newestLog = createLog({
+    write: writeLine,
+    level,
+    format: logFormat,
+    journal,
+    color,
+    now: () => clock.now(),
+  });
+  return newestLog;
 }
 
 function stderrStat(): { dev: number; ino: number } | undefined {
@@ -113,7 +104,9 @@ const terminal: Terminal = {
   draw: (line) => {
     if (line === '' && liveLine === '') return;
     liveLine = line === '' ? '' : redrawLine(line);
-    stderr.write(line === '' ? CLEAR_LINE : liveLine);
+    // On a terminal that stands still the newest one will do.
+    if (line === '') stderr.write(CLEAR_LINE);
+    else if (!stderr.isBehind) stderr.write(liveLine);
   },
 };
 
@@ -171,9 +164,6 @@ function userName(): string {
   return execFileSync('id', ['-un'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
 }
 
-/** The program that is one file has no Node.js, whichever one it says it is as good as. */
-const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
-
 const platform: Platform = {
   ...{ env: process.env, stdout, stderr },
   ...{ version: RUNLOCK_VERSION, build: RUNLOCK_BUILD, nodeVersion },
@@ -226,7 +216,7 @@ async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   // What is wrong with the command line itself is said in the form that it asks for, as far as that can be told.
   let logFormat = likelyLogFormat(argv, process.env);
-  process.on('uncaughtException', (error) => process.exit(fail(error, logFormat)));
+  process.on('uncaughtException', (error) => void leave(fail(error, logFormat)));
   let status: number;
   try {
     const invocation = await parse(argv, platform);
@@ -236,6 +226,11 @@ async function main(): Promise<void> {
   } catch (error) {
     status = fail(error, logFormat);
   }
+  await leave(status);
+}
+
+async function leave(status: number): Promise<never> {
+  await Promise.all([stdout.end(LAST_WORDS_MS), stderr.end(LAST_WORDS_MS)]);
   process.exit(status);
 }
 

@@ -95,6 +95,8 @@ export interface Context {
   readonly build?: string;
   /** A file's text. Throws what node:fs throws. */
   readonly readText: (path: string) => string;
+  /** Where help goes. */
+  readonly stdout?: { readonly columns: number | undefined };
 }
 
 /** Hears the one command that the line asks for. */

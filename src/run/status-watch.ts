@@ -180,9 +180,10 @@ function showScreen(
       entered = true;
       await platform.write(before + frame);
     },
-    close: async () => {
-      if (entered) await platform.write(LEAVE_SCREEN);
-      entered = false;
+    close: () => {
+      // A terminal that stands still must not keep it.
+      leave();
+      return Promise.resolve();
     },
   };
 }
