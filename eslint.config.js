@@ -41,7 +41,8 @@ const rows = [
   { files: ['src/consul/*.ts'], may: ['errors', 'deps', './*'], packages: ['consul', 'p-retry'] },
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },
   { files: ['src/gate/*.ts'], may: [...lock, 'lock/*', './*'] },
-  { files: ['src/platform.ts'], may: ['deps', 'consul'] },
+  { files: ['src/process/*.ts'], may: ['errors', 'deps', 'tree', './*'] },
+  { files: ['src/platform.ts'], may: ['deps', 'consul', 'process/*'] },
   { files: ['src/run.ts'], may: ['errors', 'licenses', 'platform', 'cli/invocation', 'run/*'] },
   {
     files: ['src/run/*.ts'],

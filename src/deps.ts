@@ -37,8 +37,17 @@ export interface Host {
   startTime(pid: number): string | undefined;
   /** Whether there is such a process although its start time can't be seen (proc(5), hidepid). */
   hidden(pid: number): boolean;
-  /** Live processes whose environment at their start named this run. */
-  marked(runId: string): number[];
+  /**
+   * Who still runs of a run of this host that no live runlock watches. What an ended run left is nobody's business.
+   * `log` hears why what the run wrote down is not believed. Throws when the host can't be looked at.
+   */
+  survivors(runId: string, log: Log): Survivors;
+}
+
+export interface Survivors {
+  readonly pids: readonly number[];
+  /** Its guard is there, and about to end what is left. */
+  readonly guarded: boolean;
 }
 
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug';

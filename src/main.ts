@@ -10,9 +10,11 @@ import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
 import type { LogChoice, Platform, Screen, SignalSource, Terminal } from './platform.ts';
+import { openRunFiles, runFolders } from './process/run-file.ts';
 import { createStream } from './process/streams.ts';
+import { findSurvivors } from './process/survivors.ts';
 import { run } from './run.ts';
-import { liveStartTime, markedPids, startTime } from './tree.ts';
+import { liveStartTime, startTime } from './tree.ts';
 
 declare const RUNLOCK_VERSION: string;
 /** Which commit it was built from, and when. */
@@ -25,8 +27,13 @@ const host: Host = {
   },
   startTime: liveStartTime,
   hidden,
-  marked: markedPids,
+  survivors: (id, log) => findSurvivors(id, runFiles(log).read(id), host.bootId),
 };
+
+function runFiles(log: Log) {
+  const uid = process.geteuid?.() ?? 0;
+  return openRunFiles({ folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), uid, log });
+}
 
 function hidden(pid: number): boolean {
   if (startTime(pid) !== undefined) return false;
@@ -170,6 +177,7 @@ const platform: Platform = {
   deps: { clock, random: Math.random, host },
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...{ makeLog, connect: connectTo, listenToSignals, whenStopped, hasTerminal, terminal },
+  runFiles,
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),
   readText: (path) => readFileSync(path, 'utf8'),

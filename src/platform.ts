@@ -1,6 +1,7 @@
 /** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
 import type { Consul } from './consul.ts';
 import type { Deps, Log } from './deps.ts';
+import type { RunFiles } from './process/run-file.ts';
 
 export interface Platform {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -28,6 +29,8 @@ export interface Platform {
   /** The line on stderr that is drawn over again and again. */
   readonly terminal: Terminal;
   readonly newRunId: () => string;
+  /** What runs write down of themselves on this host. */
+  runFiles(log: Log): RunFiles;
   /** Ctrl-Z, and back again. */
   whenStopped(screen: Screen): void;
   /** Who runs this: `user@host`; the person behind sudo. */

@@ -54,11 +54,15 @@ export function markedPids(runId: string): number[] {
 export function followTree(options: {
   nonce: string;
   command: Pick<Member, 'pid' | 'startTime'>;
+  /** Others that are known already. */
+  known?: readonly Pick<Member, 'pid' | 'startTime'>[];
   except: () => readonly number[];
   inside?: () => readonly number[];
 }): Tree {
   const { nonce, inside = () => [] } = options;
-  let known = new Map([[options.command.pid, options.command.startTime]]);
+  let known = new Map(
+    [options.command, ...(options.known ?? [])].map(({ pid, startTime }) => [pid, startTime]),
+  );
   return {
     members() {
       const except = new Set(options.except());

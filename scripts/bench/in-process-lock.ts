@@ -20,7 +20,13 @@ function toDeps(): Deps {
   return {
     clock,
     random: Math.random,
-    host: { self: () => self, bootId, startTime, hidden: () => false, marked: () => [] },
+    host: {
+      self: () => self,
+      bootId,
+      startTime,
+      hidden: () => false,
+      survivors: () => ({ pids: [], guarded: false }),
+    },
     log: () => undefined,
   };
 }

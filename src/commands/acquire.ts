@@ -9,6 +9,7 @@ import type { Owner } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './wait/busy.ts';
 import { placeOf } from './exec/end.ts';
+import { settleBefore } from './exec/run-note.ts';
 import type { ExecDeps } from './exec-deps.ts';
 import { startPatience, waitForSlot } from './wait/wait-for-slot.ts';
 
@@ -96,8 +97,10 @@ async function tryOnce(
       deps.log('error', message, { event: 'lost', ...placeOf(grant), why: 'lost' });
       return { kind: 'lost' };
     }
-    if (kept && !signal.aborted)
+    if (kept && !signal.aborted) {
+      settleBefore(deps, [{ grant }]);
       return sayHeld(deps, grant.context, { ...kept, slot: grant.slot, already: false });
+    }
     // Whoever was told to stop does not come back to release it.
     await decline(grant);
     throw signal.reason;

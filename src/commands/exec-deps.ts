@@ -6,6 +6,7 @@ import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { RunIdentity } from '../process/mark.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
+import type { RunFiles } from '../process/run-file.ts';
 
 /** What is asked of one group. */
 export interface GroupChoice {
@@ -66,6 +67,8 @@ export interface ExecDeps extends Deps {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
   readonly newRun: () => RunIdentity;
+  /** What runs write down of themselves on this host. */
+  readonly runFiles: RunFiles;
   /** Whether the command shares a terminal with runlock. */
   readonly shareTerminal: boolean;
   /** Where the live line goes; undefined where there is none. */

@@ -16,6 +16,8 @@ import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
 import { sayLeftOn } from './exec/left-on.ts';
+import { NO_NOTE, openNote } from './exec/run-note.ts';
+import type { RunNote } from './exec/run-note.ts';
 import type { RunGate } from './exec/run-gate.ts';
 import { lostBeforeStart, takeSlots } from './exec/slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './exec/slots.ts';
@@ -47,12 +49,14 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const contained = containRun(deps, run);
   const { cgroup } = contained;
   const spare = spareGuard({ nonce, cgroup, path: deps.env['PATH'], clock: deps.clock });
+  const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
+    note.asks();
     const taken = await waitForSlots(deps, options, {
-      ...{ requests, gate, waits, spare, contained, signal: stop.signal },
+      ...{ requests, gate, waits, spare, contained, note, signal: stop.signal },
     });
     switch (taken.kind) {
       case 'closed':
@@ -71,13 +75,14 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
     sayLeftOn(deps, taken.slots, gate);
     return await superviseRun(deps, taken.slots, {
-      ...{ ...options, file, meanings, nonce, cgroup, spare, runGate: gate },
+      ...{ ...options, file, meanings, nonce, cgroup, spare, note, runGate: gate },
     });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   } finally {
+    note.close();
     await Promise.all([spare.dismiss(), contained.close()]);
   }
 }
@@ -120,6 +125,8 @@ async function openGate(
   return openRunGate(deps, { prefix, groups, run, node, dryRun, gate }, signal);
 }
 
+const groupPaths = ({ prefix, groups }: ExecOptions) => groups.map(({ group }) => `${prefix}/${group}`);
+
 const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');
 
 async function sayGateClosed(
@@ -137,6 +144,7 @@ interface Slotless {
   readonly waits: Waits;
   readonly spare: Spare;
   readonly contained: Containment;
+  readonly note: RunNote;
   readonly signal: AbortSignal;
 }
 
@@ -160,7 +168,7 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
 async function askForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gate, waits, spare, contained, signal, patience }: Slotless & { patience: AbortSignal },
+  { requests, gate, waits, spare, contained, note, signal, patience }: Slotless & { patience: AbortSignal },
 ): Promise<Taken> {
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
@@ -175,6 +183,7 @@ async function askForSlots(
     },
     onGranted: (slot) => {
       waits.end(slot);
+      note.granted(slot.grant);
       if (!dryRun) sayGranted(deps, slot);
     },
   });

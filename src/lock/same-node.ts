@@ -25,7 +25,7 @@ function look({ deps }: RunContext, runner: Runner): 'alive' | 'dead' | 'unknown
   return born === runner.startTime ? 'alive' : 'dead';
 }
 
-/** What still runs of the run that made this claim, once the guard has had its time. */
+/** What still runs of the run that made this claim, once its guard has had its time. */
 export async function findOrphan(
   context: RunContext,
   claim: Claim,
@@ -40,11 +40,11 @@ export async function findOrphan(
   return pids.length > 0 ? { kind: 'orphan', run: claim.run, pids } : undefined;
 }
 
-async function survivors({ deps }: RunContext, run: string, signal: AbortSignal): Promise<number[]> {
+async function survivors({ deps }: RunContext, run: string, signal: AbortSignal): Promise<readonly number[]> {
   const until = deps.clock.monotonicMs() + GUARD_GRACE_MS;
   for (;;) {
-    const pids = deps.host.marked(run);
-    if (pids.length === 0 || deps.clock.monotonicMs() >= until) return pids;
+    const { pids, guarded } = deps.host.survivors(run, deps.log);
+    if ((pids.length === 0 && !guarded) || deps.clock.monotonicMs() >= until) return pids;
     await deps.clock.sleep(LOOK_AGAIN_MS, { signal });
   }
 }

@@ -21,6 +21,7 @@ export async function runAcquire(
   const deps: AcquireDeps = {
     ...platform.deps,
     ...{ log, consul, signals, env: platform.env, newRunId: platform.newRunId },
+    runFiles: platform.runFiles(log),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };
   try {

@@ -49,6 +49,7 @@ async function runWith(
   const deps: ExecDeps = {
     ...platform.deps,
     ...{ log, consul, connectTo, signals, env: platform.env, newRun },
+    runFiles: platform.runFiles(log),
     shareTerminal: platform.hasTerminal(),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };

@@ -58,7 +58,11 @@ interface Place {
 async function runner(node: string, group: string, { clock, hold, on = agent }: Place) {
   const proxy = await startProxy(on);
   const self = { pid: process.pid, startTime: '1', bootId: 'boot' };
-  const unseen = { startTime: () => undefined, hidden: () => false, marked: () => [] };
+  const unseen = {
+    startTime: () => undefined,
+    hidden: () => false,
+    survivors: () => ({ pids: [], guarded: false }),
+  };
   const deps: Deps = {
     ...{ clock, random: Math.random, log: () => undefined },
     host: { self: () => self, bootId: self.bootId, ...unseen },

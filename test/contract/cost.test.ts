@@ -21,7 +21,7 @@ const deps: Deps = {
     bootId: self.bootId,
     startTime: () => self.startTime,
     hidden: () => false,
-    marked: () => [],
+    survivors: () => ({ pids: [], guarded: false }),
   },
   log: () => undefined,
 };

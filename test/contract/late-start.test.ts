@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/clock.ts';
 import type { ExecDeps } from '../../src/commands/exec-deps.ts';
+import { NO_NOTE } from '../../src/commands/exec/run-note.ts';
 import { superviseRun } from '../../src/commands/exec/supervise.ts';
 import { connect } from '../../src/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
@@ -11,6 +12,7 @@ import { acquire } from '../../src/lock/acquire.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import { startTime } from '../../src/tree.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
+import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
 
 afterAll(endAgents);
@@ -30,7 +32,13 @@ test.each([
   const consul = connect(consulSettings(agent.env), { clock, log });
   onTestFinished(() => consul.close());
   const self = { pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: 'boot' };
-  const host = { self: () => self, bootId: 'boot', startTime, hidden: () => false, marked: () => [] };
+  const host = {
+    self: () => self,
+    bootId: 'boot',
+    startTime,
+    hidden: () => false,
+    survivors: () => ({ pids: [], guarded: false }),
+  };
   const deps: ExecDeps = {
     ...{ random: Math.random, host, log, consul },
     clock: { ...clock, monotonicMs: () => clock.monotonicMs() + jumpedMs },
@@ -38,6 +46,7 @@ test.each([
     signals: { listen: () => undefined },
     connectTo: () => Promise.reject(new Error('there is no other agent')),
     newRun: () => ({ id: runId, nonce }),
+    runFiles: runFilesInMemory(),
     shareTerminal: false,
   };
   const { signal } = new AbortController();
@@ -55,6 +64,7 @@ test.each([
     ...{ prefix: 'runlock', groups, wait: 0, splayMs: 0, killAfterMs: 1_000 },
     ...{ sessionTtlMs: 10_000, dryRun: false, command: 'touch', args: [join(folder, 'started')] },
     ...{ file: '/usr/bin/touch', meanings: { ok: [0], reboot: [] }, nonce },
+    note: NO_NOTE,
   });
   expect(existsSync(join(folder, 'started'))).toBe(starts);
   expect(result.kind).toBe(starts ? 'ended' : 'lost');

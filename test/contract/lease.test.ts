@@ -48,7 +48,7 @@ async function run(
       bootId: self.bootId,
       startTime: () => undefined,
       hidden: () => false,
-      marked: () => [],
+      survivors: () => ({ pids: [], guarded: false }),
     },
     log: () => undefined,
   };

@@ -30,7 +30,7 @@ const host = {
   bootId: self.bootId,
   startTime: () => undefined,
   hidden: () => false,
-  marked: () => [],
+  survivors: () => ({ pids: [], guarded: false }),
 };
 const said: string[] = [];
 const deps: Deps = {

@@ -23,13 +23,13 @@ const { signal } = new AbortController();
 const over = AbortSignal.abort();
 
 /** A host on which only what `seen` names can be seen. */
-function host(bootId: string, pid: number, seen: { hidden?: number[]; marked?: number[] } = {}): Host {
+function host(bootId: string, pid: number, seen: { hidden?: number[]; survivors?: number[] } = {}): Host {
   return {
     self: () => ({ pid, startTime: '1', bootId }),
     bootId,
     startTime: () => undefined,
     hidden: (asked) => seen.hidden?.includes(asked) ?? false,
-    marked: () => seen.marked ?? [],
+    survivors: () => ({ pids: seen.survivors ?? [], guarded: false }),
   };
 }
 
@@ -68,7 +68,7 @@ test.for([
 test('what a dead run left running is an orphan: the node is busy, and its session is left alone', async () => {
   await run('orphan', host('boot', 10));
   const before = await lockOf('orphan');
-  const next = await run('orphan', host('boot', 11, { marked: [12] }));
+  const next = await run('orphan', host('boot', 11, { survivors: [12] }));
   expect(next).toMatchObject({ kind: 'busy', why: { kind: 'orphan', pids: [12] } });
   expect(await lockOf('orphan')).toBe(before);
 });

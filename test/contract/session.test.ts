@@ -68,7 +68,12 @@ async function setUp(address?: string) {
   const host = { self: () => ({ pid: 1, startTime: '', bootId: '' }), bootId: '' };
   const deps: Deps = {
     ...{ clock, log, random: () => 0.5 },
-    host: { ...host, startTime: () => undefined, hidden: () => false, marked: () => [] },
+    host: {
+      ...host,
+      startTime: () => undefined,
+      hidden: () => false,
+      survivors: () => ({ pids: [], guarded: false }),
+    },
   };
   onTestFinished(async () => {
     consul.close();

@@ -15,7 +15,13 @@ export function gateEffects(env: Agent['env'], said: string[] = []): NodeAgent &
   const consul = connect(consulSettings(env), { clock, log });
   onTestFinished(() => consul.close());
   const self = () => ({ pid: process.pid, startTime: '', bootId: '' });
-  const host = { self, bootId: '', startTime: () => undefined, hidden: () => false, marked: () => [] };
+  const host = {
+    self,
+    bootId: '',
+    startTime: () => undefined,
+    hidden: () => false,
+    survivors: () => ({ pids: [], guarded: false }),
+  };
   const deps: Deps = { clock, log, random: Math.random, host };
   const agent = { consul, deps };
   return { ...agent, agent };

@@ -3,12 +3,14 @@ import { expect, test } from 'vitest';
 import type { ExecDeps } from '../../src/commands/exec-deps.ts';
 import { judgeRun } from '../../src/commands/exec/after-run.ts';
 import type { RunGate } from '../../src/commands/exec/run-gate.ts';
+import { NO_NOTE } from '../../src/commands/exec/run-note.ts';
 import { firstOver } from '../../src/commands/exec/slots.ts';
 import type { HeldSlots } from '../../src/commands/exec/slots.ts';
 import { superviseRun } from '../../src/commands/exec/supervise.ts';
 import type { Lease, Over } from '../../src/lock/lease.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { clock } from '../../src/clock.ts';
+import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
 
 type Hear = (signal: NodeJS.Signals) => void;
@@ -46,10 +48,12 @@ function setUp() {
   const deps = {
     ...{ clock, log: () => undefined, signals, shareTerminal: false },
     env: { PATH: process.env['PATH'] },
+    runFiles: runFilesInMemory(),
   } as Partial<ExecDeps> as ExecDeps;
   const options = {
     ...{ killAfterMs: 5_000, sessionTtlMs: 10_000, command: 'sh', file: '/bin/sh' },
     ...{ args: ['-c', 'exec sleep 60'], meanings: { ok: [0], reboot: [] }, runGate: gate },
+    note: NO_NOTE,
   } as unknown as Parameters<typeof superviseRun>[2];
   return {
     ...{ deps, slots, gate, options, order, isAsked },

@@ -167,7 +167,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     leave: async () => {
       if (!agent || (taken.length === 0 && isInService(verdicts))) return;
       // Another run of this node, in another group, may have taken it out too, and be under way.
-      const isOver = (other: string) => other === run || host.marked(other).length === 0;
+      const isOver = (other: string) => other === run || host.survivors(other, deps.log).pids.length === 0;
       const ended = await endOwnAtLast(agent, services, isOver);
       if (ended.kind === 'done') sayEnded(deps, ended, { node, run });
       else sayStays(deps, { ...stays, why: ended.why });

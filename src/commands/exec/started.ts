@@ -6,9 +6,12 @@ import { keepGuard } from '../../guard.ts';
 import type { Guard, GuardEvent, Spare } from '../../guard.ts';
 import type { Grant } from '../../lock/grant.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
+import type { ProcessName } from '../../process/run-file.ts';
 import type { CodeMeanings } from '../../tools.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
+import { settleBefore } from './run-note.ts';
+import type { RunNote } from './run-note.ts';
 import type { HeldSlots } from './slots.ts';
 
 export interface RunOptions extends ExecOptions {
@@ -23,6 +26,7 @@ export interface RunOptions extends ExecOptions {
   readonly runGate?: RunGate | undefined;
   /** A guard that may be there already. */
   readonly spare?: Spare;
+  readonly note: RunNote;
 }
 
 /** Without a word from runlock for this long, the guard ends the command. */
@@ -48,11 +52,14 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
       deps.log(level, sayGuard(event), { event: 'guard', kind: event.kind });
     },
   });
+  options.note.starts(options.cgroup?.()?.path);
   const command = await spawnCommand(deps, slots, { options, guard }).catch(async (error: unknown) => {
     await guard.disarm();
     throw error;
   });
   guard.watch(command);
+  options.note.started(command, guard.pids());
+  settleBefore(deps, slots);
   return { guard, command };
 }
 
@@ -110,7 +117,7 @@ export async function endTree(
   const gone = new AbortController();
   void clock.sleep(how.killAfterMs + STUCK_MS, { signal: gone.signal }).then(
     () => {
-      const who = remember(command).map(({ pid, name }) => `${name} (pid ${pid})`);
+      const who = (remember(command) ?? []).map(({ pid, name }) => `${name} (pid ${pid})`);
       log('warning', `can't kill ${who.join(', ')}; the slot is kept until they are gone`, {
         event: 'stuck',
       });
@@ -123,7 +130,7 @@ export async function endTree(
 
 export async function beat(
   deps: ExecDeps,
-  { slots, guard, command }: Started & { slots: HeldSlots },
+  { slots, guard, command, options: { note, cgroup } }: Started & { slots: HeldSlots; options: RunOptions },
   signal: AbortSignal,
 ): Promise<void> {
   const { clock } = deps;
@@ -135,20 +142,31 @@ export async function beat(
       // Counted from before the look at the tree: whoever is stopped during it beats at once when continued.
       dueMs = clock.monotonicMs() + BEAT_MS;
       guard.beat(lifeMs(deps, slots));
-      remember(command);
+      const members = remember(command);
+      if (members) note.looked(outside(members, cgroup?.()), guard.pids());
     }
   } catch {
     // The command's tree is gone.
   }
 }
 
-/** A look at the tree remembers who belongs to it, should they hide it later. */
-function remember(command: Supervised): ReturnType<Supervised['remaining']> {
+/** Of who is in the cgroup that knows by itself. */
+function outside<T extends ProcessName>(members: readonly T[], cgroup: RunCgroup | undefined): readonly T[] {
+  try {
+    const inside = new Set(cgroup?.pids());
+    return members.filter(({ pid }) => !inside.has(pid));
+  } catch {
+    return members;
+  }
+}
+
+/** A look at the tree remembers who belongs to it, should they hide it later. Undefined: it failed. */
+function remember(command: Supervised): ReturnType<Supervised['remaining']> | undefined {
   try {
     return command.remaining();
   } catch {
     // Out of file descriptors, say: the next look will do.
-    return [];
+    return undefined;
   }
 }
 

@@ -9,6 +9,8 @@ import type { Cause } from './end.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
 import { SIGNAL_MS, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
+import { groupOf } from './run-note.ts';
+import type { RunNote } from './run-note.ts';
 import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import { beat, endTree, start } from './started.ts';
@@ -45,7 +47,7 @@ export async function superviseRun(
   const ran = await runCommand(deps, slots, { options, early });
   const { runGate: gate } = options;
   const run: Ran = { ...ran, ...(gate && (await judgeRun(deps, slots, { gate, ...ran }))) };
-  await giveBackAll(deps, slots, run);
+  await giveBackAll(deps, slots, { run, note: options.note });
   const { outcome, ranMs } = run;
   return { ...toEnd(run), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
 }
@@ -74,18 +76,23 @@ async function runCommand(
   const { command, guard } = started;
   const startedMs = deps.clock.monotonicMs();
   const gone = new AbortController();
-  void beat(deps, { slots, ...started }, gone.signal);
+  void beat(deps, { slots, ...started, options }, gone.signal);
   const { ending, cause } = await untilEnd(deps, { slots, command, options, early });
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
   gone.abort();
+  options.note.ended(outcome, exitCodeOf(ending));
   // The next run need not wait until the guard is gone: it has been told, and there is nothing left that it could end.
   const disarmed = guard.disarm();
   return { ending, cause, outcome, ranMs: deps.clock.monotonicMs() - startedMs, disarmed };
 }
 
-async function giveBackAll(deps: ExecDeps, slots: HeldSlots, run: Ran): Promise<void> {
+async function giveBackAll(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  { run, note }: { run: Ran; note: RunNote },
+): Promise<void> {
   const { ending, cause, ranMs, leftOn } = run;
   const exitCode = exitCodeOf(ending);
   const giveBack = async (slot: HeldSlot) => {
@@ -95,6 +102,7 @@ async function giveBackAll(deps: ExecDeps, slots: HeldSlots, run: Ran): Promise<
     return { grant: slot.grant, outcome, given };
   };
   const all = await Promise.all(slots.map(giveBack));
+  note.left(all.flatMap(({ grant, given }) => (given.kind === 'stays' ? [groupOf(grant)] : [])));
   // That the guard ended the command is why it did not end well, and is said before that.
   await run.disarmed;
   for (const { grant, outcome, given } of all)

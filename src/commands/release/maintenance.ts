@@ -36,7 +36,7 @@ export async function endMaintenance(
     const own = isOver && (await isAgentOf(agent ?? consul, node));
     if (!own) return lookFor({ consul, deps }, node);
   }
-  const noneLives = (run: string) => deps.host.marked(run).length === 0;
+  const noneLives = (run: string) => deps.host.survivors(run, deps.log).pids.length === 0;
   const ended = await endOwnAtLast({ consul: agent ?? consul, deps }, 'all', noneLives);
   if (ended.kind === 'stays') return { ended: [], stays: [node], why: ended.why };
   return {

@@ -1,0 +1,98 @@
+/** What a run writes down of itself on its host, step by step (docs/adr/0004), and what it does with that of the run before it. */
+import { MOST_MEMBERS } from '../../process/run-file.ts';
+import type { ProcessName, RunFile } from '../../process/run-file.ts';
+import { isLive, isOver } from '../../process/survivors.ts';
+import type { Grant } from '../../lock/grant.ts';
+import type { Outcome } from '../../lock/records.ts';
+import type { ExecDeps } from '../exec-deps.ts';
+import type { HeldSlot } from './slots.ts';
+
+export type NoteDeps = Pick<ExecDeps, 'clock' | 'host' | 'runFiles'>;
+
+/** Nothing here throws, or ends a run. */
+export interface RunNote {
+  /** It asks for its slots; there is no command yet. */
+  asks(): void;
+  granted(grant: Grant): void;
+  /** Its command is about to be started. */
+  starts(cgroup: string | undefined): void;
+  started(command: ProcessName, guard: readonly number[]): void;
+  /** After each look at the tree: who was there and not in the cgroup, and the guard, which may be another one by now. */
+  looked(members: readonly ProcessName[], guard: readonly number[]): void;
+  /** Its tree is gone, or a good run's daemon is what stays. */
+  ended(outcome: Outcome, exitCode: number): void;
+  /** All slots are given back, but for those of these groups, which the node's next run finds. */
+  left(groups: readonly string[]): void;
+  /** The run is over: without a command nobody has to know of it. */
+  close(): void;
+}
+
+export const groupOf = ({ context: { keys } }: Pick<Grant, 'context'>) => `${keys.root}/${keys.group}`;
+
+export function openNote(
+  { clock, host, runFiles }: NoteDeps,
+  {
+    run,
+    nonce,
+    groups,
+  }: { readonly run: string; readonly nonce: string; readonly groups: readonly string[] },
+): RunNote {
+  const { pid, startTime, bootId } = host.self();
+  let file: RunFile = { run, bootId, groups, runlock: { pid, startTime }, nonce };
+  let isLeft = false;
+  const write = (change: Partial<RunFile>) => runFiles.write((file = { ...file, ...change }));
+  const guardOf = ([guard]: readonly number[]): Pick<RunFile, 'guard'> => {
+    const born = guard === undefined ? undefined : host.startTime(guard);
+    return guard === undefined || born === undefined ? {} : { guard: { pid: guard, startTime: born } };
+  };
+  return {
+    asks() {
+      write({});
+      runFiles.sweep(bootId, (other) => !isLive(other.runlock) && isOver(other));
+    },
+    granted: ({ context }) => void (file = { ...file, node: context.run.node }),
+    starts: (cgroup) => write(cgroup === undefined ? {} : { cgroup }),
+    started: ({ pid, startTime }, guard) => write({ command: { pid, startTime }, ...guardOf(guard) }),
+    looked(members, guard) {
+      const now = { ...guardOf(guard), members: members.slice(0, MOST_MEMBERS).map(toName) };
+      if (hasNews(file, now)) write(now);
+    },
+    ended: (outcome, exitCode) =>
+      write({ ended: { outcome, exitCode, at: new Date(clock.now()).toISOString() } }),
+    left(groups) {
+      isLeft = true;
+      if (groups.length === 0) runFiles.remove(run);
+      else write({ groups });
+    },
+    close() {
+      if (!isLeft && file.command === undefined) runFiles.remove(run);
+    },
+  };
+}
+
+/** A dry run leaves no trace. */
+export const NO_NOTE: RunNote = {
+  asks: () => undefined,
+  granted: () => undefined,
+  starts: () => undefined,
+  started: () => undefined,
+  looked: () => undefined,
+  ended: () => undefined,
+  left: () => undefined,
+  close: () => undefined,
+};
+
+const toName = ({ pid, startTime }: ProcessName): ProcessName => ({ pid, startTime });
+
+function hasNews(before: Partial<RunFile>, now: Partial<RunFile>): boolean {
+  const text = ({ guard, members }: Partial<RunFile>) => JSON.stringify([guard, members]);
+  return text({ ...before, ...now }) !== text(before);
+}
+
+/** This run's claims stand in the place of those that they came back to: nobody asks any more how that run ended. */
+export function settleBefore({ runFiles }: NoteDeps, slots: readonly Pick<HeldSlot, 'grant'>[]): void {
+  for (const { grant } of slots) {
+    const { before, context } = grant;
+    if (before && before.run !== context.run.id) runFiles.settle(before.run, groupOf(grant));
+  }
+}

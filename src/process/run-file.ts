@@ -1,0 +1,374 @@
+/**
+ * What a run writes down of itself on its host: the node's next run reads how it ended, or who may still run of it
+ * (docs/adr/0004). Never an error of a run: where it can't be written or believed, processes are known by their marks alone.
+ */
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  readdirSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import type { Stats } from 'node:fs';
+import { dirname, isAbsolute } from 'node:path';
+import type { Log } from '../deps.ts';
+
+/** Names a process for good: a pid alone is used again. */
+export interface ProcessName {
+  readonly pid: number;
+  /** Clock ticks since boot (proc(5), stat field 22). */
+  readonly startTime: string;
+}
+
+export interface RunFile {
+  readonly run: string;
+  /** As `Host.bootId`: the boot, and the namespace that its pids belong to. */
+  readonly bootId: string;
+  readonly node?: string;
+  /** `<prefix>/<group>` of each claim that may still name the run. */
+  readonly groups: readonly string[];
+  readonly runlock: ProcessName;
+  readonly guard?: ProcessName;
+  /** Absent: it has not been started. */
+  readonly command?: ProcessName;
+  /** The folder of the run's cgroup. */
+  readonly cgroup?: string;
+  /** What the environment of its processes says. */
+  readonly nonce: string;
+  /** Who was there at the last look, and not in the cgroup. */
+  readonly members?: readonly ProcessName[];
+  /** Its tree was gone, or what stayed is a daemon that a good run left. Written before the slot is given back. */
+  readonly ended?: { readonly outcome: string; readonly exitCode?: number; readonly at: string };
+}
+
+export interface RunFiles {
+  /** Where they are kept, or why nowhere. Changes nothing. */
+  where(): { readonly folder: string } | { readonly why: string };
+  /** Whole for every reader, before this one or after it. Never throws. */
+  write(file: RunFile): void;
+  /** Undefined: there is none, or none that is believed. Never throws. */
+  read(run: string): RunFile | undefined;
+  /** All that are believed. Never throws. */
+  list(): readonly RunFile[];
+  /** Never throws. */
+  remove(run: string): void;
+  /** Takes the group off the list of those whose claims may name the run; the last one takes the file with it. Never throws. */
+  settle(run: string, group: string): void;
+  /** Removes those of other boots, and the old ones that `isOver` says nobody needs. Never throws. */
+  sweep(bootId: string, isOver: (file: RunFile) => boolean): void;
+}
+
+/** Two looks at a tree are 5 s apart, and one that is written has at most this many processes. */
+export const MOST_MEMBERS = 4_096;
+const MOST_BYTES = 1024 * 1024;
+/** A run that was ended badly is needed by the node's next one; after this long somebody looks whether it still is. */
+const SWEEP_AFTER_MS = 600_000;
+const VERSION = 1;
+const OTHERS_WRITE = 0o022;
+
+/** Folders in which the runs of a user keep their files: the first one that can be used is written to, all are read. */
+export function runFolders(uid: number, runtimeDir: string | undefined): readonly string[] {
+  const shared = `/tmp/runlock-${uid}`;
+  if (uid === 0) return ['/run/runlock', shared];
+  // Cron sets no XDG_RUNTIME_DIR, and has the same folder where there is one.
+  const own = [runtimeDir ?? '', `/run/user/${uid}`].filter((folder) => isAbsolute(folder));
+  return [...new Set(own.map((folder) => `${folder.replace(/\/+$/, '')}/runlock`)), shared];
+}
+
+export function openRunFiles({
+  folders,
+  uid,
+  log,
+}: {
+  readonly folders: readonly string[];
+  /** The effective one. */
+  readonly uid: number;
+  readonly log: Log;
+}): RunFiles {
+  const said = new Set<string>();
+  /** A run writes every 5 s: the same trouble is said once. */
+  const say = (message: string) => {
+    if (said.has(message)) return;
+    said.add(message);
+    log('debug', message, { event: 'run-file' });
+  };
+  const trusted = () => folders.filter((folder) => whyNot(folder, uid) === undefined);
+
+  function read(folder: string, run: string): RunFile | undefined {
+    const path = `${folder}/${run}.json`;
+    try {
+      const text = readBounded(path, uid);
+      if (text === undefined) return undefined;
+      const file = decodeRunFile(text);
+      if (file?.run !== run) throw new Error('it is no record of this run');
+      return file;
+    } catch (error) {
+      say(`${path} is not believed: ${reason(error)}`);
+      return undefined;
+    }
+  }
+
+  function write(file: RunFile): void {
+    if (!isRunId(file.run)) return;
+    const whys: string[] = [];
+    for (const folder of folders) {
+      const why = makeFolder(folder, uid) ?? tryWrite(folder, file);
+      if (why === undefined) return;
+      whys.push(why);
+    }
+    say(`the run is not noted on this host: ${whys.join('; ')}`);
+  }
+
+  function remove(run: string): void {
+    if (isRunId(run)) for (const folder of trusted()) unlink(`${folder}/${run}.json`);
+  }
+
+  const find = (run: string) => {
+    if (!isRunId(run)) return undefined;
+    for (const folder of trusted()) {
+      const file = read(folder, run);
+      if (file) return file;
+    }
+    return undefined;
+  };
+
+  return {
+    where() {
+      const whys: string[] = [];
+      for (const folder of folders) {
+        const why = whyNot(folder, uid);
+        if (why === undefined || (why === MISSING && mayMake(folder, uid))) return { folder };
+        whys.push(why === MISSING ? `${dirname(folder)} can't be written` : why);
+      }
+      return { why: whys.join('; ') };
+    },
+    write,
+    read: find,
+    list: () =>
+      trusted().flatMap((folder) =>
+        runsIn(folder)
+          .map((run) => read(folder, run))
+          .filter((file) => file !== undefined),
+      ),
+    remove,
+    settle(run, group) {
+      const file = find(run);
+      if (!file) return;
+      const groups = file.groups.filter((name) => name !== group);
+      if (groups.length === 0) remove(run);
+      else write({ ...file, groups });
+    },
+    sweep(bootId, isOver) {
+      // The namespace may be another one, on the same boot: those runs are not over.
+      const [boot] = bootId.split(' ');
+      for (const folder of trusted()) {
+        for (const run of runsIn(folder)) {
+          if (!isOld(`${folder}/${run}.json`)) continue;
+          const file = read(folder, run);
+          const isElsewhere = file && file.bootId.split(' ')[0] !== boot;
+          if (file && (isElsewhere || (file.bootId === bootId && isOver(file))))
+            unlink(`${folder}/${run}.json`);
+        }
+      }
+    },
+  };
+}
+
+/** It comes from Consul, too, and becomes a file's name. */
+const isRunId = (run: string) => /^[0-9A-Za-z][0-9A-Za-z-]{0,63}$/.test(run);
+
+const MISSING = 'it is not there';
+
+/** Why nothing in a folder is believed; undefined: it is this user's own, and nobody else may write to it. */
+function whyNot(folder: string, uid: number): string | undefined {
+  let found: Stats;
+  try {
+    found = lstatSync(folder);
+  } catch (error) {
+    return isCode(error, 'ENOENT') ? MISSING : reason(error);
+  }
+  if (!found.isDirectory()) return `${folder} is no folder`;
+  if (found.uid !== uid) return `${folder} belongs to user ${found.uid}`;
+  return (found.mode & OTHERS_WRITE) === 0 ? undefined : `${folder} can be written by others`;
+}
+
+/** What is in a folder of somebody else's can be taken away and put in again, except in one that is sticky, or root's. */
+function mayMake(folder: string, uid: number): boolean {
+  const parent = dirname(folder);
+  try {
+    const { uid: owner, mode } = lstatSync(parent);
+    const isSafe = owner === uid || owner === 0;
+    if (!isSafe || ((mode & OTHERS_WRITE) !== 0 && (mode & 0o1000) === 0)) return false;
+    accessSync(parent, constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Why it could not be made, or is not usable. */
+function makeFolder(folder: string, uid: number): string | undefined {
+  const why = whyNot(folder, uid);
+  if (why !== MISSING) return why;
+  if (!mayMake(folder, uid)) return `${dirname(folder)} can't be written`;
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (error) {
+    if (!isCode(error, 'EEXIST')) return reason(error);
+  }
+  return whyNot(folder, uid);
+}
+
+function tryWrite(folder: string, file: RunFile): string | undefined {
+  const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
+  const path = `${folder}/${file.run}.json`;
+  // No other process writes this run's file while this one lives.
+  const making = `${folder}/.${file.run}`;
+  try {
+    unlink(making);
+    const fd = openSync(making, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
+    try {
+      fchmodSync(fd, 0o600);
+      const bytes = Buffer.from(encodeRunFile(file));
+      for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(making, path);
+    return undefined;
+  } catch (error) {
+    unlink(making);
+    return reason(error);
+  }
+}
+
+/** Undefined: there is none. @throws why it is not believed. Never waits, whatever stands there. */
+function readBounded(path: string, uid: number): string | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+  try {
+    // Of the open file: what the name stands for may change.
+    const { mode, size, uid: owner, ...kind } = statsOf(fd);
+    if (!kind.isFile) throw new Error('it is no regular file');
+    if (owner !== uid && owner !== 0) throw new Error(`it belongs to user ${owner}`);
+    if ((mode & OTHERS_WRITE) !== 0) throw new Error('others may write to it');
+    if (size > MOST_BYTES) throw new Error(`it has ${size} bytes`);
+    const bytes = Buffer.alloc(size);
+    let length = 0;
+    for (let more = -1; more !== 0 && length < size; length += more)
+      more = readSync(fd, bytes, length, size - length, length);
+    return bytes.toString('utf8', 0, length);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function statsOf(fd: number) {
+  const stats = fstatSync(fd);
+  return { mode: stats.mode, size: stats.size, uid: stats.uid, isFile: stats.isFile() };
+}
+
+function runsIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+      .filter((name) => name.endsWith('.json'))
+      .map((name) => name.slice(0, -'.json'.length))
+      .filter(isRunId);
+  } catch {
+    return [];
+  }
+}
+
+function isOld(path: string): boolean {
+  try {
+    return Date.now() - lstatSync(path).mtimeMs > SWEEP_AFTER_MS;
+  } catch {
+    return false;
+  }
+}
+
+function unlink(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It is not there, or can't be had.
+  }
+}
+
+const isCode = (error: unknown, code: string) => (error as NodeJS.ErrnoException).code === code;
+const reason = (error: unknown) => (error instanceof Error ? error.message : String(error));
+
+export function encodeRunFile(file: RunFile): string {
+  const { members, ...rest } = file;
+  const bounded = members && { members: members.slice(0, MOST_MEMBERS) };
+  return JSON.stringify({ v: VERSION, ...rest, ...bounded });
+}
+
+/** Undefined: that is no record, or one in another format. */
+export function decodeRunFile(text: string): RunFile | undefined {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (!isRecord(parsed) || parsed['v'] !== VERSION) return undefined;
+  for (const [field, check] of Object.entries<Check>(shape)) if (!check(parsed[field])) return undefined;
+  return parsed as unknown as RunFile;
+}
+
+type Check = (value: unknown) => boolean;
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const isText: Check = (value) => typeof value === 'string' && value !== '';
+const isProcess: Check = (value) =>
+  isRecord(value) &&
+  Number.isSafeInteger(value['pid']) &&
+  (value['pid'] as number) > 0 &&
+  typeof value['startTime'] === 'string' &&
+  /^\d{1,20}$/.test(value['startTime']);
+const listOf =
+  (check: Check, most: number): Check =>
+  (value) =>
+    Array.isArray(value) && value.length <= most && value.every((one) => check(one));
+const optional =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
+
+const shape: { readonly [K in keyof Required<RunFile>]: Check } = {
+  run: isText,
+  bootId: isText,
+  node: optional(isText),
+  groups: listOf(isText, 1_000),
+  runlock: isProcess,
+  guard: optional(isProcess),
+  command: optional(isProcess),
+  // A path that names another run's cgroup, or leaves it, is none of this one's.
+  cgroup: optional(
+    (value) => typeof value === 'string' && /^\/.*\/runlock-[^/]+$/.test(value) && !value.includes('/../'),
+  ),
+  nonce: (value) => typeof value === 'string',
+  members: optional(listOf(isProcess, MOST_MEMBERS)),
+  ended: optional(
+    (value) =>
+      isRecord(value) &&
+      isText(value['outcome']) &&
+      isText(value['at']) &&
+      (value['exitCode'] === undefined || Number.isInteger(value['exitCode'])),
+  ),
+};

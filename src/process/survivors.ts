@@ -1,0 +1,52 @@
+/** Who of a run is still alive when nothing of runlock watches it any more (docs/adr/0004). */
+import { pid as ownPid } from 'node:process';
+import type { Survivors } from '../deps.ts';
+import { followTree, liveStartTime, markedPids } from '../tree.ts';
+import { members as membersOf } from './cgroup.ts';
+import type { ProcessName, RunFile } from './run-file.ts';
+
+const NOBODY: Survivors = { pids: [], guarded: false };
+
+/**
+ * `file`: what the run wrote down; without it only its marks tell. An ended run leaves nobody: what it left running is
+ * a daemon. @throws when the host can't be looked at: that proves nothing.
+ */
+export function findSurvivors(run: string, file: RunFile | undefined, bootId: string): Survivors {
+  if (file === undefined) return { pids: markedPids(run), guarded: false };
+  if (file.ended) return NOBODY;
+  if (file.bootId !== bootId) {
+    const isSameBoot = file.bootId.split(' ')[0] === bootId.split(' ')[0];
+    return isSameBoot ? { pids: markedPids(run), guarded: false } : NOBODY;
+  }
+  const guarded = file.guard !== undefined && isLive(file.guard);
+  return { pids: livingOf(file, guarded ? [file.guard.pid] : []), guarded };
+}
+
+export const isLive = ({ pid, startTime }: ProcessName): boolean => liveStartTime(pid) === startTime;
+
+/** Whether nothing of a run is there, its daemons included: what it wrote down tells nobody anything. */
+export function isOver(file: RunFile): boolean {
+  return livingOf(file, []).length === 0;
+}
+
+function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
+  const { command, members = [] } = file;
+  // Only the command may be dead and count all the same: its group and session are its own for as long as somebody is
+  // in them. Of others that are gone the pid may have been given to a stranger since the last look.
+  const known = members.filter(isLive);
+  const inside = () => (file.cgroup === undefined ? [] : membersOf(file.cgroup));
+  const look = () => {
+    const [first, ...rest] = [...(command ? [command] : []), ...known];
+    const tree = followTree({
+      ...{ nonce: file.nonce, command: first ?? NO_COMMAND, known: rest, inside },
+      except: () => [ownPid, ...guard],
+    });
+    return tree.members().map(({ pid }) => pid);
+  };
+  const seen = look();
+  // Who forks and ends during the first look hides its child from it.
+  return seen.length > 0 ? seen : look();
+}
+
+/** No process has this pid: it was killed before its command had started, or that is all that is known. */
+const NO_COMMAND: ProcessName = { pid: 2 ** 31 - 1, startTime: '' };
