@@ -5,7 +5,7 @@ import { pid as ownPid } from 'node:process';
 
 import type { Clock } from './deps.ts';
 import { RunlockError } from './errors.ts';
-import { killer, signalAll } from './kill.ts';
+import { killer, signalAll, withoutInner } from './kill.ts';
 import type { Kill } from './kill.ts';
 import type { RunCgroup } from './process/cgroup.ts';
 import { MARK_VARIABLE, markValue } from './process/mark.ts';
@@ -34,6 +34,8 @@ export interface CommandOptions {
   readonly shareTerminal: boolean;
   /** Processes that are never part of the command, such as the guard. Runlock itself is always one. */
   readonly except?: () => readonly number[];
+  /** Live runlocks on this host, and their guards: those that the command starts end their own runs. */
+  readonly inner?: () => readonly Pick<Member, 'pid' | 'startTime'>[];
   readonly clock: Clock;
 }
 
@@ -100,7 +102,7 @@ function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
 
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
-  const { file, nonce, shareTerminal, clock } = options;
+  const { file, nonce, shareTerminal, clock, inner } = options;
   // First: what fails here fails before there is a command.
   const probe = shareTerminal ? startSignalProbe(clock, { home: options.cgroup?.homeFile ?? '' }) : undefined;
   const cgroup = (await options.cgroup?.enter()) === true ? options.cgroup : undefined;
@@ -124,8 +126,8 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   return {
     ...command,
     ended,
-    signal: passOn({ tree, group, ended, probe }),
-    kill: killer({ tree, group, ended, clock, cgroup }),
+    signal: passOn({ tree, group, ended, probe, inner }),
+    kill: killer({ tree, group, ended, clock, cgroup, inner }),
     remaining: () => tree.members(),
   };
 }
@@ -161,14 +163,15 @@ function passOn(options: {
   group: number | undefined;
   ended: Promise<Ending>;
   probe: SignalProbe | undefined;
+  inner: CommandOptions['inner'];
 }): Supervised['signal'] {
-  const { tree, group, probe } = options;
+  const { tree, group, probe, inner = () => [] } = options;
   let hasEnded = false;
   void options.ended.then(() => (hasEnded = true));
   return async (signal) => {
     if (probe !== undefined && (await probe.groupHad(signal))) return;
     if (hasEnded) return;
-    const members = tree.members();
+    const members = withoutInner(tree.members(), inner());
     signalAll(group === undefined ? members : members.filter((m) => m.group === group), signal, group);
   };
 }

@@ -29,10 +29,12 @@ interface PostOptions {
   readonly nonce: string;
   readonly cgroup?: () => GuardCgroup | undefined;
   readonly path: string | undefined;
+  /** The folder in which runs of this host write down what they are. */
+  readonly notes?: string | undefined;
 }
 
 /** `lifeMs`: how long it waits for its first beat. */
-export function spawnGuard({ nonce, cgroup, path }: PostOptions, lifeMs: number) {
+export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lifeMs: number) {
   const { path: folder = '', homeFile = '' } = cgroup?.() ?? {};
   // The script travels in the environment: ps(1) stays readable. So does the secret, which nobody else may read there;
   // under a name of its own, for the guard is no part of the run. `pkill -f runlock` must not find it.
@@ -41,7 +43,7 @@ export function spawnGuard({ nonce, cgroup, path }: PostOptions, lifeMs: number)
     env: {
       PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''),
       script: guardScript,
-      ...{ secret: nonce, folder, home: homeFile },
+      ...{ secret: nonce, folder, home: homeFile, notes },
     },
     // Its own session: the terminal's keys do not reach it.
     detached: true,

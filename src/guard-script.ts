@@ -5,13 +5,13 @@ export const UNABLE = 127;
 /**
  * The guard, for any POSIX sh with coreutils or busybox. Its argument: the first life in tenths of a second. Its
  * environment: `secret`, the run's nonce; `folder`, the run's cgroup, and `home`, the file that leads out of it, both
- * empty where there is none.
+ * empty where there is none; `notes`, the folder of the run files of this host (process/run-file.ts).
  * It reads messages of 48 bytes from stdin: `beat <end of life, in tenths since boot> <pid> <start time>` and `quit`.
  * What belongs to the command is decided as in tree.ts. A look that failed proves nothing: each says whether it is whole.
  * The awk program may hold no single quote.
  */
 export const guardScript = `
-nonce=$secret folder=$folder home=$home life=$1 pid=0 start=0 known= pids= runlock=$PPID
+nonce=$secret folder=$folder home=$home notes=$notes life=$1 pid=0 start=0 known= pids= runlock=$PPID
 unset script secret
 # Nothing at all would be in every environment.
 [ -n "$nonce" ] || exit 127
@@ -196,6 +196,23 @@ is_populated() {
   [ -d "$folder" ]
 } 2>/dev/null
 
+# Sets inner to the runlocks of runs inside this one, and to their guards: those die last, for they give slots back. What
+# is to be read is the first line of each file, whose fields always have the same order.
+find_inner() {
+  inner=
+  [ -n "$notes" ] || return 0
+  for file in "$notes"/*.json; do
+    [ -f "$file" ] && read -r line <"$file" || continue
+    for name in runlock guard; do
+      one=\${line#*\\"$name\\":{\\"pid\\":}
+      [ "$one" != "$line" ] || continue
+      born=\${one#*\\"startTime\\":\\"}
+      one=\${one%%,*}:\${born%%\\"*}
+      case " $known " in *" $one "*) inner="$inner \${one%%:*} " ;; esac
+    done
+  done
+} 2>/dev/null
+
 # Where no look at the processes works: the command itself, and its group.
 kill_command() {
   [ "$pid" != 0 ] && read -r line <"/proc/$pid/stat" || return 0
@@ -217,8 +234,17 @@ fire() {
     look_at_clock
     if [ "$now" -ge "$limit" ]; then
       [ -n "$whole" ] || kill_command
-      [ -z "$pids" ] || kill -9 $pids
-      kill_folder
+      inner=
+      # What is inside of them is dead by now; three seconds are enough for the rest.
+      [ "$now" -ge $((limit + 30)) ] || find_inner
+      if [ -n "$inner" ]; then
+        for one in $pids; do
+          case $inner in *" $one "*) ;; *) kill -9 "$one" ;; esac
+        done
+      else
+        [ -z "$pids" ] || kill -9 $pids
+        kill_folder
+      fi
     elif [ -z "$told" ] && [ -n "$pids" ]; then
       kill -15 $pids
       kill -18 $pids

@@ -38,6 +38,8 @@ export interface GuardOptions {
   readonly lifeMs: number;
   /** PATH, to find timeout, dd, grep, awk and sleep. */
   readonly path: string | undefined;
+  /** The folder in which runs of this host write down what they are: those inside this one are ended last. */
+  readonly notes?: string | undefined;
   readonly clock: Clock;
   /** One that may be there already. */
   readonly spare?: Spare;
@@ -59,7 +61,9 @@ const lastPauseMs = 5000;
 /** The longest that a guard can be told. Long before it is over a spare one is replaced. */
 const spareMs = 9_999_000;
 
-export function spareGuard(options: Pick<GuardOptions, 'nonce' | 'cgroup' | 'path' | 'clock'>): Spare {
+export function spareGuard(
+  options: Pick<GuardOptions, 'nonce' | 'cgroup' | 'path' | 'notes' | 'clock'>,
+): Spare {
   const { clock } = options;
   let waiting: Post | undefined;
   let bornMs = 0;

@@ -17,12 +17,17 @@ export type Kill = (options: KillOptions) => Promise<void>;
 
 const firstPollMs = 20;
 const lastPollMs = 200;
+/** From KILL on a runlock inside the tree has this long to end its own run, whose command is dead by then: to give its slot back. */
+const INNER_GRACE_MS = 3_000;
+
+type Named = Pick<Member, 'pid' | 'startTime'>;
 
 /**
  * Returns the function that ends `tree`. It may be called again while it works: a shorter limit shortens it, another
  * signal is sent as well. What no signal can end (state D, another user's process) is tried again until it is gone.
  * `group`: a process group that holds nothing but the tree, signalled as one. `ended`: settles with the command itself.
  * `cgroup`: the kernel ends all of it at once; the tree is looked at before, for that cuts who descends from whom.
+ * `inner`: live runlocks on this host, and their guards. Those in the tree are told like everybody, and die last.
  */
 export function killer(options: {
   tree: Tree;
@@ -30,8 +35,9 @@ export function killer(options: {
   ended: Promise<unknown>;
   clock: Clock;
   cgroup?: Pick<RunCgroup, 'pids' | 'killAll'> | undefined;
+  inner?: (() => readonly Named[]) | undefined;
 }): Kill {
-  const { tree, group, ended, clock, cgroup } = options;
+  const { tree, group, ended, clock, cgroup, inner = () => [] } = options;
   let limitMs = Infinity;
   let signal: NodeJS.Signals | 'none' = 'none';
   let told = new Set<string>();
@@ -42,12 +48,20 @@ export function killer(options: {
   function round(): boolean {
     const members = look(tree);
     if (members === undefined) return true;
-    if (clock.monotonicMs() >= limitMs) killNow(members);
+    const overMs = clock.monotonicMs() - limitMs;
+    if (overMs >= 0) killNow(members, overMs < INNER_GRACE_MS ? among(members, inner()) : []);
     else if (signal !== 'none') tell(members, signal);
     return members.length > 0;
   }
 
-  function killNow(members: readonly Member[]) {
+  function killNow(members: readonly Member[], spared: readonly Member[]) {
+    if (spared.length > 0) {
+      signalAll(
+        members.filter((member) => !spared.includes(member)),
+        'SIGKILL',
+      );
+      return;
+    }
     const inside = killContained();
     const others = members.filter(({ pid }) => !inside.has(pid));
     signalAll(others, 'SIGKILL', group);
@@ -72,10 +86,12 @@ export function killer(options: {
       const parent = living.get(member.parent);
       return parent !== undefined && (isTold(parent) || isExcused(parent));
     };
-    const untold = members.filter((member) => !isTold(member) && !isExcused(member));
     const isFirst = told.size === 0;
-    for (const member of isFirst ? members : untold) told.add(key(member));
-    signalAll(isFirst ? members : untold, first, isFirst ? group : undefined);
+    const untold = isFirst
+      ? withoutInner(members, inner())
+      : members.filter((member) => !isTold(member) && !isExcused(member));
+    for (const member of untold) told.add(key(member));
+    signalAll(untold, first, isFirst ? group : undefined);
     for (const member of members) if (member.state === 'T') signalMember(member, 'SIGCONT');
   }
 
@@ -104,6 +120,24 @@ export function killer(options: {
     running ??= run();
     return running;
   };
+}
+
+function among(members: readonly Member[], named: readonly Named[]): Member[] {
+  const keys = new Set(named.map(key));
+  return keys.size === 0 ? [] : members.filter((member) => keys.has(key(member)));
+}
+
+/**
+ * Whom a signal is meant for: not those below a runlock inside the tree, which passes it on in its own way. Told by two,
+ * its command could end before it has heard of the signal itself, and would pass for one that failed.
+ */
+export function withoutInner(members: readonly Member[], inner: readonly Named[]): readonly Member[] {
+  const runlocks = new Set(among(members, inner).map(({ pid }) => pid));
+  if (runlocks.size === 0) return members;
+  const parents = new Map(members.map(({ pid, parent }) => [pid, parent]));
+  const isBelow = (pid: number | undefined): boolean =>
+    pid !== undefined && (runlocks.has(pid) || isBelow(parents.get(pid)));
+  return members.filter(({ parent }) => !isBelow(parent));
 }
 
 /** Undefined when the look failed: then it proves nothing, and another one must. */
@@ -135,6 +169,6 @@ function trySend(pid: number, signal: NodeJS.Signals) {
   }
 }
 
-function key(member: Member): string {
-  return `${member.pid}/${member.startTime}`;
+function key({ pid, startTime }: Named): string {
+  return `${pid}/${startTime}`;
 }

@@ -16,7 +16,7 @@ import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
 import { sayLeftOn } from './exec/left-on.ts';
-import { NO_NOTE, openNote } from './exec/run-note.ts';
+import { NO_NOTE, notesFolder, openNote } from './exec/run-note.ts';
 import type { RunNote } from './exec/run-note.ts';
 import type { RunGate } from './exec/run-gate.ts';
 import { lostBeforeStart, takeSlots } from './exec/slots.ts';
@@ -48,7 +48,9 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const requests = toRequests(deps, options, run);
   const contained = containRun(deps, run);
   const { cgroup } = contained;
-  const spare = spareGuard({ nonce, cgroup, path: deps.env['PATH'], clock: deps.clock });
+  const spare = spareGuard({
+    ...{ nonce, cgroup, path: deps.env['PATH'], notes: notesFolder(deps), clock: deps.clock },
+  });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
     const splayMs = options.dryRun ? 0 : options.splayMs;
@@ -82,8 +84,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   } finally {
-    note.close();
     await Promise.all([spare.dismiss(), contained.close()]);
+    note.close();
   }
 }
 

@@ -313,8 +313,10 @@ const reason = (error: unknown) => (error instanceof Error ? error.message : Str
 
 export function encodeRunFile(file: RunFile): string {
   const { members, ...rest } = file;
-  const bounded = members && { members: members.slice(0, MOST_MEMBERS) };
-  return JSON.stringify({ v: VERSION, ...rest, ...bounded });
+  const head = JSON.stringify({ v: VERSION, ...rest });
+  if (members === undefined) return `${head}\n`;
+  // What the guard reads of it, with a shell, is the first line.
+  return `${head.slice(0, -1)},\n"members":${JSON.stringify(members.slice(0, MOST_MEMBERS))}}\n`;
 }
 
 /** Undefined: that is no record, or one in another format. */

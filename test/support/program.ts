@@ -49,6 +49,8 @@ export interface StartOptions {
   /** Goes to stdin, which ends then. */
   readonly input?: string;
   readonly cwd?: string;
+  /** A program that starts it, with its arguments: `['setpriv', '--reuid=1000', …]`. */
+  readonly through?: readonly string[];
 }
 
 /** What this host says in /etc/runlock/config.toml is not what is tested; undefined brings it back. */
@@ -72,7 +74,8 @@ export function spawnRunlock(
   options: StartOptions = {},
 ): Spawned {
   const env = { ...clean, ...agent?.env, ...options.env };
-  const child = spawn(RUNLOCK, args, {
+  const [file = RUNLOCK, ...words] = [...(options.through ?? []), RUNLOCK, ...args];
+  const child = spawn(file, words, {
     env,
     cwd: options.cwd,
     // A session of its own: no test depends on whether it was started from a terminal.

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { expect, onTestFinished, test } from 'vitest';
 import type { Clock } from '../../src/deps.ts';
-import { killer } from '../../src/kill.ts';
+import { killer, withoutInner } from '../../src/kill.ts';
 import { startTime } from '../../src/tree.ts';
 import type { Member } from '../../src/tree.ts';
 import { end, isAlive, untilGone } from '../support/processes.ts';
@@ -12,14 +12,17 @@ const GHOST: Member = { pid: 2 ** 30, startTime: '1', name: 'x', state: 'S', par
 
 type Look = readonly Member[] | Error;
 
-/** The tree shows each of these in turn, and then nobody. */
-function tree(looks: readonly Look[], { ended = Promise.resolve() }: { ended?: Promise<unknown> } = {}) {
+/** The tree shows each of these in turn, and then nobody; or what it is asked for. */
+function tree(
+  looks: readonly Look[] | (() => Look),
+  { ended = Promise.resolve(), inner = () => [] }: { ended?: Promise<unknown>; inner?: () => Member[] } = {},
+) {
   let taken = 0;
   let nowMs = 0;
   const lookedMs: number[] = [];
   const members = () => {
     lookedMs.push(nowMs);
-    const look = looks[taken++] ?? [];
+    const look = typeof looks === 'function' ? looks() : (looks[taken++] ?? []);
     if (look instanceof Error) throw look;
     return [...look];
   };
@@ -30,8 +33,8 @@ function tree(looks: readonly Look[], { ended = Promise.resolve() }: { ended?: P
       return Promise.resolve();
     },
   };
-  const kill = killer({ tree: { members }, group: undefined, ended, clock });
-  return { kill, taken: () => taken, lookedMs };
+  const kill = killer({ tree: { members }, group: undefined, ended, clock, inner });
+  return { kill, taken: () => taken, lookedMs, nowMs: () => nowMs };
 }
 
 test('nobody is left when two looks in a row find nobody: who forks and ends during one hides its child from it', async () => {
@@ -85,4 +88,31 @@ test('a process that has the pid of one that is gone gets no signal', async () =
   const { kill } = tree(new Array<Look>(20).fill([{ ...member, startTime: '1' }]));
   await kill({ killAfterMs: 0 });
   expect(isAlive(member.pid)).toBe(true);
+});
+
+test('a runlock inside dies last: at the limit all others, three seconds later that too', async () => {
+  const [other, runlock] = [await stubborn(), await stubborn()];
+  let otherGoneMs: number | undefined;
+  const look = () => {
+    const left = [other, runlock].filter(({ pid }) => isAlive(pid));
+    if (!left.includes(other)) otherGoneMs ??= nowMs();
+    return left;
+  };
+  const { kill, nowMs } = tree(look, { inner: () => [runlock] });
+  await kill({ killAfterMs: 1_000 });
+  expect(otherGoneMs).toBeLessThan(4_000);
+  expect(nowMs()).toBeGreaterThanOrEqual(4_000);
+});
+
+test('what is below a runlock inside is left to it, whatever it is told', () => {
+  const member = (pid: number, parent: number): Member => ({ ...GHOST, pid, parent });
+  const [command, runlock, guard, inside, deeper, beside] = [
+    ...[member(10, 1), member(11, 10), member(12, 11)],
+    ...[member(13, 11), member(14, 13), member(15, 10)],
+  ];
+  const all = [command, runlock, guard, inside, deeper, beside].filter((one) => one !== undefined);
+  expect(withoutInner(all, []).map(({ pid }) => pid)).toEqual([10, 11, 12, 13, 14, 15]);
+  expect(withoutInner(all, [{ pid: 11, startTime: '1' }]).map(({ pid }) => pid)).toEqual([10, 11, 15]);
+  // Its pid is another process's by now.
+  expect(withoutInner(all, [{ pid: 11, startTime: '2' }])).toHaveLength(6);
 });

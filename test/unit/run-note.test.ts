@@ -54,6 +54,7 @@ test('it goes with the last slot that is given back, and stays for the groups wh
   note.close();
   expect(kept()?.groups).toEqual(['runlock/b']);
   note.left([]);
+  note.close();
   expect(kept()).toBeUndefined();
 });
 

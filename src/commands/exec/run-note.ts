@@ -23,7 +23,7 @@ export interface RunNote {
   ended(outcome: Outcome, exitCode: number): void;
   /** All slots are given back, but for those of these groups, which the node's next run finds. */
   left(groups: readonly string[]): void;
-  /** The run is over: without a command nobody has to know of it. */
+  /** Runlock is about to end. Nobody has to know of a run that had no command, or gave all back. */
   close(): void;
 }
 
@@ -39,7 +39,8 @@ export function openNote(
 ): RunNote {
   const { pid, startTime, bootId } = host.self();
   let file: RunFile = { run, bootId, groups, runlock: { pid, startTime }, nonce };
-  let isLeft = false;
+  /** By the node's next run, or by a runlock around this one. */
+  let isNeeded = false;
   const write = (change: Partial<RunFile>) => runFiles.write((file = { ...file, ...change }));
   const guardOf = ([guard]: readonly number[]): Pick<RunFile, 'guard'> => {
     const born = guard === undefined ? undefined : host.startTime(guard);
@@ -52,7 +53,10 @@ export function openNote(
     },
     granted: ({ context }) => void (file = { ...file, node: context.run.node }),
     starts: (cgroup) => write(cgroup === undefined ? {} : { cgroup }),
-    started: ({ pid, startTime }, guard) => write({ command: { pid, startTime }, ...guardOf(guard) }),
+    started({ pid, startTime }, guard) {
+      isNeeded = true;
+      write({ command: { pid, startTime }, ...guardOf(guard) });
+    },
     looked(members, guard) {
       const now = { ...guardOf(guard), members: members.slice(0, MOST_MEMBERS).map(toName) };
       if (hasNews(file, now)) write(now);
@@ -60,14 +64,19 @@ export function openNote(
     ended: (outcome, exitCode) =>
       write({ ended: { outcome, exitCode, at: new Date(clock.now()).toISOString() } }),
     left(groups) {
-      isLeft = true;
-      if (groups.length === 0) runFiles.remove(run);
-      else write({ groups });
+      isNeeded = groups.length > 0;
+      if (isNeeded) write({ groups });
     },
     close() {
-      if (!isLeft && file.command === undefined) runFiles.remove(run);
+      if (!isNeeded) runFiles.remove(run);
     },
   };
+}
+
+/** Where the guard finds what other runs wrote down; undefined: nowhere. */
+export function notesFolder({ runFiles }: Pick<NoteDeps, 'runFiles'>): string | undefined {
+  const where = runFiles.where();
+  return 'folder' in where ? where.folder : undefined;
 }
 
 /** A dry run leaves no trace. */

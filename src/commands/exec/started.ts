@@ -10,7 +10,7 @@ import type { ProcessName } from '../../process/run-file.ts';
 import type { CodeMeanings } from '../../tools.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
-import { settleBefore } from './run-note.ts';
+import { notesFolder, settleBefore } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import type { HeldSlots } from './slots.ts';
 
@@ -45,6 +45,7 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
     ...(options.cgroup && { cgroup: options.cgroup }),
     lifeMs: lifeMs(deps, slots),
     path: deps.env['PATH'],
+    notes: notesFolder(deps),
     clock: deps.clock,
     ...(options.spare && { spare: options.spare }),
     report: (event) => {
@@ -101,6 +102,7 @@ function spawnCommand(
     cgroup: options.cgroup?.(),
     shareTerminal: deps.shareTerminal,
     except: () => guard.pids(),
+    inner: () => deps.runFiles.list().flatMap(({ runlock, guard }) => (guard ? [runlock, guard] : [runlock])),
     clock: deps.clock,
   });
 }

@@ -1,0 +1,161 @@
+// A runlock inside the command of another one: when the outer run is ended, the inner one gives its own slot back.
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openRunFiles, runFolders } from '../../src/process/run-file.ts';
+import { WITHOUT_CGROUP, whyNoCgroup } from '../support/cgroups.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+import { RUNLOCK } from '../support/program.ts';
+import { startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { startInTerminal } from '../support/terminal.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const uid = process.geteuid?.() ?? 0;
+const runFiles = openRunFiles({
+  ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), log: () => undefined },
+});
+
+const json = async (key: string) =>
+  JSON.parse((await agent.kv.get(key))?.Value ?? 'null') as Record<string, unknown> | null;
+
+interface Pids {
+  readonly outer: number;
+  readonly inner: number;
+  readonly command: number;
+  readonly beside: number;
+  readonly guards: readonly number[];
+}
+
+/** An outer run, in it an inner one, and in that a command that ignores TERM; and beside the inner one a process that does. */
+function nest() {
+  const here = stage();
+  const [outer, inner] = ['outer', 'inner'].map((name) => `nested/${name}-${randomUUID()}`);
+  const { folder } = here;
+  const deaf = `trap "" TERM; echo $$ >"${folder}/$0.pid"; while :; do sleep 0.1; done`;
+  const exec = (group: string | undefined, killAfter: string) =>
+    [RUNLOCK, 'exec', '-g', group ?? '', '--node', 'web01', '--kill-after', killAfter, '--'] as const;
+  const script = `sh -c '${deaf}' beside & "$@"; echo $? >"${folder}/inner.status"; wait`;
+  // Left to itself the inner one would take its time.
+  const args = ['sh', '-c', script, 'sh', ...exec(inner, '60s'), 'sh', '-c', deaf, 'command'];
+  const [, ...words] = exec(outer, '500ms');
+  const pidOf = (group: string | undefined) =>
+    eventually(() => {
+      const file = runFiles
+        .list()
+        .find(({ groups, command }) => command && groups.includes(`runlock/${group}`));
+      if (!file) throw new Error(`${group} has not started`);
+      return file.runlock.pid;
+    });
+  return {
+    ...here,
+    words: [...words, ...args],
+    /** Resolves when all are there: their pids. */
+    started: async (): Promise<Pids> => {
+      const all = {
+        ...{ outer: await pidOf(outer), inner: await pidOf(inner) },
+        ...{ command: await here.pid('command'), beside: await here.pid('beside') },
+      };
+      return { ...all, guards: [guardOf(all.outer), guardOf(all.inner)] };
+    },
+    /** The inner run ended in its own way, and nothing of either is left. */
+    expectGivenBack: async ({ guards, ...pids }: Pids) => {
+      await Promise.all([...Object.values(pids), ...guards].map((pid) => untilGone(pid)));
+      expect(await json(`runlock/${inner}/.runs/web01`)).toMatchObject({
+        outcome: 'interrupted',
+        exitCode: 137,
+      });
+      expect((await json(`runlock/${inner}/.slot/0/owner`))?.['state']).not.toBe('running');
+      expect(await agent.kv.get(`runlock/${inner}/.slot/0/lock`)).toBeUndefined();
+      expect(await agent.kv.keys(`runlock/${inner}/.node/`)).toEqual([]);
+      const names = runFiles.list().flatMap(({ groups }) => groups);
+      expect(names).not.toContain(`runlock/${inner}`);
+    },
+  };
+}
+
+const isRoot = uid === 0;
+const places: [string, readonly string[]][] = [
+  ...(whyNoCgroup() === undefined ? ([['in a cgroup', []]] as [string, string[]][]) : []),
+  ...(isRoot ? ([['without a cgroup', WITHOUT_CGROUP]] as [string, readonly string[]][]) : []),
+];
+
+test.concurrent.each(places)(
+  'TERM to the outer run, %s: at its limit the command of the inner one is killed, and that gives its slot back',
+  async (_, through) => {
+    const { words, started, expectGivenBack } = nest();
+    const run = startRunlock(agent, words, { through });
+    const all = await started();
+    run.signal('SIGTERM');
+    await run.ended;
+    expect(isAlive(all.inner)).toBe(false);
+    await expectGivenBack(all);
+  },
+);
+
+test.concurrent.each(places)(
+  'SIGKILL of the outer run, %s: its guard kills the command of the inner one, and that gives its slot back',
+  async (_, through) => {
+    const { words, started, expectGivenBack } = nest();
+    const run = startRunlock(agent, words, { through });
+    const all = await started();
+    run.signal('SIGKILL');
+    await expectGivenBack(all);
+  },
+);
+
+test.concurrent(
+  'TERM to an outer run in a terminal, which both share: the inner one gives its slot back',
+  async () => {
+    const { words, started, expectGivenBack } = nest();
+    const run = startInTerminal(agent, words);
+    const all = await started();
+    process.kill(all.outer, 'SIGTERM');
+    await run.ended;
+    await expectGivenBack(all);
+  },
+);
+
+test('TERM to the outer run while the inner one waits: that leaves the queue', async () => {
+  const { folder, pid } = stage();
+  const group = `nested/waits-${randomUUID()}`;
+  startRunlock(agent, [
+    'exec',
+    '-g',
+    group,
+    '--node',
+    'web02',
+    '--',
+    'sh',
+    '-c',
+    `echo $$ >${folder}/holder.pid; exec sleep 300`,
+  ]);
+  await pid('holder');
+  const inner = [RUNLOCK, 'exec', '-g', group, '--node', 'web01', '--', 'true'];
+  const outer = startRunlock(agent, ['exec', '-g', `${group}/outer`, '--node', 'web01', '--', ...inner]);
+  await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
+  outer.signal('SIGTERM');
+  expect((await outer.ended).status).toBe(143);
+  expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toEqual([]);
+});
+
+test.concurrent('an inner runlock that does not end is killed in the end', async () => {
+  const { words, started } = nest();
+  const run = startRunlock(agent, words);
+  const all = await started();
+  run.signal('SIGTERM');
+  // It can't hear what it is told from here on, nor that its command was killed.
+  const stopping = setInterval(() => isAlive(all.inner) && process.kill(all.inner, 'SIGSTOP'), 5);
+  try {
+    await run.ended;
+  } finally {
+    clearInterval(stopping);
+  }
+  await Promise.all([all.inner, all.command, ...all.guards].map((pid) => untilGone(pid)));
+});
