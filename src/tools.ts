@@ -1,6 +1,7 @@
 /**
  * What the tools mean by their exit codes.
- * Chef RFC 062 (exit status handling); puppet-apply(8), `--detailed-exitcodes`; ansible/cli/__init__.py.
+ * Chef RFC 062 (exit status handling); puppet-agent(8), puppet-apply(8), puppet-device(8), `--detailed-exitcodes`;
+ * ansible/cli/__init__.py.
  */
 
 export interface CodeMeanings {
@@ -14,7 +15,7 @@ export interface CodeMeanings {
 
 type SignalCodes = Readonly<Partial<Record<NodeJS.Signals, number>>>;
 
-/** Known by base name; everything else succeeds with 0 alone. */
+/** Known by base name; everything else succeeds with 0 alone. No option of Chef's or Ansible's changes their codes. */
 export function codeMeanings(commandName: string, args: readonly string[]): CodeMeanings {
   switch (commandName) {
     case 'chef-client':
@@ -27,12 +28,70 @@ export function codeMeanings(commandName: string, args: readonly string[]): Code
   }
 }
 
-/** `--test` implies `--detailed-exitcodes`; the last word wins. */
-function hasDetailedExitCodes(args: readonly string[]): boolean {
-  const words = args.filter((arg) => /^(?:--(?:no-)?detailed-exitcodes|--test|-t)$/.test(arg));
-  return words.length > 0 && words.at(-1) !== '--no-detailed-exitcodes';
+/** One of puppet's applications: long names, and the letters of those that have one. */
+interface Application {
+  /** Options that bring the detailed exit codes. */
+  readonly detailed: readonly string[];
+  readonly detailedLetters: string;
+  /** Options whose value may stand in the next word, even if that looks like an option. */
+  readonly valued: readonly string[];
+  readonly valuedLetters: string;
 }
 
+/**
+ * As in puppet/application/*.rb. Puppet's settings are options too, but puppet refuses (1) a value of theirs that looks like
+ * an option, unless their name is cut short; and a 2 too many here does no harm, since without detailed codes puppet never
+ * ends with it. `E` is the letter of one of them, the environment.
+ */
+const APPLICATIONS: Readonly<Record<string, Application>> = {
+  agent: {
+    ...{ detailed: ['test', 'detailed-exitcodes'], detailedLetters: 't' },
+    ...{ valued: ['fqdn', 'digest', 'sourceaddress', 'logdest', 'waitforcert', 'job-id'] },
+    valuedLetters: 'flwE',
+  },
+  apply: {
+    ...{ detailed: ['test', 'detailed-exitcodes'], detailedLetters: 't' },
+    ...{ valued: ['execute', 'catalog', 'logdest'], valuedLetters: 'eclE' },
+  },
+  // Its -t is --target.
+  device: {
+    ...{ detailed: ['detailed-exitcodes'], detailedLetters: '' },
+    ...{ valued: ['libdir', 'apply', 'logdest', 'waitforcert', 'port', 'target'], valuedLetters: 'lwptE' },
+  },
+};
+
+/** Whether puppet would say by 2 that it changed something: its words read as its own parser, Ruby's optparse, does. */
+function hasDetailedExitCodes([name = '', ...words]: readonly string[]): boolean {
+  const application = Object.hasOwn(APPLICATIONS, name) ? APPLICATIONS[name] : undefined;
+  if (!application) return false;
+  for (let at = 0; at < words.length; at += 1) {
+    const word = words[at] ?? '';
+    if (word === '--') return false;
+    const read = word.startsWith('--') ? readLong(word, application) : readLetters(word, application);
+    if (read === 'detailed') return true;
+    if (read === 'takes-next') at += 1;
+  }
+  return false;
+}
+
+type Read = 'detailed' | 'takes-next' | 'other';
+
+/** Names may be cut short, in capitals, and with underscores. What fits several options puppet refuses. */
+function readLong(word: string, { detailed, valued }: Application): Read {
+  const [name = '', ...value] = word.slice(2).toLowerCase().replaceAll('_', '-').split('=');
+  const means = (option: string) => option.startsWith(name);
+  if (detailed.some(means)) return 'detailed';
+  return value.length === 0 && valued.some(means) ? 'takes-next' : 'other';
+}
+
+/** Letters can share a dash; what follows one that takes a value is that value. */
+function readLetters(word: string, { detailedLetters, valuedLetters }: Application): Read {
+  const [, letter = '', rest] =
+    new RegExp(`^-.*?([${detailedLetters}${valuedLetters}])(.*)$`, 's').exec(word) ?? [];
+  if (letter === '') return 'other';
+  if (detailedLetters.includes(letter)) return 'detailed';
+  return rest === '' ? 'takes-next' : 'other';
+}
 /** The codes of its own that a tool ends with when a signal stops it; known by base name. */
 export function signalCodes(commandName: string): SignalCodes {
   switch (commandName) {

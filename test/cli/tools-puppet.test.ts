@@ -21,11 +21,12 @@ const on = (group: string, node = 'web01') => ['exec', '-g', group, '--node', no
 const succeeding = [
   { code: 0, what: 'nothing to do', args: ['--detailed-exitcodes'], manifest: 'notice("same")' },
   { code: 2, what: 'changes', args: ['--detailed-exitcodes'], manifest: 'notify { "new": }' },
+  { code: 2, what: 'changes, and -tv', args: ['-tv'], manifest: 'notify { "new": }' },
 ];
 
 test.each(succeeding)('puppet apply with $what: $code arrives, and its claim goes', async (row) => {
   const { env, puppetApply } = toolbox();
-  const group = `good-${row.code}`;
+  const group = `good${row.args.join('')}-${row.code}`;
   const command = await puppetApply(...row.args, '-e', row.manifest);
   expect((await runlock(agent, [...on(group), '--', ...command], { env })).status).toBe(row.code);
   expect(await claimOf(agent, group)).toBeUndefined();
