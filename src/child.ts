@@ -82,8 +82,14 @@ export function findCommand(command: string, { path }: { path: string | undefine
 
 function notFound(command: string, path: string | undefined): string {
   if (command === '') return 'cannot run a command with an empty name; give the command after --';
-  if (command.includes('/')) return `cannot run ${command}: there is no such file; correct its path`;
-  return `cannot run ${command}: it is in none of the folders of PATH (${path ?? 'not set'}); name it by its full path or extend PATH`;
+  const isPath = command.includes('/');
+  const where =
+    path === undefined ? 'not found in /bin and /usr/bin, since PATH is not set' : 'not found in PATH';
+  const why = isPath ? 'there is no such file' : where;
+  // A whole command line in quotes, say.
+  if (/\s/.test(command))
+    return `cannot run '${command}': ${why}; give program and arguments as separate words, or run the line with sh -c '…'`;
+  return `cannot run ${command}: ${why}; ${isPath ? 'correct its path' : 'name it by its full path or extend PATH'}`;
 }
 
 function inFolders(command: string, path: string): string[] {

@@ -10,6 +10,7 @@ import { addGate } from './cli/gate.ts';
 import { addHistory } from './cli/history.ts';
 import { addFreeze } from './cli/freeze.ts';
 import type { Context, Done, Invocation } from './cli/invocation.ts';
+import { sayMisplaced } from './cli/misplaced.ts';
 import { addRelease } from './cli/release.ts';
 import { addStatus, orUnknown } from './cli/status.ts';
 import { addThaw } from './cli/thaw.ts';
@@ -45,7 +46,11 @@ async function parseLine(argv: readonly string[], context: Context): Promise<Inv
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError && error.code === LICENSES) return { kind: 'licenses' };
-    if (error instanceof CommanderError) return afterCommander(error, argv, text);
+    if (error instanceof CommanderError) {
+      const misplaced = error.code === 'commander.unknownOption' && sayMisplaced(argv, program.commands);
+      if (misplaced) throw usage(misplaced);
+      return afterCommander(error, argv, text);
+    }
     throw error;
   }
   if (!invocation) throw usage("no command; see 'runlock --help'");

@@ -435,7 +435,24 @@ describe('126 and 127 are found out before a slot is taken', () => {
     ['126: no right to execute it', 126, () => inFolder().file, /may not execute it/],
     ['126: a folder', 126, () => inFolder().folder, /it is a folder/],
     ['127: no such path', 127, () => '/nonexistent/chef-client', /there is no such file/],
-    ['127: no such name in PATH', 127, () => 'no-such-program', /none of the folders of PATH/],
+    [
+      '127: no such name in PATH',
+      127,
+      () => 'no-such-program',
+      /cannot run no-such-program: not found in PATH; name/,
+    ],
+    [
+      '127: a whole command line',
+      127,
+      () => 'ls -la',
+      /'ls -la': not found in PATH; .*separate words.* sh -c '…'/,
+    ],
+    [
+      '127: a command line with a path',
+      127,
+      () => '/bin/ls -la',
+      /'\/bin\/ls -la': there is no such file; .*sh -c '…'/,
+    ],
     ['127: an empty name', 127, () => '', /empty name/],
   ])('%s', async (_name, status, command, words) => {
     const before = await stored();

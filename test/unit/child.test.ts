@@ -74,13 +74,31 @@ describe('finding the command', () => {
     expect(findCommand('/bin/../bin/sh', { path: '' })).toBe('/bin/../bin/sh');
   });
 
-  test('what is nowhere is not found, and the message says where it was looked for', () => {
+  test('what is nowhere is not found, and the message says where it was looked for, without all of PATH', () => {
     expect(codeOf(() => findCommand('no-such-tool', { path: '/bin:/usr/bin' }))).toBe('not-found');
     expect(() => findCommand('no-such-tool', { path: '/bin:/usr/bin' })).toThrow(
-      /no-such-tool.*\/bin:\/usr\/bin/,
+      /^cannot run no-such-tool: not found in PATH; name it by its full path or extend PATH$/,
+    );
+    expect(() => findCommand('no-such-tool', { path: undefined })).toThrow(
+      /: not found in \/bin and \/usr\/bin, since PATH is not set; name it/,
+    );
+    expect(() => findCommand('/no/such/tool', { path: '/bin' })).toThrow(
+      /: there is no such file; correct its path$/,
     );
     expect(codeOf(() => findCommand('/no/such/tool', { path: '/bin' }))).toBe('not-found');
     expect(codeOf(() => findCommand('', { path: '/bin' }))).toBe('not-found');
+  });
+
+  test('a command line in one word is not found, and the message says how to give it', () => {
+    for (const line of ['ls -la', 'no-such-tool --now', 'a\tb', '/bin/ls -la']) {
+      expect(codeOf(() => findCommand(line, { path: '/bin' }))).toBe('not-found');
+      expect(() => findCommand(line, { path: '/bin' })).toThrow(
+        /; give program and arguments as separate words, or run the line with sh -c '…'$/,
+      );
+    }
+    const file = program('a name with spaces', '');
+    expect(findCommand(file, { path: '' })).toBe(file);
+    expect(findCommand('a name with spaces', { path: here.folder })).toBe(file);
   });
 
   test('a folder and a file without the x permission are not executable', () => {

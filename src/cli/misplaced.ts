@@ -1,0 +1,33 @@
+/** `runlock -g prod/web exec …`: options of a command that stand before its name. */
+import type { Command, Option } from 'commander';
+
+/** Where they belong, in one line; undefined: the command, if one is named, has no such options. */
+export function sayMisplaced(argv: readonly string[], commands: readonly Command[]): string | undefined {
+  const { words, name } = splitAtCommand(argv, commands);
+  const [first] = words;
+  if (first === undefined) return undefined;
+  const flag = flagOf(first);
+  const named = commands.find((command) => command.name() === name);
+  const candidates = named ? [named] : commands;
+  if (words.some((word) => !optionOf(word, candidates))) return undefined;
+  if (!named) return `no command before ${flag}; options come after it, as in 'runlock exec -g prod/web'`;
+  return `${flag} comes after the command: runlock ${named.name()} ${flag} …; see 'runlock ${named.name()} --help'`;
+}
+
+/** The options before the first word that is neither an option nor the value of one, and that word. */
+function splitAtCommand(argv: readonly string[], commands: readonly Command[]) {
+  const words: string[] = [];
+  for (let at = 0; at < argv.length; at += 1) {
+    const word = argv[at] ?? '';
+    if (!/^-./.test(word) || word === '--') return { words, name: word };
+    words.push(word);
+    if (optionOf(word, commands)?.required && word === flagOf(word)) at += 1;
+  }
+  return { words, name: undefined };
+}
+
+const optionOf = (word: string, commands: readonly Command[]): Option | undefined =>
+  commands.flatMap(({ options }) => options).find(({ short, long }) => [short, long].includes(flagOf(word)));
+
+/** `--group` of `--group=a`, `-g` of `-ga`. */
+const flagOf = (word: string) => (word.startsWith('--') ? word.replace(/=.*$/s, '') : word.slice(0, 2));
