@@ -1,9 +1,10 @@
 // `runlock exec` behind the health gate of a service: options, rights, other nodes, and what stays after a failed run.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { createToken } from '../support/consul-api.ts';
-import { runlock } from '../support/runlock.ts';
+import { eventually } from '../support/processes.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
 import type { Result } from '../support/program.ts';
 import { startServices } from '../support/services.ts';
 import type { Services } from '../support/services.ts';
@@ -145,6 +146,31 @@ test('release ends it too where the claim is gone before it: the run had no hold
   expect(released.stdout).toContain('web on web01 is out of maintenance\n');
   expect(await services.node('web01').maintenances()).toEqual([]);
 });
+
+test.each([
+  ['a run', () => exec('web01', ['--maintenance'])],
+  ['a run without --maintenance', () => exec('web01', [])],
+  [
+    'release',
+    async () => (await exec('web01', [], 'false'), runlock({ env: envOf('web01') }, ['release', 'prod/web'])),
+  ],
+])(
+  'the maintenance of another run of the node that is under way stays: %s in another group',
+  async (_, other) => {
+    const { folder, lines } = stage();
+    const wait = `echo "$RUNLOCK_RUN_ID" >${folder}/run; until [ -e ${folder}/end ]; do sleep 0.05; done`;
+    const args = ['exec', '-g', 'prod/db', ...GATE, '--maintenance', '--', 'sh', '-c', wait];
+    const first = startRunlock({ env: envOf('web01') }, args);
+    await eventually(() => expect(lines('run')).toHaveLength(1));
+    const own = [`runlock ${lines('run')[0] ?? ''}`];
+    expect(await services.node('web01').maintenances()).toEqual(own);
+    expect(await other()).toMatchObject({ status: 0 });
+    expect(await services.node('web01').maintenances()).toEqual(own);
+    writeFileSync(join(folder, 'end'), '');
+    expect(await first.ended).toMatchObject({ status: 0 });
+    expect(await services.node('web01').maintenances()).toEqual([]);
+  },
+);
 
 test('auto on a node that offers nothing: nothing to wait for, and its node’s maintenance comes and goes all the same', async () => {
   const bare = (args: readonly string[], command: string) =>
