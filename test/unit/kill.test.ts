@@ -1,5 +1,6 @@
 // Ending a tree, look by look: against looks that answer from a script, on a clock that its sleeps move.
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
 import type { Clock } from '../../src/deps.ts';
 import { killer, withoutInner } from '../../src/kill.ts';
@@ -93,7 +94,9 @@ test('a process that has the pid of one that is gone gets no signal', async () =
 test('a runlock inside dies last: at the limit all others, three seconds later that too', async () => {
   const [other, runlock] = [await stubborn(), await stubborn()];
   let otherGoneMs: number | undefined;
-  const look = () => {
+  const look = (): Look => {
+    // Time stands still until who was killed is gone.
+    if (nowMs() > 1_000) while (isAlive(other.pid)) readFileSync('/proc/uptime');
     const left = [other, runlock].filter(({ pid }) => isAlive(pid));
     if (!left.includes(other)) otherGoneMs ??= nowMs();
     return left;
