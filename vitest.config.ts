@@ -89,6 +89,17 @@ export default defineConfig({
           sequence: { groupOrder: 2 },
         },
       },
+      {
+        extends: true,
+        // What measures how long something takes has the machine to itself.
+        test: {
+          name: 'alone',
+          include: ['test/alone/**/*.test.ts'],
+          globalSetup,
+          maxWorkers: 1,
+          sequence: { groupOrder: 4 },
+        },
+      },
     ],
   },
 });

@@ -86,11 +86,37 @@ END
   marked="$marked $hits" list= count=0
 }
 
-# Sets pids to everybody alive that belongs to the run, and known to pid:start of all that ever did. No list is an
-# argument: there may be too many of them.
+# Who is in the run's cgroup, and in those that the command made below it.
+read_folder() {
+  inside=
+  [ -z "$folder" ] || inside=$(cat "$folder"/cgroup.procs "$folder"/*/cgroup.procs "$folder"/*/*/cgroup.procs 2>/dev/null)
+}
+
+# Sets outsiders to all processes but those in the run's cgroup, which are known without a look at them.
+find_outsiders() {
+  outsiders=$(echo /proc/[0-9]*)
+  [ -n "$inside" ] || return 0
+  outsiders=$({
+    printf 'inside %s\\n' $inside
+    printf 'process %s\\n' $outsiders
+    echo end
+  } | awk '
+    $1 == "inside" { inside["/proc/" $2] = 1 }
+    $1 == "process" && !($2 in inside) { print $2 }
+    $1 == "end" { print "whole" }')
+  case $outsiders in
+    *whole) outsiders=\${outsiders%whole} ;;
+    *) return 1 ;;
+  esac
+}
+
+# Sets pids to everybody alive outside the cgroup that belongs to the run, and known to pid:start of all such ever. No
+# list is an argument: there may be too many of them.
 scan() {
   marked= list= count=0
-  for one in /proc/[0-9]*; do
+  read_folder
+  find_outsiders || return 1
+  for one in $outsiders; do
     list="$list $one/environ" count=$((count + 1))
     [ "$count" -lt 1000 ] || find_marked || return 1
   done
@@ -98,8 +124,8 @@ scan() {
   found=$({
     printf 'known %s\\n' $known "$pid:$start"
     printf 'marked %s\\n' $marked
-    [ -z "$folder" ] || printf 'folder %s\\n' "$folder" "$folder"/*/ "$folder"/*/*/ "$folder"/*/*/*/
-    printf 'process %s\\n' /proc/[0-9]*
+    printf 'inside %s\\n' $inside
+    printf 'process %s\\n' $outsiders
     echo end
   } | awk -v guard="$$" -v runlock="$runlock" '
     function led(id) { return id in mine || (id in before && (!(id in begun) || begun[id] == before[id])) }
@@ -111,6 +137,7 @@ scan() {
       if (split(text, field, " ") < 20) return 0
       alive[id] = field[1] !~ /[ZX]/ || field[18] > 1
       parent[id] = field[2]; group[id] = field[3]; session[id] = field[4]; begun[id] = field[20]
+      used[id] = used[field[3]] = used[field[4]] = 1
       return 1
     }
     $1 == "known" && !($2 in listed) {
@@ -121,11 +148,7 @@ scan() {
       order[++many] = $2
     }
     $1 == "marked" { split($2, part, "/"); carries[part[3]] = 1 }
-    $1 == "folder" {
-      file = substr($0, 8) "/cgroup.procs"
-      while ((getline id < file) > 0) carries[id] = 1
-      close(file)
-    }
+    $1 == "inside" && $2 != guard && $2 != runlock && $2 + 0 > 0 { mine[$2] = 1 }
     $1 == "process" { id = substr($2, 7); if (id != guard && id != runlock) read_stat(id) }
     $1 == "end" { whole = 1 }
     END {
@@ -138,11 +161,13 @@ scan() {
           if (!(id in mine) && (parent[id] in mine || led(group[id]) || led(session[id]))) { mine[id] = 1; more = 1 }
       } while (more)
       for (id in mine) {
+        if (!(id in begun)) continue
         if (alive[id]) printf "%s ", id
         if (!(id in before) || before[id] != begun[id]) order[++many] = id ":" begun[id]
       }
       printf "\\n"
-      for (i = 1; i <= many; i++) printf "%s ", order[i]
+      # Who is gone is forgotten, unless somebody is still in its group or session: its pid may soon be another one.
+      for (i = 1; i <= many; i++) if (substr(order[i], 1, index(order[i], ":") - 1) in used) printf "%s ", order[i]
       printf "\\n"
       # It still can read what is certainly there.
       if (whole && read_stat(guard)) print "whole"
@@ -156,18 +181,19 @@ END
 
 # Signals all in the run's cgroup, one by one, but for runlock and the guard.
 tell_folder() {
-  [ -n "$folder" ] || return 0
-  for file in "$folder"/cgroup.procs "$folder"/*/cgroup.procs "$folder"/*/*/cgroup.procs; do
-    [ -e "$file" ] || continue
-    while read -r one; do
-      [ "$one" = $$ ] || [ "$one" = "$runlock" ] || [ "$one" = 0 ] || kill "$1" "$one"
-    done <"$file"
-  done 2>/dev/null
-}
+  read_folder
+  for one in $inside; do
+    case $one in
+      "$$" | "$runlock" | 0) ;;
+      *) for signal; do kill "$signal" "$one"; done ;;
+    esac
+  done
+} 2>/dev/null
 
 # Whether runlock, which was killed or stopped before it was out, is in the cgroup itself.
 holds_runlock() {
-  while read -r one; do [ "$one" != "$runlock" ] || return 0; done <"$folder/cgroup.procs"
+  read_folder
+  for one in $inside; do [ "$one" != "$runlock" ] || return 0; done
   return 1
 }
 
@@ -186,10 +212,7 @@ kill_folder() {
 is_populated() {
   [ -d "$folder" ] || return 1
   if holds_runlock; then
-    for file in "$folder"/cgroup.procs "$folder"/*/cgroup.procs "$folder"/*/*/cgroup.procs; do
-      [ -e "$file" ] || continue
-      while read -r one; do [ "$one" = $$ ] || [ "$one" = "$runlock" ] || return 0; done <"$file"
-    done
+    for one in $inside; do [ "$one" = $$ ] || [ "$one" = "$runlock" ] || return 0; done
     return 1
   fi
   while read -r name value; do [ "$name" != populated ] || [ "$value" != 0 ] || return 1; done <"$folder/cgroup.events"
@@ -227,8 +250,7 @@ fire() {
   [ "$pid" != 0 ] || trap kill_folder EXIT
   look_at_clock
   limit=$((now + 5)) empty=0 rounds=0 told=
-  tell_folder -15
-  tell_folder -18
+  tell_folder -15 -18
   while [ "$empty" -lt 2 ]; do
     if scan; then whole=1; else whole=; fi
     look_at_clock

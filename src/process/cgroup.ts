@@ -37,7 +37,8 @@ export interface RunCgroup {
 }
 
 const MOUNTS = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'];
-const FOLDER = /^runlock-/;
+/** A run's cgroup, by its id: whatever else is called runlock-something is not ours to remove. */
+const FOLDER = /^runlock-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Whether this process may have cgroups below its own. Tries it, and leaves nothing behind. */
 export function cgroupSupport(): CgroupSupport {

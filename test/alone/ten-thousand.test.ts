@@ -1,0 +1,34 @@
+// How fast a crowd dies: measured, so nothing else of the tests runs at the same time.
+import { readdirSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { countedCgroup, whyNoCgroup } from '../support/cgroups.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { hide } from '../support/hiding.ts';
+import { eventually, guardOf, untilGone } from '../support/processes.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const why = whyNoCgroup();
+const LONG = { timeout: 240_000 };
+
+describe.skipIf(why !== undefined)(`in a cgroup${why === undefined ? '' : ` (left out: ${why})`}`, () => {
+  test('SIGKILL of runlock with 10,000 children: all are gone within two seconds', LONG, async () => {
+    const counted = countedCgroup();
+    const { run, ready } = hide(agent, 10_000, counted);
+    await ready();
+    const guard = guardOf(run.pid);
+    expect(counted.pids().length).toBeGreaterThan(10_000);
+    run.signal('SIGKILL');
+    const killedMs = performance.now();
+    await eventually(() => expect(counted.pids().filter((pid) => pid !== guard)).toEqual([]), 10_000);
+    expect(performance.now() - killedMs).toBeLessThan(2_000);
+    await untilGone(guard);
+    expect(counted.pids()).toEqual([]);
+    expect(readdirSync(counted.path).filter((name) => name.startsWith('runlock-'))).toEqual([]);
+  });
+});

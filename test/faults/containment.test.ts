@@ -1,0 +1,152 @@
+// Who belongs to a run, counted by the kernel: what its command does to hide from runlock does not help it.
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { WITHOUT_CGROUP, cgroupOf, countedCgroup, whyNoCgroup } from '../support/cgroups.ts';
+import { hide } from '../support/hiding.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+import { startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const why = whyNoCgroup();
+const LONG = { timeout: 240_000 };
+/** In a cgroup of the test's own, in which runlock makes the run's. */
+const contained = describe.skipIf(why !== undefined);
+const reason = why === undefined ? '' : ` (left out: ${why})`;
+
+contained(`in a cgroup${reason}`, () => {
+  test.each([
+    ['the end of --timeout', ['--timeout', '3s', '--kill-after', '1s'], undefined, 124],
+    ['TERM', ['--kill-after', '1s'], 'SIGTERM', 143],
+  ] as const)('%s: whoever hides is dead before runlock ends', LONG, async (_, args, signal, status) => {
+    const counted = countedCgroup();
+    const { run, ready } = hide(agent, 50, { through: counted.through, args });
+    await ready();
+    if (signal) run.signal(signal);
+    expect((await run.ended).status).toBe(signal ? 137 : status);
+    expect(counted.pids()).toEqual([]);
+  });
+
+  test('a command that fails takes all that hid with it', LONG, async () => {
+    const counted = countedCgroup();
+    const args = [
+      'exec',
+      '-g',
+      'contained/failed',
+      '--',
+      'sh',
+      '-c',
+      '(env -i setsid sleep 300 >/dev/null 2>&1 &); exit 3',
+    ];
+    const run = startRunlock(agent, args, { through: counted.through });
+    expect((await run.ended).status).toBe(3);
+    expect(counted.pids()).toEqual([]);
+  });
+
+  test('a daemon that a good run left goes on where runlock was, and no cgroup stays', LONG, async () => {
+    const counted = countedCgroup();
+    const args = [
+      'exec',
+      '-g',
+      'contained/good',
+      '--',
+      'sh',
+      '-c',
+      '(env -i setsid sleep 300 >/dev/null 2>&1 &)',
+    ];
+    const run = startRunlock(agent, args, { through: counted.through });
+    expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
+    const [pid = 0, ...others] = counted.pids();
+    expect(others).toEqual([]);
+    expect(isAlive(pid)).toBe(true);
+    expect(cgroupOf(pid)?.endsWith(counted.path.split('/').at(-1) ?? '-')).toBe(true);
+    expect(readdirSync(counted.path).filter((name) => name.startsWith('runlock-'))).toEqual([]);
+  });
+
+  test('who moved to another cgroup, as su(1) does, is found by its mark', LONG, async () => {
+    const counted = countedCgroup();
+    const away = countedCgroup();
+    const script = `echo 0 >"${away.path}/cgroup.procs"; trap '' TERM; while :; do sleep 300; done`;
+    const args = ['exec', '-g', 'contained/su', '--', 'sh', '-c', 'sh -c "$0" & wait', script];
+    const run = startRunlock(agent, args, { through: counted.through });
+    await eventually(() => expect(away.pids()).not.toEqual([]));
+    run.signal('SIGKILL');
+    await eventually(() => expect([...away.pids(), ...counted.pids()]).toEqual([]));
+  });
+
+  test('a run that waits or ends leaves no cgroup behind', LONG, async () => {
+    const counted = countedCgroup();
+    const holder = startRunlock(agent, ['exec', '-g', 'contained/wait', '--', 'sleep', '300']);
+    await eventually(() => guardOf(holder.pid));
+    const args = ['exec', '-g', 'contained/wait', '--node', 'web02', '-w', '300ms', '--', 'true'];
+    const run = startRunlock(agent, args, { through: counted.through });
+    expect((await run.ended).status).toBe(75);
+    expect(readdirSync(counted.path).filter((name) => name.startsWith('runlock-'))).toEqual([]);
+  });
+});
+
+const isRoot = process.getuid?.() === 0;
+
+describe.skipIf(!isRoot)(`without a cgroup${isRoot ? '' : ' (left out: only root can hide it)'}`, () => {
+  test('SIGKILL of runlock with 7,500 children: all are gone soon', LONG, async () => {
+    const { folder } = stage();
+    const script = `perl -e 'for (1 .. 7500) { sleep 300, exit if !fork }' >/dev/null 2>&1; echo $$ >"$folder/command.pid"; exec sleep 300 >/dev/null 2>&1`;
+    const args = ['exec', '-g', 'bare/many', '--', 'sh', '-c', script];
+    const run = startRunlock(agent, args, { env: { folder }, through: WITHOUT_CGROUP });
+    // Without a terminal the command leads a group of its own.
+    const group = Number(await eventually(() => readFileSync(join(folder, 'command.pid'), 'utf8'), 120_000));
+    await eventually(() => expect(inGroup(group)).toBe(7_501));
+    const guard = guardOf(run.pid);
+    run.signal('SIGKILL');
+    await eventually(() => expect(inGroup(group)).toBe(0), 20_000);
+    await untilGone(guard);
+  });
+
+  test('it says in the debug log why there is none, and runs all the same', async () => {
+    const args = ['exec', '-v', '-g', 'bare/says', '--', 'true'];
+    const run = startRunlock(agent, args, { through: WITHOUT_CGROUP });
+    expect(await run.ended).toMatchObject({
+      status: 0,
+      stderr: expect.stringMatching(/no cgroup for the command: /) as string,
+    });
+  });
+
+  test('runlock and its guard read one clock, also where a container has its own', LONG, async () => {
+    const { folder } = stage();
+    const file = join(folder, 'uptime');
+    const show = () => {
+      const seconds = Number.parseFloat(readFileSync('/proc/uptime', 'utf8')) + 50_000;
+      writeFileSync(file, `${seconds.toFixed(2)} 0.00\n`);
+    };
+    show();
+    const ticking = setInterval(show, 20);
+    onTestFinished(() => clearInterval(ticking));
+    const through = [
+      ...['unshare', '--mount', '--propagation', 'private', '/bin/sh', '-c'],
+      ...['mount --bind "$0" /proc/uptime && exec "$@"', file],
+    ];
+    const args = ['exec', '-g', 'bare/clock', '--hold', 'none', '--', 'sleep', '8'];
+    expect(await startRunlock(agent, args, { through }).ended).toMatchObject({ status: 0, stderr: '' });
+  });
+});
+
+/** Processes of a process group. */
+function inGroup(group: number): number {
+  const stats = readdirSync('/proc').flatMap((name) => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      return [readFileSync(`/proc/${name}/stat`, 'utf8').split(') ').at(-1)?.split(' ') ?? []];
+    } catch {
+      return [];
+    }
+  });
+  return stats.filter(([state, , pgrp]) => state !== 'Z' && Number(pgrp) === group).length;
+}
