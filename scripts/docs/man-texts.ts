@@ -1,7 +1,7 @@
 // What the man page says beside what the command tree says.
 export const introduction: readonly string[] = [
   'Put in front of a configuration-management run, runlock waits for a slot of the group in Consul, runs the command, and gives the slot back. Nodes are served in the order in which they came.',
-  "If a run fails, or its node vanishes, the node's name stays in the group's slot and keeps the others out until that node's next run succeeds or an operator clears it.",
+  "If a run fails, is stopped by a signal half-way, or its node vanishes, the node's name stays in the group's slot and keeps the others out until that node's next run succeeds or an operator clears it.",
   'Every option can also be given as RUNLOCK_<OPTION> in the environment, and, unless it is for one call alone, in the configuration file. A flag comes first, then the environment, then the file.',
 ];
 

@@ -15,7 +15,7 @@ const PER_CALL: ReadonlySet<string> = new Set([
 ]);
 
 /** Of a run in several groups each one's own section says these; all others must agree. */
-export const PER_GROUP: ReadonlySet<string> = new Set(['slots', 'hold']);
+export const PER_GROUP: ReadonlySet<string> = new Set(['slots', 'hold', 'release_on_signal']);
 
 /** `doctor` looks at several groups, and no run is in all of them: each one's own section says also what its gate is. */
 const PER_GROUP_OF_DOCTOR: ReadonlySet<string> = new Set(['service', 'maintenance']);

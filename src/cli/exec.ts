@@ -52,9 +52,15 @@ export function addExec(program: Command, { env }: Context, done: Done): void {
     option('--splay <duration>', 'random delay before asking, never while holding', parseDuration, 0, '0'),
     option(
       '--hold <duration|forever|none>',
-      'how long a failed or vanished run keeps the slot',
+      'how long a failed, interrupted or vanished run keeps the slot',
       parseHold,
       'forever',
+    ),
+    option(
+      '--release-on-signal',
+      'free the slot when a signal ends the run (default: the node keeps it, as after a failure)',
+      parseFlag,
+      false,
     ),
     option('--timeout <duration>', 'longest run of the command', parsePositiveDuration),
     option('--kill-after <duration>', 'from TERM to KILL', parseDuration, 10_000, '10s'),
@@ -112,6 +118,7 @@ function toChoices(command: Command, groups: readonly string[]): ExecOptions['gr
     group,
     slots: valueIn(command, '--slots', group) as number,
     hold: valueIn(command, '--hold', group) as GroupChoice['hold'],
+    ...(valueIn(command, '--release-on-signal', group) === true && { releaseOnSignal: true }),
   });
   const [first = 'default', ...others] = groups;
   return [toChoice(first), ...others.map(toChoice)];
@@ -124,6 +131,9 @@ Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy 
 frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock lost, command killed;
 80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not executable, not found;
 128+n the command, or a waiting runlock, died of signal n.
+
+A signal (systemctl stop, a shutdown, Ctrl-C) that ends a run before its command ended well leaves the job half done: the
+node keeps the slot, as after a failure. --release-on-signal frees it. A run that still waits just leaves the queue.
 
 Examples:
   runlock exec -- chef-client

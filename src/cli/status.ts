@@ -105,8 +105,8 @@ Its exit code is 0 after Ctrl-C, 128+n after another signal.
 
 --check prints one line with performance data and exits as monitoring plugins do, with wrong usage as 3 too:
   0 OK
-  1 WARNING   a claim is kept by a run that failed, vanished or was abandoned, or can't be read, and nobody waits yet
-              or another slot of the group still moves; a freeze makes somebody wait; a problem is stored
+  1 WARNING   a claim is kept by a run that failed, was interrupted, vanished or was abandoned, or can't be read, and
+              nobody waits yet or another slot of the group still moves; a freeze makes somebody wait; a problem is stored
   2 CRITICAL  a group stands still behind such a claim and somebody waits; --max-held or --max-wait is exceeded
               (--max-held counts every claim: running, rebooting and held by acquire too)
   3 UNKNOWN   Consul can't be reached, or the token may not read all that is asked, or nobody has used the group

@@ -14,6 +14,8 @@ export interface GroupChoice {
   /** How many may run there at once. */
   readonly slots: number;
   readonly hold: Hold;
+  /** A signal that ends the run ends its claim there too. */
+  readonly releaseOnSignal?: true;
 }
 
 /** How the services' gate is asked. */

@@ -212,10 +212,10 @@ function toRequests(deps: ExecDeps, options: ExecOptions, id: string): Requests 
   const command = basename(options.command);
   const run = { id, command, runner: deps.host.self() };
   const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
-  const toRequest = ({ group, slots, hold }: GroupChoice): AcquireRequest => ({
+  const toRequest = ({ group, slots, hold, releaseOnSignal }: GroupChoice): AcquireRequest => ({
     ...{ prefix, group, ttlMs: sessionTtlMs },
     ...(node !== undefined && { node }),
-    run: { ...run, hold, slots, ...several },
+    run: { ...run, hold, slots, ...several, ...(releaseOnSignal && { releaseOnSignal }) },
   });
   const [first, ...others] = groups;
   return [toRequest(first), ...others.map(toRequest)];

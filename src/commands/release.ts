@@ -114,6 +114,7 @@ function mayStillRun({ state }: Claim): boolean {
     case 'abandoned':
       return true;
     case 'failed':
+    case 'interrupted':
     case 'rebooting':
     case 'held':
       return false;

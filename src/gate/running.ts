@@ -88,6 +88,7 @@ function countsForMs(
 ): number {
   switch (claim.state) {
     case 'failed':
+    case 'interrupted':
       return 0;
     case 'held':
     case 'rebooting':

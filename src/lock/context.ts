@@ -19,6 +19,8 @@ export interface Run {
   readonly command: string;
   readonly runner: Runner;
   readonly hold: Hold;
+  /** A signal that ends the run ends its claim too, as a success does. */
+  readonly releaseOnSignal?: true;
   /** How many slots this caller knows: it uses 0 to slots - 1. */
   readonly slots: number;
   /** All groups that it runs in, where they are several. */

@@ -3,11 +3,11 @@ import { isTransient } from '../consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
-import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
+import type { Claim, ClaimState, LeftOn, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
 import { readRecord, recordEnd } from './record-end.ts';
 import { openSession } from './session.ts';
-import { readSlots, standing } from './slot.ts';
+import { isLeft, readSlots, standing } from './slot.ts';
 import { release, send, takeBack, writtenIndex } from './transactions.ts';
 
 /** How the run ended. */
@@ -107,30 +107,33 @@ async function withLastGood(
 }
 
 /** The claim that stays after a run that ended so; undefined where it goes. `nowMs`: the latest that it may be (`WallClock`). */
-export function keptClaim(claim: Claim, record: RunRecord, nowMs: number): Claim | undefined {
-  const { outcome, exitCode } = record;
-  switch (outcome) {
-    case 'succeeded':
-    case 'interrupted':
-    case 'evicted':
-      return undefined;
-    case 'failed':
-    case 'unhealthy':
-    case 'timed-out':
-    case 'lost':
-    case 'rebooting':
-      break;
-    default:
-      return assertNever(outcome);
-  }
-  if (claim.hold === 'none') return undefined;
-  const state = outcome === 'rebooting' ? 'rebooting' : 'failed';
+export function keptClaim(claim: Claim, { outcome, exitCode }: RunRecord, nowMs: number): Claim | undefined {
+  const state = keptState(outcome);
+  if (state === undefined || claim.hold === 'none') return undefined;
   const until =
     typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
   const since = new Date(nowMs).toISOString();
   // The command's own code would tell of a success.
   const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
   return { ...claim, state, since, ...why, ...until };
+}
+
+function keptState(outcome: Outcome): ClaimState | undefined {
+  switch (outcome) {
+    case 'succeeded':
+    case 'evicted':
+      return undefined;
+    case 'failed':
+    case 'unhealthy':
+    case 'timed-out':
+    case 'lost':
+      return 'failed';
+    case 'interrupted':
+    case 'rebooting':
+      return outcome;
+    default:
+      return assertNever(outcome);
+  }
 }
 
 type Once = GivenBack | { readonly kind: 'holding'; readonly holding: Holding };
@@ -159,7 +162,8 @@ async function releaseOnce(holding: Holding, { record, leftOn, ttlMs, signal }: 
     node: run.node,
     ...(maintenance && { maintenance }),
   };
-  const kept = keptClaim(claim, record, deps.clock.latest());
+  const goes = record.outcome === 'interrupted' && run.releaseOnSignal === true;
+  const kept = goes ? undefined : keptClaim(claim, record, deps.clock.latest());
   const result = await send(consul, release(seat, record, owner.index, kept), options).catch(
     (error: unknown) => {
       if (isTransient(error)) return undefined;
@@ -199,9 +203,8 @@ async function lookAgain(
       return { kind: 'holding', holding: { ...holding, owner: now.owner } };
     case 'evicted':
     case 'unlocked': {
-      const { state } = now.owner.claim;
       // The release took effect, and its answer was lost.
-      if (state === 'failed' || state === 'rebooting') return { kind: 'released', kept: now.owner.claim };
+      if (isLeft(now.owner.claim)) return { kind: 'released', kept: now.owner.claim };
       if (now.kind === 'evicted' && entries.some((entry) => entry.session === session.id)) {
         return { kind: 'holding', holding: { ...holding, owner: now.owner } };
       }

@@ -10,7 +10,9 @@ const VERSION = 1;
 /** How long a failed or vanished run keeps others out; a number is milliseconds. */
 export type Hold = 'forever' | 'none' | number;
 
-export type ClaimState = 'running' | 'held' | 'failed' | 'rebooting' | 'abandoned' | 'evicted';
+/** `interrupted`: a signal ended the run before its command had ended well. */
+export type ClaimState =
+  'running' | 'held' | 'failed' | 'interrupted' | 'rebooting' | 'abandoned' | 'evicted';
 
 /** Which process runs: enough to tell, on the same boot of the same host, whether it still does. */
 export interface Runner {
@@ -162,7 +164,7 @@ const runner: Shape<Runner> = { pid: natural, startTime: text, bootId: text };
 const claimShape: Shape<Claim> = {
   ...runner,
   node: name,
-  state: oneOf('running', 'held', 'failed', 'rebooting', 'abandoned', 'evicted'),
+  state: oneOf('running', 'held', 'failed', 'interrupted', 'rebooting', 'abandoned', 'evicted'),
   run: text,
   since: time,
   command: text,

@@ -3,6 +3,7 @@ import type { RetryOptions } from '../consul.ts';
 import type { RunContext } from './context.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
+import { isLeft } from './slot.ts';
 import type { Owner } from './slot.ts';
 
 /** This node already runs or waits in the group. */
@@ -31,7 +32,7 @@ export async function findOrphan(
   claim: Claim,
   signal: AbortSignal,
 ): Promise<Busy | undefined> {
-  const ended = claim.state === 'failed' || claim.state === 'rebooting' || claim.state === 'held';
+  const ended = isLeft(claim) || claim.state === 'held';
   if (ended || claim.run === context.run.id) return undefined;
   const runner = look(context, claim);
   if (runner === 'unknown') return undefined;

@@ -115,6 +115,7 @@ function consider(candidate: Slot, seen: Seen): Move {
     case 'evicted':
       return considerVanished(candidate, owner, seen);
     case 'failed':
+    case 'interrupted':
     case 'rebooting':
     case 'held':
     case 'abandoned':
@@ -137,6 +138,23 @@ function considerHeld(slot: number, owner: Owner, nowMs: number): Move {
   if (heldUntil === undefined) return { kind: 'wait' };
   const leftMs = Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
   return leftMs > 0 ? { kind: 'wait', forMs: leftMs } : { kind: 'take-over', slot, owner };
+}
+
+/** Whether a run that has given its slot back left the claim: its command is gone, and all that it had started. */
+export function isLeft({ state }: Claim): boolean {
+  switch (state) {
+    case 'failed':
+    case 'interrupted':
+    case 'rebooting':
+      return true;
+    case 'running':
+    case 'evicted':
+    case 'abandoned':
+    case 'held':
+      return false;
+    default:
+      return assertNever(state);
+  }
 }
 
 /** Whether the claim is one that `acquire` holds. `nowMs`: the earliest that it may be (`WallClock`). */

@@ -56,7 +56,7 @@ function rankOf({ slots, queue, frozen, problems }: GroupView): Rank {
 
 /** Whether nothing that lives stands behind the slot's claim. */
 function needsSomebody(slot: SlotView): boolean {
-  return ['failed', 'abandoned', 'unreadable'].includes(slot.state) || sessionGone(slot);
+  return ['failed', 'interrupted', 'abandoned', 'unreadable'].includes(slot.state) || sessionGone(slot);
 }
 
 function renderLine({ group, frozen, why }: GroupView, { color }: RenderOptions): string {
@@ -154,6 +154,7 @@ function slotStyle(slot: SlotView): Style | undefined {
     case 'running':
       return slot.alive ? 'green' : 'red';
     case 'failed':
+    case 'interrupted':
     case 'abandoned':
     case 'unreadable':
       return 'red';

@@ -58,7 +58,16 @@ export interface GroupView {
 
 /** `locked`: a session lock without a claim. `unreadable`: a claim that only a newer runlock understands, or none at all. */
 export type SlotState =
-  'free' | 'running' | 'held' | 'failed' | 'rebooting' | 'abandoned' | 'evicted' | 'locked' | 'unreadable';
+  | 'free'
+  | 'running'
+  | 'held'
+  | 'failed'
+  | 'interrupted'
+  | 'rebooting'
+  | 'abandoned'
+  | 'evicted'
+  | 'locked'
+  | 'unreadable';
 
 export interface SlotView {
   readonly slot: number;

@@ -179,14 +179,71 @@ describe('a failed run', () => {
     expect((await exec('none', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
   });
 
-  test('one that was interrupted has not failed', async () => {
+  /** A run of web01 that TERM ends. */
+  async function stopped(group: string, ...options: string[]) {
     const { folder, pid } = stage();
-    const run = start('stopped', 'web01', ['--', ...untilTold(folder)]);
+    const run = start(group, 'web01', [...options, '--', ...untilTold(folder)]);
     await pid('command');
     run.signal('SIGTERM');
-    expect((await run.ended).status).toBe(143);
+    const ended = await run.ended;
+    expect(ended.status).toBe(143);
+    expect(await lastRun(group, 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 143 });
+    return ended;
+  }
+
+  test('one that a signal ended before its command had ended well keeps the others out; the node’s next run takes it back', async () => {
+    const { stderr } = await stopped('stopped');
+    expect(stderr).toMatch(
+      /^runlock: sh was interrupted and ended with 143 after \d+s; web01 keeps slot 0 of stopped until its next good run; 'runlock release stopped --owner web01' clears it\n$/,
+    );
+    expect(await claim('stopped')).toMatchObject({ state: 'interrupted', node: 'web01', exitCode: 143 });
+    expect((await exec('stopped', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    const status = await runlock(agent, ['status', 'stopped']);
+    expect(status.stdout).toMatch(
+      /web01 was interrupted by a signal \(sh, exit 143\) \d+s ago and keeps slot 0 until its next run succeeds or someone clears it/,
+    );
+    expect(status.stdout).toContain('fix: runlock release stopped --owner web01');
+    const check = await runlock(agent, ['status', '--check', 'stopped']);
+    expect(check).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('web01, interrupted') as string,
+    });
+    expect((await exec('stopped', 'web01', ['-w', '0', '--', 'true'])).status).toBe(0);
     expect(await agent.kv.keys('runlock/stopped/')).toEqual(traces('stopped', 'web01'));
-    expect(await lastRun('stopped', 'web01')).toMatchObject({ outcome: 'interrupted' });
+  });
+
+  test('what a signal ended is cleared as what has failed is, without --force', async () => {
+    await stopped('stopped-cleared');
+    const cleared = await runlock(agent, ['release', 'stopped-cleared', '--owner', 'web01']);
+    expect(cleared).toMatchObject({ status: 0 });
+    expect(cleared.stdout).toContain('cleared the interrupted claim of web01 on slot 0');
+    expect((await exec('stopped-cleared', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('what a signal ended is kept for --hold, and not at all with none', async () => {
+    await stopped('stopped-hold', '--hold', '1h');
+    const { heldUntil, since } = (await claim('stopped-hold')) as { heldUntil: string; since: string };
+    expect(Date.parse(heldUntil) - Date.parse(since)).toBe(3_600_000);
+    await stopped('stopped-none', '--hold', 'none');
+    expect(await agent.kv.keys('runlock/stopped-none/')).toEqual(traces('stopped-none', 'web01'));
+  });
+
+  test('--release-on-signal: a signal gives the slot back; a failure does not', async () => {
+    expect((await stopped('let-go', '--release-on-signal')).stderr).toBe('');
+    expect(await agent.kv.keys('runlock/let-go/')).toEqual(traces('let-go', 'web01'));
+    await exec('let-go', 'web01', ['--release-on-signal', '--', 'false']);
+    expect(await claim('let-go')).toMatchObject({ state: 'failed' });
+  });
+
+  test('a command that ends well though a signal was passed on has ended well', async () => {
+    const { folder, pid } = stage();
+    const script = `trap 'exit 0' TERM; echo $$ >${folder}/command.pid; while :; do sleep 0.05; done`;
+    const run = start('ends-well', 'web01', ['--', 'sh', '-c', script]);
+    await pid('command');
+    run.signal('SIGTERM');
+    expect((await run.ended).status).toBe(0);
+    expect(await agent.kv.keys('runlock/ends-well/')).toEqual(traces('ends-well', 'web01'));
+    expect(await lastRun('ends-well', 'web01')).toMatchObject({ outcome: 'succeeded' });
   });
 
   test('one that ran too long has failed', async () => {

@@ -126,6 +126,8 @@ describe('every outcome is written, and the last success stays', () => {
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(143);
     expect(figures()).toMatchObject({ last_outcome: 'interrupted', last_exit_code: 143 });
+    // What web01 keeps is cleared, so that another node has it.
+    await runlock(agent, ['release', group, '--owner', 'web01']);
     await runlock(agent, ['exec', '-g', group, '--node', 'web02', '--', 'false']);
     const waiter = start('--', 'true');
     await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));

@@ -82,6 +82,9 @@ describe('each signal reaches the command’s whole group, once', () => {
   });
 });
 
+/** Else the node would keep its slot. */
+const RELEASE = '--release-on-signal';
+
 describe('TERM ends the run', () => {
   /** Ignores TERM, with a child in its group and one in a session of its own, which ignore it too. */
   const stubborn = (folder: string) => [
@@ -100,7 +103,7 @@ describe('TERM ends the run', () => {
 
   test('what ignores it is killed --kill-after later, and the slot is given back only then', async () => {
     const { folder, pid, lines } = stage();
-    const run = start('stubborn', 'web01', ['--kill-after', '1s', '--', ...stubborn(folder)]);
+    const run = start('stubborn', 'web01', ['--kill-after', '1s', RELEASE, '--', ...stubborn(folder)]);
     const tree = await Promise.all(names.map((name) => pid(name)));
     const next = start('stubborn', 'web02', ['--', ...look(folder)]);
     await tickets('stubborn', 1);
@@ -128,7 +131,7 @@ describe('TERM ends the run', () => {
   test('a child that outlives its interrupted parent is killed before the slot is given back', async () => {
     const { folder, pid, lines } = stage();
     const script = `setsid sh -c 'trap "" TERM; echo $$ >${folder}/grandchild.pid; while :; do sleep 0.1; done' & echo $$ >${folder}/command.pid; echo $$ >${folder}/child.pid; wait`;
-    const run = start('left', 'web01', ['--kill-after', '500ms', '--', 'sh', '-c', script]);
+    const run = start('left', 'web01', ['--kill-after', '500ms', RELEASE, '--', 'sh', '-c', script]);
     const grandchild = await pid('grandchild');
     await pid('child');
     const next = start('left', 'web02', ['--', ...look(folder)]);
@@ -141,11 +144,37 @@ describe('TERM ends the run', () => {
   });
 
   test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP'])(
-    'the slot is given back after %s, recorded as interrupted, and nothing else stays',
+    'after %s its claim stays, recorded as interrupted, and nothing else: its node comes back at once, others wait',
     async (signal) => {
       const { folder, pid } = stage();
       const group = `interrupted-${signal}`;
       const run = start(group, 'web01', ['--', ...untilTold(folder)]);
+      await pid('command');
+      run.signal(signal);
+      const status = 128 + constants.signals[signal];
+      expect(await run.ended).toMatchObject({ status, stdout: '' });
+      expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
+        `runlock/${group}/.last`,
+        `runlock/${group}/.runs/web01`,
+        `runlock/${group}/.slot/0/owner`,
+        `runlock/${group}/.tail`,
+      ]);
+      expect(await lastRun(group, 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: status });
+      expect(await sessions()).toEqual([]);
+      const now = (node: string) =>
+        runlock(agent, ['exec', '-g', group, '--node', node, '-w', '0', '--', 'true']);
+      expect((await now('web02')).status).toBe(75);
+      expect((await now('web01')).status).toBe(0);
+      expect((await now('web02')).status).toBe(0);
+    },
+  );
+
+  test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP'])(
+    'with --release-on-signal the slot is given back after %s, recorded as interrupted, and nothing else stays',
+    async (signal) => {
+      const { folder, pid } = stage();
+      const group = `released-${signal}`;
+      const run = start(group, 'web01', [RELEASE, '--', ...untilTold(folder)]);
       await pid('command');
       run.signal(signal);
       const status = 128 + constants.signals[signal];
@@ -217,8 +246,11 @@ describe('a signal to a waiting runlock', () => {
     waiter.signal('SIGTERM');
     expect((await waiter.ended).status).toBe(143);
     const keys = await agent.kv.keys('runlock/race/');
-    expect(keys.filter((key) => /\.(?:slot|queue|node)\//.test(key))).toEqual([]);
-    expect(keys.includes('runlock/race/.runs/web02') || lines('started').length === 0).toBe(true);
+    // A command that was started was stopped half-way, whatever it had done by then.
+    const hasRun = keys.includes('runlock/race/.runs/web02');
+    const kept = hasRun ? ['runlock/race/.slot/0/owner'] : [];
+    expect(keys.filter((key) => /\.(?:slot|queue|node)\//.test(key))).toEqual(kept);
+    expect(hasRun || lines('started').length === 0).toBe(true);
     expect(await sessions()).toEqual([]);
   });
 

@@ -95,7 +95,7 @@ test('TERM to runlock leaves no process of it behind, and the next run starts on
   const { env, folder, pid, write, ansiblePlaybook } = toolbox();
   const long = { command: { argv: ['sh', '-c', `echo $$ >${folder}/task.pid; exec sleep 300`] } };
   const command = await ansiblePlaybook(write('site.yml', playbook([long])));
-  const run = startRunlock(agent, [...on('term'), '--', ...command], { env });
+  const run = startRunlock(agent, [...on('term'), '--release-on-signal', '--', ...command], { env });
   const task = await pid('task');
   const tree = await treeOf(agent, 'term');
   expect(tree).toContain(task);

@@ -101,7 +101,11 @@ test("TERM to runlock ends puppet's exec child too, though it is in a group of i
   const script = `echo $$ >${folder}/task.pid; exec sleep 300`;
   const manifest = `exec { 'long': command => "/bin/sh -c '${script.replace('$$', '\\$\\$')}'", timeout => 0 }`;
   const command = await puppetApply('-e', manifest);
-  const run = startRunlock(agent, [...on('term'), '--kill-after', '10m', '--', ...command], { env });
+  const run = startRunlock(
+    agent,
+    [...on('term'), '--release-on-signal', '--kill-after', '10m', '--', ...command],
+    { env },
+  );
   const task = await pid('task');
   const tree = await treeOf(agent, 'term');
   expect(tree).toContain(task);

@@ -61,7 +61,7 @@ test('--ask-become-pass asks on the terminal, though stdin is none', async () =>
   expect(run.screen()).not.toContain('s3cret');
 });
 
-test('Ctrl-C ends ansible as it would without runlock: 99 arrives, nothing of it is left, the slot is free', async () => {
+test('Ctrl-C ends ansible as it would without runlock: 99 arrives, nothing of it runs on, the node keeps its slot', async () => {
   const { env, folder, pid, write, ansiblePlaybook } = toolbox();
   const long = { command: { argv: ['sh', '-c', `echo $$ >${folder}/task.pid; exec sleep 300`] } };
   const command = await ansiblePlaybook(write('site.yml', playbook([long])));
@@ -73,7 +73,7 @@ test('Ctrl-C ends ansible as it would without runlock: 99 arrives, nothing of it
   expect(await run.ended).toBe(99);
   expect(run.screen().match(/User interrupted execution/g)).toHaveLength(1);
   expect(tree.filter(isAlive)).toEqual([]);
-  expect(await claimOf(agent, 'interrupt')).toBeUndefined();
+  expect(await claimOf(agent, 'interrupt')).toMatchObject({ state: 'interrupted', exitCode: 99 });
   expect(await lastRun(agent, 'interrupt', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 99 });
 });
 
@@ -95,13 +95,13 @@ test('Ctrl-C reaches the command once', async () => {
   expect(lines('signals')).toEqual(['INT', 'USR1']);
 });
 
-test('a command that dies of Ctrl-C before runlock hears of it is interrupted all the same: the slot is free', async () => {
+test('a command that dies of Ctrl-C before runlock hears of it is interrupted all the same', async () => {
   // The terminal tells both, in no order; here the command is told first.
   const script = '(sleep 0.03; kill -INT $PPID) & kill -INT $$';
   const run = startInTerminal(agent, [...on('quick'), 'sh', '-c', script]);
   expect(await run.ended).toBe(130);
   expect(await lastRun(agent, 'quick', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 130 });
-  expect(await claimOf(agent, 'quick')).toBeUndefined();
+  expect(await claimOf(agent, 'quick')).toMatchObject({ state: 'interrupted' });
 });
 
 /** Says on the terminal that it is there, and goes on when the signal came. */

@@ -152,13 +152,31 @@ describe.concurrent('the gate', LONG, () => {
   });
 });
 
-describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () => {
+describe.concurrent('TERM', LONG, () => {
   const out = { args: ['--maintenance'] };
 
+  /** Nothing was started: neither slot nor maintenance is left. */
   async function told(moment: Gated, node: Node, status = 143): Promise<void> {
     node.send('SIGTERM');
     await endsWith(status, node);
     await moment.untilNothingLeft(node.name);
+    expect(await moment.fleet.broken()).toEqual([]);
+  }
+
+  /** It was stopped half-way: slot and maintenance stay, others stay out, and the node's next good run ends both. */
+  async function stopped(moment: Gated, node: Node): Promise<void> {
+    const { run } = (await moment.fleet.claim()) ?? {};
+    const next = moment.start('web02', { part: { beats: 1 } });
+    await next.says(/web02 waits/, SOON_MS);
+    node.send('SIGTERM');
+    await endsWith(143, node);
+    expect(await moment.fleet.claim()).toMatchObject({ node: 'web01', state: 'interrupted', run });
+    expect(await services.node('web01').maintenances(moment.name)).toEqual([`runlock ${run ?? ''}`]);
+    expect(node.stderr()).toMatch(/web01 keeps slot 0/);
+    await moment.answer('web01', 200);
+    const again = moment.start('web01', { part: { beats: 1 } });
+    await endsWith(0, again, next);
+    await moment.untilNothingLeft('web01');
     expect(await moment.fleet.broken()).toEqual([]);
   }
 
@@ -214,6 +232,14 @@ describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () 
     const moment = await scene(context, 'term-run', out);
     const node = moment.start('web01');
     await node.running(SOON_MS);
+    await stopped(moment, node);
+  });
+
+  test('running, with --release-on-signal', async (context) => {
+    const moment = await scene(context, 'term-release', { args: ['--maintenance', '--release-on-signal'] });
+    const node = moment.start('web01');
+    await node.running(SOON_MS);
+    moment.fleet.act('let-go', 'web01');
     await told(moment, node);
   });
 
@@ -244,7 +270,7 @@ describe.concurrent('TERM leaves neither slot nor maintenance behind', LONG, () 
       /the command is done; web01 keeps its slot until its services are healthy, 1h at most/,
       SOON_MS,
     );
-    await told(moment, node);
+    await stopped(moment, node);
   });
 });
 

@@ -127,8 +127,6 @@ test.concurrent(
     await untilDead(run, SOON_MS);
     // The last beat was sent up to 5 s before the stop, and gave 30 s.
     expect(uptimeMs() - resumedMs).toBeLessThan(20_000);
-    // From here on the run lets its claim go, as after any other failure.
-    fleet.act('stop', 'web01');
     node.send('SIGCONT');
     expect((await node.ended).status).toBe(137);
     expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
@@ -290,7 +288,7 @@ test.concurrent.each(HOLDS)(
 );
 
 test.concurrent.each(HOLDS)(
-  'SIGHUP of runlock and its guard, hold %s: the tree is told and ends, nobody stays behind, and the next in line follows at once',
+  'SIGHUP of runlock and its guard, hold %s: the tree is told and ends, nobody stays behind, and its claim is that of a run that was stopped',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `both-hup-${hold}`, hold });
@@ -299,11 +297,12 @@ test.concurrent.each(HOLDS)(
     const guard = await node.guard();
     process.kill(guard, 'SIGHUP');
     node.send('SIGHUP');
-    expect(await node.ended).toEqual({ status: 129, stdout: '', stderr: '' });
+    expect((await node.ended).status).toBe(129);
     expect(livingOf(run)).toEqual([]);
     expect(isAlive(guard)).toBe(false);
+    if (hold === 'forever') expect(await fleet.run('web01')).toMatchObject({ status: 0, stderr: '' });
     expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web02']);
+    await expectServed(fleet, hold === 'forever' ? ['web01', 'web01', 'web02'] : ['web01', 'web02']);
   },
 );
 

@@ -13,6 +13,7 @@ const PROMISES = {
   hold: 'promise 2: granted although the claim was another’s, and not past its hold',
   order: 'promise 3: granted out of the order of the tickets',
   claim: 'promise 4: a claim was changed or removed by somebody who may not',
+  stopped: 'promise 4: a run that did not end well gave its claim up',
   evict: 'promise 4: an operator cleared the claim of a run whose session lives',
   token: 'promise 5: a fencing token did not grow',
   freeze: 'freeze: a new run was granted although the group is frozen',
@@ -69,11 +70,12 @@ function judgeSlot(before: State, after: Store, { tx, slot }: { tx: Tx; slot: nu
 type Was = Slot & { readonly owner: Owner; readonly quietMs: number };
 
 /** Who may do what about a claim that is there. */
-function judgeChange(was: Was, now: Claim | undefined, { by, name }: Tx): string | undefined {
+function judgeChange(was: Was, now: Claim | undefined, tx: Tx): string | undefined {
+  const { by, name } = tx;
   const { claim } = was.owner;
   const isOwnRun = by.run === claim.run;
   const isVanished = was.lockedBy === undefined && was.quietMs >= VANISHED_AFTER_MS;
-  if (isOwnRun) return undefined;
+  if (isOwnRun) return mayGo(claim, tx) || now ? undefined : PROMISES.stopped;
   if (name === 'clearClaim') return was.lockedBy !== undefined ? PROMISES.evict : undefined;
   if (!now) return PROMISES.claim;
   if (now.run === claim.run) {
@@ -86,6 +88,10 @@ function judgeChange(was: Was, now: Claim | undefined, { by, name }: Tx): string
   const isOver = mayEnd(claim) ? claim.hold === 'none' && isVanished : isPast(claim);
   return isOver ? undefined : PROMISES.hold;
 }
+
+/** Only what ended well, or was ended by an operator, lets others follow; `none` lets them in any case. */
+const mayGo = ({ hold }: Claim, tx: Tx): boolean =>
+  tx.name !== 'release' || hold === 'none' || tx.outcome === 'succeeded' || tx.outcome === 'evicted';
 
 /** A run of its own stands behind it, or did. */
 const mayEnd = ({ state }: Claim): boolean => state === 'running' || state === 'evicted';

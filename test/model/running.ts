@@ -4,7 +4,7 @@ import { deadAfterMs } from '../../src/lock/lease.ts';
 import { isLater } from '../../src/lock/record-end.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Outcome } from '../../src/lock/records.ts';
-import { isHeld, standing } from '../../src/lock/slot.ts';
+import { isHeld, isLeft, standing } from '../../src/lock/slot.ts';
 import type { Standing } from '../../src/lock/slot.ts';
 import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
@@ -88,6 +88,10 @@ export function endings(actor: Actor): Next[] {
   const { state, process, world } = actor;
   const nexts = [end(actor, 'ends well', 'succeeded')];
   if (state.faults.fail > 0) nexts.push(end({ ...actor, state: spend(state, 'fail') }, 'fails', 'failed'));
+  if (state.faults.stop > 0) {
+    const stopped = { ...actor, state: spend(state, 'stop') };
+    nexts.push(end(stopped, 'is stopped by a signal: its command is killed', 'interrupted'));
+  }
   if (isDue(process, world.tickMs)) nexts.push(end(actor, 'is cut off: its command is killed', 'lost'));
   return nexts;
 }
@@ -139,7 +143,7 @@ export function lookAgain(actor: Actor): Next[] {
     case 'evicted':
     case 'unlocked': {
       const { claim, index } = now.owner;
-      if (claim.state === 'failed' || claim.state === 'rebooting')
+      if (isLeft(claim))
         return [step(actor, 'looks again: given back', goTo(actor, leave('idle'), { attempts: [] }))];
       const isLocked = state.store.entries.some(
         ({ key, session }) => key.startsWith(keys.slot(lease.slot)) && session === process.session,

@@ -1,6 +1,6 @@
 /** A process on its way to a slot: src/lock/acquire.ts, queue.ts, first.ts, freeze.ts and same-node.ts, step by step. */
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
-import { abandoned, decide, isHeld, observe } from '../../src/lock/slot.ts';
+import { abandoned, decide, isHeld, isLeft, observe } from '../../src/lock/slot.ts';
 import type { Move, Owner } from '../../src/lock/slot.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
@@ -45,7 +45,7 @@ export function look(actor: Actor): Next[] {
 
 /** findOrphan, on the same boot of the same host. */
 function isBusy(state: State, { run }: Process, { claim }: Owner): boolean {
-  const ended = claim.state === 'failed' || claim.state === 'rebooting' || claim.state === 'held';
+  const ended = isLeft(claim) || claim.state === 'held';
   return !ended && claim.run !== run && isAlive(state, claim.run);
 }
 

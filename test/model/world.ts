@@ -28,6 +28,8 @@ export interface Faults {
   leave: number;
   /** A run fails. */
   fail: number;
+  /** A signal ends a run before its command has ended well. */
+  stop: number;
   /** An operator evicts a run. */
   evict: number;
   /** An operator clears a claim, having looked some time before. */
@@ -43,7 +45,7 @@ export interface Faults {
 }
 
 export const noFaults: Faults = {
-  ...{ expire: 0, crash: 0, lose: 0, late: 0, leave: 0, fail: 0, evict: 0, clear: 0 },
+  ...{ expire: 0, crash: 0, lose: 0, late: 0, leave: 0, fail: 0, stop: 0, evict: 0, clear: 0 },
   ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0, again: 0 },
 };
 

@@ -50,6 +50,21 @@ describe('of one group', () => {
       'WARNING - prod/web is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet',
     ],
     [
+      'a run that a signal ended, somebody waits',
+      { slots: [claim({ state: 'interrupted', exitCode: 143 })], queue },
+      'CRITICAL - prod/web stands still behind web01, interrupted 2h ago (chef-client, exit 143), 2 runs wait',
+    ],
+    [
+      'a run that a signal ended, nobody waits yet',
+      { slots: [claim({ state: 'interrupted', exitCode: 143 })] },
+      'WARNING - prod/web is kept by web01, interrupted 2h ago (chef-client, exit 143), nobody waits yet',
+    ],
+    [
+      'a run that a signal ended, its hold over',
+      { slots: [claim({ state: 'interrupted', hold: hour, heldUntil: ago(hour) })], queue },
+      'OK - 1 group, 0 runs, 2 waiting',
+    ],
+    [
       'a failed run while another slot moves',
       { slots: [claim(), running({ slot: 1 })], queue },
       'WARNING - prod/web lacks a slot, kept by web01, failed 2h ago (chef-client, exit 1), 2 runs wait',

@@ -32,7 +32,7 @@ const first = ran('web01', 100, [1_000, 2_000], 0);
 const failed = ran('web01', 200, [3_000, 4_000], 1);
 const next = ran('web02', 300, [9_000, 9_500], 0);
 
-test.each<Act['kind']>(['clear', 'evict', 'stop'])(
+test.each<Act['kind']>(['clear', 'evict', 'let-go'])(
   '%s of an earlier run of the node explains nothing of a later one',
   (kind) => {
     const history = {

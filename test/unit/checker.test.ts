@@ -175,14 +175,15 @@ describe('2 and 4: a claim goes, and is taken over, only for a reason', () => {
     expect(promises(handOver(failed, again, [held(), taken(again, 4_995), free(6_005)]))).toEqual([]);
   });
 
-  test.each<Act['kind']>(['clear', 'evict', 'by-hand', 'stop'])('%s of this node explains it', (kind) => {
+  test.each<Act['kind']>(['clear', 'evict', 'by-hand', 'let-go'])('%s of this node explains it', (kind) => {
     expect(promises(after(failed, held(), 9_000, [{ atMs: 8_000, kind, node: 'web01' }]))).toEqual([]);
   });
 
-  test('what concerns another node, or comes later, or only killed it, explains nothing', () => {
+  test('what concerns another node, or comes later, or only stopped or killed it, explains nothing', () => {
     const acts: Act[] = [
       { atMs: 8_000, kind: 'clear', node: 'web09' },
       { atMs: 9_500, kind: 'clear', node: 'web01' },
+      { atMs: 8_000, kind: 'stop', node: 'web01' },
       { atMs: 8_000, kind: 'kill', node: 'web01' },
     ];
     expect(promises(after(failed, held(), 9_000, acts))).toEqual([2, 4]);

@@ -201,7 +201,21 @@ slots = 4
       { option: 'slots', group: 'web', value: '2', from: 'file', line: 2 },
       { option: 'hold', group: 'prod', value: '1h', from: 'environment' },
       { option: 'hold', group: 'web', value: '1h', from: 'environment' },
+      { option: 'release_on_signal', group: 'prod', value: 'false', from: 'default' },
+      { option: 'release_on_signal', group: 'web', value: 'false', from: 'default' },
     ]);
+  });
+
+  test('says whether a signal gives the slot back there; a flag or a variable for all', async () => {
+    const file = '[groups.prod]\nrelease_on_signal = true\n[groups."prod/db"]\nrelease_on_signal = false';
+    const argv = ['-g', 'web', '-g', 'prod/web', '-g', 'prod/db'];
+    const released = async (more: string[] = [], env?: Env, text = file) =>
+      (await exec(text, [...argv, ...more], env)).groups.map((each) => each.releaseOnSignal ?? false);
+    expect(await released()).toEqual([false, true, false]);
+    expect(await released(['--release-on-signal'])).toEqual([true, true, true]);
+    expect(await released([], { RUNLOCK_RELEASE_ON_SIGNAL: 'false' })).toEqual([false, false, false]);
+    expect(await released([], { RUNLOCK_RELEASE_ON_SIGNAL: '1' })).toEqual([true, true, true]);
+    expect(await released([], {}, `release_on_signal = true\n${file}`)).toEqual([true, true, false]);
   });
 
   test('counts where the group is an argument', async () => {

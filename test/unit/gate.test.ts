@@ -177,7 +177,7 @@ describe('who runs in the group', () => {
   const me = { group: watch(), node: 'web01', nowMs: NOW_MS, monotonicMs: 0 };
 
   test('are those whose command may be running, this node aside', () => {
-    const states = ['running', 'held', 'rebooting', 'evicted', 'failed', 'abandoned'];
+    const states = ['running', 'held', 'rebooting', 'evicted', 'failed', 'abandoned', 'interrupted'];
     const entries = states.map((state, i) => claim(i, `web1${i}`, { state }));
     const { nodes } = runningOf([...entries, claim(9, 'web01')], me);
     expect(nodes).toEqual(['web10', 'web11', 'web12', 'web13', 'web15']);

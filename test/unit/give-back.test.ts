@@ -3,11 +3,12 @@ import { expect, test } from 'vitest';
 import type { Answer, Consul, Operation } from '../../src/consul.ts';
 import type { Deps } from '../../src/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
+import type { Run } from '../../src/lock/context.ts';
 import { giveBack } from '../../src/lock/give-back.ts';
 import type { Holding } from '../../src/lock/holding.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { encode, encodeRun } from '../../src/lock/records.ts';
-import type { Claim, RunRecord } from '../../src/lock/records.ts';
+import type { Claim, Outcome, RunRecord } from '../../src/lock/records.ts';
 
 const keys = groupKeys('runlock', 'web');
 const NO_ANSWER = new RunlockError('unreachable', 'no answer');
@@ -24,10 +25,14 @@ interface Faults {
   readonly last?: string;
   /** What the claim says by then. */
   readonly state?: Claim['state'];
+  readonly outcome?: Outcome;
+  readonly releaseOnSignal?: true;
 }
 
 /** web01 ends its run; requests of each kind meet these errors, one after the other, and then none. */
-function ending({ gets = [], transactions = [], state = 'running', keeps = 'all', last = 'r0' }: Faults) {
+function ending(faults: Faults) {
+  const { gets = [], transactions = [], state = 'running', keeps = 'all', last = 'r0' } = faults;
+  const { outcome = 'failed', releaseOnSignal } = faults;
   const order: string[] = [];
   let record: unknown;
   const meet = (errors: Error[]): void => {
@@ -92,7 +97,10 @@ function ending({ gets = [], transactions = [], state = 'running', keeps = 'all'
   };
   const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
-  const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: 'forever', slots: 1 } as const;
+  const run: Run = {
+    ...{ id: 'r1', node: 'web01', command: 'true', runner, hold: 'forever', slots: 1 },
+    ...(releaseOnSignal && { releaseOnSignal }),
+  };
   const lost = new AbortController();
   const session = {
     ...{ id: 's1', node: 'web01', lost: lost.signal },
@@ -102,8 +110,8 @@ function ending({ gets = [], transactions = [], state = 'running', keeps = 'all'
     ...{ context: { consul, deps, keys, run }, session, slot: 0, owner: { claim, index: 7 } },
     ...{ fencingToken: 7, provedMs: 0 },
   };
-  const failed = { outcome: 'failed', exitCode: 1, waitedMs: 0, ranMs: 0, ttlMs: 10_000 } as const;
-  return { order, record: () => record, end: () => giveBack(holding, failed) };
+  const ended = { outcome, exitCode: 1, waitedMs: 0, ranMs: 0, ttlMs: 10_000 } as const;
+  return { order, record: () => record, end: () => giveBack(holding, ended) };
 }
 
 test('a fault while the last good run is looked up does not make it forgotten', async () => {
@@ -150,3 +158,32 @@ test('a lock that is gone with its session is taken back with a new one, and giv
   expect(await end()).toMatchObject({ kind: 'released' });
   expect(order).toEqual(['release', 'take', 'close', 'open', 'release', 'close']);
 });
+
+test.each([
+  [undefined, { kind: 'released', kept: { state: 'interrupted', exitCode: 1 } }],
+  [true, { kind: 'released' }],
+] as const)(
+  'a run that a signal ended keeps its claim, or gives it back if it was told so: %s',
+  async (told, given) => {
+    const { end, order, record } = ending({ outcome: 'interrupted', ...(told && { releaseOnSignal: told }) });
+    const result = await end();
+    expect(result).toMatchObject(given);
+    expect('kept' in result).toBe('kept' in given);
+    expect(record()).toMatchObject({ outcome: 'interrupted', exitCode: 1, lastGoodAt: LAST_GOOD });
+    expect(order).toEqual(['release', 'close']);
+  },
+);
+
+test('only a signal lets go what is told to be given back after one', async () => {
+  const { end } = ending({ releaseOnSignal: true });
+  expect(await end()).toMatchObject({ kind: 'released', kept: { state: 'failed' } });
+});
+
+test.each(['failed', 'interrupted', 'rebooting'] as const)(
+  'no answer, and the claim says %s by then: the slot was given back',
+  async (state) => {
+    const { end, order } = ending({ transactions: [NO_ANSWER], keeps: 'claim', state, outcome: state });
+    expect(await end()).toMatchObject({ kind: 'released', kept: { state } });
+    expect(order).toEqual(['release', 'close']);
+  },
+);

@@ -43,7 +43,7 @@ describe('the claim after a run', () => {
   });
   const holds: Hold[] = ['forever', 'none', hour];
 
-  describe.each(['succeeded', 'interrupted', 'evicted'] as const)('that %s', (outcome) => {
+  describe.each(['succeeded', 'evicted'] as const)('that %s', (outcome) => {
     test.each(holds)('goes, with hold %s', (hold) => {
       expect(keptClaim(claim(hold), record(outcome, 0), now)).toBeUndefined();
     });
@@ -63,6 +63,18 @@ describe('the claim after a run', () => {
     test('goes, with hold none', () => {
       expect(keptClaim(claim('none'), record(outcome, 1), now)).toBeUndefined();
     });
+  });
+
+  test.each<[Hold, object]>([
+    ['forever', {}],
+    [hour, { heldUntil: at(now + hour) }],
+  ])('that a signal ended stays, with hold %s', (hold, until) => {
+    const kept = { ...claim(hold), state: 'interrupted', since: at(now), exitCode: 143, ...until };
+    expect(keptClaim(claim(hold), record('interrupted', 143), now)).toEqual(kept);
+  });
+
+  test('that a signal ended goes, with hold none', () => {
+    expect(keptClaim(claim('none'), record('interrupted', 143), now)).toBeUndefined();
   });
 
   test.each<[Hold, object]>([

@@ -157,7 +157,16 @@ describe('the table', () => {
 
   test('has the same text with colours as without', () => {
     const frozen = { at: '', by: 'ops', reason: '', since: ago(0) };
-    const states = ['free', 'running', 'held', 'failed', 'evicted', 'locked', 'unreadable'] as const;
+    const states = [
+      'free',
+      'running',
+      'held',
+      'failed',
+      'interrupted',
+      'evicted',
+      'locked',
+      'unreadable',
+    ] as const;
     const slots = states.map((state, slot) => ({ ...failed, slot, state }));
     const all = report({ ...group, slots, frozen, problems: ['odd'] });
     const coloured = renderStatus(all, { color: true, now });

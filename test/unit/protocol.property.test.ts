@@ -9,7 +9,16 @@ import type { Faults, World } from '../model/world.ts';
 
 const EVENTS = 250;
 const often: Faults = {
-  ...{ expire: EVENTS, crash: 5, lose: EVENTS, late: EVENTS, leave: 5, fail: EVENTS, evict: 10 },
+  ...{
+    expire: EVENTS,
+    crash: 5,
+    lose: EVENTS,
+    late: EVENTS,
+    leave: 5,
+    fail: EVENTS,
+    stop: EVENTS,
+    evict: 10,
+  },
   ...{ clear: EVENTS, deleteClaim: 0, deleteLock: EVENTS, strayLock: EVENTS, freeze: 3, again: EVENTS },
 };
 
@@ -33,9 +42,13 @@ const mayAcquire = ({ node, hold, acquires }: Drawn, i: number, all: readonly Dr
   acquires === true &&
   hold !== 'none' &&
   !all.slice(0, i).some((other) => other.node === node && other.acquires);
+/** All processes of a node have one host's clock. */
+const clockOf = ({ node, aheadMs }: Drawn, all: readonly Drawn[]) => ({
+  aheadMs: all.find((other) => other.node === node)?.aheadMs ?? aheadMs,
+});
 const processes = fc
   .array(process, { minLength: 2, maxLength: 6 })
-  .map((all) => all.map((one, i) => ({ ...one, acquires: mayAcquire(one, i, all) })));
+  .map((all) => all.map((one, i) => ({ ...one, ...clockOf(one, all), acquires: mayAcquire(one, i, all) })));
 
 /** Most steps follow at once, some after a while, some after so long that others may follow. */
 const ms = fc.oneof(

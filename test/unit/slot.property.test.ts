@@ -14,7 +14,9 @@ const keys = groupKeys('runlock', 'prod/web');
 const NOW_MS = Date.UTC(2026, 2, 1, 12);
 const at = (ms: number) => new Date(ms).toISOString();
 const TEN_DAYS_MS = 864_000_000;
-const STATES: readonly ClaimState[] = ['running', 'held', 'failed', 'rebooting', 'abandoned', 'evicted'];
+const STATES: readonly ClaimState[] = [
+  ...(['running', 'held', 'failed', 'interrupted', 'rebooting', 'abandoned', 'evicted'] as const),
+];
 
 const holdMs = fc.integer({ min: 1, max: 86_400_000 });
 const hold = fc.oneof<fc.Arbitrary<Hold>[]>(fc.constant('forever'), fc.constant('none'), holdMs);
@@ -206,7 +208,7 @@ test('a slot is its holder’s only while claim and lock both name it', () => {
 });
 
 test('a claim that stays after a run keeps others out until its hold has passed, and no longer', () => {
-  const outcome = fc.constantFrom('failed', 'timed-out', 'lost', 'rebooting');
+  const outcome = fc.constantFrom('failed', 'interrupted', 'timed-out', 'lost', 'rebooting');
   fc.assert(
     fc.property(claim, outcome, (some, how) => {
       const record: RunRecord = {

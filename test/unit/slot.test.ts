@@ -8,6 +8,7 @@ import {
   VANISHED_AFTER_MS,
   abandoned,
   decide,
+  isLeft,
   observe,
   readSlots,
   standing,
@@ -98,6 +99,7 @@ describe('what is seen of a claim without a lock', () => {
     ['it is gone', []],
     ['only its lock is left', [{ slot: 0, lockedBy: 's2' }]],
     ['its run has failed', [owned({ state: 'failed' })]],
+    ['a signal ended its run', [owned({ state: 'interrupted' })]],
     ['it will reboot', [owned({ state: 'rebooting' })]],
     ['it is held', [owned({ state: 'held' })]],
     ['it was abandoned', [owned({ state: 'abandoned' })]],
@@ -114,6 +116,16 @@ describe('what is seen of a claim without a lock', () => {
       ]),
     );
   });
+});
+
+const STATES = [
+  ...(['running', 'held', 'failed', 'interrupted', 'rebooting', 'abandoned', 'evicted'] as const),
+];
+
+test('the claim of a run that has given its slot back says so', () => {
+  expect(STATES.filter((state) => isLeft(claim({ state })))).toEqual([
+    ...['failed', 'interrupted', 'rebooting'],
+  ]);
 });
 
 describe('the first in the queue', () => {
@@ -171,7 +183,7 @@ describe('the first in the queue', () => {
     },
   );
 
-  describe.each<ClaimState>(['failed', 'rebooting', 'held', 'abandoned'])(
+  describe.each<ClaimState>(['failed', 'interrupted', 'rebooting', 'held', 'abandoned'])(
     'before a claim that says %s',
     (state) => {
       test('without an end waits for a change, however long it was seen', () => {
@@ -193,7 +205,7 @@ describe('the first in the queue', () => {
   );
 
   test('goes back to its own claim, in any state, locked or not, and beyond its own slots', () => {
-    for (const state of ['running', 'held', 'failed', 'rebooting', 'abandoned', 'evicted'] as const) {
+    for (const state of STATES) {
       const own = { node: 'web01', state, run: 'earlier' };
       expect(move([owned(own)])).toEqual({ kind: 'return' });
       expect(move([owned(own, { lockedBy: 's9' })])).toEqual({ kind: 'return' });

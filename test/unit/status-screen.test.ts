@@ -30,13 +30,14 @@ describe('the order of groups', () => {
     group('a-idle'),
     group('b-runs', { slots: [claim('running', true)] }),
     group('c-failed', { slots: [claim('failed')] }),
+    group('c-interrupted', { slots: [claim('interrupted')] }),
     group('d-idle'),
     group('e-frozen', { frozen }),
     group('f-failed-and-waited-for', { slots: [claim('failed')], queue: [waiter] }),
     group('g-gone', { slots: [claim('running')] }),
     group('h-frozen-and-waited-for', { frozen, queue: [waiter] }),
   ];
-  const sorted = ['f-fa', 'h-fr', 'c-fa', 'g-go', 'b-ru', 'e-fr', 'a-id', 'd-id'];
+  const sorted = ['f-fa', 'h-fr', 'c-fa', 'c-in', 'g-go', 'b-ru', 'e-fr', 'a-id', 'd-id'];
 
   test('is: stands and is waited for, stands, moves, idle; by name within', () => {
     const text = renderStatus(reportOf(groups), { color: false, now });
@@ -46,9 +47,9 @@ describe('the order of groups', () => {
   test('is the same in the overview, where only what stands takes more than a line', () => {
     const text = renderStatus(reportOf(groups), { color: false, now, overview: true });
     const blocks = text.trimEnd().split('\n\n');
-    expect(blocks.slice(0, 4).map((block) => block.slice(0, 4))).toEqual(sorted.slice(0, 4));
-    expect(blocks.slice(0, 4).every((block) => block.includes('SLOT'))).toBe(true);
-    expect(blocks.slice(4)).toEqual([
+    expect(blocks.slice(0, 5).map((block) => block.slice(0, 4))).toEqual(sorted.slice(0, 5));
+    expect(blocks.slice(0, 5).every((block) => block.includes('SLOT'))).toBe(true);
+    expect(blocks.slice(5)).toEqual([
       'b-runs: why b-runs\ne-frozen (frozen): why e-frozen',
       'idle: a-idle, d-idle',
     ]);

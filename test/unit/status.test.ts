@@ -167,6 +167,12 @@ describe('a group says why it stands still', () => {
       clear,
     ],
     [
+      'interrupted',
+      [claim({ state: 'interrupted', exitCode: 143, since: ago(2 * hour) })],
+      'web01 was interrupted by a signal (chef-client, exit 143) 2h ago and keeps slot 0 until its next run succeeds or someone clears it',
+      clear,
+    ],
+    [
       'failed, held for a while',
       [claim({ ...failed, hold: 3 * hour, heldUntil: ago(-hour) }), ticket('web02')],
       'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until 2026-03-01T13:00:00Z (in 1h), unless its next run succeeds or someone clears it before; 1 run waits',

@@ -62,7 +62,7 @@ function setUp() {
   };
 }
 
-test('a signal that comes while the command is being started ends it', async () => {
+test('a signal that comes while the command is being started ends it: it was started, so its node keeps all', async () => {
   const { deps, slots, options, order } = setUp();
   let isFirst = true;
   const listen = (listener: Hear) => {
@@ -71,7 +71,25 @@ test('a signal that comes while the command is being started ends it', async () 
   };
   const ran = await superviseRun({ ...deps, signals: { listen } }, slots, options);
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
-  expect(order).toEqual(['leave', 'interrupted']);
+  expect(order).toEqual(['stay', 'interrupted']);
+});
+
+/** All of its slots, or all but the last, are given back when a signal ends it. */
+const releasing = (slots: HeldSlots, all: boolean): HeldSlots =>
+  [...slots, ...slots].map((slot, i, { length }) => {
+    const { context } = slot.grant;
+    const run = { ...context.run, ...((all || i < length - 1) && { releaseOnSignal: true as const }) };
+    return { ...slot, grant: { ...slot.grant, context: { ...context, run } } };
+  }) as unknown as HeldSlots;
+
+test.each([
+  [true, 'leave'],
+  [false, 'stay'],
+])('a node that was stopped goes back in service only if it keeps no slot (%s): %s', async (all, what) => {
+  const { deps, slots, gate, order } = setUp();
+  const stopped = { outcome: 'interrupted', cause: { kind: 'signal' } } as const;
+  await judgeRun(deps, releasing(slots, all), { ...stopped, gate });
+  expect(order).toEqual([what]);
 });
 
 test('a run that came too late to start puts its node back in service before it gives its slots up', async () => {
@@ -112,7 +130,8 @@ test('a signal that ends runs ends the wait for health, and USR1 and USR2, which
   expect(signal.aborted).toBe(false);
   tell('SIGTERM');
   expect(await judging).toMatchObject({ outcome: 'interrupted', told: 'SIGTERM' });
-  expect(order).toEqual(['leave']);
+  // Nobody knows whether its services are well.
+  expect(order).toEqual(['stay']);
 });
 
 test('a slot that is over after something else had ended the wait is not what ended it', () => {

@@ -27,7 +27,7 @@ export async function judgeRun(
   // Whoever told a run to stop does not wait for its services, also where its command ends well.
   const isAsked = ran.outcome === 'succeeded' && ran.cause === undefined;
   const judged = isAsked ? await lookAfter(deps, slots, { gate, ran }) : ran;
-  if (!endsMaintenance(judged.outcome)) {
+  if (!endsMaintenance(judged.outcome, slots)) {
     const leftOn = gate.stay(judged.outcome);
     return { ...judged, ...(leftOn && { leftOn }) };
   }
@@ -68,11 +68,13 @@ function lostSlot(slots: HeldSlots) {
   return undefined;
 }
 
-function endsMaintenance(outcome: Outcome): boolean {
+/** A node that was stopped half-way goes back in service only where it keeps none of its slots for that. */
+function endsMaintenance(outcome: Outcome, slots: HeldSlots): boolean {
   switch (outcome) {
     case 'succeeded':
-    case 'interrupted':
       return true;
+    case 'interrupted':
+      return slots.every(({ grant }) => grant.context.run.releaseOnSignal === true);
     case 'failed':
     case 'unhealthy':
     case 'rebooting':

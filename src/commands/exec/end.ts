@@ -95,6 +95,8 @@ interface End {
   readonly given: GivenBack;
   /** Of a run that was unhealthy: what was not well. */
   readonly why?: string | undefined;
+  /** Its command did well, and this signal ended the wait for its node's health. */
+  readonly told?: NodeJS.Signals | undefined;
 }
 
 export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
@@ -112,12 +114,20 @@ export function sayEnd({ log }: Deps, grant: Grant, end: End): void {
     ...(kept?.heldUntil !== undefined && { heldUntil: kept.heldUntil }),
   };
   const why = whyKilled(cause, group);
-  const unhealthy =
-    end.why === undefined ? '' : `, but ${node} was not healthy in time after it (${end.why})`;
   const ran =
-    why ?? `${context.run.command} ended with ${exitCode} after ${formatAge(end.ranMs)}${unhealthy}`;
+    why ?? `${context.run.command} ${endedHow(end)} after ${formatAge(end.ranMs)}${healthAfter(end, node)}`;
   const level = why === undefined && given.kind === 'released' && !given.kept ? 'info' : 'warning';
   log(level, `${ran}; ${sayGivenBack(given, { prefix: context.keys.root, node, group, slot })}`, fields);
+}
+
+const endedHow = ({ outcome, exitCode, told }: End): string =>
+  outcome === 'interrupted' && told === undefined
+    ? `was interrupted and ended with ${exitCode}`
+    : `ended with ${exitCode}`;
+
+function healthAfter({ why, told }: End, node: string): string {
+  if (why !== undefined) return `, but ${node} was not healthy in time after it (${why})`;
+  return told === undefined ? '' : `, but ${told} ended the wait until ${node} is healthy`;
 }
 
 /** `group`: whose slot the sentence is about. */

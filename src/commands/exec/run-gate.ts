@@ -39,7 +39,7 @@ export interface RunGate {
   backOut(): Promise<void>;
   /** After a command that did well; undefined: nobody asked. */
   health(signal: AbortSignal): Promise<Health | undefined>;
-  /** After a run that was good, or was told to stop: back in service. Never throws. */
+  /** After a run that was good, or was told to stop and keeps no slot for that: back in service. Never throws. */
   leave(): Promise<void>;
   /** At the end of every other run: says that maintenance stays, and gives what of it; undefined: none does. */
   stay(outcome: Outcome): LeftOn | undefined;

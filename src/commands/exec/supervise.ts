@@ -97,7 +97,9 @@ async function giveBackAll(
   const exitCode = exitCodeOf(ending);
   const giveBack = async (slot: HeldSlot) => {
     const outcome = outcomeIn(slot, run);
-    const ended = { outcome, exitCode, waitedMs: slot.waitedMs, ranMs, ...(leftOn && { leftOn }) };
+    // A command that did well has a code that would tell of a success.
+    const code = run.told === undefined && { exitCode };
+    const ended = { outcome, ...code, waitedMs: slot.waitedMs, ranMs, ...(leftOn && { leftOn }) };
     const given = await slot.lease.release(ended);
     return { grant: slot.grant, outcome, given };
   };
@@ -106,7 +108,7 @@ async function giveBackAll(
   // That the guard ended the command is why it did not end well, and is said before that.
   await run.disarmed;
   for (const { grant, outcome, given } of all)
-    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why });
+    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told });
 }
 
 /** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */

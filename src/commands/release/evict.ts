@@ -2,7 +2,7 @@
 import { RunlockError } from '../../errors.ts';
 import { hint } from '../../hint.ts';
 import type { Claim } from '../../lock/records.ts';
-import { readSlots } from '../../lock/slot.ts';
+import { isLeft, readSlots } from '../../lock/slot.ts';
 import type { Owner } from '../../lock/slot.ts';
 import { changeClaim, send } from '../../lock/transactions.ts';
 import type { Released, Target } from './released.ts';
@@ -51,8 +51,7 @@ async function untilGone(target: Target, slot: number, claim: Claim): Promise<Re
     const now = readSlots(keys.root, seen.entries)[0];
     if (now?.owner?.claim.run !== run) return 'evicted';
     if (now.lockedBy === undefined) {
-      const { state } = now.owner.claim;
-      if (state === 'failed' || state === 'rebooting') return 'evicted';
+      if (isLeft(now.owner.claim)) return 'evicted';
       throw new RunlockError(
         'refused',
         `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${forced(target, claim)}' once more`,

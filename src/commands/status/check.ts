@@ -138,6 +138,7 @@ function isKept(slot: SlotView, now: number): boolean {
     case 'evicted':
       return !slot.alive;
     case 'failed':
+    case 'interrupted':
     case 'abandoned':
       return !isOver(slot, now);
     case 'unreadable':

@@ -147,6 +147,8 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
       return runningSentence(slot, now, other);
     case 'failed':
       return `${node} failed (${ended}) ${age(since, now)} ago${leftText(slot)} ${keeps(slot, now, 'its next run succeeds')}`;
+    case 'interrupted':
+      return `${node} was interrupted by a signal (${ended}) ${age(since, now)} ago${leftText(slot)} ${keeps(slot, now, 'its next run succeeds')}`;
     case 'rebooting':
       return `${node} reboots (${ended}) since ${age(since, now)} ${keeps(slot, now, 'its next run succeeds')}`;
     case 'held':

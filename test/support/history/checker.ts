@@ -166,7 +166,7 @@ function mayGo(history: History, claim: Pick<Claim, 'node' | 'run'> & Partial<Cl
   const acts = history.acts.filter((act) => concerns(act, claim.node) && act.atMs <= atMs);
   const has = (kind: Act['kind']) =>
     acts.some((act) => act.kind === kind && (act.atMs >= sinceMs || kind === 'by-hand'));
-  if (has('by-hand') || has('evict') || has('stop')) return true;
+  if (has('by-hand') || has('evict') || has('let-go')) return true;
   // A claim without a command was declined, unless its runlock was killed.
   if (!run && (!has('kill') || has('clear'))) return true;
   if (run && endedWell(run)) return true;
@@ -223,6 +223,7 @@ function tokens(runs: readonly RunTrace[]): Broken[] {
 /** 6: nothing of a run stays after it ended well, apart from `.runs/<node>` and the group's `.tail` and `.last`. */
 function leftBehind({ left, slotTraces, runs, acts, tickets }: History): Broken[] {
   const killed = acts.filter(({ kind }) => kind === 'kill');
+  const stopped = acts.filter(({ kind }) => kind === 'stop');
   const wasKilled = (node: string | undefined) => killed.some((act) => concerns(act, node ?? ''));
   const keys = left.keys.filter((key) => {
     const [kind, name = '', part] = key.split('/');
@@ -233,7 +234,10 @@ function leftBehind({ left, slotTraces, runs, acts, tickets }: History): Broken[
     const claim = slotTraces.findLast((trace) => trace.slot === Number(name))?.claim;
     if (part === 'lock') return !wasKilled(claim?.node);
     const run = runs.find((one) => one.run === claim?.run);
-    return run === undefined ? !wasKilled(claim?.node) && !byHand(acts) : endedWell(run);
+    if (run) return endedWell(run);
+    // Its command was told to end before it noted that it had started.
+    const wasStopped = stopped.some((act) => concerns(act, claim?.node ?? ''));
+    return !wasStopped && !wasKilled(claim?.node) && !byHand(acts);
   });
   const sessions = Math.max(0, left.sessions.length - killed.length);
   return [

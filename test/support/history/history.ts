@@ -66,9 +66,10 @@ export interface Act {
   readonly atMs: number;
   /**
    * clear: `release`. evict: `release --force`. by-hand: keys of the group written or deleted.
-   * stop: a signal that asked runlock to end. kill: runlock, its guard or its command ended by SIGKILL.
+   * stop: a signal that asked runlock to end, which excuses no claim that goes; let-go: it was told so before (--release-on-signal).
+   * kill: runlock, its guard or its command ended by SIGKILL.
    */
-  readonly kind: 'clear' | 'evict' | 'by-hand' | 'stop' | 'kill';
+  readonly kind: 'clear' | 'evict' | 'by-hand' | 'stop' | 'let-go' | 'kill';
   /** Whom it concerns; everybody unless given. */
   readonly node?: string;
 }
