@@ -66,3 +66,29 @@ test.each([
     ]);
   },
 );
+
+const asked = { id: 's', node: 'web01', ttl: '30s', behavior: 'delete', lockDelayMs: 0, checks: [] };
+
+test.each([
+  [{ ttl: '' }, /TTL ''/],
+  [{ ttl: '60s' }, /TTL '60s'/],
+  [{ behavior: 'release' }, /behaviour 'release'/],
+  [{ lockDelayMs: 15_000 }, /lock-delay 15000 ms/],
+  [{ checks: ['serfHealth'] }, /1 checks/],
+])('a session that is made as %j instead is refused, and ended at once', async (other, says) => {
+  const order: string[] = [];
+  const consul = {
+    address: 'consul',
+    createSession: () => Promise.resolve('s'),
+    readSession: () => Promise.resolve({ ...asked, ...other }),
+    destroySession: (id: string) => (order.push(`destroy ${id}`), Promise.resolve()),
+  } as Partial<Consul> as Consul;
+  const clock = { monotonicMs: () => 0, sleep: () => new Promise(() => undefined) };
+  const deps = { clock, log: () => undefined } as unknown as Deps;
+  const opening = openSession({ consul, deps }, { name: 'runlock', ttlMs: 30_000, signal });
+  await expect(opening).rejects.toMatchObject({
+    code: 'not-consul',
+    message: expect.stringMatching(says) as string,
+  });
+  expect(order).toEqual(['destroy s']);
+});
