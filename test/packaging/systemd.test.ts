@@ -300,6 +300,23 @@ describe.skipIf(why !== undefined)(
       expect(await claimOf(agent, 'prod/stubborn')).toMatchObject({ state: 'interrupted', node: 'web01' });
     });
 
+    test('the command has a cgroup of its own below the unit’s, which goes with the run', async () => {
+      const where = script(
+        'where',
+        `{ sed -n 's/^0:://p' /proc/self/cgroup; echo end; } >${machine.folder}/where.out`,
+      );
+      await instance('where', where);
+      await machine.write(
+        '/etc/systemd/system/runlock@where.service.d/stay.conf',
+        '[Service]\nRemainAfterExit=yes\n',
+      );
+      await ok('systemctl', 'daemon-reload');
+      await ok('systemctl', 'start', 'runlock@where.service');
+      const own = '/system\\.slice/system-runlock\\.slice/runlock@where\\.service';
+      expect(await noteOf('where.out')).toMatch(new RegExp(`^${own}/runlock-[0-9a-f-]{36}\nend\n$`));
+      expect((await machine.run('sh', '-c', 'find /sys/fs/cgroup -name "runlock-*-*-*-*-*"')).said).toBe('');
+    });
+
     test('what a run does to the host is done to the host: mounts stay, and it may do all that root may', async () => {
       const changes = script(
         'changes',
