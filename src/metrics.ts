@@ -5,9 +5,9 @@
 import { randomUUID } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
-import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { RunlockError, reasonOf } from './errors.ts';
+import { RunlockError } from './errors.ts';
+import { replaceFile } from './process/replace-file.ts';
 
 /** How an attempt ended; `error`: before there was an answer to whether the group has a slot. */
 export const OUTCOMES = [
@@ -144,31 +144,24 @@ function look(stat: () => Stats): Stats | undefined {
   }
 }
 
+/** A healthy file system takes some milliseconds. */
+const WRITE_LIMIT_MS = 5_000;
+
 /**
  * Puts the figures of an attempt, in each of its groups, in the place of the file: its readers see the old one or the new one, whole.
  * Undefined: done. Else why not, in the words of a sentence; never throws.
  */
-export async function writeMetrics(path: string, attempts: readonly Attempt[]): Promise<string | undefined> {
-  // In the same folder, so that renaming is one step; not *.prom, so that nobody reads it.
-  const draft = `${path}.${randomUUID()}`;
-  try {
-    const old = await readOld(path);
-    const text = renderMetrics(attempts.map((attempt) => ({ attempt, kept: readKept(old, attempt.group) })));
-    const file = await open(draft, 'wx', 0o644);
-    try {
-      await file.writeFile(text);
-      // Whatever the umask says: node_exporter is another user.
-      await file.chmod(0o644);
-    } finally {
-      await file.close();
-    }
-    await rename(draft, path);
-    return undefined;
-  } catch (error) {
-    await rm(draft, { force: true }).catch(() => undefined);
-    return reasonOf(error);
-  }
+export function writeMetrics(
+  path: string,
+  attempts: readonly Attempt[],
+  limitMs = WRITE_LIMIT_MS,
+): Promise<string | undefined> {
+  return replaceFile({
+    path,
+    // In the same folder, so that renaming is one step; not *.prom, so that nobody reads it.
+    draft: `${path}.${randomUUID()}`,
+    text: (old) =>
+      renderMetrics(attempts.map((attempt) => ({ attempt, kept: readKept(old, attempt.group) }))),
+    limitMs,
+  });
 }
-
-/** One that is not there, or can't be read, says nothing. */
-const readOld = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

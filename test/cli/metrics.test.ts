@@ -1,7 +1,7 @@
 // What --metrics-file leaves for node_exporter, read by Prometheus's own parser.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
@@ -177,6 +177,33 @@ test('a file that can’t be written at the end is a warning, and the exit code 
   // The command itself takes the file's place, so that it makes no difference who runs this.
   const { status, stderr } = await exec('--ok-codes', '4', '--', 'sh', '-c', `mkdir -p ${file}/in; exit 4`);
   expect(status).toBe(4);
-  expect(stderr).toMatch(/^runlock: --metrics-file .*runlock\.prom could not be written: E\w+[^\n]*\n$/);
+  expect(stderr).toMatch(
+    /^runlock: --metrics-file .*runlock\.prom could not be written: it is no plain file any more\n$/,
+  );
   expect(readdirSync(folder)).toEqual(['runlock.prom']);
+});
+
+test('a file that has become a pipe meanwhile keeps no run from its end', async () => {
+  const { exec, file } = setup();
+  const { status, stderr } = await exec('--ok-codes', '4', '--', 'sh', '-c', `mkfifo ${file}; exit 4`);
+  expect(status).toBe(4);
+  expect(stderr).toMatch(/could not be written: it is no plain file any more\n$/);
+});
+
+// A file system that is frozen is as one whose server is gone: whoever writes there is out of reach of every signal.
+test.skipIf(process.getuid?.() !== 0)('a folder that answers no more keeps no run from its end', async () => {
+  const { folder } = stage();
+  const [image, mount] = [`${folder}/image`, `${folder}/mount`];
+  const sh = (script: string) =>
+    execFileSync('sh', ['-ec', script], { stdio: ['ignore', 'ignore', 'inherit'] });
+  sh(
+    `dd if=/dev/zero of=${image} bs=1M count=8 2>/dev/null; mkfs.ext4 -q ${image}; mkdir ${mount}; mount -o loop ${image} ${mount}`,
+  );
+  onTestFinished(() => void sh(`fsfreeze -u ${mount}; umount -l ${mount}`));
+  const args = ['exec', '-g', 'metrics/frozen', '--node', 'web01', '--metrics-file', `${mount}/runlock.prom`];
+  const { status, stderr } = await runlock(agent, [...args, '--', 'fsfreeze', '-f', mount]);
+  expect(status).toBe(0);
+  expect(stderr).toMatch(
+    /could not be written: no answer from the file system within 5 s; is its mount dead\?\n$/,
+  );
 });

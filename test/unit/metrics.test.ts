@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   mkdirSync,
@@ -144,9 +145,22 @@ describe('the file', () => {
   test('that can’t be written is a reason, never an error, and leaves no draft', async () => {
     const { folder } = stage();
     mkdirSync(`${folder}/taken/inside`, { recursive: true });
-    expect(await writeMetrics(`${folder}/taken`, [attempt])).toMatch(/EISDIR|ENOTEMPTY|EEXIST/);
-    expect(await writeMetrics(`${folder}/none/file.prom`, [attempt])).toMatch(/ENOENT/);
+    expect(await writeMetrics(`${folder}/taken`, [attempt])).toBe('it is no plain file any more');
+    expect(await writeMetrics(`${folder}/none/file.prom`, [attempt])).toMatch(
+      /No such file or directory|[Dd]irectory nonexistent/,
+    );
     expect(readdirSync(folder)).toEqual(['taken']);
+  });
+
+  test('that has become a pipe, a link or a device keeps nobody waiting, and is left alone', async () => {
+    const { folder } = stage();
+    execFileSync('mkfifo', [`${folder}/pipe`]);
+    writeFileSync(`${folder}/plain`, 'mine');
+    symlinkSync(`${folder}/plain`, `${folder}/link`);
+    for (const path of [`${folder}/pipe`, `${folder}/link`, '/dev/zero'])
+      expect(await writeMetrics(path, [attempt])).toBe('it is no plain file any more');
+    expect(readFileSync(`${folder}/plain`, 'utf8')).toBe('mine');
+    expect(readdirSync(folder).sort()).toEqual(['link', 'pipe', 'plain']);
   });
 
   test('needs a folder before the run, and must not be a link, a pipe or a device', () => {
