@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
 
 import type { Clock } from './deps.ts';
@@ -8,6 +8,9 @@ import { RunlockError } from './errors.ts';
 import { killer, signalAll, withoutInner } from './kill.ts';
 import type { Kill } from './kill.ts';
 import type { RunCgroup } from './process/cgroup.ts';
+import { stdioWith } from './process/descriptors.ts';
+import type { FileLimit } from './process/file-limit.ts';
+import { shortageOf } from './process/shortage.ts';
 import { MARK_VARIABLE, markValue } from './process/mark.ts';
 import { startSignalProbe } from './process/signal-probe.ts';
 import type { SignalProbe } from './process/signal-probe.ts';
@@ -30,6 +33,9 @@ export interface CommandOptions {
   readonly nonce: string;
   /** Where the command is born; undefined where this host gives none. */
   readonly cgroup?: RunCgroup | undefined;
+  readonly fileLimit?: FileLimit | undefined;
+  /** The caller's descriptors above 2, which it gets at their own numbers. */
+  readonly inherited?: readonly number[];
   /** Stay in runlock's process group, so that the terminal's keys and its prompts reach the command. Without a terminal it gets a session of its own. */
   readonly shareTerminal: boolean;
   /** Processes that are never part of the command, such as the guard. Runlock itself is always one. */
@@ -111,15 +117,17 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   const { file, nonce, shareTerminal, clock, inner } = options;
   // First: what fails here fails before there is a command.
   const probe = shareTerminal ? startSignalProbe(clock, { home: options.cgroup?.homeFile ?? '' }) : undefined;
-  const cgroup = (await options.cgroup?.enter()) === true ? options.cgroup : undefined;
+  const [isInside] = await Promise.all([options.cgroup?.enter(), options.fileLimit?.enter()]);
+  const cgroup = isInside === true ? options.cgroup : undefined;
   const spawned = spawnCommand(options);
   // What is started from here on is not the command's.
-  void options.cgroup?.leave();
+  const left = options.cgroup?.leave();
   if ('code' in spawned) {
     probe?.stop();
     throw spawnError(file, await spawned.code);
   }
   const { subprocess, pid } = spawned;
+  void Promise.resolve(left).then(() => options.fileLimit?.started(pid));
   const ended = new Promise<Ending>((resolve) => {
     subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
   });
@@ -141,14 +149,44 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
 type Spawned =
   | { readonly subprocess: ChildProcess; readonly pid: number }
   /** There is none, and errno says why. */
-  | { readonly code: Promise<string | undefined> };
+  | { readonly code: Promise<string | undefined>; readonly thrown?: string | undefined };
 
-function spawnCommand({ command, file, args, env, nonce, shareTerminal }: CommandOptions): Spawned {
+function spawnCommand(options: CommandOptions): Spawned {
+  const { command, file, args } = options;
+  const spawned = trySpawn({ file, args, argv0: command }, options);
+  if (!('code' in spawned) || spawned.thrown !== 'ENOEXEC' || !isText(file)) return spawned;
+  // As execvp(3) does it: a script without #!. Node has it from there.
+  return trySpawn({ file: SHELL, args: [file, ...args], argv0: SHELL }, options);
+}
+
+const SHELL = '/bin/sh';
+
+/** No shell takes a file with a zero byte in its first line for a script, or none should. */
+function isText(file: string): boolean {
+  const head = Buffer.alloc(256);
+  let fd: number | undefined;
+  try {
+    fd = openSync(file, 'r');
+    const read = head.subarray(0, readSync(fd, head));
+    const end = read.indexOf('\n');
+    return !read.subarray(0, end === -1 ? read.length : end).includes(0);
+  } catch {
+    // Whoever may not read it could not run it as a script.
+    return false;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+function trySpawn(
+  { file, args, argv0 }: { file: string; args: readonly string[]; argv0: string },
+  { env, nonce, shareTerminal, inherited = [] }: CommandOptions,
+): Spawned {
   try {
     const subprocess = spawn(file, args, {
-      argv0: command,
+      argv0,
       env: { ...env, [MARK_VARIABLE]: markValue(nonce, env[MARK_VARIABLE]) },
-      stdio: 'inherit',
+      stdio: inherited.length === 0 ? 'inherit' : stdioWith(inherited),
       detached: !shareTerminal,
     });
     const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));
@@ -156,7 +194,8 @@ function spawnCommand({ command, file, args, env, nonce, shareTerminal }: Comman
     return pid === undefined ? { code: failed.then(({ code }) => code) } : { subprocess, pid };
   } catch (error) {
     // Some reasons come as an event, and others are thrown.
-    return { code: Promise.resolve((error as NodeJS.ErrnoException).code) };
+    const { code } = error as NodeJS.ErrnoException;
+    return { code: Promise.resolve(code), thrown: code };
   }
 }
 
@@ -188,12 +227,13 @@ function spawnError(file: string, code: string | undefined): RunlockError {
     ENOEXEC: 'this system does not know its format; rebuild it for this machine',
     EACCES: 'this user may not execute it or its interpreter; set its x permission (chmod +x)',
     E2BIG: 'its arguments and environment are too long for this system; shorten them',
-    EAGAIN: 'this user may start no more processes; end some or raise the limit (ulimit -u)',
-    ENOMEM: 'there is no memory left; free some',
     ETXTBSY: 'it is open for writing; try again when it is written',
   };
   if (code === 'ENOENT' && kindOf(file) === 'nothing')
     return new RunlockError('not-found', notFound(file, ''));
-  const reason = reasons[code ?? ''] ?? `the system refused with ${code ?? 'no reason'}; check the file`;
+  const reason =
+    shortageOf(code) ??
+    reasons[code ?? ''] ??
+    `the system refused with ${code ?? 'no reason'}; check the file`;
   return new RunlockError('not-executable', `cannot run ${file}: ${reason}`);
 }

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import type { Clock } from './deps.ts';
 import { UNABLE, guardScript } from './guard-script.ts';
+import { shortageIn } from './process/shortage.ts';
 import type { RunCgroup } from './process/cgroup.ts';
 
 /** All messages have this length, so that one read(2) takes exactly one. */
@@ -52,7 +53,7 @@ export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lif
   const left = new AbortController();
   const gone = new Promise<Gone>((resolve) => {
     child.on('error', (error) =>
-      resolve({ status: undefined, reason: `cannot start /bin/sh: ${error.message}` }),
+      resolve({ status: undefined, reason: `cannot start /bin/sh: ${shortageIn(error) ?? error.message}` }),
     );
     child.on('exit', (code) => resolve({ status: code ?? undefined, reason: whyUnable(code) }));
   });
@@ -73,7 +74,7 @@ export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lif
 
 function whyUnable(code: number | null): string | undefined {
   return code === UNABLE
-    ? 'it needs the programs timeout, dd, grep, awk and sleep; install them (coreutils, grep, mawk)'
+    ? 'timeout, dd, grep, awk or sleep is missing or could not be started; install them (coreutils, grep, mawk), or allow this user more processes (ulimit -u) and memory'
     : undefined;
 }
 

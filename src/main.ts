@@ -6,11 +6,16 @@ import { clock } from './clock.ts';
 import { parse } from './cli.ts';
 import type { Host, Log } from './deps.ts';
 import { RunlockError, errorCode, exitStatus } from './errors.ts';
+import type { ErrorCode } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
 import type { LogChoice, Platform, Screen, SignalSource, Terminal } from './platform.ts';
 import { openRunFiles, runFolders } from './process/run-file.ts';
+import { inheritedDescriptors } from './process/descriptors.ts';
+import { fileLimit } from './process/file-limit.ts';
+import { requireProc } from './process/proc.ts';
+import { shortageIn } from './process/shortage.ts';
 import { createStream } from './process/streams.ts';
 import { findSurvivors } from './process/survivors.ts';
 import { run } from './run.ts';
@@ -20,9 +25,30 @@ declare const RUNLOCK_VERSION: string;
 /** Which commit it was built from, and when. */
 declare const RUNLOCK_BUILD: string;
 
+/** The program that is one file has no Node.js, whichever one it says it is as good as. */
+const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
+
+/** First of all: later runlock has files open itself. */
+const inherited = process.argv[2] === 'exec' ? callersDescriptors() : [];
+
+function callersDescriptors(): readonly number[] {
+  try {
+    return inheritedDescriptors({ parent: process.ppid, opensPipes: nodeVersion !== undefined });
+  } catch {
+    // Without /proc there will be no command.
+    return [];
+  }
+}
+
+const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppid });
+
+/** Whoever asks for processes must not hear of another namespace's. */
+const requireOwnProc = () => requireProc(process.pid);
+
 const host: Host = {
   self: () => ({ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId }),
   get bootId() {
+    requireOwnProc();
     return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
   },
   startTime: liveStartTime,
@@ -44,9 +70,6 @@ function hidden(pid: number): boolean {
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }
-
-/** The program that is one file has no Node.js, whichever one it says it is as good as. */
-const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
 
 const outputOptions = {
   exitJoinsThreads: nodeVersion !== undefined,
@@ -175,6 +198,7 @@ const platform: Platform = {
   ...{ env: process.env, stdout, stderr },
   ...{ version: RUNLOCK_VERSION, build: RUNLOCK_BUILD, nodeVersion },
   deps: { clock, random: Math.random, host },
+  ...{ inherited, fileLimit: callersFileLimit, prepareLog: () => stderr.prepare() },
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...{ makeLog, connect: connectTo, listenToSignals, whenStopped, hasTerminal, terminal },
   runFiles,
@@ -190,14 +214,21 @@ const platform: Platform = {
 };
 
 function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = errorCode(error);
+  const { message, code } = faultOf(error);
   const bug = code === 'bug' ? 'a bug in runlock, please report it: ' : '';
   const stack = code === 'bug' && process.argv.includes('-v') && error instanceof Error && error.stack;
   const fields = { event: 'error', code, ...(stack && { stack }) };
   writeErrorLine(`${bug}${message}`.replaceAll(/\r?\n/g, ' '), fields, logFormat);
   if (stack && logFormat === 'text') writeLine(stack);
-  return exitStatus(error);
+  return code === 'config' ? exitStatus(new RunlockError('config', message)) : exitStatus(error);
+}
+
+/** What the system was short of is no bug. */
+function faultOf(error: unknown): { readonly message: string; readonly code: ErrorCode } {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = errorCode(error);
+  const shortage = code === 'bug' ? shortageIn(error) : undefined;
+  return shortage === undefined ? { message, code } : { message: `${message}: ${shortage}`, code: 'config' };
 }
 
 function writeErrorLine(

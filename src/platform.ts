@@ -1,6 +1,7 @@
 /** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
 import type { Consul } from './consul.ts';
 import type { Deps, Log } from './deps.ts';
+import type { FileLimit } from './process/file-limit.ts';
 import type { RunFiles } from './process/run-file.ts';
 
 export interface Platform {
@@ -24,6 +25,12 @@ export interface Platform {
   listenToSignals(): SignalSource;
   /** Called when the process ends, however it does: what is written then must go out at once. */
   atExit(last: () => void): void;
+  /** Descriptors above 2 that the caller opened for the command. */
+  readonly inherited: readonly number[];
+  /** The caller's limit of open files; undefined: there is nothing to change. */
+  readonly fileLimit: () => FileLimit | undefined;
+  /** Gets ready what log lines go through: it may take a process, and later is a bad time for that. */
+  readonly prepareLog: () => void;
   /** Whether there is a controlling terminal, wherever stdin and stdout go: prompts use /dev/tty. */
   hasTerminal(): boolean;
   /** The line on stderr that is drawn over again and again. */

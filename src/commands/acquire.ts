@@ -25,7 +25,10 @@ export interface AcquireOptions {
   readonly sessionTtlMs: number;
 }
 
-export type AcquireDeps = Omit<ExecDeps, 'shareTerminal' | 'connectTo' | 'newRun'> & {
+export type AcquireDeps = Omit<
+  ExecDeps,
+  'shareTerminal' | 'connectTo' | 'newRun' | 'inherited' | 'fileLimit' | 'prepareLog'
+> & {
   readonly newRunId: () => string;
 };
 

@@ -47,12 +47,13 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const { id: run, nonce } = deps.newRun();
   const requests = toRequests(deps, options, run);
   const contained = containRun(deps, run);
-  const { cgroup } = contained;
+  const { cgroup, fileLimit } = contained;
   const spare = spareGuard({
     ...{ nonce, cgroup, path: deps.env['PATH'], notes: notesFolder(deps), clock: deps.clock },
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
+    if (options.gate) await loadGate();
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
@@ -77,7 +78,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
     sayLeftOn(deps, taken.slots, gate);
     return await superviseRun(deps, taken.slots, {
-      ...{ ...options, file, meanings, nonce, cgroup, spare, note, runGate: gate },
+      ...{ ...options, file, meanings, nonce, cgroup, fileLimit, spare, note, runGate: gate },
     });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
@@ -115,6 +116,14 @@ function measureWaits({ clock }: ExecDeps): Waits {
     },
   };
 }
+
+/** All of it, before anything is waited for: by then the program's files may have been replaced. */
+const loadGate = () =>
+  Promise.all([
+    import('./exec/run-gate.ts'),
+    import('./exec/run-gate-says.ts'),
+    import('./exec/behind-gate.ts'),
+  ]);
 
 /** Loaded where it is asked for alone. */
 async function openGate(

@@ -1,6 +1,7 @@
 /** What went wrong between runlock and Consul, as one of a few known classes. Pure. */
 import type { IncomingMessage } from 'node:http';
 import { RunlockError, isRunlockError } from '../errors.ts';
+import { shortageIn } from '../process/shortage.ts';
 
 type Response = IncomingMessage & { body?: unknown };
 
@@ -101,7 +102,7 @@ function classifyTransport(error: unknown, address: string): RunlockError {
       },
     );
   }
-  const fix = 'is the agent running, and does CONSUL_HTTP_ADDR name it?';
+  const fix = shortageIn(error) ?? 'is the agent running, and does CONSUL_HTTP_ADDR name it?';
   return new RunlockError(
     'unreachable',
     `Consul at ${address} can't be reached (${reason(code, message)}); ${fix}`,

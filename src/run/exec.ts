@@ -50,6 +50,7 @@ async function runWith(
     ...platform.deps,
     ...{ log, consul, connectTo, signals, env: platform.env, newRun },
     runFiles: platform.runFiles(log),
+    ...{ inherited: platform.inherited, fileLimit: platform.fileLimit, prepareLog: platform.prepareLog },
     shareTerminal: platform.hasTerminal(),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };

@@ -47,7 +47,7 @@ test.each([
     connectTo: () => Promise.reject(new Error('there is no other agent')),
     newRun: () => ({ id: runId, nonce }),
     runFiles: runFilesInMemory(),
-    shareTerminal: false,
+    ...{ shareTerminal: false, inherited: [], fileLimit: () => undefined, prepareLog: () => undefined },
   };
   const { signal } = new AbortController();
   let jumpedMs = 0;

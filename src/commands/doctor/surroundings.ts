@@ -2,6 +2,7 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Host } from '../../deps.ts';
+import { isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
 
 /** The guard's (src/guard.ts), and the Debian package that has each. */
@@ -56,7 +57,9 @@ function judgeProc(host: Host): Check {
     const { pid, startTime, bootId } = host.self();
     if (startTime === '' || bootId.trim() === '') return noProc(`process ${pid} is not in /proc`);
   } catch (error) {
-    return noProc(error instanceof Error ? error.message : String(error));
+    if (!isRunlockError(error)) return noProc(error instanceof Error ? error.message : String(error));
+    const [found = '', fix = ''] = error.message.split('; ');
+    return { check: 'host', level: 'problem', found, fix };
   }
   if (host.startTime(1) !== undefined) return { check: 'host', level: 'ok', found };
   const fix = 'none is needed for commands that stay with this user; else run runlock as root';

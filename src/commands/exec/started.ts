@@ -6,6 +6,7 @@ import { keepGuard } from '../../guard.ts';
 import type { Guard, GuardEvent, Spare } from '../../guard.ts';
 import type { Grant } from '../../lock/grant.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
+import type { FileLimit } from '../../process/file-limit.ts';
 import type { ProcessName } from '../../process/run-file.ts';
 import type { CodeMeanings } from '../../tools.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
@@ -22,6 +23,8 @@ export interface RunOptions extends ExecOptions {
   readonly nonce: string;
   /** Where its command is to live; undefined where this host gives no cgroup. */
   readonly cgroup?: () => RunCgroup | undefined;
+  /** The caller's limit of open files; undefined where there is nothing to change. */
+  readonly fileLimit?: () => FileLimit | undefined;
   /** Undefined: there is none. */
   readonly runGate?: RunGate | undefined;
   /** A guard that may be there already. */
@@ -100,6 +103,7 @@ function spawnCommand(
     env,
     nonce: options.nonce,
     cgroup: options.cgroup?.(),
+    ...{ fileLimit: options.fileLimit?.(), inherited: deps.inherited },
     shareTerminal: deps.shareTerminal,
     except: () => guard.pids(),
     inner: () => deps.runFiles.list().flatMap(({ runlock, guard }) => (guard ? [runlock, guard] : [runlock])),

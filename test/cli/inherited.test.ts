@@ -1,0 +1,122 @@
+// What a command gets from whoever called runlock: the same as without runlock.
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { RUNLOCK, clean } from '../support/program.ts';
+import { runlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+let count = 0;
+const exec = (...more: string[]) => ['exec', '-g', `inherited/${count++}`, '--node', 'web01', ...more];
+
+/** What bash prepares, then becomes: `"$@"` is the command with what stands before it. */
+async function inBash(before: string, words: readonly string[]): Promise<{ status: number; stdout: string }> {
+  const child = spawn('bash', ['-c', `${before}\nexec "$@"`, 'bash', ...words], {
+    env: { ...clean, ...agent.env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let stdout = '';
+  child.stdout.setEncoding('utf8').on('data', (part: string) => (stdout += part));
+  const [status] = (await once(child, 'close')) as [number];
+  return { status, stdout };
+}
+
+const direct = (before: string, command: readonly string[]) => inBash(before, command);
+const under = (before: string, command: readonly string[]) =>
+  inBash(before, [RUNLOCK, ...exec('--', ...command)]);
+
+describe('descriptors that the caller opened', () => {
+  const LIST = ['sh', '-c', 'ls -l /proc/$$/fd'];
+  /** Number, and what it stands for without the number of the pipe or socket. */
+  const numbers = (list: string) => list.match(/\d+ -> [^:\n]*/g);
+  const jobserver = 'mkfifo pipe; exec 5<>pipe; exec 3<pipe 4>pipe 5>&-';
+  const sets: Readonly<Record<string, string>> = {
+    none: '',
+    'a job server on 3 and 4': jobserver,
+    'a lock on 9': 'exec 9>lock',
+    'process substitution on 63': 'exec 63< <(echo over there)',
+    'files on 200 and 1000': 'exec 200>a; exec 1000>b',
+    'a pair in a gap, on 17 and 30': 'mkfifo pipe; exec 40<>pipe; exec 17<pipe 30>pipe 40>&-',
+    'all at once': `${jobserver}; exec 9>lock; exec 63< <(echo over there); exec 200>a`,
+  };
+
+  test.each(Object.entries(sets))('%s: the command has these, and none of runlock', async (_, open) => {
+    const { folder } = stage();
+    const expected = await direct(`cd ${folder}; ${open}`, LIST);
+    execFileSync('sh', ['-c', `rm -f ${folder}/*`]);
+    const found = await under(`cd ${folder}; ${open}`, LIST);
+    expect(numbers(expected.stdout)).toContain('0 -> /dev/null');
+    expect(numbers(found.stdout)).toEqual(numbers(expected.stdout));
+  });
+
+  test('what is in a pipe is read, and a lock is held by the command', async () => {
+    const { folder } = stage();
+    const open = `cd ${folder}; exec 3< <(echo over there); exec 9>lock; flock -n 9`;
+    const script = 'cat <&3; flock -n lock true || echo locked';
+    expect(await under(open, ['sh', '-c', script])).toEqual({ status: 0, stdout: 'over there\nlocked\n' });
+  });
+
+  test('make’s own job server takes the command for one of its own', async () => {
+    const { folder } = stage();
+    const words = [RUNLOCK, ...exec('--', 'make', '-f', 'inner')].join(' ');
+    writeFileSync(`${folder}/outer`, `all:\n\t+@${words}\n`);
+    writeFileSync(`${folder}/inner`, 'all: a b\na b:\n\t@echo $@\n');
+    const child = spawn('make', ['-j2', '-f', 'outer'], {
+      cwd: folder,
+      env: { ...clean, ...agent.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
+    child.stderr.setEncoding('utf8').on('data', (part: string) => (text += part));
+    await once(child, 'close');
+    expect(text).not.toMatch(/jobserver unavailable/);
+    expect(
+      text
+        .split('\n')
+        .filter((line) => /^[ab]$/.test(line))
+        .sort(),
+    ).toEqual(['a', 'b']);
+  });
+});
+
+describe('the soft limit of open files', () => {
+  const LIMIT = ['sh', '-c', 'ulimit -Sn; ulimit -Hn'];
+
+  test.each([1024, 300])('%d: is the caller’s, and so is the hard one', async (soft) => {
+    // bash stays, as the parent that runlock can ask.
+    const before = `ulimit -Sn ${soft}; ulimit -Hn 4096; "$@"; exit`;
+    expect(await under(before, LIMIT)).toEqual({ status: 0, stdout: `${soft}\n4096\n` });
+  });
+
+  test('that is too low for runlock is given to the command alone, also in a dozen groups', async () => {
+    const groups = Array.from({ length: 12 }, (_, n) => ['-g', `inherited/limit/${n}`]).flat();
+    const script = 'until [ "$(ulimit -Sn)" = 64 ]; do sleep 0.05; done; ulimit -Hn';
+    const words = [RUNLOCK, 'exec', ...groups, '--node', 'web01', '--', 'sh', '-c', script];
+    const before = 'ulimit -Sn 64; ulimit -Hn 4096; "$@"; exit';
+    expect(await inBash(before, words)).toEqual({ status: 0, stdout: '4096\n' });
+  });
+});
+
+describe('a script without #!', () => {
+  test.each(['./script', 'script'])('%s is run by sh, as execvp does it', async (name) => {
+    const { folder } = stage();
+    writeFileSync(`${folder}/script`, 'echo "$0 $# $2"; exit 5\n');
+    chmodSync(`${folder}/script`, 0o755);
+    const env = { PATH: `${folder}:${process.env['PATH'] ?? ''}` };
+    const { status, stdout, stderr } = await runlock(agent, exec('--ok-codes', '5', '--', name, 'a', 'b c'), {
+      ...{ cwd: folder, env },
+    });
+    const file = name === 'script' ? `${folder}/script` : name;
+    expect({ status, stdout, stderr }).toEqual({ status: 5, stdout: `${file} 2 b c\n`, stderr: '' });
+  });
+});
