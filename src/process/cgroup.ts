@@ -57,8 +57,9 @@ function findHome(): CgroupSupport {
   if (line === undefined) return no('this system has no cgroup v2');
   const path = line.slice(3).replace(/\/$/, '');
   if (path.startsWith('/..')) return no('its cgroup is outside of what this namespace shows');
-  const candidates = () => [...MOUNTS.map((mount) => mount + path), ...mountsOf(path)];
-  const home = candidates().find((folder) => readPids(`${folder}/cgroup.procs`)?.includes(pid));
+  const isHome = (folder: string) => readPids(`${folder}/cgroup.procs`)?.includes(pid) === true;
+  // To read all mounts takes long where there are many.
+  const home = MOUNTS.map((mount) => mount + path).find(isHome) ?? mountsOf(path).find(isHome);
   return home === undefined ? no('its cgroup v2 is not mounted here') : { usable: true, home };
 }
 
@@ -92,7 +93,7 @@ function tryFolder(home: string, folder: string): string | undefined {
 }
 
 /**
- * Makes a cgroup for run `run` below the own one, and removes what dead runs have left there.
+ * Makes a cgroup for run `run` below the own one. Closing it removes what dead runs have left there as well.
  * @returns why there is none, where the host gives none. Never throws.
  */
 export function makeCgroup(options: {
@@ -103,7 +104,6 @@ export function makeCgroup(options: {
   const found = findHome();
   if (!found.usable) return { why: found.why };
   const { home } = found;
-  removeLeft(home);
   const path = `${home}/runlock-${run}`;
   const why = tryFolder(home, path);
   if (why !== undefined) {
@@ -158,6 +158,7 @@ export function makeCgroup(options: {
     async close() {
       await (left ??= goOut());
       if (!isInside) await empty();
+      removeLeft(home);
     },
   };
 
