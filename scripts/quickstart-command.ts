@@ -12,8 +12,8 @@ export interface NodeCommand {
 }
 
 const STAND_IN = `#!/bin/sh
-printf '# %s, grant %s\\nserver_name %s;\\n' "$RUNLOCK_GROUP" "$RUNLOCK_FENCING_TOKEN" "$RUNLOCK_NODE" >"$1/$RUNLOCK_NODE.conf"
-[ ! -e "$1/broken" ] || { echo "$RUNLOCK_NODE does not work with this change"; exit 2; }
+printf '# %s, grant %s\\nserver_name %s;\\n' "$RUNLOCK_RUN_GROUP" "$RUNLOCK_FENCING_TOKEN" "$RUNLOCK_RUN_NODE" >"$1/$RUNLOCK_RUN_NODE.conf"
+[ ! -e "$1/broken" ] || { echo "$RUNLOCK_RUN_NODE does not work with this change"; exit 2; }
 `;
 
 /** ansible-playbook with examples/site.yml, else a shell script, which the note then calls a stand-in. */

@@ -76,7 +76,7 @@ export function parseGroup(text: string): string {
   return text;
 }
 
-/** One group, or several with commas between them: as `RUNLOCK_GROUP` says it to a command that runs in several. */
+/** One group, or several with commas between them: a variable is there once. */
 export function parseGroups(text: string): readonly string[] {
   return text.split(',').map(parseGroup);
 }
@@ -138,6 +138,20 @@ export function parseFlag(text: string): boolean {
   if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(text)) return true;
   if (['0', 'f', 'F', 'FALSE', 'false', 'False', ''].includes(text)) return false;
   throw usage(`'${text}' is neither true nor false`);
+}
+
+/** The long options of all commands: each is `RUNLOCK_<OPTION>` in the environment. */
+export const LONG_OPTIONS: readonly string[] = [
+  'agent check config conflict-exit-code dry-run exit-code failed for force forget gate-stable group healthy-within',
+  'hold json kill-after log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes',
+  'owner prefix quiet reason reboot-codes release-on-signal service session-ttl settle silent-for slot slots splay',
+  'timeout verbose wait watch',
+].flatMap((line) => line.split(' '));
+
+/** The environment of a command: what this call was told is not meant for a runlock inside, or for a daemon that goes on. */
+export function withoutOptions<T>(env: Readonly<Record<string, T>>): Record<string, T> {
+  const variables = new Set(LONG_OPTIONS.map((name) => `RUNLOCK_${name.replaceAll('-', '_').toUpperCase()}`));
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !variables.has(name)));
 }
 
 export function usage(message: string): RunlockError {

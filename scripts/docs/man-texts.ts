@@ -24,8 +24,8 @@ export const environment: readonly (readonly [names: string, meaning: string])[]
   ['CONSUL_NAMESPACE, CONSUL_PARTITION', 'Where the keys are, in Consul Enterprise.'],
   ['NO_COLOR, FORCE_COLOR, TERM', 'Whether output has colours. NO_COLOR comes first.'],
   [
-    'RUNLOCK_GROUP, RUNLOCK_NODE, RUNLOCK_SLOT, RUNLOCK_RUN_ID, RUNLOCK_FENCING_TOKEN, CONSUL_LOCK_HELD',
-    'What exec gives to the command: its group, node and slot, the id of the run, a number that grows with every grant, and true.',
+    'RUNLOCK_RUN_ID, RUNLOCK_RUN_GROUP, RUNLOCK_RUN_NODE, RUNLOCK_RUN_SLOT, RUNLOCK_FENCING_TOKEN, CONSUL_LOCK_HELD',
+    'What exec gives to the command: the id of the run, its group, node and slot, a number that grows with every grant, and true. In several groups, group, slot and number are lists with commas. RUNLOCK_<OPTION> does not reach the command: a runlock inside has flags and the configuration file.',
   ],
 ];
 

@@ -62,7 +62,7 @@ export function addGate(program: Command, { env }: Context, done: Done): void {
   });
 }
 
-/** Inside a run in several groups `RUNLOCK_GROUP` names them all. */
+/** `RUNLOCK_GROUP` may name several, for `exec`. */
 const parseGroups = (text: string) => text.split(',').map(parseGroup);
 
 const GATE_HELP = `

@@ -155,8 +155,8 @@ function sayBusy(
 ): AcquireResult {
   const { level, message } = describeBusy(busy, { wait, nowMs: deps.clock.now() });
   const { env } = deps;
-  const groups = env['RUNLOCK_GROUP']?.split(',') ?? [];
-  const inside = groups.includes(group) && env['RUNLOCK_NODE'] === busy.context.run.node;
+  const groups = env['RUNLOCK_RUN_GROUP']?.split(',') ?? [];
+  const inside = groups.includes(group) && env['RUNLOCK_RUN_NODE'] === busy.context.run.node;
   const hint =
     busy.why.kind === 'same-node' && inside && env['RUNLOCK_RUN_ID'] !== undefined
       ? "; this is inside a 'runlock exec' of the group, which holds the slot and gives it back: leave acquire and release out"

@@ -239,7 +239,8 @@ describe('with exec of the same node', () => {
 
   test('inside exec both are refused with a word on why, and release --failed touches nothing', async () => {
     const script = `${RUNLOCK} "$@"; echo $?`;
-    const inside = (...args: string[]) => exec('nested', 'web01', 'sh', '-c', script, 'sh', ...args);
+    const inside = (verb: string, ...more: string[]) =>
+      exec('nested', 'web01', 'sh', '-c', script, 'sh', verb, 'nested', '--node', 'web01', ...more);
     const acquired = await inside('acquire');
     expect(acquired.stdout).toBe('75\n');
     expect(acquired.stderr).toMatch(

@@ -34,7 +34,7 @@ test('the single file alone, in an empty root without Node.js, runs a command un
   await fillRoot(root, BINARY);
   const files = readdirSync(root, { recursive: true, encoding: 'utf8' });
   expect(files.filter((name) => /node/.test(name))).toEqual([]);
-  const script = 'echo "in $RUNLOCK_GROUP as $(id -u)"; read -r word; echo "heard $word"; exit 3';
+  const script = 'echo "in $RUNLOCK_RUN_GROUP as $(id -u)"; read -r word; echo "heard $word"; exit 3';
   const exec = ['exec', '-g', 'empty', '--node', 'web01', '--hold', 'none', '--', '/bin/sh', '-c', script];
   const [file = '', ...args] = await inRoot(root, ['/runlock', ...exec]);
   const child = spawn(file, args, { env: { PATH: '/usr/bin:/bin', ...agent.env }, stdio: 'pipe' });

@@ -141,7 +141,7 @@ describe('a failed run', () => {
       '--',
       'sh',
       '-c',
-      'echo $RUNLOCK_SLOT',
+      'echo $RUNLOCK_RUN_SLOT',
     ]);
     expect(back).toMatchObject({ status: 0, stdout: '1\n' });
     await free();
@@ -320,13 +320,61 @@ describe('what the tools mean by their codes', () => {
 
 describe('what the command is told', () => {
   test('its group, node, slot, run and token, and that a lock is held', async () => {
-    const names = ['GROUP', 'NODE', 'SLOT', 'RUN_ID', 'FENCING_TOKEN'].map((name) => `$RUNLOCK_${name}`);
+    const names = ['RUN_GROUP', 'RUN_NODE', 'RUN_SLOT', 'RUN_ID', 'FENCING_TOKEN'].map(
+      (name) => `$RUNLOCK_${name}`,
+    );
     const args = ['--', 'sh', '-c', `echo "${names.join(' ')} $CONSUL_LOCK_HELD"`];
     const { stdout } = await exec('told/web', 'web01', args);
     const [group, node, slot, run, token, held] = stdout.trim().split(' ');
     expect([group, node, slot, held]).toEqual(['told/web', 'web01', '0', 'true']);
     expect(Number(token)).toBeGreaterThan(0);
     expect(await lastRun('told/web', 'web01')).toMatchObject({ run });
+  });
+
+  test('nothing that a runlock inside would take for its own options; what else there is stays', async () => {
+    const options = {
+      ...{
+        RUNLOCK_GROUP: 'told/one,told/two',
+        RUNLOCK_NODE: 'web01',
+        RUNLOCK_WAIT: '1m',
+        RUNLOCK_OK_CODES: '',
+      },
+      ...{ RUNLOCK_QUIET: '1', RUNLOCK_LOG_FORMAT: 'json', RUNLOCK_PREFIX: 'runlock', RUNLOCK_FORCE: '1' },
+    };
+    const others = { CONSUL_HTTP_TOKEN: 'anonymous', RUNLOCK_OF_MINE: 'stays', RUNLOCK: 'x' };
+    const { stdout } = await runlock(agent, ['exec', '--', 'env'], { env: { ...options, ...others } });
+    const env = stdout.split('\n').filter((line) => /^(?:RUNLOCK|CONSUL_(?:LOCK|HTTP_TOKEN))/.test(line));
+    expect(env.map((line) => line.replace(/^(RUNLOCK_RUN_(?:ID|MARK)|.*TOKEN)=.*$/, '$1')).sort()).toEqual(
+      expect.arrayContaining([
+        ...[
+          'CONSUL_HTTP_TOKEN',
+          'CONSUL_LOCK_HELD=true',
+          'RUNLOCK=x',
+          'RUNLOCK_FENCING_TOKEN',
+          'RUNLOCK_OF_MINE=stays',
+        ],
+        ...[
+          'RUNLOCK_RUN_GROUP=told/one,told/two',
+          'RUNLOCK_RUN_ID',
+          'RUNLOCK_RUN_NODE=web01',
+          'RUNLOCK_RUN_SLOT=0,0',
+        ],
+      ]),
+    );
+    const names = env.map((line) => line.split('=')[0] ?? '');
+    expect(names.filter((name) => name in options || name === 'RUNLOCK_CONFIG')).toEqual([]);
+  });
+
+  test('a run inside, in a group of its own, is told its own, and nothing of the outer one', async () => {
+    const show = 'echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_NODE $RUNLOCK_RUN_SLOT $RUNLOCK_RUN_ID"';
+    const inner = `${show}; ${RUNLOCK} exec -g told/inner --node web09 -- sh -c '${show}'; ${show}`;
+    const { status, stdout } = await exec('told/outer', 'web01', ['--', 'sh', '-c', inner]);
+    const [before = '', inside = '', after] = stdout.trim().split('\n');
+    expect(status).toBe(0);
+    expect(before).toMatch(/^told\/outer web01 0 [0-9a-f-]{36}$/);
+    expect(inside).toMatch(/^told\/inner web09 0 [0-9a-f-]{36}$/);
+    expect(inside.split(' ').at(-1)).not.toBe(before.split(' ').at(-1));
+    expect(after).toBe(before);
   });
 
   test('its arguments, its stdin, its stdout and its stderr are its own', async () => {
@@ -421,7 +469,7 @@ describe('groups, prefixes and slots', () => {
   });
 
   test('-n 2: two at once and never three; a caller with three has a third', async () => {
-    const slot = ['-w', '0', '--', 'sh', '-c', 'echo $RUNLOCK_SLOT'];
+    const slot = ['-w', '0', '--', 'sh', '-c', 'echo $RUNLOCK_RUN_SLOT'];
     const free = [
       await holder('two', 'web01', ['-n', '2']),
       await holder('two', 'web02', ['-n', '2', '-w', '0']),

@@ -28,7 +28,7 @@ function fileOf(...lines: readonly string[]): string {
 
 /** What the command of `exec` sees of its node. */
 async function nodeOf(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
-  const words = ['exec', ...args, '--', 'sh', '-c', 'echo "$RUNLOCK_NODE"'];
+  const words = ['exec', ...args, '--', 'sh', '-c', 'echo "$RUNLOCK_RUN_NODE"'];
   const { status, stdout, stderr } = await runlock(agent, words, { env });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   return stdout.trim();

@@ -29,7 +29,7 @@ function setup() {
   const only = (group: string, node: string, ...more: string[]) => [
     ...['exec', '-g', group, '--node', node, '-w', '0', ...more],
   ];
-  const script = `echo $$ >${folder}/$RUNLOCK_NODE.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const script = `echo $$ >${folder}/$RUNLOCK_RUN_NODE.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
   const until = ['--', 'sh', '-c', script];
   const running = async (node: string, argv: readonly string[]) => {
     const run = startRunlock(agent, [...argv, ...until]);
@@ -88,7 +88,7 @@ describe('a run in several groups', () => {
     expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await keys()).toEqual([]);
     expect(await sessions()).toEqual([]);
-    const show = 'echo "$RUNLOCK_GROUP $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN"';
+    const show = 'echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_SLOT $RUNLOCK_FENCING_TOKEN"';
     const one = await exec('web01', '-n', '2', '--', 'sh', '-c', show);
     const other = await runlock(agent, [...args('web01', '-g', first), '--', 'sh', '-c', show]);
     for (const { stdout } of [one, other]) {

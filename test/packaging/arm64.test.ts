@@ -47,7 +47,7 @@ describe.skipIf(process.arch === 'arm64')('the single file for arm64, by qemu', 
   });
 
   test('runs a command under its lock, and keeps another node out meanwhile', async () => {
-    const script = 'echo "in $RUNLOCK_GROUP"; read -r word; echo "heard $word"; exit 3';
+    const script = 'echo "in $RUNLOCK_RUN_GROUP"; read -r word; echo "heard $word"; exit 3';
     const words = ['exec', '-g', 'arm', '--node', 'web01', '--hold', 'none', '--', 'sh', '-c', script];
     const child = spawn(qemu, [file, ...words], { env: { ...clean, ...agent.env }, stdio: 'pipe' });
     onTestFinished(() => end(child.pid ?? 0));

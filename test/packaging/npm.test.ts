@@ -106,7 +106,7 @@ describe('installed into an empty prefix, without a network', () => {
       expect(said).toMatchObject({ status: 0, stderr: '' });
       expect(said.stdout.split('\n')[0]).toBe(`runlock ${manifest.version}`);
       const group = `prod/node${major}`;
-      const command = ['sh', '-c', 'echo "$RUNLOCK_GROUP $RUNLOCK_NODE $1"; exit 3', 'sh', 'a  b'];
+      const command = ['sh', '-c', 'echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_NODE $1"; exit 3', 'sh', 'a  b'];
       expect(
         await outcome(['exec', '-g', group, '--node', 'web01', '--ok-codes', '3', '--', ...command], env),
       ).toEqual({

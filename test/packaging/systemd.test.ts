@@ -205,7 +205,7 @@ describe.skipIf(why !== undefined)(
     test('a timer starts what the instance’s file says, in its group, with the token that root alone may read', async () => {
       const facts = script(
         'facts',
-        `{ printf '%s|' "$@"; echo; echo "$RUNLOCK_GROUP $RUNLOCK_NODE"; stat -c '%a %U' "$CONSUL_HTTP_TOKEN_FILE"
+        `{ printf '%s|' "$@"; echo; echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_NODE"; stat -c '%a %U' "$CONSUL_HTTP_TOKEN_FILE"
          cat "$CONSUL_HTTP_TOKEN_FILE"; echo end; } >${machine.folder}/facts.out`,
       );
       await instance('web', `${facts} one "two words" 'a "quoted" word' $HOME *`);

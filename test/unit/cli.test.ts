@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { parse } from '../../src/cli.ts';
+import { commandTree, parse } from '../../src/cli.ts';
 import type { Invocation } from '../../src/cli/invocation.ts';
+import { variableOf } from '../../src/cli/option.ts';
 import { RunlockError } from '../../src/errors.ts';
+import { LONG_OPTIONS, withoutOptions } from '../../src/options.ts';
 
 type Env = Record<string, string>;
 type Of<Kind extends Invocation['kind']> = Extract<Invocation, { kind: Kind }>;
@@ -219,6 +221,24 @@ describe('the environment', () => {
     expect(await complaint(['exec', '--', 'x'], { [name]: text })).toMatch(pattern);
   });
 
+  test('of every option of every command is kept from what exec runs, and nothing else is', () => {
+    const { commands } = commandTree({ env: {}, version: '1.2.3', readText });
+    const options = new Set(commands.flatMap((command) => command.options).map(variableOf));
+    const own = {
+      RUNLOCK_RUN_ID: 'x',
+      RUNLOCK_RUN_GROUP: 'x',
+      RUNLOCK: 'x',
+      RUNLOCK_: 'x',
+      PATH: 'x',
+      GROUP: 'x',
+    };
+    const env = { ...Object.fromEntries([...options].map((name) => [name, 'x'])), ...own };
+    expect(options.size).toBeGreaterThan(30);
+    expect(withoutOptions(env)).toEqual(own);
+    const known = LONG_OPTIONS.map((name) => `RUNLOCK_${name.replaceAll('-', '_').toUpperCase()}`);
+    expect([...known].sort()).toEqual([...options].sort());
+  });
+
   test('of Consul and of others is not looked at', async () => {
     expect(await execOptions([], { GROUP: 'x', CONSUL_HTTP_ADDR: 'x', RUNLOCK_RUN_ID: 'x' })).toEqual(
       await execOptions([]),
@@ -231,6 +251,28 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [[], /^no command; see 'runlock --help'$/],
     [['exce'], /unknown command 'exce'.*'runlock --help'$/],
     [['--nonsense', 'exec'], /unknown option '--nonsense'.*'runlock --help'$/],
+    [
+      ['-g', 'x', 'exec', '--', 'y'],
+      /^-g comes after the command: runlock exec -g …; see 'runlock exec --help'$/,
+    ],
+    [['-gx', 'exec', '--', '-y'], /^-g comes after the command: runlock exec -g …;/],
+    [['--group=x', '-v', '--wait', '0', 'exec'], /^--group comes after the command: runlock exec --group …;/],
+    [['-g', 'status', 'acquire'], /^-g comes after the command: runlock acquire -g …;/],
+    [
+      ['--maintenance', 'exec', '--', 'y'],
+      /^--maintenance comes after the command: runlock exec --maintenance …;/,
+    ],
+    [['-v', 'status'], /^-v comes after the command: runlock status -v …; see 'runlock status --help'$/],
+    [['--json', '--owner', 'exec', 'release'], /^--json comes after the command: runlock release --json …;/],
+    [
+      ['-g', 'x', '--', 'chef-client'],
+      /^no command before -g; options come after it, as in 'runlock exec -g /,
+    ],
+    [['-g', 'x', 'chef-client'], /^no command before -g;/],
+    [['-g'], /^no command before -g;/],
+    [['--watch', 'exec', '--', 'y'], /^unknown option '--watch'; see 'runlock --help'$/],
+    [['--wathc', 'status'], /^unknown option '--wathc'/],
+    [['-g', 'x', '--nonsense', 'exec'], /^unknown option '-g'/],
     [['exec'], /missing required argument 'command'.*'runlock exec --help'$/],
     [['exec', '--'], /missing required argument 'command'/],
     [['exec', '--nonsense', '--', 'x'], /unknown option '--nonsense'.*'runlock exec --help'$/],

@@ -5,6 +5,7 @@ import { assertNever } from '../../errors.ts';
 import { keepGuard } from '../../guard.ts';
 import type { Guard, GuardEvent, Spare } from '../../guard.ts';
 import type { Grant } from '../../lock/grant.ts';
+import { withoutOptions } from '../../options.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
 import type { FileLimit } from '../../process/file-limit.ts';
 import type { ProcessName } from '../../process/run-file.ts';
@@ -88,11 +89,11 @@ function spawnCommand(
   const { run } = slots[0].grant.context;
   const list = (of: (grant: Grant) => string | number) => slots.map(({ grant }) => of(grant)).join(',');
   const env = {
-    ...deps.env,
+    ...withoutOptions(deps.env),
     RUNLOCK_RUN_ID: run.id,
-    RUNLOCK_GROUP: list(({ context }) => context.keys.group),
-    RUNLOCK_NODE: run.node,
-    RUNLOCK_SLOT: list(({ slot }) => slot),
+    RUNLOCK_RUN_GROUP: list(({ context }) => context.keys.group),
+    RUNLOCK_RUN_NODE: run.node,
+    RUNLOCK_RUN_SLOT: list(({ slot }) => slot),
     RUNLOCK_FENCING_TOKEN: list(({ fencingToken }) => fencingToken),
     CONSUL_LOCK_HELD: 'true',
   };

@@ -99,8 +99,8 @@ function work({ folder }: Place, { name, held, options, signal }: Work): Promise
   const [command = 'sh', ...args] = witness(folder, part);
   const env = {
     PATH: process.env['PATH'],
-    ...{ RUNLOCK_RUN_ID: held.run, RUNLOCK_NODE: name },
-    ...{ RUNLOCK_SLOT: String(held.slot), RUNLOCK_FENCING_TOKEN: String(held.fencingToken) },
+    ...{ RUNLOCK_RUN_ID: held.run, RUNLOCK_RUN_NODE: name },
+    ...{ RUNLOCK_RUN_SLOT: String(held.slot), RUNLOCK_FENCING_TOKEN: String(held.fencingToken) },
   };
   return new Promise((settle, fail) => {
     const child = spawn(command, args, { env, detached: true, stdio: 'ignore' });

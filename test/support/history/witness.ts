@@ -25,7 +25,7 @@ role=$1 beats=$2 code=$3
 shift 3
 folder=\${0%/*}
 file=$folder/$RUNLOCK_RUN_ID.$role.$$.events
-told=$folder/$RUNLOCK_NODE.told
+told=$folder/$RUNLOCK_RUN_NODE.told
 exec 9<>"$folder/never"
 note() { read -r up _ </proc/uptime; echo "$1 $up $2" >>"$file"; }
 for word; do
@@ -35,7 +35,7 @@ for word; do
     daemon) setsid bash "$0" daemon 0 0 & ;;
   esac
 done
-note start "$RUNLOCK_NODE $RUNLOCK_SLOT $RUNLOCK_FENCING_TOKEN $RUNLOCK_GROUP"
+note start "$RUNLOCK_RUN_NODE $RUNLOCK_RUN_SLOT $RUNLOCK_FENCING_TOKEN $RUNLOCK_RUN_GROUP"
 while :; do
   [ $role != daemon ] && [ -e "$told" ] && { read -r code <"$told"; break; }
   read -rt 0.05 -u 9
