@@ -14,7 +14,7 @@ const table = {
     'agent --noop -t|agent --no-noop --onetime --detailed-exitcodes --no-daemonize|agent --disable -t',
     'agent --disable why -t|agent -w 5 -t|agent --waitforcert 5 -t|agent --fqdn=x -t|agent --environment test -t',
     'apply -t x.pp|apply x.pp -t|apply -tv|apply -vtL|apply -tE foo|apply -te code|apply -test|apply - -t',
-    'apply -e code --detailed-e|apply --debug --test|apply --execute=code -t|apply -l console -t',
+    'apply -e code --detailed-e|apply --debug --test|apply --execute=code -t|apply -l console -t|apply -lconsole -t',
     'device --detailed-exitcodes|device --det -v|device -t web01 --detailed-exitcodes',
   ],
   plain: [

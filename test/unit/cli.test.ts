@@ -298,12 +298,17 @@ describe('wrong usage says what is wrong, and where to look', () => {
 });
 
 describe('help and version', () => {
-  test.each([['--help'], ['-h'], ['help'], ['exec', '--help'], ['help', 'exec'], ['status', '-h']])(
-    '%s goes to stdout',
-    async (...argv) => {
-      expect((await as('text', argv)).text).toMatch(/^Usage: runlock/);
-    },
-  );
+  test.each([
+    ['--help'],
+    ['-h'],
+    ['help'],
+    ['exec', '--help'],
+    ['help', 'exec'],
+    ['status', '-h'],
+    ['-g', '--help'],
+  ])('%s goes to stdout', async (...argv) => {
+    expect((await as('text', argv)).text).toMatch(/^Usage: runlock/);
+  });
 
   test('--version names the version', async () => {
     expect((await as('text', ['--version'])).text).toBe('runlock 1.2.3\n');

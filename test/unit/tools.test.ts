@@ -21,7 +21,11 @@ describe('what exit codes mean', () => {
     ['apply -- -t', [0]],
     ['device -t', [0]],
     ['resource -t', [0]],
-    ['toString -t', [0]],
+    ['toString --test', [0]],
+    ['agent --Detailed_Exitcodes', [0, 2]],
+    ['apply -lconsole -t', [0, 2]],
+    ['apply --execute=code -t', [0, 2]],
+    ['agent -f -t', [0]],
     ['-t agent', [0]],
     ['', [0]],
   ])('puppet %s: success is %j', (line, ok) => {
