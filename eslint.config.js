@@ -46,6 +46,7 @@ const rows = [
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },
   { files: ['src/gate/*.ts'], may: [...lock, 'lock/*', './*'] },
   { files: ['src/process/*.ts'], may: ['errors', 'deps', 'tree', './*'] },
+  { files: ['src/process/signals.ts'], may: ['platform'] },
   { files: ['src/platform.ts'], may: ['deps', 'consul', 'process/*'] },
   { files: ['src/run.ts'], may: ['errors', 'licenses', 'platform', 'cli/invocation', 'run/*'] },
   {
@@ -107,6 +108,16 @@ function boundary({ files, may, packages: own = [] }) {
   };
 }
 
+const exports = [
+  { selector: 'ExportAllDeclaration', message: 'No barrels: import from the file that defines it.' },
+  { selector: 'ExportDefaultDeclaration', message: 'Named exports only.' },
+];
+// A handler for a signal that the caller ignores would bring it back.
+const handlers = {
+  selector: 'CallExpression[callee.property.name=/^(on|once|off)$/][arguments.0.value=/^SIG/]',
+  message: 'Only src/process/signals.ts installs handlers for signals.',
+};
+
 export default tseslint.config(
   { ignores: ['dist/', 'build/', 'node_modules/'] },
   eslint.configs.recommended,
@@ -120,11 +131,7 @@ export default tseslint.config(
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/only-throw-error': 'error',
       '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
-      'no-restricted-syntax': [
-        'error',
-        { selector: 'ExportAllDeclaration', message: 'No barrels: import from the file that defines it.' },
-        { selector: 'ExportDefaultDeclaration', message: 'Named exports only.' },
-      ],
+      'no-restricted-syntax': ['error', ...exports],
     },
   },
   {
@@ -137,6 +144,11 @@ export default tseslint.config(
       ],
       'no-console': 'error',
     },
+  },
+  {
+    files: ['src/**/*.ts'],
+    ignores: ['src/process/signals.ts'],
+    rules: { 'no-restricted-syntax': ['error', ...exports, handlers] },
   },
   ...rows.map(boundary),
   {

@@ -12,6 +12,8 @@ import { stdioWith } from './process/descriptors.ts';
 import type { FileLimit } from './process/file-limit.ts';
 import { shortageOf } from './process/shortage.ts';
 import { MARK_VARIABLE, markValue } from './process/mark.ts';
+import { launchFailed } from './process/launcher.ts';
+import type { Launcher, Program } from './process/launcher.ts';
 import { startSignalProbe } from './process/signal-probe.ts';
 import type { SignalProbe } from './process/signal-probe.ts';
 import { followTree, startTime } from './tree.ts';
@@ -27,6 +29,8 @@ export interface CommandOptions {
   /** Where `findCommand` found it. */
   readonly file: string;
   readonly args: readonly string[];
+  /** Where it is to ignore signals: what is started first, and becomes it. */
+  readonly launcher?: Launcher;
   /** The whole environment; only the mark of the run is added. */
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The secret of the run, which marks all of its processes. */
@@ -152,7 +156,13 @@ type Spawned =
   | { readonly code: Promise<string | undefined>; readonly thrown?: string | undefined };
 
 function spawnCommand(options: CommandOptions): Spawned {
-  const { command, file, args } = options;
+  const { command, file, args, launcher } = options;
+  if (launcher) {
+    const program = launcher(command, args);
+    const launched = trySpawn(program, options);
+    if ('pid' in launched && !launchFailed(launched.pid, { file: program.file, command })) return launched;
+    // What keeps a launcher from becoming the command keeps runlock from starting it, and here the reason is known.
+  }
   const spawned = trySpawn({ file, args, argv0: command }, options);
   if (!('code' in spawned) || spawned.thrown !== 'ENOEXEC' || !isText(file)) return spawned;
   // As execvp(3) does it: a script without #!. Node has it from there.
@@ -179,7 +189,7 @@ function isText(file: string): boolean {
 }
 
 function trySpawn(
-  { file, args, argv0 }: { file: string; args: readonly string[]; argv0: string },
+  { file, args, argv0 }: Program,
   { env, nonce, shareTerminal, inherited = [] }: CommandOptions,
 ): Spawned {
   try {

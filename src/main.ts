@@ -10,12 +10,13 @@ import type { ErrorCode } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
-import type { LogChoice, Platform, Screen, SignalSource, Terminal } from './platform.ts';
+import type { LogChoice, Platform, Terminal } from './platform.ts';
 import { openRunFiles, runFolders } from './process/run-file.ts';
 import { inheritedDescriptors } from './process/descriptors.ts';
 import { fileLimit } from './process/file-limit.ts';
 import { requireProc } from './process/proc.ts';
 import { shortageIn } from './process/shortage.ts';
+import { ownSignals } from './process/signals.ts';
 import { createStream } from './process/streams.ts';
 import { findSurvivors } from './process/survivors.ts';
 import { run } from './run.ts';
@@ -71,9 +72,10 @@ function hidden(pid: number): boolean {
   }
 }
 
+const { whenResized, ...signals } = ownSignals();
 const outputOptions = {
   exitJoinsThreads: nodeVersion !== undefined,
-  onResize: (listener: () => void) => void process.on('SIGWINCH', listener),
+  onResize: whenResized,
 };
 const stdout = createStream({ fd: 1, ...outputOptions });
 /** So much of what runlock says is kept for a reader who has stalled, besides what a pipe holds. */
@@ -140,46 +142,6 @@ const terminal: Terminal = {
   },
 };
 
-const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
-
-function listenToSignals(): SignalSource {
-  let listener: ((signal: NodeJS.Signals) => void) | undefined;
-  const early: NodeJS.Signals[] = [];
-  for (const signal of SIGNALS) process.on(signal, () => (listener ? listener(signal) : early.push(signal)));
-  return {
-    listen: (newest) => {
-      listener = newest;
-      for (const signal of early.splice(0)) newest(signal);
-    },
-  };
-}
-
-function whenStopped({ leave, enter }: Screen): void {
-  const resume = () => {
-    // After `bg` the terminal is the shell's, and whoever draws there is stopped again, as by the terminal itself.
-    if (inBackground()) process.kill(process.pid, 'SIGTTOU');
-    else enter();
-  };
-  const stop = () => {
-    leave();
-    process.off('SIGTSTP', stop);
-    // Here it stops, unless there is no shell that could continue it.
-    process.kill(process.pid, 'SIGTSTP');
-    process.on('SIGTSTP', stop);
-    resume();
-  };
-  process.on('SIGTSTP', stop);
-  process.on('SIGCONT', resume);
-}
-
-/** Whether another process group has the terminal (proc(5), stat: pgrp and tpgid). */
-function inBackground(): boolean {
-  const [, , group, , , foreground] = readFileSync('/proc/self/stat', 'utf8')
-    .replace(/.*\) /s, '')
-    .split(' ');
-  return foreground !== group && foreground !== '-1';
-}
-
 function hasTerminal(): boolean {
   try {
     closeSync(openSync('/dev/tty', 'r'));
@@ -200,7 +162,8 @@ const platform: Platform = {
   deps: { clock, random: Math.random, host },
   ...{ inherited, fileLimit: callersFileLimit, prepareLog: () => stderr.prepare() },
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
-  ...{ makeLog, connect: connectTo, listenToSignals, whenStopped, hasTerminal, terminal },
+  ...signals,
+  ...{ makeLog, connect: connectTo, hasTerminal, terminal },
   runFiles,
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),

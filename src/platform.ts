@@ -70,6 +70,8 @@ export interface LogChoice {
 
 /** Signals that the operating system sends to runlock. */
 export interface SignalSource {
+  /** Numbers of those that runlock's caller ignores. They are not heard, and the command is to ignore them too. */
+  readonly ignored: readonly number[];
   /** The newest listener gets them all. */
   listen(listener: (signal: NodeJS.Signals) => void): void;
 }

@@ -19,6 +19,7 @@ import { sayLeftOn } from './exec/left-on.ts';
 import { NO_NOTE, notesFolder, openNote } from './exec/run-note.ts';
 import type { RunNote } from './exec/run-note.ts';
 import type { RunGate } from './exec/run-gate.ts';
+import { launcherFor } from './exec/ignore-signals.ts';
 import { lostBeforeStart, takeSlots } from './exec/slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './exec/slots.ts';
 import { superviseRun } from './exec/supervise.ts';
@@ -37,6 +38,7 @@ export type ExecResult =
 export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecResult> {
   const file = checkRun(deps, options);
   const meanings = chosenMeanings(basename(options.command), options);
+  const launcher = launcherFor(deps, options.command);
   const stop = new AbortController();
   let stoppedBy: NodeJS.Signals | undefined;
   deps.signals.listen((signal) => {
@@ -79,6 +81,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     sayLeftOn(deps, taken.slots, gate);
     return await superviseRun(deps, taken.slots, {
       ...{ ...options, file, meanings, nonce, cgroup, fileLimit, spare, note, runGate: gate },
+      ...(launcher && { launcher }),
     });
   } catch (error) {
     if (stoppedBy === undefined || error !== stop.signal.reason) throw error;

@@ -31,7 +31,7 @@ function setUp() {
   const grant = { context: { keys, run: { id: runId, node: 'web01', command: 'sh' } }, slot: 0 };
   const slots = [{ grant, lease, waitedMs: 0 }] as unknown as HeldSlots;
   let hear: Hear = () => undefined;
-  const signals = { listen: (listener: Hear) => void (hear = listener) };
+  const signals = { ignored: [], listen: (listener: Hear) => void (hear = listener) };
   let askedHealth: (signal: AbortSignal) => void = () => undefined;
   const isAsked = new Promise<AbortSignal>((resolve) => (askedHealth = resolve));
   const gate = {
@@ -69,7 +69,7 @@ test('a signal that comes while the command is being started ends it: it was sta
     if (isFirst) listener('SIGTERM');
     isFirst = false;
   };
-  const ran = await superviseRun({ ...deps, signals: { listen } }, slots, options);
+  const ran = await superviseRun({ ...deps, signals: { ...deps.signals, listen } }, slots, options);
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
   expect(order).toEqual(['stay', 'interrupted']);
 });

@@ -24,7 +24,7 @@ export interface Surroundings {
 }
 
 export function judgeSurroundings({ path, host, nodeVersion }: Surroundings): Check[] {
-  const node = nodeVersion === undefined ? [] : [judgeNodeVersion(nodeVersion)];
+  const node = nodeVersion === undefined ? [] : [judgeNodeVersion(nodeVersion), NODE_SIGNALS];
   return [judgePrograms(`${path ?? ''}:${STANDARD_PATH}`), judgeProc(host), ...node];
 }
 
@@ -70,6 +70,14 @@ function noProc(why: string): Check {
   const found = `/proc can't be read (${why}): runlock can't tell who belongs to a run`;
   return { check: 'host', level: 'problem', found, fix: 'mount /proc where runlock runs' };
 }
+
+/** Before any JavaScript runs. */
+const NODE_SIGNALS: Check = {
+  check: 'host',
+  level: 'note',
+  found: "Node.js resets ignored signals: nohup, trap '' and & in a script don't protect a run",
+  fix: 'to start runs that way, install the Debian package or the single file',
+};
 
 const OLDEST = [20, 19];
 

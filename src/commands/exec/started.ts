@@ -9,6 +9,7 @@ import { withoutOptions } from '../../options.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
 import type { FileLimit } from '../../process/file-limit.ts';
 import type { ProcessName } from '../../process/run-file.ts';
+import type { Launcher } from '../../process/launcher.ts';
 import type { CodeMeanings } from '../../tools.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
@@ -26,6 +27,8 @@ export interface RunOptions extends ExecOptions {
   readonly cgroup?: () => RunCgroup | undefined;
   /** The caller's limit of open files; undefined where there is nothing to change. */
   readonly fileLimit?: () => FileLimit | undefined;
+  /** Where the command has signals to ignore. */
+  readonly launcher?: Launcher;
   /** Undefined: there is none. */
   readonly runGate?: RunGate | undefined;
   /** A guard that may be there already. */
@@ -101,6 +104,7 @@ function spawnCommand(
     command: options.command,
     file: options.file,
     args: options.args,
+    ...(options.launcher && { launcher: options.launcher }),
     env,
     nonce: options.nonce,
     cgroup: options.cgroup?.(),

@@ -1,0 +1,28 @@
+/** What runlock's caller ignores (nohup, `trap ''`, `&` in a script), the command ignores too. */
+import { constants } from 'node:os';
+import { chooseLauncher } from '../../process/launcher.ts';
+import type { Launcher } from '../../process/launcher.ts';
+import type { ExecDeps } from '../exec-deps.ts';
+
+/** Undefined: the command is started directly. Says which signals it will not ignore though it should. */
+export function launcherFor(
+  { signals: { ignored }, env, log }: ExecDeps,
+  command: string,
+): Launcher | undefined {
+  if (ignored.length === 0) return undefined;
+  const { launcher, lost } = chooseLauncher(command, { ignored, env });
+  if (lost.length > 0) {
+    const names = lost.map(nameOf).join(', ');
+    log(
+      'warning',
+      `can't make ${command} ignore ${names} as runlock's caller does; install coreutils 8.31 or newer (env --ignore-signal)`,
+      { event: 'signals-not-ignored', signals: names },
+    );
+  }
+  return launcher;
+}
+
+function nameOf(number: number): string {
+  const [name] = Object.entries(constants.signals).find(([, value]) => value === number) ?? [];
+  return name ?? `signal ${number}`;
+}

@@ -1,0 +1,118 @@
+/** Starting a command so that it ignores what runlock's caller ignores: the runtime resets all signals in what it spawns. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { ignoredIn } from './signals.ts';
+
+/** What is given to spawn. */
+export interface Program {
+  readonly file: string;
+  readonly argv0: string;
+  readonly args: readonly string[];
+}
+
+/** A program that ignores signals and then becomes the command: same pid, same environment, same argv[0]. */
+export type Launcher = (command: string, args: readonly string[]) => Program;
+
+export interface LauncherChoice {
+  /** Undefined: none is needed, or there is none that leaves the environment as it is. */
+  readonly launcher?: Launcher;
+  /** Numbers of the signals that the command will not ignore though it should. */
+  readonly lost: readonly number[];
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The C library keeps these two for itself: nobody can ignore them. */
+const isOfLibc = (number: number) => number === 32 || number === 33;
+
+/** Tries the launchers of this host, if one is needed at all. `env`: what the command will get, by and large. */
+export function chooseLauncher(
+  command: string,
+  { ignored, env }: { ignored: readonly number[]; env: Environment },
+): LauncherChoice {
+  const wanted = ignored.filter((number) => !isOfLibc(number));
+  let best: LauncherChoice = { lost: wanted };
+  for (const launcher of launchersFor(command, wanted)) {
+    if (best.lost.length === 0) break;
+    const lost = tryOut(launcher, { wanted, env });
+    if (lost && lost.length < best.lost.length) best = { launcher, lost };
+  }
+  return best;
+}
+
+function launchersFor(command: string, ignored: readonly number[]): Launcher[] {
+  const env: Launcher = (name, args) => ({
+    file: '/usr/bin/env',
+    argv0: 'env',
+    args: [`--ignore-signal=${ignored.join(',')}`, '--', name, ...args],
+  });
+  const sh: Launcher = (name, args) => ({
+    file: '/bin/sh',
+    argv0: 'sh',
+    // The name is what the shell says when it can't start the command.
+    args: ['-c', `trap '' ${ignored.join(' ')}; exec "$@"`, 'runlock', name, ...args],
+  });
+  // For env(1) such a name is a variable.
+  return command.includes('=') ? [sh] : [env, sh];
+}
+
+/** The signals that get lost. Undefined: it does not work here, or changes the environment. */
+function tryOut(
+  launcher: Launcher,
+  { wanted, env }: { wanted: readonly number[]; env: Environment },
+): number[] | undefined {
+  const { file, argv0, args } = launcher('cat', ['/proc/self/environ', '/proc/self/status']);
+  const { status, stdout } = spawnSync(file, args, {
+    ...{ argv0, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+    maxBuffer: Infinity,
+  });
+  if (status !== 0) return undefined;
+  const entries = stdout.split('\0');
+  const ignored = ignoredIn(entries.pop() ?? '');
+  return isSame(entries, env) ? wanted.filter((number) => !ignored.includes(number)) : undefined;
+}
+
+/** Set by any shell for what it starts. */
+const SHELLS_OWN = /^(?:_|SHLVL)=/;
+
+function isSame(entries: readonly string[], env: Environment): boolean {
+  const wanted = Object.entries(env).flatMap(([name, value]) =>
+    value === undefined ? [] : [`${name}=${value}`],
+  );
+  const added = entries.filter((entry) => !wanted.includes(entry) && !SHELLS_OWN.test(entry));
+  const lost = wanted.filter((entry) => !entries.includes(entry) && !SHELLS_OWN.test(entry));
+  // A shell says where it is, if nobody did.
+  return lost.length === 0 && added.every((entry) => entry.startsWith('PWD=') && env['PWD'] === undefined);
+}
+
+/** A launcher is done with its own work after about a millisecond. */
+const PATIENCE_MS = 500;
+const PAUSE_MS = 0.2;
+
+/**
+ * Whether the launcher that `pid` was could not become the command. Waits for that, so call it in the turn of the event
+ * loop that spawned it: what is gone then is still there as a zombie.
+ */
+export function launchFailed(pid: number, { file, command }: { file: string; command: string }): boolean {
+  // The kernel's name of a process is its program's, cut off.
+  const nameOf = (path: string) => basename(path).slice(0, 15);
+  const own = nameOf(file);
+  if (nameOf(command) === own) return false;
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (const endMs = performance.now() + PATIENCE_MS; performance.now() < endMs;) {
+    const [, name, state] = /^\d+ \(([^]*)\) (.)/.exec(statOf(pid)) ?? [];
+    if (name !== own) return false;
+    if (state === 'Z') return true;
+    Atomics.wait(pause, 0, 0, PAUSE_MS);
+  }
+  return false;
+}
+
+function statOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8');
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,101 @@
+/** The signals of runlock itself. Nothing else in the program installs a handler for one, or takes one off. */
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import process from 'node:process';
+import type { Screen, SignalSource } from '../platform.ts';
+
+const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
+
+/** Both runtimes ignore these themselves before any JavaScript runs, so what the caller did is not known. */
+const RUNTIMES_OWN: readonly number[] = [constants.signals.SIGPIPE, constants.signals.SIGXFSZ];
+
+export interface OwnSignals {
+  /** From the first call on a signal no longer ends the process by itself. */
+  listenToSignals(): SignalSource;
+  /** Ctrl-Z, and back again. */
+  whenStopped(screen: Screen): void;
+  /** The terminal has another size. */
+  readonly whenResized: (listener: () => void) => void;
+}
+
+/** Call it first of all: it reads what the caller ignores, and a handler would hide that. */
+export function ownSignals(): OwnSignals {
+  const ignored = ignoredByCaller();
+  const isIgnored = (signal: NodeJS.Signals) => ignored.includes(constants.signals[signal]);
+  // Of a child that ends while CHLD is ignored the kernel keeps no status: Bun would wait for it for ever, and not idly.
+  if (isIgnored('SIGCHLD')) process.on('SIGCHLD', () => undefined);
+  const heard = HEARD.filter((signal) => !isIgnored(signal));
+  return {
+    listenToSignals: () => listen(heard, ignored),
+    whenResized: (listener) => {
+      if (!isIgnored('SIGWINCH')) process.on('SIGWINCH', listener);
+    },
+    whenStopped: (screen) => whenStopped(screen, { hearsStop: !isIgnored('SIGTSTP') }),
+  };
+}
+
+/**
+ * Numbers of the signals that were ignored when runlock started: by nohup, by trap '' or & in a script.
+ * Node.js resets them all before JavaScript runs; only Bun still knows.
+ */
+function ignoredByCaller(): number[] {
+  if (process.versions['bun'] === undefined) return [];
+  return ignoredIn(ownStatus()).filter((number) => !RUNTIMES_OWN.includes(number));
+}
+
+/** Without /proc runlock ends soon, and says why. */
+function ownStatus(): string {
+  try {
+    return readFileSync('/proc/self/status', 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** Numbers of the signals that a process ignores, by its /proc/PID/status (proc(5), SigIgn). */
+export function ignoredIn(status: string): number[] {
+  const [, hex = '0'] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status) ?? [];
+  const mask = BigInt(`0x${hex}`);
+  return Array.from({ length: 64 }, (_, i) => i + 1).filter(
+    (number) => ((mask >> BigInt(number - 1)) & 1n) === 1n,
+  );
+}
+
+function listen(heard: readonly NodeJS.Signals[], ignored: readonly number[]): SignalSource {
+  let listener: ((signal: NodeJS.Signals) => void) | undefined;
+  const early: NodeJS.Signals[] = [];
+  for (const signal of heard) process.on(signal, () => (listener ? listener(signal) : early.push(signal)));
+  return {
+    ignored,
+    listen: (newest) => {
+      listener = newest;
+      for (const signal of early.splice(0)) newest(signal);
+    },
+  };
+}
+
+function whenStopped({ leave, enter }: Screen, { hearsStop }: { hearsStop: boolean }): void {
+  const resume = () => {
+    // After `bg` the terminal is the shell's, and whoever draws there is stopped again, as by the terminal itself.
+    if (inBackground()) process.kill(process.pid, 'SIGTTOU');
+    else enter();
+  };
+  const stop = () => {
+    leave();
+    process.off('SIGTSTP', stop);
+    // Here it stops, unless there is no shell that could continue it.
+    process.kill(process.pid, 'SIGTSTP');
+    process.on('SIGTSTP', stop);
+    resume();
+  };
+  if (hearsStop) process.on('SIGTSTP', stop);
+  process.on('SIGCONT', resume);
+}
+
+/** Whether another process group has the terminal (proc(5), stat: pgrp and tpgid). */
+function inBackground(): boolean {
+  const [, , group, , , foreground] = readFileSync('/proc/self/stat', 'utf8')
+    .replace(/.*\) /s, '')
+    .split(' ');
+  return foreground !== group && foreground !== '-1';
+}
