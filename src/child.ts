@@ -237,6 +237,9 @@ function spawnError(file: string, code: string | undefined): RunlockError {
     ENOEXEC: 'this system does not know its format; rebuild it for this machine',
     EACCES: 'this user may not execute it or its interpreter; set its x permission (chmod +x)',
     E2BIG: 'its arguments and environment are too long for this system; shorten them',
+    // Bun says so where it runs out of descriptors.
+    EINVAL:
+      'its format is broken, or runlock may open too few files; rebuild it, or raise the limit (ulimit -n)',
     ETXTBSY: 'it is open for writing; try again when it is written',
   };
   if (code === 'ENOENT' && kindOf(file) === 'nothing')

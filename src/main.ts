@@ -1,5 +1,6 @@
 /** Composition root: the only reader of `process`. */
 import { execFileSync } from 'node:child_process';
+import { setMaxListeners } from 'node:events';
 import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { clock } from './clock.ts';
@@ -28,6 +29,9 @@ declare const RUNLOCK_BUILD: string;
 
 /** The program that is one file has no Node.js, whichever one it says it is as good as. */
 const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
+
+// A run in many groups listens to one signal as many times; Node would take that for a leak, and say so on stderr.
+setMaxListeners(0);
 
 /** First of all: later runlock has files open itself. */
 const inherited = process.argv[2] === 'exec' ? callersDescriptors() : [];
