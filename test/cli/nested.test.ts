@@ -7,8 +7,8 @@ import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
-import { startRunlock } from '../support/runlock.ts';
-import { stage } from '../support/stage.ts';
+import { ownStage } from '../support/own-stage.ts';
+import type { OwnStage } from '../support/own-stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
 let agent: Agent;
@@ -34,8 +34,7 @@ interface Pids {
 }
 
 /** An outer run, in it an inner one, and in that a command that ignores TERM; and beside the inner one a process that does. */
-function nest() {
-  const here = stage();
+function nest(here: OwnStage) {
   const [outer, inner] = ['outer', 'inner'].map((name) => `nested/${name}-${randomUUID()}`);
   const { folder } = here;
   const deaf = `trap "" TERM; echo $$ >"${folder}/$0.pid"; while :; do sleep 0.1; done`;
@@ -54,7 +53,6 @@ function nest() {
       return file.runlock.pid;
     });
   return {
-    ...here,
     words: [...words, ...args],
     /** Resolves when all are there: their pids. */
     started: async (): Promise<Pids> => {
@@ -89,8 +87,9 @@ const places: [string, readonly string[]][] = [
 test.concurrent.each(places)(
   'TERM to the outer run, %s: at its limit the command of the inner one is killed, and that gives its slot back',
   async (_, through) => {
-    const { words, started, expectGivenBack } = nest();
-    const run = startRunlock(agent, words, { through });
+    using here = ownStage();
+    const { words, started, expectGivenBack } = nest(here);
+    const run = here.start(agent, words, { through });
     const all = await started();
     run.signal('SIGTERM');
     await run.ended;
@@ -102,30 +101,29 @@ test.concurrent.each(places)(
 test.concurrent.each(places)(
   'SIGKILL of the outer run, %s: its guard kills the command of the inner one, and that gives its slot back',
   async (_, through) => {
-    const { words, started, expectGivenBack } = nest();
-    const run = startRunlock(agent, words, { through });
+    using here = ownStage();
+    const { words, started, expectGivenBack } = nest(here);
+    const run = here.start(agent, words, { through });
     const all = await started();
     run.signal('SIGKILL');
     await expectGivenBack(all);
   },
 );
 
-test.concurrent(
-  'TERM to an outer run in a terminal, which both share: the inner one gives its slot back',
-  async () => {
-    const { words, started, expectGivenBack } = nest();
-    const run = startInTerminal(agent, words);
-    const all = await started();
-    process.kill(all.outer, 'SIGTERM');
-    await run.ended;
-    await expectGivenBack(all);
-  },
-);
+test('TERM to an outer run in a terminal, which both share: the inner one gives its slot back', async () => {
+  using here = ownStage();
+  const { words, started, expectGivenBack } = nest(here);
+  const run = startInTerminal(agent, words);
+  const all = await started();
+  process.kill(all.outer, 'SIGTERM');
+  await run.ended;
+  await expectGivenBack(all);
+});
 
-test('TERM to the outer run while the inner one waits: that leaves the queue', async () => {
-  const { folder, pid } = stage();
+test.concurrent('TERM to the outer run while the inner one waits: that leaves the queue', async () => {
+  using here = ownStage();
   const group = `nested/waits-${randomUUID()}`;
-  startRunlock(agent, [
+  here.start(agent, [
     'exec',
     '-g',
     group,
@@ -134,11 +132,11 @@ test('TERM to the outer run while the inner one waits: that leaves the queue', a
     '--',
     'sh',
     '-c',
-    `echo $$ >${folder}/holder.pid; exec sleep 300`,
+    `echo $$ >${here.folder}/holder.pid; exec sleep 300`,
   ]);
-  await pid('holder');
+  await here.pid('holder');
   const inner = [RUNLOCK, 'exec', '-g', group, '--node', 'web01', '--', 'true'];
-  const outer = startRunlock(agent, ['exec', '-g', `${group}/outer`, '--node', 'web01', '--', ...inner]);
+  const outer = here.start(agent, ['exec', '-g', `${group}/outer`, '--node', 'web01', '--', ...inner]);
   await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
   outer.signal('SIGTERM');
   expect((await outer.ended).status).toBe(143);
@@ -146,8 +144,9 @@ test('TERM to the outer run while the inner one waits: that leaves the queue', a
 });
 
 test.concurrent('an inner runlock that does not end is killed in the end', async () => {
-  const { words, started } = nest();
-  const run = startRunlock(agent, words);
+  using here = ownStage();
+  const { words, started } = nest(here);
+  const run = here.start(agent, words);
   const all = await started();
   run.signal('SIGTERM');
   // It can't hear what it is told from here on, nor that its command was killed.

@@ -1,0 +1,253 @@
+// What a run has left running, and the node's next one: an orphan of a killed run keeps it away, whatever it did to be
+// taken for nobody's; what a run that ended left does not.
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openRunFiles, runFolders } from '../../src/process/run-file.ts';
+import { startTime } from '../../src/tree.ts';
+import { WITHOUT_CGROUP, whyNoCgroup } from '../support/cgroups.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+import { ownStage } from '../support/own-stage.ts';
+import { spawnRunlock } from '../support/program.ts';
+import type { Running } from '../support/program.ts';
+import { startProxy } from '../support/proxy.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const LONG = { timeout: 120_000 };
+const uid = process.geteuid?.() ?? 0;
+const isRoot = uid === 0;
+const runFiles = openRunFiles({
+  ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), log: () => undefined },
+});
+
+const words = (group: string, node: string) => ['exec', '-g', group, '--node', node];
+/** Once, and does not wait. */
+const once = (group: string, node: string) =>
+  spawnRunlock(agent, [...words(group, node), '-w', '0', '--', 'true']).ended;
+const claim = async (group: string) =>
+  JSON.parse((await agent.kv.get(`runlock/${group}/.slot/0/owner`))?.Value ?? 'null') as {
+    run: string;
+    state: string;
+  } | null;
+
+/** SIGKILL of runlock and its guard, with no time for one to see the other go; then its session's end. */
+async function killBoth(run: Running, group: string): Promise<string> {
+  const guard = guardOf(run.pid);
+  process.kill(run.pid, 'SIGSTOP');
+  process.kill(guard, 'SIGKILL');
+  process.kill(run.pid, 'SIGKILL');
+  await Promise.all([untilGone(run.pid), untilGone(guard)]);
+  const session = (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
+  if (session === undefined) throw new Error('no session holds the slot');
+  await agent.http('PUT', `/v1/session/destroy/${session}`);
+  expect(await agent.kv.get(`runlock/${group}/.slot/0/lock`)).toBeUndefined();
+  const { run: id = '', state } = (await claim(group)) ?? {};
+  expect(state).toBe('running');
+  return id;
+}
+
+interface Hiding {
+  readonly what: string;
+  /** Shell text; `$1` is the folder. */
+  readonly script: string;
+  /** Its processes, by the names of their files. */
+  readonly pids: readonly string[];
+}
+
+/** None of them has the run's mark in its environment when it is looked for. */
+const HIDING: readonly Hiding[] = [
+  {
+    what: 'a command with an empty environment',
+    script: 'echo $$ >"$1/command.pid"; exec env -i sleep 300',
+    pids: ['command'],
+  },
+  {
+    what: 'a command that wrote its title over its environment',
+    script: 'echo $$ >"$1/command.pid"; exec perl -e \'$0 = "x" x 4000; sleep 300\'',
+    pids: ['command'],
+  },
+  {
+    what: 'a child with an empty environment in a group of its command’s session, which is gone',
+    script:
+      'set -m; env -i folder="$1" sh -c \'echo $$ >"$folder/child.pid"; exec sleep 300\' & echo $$ >"$1/command.pid"; exec sleep 300',
+    pids: ['child'],
+  },
+  {
+    what: 'a daemon with an empty environment in a session of its own, whose parents are gone',
+    script:
+      'sh -c \'echo $$ >"$1/parent.pid"; env -i folder="$1" setsid sh -c "echo \\$\\$ >\\"\\$folder/daemon.pid\\"; exec sleep 300" & while ! [ -e "$1/leave" ]; do sleep 0.1; done\' sh "$1" & echo $$ >"$1/command.pid"; exec sleep 300',
+    pids: ['daemon'],
+  },
+];
+
+const places = [
+  ...(whyNoCgroup() === undefined ? [{ place: 'in a cgroup', through: [] as readonly string[] }] : []),
+  ...(isRoot ? [{ place: 'without a cgroup', through: WITHOUT_CGROUP }] : []),
+];
+
+describe.each(places)('SIGKILL of runlock and its guard, hold forever, $place', ({ place, through }) => {
+  test.concurrent.each(HIDING)('$what keeps its node away, and others too', LONG, async (hiding) => {
+    using here = ownStage();
+    const group = `orphan/${here.runId}`;
+    const args = [
+      ...words(group, 'web01'),
+      '--hold',
+      'forever',
+      '--',
+      'sh',
+      '-c',
+      hiding.script,
+      'sh',
+      here.folder,
+    ];
+    const run = here.start(agent, args, { through });
+    const starting = [];
+    for (const name of ['command', ...hiding.pids]) starting.push(await here.pid(name));
+    const [command = 0, ...pids] = starting;
+    // It is hidden by now: nothing of its environment tells whose it is.
+    await eventually(() => {
+      for (const pid of pids) expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('RUNLOCK');
+    });
+    // Without a cgroup a look remembers who will have no parents.
+    const known = () => runFiles.list().find(({ groups }) => groups.includes(`runlock/${group}`));
+    if (place === 'without a cgroup' && hiding.pids.includes('daemon'))
+      await eventually(() =>
+        expect(known()?.members?.map(({ pid }) => pid)).toEqual(expect.arrayContaining(pids)),
+      );
+    writeFileSync(`${here.folder}/leave`, '');
+    if (hiding.pids.includes('daemon')) await untilGone(await here.pid('parent'));
+    const id = await killBoth(run, group);
+    if (!pids.includes(command)) end(command);
+    const again = await once(group, 'web01');
+    expect(again.status).toBe(75);
+    expect(again.stderr).toContain('lost its runlock and its processes still run');
+    for (const pid of pids) expect(again.stderr).toMatch(new RegExp(`\\b${pid}\\b`));
+    expect((await once(group, 'web02')).status).toBe(75);
+    expect(pids.every(isAlive)).toBe(true);
+    pids.forEach(end);
+    await Promise.all(pids.map((pid) => untilGone(pid)));
+    expect(runFiles.read(id)).toBeDefined();
+    expect(await once(group, 'web01')).toMatchObject({ status: 0, stderr: '' });
+    expect(runFiles.read(id)).toBeUndefined();
+  });
+});
+
+test.concurrent(
+  'an orphan keeps its node away long after its session is gone, and is named; also where nothing was written down',
+  LONG,
+  async () => {
+    using here = ownStage();
+    const script = `echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
+    const run = here.start(agent, [...words('orphan/marked', 'web01'), '--', 'sh', '-c', script]);
+    const pid = await here.pid('command');
+    runFiles.remove(await killBoth(run, 'orphan/marked'));
+    const again = await once('orphan/marked', 'web01');
+    expect(again.status).toBe(75);
+    expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${pid}\\b`));
+    end(pid);
+    await untilGone(pid);
+    expect(await once('orphan/marked', 'web01')).toMatchObject({ status: 0, stderr: '' });
+  },
+);
+
+test.concurrent.each(isRoot ? ['written down', 'not written down'] : [])(
+  'a user who knows a killed run’s id (its record %s) keeps nobody’s node away with it',
+  LONG,
+  async (how) => {
+    using here = ownStage();
+    const group = `orphan/${here.runId}`;
+    const script = `echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
+    const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
+    const pid = await here.pid('command');
+    const { run: id = '' } = (await claim(group)) ?? {};
+    const env = { PATH: process.env['PATH'], RUNLOCK_RUN_ID: id, RUNLOCK_RUN_MARK: id, RUNLOCK_RUN: id };
+    const user = ['--reuid=65534', '--regid=65534', '--clear-groups', 'sleep', '300'];
+    const theirs = spawn('setpriv', user, { env, stdio: 'ignore', detached: true });
+    here.adopt(theirs.pid ?? 0);
+    await eventually(() => expect(readFileSync(`/proc/${theirs.pid}/comm`, 'utf8')).toBe('sleep\n'));
+    await killBoth(run, group);
+    if (how !== 'written down') runFiles.remove(id);
+    end(pid);
+    await untilGone(pid);
+    expect(await once(group, 'web01')).toMatchObject({ status: 0, stderr: '' });
+    expect(isAlive(theirs.pid ?? 0)).toBe(true);
+  },
+);
+
+test.concurrent(
+  'the daemon of a good run whose slot could not be given back keeps nobody away: the node’s next run clears it at once',
+  LONG,
+  async () => {
+    using here = ownStage();
+    const group = 'daemon';
+    await using proxy = await startProxy(agent);
+    const script =
+      '(sh -c \'echo $$ >"$0/daemon.pid"; exec sleep 300\' "$1" >/dev/null 2>&1 &); echo $$ >"$1/command.pid"; while ! [ -e "$1/end" ]; do sleep 0.05; done';
+    const args = [...words(group, 'web01'), '--', 'sh', '-c', script, 'sh', here.folder];
+    const run = here.start({ env: { ...agent.env, ...proxy.env } }, args);
+    const [daemon] = [await here.pid('daemon'), await here.pid('command')];
+    const { run: id = '' } = (await claim(group)) ?? {};
+    // Consul is away for longer than a run tries to give its slot back.
+    proxy.rule({ do: 'drop-before' });
+    proxy.sever();
+    writeFileSync(`${here.folder}/end`, '');
+    const ended = await run.ended;
+    expect(ended.status).toBe(0);
+    expect(ended.stderr).toMatch(/stays and keeps others out; its next run .* clears it/);
+    expect(await claim(group)).toMatchObject({ state: 'running', run: id });
+    expect(runFiles.read(id)?.ended).toMatchObject({ outcome: 'succeeded', exitCode: 0 });
+    const askedMs = performance.now();
+    expect(await once(group, 'web01')).toMatchObject({ status: 0, stderr: '' });
+    // Not the ten seconds that a guard would be waited for.
+    expect(performance.now() - askedMs).toBeLessThan(5_000);
+    expect(isAlive(daemon)).toBe(true);
+    expect(runFiles.read(id)).toBeUndefined();
+  },
+);
+
+describe('what a run wrote down', () => {
+  test.concurrent('is there while it waits and while it runs, and goes with it', async () => {
+    using here = ownStage();
+    const group = `noted-${here.runId}`;
+    const script = `echo $$ >"${here.folder}/command.pid"; while ! [ -e "${here.folder}/end" ]; do sleep 0.05; done`;
+    const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
+    const waiter = here.start(agent, [...words(group, 'web02'), '--', 'true']);
+    const pid = await here.pid('command');
+    await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
+    const mine = () => runFiles.list().filter(({ groups }) => groups.includes(`runlock/${group}`));
+    const of = (runlockPid: number) => mine().find(({ runlock: { pid } }) => pid === runlockPid);
+    await eventually(() => expect(of(run.pid)).toMatchObject({ command: { pid } }));
+    expect(of(run.pid)).toMatchObject({
+      node: 'web01',
+      runlock: { pid: run.pid, startTime: startTime(run.pid) },
+      guard: { pid: guardOf(run.pid) },
+      command: { pid, startTime: startTime(pid) },
+    });
+    expect(of(waiter.pid)).not.toHaveProperty('command');
+    waiter.signal('SIGTERM');
+    await waiter.ended;
+    expect(mine()).toHaveLength(1);
+    writeFileSync(`${here.folder}/end`, '');
+    expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(mine()).toEqual([]);
+  });
+
+  test.concurrent.each([
+    ['a run that failed', ['exec', '--', 'false'], 1],
+    ['a run that can not be started', ['exec', '--', '/etc/passwd'], 126],
+    ['a dry run', ['exec', '--dry-run', '--', 'true'], 0],
+    ['acquire', ['acquire'], 0],
+  ] as const)('nothing stays of %s', async (_, [subcommand, ...args], status) => {
+    const group = `noted-${randomUUID()}`;
+    expect((await spawnRunlock(agent, [subcommand, '-g', group, ...args]).ended).status).toBe(status);
+    expect(runFiles.list().flatMap(({ groups }) => groups)).not.toContain(`runlock/${group}`);
+  });
+});
