@@ -224,16 +224,25 @@ is_populated() {
 find_inner() {
   inner=
   [ -n "$notes" ] || return 0
+  there=" $(echo $pids $inside) "
   for file in "$notes"/*.json; do
     [ -f "$file" ] && read -r line <"$file" || continue
     for name in runlock guard; do
       one=\${line#*\\"$name\\":{\\"pid\\":}
       [ "$one" != "$line" ] || continue
       born=\${one#*\\"startTime\\":\\"}
-      one=\${one%%,*}:\${born%%\\"*}
-      case " $known " in *" $one "*) inner="$inner \${one%%:*} " ;; esac
+      one=\${one%%,*} born=\${born%%\\"*}
+      case $there in *" $one "*) ! is_of "$one" "$born" || inner="$inner $one " ;; esac
     done
   done
+} 2>/dev/null
+
+# Whether the process was started then: it is no other one of that pid.
+is_of() {
+  read -r stat <"/proc/$1/stat" || return 1
+  born=$2
+  set -- \${stat##*)}
+  [ "\${20}" = "$born" ]
 } 2>/dev/null
 
 # Where no look at the processes works: the command itself, and its group.
@@ -260,9 +269,9 @@ fire() {
       # What is inside of them is dead by now; three seconds are enough for the rest.
       [ "$now" -ge $((limit + 30)) ] || find_inner
       if [ -n "$inner" ]; then
-        for one in $pids; do
-          case $inner in *" $one "*) ;; *) kill -9 "$one" ;; esac
-        done
+        for one in $pids $inside; do
+          case "$inner $$ $runlock 0 " in *" $one "*) ;; *) kill -9 "$one" ;; esac
+        done 2>/dev/null
       else
         [ -z "$pids" ] || kill -9 $pids
         kill_folder

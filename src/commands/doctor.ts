@@ -12,6 +12,7 @@ import { findLeftovers } from './doctor/leftovers.ts';
 import { judgeNode, tryKeys, trySession, tryToken } from './doctor/rights.ts';
 import { judgeSurroundings } from './doctor/surroundings.ts';
 import { readVersions } from './doctor/versions.ts';
+import type { RunFiles } from '../process/run-file.ts';
 
 export interface DoctorOptions {
   readonly prefix: string;
@@ -31,6 +32,8 @@ export interface DoctorDeps extends Omit<Deps, 'log'> {
   /** Of the Node.js that runs this: `20.19.0`. Undefined: none does. */
   readonly nodeVersion: string | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** What runs write down of themselves on this host. */
+  readonly runFiles: Pick<RunFiles, 'where'>;
   /** @throws RunlockError `config`. */
   readonly connect: (agent?: string) => Promise<Consul>;
 }
@@ -41,7 +44,7 @@ export async function doctor(
   options: DoctorOptions,
   signal: AbortSignal,
 ): Promise<DoctorReport> {
-  const { env, clock, host, nodeVersion } = deps;
+  const { env, clock, host, nodeVersion, runFiles } = deps;
   const { prefix, groups } = options;
   const { address, from } = addressOf(env);
   const source = from === 'the default' ? `${from}; CONSUL_HTTP_ADDR names another` : `from ${from}`;
@@ -49,7 +52,7 @@ export async function doctor(
     { check: 'address', level: 'ok', found: `Consul at ${address} (${source})` },
     ...(await checkConsul(deps, options, signal)),
     judgeConfig(options),
-    ...judgeSurroundings({ path: env['PATH'], host, nodeVersion }),
+    ...judgeSurroundings({ path: env['PATH'], host, nodeVersion, runFiles }),
   ];
   const shown = checks.map((check) => hidePassword(check, env['CONSUL_HTTP_ADDR'], address));
   const at = new Date(clock.now()).toISOString();

@@ -17,6 +17,7 @@ export async function runDoctor(
     ...platform.deps,
     env,
     nodeVersion,
+    runFiles: platform.runFiles(log),
     connect: (agent?: string) => platform.connect(log, agent),
   };
   const report = await doctor(deps, options, new AbortController().signal);

@@ -63,13 +63,12 @@ function nest(here: OwnStage) {
       return { ...all, guards: [guardOf(all.outer), guardOf(all.inner)] };
     },
     /** The inner run ended in its own way, and nothing of either is left. */
-    expectGivenBack: async ({ guards, ...pids }: Pids) => {
+    expectGivenBack: async ({ guards, ...pids }: Pids, outcomes = /^interrupted$/) => {
       await Promise.all([...Object.values(pids), ...guards].map((pid) => untilGone(pid)));
-      expect(await json(`runlock/${inner}/.runs/web01`)).toMatchObject({
-        outcome: 'interrupted',
-        exitCode: 137,
-      });
-      expect((await json(`runlock/${inner}/.slot/0/owner`))?.['state']).not.toBe('running');
+      const record = await json(`runlock/${inner}/.runs/web01`);
+      expect(record).toMatchObject({ exitCode: 137, outcome: expect.stringMatching(outcomes) as string });
+      // A run that was ended half-way keeps its claim, as a failed one does.
+      expect(await json(`runlock/${inner}/.slot/0/owner`)).toMatchObject({ state: record?.['outcome'] });
       expect(await agent.kv.get(`runlock/${inner}/.slot/0/lock`)).toBeUndefined();
       expect(await agent.kv.keys(`runlock/${inner}/.node/`)).toEqual([]);
       const names = runFiles.list().flatMap(({ groups }) => groups);
@@ -106,7 +105,8 @@ test.concurrent.each(places)(
     const run = here.start(agent, words, { through });
     const all = await started();
     run.signal('SIGKILL');
-    await expectGivenBack(all);
+    // Half a second after TERM comes KILL: on a busy host it can hear of its command's end first.
+    await expectGivenBack(all, /^(?:interrupted|failed)$/);
   },
 );
 

@@ -8,7 +8,12 @@ import { judgeClock, judgeTls } from '../../src/commands/doctor/contact.ts';
 import { judgeClaims } from '../../src/commands/doctor/leftovers.ts';
 import { judgeSession, judgeToken } from '../../src/commands/doctor/rights.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
-import { judgeNodeVersion, judgePrograms } from '../../src/commands/doctor/surroundings.ts';
+import {
+  judgeContainment,
+  judgeNodeVersion,
+  judgePrograms,
+  judgeRunFiles,
+} from '../../src/commands/doctor/surroundings.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
 import { addressOf } from '../../src/consul/where.ts';
 import { renderDoctor } from '../../src/output/doctor.ts';
@@ -161,6 +166,25 @@ describe('this host', () => {
     chmodSync(join(folder, 'grep'), 0o755);
     symlinkSync('/bin/sh', join(folder, 'awk'));
     expect(judgePrograms(folder).level).toBe('ok');
+  });
+
+  test('which containment is used here, and why; where runs are noted, or why nowhere: neither is a problem', () => {
+    expect(judgeContainment({ usable: true, home: '/sys/fs/cgroup/x' })).toEqual({
+      ...{ check: 'host', level: 'ok', found: 'runs get a cgroup of their own, below /sys/fs/cgroup/x' },
+    });
+    expect(judgeContainment({ usable: false, why: 'no cgroup v2' })).toMatchObject({
+      level: 'note',
+      found: expect.stringMatching(
+        /no cgroup of their own \(no cgroup v2\): .*mark, session and parents/,
+      ) as string,
+    });
+    expect(judgeRunFiles({ folder: '/run/runlock' })).toMatchObject({
+      ...{ level: 'ok', found: 'runs are noted on this host, in /run/runlock' },
+    });
+    expect(judgeRunFiles({ why: "/run can't be written" })).toMatchObject({
+      level: 'note',
+      found: expect.stringContaining("(/run can't be written)") as string,
+    });
   });
 
   test('a Node.js that is too old is a problem', () => {

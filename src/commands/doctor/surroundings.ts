@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import type { Host } from '../../deps.ts';
 import { isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
+import { cgroupSupport } from '../../process/cgroup.ts';
+import type { CgroupSupport } from '../../process/cgroup.ts';
+import type { RunFiles } from '../../process/run-file.ts';
 
 /** The guard's (src/guard.ts), and the Debian package that has each. */
 const PROGRAMS = {
@@ -21,11 +24,34 @@ export interface Surroundings {
   readonly path: string | undefined;
   readonly host: Host;
   readonly nodeVersion: string | undefined;
+  readonly runFiles: Pick<RunFiles, 'where'>;
 }
 
-export function judgeSurroundings({ path, host, nodeVersion }: Surroundings): Check[] {
+export function judgeSurroundings({ path, host, nodeVersion, runFiles }: Surroundings): Check[] {
   const node = nodeVersion === undefined ? [] : [judgeNodeVersion(nodeVersion), NODE_SIGNALS];
-  return [judgePrograms(`${path ?? ''}:${STANDARD_PATH}`), judgeProc(host), ...node];
+  const programs = judgePrograms(`${path ?? ''}:${STANDARD_PATH}`);
+  return [
+    ...[programs, judgeProc(host), judgeContainment(cgroupSupport()), judgeRunFiles(runFiles.where())],
+    ...node,
+  ];
+}
+
+/** Pure. */
+export function judgeContainment(support: CgroupSupport): Check {
+  if (support.usable)
+    return { check: 'host', level: 'ok', found: `runs get a cgroup of their own, below ${support.home}` };
+  const found = `runs get no cgroup of their own (${support.why}): their processes are known by mark, session and parents`;
+  const fix =
+    'none is needed; a command that hides from all three is found where the host gives one: as root, or in a unit with Delegate=yes';
+  return { check: 'host', level: 'note', found, fix };
+}
+
+/** Pure. */
+export function judgeRunFiles(where: ReturnType<RunFiles['where']>): Check {
+  if ('folder' in where)
+    return { check: 'host', level: 'ok', found: `runs are noted on this host, in ${where.folder}` };
+  const found = `runs can't be noted on this host (${where.why}): after a kill of runlock and its guard, only marks tell what is left`;
+  return { check: 'host', level: 'note', found, fix: 'make one of these folders, for this user alone' };
 }
 
 /** Pure but for the look into the folders. */
