@@ -165,7 +165,8 @@ describe('rights', () => {
     const token = await withRules(rules);
     const report = await doctor(token, ['-g', 'prod/web']);
     expect(report).toMatchObject({ status: 0, warnings: [], problems: [] });
-    expect(only(report.notes).fix).toContain('agent_prefix "" { policy = "read" }');
+    const versions = report.notes.filter(({ check }) => check === 'versions');
+    expect(only(versions).fix).toContain('agent_prefix "" { policy = "read" }');
     expect(report.stdout).not.toContain(token.secret);
     expect(report.checks.find(({ check }) => check === 'token')?.found).toMatch(
       /^from CONSUL_HTTP_TOKEN, accessor /,
