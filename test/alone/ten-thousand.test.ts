@@ -1,10 +1,11 @@
 // How fast a crowd dies: measured, so nothing else of the tests runs at the same time.
 import { readdirSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { countedCgroup, whyNoCgroup } from '../support/cgroups.ts';
+
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { hide } from '../support/hiding.ts';
+import { makeCell, whyNoCell } from '../support/kernel-count.ts';
 import { eventually, guardOf, untilGone } from '../support/processes.ts';
 
 let agent: Agent;
@@ -13,12 +14,12 @@ beforeAll(async () => {
 });
 afterAll(endAgents);
 
-const why = whyNoCgroup();
+const why = whyNoCell;
 const LONG = { timeout: 240_000 };
 
 describe.skipIf(why !== undefined)(`in a cgroup${why === undefined ? '' : ` (left out: ${why})`}`, () => {
   test('SIGKILL of runlock with 10,000 children: all are gone within two seconds', LONG, async () => {
-    const counted = countedCgroup();
+    const counted = makeCell({ nests: true });
     const { run, ready } = hide(agent, 10_000, counted);
     await ready();
     const guard = guardOf(run.pid);
@@ -29,6 +30,6 @@ describe.skipIf(why !== undefined)(`in a cgroup${why === undefined ? '' : ` (lef
     expect(performance.now() - killedMs).toBeLessThan(2_000);
     await untilGone(guard);
     expect(counted.pids()).toEqual([]);
-    expect(readdirSync(counted.path).filter((name) => name.startsWith('runlock-'))).toEqual([]);
+    expect(readdirSync(counted.folder).filter((name) => name.startsWith('runlock-'))).toEqual([]);
   });
 });

@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openRunFiles, runFolders } from '../../src/process/run-file.ts';
 import { startTime } from '../../src/tree.ts';
-import { WITHOUT_CGROUP, whyNoCgroup } from '../support/cgroups.ts';
+import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
@@ -89,7 +89,7 @@ const HIDING: readonly Hiding[] = [
 ];
 
 const places = [
-  ...(whyNoCgroup() === undefined ? [{ place: 'in a cgroup', through: [] as readonly string[] }] : []),
+  ...(whyNoCell === undefined ? [{ place: 'in a cgroup', through: [] as readonly string[] }] : []),
   ...(isRoot ? [{ place: 'without a cgroup', through: WITHOUT_CGROUP }] : []),
 ];
 

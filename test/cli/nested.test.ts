@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openRunFiles, runFolders } from '../../src/process/run-file.ts';
-import { WITHOUT_CGROUP, whyNoCgroup } from '../support/cgroups.ts';
+import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
@@ -79,7 +79,7 @@ function nest(here: OwnStage) {
 
 const isRoot = uid === 0;
 const places: [string, readonly string[]][] = [
-  ...(whyNoCgroup() === undefined ? ([['in a cgroup', []]] as [string, string[]][]) : []),
+  ...(whyNoCell === undefined ? ([['in a cgroup', []]] as [string, string[]][]) : []),
   ...(isRoot ? ([['without a cgroup', WITHOUT_CGROUP]] as [string, readonly string[]][]) : []),
 ];
 

@@ -2,8 +2,9 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { WITHOUT_CGROUP, cgroupOf, countedCgroup, whyNoCgroup } from '../support/cgroups.ts';
+
 import { hide } from '../support/hiding.ts';
+import { makeCell, whyNoCell } from '../support/kernel-count.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
@@ -16,18 +17,16 @@ beforeAll(async () => {
 });
 afterAll(endAgents);
 
-const why = whyNoCgroup();
+const why = whyNoCell;
 const LONG = { timeout: 240_000 };
-/** In a cgroup of the test's own, in which runlock makes the run's. */
-const contained = describe.skipIf(why !== undefined);
 const reason = why === undefined ? '' : ` (left out: ${why})`;
 
-contained(`in a cgroup${reason}`, () => {
+describe.skipIf(why !== undefined)(`in a cgroup${reason}`, () => {
   test.each([
     ['the end of --timeout', ['--timeout', '3s', '--kill-after', '1s'], undefined, 124],
     ['TERM', ['--kill-after', '1s'], 'SIGTERM', 143],
   ] as const)('%s: whoever hides is dead before runlock ends', LONG, async (_, args, signal, status) => {
-    const counted = countedCgroup();
+    const counted = makeCell({ nests: true });
     const { run, ready } = hide(agent, 50, { through: counted.through, args });
     await ready();
     if (signal) run.signal(signal);
@@ -36,7 +35,7 @@ contained(`in a cgroup${reason}`, () => {
   });
 
   test('a command that fails takes all that hid with it', LONG, async () => {
-    const counted = countedCgroup();
+    const counted = makeCell({ nests: true });
     const args = [
       'exec',
       '-g',
@@ -52,7 +51,7 @@ contained(`in a cgroup${reason}`, () => {
   });
 
   test('a daemon that a good run left goes on where runlock was, and no cgroup stays', LONG, async () => {
-    const counted = countedCgroup();
+    const counted = makeCell({ nests: true });
     const args = [
       'exec',
       '-g',
@@ -67,14 +66,14 @@ contained(`in a cgroup${reason}`, () => {
     const [pid = 0, ...others] = counted.pids();
     expect(others).toEqual([]);
     expect(isAlive(pid)).toBe(true);
-    expect(cgroupOf(pid)?.endsWith(counted.path.split('/').at(-1) ?? '-')).toBe(true);
-    expect(readdirSync(counted.path).filter((name) => name.startsWith('runlock-'))).toEqual([]);
+    expect(cgroupOf(pid)?.endsWith(counted.folder.split('/').at(-1) ?? '-')).toBe(true);
+    expect(readdirSync(counted.folder).filter((name) => name.startsWith('runlock-'))).toEqual([]);
   });
 
   test('who moved to another cgroup, as su(1) does, is found by its mark', LONG, async () => {
-    const counted = countedCgroup();
-    const away = countedCgroup();
-    const script = `echo 0 >"${away.path}/cgroup.procs"; trap '' TERM; while :; do sleep 300; done`;
+    const counted = makeCell({ nests: true });
+    const away = makeCell({ nests: true });
+    const script = `echo 0 >"${away.folder}/cgroup.procs"; trap '' TERM; while :; do sleep 300; done`;
     const args = ['exec', '-g', 'contained/su', '--', 'sh', '-c', 'sh -c "$0" & wait', script];
     const run = startRunlock(agent, args, { through: counted.through });
     await eventually(() => expect(away.pids()).not.toEqual([]));
@@ -83,24 +82,22 @@ contained(`in a cgroup${reason}`, () => {
   });
 
   test('a run that waits or ends leaves no cgroup behind', LONG, async () => {
-    const counted = countedCgroup();
+    const counted = makeCell({ nests: true });
     const holder = startRunlock(agent, ['exec', '-g', 'contained/wait', '--', 'sleep', '300']);
     await eventually(() => guardOf(holder.pid));
     const args = ['exec', '-g', 'contained/wait', '--node', 'web02', '-w', '300ms', '--', 'true'];
     const run = startRunlock(agent, args, { through: counted.through });
     expect((await run.ended).status).toBe(75);
-    expect(readdirSync(counted.path).filter((name) => name.startsWith('runlock-'))).toEqual([]);
+    expect(readdirSync(counted.folder).filter((name) => name.startsWith('runlock-'))).toEqual([]);
   });
 });
 
-const isRoot = process.getuid?.() === 0;
-
-describe.skipIf(!isRoot)(`without a cgroup${isRoot ? '' : ' (left out: only root can hide it)'}`, () => {
+describe.skipIf(why !== undefined)(`without a cgroup${reason}`, () => {
   test('SIGKILL of runlock with 7,500 children: all are gone soon', LONG, async () => {
     const { folder } = stage();
     const script = `perl -e 'for (1 .. 7500) { sleep 300, exit if !fork }' >/dev/null 2>&1; echo $$ >"$folder/command.pid"; exec sleep 300 >/dev/null 2>&1`;
     const args = ['exec', '-g', 'bare/many', '--', 'sh', '-c', script];
-    const run = startRunlock(agent, args, { env: { folder }, through: WITHOUT_CGROUP });
+    const run = startRunlock(agent, args, { env: { folder }, through: makeCell({ nests: false }).through });
     // Without a terminal the command leads a group of its own.
     const group = Number(await eventually(() => readFileSync(join(folder, 'command.pid'), 'utf8'), 120_000));
     await eventually(() => expect(inGroup(group)).toBe(7_501));
@@ -112,7 +109,7 @@ describe.skipIf(!isRoot)(`without a cgroup${isRoot ? '' : ' (left out: only root
 
   test('it says in the debug log why there is none, and runs all the same', async () => {
     const args = ['exec', '-v', '-g', 'bare/says', '--', 'true'];
-    const run = startRunlock(agent, args, { through: WITHOUT_CGROUP });
+    const run = startRunlock(agent, args, { through: makeCell({ nests: false }).through });
     expect(await run.ended).toMatchObject({
       status: 0,
       stderr: expect.stringMatching(/no cgroup for the command: /) as string,
@@ -137,6 +134,11 @@ describe.skipIf(!isRoot)(`without a cgroup${isRoot ? '' : ' (left out: only root
     expect(await startRunlock(agent, args, { through }).ended).toMatchObject({ status: 0, stderr: '' });
   });
 });
+
+/** The cgroup v2 of a process, as the kernel names it. */
+function cgroupOf(pid: number): string | undefined {
+  return /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1];
+}
 
 /** Processes of a process group. */
 function inGroup(group: number): number {
