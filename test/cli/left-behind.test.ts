@@ -219,8 +219,8 @@ describe('what a run wrote down', () => {
     const group = `noted-${here.runId}`;
     const script = `echo $$ >"${here.folder}/command.pid"; while ! [ -e "${here.folder}/end" ]; do sleep 0.05; done`;
     const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
-    const waiter = here.start(agent, [...words(group, 'web02'), '--', 'true']);
     const pid = await here.pid('command');
+    const waiter = here.start(agent, [...words(group, 'web02'), '--', 'true']);
     await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
     const mine = () => runFiles.list().filter(({ groups }) => groups.includes(`runlock/${group}`));
     const of = (runlockPid: number) => mine().find(({ runlock: { pid } }) => pid === runlockPid);
