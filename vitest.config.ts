@@ -5,7 +5,7 @@ import type { TestSpecification } from 'vitest/node';
 
 /** Through what npm installs: what depends on the runtime most, streams, signals, terminals, exits and memory. */
 const NPM = [
-  ...['doctor', 'exit-codes', 'history', 'inherited', 'metrics', 'output'],
+  ...['doctor', 'exit-codes', 'history', 'inherited', 'interactive', 'metrics', 'output'],
   ...['quickstart', 'signals', 'status-watch', 'streams', 'tools-terminal', 'words-and-folder'],
 ];
 

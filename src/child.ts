@@ -5,7 +5,7 @@ import { pid as ownPid } from 'node:process';
 
 import type { Clock } from './deps.ts';
 import { RunlockError } from './errors.ts';
-import { killer, signalAll, withoutInner } from './kill.ts';
+import { killer, look, signalAll, withoutInner } from './kill.ts';
 import type { Kill } from './kill.ts';
 import type { RunCgroup } from './process/cgroup.ts';
 import { stdioWith } from './process/descriptors.ts';
@@ -16,7 +16,7 @@ import { launchFailed } from './process/launcher.ts';
 import type { Launcher, Program } from './process/launcher.ts';
 import { startSignalProbe } from './process/signal-probe.ts';
 import type { SignalProbe } from './process/signal-probe.ts';
-import { followTree, startTime } from './tree.ts';
+import { followTree, isStopped, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
 export type Ending =
@@ -64,6 +64,10 @@ export interface Supervised {
    * May be called twice (a shorter limit wins), and after the command ended, for what it left behind.
    */
   readonly kill: Kill;
+  /** Whether the command itself is stopped, by Ctrl-Z say. */
+  isStopped(): boolean;
+  /** Continues who is stopped of the tree. Never throws. */
+  resume(): void;
   /** Who of the tree is alive. Looking also remembers them, should they hide their origin later. */
   remaining(): readonly Member[];
 }
@@ -146,6 +150,13 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
     ended,
     signal: passOn({ tree, group, ended, probe, inner }),
     kill: killer({ tree, group, ended, clock, cgroup, inner }),
+    isStopped: () => isStopped(command),
+    resume: () => {
+      signalAll(
+        (look(tree) ?? []).filter(({ state }) => state === 'T'),
+        'SIGCONT',
+      );
+    },
     remaining: () => tree.members(),
   };
 }

@@ -78,15 +78,18 @@ function whyUnable(code: number | null): string | undefined {
     : undefined;
 }
 
-function write({ stdin }: ChildProcess, message: string) {
-  // A guard that is stopped reads nothing; what it will read when it goes on is enough.
-  if (stdin?.writable === true && stdin.writableLength < 100 * messageLength)
-    stdin.write(`${message.padEnd(messageLength - 1)}\n`);
+/** Resolves when the message is out of this process, or can't be sent: Bun says so a turn of the event loop too early. */
+function write({ stdin }: ChildProcess, message: string): Promise<void> {
+  return new Promise((resolve) => {
+    // A guard that is stopped reads nothing; what it will read when it goes on is enough.
+    if (stdin?.writable !== true || stdin.writableLength >= 100 * messageLength) resolve();
+    else stdin.write(`${message.padEnd(messageLength - 1)}\n`, () => setImmediate(resolve));
+  });
 }
 
 /** Kills nothing but the guard. Never rejects. */
 export async function sendAway(guard: Post, clock: Clock): Promise<void> {
-  guard.write('quit');
+  void guard.write('quit');
   // One that is stopped cannot leave by itself.
   await Promise.race([guard.gone, clock.sleep(politeMs, { signal: guard.left })]).catch(() => undefined);
   guard.dismiss();
@@ -95,5 +98,7 @@ export async function sendAway(guard: Post, clock: Clock): Promise<void> {
 
 const tenths = (ms: number) => Math.floor(inTenths(ms));
 
+const LONGEST_TENTHS = 30 * 86_400 * 10;
+
 /** Not rounded: of a sum only the whole is. */
-export const inTenths = (ms: number) => Math.min(Math.max(ms / 100, 1), 99_990);
+export const inTenths = (ms: number) => Math.min(Math.max(ms / 100, 1), LONGEST_TENTHS);

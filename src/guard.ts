@@ -21,10 +21,12 @@ export interface Guard {
   /** Names the command, once it has started. Before that the guard knows it by its mark and its cgroup alone. */
   watch(command: { readonly pid: number; readonly startTime: string }): void;
   /**
-   * Lets the command live for `lifeMs` from now, rounded down to 0.1 s (at least 0.1, at most 9999 s), unless another
+   * Lets the command live for `lifeMs` from now, rounded down to 0.1 s (at least 0.1, at most 30 days), unless another
    * beat follows. Nothing of it is left about one second after that, unless it cannot be killed. Never waits or throws.
    */
   beat(lifeMs: number): void;
+  /** A beat that resolves when it is out of this process: who is about to be stopped waits for it. */
+  lastBeat(lifeMs: number): Promise<void>;
   /** Sends the guard away without killing anything. Resolves when it is gone; never rejects; may be called twice. */
   disarm(): Promise<void>;
 }
@@ -58,7 +60,7 @@ export interface Spare {
 
 const firstPauseMs = 20;
 const lastPauseMs = 5000;
-/** The longest that a guard can be told. Long before it is over a spare one is replaced. */
+/** Long before it is over a spare one is replaced. */
 const spareMs = 9_999_000;
 
 export function spareGuard(
@@ -102,7 +104,7 @@ export function keepGuard(options: GuardOptions): Guard {
   const spare = options.spare?.take();
   let current = post(spare);
   // Before there is a command: it has another life than that.
-  if (spare) tell();
+  if (spare) void tell();
 
   function post(ready?: Post) {
     const bornMs = clock.monotonicMs();
@@ -126,26 +128,29 @@ export function keepGuard(options: GuardOptions): Guard {
     pauseMs = Math.min(pauseMs * 2, lastPauseMs);
     if (leaving.signal.aborted) return;
     current = post();
-    tell();
+    void tell();
     if (isReplacement) report({ kind: 'replaced' });
   }
 
   function tell() {
     // A time, not a span: a guard that was stopped reads it late.
     const end = Math.floor(uptimeSeconds() * 10 + inTenths(endMs - clock.monotonicMs()));
-    current.write(`beat ${end} ${command.pid} ${command.startTime}`);
+    return current.write(`beat ${end} ${command.pid} ${command.startTime}`);
+  }
+
+  function live(lifeMs: number) {
+    endMs = clock.monotonicMs() + lifeMs;
+    return tell();
   }
 
   return {
     pids: () => current.pids(),
     watch(started) {
       command = started;
-      tell();
+      void tell();
     },
-    beat(lifeMs) {
-      endMs = clock.monotonicMs() + lifeMs;
-      tell();
-    },
+    beat: (lifeMs) => void live(lifeMs),
+    lastBeat: live,
     async disarm() {
       leaving.abort();
       await sendAway(current, clock);

@@ -141,7 +141,7 @@ export function withoutInner(members: readonly Member[], inner: readonly Named[]
 }
 
 /** Undefined when the look failed: then it proves nothing, and another one must. */
-function look(tree: Tree): Member[] | undefined {
+export function look(tree: Tree): Member[] | undefined {
   try {
     return tree.members();
   } catch {

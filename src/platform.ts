@@ -74,7 +74,14 @@ export interface SignalSource {
   readonly ignored: readonly number[];
   /** The newest listener gets them all. */
   listen(listener: (signal: NodeJS.Signals) => void): void;
+  /** From now on these signals are told instead of stopping the process, until what is returned is called. One listener at a time. */
+  onStop(listener: (signal: StopSignal) => void): () => void;
+  /** Stops the process as the signal would have; returns when it is continued, or at once where no shell could do that. */
+  stop(signal: StopSignal): void;
 }
+
+/** Ctrl-Z; a read from the terminal by somebody in the background. */
+export type StopSignal = 'SIGTSTP' | 'SIGTTIN';
 
 export interface Terminal {
   /** Draws the line over the one before; an empty one clears it. */

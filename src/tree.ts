@@ -33,6 +33,12 @@ export function startTime(pid: number): string | undefined {
   return readProcess(pid)?.startTime;
 }
 
+/** Whether a process is stopped by a signal. */
+export function isStopped({ pid, startTime }: Pick<Member, 'pid' | 'startTime'>): boolean {
+  const process = readProcess(pid);
+  return process?.state === 'T' && process.startTime === startTime;
+}
+
 /** Start time of a process that lives. One that has ended does not, whether somebody has waited for it or not. */
 export function liveStartTime(pid: number): string | undefined {
   const process = readProcess(pid);

@@ -2,9 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import process from 'node:process';
-import type { Screen, SignalSource } from '../platform.ts';
+import type { Screen, SignalSource, StopSignal } from '../platform.ts';
 
 const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
+
+/** TTOU is not among them: while it is caught, a write to a terminal that forbids it is tried again for ever. */
+const STOPS = ['SIGTSTP', 'SIGTTIN'] as const;
 
 /** Both runtimes ignore these themselves before any JavaScript runs, so what the caller did is not known. */
 const RUNTIMES_OWN: readonly number[] = [constants.signals.SIGPIPE, constants.signals.SIGXFSZ];
@@ -25,12 +28,13 @@ export function ownSignals(): OwnSignals {
   // Of a child that ends while CHLD is ignored the kernel keeps no status: Bun would wait for it for ever, and not idly.
   if (isIgnored('SIGCHLD')) process.on('SIGCHLD', () => undefined);
   const heard = HEARD.filter((signal) => !isIgnored(signal));
+  const stops = catchStops(STOPS.filter((signal) => !isIgnored(signal)));
   return {
-    listenToSignals: () => listen(heard, ignored),
+    listenToSignals: () => ({ ignored, listen: listen(heard), ...stops }),
     whenResized: (listener) => {
       if (!isIgnored('SIGWINCH')) process.on('SIGWINCH', listener);
     },
-    whenStopped: (screen) => whenStopped(screen, { hearsStop: !isIgnored('SIGTSTP') }),
+    whenStopped: (screen) => whenStopped(screen, stops),
   };
 }
 
@@ -61,34 +65,55 @@ export function ignoredIn(status: string): number[] {
   );
 }
 
-function listen(heard: readonly NodeJS.Signals[], ignored: readonly number[]): SignalSource {
+function listen(heard: readonly NodeJS.Signals[]): SignalSource['listen'] {
   let listener: ((signal: NodeJS.Signals) => void) | undefined;
   const early: NodeJS.Signals[] = [];
   for (const signal of heard) process.on(signal, () => (listener ? listener(signal) : early.push(signal)));
+  return (newest) => {
+    listener = newest;
+    for (const signal of early.splice(0)) newest(signal);
+  };
+}
+
+function catchStops(stops: readonly StopSignal[]): Pick<SignalSource, 'onStop' | 'stop'> {
+  const handlers = new Map<StopSignal, () => void>();
+  const release = () => {
+    for (const [signal, handler] of handlers) process.off(signal, handler);
+    handlers.clear();
+  };
   return {
-    ignored,
-    listen: (newest) => {
-      listener = newest;
-      for (const signal of early.splice(0)) newest(signal);
+    onStop: (listener) => {
+      for (const signal of stops) {
+        const handler = () => listener(signal);
+        handlers.set(signal, handler);
+        process.on(signal, handler);
+      }
+      return release;
+    },
+    stop: (signal) => {
+      const handler = handlers.get(signal);
+      if (handler) process.off(signal, handler);
+      // Here it stops, unless there is no shell that could continue it.
+      process.kill(process.pid, signal);
+      if (handler) process.on(signal, handler);
     },
   };
 }
 
-function whenStopped({ leave, enter }: Screen, { hearsStop }: { hearsStop: boolean }): void {
+function whenStopped(
+  { leave, enter }: Screen,
+  { onStop, stop }: Pick<SignalSource, 'onStop' | 'stop'>,
+): void {
   const resume = () => {
     // After `bg` the terminal is the shell's, and whoever draws there is stopped again, as by the terminal itself.
     if (inBackground()) process.kill(process.pid, 'SIGTTOU');
     else enter();
   };
-  const stop = () => {
+  onStop((signal) => {
     leave();
-    process.off('SIGTSTP', stop);
-    // Here it stops, unless there is no shell that could continue it.
-    process.kill(process.pid, 'SIGTSTP');
-    process.on('SIGTSTP', stop);
+    stop(signal);
     resume();
-  };
-  if (hearsStop) process.on('SIGTSTP', stop);
+  });
   process.on('SIGCONT', resume);
 }
 

@@ -43,7 +43,7 @@ test.each([
     ...{ random: Math.random, host, log, consul },
     clock: { ...clock, monotonicMs: () => clock.monotonicMs() + jumpedMs },
     env: { PATH: process.env['PATH'] },
-    signals: { ignored: [], listen: () => undefined },
+    signals: { ignored: [], listen: () => undefined, onStop: () => () => undefined, stop: () => undefined },
     connectTo: () => Promise.reject(new Error('there is no other agent')),
     newRun: () => ({ id: runId, nonce }),
     runFiles: runFilesInMemory(),

@@ -278,7 +278,7 @@ describe('a spare one', () => {
     expect(isAlive(pid)).toBe(true);
     expect(spare.take()).toBeUndefined();
     await eventually(() => readerOf(pid));
-    post?.write('quit');
+    void post?.write('quit');
     await untilGone(pid);
   });
 

@@ -7,6 +7,8 @@ import { NO_NOTE } from '../../src/commands/exec/run-note.ts';
 import { firstOver } from '../../src/commands/exec/slots.ts';
 import type { HeldSlots } from '../../src/commands/exec/slots.ts';
 import { superviseRun } from '../../src/commands/exec/supervise.ts';
+import { newRun } from '../../src/process/mark.ts';
+import type { SignalSource, StopSignal } from '../../src/platform.ts';
 import type { Lease, Over } from '../../src/lock/lease.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { clock } from '../../src/clock.ts';
@@ -31,7 +33,16 @@ function setUp() {
   const grant = { context: { keys, run: { id: runId, node: 'web01', command: 'sh' } }, slot: 0 };
   const slots = [{ grant, lease, waitedMs: 0 }] as unknown as HeldSlots;
   let hear: Hear = () => undefined;
-  const signals = { ignored: [], listen: (listener: Hear) => void (hear = listener) };
+  let hearStop: (signal: StopSignal) => void = () => undefined;
+  const signals: SignalSource = {
+    ignored: [],
+    listen: (listener) => void (hear = listener),
+    onStop: (listener) => {
+      hearStop = listener;
+      return () => undefined;
+    },
+    stop: () => undefined,
+  };
   let askedHealth: (signal: AbortSignal) => void = () => undefined;
   const isAsked = new Promise<AbortSignal>((resolve) => (askedHealth = resolve));
   const gate = {
@@ -58,6 +69,7 @@ function setUp() {
   return {
     ...{ deps, slots, gate, options, order, isAsked },
     tell: (signal: NodeJS.Signals) => hear(signal),
+    tellStop: (signal: StopSignal) => hearStop(signal),
     end: (reason: Over) => over.abort(reason),
   };
 }
@@ -90,6 +102,21 @@ test.each([
   const stopped = { outcome: 'interrupted', cause: { kind: 'signal' } } as const;
   await judgeRun(deps, releasing(slots, all), { ...stopped, gate });
   expect(order).toEqual([what]);
+});
+
+test('the guard lets the command live as long as its lease and no longer, however often it hears of runlock', async () => {
+  const { deps, slots, options } = setUp();
+  const said: string[] = [];
+  const deadlineMs = clock.monotonicMs() + 3_000;
+  const [slot] = slots;
+  const ending = [
+    { ...slot, lease: { ...slot.lease, deadlineMs: () => deadlineMs } },
+  ] as unknown as HeldSlots;
+  const log = (_level: string, message: string) => void said.push(message);
+  const ran = await superviseRun({ ...deps, log }, ending, { ...options, nonce: newRun().nonce });
+  expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
+  expect(said).toContain('the guard heard nothing from runlock in time, and ended the command');
+  expect(clock.monotonicMs()).toBeLessThan(deadlineMs + 10_000);
 });
 
 test('a run that came too late to start puts its node back in service before it gives its slots up', async () => {

@@ -139,9 +139,16 @@ export async function endTree(
   gone.abort();
 }
 
+interface Beating extends Started {
+  readonly slots: HeldSlots;
+  readonly options: RunOptions;
+  /** Whether runlock is about to be stopped on purpose. */
+  readonly pause: { readonly isOn: () => boolean };
+}
+
 export async function beat(
   deps: ExecDeps,
-  { slots, guard, command, options: { note, cgroup } }: Started & { slots: HeldSlots; options: RunOptions },
+  { slots, guard, command, options: { note, cgroup }, pause }: Beating,
   signal: AbortSignal,
 ): Promise<void> {
   const { clock } = deps;
@@ -152,7 +159,7 @@ export async function beat(
       await clock.sleep(dueMs - clock.monotonicMs(), { signal });
       // Counted from before the look at the tree: whoever is stopped during it beats at once when continued.
       dueMs = clock.monotonicMs() + BEAT_MS;
-      guard.beat(lifeMs(deps, slots));
+      guard.beat(pause.isOn() ? leaseMs(deps, slots) : lifeMs(deps, slots));
       const members = remember(command);
       if (members) note.looked(outside(members, cgroup?.()), guard.pids());
     }
@@ -185,5 +192,9 @@ function remember(command: Supervised): ReturnType<Supervised['remaining']> | un
 const GUARD_MS = 1_000;
 
 /** The first lease to be over ends the command. */
-const lifeMs = ({ clock }: ExecDeps, slots: HeldSlots): number =>
-  Math.min(SILENCE_MS, ...slots.map(({ lease }) => lease.deadlineMs() - GUARD_MS - clock.monotonicMs()));
+export const leaseMs = ({ clock }: ExecDeps, slots: HeldSlots): number =>
+  Math.min(...slots.map(({ lease }) => lease.deadlineMs() - GUARD_MS - clock.monotonicMs()));
+
+/** How long the guard waits for the next word of a runlock that is not stopped. */
+export const lifeMs = (deps: ExecDeps, slots: HeldSlots): number =>
+  Math.min(SILENCE_MS, leaseMs(deps, slots));

@@ -13,6 +13,8 @@ import { groupOf } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
+import { followStops } from './pause.ts';
+import { watchInterrupts } from './press-again.ts';
 import { beat, endTree, start } from './started.ts';
 import type { RunOptions } from './started.ts';
 
@@ -76,8 +78,10 @@ async function runCommand(
   const { command, guard } = started;
   const startedMs = deps.clock.monotonicMs();
   const gone = new AbortController();
-  void beat(deps, { slots, ...started, options }, gone.signal);
+  const pause = followStops(deps, { slots, ...started });
+  void beat(deps, { slots, ...started, options, pause }, gone.signal);
   const { ending, cause } = await untilEnd(deps, { slots, command, options, early });
+  pause.dismiss();
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
@@ -162,6 +166,7 @@ async function untilEnd(
       () => undefined,
     );
   }
+  const interrupted = watchInterrupts(deps, { command, options, end: () => kill({ kind: 'signal' }) });
   const ending = await command.ended;
   const end = { ending, atMs: deps.clock.monotonicMs(), meanings: options.meanings };
   const isInterrupted = () => typed.some((signal) => isEndOf(signal, end));
@@ -187,8 +192,10 @@ async function untilEnd(
       kill({ kind: 'signal' }, signal);
       return;
     }
+    const atMs = deps.clock.monotonicMs();
     await command.signal(signal);
     if (!isTyped) kill({ kind: 'signal' }, 'none');
+    else if (signal === 'SIGINT' && !killing) interrupted(atMs);
   }
 }
 

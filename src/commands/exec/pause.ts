@@ -1,0 +1,93 @@
+/** Ctrl-Z of an interactive run: runlock stops when its command does, and its guard knows that it is on purpose. */
+import { reasonOf } from '../../errors.ts';
+import { formatAge } from '../../output.ts';
+import type { StopSignal } from '../../platform.ts';
+import type { ExecDeps } from '../exec-deps.ts';
+import type { HeldSlots } from './slots.ts';
+import { leaseMs, lifeMs } from './started.ts';
+import type { Started } from './started.ts';
+
+/** A command that handles Ctrl-Z itself gives the terminal back before it stops. */
+const STOP_MS = 1_000;
+const FIRST_LOOK_MS = 5;
+const LAST_LOOK_MS = 50;
+/** What continues a whole group has reached all of it by then. */
+const GROUP_MS = 100;
+
+export interface Pause {
+  /** Whether the command is stopped, and runlock about to be. */
+  readonly isOn: () => boolean;
+  /** From now on Ctrl-Z stops runlock as it stops any program. */
+  readonly dismiss: () => void;
+}
+
+export function followStops(deps: ExecDeps, it: Started & { slots: HeldSlots }): Pause {
+  // Without a shared terminal there is no Ctrl-Z, and no shell that would continue it.
+  if (!deps.shareTerminal) return { isOn: () => false, dismiss: () => undefined };
+  const { clock, log, signals } = deps;
+  const { slots, command, guard } = it;
+  const ended = new AbortController();
+  let isOn = false;
+  /** Stops so far. */
+  let heard = 0;
+  let turn: Promise<void> = Promise.resolve();
+  void command.ended.then(() => ended.abort());
+  const release = signals.onStop((signal) => {
+    heard += 1;
+    turn = turn.then(() => pause(signal)).catch(sayFault);
+  });
+  return {
+    isOn: () => isOn,
+    dismiss: () => {
+      ended.abort();
+      release();
+    },
+  };
+
+  async function pause(signal: StopSignal): Promise<void> {
+    // What runlock alone got, the command gets too.
+    await command.signal(signal);
+    // It may go its own way: a shell ignores Ctrl-Z, an editor may be busy with it.
+    if (!(await untilStopped())) return;
+    isOn = true;
+    sayDeadline();
+    await guard.lastBeat(leaseMs(deps, slots));
+    if (command.isStopped()) signals.stop(signal);
+    isOn = false;
+    guard.beat(lifeMs(deps, slots));
+    await resumeCommand();
+  }
+
+  /** The shell continues the whole group; whoever continues runlock alone means the command as well. */
+  async function resumeCommand() {
+    const before = heard;
+    await clock.sleep(GROUP_MS, { signal: ended.signal }).catch(() => undefined);
+    // A Ctrl-Z meanwhile is why it is stopped.
+    if (heard === before && command.isStopped()) command.resume();
+  }
+
+  async function untilStopped(): Promise<boolean> {
+    const endMs = clock.monotonicMs() + STOP_MS;
+    let pauseMs = FIRST_LOOK_MS;
+    while (!command.isStopped()) {
+      if (ended.signal.aborted || clock.monotonicMs() >= endMs) return false;
+      await clock.sleep(pauseMs, { signal: ended.signal }).catch(() => undefined);
+      pauseMs = Math.min(pauseMs * 1.5, LAST_LOOK_MS);
+    }
+    return !ended.signal.aborted;
+  }
+
+  function sayDeadline() {
+    const leftMs = leaseMs(deps, slots);
+    if (leftMs === Infinity) return;
+    log(
+      'warning',
+      `stopped; nothing renews its lock meanwhile, so the command is killed unless it is continued within ${formatAge(leftMs)}`,
+      { event: 'paused' },
+    );
+  }
+
+  function sayFault(error: unknown) {
+    log('warning', `Ctrl-Z could not be passed on: ${reasonOf(error)}`, { event: 'signal-lost' });
+  }
+}

@@ -1,0 +1,75 @@
+// A run in a terminal that is stopped on purpose (Ctrl-Z) for longer than its guard waits for a word of runlock.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually, isAlive, untilGone } from '../support/processes.ts';
+import { startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { startInTerminal } from '../support/terminal.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const LONG = { timeout: 240_000 };
+/** The guard of a run that is not stopped on purpose ends the command after this time. */
+const SILENCE_MS = 30_000;
+
+const on = (group: string, hold: string, node: string) => [
+  ...['exec', '-g', group, '--node', node, '--hold', hold, '--session-ttl', '10s', '--'],
+];
+
+const stateOf = (pid: number) => /^State:\s+(\S)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+
+async function stopByHand(group: string, hold: string) {
+  const { folder, pid, lines } = stage();
+  const script = `echo $$ >${folder}/command.pid; until [ -e ${folder}/end ]; do sleep 0.1; done; exit 3`;
+  const run = startInTerminal(agent, [...on(group, hold, 'web01'), 'sh', '-c', script], {
+    shell: (command) => `${command}; echo is-stopped; read line; fg; echo ended-with $?`,
+  });
+  const command = await pid('command');
+  run.type('\x1a');
+  await run.shows(/is-stopped/);
+  expect(stateOf(command)).toBe('T');
+  return { run, folder, lines, command };
+}
+
+test.concurrent(
+  'Ctrl-Z of an interactive run, hold forever: it is there when it is continued',
+  LONG,
+  async () => {
+    const stoppedMs = performance.now();
+    const { run, folder, command } = await stopByHand('stopped-forever', 'forever');
+    await eventually(() => {
+      expect(stateOf(command)).toBe('T');
+      expect(performance.now() - stoppedMs).toBeGreaterThan(SILENCE_MS + 5_000);
+    }, SILENCE_MS + 15_000);
+    run.type('\n');
+    await eventually(() => expect(stateOf(command)).not.toBe('T'));
+    writeFileSync(`${folder}/end`, '');
+    await run.shows(/ended-with 3/);
+  },
+);
+
+test.concurrent(
+  'Ctrl-Z of an interactive run, hold none: its guard ends it before others may follow',
+  LONG,
+  async () => {
+    const { run, folder, lines, command } = await stopByHand('stopped-none', 'none');
+    await run.shows(/the command is killed unless it is continued within \d+s/);
+    const look = `grep -qs '^State:.[^ZX]' /proc/${command}/status && echo alive >>${folder}/overlap; echo >>${folder}/started`;
+    const next = startRunlock(agent, [...on('stopped-none', 'none', 'web02'), 'sh', '-c', look]);
+    expect(isAlive(command)).toBe(true);
+    expect(lines('started')).toEqual([]);
+    await untilGone(command, 90_000);
+    expect(lines('started')).toEqual([]);
+    expect((await next.ended).status).toBe(0);
+    expect(lines('started')).toHaveLength(1);
+    expect(lines('overlap')).toEqual([]);
+    run.type('\n');
+    await run.shows(/ended-with 79/);
+  },
+);
