@@ -59,7 +59,6 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
-    note.asks();
     const taken = await waitForSlots(deps, options, {
       ...{ requests, gate, waits, spare, contained, note, signal: stop.signal },
     });

@@ -24,11 +24,17 @@ const grantOf = (group: string, run: string, before?: string) =>
     ...(before !== undefined && { before: { run: before } }),
   }) as Grant;
 
-test('it asks, is granted, starts, looks and ends, each time with all that was known before', () => {
+test('it is granted, starts, looks and ends, each time with all that was known before', () => {
   const { note, runFiles, kept } = setUp();
-  note.asks();
-  expect(kept()).toEqual({ ...NAMES, bootId: 'boot ns', runlock: { pid: 10, startTime: '1' } });
   note.granted(grantOf('a', 'r1'));
+  expect(kept()).toBeUndefined();
+  note.starts(undefined);
+  expect(kept()).toEqual({
+    ...NAMES,
+    node: 'web01',
+    bootId: 'boot ns',
+    runlock: { pid: 10, startTime: '1' },
+  });
   note.started(process(11), [12]);
   expect(kept()).toMatchObject({ node: 'web01', command: process(11), guard: process(12) });
   note.looked([process(11), process(13)], [12]);
@@ -58,9 +64,9 @@ test('it goes with the last slot that is given back, and stays for the groups wh
   expect(kept()).toBeUndefined();
 });
 
-test('it goes with a run that leaves before it has a command, and stays with one that broke off after it', () => {
+test('it goes with a run whose command could not be started, and stays with one that broke off after it', () => {
   const waiting = setUp();
-  waiting.note.asks();
+  waiting.note.starts(undefined);
   waiting.note.close();
   expect(waiting.kept()).toBeUndefined();
   const running = setUp();
@@ -71,7 +77,7 @@ test('it goes with a run that leaves before it has a command, and stays with one
 
 test('that of the run before goes when its claims are this run’s, and none goes for its own', () => {
   const { deps, runFiles, note } = setUp();
-  note.asks();
+  note.starts(undefined);
   runFiles.write({ ...NAMES, run: 'r0', bootId: 'boot ns', runlock: process(10) });
   settleBefore(deps, [{ grant: grantOf('a', 'r1', 'r1') }, { grant: grantOf('b', 'r1') }]);
   expect([...runFiles.kept.keys()]).toEqual(['r1', 'r0']);

@@ -11,10 +11,8 @@ export type NoteDeps = Pick<ExecDeps, 'clock' | 'host' | 'runFiles'>;
 
 /** Nothing here throws, or ends a run. */
 export interface RunNote {
-  /** It asks for its slots; there is no command yet. */
-  asks(): void;
   granted(grant: Grant): void;
-  /** Its command is about to be started. */
+  /** Its command is about to be started: nothing is written before, for a run that waits has nothing to be found. */
   starts(cgroup: string | undefined): void;
   started(command: ProcessName, guard: readonly number[]): void;
   /** After each look at the tree: who was there and not in the cgroup, and the guard, which may be another one by now. */
@@ -41,16 +39,17 @@ export function openNote(
   let file: RunFile = { run, bootId, groups, runlock: { pid, startTime }, nonce };
   /** By the node's next run, or by a runlock around this one. */
   let isNeeded = false;
-  const write = (change: Partial<RunFile>) => runFiles.write((file = { ...file, ...change }));
+  let isSwept = false;
+  let isWritten = false;
+  const write = (change: Partial<RunFile>) => {
+    isWritten = true;
+    runFiles.write((file = { ...file, ...change }));
+  };
   const guardOf = ([guard]: readonly number[]): Pick<RunFile, 'guard'> => {
     const born = guard === undefined ? undefined : host.startTime(guard);
     return guard === undefined || born === undefined ? {} : { guard: { pid: guard, startTime: born } };
   };
   return {
-    asks() {
-      write({});
-      runFiles.sweep(bootId, (other) => !isLive(other.runlock) && isOver(other));
-    },
     granted: ({ context }) => void (file = { ...file, node: context.run.node }),
     starts: (cgroup) => write(cgroup === undefined ? {} : { cgroup }),
     started({ pid, startTime }, guard) {
@@ -58,6 +57,9 @@ export function openNote(
       write({ command: { pid, startTime }, ...guardOf(guard) });
     },
     looked(members, guard) {
+      // Not before: a look at what older runs left takes longer than a short run.
+      if (!isSwept) runFiles.sweep(bootId, (other) => !isLive(other.runlock) && isOver(other));
+      isSwept = true;
       const now = { ...guardOf(guard), members: members.slice(0, MOST_MEMBERS).map(toName) };
       if (hasNews(file, now)) write(now);
     },
@@ -68,7 +70,7 @@ export function openNote(
       if (isNeeded) write({ groups });
     },
     close() {
-      if (!isNeeded) runFiles.remove(run);
+      if (isWritten && !isNeeded) runFiles.remove(run);
     },
   };
 }
@@ -81,7 +83,6 @@ export function notesFolder({ runFiles }: Pick<NoteDeps, 'runFiles'>): string | 
 
 /** A dry run leaves no trace. */
 export const NO_NOTE: RunNote = {
-  asks: () => undefined,
   granted: () => undefined,
   starts: () => undefined,
   started: () => undefined,
