@@ -11,7 +11,6 @@ import { formatAge } from '../output.ts';
 import { describeBusy } from './wait/busy.ts';
 import { checkRun } from './exec/check.ts';
 import { containRun } from './exec/contain.ts';
-import type { Containment } from './exec/contain.ts';
 import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
@@ -55,12 +54,14 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
+    // First of all: the kernel takes its time for it, and this run has to ask for its slot meanwhile.
+    if (!options.dryRun) contained.prepare();
     if (options.gate) await loadGate();
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
     const taken = await waitForSlots(deps, options, {
-      ...{ requests, gate, waits, spare, contained, note, signal: stop.signal },
+      ...{ requests, gate, waits, spare, note, signal: stop.signal },
     });
     switch (taken.kind) {
       case 'closed':
@@ -156,7 +157,6 @@ interface Slotless {
   readonly gate: RunGate | undefined;
   readonly waits: Waits;
   readonly spare: Spare;
-  readonly contained: Containment;
   readonly note: RunNote;
   readonly signal: AbortSignal;
 }
@@ -181,11 +181,11 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
 async function askForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gate, waits, spare, contained, note, signal, patience }: Slotless & { patience: AbortSignal },
+  { requests, gate, waits, spare, note, signal, patience }: Slotless & { patience: AbortSignal },
 ): Promise<Taken> {
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
-  const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
+  return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
     ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs, onFirst: spare.post },
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
@@ -200,9 +200,6 @@ async function askForSlots(
       if (!dryRun) sayGranted(deps, slot);
     },
   });
-  // The first request is on its way.
-  if (!dryRun) contained.prepare();
-  return taking;
 }
 
 /** A node that is healthy uses no more slots than its services can bear to be offline. */

@@ -189,12 +189,13 @@ const MISSING = 'it is not there';
 
 /** Why nothing in a folder is believed; undefined: it is this user's own, and nobody else may write to it. */
 function whyNot(folder: string, uid: number): string | undefined {
-  let found: Stats;
+  let found: Stats | undefined;
   try {
-    found = lstatSync(folder);
+    found = lstatSync(folder, { throwIfNoEntry: false });
   } catch (error) {
-    return isCode(error, 'ENOENT') ? MISSING : reason(error);
+    return reason(error);
   }
+  if (found === undefined) return MISSING;
   if (!found.isDirectory()) return `${folder} is no folder`;
   if (found.uid !== uid) return `${folder} belongs to user ${found.uid}`;
   return (found.mode & OTHERS_WRITE) === 0 ? undefined : `${folder} can be written by others`;
@@ -228,13 +229,11 @@ function makeFolder(folder: string, uid: number): string | undefined {
 }
 
 function tryWrite(folder: string, file: RunFile): string | undefined {
-  const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const path = `${folder}/${file.run}.json`;
   // No other process writes this run's file while this one lives.
   const making = `${folder}/.${file.run}`;
   try {
-    unlink(making);
-    const fd = openSync(making, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
+    const fd = create(making);
     try {
       fchmodSync(fd, 0o600);
       const bytes = Buffer.from(encodeRunFile(file));
@@ -247,6 +246,19 @@ function tryWrite(folder: string, file: RunFile): string | undefined {
   } catch (error) {
     unlink(making);
     return reason(error);
+  }
+}
+
+/** A new file. What stands there already is of an earlier try that was cut short, or somebody else's. */
+function create(path: string): number {
+  const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
+  const open = () => openSync(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
+  try {
+    return open();
+  } catch (error) {
+    if (!isCode(error, 'EEXIST')) throw error;
+    unlink(path);
+    return open();
   }
 }
 
