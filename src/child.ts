@@ -54,6 +54,8 @@ export interface Supervised {
   readonly pid: number;
   /** Clock ticks since boot; names the process for good, together with its pid. */
   readonly startTime: string;
+  /** It was born in the run's cgroup. */
+  readonly isContained: boolean;
   /** Settles when the command itself has ended, whatever else of its tree still lives. Never rejects. */
   readonly ended: Promise<Ending>;
   /** Passes on a signal that runlock got, once, unless the terminal already gave it to the command. Resolves when that is decided. */
@@ -147,6 +149,7 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   const group = shareTerminal ? undefined : pid;
   return {
     ...command,
+    isContained: isInside === true,
     ended,
     signal: passOn({ tree, group, ended, probe, inner }),
     kill: killer({ tree, group, ended, clock, cgroup, inner }),

@@ -14,12 +14,21 @@ export type GuardEvent =
   /** It could not be started or could not work; another one will be tried. */
   | { readonly kind: 'failed'; readonly reason: string };
 
+export interface WatchedCommand {
+  readonly pid: number;
+  readonly startTime: string;
+  readonly isContained?: boolean;
+}
+
 /** A dead man's switch outside runlock: it ends the command's tree when runlock is gone or stays silent. */
 export interface Guard {
   /** Its process, for the list of those that are never part of the command. */
   pids(): readonly number[];
-  /** Names the command, once it has started. Before that the guard knows it by its mark and its cgroup alone. */
-  watch(command: { readonly pid: number; readonly startTime: string }): void;
+  /**
+   * Names the command, once it has started. Before that the guard knows it by its mark and its cgroup alone: where there
+   * is one that is enough, and the name goes with the next beat.
+   */
+  watch(command: WatchedCommand): void;
   /**
    * Lets the command live for `lifeMs` from now, rounded down to 0.1 s (at least 0.1, at most 30 days), unless another
    * beat follows. Nothing of it is left about one second after that, unless it cannot be killed. Never waits or throws.
@@ -97,7 +106,7 @@ export function spareGuard(
 /** Starts a guard for a run and keeps one there until `disarm`, or until it had to do its work. */
 export function keepGuard(options: GuardOptions): Guard {
   const { clock, report = () => undefined } = options;
-  let command = { pid: 0, startTime: '0' };
+  let command: WatchedCommand = { pid: 0, startTime: '0' };
   let endMs = clock.monotonicMs() + options.lifeMs;
   let pauseMs = firstPauseMs;
   const leaving = new AbortController();
@@ -147,7 +156,8 @@ export function keepGuard(options: GuardOptions): Guard {
     pids: () => current.pids(),
     watch(started) {
       command = started;
-      void tell();
+      // To read a message takes the guard two processes, which a short run would wait for.
+      if (started.isContained !== true) void tell();
     },
     beat: (lifeMs) => void live(lifeMs),
     lastBeat: live,

@@ -27,7 +27,7 @@ export interface AcquireOptions {
 
 export type AcquireDeps = Omit<
   ExecDeps,
-  'shareTerminal' | 'connectTo' | 'newRun' | 'inherited' | 'fileLimit' | 'prepareLog'
+  'shareTerminal' | 'connectTo' | 'run' | 'inherited' | 'contained'
 > & {
   readonly newRunId: () => string;
 };

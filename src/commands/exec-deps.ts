@@ -4,7 +4,7 @@ import type { Deps } from '../deps.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
-import type { FileLimit } from '../process/file-limit.ts';
+import type { Containment } from './exec/contain.ts';
 import type { RunIdentity } from '../process/mark.ts';
 import type { SignalSource, Terminal } from '../platform.ts';
 import type { RunFiles } from '../process/run-file.ts';
@@ -69,15 +69,13 @@ export interface ExecDeps extends Deps {
   readonly connectTo: (address: string) => Promise<Consul>;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
-  readonly newRun: () => RunIdentity;
+  readonly run: RunIdentity;
   /** What runs write down of themselves on this host. */
   readonly runFiles: RunFiles;
   /** Descriptors above 2 that the command gets. */
   readonly inherited: readonly number[];
-  /** The caller's limit of open files, for the command; undefined: there is nothing to change. */
-  readonly fileLimit: () => FileLimit | undefined;
-  /** Gets ready what log lines go through. */
-  readonly prepareLog: () => void;
+  /** Where the command is to live. */
+  readonly contained: Pick<Containment, 'cgroup' | 'fileLimit'>;
   /** Whether the command shares a terminal with runlock. */
   readonly shareTerminal: boolean;
   /** Where the live line goes; undefined where there is none. */

@@ -10,7 +10,6 @@ import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
 import { describeBusy } from './wait/busy.ts';
 import { checkRun } from './exec/check.ts';
-import { containRun } from './exec/contain.ts';
 import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
 import type { TakenBehind } from './exec/behind-gate.ts';
@@ -45,17 +44,14 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     stop.abort();
   });
   const waits = measureWaits(deps);
-  const { id: run, nonce } = deps.newRun();
+  const { id: run, nonce } = deps.run;
   const requests = toRequests(deps, options, run);
-  const contained = containRun(deps, run);
-  const { cgroup, fileLimit } = contained;
+  const { cgroup, fileLimit } = deps.contained;
   const spare = spareGuard({
     ...{ nonce, cgroup, path: deps.env['PATH'], notes: notesFolder(deps), clock: deps.clock },
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
-    // First of all: the kernel takes its time for it, and this run has to ask for its slot meanwhile.
-    if (!options.dryRun) contained.prepare();
     if (options.gate) await loadGate();
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
@@ -88,7 +84,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   } finally {
-    await Promise.all([spare.dismiss(), contained.close()]);
+    await spare.dismiss();
     note.close();
   }
 }

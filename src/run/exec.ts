@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
 import type { ExecDeps, Figures } from '../commands/exec-deps.ts';
+import type { Containment } from '../commands/exec/contain.ts';
 import type { ExecResult } from '../commands/exec.ts';
 import type { Consul } from '../consul.ts';
 import type { Log } from '../deps.ts';
@@ -31,14 +32,38 @@ export async function runExec(invocation: ExecInvocation, platform: Platform): P
 
 async function runWith(
   { signals, log }: Pick<ExecDeps, 'signals' | 'log'>,
+  invocation: ExecInvocation,
+  platform: Platform,
+): Promise<ExecResult> {
+  const [{ containRun }, { newRun }] = await Promise.all([
+    import('../commands/exec/contain.ts'),
+    import('../process/mark.ts'),
+  ]);
+  const run = newRun();
+  const { deps, fileLimit, prepareLog } = platform;
+  // A dry run starts nothing.
+  const contained = invocation.options.dryRun
+    ? NOWHERE
+    : containRun({ run: run.id, clock: deps.clock, log, fileLimit, prepareLog });
+  try {
+    return await runIn({ signals, log, run, contained }, invocation, platform);
+  } finally {
+    await contained.close();
+  }
+}
+
+const NOWHERE: Containment = {
+  cgroup: () => undefined,
+  fileLimit: () => undefined,
+  close: () => Promise.resolve(),
+};
+
+async function runIn(
+  { log, ...own }: Pick<ExecDeps, 'signals' | 'log' | 'run' | 'contained'>,
   { common, options }: ExecInvocation,
   platform: Platform,
 ): Promise<ExecResult> {
-  const [{ exec }, { newRun }, consul] = await Promise.all([
-    import('../commands/exec.ts'),
-    import('../process/mark.ts'),
-    platform.connect(log),
-  ]);
+  const [{ exec }, consul] = await Promise.all([import('../commands/exec.ts'), platform.connect(log)]);
   const others: Consul[] = [];
   const connectTo = async (address: string) => {
     const other = await platform.connect(log, address);
@@ -48,9 +73,9 @@ async function runWith(
   const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: ExecDeps = {
     ...platform.deps,
-    ...{ log, consul, connectTo, signals, env: platform.env, newRun },
+    ...{ ...own, log, consul, connectTo, env: platform.env },
     runFiles: platform.runFiles(log),
-    ...{ inherited: platform.inherited, fileLimit: platform.fileLimit, prepareLog: platform.prepareLog },
+    inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };

@@ -45,9 +45,10 @@ test.each([
     env: { PATH: process.env['PATH'] },
     signals: { ignored: [], listen: () => undefined, onStop: () => () => undefined, stop: () => undefined },
     connectTo: () => Promise.reject(new Error('there is no other agent')),
-    newRun: () => ({ id: runId, nonce }),
+    run: { id: runId, nonce },
     runFiles: runFilesInMemory(),
-    ...{ shareTerminal: false, inherited: [], fileLimit: () => undefined, prepareLog: () => undefined },
+    ...{ shareTerminal: false, inherited: [] },
+    contained: { cgroup: () => undefined, fileLimit: () => undefined },
   };
   const { signal } = new AbortController();
   let jumpedMs = 0;

@@ -1,44 +1,42 @@
 /** What a run's command is born into: a cgroup of its own and the caller's limits, ready when the slot is granted. */
 import { makeCgroup } from '../../process/cgroup.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
+import type { Clock, Log } from '../../deps.ts';
 import type { FileLimit } from '../../process/file-limit.ts';
-import type { ExecDeps } from '../exec-deps.ts';
 
 export interface Containment {
-  /** Makes the cgroup and begins to enter it: that takes the kernel some milliseconds, in which the slot is asked for. */
-  readonly prepare: () => void;
-  /** Undefined: not prepared yet, or this host gives none. */
+  /** Undefined: this host gives none. */
   readonly cgroup: () => RunCgroup | undefined;
-  /** Undefined: not prepared yet, or there is nothing to change. */
+  /** Undefined: there is nothing to change. */
   readonly fileLimit: () => FileLimit | undefined;
   /** Leaves it and removes it; what a good run left inside goes where runlock is. Never rejects. */
   readonly close: () => Promise<void>;
 }
 
-export function containRun(deps: ExecDeps, run: string): Containment {
-  const { clock, log } = deps;
-  let made: RunCgroup | undefined;
-  let limit: FileLimit | undefined;
-  let isPrepared = false;
-  return {
-    prepare() {
-      if (isPrepared) return;
-      isPrepared = true;
-      // First: what is started after that is born in the cgroup.
-      deps.prepareLog();
-      limit = deps.fileLimit();
-      void limit?.enter();
-      const cgroup = makeCgroup({ run, clock });
-      if ('why' in cgroup) {
-        const message = `no cgroup for the command: ${cgroup.why}; its processes are known by their mark and parents`;
-        log('debug', message, { event: 'no-cgroup', run, why: cgroup.why });
-        return;
-      }
-      made = cgroup;
-      void cgroup.enter();
-    },
-    cgroup: () => made,
-    fileLimit: () => limit,
-    close: async () => made?.close(),
-  };
+export interface ContainOptions {
+  readonly run: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Gets ready what log lines go through. */
+  readonly prepareLog: () => void;
+  readonly fileLimit: () => FileLimit | undefined;
+}
+
+/**
+ * Makes the cgroup and begins to enter it. That takes the kernel some milliseconds (docs/adr/0004), so it comes first of
+ * all: meanwhile the rest of the program is loaded, and the slot is asked for.
+ */
+export function containRun({ run, clock, log, ...make }: ContainOptions): Containment {
+  // Before that: what is started after it is born in the cgroup.
+  make.prepareLog();
+  const limit = make.fileLimit();
+  void limit?.enter();
+  const made = makeCgroup({ run, clock });
+  if ('why' in made) {
+    const message = `no cgroup for the command: ${made.why}; its processes are known by their mark and parents`;
+    log('debug', message, { event: 'no-cgroup', run, why: made.why });
+    return { cgroup: () => undefined, fileLimit: () => limit, close: () => Promise.resolve() };
+  }
+  void made.enter();
+  return { cgroup: () => made, fileLimit: () => limit, close: () => made.close() };
 }
