@@ -252,30 +252,42 @@ kill_command() {
   [ "\${20}" != "$start" ] || kill -9 "-$pid" "$pid"
 } 2>/dev/null
 
+# KILL for all that the last look found.
+strike() {
+  [ -n "$whole" ] || kill_command
+  inner=
+  # What is inside of them is dead by now; three seconds are enough for the rest.
+  [ "$now" -ge $((limit + 30)) ] || find_inner
+  if [ -n "$inner" ]; then
+    for one in $pids $inside; do
+      case "$inner $$ $runlock 0 " in *" $one "*) ;; *) kill -9 "$one" ;; esac
+    done
+  else
+    [ -z "$pids" ] || kill -9 $pids
+    kill_folder
+  fi
+} 2>/dev/null
+
 # TERM, half a second later KILL, until two looks in a row find nothing.
 fire() {
-  # Should even a fork fail now, the shell ends here; a builtin still reaches the command itself, and its cgroup.
-  trap 'kill_folder; kill -9 "-$pid" "$pid"' EXIT
-  [ "$pid" != 0 ] || trap kill_folder EXIT
+  # Should even a fork fail now, the shell ends here; builtins still reach the command itself, and its cgroup.
+  trap '{ echo 1 >"$folder/cgroup.kill"; [ "$pid" = 0 ] || kill -9 "-$pid" "$pid"; } 2>/dev/null' EXIT
   look_at_clock
-  limit=$((now + 5)) empty=0 rounds=0 told=
+  limit=$((now + 5)) empty=0 rounds=0 told= whole=
   tell_folder -15 -18
   while [ "$empty" -lt 2 ]; do
+    look_at_clock
+    if [ "$rounds" -gt 0 ]; then
+      # A look at thousands takes its time: the one before is good enough when it is time for KILL.
+      left=$((limit - now))
+      [ "$left" -lt 1 ] || [ "$left" -gt 2 ] || sleep "0.$left"
+      look_at_clock
+      [ "$now" -lt "$limit" ] || strike
+    fi
     if scan; then whole=1; else whole=; fi
     look_at_clock
     if [ "$now" -ge "$limit" ]; then
-      [ -n "$whole" ] || kill_command
-      inner=
-      # What is inside of them is dead by now; three seconds are enough for the rest.
-      [ "$now" -ge $((limit + 30)) ] || find_inner
-      if [ -n "$inner" ]; then
-        for one in $pids $inside; do
-          case "$inner $$ $runlock 0 " in *" $one "*) ;; *) kill -9 "$one" ;; esac
-        done 2>/dev/null
-      else
-        [ -z "$pids" ] || kill -9 $pids
-        kill_folder
-      fi
+      strike
     elif [ -z "$told" ] && [ -n "$pids" ]; then
       kill -15 $pids
       kill -18 $pids

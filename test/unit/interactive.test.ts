@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Supervised } from '../../src/child.ts';
 import type { ExecDeps } from '../../src/commands/exec-deps.ts';
-import { followStops } from '../../src/commands/exec/pause.ts';
+import { hearStops } from '../../src/commands/exec/pause.ts';
 import { watchInterrupts } from '../../src/commands/exec/press-again.ts';
 import type { HeldSlots } from '../../src/commands/exec/slots.ts';
 import type { StopSignal } from '../../src/platform.ts';
@@ -55,7 +55,7 @@ function setUp({ deadlineMs = Infinity, shareTerminal = true } = {}) {
     lastBeat: (ms: number) => (order.push(`last beat ${ms}`), Promise.resolve()),
   };
   const slots = [{ lease: { deadlineMs: () => deadlineMs } }] as unknown as HeldSlots;
-  const it = { slots, command, guard } as unknown as Parameters<typeof followStops>[1];
+  const it = { slots, command, guard } as unknown as Parameters<ReturnType<typeof hearStops>['follow']>[0];
   return {
     deps,
     it,
@@ -71,7 +71,7 @@ function setUp({ deadlineMs = Infinity, shareTerminal = true } = {}) {
 
 test('runlock stops when its command has, after the guard was told that this may last', async () => {
   const { deps, it, order, state, press } = setUp();
-  followStops(deps, it);
+  hearStops(deps).follow(it);
   state.isStopped = true;
   press('SIGTSTP');
   await eventually(() => expect(order).toHaveLength(4));
@@ -83,9 +83,19 @@ test('runlock stops when its command has, after the guard was told that this may
   expect(order.slice(4)).toEqual(stopped.map((line) => line.replace('TSTP', 'TTIN')));
 });
 
+test('a Ctrl-Z while the command is being started stops both as soon as it is there', async () => {
+  const { deps, it, order, state, press } = setUp();
+  const stops = hearStops(deps);
+  state.isStopped = true;
+  press('SIGTSTP');
+  expect(order).toEqual([]);
+  stops.follow(it);
+  await eventually(() => expect(order).toContain('stop SIGTSTP'));
+});
+
 test('whoever continues runlock alone continues the command', async () => {
   const { deps, it, order, state, press } = setUp();
-  followStops(deps, it);
+  hearStops(deps).follow(it);
   Object.assign(state, { isStopped: true, continues: 'runlock' });
   press('SIGTSTP');
   await eventually(() => expect(order.at(-1)).toBe('resume'));
@@ -93,7 +103,7 @@ test('whoever continues runlock alone continues the command', async () => {
 
 test('a Ctrl-Z right after fg stops both again, and is not taken for the one before', async () => {
   const { deps, it, order, state, press } = setUp();
-  followStops(deps, it);
+  hearStops(deps).follow(it);
   Object.assign(state, { isStopped: true, continues: 'until the next' });
   press('SIGTSTP');
   await eventually(() => expect(order.filter((line) => line === 'stop SIGTSTP')).toHaveLength(2));
@@ -102,7 +112,7 @@ test('a Ctrl-Z right after fg stops both again, and is not taken for the one bef
 
 test('a lease that ends is the guard’s while the run is stopped, and whoever stopped it is told', async () => {
   const { deps, it, order, state, press } = setUp({ deadlineMs: 50_000 });
-  followStops(deps, it);
+  hearStops(deps).follow(it);
   state.isStopped = true;
   press('SIGTSTP');
   await eventually(() => expect(order).toContain('beat 30000'));
@@ -117,7 +127,7 @@ test('a lease that ends is the guard’s while the run is stopped, and whoever s
 
 test('a command that stops a little later, as an editor does, is waited for', async () => {
   const { deps, it, order, state, press } = setUp();
-  followStops(deps, it);
+  hearStops(deps).follow(it);
   state.stopsAtMs = 600;
   press('SIGTSTP');
   await eventually(() => expect(order).toContain('stop SIGTSTP'));
@@ -125,7 +135,7 @@ test('a command that stops a little later, as an editor does, is waited for', as
 
 test('a command that ignores Ctrl-Z goes on, and so does runlock', async () => {
   const { deps, it, order, press, now } = setUp();
-  const pause = followStops(deps, it);
+  const pause = hearStops(deps).follow(it);
   press('SIGTSTP');
   await eventually(() => expect(now()).toBeGreaterThanOrEqual(1_000));
   press('SIGTSTP');
@@ -136,7 +146,7 @@ test('a command that ignores Ctrl-Z goes on, and so does runlock', async () => {
 
 test('a command that has ended is no reason to stop', async () => {
   const { deps, it, order, press, end } = setUp();
-  const pause = followStops(deps, it);
+  const pause = hearStops(deps).follow(it);
   end();
   press('SIGTSTP');
   await eventually(() => expect(order).toEqual(['command SIGTSTP']));
@@ -147,7 +157,7 @@ test('a command that has ended is no reason to stop', async () => {
 
 test('without a terminal a stop is a stop', () => {
   const { deps, it, hears } = setUp({ shareTerminal: false });
-  followStops(deps, it);
+  hearStops(deps).follow(it);
   expect(hears()).toBeUndefined();
 });
 

@@ -7,8 +7,8 @@ import type { HeldSlots } from './slots.ts';
 import { leaseMs, lifeMs } from './started.ts';
 import type { Started } from './started.ts';
 
-/** A command that handles Ctrl-Z itself gives the terminal back before it stops. */
-const STOP_MS = 1_000;
+/** A command that handles Ctrl-Z itself gives the terminal back before it stops; on a busy host any takes its time. */
+const STOP_MS = 5_000;
 const FIRST_LOOK_MS = 5;
 const LAST_LOOK_MS = 50;
 /** What continues a whole group has reached all of it by then. */
@@ -21,9 +21,38 @@ export interface Pause {
   readonly dismiss: () => void;
 }
 
-export function followStops(deps: ExecDeps, it: Started & { slots: HeldSlots }): Pause {
+/** Ctrl-Z from before the command is there on: whoever has seen it start may type it at once. */
+export interface Stops {
+  readonly follow: (it: Started & { slots: HeldSlots }) => Pause;
+  /** There is no command after all. */
+  readonly dismiss: () => void;
+}
+
+export function hearStops(deps: ExecDeps): Stops {
   // Without a shared terminal there is no Ctrl-Z, and no shell that would continue it.
-  if (!deps.shareTerminal) return { isOn: () => false, dismiss: () => undefined };
+  if (!deps.shareTerminal)
+    return { follow: () => ({ isOn: () => false, dismiss: () => undefined }), dismiss: () => undefined };
+  const early: StopSignal[] = [];
+  let hear = (signal: StopSignal): void => {
+    early.push(signal);
+  };
+  const dismiss = deps.signals.onStop((signal) => hear(signal));
+  return {
+    dismiss,
+    follow: (it) => {
+      const { pause, onStop } = followStops(deps, it, dismiss);
+      hear = onStop;
+      early.forEach(onStop);
+      return pause;
+    },
+  };
+}
+
+function followStops(
+  deps: ExecDeps,
+  it: Started & { slots: HeldSlots },
+  release: () => void,
+): { readonly pause: Pause; readonly onStop: (signal: StopSignal) => void } {
   const { clock, log, signals } = deps;
   const { slots, command, guard } = it;
   const ended = new AbortController();
@@ -32,15 +61,17 @@ export function followStops(deps: ExecDeps, it: Started & { slots: HeldSlots }):
   let heard = 0;
   let turn: Promise<void> = Promise.resolve();
   void command.ended.then(() => ended.abort());
-  const release = signals.onStop((signal) => {
-    heard += 1;
-    turn = turn.then(() => pause(signal)).catch(sayFault);
-  });
   return {
-    isOn: () => isOn,
-    dismiss: () => {
-      ended.abort();
-      release();
+    pause: {
+      isOn: () => isOn,
+      dismiss: () => {
+        ended.abort();
+        release();
+      },
+    },
+    onStop(signal) {
+      heard += 1;
+      turn = turn.then(() => pause(signal)).catch(sayFault);
     },
   };
 

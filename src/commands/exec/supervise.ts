@@ -13,7 +13,7 @@ import { groupOf } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
-import { followStops } from './pause.ts';
+import { hearStops } from './pause.ts';
 import { watchInterrupts } from './press-again.ts';
 import { beat, endTree, start } from './started.ts';
 import type { RunOptions } from './started.ts';
@@ -70,7 +70,9 @@ async function runCommand(
   slots: HeldSlots,
   { options, early }: { options: RunOptions; early: readonly NodeJS.Signals[] },
 ): Promise<Ran> {
+  const stops = hearStops(deps);
   const started = await start(deps, slots, options).catch(async (error: unknown) => {
+    stops.dismiss();
     await options.runGate?.backOut();
     await declineAll(deps, slots);
     throw error;
@@ -78,7 +80,7 @@ async function runCommand(
   const { command, guard } = started;
   const startedMs = deps.clock.monotonicMs();
   const gone = new AbortController();
-  const pause = followStops(deps, { slots, ...started });
+  const pause = stops.follow({ slots, ...started });
   void beat(deps, { slots, ...started, options, pause }, gone.signal);
   const { ending, cause } = await untilEnd(deps, { slots, command, options, early });
   pause.dismiss();
