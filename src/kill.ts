@@ -34,7 +34,7 @@ export function killer(options: {
   group: number | undefined;
   ended: Promise<unknown>;
   clock: Clock;
-  cgroup?: Pick<RunCgroup, 'pids' | 'killAll'> | undefined;
+  cgroup?: Pick<RunCgroup, 'pids' | 'isEmpty' | 'killAll'> | undefined;
   inner?: (() => readonly Named[]) | undefined;
 }): Kill {
   const { tree, group, ended, clock, cgroup, inner = () => [] } = options;
@@ -47,11 +47,14 @@ export function killer(options: {
   /** One look and what follows from it. Returns whether somebody may be there. */
   function round(): boolean {
     const members = look(tree);
-    if (members === undefined) return true;
     const overMs = clock.monotonicMs() - limitMs;
+    if (members === undefined) {
+      if (overMs >= INNER_GRACE_MS) cgroup?.killAll();
+      return true;
+    }
     if (overMs >= 0) killNow(members, overMs < INNER_GRACE_MS ? among(members, inner()) : []);
     else if (signal !== 'none') tell(members, signal);
-    return members.length > 0;
+    return members.length > 0 || isPopulated();
   }
 
   function killNow(members: readonly Member[], spared: readonly Member[]) {
@@ -69,14 +72,12 @@ export function killer(options: {
 
   /** Who was ended by that; nobody: each has to be signalled. */
   function killContained(): ReadonlySet<number> {
-    try {
-      const inside = new Set(cgroup?.pids());
-      if (inside.size > 0 && cgroup?.killAll()) return inside;
-    } catch {
-      // It can't be read: each is signalled.
-    }
-    return new Set();
+    const inside = attempt(() => cgroup?.pids()) ?? [];
+    return cgroup?.killAll() === true ? new Set(inside) : new Set();
   }
+
+  /** Whoever forks and ends all the time is never found by a look at /proc: the kernel knows. */
+  const isPopulated = () => cgroup !== undefined && attempt(() => cgroup.isEmpty()) !== true;
 
   function tell(members: readonly Member[], first: NodeJS.Signals) {
     const living = new Map(members.map((member) => [member.pid, member]));
@@ -141,9 +142,11 @@ export function withoutInner(members: readonly Member[], inner: readonly Named[]
 }
 
 /** Undefined when the look failed: then it proves nothing, and another one must. */
-export function look(tree: Tree): Member[] | undefined {
+export const look = (tree: Tree): Member[] | undefined => attempt(() => tree.members());
+
+function attempt<T>(read: () => T): T | undefined {
   try {
-    return tree.members();
+    return read();
   } catch {
     return undefined;
   }

@@ -30,6 +30,8 @@ export interface RunCgroup {
   leave(): Promise<void>;
   /** Who is inside, in cgroups that the command made below it too; never runlock itself. Throws when it can't be read. */
   pids(): number[];
+  /** What the kernel says: nobody but runlock itself is inside, in cgroups below it neither. Throws when it can't be read. */
+  isEmpty(): boolean;
   /** SIGKILL for everybody inside. False: it could not be done at once, and each has to be signalled. */
   killAll(): boolean;
   /** Leaves, moves whoever is still inside to where runlock is, and removes it. Never rejects. */
@@ -149,6 +151,7 @@ export function makeCgroup(options: {
   const pids = () => members(path).filter((each) => each !== pid);
   return {
     ...{ path, homeFile, pids },
+    isEmpty: () => (isInside ? pids().length === 0 : !isPopulated(path)),
     enter: () => (entered ??= goIn()),
     leave: () => (left ??= goOut()),
     killAll() {
@@ -183,13 +186,23 @@ const TRIES = 10;
 const PAUSE_MS = 5;
 const NEVER = new AbortController().signal;
 
+/** The same number under two names. */
+const isUnsupported = (error: unknown): boolean =>
+  ['EOPNOTSUPP', 'ENOTSUP'].includes((error as NodeJS.ErrnoException).code ?? '');
+
 /** Pids in a cgroup and all below it. A cgroup that is gone has none. Throws when it can't be read. */
 export function members(folder: string): number[] {
   const own = readPids(`${folder}/cgroup.procs`) ?? [];
   return [...own, ...foldersIn(folder).flatMap((name) => members(`${folder}/${name}`))];
 }
 
-/** Undefined: there is no such cgroup. */
+/** Whether somebody lives in a cgroup or below it, seen from this pid namespace or not. One that is gone has nobody. */
+export function isPopulated(folder: string): boolean {
+  const lines = readLines(`${folder}/cgroup.events`);
+  return lines !== undefined && !lines.includes('populated 0');
+}
+
+/** Undefined: there is no such cgroup, or it is threaded: then the domain that it belongs to names its processes. */
 function readPids(file: string): number[] | undefined {
   // A process of another pid namespace shows as 0, which kill(2) would take for runlock's own group.
   return readLines(file)
@@ -201,12 +214,12 @@ function readPids(file: string): number[] | undefined {
 const isGone = (error: unknown): boolean =>
   ['ENOENT', 'ENODEV', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '');
 
-/** Undefined: there is no such file. */
+/** Undefined: there is no such file, or it is one that a threaded cgroup does not support (cgroups(7)). */
 function readLines(file: string): string[] | undefined {
   try {
     return readFileSync(file, 'utf8').split('\n');
   } catch (error) {
-    if (isGone(error)) return undefined;
+    if (isGone(error) || isUnsupported(error)) return undefined;
     throw error;
   }
 }

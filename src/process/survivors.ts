@@ -2,7 +2,7 @@
 import { pid as ownPid } from 'node:process';
 import type { Survivors } from '../deps.ts';
 import { followTree, liveStartTime, markedPids } from '../tree.ts';
-import { members as membersOf } from './cgroup.ts';
+import { isPopulated as hasAnybody, members as membersOf } from './cgroup.ts';
 import type { ProcessName, RunFile } from './run-file.ts';
 
 const NOBODY: Survivors = { pids: [], guarded: false };
@@ -43,10 +43,17 @@ function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
     });
     return tree.members().map(({ pid }) => pid);
   };
-  const seen = look();
-  // Who forks and ends during the first look hides its child from it.
-  return seen.length > 0 ? seen : look();
+  // Who forks and ends during a look hides its child from it; where there is a cgroup the kernel says whether one must.
+  for (let looks = 1; ; looks++) {
+    const seen = look();
+    const isPopulated = file.cgroup !== undefined && hasAnybody(file.cgroup);
+    if (seen.length > 0 || (looks >= 2 && !isPopulated)) return seen;
+    if (looks >= MOST_LOOKS) return [command?.pid ?? file.runlock.pid];
+  }
 }
+
+/** By then a chain of forks was seen once, or is not to be seen from here at all. */
+const MOST_LOOKS = 50;
 
 /** No process has this pid: it was killed before its command had started, or that is all that is known. */
 const NO_COMMAND: ProcessName = { pid: 2 ** 31 - 1, startTime: '' };

@@ -50,6 +50,32 @@ describe.skipIf(why !== undefined)(`in a cgroup${reason}`, () => {
     expect(counted.pids()).toEqual([]);
   });
 
+  test.each([
+    ['fails', [], 'sleep 0.3; exit 3', 3],
+    ['runs too long', ['--timeout', '1s', '--kill-after', '1s'], 'sleep 300', 124],
+  ] as const)('a chain of forks ends with a command that %s', async (_, more, last, status) => {
+    const counted = makeCell({ nests: true });
+    // Each of it lives for a millisecond, in a session of its own, and nobody is its parent.
+    const chain = 'while (1) { exit if fork; POSIX::setsid(); select undef, undef, undef, 0.001 }';
+    const script = `perl -MPOSIX -e '${chain}' >/dev/null 2>&1; ${last}`;
+    const args = ['exec', '-g', 'contained/chain', '--kill-after', '1s', ...more, '--', 'sh', '-c', script];
+    const run = startRunlock(agent, args, { through: counted.through });
+    expect((await run.ended).status).toBe(status);
+    expect(counted.pids()).toEqual([]);
+    // The next run clears the claim.
+    expect((await startRunlock(agent, [...args.slice(0, 3), '--', 'true']).ended).status).toBe(0);
+  });
+
+  test('a command that makes threaded cgroups ends, with all that is in them', async () => {
+    const counted = makeCell({ nests: true });
+    const script = `own=$(sed -n 's/^0:://p' /proc/self/cgroup); dir=${counted.folder}/\${own##*/}/a
+      mkdir "$dir" && echo threaded >"$dir/cgroup.type" && sleep 300 & echo $! >"$dir/cgroup.threads" 2>/dev/null; exit 3`;
+    const args = ['exec', '-g', 'contained/threaded', '--kill-after', '1s', '--', 'sh', '-c', script];
+    const run = startRunlock(agent, args, { through: counted.through });
+    expect((await run.ended).status).toBe(3);
+    expect(counted.pids()).toEqual([]);
+  });
+
   test('a daemon that a good run left goes on where runlock was, and no cgroup stays', LONG, async () => {
     const counted = makeCell({ nests: true });
     const args = [
