@@ -156,7 +156,8 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
     isStopped: () => isStopped(command),
     resume: () => {
       signalAll(
-        (look(tree) ?? []).filter(({ state }) => state === 'T'),
+        // One that waits for a stopped child (vfork) has the stop signal before it: that goes too.
+        (look(tree) ?? []).filter(({ state }) => state === 'T' || state === 'D'),
         'SIGCONT',
       );
     },

@@ -33,10 +33,24 @@ export function startTime(pid: number): string | undefined {
   return readProcess(pid)?.startTime;
 }
 
-/** Whether a process is stopped by a signal. */
+/**
+ * Whether it is stopped, or will be with its next step: a shell that waits until its child has become another program
+ * (vfork(2)) can't stop before that, and the child was stopped on its way.
+ */
 export function isStopped({ pid, startTime }: Pick<Member, 'pid' | 'startTime'>): boolean {
   const process = readProcess(pid);
-  return process?.state === 'T' && process.startTime === startTime;
+  if (process?.startTime !== startTime) return false;
+  if (process.state !== 'D') return process.state === 'T';
+  return hasStopPending(read(`/proc/${pid}/status`)?.toString('latin1') ?? '');
+}
+
+/** SIGSTOP, SIGTSTP, SIGTTIN and SIGTTOU. */
+const STOPS = 0b1111n << 18n;
+
+/** Reads proc_pid_status(5). Pure. */
+export function hasStopPending(status: string): boolean {
+  const pending = [...status.matchAll(/^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$/gm)];
+  return pending.some(([, hex = '0']) => (BigInt(`0x${hex}`) & STOPS) !== 0n);
 }
 
 /** Start time of a process that lives. One that has ended does not, whether somebody has waited for it or not. */

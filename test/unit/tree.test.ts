@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 
-import { followTree, markedPids, parseStat, startTime } from '../../src/tree.ts';
+import { followTree, hasStopPending, isStopped, markedPids, parseStat, startTime } from '../../src/tree.ts';
 import { end, eventually, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
@@ -140,6 +140,27 @@ test('a process that was given a pid of the run later is not taken for it', asyn
   ).not.toEqual([]);
   process.kill(-pid, 'SIGKILL');
   await untilGone(pid);
+});
+
+test.each([
+  // dash, which waits for its child to start a program (vfork), when Ctrl-Z came: it blocks all signals meanwhile.
+  ['SIGTSTP and SIGCHLD for the process', 'SigPnd:\t0000000000000000\nShdPnd:\t0000000000090000\n', true],
+  ['SIGSTOP for its thread', 'SigPnd:\t0000000000040000\nShdPnd:\t0000000000000000\n', true],
+  ['SIGTTOU', 'SigPnd:\t0000000000000000\nShdPnd:\t0000000000200000\n', true],
+  ['SIGCONT and SIGURG alone', 'SigPnd:\t0000000000000000\nShdPnd:\t0000000000420000\n', false],
+  ['none, and TSTP is only blocked', 'ShdPnd:\t0000000000000000\nSigBlk:\t0000000000080000\n', false],
+  ['no status at all', '', false],
+])('a signal that will stop it is seen while it waits: %s', (_, status, stops) => {
+  expect(hasStopPending(status)).toBe(stops);
+});
+
+test('a process is stopped in state T alone, and only if it is the one that was named', async () => {
+  const { pid } = await run('exec sleep 60');
+  const command = { pid, startTime: startTime(pid) ?? '' };
+  expect(isStopped(command)).toBe(false);
+  process.kill(pid, 'SIGSTOP');
+  await eventually(() => expect(isStopped(command)).toBe(true));
+  expect(isStopped({ pid, startTime: '1' })).toBe(false);
 });
 
 test('a look is fast enough to be taken many times a second', async () => {
