@@ -18,7 +18,7 @@ unset script secret
 # Started while runlock was in the command's cgroup: that is not the guard's place.
 [ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
 # Caught rather than ignored: its helpers must die of them as usual.
-trap : HUP INT QUIT TERM USR1 USR2
+trap 'woken=1' HUP INT QUIT TERM USR1 USR2
 
 # Tenths of a second since boot, without a process of its own.
 look_at_clock() {
@@ -29,11 +29,58 @@ look_at_clock() {
   now=\${now:-0}
 }
 
+# Ends the shell as it means to.
+leave() {
+  trap - EXIT
+  exit "$1"
+}
+
+# The next message, by builtins alone, so the clock has to wait; fails at the end of file.
+await_message() {
+  while :; do
+    woken=
+    ! read -r message || return 0
+    [ -n "$woken" ] || return 1
+  done
+}
+
+# What builtins alone can do at the end: KILL for the cgroup, the command and its group.
+strike_alone() {
+  if [ -d "$folder" ] && ! echo 1 >"$folder/cgroup.kill"; then
+    echo 1 >"$folder/cgroup.freeze"
+    while read -r one; do kill -9 "$one"; done <"$folder/cgroup.procs"
+  fi
+  kill_command
+  leave 3
+} 2>/dev/null
+
+# Some shells end when they can't fork: the command itself may have seen to that. This is the rest of such a guard's duty.
+hold_out() {
+  [ -n "$folder" ] || [ "$pid" != 0 ] || leave 127
+  while await_message; do
+    set -- $message
+    [ "$1" != quit ] || leave 0
+    pid=$3 start=$4
+  done
+  strike_alone
+}
+
+# Whether as many processes can be started as a look takes. Eval by command(1): a failed fork then does not end dash.
+can_fork() {
+  command eval '[ "$(echo all | cat | cat)" = all ]'
+}
+
+# Whether the guard is of use though it could not start a helper: a new one could not either, and might not even begin.
+is_of_use() {
+  [ -n "$folder" ] || { [ -z "$status" ] && [ "$pid" != 0 ]; } || return 1
+  command -v timeout && command -v dd
+} >/dev/null
+
 # Reads messages until it is time to fire.
 listen() {
   look_at_clock
   # A run that takes longer than this has time for a look at whether all programs are there and work.
-  end=$((now + life)) late=0 test_at=$((now + 20))
+  end=$((now + life)) late=0 test_at=$((now + 20)) failures=0
   while :; do
     look_at_clock
     left=$((end - now))
@@ -46,29 +93,39 @@ listen() {
     fi
     if [ "$test_at" != 0 ]; then
       if [ "$now" -ge "$test_at" ]; then
-        scan || exit 127
-        test_at=0 known= pids=
+        if command eval scan; then
+          test_at=0 known= pids=
+        else
+          # In a cgroup there is something to do without a look, so only programs that do not work are a reason to go.
+          ! can_fork || failures=$((failures + 1))
+          [ -n "$folder" ] && [ "$failures" -lt 3 ] || leave 127
+          test_at=$((now + 20))
+        fi
         continue
       fi
       [ "$left" -lt $((test_at - now)) ] || left=$((test_at - now))
     fi
-    message=$(exec timeout "$((left / 10)).$((left % 10))" dd bs=48 count=1 2>/dev/null)
-    status=$?
-    if [ -n "$message" ]; then
-      set -- $message
-      [ "$1" != quit ] || exit 0
-      look_at_clock
-      end=$2 pid=$3 start=$4 late=0
-      # An old word; a newer one may wait behind it.
-      [ "$end" -gt "$now" ] || late=$((now + 10))
-      continue
+    message= status=
+    command eval 'message=$(exec timeout "$((left / 10)).$((left % 10))" dd bs=48 count=1 2>/dev/null); status=$?'
+    if [ -z "$message" ]; then
+      case $status in
+        # End of file: runlock is gone.
+        0) return ;;
+        # No helper was started.
+        "" | 125 | 126 | 127)
+          is_of_use || leave 127
+          await_message || return 0
+          ;;
+        # Anything else: time is up (the clock decides), or somebody ended a helper.
+        *) continue ;;
+      esac
     fi
-    case $status in
-      # End of file: runlock is gone.
-      0) return ;;
-      125 | 126 | 127) exit 127 ;;
-    esac
-    # Anything else: time is up (the clock decides), or somebody ended a helper.
+    set -- $message
+    [ "$1" != quit ] || leave 0
+    look_at_clock
+    end=$2 pid=$3 start=$4 late=0
+    # An old word; a newer one may wait behind it.
+    [ "$end" -gt "$now" ] || late=$((now + 10))
   done
 }
 
@@ -245,9 +302,10 @@ is_of() {
   [ "\${20}" = "$born" ]
 } 2>/dev/null
 
-# Where no look at the processes works: the command itself, and its group.
+# Where no look at the processes works: the command itself, and its group, which may outlive it.
 kill_command() {
-  [ "$pid" != 0 ] && read -r line <"/proc/$pid/stat" || return 0
+  [ "$pid" != 0 ] || return 0
+  read -r line <"/proc/$pid/stat" || { kill -9 "-$pid"; return 0; }
   set -- \${line##*)}
   [ "\${20}" != "$start" ] || kill -9 "-$pid" "$pid"
 } 2>/dev/null
@@ -270,8 +328,8 @@ strike() {
 
 # TERM, half a second later KILL, until two looks in a row find nothing.
 fire() {
-  # Should even a fork fail now, the shell ends here; builtins still reach the command itself, and its cgroup.
-  trap '{ echo 1 >"$folder/cgroup.kill"; [ "$pid" = 0 ] || kill -9 "-$pid" "$pid"; } 2>/dev/null' EXIT
+  # Should even a fork fail now, the shell ends here.
+  trap strike_alone EXIT
   look_at_clock
   limit=$((now + 5)) empty=0 rounds=0 told= whole=
   tell_folder -15 -18
@@ -303,6 +361,7 @@ fire() {
   [ -z "$folder" ] || rmdir "$folder"/*/*/ "$folder"/*/ "$folder" 2>/dev/null
 }
 
+trap hold_out EXIT
 listen
 fire
 exit 3

@@ -115,6 +115,14 @@ export function guardOf(runlockPid: number): number {
   return guard;
 }
 
+/** The process that waits for the next message of guard `pid`, once it is there. */
+export function readerOf(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  if (children !== '') return readerOf(Number(children.split(' ')[0]));
+  if (readFileSync(`/proc/${pid}/comm`, 'utf8') !== 'dd\n') throw new Error(`${pid} does not read yet`);
+  return pid;
+}
+
 /** Bundles a driver, so that it runs as a process of its own on the oldest Node that runlock supports. */
 export async function bundle(driver: string, folder: string): Promise<string> {
   const outfile = join(folder, `${driver}.mjs`);

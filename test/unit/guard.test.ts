@@ -9,7 +9,7 @@ import { keepGuard, spareGuard } from '../../src/guard.ts';
 import type { Guard, GuardEvent } from '../../src/guard.ts';
 import { parseStat, startTime } from '../../src/tree.ts';
 import { realClock } from '../support/drivers/clock.ts';
-import { bundle, end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';
+import { bundle, end, eventually, isAlive, readerOf, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
 let here: Scene;
@@ -321,11 +321,3 @@ describe('a spare one', () => {
     }
   }
 });
-
-/** The process that waits for the next message of guard `pid`, once it is there. */
-function readerOf(pid: number): number {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-  if (children !== '') return readerOf(Number(children.split(' ')[0]));
-  if (readFileSync(`/proc/${pid}/comm`, 'utf8') !== 'dd\n') throw new Error(`${pid} does not read yet`);
-  return pid;
-}
