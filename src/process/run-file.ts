@@ -74,7 +74,7 @@ const SWEEP_AFTER_MS = 600_000;
 const VERSION = 1;
 const OTHERS_WRITE = 0o022;
 
-/** Folders in which the runs of a user keep their files: the first one that can be used is written to, all are read. */
+/** Folders in which the runs of a user keep their files: the first one that can be used is written to, all are read. Without a cgroup all are written to. */
 export function runFolders(uid: number, runtimeDir: string | undefined): readonly string[] {
   const shared = `/tmp/runlock-${uid}`;
   if (uid === 0) return ['/run/runlock', shared];
@@ -119,11 +119,15 @@ export function openRunFiles({
   function write(file: RunFile): void {
     if (!isRunId(file.run)) return;
     const whys: string[] = [];
+    let written = 0;
     for (const folder of folders) {
       const why = makeFolder(folder, uid) ?? tryWrite(folder, file);
-      if (why === undefined) return;
-      whys.push(why);
+      if (why !== undefined) whys.push(why);
+      // A user's own folder goes with the last session, and what runs without a cgroup may stay.
+      else if (uid === 0 || file.cgroup !== undefined) return;
+      else written += 1;
     }
+    if (written > 0) return;
     say(`the run is not noted on this host: ${whys.join('; ')}`);
   }
 
