@@ -30,8 +30,17 @@ export interface WallClock extends Clock {
 
 export interface Host {
   /** This process, as a claim names it. */
-  self(): { readonly pid: number; readonly startTime: string; readonly bootId: string };
-  /** Names this boot of this host and, in it, the namespace that process ids belong to: elsewhere a pid says nothing. */
+  self(): {
+    readonly pid: number;
+    readonly startTime: string;
+    readonly bootId: string;
+    /** The effective one. */
+    readonly uid?: number;
+  };
+  /**
+   * Names this boot of this host and, after a space, the namespaces that process ids and start times belong to: elsewhere
+   * they say nothing.
+   */
   readonly bootId: string;
   /** Start time of a live process in clock ticks since boot (proc(5), stat field 22); undefined when there is no such process. */
   startTime(pid: number): string | undefined;
@@ -39,16 +48,22 @@ export interface Host {
   hidden(pid: number): boolean;
   /**
    * Who still runs of a run of this host that no live runlock watches. What an ended run left is nobody's business.
-   * `log` hears why what the run wrote down is not believed. Throws when the host can't be looked at.
+   * `log` hears why what the run wrote down is not believed, `uid` is the user who ran it, where that is known: root
+   * reads what another one wrote down. Throws when the host can't be looked at.
    */
-  survivors(runId: string, log: Log): Survivors;
+  survivors(runId: string, log: Log, uid?: number): Survivors;
 }
 
 export interface Survivors {
   readonly pids: readonly number[];
+  /** The folder of its cgroup: somebody is in it whom this pid namespace does not show. */
+  readonly cgroup?: string;
   /** Its guard is there, and about to end what is left. */
   readonly guarded: boolean;
 }
+
+/** Whether nobody of it is left. */
+export const isNobody = ({ pids, cgroup }: Survivors): boolean => pids.length === 0 && cgroup === undefined;
 
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
 

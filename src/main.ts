@@ -13,13 +13,14 @@ import { operatorName } from './operator.ts';
 import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
 import type { LogChoice, Platform, Terminal } from './platform.ts';
 import { openRunFiles, runFolders } from './process/run-file.ts';
+import type { RunFile } from './process/run-file.ts';
 import { inheritedDescriptors } from './process/descriptors.ts';
 import { fileLimit } from './process/file-limit.ts';
 import { requireProc } from './process/proc.ts';
 import { shortageIn } from './process/shortage.ts';
 import { ownSignals } from './process/signals.ts';
 import { createStream } from './process/streams.ts';
-import { findSurvivors } from './process/survivors.ts';
+import { findSurvivors, fromOtherUser } from './process/survivors.ts';
 import { run } from './run.ts';
 import { liveStartTime, startTime } from './tree.ts';
 
@@ -51,15 +52,36 @@ const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppi
 const requireOwnProc = () => requireProc(process.pid);
 
 const host: Host = {
-  self: () => ({ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId }),
+  self: () => ({
+    ...{ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId },
+    ...(process.geteuid && { uid: process.geteuid() }),
+  }),
   get bootId() {
     requireOwnProc();
-    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    return [boot, readlinkSync('/proc/self/ns/pid'), ...timeNamespace()].join(' ');
   },
   startTime: liveStartTime,
   hidden,
-  survivors: (id, log) => findSurvivors(id, runFiles(log).read(id), host.bootId),
+  survivors: (id, log, uid) => findSurvivors(id, readRunFile(id, log, uid), host.bootId),
 };
+
+/** Start times count from a boot that each time namespace may shift. Before Linux 5.6 there is none. */
+function timeNamespace(): readonly string[] {
+  try {
+    return [readlinkSync('/proc/self/ns/time')];
+  } catch {
+    return [];
+  }
+}
+
+/** Of another user's run root reads what that user wrote down. */
+function readRunFile(id: string, log: Log, uid?: number): RunFile | undefined {
+  const own = process.geteuid?.() ?? 0;
+  if (uid === undefined || uid === own || own !== 0) return runFiles(log).read(id);
+  const file = openRunFiles({ folders: runFolders(uid, undefined), uid, log }).read(id);
+  return file && fromOtherUser(file);
+}
 
 function runFiles(log: Log) {
   const uid = process.geteuid?.() ?? 0;

@@ -166,7 +166,10 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   await untilClaimedAgain(context, progress);
   const turn = await readSlotsNow(context, progress);
   const own = turn.slots.find(({ owner }) => owner?.claim.node === context.run.node);
-  if (own?.owner) return returnTo(context, session, { slot: own.slot, owner: own.owner, progress });
+  if (own?.owner) {
+    const { slot, owner, lockedBy } = own;
+    return returnTo(context, session, { slot, owner, isLocked: lockedBy !== undefined, progress });
+  }
   const joined = await join(context, session.id, progress.signal);
   if (joined.kind === 'refused') {
     return joined.obstacle === 'node' ? clearOrBusy(context, progress) : { kind: 'again' };
@@ -191,11 +194,11 @@ async function clearOrBusy(context: RunContext, waiting: Waiting): Promise<Step1
 async function returnTo(
   context: RunContext,
   session: Session,
-  { slot, owner, progress }: { slot: number; owner: Owner; progress: Progress },
+  { slot, owner, isLocked, progress }: { slot: number; owner: Owner; isLocked: boolean; progress: Progress },
 ): Promise<Step1to5> {
   if (isHeld(owner.claim, context.deps.clock.earliest()))
     return { kind: 'busy', context, why: { kind: 'held', slot, owner } };
-  const orphan = await findOrphan(context, owner.claim, progress.signal);
+  const orphan = await findOrphan(context, { claim: owner.claim, isLocked }, progress.signal);
   if (orphan) return { kind: 'busy', context, why: orphan };
   const seat = { keys: context.keys, session: session.id, slot };
   const claim = { ...runningClaim(context), ...goesOn(owner.claim) };

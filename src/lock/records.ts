@@ -19,7 +19,10 @@ export interface Runner {
   readonly pid: number;
   /** Start time of the process in clock ticks since boot (proc(5), stat field 22). */
   readonly startTime: string;
+  /** The boot, and the namespaces that pid and start time belong to. */
   readonly bootId: string;
+  /** Who runs it. */
+  readonly uid?: number;
 }
 
 /** What stays out of service: instances of these services, and with `node` the whole node. */
@@ -160,7 +163,7 @@ const leftOn: Check = (value) => {
 
 type Shape<T> = { readonly [K in keyof Required<T>]: Check };
 
-const runner: Shape<Runner> = { pid: natural, startTime: text, bootId: text };
+const runner: Shape<Runner> = { pid: natural, startTime: text, bootId: text, uid: optional(natural) };
 const claimShape: Shape<Claim> = {
   ...runner,
   node: name,

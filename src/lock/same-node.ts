@@ -1,4 +1,5 @@
 /** Whether another run of the same node stands in the way, or only what a dead one left. */
+import { isNobody } from '../deps.ts';
 import type { RetryOptions } from '../consul.ts';
 import type { RunContext } from './context.ts';
 import { decodeNodeMark } from './records.ts';
@@ -10,7 +11,15 @@ import type { Owner } from './slot.ts';
 export type Busy =
   | { readonly kind: 'same-node'; readonly pid: number; readonly since: string }
   /** Nothing of runlock watches these any more, and they still run. */
-  | { readonly kind: 'orphan'; readonly run: string; readonly pids: readonly number[] }
+  | {
+      readonly kind: 'orphan';
+      readonly run: string;
+      readonly pids: readonly number[];
+      /** Where they are, when none of them has a pid here. */
+      readonly cgroup?: string;
+    }
+  /** Nothing of its runlock is left, and what it started is another user's, so nobody but root can see whose it is. */
+  | { readonly kind: 'another-user'; readonly uid: number }
   /** `acquire` holds a slot, and nothing of it runs. */
   | { readonly kind: 'held'; readonly slot: number; readonly owner: Owner };
 
@@ -18,18 +27,28 @@ export type Busy =
 const GUARD_GRACE_MS = 10_000;
 const LOOK_AGAIN_MS = 100;
 
-/** Whether the process is alive on this boot of this host. `unknown`: it ran on another one. */
-function look({ deps }: RunContext, runner: Runner): 'alive' | 'dead' | 'unknown' {
-  if (runner.bootId !== deps.host.bootId) return 'unknown';
+/**
+ * Whether the process is alive on this boot of this host. `unknown`: it ran on another one. `elsewhere`: on this one, in
+ * another namespace, where its pid or its start time are not those that are seen here.
+ */
+function look({ deps }: RunContext, runner: Runner): 'alive' | 'dead' | 'elsewhere' | 'unknown' {
+  const { bootId } = deps.host;
+  if (bootOf(runner.bootId) !== bootOf(bootId)) return 'unknown';
+  if (runner.bootId !== bootId) return 'elsewhere';
   const born = deps.host.startTime(runner.pid);
   if (born === undefined && deps.host.hidden(runner.pid)) return 'alive';
   return born === runner.startTime ? 'alive' : 'dead';
 }
 
-/** What still runs of the run that made this claim, once its guard has had its time. */
+const bootOf = (bootId: string) => bootId.split(' ')[0];
+
+/**
+ * What still runs of the run that made this claim, once its guard has had its time. `isLocked`: a session holds its slot,
+ * so whoever made it may be alive.
+ */
 export async function findOrphan(
   context: RunContext,
-  claim: Claim,
+  { claim, isLocked }: { readonly claim: Claim; readonly isLocked: boolean },
   signal: AbortSignal,
 ): Promise<Busy | undefined> {
   const ended = isLeft(claim) || claim.state === 'held';
@@ -37,15 +56,29 @@ export async function findOrphan(
   const runner = look(context, claim);
   if (runner === 'unknown') return undefined;
   if (runner === 'alive') return { kind: 'same-node', pid: claim.pid, since: claim.since };
-  const pids = await survivors(context, claim.run, signal);
-  return pids.length > 0 ? { kind: 'orphan', run: claim.run, pids } : undefined;
+  if (runner === 'elsewhere' && isLocked) return undefined;
+  return (runner === 'dead' && unseen(context, claim)) || orphans(context, claim, signal);
 }
 
-async function survivors({ deps }: RunContext, run: string, signal: AbortSignal): Promise<readonly number[]> {
+/** Of another user's run nothing can be read: neither what it wrote down nor its marks. Root reads all. */
+function unseen({ run }: RunContext, { uid }: Runner): Busy | undefined {
+  const own = run.runner.uid;
+  if (uid === undefined || own === undefined || uid === own || own === 0) return undefined;
+  return { kind: 'another-user', uid };
+}
+
+async function orphans(
+  { deps }: RunContext,
+  { run, uid }: Pick<Claim, 'run' | 'uid'>,
+  signal: AbortSignal,
+): Promise<Busy | undefined> {
   const until = deps.clock.monotonicMs() + GUARD_GRACE_MS;
   for (;;) {
-    const { pids, guarded } = deps.host.survivors(run, deps.log);
-    if ((pids.length === 0 && !guarded) || deps.clock.monotonicMs() >= until) return pids;
+    const found = deps.host.survivors(run, deps.log, uid);
+    const { pids, cgroup, guarded } = found;
+    if (isNobody(found) && (!guarded || deps.clock.monotonicMs() >= until)) return undefined;
+    if (deps.clock.monotonicMs() >= until)
+      return { kind: 'orphan', run, pids, ...(cgroup !== undefined && { cgroup }) };
     await deps.clock.sleep(LOOK_AGAIN_MS, { signal });
   }
 }
@@ -61,8 +94,8 @@ export async function clearDeadMark(context: RunContext, options: RetryOptions):
   const mark = decodeNodeMark(entry);
   if (mark.run !== run.id) {
     if (look(context, mark) !== 'dead') return { kind: 'same-node', pid: mark.pid, since: mark.since };
-    const pids = await survivors(context, mark.run, options.signal);
-    if (pids.length > 0) return { kind: 'orphan', run: mark.run, pids };
+    const left = unseen(context, mark) ?? (await orphans(context, mark, options.signal));
+    if (left) return left;
   }
   await consul.destroySession(entry.session, options);
   return undefined;

@@ -1,4 +1,5 @@
 /** Who of a run is still alive when nothing of runlock watches it any more (docs/adr/0004). */
+import { statfsSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
 import type { Survivors } from '../deps.ts';
 import { followTree, liveStartTime, markedPids } from '../tree.ts';
@@ -16,10 +17,34 @@ export function findSurvivors(run: string, file: RunFile | undefined, bootId: st
   if (file.ended) return NOBODY;
   if (file.bootId !== bootId) {
     const isSameBoot = file.bootId.split(' ')[0] === bootId.split(' ')[0];
-    return isSameBoot ? { pids: markedPids(run), guarded: false } : NOBODY;
+    return isSameBoot ? seenFromHere(run, file) : NOBODY;
   }
   const guarded = file.guard !== undefined && isLive(file.guard);
   return { pids: livingOf(file, guarded ? [file.guard.pid] : []), guarded };
+}
+
+/** Of a run in other namespaces on this boot: its pids and start times say nothing here, its cgroup and its marks do. */
+function seenFromHere(run: string, { cgroup }: RunFile): Survivors {
+  const inside = cgroup === undefined ? [] : membersOf(cgroup);
+  const pids = [...new Set([...inside, ...markedPids(run)])].filter((pid) => pid !== ownPid);
+  const isHidden = pids.length === 0 && cgroup !== undefined && hasAnybody(cgroup);
+  return { pids, guarded: false, ...(isHidden && { cgroup }) };
+}
+
+/** What another user wrote down leads root nowhere but to a cgroup: a file of theirs may never end. */
+export function fromOtherUser({ cgroup, ...file }: RunFile): RunFile {
+  return { ...file, ...(cgroup !== undefined && isCgroup(cgroup) && { cgroup }) };
+}
+
+/** CGROUP2_SUPER_MAGIC (statfs(2)). */
+const CGROUP2 = 0x63677270;
+
+function isCgroup(folder: string): boolean {
+  try {
+    return statfsSync(folder).type === CGROUP2;
+  } catch {
+    return false;
+  }
 }
 
 export const isLive = ({ pid, startTime }: ProcessName): boolean => liveStartTime(pid) === startTime;

@@ -2,7 +2,7 @@
 // taken for nobody's; what a run that ended left does not.
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openRunFiles, runFolders } from '../../src/process/run-file.ts';
 import { startTime } from '../../src/tree.ts';
@@ -11,8 +11,9 @@ import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 import { ownStage } from '../support/own-stage.ts';
+import type { OwnStage } from '../support/own-stage.ts';
 import { spawnRunlock } from '../support/program.ts';
-import type { Running } from '../support/program.ts';
+import type { Running, StartOptions } from '../support/program.ts';
 import { startProxy } from '../support/proxy.ts';
 
 let agent: Agent;
@@ -30,8 +31,8 @@ const runFiles = openRunFiles({
 
 const words = (group: string, node: string) => ['exec', '-g', group, '--node', node];
 /** Once, and does not wait. */
-const once = (group: string, node: string) =>
-  spawnRunlock(agent, [...words(group, node), '-w', '0', '--', 'true']).ended;
+const once = (group: string, node: string, options: StartOptions = {}) =>
+  spawnRunlock(agent, [...words(group, node), '-w', '0', '--', 'true'], options).ended;
 const claim = async (group: string) =>
   JSON.parse((await agent.kv.get(`runlock/${group}/.slot/0/owner`))?.Value ?? 'null') as {
     run: string;
@@ -39,7 +40,7 @@ const claim = async (group: string) =>
   } | null;
 
 /** SIGKILL of runlock and its guard, with no time for one to see the other go; then its session's end. */
-async function killBoth(run: Running, group: string): Promise<string> {
+async function killBoth(run: Pick<Running, 'pid'>, group: string): Promise<string> {
   const guard = guardOf(run.pid);
   process.kill(run.pid, 'SIGSTOP');
   process.kill(guard, 'SIGKILL');
@@ -116,8 +117,10 @@ describe.each(places)('SIGKILL of runlock and its guard, hold forever, $place', 
     await eventually(() => {
       for (const pid of pids) expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('RUNLOCK');
     });
-    // Without a cgroup a look remembers who will have no parents.
     const known = () => runFiles.list().find(({ groups }) => groups.includes(`runlock/${group}`));
+    // The command may hide before runlock has heard of its start.
+    await eventually(() => expect(known()?.command).toBeDefined());
+    // Without a cgroup a look remembers who will have no parents.
     if (place === 'without a cgroup' && hiding.pids.includes('daemon'))
       await eventually(() =>
         expect(known()?.members?.map(({ pid }) => pid)).toEqual(expect.arrayContaining(pids)),
@@ -212,6 +215,200 @@ test.concurrent(
     expect(runFiles.read(id)).toBeUndefined();
   },
 );
+
+/** A container's worth of a pid namespace: its init outlives runlock. */
+const IN_PID_NAMESPACE = ['unshare', '-pf', '--mount-proc'];
+const WITH_INIT = [...IN_PID_NAMESPACE, 'sh', '-c', 'setsid "$@" & exec sleep 300', 'sh'];
+
+/** Children as this namespace numbers them. */
+const childrenOf = (pid: number) =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+
+function firstChildOf(pid: number): number {
+  const [child] = childrenOf(pid);
+  if (child === undefined) throw new Error(`${pid} has no child`);
+  return child;
+}
+
+const isCommand = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, 'utf8') === 'sleep\0' + '300.25\0';
+
+/** A run in a pid namespace of its own, by the pids that it has here. */
+async function inNamespace(here: OwnStage, group: string, command: readonly string[]) {
+  const args = [...words(group, 'web01'), '--hold', 'forever', '--', ...command];
+  const outer = here.start(agent, args, { through: WITH_INIT });
+  return eventually(() => {
+    const init = firstChildOf(outer.pid);
+    here.adopt(init);
+    const runlock = firstChildOf(init);
+    const orphan = childrenOf(runlock).find(isCommand);
+    if (orphan === undefined) throw new Error('no command yet');
+    return { init, runlock: { pid: runlock }, orphan };
+  });
+}
+
+describe.runIf(isRoot)('other namespaces of the same boot', () => {
+  const SLEEP = ['sleep', '300.25'];
+  test.concurrent.each([
+    ['by its mark', SLEEP, true],
+    ...(whyNoCell === undefined ? [['by its cgroup', ['env', '-i', ...SLEEP], false] as const] : []),
+  ] as const)(
+    'an orphan in another pid namespace keeps its node away, known %s; with its namespace it goes, and keeps nobody away',
+    LONG,
+    async (_, command, isUnnoted) => {
+      using here = ownStage();
+      const group = `orphan/${here.runId}`;
+      const { init, runlock, orphan } = await inNamespace(here, group, command);
+      const id = await killBoth(runlock, group);
+      if (isUnnoted) runFiles.remove(id);
+      const again = await once(group, 'web01');
+      expect(again.status).toBe(75);
+      expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${orphan}\\b`));
+      expect(isAlive(orphan)).toBe(true);
+      end(init);
+      await untilGone(orphan);
+      expect(await once(group, 'web01')).toMatchObject({ status: 0, stderr: '' });
+    },
+  );
+
+  test.concurrent('a run that lives in another pid namespace is nobody’s orphan', LONG, async () => {
+    using here = ownStage();
+    const group = `orphan/${here.runId}`;
+    await inNamespace(here, group, SLEEP);
+    const again = await once(group, 'web01');
+    expect(again).toMatchObject({ status: 75 });
+    expect(again.stderr).not.toContain('lost its runlock');
+  });
+
+  test.runIf(whyNoCell === undefined)(
+    'an orphan keeps its node’s run in another pid namespace away, where it has no pid: its cgroup is named',
+    { ...LONG, concurrent: true },
+    async () => {
+      using here = ownStage();
+      const group = `orphan/${here.runId}`;
+      const script = `echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
+      const args = [...words(group, 'web01'), '--hold', 'forever', '--', 'sh', '-c', script];
+      const run = here.start(agent, args);
+      const pid = await here.pid('command');
+      const id = await killBoth(run, group);
+      const again = await once(group, 'web01', { through: IN_PID_NAMESPACE });
+      expect(again.status).toBe(75);
+      expect(again.stderr).toMatch(
+        new RegExp(`its processes still run .*in the cgroup /\\S*/runlock-${id}\\b`),
+      );
+      end(pid);
+      await untilGone(pid);
+      const last = await once(group, 'web01', { through: IN_PID_NAMESPACE });
+      expect(last).toMatchObject({ status: 0, stderr: '' });
+    },
+  );
+
+  test.concurrent(
+    'a run that lives in another time namespace, where it has another start time, is not taken for dead',
+    LONG,
+    async () => {
+      using here = ownStage();
+      const group = `orphan/${here.runId}`;
+      const script = `echo $$ >"${here.folder}/command.pid"; exec env -i sleep 300`;
+      const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script], {
+        through: ['unshare', '-T', '-f', '--boottime', '100000', ...WITHOUT_CGROUP],
+      });
+      const pid = await here.pid('command');
+      await eventually(() => expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('RUNLOCK'));
+      const session = async () => (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
+      const before = await session();
+      expect(before).toBeDefined();
+      const again = await once(group, 'web01');
+      expect(again).toMatchObject({ status: 75 });
+      expect(again.stderr).not.toContain('lost its runlock');
+      expect(isAlive(run.pid)).toBe(true);
+      expect(await session()).toBe(before);
+      // A killed unshare would leave it.
+      here.adopt(firstChildOf(run.pid));
+    },
+  );
+});
+
+describe.runIf(isRoot)('runs of several users', () => {
+  const user = 65_534;
+  const AS_USER = ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--clear-groups'];
+  const command = ['sh', '-c', 'echo $$ >"$0/command.pid"; exec perl -e \'$0 = "x" x 4000; sleep 300\''];
+
+  /** Nothing of its environment is left when it is a killed run's. */
+  async function killedRun(here: OwnStage, group: string, options: StartOptions): Promise<number> {
+    chmodSync(here.folder, 0o777);
+    const args = [...words(group, 'web01'), '--hold', 'forever', '--', ...command, here.folder];
+    const ranAs = options.through === AS_USER ? user : 0;
+    const run = here.start(agent, args, options);
+    const pid = await here.pid('command');
+    await eventually(() => expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('RUNLOCK'));
+    const noted = openRunFiles({
+      ...{ uid: ranAs, folders: runFolders(ranAs, options.env?.['XDG_RUNTIME_DIR']), log: () => undefined },
+    });
+    await eventually(() =>
+      expect(noted.list().find(({ groups }) => groups.includes(`runlock/${group}`))?.command).toBeDefined(),
+    );
+    await killBoth(run, group);
+    return pid;
+  }
+
+  test.concurrent('root’s orphan keeps another user’s run away, which can not see it', LONG, async () => {
+    using here = ownStage();
+    const group = `orphan/${here.runId}`;
+    const pid = await killedRun(here, group, {});
+    const again = await once(group, 'web01', { through: AS_USER });
+    expect(again.status).toBe(75);
+    expect(again.stderr).toContain('another user (uid 0) had started it');
+    expect(again.stderr).toContain(`'runlock release ${group} --owner web01 --force'`);
+    expect(isAlive(pid)).toBe(true);
+    end(pid);
+    await untilGone(pid);
+    const release = ['release', group, '--owner', 'web01', '--force'];
+    expect((await spawnRunlock(agent, release).ended).status).toBe(0);
+    expect(await once(group, 'web01', { through: AS_USER })).toMatchObject({ status: 0, stderr: '' });
+  });
+
+  test.concurrent(
+    'another user’s orphan keeps root’s run away, by what that user’s run wrote down',
+    LONG,
+    async () => {
+      using here = ownStage();
+      const group = `orphan/${here.runId}`;
+      const pid = await killedRun(here, group, { through: AS_USER });
+      const again = await once(group, 'web01');
+      expect(again.status).toBe(75);
+      expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${pid}\\b`));
+      expect(isAlive(pid)).toBe(true);
+      end(pid);
+      await untilGone(pid);
+      expect(await once(group, 'web01')).toMatchObject({ status: 0, stderr: '' });
+    },
+  );
+
+  test.concurrent(
+    'what a user’s run wrote down outlives the folder of the user’s last session',
+    LONG,
+    async () => {
+      using here = ownStage();
+      const group = `orphan/${here.runId}`;
+      const XDG_RUNTIME_DIR = `${here.folder}/session`;
+      const login = () => {
+        mkdirSync(XDG_RUNTIME_DIR, { mode: 0o700 });
+        chownSync(XDG_RUNTIME_DIR, user, user);
+      };
+      login();
+      const options = { through: AS_USER, env: { XDG_RUNTIME_DIR } };
+      const pid = await killedRun(here, group, options);
+      rmSync(XDG_RUNTIME_DIR, { recursive: true });
+      login();
+      const again = await once(group, 'web01', options);
+      expect(again.status).toBe(75);
+      expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${pid}\\b`));
+      end(pid);
+      await untilGone(pid);
+      expect(await once(group, 'web01', options)).toMatchObject({ status: 0, stderr: '' });
+    },
+  );
+});
 
 describe('what a run wrote down', () => {
   test.concurrent('is there while it runs, not while it waits, and goes with it', async () => {

@@ -1,7 +1,8 @@
 // Who still runs of a run whose runlock is dead, by what it wrote down: whatever they did to their environment.
 import { spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
-import { findSurvivors, isOver } from '../../src/process/survivors.ts';
+import { findSurvivors, fromOtherUser, isOver } from '../../src/process/survivors.ts';
 import type { RunFile } from '../../src/process/run-file.ts';
 import { startTime } from '../../src/tree.ts';
 import { end, untilGone } from '../support/processes.ts';
@@ -77,4 +78,12 @@ test('neither the guard, which is told apart, nor who asks', async () => {
   expect(findSurvivors(runId, { ...file, guard: { pid: process.pid, startTime: '1' } }, BOOT).guarded).toBe(
     false,
   );
+});
+
+test('what another user wrote down leads to no file that is not in a cgroup', async () => {
+  const { file, folder } = await run('exec sleep 60');
+  const cgroup = `${folder}/runlock-${file.run}`;
+  mkdirSync(cgroup);
+  expect(fromOtherUser({ ...file, cgroup })).toEqual(file);
+  expect(fromOtherUser({ ...file, cgroup: `${folder}/none/runlock-x` })).toEqual(file);
 });

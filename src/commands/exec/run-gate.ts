@@ -18,6 +18,7 @@ import type { Gate, GateOutcome } from '../../gate/wait.ts';
 import { groupKeys } from '../../lock/layout.ts';
 import type { LeftOn, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../lock/session.ts';
+import { isNobody } from '../../deps.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
 import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './run-gate-says.ts';
 
@@ -167,7 +168,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     leave: async () => {
       if (!agent || (taken.length === 0 && isInService(verdicts))) return;
       // Another run of this node, in another group, may have taken it out too, and be under way.
-      const isOver = (other: string) => other === run || host.survivors(other, deps.log).pids.length === 0;
+      const isOver = (other: string) => other === run || isNobody(host.survivors(other, deps.log));
       const ended = await endOwnAtLast(agent, services, isOver);
       if (ended.kind === 'done') sayEnded(deps, ended, { node, run });
       else sayStays(deps, { ...stays, why: ended.why });

@@ -1,6 +1,7 @@
 /** Takes a node out of the maintenance that its failed runs left, when its claim is cleared or gone: both keep it from its work. */
 import { FIRST_CONTACT } from '../../consul.ts';
 import type { Consul } from '../../consul.ts';
+import { isNobody } from '../../deps.ts';
 import type { Deps } from '../../deps.ts';
 import { instancesOf } from '../../gate/instances.ts';
 import { endOwnAtLast } from '../../gate/maintenance.ts';
@@ -36,7 +37,7 @@ export async function endMaintenance(
     const own = isOver && (await isAgentOf(agent ?? consul, node));
     if (!own) return lookFor({ consul, deps }, node);
   }
-  const noneLives = (run: string) => deps.host.survivors(run, deps.log).pids.length === 0;
+  const noneLives = (run: string) => isNobody(deps.host.survivors(run, deps.log));
   const ended = await endOwnAtLast({ consul: agent ?? consul, deps }, 'all', noneLives);
   if (ended.kind === 'stays') return { ended: [], stays: [node], why: ended.why };
   return {

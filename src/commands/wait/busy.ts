@@ -28,8 +28,16 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
       };
     }
     case 'orphan': {
-      const pids = why.pids.join(', ');
-      const message = `busy: an earlier run of ${node} in ${group} lost its runlock and its processes still run (pid ${pids}); let them end, or end them, and start again`;
+      const who =
+        why.cgroup === undefined
+          ? `pid ${why.pids.join(', ')}`
+          : `in another pid namespace, in the cgroup ${why.cgroup}`;
+      const message = `busy: an earlier run of ${node} in ${group} lost its runlock and its processes still run (${who}); let them end, or end them, and start again`;
+      return { level: 'warning', message };
+    }
+    case 'another-user': {
+      const release = hint(prefix, 'release', group, '--owner', node, '--force');
+      const message = `busy: an earlier run of ${node} in ${group} lost its runlock; another user (uid ${why.uid}) had started it, so what still runs of it can't be seen; start again as that user or root, or clear it with '${release}'`;
       return { level: 'warning', message };
     }
     case 'held': {
