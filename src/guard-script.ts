@@ -178,6 +178,15 @@ scan() {
     [ "$count" -lt 1000 ] || find_marked || return 1
   done
   find_marked || return 1
+  join || return 1
+  [ -n "$hollow" ] || return 0
+  # Where the main thread has ended, the others still have the environment.
+  for one in $hollow; do list="$list /proc/$one/task/*/environ"; done
+  find_marked && join
+}
+
+# Sets pids and known by what is marked, and hollow to others whose main thread has ended, while more of them run.
+join() {
   found=$({
     printf 'known %s\\n' $known "$pid:$start"
     printf 'marked %s\\n' $marked
@@ -193,6 +202,7 @@ scan() {
       sub(/.*\\)/, "", text)
       if (split(text, field, " ") < 20) return 0
       alive[id] = field[1] !~ /[ZX]/ || field[18] > 1
+      ended[id] = field[1] ~ /[ZX]/
       parent[id] = field[2]; group[id] = field[3]; session[id] = field[4]; begun[id] = field[20]
       used[id] = used[field[3]] = used[field[4]] = 1
       return 1
@@ -226,14 +236,16 @@ scan() {
       # Who is gone is forgotten, unless somebody is still in its group or session: its pid may soon be another one.
       for (i = 1; i <= many; i++) if (substr(order[i], 1, index(order[i], ":") - 1) in used) printf "%s ", order[i]
       printf "\\n"
+      for (id in ended) if (ended[id] && alive[id] && !(id in mine)) printf "%s ", id
+      printf "\\n"
       # It still can read what is certainly there.
       if (whole && read_stat(guard)) print "whole"
     }')
-  { read -r seen && read -r all && read -r word; } <<END
+  { read -r seen && read -r all && read -r others && read -r word; } <<END
 $found
 END
   [ "$word" = whole ] || return 1
-  pids=$seen known=$all
+  pids=$seen known=$all hollow=$others
 }
 
 # Signals all in the run's cgroup, one by one, but for runlock and the guard.

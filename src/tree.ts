@@ -133,7 +133,17 @@ function stillOfUse(known: ReadonlyMap<number, string>, processes: readonly Proc
 
 function marksOf(pid: number): string[] {
   const environment = read(`/proc/${pid}/environ`);
-  return environment === undefined ? [] : noncesOf(environment);
+  if (environment !== undefined && environment.length > 0) return noncesOf(environment);
+  // Where the main thread has ended, the others still have the environment.
+  const process = readProcess(pid);
+  return process?.state === 'Z' && process.alive ? marksOfThreads(pid) : [];
+}
+
+function marksOfThreads(pid: number): string[] {
+  return threads(pid).flatMap((thread) => {
+    const environment = read(`/proc/${pid}/task/${thread}/environ`);
+    return environment === undefined ? [] : noncesOf(environment);
+  });
 }
 
 function readProcesses(): Process[] {
@@ -172,10 +182,18 @@ function pids(): number[] {
     .map(Number);
 }
 
-/** Undefined when the process is gone meanwhile, or belongs to someone whose data this user may not read. */
+function threads(pid: number): string[] {
+  return unlessGone(() => readdirSync(`/proc/${pid}/task`)) ?? [];
+}
+
 function read(path: string): Buffer | undefined {
+  return unlessGone(() => readFileSync(path));
+}
+
+/** Undefined when the process is gone meanwhile, or belongs to someone whose data this user may not read. */
+function unlessGone<T>(look: () => T): T | undefined {
   try {
-    return readFileSync(path);
+    return look();
   } catch (error) {
     // Anything else, such as no file descriptor left, must not pass for a process that is gone.
     if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? ''))

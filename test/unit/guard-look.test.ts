@@ -8,7 +8,9 @@ import { clock } from '../../src/clock.ts';
 import { keepGuard } from '../../src/guard.ts';
 import type { Guard, GuardEvent } from '../../src/guard.ts';
 import { cgroupSupport, makeCgroup, members } from '../../src/process/cgroup.ts';
+import { liveStartTime } from '../../src/tree.ts';
 import { realClock } from '../support/drivers/clock.ts';
+import { startHollow, whyNotHollow } from '../support/hollow.ts';
 import { end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
@@ -84,6 +86,18 @@ describe('a look that failed', () => {
     expect(events).toEqual([]);
   });
 });
+
+const without = whyNotHollow === undefined ? '' : ` (left out: ${whyNotHollow})`;
+
+test.skipIf(whyNotHollow !== undefined)(
+  `a program whose main thread has ended is found by its mark, and dies${without}`,
+  async () => {
+    const pid = await startHollow(here);
+    const { events } = watch(100);
+    await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
+    expect(liveStartTime(pid)).toBeUndefined();
+  },
+);
 
 test('programs that do not work are noticed while there is time, not when they are needed', async () => {
   wrap('awk', 'exit 2');

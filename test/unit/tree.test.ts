@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 
 import { followTree, hasStopPending, isStopped, markedPids, parseStat, startTime } from '../../src/tree.ts';
+import { startHollow, whyNotHollow } from '../support/hollow.ts';
 import { end, eventually, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
@@ -63,6 +64,18 @@ test('only processes with exactly this run id are marked', async () => {
   expect(markedPids(here.runId.slice(0, -1))).toEqual([]);
   expect(markedPids(randomUUID())).toEqual([]);
 });
+
+const without = whyNotHollow === undefined ? '' : ` (left out: ${whyNotHollow})`;
+
+test.skipIf(whyNotHollow !== undefined)(
+  `a program whose main thread has ended is found by its mark${without}`,
+  async () => {
+    const { pids } = await run('exec sleep 60');
+    const hollow = await startHollow(here);
+    expect(markedPids(here.runId)).toContain(hollow);
+    expect(pids()).toContain(hollow);
+  },
+);
 
 test('a descendant that left session, group and parent is found by its mark', async () => {
   const { pids } = await run(
