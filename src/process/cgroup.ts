@@ -120,20 +120,19 @@ export function makeCgroup(options: {
 
   async function goIn(): Promise<boolean> {
     isInside = true;
-    // "0" is the process that writes it. The kernel takes its time for that, so a thread waits for it, not this one.
-    const write = () => writeFile(`${path}/cgroup.procs`, '0');
-    try {
-      await write().catch(async (error: unknown) => {
-        if (!isGone(error)) throw error;
+    for (let tries = 1; ; tries++) {
+      try {
+        // "0" is the process that writes it. The kernel takes its time for that, so a thread waits for it, not this one.
+        await writeFile(`${path}/cgroup.procs`, '0');
+        return true;
+      } catch (error) {
+        if (!isGone(error) || tries >= TRIES) break;
         // Another run found it empty, and took it for one that was left behind.
-        mkdirSync(path);
-        await write();
-      });
-      return true;
-    } catch {
-      isInside = false;
-      return false;
+        tryMake(path);
+      }
     }
+    isInside = false;
+    return false;
   }
 
   async function goOut(): Promise<void> {
@@ -251,6 +250,14 @@ export function removeTree(folder: string): boolean {
     return true;
   } catch (error) {
     return isGone(error);
+  }
+}
+
+function tryMake(folder: string): void {
+  try {
+    mkdirSync(folder);
+  } catch {
+    // The next step says what is wrong.
   }
 }
 
