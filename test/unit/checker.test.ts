@@ -170,6 +170,12 @@ describe('2 and 4: a claim goes, and is taken over, only for a reason', () => {
     expect(promises(after(failed, ended, 2_020))).toEqual([]);
   });
 
+  test('hold none: so it may where its claim came and went between two looks, and with another hold not', () => {
+    const unseen = handOver(failed, next(2_020), [taken(next(2_020), 2_015)]);
+    expect(promises({ ...unseen, hold: 'none' })).toEqual([]);
+    expect(promises(unseen)).toContain(2);
+  });
+
   test('its own node may take it back', () => {
     const again = runOf({ node: 'web01', token: 200, startMs: 5_000, lastMs: 6_000 });
     expect(promises(handOver(failed, again, [held(), taken(again, 4_995), free(6_005)]))).toEqual([]);

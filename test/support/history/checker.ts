@@ -185,15 +185,16 @@ function endOfRunBefore(history: History, { node, run }: Pick<Claim, 'node' | 'r
 const concerns = (act: Act, node: string) => act.node === undefined || act.node === node;
 
 function isPastHold(
-  { slotTraces, recorded = [] }: History,
+  { slotTraces, recorded = [], hold: everybodys }: History,
   {
     run,
     claim,
     atMs,
   }: { run: RunTrace | undefined; claim: Pick<Claim, 'run'> & Partial<Claim>; atMs: number },
 ): boolean {
-  if (claim.hold === undefined || claim.hold === 'forever') return false;
-  if (claim.hold !== 'none') return claim.heldUntilMs !== undefined && atMs + SLACK_MS >= claim.heldUntilMs;
+  const hold = claim.hold ?? everybodys;
+  if (hold === undefined || hold === 'forever') return false;
+  if (hold !== 'none') return claim.heldUntilMs !== undefined && atMs + SLACK_MS >= claim.heldUntilMs;
   if (run && command(run)?.exitCode !== undefined) return true;
   // It was killed, and runlock lived to give the slot back.
   if (run && recorded.includes(run.run) && life(run).endMs <= atMs + SLACK_MS) return true;

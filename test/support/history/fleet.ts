@@ -163,7 +163,8 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
         };
       const folders = [folder, ...(options.beside ? [options.beside.folder] : [])];
       const runs = folders.flatMap((one) => readRuns(one, group)).sort((a, b) => a.token - b.token);
-      return { slots, runs, ...seen, acts, left, costs, ...offline };
+      const hold = options.hold === 'none' && ({ hold: 'none' } as const);
+      return { slots, runs, ...seen, acts, left, costs, ...hold, ...offline };
     },
     verdict: async () => judge(await fleet.history()),
     broken: async () => (await fleet.verdict()).broken,

@@ -104,6 +104,8 @@ export interface History {
   readonly acts: readonly Act[];
   /** Runs whose end was seen in their node's record: they gave their slots back themselves. */
   readonly recorded?: readonly string[];
+  /** Of all runs, where they have one: a claim that came and went between two looks was never seen. */
+  readonly hold?: 'none';
   /** What is there when all is over: keys below the group's prefix, and names of live sessions of the group. */
   readonly left: { readonly keys: readonly string[]; readonly sessions: readonly string[] };
   readonly costs?: readonly Cost[];
