@@ -16,7 +16,7 @@ import { launchFailed } from './process/launcher.ts';
 import type { Launcher, Program } from './process/launcher.ts';
 import { startSignalProbe } from './process/signal-probe.ts';
 import type { SignalProbe } from './process/signal-probe.ts';
-import { followTree, isStopped, startTime } from './tree.ts';
+import { followTree, groupOf, isStopped, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
 export type Ending =
@@ -151,7 +151,7 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
     ...command,
     isContained: isInside === true,
     ended,
-    signal: passOn({ tree, group, ended, probe, inner }),
+    signal: passOn({ tree, group, ended, probe, inner, pid }),
     kill: killer({ tree, group, ended, clock, cgroup, inner }),
     isStopped: () => isStopped(command),
     resume: () => {
@@ -234,16 +234,29 @@ function passOn(options: {
   ended: Promise<Ending>;
   probe: SignalProbe | undefined;
   inner: CommandOptions['inner'];
+  /** The command's. */
+  pid: number;
 }): Supervised['signal'] {
-  const { tree, group, probe, inner = () => [] } = options;
+  const { tree, group, probe, inner = () => [], pid } = options;
   let hasEnded = false;
   void options.ended.then(() => (hasEnded = true));
   return async (signal) => {
-    if (probe !== undefined && (await probe.groupHad(signal))) return;
+    const groupHad = probe !== undefined && (await probe.groupHad(signal));
     if (hasEnded) return;
     const members = withoutInner(tree.members(), inner());
+    if (groupHad) {
+      signalAll(inGroupOfItsOwn(members, pid), signal);
+      return;
+    }
     signalAll(group === undefined ? members : members.filter((m) => m.group === group), signal, group);
   };
+}
+
+/** timeout(1) and setsid(1) go to a group of their own: there the terminal does not reach them. */
+function inGroupOfItsOwn(members: readonly Member[], pid: number): readonly Member[] {
+  const command = members.find((member) => member.pid === pid);
+  if (command === undefined || command.group === groupOf(ownPid)) return [];
+  return members.filter(({ group }) => group === command.group);
 }
 
 function spawnError(file: string, code: string | undefined): RunlockError {

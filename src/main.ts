@@ -31,6 +31,12 @@ declare const RUNLOCK_BUILD: string;
 /** The program that is one file has no Node.js, whichever one it says it is as good as. */
 const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
 
+// Node makes these streams, and with them the descriptors non-blocking, which the command shares, as soon as anybody looks
+// at them: its own debug code does, at the end of any socket. Runlock writes in its own way (process/streams.ts).
+if (nodeVersion !== undefined)
+  for (const name of ['stdout', 'stderr'])
+    Object.defineProperty(process, name, { value: undefined, configurable: true, writable: true });
+
 // A run in many groups listens to one signal as many times; Node would take that for a leak, and say so on stderr.
 setMaxListeners(0);
 

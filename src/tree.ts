@@ -53,6 +53,11 @@ export function hasStopPending(status: string): boolean {
   return pending.some(([, hex = '0']) => (BigInt(`0x${hex}`) & STOPS) !== 0n);
 }
 
+/** Its process group; undefined when there is no such process. */
+export function groupOf(pid: number): number | undefined {
+  return readProcess(pid)?.group;
+}
+
 /** Start time of a process that lives. One that has ended does not, whether somebody has waited for it or not. */
 export function liveStartTime(pid: number): string | undefined {
   const process = readProcess(pid);

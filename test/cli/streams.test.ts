@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { isNonBlocking, pipe } from '../support/pipe.ts';
-import { eventually } from '../support/processes.ts';
+import { eventually, guardOf } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
@@ -78,6 +78,21 @@ describe('a pipe that the command shares', () => {
     expect(text.split('\n').filter((line) => /^\d+$/.test(line))).toHaveLength(60_000);
     expect(blocks(lines('flags'))).toEqual([true]);
     expect(isNonBlocking(fd)).toBe(false);
+  });
+
+  test('stays blocking when a helper process of runlock ends during the run', async () => {
+    const { folder, pid } = stage();
+    const { fd } = pipe();
+    const script = `echo $$ >${folder}/command.pid; until [ -e ${folder}/go ]; do sleep 0.05; done`;
+    const { child, ended } = startOn({ out: fd, err: fd }, exec('helper', '-q', '--', 'sh', '-c', script));
+    await pid('command');
+    const runlock = child.pid ?? 0;
+    const guard = guardOf(runlock);
+    process.kill(guard, 'SIGKILL');
+    await eventually(() => expect(guardOf(runlock)).not.toBe(guard));
+    expect(isNonBlocking(fd)).toBe(false);
+    writeFileSync(`${folder}/go`, '');
+    expect(await ended).toBe(0);
   });
 
   test.each([

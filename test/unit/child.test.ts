@@ -415,6 +415,17 @@ describe('sharing a terminal', () => {
     expect(here.lines('count').sort()).toEqual(['INT', 'USR1']);
   });
 
+  test('Ctrl-C reaches a command that has gone to a group of its own, as timeout(1) does', async () => {
+    const file = program('moved', `#!/bin/sh\n${counting('count')}`);
+    const { type } = await onTerminal(`exec setsid -w ${file} "$1"`);
+    const pid = await here.pid('count');
+    type('\x03');
+    await eventually(() => expect(here.lines('count')).toEqual(['INT']));
+    process.kill(pid, 'SIGTERM');
+    await eventually(() => expect(here.lines('ending')).toHaveLength(1));
+    expect(here.lines('count')).toEqual(['INT']);
+  });
+
   test('other processes of the group do not get what runlock alone got', async () => {
     const supervisor = await onTerminal(counting('count'), counting('beside'));
     const [pid, beside] = await Promise.all([here.pid('count'), here.pid('beside')]);
