@@ -181,8 +181,13 @@ async function askForSlots(
 ): Promise<Taken> {
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
+  /** What can be done before the slot is free need not be done after. */
+  const prepare = () => {
+    spare.post();
+    note.starts(deps.contained.cgroup()?.path);
+  };
   return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
-    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs, onFirst: spare.post },
+    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs, onFirst: prepare },
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
       const sayWait = watchWait(deps, { group, run: id, slots, held }, over);

@@ -34,6 +34,8 @@ export interface RunCgroup {
   isEmpty(): boolean;
   /** SIGKILL for everybody inside. False: it could not be done at once, and each has to be signalled. */
   killAll(): boolean;
+  /** Removes what dead runs left beside it. Never throws. */
+  sweep(): void;
   /** Leaves, moves whoever is still inside to where runlock is, and removes it. Never rejects. */
   close(): Promise<void>;
 }
@@ -95,7 +97,7 @@ function tryFolder(home: string, folder: string): string | undefined {
 }
 
 /**
- * Makes a cgroup for run `run` below the own one. Closing it removes what dead runs have left there as well.
+ * Makes a cgroup for run `run` below the own one. What dead runs have left there goes with `sweep`: a short run has better things to do.
  * @returns why there is none, where the host gives none. Never throws.
  */
 export function makeCgroup(options: {
@@ -151,6 +153,7 @@ export function makeCgroup(options: {
   return {
     ...{ path, homeFile, pids },
     isEmpty: () => (isInside ? pids().length === 0 : !isPopulated(path)),
+    sweep: () => removeLeft(home),
     enter: () => (entered ??= goIn()),
     leave: () => (left ??= goOut()),
     killAll() {
@@ -160,7 +163,6 @@ export function makeCgroup(options: {
     async close() {
       await (left ??= goOut());
       if (!isInside) await empty();
-      removeLeft(home);
     },
   };
 

@@ -411,31 +411,34 @@ describe.runIf(isRoot)('runs of several users', () => {
 });
 
 describe('what a run wrote down', () => {
-  test.concurrent('is there while it runs, not while it waits, and goes with it', async () => {
-    using here = ownStage();
-    const group = `noted-${here.runId}`;
-    const script = `echo $$ >"${here.folder}/command.pid"; while ! [ -e "${here.folder}/end" ]; do sleep 0.05; done`;
-    const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
-    const pid = await here.pid('command');
-    const waiter = here.start(agent, [...words(group, 'web02'), '--', 'true']);
-    await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
-    const mine = () => runFiles.list().filter(({ groups }) => groups.includes(`runlock/${group}`));
-    const of = (runlockPid: number) => mine().find(({ runlock: { pid } }) => pid === runlockPid);
-    await eventually(() => expect(of(run.pid)).toMatchObject({ command: { pid } }));
-    expect(of(run.pid)).toMatchObject({
-      node: 'web01',
-      runlock: { pid: run.pid, startTime: startTime(run.pid) },
-      guard: { pid: guardOf(run.pid) },
-      command: { pid, startTime: startTime(pid) },
-    });
-    expect(of(waiter.pid)).toBeUndefined();
-    waiter.signal('SIGTERM');
-    await waiter.ended;
-    expect(mine()).toHaveLength(1);
-    writeFileSync(`${here.folder}/end`, '');
-    expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
-    expect(mine()).toEqual([]);
-  });
+  test.concurrent(
+    'is there while it runs, without a command while it is next, and goes with it',
+    async () => {
+      using here = ownStage();
+      const group = `noted-${here.runId}`;
+      const script = `echo $$ >"${here.folder}/command.pid"; while ! [ -e "${here.folder}/end" ]; do sleep 0.05; done`;
+      const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
+      const pid = await here.pid('command');
+      const waiter = here.start(agent, [...words(group, 'web02'), '--', 'true']);
+      await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
+      const mine = () => runFiles.list().filter(({ groups }) => groups.includes(`runlock/${group}`));
+      const of = (runlockPid: number) => mine().find(({ runlock: { pid } }) => pid === runlockPid);
+      await eventually(() => expect(of(run.pid)).toMatchObject({ command: { pid } }));
+      expect(of(run.pid)).toMatchObject({
+        node: 'web01',
+        runlock: { pid: run.pid, startTime: startTime(run.pid) },
+        guard: { pid: guardOf(run.pid) },
+        command: { pid, startTime: startTime(pid) },
+      });
+      expect(of(waiter.pid)).not.toHaveProperty('command');
+      waiter.signal('SIGTERM');
+      await waiter.ended;
+      expect(mine()).toHaveLength(1);
+      writeFileSync(`${here.folder}/end`, '');
+      expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
+      expect(mine()).toEqual([]);
+    },
+  );
 
   test.concurrent.each([
     ['a run that failed', ['exec', '--', 'false'], 1],

@@ -128,7 +128,7 @@ describe.skipIf(!support.usable)(`a run's cgroup${why}`, () => {
     await busy.enter();
     const pid = start('exec sleep 60');
     await busy.leave();
-    await make().close();
+    make().sweep();
     expect(existsSync(empty.path)).toBe(false);
     expect(busy.pids()).toEqual([pid]);
   });

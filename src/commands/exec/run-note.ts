@@ -12,7 +12,7 @@ export type NoteDeps = Pick<ExecDeps, 'clock' | 'host' | 'runFiles'>;
 /** Nothing here throws, or ends a run. */
 export interface RunNote {
   granted(grant: Grant): void;
-  /** Its command is about to be started: nothing is written before, for a run that waits has nothing to be found. */
+  /** Its command may be started soon: nothing is written before, for a run that waits has nothing to be found. May be called again. */
   starts(cgroup: string | undefined): void;
   started(command: ProcessName, guard: readonly number[]): void;
   /** After each look at the tree: who was there and not in the cgroup, and the guard, which may be another one by now. */
@@ -51,7 +51,9 @@ export function openNote(
   };
   return {
     granted: ({ context }) => void (file = { ...file, node: context.run.node }),
-    starts: (cgroup) => write(cgroup === undefined ? {} : { cgroup }),
+    starts(cgroup) {
+      if (!isWritten) write(cgroup === undefined ? {} : { cgroup });
+    },
     started({ pid, startTime }, guard) {
       isNeeded = true;
       write({ command: { pid, startTime }, ...guardOf(guard) });

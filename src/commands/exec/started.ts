@@ -162,6 +162,7 @@ export async function beat(
       guard.beat(pause.isOn() ? leaseMs(deps, slots) : lifeMs(deps, slots));
       const members = remember(command);
       if (members) note.looked(outside(members, cgroup?.()), guard.pids());
+      cgroup?.()?.sweep();
     }
   } catch {
     // The command's tree is gone.
