@@ -98,7 +98,7 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
       const { query, timeoutMs } = limits(options);
       const request = { name: 'health', path: '/health/service/{service}', params: { service } };
       const { response, body } = await get(
-        { ...request, query: { consistent: '', ...query } },
+        { ...request, query: { consistent: '', ...atServer(query) } },
         { ...options, timeoutMs },
       );
       const index = response.headers['x-consul-index'];
@@ -150,6 +150,12 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
     },
   };
 }
+
+/**
+ * Newer agents answer a health read that waits from a view of their own, which may be old or empty, whatever it asks for;
+ * one that is to be sorted by distance goes to the servers. The order does not matter.
+ */
+const atServer = (query: object) => ('index' in query ? { ...query, near: '_agent' } : query);
 
 const isChange = (response: Response) => isDone(response) || isUnknownService(response);
 

@@ -94,7 +94,8 @@ async function enterWith<Closed>(
     const out = { services, scope, run, check };
     const taken = await takeOutInTime(agent, out, { node: request.node, late, change });
     change.isUnderWay = false;
-    await untilShown(effects.consul, { ...request, taken }, either);
+    const { consul, deps } = effects;
+    await untilShown({ consul, clock: deps.clock }, { ...request, taken }, either);
     await checkLock(effects, { keys, session: session.id }, either);
     return { kind: 'entered', taken };
   } catch (error) {

@@ -61,14 +61,15 @@ async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortS
     if (sick === undefined) {
       sinceMs ??= nowMs;
       if (leftMs <= 0 || nowMs - sinceMs >= asked.stableMs) return { kind: 'healthy' };
-      await change(consul, watch, { waitMs: Math.min(leftMs, sinceMs + asked.stableMs - nowMs), signal });
+      const waitMs = Math.min(leftMs, sinceMs + asked.stableMs - nowMs);
+      await change({ consul, clock }, watch, { waitMs, signal });
       continue;
     }
     sinceMs = undefined;
     onSick?.(sick);
     onSick = undefined;
     if (leftMs <= 0) return { kind: 'unhealthy', why: sick };
-    await change(consul, watch, { waitMs: leftMs, signal });
+    await change({ consul, clock }, watch, { waitMs: leftMs, signal });
   }
 }
 
@@ -109,18 +110,23 @@ function describe({ name, output }: HealthCheck): string {
 
 /** A change of another service is seen a little later. */
 const LONGEST_WAIT_MS = 1_000;
+/** A watch that returns at once, changed or not, must not become a storm of requests. */
+const PAUSE_MS = 100;
 
 async function change(
-  consul: Consul,
+  { consul, clock }: Effects,
   watch: Watch | undefined,
   { waitMs, signal }: { waitMs: number; signal: AbortSignal },
 ): Promise<void> {
   if (!watch) return;
   const limit = Math.min(waitMs, LONGEST_WAIT_MS);
+  const startedMs = clock.monotonicMs();
   await consul.health(watch.service, {
     signal,
     index: watch.index,
     waitMs: limit,
     rule: ruleFor(watch.service),
   });
+  const restMs = startedMs + Math.min(limit, PAUSE_MS) - clock.monotonicMs();
+  if (restMs > 0) await clock.sleep(restMs, { signal });
 }

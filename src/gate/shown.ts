@@ -1,14 +1,21 @@
 /** When a maintenance has reached the catalogue: what everybody else decides by. */
 import type { Consul } from '../consul.ts';
+import type { Clock } from '../deps.ts';
 import { RunlockError } from '../errors.ts';
 import type { Mode, TakenOut } from './maintenance.ts';
 
 /** An agent tells the servers at once, but waits when it can't reach them. */
 const SHOWN_MS = 30_000;
+const PAUSE_MS = 100;
+
+interface Effects {
+  readonly consul: Consul;
+  readonly clock: Clock;
+}
 
 /** Resolves when the catalogue shows each of these maintenances: what everybody else decides by. */
 export async function untilShown(
-  consul: Consul,
+  effects: Effects,
   { node, services, taken }: { node: string; services: readonly string[]; taken: readonly TakenOut[] },
   signal: AbortSignal,
 ): Promise<void> {
@@ -17,7 +24,7 @@ export async function untilShown(
   try {
     for (const service of services) {
       const own = taken.filter((mode) => mode.scope === 'node' || mode.service === service);
-      if (own.length > 0) await untilServiceShown(consul, { node, service, taken: own }, either);
+      if (own.length > 0) await untilServiceShown(effects, { node, service, taken: own }, either);
     }
   } catch (error) {
     if (signal.aborted || !late.aborted) throw error;
@@ -27,7 +34,7 @@ export async function untilShown(
 }
 
 async function untilServiceShown(
-  consul: Consul,
+  { consul, clock }: Effects,
   { node, service, taken }: { node: string; service: string; taken: readonly TakenOut[] },
   signal: AbortSignal,
 ): Promise<void> {
@@ -46,8 +53,11 @@ async function untilServiceShown(
           entry.checks.some((check) => check.id === checkId(mode)),
       ),
     );
-    if (shown) return;
-    index = seen.index < (index ?? 0) ? undefined : seen.index;
+    // The answer to a watch that lists none of them may be that of a view which is still empty: it is asked anew.
+    const isBlind = own.length === 0 && index !== undefined;
+    if (shown && !isBlind) return;
+    if (index !== undefined) await clock.sleep(PAUSE_MS, { signal });
+    index = isBlind || seen.index < (index ?? 0) ? undefined : seen.index;
   }
 }
 

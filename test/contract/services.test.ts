@@ -6,6 +6,7 @@ import { consulSettings } from '../../src/consul/env.ts';
 import { succeeded } from '../support/consul-api.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
+import { startProxy } from '../support/proxy.ts';
 
 let agent: Agent;
 let consul: Consul;
@@ -61,6 +62,15 @@ describe('a service', () => {
     expect(entries[0]?.checks).toContainEqual(
       expect.objectContaining({ id: 'serfHealth', status: 'passing', serviceId: '' }),
     );
+  });
+
+  test('is waited for at the servers, not in a view of the agent, which may be old or empty', async () => {
+    await using proxy = await startProxy(agent);
+    const through = to({ ...agent.env, ...proxy.env });
+    const { index } = await through.health('web', open);
+    expect((await through.health('web', { ...open, index, waitMs: 10 })).entries).toHaveLength(1);
+    through.close();
+    expect(proxy.requests.map(({ path }) => path.includes('near=_agent'))).toEqual([false, true]);
   });
 
   test('that nobody offers has no instances, and an index to wait for one', async () => {

@@ -21,6 +21,7 @@ const check = (status: Status, id = 'service:web-1'): HealthCheck => ({
 /** What Consul shows from a moment on, in milliseconds; undefined: the node does not offer the service. */
 type Script = readonly (readonly [fromMs: number, shown: readonly HealthCheck[] | undefined])[];
 
+const never = () => new Promise<void>(() => undefined);
 const NEVER = new AbortController().signal;
 const asked = { services: ['web'], offered: ['web'], node: 'web01', withinMs: 10_000, stableMs: 2_000 };
 
@@ -37,8 +38,7 @@ async function ask(
     const other = { ...entry, node: 'web02', checks: [check('critical')] };
     return Promise.resolve({ entries: [other, ...(checks ? [{ ...entry, checks }] : [])], index: 7 });
   };
-  const sleep = () => new Promise<void>(() => undefined);
-  const clock = { now: () => nowMs, monotonicMs: () => nowMs, sleep };
+  const clock = { now: () => nowMs, monotonicMs: () => nowMs, sleep: never };
   const result = await untilHealthy({ consul: { health } as Consul, clock }, { ...asked, ...more }, NEVER);
   return { ...result, afterMs: nowMs };
 }
@@ -131,4 +131,29 @@ test('told to stop, it stops', async () => {
   const clock = { now: () => 0, monotonicMs: () => 0, sleep };
   const consul = { health } as Partial<Consul> as Consul;
   await expect(untilHealthy({ consul, clock }, asked, stop.signal)).rejects.toThrow('told to stop');
+});
+
+test('a watch that returns at once, changed or not, is no storm of requests', async () => {
+  let nowMs = 0;
+  let requests = 0;
+  const health: Consul['health'] = (service) => {
+    requests += 1;
+    nowMs += 1;
+    const entry = { node: 'web01', serviceId: 'web-1', service, address: '', checks: WELL };
+    return Promise.resolve({ entries: [entry], index: 7 });
+  };
+  const sleep = (ms: number) => {
+    if (ms > 1_000) return never();
+    nowMs += ms;
+    return Promise.resolve();
+  };
+  const clock = { now: () => nowMs, monotonicMs: () => nowMs, sleep };
+  const result = await untilHealthy(
+    { consul: { health } as Consul, clock },
+    { ...asked, stableMs: 3_000 },
+    NEVER,
+  );
+  expect(result.kind).toBe('healthy');
+  // Two a round.
+  expect(requests).toBeLessThan(70);
 });

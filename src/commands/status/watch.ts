@@ -12,8 +12,8 @@ export interface FollowOptions extends Scope {
   readonly changed: (found: Found) => void;
 }
 
-/** Shorter than the longest that Consul allows, so that an agent that hangs is noticed within 40 s. */
-const WATCH = { waitMs: 30_000, timeoutMs: 5_000 };
+/** An agent that hangs is noticed within 32 s. */
+const WATCH = { waitMs: 25_000, timeoutMs: 5_000 };
 
 /** A storm of changes is read at most ten times a second, a listing of ten thousand keys once a second. */
 const PAUSE_MS = 100;
