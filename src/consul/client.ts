@@ -63,7 +63,9 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
 /** The package waits for the end of a response for ever; one that is cut in its middle has none. */
 function noticingCuts(transport: Pick<typeof http, 'request'>): Pick<typeof http, 'request'> {
   const request = (options: http.RequestOptions) => {
-    const sent = transport.request(options);
+    // The package gives the host as a URL has it; an IPv6 address in brackets is no address.
+    const hostname = options.hostname?.replace(/^\[(.*)\]$/, '$1');
+    const sent = transport.request({ ...options, ...(typeof hostname === 'string' && { hostname }) });
     sent.on('response', (response) => {
       noteConnection(response);
       response.on('error', (error) => sent.emit('error', error));

@@ -8,7 +8,7 @@ import { RunlockError } from '../errors.ts';
 
 /** Where Consul is and how to speak to it. */
 export interface ConsulSettings {
-  /** For messages: as the user wrote it. */
+  /** For messages: as the user wrote it, without a user and password that may stand in it. */
   readonly address: string;
   /** `http://host:port/prefix/v1`, without a slash at its end. */
   readonly baseUrl: string;
@@ -37,15 +37,20 @@ type Env = Readonly<Record<string, string | undefined>>;
  * @throws RunlockError `config`: a value that means nothing, a file that can't be read.
  */
 export function consulSettings(env: Env, agent?: string): ConsulSettings {
-  const address = agent ?? value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
+  const written = agent ?? value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
+  const address = withoutUser(written);
   const given = `${agent === undefined ? 'CONSUL_HTTP_ADDR=' : '--agent '}${address}`;
+  const { user, ...place } = parseAddress(written, {
+    given,
+    ssl: readBoolean(env, 'CONSUL_HTTP_SSL') ?? false,
+  });
   const token = readToken(env);
-  const auth = value(env, 'CONSUL_HTTP_AUTH')?.replace(/^[^:]*$/, '$&:');
+  const auth = value(env, 'CONSUL_HTTP_AUTH')?.replace(/^[^:]*$/, '$&:') ?? user;
   const namespace = value(env, 'CONSUL_NAMESPACE');
   const partition = value(env, 'CONSUL_PARTITION');
   return {
     address,
-    ...parseAddress(address, { given, ssl: readBoolean(env, 'CONSUL_HTTP_SSL') ?? false }),
+    ...place,
     ...(token !== undefined && { token }),
     ...(auth !== undefined && { auth }),
     ...(namespace !== undefined && { namespace }),
@@ -54,10 +59,17 @@ export function consulSettings(env: Env, agent?: string): ConsulSettings {
   };
 }
 
+/** An address for messages: a password may hold an `@` or a slash that should have been encoded. */
+export function withoutUser(address: string): string {
+  return address.startsWith('unix://')
+    ? address
+    : address.replace(/^([A-Za-z][A-Za-z0-9+.-]*:\/\/)?.*@/s, '$1…@');
+}
+
 function parseAddress(
   address: string,
   { given, ssl }: { given: string; ssl: boolean },
-): Pick<ConsulSettings, 'baseUrl' | 'socketPath'> {
+): Pick<ConsulSettings, 'baseUrl' | 'socketPath'> & { user?: string } {
   const [, scheme, rest = ''] = /^(?:([A-Za-z][A-Za-z0-9+.-]*):\/\/)?(.*)$/.exec(address) ?? [];
   if (scheme === 'unix' && rest !== '')
     return { baseUrl: `${ssl ? 'https' : 'http'}://localhost/v1`, socketPath: rest };
@@ -69,7 +81,18 @@ function parseAddress(
     throw configError(`${given}: not an address; use host:port, http://, https:// or unix://`);
   }
   const url = new URL(text);
-  return { baseUrl: `${url.origin}${url.pathname.replace(/\/+$/, '')}/v1` };
+  const { username, password } = url;
+  return {
+    baseUrl: `${url.origin}${url.pathname.replace(/\/+$/, '')}/v1`,
+    ...((username !== '' || password !== '') && { user: `${decoded(username)}:${decoded(password)}` }),
+  };
+}
+
+/** A percent sign that encodes nothing stands for itself. */
+function decoded(text: string): string {
+  return text.replaceAll(/(?:%[0-9A-Fa-f]{2})+/g, (bytes) =>
+    Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'),
+  );
 }
 
 function readToken(env: Env): string | undefined {

@@ -57,7 +57,8 @@ function classifyAnswer(
   const status = response.statusCode ?? 0;
   const text = bodyText(response.body);
   const said = text === '' ? `HTTP ${status}` : `HTTP ${status}: ${text}`;
-  if (status === 403 || status === 401) return forbidden(address, text, rule, cause);
+  if (status === 403 || isWithoutAcls(response)) return forbidden(address, text, rule, cause);
+  if (status === 401 || status === 407) return wantsUser(address, said, cause);
   if (status === 429) {
     return new RunlockError('overloaded', `Consul at ${address} takes no more requests (${said})`, { cause });
   }
@@ -67,6 +68,16 @@ function classifyAnswer(
   if (status >= 500)
     return new RunlockError('unreachable', `Consul at ${address} failed (${said})`, { cause });
   return notConsul(`${address} (${said})`, cause);
+}
+
+/** How Consul says that its ACLs are off. Any other 401 is that of a proxy. */
+export function isWithoutAcls({ statusCode, body }: Response): boolean {
+  return statusCode === 401 && /^ACL support disabled/i.test(bodyText(body));
+}
+
+function wantsUser(address: string, said: string, cause: unknown): RunlockError {
+  const message = `a proxy before Consul at ${address} wants a user and password, or other ones (${said}); set CONSUL_HTTP_AUTH=user:password`;
+  return new RunlockError('config', message, { cause });
 }
 
 /** Consul's 403, naming the rule that is missing. */

@@ -1,7 +1,7 @@
 /** Services, their instances' health, and maintenance, as Consul's HTTP API has them. */
 import type { Call, RetryOptions } from './call.ts';
 import type { Package } from './client.ts';
-import { isConsuls, isDone, isUnknownService, notConsul } from './faults.ts';
+import { isConsuls, isDone, isUnknownService, isWithoutAcls, notConsul } from './faults.ts';
 
 /** One check of a service or of a whole node. */
 export interface HealthCheck {
@@ -159,9 +159,9 @@ const atServer = (query: object) => ('index' in query ? { ...query, near: '_agen
 
 const isChange = (response: Response) => isDone(response) || isUnknownService(response);
 
-/** 401: it has no ACLs. 404: it does not know the question. */
+/** It has no ACLs; or, by a 404, does not know the question. */
 const isAuthorized = (response: Response) =>
-  isConsuls(response) || response.statusCode === 401 || response.statusCode === 404;
+  isConsuls(response) || isWithoutAcls(response) || response.statusCode === 404;
 
 type Response = Parameters<typeof isConsuls>[0];
 

@@ -1,6 +1,6 @@
 /** Where the environment says that Consul is, for people: nothing secret in it. */
 import { isIP } from 'node:net';
-import { consulSettings } from './env.ts';
+import { consulSettings, withoutUser } from './env.ts';
 import type { Remote } from './inspect.ts';
 
 export interface Whereabouts {
@@ -23,8 +23,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 export function addressOf(env: Env): Pick<Whereabouts, 'address' | 'from'> {
   const given = env['CONSUL_HTTP_ADDR'] ?? '';
   if (given === '') return { address: '127.0.0.1:8500', from: 'the default' };
-  const address = given.replace(/^((?:[A-Za-z][A-Za-z0-9+.-]*:\/\/)?)[^/]*@/, '$1…@');
-  return { address, from: 'CONSUL_HTTP_ADDR' };
+  return { address: withoutUser(given), from: 'CONSUL_HTTP_ADDR' };
 }
 
 /** @throws RunlockError `config`: a value that means nothing, a file that can't be read. */

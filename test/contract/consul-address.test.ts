@@ -204,8 +204,18 @@ describe('every request', () => {
     const gateway = await startGateway(agent, '/ops', 'me:pass:word');
     const env = { CONSUL_HTTP_ADDR: `${gateway}/ops/` };
     await works({ ...env, CONSUL_HTTP_AUTH: 'me:pass:word' });
-    expect(await complaint({ ...env, CONSUL_HTTP_AUTH: 'me:wrong' }, 'forbidden')).not.toContain('wrong');
-    await complaint(env, 'forbidden');
+    await works({ CONSUL_HTTP_ADDR: `http://me:pass%3aword@${gateway}/ops/` });
+    await works({ CONSUL_HTTP_ADDR: `http://me:wrong@${gateway}/ops/`, CONSUL_HTTP_AUTH: 'me:pass:word' });
+    const wrong = { CONSUL_HTTP_ADDR: `http://me:wrong@${gateway}/ops/` };
+    for (const refused of [{ ...env, CONSUL_HTTP_AUTH: 'me:wrong' }, wrong]) {
+      const message = await complaint(refused, 'config');
+      expect(message).not.toContain('wrong');
+      expect(message).toMatch(/wants a user and password, or other ones/);
+      // A right that nobody refused is none that is missing, and none that is there.
+      const right = { resource: 'service', name: 'web', access: 'read' } as const;
+      await expect(connected(refused).may([right], options)).rejects.toMatchObject({ code: 'config' });
+    }
+    await complaint(env, 'config');
     await complaint({ CONSUL_HTTP_ADDR: gateway, CONSUL_HTTP_AUTH: 'me:pass:word' }, 'not-consul');
   });
 
@@ -221,12 +231,19 @@ describe('every request', () => {
   });
 });
 
+test.each(['', 'http://'])('an IPv6 address, written %s[::1]:port, leads to its agent', async (scheme) => {
+  const agent = await startAgent();
+  const gateway = await startGateway(agent, '', '', '::1');
+  await works({ CONSUL_HTTP_ADDR: `${scheme}${gateway}` });
+});
+
 /** Before an agent: lets in whoever knows the password, below a path. */
-async function startGateway(target: Agent, path: string, auth: string): Promise<string> {
+async function startGateway(target: Agent, path: string, auth: string, host = '127.0.0.1'): Promise<string> {
   const server = createServer((incoming, response) => {
     const { method, headers, url = '' } = incoming;
     const expected = `Basic ${Buffer.from(auth).toString('base64')}`;
-    const status = headers.authorization !== expected ? 401 : url.startsWith(`${path}/`) ? 200 : 404;
+    const status =
+      auth !== '' && headers.authorization !== expected ? 401 : url.startsWith(`${path}/`) ? 200 : 404;
     if (status !== 200) return void response.writeHead(status).end();
     const onward = { method, headers, agent: false };
     const outgoing = httpRequest(`${target.url}${url.slice(path.length)}`, onward, (answer) => {
@@ -235,10 +252,10 @@ async function startGateway(target: Agent, path: string, auth: string): Promise<
     });
     incoming.pipe(outgoing);
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
   onTestFinished(() => {
     server.closeAllConnections();
     server.close();
   });
-  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return `${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;
 }

@@ -62,6 +62,28 @@ describe('CONSUL_HTTP_ADDR', () => {
     expect(settings.socketPath).toBeUndefined();
   });
 
+  test.each([
+    ['http://me:pass@consul:8500', 'http://…@consul:8500', 'me:pass'],
+    ['me:pass@consul:8500', '…@consul:8500', 'me:pass'],
+    ['https://me:p%40ss%3A%2f@consul', 'https://…@consul', 'me:p@ss:/'],
+    ['http://me@consul', 'http://…@consul', 'me:'],
+    ['http://me:100%@[::1]:8500', 'http://…@[::1]:8500', 'me:100%'],
+  ])('%s: the user and password are used, and not part of what is shown', (written, address, auth) => {
+    expect(consulSettings({ CONSUL_HTTP_ADDR: written })).toMatchObject({ address, auth });
+    expect(consulSettings({ CONSUL_HTTP_ADDR: written, CONSUL_HTTP_AUTH: 'you:x' }).auth).toBe('you:x');
+    expect(consulSettings({ CONSUL_HTTP_ADDR: written }).baseUrl).not.toMatch(/me|pass/);
+    expect(consulSettings({ CONSUL_HTTP_ADDR: written }, 'other:8500').auth).toBeUndefined();
+  });
+
+  test.each([
+    'http://me:secret/word@consul',
+    'tcp://me:secret@consul',
+    'me:secret@x y',
+    'http://me:a@secret@b c',
+  ])('a password is in no complaint about %s', (address) => {
+    expect(complaint({ CONSUL_HTTP_ADDR: address })).not.toContain('secret');
+  });
+
   test('unix:// names a socket', () => {
     expect(consulSettings({ CONSUL_HTTP_ADDR: 'unix:///run/consul.sock' })).toMatchObject({
       ...{ address: 'unix:///run/consul.sock', socketPath: '/run/consul.sock' },

@@ -62,9 +62,9 @@ describe('TLS', () => {
   test('plain HTTP is fine on this host, and a note beyond it', () => {
     const plain = { ...where, tls: false };
     const level = (address: string) => judgeTls({ ...plain, address }, undefined, 0).level;
-    expect(['127.0.0.1:8500', 'http://localhost:8500/x', '[::1]:8500', 'localhost'].map(level)).toEqual(
-      Array(4).fill('ok'),
-    );
+    expect(
+      ['127.0.0.1:8500', 'http://localhost:8500/x', '[::1]:8500', 'http://…@localhost'].map(level),
+    ).toEqual(Array(4).fill('ok'));
     expect(['10.0.0.1:8500', 'http://localhost.example:8500'].map(level)).toEqual(['note', 'note']);
     expect(judgeTls({ ...plain, address: 'unix:///x', socketPath: '/x' }, undefined, 0).level).toBe('ok');
   });

@@ -71,7 +71,10 @@ export function judgeTls(
   now: number,
 ): Check {
   if (!tls) {
-    const host = address.replace(/^https?:\/\//, '').replace(/(:\d+)?(\/.*)?$/, '');
+    const host = address
+      .replace(/^https?:\/\//, '')
+      .replace(/^.*@/, '')
+      .replace(/(:\d+)?(\/.*)?$/, '');
     const local = socketPath !== undefined || isLoopback(host);
     if (local) return { check: 'tls', level: 'ok', found: 'not used, and not needed on this host' };
     const fix = 'use https:// in CONSUL_HTTP_ADDR, or an agent on this host';
