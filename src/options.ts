@@ -68,11 +68,16 @@ export function parseSessionTtl(text: string): number {
 const SEGMENT = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 const NAMES = "letters, digits, '.', '_' and '-', not starting with '.' or '-', and without '..'";
 
+/** A grant asks for the freeze of each level in one transaction, which has 64 operations at most. */
+const MOST_LEVELS = 50;
+
 /** A path such as `prod/web`. */
 export function parseGroup(text: string): string {
   const good = text.split('/').every((segment) => SEGMENT.test(segment) && !segment.includes('..'));
   if (!good) throw usage(`'${text}' can't be a group; write a path like prod/web whose parts are ${NAMES}`);
   if (text.length > 200) throw usage(`this group's name has ${text.length} characters; 200 are allowed`);
+  const levels = text.split('/').length;
+  if (levels > MOST_LEVELS) throw usage(`this group has ${levels} levels; ${MOST_LEVELS} are allowed`);
   return text;
 }
 

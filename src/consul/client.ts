@@ -38,6 +38,7 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
     baseUrl: settings.baseUrl,
     agent,
     ...(settings.socketPath !== undefined && { socketPath: settings.socketPath }),
+    decoders: { 'application/json': readJson },
     headers: {
       ...(settings.token !== undefined && { 'x-consul-token': settings.token }),
       ...(settings.auth !== undefined && {
@@ -58,6 +59,15 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
     next();
   });
   return client;
+}
+
+/** Newer versions send some of their lines of text as JSON. The package would take that for no answer at all. */
+function readJson(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString());
+  } catch {
+    return body;
+  }
 }
 
 /** The package waits for the end of a response for ever; one that is cut in its middle has none. */

@@ -31,7 +31,8 @@ export function isConsuls({ statusCode, headers, body }: Response): boolean {
   // Of a missing key it gives the index, of a missing session a line of text.
   if (statusCode === 404)
     return headers['x-consul-index'] !== undefined || /^session id /i.test(bodyText(body));
-  return /^application\/json\b/.test(headers['content-type'] ?? '');
+  // What calls itself JSON and is none has stayed as it came.
+  return !Buffer.isBuffer(body) && /^application\/json\b/.test(headers['content-type'] ?? '');
 }
 
 /** How Consul says that a change at the agent was made: by nothing at all. */
@@ -57,17 +58,45 @@ function classifyAnswer(
   const status = response.statusCode ?? 0;
   const text = bodyText(response.body);
   const said = text === '' ? `HTTP ${status}` : `HTTP ${status}: ${text}`;
-  if (status === 403 || isWithoutAcls(response)) return forbidden(address, text, rule, cause);
+  if (status === 403 || isWithoutAcls(response) || UNKNOWN_TOKEN.test(text))
+    return forbidden(address, text, rule, cause);
   if (status === 401 || status === 407) return wantsUser(address, said, cause);
-  if (status === 429) {
+  if (status === 429 || (status >= 500 && /rate limit exceeded/i.test(text))) {
     return new RunlockError('overloaded', `Consul at ${address} takes no more requests (${said})`, { cause });
   }
-  if (status === 500 && /no cluster leader|leadership lost/i.test(text)) {
+  if (status >= 500 && LEADERLESS.test(text)) {
     return new RunlockError('no-leader', `Consul at ${address} has no leader (${said})`, { cause });
   }
+  const fix = fixFor(text);
+  if (fix !== undefined || isRefusal(status, text))
+    return new RunlockError('config', `Consul at ${address} refused the request: ${text}${fix ?? ''}`, {
+      cause,
+    });
   if (status >= 500)
     return new RunlockError('unreachable', `Consul at ${address} failed (${said})`, { cause });
   return notConsul(`${address} (${said})`, cause);
+}
+
+const LEADERLESS =
+  /no cluster leader|leadership (?:lost|transfer in progress)|raft leader not found|node is not the leader|not ready to serve consistent reads/i;
+
+/** What Consul's 400 and 500 mean that stay until somebody changes the configuration, and what to change. */
+const REFUSALS: readonly (readonly [said: RegExp, fix: string])[] = [
+  [/HTTP request to an HTTPS server/i, '; use https:// in CONSUL_HTTP_ADDR'],
+  [
+    /Consul Enterprise feature|Invalid query parameter: "(?:ns|partition)"/i,
+    '; take CONSUL_NAMESPACE and CONSUL_PARTITION away',
+  ],
+  [/Invalid Session TTL/i, "; session_ttl_min in the agents' configuration has to allow it"],
+  [/Invalid Behavior|invalid key/i, ''],
+  [/not a recognized HTTP API endpoint/i, '; does the path in CONSUL_HTTP_ADDR belong there?'],
+];
+
+const fixFor = (text: string) => REFUSALS.find(([said]) => said.test(text))?.[1];
+
+/** A line of plain text is how Consul says no; a page is another server's. */
+function isRefusal(status: number, text: string): boolean {
+  return status >= 400 && status < 500 && status !== 404 && text !== '' && !text.startsWith('<');
 }
 
 /** How Consul says that its ACLs are off. Any other 401 is that of a proxy. */
@@ -85,8 +114,10 @@ export function forbidden(address: string, text: string, rule?: string, cause?: 
   return new RunlockError('forbidden', refusal(address, text, rule), { cause });
 }
 
+const UNKNOWN_TOKEN = /ACL not found|supplied token does not exist/i;
+
 function refusal(address: string, text: string, rule: string | undefined): string {
-  if (/ACL not found/i.test(text)) {
+  if (UNKNOWN_TOKEN.test(text)) {
     return `Consul at ${address} does not know the token; check CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE`;
   }
   const needs = rule === undefined ? '' : `; the token needs the rule: ${rule}`;

@@ -93,6 +93,20 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
     ]);
     return response.statusCode === 200;
   };
+  const authorize = async (rights: readonly Right[], options: RetryOptions) => {
+    const body = rights.map(({ resource, name, access }) => ({
+      Resource: resource,
+      Segment: name,
+      Access: access,
+    }));
+    const request = { name: 'authorize', path: '/internal/acl/authorize', type: 'json', body };
+    const [response] = await call({ ...options, answers: isAuthorized }, async (ctx) => [
+      await client._post({ ...request, ...ctx }),
+    ]);
+    if (response.statusCode !== 200)
+      return rights.map(() => (response.statusCode === 401 ? true : undefined));
+    return (response.body as { Allow: boolean }[]).map(({ Allow }) => Allow);
+  };
   return {
     health: async (service, options) => {
       const { query, timeoutMs } = limits(options);
@@ -120,18 +134,10 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
       return Object.values(found).map(toCheck);
     },
     may: async (rights, options) => {
-      const body = rights.map(({ resource, name, access }) => ({
-        Resource: resource,
-        Segment: name,
-        Access: access,
-      }));
-      const request = { name: 'authorize', path: '/internal/acl/authorize', type: 'json', body };
-      const [response] = await call({ ...options, answers: isAuthorized }, async (ctx) => [
-        await client._post({ ...request, ...ctx }),
-      ]);
-      if (response.statusCode !== 200)
-        return rights.map(() => (response.statusCode === 401 ? true : undefined));
-      return (response.body as { Allow: boolean }[]).map(({ Allow }) => Allow);
+      const answers: (boolean | undefined)[] = [];
+      for (let i = 0; i < rights.length; i += MOST_RIGHTS)
+        answers.push(...(await authorize(rights.slice(i, i + MOST_RIGHTS), options)));
+      return answers;
     },
     agentSelf: async (options) => {
       const request = { name: 'self', path: '/agent/self', query: {} };
@@ -158,6 +164,9 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
 const atServer = (query: object) => ('index' in query ? { ...query, near: '_agent' } : query);
 
 const isChange = (response: Response) => isDone(response) || isUnknownService(response);
+
+/** Consul answers about no more at once. */
+const MOST_RIGHTS = 64;
 
 /** It has no ACLs; or, by a 404, does not know the question. */
 const isAuthorized = (response: Response) =>

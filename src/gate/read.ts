@@ -8,6 +8,9 @@ import type { Instance } from './instances.ts';
 /** `auto` among the names: every service that the node offers. */
 export const AUTO = 'auto';
 
+/** Their locks are taken in one transaction, which has 64 operations at most. */
+const MOST_SERVICES = 60;
+
 export interface Wanted {
   /** Names, and `AUTO`. */
   readonly services: readonly string[];
@@ -19,12 +22,17 @@ export interface Wanted {
 /**
  * The services' names, each once, sorted.
  * @throws RunlockError `forbidden` where the token may not see who offers them, or the peers: what is hidden looks like
- * what is not there, and the gate would open by that. `config`: the catalogue has no such node.
+ * what is not there, and the gate would open by that. `config`: the catalogue has no such node. `usage`: too many services.
  */
 export async function findServices(consul: Consul, wanted: Wanted, signal: AbortSignal): Promise<string[]> {
   const named = wanted.services.filter((name) => name !== AUTO);
   const own = named.length < wanted.services.length ? await offeredBy(consul, wanted, signal) : [];
   const services = [...new Set([...named, ...own])].sort();
+  if (services.length > MOST_SERVICES)
+    throw new RunlockError(
+      'usage',
+      `${services.length} services are more than one gate can have (${MOST_SERVICES}); name fewer with --service`,
+    );
   await checkRights(consul, { services, node: wanted.node }, signal);
   return services;
 }

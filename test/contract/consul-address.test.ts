@@ -118,8 +118,8 @@ describe('an agent with TLS', () => {
 
   test('asked without TLS says so', async () => {
     const address = agent.env['CONSUL_HTTP_ADDR']?.replace('https', 'http') ?? '';
-    expect(await complaint({ CONSUL_HTTP_ADDR: address }, 'not-consul')).toMatch(
-      /HTTP 400: Client sent an HTTP request to an HTTPS server/,
+    expect(await complaint({ CONSUL_HTTP_ADDR: address }, 'config')).toMatch(
+      /refused the request: Client sent an HTTP request to an HTTPS server.*; use https:/,
     );
   });
 });

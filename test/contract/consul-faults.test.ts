@@ -211,3 +211,28 @@ test('a server without a quorum has no leader', async () => {
   expect(message).toMatch(/has no leader \(HTTP 500: No cluster leader\)/);
   await fault(consul.transact([set], options), 'no-leader');
 });
+
+describe('what Consul itself refuses is said as Consul says it, and not tried again', () => {
+  const patient = { ...options, retryForMs: 60_000 };
+
+  test('a TTL that its configuration does not allow', async () => {
+    const made = connected(agent.env).createSession({ name: 'a', ttl: '5s' }, patient);
+    expect((await fault(made, 'config')).message).toMatch(
+      /^Consul at \S+ refused the request: .*Invalid Session TTL '5000000000'.*; session_ttl_min in the agents' configuration has to allow it$/,
+    );
+  });
+
+  test('a namespace, without the enterprise licence', async () => {
+    const consul = connected({ ...agent.env, CONSUL_NAMESPACE: 'team' });
+    expect((await fault(consul.get('runlock/a', patient), 'config')).message).toMatch(
+      /refused the request: .*"ns".*; take CONSUL_NAMESPACE and CONSUL_PARTITION away$/,
+    );
+  });
+
+  test('a transaction of too many operations', async () => {
+    const many = Array.from({ length: 65 }, () => set);
+    expect((await fault(connected(agent.env).transact(many, patient), 'config')).message).toMatch(
+      /refused the request: Transaction contains too many operations \(65 > 64\)/,
+    );
+  });
+});

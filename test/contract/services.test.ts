@@ -152,6 +152,15 @@ describe('what a token may do', () => {
   });
 });
 
+test('of more rights than Consul answers about at once all are asked for', async () => {
+  const names = Array.from({ length: 150 }, (_, i) => `service-${i}`);
+  const rules = names.filter((_, i) => i % 3 === 0).map((name) => `service "${name}" { policy = "read" }`);
+  const poor = to({ ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules.join(' ')) });
+  const rights = names.map((name) => ({ resource: 'service', name, access: 'read' }) as const);
+  expect(await poor.may(rights, open)).toEqual(names.map((_, i) => i % 3 === 0));
+  poor.close();
+});
+
 describe('a token without rights', () => {
   test('sees no instances and no services, and is refused maintenance with the rule by name', async () => {
     await shown((statuses) => statuses.length === 2);

@@ -1,7 +1,9 @@
 // The health gate's decisions: what counts as offline, and how many may be.
 import { describe, expect, test } from 'vitest';
+import type { Consul } from '../../src/consul.ts';
 import { decideGate, limitOf, slotsWithin } from '../../src/gate/decide.ts';
 import type { Question } from '../../src/gate/decide.ts';
+import { findServices } from '../../src/gate/read.ts';
 import { describeClosed, describeVerdict, waitedFor } from '../../src/gate/describe.ts';
 import { instancesOf } from '../../src/gate/instances.ts';
 import type { Instance } from '../../src/gate/instances.ts';
@@ -257,3 +259,23 @@ describe('who runs in the group', () => {
     expect({ nodes, before }).toEqual({ nodes: ['web03'], before: ['web02', 'web03'] });
   });
 });
+
+test('a gate of more services than one transaction can lock is wrong usage, and asks nothing', async () => {
+  const services = Array.from({ length: 61 }, (_, i) => `service-${i}`);
+  const asked: string[] = [];
+  const may: Consul['may'] = (rights) => {
+    asked.push(...rights.map(({ name }) => name));
+    return Promise.resolve(rights.map(() => true));
+  };
+  const consul = { may } as Partial<Consul> as Consul;
+  const find = (names: string[]) =>
+    findServices(consul, { services: names, node: 'web01', local: true }, NEVER);
+  await expect(find(services)).rejects.toMatchObject({
+    code: 'usage',
+    message: '61 services are more than one gate can have (60); name fewer with --service',
+  });
+  expect(asked).toEqual([]);
+  expect(await find(services.slice(1))).toHaveLength(60);
+});
+
+const NEVER = new AbortController().signal;

@@ -1,5 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
+import { groupKeys } from '../../src/lock/layout.ts';
+import type { Claim, NodeMark } from '../../src/lock/records.ts';
+import { comeBack, grant, takeOver } from '../../src/lock/transactions.ts';
 import {
   durationOr,
   parseCodes,
@@ -146,6 +149,17 @@ describe('a group', () => {
 
   test('has at most 200 characters', () => {
     expectUsage(() => parseGroup('x'.repeat(201)), /has 201 characters; 200 are allowed/);
+  });
+
+  test('has no more levels than one transaction of Consul can ask for', () => {
+    const deepest = Array(50).fill('a').join('/');
+    expect(parseGroup(deepest)).toBe(deepest);
+    expectUsage(() => parseGroup(`${deepest}/a`), /has 51 levels; 50 are allowed/);
+    const keys = groupKeys('runlock', deepest);
+    const seat = { keys, session: 's', slot: 0 };
+    const [claim, mark] = [{ node: 'n', run: 'r' } as Claim, {} as NodeMark];
+    for (const steps of [grant(seat, claim), takeOver(seat, claim, 1), comeBack(seat, claim, mark, 1)])
+      expect(steps.length).toBeLessThanOrEqual(64);
   });
 });
 
