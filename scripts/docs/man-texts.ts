@@ -15,11 +15,18 @@ export const environment: readonly (readonly [names: string, meaning: string])[]
     'Where Consul is: host:port, http://..., https://... or unix:///path (default: 127.0.0.1:8500).',
   ],
   ['CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE', 'The token, or a file that has it; the file comes first.'],
-  ['CONSUL_HTTP_AUTH', 'user:password for HTTP.'],
+  [
+    'CONSUL_HTTP_AUTH',
+    'user:password for HTTP; one in CONSUL_HTTP_ADDR (http://user:password@host) is used where this is not set.',
+  ],
   ['CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY', 'Whether to use TLS, and whether to verify the certificate.'],
   [
     'CONSUL_CACERT, CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME',
-    'Certificates, as for the consul program.',
+    'Certificates, as for the consul program. Without an authority those of the system count.',
+  ],
+  [
+    'SSL_CERT_FILE, SSL_CERT_DIR',
+    "Where the system's authorities are, if not where its distribution has them.",
   ],
   ['CONSUL_NAMESPACE, CONSUL_PARTITION', 'Where the keys are, in Consul Enterprise.'],
   ['NO_COLOR, FORCE_COLOR, TERM', 'Whether output has colours. NO_COLOR comes first.'],

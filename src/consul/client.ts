@@ -1,8 +1,9 @@
 /** The `consul` package, made to do what it leaves out (docs/adr/0003-consul-client.md). Its only importer. */
 import http from 'node:http';
 import https from 'node:https';
+import { createSecureContext } from 'node:tls';
 import ConsulPackage from 'consul';
-import type { ConsulSettings } from './env.ts';
+import type { ConsulSettings, TlsSettings } from './env.ts';
 import { noteConnection } from './inspect.ts';
 
 /** The parts of the package that are used, as they are: its own types leave some of them out. */
@@ -30,6 +31,7 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
         keepAlive: true,
         rejectUnauthorized: tls.verify,
         ...(tls.ca && { ca: [...tls.ca] }),
+        ...(tls.systemCa && withSystem(tls, tls.systemCa)),
         ...(tls.cert && tls.key && { cert: tls.cert, key: tls.key }),
         ...(tls.serverName !== undefined && { servername: tls.serverName }),
       })
@@ -59,6 +61,16 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
     next();
   });
   return client;
+}
+
+/** Made once: Node.js takes 20 ms to read a hundred authorities, and would do so for each connection. */
+function withSystem({ cert, key }: TlsSettings, ca: readonly Buffer[]): https.AgentOptions {
+  try {
+    return { secureContext: createSecureContext({ ca: [...ca], ...(cert && key && { cert, key }) }) };
+  } catch {
+    // What is wrong with it is said with the first request.
+    return { ca: [...ca] };
+  }
 }
 
 /** Newer versions send some of their lines of text as JSON. The package would take that for no answer at all. */

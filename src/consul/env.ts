@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RunlockError } from '../errors.ts';
+import { systemAuthorities } from './authorities.ts';
 
 /** Where Consul is and how to speak to it. */
 export interface ConsulSettings {
@@ -24,6 +25,8 @@ export interface ConsulSettings {
 export interface TlsSettings {
   readonly verify: boolean;
   readonly ca?: readonly Buffer[];
+  /** Where no `ca` is given; undefined: the runtime's own. */
+  readonly systemCa?: readonly Buffer[];
   readonly cert?: Buffer;
   readonly key?: Buffer;
   readonly serverName?: string;
@@ -55,7 +58,7 @@ export function consulSettings(env: Env, agent?: string): ConsulSettings {
     ...(auth !== undefined && { auth }),
     ...(namespace !== undefined && { namespace }),
     ...(partition !== undefined && { partition }),
-    tls: readTls(env),
+    tls: readTls(env, place.baseUrl.startsWith('https:')),
   };
 }
 
@@ -108,7 +111,7 @@ function readToken(env: Env): string | undefined {
   return token;
 }
 
-function readTls(env: Env): TlsSettings {
+function readTls(env: Env, isUsed: boolean): TlsSettings {
   const ca = [...readFiles(env, 'CONSUL_CACERT'), ...readFolder(env, 'CONSUL_CAPATH')];
   const [cert] = readFiles(env, 'CONSUL_CLIENT_CERT');
   const [key] = readFiles(env, 'CONSUL_CLIENT_KEY');
@@ -116,9 +119,12 @@ function readTls(env: Env): TlsSettings {
   if (!cert !== !key) {
     throw configError('CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY go together; set both, or neither');
   }
+  const verify = readBoolean(env, 'CONSUL_HTTP_SSL_VERIFY') ?? true;
+  const systemCa = isUsed && verify && ca.length === 0 ? systemAuthorities(env) : [];
   return {
-    verify: readBoolean(env, 'CONSUL_HTTP_SSL_VERIFY') ?? true,
+    verify,
     ...(ca.length > 0 && { ca }),
+    ...(systemCa.length > 0 && { systemCa }),
     ...(cert && key && { cert, key }),
     ...(serverName !== undefined && { serverName }),
   };

@@ -417,6 +417,12 @@ describe('TLS', () => {
     );
   });
 
+  test("verified by an authority of the system's", async () => {
+    const { CONSUL_CACERT: own = '' } = secure.env;
+    const report = await doctor(secure, [], { env: { CONSUL_CACERT: '', SSL_CERT_FILE: own } });
+    expect(report.checks.find(({ check }) => check === 'tls')?.found).toMatch(/^verified, /);
+  });
+
   test('not verified: a warning, with why it would be refused', async () => {
     const warning = only(
       (await doctor(secure, [], { env: { CONSUL_CACERT: '', CONSUL_HTTP_SSL_VERIFY: 'false' } })).warnings,

@@ -1,5 +1,5 @@
 // Every way that Consul's own environment variables lead to an agent, on real agents.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -76,6 +76,21 @@ describe('an agent with TLS', () => {
     const { CONSUL_CACERT, ...env } = agent.env;
     expect(CONSUL_CACERT).toBeDefined();
     await works({ ...env, CONSUL_CAPATH: agent.folder });
+  });
+
+  test('is reached with an authority of the system, in a file or a folder', async () => {
+    const { CONSUL_CACERT: own = '', ...env } = agent.env;
+    const bundle = file('bundle.pem', readFileSync(foreign.ca, 'utf8') + readFileSync(own, 'utf8'));
+    await works({ ...env, SSL_CERT_FILE: bundle });
+    await works({ ...env, SSL_CERT_FILE: foreign.ca, SSL_CERT_DIR: `/nowhere:${agent.folder}` });
+    await works({ ...env, SSL_CERT_FILE: foreign.ca, NODE_EXTRA_CA_CERTS: own });
+    const words = /unable to verify the first certificate/;
+    expect(await complaint({ ...env, SSL_CERT_FILE: foreign.ca }, 'config')).toMatch(words);
+    // An authority of Consul's own is the only one, as for the consul program.
+    const both = { ...env, CONSUL_CACERT: foreign.ca, SSL_CERT_FILE: bundle };
+    expect(await complaint(both, 'config')).toMatch(words);
+    const mixed = { ...env, SSL_CERT_FILE: bundle, CONSUL_CLIENT_KEY: foreign.key };
+    expect(await complaint(mixed, 'config')).toMatch(/\(key values mismatch\)/);
   });
 
   test('is reached with TLS turned on by its own variable', async () => {
