@@ -19,6 +19,7 @@ import type {
   ServiceCalls,
   ServiceEntry,
 } from './consul/services.ts';
+import { createToken } from './consul/token.ts';
 import { addressOf, whereabouts } from './consul/where.ts';
 import type { Whereabouts } from './consul/where.ts';
 import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './consul/wire.ts';
@@ -87,9 +88,10 @@ export const FIRST_CONTACT = { retryForMs: 3_000, electionMs: 30_000 };
 const LONGEST_WAIT_MS = 25_000;
 
 export function connect(settings: ConsulSettings, effects: { clock: Clock; log: Log }): Consul {
-  const client = createClient(settings);
+  const token = createToken(settings);
+  const client = createClient(settings, token);
   const trouble = watchTrouble(settings.address, effects);
-  const call = caller(settings.address, { clock: effects.clock, trouble });
+  const call = caller(settings.address, { clock: effects.clock, trouble, token });
   const read = async (key: string, options: ReadOptions, recurse: boolean) => {
     const { query, timeoutMs } = readLimits(options);
     const [response, found] = await call<StoredEntry | StoredEntry[]>({ ...options, timeoutMs }, (ctx) =>
@@ -100,7 +102,8 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     if (index === undefined) throw notConsul(settings.address);
     return { entries: items.map(toEntry), index: Number(index) };
   };
-  const transact = async (operations: readonly Operation[], options: RetryOptions) => {
+  const transact = async (operations: readonly Operation[], options: RetryOptions): Promise<Answer> => {
+    const sent = token.now();
     const [response, body] = await call<WireAnswer>({ ...options, accept: [409] }, (ctx) =>
       client.transaction.create(operations.map(toWire), { consistent: true, ...ctx }),
     );
@@ -108,6 +111,7 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     if (!isWireAnswer(raw)) throw notConsul(settings.address);
     const answer = toAnswer(raw);
     if (answer.kind === 'refused' && /^permission denied/i.test(answer.why)) {
+      if (token.replaced(sent)) return transact(operations, options);
       throw forbidden(settings.address, answer.why, options.rule);
     }
     return answer;

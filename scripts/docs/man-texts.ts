@@ -14,7 +14,10 @@ export const environment: readonly (readonly [names: string, meaning: string])[]
     'CONSUL_HTTP_ADDR',
     'Where Consul is: host:port, http://..., https://... or unix:///path (default: 127.0.0.1:8500).',
   ],
-  ['CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE', 'The token, or a file that has it; the file comes first.'],
+  [
+    'CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE',
+    'The token, or a file that has it; the file comes first, and is read again when it is rotated.',
+  ],
   [
     'CONSUL_HTTP_AUTH',
     'user:password for HTTP; one in CONSUL_HTTP_ADDR (http://user:password@host) is used where this is not set.',

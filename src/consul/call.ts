@@ -5,6 +5,7 @@ import pRetry from 'p-retry';
 import type { Clock, Log } from '../deps.ts';
 import type { RunlockError } from '../errors.ts';
 import { isRunlockError } from '../errors.ts';
+import type { Token } from './token.ts';
 import { classify, isConsuls, isTransient, notConsul, responseOf } from './faults.ts';
 
 export interface CallOptions {
@@ -38,8 +39,14 @@ interface Accepted {
   readonly answers?: (response: Reply<unknown>[0]) => boolean;
 }
 
+interface Surroundings {
+  readonly clock: Clock;
+  readonly trouble: Trouble;
+  readonly token: Token;
+}
+
 /** Sends, with a deadline for each try; classifies faults; tries transient ones again for `retryForMs`. */
-export function caller(address: string, { clock, trouble }: { clock: Clock; trouble: Trouble }): Call {
+export function caller(address: string, { clock, trouble, token }: Surroundings): Call {
   return async <T>(options: RetryOptions & Accepted, send: Send) => {
     const {
       signal,
@@ -49,7 +56,8 @@ export function caller(address: string, { clock, trouble }: { clock: Clock; trou
       answers = isConsuls,
     } = options;
     const startedMs = clock.monotonicMs();
-    const answered = async () => {
+    const answered = async (): Promise<Reply<T>> => {
+      const sent = token.now();
       try {
         return (await sendOnce(send, options)) as Reply<T>;
       } catch (error) {
@@ -57,7 +65,10 @@ export function caller(address: string, { clock, trouble }: { clock: Clock; trou
         const response = responseOf(error);
         if (response && (accept.includes(response.statusCode ?? 0) || options.answers?.(response)))
           return [response] as Reply<T>;
-        throw classify(error, { address, rule: options.rule });
+        const fault = classify(error, { address, rule: options.rule });
+        // What was refused had no effect.
+        if (isRunlockError(fault, 'forbidden') && token.replaced(sent)) return answered();
+        throw fault;
       }
     };
     const attempt = async () => {

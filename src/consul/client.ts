@@ -5,6 +5,7 @@ import { createSecureContext } from 'node:tls';
 import ConsulPackage from 'consul';
 import type { ConsulSettings, TlsSettings } from './env.ts';
 import { noteConnection } from './inspect.ts';
+import type { Token } from './token.ts';
 
 /** The parts of the package that are used, as they are: its own types leave some of them out. */
 export interface Package {
@@ -20,11 +21,16 @@ export interface Package {
 }
 
 interface PackageRequest {
-  opts: { name: string; query: Record<string, string>; body?: Record<string, unknown> };
+  opts: {
+    name: string;
+    query: Record<string, string>;
+    headers?: Record<string, string>;
+    body?: Record<string, unknown>;
+  };
   transport: Pick<typeof http, 'request'>;
 }
 
-export function createClient({ tls, ...settings }: ConsulSettings): Package {
+export function createClient({ tls, ...settings }: ConsulSettings, token: Token): Package {
   const secure = settings.baseUrl.startsWith('https:');
   const agent = secure
     ? new https.Agent({
@@ -42,7 +48,6 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
     ...(settings.socketPath !== undefined && { socketPath: settings.socketPath }),
     decoders: { 'application/json': readJson },
     headers: {
-      ...(settings.token !== undefined && { 'x-consul-token': settings.token }),
       ...(settings.auth !== undefined && {
         authorization: `Basic ${Buffer.from(settings.auth).toString('base64')}`,
       }),
@@ -50,6 +55,10 @@ export function createClient({ tls, ...settings }: ConsulSettings): Package {
   };
   const client = new ConsulPackage(options) as unknown as Package;
   client._ext('onCreate', ({ opts }, next) => {
+    // One that is revoked while the answer is waited for would be refused at its end.
+    if ('index' in opts.query) token.reread();
+    const secret = token.now();
+    if (secret !== undefined) opts.headers = { ...opts.headers, 'x-consul-token': secret };
     if (settings.namespace !== undefined) opts.query['ns'] = settings.namespace;
     if (settings.partition !== undefined) opts.query['partition'] = settings.partition;
     // No health check ends a session. 1.8.7 takes an empty Checks for both kinds; newer versions name them apart.

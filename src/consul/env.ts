@@ -15,6 +15,8 @@ export interface ConsulSettings {
   readonly baseUrl: string;
   readonly socketPath?: string;
   readonly token?: string;
+  /** Where the token is, or may be later. */
+  readonly tokenFile?: string;
   /** `user:password`. */
   readonly auth?: string;
   readonly namespace?: string;
@@ -48,6 +50,7 @@ export function consulSettings(env: Env, agent?: string): ConsulSettings {
     ssl: readBoolean(env, 'CONSUL_HTTP_SSL') ?? false,
   });
   const token = readToken(env);
+  const tokenFile = value(env, 'CONSUL_HTTP_TOKEN_FILE');
   const auth = value(env, 'CONSUL_HTTP_AUTH')?.replace(/^[^:]*$/, '$&:') ?? user;
   const namespace = value(env, 'CONSUL_NAMESPACE');
   const partition = value(env, 'CONSUL_PARTITION');
@@ -55,6 +58,7 @@ export function consulSettings(env: Env, agent?: string): ConsulSettings {
     address,
     ...place,
     ...(token !== undefined && { token }),
+    ...(tokenFile !== undefined && { tokenFile }),
     ...(auth !== undefined && { auth }),
     ...(namespace !== undefined && { namespace }),
     ...(partition !== undefined && { partition }),
@@ -98,7 +102,8 @@ function decoded(text: string): string {
   );
 }
 
-function readToken(env: Env): string | undefined {
+/** @throws RunlockError `config`. */
+export function readToken(env: Env): string | undefined {
   const file = value(env, 'CONSUL_HTTP_TOKEN_FILE');
   const fromFile = file === undefined ? '' : readFile('CONSUL_HTTP_TOKEN_FILE', file).toString('utf8').trim();
   const [token, name] =

@@ -1,9 +1,11 @@
 // The rights that the README names are enough, and each of them is needed.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
 
 const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
 const policy = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme)?.[1] ?? '';
@@ -56,6 +58,23 @@ test.for([0, 1, 2, 3])(
     expect(stderr).toContain(rule);
   },
 );
+
+test('a run whose token is rotated under it gives its slot back', async () => {
+  const file = join(stage().folder, 'token');
+  const first = await agent.token(rules.join('\n'));
+  writeFileSync(file, first);
+  const node = { env: { ...agent.env, CONSUL_HTTP_TOKEN_FILE: file } };
+  const go = join(stage().folder, 'go');
+  const until = ['sh', '-c', `until test -e ${go}; do sleep 0.1; done`];
+  const run = startRunlock(node, ['exec', '-g', 'prod/web', '-v', '--', ...until]);
+  await run.says(/web01 got slot 0 of prod\/web/);
+  writeFileSync(file, await agent.token(rules.join('\n')));
+  const own = await agent.http('GET', '/v1/acl/token/self', undefined, { token: first });
+  await agent.http('DELETE', `/v1/acl/token/${(own.json() as { AccessorID: string }).AccessorID}`);
+  writeFileSync(go, '');
+  expect(await run.ended).toMatchObject({ status: 0 });
+  expect(await agent.kv.keys('runlock/prod/web/.slot/')).toEqual([]);
+});
 
 test('release with a token that may not read says so, and does not say that there is nothing', async () => {
   const blind = await withRules(['node_prefix "" { policy = "read" }']);

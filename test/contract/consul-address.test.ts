@@ -169,12 +169,71 @@ describe('a token', () => {
     await works({ ...agent.env, ...env });
   });
 
+  test('that was rotated is read again when Consul refuses the old one, by every call', async () => {
+    const rules = 'key_prefix "runlock/" { policy = "write" } session_prefix "" { policy = "write" }';
+    const path = file('rotated', '');
+    let old = '';
+    const rotate = async () => {
+      const token = await agent.token(rules);
+      writeFileSync(path, `${token}\n`);
+      if (old !== '') await revoke(agent, old);
+      old = token;
+    };
+    await rotate();
+    const consul = connected({ ...agent.env, CONSUL_HTTP_TOKEN_FILE: path });
+    const id = await consul.createSession({ name: 'a', ttl: '60s' }, options);
+    const set = { verb: 'set', key: 'runlock/a', value: '2' } as const;
+    const calls: (() => Promise<unknown>)[] = [
+      () => consul.transact([set], options),
+      () => consul.get('runlock/a', options),
+      () => consul.renewSession(id, options),
+      () => consul.may([{ resource: 'service', name: 'web', access: 'read' }], options),
+      () => Promise.all([consul.keys('runlock/', options), consul.list('runlock/', options)]),
+      () => consul.destroySession(id, options),
+    ];
+    for (const call of calls) {
+      await rotate();
+      await call();
+    }
+  });
+
+  test('with too few rights, and one with more in its file by now: the transaction is sent again', async () => {
+    const path = file('poor', await agent.token('key_prefix "runlock/" { policy = "read" }'));
+    const consul = connected({ ...agent.env, CONSUL_HTTP_TOKEN_FILE: path });
+    const set = { verb: 'set', key: 'runlock/a', value: '3' } as const;
+    await expect(consul.transact([set], options)).rejects.toMatchObject({ code: 'forbidden' });
+    // Written just now, or gone: what it had before counts.
+    writeFileSync(path, '');
+    await expect(consul.transact([set], options)).rejects.toMatchObject({ code: 'forbidden' });
+    writeFileSync(path, await agent.token('key_prefix "runlock/" { policy = "write" }'));
+    expect((await consul.transact([set], options)).kind).toBe('done');
+  });
+
+  test('is read again at the start of a long wait', async () => {
+    const first = await agent.token('key_prefix "runlock/" { policy = "write" }');
+    const path = file('waiting', first);
+    const consul = connected({ ...agent.env, CONSUL_HTTP_TOKEN_FILE: path });
+    await works({ ...agent.env, CONSUL_HTTP_TOKEN_FILE: path });
+    const { index } = await consul.get('runlock/a', options);
+    writeFileSync(path, await agent.token('key_prefix "runlock/" { policy = "write" }'));
+    await consul.get('runlock/a', { ...options, index, waitMs: 10 });
+    rmSync(path);
+    await revoke(agent, first);
+    expect((await consul.get('runlock/a', options)).entry?.value).toBe('1');
+  });
+
   test('never shows in a message', async () => {
     const secret = crypto.randomUUID();
     const message = await complaint({ ...agent.env, CONSUL_HTTP_TOKEN: secret }, 'forbidden');
     expect(message).not.toContain(secret);
   });
 });
+
+async function revoke(agent: Agent, token: string): Promise<void> {
+  const own = await agent.http('GET', '/v1/acl/token/self', undefined, { token });
+  const { AccessorID } = own.json() as { AccessorID: string };
+  await agent.http('DELETE', `/v1/acl/token/${AccessorID}`);
+}
 
 describe('every request', () => {
   let agent: Agent;
