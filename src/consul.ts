@@ -105,7 +105,10 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
   const transact = async (operations: readonly Operation[], options: RetryOptions): Promise<Answer> => {
     const sent = token.now();
     const [response, body] = await call<WireAnswer>({ ...options, accept: [409] }, (ctx) =>
-      client.transaction.create(operations.map(toWire), { consistent: true, ...ctx }),
+      client.transaction.create(
+        operations.map((operation) => toWire(operation, settings)),
+        { consistent: true, ...ctx },
+      ),
     );
     const raw: unknown = response.statusCode === 409 ? response.body : body;
     if (!isWireAnswer(raw)) throw notConsul(settings.address);
@@ -117,7 +120,7 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     return answer;
   };
   return {
-    ...serviceCalls({ client, call, address: settings.address, limits: readLimits }),
+    ...serviceCalls({ client, call, address: settings.address, place: settings, limits: readLimits }),
     address: settings.address,
     fault: () => trouble.now(),
     get: async (key, options) => {

@@ -71,18 +71,31 @@ async function checkConsul(
   }
   const consul = await deps.connect();
   try {
+    const place = judgePlace(where);
     const first = await contact(consul, { clock: deps.clock, where, signal });
     // Beyond the limit Consul closes a connection without a word: that may be why.
-    if (!first.answer) return [...first.checks, ...judgeConnections(where.remote)];
+    if (!first.answer) return [...place, ...first.checks, ...judgeConnections(where.remote)];
     const rest = await checkRights(
       { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect },
       options,
       signal,
     );
-    return [...first.checks, ...rest];
+    return [...place, ...first.checks, ...rest];
   } finally {
     consul.close();
   }
+}
+
+/** Pure. */
+export function judgePlace({ namespace, partition }: Pick<Whereabouts, 'namespace' | 'partition'>): Check[] {
+  const named = [
+    ...(namespace === undefined ? [] : [`namespace ${namespace} (CONSUL_NAMESPACE)`]),
+    ...(partition === undefined ? [] : [`partition ${partition} (CONSUL_PARTITION)`]),
+  ];
+  if (named.length === 0) return [];
+  const fix =
+    'runlock was never run with a real Consul Enterprise, only with a stand-in for it: try it in a group that matters to nobody first';
+  return [{ check: 'address', level: 'note', found: named.join(', '), fix }];
 }
 
 function judgeConfig({ config }: DoctorOptions): Check {

@@ -59,8 +59,10 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
     if ('index' in opts.query) token.reread();
     const secret = token.now();
     if (secret !== undefined) opts.headers = { ...opts.headers, 'x-consul-token': secret };
-    if (settings.namespace !== undefined) opts.query['ns'] = settings.namespace;
-    if (settings.partition !== undefined) opts.query['partition'] = settings.partition;
+    if (!PLACED_BY_ITEM.includes(opts.name)) {
+      if (settings.namespace !== undefined) opts.query['ns'] = settings.namespace;
+      if (settings.partition !== undefined) opts.query['partition'] = settings.partition;
+    }
     // No health check ends a session. 1.8.7 takes an empty Checks for both kinds; newer versions name them apart.
     if (opts.name === 'session.create') opts.body = { ...opts.body, NodeChecks: [] };
     next();
@@ -71,6 +73,9 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
   });
   return client;
 }
+
+/** What names namespace and partition in each item of its body. */
+const PLACED_BY_ITEM = ['Transaction.create', 'authorize'];
 
 /** Made once: Node.js takes 20 ms to read a hundred authorities, and would do so for each connection. */
 function withSystem({ cert, key }: TlsSettings, ca: readonly Buffer[]): https.AgentOptions {

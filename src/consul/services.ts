@@ -1,6 +1,8 @@
 /** Services, their instances' health, and maintenance, as Consul's HTTP API has them. */
 import type { Call, RetryOptions } from './call.ts';
 import type { Package } from './client.ts';
+import { placeFields } from './wire.ts';
+import type { Place } from './wire.ts';
 import { isConsuls, isDone, isUnknownService, isWithoutAcls, notConsul } from './faults.ts';
 
 /** One check of a service or of a whole node. */
@@ -78,11 +80,12 @@ export interface Wires {
   readonly client: Package;
   readonly call: Call;
   readonly address: string;
+  readonly place: Place;
   /** What makes a read wait for a change, and its deadline. */
   readonly limits: (options: QueryOptions) => { query: object; timeoutMs: number };
 }
 
-export function serviceCalls({ client, call, address, limits }: Wires): ServiceCalls {
+export function serviceCalls({ client, call, address, place, limits }: Wires): ServiceCalls {
   const get = async (request: Request, options: RetryOptions) => {
     const [response] = await call(options, async (ctx) => [await client._get({ ...request, ...ctx })]);
     return { response, body: response.body };
@@ -98,6 +101,8 @@ export function serviceCalls({ client, call, address, limits }: Wires): ServiceC
       Resource: resource,
       Segment: name,
       Access: access,
+      // A node is in a partition, and in no namespace.
+      ...placeFields(resource === 'node' ? { ...place, namespace: undefined } : place),
     }));
     const request = { name: 'authorize', path: '/internal/acl/authorize', type: 'json', body };
     const [response] = await call({ ...options, answers: isAuthorized }, async (ctx) => [

@@ -15,6 +15,8 @@ export interface Whereabouts {
   readonly verify: boolean;
   /** The variable that the token comes from; undefined: there is none. */
   readonly tokenFrom?: string;
+  readonly namespace?: string;
+  readonly partition?: string;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -28,7 +30,7 @@ export function addressOf(env: Env): Pick<Whereabouts, 'address' | 'from'> {
 
 /** @throws RunlockError `config`: a value that means nothing, a file that can't be read. */
 export function whereabouts(env: Env): Whereabouts {
-  const { socketPath, baseUrl, tls, token } = consulSettings(env);
+  const { socketPath, baseUrl, tls, token, namespace, partition } = consulSettings(env);
   const remote = socketPath === undefined ? remoteOf(new URL(baseUrl)) : undefined;
   const inFile = token !== undefined && token !== env['CONSUL_HTTP_TOKEN'];
   return {
@@ -37,6 +39,8 @@ export function whereabouts(env: Env): Whereabouts {
     ...(remote && { remote }),
     tls: baseUrl.startsWith('https:'),
     verify: tls.verify,
+    ...(namespace !== undefined && { namespace }),
+    ...(partition !== undefined && { partition }),
     ...(token !== undefined && { tokenFrom: inFile ? 'CONSUL_HTTP_TOKEN_FILE' : 'CONSUL_HTTP_TOKEN' }),
   };
 }

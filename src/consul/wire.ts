@@ -72,11 +72,23 @@ export function toSession(stored: StoredSession): Session {
   };
 }
 
-export function toWire({ verb, key, ...rest }: Operation): object {
+/** Where keys and rights are, in Consul Enterprise. */
+export interface Place {
+  readonly namespace?: string | undefined;
+  readonly partition?: string | undefined;
+}
+
+/** As each operation of a transaction and each right that is asked for names it: Consul takes neither from the query there. */
+export const placeFields = ({ namespace, partition }: Place) => ({
+  ...(namespace !== undefined && { Namespace: namespace }),
+  ...(partition !== undefined && { Partition: partition }),
+});
+
+export function toWire({ verb, key, ...rest }: Operation, place: Place = {}): object {
   const value = 'value' in rest ? { Value: Buffer.from(rest.value).toString('base64') } : {};
   const index = 'index' in rest ? { Index: rest.index } : {};
   const session = 'session' in rest ? { Session: rest.session } : {};
-  return { KV: { Verb: verb, Key: key, ...value, ...index, ...session } };
+  return { KV: { Verb: verb, Key: key, ...value, ...index, ...session, ...placeFields(place) } };
 }
 
 export interface WireAnswer {

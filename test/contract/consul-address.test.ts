@@ -254,24 +254,43 @@ describe('every request', () => {
       consul.readSession(id, options),
       consul.renewSession(id, options),
       consul.destroySession(id, options),
+      consul.may(
+        [
+          { resource: 'service', name: 'a', access: 'read' },
+          { resource: 'node', name: 'a', access: 'read' },
+        ],
+        options,
+      ),
     ]);
   }
 
   test('names namespace and partition', async () => {
     await using proxy = await startProxy(agent);
     await askAll(connected({ ...proxy.env, CONSUL_NAMESPACE: 'team a', CONSUL_PARTITION: 'east' }));
-    const queries = proxy.requests.map(({ path }) => new URL(path, 'http://x').searchParams);
-    expect(queries).toHaveLength(8);
-    for (const query of queries) {
-      expect(query.get('ns')).toBe('team a');
-      expect(query.get('partition')).toBe('east');
+    expect(proxy.requests).toHaveLength(9);
+    const place = { Namespace: 'team a', Partition: 'east' };
+    for (const { path, body } of proxy.requests) {
+      const { pathname, searchParams: query } = new URL(path, 'http://x');
+      const isByItem = /^\/v1\/(?:txn|internal\/acl\/authorize)$/.test(pathname);
+      const [ns, partition] = isByItem ? [null, null] : [place.Namespace, place.Partition];
+      expect({ ns: query.get('ns'), partition: query.get('partition') }).toEqual({ ns, partition });
+      if (pathname === '/v1/txn') expect(JSON.parse(body)).toMatchObject([{ KV: place }]);
     }
+    const asked = proxy.requests.find(({ path }) => path.startsWith('/v1/internal/acl/authorize'));
+    // A node is in no namespace.
+    expect(JSON.parse(asked?.body ?? '')).toEqual([
+      { Resource: 'service', Segment: 'a', Access: 'read', ...place },
+      { Resource: 'node', Segment: 'a', Access: 'read', Partition: 'east' },
+    ]);
   });
 
   test('names neither where neither is given', async () => {
     await using proxy = await startProxy(agent);
     await askAll(connected(proxy.env));
-    expect(proxy.requests.filter(({ path }) => /[?&](?:ns|partition)=/.test(path))).toEqual([]);
+    const named = proxy.requests.filter(
+      ({ path, body }) => /[?&](?:ns|partition)=/.test(path) || /"(?:Namespace|Partition)"/.test(body),
+    );
+    expect(named).toEqual([]);
   });
 
   test('goes below the path of the address, with the user and password that a gateway asks for', async () => {

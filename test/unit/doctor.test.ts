@@ -14,6 +14,7 @@ import {
   judgePrograms,
   judgeRunFiles,
 } from '../../src/commands/doctor/surroundings.ts';
+import { judgePlace } from '../../src/commands/doctor.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
 import { addressOf } from '../../src/consul/where.ts';
 import { renderDoctor } from '../../src/output/doctor.ts';
@@ -226,5 +227,16 @@ describe('the report', () => {
     expect(
       renderDoctor(report('warning', [{ check: 'token', level: 'warning', found: 'x' }]), { color: true }),
     ).toContain('\u001b[33mwarning\u001b[39m');
+  });
+});
+
+test('namespaces and partitions are said to be untried with a real Consul Enterprise', () => {
+  expect(judgePlace({})).toEqual([]);
+  const [note, ...more] = judgePlace({ namespace: 'team', partition: 'east' });
+  expect(more).toEqual([]);
+  expect(note).toMatchObject({
+    level: 'note',
+    found: 'namespace team (CONSUL_NAMESPACE), partition east (CONSUL_PARTITION)',
+    fix: expect.stringContaining('never run with a real Consul Enterprise') as string,
   });
 });
