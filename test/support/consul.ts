@@ -24,6 +24,7 @@ import {
 } from './consul-process.ts';
 import type { AgentProcess } from './consul-process.ts';
 import { findLeader, waitUntilReady } from './consul-ready.ts';
+import { startNewerConsul } from './newer-consul.ts';
 import { consulBinary } from './provision.ts';
 
 const run = promisify(execFile);
@@ -119,7 +120,7 @@ export function startCluster(options: ClusterOptions): Promise<Cluster> {
       clients: agents.slice(options.servers),
       leader: (timeoutMs = 60_000) => findLeader(servers, rpc, timeoutMs),
       [Symbol.asyncDispose]: async () => {
-        await Promise.all(agents.map(dispose));
+        await Promise.all(agents.map((agent) => agent[Symbol.asyncDispose]()));
       },
     };
   });
@@ -127,7 +128,7 @@ export function startCluster(options: ClusterOptions): Promise<Cluster> {
 
 /** Ends every agent that this process started: for `afterAll`. */
 export async function endAgents(): Promise<void> {
-  await Promise.all([...living].map(dispose));
+  await Promise.all([...living].map((agent) => agent[Symbol.asyncDispose]()));
 }
 
 async function createPlans({
@@ -163,8 +164,14 @@ async function createAgent(plan: Plan): Promise<Agent> {
   const binary = await consulBinary();
   const endpoint = endpointOf(plan);
   const http = createHttp(endpoint);
-  const env = environment(plan, endpoint);
+  const own = environment(plan, endpoint);
   let current = await spawnAgent(binary, plan);
+  const isPlain = endpoint.protocol === 'http:' && !plan.options.unixSocket && plan.tls === undefined;
+  const newer =
+    process.env['RUNLOCK_TEST_CONSUL'] === 'newer' && isPlain
+      ? await startNewerConsul(`${endpoint.host}:${endpoint.port}`)
+      : undefined;
+  const env = newer ? { ...own, CONSUL_HTTP_ADDR: newer.address } : own;
   const agent: Agent = {
     name: plan.name,
     address: `${endpoint.host}:${endpoint.port}`,
@@ -193,7 +200,10 @@ async function createAgent(plan: Plan): Promise<Agent> {
     consul: async (...args) =>
       (await run(binary, args, { env: { ...withoutConsul(process.env), ...env } })).stdout,
     log: () => readLog(plan.folder),
-    [Symbol.asyncDispose]: () => dispose(agent),
+    [Symbol.asyncDispose]: async () => {
+      await dispose(agent);
+      await newer?.close();
+    },
   };
   living.add(agent);
   return agent;

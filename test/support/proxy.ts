@@ -84,9 +84,15 @@ interface Passage {
   readonly socket: Socket;
 }
 
+interface Target {
+  readonly address: string;
+  /** Of an agent: by what it is reached, which may be a stand-in for a newer one. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** `target` is an agent, or its `host:port`. Plain HTTP only. */
-export async function startProxy(target: string | { readonly address: string }): Promise<Proxy> {
-  const url = `http://${typeof target === 'string' ? target : target.address}`;
+export async function startProxy(target: string | Target): Promise<Proxy> {
+  const url = `http://${typeof target === 'string' ? target : (target.env?.['CONSUL_HTTP_ADDR'] ?? target.address)}`;
   const log = createLog();
   const rules = createRules();
   const kept: Passage['forward'][] = [];
