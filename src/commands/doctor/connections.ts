@@ -1,4 +1,4 @@
-/** How many connections to the agent this host has open: Consul takes 200 from one address, and closes more silently. */
+/** How many connections to the agent this host has open: Consul takes 200 from one address (more: closed silently, or 429). */
 import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { endianness } from 'node:os';

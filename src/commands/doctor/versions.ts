@@ -4,7 +4,7 @@ import { isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
 import { once, problem } from './contact.ts';
 
-/** The oldest with which runlock is tested. */
+/** With which runlock is tested; of newer ones there is only a stand-in (CONTRIBUTING.md). */
 const TESTED = '1.8.7';
 
 export interface Versions {
@@ -47,9 +47,13 @@ function field(value: unknown, name: string): Record<string, unknown> {
 export function judgeVersions(agent: string, servers: readonly string[]): Check {
   const theirs = servers.length === 0 ? "servers' can't be read" : `servers ${servers.join(', ')}`;
   const found = `agent ${agent}, ${theirs}`;
-  const old = [agent, ...servers].some((version) => isOlder(version, TESTED));
-  if (!old) return { check: 'versions', level: 'ok', found };
-  const fix = `runlock is tested with ${TESTED}: upgrade Consul`;
+  const all = [agent, ...servers];
+  if (all.some((version) => isOlder(version, TESTED))) {
+    const fix = `runlock is tested with ${TESTED}: upgrade Consul`;
+    return { check: 'versions', level: 'note', found, fix };
+  }
+  if (!all.some((version) => isOlder(TESTED, version))) return { check: 'versions', level: 'ok', found };
+  const fix = `nothing: runlock is tested with ${TESTED}, and with a stand-in that answers as newer versions do`;
   return { check: 'versions', level: 'note', found, fix };
 }
 
