@@ -17,8 +17,11 @@ const children: ChildProcess[] = [];
 afterEach(async () => {
   for (const cgroup of made.splice(0)) {
     await cgroup.leave();
-    members(cgroup.path).forEach(end);
-    await eventually(() => expect(removeTree(cgroup.path)).toBe(true));
+    await eventually(() => {
+      // At each look: what was killed may have started another just before.
+      members(cgroup.path).forEach(end);
+      expect(removeTree(cgroup.path)).toBe(true);
+    });
   }
   for (const child of children.splice(0)) child.kill('SIGKILL');
 });
