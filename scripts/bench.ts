@@ -30,7 +30,8 @@ const PARTS: Readonly<Record<string, (options: PartOptions) => Promise<Measured>
 const USAGE = `npm run bench -- [--quick] [--only part,part] [--json file]
   --quick  few rounds: shows that it works, and nothing about speed
   --only   ${Object.keys(PARTS).join(', ')}
-  --json   where the raw figures go (default: build/bench.json)`;
+  --json   where the raw figures go (default: build/bench.json)
+RUNLOCK_BIN names another program than the single file; RUNLOCK_BEFORE one that is measured in turn with it, in overhead and hand-over`;
 
 const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 

@@ -14,8 +14,16 @@ export const RUNLOCK = resolve(process.env['RUNLOCK_BIN'] ?? `build/binary/runlo
 /** What npm installs. */
 export const NPM = resolve('bin/runlock.js');
 
-export const NAMES = ['runlock', 'consul lock', 'flock'] as const;
-export type Name = (typeof NAMES)[number];
+/** Another runlock, measured in turn with this one: whether a change made it slower. */
+export const BEFORE = process.env['RUNLOCK_BEFORE'] && resolve(process.env['RUNLOCK_BEFORE']);
+
+export type Name = 'runlock' | 'runlock before' | 'consul lock' | 'flock';
+export const NAMES: readonly Name[] = [
+  'runlock',
+  ...(BEFORE ? (['runlock before'] as const) : []),
+  'consul lock',
+  'flock',
+];
 
 export interface Contender {
   /** The words that run `command` under the lock, on behalf of the node. */
@@ -44,7 +52,12 @@ export async function withRing<T>(use: (ring: Ring) => Promise<T>): Promise<T> {
   const { PATH = '', HOME = '' } = process.env;
   try {
     return await use({
-      contenders: { runlock: runlock(agent), 'consul lock': consulLock(agent, binary), flock: flock(folder) },
+      contenders: {
+        runlock: runlock(agent, RUNLOCK),
+        'runlock before': runlock(agent, BEFORE || RUNLOCK),
+        'consul lock': consulLock(agent, binary),
+        flock: flock(folder),
+      },
       // In this locale bash notes times with a decimal point.
       env: { PATH, HOME, LC_ALL: 'C', ...agent.env },
       folder,
@@ -56,8 +69,8 @@ export async function withRing<T>(use: (ring: Ring) => Promise<T>): Promise<T> {
   }
 }
 
-const runlock = (agent: Agent): Contender => ({
-  wrap: (lock, node, command) => [RUNLOCK, 'exec', '-g', lock, '--node', node, '--', ...command],
+const runlock = (agent: Agent, program: string): Contender => ({
+  wrap: (lock, node, command) => [program, 'exec', '-g', lock, '--node', node, '--', ...command],
   // With the ticket the place in the queue is certain.
   untilWaiting: (lock, count) =>
     watch(agent, `/v1/kv/runlock/${lock}/.queue/?keys`, (keys) => keys.length === count),

@@ -60,7 +60,7 @@ export async function measureHandOver({ quick, say }: PartOptions): Promise<Meas
 
 const perName = (pick: (name: Name) => number) => ({
   runlock: pick('runlock'),
-  others: { 'consul lock': pick('consul lock'), flock: pick('flock') },
+  others: Object.fromEntries(NAMES.filter((name) => name !== 'runlock').map((name) => [name, pick(name)])),
 });
 
 const handOvers = (turns: Turns, name: Name) => turns[name].flatMap(({ handOversMs }) => handOversMs);

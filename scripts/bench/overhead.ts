@@ -1,7 +1,7 @@
 /** What the lock, and a start alone, cost a command that nobody makes wait. */
 import { statSync } from 'node:fs';
 import { consulBinary } from '../../test/support/provision.ts';
-import { NPM, RUNLOCK, withRing } from './contenders.ts';
+import { NAMES, NPM, RUNLOCK, withRing } from './contenders.ts';
 import { inTurns, median } from './pairs.ts';
 import { atMost } from './report.ts';
 import type { Measured, PartOptions, Row } from './report.ts';
@@ -14,21 +14,22 @@ all its descendants, as wait4(2) counts it; what the Consul agent spends is not 
 process's resident set. runlock is the single file, *by npm* is the same on this machine's Node.js, and \`node -e 0\` is \
 what Node.js itself costs.`;
 
-const PROGRAMS = ['runlock', 'consul lock', 'flock', 'runlock by npm', 'node -e 0'] as const;
+const PROGRAMS = [...NAMES, 'runlock by npm', 'node -e 0'] as const;
 type Program = (typeof PROGRAMS)[number];
 
 export async function measureOverhead({ quick, say }: PartOptions): Promise<Measured> {
   const rounds = quick ? 2 : 21;
   const warmUp = quick ? 0 : 2;
   const raw = await withRing(({ contenders, env }) => {
-    const commands = {
-      runlock: contenders.runlock.wrap('bench/overhead', 'web1', ['true']),
-      'consul lock': contenders['consul lock'].wrap('bench/overhead', 'web1', ['true']),
-      flock: contenders.flock.wrap('bench/overhead', 'web1', ['true']),
+    const locked = NAMES.map(
+      (name) => [name, contenders[name].wrap('bench/overhead', 'web1', ['true'])] as const,
+    );
+    const commands: Partial<Record<Program, readonly string[]>> = {
+      ...Object.fromEntries(locked),
       'runlock by npm': [NPM, ...contenders.runlock.wrap('bench/overhead', 'web1', ['true']).slice(1)],
       'node -e 0': [process.execPath, '-e', '0'],
     };
-    return inTurns(PROGRAMS, warmUp + rounds, (name) => usageOf(commands[name], env));
+    return inTurns(PROGRAMS, warmUp + rounds, (name) => usageOf(commands[name] ?? [], env));
   });
   const counted = Object.fromEntries(PROGRAMS.map((name) => [name, raw[name].slice(warmUp)]));
   const rows = toRows(counted as Record<Program, Usage[]>);
