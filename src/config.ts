@@ -1,5 +1,5 @@
 /** The configuration file's text → settings that are known and right. All of it is checked, not only what is asked for. */
-import { nearest } from './config/nearest.ts';
+import { nearest } from './nearest.ts';
 import { isTable, readStatements } from './config/statements.ts';
 import type { Statement } from './config/statements.ts';
 import { RunlockError, isRunlockError } from './errors.ts';

@@ -5,6 +5,7 @@ import type { GateChoice } from '../commands/exec-deps.ts';
 import { parseDuration, parsePositiveDuration, usage } from '../options.ts';
 import {
   agentOption,
+  allowUnknownOption,
   boundOptions,
   maintenanceOption,
   serviceOption,
@@ -18,6 +19,7 @@ export const execGateOptions = (): Option[] => [
   serviceOption('run only while these services can do without the node; auto: all that it offers'),
   ...boundOptions(),
   stableOption(),
+  allowUnknownOption(),
   maintenanceOption('take its services, or the whole node, out of service while the command runs'),
   option(
     '--settle <duration>',
@@ -49,6 +51,7 @@ const NEED_SERVICES = [
   ['maxOffline', '--max-offline says how many instances of services may be offline'],
   ['minHealthy', '--min-healthy says how many instances of services must stay healthy'],
   ['gateStable', '--gate-stable says for how long the gate of services must have been open'],
+  ['allowUnknownService', '--allow-unknown-service says that nobody need offer a service'],
   ['settle', '--settle waits while services are out'],
   ['agent', '--agent says where services are taken out'],
 ] as const;

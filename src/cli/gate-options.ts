@@ -1,6 +1,14 @@
 /** Options of the health gate, for every command that looks at it. */
 import type { Option } from 'commander';
-import { parseDuration, parseMaxOffline, parseScope, parseServices, wholeNumber } from '../options.ts';
+import type { GateChoice } from '../commands/exec-deps.ts';
+import {
+  parseDuration,
+  parseFlag,
+  parseMaxOffline,
+  parseScope,
+  parseServices,
+  wholeNumber,
+} from '../options.ts';
 import { checked, option } from './option.ts';
 
 /** Stored values, as `gateOptions` declares them. */
@@ -9,6 +17,8 @@ export interface GateValues {
   readonly maxOffline: number | { readonly percent: number };
   readonly minHealthy?: number;
   readonly gateStable: number;
+  /** Absent where a command has no such option. */
+  readonly allowUnknownService?: boolean;
 }
 
 export function serviceOption(description: string): Option {
@@ -39,6 +49,14 @@ export const stableOption = () =>
     '5s',
   );
 
+export const allowUnknownOption = () =>
+  option(
+    '--allow-unknown-service',
+    'go on where nobody offers a service, or Consul does not know the node (first deployment)',
+    parseFlag,
+    false,
+  );
+
 export const maintenanceOption = (description: string) =>
   option('--maintenance [service|node]', description, parseScope).preset('service');
 
@@ -50,6 +68,14 @@ export const agentOption = () =>
   );
 
 /** What the values say of how many may be offline. */
-export function toBounds({ maxOffline, minHealthy }: GateValues) {
-  return { maxOffline, ...(minHealthy !== undefined && { minHealthy }) };
+export function toBounds({
+  maxOffline,
+  minHealthy,
+  allowUnknownService,
+}: GateValues): Pick<GateChoice, 'maxOffline' | 'minHealthy' | 'allowUnknown'> {
+  return {
+    maxOffline,
+    ...(minHealthy !== undefined && { minHealthy }),
+    ...(allowUnknownService && { allowUnknown: true }),
+  };
 }

@@ -3,7 +3,14 @@ import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { GateOptions } from '../commands/gate.ts';
 import { durationOr, parseFlag, parseGroup, parseNode, parseScope, usage } from '../options.ts';
-import { agentOption, boundOptions, serviceOption, stableOption, toBounds } from './gate-options.ts';
+import {
+  agentOption,
+  allowUnknownOption,
+  boundOptions,
+  serviceOption,
+  stableOption,
+  toBounds,
+} from './gate-options.ts';
 import type { GateValues } from './gate-options.ts';
 import type { Context, Done } from './invocation.ts';
 import { addOptions, commonOptions, option, prefixOption, toCommon, withEnvironment } from './option.ts';
@@ -21,6 +28,7 @@ export function addGate(program: Command, { env }: Context, done: Done): void {
     serviceOption('the services; auto: all that the node offers; can be given several times'),
     ...boundOptions(),
     stableOption(),
+    allowUnknownOption(),
     option(
       '-w, --wait <duration|forever>',
       'how long to wait until it is open; neither RUNLOCK_WAIT nor the file counts here',
@@ -74,6 +82,9 @@ an agent that has just been started has not checked anything yet.
 check changes nothing, and keeps nobody out. enter looks, takes the node out of service and waits until all can see
 that, under a lock, so that two that enter at the same time never both go by the same look. leave puts back what runlock
 has taken out. What somebody else has set stays. Each can be called again.
+
+What Consul does not know is not open: a service that nobody offers, and a node that is not in the catalogue, are refused
+(78) unless --allow-unknown-service says that they may come later.
 
 Another node than the local agent's is judged by the catalogue; to enter and leave for it, name its agent by --agent.
 

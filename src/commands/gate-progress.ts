@@ -12,11 +12,11 @@ export function sayLooks(
   let said = '';
   const unknown = new Set<string>();
   return (verdicts) => {
-    for (const { service, because } of verdicts) {
-      if (because !== 'nowhere' || unknown.has(service)) continue;
+    for (const { service, because, open } of verdicts) {
+      if (because !== 'nowhere' || !open || unknown.has(service)) continue;
       unknown.add(service);
-      const message = `nobody offers the service ${service}, so nothing of it can go offline; is the name right?`;
-      log('warning', message, { event: 'gate-nowhere', node, service, ...who });
+      const message = `nobody offers the service ${service} yet, so nothing of it can go offline`;
+      log('info', message, { event: 'gate-nowhere', node, service, ...who });
     }
     const closed = verdicts.filter(({ open }) => !open);
     // What a check prints can change with every run of it, and a line each would drown the rest.

@@ -7,9 +7,9 @@ import type { Bounds, Verdict } from '../gate/decide.ts';
 import { enter } from '../gate/enter.ts';
 import { endModes, modesOf } from '../gate/maintenance.ts';
 import type { Mode, NodeAgent, Scope, TakenOut } from '../gate/maintenance.ts';
-import { findServices } from '../gate/read.ts';
+import { findServices, namedOf } from '../gate/read.ts';
 import { confirmOpen, waitOpen } from '../gate/wait.ts';
-import type { Gate } from '../gate/wait.ts';
+import type { Gate, Patience } from '../gate/wait.ts';
 import { agentNode } from '../lock/session.ts';
 import { sayLooks } from './gate-progress.ts';
 
@@ -66,8 +66,11 @@ export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSi
   if (changes && local !== undefined) requireAgent(node, local);
   if (agent) await checkAgent(agent, node, signal);
   const isLocal = node === local;
-  const services = await findServices(consul, { services: options.services, node, local: isLocal }, signal);
   const { bounds, stableMs } = options;
+  // What is not there any more can be put back all the same.
+  const allowUnknown = bounds.allowUnknown ?? options.action === 'leave';
+  const wanted = { services: options.services, node, local: isLocal, allowUnknown };
+  const services = await findServices(consul, wanted, signal);
   const own: Own = { deps, options, gate: { ...bounds, services, node, stableMs } };
   switch (options.action) {
     case 'check':
@@ -88,16 +91,22 @@ interface Own {
 async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
   const patience = startPatience(own);
   try {
-    const { kind, verdicts } = await lookOn(own, { signal, patience: patience.signal });
+    const { kind, verdicts } = await lookOn(own, { signal, patience: patience.signal, ...toBeOffered(own) });
     return { kind, node: own.gate.node, verdicts };
   } finally {
     patience.end();
   }
 }
 
-function lookOn({ deps, gate: asked }: Own, waiting: { signal: AbortSignal; patience: AbortSignal }) {
-  return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, onLook: sayLooks(deps, asked.node) });
+function lookOn({ deps, options, gate: asked }: Own, waiting: Patience) {
+  // Whoever does not wait reads on stdout how it is.
+  const onLook = options.wait === 0 ? {} : { onLook: sayLooks(deps, asked.node) };
+  return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, ...onLook });
 }
+
+/** Of the first look. */
+const toBeOffered = ({ options: { services, bounds } }: Own) =>
+  bounds.allowUnknown ? {} : { mustBeOffered: namedOf(services) };
 
 /** Aborts when there is no more time to wait in. */
 function startPatience({ deps: { clock }, options: { wait } }: Own): {
@@ -123,8 +132,11 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
   const patience = startPatience(own);
   const effects = { consul: deps.consul, deps };
   try {
-    for (;;) {
-      const seen = await lookOn(own, { signal, patience: patience.signal });
+    for (let first = true; ; first = false) {
+      const seen = await lookOn(own, {
+        ...{ signal, patience: patience.signal },
+        ...(first && toBeOffered(own)),
+      });
       if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
       let { verdicts } = seen;
       const look = async (during: AbortSignal) => {

@@ -54,8 +54,10 @@ export interface ServiceCalls {
     service: string,
     options: QueryOptions,
   ): Promise<{ entries: readonly ServiceEntry[]; index: number }>;
-  /** What the node offers, from the catalogue; undefined: it has no such node, or the token may not see it. */
+  /** What the node offers, from the catalogue; undefined: it has no node of exactly this name, or the token may not see it. */
   nodeServices(node: string, options: RetryOptions): Promise<readonly OfferedService[] | undefined>;
+  /** The names of all services, or of all nodes, that the catalogue has and the token may see. */
+  catalogueNames(of: 'services' | 'nodes', options: RetryOptions): Promise<readonly string[]>;
   /** What this agent offers, by its own word. What the token may not read is left out. */
   agentServices(options: RetryOptions): Promise<readonly OfferedService[]>;
   /** This agent's checks, maintenance among them, by its own word. What the token may not read is left out. */
@@ -127,7 +129,14 @@ export function serviceCalls({ client, call, address, place, limits }: Wires): S
     nodeServices: async (node, options) => {
       const request = { name: 'node', path: '/catalog/node/{node}', params: { node } };
       const found = (await get({ ...request, query: { consistent: '' } }, options)).body as StoredNode | null;
-      return found === null ? undefined : toOffered(found.Services ?? {});
+      // Consul takes WEB01 for web01, and its instances name the node as it is.
+      return found?.Node.Node === node ? toOffered(found.Services ?? {}) : undefined;
+    },
+    catalogueNames: async (of, options) => {
+      const { body } = await get({ name: of, path: `/catalog/${of}`, query: { consistent: '' } }, options);
+      return of === 'nodes'
+        ? (body as { Node: string }[]).map(({ Node }) => Node)
+        : Object.keys(body as object);
     },
     agentServices: async (options) => {
       const request = { name: 'services', path: '/agent/services', query: {} };
@@ -213,6 +222,7 @@ interface StoredInstance {
 }
 
 interface StoredNode {
+  Node: { Node: string };
   Services?: Record<string, StoredService> | null;
 }
 

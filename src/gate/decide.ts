@@ -8,6 +8,8 @@ export interface Bounds {
   readonly maxOffline: MaxOffline;
   /** How many instances must stay healthy, whatever `maxOffline` says. */
   readonly minHealthy?: number;
+  /** A service that nobody offers is open: the node may be the first to offer it. */
+  readonly allowUnknown?: boolean;
 }
 
 export interface Question extends Bounds {
@@ -22,6 +24,8 @@ export interface Question extends Bounds {
 /** An instance that somebody waits for. */
 export interface OfflinePeer {
   readonly node: string;
+  /** The instance's id at its node's agent. */
+  readonly id: string;
   readonly why: string;
 }
 
@@ -48,8 +52,9 @@ export type Because =
   | 'room'
   /** Open: this node's own instance is offline already, and its run may be the cure. */
   | 'own-offline'
-  /** Open: this node offers none, so nothing goes offline; or nobody does. */
+  /** Open: this node offers none, so nothing goes offline. */
   | 'not-here'
+  /** Nobody offers it: a name that is wrong, or all that is known is gone. Closed, unless that is allowed. */
   | 'nowhere'
   /** Closed. */
   | 'too-many-offline'
@@ -69,9 +74,9 @@ export function decideGate(question: Question): Verdict {
   const ownOffline = own.find(({ state }) => state === 'offline');
   const offline = instances
     .filter((instance) => instance.node !== node)
-    .flatMap(({ node: peer, state, why = state }): OfflinePeer[] => {
-      if (state === 'offline') return [{ node: peer, why }];
-      return running.includes(peer) ? [{ node: peer, why: RUNNING }] : [];
+    .flatMap(({ node: peer, serviceId: id, state, why = state }): OfflinePeer[] => {
+      if (state === 'offline') return [{ node: peer, id, why }];
+      return running.includes(peer) ? [{ node: peer, id, why: RUNNING }] : [];
     });
   const limit = limitOf(question.maxOffline, instances.length);
   const because = weigh({
@@ -79,7 +84,7 @@ export function decideGate(question: Question): Verdict {
     ...{ offline: offline.length, limit, minHealthy: minHealthy ?? 0 },
   });
   return {
-    ...{ service, open: isOpen(because), because, total: instances.length, limit },
+    ...{ service, open: isOpen(because, question), because, total: instances.length, limit },
     ...(minHealthy !== undefined && { minHealthy }),
     ownInstances: own.length,
     own: ownOffline ? 'offline' : own.length > 0 ? 'healthy' : 'none',
@@ -109,8 +114,9 @@ function weigh({ total, own, ownOffline, offline, limit, minHealthy }: Counts): 
   return total - offline - own < minHealthy ? 'too-few-healthy' : 'room';
 }
 
-function isOpen(because: Because): boolean {
-  return ['room', 'own-offline', 'not-here', 'nowhere'].includes(because);
+function isOpen(because: Because, { allowUnknown = false }: Bounds): boolean {
+  if (because === 'nowhere') return allowUnknown;
+  return ['room', 'own-offline', 'not-here'].includes(because);
 }
 
 /** How many runs at once a node may let its group have: one that is healthy never more than its services bear. */

@@ -6,21 +6,24 @@ import type { OfflinePeer, Verdict } from './decide.ts';
 /** More names than this help nobody; `--json` has them all. */
 const SHOWN = 5;
 
-/** Who is offline and why: `web02 (maintenance: disk), web03 (http: refused)`. */
-export function describePeers(peers: readonly OfflinePeer[]): string {
-  const shown = peers.slice(0, SHOWN).map(({ node, why }) => `${node} (${why})`);
-  const more = peers.length - shown.length;
-  return [...shown, ...(more > 0 ? [`${more} more`] : [])].join(', ');
+/** The first of them, and how many more. */
+function list(names: readonly string[]): string {
+  const more = names.length - SHOWN;
+  return [...names.slice(0, SHOWN), ...(more > 0 ? [`${more} more`] : [])].join(', ');
 }
 
-/** One line about one service, without its name. */
+/** Which instances are offline and why: `web-1 on web02 (maintenance: disk), web-1 on web03 (http: refused)`. */
+const describeOffline = (peers: readonly OfflinePeer[]) =>
+  list(peers.map(({ node, id, why }) => `${id} on ${node} (${why})`));
+
+/** The reason of a verdict in one line, without the service's name. `node`: whoever asked; several have one name. */
 export function describeVerdict(verdict: Verdict, node: string): string {
-  const { because, offline, total, limit, ownInstances } = verdict;
+  const { because, offline, total, limit, minHealthy, ownInstances } = verdict;
   const after = offline.length + ownInstances;
   const bound = `${limit} may be`;
   switch (because) {
     case 'room':
-      return `${count(verdict)}, ${bound}`;
+      return `${count(verdict)}, ${bound}${minHealthy === undefined ? '' : `, ${minHealthy} must stay healthy`}`;
     case 'own-offline':
       return `${node} is offline itself (${verdict.ownWhy ?? 'a check is critical'}), its run may be the cure`;
     case 'not-here':
@@ -30,7 +33,7 @@ export function describeVerdict(verdict: Verdict, node: string): string {
     case 'too-many-offline':
       return `${count(verdict)}; with ${node} ${after} would be, and ${bound}`;
     case 'too-few-healthy':
-      return `${count(verdict)}; without ${node} ${total - after} stay healthy, and ${verdict.minHealthy ?? 0} must`;
+      return `${count(verdict)}; without ${node} ${total - after} stay healthy, and ${minHealthy ?? 0} must`;
     case 'too-many-here':
       return `${node} alone offers ${ownInstances} of ${total} instances, and ${limit} may be offline; raise --max-offline`;
     default:
@@ -44,11 +47,11 @@ export function leaveHint(prefix: string, services: readonly string[]): string {
 }
 
 function count({ offline, total }: Verdict): string {
-  const named = offline.length === 0 ? '' : `: ${describePeers(offline)}`;
+  const named = offline.length === 0 ? '' : `: ${describeOffline(offline)}`;
   return `${offline.length} of ${total} offline${named}`;
 }
 
-/** Why the gate is closed, in one line: `web: 1 of 3 offline: web02 (maintenance: disk); with web01 2 would be, …`. */
+/** Why the gate is closed, in one line: `web: 1 of 3 offline: web-1 on web02 (maintenance: disk); with web01 2 would be, …`. */
 export function describeClosed(verdicts: readonly Verdict[], node: string): string {
   return verdicts
     .filter(({ open }) => !open)
@@ -59,6 +62,5 @@ export function describeClosed(verdicts: readonly Verdict[], node: string): stri
 /** The peers that a closed gate waits for, each once: `web02 (maintenance: disk)`. */
 export function waitedFor(verdicts: readonly Verdict[]): string {
   const peers = verdicts.filter(({ open }) => !open).flatMap(({ offline }) => offline);
-  const nodes = new Map(peers.map((peer) => [`${peer.node} ${peer.why}`, peer]));
-  return describePeers([...nodes.values()]);
+  return list([...new Set(peers.map(({ node, why }) => `${node} (${why})`))]);
 }

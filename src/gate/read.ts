@@ -4,6 +4,7 @@ import type { Consul, ReadOptions, Right } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
 import { instancesOf } from './instances.ts';
 import type { Instance } from './instances.ts';
+import { refuseNode } from './unknown.ts';
 
 /** `auto` among the names: every service that the node offers. */
 export const AUTO = 'auto';
@@ -17,15 +18,20 @@ export interface Wanted {
   readonly node: string;
   /** Whether `node` is that of the agent that is asked. */
   readonly local: boolean;
+  /** Whether the catalogue need not know the node. */
+  readonly allowUnknown?: boolean;
 }
+
+/** Services that were named one by one: what `auto` finds is offered by somebody. */
+export const namedOf = (services: readonly string[]) => services.filter((name) => name !== AUTO);
 
 /**
  * The services' names, each once, sorted.
  * @throws RunlockError `forbidden` where the token may not see who offers them, or the peers: what is hidden looks like
- * what is not there, and the gate would open by that. `config`: the catalogue has no such node. `usage`: too many services.
+ * what is not there, and the gate would open by that. `config`: the catalogue has no such node, and it was not allowed. `usage`: too many services.
  */
 export async function findServices(consul: Consul, wanted: Wanted, signal: AbortSignal): Promise<string[]> {
-  const named = wanted.services.filter((name) => name !== AUTO);
+  const named = namedOf(wanted.services);
   const own = named.length < wanted.services.length ? await offeredBy(consul, wanted, signal) : [];
   const services = [...new Set([...named, ...own])].sort();
   if (services.length > MOST_SERVICES)
@@ -34,17 +40,33 @@ export async function findServices(consul: Consul, wanted: Wanted, signal: Abort
       `${services.length} services are more than one gate can have (${MOST_SERVICES}); name fewer with --service`,
     );
   await checkRights(consul, { services, node: wanted.node }, signal);
+  if (named.length === wanted.services.length) await checkNode(consul, wanted, signal);
   return services;
 }
 
-async function offeredBy(consul: Consul, { node, local }: Wanted, signal: AbortSignal): Promise<string[]> {
+/** One that is not in the catalogue offers nothing, so it would look as if nothing went offline with it. */
+async function checkNode(
+  consul: Consul,
+  { node, local, allowUnknown = false }: Wanted,
+  signal: AbortSignal,
+): Promise<void> {
+  // An agent's own node is there: a session was made on it.
+  if (local || allowUnknown) return;
+  if (!(await consul.nodeServices(node, { ...FIRST_CONTACT, signal })))
+    await refuseNode(consul, { node }, signal);
+}
+
+async function offeredBy(
+  consul: Consul,
+  { node, local, allowUnknown = false }: Wanted,
+  signal: AbortSignal,
+): Promise<string[]> {
   const limits = { ...FIRST_CONTACT, signal };
   const offered = local ? await consul.agentServices(limits) : await consul.nodeServices(node, limits);
-  if (!offered)
-    throw new RunlockError(
-      'config',
-      `--service auto: Consul's catalogue has no node '${node}', or the token may not read it; correct --node, or give the token the rule: ${nodeRule(node)}`,
-    );
+  if (!offered) {
+    if (allowUnknown) return [];
+    return refuseNode(consul, { node, rule: nodeRule(node) }, signal);
+  }
   if (offered.length > 0) return offered.map(({ service }) => service);
   const [all = true] = await consul.may([anyServiceOf(node)], limits);
   if (all) return [];

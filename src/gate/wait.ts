@@ -8,6 +8,7 @@ import type { Instance } from './instances.ts';
 import { readInstances } from './read.ts';
 import { readRunning } from './running.ts';
 import type { GateGroup, Running } from './running.ts';
+import { refuseServices } from './unknown.ts';
 
 export interface GateEffects {
   readonly consul: Consul;
@@ -32,6 +33,8 @@ export interface Patience {
   readonly patience: AbortSignal;
   /** Hears every look; a changed set of peers among them. */
   readonly onLook?: (verdicts: readonly Verdict[]) => void;
+  /** Services that somebody has to offer at the first look: a name that is wrong is nothing to wait for. */
+  readonly mustBeOffered?: readonly string[];
 }
 
 export type GateOutcome =
@@ -42,7 +45,8 @@ export type GateOutcome =
 /**
  * Before a slot is asked for: waits until the gate is open in two looks, `stableMs` apart, and was not seen closed in
  * between. Every other node that runs in the group counts as offline.
- * @throws RunlockError when Consul refuses, or does not answer at the end of the patience.
+ * @throws RunlockError when Consul refuses, or does not answer at the end of the patience; `config` for a service that
+ * must be offered and is not.
  */
 export function waitOpen(effects: GateEffects, gate: Gate, patience: Patience): Promise<GateOutcome> {
   return look(effects, gate, { ...patience, trying: patience.patience, count: ({ nodes }) => nodes });
@@ -87,6 +91,11 @@ async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise
   signal.addEventListener('abort', stop, { once: true });
   try {
     await readNow(scene, looking);
+    const nowhere = scene
+      .verdicts()
+      .flatMap(({ because, service }) => (because === 'nowhere' ? [service] : []));
+    const unknown = nowhere.filter((service) => looking.mustBeOffered?.includes(service));
+    if (unknown.length > 0) await refuseServices(effects.consul, unknown, signal);
     return await settle(effects, { gate, looking, scene, ended: done.signal });
   } catch (error) {
     if (signal.aborted || !patience.aborted || error !== patience.reason) throw error;

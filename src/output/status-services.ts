@@ -12,27 +12,28 @@ export function renderServices(services: readonly ServiceView[], options: Render
 }
 
 function renderService(view: ServiceView, options: RenderOptions): string[] {
-  const { service, offline, total, limit, minHealthy, problem } = view;
-  const rows = offline.slice(0, SHOWN).map(({ node, why }) => ({
-    ...{ cells: [node, 'offline', why], style: 'yellow' as const },
+  const { service, offline, problem } = view;
+  const rows = offline.slice(0, SHOWN).map(({ node, id, why }) => ({
+    ...{ cells: [id, node, 'offline', why], style: 'yellow' as const },
   }));
-  const head = { cells: ['NODE', 'STATE', 'WHY'], style: 'dim' as const };
-  const least = minHealthy === undefined ? '' : `, ${minHealthy} must stay healthy`;
+  const head = { cells: ['INSTANCE', 'NODE', 'STATE', 'WHY'], style: 'dim' as const };
   return [
     paint(`service ${visible(service)}`, 'bold', options.color),
     ...(rows.length > 0 ? renderTable([head, ...rows], options) : []),
     ...moreText(offline.length - rows.length),
     ...(problem === undefined ? [] : [paint(`  problem: ${visible(problem)}`, 'red', options.color)]),
-    `  ${offline.length} of ${total} offline, ${limit} may be${least}`,
-    `  gate: ${gateText(view)}`,
+    ...gateTexts(view).map((text) => `  gate: ${text}`),
   ];
 }
 
-function gateText({ total, openFor, closedFor }: ServiceView): string {
-  if (total === 0) return 'nobody offers it; is the name right?';
-  if (closedFor.length === 0) return 'open for each of them';
-  const open = openFor.length === 0 ? '' : `; open for ${names(openFor)}`;
-  return `closed for ${names(closedFor)}${open}`;
+function gateTexts({ openFor, closedFor, gates }: ServiceView): string[] {
+  const count = openFor.length + closedFor.length;
+  const texts = gates.slice(0, SHOWN).map(({ open, nodes, why }) => {
+    const whom = nodes.length === count && count > 1 ? 'each of them' : names(nodes);
+    return `${whom === '' ? '' : `${open ? 'open' : 'closed'} for ${whom}: `}${visible(why)}`;
+  });
+  const more = gates.slice(SHOWN).reduce((sum, { nodes }) => sum + nodes.length, 0);
+  return more === 0 ? texts : [...texts, `${more} more nodes; --json has them all`];
 }
 
 function names(all: readonly string[]): string {

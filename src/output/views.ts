@@ -22,6 +22,13 @@ export interface StatusReport {
   readonly services?: readonly ServiceView[];
 }
 
+/** What the gate of a service says to some of the nodes that offer it. */
+export interface GateView {
+  readonly open: boolean;
+  readonly nodes: readonly string[];
+  readonly why: string;
+}
+
 /** The health gate of a service. */
 export interface ServiceView {
   readonly service: string;
@@ -29,11 +36,13 @@ export interface ServiceView {
   readonly total: number;
   readonly limit: number;
   readonly minHealthy?: number;
-  /** The instances that are offline, and why. */
-  readonly offline: readonly { readonly node: string; readonly why: string }[];
+  /** The instances that are offline, by their ids, and why. */
+  readonly offline: readonly { readonly node: string; readonly id: string; readonly why: string }[];
   /** Nodes that offer it, by whether they may go out of service now. */
   readonly openFor: readonly string[];
   readonly closedFor: readonly string[];
+  /** The same, with the reason as `gate check` gives it: one for all nodes that share it. */
+  readonly gates: readonly GateView[];
   /** What of it could not be seen. */
   readonly problem?: string;
 }

@@ -57,7 +57,7 @@ test('closed without patience: exit 75 and one line that names the peers; -E cha
   const busy = await exec('web01', []);
   expect(busy).toMatchObject({ status: 75, stdout: '' });
   expect(busy.stderr).toMatch(
-    /^runlock: busy: the gate is closed for web01 \(web: 1 of 3 offline: web02 \(.*500.*\); with web01 2 would be, and 1 may be\)\n$/,
+    /^runlock: busy: the gate is closed for web01 \(web: 1 of 3 offline: web-1 on web02 \(.*500.*\); with web01 2 would be, and 1 may be\)\n$/,
   );
   expect(await exec('web01', ['-E', '10'])).toMatchObject({ status: 10 });
   expect(await exec('web01', ['--max-offline', '66%'])).toMatchObject({ status: 75 });
@@ -66,12 +66,31 @@ test('closed without patience: exit 75 and one line that names the peers; -E cha
   expect(few.stderr).toContain('without web01 1 stay healthy, and 2 must');
 });
 
+// Both ran before, with 0: what is not known looked as if nothing went offline with it.
+test('a service that nobody offers, or a node that is not in the catalogue: 78, and nothing was started', async () => {
+  const { folder, lines } = stage();
+  const ran = `echo ran >>${folder}/ran`;
+  const refused = await exec('web01', ['--service', 'wbe', '--dry-run'], ran);
+  expect(refused).toMatchObject({ status: 78, stdout: '' });
+  expect(refused.stderr).toMatch(/^runlock: nobody in .* offers wbe \(did you mean 'web'\?\); .*\n$/);
+  // Waiting is not for names that are wrong.
+  expect(await exec('web01', ['--service', 'wbe', '-w', 'forever'], ran)).toMatchObject({ status: 78 });
+  const host = await exec('web01', ['--node', 'web02.example.com'], ran);
+  expect(host).toMatchObject({ status: 78, stdout: '' });
+  expect(host.stderr).toContain("no node 'web02.example.com' (did you mean 'web02'?); correct --node");
+  expect(lines('ran')).toEqual([]);
+  expect(await claims()).toEqual([]);
+  const first = ['--allow-unknown-service', '--service', 'wbe', '--node', 'web09'];
+  expect(await exec('web01', first, ran)).toMatchObject({ status: 0, stderr: '' });
+  expect(lines('ran')).toEqual(['ran']);
+});
+
 test('auto: every service that the node offers, and the strictest of them decides', async () => {
   await services.node('web02').maintain(true, { service: 'db', reason: 'disk' });
   expect(await exec('web01', [])).toMatchObject({ status: 0 });
   const busy = await exec('web01', ['--service', 'auto']);
   expect(busy.status).toBe(75);
-  expect(busy.stderr).toContain('db: 1 of 3 offline: web02 (maintenance: disk)');
+  expect(busy.stderr).toContain('db: 1 of 3 offline: db-1 on web02 (maintenance: disk)');
 });
 
 test('the command runs out of service, under the run’s name', async () => {
@@ -293,6 +312,10 @@ test.each([
   [
     ['--gate-stable', '1s'],
     '--gate-stable says for how long the gate of services must have been open; name them',
+  ],
+  [
+    ['--allow-unknown-service'],
+    '--allow-unknown-service says that nobody need offer a service; name them with',
   ],
   [['--settle', '5s'], '--settle waits while services are out; name them with --service'],
   [['--agent', '127.0.0.1:1'], '--agent says where services are taken out; name them with --service'],

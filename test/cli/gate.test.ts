@@ -5,6 +5,7 @@ import { endAgents, startAgent } from '../support/consul.ts';
 import { spawnRunlock } from '../support/program.ts';
 import type { Result, StartOptions } from '../support/program.ts';
 import { succeeded } from '../support/consul-api.ts';
+import { eventually } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { SEEN_MS, startServices } from '../support/services.ts';
 import type { Health, Services } from '../support/services.ts';
@@ -72,7 +73,7 @@ describe('check', () => {
     expect(closed).toEqual({
       ...{ status: 75, stderr: '' },
       stdout:
-        'web is closed: 1 of 3 offline: web02 (maintenance: new disk); with web01 2 would be, and 1 may be\n',
+        'web is closed: 1 of 3 offline: web-1 on web02 (maintenance: new disk); with web01 2 would be, and 1 may be\n',
     });
     const itself = await once('web02', 'check');
     expect(itself.stdout).toMatch(/^web is open: web02 is offline itself \(maintenance: new disk\)/);
@@ -84,7 +85,7 @@ describe('check', () => {
     const { status, stdout } = await once('web01', 'check');
     expect(status).toBe(75);
     expect(stdout).toMatch(
-      /^web is closed: 1 of 3 offline: web03 \(web answers: .+\); with web01 2 would be/,
+      /^web is closed: 1 of 3 offline: web-1 on web03 \(web answers: .+\); with web01 2 would be/,
     );
   });
 
@@ -128,17 +129,72 @@ describe('check', () => {
     const closed = await once('web01', 'check', '--json');
     expect(closed.stdout).not.toContain('\u001b');
     const service = { service: 'web', open: false, because: 'too-many-offline', total: 3, limit: 1 };
-    const offline = [{ node: 'web02', why: 'maintenance: \u001b[31mred' }];
+    const offline = [{ node: 'web02', id: 'web-1', why: 'maintenance: \u001b[31mred' }];
     expect(json(closed)).toEqual({
       ...{ v: 1, action: 'check', node: 'web01', open: false },
       services: [{ ...service, ownInstances: 1, own: 'healthy', offline }],
     });
   });
 
-  test('warns of a service that nobody offers, and goes on', async () => {
-    const { status, stderr } = await once('web01', 'check', '--service', 'wbe');
-    expect(status).toBe(0);
-    expect(stderr).toMatch(/^runlock: nobody offers the service wbe[^\n]*\n$/);
+  // It was open before: a name that was wrong let every run pass.
+  test('refuses a service that nobody offers, with the nearest right name, unless that is allowed', async () => {
+    const refused = await once('web01', 'check', '--service', 'wbe,web');
+    expect(refused).toMatchObject({ status: 78, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^runlock: nobody in Consul's catalogue at \S+ offers wbe \(did you mean 'web'\?\); correct --service, or give --allow-unknown-service [^\n]*\n$/,
+    );
+    expect((await once('web01', 'enter', '--service', 'mongo')).stderr).toMatch(/ offers mongo; correct/);
+    const unknown = { status: 0, stderr: '', stdout: 'wbe is open: nobody offers it; is the name right?\n' };
+    expect(await once('web01', 'check', '--service', 'wbe', '--allow-unknown-service')).toEqual(unknown);
+    const env = { RUNLOCK_ALLOW_UNKNOWN_SERVICE: 'true' };
+    expect(await gate('web01', 'check', ['--service', 'wbe', ...ONE_LOOK], { env }).ended).toEqual(unknown);
+    const file = `${stage().folder}/config.toml`;
+    writeFileSync(file, 'allow_unknown_service = true\n');
+    expect(await once('web01', 'check', '--service', 'wbe', '--config', file)).toEqual(unknown);
+  });
+
+  test('refuses a node that the catalogue does not know, with the nearest right name, unless that is allowed', async () => {
+    for (const [name, meant] of [
+      ['web01.example.com', 'web01'],
+      ['WEB01', 'web01'],
+      ['web0l', 'web01'],
+    ] as const) {
+      const refused = await once('web02', 'check', '--node', name);
+      expect(refused).toMatchObject({ status: 78, stdout: '' });
+      expect(refused.stderr).toMatch(
+        new RegExp(`no node '${name}' \\(did you mean '${meant}'\\?\\); correct --node, or give --allow-`),
+      );
+    }
+    const allowed = ['--node', 'h', '--allow-unknown-service'];
+    expect(await once('web02', 'check', ...allowed)).toMatchObject({
+      ...{ status: 0, stdout: 'web is open: h does not offer it\n' },
+    });
+    expect(await once('web02', 'check', ...allowed, '--service', 'auto')).toMatchObject({
+      ...{ status: 0, stdout: 'h offers no service, so nothing goes offline with it\n' },
+    });
+    // It is in the catalogue, and takes nothing of the service down.
+    const control = services.server.name;
+    expect((await once('web02', 'check', '--node', control)).stdout).toMatch(
+      /^web is open: \S+ does not offer/,
+    );
+  });
+
+  test('says its sentence once, also where waiting would not help', async () => {
+    const { agent } = services.node('web01');
+    const second = { Name: 'web', ID: 'web-2', Check: { TTL: '600s', Status: 'passing' } };
+    succeeded(await agent.http('PUT', '/v1/agent/service/register', second), 'registering');
+    try {
+      await eventually(async () => {
+        const closed = await once('web01', 'check');
+        expect(closed).toEqual({
+          ...{ status: 75, stderr: '' },
+          stdout:
+            'web is closed: web01 alone offers 2 of 4 instances, and 1 may be offline; raise --max-offline\n',
+        });
+      });
+    } finally {
+      succeeded(await agent.http('PUT', '/v1/agent/service/deregister/web-2'), 'deregistering');
+    }
   });
 });
 
@@ -157,7 +213,7 @@ describe('--wait', () => {
     await falls('web02');
     const { status, stdout } = await gate('web01', 'check', ['--wait', '1s']).ended;
     expect(status).toBe(75);
-    expect(stdout).toMatch(/^web is closed: 1 of 3 offline: web02/);
+    expect(stdout).toMatch(/^web is closed: 1 of 3 offline: web-1 on web02/);
   });
 
   test('an open gate counts only when it stays open', async () => {
@@ -291,21 +347,29 @@ describe('status --service', () => {
     expect(stdout.split('\n\n').slice(1).join('\n\n')).toBe(
       [
         'service db',
-        '  0 of 3 offline, 1 may be, 2 must stay healthy',
-        '  gate: open for each of them',
+        '  gate: open for each of them: 0 of 3 offline, 1 may be, 2 must stay healthy',
         '',
         'service web',
-        '  NODE   STATE    WHY',
-        '  web02  offline  maintenance: new \\x1b[31mdisk',
-        '  1 of 3 offline, 1 may be, 2 must stay healthy',
-        '  gate: closed for web01, web03; open for web02',
+        '  INSTANCE  NODE   STATE    WHY',
+        '  web-1     web02  offline  maintenance: new \\x1b[31mdisk',
+        '  gate: closed for web01, web03: 1 of 3 offline: web-1 on web02 (maintenance: new \\x1b[31mdisk); with one of them 2 would be, and 1 may be',
+        '  gate: open for web02: web02 is offline itself (maintenance: new \\x1b[31mdisk), its run may be the cure',
         '',
       ].join('\n'),
     );
     const { services: views } = json(await status('--service', 'web', '--json'));
-    const offline = [{ node: 'web02', why: 'maintenance: new \u001b[31mdisk' }];
-    const gates = { openFor: ['web02'], closedFor: ['web01', 'web03'] };
-    expect(views).toEqual([{ service: 'web', total: 3, limit: 1, offline, ...gates }]);
+    const why = 'maintenance: new \u001b[31mdisk';
+    const offline = [{ node: 'web02', id: 'web-1', why }];
+    const lists = { openFor: ['web02'], closedFor: ['web01', 'web03'] };
+    const closed = `1 of 3 offline: web-1 on web02 (${why}); with one of them 2 would be, and 1 may be`;
+    const gates = [
+      { open: false, nodes: ['web01', 'web03'], why: closed },
+      { open: true, nodes: ['web02'], why: `web02 is offline itself (${why}), its run may be the cure` },
+    ];
+    expect(views).toEqual([{ service: 'web', total: 3, limit: 1, offline, ...lists, gates }]);
+    // One that is alone with its answer reads what `gate check` says to it, word for word.
+    const { stdout: said } = await once('web02', 'check');
+    expect(said).toBe(`web is open: ${gates[1]?.why.replaceAll('\u001b', '\\x1b')}\n`);
   });
 
   test("goes by the group's section of the configuration file, and says nothing of services without one", async () => {
@@ -313,10 +377,8 @@ describe('status --service', () => {
     const file = `${folder}/config.toml`;
     writeFileSync(file, '[groups.prod]\nservice = ["web", "wbe"]\nmax_offline = "67%"\n');
     const { stdout } = await status('--config', file);
-    expect(stdout).toMatch(
-      /\nservice wbe\n {2}0 of 0 offline, 1 may be\n {2}gate: nobody offers it; is the name right\?\n/,
-    );
-    expect(stdout).toMatch(/\nservice web\n {2}0 of 3 offline, 2 may be\n {2}gate: open for each of them\n$/);
+    expect(stdout).toMatch(/\nservice wbe\n {2}gate: nobody offers it; is the name right\?\n/);
+    expect(stdout).toMatch(/\nservice web\n {2}gate: open for each of them: 0 of 3 offline, 2 may be\n$/);
     expect((await status()).stdout).not.toContain('service');
     const checked = await once('web01', 'check', '-g', 'prod/web', '--config', file);
     expect(checked.stdout).toMatch(/^web is open: 0 of 3 offline, 2 may be\n$/);

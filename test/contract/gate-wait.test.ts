@@ -150,6 +150,30 @@ describe('before a slot', () => {
     for (const { path } of asked) expect(path).toContain('consistent');
   });
 
+  test('a service whose last instance goes while it is waited for is closed, and open when it is back', async () => {
+    const api = async (name: 'register' | 'deregister', body: object) =>
+      succeeded(await agent.http('PUT', `/v1/catalog/${name}`, body), name);
+    const Service = { ID: 'api-1', Service: 'api', Port: 80 };
+    const there = { Node: 'web02', Address: '127.0.0.1', SkipNodeUpdate: true, Service };
+    await api('register', there);
+    const looked = looks();
+    const asked = gate({ services: ['api'], stableMs: 60_000, groups: [] });
+    const stop = new AbortController();
+    const waiting = waitOpen(effects(), asked, {
+      ...{ signal: stop.signal, patience: never, onLook: looked.onLook, mustBeOffered: ['api'] },
+    });
+    await looked.until(({ because }) => because === 'not-here');
+    await api('deregister', { Node: 'web02', ServiceID: 'api-1' });
+    await looked.until(({ open, because }) => !open && because === 'nowhere');
+    await api('register', there);
+    await looked.until(({ open }) => open);
+    stop.abort(new Error('seen'));
+    await expect(waiting).rejects.toThrow('seen');
+    await api('deregister', { Node: 'web02', ServiceID: 'api-1' });
+    const first = { signal: never, patience: never, mustBeOffered: ['api'] };
+    await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({ code: 'config' });
+  });
+
   test('ends with the reason of its signal, and with patience as closed', async () => {
     await set('web03', 'critical');
     const ended = new AbortController();

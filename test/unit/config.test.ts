@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { commandTree, parse } from '../../src/cli.ts';
 import { find, keysOf, settingFor } from '../../src/cli/config-file.ts';
 import type { Invocation } from '../../src/cli/invocation.ts';
-import { nearest } from '../../src/config/nearest.ts';
+import { nearest } from '../../src/nearest.ts';
 import { readStatements } from '../../src/config/statements.ts';
 import { readConfig } from '../../src/config.ts';
 import { RunlockError } from '../../src/errors.ts';

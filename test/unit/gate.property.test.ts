@@ -71,12 +71,25 @@ describe('for any fleet', () => {
     );
   });
 
-  test('whoever is offered nowhere else, or is ill itself, always passes', () => {
+  test('of a service that somebody offers, a node that offers none of it, or is ill itself, always passes', () => {
     fc.assert(
       fc.property(fleet, bounds, (all, bound) => {
         const own = all.filter(({ node }) => node === 'web00');
         const { open } = decideGate({ service: 'web', node: 'web00', instances: all, ...bound });
-        if (own.length === 0 || own.some((one) => one.state === 'offline')) expect(open).toBe(true);
+        // Nobody at all is no fleet: that may be a name that is wrong.
+        if (all.length === 0) expect(open).toBe(false);
+        else if (own.length === 0 || own.some((one) => one.state === 'offline')) expect(open).toBe(true);
+      }),
+    );
+  });
+
+  test('what nobody offers is closed unless that is allowed, and nothing else is opened by allowing it', () => {
+    fc.assert(
+      fc.property(fleet, bounds, fc.constantFrom(...nodes), (all, bound, node) => {
+        const question = { service: 'web', node, instances: all, ...bound };
+        const { open, because } = decideGate(question);
+        expect(because === 'nowhere').toBe(all.length === 0);
+        expect(decideGate({ ...question, allowUnknown: true }).open).toBe(open || all.length === 0);
       }),
     );
   });

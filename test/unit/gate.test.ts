@@ -87,7 +87,15 @@ describe('the gate', () => {
     ['two are and two may be', ask(sick('web02', 'web03'), { maxOffline: 2 }), false, 'too-many-offline'],
     ['this node is offline itself', ask(sick('web01', 'web02', 'web03')), true, 'own-offline'],
     ['this node does not offer it', ask(sick('web02'), { node: 'db01' }), true, 'not-here'],
-    ['nobody offers it', ask([]), true, 'nowhere'],
+    // Open before: a name that was wrong let every run pass.
+    ['nobody offers it', ask([]), false, 'nowhere'],
+    ['nobody offers it, and that is allowed', ask([], { allowUnknown: true }), true, 'nowhere'],
+    [
+      'a peer is offline, and unknown is allowed',
+      ask(sick('web02'), { allowUnknown: true }),
+      false,
+      'too-many-offline',
+    ],
     ['a peer runs now', ask(five, { running: ['web02'] }), false, 'too-many-offline'],
     ['a node of another service runs now', ask(five, { running: ['db01'] }), true, 'room'],
     [
@@ -131,13 +139,18 @@ describe('the gate', () => {
 
 describe('in words', () => {
   test.each([
-    [ask(sick('web02')), '1 of 5 offline: web02 (sick); with web01 2 would be, and 1 may be'],
+    [ask(sick('web02')), '1 of 5 offline: web-web02 on web02 (sick); with web01 2 would be, and 1 may be'],
     [ask(five, { minHealthy: 5 }), '0 of 5 offline; without web01 4 stay healthy, and 5 must'],
     [
       ask([...five, at('web01')]),
       'web01 alone offers 2 of 6 instances, and 1 may be offline; raise --max-offline',
     ],
     [ask(five), '0 of 5 offline, 1 may be'],
+    [ask(five, { minHealthy: 2 }), '0 of 5 offline, 1 may be, 2 must stay healthy'],
+    [
+      ask([...five, at('web02', 'sick'), { ...at('web02', 'ill'), serviceId: 'web-b' }]),
+      '2 of 7 offline: web-web02 on web02 (sick), web-b on web02 (ill); with web01 3 would be, and 1 may be',
+    ],
     [ask(sick('web01')), 'web01 is offline itself (sick), its run may be the cure'],
     [ask([]), 'nobody offers it; is the name right?'],
     [ask(five, { node: 'db01' }), 'web01 does not offer it'],
@@ -150,7 +163,7 @@ describe('in words', () => {
     const other = { ...closed, service: 'api' };
     expect(waitedFor([closed, other, ask(five)])).toBe('web02 (sick)');
     expect(describeClosed([closed, ask(five)], 'web01')).toMatch(
-      /^web: 1 of 5 offline: web02 \(sick\)[^:]*$/,
+      /^web: 1 of 5 offline: web-web02 on web02 \(sick\)[^:]*$/,
     );
     const many = Array.from({ length: 9 }, (_, i) => at(`peer${i}`, 'sick'));
     expect(waitedFor([ask([...five, ...many])])).toMatch(/peer4 \(sick\), 4 more$/);

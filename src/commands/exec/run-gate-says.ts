@@ -14,13 +14,14 @@ interface Who {
 
 type Says = Deps & { readonly terminal?: Terminal };
 
-/** Says for whom it waits, and draws the line of a terminal while it does. */
+/** Says for whom it waits, and draws the line of a terminal while it does; `quiet`: it does not wait. */
 export function sayWaits(
   deps: Says,
   { node, run, quiet }: Who & { readonly quiet: boolean },
 ): { readonly look: (verdicts: readonly Verdict[]) => void; readonly end: () => void } {
+  if (quiet) return { look: () => undefined, end: () => undefined };
   const say = sayLooks(deps, node, { run });
-  const terminal = quiet ? undefined : deps.terminal;
+  const { terminal } = deps;
   return {
     look: (verdicts) => {
       say(verdicts);

@@ -11,7 +11,7 @@ import { untilHealthy } from '../../gate/healthy.ts';
 import type { Health } from '../../gate/healthy.ts';
 import { endModesAtLast, endOwnAtLast } from '../../gate/maintenance.ts';
 import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
-import { findServices } from '../../gate/read.ts';
+import { findServices, namedOf } from '../../gate/read.ts';
 import { gateGroup } from '../../gate/running.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
@@ -73,14 +73,12 @@ export async function openRunGate(
   const local = await agentNode({ consul, deps }, asked);
   const node = request.node ?? local;
   const agent = await findAgent(deps, { choice, node, local }, signal);
-  const services = await findServices(
-    consul,
-    { services: choice.services, node, local: node === local },
-    signal,
-  );
+  const { maxOffline, minHealthy, allowUnknown = false } = choice;
+  const wanted = { services: choice.services, node, local: node === local, allowUnknown };
+  const services = await findServices(consul, wanted, signal);
   const gate: Gate = {
-    ...{ services, node, maxOffline: choice.maxOffline, stableMs: request.dryRun ? 0 : choice.stableMs },
-    ...(choice.minHealthy !== undefined && { minHealthy: choice.minHealthy }),
+    ...{ services, node, maxOffline, allowUnknown, stableMs: request.dryRun ? 0 : choice.stableMs },
+    ...(minHealthy !== undefined && { minHealthy }),
     groups: request.groups.map(({ group, slots }) => gateGroup(groupKeys(request.prefix, group), slots)),
   };
   return createRunGate(deps, request, { gate, agent });
@@ -115,6 +113,8 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
   let verdicts: readonly Verdict[] = [];
   let seenMs: number | undefined;
   let taken: readonly TakenOut[] = [];
+  // Of the first look: whoever is gone later may come back.
+  let mustBeOffered = choice.allowUnknown ? [] : namedOf(choice.services);
   const closedIn = (outcome: GateOutcome) => {
     ({ verdicts } = outcome);
     if (outcome.kind === 'closed') return outcome.verdicts;
@@ -129,8 +129,12 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     ...{ node, services, changes: agent !== undefined },
     waitOutside: async (waiting) => {
       const saying = sayWaits(deps, { node, run, quiet: waiting.patience.aborted });
+      const first = { mustBeOffered };
+      mustBeOffered = [];
       try {
-        return closedIn(await waitOpen({ consul, deps }, gate, { ...waiting, onLook: saying.look }));
+        return closedIn(
+          await waitOpen({ consul, deps }, gate, { ...waiting, ...first, onLook: saying.look }),
+        );
       } finally {
         saying.end();
       }

@@ -2,10 +2,11 @@
 import { FIRST_CONTACT } from '../../consul.ts';
 import type { Consul, Right } from '../../consul.ts';
 import { decideGate, limitOf } from '../../gate/decide.ts';
-import type { Bounds } from '../../gate/decide.ts';
+import type { Bounds, Verdict } from '../../gate/decide.ts';
+import { describeVerdict } from '../../gate/describe.ts';
 import type { Instance } from '../../gate/instances.ts';
 import { AUTO, peersOf, readInstances } from '../../gate/read.ts';
-import type { ServiceView } from '../../output/views.ts';
+import type { GateView, ServiceView } from '../../output/views.ts';
 
 /** Which services, and how many of their instances may be offline. */
 export interface ServiceScope {
@@ -52,15 +53,42 @@ async function whatIsHidden(
 /** What each node that offers the service would be told now. Pure. */
 export function viewService(service: string, instances: readonly Instance[], bounds: Bounds): ServiceView {
   const nodes = [...new Set(instances.map(({ node }) => node))];
-  const isOpen = (node: string) => decideGate({ ...bounds, service, instances, node }).open;
-  const offline = instances.flatMap(({ node, state, why = state }) =>
-    state === 'offline' ? [{ node, why }] : [],
+  const verdicts = nodes.map((node) => ({
+    node,
+    verdict: decideGate({ ...bounds, service, instances, node }),
+  }));
+  const offline = instances.flatMap(({ node, serviceId: id, state, why = state }) =>
+    state === 'offline' ? [{ node, id, why }] : [],
   );
+  const named = (isOpen: boolean) =>
+    verdicts.flatMap(({ node, verdict: { open } }) => (open === isOpen ? [node] : []));
+  const nowhere = decideGate({ ...bounds, service, instances, node: '' });
+  const gates =
+    nodes.length > 0
+      ? toGates(verdicts)
+      : [{ open: false, nodes: [], why: describeVerdict(nowhere, ONE_OF_THEM) }];
   return {
     ...{ service, total: instances.length, limit: limitOf(bounds.maxOffline, instances.length) },
     ...(bounds.minHealthy !== undefined && { minHealthy: bounds.minHealthy }),
-    offline,
-    openFor: nodes.filter(isOpen),
-    closedFor: nodes.filter((node) => !isOpen(node)),
+    ...{ offline, openFor: named(true), closedFor: named(false), gates },
   };
 }
+
+/** Nodes that would be told the same, but for their names, are told it together. The closed ones first. */
+function toGates(verdicts: readonly { node: string; verdict: Verdict }[]): GateView[] {
+  const alike = new Map<string, { node: string; verdict: Verdict }[]>();
+  for (const each of verdicts) {
+    const text = describeVerdict(each.verdict, ONE_OF_THEM);
+    alike.set(text, [...(alike.get(text) ?? []), each]);
+  }
+  const gates = [...alike.values()].flatMap((all): GateView[] => {
+    const [first, ...others] = all;
+    if (!first) return [];
+    const { node, verdict } = first;
+    const why = describeVerdict(verdict, others.length === 0 ? node : ONE_OF_THEM);
+    return [{ open: verdict.open, nodes: all.map((each) => each.node), why }];
+  });
+  return gates.sort((a, b) => Number(a.open) - Number(b.open));
+}
+
+const ONE_OF_THEM = 'one of them';

@@ -1,0 +1,58 @@
+/** What Consul's catalogue does not know: a name that is wrong must not look like a service that can spare its node. */
+import type { Consul } from '../consul.ts';
+import { RunlockError } from '../errors.ts';
+import { nearest } from '../nearest.ts';
+
+/** Only for a hint: whoever can't have it in time goes without. */
+const HINT_MS = 5_000;
+
+/** @throws RunlockError `config`, always. `rule`: what the token may lack to see it. */
+export async function refuseNode(
+  consul: Consul,
+  { node, rule }: { node: string; rule?: string },
+  signal: AbortSignal,
+): Promise<never> {
+  const known = await namesOf(consul, 'nodes', signal);
+  const hidden = rule === undefined ? '' : ', or the token may not read it';
+  const give = rule === undefined ? '' : `, give the token the rule: ${rule}`;
+  throw new RunlockError(
+    'config',
+    `Consul's catalogue at ${consul.address} has no node '${node}'${hidden}${didYouMean(nearestNode(node, known))}; correct --node${give}, or give --allow-unknown-service if it is not registered yet`,
+  );
+}
+
+/** @throws RunlockError `config`, always. `services`: at least one. */
+export async function refuseServices(
+  consul: Consul,
+  services: readonly string[],
+  signal: AbortSignal,
+): Promise<never> {
+  const known = await namesOf(consul, 'services', signal);
+  const named = services.map((name) => `${name}${didYouMean(nearest(name, known))}`).join(', ');
+  throw new RunlockError(
+    'config',
+    `nobody in Consul's catalogue at ${consul.address} offers ${named}; correct --service, or give --allow-unknown-service if this node will be the first`,
+  );
+}
+
+const didYouMean = (name: string | undefined) => (name === undefined ? '' : ` (did you mean '${name}'?)`);
+
+/** A host name with or without its domain, in whatever case, is the same node; else what is spelt like it. */
+export function nearestNode(node: string, known: readonly string[]): string | undefined {
+  const first = (name: string) => name.toLowerCase().split('.')[0];
+  return known.find((name) => first(name) === first(node)) ?? nearest(node, known);
+}
+
+async function namesOf(
+  consul: Consul,
+  of: 'services' | 'nodes',
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const late = AbortSignal.timeout(HINT_MS);
+  try {
+    return await consul.catalogueNames(of, { signal: AbortSignal.any([signal, late]), retryForMs: 0 });
+  } catch {
+    signal.throwIfAborted();
+    return [];
+  }
+}
