@@ -1,5 +1,4 @@
 /** Real time. */
-import { performance } from 'node:perf_hooks';
 import type { Clock, WallClock } from './deps.ts';
 
 /** The longest that a Node timer can take. */

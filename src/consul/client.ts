@@ -1,7 +1,7 @@
 /** The `consul` package, made to do what it leaves out (docs/adr/0003-consul-client.md). Its only importer. */
 import http from 'node:http';
 import https from 'node:https';
-import { createSecureContext } from 'node:tls';
+import { getBuiltinModule } from 'node:process';
 import ConsulPackage from 'consul';
 import type { ConsulSettings, TlsSettings } from './env.ts';
 import { noteConnection } from './inspect.ts';
@@ -77,9 +77,10 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
 /** What names namespace and partition in each item of its body. */
 const PLACED_BY_ITEM = ['Transaction.create', 'authorize'];
 
-/** Made once: Node.js takes 20 ms to read a hundred authorities, and would do so for each connection. */
+/** node:tls is loaded here alone: without TLS a run can do without it. Made once: Node.js takes 20 ms to read a hundred authorities, and would do so for each connection. */
 function withSystem({ cert, key }: TlsSettings, ca: readonly Buffer[]): https.AgentOptions {
   try {
+    const { createSecureContext } = getBuiltinModule('node:tls');
     return { secureContext: createSecureContext({ ca: [...ca], ...(cert && key && { cert, key }) }) };
   } catch {
     // What is wrong with it is said with the first request.

@@ -1,7 +1,7 @@
 /** What `doctor` asks of the agent, and what the answer says beside its body: the agent's clock, its certificate. */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 
 /** Paths below `/v1` that only read, and that nothing else needs. */
 export type Question =
@@ -42,7 +42,7 @@ export function toInspection(response: IncomingMessage & { body?: unknown }): In
   const socket = connections.get(response);
   const date = Date.parse(headers.date ?? '');
   const { remoteAddress, remotePort } = socket ?? {};
-  const certificate = socket instanceof TLSSocket ? toCertificate(socket) : undefined;
+  const certificate = socket && isTls(socket) ? toCertificate(socket) : undefined;
   return {
     body,
     ...(!Number.isNaN(date) && { date }),
@@ -51,6 +51,9 @@ export function toInspection(response: IncomingMessage & { body?: unknown }): In
     ...(certificate && { certificate }),
   };
 }
+
+/** By what it can do: to load node:tls takes a millisecond, and most runs need none of it. */
+const isTls = (socket: Socket): socket is TLSSocket => 'getPeerCertificate' in socket;
 
 function toCertificate(socket: TLSSocket): Certificate | undefined {
   const validTo = Date.parse(socket.getPeerCertificate().valid_to);

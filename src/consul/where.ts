@@ -1,5 +1,5 @@
 /** Where the environment says that Consul is, for people: nothing secret in it. */
-import { isIP } from 'node:net';
+import { getBuiltinModule } from 'node:process';
 import { consulSettings, withoutUser } from './env.ts';
 import type { Remote } from './inspect.ts';
 
@@ -47,6 +47,7 @@ export function whereabouts(env: Env): Whereabouts {
 
 function remoteOf({ hostname, port, protocol }: URL): Remote | undefined {
   const address = hostname.replaceAll(/[[\]]/g, '');
-  if (isIP(address) === 0) return undefined;
+  // Loaded for doctor alone, which asks.
+  if (getBuiltinModule('node:net').isIP(address) === 0) return undefined;
   return { address, port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port) };
 }

@@ -9,9 +9,9 @@ import {
   readFileSync,
   readdirSync,
   rmdirSync,
+  writeFile,
   writeFileSync,
 } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
 import { kill, pid } from 'node:process';
 import type { Clock } from '../deps.ts';
 
@@ -124,8 +124,7 @@ export function makeCgroup(options: {
     isInside = true;
     for (let tries = 1; ; tries++) {
       try {
-        // "0" is the process that writes it. The kernel takes its time for that, so a thread waits for it, not this one.
-        await writeFile(`${path}/cgroup.procs`, '0');
+        await moveTo(`${path}/cgroup.procs`);
         return true;
       } catch (error) {
         if (!isGone(error) || tries >= TRIES) break;
@@ -141,7 +140,7 @@ export function makeCgroup(options: {
     if (entered === undefined || !(await entered)) return;
     for (let tries = 1; isInside && tries <= TRIES; tries++) {
       try {
-        await writeFile(homeFile, '0');
+        await moveTo(homeFile);
         isInside = false;
       } catch {
         await clock.sleep(PAUSE_MS, { signal: NEVER });
@@ -182,6 +181,15 @@ export function makeCgroup(options: {
     }
   }
 }
+
+/**
+ * Moves this process: "0" is whoever writes it. The kernel takes its time for that, so a thread waits for it, not this one.
+ * Not by node:fs/promises, which takes a millisecond to load.
+ */
+const moveTo = (file: string) =>
+  new Promise<void>((resolve, reject) => {
+    writeFile(file, '0', (error) => (error ? reject(error) : resolve()));
+  });
 
 const TRIES = 10;
 const PAUSE_MS = 5;

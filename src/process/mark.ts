@@ -2,7 +2,7 @@
  * The mark of a run: a secret that all its processes have in their environment, and nobody else can know. The run's id,
  * which stands in Consul, logs and command lines, is made from it: who reads the id can't make the mark.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { getBuiltinModule } from 'node:process';
 
 /** Inherited by everything that the command starts, whatever process group, session or parent it moves to. */
 export const MARK_VARIABLE = 'RUNLOCK_RUN_MARK';
@@ -15,14 +15,20 @@ export interface RunIdentity {
 }
 
 /** A run that nobody has seen yet. */
-export function newRun(): RunIdentity {
-  const nonce = randomBytes(16).toString('hex');
-  return { id: runIdOf(nonce), nonce };
+export async function newRun(): Promise<RunIdentity> {
+  // By Web Crypto: to load node:crypto would take longer than the rest.
+  const nonce = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('hex');
+  const hash = await crypto.subtle.digest('SHA-256', Buffer.from(nonce));
+  return { id: toId(Buffer.from(hash).toString('hex')), nonce };
 }
 
 /** The first 128 bits of the SHA-256 of the nonce. */
 export function runIdOf(nonce: string): string {
-  const digits = createHash('sha256').update(nonce).digest('hex');
+  const { createHash } = getBuiltinModule('node:crypto');
+  return toId(createHash('sha256').update(nonce).digest('hex'));
+}
+
+function toId(digits: string): string {
   const at = (start: number, end: number) => digits.slice(start, end);
   return `${at(0, 8)}-${at(8, 12)}-${at(12, 16)}-${at(16, 20)}-${at(20, 32)}`;
 }

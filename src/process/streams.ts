@@ -13,7 +13,8 @@ import {
   write as writeInThread,
   writeSync,
 } from 'node:fs';
-import { WriteStream, isatty } from 'node:tty';
+import { getBuiltinModule } from 'node:process';
+import type { WriteStream } from 'node:tty';
 
 export interface OutputStream {
   readonly isTTY: boolean;
@@ -141,7 +142,7 @@ export function createStream(options: OutputOptions): OutputStream {
     queue.shift();
     queued -= next.bytes.length;
     // A reader who has left, or a terminal that has hung up, misses nothing.
-    if (!isReaderGone(error) && !isatty(fd)) fault ??= error;
+    if (!isReaderGone(error) && !isTerminal(fd)) fault ??= error;
     tellError();
     next.written();
   }
@@ -154,7 +155,7 @@ export function createStream(options: OutputOptions): OutputStream {
 
   return {
     get isTTY() {
-      return isatty(fd);
+      return isTerminal(fd);
     },
     get columns() {
       return sizeOf(fd)?.columns;
@@ -214,11 +215,30 @@ function findWay({ fd, exitJoinsThreads }: OutputOptions, gone: (readerLeft: boo
   return exitJoinsThreads ? throughHelper(fd, gone) : throughThread(fd);
 }
 
+/**
+ * To load node:tty takes milliseconds, so a file, a pipe and /dev/null are told apart without it; so are all closed ones.
+ */
+function isTerminal(fd: number): boolean {
+  try {
+    const stat = fstatSync(fd);
+    return stat.isCharacterDevice() && majorOf(stat.rdev) !== MEMORY_DEVICES && tty().isatty(fd);
+  } catch {
+    return false;
+  }
+}
+
+const tty = () => getBuiltinModule('node:tty');
+
+/** /dev/null, zero and full (admin-guide/devices.txt of the kernel's documentation). */
+const MEMORY_DEVICES = 1;
+/** makedev(3). */
+const majorOf = (device: number) => (device >> 8) & 0xfff;
+
 function kindOf(fd: number): 'file' | 'waits' | 'socket' | 'closed' {
   try {
     const stat = fstatSync(fd);
     if (stat.isSocket()) return 'socket';
-    return stat.isFIFO() || isatty(fd) ? 'waits' : 'file';
+    return stat.isFIFO() || isTerminal(fd) ? 'waits' : 'file';
   } catch {
     return 'closed';
   }
@@ -251,7 +271,7 @@ function isControlling(fd: number): boolean {
 }
 
 function sizeOf(fd: number): { readonly columns: number; readonly rows: number } | undefined {
-  if (!isatty(fd)) return undefined;
+  if (!isTerminal(fd)) return undefined;
   try {
     const own = reopen(fd);
     if (own === undefined) return undefined;
@@ -265,7 +285,7 @@ function sizeOf(fd: number): { readonly columns: number; readonly rows: number }
 function closing(own: number): Pick<WriteStream, 'columns' | 'rows'> {
   let terminal: WriteStream;
   try {
-    terminal = new WriteStream(own);
+    terminal = new (tty().WriteStream)(own);
   } catch (error) {
     closeSync(own);
     throw error;

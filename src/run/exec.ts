@@ -39,7 +39,7 @@ async function runWith(
     import('../commands/exec/contain.ts'),
     import('../process/mark.ts'),
   ]);
-  const run = newRun();
+  const run = await newRun();
   const { deps, fileLimit, prepareLog } = platform;
   // A dry run starts nothing.
   const contained = invocation.options.dryRun

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { build } from 'esbuild';
 import { GUARD_NAME } from '../../src/guard-post.ts';
-import { newRun } from '../../src/process/mark.ts';
+import { runIdOf } from '../../src/process/mark.ts';
 import { markedPids, startTime } from '../../src/tree.ts';
 
 /** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file or carries its run id dies with it. */
@@ -23,7 +24,8 @@ export interface Scene {
 
 export function scene(): Scene {
   const folder = mkdtempSync(join(tmpdir(), 'runlock-test-'));
-  const { id: runId, nonce } = newRun();
+  const nonce = randomBytes(16).toString('hex');
+  const runId = runIdOf(nonce);
   const lines = (name: string) => linesOf(join(folder, name));
   return {
     folder,

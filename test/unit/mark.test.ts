@@ -6,8 +6,8 @@ import { MARK_VARIABLE, markValue, newRun, noncesOf, runIdOf } from '../../src/p
 const environment = (...entries: string[]) => Buffer.from(entries.map((entry) => `${entry}\0`).join(''));
 const [a, b] = ['a'.repeat(32), 'b'.repeat(32)];
 
-test('the id is made from the nonce, shows nothing of it, and no two runs share one', () => {
-  const runs = Array.from({ length: 100 }, newRun);
+test('the id is made from the nonce, shows nothing of it, and no two runs share one', async () => {
+  const runs = await Promise.all(Array.from({ length: 100 }, newRun));
   for (const { id, nonce } of runs) {
     expect(nonce).toMatch(/^[0-9a-f]{32}$/);
     expect(id).toMatch(/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);

@@ -113,7 +113,7 @@ test('the guard lets the command live as long as its lease and no longer, howeve
     { ...slot, lease: { ...slot.lease, deadlineMs: () => deadlineMs } },
   ] as unknown as HeldSlots;
   const log = (_level: string, message: string) => void said.push(message);
-  const ran = await superviseRun({ ...deps, log }, ending, { ...options, nonce: newRun().nonce });
+  const ran = await superviseRun({ ...deps, log }, ending, { ...options, nonce: (await newRun()).nonce });
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
   expect(said).toContain('the guard heard nothing from runlock in time, and ended the command');
   expect(clock.monotonicMs()).toBeLessThan(deadlineMs + 10_000);
