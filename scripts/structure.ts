@@ -1,0 +1,119 @@
+// `npm run structure`: how the source hangs together, in figures that anyone can count again. Prints a Markdown table;
+// what is to be reached is said, and never a reason to fail. `--json` prints all of it, with the names behind the figures.
+import { readFileSync, readdirSync } from 'node:fs';
+import { dirname, join, posix } from 'node:path';
+import ts from 'typescript';
+import { circlesOf, circlesOfFolders, topOf } from './structure/graph.ts';
+import type { Imports } from './structure/graph.ts';
+import { filesOfARun } from './structure/reader.ts';
+
+interface Figure {
+  readonly what: string;
+  readonly is: number;
+  readonly toReach: number;
+  /** What was counted. */
+  readonly names: readonly string[];
+}
+
+const SOURCE = 'src';
+
+const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.ts'))
+  .map((name) => posix.normalize(name))
+  .sort();
+const trees = new Map(
+  files.map((file) => {
+    const text = readFileSync(join(SOURCE, file), 'utf8');
+    return [file, ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)] as const;
+  }),
+);
+
+/** Every node of every file that `pick` says yes to, as `file:line`. */
+function places(pick: (node: ts.Node) => boolean): string[] {
+  return [...trees].flatMap(([file, tree]) => {
+    const found: string[] = [];
+    const visit = (node: ts.Node): void => {
+      if (pick(node)) found.push(`${file}:${tree.getLineAndCharacterOfPosition(node.getStart()).line + 1}`);
+      ts.forEachChild(node, visit);
+    };
+    visit(tree);
+    return found;
+  });
+}
+
+/** Types too: who has to know of whom is the question, not what is loaded. */
+function importsOf(tree: ts.SourceFile): string[] {
+  const named: string[] = [];
+  const visit = (node: ts.Node): void => {
+    const from = (ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) && node.moduleSpecifier;
+    const loaded =
+      ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword && node.arguments[0];
+    const name = from || loaded;
+    if (name && ts.isStringLiteral(name) && name.text.startsWith('.'))
+      named.push(posix.join(dirname(tree.fileName), name.text));
+    ts.forEachChild(node, visit);
+  };
+  visit(tree);
+  return [...new Set(named)];
+}
+
+const imports: Imports = new Map([...trees].map(([file, tree]) => [file, importsOf(tree)]));
+
+/** An object that is spread where it stands: its fields could stand there themselves. */
+const isSpreadLiteral = (node: ts.Node) =>
+  ts.isSpreadAssignment(node) && ts.isObjectLiteralExpression(node.expression);
+
+/** What is asked to wait for a change past an index is a blocking query. */
+function isBlockingQuery(node: ts.Node): boolean {
+  if (!ts.isObjectLiteralExpression(node)) return false;
+  const names = node.properties.map((property) => property.name?.getText());
+  return names.includes('index') && (names.includes('signal') || ts.isCallExpression(node.parent));
+}
+
+const LOGS = ['log', 'say'];
+
+/** A sentence for the log of a run, made where it is said. */
+function isSentence(node: ts.Node): boolean {
+  if (!ts.isCallExpression(node)) return false;
+  const called = ts.isPropertyAccessExpression(node.expression) ? node.expression.name : node.expression;
+  if (!ts.isIdentifier(called) || !LOGS.includes(called.text)) return false;
+  return node.arguments.some((each) => ts.isTemplateExpression(each));
+}
+
+const filesIn = (found: readonly string[]) => [...new Set(found.map((place) => place.replace(/:\d+$/, '')))];
+
+/** Whoever changes what the command takes or prints opens these: its name is in them, and their imports are its own. */
+const filesOfFreeze = () =>
+  files.filter((file) => /(?:^|\/)(?:freeze|thaw)/.test(file) && topOf(file) !== 'lock');
+
+async function count(): Promise<Figure[]> {
+  const top = [...new Set(files.map((file) => file.split('/')[0] ?? file))];
+  const entries = [...top, ...readdirSync(SOURCE).filter((name) => !top.includes(name))];
+  const blocking = filesIn(places(isBlockingQuery)).filter((file) => file !== 'consul/watch.ts');
+  return [
+    figure('entries at the top of src', 18, entries.sort()),
+    figure('circles of files', 0, circlesOf(imports)),
+    figure('circles of folders', 0, circlesOfFolders(imports)),
+    figure('files that a run of `exec` goes through', 30, await filesOfARun()),
+    figure('files of freeze and thaw, outside of lock', 3, filesOfFreeze()),
+    figure('files with blocking queries, besides consul/watch', 0, blocking),
+    figure('files that make sentences of the log', 1, filesIn(places(isSentence))),
+    figure('spreads of literals', 20, places(isSpreadLiteral)),
+  ];
+}
+
+const figure = (what: string, toReach: number, names: readonly string[]): Figure => ({
+  ...{ what, toReach, names },
+  is: names.length,
+});
+
+function toTable(figures: readonly Figure[]): string {
+  const rows = figures.map(
+    ({ what, is, toReach }) =>
+      `| ${what} | ${is} | at most ${toReach}: ${is <= toReach ? 'reached' : '**not reached**'} |`,
+  );
+  return ['|  | is | to reach |', '| --- | ---: | --- |', ...rows].join('\n');
+}
+
+const figures = await count();
+console.log(process.argv.includes('--json') ? JSON.stringify(figures, undefined, 2) : toTable(figures));
