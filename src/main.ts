@@ -10,7 +10,7 @@ import { RunlockError, errorCode, exitStatus } from './errors.ts';
 import type { ErrorCode } from './errors.ts';
 import { createLog, isJournal, likelyLogFormat } from './log.ts';
 import { operatorName } from './operator.ts';
-import { CLEAR_LINE, createOutput, redrawLine } from './output.ts';
+import { CLEAR_LINE, createOutput, redrawLine, visible } from './output.ts';
 import type { LogChoice, Platform, Terminal } from './platform.ts';
 import { openRunFiles, runFolders } from './process/run-file.ts';
 import type { RunFile } from './process/run-file.ts';
@@ -19,7 +19,8 @@ import { fileLimit } from './process/file-limit.ts';
 import { requireProc } from './process/proc.ts';
 import { shortageIn } from './process/shortage.ts';
 import { ownSignals } from './process/signals.ts';
-import { createStream } from './process/streams.ts';
+import { readLine } from './process/read-line.ts';
+import { createStream, isTerminal } from './process/streams.ts';
 import { findSurvivors, fromOtherUser } from './process/survivors.ts';
 import { run } from './run.ts';
 import { liveStartTime, startTime } from './tree.ts';
@@ -183,6 +184,13 @@ function hasTerminal(): boolean {
   }
 }
 
+/** Typed in full: a key that was pressed for something else must not pass for it. */
+function confirm(question: string): boolean | undefined {
+  if (!isTerminal(0) || !stderr.isTTY) return undefined;
+  stderr.write(`runlock: ${visible(question)}\nType yes to go on all the same: `);
+  return readLine(0).trim().toLowerCase() === 'yes';
+}
+
 /** Bun's own answer is whatever USER says. */
 function userName(): string {
   return execFileSync('id', ['-un'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
@@ -195,7 +203,7 @@ const platform: Platform = {
   ...{ inherited, fileLimit: callersFileLimit, prepareLog: () => stderr.prepare() },
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...signals,
-  ...{ makeLog, connect: connectTo, hasTerminal, terminal },
+  ...{ makeLog, connect: connectTo, hasTerminal, terminal, confirm },
   runFiles,
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),

@@ -38,6 +38,8 @@ export interface Platform {
   readonly newRunId: () => string;
   /** What runs write down of themselves on this host. */
   runFiles(log: Log): RunFiles;
+  /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
+  confirm(question: string): boolean | undefined;
   /** Ctrl-Z, and back again. */
   whenStopped(screen: Screen): void;
   /** Who runs this: `user@host`; the person behind sudo. */

@@ -27,7 +27,12 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
     groupsOption('the group, as for exec', 'default'),
     option('--owner <node>', "whose claim (default: this agent's node)", parseNode),
     option('--slot <i>', 'only the claim of this slot', wholeNumber(0, 100_000)),
-    option('--force', 'also a running one: its command is killed first', parseFlag, false),
+    option(
+      '--force',
+      'also a running one: its command is killed first; or one that may still be at work',
+      parseFlag,
+      false,
+    ),
     option('--node <name>', 'this node, as for exec', parseNode),
     option('--failed', 'what acquire holds: it failed, so this node keeps the slot', parseFlag, false),
     option('--exit-code <n>', 'with --failed: the code to show for it', wholeNumber(1, 255)),
@@ -62,12 +67,16 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
 
 const RELEASE_HELP = `
 Exit codes: 0 given back, cleared, or nothing to release; 64 wrong usage; 69 Consul not reachable; 74 done, but stdout could
-not be written; 75 a run is alive and --force was not given; 77 Consul refused; 78 bad configuration.
+not be written; 75 a run is alive, or the node may still be at work, and --force was not given;
+77 Consul refused; 78 bad configuration.
 
 Examples:
   runlock release prod/web                         # what this node holds by acquire
   runlock release prod/web --owner web01           # clear the claim of a failed run
-  runlock release prod/web --owner web01 --force   # end a run that is alive; its command is killed first`;
+  runlock release prod/web --owner web01 --force   # end a run that is alive; its command is killed first
+
+On a terminal it asks before it clears a claim whose node may still be at work: a run that has vanished, or what acquire
+holds on another node. Elsewhere that takes --force.`;
 
 /** The second half is the node's own word on what it did itself. */
 function checkFailed({ owner, force, failed, exitCode }: Partial<ReleaseValues>): void {

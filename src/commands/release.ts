@@ -2,25 +2,25 @@
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import { RunlockError, assertNever } from '../errors.ts';
+import { RunlockError } from '../errors.ts';
 import { giveHeldBack } from '../lock/give-held-back.ts';
 import { groupKeys } from '../lock/layout.ts';
 import { hint } from '../hint.ts';
-import type { Claim } from '../lock/records.ts';
 import { agentNode } from '../lock/session.ts';
-import { readSlots } from '../lock/slot.ts';
+import { mayStillRun, readSlots } from '../lock/slot.ts';
 import type { Owner, Slot } from '../lock/slot.ts';
 import { clearClaim, send } from '../lock/transactions.ts';
-import { evict, forced } from './release/evict.ts';
-import type { ReleaseOptions, ReleaseResult, Released, Target } from './release/released.ts';
+import { askFirst } from './release/ask-first.ts';
+import { evict } from './release/evict.ts';
+import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './release/released.ts';
 
 /** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
 const TRIES = 10;
 const SESSION_TTL_MS = 30_000;
 
-/** @throws RunlockError `refused`: a run is under way, and `--force` was not given. */
+/** @throws RunlockError `refused`: a run is under way, or may be, and `--force` was not given. */
 export async function release(
-  { consul, deps }: { consul: Consul; deps: Deps },
+  { consul, deps, confirm }: { consul: Consul; deps: Deps; confirm: Confirm },
   options: ReleaseOptions,
   signal: AbortSignal,
 ): Promise<ReleaseResult> {
@@ -29,7 +29,10 @@ export async function release(
   const node = options.owner ?? (await agentNode({ consul, deps }, asked));
   const { group } = options;
   const itself = options.owner === undefined || options.owner === options.node;
-  const target: Target = { consul, deps, keys, options: { ...options, owner: node }, itself, signal };
+  const target: Target = {
+    ...{ consul, deps, keys, options: { ...options, owner: node }, itself, signal },
+    ...{ confirm, confirmed: new Set<string>() },
+  };
   const mine = (await readAll(target)).filter(
     ({ slot, owner }) => owner?.claim.node === node && (options.slot === undefined || options.slot === slot),
   );
@@ -90,35 +93,13 @@ async function clear(
   { slot, strayLock }: Slot,
   { claim, index }: Owner,
 ): Promise<Released | undefined> {
-  const { consul, keys, options, signal } = target;
-  if (!options.force && (claim.state === 'running' || claim.state === 'evicted')) {
-    throw new RunlockError(
-      'refused',
-      `${claim.node} was running ${claim.command} in slot ${slot} of ${options.group} and its session is gone: the command may still run there; look at ${claim.node}, then use '${forced(target, claim)}'`,
-    );
-  }
+  const { consul, keys, signal } = target;
+  askFirst(target, slot, claim);
   const result = await send(consul, clearClaim({ keys, slot, strayLock }, index), {
     signal,
     rule: keys.rule,
   });
   if (result.kind === 'refused') return undefined;
-  const how = mayStillRun(claim) ? 'unwatched' : 'cleared';
+  const how = mayStillRun(claim.state) || claim.state === 'held' ? 'unwatched' : 'cleared';
   return { slot, node: claim.node, state: claim.state, how };
-}
-
-/** Whether the command may still run although its session is gone. */
-function mayStillRun({ state }: Claim): boolean {
-  switch (state) {
-    case 'running':
-    case 'evicted':
-    case 'abandoned':
-      return true;
-    case 'failed':
-    case 'interrupted':
-    case 'rebooting':
-    case 'held':
-      return false;
-    default:
-      return assertNever(state);
-  }
 }

@@ -37,7 +37,7 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
     const stays =
       attempts.length === 0
         ? `the place in the queue of ${keys.group} goes by itself when its session ends`
-        : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run or '${hint(keys.root, 'release', keys.group, '--owner', run.node, '--force')}' clears it`;
+        : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run clears it, or '${hint(keys.root, 'release', keys.group, '--owner', run.node)}', which asks first`;
     const why = reasonOf(error);
     deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
     return false;

@@ -81,7 +81,7 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
     const { node } = context.run;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `${node} was granted slot ${slot} of ${group} and could not keep it (${reasonOf(error)}): its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node, '--force')}'`,
+      `${node} was granted slot ${slot} of ${group} and could not keep it (${reasonOf(error)}): its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node)}', which asks first`,
       { cause: error },
     );
   } finally {

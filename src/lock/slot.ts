@@ -157,6 +157,23 @@ export function isLeft({ state }: Claim): boolean {
   }
 }
 
+/** Whether the command may still run although no session stands behind the claim. */
+export function mayStillRun(state: Claim['state']): boolean {
+  switch (state) {
+    case 'running':
+    case 'evicted':
+    case 'abandoned':
+      return true;
+    case 'failed':
+    case 'interrupted':
+    case 'rebooting':
+    case 'held':
+      return false;
+    default:
+      return assertNever(state);
+  }
+}
+
 /** Whether the claim is one that `acquire` holds. `nowMs`: the earliest that it may be (`WallClock`). */
 export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {
   return state === 'held' && (heldUntil === undefined || nowMs < Date.parse(heldUntil));

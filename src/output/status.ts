@@ -80,6 +80,7 @@ function renderGroup(view: GroupView, options: RenderOptions): string {
     ...renderQueue(view.queue, options),
     ...renderProblems(view.problems, color),
     `  ${visible(view.why)}`,
+    ...(view.next === undefined ? [] : [`  next: ${visible(view.next)}`]),
     ...(view.fix === undefined ? [] : [`  fix: ${paint(visible(view.fix), 'bold', color)}`]),
   ].join('\n');
 }

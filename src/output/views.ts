@@ -61,7 +61,9 @@ export interface GroupView {
   readonly problems: readonly string[];
   /** One sentence: why the group stands still, or that it moves, or is idle. */
   readonly why: string;
-  /** The command that would free it. */
+  /** What to do about it, in one sentence. */
+  readonly next?: string;
+  /** The command that would free it. Absent where a command could let two nodes change at once. */
   readonly fix?: string;
 }
 

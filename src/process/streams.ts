@@ -218,7 +218,7 @@ function findWay({ fd, exitJoinsThreads }: OutputOptions, gone: (readerLeft: boo
 /**
  * To load node:tty takes milliseconds, so a file, a pipe and /dev/null are told apart without it; so are all closed ones.
  */
-function isTerminal(fd: number): boolean {
+export function isTerminal(fd: number): boolean {
   try {
     const stat = fstatSync(fd);
     return stat.isCharacterDevice() && majorOf(stat.rdev) !== MEMORY_DEVICES && tty().isatty(fd);

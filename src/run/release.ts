@@ -17,7 +17,11 @@ export async function runRelease(
   ]);
   const { signal } = new AbortController();
   const deps = { ...platform.deps, log };
-  const result = await release({ consul, deps }, { ...options, by: platform.operator() }, signal);
+  const result = await release(
+    { consul, deps, confirm: (question) => platform.confirm(question) },
+    { ...options, by: platform.operator() },
+    signal,
+  );
   // What has failed, and held nothing, has not given anything back either.
   const isKept = result.kind === 'nothing' && options.failed !== undefined;
   const maintenance = isKept

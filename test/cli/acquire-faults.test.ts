@@ -127,7 +127,7 @@ test('evicted between grant and hold: it says so and holds nothing, and the oper
 test('asked for again: an operator who looked before that, and whose word arrives late, does not end it', async () => {
   await acquire('late-clear');
   const { proxy, via } = await through(writes('delete-cas', '/owner'), 'late');
-  const operator = await runlock(via, ['release', 'late-clear', '--owner', 'web01']);
+  const operator = await runlock(via, ['release', 'late-clear', '--owner', 'web01', '--force']);
   expect(operator.status).toBe(69);
   expect(await acquire('late-clear')).toEqual(silent);
   expect(await proxy.release()).toMatchObject([{ status: 409 }]);

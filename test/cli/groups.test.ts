@@ -351,8 +351,8 @@ describe('while it waits for a later group', () => {
     const { status, stderr } = await run.ended;
     expect(status).toBe(143);
     expect(stderr).toContain(
-      `may stay in ${first} and keep others out: web01's next run or ` +
-        `'runlock release ${first} --owner web01 --force' clears it`,
+      `may stay in ${first} and keep others out: web01's next run clears it, or ` +
+        `'runlock release ${first} --owner web01', which asks first`,
     );
     expect(stderr).not.toContain('gave slot 0');
     other.tell();

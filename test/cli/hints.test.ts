@@ -111,6 +111,14 @@ test('below the usual prefix nothing is said of it', async () => {
   expect(hintIn(stdout)).toBe('runlock thaw usual');
 });
 
+test('a command with --force is printed by a refused release alone: it has said what to look at first', () => {
+  const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.ts'),
+  );
+  const forcing = files.filter((name) => /hint\([^)]*'--force'/.test(readFileSync(`src/${name}`, 'utf8')));
+  expect(forcing).toEqual(['commands/release/evict.ts']);
+});
+
 test('no command is put together anywhere else', () => {
   const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((name) =>
     name.endsWith('.ts'),

@@ -8,6 +8,7 @@ import type { Agent } from '../support/consul.ts';
 import { eventually, isAlive, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { startInTerminal } from '../support/terminal.ts';
 
 let agent: Agent;
 beforeAll(async () => {
@@ -210,10 +211,112 @@ describe('a running claim whose session is gone', () => {
     expect(await agent.kv.keys('runlock/gone-force/.slot/')).toEqual([]);
   });
 
-  test('an abandoned claim is cleared with the same words', async () => {
+  test('is cleared no more easily once somebody has marked it abandoned', async () => {
     await agent.kv.put(ownerKey('abandoned'), byHand('web01', 'abandoned'));
-    const done = await release('abandoned', '--owner', 'web01');
+    const before = await agent.kv.tree('runlock/abandoned/');
+    // Without --force it went, and the next node began beside a command that still ran.
+    const refused = await release('abandoned', '--owner', 'web01');
+    expect(refused).toMatchObject({ status: 75, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^runlock: web01 vanished while it ran chef-client in slot 0 of abandoned \(abandoned \d+s ago\): the command may still run there; look at web01 \(run \S+, its runlock was pid 1\), then use 'runlock release abandoned --owner web01 --force'\n$/,
+    );
+    expect(await agent.kv.tree('runlock/abandoned/')).toEqual(before);
+    const done = await release('abandoned', '--owner', 'web01', '--force');
     expect(done.stdout).toMatch(/^cleared the abandoned claim of web01 .*may still run on web01/);
+  });
+
+  test("of this node is refused too: it is the node's own word that nothing of it runs that counts, not its name", async () => {
+    await agent.kv.put(ownerKey('own-abandoned'), byHand(agent.name, 'abandoned'));
+    expect(await release('own-abandoned')).toMatchObject({ status: 75, stdout: '' });
+    expect(await claim('own-abandoned')).toMatchObject({ state: 'abandoned' });
+  });
+});
+
+describe('what another node holds by acquire', () => {
+  test('is refused without --force: what it does there may still go on', async () => {
+    await runlock(agent, ['acquire', 'holds', '--node', 'web01']);
+    const before = await agent.kv.tree('runlock/holds/');
+    const refused = await release('holds', '--owner', 'web01');
+    expect(refused).toMatchObject({ status: 75, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^runlock: web01 took slot 0 of holds with 'runlock acquire' \d+s ago and has not given it back: what it does there may still go on; ask whoever works on web01, or look there, then use 'runlock release holds --owner web01 --force'\n$/,
+    );
+    expect(await agent.kv.tree('runlock/holds/')).toEqual(before);
+  });
+
+  test('its own release needs no --force', async () => {
+    await runlock(agent, ['acquire', 'own-half', '--node', 'web01']);
+    expect(await release('own-half', '--node', 'web01')).toMatchObject({ status: 0, stderr: '' });
+  });
+});
+
+describe('on a terminal', () => {
+  const asked = async (group: string, state: string, ...more: string[]) => {
+    await agent.kv.put(ownerKey(group), byHand('web01', state));
+    return startInTerminal(agent, ['release', group, '--owner', 'web01', ...more]);
+  };
+
+  test.each([
+    ['abandoned', /the command may still run there\. look at web01 \(run \S+, its runlock was pid 1\)\./],
+    ['running', /its session is gone: the command may still run there\. look at web01 /],
+    ['held', /what it does there may still go on\. ask whoever works on web01, or look there\./],
+  ])('an %s claim: it asks first, and a typed yes clears it', async (state, says) => {
+    const group = `yes/${state}`;
+    const screen = await asked(group, state);
+    await screen.shows(/Type yes to go on all the same: $/);
+    expect(screen.screen()).toMatch(says);
+    expect(await claim(group)).toMatchObject({ state });
+    screen.type('yes\n');
+    expect(await screen.ended).toBe(0);
+    expect(await claim(group)).toBeNull();
+  });
+
+  test.each([
+    ['Enter alone', '\n'],
+    ['y', 'y\n'],
+    ['the end of what is typed', '\x04'],
+  ])('%s is no', async (what, typed) => {
+    const group = `no/${what.length}`;
+    const screen = await asked(group, 'abandoned');
+    await screen.shows(/Type yes/);
+    screen.type(typed);
+    expect(await screen.ended).toBe(75);
+    expect(screen.screen()).toMatch(/nothing was cleared: .*--force'/);
+    expect(await claim(group)).toMatchObject({ state: 'abandoned' });
+  });
+
+  test('Ctrl-C ends it, and nothing is cleared', async () => {
+    const screen = await asked('break', 'held');
+    await screen.shows(/Type yes/);
+    screen.type('\x03');
+    expect(await screen.ended).toBe(130);
+    expect(await claim('break')).toMatchObject({ state: 'held' });
+  });
+
+  test('a yes counts for the run that was asked about, not for what came in its place', async () => {
+    const screen = await asked('changes', 'running');
+    await screen.shows(/Type yes/);
+    const { run } = (await claim('changes')) ?? {};
+    await agent.kv.put(ownerKey('changes'), byHand('web01', 'abandoned'));
+    screen.type('yes\n');
+    await eventually(() => expect(screen.screen().match(/Type yes/g)).toHaveLength(2));
+    expect(screen.screen()).toContain(String(run));
+    screen.type('no\n');
+    expect(await screen.ended).toBe(75);
+    expect(await claim('changes')).toMatchObject({ state: 'abandoned' });
+  });
+
+  test('a failed claim, and --force, need no answer', async () => {
+    expect(await (await asked('plain', 'failed')).ended).toBe(0);
+    expect(await (await asked('forced', 'abandoned', '--force')).ended).toBe(0);
+  });
+
+  test('where stdin is none, nobody is asked', async () => {
+    await agent.kv.put(ownerKey('piped'), byHand('web01', 'abandoned'));
+    const options = { after: '</dev/null' };
+    const screen = startInTerminal(agent, ['release', 'piped', '--owner', 'web01'], options);
+    expect(await screen.ended).toBe(75);
+    expect(screen.screen()).not.toContain('Type yes');
   });
 });
 

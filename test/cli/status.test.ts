@@ -91,7 +91,11 @@ describe('after a failed run, with two who wait', () => {
     expect(lines[6]).toMatch(
       /^web01 failed \(sh, exit 3\) \d+s ago and keeps slot 0 until its next run succeeds or someone clears it; 2 runs wait$/,
     );
-    expect(lines.slice(7)).toEqual(['fix: runlock release table --owner web01', '']);
+    expect(lines.slice(7)).toEqual([
+      'next: repair web01 and run it again, or clear its claim',
+      'fix: runlock release table --owner web01',
+      '',
+    ]);
     await end();
   });
 
@@ -235,7 +239,7 @@ describe('several groups', () => {
     await run('c', 'false');
     const { stdout } = await inOrder();
     expect(stdout).toMatch(
-      /^c\n {2}SLOT .*\n {2}0 +failed .*\n {2}web01 failed .*\n {2}fix: .*\n\nidle: a, b, d\n$/,
+      /^c\n {2}SLOT .*\n {2}0 +failed .*\n {2}web01 failed .*\n {2}next: .*\n {2}fix: .*\n\nidle: a, b, d\n$/,
     );
     expect((await inOrder('a', 'c')).stdout).toMatch(/^c\n(?: .*\n)+\na\n(?: .*\n)+ {2}idle: nobody runs/);
   });

@@ -117,7 +117,7 @@ describe.concurrent('the agent is away for good', { timeout: 240_000 }, () => {
     scene.run.tell();
     const { status, stderr } = await scene.run.ended;
     expect(status).toBe(0);
-    const stays = `runlock/${fleet.group}/.slot/0/owner stays and keeps others out; its next run or 'runlock release ${fleet.group} --owner web01 --force' clears it`;
+    const stays = `runlock/${fleet.group}/.slot/0/owner stays and keeps others out; its next run clears it, or 'runlock release ${fleet.group} --owner web01', which asks first`;
     expect(stderr).toContain(stays);
     await eventually(
       async () => expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'abandoned' }),

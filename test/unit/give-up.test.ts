@@ -101,7 +101,7 @@ test('what Consul refuses for good is not tried again: what may stay, and what c
   expect(order).toEqual(['close', 'look', 'undo']);
   expect(said).toEqual([
     expect.stringMatching(
-      /could not leave web cleanly \(Permission denied\); the claim of run r1 may stay .* 'runlock release web --owner web01 --force' clears it$/,
+      /could not leave web cleanly \(Permission denied\); the claim of run r1 may stay .* 'runlock release web --owner web01', which asks first$/,
     ),
   ]);
 });

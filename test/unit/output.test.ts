@@ -89,7 +89,7 @@ describe('the table', () => {
   });
   const group: GroupView = {
     ...{ group: 'prod/web', known: true, slots: [failed], queue: [waiter(1)], problems: [] },
-    ...{ why: 'web01 failed', fix: 'runlock release prod/web --owner web01' },
+    ...{ why: 'web01 failed', next: 'repair web01', fix: 'runlock release prod/web --owner web01' },
   };
   const report = (...groups: GroupView[]): StatusReport => ({
     ...{ v: 1, prefix: 'runlock', at: ago(0), problems: [], groups },
@@ -105,6 +105,7 @@ describe('the table', () => {
         '  PLACE  NODE  WAITING  COMMAND',
         '  1      web1  3m12s    chef-client',
         '  web01 failed',
+        '  next: repair web01',
         '  fix: runlock release prod/web --owner web01',
         '',
       ].join('\n'),
@@ -139,10 +140,10 @@ describe('the table', () => {
   test('obeys nothing that comes from Consul', () => {
     const evil = '\x1b[31m\u202e';
     const slot = { ...failed, node: evil, command: `${evil}\n` };
-    const all = { ...group, group: evil, slots: [slot], problems: [evil], why: evil, fix: evil };
+    const all = { ...group, group: evil, slots: [slot], problems: [evil], why: evil, next: evil, fix: evil };
     const text = renderStatus(report({ ...all, queue: [{ ...waiter(1), node: evil }] }), plain);
     expect(text.replaceAll('\n', '')).toBe(visible(text.replaceAll('\n', '')));
-    expect(text.split('\n')).toHaveLength(9);
+    expect(text.split('\n')).toHaveLength(10);
   });
 
   test('keeps its rows within the terminal, the sentence whole', () => {

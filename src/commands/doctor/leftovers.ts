@@ -13,6 +13,7 @@ import {
   decodeRun,
   decodeTicket,
 } from '../../lock/records.ts';
+import { mayStillRun } from '../../lock/slot.ts';
 import type { Check } from '../../output/doctor.ts';
 import { formatAge } from '../../output.ts';
 import { once, problem } from './contact.ts';
@@ -127,7 +128,7 @@ function unlockedClaims(entries: readonly Entry[], keys: GroupKeys): UnlockedCla
     if (key?.kind !== 'owner' || locked.has(keys.lock(key.slot))) return [];
     try {
       const { node, state } = decodeClaim(entry);
-      return [{ slot: key.slot, node, vanished: state === 'running' || state === 'evicted' }];
+      return [{ slot: key.slot, node, vanished: mayStillRun(state) }];
     } catch {
       // Said where all records are judged.
       return [];
@@ -147,8 +148,9 @@ export function judgeClaims(
     const what = vanished
       ? `the run of ${who}, has vanished from slot ${slot}`
       : `slot ${slot} is kept by ${who}`;
-    const release = hint(keys.root, 'release', keys.group, '--owner', node, ...(vanished ? ['--force'] : []));
-    const fix = gone ? `if that node is gone for good: ${release}` : `look at ${node}, then: ${release}`;
+    const release = hint(keys.root, 'release', keys.group, '--owner', node);
+    const look = `look at ${node} first: its command may still run there; once it is gone, run ${node} again, or clear its claim with release, which asks first`;
+    const fix = gone ? `if that node is gone for good: ${release}` : look;
     return [
       { check: 'leftovers', level: 'warning', found: gone ? what : what.replace(', has', ' has'), fix },
     ];

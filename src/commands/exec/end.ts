@@ -157,18 +157,18 @@ function sayGivenBack(
   given: GivenBack,
   { prefix, node, group, slot }: { prefix: string; node: string; group: string; slot: number },
 ): string {
-  const release = (...more: string[]) => hint(prefix, 'release', group, '--owner', node, ...more);
+  const release = hint(prefix, 'release', group, '--owner', node);
   switch (given.kind) {
     case 'nothing':
       return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
     case 'stays': {
-      const clear = `its next run or '${release('--force')}' clears it`;
+      const clear = `its next run clears it, or '${release}', which asks first`;
       return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out; ${clear}`;
     }
     case 'released': {
       if (!given.kept) return `slot ${slot} of ${group} is free again`;
       const until = given.kept.heldUntil === undefined ? '' : `${given.kept.heldUntil} or `;
-      return `${node} keeps slot ${slot} of ${group} until ${until}its next good run; '${release()}' clears it`;
+      return `${node} keeps slot ${slot} of ${group} until ${until}its next good run${given.kept.state === 'failed' ? `; '${release}' clears it` : ''}`;
     }
     default:
       return assertNever(given);

@@ -40,6 +40,8 @@ function describeClaim(claim: Released, { prefix, group }: { prefix: string; gro
     case 'cleared':
       return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}`;
     case 'unwatched':
+      if (state === 'held')
+        return `cleared the held claim of ${node} on slot ${slot} of ${group}; what ${node} does there may still go on: look there before others change`;
       return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}; its session was gone, so the command may still run on ${node}: look there before others change`;
     case 'evicted':
       return `evicted ${node} from slot ${slot} of ${group}; its command is gone`;

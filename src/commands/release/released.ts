@@ -4,6 +4,9 @@ import type { Deps } from '../../deps.ts';
 import type { Claim } from '../../lock/records.ts';
 import type { GroupKeys } from '../../lock/layout.ts';
 
+/** True: the person at the terminal typed yes. Undefined: there is nobody to be asked. */
+export type Confirm = (question: string) => boolean | undefined;
+
 export interface ReleaseOptions {
   readonly prefix: string;
   readonly group: string;
@@ -24,7 +27,7 @@ export interface Released {
   readonly node: string;
   readonly state: Claim['state'];
   /**
-   * `unwatched`: its session was gone, so the command may still run on that node. `given-back`, `kept`: the second half
+   * `unwatched`: nobody has said that it is over, so the node may still be at work. `given-back`, `kept`: the second half
    * of its own `acquire`, with --failed for `kept`.
    */
   readonly how: 'cleared' | 'unwatched' | 'evicted' | 'given-back' | 'kept';
@@ -56,5 +59,8 @@ export interface Target {
   readonly options: ReleaseOptions & { owner: string };
   /** Not an operator's word, but the node's own. */
   readonly itself: boolean;
+  readonly confirm: Confirm;
+  /** The runs about which the person has said yes. */
+  readonly confirmed: Set<string>;
   readonly signal: AbortSignal;
 }

@@ -1,4 +1,4 @@
-/** One sentence on why a group stands still (or that it moves, or is idle), and the command that frees it. Pure. */
+/** One sentence on why a group stands still (or that it moves, or is idle), and what to do about it. Pure. */
 import { assertNever } from '../../errors.ts';
 import { hint } from '../../hint.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
@@ -6,7 +6,7 @@ import { formatAge } from '../../output.ts';
 import { leftOnText } from '../../output/left-on.ts';
 import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
 
-export type GroupFacts = Omit<GroupView, 'why' | 'fix'>;
+export type GroupFacts = Omit<GroupView, 'why' | 'next' | 'fix'>;
 
 export interface ExplainOptions {
   readonly prefix: string;
@@ -20,6 +20,9 @@ export interface ExplainOptions {
 
 export interface Explanation {
   readonly why: string;
+  /** What to do, in a sentence. */
+  readonly next?: string;
+  /** A command that is right as it stands: nothing overlaps whatever else is the case. */
   readonly fix?: string;
 }
 
@@ -42,7 +45,7 @@ export function explainFreeze(
   facts: Pick<GroupFacts, 'group' | 'queue'>,
   freeze: FreezeView,
   { prefix, now }: ExplainOptions,
-): Required<Explanation> {
+): Omit<Required<Explanation>, 'next'> {
   const fix = hint(prefix, 'thaw', freeze.at === '' ? '/' : freeze.at);
   return { why: freezeSentence(facts, freeze, now), fix };
 }
@@ -76,14 +79,43 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
   ];
   const why = parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits';
   const kept = stuck.find((slot) => slot.node !== undefined);
-  if (kept?.node === undefined) {
-    const [waits] = moving.flatMap(waitsIn);
-    const fix = waits && other?.(waits.group)?.fix;
-    return { why, ...(fix !== undefined && { fix }) };
+  if (kept) return { why, ...whatToDo(kept, { prefix, group }) };
+  const [waits] = moving.flatMap(waitsIn);
+  const { next: then, fix } = (waits && other?.(waits.group)) ?? {};
+  return { why, ...(then !== undefined && { next: then }), ...(fix !== undefined && { fix }) };
+}
+
+/** A command only where clearing the claim can't let two nodes change at once (docs/adr/0019). */
+function whatToDo(
+  slot: SlotView,
+  { prefix, group }: { prefix: string; group: string },
+): Omit<Explanation, 'why'> {
+  const { node = '?', command = '?', state } = slot;
+  switch (state) {
+    case 'failed':
+      return {
+        next: `repair ${node} and run it again, or clear its claim`,
+        fix: hint(prefix, 'release', group, '--owner', node),
+      };
+    case 'interrupted':
+      return { next: `wait for ${node}'s next run, which takes the slot back, or start it on ${node}` };
+    case 'rebooting':
+      return { next: `wait for ${node}'s next run; if ${node} does not come back, look at it` };
+    case 'held':
+      return { next: `wait until ${node} gives the slot back, or ask whoever works on ${node}` };
+    case 'running':
+    case 'evicted':
+    case 'abandoned':
+      return {
+        next: `look at ${node} first: ${command} may still run there; once it is gone, run ${node} again, or clear its claim with release, which asks first`,
+      };
+    case 'free':
+    case 'locked':
+    case 'unreadable':
+      return {};
+    default:
+      return assertNever(state);
   }
-  // What was running may still be: the sentence says to look first.
-  const force = kept.state === 'running' || kept.state === 'evicted' ? ['--force'] : [];
-  return { why, fix: hint(prefix, 'release', group, '--owner', kept.node, ...force) };
 }
 
 /** Whether the first in the queue may have the slot now. */

@@ -36,8 +36,8 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
       return { level: 'warning', message };
     }
     case 'another-user': {
-      const release = hint(prefix, 'release', group, '--owner', node, '--force');
-      const message = `busy: an earlier run of ${node} in ${group} lost its runlock; another user (uid ${why.uid}) had started it, so what still runs of it can't be seen; start again as that user or root, or clear it with '${release}'`;
+      const release = hint(prefix, 'release', group, '--owner', node);
+      const message = `busy: an earlier run of ${node} in ${group} lost its runlock; another user (uid ${why.uid}) had started it, so what still runs of it can't be seen; start again as that user or root, or, once nothing of it runs, clear it with '${release}', which asks first`;
       return { level: 'warning', message };
     }
     case 'held': {

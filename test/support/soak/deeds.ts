@@ -165,7 +165,7 @@ function again(world: World, group: Group, { node: name, state }: Claim): string
 /** As an operator should: looks at the node first. */
 async function clear(world: World, group: Group, { node, run, state }: Claim): Promise<string | undefined> {
   if (markedPids(run).length > 0) return undefined;
-  const force = state === 'running' || state === 'evicted' ? ['--force'] : [];
+  const force = ['failed', 'interrupted', 'rebooting'].includes(state) ? [] : ['--force'];
   group.reserved.add(node);
   group.fleet.act('clear', node);
   const args = ['release', group.plan.name, '--owner', node, ...force];
