@@ -18,11 +18,15 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: of('busy'),
     meaning:
-      'busy: no slot within `--wait`, the gate of a service closed, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run is alive, or the node may still be at work, and `--force` was not given; for `gate`: closed',
+      'busy: no slot within `--wait`, the gate of a service closed, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run waits, is alive, or may still be at work, and `--force` was not given; for `gate`: closed',
   },
   { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },
-  { code: String(EXIT_LOST), meaning: 'lock lost, or run evicted, while running; the command was killed' },
+  {
+    code: String(EXIT_LOST),
+    meaning:
+      'lock lost, or run evicted, while running; the command was killed. Or sent away from the queue by an operator; nothing was started',
+  },
   {
     code: String(EXIT_UNHEALTHY),
     meaning:

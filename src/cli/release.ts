@@ -29,7 +29,7 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
     option('--slot <i>', 'only the claim of this slot', wholeNumber(0, 100_000)),
     option(
       '--force',
-      'also a running one: its command is killed first; or one that may still be at work',
+      'also a running one: its command is killed first; one that may still be at work; or one that waits',
       parseFlag,
       false,
     ),
@@ -67,13 +67,14 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
 
 const RELEASE_HELP = `
 Exit codes: 0 given back, cleared, or nothing to release; 64 wrong usage; 69 Consul not reachable; 74 done, but stdout could
-not be written; 75 a run is alive, or the node may still be at work, and --force was not given;
+not be written; 75 a run waits, is alive, or may still be at work, and --force was not given;
 77 Consul refused; 78 bad configuration.
 
 Examples:
   runlock release prod/web                         # what this node holds by acquire
   runlock release prod/web --owner web01           # clear the claim of a failed run
-  runlock release prod/web --owner web01 --force   # end a run that is alive; its command is killed first
+  runlock release prod/web --owner web01 --force   # end a run that is alive; its command is killed first.
+                                                   # Or send one away that waits
 
 On a terminal it asks before it clears a claim whose node may still be at work: a run that has vanished, or what acquire
 holds on another node. Elsewhere that takes --force.`;

@@ -7,7 +7,7 @@ import { decline } from '../lock/grant.ts';
 import { holdOn, keepGrant } from '../lock/held.ts';
 import type { Owner } from '../lock/slot.ts';
 import { formatAge } from '../output.ts';
-import { describeBusy } from './wait/busy.ts';
+import { describeBusy, saySentAway } from './wait/busy.ts';
 import { placeOf } from './exec/end.ts';
 import { settleBefore } from './exec/run-note.ts';
 import type { ExecDeps } from './exec-deps.ts';
@@ -50,7 +50,7 @@ export type AcquireResult =
   /** `already`: it was held before it was asked for. */
   | { readonly kind: 'held'; readonly already: boolean; readonly held: Held }
   | { readonly kind: 'busy' }
-  /** Somebody took it away before it was held. */
+  /** Somebody took it away before it was held, or sent it away while it waited. */
   | { readonly kind: 'lost' }
   /** A signal ended it; nothing is held. */
   | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals };
@@ -107,6 +107,10 @@ async function tryOnce(
     // Whoever was told to stop does not come back to release it.
     await decline(grant);
     throw signal.reason;
+  }
+  if (acquired.kind === 'sent-away') {
+    saySentAway(deps, acquired);
+    return { kind: 'lost' };
   }
   const { context, why } = acquired;
   if (why.kind !== 'held') return sayBusy(deps, acquired, options);

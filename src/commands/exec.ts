@@ -8,7 +8,7 @@ import type { Grant } from '../lock/grant.ts';
 import { codeMeanings, signalCodes } from '../tools.ts';
 import type { CodeMeanings } from '../tools.ts';
 import { formatAge } from '../output.ts';
-import { describeBusy } from './wait/busy.ts';
+import { describeBusy, saySentAway } from './wait/busy.ts';
 import { checkRun } from './exec/check.ts';
 import { placeOf } from './exec/end.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
@@ -66,6 +66,9 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       case 'busy':
         sayBusy(deps, taken.busy, options);
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
+      case 'sent-away':
+        saySentAway(deps, taken.away);
+        return { kind: 'lost', figures: { outcome: 'evicted', waitedMs: waits.read() } };
       case 'lost':
         return lostBeforeStart(deps, taken.slot, waits.read());
       case 'taken':

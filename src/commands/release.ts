@@ -12,6 +12,7 @@ import type { Owner, Slot } from '../lock/slot.ts';
 import { clearClaim, send } from '../lock/transactions.ts';
 import { askFirst } from './release/ask-first.ts';
 import { evict } from './release/evict.ts';
+import { sendWaiterAway } from './release/send-away.ts';
 import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './release/released.ts';
 
 /** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
@@ -39,6 +40,10 @@ export async function release(
   const held = options.failed ? mine.filter(({ owner }) => owner?.claim.state === 'held') : mine;
   if (held.length === 0) {
     const claim = mine[0]?.owner?.claim.state;
+    // Who waits has neither a slot nor anything that failed in it.
+    const asks = mine.length === 0 && options.slot === undefined && !options.failed;
+    const away = asks ? await sendWaiterAway(target) : undefined;
+    if (away) return away;
     return { kind: 'nothing', node, group, ...(claim && { claim }) };
   }
   const claims: Released[] = [];

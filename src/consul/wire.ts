@@ -23,7 +23,12 @@ export interface Session {
 export type Operation =
   | { readonly verb: 'set'; readonly key: string; readonly value: string }
   | { readonly verb: 'cas'; readonly key: string; readonly value: string; readonly index: number }
-  | { readonly verb: 'lock'; readonly key: string; readonly value: string; readonly session: string }
+  | {
+      readonly verb: 'lock' | 'unlock';
+      readonly key: string;
+      readonly value: string;
+      readonly session: string;
+    }
   | { readonly verb: 'check-session'; readonly key: string; readonly session: string }
   | { readonly verb: 'check-index' | 'delete-cas'; readonly key: string; readonly index: number }
   | { readonly verb: 'check-not-exists' | 'delete' | 'get-tree'; readonly key: string };

@@ -11,6 +11,7 @@ import { giveUp } from './give-up.ts';
 import { sendGrant } from './grant.ts';
 import type { Blocked, Granted, Progress } from './grant.ts';
 import { groupKeys, isName } from './layout.ts';
+import { lookBack } from './look-back.ts';
 import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
 import type { Waiting } from './queue.ts';
 import { clearDeadMark, findOrphan } from './same-node.ts';
@@ -20,7 +21,6 @@ import type { Session } from './session.ts';
 import { isHeld } from './slot.ts';
 import type { Owner } from './slot.ts';
 import { comeBack } from './transactions.ts';
-import { untilClaimedAgain } from './went-back.ts';
 
 export interface AcquireRequest {
   readonly prefix: string;
@@ -32,7 +32,10 @@ export interface AcquireRequest {
 }
 
 export type Acquired =
-  Granted | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked };
+  | Granted
+  | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked }
+  /** An operator took it out of the queue. */
+  | { readonly kind: 'sent-away'; readonly context: RunContext; readonly by: string };
 
 type Step1to5 = Acquired | { readonly kind: 'again' };
 
@@ -78,7 +81,7 @@ async function tryOnce(
   const result = await tryWith(context, session, progress);
   if (result.kind === 'granted') return result;
   await giveUp(context, session, progress.attempts);
-  return result.kind === 'busy' ? result : { kind: 'again', context };
+  return result.kind === 'again' ? { kind: 'again', context } : result;
 }
 
 /**
@@ -163,13 +166,15 @@ async function blockedNow(context: RunContext, session: Session, progress: Progr
 }
 
 async function takeSteps(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
-  await untilClaimedAgain(context, progress);
+  const away = await lookBack(context, progress);
+  if (away) return { kind: 'sent-away', context, by: away.by };
   const turn = await readSlotsNow(context, progress);
   const own = turn.slots.find(({ owner }) => owner?.claim.node === context.run.node);
   if (own?.owner) {
     const { slot, owner, lockedBy } = own;
     return returnTo(context, session, { slot, owner, isLocked: lockedBy !== undefined, progress });
   }
+  progress.newest.sent = true;
   const joined = await join(context, session.id, progress.signal);
   if (joined.kind === 'refused') {
     return joined.obstacle === 'node' ? clearOrBusy(context, progress) : { kind: 'again' };

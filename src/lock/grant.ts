@@ -33,8 +33,8 @@ export type Blocked =
 /** What one acquisition remembers from one session to the next. */
 export interface Progress extends Waiting {
   readonly attempts: Attempt[];
-  /** The index of the newest ticket that this run had in the queue; 0 where it had none. */
-  readonly newest: { index: number };
+  /** `index`: of the newest ticket that this run had in the queue; 0 where it had none. `sent`: it asked for one. */
+  readonly newest: { index: number; sent?: true };
   blocked: Blocked;
 }
 

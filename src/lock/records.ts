@@ -70,10 +70,18 @@ export interface Ticket {
   readonly groups?: readonly string[];
 }
 
+/** Who took a waiting run out of the queue, and when. */
+export interface Away {
+  readonly by: string;
+  readonly at: string;
+}
+
 /** `.node/<node>`: this node waits or runs in this group. */
 export interface NodeMark extends Runner {
   readonly run: string;
   readonly since: string;
+  /** An operator sent the run away, and it has not read that yet; no session holds the mark then. */
+  readonly away?: Away;
 }
 
 /** `.slot/<i>/lock`: the run that holds the session lock. */
@@ -159,6 +167,11 @@ const leftOn: Check = (value) => {
   return (
     Array.isArray(services) && services.every(text) && (node === undefined || (node as unknown) === true)
   );
+};
+
+const away: Check = (value) => {
+  const { by, at } = (value ?? {}) as Partial<Away>;
+  return text(by) && time(at);
 };
 
 type Shape<T> = { readonly [K in keyof Required<T>]: Check };
@@ -247,7 +260,7 @@ function unreadable(what: string, stored: Stored): RunlockError {
 export const decodeClaim = (stored: Stored): Claim => decode('claim', claimShape, stored);
 export const decodeTicket = (stored: Stored): Ticket => decode('ticket', ticketShape, stored);
 export const decodeNodeMark = (stored: Stored): NodeMark =>
-  decode<NodeMark>('node mark', { ...runner, run: text, since: time }, stored);
+  decode<NodeMark>('node mark', { ...runner, run: text, since: time, away: optional(away) }, stored);
 export const decodeLockMark = (stored: Stored): LockMark => decode<LockMark>('lock', { run: text }, stored);
 export const decodeQueueMark = (stored: Stored): QueueMark =>
   decode<QueueMark>('queue mark', { session: text }, stored);

@@ -1,5 +1,6 @@
 /** Whether another run of the same node stands in the way, or only what a dead one left. */
 import { isNobody } from '../deps.ts';
+import type { Host } from '../deps.ts';
 import type { RetryOptions } from '../consul.ts';
 import type { RunContext } from './context.ts';
 import { decodeNodeMark } from './records.ts';
@@ -31,12 +32,12 @@ const LOOK_AGAIN_MS = 100;
  * Whether the process is alive on this boot of this host. `unknown`: it ran on another one. `elsewhere`: on this one, in
  * another namespace, where its pid or its start time are not those that are seen here.
  */
-function look({ deps }: RunContext, runner: Runner): 'alive' | 'dead' | 'elsewhere' | 'unknown' {
-  const { bootId } = deps.host;
+export function lifeOf(host: Host, runner: Runner): 'alive' | 'dead' | 'elsewhere' | 'unknown' {
+  const { bootId } = host;
   if (bootOf(runner.bootId) !== bootOf(bootId)) return 'unknown';
   if (runner.bootId !== bootId) return 'elsewhere';
-  const born = deps.host.startTime(runner.pid);
-  if (born === undefined && deps.host.hidden(runner.pid)) return 'alive';
+  const born = host.startTime(runner.pid);
+  if (born === undefined && host.hidden(runner.pid)) return 'alive';
   return born === runner.startTime ? 'alive' : 'dead';
 }
 
@@ -53,7 +54,7 @@ export async function findOrphan(
 ): Promise<Busy | undefined> {
   const ended = isLeft(claim) || claim.state === 'held';
   if (ended || claim.run === context.run.id) return undefined;
-  const runner = look(context, claim);
+  const runner = lifeOf(context.deps.host, claim);
   if (runner === 'unknown') return undefined;
   if (runner === 'alive') return { kind: 'same-node', pid: claim.pid, since: claim.since };
   if (runner === 'elsewhere' && isLocked) return undefined;
@@ -93,7 +94,8 @@ export async function clearDeadMark(context: RunContext, options: RetryOptions):
   if (entry?.session === undefined) return undefined;
   const mark = decodeNodeMark(entry);
   if (mark.run !== run.id) {
-    if (look(context, mark) !== 'dead') return { kind: 'same-node', pid: mark.pid, since: mark.since };
+    if (lifeOf(context.deps.host, mark) !== 'dead')
+      return { kind: 'same-node', pid: mark.pid, since: mark.since };
     const left = unseen(context, mark) ?? (await orphans(context, mark, options.signal));
     if (left) return left;
   }

@@ -126,6 +126,28 @@ export function readTurn(keys: GroupKeys): Step[] {
   ];
 }
 
+/**
+ * An operator takes a ticket out of the queue. The node's mark goes on without the session, so that the run reads it when it
+ * comes to join anew; the node's next run takes its place.
+ */
+export function sendAway(keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step[] {
+  const { node, ...value } = mark;
+  const key = keys.queue(session);
+  return [
+    { means: 'ticket', operation: { verb: 'check-session', key, session } },
+    remove(key, 'ticket'),
+    { means: 'node', operation: { verb: 'unlock', key: keys.node(node), value: encode(value), session } },
+  ];
+}
+
+/** What a run that lost its place reads: the queue's end, and the mark of its node. */
+export function readLeft(keys: GroupKeys, node: string): Step[] {
+  return [
+    { means: 'ticket', operation: { verb: 'get-tree', key: keys.tail } },
+    { means: 'node', operation: { verb: 'get-tree', key: keys.node(node) } },
+  ];
+}
+
 /** The first in the queue takes a slot that nobody has. */
 export function grant(seat: Seat, claim: Claim): Step[] {
   return [

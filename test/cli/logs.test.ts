@@ -221,6 +221,18 @@ describe('a run of each kind', () => {
     await run.ended;
   });
 
+  test('sent away from the queue by an operator', async () => {
+    const { hold, start, group, key } = setup();
+    const run = await hold('web01');
+    const waits = start('web02', '--session-ttl', '10s', '--', 'true');
+    await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
+    await runlock(agent, ['release', group, '--owner', 'web02', '--force']);
+    const { stderr } = await waits.ended;
+    expect(of(stderr, 'sent-away')).toMatchObject({ level: 'error', group, node: 'web02' });
+    run.tell();
+    await run.ended;
+  });
+
   test('a dry run', async () => {
     const { exec, place } = setup();
     const { stderr } = await exec('web01', '--dry-run', '--', 'true');

@@ -111,7 +111,7 @@ async function waiter(group: string, { clock, hold }: Place) {
 }
 
 function grantOf(acquired: Acquired): Grant {
-  if (acquired.kind !== 'granted') throw new Error(`busy: ${acquired.why.kind}`);
+  if (acquired.kind !== 'granted') throw new Error(`not granted: ${acquired.kind}`);
   return acquired.grant;
 }
 

@@ -55,7 +55,7 @@ async function run(
   const what = { id: randomUUID(), command: 'true', runner: self, hold, slots: 1 };
   const request = { prefix: 'runlock', group, node, run: what, ttlMs };
   const acquired = await acquire({ consul, deps }, request, { signal, patience: signal, either: signal });
-  if (acquired.kind !== 'granted') throw new Error(`busy: ${acquired.why.kind}`);
+  if (acquired.kind !== 'granted') throw new Error(`not granted: ${acquired.kind}`);
   onTestFinished(() =>
     acquired.grant.session.close({ signal: AbortSignal.timeout(1_000) }).catch(() => undefined),
   );

@@ -43,7 +43,7 @@ async function run(group: string): Promise<Grant> {
   const what = { id: randomUUID(), command: 'true', runner: self, hold: 'forever', slots: 1 } as const;
   const request = { prefix: 'runlock', group, node: 'web01', run: what, ttlMs };
   const acquired = await acquire({ consul, deps }, request, { signal, patience: signal, either: signal });
-  if (acquired.kind !== 'granted') throw new Error(`busy: ${acquired.why.kind}`);
+  if (acquired.kind !== 'granted') throw new Error(`not granted: ${acquired.kind}`);
   onTestFinished(() => destroy(acquired.grant));
   return acquired.grant;
 }

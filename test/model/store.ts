@@ -86,6 +86,10 @@ function operate(draft: Draft, operation: Request): Entry[] | string {
     case 'cas':
       if ((found?.modifyIndex ?? 0) === operation.index) return write(draft, operation, found?.session);
       return `failed to set key "${key}", index is stale`;
+    case 'unlock':
+      if (found?.session !== operation.session)
+        return `failed to unlock key "${key}", lock isn't held, or is held by another session`;
+      return write(draft, operation, undefined);
     case 'lock':
     case 'seize':
       return lock(draft, operation, found);
@@ -94,7 +98,12 @@ function operate(draft: Draft, operation: Request): Entry[] | string {
 
 function lock(
   draft: Draft,
-  operation: Extract<Request, { verb: 'lock' | 'seize' }>,
+  operation: {
+    readonly verb: Request['verb'];
+    readonly key: string;
+    readonly value: string;
+    readonly session: string;
+  },
   found: Entry | undefined,
 ): Entry[] | string {
   const { verb, key, session } = operation;

@@ -23,10 +23,14 @@ export interface HeldSlot {
 /** At least one, in the order of the groups' paths. */
 export type HeldSlots = readonly [HeldSlot, ...HeldSlot[]];
 
+type SentAway = Extract<Acquired, { kind: 'sent-away' }>;
+
 export type Taken =
   | { readonly kind: 'taken'; readonly slots: HeldSlots }
   /** In one group there is none to be had. */
   | { readonly kind: 'busy'; readonly busy: Extract<Acquired, { kind: 'busy' }> }
+  /** An operator took it out of one group's queue. */
+  | { readonly kind: 'sent-away'; readonly away: SentAway }
   /** This lease was over while another group kept the run waiting. */
   | { readonly kind: 'lost'; readonly slot: HeldSlot };
 
@@ -75,7 +79,7 @@ async function takeAll(
     for (const request of [...requests].sort(byPath)) {
       const held = slots.map(({ grant }) => grant.context.keys.group);
       const taken = await takeSlot(deps, request, { ...options, signal, held });
-      if (taken.kind === 'busy') {
+      if (taken.kind !== 'held') {
         await declineAll(deps, slots);
         return taken;
       }
@@ -150,7 +154,9 @@ async function takeSlot(
   }: TakeOptions & {
     readonly held: readonly string[];
   },
-): Promise<{ readonly kind: 'held'; readonly held: HeldSlot } | Extract<Taken, { kind: 'busy' }>> {
+): Promise<
+  { readonly kind: 'held'; readonly held: HeldSlot } | Extract<Taken, { kind: 'busy' | 'sent-away' }>
+> {
   const askedMs = deps.clock.monotonicMs();
   const done = new AbortController();
   try {
@@ -160,6 +166,7 @@ async function takeSlot(
       ...(onFirst && { onFirst }),
     });
     if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
+    if (acquired.kind === 'sent-away') return { kind: 'sent-away', away: acquired };
     const { grant } = acquired;
     const waitedMs = deps.clock.monotonicMs() - askedMs;
     return { kind: 'held', held: { grant, lease: holdLease(grant, { ttlMs, killAfterMs }), waitedMs } };

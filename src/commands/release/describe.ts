@@ -12,10 +12,25 @@ export function describeRelease(result: ReleaseResult, prefix: string): string {
       return result.claim === undefined
         ? `nothing to release: ${node} has no claim in ${group}\n`
         : `nothing to release: ${node} holds nothing in ${group} (its claim says ${result.claim}, and stays)\n`;
+    case 'sent-away':
+      return `sent ${node} away from the queue of ${group}; ${awayText(result.how, node)}\n`;
     case 'released':
       return result.claims.map((claim) => `${describeClaim(claim, { prefix, group })}\n`).join('');
     default:
       return assertNever(result);
+  }
+}
+
+function awayText(how: Extract<ReleaseResult, { kind: 'sent-away' }>['how'], node: string): string {
+  switch (how) {
+    case 'left':
+      return 'it has left';
+    case 'dead':
+      return 'its runlock was dead already';
+    case 'silent':
+      return `its runlock on ${node} has not answered (stopped, dead, or cut off from Consul) and leaves when it is back`;
+    default:
+      return assertNever(how);
   }
 }
 

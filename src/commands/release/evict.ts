@@ -61,6 +61,6 @@ async function untilGone(target: Target, slot: number, claim: Claim): Promise<Re
   }
 }
 
-export function forced({ options: { prefix, group } }: Target, { node }: Claim): string {
+export function forced({ options: { prefix, group } }: Target, { node }: Pick<Claim, 'node'>): string {
   return hint(prefix, 'release', group, '--owner', node, '--force');
 }

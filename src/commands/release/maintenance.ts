@@ -28,6 +28,7 @@ export async function endMaintenance(
   result: ReleaseResult,
 ): Promise<MaintenanceEnd> {
   const { node } = result;
+  if (result.kind === 'sent-away') return NOTHING;
   if (result.kind === 'nothing') {
     // The claim of a failed run can be gone before its maintenance: its hold was over, or there was none. What runs on
     // another node, in another group, is not known here.

@@ -44,6 +44,14 @@ export type ReleaseResult =
       readonly group: string;
       readonly claims: readonly Released[];
     }
+  /** Of a run that waited. `dead`: its runlock was. `silent`: its runlock has not said that it knows. */
+  | {
+      readonly kind: 'sent-away';
+      readonly node: string;
+      readonly group: string;
+      readonly run: string;
+      readonly how: 'left' | 'silent' | 'dead';
+    }
   /** `claim`: what it has there all the same, which --failed does not touch. */
   | {
       readonly kind: 'nothing';

@@ -1,5 +1,5 @@
 /** Why a run did not get a slot, in one line. Pure. */
-import type { LogLevel } from '../../deps.ts';
+import type { Deps, LogLevel } from '../../deps.ts';
 import { assertNever } from '../../errors.ts';
 import { hint } from '../../hint.ts';
 import type { Acquired } from '../../lock/acquire.ts';
@@ -54,6 +54,16 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
     default:
       return assertNever(why);
   }
+}
+
+/** An error, as an eviction before the start is: the operator's word is not chance, so it is no reason to try again soon. */
+export function saySentAway(
+  { log }: Pick<Deps, 'log'>,
+  { context: { keys, run }, by }: Extract<Acquired, { kind: 'sent-away' }>,
+): void {
+  log('error', `${by} sent ${run.node} away from the queue of ${keys.group}; nothing was started`, {
+    ...{ event: 'sent-away', group: keys.group, node: run.node, run: run.id, by },
+  });
 }
 
 function describeBlocked(

@@ -1,0 +1,120 @@
+/** `runlock release --force` of a run that only waits: it leaves the queue, and does not come back (docs/adr/0019). */
+import type { Entry } from '../../consul.ts';
+import { RunlockError, isRunlockError } from '../../errors.ts';
+import { decodeNodeMark, decodeTicket } from '../../lock/records.ts';
+import type { NodeMark } from '../../lock/records.ts';
+import { lifeOf } from '../../lock/same-node.ts';
+import { readSlots } from '../../lock/slot.ts';
+import { send, sendAway, writtenIndex } from '../../lock/transactions.ts';
+import { formatAge } from '../../output.ts';
+import { forced } from './evict.ts';
+import type { ReleaseResult, Target } from './released.ts';
+
+type SentAway = Extract<ReleaseResult, { kind: 'sent-away' }>;
+
+/**
+ * Undefined: the node does not wait, or it is the node itself that asks, without --force.
+ * @throws RunlockError `refused`: --force was not given, or the run got its slot at that very moment.
+ */
+export async function sendWaiterAway(target: Target): Promise<SentAway | undefined> {
+  const { deps, options } = target;
+  const { owner: node, group, force } = options;
+  const waiter = await findWaiter(target);
+  if (!waiter || (target.itself && !force)) return undefined;
+  const { session, mark, ticket } = waiter;
+  if (!force) {
+    const since = formatAge(deps.clock.now() - Date.parse(ticket.since));
+    const what = `${node} has no claim in ${group}, it waits there to run ${ticket.command} (for ${since}, run ${ticket.run})`;
+    throw new RunlockError('refused', `${what}; send it away with '${forced(target, { node })}'`);
+  }
+  const done = { kind: 'sent-away', node, group, run: mark.run } as const;
+  if (lifeOf(deps.host, mark) === 'dead') {
+    // Nobody is there to read a mark.
+    await endSession(target, session);
+    return { ...done, how: 'dead' };
+  }
+  const answerMs = await longestAnswerMs(target, session);
+  const index = await putMark(target, { session, mark });
+  await endSession(target, session);
+  return { ...done, how: (await hasAnswered(target, index, answerMs)) ? 'left' : 'silent' };
+}
+
+interface Waiter {
+  readonly session: string;
+  readonly mark: NodeMark;
+  readonly ticket: ReturnType<typeof decodeTicket>;
+}
+
+async function findWaiter(target: Target): Promise<Waiter | undefined> {
+  const { consul, keys, options, signal } = target;
+  const limits = { signal, rule: keys.rule };
+  const { entry } = await consul.get(keys.node(options.owner), limits);
+  if (entry?.session === undefined) return undefined;
+  const { session } = entry;
+  const ticket = (await consul.get(keys.queue(session), limits)).entry;
+  if (ticket?.session !== session) return undefined;
+  return { session, mark: decodeNodeMark(entry), ticket: decodeTicket(ticket) };
+}
+
+/** Takes the ticket away, and says so in the node's mark, in one transaction: a grant comes before it or never. Gives the mark's index. */
+async function putMark(target: Target, { session, mark }: Omit<Waiter, 'ticket'>): Promise<number> {
+  const { consul, deps, keys, options, signal } = target;
+  const away = { by: options.by, at: new Date(deps.clock.now()).toISOString() };
+  const steps = sendAway(keys, session, { ...mark, node: options.owner, away });
+  const result = await send(consul, steps, { signal, rule: keys.rule });
+  if (result.kind === 'done') return writtenIndex(result.entries, keys.node(options.owner));
+  throw await justGranted(target);
+}
+
+async function justGranted(target: Target): Promise<RunlockError> {
+  const { consul, keys, options, signal } = target;
+  const { owner: node, group } = options;
+  const { entries } = await consul.list(keys.slotPrefix, { signal, rule: keys.rule });
+  const now = readSlots(keys.root, entries).find(({ owner }) => owner?.claim.node === node);
+  if (!now?.owner)
+    return new RunlockError('refused', `${node} left the queue of ${group} by itself at this moment`);
+  const { command, run } = now.owner.claim;
+  return new RunlockError(
+    'refused',
+    `${node} got slot ${now.slot} of ${group} at this moment and runs ${command} (run ${run}); nothing was done; to end it: '${forced(target, { node })}'`,
+  );
+}
+
+/** Its runlock hears of it with its next renewal. Without the right to, it hears when its turn comes. */
+async function endSession({ consul, deps, signal }: Target, session: string): Promise<void> {
+  try {
+    await consul.destroySession(session, { signal, rule: 'session_prefix "" { policy = "write" }' });
+  } catch (error) {
+    if (!isRunlockError(error, 'forbidden')) throw error;
+    deps.log('warning', `${error.message}: its runlock hears of it later`, { event: 'session-left' });
+  }
+}
+
+/** For its next renewal, a new session and a look. */
+const MARGIN_MS = 10_000;
+
+async function longestAnswerMs({ consul, signal }: Target, session: string): Promise<number> {
+  const stored = await consul.readSession(session, { signal });
+  const ttlMs = stored ? parseFloat(stored.ttl) * 1_000 : 0;
+  return ttlMs / 3 + MARGIN_MS;
+}
+
+/** Whether the run has read the mark: it removes it then. */
+async function hasAnswered(target: Target, written: number, withinMs: number): Promise<boolean> {
+  const { consul, deps, keys, options, signal } = target;
+  const { clock } = deps;
+  const untilMs = clock.monotonicMs() + withinMs;
+  const key = keys.node(options.owner);
+  deps.log('info', `sent ${options.owner} away from the queue of ${keys.group}; waiting for its runlock`, {
+    event: 'sending-away',
+  });
+  for (let index = written; ;) {
+    const waitMs = untilMs - clock.monotonicMs();
+    if (waitMs <= 0) return false;
+    const seen: { entry: Entry | undefined; index: number } = await consul.get(key, {
+      ...{ signal, index, waitMs, rule: keys.rule },
+    });
+    if (seen.entry?.modifyIndex !== written) return true;
+    ({ index } = seen);
+  }
+}

@@ -1,0 +1,244 @@
+// An operator sends a run away that only waits: it leaves the queue, says so, and never comes back by itself.
+import { writeFileSync } from 'node:fs';
+import { hostname, userInfo } from 'node:os';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import { STEPS, writes } from '../support/proxy-steps.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+
+let agent: Agent;
+beforeAll(async () => {
+  agent = await startAgent();
+});
+afterAll(endAgents);
+
+const me = `${userInfo().username}@${hostname()}`;
+const keys = async (group: string) =>
+  (await agent.kv.keys(`runlock/${group}/`)).map((key) => key.slice(`runlock/${group}/`.length));
+const queue = async (group: string) =>
+  (await agent.kv.tree(`runlock/${group}/.queue/`)).map(
+    ({ Value }) => (JSON.parse(Value) as { node: string }).node,
+  );
+const tail = async (group: string) => (await agent.kv.get(`runlock/${group}/.tail`))?.Value;
+const sessions = async (group: string) =>
+  ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(
+    ({ Name }) => Name === `runlock ${group}`,
+  );
+const away = (group: string, node = 'web01', ...more: string[]) =>
+  runlock(agent, ['release', group, '--owner', node, '--force', ...more]);
+
+/** A claim of another node that keeps the group until it is released. */
+const hold = (group: string) => runlock(agent, ['acquire', group, '--node', 'web09']);
+const unhold = (group: string) => runlock(agent, ['release', group, '--node', 'web09']);
+
+/** A run that joins the queue of `group`, which is its last one; its renewals come each 3.3 s. */
+async function waiter(group: string, node = 'web01', ...more: string[]) {
+  const { folder, lines } = stage();
+  const script = `echo >>${folder}/started`;
+  const args = ['exec', '-g', group, '--node', node, '--session-ttl', '10s', ...more];
+  const before = (await queue(group)).length;
+  const run = startRunlock(agent, [...args, '--', 'sh', '-c', script]);
+  await eventually(async () => expect(await queue(group)).toHaveLength(before + 1));
+  return { ...run, started: () => lines('started').length };
+}
+
+const sentAway = (group: string, node = 'web01') =>
+  `runlock: ${me} sent ${node} away from the queue of ${group}; nothing was started\n`;
+
+test('without --force it is refused, and goes on waiting', async () => {
+  await hold('plain');
+  const run = await waiter('plain');
+  const before = await agent.kv.tree('runlock/plain/');
+  const refused = await runlock(agent, ['release', 'plain', '--owner', 'web01']);
+  expect(refused).toMatchObject({ status: 75, stdout: '' });
+  expect(refused.stderr).toMatch(
+    /^runlock: web01 has no claim in plain, it waits there to run sh \(for \d+s, run \S+\); send it away with 'runlock release plain --owner web01 --force'\n$/,
+  );
+  expect(await agent.kv.tree('runlock/plain/')).toEqual(before);
+  await unhold('plain');
+  expect(await run.ended).toMatchObject({ status: 0 });
+});
+
+test('a node that releases what it does not hold sends no run of its own away', async () => {
+  await hold('own');
+  const run = await waiter('own');
+  expect(await runlock(agent, ['release', 'own', '--node', 'web01'])).toEqual({
+    ...{ status: 0, stdout: 'nothing to release: web01 has no claim in own\n', stderr: '' },
+  });
+  await unhold('own');
+  expect(await run.ended).toMatchObject({ status: 0 });
+});
+
+describe('with --force', () => {
+  test('the first in the queue leaves: 79, it says who sent it away, and does not queue again', async () => {
+    await hold('first');
+    const run = await waiter('first');
+    const last = await tail('first');
+    expect(await away('first')).toEqual({
+      ...{ status: 0, stdout: 'sent web01 away from the queue of first; it has left\n', stderr: '' },
+    });
+    expect(await run.ended).toEqual({ status: 79, stdout: '', stderr: sentAway('first') });
+    expect(await tail('first')).toBe(last);
+    await unhold('first');
+    expect(run.started()).toBe(0);
+    expect(await keys('first')).toEqual(['.last', '.runs/web09', '.tail']);
+    expect(await sessions('first')).toEqual([]);
+  });
+
+  test('one in the middle leaves, and those behind it keep their order', async () => {
+    await hold('middle');
+    const runs = [
+      await waiter('middle', 'web01'),
+      await waiter('middle', 'web02'),
+      await waiter('middle', 'web03'),
+    ];
+    expect(await away('middle', 'web02', '--json')).toMatchObject({ status: 0 });
+    expect(await runs[1]?.ended).toMatchObject({ status: 79, stderr: sentAway('middle', 'web02') });
+    await unhold('middle');
+    expect(await Promise.all([runs[0]?.ended, runs[2]?.ended])).toMatchObject([{ status: 0 }, { status: 0 }]);
+    expect(runs.map(({ started }) => started())).toEqual([1, 0, 1]);
+  });
+
+  test('it is out of the queue at once: a slot that comes free before it hears of it is not its own', async () => {
+    await hold('at-once');
+    const run = await waiter('at-once');
+    const next = await waiter('at-once', 'web02');
+    const sending = startRunlock(agent, ['release', 'at-once', '--owner', 'web01', '--force', '-v']);
+    await sending.says(/waiting for its runlock/);
+    await unhold('at-once');
+    expect(await next.ended).toMatchObject({ status: 0 });
+    expect(await run.ended).toMatchObject({ status: 79 });
+    expect(run.started()).toBe(0);
+  });
+
+  test('a code for busy (-E) is not used: whoever tries again on busy would undo the operator’s word', async () => {
+    await hold('code');
+    const run = await waiter('code', 'web01', '-E', '0');
+    expect(await away('code')).toMatchObject({ status: 0 });
+    expect((await run.ended).status).toBe(79);
+  });
+
+  test('a run that has one group and waits for the next gives the first one back', async () => {
+    await hold('several/b');
+    const args = ['-g', 'several/a', '--log-format', 'json'];
+    const run = await waiter('several/b', 'web01', ...args);
+    expect(await keys('several/a')).toContain('.slot/0/owner');
+    expect(await away('several/b')).toMatchObject({ status: 0 });
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(79);
+    const events = stderr
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { event: string; group: string; by?: string });
+    expect(events).toContainEqual(
+      expect.objectContaining({
+        event: 'sent-away',
+        level: 'error',
+        group: 'several/b',
+        node: 'web01',
+        by: me,
+      }),
+    );
+    expect(events).toContainEqual(expect.objectContaining({ event: 'given-back', group: 'several/a' }));
+    expect(await keys('several/a')).toEqual(['.last', '.tail']);
+    expect(run.started()).toBe(0);
+  });
+
+  test('an acquire that waits holds nothing afterwards: 79', async () => {
+    await hold('half');
+    const args = ['acquire', 'half', '--node', 'web01', '--session-ttl', '10s'];
+    const run = startRunlock(agent, args);
+    await eventually(async () => expect(await queue('half')).toEqual(['web01']));
+    expect(await away('half')).toMatchObject({ status: 0 });
+    expect(await run.ended).toEqual({ status: 79, stdout: '', stderr: sentAway('half') });
+  });
+
+  test('one whose runlock is dead: its session goes at once, and nothing of it stays', async () => {
+    await hold('dead');
+    const run = await waiter('dead');
+    run.signal('SIGKILL');
+    await run.ended;
+    expect(await away('dead', 'web01', '--json')).toMatchObject({
+      status: 0,
+      stdout: expect.stringMatching(/"kind": "sent-away",[^]*"how": "dead"/) as string,
+    });
+    expect(await keys('dead')).toEqual(['.last', '.slot/0/owner', '.tail']);
+    expect(await sessions('dead')).toEqual([]);
+  });
+
+  test('one that is stopped: said to be silent; continued, it leaves and does not queue again', async () => {
+    await hold('stopped');
+    const run = await waiter('stopped');
+    const last = await tail('stopped');
+    run.signal('SIGSTOP');
+    const done = await away('stopped');
+    expect(done).toMatchObject({ status: 0 });
+    expect(done.stdout).toMatch(
+      /^sent web01 away .* has not answered \(stopped, dead, or cut off from Consul\)/,
+    );
+    expect(await queue('stopped')).toEqual([]);
+    run.signal('SIGCONT');
+    expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('stopped') });
+    expect(await tail('stopped')).toBe(last);
+    expect(await keys('stopped')).toEqual(['.last', '.slot/0/owner', '.tail']);
+  }, 60_000);
+
+  test('what it left for a run that never came back keeps its node from nothing', async () => {
+    await hold('later');
+    const run = await waiter('later');
+    run.signal('SIGSTOP');
+    await away('later');
+    run.signal('SIGKILL');
+    await run.ended;
+    expect(await keys('later')).toContain('.node/web01');
+    await unhold('later');
+    expect((await runlock(agent, ['exec', '-g', 'later', '--node', 'web01', '--', 'true'])).status).toBe(0);
+    expect(await keys('later')).toEqual(['.last', '.runs/web01', '.runs/web09', '.tail']);
+  }, 60_000);
+
+  test('that gets its slot at that very moment: refused, and the run goes on', async () => {
+    await hold('moment');
+    const { folder } = stage();
+    const args = ['exec', '-g', 'moment', '--node', 'web01', '--session-ttl', '10s', '--'];
+    const loop = `echo >>${folder}/started; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+    const run = startRunlock(agent, [...args, 'sh', '-c', loop]);
+    await eventually(async () => expect(await queue('moment')).toEqual(['web01']));
+    const proxy = await startProxy(agent);
+    onTestFinished(proxy.close);
+    let go: () => void = () => undefined;
+    const granted = new Promise<void>((resolve) => (go = resolve));
+    proxy.rule({ match: writes('unlock', '/.node/'), times: 1, do: { until: granted } });
+    const via = { env: { ...agent.env, ...proxy.env } };
+    const sending = startRunlock(via, ['release', 'moment', '--owner', 'web01', '--force']);
+    await proxy.seen(writes('unlock', '/.node/'));
+    await unhold('moment');
+    await eventually(async () => expect(await keys('moment')).toContain('.slot/0/lock'));
+    go();
+    const { status, stdout, stderr } = await sending.ended;
+    expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+    expect(stderr).toMatch(
+      /^runlock: web01 got slot 0 of moment at this moment and runs sh \(run \S+\); nothing was done; to end it: 'runlock release moment --owner web01 --force'\n$/,
+    );
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(0);
+  });
+
+  test('whose join was never answered: it is sent away all the same', async () => {
+    await hold('unheard');
+    const proxy = await startProxy(agent);
+    onTestFinished(proxy.close);
+    let went: () => void = () => undefined;
+    const joined = new Promise<void>((resolve) => (went = resolve));
+    proxy.rule({ match: STEPS.enqueue, times: 1, do: { done: went } });
+    const via = { env: { ...agent.env, ...proxy.env } };
+    const args = ['exec', '-g', 'unheard', '--node', 'web01', '--session-ttl', '10s', '--', 'true'];
+    const run = startRunlock(via, args);
+    await joined;
+    expect(await away('unheard')).toMatchObject({ status: 0 });
+    expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('unheard') });
+  }, 60_000);
+});
