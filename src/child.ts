@@ -1,6 +1,4 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
 
 import type { Clock } from './deps.ts';
@@ -10,18 +8,19 @@ import type { Kill } from './kill.ts';
 import type { RunCgroup } from './process/cgroup.ts';
 import { stdioWith } from './process/descriptors.ts';
 import type { FileLimit } from './process/file-limit.ts';
-import { shortageOf } from './process/shortage.ts';
+import { isRunnable, isText } from './process/exec-format.ts';
 import { MARK_VARIABLE, markValue } from './process/mark.ts';
 import { launchFailed } from './process/launcher.ts';
-import type { Launcher, Program } from './process/launcher.ts';
+import type { Launcher } from './process/launcher.ts';
 import { startSignalProbe } from './process/signal-probe.ts';
 import type { SignalProbe } from './process/signal-probe.ts';
+import { startProcess } from './process/start-process.ts';
+import type { Ending, Program, Spawned } from './process/start-process.ts';
+import { whyNotExecuted, whyNotReached } from './process/why-not-started.ts';
 import { followTree, groupOf, isStopped, startTime } from './tree.ts';
 import type { Member, Tree } from './tree.ts';
 
-export type Ending =
-  | { readonly kind: 'exited'; readonly code: number }
-  | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals };
+export type { Ending };
 
 export interface CommandOptions {
   /** The program as the user named it; it becomes the command's argv[0]. */
@@ -83,15 +82,12 @@ export function findCommand(command: string, { path }: { path: string | undefine
   const found = candidates.map((file) => ({ file, kind: kindOf(file) }));
   const program = found.find(({ kind }) => kind === 'program');
   if (program !== undefined) return program.file;
-  const refused = found.find(({ kind }) => kind !== 'nothing');
-  if (refused?.kind === 'folder') {
-    throw new RunlockError('not-executable', `cannot run ${refused.file}: it is a folder; name a program`);
-  }
-  if (refused !== undefined) {
-    throw new RunlockError(
-      'not-executable',
-      `cannot run ${refused.file}: this user may not execute it; set its x permission (chmod +x) or run it through its interpreter`,
-    );
+  for (const { file, kind } of found) {
+    if (kind === 'folder')
+      throw new RunlockError('not-executable', `cannot run ${file}: it is a folder; name a program`);
+    // In a folder of PATH only what is there, and may not be run, is the one that was meant.
+    if (typeof kind === 'object' && (kind.refused === 'EACCES' || command.includes('/')))
+      throw new RunlockError('not-executable', `cannot run ${file}: ${whyNotReached(kind.refused)}`);
   }
   throw new RunlockError('not-found', notFound(command, path));
 }
@@ -112,19 +108,22 @@ function inFolders(command: string, path: string): string[] {
   return command === '' ? [] : path.split(':').map((folder) => `${folder === '' ? '.' : folder}/${command}`);
 }
 
-function kindOf(file: string): 'program' | 'folder' | 'refused' | 'nothing' {
+type Kind = 'program' | 'folder' | 'nothing' | { readonly refused: string | undefined };
+
+function kindOf(file: string): Kind {
   try {
     if (statSync(file).isDirectory()) return 'folder';
     accessSync(file, constants.X_OK);
     return 'program';
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'refused' : 'nothing';
+    const { code } = error as NodeJS.ErrnoException;
+    return code === 'ENOENT' ? 'nothing' : { refused: code };
   }
 }
 
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
-  const { file, nonce, shareTerminal, clock, inner } = options;
+  const { nonce, shareTerminal, clock, inner } = options;
   // First: what fails here fails before there is a command.
   const probe = shareTerminal ? startSignalProbe(clock, { home: options.cgroup?.homeFile ?? '' }) : undefined;
   const [isInside] = await Promise.all([options.cgroup?.enter(), options.fileLimit?.enter()]);
@@ -134,13 +133,10 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   const left = options.cgroup?.leave();
   if ('code' in spawned) {
     probe?.stop();
-    throw spawnError(file, await spawned.code);
+    throw spawnError(options, await spawned.code);
   }
-  const { subprocess, pid } = spawned;
+  const { pid, ended } = spawned;
   void Promise.resolve(left).then(() => options.fileLimit?.started(pid));
-  const ended = new Promise<Ending>((resolve) => {
-    subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
-  });
   void ended.then(() => probe?.stop());
   // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
   const command = { pid, startTime: startTime(pid) ?? '' };
@@ -165,13 +161,10 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   };
 }
 
-type Spawned =
-  | { readonly subprocess: ChildProcess; readonly pid: number }
-  /** There is none, and errno says why. */
-  | { readonly code: Promise<string | undefined>; readonly thrown?: string | undefined };
-
 function spawnCommand(options: CommandOptions): Spawned {
   const { command, file, args, launcher } = options;
+  // What the kernel does not know, Node and env(1) give to a shell, whatever it is.
+  if (!isRunnable(file)) return { code: Promise.resolve('ENOEXEC') };
   if (launcher) {
     const program = launcher(command, args);
     const launched = trySpawn(program, options);
@@ -186,46 +179,12 @@ function spawnCommand(options: CommandOptions): Spawned {
 
 const SHELL = '/bin/sh';
 
-/** No shell takes a file with a zero byte in its first line for a script, or none should. */
-function isText(file: string): boolean {
-  const head = Buffer.alloc(256);
-  let fd: number | undefined;
-  try {
-    fd = openSync(file, 'r');
-    const read = head.subarray(0, readSync(fd, head));
-    const end = read.indexOf('\n');
-    return !read.subarray(0, end === -1 ? read.length : end).includes(0);
-  } catch {
-    // Whoever may not read it could not run it as a script.
-    return false;
-  } finally {
-    if (fd !== undefined) closeSync(fd);
-  }
-}
-
-function trySpawn(
-  { file, args, argv0 }: Program,
-  { env, nonce, shareTerminal, inherited = [] }: CommandOptions,
-): Spawned {
-  try {
-    const subprocess = spawn(file, args, {
-      argv0,
-      env: { ...env, [MARK_VARIABLE]: markValue(nonce, env[MARK_VARIABLE]) },
-      stdio: inherited.length === 0 ? 'inherit' : stdioWith(inherited),
-      detached: !shareTerminal,
-    });
-    const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));
-    const { pid } = subprocess;
-    return pid === undefined ? { code: failed.then(({ code }) => code) } : { subprocess, pid };
-  } catch (error) {
-    // Some reasons come as an event, and others are thrown.
-    const { code } = error as NodeJS.ErrnoException;
-    return { code: Promise.resolve(code), thrown: code };
-  }
-}
-
-function endingOf(code: number | null, signal: NodeJS.Signals | null): Ending {
-  return signal === null ? { kind: 'exited', code: code ?? 1 } : { kind: 'signalled', signal };
+function trySpawn(program: Program, { env, nonce, shareTerminal, inherited = [] }: CommandOptions): Spawned {
+  return startProcess(program, {
+    env: { ...env, [MARK_VARIABLE]: markValue(nonce, env[MARK_VARIABLE]) },
+    stdio: stdioWith(inherited),
+    detached: !shareTerminal,
+  });
 }
 
 function passOn(options: {
@@ -259,22 +218,10 @@ function inGroupOfItsOwn(members: readonly Member[], pid: number): readonly Memb
   return members.filter(({ group }) => group === command.group);
 }
 
-function spawnError(file: string, code: string | undefined): RunlockError {
-  const reasons: Record<string, string> = {
-    ENOENT: 'the interpreter that its first line names is missing; correct that line',
-    ENOEXEC: 'this system does not know its format; rebuild it for this machine',
-    EACCES: 'this user may not execute it or its interpreter; set its x permission (chmod +x)',
-    E2BIG: 'its arguments and environment are too long for this system; shorten them',
-    // Bun says so where it runs out of descriptors.
-    EINVAL:
-      'its format is broken, or runlock may open too few files; rebuild it, or raise the limit (ulimit -n)',
-    ETXTBSY: 'it is open for writing; try again when it is written',
-  };
-  if (code === 'ENOENT' && kindOf(file) === 'nothing')
-    return new RunlockError('not-found', notFound(file, ''));
-  const reason =
-    shortageOf(code) ??
-    reasons[code ?? ''] ??
-    `the system refused with ${code ?? 'no reason'}; check the file`;
+function spawnError({ file, inherited = [] }: CommandOptions, code: string | undefined): RunlockError {
+  const kind = kindOf(file);
+  if (code === 'ENOENT' && kind === 'nothing') return new RunlockError('not-found', notFound(file, ''));
+  // It may be another file since it was found.
+  const reason = typeof kind === 'object' ? whyNotReached(kind.refused) : whyNotExecuted(code, { inherited });
   return new RunlockError('not-executable', `cannot run ${file}: ${reason}`);
 }

@@ -53,7 +53,7 @@ function callersDescriptors(): readonly number[] {
   }
 }
 
-const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppid });
+const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppid, inherited });
 
 /** Whoever asks for processes must not hear of another namespace's. */
 const requireOwnProc = () => requireProc(process.pid);

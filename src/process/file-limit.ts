@@ -31,13 +31,22 @@ function readLimit(limits: string): { readonly soft: number; readonly hard: numb
   return soft === undefined ? undefined : { soft: toNumber(soft), hard: toNumber(hard) };
 }
 
-/** Of process `pid`, which is this one, started by `parent`. Undefined: there is nothing to change. */
-export function fileLimit({ pid, parent }: { pid: number; parent: number }): FileLimit | undefined {
+/**
+ * Of process `pid`, which is this one, started by `parent`. `inherited`: the caller's descriptors, which may be beyond its
+ * limit. Undefined: there is nothing to change.
+ */
+export function fileLimit(of: {
+  readonly pid: number;
+  readonly parent: number;
+  readonly inherited: readonly number[];
+}): FileLimit | undefined {
+  const { pid, parent } = of;
   const own = readText(`/proc/${pid}/limits`);
   const soft = callersSoftLimit({ own, parents: readText(`/proc/${parent}/limits`) });
   if (soft === undefined) return undefined;
   let entered: Promise<void> | undefined;
-  const isRoomy = soft >= ROOMY;
+  // A descriptor can be given to a program only by a process whose limit is above it, with some more to spare.
+  const isRoomy = soft >= ROOMY + Math.max(0, ...of.inherited);
   return {
     enter: () => (entered ??= isRoomy ? setSoft(pid, soft) : Promise.resolve()),
     started: (command) => {

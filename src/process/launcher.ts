@@ -3,13 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { ignoredIn } from './signals.ts';
-
-/** What is given to spawn. */
-export interface Program {
-  readonly file: string;
-  readonly argv0: string;
-  readonly args: readonly string[];
-}
+import type { Program } from './start-process.ts';
 
 /** A program that ignores signals and then becomes the command: same pid, same environment, same argv[0]. */
 export type Launcher = (command: string, args: readonly string[]) => Program;

@@ -1,6 +1,7 @@
 /** The signals of runlock itself. Nothing else in the program installs a handler for one, or takes one off. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { constants } from 'node:os';
+import { basename } from 'node:path';
 import process from 'node:process';
 import type { Screen, SignalSource, StopSignal } from '../platform.ts';
 
@@ -9,7 +10,7 @@ const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] a
 /** TTOU is not among them: while it is caught, a write to a terminal that forbids it is tried again for ever. */
 const STOPS = ['SIGTSTP', 'SIGTTIN'] as const;
 
-/** Both runtimes ignore these themselves before any JavaScript runs, so what the caller did is not known. */
+/** Both runtimes ignore these themselves before any JavaScript runs: only the caller still tells what it did. */
 const RUNTIMES_OWN: readonly number[] = [constants.signals.SIGPIPE, constants.signals.SIGXFSZ];
 
 export interface OwnSignals {
@@ -43,14 +44,27 @@ export function ownSignals(): OwnSignals {
  * Node.js resets them all before JavaScript runs; only Bun still knows.
  */
 function ignoredByCaller(): number[] {
-  if (process.versions['bun'] === undefined) return [];
-  return ignoredIn(ownStatus()).filter((number) => !RUNTIMES_OWN.includes(number));
+  const own = process.versions['bun'] === undefined ? [] : ignoredIn(statusOf('self'));
+  return [...own.filter((number) => !RUNTIMES_OWN.includes(number)), ...ignoredByShell(process.ppid)];
+}
+
+const SHELLS = ['ash', 'bash', 'busybox', 'dash', 'ksh', 'ksh93', 'mksh', 'sh', 'yash', 'zsh'];
+
+/** What a shell ignores, it has been told to, and so does what it starts. Other programs reset these in what they start. */
+function ignoredByShell(pid: number): number[] {
+  try {
+    // A script's own name is no shell's.
+    if (!SHELLS.includes(basename(readlinkSync(`/proc/${pid}/exe`)))) return [];
+    return ignoredIn(statusOf(pid)).filter((number) => RUNTIMES_OWN.includes(number));
+  } catch {
+    return [];
+  }
 }
 
 /** Without /proc runlock ends soon, and says why. */
-function ownStatus(): string {
+function statusOf(pid: number | 'self'): string {
   try {
-    return readFileSync('/proc/self/status', 'utf8');
+    return readFileSync(`/proc/${pid}/status`, 'utf8');
   } catch {
     return '';
   }

@@ -1,9 +1,9 @@
 /** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
-import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
 import type { ExecDeps, Figures } from '../commands/exec-deps.ts';
 import type { Containment } from '../commands/exec/contain.ts';
 import type { ExecResult } from '../commands/exec.ts';
+import { exitCodeOf } from '../commands/exec/outcome.ts';
 import type { Consul } from '../consul.ts';
 import type { Log } from '../deps.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../errors.ts';
@@ -124,9 +124,9 @@ async function noteFor(
 function toStatus(result: ExecResult, conflictExitCode: number): number {
   switch (result.kind) {
     case 'ended':
-      return result.ending.kind === 'exited' ? result.ending.code : signalStatus(result.ending.signal);
+      return exitCodeOf(result.ending);
     case 'interrupted':
-      return signalStatus(result.signal);
+      return exitCodeOf({ kind: 'signalled', signal: result.signal });
     case 'timed-out':
       return EXIT_TIMED_OUT;
     case 'unhealthy':
@@ -141,5 +141,3 @@ function toStatus(result: ExecResult, conflictExitCode: number): number {
       return assertNever(result);
   }
 }
-
-const signalStatus = (signal: NodeJS.Signals) => 128 + constants.signals[signal];

@@ -129,11 +129,15 @@ interface Metafile {
 }
 const metafile = () => JSON.parse(readFileSync('build/binary/metafile.json', 'utf8')) as Metafile;
 
-test('nothing that is bundled uses what only Bun has, its shell least of all', () => {
+test('nothing that is bundled uses what only Bun has but its spawn, its shell least of all', () => {
   const own = /\bBun\s*(?:[.[]|\?\.)|(?:\bfrom|\bimport|\brequire)\s*\(?\s*['"]bun(?::[a-z]+)?['"]/;
   const inputs = Object.keys(metafile().inputs);
   expect(inputs).toEqual(expect.arrayContaining(['src/main.ts', 'src/child.ts']));
   expect(inputs.filter((path) => own.test(readFileSync(path, 'utf8')))).toEqual([]);
+  const reaching = inputs.filter((path) => /\bBun\b.*= globalThis\b/.test(readFileSync(path, 'utf8')));
+  expect(reaching).toEqual(['src/process/start-process.ts']);
+  const uses = readFileSync('src/process/start-process.ts', 'utf8').match(/\bbun\.\w+/g);
+  expect([...new Set(uses)]).toEqual(['bun.spawn']);
 });
 
 describe('--licenses', () => {

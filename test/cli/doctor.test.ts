@@ -9,7 +9,7 @@ import { createTls } from '../support/consul-config.ts';
 import { endAgents, startAgent, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
-import { preloading } from '../support/program.ts';
+import { IS_BINARY, preloading } from '../support/program.ts';
 import type { StartOptions } from '../support/program.ts';
 import { consulBinary } from '../support/provision.ts';
 import { runlock } from '../support/runlock.ts';
@@ -461,5 +461,18 @@ test.for([[['--group', '../x']], [['--node', 'a/b']], [['extra']]])(
     const { status, stdout, stderr } = await runlock(agent, ['doctor', ...args]);
     expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
     expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  },
+);
+
+test.skipIf(IS_BINARY)(
+  'what Node.js does not tell is said, and in which package it is otherwise',
+  async () => {
+    const { stdout } = await runlock(agent, ['doctor']);
+    expect(stdout).toMatch(
+      /Node\.js resets ignored signals: .*install the Debian package or the single file/,
+    );
+    expect(stdout).toMatch(
+      /by a real-time signal \(34 to 64\) as exit 0.*install the Debian package or the single file/,
+    );
   },
 );

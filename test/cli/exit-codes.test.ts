@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, closeSync, copyFileSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
@@ -11,7 +12,7 @@ import type { Agent } from '../support/consul.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import { RUNLOCK, clean, preloading } from '../support/program.ts';
+import { IS_BINARY, RUNLOCK, clean, preloading } from '../support/program.ts';
 import type { Result, Running, StartOptions } from '../support/program.ts';
 
 let agent: Agent;
@@ -82,6 +83,27 @@ describe('the exit code is the command’s own', () => {
   ])('128 and the number of the signal that it died of: %s', async (signal, status) => {
     const died = await exec(`died-${signal}`, ['--', 'sh', '-c', `ulimit -c 0; kill -${signal} $$`]);
     expect(died.status).toBe(status);
+  });
+
+  // Node.js tells of exit code 0 there, and doctor says so (test/cli/doctor.test.ts).
+  test.skipIf(!IS_BINARY)('a real-time signal too, and the run was no good one', async () => {
+    for (const number of [34, 36, 50, 64]) {
+      const group = `died-${number}`;
+      expect((await exec(group, ['--', 'sh', '-c', `kill -${number} $$`])).status).toBe(128 + number);
+      expect((await agent.kv.get(`runlock/${group}/.slot/0/owner`))?.Value).toContain('"failed"');
+    }
+  });
+
+  test('every signal that ends a program', async () => {
+    const stays = ['CHLD', 'CLD', 'CONT', 'URG', 'WINCH', 'STOP', 'TSTP', 'TTIN', 'TTOU'].map(
+      (name) => constants.signals[`SIG${name}` as NodeJS.Signals],
+    );
+    const numbers = Array.from({ length: 31 }, (_, i) => i + 1).filter((number) => !stays.includes(number));
+    const script = `ulimit -c 0; kill -$0 $$; exit 1`;
+    for (const number of numbers) {
+      const { status } = await exec(`signal-${number}`, ['--', 'sh', '-c', script, String(number)]);
+      expect({ number, status }).toEqual({ number, status: 128 + number });
+    }
   });
 });
 

@@ -149,6 +149,25 @@ test('what is ignored and what is blocked is the command’s to the letter', asy
   expect(/^SigBlk:\s+(\w+)$/m.exec(stdout)?.[1]).toBe('0000000000004800');
 });
 
+describe('PIPE, which runlock itself ignores in any case', () => {
+  test.each([
+    ["trap '' PIPE", [SIGPIPE]],
+    ["trap '' XFSZ", [SIGXFSZ]],
+    [':', []],
+  ])('%s in the shell that calls it: the command has it so', async (trap, numbers) => {
+    const args = on(`pipe-${numbers.join('')}`, 'cat', '/proc/self/status');
+    const { status, stdout } = await runlock(agent, args, { through: shell(`${trap}; "$@"; exit $?`) });
+    expect(status).toBe(0);
+    expect(ignoredIn(stdout)).toEqual(numbers);
+  });
+
+  test('a caller that ignores it for itself alone, as Node.js does: the command does not', async () => {
+    const { stdout } = await runlock(agent, on('pipe-node', 'cat', '/proc/self/status'));
+    expect(ignoredIn(statusOf(process.pid))).toContain(SIGPIPE);
+    expect(ignoredIn(stdout)).toEqual([]);
+  });
+});
+
 /** CPU time so far, in hundredths of a second. */
 function ticksOf(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/.*\) /s, '').split(' ');

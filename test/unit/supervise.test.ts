@@ -171,3 +171,25 @@ test('a slot that is over after something else had ended the wait is not what en
   expect(firstOver(slots, { over: over.signal, signal: either })).toBeUndefined();
   expect(firstOver(slots, { over: over.signal, signal: over.signal })).toBe(slots[0]);
 });
+
+test('a release that Consul does not answer for two seconds is said, with how the command ended; a quick one is not', async () => {
+  const { deps, slots, options } = setUp();
+  const said: string[] = [];
+  let isSaid: () => void = () => undefined;
+  const saying = new Promise<void>((resolve) => (isSaid = resolve));
+  const log: ExecDeps['log'] = (_level, message, fields) => {
+    said.push(message);
+    if (fields?.['event'] === 'releasing') isSaid();
+  };
+  const run = { ...options, args: ['-c', 'exit 3'], runGate: undefined };
+  await superviseRun({ ...deps, log }, slots, { ...run, nonce: (await newRun()).nonce });
+  expect(said.join('\n')).not.toMatch(/waiting for Consul/);
+  const [slot] = slots;
+  const release: Lease['release'] = async () => {
+    await saying;
+    return { kind: 'released' };
+  };
+  const silent = [{ ...slot, lease: { ...slot.lease, release } }] as unknown as HeldSlots;
+  await superviseRun({ ...deps, log }, silent, { ...run, nonce: (await newRun()).nonce });
+  expect(said).toContain('sh ended with 3; waiting for Consul to take back slot 0 of web');
+});

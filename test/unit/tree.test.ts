@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
@@ -180,10 +180,33 @@ test('a look is fast enough to be taken many times a second', async () => {
   const sleepers = Array.from({ length: 200 }, () => spawn('sleep', ['60'], { stdio: 'ignore' }).pid ?? 0);
   const { pids } = await run('exec sleep 60');
   pids();
-  // Its own work: how long it is kept waiting by a busy host says nothing of it.
-  const before = process.cpuUsage();
-  for (let look = 0; look < 5; look += 1) pids();
-  const { user, system } = process.cpuUsage(before);
+  // Beside what no look can do without, on the same host at the same time, and the best of several: a busy host makes
+  // either of them as slow as it likes.
+  const [looks, reads] = [best(pids), best(readAll)];
   sleepers.forEach(end);
-  expect((user + system) / 1000 / 5).toBeLessThan(100);
+  expect(looks / reads).toBeLessThan(4);
 });
+
+/** Reads once of each process what a look reads. */
+function readAll() {
+  for (const name of readdirSync('/proc').filter((each) => /^\d+$/.test(each))) {
+    for (const part of ['stat', 'environ']) {
+      try {
+        readFileSync(`/proc/${name}/${part}`);
+      } catch {
+        // It is gone.
+      }
+    }
+  }
+}
+
+/** Milliseconds of CPU time. */
+function best(work: () => unknown): number {
+  const times = Array.from({ length: 8 }, () => {
+    const before = process.cpuUsage();
+    work();
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) / 1000;
+  });
+  return Math.min(...times);
+}

@@ -28,7 +28,7 @@ export interface Surroundings {
 }
 
 export function judgeSurroundings({ path, host, nodeVersion, runFiles }: Surroundings): Check[] {
-  const node = nodeVersion === undefined ? [] : [judgeNodeVersion(nodeVersion), NODE_SIGNALS];
+  const node = nodeVersion === undefined ? [] : [judgeNodeVersion(nodeVersion), ...NODE_SIGNALS];
   const programs = judgePrograms(`${path ?? ''}:${STANDARD_PATH}`);
   return [
     ...[programs, judgeProc(host), judgeContainment(cgroupSupport()), judgeRunFiles(runFiles.where())],
@@ -97,13 +97,21 @@ function noProc(why: string): Check {
   return { check: 'host', level: 'problem', found, fix: 'mount /proc where runlock runs' };
 }
 
-/** Before any JavaScript runs. */
-const NODE_SIGNALS: Check = {
-  check: 'host',
-  level: 'note',
-  found: "Node.js resets ignored signals: nohup, trap '' and & in a script don't protect a run",
-  fix: 'to start runs that way, install the Debian package or the single file',
-};
+const NODE_SIGNALS: readonly Check[] = [
+  {
+    check: 'host',
+    level: 'note',
+    // Before any JavaScript runs.
+    found: "Node.js resets ignored signals: nohup, trap '' and & in a script don't protect a run",
+    fix: 'to start runs that way, install the Debian package or the single file',
+  },
+  {
+    check: 'host',
+    level: 'note',
+    found: 'Node.js reports a command killed by a real-time signal (34 to 64) as exit 0, a good run',
+    fix: 'if commands may die that way, install the Debian package or the single file',
+  },
+];
 
 const OLDEST = [20, 19];
 

@@ -1,6 +1,4 @@
 /** How a run ended, in one line for people and in fields for machines. */
-import { constants } from 'node:os';
-import type { Ending } from '../../child.ts';
 import type { Deps } from '../../deps.ts';
 import { assertNever } from '../../errors.ts';
 import type { GivenBack } from '../../lock/give-back.ts';
@@ -13,11 +11,6 @@ import { formatAge } from '../../output.ts';
 /** Why runlock ended the command, if it did; `group`: where the lease was over. */
 export type Cause =
   (Over & { readonly group: string }) | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
-
-/** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
-export function exitCodeOf(ending: Ending): number {
-  return ending.kind === 'exited' ? ending.code : 128 + constants.signals[ending.signal];
-}
 
 /** The names of a run in every line about it. */
 export function placeOf({ context, slot }: Grant) {
@@ -85,6 +78,17 @@ function whyOver(over: Over, group: string): string {
     default:
       return assertNever(over);
   }
+}
+
+/** The command has ended, and Consul is slow or silent. */
+export function sayReleasing({ log }: Deps, grants: readonly [Grant, ...Grant[]], exitCode: number): void {
+  const { command, node, id: run } = grants[0].context.run;
+  const groups = grants.map(({ context }) => context.keys.group);
+  const slots = grants.map(({ slot }, i) => `slot ${slot} of ${groups[i] ?? ''}`);
+  log('info', `${command} ended with ${exitCode}; waiting for Consul to take back ${slots.join(', ')}`, {
+    event: 'releasing',
+    ...{ group: groups.join(','), node, run, exitCode },
+  });
 }
 
 interface End {

@@ -31,6 +31,13 @@ export function isEndOf({ signal, atMs }: Typed, { ending, atMs: endedMs, meanin
   return codes.includes(ending.code) || endedMs - atMs <= SIGNAL_MS;
 }
 
+/** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
+export function exitCodeOf(ending: Ending): number {
+  if (ending.kind === 'exited') return ending.code;
+  const { signal } = ending;
+  return 128 + (typeof signal === 'number' ? signal : constants.signals[signal]);
+}
+
 export const isOk = (ending: Ending, meanings: CodeMeanings) =>
   ending.kind === 'exited' && meanings.ok.includes(ending.code);
 

@@ -4,10 +4,10 @@ import { assertNever, reasonOf } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
 import { judgeRun } from './after-run.ts';
 import type { Judged } from './after-run.ts';
-import { exitCodeOf, sayEnd, sayOver } from './end.ts';
+import { sayEnd, sayOver, sayReleasing } from './end.ts';
 import type { Cause } from './end.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
-import { SIGNAL_MS, isEndOf, isOk, outcomeOf } from './outcome.ts';
+import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
 import { groupOf } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
@@ -109,13 +109,24 @@ async function giveBackAll(
     const given = await slot.lease.release(ended);
     return { grant: slot.grant, outcome, given };
   };
+  const given = new AbortController();
+  void deps.clock.sleep(QUIET_MS, { signal: given.signal }).then(
+    () => sayReleasing(deps, grantsOf(slots), exitCode),
+    () => undefined,
+  );
   const all = await Promise.all(slots.map(giveBack));
+  given.abort();
   note.left(all.flatMap(({ grant, given }) => (given.kind === 'stays' ? [groupOf(grant)] : [])));
   // That the guard ended the command is why it did not end well, and is said before that.
   await run.disarmed;
   for (const { grant, outcome, given } of all)
     sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told });
 }
+
+/** Consul answers within milliseconds; a run that has ended and does not go away is to say why. */
+const QUIET_MS = 2_000;
+
+const grantsOf = ([first, ...rest]: HeldSlots) => [first.grant, ...rest.map(({ grant }) => grant)] as const;
 
 /** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */
 function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
