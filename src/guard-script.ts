@@ -13,6 +13,8 @@ export const UNABLE = 127;
 export const guardScript = `
 nonce=$secret folder=$folder home=$home notes=$notes life=$1 pid=0 start=0 known= pids= runlock=$PPID
 unset script secret
+line_end='
+'
 # Nothing at all would be in every environment.
 [ -n "$nonce" ] || exit 127
 # Started while runlock was in the command's cgroup: that is not the guard's place.
@@ -248,21 +250,27 @@ END
   pids=$seen known=$all hollow=$others
 }
 
-# Signals all in the run's cgroup, one by one, but for runlock and the guard.
+# Signals all in the run's cgroup but runlock and the guard. One by one takes a shell its time when there are thousands.
 tell_folder() {
   read_folder
-  for one in $inside; do
-    case $one in
-      "$$" | "$runlock" | 0) ;;
-      *) for signal; do kill "$signal" "$one"; done ;;
-    esac
-  done
+  case "$line_end$inside$line_end" in
+    *"$line_end$$$line_end"* | *"$line_end$runlock$line_end"* | *"\${line_end}0$line_end"*)
+      for one in $inside; do
+        case $one in
+          "$$" | "$runlock" | 0) ;;
+          *) for signal; do kill "$signal" "$one"; done ;;
+        esac
+      done
+      ;;
+    *) [ -z "$inside" ] || for signal; do kill "$signal" $inside; done ;;
+  esac
 } 2>/dev/null
 
 # Whether runlock, which was killed or stopped before it was out, is in the cgroup itself.
 holds_runlock() {
+  [ -d "/proc/$runlock" ] || return 1
   read_folder
-  for one in $inside; do [ "$one" != "$runlock" ] || return 0; done
+  case "$line_end$inside$line_end" in *"$line_end$runlock$line_end"*) return 0 ;; esac
   return 1
 }
 
@@ -293,7 +301,6 @@ is_populated() {
 find_inner() {
   inner=
   [ -n "$notes" ] || return 0
-  there=" $(echo $pids $inside) "
   for file in "$notes"/*.json; do
     [ -f "$file" ] && read -r line <"$file" || continue
     for name in runlock guard; do
@@ -301,7 +308,9 @@ find_inner() {
       [ "$one" != "$line" ] || continue
       born=\${one#*\\"startTime\\":\\"}
       one=\${one%%,*} born=\${born%%\\"*}
-      case $there in *" $one "*) ! is_of "$one" "$born" || inner="$inner $one " ;; esac
+      # Whether they live comes first: most of them do not, and this guard does not count.
+      [ "$one" != $$ ] && is_of "$one" "$born" || continue
+      case " $pids $line_end$inside$line_end" in *" $one "* | *"$line_end$one$line_end"*) inner="$inner $one " ;; esac
     done
   done
 } 2>/dev/null
@@ -338,6 +347,15 @@ strike() {
   fi
 } 2>/dev/null
 
+# A look while the kernel ends thousands would only take time from it. What never ends is waited for half a second.
+await_kernel() {
+  waited=0
+  while [ "$waited" -lt 10 ] && [ -z "$inner" ] && is_populated; do
+    sleep 0.05
+    waited=$((waited + 1))
+  done
+}
+
 # TERM, half a second later KILL, until two looks in a row find nothing.
 fire() {
   # Should even a fork fail now, the shell ends here.
@@ -352,7 +370,7 @@ fire() {
       left=$((limit - now))
       [ "$left" -lt 1 ] || [ "$left" -gt 2 ] || sleep "0.$left"
       look_at_clock
-      [ "$now" -lt "$limit" ] || strike
+      [ "$now" -lt "$limit" ] || { strike; await_kernel; }
     fi
     if scan; then whole=1; else whole=; fi
     look_at_clock
