@@ -81,7 +81,8 @@ an agent that has just been started has not checked anything yet.
 
 check changes nothing, and keeps nobody out. enter looks, takes the node out of service and waits until all can see
 that, under a lock, so that two that enter at the same time never both go by the same look. leave puts back what runlock
-has taken out. What somebody else has set stays. Each can be called again.
+has taken out, unless a run needs it that is under way: that one ends it. What somebody else has set stays. Each can be
+called again.
 
 What Consul does not know is not open: a service that nobody offers, and a node that is not in the catalogue, are refused
 (78) unless --allow-unknown-service says that they may come later.

@@ -5,7 +5,8 @@ import type { Deps } from '../deps.ts';
 import { checkAgent, requireAgent } from '../gate/agent.ts';
 import type { Bounds, Verdict } from '../gate/decide.ts';
 import { enter } from '../gate/enter.ts';
-import { endModes, modesOf } from '../gate/maintenance.ts';
+import { leaveService } from '../gate/exit.ts';
+import type { Kept } from '../gate/exit.ts';
 import type { Mode, NodeAgent, Scope, TakenOut } from '../gate/maintenance.ts';
 import { findServices, namedOf } from '../gate/read.ts';
 import { confirmOpen, waitOpen } from '../gate/wait.ts';
@@ -34,6 +35,8 @@ export interface GateDeps extends Deps {
   readonly agent?: Consul;
   /** Names what is taken out of service. */
   readonly run: string;
+  /** The run that this is a part of: its node, and the groups in which it has claims. Undefined: it is done by hand. */
+  readonly inside?: { readonly node: string; readonly groups: readonly string[] };
 }
 
 export type GateResult =
@@ -44,12 +47,13 @@ export type GateResult =
       readonly verdicts: readonly Verdict[];
       readonly taken: readonly TakenOut[];
     }
-  /** `stays`: what somebody else has set. */
+  /** `stays`: what somebody else has set. `kept`: what a run needs that is under way. */
   | {
       readonly kind: 'left';
       readonly node: string;
       readonly ended: readonly Mode[];
       readonly stays: readonly Mode[];
+      readonly kept: readonly Kept[];
     };
 
 /** For its name alone; nothing is held by it. */
@@ -146,7 +150,17 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
         ({ verdicts } = now);
         return now.kind === 'closed' ? now : undefined;
       };
-      const request = { prefix, node, services, scope, run: deps.run, look };
+      const groups = deps.inside?.node === node ? deps.inside.groups : [];
+      const request = {
+        prefix,
+        node,
+        services,
+        scope,
+        run: deps.run,
+        groups,
+        inside: groups.length > 0,
+        look,
+      };
       const entered = await enter({ ...effects, agent: agentOf(own) }, request, signal);
       if (entered.kind === 'entered') return { ...entered, node, verdicts };
       if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
@@ -158,11 +172,20 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
 
 const agentOf = ({ deps }: Own): NodeAgent => ({ consul: deps.agent ?? deps.consul, deps });
 
-/** Puts back whatever run of runlock took it out. */
+/** Puts back whatever run of runlock took it out, unless one that is under way needs it. */
 async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
-  const { node, services } = own.gate;
+  const { deps, gate: asked, options } = own;
+  const { node, services } = asked;
+  const exit = {
+    prefix: options.prefix,
+    node,
+    run: deps.run,
+    services,
+    mark: undefined,
+    how: 'by-hand',
+  } as const;
   const limits = { ...FIRST_CONTACT, signal };
-  const modes = await modesOf(agentOf(own), services, limits);
-  const stays = modes.filter(({ run }) => run === undefined);
-  return { kind: 'left', node, ended: await endModes(agentOf(own), modes, limits), stays };
+  const effects = { consul: deps.consul, deps, agent: agentOf(own) };
+  const { ended, foreign, kept } = await leaveService(effects, exit, limits);
+  return { kind: 'left', node, ended, stays: foreign, kept };
 }

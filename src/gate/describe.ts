@@ -2,6 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { hint } from '../hint.ts';
 import type { OfflinePeer, Verdict } from './decide.ts';
+import type { Kept } from './exit.ts';
 
 /** More names than this help nobody; `--json` has them all. */
 const SHOWN = 5;
@@ -44,6 +45,21 @@ export function describeVerdict(verdict: Verdict, node: string): string {
 /** The command that ends what runlock has set, on the node itself. */
 export function leaveHint(prefix: string, services: readonly string[]): string {
   return hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
+}
+
+/** Why another run of the node keeps it in maintenance: `run 4f1a of prod/db is running`. */
+export function describeNeed({ by, standing }: Kept): string {
+  switch (standing.kind) {
+    case 'claimed':
+      return `run ${standing.claim.run} of ${standing.group} needs it (${standing.claim.state})`;
+    case 'by-hand':
+      return `it was entered by hand, until 'runlock gate leave'`;
+    case 'unknown':
+    case 'none':
+      return `whether run ${by.run} needs it can't be read`;
+    default:
+      return assertNever(standing);
+  }
 }
 
 function count({ offline, total }: Verdict): string {

@@ -7,13 +7,17 @@ import { isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
-import { leaveHint } from './describe.ts';
 import { gateKey } from '../lock/layout.ts';
+import type { OutMark } from '../lock/records.ts';
 import { openSession } from '../lock/session.ts';
 import type { Session } from '../lock/session.ts';
+import { leaveHint } from './describe.ts';
+import { exitAtLast } from './exit.ts';
 import { LOCK_TTL_MS, checkLock, leaveLock, lockAll, proveLock, sessionLost } from './lock.ts';
 import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
 import type { Mode, NodeAgent, Out, Scope, TakenOut } from './maintenance.ts';
+import { covers, dropMark, removeMarks, restoreMark, setMark, standings } from './marks.ts';
+import type { MarkSet, Marked } from './marks.ts';
 import { untilShown } from './shown.ts';
 
 export interface EnterRequest<Closed> {
@@ -23,12 +27,16 @@ export interface EnterRequest<Closed> {
   readonly services: readonly string[];
   readonly scope: Scope;
   readonly run: string;
+  /** The groups in which the run has claims, by which it needs its maintenance; none: it is entered by hand. */
+  readonly groups: readonly string[];
+  /** By a command inside the run, which may have gone out by itself before. */
+  readonly inside?: boolean;
   /** Looks at the gates of all services, consistently: why they are closed, or undefined where all are open. */
   readonly look: (signal: AbortSignal) => Promise<Closed | undefined>;
 }
 
 export type Entered<Closed> =
-  | { readonly kind: 'entered'; readonly taken: readonly TakenOut[] }
+  | { readonly kind: 'entered'; readonly taken: readonly TakenOut[]; readonly mark: OutMark }
   /** Nothing was changed. */
   | { readonly kind: 'closed'; readonly closed: Closed };
 
@@ -74,17 +82,24 @@ async function enterWith<Closed>(
   request: EnterRequest<Closed>,
   { session, signal }: { session: Session; signal: AbortSignal },
 ): Promise<Entered<Closed>> {
-  const { agent } = effects;
-  const { services, scope, run } = request;
+  const { services, scope, run, groups, inside = false } = request;
   const keys = [...new Set(services.map((service) => gateKey(request.prefix, service)))].sort();
   const either = AbortSignal.any([signal, session.lost]);
   await lockAll(effects, { keys, session: session.id, run }, either);
-  const before = await modesOf(agent, services, { signal: either, retryForMs: AWAY_MS });
-  const closed = await request.look(either);
-  if (closed !== undefined) return { kind: 'closed', closed };
+  const mark: OutMark = { ...(scope === 'node' ? { services: [], node: true } : { services }), groups };
+  let marks: MarkSet | undefined;
   // Asked for and not answered: it can reach the agent later.
   const change = { isUnderWay: false };
+  let before: readonly Mode[] | undefined;
   try {
+    marks = await setMark(effects, request, { mark, inside, signal: either });
+    before = await modesOf(effects.agent, 'all', { signal: either, retryForMs: AWAY_MS });
+    await dropDead(effects, request, { others: marks.others, before, signal: either });
+    const closed = await request.look(either);
+    if (closed !== undefined) {
+      await undo(effects, request, { mark, marks, before: undefined, isUnderWay: false });
+      return { kind: 'closed', closed };
+    }
     const proof = await proveLock(effects, { keys, session: session.id }, either);
     const late = AbortSignal.timeout(proof.leftMs());
     const check = () => {
@@ -92,16 +107,43 @@ async function enterWith<Closed>(
       change.isUnderWay = true;
     };
     const out = { services, scope, run, check };
-    const taken = await takeOutInTime(agent, out, { node: request.node, late, change });
+    const taken = await takeOutInTime(effects.agent, out, { node: request.node, late, change });
     change.isUnderWay = false;
     const { consul, deps } = effects;
     await untilShown({ consul, clock: deps.clock }, { ...request, taken }, either);
     await checkLock(effects, { keys, session: session.id }, either);
-    return { kind: 'entered', taken };
+    return { kind: 'entered', taken, mark };
   } catch (error) {
-    await undo(effects, request, { before, isUnderWay: change.isUnderWay && isTransient(error) });
+    const isUnderWay = change.isUnderWay && isTransient(error);
+    if (marks) await undo(effects, request, { mark, marks, before, isUnderWay });
     throw error;
   }
+}
+
+/**
+ * Marks of runs that no longer run, of a maintenance that somebody has ended since: it is not theirs that is set now. Who
+ * goes out by these services has their locks, and nobody else does.
+ */
+async function dropDead(
+  effects: Effects,
+  { prefix, node, run, services }: EnterRequest<unknown>,
+  { others, before, signal }: { others: readonly Marked[]; before: readonly Mode[]; signal: AbortSignal },
+): Promise<void> {
+  const isOn = (one: Marked) => before.some((mode) => mode.run !== undefined && covers(one, mode));
+  const isIdle = (one: Marked) => {
+    if (!one.mark || isOn(one)) return false;
+    // The locks are the services': somebody may be about to take the whole node out by hand.
+    if (one.mark.node) return one.mark.groups.length > 0;
+    return one.mark.services.some((service) => services.includes(service));
+  };
+  const idle = others.filter(isIdle);
+  if (idle.length === 0) return;
+  const known = await standings(effects, { prefix, node, run }, { marks: idle, signal });
+  const over = idle.filter((one) => {
+    const standing = known.get(one.run);
+    return standing?.kind !== 'unknown' && !(standing?.kind === 'claimed' && standing.locked);
+  });
+  await removeMarks(effects, { prefix, node, over }, signal);
 }
 
 /**
@@ -124,32 +166,44 @@ async function takeOutInTime(
 }
 
 interface Undo {
-  /** What was in maintenance before. */
-  readonly before: readonly Mode[];
+  readonly mark: OutMark;
+  readonly marks: MarkSet;
+  /** What was in maintenance before; undefined: nothing was changed. */
+  readonly before: readonly Mode[] | undefined;
   /** A change may still reach the agent, after what is undone here. */
   readonly isUnderWay: boolean;
 }
 
-/** What this run set and did not find there goes again. */
+/** What this run set and did not find there goes again, and what others have left on for it since its mark was set. */
 async function undo(
-  { agent, deps }: Effects,
+  effects: Effects,
   { prefix, services, run, node }: EnterRequest<unknown>,
-  { before, isUnderWay }: Undo,
+  { mark, marks, before, isUnderWay }: Undo,
 ): Promise<void> {
+  const { agent, deps } = effects;
+  const marker = { prefix, node, run };
   const there = (mode: Mode) =>
-    before.some(({ scope, serviceId }) => scope === mode.scope && serviceId === mode.serviceId);
+    before?.some(({ scope, serviceId }) => scope === mode.scope && serviceId === mode.serviceId);
   const warn = (what: string) => {
     const message = `${node} may ${what}; '${leaveHint(prefix, services)}' on ${node} ends it`;
     deps.log('warning', message, { event: 'maintenance-left', node, run });
   };
+  const signal = AbortSignal.timeout(CHANGE_MS);
   try {
-    const now = await modesOf(agent, services, {
-      signal: AbortSignal.timeout(CHANGE_MS),
-      retryForMs: CHANGE_MS,
-    });
-    const own = now.filter((mode) => mode.run === run && !there(mode));
-    const { stays, why } = await endModesAtLast(agent, own);
-    if (stays.length > 0) throw new Error(why);
+    if (marks.before) {
+      // The run itself is out, by more than this.
+      await restoreMark(effects, marker, { mark: marks.before, signal });
+      const now = before ? await modesOf(agent, services, { signal, retryForMs: CHANGE_MS }) : [];
+      const { stays, why } = await endModesAtLast(
+        agent,
+        now.filter((mode) => mode.run === run && !there(mode)),
+      );
+      if (stays.length > 0) throw new Error(why);
+    } else if (before || (await dropMark(effects, marker, signal))) {
+      const only = (mode: Mode) => mode.run !== run || !there(mode);
+      const left = await exitAtLast(effects, { ...marker, services, only, mark, how: 'undo' });
+      if (left.kind === 'stays') throw new Error(left.why);
+    }
     if (isUnderWay) warn('still go into maintenance (its agent did not answer when it was asked for it)');
   } catch (error) {
     warn(`stay in maintenance (${reasonOf(error)})`);

@@ -40,7 +40,7 @@ export interface Out {
   readonly check?: () => void;
 }
 
-interface Limits {
+export interface Limits {
   readonly signal: AbortSignal;
   /** How long transient faults are tried again, in milliseconds; until `signal` unless given. */
   readonly retryForMs?: number;
@@ -102,8 +102,8 @@ export async function modesOf(
 }
 
 /** Longer than a restart of an agent takes, and than an election. */
-const END_MS = 30_000;
-const LAST_TRY_MS = 5_000;
+export const END_MS = 30_000;
+export const LAST_TRY_MS = 5_000;
 
 /** Ends these maintenances, with a deadline of its own; never throws: what it could not end comes back, with why. */
 export async function endModesAtLast(
@@ -117,31 +117,6 @@ export async function endModesAtLast(
     return { stays: [], why: '' };
   } catch (error) {
     return { stays: modes.filter(({ run }) => run !== undefined), why: reasonOf(error) };
-  }
-}
-
-export type EndedAtLast =
-  | { readonly kind: 'done'; readonly ended: readonly Mode[]; readonly foreign: readonly Mode[] }
-  /** Some may still be on. */
-  | { readonly kind: 'stays'; readonly why: string };
-
-/**
- * Ends every maintenance of these services and of the node that a run of runlock set, if `isOver` says so of the run.
- * With a deadline of its own; never throws.
- */
-export async function endOwnAtLast(
-  agent: NodeAgent,
-  services: readonly string[] | 'all',
-  isOver: (run: string) => boolean,
-): Promise<EndedAtLast> {
-  const limits = { signal: AbortSignal.timeout(END_MS + LAST_TRY_MS), retryForMs: END_MS };
-  try {
-    const modes = await modesOf(agent, services, limits);
-    const own = modes.filter(({ run }) => run !== undefined && isOver(run));
-    const foreign = modes.filter(({ run }) => run === undefined);
-    return { kind: 'done', ended: await endModes(agent, own, limits), foreign };
-  } catch (error) {
-    return { kind: 'stays', why: reasonOf(error) };
   }
 }
 

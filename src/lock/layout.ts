@@ -59,6 +59,20 @@ export function gateKey(prefix: string, service: string): string {
   return `${prefix}/.gate/${service.replaceAll(/[^A-Za-z0-9_-]/g, '_')}`;
 }
 
+/** Which runs need a node in maintenance. */
+export interface OutKeys {
+  /** Ends with a slash. */
+  readonly prefix: string;
+  readonly rule: string;
+  mark(run: string): string;
+}
+
+export function outKeys(root: string, node: string): OutKeys {
+  const prefix = `${root}/.gate/.out/${node.replaceAll(/[^A-Za-z0-9._-]/g, '_')}/`;
+  const rule = `key_prefix "${prefix}" { policy = "write" }`;
+  return { prefix, rule, mark: (run) => `${prefix}${run}` };
+}
+
 /** What a key below the prefix is; `other` is nobody's that this version knows. */
 export type KeyKind =
   | { kind: 'ticket'; session: string }

@@ -89,6 +89,14 @@ export interface LockMark {
   readonly run: string;
 }
 
+/** `.gate/.out/<node>/<run>`: what this run needs in maintenance. */
+export interface OutMark extends LeftOn {
+  /** Where the run has claims: the mark counts as long as one of them is there. None: by hand, until it is ended by hand. */
+  readonly groups: readonly string[];
+  /** `leaving`: it may be ending the maintenance now. `left`: it needs it no more, and left it on for others. */
+  readonly state?: 'leaving' | 'left';
+}
+
 /** `.tail` and `.last`: a session's place in the queue. */
 export interface QueueMark {
   readonly session: string;
@@ -199,6 +207,12 @@ const ticketShape: Shape<Ticket> = {
   groups: optional(paths),
 };
 const freezeShape: Shape<Freeze> = { by: text, reason: text, since: time, until: optional(time) };
+const outShape: Shape<OutMark> = {
+  services: (value) => Array.isArray(value) && value.every(text),
+  node: optional((value) => value === true),
+  groups: (value) => paths(value),
+  state: optional(oneOf('leaving', 'left')),
+};
 type StoredRun = RunRecord & { readonly unhealthy?: true };
 const runShape: Shape<StoredRun> = {
   node: name,
@@ -264,6 +278,7 @@ export const decodeNodeMark = (stored: Stored): NodeMark =>
 export const decodeLockMark = (stored: Stored): LockMark => decode<LockMark>('lock', { run: text }, stored);
 export const decodeQueueMark = (stored: Stored): QueueMark =>
   decode<QueueMark>('queue mark', { session: text }, stored);
+export const decodeOutMark = (stored: Stored): OutMark => decode('mark of maintenance', outShape, stored);
 export const decodeFreeze = (stored: Stored): Freeze => decode('freeze', freezeShape, stored);
 export function decodeRun(stored: Stored): RunRecord {
   const { unhealthy, ...record } = decode('run record', runShape, stored);

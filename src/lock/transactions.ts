@@ -5,8 +5,8 @@
 import type { Answer, Consul, Entry, Operation } from '../consul.ts';
 import { RunlockError } from '../errors.ts';
 import { encode, encodeRun } from './records.ts';
-import type { Claim, Freeze, NodeMark, RunRecord, Ticket } from './records.ts';
-import type { GroupKeys } from './layout.ts';
+import type { Claim, Freeze, NodeMark, OutMark, RunRecord, Ticket } from './records.ts';
+import type { GroupKeys, OutKeys } from './layout.ts';
 
 /** What stood in the way. `session`: the session that wanted a lock is gone. */
 export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'session';
@@ -300,4 +300,29 @@ export function lockGates(keys: readonly string[], session: string, run: string)
 /** They are still this session's. */
 export function holdsGates(keys: readonly string[], session: string): Step[] {
   return keys.map((key) => ({ means: 'lock', operation: { verb: 'check-session', key, session } }));
+}
+
+/** A run says that it needs its node in maintenance, or that it leaves; reads who else does, at that very moment. */
+export function markOut(keys: OutKeys, run: string, mark: OutMark): Step[] {
+  return [
+    { means: 'node', operation: { verb: 'set', key: keys.mark(run), value: encode(mark) } },
+    { means: 'node', operation: { verb: 'get-tree', key: keys.prefix } },
+  ];
+}
+
+/** A run that left the maintenance on for others; its mark may be gone with theirs by now. */
+export function leftOut(keys: OutKeys, run: string, mark: OutMark, seenIndex: number): Step[] {
+  const value = encode({ ...mark, state: 'left' });
+  return [
+    { means: 'node', operation: { verb: 'cas', key: keys.mark(run), value, index: seenIndex } },
+    { means: 'node', operation: { verb: 'get-tree', key: keys.prefix } },
+  ];
+}
+
+/** A run is out no more, or never was; reads who else of its node is, at that very moment. */
+export function unmarkOut(keys: OutKeys, run: string): Step[] {
+  return [
+    remove(keys.mark(run), 'node'),
+    { means: 'node', operation: { verb: 'get-tree', key: keys.prefix } },
+  ];
 }

@@ -5,7 +5,7 @@ import type { GateDeps, GateResult } from '../commands/gate.ts';
 import type { Consul } from '../consul.ts';
 import type { Log } from '../deps.ts';
 import { EXIT_CLOSED, assertNever } from '../errors.ts';
-import { describeVerdict } from '../gate/describe.ts';
+import { describeNeed, describeVerdict } from '../gate/describe.ts';
 import type { Verdict } from '../gate/decide.ts';
 import { createOutput, renderJson, visible } from '../output.ts';
 import { renderGate } from '../output/gate.ts';
@@ -49,14 +49,25 @@ function depsFor({ consul, agent, log }: Ways, { deps, env, newRunId }: Platform
   // Inside a run what it takes out of service is that run's.
   const run = env['RUNLOCK_RUN_ID'];
   const isOne = run !== undefined && /^[\w-]{1,64}$/.test(run);
-  return { ...deps, ...{ log, consul, run: isOne ? run : newRunId() }, ...(agent && { agent }) };
+  const { RUNLOCK_RUN_GROUP: groups, RUNLOCK_RUN_NODE: node } = env;
+  return {
+    ...{ ...deps, log, consul, run: isOne ? run : newRunId() },
+    ...(agent && { agent }),
+    ...(isOne &&
+      groups !== undefined &&
+      node !== undefined && { inside: { node, groups: groups.split(',') } }),
+  };
 }
 
 /** What `gate --json` prints; `open`: whether the node may go, or has gone. */
 function toJson(action: string, result: GateResult): object {
   const { kind, node } = result;
   const head = { v: 1, action, node };
-  if (kind === 'left') return { ...head, ended: result.ended, stays: result.stays };
+  if (kind === 'left') {
+    const { ended, stays, kept } = result;
+    const needed = kept.map(({ mode, by }) => ({ ...mode, by: by.run }));
+    return { ...head, ended, stays, ...(needed.length > 0 && { needed }) };
+  }
   const open = kind !== 'closed';
   return {
     ...{ ...head, open, services: result.verdicts },
@@ -94,9 +105,10 @@ function sayEntered({ node, taken }: Extract<GateResult, { kind: 'entered' }>): 
   return `${node} is out of service: ${parts.join(', ')}`;
 }
 
-function sayLeft({ node, ended, stays }: Extract<GateResult, { kind: 'left' }>): string {
+function sayLeft({ node, ended, stays, kept }: Extract<GateResult, { kind: 'left' }>): string {
   const names = ended.map(nameOf).join(', ');
   if (ended.length > 0) return `${node} is back from maintenance: ${names}`;
+  if (kept.length > 0) return `${node} stays in maintenance: a run that is under way needs it`;
   return stays.length > 0 ? `runlock has nothing of ${node} in maintenance` : `${node} is not in maintenance`;
 }
 
@@ -105,6 +117,11 @@ const nameOf = ({ scope, service }: { scope: string; service: string }) =>
 
 function sayForeign(result: GateResult, log: Log): void {
   if (result.kind !== 'left') return;
+  for (const one of result.kept)
+    log('warning', `${nameOf(one.mode)} of ${result.node} stays in maintenance: ${describeNeed(one)}`, {
+      ...{ event: 'maintenance-kept', node: result.node, scope: one.mode.scope, service: one.mode.service },
+      by: one.by.run,
+    });
   for (const { reason, ...mode } of result.stays)
     log(
       'warning',

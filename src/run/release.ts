@@ -26,7 +26,7 @@ export async function runRelease(
   const isKept = result.kind === 'nothing' && options.failed !== undefined;
   const maintenance = isKept
     ? { ended: [], stays: [] }
-    : await endMaintenance({ consul, agent, deps }, result);
+    : await endMaintenance({ consul, agent, deps, prefix: options.prefix, run: platform.newRunId() }, result);
   const { describeRelease, describeMaintenance, describeStays } = describe;
   if (options.json) {
     const { ended, stays } = maintenance;

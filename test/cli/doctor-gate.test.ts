@@ -20,7 +20,8 @@ const SERVICE = 'service "web" { policy = "write" }';
 const NODES = 'node_prefix "" { policy = "read" }';
 const KEY = 'key "runlock/.gate/web" { policy = "write" }';
 const NODE = 'node "web01" { policy = "write" }';
-const gate = [NODES, SERVICE, KEY];
+const MARKS = 'key_prefix "runlock/.gate/.out/web01/" { policy = "write" }';
+const gate = [NODES, SERVICE, KEY, MARKS];
 
 let agent: Agent;
 beforeAll(async () => {
@@ -63,7 +64,7 @@ async function stored() {
 describe('a group whose runs name a service', () => {
   test('the rights that the README names are enough: each is tried, and nothing of it stays', async () => {
     expect(linesOf(/The token needs, beside its other rights:\n\n(.*?)\n\n/s)).toEqual([
-      ...[NODES, SERVICE, KEY, NODE],
+      ...[NODES, SERVICE, KEY, MARKS, NODE],
     ]);
     await agent.http('PUT', '/v1/agent/service/maintenance/web-1?enable=true&reason=by%20hand');
     const before = await stored();
@@ -71,7 +72,10 @@ describe('a group whose runs name a service', () => {
     const report = await doctor([...base, ...gate], '--service', 'web', '--maintenance');
     expect(report).toMatchObject({ status: 0, problems: [], notes: [] });
     const more = report.rights.filter((line) => !plain.rights.includes(line));
-    expect(more).toEqual(['service "web": write', 'node_prefix "": read', 'key "runlock/.gate/web": write']);
+    expect(more).toEqual([
+      ...['service "web": write', 'node_prefix "": read', 'key "runlock/.gate/web": write'],
+      'key_prefix "runlock/.gate/.out/web01/": write',
+    ]);
     expect(await stored()).toEqual(before);
     await agent.http('PUT', '/v1/agent/service/maintenance/web-1?enable=false');
   });
@@ -82,6 +86,7 @@ describe('a group whose runs name a service', () => {
     [NODES, [], NODES],
     [NODES, ['node "web01" { policy = "read" }'], NODES],
     [KEY, [], KEY],
+    [MARKS, [], MARKS],
     [KEY, ['key "runlock/.gate/web" { policy = "read" }'], KEY],
   ] as const)('without %s, and %j instead, it is named and no other', async ([rule, instead, missing]) => {
     const kept = gate.filter((one) => one !== rule);
@@ -108,7 +113,7 @@ describe('a group whose runs name a service', () => {
   });
 
   test('to take the whole node out needs its node, and no more of its services than to see them', async () => {
-    const rules = [...base, NODES, KEY, 'service "web" { policy = "read" }'];
+    const rules = [...base, NODES, KEY, MARKS, 'service "web" { policy = "read" }'];
     const args = ['--service', 'web', '--maintenance=node'];
     expect(fixes(await doctor(rules, ...args))).toEqual([add(NODE)]);
     expect(await doctor([...rules, NODE], ...args)).toMatchObject({ status: 0, problems: [] });
@@ -128,13 +133,14 @@ test('each group goes by its own section of the configuration file', async () =>
     '[groups.prod]\nservice = "web"\nmaintenance = "service"\n[groups."prod/db"]\nservice = ["db"]\n[groups.rack]\nslots = 2\n',
   );
   const both = await doctor(base, '--config', file, '-g', 'prod/db', '--prefix', 'elsewhere');
-  const gates = fixes(both).filter((fix) => !/key_prefix|\.freeze/.test(fix ?? ''));
+  const gates = fixes(both).filter((fix) => !/key_prefix "elsewhere\/prod|\.freeze/.test(fix ?? ''));
   expect(gates).toEqual([
     add('service "db" { policy = "write" }'),
     add(SERVICE),
     add(NODES),
     add('key "elsewhere/.gate/db" { policy = "write" }'),
     add('key "elsewhere/.gate/web" { policy = "write" }'),
+    add('key_prefix "elsewhere/.gate/.out/web01/" { policy = "write" }'),
   ]);
   expect(both.checks).toContainEqual({
     ...{ check: 'config', level: 'ok' },
@@ -171,7 +177,7 @@ describe('auto', () => {
 describe('another node', () => {
   test('is taken out at its own agent, whose right is tried there', async () => {
     await using other = await startAgent({ name: 'web02' });
-    const rules = [...base, ...gate];
+    const rules = [...base, ...gate, MARKS.replace('web01', 'web02')];
     const named = ['--service', 'web', '--maintenance', '--node', 'web02'];
     const [problem] = (await doctor(rules, ...named)).problems;
     expect(problem?.found).toMatch(/^web02 goes in and out of maintenance at its own agent/);

@@ -259,7 +259,8 @@ key "runlock/prod/.freeze" { policy = "write" }
 key "runlock/.freeze" { policy = "write" }
 node_prefix "" { policy = "read" }
 service "web" { policy = "write" }
-key "runlock/.gate/web" { policy = "write" }`;
+key "runlock/.gate/web" { policy = "write" }
+key_prefix "runlock/.gate/.out/web01/" { policy = "write" }`;
 
 test('with these rights, and nothing else, all of it works', async () => {
   const token = await createToken(services.server.http, RULES);
@@ -283,6 +284,11 @@ test.each([
   ['service "web" { policy = "write" }', '', 'service "web" { policy = "read" }'],
   ['node_prefix "" { policy = "read" }', '', 'node_prefix "" { policy = "read" }'],
   ['key "runlock/.gate/web" { policy = "write" }', '', 'key "runlock/.gate/web" { policy = "write" }'],
+  [
+    'key_prefix "runlock/.gate/.out/web01/" { policy = "write" }',
+    '',
+    'key_prefix "runlock/.gate/.out/web01/" { policy = "write" }',
+  ],
 ])(
   'without %s (%s instead): 77, the rule is named, and nothing was started',
   async (rule, instead, missing) => {

@@ -26,6 +26,8 @@ afterEach(async () => {
   }
   await untilOffline('web');
   await untilOffline('db');
+  // Marks of who went out by hand stay until they leave; here the maintenance is ended without that.
+  await services.server.kv.deleteTree('runlock/.gate/.out/');
   expect(await services.server.kv.keys('runlock/')).toEqual([]);
 });
 afterAll(async () => {
@@ -431,7 +433,12 @@ describe('rights', () => {
     expect(status.stdout).toMatch(
       /service web\n {2}problem: this token may not see all [^\n]*node_prefix "" /,
     );
-    expect(await asked('enter', session, service, node, key)).toMatchObject({ status: 0 });
-    expect(await asked('leave', session, service, node)).toMatchObject({ status: 0 });
+    const marks = 'key_prefix "runlock/.gate/.out/web01/" { policy = "write" }';
+    expect(await asked('enter', session, service, node, key, marks)).toMatchObject({ status: 0 });
+    // Who else needs the maintenance is written there.
+    const unmarked = await asked('leave', session, service, node);
+    expect(unmarked).toMatchObject({ status: 77, stdout: '' });
+    expect(unmarked.stderr).toContain(marks);
+    expect(await asked('leave', session, service, node, marks)).toMatchObject({ status: 0 });
   });
 });

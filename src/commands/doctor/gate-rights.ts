@@ -3,7 +3,7 @@ import type { Consul, Right } from '../../consul.ts';
 import { checkAgent, requireAgent } from '../../gate/agent.ts';
 import type { Scope } from '../../gate/maintenance.ts';
 import { AUTO, anyServiceOf, nodeAndPeers } from '../../gate/read.ts';
-import { gateKey } from '../../lock/layout.ts';
+import { gateKey, isName, outKeys } from '../../lock/layout.ts';
 import type { Check } from '../../output/doctor.ts';
 import { once, problem } from './contact.ts';
 import { tryWrite } from './rights.ts';
@@ -36,12 +36,20 @@ export async function tryGateRights(consul: Consul, asked: GateRights): Promise<
   const rights = rightsOf(gates, { node: asked.node, offered: auto.services });
   const out = gates.filter(({ maintenance }) => maintenance !== undefined);
   const keys = [...new Set(namesOf(out, auto.services).map((service) => gateKey(prefix, service)))];
+  const marks = out.length === 0 ? [] : [marksOf(asked)];
   const [answers, agent, ...locks] = await Promise.all([
     askFor(consul, rights, signal),
     judgeAgent(asked, out.length > 0),
     ...keys.map((key) => tryWrite(consul, { keys: [key], rule: `key "${key}"` }, signal)),
+    ...marks.map((write) => tryWrite(consul, write, signal)),
   ]);
   return [...auto.checks, ...answers, ...agent, ...locks];
+}
+
+/** Where the runs of the node say that they need it in maintenance. */
+function marksOf({ prefix, node }: GateRights): { keys: readonly string[]; rule: string } {
+  const keys = outKeys(prefix, node !== undefined && isName(node) ? node : 'NODE');
+  return { keys: [keys.mark('any')], rule: `key_prefix "${keys.prefix}"` };
 }
 
 interface Offered {

@@ -1,8 +1,9 @@
 /** What `exec` says about the gate that it waits for, and about maintenance. */
 import type { Deps } from '../../deps.ts';
 import type { Verdict } from '../../gate/decide.ts';
-import { describeClosed, leaveHint, waitedFor } from '../../gate/describe.ts';
-import type { EndedAtLast, Mode, TakenOut } from '../../gate/maintenance.ts';
+import { describeClosed, describeNeed, leaveHint, waitedFor } from '../../gate/describe.ts';
+import type { Exited } from '../../gate/exit.ts';
+import type { Mode, TakenOut } from '../../gate/maintenance.ts';
 import { cut, formatAge, visible } from '../../output.ts';
 import type { Terminal } from '../../platform.ts';
 import { sayLooks } from '../gate-progress.ts';
@@ -76,12 +77,17 @@ export function sayWaitsForHealth(
 
 export function sayEnded(
   { log }: Deps,
-  { ended, foreign }: Extract<EndedAtLast, { kind: 'done' }>,
+  { ended, foreign, kept }: Extract<Exited, { kind: 'done' }>,
   { node, run }: Who,
 ): void {
   for (const mode of ended)
     log('info', `${placeOf(mode, node)} is out of maintenance`, {
       ...{ event: 'maintenance-off', node, run, scope: mode.scope, service: mode.service },
+    });
+  for (const one of kept)
+    log('info', `${placeOf(one.mode, node)} stays in maintenance: ${describeNeed(one)}`, {
+      ...{ event: 'maintenance-kept', node, run, scope: one.mode.scope, service: one.mode.service },
+      by: one.by.run,
     });
   for (const mode of foreign)
     log('info', `${placeOf(mode, node)} stays in somebody else's maintenance ("${mode.reason}")`, {

@@ -9,16 +9,16 @@ import type { Verdict } from '../../gate/decide.ts';
 import { enter } from '../../gate/enter.ts';
 import { untilHealthy } from '../../gate/healthy.ts';
 import type { Health } from '../../gate/healthy.ts';
-import { endModesAtLast, endOwnAtLast } from '../../gate/maintenance.ts';
+import { exitAtLast } from '../../gate/exit.ts';
+import type { Exit } from '../../gate/exit.ts';
 import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
 import { findServices, namedOf } from '../../gate/read.ts';
 import { gateGroup } from '../../gate/running.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
 import { groupKeys } from '../../lock/layout.ts';
-import type { LeftOn, Outcome } from '../../lock/records.ts';
+import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../lock/session.ts';
-import { isNobody } from '../../deps.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
 import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './run-gate-says.ts';
 
@@ -106,13 +106,19 @@ interface Parts {
 }
 
 function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Parts): RunGate {
-  const { consul, clock, host } = deps;
+  const { consul, clock } = deps;
   const { prefix, run, gate: choice } = request;
   const { node, services } = gate;
   const stays = { node, run, prefix, services };
   let verdicts: readonly Verdict[] = [];
   let seenMs: number | undefined;
   let taken: readonly TakenOut[] = [];
+  let mark: OutMark | undefined;
+  const goBack = async (own: NodeAgent, how: Exit['how']) => {
+    const exit = { prefix, node, run, services, mark, how };
+    mark = undefined;
+    return exitAtLast({ consul, deps, agent: own }, exit);
+  };
   // Of the first look: whoever is gone later may come back.
   let mustBeOffered = choice.allowUnknown ? [] : namedOf(choice.services);
   const closedIn = (outcome: GateOutcome) => {
@@ -145,10 +151,11 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       if (closed || request.dryRun) return closed;
       if (agent && choice.maintenance !== undefined) {
         const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, { signal: held, trying });
-        const out = { prefix, node, services, scope: choice.maintenance, run, look };
+        const groups = request.groups.map(({ group }) => group);
+        const out = { prefix, node, services, scope: choice.maintenance, run, groups, look };
         const entered = await enter({ consul, deps, agent }, out, signal);
         if (entered.kind === 'closed') return entered.closed;
-        ({ taken } = entered);
+        ({ taken, mark } = entered);
         sayEntered(deps, taken, { node, run });
       }
       // Said for all runs, in the file, it is meant for those that go out of service.
@@ -156,11 +163,10 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       return undefined;
     },
     backOut: async () => {
-      const own = taken.filter(({ how }) => how === 'set');
+      if (!agent || mark === undefined) return;
       taken = [];
-      if (!agent || own.length === 0) return;
-      const ended = await endModesAtLast(agent, own);
-      if (ended.stays.length > 0) sayStays(deps, { ...stays, why: ended.why });
+      const ended = await goBack(agent, 'undo');
+      if (ended.kind === 'stays') sayStays(deps, { ...stays, why: ended.why });
     },
     health: async (signal) => {
       if (choice.healthyWithinMs === undefined) return undefined;
@@ -170,10 +176,8 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
       return untilHealthy({ consul, clock }, { services, offered, node, withinMs, stableMs, onSick }, signal);
     },
     leave: async () => {
-      if (!agent || (taken.length === 0 && isInService(verdicts))) return;
-      // Another run of this node, in another group, may have taken it out too, and be under way.
-      const isOver = (other: string) => other === run || isNobody(host.survivors(other, deps.log));
-      const ended = await endOwnAtLast(agent, services, isOver);
+      if (!agent || (mark === undefined && isInService(verdicts))) return;
+      const ended = await goBack(agent, 'good');
       if (ended.kind === 'done') sayEnded(deps, ended, { node, run });
       else sayStays(deps, { ...stays, why: ended.why });
     },

@@ -1,10 +1,11 @@
 /** Takes a node out of the maintenance that its failed runs left, when its claim is cleared or gone: both keep it from its work. */
 import { FIRST_CONTACT } from '../../consul.ts';
 import type { Consul } from '../../consul.ts';
-import { isNobody } from '../../deps.ts';
 import type { Deps } from '../../deps.ts';
 import { instancesOf } from '../../gate/instances.ts';
-import { endOwnAtLast } from '../../gate/maintenance.ts';
+import { describeNeed } from '../../gate/describe.ts';
+import { exitAtLast } from '../../gate/exit.ts';
+import type { Mode } from '../../gate/maintenance.ts';
 import { reasonOf } from '../../errors.ts';
 import type { ReleaseResult } from './released.ts';
 
@@ -17,14 +18,24 @@ export interface MaintenanceEnd {
   readonly why?: string;
 }
 
+export interface MaintenanceDeps {
+  readonly consul: Consul;
+  /** That of the node, if its address was given. */
+  readonly agent: Consul | undefined;
+  readonly deps: Deps;
+  readonly prefix: string;
+  /** Names what is done here. */
+  readonly run: string;
+}
+
 const NOTHING: MaintenanceEnd = { ended: [], stays: [] };
 
 /**
  * After a release; never throws. The maintenance of a run that was evicted, or may still run, stays: nobody knows what state the node is in.
- * @param agent that of the node, if its address was given.
+ * That of another run of the node, which needs it, stays too.
  */
 export async function endMaintenance(
-  { consul, agent, deps }: { consul: Consul; agent: Consul | undefined; deps: Deps },
+  { consul, agent, deps, prefix, run }: MaintenanceDeps,
   result: ReleaseResult,
 ): Promise<MaintenanceEnd> {
   const { node } = result;
@@ -38,12 +49,16 @@ export async function endMaintenance(
     const own = isOver && (await isAgentOf(agent ?? consul, node));
     if (!own) return lookFor({ consul, deps }, node);
   }
-  const noneLives = (run: string) => isNobody(deps.host.survivors(run, deps.log));
-  const ended = await endOwnAtLast({ consul: agent ?? consul, deps }, 'all', noneLives);
+  const own = { consul: agent ?? consul, deps };
+  const exit = { prefix, node, run, services: 'all', mark: undefined, how: 'good' } as const;
+  const ended = await exitAtLast({ consul, deps, agent: own }, exit);
   if (ended.kind === 'stays') return { ended: [], stays: [node], why: ended.why };
+  const nameOf = ({ service }: Mode) => (service === '' ? node : `${service} on ${node}`);
+  const [needed] = ended.kept;
   return {
-    ended: ended.ended.map(({ service }) => (service === '' ? node : `${service} on ${node}`)),
-    stays: [],
+    ended: ended.ended.map(nameOf),
+    stays: ended.kept.map(({ mode }) => nameOf(mode)),
+    ...(needed && { why: describeNeed(needed) }),
   };
 }
 
