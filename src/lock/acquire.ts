@@ -6,6 +6,7 @@ import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
 import { findFreeze, untilThawed } from './freeze.ts';
+import { untilDown } from './down.ts';
 import { IMPATIENT_TRIES, asFirst, pause } from './first.ts';
 import { giveUp } from './give-up.ts';
 import { sendGrant } from './grant.ts';
@@ -172,7 +173,12 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   const own = turn.slots.find(({ owner }) => owner?.claim.node === context.run.node);
   if (own?.owner) {
     const { slot, owner, lockedBy } = own;
-    return returnTo(context, session, { slot, owner, isLocked: lockedBy !== undefined, progress });
+    const why = await findBusy(context, { slot, owner, isLocked: lockedBy !== undefined }, progress.signal);
+    if (why) return { kind: 'busy', context, why };
+    if (slot < context.run.slots) return returnTo(context, session, { slot, owner, progress });
+    const moved = await untilDown(context, session, { turn, progress });
+    if (moved.kind === 'locked') return { kind: 'busy', context, why: sameNode(owner) };
+    return moved.kind === 'node' ? clearOrBusy(context, progress) : moved;
   }
   progress.newest.sent = true;
   const joined = await join(context, session.id, progress.signal);
@@ -195,16 +201,24 @@ async function clearOrBusy(context: RunContext, waiting: Waiting): Promise<Step1
   return busy ? { kind: 'busy', context, why: busy } : { kind: 'again' };
 }
 
+/** Why this node's own claim can't be taken back: it is held, or something of its run still runs. */
+async function findBusy(
+  context: RunContext,
+  { slot, owner, isLocked }: { slot: number; owner: Owner; isLocked: boolean },
+  signal: AbortSignal,
+): Promise<Busy | undefined> {
+  if (isHeld(owner.claim, context.deps.clock.earliest())) return { kind: 'held', slot, owner };
+  return findOrphan(context, { claim: owner.claim, isLocked }, signal);
+}
+
+const sameNode = ({ claim: { pid, since } }: Owner): Busy => ({ kind: 'same-node', pid, since });
+
 /** Step 1: my own claim first. */
 async function returnTo(
   context: RunContext,
   session: Session,
-  { slot, owner, isLocked, progress }: { slot: number; owner: Owner; isLocked: boolean; progress: Progress },
+  { slot, owner, progress }: { slot: number; owner: Owner; progress: Progress },
 ): Promise<Step1to5> {
-  if (isHeld(owner.claim, context.deps.clock.earliest()))
-    return { kind: 'busy', context, why: { kind: 'held', slot, owner } };
-  const orphan = await findOrphan(context, { claim: owner.claim, isLocked }, progress.signal);
-  if (orphan) return { kind: 'busy', context, why: orphan };
   const seat = { keys: context.keys, session: session.id, slot };
   const claim = { ...runningClaim(context), ...goesOn(owner.claim) };
   const steps = comeBack(seat, claim, nodeMark(context), owner.index);
@@ -227,11 +241,7 @@ async function returnTo(
     case 'node':
       return clearOrBusy(context, progress);
     case 'lock':
-      return {
-        kind: 'busy',
-        context,
-        why: { kind: 'same-node', pid: owner.claim.pid, since: owner.claim.since },
-      };
+      return { kind: 'busy', context, why: sameNode(owner) };
     case 'owner':
     case 'session':
     case 'ticket':

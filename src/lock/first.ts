@@ -8,9 +8,11 @@ import type { Granted, Progress } from './grant.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from './session.ts';
-import { abandoned, decide, observe, readSlots } from './slot.ts';
-import type { Move, Sightings, Slot } from './slot.ts';
-import { abandon, grant, takeOver } from './transactions.ts';
+import { decide } from './decide.ts';
+import type { Choice, Tidy } from './decide.ts';
+import { abandoned, observe, readSlots } from './slot.ts';
+import type { Sightings, Slot } from './slot.ts';
+import { abandon, drop, grant, takeOver } from './transactions.ts';
 import type { Seat } from './transactions.ts';
 
 /** What fails can do so by chance; with no patience left, it is not tried for ever. */
@@ -65,7 +67,8 @@ export async function asFirst(
   }
 }
 
-async function watchSlots(
+/** Reads the slots when they have changed past `index`, or after `waitMs`. */
+export async function watchSlots(
   { consul, keys }: RunContext,
   signal: AbortSignal,
   { index, waitMs }: { index: number; waitMs?: number },
@@ -75,7 +78,7 @@ async function watchSlots(
   return { slots: readSlots(keys.root, seen.entries), index: seen.index < index ? 0 : seen.index };
 }
 
-type Act = Exclude<Move, { kind: 'wait' | 'return' | 'adopt' }>;
+type Act = Exclude<Choice, { kind: 'wait' }>;
 
 /** Makes a move; undefined when the slots have to be looked at again. */
 async function make(
@@ -83,13 +86,11 @@ async function make(
   session: Session,
   { move, progress }: { move: Act; progress: Progress },
 ): Promise<Turned | undefined> {
-  const { slot } = move;
-  if (move.kind === 'abandon') {
-    const claim = abandoned(move.owner.claim, context.deps.clock.latest());
-    const vanished = { keys: context.keys, slot, strayLock: move.strayLock };
-    await trySend(context, abandon(vanished, claim, move.owner.index), progress.signal);
+  if (move.kind === 'abandon' || move.kind === 'remove') {
+    await tidy(context, move, progress.signal);
     return undefined;
   }
+  const { slot } = move;
   const seat: Seat = { keys: context.keys, session: session.id, slot };
   const claim = runningClaim(context);
   const steps = move.kind === 'grant' ? grant(seat, claim) : takeOver(seat, claim, move.owner.index);
@@ -100,6 +101,18 @@ async function make(
   if (result.obstacle === 'session') return { kind: 'again' };
   if (result.obstacle === 'freeze') await untilThawed(context, result.key, progress);
   return undefined;
+}
+
+/** Does what somebody else's claim is due for, if it is still as it was seen. The next look tells. */
+export async function tidy(context: RunContext, move: Tidy, signal: AbortSignal): Promise<void> {
+  const { deps, keys } = context;
+  const { owner, slot, strayLock } = move;
+  const seen = { keys, slot, strayLock };
+  const steps =
+    move.kind === 'remove'
+      ? drop(seen, owner.index)
+      : abandon(seen, abandoned(owner.claim, deps.clock.latest()), owner.index);
+  await trySend(context, steps, signal);
 }
 
 /** The ticket is gone: perhaps because an earlier try, which was given up, arrived late and took a slot with it. */

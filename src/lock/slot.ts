@@ -1,4 +1,4 @@
-/** Claims: what a run may do about the slots it sees. Pure decisions; their transactions are in transactions.ts. */
+/** Slots and claims as they are read, and how they look to whoever holds one. Pure; decide.ts has what is done about them. */
 import type { Entry } from '../consul.ts';
 import { assertNever } from '../errors.ts';
 import { decodeClaim } from './records.ts';
@@ -65,79 +65,6 @@ export function observe(before: Sightings, slots: readonly Slot[], monotonicMs: 
 
 function mayVanish(claim: Claim): boolean {
   return claim.state === 'running' || claim.state === 'evicted';
-}
-
-/** What the first in the queue does about the slots it sees. */
-export type Move =
-  /** The slot is this run's already: the grant's answer was lost. */
-  | { readonly kind: 'adopt'; readonly slot: number; readonly owner: Owner }
-  /** This node owns a slot, or has the lock of one whose claim is gone: all starts anew, its own claim first. */
-  | { readonly kind: 'return' }
-  | { readonly kind: 'grant'; readonly slot: number }
-  | { readonly kind: 'take-over'; readonly slot: number; readonly owner: Owner }
-  /** The run has vanished; its hold begins now. */
-  | { readonly kind: 'abandon'; readonly slot: number; readonly owner: Owner; readonly strayLock?: number }
-  /** `forMs`: until something can become due by itself; absent when only a change helps. */
-  | { readonly kind: 'wait'; readonly forMs?: number };
-
-export interface Seen {
-  readonly slots: readonly Slot[];
-  readonly sightings: Sightings;
-  /** The earliest that it may be (`WallClock`): `held until` is judged by it. */
-  readonly nowMs: number;
-  readonly monotonicMs: number;
-}
-
-/** Decides as the first in the queue, for a run that uses slots 0 to `slots` - 1. */
-export function decide(me: { node: string; run: string; session: string; slots: number }, seen: Seen): Move {
-  const mine = seen.slots.find(({ owner }) => owner?.claim.node === me.node);
-  if (mine?.owner) {
-    const granted = mine.owner.claim.run === me.run && mine.lockedBy === me.session;
-    return granted ? { kind: 'adopt', slot: mine.slot, owner: mine.owner } : { kind: 'return' };
-  }
-  // A grant whose answer was lost, and whose claim somebody deleted: its own lock must not keep it waiting.
-  if (seen.slots.some(({ lockedBy }) => lockedBy === me.session)) return { kind: 'return' };
-  const waits: number[] = [];
-  for (let slot = 0; slot < me.slots; slot++) {
-    const move = consider(seen.slots.find((candidate) => candidate.slot === slot) ?? { slot }, seen);
-    if (move.kind !== 'wait') return move;
-    if (move.forMs !== undefined) waits.push(move.forMs);
-  }
-  return waits.length === 0 ? { kind: 'wait' } : { kind: 'wait', forMs: Math.min(...waits) };
-}
-
-function consider(candidate: Slot, seen: Seen): Move {
-  const { slot, lockedBy, owner } = candidate;
-  if (lockedBy !== undefined) return { kind: 'wait' };
-  if (!owner) return { kind: 'grant', slot };
-  switch (owner.claim.state) {
-    case 'running':
-    case 'evicted':
-      return considerVanished(candidate, owner, seen);
-    case 'failed':
-    case 'interrupted':
-    case 'rebooting':
-    case 'held':
-    case 'abandoned':
-      return considerHeld(slot, owner, seen.nowMs);
-    default:
-      return assertNever(owner.claim.state);
-  }
-}
-
-function considerVanished({ slot, strayLock }: Slot, owner: Owner, { sightings, monotonicMs }: Seen): Move {
-  const sighting = sightings.get(slot);
-  const seenForMs = sighting?.index === owner.index ? monotonicMs - sighting.sinceMs : 0;
-  if (seenForMs < VANISHED_AFTER_MS) return { kind: 'wait', forMs: VANISHED_AFTER_MS - seenForMs };
-  if (owner.claim.hold === 'none') return { kind: 'take-over', slot, owner };
-  return { kind: 'abandon', slot, owner, ...(strayLock !== undefined && { strayLock }) };
-}
-
-function considerHeld(slot: number, owner: Owner, nowMs: number): Move {
-  const { heldUntil } = owner.claim;
-  if (heldUntil === undefined) return { kind: 'wait' };
-  const leftMs = Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
-  return leftMs > 0 ? { kind: 'wait', forMs: leftMs } : { kind: 'take-over', slot, owner };
 }
 
 /** Whether a run that has given its slot back left the claim: its command is gone, and all that it had started. */

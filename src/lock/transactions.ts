@@ -177,6 +177,31 @@ export function comeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: nu
   return [...notFrozen(seat.keys), ...takeBack(seat, claim, mark, seenIndex)];
 }
 
+/** A claim of this node in a slot that its next run does not use. */
+export interface TooHigh {
+  readonly slot: number;
+  readonly index: number;
+  readonly strayLock?: number | undefined;
+}
+
+/** A node's next run moves the node's own claim to a free slot that it uses: there is one of it at any moment. */
+export function moveDown(seat: Seat, claim: Claim, mark: NodeMark, own: TooHigh): Step[] {
+  const { keys } = seat;
+  return [
+    ...notFrozen(keys),
+    lockNode(keys, seat.session, { ...mark, node: claim.node }),
+    ...clearClaim({ keys, ...own }, own.index),
+    noOwner(seat),
+    takeLock(seat, claim.run),
+    writeOwner(seat, claim, 0),
+  ];
+}
+
+/** Whoever waits outside the queue marks its node, so that another run of it is busy at once. */
+export function markNode(keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step[] {
+  return [lockNode(keys, session, mark)];
+}
+
 /** A run that is under way takes its own lock back, freeze or not: it is no new run. */
 export function takeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: number): Step[] {
   return [
@@ -289,6 +314,11 @@ export function thaw(key: string, seenIndex: number): Step[] {
 /** An operator, or the owner, clears a claim that no session stands behind. */
 export function clearClaim({ keys, slot, strayLock }: Vanished, seenIndex: number): Step[] {
   return [...unlocked(keys, slot, strayLock), ...removeSeen(keys.owner(slot), seenIndex, 'owner')];
+}
+
+/** Whoever waits removes a claim that is past its hold, where it can't take it over. */
+export function drop(overdue: Vanished, seenIndex: number): Step[] {
+  return clearClaim(overdue, seenIndex);
 }
 
 /** Who looks at the gates of services and goes out of service by them does so alone: all of their locks, or none. */

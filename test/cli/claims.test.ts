@@ -129,23 +129,75 @@ describe('a failed run', () => {
     expect(await agent.kv.keys('runlock/heal/')).toEqual(traces('heal', 'web01', 'web02', 'web03'));
   });
 
-  test('its node takes back the very slot it had, whatever its --slots are now', async () => {
+  const saySlot = ['--', 'sh', '-c', 'echo $RUNLOCK_RUN_SLOT'];
+
+  test('its node takes back the very slot it had, where that is below its --slots', async () => {
     const free = await holder('slotted', 'web02', ['-n', '2']);
     await exec('slotted', 'web01', ['-n', '2', '--', 'false']);
     expect(await claim('slotted', 1)).toMatchObject({ node: 'web01', state: 'failed' });
-    const back = await exec('slotted', 'web01', [
-      '-n',
-      '1',
-      '-w',
-      '0',
-      '--',
-      'sh',
-      '-c',
-      'echo $RUNLOCK_RUN_SLOT',
-    ]);
+    const back = await exec('slotted', 'web01', ['-n', '2', '-w', '0', ...saySlot]);
     expect(back).toMatchObject({ status: 0, stdout: '1\n' });
     await free();
     expect(await agent.kv.keys('runlock/slotted/')).toEqual(traces('slotted', 'web01', 'web02'));
+  });
+
+  // It took back slot 1 whatever its --slots: with -n 1 it then ran beside another run with -n 1.
+  test('with smaller --slots its node moves its claim down, and waits for that as the first in line would', async () => {
+    const free = await holder('down', 'web02', ['-n', '2']);
+    await exec('down', 'web01', ['-n', '2', '--', 'false']);
+    const early = await exec('down', 'web01', ['-w', '0', '--', 'true']);
+    expect(early).toMatchObject({
+      status: 75,
+      stderr: expect.stringMatching(/slot 0: web02 running/) as string,
+    });
+    const [back, again] = [start('down', 'web01', saySlot), start('down', 'web03', saySlot)];
+    await tickets('down', 1);
+    await eventually(async () => expect(await agent.kv.get('runlock/down/.node/web01')).toBeDefined());
+    expect((await exec('down', 'web01', ['-v', '--', 'true'])).stderr).toMatch(/web01 already runs or waits/);
+    await free();
+    expect(await back.ended).toMatchObject({ status: 0, stdout: '0\n' });
+    expect((await again.ended).status).toBe(0);
+    expect(await agent.kv.keys('runlock/down/')).toEqual(traces('down', 'web01', 'web02', 'web03'));
+  });
+
+  test('its claim keeps out whoever comes with smaller --slots, wherever it stands', async () => {
+    const free = await holder('beyond', 'web02', ['-n', '2']);
+    await exec('beyond', 'web01', ['-n', '2', '--', 'false']);
+    await free();
+    const small = await exec('beyond', 'web03', ['-w', '0', '--', 'true']);
+    expect(small).toMatchObject({
+      status: 75,
+      stderr: expect.stringMatching(/slot 1: web01 failed/) as string,
+    });
+    expect(small.stderr).not.toMatch(/is free/);
+    const waiting = await exec('beyond', 'web03', ['-v', '-w', '1s', '--', 'true']);
+    expect(waiting.stderr).toMatch(/web03 waits for a slot of beyond \(slot 1: web01 failed/);
+    expect((await exec('beyond', 'web03', ['-n', '2', '-w', '0', ...saySlot])).stdout).toBe('0\n');
+    expect((await exec('beyond', 'web01', ['-w', '0', ...saySlot])).stdout).toBe('0\n');
+    expect((await exec('beyond', 'web03', ['-w', '0', '--', 'true'])).status).toBe(0);
+  });
+
+  test('past its hold a claim beyond its --slots is cleared by whoever comes', async () => {
+    const free = await holder('passed', 'web02', ['-n', '2']);
+    await exec('passed', 'web01', ['-n', '2', '--hold', '100ms', '--', 'false']);
+    await free();
+    expect((await exec('passed', 'web03', ['-w', '30s', ...saySlot])).stdout).toBe('0\n');
+    expect(await agent.kv.keys('runlock/passed/')).toEqual(traces('passed', 'web01', 'web02', 'web03'));
+  });
+
+  test('two nodes whose claims both stand too high do not wait for each other', async () => {
+    const free = await holder('both', 'web03', ['-n', '3']);
+    const others = await holder('both', 'web02', ['-n', '3']);
+    await exec('both', 'web01', ['-n', '3', '--', 'false']);
+    await others();
+    await exec('both', 'web02', ['-n', '3', '--', 'false']);
+    expect(await claim('both', 2)).toMatchObject({ node: 'web01', state: 'failed' });
+    expect(await claim('both', 1)).toMatchObject({ node: 'web02', state: 'failed' });
+    const runs = [start('both', 'web01', saySlot), start('both', 'web02', saySlot)];
+    for (const node of ['web01', 'web02'])
+      await eventually(async () => expect(await agent.kv.get(`runlock/both/.node/${node}`)).toBeDefined());
+    await free();
+    for (const run of runs) expect(await run.ended).toMatchObject({ status: 0, stdout: '0\n' });
   });
 
   test('cleared by an operator: the first who waits goes on', async () => {

@@ -103,16 +103,22 @@ const masked = remembered((process: Process): string => processText(process).rep
 function markTx(tx: Tx): Tx {
   if (tx.name === 'claimAgain') return { ...tx, claim: plain(tx.claim) as Claim };
   if (!('index' in tx)) return tx;
+  if (tx.name === 'moveDown') return markMove(tx);
   const stray = 'strayLock' in tx ? { strayLock: mark(tx.slot, tx.strayLock) } : {};
   const claim = 'claim' in tx ? { claim: plain(tx.claim) } : {};
   const own = 'claimIndex' in tx ? { claimIndex: mark(tx.slot, tx.claimIndex) } : {};
   return { ...tx, index: mark(tx.slot, tx.index), ...stray, ...claim, ...own } as Tx;
 }
 
+const markMove = (tx: Extract<Tx, { name: 'moveDown' }>): Tx => ({
+  ...{ ...tx, index: mark(tx.from, tx.index) },
+  ...(tx.strayLock !== undefined && { strayLock: mark(tx.from, tx.strayLock) }),
+});
+
 function markAt(at: At): At {
   if (at.pc === 'sent') return { ...at, tx: markTx(at.tx), from: markAt(at.from) };
   if ('held' in at) return { ...at, held: markSighted(at.held) };
-  if (at.pc !== 'first') return at;
+  if (at.pc !== 'first' && at.pc !== 'down') return at;
   return { ...at, seen: at.seen.map((one) => ({ ...one, index: mark(one.slot, one.index) })) };
 }
 

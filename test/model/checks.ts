@@ -5,7 +5,7 @@ import { stepsOf } from './transmit.ts';
 import { keys } from './world.ts';
 import type { MutantStep, Sender, Tx, TxName, World } from './world.ts';
 
-const by: Sender = { node: 'n0', run: 'r0', session: 's0', hold: 'forever', aheadMs: 0 };
+const by: Sender = { node: 'n0', run: 'r0', session: 's0', hold: 'forever', slots: 1, aheadMs: 0 };
 const claim: Claim = {
   ...{ node: 'n0', state: 'failed', run: 'r0', since: '', command: 'c', hold: 'forever' },
   ...{ pid: 1, startTime: '1', bootId: 'b' },
@@ -18,6 +18,9 @@ const SAMPLES: readonly Tx[] = [
   { name: 'grant', by, slot: 0 },
   { name: 'takeOver', ...seen },
   { name: 'comeBack', ...seen },
+  { name: 'moveDown', ...seen, from: 1 },
+  { name: 'moveDown', ...seen, from: 1, strayLock: 1 },
+  { name: 'markNode', by },
   { name: 'takeBack', ...seen, claim },
   { name: 'claimAgain', by, slot: 0, claim },
   { name: 'release', ...seen, outcome: 'succeeded' },
@@ -34,6 +37,8 @@ const SAMPLES: readonly Tx[] = [
   { name: 'removeSeen', ...seen, key: keys.freezes[0] ?? '' },
   { name: 'clearClaim', ...seen },
   { name: 'clearClaim', ...seen, strayLock: 1 },
+  { name: 'drop', ...seen },
+  { name: 'drop', ...seen, strayLock: 1 },
 ];
 
 /** What a step refuses, as people read it; undefined for one that refuses nothing. */
@@ -48,7 +53,8 @@ function keyName(key: string): string {
   if (key === keys.node('n0')) return '.node/<me>';
   if (key === keys.run('n0')) return '.runs/<me>';
   if (key === keys.freezes[0]) return '.freeze';
-  return key === keys.freezes[1] ? '.freeze above' : key.slice(keys.slot(0).length);
+  if (key === keys.freezes[1]) return '.freeze above';
+  return `${key.startsWith(keys.slot(0)) ? '' : 'old '}${key.split('/').at(-1) ?? ''}`;
 }
 
 /** Every check by its transaction, in the order of src/lock/transactions.ts. */
@@ -69,13 +75,13 @@ export function allChecks(): ReadonlyMap<TxName, readonly string[]> {
 export function without(world: World, name: TxName, checks: readonly string[]): World {
   const names = new Set(checks);
   const mutate = (sent: TxName, steps: readonly Step[]): readonly MutantStep[] =>
-    sent === name ? steps.flatMap((step) => weaken(step, names)) : steps;
+    sent === name ? steps.flatMap((step) => weaken(step, names, oldSlot(sent, steps))) : steps;
   return { ...world, mutate };
 }
 
 /** A check goes; a write that checks is done all the same. */
-function weaken(step: Step, names: ReadonlySet<string>): MutantStep[] {
-  const check = checkOf({ ...step, operation: anyNode(step.operation) });
+function weaken(step: Step, names: ReadonlySet<string>, old: string | undefined): MutantStep[] {
+  const check = checkOf({ ...step, operation: anyNode(step.operation, old) });
   if (check === undefined || !names.has(check)) return [step];
   const { operation, means } = step;
   const { key } = operation;
@@ -84,11 +90,19 @@ function weaken(step: Step, names: ReadonlySet<string>): MutantStep[] {
   return operation.verb === 'delete-cas' ? [{ means, operation: { verb: 'delete', key } }] : [];
 }
 
-/** The samples are those of one node and one slot. */
-function anyNode(operation: Step['operation']): Step['operation'] {
+/** Where the claim stood that moves down: the higher of the two slots. */
+function oldSlot(name: TxName, steps: readonly Step[]): string | undefined {
+  if (name !== 'moveDown') return undefined;
+  const slots = steps.flatMap(({ operation: { key } }) => /\/\.slot\/(\d+)\//.exec(key)?.[1] ?? []);
+  return keys.slot(Math.max(...slots.map(Number)));
+}
+
+/** The samples are those of one node and one slot, and of one above it that a claim moves down from. */
+function anyNode(operation: Step['operation'], old: string | undefined): Step['operation'] {
   const { key } = operation;
   if (key.startsWith(keys.node(''))) return { ...operation, key: keys.node('n0') };
   if (key.startsWith(keys.run(''))) return { ...operation, key: keys.run('n0') };
   if (!key.startsWith(keys.slotPrefix)) return operation;
-  return { ...operation, key: `${keys.slot(0)}${key.split('/').at(-1) ?? ''}` };
+  const slot = old !== undefined && key.startsWith(old) ? keys.slot(1) : keys.slot(0);
+  return { ...operation, key: `${slot}${key.split('/').at(-1) ?? ''}` };
 }

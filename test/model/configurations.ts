@@ -1,7 +1,7 @@
 /** Small worlds, each with the faults of one kind: together they are what every change of the protocol is tried on. */
 import type { Hold } from '../../src/lock/records.ts';
 import { noFaults } from './world.ts';
-import type { Faults, World } from './world.ts';
+import type { Faults, Kept, World } from './world.ts';
 
 export interface Shape {
   /** One process each; two of the same name are two runs of one node. */
@@ -9,7 +9,10 @@ export interface Shape {
   /** Which of the processes acquire and release, instead of exec, by their numbers. */
   readonly acquires?: readonly number[];
   readonly hold?: Hold;
-  readonly slots?: number;
+  /** Claims that earlier runs left, with the same hold. */
+  readonly kept?: readonly Omit<Kept, 'hold'>[];
+  /** N: of all, or of each process. */
+  readonly slots?: number | readonly number[];
   /** How often each process starts; the first of them, where there are two numbers. */
   readonly runs?: number | readonly [first: number, others: number];
   /** 0: time stands still. */
@@ -35,14 +38,17 @@ export function toWorld(shape: Shape): World {
     trusting,
     mayOverlap,
     records,
+    kept,
   } = shape;
   return {
     processes: nodes.map((node, i) => ({
-      ...{ node, hold, slots, runs: runsOf(runs, i), aheadMs: i * aheadMs },
+      ...{ node, hold, runs: runsOf(runs, i), aheadMs: i * aheadMs },
+      slots: typeof slots === 'number' ? slots : (slots[i] ?? 1),
       ...(acquires.includes(i) && { acquires: true }),
     })),
     faults: { ...noFaults, ...shape.faults },
     tickMs,
+    ...(kept && { kept: kept.map((claim) => ({ ...claim, hold })) }),
     ...(trusting && { trusting }),
     ...(mayOverlap && { mayOverlap }),
     ...(records && { records }),
@@ -56,6 +62,8 @@ const two = ['n0', 'n1'];
 const three = ['n0', 'n1', 'n2'];
 /** 60 s, after which a run without a lock is believed dead, are two ticks; a hold of 30 s is one more. */
 const timed = { tickMs: 30_000, aheadMs: 5_000 };
+
+const failed = (node: string, slot: number) => ({ node, slot, state: 'failed' }) as const;
 
 export const configurations = {
   sessions: { nodes: two, faults: { expire: 1, lose: 1 } },
@@ -107,6 +115,30 @@ export const configurations = {
   'held, abandoned': { nodes: two, acquires: [0], tickMs: 60_000, faults: { expire: 1 } },
   'held, stray': { nodes: two, acquires: [0], faults: { strayLock: 1, clear: 1 } },
   'held, frozen': { nodes: ['n0'], acquires: [0], faults: { freeze: 1, again: 1 } },
+  // Nodes whose claims stand higher than their own N is now, and others that come with a larger one.
+  down: { nodes: two, slots: [2, 1], kept: [failed('n1', 1)], faults: { expire: 1, fail: 1 } },
+  'down, late': { nodes: two, slots: [2, 1], kept: [failed('n1', 1)], faults: { lose: 1, late: 1 } },
+  'down, both': { nodes: two, kept: [failed('n0', 1), failed('n1', 2)], faults: { fail: 1 } },
+  'down, freeze': { nodes: ['n0'], kept: [failed('n0', 1)], faults: { freeze: 1 } },
+  'down, same node': { nodes: ['n0', 'n0'], slots: [2, 1], kept: [failed('n0', 1)], faults: { crash: 1 } },
+  'down, operators': { nodes: two, kept: [failed('n0', 1)], faults: { clear: 1, evict: 1 } },
+  'down, stray': { nodes: ['n0'], kept: [failed('n0', 1)], faults: { strayLock: 1, clear: 1 } },
+  'down, leaving': { nodes: two, kept: [failed('n0', 1)], faults: { leave: 1, late: 1 } },
+  'down, cleared': { nodes: three, slots: [1, 2, 2], kept: [failed('n0', 1)], faults: { fail: 1 } },
+  'down, finite': {
+    ...{ nodes: two, kept: [failed('n0', 1), failed('n1', 0)], hold: 30_000, tickMs: 60_000 },
+    faults: { late: 1, lose: 1 },
+  },
+  'smaller N': { nodes: three, slots: [1, 2, 2], faults: { fail: 1 } },
+  'smaller N, kept': { nodes: two, slots: [1, 2], kept: [failed('n1', 1)], faults: { expire: 1 } },
+  'smaller N, finite': {
+    ...{ nodes: two, slots: [1, 2], kept: [failed('n1', 1)], hold: 30_000, tickMs: 60_000 },
+    faults: { expire: 1 },
+  },
+  'smaller N, vanished': {
+    ...{ nodes: two, slots: [1, 2], kept: [{ ...failed('n1', 1), state: 'running' }], tickMs: 60_000 },
+    ...{ hold: 'none', faults: { strayLock: 1 } },
+  },
 } as const satisfies Record<string, Shape>;
 
 /** Too large for every change: `npm run model -- --all` visits them as well. */

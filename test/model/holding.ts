@@ -68,8 +68,8 @@ function keepSeen(actor: Actor): Next[] {
 }
 
 /** Who speaks for a claim that is held: its node, whichever process it is. */
-const ownerOf = ({ node, hold, aheadMs }: Process, { run }: Sighted['claim']): Sender => ({
-  ...{ node, run, session: '', hold, aheadMs },
+const ownerOf = ({ node, hold, slots, aheadMs }: Process, { run }: Sighted['claim']): Sender => ({
+  ...{ node, run, session: '', hold, slots, aheadMs },
 });
 
 /** holdOn: what this node holds already. */

@@ -6,7 +6,7 @@ import { close, endings, giveBack, lookAgain, record, undo, watch } from './runn
 import { sent, unanswered } from './sent.ts';
 import type { Under } from './sent.ts';
 import { transmit } from './transmit.ts';
-import { adopt, findBefore, first, frozen, look, mark, start, wait } from './waiting.ts';
+import { adopt, down, findBefore, first, frozen, look, mark, start, wait } from './waiting.ts';
 import { idle, isRunning, replaceProcess } from './world.ts';
 import type { At, Process } from './world.ts';
 
@@ -31,6 +31,8 @@ function ownSteps(actor: Actor, at: At): Next[] {
       return findBefore(actor);
     case 'first':
       return first(actor, at.seen);
+    case 'down':
+      return down(actor, at.seen);
     case 'adopt':
       return adopt(actor);
     case 'frozen':
@@ -75,7 +77,7 @@ function endMeanwhile(actor: Actor, at: Under): Next[] {
   );
 }
 
-const WAITING = new Set<At['pc']>(['look', 'mark', 'wait', 'list', 'first', 'adopt', 'frozen']);
+const WAITING = new Set<At['pc']>(['look', 'mark', 'wait', 'list', 'first', 'down', 'adopt', 'frozen']);
 
 /** A signal, or the end of `--wait`; and the news that the own session is gone. */
 function interruptions(actor: Actor, at: At): Next[] {

@@ -1,15 +1,17 @@
 /** The promises of docs/protocol.md: what a change of the store, and a moment of the world, must not show. */
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
+import { isTaken } from '../../src/lock/decide.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
 import type { Owner, Slot } from '../../src/lock/slot.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
-import { NOW_MS, isRunning, keys, slotOf } from './world.ts';
-import type { State, Tx } from './world.ts';
+import { NOW_MS, isRunning, keys, slotOf, slotsOf } from './world.ts';
+import type { State, Tx, TxName } from './world.ts';
 
 const PROMISES = {
   overlap: 'promise 1: more runs at once than slots',
+  count: 'promise 1: granted although as many slots as its N were taken or kept',
   hold: 'promise 2: granted although the claim was another’s, and not past its hold',
   order: 'promise 3: granted out of the order of the tickets',
   claim: 'promise 4: a claim was changed or removed by somebody who may not',
@@ -26,18 +28,22 @@ export function judge(before: State, after: Store, tx: Tx): string | undefined {
   return (
     judgeFreeze(before.store, after, tx) ??
     judgeRecord(before.store, after, tx) ??
-    (tx.name === 'grant' || tx.name === 'takeOver' ? judgeOrder(before.store, tx) : undefined) ??
+    (tx.name === 'grant' || tx.name === 'takeOver'
+      ? (judgeOrder(before.store, tx) ?? judgeCount(before.store, tx))
+      : undefined) ??
     before.ghosts.map((_, slot) => judgeSlot(before, after, { tx, slot })).find((broken) => broken)
   );
 }
+
+/** They begin a new run. */
+const STARTS = new Set<TxName>(['grant', 'takeOver', 'comeBack', 'moveDown']);
 
 /** A freeze with an end is past it: the model's clock never shows a time before the end of one. */
 const isLive = (value: string): boolean => !value.includes('"until"');
 
 function judgeFreeze(before: Store, after: Store, tx: Tx): string | undefined {
   const live = keys.freezes.filter((key) => isLive(get(before, key)?.value ?? '"until"'));
-  const starts = tx.name === 'grant' || tx.name === 'takeOver' || tx.name === 'comeBack';
-  if (starts && live.length > 0) return PROMISES.freeze;
+  if (STARTS.has(tx.name) && live.length > 0) return PROMISES.freeze;
   return live.every((key) => get(after, key)) ? undefined : PROMISES.thaw;
 }
 
@@ -58,6 +64,12 @@ function judgeOrder(before: Store, { by }: Tx): string | undefined {
   return first === keys.queue(by.session) ? undefined : PROMISES.order;
 }
 
+/** Whoever comes by the queue: a node that comes back to its claim is in the count already. */
+function judgeCount(before: Store, { by, slot }: Extract<Tx, { readonly slot: number }>): string | undefined {
+  const others = slotsOf(before).filter((other) => other.slot !== slot && isTaken(other));
+  return others.length < by.slots ? undefined : PROMISES.count;
+}
+
 function judgeSlot(before: State, after: Store, { tx, slot }: { tx: Tx; slot: number }): string | undefined {
   const key = keys.owner(slot);
   if (get(before.store, key) === get(after, key)) return undefined;
@@ -74,20 +86,27 @@ function judgeChange(was: Was, now: Claim | undefined, tx: Tx): string | undefin
   const { by, name } = tx;
   const { claim } = was.owner;
   const isOwnRun = by.run === claim.run;
-  const isVanished = was.lockedBy === undefined && was.quietMs >= VANISHED_AFTER_MS;
   if (isOwnRun) return mayGo(claim, tx) || now ? undefined : PROMISES.stopped;
+  if (name === 'drop') return isOver(was) ? undefined : PROMISES.hold;
   if (name === 'clearClaim') return was.lockedBy !== undefined ? PROMISES.evict : undefined;
+  if (name === 'moveDown' && by.node === claim.node && !now) return undefined;
   if (!now) return PROMISES.claim;
   if (now.run === claim.run) {
     const may =
-      (now.state === 'abandoned' && isVanished) || (now.state === 'evicted' && by.run === 'operator');
+      (now.state === 'abandoned' && isVanished(was)) || (now.state === 'evicted' && by.run === 'operator');
     return may && mayEnd(claim) ? undefined : PROMISES.claim;
   }
   if (now.run !== by.run) return PROMISES.claim;
   if (now.node === claim.node && name === 'comeBack') return undefined;
-  const isOver = mayEnd(claim) ? claim.hold === 'none' && isVanished : isPast(claim);
-  return isOver ? undefined : PROMISES.hold;
+  return isOver(was) ? undefined : PROMISES.hold;
 }
+
+/** Anybody may follow. */
+const isOver = (was: Was): boolean =>
+  mayEnd(was.owner.claim) ? was.owner.claim.hold === 'none' && isVanished(was) : isPast(was.owner.claim);
+
+const isVanished = ({ lockedBy, quietMs }: Was): boolean =>
+  lockedBy === undefined && quietMs >= VANISHED_AFTER_MS;
 
 /** Only what ended well, or was ended by an operator, lets others follow; `none` lets them in any case. */
 const mayGo = ({ hold }: Claim, tx: Tx): boolean =>
@@ -102,9 +121,11 @@ const isPast = ({ heldUntil }: Claim): boolean =>
 
 /** The promise that this moment breaks. */
 export function judgeMoment(state: State): string | undefined {
-  const running = state.processes.filter(isRunning).flatMap(({ lease }) => lease ?? []);
-  const runs = new Set(running.map(({ claim }) => claim.run));
-  return new Set(running.map(({ slot }) => slot)).size < runs.size ? PROMISES.overlap : undefined;
+  const running = state.processes.filter(isRunning);
+  const runs = new Set(running.map(({ lease }) => lease?.claim.run)).size;
+  const slots = new Set(running.map(({ lease }) => lease?.slot)).size;
+  const most = Math.max(0, ...running.map((process) => process.slots));
+  return runs > Math.min(slots, most) ? PROMISES.overlap : undefined;
 }
 
 /** A command starts with this fencing token. */

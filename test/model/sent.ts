@@ -65,7 +65,8 @@ export function unanswered(
 }
 
 export function describe(tx: Tx): string {
-  if (tx.name === 'enqueue') return tx.name;
+  if (tx.name === 'enqueue' || tx.name === 'markNode') return tx.name;
+  if (tx.name === 'moveDown') return `${tx.name} slot ${tx.from} to ${tx.slot}`;
   return tx.name === 'removeSeen' ? `${tx.name} ${tx.key}` : `${tx.name} slot ${tx.slot}`;
 }
 
@@ -103,9 +104,12 @@ function accepted(
       const tail = result.entries.find((entry) => entry.key === keys.tail && entry.value !== '');
       return goTo(actor, place(tail && decodeQueueMark(tail).session, actor.state.store));
     }
+    case 'markNode':
+      return goTo(actor, { pc: 'down', seen: [] });
     case 'grant':
     case 'takeOver':
-    case 'comeBack': {
+    case 'comeBack':
+    case 'moveDown': {
       const claim = runningClaim(contextOf(tx.by));
       const index = writtenIndex(result.entries, keys.owner(tx.slot));
       const provedMs = process.hold === 'forever' ? 0 : ageMs;
@@ -137,6 +141,7 @@ function accepted(
       return from.pc === 'look-kept' ? goTo(actor, leave('idle'), { attempts: [] }) : goTo(actor, from);
     case 'abandon':
     case 'clearClaim':
+    case 'drop':
       return goTo(actor, from);
   }
 }
@@ -156,10 +161,12 @@ function refused(actor: Actor, at: Under, refusal: Refusal): State {
   const { tx, from } = at;
   switch (tx.name) {
     case 'enqueue':
+    case 'markNode':
       return goTo(actor, refusal.obstacle === 'node' ? { pc: 'mark' } : leave('look'));
     case 'grant':
     case 'takeOver':
     case 'comeBack':
+    case 'moveDown':
       return goTo(actor, afterRefusedGrant(at, refusal), attemptsAfter(actor.process, at, tx.slot));
     case 'takeBack':
     case 'claimAgain':
@@ -173,6 +180,7 @@ function refused(actor: Actor, at: Under, refusal: Refusal): State {
     case 'changeClaim':
     case 'removeSeen':
     case 'clearClaim':
+    case 'drop':
       return goTo(actor, from);
   }
 }
@@ -183,6 +191,10 @@ const attemptsAfter = ({ attempts }: Process, { isNew }: Under, slot: number): P
 /** make and returnTo. */
 function afterRefusedGrant({ tx, from }: Under, { obstacle, key }: Refusal): At {
   if (obstacle === 'freeze') return { pc: 'frozen', key, from };
+  if (tx.name === 'moveDown') {
+    if (obstacle === 'node') return { pc: 'mark' };
+    return obstacle === 'session' ? leave('look') : from;
+  }
   if (tx.name !== 'comeBack') {
     if (obstacle === 'ticket') return { pc: 'adopt' };
     return obstacle === 'session' ? leave('look') : from;

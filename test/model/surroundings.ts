@@ -45,7 +45,14 @@ function lateArrivals(world: World, state: State): Next[] {
   });
 }
 
-const OPERATOR: Sender = { node: 'operator', run: 'operator', session: '', hold: 'forever', aheadMs: 0 };
+const OPERATOR: Sender = {
+  node: 'operator',
+  run: 'operator',
+  session: '',
+  hold: 'forever',
+  slots: 1,
+  aheadMs: 0,
+};
 
 /** `runlock release`: what it does about a slot that it sees. The owner's node was looked at as well. */
 function intent(world: World, state: State, { slot, owner, lockedBy, strayLock }: Slot): Tx | undefined {
@@ -173,12 +180,12 @@ function later(process: Process, tickMs: number): Process {
   return { ...process, at, lease: { ...lease, provedMs: lease.provedMs + tickMs } };
 }
 
-const PROOFS = new Set<TxName>(['grant', 'takeOver', 'comeBack', 'takeBack', 'claimAgain']);
+const PROOFS = new Set<TxName>(['grant', 'takeOver', 'comeBack', 'moveDown', 'takeBack', 'claimAgain']);
 
 function laterAt(at: At, tickMs: number, ages: boolean): At {
-  if (at.pc === 'first') {
+  if (at.pc === 'first' || at.pc === 'down') {
     const seen = at.seen.map((one) => ({ ...one, agoMs: Math.min(one.agoMs + tickMs, VANISHED_AFTER_MS) }));
-    return { pc: 'first', seen };
+    return { pc: at.pc, seen };
   }
   if (at.pc !== 'sent') return at;
   return {

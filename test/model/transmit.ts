@@ -8,10 +8,13 @@ import {
   claimAgain,
   clearClaim,
   comeBack,
+  drop,
   endHeld,
   enqueue,
   grant,
   keep,
+  markNode,
+  moveDown,
   recordAlone,
   release,
   removeSeen,
@@ -32,6 +35,7 @@ export function stepsOf(tx: Tx): Step[] {
   const context = contextOf(tx.by);
   const mark = nodeMark(context);
   if (tx.name === 'enqueue') return enqueue(keys, tx.by.session, ticketOf(tx), mark);
+  if (tx.name === 'markNode') return markNode(keys, tx.by.session, { ...mark, node: tx.by.node });
   const seat: Seat = { keys, session: tx.by.session, slot: tx.slot };
   const vanished = { keys, slot: tx.slot, strayLock: 'strayLock' in tx ? tx.strayLock : undefined };
   switch (tx.name) {
@@ -41,6 +45,10 @@ export function stepsOf(tx: Tx): Step[] {
       return takeOver(seat, runningClaim(context), tx.index);
     case 'comeBack':
       return comeBack(seat, runningClaim(context), mark, tx.index);
+    case 'moveDown': {
+      const own = { slot: tx.from, index: tx.index, strayLock: tx.strayLock };
+      return moveDown(seat, runningClaim(context), mark, own);
+    }
     case 'takeBack':
       return takeBack(seat, tx.claim, mark, tx.index);
     case 'claimAgain':
@@ -61,6 +69,8 @@ export function stepsOf(tx: Tx): Step[] {
       return removeSeen(tx.key, tx.index, tx.key === keys.owner(tx.slot) ? 'owner' : 'freeze');
     case 'clearClaim':
       return clearClaim(vanished, tx.index);
+    case 'drop':
+      return drop(vanished, tx.index);
   }
 }
 

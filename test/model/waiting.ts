@@ -1,7 +1,9 @@
 /** A process on its way to a slot: src/lock/acquire.ts, queue.ts, first.ts, freeze.ts and same-node.ts, step by step. */
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
-import { abandoned, decide, isHeld, isLeft, observe } from '../../src/lock/slot.ts';
-import type { Move, Owner } from '../../src/lock/slot.ts';
+import { decide, decideDown } from '../../src/lock/decide.ts';
+import type { Move, Tidy } from '../../src/lock/decide.ts';
+import { abandoned, isHeld, isLeft, observe } from '../../src/lock/slot.ts';
+import type { Owner } from '../../src/lock/slot.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { get, list } from './store.ts';
@@ -36,6 +38,10 @@ export function look(actor: Actor): Next[] {
     return [step(actor, 'sees what it holds', goTo(actor, { pc: 'leave', then: 'ask', held }))];
   }
   if (isBusy(state, process, own.owner)) return [step(actor, 'is busy here', goTo(actor, leave('idle')))];
+  if (own.slot >= process.slots)
+    return [
+      step(actor, 'sees its own claim too high', sendFrom(actor, leave('look'), { name: 'markNode', by })),
+    ];
   const sent = process.attempts.find((attempt) => attempt.slot === own.slot);
   const before = claim.run === process.run ? sent?.before : claim;
   const tx: Tx = { name: 'comeBack', by, slot: own.slot, index };
@@ -120,13 +126,9 @@ function make(actor: Actor, move: Move, seen: readonly Sighting[]): Next[] {
       ];
     case 'wait':
       return [step(actor, 'waits as the first', goTo(actor, at))];
-    case 'abandon': {
-      const { slot, owner, strayLock } = move;
-      const claim = abandoned(owner.claim, NOW_MS + process.aheadMs);
-      const stray = strayLock === undefined ? {} : { strayLock };
-      const tx: Tx = { name: 'abandon', by, slot, index: owner.index, claim, ...stray };
-      return [step(actor, `believes the run in slot ${slot} dead`, sendFrom(actor, at, tx))];
-    }
+    case 'abandon':
+    case 'remove':
+      return [tidy(actor, move, at)];
     case 'grant':
     case 'take-over': {
       const { slot } = move;
@@ -137,6 +139,43 @@ function make(actor: Actor, move: Move, seen: readonly Sighting[]): Next[] {
       return [step(actor, `sees slot ${slot} to be had`, sendGrant(actor, at, { tx, slot }))];
     }
   }
+}
+
+function tidy(actor: Actor, { kind, slot, owner, strayLock }: Tidy, at: At): Next {
+  const { process } = actor;
+  const stray = strayLock === undefined ? {} : { strayLock };
+  const seen = { by: senderOf(process), slot, index: owner.index, ...stray };
+  if (kind === 'remove')
+    return step(actor, `removes the claim in slot ${slot}`, sendFrom(actor, at, { name: 'drop', ...seen }));
+  const claim = abandoned(owner.claim, NOW_MS + process.aheadMs);
+  const tx: Tx = { name: 'abandon', ...seen, claim };
+  return step(actor, `believes the run in slot ${slot} dead`, sendFrom(actor, at, tx));
+}
+
+/** untilDown: one look at the slots, and what follows from it. */
+export function down(actor: Actor, before: readonly Sighting[]): Next[] {
+  const { state, process } = actor;
+  const slots = slotsOf(state.store);
+  const own = slots.find(({ owner }) => owner?.claim.node === process.node);
+  if (!own?.owner || own.slot < process.slots || isHeld(own.owner.claim, nowOf(process)))
+    return [step(actor, 'sees its own claim changed', goTo(actor, leave('look')))];
+  if (own.lockedBy !== undefined) return [step(actor, 'is busy here', goTo(actor, leave('idle')))];
+  const others = slots.filter((slot) => slot !== own);
+  const sightings = observe(sightingsOf(before), others, 0);
+  const seen = [...sightings].map(([slot, { index, sinceMs }]) => ({ slot, index, agoMs: -sinceMs }));
+  const nowMs = nowOf(process);
+  const choice = decideDown(
+    { own: own.slot, slots: process.slots },
+    { slots: others, sightings, nowMs, monotonicMs: 0 },
+  );
+  const at: At = { pc: 'down', seen };
+  if (choice.kind === 'wait') return [step(actor, 'waits for a lower slot', goTo(actor, at))];
+  if (choice.kind !== 'grant') return [tidy(actor, choice, at)];
+  const { claim, index } = own.owner;
+  const stray = own.strayLock === undefined ? {} : { strayLock: own.strayLock };
+  const { slot } = choice;
+  const tx: Tx = { name: 'moveDown', by: senderOf(process), slot, from: own.slot, index, ...stray };
+  return [step(actor, `sees slot ${slot} to be had`, sendGrant(actor, at, { tx, slot, before: claim }))];
 }
 
 /** adoptLate: an earlier try, which was given up, may have arrived and taken a slot with the ticket. */

@@ -1,11 +1,13 @@
 /** What the model knows at one moment: the store, every process, what is on its way, and which faults may still come. */
+import { runningClaim } from '../../src/lock/context.ts';
 import type { RunContext } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
+import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold, Outcome } from '../../src/lock/records.ts';
 import { readSlots } from '../../src/lock/slot.ts';
 import type { Sightings, Slot } from '../../src/lock/slot.ts';
 import type { Step } from '../../src/lock/transactions.ts';
-import { emptyStore } from './store.ts';
+import { emptyStore, transact } from './store.ts';
 import type { Store } from './store.ts';
 
 /** Two levels of stop signs: the group's own and the root's. */
@@ -55,6 +57,8 @@ export interface Sender {
   readonly run: string;
   readonly session: string;
   readonly hold: Hold;
+  /** How many slots it uses. */
+  readonly slots: number;
   /** How far this host's wall clock is ahead. */
   readonly aheadMs: number;
 }
@@ -62,8 +66,17 @@ export interface Sender {
 /** A transaction by the name that it has in src/lock/transactions.ts, with what its sender had seen. */
 export type Tx = { readonly by: Sender } & (
   | { readonly name: 'enqueue' }
+  | { readonly name: 'markNode' }
   | { readonly name: 'grant'; readonly slot: number }
   | { readonly name: 'takeOver' | 'comeBack'; readonly slot: number; readonly index: number }
+  | {
+      readonly name: 'moveDown';
+      readonly slot: number;
+      /** Where its claim stands. */
+      readonly from: number;
+      readonly index: number;
+      readonly strayLock?: number;
+    }
   | { readonly name: 'takeBack'; readonly slot: number; readonly index: number; readonly claim: Claim }
   | { readonly name: 'claimAgain'; readonly slot: number; readonly claim: Claim }
   | {
@@ -100,7 +113,7 @@ export type Tx = { readonly by: Sender } & (
   | { readonly name: 'changeClaim'; readonly slot: number; readonly index: number; readonly claim: Claim }
   | { readonly name: 'removeSeen'; readonly slot: number; readonly index: number; readonly key: string }
   | {
-      readonly name: 'clearClaim';
+      readonly name: 'clearClaim' | 'drop';
       readonly slot: number;
       readonly index: number;
       readonly strayLock?: number;
@@ -130,6 +143,8 @@ export type At =
   | { readonly pc: 'list' }
   /** asFirst */
   | { readonly pc: 'first'; readonly seen: readonly Sighting[] }
+  /** untilDown */
+  | { readonly pc: 'down'; readonly seen: readonly Sighting[] }
   /** adoptLate */
   | { readonly pc: 'adopt' }
   /** untilThawed */
@@ -222,6 +237,8 @@ export interface State {
 
 export interface World {
   readonly processes: readonly Pick<Process, 'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires'>[];
+  /** Claims that are there from the beginning. */
+  readonly kept?: readonly Kept[];
   readonly faults: Faults;
   /** Zero: time stands still, so nobody is ever believed dead. */
   readonly tickMs: number;
@@ -238,16 +255,36 @@ export interface World {
 export type MutantStep =
   Step | { readonly operation: import('./store.ts').Request; readonly means: Step['means'] };
 
+/** A claim of an earlier run. */
+export interface Kept {
+  readonly node: string;
+  readonly slot: number;
+  readonly state: Claim['state'];
+  readonly hold: Hold;
+}
+
+function storeWith(kept: readonly Kept[]): Store {
+  return kept.reduce<Store>((store, { node, slot, state, hold }, i) => {
+    const by: Sender = { node, run: `r${i}`, session: '', hold, slots: slot + 1, aheadMs: 0 };
+    const until = typeof hold === 'number' && state !== 'running';
+    const heldUntil = until ? { heldUntil: new Date(NOW_MS + hold).toISOString() } : {};
+    const value = encode({ ...runningClaim(contextOf(by)), state, ...heldUntil });
+    return transact(store, [{ verb: 'set', key: keys.owner(slot), value }]).store;
+  }, emptyStore);
+}
+
 export function initialState(world: World): State {
-  const slots = Math.max(...world.processes.map((process) => process.slots));
+  const { kept = [] } = world;
+  const used = [...world.processes.map(({ slots }) => slots), ...kept.map(({ slot }) => slot + 1)];
+  const slots = Math.max(...used);
   return {
-    store: emptyStore,
+    store: storeWith(kept),
     processes: world.processes.map((process) => ({ ...process, at: { pc: 'idle' }, attempts: [] })),
     late: [],
     ghosts: Array.from({ length: slots }, () => ({ token: 0, quietMs: 0 })),
     faults: world.faults,
     ...(world.records && { records: true }),
-    next: { session: 0, run: 0 },
+    next: { session: 0, run: kept.length },
   };
 }
 
@@ -286,7 +323,7 @@ export function idle({ node, hold, slots, aheadMs, acquires }: Process, runs: nu
 const RUNNER = { pid: 1, startTime: '1', bootId: 'b' };
 
 /** A run's context as src/lock has it; only the pure functions may be given it. */
-export function contextOf({ run, node, hold, aheadMs }: Sender, slots = 1): RunContext {
+export function contextOf({ run, node, hold, aheadMs, slots }: Sender): RunContext {
   const refuse = () => {
     throw new Error('the model calls pure functions only');
   };
@@ -303,7 +340,7 @@ export function contextOf({ run, node, hold, aheadMs }: Sender, slots = 1): RunC
 /** What a host's clock shows. */
 export const nowOf = ({ aheadMs }: Pick<Process, 'aheadMs'>): number => NOW_MS + aheadMs;
 
-export function senderOf({ node, hold, aheadMs, run, session }: Process): Sender {
+export function senderOf({ node, hold, aheadMs, slots, run, session }: Process): Sender {
   if (run === undefined || session === undefined) throw new Error('no run');
-  return { node, run, session, hold, aheadMs };
+  return { node, run, session, hold, slots, aheadMs };
 }

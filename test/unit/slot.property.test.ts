@@ -7,8 +7,10 @@ import { deadAfterMs } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, ClaimState, Hold, RunRecord } from '../../src/lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
-import { abandoned, decide, observe, readSlots, standing } from '../../src/lock/slot.ts';
-import type { Seen, Slot } from '../../src/lock/slot.ts';
+import { decide, decideDown } from '../../src/lock/decide.ts';
+import type { Seen } from '../../src/lock/decide.ts';
+import { abandoned, isLeft, observe, readSlots, standing } from '../../src/lock/slot.ts';
+import type { Slot } from '../../src/lock/slot.ts';
 
 const keys = groupKeys('runlock', 'prod/web');
 const NOW_MS = Date.UTC(2026, 2, 1, 12);
@@ -47,6 +49,17 @@ const me = fc.record({
   ...{ node: name('web'), run: name('r'), session: name('s'), slots: fc.integer({ min: 1, max: 4 }) },
 });
 
+/** Some things are rare. */
+const MANY = { numRuns: 2_000 };
+
+/** Whether it keeps others out at the first look. */
+const stays = ({ owner, lockedBy }: Slot): boolean => {
+  if (!owner) return lockedBy !== undefined;
+  const { state, heldUntil = at(NOW_MS) } = owner.claim;
+  const mayRun = state === 'running' || state === 'evicted';
+  return lockedBy !== undefined || mayRun || Date.parse(heldUntil) > NOW_MS - CLOCK_DIFFERENCE_MS;
+};
+
 /** What a watcher knows that has seen the same slots for so long. */
 const seenFor = (all: readonly Slot[], ms: number, nowMs = NOW_MS): Seen => ({
   ...{ slots: all, sightings: observe(new Map(), all, 0), nowMs, monotonicMs: ms },
@@ -55,14 +68,14 @@ const seenFor = (all: readonly Slot[], ms: number, nowMs = NOW_MS): Seen => ({
 describe('whatever the slots are, the first in the queue', () => {
   const seenMs = fc.integer({ min: 0, max: 120_000 });
 
-  test('takes or marks no slot that is locked, beyond its own, or before the claim’s time', () => {
+  test('takes, marks or clears no slot that is locked, or before the claim’s time; takes none beyond its own', () => {
     fc.assert(
       fc.property(me, slots, seenMs, (self, all, ms) => {
         const move = decide(self, seenFor(all, ms));
         if (move.kind === 'wait' || move.kind === 'return' || move.kind === 'adopt') return;
         const { lockedBy, owner } = all[move.slot] ?? {};
         expect(lockedBy).toBeUndefined();
-        expect(move.slot).toBeLessThan(self.slots);
+        if (move.kind === 'grant' || move.kind === 'take-over') expect(move.slot).toBeLessThan(self.slots);
         expect(owner === undefined).toBe(move.kind === 'grant');
         if (!owner) return;
         const { node, state, heldUntil } = owner.claim;
@@ -70,6 +83,38 @@ describe('whatever the slots are, the first in the queue', () => {
         if (state === 'running' || state === 'evicted') expect(ms).toBeGreaterThanOrEqual(VANISHED_AFTER_MS);
         else expect(Date.parse(heldUntil ?? '')).toBeLessThanOrEqual(NOW_MS - CLOCK_DIFFERENCE_MS);
       }),
+      MANY,
+    );
+  });
+
+  test('takes a slot only while fewer than its N are taken, wherever they are', () => {
+    fc.assert(
+      fc.property(me, slots, seenMs, (self, all, ms) => {
+        const move = decide(self, seenFor(all, ms));
+        if (move.kind !== 'grant' && move.kind !== 'take-over') return;
+        const others = all.filter(({ slot, owner, lockedBy }) => slot !== move.slot && (owner ?? lockedBy));
+        expect(others.length).toBeLessThan(self.slots);
+      }),
+      MANY,
+    );
+  });
+
+  test('gets a slot after so many moves as there are claims, if enough of them are past their holds', () => {
+    fc.assert(
+      fc.property(me, slots, (self, all) => {
+        const foreign = all.filter(({ owner }) => owner?.claim.node !== self.node);
+        const keeps = foreign.filter((slot) => stays(slot));
+        let left: readonly Slot[] = foreign.filter(({ lockedBy }) => lockedBy !== self.session);
+        fc.pre(left.length === foreign.length && keeps.length < self.slots);
+        for (let moves = 0; moves <= all.length; moves++) {
+          const move = decide(self, seenFor(left, 0));
+          if (move.kind === 'grant' || move.kind === 'take-over') return;
+          expect(move.kind).toBe('remove');
+          left = left.filter(({ slot }) => move.kind === 'remove' && slot !== move.slot);
+        }
+        expect.unreachable('only removes');
+      }),
+      MANY,
     );
   });
 
@@ -98,6 +143,7 @@ describe('whatever the slots are, the first in the queue', () => {
         expect(after(Math.min(forMs, TEN_DAYS_MS) - 1)).toBe('wait');
         if (forMs < Infinity) expect(after(forMs)).not.toBe('wait');
       }),
+      MANY,
     );
   });
 
@@ -109,6 +155,50 @@ describe('whatever the slots are, the first in the queue', () => {
         const turned = [...all.slice(turn), ...all.slice(0, turn)];
         expect(decide(self, seenFor(turned, ms))).toEqual(decide(self, seenFor(all, ms)));
       }),
+    );
+  });
+});
+
+describe('whatever the slots are, a node whose claim stands in a slot beyond its own', () => {
+  const own = fc.integer({ min: 1, max: 3 });
+  const ms = fc.integer({ min: 0, max: 120_000 });
+  const others = (all: readonly Slot[], slot: number) => all.filter((one) => one.slot !== slot);
+
+  test('goes to a free slot below its N only while fewer than its N of the others run, or are kept lower than its own', () => {
+    fc.assert(
+      fc.property(own, slots, ms, fc.integer({ min: 1, max: 3 }), (mine, all, forMs, n) => {
+        fc.pre(n <= mine);
+        const rest = others(all, mine);
+        const choice = decideDown({ own: mine, slots: n }, seenFor(rest, forMs));
+        if (choice.kind !== 'grant') return;
+        expect(choice.slot).toBeLessThan(n);
+        expect(rest.find(({ slot }) => slot === choice.slot)?.owner).toBeUndefined();
+        const lively = (slot: Slot) => {
+          const state = slot.owner?.claim.state;
+          if (slot.lockedBy !== undefined) return true;
+          if (slot.slot < mine) return state !== undefined;
+          if (state === 'held') return stays(slot);
+          return (state === 'running' || state === 'evicted') && forMs < VANISHED_AFTER_MS;
+        };
+        expect(rest.filter(lively).length).toBeLessThan(n);
+      }),
+      MANY,
+    );
+  });
+
+  test('of several such nodes the lowest waits for none of the others', () => {
+    fc.assert(
+      fc.property(slots, fc.integer({ min: 1, max: 2 }), (all, n) => {
+        const kept = all.filter(({ slot, owner, lockedBy }) => owner && lockedBy === undefined && slot >= n);
+        const waiting = kept.filter(
+          ({ owner }) => owner && (isLeft(owner.claim) || owner.claim.state === 'abandoned'),
+        );
+        const [lowest] = waiting;
+        fc.pre(lowest !== undefined);
+        const choice = decideDown({ own: lowest.slot, slots: n }, seenFor(others(waiting, lowest.slot), 0));
+        expect(choice).toEqual({ kind: 'grant', slot: 0 });
+      }),
+      MANY,
     );
   });
 });

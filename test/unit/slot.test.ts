@@ -7,13 +7,14 @@ import {
   CLOCK_DIFFERENCE_MS,
   VANISHED_AFTER_MS,
   abandoned,
-  decide,
   isLeft,
   observe,
   readSlots,
   standing,
 } from '../../src/lock/slot.ts';
-import type { Move, Sightings, Slot } from '../../src/lock/slot.ts';
+import { decide, decideDown } from '../../src/lock/decide.ts';
+import type { Choice, Move } from '../../src/lock/decide.ts';
+import type { Sightings, Slot } from '../../src/lock/slot.ts';
 
 const keys = groupKeys('runlock', 'prod/web');
 const now = Date.UTC(2026, 2, 1, 12);
@@ -246,6 +247,35 @@ describe('with several slots the first in the queue', () => {
   test('takes none from its own N on', () => {
     expect(move([busy(0), busy(1)], { n: 2 })).toEqual({ kind: 'wait' });
     expect(move([busy(0), until(1, -5_000)], { n: 1 })).toEqual({ kind: 'wait' });
+    // A smaller N does not pass what stands beyond it, whether it runs or is kept.
+    expect(move([busy(1)], { n: 1 })).toEqual({ kind: 'wait' });
+    expect(move([owned({ state: 'failed' }, { slot: 1 })], { n: 1 })).toEqual({ kind: 'wait' });
+    expect(move([busy(1), busy(7)], { n: 2 })).toEqual({ kind: 'wait' });
+    expect(move([busy(1), busy(7)], { n: 3 })).toEqual({ kind: 'grant', slot: 0 });
+  });
+
+  test('clears what is past its hold beyond its own N, one at a time, and only what it has to', () => {
+    const [over, taken] = [until(1, -5_000), busy(0)];
+    expect(move([over], { n: 1 })).toEqual({ kind: 'remove', slot: 1, owner: over.owner });
+    expect(move([over, until(4, -5_000)], { n: 1 })).toMatchObject({ kind: 'remove', slot: 4 });
+    expect(move([over], { n: 2 })).toEqual({ kind: 'grant', slot: 0 });
+    expect(move([taken, over], { n: 1 })).toEqual({ kind: 'wait' });
+    const stray = { ...over, strayLock: 5 };
+    expect(move([stray], { n: 1 })).toEqual({ kind: 'remove', slot: 1, owner: over.owner, strayLock: 5 });
+  });
+
+  test('marks what has vanished beyond its own N too, so that its hold begins', () => {
+    expect(move([owned({}, { slot: 3 })], { n: 1, seenMs: 60_000 })).toMatchObject({
+      kind: 'abandon',
+      slot: 3,
+    });
+  });
+
+  test('waits until so many can become due that fewer than its N are left', () => {
+    expect(move([until(0, 1_000), until(1, 2_000), until(2, 3_000)], { n: 2 })).toEqual({
+      kind: 'wait',
+      forMs: 7_000,
+    });
   });
 
   test('waits no longer than until the first can become due', () => {
@@ -257,6 +287,49 @@ describe('with several slots the first in the queue', () => {
       kind: 'wait',
       forMs: 10_000,
     });
+  });
+});
+
+describe('a node whose claim stands in slot 2, and that uses fewer slots now', () => {
+  /** What it does about the others. */
+  function down(others: Slot[], { n = 1, seenMs = 0 } = {}): Choice {
+    const monotonicMs = 1_000_000;
+    const sightings: Sightings = new Map(
+      others.map(({ slot }) => [slot, { index: 7, sinceMs: monotonicMs - seenMs }]),
+    );
+    return decideDown({ own: 2, slots: n }, { slots: others, sightings, nowMs: now, monotonicMs });
+  }
+  const failed = (slot: number, changes: Partial<Claim> = {}) =>
+    owned({ state: 'failed', ...changes }, { slot });
+
+  test('moves to the lowest free slot that it uses', () => {
+    expect(down([])).toEqual({ kind: 'grant', slot: 0 });
+    expect(down([failed(0)], { n: 2 })).toEqual({ kind: 'grant', slot: 1 });
+  });
+
+  test('waits for all who run, wherever, and for all who are kept below it', () => {
+    for (const slot of [0, 1, 3, 9])
+      expect(down([owned({}, { slot, lockedBy: 's2' })])).toEqual({ kind: 'wait' });
+    expect(down([failed(1)])).toEqual({ kind: 'wait' });
+    expect(down([owned({ state: 'held' }, { slot: 3 })])).toEqual({ kind: 'wait' });
+  });
+
+  test('waits for nobody who is kept above it: each would wait for the other', () => {
+    for (const state of ['failed', 'interrupted', 'rebooting', 'abandoned'] as const)
+      expect(down([failed(3, { state })])).toEqual({ kind: 'grant', slot: 0 });
+  });
+
+  test.each<ClaimState>(['running', 'evicted'])(
+    'waits 60 s for one above it that says %s without a lock',
+    (state) => {
+      expect(down([failed(3, { state })], { seenMs: 59_999 })).toEqual({ kind: 'wait', forMs: 1 });
+      expect(down([failed(3, { state })], { seenMs: 60_000 })).toEqual({ kind: 'grant', slot: 0 });
+    },
+  );
+
+  test('clears what is past its hold, and takes nothing over', () => {
+    const over = failed(0, { hold: 1, heldUntil: at(now - 5_000) });
+    expect(down([over])).toEqual({ kind: 'remove', slot: 0, owner: over.owner });
   });
 });
 

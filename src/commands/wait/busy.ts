@@ -4,6 +4,7 @@ import { assertNever } from '../../errors.ts';
 import { hint } from '../../hint.ts';
 import type { Acquired } from '../../lock/acquire.ts';
 import type { Blocked } from '../../lock/grant.ts';
+import { isTaken } from '../../lock/decide.ts';
 import type { Slot } from '../../lock/slot.ts';
 import { formatAge } from '../../output.ts';
 import { endedText, momentText } from '../status/explain.ts';
@@ -86,9 +87,12 @@ function describeBlocked(
 
 /** One that whoever is first in the queue will have in a moment; nobody passes them. */
 function firstFree(seen: readonly Slot[], slots: number): number | undefined {
-  const isTaken = (slot: number) =>
-    seen.some((each) => each.slot === slot && (each.owner !== undefined || each.lockedBy !== undefined));
-  return Array.from({ length: slots }, (_, slot) => slot).find((slot) => !isTaken(slot));
+  const taken = new Set(seen.filter(isTaken).map(({ slot }) => slot));
+  // Those beyond its own count too.
+  if (taken.size >= slots) return undefined;
+  let slot = 0;
+  while (taken.has(slot)) slot++;
+  return slot;
 }
 
 /** What is frozen: the group itself, one above it, or everything. */

@@ -1,5 +1,6 @@
 /** That a run has to wait, and for whom, from what it saw when it joined the queue: that costs no request. */
 import type { Deps } from '../../deps.ts';
+import { isTaken } from '../../lock/decide.ts';
 import type { AtJoin } from '../../lock/queue.ts';
 import { describeHolder } from './busy.ts';
 
@@ -30,10 +31,7 @@ export function watchWait(deps: Deps, waiter: Waiter, signal: AbortSignal): (see
 
 /** Alone in the queue and with a slot free, only a freeze can keep it waiting; that is said where it is met. */
 function hasToWait({ behind, slots }: AtJoin, known: number): boolean {
-  const taken = slots.filter(
-    ({ slot, owner, lockedBy }) => slot < known && (owner ?? lockedBy) !== undefined,
-  );
-  return behind || taken.length >= known;
+  return behind || slots.filter(isTaken).length >= known;
 }
 
 function sayWaiting(
