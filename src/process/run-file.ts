@@ -3,13 +3,11 @@
  * (docs/adr/0004). Never an error of a run: where it can't be written or believed, processes are known by their marks alone.
  */
 import {
-  accessSync,
   closeSync,
   constants,
   fchmodSync,
   fstatSync,
   lstatSync,
-  mkdirSync,
   openSync,
   readSync,
   readdirSync,
@@ -17,9 +15,9 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import type { Stats } from 'node:fs';
-import { dirname, isAbsolute } from 'node:path';
 import type { Log } from '../deps.ts';
+import { findFolder, isTrusted, makeFolder, sparesOf, OTHERS_WRITE } from './run-folders.ts';
+import type { FoundFolder } from './run-folders.ts';
 
 /** Names a process for good: a pid alone is used again. */
 export interface ProcessName {
@@ -51,7 +49,7 @@ export interface RunFile {
 
 export interface RunFiles {
   /** Where they are kept, or why nowhere. Changes nothing. */
-  where(): { readonly folder: string } | { readonly why: string };
+  where(): FoundFolder;
   /** Whole for every reader, before this one or after it. Never throws. */
   write(file: RunFile): void;
   /** Undefined: there is none, or none that is believed. Never throws. */
@@ -72,16 +70,6 @@ const MOST_BYTES = 1024 * 1024;
 /** A run that was ended badly is needed by the node's next one; after this long somebody looks whether it still is. */
 const SWEEP_AFTER_MS = 600_000;
 const VERSION = 1;
-const OTHERS_WRITE = 0o022;
-
-/** Folders in which the runs of a user keep their files: the first one that can be used is written to, all are read. Without a cgroup all are written to. */
-export function runFolders(uid: number, runtimeDir: string | undefined): readonly string[] {
-  const shared = `/tmp/runlock-${uid}`;
-  if (uid === 0) return ['/run/runlock', shared];
-  // Cron sets no XDG_RUNTIME_DIR, and has the same folder where there is one.
-  const own = [runtimeDir ?? '', `/run/user/${uid}`].filter((folder) => isAbsolute(folder));
-  return [...new Set(own.map((folder) => `${folder.replace(/\/+$/, '')}/runlock`)), shared];
-}
 
 export function openRunFiles({
   folders,
@@ -100,7 +88,8 @@ export function openRunFiles({
     said.add(message);
     log('debug', message, { event: 'run-file' });
   };
-  const trusted = () => folders.filter((folder) => whyNot(folder, uid) === undefined);
+  const trusted = () =>
+    folders.flatMap((folder) => [folder, ...sparesOf(folder)]).filter((folder) => isTrusted(folder, uid));
 
   function read(folder: string, run: string): RunFile | undefined {
     const path = `${folder}/${run}.json`;
@@ -121,7 +110,8 @@ export function openRunFiles({
     const whys: string[] = [];
     let written = 0;
     for (const folder of folders) {
-      const why = makeFolder(folder, uid) ?? tryWrite(folder, file);
+      const made = makeFolder(folder, uid);
+      const why = 'why' in made ? made.why : tryWrite(made.folder, file);
       if (why !== undefined) whys.push(why);
       // A user's own folder goes with the last session, and what runs without a cgroup may stay.
       else if (uid === 0 || file.cgroup !== undefined) return;
@@ -148,9 +138,9 @@ export function openRunFiles({
     where() {
       const whys: string[] = [];
       for (const folder of folders) {
-        const why = whyNot(folder, uid);
-        if (why === undefined || (why === MISSING && mayMake(folder, uid))) return { folder };
-        whys.push(why === MISSING ? `${dirname(folder)} can't be written` : why);
+        const found = findFolder(folder, uid);
+        if ('folder' in found) return found;
+        whys.push(found.why);
       }
       return { why: whys.join('; ') };
     },
@@ -188,49 +178,6 @@ export function openRunFiles({
 
 /** It comes from Consul, too, and becomes a file's name. */
 const isRunId = (run: string) => /^[0-9A-Za-z][0-9A-Za-z-]{0,63}$/.test(run);
-
-const MISSING = 'it is not there';
-
-/** Why nothing in a folder is believed; undefined: it is this user's own, and nobody else may write to it. */
-function whyNot(folder: string, uid: number): string | undefined {
-  let found: Stats | undefined;
-  try {
-    found = lstatSync(folder, { throwIfNoEntry: false });
-  } catch (error) {
-    return reason(error);
-  }
-  if (found === undefined) return MISSING;
-  if (!found.isDirectory()) return `${folder} is no folder`;
-  if (found.uid !== uid) return `${folder} belongs to user ${found.uid}`;
-  return (found.mode & OTHERS_WRITE) === 0 ? undefined : `${folder} can be written by others`;
-}
-
-/** What is in a folder of somebody else's can be taken away and put in again, except in one that is sticky, or root's. */
-function mayMake(folder: string, uid: number): boolean {
-  const parent = dirname(folder);
-  try {
-    const { uid: owner, mode } = lstatSync(parent);
-    const isSafe = owner === uid || owner === 0;
-    if (!isSafe || ((mode & OTHERS_WRITE) !== 0 && (mode & 0o1000) === 0)) return false;
-    accessSync(parent, constants.W_OK | constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Why it could not be made, or is not usable. */
-function makeFolder(folder: string, uid: number): string | undefined {
-  const why = whyNot(folder, uid);
-  if (why !== MISSING) return why;
-  if (!mayMake(folder, uid)) return `${dirname(folder)} can't be written`;
-  try {
-    mkdirSync(folder, { mode: 0o700 });
-  } catch (error) {
-    if (!isCode(error, 'EEXIST')) return reason(error);
-  }
-  return whyNot(folder, uid);
-}
 
 function tryWrite(folder: string, file: RunFile): string | undefined {
   const path = `${folder}/${file.run}.json`;

@@ -1,7 +1,8 @@
 // A runlock inside the command of another one: when the outer run is ended, the inner one gives its own slot back.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { openRunFiles, runFolders } from '../../src/process/run-file.ts';
+import { openRunFiles } from '../../src/process/run-file.ts';
+import { runFolders } from '../../src/process/run-folders.ts';
 import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';

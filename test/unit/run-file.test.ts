@@ -17,13 +17,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import {
-  MOST_MEMBERS,
-  decodeRunFile,
-  encodeRunFile,
-  openRunFiles,
-  runFolders,
-} from '../../src/process/run-file.ts';
+import { MOST_MEMBERS, decodeRunFile, encodeRunFile, openRunFiles } from '../../src/process/run-file.ts';
+import { runFolders } from '../../src/process/run-folders.ts';
 import type { RunFile } from '../../src/process/run-file.ts';
 import { stage } from '../support/stage.ts';
 

@@ -48,6 +48,11 @@ export function judgeContainment(support: CgroupSupport): Check {
 
 /** Pure. */
 export function judgeRunFiles(where: ReturnType<RunFiles['where']>): Check {
+  if ('folder' in where && where.taken !== undefined) {
+    const instead = `runs are noted on this host in ${where.folder}, since ${where.taken}`;
+    const fix = 'ask that user, or root, what it is for, and have it removed';
+    return { check: 'host', level: 'note', found: instead, fix };
+  }
   if ('folder' in where)
     return { check: 'host', level: 'ok', found: `runs are noted on this host, in ${where.folder}` };
   const found = `runs can't be noted on this host (${where.why}): after a kill of runlock and its guard, only marks tell what is left`;
