@@ -187,6 +187,12 @@ describe('this host', () => {
     expect(judgeRunFiles({ folder: '/run/runlock' })).toMatchObject({
       ...{ level: 'ok', found: 'runs are noted on this host, in /run/runlock' },
     });
+    expect(
+      judgeRunFiles({ folder: '/tmp/runlock-7-abc123', taken: '/tmp/runlock-7 belongs to user 8' }),
+    ).toMatchObject({
+      level: 'note',
+      found: 'runs are noted on this host in /tmp/runlock-7-abc123, since /tmp/runlock-7 belongs to user 8',
+    });
     expect(judgeRunFiles({ why: "/run can't be written" })).toMatchObject({
       level: 'note',
       found: expect.stringContaining("(/run can't be written)") as string,

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import {
+  rmdirSync,
   chmodSync,
   chownSync,
   existsSync,
@@ -120,6 +121,69 @@ describe('what is written', () => {
     chmodSync(top, 0o1777);
     files.write(fileOf());
     expect(files.list()).toHaveLength(1);
+  });
+});
+
+describe('where somebody else has taken the folder’s name first', () => {
+  /** Everybody may make something there, as in /tmp. */
+  function taken() {
+    const it = setUp();
+    chmodSync(it.top, 0o1777);
+    mkdirSync(it.folder);
+    if (isRoot) chownSync(it.folder, 65_534, 65_534);
+    else chmodSync(it.folder, 0o777);
+    return it;
+  }
+  const spares = (top: string) => readdirSync(top).filter((name) => /^files-\w{6}$/.test(name));
+
+  test('another one is made, once, and the next run finds what is in it', () => {
+    const { files, top, folder, said } = taken();
+    const [first, second] = [fileOf(), fileOf()];
+    files.write(first);
+    files.write(second);
+    expect(spares(top)).toHaveLength(1);
+    const spare = `${top}/${spares(top).join()}`;
+    expect(lstatSync(spare).mode & 0o777).toBe(0o700);
+    const next = openRunFiles({ folders: [folder], uid, log: () => undefined });
+    expect(next.read(first.run)).toMatchObject(first);
+    expect(next.list()).toHaveLength(2);
+    expect(next.where()).toMatchObject({ folder: spare, taken: expect.stringContaining(folder) as string });
+    next.remove(first.run);
+    next.settle(second.run, 'runlock/web');
+    expect(readdirSync(spare)).toEqual([]);
+    expect(readdirSync(folder)).toEqual([]);
+    expect(said).toEqual([]);
+  });
+
+  test('what is in it is found, too, when that name is free again', () => {
+    const { files, folder } = taken();
+    const first = fileOf();
+    files.write(first);
+    rmdirSync(folder);
+    const later = fileOf();
+    files.write(later);
+    expect(readdirSync(folder)).toEqual([`${later.run}.json`]);
+    expect(files.read(first.run)).toMatchObject(first);
+    expect(files.where()).toEqual({ folder });
+  });
+
+  test('one that somebody else has made under such a name is not believed', () => {
+    const { files, top, folder } = taken();
+    mkdirSync(`${folder}-aaaaaa`);
+    chmodSync(`${folder}-aaaaaa`, 0o777);
+    const run = fileOf();
+    writeFileSync(`${folder}-aaaaaa/${run.run}.json`, encodeRunFile(run), { mode: 0o600 });
+    expect(files.read(run.run)).toBeUndefined();
+    files.write(run);
+    expect(spares(top)).toHaveLength(2);
+    expect(readdirSync(`${folder}-aaaaaa`)).toHaveLength(1);
+  });
+
+  test('a look alone makes nothing', () => {
+    const { files, top, folder } = taken();
+    expect(files.where()).toMatchObject({ folder: `${folder}-XXXXXX` });
+    expect(files.list()).toEqual([]);
+    expect(spares(top)).toEqual([]);
   });
 });
 
