@@ -162,6 +162,40 @@ test.concurrent(
   },
 );
 
+test.concurrent(
+  'the secret of a run is in its processes and on its host alone: not in Consul, in no command line or log',
+  async () => {
+    using here = ownStage();
+    const group = `secret/${here.runId}`;
+    const script = `echo $RUNLOCK_RUN_MARK >"${here.folder}/mark"; echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
+    const run = here.start(agent, [
+      ...words(group, 'web01'),
+      '-vv',
+      '--log-format',
+      'json',
+      '--',
+      'sh',
+      '-c',
+      script,
+    ]);
+    const pid = await here.pid('command');
+    const [nonce = ''] = here.lines('mark');
+    expect(nonce).toMatch(/^[0-9a-f]{32}$/);
+    const lines = [run.pid, pid, guardOf(run.pid)].map((each) =>
+      readFileSync(`/proc/${each}/cmdline`, 'utf8'),
+    );
+    const stored = await agent.kv.tree(`runlock/${group}/`);
+    run.signal('SIGTERM');
+    const { stderr } = await run.ended;
+    const all = [...lines, stderr, JSON.stringify([stored, await agent.kv.tree(`runlock/${group}/`)])].join(
+      '\n',
+    );
+    expect(all).toContain('sleep');
+    expect(all).toContain(group);
+    expect(all).not.toContain(nonce);
+  },
+);
+
 test.concurrent.each(isRoot ? ['written down', 'not written down'] : [])(
   'a user who knows a killed run’s id (its record %s) keeps nobody’s node away with it',
   LONG,

@@ -52,6 +52,10 @@ describe('systemd-analyze has nothing to say of', () => {
   const example = (name: string) => readFileSync(join('examples/systemd', name), 'utf8');
   const own = 'usr/lib/systemd/system';
 
+  test('the unit of the package lets its runs have a cgroup of their own', () => {
+    expect(packaged('runlock@.service')).toMatch(/^Delegate=yes$/m);
+  });
+
   test('the units of the package', async () => {
     const units = {
       [`${own}/runlock@.service`]: packaged('runlock@.service'),

@@ -7,6 +7,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { clock } from '../../src/clock.ts';
 import { cgroupSupport, makeCgroup, members, removeTree } from '../../src/process/cgroup.ts';
 import type { RunCgroup } from '../../src/process/cgroup.ts';
+import { whyKillStays, withoutKill } from '../support/no-cgroup-kill.ts';
 import { end, eventually, isAlive, untilGone } from '../support/processes.ts';
 
 const support = cgroupSupport();
@@ -93,6 +94,27 @@ describe.skipIf(!support.usable)(`a run's cgroup${why}`, () => {
     await untilGone(pid, 2_000);
     await eventually(() => expect(cgroup.pids()).toEqual([]));
   });
+
+  test.skipIf(whyKillStays !== undefined)(
+    'before Linux 5.14, which has no cgroup.kill, they are frozen and killed one by one',
+    async () => {
+      const cgroup = make();
+      await cgroup.enter();
+      const fork = '(while :; do "$0" -c "exec sleep 60" & sleep 0.01; done)';
+      const pid = start(
+        `trap '' TERM; mkdir "${cgroup.path}/own"; sleep 60 & echo $! >${cgroup.path}/own/cgroup.procs; ${fork}`,
+      );
+      await cgroup.leave();
+      await eventually(() => expect(members(`${cgroup.path}/own`)).toHaveLength(1));
+      await withoutKill(cgroup.path, async () => {
+        expect(cgroup.killAll()).toBe(true);
+        expect(readFileSync(`${cgroup.path}/cgroup.freeze`, 'utf8')).toBe('1\n');
+        await untilGone(pid);
+        // Once: nobody of them could fork meanwhile.
+        await eventually(() => expect(cgroup.isEmpty()).toBe(true));
+      });
+    },
+  );
 
   test('closing it moves a daemon to where runlock is, and removes it', async () => {
     const cgroup = make();

@@ -1,16 +1,17 @@
 // What the guard can see, and that a look which failed proves nothing to it.
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { clock } from '../../src/clock.ts';
 import { keepGuard } from '../../src/guard.ts';
 import type { Guard, GuardEvent } from '../../src/guard.ts';
-import { cgroupSupport, makeCgroup, members } from '../../src/process/cgroup.ts';
+import { cgroupSupport, makeCgroup, members, removeTree } from '../../src/process/cgroup.ts';
 import { liveStartTime } from '../../src/tree.ts';
 import { realClock } from '../support/drivers/clock.ts';
 import { startHollow, whyNotHollow } from '../support/hollow.ts';
+import { whyKillStays, withoutKill } from '../support/no-cgroup-kill.ts';
 import { end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
@@ -146,6 +147,24 @@ describe.skipIf(!support.usable)(`in a cgroup${why}`, () => {
     expect(isAlive(pid)).toBe(false);
     // The guard removes what it emptied.
     await eventually(() => expect(members(cgroup.path)).toEqual([]));
+  });
+
+  test.skipIf(whyKillStays !== undefined)('also before Linux 5.14, which has no cgroup.kill', async () => {
+    const cgroup = make();
+    await cgroup.enter();
+    const forking = `(setsid sh -c 'trap "" TERM; echo $$ >"$1/forking.pid"; while :; do sleep 60 & sleep 0.01; done' sh "$1" &)`;
+    start(`${unknown}; ${forking}`, {});
+    await cgroup.leave();
+    const pids = await Promise.all([here.pid('unknown'), here.pid('forking')]);
+    // Deeper than the guard removes: what is mounted below goes before it does.
+    mkdirSync(`${cgroup.path}/a/b/c`, { recursive: true });
+    await withoutKill(cgroup.path, async () => {
+      const { events } = watch(100, cgroup);
+      await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
+      expect(pids.filter(isAlive)).toEqual([]);
+      expect(members(cgroup.path)).toEqual([]);
+    });
+    removeTree(cgroup.path);
   });
 
   test('who left it is found by the mark, and dies too', async () => {

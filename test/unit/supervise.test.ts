@@ -193,3 +193,19 @@ test('a release that Consul does not answer for two seconds is said, with how th
   await superviseRun({ ...deps, log }, silent, { ...run, nonce: (await newRun()).nonce });
   expect(said).toContain('sh ended with 3; waiting for Consul to take back slot 0 of web');
 });
+
+test.each([0, 3])(
+  'that the run ended, and how, is written down before its slot is given back: %i',
+  async (code) => {
+    const { deps, slots, options, order } = setUp();
+    const note: typeof NO_NOTE = {
+      ...NO_NOTE,
+      ended: (outcome, exitCode) => void order.push(`noted ${outcome} ${exitCode}`),
+      left: (groups) => void order.push(`left ${groups.length}`),
+    };
+    const run = { ...options, args: ['-c', `exit ${code}`], runGate: undefined, note };
+    await superviseRun(deps, slots, { ...run, nonce: (await newRun()).nonce });
+    const outcome = code === 0 ? 'succeeded' : 'failed';
+    expect(order).toEqual([`noted ${outcome} ${code}`, outcome, 'left 0']);
+  },
+);
