@@ -26,7 +26,9 @@ describe.skipIf(why !== undefined)(`in a cgroup${why === undefined ? '' : ` (lef
     expect(counted.pids().length).toBeGreaterThan(10_000);
     run.signal('SIGKILL');
     const killedMs = performance.now();
-    await eventually(() => expect(counted.pids().filter((pid) => pid !== guard)).toEqual([]), 10_000);
+    // Their number alone: to show the difference between thousands and none takes time that the dying need.
+    const left = () => counted.pids().filter((pid) => pid !== guard).length;
+    await eventually(() => expect(left()).toBe(0), 10_000);
     expect(performance.now() - killedMs).toBeLessThan(2_000);
     await untilGone(guard);
     expect(counted.pids()).toEqual([]);
