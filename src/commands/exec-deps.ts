@@ -80,4 +80,6 @@ export interface ExecDeps extends Deps {
   readonly shareTerminal: boolean;
   /** Where the live line goes; undefined where there is none. */
   readonly terminal?: Terminal;
+  /** Whether somebody reads all that is said (-v): then each change of who holds is looked for, too. */
+  readonly verbose?: true;
 }

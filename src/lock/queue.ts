@@ -33,6 +33,8 @@ export interface Waiting {
   readonly either: AbortSignal;
   /** Hears, maybe more than once, that this run is the first in the queue, and waits for a slot. */
   readonly onFirst?: () => void;
+  /** Hears which keys are before this run's in the queue, when that was listed because the one just before it left. */
+  readonly onAhead?: (keys: readonly string[]) => void;
   /** Hears the session of each ticket, and what stood before it at that moment. */
   readonly onJoined?: (session: string, seen: AtJoin) => void;
 }
@@ -124,6 +126,7 @@ export async function untilFirst(
     if (before.kind === 'ticket-lost') return { kind: 'ticket-lost' };
     if (before.kind === 'first') return { kind: 'first', turn: await readSlotsNow(context, waiting) };
     predecessor = before.predecessor;
+    waiting.onAhead?.(before.ahead);
   }
 }
 
@@ -146,7 +149,7 @@ async function untilGone(
 }
 
 type Before =
-  | { readonly kind: 'behind'; readonly predecessor: string }
+  | { readonly kind: 'behind'; readonly predecessor: string; readonly ahead: readonly string[] }
   | { readonly kind: 'first' }
   | { readonly kind: 'ticket-lost' };
 
@@ -158,5 +161,5 @@ async function findBefore({ consul, keys }: RunContext, ticket: Place, waiting: 
   if (place === -1) return { kind: 'ticket-lost' };
   const before = order[place - 1];
   if (before === undefined) return { kind: 'first' };
-  return { kind: 'behind', predecessor: before.slice(keys.queuePrefix.length) };
+  return { kind: 'behind', predecessor: before.slice(keys.queuePrefix.length), ahead: order.slice(0, place) };
 }

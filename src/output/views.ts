@@ -154,4 +154,6 @@ export interface HolderView {
   readonly command: string;
   /** How long it has been in this state. */
   readonly ageMs: number;
+  /** Its run has lost its session: for how long, and what comes of it, after how much longer. */
+  readonly gone?: { readonly forMs: number; readonly leftMs: number; readonly then: 'abandoned' | 'next' };
 }

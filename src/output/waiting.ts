@@ -1,17 +1,27 @@
 /** The live line of a waiting run. */
-import { cut, formatAge, visible } from '../output.ts';
+import { cut, formatAge, visible, widthOf } from '../output.ts';
 import type { HolderView, WaitingView } from './views.ts';
 
 /** The single line that a terminal shows while `exec` waits, one column short of the width so that it never wraps. */
 export function renderWaiting(view: WaitingView, columns: number | undefined): string {
+  const width = columns === undefined ? undefined : Math.max(1, columns - 1);
+  const full = lineOf(view, 'full');
+  if (width === undefined || widthOf(full) <= width) return full;
+  return cut(lineOf(view, 'short'), width);
+}
+
+function lineOf(view: WaitingView, form: 'full' | 'short'): string {
   const [holder, ...others] = view.holders ?? [];
   const parts = [`waiting ${formatAge(view.waitedMs)} for ${view.group}`];
-  if (view.place !== undefined) parts.push(`place ${view.place}`);
+  const place = view.place === undefined ? [] : [`place ${view.place}`];
+  const more = others.length > 0 ? ` (and ${others.length} more)` : '';
+  // Where the line is cut, its end is of the least use.
+  if (holder?.gone && form === 'short') parts.push(holderText(holder, form) + more, ...place);
+  else parts.push(...place);
   if (view.frozen) parts.push(frozenText(view.group, view.frozen));
-  if (holder) parts.push(holderText(holder) + (others.length > 0 ? ` (and ${others.length} more)` : ''));
-  // Last: where the line is cut, it is of the least use.
+  if (holder && !(holder.gone && form === 'short')) parts.push(holderText(holder, form) + more);
   if (view.held && view.held.length > 0) parts.push(`has ${view.held.join(', ')}`);
-  return cut(visible(parts.join(' · ')), columns === undefined ? undefined : Math.max(1, columns - 1));
+  return visible(parts.join(' · '));
 }
 
 function frozenText(group: string, frozen: NonNullable<WaitingView['frozen']>): string {
@@ -21,7 +31,14 @@ function frozenText(group: string, frozen: NonNullable<WaitingView['frozen']>): 
   return `${what}frozen by ${by}${left}: ${reason}`;
 }
 
-function holderText({ node, state, command, ageMs }: HolderView): string {
+function holderText({ node, state, command, ageMs, gone }: HolderView, form: 'full' | 'short'): string {
+  if (gone) {
+    const { forMs, leftMs, then } = gone;
+    const when = leftMs > 0 ? `in ${formatAge(leftMs)}` : 'any moment now';
+    const lost = `${node} lost its session ${formatAge(forMs)} ago`;
+    if (form === 'short') return `${lost}; ${then === 'abandoned' ? then : 'taken over'} ${when}`;
+    return `${lost}; ${then === 'abandoned' ? 'counts as abandoned' : 'may be taken over'} ${when} (${command})`;
+  }
   if (state === 'running') return `${node} runs ${command} since ${formatAge(ageMs)}`;
   return `${node} ${state} since ${formatAge(ageMs)} (${command})`;
 }

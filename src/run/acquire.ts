@@ -22,6 +22,7 @@ export async function runAcquire(
     ...platform.deps,
     ...{ log, consul, signals, env: platform.env, newRunId: platform.newRunId },
     runFiles: platform.runFiles(log),
+    ...(common.verbose && { verbose: true }),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };
   try {

@@ -77,6 +77,7 @@ async function runIn(
     runFiles: platform.runFiles(log),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
+    ...(common.verbose && { verbose: true }),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };
   try {

@@ -211,6 +211,21 @@ describe('the live line', () => {
     ).toBe('waiting 0s for g · frozen by ops: disks');
   });
 
+  test('says that a holder has lost its session, and what comes of it: in fewer words where it would be cut', () => {
+    const gone = { ...holder, gone: { forMs: 40_000, leftMs: 20_000, then: 'abandoned' as const } };
+    const lost = { ...view, holders: [gone, holder] };
+    expect(renderWaiting(lost, 140)).toBe(
+      'waiting 3m12s for prod/web · place 2 · web01 lost its session 40s ago; counts as abandoned in 20s (chef-client) (and 1 more)',
+    );
+    expect(renderWaiting({ ...lost, holders: [gone] }, 90)).toBe(
+      'waiting 3m12s for prod/web · web01 lost its session 40s ago; abandoned in 20s · place 2',
+    );
+    const none = { ...gone, gone: { ...gone.gone, leftMs: 0, then: 'next' as const } };
+    expect(renderWaiting({ ...lost, holders: [none] }, 140)).toContain(
+      '; may be taken over any moment now (chef',
+    );
+  });
+
   test('is always shorter than the terminal is wide', () => {
     for (const columns of [1, 2, 20, 40])
       expect(renderWaiting(view, columns).length).toBeLessThan(Math.max(columns, 2));

@@ -19,20 +19,26 @@ export interface Wait {
 
 /** @throws the signal's reason when `signal` aborts; the queue is left and nothing was started. */
 export async function waitForSlot(
-  deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal'>,
+  deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal' | 'verbose'>,
   request: AcquireRequest,
   { signal, patience, held = [], onJoined, onFirst }: Wait,
 ): Promise<Acquired> {
-  const { terminal } = deps;
+  const { terminal, verbose } = deps;
   const { group, prefix } = request;
   const line =
-    terminal && !patience.aborted ? watchQueue(deps, { group, prefix, held, terminal }) : undefined;
+    (terminal ?? verbose) && !patience.aborted
+      ? watchQueue(deps, { group, prefix, held, terminal })
+      : undefined;
   try {
     return await acquire({ consul: deps.consul, deps }, request, {
       ...{ signal, patience, either: AbortSignal.any([signal, patience]) },
-      ...(onFirst && { onFirst }),
+      onFirst: () => {
+        line?.first();
+        onFirst?.();
+      },
+      onAhead: (keys) => line?.ahead(keys),
       onJoined: (session, seen) => {
-        line?.joined(session);
+        line?.joined(session, seen.behind);
         onJoined?.(session, seen);
       },
     });

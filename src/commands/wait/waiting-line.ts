@@ -1,16 +1,26 @@
-/** The live line of a waiting `exec` on a terminal: place in the queue, who holds, since when. */
+/**
+ * What a waiting run sees of its group while it waits: the live line of a terminal, and for -v a line for each change of who
+ * holds. It reads the group's slots alone, and its place once (docs/protocol.md, promise 7).
+ */
 import type { Consul, Entry } from '../../consul.ts';
 import type { Deps } from '../../deps.ts';
 import { reasonOf } from '../../errors.ts';
-import { freezeKeys } from '../../lock/layout.ts';
+import { groupKeys } from '../../lock/layout.ts';
+import { decodeTicket } from '../../lock/records.ts';
 import { renderWaiting } from '../../output/waiting.ts';
-import type { GroupView, HolderView, WaitingView } from '../../output/views.ts';
+import type { FreezeView, WaitingView } from '../../output/views.ts';
 import type { Terminal } from '../../platform.ts';
 import { viewGroups } from '../status.ts';
+import { changesOf, observeSlots, toHolders } from './holders.ts';
+import type { SeenSlot } from './holders.ts';
 
 export interface QueueWatch {
-  /** Hears which ticket is this run's. */
-  readonly joined: (session: string) => void;
+  /** Hears which ticket is this run's, and whether somebody may be before it. */
+  readonly joined: (session: string, behind: boolean) => void;
+  /** Hears which tickets are before it now: the one just before it has left. */
+  readonly ahead: (keys: readonly string[]) => void;
+  /** Hears that nobody is before it any more. */
+  readonly first: () => void;
   close(): Promise<void>;
 }
 
@@ -18,107 +28,165 @@ export interface QueueWatch {
 const QUIET_MS = 400;
 const REDRAW_MS = 1_000;
 /** A watch on a key that is not there wakes for its neighbours' changes too. */
-const ABOVE_MS = 3_000;
+const FREEZE_PAUSE_MS = 10_000;
+
+/** A ticket before this run's. */
+interface Ahead {
+  readonly key: string;
+  readonly run: string;
+}
 
 interface Watched {
   readonly prefix: string;
   readonly group: string;
   /** The groups in which the run has a slot already. */
   readonly held: readonly string[];
-  readonly terminal: Terminal;
+  readonly terminal?: Terminal | undefined;
 }
 
 export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): QueueWatch {
   const closed = new AbortController();
   const { signal } = closed;
-  const startedMs = deps.clock.monotonicMs();
-  let session: string | undefined;
-  const { prefix, group, held } = watched;
-  let own: readonly Entry[] | undefined;
-  const above = new Map<string, Entry>();
-  let view: GroupView | undefined;
+  const { clock, consul } = deps;
+  const startedMs = clock.monotonicMs();
+  const { prefix, group, held, terminal } = watched;
+  const keys = groupKeys(prefix, group);
+  const limits = { signal, rule: keys.rule };
+  let ticket: { readonly session: string; readonly behind: boolean } | undefined;
+  /** The runs before this one, in their order; undefined: nobody has looked. */
+  let ahead: readonly Ahead[] | undefined;
+  let slots: SeenSlot[] | undefined;
+  let own: readonly Entry[] = [];
+  const freezes = new Map<string, Entry>();
+  let frozen: FreezeView | undefined;
 
   function review(): void {
-    if (!own) return;
-    const entries = [...own, ...above.values()];
-    view = viewGroups({ entries }, { prefix, groups: [group], now: deps.clock.now() }).groups[0];
+    const entries = [...own, ...freezes.values()];
+    const view = viewGroups({ entries }, { prefix, groups: [group], now: clock.now() }).groups[0];
+    frozen = view?.frozen;
+    const seen = observeSlots(slots ?? [], view?.slots ?? [], clock.monotonicMs());
+    if (slots) sayChanges(slots, seen);
+    slots = seen;
+    passBy();
     draw();
   }
 
-  async function read(): Promise<void> {
+  function sayChanges(before: readonly SeenSlot[], after: readonly SeenSlot[]): void {
+    for (const { slot, text, ...who } of changesOf(before, after))
+      deps.log('debug', `slot ${slot} of ${group}: ${text}`, { event: 'holder', group, slot, ...who });
+  }
+
+  /** They are granted in their order: whoever has a slot, and all before it, is no longer in the queue. */
+  function passBy(): void {
+    const runs = new Set((slots ?? []).map((slot) => slot.run));
+    const granted = ahead?.findLastIndex(({ run }) => runs.has(run)) ?? -1;
+    ahead = ahead?.slice(granted + 1);
+  }
+
+  async function followSlots(): Promise<void> {
     let index: number | undefined;
     for (;;) {
-      const seen = await deps.consul.list(`${prefix}/${group}/`, { signal, index });
+      const seen = await consul.list(keys.slotPrefix, { ...limits, index });
       own = seen.entries;
       review();
-      index = seen.index;
+      index = index !== undefined && seen.index < index ? undefined : seen.index;
       // A busy group changes many times a second; nobody reads that fast.
-      await deps.clock.sleep(REDRAW_MS, { signal });
+      await clock.sleep(REDRAW_MS, { signal });
     }
   }
 
-  /** A freeze above stops the group too. */
-  async function readAbove(key: string): Promise<void> {
+  /** Of the group, or above. */
+  async function followFreeze(key: string): Promise<void> {
     let index: number | undefined;
     for (;;) {
-      const seen = await deps.consul.get(key, { signal, index });
-      const isNew = seen.entry?.modifyIndex !== above.get(key)?.modifyIndex;
-      if (seen.entry) above.set(key, seen.entry);
-      else above.delete(key);
-      if (isNew) review();
+      const seen = await consul.get(key, { ...limits, index });
+      const isNew = seen.entry?.modifyIndex !== freezes.get(key)?.modifyIndex;
+      if (seen.entry) freezes.set(key, seen.entry);
+      else freezes.delete(key);
+      if (isNew && slots) review();
       index = seen.index;
-      await deps.clock.sleep(seen.entry ? REDRAW_MS : ABOVE_MS, { signal });
+      await clock.sleep(seen.entry ? REDRAW_MS : FREEZE_PAUSE_MS, { signal });
     }
+  }
+
+  /** The one read that is the longer the more wait; once for each ticket. */
+  async function findPlace(session: string): Promise<void> {
+    const { entries } = await consul.list(keys.queuePrefix, limits);
+    const order = entries
+      .filter((entry) => entry.session !== undefined)
+      .sort((a, b) => a.createIndex - b.createIndex);
+    const place = order.findIndex(({ key }) => key === keys.queue(session));
+    if (place === -1 || ticket?.session !== session) return;
+    ahead = order.slice(0, place).map((entry) => ({ key: entry.key, run: runOf(entry) }));
+    passBy();
+    draw();
+  }
+
+  function lookForPlace(): void {
+    if (!terminal || !isUp || !ticket) return;
+    if (ticket.behind) findPlace(ticket.session).catch(giveUp);
+    else ahead = [];
   }
 
   async function tick(): Promise<void> {
     for (;;) {
-      await deps.clock.sleep(REDRAW_MS, { signal });
+      await clock.sleep(REDRAW_MS, { signal });
       draw();
     }
   }
 
   function draw(): void {
-    if (signal.aborted || !view) return;
-    const waitedMs = deps.clock.monotonicMs() - startedMs;
-    watched.terminal.draw(
-      renderWaiting(
-        { ...toWaiting(view, { session, waitedMs, nowMs: deps.clock.now() }), held },
-        watched.terminal.columns(),
-      ),
-    );
+    if (signal.aborted || !slots || !terminal) return;
+    const now = { nowMs: clock.now(), monotonicMs: clock.monotonicMs() };
+    const view: WaitingView = {
+      ...{ group, held, waitedMs: now.monotonicMs - startedMs, holders: toHolders(slots, now) },
+      ...(ahead && { place: ahead.length + 1 }),
+      ...(frozen && { frozen: frozenNow(frozen, now.nowMs) }),
+    };
+    terminal.draw(renderWaiting(view, terminal.columns()));
   }
 
-  const running = deps.clock
-    .sleep(QUIET_MS, { signal })
-    .then(() => Promise.all([read(), tick(), ...freezeKeys(prefix, group).slice(1).map(readAbove)]))
-    .catch((error: unknown) => {
-      // The line is a comfort: the wait itself says what is wrong.
-      if (!signal.aborted) deps.log('debug', `no live line: ${reasonOf(error)}`, { event: 'no-live-line' });
-    });
+  function giveUp(error: unknown): void {
+    // The line is a comfort: the wait itself says what is wrong.
+    if (!signal.aborted) deps.log('debug', `no live line: ${reasonOf(error)}`, { event: 'no-live-line' });
+  }
+
+  let isUp = false;
+  const start = () => {
+    isUp = true;
+    lookForPlace();
+    return Promise.all([followSlots(), ...(terminal ? [tick(), ...keys.freezes.map(followFreeze)] : [])]);
+  };
+  const running = clock.sleep(QUIET_MS, { signal }).then(start).catch(giveUp);
   return {
-    joined: (ticket) => {
-      session = ticket;
+    joined: (session, behind) => {
+      ticket = { session, behind };
+      ahead = undefined;
+      lookForPlace();
+    },
+    ahead: (left) => {
+      ahead = ahead?.filter(({ key }) => left.includes(key));
+    },
+    first: () => {
+      ahead = [];
     },
     close: async () => {
       closed.abort();
       await running;
-      watched.terminal.draw('');
+      terminal?.draw('');
     },
   };
 }
 
-function toWaiting(
-  { group, slots, queue, frozen }: GroupView,
-  { session, waitedMs, nowMs }: { session: string | undefined; waitedMs: number; nowMs: number },
-): WaitingView {
-  const place = queue.find((waiter) => waiter.session === session)?.place;
-  const holders = slots.flatMap(({ node, state, command, since }): HolderView[] => {
-    if (state === 'free' || state === 'locked' || state === 'unreadable' || node === undefined) return [];
-    return [{ node, state, command: command ?? '', ageMs: nowMs - Date.parse(since ?? '') }];
-  });
-  if (!frozen) return { group, waitedMs, place, holders };
-  const { at, by, reason, until } = frozen;
-  const left = until === undefined ? {} : { leftMs: Date.parse(until) - nowMs };
-  return { group, waitedMs, place, holders, frozen: { at, by, reason, ...left } };
+/** A ticket that can't be read keeps its place. */
+function runOf(entry: Entry): string {
+  try {
+    return decodeTicket(entry).run;
+  } catch {
+    return '';
+  }
+}
+
+function frozenNow({ at, by, reason, until }: FreezeView, nowMs: number): WaitingView['frozen'] {
+  return { at, by, reason, ...(until !== undefined && { leftMs: Date.parse(until) - nowMs }) };
 }
