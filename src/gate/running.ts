@@ -5,7 +5,7 @@ import { parseKey } from '../lock/layout.ts';
 import type { GroupKeys } from '../lock/layout.ts';
 import { decodeClaim } from '../lock/records.ts';
 import type { Claim } from '../lock/records.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, observe, readSlots } from '../lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, markedMs, observe, readSlots } from '../lock/slot.ts';
 import type { Sightings, Slot } from '../lock/slot.ts';
 
 /** A group in which others may run at the same time. */
@@ -99,7 +99,11 @@ function countsForMs(
     case 'running':
     case 'evicted':
       if (lockedBy !== undefined || sinceMs === undefined || claim.hold === 'forever') return Infinity;
-      return sinceMs + VANISHED_AFTER_MS + (claim.hold === 'none' ? 0 : claim.hold) - monotonicMs;
+      return (
+        VANISHED_AFTER_MS +
+        (claim.hold === 'none' ? 0 : claim.hold) -
+        Math.max(monotonicMs - sinceMs, markedMs(claim, nowMs))
+      );
   }
 }
 

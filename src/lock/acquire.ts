@@ -7,19 +7,19 @@ import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
 import { findFreeze, untilThawed } from './freeze.ts';
 import { untilDown } from './down.ts';
-import { IMPATIENT_TRIES, asFirst, pause } from './first.ts';
+import { IMPATIENT_TRIES, asFirst, pause, tidy } from './first.ts';
 import { giveUp } from './give-up.ts';
 import { sendGrant } from './grant.ts';
 import type { Blocked, Granted, Progress } from './grant.ts';
 import { groupKeys, isName } from './layout.ts';
 import { lookBack } from './look-back.ts';
 import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
-import type { Waiting } from './queue.ts';
+import type { Turn, Waiting } from './queue.ts';
 import { clearDeadMark, findOrphan } from './same-node.ts';
 import type { Busy } from './same-node.ts';
 import { openSession } from './session.ts';
 import type { Session } from './session.ts';
-import { isHeld } from './slot.ts';
+import { isHeld, unnoticed } from './slot.ts';
 import type { Owner } from './slot.ts';
 import { comeBack } from './transactions.ts';
 
@@ -189,10 +189,21 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   progress.newest.index = joined.ticket.createIndex;
   const behind = joined.ticket.predecessor !== undefined && joined.ticket.predecessor !== joined.turn.last;
   progress.onJoined?.(session.id, { node: context.run.node, behind, slots: joined.turn.slots });
-  const first = await untilFirst(context, joined, progress);
+  const seen = await noticeMissing(context, joined.turn, progress);
+  const first = await untilFirst(context, { ticket: joined.ticket, turn: seen }, progress);
   return first.kind === 'ticket-lost'
     ? { kind: 'again' }
     : asFirst(context, session, { turn: first.turn, progress });
+}
+
+/**
+ * Whoever joins says which runs have lost their locks, wherever it stands in the queue: it may not wait for long, and the
+ * next one goes on counting from there.
+ */
+async function noticeMissing(context: RunContext, turn: Turn, progress: Progress): Promise<Turn> {
+  const found = unnoticed(turn.slots);
+  for (const slot of found) await tidy(context, { kind: 'notice', ...slot }, progress.signal);
+  return found.length === 0 ? turn : readSlotsNow(context, progress);
 }
 
 /** This node's mark stands in the way: it is busy here, unless whoever set it is dead. */

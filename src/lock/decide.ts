@@ -1,6 +1,6 @@
 /** What a run does about the slots it sees. Pure decisions; their transactions are in transactions.ts. */
 import { assertNever } from '../errors.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isLeft } from './slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isLeft, markedMs } from './slot.ts';
 import type { Owner, Sightings, Slot } from './slot.ts';
 
 /** What the first in the queue does about the slots it sees. */
@@ -22,6 +22,8 @@ export type Choice =
 
 /** What is done about a claim, whoever gets a slot by that. */
 export type Tidy =
+  /** The run's lock is missing: that is written down, and since when. */
+  | About<'notice'>
   /** The run has vanished; its hold begins now. */
   | About<'abandon'>
   /** The claim is past its hold, and stands where it can't be taken over: it goes, and counts no more. */
@@ -107,6 +109,7 @@ function lowestBeside(keeping: readonly Slot[]): number {
 /** What becomes of a claim, now or in `forMs`. */
 type Verdict =
   | Due
+  | About<'notice'>
   | { readonly kind: 'wait'; readonly forMs: number; readonly then: Due['kind'] }
   | { readonly kind: 'wait'; readonly forMs?: never };
 
@@ -116,6 +119,8 @@ type Due = About<'take-over'> | About<'abandon'>;
 function whileFull(verdicts: readonly Verdict[], more: number): Choice {
   const vanished = verdicts.find((verdict) => verdict.kind === 'abandon');
   if (vanished) return vanished;
+  const unseen = verdicts.find((verdict) => verdict.kind === 'notice');
+  if (unseen) return unseen;
   const dueInMs = (what: Due['kind']) =>
     verdicts
       .flatMap((verdict) => ('then' in verdict && verdict.then === what ? [verdict.forMs] : []))
@@ -144,15 +149,19 @@ function consider(candidate: Slot, seen: Seen): Verdict {
 }
 
 function considerVanished(candidate: Slot, owner: Owner, seen: Seen): Verdict {
-  const then = owner.claim.hold === 'none' ? 'take-over' : 'abandon';
+  const isNext = owner.claim.hold === 'none';
+  const then = isNext ? 'take-over' : 'abandon';
   const forMs = VANISHED_AFTER_MS - missingMs(candidate, owner, seen);
-  return forMs > 0 ? { kind: 'wait', forMs, then } : about(then, candidate, owner);
+  if (forMs <= 0) return isNext ? about('take-over', candidate, owner) : about('abandon', candidate, owner);
+  const isMarked = owner.claim.missingSince !== undefined;
+  return isMarked ? { kind: 'wait', forMs, then } : about('notice', candidate, owner);
 }
 
 /** For how long it has been without its lock, as far as is known. */
-function missingMs({ slot }: Slot, { index }: Owner, { sightings, monotonicMs }: Seen): number {
+function missingMs({ slot }: Slot, { claim, index }: Owner, { sightings, monotonicMs, nowMs }: Seen): number {
   const sighting = sightings.get(slot);
-  return sighting?.index === index ? monotonicMs - sighting.sinceMs : 0;
+  const seenMs = sighting?.index === index ? monotonicMs - sighting.sinceMs : 0;
+  return Math.max(seenMs, markedMs(claim, nowMs));
 }
 
 function considerHeld(candidate: Slot, owner: Owner, nowMs: number): Verdict {
@@ -162,7 +171,7 @@ function considerHeld(candidate: Slot, owner: Owner, nowMs: number): Verdict {
   return forMs > 0 ? { kind: 'wait', forMs, then: 'take-over' } : about('take-over', candidate, owner);
 }
 
-const about = (kind: Due['kind'], { slot, strayLock }: Slot, owner: Owner): Due => ({
+const about = <Kind extends string>(kind: Kind, { slot, strayLock }: Slot, owner: Owner): About<Kind> => ({
   ...{ kind, slot, owner },
   ...(strayLock !== undefined && { strayLock }),
 });

@@ -1,5 +1,6 @@
 /** As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5). */
 import type { Deps } from '../deps.ts';
+import { assertNever } from '../errors.ts';
 import { runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { untilThawed } from './freeze.ts';
@@ -10,10 +11,10 @@ import type { Turn } from './queue.ts';
 import type { Session } from './session.ts';
 import { decide } from './decide.ts';
 import type { Choice, Tidy } from './decide.ts';
-import { abandoned, observe, readSlots } from './slot.ts';
+import { abandoned, missing, observe, readSlots } from './slot.ts';
 import type { Sightings, Slot } from './slot.ts';
-import { abandon, drop, grant, takeOver } from './transactions.ts';
-import type { Seat } from './transactions.ts';
+import { abandon, drop, grant, notice, takeOver } from './transactions.ts';
+import type { Seat, Step } from './transactions.ts';
 
 /** What fails can do so by chance; with no patience left, it is not tried for ever. */
 export const IMPATIENT_TRIES = 3;
@@ -86,7 +87,7 @@ async function make(
   session: Session,
   { move, progress }: { move: Act; progress: Progress },
 ): Promise<Turned | undefined> {
-  if (move.kind === 'abandon' || move.kind === 'remove') {
+  if (move.kind !== 'grant' && move.kind !== 'take-over') {
     await tidy(context, move, progress.signal);
     return undefined;
   }
@@ -105,14 +106,21 @@ async function make(
 
 /** Does what somebody else's claim is due for, if it is still as it was seen. The next look tells. */
 export async function tidy(context: RunContext, move: Tidy, signal: AbortSignal): Promise<void> {
-  const { deps, keys } = context;
-  const { owner, slot, strayLock } = move;
+  await trySend(context, tidying(context, move), signal);
+}
+
+function tidying({ deps, keys }: RunContext, { kind, owner, slot, strayLock }: Tidy): Step[] {
   const seen = { keys, slot, strayLock };
-  const steps =
-    move.kind === 'remove'
-      ? drop(seen, owner.index)
-      : abandon(seen, abandoned(owner.claim, deps.clock.latest()), owner.index);
-  await trySend(context, steps, signal);
+  switch (kind) {
+    case 'notice':
+      return notice(seen, missing(owner.claim, deps.clock.latest()), owner.index);
+    case 'abandon':
+      return abandon(seen, abandoned(owner.claim, deps.clock.latest()), owner.index);
+    case 'remove':
+      return drop(seen, owner.index);
+    default:
+      return assertNever(kind);
+  }
 }
 
 /** The ticket is gone: perhaps because an earlier try, which was given up, arrived late and took a slot with it. */

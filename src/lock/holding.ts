@@ -17,6 +17,8 @@ export interface Live {
   /** When the last request that proved the lock mine was sent, in monotonic milliseconds. */
   provedMs: number;
   trouble?: string;
+  /** How often in a row the slot could not be taken back because somebody else has its lock, or the node's mark. */
+  refusals?: number;
   /** The slot is being taken back. */
   recovering?: boolean;
   /** A claim was sent under the present session, and nobody knows whether it will still arrive. */

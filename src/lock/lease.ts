@@ -44,6 +44,8 @@ export interface Lease {
 }
 
 const RETRY_MS = 500;
+/** Two seconds for the kill, five more should two clocks differ by twice of what is allowed. */
+const MARGIN_MS = 7_000;
 
 /** `killAfterMs`: TERM must go out this long before the deadline. */
 export function holdLease(
@@ -94,16 +96,17 @@ export function holdLease(
 
 /**
  * How long after the last proof the command must be dead, in milliseconds. Nobody can be granted the slot before 60 s
- * and the hold have passed; where `held until` decides, the hosts' clocks may differ by 5 s.
+ * and the hold have passed: whoever marks the claim as missing sees that its lock is gone, so after that proof; the hosts'
+ * clocks, by which others judge the mark and the hold's end, may differ by 5 s (docs/adr/0018).
  */
 export function deadAfterMs(hold: Hold): number {
   switch (hold) {
     case 'forever':
       return Infinity;
     case 'none':
-      return VANISHED_AFTER_MS - 2_000;
+      return VANISHED_AFTER_MS - MARGIN_MS;
     default:
-      return VANISHED_AFTER_MS + hold - 7_000;
+      return VANISHED_AFTER_MS + hold - MARGIN_MS;
   }
 }
 

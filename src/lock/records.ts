@@ -47,6 +47,8 @@ export interface Claim extends Runner {
   readonly exitCode?: number;
   /** When others may follow. Absent: never, or not known yet. */
   readonly heldUntil?: string;
+  /** Of a running claim without its lock: when somebody first saw it so, by that host's clock. Its run's return ends it. */
+  readonly missingSince?: string;
   /** Of a held claim: how long its `acquire` had waited. */
   readonly waitedMs?: number;
   /** Who evicted the run. */
@@ -160,7 +162,16 @@ const natural: Check = (value) => Number.isSafeInteger(value) && (value as numbe
 const name: Check = (value) => typeof value === 'string' && isName(value);
 const paths: Check = (value) =>
   Array.isArray(value) && value.every((each) => typeof each === 'string' && each.split('/').every(isName));
-const time: Check = (value) => typeof value === 'string' && !Number.isNaN(Date.parse(value));
+/** Whatever is added to a time or a duration that is read must still be one: `new Date` takes no more than 275,760 years. */
+const LONGEST_MS = 100 * 365.25 * 86_400_000;
+const duration: Check = (value) => number(value) && (value as number) >= 0 && (value as number) <= LONGEST_MS;
+const LAST_MS = Date.UTC(9_999, 0);
+const time: Check = (value) => {
+  const ms = typeof value === 'string' ? Date.parse(value) : NaN;
+  return ms >= 0 && ms < LAST_MS;
+};
+/** Of a process, by wait(2) or 128 and a signal. */
+const code: Check = (value) => natural(value) && (value as number) <= 255;
 const oneOf =
   (...words: string[]): Check =>
   (value) =>
@@ -192,11 +203,12 @@ const claimShape: Shape<Claim> = {
   run: text,
   since: time,
   command: text,
-  hold: (value) => value === 'forever' || value === 'none' || (number(value) && (value as number) > 0),
+  hold: (value) => value === 'forever' || value === 'none' || (duration(value) && (value as number) > 0),
   returns: optional(natural),
-  exitCode: optional(number),
+  exitCode: optional(code),
   heldUntil: optional(time),
-  waitedMs: optional(number),
+  missingSince: optional(time),
+  waitedMs: optional(duration),
   by: optional(text),
   unhealthy: optional((value) => value === true),
   maintenance: optional(leftOn),
@@ -218,12 +230,12 @@ const runShape: Shape<StoredRun> = {
   node: name,
   run: text,
   outcome: oneOf('succeeded', 'failed', 'rebooting', 'interrupted', 'timed-out', 'evicted', 'lost'),
-  exitCode: optional(number),
+  exitCode: optional(code),
   command: text,
   slot: natural,
   endedAt: time,
-  waitedMs: number,
-  ranMs: number,
+  waitedMs: duration,
+  ranMs: duration,
   lastGoodAt: optional(time),
   claimIndex: optional(natural),
   unhealthy: optional((value) => value === true),

@@ -5,13 +5,16 @@ import type { Live } from './holding.ts';
 import { openSession } from './session.ts';
 import type { Standing } from './slot.ts';
 import { claimAgain, send, takeBack, writtenIndex } from './transactions.ts';
-import type { Result, Step } from './transactions.ts';
+import type { Obstacle, Result, Step } from './transactions.ts';
 
 export type Recovered =
   /** The lock is back, or the next look will tell. */
   { readonly kind: 'look-again' } | { readonly kind: 'lost'; readonly why: string };
 
 const RETRY_MS = 500;
+const LONGEST_RETRY_MS = 60_000;
+/** The session of a run of this node that gave up may last for a moment. */
+const SAY_AFTER = 2;
 
 /** Takes the lock back, with a new session if the old one is gone; claims again, once, what somebody deleted. */
 export async function recover(
@@ -33,6 +36,7 @@ export async function recover(
     const index = writtenIndex(result.entries, keys.owner(slot));
     live.holding = { ...live.holding, owner: { claim, index } };
     live.provedMs = sentMs;
+    live.refusals = 0;
     deps.log('warning', `took the lock of ${keys.group} back; the run goes on`, {
       event: 'recovered',
       ...{ group: keys.group, node: context.run.node, slot, run: context.run.id },
@@ -43,9 +47,32 @@ export async function recover(
   } else if (now.kind === 'gone' && (result.obstacle === 'owner' || result.obstacle === 'lock')) {
     return { kind: 'lost', why: 'its claim was deleted, and somebody else has the slot now' };
   } else {
-    await deps.clock.sleep(RETRY_MS, { signal: live.ended });
+    await afterRefusal(live, result.obstacle);
   }
   return { kind: 'look-again' };
+}
+
+/**
+ * A claim that changed meanwhile is looked at again. A lock that somebody else has, which only a hand can take, may be
+ * gone for good: it is said once, and asked for less and less often, for each try is a write.
+ */
+async function afterRefusal(live: Live, obstacle: Obstacle): Promise<void> {
+  const { context, slot } = live.holding;
+  const { deps, keys, run } = context;
+  const isChange = obstacle === 'owner';
+  const refusals = isChange ? 0 : (live.refusals ?? 0);
+  if (!isChange) live.refusals = refusals + 1;
+  if (refusals === SAY_AFTER) {
+    const key = obstacle === 'node' ? keys.node(run.node) : keys.lock(slot);
+    deps.log(
+      'warning',
+      `another session holds ${key}, so ${run.node} can't take its lock of ${keys.group} back; the run goes on, and runlock keeps trying`,
+      { event: 'lock-taken', group: keys.group, node: run.node, slot, run: run.id },
+    );
+  }
+  // With a hold that ends there is a deadline to be met.
+  const longestMs = run.hold === 'forever' ? LONGEST_RETRY_MS : live.ttlMs / 6;
+  await deps.clock.sleep(Math.min(longestMs, RETRY_MS * 2 ** refusals), { signal: live.ended });
 }
 
 /** After a transient fault nobody knows whether it took effect: the session goes, so that a late arrival can do nothing. */

@@ -5,10 +5,13 @@ import { decodeClaim } from './records.ts';
 import { parseKey } from './layout.ts';
 import type { Claim } from './records.ts';
 
-/** A claim without a lock is believed dead after it was seen so, unchanged, for this long on the watcher's own clock. */
+/**
+ * A claim without a lock is believed dead after it was so, unchanged, for this long: on the own clock of whoever watched it
+ * all the time, or since somebody marked it.
+ */
 export const VANISHED_AFTER_MS = 60_000;
 
-/** `held until` is written by one host's clock and read by another's; they may differ by this much. */
+/** `held until` and `missing since` are written by one host's clock and read by another's; they may differ by this much. */
 export const CLOCK_DIFFERENCE_MS = 5_000;
 
 export interface Slot {
@@ -63,6 +66,24 @@ export function observe(before: Sightings, slots: readonly Slot[], monotonicMs: 
   return new Map(seen);
 }
 
+/** The running claims without a lock of which nobody has said so yet. */
+export const unnoticed = (slots: readonly Slot[]): (Slot & { readonly owner: Owner })[] =>
+  slots.flatMap((slot) => {
+    const { owner, lockedBy } = slot;
+    const isNew = owner && mayVanish(owner.claim) && owner.claim.missingSince === undefined;
+    return isNew && lockedBy === undefined ? [{ ...slot, owner }] : [];
+  });
+
+/** The claim of a run whose lock is missing. `nowMs`: the latest that it may be (`WallClock`). */
+export const missing = (claim: Claim, nowMs: number): Claim => ({
+  ...claim,
+  missingSince: new Date(nowMs).toISOString(),
+});
+
+/** For how long the lock of a running claim has been missing since it was marked, by the earliest that it may be now. */
+export const markedMs = ({ missingSince }: Claim, nowMs: number): number =>
+  missingSince === undefined ? 0 : nowMs - Date.parse(missingSince) - CLOCK_DIFFERENCE_MS;
+
 function mayVanish(claim: Claim): boolean {
   return claim.state === 'running' || claim.state === 'evicted';
 }
@@ -110,7 +131,12 @@ export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {
 export function abandoned(claim: Claim, nowMs: number): Claim {
   const until =
     typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
-  return { ...claim, state: 'abandoned', since: new Date(nowMs).toISOString(), ...until };
+  const marked: Claim & { missingSince?: string } = {
+    ...{ ...claim, state: 'abandoned', since: new Date(nowMs).toISOString() },
+    ...until,
+  };
+  delete marked.missingSince;
+  return marked;
 }
 
 /** How a slot looks to the run that holds it. */
@@ -131,6 +157,8 @@ export function standing(
   if (!owner) return { kind: 'gone' };
   if (owner.claim.node !== me.node || owner.claim.run !== me.run) return { kind: 'foreign', owner };
   if (owner.claim.state === 'evicted') return { kind: 'evicted', owner };
-  if (slot.lockedBy !== me.session || owner.claim.state !== 'running') return { kind: 'unlocked', owner };
+  const { state, missingSince } = owner.claim;
+  const isWhole = slot.lockedBy === me.session && state === 'running' && missingSince === undefined;
+  if (!isWhole) return { kind: 'unlocked', owner };
   return { kind: 'mine', owner };
 }

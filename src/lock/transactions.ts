@@ -285,6 +285,11 @@ export function abandon({ keys, slot, strayLock }: Vanished, claim: Claim, seenI
   return [...unlocked(keys, slot, strayLock), ...changeClaim(keys, slot, claim, seenIndex)];
 }
 
+/** Whoever sees first that a running claim has no lock writes it down, if that is still so. */
+export function notice({ keys, slot, strayLock }: Vanished, claim: Claim, seenIndex: number): Step[] {
+  return [...unlocked(keys, slot, strayLock), ...changeClaim(keys, slot, claim, seenIndex)];
+}
+
 /** Changes a claim that is still as it was seen: evicts its run, or puts back what was there before. */
 export function changeClaim(keys: GroupKeys, slot: number, claim: Claim, seenIndex: number): Step[] {
   return [writeOwner({ keys, slot, session: '' }, claim, seenIndex)];

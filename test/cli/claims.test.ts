@@ -310,6 +310,55 @@ describe('a failed run', () => {
   });
 });
 
+describe('a run whose session is gone', () => {
+  /** What a run says of the group's slot. */
+  const claimKey = (group: string) => `runlock/${group}/.slot/0/owner`;
+
+  async function endSessions(group: string) {
+    for (const session of (await sessions()) as { ID: string; Name: string }[])
+      if (session.Name === `runlock ${group}`) await agent.http('PUT', `/v1/session/destroy/${session.ID}`);
+  }
+
+  test('is marked by the first who comes, once, also with --wait 0; 60 s and 5 s after that anybody follows with --hold none', async () => {
+    const { folder, pid } = stage();
+    const run = start('gone', 'web01', ['--hold', 'none', '--', ...untilTold(folder)]);
+    const command = await pid('command');
+    run.signal('SIGKILL');
+    await eventually(() => expect(isAlive(command)).toBe(false));
+    await endSessions('gone');
+    const none = ['-w', '0', '--hold', 'none', '--', 'true'];
+    expect((await exec('gone', 'web02', none)).status).toBe(75);
+    const marked = await agent.kv.get(claimKey('gone'));
+    expect(await claim('gone')).toMatchObject({
+      node: 'web01',
+      state: 'running',
+      missingSince: expect.any(String) as string,
+    });
+    expect((await exec('gone', 'web03', none)).status).toBe(75);
+    expect((await agent.kv.get(claimKey('gone')))?.ModifyIndex).toBe(marked?.ModifyIndex);
+    const earlier = new Date(Date.now() - 66_000).toISOString();
+    await agent.kv.put(claimKey('gone'), JSON.stringify({ ...(await claim('gone')), missingSince: earlier }));
+    expect((await exec('gone', 'web02', none)).status).toBe(0);
+  });
+
+  test('and that still runs takes its lock back, and the mark goes', async () => {
+    const { folder, pid } = stage();
+    const run = start('marked', 'web01', ['--', ...untilTold(folder)]);
+    await pid('command');
+    const waiter = start('marked', 'web02', ['--', 'true']);
+    await tickets('marked', 1);
+    const before = (await agent.kv.get('runlock/marked/.slot/0/lock'))?.Session ?? '';
+    await agent.http('PUT', `/v1/session/destroy/${before}`);
+    await eventually(async () =>
+      expect(await claim('marked')).toMatchObject({ state: 'running', returns: 1 }),
+    );
+    expect(await claim('marked')).not.toHaveProperty('missingSince');
+    writeFileSync(`${folder}/end`, '');
+    expect((await run.ended).status).toBe(0);
+    expect((await waiter.ended).status).toBe(0);
+  });
+});
+
 describe('what the tools mean by their codes', () => {
   test.each([
     ['chef-client', 0, [], 'succeeded'],

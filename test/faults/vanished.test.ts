@@ -53,6 +53,32 @@ test.concurrent.each(ENDING_HOLDS)(
 );
 
 test.concurrent(
+  'SIGKILL of runlock while it runs, hold none, and nobody who waits for 60 s: the next ones go on counting from the first who saw that its lock was gone',
+  LONG,
+  async () => {
+    await using fleet = startFleet(agent, { group: 'kill-brief', hold: 'none' });
+    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+    dead.send('SIGKILL');
+    await untilDead(run, SOON_MS);
+    await untilUnlocked(fleet);
+    const seenMs = performance.now();
+    expect((await fleet.run('web02', impatient)).status).toBe(75);
+    const since = (await fleet.claim())?.missingSince;
+    expect(since).toBeDefined();
+    const nodes: string[] = [];
+    while (nodes.length < 5) {
+      nodes.push(`web${nodes.length + 3}`);
+      const { status } = await fleet.run(nodes.at(-1) ?? '', { args: ['-w', '20s'], ...brief });
+      if (status === 0) break;
+      expect(status).toBe(75);
+      expect((await fleet.claim())?.missingSince).toBe(since);
+    }
+    expect(performance.now() - seenMs).toBeGreaterThan(60_000);
+    await expectServed(fleet, ['web01', nodes.at(-1) ?? '']);
+  },
+);
+
+test.concurrent(
   'SIGKILL of runlock while it runs, hold forever: the whole tree is dead within seconds, and nobody follows until the node itself is back',
   LONG,
   async () => {

@@ -32,6 +32,8 @@ const SAMPLES: readonly Tx[] = [
   { name: 'endHeld', ...seen, outcome: 'failed', claim, strayLock: 1 },
   { name: 'abandon', ...seen, claim },
   { name: 'abandon', ...seen, claim, strayLock: 1 },
+  { name: 'notice', ...seen, claim },
+  { name: 'notice', ...seen, claim, strayLock: 1 },
   { name: 'changeClaim', ...seen, claim },
   { name: 'removeSeen', ...seen, key: keys.owner(0) },
   { name: 'removeSeen', ...seen, key: keys.freezes[0] ?? '' },

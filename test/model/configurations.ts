@@ -98,6 +98,14 @@ export const configurations = {
   'two slots, late': { nodes: two, slots: 2, faults: { expire: 1, late: 1 } },
   abandoned: { nodes: two, tickMs: 60_000, faults: { expire: 1, fail: 1 } },
   none: { nodes: two, hold: 'none', ...timed, faults: { expire: 1 } },
+  // Nobody stays in the queue for 60 s: who looks later goes by the mark.
+  'none, leaving': {
+    nodes: two,
+    runs: [1, 2],
+    hold: 'none',
+    tickMs: 60_000,
+    faults: { expire: 1, leave: 1 },
+  },
   'none, late': { nodes: two, hold: 'none', tickMs: 60_000, faults: { late: 1, expire: 1 } },
   finite: { nodes: two, hold: 30_000, ...timed, tickMs: 60_000, faults: { expire: 1 } },
   stray: { nodes: two, tickMs: 60_000, faults: { expire: 1, strayLock: 1, clear: 1 } },

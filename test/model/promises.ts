@@ -92,8 +92,11 @@ function judgeChange(was: Was, now: Claim | undefined, tx: Tx): string | undefin
   if (name === 'moveDown' && by.node === claim.node && !now) return undefined;
   if (!now) return PROMISES.claim;
   if (now.run === claim.run) {
+    const isNotice = name === 'notice' && was.lockedBy === undefined && now.state === claim.state;
     const may =
-      (now.state === 'abandoned' && isVanished(was)) || (now.state === 'evicted' && by.run === 'operator');
+      isNotice ||
+      (now.state === 'abandoned' && isVanished(was)) ||
+      (now.state === 'evicted' && by.run === 'operator');
     return may && mayEnd(claim) ? undefined : PROMISES.claim;
   }
   if (now.run !== by.run) return PROMISES.claim;

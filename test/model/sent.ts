@@ -4,14 +4,14 @@ import { writtenIndex } from '../../src/lock/transactions.ts';
 import type { Result } from '../../src/lock/transactions.ts';
 import { decodeQueueMark } from '../../src/lock/records.ts';
 import { runningClaim } from '../../src/lock/context.ts';
-import { isHeld } from '../../src/lock/slot.ts';
+import { isHeld, unnoticed } from '../../src/lock/slot.ts';
 import { declines, ended } from './holding.ts';
-import { goTo, judged, leave, nameOf, renewSession, spend, startHeld, startRun } from './next.ts';
+import { goTo, judged, leave, nameOf, renewSession, sendFrom, spend, startHeld, startRun } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { transmit } from './transmit.ts';
 import type { Sent } from './transmit.ts';
-import { place } from './waiting.ts';
-import { contextOf, keys, nowOf, withProcess } from './world.ts';
+import { place, tidyTx } from './waiting.ts';
+import { contextOf, keys, nowOf, slotsOf, withProcess } from './world.ts';
 import type { At, Faults, Process, State, Tx } from './world.ts';
 
 export type Under = Extract<At, { pc: 'sent' }>;
@@ -102,7 +102,7 @@ function accepted(
     case 'enqueue': {
       // As `join` reads the answer.
       const tail = result.entries.find((entry) => entry.key === keys.tail && entry.value !== '');
-      return goTo(actor, place(tail && decodeQueueMark(tail).session, actor.state.store));
+      return noticeMissing(actor, place(tail && decodeQueueMark(tail).session, actor.state.store));
     }
     case 'markNode':
       return goTo(actor, { pc: 'down', seen: [] });
@@ -140,10 +140,18 @@ function accepted(
       // keepOnce: it was evicted.
       return from.pc === 'look-kept' ? goTo(actor, leave('idle'), { attempts: [] }) : goTo(actor, from);
     case 'abandon':
+    case 'notice':
     case 'clearClaim':
     case 'drop':
       return goTo(actor, from);
   }
+}
+
+/** noticeMissing: whoever joins says which runs have lost their locks. */
+function noticeMissing(actor: Actor, at: At): State {
+  const [found] = unnoticed(slotsOf(actor.state.store));
+  if (!found) return goTo(actor, at);
+  return sendFrom(actor, at, tidyTx(actor.process, { kind: 'notice', ...found }));
 }
 
 /** keepGrant and holdOn: held, unless the answer came so late that others may follow. */
@@ -177,6 +185,7 @@ function refused(actor: Actor, at: Under, refusal: Refusal): State {
     case 'keep':
     case 'endHeld':
     case 'abandon':
+    case 'notice':
     case 'changeClaim':
     case 'removeSeen':
     case 'clearClaim':

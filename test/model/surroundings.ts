@@ -1,7 +1,7 @@
 /** What happens around the processes: time, sessions that end, late arrivals, operators, and hands in the store. */
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Freeze } from '../../src/lock/records.ts';
-import { VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
 import type { Slot } from '../../src/lock/slot.ts';
 import { spend } from './next.ts';
 import type { Next } from './next.ts';
@@ -152,7 +152,8 @@ function thaw(state: State, key: string): Next[] {
 }
 
 /** How far in the past a time can lie and still make a difference. */
-const PAST_MS = 60_000;
+const PAST_MS = VANISHED_AFTER_MS + 2 * CLOCK_DIFFERENCE_MS;
+const TIMES = /((?:heldUntil|missingSince)\W{1,7})(\d{4}-[\d:.T-]+Z)/g;
 
 /** Time goes on for all at once, unless a command must be dead first. */
 export function time({ tickMs }: World, state: State): Next[] {
@@ -166,7 +167,7 @@ export function time({ tickMs }: World, state: State): Next[] {
   });
   const processes = state.processes.map((process) => later(process, tickMs));
   const text = JSON.stringify({ ...state, ghosts, processes });
-  const shifted = text.replace(/(heldUntil\W{1,7})(\d{4}-[\d:.T-]+Z)/g, (_, name: string, at: string) => {
+  const shifted = text.replace(TIMES, (_, name: string, at: string) => {
     return name + iso(Math.max(Date.parse(at) - tickMs, NOW_MS - PAST_MS));
   });
   return [{ label: `${tickMs / 1000} s pass`, state: JSON.parse(shifted) as State }];

@@ -15,6 +15,7 @@ import {
   keep,
   markNode,
   moveDown,
+  notice,
   recordAlone,
   release,
   removeSeen,
@@ -63,6 +64,8 @@ export function stepsOf(tx: Tx): Step[] {
       return endHeld(vanished, recordOf(tx), tx.index, tx.claim);
     case 'abandon':
       return abandon(vanished, tx.claim, tx.index);
+    case 'notice':
+      return notice(vanished, tx.claim, tx.index);
     case 'changeClaim':
       return changeClaim(keys, tx.slot, tx.claim, tx.index);
     case 'removeSeen':
@@ -122,7 +125,8 @@ export function transmit(world: World, state: State, tx: Tx): Sent {
   );
   if (answer.kind === 'done') {
     const broken = judge(state, store, tx);
-    return { result: answer, state: withStore(state, store), ...(broken !== undefined && { broken }) };
+    const changed = withStore(state, store, tx.name === 'notice');
+    return { result: answer, state: changed, ...(broken !== undefined && { broken }) };
   }
   // As `send` in src/lock/transactions.ts reads a refusal.
   const step = sent[answer.at];
@@ -133,12 +137,13 @@ export function transmit(world: World, state: State, tx: Tx): Sent {
   };
 }
 
-/** Every change goes through here: a slot that is locked, or whose claim changed, has not been quiet. */
-export function withStore(state: State, store: Store): State {
+/** Every change goes through here: a slot that is locked, or whose claim changed, but for that note, has not been quiet. */
+export function withStore(state: State, store: Store, isNotice = false): State {
   if (store === state.store) return state;
   const ghosts = state.ghosts.map((ghost, slot) => {
     if (ghost.quietMs === 0) return ghost;
-    const isQuiet = !findLocked(store, slot) && ownerIndex(store, slot) === ownerIndex(state.store, slot);
+    const isSame = isNotice || ownerIndex(store, slot) === ownerIndex(state.store, slot);
+    const isQuiet = isSame && !findLocked(store, slot);
     return isQuiet ? ghost : { ...ghost, quietMs: 0 };
   });
   return { ...state, store, ghosts };

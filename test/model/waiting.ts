@@ -2,7 +2,7 @@
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
 import { decide, decideDown } from '../../src/lock/decide.ts';
 import type { Move, Tidy } from '../../src/lock/decide.ts';
-import { abandoned, isHeld, isLeft, observe } from '../../src/lock/slot.ts';
+import { abandoned, isHeld, isLeft, missing, observe } from '../../src/lock/slot.ts';
 import type { Owner } from '../../src/lock/slot.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
@@ -126,6 +126,7 @@ function make(actor: Actor, move: Move, seen: readonly Sighting[]): Next[] {
       ];
     case 'wait':
       return [step(actor, 'waits as the first', goTo(actor, at))];
+    case 'notice':
     case 'abandon':
     case 'remove':
       return [tidy(actor, move, at)];
@@ -141,15 +142,32 @@ function make(actor: Actor, move: Move, seen: readonly Sighting[]): Next[] {
   }
 }
 
-function tidy(actor: Actor, { kind, slot, owner, strayLock }: Tidy, at: At): Next {
-  const { process } = actor;
+const TIDIES: Record<Tidy['kind'], string> = {
+  notice: 'notices that nobody has the lock of',
+  abandon: 'believes dead the run in',
+  remove: 'removes the claim in',
+};
+
+function tidy(actor: Actor, move: Tidy, at: At): Next {
+  return step(
+    actor,
+    `${TIDIES[move.kind]} slot ${move.slot}`,
+    sendFrom(actor, at, tidyTx(actor.process, move)),
+  );
+}
+
+export function tidyTx(process: Process, { kind, slot, owner, strayLock }: Tidy): Tx {
   const stray = strayLock === undefined ? {} : { strayLock };
   const seen = { by: senderOf(process), slot, index: owner.index, ...stray };
-  if (kind === 'remove')
-    return step(actor, `removes the claim in slot ${slot}`, sendFrom(actor, at, { name: 'drop', ...seen }));
-  const claim = abandoned(owner.claim, NOW_MS + process.aheadMs);
-  const tx: Tx = { name: 'abandon', ...seen, claim };
-  return step(actor, `believes the run in slot ${slot} dead`, sendFrom(actor, at, tx));
+  const nowMs = nowOf(process);
+  switch (kind) {
+    case 'notice':
+      return { name: 'notice', ...seen, claim: missing(owner.claim, nowMs) };
+    case 'abandon':
+      return { name: 'abandon', ...seen, claim: abandoned(owner.claim, nowMs) };
+    case 'remove':
+      return { name: 'drop', ...seen };
+  }
 }
 
 /** untilDown: one look at the slots, and what follows from it. */

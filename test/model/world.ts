@@ -104,7 +104,7 @@ export type Tx = { readonly by: Sender } & (
       readonly strayLock?: number;
     }
   | {
-      readonly name: 'abandon';
+      readonly name: 'abandon' | 'notice';
       readonly slot: number;
       readonly index: number;
       readonly claim: Claim;

@@ -151,6 +151,33 @@ describe.each(records)('a $what', ({ decode, record, optional = [] }) => {
     expect(decode({ key, value: encode(record) })).toMatchObject(record);
   });
 
+  test('with a number or a time that no run has is an error, and never a crash', () => {
+    const wild = [
+      1e300,
+      -1,
+      1e308,
+      Number.MAX_SAFE_INTEGER,
+      '+275760-09-13T00:00:00Z',
+      '-000001-01-01T00:00:00Z',
+    ];
+    const bounded = [
+      'hold',
+      'exitCode',
+      'waitedMs',
+      'ranMs',
+      'since',
+      'heldUntil',
+      'missingSince',
+      'endedAt',
+      'until',
+    ];
+    for (const field of Object.keys(record).filter((name) => bounded.includes(name)))
+      for (const value of wild)
+        expect(problem(encode({ ...record, [field]: value })), `${field} ${value}`).toMatchObject({
+          code: 'incompatible',
+        });
+  });
+
   test('of a newer runlock is an error that names the key and says so', () => {
     const error = problem(JSON.stringify({ ...record, v: 2 }));
     expect(error).toBeInstanceOf(RunlockError);

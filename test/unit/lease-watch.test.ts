@@ -48,7 +48,12 @@ const entry = (key: string, value: object, index: number, session?: string): Ent
 });
 
 /** web01 holds slot 0; `state` is that of the claim that it was granted with. */
-function hold({ state = 'running', hold: lasts = 'forever' }: { state?: Claim['state']; hold?: Hold } = {}) {
+function hold({
+  state = 'running',
+  hold: lasts = 'forever',
+  longestMs = 1_000,
+}: { state?: Claim['state']; hold?: Hold; longestMs?: number } = {}) {
+  const pauses: number[] = [];
   let nowMs = 1_000;
   const looks = requests<ReadOptions, { entries: Entry[]; index: number }>();
   const transactions = requests<readonly Operation[], Answer>();
@@ -73,12 +78,14 @@ function hold({ state = 'running', hold: lasts = 'forever' }: { state?: Claim['s
   const clock = {
     ...{ now: () => nowMs, monotonicMs: () => nowMs, earliest: () => nowMs, latest: () => nowMs },
     // The pause before the next try ends at once; what waits for a renewal or a deadline waits.
-    sleep: (ms: number, { signal }: { signal: AbortSignal }) =>
-      ms <= 1_000
+    sleep: (ms: number, { signal }: { signal: AbortSignal }) => {
+      if (ms > 1) pauses.push(ms);
+      return ms <= longestMs
         ? Promise.resolve()
         : new Promise<void>((_, reject) => {
             signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-          }),
+          });
+    },
   };
   const log: Deps['log'] = (level, message) => void said.push(`${level}: ${message}`);
   const deps = { clock, random: () => 0, log } as Partial<Deps> as Deps;
@@ -101,7 +108,7 @@ function hold({ state = 'running', hold: lasts = 'forever' }: { state?: Claim['s
   onTestFinished(() => lease.stop());
   const owner = entry(keys.owner(0), claim, 10);
   return {
-    ...{ lease, looks, transactions, said, order },
+    ...{ lease, looks, transactions, said, order, pauses },
     pass: (ms: number) => void (nowMs += ms),
     lock: (by = 's1') => entry(keys.lock(0), { run: 'r1' }, 10, by),
     owner,
@@ -178,6 +185,50 @@ describe('a look', () => {
     for (const error of [NO_ANSWER, refused, refused, NO_ANSWER]) (await looks.next()).fail(error);
     await looks.next();
     expect(said).toEqual(['warning: Permission denied; the run goes on']);
+  });
+});
+
+describe('a lock that another session has taken under the run', () => {
+  /** So often it is found taken. */
+  async function refuse(held: ReturnType<typeof hold>, times: number, at = 2) {
+    for (let n = 0; n < times; n++) {
+      (await held.looks.next()).answer({ entries: [held.lock('other'), held.owner], index: 11 });
+      (await held.transactions.next()).answer({ kind: 'refused', at, why: 'lock is already held' });
+    }
+    return held.looks.next();
+  }
+
+  test('is asked for less and less often, and that is said once', async () => {
+    const held = hold({ longestMs: 60_000 });
+    await refuse(held, 10);
+    expect(held.pauses).toEqual([500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+    expect(held.said).toEqual([
+      expect.stringMatching(/^warning: another session holds runlock\/web\/.slot\/0\/lock, so web01 can't/),
+    ]);
+    expect(held.lease.over.aborted).toBe(false);
+  });
+
+  test('with a hold that ends is asked for so often that it is back before the deadline', async () => {
+    const held = hold({ hold: 3_600_000, longestMs: 60_000 });
+    await refuse(held, 6);
+    expect(Math.max(...held.pauses.filter((ms) => ms <= 60_000))).toBe(TTL_MS / 6);
+  });
+
+  test('and given back is taken, and then a new trouble is said anew', async () => {
+    const held = hold({ longestMs: 60_000 });
+    (await refuse(held, 4)).answer({ entries: [held.owner], index: 12 });
+    (await held.transactions.next()).answer(held.taken);
+    await refuse(held, 4);
+    expect(held.said.join()).toMatch(/took the lock of web back/);
+    expect(held.said.filter((message) => message.includes('another session holds'))).toHaveLength(2);
+    expect(held.pauses.slice(-4)).toEqual([500, 1_000, 2_000, 4_000]);
+  });
+
+  test('a claim that changed meanwhile, for somebody marked it, is tried again soon', async () => {
+    const held = hold({ longestMs: 60_000 });
+    await refuse(held, 5, 1);
+    expect(held.pauses).toEqual([500, 500, 500, 500, 500]);
+    expect(held.said).toEqual([]);
   });
 });
 

@@ -9,7 +9,7 @@ import type { Claim, ClaimState, Hold, RunRecord } from '../../src/lock/records.
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
 import { decide, decideDown } from '../../src/lock/decide.ts';
 import type { Seen } from '../../src/lock/decide.ts';
-import { abandoned, isLeft, observe, readSlots, standing } from '../../src/lock/slot.ts';
+import { abandoned, isLeft, missing, observe, readSlots, standing } from '../../src/lock/slot.ts';
 import type { Slot } from '../../src/lock/slot.ts';
 
 const keys = groupKeys('runlock', 'prod/web');
@@ -27,10 +27,12 @@ const claim: fc.Arbitrary<Claim> = fc
   .record({
     ...{ node: name('web'), run: name('r'), state: fc.constantFrom(...STATES), hold },
     until: fc.option(fc.integer({ min: -200_000, max: 200_000 }), { nil: undefined }),
+    missing: fc.option(fc.integer({ min: -200_000, max: 200_000 }), { nil: undefined }),
   })
-  .map(({ until, ...fields }) => ({
+  .map(({ until, missing, ...fields }) => ({
     ...{ ...fields, since: at(NOW_MS), command: 'chef-client', pid: 1, startTime: '1', bootId: 'b' },
     ...(until !== undefined && { heldUntil: at(NOW_MS + until) }),
+    ...(missing !== undefined && { missingSince: at(NOW_MS + missing) }),
   }));
 const slotOf = (slot: number): fc.Arbitrary<Slot> =>
   fc
@@ -52,11 +54,23 @@ const me = fc.record({
 /** Some things are rare. */
 const MANY = { numRuns: 2_000 };
 
+function withoutMark(claim: Claim): Claim {
+  const bare: Claim & { missingSince?: string } = { ...claim };
+  delete bare.missingSince;
+  return bare;
+}
+
+/** Whether it was marked so long ago that its run counts as vanished. */
+const isMarked = ({ missingSince }: Claim): boolean =>
+  missingSince !== undefined && Date.parse(missingSince) <= NOW_MS - VANISHED_AFTER_MS - CLOCK_DIFFERENCE_MS;
+
 /** Whether it keeps others out at the first look. */
 const stays = ({ owner, lockedBy }: Slot): boolean => {
   if (!owner) return lockedBy !== undefined;
   const { state, heldUntil = at(NOW_MS) } = owner.claim;
-  const mayRun = state === 'running' || state === 'evicted';
+  const mayRun =
+    (state === 'running' || state === 'evicted') && !(owner.claim.hold === 'none' && isMarked(owner.claim));
+  if (!mayRun && lockedBy === undefined && (state === 'running' || state === 'evicted')) return false;
   return lockedBy !== undefined || mayRun || Date.parse(heldUntil) > NOW_MS - CLOCK_DIFFERENCE_MS;
 };
 
@@ -80,7 +94,9 @@ describe('whatever the slots are, the first in the queue', () => {
         if (!owner) return;
         const { node, state, heldUntil } = owner.claim;
         expect(node).not.toBe(self.node);
-        if (state === 'running' || state === 'evicted') expect(ms).toBeGreaterThanOrEqual(VANISHED_AFTER_MS);
+        if (move.kind === 'notice') expect(owner.claim.missingSince).toBeUndefined();
+        if (state === 'running' || state === 'evicted')
+          expect(move.kind === 'notice' || ms >= VANISHED_AFTER_MS || isMarked(owner.claim)).toBe(true);
         else expect(Date.parse(heldUntil ?? '')).toBeLessThanOrEqual(NOW_MS - CLOCK_DIFFERENCE_MS);
       }),
       MANY,
@@ -178,6 +194,7 @@ describe('whatever the slots are, a node whose claim stands in a slot beyond its
           if (slot.lockedBy !== undefined) return true;
           if (slot.slot < mine) return state !== undefined;
           if (state === 'held') return stays(slot);
+          if (!slot.owner || isMarked(slot.owner.claim)) return false;
           return (state === 'running' || state === 'evicted') && forMs < VANISHED_AFTER_MS;
         };
         expect(rest.filter(lively).length).toBeLessThan(n);
@@ -251,8 +268,32 @@ describe('a run that was cut off is dead before anybody may follow', () => {
           owner: { claim: { ...some, state: 'running', hold: 'none', node: 'web9' }, index: 1 },
         };
         const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
-        expect(decide(self, seenFor([slot], deadAfterMs('none'))).kind).toBe('wait');
-        expect(decide(self, seenFor([slot], VANISHED_AFTER_MS)).kind).toBe('take-over');
+        const unmarked = withoutMark(slot.owner?.claim ?? some);
+        const noted = missing(unmarked, NOW_MS);
+        const seen = (claim: Claim, ms: number, nowMs?: number) =>
+          decide(self, seenFor([{ slot: 0, owner: { claim, index: 1 } }], ms, nowMs)).kind;
+        expect(seen(unmarked, deadAfterMs('none'))).toBe('notice');
+        expect(seen(noted, deadAfterMs('none'))).toBe('wait');
+        expect(seen(noted, VANISHED_AFTER_MS)).toBe('take-over');
+      }),
+    );
+  });
+
+  test('whoever marks its claim, by whatever clock that is allowed, and whoever judges the mark by another', () => {
+    fc.assert(
+      fc.property(cutOff, hold, fc.nat({ max: 100_000 }), ({ claim: some, ...it }, how, lateMs) => {
+        const running = withoutMark({ ...some, state: 'running', hold: how, node: 'web9' });
+        // The mark is written after the lock was seen gone, and so after the run's last proof.
+        const noted = missing(running, NOW_MS + it.lostMs + lateMs);
+        const slot: Slot = { slot: 0, owner: { claim: noted, index: 1 } };
+        const deadMs = Math.min(it.lostMs + deadAfterMs(how), TEN_DAYS_MS);
+        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
+        const sees = (ms: number) => decide(self, seenFor([slot], 0, NOW_MS + ms + it.difference)).kind;
+        if (how !== 'none' && how !== 'forever') expect(sees(deadMs)).not.toBe('take-over');
+        else if (how === 'none') expect(sees(deadMs)).toBe('wait');
+        expect(sees(it.lostMs + lateMs + VANISHED_AFTER_MS + 2 * CLOCK_DIFFERENCE_MS)).toBe(
+          how === 'none' ? 'take-over' : 'abandon',
+        );
       }),
     );
   });
@@ -292,7 +333,8 @@ test('a slot is its holder’s only while claim and lock both name it', () => {
       expect(kind === 'gone').toBe(!claimed);
       expect(kind === 'foreign').toBe(claimed !== undefined && !isMine);
       expect(kind === 'evicted').toBe(isMine && claimed.state === 'evicted');
-      expect(kind === 'mine').toBe(isMine && claimed.state === 'running' && slot.lockedBy === self.session);
+      const isWhole = isMine && claimed.state === 'running' && claimed.missingSince === undefined;
+      expect(kind === 'mine').toBe(isWhole && slot.lockedBy === self.session);
     }),
   );
 });

@@ -32,6 +32,9 @@ function owned(changes: Partial<Claim> = {}, rest: Partial<Slot> & { index?: num
   return { slot: 0, owner: { claim: claim(changes), index }, ...others };
 }
 
+/** Somebody has marked it just now. */
+const noted = { missingSince: at(now) };
+
 /** What `me` does about these slots; each sighting says for how long the claim was seen without a lock. */
 function move(slots: Slot[], options: { n?: number; seenMs?: number; index?: number } = {}): Move {
   const { n = 1, seenMs, index = 7 } = options;
@@ -152,7 +155,7 @@ describe('the first in the queue', () => {
       ])('seen for %s ms, waits %d ms more', (seenMs, forMs) => {
         const seen = seenMs === undefined ? {} : { seenMs };
         for (const hold of ['forever', 'none', 3_600_000] as const)
-          expect(move([owned({ state, hold })], seen)).toEqual({ kind: 'wait', forMs });
+          expect(move([owned({ state, hold, ...noted })], seen)).toEqual({ kind: 'wait', forMs });
       });
 
       test.each<[Hold, 'take-over' | 'abandon']>([
@@ -164,6 +167,27 @@ describe('the first in the queue', () => {
         expect(move([slot], { seenMs: 60_000 })).toEqual({ kind, slot: 0, owner: slot.owner });
       });
 
+      test('that nobody has marked, marks it, once', () => {
+        const slot = owned({ state });
+        expect(move([slot], { seenMs: 30_000 })).toEqual({ kind: 'notice', slot: 0, owner: slot.owner });
+        expect(move([owned({ state, ...noted })], { seenMs: 30_000 })).toMatchObject({ kind: 'wait' });
+        // Where another slot is to be had, that comes first.
+        expect(move([slot], { n: 2 })).toEqual({ kind: 'grant', slot: 1 });
+      });
+
+      test('that was marked 60 s ago, and 5 s for the clocks, need not have seen it itself', () => {
+        const since = (ms: number) => ({ state, hold: 'none', missingSince: at(now - ms) }) as const;
+        expect(move([owned(since(64_999))])).toEqual({ kind: 'wait', forMs: 1 });
+        expect(move([owned(since(65_000))])).toMatchObject({ kind: 'take-over' });
+        expect(move([owned({ ...since(65_000), hold: 'forever' })])).toMatchObject({ kind: 'abandon' });
+      });
+
+      test('that was marked by a clock far ahead, goes by its own', () => {
+        const ahead = owned({ state, hold: 'none', missingSince: at(now + 3_600_000) });
+        expect(move([ahead], { seenMs: 59_999 })).toEqual({ kind: 'wait', forMs: 1 });
+        expect(move([ahead], { seenMs: 60_000 })).toMatchObject({ kind: 'take-over' });
+      });
+
       test('seen for 60 s, beside a lock key that no session holds: that one is named, so that it goes too', () => {
         expect(move([owned({ state }, { strayLock: 5 })], { seenMs: 60_000 })).toMatchObject({
           ...{ kind: 'abandon', strayLock: 5 },
@@ -171,14 +195,14 @@ describe('the first in the queue', () => {
       });
 
       test('a sighting of another index counts for nothing', () => {
-        expect(move([owned({ state })], { seenMs: 90_000, index: 6 })).toEqual({
+        expect(move([owned({ state, ...noted })], { seenMs: 90_000, index: 6 })).toEqual({
           kind: 'wait',
           forMs: 60_000,
         });
       });
 
       test('`held until` decides nothing: the run may still be alive', () => {
-        const slot = owned({ state, hold: 1_000, heldUntil: at(now - 3_600_000) });
+        const slot = owned({ state, hold: 1_000, heldUntil: at(now - 3_600_000), ...noted });
         expect(move([slot])).toEqual({ kind: 'wait', forMs: 60_000 });
       });
     },
@@ -283,7 +307,7 @@ describe('with several slots the first in the queue', () => {
       kind: 'wait',
       forMs: 6_000,
     });
-    expect(move([busy(0), owned({}, { slot: 1 })], { n: 2, seenMs: 50_000 })).toEqual({
+    expect(move([busy(0), owned(noted, { slot: 1 })], { n: 2, seenMs: 50_000 })).toEqual({
       kind: 'wait',
       forMs: 10_000,
     });
@@ -322,7 +346,7 @@ describe('a node whose claim stands in slot 2, and that uses fewer slots now', (
   test.each<ClaimState>(['running', 'evicted'])(
     'waits 60 s for one above it that says %s without a lock',
     (state) => {
-      expect(down([failed(3, { state })], { seenMs: 59_999 })).toEqual({ kind: 'wait', forMs: 1 });
+      expect(down([failed(3, { state, ...noted })], { seenMs: 59_999 })).toEqual({ kind: 'wait', forMs: 1 });
       expect(down([failed(3, { state })], { seenMs: 60_000 })).toEqual({ kind: 'grant', slot: 0 });
     },
   );
@@ -340,6 +364,10 @@ describe('a claim that is marked abandoned', () => {
     expect(marked).toEqual(claim({ hold: 3_600_000, ...changes }));
   });
 
+  test('says no more since when its lock was missing', () => {
+    expect(abandoned(claim(noted), now)).not.toHaveProperty('missingSince');
+  });
+
   test('has no end with hold forever', () => {
     expect(abandoned(claim(), now)).toEqual(claim({ state: 'abandoned', since: at(now) }));
   });
@@ -354,6 +382,7 @@ describe('a slot looks to the run that holds it', () => {
     ['mine', 'claim and lock are mine', owned(own, { lockedBy: 's1' })],
     ['unlocked', 'there is no lock', owned(own)],
     ['unlocked', 'the lock is another session’s', owned(own, { lockedBy: 's9' })],
+    ['unlocked', 'a hand marked it as missing', owned({ ...own, ...noted }, { lockedBy: 's1' })],
     ['unlocked', 'it was marked abandoned', owned({ ...own, state: 'abandoned' }, { lockedBy: 's1' })],
     ['unlocked', 'it was marked abandoned and has no lock', owned({ ...own, state: 'abandoned' })],
     ['unlocked', 'it says failed', owned({ ...own, state: 'failed' }, { lockedBy: 's1' })],

@@ -84,6 +84,7 @@ export interface Claim {
   readonly run: string;
   readonly state: string;
   readonly heldUntil?: string;
+  readonly missingSince?: string;
 }
 
 const ENDING: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'];
