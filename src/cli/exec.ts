@@ -127,10 +127,10 @@ function toChoices(command: Command, groups: readonly string[]): ExecOptions['gr
 const EXEC_HELP = `
 Durations are like 90s, 10m or 1h30m.
 
-Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, the gate closed,
-frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock lost, command killed;
-80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not executable, not found;
-128+n the command, or a waiting runlock, died of signal n.
+Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, the gate closed
+or its lock kept by another, frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock
+lost, command killed; 80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not
+executable, not found; 128+n the command, or a waiting runlock, died of signal n.
 
 A signal (systemctl stop, a shutdown, Ctrl-C) that ends a run before its command ended well leaves the job half done: the
 node keeps the slot, as after a failure. --release-on-signal frees it. A run that still waits just leaves the queue.

@@ -90,7 +90,8 @@ What Consul does not know is not open: a service that nobody offers, and a node 
 Another node than the local agent's is judged by the catalogue; to enter and leave for it, name its agent by --agent.
 
 Exit codes: 0 open, entered, left; 64 wrong usage; 69 Consul not reachable; 74 stdout could not be written;
-75 closed (stdout says for whom it waits); 77 Consul refused; 78 bad configuration; 128+n ended by signal n.
+75 closed (stdout says for whom it waits), or another kept the gate's lock for two minutes; 77 Consul refused; 78 bad
+configuration; 128+n ended by signal n.
 
 Examples:
   runlock gate check --service web

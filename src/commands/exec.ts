@@ -164,9 +164,10 @@ interface Slotless {
 async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless): Promise<TakenBehind> {
   const { gate, requests, waits, signal } = it;
   const patience = startPatience(deps.clock, options.dryRun ? 0 : options.wait);
-  const take = () => askForSlots(deps, options, { ...it, patience: patience.signal });
+  const take = (during: AbortSignal) =>
+    askForSlots(deps, options, { ...it, signal: during, patience: patience.signal });
   try {
-    if (!gate) return await take();
+    if (!gate) return await take(signal);
     for (const { group } of requests) waits.begin(group);
     const { takeBehindGate } = await import('./exec/behind-gate.ts');
     return await takeBehindGate(deps, gate, {

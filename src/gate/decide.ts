@@ -19,6 +19,8 @@ export interface Question extends Bounds {
   readonly node: string;
   /** Other nodes that run in the group now: each can go offline at any moment. */
   readonly running?: readonly string[];
+  /** Other nodes that are waited for elsewhere: what is offline on them is no reason to wait here. */
+  readonly waitedFor?: readonly string[];
 }
 
 /** An instance that somebody waits for. */
@@ -69,11 +71,11 @@ export function limitOf(maxOffline: MaxOffline, total: number): number {
 }
 
 export function decideGate(question: Question): Verdict {
-  const { service, instances, node, minHealthy, running = [] } = question;
+  const { service, instances, node, minHealthy, running = [], waitedFor = [] } = question;
   const own = instances.filter((instance) => instance.node === node);
   const ownOffline = own.find(({ state }) => state === 'offline');
   const offline = instances
-    .filter((instance) => instance.node !== node)
+    .filter((instance) => instance.node !== node && !waitedFor.includes(instance.node))
     .flatMap(({ node: peer, serviceId: id, state, why = state }): OfflinePeer[] => {
       if (state === 'offline') return [{ node: peer, id, why }];
       return running.includes(peer) ? [{ node: peer, id, why: RUNNING }] : [];

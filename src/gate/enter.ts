@@ -9,11 +9,13 @@ import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import { gateKey } from '../lock/layout.ts';
 import type { OutMark } from '../lock/records.ts';
-import { openSession } from '../lock/session.ts';
+import { openShortSession } from '../lock/session.ts';
 import type { Session } from '../lock/session.ts';
+import { startDeadline } from './deadline.ts';
 import { leaveHint } from './describe.ts';
 import { exitAtLast } from './exit.ts';
 import { LOCK_TTL_MS, checkLock, leaveLock, lockAll, proveLock, sessionLost } from './lock.ts';
+import type { LockedBy } from './lock.ts';
 import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
 import type { Mode, NodeAgent, Out, Scope, TakenOut } from './maintenance.ts';
 import { covers, dropMark, removeMarks, restoreMark, setMark, standings } from './marks.ts';
@@ -40,6 +42,8 @@ export type Entered<Closed> =
   /** Nothing was changed. */
   | { readonly kind: 'closed'; readonly closed: Closed };
 
+type OnBusy = (by: LockedBy | undefined) => void;
+
 interface Effects {
   readonly consul: Consul;
   readonly deps: Deps;
@@ -54,38 +58,72 @@ const CHANGE_MS = LOCK_TTL_MS;
 const AWAY_MS = 30_000;
 
 /**
+ * All of it: longer than each of its steps may take by itself. Others wait for the lock meanwhile, and for the slot of a run.
+ */
+const ENTER_MS = 120_000;
+
+/**
  * Looks at the gates once more and takes the node out of service, alone among all who enter by these services.
  * @throws the signal's reason when it aborts; what this call set is off again then, or it is said that it is not.
- * RunlockError `unreachable` where the node's own agent is away.
+ * RunlockError `unreachable` where the node's own agent is away, or all of it takes too long; `busy` where others have kept
+ * the lock for so long.
  */
 export async function enter<Closed>(
   effects: Effects,
   request: EnterRequest<Closed>,
   signal: AbortSignal,
 ): Promise<Entered<Closed>> {
-  for (;;) {
-    const session = await openSession(effects, { name: 'runlock gate', ttlMs: LOCK_TTL_MS, signal });
-    try {
-      return await enterWith(effects, request, { session, signal });
-    } catch (error) {
-      // Somebody else may have entered meanwhile.
-      if (signal.aborted || !isRunlockError(error, 'session-lost')) throw error;
-    } finally {
-      await leaveLock(effects, session);
+  const { clock } = effects.deps;
+  const late = startDeadline(clock, ENTER_MS, signal);
+  let busy: LockedBy | undefined;
+  const onBusy = (by: LockedBy | undefined) => void (busy = by);
+  try {
+    for (;;) {
+      const session = await openShortSession(effects, {
+        ...{ name: 'runlock gate', ttlMs: LOCK_TTL_MS, signal: late.signal },
+      });
+      try {
+        return await enterWith(effects, request, { session, onBusy, signal: late.signal });
+      } catch (error) {
+        // Somebody else may have entered meanwhile.
+        if (late.signal.aborted || !isRunlockError(error, 'session-lost')) throw error;
+      } finally {
+        await leaveLock(effects, session);
+      }
+      await clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal: late.signal });
     }
-    await effects.deps.clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal });
+  } catch (error) {
+    throw late.isOver(error) ? tooLate(effects, request.node, busy) : error;
+  } finally {
+    late.end();
   }
+}
+
+function tooLate({ consul, agent }: Effects, node: string, busy: LockedBy | undefined): RunlockError {
+  const limit = `${ENTER_MS / 1000}s`;
+  if (busy) {
+    const who = busy.run === undefined ? 'others' : `run ${busy.run}`;
+    return new RunlockError(
+      'busy',
+      `${node} did not go out of service: ${who} kept the lock of the gate, ${busy.key}, for ${limit}; look at that run, or try again`,
+    );
+  }
+  const where = agent.consul.address === consul.address ? '' : ` and the agent at ${agent.consul.address}`;
+  return new RunlockError(
+    'unreachable',
+    `${node} did not go out of service within ${limit}; do Consul at ${consul.address}${where} answer in time?`,
+  );
 }
 
 async function enterWith<Closed>(
   effects: Effects,
   request: EnterRequest<Closed>,
-  { session, signal }: { session: Session; signal: AbortSignal },
+  { session, onBusy, signal }: { session: Session; onBusy: OnBusy; signal: AbortSignal },
 ): Promise<Entered<Closed>> {
   const { services, scope, run, groups, inside = false } = request;
   const keys = [...new Set(services.map((service) => gateKey(request.prefix, service)))].sort();
   const either = AbortSignal.any([signal, session.lost]);
-  await lockAll(effects, { keys, session: session.id, run }, either);
+  await lockAll(effects, { keys, session: session.id, run, onBusy }, either);
   const mark: OutMark = { ...(scope === 'node' ? { services: [], node: true } : { services }), groups };
   let marks: MarkSet | undefined;
   // Asked for and not answered: it can reach the agent later.

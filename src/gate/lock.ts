@@ -28,7 +28,7 @@ const ruleFor = (keys: readonly string[]) =>
 /** All of them, or none: so nobody waits for one while he holds another. */
 export async function lockAll(
   { consul, deps }: Effects,
-  { keys, session, run }: GateLock & { run: string },
+  { keys, session, run, onBusy }: GateLock & { run: string; onBusy?: (by: LockedBy | undefined) => void },
   signal: AbortSignal,
 ): Promise<void> {
   // A transaction of nothing is none that Consul answers: a node that offers no service takes nobody's gate.
@@ -41,18 +41,33 @@ export async function lockAll(
         throw error;
       },
     );
-    if (result?.kind === 'done') return;
+    if (result?.kind === 'done') {
+      onBusy?.(undefined);
+      return;
+    }
     if (result?.obstacle === 'session') throw sessionLost();
-    if (result) await untilFree(consul, result.key, signal);
+    if (result) await untilFree(consul, result.key, { signal, onBusy });
     else await deps.clock.sleep(RETRY_MS, { signal });
   }
 }
 
-async function untilFree(consul: Consul, key: string, signal: AbortSignal): Promise<void> {
+/** Who goes out of service by this key. */
+export interface LockedBy {
+  readonly key: string;
+  /** Undefined: the key does not say. */
+  readonly run: string | undefined;
+}
+
+async function untilFree(
+  consul: Consul,
+  key: string,
+  { signal, onBusy }: { signal: AbortSignal; onBusy: ((by: LockedBy) => void) | undefined },
+): Promise<void> {
   let index: number | undefined;
   for (;;) {
     const seen = await consul.get(key, { signal, index, rule: ruleFor([key]) });
     if (seen.entry?.session === undefined) return;
+    onBusy?.({ key, run: /"run":"([\w-]+)"/.exec(seen.entry.value)?.[1] });
     index = seen.index < (index ?? 0) ? undefined : seen.index;
   }
 }

@@ -26,6 +26,8 @@ export function gateGroup(keys: GroupKeys, slots: number): GateGroup {
 export interface Running {
   /** Before a slot is asked for: all but the one for which a caller with one slot waits in the queue anyway. */
   readonly nodes: readonly string[];
+  /** All of them: whoever is in the queue waits for these there. */
+  readonly all: readonly string[];
   /** With the slot: the only ones that got theirs before `node` got its own. */
   readonly before: readonly string[];
   /** In so many milliseconds one of them counts no more, although nothing changes; Infinity: none. */
@@ -72,6 +74,7 @@ export function runningOf(entries: readonly Entry[], viewer: Viewer): Running {
   const beside = group.slots === 1 ? others.filter(({ slot }) => slot !== 0) : others;
   return {
     nodes: beside.map((claim) => claim.node),
+    all: others.map((claim) => claim.node),
     before: before.map((claim) => claim.node),
     dueInMs: Math.min(Infinity, ...others.map(({ leftMs }) => leftMs)),
   };

@@ -2,6 +2,7 @@
 import type { Consul } from '../consul.ts';
 import type { Clock } from '../deps.ts';
 import { RunlockError } from '../errors.ts';
+import { startDeadline } from './deadline.ts';
 import type { Mode, TakenOut } from './maintenance.ts';
 
 /** An agent tells the servers at once, but waits when it can't reach them. */
@@ -13,23 +14,27 @@ interface Effects {
   readonly clock: Clock;
 }
 
-/** Resolves when the catalogue shows each of these maintenances: what everybody else decides by. */
+/**
+ * Resolves when the catalogue shows each of these maintenances: what everybody else decides by.
+ * @throws RunlockError `unreachable` when it does not in time; the signal's reason when it aborts.
+ */
 export async function untilShown(
   effects: Effects,
   { node, services, taken }: { node: string; services: readonly string[]; taken: readonly TakenOut[] },
   signal: AbortSignal,
 ): Promise<void> {
-  const late = AbortSignal.timeout(SHOWN_MS);
-  const either = AbortSignal.any([signal, late]);
+  const late = startDeadline(effects.clock, SHOWN_MS, signal);
   try {
     for (const service of services) {
       const own = taken.filter((mode) => mode.scope === 'node' || mode.service === service);
-      if (own.length > 0) await untilServiceShown(effects, { node, service, taken: own }, either);
+      if (own.length > 0) await untilServiceShown(effects, { node, service, taken: own }, late.signal);
     }
   } catch (error) {
-    if (signal.aborted || !late.aborted) throw error;
+    if (!late.isOver(error)) throw error;
     const message = `the maintenance of ${node} did not reach the catalogue within ${SHOWN_MS / 1000} s; can its agent reach Consul's servers?`;
     throw new RunlockError('unreachable', message, { cause: error });
+  } finally {
+    late.end();
   }
 }
 

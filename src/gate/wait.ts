@@ -2,9 +2,11 @@
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul, ReadOptions } from '../consul.ts';
 import type { Deps } from '../deps.ts';
+import { startDeadline } from './deadline.ts';
 import { decideGate } from './decide.ts';
-import type { Bounds, Verdict } from './decide.ts';
+import type { Bounds, Question, Verdict } from './decide.ts';
 import type { Instance } from './instances.ts';
+import { pauseMs } from './pace.ts';
 import { readInstances } from './read.ts';
 import { readRunning } from './running.ts';
 import type { GateGroup, Running } from './running.ts';
@@ -12,7 +14,7 @@ import { refuseServices } from './unknown.ts';
 
 export interface GateEffects {
   readonly consul: Consul;
-  readonly deps: Pick<Deps, 'clock'>;
+  readonly deps: Pick<Deps, 'clock' | 'random'>;
 }
 
 /** What is asked: may this node go offline? */
@@ -49,24 +51,75 @@ export type GateOutcome =
  * must be offered and is not.
  */
 export function waitOpen(effects: GateEffects, gate: Gate, patience: Patience): Promise<GateOutcome> {
-  return look(effects, gate, { ...patience, trying: patience.patience, count: ({ nodes }) => nodes });
+  return look(effects, gate, {
+    ...patience,
+    trying: patience.patience,
+    count: ({ nodes }) => ({ running: nodes }),
+  });
 }
 
 /**
  * With the slot: looks again, and for `stableMs` if the last open look is older than that. Only those count as running
  * that had their slots before: of two that were granted theirs at once the younger yields, and not both.
  */
-export function confirmOpen(
+export async function confirmOpen(
   effects: GateEffects,
   gate: Gate,
   { signal, seenMs, onLook, trying = AbortSignal.abort() }: Confirming,
 ): Promise<GateOutcome> {
   const { clock } = effects.deps;
   const isRecent = seenMs !== undefined && clock.monotonicMs() - seenMs <= gate.stableMs;
-  return look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
-    ...{ signal, patience: AbortSignal.abort(), trying, count: ({ before }) => before },
-    ...(onLook && { onLook }),
-  });
+  // Others wait for the slot, and perhaps for the lock of the gate.
+  const late = startDeadline(clock, ANSWER_MS, trying);
+  try {
+    return await look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
+      ...{
+        signal,
+        patience: AbortSignal.abort(),
+        trying: late.signal,
+        count: ({ before }) => ({ running: before }),
+      },
+      ...(onLook && { onLook }),
+    });
+  } finally {
+    late.end();
+  }
+}
+
+/** Beside `stableMs`, for Consul to answer; then it is asked once more, as at the first contact. */
+const ANSWER_MS = 30_000;
+
+/** In the queue a gate counts as closed when it was closed in two looks that are so far apart. */
+const CLOSED_MS = 1_000;
+
+/**
+ * While the run waits in the queue: resolves when the gate is closed, for more than the runs that it waits for there
+ * anyway. Looks first after a while: whoever gets a slot by then has nothing to leave.
+ * @throws the signal's reason when it aborts; RunlockError when Consul refuses.
+ */
+export async function untilClosed(
+  effects: GateEffects,
+  gate: Gate,
+  signal: AbortSignal,
+): Promise<readonly Verdict[]> {
+  const { clock } = effects.deps;
+  await clock.sleep(gate.services.length === 0 ? FOR_EVER_MS : CLOSED_MS, { signal });
+  const count = ({ all }: Running) => ({ waitedFor: all });
+  const scene = createScene(effects, gate, { signal, patience: signal, trying: signal, count });
+  await scene.read({ signal });
+  scene.follow(signal);
+  let sinceMs: number | undefined;
+  for (let fresh = true; ;) {
+    const verdicts = scene.verdicts();
+    const isClosed = verdicts.some(({ open }) => !open);
+    const nowMs = clock.monotonicMs();
+    sinceMs = isClosed ? (sinceMs ?? nowMs) : undefined;
+    if (sinceMs !== undefined && fresh && nowMs - sinceMs >= CLOSED_MS) return verdicts;
+    const leftMs =
+      sinceMs === undefined ? scene.dueInMs() : Math.min(scene.dueInMs(), sinceMs + CLOSED_MS - nowMs);
+    fresh = (await scene.change(Math.max(0, leftMs), signal)) === 'time';
+    if (fresh) await scene.read({ signal });
+  }
 }
 
 interface Confirming extends Omit<Patience, 'patience'> {
@@ -78,8 +131,11 @@ interface Confirming extends Omit<Patience, 'patience'> {
 type Looking = Patience & {
   /** While it lasts a Consul that does not answer is tried again. */
   readonly trying: AbortSignal;
-  readonly count: (running: Running) => readonly string[];
+  readonly count: (running: Running) => Counted;
 };
+
+/** How those who run in the group are counted. */
+type Counted = Pick<Question, 'running' | 'waitedFor'>;
 
 async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise<GateOutcome> {
   if (gate.services.length === 0)
@@ -178,10 +234,11 @@ interface Found {
   readonly keep: () => void;
 }
 
-/** A check whose output changes with every run of it must not become a storm of requests. */
-const PAUSE_MS = 100;
-
-function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { count }: Looking): Scene {
+function createScene(
+  { consul, deps: { clock, random } }: GateEffects,
+  gate: Gate,
+  { count }: Looking,
+): Scene {
   const { services, node, groups = [] } = gate;
   const instances = new Map<string, readonly Instance[]>();
   const running = new Map<GateGroup, Running>();
@@ -209,9 +266,12 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
       // One that goes backwards is another store's (a snapshot restored): all starts anew.
       source.index = before !== undefined && index < before ? undefined : index;
       if (index !== before) bell.ring();
-      await clock.sleep(PAUSE_MS, { signal });
+      await clock.sleep(pauseMs(mostWaiting(), random()), { signal });
     }
   };
+  /** Each node that offers the services may wait for their gate too. */
+  const mostWaiting = () => new Set([...instances.values()].flat().map((one) => one.node)).size;
+  const counted = () => [...running.values()].map(count);
   let followed = false;
   return {
     verdicts: () =>
@@ -220,7 +280,8 @@ function createScene({ consul, deps: { clock } }: GateEffects, gate: Gate, { cou
           ...gate,
           service,
           instances: instances.get(service) ?? [],
-          running: [...running.values()].flatMap(count),
+          running: counted().flatMap((one) => one.running ?? []),
+          waitedFor: counted().flatMap((one) => one.waitedFor ?? []),
         }),
       ),
     dueInMs: () => Math.min(Infinity, ...[...running.values()].map(({ dueInMs }) => dueInMs)),

@@ -2,7 +2,7 @@
 import { isTransient } from '../consul.ts';
 import type { Consul, RetryOptions, Session as StoredSession } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import { RunlockError, reasonOf } from '../errors.ts';
+import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 
 export interface Session {
   readonly id: string;
@@ -60,6 +60,28 @@ export async function openSession(
       await consul.destroySession(id, { ...options, timeoutMs: RENEW_TIMEOUT_MS });
     },
   };
+}
+
+/** As `openSession`; where the agents take no TTL as short as this, with the shortest that they take. */
+export async function openShortSession(
+  effects: { consul: Consul; deps: Deps },
+  request: SessionRequest,
+): Promise<Session> {
+  try {
+    return await openSession(effects, request);
+  } catch (error) {
+    const leastMs = isRunlockError(error, 'config') ? leastTtlMs(error.message) : undefined;
+    if (leastMs === undefined || leastMs <= request.ttlMs) throw error;
+    return openSession(effects, { ...request, ttlMs: leastMs });
+  }
+}
+
+/** `session_ttl_min`, as Consul names it when it refuses a TTL: `must be between [1m30s=24h0m0s]`. Pure. */
+export function leastTtlMs(message: string): number | undefined {
+  const found = /Invalid Session TTL.* between \[(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?=/.exec(message);
+  if (!found) return undefined;
+  const [, hours = '0', minutes = '0', seconds = '0'] = found;
+  return Math.ceil((Number(hours) * 60 + Number(minutes)) * 60 + Number(seconds)) * 1_000;
 }
 
 /** A chunked or dropped body makes Consul ignore all that was asked, silently: so what it made is read back. */
@@ -139,7 +161,7 @@ export async function agentNode(
   effects: { consul: Consul; deps: Deps },
   request: SessionRequest,
 ): Promise<string> {
-  const session = await openSession(effects, request);
+  const session = await openShortSession(effects, request);
   await session.close({ signal: request.signal });
   return session.node;
 }

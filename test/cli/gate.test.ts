@@ -393,6 +393,18 @@ describe('status --service', () => {
   });
 });
 
+// It ended with 78 before: the sessions of the gate are shorter than that of a run.
+test('agents that take no session as short as the gate’s (session_ttl_min): it takes the shortest that they take', async () => {
+  await using agent = await startAgent({ name: 'web01', config: { session_ttl_min: '40s' } });
+  const register = { Name: 'web', ID: 'web-1', Check: { TTL: '600s', Status: 'passing' } };
+  succeeded(await agent.http('PUT', '/v1/agent/service/register', register), 'registering');
+  const named = ['--service', 'web', ...ONE_LOOK];
+  for (const action of ['check', 'enter', 'leave'])
+    expect(await runlock(agent, ['gate', action, ...named])).toMatchObject({ status: 0, stderr: '' });
+  const exec = ['exec', '-g', 'prod/web', '--session-ttl', '60s', ...named, '--maintenance', '--', 'true'];
+  expect(await runlock(agent, exec)).toMatchObject({ status: 0, stderr: '' });
+});
+
 describe('rights', () => {
   const session = 'session "web01" { policy = "write" }';
   const service = 'service "web" { policy = "write" }';

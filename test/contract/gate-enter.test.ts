@@ -133,6 +133,63 @@ test('told to stop while another holds the lock: nothing is left', async () => {
   await untilSessions(0);
 });
 
+/** Effects whose time for all of it is over when they are told. */
+function limited(node: ServiceNode) {
+  const own = effects(node);
+  let pass: () => void = () => undefined;
+  const passed = new Promise<void>((resolve) => (pass = resolve));
+  const { clock } = own.deps;
+  const sleep: typeof clock.sleep = (ms, options) => (ms === 120_000 ? passed : clock.sleep(ms, options));
+  const deps = { ...own.deps, clock: { ...clock, sleep } };
+  return { own: { ...own, deps, agent: { consul: own.consul, deps } }, pass: () => pass() };
+}
+
+test('the lock kept by another for two minutes: busy, and it is said who keeps it', async () => {
+  const { server } = services;
+  const made = await server.http('PUT', '/v1/session/create', {
+    TTL: '30s',
+    Behavior: 'delete',
+    LockDelay: '0s',
+  });
+  const { ID: session } = made.json() as { ID: string };
+  await server.kv.put('runlock/.gate/web', '{"v":1,"run":"r9"}', { acquire: session });
+  const { own, pass } = limited(web01());
+  const waited = { isSeen: false };
+  const get: typeof own.consul.get = (key, options) => {
+    waited.isSeen ||= options.index !== undefined;
+    return own.consul.get(key, options);
+  };
+  const entering = enter({ ...own, consul: { ...own.consul, get } }, request('web01'), never);
+  const ended = expect(entering).rejects.toMatchObject({
+    code: 'busy',
+    message:
+      'web01 did not go out of service: run r9 kept the lock of the gate, runlock/.gate/web, for 120s; look at that run, or try again',
+  });
+  await eventually(() => expect(waited.isSeen).toBe(true));
+  pass();
+  await ended;
+  await server.http('PUT', `/v1/session/destroy/${session}`);
+  await untilSessions(0);
+  expect(await web01().maintenances()).toEqual([]);
+});
+
+test('too slow in all: unreachable, nothing is left', async () => {
+  const { own, pass } = limited(web01());
+  const look = (signal: AbortSignal) =>
+    new Promise<never>((_, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error));
+      pass();
+    });
+  await expect(enter(own, request('web01', { look }), never)).rejects.toMatchObject({
+    code: 'unreachable',
+    message: expect.stringMatching(
+      /^web01 did not go out of service within 120s; .*answer in time\?$/,
+    ) as string,
+  });
+  await untilSessions(0);
+  expect(await services.server.kv.keys('runlock/')).toEqual([]);
+});
+
 test('told to stop when it is out already: back in service, what was there before stays', async () => {
   await web01().maintain(true, { service: 'db', reason: 'runlock earlier' });
   const stop = new AbortController();

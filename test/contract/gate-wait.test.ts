@@ -6,7 +6,7 @@ import type { Consul } from '../../src/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Verdict } from '../../src/gate/decide.ts';
 import { gateGroup } from '../../src/gate/running.ts';
-import { confirmOpen, waitOpen } from '../../src/gate/wait.ts';
+import { confirmOpen, untilClosed, waitOpen } from '../../src/gate/wait.ts';
 import type { Gate } from '../../src/gate/wait.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { succeeded } from '../support/consul-api.ts';
@@ -27,8 +27,8 @@ afterEach(async () => {
 
 const NODES = ['web01', 'web02', 'web03'];
 
-async function set(node: string, status: 'passing' | 'critical'): Promise<void> {
-  const check = { Node: node, CheckID: 'http', Name: 'answers', Status: status, ServiceID: 'web-1' };
+async function set(node: string, status: 'passing' | 'critical', Output = ''): Promise<void> {
+  const check = { Node: node, CheckID: 'http', Name: 'answers', Status: status, ServiceID: 'web-1', Output };
   const Service = { ID: 'web-1', Service: 'web', Port: 80 };
   const body = { Node: node, Address: '127.0.0.1', SkipNodeUpdate: false, Service, Check: check };
   succeeded(await agent.http('PUT', '/v1/catalog/register', body), `registering ${node}`);
@@ -52,11 +52,11 @@ const gate = (more: Partial<Gate> = {}): Gate => ({
 
 function effects(env: Readonly<Record<string, string>> = agent.env): {
   consul: Consul;
-  deps: { clock: typeof clock };
+  deps: { clock: typeof clock; random: () => number };
 } {
   const consul = connect(consulSettings(env), { clock, log: () => undefined });
   onTestFinished(() => consul.close());
-  return { consul, deps: { clock } };
+  return { consul, deps: { clock, random: Math.random } };
 }
 
 /** Hears looks; resolves with the first that is as asked. */
@@ -219,6 +219,26 @@ describe('Consul away', () => {
     expect([(await outside).kind, (await inside).kind]).toEqual(['open', 'open']);
   });
 
+  test('with the slot no longer than half a minute, however patient: others wait for the slot', async () => {
+    await runs('web01', 0);
+    const { through, asked } = await away();
+    const limits: number[] = [];
+    let pass: () => void = () => undefined;
+    const passed = new Promise<void>((resolve) => (pass = resolve));
+    const sleep: typeof clock.sleep = (ms, options) => {
+      if (ms < 30_000) return clock.sleep(ms, options);
+      limits.push(ms);
+      return passed;
+    };
+    const deps = { ...through.deps, clock: { ...clock, sleep } };
+    const inside = confirmOpen({ ...through, deps }, gate(), { signal: never, trying: never });
+    const ended = expect(inside).rejects.toMatchObject({ code: 'unreachable' });
+    await asked(2);
+    pass();
+    await ended;
+    expect(limits).toEqual([30_000]);
+  });
+
   test('without patience, and at its end, that is said, and nothing is taken for closed or open', async () => {
     const { through, asked } = await away();
     const patience = new AbortController();
@@ -233,6 +253,100 @@ describe('Consul away', () => {
     for (const one of await settled)
       expect(one).toMatchObject({ status: 'rejected', reason: { code: 'unreachable' } });
   });
+});
+
+describe('in the queue', () => {
+  /** Resolves with whom the gate is closed for; and whether it has, once it has looked twice more. */
+  async function watch(more: Partial<Gate> = {}) {
+    const stop = new AbortController();
+    onTestFinished(() => stop.abort());
+    const proxy = await startProxy(agent);
+    onTestFinished(() => proxy.close());
+    let closed: string[] | undefined;
+    const watching = untilClosed(effects({ ...agent.env, ...proxy.env }), gate(more), stop.signal).then(
+      (verdicts) => (closed = verdicts.flatMap(({ offline }) => offline.map(({ node }) => node))),
+      () => undefined,
+    );
+    const isLook = ({ path }: { path: string }) => path.startsWith('/v1/health/') && !path.includes('index=');
+    const looks = () => proxy.requests.filter(isLook).length;
+    return {
+      watching,
+      closed: () => closed,
+      looked: (times: number) => proxy.seen(isLook, looks() + times),
+    };
+  }
+
+  test('a peer that falls ill closes the gate; one that runs, and is ill or out meanwhile, is waited for there', async () => {
+    await runs('web02', 0);
+    await set('web02', 'critical');
+    const { watching, closed, looked } = await watch({ groups: [group('prod', 1)] });
+    await looked(1);
+    await set('web03', 'critical');
+    await watching;
+    expect(closed()).toEqual(['web03']);
+  });
+
+  test('a run that fails and leaves its node ill is waited for there no more', async () => {
+    await runs('web02', 0);
+    await set('web02', 'critical');
+    const { watching, closed, looked } = await watch();
+    await looked(1);
+    await runs('web02', 0, 'prod', { state: 'failed' });
+    await watching;
+    expect(closed()).toEqual(['web02']);
+  });
+
+  test('a peer that is ill for a moment costs nobody its place', async () => {
+    const { watching, looked } = await watch();
+    await looked(1);
+    await set('web03', 'critical');
+    await set('web03', 'passing');
+    await expectToStay(watching);
+  });
+
+  test('whoever is ill itself stays', async () => {
+    const { watching, looked } = await watch({ node: 'web02' });
+    await set('web02', 'critical');
+    await looked(1);
+    await set('web03', 'critical');
+    await expectToStay(watching);
+  });
+
+  /** For longer than the gate has to be closed. */
+  async function expectToStay(watching: Promise<unknown>): Promise<void> {
+    const waited = clock.sleep(4_000, { signal: never }).then(() => 'stays');
+    expect(await Promise.race([watching, waited])).toBe('stays');
+  }
+});
+
+test('twenty at a closed gate: whatever its checks print meanwhile, each looks once a second at most', async () => {
+  const proxy = await startProxy(agent);
+  onTestFinished(() => proxy.close());
+  await set('web03', 'critical');
+  const stops = Array.from({ length: 20 }, () => new AbortController());
+  const waiting = stops.map(({ signal }) =>
+    waitOpen(effects({ ...agent.env, ...proxy.env }), gate({ groups: [] }), {
+      signal,
+      patience: never,
+    }).catch(() => undefined),
+  );
+  const isWatch = ({ path }: { path: string }) => path.startsWith('/v1/health/') && path.includes('index=');
+  await proxy.seen(isWatch, 20);
+  const startedMs = clock.monotonicMs();
+  const before = proxy.requests.filter(isWatch).length;
+  let changes = 0;
+  while (clock.monotonicMs() - startedMs < 5_000) {
+    changes += 1;
+    await set('web03', 'critical', `it is ${changes}`);
+    await clock.sleep(150, { signal: never });
+  }
+  const seconds = (clock.monotonicMs() - startedMs) / 1_000;
+  const asked = proxy.requests.filter(isWatch).length - before;
+  if (process.env['RUNLOCK_FIGURES'] !== undefined) console.log({ changes, asked, seconds });
+  expect(asked / 20).toBeLessThanOrEqual(1 + seconds);
+  expect(asked / 20).toBeGreaterThanOrEqual(1);
+  for (const stop of stops) stop.abort();
+  await Promise.all(waiting);
 });
 
 describe('with a slot', () => {

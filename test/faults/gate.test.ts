@@ -10,6 +10,8 @@ import type { Gated, GatedOptions } from '../support/history/gated.ts';
 import { SOON_MS } from '../support/history/steps.ts';
 import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
+import { STEPS } from '../support/proxy-steps.ts';
+import { startProxy } from '../support/proxy.ts';
 import { startServices } from '../support/services.ts';
 import type { Services } from '../support/services.ts';
 
@@ -64,7 +66,8 @@ describe.concurrent('the gate', LONG, () => {
     expect(await fleet.broken()).toEqual([]);
   });
 
-  test('a peer that falls ill while the run is in the queue: granted, it gives its slot back at once and starts nothing before the peer is well', async (context) => {
+  // It stayed in the queue before, with its place: the sick node behind it, for which the gate was closed, waited for it.
+  test('a peer that falls ill while the run is in the queue: it leaves the queue, the sick one behind it goes ahead and heals, and it joins anew', async (context) => {
     const { fleet, watcher, start, answer } = await scene(context, 'fell-ill', { args: ['--maintenance'] });
     // Offers nothing of the service, so nobody counts it.
     const first = fleet.start('ops01');
@@ -73,15 +76,36 @@ describe.concurrent('the gate', LONG, () => {
     await second.waiting(SOON_MS);
     await answer('web03', 500);
     await watcher.untilOffline('web03');
-    first.tell();
-    await second.says(/web02 gives its slot back, for the gate is closed by now .*web03/, SOON_MS);
-    await eventually(async () => expect(await fleet.claim()).toBeUndefined(), SOON_MS);
     const sick = start('web03', { part: { beats: 2 } });
+    await second.says(
+      /web02 leaves the queue, for the gate is closed by now .*web03.*it joins again when it is open/,
+      SOON_MS,
+    );
+    await sick.waiting(SOON_MS);
+    first.tell();
     await endsWith(0, first, sick);
     expect((await fleet.history()).runs.map(({ node }) => node)).toEqual(['ops01', 'web03']);
     await answer('web03', 200);
     await endsWith(0, second);
     expect((await fleet.history()).runs.map(({ node }) => node)).toEqual(['ops01', 'web03', 'web02']);
+    expect(await fleet.broken()).toEqual([]);
+  });
+
+  test('those in the queue keep their places while a run before them has its node out of service', async (context) => {
+    const { fleet, start } = await scene(context, 'places', { args: ['--maintenance'] });
+    const first = fleet.start('ops01');
+    await first.running(SOON_MS);
+    const others: Node[] = [];
+    for (const name of ['web02', 'web03', 'web04']) {
+      const node = start(name, { part: { beats: 2 } });
+      await node.waiting(SOON_MS);
+      others.push(node);
+    }
+    first.tell();
+    await endsWith(0, first, ...others);
+    for (const node of others) expect(node.stderr()).not.toContain('leaves the queue');
+    const order = (await fleet.history()).runs.map(({ node }) => node);
+    expect(order).toEqual(['ops01', 'web02', 'web03', 'web04']);
     expect(await fleet.broken()).toEqual([]);
   });
 
@@ -133,21 +157,65 @@ describe.concurrent('the gate', LONG, () => {
     expect(await foreign.fleet.broken()).toEqual([]);
   });
 
-  test('in two groups: closed once both slots are held, both are given back', async (context) => {
-    const { fleet, watcher, start, answer } = await scene(context, 'groups', { args: ['-g', 'groups-rack'] });
-    const first = fleet.start('ops01');
-    await first.running(SOON_MS);
+  test('in two groups: closed while it waits for the second slot, the first is given back', async (context) => {
+    const { name, fleet, watcher, start, answer } = await scene(context, 'groups', {
+      args: ['-g', 'groups-rack'],
+    });
+    const rack = spawnRunlock(services.server, [
+      'exec',
+      '-g',
+      'groups-rack',
+      '--release-on-signal',
+      '--',
+      'sleep',
+      '3600',
+    ]);
+    let isOver = false;
+    context.onTestFinished(async () => {
+      if (!isOver) rack.signal('SIGKILL');
+      await rack.ended;
+    });
+    const held = (group: string) => services.server.kv.get(`runlock/${group}/.slot/0/owner`);
+    await eventually(async () => expect(await held('groups-rack')).toBeDefined(), SOON_MS);
     const second = start('web02', { part: { beats: 2 } });
-    await second.waiting(SOON_MS);
+    await eventually(async () => expect(await held(name)).toBeDefined(), SOON_MS);
     await answer('web03', 500);
     await watcher.untilOffline('web03');
-    first.tell();
-    await second.says(/web02 gives its slot back, for the gate is closed by now/, SOON_MS);
-    const claims = async () =>
-      (await services.server.kv.keys('runlock/groups')).filter((key) => /owner$/.test(key));
-    await eventually(async () => expect(await claims()).toEqual([]), SOON_MS);
+    await second.says(/web02 leaves the queue, for the gate is closed by now/, SOON_MS);
+    await eventually(async () => expect(await held(name)).toBeUndefined(), SOON_MS);
     await answer('web03', 200);
-    await endsWith(0, first, second);
+    rack.signal('SIGTERM');
+    await rack.ended;
+    isOver = true;
+    await endsWith(0, second);
+    expect(await fleet.broken()).toEqual([]);
+  });
+
+  test('closed once it has its slot: it is given back at once, and nothing is started before the peer is well', async (context) => {
+    const { fleet, watcher, start, answer } = await scene(context, 'granted', { args: ['--maintenance'] });
+    const proxy = await startProxy(services.node('web02').agent);
+    context.onTestFinished(() => proxy.close());
+    const { env } = services.node('web02').agent;
+    // From its grant until the peer has fallen ill its next look is held back.
+    let letGo: () => void = () => undefined;
+    const until = new Promise<void>((resolve) => (letGo = resolve));
+    let granted = false;
+    proxy.rule({
+      match: (request) => {
+        granted ||= STEPS.grant(request);
+        return granted && request.path.startsWith('/v1/health/') && !request.path.includes('index=');
+      },
+      do: { until },
+    });
+    const node = start('web02', { agent: { env: { ...env, ...proxy.env } }, part: { beats: 2 } });
+    await eventually(async () => expect(await fleet.claim()).toBeDefined(), SOON_MS);
+    await answer('web03', 500);
+    await watcher.untilOffline('web03');
+    letGo();
+    await node.says(/web02 gives its slot back, for the gate is closed by now .*web03/, SOON_MS);
+    await eventually(async () => expect(await fleet.claim()).toBeUndefined(), SOON_MS);
+    await answer('web03', 200);
+    await endsWith(0, node);
     expect(await fleet.broken()).toEqual([]);
   });
 });

@@ -16,7 +16,7 @@ async function isReady({ http, kv, name }: Agent): Promise<boolean> {
   try {
     const leader = await http('GET', '/v1/status/leader', undefined, { timeoutMs: 2000 });
     if (leader.status !== 200 || leader.json() === '') return false;
-    const session = await http('PUT', '/v1/session/create', { TTL: '10s' }, { timeoutMs: 2000 });
+    const session = await http('PUT', '/v1/session/create', { TTL: '60s' }, { timeoutMs: 2000 });
     if (session.status !== 200) return false;
     const { ID } = session.json() as { ID: string };
     await http('PUT', `/v1/session/destroy/${ID}`);

@@ -73,3 +73,28 @@ test('an instance that is gone by a consistent read has nothing to show', async 
     ]),
   ).toEqual([undefined, 5, undefined]);
 });
+
+test('a catalogue that never shows it is not waited for without an end', async () => {
+  let end: () => void = () => undefined;
+  const over = new Promise<void>((resolve) => (end = resolve));
+  const asked: number[] = [];
+  const health: Consul['health'] = (_, { signal }) =>
+    new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error));
+      end();
+    });
+  const clock = {
+    ...{ now: () => 0, monotonicMs: () => 0 },
+    sleep: (ms: number) => {
+      asked.push(ms);
+      return over;
+    },
+  };
+  const consul = { health } as Partial<Consul> as Consul;
+  const waiting = untilShown({ consul, clock }, { node: 'web01', services: ['web'], taken }, NEVER);
+  await expect(waiting).rejects.toMatchObject({
+    code: 'unreachable',
+    message: expect.stringContaining('did not reach the catalogue within 30 s') as string,
+  });
+  expect(asked).toEqual([30_000]);
+});

@@ -104,6 +104,18 @@ describe('the gate', () => {
       true,
       'room',
     ],
+    [
+      'a peer is offline that is waited for elsewhere',
+      ask(sick('web02'), { waitedFor: ['web02'] }),
+      true,
+      'room',
+    ],
+    [
+      'another is offline than the one that is waited for elsewhere',
+      ask(sick('web02'), { waitedFor: ['web03'] }),
+      false,
+      'too-many-offline',
+    ],
     ['40% may be, and one is', ask(sick('web02'), { maxOffline: { percent: 40 } }), true, 'room'],
     [
       '39% may be, and one is',
@@ -187,6 +199,7 @@ describe('who runs in the group', () => {
     const text = JSON.stringify({ ...value, hold, heldUntil, returns, ...runner });
     return { key: `runlock/web/.slot/${slot}/owner`, value: text, createIndex, modifyIndex };
   };
+  const NOBODY = { nodes: [], all: [], before: [] };
   const NOW_MS = Date.parse('2026-01-01T12:00:00Z');
   const watch = (slots = 10) => gateGroup(groupKeys('runlock', 'web'), slots);
   const me = { group: watch(), node: 'web01', nowMs: NOW_MS, monotonicMs: 0 };
@@ -231,7 +244,7 @@ describe('who runs in the group', () => {
     const at = (ago: number) =>
       states.map((state, i) => claim(i, `web1${i}`, { state, heldUntil: until(ago) }));
     expect(runningOf(at(4), me)).toMatchObject({ nodes: ['web10', 'web11', 'web12'], dueInMs: 1_000 });
-    expect(runningOf(at(5), me)).toEqual({ nodes: [], before: [], dueInMs: Infinity });
+    expect(runningOf(at(5), me)).toEqual({ ...NOBODY, dueInMs: Infinity });
   });
 
   test.for([
@@ -244,9 +257,9 @@ describe('who runs in the group', () => {
       const vanished = [claim(1, 'web02', { hold })];
       const at = (monotonicMs: number, entries = vanished) =>
         runningOf(entries, { ...me, group, monotonicMs });
-      expect(at(5_000)).toEqual({ nodes: ['web02'], before: ['web02'], dueInMs: afterMs });
+      expect(at(5_000)).toEqual({ nodes: ['web02'], all: ['web02'], before: ['web02'], dueInMs: afterMs });
       expect(at(4_999 + afterMs).nodes).toEqual(['web02']);
-      expect(at(5_000 + afterMs)).toEqual({ nodes: [], before: [], dueInMs: Infinity });
+      expect(at(5_000 + afterMs)).toEqual({ ...NOBODY, dueInMs: Infinity });
       // It came back meanwhile: its claim was written anew.
       expect(at(5_000 + afterMs, [claim(1, 'web02', { hold, modifyIndex: 99 })]).nodes).toEqual(['web02']);
     },
@@ -268,8 +281,10 @@ describe('who runs in the group', () => {
 
   test('the run in the only slot that a caller may use is waited for in the queue, in order, and not at the gate', () => {
     const entries = [claim(0, 'web02'), claim(1, 'web03')];
-    const { nodes, before } = runningOf(entries, { ...me, group: watch(1) });
-    expect({ nodes, before }).toEqual({ nodes: ['web03'], before: ['web02', 'web03'] });
+    const both = ['web02', 'web03'];
+    expect(runningOf(entries, { ...me, group: watch(1) })).toMatchObject({
+      ...{ nodes: ['web03'], all: both, before: both },
+    });
   });
 });
 

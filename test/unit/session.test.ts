@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { CallOptions, Consul } from '../../src/consul.ts';
 import type { Deps } from '../../src/deps.ts';
-import { openSession } from '../../src/lock/session.ts';
+import { leastTtlMs, openSession } from '../../src/lock/session.ts';
 
 const { signal } = new AbortController();
 
@@ -91,4 +91,14 @@ test.each([
     message: expect.stringMatching(says) as string,
   });
   expect(order).toEqual(['destroy s']);
+});
+
+test.each([
+  ["Invalid Session TTL '10000000000', must be between [15s=24h0m0s]", 15_000],
+  ["rpc error making call: Invalid Session TTL '1', must be between [1m30s=24h0m0s]", 90_000],
+  ["Invalid Session TTL '1', must be between [1h0m0s=24h0m0s]", 3_600_000],
+  ["Invalid Session TTL '1', must be between [10.5s=24h0m0s]", 11_000],
+  ['Invalid Behavior', undefined],
+])('the shortest TTL that Consul takes: %s', (message, leastMs) => {
+  expect(leastTtlMs(message)).toBe(leastMs);
 });

@@ -1,7 +1,8 @@
 /** Slots behind a gate: never held while it is closed (docs/protocol.md, "The gate"). */
 import type { Verdict } from '../../gate/decide.ts';
 import type { ExecDeps } from '../exec-deps.ts';
-import { sayGaveWay } from './run-gate-says.ts';
+import { reasonOf } from '../../errors.ts';
+import { sayGaveWay, sayLeftQueue } from './run-gate-says.ts';
 import type { RunGate } from './run-gate.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
@@ -15,12 +16,12 @@ export interface Attempts {
   readonly run: string;
   readonly signal: AbortSignal;
   readonly patience: AbortSignal;
-  /** Asks for the slots once. */
-  readonly take: () => Promise<Taken>;
+  /** Asks for the slots once; ends with the signal's reason when it aborts. */
+  readonly take: (signal: AbortSignal) => Promise<Taken>;
 }
 
 /**
- * Waits for the gate, asks for the slots, and looks again with them: closed by then, they are given back at once, and all
+ * Waits for the gate, asks for the slots while it is open, and looks again with them: closed by then, they are given back at once, and all
  * begins anew. Unless all are taken, all is as it was before.
  * @throws the signal's reason when it aborts; RunlockError for what ends the way to a slot.
  */
@@ -33,13 +34,52 @@ export async function takeBehindGate(
   for (;;) {
     const outside = await gate.waitOutside({ signal, patience });
     if (outside) return { kind: 'closed', verdicts: outside };
-    const taken = await take();
+    const taken = await takeWhileOpen(deps, gate, { signal, patience, take });
+    if (taken.kind === 'closed') {
+      sayLeftQueue(deps, taken.verdicts, { node: gate.node, run });
+      if (patience.aborted) return taken;
+      continue;
+    }
     if (taken.kind !== 'taken') return taken;
     const inside = await goThrough(deps, gate, { slots: taken.slots, signal, patience });
     if (inside.kind !== 'closed') return inside;
     sayGaveWay(deps, inside.verdicts, { node: gate.node, run });
     await declineAll(deps, taken.slots);
     if (patience.aborted) return inside;
+  }
+}
+
+/**
+ * Asks for the slots, and leaves the queue when the gate closes meanwhile: whoever is behind may be what it is closed for.
+ */
+async function takeWhileOpen(
+  { log }: ExecDeps,
+  gate: RunGate,
+  { signal, patience, take }: Omit<Attempts, 'run'>,
+): Promise<TakenBehind> {
+  // Without patience nobody stays in the queue.
+  if (patience.aborted) return take(signal);
+  const done = new AbortController();
+  const closed = new AbortController();
+  let verdicts: readonly Verdict[] = [];
+  gate.untilClosed(AbortSignal.any([signal, done.signal])).then(
+    (seen) => {
+      verdicts = seen;
+      closed.abort();
+    },
+    (error: unknown) => {
+      // With its slots it looks again, and that look has the last word.
+      if (!signal.aborted && !done.signal.aborted)
+        log('debug', `the gate is not watched: ${reasonOf(error)}`, { event: 'gate-unwatched' });
+    },
+  );
+  try {
+    return await take(AbortSignal.any([signal, closed.signal]));
+  } catch (error) {
+    if (signal.aborted || !closed.signal.aborted || error !== closed.signal.reason) throw error;
+    return { kind: 'closed', verdicts };
+  } finally {
+    done.abort();
   }
 }
 

@@ -55,6 +55,18 @@ export function sayGaveWay({ log }: Deps, closed: readonly Verdict[], { node, ru
   });
 }
 
+/** The gate closed while the run waited in the queue, where it would be in the way of whoever it is closed for. */
+export function sayLeftQueue({ log }: Deps, closed: readonly Verdict[], { node, run }: Who): void {
+  const why = describeClosed(closed, node);
+  log(
+    'info',
+    `${node} leaves the queue, for the gate is closed by now (${why}); it joins again when it is open`,
+    {
+      ...{ event: 'gate-left-queue', node, run },
+    },
+  );
+}
+
 export function sayEntered({ log }: Deps, taken: readonly TakenOut[], { node, run }: Who): void {
   for (const mode of taken) {
     const foreign = mode.how === 'foreign';

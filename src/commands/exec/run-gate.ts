@@ -14,7 +14,7 @@ import type { Exit } from '../../gate/exit.ts';
 import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
 import { findServices, namedOf } from '../../gate/read.ts';
 import { gateGroup } from '../../gate/running.ts';
-import { confirmOpen, waitOpen } from '../../gate/wait.ts';
+import { confirmOpen, untilClosed, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
 import { groupKeys } from '../../lock/layout.ts';
 import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
@@ -32,6 +32,8 @@ export interface RunGate {
     signal: AbortSignal;
     patience: AbortSignal;
   }): Promise<readonly Verdict[] | undefined>;
+  /** While the run waits in the queue: resolves when the gate is closed, for more than those it waits for there. */
+  untilClosed(signal: AbortSignal): Promise<readonly Verdict[]>;
   /** How many slots of so many the node may use. */
   slots(most: number): number;
   /** With all slots: looks again, takes the node out, lets it settle. The verdicts where it is closed by now. */
@@ -145,6 +147,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
         saying.end();
       }
     },
+    untilClosed: (signal) => untilClosed({ consul, deps }, gate, signal),
     slots: (most) => slotsWithin(most, verdicts),
     goThrough: async ({ signal, patience: trying }) => {
       const closed = await confirm(gate, { signal, trying });
