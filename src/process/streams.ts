@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import {
+  access,
   closeSync,
   constants,
   fstatSync,
@@ -57,6 +58,8 @@ interface Way {
   put(bytes: Uint8Array): number | Promise<number>;
   /** Resolves when what was put is where it should go. */
   end?(): Promise<unknown>;
+  /** Whether what was put will never get there by itself. */
+  isDead?(): boolean;
 }
 
 const FIRST_PAUSE_MS = 1;
@@ -199,8 +202,18 @@ export function createStream(options: OutputOptions): OutputStream {
       const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, limitMs)));
       await Promise.race([late, drained().then(() => way?.end?.())]);
       clearTimeout(timer);
+      if (way?.isDead?.() === true) writeLast();
     },
   };
+
+  /** It may block, but is the only way that is left. */
+  function writeLast(): void {
+    try {
+      for (const { bytes } of queue.splice(0)) direct(fd).put(bytes);
+    } catch {
+      // Nobody reads it.
+    }
+  }
 }
 
 /** ENXIO: nobody has a pipe open for reading. */
@@ -296,7 +309,7 @@ function closing(own: number): Pick<WriteStream, 'columns' | 'rows'> {
 }
 
 /** Into a file, which never waits, or a description that says when it would. */
-const direct = (fd: number): Way => ({
+const direct = (fd: number): { put: (bytes: Uint8Array) => number } => ({
   put(bytes) {
     try {
       return writeSync(fd, bytes);
@@ -307,16 +320,25 @@ const direct = (fd: number): Way => ({
   },
 });
 
-const throughThread = (fd: number): Way => ({
-  put: (bytes) =>
-    new Promise((resolve, reject) => {
-      writeInThread(fd, bytes, (error, count) => {
-        if (!error) resolve(count);
-        else if (error.code === 'EAGAIN') resolve(0);
-        else reject(error);
-      });
-    }),
-});
+function throughThread(fd: number): Way {
+  // Where this user may have no more threads (ulimit -u), nothing that is meant for one is ever done, nor refused. A
+  // reader who has stalled keeps but one of them.
+  let isDead = true;
+  access('/', () => {
+    isDead = false;
+  });
+  return {
+    isDead: () => isDead,
+    put: (bytes) =>
+      new Promise((resolve, reject) => {
+        writeInThread(fd, bytes, (error, count) => {
+          if (!error) resolve(count);
+          else if (error.code === 'EAGAIN') resolve(0);
+          else reject(error);
+        });
+      }),
+  };
+}
 
 /** Another process waits for the reader. It is no part of the run: it ends with its input, after it has written all. */
 function throughHelper(fd: number, gone: (readerLeft: boolean) => void): Way {

@@ -1,4 +1,9 @@
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { open as openInThread } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import type { Socket } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { createStream } from '../../src/process/streams.ts';
 import type { OutputOptions } from '../../src/process/streams.ts';
@@ -98,4 +103,58 @@ test('a descriptor that is closed swallows all', async () => {
   stream.write('a line\n');
   await stream.end(10_000);
   expect(stream.fault).toBeUndefined();
+});
+
+describe('a pipe of another user’s, which only a thread can wait for', () => {
+  /** What can't be opened anew: a socket stands for it. */
+  async function connected() {
+    const server = createServer();
+    const path = `${stage().folder}/socket`;
+    server.listen(path);
+    await once(server, 'listening');
+    const client = connect(path);
+    const [peer] = (await once(server, 'connection')) as [Socket];
+    onTestFinished(() => {
+      client.destroy();
+      peer.destroy();
+      server.close();
+    });
+    let text = '';
+    peer.setEncoding('utf8').on('data', (part: string) => (text += part));
+    const { fd } = (client as unknown as { _handle: { fd: number } })._handle;
+    return { fd, text: () => text };
+  }
+
+  /** Until it is told to, no thread of this process does anything else. */
+  function occupyThreads(): () => void {
+    const pipes = Array.from({ length: 4 }, () => `${stage().folder}/pipe`);
+    for (const path of pipes) {
+      execFileSync('mkfifo', [path]);
+      void openInThread(path, 'r').then((file) => file.close());
+    }
+    return () => pipes.forEach((path) => closeSync(openSync(path, 'r+')));
+  }
+
+  test('has all that is written, in order', async () => {
+    const { fd, text } = await connected();
+    const stream = streamOn(fd, { exitJoinsThreads: false });
+    stream.write('one\n');
+    stream.write('two\n');
+    await stream.end(10_000);
+    await eventually(() => expect(text()).toBe('one\ntwo\n'));
+  });
+
+  test('has it at the end, too, where no thread can be started', async () => {
+    const { fd, text } = await connected();
+    const release = occupyThreads();
+    try {
+      const stream = streamOn(fd, { exitJoinsThreads: false });
+      stream.write('one\n');
+      stream.write('two\n');
+      await stream.end(20);
+      await eventually(() => expect(text()).toBe('one\ntwo\n'));
+    } finally {
+      release();
+    }
+  });
 });
