@@ -38,10 +38,10 @@ function wrap(name: string, script: string) {
 }
 
 /** A guard whose command has not been named to it. */
-function watch(lifeMs: number, cgroup?: ReturnType<typeof make>) {
+function watch(lifeMs: number, cgroup?: ReturnType<typeof make>, notes?: string) {
   const events: GuardEvent[] = [];
   const report = (event: GuardEvent) => events.push(event);
-  const options = { nonce: here.nonce, path: `${here.folder}:/usr/bin:/bin`, clock: realClock };
+  const options = { nonce: here.nonce, path: `${here.folder}:/usr/bin:/bin`, clock: realClock, notes };
   guard = keepGuard({ ...options, lifeMs, report, ...(cgroup && { cgroup: () => cgroup }) });
   return { events, pid: guard.pids()[0] ?? 0 };
 }
@@ -120,6 +120,18 @@ test('nothing about the run is in the command line of the guard or of what it st
   expect(all).not.toContain(here.runId);
   // `pkill -9 -f runlock` must not take both.
   expect(words).not.toMatch(/runlock/i);
+});
+
+test('a runlock of old that a member has the pid of now is spared nothing', async () => {
+  start(deaf.replaceAll('deaf', 'named'));
+  start(deaf);
+  const [named, other] = await Promise.all([here.pid('named'), here.pid('deaf')]);
+  writeFileSync(join(here.folder, 'x.json'), `{"v":1,"runlock":{"pid":${named},"startTime":"1"}}\n`);
+  const { events } = watch(100, undefined, here.folder);
+  await untilGone(other);
+  // A runlock inside would have three seconds more.
+  await untilGone(named, 2_000);
+  await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
 });
 
 function make() {

@@ -175,6 +175,7 @@ describe('where somebody else has taken the folder’s name first', () => {
     writeFileSync(`${folder}-aaaaaa/${run.run}.json`, encodeRunFile(run), { mode: 0o600 });
     expect(files.read(run.run)).toBeUndefined();
     files.write(run);
+    files.write(fileOf());
     expect(spares(top)).toHaveLength(2);
     expect(readdirSync(`${folder}-aaaaaa`)).toHaveLength(1);
   });
