@@ -165,10 +165,10 @@ const paths: Check = (value) =>
 /** Whatever is added to a time or a duration that is read must still be one: `new Date` takes no more than 275,760 years. */
 const LONGEST_MS = 100 * 365.25 * 86_400_000;
 const duration: Check = (value) => number(value) && (value as number) >= 0 && (value as number) <= LONGEST_MS;
-const LAST_MS = Date.UTC(9_999, 0);
+const [FIRST_MS, LAST_MS] = [Date.parse('0001-01-01T00:00:00Z'), Date.parse('9999-01-01T00:00:00Z')];
 const time: Check = (value) => {
   const ms = typeof value === 'string' ? Date.parse(value) : NaN;
-  return ms >= 0 && ms < LAST_MS;
+  return ms >= FIRST_MS && ms < LAST_MS;
 };
 /** Of a process, by wait(2) or 128 and a signal. */
 const code: Check = (value) => natural(value) && (value as number) <= 255;
