@@ -3,6 +3,8 @@ import { isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, reasonOf } from '../errors.ts';
+import { growingMs } from '../lock/pause.ts';
+import type { Growth } from '../lock/pause.ts';
 import type { Session } from '../lock/session.ts';
 import { holdsGates, lockGates, send } from '../lock/transactions.ts';
 
@@ -14,6 +16,7 @@ interface Effects {
 /** Short: an entry takes moments, and one that was killed should not keep the others long. */
 export const LOCK_TTL_MS = 10_000;
 const RETRY_MS = 300;
+const AGAIN: Growth = { shortestMs: RETRY_MS, longestMs: 5_000 };
 /** How long Consul is asked again whether the lock is held. */
 const CHECK_MS = 10_000;
 
@@ -33,7 +36,7 @@ export async function lockAll(
 ): Promise<void> {
   // A transaction of nothing is none that Consul answers: a node that offers no service takes nobody's gate.
   if (keys.length === 0) return;
-  for (;;) {
+  for (let failures = 0; ;) {
     const result = await send(consul, lockGates(keys, session, run), { signal, rule: ruleFor(keys) }).catch(
       (error: unknown) => {
         // To lock twice with one session does no harm.
@@ -47,7 +50,7 @@ export async function lockAll(
     }
     if (result?.obstacle === 'session') throw sessionLost();
     if (result) await untilFree(consul, result.key, { signal, onBusy });
-    else await deps.clock.sleep(RETRY_MS, { signal });
+    else await deps.clock.sleep(growingMs(failures++, AGAIN, deps.random), { signal });
   }
 }
 

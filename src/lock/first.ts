@@ -6,6 +6,8 @@ import type { RunContext } from './context.ts';
 import { untilThawed } from './freeze.ts';
 import { granted, sendGrant, trySend } from './grant.ts';
 import type { Granted, Progress } from './grant.ts';
+import { growingMs } from './pause.ts';
+import type { Growth } from './pause.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from './session.ts';
@@ -18,13 +20,11 @@ import type { Seat, Step } from './transactions.ts';
 
 /** What fails can do so by chance; with no patience left, it is not tried for ever. */
 export const IMPATIENT_TRIES = 3;
-const SHORTEST_PAUSE_MS = 50;
-const LONGEST_PAUSE_MS = 5_000;
+const AGAIN: Growth = { shortestMs: 100, longestMs: 5_000 };
 
-/** Longer with every failure in a row: what fails again and again should not also be asked all the time. */
+/** Longer with every failure in a row. */
 export async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
-  const ms = Math.min(LONGEST_PAUSE_MS, SHORTEST_PAUSE_MS * 2 ** failures);
-  await clock.sleep(ms * (0.5 + random()), { signal });
+  await clock.sleep(growingMs(failures, AGAIN, random), { signal });
 }
 
 /** `again`: all has to start anew, with another session. */

@@ -16,7 +16,10 @@ export interface Live {
   holding: Holding;
   /** When the last request that proved the lock mine was sent, in monotonic milliseconds. */
   provedMs: number;
+  /** What was said to be wrong, and has not been said to be over. */
   trouble?: string;
+  /** How often in a row the slot could not be seen, or not be taken back. */
+  failures: number;
   /** How often in a row the slot could not be taken back because somebody else has its lock, or the node's mark. */
   refusals?: number;
   /** The slot is being taken back. */

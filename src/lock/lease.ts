@@ -10,6 +10,8 @@ import { decline } from './grant.ts';
 import type { Grant } from './grant.ts';
 import { look } from './holding.ts';
 import type { Live } from './holding.ts';
+import { growingMs } from './pause.ts';
+import type { Growth } from './pause.ts';
 import type { Hold } from './records.ts';
 import { recover } from './recover.ts';
 import { VANISHED_AFTER_MS } from './slot.ts';
@@ -43,7 +45,9 @@ export interface Lease {
   release(ending: Ending): Promise<GivenBack>;
 }
 
-const RETRY_MS = 500;
+/** After a fault that may be over in a moment, and after a refusal, which somebody has to mend. */
+const FAULTY: Growth = { shortestMs: 1_000, longestMs: 5_000 };
+const REFUSED: Growth = { shortestMs: 1_000, longestMs: 30_000 };
 /** Two seconds for the kill, five more should two clocks differ by twice of what is allowed. */
 const MARGIN_MS = 7_000;
 
@@ -57,7 +61,7 @@ export function holdLease(
   const ended = new AbortController();
   const live: Live = {
     ...{ holding: grant, provedMs: grant.provedMs, ttlMs },
-    ...{ isOver: false, ended: ended.signal },
+    ...{ isOver: false, ended: ended.signal, failures: 0 },
   };
   const deadlineMs = () => live.provedMs + deadAfterMs(run.hold);
   const end = (reason: Over) => {
@@ -141,15 +145,33 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
       const seen = await look(live, index);
       if (ended()) return;
       if (await act(live, seen.standing, end)) return;
+      if (seen.standing.kind === 'mine') endTrouble(live);
       index = seen.standing.kind === 'mine' && seen.index >= (index ?? 0) ? seen.index : undefined;
     } catch (error) {
       // Nothing is known, so nothing is lost yet: not even a refusal proves anything.
       if (ended()) return;
       sayTrouble(live, error);
       index = undefined;
-      await clock.sleep(RETRY_MS * (1 + live.holding.context.deps.random()), { signal: live.ended });
+      await clock.sleep(pauseMs(live, error), { signal: live.ended });
     }
   }
+}
+
+/** With a hold that ends, the reads are the proofs: the pause stays as short as a look may wait. */
+function pauseMs(live: Live, error: unknown): number {
+  const growth = isTransient(error) ? FAULTY : REFUSED;
+  const { run, deps } = live.holding.context;
+  const longestMs = run.hold === 'forever' ? growth.longestMs : Math.min(growth.longestMs, live.ttlMs / 6);
+  return growingMs(live.failures++, { ...growth, longestMs }, deps.random);
+}
+
+/** All is as it should be: a slot that could be read, and not be taken back, was no end of it. */
+function endTrouble(live: Live): void {
+  live.failures = 0;
+  if (live.trouble === undefined) return;
+  const { keys, deps } = live.holding.context;
+  deps.log('warning', `the slot of ${keys.group} can be read again`, { event: 'slot-seen' });
+  delete live.trouble;
 }
 
 /** The same trouble is said once. */

@@ -3,6 +3,8 @@ import { isTransient } from '../consul.ts';
 import type { Consul, RetryOptions, Session as StoredSession } from '../consul.ts';
 import type { Deps } from '../deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { growingMs } from './pause.ts';
+import type { Growth } from './pause.ts';
 
 export interface Session {
   readonly id: string;
@@ -25,7 +27,7 @@ interface SessionRequest {
 }
 
 const RENEW_TIMEOUT_MS = 5_000;
-const RETRY_MS = 1_000;
+const RETRY: Growth = { shortestMs: 1_000, longestMs: 5_000 };
 
 /**
  * Makes a session that is deleted with its locks, without health checks and without lock-delay, and keeps it alive.
@@ -129,6 +131,7 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
   const pauseMs = it.ttlMs / 3;
   const timeoutMs = Math.min(pauseMs, RENEW_TIMEOUT_MS);
   let dueMs = it.sinceMs + pauseMs;
+  let failures = 0;
   try {
     for (;;) {
       await clock.sleep(Math.max(0, dueMs - clock.monotonicMs()), { signal: it.closed });
@@ -141,9 +144,12 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
   /** When the next one is due, in monotonic milliseconds. */
   async function renewOnce(): Promise<number> {
     const sentMs = clock.monotonicMs();
-    const soonMs = () => clock.monotonicMs() + Math.min(RETRY_MS, pauseMs);
+    const soonMs = () => clock.monotonicMs() + Math.min(growingMs(failures++, RETRY, deps.random), pauseMs);
     try {
-      if (await consul.renewSession(it.id, { signal: it.closed, timeoutMs })) return sentMs + pauseMs;
+      if (await consul.renewSession(it.id, { signal: it.closed, timeoutMs })) {
+        failures = 0;
+        return sentMs + pauseMs;
+      }
       // A leader that has just started answers so before it has read its own log. A consistent read waits for that.
       if (await consul.readSession(it.id, { signal: it.closed, timeoutMs, retryForMs: 0 })) return soonMs();
     } catch (error) {

@@ -180,7 +180,7 @@ describe('a look', () => {
   });
 
   test('that is refused is said once, one that got no answer is not: Consul’s silence is said elsewhere', async () => {
-    const { looks, said } = hold();
+    const { looks, said } = hold({ longestMs: 30_000 });
     const refused = new RunlockError('forbidden', 'Permission denied');
     for (const error of [NO_ANSWER, refused, refused, NO_ANSWER]) (await looks.next()).fail(error);
     await looks.next();
@@ -289,4 +289,58 @@ test('a lock that was taken back without an answer: another session takes it, so
   const again = await transactions.next();
   expect(order).toEqual(['take', 'close', 'open', 'take']);
   expect(again.options.map((one) => ('session' in one ? one.session : undefined))).toContain('new');
+});
+
+describe('a slot that can not be seen', () => {
+  const refusal = new RunlockError('forbidden', 'Consul does not know the token');
+
+  async function inTrouble(error: RunlockError, tries: number, lasts: Hold = 'forever') {
+    const it = hold({ hold: lasts, longestMs: 30_000 });
+    for (let i = 0; i < tries; i++) (await it.looks.next()).fail(error);
+    const next = await it.looks.next();
+    // Longer ones are those of deadlines.
+    return { ...it, next, tried: it.pauses.filter((ms) => ms <= 30_000) };
+  }
+
+  test('is asked for less and less often, at least each half minute: a refusal stays until somebody mends it', async () => {
+    const { tried } = await inTrouble(refusal, 9);
+    // Halves of them: chance is 0 here.
+    expect(tried).toEqual([500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000, 15_000]);
+  });
+
+  test('is asked for again within five seconds, where what is wrong may be over in a moment', async () => {
+    const { tried } = await inTrouble(NO_ANSWER, 6);
+    expect(tried).toEqual([500, 1_000, 2_000, 2_500, 2_500, 2_500]);
+  });
+
+  test('with a hold that ends, each look may be the proof in time: at least once in a sixth of the TTL', async () => {
+    const { tried } = await inTrouble(refusal, 6, 'none');
+    expect(tried).toEqual([500, 1_000, 2_000, 2_500, 2_500, 2_500]);
+  });
+
+  test('is said once, its end too, and the next trouble begins with short pauses', async () => {
+    const { next, looks, said, pauses, owner, lock } = await inTrouble(refusal, 4);
+    next.answer({ entries: [lock(), owner], index: 10 });
+    const later = await looks.next();
+    expect(said).toEqual([
+      'warning: Consul does not know the token; the run goes on',
+      'warning: the slot of web can be read again',
+    ]);
+    const before = pauses.length;
+    later.fail(refusal);
+    await looks.next();
+    expect(pauses.slice(before)).toEqual([500]);
+    expect(said).toHaveLength(3);
+  });
+
+  test('that can be read and not be taken back is no end of the trouble: it is said once, and the pauses grow', async () => {
+    const { looks, transactions, said, pauses, owner } = hold({ longestMs: 30_000 });
+    for (let i = 0; i < 4; i++) {
+      (await looks.next()).answer({ entries: [owner], index: 10 });
+      (await transactions.next()).fail(refusal);
+    }
+    await looks.next();
+    expect(said).toEqual(['warning: Consul does not know the token; the run goes on']);
+    expect(pauses).toEqual([500, 1_000, 2_000, 4_000]);
+  });
 });
