@@ -106,10 +106,11 @@ function hidden(pid: number): boolean {
   }
 }
 
-const { whenResized, ...signals } = ownSignals();
+const { whenResized, stoppable, ...signals } = ownSignals();
 const outputOptions = {
   exitJoinsThreads: nodeVersion !== undefined,
   onResize: whenResized,
+  stoppable,
 };
 const stdout = createStream({ fd: 1, ...outputOptions });
 /** So much of what runlock says is kept for a reader who has stalled, besides what a pipe holds. */

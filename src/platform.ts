@@ -82,8 +82,8 @@ export interface SignalSource {
   stop(signal: StopSignal): void;
 }
 
-/** Ctrl-Z; a read from the terminal by somebody in the background. */
-export type StopSignal = 'SIGTSTP' | 'SIGTTIN';
+/** Ctrl-Z; a read from the terminal by somebody in the background; a write, where the terminal forbids that (stty tostop). */
+export type StopSignal = 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU';
 
 export interface Terminal {
   /** Draws the line over the one before; an empty one clears it. */

@@ -20,7 +20,7 @@ interface Report {
 // a core file, and two signals at once would find its successor not yet there. Builtins only.
 const script = `
 [ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
-for name in INT QUIT HUP TERM USR1 USR2 TSTP TTIN; do trap "echo SIG$name; caught=1" $name; done
+for name in INT QUIT HUP TERM USR1 USR2 TSTP TTIN TTOU; do trap "echo SIG$name; caught=1" $name; done
 while caught=; read -r line || [ -n "$caught" ]; do [ -z "$line" ] || echo pong; line=; done
 `;
 

@@ -7,8 +7,9 @@ import type { Screen, SignalSource, StopSignal } from '../platform.ts';
 
 const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 
-/** TTOU is not among them: while it is caught, a write to a terminal that forbids it is tried again for ever. */
-const STOPS = ['SIGTSTP', 'SIGTTIN'] as const;
+const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'] as const;
+/** Who draws on the terminal must be stopped by it: while TTOU is caught, a write that it forbids is tried again for ever. */
+const STOPS_OF_SCREEN = ['SIGTSTP', 'SIGTTIN'] as const;
 
 /** Both runtimes ignore these themselves before any JavaScript runs: only the caller still tells what it did. */
 const RUNTIMES_OWN: readonly number[] = [constants.signals.SIGPIPE, constants.signals.SIGXFSZ];
@@ -18,6 +19,8 @@ export interface OwnSignals {
   listenToSignals(): SignalSource;
   /** Ctrl-Z, and back again. */
   whenStopped(screen: Screen): void;
+  /** For a write to a terminal: TTOU stops the process in it, caught or not. */
+  readonly stoppable: <T>(write: () => T) => T;
   /** The terminal has another size. */
   readonly whenResized: (listener: () => void) => void;
 }
@@ -29,13 +32,15 @@ export function ownSignals(): OwnSignals {
   // Of a child that ends while CHLD is ignored the kernel keeps no status: Bun would wait for it for ever, and not idly.
   if (isIgnored('SIGCHLD')) process.on('SIGCHLD', () => undefined);
   const heard = HEARD.filter((signal) => !isIgnored(signal));
-  const stops = catchStops(STOPS.filter((signal) => !isIgnored(signal)));
+  const { stoppable, ...stops } = catchStops(STOPS.filter((signal) => !isIgnored(signal)));
   return {
     listenToSignals: () => ({ ignored, listen: listen(heard), ...stops }),
+    stoppable,
     whenResized: (listener) => {
       if (!isIgnored('SIGWINCH')) process.on('SIGWINCH', listener);
     },
-    whenStopped: (screen) => whenStopped(screen, stops),
+    whenStopped: (screen) =>
+      whenStopped(screen, catchStops(STOPS_OF_SCREEN.filter((signal) => !isIgnored(signal)))),
   };
 }
 
@@ -89,7 +94,9 @@ function listen(heard: readonly NodeJS.Signals[]): SignalSource['listen'] {
   };
 }
 
-function catchStops(stops: readonly StopSignal[]): Pick<SignalSource, 'onStop' | 'stop'> {
+function catchStops(
+  stops: readonly StopSignal[],
+): Pick<SignalSource, 'onStop' | 'stop'> & Pick<OwnSignals, 'stoppable'> {
   const handlers = new Map<StopSignal, () => void>();
   const release = () => {
     for (const [signal, handler] of handlers) process.off(signal, handler);
@@ -104,14 +111,20 @@ function catchStops(stops: readonly StopSignal[]): Pick<SignalSource, 'onStop' |
       }
       return release;
     },
-    stop: (signal) => {
-      const handler = handlers.get(signal);
-      if (handler) process.off(signal, handler);
-      // Here it stops, unless there is no shell that could continue it.
-      process.kill(process.pid, signal);
-      if (handler) process.on(signal, handler);
-    },
+    // There it stops, unless there is no shell that could continue it.
+    stop: (signal) => uncaught(signal, () => process.kill(process.pid, signal)),
+    stoppable: (write) => uncaught('SIGTTOU', write),
   };
+
+  function uncaught<T>(signal: StopSignal, work: () => T): T {
+    const handler = handlers.get(signal);
+    if (handler) process.off(signal, handler);
+    try {
+      return work();
+    } finally {
+      if (handler) process.on(signal, handler);
+    }
+  }
 }
 
 function whenStopped(

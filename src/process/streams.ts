@@ -43,6 +43,8 @@ export interface OutputOptions {
   readonly limit?: number;
   /** Hears how many writes were not kept, once the reader goes on. */
   readonly onLost?: (count: number) => void;
+  /** Around each write to a terminal. */
+  readonly stoppable?: <T>(write: () => T) => T;
   /** Calls `listener` when a terminal's size changes. */
   readonly onResize?: (listener: () => void) => void;
 }
@@ -219,12 +221,18 @@ export function createStream(options: OutputOptions): OutputStream {
 /** ENXIO: nobody has a pipe open for reading. */
 const isReaderGone = ({ code }: NodeJS.ErrnoException) => code === 'EPIPE' || code === 'ENXIO';
 
-function findWay({ fd, exitJoinsThreads }: OutputOptions, gone: (readerLeft: boolean) => void): Way {
+function findWay(
+  { fd, exitJoinsThreads, stoppable }: OutputOptions,
+  gone: (readerLeft: boolean) => void,
+): Way {
   const kind = kindOf(fd);
   if (kind === 'closed') return { put: (bytes) => bytes.length };
   if (kind === 'file') return direct(fd);
   const own = kind === 'socket' ? undefined : reopen(fd);
-  if (own !== undefined) return direct(own);
+  if (own !== undefined) {
+    const { put } = direct(own);
+    return isTerminal(fd) && stoppable ? { put: (bytes) => stoppable(() => put(bytes)) } : { put };
+  }
   return exitJoinsThreads ? throughHelper(fd, gone) : throughThread(fd);
 }
 

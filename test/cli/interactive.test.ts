@@ -149,4 +149,42 @@ describe('Ctrl-Z', () => {
     writeFileSync(`${folder}/end`, '');
     await run.shows(/ended-with 3/);
   });
+
+  test('a write in the background that the terminal forbids stops both, and fg goes on', async () => {
+    const { folder, pid } = stage();
+    const script = `until [ -e ${folder}/write ]; do sleep 0.02; done; echo over there`;
+    const hidden = `echo $PPID >${folder}/early.pid; ${script}`;
+    const run = startInTerminal(agent, on('writes', '-q', ...untilTold(folder, hidden)), {
+      shell: (command) =>
+        `stty tostop; ${command} & echo $! >${folder}/job.pid; read line; stty -tostop; fg; echo ended-with $?`,
+    });
+    const [job] = [await pid('job'), await pid('early')];
+    writeFileSync(`${folder}/write`, '');
+    await eventually(() => expect(['T', 'D']).toContain(stateOf(job)));
+    run.type('\n');
+    await run.shows(/over there/);
+    writeFileSync(`${folder}/end`, '');
+    await run.shows(/ended-with 3/);
+  });
+
+  test('what runlock itself says there stops it, as it would any program', async () => {
+    const { folder, pid } = stage();
+    const run = startInTerminal(agent, on('says', ...untilTold(folder)), {
+      shell: (command) =>
+        `${command}; stty tostop; bg; echo in-background; read line; stty -tostop; fg; echo ended-with $?`,
+    });
+    await pid('command');
+    const job = await pid('runlock');
+    run.type('\x1a');
+    await run.shows(/in-background/);
+    await eventually(() => expect(stateOf(job)).not.toBe('T'));
+    const session = (await agent.kv.get('runlock/says/.slot/0/lock'))?.Session ?? '';
+    await agent.http('PUT', `/v1/session/destroy/${session}`);
+    // It has taken its lock back, and means to say so.
+    await eventually(() => expect(stateOf(job)).toBe('T'), 20_000);
+    run.type('\n');
+    await run.shows(/took the lock of says back/);
+    writeFileSync(`${folder}/end`, '');
+    await run.shows(/ended-with 3/);
+  });
 });

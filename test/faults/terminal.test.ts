@@ -56,6 +56,32 @@ test.concurrent(
 );
 
 test.concurrent(
+  'a write in the background that the terminal forbids (stty tostop), hold forever: it is there when it is continued',
+  LONG,
+  async () => {
+    const { folder, pid } = stage();
+    const script = `echo $$ >${folder}/command.pid; until [ -e ${folder}/write ]; do sleep 0.1; done; echo over there; exit 3`;
+    const run = startInTerminal(
+      agent,
+      ['exec', '-q', ...on('writes', 'forever', 'web01').slice(1), 'sh', '-c', script],
+      {
+        shell: (command) => `stty tostop; ${command} & read line; stty -tostop; fg; echo ended-with $?`,
+      },
+    );
+    const command = await pid('command');
+    writeFileSync(`${folder}/write`, '');
+    await eventually(() => expect(['T', 'D']).toContain(stateOf(command)));
+    const stoppedMs = performance.now();
+    await eventually(() => {
+      expect(['T', 'D']).toContain(stateOf(command));
+      expect(performance.now() - stoppedMs).toBeGreaterThan(SILENCE_MS + 5_000);
+    }, SILENCE_MS + 15_000);
+    run.type('\n');
+    await run.shows(/over there[^]*ended-with 3/);
+  },
+);
+
+test.concurrent(
   'Ctrl-Z of an interactive run, hold none: its guard ends it before others may follow',
   LONG,
   async () => {

@@ -68,6 +68,28 @@ test('nobody of a run that has ended, nor of another boot; of another pid namesp
   end(command);
 });
 
+test('of another pid namespace of this boot who carries the mark, and of another boot nobody', async () => {
+  const { of, nonce } = await run('exec sleep 60');
+  const marked = spawn('sleep', ['60'], { env: { RUNLOCK_RUN_MARK: nonce }, stdio: 'ignore' });
+  onTestFinished(() => void marked.kill('SIGKILL'));
+  expect(of({}, 'boot other')).toEqual([marked.pid]);
+  expect(of({}, 'other ns')).toEqual([]);
+});
+
+test('nobody in the group of a stranger who had the pid of a member that is gone', async () => {
+  const { of, command, pid } = await run(
+    'setsid sh -c "sleep 60 & echo \\$! >\\"$1/left.pid\\"; echo \\$\\$ >\\"$1/gone.pid\\""; wait',
+  );
+  const [gone, left] = [await pid('gone'), await pid('left')];
+  end(command);
+  await untilGone(gone);
+  await untilGone(command);
+  const nobody = { pid: 2 ** 22 + 1, startTime: '1' };
+  expect(of({ command: nobody, members: [{ pid: gone, startTime: '1' }] })).toEqual([]);
+  expect(of({ command: { pid: gone, startTime: '1' } })).toEqual([left]);
+  end(left);
+});
+
 test('neither the guard, which is told apart, nor who asks', async () => {
   const { of, file, command, runId } = await run('exec sleep 60');
   const guard = spawn('sleep', ['60'], { stdio: 'ignore' });
