@@ -1,4 +1,5 @@
 // A run under leases and a gate that do as the test says: what it passes on, and what it puts back.
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import type { ExecDeps } from '../../src/commands/exec-deps.ts';
 import { judgeRun } from '../../src/commands/exec/after-run.ts';
@@ -12,13 +13,14 @@ import type { SignalSource, StopSignal } from '../../src/platform.ts';
 import type { Lease, Over } from '../../src/lock/lease.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { clock } from '../../src/clock.ts';
+import { eventually } from '../support/processes.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
 
 type Hear = (signal: NodeJS.Signals) => void;
 
 function setUp() {
-  const { runId } = stage();
+  const { runId, folder } = stage();
   const order: string[] = [];
   const over = new AbortController();
   const lease: Lease = {
@@ -67,7 +69,7 @@ function setUp() {
     note: NO_NOTE,
   } as unknown as Parameters<typeof superviseRun>[2];
   return {
-    ...{ deps, slots, gate, options, order, isAsked },
+    ...{ deps, slots, gate, options, order, isAsked, folder },
     tell: (signal: NodeJS.Signals) => hear(signal),
     tellStop: (signal: StopSignal) => hearStop(signal),
     end: (reason: Over) => over.abort(reason),
@@ -212,3 +214,25 @@ test.each([0, 3])(
     expect(order).toEqual([`noted ${outcome} ${code}`, outcome, 'left 0']);
   },
 );
+
+test('a command that has something to do before it stops is waited for: runlock stops after it', async () => {
+  const { deps, slots, options, tell, tellStop, folder } = setUp();
+  const perl = `$SIG{TSTP} = sub { select undef, undef, undef, 0.7; kill STOP => $$ }; open F, ">${folder}/command.pid"; print F $$; close F; select undef, undef, undef, 0.02 while 1`;
+  const script = `exec perl -e '${perl}'`;
+  const stopped: (string | undefined)[] = [];
+  const stateOf = (pid: number) => /^State:\s+(\S)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  const pid = async () => Number(await eventually(() => readFileSync(`${folder}/command.pid`, 'utf8')));
+  const stop = async () => void stopped.push(stateOf(await pid()));
+  const signals: SignalSource = { ...deps.signals, stop: () => void stop() };
+  const run = { ...options, args: ['-c', script], runGate: undefined };
+  const ran = superviseRun({ ...deps, signals, shareTerminal: true }, slots, {
+    ...{ ...run, nonce: (await newRun()).nonce },
+  });
+  const command = await pid();
+  tellStop('SIGTSTP');
+  await eventually(() => expect(stopped).toEqual(['T']));
+  // Whoever continues runlock continues the command.
+  await eventually(() => expect(stateOf(command)).not.toBe('T'));
+  tell('SIGTERM');
+  expect(await ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
+});
