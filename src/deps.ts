@@ -37,6 +37,8 @@ export interface Host {
     /** The effective one. */
     readonly uid?: number;
   };
+  /** This machine, as a claim names it. */
+  place(): Promise<{ readonly machine?: string; readonly host: string }>;
   /**
    * Names this boot of this host and, after a space, the namespaces that process ids and start times belong to: elsewhere
    * they say nothing.

@@ -17,6 +17,7 @@ import { runFolders } from './process/run-folders.ts';
 import type { RunFile } from './process/run-file.ts';
 import { inheritedDescriptors } from './process/descriptors.ts';
 import { fileLimit } from './process/file-limit.ts';
+import { machineOf } from './process/machine.ts';
 import { requireProc } from './process/proc.ts';
 import { shortageIn } from './process/shortage.ts';
 import { ownSignals } from './process/signals.ts';
@@ -64,6 +65,10 @@ const host: Host = {
     ...{ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId },
     ...(process.geteuid && { uid: process.geteuid() }),
   }),
+  place: async () => {
+    const machine = await machineOf();
+    return { host: hostname(), ...(machine !== undefined && { machine }) };
+  },
   get bootId() {
     requireOwnProc();
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();

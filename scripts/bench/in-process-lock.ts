@@ -25,6 +25,7 @@ function toDeps(): Deps {
       bootId,
       startTime,
       hidden: () => false,
+      place: () => Promise.resolve({ host: 'h' }),
       survivors: () => ({ pids: [], guarded: false }),
     },
     log: () => undefined,

@@ -123,7 +123,8 @@ async function askForSlot(
   { prefix, group, wait, slots, hold, node, sessionTtlMs }: AcquireOptions,
   signal: AbortSignal,
 ): Promise<Acquired> {
-  const run = { id: deps.newRunId(), command: 'acquire', runner: deps.host.self(), hold, slots };
+  const runner = { ...deps.host.self(), ...(await deps.host.place()) };
+  const run = { id: deps.newRunId(), command: 'acquire', runner, hold, slots };
   const named = node !== undefined && { node };
   const request: AcquireRequest = { prefix, group, ...named, run, ttlMs: sessionTtlMs };
   const patience = startPatience(deps.clock, wait);

@@ -1,4 +1,5 @@
 /** `runlock doctor`: is everything there that runs in a group need? Changes nothing, and leaves nothing in Consul. */
+import { networkInterfaces } from 'node:os';
 import { addressOf, whereabouts } from '../consul.ts';
 import type { Consul, Inspection, Whereabouts } from '../consul.ts';
 import type { Deps } from '../deps.ts';
@@ -75,8 +76,9 @@ async function checkConsul(
     const first = await contact(consul, { clock: deps.clock, where, signal });
     // Beyond the limit Consul closes a connection without a word: that may be why.
     if (!first.answer) return [...place, ...first.checks, ...judgeConnections(where.remote)];
+    const { host } = await deps.host.place();
     const rest = await checkRights(
-      { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect },
+      { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect, host },
       options,
       signal,
     );
@@ -84,6 +86,14 @@ async function checkConsul(
   } finally {
     consul.close();
   }
+}
+
+/** Whether whoever answered is not on this host, as far as its address says. */
+function isElsewhere(remote: Inspection['remote']): boolean {
+  if (!remote) return false;
+  const own = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+  const address = remote.address.replace(/^::ffff:/, '');
+  return !address.startsWith('127.') && !own.some((each) => each.address === address);
 }
 
 /** Pure. */
@@ -111,11 +121,13 @@ interface Found extends Pick<DoctorDeps, 'connect'> {
   readonly consul: Consul;
   readonly where: Whereabouts;
   readonly answer: Inspection;
+  /** This host's name. */
+  readonly host: string;
   readonly now: number;
 }
 
 async function checkRights(
-  { consul, where, answer, now, connect }: Found,
+  { consul, where, answer, now, connect, host }: Found,
   options: DoctorOptions,
   signal: AbortSignal,
 ): Promise<readonly Check[]> {
@@ -126,6 +138,7 @@ async function checkRights(
   const versions = await readVersions(consul, signal);
   const session = await trySession(consul, { agentNode: versions.node, signal });
   const agentNode = session.node ?? versions.node;
+  const here = { host, isRemote: isElsewhere(answer.remote) };
   const all = options.groups.map((group) => groupKeys(options.prefix, group));
   const node = options.node ?? agentNode;
   const { prefix, gates, agent } = options;
@@ -137,7 +150,7 @@ async function checkRights(
   ]);
   return [
     ...[versions.check, token.check, ...session.checks, ...rights, ...gateRights],
-    ...[...judgeNode(options.node, agentNode), ...connections, ...leftovers.flat()],
+    ...[...judgeNode(options.node, agentNode, here), ...connections, ...leftovers.flat()],
   ];
 }
 

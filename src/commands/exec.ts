@@ -2,6 +2,7 @@
 import { basename } from 'node:path';
 import { assertNever } from '../errors.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import type { Runner } from '../lock/records.ts';
 import { spareGuard } from '../guard.ts';
 import type { Spare } from '../guard.ts';
 import type { Grant } from '../lock/grant.ts';
@@ -45,7 +46,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   });
   const waits = measureWaits(deps);
   const { id: run, nonce } = deps.run;
-  const requests = toRequests(deps, options, run);
+  const runner = { ...deps.host.self(), ...(await deps.host.place()) };
+  const requests = toRequests(options, run, runner);
   const { cgroup, fileLimit } = deps.contained;
   const spare = spareGuard({
     ...{ nonce, cgroup, path: deps.env['PATH'], notes: notesFolder(deps), clock: deps.clock },
@@ -220,10 +222,10 @@ function narrow(requests: Requests, gate: RunGate): Requests {
 type Requests = Parameters<typeof takeSlots>[1];
 
 /** One run, with one id, in all of its groups. */
-function toRequests(deps: ExecDeps, options: ExecOptions, id: string): Requests {
+function toRequests(options: ExecOptions, id: string, runner: Runner): Requests {
   const { prefix, groups, node, sessionTtlMs } = options;
   const command = basename(options.command);
-  const run = { id, command, runner: deps.host.self() };
+  const run = { id, command, runner };
   const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
   const toRequest = ({ group, slots, hold, releaseOnSignal }: GroupChoice): AcquireRequest => ({
     ...{ prefix, group, ttlMs: sessionTtlMs },

@@ -5,6 +5,7 @@ import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
+import { judgeElsewhere } from './decide.ts';
 import { findFreeze, untilThawed } from './freeze.ts';
 import { untilDown } from './down.ts';
 import { IMPATIENT_TRIES, asFirst, pause, tidy } from './first.ts';
@@ -15,12 +16,12 @@ import { groupKeys, isName } from './layout.ts';
 import { lookBack } from './look-back.ts';
 import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
 import type { Turn, Waiting } from './queue.ts';
-import { clearDeadMark, findOrphan } from './same-node.ts';
+import { clearDeadMark, findOrphan, otherRun } from './same-node.ts';
 import type { Busy } from './same-node.ts';
 import { openSession } from './session.ts';
 import type { Session } from './session.ts';
-import { isHeld, unnoticed } from './slot.ts';
-import type { Owner } from './slot.ts';
+import { isHeld, isOwn, unnoticed } from './slot.ts';
+import type { Owner, Slot } from './slot.ts';
 import { comeBack } from './transactions.ts';
 
 export interface AcquireRequest {
@@ -170,14 +171,17 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   const away = await lookBack(context, progress);
   if (away) return { kind: 'sent-away', context, by: away.by };
   const turn = await readSlotsNow(context, progress);
-  const own = turn.slots.find(({ owner }) => owner?.claim.node === context.run.node);
+  const namesake = await findElsewhere(context, turn.slots, progress);
+  if (namesake) return { kind: 'busy', context, why: namesake };
+  const own = turn.slots.find(({ owner }) => owner && isOwn(context.run, owner.claim));
   if (own?.owner) {
     const { slot, owner, lockedBy } = own;
     const why = await findBusy(context, { slot, owner, isLocked: lockedBy !== undefined }, progress.signal);
     if (why) return { kind: 'busy', context, why };
     if (slot < context.run.slots) return returnTo(context, session, { slot, owner, progress });
     const moved = await untilDown(context, session, { turn, progress });
-    if (moved.kind === 'locked') return { kind: 'busy', context, why: sameNode(owner) };
+    if (moved.kind === 'locked')
+      return { kind: 'busy', context, why: otherRun(context.run.runner, owner.claim) };
     return moved.kind === 'node' ? clearOrBusy(context, progress) : moved;
   }
   progress.newest.sent = true;
@@ -222,7 +226,24 @@ async function findBusy(
   return findOrphan(context, { claim: owner.claim, isLocked }, signal);
 }
 
-const sameNode = ({ claim: { pid, since } }: Owner): Busy => ({ kind: 'same-node', pid, since });
+/**
+ * A run under this node's name that may be under way on another machine: it is busy, and not taken over before anybody
+ * may. It does not wait for that in the queue: with the node's mark it would keep that run from taking its lock back.
+ */
+async function findElsewhere(
+  context: RunContext,
+  slots: readonly Slot[],
+  progress: Progress,
+): Promise<Busy | undefined> {
+  const { deps, run } = context;
+  const found = slots.find(({ owner }) => owner?.claim.node === run.node && !isOwn(run, owner.claim));
+  if (!found?.owner) return undefined;
+  const nowMs = deps.clock.earliest();
+  const verdict = judgeElsewhere(found, { slots, sightings: new Map(), nowMs, monotonicMs: 0 });
+  if (verdict === 'take-over') return undefined;
+  if (verdict !== 'wait') await tidy(context, verdict, progress.signal);
+  return otherRun(run.runner, found.owner.claim);
+}
 
 /** Step 1: my own claim first. */
 async function returnTo(
@@ -252,7 +273,7 @@ async function returnTo(
     case 'node':
       return clearOrBusy(context, progress);
     case 'lock':
-      return { kind: 'busy', context, why: sameNode(owner) };
+      return { kind: 'busy', context, why: otherRun(context.run.runner, owner.claim) };
     case 'owner':
     case 'session':
     case 'ticket':

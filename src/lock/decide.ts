@@ -1,6 +1,7 @@
 /** What a run does about the slots it sees. Pure decisions; their transactions are in transactions.ts. */
 import { assertNever } from '../errors.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isLeft, markedMs } from './slot.ts';
+import type { Runner } from './records.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isLeft, isOwn, markedMs } from './slot.ts';
 import type { Owner, Sightings, Slot } from './slot.ts';
 
 /** What the first in the queue does about the slots it sees. */
@@ -44,9 +45,17 @@ export interface Seen {
   readonly monotonicMs: number;
 }
 
+export interface Waiter {
+  readonly node: string;
+  readonly runner: Runner;
+  readonly run: string;
+  readonly session: string;
+  readonly slots: number;
+}
+
 /** Decides as the first in the queue, for a run that uses slots 0 to `slots` - 1. */
-export function decide(me: { node: string; run: string; session: string; slots: number }, seen: Seen): Move {
-  const mine = seen.slots.find(({ owner }) => owner?.claim.node === me.node);
+export function decide(me: Waiter, seen: Seen): Move {
+  const mine = seen.slots.find(({ owner }) => owner && isOwn(me, owner.claim));
   if (mine?.owner) {
     const granted = mine.owner.claim.run === me.run && mine.lockedBy === me.session;
     return granted ? { kind: 'adopt', slot: mine.slot, owner: mine.owner } : { kind: 'return' };
@@ -70,6 +79,15 @@ export function decideDown(
   const counted = others.filter((other) => other.slot < own || !isSilent(other, seen));
   const choice = choose(slots, counted, { seen, mayTakeOver: false });
   return choice.kind === 'take-over' ? { ...choice, kind: 'remove' } : choice;
+}
+
+/**
+ * What becomes of the claim of a run that may be under way on another machine with this node's name. `take-over`: anybody
+ * may follow, so this node may queue for it as well. Else it is busy.
+ */
+export function judgeElsewhere(slot: Slot, seen: Seen): 'take-over' | 'wait' | Tidy {
+  const verdict = consider(slot, seen);
+  return verdict.kind === 'take-over' || verdict.kind === 'wait' ? verdict.kind : verdict;
 }
 
 /** A lock key that no session holds takes no slot. */

@@ -13,7 +13,7 @@ import type { Progress } from './grant.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from './session.ts';
-import { isHeld, observe } from './slot.ts';
+import { isHeld, isOwn, observe } from './slot.ts';
 import type { Owner, Sightings, Slot } from './slot.ts';
 import { markNode, moveDown } from './transactions.ts';
 
@@ -37,7 +37,7 @@ export async function untilDown(
   let failures = 0;
   for (let looks = 0; ; looks++) {
     const monotonicMs = deps.clock.monotonicMs();
-    const own = slots.find((slot): slot is Own => slot.owner?.claim.node === run.node);
+    const own = slots.find((slot): slot is Own => slot.owner !== undefined && isOwn(run, slot.owner.claim));
     if (!own || own.slot < run.slots) return { kind: 'again' };
     if (own.lockedBy !== undefined) return { kind: 'locked' };
     if (isHeld(own.owner.claim, deps.clock.earliest())) return { kind: 'again' };

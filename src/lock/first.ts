@@ -46,7 +46,7 @@ export async function asFirst(
     sightings = observe(sightings, slots, monotonicMs);
     progress.blocked = { kind: 'slots', slots };
     const seen = { slots, sightings, nowMs: deps.clock.earliest(), monotonicMs };
-    const move = decide({ node: run.node, run: run.id, session: session.id, slots: run.slots }, seen);
+    const move = decide({ ...run, run: run.id, session: session.id }, seen);
     if (move.kind === 'return') return { kind: 'again' };
     if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
     askedMs = monotonicMs;

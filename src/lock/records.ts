@@ -23,6 +23,10 @@ export interface Runner {
   readonly bootId: string;
   /** Who runs it. */
   readonly uid?: number;
+  /** Which machine it runs on (`machineOf`). Absent: it has no machine-id, or an older version wrote this. */
+  readonly machine?: string;
+  /** The machine's host name, for people; where there is no machine-id, it has to do. */
+  readonly host?: string;
 }
 
 /** What stays out of service: instances of these services, and with `node` the whole node. */
@@ -195,7 +199,14 @@ const away: Check = (value) => {
 
 type Shape<T> = { readonly [K in keyof Required<T>]: Check };
 
-const runner: Shape<Runner> = { pid: natural, startTime: text, bootId: text, uid: optional(natural) };
+const runner: Shape<Runner> = {
+  pid: natural,
+  startTime: text,
+  bootId: text,
+  uid: optional(natural),
+  machine: optional(text),
+  host: optional(text),
+};
 const claimShape: Shape<Claim> = {
   ...runner,
   node: name,

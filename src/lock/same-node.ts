@@ -5,12 +5,14 @@ import type { RetryOptions } from '../consul.ts';
 import type { RunContext } from './context.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
-import { isLeft } from './slot.ts';
+import { isElsewhere, isLeft } from './slot.ts';
 import type { Owner } from './slot.ts';
 
 /** This node already runs or waits in the group. */
 export type Busy =
   | { readonly kind: 'same-node'; readonly pid: number; readonly since: string }
+  /** A run under this node's name may be under way on another machine. `host`: what that one is called. */
+  | { readonly kind: 'elsewhere'; readonly pid: number; readonly since: string; readonly host?: string }
   /** Nothing of runlock watches these any more, and they still run. */
   | {
       readonly kind: 'orphan';
@@ -23,6 +25,13 @@ export type Busy =
   | { readonly kind: 'another-user'; readonly uid: number }
   /** `acquire` holds a slot, and nothing of it runs. */
   | { readonly kind: 'held'; readonly slot: number; readonly owner: Owner };
+
+/** Another run of this node, or of a namesake, is under way. */
+export function otherRun(me: Runner, other: Runner & { readonly since: string }): Busy {
+  const { pid, since, host } = other;
+  if (!isElsewhere(me, other)) return { kind: 'same-node', pid, since };
+  return { kind: 'elsewhere', pid, since, ...(host !== undefined && { host }) };
+}
 
 /** The guard needs about a second to kill what a dead runlock left, on a busy host several; after this long it never will. */
 const GUARD_GRACE_MS = 10_000;
@@ -94,8 +103,7 @@ export async function clearDeadMark(context: RunContext, options: RetryOptions):
   if (entry?.session === undefined) return undefined;
   const mark = decodeNodeMark(entry);
   if (mark.run !== run.id) {
-    if (lifeOf(context.deps.host, mark) !== 'dead')
-      return { kind: 'same-node', pid: mark.pid, since: mark.since };
+    if (lifeOf(context.deps.host, mark) !== 'dead') return otherRun(run.runner, mark);
     const left = unseen(context, mark) ?? (await orphans(context, mark, options.signal));
     if (left) return left;
   }

@@ -3,7 +3,7 @@ import type { Entry } from '../consul.ts';
 import { assertNever } from '../errors.ts';
 import { decodeClaim } from './records.ts';
 import { parseKey } from './layout.ts';
-import type { Claim } from './records.ts';
+import type { Claim, Runner } from './records.ts';
 
 /**
  * A claim without a lock is believed dead after it was so, unchanged, for this long: on the own clock of whoever watched it
@@ -121,6 +121,28 @@ export function mayStillRun(state: Claim['state']): boolean {
       return assertNever(state);
   }
 }
+
+const bootOf = (bootId: string) => bootId.split(' ')[0];
+
+/**
+ * Whether the two are on different machines, as far as they say. One boot is one machine. A machine-id tells machines
+ * apart; two machines that share one (copies of an image) can't be told from one that was booted again.
+ */
+export function isElsewhere(me: Runner, other: Runner): boolean {
+  if (bootOf(me.bootId) === bootOf(other.bootId)) return false;
+  if (me.machine !== undefined && other.machine !== undefined) return me.machine !== other.machine;
+  return me.host !== undefined && other.host !== undefined && me.host !== other.host;
+}
+
+/**
+ * Whether the claim is the node's own, and not that of a run that may be under way on another machine with its name. What
+ * has ended is its node's wherever it ran: a control host runs for many nodes.
+ */
+export const isOwn = (me: { readonly node: string; readonly runner: Runner }, claim: Claim): boolean =>
+  claim.node === me.node && !(mayRun(claim) && isElsewhere(me.runner, claim));
+
+/** Nobody has seen its run end. */
+const mayRun = (claim: Claim): boolean => !isLeft(claim) && claim.state !== 'held';
 
 /** Whether the claim is one that `acquire` holds. `nowMs`: the earliest that it may be (`WallClock`). */
 export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {

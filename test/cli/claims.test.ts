@@ -1,6 +1,7 @@
 // Who keeps a slot after a run, for how long, and what a run leaves in Consul.
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -308,6 +309,23 @@ describe('a failed run', () => {
     expect(await claim('long')).toMatchObject({ state: 'failed', node: 'web01' });
     expect(await lastRun('long', 'web01')).toMatchObject({ outcome: 'timed-out' });
   });
+});
+
+test('a run of the same name on another machine is said as a warning, with the way out', async () => {
+  const free = await holder('twice', 'web01');
+  const key = 'runlock/twice/.slot/0/owner';
+  const there = { ...(await claim('twice')), machine: 'b'.repeat(32), host: 'host-b', bootId: 'other' };
+  const own = await claim('twice');
+  expect(own).toMatchObject({ host: hostname() });
+  const lock = (await agent.kv.get('runlock/twice/.slot/0/lock'))?.Session ?? '';
+  await agent.kv.put(key, JSON.stringify(there));
+  expect(lock).not.toBe('');
+  const { status, stderr } = await exec('twice', 'web01', ['--', 'true']);
+  expect(status).toBe(75);
+  expect(stderr).toMatch(
+    /^runlock: busy: another machine, host-b, runs or waits in twice as web01 too \(pid \d+, since \d+s\)\. Wait until that run has ended; or look there that nothing runs any more, and clear it with 'runlock release twice --owner web01 --force'\. If this is another node, give it its own name with --node\n$/,
+  );
+  await free();
 });
 
 describe('a run whose session is gone', () => {

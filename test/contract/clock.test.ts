@@ -61,6 +61,7 @@ async function runner(node: string, group: string, { clock, hold, on = agent }: 
   const unseen = {
     startTime: () => undefined,
     hidden: () => false,
+    place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: [], guarded: false }),
   };
   const deps: Deps = {

@@ -21,6 +21,7 @@ const deps: Deps = {
     bootId: self.bootId,
     startTime: () => self.startTime,
     hidden: () => false,
+    place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: [], guarded: false }),
   },
   log: () => undefined,

@@ -37,6 +37,7 @@ test.each([
     bootId: 'boot',
     startTime,
     hidden: () => false,
+    place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: [], guarded: false }),
   };
   const deps: ExecDeps = {

@@ -48,6 +48,7 @@ async function run(
       bootId: self.bootId,
       startTime: () => undefined,
       hidden: () => false,
+      place: () => Promise.resolve({ host: 'h' }),
       survivors: () => ({ pids: [], guarded: false }),
     },
     log: () => undefined,

@@ -30,6 +30,7 @@ const host = {
   bootId: self.bootId,
   startTime: () => undefined,
   hidden: () => false,
+  place: () => Promise.resolve({ host: 'h' }),
   survivors: () => ({ pids: [], guarded: false }),
 };
 const said: string[] = [];

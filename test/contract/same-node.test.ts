@@ -29,6 +29,7 @@ function host(bootId: string, pid: number, seen: { hidden?: number[]; survivors?
     bootId,
     startTime: () => undefined,
     hidden: (asked) => seen.hidden?.includes(asked) ?? false,
+    place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: seen.survivors ?? [], guarded: false }),
   };
 }
@@ -71,4 +72,98 @@ test('what a dead run left running is an orphan: the node is busy, and its sessi
   const next = await run('orphan', host('boot', 11, { survivors: [12] }));
   expect(next).toMatchObject({ kind: 'busy', why: { kind: 'orphan', pids: [12] } });
   expect(await lockOf('orphan')).toBe(before);
+});
+
+/** Another host, or the same one: each boot is another. */
+let boots = 0;
+function on(machine: { machine?: string; host?: string }): Host {
+  const bootId = `boot${++boots}`;
+  return { ...host(bootId, boots), self: () => ({ pid: boots, startTime: '1', bootId, ...machine }) };
+}
+
+const HERE = { machine: 'a'.repeat(32), host: 'here' };
+const THERE = { machine: 'b'.repeat(32), host: 'there' };
+
+const ownerKey = (group: string) => `runlock/${group}/.slot/0/owner`;
+const claimOf = async (group: string) =>
+  JSON.parse((await agent.kv.get(ownerKey(group)))?.Value ?? 'null') as Record<string, unknown> | null;
+async function endSession(group: string) {
+  await agent.http('PUT', `/v1/session/destroy/${(await lockOf(group)) ?? ''}`);
+}
+async function rewrite(group: string, changes: object) {
+  await agent.kv.put(ownerKey(group), JSON.stringify({ ...(await claimOf(group)), ...changes }));
+}
+
+test('a claim says which machine its run is on, and what that is called', async () => {
+  await run('names', on(HERE));
+  expect(await claimOf('names')).toMatchObject(HERE);
+});
+
+test.each([
+  ['by its machine-id', HERE, THERE],
+  ['by its machine-id, where the hosts have one name', HERE, { ...THERE, host: 'here' }],
+  ['by its host name, where one has no machine-id', { host: 'here' }, THERE],
+])(
+  'a run on another machine, known %s, is never taken for one that was left here',
+  async (how, first, second) => {
+    const group = `else${how.length}`;
+    await run(group, on(first));
+    const busy = { kind: 'busy', why: { kind: 'elsewhere', host: first.host } };
+    expect(await run(group, on(second))).toMatchObject(busy);
+    await endSession(group);
+    expect(await run(group, on(second))).toMatchObject(busy);
+    await rewrite(group, { state: 'abandoned' });
+    expect(await run(group, on(second))).toMatchObject(busy);
+    expect(await claimOf(group)).toMatchObject(first);
+  },
+);
+
+test('nor is the mark of one that only waits there', async () => {
+  const { ID: session } = (await (
+    await agent.http('PUT', '/v1/session/create', { Behavior: 'delete' })
+  ).json()) as {
+    ID: string;
+  };
+  const since = new Date().toISOString();
+  const mark = { v: 1, run: 'r', since, pid: 1, startTime: '1', bootId: 'waits', ...THERE };
+  await agent.http('PUT', `/v1/kv/runlock/waits/.node/web01?acquire=${session}`, mark);
+  expect(await run('waits', on(HERE))).toMatchObject({
+    kind: 'busy',
+    why: { kind: 'elsewhere', host: 'there' },
+  });
+});
+
+test.each([
+  ['on the same machine, booted again', HERE, HERE],
+  ['of an older version, which does not say where', {}, HERE],
+])('a run %s, whose session is gone, is this node’s own', async (how, first, second) => {
+  const group = `own${how.length}`;
+  await run(group, on(first));
+  await endSession(group);
+  expect(await run(group, on(second))).toMatchObject({
+    kind: 'granted',
+    grant: { before: { node: 'web01' } },
+  });
+});
+
+test.each(['failed', 'interrupted', 'rebooting'])(
+  'what has %s on another machine is the node’s own: a control host runs for many',
+  async (state) => {
+    const group = `control-${state}`;
+    await run(group, on(THERE));
+    await endSession(group);
+    await rewrite(group, { state });
+    expect(await run(group, on(HERE))).toMatchObject({ kind: 'granted', grant: { before: { state } } });
+  },
+);
+
+test('a run that vanished on another machine is followed when anybody may follow, and marked until then', async () => {
+  await run('vanished', on(THERE));
+  await endSession('vanished');
+  await rewrite('vanished', { hold: 'none' });
+  expect(await run('vanished', on(HERE))).toMatchObject({ kind: 'busy', why: { kind: 'elsewhere' } });
+  expect(await claimOf('vanished')).toMatchObject({ missingSince: expect.any(String) as string });
+  await rewrite('vanished', { missingSince: new Date(Date.now() - 66_000).toISOString() });
+  expect(await run('vanished', on(HERE))).toMatchObject({ kind: 'granted', grant: { slot: 0 } });
+  expect(await claimOf('vanished')).toMatchObject(HERE);
 });

@@ -72,6 +72,7 @@ async function setUp(address?: string) {
       ...host,
       startTime: () => undefined,
       hidden: () => false,
+      place: () => Promise.resolve({ host: 'h' }),
       survivors: () => ({ pids: [], guarded: false }),
     },
   };

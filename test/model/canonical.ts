@@ -128,7 +128,7 @@ const markSighted = ({ slot, claim, index }: Sighted): Sighted => ({
 
 /** Always in the same order of its fields; when the command has ended, nobody asks for its last proof. */
 function markProcess(process: Process): object {
-  const { node, hold, slots, aheadMs, runs, acquires, run, session, attempts } = process;
+  const { node, hold, slots, aheadMs, runs, acquires, machine, run, session, attempts } = process;
   const lease = process.lease && markLease(process.lease);
   return {
     node,
@@ -137,6 +137,7 @@ function markProcess(process: Process): object {
     aheadMs,
     runs,
     acquires,
+    machine,
     run,
     session,
     at: markAt(process.at),

@@ -20,6 +20,8 @@ export interface Shape {
   /** How far each host's wall clock is ahead of the one before. */
   readonly aheadMs?: number;
   readonly faults?: Partial<Faults>;
+  /** The machine of each process; one for all unless given. Two nodes of one name on two are two hosts that share it. */
+  readonly machines?: readonly string[];
   readonly trusting?: boolean;
   /** Promise 1 is not asked for: a hand has taken away all that it rests on. */
   readonly mayOverlap?: boolean;
@@ -39,12 +41,14 @@ export function toWorld(shape: Shape): World {
     mayOverlap,
     records,
     kept,
+    machines,
   } = shape;
   return {
     processes: nodes.map((node, i) => ({
       ...{ node, hold, runs: runsOf(runs, i), aheadMs: i * aheadMs },
       slots: typeof slots === 'number' ? slots : (slots[i] ?? 1),
       ...(acquires.includes(i) && { acquires: true }),
+      ...(machines?.[i] !== undefined && { machine: machines[i] }),
     })),
     faults: { ...noFaults, ...shape.faults },
     tickMs,
@@ -123,6 +127,13 @@ export const configurations = {
   'held, abandoned': { nodes: two, acquires: [0], tickMs: 60_000, faults: { expire: 1 } },
   'held, stray': { nodes: two, acquires: [0], faults: { strayLock: 1, clear: 1 } },
   'held, frozen': { nodes: ['n0'], acquires: [0], faults: { freeze: 1, again: 1 } },
+  // Two hosts with one node name.
+  namesakes: { nodes: ['n0', 'n0'], machines: ['a', 'b'], faults: { expire: 1, fail: 1, crash: 1 } },
+  'namesakes, late': { nodes: ['n0', 'n0'], machines: ['a', 'b'], faults: { expire: 1, late: 1, lose: 1 } },
+  'namesakes, none': {
+    ...{ nodes: ['n0', 'n0'], machines: ['a', 'b'], hold: 'none', ...timed },
+    ...{ runs: [1, 3], faults: { expire: 1 } },
+  },
   // Nodes whose claims stand higher than their own N is now, and others that come with a larger one.
   down: { nodes: two, slots: [2, 1], kept: [failed('n1', 1)], faults: { expire: 1, fail: 1 } },
   'down, late': { nodes: two, slots: [2, 1], kept: [failed('n1', 1)], faults: { lose: 1, late: 1 } },
@@ -159,6 +170,10 @@ export const larger = {
   'held, finite, again': {
     ...{ nodes: two, acquires: [0], hold: 60_000, ...timed },
     faults: { again: 1, lose: 1 },
+  },
+  'namesakes, finite': {
+    ...{ nodes: ['n0', 'n0'], machines: ['a', 'b'], hold: 30_000, ...timed, tickMs: 60_000 },
+    ...{ runs: [1, 3], faults: { expire: 1 } },
   },
   'held, two slots': { nodes: three, acquires: [0, 1], slots: 2, faults: { crash: 1 } },
 } as const satisfies Record<string, Shape>;

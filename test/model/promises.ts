@@ -2,7 +2,7 @@
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { isTaken } from '../../src/lock/decide.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isElsewhere, isLeft } from '../../src/lock/slot.ts';
 import type { Owner, Slot } from '../../src/lock/slot.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
@@ -89,7 +89,7 @@ function judgeChange(was: Was, now: Claim | undefined, tx: Tx): string | undefin
   if (isOwnRun) return mayGo(claim, tx) || now ? undefined : PROMISES.stopped;
   if (name === 'drop') return isOver(was) ? undefined : PROMISES.hold;
   if (name === 'clearClaim') return was.lockedBy !== undefined ? PROMISES.evict : undefined;
-  if (name === 'moveDown' && by.node === claim.node && !now) return undefined;
+  if (name === 'moveDown' && by.node === claim.node && !now && isLeft(claim)) return undefined;
   if (!now) return PROMISES.claim;
   if (now.run === claim.run) {
     const isNotice = name === 'notice' && was.lockedBy === undefined && now.state === claim.state;
@@ -100,7 +100,8 @@ function judgeChange(was: Was, now: Claim | undefined, tx: Tx): string | undefin
     return may && mayEnd(claim) ? undefined : PROMISES.claim;
   }
   if (now.run !== by.run) return PROMISES.claim;
-  if (now.node === claim.node && name === 'comeBack') return undefined;
+  const isOwnNode = now.node === claim.node && (isLeft(claim) || !isElsewhere(claim, now));
+  if (isOwnNode && name === 'comeBack') return undefined;
   return isOver(was) ? undefined : PROMISES.hold;
 }
 

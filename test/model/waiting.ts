@@ -1,15 +1,15 @@
 /** A process on its way to a slot: src/lock/acquire.ts, queue.ts, first.ts, freeze.ts and same-node.ts, step by step. */
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
-import { decide, decideDown } from '../../src/lock/decide.ts';
+import { decide, decideDown, judgeElsewhere } from '../../src/lock/decide.ts';
 import type { Move, Tidy } from '../../src/lock/decide.ts';
-import { abandoned, isHeld, isLeft, missing, observe } from '../../src/lock/slot.ts';
+import { abandoned, isHeld, isLeft, isOwn, missing, observe } from '../../src/lock/slot.ts';
 import type { Owner } from '../../src/lock/slot.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
 import { withNewSession, withoutSession } from './transmit.ts';
-import { NOW_MS, keys, nowOf, senderOf, sightingsOf, slotsOf, withProcess } from './world.ts';
+import { NOW_MS, contextOf, keys, nowOf, senderOf, sightingsOf, slotsOf, withProcess } from './world.ts';
 import type { At, Process, Sighting, State, Tx } from './world.ts';
 
 /** exec, acquire: a new run, its session. */
@@ -27,7 +27,17 @@ export function start(actor: Actor): Next[] {
 export function look(actor: Actor): Next[] {
   const { state, process } = actor;
   const by = senderOf(process);
-  const own = slotsOf(state.store).find(({ owner }) => owner?.claim.node === process.node);
+  const slots = slotsOf(state.store);
+  const namesake = slots.find(
+    ({ owner }) => owner?.claim.node === process.node && !isOwnClaim(process, owner),
+  );
+  if (namesake) {
+    const seen = { slots, sightings: new Map(), nowMs: nowOf(process), monotonicMs: 0 };
+    const verdict = judgeElsewhere(namesake, seen);
+    if (verdict === 'wait') return [step(actor, 'is busy elsewhere', goTo(actor, leave('idle')))];
+    if (verdict !== 'take-over') return [tidy(actor, verdict, leave('idle'))];
+  }
+  const own = slots.find(({ owner }) => owner && isOwnClaim(process, owner));
   if (!own?.owner)
     return [step(actor, 'has no claim', sendFrom(actor, leave('look'), { name: 'enqueue', by }))];
   const { claim, index } = own.owner;
@@ -48,6 +58,9 @@ export function look(actor: Actor): Next[] {
   const sending = sendGrant(actor, leave('look'), { tx, slot: own.slot, before });
   return [step(actor, `sees its own claim (${claim.state})`, sending)];
 }
+
+const isOwnClaim = (process: Process, { claim }: Owner): boolean =>
+  isOwn(contextOf(senderOf(process)).run, claim);
 
 /** findOrphan, on the same boot of the same host. */
 function isBusy(state: State, { run }: Process, { claim }: Owner): boolean {
@@ -106,7 +119,7 @@ export function first(actor: Actor, before: readonly Sighting[]): Next[] {
   const seen = [...sightings].map(([slot, { index, sinceMs }]) => ({ slot, index, agoMs: -sinceMs }));
   const { node, run, session } = senderOf(process);
   const nowMs = NOW_MS + process.aheadMs;
-  const me = { node, run, session, slots: process.slots };
+  const me = { node, run, session, slots: process.slots, runner: contextOf(senderOf(process)).run.runner };
   const move = decide(me, { slots, sightings, nowMs, monotonicMs: 0 });
   return make(actor, move, seen);
 }
@@ -174,7 +187,7 @@ export function tidyTx(process: Process, { kind, slot, owner, strayLock }: Tidy)
 export function down(actor: Actor, before: readonly Sighting[]): Next[] {
   const { state, process } = actor;
   const slots = slotsOf(state.store);
-  const own = slots.find(({ owner }) => owner?.claim.node === process.node);
+  const own = slots.find(({ owner }) => owner && isOwnClaim(process, owner));
   if (!own?.owner || own.slot < process.slots || isHeld(own.owner.claim, nowOf(process)))
     return [step(actor, 'sees its own claim changed', goTo(actor, leave('look')))];
   if (own.lockedBy !== undefined) return [step(actor, 'is busy here', goTo(actor, leave('idle')))];

@@ -3,7 +3,7 @@ import { runningClaim } from '../../src/lock/context.ts';
 import type { RunContext } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { encode } from '../../src/lock/records.ts';
-import type { Claim, Hold, Outcome } from '../../src/lock/records.ts';
+import type { Claim, Hold, Outcome, Runner } from '../../src/lock/records.ts';
 import { readSlots } from '../../src/lock/slot.ts';
 import type { Sightings, Slot } from '../../src/lock/slot.ts';
 import type { Step } from '../../src/lock/transactions.ts';
@@ -59,6 +59,8 @@ export interface Sender {
   readonly hold: Hold;
   /** How many slots it uses. */
   readonly slots: number;
+  /** Which machine it is on: one unless given. */
+  readonly machine?: string;
   /** How far this host's wall clock is ahead. */
   readonly aheadMs: number;
 }
@@ -205,6 +207,8 @@ export interface Process {
   readonly runs: number;
   /** By `acquire` and `release`, instead of `exec`. */
   readonly acquires?: boolean;
+  /** Another host with the same node name; each has booted once. */
+  readonly machine?: string;
   readonly at: At;
   readonly run?: string;
   readonly session?: string;
@@ -236,7 +240,10 @@ export interface State {
 }
 
 export interface World {
-  readonly processes: readonly Pick<Process, 'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires'>[];
+  readonly processes: readonly Pick<
+    Process,
+    'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires' | 'machine'
+  >[];
   /** Claims that are there from the beginning. */
   readonly kept?: readonly Kept[];
   readonly faults: Faults;
@@ -315,15 +322,18 @@ export const isRunning = ({ lease, acquires }: Process): boolean =>
   lease !== undefined && lease.outcome === undefined && (!acquires || lease.claim.state === 'held');
 
 /** As it was before it ever started. */
-export function idle({ node, hold, slots, aheadMs, acquires }: Process, runs: number): Process {
-  const how = acquires ? { acquires } : {};
+export function idle({ node, hold, slots, aheadMs, acquires, machine }: Process, runs: number): Process {
+  const how = { ...(acquires && { acquires }), ...(machine !== undefined && { machine }) };
   return { node, hold, slots, aheadMs, runs, ...how, at: { pc: 'idle' }, attempts: [] };
 }
 
-const RUNNER = { pid: 1, startTime: '1', bootId: 'b' };
+const runnerOn = (machine: string | undefined): Runner => ({
+  ...{ pid: 1, startTime: '1', bootId: `b${machine ?? ''}` },
+  ...(machine !== undefined && { machine }),
+});
 
 /** A run's context as src/lock has it; only the pure functions may be given it. */
-export function contextOf({ run, node, hold, aheadMs, slots }: Sender): RunContext {
+export function contextOf({ run, node, hold, aheadMs, slots, machine }: Sender): RunContext {
   const refuse = () => {
     throw new Error('the model calls pure functions only');
   };
@@ -333,14 +343,14 @@ export function contextOf({ run, node, hold, aheadMs, slots }: Sender): RunConte
     consul: undefined as never,
     deps: { clock, random: refuse, log: refuse, host: undefined as never },
     keys,
-    run: { id: run, node, command: 'c', runner: RUNNER, hold, slots },
+    run: { id: run, node, command: 'c', runner: runnerOn(machine), hold, slots },
   };
 }
 
 /** What a host's clock shows. */
 export const nowOf = ({ aheadMs }: Pick<Process, 'aheadMs'>): number => NOW_MS + aheadMs;
 
-export function senderOf({ node, hold, aheadMs, slots, run, session }: Process): Sender {
+export function senderOf({ node, hold, aheadMs, slots, machine, run, session }: Process): Sender {
   if (run === undefined || session === undefined) throw new Error('no run');
-  return { node, run, session, hold, slots, aheadMs };
+  return { node, run, session, hold, slots, aheadMs, ...(machine !== undefined && { machine }) };
 }

@@ -20,6 +20,7 @@ export function gateEffects(env: Agent['env'], said: string[] = []): NodeAgent &
     bootId: '',
     startTime: () => undefined,
     hidden: () => false,
+    place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: [], guarded: false }),
   };
   const deps: Deps = { clock, log, random: Math.random, host };

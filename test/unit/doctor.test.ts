@@ -14,6 +14,7 @@ import {
   judgePrograms,
   judgeRunFiles,
 } from '../../src/commands/doctor/surroundings.ts';
+import { judgeNode } from '../../src/commands/doctor/rights.ts';
 import { judgePlace } from '../../src/commands/doctor.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
 import { addressOf } from '../../src/consul/where.ts';
@@ -203,6 +204,27 @@ describe('this host', () => {
     expect(['20.19.0', '22.0.0', '20.18.9', '18.20.0'].map((text) => judgeNodeVersion(text).level)).toEqual([
       ...['ok', 'ok', 'problem', 'problem'],
     ]);
+  });
+});
+
+describe('the node', () => {
+  const elsewhere = { host: 'web01.example.com', isRemote: true };
+
+  test('of an agent on another host is a warning: all who use it share that name', () => {
+    const [check] = judgeNode(undefined, 'consul-1', elsewhere);
+    expect(check).toMatchObject({
+      level: 'warning',
+      found: expect.stringMatching(/^consul-1 .* this host is web01.example.com: /) as string,
+      fix: expect.stringContaining('--node web01.example.com') as string,
+    });
+  });
+
+  test.each([
+    ['chosen', 'web01', 'consul-1', elsewhere],
+    ['of an agent here, whatever it is called', undefined, 'i-0123', { ...elsewhere, isRemote: false }],
+    ['this host’s, by an address of its own', undefined, 'WEB01', elsewhere],
+  ])('%s is well', (_, chosen, agentNode, here) => {
+    expect(judgeNode(chosen, agentNode, here)).toMatchObject([{ level: 'ok' }]);
   });
 });
 

@@ -52,7 +52,8 @@ function hold({
   state = 'running',
   hold: lasts = 'forever',
   longestMs = 1_000,
-}: { state?: Claim['state']; hold?: Hold; longestMs?: number } = {}) {
+  agentNode = 'web01',
+}: { state?: Claim['state']; hold?: Hold; longestMs?: number; agentNode?: string } = {}) {
   const pauses: number[] = [];
   let nowMs = 1_000;
   const looks = requests<ReadOptions, { entries: Entry[]; index: number }>();
@@ -70,7 +71,7 @@ function hold({
     createSession: () => (order.push('open'), Promise.resolve('new')),
     readSession: () =>
       Promise.resolve({
-        ...{ id: 'new', node: 'web01', ttl: `${TTL_MS / 1000}s`, behavior: 'delete' },
+        ...{ id: 'new', node: agentNode, ttl: `${TTL_MS / 1000}s`, behavior: 'delete' },
         ...{ lockDelayMs: 0, checks: [] },
       }),
     destroySession: () => Promise.resolve(),
@@ -108,7 +109,7 @@ function hold({
   onTestFinished(() => lease.stop());
   const owner = entry(keys.owner(0), claim, 10);
   return {
-    ...{ lease, looks, transactions, said, order, pauses },
+    ...{ lease, looks, transactions, said, order, pauses, lost },
     pass: (ms: number) => void (nowMs += ms),
     lock: (by = 's1') => entry(keys.lock(0), { run: 'r1' }, 10, by),
     owner,
@@ -186,6 +187,23 @@ describe('a look', () => {
     await looks.next();
     expect(said).toEqual(['warning: Permission denied; the run goes on']);
   });
+});
+
+test('an agent that has another name by then changes nothing: the run keeps its own', async () => {
+  const { looks, transactions, owner, taken, lost, order } = hold({ agentNode: 'renamed' });
+  await looks.next();
+  lost.abort();
+  const back = await transactions.next();
+  const keysOf = back.options.map(({ key }) => key);
+  expect(keysOf).toContain(keys.node('web01'));
+  expect(keysOf.join()).not.toContain('renamed');
+  expect(back.options.find(({ key }) => key === keys.owner(0) && key)).toBeDefined();
+  expect(back.options.map((operation) => ('value' in operation ? operation.value : '')).join()).toContain(
+    '"node":"web01"',
+  );
+  expect(order).toContain('open');
+  back.answer(taken);
+  (await looks.next()).answer({ entries: [owner], index: 21 });
 });
 
 describe('a lock that another session has taken under the run', () => {

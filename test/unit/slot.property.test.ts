@@ -47,7 +47,9 @@ const slotOf = (slot: number): fc.Arbitrary<Slot> =>
       ...(found && { owner: { claim: found, index } }),
     }));
 const slots = fc.tuple(slotOf(0), slotOf(1), slotOf(2), slotOf(3));
+const runner = { pid: 1, startTime: '1', bootId: 'b' };
 const me = fc.record({
+  runner: fc.constant(runner),
   ...{ node: name('web'), run: name('r'), session: name('s'), slots: fc.integer({ min: 1, max: 4 }) },
 });
 
@@ -253,7 +255,7 @@ describe('a run that was cut off is dead before anybody may follow', () => {
         const marked = abandoned(running, NOW_MS + markedMs);
         const slot: Slot = { slot: 0, owner: { claim: marked, index: 1 } };
         const deadMs = it.lostMs + deadAfterMs(it.holdMs);
-        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
+        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1, runner };
         const sees = decide(self, seenFor([slot], 0, NOW_MS + deadMs + it.difference));
         expect(sees.kind).toBe('wait');
       }),
@@ -267,7 +269,7 @@ describe('a run that was cut off is dead before anybody may follow', () => {
           slot: 0,
           owner: { claim: { ...some, state: 'running', hold: 'none', node: 'web9' }, index: 1 },
         };
-        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
+        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1, runner };
         const unmarked = withoutMark(slot.owner?.claim ?? some);
         const noted = missing(unmarked, NOW_MS);
         const seen = (claim: Claim, ms: number, nowMs?: number) =>
@@ -287,7 +289,7 @@ describe('a run that was cut off is dead before anybody may follow', () => {
         const noted = missing(running, NOW_MS + it.lostMs + lateMs);
         const slot: Slot = { slot: 0, owner: { claim: noted, index: 1 } };
         const deadMs = Math.min(it.lostMs + deadAfterMs(how), TEN_DAYS_MS);
-        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1 };
+        const self = { node: 'web0', run: 'r9', session: 's9', slots: 1, runner };
         const sees = (ms: number) => decide(self, seenFor([slot], 0, NOW_MS + ms + it.difference)).kind;
         if (how !== 'none' && how !== 'forever') expect(sees(deadMs)).not.toBe('take-over');
         else if (how === 'none') expect(sees(deadMs)).toBe('wait');
@@ -352,7 +354,7 @@ test('a claim that stays after a run keeps others out until its hold has passed,
       const kept = keptClaim(running, record, NOW_MS);
       expect(kept === undefined).toBe(some.hold === 'none');
       if (!kept) return;
-      const self = { node: 'another', run: 'r9', session: 's9', slots: 1 };
+      const self = { node: 'another', run: 'r9', session: 's9', slots: 1, runner };
       const slot: Slot = { slot: 0, owner: { claim: kept, index: 1 } };
       const seen = decide(self, seenFor([slot], 0));
       const forMs = typeof some.hold === 'number' ? { forMs: some.hold + CLOCK_DIFFERENCE_MS } : {};

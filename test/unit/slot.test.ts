@@ -2,12 +2,14 @@ import { describe, expect, test } from 'vitest';
 import type { Entry } from '../../src/consul.ts';
 import { encode } from '../../src/lock/records.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
-import type { Claim, ClaimState, Hold } from '../../src/lock/records.ts';
+import type { Claim, ClaimState, Hold, Runner } from '../../src/lock/records.ts';
 import {
   CLOCK_DIFFERENCE_MS,
   VANISHED_AFTER_MS,
   abandoned,
+  isElsewhere,
   isLeft,
+  isOwn,
   observe,
   readSlots,
   standing,
@@ -19,7 +21,13 @@ import type { Sightings, Slot } from '../../src/lock/slot.ts';
 const keys = groupKeys('runlock', 'prod/web');
 const now = Date.UTC(2026, 2, 1, 12);
 const at = (ms: number) => new Date(ms).toISOString();
-const me = { node: 'web01', run: 'r1', session: 's1', slots: 1 };
+const me = {
+  node: 'web01',
+  run: 'r1',
+  session: 's1',
+  slots: 1,
+  runner: { pid: 1, startTime: '1', bootId: 'b' },
+};
 
 function claim(changes: Partial<Claim> = {}): Claim {
   const runner = { pid: 4711, startTime: '1', bootId: 'b' };
@@ -254,6 +262,65 @@ describe('the first in the queue', () => {
     ['the run is another', owned({ node: 'web01', run: 'r9' }, { lockedBy: 's1' })],
   ])('adopts nothing when %s', (_, slot) => {
     expect(move([slot])).toEqual({ kind: 'return' });
+  });
+});
+
+describe('which machine a run is on', () => {
+  const [a, b] = ['a'.repeat(32), 'b'.repeat(32)];
+  const on = (changes: Partial<Runner>): Runner => ({
+    pid: 1,
+    startTime: '1',
+    bootId: 'x pid:[1]',
+    ...changes,
+  });
+
+  test.each<[boolean, string, Partial<Runner>, Partial<Runner>]>([
+    [
+      false,
+      'one boot, in two namespaces',
+      { machine: a, host: 'h' },
+      { machine: b, host: 'i', bootId: 'x pid:[2]' },
+    ],
+    [true, 'two machine-ids', { machine: a, host: 'h' }, { machine: b, host: 'h', bootId: 'y' }],
+    [
+      false,
+      'one machine-id, booted again under another name',
+      { machine: a, host: 'h' },
+      { machine: a, host: 'i', bootId: 'y' },
+    ],
+    [true, 'a machine-id on one side, two host names', { machine: a, host: 'h' }, { host: 'i', bootId: 'y' }],
+    [false, 'a machine-id on one side, one host name', { machine: a, host: 'h' }, { host: 'h', bootId: 'y' }],
+    [false, 'an older version on one side', { machine: a, host: 'h' }, { bootId: 'y' }],
+  ])('elsewhere: %s, for %s', (elsewhere, _, me, other) => {
+    expect(isElsewhere(on(me), on(other))).toBe(elsewhere);
+    expect(isElsewhere(on(other), on(me))).toBe(elsewhere);
+  });
+
+  const there = { node: 'web01', bootId: 'y', machine: b };
+  const here = { node: 'web01', runner: on({ machine: a }) };
+
+  test('decides whose claim it is while its run may be under way, and not when that has ended', () => {
+    const own = STATES.filter((state) => isOwn(here, claim({ ...there, state })));
+    expect(own).toEqual(['held', 'failed', 'interrupted', 'rebooting']);
+    for (const state of STATES) {
+      expect(isOwn(here, claim({ ...there, state, machine: a }))).toBe(true);
+      expect(isOwn(here, claim({ ...there, state, node: 'web02' }))).toBe(false);
+    }
+  });
+
+  test('the first in the queue follows such a run as it follows any other', () => {
+    const since = { hold: 'none', missingSince: at(now - 65_000) } as const;
+    const me1 = { ...me, runner: on({ machine: a }) };
+    const sees = (changes: Partial<Claim>) =>
+      decide(me1, {
+        slots: [owned({ ...there, ...changes })],
+        sightings: new Map(),
+        nowMs: now,
+        monotonicMs: 0,
+      }).kind;
+    expect(sees(since)).toBe('take-over');
+    expect(sees(noted)).toBe('wait');
+    expect(sees({ machine: a })).toBe('return');
   });
 });
 

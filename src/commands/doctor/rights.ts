@@ -124,9 +124,15 @@ async function destroy(consul: Consul, id: string): Promise<readonly Check[]> {
 }
 
 /** The name under which this node's runs go. */
-export function judgeNode(chosen: string | undefined, agentNode: string | undefined): Check[] {
+export function judgeNode(
+  chosen: string | undefined,
+  agentNode: string | undefined,
+  here: { readonly host: string; readonly isRemote: boolean },
+): Check[] {
   const node = chosen ?? agentNode;
   if (node === undefined) return [];
+  const other = chosen === undefined && isName(node) ? judgeShared(node, here) : undefined;
+  if (other) return [other];
   if (isName(node)) {
     const from =
       chosen === undefined ? "the agent's node" : `--node; the agent's is ${agentNode ?? 'unknown'}`;
@@ -134,6 +140,25 @@ export function judgeNode(chosen: string | undefined, agentNode: string | undefi
   }
   const found = `the agent's node name '${node}' can't be part of a key`;
   return [{ check: 'node', level: 'problem', found, fix: 'give another to every command with --node' }];
+}
+
+/**
+ * An agent on this host may well have another name than the host. One elsewhere has the name of its own host, and gives it to
+ * all who ask it.
+ */
+function judgeShared(
+  node: string,
+  { host, isRemote }: { host: string; isRemote: boolean },
+): Check | undefined {
+  const label = (name: string) => name.toLowerCase().split('.')[0];
+  if (!isRemote || label(node) === label(host)) return undefined;
+  const found = `${node} (the agent's node), but this host is ${host}: all who use this agent without --node share that name, so while one runs the others are busy`;
+  return {
+    check: 'node',
+    level: 'warning',
+    found,
+    fix: `give each host its own name with --node (RUNLOCK_NODE), such as --node ${host}`,
+  };
 }
 
 /** Write rights below each group's prefix, and on each freeze key above it: `check-not-exists` needs just that. */
