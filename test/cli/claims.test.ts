@@ -359,6 +359,17 @@ describe('a run whose session is gone', () => {
     expect((await exec('gone', 'web02', none)).status).toBe(0);
   });
 
+  test('is marked also by whoever gets another slot at once', async () => {
+    const { folder, pid } = stage();
+    const run = start('beside', 'web01', ['--', ...untilTold(folder)]);
+    const command = await pid('command');
+    run.signal('SIGKILL');
+    await eventually(() => expect(isAlive(command)).toBe(false));
+    await endSessions('beside');
+    expect((await exec('beside', 'web02', ['-n', '2', '-w', '0', '--', 'true'])).status).toBe(0);
+    expect(await claim('beside')).toMatchObject({ missingSince: expect.any(String) as string });
+  });
+
   test('and that still runs takes its lock back, and the mark goes', async () => {
     const { folder, pid } = stage();
     const run = start('marked', 'web01', ['--', ...untilTold(folder)]);
