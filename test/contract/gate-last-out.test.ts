@@ -74,6 +74,21 @@ test('two that leave at the same moment, again and again: it is never left on', 
   }
 });
 
+test('the other ends it between the look at its claim and what follows: nothing of either is left', async () => {
+  await goesOut('a');
+  await goesOut('b');
+  const real = effects();
+  const list: typeof real.consul.list = async (...asked) => {
+    const seen = await real.consul.list(...asked);
+    await exitAtLast(effects(), exit('b'));
+    return seen;
+  };
+  const left = await exitAtLast({ ...real, consul: { ...real.consul, list } }, exit('a'));
+  expect(left).toMatchObject({ kind: 'done', kept: [{ by: { run: 'b' } }] });
+  expect(await reasons()).toEqual([]);
+  expect(await marks()).toEqual([]);
+});
+
 test('who goes out while another ends the maintenance waits for that, and is out by its own', async () => {
   await goesOut('a');
   const real = effects();
