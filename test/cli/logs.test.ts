@@ -167,6 +167,22 @@ describe('a run of each kind', () => {
     expect(events(two)).toEqual(['waiting', 'granted', 'ended']);
   });
 
+  test('releasing: Consul does not answer to the end of the command', async () => {
+    const { group } = setup();
+    await using proxy = await startProxy(agent);
+    const said = new AbortController();
+    const until = new Promise<void>((resolve) => said.signal.addEventListener('abort', () => resolve()));
+    const release: Match = (request) => writes('delete', '/lock')(request);
+    proxy.rule({ match: release, times: 1, do: { until } });
+    const words = ['exec', '-g', group, '--node', 'web01', '--log-format', 'json', '--', 'true'];
+    const run = startRunlock(agent, words, { env: proxy.env });
+    await run.says(/"event":"releasing"/);
+    said.abort();
+    const { stderr, status } = await run.ended;
+    expect(status).toBe(0);
+    expect(of(stderr, 'releasing')).toMatchObject({ level: 'info', group, node: 'web01', exitCode: 0 });
+  });
+
   test('frozen', async () => {
     const { start, key } = setup();
     const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
