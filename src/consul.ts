@@ -2,12 +2,13 @@
  * The one way to Consul: every call has a deadline, takes an AbortSignal, and fails with a fault of a known class
  * (docs/adr/0003-consul-client.md). Only calls that may safely be sent twice are ever sent twice.
  */
-import { REQUEST_TIMEOUT_MS, caller, watchTrouble } from './consul/call.ts';
+import type { IncomingMessage } from 'node:http';
+import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchTrouble } from './consul/call.ts';
 import type { CallOptions, RetryOptions } from './consul/call.ts';
 import { createClient } from './consul/client.ts';
 import type { ConsulSettings } from './consul/env.ts';
 import type { Clock, Log } from './deps.ts';
-import { forbidden, isTransient, notConsul } from './consul/faults.ts';
+import { forbidden, isTransient, isWorthAgain } from './consul/faults.ts';
 import { toInspection } from './consul/inspect.ts';
 import type { Certificate, Inspection, Question, Remote } from './consul/inspect.ts';
 import { serviceCalls } from './consul/services.ts';
@@ -34,7 +35,7 @@ import type {
 } from './consul/wire.ts';
 import { RunlockError } from './errors.ts';
 
-export { isTransient };
+export { isTransient, isWorthAgain };
 export type { CallOptions, RetryOptions };
 
 export type { Answer, Entry, Operation, Session };
@@ -94,25 +95,27 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
   const call = caller(settings.address, { clock: effects.clock, trouble, token });
   const read = async (key: string, options: ReadOptions, recurse: boolean) => {
     const { query, timeoutMs } = readLimits(options);
-    const [response, found] = await call<StoredEntry | StoredEntry[]>({ ...options, timeoutMs }, (ctx) =>
-      client.kv.get({ key, recurse, consistent: true, ...query, ...ctx }),
+    const kind = `${recurse ? 'list' : 'get'} ${key}`;
+    const isWatch = 'index' in query;
+    const [response, found] = await call<StoredEntry | StoredEntry[]>(
+      { ...options, timeoutMs, kind, isWatch, isWhole: ([answer, body]) => isRead(answer, body) },
+      (ctx) => client.kv.get({ key, recurse, consistent: true, ...query, ...ctx }),
     );
-    const items = found === undefined ? [] : Array.isArray(found) ? found : [found];
-    const index = response.headers['x-consul-index'];
-    if (index === undefined) throw notConsul(settings.address);
-    return { entries: items.map(toEntry), index: Number(index) };
+    return { entries: listed(found).map(toEntry), index: Number(response.headers['x-consul-index']) };
   };
-  const transact = async (operations: readonly Operation[], options: RetryOptions): Promise<Answer> => {
+  const transact = async (
+    operations: readonly Operation[],
+    options: RetryOptions & { readonly oddForMs?: number },
+  ): Promise<Answer> => {
     const sent = token.now();
-    const [response, body] = await call<WireAnswer>({ ...options, accept: [409] }, (ctx) =>
+    const asked = { ...options, kind: kindOf(operations), accept: [409] };
+    const [{ body }] = await call({ ...asked, isWhole: ([response]) => isWireAnswer(response.body) }, (ctx) =>
       client.transaction.create(
         operations.map((operation) => toWire(operation, settings)),
         { consistent: true, ...ctx },
       ),
     );
-    const raw: unknown = response.statusCode === 409 ? response.body : body;
-    if (!isWireAnswer(raw)) throw notConsul(settings.address);
-    const answer = toAnswer(raw);
+    const answer = toAnswer(body as WireAnswer);
     if (answer.kind === 'refused' && /^permission denied/i.test(answer.why)) {
       if (token.replaced(sent)) return transact(operations, options);
       throw forbidden(settings.address, answer.why, options.rule);
@@ -130,7 +133,7 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     list: (prefix, options) => read(prefix, options, true),
     keys: async (prefix, options) => {
       // Unlike its other reads, the package takes Consul's 404 for a fault here: there is no key.
-      const [, found] = await call<string[]>({ ...options, accept: [404] }, (ctx) =>
+      const [, found] = await call<string[]>({ ...options, kind: `keys ${prefix}`, accept: [404] }, (ctx) =>
         client.kv.keys({ key: prefix, consistent: true, ...ctx }),
       );
       return found ?? [];
@@ -143,32 +146,38 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
         `Consul refused a read: ${answer.why}; please report this as a bug in runlock`,
       );
     },
-    transact: (operations, options) => transact(operations, { ...options, retryForMs: 0 }),
+    transact: (operations, options) => transact(operations, { ...options, ...SENT_ONCE }),
     createSession: async ({ name, ttl }, options) => {
       const request = { name, ttl, behavior: 'delete', lockdelay: '0s', checks: [] };
-      const [, created] = await call<{ ID?: unknown }>(options, (ctx) =>
+      const isWhole = ([, made]: readonly [unknown, { ID?: unknown }?]) => typeof made?.ID === 'string';
+      const asked = { ...options, kind: 'session create', isWhole };
+      const [, created] = await call<{ ID?: unknown }>(asked, (ctx) =>
         client.session.create({ ...request, ...ctx }),
       );
-      if (typeof created?.ID !== 'string') throw notConsul(settings.address);
-      return created.ID;
+      return created?.ID as string;
     },
     readSession: async (id, options) => {
-      const [, found] = await call<StoredSession>(options, (ctx) =>
+      const isWhole = ([response]: readonly [{ body?: unknown }, ...unknown[]]) =>
+        Array.isArray(response.body);
+      const asked = { ...options, kind: 'session info', isWhole };
+      const [, found] = await call<StoredSession>(asked, (ctx) =>
         client.session.info({ id, consistent: true, ...ctx }),
       );
       return found === undefined ? undefined : toSession(found);
     },
     renewSession: async (id, options) => {
-      const [response] = await call({ ...options, retryForMs: 0, accept: [404] }, (ctx) =>
-        client.session.renew({ id, ...ctx }),
+      const sentOnce = { retryForMs: 0, oddForMs: ODD_MS };
+      const [response] = await call(
+        { ...options, ...sentOnce, kind: 'session renew', accept: [404] },
+        (ctx) => client.session.renew({ id, ...ctx }),
       );
       return response.statusCode !== 404;
     },
     destroySession: async (id, options) => {
-      await call(options, (ctx) => client.session.destroy({ id, ...ctx }));
+      await call({ ...options, kind: 'session destroy' }, (ctx) => client.session.destroy({ id, ...ctx }));
     },
     inspect: async (question, options) => {
-      const [response] = await call(options, async (ctx) => [
+      const [response] = await call({ ...options, kind: question }, async (ctx) => [
         await client._get({ name: 'inspect', path: question, query: {}, ...ctx }),
       ]);
       return toInspection(response);
@@ -178,6 +187,22 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     },
   };
 }
+
+/** Its caller tries again, in its own way, as after an answer that was lost. */
+const SENT_ONCE = { retryForMs: 0, oddForMs: ODD_MS };
+
+const listed = <T>(found: T | T[] | undefined): T[] =>
+  found === undefined ? [] : Array.isArray(found) ? found : [found];
+
+/** With an index in any case; and Consul says 404 where there is nothing, never a list of nothing. */
+function isRead({ statusCode, headers }: IncomingMessage, body: unknown): boolean {
+  const index = headers['x-consul-index'];
+  return typeof index === 'string' && /^\d+$/.test(index) && (statusCode === 404 || listed(body).length > 0);
+}
+
+/** By its shape: of sessions and runs there are many. */
+const kindOf = (operations: readonly Operation[]): string =>
+  operations.map(({ verb, key }) => `${verb} ${/\/\.[a-z]+/.exec(key)?.[0] ?? ''}`).join(', ');
 
 function readLimits(options: ReadOptions): { query: object; timeoutMs: number } {
   const timeoutMs = options.timeoutMs ?? REQUEST_TIMEOUT_MS;

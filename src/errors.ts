@@ -61,9 +61,14 @@ export function isRunlockError(error: unknown, ...codes: ErrorCode[]): error is 
   return error instanceof RunlockError && (codes.length === 0 || codes.includes(error.code));
 }
 
+/** Whether the time for it was over, by `AbortSignal.timeout`. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'TimeoutError';
+}
+
 /** An error in the words of a sentence: what went wrong, without its class. */
 export function reasonOf(error: unknown): string {
-  if (error instanceof DOMException && error.name === 'TimeoutError') return 'no answer in time';
+  if (isTimeout(error)) return 'no answer in time';
   return error instanceof Error ? error.message : String(error);
 }
 

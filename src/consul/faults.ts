@@ -10,6 +10,14 @@ export function isTransient(error: unknown): error is RunlockError {
   return isRunlockError(error, 'unreachable', 'no-leader', 'overloaded');
 }
 
+/**
+ * Faults after which what cleans up tries again, until its own deadline: a single answer, a refusal too, can be that of a
+ * proxy on the way, or of a token that is just being replaced.
+ */
+export function isWorthAgain(error: unknown): error is RunlockError {
+  return isTransient(error) || isRunlockError(error, 'not-consul', 'forbidden', 'config', 'session-lost');
+}
+
 /** The HTTP answer behind a fault, if a whole one came: one that was cut in its middle says nothing. */
 export function responseOf(error: unknown): Response | undefined {
   if (!(error instanceof Error) || !('response' in error)) return undefined;
@@ -67,6 +75,9 @@ function classifyAnswer(
   if (status >= 500 && LEADERLESS.test(text)) {
     return new RunlockError('no-leader', `Consul at ${address} has no leader (${said})`, { cause });
   }
+  // The word of a proxy on the way: the request did not come whole in its time.
+  if (status === 408)
+    return new RunlockError('unreachable', `Consul at ${address} failed (${said})`, { cause });
   const fix = fixFor(text);
   if (fix !== undefined || isRefusal(status, text))
     return new RunlockError('config', `Consul at ${address} refused the request: ${text}${fix ?? ''}`, {

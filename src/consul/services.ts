@@ -89,11 +89,14 @@ export interface Wires {
 
 export function serviceCalls({ client, call, address, place, limits }: Wires): ServiceCalls {
   const get = async (request: Request, options: RetryOptions) => {
-    const [response] = await call(options, async (ctx) => [await client._get({ ...request, ...ctx })]);
+    const isWatch = 'index' in request.query;
+    const [response] = await call({ ...options, kind: kindOf(request), isWatch }, async (ctx) => [
+      await client._get({ ...request, ...ctx }),
+    ]);
     return { response, body: response.body };
   };
   const put = async (request: Request, options: RetryOptions) => {
-    const [response] = await call({ ...options, answers: isChange }, async (ctx) => [
+    const [response] = await call({ ...options, kind: kindOf(request), answers: isChange }, async (ctx) => [
       await client._put({ ...request, ...ctx }),
     ]);
     return response.statusCode === 200;
@@ -107,7 +110,7 @@ export function serviceCalls({ client, call, address, place, limits }: Wires): S
       ...placeFields(resource === 'node' ? { ...place, namespace: undefined } : place),
     }));
     const request = { name: 'authorize', path: '/internal/acl/authorize', type: 'json', body };
-    const [response] = await call({ ...options, answers: isAuthorized }, async (ctx) => [
+    const [response] = await call({ ...options, kind: request.path, answers: isAuthorized }, async (ctx) => [
       await client._post({ ...request, ...ctx }),
     ]);
     if (response.statusCode !== 200)
@@ -194,6 +197,8 @@ interface Request {
   readonly params?: Readonly<Record<string, string>>;
   readonly query: object;
 }
+
+const kindOf = ({ path, params = {} }: Request): string => [path, ...Object.values(params)].join(' ');
 
 const toQuery = ({ on, reason }: Maintenance) => ({
   enable: String(on),

@@ -5,7 +5,7 @@ import type { Deps } from '../deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';
-import { judgeElsewhere } from './decide.ts';
+import { isTaken, judgeElsewhere } from './decide.ts';
 import { findFreeze, untilThawed } from './freeze.ts';
 import { untilDown } from './down.ts';
 import { IMPATIENT_TRIES, asFirst, pause, tidy } from './first.ts';
@@ -160,12 +160,18 @@ async function blockedNow(context: RunContext, session: Session, progress: Progr
       findFreeze(context, progress, LAST_LOOK_MS),
       readSlotsNow(context, progress, LAST_LOOK_MS),
     ]);
-    return frozen ?? { kind: 'slots', slots };
+    if (frozen) return frozen;
+    // Nobody is known to have been in the way, and Consul gave no answer to what would have told.
+    const fault = hasFree(slots, context.run.slots) ? context.consul.fault() : undefined;
+    if (fault) throw fault;
+    return { kind: 'slots', slots };
   } catch (error) {
     await giveUp(context, session, progress.attempts);
     throw isTransient(error) ? noAnswer(context.consul, error) : error;
   }
 }
+
+const hasFree = (slots: readonly Slot[], own: number): boolean => slots.filter(isTaken).length < own;
 
 async function takeSteps(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
   const away = await lookBack(context, progress);

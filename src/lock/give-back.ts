@@ -1,10 +1,11 @@
 /** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
-import { isTransient } from '../consul.ts';
+import { isTransient, isWorthAgain } from '../consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
 import type { Claim, ClaimState, LeftOn, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './holding.ts';
+import { lastWord } from './persist.ts';
 import { readRecord, recordEnd } from './record-end.ts';
 import { openSession } from './session.ts';
 import { isLeft, readSlots, standing } from './slot.ts';
@@ -31,10 +32,12 @@ export type GivenBack =
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
 const RETRY_MS = 300;
+/** One answer of a proxy is no reason to forget the last good run. */
+const ODD_RETRY_MS = 1_000;
 
 /** Gives the slot back, with its own deadline; never throws. */
 export async function giveBack(holding: Holding, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
-  const { deps, keys } = holding.context;
+  const { consul, deps, keys } = holding.context;
   const signal = AbortSignal.timeout(DEADLINE_MS);
   let record: RunRecord | undefined;
   let now: Holding = holding;
@@ -48,14 +51,14 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
       if (step.kind === 'holding') now = step.holding;
       else result = step;
       if (result) break;
+      why = step.kind === 'holding' && step.fault !== undefined ? step.fault : why;
       await deps.clock.sleep(RETRY_MS, { signal });
     } catch (error) {
-      if (signal.aborted || !isTransient(error)) {
-        why = signal.aborted ? why : reasonOf(error);
+      why = lastWord(consul, error, why);
+      if (signal.aborted || !isWorthAgain(error)) {
         result = { kind: 'stays', keys: [keys.owner(holding.slot)], why };
         break;
       }
-      why = error.message;
       await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
     }
   }
@@ -95,7 +98,7 @@ async function withLastGood(
 ): Promise<RunRecord> {
   if (record.outcome === 'succeeded') return record;
   try {
-    const options = { signal, rule: keys.rule, timeoutMs: 5_000, retryForMs: 0 };
+    const options = { signal, rule: keys.rule, timeoutMs: 5_000, retryForMs: ODD_RETRY_MS };
     const { entry } = await consul.get(keys.run(run.node), options);
     const lastGoodAt = entry && lastGoodOf(decodeRun(entry));
     return lastGoodAt === undefined ? record : { ...record, lastGoodAt };
@@ -136,7 +139,10 @@ function keptState(outcome: Outcome): ClaimState | undefined {
   }
 }
 
-type Once = GivenBack | { readonly kind: 'holding'; readonly holding: Holding };
+type Once =
+  | GivenBack
+  /** `fault`: what the release was answered with, where that was no answer to it. */
+  | { readonly kind: 'holding'; readonly holding: Holding; readonly fault?: string };
 
 interface Release {
   readonly record: RunRecord;
@@ -164,14 +170,16 @@ async function releaseOnce(holding: Holding, { record, leftOn, ttlMs, signal }: 
   };
   const goes = record.outcome === 'interrupted' && run.releaseOnSignal === true;
   const kept = goes ? undefined : keptClaim(claim, record, deps.clock.latest());
-  const result = await send(consul, release(seat, record, owner.index, kept), options).catch(
-    (error: unknown) => {
-      if (isTransient(error)) return undefined;
-      throw error;
-    },
-  );
-  if (result?.kind === 'done') return { kind: 'released', ...(kept && { kept }) };
-  return lookAgain(holding, options);
+  let fault: string | undefined;
+  try {
+    const result = await send(consul, release(seat, record, owner.index, kept), options);
+    if (result.kind === 'done') return { kind: 'released', ...(kept && { kept }) };
+  } catch (error) {
+    if (signal.aborted || !isWorthAgain(error)) throw error;
+    fault = error.message;
+  }
+  const seen = await lookAgain(holding, options);
+  return seen.kind === 'holding' && fault !== undefined ? { ...seen, fault } : seen;
 }
 
 /** Whether the release took effect after all: it wrote the run's record in the same transaction. */

@@ -1,13 +1,13 @@
 /** The second half: what this node holds by `acquire` ends, and is recorded. */
-import { isTransient } from '../consul.ts';
 import type { Consul } from '../consul.ts';
 import type { Deps } from '../deps.ts';
-import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { RunlockError, isRunlockError } from '../errors.ts';
 import { hint } from '../hint.ts';
 import { keptClaim } from './give-back.ts';
 import { RETRY_MS, limits } from './held.ts';
 import type { Limits } from './held.ts';
 import type { GroupKeys } from './layout.ts';
+import { lastWord, untilRefused } from './persist.ts';
 import { decodeRun, lastGoodOf } from './records.ts';
 import type { Claim, RunRecord } from './records.ts';
 import { readRecord, recordEnd } from './record-end.ts';
@@ -43,38 +43,38 @@ export interface EndedHeld {
  */
 export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
   const asked = limits(held.keys);
+  const again = untilRefused(held.deps.clock);
   let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
   try {
     for (;;) {
-      const slot = await readSlot(held, asked);
-      const owner = slot.owner;
-      if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
-        if (sent && (await isRecorded(held, sent.record.run, asked))) return sent.ended;
-        // Cleared, or taken over, between a look and the end: that it ended is known all the same.
-        if (sent) await recordEnd(held, sent.record, asked.signal);
-        return undefined;
+      try {
+        const slot = await readSlot(held, asked);
+        const owner = slot.owner;
+        if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
+          if (sent && (await isRecorded(held, sent.record.run, asked))) return sent.ended;
+          // Cleared, or taken over, between a look and the end: that it ended is known all the same.
+          if (sent) await recordEnd(held, sent.record, asked.signal);
+          return undefined;
+        }
+        const known = ending.outcome === 'failed' ? await lastGood(held, asked) : {};
+        const { record, ended } = toEnd(held, owner, { ...ending, ...known });
+        sent = { record, ended };
+        const seen = { ...held, strayLock: slot.strayLock };
+        const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
+        if (result.kind === 'done') return ended;
+      } catch (error) {
+        if (asked.signal.aborted || !again(error)) throw error;
       }
-      const known = ending.outcome === 'failed' ? await lastGood(held, asked) : {};
-      const { record, ended } = toEnd(held, owner, { ...ending, ...known });
-      sent = { record, ended };
-      const seen = { ...held, strayLock: slot.strayLock };
-      const steps = endHeld(seen, record, owner.index, ended.kept);
-      const result = await send(held.consul, steps, asked).catch(passTransient);
-      if (result?.kind === 'done') return ended;
       await held.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
     }
   } catch (error) {
-    const { keys, node, slot } = held;
+    const { consul, keys, node, slot } = held;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `slot ${slot} of ${keys.group} could not be given back (${reasonOf(error)}): ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`,
+      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)}): ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`,
       { cause: error },
     );
   }
-}
-
-function passTransient(error: unknown): undefined {
-  if (!isTransient(error)) throw error;
 }
 
 async function readSlot({ consul, keys, slot }: HeldSlot, asked: Limits): Promise<Slot> {

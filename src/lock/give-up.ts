@@ -1,8 +1,7 @@
 /** Leaving without a slot: nothing of the try stays in Consul. */
-import { isTransient } from '../consul.ts';
-import { reasonOf } from '../errors.ts';
 import { hint } from '../hint.ts';
 import type { RunContext } from './context.ts';
+import { lastWord, persist } from './persist.ts';
 import type { Claim } from './records.ts';
 import { readSlots } from './slot.ts';
 import type { Session } from './session.ts';
@@ -26,11 +25,13 @@ const RETRY_MS = 100;
  * unanswered grant may have left. Has its own deadline; what stays behind is said, never thrown. False: something may stay.
  */
 export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<boolean> {
-  const { deps, keys, run } = context;
+  const { consul, deps, keys, run } = context;
   const signal = AbortSignal.timeout(attempts.length === 0 ? LEAVE_MS : UNDO_MS);
   try {
-    await session.close({ signal });
-    for (const attempt of attempts) await takeBackGrant(context, attempt, signal);
+    const until = { signal, pauseMs: RETRY_MS };
+    await persist(deps.clock, until, () => session.close({ signal }));
+    for (const attempt of attempts)
+      await persist(deps.clock, until, () => takeBackGrant(context, attempt, signal));
     attempts.length = 0;
     return true;
   } catch (error) {
@@ -38,7 +39,7 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
       attempts.length === 0
         ? `the place in the queue of ${keys.group} goes by itself when its session ends`
         : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run clears it, or '${hint(keys.root, 'release', keys.group, '--owner', run.node)}', which asks first`;
-    const why = reasonOf(error);
+    const why = lastWord(consul, error);
     deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
     return false;
   }
@@ -56,12 +57,8 @@ async function takeBackGrant(
     const steps = attempt.before
       ? changeClaim(keys, attempt.slot, attempt.before, owner.index)
       : removeSeen(keys.owner(attempt.slot), owner.index, 'owner');
-    try {
-      const result = await send(consul, steps, { signal, rule: keys.rule });
-      if (result.kind === 'done') return;
-    } catch (error) {
-      if (!isTransient(error)) throw error;
-    }
+    const result = await send(consul, steps, { signal, rule: keys.rule });
+    if (result.kind === 'done') return;
     await deps.clock.sleep(RETRY_MS, { signal });
   }
 }

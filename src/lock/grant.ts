@@ -59,6 +59,11 @@ export type GrantResult =
   | { readonly kind: 'again' }
   | Extract<Result, { kind: 'refused' }>;
 
+/** The longest that a grant is waited for; what comes later is found by the next look. */
+const GRANT_MS = 5_000;
+/** The same once `--wait` is over. */
+const IMPATIENT_MS = 3_000;
+
 /** Sends what may grant the slot. */
 export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
   const { session, slot, claim, progress } = it;
@@ -66,7 +71,8 @@ export async function sendGrant(context: RunContext, it: GrantTry): Promise<Gran
   // Of several attempts at a slot the first one knows what was there before.
   const isFirst = !progress.attempts.some((attempt) => attempt.slot === slot);
   if (isFirst) progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
-  const result = await trySend(context, it.steps, progress.signal);
+  const timeoutMs = progress.patience.aborted ? IMPATIENT_MS : GRANT_MS;
+  const result = await sendWithin(context, it.steps, { signal: progress.signal, timeoutMs });
   if (result === undefined) return { kind: 'again' };
   if (result.kind === 'refused') {
     if (isFirst) progress.attempts.pop();
@@ -92,12 +98,25 @@ export async function decline({ context, session, slot, before }: Grant): Promis
 
 /** Undefined: after a transient fault nobody knows whether it took effect. */
 export async function trySend(
-  { consul, keys }: RunContext,
+  context: RunContext,
   steps: readonly Step[],
   signal: AbortSignal,
 ): Promise<Result | undefined> {
+  return sendWithin(context, steps, { signal });
+}
+
+/** The same, with a deadline of its own in milliseconds. */
+export async function sendWithin(
+  { consul, keys }: RunContext,
+  steps: readonly Step[],
+  { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs?: number },
+): Promise<Result | undefined> {
   try {
-    return await send(consul, steps, { signal, rule: keys.rule });
+    return await send(consul, steps, {
+      signal,
+      rule: keys.rule,
+      ...(timeoutMs !== undefined && { timeoutMs }),
+    });
   } catch (error) {
     if (isTransient(error)) return undefined;
     throw error;

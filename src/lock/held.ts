@@ -1,12 +1,13 @@
 /** The first half: a slot that is held by its claim alone, without a process or a session, until its release. */
-import { RunlockError, assertNever, isRunlockError, reasonOf } from '../errors.ts';
+import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { hint } from '../hint.ts';
 import { goesOn, runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { closeSession } from './give-back.ts';
-import { trySend } from './grant.ts';
+import { sendWithin, trySend } from './grant.ts';
 import type { Grant } from './grant.ts';
 import type { GroupKeys } from './layout.ts';
+import { lastWord, untilRefused } from './persist.ts';
 import type { Claim, Hold } from './records.ts';
 import { isHeld, readSlots, standing } from './slot.ts';
 import type { Owner, Standing } from './slot.ts';
@@ -68,20 +69,27 @@ export type Kept =
 export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   const { context, slot } = grant;
   const asked = limits(context.keys);
-  let now: Standing = { kind: 'mine', owner: grant.owner };
+  const again = untilRefused(context.deps.clock);
+  let now: Standing | undefined = { kind: 'mine', owner: grant.owner };
   try {
     for (;;) {
-      const kept = await keepOnce(grant, now, { waitedMs, asked });
-      if (kept && (kept.kind === 'lost' || lasts(context, kept.owner))) return kept;
+      try {
+        const kept: Kept | undefined = await keepOnce(grant, now ?? (await lookAt(grant, asked)), {
+          ...{ waitedMs, asked },
+        });
+        if (kept && (kept.kind === 'lost' || lasts(context, kept.owner))) return kept;
+      } catch (error) {
+        if (asked.signal.aborted || !again(error)) throw error;
+      }
+      now = undefined;
       await context.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
-      now = await lookAt(grant, asked);
     }
   } catch (error) {
     const { group, root } = context.keys;
     const { node } = context.run;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `${node} was granted slot ${slot} of ${group} and could not keep it (${reasonOf(error)}): its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node)}', which asks first`,
+      `${node} was granted slot ${slot} of ${group} and could not keep it (${lastWord(context.consul, error)}): its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node)}', which asks first`,
       { cause: error },
     );
   } finally {
@@ -106,7 +114,7 @@ async function keepOnce(
   const { keys } = context;
   const claim = { ...heldClaim(context, waitedMs), ...goesOn(grant.owner.claim) };
   const sendKept = async (steps: readonly Step[]): Promise<Kept | undefined> => {
-    const result = await trySend(context, steps, asked.signal);
+    const result = await sendWithin(context, steps, asked);
     if (result?.kind !== 'done') return undefined;
     return { kind: 'held', owner: { claim, index: writtenIndex(result.entries, keys.owner(slot)) } };
   };
@@ -120,7 +128,7 @@ async function keepOnce(
     case 'evicted': {
       // The claim goes before the session does: that tells the operator that nothing runs.
       const steps = removeSeen(keys.owner(slot), now.owner.index, 'owner');
-      const result = await trySend(context, steps, asked.signal);
+      const result = await sendWithin(context, steps, asked);
       if (result?.kind !== 'done') return undefined;
       return { kind: 'lost', why: `${now.owner.claim.by ?? 'an operator'} evicted it` };
     }

@@ -1,5 +1,5 @@
 /** The record of a run that ended without its slot (docs/protocol.md, "Release"). */
-import { isTransient } from '../consul.ts';
+import { isWorthAgain } from '../consul.ts';
 import type { Entry } from '../consul.ts';
 import { reasonOf } from '../errors.ts';
 import type { RunContext } from './context.ts';
@@ -30,7 +30,7 @@ export async function recordEnd(
       why = result.why;
     } catch (error) {
       if (!signal.aborted) why = reasonOf(error);
-      if (signal.aborted || !isTransient(error)) break;
+      if (signal.aborted || !isWorthAgain(error)) break;
     }
     await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
   }

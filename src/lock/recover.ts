@@ -15,6 +15,8 @@ const RETRY_MS = 500;
 const LONGEST_RETRY_MS = 60_000;
 /** The session of a run of this node that gave up may last for a moment. */
 const SAY_AFTER = 2;
+/** Soon: it may be another's, and then the command has to end. */
+const LOOK_MS = 100;
 
 /** Takes the lock back, with a new session if the old one is gone; claims again, once, what somebody deleted. */
 export async function recover(
@@ -44,7 +46,10 @@ export async function recover(
   } else if (result.obstacle === 'session') {
     // Consul knew before the next renewal did.
     await renewSession(live);
-  } else if (now.kind === 'gone' && (result.obstacle === 'owner' || result.obstacle === 'lock')) {
+  } else if (now.kind === 'gone' && result.obstacle === 'owner') {
+    // A claim is there, and may be my own: put back meanwhile, or never gone. The next look tells whose it is.
+    await deps.clock.sleep(LOOK_MS, { signal: live.ended });
+  } else if (now.kind === 'gone' && result.obstacle === 'lock') {
     return { kind: 'lost', why: 'its claim was deleted, and somebody else has the slot now' };
   } else {
     await afterRefusal(live, result.obstacle);

@@ -69,7 +69,10 @@ async function fault(call: Promise<unknown>, code: ErrorCode): Promise<{ message
   return { message, ms: performance.now() - startedMs };
 }
 
-describe.each(calls)('%s', (_, call) => {
+/** A caller that sends these again by itself takes an odd answer for a lost one, for a little while. */
+const SENT_ONCE = ['transact', 'renewSession'];
+
+describe.each(calls)('%s', (name, call) => {
   test('has a deadline when nothing answers', async () => {
     const { consul } = await broken('hang');
     const limited = { ...consul, ...withTimeout(consul, 150) };
@@ -100,7 +103,8 @@ describe.each(calls)('%s', (_, call) => {
     ['a redirection', { status: 302, body: '' }, 'not-consul', /HTTP 302/],
   ])('calls %s by its name', async (_, action, code, words) => {
     const { consul, proxy } = await broken(action);
-    const { message, ms } = await fault(call(consul), code);
+    const isLost = code === 'not-consul' && SENT_ONCE.includes(name);
+    const { message, ms } = await fault(call(consul), isLost ? 'unreachable' : code);
     expect(message).toMatch(words);
     expect(message).toContain(proxy.address);
     expect(ms).toBeLessThan(2_000);
@@ -158,7 +162,7 @@ async function closedPort(): Promise<string> {
 
 test.each(calls.filter(([name]) => ['get', 'list', 'readAll', 'transact', 'createSession'].includes(name)))(
   "%s takes another server's JSON neither for a yes nor for a missing key",
-  async (_, call) => {
+  async (name, call) => {
     const server = createServer((_request, response) => {
       response.writeHead(200, { 'content-type': 'application/json' }).end('{"ok":true}');
     });
@@ -168,7 +172,8 @@ test.each(calls.filter(([name]) => ['get', 'list', 'readAll', 'transact', 'creat
       server.close();
     });
     const { port } = server.address() as AddressInfo;
-    await fault(call(connected({ CONSUL_HTTP_ADDR: `127.0.0.1:${port}` })), 'not-consul');
+    const code = SENT_ONCE.includes(name) ? 'unreachable' : 'not-consul';
+    await fault(call(connected({ CONSUL_HTTP_ADDR: `127.0.0.1:${port}` })), code);
   },
 );
 

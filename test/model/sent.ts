@@ -216,7 +216,7 @@ function afterRefusedGrant({ tx, from }: Under, { obstacle, key }: Refusal): At 
 function refusedInRun(actor: Actor, tx: Tx, { obstacle }: Refusal): State {
   const { lease } = actor.process;
   if (obstacle === 'session') return renewSession({ ...actor, state: goTo(actor, { pc: 'run' }) });
-  const isLost = tx.name === 'claimAgain' && (obstacle === 'owner' || obstacle === 'lock');
+  const isLost = tx.name === 'claimAgain' && obstacle === 'lock';
   if (!isLost || !lease) return goTo(actor, { pc: 'run' });
   return goTo(actor, { pc: 'end' }, { lease: { ...lease, outcome: 'lost' } });
 }

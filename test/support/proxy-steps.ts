@@ -22,6 +22,7 @@ const isMaintenance = (path: string, on: boolean) =>
 
 export const STEPS = {
   'session create': asksFor('/v1/session/create'),
+  'session info': asksFor('/v1/session/info'),
   'session destroy': asksFor('/v1/session/destroy'),
   renew: asksFor('/v1/session/renew'),
   enqueue: writes('set', '/.tail'),

@@ -30,7 +30,13 @@ export type Action =
   | { readonly delayMs: number }
   | { readonly until: Promise<unknown> }
   | { readonly done: () => void }
-  | { readonly status: number; readonly body: string };
+  | {
+      readonly status: number;
+      readonly body: string;
+      readonly headers?: Readonly<Record<string, string>>;
+      /** Only once it has taken effect. */
+      readonly after?: boolean;
+    };
 
 export type Match = (request: ProxyRequest) => boolean;
 
@@ -144,7 +150,8 @@ async function act(action: Action | undefined, { forward, response, socket }: Pa
     return;
   }
   if (typeof action === 'object' && 'status' in action) {
-    return void response.writeHead(action.status).end(action.body);
+    if (action.after === true) await forward();
+    return void response.writeHead(action.status, action.headers).end(action.body);
   }
   if (typeof action === 'object') await ('until' in action ? action.until : sleep(action.delayMs));
   // Who went away waits for nothing: the agent sees it at once, as it would without a proxy.

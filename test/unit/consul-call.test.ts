@@ -19,12 +19,15 @@ const LEADERLESS = Object.assign(new Error('leaderless'), {
 async function call(error: Error, options: Omit<RetryOptions, 'signal'> = {}) {
   const tries: { atMs: number; timeoutMs: number }[] = [];
   const clock = { now: () => Date.now(), monotonicMs: () => Date.now(), sleep: () => Promise.resolve() };
-  const trouble = { seen: () => undefined, over: () => undefined, now: () => undefined };
+  const trouble = {
+    ...{ seen: () => undefined, remember: () => undefined },
+    ...{ over: () => undefined, now: () => undefined },
+  };
   const token = { now: () => undefined, reread: () => undefined, replaced: () => false };
   const stop = new AbortController();
   const startedMs = Date.now();
   const calling = caller('consul', { clock, trouble, token })(
-    { ...options, signal: stop.signal },
+    { ...options, kind: 'a', signal: stop.signal },
     ({ timeout }) => {
       tries.push({ atMs: Date.now() - startedMs, timeoutMs: timeout });
       return Promise.reject(error);

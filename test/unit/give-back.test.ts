@@ -1,5 +1,5 @@
 // The end of a run, request by request: against a Consul that fails as the test says.
-import { expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import type { Answer, Consul, Operation } from '../../src/consul.ts';
 import type { Deps } from '../../src/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
@@ -9,6 +9,8 @@ import type { Holding } from '../../src/lock/holding.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { encode, encodeRun } from '../../src/lock/records.ts';
 import type { Claim, Outcome, RunRecord } from '../../src/lock/records.ts';
+
+afterEach(() => void vi.restoreAllMocks());
 
 const keys = groupKeys('runlock', 'web');
 const NO_ANSWER = new RunlockError('unreachable', 'no answer');
@@ -27,6 +29,9 @@ interface Faults {
   readonly state?: Claim['state'];
   readonly outcome?: Outcome;
   readonly releaseOnSignal?: true;
+  /** After so many pauses the time is over. */
+  readonly pauses?: number;
+  readonly deadline?: AbortController;
 }
 
 /** web01 ends its run; requests of each kind meet these errors, one after the other, and then none. */
@@ -59,6 +64,7 @@ function ending(faults: Faults) {
   };
   const consul = {
     address: 'consul',
+    fault: () => undefined,
     get: () =>
       answer(() => {
         meet(gets);
@@ -85,12 +91,17 @@ function ending(faults: Faults) {
         return { kind: 'done', entries: [owner] };
       }),
   } as Partial<Consul> as Consul;
+  let { pauses = Infinity } = faults;
+  const paused = (signal: AbortSignal) => {
+    if ((pauses -= 1) === 0) faults.deadline?.abort(new DOMException('over', 'TimeoutError'));
+    return signal.aborted ? Promise.reject(signal.reason as Error) : Promise.resolve();
+  };
   const clock = {
     ...{ now: () => 2_000_000, earliest: () => 2_000_000, latest: () => 2_000_000, monotonicMs: () => 0 },
     // The pause before the next try ends at once; what waits for a renewal waits.
     sleep: (ms: number, { signal }: { signal: AbortSignal }) =>
       ms <= 1_000
-        ? Promise.resolve()
+        ? paused(signal)
         : new Promise<void>((_, reject) => {
             signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
           }),
@@ -132,10 +143,30 @@ test('without an answer it is tried again, and the session ends only after that'
   expect(order).toEqual(['release', 'release', 'release', 'close']);
 });
 
-test('what Consul refuses is not tried again: what stays behind is said at once', async () => {
-  const { end, order } = ending({ transactions: [REFUSED] });
-  expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: 'Permission denied' });
+// A refusal was taken for good at the first answer: one answer of a proxy, and the claim kept the whole fleet out.
+test.each([REFUSED, new RunlockError('config', 'bad request'), new RunlockError('not-consul', 'a page')])(
+  'one refusal (%s) is not taken for good: the release is tried again, until its deadline',
+  async (refusal) => {
+    const { end, order } = ending({ transactions: [refusal, refusal] });
+    expect(await end()).toMatchObject({ kind: 'released' });
+    expect(order).toEqual(['release', 'release', 'release', 'close']);
+  },
+);
+
+test('what can never pass is not tried again: what stays behind is said at once', async () => {
+  const { end, order } = ending({ transactions: [new RunlockError('incompatible', 'rubbish')] });
+  expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: 'rubbish' });
   expect(order).toEqual(['release', 'record', 'close']);
+});
+
+test.each([
+  ['what it was answered with', new RunlockError('overloaded', 'takes no more requests (HTTP 429)')],
+  ['the rule that is missing', REFUSED],
+])('a release that is refused until its deadline says %s', async (_, refusal) => {
+  const deadline = new AbortController();
+  vi.spyOn(AbortSignal, 'timeout').mockReturnValueOnce(deadline.signal);
+  const { end } = ending({ transactions: Array.from({ length: 50 }, () => refusal), pauses: 20, deadline });
+  expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: refusal.message });
 });
 
 test('a run that was evicted as it ended is given back as it is: its claim never says again that it runs', async () => {

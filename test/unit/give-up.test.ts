@@ -95,13 +95,21 @@ test('a slot that is another run’s is left alone', async () => {
   expect(order).toEqual(['close', 'look']);
 });
 
-test('what Consul refuses for good is not tried again: what may stay, and what clears it, is said', async () => {
-  const { order, done, said } = leaving([FORBIDDEN]);
+// A refusal was taken for good at the first answer; now it is tried again, as after no answer.
+test('a refusal can be one answer of a proxy: it is undone all the same', async () => {
+  const { order, done, said } = leaving([FORBIDDEN, FORBIDDEN]);
+  expect(await done).toBe(true);
+  expect(order).toEqual(['close', ...TRIED, ...TRIED, 'look', 'undo']);
+  expect(said).toEqual([]);
+});
+
+test('what can never pass is not tried again: what may stay, and what clears it, is said', async () => {
+  const { order, done, said } = leaving([new RunlockError('incompatible', 'rubbish')]);
   expect(await done).toBe(false);
   expect(order).toEqual(['close', 'look', 'undo']);
   expect(said).toEqual([
     expect.stringMatching(
-      /could not leave web cleanly \(Permission denied\); the claim of run r1 may stay .* 'runlock release web --owner web01', which asks first$/,
+      /could not leave web cleanly \(rubbish\); the claim of run r1 may stay .* 'runlock release web --owner web01', which asks first$/,
     ),
   ]);
 });

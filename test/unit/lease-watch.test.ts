@@ -113,6 +113,8 @@ function hold({
     pass: (ms: number) => void (nowMs += ms),
     lock: (by = 's1') => entry(keys.lock(0), { run: 'r1' }, 10, by),
     owner,
+    /** Another run's claim in its place. */
+    foreign: entry(keys.owner(0), { ...claim, node: 'web02', run: 'r2' }, 12, undefined),
     /** What a transaction that took the slot answers. */
     taken: { kind: 'done', entries: [{ ...owner, modifyIndex: 20 }] } as const,
   };
@@ -251,13 +253,36 @@ describe('a lock that another session has taken under the run', () => {
 });
 
 describe('a claim that somebody deleted', () => {
-  test.each([
-    ['a claim', 1],
-    ['a lock', 2],
-  ])('and in whose place is %s of another: the slot is lost', async (_, at) => {
+  const claimIsThere = { kind: 'refused', at: 1, why: 'key "owner" exists' } as const;
+
+  test('and in whose place is a claim of another, as the next look tells: the slot is lost', async () => {
+    const { lease, looks, transactions, lock, foreign } = hold();
+    (await looks.next()).answer({ entries: [lock('other')], index: 11 });
+    (await transactions.next()).answer(claimIsThere);
+    (await looks.next()).answer({ entries: [lock('other'), foreign], index: 12 });
+    await new Promise<void>((resolve) => lease.over.addEventListener('abort', () => resolve()));
+    expect(lease.over.reason).toEqual({ kind: 'lost', why: 'its claim names web02 (run r2)' });
+  });
+
+  test('and put back before it was claimed again is its own: the run goes on', async () => {
+    const { lease, looks, transactions, lock, owner, order, taken } = hold();
+    (await looks.next()).answer({ entries: [lock()], index: 11 });
+    (await transactions.next()).answer(claimIsThere);
+    (await looks.next()).answer({ entries: [lock(), { ...owner, modifyIndex: 12 }], index: 12 });
+    await looks.next();
+    expect(lease.over.aborted).toBe(false);
+    const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
+    const release = await transactions.next();
+    expect(release.options).toContainEqual(expect.objectContaining({ verb: 'check-index', index: 12 }));
+    release.answer(taken);
+    expect(await releasing).toEqual({ kind: 'released' });
+    expect(order).toEqual(['take', 'release', 'close']);
+  });
+
+  test('and whose lock is another’s: the slot is lost', async () => {
     const { lease, looks, transactions, lock } = hold();
     (await looks.next()).answer({ entries: [lock('other')], index: 11 });
-    (await transactions.next()).answer({ kind: 'refused', at, why: 'it is there' });
+    (await transactions.next()).answer({ kind: 'refused', at: 2, why: 'it is there' });
     await new Promise<void>((resolve) => lease.over.addEventListener('abort', () => resolve()));
     expect(lease.over.reason).toMatchObject({ kind: 'lost' });
   });
