@@ -65,6 +65,7 @@ async function ask(group: string, patience: AbortSignal = signal): Promise<Acqui
     ...{ clock, random: Math.random, log: () => undefined },
     host: {
       ...{ self: () => runner, bootId: runner.bootId, startTime: () => undefined, hidden: () => false },
+      place: () => Promise.resolve({ host: 'h' }),
       survivors: () => ({ pids: [], guarded: false }),
     },
   };
