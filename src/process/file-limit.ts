@@ -14,6 +14,8 @@ export interface FileLimit {
 
 /** A run in a dozen groups needs about a hundred. */
 const ROOMY = 256;
+/** Stdin, stdout and stderr are copied too. */
+const SPARE = 8;
 /** It only asks the kernel. */
 const PRLIMIT_MS = 2_000;
 
@@ -45,8 +47,8 @@ export function fileLimit(of: {
   const soft = callersSoftLimit({ own, parents: readText(`/proc/${parent}/limits`) });
   if (soft === undefined) return undefined;
   let entered: Promise<void> | undefined;
-  // A descriptor can be given to a program only by a process whose limit is above it, with some more to spare.
-  const isRoomy = soft >= ROOMY + Math.max(0, ...of.inherited);
+  // A descriptor can be given to a program only by a process whose limit is above it: Bun copies each to a number above all.
+  const isRoomy = soft >= Math.max(ROOMY, Math.max(0, ...of.inherited) + of.inherited.length + SPARE);
   return {
     enter: () => (entered ??= isRoomy ? setSoft(pid, soft) : Promise.resolve()),
     started: (command) => {
