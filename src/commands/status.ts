@@ -208,8 +208,21 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
   }
   const claim = attempt(problems, () => decodeClaim(owner));
   if (!claim) return { slot, state: 'unreadable', alive };
-  const { state, node, since, run, command, exitCode, unhealthy, maintenance, hold, heldUntil, pid, by } =
-    claim;
+  const {
+    state,
+    node,
+    since,
+    run,
+    command,
+    exitCode,
+    unhealthy,
+    maintenance,
+    hold,
+    heldUntil,
+    pid,
+    by,
+    missingSince,
+  } = claim;
   return {
     ...{ slot, state, alive, node, since, run, command },
     ...(exitCode !== undefined && { exitCode }),
@@ -219,6 +232,7 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
     ...(heldUntil !== undefined && { heldUntil }),
     pid,
     ...(by !== undefined && { by }),
+    ...(missingSince !== undefined && { missingSince }),
   };
 }
 

@@ -100,6 +100,8 @@ export interface SlotView {
   /** When others may follow. */
   readonly heldUntil?: string;
   readonly pid?: number;
+  /** When somebody first saw that the run has lost its session. */
+  readonly missingSince?: string;
   /** Who evicted the run. */
   readonly by?: string;
   /** Of a run in several groups: where else it is. */

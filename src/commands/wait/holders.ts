@@ -1,5 +1,5 @@
 /** Who has the slots of a group that a run waits for, from one look to the next. Pure. */
-import { VANISHED_AFTER_MS } from '../../lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../lock/slot.ts';
 import { formatAge } from '../../output.ts';
 import type { HolderView, SlotView } from '../../output/views.ts';
 import { endedText } from '../status/explain.ts';
@@ -33,12 +33,15 @@ export interface Now {
 /** Those that keep the group from moving first. */
 export function toHolders(slots: readonly SeenSlot[], { nowMs, monotonicMs }: Now): HolderView[] {
   const holders = slots.flatMap((slot): HolderView[] => {
-    const { node, state, command = '', since = '', hold, goneSinceMs } = slot;
+    const { node, state, command = '', since = '', hold, goneSinceMs, missingSince } = slot;
     if (state === 'free' || state === 'locked' || state === 'unreadable' || node === undefined) return [];
     const view = { node, state, command, ageMs: nowMs - Date.parse(since) };
     if (goneSinceMs === undefined) return [view];
-    const forMs = monotonicMs - goneSinceMs;
-    return [{ ...view, gone: { forMs, leftMs: VANISHED_AFTER_MS - forMs, then: afterGone(hold) } }];
+    const ownMs = monotonicMs - goneSinceMs;
+    // Whoever saw it first has written that down, by a clock that may differ from this one.
+    const markedMs = missingSince === undefined ? 0 : nowMs - Date.parse(missingSince);
+    const leftMs = VANISHED_AFTER_MS - Math.max(ownMs, markedMs - CLOCK_DIFFERENCE_MS);
+    return [{ ...view, gone: { forMs: Math.max(ownMs, markedMs), leftMs, then: afterGone(hold) } }];
   });
   const stands = ({ state, gone }: HolderView) => (state === 'running' && !gone ? 1 : 0);
   return holders.sort((a, b) => stands(a) - stands(b));
