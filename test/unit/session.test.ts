@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import type { CallOptions, Consul } from '../../src/consul.ts';
 import type { Deps } from '../../src/deps.ts';
+import { RunlockError } from '../../src/errors.ts';
 import { leastTtlMs, openSession } from '../../src/lock/session.ts';
 
 const { signal } = new AbortController();
@@ -101,4 +102,36 @@ test.each([
   ['Invalid Behavior', undefined],
 ])('the shortest TTL that Consul takes: %s', (message, leastMs) => {
   expect(leastTtlMs(message)).toBe(leastMs);
+});
+
+test('a renewal that gets no answer is sent again less and less often, and soon again once one has got through', async () => {
+  const pauses: number[] = [];
+  const over = new AbortController();
+  let tries = 0;
+  const done = new Promise<void>((resolve) => over.signal.addEventListener('abort', () => resolve()));
+  const consul = {
+    address: 'consul',
+    createSession: () => Promise.resolve('s'),
+    readSession: () => Promise.resolve(asked),
+    renewSession: () => {
+      tries++;
+      if (tries === 9) over.abort();
+      return tries === 6
+        ? Promise.resolve(true)
+        : Promise.reject(new RunlockError('unreachable', 'no answer'));
+    },
+    destroySession: () => Promise.resolve(),
+  } as Partial<Consul> as Consul;
+  const clock = {
+    ...{ now: () => 0, monotonicMs: () => 0, earliest: () => 0, latest: () => 0 },
+    sleep: (ms: number) => {
+      pauses.push(ms);
+      return over.signal.aborted ? new Promise<void>(() => undefined) : Promise.resolve();
+    },
+  };
+  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  await openSession({ consul, deps }, { name: 'runlock', ttlMs: 30_000, signal });
+  await done;
+  // The first, and that after a good one, are a third of the TTL.
+  expect(pauses.slice(0, 9)).toEqual([10_000, 500, 1_000, 2_000, 2_500, 2_500, 10_000, 500, 1_000]);
 });
