@@ -107,11 +107,21 @@ describe('with --force', () => {
     await hold('at-once');
     const run = await waiter('at-once');
     const next = await waiter('at-once', 'web02');
-    const sending = startRunlock(agent, ['release', 'at-once', '--owner', 'web01', '--force', '-v']);
-    await sending.says(/waiting for its runlock/);
+    // Its session lives on: the operator's request to end it does not get through.
+    const proxy = await startProxy(agent);
+    onTestFinished(proxy.close);
+    proxy.rule({ match: STEPS['session destroy'], do: 'hang' });
+    startRunlock({ env: { ...agent.env, ...proxy.env } }, [
+      'release',
+      'at-once',
+      '--owner',
+      'web01',
+      '--force',
+    ]);
+    await proxy.seen(STEPS['session destroy']);
     await unhold('at-once');
     expect(await next.ended).toMatchObject({ status: 0 });
-    expect(await run.ended).toMatchObject({ status: 79 });
+    expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('at-once') });
     expect(run.started()).toBe(0);
   });
 
