@@ -185,7 +185,7 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
     const why = await findBusy(context, { slot, owner, isLocked: lockedBy !== undefined }, progress.signal);
     if (why) return { kind: 'busy', context, why };
     if (slot < context.run.slots) return returnTo(context, session, { slot, owner, progress });
-    const moved = await untilDown(context, session, { turn, progress });
+    const moved = await untilDown(context, session, { turn, seenIndex: owner.index, progress });
     if (moved.kind === 'locked')
       return { kind: 'busy', context, why: otherRun(context.run.runner, owner.claim) };
     return moved.kind === 'node' ? clearOrBusy(context, progress) : moved;

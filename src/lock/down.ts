@@ -22,11 +22,14 @@ export type Moved = Turned | { readonly kind: 'node' } | { readonly kind: 'locke
 
 type Own = Slot & { readonly owner: Owner };
 
-/** Watches the slots until this node's claim is in one that it uses. It has no ticket: it does not queue behind anybody. */
+/**
+ * Watches the slots until this node's claim is in one that it uses. It has no ticket: it does not queue behind anybody.
+ * `seenIndex`: of the claim that was found to have no run behind it any more.
+ */
 export async function untilDown(
   context: RunContext,
   session: Session,
-  { turn, progress }: { turn: Turn; progress: Progress },
+  { turn, seenIndex, progress }: { turn: Turn; seenIndex: number; progress: Progress },
 ): Promise<Moved> {
   const { deps, keys, run } = context;
   const mark = markNode(keys, session.id, { ...nodeMark(context), node: run.node });
@@ -38,7 +41,8 @@ export async function untilDown(
   for (let looks = 0; ; looks++) {
     const monotonicMs = deps.clock.monotonicMs();
     const own = slots.find((slot): slot is Own => slot.owner !== undefined && isOwn(run, slot.owner.claim));
-    if (!own || own.slot < run.slots) return { kind: 'again' };
+    // Another run of this node may have come back to it meanwhile, and be under way: that has to be looked at again.
+    if (own?.owner.index !== seenIndex || own.slot < run.slots) return { kind: 'again' };
     if (own.lockedBy !== undefined) return { kind: 'locked' };
     if (isHeld(own.owner.claim, deps.clock.earliest())) return { kind: 'again' };
     const others = slots.filter((slot) => slot !== own);

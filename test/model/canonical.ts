@@ -119,7 +119,8 @@ function markAt(at: At): At {
   if (at.pc === 'sent') return { ...at, tx: markTx(at.tx), from: markAt(at.from) };
   if ('held' in at) return { ...at, held: markSighted(at.held) };
   if (at.pc !== 'first' && at.pc !== 'down') return at;
-  return { ...at, seen: at.seen.map((one) => ({ ...one, index: mark(one.slot, one.index) })) };
+  const seen = at.seen.map((one) => ({ ...one, index: mark(one.slot, one.index) }));
+  return at.pc === 'down' ? { ...at, seen, index: mark(at.slot, at.index) } : { ...at, seen };
 }
 
 const markSighted = ({ slot, claim, index }: Sighted): Sighted => ({

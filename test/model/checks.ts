@@ -20,7 +20,7 @@ const SAMPLES: readonly Tx[] = [
   { name: 'comeBack', ...seen },
   { name: 'moveDown', ...seen, from: 1 },
   { name: 'moveDown', ...seen, from: 1, strayLock: 1 },
-  { name: 'markNode', by },
+  { name: 'markNode', ...seen },
   { name: 'takeBack', ...seen, claim },
   { name: 'claimAgain', by, slot: 0, claim },
   { name: 'release', ...seen, outcome: 'succeeded' },

@@ -140,13 +140,16 @@ export const configurations = {
   'down, both': { nodes: two, kept: [failed('n0', 1), failed('n1', 2)], faults: { fail: 1 } },
   'down, freeze': { nodes: ['n0'], kept: [failed('n0', 1)], faults: { freeze: 1 } },
   'down, same node': { nodes: ['n0', 'n0'], slots: [2, 1], kept: [failed('n0', 1)], faults: { crash: 1 } },
+  'down, same node, expired': {
+    ...{ nodes: ['n0', 'n0'], slots: [2, 1], kept: [failed('n0', 1)] },
+    faults: { crash: 1, expire: 1 },
+  },
   'down, operators': { nodes: two, kept: [failed('n0', 1)], faults: { clear: 1, evict: 1 } },
   'down, stray': { nodes: ['n0'], kept: [failed('n0', 1)], faults: { strayLock: 1, clear: 1 } },
   'down, leaving': { nodes: two, kept: [failed('n0', 1)], faults: { leave: 1, late: 1 } },
   'down, cleared': { nodes: three, slots: [1, 2, 2], kept: [failed('n0', 1)], faults: { fail: 1 } },
   'down, finite': {
     ...{ nodes: two, kept: [failed('n0', 1), failed('n1', 0)], hold: 30_000, tickMs: 60_000 },
-    faults: { late: 1, lose: 1 },
   },
   'smaller N': { nodes: three, slots: [1, 2, 2], faults: { fail: 1 } },
   'smaller N, kept': { nodes: two, slots: [1, 2], kept: [failed('n1', 1)], faults: { expire: 1 } },

@@ -32,7 +32,7 @@ function ownSteps(actor: Actor, at: At): Next[] {
     case 'first':
       return first(actor, at.seen);
     case 'down':
-      return down(actor, at.seen);
+      return down(actor, at);
     case 'adopt':
       return adopt(actor);
     case 'frozen':

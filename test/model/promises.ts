@@ -2,15 +2,16 @@
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { isTaken } from '../../src/lock/decide.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isElsewhere, isLeft } from '../../src/lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isElsewhere, isLeft, isOwn } from '../../src/lock/slot.ts';
 import type { Owner, Slot } from '../../src/lock/slot.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
-import { NOW_MS, isRunning, keys, slotOf, slotsOf } from './world.ts';
+import { NOW_MS, contextOf, isRunning, keys, slotOf, slotsOf } from './world.ts';
 import type { State, Tx, TxName } from './world.ts';
 
 const PROMISES = {
   overlap: 'promise 1: more runs at once than slots',
+  twice: 'same node: two of its runs are under way at once',
   count: 'promise 1: granted although as many slots as its N were taken or kept',
   hold: 'promise 2: granted although the claim was another’s, and not past its hold',
   order: 'promise 3: granted out of the order of the tickets',
@@ -89,7 +90,8 @@ function judgeChange(was: Was, now: Claim | undefined, tx: Tx): string | undefin
   if (isOwnRun) return mayGo(claim, tx) || now ? undefined : PROMISES.stopped;
   if (name === 'drop') return isOver(was) ? undefined : PROMISES.hold;
   if (name === 'clearClaim') return was.lockedBy !== undefined ? PROMISES.evict : undefined;
-  if (name === 'moveDown' && by.node === claim.node && !now && isLeft(claim)) return undefined;
+  const isMoved = name === 'moveDown' && by.node === claim.node && !now;
+  if (isMoved && isOwn(contextOf(by).run, claim)) return undefined;
   if (!now) return PROMISES.claim;
   if (now.run === claim.run) {
     const isNotice = name === 'notice' && was.lockedBy === undefined && now.state === claim.state;
@@ -129,7 +131,12 @@ export function judgeMoment(state: State): string | undefined {
   const runs = new Set(running.map(({ lease }) => lease?.claim.run)).size;
   const slots = new Set(running.map(({ lease }) => lease?.slot)).size;
   const most = Math.max(0, ...running.map((process) => process.slots));
-  return runs > Math.min(slots, most) ? PROMISES.overlap : undefined;
+  if (runs > Math.min(slots, most)) return PROMISES.overlap;
+  // What `acquire` holds is left out: several processes of a node may work in it.
+  const nodes = running
+    .filter(({ acquires }) => !acquires)
+    .map(({ node, machine }) => `${node} ${machine ?? ''}`);
+  return new Set(nodes).size < nodes.length ? PROMISES.twice : undefined;
 }
 
 /** A command starts with this fencing token. */

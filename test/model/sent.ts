@@ -105,7 +105,7 @@ function accepted(
       return noticeMissing(actor, place(tail && decodeQueueMark(tail).session, actor.state.store));
     }
     case 'markNode':
-      return goTo(actor, { pc: 'down', seen: [] });
+      return goTo(actor, { pc: 'down', seen: [], slot: tx.slot, index: tx.index });
     case 'grant':
     case 'takeOver':
     case 'comeBack':

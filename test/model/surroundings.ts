@@ -186,7 +186,7 @@ const PROOFS = new Set<TxName>(['grant', 'takeOver', 'comeBack', 'moveDown', 'ta
 function laterAt(at: At, tickMs: number, ages: boolean): At {
   if (at.pc === 'first' || at.pc === 'down') {
     const seen = at.seen.map((one) => ({ ...one, agoMs: Math.min(one.agoMs + tickMs, VANISHED_AFTER_MS) }));
-    return { pc: at.pc, seen };
+    return { ...at, seen };
   }
   if (at.pc !== 'sent') return at;
   return {

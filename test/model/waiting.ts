@@ -50,7 +50,11 @@ export function look(actor: Actor): Next[] {
   if (isBusy(state, process, own.owner)) return [step(actor, 'is busy here', goTo(actor, leave('idle')))];
   if (own.slot >= process.slots)
     return [
-      step(actor, 'sees its own claim too high', sendFrom(actor, leave('look'), { name: 'markNode', by })),
+      step(
+        actor,
+        'sees its own claim too high',
+        sendFrom(actor, leave('look'), { name: 'markNode', by, slot: own.slot, index }),
+      ),
     ];
   const sent = process.attempts.find((attempt) => attempt.slot === own.slot);
   const before = claim.run === process.run ? sent?.before : claim;
@@ -184,11 +188,19 @@ export function tidyTx(process: Process, { kind, slot, owner, strayLock }: Tidy)
 }
 
 /** untilDown: one look at the slots, and what follows from it. */
-export function down(actor: Actor, before: readonly Sighting[]): Next[] {
+export function down(
+  actor: Actor,
+  { seen: before, slot: from, index: checked }: Extract<At, { pc: 'down' }>,
+): Next[] {
   const { state, process } = actor;
   const slots = slotsOf(state.store);
   const own = slots.find(({ owner }) => owner && isOwnClaim(process, owner));
-  if (!own?.owner || own.slot < process.slots || isHeld(own.owner.claim, nowOf(process)))
+  if (
+    !own?.owner ||
+    own.slot !== from ||
+    own.owner.index !== checked ||
+    isHeld(own.owner.claim, nowOf(process))
+  )
     return [step(actor, 'sees its own claim changed', goTo(actor, leave('look')))];
   if (own.lockedBy !== undefined) return [step(actor, 'is busy here', goTo(actor, leave('idle')))];
   const others = slots.filter((slot) => slot !== own);
@@ -199,7 +211,7 @@ export function down(actor: Actor, before: readonly Sighting[]): Next[] {
     { own: own.slot, slots: process.slots },
     { slots: others, sightings, nowMs, monotonicMs: 0 },
   );
-  const at: At = { pc: 'down', seen };
+  const at: At = { pc: 'down', seen, slot: from, index: checked };
   if (choice.kind === 'wait') return [step(actor, 'waits for a lower slot', goTo(actor, at))];
   if (choice.kind !== 'grant') return [tidy(actor, choice, at)];
   const { claim, index } = own.owner;

@@ -68,7 +68,8 @@ export interface Sender {
 /** A transaction by the name that it has in src/lock/transactions.ts, with what its sender had seen. */
 export type Tx = { readonly by: Sender } & (
   | { readonly name: 'enqueue' }
-  | { readonly name: 'markNode' }
+  /** `slot`, `index`: of the claim that was seen too high. */
+  | { readonly name: 'markNode'; readonly slot: number; readonly index: number }
   | { readonly name: 'grant'; readonly slot: number }
   | { readonly name: 'takeOver' | 'comeBack'; readonly slot: number; readonly index: number }
   | {
@@ -146,7 +147,7 @@ export type At =
   /** asFirst */
   | { readonly pc: 'first'; readonly seen: readonly Sighting[] }
   /** untilDown */
-  | { readonly pc: 'down'; readonly seen: readonly Sighting[] }
+  | { readonly pc: 'down'; readonly seen: readonly Sighting[]; readonly slot: number; readonly index: number }
   /** adoptLate */
   | { readonly pc: 'adopt' }
   /** untilThawed */
