@@ -323,7 +323,7 @@ test('a run of the same name on another machine is said as a warning, with the w
   const { status, stderr } = await exec('twice', 'web01', ['--', 'true']);
   expect(status).toBe(75);
   expect(stderr).toMatch(
-    /^runlock: busy: another machine, host-b, runs or waits in twice as web01 too \(pid \d+, since \d+s\)\. Wait until that run has ended; or look there that nothing runs any more, and clear it with 'runlock release twice --owner web01 --force'\. If this is another node, give it its own name with --node\n$/,
+    /^runlock: busy: another machine, host-b, runs or waits in twice as web01 too \(pid \d+, since \d+s\)\. Wait until that run has ended; or look there that nothing runs any more, and clear it with 'runlock release twice --owner web01', which asks first\. If this is another node, give it its own name with --node\n$/,
   );
   await free();
 });
