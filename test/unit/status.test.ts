@@ -137,7 +137,8 @@ describe('a group says why it stands still', () => {
   const failed = { state: 'failed', exitCode: 1, since: ago(2 * hour) };
   const gone =
     'web01 has vanished or is cut off from Consul and chef-client may still run there, so look at the node first: ' +
-    'its next run takes slot 0 back; once a waiting run has seen this for 60s,';
+    'its next run takes slot 0 back;';
+  const unseen = '60s after a run that wants the slot has first seen this,';
   const clear = 'runlock release prod/web --owner web01';
   const look = /^look at web01 first: chef-client may still run there; .*release, which asks first$/;
 
@@ -217,11 +218,18 @@ describe('a group says why it stands still', () => {
       undefined,
       look,
     ],
-    ['running without a lock', [claim()], `${gone} it counts as abandoned`, undefined, look],
+    ['running without a lock', [claim()], `${gone} ${unseen} it counts as abandoned`, undefined, look],
+    [
+      'running without a lock, and somebody has seen it',
+      [claim({ missingSince: ago(20_000) })],
+      `${gone} a run that wants the slot saw this first 20s ago, and 60s after that it counts as abandoned`,
+      undefined,
+      look,
+    ],
     [
       'running without a lock or a hold',
       [claim({ hold: 'none' })],
-      `${gone} the next in the queue takes it over`,
+      `${gone} ${unseen} the next in the queue takes it over`,
       undefined,
       look,
     ],
@@ -233,7 +241,7 @@ describe('a group says why it stands still', () => {
     [
       'evicted without a lock',
       [claim({ state: 'evicted', by: 'jane' })],
-      `${gone} it counts as abandoned`,
+      `${gone} ${unseen} it counts as abandoned`,
       undefined,
       look,
     ],

@@ -175,7 +175,7 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
     case 'free':
       return `${name} is free`;
     case 'running':
-      if (!slot.alive) return goneSentence(slot);
+      if (!slot.alive) return goneSentence(slot, now);
       return runningSentence(slot, now, other);
     case 'failed':
       return `${node} failed (${ended}) ${age(since, now)} ago${leftText(slot)} ${keeps(slot, now, 'its next run succeeds')}`;
@@ -188,7 +188,7 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
     case 'abandoned':
       return `${node} vanished while it ran ${command} (since ${age(since, now)}) ${keeps(slot, now, 'its next run succeeds')}`;
     case 'evicted':
-      if (!slot.alive) return goneSentence(slot);
+      if (!slot.alive) return goneSentence(slot, now);
       return `${slot.by ?? 'an operator'} evicted ${node}, and ${name} comes free when ${command} has ended there`;
     case 'locked':
       return `${name} is locked by a run whose claim is gone: it claims the slot again or stops`;
@@ -221,11 +221,18 @@ function keeps(slot: SlotView, now: number, release: string): string {
 }
 
 /** A claim of a live run whose session is gone. */
-function goneSentence({ slot, node = '?', command = '?', hold }: SlotView): string {
+function goneSentence(
+  { slot, node = '?', command = '?', hold, missingSince }: SlotView,
+  now: number,
+): string {
   const after = hold === 'none' ? 'the next in the queue takes it over' : 'it counts as abandoned';
+  const when =
+    missingSince === undefined
+      ? '60s after a run that wants the slot has first seen this,'
+      : `a run that wants the slot saw this first ${age(missingSince, now)} ago, and 60s after that`;
   return (
     `${node} has vanished or is cut off from Consul and ${command} may still run there, so look at the node first: ` +
-    `its next run takes slot ${slot} back; once a waiting run has seen this for 60s, ${after}`
+    `its next run takes slot ${slot} back; ${when} ${after}`
   );
 }
 
