@@ -41,7 +41,7 @@ const rows = [
   { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'] },
   {
     files: ['src/consul/*.ts'],
-    may: ['errors', 'deps', 'process/shortage', './*'],
+    may: ['errors', 'deps', 'process/shortage', 'process/read-given', './*'],
     packages: ['consul', 'p-retry'],
   },
   { files: ['src/lock/*.ts'], may: [...lock, './*'] },

@@ -117,7 +117,7 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; log: 
     );
     const answer = toAnswer(body as WireAnswer);
     if (answer.kind === 'refused' && /^permission denied/i.test(answer.why)) {
-      if (token.replaced(sent)) return transact(operations, options);
+      if (await token.replaced(sent)) return transact(operations, options);
       throw forbidden(settings.address, answer.why, options.rule);
     }
     return answer;

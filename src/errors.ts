@@ -72,6 +72,13 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** An address for messages: a password may hold an `@` or a slash that should have been encoded. */
+export function withoutUser(address: string): string {
+  return address.startsWith('unix://')
+    ? address
+    : address.replace(/^([A-Za-z][A-Za-z0-9+.-]*:\/\/)?.*@/s, '$1…@');
+}
+
 /** The code of `error`; anything that is no RunlockError is a bug. */
 export function errorCode(error: unknown): ErrorCode {
   return error instanceof RunlockError ? error.code : 'bug';

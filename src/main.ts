@@ -21,6 +21,7 @@ import { machineOf } from './process/machine.ts';
 import { requireProc } from './process/proc.ts';
 import { shortageIn } from './process/shortage.ts';
 import { ownSignals } from './process/signals.ts';
+import { readGiven } from './process/read-given.ts';
 import { readLine } from './process/read-line.ts';
 import { createStream, isTerminal } from './process/streams.ts';
 import { findSurvivors, fromOtherUser } from './process/survivors.ts';
@@ -203,6 +204,9 @@ function userName(): string {
   return execFileSync('id', ['-un'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
 }
 
+/** The most that is read of a configuration file, in bytes. */
+const CONFIG_LIMIT = 1_048_576;
+
 const platform: Platform = {
   ...{ env: process.env, stdout, stderr },
   ...{ version: RUNLOCK_VERSION, build: RUNLOCK_BUILD, nodeVersion },
@@ -214,7 +218,7 @@ const platform: Platform = {
   runFiles,
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),
-  readText: (path) => readFileSync(path, 'utf8'),
+  readText: (path) => readGiven(path, CONFIG_LIMIT).toString('utf8'),
   operator: () =>
     operatorName({
       ...{ env: process.env, host: hostname(), uid: process.getuid?.() },

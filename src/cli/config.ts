@@ -1,4 +1,5 @@
 /** `runlock config`: what each option of a command would be, and where that comes from. */
+import { withoutUser } from '../errors.ts';
 import type { Command, Option } from 'commander';
 import type { Config, Setting } from '../config.ts';
 import { parseFlag, usage } from '../options.ts';
@@ -78,8 +79,14 @@ function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
     command: target.name(),
     groups,
     file: { path: String(asked.getOptionValue('config')), found: config !== undefined },
-    options: options.flatMap((each) => reportOption(target, each, { env, config, groups })),
+    options: options.flatMap((each) => reportOption(target, each, { env, config, groups })).map(masked),
   };
+}
+
+/** A user and password may stand in an agent's address. */
+function masked(report: OptionReport): OptionReport {
+  const { option, value } = report;
+  return option === 'agent' && value !== null ? { ...report, value: withoutUser(value) } : report;
 }
 
 function reportOption(target: Command, each: Option, sources: Sources): OptionReport[] {

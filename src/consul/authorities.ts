@@ -1,6 +1,7 @@
 /** The system's certificate authorities, as the `consul` program and curl know them: Node.js and Bun have only their own. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { readGiven } from '../process/read-given.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -13,6 +14,9 @@ const BUNDLES = [
   '/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem',
   '/etc/ssl/cert.pem',
 ];
+
+/** The most that is read of a file, in bytes. */
+const LIMIT = 16_777_216;
 
 /** None: there is no store, and the runtime's own authorities have to do. What can't be read counts as not there. */
 export function systemAuthorities(env: Env, bundles: readonly string[] = BUNDLES): readonly Buffer[] {
@@ -43,7 +47,8 @@ function readFolder(folder: string): Buffer[] {
 
 function readCertificates(file: string): Buffer[] {
   try {
-    const text = readFileSync(file);
+    if (!statSync(file).isFile()) return [];
+    const text = readGiven(file, LIMIT);
     return text.includes('-----BEGIN CERTIFICATE-----') ? [text] : [];
   } catch {
     return [];

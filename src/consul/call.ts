@@ -94,7 +94,7 @@ export function caller(address: string, { clock, trouble, token }: Surroundings)
           return [response] as Reply<T>;
         const fault = classify(error, { address, rule: options.rule });
         // What was refused had no effect.
-        if (isRunlockError(fault, 'forbidden') && token.replaced(sent)) return answered();
+        if (isRunlockError(fault, 'forbidden') && (await token.replaced(sent))) return answered();
         throw fault;
       }
     };
@@ -167,8 +167,12 @@ async function sendOnce(
   { signal, timeoutMs = REQUEST_TIMEOUT_MS }: CallOptions,
 ): Promise<unknown> {
   signal.throwIfAborted();
-  const ctx = Object.assign(new EventEmitter(), { includeResponse: true });
-  const cancel = () => ctx.emit('cancel');
+  const ctx = Object.assign(new EventEmitter(), { includeResponse: true, canceled: false });
+  const cancel = () => {
+    // Looked at by one that is about to be sent, heard by one that is under way.
+    ctx.canceled = true;
+    ctx.emit('cancel');
+  };
   signal.addEventListener('abort', cancel, { once: true });
   try {
     return await send({ ctx, timeout: Math.ceil(timeoutMs) });

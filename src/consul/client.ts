@@ -54,9 +54,7 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
     },
   };
   const client = new ConsulPackage(options) as unknown as Package;
-  client._ext('onCreate', ({ opts }, next) => {
-    // One that is revoked while the answer is waited for would be refused at its end.
-    if ('index' in opts.query) token.reread();
+  const prepare = ({ opts }: PackageRequest) => {
     const secret = token.now();
     if (secret !== undefined) opts.headers = { ...opts.headers, 'x-consul-token': secret };
     if (!PLACED_BY_ITEM.includes(opts.name)) {
@@ -65,7 +63,16 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
     }
     // No health check ends a session. 1.8.7 takes an empty Checks for both kinds; newer versions name them apart.
     if (opts.name === 'session.create') opts.body = { ...opts.body, NodeChecks: [] };
-    next();
+  };
+  client._ext('onCreate', (request, next) => {
+    // One that is revoked while the answer is waited for would be refused at its end.
+    const reading = 'index' in request.opts.query ? token.reread() : undefined;
+    const go = () => {
+      prepare(request);
+      next();
+    };
+    if (reading) void reading.then(go);
+    else go();
   });
   client._ext('onRequest', (request, next) => {
     request.transport = noticingCuts(request.transport);

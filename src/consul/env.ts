@@ -2,9 +2,10 @@
  * Consul's own environment variables, meaning what they mean to the `consul` program
  * (https://developer.hashicorp.com/consul/commands#environment-variables).
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { RunlockError } from '../errors.ts';
+import { RunlockError, withoutUser } from '../errors.ts';
+import { readGiven } from '../process/read-given.ts';
 import { systemAuthorities } from './authorities.ts';
 
 /** Where Consul is and how to speak to it. */
@@ -66,13 +67,6 @@ export function consulSettings(env: Env, agent?: string): ConsulSettings {
   };
 }
 
-/** An address for messages: a password may hold an `@` or a slash that should have been encoded. */
-export function withoutUser(address: string): string {
-  return address.startsWith('unix://')
-    ? address
-    : address.replace(/^([A-Za-z][A-Za-z0-9+.-]*:\/\/)?.*@/s, '$1…@');
-}
-
 function parseAddress(
   address: string,
   { given, ssl }: { given: string; ssl: boolean },
@@ -102,15 +96,23 @@ function decoded(text: string): string {
   );
 }
 
+/** The most that is read, in bytes. */
+export const TOKEN_LIMIT = 1_048_576;
+const CERTIFICATES_LIMIT = 16_777_216;
+
+/** One line of plain text, as a header takes it. */
+export const isToken = (text: string): boolean => !/[^\x20-\x7e]/.test(text);
+
 /** @throws RunlockError `config`. */
 export function readToken(env: Env): string | undefined {
   const file = value(env, 'CONSUL_HTTP_TOKEN_FILE');
-  const fromFile = file === undefined ? '' : readFile('CONSUL_HTTP_TOKEN_FILE', file).toString('utf8').trim();
+  const fromFile =
+    file === undefined ? '' : readFile('CONSUL_HTTP_TOKEN_FILE', file, TOKEN_LIMIT).toString('utf8').trim();
   const [token, name] =
     fromFile === ''
       ? [value(env, 'CONSUL_HTTP_TOKEN'), 'CONSUL_HTTP_TOKEN']
       : [fromFile, 'CONSUL_HTTP_TOKEN_FILE'];
-  if (token !== undefined && /[^\x20-\x7e]/.test(token)) {
+  if (token !== undefined && !isToken(token)) {
     throw configError(`${name}: a token is one line of plain ASCII text, and this one is not; correct it`);
   }
   return token;
@@ -155,9 +157,9 @@ function readEntries(name: string, folder: string): string[] {
   }
 }
 
-function readFile(name: string, path: string): Buffer {
+function readFile(name: string, path: string, limit = CERTIFICATES_LIMIT): Buffer {
   try {
-    return readFileSync(path);
+    return readGiven(path, limit);
   } catch (cause) {
     throw unreadableFile(name, path, cause);
   }
@@ -165,7 +167,9 @@ function readFile(name: string, path: string): Buffer {
 
 function unreadableFile(name: string, path: string, cause: unknown): RunlockError {
   const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unreadable';
-  const why = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'it is a folder' }[code] ?? code;
+  const why =
+    { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'it is a folder' }[code] ??
+    (code === 'EUNFIT' && cause instanceof Error ? cause.message : code);
   return configError(
     `${name}=${path}: can't be read (${why}); correct the path or the file's permissions`,
     cause,

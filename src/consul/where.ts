@@ -1,6 +1,7 @@
 /** Where the environment says that Consul is, for people: nothing secret in it. */
 import { getBuiltinModule } from 'node:process';
-import { consulSettings, withoutUser } from './env.ts';
+import { withoutUser } from '../errors.ts';
+import { consulSettings } from './env.ts';
 import type { Remote } from './inspect.ts';
 
 export interface Whereabouts {

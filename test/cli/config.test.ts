@@ -283,3 +283,14 @@ describe('runlock config', () => {
     expect(await nodeOf(['--config', path])).toBe('web07');
   });
 });
+
+test.each([[], ['--json']])(
+  'an address that has a user and password is shown without them: config exec %s',
+  async (...json) => {
+    const env = { RUNLOCK_AGENT: 'http://me:secret@127.0.0.1:1' };
+    const { status, stdout } = await runlock(undefined, ['config', 'exec', ...json], { env });
+    expect(status).toBe(0);
+    expect(stdout).toContain('http://…@127.0.0.1:1');
+    expect(stdout).not.toMatch(/me:|secret/);
+  },
+);

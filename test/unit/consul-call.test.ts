@@ -23,7 +23,7 @@ async function call(error: Error, options: Omit<RetryOptions, 'signal'> = {}) {
     ...{ seen: () => undefined, remember: () => undefined },
     ...{ over: () => undefined, now: () => undefined },
   };
-  const token = { now: () => undefined, reread: () => undefined, replaced: () => false };
+  const token = { now: () => undefined, reread: () => undefined, replaced: () => Promise.resolve(false) };
   const stop = new AbortController();
   const startedMs = Date.now();
   const calling = caller('consul', { clock, trouble, token })(

@@ -1,0 +1,65 @@
+/** Reads a file that the user named, whatever it is: a pipe that nobody writes to, or a device without an end, holds nothing up. */
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+
+/** How long a pipe is waited for, in milliseconds. */
+const PIPE_MS = 5_000;
+const PAUSE_MS = 10;
+
+/** Its message is why, in the words of a sentence. */
+class Unfit extends Error {
+  readonly code = 'EUNFIT';
+}
+
+const tooLong = (limit: number) => new Unfit(`it holds more than ${limit / 1_048_576} MiB`);
+
+/**
+ * All of it, at most `limit` bytes. What is no plain file (`<(echo token)`) is waited for, 5 s at most: it is for the start
+ * alone, for nothing else goes on meanwhile.
+ * @throws what the file system said, or with the code EUNFIT, whose message is why.
+ */
+export function readGiven(path: string, limit: number): Buffer {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const isPipe = fstatSync(fd).isFIFO();
+    const untilMs = performance.now() + PIPE_MS;
+    const chunks: Buffer[] = [];
+    for (let length = 0; ;) {
+      const chunk = Buffer.alloc(65_536);
+      const read = readNow(fd, chunk);
+      // A pipe ends at once where nobody has opened it to write yet.
+      if (read === 0 && !(isPipe && length === 0)) return Buffer.concat(chunks);
+      if (read !== undefined && read > 0) chunks.push(chunk.subarray(0, read));
+      length += read ?? 0;
+      if (length > limit) throw tooLong(limit);
+      if (read !== undefined && read > 0) continue;
+      if (performance.now() >= untilMs) throw new Unfit('nobody wrote all of it within 5 s');
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Undefined: there is nothing yet. */
+function readNow(fd: number, into: Buffer): number | undefined {
+  try {
+    return readSync(fd, into, 0, into.length, null);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return undefined;
+    throw error;
+  }
+}
+
+/** A plain file, read beside all else: while a run is under way nothing may wait for it. @throws as `readGiven`. */
+export async function readPlain(path: string, limit: number): Promise<Buffer> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const found = await file.stat();
+    if (!found.isFile()) throw new Unfit('it is no plain file');
+    if (found.size > limit) throw tooLong(limit);
+    return await file.readFile();
+  } finally {
+    await file.close();
+  }
+}
