@@ -1,6 +1,6 @@
 /** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
 import { isTransient, isWorthAgain } from '../consul.ts';
-import { assertNever, reasonOf } from '../errors.ts';
+import { assertNever, isRunlockError, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
 import type { Claim, ClaimState, LeftOn, Outcome, RunRecord } from './records.ts';
@@ -26,8 +26,13 @@ export type GivenBack =
   | { readonly kind: 'released'; readonly kept?: Claim }
   /** It is this run's no longer. */
   | { readonly kind: 'nothing' }
-  /** Consul could not be reached in time: these keys stay behind. */
-  | { readonly kind: 'stays'; readonly keys: readonly string[]; readonly why: string };
+  /** Consul could not be reached in time: these keys stay behind. `unreadable`: no run and no release can clear them, and `why` says what can. */
+  | {
+      readonly kind: 'stays';
+      readonly keys: readonly string[];
+      readonly why: string;
+      readonly unreadable?: true;
+    };
 
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
@@ -56,7 +61,8 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
     } catch (error) {
       why = lastWord(consul, error, why);
       if (signal.aborted || !isWorthAgain(error)) {
-        result = { kind: 'stays', keys: [keys.owner(holding.slot)], why };
+        const unreadable = isRunlockError(error, 'incompatible') && { unreadable: true as const };
+        result = { kind: 'stays', keys: [keys.owner(holding.slot)], why, ...unreadable };
         break;
       }
       await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);

@@ -43,7 +43,7 @@ export interface EndedHeld {
  */
 export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
   const asked = limits(held.keys);
-  const again = untilRefused(held.deps.clock);
+  const isWorth = untilRefused(held.deps.clock);
   let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
   try {
     for (;;) {
@@ -63,15 +63,19 @@ export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<
         const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
         if (result.kind === 'done') return ended;
       } catch (error) {
-        if (asked.signal.aborted || !again(error)) throw error;
+        if (asked.signal.aborted || !isWorth(error)) throw error;
       }
       await held.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
     }
   } catch (error) {
     const { consul, keys, node, slot } = held;
+    // What can't be read stops the same command once more; why it can't says what to do.
+    const again = isRunlockError(error, 'incompatible')
+      ? ''
+      : `: ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)}): ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`,
+      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)})${again}`,
       { cause: error },
     );
   }

@@ -1,4 +1,5 @@
 /** Leaving without a slot: nothing of the try stays in Consul. */
+import { isRunlockError } from '../errors.ts';
 import { hint } from '../hint.ts';
 import type { RunContext } from './context.ts';
 import { lastWord, persist } from './persist.ts';
@@ -38,7 +39,9 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
     const stays =
       attempts.length === 0
         ? `the place in the queue of ${keys.group} goes by itself when its session ends`
-        : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run clears it, or '${hint(keys.root, 'release', keys.group, '--owner', run.node)}', which asks first`;
+        : isRunlockError(error, 'incompatible')
+          ? `what stands there keeps others out of ${keys.group}`
+          : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run clears it, or '${hint(keys.root, 'release', keys.group, '--owner', run.node)}', which asks first`;
     const why = lastWord(consul, error);
     deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
     return false;

@@ -87,9 +87,13 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   } catch (error) {
     const { group, root } = context.keys;
     const { node } = context.run;
+    // What can't be read stops both as well; why it can't says what to do.
+    const clear = isRunlockError(error, 'incompatible')
+      ? ''
+      : `: its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node)}', which asks first`;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `${node} was granted slot ${slot} of ${group} and could not keep it (${lastWord(context.consul, error)}): its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node)}', which asks first`,
+      `${node} was granted slot ${slot} of ${group} and could not keep it (${lastWord(context.consul, error)})${clear}`,
       { cause: error },
     );
   } finally {

@@ -60,7 +60,11 @@ describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s
     const { run } = await started(group);
     const id = await overwrite(group, how);
     const slot = await agent.kv.get(ownerOf(group));
-    expect((await run.ended).status).toBe(79);
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(79);
+    // Its next run and a release would stop at what they can't read.
+    expect(stderr.includes('and delete it if no run needs it')).toBe(how === 'rubbish');
+    expect(stderr).not.toContain('its next run clears it');
     const last = await lastOf(group);
     expect(last).toMatchObject({
       ...{ outcome: 'lost', exitCode: 143, run: id, slot: 0, command: 'sh' },

@@ -166,8 +166,9 @@ function sayGivenBack(
     case 'nothing':
       return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
     case 'stays': {
-      const clear = `its next run clears it, or '${release}', which asks first`;
-      return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out; ${clear}`;
+      // What can't be read stops its next run and a release as well; why it can't says what to do.
+      const clear = given.unreadable ? '' : `; its next run clears it, or '${release}', which asks first`;
+      return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out${clear}`;
     }
     case 'released': {
       if (!given.kept) return `slot ${slot} of ${group} is free again`;
