@@ -166,24 +166,27 @@ describe('a session', () => {
     await session.close(open);
   });
 
-  test.each<[string, Parameters<Proxy['rule']>[0]['do'], number]>([
-    ['closed connections', 'drop-before', 1_000],
-    ['lost answers', 'drop-after', 1_000],
-    ['answers cut in their middle', 'cut', 1_000],
-    ['an election', { status: 500, body: 'No cluster leader' }, 1_000],
-    ['too many requests', { status: 429, body: 'limit' }, 1_000],
-    ['a token without rights', { status: 403, body: 'Permission denied' }, 10_000],
-    ['a leader that has not read its log yet', { status: 404, body: 'Session id "x" not found' }, 1_000],
-    ["another server's pages", { status: 404, body: '<html>' }, 10_000],
-  ])('is not lost by %s, and asked for again', async (_, fault, againMs) => {
+  // Half of chance on top of half: src/lock/pause.ts.
+  const GROWING = [750, 1_500, 3_000];
+  const STEADY = [10_000, 10_000, 10_000];
+  test.each<[string, Parameters<Proxy['rule']>[0]['do'], readonly number[]]>([
+    ['closed connections', 'drop-before', GROWING],
+    ['lost answers', 'drop-after', GROWING],
+    ['answers cut in their middle', 'cut', GROWING],
+    ['an election', { status: 500, body: 'No cluster leader' }, GROWING],
+    ['too many requests', { status: 429, body: 'limit' }, GROWING],
+    ['a token without rights', { status: 403, body: 'Permission denied' }, STEADY],
+    ['a leader that has not read its log yet', { status: 404, body: 'Session id "x" not found' }, GROWING],
+    ["another server's pages", { status: 404, body: '<html>' }, GROWING],
+  ])('is not lost by %s, and asked for again', async (_, fault, pausesMs) => {
     const { effects, step } = await setUp();
     const session = await openSession(effects, request);
     const heal = proxy.rule({ match: renewals, do: fault });
     await step();
-    for (let n = 1; n <= 3; n++) {
-      await proxy.seen(renewals, n);
-      if (n === 3) heal();
-      expect(await step()).toBe(againMs);
+    for (const [i, pauseMs] of pausesMs.entries()) {
+      await proxy.seen(renewals, i + 1);
+      if (i === 2) heal();
+      expect(await step()).toBe(pauseMs);
     }
     await proxy.seen(renewals, 4);
     expect(await step()).toBe(10_000);
@@ -199,7 +202,7 @@ describe('a session', () => {
     const heal = proxy.rule({ match: readBacks, do: 'drop-before' });
     expect(await step()).toBe(10_000);
     // The next renewal is what tells, not the same look again and again.
-    expect(await step()).toBe(1_000);
+    expect(await step()).toBe(750);
     heal();
     await proxy.seen(renewals, 2);
     expect(await step()).toBe(10_000);
@@ -213,7 +216,7 @@ describe('a session', () => {
     const session = await openSession(effects, { ...request, ttlMs: 10_000 });
     proxy.rule({ match: renewals, times: 1, do: 'hang' });
     expect(await step()).toBeCloseTo(3_333, 0);
-    expect(await step()).toBeCloseTo(1_000, 0);
+    expect(await step()).toBeCloseTo(750, 0);
     await proxy.seen(renewals, 2);
     expect(session.lost.aborted).toBe(false);
     await session.close(open);
