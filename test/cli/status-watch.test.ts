@@ -235,9 +235,9 @@ describe('on a terminal', () => {
     await seen.until(/… \d+ more lines$/);
     const tty = readlinkSync(`/proc/${seen.pid()}/fd/1`);
     for (const [rows, missing] of [
-      [12, 2 + 20 * 6 - 1 - 11],
+      [12, 2 + 20 * 7 - 1 - 11],
       [200, undefined],
-      [9, 2 + 20 * 6 - 1 - 8],
+      [9, 2 + 20 * 7 - 1 - 8],
     ] as const) {
       execFileSync('stty', ['-F', tty, 'rows', String(rows), 'cols', '150']);
       await seen.until(
