@@ -77,7 +77,9 @@ function parseAddress(
   if (scheme !== undefined && !['http', 'https', 'unix'].includes(scheme)) {
     throw configError(`${given}: unknown scheme '${scheme}'; use host:port, http://, https:// or unix://`);
   }
-  const text = `${ssl || scheme === 'https' ? 'https' : 'http'}://${rest}`;
+  // A port alone is one of this host, as for Go's programs.
+  const place = rest.replace(/^([^/@]*@)?(?=:\d)/, '$1127.0.0.1');
+  const text = `${ssl || scheme === 'https' ? 'https' : 'http'}://${place}`;
   if (scheme === 'unix' || rest === '' || !URL.canParse(text)) {
     throw configError(`${given}: not an address; use host:port, http://, https:// or unix://`);
   }

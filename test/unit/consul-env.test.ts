@@ -54,6 +54,8 @@ describe('CONSUL_HTTP_ADDR', () => {
     ['http://consul:8500/', 'http://consul:8500/v1'],
     ['https://consul:8501', 'https://consul:8501/v1'],
     ['[::1]:8500', 'http://[::1]:8500/v1'],
+    [':31850', 'http://127.0.0.1:31850/v1'],
+    ['https://:31850/ops', 'https://127.0.0.1:31850/ops/v1'],
     ['consul:8500/ops/consul', 'http://consul:8500/ops/consul/v1'],
     ['https://consul/ops/', 'https://consul/ops/v1'],
   ])('%s leads to %s', (address, baseUrl) => {
@@ -67,6 +69,7 @@ describe('CONSUL_HTTP_ADDR', () => {
     ['me:pass@consul:8500', '…@consul:8500', 'me:pass'],
     ['https://me:p%40ss%3A%2f@consul', 'https://…@consul', 'me:p@ss:/'],
     ['http://me@consul', 'http://…@consul', 'me:'],
+    ['me:pass@:8500', '…@:8500', 'me:pass'],
     ['http://me:100%@[::1]:8500', 'http://…@[::1]:8500', 'me:100%'],
   ])('%s: the user and password are used, and not part of what is shown', (written, address, auth) => {
     expect(consulSettings({ CONSUL_HTTP_ADDR: written })).toMatchObject({ address, auth });
@@ -102,12 +105,19 @@ describe('CONSUL_HTTP_ADDR', () => {
     },
   );
 
-  test.each(['http://', 'https://', 'unix://', 'consul:port', 'a b:8500', 'consul:99999', '://x'])(
-    '%s is not an address',
-    (address) => {
-      expect(complaint({ CONSUL_HTTP_ADDR: address })).toContain('not an address; use host:port');
-    },
-  );
+  test.each([
+    'http://',
+    'https://',
+    'unix://',
+    'consul:port',
+    'a b:8500',
+    'consul:99999',
+    ':99999',
+    ':',
+    '://x',
+  ])('%s is not an address', (address) => {
+    expect(complaint({ CONSUL_HTTP_ADDR: address })).toContain('not an address; use host:port');
+  });
 });
 
 describe('CONSUL_HTTP_SSL', () => {
