@@ -56,25 +56,35 @@ const MACHINES: Readonly<Record<string, readonly number[]>> = {
   arm64: [183, 40],
 };
 
-/** An ELF program or library that the kernel does not refuse at its first look. */
-function isForThisMachine({ bytes, size }: Head): boolean {
-  if (bytes.length < 64 || bytes.toString('latin1', 0, 4) !== '\x7fELF') return false;
+const SHELL = '/bin/sh';
+
+/** What runs the host's own shell is for this machine, whatever an emulator tells runlock itself that it is. */
+function isForThisMachine(head: Head): boolean {
+  const machine = machineIn(head);
+  if (machine === undefined) return false;
+  const machines = MACHINES[arch()];
+  if (machines === undefined || machines.includes(machine)) return true;
+  const shell = readHead(SHELL);
+  return shell !== undefined && machineIn(shell) === machine;
+}
+
+/** Of an ELF program or library that the kernel does not refuse at its first look. */
+function machineIn({ bytes, size }: Head): number | undefined {
+  if (bytes.length < 64 || bytes.toString('latin1', 0, 4) !== '\x7fELF') return undefined;
   const isLittle = endianness() === 'LE';
-  if (bytes[5] !== (isLittle ? 1 : 2)) return false;
+  if (bytes[5] !== (isLittle ? 1 : 2)) return undefined;
   const half = (at: number) => (isLittle ? bytes.readUInt16LE(at) : bytes.readUInt16BE(at));
   const word = (at: number) => (isLittle ? bytes.readUInt32LE(at) : bytes.readUInt32BE(at));
   const isWide = bytes[4] === 2;
   const [entrySize, entries] = isWide ? [half(54), half(56)] : [half(42), half(44)];
   // The upper half is zero in any file that fits on a disk.
   const table = isWide ? word(isLittle ? 32 : 36) : word(28);
-  const machines = MACHINES[arch()];
-  return (
+  const isWhole =
     [2, 3].includes(half(16)) &&
-    (machines === undefined || machines.includes(half(18))) &&
     entrySize === (isWide ? 56 : 32) &&
     entries > 0 &&
-    table + entries * entrySize <= size
-  );
+    table + entries * entrySize <= size;
+  return isWhole ? half(18) : undefined;
 }
 
 const REGISTERED = '/proc/sys/fs/binfmt_misc';
