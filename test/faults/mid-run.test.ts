@@ -183,7 +183,7 @@ test.concurrent(
   { timeout: 180_000 },
   async () => {
     await using fleet = fleetOf('none');
-    const args = ['--kill-after', '51300ms'];
+    const args = ['--kill-after', '46300ms'];
     expect(await fleet.run('web01', { args, part: { beats: 250 } })).toMatchObject({ status: 0, stderr: '' });
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 1 } });
   },
