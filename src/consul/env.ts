@@ -121,13 +121,16 @@ export function readToken(env: Env): string | undefined {
 }
 
 function readTls(env: Env, isUsed: boolean): TlsSettings {
-  const ca = [...readFiles(env, 'CONSUL_CACERT'), ...readFolder(env, 'CONSUL_CAPATH')];
+  const ca = readAuthorities(env);
   const [cert] = readFiles(env, 'CONSUL_CLIENT_CERT');
   const [key] = readFiles(env, 'CONSUL_CLIENT_KEY');
   const serverName = value(env, 'CONSUL_TLS_SERVER_NAME');
   if (!cert !== !key) {
     throw configError('CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY go together; set both, or neither');
   }
+  const given = (name: string) => `${name}=${value(env, name) ?? ''}`;
+  if (cert) requirePem(given('CONSUL_CLIENT_CERT'), cert, CERTIFICATE);
+  if (key) requirePem(given('CONSUL_CLIENT_KEY'), key, PRIVATE_KEY);
   const verify = readBoolean(env, 'CONSUL_HTTP_SSL_VERIFY') ?? true;
   const systemCa = isUsed && verify && ca.length === 0 ? systemAuthorities(env) : [];
   return {
@@ -144,10 +147,28 @@ function readFiles(env: Env, name: string): Buffer[] {
   return path === undefined ? [] : [readFile(name, path)];
 }
 
-function readFolder(env: Env, name: string): Buffer[] {
-  const folder = value(env, name);
-  if (folder === undefined) return [];
-  return readEntries(name, folder).map((file) => readFile(name, join(folder, file)));
+/** Each file has to have one, as for the `consul` program. */
+function readAuthorities(env: Env): Buffer[] {
+  const [file, folder] = [value(env, 'CONSUL_CACERT'), value(env, 'CONSUL_CAPATH')];
+  const inFolder = folder === undefined ? [] : readEntries('CONSUL_CAPATH', folder);
+  const all = [
+    ...(file === undefined ? [] : [['CONSUL_CACERT', file] as const]),
+    ...inFolder.map((entry) => ['CONSUL_CAPATH', join(folder ?? '', entry)] as const),
+  ];
+  return all.map(([name, path]) => {
+    const text = readFile(name, path);
+    requirePem(`${name}=${path}`, text, CERTIFICATE);
+    return text;
+  });
+}
+
+const CERTIFICATE = { name: 'certificate', begins: /-----BEGIN CERTIFICATE-----/ };
+const PRIVATE_KEY = { name: 'private key', begins: /-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----/ };
+
+/** Node.js passes over what is none, and Bun does not say which file it was in. */
+function requirePem(given: string, text: Buffer, { name, begins }: typeof CERTIFICATE): void {
+  if (!begins.test(text.toString('latin1')))
+    throw configError(`${given}: there is no ${name} in it, in PEM format; correct the path or the file`);
 }
 
 function readEntries(name: string, folder: string): string[] {

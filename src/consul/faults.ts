@@ -144,7 +144,11 @@ function bodyText(body: unknown): string {
 function classifyTransport(error: unknown, address: string): RunlockError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const message = error instanceof Error ? error.message : String(error);
-  if (/^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_O?SSL|HOSTNAME_MISMATCH|EPROTO)/.test(code)) {
+  const isTls = /^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_O?SSL|HOSTNAME_MISMATCH|EPROTO)/.test(
+    code,
+  );
+  // Bun says no more of an authority that it can't read.
+  if (isTls || /\bInvalid CA$/.test(message)) {
     const fix =
       'check CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_TLS_SERVER_NAME and the scheme of CONSUL_HTTP_ADDR';
     return new RunlockError(
@@ -177,8 +181,10 @@ function reason(code: string, message: string): string {
     ENETUNREACH: 'no route to the network',
     ETIMEDOUT: 'timed out',
   };
-  // OpenSSL's message is a line of its own: thread, number, library, function, reason, file.
-  const [, openssl] = /error:[0-9A-F]+:[^:]*:[^:]*:([^:\n]+)/.exec(message) ?? [];
+  // OpenSSL's message is a line of its own: thread, number, library, function, reason, file. So is BoringSSL's, Bun's.
+  const [, openssl] = /error:[0-9A-Fa-f]+:[^:]*:[^:]*:([^:\n]+)/.exec(message) ?? [];
   const words = known[code] ?? openssl ?? message.replace(/^(?:consul: )?(?:[A-Za-z.]+: )*/, '');
-  return words === '' ? code : words;
+  if (words === '') return code;
+  // BoringSSL gives the reason as a constant's name.
+  return /^[A-Z0-9]+(?:_[A-Z0-9]+)+$/.test(words) ? words.replaceAll('_', ' ').toLowerCase() : words;
 }

@@ -1,5 +1,5 @@
 // Every way that Consul's own environment variables lead to an agent, on real agents.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -75,7 +75,10 @@ describe('an agent with TLS', () => {
   test('is reached with a folder of authorities', async () => {
     const { CONSUL_CACERT, ...env } = agent.env;
     expect(CONSUL_CACERT).toBeDefined();
-    await works({ ...env, CONSUL_CAPATH: agent.folder });
+    const authorities = join(folder, 'authorities');
+    mkdirSync(authorities);
+    copyFileSync(CONSUL_CACERT ?? '', join(authorities, 'ca.pem'));
+    await works({ ...env, CONSUL_CAPATH: authorities });
   });
 
   test('is reached with an authority of the system, in a file or a folder', async () => {
@@ -106,7 +109,8 @@ describe('an agent with TLS', () => {
     await works({ ...agent.env, CONSUL_TLS_SERVER_NAME: 'server.dc1.consul' });
   });
 
-  const garbage = () => file('garbage.pem', 'no certificate\n');
+  // What is no PEM at all is refused before (unit/consul-env).
+  const garbage = () => file('garbage.pem', '-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n');
   test.each<[string, () => Env, RegExp]>([
     ['another authority', () => ({ CONSUL_CACERT: foreign.ca }), /unable to verify the first certificate/],
     ['no authority', () => ({ CONSUL_CACERT: '' }), /unable to verify the first certificate/],
@@ -123,7 +127,7 @@ describe('an agent with TLS', () => {
       /\([^:]*certificate[^:]*\)/,
     ],
     ["another certificate's key", () => ({ CONSUL_CLIENT_KEY: foreign.key }), /\(key values mismatch\)/],
-    ['a certificate that is none', () => ({ CONSUL_CLIENT_CERT: garbage() }), /\(no start line\)/],
+    ['a certificate that is none', () => ({ CONSUL_CLIENT_CERT: garbage() }), /\(bad base64 decode\)/],
     ['the plain port', () => ({ CONSUL_HTTP_ADDR: `https://${agent.address}` }), /\(wrong version number\)/],
   ])('with %s is wrong configuration, said in one line', async (_, env, words) => {
     const message = await complaint({ ...agent.env, ...env() }, 'config');

@@ -205,12 +205,18 @@ test('CONSUL_NAMESPACE and CONSUL_PARTITION are kept as they are', () => {
 });
 
 describe('TLS', () => {
-  const [ca, cert, key] = [file('ca.pem', 'CA'), file('cert.pem', 'CERT'), file('key.pem', 'KEY')];
+  const pem = (kind: string, text: string) => `-----BEGIN ${kind}-----\n${text}\n-----END ${kind}-----\n`;
+  const certificate = (text: string) => pem('CERTIFICATE', text);
+  const ecKey = pem('EC PRIVATE KEY', 'KEY');
+  const ca = file('ca.pem', certificate('CA'));
+  const cert = file('cert.pem', certificate('CERT'));
+  const key = file('key.pem', ecKey);
 
   test('takes authority, certificate and key from files, and the name to expect', () => {
     const env = { CONSUL_CACERT: ca, CONSUL_CLIENT_CERT: cert, CONSUL_CLIENT_KEY: key };
     expect(consulSettings({ ...env, CONSUL_TLS_SERVER_NAME: 'server.dc1.consul' }).tls).toEqual({
-      ...{ verify: true, ca: [Buffer.from('CA')], cert: Buffer.from('CERT'), key: Buffer.from('KEY') },
+      ...{ verify: true, ca: [Buffer.from(certificate('CA'))] },
+      ...{ cert: Buffer.from(certificate('CERT')), key: Buffer.from(ecKey) },
       serverName: 'server.dc1.consul',
     });
   });
@@ -218,9 +224,12 @@ describe('TLS', () => {
   test('takes every authority in the folder of CONSUL_CAPATH', () => {
     const path = join(folder, 'cas');
     mkdirSync(join(path, 'below'), { recursive: true });
-    file('cas/a.pem', 'A');
-    file('cas/b.pem', 'B');
-    const found = (env: Record<string, string>) => consulSettings(env).tls.ca?.map(String).sort();
+    file('cas/a.pem', certificate('A'));
+    file('cas/b.pem', certificate('B'));
+    const found = (env: Record<string, string>) =>
+      consulSettings(env)
+        .tls.ca?.map((text) => String(text).split('\n')[1])
+        .sort();
     expect(found({ CONSUL_CAPATH: path })).toEqual(['A', 'B']);
     expect(found({ CONSUL_CAPATH: path, CONSUL_CACERT: ca })).toEqual(['A', 'B', 'CA']);
   });
@@ -235,6 +244,29 @@ describe('TLS', () => {
     expect(complaint(env as Record<string, string>)).toBe(
       'CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY go together; set both, or neither',
     );
+  });
+
+  test('a file without what it is for is an error that names variable and file', () => {
+    const none = file('none.pem', 'no PEM\n');
+    const both = { CONSUL_CLIENT_CERT: cert, CONSUL_CLIENT_KEY: key };
+    const fix = 'in it, in PEM format; correct the path or the file';
+    expect(complaint({ CONSUL_CACERT: none })).toBe(`CONSUL_CACERT=${none}: there is no certificate ${fix}`);
+    expect(complaint({ ...both, CONSUL_CLIENT_CERT: key })).toBe(
+      `CONSUL_CLIENT_CERT=${key}: there is no certificate ${fix}`,
+    );
+    expect(complaint({ ...both, CONSUL_CLIENT_KEY: cert })).toBe(
+      `CONSUL_CLIENT_KEY=${cert}: there is no private key ${fix}`,
+    );
+    const path = join(folder, 'mixed');
+    mkdirSync(path);
+    file('mixed/a.pem', certificate('A'));
+    const odd = file('mixed/README', 'no PEM\n');
+    expect(complaint({ CONSUL_CAPATH: path })).toBe(`CONSUL_CAPATH=${odd}: there is no certificate ${fix}`);
+  });
+
+  test.each(['PRIVATE KEY', 'RSA PRIVATE KEY', 'ENCRYPTED PRIVATE KEY'])('a %s is one', (kind) => {
+    const path = file('other-key.pem', pem(kind, 'KEY'));
+    expect(consulSettings({ CONSUL_CLIENT_CERT: cert, CONSUL_CLIENT_KEY: path }).tls.key).toBeDefined();
   });
 
   test.each(['CONSUL_CACERT', 'CONSUL_CAPATH', 'CONSUL_CLIENT_CERT', 'CONSUL_CLIENT_KEY'])(

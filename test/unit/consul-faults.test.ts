@@ -146,6 +146,14 @@ describe('what the network or TLS says', () => {
       'config',
       'key values mismatch',
     ],
+    [
+      'ERR_SSL_WRONG_VERSION_NUMBER',
+      'error:100000f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER',
+      'config',
+      'wrong version number',
+    ],
+    ['ERR_SSL_BAD_BASE64_DECODE', 'consul: kv.get: BAD_BASE64_DECODE', 'config', 'bad base64 decode'],
+    ['', 'consul: kv.get: Invalid CA', 'config', 'Invalid CA'],
   ])('is told in few words: %s', (code, message, expected, words) => {
     const error = thrown(code, message);
     const fault = classify(error, where);
