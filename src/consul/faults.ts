@@ -95,7 +95,7 @@ const LEADERLESS =
 const REFUSALS: readonly (readonly [said: RegExp, fix: string])[] = [
   [/HTTP request to an HTTPS server/i, '; use https:// in CONSUL_HTTP_ADDR'],
   [
-    /Consul Enterprise feature|Invalid query parameter: "(?:ns|partition)"/i,
+    /Consul Enterprise feature|Invalid query parameter: "(?:ns|partition)"|unknown field "(?:Namespace|Partition)"/i,
     '; take CONSUL_NAMESPACE and CONSUL_PARTITION away',
   ],
   [/Invalid Session TTL/i, "; session_ttl_min in the agents' configuration has to allow it"],

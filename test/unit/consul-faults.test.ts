@@ -55,6 +55,12 @@ describe('an answer of Consul', () => {
       /refused the request: Invalid query parameter.*; take CONSUL_NAMESPACE and CONSUL_PARTITION away$/,
     ],
     [
+      400,
+      'Failed to parse body: json: unknown field "Partition"',
+      'config',
+      /unknown field "Partition"; take CONSUL_NAMESPACE and CONSUL_PARTITION away$/,
+    ],
+    [
       413,
       'Transaction contains too many operations (65 > 64)',
       'config',
