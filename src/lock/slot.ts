@@ -125,12 +125,13 @@ export function mayStillRun(state: Claim['state']): boolean {
 const bootOf = (bootId: string) => bootId.split(' ')[0];
 
 /**
- * Whether the two are on different machines, as far as they say. One boot is one machine. A machine-id tells machines
- * apart; two machines that share one (copies of an image) can't be told from one that was booted again.
+ * Whether the two are on different machines, as far as they say. Where both see the same pids, they are on one. A machine-id
+ * tells machines apart, and containers of one host, too; two machines that share one (copies of an image) can't be told from one that was booted again.
  */
 export function isElsewhere(me: Runner, other: Runner): boolean {
-  if (bootOf(me.bootId) === bootOf(other.bootId)) return false;
+  if (me.bootId === other.bootId) return false;
   if (me.machine !== undefined && other.machine !== undefined) return me.machine !== other.machine;
+  if (bootOf(me.bootId) === bootOf(other.bootId)) return false;
   return me.host !== undefined && other.host !== undefined && me.host !== other.host;
 }
 

@@ -306,6 +306,25 @@ describe('on a terminal', () => {
     expect(await claim('changes')).toMatchObject({ state: 'abandoned' });
   });
 
+  test.each<[string, string, string, object]>([
+    ['a vanished run, whose node has failed again since', 'running', 'failed', { run: 'another' }],
+    ['what is held, and was asked for again', 'held', 'held', { waitedMs: 1 }],
+  ])('a yes about %s clears nothing of that', async (what, before, after, changes) => {
+    const group = `shown/${what.length}`;
+    const screen = await asked(group, before);
+    await screen.shows(/Type yes/);
+    const now = JSON.parse(byHand('web01', after)) as object;
+    await agent.kv.put(ownerKey(group), JSON.stringify({ ...now, ...changes }));
+    screen.type('yes\n');
+    if (after === 'held') {
+      await eventually(() => expect(screen.screen().match(/Type yes/g)).toHaveLength(2));
+      screen.type('no\n');
+    }
+    expect(await screen.ended).toBe(75);
+    expect(await claim(group)).toMatchObject({ state: after, ...changes });
+    expect(screen.screen()).toMatch(/nothing was cleared/);
+  });
+
   test('a failed claim, and --force, need no answer', async () => {
     expect(await (await asked('plain', 'failed')).ended).toBe(0);
     expect(await (await asked('forced', 'abandoned', '--force')).ended).toBe(0);

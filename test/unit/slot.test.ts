@@ -275,12 +275,16 @@ describe('which machine a run is on', () => {
   });
 
   test.each<[boolean, string, Partial<Runner>, Partial<Runner>]>([
+    // Two containers of one host: they are as far apart as two hosts.
+    [true, 'two machine-ids of one boot', { machine: a, host: 'h' }, { machine: b, bootId: 'x pid:[2]' }],
+    [false, 'two machine-ids where one pid namespace is seen', { machine: a }, { machine: b }],
     [
       false,
       'one boot, in two namespaces',
       { machine: a, host: 'h' },
-      { machine: b, host: 'i', bootId: 'x pid:[2]' },
+      { machine: a, host: 'i', bootId: 'x pid:[2]' },
     ],
+    [false, 'one boot, without machine-ids', { host: 'h' }, { host: 'i', bootId: 'x pid:[2]' }],
     [true, 'two machine-ids', { machine: a, host: 'h' }, { machine: b, host: 'h', bootId: 'y' }],
     [
       false,

@@ -12,16 +12,28 @@ import type { Target } from './released.ts';
 export function askFirst(target: Target, slot: number, claim: Claim): void {
   const { options, confirm, confirmed } = target;
   const doubt = doubtOf(target, slot, claim);
-  // A yes counts for the run that was asked about, however its claim was marked meanwhile.
-  if (doubt === undefined || options.force || confirmed.has(claim.run)) return;
+  if (options.force || confirmed.has(shownBy(claim))) return;
+  if (doubt === undefined) {
+    if (confirmed.size === 0) return;
+    throw new RunlockError(
+      'refused',
+      `the claim of ${claim.node} on slot ${slot} of ${options.group} changed while the question was open: it is ${claim.state} now (run ${claim.run}), and nothing was cleared; look at it again`,
+    );
+  }
   const answer = confirm(`${doubt.what}. ${doubt.where}.`);
   if (answer === true) {
-    confirmed.add(claim.run);
+    confirmed.add(shownBy(claim));
     return;
   }
   const said = `${doubt.what}; ${doubt.where}, then use '${forced(target, claim)}'`;
   throw new RunlockError('refused', answer === false ? `nothing was cleared: ${said}` : said);
 }
+
+/**
+ * What a yes is about: the run, however its claim was marked meanwhile. What is held, just as it was: whoever asked for it
+ * again is at work there.
+ */
+const shownBy = (claim: Claim): string => (claim.state === 'held' ? JSON.stringify(claim) : claim.run);
 
 interface Doubt {
   /** What may still go on there. */
