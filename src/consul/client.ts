@@ -4,6 +4,7 @@ import https from 'node:https';
 import { getBuiltinModule } from 'node:process';
 import ConsulPackage from 'consul';
 import type { ConsulSettings, TlsSettings } from './env.ts';
+import { bodyTooLarge } from './faults.ts';
 import { noteConnection } from './inspect.ts';
 import type { Token } from './token.ts';
 
@@ -104,7 +105,10 @@ function readJson(body: Buffer): unknown {
   }
 }
 
-/** The package waits for the end of a response for ever; one that is cut in its middle has none. */
+/** The most that is read of one response's body, in bytes: tens of thousands of records are less. It takes several times that in memory. */
+const BODY_LIMIT = 67_108_864;
+
+/** The package waits for the end of a response for ever; one that is cut in its middle has none, nor may one without end. */
 function noticingCuts(transport: Pick<typeof http, 'request'>): Pick<typeof http, 'request'> {
   const request = (options: http.RequestOptions) => {
     // The package gives the host as a URL has it; an IPv6 address in brackets is no address.
@@ -112,6 +116,11 @@ function noticingCuts(transport: Pick<typeof http, 'request'>): Pick<typeof http
     const sent = transport.request({ ...options, ...(typeof hostname === 'string' && { hostname }) });
     sent.on('response', (response) => {
       noteConnection(response);
+      let length = 0;
+      response.on('data', (chunk: Buffer) => {
+        length += chunk.length;
+        if (length > BODY_LIMIT) response.destroy(bodyTooLarge(BODY_LIMIT));
+      });
       response.on('error', (error) => sent.emit('error', error));
       response.on('close', () => {
         if (!response.complete)

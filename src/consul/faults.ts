@@ -141,9 +141,21 @@ function bodyText(body: unknown): string {
   return line.trim().slice(0, 200);
 }
 
+const TOO_LARGE = 'EBODYTOOLARGE';
+
+/** For a body that is not read to its end. `limit`: in bytes. */
+export function bodyTooLarge(limit: number): Error {
+  return Object.assign(new Error(`more than ${limit / 1_048_576} MiB`), { code: TOO_LARGE });
+}
+
 function classifyTransport(error: unknown, address: string): RunlockError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const message = error instanceof Error ? error.message : String(error);
+  if (code === TOO_LARGE) {
+    const size = reason(code, message);
+    const said = `what answers at ${address} sent ${size} to one request, which no Consul does for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`;
+    return new RunlockError('not-consul', said, { cause: error });
+  }
   const isTls = /^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_O?SSL|HOSTNAME_MISMATCH|EPROTO)/.test(
     code,
   );

@@ -1,5 +1,8 @@
 // Answers that come in Consul's place, once: of a proxy that is reloaded, or of an agent in a bad moment.
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { clock } from '../../src/clock.ts';
 import { connect } from '../../src/consul.ts';
@@ -153,3 +156,33 @@ describe.each<[string, Action, RegExp]>([
     expect((await agent.kv.keys(`runlock/${group}/`)).filter((key) => key.includes('.slot'))).toEqual([]);
   });
 });
+
+test('an answer without an end is read to 64 MiB, and no further', async () => {
+  let sent = 0;
+  const server = createServer((_, response) => {
+    response.writeHead(200, json);
+    const more = () => {
+      while (!response.destroyed && response.write(MEBIBYTE)) sent += 1;
+      sent += 1;
+    };
+    response.on('drain', more);
+    more();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const own = connect(consulSettings({ CONSUL_HTTP_ADDR: `:${port}` }), { clock, log: () => undefined });
+  try {
+    await expect(own.get('a', { signal, retryForMs: 0 })).rejects.toMatchObject({
+      code: 'not-consul',
+      message: `what answers at :${port} sent more than 64 MiB to one request, which no Consul does for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`,
+    });
+    expect(sent).toBeLessThan(128);
+  } finally {
+    own.close();
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+const MEBIBYTE = Buffer.alloc(1_048_576, ' ');
