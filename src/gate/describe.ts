@@ -47,16 +47,23 @@ export function leaveHint(prefix: string, services: readonly string[]): string {
   return hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
 }
 
-/** Why another run of the node keeps it in maintenance: `run 4f1a of prod/db is running`. */
-export function describeNeed({ by, standing }: Kept): string {
+/** Why it stays in maintenance and what ends that: `run 4f1a of prod/db needs it (running), and ends it when it is good`. */
+export function describeNeed({ mode, by, standing }: Kept, prefix: string): string {
+  const leave = leaveHint(prefix, mode.scope === 'node' ? [] : [mode.service]);
   switch (standing.kind) {
-    case 'claimed':
-      return `run ${standing.claim.run} of ${standing.group} needs it (${standing.claim.state})`;
+    case 'claimed': {
+      const { claim, group, locked } = standing;
+      const need = `run ${claim.run} of ${group} needs it (${claim.state})`;
+      if (locked) return `${need}, and ends it when it is good`;
+      return `${need}; the node's next good run of ${group} with --service ${mode.service || 'auto'} ends it, or '${leave}'`;
+    }
     case 'by-hand':
-      return `it was entered by hand, until 'runlock gate leave'`;
+      return `it was entered by hand, until '${leave}'`;
     case 'unknown':
     case 'none':
-      return `whether run ${by.run} needs it can't be read`;
+      if (!by.mark)
+        return `${by.key} can't be read; unless a newer runlock wrote it, whose run ends it, 'consul kv delete ${by.key}', then '${leave}'`;
+      return `whether run ${by.run} of ${by.mark.groups.join(', ')} needs it can't be read; the node's next good run there ends it`;
     default:
       return assertNever(standing);
   }

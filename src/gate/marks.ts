@@ -30,6 +30,7 @@ export interface Marker {
 
 export interface Marked {
   readonly run: string;
+  readonly key: string;
   readonly index: number;
   /** Undefined: one that this version can't read. */
   readonly mark: OutMark | undefined;
@@ -220,7 +221,7 @@ function othersOf(entries: readonly Entry[], { prefix, node, run }: Marker): Mar
 }
 
 function toMarked(entry: Entry, prefix: string): Marked {
-  const one = { run: entry.key.slice(prefix.length), index: entry.modifyIndex };
+  const one = { run: entry.key.slice(prefix.length), key: entry.key, index: entry.modifyIndex };
   try {
     return { ...one, mark: decodeOutMark(entry) };
   } catch (error) {

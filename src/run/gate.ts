@@ -28,7 +28,7 @@ export async function runGate({ common, options }: GateInvocation, platform: Pla
     await platform.write(
       options.json ? `${renderJson(toJson(options.action, result), 2)}\n` : toText(result, platform),
     );
-    sayForeign(result, log);
+    sayStays(result, log, options.prefix);
     return result.kind === 'closed' ? EXIT_CLOSED : 0;
   } catch (error) {
     if (stoppedBy === undefined || error !== stopped.signal.reason) throw error;
@@ -108,6 +108,8 @@ function sayEntered({ node, taken }: Extract<GateResult, { kind: 'entered' }>): 
 function sayLeft({ node, ended, stays, kept }: Extract<GateResult, { kind: 'left' }>): string {
   const names = ended.map(nameOf).join(', ');
   if (ended.length > 0) return `${node} is back from maintenance: ${names}`;
+  if (kept.some(({ by }) => !by.mark))
+    return `${node} stays in maintenance: whether a run needs it can't be read`;
   if (kept.length > 0) return `${node} stays in maintenance: a run that is under way needs it`;
   return stays.length > 0 ? `runlock has nothing of ${node} in maintenance` : `${node} is not in maintenance`;
 }
@@ -115,13 +117,17 @@ function sayLeft({ node, ended, stays, kept }: Extract<GateResult, { kind: 'left
 const nameOf = ({ scope, service }: { scope: string; service: string }) =>
   scope === 'node' ? 'the whole node' : service;
 
-function sayForeign(result: GateResult, log: Log): void {
+function sayStays(result: GateResult, log: Log, prefix: string): void {
   if (result.kind !== 'left') return;
   for (const one of result.kept)
-    log('warning', `${nameOf(one.mode)} of ${result.node} stays in maintenance: ${describeNeed(one)}`, {
-      ...{ event: 'maintenance-kept', node: result.node, scope: one.mode.scope, service: one.mode.service },
-      by: one.by.run,
-    });
+    log(
+      'warning',
+      `${nameOf(one.mode)} of ${result.node} stays in maintenance: ${describeNeed(one, prefix)}`,
+      {
+        ...{ event: 'maintenance-kept', node: result.node, scope: one.mode.scope, service: one.mode.service },
+        by: one.by.run,
+      },
+    );
   for (const { reason, ...mode } of result.stays)
     log(
       'warning',

@@ -65,7 +65,9 @@ test.each([['the first one in'], ['the last one in']])(
     const [first, last] = who === 'the first one in' ? [a, b] : [b, a];
     const stderr = await first.end();
     expect(stderr).toMatch(
-      new RegExp(`web on web01 stays in maintenance: run ${last.id} of prod/. needs it \\(running\\)`),
+      new RegExp(
+        `web on web01 stays in maintenance: run ${last.id} of prod/. needs it \\(running\\), and ends it`,
+      ),
     );
     expect(await maintenances()).toEqual(WEB);
     expect(await last.end()).toContain('web on web01 is out of maintenance');
@@ -156,6 +158,46 @@ describe('one has failed', () => {
   });
 });
 
+test('a good run that had gone out and leaves it on warns of that, with what ends it', async () => {
+  const failed = await out('prod/a', 3);
+  await failed.end();
+  const quiet = ['exec', '-g', 'prod/b', ...GATE, ...OUT, '--', 'true'];
+  const ended = await runlock(agent, quiet);
+  expect(ended).toMatchObject({ status: 0 });
+  expect(ended.stderr).toContain(
+    `web on web01 stays in maintenance: run ${failed.id} of prod/a needs it (failed); the node's next good run of prod/a with --service web ends it, or 'runlock gate leave --service web'`,
+  );
+  expect(await maintenances()).toEqual(WEB);
+});
+
+describe('a mark that can’t be read', () => {
+  const key = 'runlock/.gate/.out/web01/odd';
+  const advice = `${key} can't be read; unless a newer runlock wrote it, whose run ends it, 'consul kv delete ${key}', then 'runlock gate leave --service web'`;
+
+  test.each(['rubbish{', '{"v":99}', '[]'])(
+    '%s: each that leaves maintenance on names its key, and deleting that helps',
+    async (value) => {
+      await agent.kv.put(key, value);
+      const commands = [
+        ['exec', '-g', 'prod/b', ...GATE, ...OUT, '--', 'true'],
+        ['gate', 'leave', '--service', 'web'],
+        ['release', 'prod/none'],
+      ];
+      for (const command of commands) {
+        const ended = await runlock(agent, command);
+        expect(ended).toMatchObject({ status: 0 });
+        expect(ended.stderr).toContain(advice);
+        expect(ended.stdout + ended.stderr).not.toContain('under way');
+        expect(ended.stderr).not.toContain('--service auto');
+      }
+      expect(await maintenances()).toEqual(WEB);
+      await agent.kv.delete(key);
+      expect(await runlock(agent, ['gate', 'leave', '--service', 'web'])).toMatchObject({ status: 0 });
+      expect(await maintenances()).toEqual([]);
+    },
+  );
+});
+
 describe('by hand', () => {
   const byHand = (action: string) =>
     runlock(agent, ['gate', action, '--service', 'web', '--gate-stable', '0']);
@@ -164,7 +206,7 @@ describe('by hand', () => {
     expect(await byHand('enter')).toMatchObject({ status: 0 });
     const a = await out('prod/a');
     expect(await a.end()).toContain(
-      "web on web01 stays in maintenance: it was entered by hand, until 'runlock gate leave'",
+      "web on web01 stays in maintenance: it was entered by hand, until 'runlock gate leave --service web'",
     );
     expect(await maintenances()).toEqual(WEB);
     expect(await byHand('leave')).toMatchObject({ status: 0 });

@@ -11,7 +11,10 @@ const claim = (more: Partial<Claim> = {}): Claim => ({
 const mark = (more: Partial<OutMark> = {}): OutMark => ({ services: ['web'], groups: ['prod/a'], ...more });
 const seen = (one: Claim, locked = false) => [{ claim: one, locked }];
 const ask = (one: OutMark | undefined, claims: ReturnType<typeof seen> | undefined, run = 'r2') =>
-  judge({ run: 'r1', index: 1, mark: one }, { run, claims: new Map([['prod/a', claims]]) });
+  judge(
+    { run: 'r1', key: 'runlock/.gate/.out/web01/r1', index: 1, mark: one },
+    { run, claims: new Map([['prod/a', claims]]) },
+  );
 
 describe('behind a mark stands', () => {
   test.each(['running', 'failed', 'interrupted', 'rebooting', 'abandoned', 'evicted', 'held'] as const)(
@@ -59,7 +62,7 @@ test('a mark is of its services, or of the node, and one that can’t be read of
       { scope: 'service', service: 'web' } as const,
       { scope: 'service', service: 'db' } as const,
       { scope: 'node', service: '' } as const,
-    ].map((mode) => covers({ run: 'r1', index: 1, mark: one }, mode));
+    ].map((mode) => covers({ run: 'r1', key: 'runlock/.gate/.out/web01/r1', index: 1, mark: one }, mode));
   expect(of(mark())).toEqual([true, false, false]);
   expect(of(mark({ services: [], node: true }))).toEqual([false, false, true]);
   expect(of(undefined)).toEqual([true, true, true]);

@@ -87,20 +87,25 @@ export function sayWaitsForHealth(
   log('info', message, { event: 'waiting-for-health', node, run, withinMs, why });
 }
 
+/** `wentOut`: the run itself had gone out of service, so whoever reads its end takes the node to be back. */
 export function sayEnded(
   { log }: Deps,
   { ended, foreign, kept }: Extract<Exited, { kind: 'done' }>,
-  { node, run }: Who,
+  { node, run, prefix, wentOut }: Who & { readonly prefix: string; readonly wentOut: boolean },
 ): void {
   for (const mode of ended)
     log('info', `${placeOf(mode, node)} is out of maintenance`, {
       ...{ event: 'maintenance-off', node, run, scope: mode.scope, service: mode.service },
     });
   for (const one of kept)
-    log('info', `${placeOf(one.mode, node)} stays in maintenance: ${describeNeed(one)}`, {
-      ...{ event: 'maintenance-kept', node, run, scope: one.mode.scope, service: one.mode.service },
-      by: one.by.run,
-    });
+    log(
+      wentOut || !one.by.mark ? 'warning' : 'info',
+      `${placeOf(one.mode, node)} stays in maintenance: ${describeNeed(one, prefix)}`,
+      {
+        ...{ event: 'maintenance-kept', node, run, scope: one.mode.scope, service: one.mode.service },
+        by: one.by.run,
+      },
+    );
   for (const mode of foreign)
     log('info', `${placeOf(mode, node)} stays in somebody else's maintenance ("${mode.reason}")`, {
       ...{ event: 'maintenance-foreign', node, run },

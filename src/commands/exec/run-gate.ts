@@ -180,8 +180,9 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     },
     leave: async () => {
       if (!agent || (mark === undefined && isInService(verdicts))) return;
+      const wentOut = mark !== undefined;
       const ended = await goBack(agent, 'good');
-      if (ended.kind === 'done') sayEnded(deps, ended, { node, run });
+      if (ended.kind === 'done') sayEnded(deps, ended, { node, run, prefix, wentOut });
       else sayStays(deps, { ...stays, why: ended.why });
     },
     stay: (outcome) => {

@@ -41,10 +41,11 @@ export function describeMaintenance({ ended }: MaintenanceEnd): string {
 
 /** What is still out of service, and what to do about it. */
 export function describeStays(
-  { stays, why = 'nobody knows why' }: MaintenanceEnd,
+  { stays, why = 'nobody knows why', need }: MaintenanceEnd,
   prefix: string,
 ): string | undefined {
   if (stays.length === 0) return undefined;
+  if (need !== undefined) return `${stays.join(', ')}: still in maintenance by runlock: ${need}`;
   const leave = hint(prefix, 'gate', 'leave', '--service', 'auto');
   return `${stays.join(', ')}: still in maintenance by runlock (${why}); '${leave}' on that node ends it`;
 }

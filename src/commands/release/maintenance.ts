@@ -16,6 +16,8 @@ export interface MaintenanceEnd {
   readonly stays: readonly string[];
   /** Why they do: the node's own agent has to be asked, or was and could not. */
   readonly why?: string;
+  /** In place of that: who needs it, and what ends it then. */
+  readonly need?: string;
 }
 
 export interface MaintenanceDeps {
@@ -58,7 +60,7 @@ export async function endMaintenance(
   return {
     ended: ended.ended.map(nameOf),
     stays: ended.kept.map(({ mode }) => nameOf(mode)),
-    ...(needed && { why: describeNeed(needed) }),
+    ...(needed && { need: describeNeed(needed, prefix) }),
   };
 }
 
