@@ -26,17 +26,18 @@ export type GivenBack =
   | { readonly kind: 'released'; readonly kept?: Claim }
   /** It is this run's no longer. */
   | { readonly kind: 'nothing' }
-  /** Consul could not be reached in time: these keys stay behind. `unreadable`: no run and no release can clear them, and `why` says what can. */
+  /** Consul could not be reached in time: these keys stay behind. `stuck`: no run and no release can clear them, and `why` says what can. */
   | {
       readonly kind: 'stays';
       readonly keys: readonly string[];
       readonly why: string;
-      readonly unreadable?: true;
+      readonly stuck?: true;
     };
 
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
 const RETRY_MS = 300;
+const LONGEST_RETRY_MS = 5_000;
 /** One answer of a proxy is no reason to forget the last good run. */
 const ODD_RETRY_MS = 1_000;
 
@@ -48,6 +49,9 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
   let now: Holding = holding;
   let result: GivenBack | undefined;
   let why = 'no answer';
+  /** The key that another session holds. */
+  let blocker: string | undefined;
+  let refusals = 0;
   while (!result) {
     try {
       record ??= await withLastGood(holding, toRecord(holding, ending), signal);
@@ -57,12 +61,16 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
       else result = step;
       if (result) break;
       why = step.kind === 'holding' && step.fault !== undefined ? step.fault : why;
-      await deps.clock.sleep(RETRY_MS, { signal });
+      blocker = step.kind === 'holding' ? step.blocker : undefined;
+      // Each try is a write.
+      refusals = blocker === undefined ? 0 : refusals + 1;
+      await deps.clock.sleep(Math.min(LONGEST_RETRY_MS, RETRY_MS * 2 ** refusals), { signal });
     } catch (error) {
-      why = lastWord(consul, error, why);
+      why = blocker === undefined ? lastWord(consul, error, why) : heldBy(blocker);
       if (signal.aborted || !isWorthAgain(error)) {
-        const unreadable = isRunlockError(error, 'incompatible') && { unreadable: true as const };
-        result = { kind: 'stays', keys: [keys.owner(holding.slot)], why, ...unreadable };
+        const isStuck = blocker !== undefined || isRunlockError(error, 'incompatible');
+        const stays = [keys.owner(holding.slot)];
+        result = { kind: 'stays', keys: stays, why, ...(isStuck && { stuck: true }) };
         break;
       }
       await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
@@ -74,6 +82,9 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
   await closeSession(now);
   return result;
 }
+
+/** Only a hand takes it. */
+const heldBy = (key: string) => `another session holds ${key}; 'consul kv delete ${key}' lets go of it`;
 
 /** Never throws. */
 export async function closeSession({ context, session }: Holding): Promise<void> {
@@ -147,8 +158,13 @@ function keptState(outcome: Outcome): ClaimState | undefined {
 
 type Once =
   | GivenBack
-  /** `fault`: what the release was answered with, where that was no answer to it. */
-  | { readonly kind: 'holding'; readonly holding: Holding; readonly fault?: string };
+  /** `fault`: what the release was answered with, where that was no answer to it. `blocker`: a key that another session holds. */
+  | {
+      readonly kind: 'holding';
+      readonly holding: Holding;
+      readonly fault?: string;
+      readonly blocker?: string;
+    };
 
 interface Release {
   readonly record: RunRecord;
@@ -227,7 +243,8 @@ async function lookAgain(
       const result = await send(consul, takeBack(seat, claim, nodeMark(context), now.owner.index), options);
       if (result.kind === 'refused') {
         if (result.obstacle === 'session') await session.close(options);
-        return { kind: 'holding', holding };
+        const isHeld = result.obstacle === 'lock' || result.obstacle === 'node';
+        return { kind: 'holding', holding, ...(isHeld && { blocker: result.key }) };
       }
       const index = writtenIndex(result.entries, keys.owner(slot));
       return { kind: 'holding', holding: { ...holding, owner: { claim, index } } };

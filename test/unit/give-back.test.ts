@@ -158,7 +158,7 @@ test('what can never pass is not tried again: what stays behind is said at once'
   expect(await end()).toEqual({
     ...{ kind: 'stays', keys: [keys.owner(0)], why: 'rubbish' },
     // So no next run and no release is named that would clear it.
-    unreadable: true,
+    stuck: true,
   });
   expect(order).toEqual(['release', 'record', 'close']);
 });
@@ -185,6 +185,19 @@ test.each([
 ])('no answer, and nothing there: by the record of run %s the slot was %s', async (last, kind) => {
   const { end } = ending({ transactions: [NO_ANSWER], keeps: 'nothing', last });
   expect(await end()).toEqual({ kind });
+});
+
+test('a lock that another session holds is named, and what lets go of it', async () => {
+  const deadline = new AbortController();
+  vi.spyOn(AbortSignal, 'timeout').mockReturnValue(deadline.signal);
+  // The release, and taking the lock back: its third step is the lock.
+  const { end } = ending({ transactions: [{ at: 0 }, { at: 2 }], keeps: 'claim', pauses: 1, deadline });
+  expect(await end()).toEqual({
+    kind: 'stays',
+    keys: [keys.owner(0)],
+    why: `another session holds ${keys.lock(0)}; 'consul kv delete ${keys.lock(0)}' lets go of it`,
+    stuck: true,
+  });
 });
 
 test('a lock that is gone with its session is taken back with a new one, and given back', async () => {

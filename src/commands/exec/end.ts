@@ -167,7 +167,7 @@ function sayGivenBack(
       return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
     case 'stays': {
       // What can't be read stops its next run and a release as well; why it can't says what to do.
-      const clear = given.unreadable ? '' : `; its next run clears it, or '${release}', which asks first`;
+      const clear = given.stuck ? '' : `; its next run clears it, or '${release}', which asks first`;
       return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out${clear}`;
     }
     case 'released': {
