@@ -175,7 +175,10 @@ const agentOf = ({ deps }: Own): NodeAgent => ({ consul: deps.agent ?? deps.cons
 /** Puts back whatever run of runlock took it out, unless one that is under way needs it. */
 async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
   const { deps, gate: asked, options } = own;
-  const { node, services } = asked;
+  const { node } = asked;
+  const limits = { ...FIRST_CONTACT, signal };
+  const effects = { consul: deps.consul, deps, agent: agentOf(own) };
+  const services = asSpelt(asked.services, await effects.agent.consul.agentServices(limits));
   const exit = {
     prefix: options.prefix,
     node,
@@ -184,8 +187,16 @@ async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
     mark: undefined,
     how: 'by-hand',
   } as const;
-  const limits = { ...FIRST_CONTACT, signal };
-  const effects = { consul: deps.consul, deps, agent: agentOf(own) };
   const { ended, foreign, kept } = await leaveService(effects, exit, limits);
   return { kind: 'left', node, ended, stays: foreign, kept };
+}
+
+/** What is out can be put back, in whatever case its service is named: the agent knows only its own spelling. */
+function asSpelt(services: readonly string[], offered: readonly { readonly service: string }[]): string[] {
+  const names = offered.map(({ service }) => service);
+  const spelt = services.flatMap((name) => {
+    const same = names.filter((one) => one.toLowerCase() === name.toLowerCase());
+    return same.length === 0 || same.includes(name) ? [name] : same;
+  });
+  return [...new Set(spelt)];
 }

@@ -28,7 +28,7 @@ export async function refuseServices(
   signal: AbortSignal,
 ): Promise<never> {
   const known = await namesOf(consul, 'services', signal);
-  const named = services.map((name) => `${name}${didYouMean(nearest(name, known))}`).join(', ');
+  const named = services.map((name) => `${name}${didYouMean(nearestService(name, known))}`).join(', ');
   throw new RunlockError(
     'config',
     `nobody in Consul's catalogue at ${consul.address} offers ${named}; correct --service, or give --allow-unknown-service if this node will be the first`,
@@ -41,6 +41,12 @@ const didYouMean = (name: string | undefined) => (name === undefined ? '' : ` (d
 export function nearestNode(node: string, known: readonly string[]): string | undefined {
   const first = (name: string) => name.toLowerCase().split('.')[0];
   return known.find((name) => first(name) === first(node)) ?? nearest(node, known);
+}
+
+/** The same name in another case comes first. */
+export function nearestService(service: string, known: readonly string[]): string | undefined {
+  const lower = service.toLowerCase();
+  return known.find((name) => name.toLowerCase() === lower) ?? nearest(service, known);
 }
 
 async function namesOf(

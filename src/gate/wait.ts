@@ -147,10 +147,7 @@ async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise
   signal.addEventListener('abort', stop, { once: true });
   try {
     await readNow(scene, looking);
-    const nowhere = scene
-      .verdicts()
-      .flatMap(({ because, service }) => (because === 'nowhere' ? [service] : []));
-    const unknown = nowhere.filter((service) => looking.mustBeOffered?.includes(service));
+    const unknown = looking.mustBeOffered?.filter((service) => !scene.isOffered(service)) ?? [];
     if (unknown.length > 0) await refuseServices(effects.consul, unknown, signal);
     return await settle(effects, { gate, looking, scene, ended: done.signal });
   } catch (error) {
@@ -213,6 +210,8 @@ async function settle(
 /** What is known of all that the gate depends on; it is kept up to date while it is followed. */
 interface Scene {
   verdicts(): readonly Verdict[];
+  /** Whether anybody offers it by exactly this name: the agents know no other, and Consul's answer takes any case. */
+  isOffered(service: string): boolean;
   /** When the verdicts may change although nothing else does, in milliseconds; Infinity: never. */
   dueInMs(): number;
   /** Reads everything now. */
@@ -284,6 +283,7 @@ function createScene(
           waitedFor: counted().flatMap((one) => one.waitedFor ?? []),
         }),
       ),
+    isOffered: (service) => instances.get(service)?.some((one) => one.service === service) ?? false,
     dueInMs: () => Math.min(Infinity, ...[...running.values()].map(({ dueInMs }) => dueInMs)),
     read: async (options) => {
       const found = await Promise.all(sources.map((source) => source.read(options)));

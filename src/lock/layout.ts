@@ -54,9 +54,12 @@ export function freezeKeys(prefix: string, group: string): readonly string[] {
   return [...ancestors, prefix].map((path) => `${path}/.freeze`);
 }
 
-/** Locked while a node looks at a service's gate and goes out of service; of two names for one key both are one gate. */
+/**
+ * Locked while a node looks at a service's gate and goes out of service; of two names for one key both are one gate.
+ * Consul's health answers take no notice of case, so `Shop` and `shop` are one.
+ */
 export function gateKey(prefix: string, service: string): string {
-  return `${prefix}/.gate/${service.replaceAll(/[^A-Za-z0-9_-]/g, '_')}`;
+  return `${prefix}/.gate/${service.toLowerCase().replaceAll(/[^A-Za-z0-9_-]/g, '_')}`;
 }
 
 /** Which runs need a node in maintenance. */

@@ -267,6 +267,16 @@ describe('enter and leave', () => {
     expect(nothing).toEqual({ status: 0, stdout: 'web01 is not in maintenance\n', stderr: '' });
   });
 
+  test('a name in another case is refused with the right one, and puts back what is out', async () => {
+    const refused = await once('web01', 'enter', '--service', 'WEB');
+    expect(refused).toMatchObject({ status: 78, stdout: '' });
+    expect(refused.stderr).toContain("offers WEB (did you mean 'web'?)");
+    expect((await once('web01', 'enter')).status).toBe(0);
+    const left = await once('web01', 'leave', '--service', 'WEB', '--json');
+    expect(json(left)).toMatchObject({ ended: [{ service: 'web' }] });
+    await untilOffline('web');
+  });
+
   test('of all nodes that enter at once one does, and the next when that one leaves', async () => {
     const watcher = watch();
     const nodes = ['web01', 'web02', 'web03'];

@@ -174,6 +174,15 @@ describe('before a slot', () => {
     await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({ code: 'config' });
   });
 
+  // Consul's answer takes any case; the agents, that go into maintenance by it, do not.
+  test('refuses a name that is offered in another case alone, with the right one', async () => {
+    const asked = gate({ services: ['WEB'], groups: [] });
+    const first = { signal: never, patience: never, mustBeOffered: ['WEB'] };
+    await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({
+      ...{ code: 'config', message: expect.stringContaining("offers WEB (did you mean 'web'?)") as string },
+    });
+  });
+
   test('ends with the reason of its signal, and with patience as closed', async () => {
     await set('web03', 'critical');
     const ended = new AbortController();

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
-import { groupKeys, isName, parseKey } from '../../src/lock/layout.ts';
+import { gateKey, groupKeys, isName, parseKey } from '../../src/lock/layout.ts';
 import * as stores from '../../src/lock/records.ts';
 
 const { encode } = stores;
@@ -244,4 +244,9 @@ describe('isName', () => {
       expect(isName(name)).toBe(false);
     },
   );
+});
+
+test('a service has one gate, in whatever case it is spelt', () => {
+  expect(gateKey('p', 'Shop.v1')).toBe('p/.gate/shop_v1');
+  expect(gateKey('p', 'Shop')).toBe(gateKey('p', 'shop'));
 });
