@@ -75,7 +75,7 @@ export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSi
   const allowUnknown = bounds.allowUnknown ?? options.action === 'leave';
   const wanted = { services: options.services, node, local: isLocal, allowUnknown };
   const services = await findServices(consul, wanted, signal);
-  const own: Own = { deps, options, gate: { ...bounds, services, node, stableMs } };
+  const own: Own = { deps, options, gate: { ...bounds, services, node, stableMs, seenHere: new Set() } };
   switch (options.action) {
     case 'check':
       return check(own, signal);

@@ -21,6 +21,8 @@ export interface Question extends Bounds {
   readonly running?: readonly string[];
   /** Other nodes that are waited for elsewhere: what is offline on them is no reason to wait here. */
   readonly waitedFor?: readonly string[];
+  /** Whether `node` was seen to offer the service before. */
+  readonly wasHere?: boolean;
 }
 
 /** An instance that somebody waits for. */
@@ -56,6 +58,8 @@ export type Because =
   | 'own-offline'
   /** Open: this node offers none, so nothing goes offline. */
   | 'not-here'
+  /** Closed: this node offered it and does not now; an agent that is restarted takes its instances along. */
+  | 'away'
   /** Nobody offers it: a name that is wrong, or all that is known is gone. Closed, unless that is allowed. */
   | 'nowhere'
   /** Closed. */
@@ -84,6 +88,7 @@ export function decideGate(question: Question): Verdict {
   const because = weigh({
     ...{ total: instances.length, own: own.length, ownOffline: ownOffline !== undefined },
     ...{ offline: offline.length, limit, minHealthy: minHealthy ?? 0 },
+    wasHere: question.wasHere ?? false,
   });
   return {
     ...{ service, open: isOpen(because, question), because, total: instances.length, limit },
@@ -105,9 +110,11 @@ interface Counts {
   readonly offline: number;
   readonly limit: number;
   readonly minHealthy: number;
+  readonly wasHere: boolean;
 }
 
-function weigh({ total, own, ownOffline, offline, limit, minHealthy }: Counts): Because {
+function weigh({ wasHere, total, own, ownOffline, offline, limit, minHealthy }: Counts): Because {
+  if (own === 0 && wasHere) return 'away';
   if (total === 0) return 'nowhere';
   if (own === 0) return 'not-here';
   if (ownOffline) return 'own-offline';

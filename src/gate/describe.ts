@@ -29,6 +29,8 @@ export function describeVerdict(verdict: Verdict, node: string): string {
       return `${node} is offline itself (${verdict.ownWhy ?? 'a check is critical'}), its run may be the cure`;
     case 'not-here':
       return `${node} does not offer it`;
+    case 'away':
+      return `${node} no longer shows its ${verdict.service}; its agent may be away`;
     case 'nowhere':
       return 'nobody offers it; is the name right?';
     case 'too-many-offline':

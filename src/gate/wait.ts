@@ -26,6 +26,8 @@ export interface Gate extends Bounds {
   readonly stableMs: number;
   /** The groups in which others may run at the same time: they count as offline. */
   readonly groups?: readonly GateGroup[];
+  /** The services that the node was seen to offer; each look adds to it. */
+  readonly seenHere: Set<string>;
 }
 
 export interface Patience {
@@ -238,14 +240,18 @@ function createScene(
   gate: Gate,
   { count }: Looking,
 ): Scene {
-  const { services, node, groups = [] } = gate;
+  const { services, node, seenHere, groups = [] } = gate;
   const instances = new Map<string, readonly Instance[]>();
   const running = new Map<GateGroup, Running>();
   const sources: Source[] = services.map((service) => ({
     index: undefined,
     read: async (options) => {
       const { value, index } = await readInstances(consul, service, options);
-      return { index, keep: () => void instances.set(service, value) };
+      const keep = () => {
+        instances.set(service, value);
+        if (value.some((one) => one.node === node)) seenHere.add(service);
+      };
+      return { index, keep };
     },
   }));
   for (const group of groups)
@@ -279,6 +285,7 @@ function createScene(
           ...gate,
           service,
           instances: instances.get(service) ?? [],
+          wasHere: seenHere.has(service),
           running: counted().flatMap((one) => one.running ?? []),
           waitedFor: counted().flatMap((one) => one.waitedFor ?? []),
         }),

@@ -47,7 +47,15 @@ const over = AbortSignal.abort();
 const group = (name: string, slots = 2) => gateGroup(groupKeys('runlock', name), slots);
 const prod = group('prod');
 const gate = (more: Partial<Gate> = {}): Gate => ({
-  ...{ services: ['web'], node: 'web01', maxOffline: 1, stableMs: 0, groups: [prod], ...more },
+  ...{
+    services: ['web'],
+    node: 'web01',
+    maxOffline: 1,
+    stableMs: 0,
+    groups: [prod],
+    seenHere: new Set(),
+    ...more,
+  },
 });
 
 function effects(env: Readonly<Record<string, string>> = agent.env): {
@@ -181,6 +189,21 @@ describe('before a slot', () => {
     await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({
       ...{ code: 'config', message: expect.stringContaining("offers WEB (did you mean 'web'?)") as string },
     });
+  });
+
+  // Open before: an agent that was restarted took its node's instance along, and the gate let it pass.
+  test('is closed while the node no longer shows what it was seen to offer, also in a later look', async () => {
+    await set('web03', 'critical');
+    const asked = gate({ groups: [] });
+    const first = await waitOpen(effects(), asked, { signal: never, patience: over });
+    expect(first).toMatchObject({ kind: 'closed', verdicts: [{ because: 'too-many-offline' }] });
+    succeeded(await agent.http('PUT', '/v1/catalog/deregister', { Node: 'web01' }), 'leaving');
+    const away = { kind: 'closed', verdicts: [{ open: false, because: 'away' }] };
+    expect(await waitOpen(effects(), asked, { signal: never, patience: over })).toMatchObject(away);
+    expect(await confirmOpen(effects(), asked, { signal: never })).toMatchObject(away);
+    await set('web01', 'passing');
+    await set('web03', 'passing');
+    expect((await waitOpen(effects(), asked, { signal: never, patience: over })).kind).toBe('open');
   });
 
   test('ends with the reason of its signal, and with patience as closed', async () => {

@@ -87,6 +87,8 @@ describe('the gate', () => {
     ['two are and two may be', ask(sick('web02', 'web03'), { maxOffline: 2 }), false, 'too-many-offline'],
     ['this node is offline itself', ask(sick('web01', 'web02', 'web03')), true, 'own-offline'],
     ['this node does not offer it', ask(sick('web02'), { node: 'db01' }), true, 'not-here'],
+    ['this node offered it before', ask(sick('web02'), { node: 'db01', wasHere: true }), false, 'away'],
+    ['only this node offered it', ask([], { wasHere: true, allowUnknown: true }), false, 'away'],
     // Open before: a name that was wrong let every run pass.
     ['nobody offers it', ask([]), false, 'nowhere'],
     ['nobody offers it, and that is allowed', ask([], { allowUnknown: true }), true, 'nowhere'],

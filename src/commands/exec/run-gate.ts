@@ -79,6 +79,7 @@ export async function openRunGate(
   const wanted = { services: choice.services, node, local: node === local, allowUnknown };
   const services = await findServices(consul, wanted, signal);
   const gate: Gate = {
+    seenHere: new Set(),
     ...{ services, node, maxOffline, allowUnknown, stableMs: request.dryRun ? 0 : choice.stableMs },
     ...(minHealthy !== undefined && { minHealthy }),
     groups: request.groups.map(({ group, slots }) => gateGroup(groupKeys(request.prefix, group), slots)),
