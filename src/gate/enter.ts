@@ -18,7 +18,7 @@ import { LOCK_TTL_MS, checkLock, leaveLock, lockAll, proveLock, sessionLost } fr
 import type { LockedBy } from './lock.ts';
 import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
 import type { Mode, NodeAgent, Out, Scope, TakenOut } from './maintenance.ts';
-import { covers, dropMark, removeMarks, restoreMark, setMark, standings } from './marks.ts';
+import { confirmMark, covers, dropMark, removeMarks, restoreMark, setMark, standings } from './marks.ts';
 import type { MarkSet, Marked } from './marks.ts';
 import { untilShown } from './shown.ts';
 
@@ -125,12 +125,15 @@ async function enterWith<Closed>(
   const either = AbortSignal.any([signal, session.lost]);
   await lockAll(effects, { keys, session: session.id, run, onBusy }, either);
   const mark: OutMark = { ...(scope === 'node' ? { services: [], node: true } : { services }), groups };
+  // No claim stands behind its mark: what was killed on the way must not be needed for ever.
+  const isByHand = groups.length === 0;
   let marks: MarkSet | undefined;
   // Asked for and not answered: it can reach the agent later.
   const change = { isUnderWay: false };
   let before: readonly Mode[] | undefined;
   try {
-    marks = await setMark(effects, request, { mark, inside, signal: either });
+    const entering = isByHand ? session.id : undefined;
+    marks = await setMark(effects, request, { mark, inside, session: entering, signal: either });
     before = await modesOf(effects.agent, 'all', { signal: either, retryForMs: AWAY_MS });
     await dropDead(effects, request, { others: marks.others, before, signal: either });
     const closed = await request.look(either);
@@ -150,6 +153,9 @@ async function enterWith<Closed>(
     const { consul, deps } = effects;
     await untilShown({ consul, clock: deps.clock }, { ...request, taken }, either);
     await checkLock(effects, { keys, session: session.id }, either);
+    if (isByHand && !taken.some(({ run: whose }) => whose !== undefined))
+      await undo(effects, request, { mark, marks, before: undefined, isUnderWay: false });
+    else if (isByHand) await confirmMark(effects, request, { mark, session: session.id, signal: either });
     return { kind: 'entered', taken, mark };
   } catch (error) {
     const isUnderWay = change.isUnderWay && isTransient(error);

@@ -11,8 +11,18 @@ import { groupKeys, outKeys } from '../lock/layout.ts';
 import { decodeOutMark, joinLeft } from '../lock/records.ts';
 import type { Claim, LeftOn, OutMark } from '../lock/records.ts';
 import { readSlots } from '../lock/slot.ts';
-import { leftOut, markOut, removeSeen, send, unmarkOut, writtenIndex } from '../lock/transactions.ts';
-import type { Step } from '../lock/transactions.ts';
+import {
+  confirmOut,
+  leftOut,
+  markEntering,
+  markOut,
+  removeSeen,
+  send,
+  unmarkOut,
+  writtenIndex,
+} from '../lock/transactions.ts';
+import type { Entering, Step } from '../lock/transactions.ts';
+import { sessionLost } from './lock.ts';
 import { END_MS } from './maintenance.ts';
 import type { Mode } from './maintenance.ts';
 
@@ -59,18 +69,31 @@ export interface MarkSet {
 /**
  * Sets the run's mark, then waits until no other run of the node is ending maintenance: what is on after that stays on.
  * @param inside whether the run may have gone out before.
+ * @param session by hand: the mark goes with it until `confirmMark`.
+ * @throws RunlockError `session-lost`: the session is over.
  */
 export async function setMark(
   effects: MarkEffects,
   marker: Marker,
-  { mark, inside, signal }: { mark: OutMark; inside: boolean; signal: AbortSignal },
+  {
+    mark,
+    inside,
+    session,
+    signal,
+  }: { mark: OutMark; inside: boolean; session?: string | undefined; signal: AbortSignal },
 ): Promise<MarkSet> {
   const { consul, deps } = effects;
   const keys = outKeys(marker.prefix, marker.node);
   const limits = { signal, rule: keys.rule, retryForMs: END_MS };
   const own = inside ? (await consul.get(keys.mark(marker.run), limits)).entry : undefined;
   const before = own && toMarked(own, keys.prefix).mark;
-  const entries = await sendSurely(effects, markOut(keys, marker.run, join(before, mark)), limits);
+  const joined = join(before, mark);
+  const steps =
+    session === undefined
+      ? markOut(keys, marker.run, joined)
+      : markEntering(keys, marker.run, { mark: joined, session });
+  const entries = await sendSurely(effects, steps, limits);
+  if (entries.length === 0) throw sessionLost();
   const sinceMs = deps.clock.monotonicMs();
   for (let others = othersOf(entries, marker); ;) {
     const leaving = others.filter((one) => one.mark?.state === 'leaving');
@@ -80,6 +103,21 @@ export async function setMark(
     else await deps.clock.sleep(RETRY_MS, { signal });
     others = othersOf((await consul.list(keys.prefix, limits)).entries, marker);
   }
+}
+
+/** By hand, once it is out. @throws RunlockError `session-lost`: the mark is gone, so nobody knew that it was needed. */
+export async function confirmMark(
+  effects: MarkEffects,
+  { prefix, node, run }: Marker,
+  { signal, ...entering }: Entering & { signal: AbortSignal },
+): Promise<void> {
+  const keys = outKeys(prefix, node);
+  const limits = { signal, rule: keys.rule, retryForMs: END_MS };
+  const entries = await sendSurely(effects, confirmOut(keys, run, entering), limits);
+  if (entries.length > 0) return;
+  // Refused, or done by one whose answer was lost.
+  const { entry } = await effects.consul.get(keys.mark(run), limits);
+  if (!entry || entry.session !== undefined) throw sessionLost();
 }
 
 /** Puts back what `setMark` found, where the run stays out by it. */

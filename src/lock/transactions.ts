@@ -340,9 +340,31 @@ export function holdsGates(keys: readonly string[], session: string): Step[] {
 /** A run says that it needs its node in maintenance, or that it leaves; reads who else does, at that very moment. */
 export function markOut(keys: OutKeys, run: string, mark: OutMark): Step[] {
   return [
+    // A mark that was to go with its session goes on without it.
+    remove(keys.mark(run), 'node'),
     { means: 'node', operation: { verb: 'set', key: keys.mark(run), value: encode(mark) } },
     { means: 'node', operation: { verb: 'get-tree', key: keys.prefix } },
   ];
+}
+
+/** As `markOut`, by hand: until it is confirmed, the mark goes with the session that it is set with. */
+export function markEntering(keys: OutKeys, run: string, { mark, session }: Entering): Step[] {
+  return [
+    { means: 'node', operation: { verb: 'lock', key: keys.mark(run), value: encode(mark), session } },
+    { means: 'node', operation: { verb: 'get-tree', key: keys.prefix } },
+  ];
+}
+
+/** It is out: the mark stays without the session, which is refused when the session is over. */
+export function confirmOut(keys: OutKeys, run: string, { mark, session }: Entering): Step[] {
+  return [
+    { means: 'node', operation: { verb: 'unlock', key: keys.mark(run), value: encode(mark), session } },
+  ];
+}
+
+export interface Entering {
+  readonly mark: OutMark;
+  readonly session: string;
 }
 
 /** A run that left the maintenance on for others; its mark may be gone with theirs by now. */
