@@ -166,10 +166,10 @@ describe('the usual file', () => {
     writeFileSync(
       hook,
       `const fs = require('node:fs');
-       const { readFileSync } = fs;
-       fs.readFileSync = (path, ...rest) => {
+       const { openSync } = fs;
+       fs.openSync = (path, ...rest) => {
          if (path === ${JSON.stringify(USUAL)}) { ${answer} }
-         return readFileSync(path, ...rest);
+         return openSync(path, ...rest);
        };`,
     );
     return preloading(hook);
@@ -186,7 +186,7 @@ describe('the usual file', () => {
   });
 
   test('is read when there is one', async () => {
-    const env = usual(`return 'node = "of-etc"';`);
+    const env = usual(`return openSync(${JSON.stringify(fileOf('node = "of-etc"'))});`);
     const { status, stdout } = await runlock(undefined, ['config'], { env });
     expect(status).toBe(0);
     expect(stdout).toMatch(/^ {2}node +of-etc +\/etc\/runlock\/config\.toml:1$/m);

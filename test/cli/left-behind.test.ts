@@ -467,6 +467,7 @@ describe('what a run wrote down', () => {
         guard: { pid: guardOf(run.pid) },
         command: { pid, startTime: startTime(pid) },
       });
+      await eventually(() => expect(of(waiter.pid)).toBeDefined());
       expect(of(waiter.pid)).not.toHaveProperty('command');
       waiter.signal('SIGTERM');
       await waiter.ended;
