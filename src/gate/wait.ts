@@ -2,6 +2,7 @@
 import { FIRST_CONTACT } from '../consul.ts';
 import type { Consul, ReadOptions } from '../consul.ts';
 import type { Deps } from '../deps.ts';
+import { FOR_EVER_MS, createBell } from './bell.ts';
 import { startDeadline } from './deadline.ts';
 import { decideGate } from './decide.ts';
 import type { Bounds, Question, Verdict } from './decide.ts';
@@ -309,43 +310,3 @@ function createScene(
     change: (limitMs, signal) => bell.next(limitMs, signal),
   };
 }
-
-interface Bell {
-  ring(): void;
-  fail(error: unknown): void;
-  next(limitMs: number, signal: AbortSignal): Promise<'change' | 'time'>;
-}
-
-/** One hears it at a time. What rings while nobody listens is in what is read afterwards. */
-function createBell(clock: Deps['clock']): Bell {
-  let heard: ((what: 'change') => void) | undefined;
-  let failed: { error: unknown } | undefined;
-  return {
-    ring: () => heard?.('change'),
-    fail: (error) => {
-      failed = { error };
-      heard?.('change');
-    },
-    next: async (limitMs, signal) => {
-      signal.throwIfAborted();
-      const over = new AbortController();
-      const stop = () => over.abort(signal.reason);
-      signal.addEventListener('abort', stop, { once: true });
-      const rung = new Promise<'change'>((resolve) => (heard = resolve));
-      const slept = clock
-        .sleep(Math.min(limitMs, FOR_EVER_MS), { signal: over.signal })
-        .then(() => 'time' as const);
-      try {
-        if (!failed) return await Promise.race([rung, slept]);
-      } finally {
-        heard = undefined;
-        signal.removeEventListener('abort', stop);
-        slept.catch(() => undefined);
-        over.abort();
-      }
-      throw failed.error;
-    },
-  };
-}
-
-const FOR_EVER_MS = 366 * 24 * 3_600_000;
