@@ -87,7 +87,7 @@ async function tryOnce(
 }
 
 /**
- * Undefined: the session was lost as soon as it was made.
+ * Undefined: the session was lost as soon as it was made, or `--wait` ended just then: everything is still asked once.
  * @throws RunlockError `unreachable` when Consul does not answer in time.
  */
 async function newSession(
@@ -101,7 +101,10 @@ async function newSession(
   } catch (error) {
     if (isRunlockError(error, 'session-lost') && !waiting.patience.aborted) return undefined;
     if (error !== waiting.patience.reason) throw error;
-    throw noAnswer(effects.consul, error);
+    // Consul answers, as far as is known: the next try tells what stands in the way.
+    const fault = effects.consul.fault();
+    if (!fault) return undefined;
+    throw fault;
   }
 }
 

@@ -1,0 +1,87 @@
+// The end of `--wait` while a session is just being made: that says nothing of Consul, and nothing of the group.
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { clock } from '../../src/clock.ts';
+import { connect } from '../../src/consul.ts';
+import type { Consul } from '../../src/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import { RunlockError } from '../../src/errors.ts';
+import { acquire } from '../../src/lock/acquire.ts';
+import type { Acquired } from '../../src/lock/acquire.ts';
+import { endAgents, startAgent } from '../support/consul.ts';
+import type { Agent } from '../support/consul.ts';
+
+let agent: Agent;
+let consul: Consul;
+beforeAll(async () => {
+  agent = await startAgent();
+  consul = connect(consulSettings(agent.env), { clock, log: () => undefined });
+});
+afterAll(endAgents);
+
+const { signal } = new AbortController();
+
+/** `patience` ends while the first session is made. */
+async function run(
+  group: string,
+  node: string,
+  { during, patience = new AbortController() }: { during: Consul; patience?: AbortController },
+): Promise<Acquired> {
+  const runner = { pid: 1, startTime: '1', bootId: node };
+  const host = {
+    self: () => runner,
+    bootId: node,
+    startTime: () => undefined,
+    hidden: () => false,
+    place: () => Promise.resolve({ host: node }),
+    survivors: () => ({ pids: [], guarded: false }),
+  };
+  const deps = { clock, random: Math.random, host, log: () => undefined };
+  const what = { id: randomUUID(), command: 'true', runner, hold: 'forever', slots: 1 } as const;
+  const request = { prefix: 'runlock', group, node, run: what, ttlMs: 10_000 };
+  const waiting = { signal, patience: patience.signal, either: AbortSignal.any([signal, patience.signal]) };
+  const acquired = await acquire({ consul: during, deps }, request, waiting);
+  onTestFinished(async () => {
+    if (acquired.kind === 'granted')
+      await acquired.grant.session.close({ signal: AbortSignal.timeout(1_000) });
+  });
+  return acquired;
+}
+
+/** Consul, of which the request for the first session is under way when `--wait` ends. */
+function endingAt(patience: AbortController, fault?: RunlockError): Consul {
+  return {
+    ...consul,
+    fault: () => fault,
+    createSession: (request, options) => {
+      if (patience.signal.aborted) return consul.createSession(request, options);
+      patience.abort();
+      return Promise.reject(patience.signal.reason as Error);
+    },
+  };
+}
+
+test('it is busy, with who has the slot', async () => {
+  await run('taken', 'web01', { during: consul });
+  const patience = new AbortController();
+  const second = await run('taken', 'web02', { during: endingAt(patience), patience });
+  expect(second).toMatchObject({
+    kind: 'busy',
+    why: { kind: 'slots', slots: [{ slot: 0, owner: { claim: { node: 'web01', state: 'running' } } }] },
+  });
+});
+
+test('it is busy, with who froze the group', async () => {
+  const freeze = { v: 1, by: 'ops', reason: 'migration', since: new Date().toISOString() };
+  await agent.kv.put('runlock/iced/.freeze', JSON.stringify(freeze));
+  const patience = new AbortController();
+  const result = await run('iced', 'web01', { during: endingAt(patience), patience });
+  expect(result).toMatchObject({ kind: 'busy', why: { kind: 'frozen', freeze: { by: 'ops' } } });
+});
+
+test('where Consul is known not to answer, that is said', async () => {
+  const patience = new AbortController();
+  const fault = new RunlockError('unreachable', 'Consul is away');
+  const waits = run('away', 'web01', { during: endingAt(patience, fault), patience });
+  await expect(waits).rejects.toBe(fault);
+});
