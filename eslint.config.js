@@ -1,112 +1,50 @@
 import eslint from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
-// Data flows one way: main → cli → commands → lock → consul. Each row says what its files may import;
-// everything else is refused. `child`, `guard` and `output` are leaves that know nothing of the lock.
-const packages = ['chalk', 'commander', 'consul', 'p-retry', 'smol-toml'];
-const lock = ['errors', 'deps', 'hint', 'consul'];
-const leaves = ['child', 'words', 'guard', 'output', 'options', 'tools', 'process/*'];
-const rows = [
-  {
-    files: [
-      'src/errors.ts',
-      'src/deps.ts',
-      'src/operator.ts',
-      'src/hint.ts',
-      'src/licenses.ts',
-      'src/nearest.ts',
-      'src/guard-script.ts',
-      'src/process/streams.ts',
-    ],
-    may: [],
-  },
-  { files: ['src/options.ts', 'src/tools.ts'], may: ['errors', 'deps'] },
-  { files: ['src/process/signal-probe.ts'], may: ['deps'] },
-  { files: ['src/config.ts'], may: ['errors', 'options', 'nearest', 'config/*'] },
-  { files: ['src/config/*.ts'], may: ['errors'], packages: ['smol-toml'] },
-  { files: ['src/tree.ts'], may: ['process/mark'] },
-  { files: ['src/process/mark.ts'], may: [] },
-  { files: ['src/process/cgroup.ts'], may: ['deps'] },
-  { files: ['src/kill.ts'], may: ['deps', 'tree', 'process/cgroup'] },
-  { files: ['src/clock.ts'], may: ['deps'] },
-  { files: ['src/metrics.ts'], may: ['errors', 'process/*'] },
-  { files: ['src/guard-post.ts'], may: ['deps', 'guard-script', 'process/*'] },
-  { files: ['src/guard.ts'], may: ['errors', 'deps', 'guard-script', 'guard-post'] },
-  { files: ['src/words.ts'], may: ['errors'] },
-  { files: ['src/child.ts'], may: ['errors', 'deps', 'tree', 'process/*', 'kill'] },
-  { files: ['src/output.ts'], may: ['errors', 'deps'], packages: ['chalk'] },
-  { files: ['src/output/*.ts'], may: ['errors', 'output', './*'] },
-  { files: ['src/completion/*.ts'], may: [] },
-  { files: ['src/log.ts'], may: ['deps', 'output'] },
-  { files: ['src/consul.ts'], may: ['errors', 'deps', 'consul/*'] },
-  {
-    files: ['src/consul/*.ts'],
-    may: ['errors', 'deps', 'process/shortage', 'process/read-given', './*'],
-    packages: ['consul', 'p-retry'],
-  },
-  { files: ['src/lock/*.ts'], may: [...lock, './*'] },
-  { files: ['src/gate/*.ts'], may: [...lock, 'nearest', 'lock/*', './*'] },
-  { files: ['src/process/*.ts'], may: ['errors', 'deps', 'tree', './*'] },
-  { files: ['src/process/signals.ts'], may: ['platform'] },
-  { files: ['src/platform.ts'], may: ['deps', 'consul', 'process/*'] },
-  { files: ['src/run.ts'], may: ['errors', 'licenses', 'platform', 'cli/invocation', 'run/*'] },
-  {
-    files: ['src/run/*.ts'],
-    may: [
-      ...lock,
-      'platform',
-      'gate/*',
-      'metrics',
-      'output',
-      'output/*',
-      'cli/invocation',
-      'commands/*',
-      'commands/*/*',
-      'completion/*',
-      'process/*',
-      './*',
-    ],
-  },
-  {
-    files: ['src/commands/*.ts'],
-    may: [...lock, ...leaves, 'platform', 'gate/*', 'lock/*', 'output/*', './*', './*/*'],
-  },
-  {
-    // The parts of a command. What several commands wait with, and say while they do, is in `wait`.
-    files: ['src/commands/*/*.ts'],
-    may: [...lock, ...leaves, 'platform', 'gate/*', 'lock/*', 'output/*']
-      .map((name) => `../${name}`)
-      .concat('./*', 'exec-deps', 'gate-progress', 'wait/*', 'status', 'status/explain'),
-  },
-  { files: ['src/cli.ts'], may: ['errors', 'options', 'cli/*'], packages: ['commander'] },
-  {
-    files: ['src/cli/*.ts'],
-    may: ['errors', 'hint', 'options', 'config', 'platform', 'commands/*', 'commands/*/*', './*'],
-    packages: ['commander'],
-  },
+// Who may import whom: a folder of src its own files, and those of the folders that its row names, which all stand above
+// it. So data flows one way, main → commands → gate → lock → consul, and nothing runs back up.
+const below = [
+  // folder, what it may import, packages of npm that are its own
+  ['text', [], ['chalk']],
+  ['platform', ['errors', 'text']],
+  ['process', ['errors', 'platform']],
+  ['metrics', ['errors']],
+  ['consul', ['errors', 'platform'], ['consul', 'p-retry']],
+  ['lock', ['errors', 'text', 'platform', 'consul']],
+  ['gate', ['errors', 'text', 'platform', 'consul', 'lock']],
+  ['output', ['errors', 'text', 'platform']],
+  ['cli', ['errors', 'text', 'platform', 'commands'], ['commander', 'smol-toml']],
+  [
+    'commands',
+    ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'lock', 'gate', 'output', 'cli'],
+  ],
+  [
+    'run',
+    ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'gate', 'output', 'cli', 'commands'],
+  ],
 ];
+const packages = below.flatMap(([, , own = []]) => own);
 
-/** A file's imports below src, as its row names them: `errors`, `lock/slot`, or `./slot` for a neighbour in its folder. */
-function boundary({ files, may, packages: own = [] }) {
-  const nested = files[0].split('/').length > 2;
-  const allowed = may.map((name) => {
-    const path = name.startsWith('./') ? name : `${nested ? '../' : './'}${name}`;
-    return `${path.replaceAll('.', '\\.').replaceAll('*', '[a-z-]+')}\\.ts$`;
+/** The row's rule for the files of its folder, and for those of the folders in it. */
+function boundaries([folder, may, own = []]) {
+  const message = `src/${folder} imports from ${['itself', ...may].join(', ')} alone; eslint.config.js says who may import whom.`;
+  return [0, 1].map((depth) => {
+    const up = String.raw`\.\./`.repeat(depth);
+    const elsewhere = may.map((name) => String.raw`${up}\.\./${name}(?:/|\.ts$)`);
+    const inside = depth === 0 ? [String.raw`\./`] : [String.raw`\./`, String.raw`\.\./(?!\.\.)`];
+    return {
+      files: [`src/${folder}${'/*'.repeat(depth)}/*.ts`],
+      rules: {
+        'no-restricted-imports': [
+          'error',
+          {
+            patterns: [{ regex: `^(?=\\.)(?!${[...inside, ...elsewhere].join('|')})`, message }],
+            paths: packages.filter((name) => !own.includes(name)).map((name) => ({ name, message })),
+          },
+        ],
+      },
+    };
   });
-  const message =
-    'Data flows main → cli → commands → lock → consul; eslint.config.js says who may import whom.';
-  return {
-    files,
-    rules: {
-      'no-restricted-imports': [
-        'error',
-        {
-          patterns: [{ regex: `^(?=\\.)(?!(?:${['(?!)', ...allowed].join('|')}))`, message }],
-          paths: packages.filter((name) => !own.includes(name)).map((name) => ({ name, message })),
-        },
-      ],
-    },
-  };
 }
 
 const exports = [
@@ -116,7 +54,7 @@ const exports = [
 // A handler for a signal that the caller ignores would bring it back.
 const handlers = {
   selector: 'CallExpression[callee.property.name=/^(on|once|off)$/][arguments.0.value=/^SIG/]',
-  message: 'Only src/process/signals.ts installs handlers for signals.',
+  message: 'Only src/platform/signals.ts installs handlers for signals.',
 };
 
 export default tseslint.config(
@@ -148,10 +86,11 @@ export default tseslint.config(
   },
   {
     files: ['src/**/*.ts'],
-    ignores: ['src/process/signals.ts'],
+    ignores: ['src/platform/signals.ts'],
     rules: { 'no-restricted-syntax': ['error', ...exports, handlers] },
   },
-  ...rows.map(boundary),
+  { files: ['src/errors.ts'], rules: { 'no-restricted-imports': ['error', { patterns: ['*'] }] } },
+  ...below.flatMap(boundaries),
   {
     files: ['*.config.ts'],
     rules: { 'no-restricted-syntax': 'off' },

@@ -3,30 +3,33 @@ import { execFileSync } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
 import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { clock } from './clock.ts';
-import { parse } from './cli.ts';
-import type { Host, Log } from './deps.ts';
+import { clock } from './platform/clock.ts';
+import { parse } from './cli/parse.ts';
+import type { Host, Log } from './platform/deps.ts';
 import { RunlockError, errorCode, exitStatus } from './errors.ts';
 import type { ErrorCode } from './errors.ts';
-import { createLog, isJournal, likelyLogFormat } from './log.ts';
-import { operatorName } from './operator.ts';
-import { CLEAR_LINE, createOutput, redrawLine, visible } from './output.ts';
-import type { LogChoice, Platform, Terminal } from './platform.ts';
+import { createLog, isJournal, likelyLogFormat } from './platform/log.ts';
+import { operatorName } from './platform/user.ts';
+import { CLEAR_LINE, createOutput, redrawLine } from './platform/terminal.ts';
+import { visible } from './text/visible.ts';
+import type { LogChoice } from './platform/log.ts';
+import type { Platform } from './commands/platform.ts';
+import type { Terminal } from './platform/terminal.ts';
 import { openRunFiles } from './process/run-file.ts';
 import { runFolders } from './process/run-folders.ts';
 import type { RunFile } from './process/run-file.ts';
 import { inheritedDescriptors } from './process/descriptors.ts';
 import { fileLimit } from './process/file-limit.ts';
-import { machineOf } from './process/machine.ts';
-import { requireProc } from './process/proc.ts';
-import { shortageIn } from './process/shortage.ts';
-import { ownSignals } from './process/signals.ts';
-import { readGiven } from './process/read-given.ts';
-import { readLine } from './process/read-line.ts';
-import { createStream, isTerminal } from './process/streams.ts';
+import { machineOf } from './platform/machine.ts';
+import { requireProc } from './platform/proc.ts';
+import { shortageIn } from './platform/shortage.ts';
+import { ownSignals } from './platform/signals.ts';
+import { readGiven } from './platform/read-given.ts';
+import { readLine } from './platform/read-line.ts';
+import { createStream, isTerminal } from './platform/streams.ts';
 import { findSurvivors, fromOtherUser } from './process/survivors.ts';
 import { run } from './run.ts';
-import { liveStartTime, startTime } from './tree.ts';
+import { liveStartTime, startTime } from './process/process-tree.ts';
 
 declare const RUNLOCK_VERSION: string;
 /** Which commit it was built from, and when. */
@@ -36,7 +39,7 @@ declare const RUNLOCK_BUILD: string;
 const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
 
 // Node makes these streams, and with them the descriptors non-blocking, which the command shares, as soon as anybody looks
-// at them: its own debug code does, at the end of any socket. Runlock writes in its own way (process/streams.ts).
+// at them: its own debug code does, at the end of any socket. Runlock writes in its own way (platform/streams.ts).
 if (nodeVersion !== undefined)
   for (const name of ['stdout', 'stderr'])
     Object.defineProperty(process, name, { value: undefined, configurable: true, writable: true });
@@ -166,7 +169,7 @@ function stderrStat(): { dev: number; ino: number } | undefined {
 
 async function connectTo(log: Log, agent?: string) {
   const [{ connect }, { consulSettings }] = await Promise.all([
-    import('./consul.ts'),
+    import('./consul/consul.ts'),
     import('./consul/env.ts'),
   ]);
   return connect(consulSettings(process.env, agent), { clock, log });

@@ -1,7 +1,7 @@
 /** One typed command → what it does, and its exit status. Each is loaded when it is asked for. */
 import type { Invocation } from './cli/invocation.ts';
 import { assertNever } from './errors.ts';
-import type { Platform } from './platform.ts';
+import type { Platform } from './commands/platform.ts';
 
 /** @throws RunlockError: what ends the command before its time. */
 export async function run(invocation: Invocation, platform: Platform): Promise<number> {
@@ -10,7 +10,7 @@ export async function run(invocation: Invocation, platform: Platform): Promise<n
       await platform.write(invocation.text);
       return 0;
     case 'licenses':
-      await platform.write((await import('./licenses.ts')).licenses);
+      await platform.write((await import('./cli/licenses.ts')).licenses);
       return 0;
     case 'exec':
       return (await import('./run/exec.ts')).runExec(invocation, platform);

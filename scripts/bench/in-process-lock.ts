@@ -2,14 +2,14 @@
 import { randomUUID } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { readFileSync, readlinkSync } from 'node:fs';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import type { Lease } from '../../src/lock/lease.ts';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import type { Agent } from '../../test/support/consul.ts';
 import type { Crowd } from './in-process-crowd.ts';
 

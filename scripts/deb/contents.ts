@@ -1,9 +1,9 @@
 // What is in the Debian package, file by file. All of it but the program is text that is in this project.
 import { readFileSync } from 'node:fs';
 import { constants, gzipSync } from 'node:zlib';
-import { bash } from '../../src/completion/bash.ts';
-import { fish } from '../../src/completion/fish.ts';
-import { zsh } from '../../src/completion/zsh.ts';
+import { bash } from '../../src/commands/completion/bash.ts';
+import { fish } from '../../src/commands/completion/fish.ts';
+import { zsh } from '../../src/commands/completion/zsh.ts';
 
 export interface PackedFile {
   /** Below the root, without a slash at the start. */

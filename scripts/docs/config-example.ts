@@ -1,7 +1,7 @@
 // /etc/runlock/config.toml as the Debian package installs it: every option that may stand there, with its default,
 // as a comment. A default that is no value (`by tool`) is told in words, beside an example.
 import type { Command } from 'commander';
-import { keysOf } from '../../src/cli/config-file.ts';
+import { keysOf } from '../../src/cli/config/apply.ts';
 import { keyOf } from '../../src/cli/option.ts';
 import { describeOption } from './pages.ts';
 

@@ -1,6 +1,6 @@
 // What the generated files should say now.
 import { readFileSync } from 'node:fs';
-import { commandTree } from '../../src/cli.ts';
+import { commandTree } from '../../src/cli/parse.ts';
 import { configExample } from './config-example.ts';
 import { manPage } from './man.ts';
 import { describePages } from './pages.ts';

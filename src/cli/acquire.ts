@@ -10,7 +10,7 @@ import {
   parseSessionTtl,
   usage,
   wholeNumber,
-} from '../options.ts';
+} from './values.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,

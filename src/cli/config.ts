@@ -1,9 +1,9 @@
 /** `runlock config`: what each option of a command would be, and where that comes from. */
 import { withoutUser } from '../errors.ts';
 import type { Command, Option } from 'commander';
-import type { Config, Setting } from '../config.ts';
-import { parseFlag, usage } from '../options.ts';
-import { PER_GROUP, configOf, fillFromConfig, find, groupsOf, settingFor } from './config-file.ts';
+import type { Config, Setting } from './config/read.ts';
+import { parseFlag, usage } from './values.ts';
+import { PER_GROUP, configOf, fillFromConfig, find, groupsOf, settingFor } from './config/apply.ts';
 import type { ConfigReport, OptionReport } from './config-report.ts';
 import type { Context, Done, Env } from './invocation.ts';
 import {

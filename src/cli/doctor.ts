@@ -1,9 +1,9 @@
 /** `runlock doctor`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseNode, usage } from '../options.ts';
+import { parseFlag, parseNode, usage } from './values.ts';
 import type { DoctorOptions } from '../commands/doctor.ts';
 import type { DoctorGate } from '../commands/doctor/gate-rights.ts';
-import { configFaultOf, configOf, valueIn } from './config-file.ts';
+import { configFaultOf, configOf, valueIn } from './config/apply.ts';
 import { agentOption, maintenanceOption, serviceOption } from './gate-options.ts';
 import type { Context, Done } from './invocation.ts';
 import {

@@ -2,7 +2,7 @@
 import type { Option } from 'commander';
 import type { ExecOptions } from '../commands/exec-deps.ts';
 import type { GateChoice } from '../commands/exec-deps.ts';
-import { parseDuration, parsePositiveDuration, usage } from '../options.ts';
+import { parseDuration, parsePositiveDuration, usage } from './values.ts';
 import {
   agentOption,
   allowUnknownOption,

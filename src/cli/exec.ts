@@ -12,8 +12,8 @@ import {
   parseSessionTtl,
   usage,
   wholeNumber,
-} from '../options.ts';
-import { valueIn } from './config-file.ts';
+} from './values.ts';
+import { valueIn } from './config/apply.ts';
 import { execGateOptions, gateOf } from './exec-gate.ts';
 import type { ExecGateValues } from './exec-gate.ts';
 import type { Context, Done } from './invocation.ts';

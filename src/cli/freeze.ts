@@ -1,6 +1,6 @@
 /** `runlock freeze`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroup, parsePositiveDuration, usage } from '../options.ts';
+import { parseFlag, parseGroup, parsePositiveDuration, usage } from './values.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,

@@ -8,7 +8,7 @@ import {
   parseScope,
   parseServices,
   wholeNumber,
-} from '../options.ts';
+} from './values.ts';
 import { checked, option } from './option.ts';
 
 /** Stored values, as `gateOptions` declares them. */

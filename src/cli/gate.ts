@@ -2,7 +2,7 @@
 import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { GateOptions } from '../commands/gate.ts';
-import { durationOr, parseFlag, parseGroup, parseNode, parseScope, usage } from '../options.ts';
+import { durationOr, parseFlag, parseGroup, parseNode, parseScope, usage } from './values.ts';
 import {
   agentOption,
   allowUnknownOption,

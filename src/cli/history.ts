@@ -1,7 +1,7 @@
 /** `runlock history`: its options. */
 import type { Command } from 'commander';
 import type { HistoryRequest } from '../commands/history.ts';
-import { parseFlag, parseGroup, parseNode, parsePositiveDuration, usage } from '../options.ts';
+import { parseFlag, parseGroup, parseNode, parsePositiveDuration, usage } from './values.ts';
 import type { Context, Done } from './invocation.ts';
 import {
   addOptions,

@@ -10,7 +10,7 @@ import type { ReleaseOptions } from '../commands/release/released.ts';
 import type { StatusRequest } from '../commands/status.ts';
 import type { ThawOptions } from '../commands/thaw.ts';
 import type { ConfigReport } from './config-report.ts';
-import type { LogChoice } from '../platform.ts';
+import type { LogChoice } from '../platform/log.ts';
 
 /** What every command takes. */
 export type Common = LogChoice;

@@ -2,8 +2,8 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { RunlockError } from '../errors.ts';
-import { DEFAULT_PREFIX } from '../hint.ts';
-import { parseFlag, parseGroup, parseGroups, usage } from '../options.ts';
+import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
+import { parseFlag, parseGroup, parseGroups, usage } from './values.ts';
 import type { Common, Env } from './invocation.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */

@@ -1,6 +1,6 @@
 /** `runlock release`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroup, parseNode, usage, wholeNumber } from '../options.ts';
+import { parseFlag, parseGroup, parseNode, usage, wholeNumber } from './values.ts';
 import { agentOption } from './gate-options.ts';
 import type { Context, Done } from './invocation.ts';
 import {

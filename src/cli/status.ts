@@ -3,7 +3,7 @@ import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { StatusMode, StatusRequest } from '../commands/status.ts';
 import { isRunlockError } from '../errors.ts';
-import { parseFlag, parseGroup, parsePositiveDuration, usage } from '../options.ts';
+import { parseFlag, parseGroup, parsePositiveDuration, usage } from './values.ts';
 import { boundOptions, serviceOption, toBounds } from './gate-options.ts';
 import type { GateValues } from './gate-options.ts';
 import type { Context, Done, Invocation } from './invocation.ts';

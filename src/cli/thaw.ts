@@ -1,6 +1,6 @@
 /** `runlock thaw`: its options. */
 import type { Command } from 'commander';
-import { parseFlag } from '../options.ts';
+import { parseFlag } from './values.ts';
 import { parseGroupOrRoot } from './freeze.ts';
 import type { Context, Done } from './invocation.ts';
 import {

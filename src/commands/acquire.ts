@@ -1,12 +1,12 @@
 /** `runlock acquire`: waits for a slot, and holds it without a process until `runlock release`. */
 import { RunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { RunContext } from '../lock/context.ts';
 import { decline } from '../lock/grant.ts';
 import { holdOn, keepGrant } from '../lock/held.ts';
 import type { Owner } from '../lock/slot.ts';
-import { formatAge } from '../output.ts';
+import { formatAge } from '../text/age.ts';
 import { describeBusy, saySentAway } from './wait/busy.ts';
 import { placeOf } from './exec/end.ts';
 import { settleBefore } from './exec/run-note.ts';

@@ -1,6 +1,6 @@
 /** What completion asks Consul: for a moment, and without a word about what went wrong. */
-import type { Consul } from '../consul.ts';
-import type { WallClock } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { WallClock } from '../platform/deps.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import { decodeClaim } from '../lock/records.ts';
 

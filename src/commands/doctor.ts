@@ -1,8 +1,8 @@
 /** `runlock doctor`: is everything there that runs in a group need? Changes nothing, and leaves nothing in Consul. */
 import { networkInterfaces } from 'node:os';
-import { addressOf, whereabouts } from '../consul.ts';
-import type { Consul, Inspection, Whereabouts } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { addressOf, whereabouts } from '../consul/consul.ts';
+import type { Consul, Inspection, Whereabouts } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { groupKeys } from '../lock/layout.ts';
 import type { Check, DoctorReport, Level } from '../output/doctor.ts';
 import { judgeConnections } from './doctor/connections.ts';

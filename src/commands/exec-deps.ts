@@ -1,12 +1,13 @@
 /** What `exec` is asked, and what it may touch. */
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { Containment } from './exec/contain.ts';
 import type { RunIdentity } from '../process/mark.ts';
-import type { SignalSource, Terminal } from '../platform.ts';
+import type { SignalSource } from '../platform/signals.ts';
+import type { Terminal } from '../platform/terminal.ts';
 import type { RunFiles } from '../process/run-file.ts';
 
 /** What is asked of one group. */

@@ -1,9 +1,9 @@
 /** Reading and changing one freeze key, whatever happens to the answers. */
-import { FIRST_CONTACT, isTransient } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import { pause } from '../lock/first.ts';
 import { decodeFreeze } from '../lock/records.ts';
 import type { Freeze } from '../lock/records.ts';

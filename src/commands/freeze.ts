@@ -1,8 +1,9 @@
 /** `runlock freeze`: stops a group, and every group below it, from starting new runs. */
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
-import { hint } from '../hint.ts';
-import { formatAge, visible } from '../output.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
+import { hint } from '../text/suggested-command.ts';
+import { formatAge } from '../text/age.ts';
+import { visible } from '../text/visible.ts';
 import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
 import { freezeKeys } from '../lock/layout.ts';

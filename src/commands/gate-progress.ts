@@ -1,5 +1,5 @@
 /** What a wait for the health gate says: for whom it waits, once for each set of peers. */
-import type { Deps } from '../deps.ts';
+import type { Deps } from '../platform/deps.ts';
 import type { Verdict } from '../gate/decide.ts';
 import { describeClosed, waitedFor } from '../gate/describe.ts';
 

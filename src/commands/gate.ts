@@ -1,7 +1,7 @@
 /** `runlock gate`: looks at the health gate, takes a node out of service behind it, and puts it back. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { checkAgent, requireAgent } from '../gate/agent.ts';
 import type { Bounds, Verdict } from '../gate/decide.ts';
 import { enter } from '../gate/enter.ts';

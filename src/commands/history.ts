@@ -1,6 +1,6 @@
 /** Each node's last run, and how long its last good one is ago. Reads only, but for `forget`. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul, Entry } from '../consul.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';
 import { decodeRun, lastGoodOf } from '../lock/records.ts';

@@ -1,11 +1,11 @@
 /** `runlock release`: gives back what `acquire` holds, clears a claim that keeps a group, or evicts the run behind it. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import { giveHeldBack } from '../lock/give-held-back.ts';
 import { groupKeys } from '../lock/layout.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import { agentNode } from '../lock/session.ts';
 import { mayStillRun, readSlots } from '../lock/slot.ts';
 import type { Owner, Slot } from '../lock/slot.ts';

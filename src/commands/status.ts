@@ -1,6 +1,6 @@
 /** Who holds, who waits, since when, and why a group stands still. Reads only. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul, Entry } from '../consul.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../lock/records.ts';
 import { groupKeys, isName, parseKey } from '../lock/layout.ts';

@@ -1,9 +1,10 @@
 /** `runlock thaw`: ends the freeze of a group. */
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
-import { formatAge, visible } from '../output.ts';
+import { hint } from '../text/suggested-command.ts';
+import { formatAge } from '../text/age.ts';
+import { visible } from '../text/visible.ts';
 import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
 import { freezeKeys, parseKey } from '../lock/layout.ts';

@@ -1,7 +1,7 @@
 /** The system's certificate authorities, as the `consul` program and curl know them: Node.js and Bun have only their own. */
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { readGiven } from '../process/read-given.ts';
+import { readGiven } from '../platform/read-given.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
 

@@ -5,7 +5,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { RunlockError, withoutUser } from '../errors.ts';
-import { readGiven } from '../process/read-given.ts';
+import { readGiven } from '../platform/read-given.ts';
 import { systemAuthorities } from './authorities.ts';
 
 /** Where Consul is and how to speak to it. */

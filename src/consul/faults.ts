@@ -1,7 +1,7 @@
 /** What went wrong between runlock and Consul, as one of a few known classes. Pure. */
 import type { IncomingMessage } from 'node:http';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import { shortageIn } from '../process/shortage.ts';
+import { shortageIn } from '../platform/shortage.ts';
 
 type Response = IncomingMessage & { body?: unknown };
 

@@ -1,8 +1,8 @@
 /** Services, their instances' health, and maintenance, as Consul's HTTP API has them. */
-import type { Call, RetryOptions } from './call.ts';
+import type { Call, RetryOptions } from './request.ts';
 import type { Package } from './client.ts';
-import { placeFields } from './wire.ts';
-import type { Place } from './wire.ts';
+import { placeFields } from './codec.ts';
+import type { Place } from './codec.ts';
 import { isConsuls, isDone, isUnknownService, isWithoutAcls, notConsul } from './faults.ts';
 
 /** One check of a service or of a whole node. */

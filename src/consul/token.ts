@@ -1,5 +1,5 @@
 /** The token of the requests, which somebody may rotate meanwhile: its file is read again. */
-import { readPlain } from '../process/read-given.ts';
+import { readPlain } from '../platform/read-given.ts';
 import { TOKEN_LIMIT, isToken } from './env.ts';
 import type { ConsulSettings } from './env.ts';
 

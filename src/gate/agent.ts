@@ -1,6 +1,6 @@
 /** The agent at which a node is taken out of service: its own, and no other. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul } from '../consul.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 
 /** @throws RunlockError `config`: what is at the address of `--agent` is another node's agent. */

@@ -1,5 +1,5 @@
 /** Tells whoever watches a gate that something has changed. */
-import type { Deps } from '../deps.ts';
+import type { Deps } from '../platform/deps.ts';
 
 /** For a timer: as good as never. */
 export const FOR_EVER_MS = 366 * 24 * 3_600_000;

@@ -1,5 +1,5 @@
 /** The end of a wait that keeps others waiting. */
-import type { Clock } from '../deps.ts';
+import type { Clock } from '../platform/deps.ts';
 
 export interface Deadline {
   /** Aborts when the time is over, or with the given signal's reason. */

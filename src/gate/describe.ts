@@ -1,6 +1,6 @@
 /** Verdicts of the health gate, in words. Pure; names and outputs in it come from Consul as they are. */
 import { assertNever } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import type { OfflinePeer, Verdict } from './decide.ts';
 import type { Kept } from './exit.ts';
 

@@ -3,9 +3,9 @@
  * maintenance, the node holds a lock of each service: so of two that enter at once, in whatever group or in none, the
  * second sees the first (docs/protocol.md, "The gate").
  */
-import { isTransient } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { isTransient } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import { gateKey } from '../lock/layout.ts';
 import type { OutMark } from '../lock/records.ts';

@@ -1,6 +1,6 @@
 /** The way back into service: the last of a node's runs that needs a maintenance ends it (docs/adr/0020-last-one-out.md). */
-import type { Deps } from '../deps.ts';
-import { isNobody } from '../deps.ts';
+import type { Deps } from '../platform/deps.ts';
+import { isNobody } from '../platform/deps.ts';
 import { reasonOf } from '../errors.ts';
 import type { OutMark } from '../lock/records.ts';
 import { beginLeaving, covers, overlap, removeMarks, standings } from './marks.ts';

@@ -1,6 +1,6 @@
 /** Whether a node's services are healthy again after its run. */
-import type { Consul, HealthCheck } from '../consul.ts';
-import type { Clock } from '../deps.ts';
+import type { Consul, HealthCheck } from '../consul/consul.ts';
+import type { Clock } from '../platform/deps.ts';
 
 export interface Healthy {
   readonly services: readonly string[];

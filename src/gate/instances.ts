@@ -1,5 +1,5 @@
 /** The instances of a service, as the health gate sees them. Pure. */
-import type { HealthCheck, ServiceEntry } from '../consul.ts';
+import type { HealthCheck, ServiceEntry } from '../consul/consul.ts';
 import { runNamed } from './reason.ts';
 
 export interface Instance {

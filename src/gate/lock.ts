@@ -1,7 +1,7 @@
 /** The lock of services' gates: who looks at them and goes out of service holds it, alone among all who do. */
-import { isTransient } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { isTransient } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, reasonOf } from '../errors.ts';
 import { growingMs } from '../lock/pause.ts';
 import type { Growth } from '../lock/pause.ts';

@@ -2,8 +2,8 @@
  * Taking a node's instances out of service at the node's own agent, and putting them back. A maintenance that runlock set
  * carries its run's name as its reason; any other is somebody else's, and is never touched.
  */
-import type { Consul, HealthCheck, OfferedService } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import type { Consul, HealthCheck, OfferedService } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { reasonOf } from '../errors.ts';
 import { maintenanceReason, runNamed } from './reason.ts';
 

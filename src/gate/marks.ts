@@ -3,9 +3,9 @@
  * (docs/adr/0020-last-one-out.md). A mark counts by what stands behind it, so a crash neither ends maintenance nor keeps
  * it for ever.
  */
-import { isTransient } from '../consul.ts';
-import type { Consul, Entry } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { isTransient } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { isRunlockError } from '../errors.ts';
 import { groupKeys, outKeys } from '../lock/layout.ts';
 import { decodeOutMark, joinLeft } from '../lock/records.ts';

@@ -1,6 +1,6 @@
 /** What the health gate decides by, read from Consul. */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul, ReadOptions, Right } from '../consul.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul, ReadOptions, Right } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { instancesOf } from './instances.ts';
 import type { Instance } from './instances.ts';

@@ -1,6 +1,6 @@
 /** Who else runs in a group: each of them can take its node out of service at any moment. */
-import type { Consul, Entry, ReadOptions } from '../consul.ts';
-import type { WallClock } from '../deps.ts';
+import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
+import type { WallClock } from '../platform/deps.ts';
 import { parseKey } from '../lock/layout.ts';
 import type { GroupKeys } from '../lock/layout.ts';
 import { decodeClaim } from '../lock/records.ts';

@@ -1,6 +1,6 @@
 /** When a maintenance has reached the catalogue: what everybody else decides by. */
-import type { Consul } from '../consul.ts';
-import type { Clock } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Clock } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import { startDeadline } from './deadline.ts';
 import type { Mode, TakenOut } from './maintenance.ts';

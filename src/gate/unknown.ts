@@ -1,7 +1,7 @@
 /** What Consul's catalogue does not know: a name that is wrong must not look like a service that can spare its node. */
-import type { Consul } from '../consul.ts';
+import type { Consul } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
-import { nearest } from '../nearest.ts';
+import { nearest } from '../text/nearest.ts';
 
 /** Only for a hint: whoever can't have it in time goes without. */
 const HINT_MS = 5_000;

@@ -1,7 +1,7 @@
 /** Waiting until the health gate is open, and looking again once there is a slot (docs/adr/0014-health-gate.md). */
-import { FIRST_CONTACT } from '../consul.ts';
-import type { Consul, ReadOptions } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul, ReadOptions } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { FOR_EVER_MS, createBell } from './bell.ts';
 import { startDeadline } from './deadline.ts';
 import { decideGate } from './decide.ts';

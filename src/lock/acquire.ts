@@ -1,7 +1,7 @@
 /** From nothing to a granted slot: docs/protocol.md, "Acquire", steps 1 to 5. */
-import { FIRST_CONTACT, isTransient } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { Run, RunContext } from './context.ts';

@@ -1,6 +1,6 @@
 /** What every step of the protocol needs to know of the run that takes it. */
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import type { Claim, Hold, NodeMark, Runner } from './records.ts';
 import type { GroupKeys } from './layout.ts';
 

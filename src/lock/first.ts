@@ -1,5 +1,5 @@
 /** As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5). */
-import type { Deps } from '../deps.ts';
+import type { Deps } from '../platform/deps.ts';
 import { assertNever } from '../errors.ts';
 import { runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';

@@ -1,5 +1,5 @@
 /** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
-import { isTransient, isWorthAgain } from '../consul.ts';
+import { isTransient, isWorthAgain } from '../consul/consul.ts';
 import { assertNever, isRunlockError, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';

@@ -1,8 +1,8 @@
 /** The second half: what this node holds by `acquire` ends, and is recorded. */
-import type { Consul } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import { keptClaim } from './give-back.ts';
 import { RETRY_MS, limits } from './held.ts';
 import type { Limits } from './held.ts';

@@ -1,6 +1,6 @@
 /** Leaving without a slot: nothing of the try stays in Consul. */
 import { isRunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import type { RunContext } from './context.ts';
 import { lastWord, persist } from './persist.ts';
 import type { Claim } from './records.ts';

@@ -1,5 +1,5 @@
 /** Sending what may grant a slot, and knowing afterwards whether it did. */
-import { isTransient } from '../consul.ts';
+import { isTransient } from '../consul/consul.ts';
 import type { RunContext } from './context.ts';
 import { giveUp } from './give-up.ts';
 import type { Attempt } from './give-up.ts';

@@ -1,6 +1,6 @@
 /** The first half: a slot that is held by its claim alone, without a process or a session, until its release. */
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
-import { hint } from '../hint.ts';
+import { hint } from '../text/suggested-command.ts';
 import { goesOn, runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { closeSession } from './give-back.ts';

@@ -1,5 +1,5 @@
 /** What the holder of a slot knows of it, and how it looks again. */
-import type { Entry } from '../consul.ts';
+import type { Entry } from '../consul/consul.ts';
 import type { Grant } from './grant.ts';
 import type { Session } from './session.ts';
 import { readSlots, standing } from './slot.ts';

@@ -2,7 +2,7 @@
  * A granted slot while it is held: watch it, take it back after a lost session, know when it is lost, give it back
  * (docs/protocol.md, "While it runs" and "Release").
  */
-import { isTransient } from '../consul.ts';
+import { isTransient } from '../consul/consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { closeSession, giveBack } from './give-back.ts';
 import type { Ending, GivenBack } from './give-back.ts';

@@ -2,7 +2,7 @@
  * What a run that lost its place in the queue has to know before it joins anew: whether an operator sent it away, and whether
  * the store went back in time.
  */
-import type { Entry } from '../consul.ts';
+import type { Entry } from '../consul/consul.ts';
 import type { RunContext } from './context.ts';
 import { trySend } from './grant.ts';
 import type { Progress } from './grant.ts';

@@ -1,7 +1,7 @@
 /** Trying again what ends a run or cleans up after it: a single answer, a refusal too, says nothing for good. */
-import { isTransient, isWorthAgain } from '../consul.ts';
-import type { Consul } from '../consul.ts';
-import type { Clock } from '../deps.ts';
+import { isTransient, isWorthAgain } from '../consul/consul.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Clock } from '../platform/deps.ts';
 import { isRunlockError, isTimeout, reasonOf } from '../errors.ts';
 
 /** How long a refusal is asked again where a person may wait for the answer. */

@@ -1,5 +1,5 @@
 /** Tickets in order: each waits for its predecessor's key alone, as in a linked (MCS) queue lock. */
-import type { Entry } from '../consul.ts';
+import type { Entry } from '../consul/consul.ts';
 import { nodeMark, timestamp } from './context.ts';
 import type { RunContext } from './context.ts';
 import { decodeQueueMark } from './records.ts';

@@ -1,6 +1,6 @@
 /** The record of a run that ended without its slot (docs/protocol.md, "Release"). */
-import { isWorthAgain } from '../consul.ts';
-import type { Entry } from '../consul.ts';
+import { isWorthAgain } from '../consul/consul.ts';
+import type { Entry } from '../consul/consul.ts';
 import { reasonOf } from '../errors.ts';
 import type { RunContext } from './context.ts';
 import { decodeRun } from './records.ts';

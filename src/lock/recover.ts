@@ -1,5 +1,5 @@
 /** Taking a slot back after its lock, its claim or its session was lost under a run. */
-import { isTransient } from '../consul.ts';
+import { isTransient } from '../consul/consul.ts';
 import { nodeMark, returnedClaim } from './context.ts';
 import type { Live } from './holding.ts';
 import { openSession } from './session.ts';

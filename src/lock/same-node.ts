@@ -1,7 +1,7 @@
 /** Whether another run of the same node stands in the way, or only what a dead one left. */
-import { isNobody } from '../deps.ts';
-import type { Host } from '../deps.ts';
-import type { RetryOptions } from '../consul.ts';
+import { isNobody } from '../platform/deps.ts';
+import type { Host } from '../platform/deps.ts';
+import type { RetryOptions } from '../consul/consul.ts';
 import type { RunContext } from './context.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';

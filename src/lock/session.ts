@@ -1,7 +1,7 @@
 /** A Consul session kept alive: one a process, with one signal that says when it is lost. */
-import { isTransient } from '../consul.ts';
-import type { Consul, RetryOptions, Session as StoredSession } from '../consul.ts';
-import type { Deps } from '../deps.ts';
+import { isTransient } from '../consul/consul.ts';
+import type { Consul, RetryOptions, Session as StoredSession } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import { growingMs } from './pause.ts';
 import type { Growth } from './pause.ts';

@@ -1,5 +1,5 @@
 /** Slots and claims as they are read, and how they look to whoever holds one. Pure; decide.ts has what is done about them. */
-import type { Entry } from '../consul.ts';
+import type { Entry } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
 import { decodeClaim } from './records.ts';
 import { parseKey } from './layout.ts';

@@ -2,7 +2,7 @@
  * Every transaction of the protocol (docs/protocol.md), each a list of steps that Consul takes all or none of. Pure.
  * A step's `means` is what a refusal of it says.
  */
-import type { Answer, Consul, Entry, Operation } from '../consul.ts';
+import type { Answer, Consul, Entry, Operation } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { encode, encodeRun } from './records.ts';
 import type { Claim, Freeze, NodeMark, OutMark, RunRecord, Ticket } from './records.ts';

@@ -1,5 +1,5 @@
 /** The one line of a monitoring plugin. */
-import { visible } from '../output.ts';
+import { visible } from '../text/visible.ts';
 
 /** As `commands/status/check.ts` makes it. */
 interface CheckView {

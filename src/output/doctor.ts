@@ -1,6 +1,7 @@
 /** What `doctor` found, as data and as text. */
-import { paint, visible } from '../output.ts';
-import type { Style } from '../output.ts';
+import { paint } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
+import type { Style } from '../text/style.ts';
 
 /** `note`: worth knowing, nothing to do. `warning`: will hurt some day. `problem`: runs fail, or are not safe. */
 export type Level = 'ok' | 'note' | 'warning' | 'problem';

@@ -1,5 +1,6 @@
 /** `runlock gate` as text. */
-import { paint, visible } from '../output.ts';
+import { paint } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
 
 /** One service, as the gate sees it; `said`: why, in one line. */
 export interface GateLine {

@@ -1,6 +1,8 @@
 /** `runlock history` as text, and the data behind it: the shape of `--json`. */
-import { formatAge, paint, visible } from '../output.ts';
-import type { Style } from '../output.ts';
+import { formatAge } from '../text/age.ts';
+import { paint } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
+import type { Style } from '../text/style.ts';
 import { renderTable } from './status.ts';
 import type { RenderOptions } from './status.ts';
 

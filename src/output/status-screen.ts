@@ -1,5 +1,7 @@
 /** `status --watch`: what is drawn over and over on the terminal's other screen. */
-import { formatAge, paint, visible, widthOf } from '../output.ts';
+import { formatAge } from '../text/age.ts';
+import { paint, widthOf } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
 import { renderStatus } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import type { StatusReport } from './views.ts';

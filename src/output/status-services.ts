@@ -1,5 +1,6 @@
 /** The services of `runlock status` as text. */
-import { paint, visible } from '../output.ts';
+import { paint } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
 import { moreText, renderTable } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import type { ServiceView } from './views.ts';

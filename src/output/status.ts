@@ -1,7 +1,9 @@
 /** `runlock status` as text. */
 import { assertNever } from '../errors.ts';
-import { cut, formatAge, paint, visible, widthOf } from '../output.ts';
-import type { Style } from '../output.ts';
+import { cut, paint, widthOf } from '../text/style.ts';
+import { formatAge } from '../text/age.ts';
+import { visible } from '../text/visible.ts';
+import type { Style } from '../text/style.ts';
 import { leftOnText } from './left-on.ts';
 import type { PlaceView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
 

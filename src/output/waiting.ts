@@ -1,5 +1,7 @@
 /** The live line of a waiting run. */
-import { cut, formatAge, visible, widthOf } from '../output.ts';
+import { cut, widthOf } from '../text/style.ts';
+import { formatAge } from '../text/age.ts';
+import { visible } from '../text/visible.ts';
 import type { HolderView, WaitingView } from './views.ts';
 
 /** The single line that a terminal shows while `exec` waits, one column short of the width so that it never wraps. */

@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { kill, pid } from 'node:process';
-import type { Clock } from '../deps.ts';
+import type { Clock } from '../platform/deps.ts';
 
 export type CgroupSupport =
   /** `home`: the folder of the cgroup that runlock is in; new ones are made below it. */

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { ignoredIn } from './signals.ts';
+import { ignoredIn } from '../platform/signals.ts';
 import type { Program } from './start-process.ts';
 
 /** A program that ignores signals and then becomes the command: same pid, same environment, same argv[0]. */

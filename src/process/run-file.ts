@@ -15,7 +15,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import type { Log } from '../deps.ts';
+import type { Log } from '../platform/deps.ts';
 import { findFolder, isTrusted, makeFolder, sparesOf, OTHERS_WRITE } from './run-folders.ts';
 import type { FoundFolder } from './run-folders.ts';
 

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 
-import type { Clock } from '../deps.ts';
+import type { Clock } from '../platform/deps.ts';
 
 /** Tells whether a signal that runlock got went to its whole process group or to runlock alone. */
 export interface SignalProbe {

@@ -1,8 +1,8 @@
 /** Who of a run is still alive when nothing of runlock watches it any more (docs/adr/0004). */
 import { statfsSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
-import type { Survivors } from '../deps.ts';
-import { followTree, liveStartTime, markedPids } from '../tree.ts';
+import type { Survivors } from '../platform/deps.ts';
+import { followTree, liveStartTime, markedPids } from './process-tree.ts';
 import { isPopulated as hasAnybody, members as membersOf } from './cgroup.ts';
 import type { ProcessName, RunFile } from './run-file.ts';
 

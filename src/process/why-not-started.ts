@@ -1,6 +1,6 @@
 /** Why a program was not started, by errno of execve(2) and of the way to its file, with what to do. */
 import { readFileSync } from 'node:fs';
-import { shortageOf } from './shortage.ts';
+import { shortageOf } from '../platform/shortage.ts';
 
 const FORBIDDEN =
   'set its x permission (chmod +x) or run it through its interpreter; on a file system that forbids it (noexec) move it elsewhere';

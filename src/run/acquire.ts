@@ -3,8 +3,9 @@ import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
 import type { AcquireDeps, AcquireResult } from '../commands/acquire.ts';
 import { EXIT_LOST, assertNever } from '../errors.ts';
-import { createOutput, renderJson } from '../output.ts';
-import type { Platform } from '../platform.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { renderJson } from '../text/visible.ts';
+import type { Platform } from '../commands/platform.ts';
 
 export async function runAcquire(
   { common, options, conflictExitCode }: Extract<Invocation, { kind: 'acquire' }>,

@@ -2,7 +2,7 @@
 import type { Invocation } from '../cli/invocation.ts';
 import type { Completion } from '../commands/complete.ts';
 import { assertNever } from '../errors.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 export async function runCompletion(
   { options }: Extract<Invocation, { kind: 'completion' }>,
@@ -15,11 +15,11 @@ export async function runCompletion(
 async function scriptFor(shell: Extract<Invocation, { kind: 'completion' }>['options']['shell']) {
   switch (shell) {
     case 'bash':
-      return (await import('../completion/bash.ts')).bash;
+      return (await import('../commands/completion/bash.ts')).bash;
     case 'zsh':
-      return (await import('../completion/zsh.ts')).zsh;
+      return (await import('../commands/completion/zsh.ts')).zsh;
     case 'fish':
-      return (await import('../completion/fish.ts')).fish;
+      return (await import('../commands/completion/fish.ts')).fish;
     default:
       return assertNever(shell);
   }
@@ -39,7 +39,7 @@ export async function runComplete(
   return 0;
 }
 
-/** What the scripts in src/completion read: lines of `value TAB about`, or one line that starts with a colon. */
+/** What the scripts in src/commands/completion read: lines of `value TAB about`, or one line that starts with a colon. */
 function renderCompletion(found: Completion): string {
   switch (found.kind) {
     case 'candidates':

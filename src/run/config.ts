@@ -1,7 +1,9 @@
 /** `runlock config`: the report → stdout. */
 import type { Invocation } from '../cli/invocation.ts';
-import { createOutput, cut, paint, renderJson, visible, widthOf } from '../output.ts';
-import type { Platform } from '../platform.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { cut, paint, widthOf } from '../text/style.ts';
+import { renderJson, visible } from '../text/visible.ts';
+import type { Platform } from '../commands/platform.ts';
 
 type Request = Extract<Invocation, { kind: 'config' }>;
 type Report = Request['options']['report'];

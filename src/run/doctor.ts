@@ -1,8 +1,9 @@
 /** `runlock doctor`: the report → stdout, its verdict → exit status. */
 import type { Invocation } from '../cli/invocation.ts';
-import { createOutput, renderJson } from '../output.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { renderJson } from '../text/visible.ts';
 import { renderDoctor } from '../output/doctor.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 const statuses = { ok: 0, warning: 1, problem: 2 };
 

@@ -4,12 +4,12 @@ import type { ExecDeps, Figures } from '../commands/exec-deps.ts';
 import type { Containment } from '../commands/exec/contain.ts';
 import type { ExecResult } from '../commands/exec.ts';
 import { exitCodeOf } from '../commands/exec/outcome.ts';
-import type { Consul } from '../consul.ts';
-import type { Log } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Log } from '../platform/deps.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../errors.ts';
-import type { Attempt } from '../metrics.ts';
-import { createOutput } from '../output.ts';
-import type { Platform } from '../platform.ts';
+import type { Attempt } from '../metrics/textfile.ts';
+import { createOutput } from '../platform/terminal.ts';
+import type { Platform } from '../commands/platform.ts';
 
 type ExecInvocation = Extract<Invocation, { kind: 'exec' }>;
 
@@ -107,7 +107,7 @@ async function noteFor(
   log: Log,
 ): Promise<Note> {
   if (metricsFile === undefined || dryRun) return () => Promise.resolve();
-  const { checkMetricsFile, writeMetrics } = await import('../metrics.ts');
+  const { checkMetricsFile, writeMetrics } = await import('../metrics/textfile.ts');
   checkMetricsFile(metricsFile);
   return async ({ waitedMs = {}, ...attempt }) => {
     const all = { ...attempt, endedAtMs: clock.now() };

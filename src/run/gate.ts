@@ -2,14 +2,15 @@
 import { constants } from 'node:os';
 import type { Invocation } from '../cli/invocation.ts';
 import type { GateDeps, GateResult } from '../commands/gate.ts';
-import type { Consul } from '../consul.ts';
-import type { Log } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Log } from '../platform/deps.ts';
 import { EXIT_CLOSED, assertNever } from '../errors.ts';
 import { describeNeed, describeVerdict } from '../gate/describe.ts';
 import type { Verdict } from '../gate/decide.ts';
-import { createOutput, renderJson, visible } from '../output.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { renderJson, visible } from '../text/visible.ts';
 import { renderGate } from '../output/gate.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 type GateInvocation = Extract<Invocation, { kind: 'gate' }>;
 

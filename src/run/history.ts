@@ -1,8 +1,9 @@
 /** `runlock history`: the report → stdout; with `--silent-for`, whether anybody is silent → exit status. */
 import type { Invocation } from '../cli/invocation.ts';
-import { createOutput, renderJson } from '../output.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { renderJson } from '../text/visible.ts';
 import { renderForget, renderHistory } from '../output/history.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 /** As grep and diff say it: there is something to see. */
 const EXIT_FOUND = 1;

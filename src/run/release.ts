@@ -1,7 +1,7 @@
 /** `runlock release`: what was done → stdout. */
 import type { Invocation } from '../cli/invocation.ts';
-import { renderJson } from '../output.ts';
-import type { Platform } from '../platform.ts';
+import { renderJson } from '../text/visible.ts';
+import type { Platform } from '../commands/platform.ts';
 
 export async function runRelease(
   { common, options, agent: agentAddress }: Extract<Invocation, { kind: 'release' }>,

@@ -8,7 +8,7 @@ import type { StatusMode, StatusRequest } from '../commands/status.ts';
 import { RunlockError, exitStatus, reasonOf } from '../errors.ts';
 import { renderCheck } from '../output/check.ts';
 import type { GroupView, StatusReport } from '../output/views.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
 

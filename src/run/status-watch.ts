@@ -4,12 +4,13 @@ import type { Invocation } from '../cli/invocation.ts';
 import { followStatus } from '../commands/status/watch.ts';
 import { viewGroups } from '../commands/status.ts';
 import type { Found } from '../commands/status.ts';
-import type { Consul } from '../consul.ts';
-import type { Clock } from '../deps.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Clock } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
-import { createOutput, renderJson } from '../output.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { renderJson } from '../text/visible.ts';
 import { ENTER_SCREEN, LEAVE_SCREEN, WIPE_SCREEN, renderScreen } from '../output/status-screen.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 type StatusInvocation = Extract<Invocation, { kind: 'status' }>;
 

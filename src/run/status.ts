@@ -1,12 +1,13 @@
 /** `runlock status`: the report → stdout. */
 import type { Invocation } from '../cli/invocation.ts';
 import type { StatusReport } from '../commands/status.ts';
-import type { Consul } from '../consul.ts';
+import type { Consul } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
-import { createOutput, renderJson } from '../output.ts';
+import { createOutput } from '../platform/terminal.ts';
+import { renderJson } from '../text/visible.ts';
 import { renderStatus } from '../output/status.ts';
 import { renderServices } from '../output/status-services.ts';
-import type { Platform } from '../platform.ts';
+import type { Platform } from '../commands/platform.ts';
 
 type StatusInvocation = Extract<Invocation, { kind: 'status' }>;
 

@@ -132,7 +132,7 @@ const metafile = () => JSON.parse(readFileSync('build/binary/metafile.json', 'ut
 test('nothing that is bundled uses what only Bun has but its spawn, its shell least of all', () => {
   const own = /\bBun\s*(?:[.[]|\?\.)|(?:\bfrom|\bimport|\brequire)\s*\(?\s*['"]bun(?::[a-z]+)?['"]/;
   const inputs = Object.keys(metafile().inputs);
-  expect(inputs).toEqual(expect.arrayContaining(['src/main.ts', 'src/child.ts']));
+  expect(inputs).toEqual(expect.arrayContaining(['src/main.ts', 'src/process/command.ts']));
   expect(inputs.filter((path) => own.test(readFileSync(path, 'utf8')))).toEqual([]);
   const reaching = inputs.filter((path) => /\bBun\b.*= globalThis\b/.test(readFileSync(path, 'utf8')));
   expect(reaching).toEqual(['src/process/start-process.ts']);
@@ -187,7 +187,7 @@ describe('--licenses', () => {
 describe('--version and --help', () => {
   /** What no start may load, but some command does. */
   const HEAVY =
-    /node_modules\/(?:consul|papi|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/|licenses|metrics)/;
+    /node_modules\/(?:consul|papi|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/|cli\/licenses|metrics)/;
 
   test('load neither the way to Consul nor any command: the single file', () => {
     const { outputs } = metafile();

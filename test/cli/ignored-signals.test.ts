@@ -7,7 +7,7 @@ import type { Agent } from '../support/consul.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
-import { ignoredIn } from '../../src/process/signals.ts';
+import { ignoredIn } from '../../src/platform/signals.ts';
 
 let agent: Agent;
 beforeAll(async () => {

@@ -6,7 +6,7 @@ import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openRunFiles } from '../../src/process/run-file.ts';
 import { runFolders } from '../../src/process/run-folders.ts';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';

@@ -1,6 +1,6 @@
-// src/tools.ts says when puppet's 2 is a success: it must read puppet's options as the real puppet does.
+// src/commands/exec/known-exit-codes.ts says when puppet's 2 is a success: it must read puppet's options as the real puppet does.
 import { expect, test } from 'vitest';
-import { codeMeanings } from '../../src/tools.ts';
+import { codeMeanings } from '../../src/commands/exec/known-exit-codes.ts';
 import { asPuppetReads } from '../support/puppet-options.ts';
 
 const asRunlockReads = (words: readonly string[]) =>

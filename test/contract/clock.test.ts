@@ -2,10 +2,10 @@
 // and a run keeps its deadline. The project's own lock code on a real agent; only its clock is the test's.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { anchorClock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
+import { anchorClock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
-import type { Deps, WallClock } from '../../src/deps.ts';
+import type { Deps, WallClock } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { giveBack } from '../../src/lock/give-back.ts';

@@ -2,8 +2,8 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { connect } from '../../src/consul.ts';
-import type { Consul, Operation } from '../../src/consul.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul, Operation } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 import { endAgents, startAgent, startCluster } from '../support/consul.ts';

@@ -1,6 +1,6 @@
 // Going out of service behind an open gate: never two at once that see the same open gate. On real agents.
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { connect } from '../../src/consul.ts';
+import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { enter } from '../../src/gate/enter.ts';
 import type { EnterRequest } from '../../src/gate/enter.ts';

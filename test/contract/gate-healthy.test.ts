@@ -1,7 +1,7 @@
 // Whether a node's services are healthy again, where nobody can say.
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';
 import { endAgents, startAgent } from '../support/consul.ts';

@@ -1,8 +1,8 @@
 // Waiting for the health gate, and looking again with a slot: on a real agent, with nodes that are in the catalogue alone.
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
-import type { Consul } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Verdict } from '../../src/gate/decide.ts';
 import { gateGroup } from '../../src/gate/running.ts';

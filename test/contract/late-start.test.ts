@@ -2,15 +2,15 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
+import { clock } from '../../src/platform/clock.ts';
 import type { ExecDeps } from '../../src/commands/exec-deps.ts';
 import { NO_NOTE } from '../../src/commands/exec/run-note.ts';
 import { superviseRun } from '../../src/commands/exec/supervise.ts';
-import { connect } from '../../src/consul.ts';
+import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import { holdLease } from '../../src/lock/lease.ts';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';

@@ -1,8 +1,8 @@
 // What newer versions of Consul and Consul Enterprise do otherwise, by a stand-in that answers as they do (by their source).
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
-import type { Consul } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';
 import { endAgents, startAgent } from '../support/consul.ts';

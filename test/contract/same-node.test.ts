@@ -1,11 +1,11 @@
 // Whether what stands in a node's way is alive: only what is provably dead is cleared away.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
-import type { Consul } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
-import type { Host } from '../../src/deps.ts';
+import type { Host } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { endAgents, startAgent } from '../support/consul.ts';

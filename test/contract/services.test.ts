@@ -1,7 +1,7 @@
 // Services, their health and maintenance, on a real agent: what the health gate decides by.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { connect } from '../../src/consul.ts';
-import type { Consul } from '../../src/consul.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { succeeded } from '../support/consul-api.ts';
 import { endAgents, startAgent } from '../support/consul.ts';

@@ -1,7 +1,7 @@
 // A group of its own for each test of a transaction, and what can stand in the transaction's way.
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { connect } from '../../src/consul.ts';
-import type { Consul } from '../../src/consul.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { encode } from '../../src/lock/records.ts';
 import { groupKeys } from '../../src/lock/layout.ts';

@@ -1,9 +1,9 @@
 // The end of `--wait` while a session is just being made: that says nothing of Consul, and nothing of the group.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
-import type { Consul } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { acquire } from '../../src/lock/acquire.ts';

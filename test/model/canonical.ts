@@ -2,7 +2,7 @@
  * One text for all states that differ in names only: processes are put in an order of their own, sessions, runs and
  * nodes are named by their first appearance, indexes by their order within their slot; what nobody reads is left out.
  */
-import type { Entry } from '../../src/consul.ts';
+import type { Entry } from '../../src/consul/consul.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { keys } from './world.ts';

@@ -2,7 +2,7 @@
  * Consul's key-value store with sessions, as far as the protocol uses it: what its transactions do, all or nothing.
  * Pure: every change gives another store. Sessions are deleted with what they hold (`Behavior delete`, no lock-delay).
  */
-import type { Answer, Entry, Operation } from '../../src/consul.ts';
+import type { Answer, Entry, Operation } from '../../src/consul/consul.ts';
 
 export interface Store {
   readonly entries: readonly Entry[];

@@ -1,9 +1,9 @@
 // The modules of the gate, as a test calls them: on a real agent, with real time.
 import { onTestFinished } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { connect } from '../../src/consul.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import type { NodeAgent } from '../../src/gate/maintenance.ts';
 import type { Agent } from './consul.ts';
 

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
 

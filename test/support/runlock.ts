@@ -1,6 +1,6 @@
 // The built program, started as an operator would start it. Everything it starts is ended with the test.
 import { onTestFinished } from 'vitest';
-import { markedPids } from '../../src/tree.ts';
+import { markedPids } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
 import { end } from './processes.ts';
 import { spawnRunlock } from './program.ts';

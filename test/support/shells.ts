@@ -4,7 +4,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { onTestFinished } from 'vitest';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import { end, eventually } from './processes.ts';
 import { NO_CONFIG, RUNLOCK } from './program.ts';
 import { fish, zsh } from './provision.ts';

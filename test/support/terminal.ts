@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { onTestFinished } from 'vitest';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
 import { NO_CONFIG, RUNLOCK } from './program.ts';

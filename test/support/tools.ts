@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { onTestFinished } from 'vitest';
-import { markedPids } from '../../src/tree.ts';
+import { markedPids } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
 import { end, scene } from './processes.ts';
 import type { Scene } from './processes.ts';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { findCommand, startCommand } from '../../src/child.ts';
+import { findCommand, startCommand } from '../../src/process/command.ts';
 import { isRunlockError } from '../../src/errors.ts';
 import { realClock } from '../support/drivers/clock.ts';
 import { bundle, end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { commandTree, parse } from '../../src/cli.ts';
+import { commandTree, parse } from '../../src/cli/parse.ts';
 import type { Invocation } from '../../src/cli/invocation.ts';
 import { variableOf } from '../../src/cli/option.ts';
 import { RunlockError } from '../../src/errors.ts';
-import { LONG_OPTIONS, withoutOptions } from '../../src/options.ts';
+import { LONG_OPTIONS, withoutOptions } from '../../src/cli/values.ts';
 
 type Env = Record<string, string>;
 type Of<Kind extends Invocation['kind']> = Extract<Invocation, { kind: Kind }>;

@@ -1,11 +1,11 @@
 // What a configuration file may say, and what is said of one that is wrong. Commands see it in test/cli/config.test.ts.
 import { describe, expect, test } from 'vitest';
-import { commandTree, parse } from '../../src/cli.ts';
-import { find, keysOf, settingFor } from '../../src/cli/config-file.ts';
+import { commandTree, parse } from '../../src/cli/parse.ts';
+import { find, keysOf, settingFor } from '../../src/cli/config/apply.ts';
 import type { Invocation } from '../../src/cli/invocation.ts';
-import { nearest } from '../../src/nearest.ts';
-import { readStatements } from '../../src/config/statements.ts';
-import { readConfig } from '../../src/config.ts';
+import { nearest } from '../../src/text/nearest.ts';
+import { readStatements } from '../../src/cli/config/statements.ts';
+import { readConfig } from '../../src/cli/config/read.ts';
 import { RunlockError } from '../../src/errors.ts';
 
 type Env = Record<string, string>;

@@ -1,8 +1,8 @@
 // How a call to Consul is tried again: against a Consul that gives no answer, on timers that the test moves.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { FIRST_CONTACT } from '../../src/consul.ts';
-import { caller } from '../../src/consul/call.ts';
-import type { RetryOptions } from '../../src/consul/call.ts';
+import { FIRST_CONTACT } from '../../src/consul/consul.ts';
+import { caller } from '../../src/consul/request.ts';
+import type { RetryOptions } from '../../src/consul/request.ts';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => {

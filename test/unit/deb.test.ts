@@ -5,9 +5,9 @@ import { configExample } from '../../scripts/docs/config-example.ts';
 import { debianChangelog, readChangelog } from '../../scripts/deb/changelog.ts';
 import { debianDepends } from '../../scripts/deb/depends.ts';
 import { readNeeds } from '../../scripts/deb/elf.ts';
-import { commandTree } from '../../src/cli.ts';
-import { keysOf } from '../../src/cli/config-file.ts';
-import { readConfig } from '../../src/config.ts';
+import { commandTree } from '../../src/cli/parse.ts';
+import { keysOf } from '../../src/cli/config/apply.ts';
+import { readConfig } from '../../src/cli/config/read.ts';
 
 describe('config.toml', () => {
   const tree = commandTree({ env: {}, version: '1.2.3', readText: () => '' });

@@ -8,7 +8,7 @@ import { manPage } from '../../scripts/docs/man.ts';
 import { files } from '../../scripts/docs/man-texts.ts';
 import { describePages } from '../../scripts/docs/pages.ts';
 import { commandsPage, fillReadme } from '../../scripts/docs/readme.ts';
-import { commandTree } from '../../src/cli.ts';
+import { commandTree } from '../../src/cli/parse.ts';
 import { RunlockError, exitStatus } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 

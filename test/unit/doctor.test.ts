@@ -17,7 +17,7 @@ import {
 import { judgeNode } from '../../src/commands/doctor/rights.ts';
 import { judgePlace } from '../../src/commands/doctor.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
-import { addressOf } from '../../src/consul/where.ts';
+import { addressOf } from '../../src/consul/address.ts';
 import { renderDoctor } from '../../src/output/doctor.ts';
 import type { Check, DoctorReport } from '../../src/output/doctor.ts';
 

@@ -1,7 +1,7 @@
 // First in the queue, and a grant whose answer was lost: against a Consul that answers as the test says.
 import { expect, test } from 'vitest';
-import type { Answer, Consul, Entry } from '../../src/consul.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Answer, Consul, Entry } from '../../src/consul/consul.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { asFirst } from '../../src/lock/first.ts';
 import type { Progress } from '../../src/lock/grant.ts';

@@ -2,8 +2,8 @@
 import { expect, test } from 'vitest';
 import { freeze } from '../../src/commands/freeze.ts';
 import { thaw } from '../../src/commands/thaw.ts';
-import type { Answer, Consul, Operation } from '../../src/consul.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';
 

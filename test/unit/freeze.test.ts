@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parse } from '../../src/cli.ts';
+import { parse } from '../../src/cli/parse.ts';
 import type { Context } from '../../src/cli/invocation.ts';
 import { describeBusy } from '../../src/commands/wait/busy.ts';
 import { describeFreeze } from '../../src/commands/freeze.ts';

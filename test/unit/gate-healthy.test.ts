@@ -1,6 +1,6 @@
 // Whether a node is healthy again after its run: against a Consul that answers from a script, on a clock that it moves.
 import { expect, test } from 'vitest';
-import type { Consul, HealthCheck } from '../../src/consul.ts';
+import type { Consul, HealthCheck } from '../../src/consul/consul.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';
 import type { Health } from '../../src/gate/healthy.ts';
 

@@ -1,7 +1,7 @@
 // The lock of services' gates, while Consul does not answer.
 import { expect, test } from 'vitest';
-import type { Consul } from '../../src/consul.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Consul } from '../../src/consul/consul.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { lockAll } from '../../src/gate/lock.ts';
 

@@ -1,6 +1,6 @@
 // When the catalogue shows a maintenance: against answers from a script, in the order in which they are asked for.
 import { expect, test } from 'vitest';
-import type { Consul, HealthCheck, ServiceEntry } from '../../src/consul.ts';
+import type { Consul, HealthCheck, ServiceEntry } from '../../src/consul/consul.ts';
 import type { TakenOut } from '../../src/gate/maintenance.ts';
 import { untilShown } from '../../src/gate/shown.ts';
 

@@ -1,6 +1,6 @@
 // The health gate's decisions: what counts as offline, and how many may be.
 import { describe, expect, test } from 'vitest';
-import type { Consul } from '../../src/consul.ts';
+import type { Consul } from '../../src/consul/consul.ts';
 import { decideGate, limitOf, slotsWithin } from '../../src/gate/decide.ts';
 import type { Question } from '../../src/gate/decide.ts';
 import { findServices } from '../../src/gate/read.ts';

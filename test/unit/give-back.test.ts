@@ -1,7 +1,7 @@
 // The end of a run, request by request: against a Consul that fails as the test says.
 import { afterEach, expect, test, vi } from 'vitest';
-import type { Answer, Consul, Operation } from '../../src/consul.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Run } from '../../src/lock/context.ts';
 import { giveBack } from '../../src/lock/give-back.ts';

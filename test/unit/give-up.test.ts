@@ -1,7 +1,7 @@
 // Leaving without a slot, request by request: against a Consul that fails as the test says.
 import { describe, expect, test } from 'vitest';
-import type { Answer, Consul, Entry, Operation } from '../../src/consul.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { giveUp } from '../../src/lock/give-up.ts';
 import { groupKeys } from '../../src/lock/layout.ts';

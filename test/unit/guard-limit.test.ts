@@ -4,11 +4,11 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
-import { GUARD_NAME } from '../../src/guard-post.ts';
-import { FIRED, guardScript } from '../../src/guard-script.ts';
+import { clock } from '../../src/platform/clock.ts';
+import { GUARD_NAME } from '../../src/process/guard/process.ts';
+import { FIRED, guardScript } from '../../src/process/guard/script.ts';
 import { cgroupSupport, makeCgroup, members } from '../../src/process/cgroup.ts';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import { end, eventually, isAlive, readerOf, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { keepGuard, spareGuard } from '../../src/guard.ts';
-import type { Guard, GuardEvent } from '../../src/guard.ts';
-import { parseStat, startTime } from '../../src/tree.ts';
+import { keepGuard, spareGuard } from '../../src/process/guard/guard.ts';
+import type { Guard, GuardEvent } from '../../src/process/guard/guard.ts';
+import { parseStat, startTime } from '../../src/process/process-tree.ts';
 import { realClock } from '../support/drivers/clock.ts';
 import { bundle, end, eventually, isAlive, readerOf, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';

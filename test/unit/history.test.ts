@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { forget, viewHistory } from '../../src/commands/history.ts';
-import type { Consul, Entry } from '../../src/consul.ts';
+import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { encode, lastGoodOf } from '../../src/lock/records.ts';
 import type { RunRecord } from '../../src/lock/records.ts';
 import { renderForget, renderHistory } from '../../src/output/history.ts';

@@ -2,10 +2,10 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
-import type { Clock } from '../../src/deps.ts';
-import { killer, withoutInner } from '../../src/kill.ts';
-import { startTime } from '../../src/tree.ts';
-import type { Member } from '../../src/tree.ts';
+import type { Clock } from '../../src/platform/deps.ts';
+import { killer, withoutInner } from '../../src/process/kill-tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
+import type { Member } from '../../src/process/process-tree.ts';
 import { end, isAlive, untilGone } from '../support/processes.ts';
 
 /** No process has this pid. */

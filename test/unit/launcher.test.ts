@@ -3,7 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { constants } from 'node:os';
 import { expect, test } from 'vitest';
 import { chooseLauncher, launchFailed } from '../../src/process/launcher.ts';
-import { ignoredIn } from '../../src/process/signals.ts';
+import { ignoredIn } from '../../src/platform/signals.ts';
 
 const { SIGHUP, SIGCHLD } = constants.signals;
 const env = { PATH: process.env['PATH'] };

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { LogLevel } from '../../src/deps.ts';
-import { createLog, isJournal } from '../../src/log.ts';
-import type { LogOptions } from '../../src/log.ts';
+import type { LogLevel } from '../../src/platform/deps.ts';
+import { createLog, isJournal } from '../../src/platform/log.ts';
+import type { LogOptions } from '../../src/platform/log.ts';
 
 function capture(options: Partial<LogOptions> = {}) {
   const lines: string[] = [];

@@ -11,8 +11,14 @@ import {
 } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { RunlockError } from '../../src/errors.ts';
-import { OUTCOMES, checkMetricsFile, readKept, renderMetrics, writeMetrics } from '../../src/metrics.ts';
-import type { Attempt } from '../../src/metrics.ts';
+import {
+  OUTCOMES,
+  checkMetricsFile,
+  readKept,
+  renderMetrics,
+  writeMetrics,
+} from '../../src/metrics/textfile.ts';
+import type { Attempt } from '../../src/metrics/textfile.ts';
 import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 

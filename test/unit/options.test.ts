@@ -14,7 +14,7 @@ import {
   parsePositiveDuration,
   parseSessionTtl,
   wholeNumber,
-} from '../../src/options.ts';
+} from '../../src/cli/values.ts';
 
 const [second, minute, hour] = [1_000, 60_000, 3_600_000];
 

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { CLEAR_LINE, createOutput, formatAge, redrawLine, renderJson, visible } from '../../src/output.ts';
+import { CLEAR_LINE, createOutput, redrawLine } from '../../src/platform/terminal.ts';
+import { formatAge } from '../../src/text/age.ts';
+import { renderJson, visible } from '../../src/text/visible.ts';
 import { renderStatus } from '../../src/output/status.ts';
 import type { GroupView, StatusReport } from '../../src/output/views.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';

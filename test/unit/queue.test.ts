@@ -1,6 +1,6 @@
 // Whose turn it is: against a Consul that answers as the test says.
 import { expect, test } from 'vitest';
-import type { Consul, Entry, ReadOptions } from '../../src/consul.ts';
+import type { Consul, Entry, ReadOptions } from '../../src/consul/consul.ts';
 import type { RunContext } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import { untilFirst } from '../../src/lock/queue.ts';

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { consulSettings } from '../../src/consul/env.ts';
 import { createToken } from '../../src/consul/token.ts';
 import { systemAuthorities } from '../../src/consul/authorities.ts';
-import { readGiven } from '../../src/process/read-given.ts';
+import { readGiven } from '../../src/platform/read-given.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'runlock-given-'));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -1,6 +1,6 @@
 // What a run writes down, step by step.
 import { expect, test } from 'vitest';
-import { clock } from '../../src/clock.ts';
+import { clock } from '../../src/platform/clock.ts';
 import { openNote, settleBefore } from '../../src/commands/exec/run-note.ts';
 import type { NoteDeps } from '../../src/commands/exec/run-note.ts';
 import type { Grant } from '../../src/lock/grant.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { classify } from '../../src/consul/faults.ts';
-import { requireProc } from '../../src/process/proc.ts';
-import { shortageIn, shortageOf } from '../../src/process/shortage.ts';
+import { requireProc } from '../../src/platform/proc.ts';
+import { shortageIn, shortageOf } from '../../src/platform/shortage.ts';
 
 const failing = (code: string) => Object.assign(new Error(`${code}: no, open '/proc/1/stat'`), { code });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { Entry } from '../../src/consul.ts';
+import type { Entry } from '../../src/consul/consul.ts';
 import { encode } from '../../src/lock/records.ts';
 import { groupKeys } from '../../src/lock/layout.ts';
 import type { Claim, ClaimState, Hold, Runner } from '../../src/lock/records.ts';

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { followStatus } from '../../src/commands/status/watch.ts';
 import type { Found } from '../../src/commands/status/sources.ts';
-import type { Consul, Entry } from '../../src/consul.ts';
+import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 
 type Step = { readonly index: number; readonly value: string } | RunlockError;

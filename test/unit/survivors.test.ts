@@ -4,7 +4,7 @@ import { mkdirSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
 import { findSurvivors, fromOtherUser, isOver } from '../../src/process/survivors.ts';
 import type { RunFile } from '../../src/process/run-file.ts';
-import { startTime } from '../../src/tree.ts';
+import { startTime } from '../../src/process/process-tree.ts';
 import { end, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 

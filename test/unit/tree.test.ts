@@ -5,7 +5,14 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 
-import { followTree, hasStopPending, isStopped, markedPids, parseStat, startTime } from '../../src/tree.ts';
+import {
+  followTree,
+  hasStopPending,
+  isStopped,
+  markedPids,
+  parseStat,
+  startTime,
+} from '../../src/process/process-tree.ts';
 import { startHollow, whyNotHollow } from '../support/hollow.ts';
 import { end, eventually, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';

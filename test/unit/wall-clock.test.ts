@@ -1,8 +1,8 @@
 // What says until when something lasts, on a host whose wall clock was set: never shorter than asked (docs/adr/0012).
 import { expect, test } from 'vitest';
 import { freeze } from '../../src/commands/freeze.ts';
-import type { Answer, Consul, Entry, Operation } from '../../src/consul.ts';
-import type { Deps } from '../../src/deps.ts';
+import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
+import type { Deps } from '../../src/platform/deps.ts';
 import { giveHeldBack } from '../../src/lock/give-held-back.ts';
 import { heldAgain, heldClaim, holdOn } from '../../src/lock/held.ts';
 import { groupKeys } from '../../src/lock/layout.ts';

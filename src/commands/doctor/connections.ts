@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { endianness } from 'node:os';
-import type { Remote } from '../../consul.ts';
+import type { Remote } from '../../consul/consul.ts';
 import type { Check } from '../../output/doctor.ts';
 
 const LIMIT = 200;

@@ -1,8 +1,8 @@
 /** Whether Consul answers, and what its first answer shows: its leader, its clock, its certificate. */
-import type { Certificate, Consul, Inspection, Whereabouts } from '../../consul.ts';
+import type { Certificate, Consul, Inspection, Whereabouts } from '../../consul/consul.ts';
 import { isRunlockError, reasonOf } from '../../errors.ts';
-import type { Clock } from '../../deps.ts';
-import { formatAge } from '../../output.ts';
+import type { Clock } from '../../platform/deps.ts';
+import { formatAge } from '../../text/age.ts';
 import type { Check } from '../../output/doctor.ts';
 
 /** No single request of `doctor` takes longer. */

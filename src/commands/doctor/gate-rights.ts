@@ -1,5 +1,5 @@
 /** Each right that runs behind the health gate need beside those of their groups, asked for in a way that changes nothing. */
-import type { Consul, Right } from '../../consul.ts';
+import type { Consul, Right } from '../../consul/consul.ts';
 import { checkAgent, requireAgent } from '../../gate/agent.ts';
 import type { Scope } from '../../gate/maintenance.ts';
 import { AUTO, anyServiceOf, nodeAndPeers } from '../../gate/read.ts';

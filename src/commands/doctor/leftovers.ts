@@ -1,7 +1,7 @@
 /** What lies in the group's keys that no run will ever take away. */
-import type { Consul, Entry } from '../../consul.ts';
+import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
-import { hint } from '../../hint.ts';
+import { hint } from '../../text/suggested-command.ts';
 import { parseKey } from '../../lock/layout.ts';
 import type { GroupKeys, KeyKind } from '../../lock/layout.ts';
 import {
@@ -15,7 +15,7 @@ import {
 } from '../../lock/records.ts';
 import { mayStillRun } from '../../lock/slot.ts';
 import type { Check } from '../../output/doctor.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import { once, problem } from './contact.ts';
 
 /** @param node the agent's own, if it is known: a catalogue without it is one that the token may not read. */

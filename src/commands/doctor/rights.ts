@@ -1,11 +1,11 @@
 /** Each right that a run in the group needs, tried in a way that changes nothing. */
 import { randomUUID } from 'node:crypto';
-import type { Consul, Operation, Session, Whereabouts } from '../../consul.ts';
+import type { Consul, Operation, Session, Whereabouts } from '../../consul/consul.ts';
 import { isRunlockError, reasonOf } from '../../errors.ts';
 import { isName } from '../../lock/layout.ts';
 import type { GroupKeys } from '../../lock/layout.ts';
 import type { Check } from '../../output/doctor.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import { TIMEOUT_MS, once, problem } from './contact.ts';
 
 export interface Token {

@@ -1,14 +1,14 @@
 /** What runlock itself needs on this host. */
 import { accessSync, constants, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Host } from '../../deps.ts';
+import type { Host } from '../../platform/deps.ts';
 import { isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
 import { cgroupSupport } from '../../process/cgroup.ts';
 import type { CgroupSupport } from '../../process/cgroup.ts';
 import type { RunFiles } from '../../process/run-file.ts';
 
-/** The guard's (src/guard.ts), and the Debian package that has each. */
+/** The guard's (src/process/guard), and the Debian package that has each. */
 const PROGRAMS = {
   sh: 'dash',
   timeout: 'coreutils',

@@ -1,5 +1,5 @@
 /** Which Consul this is. */
-import type { Consul } from '../../consul.ts';
+import type { Consul } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
 import { once, problem } from './contact.ts';

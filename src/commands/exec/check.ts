@@ -1,9 +1,9 @@
 /** What can be known of a run to be wrong before anything is asked of Consul. */
-import { findCommand } from '../../child.ts';
+import { findCommand } from '../../process/command.ts';
 import { RunlockError } from '../../errors.ts';
 import { deadAfterMs } from '../../lock/lease.ts';
-import { formatAge } from '../../output.ts';
-import { changedVariables, checkWords } from '../../words.ts';
+import { formatAge } from '../../text/age.ts';
+import { changedVariables, checkWords } from '../../process/argv-encoding.ts';
 import type { ExecDeps, ExecOptions, GroupChoice } from '../exec-deps.ts';
 
 /**

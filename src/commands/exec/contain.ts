@@ -1,7 +1,7 @@
 /** What a run's command is born into: a cgroup of its own and the caller's limits, ready when the slot is granted. */
 import { makeCgroup } from '../../process/cgroup.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
-import type { Clock, Log } from '../../deps.ts';
+import type { Clock, Log } from '../../platform/deps.ts';
 import type { FileLimit } from '../../process/file-limit.ts';
 
 export interface Containment {

@@ -1,12 +1,12 @@
 /** How a run ended, in one line for people and in fields for machines. */
-import type { Deps } from '../../deps.ts';
+import type { Deps } from '../../platform/deps.ts';
 import { assertNever } from '../../errors.ts';
 import type { GivenBack } from '../../lock/give-back.ts';
 import type { Blocked, Grant } from '../../lock/grant.ts';
 import type { Outcome } from '../../lock/records.ts';
 import type { Over } from '../../lock/lease.ts';
-import { hint } from '../../hint.ts';
-import { formatAge } from '../../output.ts';
+import { hint } from '../../text/suggested-command.ts';
+import { formatAge } from '../../text/age.ts';
 
 /** Why runlock ended the command, if it did; `group`: where the lease was over. */
 export type Cause =

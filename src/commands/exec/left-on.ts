@@ -1,5 +1,5 @@
 /** Maintenance that an earlier run of the node left on: its good runs end it only where they name the same services. */
-import type { Deps } from '../../deps.ts';
+import type { Deps } from '../../platform/deps.ts';
 import { leaveHint } from '../../gate/describe.ts';
 import { joinLeft } from '../../lock/records.ts';
 import type { LeftOn } from '../../lock/records.ts';

@@ -1,9 +1,9 @@
 /** How a run ended: the command's own end, and what ended it. Pure. */
 import { constants } from 'node:os';
-import type { Ending } from '../../child.ts';
+import type { Ending } from '../../process/command.ts';
 import { assertNever } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
-import type { CodeMeanings } from '../../tools.ts';
+import type { CodeMeanings } from './known-exit-codes.ts';
 import type { Cause } from './end.ts';
 
 /**

@@ -1,7 +1,7 @@
 /** Ctrl-Z of an interactive run: runlock stops when its command does, and its guard knows that it is on purpose. */
 import { reasonOf } from '../../errors.ts';
-import { formatAge } from '../../output.ts';
-import type { StopSignal } from '../../platform.ts';
+import { formatAge } from '../../text/age.ts';
+import type { StopSignal } from '../../platform/signals.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import type { HeldSlots } from './slots.ts';
 import { leaseMs, lifeMs } from './started.ts';

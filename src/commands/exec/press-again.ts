@@ -1,7 +1,7 @@
 /** Ctrl-C in a terminal is the command's own business. Where it goes on all the same, a second one soon after ends it. */
 import { basename } from 'node:path';
-import type { Supervised } from '../../child.ts';
-import { formatAge } from '../../output.ts';
+import type { Supervised } from '../../process/command.ts';
+import { formatAge } from '../../text/age.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 
 /** A command that ends by Ctrl-C has ended by then, most of the time. */

@@ -1,11 +1,13 @@
 /** What `exec` says about the gate that it waits for, and about maintenance. */
-import type { Deps } from '../../deps.ts';
+import type { Deps } from '../../platform/deps.ts';
 import type { Verdict } from '../../gate/decide.ts';
 import { describeClosed, describeNeed, leaveHint, waitedFor } from '../../gate/describe.ts';
 import type { Exited } from '../../gate/exit.ts';
 import type { Mode, TakenOut } from '../../gate/maintenance.ts';
-import { cut, formatAge, visible } from '../../output.ts';
-import type { Terminal } from '../../platform.ts';
+import { cut } from '../../text/style.ts';
+import { formatAge } from '../../text/age.ts';
+import { visible } from '../../text/visible.ts';
+import type { Terminal } from '../../platform/terminal.ts';
 import { sayLooks } from '../gate-progress.ts';
 
 interface Who {

@@ -2,7 +2,7 @@
  * The health gate around a run of `exec` (docs/protocol.md, "The gate"): waits for it without a slot, looks again with one,
  * takes the node out of service before the command and puts it back after a good one.
  */
-import { FIRST_CONTACT } from '../../consul.ts';
+import { FIRST_CONTACT } from '../../consul/consul.ts';
 import { checkAgent, requireAgent } from '../../gate/agent.ts';
 import { slotsWithin } from '../../gate/decide.ts';
 import type { Verdict } from '../../gate/decide.ts';

@@ -1,16 +1,16 @@
 /** A command under its guard: started together, kept alive by beats, ended together. */
-import { startCommand } from '../../child.ts';
-import type { Supervised } from '../../child.ts';
+import { startCommand } from '../../process/command.ts';
+import type { Supervised } from '../../process/command.ts';
 import { assertNever } from '../../errors.ts';
-import { keepGuard } from '../../guard.ts';
-import type { Guard, GuardEvent, Spare } from '../../guard.ts';
+import { keepGuard } from '../../process/guard/guard.ts';
+import type { Guard, GuardEvent, Spare } from '../../process/guard/guard.ts';
 import type { Grant } from '../../lock/grant.ts';
-import { withoutOptions } from '../../options.ts';
+import { withoutOptions } from '../../cli/values.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
 import type { FileLimit } from '../../process/file-limit.ts';
 import type { ProcessName } from '../../process/run-file.ts';
 import type { Launcher } from '../../process/launcher.ts';
-import type { CodeMeanings } from '../../tools.ts';
+import type { CodeMeanings } from './known-exit-codes.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 import type { RunGate } from './run-gate.ts';
 import { notesFolder, settleBefore } from './run-note.ts';

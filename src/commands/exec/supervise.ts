@@ -1,5 +1,5 @@
 /** A run under its leases: starts the command, passes signals on, ends it when a lease is over, gives the slots back. */
-import type { Ending, Supervised } from '../../child.ts';
+import type { Ending, Supervised } from '../../process/command.ts';
 import { assertNever, reasonOf } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
 import { judgeRun } from './after-run.ts';

@@ -1,7 +1,7 @@
 /** A claim behind which something may still be at work is cleared by `--force`, or by a person who says yes (docs/adr/0019). */
 import { RunlockError, assertNever } from '../../errors.ts';
 import type { Claim } from '../../lock/records.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import { forced } from './evict.ts';
 import type { Target } from './released.ts';
 

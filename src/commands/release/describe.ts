@@ -1,7 +1,8 @@
 /** What `release` did, for people. Pure. */
 import { assertNever } from '../../errors.ts';
-import { hint } from '../../hint.ts';
-import { formatAge, visible } from '../../output.ts';
+import { hint } from '../../text/suggested-command.ts';
+import { formatAge } from '../../text/age.ts';
+import { visible } from '../../text/visible.ts';
 import type { MaintenanceEnd } from './maintenance.ts';
 import type { ReleaseResult, Released } from './released.ts';
 

@@ -1,6 +1,6 @@
 /** `runlock release --force`: ends a run that is alive. */
 import { RunlockError } from '../../errors.ts';
-import { hint } from '../../hint.ts';
+import { hint } from '../../text/suggested-command.ts';
 import type { Claim } from '../../lock/records.ts';
 import { isLeft, readSlots } from '../../lock/slot.ts';
 import type { Owner } from '../../lock/slot.ts';

@@ -1,7 +1,7 @@
 /** Takes a node out of the maintenance that its failed runs left, when its claim is cleared or gone: both keep it from its work. */
-import { FIRST_CONTACT } from '../../consul.ts';
-import type { Consul } from '../../consul.ts';
-import type { Deps } from '../../deps.ts';
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul } from '../../consul/consul.ts';
+import type { Deps } from '../../platform/deps.ts';
 import { instancesOf } from '../../gate/instances.ts';
 import { describeNeed } from '../../gate/describe.ts';
 import { exitAtLast } from '../../gate/exit.ts';

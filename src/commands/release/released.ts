@@ -1,6 +1,6 @@
 /** What `runlock release` is asked, and what it has done. */
-import type { Consul } from '../../consul.ts';
-import type { Deps } from '../../deps.ts';
+import type { Consul } from '../../consul/consul.ts';
+import type { Deps } from '../../platform/deps.ts';
 import type { Claim } from '../../lock/records.ts';
 import type { GroupKeys } from '../../lock/layout.ts';
 

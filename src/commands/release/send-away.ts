@@ -1,12 +1,12 @@
 /** `runlock release --force` of a run that only waits: it leaves the queue, and does not come back (docs/adr/0019). */
-import type { Entry } from '../../consul.ts';
+import type { Entry } from '../../consul/consul.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { decodeNodeMark, decodeTicket } from '../../lock/records.ts';
 import type { NodeMark } from '../../lock/records.ts';
 import { lifeOf } from '../../lock/same-node.ts';
 import { readSlots } from '../../lock/slot.ts';
 import { send, sendAway, writtenIndex } from '../../lock/transactions.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import { forced } from './evict.ts';
 import type { ReleaseResult, Target } from './released.ts';
 

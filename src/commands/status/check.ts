@@ -1,7 +1,7 @@
 /** A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure. */
 import { assertNever } from '../../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import type { GroupView, PlaceView, SlotView, StatusReport } from '../../output/views.ts';
 import { endedText } from './explain.ts';
 

@@ -1,8 +1,8 @@
 /** One sentence on why a group stands still (or that it moves, or is idle), and what to do about it. Pure. */
 import { assertNever } from '../../errors.ts';
-import { hint } from '../../hint.ts';
+import { hint } from '../../text/suggested-command.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import { leftOnText } from '../../output/left-on.ts';
 import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
 

@@ -1,5 +1,5 @@
 /** Runs in several groups: where else a run is that holds a slot of one group, or waits in it. Pure. */
-import type { Entry } from '../../consul.ts';
+import type { Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import { parseKey } from '../../lock/layout.ts';
 import { decodeClaim, decodeTicket } from '../../lock/records.ts';

@@ -1,6 +1,6 @@
 /** For `status`: the health gate of services, for every node that offers them. Reads only. */
-import { FIRST_CONTACT } from '../../consul.ts';
-import type { Consul, Right } from '../../consul.ts';
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul, Right } from '../../consul/consul.ts';
 import { decideGate, limitOf } from '../../gate/decide.ts';
 import type { Bounds, Verdict } from '../../gate/decide.ts';
 import { describeVerdict } from '../../gate/describe.ts';

@@ -1,6 +1,6 @@
 /** What `status` reads: the whole prefix, or the named groups and the freezes above them. */
-import { FIRST_CONTACT } from '../../consul.ts';
-import type { Consul, Entry, ReadOptions } from '../../consul.ts';
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul, Entry, ReadOptions } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import { groupKeys, parseKey } from '../../lock/layout.ts';
 

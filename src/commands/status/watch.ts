@@ -1,7 +1,7 @@
 /** Follows what `status` shows, by blocking queries: Consul is asked again only when something has changed. */
-import { FIRST_CONTACT, isTransient } from '../../consul.ts';
-import type { Consul, ReadOptions } from '../../consul.ts';
-import type { Clock } from '../../deps.ts';
+import { FIRST_CONTACT, isTransient } from '../../consul/consul.ts';
+import type { Consul, ReadOptions } from '../../consul/consul.ts';
+import type { Clock } from '../../platform/deps.ts';
 import { groupsBeside } from './runs.ts';
 import { joinFound, readSource, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';

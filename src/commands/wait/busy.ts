@@ -1,12 +1,12 @@
 /** Why a run did not get a slot, in one line. Pure. */
-import type { Deps, LogLevel } from '../../deps.ts';
+import type { Deps, LogLevel } from '../../platform/deps.ts';
 import { assertNever } from '../../errors.ts';
-import { hint } from '../../hint.ts';
+import { hint } from '../../text/suggested-command.ts';
 import type { Acquired } from '../../lock/acquire.ts';
 import type { Blocked } from '../../lock/grant.ts';
 import { isTaken } from '../../lock/decide.ts';
 import type { Slot } from '../../lock/slot.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import { endedText, momentText } from '../status/explain.ts';
 
 type Busy = Extract<Acquired, { kind: 'busy' }>;

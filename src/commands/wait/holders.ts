@@ -1,6 +1,6 @@
 /** Who has the slots of a group that a run waits for, from one look to the next. Pure. */
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../lock/slot.ts';
-import { formatAge } from '../../output.ts';
+import { formatAge } from '../../text/age.ts';
 import type { HolderView, SlotView } from '../../output/views.ts';
 import { endedText } from '../status/explain.ts';
 

@@ -1,5 +1,5 @@
 /** The wait for one slot, with the live line while it lasts. */
-import type { Clock } from '../../deps.ts';
+import type { Clock } from '../../platform/deps.ts';
 import { acquire } from '../../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
 import type { Waiting } from '../../lock/queue.ts';

@@ -2,14 +2,14 @@
  * What a waiting run sees of its group while it waits: the live line of a terminal, and for -v a line for each change of who
  * holds. It reads the group's slots alone, and its place once (docs/protocol.md, promise 7).
  */
-import type { Consul, Entry } from '../../consul.ts';
-import type { Deps } from '../../deps.ts';
+import type { Consul, Entry } from '../../consul/consul.ts';
+import type { Deps } from '../../platform/deps.ts';
 import { reasonOf } from '../../errors.ts';
 import { groupKeys } from '../../lock/layout.ts';
 import { decodeTicket } from '../../lock/records.ts';
 import { renderWaiting } from '../../output/waiting.ts';
 import type { FreezeView, WaitingView } from '../../output/views.ts';
-import type { Terminal } from '../../platform.ts';
+import type { Terminal } from '../../platform/terminal.ts';
 import { viewGroups } from '../status.ts';
 import { changesOf, observeSlots, toHolders } from './holders.ts';
 import type { SeenSlot } from './holders.ts';

@@ -1,5 +1,5 @@
 /** That a run has to wait, and for whom, from what it saw when it joined the queue: that costs no request. */
-import type { Deps } from '../../deps.ts';
+import type { Deps } from '../../platform/deps.ts';
 import { isTaken } from '../../lock/decide.ts';
 import type { AtJoin } from '../../lock/queue.ts';
 import { describeHolder } from './busy.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import type { Clock } from '../../../src/deps.ts';
+import type { Clock } from '../../../src/platform/deps.ts';
 
 export const realClock: Clock = {
   now: () => Date.now(),

@@ -2,8 +2,8 @@
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { startCommand } from '../../../src/child.ts';
-import { keepGuard } from '../../../src/guard.ts';
+import { startCommand } from '../../../src/process/command.ts';
+import { keepGuard } from '../../../src/process/guard/guard.ts';
 import { realClock } from './clock.ts';
 
 interface Plan {

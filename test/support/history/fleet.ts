@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { markedPids } from '../../../src/tree.ts';
+import { markedPids } from '../../../src/process/process-tree.ts';
 import type { Agent } from '../consul.ts';
 import { end, eventually, guardOf, isAlive } from '../processes.ts';
 import { spawnRunlock } from '../program.ts';

@@ -1,6 +1,6 @@
 // Steps that tests of faults share.
 import { expect } from 'vitest';
-import { startTime } from '../../../src/tree.ts';
+import { startTime } from '../../../src/process/process-tree.ts';
 import { end, eventually, livesIn } from '../processes.ts';
 import type { Fleet, Node, NodeOptions } from './fleet.ts';
 import type { RunTrace } from './history.ts';

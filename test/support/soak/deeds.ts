@@ -1,5 +1,5 @@
 // Does what a plan says, to whoever is there at that moment.
-import { markedPids } from '../../../src/tree.ts';
+import { markedPids } from '../../../src/process/process-tree.ts';
 import { guardOf } from '../processes.ts';
 import type { Rule } from '../proxy.ts';
 import { lookAt } from './looks.ts';

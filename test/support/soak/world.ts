@@ -1,6 +1,6 @@
 // Where a soak happens: a server, client agents, proxies before them, and the groups with all their processes.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startTime } from '../../../src/tree.ts';
+import { startTime } from '../../../src/process/process-tree.ts';
 import { startCluster } from '../consul.ts';
 import type { Agent, Cluster } from '../consul.ts';
 import { startFleet } from '../history/fleet.ts';

@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import pRetry from 'p-retry';
-import type { Clock, Log } from '../deps.ts';
+import type { Clock, Log } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import type { Token } from './token.ts';
 import { classify, isConsuls, isTransient, notConsul, responseOf } from './faults.ts';

@@ -3,7 +3,22 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
 import process from 'node:process';
-import type { Screen, SignalSource, StopSignal } from '../platform.ts';
+import type { Screen } from './terminal.ts';
+
+/** Signals that the operating system sends to runlock. */
+export interface SignalSource {
+  /** Numbers of those that runlock's caller ignores. They are not heard, and the command is to ignore them too. */
+  readonly ignored: readonly number[];
+  /** The newest listener gets them all. */
+  listen(listener: (signal: NodeJS.Signals) => void): void;
+  /** From now on these signals are told instead of stopping the process, until what is returned is called. One listener at a time. */
+  onStop(listener: (signal: StopSignal) => void): () => void;
+  /** Stops the process as the signal would have; returns when it is continued, or at once where no shell could do that. */
+  stop(signal: StopSignal): void;
+}
+
+/** Ctrl-Z; a read from the terminal by somebody in the background; a write, where the terminal forbids that (stty tostop). */
+export type StopSignal = 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU';
 
 const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 

@@ -1,5 +1,5 @@
 /** Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right. */
-import { RunlockError } from './errors.ts';
+import { RunlockError } from '../errors.ts';
 
 const UNITS_MS: Readonly<Record<string, number>> = {
   ns: 1e-6,

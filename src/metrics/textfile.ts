@@ -6,8 +6,8 @@ import { randomUUID } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { dirname } from 'node:path';
-import { RunlockError } from './errors.ts';
-import { replaceFile } from './process/replace-file.ts';
+import { RunlockError } from '../errors.ts';
+import { replaceFile } from './replace-file.ts';
 
 /** How an attempt ended; `error`: before there was an answer to whether the group has a slot. */
 export const OUTCOMES = [

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-import { RunlockError } from './errors.ts';
+import { RunlockError } from '../errors.ts';
 
 /**
  * JavaScript's strings hold no bytes but those of UTF-8: of any others the command would get U+FFFD.

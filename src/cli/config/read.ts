@@ -1,9 +1,9 @@
 /** The configuration file's text → settings that are known and right. All of it is checked, not only what is asked for. */
-import { nearest } from './nearest.ts';
-import { isTable, readStatements } from './config/statements.ts';
-import type { Statement } from './config/statements.ts';
-import { RunlockError, isRunlockError } from './errors.ts';
-import { parseGroup } from './options.ts';
+import { nearest } from '../../text/nearest.ts';
+import { isTable, readStatements } from './statements.ts';
+import type { Statement } from './statements.ts';
+import { RunlockError, isRunlockError } from '../../errors.ts';
+import { parseGroup } from '../values.ts';
 
 /** What a file may say: an option by its long name, with underscores. */
 export interface Key {

@@ -1,9 +1,9 @@
 import { kill as send } from 'node:process';
 
-import type { Clock } from './deps.ts';
-import { startTime } from './tree.ts';
-import type { RunCgroup } from './process/cgroup.ts';
-import type { Member, Tree } from './tree.ts';
+import type { Clock } from '../platform/deps.ts';
+import { startTime } from './process-tree.ts';
+import type { RunCgroup } from './cgroup.ts';
+import type { Member, Tree } from './process-tree.ts';
 
 export interface KillOptions {
   /** From the first signal to KILL, in milliseconds. */

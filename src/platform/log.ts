@@ -1,7 +1,15 @@
 /** Lines for people, journald or a log collector; where they go is the caller's business. */
 import type { Log, LogLevel } from './deps.ts';
-import { paint, renderJson, visible } from './output.ts';
-import type { Style } from './output.ts';
+import { paint } from '../text/style.ts';
+import { renderJson, visible } from '../text/visible.ts';
+import type { Style } from '../text/style.ts';
+
+/** How much is said, and in which form. */
+export interface LogChoice {
+  readonly verbose: boolean;
+  readonly quiet: boolean;
+  readonly logFormat: 'text' | 'json';
+}
 
 export interface LogOptions {
   /** Takes one line, without the line break. */

@@ -1,10 +1,10 @@
 /** The process of a guard, and the words that it takes. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import type { Clock } from './deps.ts';
-import { UNABLE, guardScript } from './guard-script.ts';
-import { shortageIn } from './process/shortage.ts';
-import type { RunCgroup } from './process/cgroup.ts';
+import type { Clock } from '../../platform/deps.ts';
+import { UNABLE, guardScript } from './script.ts';
+import { shortageIn } from '../../platform/shortage.ts';
+import type { RunCgroup } from '../cgroup.ts';
 
 /** All messages have this length, so that one read(2) takes exactly one. */
 const messageLength = 48;

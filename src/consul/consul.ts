@@ -3,15 +3,15 @@
  * (docs/adr/0003-consul-client.md). Only calls that may safely be sent twice are ever sent twice.
  */
 import type { IncomingMessage } from 'node:http';
-import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchTrouble } from './consul/call.ts';
-import type { CallOptions, RetryOptions } from './consul/call.ts';
-import { createClient } from './consul/client.ts';
-import type { ConsulSettings } from './consul/env.ts';
-import type { Clock, Log } from './deps.ts';
-import { forbidden, isTransient, isWorthAgain } from './consul/faults.ts';
-import { toInspection } from './consul/inspect.ts';
-import type { Certificate, Inspection, Question, Remote } from './consul/inspect.ts';
-import { serviceCalls } from './consul/services.ts';
+import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchTrouble } from './request.ts';
+import type { CallOptions, RetryOptions } from './request.ts';
+import { createClient } from './client.ts';
+import type { ConsulSettings } from './env.ts';
+import type { Clock, Log } from '../platform/deps.ts';
+import { forbidden, isTransient, isWorthAgain } from './faults.ts';
+import { toInspection } from './inspect.ts';
+import type { Certificate, Inspection, Question, Remote } from './inspect.ts';
+import { serviceCalls } from './services.ts';
 import type {
   HealthCheck,
   Maintenance,
@@ -19,21 +19,13 @@ import type {
   Right,
   ServiceCalls,
   ServiceEntry,
-} from './consul/services.ts';
-import { createToken } from './consul/token.ts';
-import { addressOf, whereabouts } from './consul/where.ts';
-import type { Whereabouts } from './consul/where.ts';
-import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './consul/wire.ts';
-import type {
-  Answer,
-  Entry,
-  Operation,
-  Session,
-  StoredEntry,
-  StoredSession,
-  WireAnswer,
-} from './consul/wire.ts';
-import { RunlockError } from './errors.ts';
+} from './services.ts';
+import { createToken } from './token.ts';
+import { addressOf, whereabouts } from './address.ts';
+import type { Whereabouts } from './address.ts';
+import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './codec.ts';
+import type { Answer, Entry, Operation, Session, StoredEntry, StoredSession, WireAnswer } from './codec.ts';
+import { RunlockError } from '../errors.ts';
 
 export { isTransient, isWorthAgain };
 export type { CallOptions, RetryOptions };

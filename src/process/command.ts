@@ -1,24 +1,24 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
 
-import type { Clock } from './deps.ts';
-import { RunlockError } from './errors.ts';
-import { killer, look, signalAll, withoutInner } from './kill.ts';
-import type { Kill } from './kill.ts';
-import type { RunCgroup } from './process/cgroup.ts';
-import { stdioWith } from './process/descriptors.ts';
-import type { FileLimit } from './process/file-limit.ts';
-import { isRunnable, isText } from './process/exec-format.ts';
-import { MARK_VARIABLE, markValue } from './process/mark.ts';
-import { launchFailed } from './process/launcher.ts';
-import type { Launcher } from './process/launcher.ts';
-import { startSignalProbe } from './process/signal-probe.ts';
-import type { SignalProbe } from './process/signal-probe.ts';
-import { startProcess } from './process/start-process.ts';
-import type { Ending, Program, Spawned } from './process/start-process.ts';
-import { whyNotExecuted, whyNotReached } from './process/why-not-started.ts';
-import { followTree, groupOf, isStopped, startTime } from './tree.ts';
-import type { Member, Tree } from './tree.ts';
+import type { Clock } from '../platform/deps.ts';
+import { RunlockError } from '../errors.ts';
+import { killer, look, signalAll, withoutInner } from './kill-tree.ts';
+import type { Kill } from './kill-tree.ts';
+import type { RunCgroup } from './cgroup.ts';
+import { stdioWith } from './descriptors.ts';
+import type { FileLimit } from './file-limit.ts';
+import { isRunnable, isText } from './exec-format.ts';
+import { MARK_VARIABLE, markValue } from './mark.ts';
+import { launchFailed } from './launcher.ts';
+import type { Launcher } from './launcher.ts';
+import { startSignalProbe } from './signal-probe.ts';
+import type { SignalProbe } from './signal-probe.ts';
+import { startProcess } from './start-process.ts';
+import type { Ending, Program, Spawned } from './start-process.ts';
+import { whyNotExecuted, whyNotReached } from './why-not-started.ts';
+import { followTree, groupOf, isStopped, startTime } from './process-tree.ts';
+import type { Member, Tree } from './process-tree.ts';
 
 export type { Ending };
 

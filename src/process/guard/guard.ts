@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 
-import type { Clock } from './deps.ts';
-import { inTenths, sendAway, spawnGuard } from './guard-post.ts';
-import type { GuardCgroup, Post } from './guard-post.ts';
-import { FIRED } from './guard-script.ts';
+import type { Clock } from '../../platform/deps.ts';
+import { inTenths, sendAway, spawnGuard } from './process.ts';
+import type { GuardCgroup, Post } from './process.ts';
+import { FIRED } from './script.ts';
 
 /** What happened to the guard while it was on duty. */
 export type GuardEvent =

@@ -1,21 +1,21 @@
 /** argv, environment and configuration file → one typed, frozen command. Runs nothing. */
 import { Command, CommanderError } from 'commander';
-import { addComplete, addCompletion } from './cli/completion.ts';
-import { addAcquire } from './cli/acquire.ts';
-import { addConfig } from './cli/config.ts';
-import { applyConfig, keysOf } from './cli/config-file.ts';
-import { addDoctor } from './cli/doctor.ts';
-import { addExec } from './cli/exec.ts';
-import { addGate } from './cli/gate.ts';
-import { addHistory } from './cli/history.ts';
-import { addFreeze } from './cli/freeze.ts';
-import type { Context, Done, Invocation } from './cli/invocation.ts';
-import { sayMisplaced } from './cli/misplaced.ts';
-import { addRelease } from './cli/release.ts';
-import { addStatus, orUnknown } from './cli/status.ts';
-import { addThaw } from './cli/thaw.ts';
-import { RunlockError } from './errors.ts';
-import { usage } from './options.ts';
+import { addComplete, addCompletion } from './completion.ts';
+import { addAcquire } from './acquire.ts';
+import { addConfig } from './config.ts';
+import { applyConfig, keysOf } from './config/apply.ts';
+import { addDoctor } from './doctor.ts';
+import { addExec } from './exec.ts';
+import { addGate } from './gate.ts';
+import { addHistory } from './history.ts';
+import { addFreeze } from './freeze.ts';
+import type { Context, Done, Invocation } from './invocation.ts';
+import { sayMisplaced } from './misplaced.ts';
+import { addRelease } from './release.ts';
+import { addStatus, orUnknown } from './status.ts';
+import { addThaw } from './thaw.ts';
+import { RunlockError } from '../errors.ts';
+import { usage } from './values.ts';
 
 /**
  * Reads the command line. A flag comes before its environment variable (`RUNLOCK_<OPTION>`), that before the

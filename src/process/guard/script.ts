@@ -7,7 +7,7 @@ export const UNABLE = 127;
  * environment: `secret`, the run's nonce; `folder`, the run's cgroup, and `home`, the file that leads out of it, both
  * empty where there is none; `notes`, the folder of the run files of this host (process/run-file.ts).
  * It reads messages of 48 bytes from stdin: `beat <end of life, in tenths since boot> <pid> <start time>` and `quit`.
- * What belongs to the command is decided as in tree.ts. A look that failed proves nothing: each says whether it is whole.
+ * What belongs to the command is decided as in process-tree.ts. A look that failed proves nothing: each says whether it is whole.
  * The awk program may hold no single quote.
  */
 export const guardScript = `

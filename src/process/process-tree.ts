@@ -1,5 +1,5 @@
 import { readFileSync, readdirSync } from 'node:fs';
-import { noncesOf, runIdOf } from './process/mark.ts';
+import { noncesOf, runIdOf } from './mark.ts';
 
 /** A live process of a run. Pid and start time together name a process for good: a pid alone is used again. */
 export interface Member {

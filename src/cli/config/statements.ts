@@ -1,6 +1,6 @@
 /** TOML text → what each of its statements says, and on which line. */
 import { TomlError, parse } from 'smol-toml';
-import { RunlockError } from '../errors.ts';
+import { RunlockError } from '../../errors.ts';
 
 /** A section's head (`[[…]]` is a list's), or one value; an inline table gives one for each value in it. */
 export interface Statement {

@@ -1,9 +1,9 @@
 /** The configuration file → option values: after flag and environment, before the default. */
 import type { Command, Option } from 'commander';
-import type { Config, Key, Keys, Setting } from '../config.ts';
-import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
-import type { Context, Env } from './invocation.ts';
-import { environmentText, keyOf, parseEnvironment, parseValue } from './option.ts';
+import type { Config, Key, Keys, Setting } from './read.ts';
+import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
+import type { Context, Env } from '../invocation.ts';
+import { environmentText, keyOf, parseEnvironment, parseValue } from '../option.ts';
 
 /**
  * Options that say what one call does, not how runs are kept apart: a file that had them would change what every call
@@ -92,7 +92,7 @@ async function loadConfig(
   const path = String(value);
   try {
     const text = readText(path);
-    const { readConfig } = await import('../config.ts');
+    const { readConfig } = await import('./read.ts');
     return readConfig(path, text, keys());
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : '';

@@ -1,8 +1,11 @@
 /** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
-import type { Consul } from './consul.ts';
-import type { Deps, Log } from './deps.ts';
-import type { FileLimit } from './process/file-limit.ts';
-import type { RunFiles } from './process/run-file.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps, Log } from '../platform/deps.ts';
+import type { LogChoice } from '../platform/log.ts';
+import type { SignalSource } from '../platform/signals.ts';
+import type { Screen, Stream, Terminal } from '../platform/terminal.ts';
+import type { FileLimit } from '../process/file-limit.ts';
+import type { RunFiles } from '../process/run-file.ts';
 
 export interface Platform {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -44,49 +47,4 @@ export interface Platform {
   whenStopped(screen: Screen): void;
   /** Who runs this: `user@host`; the person behind sudo. */
   operator(): string;
-}
-
-/** What is drawn all over the terminal. Both do it at once, and may be told twice. */
-export interface Screen {
-  /** Gives the terminal back as it was: the process is about to be stopped. */
-  readonly leave: () => void;
-  /** Takes it again. */
-  readonly enter: () => void;
-}
-
-export interface Stream {
-  readonly isTTY: boolean;
-  /** Undefined: unknown, or no terminal. */
-  readonly columns: number | undefined;
-  readonly rows?: number | undefined;
-  /** The terminal's size has changed; whoever read the stream has left. */
-  on(event: 'resize' | 'error', listener: () => void): unknown;
-}
-
-/** How much is said, and in which form. */
-export interface LogChoice {
-  readonly verbose: boolean;
-  readonly quiet: boolean;
-  readonly logFormat: 'text' | 'json';
-}
-
-/** Signals that the operating system sends to runlock. */
-export interface SignalSource {
-  /** Numbers of those that runlock's caller ignores. They are not heard, and the command is to ignore them too. */
-  readonly ignored: readonly number[];
-  /** The newest listener gets them all. */
-  listen(listener: (signal: NodeJS.Signals) => void): void;
-  /** From now on these signals are told instead of stopping the process, until what is returned is called. One listener at a time. */
-  onStop(listener: (signal: StopSignal) => void): () => void;
-  /** Stops the process as the signal would have; returns when it is continued, or at once where no shell could do that. */
-  stop(signal: StopSignal): void;
-}
-
-/** Ctrl-Z; a read from the terminal by somebody in the background; a write, where the terminal forbids that (stty tostop). */
-export type StopSignal = 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU';
-
-export interface Terminal {
-  /** Draws the line over the one before; an empty one clears it. */
-  draw(line: string): void;
-  columns(): number;
 }

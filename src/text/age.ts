@@ -1,0 +1,16 @@
+/** Spans of time as people read them. */
+
+/** `4s`, `3m12s`, `2h05m`, `3d4h`; the smaller unit is left out when it is zero. */
+export function formatAge(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const minutes = Math.floor(seconds / 60);
+  const hours = Math.floor(minutes / 60);
+  if (minutes === 0) return `${seconds}s`;
+  if (hours === 0) return `${minutes}m${rest(seconds % 60, 's')}`;
+  if (hours < 24) return `${hours}h${rest(minutes % 60, 'm')}`;
+  return `${Math.floor(hours / 24)}d${hours % 24 === 0 ? '' : `${hours % 24}h`}`;
+}
+
+function rest(count: number, unit: string): string {
+  return count === 0 ? '' : `${String(count).padStart(2, '0')}${unit}`;
+}

@@ -1,0 +1,33 @@
+/** Colour and width of text on a terminal. */
+import { Chalk } from 'chalk';
+
+export type Style = 'bold' | 'dim' | 'red' | 'yellow' | 'green' | 'cyan';
+
+const chalk = new Chalk({ level: 1 });
+
+export function paint(text: string, style: Style | undefined, color: boolean): string {
+  return color && style !== undefined && text !== '' ? chalk[style](text) : text;
+}
+
+const WIDE =
+  /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\uff01-\uff60]/u;
+const COMBINING = /\p{M}/u;
+
+export function widthOf(text: string): number {
+  let width = 0;
+  for (const char of text) width += COMBINING.test(char) ? 0 : WIDE.test(char) ? 2 : 1;
+  return width;
+}
+
+/** Cuts plain text to a terminal's width. */
+export function cut(text: string, columns: number | undefined): string {
+  if (columns === undefined || widthOf(text) <= columns) return text;
+  let kept = '';
+  let width = 1;
+  for (const char of text) {
+    width += widthOf(char);
+    if (width > columns) break;
+    kept += char;
+  }
+  return `${kept}…`;
+}
