@@ -1,7 +1,7 @@
 /** A fleet's records, as its runs would leave them, written straight into Consul. */
 import { randomUUID } from 'node:crypto';
-import { groupKeys } from '../../src/lock/layout.ts';
-import type { GroupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
+import type { GroupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, NodeMark, RunRecord, Ticket } from '../../src/lock/records.ts';
 import { succeeded } from '../../test/support/consul-api.ts';

@@ -1,7 +1,7 @@
 /** What completion asks Consul: for a moment, and without a word about what went wrong. */
 import type { Consul } from '../consul/consul.ts';
 import type { WallClock } from '../platform/deps.ts';
-import { groupKeys, isName, parseKey } from '../lock/layout.ts';
+import { groupKeys, isName, parseKey } from '../lock/keys.ts';
 import { decodeClaim } from '../lock/records.ts';
 
 export interface Candidate {

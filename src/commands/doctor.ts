@@ -3,7 +3,7 @@ import { networkInterfaces } from 'node:os';
 import { addressOf, whereabouts } from '../consul/consul.ts';
 import type { Consul, Inspection, Whereabouts } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
-import { groupKeys } from '../lock/layout.ts';
+import { groupKeys } from '../lock/keys.ts';
 import type { Check, DoctorReport, Level } from '../output/doctor.ts';
 import { judgeConnections } from './doctor/connections.ts';
 import { contact, problem } from './doctor/contact.ts';

@@ -10,14 +10,14 @@ import { codeMeanings, signalCodes } from './exec/known-exit-codes.ts';
 import type { CodeMeanings } from './exec/known-exit-codes.ts';
 import { formatAge } from '../text/age.ts';
 import { describeBusy, saySentAway } from './wait/busy.ts';
-import { checkRun } from './exec/check.ts';
-import { placeOf } from './exec/end.ts';
+import { checkRun } from './exec/preflight.ts';
+import { placeOf } from './exec/finish.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './exec-deps.ts';
-import type { TakenBehind } from './exec/behind-gate.ts';
-import { sayLeftOn } from './exec/left-on.ts';
+import type { TakenBehind } from './exec/acquire-gated.ts';
+import { sayLeftOn } from './exec/leftover-maintenance.ts';
 import { NO_NOTE, notesFolder, openNote } from './exec/run-note.ts';
 import type { RunNote } from './exec/run-note.ts';
-import type { RunGate } from './exec/run-gate.ts';
+import type { RunGate } from './exec/gate-session.ts';
 import { launcherFor } from './exec/ignore-signals.ts';
 import { lostBeforeStart, takeSlots } from './exec/slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './exec/slots.ts';
@@ -124,9 +124,9 @@ function measureWaits({ clock }: ExecDeps): Waits {
 /** All of it, before anything is waited for: by then the program's files may have been replaced. */
 const loadGate = () =>
   Promise.all([
-    import('./exec/run-gate.ts'),
-    import('./exec/run-gate-says.ts'),
-    import('./exec/behind-gate.ts'),
+    import('./exec/gate-session.ts'),
+    import('./exec/gate-messages.ts'),
+    import('./exec/acquire-gated.ts'),
   ]);
 
 /** Loaded where it is asked for alone. */
@@ -136,7 +136,7 @@ async function openGate(
   { run, signal }: { run: string; signal: AbortSignal },
 ): Promise<RunGate | undefined> {
   if (!gate) return undefined;
-  const { openRunGate } = await import('./exec/run-gate.ts');
+  const { openRunGate } = await import('./exec/gate-session.ts');
   return openRunGate(deps, { prefix, groups, run, node, dryRun, gate }, signal);
 }
 
@@ -149,7 +149,7 @@ async function sayGateClosed(
   { verdicts }: Extract<TakenBehind, { kind: 'closed' }>,
   who: { readonly group: string; readonly node: string; readonly run: string },
 ): Promise<void> {
-  const { sayClosed } = await import('./exec/run-gate-says.ts');
+  const { sayClosed } = await import('./exec/gate-messages.ts');
   sayClosed(deps, verdicts, who);
 }
 
@@ -171,7 +171,7 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
   try {
     if (!gate) return await take(signal);
     for (const { group } of requests) waits.begin(group);
-    const { takeBehindGate } = await import('./exec/behind-gate.ts');
+    const { takeBehindGate } = await import('./exec/acquire-gated.ts');
     return await takeBehindGate(deps, gate, {
       ...{ run: requests[0].run.id, signal, patience: patience.signal, take },
     });

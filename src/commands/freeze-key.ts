@@ -4,7 +4,7 @@ import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
-import { pause } from '../lock/first.ts';
+import { pause } from '../lock/head-of-queue.ts';
 import { decodeFreeze } from '../lock/records.ts';
 import type { Freeze } from '../lock/records.ts';
 import { send } from '../lock/transactions.ts';

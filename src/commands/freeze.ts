@@ -6,7 +6,7 @@ import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
 import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
-import { freezeKeys } from '../lock/layout.ts';
+import { freezeKeys } from '../lock/keys.ts';
 import type { Freeze } from '../lock/records.ts';
 import { freeze as freezing } from '../lock/transactions.ts';
 import { momentText } from './status/explain.ts';

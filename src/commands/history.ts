@@ -2,7 +2,7 @@
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
-import { groupKeys, isName, parseKey } from '../lock/layout.ts';
+import { groupKeys, isName, parseKey } from '../lock/keys.ts';
 import { decodeRun, lastGoodOf } from '../lock/records.ts';
 import { removeSeen, send } from '../lock/transactions.ts';
 import { findHidden, proveRights } from './status/sources.ts';

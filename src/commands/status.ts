@@ -3,7 +3,7 @@ import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../lock/records.ts';
-import { groupKeys, isName, parseKey } from '../lock/layout.ts';
+import { groupKeys, isName, parseKey } from '../lock/keys.ts';
 import type { CheckLimits } from './status/check.ts';
 import type { GroupFacts } from './status/explain.ts';
 import { explain, explainFreeze } from './status/explain.ts';

@@ -7,7 +7,7 @@ import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
 import type { FreezeView } from '../output/views.ts';
 import { leftOf } from '../lock/freeze.ts';
-import { freezeKeys, parseKey } from '../lock/layout.ts';
+import { freezeKeys, parseKey } from '../lock/keys.ts';
 import { thaw as thawing } from '../lock/transactions.ts';
 import { momentText } from './status/explain.ts';
 import { nameOf, toView } from './freeze.ts';

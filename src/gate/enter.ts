@@ -7,7 +7,7 @@ import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
-import { gateKey } from '../lock/layout.ts';
+import { gateKey } from '../lock/keys.ts';
 import type { OutMark } from '../lock/records.ts';
 import { openShortSession } from '../lock/session.ts';
 import type { Session } from '../lock/session.ts';
@@ -20,7 +20,7 @@ import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
 import type { Mode, NodeAgent, Out, Scope, TakenOut } from './maintenance.ts';
 import { confirmMark, covers, dropMark, removeMarks, restoreMark, setMark, standings } from './marks.ts';
 import type { MarkSet, Marked } from './marks.ts';
-import { untilShown } from './shown.ts';
+import { untilShown } from './catalog-sync.ts';
 
 export interface EnterRequest<Closed> {
   readonly prefix: string;

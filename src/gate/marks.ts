@@ -7,7 +7,7 @@ import { isTransient } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import { isRunlockError } from '../errors.ts';
-import { groupKeys, outKeys } from '../lock/layout.ts';
+import { groupKeys, outKeys } from '../lock/keys.ts';
 import { decodeOutMark, joinLeft } from '../lock/records.ts';
 import type { Claim, LeftOn, OutMark } from '../lock/records.ts';
 import { readSlots } from '../lock/slot.ts';

@@ -9,8 +9,8 @@ import type { Bounds, Question, Verdict } from './decide.ts';
 import type { Instance } from './instances.ts';
 import { pauseMs } from './pace.ts';
 import { readInstances } from './read.ts';
-import { readRunning } from './running.ts';
-import type { GateGroup, Running } from './running.ts';
+import { readRunning } from './peers.ts';
+import type { GateGroup, Running } from './peers.ts';
 import { refuseServices } from './unknown.ts';
 
 export interface GateEffects {

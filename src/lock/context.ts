@@ -2,7 +2,7 @@
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { Claim, Hold, NodeMark, Runner } from './records.ts';
-import type { GroupKeys } from './layout.ts';
+import type { GroupKeys } from './keys.ts';
 
 export interface RunContext {
   readonly consul: Consul;

@@ -5,8 +5,8 @@
 import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { decideDown } from './decide.ts';
-import { IMPATIENT_TRIES, pause, tidy, watchSlots } from './first.ts';
-import type { Turned } from './first.ts';
+import { IMPATIENT_TRIES, pause, tidy, watchSlots } from './head-of-queue.ts';
+import type { Turned } from './head-of-queue.ts';
 import { untilThawed } from './freeze.ts';
 import { sendGrant, trySend } from './grant.ts';
 import type { Progress } from './grant.ts';

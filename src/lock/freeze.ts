@@ -2,7 +2,7 @@
 import type { RunContext } from './context.ts';
 import { trySend } from './grant.ts';
 import type { Blocked, Progress } from './grant.ts';
-import { parseKey } from './layout.ts';
+import { parseKey } from './keys.ts';
 import { decodeFreeze } from './records.ts';
 import type { Freeze } from './records.ts';
 import { ask } from './queue.ts';

@@ -1,8 +1,8 @@
 /** Sending what may grant a slot, and knowing afterwards whether it did. */
 import { isTransient } from '../consul/consul.ts';
 import type { RunContext } from './context.ts';
-import { giveUp } from './give-up.ts';
-import type { Attempt } from './give-up.ts';
+import { giveUp } from './roll-back.ts';
+import type { Attempt } from './roll-back.ts';
 import type { Claim, Freeze } from './records.ts';
 import type { Waiting } from './queue.ts';
 import type { Session } from './session.ts';

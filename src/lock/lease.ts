@@ -4,12 +4,12 @@
  */
 import { isTransient } from '../consul/consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
-import { closeSession, giveBack } from './give-back.ts';
-import type { Ending, GivenBack } from './give-back.ts';
+import { closeSession, giveBack } from './release.ts';
+import type { Ending, GivenBack } from './release.ts';
 import { decline } from './grant.ts';
 import type { Grant } from './grant.ts';
-import { look } from './holding.ts';
-import type { Live } from './holding.ts';
+import { look } from './observe.ts';
+import type { Live } from './observe.ts';
 import { growingMs } from './pause.ts';
 import type { Growth } from './pause.ts';
 import type { Hold } from './records.ts';

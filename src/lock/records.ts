@@ -3,7 +3,7 @@
  * Times are ISO 8601 in UTC, durations are milliseconds.
  */
 import { RunlockError } from '../errors.ts';
-import { isName } from './layout.ts';
+import { isName } from './keys.ts';
 
 const VERSION = 1;
 

@@ -1,7 +1,7 @@
 /** Taking a slot back after its lock, its claim or its session was lost under a run. */
 import { isTransient } from '../consul/consul.ts';
 import { nodeMark, returnedClaim } from './context.ts';
-import type { Live } from './holding.ts';
+import type { Live } from './observe.ts';
 import { openSession } from './session.ts';
 import type { Standing } from './slot.ts';
 import { claimAgain, send, takeBack, writtenIndex } from './transactions.ts';

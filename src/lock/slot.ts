@@ -2,7 +2,7 @@
 import type { Entry } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
 import { decodeClaim } from './records.ts';
-import { parseKey } from './layout.ts';
+import { parseKey } from './keys.ts';
 import type { Claim, Runner } from './records.ts';
 
 /**

@@ -6,7 +6,7 @@ import type { Answer, Consul, Entry, Operation } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { encode, encodeRun } from './records.ts';
 import type { Claim, Freeze, NodeMark, OutMark, RunRecord, Ticket } from './records.ts';
-import type { GroupKeys, OutKeys } from './layout.ts';
+import type { GroupKeys, OutKeys } from './keys.ts';
 
 /** What stood in the way. `session`: the session that wanted a lock is gone. */
 export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'session';

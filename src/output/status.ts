@@ -4,7 +4,7 @@ import { cut, paint, widthOf } from '../text/style.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
-import { leftOnText } from './left-on.ts';
+import { leftOnText } from './leftover-maintenance.ts';
 import type { PlaceView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
 
 export interface RenderOptions {

@@ -6,7 +6,7 @@ import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
-import { giveBack } from '../../src/lock/give-back.ts';
+import { giveBack } from '../../src/lock/release.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
 

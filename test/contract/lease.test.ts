@@ -8,7 +8,7 @@ import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Grant } from '../../src/lock/grant.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import type { Hold } from '../../src/lock/records.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import type { Lease } from '../../src/lock/lease.ts';

@@ -1,5 +1,5 @@
-/** What `acquire` holds, from its grant to its release: src/lock/held.ts and give-held-back.ts, step by step. */
-import { heldAgain, heldClaim } from '../../src/lock/held.ts';
+/** What `acquire` holds, from its grant to its release: src/lock/hold.ts and release-hold.ts, step by step. */
+import { heldAgain, heldClaim } from '../../src/lock/hold.ts';
 import { isHeld } from '../../src/lock/slot.ts';
 import { goTo, leave, sendFrom, spend, startHeld, step } from './next.ts';
 import type { Actor, Next } from './next.ts';

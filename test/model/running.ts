@@ -1,7 +1,7 @@
-/** A process that has a slot: src/lock/lease.ts, recover.ts, give-back.ts and give-up.ts, step by step. */
+/** A process that has a slot: src/lock/lease.ts, recover.ts, release.ts and roll-back.ts, step by step. */
 import { returnedClaim } from '../../src/lock/context.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
-import { isLater } from '../../src/lock/record-end.ts';
+import { isLater } from '../../src/lock/run-record.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Outcome } from '../../src/lock/records.ts';
 import { isHeld, isLeft, standing } from '../../src/lock/slot.ts';

@@ -1,4 +1,4 @@
-/** A process on its way to a slot: src/lock/acquire.ts, queue.ts, first.ts, freeze.ts and same-node.ts, step by step. */
+/** A process on its way to a slot: src/lock/acquire.ts, queue.ts, head-of-queue.ts, freeze.ts and local-conflict.ts, step by step. */
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
 import { decide, decideDown, judgeElsewhere } from '../../src/lock/decide.ts';
 import type { Move, Tidy } from '../../src/lock/decide.ts';

@@ -1,7 +1,7 @@
 /** What the model knows at one moment: the store, every process, what is on its way, and which faults may still come. */
 import { runningClaim } from '../../src/lock/context.ts';
 import type { RunContext } from '../../src/lock/context.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold, Outcome, Runner } from '../../src/lock/records.ts';
 import { readSlots } from '../../src/lock/slot.ts';

@@ -7,7 +7,7 @@ import { countConnections } from '../../src/commands/doctor/connections.ts';
 import { judgeClock, judgeTls } from '../../src/commands/doctor/contact.ts';
 import { judgeClaims } from '../../src/commands/doctor/leftovers.ts';
 import { judgeSession, judgeToken } from '../../src/commands/doctor/rights.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import {
   judgeContainment,
   judgeNodeVersion,

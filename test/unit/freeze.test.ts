@@ -6,7 +6,7 @@ import { describeFreeze } from '../../src/commands/freeze.ts';
 import { describeThaw } from '../../src/commands/thaw.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { leftOf } from '../../src/lock/freeze.ts';
-import { freezeKeys, groupKeys } from '../../src/lock/layout.ts';
+import { freezeKeys, groupKeys } from '../../src/lock/keys.ts';
 import { freeze, thaw } from '../../src/lock/transactions.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';
 

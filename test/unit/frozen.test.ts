@@ -4,7 +4,7 @@ import type { Consul, ReadOptions } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { findFreeze, untilThawed } from '../../src/lock/freeze.ts';
 import type { Progress } from '../../src/lock/grant.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 
 const keys = groupKeys('runlock', 'web');

@@ -7,8 +7,8 @@ import { findServices } from '../../src/gate/read.ts';
 import { describeClosed, describeVerdict, waitedFor } from '../../src/gate/describe.ts';
 import { instancesOf } from '../../src/gate/instances.ts';
 import type { Instance } from '../../src/gate/instances.ts';
-import { gateGroup, runningOf } from '../../src/gate/running.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { gateGroup, runningOf } from '../../src/gate/peers.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 
 const check = (id: string, fields: object = {}) => ({
   ...{ node: 'web01', id, name: `check ${id}`, status: 'critical' as const, notes: '', output: '' },

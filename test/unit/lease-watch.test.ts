@@ -4,7 +4,7 @@ import type { Answer, CallOptions, Consul, Entry, Operation, ReadOptions } from 
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Grant } from '../../src/lock/grant.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { deadAfterMs, holdLease } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold } from '../../src/lock/records.ts';

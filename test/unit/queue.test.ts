@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Consul, Entry, ReadOptions } from '../../src/consul/consul.ts';
 import type { RunContext } from '../../src/lock/context.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { untilFirst } from '../../src/lock/queue.ts';
 
 const keys = groupKeys('runlock', 'web');

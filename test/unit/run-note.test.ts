@@ -4,7 +4,7 @@ import { clock } from '../../src/platform/clock.ts';
 import { openNote, settleBefore } from '../../src/commands/exec/run-note.ts';
 import type { NoteDeps } from '../../src/commands/exec/run-note.ts';
 import type { Grant } from '../../src/lock/grant.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 
 const self = { pid: 10, startTime: '1', bootId: 'boot ns' };

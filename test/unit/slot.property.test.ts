@@ -1,8 +1,8 @@
 // The pure decisions about slots: what holds for every slot, every hold and every time.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { keptClaim } from '../../src/lock/give-back.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { keptClaim } from '../../src/lock/release.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, ClaimState, Hold, RunRecord } from '../../src/lock/records.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Entry } from '../../src/consul/consul.ts';
 import { encode } from '../../src/lock/records.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import type { Claim, ClaimState, Hold, Runner } from '../../src/lock/records.ts';
 import {
   CLOCK_DIFFERENCE_MS,

@@ -4,7 +4,7 @@ import type { GroupView } from '../../src/commands/status.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);
 const [second, minute, hour] = [1_000, 60_000, 3_600_000];

@@ -3,9 +3,9 @@ import { expect, test } from 'vitest';
 import { freeze } from '../../src/commands/freeze.ts';
 import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
-import { giveHeldBack } from '../../src/lock/give-held-back.ts';
-import { heldAgain, heldClaim, holdOn } from '../../src/lock/held.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { giveHeldBack } from '../../src/lock/release-hold.ts';
+import { heldAgain, heldClaim, holdOn } from '../../src/lock/hold.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 

@@ -3,7 +3,7 @@ import type { Consul, Right } from '../../consul/consul.ts';
 import { checkAgent, requireAgent } from '../../gate/agent.ts';
 import type { Scope } from '../../gate/maintenance.ts';
 import { AUTO, anyServiceOf, nodeAndPeers } from '../../gate/read.ts';
-import { gateKey, isName, outKeys } from '../../lock/layout.ts';
+import { gateKey, isName, outKeys } from '../../lock/keys.ts';
 import type { Check } from '../../output/doctor.ts';
 import { once, problem } from './contact.ts';
 import { tryWrite } from './rights.ts';

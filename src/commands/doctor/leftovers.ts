@@ -2,8 +2,8 @@
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
-import { parseKey } from '../../lock/layout.ts';
-import type { GroupKeys, KeyKind } from '../../lock/layout.ts';
+import { parseKey } from '../../lock/keys.ts';
+import type { GroupKeys, KeyKind } from '../../lock/keys.ts';
 import {
   decodeClaim,
   decodeFreeze,

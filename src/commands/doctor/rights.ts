@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Consul, Operation, Session, Whereabouts } from '../../consul/consul.ts';
 import { isRunlockError, reasonOf } from '../../errors.ts';
-import { isName } from '../../lock/layout.ts';
-import type { GroupKeys } from '../../lock/layout.ts';
+import { isName } from '../../lock/keys.ts';
+import type { GroupKeys } from '../../lock/keys.ts';
 import type { Check } from '../../output/doctor.ts';
 import { formatAge } from '../../text/age.ts';
 import { TIMEOUT_MS, once, problem } from './contact.ts';

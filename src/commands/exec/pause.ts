@@ -4,8 +4,8 @@ import { formatAge } from '../../text/age.ts';
 import type { StopSignal } from '../../platform/signals.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import type { HeldSlots } from './slots.ts';
-import { leaseMs, lifeMs } from './started.ts';
-import type { Started } from './started.ts';
+import { leaseMs, lifeMs } from './start.ts';
+import type { Started } from './start.ts';
 
 /** A command that handles Ctrl-Z itself gives the terminal back before it stops; on a busy host any takes its time. */
 const STOP_MS = 5_000;

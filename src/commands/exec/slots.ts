@@ -8,7 +8,7 @@ import { findFreeze } from '../../lock/freeze.ts';
 import { holdLease } from '../../lock/lease.ts';
 import type { Grant } from '../../lock/grant.ts';
 import type { Lease, Over } from '../../lock/lease.ts';
-import { sayDeclined, sayFrozenMeanwhile, sayNothingStarted } from './end.ts';
+import { sayDeclined, sayFrozenMeanwhile, sayNothingStarted } from './finish.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
 import { waitForSlot } from '../wait/wait-for-slot.ts';
 import type { Wait } from '../wait/wait-for-slot.ts';

@@ -2,10 +2,10 @@
 import type { Ending, Supervised } from '../../process/command.ts';
 import { assertNever, reasonOf } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
-import { judgeRun } from './after-run.ts';
-import type { Judged } from './after-run.ts';
-import { sayEnd, sayOver, sayReleasing } from './end.ts';
-import type { Cause } from './end.ts';
+import { judgeRun } from './health-check.ts';
+import type { Judged } from './health-check.ts';
+import { sayEnd, sayOver, sayReleasing } from './finish.ts';
+import type { Cause } from './finish.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
 import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
@@ -15,8 +15,8 @@ import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import { hearStops } from './pause.ts';
 import { watchInterrupts } from './press-again.ts';
-import { beat, endTree, start } from './started.ts';
-import type { RunOptions } from './started.ts';
+import { beat, endTree, start } from './start.ts';
+import type { RunOptions } from './start.ts';
 
 export type RunResult = { readonly figures: Figures } & RunEnd;
 

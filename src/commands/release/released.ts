@@ -2,7 +2,7 @@
 import type { Consul } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import type { Claim } from '../../lock/records.ts';
-import type { GroupKeys } from '../../lock/layout.ts';
+import type { GroupKeys } from '../../lock/keys.ts';
 
 /** True: the person at the terminal typed yes. Undefined: there is nobody to be asked. */
 export type Confirm = (question: string) => boolean | undefined;

@@ -3,7 +3,7 @@ import type { Entry } from '../../consul/consul.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { decodeNodeMark, decodeTicket } from '../../lock/records.ts';
 import type { NodeMark } from '../../lock/records.ts';
-import { lifeOf } from '../../lock/same-node.ts';
+import { lifeOf } from '../../lock/local-conflict.ts';
 import { readSlots } from '../../lock/slot.ts';
 import { send, sendAway, writtenIndex } from '../../lock/transactions.ts';
 import { formatAge } from '../../text/age.ts';

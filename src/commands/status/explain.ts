@@ -3,7 +3,7 @@ import { assertNever } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
 import { formatAge } from '../../text/age.ts';
-import { leftOnText } from '../../output/left-on.ts';
+import { leftOnText } from '../../output/leftover-maintenance.ts';
 import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
 
 export type GroupFacts = Omit<GroupView, 'why' | 'next' | 'fix'>;

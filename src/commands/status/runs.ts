@@ -1,7 +1,7 @@
 /** Runs in several groups: where else a run is that holds a slot of one group, or waits in it. Pure. */
 import type { Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
-import { parseKey } from '../../lock/layout.ts';
+import { parseKey } from '../../lock/keys.ts';
 import { decodeClaim, decodeTicket } from '../../lock/records.ts';
 import type { PlaceView } from '../../output/views.ts';
 import type { Scope } from './sources.ts';

@@ -2,7 +2,7 @@
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry, ReadOptions } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
-import { groupKeys, parseKey } from '../../lock/layout.ts';
+import { groupKeys, parseKey } from '../../lock/keys.ts';
 
 export interface Scope {
   /** Without slashes at its ends. */

@@ -4,7 +4,7 @@ import { acquire } from '../../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
 import type { Waiting } from '../../lock/queue.ts';
 import type { ExecDeps } from '../exec-deps.ts';
-import { watchQueue } from './waiting-line.ts';
+import { watchQueue } from './live-progress.ts';
 
 export interface Wait {
   /** Ends it at once. */

@@ -12,7 +12,7 @@ import type { ProcessName } from '../../process/run-file.ts';
 import type { Launcher } from '../../process/launcher.ts';
 import type { CodeMeanings } from './known-exit-codes.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
-import type { RunGate } from './run-gate.ts';
+import type { RunGate } from './gate-session.ts';
 import { notesFolder, settleBefore } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import type { HeldSlots } from './slots.ts';

@@ -3,8 +3,8 @@ import type { Deps } from '../../platform/deps.ts';
 import { leaveHint } from '../../gate/describe.ts';
 import { joinLeft } from '../../lock/records.ts';
 import type { LeftOn } from '../../lock/records.ts';
-import { leftOnText } from '../../output/left-on.ts';
-import type { RunGate } from './run-gate.ts';
+import { leftOnText } from '../../output/leftover-maintenance.ts';
+import type { RunGate } from './gate-session.ts';
 import type { HeldSlots } from './slots.ts';
 
 /** Says what this run will not end, from the claims that it came back to: without a word the node would stay out of service. */

@@ -5,7 +5,7 @@
 import type { Consul, Entry } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { reasonOf } from '../../errors.ts';
-import { groupKeys } from '../../lock/layout.ts';
+import { groupKeys } from '../../lock/keys.ts';
 import { decodeTicket } from '../../lock/records.ts';
 import { renderWaiting } from '../../output/waiting.ts';
 import type { FreezeView, WaitingView } from '../../output/views.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
-import { gateKey, groupKeys, isName, parseKey } from '../../src/lock/layout.ts';
+import { gateKey, groupKeys, isName, parseKey } from '../../src/lock/keys.ts';
 import * as stores from '../../src/lock/records.ts';
 
 const { encode } = stores;

@@ -13,14 +13,14 @@ import { exitAtLast } from '../../gate/exit.ts';
 import type { Exit } from '../../gate/exit.ts';
 import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
 import { findServices, namedOf } from '../../gate/read.ts';
-import { gateGroup } from '../../gate/running.ts';
+import { gateGroup } from '../../gate/peers.ts';
 import { confirmOpen, untilClosed, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
-import { groupKeys } from '../../lock/layout.ts';
+import { groupKeys } from '../../lock/keys.ts';
 import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../lock/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
-import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './run-gate-says.ts';
+import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './gate-messages.ts';
 
 export interface RunGate {
   readonly node: string;

@@ -4,9 +4,9 @@ import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Run } from '../../src/lock/context.ts';
-import { giveBack } from '../../src/lock/give-back.ts';
-import type { Holding } from '../../src/lock/holding.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { giveBack } from '../../src/lock/release.ts';
+import type { Holding } from '../../src/lock/observe.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { encode, encodeRun } from '../../src/lock/records.ts';
 import type { Claim, Outcome, RunRecord } from '../../src/lock/records.ts';
 

@@ -9,7 +9,7 @@ import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Grant } from '../../src/lock/grant.ts';
 import { holdLease } from '../../src/lock/lease.ts';
-import { recordEnd } from '../../src/lock/record-end.ts';
+import { recordEnd } from '../../src/lock/run-record.ts';
 import type { Outcome, RunRecord } from '../../src/lock/records.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';

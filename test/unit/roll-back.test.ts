@@ -3,8 +3,8 @@ import { describe, expect, test } from 'vitest';
 import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
-import { giveUp } from '../../src/lock/give-up.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { giveUp } from '../../src/lock/roll-back.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 

@@ -1,6 +1,6 @@
 // Which of two records of a node is the later run's, when one of them lost its slot.
 import { describe, expect, test } from 'vitest';
-import { isLater } from '../../src/lock/record-end.ts';
+import { isLater } from '../../src/lock/run-record.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { RunRecord } from '../../src/lock/records.ts';
 

@@ -1,8 +1,8 @@
 /** Who else runs in a group: each of them can take its node out of service at any moment. */
 import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
 import type { WallClock } from '../platform/deps.ts';
-import { parseKey } from '../lock/layout.ts';
-import type { GroupKeys } from '../lock/layout.ts';
+import { parseKey } from '../lock/keys.ts';
+import type { GroupKeys } from '../lock/keys.ts';
 import { decodeClaim } from '../lock/records.ts';
 import type { Claim } from '../lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, markedMs, observe, readSlots } from '../lock/slot.ts';

@@ -1,7 +1,7 @@
 /** How a run ended, in one line for people and in fields for machines. */
 import type { Deps } from '../../platform/deps.ts';
 import { assertNever } from '../../errors.ts';
-import type { GivenBack } from '../../lock/give-back.ts';
+import type { GivenBack } from '../../lock/release.ts';
 import type { Blocked, Grant } from '../../lock/grant.ts';
 import type { Outcome } from '../../lock/records.ts';
 import type { Over } from '../../lock/lease.ts';

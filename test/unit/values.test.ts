@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
-import { groupKeys } from '../../src/lock/layout.ts';
+import { groupKeys } from '../../src/lock/keys.ts';
 import type { Claim, NodeMark } from '../../src/lock/records.ts';
 import { comeBack, grant, takeOver } from '../../src/lock/transactions.ts';
 import {

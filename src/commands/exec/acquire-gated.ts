@@ -2,8 +2,8 @@
 import type { Verdict } from '../../gate/decide.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import { reasonOf } from '../../errors.ts';
-import { sayGaveWay, sayLeftQueue } from './run-gate-says.ts';
-import type { RunGate } from './run-gate.ts';
+import { sayGaveWay, sayLeftQueue } from './gate-messages.ts';
+import type { RunGate } from './gate-session.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
 

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Consul, HealthCheck, ServiceEntry } from '../../src/consul/consul.ts';
 import type { TakenOut } from '../../src/gate/maintenance.ts';
-import { untilShown } from '../../src/gate/shown.ts';
+import { untilShown } from '../../src/gate/catalog-sync.ts';
 
 const NEVER = new AbortController().signal;
 const check = (id: string): HealthCheck => ({
