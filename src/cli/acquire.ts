@@ -83,8 +83,8 @@ the end of --hold, which ends nothing that runs: choose it longer than your long
 succeeds at once, and a --hold that ends begins anew.
 
 Exit codes: 0 held; 64 wrong usage; 69 Consul not reachable; 74 held, but stdout could not be written; 75 busy (no slot
-within --wait, frozen, or this node runs or waits); 77 Consul refused; 78 bad configuration; 79 evicted before it was
-held; 128+n it died of signal n while it waited.
+within --wait, frozen, this node runs or waits, or another machine holds a slot as this node); 77 Consul refused; 78 bad
+configuration; 79 evicted before it was held; 128+n it died of signal n while it waited.
 
 Examples:
   runlock acquire prod/web -w 30m

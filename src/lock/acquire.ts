@@ -251,7 +251,8 @@ async function findElsewhere(
   const verdict = judgeElsewhere(found, { slots, sightings: new Map(), nowMs, monotonicMs: 0 });
   if (verdict === 'take-over') return undefined;
   if (verdict !== 'wait') await tidy(context, verdict, progress.signal);
-  return otherRun(run.runner, found.owner.claim);
+  const isHolding = found.owner.claim.state === 'held' && { holds: found.slot };
+  return { ...otherRun(run.runner, found.owner.claim), ...isHolding };
 }
 
 /** Step 1: my own claim first. */

@@ -12,7 +12,14 @@ import type { Owner } from './slot.ts';
 export type Busy =
   | { readonly kind: 'same-node'; readonly pid: number; readonly since: string }
   /** A run under this node's name may be under way on another machine. `host`: what that one is called. */
-  | { readonly kind: 'elsewhere'; readonly pid: number; readonly since: string; readonly host?: string }
+  | {
+      readonly kind: 'elsewhere';
+      readonly pid: number;
+      readonly since: string;
+      readonly host?: string;
+      /** The slot that it holds by `acquire`: nothing of it runs. */
+      readonly holds?: number;
+    }
   /** Nothing of runlock watches these any more, and they still run. */
   | {
       readonly kind: 'orphan';

@@ -136,14 +136,11 @@ export function isElsewhere(me: Runner, other: Runner): boolean {
 }
 
 /**
- * Whether the claim is the node's own, and not that of a run that may be under way on another machine with its name. What
+ * Whether the claim is the node's own, and not that of somebody who may be at work on another machine with its name. What
  * has ended is its node's wherever it ran: a control host runs for many nodes.
  */
 export const isOwn = (me: { readonly node: string; readonly runner: Runner }, claim: Claim): boolean =>
-  claim.node === me.node && !(mayRun(claim) && isElsewhere(me.runner, claim));
-
-/** Nobody has seen its run end. */
-const mayRun = (claim: Claim): boolean => !isLeft(claim) && claim.state !== 'held';
+  claim.node === me.node && (isLeft(claim) || !isElsewhere(me.runner, claim));
 
 /** Whether the claim is one that `acquire` holds. `nowMs`: the earliest that it may be (`WallClock`). */
 export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {

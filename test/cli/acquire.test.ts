@@ -188,6 +188,19 @@ describe('asking again', () => {
     expect(busy.stderr).toContain('frozen by ops (weekend)');
   });
 
+  test('on another machine with the same node name is busy: it never believes that it holds what the other does', async () => {
+    await acquire('namesake');
+    const key = 'runlock/namesake/.slot/0/owner';
+    const there = { ...(await claimOf(agent, 'namesake')), machine: 'b'.repeat(32), host: 'b', bootId: 'b' };
+    await agent.kv.put(key, JSON.stringify(there));
+    const { status, stdout, stderr } = await acquire('namesake', 'web01', '--json');
+    expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+    expect(stderr).toMatch(
+      /^runlock: busy: another machine, b, holds slot 0 of namesake as web01 by 'runlock acquire' \(since \ds\)\. Wait until it is released there; or ask whoever works there, and clear it with 'runlock release namesake --owner web01'\. If this is another node, give it its own name with --node\n$/,
+    );
+    expect(await claimOf(agent, 'namesake')).toEqual(there);
+  });
+
   test('by several processes of one node at the same time gives it one slot', async () => {
     const asked = ['1', '2', '3', '4', '5'].map(() =>
       acquire('race', 'web01', '-n', '5', '-w', '0', '--json'),

@@ -157,6 +157,26 @@ test.each(['failed', 'interrupted', 'rebooting'])(
   },
 );
 
+test('what acquire holds on another machine is not this one’s to hold: it is busy until 5 s after the hold has ended', async () => {
+  await run('held', on(THERE));
+  await endSession('held');
+  await rewrite('held', { state: 'held' });
+  const busy = { kind: 'busy', why: { kind: 'elsewhere', host: 'there', holds: 0 } };
+  expect(await run('held', on(HERE))).toMatchObject(busy);
+  await rewrite('held', { heldUntil: new Date(Date.now() - 1_000).toISOString() });
+  expect(await run('held', on(HERE))).toMatchObject(busy);
+  expect(await claimOf('held')).toMatchObject(THERE);
+  await rewrite('held', { heldUntil: new Date(Date.now() - 6_000).toISOString() });
+  expect(await run('held', on(HERE))).toMatchObject({ kind: 'granted', grant: { slot: 0 } });
+});
+
+test('what acquire holds on this machine, booted again, is this node’s own', async () => {
+  await run('held-here', on(HERE));
+  await endSession('held-here');
+  await rewrite('held-here', { state: 'held' });
+  expect(await run('held-here', on(HERE))).toMatchObject({ kind: 'busy', why: { kind: 'held', slot: 0 } });
+});
+
 test('a run that vanished on another machine is followed when anybody may follow, and marked until then', async () => {
   await run('vanished', on(THERE));
   await endSession('vanished');

@@ -130,6 +130,7 @@ export const configurations = {
   // Two hosts with one node name.
   namesakes: { nodes: ['n0', 'n0'], machines: ['a', 'b'], faults: { expire: 1, fail: 1, crash: 1 } },
   'namesakes, late': { nodes: ['n0', 'n0'], machines: ['a', 'b'], faults: { expire: 1, late: 1, lose: 1 } },
+  'namesakes, held': { nodes: ['n0', 'n0'], machines: ['a', 'b'], acquires: [0, 1], faults: { crash: 1 } },
   'namesakes, none': {
     ...{ nodes: ['n0', 'n0'], machines: ['a', 'b'], hold: 'none', ...timed },
     ...{ runs: [1, 3], faults: { expire: 1 } },

@@ -128,7 +128,8 @@ const isPast = ({ heldUntil }: Claim): boolean =>
 /** The promise that this moment breaks. */
 export function judgeMoment(state: State): string | undefined {
   const running = state.processes.filter(isRunning);
-  const runs = new Set(running.map(({ lease }) => lease?.claim.run)).size;
+  // Several processes of a node may work in what `acquire` holds; on another machine it is another's work.
+  const runs = new Set(running.map(({ lease, machine }) => `${lease?.claim.run} ${machine ?? ''}`)).size;
   const slots = new Set(running.map(({ lease }) => lease?.slot)).size;
   const most = Math.max(0, ...running.map((process) => process.slots));
   if (runs > Math.min(slots, most)) return PROMISES.overlap;

@@ -32,6 +32,10 @@ export function describeBusy({ context, why }: Busy, when: When): { level: LogLe
       const since = formatAge(when.nowMs - Date.parse(why.since));
       const where = why.host ?? 'a host without a name';
       const release = hint(prefix, 'release', group, '--owner', node);
+      if (why.holds !== undefined) {
+        const message = `busy: another machine, ${where}, holds slot ${why.holds} of ${group} as ${node} by 'runlock acquire' (since ${since}). Wait until it is released there; or ask whoever works there, and clear it with '${release}'. If this is another node, give it its own name with --node`;
+        return { level: 'warning', message };
+      }
       const message = `busy: another machine, ${where}, runs or waits in ${group} as ${node} too (pid ${why.pid}, since ${since}). Wait until that run has ended; or look there that nothing runs any more, and clear it with '${release}', which asks first. If this is another node, give it its own name with --node`;
       return { level: 'warning', message };
     }
