@@ -18,7 +18,7 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: of('busy'),
     meaning:
-      'busy: no slot within `--wait`, the gate of a service closed, or its lock kept by another for two minutes, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run waits, is alive, or may still be at work, and `--force` was not given; for `gate`: closed',
+      "busy: no slot within `--wait`, the gate of a service closed, or its lock kept by another for two minutes, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run waits, is alive, or may still be at work, and `--force` was not given, or a session that is no run's holds the slot's lock; for `gate`: closed",
   },
   { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },

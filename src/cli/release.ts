@@ -67,8 +67,8 @@ export function addRelease(program: Command, { env }: Context, done: Done): void
 
 const RELEASE_HELP = `
 Exit codes: 0 given back, cleared, or nothing to release; 64 wrong usage; 69 Consul not reachable; 74 done, but stdout could
-not be written; 75 a run waits, is alive, or may still be at work, and --force was not given;
-77 Consul refused; 78 bad configuration.
+not be written; 75 a run waits, is alive, or may still be at work, and --force was not given,
+or a session that is no run's holds the slot's lock; 77 Consul refused; 78 bad configuration.
 
 Examples:
   runlock release prod/web                         # what this node holds by acquire

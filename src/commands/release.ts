@@ -1,6 +1,6 @@
 /** `runlock release`: gives back what `acquire` holds, clears a claim that keeps a group, or evicts the run behind it. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import { giveHeldBack } from '../lock/release-hold.ts';
@@ -12,6 +12,7 @@ import type { Owner, Slot } from '../lock/slot.ts';
 import { clearClaim, send } from '../lock/transactions.ts';
 import { askFirst } from './release/ask-first.ts';
 import { evict } from './release/evict.ts';
+import { refuseForeign } from './release/foreign-lock.ts';
 import { sendWaiterAway } from './release/send-away.ts';
 import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './release/released.ts';
 
@@ -34,7 +35,7 @@ export async function release(
     ...{ consul, deps, keys, options: { ...options, owner: node }, itself, signal },
     ...{ confirm, confirmed: new Set<string>() },
   };
-  const mine = (await readAll(target)).filter(
+  const mine = readSlots(keys.root, await readAll(target)).filter(
     ({ slot, owner }) => owner?.claim.node === node && (options.slot === undefined || options.slot === slot),
   );
   const held = options.failed ? mine.filter(({ owner }) => owner?.claim.state === 'held') : mine;
@@ -54,20 +55,22 @@ export async function release(
   return claims.length === 0 ? { kind: 'nothing', node, group } : { kind: 'released', node, group, claims };
 }
 
-async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target): Promise<Slot[]> {
+async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target): Promise<Entry[]> {
   // A listing hides what the token may not read; one key is refused.
   await consul.get(keys.owner(slot), { ...FIRST_CONTACT, signal, rule: keys.rule });
   const { entries } = await consul.list(keys.slotPrefix, { ...FIRST_CONTACT, signal, rule: keys.rule });
-  return readSlots(keys.root, entries);
+  return entries;
 }
 
 /** Undefined: the claim was gone already. */
 async function releaseSlot(target: Target, slot: number): Promise<Released | undefined> {
   const { keys } = target;
   for (let tries = 0; tries < TRIES; tries++) {
-    const now = (await readAll(target)).find((candidate) => candidate.slot === slot);
+    const entries = await readAll(target);
+    const now = readSlots(keys.root, entries).find((candidate) => candidate.slot === slot);
     if (now?.owner?.claim.node !== target.options.owner) return undefined;
     const { owner } = now;
+    refuseForeign(target, { entries, slot, claim: owner.claim });
     if (target.itself && owner.claim.state === 'held') return endOwn(target, slot);
     if (target.options.failed) return undefined;
     const done =

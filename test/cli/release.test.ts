@@ -358,6 +358,61 @@ test('--force on a run whose session ends before it gives its slot back clears n
   expect(await agent.kv.keys('runlock/silent/.slot/')).toEqual([]);
 });
 
+describe('a slot whose lock another session holds, which is no run’s', () => {
+  /** Takes the lock key as a hand would, from whoever has it. */
+  async function takeLock(group: string): Promise<string> {
+    const Key = lockKey(group);
+    const { ID: Session } = (await (
+      await agent.http('PUT', '/v1/session/create', { Behavior: 'delete', LockDelay: '0s' })
+    ).json()) as { ID: string };
+    const has = (await agent.kv.get(Key)) !== undefined;
+    const steps = [
+      ...(has ? [{ KV: { Verb: 'delete', Key } }] : []),
+      { KV: { Verb: 'lock', Key, Value: Buffer.from('mine').toString('base64'), Session } },
+    ];
+    expect((await agent.http('PUT', '/v1/txn', steps)).status).toBe(200);
+    return Session;
+  }
+  const lockKey = (group: string) => `runlock/${group}/.slot/0/lock`;
+  const saysWho = (group: string, session: string, force = ' --force') =>
+    `runlock: nothing was cleared: a session that is not the run of web01 (${session}) holds ${lockKey(group)}, and slot 0 of ${group} can't be given back meanwhile; find out who made that session ('consul kv get -detailed ${lockKey(group)}'), let go of the key with 'consul kv delete ${lockKey(group)}', then use 'runlock release ${group} --owner web01${force}' once more\n`;
+
+  test.each(['failed', 'running', 'held', 'abandoned', 'evicted'])(
+    'that keeps a %s claim: refused with --force and without, and told what lets go of it; nothing is changed',
+    async (state) => {
+      const group = `foreign-${state}`;
+      await agent.kv.put(ownerKey(group), byHand('web01', state));
+      const session = await takeLock(group);
+      const before = await agent.kv.tree(`runlock/${group}/`);
+      const forced = await release(group, '--owner', 'web01', '--force');
+      expect(forced).toEqual({ status: 75, stdout: '', stderr: saysWho(group, session) });
+      const asked = await release(group, '--owner', 'web01');
+      expect(asked).toEqual({ status: 75, stdout: '', stderr: saysWho(group, session, '') });
+      expect(await agent.kv.tree(`runlock/${group}/`)).toEqual(before);
+      await agent.kv.delete(lockKey(group));
+      expect((await release(group, '--owner', 'web01', '--force')).status).toBe(0);
+      expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([]);
+    },
+  );
+
+  test('that is taken while a run is evicted: it waits no longer', async () => {
+    const { run } = await holder('foreign-late');
+    run.signal('SIGSTOP');
+    const evicting = startRunlock(agent, ['release', 'foreign-late', '--owner', 'web01', '--force', '-v']);
+    await evicting.says(/waiting until it is gone/);
+    const session = await takeLock('foreign-late');
+    const { status, stderr } = await evicting.ended;
+    expect(status).toBe(75);
+    expect(stderr).toContain(
+      `the run of web01 is told to end, and may not have ended: a session that is not the run of web01 (${session}) holds`,
+    );
+    await agent.kv.delete(lockKey('foreign-late'));
+    run.signal('SIGCONT');
+    expect((await run.ended).status).toBe(79);
+    expect(await agent.kv.keys('runlock/foreign-late/.slot/')).toEqual([]);
+  });
+});
+
 test('--slot clears that slot’s claim alone', async () => {
   for (const slot of [0, 1, 10]) await agent.kv.put(ownerKey('slots', slot), byHand('web01', 'failed'));
   expect((await release('slots', '--owner', 'web01', '--slot', '1')).stdout).toBe(

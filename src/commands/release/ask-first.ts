@@ -2,7 +2,7 @@
 import { RunlockError, assertNever } from '../../errors.ts';
 import type { Claim } from '../../lock/records.ts';
 import { formatAge } from '../../text/age.ts';
-import { forced } from './evict.ts';
+import { forced } from './forced.ts';
 import type { Target } from './released.ts';
 
 /**

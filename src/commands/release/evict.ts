@@ -1,10 +1,11 @@
 /** `runlock release --force`: ends a run that is alive. */
 import { RunlockError } from '../../errors.ts';
-import { hint } from '../../text/suggested-command.ts';
 import type { Claim } from '../../lock/records.ts';
 import { isLeft, readSlots } from '../../lock/slot.ts';
 import type { Owner } from '../../lock/slot.ts';
 import { changeClaim, send } from '../../lock/transactions.ts';
+import { forced } from './forced.ts';
+import { refuseForeign } from './foreign-lock.ts';
 import type { Released, Target } from './released.ts';
 
 /** A run whose session lives can only be evicted: it kills its command and gives the slot back itself. */
@@ -40,7 +41,7 @@ export async function evict(
 
 /**
  * Waits until the run has given the slot back.
- * @throws RunlockError `refused` when its session ends before: then nobody has said that its command is gone.
+ * @throws RunlockError `refused` when its session ends before, or has no longer the lock: then nobody has said that its command is gone.
  */
 async function untilGone(target: Target, slot: number, claim: Claim): Promise<Released['how']> {
   const { consul, keys, options, signal } = target;
@@ -57,10 +58,8 @@ async function untilGone(target: Target, slot: number, claim: Claim): Promise<Re
         `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${forced(target, claim)}' once more`,
       );
     }
+    const done = `the run of ${node} is told to end, and may not have ended`;
+    refuseForeign(target, { entries: seen.entries, slot, claim, done });
     index = seen.index;
   }
-}
-
-export function forced({ options: { prefix, group } }: Target, { node }: Pick<Claim, 'node'>): string {
-  return hint(prefix, 'release', group, '--owner', node, '--force');
 }

@@ -7,7 +7,7 @@ import { lifeOf } from '../../lock/local-conflict.ts';
 import { readSlots } from '../../lock/slot.ts';
 import { send, sendAway, writtenIndex } from '../../lock/transactions.ts';
 import { formatAge } from '../../text/age.ts';
-import { forced } from './evict.ts';
+import { forced } from './forced.ts';
 import type { ReleaseResult, Target } from './released.ts';
 
 type SentAway = Extract<ReleaseResult, { kind: 'sent-away' }>;

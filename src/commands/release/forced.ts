@@ -1,0 +1,11 @@
+/** The command that a refused release suggests, once somebody has looked. */
+import type { Claim } from '../../lock/records.ts';
+import { hint } from '../../text/suggested-command.ts';
+import type { Target } from './released.ts';
+
+export function forced(
+  { options: { prefix, group } }: Pick<Target, 'options'>,
+  { node }: Pick<Claim, 'node'>,
+): string {
+  return hint(prefix, 'release', group, '--owner', node, '--force');
+}
