@@ -20,7 +20,9 @@ export const execGateOptions = (): Option[] => [
   ...boundOptions(),
   stableOption(),
   allowUnknownOption(),
-  maintenanceOption('take its services, or the whole node, out of service while the command runs'),
+  maintenanceOption(
+    'take its services, or the whole node (then all that it offers counts), out of service while the command runs',
+  ),
   option(
     '--settle <duration>',
     'time between maintenance and the start, for connections to drain',

@@ -36,7 +36,12 @@ export function addGate(program: Command, { env }: Context, done: Done): void {
       0,
       '0',
     ),
-    option('--maintenance <service|node>', 'what goes into maintenance', parseScope, 'service'),
+    option(
+      '--maintenance <service|node>',
+      'what goes into maintenance; node: all that it offers counts',
+      parseScope,
+      'service',
+    ),
     option('--node <name>', "the node (default: the agent's node name)", parseNode),
     agentOption(),
     option(

@@ -8,7 +8,7 @@ import { enter } from '../gate/enter.ts';
 import { leaveService } from '../gate/exit.ts';
 import type { Kept } from '../gate/exit.ts';
 import type { Mode, NodeAgent, Scope, TakenOut } from '../gate/maintenance.ts';
-import { findServices, namedOf } from '../gate/read.ts';
+import { findServices, namedOf, withMore } from '../gate/read.ts';
 import { confirmOpen, waitOpen } from '../gate/wait.ts';
 import type { Gate, Patience } from '../gate/wait.ts';
 import { agentNode } from '../lock/session.ts';
@@ -73,9 +73,16 @@ export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSi
   const { bounds, stableMs } = options;
   // What is not there any more can be put back all the same.
   const allowUnknown = bounds.allowUnknown ?? options.action === 'leave';
-  const wanted = { services: options.services, node, local: isLocal, allowUnknown };
-  const services = await findServices(consul, wanted, signal);
-  const own: Own = { deps, options, gate: { ...bounds, services, node, stableMs, seenHere: new Set() } };
+  const whole = options.scope === 'node' && options.action !== 'leave';
+  const wanted = {
+    ...{ services: options.services, node, local: isLocal, allowUnknown, whole, agent },
+    anyCase: options.action === 'leave',
+  };
+  const { counted, offered } = await findServices(consul, wanted, signal);
+  const own: Own = {
+    ...{ deps, options },
+    gate: { ...bounds, services: counted, node, stableMs, seenHere: new Set(offered) },
+  };
   switch (options.action) {
     case 'check':
       return check(own, signal);
@@ -128,19 +135,20 @@ function startPatience({ deps: { clock }, options: { wait } }: Own): {
   return { signal: over.signal, end: () => ended.abort() };
 }
 
-/** Waits until the gate is open and goes through it; if others were quicker, waits again. */
+/** Waits until the gate is open and goes through it; if others were quicker, or more would go offline, waits again. */
 async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
-  const { deps, options, gate: asked } = own;
-  const { node, services } = asked;
+  const { deps, options } = own;
+  let { gate: asked } = own;
+  const { node } = asked;
   const { prefix, scope } = options;
   const patience = startPatience(own);
   const effects = { consul: deps.consul, deps };
   try {
     for (let first = true; ; first = false) {
-      const seen = await lookOn(own, {
-        ...{ signal, patience: patience.signal },
-        ...(first && toBeOffered(own)),
-      });
+      const seen = await lookOn(
+        { ...own, gate: asked },
+        { ...{ signal, patience: patience.signal }, ...(first && toBeOffered(own)) },
+      );
       if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
       let { verdicts } = seen;
       const look = async (during: AbortSignal) => {
@@ -151,19 +159,16 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
         return now.kind === 'closed' ? now : undefined;
       };
       const groups = deps.inside?.node === node ? deps.inside.groups : [];
-      const request = {
-        prefix,
-        node,
-        services,
-        scope,
-        run: deps.run,
-        groups,
-        inside: groups.length > 0,
-        look,
-      };
+      const { services } = asked;
+      const inside = groups.length > 0;
+      const request = { prefix, node, services, scope, run: deps.run, groups, inside, look };
       const entered = await enter({ ...effects, agent: agentOf(own) }, request, signal);
       if (entered.kind === 'entered') return { ...entered, node, verdicts };
-      if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
+      if (entered.kind === 'more') {
+        const more = { services, node, more: entered.services };
+        asked = { ...asked, services: await withMore(deps.consul, more, signal) };
+        for (const service of entered.services) asked.seenHere.add(service);
+      } else if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
     }
   } finally {
     patience.end();

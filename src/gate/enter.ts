@@ -26,6 +26,7 @@ export interface EnterRequest<Closed> {
   readonly prefix: string;
   /** The node, as the catalogue names it. */
   readonly node: string;
+  /** All that go offline, also those that only the scope takes along. */
   readonly services: readonly string[];
   readonly scope: Scope;
   readonly run: string;
@@ -40,7 +41,9 @@ export interface EnterRequest<Closed> {
 export type Entered<Closed> =
   | { readonly kind: 'entered'; readonly taken: readonly TakenOut[]; readonly mark: OutMark }
   /** Nothing was changed. */
-  | { readonly kind: 'closed'; readonly closed: Closed };
+  | { readonly kind: 'closed'; readonly closed: Closed }
+  /** Nothing was changed: these were registered meanwhile, and would go offline with the node. Nobody has looked at their gates. */
+  | { readonly kind: 'more'; readonly services: readonly string[] };
 
 type OnBusy = (by: LockedBy | undefined) => void;
 
@@ -136,10 +139,11 @@ async function enterWith<Closed>(
     marks = await setMark(effects, request, { mark, inside, session: entering, signal: either });
     before = await modesOf(effects.agent, 'all', { signal: either, retryForMs: AWAY_MS });
     await dropDead(effects, request, { others: marks.others, before, signal: either });
-    const closed = await request.look(either);
-    if (closed !== undefined) {
+    const more = scope === 'node' ? await unlockedOf(effects.agent, services, either) : [];
+    const closed = more.length === 0 ? await request.look(either) : undefined;
+    if (more.length > 0 || closed !== undefined) {
       await undo(effects, request, { mark, marks, before: undefined, isUnderWay: false });
-      return { kind: 'closed', closed };
+      return closed === undefined ? { kind: 'more', services: more } : { kind: 'closed', closed };
     }
     const proof = await proveLock(effects, { keys, session: session.id }, either);
     const late = AbortSignal.timeout(proof.leftMs());
@@ -162,6 +166,16 @@ async function enterWith<Closed>(
     if (marks) await undo(effects, request, { mark, marks, before, isUnderWay });
     throw error;
   }
+}
+
+/** What the node offers besides. */
+async function unlockedOf(
+  { consul }: NodeAgent,
+  services: readonly string[],
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const offered = await consul.agentServices({ signal, retryForMs: AWAY_MS });
+  return [...new Set(offered.map(({ service }) => service))].filter((name) => !services.includes(name));
 }
 
 /**
@@ -221,7 +235,7 @@ interface Undo {
 /** What this run set and did not find there goes again, and what others have left on for it since its mark was set. */
 async function undo(
   effects: Effects,
-  { prefix, services, run, node }: EnterRequest<unknown>,
+  { prefix, services, scope, run, node }: EnterRequest<unknown>,
   { mark, marks, before, isUnderWay }: Undo,
 ): Promise<void> {
   const { agent, deps } = effects;
@@ -229,7 +243,7 @@ async function undo(
   const there = (mode: Mode) =>
     before?.some(({ scope, serviceId }) => scope === mode.scope && serviceId === mode.serviceId);
   const warn = (what: string) => {
-    const message = `${node} may ${what}; '${leaveHint(prefix, services)}' on ${node} ends it`;
+    const message = `${node} may ${what}; '${leaveHint(prefix, scope === 'node' ? [] : services)}' on ${node} ends it`;
     deps.log('warning', message, { event: 'maintenance-left', node, run });
   };
   const signal = AbortSignal.timeout(CHANGE_MS);

@@ -20,57 +20,119 @@ export interface Wanted {
   readonly local: boolean;
   /** Whether the catalogue need not know the node. */
   readonly allowUnknown?: boolean;
+  /** The whole node goes offline: all that it offers is counted, named or not. */
+  readonly whole?: boolean;
+  /** The node's own agent, where that is not the one that is asked; undefined: the catalogue says what it offers. */
+  readonly agent?: Consul | undefined;
+  /** What is to be put back is found in whatever case it is named. */
+  readonly anyCase?: boolean;
+}
+
+/** What a gate is about; each name once, sorted. */
+export interface GateServices {
+  /** Those that were asked for. */
+  readonly services: readonly string[];
+  /** Those that go offline with them: where the whole node does, all that it offers too. */
+  readonly counted: readonly string[];
+  /** Those of them that the node offers: the catalogue may not show them for a while. */
+  readonly offered: readonly string[];
 }
 
 /** Services that were named one by one: what `auto` finds is offered by somebody. */
 export const namedOf = (services: readonly string[]) => services.filter((name) => name !== AUTO);
 
 /**
- * The services' names, each once, sorted.
  * @throws RunlockError `forbidden` where the token may not see who offers them, or the peers: what is hidden looks like
- * what is not there, and the gate would open by that. `config`: the catalogue has no such node, and it was not allowed. `usage`: too many services.
+ * what is not there, and the gate would open by that. `config`: the catalogue has no such node, and it was not allowed; the
+ * node offers a service in another case alone. `usage`: too many services.
  */
-export async function findServices(consul: Consul, wanted: Wanted, signal: AbortSignal): Promise<string[]> {
-  const named = namedOf(wanted.services);
-  const own = named.length < wanted.services.length ? await offeredBy(consul, wanted, signal) : [];
-  const services = [...new Set([...named, ...own])].sort();
-  if (services.length > MOST_SERVICES)
-    throw new RunlockError(
-      'usage',
-      `${services.length} services are more than one gate can have (${MOST_SERVICES}); name fewer with --service`,
-    );
-  await checkRights(consul, { services, node: wanted.node }, signal);
-  if (named.length === wanted.services.length) await checkNode(consul, wanted, signal);
-  return services;
-}
-
-/** One that is not in the catalogue offers nothing, so it would look as if nothing went offline with it. */
-async function checkNode(
+export async function findServices(
   consul: Consul,
-  { node, local, allowUnknown = false }: Wanted,
+  wanted: Wanted,
   signal: AbortSignal,
-): Promise<void> {
-  // An agent's own node is there: a session was made on it.
-  if (local || allowUnknown) return;
-  if (!(await consul.nodeServices(node, { ...FIRST_CONTACT, signal })))
-    await refuseNode(consul, { node }, signal);
+): Promise<GateServices> {
+  const { node, whole = false } = wanted;
+  const named = namedOf(wanted.services);
+  const isAuto = named.length < wanted.services.length;
+  // Too many names ask nothing.
+  checkNumber(named, whole);
+  const own = await offeredBy(consul, { ...wanted, isAuto }, signal);
+  if (!wanted.anyCase) checkCase(named, { node, own });
+  const services = sorted([...named, ...(isAuto ? own : [])]);
+  const counted = whole ? sorted([...services, ...own]) : services;
+  checkNumber(counted, whole);
+  await checkRights(consul, { services: counted, node }, signal);
+  return { services, counted, offered: counted.filter((service) => own.includes(service)) };
 }
 
-async function offeredBy(
+const sorted = (names: readonly string[]) => [...new Set(names)].sort();
+
+/**
+ * The whole node's services, with those that were registered meanwhile.
+ * @throws RunlockError `forbidden`, `usage`, as `findServices` has them.
+ */
+export async function withMore(
   consul: Consul,
-  { node, local, allowUnknown = false }: Wanted,
+  { services, node, more }: { services: readonly string[]; node: string; more: readonly string[] },
   signal: AbortSignal,
 ): Promise<string[]> {
-  const limits = { ...FIRST_CONTACT, signal };
-  const offered = local ? await consul.agentServices(limits) : await consul.nodeServices(node, limits);
-  if (!offered) {
-    if (allowUnknown) return [];
-    return refuseNode(consul, { node, rule: nodeRule(node) }, signal);
+  const all = sorted([...services, ...more]);
+  checkNumber(all, true);
+  await checkRights(consul, { services: all, node }, signal);
+  return all;
+}
+
+function checkNumber({ length }: readonly string[], whole: boolean): void {
+  if (length <= MOST_SERVICES) return;
+  const instead = whole
+    ? 'take services out, with --maintenance service, instead of the whole node'
+    : 'name fewer with --service';
+  throw new RunlockError(
+    'usage',
+    `${length} services are more than one gate can have (${MOST_SERVICES}); ${instead}`,
+  );
+}
+
+/** Consul's health answers take any case, and the agent does not: nothing would go out of service. */
+function checkCase(named: readonly string[], { node, own }: { node: string; own: readonly string[] }): void {
+  for (const name of named) {
+    const other = own.find((one) => one.toLowerCase() === name.toLowerCase());
+    if (other !== undefined && !own.includes(name))
+      throw new RunlockError(
+        'config',
+        `nothing on ${node} offers ${name} (did you mean '${other}'?); correct --service: a service's name counts with its case`,
+      );
   }
-  if (offered.length > 0) return offered.map(({ service }) => service);
+}
+
+/** The names of what the node offers. One that is not in the catalogue offers nothing, so it would look as if nothing went offline with it. */
+async function offeredBy(
+  consul: Consul,
+  wanted: Wanted & { readonly isAuto: boolean },
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const { node, local, isAuto, allowUnknown = false, whole = false } = wanted;
+  const limits = { ...FIRST_CONTACT, signal };
+  const agent = wanted.agent ?? (local ? consul : undefined);
+  const [atAgent, inCatalogue] = await Promise.all([
+    agent?.agentServices(limits),
+    // An agent does not list what Consul's servers offer themselves.
+    agent && !whole ? undefined : consul.nodeServices(node, limits),
+  ]);
+  if (!atAgent && !inCatalogue) {
+    if (allowUnknown) return [];
+    return refuseNode(consul, { node, ...((isAuto || whole) && { rule: nodeRule(node) }) }, signal);
+  }
+  const offered = [...(atAgent ?? []), ...(inCatalogue ?? [])].map(({ service }) => service);
+  if (!whole && (!isAuto || offered.length > 0)) return offered;
+  // What is hidden would go offline with the node all the same.
   const [all = true] = await consul.may([anyServiceOf(node)], limits);
-  if (all) return [];
-  throw blind(consul, `what ${node} offers`, 'service_prefix "" { policy = "read" }');
+  if (all) return offered;
+  throw blind(
+    consul,
+    `${whole ? 'all that' : 'what'} ${node} offers`,
+    'service_prefix "" { policy = "read" }',
+  );
 }
 
 /** Nobody would call a service like its node; whoever may read this one may read any. */

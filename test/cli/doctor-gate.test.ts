@@ -21,6 +21,9 @@ const NODES = 'node_prefix "" { policy = "read" }';
 const KEY = 'key "runlock/.gate/web" { policy = "write" }';
 const NODE = 'node "web01" { policy = "write" }';
 const MARKS = 'key_prefix "runlock/.gate/.out/web01/" { policy = "write" }';
+/** For the whole node. */
+const ALL = 'service_prefix "" { policy = "read" }';
+const KEYS = 'key_prefix "runlock/.gate/" { policy = "write" }';
 const gate = [NODES, SERVICE, KEY, MARKS];
 
 let agent: Agent;
@@ -64,7 +67,7 @@ async function stored() {
 describe('a group whose runs name a service', () => {
   test('the rights that the README names are enough: each is tried, and nothing of it stays', async () => {
     expect(linesOf(/The token needs, beside its other rights:\n\n(.*?)\n\n/s)).toEqual([
-      ...[NODES, SERVICE, KEY, MARKS, NODE],
+      ...[NODES, SERVICE, KEY, MARKS, NODE, ALL, KEYS],
     ]);
     await agent.http('PUT', '/v1/agent/service/maintenance/web-1?enable=true&reason=by%20hand');
     const before = await stored();
@@ -112,11 +115,20 @@ describe('a group whose runs name a service', () => {
     expect(await doctor(rules, '--service', 'web')).toMatchObject({ status: 0, problems: [] });
   });
 
-  test('to take the whole node out needs its node, and no more of its services than to see them', async () => {
-    const rules = [...base, NODES, KEY, MARKS, 'service "web" { policy = "read" }'];
+  test('to take the whole node out needs its node, and to see and lock all that goes out with it', async () => {
+    const rules = [...base, NODES, KEYS, MARKS, ALL];
     const args = ['--service', 'web', '--maintenance=node'];
     expect(fixes(await doctor(rules, ...args))).toEqual([add(NODE)]);
-    expect(await doctor([...rules, NODE], ...args)).toMatchObject({ status: 0, problems: [] });
+    const report = await doctor([...rules, NODE], ...args);
+    expect(report).toMatchObject({ status: 0, problems: [] });
+    expect(report.rights).toContain('--maintenance node: web01 offers db, web');
+    const named = 'service "web" { policy = "read" }';
+    const few = rules.map((rule) => (rule === ALL ? named : rule === KEYS ? KEY : rule));
+    expect(fixes(await doctor([...few, NODE], ...args))).toEqual([add(ALL)]);
+    const locks = rules.filter((rule) => rule !== KEYS);
+    expect(fixes(await doctor([...locks, KEY, NODE], ...args))).toEqual([
+      add('key "runlock/.gate/db" { policy = "write" }'),
+    ]);
   });
 
   test('a group that names none has no line of it', async () => {
@@ -209,7 +221,7 @@ test('where not even the node’s name may be known, what could not be tried for
   expect(fixes(report)[0]).toMatch(/session "NODE" \{ policy = "write" \}/);
   expect(report.notes.map(({ found }) => found)).toEqual(
     expect.arrayContaining([
-      "auto: the agent's node name is not known, so neither is what it offers",
+      "--maintenance node: the agent's node name is not known, so neither is what it offers",
       'node "NODE": write is needed; it was not tried, for the agent\'s node name is not known',
     ]),
   );

@@ -125,6 +125,70 @@ test('after a failed run maintenance stays, of the service or of the node; the n
   expect(await exec('web02', [])).toMatchObject({ status: 0 });
 });
 
+/** A run of a group of its own, behind the gate of the named service alone, with its whole node out. */
+const wholeNode = (node: string, args: readonly string[], command: string) =>
+  startRunlock({ env: envOf(node) }, [
+    ...['exec', '-g', `prod/${node}`, '--gate-stable', '200ms', '--maintenance=node', ...args],
+    ...['--', 'sh', '-c', command],
+  ]);
+const until = (file: string) => `until [ -e ${file} ]; do sleep 0.05; done`;
+const withdraw = async (node: string, service: string) => {
+  const { http } = services.node(node).agent;
+  await http('PUT', `/v1/agent/service/deregister/${service}-1`);
+};
+
+// It went by the named service alone, and took all the others along.
+test('the whole node out: what it offers besides has to bear that too', async () => {
+  await takeDown('web03');
+  const closed = await wholeNode('web01', ['--service', 'db', '-w', '0'], 'true').ended;
+  expect(closed).toMatchObject({ status: 75 });
+  expect(closed.stderr).toContain('the gate is closed for web01 (web: 1 of 3 offline: web-1 on web03');
+});
+
+test('the whole nodes of two at once, each named by a service of its own: one waits for what both offer', async () => {
+  const { folder } = stage();
+  await services.offer('one', ['web01']);
+  await services.offer('two', ['web02']);
+  const both = watchService(services.server, 'web');
+  const args = (service: string) => ['--service', service, '-w', '0'];
+  const runs = [
+    wholeNode('web01', args('one'), until(`${folder}/go`)),
+    wholeNode('web02', args('two'), until(`${folder}/go`)),
+  ];
+  const first = await Promise.race(runs.map((run) => run.ended));
+  expect(first.stderr).toMatch(/the gate is closed for web0[12] \((?:db|web): 1 of 3 offline/);
+  writeFileSync(`${folder}/go`, '');
+  const ends = await Promise.all(runs.map((run) => run.ended));
+  expect(ends.map(({ status }) => status).sort()).toEqual([0, 75]);
+  expect(await both.most()).toBe(1);
+  await both.stop();
+  await withdraw('web01', 'one');
+  await withdraw('web02', 'two');
+});
+
+test('the whole node out: what is registered while the run waits for its slot is looked at before', async () => {
+  const { folder } = stage();
+  const holder = exec('web02', ['-g', 'prod/web01'], until(`${folder}/go`));
+  await eventually(async () =>
+    expect(await services.server.kv.keys('runlock/prod/web01/.slot/')).not.toEqual([]),
+  );
+  const args = ['--service', 'db', '-w', 'forever', '-v'];
+  const run = wholeNode('web01', args, 'true');
+  await run.says(/wait/, 30_000);
+  await services.offer('cache', ['web01', 'web02']);
+  const cache = watchService(services.server, 'cache');
+  await services.node('web02').instance('cache').answer(500);
+  await cache.untilOffline('web02');
+  writeFileSync(`${folder}/go`, '');
+  await run.says(/gives its slot back, for the gate is closed by now \(cache: 1 of 2 offline/, 30_000);
+  expect((await holder).status).toBe(0);
+  await services.node('web02').instance('cache').answer(200);
+  expect(await run.ended).toMatchObject({ status: 0 });
+  expect(await cache.most()).toBe(1);
+  await cache.stop();
+  for (const node of ['web01', 'web02']) await withdraw(node, 'cache');
+});
+
 test('release ends it on the node itself, and elsewhere with its agent’s address, or says where to do it', async () => {
   await exec('web01', ['--maintenance'], 'false');
   const elsewhere = await runlock({ env: envOf('web02') }, ['release', 'prod/web', '--owner', 'web01']);
@@ -273,6 +337,21 @@ test('with these rights, and nothing else, all of it works', async () => {
     'prod/web',
   ]);
   expect(released.stdout).toContain('web on web01 is out of maintenance');
+});
+
+const WHOLE_RULES = `${RULES}
+service_prefix "" { policy = "read" }
+key_prefix "runlock/.gate/" { policy = "write" }
+node "web01" { policy = "write" }`;
+
+test('to take the whole node out its services must all be seen: without that 77, and with it nothing else is needed', async () => {
+  const whole = async (rules: string) =>
+    exec('web01', ['--maintenance=node'], 'true', await createToken(services.server.http, rules));
+  const refused = await whole(WHOLE_RULES.replace(/service_prefix.*/, ''));
+  expect(refused.status).toBe(77);
+  expect(refused.stderr).toContain('all that web01 offers, so nobody knows who is offline');
+  expect(refused.stderr).toContain('service_prefix "" { policy = "read" }');
+  expect(await whole(WHOLE_RULES)).toMatchObject({ status: 0, stderr: '' });
 });
 
 test.each([

@@ -139,6 +139,58 @@ describe('check', () => {
   });
 
   // It was open before: a name that was wrong let every run pass.
+  test('of the whole node is of all that it offers', async () => {
+    const answers = await once('web01', 'check', '--service', 'db', '--maintenance', 'node', '--json');
+    expect(answers).toMatchObject({ status: 0 });
+    expect(json(answers)).toMatchObject({ services: [{ service: 'db' }, { service: 'web' }] });
+    await falls('web02');
+    for (const action of ['check', 'enter']) {
+      const closed = await once('web01', action, '--service', 'db', '--maintenance', 'node');
+      expect(closed).toMatchObject({ status: 75 });
+      expect(closed.stdout).toMatch(/web .*1 of 3 offline: web-1 on web02/);
+    }
+    // By the catalogue alone too.
+    const named = ['--service', 'db', '--node', 'web03', '--maintenance', 'node'];
+    expect(await once('web01', 'check', ...named)).toMatchObject({ status: 75 });
+    expect(await once('web02', 'check', '--service', 'db', '--maintenance', 'node')).toMatchObject({
+      status: 0,
+    });
+  });
+
+  // Open before: it looked like a control host, which takes nothing down.
+  test('is closed while the catalogue does not show what the node’s agent offers', async () => {
+    const { http } = services.node('web01').agent;
+    const offered = (await http('GET', '/v1/agent/service/web-1')).json() as Record<string, unknown>;
+    const gone = { Node: 'web01', ServiceID: 'web-1' };
+    succeeded(await services.server.http('PUT', '/v1/catalog/deregister', gone), 'leaving');
+    for (const args of [[], ['--service', 'auto']]) {
+      const away = await once('web01', 'check', ...args);
+      expect(away).toMatchObject({ status: 75 });
+      expect(away.stdout).toMatch(/^web .*web01 no longer shows its web; its agent may be away$/m);
+    }
+    // Told to register it again, the agent does not wait for its next round.
+    const again = { ID: 'web-1', Name: 'web', Port: offered['Port'] };
+    succeeded(await http('PUT', '/v1/agent/service/register', again), 'registering');
+    await eventually(async () => expect(await once('web01', 'check')).toMatchObject({ status: 0 }));
+  });
+
+  test('refuses a name that the node offers in another case alone, whoever offers the right one', async () => {
+    await services.offer('Api', ['web01']);
+    await services.offer('api', ['web02']);
+    for (const action of ['check', 'enter']) {
+      const refused = await once('web01', action, '--service', 'api');
+      expect(refused).toMatchObject({ status: 78, stdout: '' });
+      expect(refused.stderr).toContain(
+        "nothing on web01 offers api (did you mean 'Api'?); correct --service",
+      );
+      expect(refused.stderr.trim().split('\n')).toHaveLength(1);
+    }
+    expect(await once('web02', 'check', '--service', 'api')).toMatchObject({ status: 0 });
+    expect(await once('web03', 'check', '--service', 'api')).toMatchObject({ status: 0 });
+    await services.node('web01').agent.http('PUT', '/v1/agent/service/deregister/Api-1');
+    await services.node('web02').agent.http('PUT', '/v1/agent/service/deregister/api-1');
+  });
+
   test('refuses a service that nobody offers, with the nearest right name, unless that is allowed', async () => {
     const refused = await once('web01', 'check', '--service', 'wbe,web');
     expect(refused).toMatchObject({ status: 78, stdout: '' });

@@ -35,6 +35,7 @@ const alone = (node: string) => async () => {
 
 const request = (node: string, more: Partial<EnterRequest<string[]>> = {}): EnterRequest<string[]> => ({
   ...{ prefix: 'runlock', node, services: ['web'], scope: 'service', run: `run-${node}`, groups: [] },
+  ...(more.scope === 'node' && { services: ['web', 'db'] }),
   look: alone(node),
   ...more,
 });
@@ -47,7 +48,7 @@ async function takeTurn(node: ServiceNode, scope: 'service' | 'node', order: str
   const own = effects(node);
   await eventually(async () => {
     const entered = await enter(own, request(node.name, { scope }), never);
-    if (entered.kind === 'closed') throw new Error(`closed: ${entered.closed.join()}`);
+    if (entered.kind !== 'entered') throw new Error(JSON.stringify(entered));
     order.push(node.name);
     await endModes(own, entered.taken, { signal: never });
   }, 30_000);
@@ -101,6 +102,17 @@ test('closed: nothing is changed', async () => {
   );
   expect(closed).toEqual({ kind: 'closed', closed: ['web02'] });
   expect(await web01().maintenances()).toEqual([]);
+});
+
+test('the whole node out: a service that nobody has looked at is named, and nothing is changed', async () => {
+  const look = () => Promise.reject(new Error('looked all the same'));
+  const scoped = { scope: 'node', services: ['web'], look } as const;
+  expect(await enter(effects(web01()), request('web01', scoped), never)).toEqual({
+    kind: 'more',
+    services: ['db'],
+  });
+  expect(await web01().maintenances()).toEqual([]);
+  expect(await services.server.kv.keys('runlock/')).toEqual([]);
 });
 
 test('several services are entered together; somebody else’s maintenance of one stays', async () => {

@@ -57,11 +57,16 @@ interface Offered {
   readonly checks: readonly Check[];
 }
 
-/** What `auto` is now. */
+const takesAll = ({ maintenance }: DoctorGate) => maintenance === 'node';
+
+/** What `auto` is now, and what goes out with the whole node. */
 async function findOffered(consul: Consul, { gates, node, agentNode, signal }: GateRights): Promise<Offered> {
-  if (!gates.some(({ services }) => services.includes(AUTO))) return { services: [], checks: [] };
+  if (!gates.some((gate) => gate.services.includes(AUTO) || takesAll(gate)))
+    return { services: [], checks: [] };
+  const whole = gates.some(takesAll);
+  const head = whole ? '--maintenance node' : 'auto';
   if (node === undefined) {
-    const found = "auto: the agent's node name is not known, so neither is what it offers";
+    const found = `${head}: the agent's node name is not known, so neither is what it offers`;
     return { services: [], checks: [{ check: 'rights', level: 'note', found, fix: TELL_NODE }] };
   }
   try {
@@ -71,7 +76,8 @@ async function findOffered(consul: Consul, { gates, node, agentNode, signal }: G
       consul.may([anyServiceOf(node)], limits),
     ]);
     const services = [...new Set((offered ?? []).map(({ service }) => service))].sort();
-    return { services, checks: [judgeOffered(node, services, { known: offered !== undefined, all })] };
+    const known = offered !== undefined;
+    return { services, checks: [judgeOffered(node, services, { known, all, whole, head })] };
   } catch (error) {
     return { services: [], checks: [problem('rights', error)] };
   }
@@ -80,29 +86,38 @@ async function findOffered(consul: Consul, { gates, node, agentNode, signal }: G
 const TELL_NODE = 'name it with --node, and ask again';
 const ALL_SERVICES = 'service_prefix "" { policy = "read" }';
 
+interface Seeing {
+  readonly known: boolean;
+  readonly all: boolean | undefined;
+  readonly whole: boolean;
+  readonly head: string;
+}
+
 /** A service that the token may not see is left out by Consul without a word: nobody waits for its gate then. */
-function judgeOffered(
-  node: string,
-  services: readonly string[],
-  { known, all }: { known: boolean; all: boolean | undefined },
-): Check {
+function judgeOffered(node: string, services: readonly string[], seeing: Seeing): Check {
+  const { known, all, whole, head } = seeing;
   const check = 'rights';
   if (!known) {
-    const found = `auto: Consul's catalogue does not show a node ${node}`;
+    const found = `${head}: Consul's catalogue does not show a node ${node}`;
     const fix = `correct --node, or add to the token's policy: node "${node}" { policy = "read" }`;
     return { check, level: 'problem', found, fix };
   }
   const fix = `add to the token's policy: ${ALL_SERVICES}`;
-  if (services.length === 0 && all === false)
-    return { check, level: 'problem', found: `auto: what ${node} offers is hidden from this token`, fix };
-  const found = `auto: ${node} offers ${services.join(', ') || 'no service'}`;
+  if ((services.length === 0 || whole) && all === false)
+    return { check, level: 'problem', found: `${head}: what ${node} offers is hidden from this token`, fix };
+  const found = `${head}: ${node} offers ${services.join(', ') || 'no service'}`;
   if (all !== false) return { check, level: 'ok', found };
   return { check, level: 'note', found: `${found}, as far as the token may see`, fix: `to see all, ${fix}` };
 }
 
 const namesOf = (gates: readonly DoctorGate[], offered: readonly string[]) =>
   [
-    ...new Set(gates.flatMap(({ services }) => services.flatMap((one) => (one === AUTO ? offered : [one])))),
+    ...new Set(
+      gates.flatMap((gate) => [
+        ...gate.services.flatMap((one) => (one === AUTO ? offered : [one])),
+        ...(takesAll(gate) ? offered : []),
+      ]),
+    ),
   ].sort();
 
 /** A rule, and what shows whether the token has it; none: nobody knows for which name to ask. */
@@ -124,7 +139,7 @@ function rightsOf(
   );
   // A peer of nobody is a node too.
   const nodes: Wanted = { rule: 'node_prefix ""', access: 'read', rights: nodeAndPeers(node ?? 'any') };
-  const takesNode = gates.some(({ maintenance }) => maintenance === 'node');
+  const takesNode = gates.some(takesAll);
   return [
     ...services.map((name) => wanted('service', name, changed.includes(name) ? 'write' : 'read')),
     ...(services.length === 0 ? [] : [nodes]),

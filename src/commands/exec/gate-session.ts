@@ -12,7 +12,7 @@ import type { Health } from '../../gate/healthy.ts';
 import { exitAtLast } from '../../gate/exit.ts';
 import type { Exit } from '../../gate/exit.ts';
 import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
-import { findServices, namedOf } from '../../gate/read.ts';
+import { findServices, namedOf, withMore } from '../../gate/read.ts';
 import { gateGroup } from '../../gate/peers.ts';
 import { confirmOpen, untilClosed, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
@@ -24,6 +24,7 @@ import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './g
 
 export interface RunGate {
   readonly node: string;
+  /** Those that were asked for. */
   readonly services: readonly string[];
   /** Whether it ends what earlier runs left in maintenance: it has the node's own agent. */
   readonly changes: boolean;
@@ -76,15 +77,18 @@ export async function openRunGate(
   const node = request.node ?? local;
   const agent = await findAgent(deps, { choice, node, local }, signal);
   const { maxOffline, minHealthy, allowUnknown = false } = choice;
-  const wanted = { services: choice.services, node, local: node === local, allowUnknown };
-  const services = await findServices(consul, wanted, signal);
+  const wanted = {
+    ...{ services: choice.services, node, local: node === local, allowUnknown },
+    ...{ whole: choice.maintenance === 'node', agent: agent?.consul },
+  };
+  const { services, counted, offered } = await findServices(consul, wanted, signal);
   const gate: Gate = {
-    seenHere: new Set(),
-    ...{ services, node, maxOffline, allowUnknown, stableMs: request.dryRun ? 0 : choice.stableMs },
+    seenHere: new Set(offered),
+    ...{ services: counted, node, maxOffline, allowUnknown, stableMs: request.dryRun ? 0 : choice.stableMs },
     ...(minHealthy !== undefined && { minHealthy }),
     groups: request.groups.map(({ group, slots }) => gateGroup(groupKeys(request.prefix, group), slots)),
   };
-  return createRunGate(deps, request, { gate, agent });
+  return createRunGate(deps, request, { gate, services, agent });
 }
 
 /** The node's own agent; undefined: nothing is changed there. */
@@ -104,14 +108,19 @@ async function findAgent(
 }
 
 interface Parts {
+  /** About all that go offline. */
   readonly gate: Gate;
+  /** Those that were asked for. */
+  readonly services: readonly string[];
   readonly agent: NodeAgent | undefined;
 }
 
-function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Parts): RunGate {
+function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunGate {
   const { consul, clock } = deps;
   const { prefix, run, gate: choice } = request;
-  const { node, services } = gate;
+  const { agent, services } = parts;
+  let { gate } = parts;
+  const { node } = gate;
   const stays = { node, run, prefix, services };
   let verdicts: readonly Verdict[] = [];
   let seenMs: number | undefined;
@@ -134,6 +143,17 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     closedIn(
       await confirmOpen({ consul, deps }, now, { ...waiting, ...(seenMs !== undefined && { seenMs }) }),
     );
+  const goOut = async (signal: AbortSignal, trying: AbortSignal) => {
+    if (!agent || choice.maintenance === undefined) return undefined;
+    const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, { signal: held, trying });
+    const groups = request.groups.map(({ group }) => group);
+    const out = { prefix, node, services: gate.services, scope: choice.maintenance, run, groups, look };
+    const entered = await enter({ consul, deps, agent }, out, signal);
+    if (entered.kind !== 'entered') return entered;
+    ({ taken, mark } = entered);
+    sayEntered(deps, taken, { node, run });
+    return entered;
+  };
   return {
     ...{ node, services, changes: agent !== undefined },
     waitOutside: async (waiting) => {
@@ -151,16 +171,17 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     untilClosed: (signal) => untilClosed({ consul, deps }, gate, signal),
     slots: (most) => slotsWithin(most, verdicts),
     goThrough: async ({ signal, patience: trying }) => {
-      const closed = await confirm(gate, { signal, trying });
-      if (closed || request.dryRun) return closed;
-      if (agent && choice.maintenance !== undefined) {
-        const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, { signal: held, trying });
-        const groups = request.groups.map(({ group }) => group);
-        const out = { prefix, node, services, scope: choice.maintenance, run, groups, look };
-        const entered = await enter({ consul, deps, agent }, out, signal);
-        if (entered.kind === 'closed') return entered.closed;
-        ({ taken, mark } = entered);
-        sayEntered(deps, taken, { node, run });
+      for (;;) {
+        const closed = await confirm(gate, { signal, trying });
+        if (closed || request.dryRun) return closed;
+        const entered = await goOut(signal, trying);
+        if (entered?.kind === 'closed') return entered.closed;
+        if (entered?.kind !== 'more') break;
+        const more = { services: gate.services, node, more: entered.services };
+        gate = { ...gate, services: await withMore(consul, more, signal) };
+        for (const service of entered.services) gate.seenHere.add(service);
+        // Those have to be open for as long as the others.
+        seenMs = undefined;
       }
       // Said for all runs, in the file, it is meant for those that go out of service.
       if (choice.maintenance !== undefined) await clock.sleep(choice.settleMs, { signal });
@@ -174,7 +195,9 @@ function createRunGate(deps: ExecDeps, request: GateRequest, { gate, agent }: Pa
     },
     health: async (signal) => {
       if (choice.healthyWithinMs === undefined) return undefined;
-      const offered = verdicts.filter(({ own }) => own !== 'none').map(({ service }) => service);
+      const offered = verdicts
+        .filter(({ own, service }) => own !== 'none' && services.includes(service))
+        .map(({ service }) => service);
       const { healthyWithinMs: withinMs, stableMs } = choice;
       const onSick = (why: string) => sayWaitsForHealth(deps, { node, run, withinMs, why });
       return untilHealthy({ consul, clock }, { services, offered, node, withinMs, stableMs, onSick }, signal);
