@@ -4,7 +4,7 @@ import tseslint from 'typescript-eslint';
 // Who may import whom: a folder of src its own files, and those of the folders that its row names, which all stand above
 // it. So data flows one way, main → commands → gate → lock → consul, and nothing runs back up.
 const below = [
-  // folder, what it may import, packages of npm that are its own
+  // folder, what it may import, packages of npm that are for it alone
   ['text', [], ['chalk']],
   ['platform', ['errors', 'text']],
   ['process', ['errors', 'platform']],
@@ -13,17 +13,18 @@ const below = [
   ['lock', ['errors', 'text', 'platform', 'consul']],
   ['gate', ['errors', 'text', 'platform', 'consul', 'lock']],
   ['output', ['errors', 'text', 'platform']],
-  ['cli', ['errors', 'text', 'platform', 'commands'], ['commander', 'smol-toml']],
+  ['cli', ['errors', 'text', 'platform'], ['commander', 'smol-toml']],
   [
     'commands',
     ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'lock', 'gate', 'output', 'cli'],
+    ['commander'],
   ],
   [
     'run',
     ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'gate', 'output', 'cli', 'commands'],
   ],
 ];
-const packages = below.flatMap(([, , own = []]) => own);
+const packages = [...new Set(below.flatMap(([, , own = []]) => own))];
 
 /** The row's rule for the files of its folder, and for those of the folders in it. */
 function boundaries([folder, may, own = []]) {

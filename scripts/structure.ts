@@ -83,8 +83,7 @@ function isSentence(node: ts.Node): boolean {
 const filesIn = (found: readonly string[]) => [...new Set(found.map((place) => place.replace(/:\d+$/, '')))];
 
 /** Whoever changes what the command takes or prints opens these: its name is in them, and their imports are its own. */
-const filesOfFreeze = () =>
-  files.filter((file) => /(?:^|\/)(?:freeze|thaw)/.test(file) && topOf(file) !== 'lock');
+const filesOfFreeze = () => files.filter((file) => /(?:^|\/)freeze/.test(file) && topOf(file) !== 'lock');
 
 async function count(): Promise<Figure[]> {
   const top = [...new Set(files.map((file) => file.split('/')[0] ?? file))];
@@ -95,7 +94,7 @@ async function count(): Promise<Figure[]> {
     figure('circles of files', 0, circlesOf(imports)),
     figure('circles of folders', 0, circlesOfFolders(imports)),
     figure('files that a run of `exec` goes through', 30, await filesOfARun()),
-    figure('files of freeze and thaw, outside of lock', 3, filesOfFreeze()),
+    figure('files of freeze, outside of lock', 3, filesOfFreeze()),
     figure('files with blocking queries, besides consul/watch', 0, blocking),
     figure('files that make sentences of the log', 1, filesIn(places(isSentence))),
     figure('spreads of literals', 20, places(isSpreadLiteral)),

@@ -5,6 +5,7 @@ import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node
 import { hostname } from 'node:os';
 import { clock } from './platform/clock.ts';
 import { parse } from './cli/parse.ts';
+import { commands } from './commands/registry.ts';
 import type { Host, Log } from './platform/deps.ts';
 import { RunlockError, errorCode, exitStatus } from './errors.ts';
 import type { ErrorCode } from './errors.ts';
@@ -28,7 +29,6 @@ import { readGiven } from './platform/read-given.ts';
 import { readLine } from './platform/read-line.ts';
 import { createStream, isTerminal } from './platform/streams.ts';
 import { findSurvivors, fromOtherUser } from './process/survivors.ts';
-import { run } from './run.ts';
 import { liveStartTime, startTime } from './process/process-tree.ts';
 
 declare const RUNLOCK_VERSION: string;
@@ -275,9 +275,9 @@ async function main(): Promise<void> {
   process.on('uncaughtException', (error) => void leave(fail(error, logFormat)));
   let status: number;
   try {
-    const invocation = await parse(argv, platform);
-    if ('common' in invocation) ({ logFormat } = invocation.common);
-    status = await run(invocation, platform);
+    const invocation = await parse(argv, commands, platform);
+    if (invocation.asked) ({ logFormat } = invocation.asked.common);
+    status = await invocation.run(platform);
     if (stdout.fault && status === 0) throw unwritten(stdout.fault);
   } catch (error) {
     status = fail(error, logFormat);

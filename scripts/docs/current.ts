@@ -1,6 +1,7 @@
 // What the generated files should say now.
 import { readFileSync } from 'node:fs';
 import { commandTree } from '../../src/cli/parse.ts';
+import { commands } from '../../src/commands/registry.ts';
 import { configExample } from './config-example.ts';
 import { manPage } from './man.ts';
 import { describePages } from './pages.ts';
@@ -14,7 +15,7 @@ export interface Generated {
 /** Reads from the project's root. */
 export function currentDocs(): Generated[] {
   const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
-  const tree = commandTree({ env: {}, version, readText: () => '' });
+  const tree = commandTree(commands, { env: {}, version, readText: () => '' });
   const pages = describePages(tree);
   return [
     { file: 'docs/man/runlock.1', text: manPage(pages, version) },

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { RunlockError } from '../errors.ts';
 import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
 import { parseFlag, parseGroup, parseGroups, usage } from './values.ts';
-import type { Common, Env } from './invocation.ts';
+import type { Common, Env } from './command.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */
 export type Values = Record<string, unknown>;

@@ -1,35 +1,47 @@
 /** argv, environment and configuration file → one typed, frozen command. Runs nothing. */
 import { Command, CommanderError } from 'commander';
-import { addComplete, addCompletion } from './completion.ts';
-import { addAcquire } from './acquire.ts';
-import { addConfig } from './config.ts';
-import { applyConfig, keysOf } from './config/apply.ts';
-import { addDoctor } from './doctor.ts';
-import { addExec } from './exec.ts';
-import { addGate } from './gate.ts';
-import { addHistory } from './history.ts';
-import { addFreeze } from './freeze.ts';
-import type { Context, Done, Invocation } from './invocation.ts';
+import type { Context, Defining, Invocation, Registered } from './command.ts';
+import { applyConfig, keysOf, noteConfigUse } from './config/apply.ts';
 import { sayMisplaced } from './misplaced.ts';
-import { addRelease } from './release.ts';
-import { addStatus, orUnknown } from './status.ts';
-import { addThaw } from './thaw.ts';
-import { RunlockError } from '../errors.ts';
+import { RunlockError, isRunlockError } from '../errors.ts';
 import { usage } from './values.ts';
+
+/** Every command that there is, in the order in which help names them. */
+export type Commands<Platform> = readonly Registered<Platform>[];
+
+/** Who prints help. */
+interface Printer {
+  write(text: string): Promise<void>;
+}
 
 /**
  * Reads the command line. A flag comes before its environment variable (`RUNLOCK_<OPTION>`), that before the
  * configuration file, that before the default.
  * @throws RunlockError `usage`; `config` for the file.
  */
-export function parse(argv: readonly string[], context: Context): Promise<Invocation> {
-  return orUnknown(argv, () => parseLine(argv, context));
+export async function parse<Platform extends Printer>(
+  argv: readonly string[],
+  commands: Commands<Platform>,
+  context: Context,
+): Promise<Invocation<Platform>> {
+  try {
+    return await parseLine(argv, commands, context);
+  } catch (error) {
+    const named = isRunlockError(error) && commands.find(({ name }) => name === argv[0]);
+    const asked = named ? named.ifWrong(argv, error) : undefined;
+    if (!asked) throw error;
+    return asked;
+  }
 }
 
-async function parseLine(argv: readonly string[], context: Context): Promise<Invocation> {
-  let invocation: Invocation | undefined;
+async function parseLine<Platform extends Printer>(
+  argv: readonly string[],
+  commands: Commands<Platform>,
+  context: Context,
+): Promise<Invocation<Platform>> {
+  let invocation: Invocation<Platform> | undefined;
   let text = '';
-  const program = buildProgram(argv, context, (parsed) => (invocation = parsed));
+  const program = buildProgram(commands, context, { argv, done: (parsed) => (invocation = parsed) });
   for (const command of [program, ...program.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (part) => (text += part),
@@ -45,57 +57,67 @@ async function parseLine(argv: readonly string[], context: Context): Promise<Inv
   try {
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
-    if (error instanceof CommanderError && error.code === LICENSES) return { kind: 'licenses' };
+    if (error instanceof CommanderError && error.code === LICENSES)
+      return printing('licenses', () => import('./licenses.ts').then(({ licenses }) => licenses));
     if (error instanceof CommanderError) {
       const misplaced = error.code === 'commander.unknownOption' && sayMisplaced(argv, program.commands);
       if (misplaced) throw usage(misplaced);
-      return afterCommander(error, argv, text);
+      if (error.exitCode === 0) return printing('help', () => Promise.resolve(text));
+      throw afterCommander(error, argv, commands);
     }
     throw error;
   }
   if (!invocation) throw usage("no command; see 'runlock --help'");
-  return Object.freeze(invocation);
+  return invocation;
 }
 
-function afterCommander(error: CommanderError, argv: readonly string[], text: string): Invocation {
-  if (error.exitCode === 0) return { kind: 'text', text };
-  if (error.code === 'commander.help') throw usage("no command; see 'runlock --help'");
+/** Of an option that asks for a text, whatever else the line says. */
+const printing = <Platform extends Printer>(
+  kind: string,
+  text: () => Promise<string>,
+): Invocation<Platform> => ({
+  kind,
+  asked: undefined,
+  run: async (platform) => {
+    await platform.write(await text());
+    return 0;
+  },
+});
+
+function afterCommander(
+  error: CommanderError,
+  argv: readonly string[],
+  commands: Commands<never>,
+): RunlockError {
+  if (error.code === 'commander.help') return usage("no command; see 'runlock --help'");
   const [word = ''] = argv;
-  const help = Object.hasOwn(commands, word) ? `runlock ${word} --help` : 'runlock --help';
+  const help = commands.some(({ name }) => name === word) ? `runlock ${word} --help` : 'runlock --help';
   const message = error.message
     .replace(/^error: /, '')
     .replaceAll(/\.?\n+/g, ' ')
     .trim();
-  throw new RunlockError('usage', `${message.replace(/\.$/, '')}; see '${help}'`);
+  return new RunlockError('usage', `${message.replace(/\.$/, '')}; see '${help}'`);
 }
 
 const LICENSES = 'runlock.licenses';
 /** Of no terminal. */
 const HELP_COLUMNS = 80;
 
-type Add = (program: Command, context: Context, done: Done) => void;
-const commands: Readonly<Record<string, Add>> = {
-  exec: addExec,
-  acquire: addAcquire,
-  status: addStatus,
-  release: addRelease,
-  history: addHistory,
-  freeze: addFreeze,
-  thaw: addThaw,
-  gate: addGate,
-  doctor: addDoctor,
-  completion: addCompletion,
-  config: (program, context, done) => addConfig(program, context, { done, tree: () => commandTree(context) }),
-  __complete: (program, context, done) =>
-    addComplete(program, context, { done, tree: () => commandTree(context) }),
-};
-
 /** Every command, for what describes them all: completion, the man page, the README. */
-export function commandTree(context: Context): Command {
-  return buildProgram([], context, () => undefined);
+export function commandTree<Platform>(commands: Commands<Platform>, context: Context): Command {
+  return buildProgram(commands, context, { argv: [], done: () => undefined });
 }
 
-function buildProgram([word = '']: readonly string[], context: Context, done: Done): Command {
+interface Reading<Platform> {
+  readonly argv: readonly string[];
+  readonly done: (invocation: Invocation<Platform>) => void;
+}
+
+function buildProgram<Platform>(
+  commands: Commands<Platform>,
+  context: Context,
+  { argv: [word], done }: Reading<Platform>,
+): Command {
   const program = new Command('runlock')
     .description("Runs a configuration-management command under its group's lock in Consul.")
     .version([`runlock ${context.version}`, context.build].join('\n').trimEnd(), '-V, --version')
@@ -116,8 +138,15 @@ Every option can also be given as RUNLOCK_<OPTION> in the environment, and what 
 /etc/runlock/config.toml ('runlock config --help'). Consul is found by its own CONSUL_* variables.`,
     );
   // The options of the command that is named are all that is needed.
-  const named = Object.hasOwn(commands, word) ? commands[word] : undefined;
-  for (const add of named ? [named] : Object.values(commands)) add(program, context, done);
-  const keys = () => keysOf(commandTree(context).commands);
-  return program.hook('preAction', (_, command) => applyConfig(command, context, keys));
+  const named = commands.filter(({ name }) => name === word);
+  const tree = () => commandTree(commands, context);
+  const defining: Defining = { ...context, tree };
+  for (const { name, define, config } of named.length > 0 ? named : commands) {
+    define(program, defining, done);
+    const command = program.commands.find((each) => each.name() === name);
+    if (command) noteConfigUse(command, config);
+  }
+  return program.hook('preAction', (_, command) =>
+    applyConfig(command, context, () => keysOf(tree().commands)),
+  );
 }

@@ -81,6 +81,11 @@ export function parseGroup(text: string): string {
   return text;
 }
 
+/** A group as it is stored: `/`, the root, is ''. */
+export function parseGroupOrRoot(text: string): string {
+  return text === '/' ? '' : parseGroup(text);
+}
+
 /** One group, or several with commas between them: a variable is there once. */
 export function parseGroups(text: string): readonly string[] {
   return text.split(',').map(parseGroup);

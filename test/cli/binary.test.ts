@@ -187,7 +187,7 @@ describe('--licenses', () => {
 describe('--version and --help', () => {
   /** What no start may load, but some command does. */
   const HEAVY =
-    /node_modules\/(?:consul|papi|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/|cli\/licenses|metrics)/;
+    /node_modules\/(?:consul|papi|p-retry|smol-toml)\/|src\/(?:consul|lock|commands\/(?!registry|gate-flags|[a-z]+\/(?:command|gate-flags|describe)\.ts)|cli\/licenses|metrics)/;
 
   test('load neither the way to Consul nor any command: the single file', () => {
     const { outputs } = metafile();

@@ -1,24 +1,23 @@
 import { describe, expect, test } from 'vitest';
 import { commandTree, parse } from '../../src/cli/parse.ts';
-import type { Invocation } from '../../src/cli/invocation.ts';
+import { commands } from '../../src/commands/registry.ts';
 import { variableOf } from '../../src/cli/option.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { LONG_OPTIONS, withoutOptions } from '../../src/cli/values.ts';
+import { askedBy, askedOf, printedBy } from '../support/command-line.ts';
+import type { Kinds } from '../support/command-line.ts';
 
 type Env = Record<string, string>;
-type Of<Kind extends Invocation['kind']> = Extract<Invocation, { kind: Kind }>;
 
 /** No file is where it is looked for. */
 const readText = () => {
   throw Object.assign(new Error('ENOENT: no such file'), { code: 'ENOENT' });
 };
-const read = (argv: string[], env: Env = {}) => parse(argv, { env, version: '1.2.3', readText });
+const context = { env: {}, version: '1.2.3', readText };
+const read = (argv: string[], env: Env = {}) => askedBy(argv, { env, version: '1.2.3', readText });
 
-async function as<Kind extends Invocation['kind']>(kind: Kind, argv: string[], env?: Env): Promise<Of<Kind>> {
-  const invocation = await read(argv, env);
-  if (invocation.kind !== kind) throw new Error(`${argv.join(' ')} is ${invocation.kind}`);
-  return invocation as Of<Kind>;
-}
+const as = <Kind extends keyof Kinds>(kind: Kind, argv: string[], env: Env = {}) =>
+  askedOf(kind, argv, { env, version: '1.2.3', readText });
 
 const exec = (argv: string[], env?: Env) => as('exec', ['exec', ...argv], env);
 /** With what is asked of the first group. */
@@ -222,8 +221,8 @@ describe('the environment', () => {
   });
 
   test('of every option of every command is kept from what exec runs, and nothing else is', () => {
-    const { commands } = commandTree({ env: {}, version: '1.2.3', readText });
-    const options = new Set(commands.flatMap((command) => command.options).map(variableOf));
+    const tree = commandTree(commands, { env: {}, version: '1.2.3', readText });
+    const options = new Set(tree.commands.flatMap((command) => command.options).map(variableOf));
     const own = {
       RUNLOCK_RUN_ID: 'x',
       RUNLOCK_RUN_GROUP: 'x',
@@ -307,19 +306,20 @@ describe('help and version', () => {
     ['status', '-h'],
     ['-g', '--help'],
   ])('%s goes to stdout', async (...argv) => {
-    expect((await as('text', argv)).text).toMatch(/^Usage: runlock/);
+    expect(await printedBy(argv, context)).toMatch(/^Usage: runlock/);
   });
 
   test('--version names the version', async () => {
-    expect((await as('text', ['--version'])).text).toBe('runlock 1.2.3\n');
-    expect((await as('text', ['-V'])).text).toBe('runlock 1.2.3\n');
+    expect(await printedBy(['--version'], context)).toBe('runlock 1.2.3\n');
+    expect(await printedBy(['-V'], context)).toBe('runlock 1.2.3\n');
   });
 });
 
 test('what was read cannot be changed any more', async () => {
   for (const argv of [['exec', '--', 'x'], ['status'], ['release']]) {
-    const invocation = await read(argv);
+    const invocation = await parse(argv, commands, context);
     expect(Object.isFrozen(invocation)).toBe(true);
-    expect('options' in invocation && Object.isFrozen(invocation.options)).toBe(true);
+    expect(Object.isFrozen(invocation.asked)).toBe(true);
+    expect(Object.isFrozen(invocation.asked?.options)).toBe(true);
   }
 });

@@ -1,26 +1,30 @@
 // What a configuration file may say, and what is said of one that is wrong. Commands see it in test/cli/config.test.ts.
 import { describe, expect, test } from 'vitest';
-import { commandTree, parse } from '../../src/cli/parse.ts';
+import { commandTree } from '../../src/cli/parse.ts';
+import { commands } from '../../src/commands/registry.ts';
 import { find, keysOf, settingFor } from '../../src/cli/config/apply.ts';
-import type { Invocation } from '../../src/cli/invocation.ts';
 import { nearest } from '../../src/text/nearest.ts';
 import { readStatements } from '../../src/cli/config/statements.ts';
 import { readConfig } from '../../src/cli/config/read.ts';
 import { RunlockError } from '../../src/errors.ts';
+import { askedBy, askedOf } from '../support/command-line.ts';
 
 type Env = Record<string, string>;
 
 const missing = (code = 'ENOENT') => {
   throw Object.assign(new Error(code), { code });
 };
-const keys = keysOf(commandTree({ env: {}, version: '1', readText: () => missing() }).commands);
+const keys = keysOf(commandTree(commands, { env: {}, version: '1', readText: () => missing() }).commands);
 
 const read = (text: string, argv: readonly string[], env: Env = {}) =>
-  parse([...argv], { env, version: '1', readText: () => text });
+  askedBy(argv, { env, version: '1', readText: () => text });
 
 async function exec(text: string, argv: readonly string[] = [], env?: Env) {
-  const invocation = await read(text, ['exec', ...argv, '--', 'true'], env);
-  if (invocation.kind !== 'exec') throw new Error(invocation.kind);
+  const invocation = await askedOf('exec', ['exec', ...argv, '--', 'true'], {
+    env: env ?? {},
+    version: '1',
+    readText: () => text,
+  });
   const [first] = invocation.options.groups;
   return {
     ...invocation.options,
@@ -30,7 +34,7 @@ async function exec(text: string, argv: readonly string[] = [], env?: Env) {
   };
 }
 
-async function refusal(promise: Promise<Invocation>): Promise<string> {
+async function refusal(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
   } catch (error) {
@@ -91,8 +95,8 @@ describe('a file', () => {
 
   test('is not looked at for help, and not needed', async () => {
     const context = { env: {}, version: '1', readText: () => missing('EACCES') };
-    expect((await parse(['exec', '--help'], context)).kind).toBe('text');
-    expect((await parse(['--version'], context)).kind).toBe('text');
+    expect((await askedBy(['exec', '--help'], context)).kind).toBe('help');
+    expect((await askedBy(['--version'], context)).kind).toBe('help');
   });
 });
 
@@ -162,7 +166,7 @@ slots = 4
 
   test('of several groups must agree, or the flag has to say it', () => {
     const config = readConfig('c.toml', file, keys);
-    const tree = commandTree({ env: {}, version: '1', readText: () => missing() });
+    const tree = commandTree(commands, { env: {}, version: '1', readText: () => missing() });
     const [exec] = tree.commands.filter((command) => command.name() === 'exec');
     const slots = exec && find(exec, '--slots');
     const hold = exec && find(exec, '--hold');
@@ -193,8 +197,11 @@ slots = 4
     expect(await refusal(read(timeouts, ['exec', '-g', 'a', '-g', 'b', '--', 'x']))).toMatch(
       /timeout is 1h \(line 2\) for a and 2h \(line 4\) for b; with several groups say it with --timeout$/,
     );
-    const report = await read(file, ['config', '-g', 'prod', '-g', 'web'], { RUNLOCK_HOLD: '1h' });
-    if (report.kind !== 'config') throw new Error(report.kind);
+    const report = await askedOf('config', ['config', '-g', 'prod', '-g', 'web'], {
+      env: { RUNLOCK_HOLD: '1h' },
+      version: '1',
+      readText: () => file,
+    });
     const shown = report.options.report.options.filter(({ group }) => group !== undefined);
     expect(shown).toMatchObject([
       { option: 'slots', group: 'prod', value: '3', from: 'file', line: 5, section: 'prod' },
@@ -322,7 +329,7 @@ describe('a file that is wrong is refused with line, name, and what is right', (
 
 describe('a file that cannot be read', () => {
   const from = (code: string, argv: readonly string[] = [], env: Env = {}) =>
-    parse(['exec', ...argv, '--', 'true'], { env, version: '1', readText: () => missing(code) });
+    askedBy(['exec', ...argv, '--', 'true'], { env, version: '1', readText: () => missing(code) });
 
   test('may be missing where nobody named it', async () => {
     expect(await from('ENOENT')).toMatchObject({ kind: 'exec', options: { groups: [{ slots: 1 }] } });
@@ -342,8 +349,8 @@ describe('a file that cannot be read', () => {
 
   test('does not keep a shell from completing', async () => {
     const context = { env: {}, version: '1', readText: () => 'nonsense' };
-    expect((await parse(['completion', 'bash'], context)).kind).toBe('completion');
-    expect((await parse(['__complete', 'exec'], context)).kind).toBe('complete');
+    expect((await askedBy(['completion', 'bash'], context)).kind).toBe('completion');
+    expect((await askedBy(['__complete', 'exec'], context)).kind).toBe('__complete');
   });
 
   test.each<[string[], Env, string]>([
@@ -359,7 +366,7 @@ describe('a file that cannot be read', () => {
         asked.push(name);
         return '';
       };
-      await parse(['exec', ...argv, '--', 'true', '--config', 'not mine'], { env, version: '1', readText });
+      await askedBy(['exec', ...argv, '--', 'true', '--config', 'not mine'], { env, version: '1', readText });
       expect(asked).toEqual([path]);
     },
   );

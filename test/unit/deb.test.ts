@@ -6,11 +6,12 @@ import { debianChangelog, readChangelog } from '../../scripts/deb/changelog.ts';
 import { debianDepends } from '../../scripts/deb/depends.ts';
 import { readNeeds } from '../../scripts/deb/elf.ts';
 import { commandTree } from '../../src/cli/parse.ts';
+import { commands } from '../../src/commands/registry.ts';
 import { keysOf } from '../../src/cli/config/apply.ts';
 import { readConfig } from '../../src/cli/config/read.ts';
 
 describe('config.toml', () => {
-  const tree = commandTree({ env: {}, version: '1.2.3', readText: () => '' });
+  const tree = commandTree(commands, { env: {}, version: '1.2.3', readText: () => '' });
   const example = configExample(tree);
   const keys = keysOf(tree.commands);
 

@@ -9,10 +9,11 @@ import { files } from '../../scripts/docs/man-texts.ts';
 import { describePages } from '../../scripts/docs/pages.ts';
 import { commandsPage, fillReadme } from '../../scripts/docs/readme.ts';
 import { commandTree } from '../../src/cli/parse.ts';
+import { commands } from '../../src/commands/registry.ts';
 import { RunlockError, exitStatus } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 
-const pages = describePages(commandTree({ env: {}, version: '1.2.3', readText: () => '' }));
+const pages = describePages(commandTree(commands, { env: {}, version: '1.2.3', readText: () => '' }));
 const man = manPage(pages, '1.2.3');
 const command = (name: string) => {
   const page = pages.commands.find((each) => each.name === name);

@@ -15,7 +15,7 @@ import {
   judgeRunFiles,
 } from '../../src/commands/doctor/surroundings.ts';
 import { judgeNode } from '../../src/commands/doctor/rights.ts';
-import { judgePlace } from '../../src/commands/doctor.ts';
+import { judgePlace } from '../../src/commands/doctor/doctor.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
 import { addressOf } from '../../src/consul/address.ts';
 import { renderDoctor } from '../../src/output/doctor.ts';

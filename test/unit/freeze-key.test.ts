@@ -1,7 +1,7 @@
 // A freeze is set and ended, whatever somebody else does at that moment: against a Consul that answers as the test says.
 import { expect, test } from 'vitest';
-import { freeze } from '../../src/commands/freeze.ts';
-import { thaw } from '../../src/commands/thaw.ts';
+import { freeze } from '../../src/commands/freeze/freeze.ts';
+import { thaw } from '../../src/commands/thaw/thaw.ts';
 import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';

@@ -1,14 +1,14 @@
 import { describe, expect, test } from 'vitest';
-import { parse } from '../../src/cli/parse.ts';
-import type { Context } from '../../src/cli/invocation.ts';
+import type { Context } from '../../src/cli/command.ts';
 import { describeBusy } from '../../src/commands/wait/busy.ts';
-import { describeFreeze } from '../../src/commands/freeze.ts';
-import { describeThaw } from '../../src/commands/thaw.ts';
+import { describeFreeze } from '../../src/commands/freeze/freeze.ts';
+import { describeThaw } from '../../src/commands/thaw/thaw.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { leftOf } from '../../src/lock/freeze.ts';
 import { freezeKeys, groupKeys } from '../../src/lock/keys.ts';
 import { freeze, thaw } from '../../src/lock/transactions.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';
+import { askedBy } from '../support/command-line.ts';
 
 const now = Date.parse('2026-03-01T12:00:00Z');
 const minute = 60_000;
@@ -20,7 +20,7 @@ const context: Context = {
     throw Object.assign(new Error('no such file'), { code: 'ENOENT' });
   },
 };
-const read = (argv: string[], env: Record<string, string> = {}) => parse(argv, { ...context, env });
+const read = (argv: string[], env: Record<string, string> = {}) => askedBy(argv, { ...context, env });
 
 const common = { verbose: false, quiet: false, logFormat: 'text' };
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { forget, viewHistory } from '../../src/commands/history.ts';
+import { forget, viewHistory } from '../../src/commands/history/history.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { encode, lastGoodOf } from '../../src/lock/records.ts';
 import type { RunRecord } from '../../src/lock/records.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { status, viewGroups } from '../../src/commands/status.ts';
-import type { GroupView } from '../../src/commands/status.ts';
+import { status, viewGroups } from '../../src/commands/status/status.ts';
+import type { GroupView } from '../../src/commands/status/status.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';

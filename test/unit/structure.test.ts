@@ -32,5 +32,7 @@ test('folders can be a circle where no files are', () => {
 
 test('a folder and the file of its name are one thing', () => {
   expect(topOf('consul.ts')).toBe(topOf('consul/request.ts'));
-  expect(circlesOfFolders(graph({ 'consul.ts': ['consul/request.ts'], 'consul/request.ts': [] }))).toEqual([]);
+  expect(circlesOfFolders(graph({ 'consul.ts': ['consul/request.ts'], 'consul/request.ts': [] }))).toEqual(
+    [],
+  );
 });

@@ -1,6 +1,6 @@
 // What says until when something lasts, on a host whose wall clock was set: never shorter than asked (docs/adr/0012).
 import { expect, test } from 'vitest';
-import { freeze } from '../../src/commands/freeze.ts';
+import { freeze } from '../../src/commands/freeze/freeze.ts';
 import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { giveHeldBack } from '../../src/lock/release-hold.ts';

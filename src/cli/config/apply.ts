@@ -2,7 +2,7 @@
 import type { Command, Option } from 'commander';
 import type { Config, Key, Keys, Setting } from './read.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
-import type { Context, Env } from '../invocation.ts';
+import type { ConfigUse, Context, Env } from '../command.ts';
 import { environmentText, keyOf, parseEnvironment, parseValue } from '../option.ts';
 
 /**
@@ -17,11 +17,15 @@ const PER_CALL: ReadonlySet<string> = new Set([
 /** Of a run in several groups each one's own section says these; all others must agree. */
 export const PER_GROUP: ReadonlySet<string> = new Set(['slots', 'hold', 'release_on_signal']);
 
-/** `doctor` looks at several groups, and no run is in all of them: each one's own section says also what its gate is. */
-const PER_GROUP_OF_DOCTOR: ReadonlySet<string> = new Set(['service', 'maintenance']);
+const uses = new WeakMap<Command, ConfigUse>();
+
+/** Of each command of a program, before its line is read. */
+export function noteConfigUse(command: Command, use: ConfigUse): void {
+  uses.set(command, use);
+}
 
 const isPerGroup = (command: Command, key: string) =>
-  PER_GROUP.has(key) || (command.name() === DOCTOR && PER_GROUP_OF_DOCTOR.has(key));
+  PER_GROUP.has(key) || uses.get(command)?.perGroup?.includes(key);
 
 /** What a file may say: every option of every command. */
 export function keysOf(commands: readonly Command[]): Keys {
@@ -56,12 +60,6 @@ const faults = new WeakMap<Command, RunlockError>();
 
 export const configFaultOf = (command: Command) => faults.get(command);
 
-/** Commands that a shell starts while somebody types, or logs in: these are no place to complain about a file. */
-const SILENT: readonly string[] = ['completion', '__complete'];
-
-/** Says itself what is wrong with the file, and looks at the rest all the same. */
-const DOCTOR = 'doctor';
-
 /**
  * Fills in from the file what no flag and no variable gave.
  * @param keys what any command may find in it; asked for only if there is a file.
@@ -75,8 +73,9 @@ export async function applyConfig(command: Command, context: Context, keys: () =
     fillFromConfig(command, context.env, config, groupsOf(command, context.env, config));
   } catch (error) {
     if (!isRunlockError(error)) throw error;
-    if (command.name() === DOCTOR && error.code === 'config') faults.set(command, error);
-    else if (!SILENT.includes(command.name())) throw error;
+    const wrong = uses.get(command)?.wrong;
+    if (wrong === 'report' && error.code === 'config') faults.set(command, error);
+    else if (wrong !== 'ignore') throw error;
   }
 }
 

@@ -10,7 +10,7 @@ import { decodeTicket } from '../../lock/records.ts';
 import { renderWaiting } from '../../output/waiting.ts';
 import type { FreezeView, WaitingView } from '../../output/views.ts';
 import type { Terminal } from '../../platform/terminal.ts';
-import { viewGroups } from '../status.ts';
+import { viewGroups } from '../status/status.ts';
 import { changesOf, observeSlots, toHolders } from './holders.ts';
 import type { SeenSlot } from './holders.ts';
 

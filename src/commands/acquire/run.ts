@@ -1,0 +1,57 @@
+/** `runlock acquire`: its outcome → exit status, and what is held → stdout. */
+import { constants } from 'node:os';
+import type { Asked } from '../../cli/command.ts';
+import type { AcquireDeps, AcquireOptions, AcquireResult } from './acquire.ts';
+import { EXIT_LOST, assertNever } from '../../errors.ts';
+import { createOutput } from '../../platform/terminal.ts';
+import type { Platform } from '../platform.ts';
+import { printJson } from '../print.ts';
+
+export interface AcquireAsked extends Asked<AcquireOptions & { readonly json: boolean }> {
+  readonly conflictExitCode: number;
+}
+
+export async function run(
+  { common, options, conflictExitCode }: AcquireAsked,
+  platform: Platform,
+): Promise<number> {
+  // Before anything else: a signal that comes early must not find the default action.
+  const signals = platform.listenToSignals();
+  const log = platform.makeLog(common);
+  const [{ acquireSlot }, consul] = await Promise.all([import('./acquire.ts'), platform.connect(log)]);
+  const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
+  const deps: AcquireDeps = {
+    ...platform.deps,
+    log,
+    consul,
+    signals,
+    env: platform.env,
+    newRunId: platform.newRunId,
+    runFiles: platform.runFiles(log),
+    ...(common.verbose && { verbose: true }),
+    ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
+  };
+  try {
+    const result = await acquireSlot(deps, options);
+    if (result.kind === 'held' && options.json)
+      await printJson(platform, { already: result.already, ...result.held });
+    return toStatus(result, conflictExitCode);
+  } finally {
+    consul.close();
+  }
+}
+
+function toStatus(result: AcquireResult, conflictExitCode: number): number {
+  switch (result.kind) {
+    case 'held':
+      return 0;
+    case 'busy':
+      return conflictExitCode;
+    case 'lost':
+      return EXIT_LOST;
+    case 'interrupted':
+      return 128 + constants.signals[result.signal];
+    default:
+      return assertNever(result);
+  }
+}

@@ -1,0 +1,50 @@
+/** `runlock __complete`, which the scripts that `runlock completion` prints call back. */
+import type { Command } from 'commander';
+import { register } from '../../cli/command.ts';
+import type { Asked, Defining, Env } from '../../cli/command.ts';
+import {
+  addOptions,
+  commonOptions,
+  groupsOption,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import { isRunlockError } from '../../errors.ts';
+import type { Platform } from '../platform.ts';
+import type { CompleteOptions } from './complete.ts';
+import { describeProgram } from './describe.ts';
+
+export const complete = register({
+  name: '__complete',
+  config: { wrong: 'ignore' },
+  define,
+  run: async (asked: Asked<CompleteOptions>, platform: Platform) =>
+    (await import('./run.ts')).run(asked, platform),
+});
+
+function define(
+  program: Command,
+  { env, tree }: Defining,
+  done: (asked: Asked<CompleteOptions>) => void,
+): void {
+  const command = program.command('__complete', { hidden: true }).argument('[words...]').passThroughOptions();
+  addOptions(command, [groupsOption('as for exec', 'default'), prefixOption(), ...commonOptions()]);
+  command.action((words: string[]) => {
+    const values = settings(command, env);
+    const { prefix, group } = values as Values & { prefix: string; group: readonly string[] };
+    const options = { words, prefix, groups: group, ...describeProgram(tree()) };
+    done({ common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+/** What is wrong with the environment is said when a command runs, not while it is typed. */
+function settings(command: Command, env: Env): Values {
+  try {
+    return withEnvironment(command, env);
+  } catch (error) {
+    if (!isRunlockError(error)) throw error;
+    return command.opts();
+  }
+}

@@ -1,0 +1,183 @@
+/** `runlock __complete`: the words so far → what can stand there. Pure but for what it asks Consul, for a moment. */
+import { findGroups, findOwners, findRecorded, isGroup, withinLimit } from './live.ts';
+import type { Candidate, LiveDeps, Where } from './live.ts';
+
+/** A command of runlock, as completion sees it; made from the command tree. */
+export interface CommandShape {
+  readonly name: string;
+  readonly about: string;
+  readonly options: readonly OptionShape[];
+  readonly operands: readonly OperandShape[];
+}
+
+export interface OptionShape {
+  /** `-g`, `--group`. */
+  readonly flags: readonly string[];
+  readonly about: string;
+  /** Undefined: it takes no value. */
+  readonly value?: ValueShape;
+}
+
+export interface OperandShape extends ValueShape {
+  /** It takes all the words that are left. */
+  readonly variadic: boolean;
+}
+
+/** What a value can be: some words, or something that is looked up. */
+export interface ValueShape {
+  readonly words: readonly string[];
+  /** `program`: a command line of its own; `command`: one of runlock's. */
+  readonly from?: 'group' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
+}
+
+export interface CompleteOptions {
+  /** All after `runlock`; the last one is being typed, and may be empty. */
+  readonly words: readonly string[];
+  readonly commands: readonly CommandShape[];
+  /** Runlock's own, before any command. */
+  readonly options: readonly OptionShape[];
+  /** Where groups are, and which ones are meant, unless the words say so. */
+  readonly prefix: string;
+  readonly groups: readonly string[];
+}
+
+export type Completion =
+  | { readonly kind: 'candidates'; readonly candidates: readonly Candidate[] }
+  | { readonly kind: 'files' }
+  /** The word with this number, from 0, begins a command line that the shell knows better. */
+  | { readonly kind: 'program'; readonly at: number };
+
+/** Faults are silent: there are no candidates then. */
+export async function complete(deps: LiveDeps, options: CompleteOptions): Promise<Completion> {
+  const words = options.words.slice(0, -1);
+  const current = options.words.at(-1) ?? '';
+  const [name] = words;
+  const command = options.commands.find((each) => each.name === name);
+  if (name === undefined) {
+    const flags = current.startsWith('-') ? flagsOf(options.options) : [];
+    return only(current, [...asCandidates(options.commands), ...flags]);
+  }
+  if (!command) return only(current, []);
+  const place = findPlace(command, words.slice(1));
+  if (place.programAt !== undefined) return { kind: 'program', at: place.programAt + 1 };
+  const [flag, typed] = splitFlag(current, place);
+  const value = flag === undefined ? place.awaits : findOption(command, flag)?.value;
+  if (flag === undefined && !value && !place.literal && current.startsWith('-'))
+    return only(current, [...flagsOf(command.options), ...separator(command)]);
+  const wanted = flag === undefined ? (value ?? operandAt(command, place.operands.length)) : value;
+  if (!wanted) return only(current, []);
+  if (wanted.from === 'file') return { kind: 'files' };
+  if (wanted.from === 'program') return { kind: 'program', at: words.length };
+  const found = await candidatesFor(deps, wanted, { ...options, ...chosen(place, options) });
+  const lead = flag === undefined ? '' : `${flag}=`;
+  return only(
+    `${lead}${typed}`,
+    found.map((each) => ({ ...each, value: `${lead}${each.value}` })),
+  );
+}
+
+function only(start: string, candidates: readonly Candidate[]): Completion {
+  return { kind: 'candidates', candidates: candidates.filter(({ value }) => value.startsWith(start)) };
+}
+
+const asCandidates = (commands: readonly CommandShape[]): Candidate[] =>
+  commands.map(({ name, about }) => ({ value: name, about }));
+
+/** Where the words so far have led. */
+interface Place {
+  readonly operands: readonly string[];
+  /** Values given so far, by long flag. */
+  readonly values: ReadonlyMap<string, readonly string[]>;
+  /** What the last option still waits for. */
+  readonly awaits: ValueShape | undefined;
+  /** `--` was said: what follows are operands. */
+  readonly literal: boolean;
+  /** Which word began a command line of its own. */
+  readonly programAt: number | undefined;
+}
+
+function findPlace(command: CommandShape, words: readonly string[]): Place {
+  const operands: string[] = [];
+  const values = new Map<string, string[]>();
+  let awaiting: OptionShape | undefined;
+  let literal = false;
+  let programAt: number | undefined;
+  const note = ({ flags }: OptionShape, value: string) => {
+    const long = flags.at(-1) ?? '';
+    values.set(long, [...(values.get(long) ?? []), value]);
+  };
+  for (const [i, word] of words.entries()) {
+    if (awaiting) {
+      note(awaiting, word);
+      awaiting = undefined;
+    } else if (word === '--' && !literal) {
+      literal = true;
+      if (operandAt(command, operands.length)?.from === 'program') programAt = i + 1;
+    } else if (!literal && word.startsWith('-') && word !== '-') {
+      const { option, attached } = readFlag(command, word);
+      if (option && attached !== undefined) note(option, attached);
+      else awaiting = option;
+    } else {
+      if (operandAt(command, operands.length)?.from === 'program') programAt = i;
+      operands.push(word);
+    }
+    if (programAt !== undefined) break;
+  }
+  return { operands, values, awaits: awaiting?.value, literal, programAt };
+}
+
+/** The option of this word that takes a value, and the value if the word has it too: `--group=a`, `-ga`, `-vg`. */
+function readFlag(command: CommandShape, word: string): { option?: OptionShape; attached?: string } {
+  if (word.startsWith('--')) {
+    const [flag = '', ...rest] = word.split('=');
+    const option = findOption(command, flag);
+    if (!option?.value) return {};
+    return { option, ...(rest.length > 0 && { attached: rest.join('=') }) };
+  }
+  for (let i = 1; i < word.length; i += 1) {
+    const option = findOption(command, `-${word.charAt(i)}`);
+    if (!option?.value) continue;
+    return { option, ...(i + 1 < word.length && { attached: word.slice(i + 1) }) };
+  }
+  return {};
+}
+
+const findOption = ({ options }: CommandShape, flag: string) =>
+  options.find(({ flags }) => flags.includes(flag));
+
+/** `--hold=fo` is a flag and the start of its value. */
+function splitFlag(current: string, { awaits, literal }: Place): [flag: string | undefined, typed: string] {
+  const [, flag, typed = ''] = /^(--[^=]+)=(.*)$/s.exec(current) ?? [];
+  return awaits || literal || flag === undefined ? [undefined, current] : [flag, typed];
+}
+
+const flagsOf = (options: readonly OptionShape[]): Candidate[] =>
+  options.flatMap(({ flags, about }) => flags.map((value) => ({ value, about })));
+
+const separator = ({ operands }: CommandShape): Candidate[] =>
+  operands.some(({ from }) => from === 'program') ? [{ value: '--', about: 'the command follows' }] : [];
+
+function operandAt({ operands }: CommandShape, i: number): OperandShape | undefined {
+  const last = operands.at(-1);
+  return operands[i] ?? (last?.variadic ? last : undefined);
+}
+
+/** What the words say of prefix and groups; what they don't say, the environment or the default says. */
+function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions): Where {
+  const named = [...operands, ...(values.get('--group') ?? [])].filter(isGroup);
+  const under = values.get('--prefix')?.at(-1) ?? prefix;
+  return { prefix: isGroup(under) ? under : prefix, groups: named.length > 0 ? named : groups };
+}
+
+async function candidatesFor(
+  deps: LiveDeps,
+  { words, from }: ValueShape,
+  where: Where & Pick<CompleteOptions, 'commands'>,
+): Promise<Candidate[]> {
+  const fixed = words.map((value) => ({ value, about: '' }));
+  if (from === 'command') return asCandidates(where.commands);
+  const look = from === 'group' ? findGroups : from === 'owner' ? findOwners : findRecorded;
+  if (from === undefined) return fixed;
+  const found = await withinLimit(deps, (consul, signal) => look(consul, where, signal));
+  return [...fixed, ...found.sort((a, b) => (a.value < b.value ? -1 : 1))];
+}

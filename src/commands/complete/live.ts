@@ -1,0 +1,97 @@
+/** What completion asks Consul: for a moment, and without a word about what went wrong. */
+import type { Consul } from '../../consul/consul.ts';
+import type { WallClock } from '../../platform/deps.ts';
+import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
+import { decodeClaim } from '../../lock/records.ts';
+
+export interface Candidate {
+  readonly value: string;
+  readonly about: string;
+}
+
+export interface LiveDeps {
+  readonly clock: Pick<WallClock, 'sleep'>;
+  readonly connect: () => Promise<Consul>;
+}
+
+export interface Where {
+  readonly prefix: string;
+  readonly groups: readonly string[];
+}
+
+/** Somebody waits for the answer with a finger on the Tab key. */
+const LOOKUP_MS = 500;
+
+export const isGroup = (path: string) => path.split('/').every(isName);
+
+/** What `look` finds; nothing when it fails, or takes longer than the limit. */
+export async function withinLimit(
+  { clock, connect }: LiveDeps,
+  look: (consul: Consul, signal: AbortSignal) => Promise<Candidate[]>,
+): Promise<Candidate[]> {
+  const done = new AbortController();
+  const limit = new AbortController();
+  try {
+    const consul = await connect();
+    const nothing = () => [];
+    const late = clock.sleep(LOOKUP_MS, { signal: done.signal }).then(() => limit.abort(), nothing);
+    const asked = look(consul, limit.signal).catch(nothing);
+    const found = await Promise.race([asked, late.then(nothing)]);
+    consul.close();
+    return found;
+  } catch {
+    return [];
+  } finally {
+    done.abort();
+  }
+}
+
+const once = (signal: AbortSignal) => ({ signal, timeoutMs: LOOKUP_MS, retryForMs: 0 });
+
+export async function findGroups(
+  consul: Consul,
+  { prefix }: Where,
+  signal: AbortSignal,
+): Promise<Candidate[]> {
+  const keys = await consul.keys(`${prefix}/`, once(signal));
+  const groups = new Set<string>();
+  for (const key of keys) {
+    const parsed = parseKey(prefix, key);
+    if (parsed && parsed.key.kind !== 'other' && isGroup(parsed.group)) groups.add(parsed.group);
+  }
+  return [...groups].map((value) => ({ value, about: 'group' }));
+}
+
+/** Who has a claim. Who waits has none. */
+export async function findOwners(
+  consul: Consul,
+  { prefix, groups }: Where,
+  signal: AbortSignal,
+): Promise<Candidate[]> {
+  const prefixes = groups.map((group) => groupKeys(prefix, group).slotPrefix);
+  const lists = await Promise.all(prefixes.map((below) => consul.list(below, once(signal))));
+  const owners = new Map<string, string>();
+  for (const entry of lists.flatMap(({ entries }) => entries)) {
+    if (parseKey(prefix, entry.key)?.key.kind !== 'owner') continue;
+    try {
+      const { node, state } = decodeClaim(entry);
+      owners.set(node, state);
+    } catch {
+      // `status` says what is wrong with it.
+    }
+  }
+  return [...owners].map(([value, about]) => ({ value, about }));
+}
+
+/** Whose last run is recorded in a group. */
+export async function findRecorded(
+  consul: Consul,
+  { prefix, groups }: Where,
+  signal: AbortSignal,
+): Promise<Candidate[]> {
+  const prefixes = groups.map((group) => groupKeys(prefix, group).run(''));
+  const keys = await Promise.all(prefixes.map((below) => consul.keys(below, once(signal))));
+  const parsed = keys.flat().map((key) => parseKey(prefix, key)?.key);
+  const nodes = new Set(parsed.flatMap((key) => (key?.kind === 'run' && isName(key.node) ? [key.node] : [])));
+  return [...nodes].map((value) => ({ value, about: 'has run here' }));
+}

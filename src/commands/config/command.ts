@@ -1,0 +1,144 @@
+/** `runlock config`: what each option of a command would be, and where that comes from. */
+import { withoutUser } from '../../errors.ts';
+import type { Command, Option } from 'commander';
+import type { Config, Setting } from '../../cli/config/read.ts';
+import { parseFlag, usage } from '../../cli/values.ts';
+import { PER_GROUP, configOf, fillFromConfig, find, groupsOf, settingFor } from '../../cli/config/apply.ts';
+import type { ConfigReport, OptionReport } from './report.ts';
+import { register } from '../../cli/command.ts';
+import type { Defining, Env } from '../../cli/command.ts';
+import {
+  addOptions,
+  commonOptions,
+  environmentText,
+  groupsOption,
+  keyOf,
+  option,
+  toCommon,
+  variableOf,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import type { Platform } from '../platform.ts';
+import type { ConfigAsked } from './run.ts';
+
+export const config = register({
+  name: 'config',
+  define,
+  run: async (asked: ConfigAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env, tree }: Defining, done: (asked: ConfigAsked) => void): void {
+  const command = program
+    .command('config')
+    .description('what each option would be, and where that comes from')
+    .argument('[command]', 'the command whose options these are', 'exec');
+  addOptions(command, [
+    groupsOption('in this group; can be given several times', 'default'),
+    option('--json', 'the same data as JSON', parseFlag, false),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', CONFIG_HELP);
+  command.action((name: string) => {
+    const values = withEnvironment(command, env);
+    const target = tree().commands.find((each) => each.name() === name && !name.startsWith('_'));
+    if (!target) throw usage(`'${name}' is no command; see 'runlock --help'`);
+    const report = reportOn(target, command, env);
+    const { json } = values as Values & { json: boolean };
+    done({ common: toCommon(values), options: Object.freeze({ json, report }) });
+  });
+}
+
+const CONFIG_HELP = `
+The file is TOML: options by their long names, with underscores; what stands in a group's section counts for that group
+and those below it, the nearest one first.
+
+  wait = "30m"
+  ok_codes = [0, 213]
+
+  [groups."prod/web"]
+  slots = 3
+
+A flag comes first, then RUNLOCK_<OPTION> in the environment, then the group's section, then the top of the file.
+
+Examples:
+  runlock config
+  runlock config -g prod/web
+  runlock config status --json`;
+
+/** @param asked the `config` command, with the flags that it was given. */
+function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
+  for (const { long, name } of given(asked)) {
+    const same = find(target, long);
+    if (same && long !== '--json') target.setOptionValueWithSource(name, asked.getOptionValue(name), 'cli');
+  }
+  const config = configOf(asked);
+  const groups = groupsOf(find(target, '--group') ? target : asked, env, config);
+  if (config) fillFromConfig(target, env, config, groups);
+  withEnvironment(target, env);
+  const options = target.options.filter(({ long, hidden }) => long !== '--config' && !hidden);
+  return {
+    v: 1,
+    command: target.name(),
+    groups,
+    file: { path: String(asked.getOptionValue('config')), found: config !== undefined },
+    options: options.flatMap((each) => reportOption(target, each, { env, config, groups })).map(masked),
+  };
+}
+
+/** A user and password may stand in an agent's address. */
+function masked(report: OptionReport): OptionReport {
+  const { option, value } = report;
+  return option === 'agent' && value !== null ? { ...report, value: withoutUser(value) } : report;
+}
+
+function reportOption(target: Command, each: Option, sources: Sources): OptionReport[] {
+  const { config, groups } = sources;
+  const option = keyOf(each);
+  if (groups.length < 2 || !PER_GROUP.has(option)) return [{ option, ...origin(target, each, sources) }];
+  const isOpen = target.getOptionValueSource(each.attributeName()) === 'default';
+  return groups.map((group) => {
+    const setting = isOpen && config ? settingFor(each, [group], config) : undefined;
+    return { option, group, ...(setting ? fromFile(setting) : origin(target, each, sources)) };
+  });
+}
+
+function given(command: Command) {
+  const named = command.options.map((each) => ({ long: each.long ?? '', name: each.attributeName() }));
+  return named.filter(({ name }) => command.getOptionValueSource(name) === 'cli');
+}
+
+interface Sources {
+  readonly env: Env;
+  readonly config: Config | undefined;
+  readonly groups: readonly string[];
+}
+
+function origin(
+  target: Command,
+  each: Option,
+  { env, config, groups }: Sources,
+): Omit<OptionReport, 'option'> {
+  const name = each.attributeName();
+  const source = target.getOptionValueSource(name);
+  if (source === 'cli') return { value: String(target.getOptionValue(name)), from: 'flag' };
+  if (source === 'env')
+    return { value: environmentText(each, env) ?? '', from: 'environment', variable: variableOf(each) };
+  if (source === 'config') return fromFile(config && settingFor(each, groups, config));
+  return byDefault(each);
+}
+
+function fromFile(setting: Setting | undefined): Omit<OptionReport, 'option'> {
+  const { text = null, ...place } = setting ?? {};
+  return { value: text, from: 'file', ...place };
+}
+
+function byDefault({
+  defaultValue,
+  defaultValueDescription,
+  description,
+}: Option): Omit<OptionReport, 'option'> {
+  const [, means] = /\(default: (.+)\)$/.exec(description) ?? [];
+  const value = defaultValue === undefined ? null : (defaultValueDescription ?? String(defaultValue));
+  return { value, from: 'default', ...(value === null && means !== undefined && { means }) };
+}

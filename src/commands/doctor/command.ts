@@ -1,0 +1,103 @@
+/** `runlock doctor`: its options. */
+import type { Command } from 'commander';
+import { parseFlag, parseNode, usage } from '../../cli/values.ts';
+import type { DoctorOptions } from './doctor.ts';
+import type { DoctorGate } from './gate-rights.ts';
+import { configFaultOf, configOf, valueIn } from '../../cli/config/apply.ts';
+import { agentOption, maintenanceOption, serviceOption } from '../gate-flags.ts';
+import { register } from '../../cli/command.ts';
+import type { Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  commonOptions,
+  groupsOption,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import type { Platform } from '../platform.ts';
+import type { DoctorAsked } from './run.ts';
+
+export const doctor = register({
+  name: 'doctor',
+  // It looks at several groups, and no run is in all of them: each one's own section says also what its gate is.
+  config: { wrong: 'report', perGroup: ['service', 'maintenance'] },
+  define,
+  run: async (asked: DoctorAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) => void): void {
+  const command = program
+    .command('doctor')
+    .description('check Consul, the rights of the token, the clock and this host, and say what to do')
+    .allowExcessArguments(false);
+  addOptions(command, [
+    groupsOption('the group whose rights are tried; can be given several times', 'default'),
+    option('--node <name>', "the owner, as for exec (default: the agent's node name)", parseNode),
+    serviceOption("services that the groups' runs name, as for exec: the rights of their gate are tried too"),
+    maintenanceOption('what their runs take out of service, as for exec'),
+    agentOption(),
+    option('--json', 'the same as JSON', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', DOCTOR_HELP);
+  command.action(() => {
+    const values = withEnvironment(command, env);
+    const { prefix, json, group, node, agent } = values as Values & DoctorValues;
+    const config = describeConfig(command);
+    const options = {
+      ...{ prefix, json, groups: [...group].sort(), gates: gatesOf(command, group) },
+      ...(node !== undefined && { node }),
+      ...(agent !== undefined && { agent }),
+      ...(config && { config }),
+    };
+    done({ common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+/** What the runs of each group ask of the gate, by flag, variable or the group's section of the file. */
+function gatesOf(command: Command, groups: readonly string[]): DoctorOptions['gates'] {
+  const isFlag = (name: string) => command.getOptionValueSource(name) === 'cli';
+  const gates = groups.flatMap((group) => {
+    const services = valueIn(command, '--service', group) as readonly string[] | undefined;
+    const maintenance = valueIn(command, '--maintenance', group) as DoctorGate['maintenance'];
+    return services === undefined ? [] : [{ services, ...(maintenance !== undefined && { maintenance }) }];
+  });
+  if (gates.length === 0 && isFlag('maintenance'))
+    throw usage('--maintenance takes services out; name them with --service');
+  if (isFlag('agent') && command.getOptionValue('node') === undefined)
+    throw usage('--agent says where another node is taken out of service; name that node with --node');
+  return gates;
+}
+
+function describeConfig(command: Command): DoctorOptions['config'] {
+  const fault = configFaultOf(command);
+  if (fault) return { problem: fault.message };
+  const config = configOf(command);
+  if (!config) return undefined;
+  const settings = [config.general, ...config.groups.values()].reduce((n, { size }) => n + size, 0);
+  return { path: config.path, settings };
+}
+
+const DOCTOR_HELP = `
+It changes nothing, and leaves nothing in Consul. For groups whose runs name services, in the configuration file or by
+--service, it also tries the rights of the health gate. A configuration file that is wrong is a problem like any other; the
+rest is then checked without it.
+
+Exit codes: 0 all is well (a note is nothing to do); 1 warnings; 2 problems.
+
+Examples:
+  runlock doctor
+  runlock doctor -g prod/web
+  runlock doctor -g prod/web --service web --maintenance`;
+
+interface DoctorValues {
+  prefix: string;
+  json: boolean;
+  group: readonly string[];
+  node?: string;
+  agent?: string;
+}

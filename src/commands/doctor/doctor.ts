@@ -1,0 +1,160 @@
+/** `runlock doctor`: is everything there that runs in a group need? Changes nothing, and leaves nothing in Consul. */
+import { networkInterfaces } from 'node:os';
+import { addressOf, whereabouts } from '../../consul/consul.ts';
+import type { Consul, Inspection, Whereabouts } from '../../consul/consul.ts';
+import type { Deps } from '../../platform/deps.ts';
+import { groupKeys } from '../../lock/keys.ts';
+import type { Check, DoctorReport, Level } from '../../output/doctor.ts';
+import { judgeConnections } from './connections.ts';
+import { contact, problem } from './contact.ts';
+import { tryGateRights } from './gate-rights.ts';
+import type { DoctorGate } from './gate-rights.ts';
+import { findLeftovers } from './leftovers.ts';
+import { judgeNode, tryKeys, trySession, tryToken } from './rights.ts';
+import { judgeSurroundings } from './surroundings.ts';
+import { readVersions } from './versions.ts';
+import type { RunFiles } from '../../process/run-file.ts';
+
+export interface DoctorOptions {
+  readonly prefix: string;
+  /** By name. */
+  readonly groups: readonly string[];
+  /** The owner's name, as for `exec`; the agent's node unless given. */
+  readonly node?: string;
+  /** Of those groups whose runs name services. */
+  readonly gates: readonly DoctorGate[];
+  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
+  readonly agent?: string;
+  /** The configuration file, if there is one: what was read, or the file, the line and what is wrong. */
+  readonly config?: { readonly path: string; readonly settings: number } | { readonly problem: string };
+}
+
+export interface DoctorDeps extends Omit<Deps, 'log'> {
+  /** Of the Node.js that runs this: `20.19.0`. Undefined: none does. */
+  readonly nodeVersion: string | undefined;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** What runs write down of themselves on this host. */
+  readonly runFiles: Pick<RunFiles, 'where'>;
+  /** @throws RunlockError `config`. */
+  readonly connect: (agent?: string) => Promise<Consul>;
+}
+
+/** What is wrong is in the report; each request has a short deadline of its own. */
+export async function doctor(
+  deps: DoctorDeps,
+  options: DoctorOptions,
+  signal: AbortSignal,
+): Promise<DoctorReport> {
+  const { env, clock, host, nodeVersion, runFiles } = deps;
+  const { prefix, groups } = options;
+  const { address, from } = addressOf(env);
+  const source = from === 'the default' ? `${from}; CONSUL_HTTP_ADDR names another` : `from ${from}`;
+  const checks: Check[] = [
+    { check: 'address', level: 'ok', found: `Consul at ${address} (${source})` },
+    ...(await checkConsul(deps, options, signal)),
+    judgeConfig(options),
+    ...judgeSurroundings({ path: env['PATH'], host, nodeVersion, runFiles }),
+  ];
+  const at = new Date(clock.now()).toISOString();
+  return { v: 1, at, address, prefix, groups, verdict: verdictOf(checks), checks };
+}
+
+async function checkConsul(
+  deps: DoctorDeps,
+  options: DoctorOptions,
+  signal: AbortSignal,
+): Promise<readonly Check[]> {
+  let where: Whereabouts;
+  try {
+    where = whereabouts(deps.env);
+  } catch (error) {
+    return [problem('address', error)];
+  }
+  const consul = await deps.connect();
+  try {
+    const place = judgePlace(where);
+    const first = await contact(consul, { clock: deps.clock, where, signal });
+    // Beyond the limit Consul closes a connection without a word: that may be why.
+    if (!first.answer) return [...place, ...first.checks, ...judgeConnections(where.remote)];
+    const { host } = await deps.host.place();
+    const rest = await checkRights(
+      { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect, host },
+      options,
+      signal,
+    );
+    return [...place, ...first.checks, ...rest];
+  } finally {
+    consul.close();
+  }
+}
+
+/** Whether whoever answered is not on this host, as far as its address says. */
+function isElsewhere(remote: Inspection['remote']): boolean {
+  if (!remote) return false;
+  const own = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+  const address = remote.address.replace(/^::ffff:/, '');
+  return !address.startsWith('127.') && !own.some((each) => each.address === address);
+}
+
+/** Pure. */
+export function judgePlace({ namespace, partition }: Pick<Whereabouts, 'namespace' | 'partition'>): Check[] {
+  const named = [
+    ...(namespace === undefined ? [] : [`namespace ${namespace} (CONSUL_NAMESPACE)`]),
+    ...(partition === undefined ? [] : [`partition ${partition} (CONSUL_PARTITION)`]),
+  ];
+  if (named.length === 0) return [];
+  const fix =
+    'runlock was never run with a real Consul Enterprise, only with a stand-in for it: try it in a group that matters to nobody first';
+  return [{ check: 'address', level: 'note', found: named.join(', '), fix }];
+}
+
+function judgeConfig({ config }: DoctorOptions): Check {
+  if (!config) return { check: 'config', level: 'ok', found: 'no configuration file' };
+  if ('problem' in config) {
+    const fix = 'correct it: until then every other command stops with exit 78';
+    return { check: 'config', level: 'problem', found: config.problem, fix };
+  }
+  return { check: 'config', level: 'ok', found: `${config.path}: valid, ${config.settings} settings` };
+}
+
+interface Found extends Pick<DoctorDeps, 'connect'> {
+  readonly consul: Consul;
+  readonly where: Whereabouts;
+  readonly answer: Inspection;
+  /** This host's name. */
+  readonly host: string;
+  readonly now: number;
+}
+
+async function checkRights(
+  { consul, where, answer, now, connect, host }: Found,
+  options: DoctorOptions,
+  signal: AbortSignal,
+): Promise<readonly Check[]> {
+  const connections = judgeConnections(answer.remote);
+  const token = await tryToken(consul, where, { now, signal });
+  // Everything else would be refused for the same reason.
+  if (!token.known) return [token.check, ...connections];
+  const versions = await readVersions(consul, signal);
+  const session = await trySession(consul, { agentNode: versions.node, signal });
+  const agentNode = session.node ?? versions.node;
+  const here = { host, isRemote: isElsewhere(answer.remote) };
+  const all = options.groups.map((group) => groupKeys(options.prefix, group));
+  const node = options.node ?? agentNode;
+  const { prefix, gates, agent } = options;
+  const connectToAgent = agent === undefined ? undefined : () => connect(agent);
+  const [rights, gateRights, leftovers] = await Promise.all([
+    tryKeys(consul, { groups: all, node, signal }),
+    tryGateRights(consul, { prefix, gates, node, agentNode, connectToAgent, signal }),
+    Promise.all(all.map((keys) => findLeftovers(consul, { keys, node: agentNode, now, signal }))),
+  ]);
+  return [
+    ...[versions.check, token.check, ...session.checks, ...rights, ...gateRights],
+    ...[...judgeNode(options.node, agentNode, here), ...connections, ...leftovers.flat()],
+  ];
+}
+
+function verdictOf(checks: readonly Check[]): DoctorReport['verdict'] {
+  const has = (level: Level) => checks.some((check) => check.level === level);
+  return has('problem') ? 'problem' : has('warning') ? 'warning' : 'ok';
+}

@@ -1,0 +1,173 @@
+/** `runlock exec`: its options. */
+import type { Command } from 'commander';
+import type { ExecOptions, GroupChoice } from '../exec-deps.ts';
+import {
+  durationOr,
+  parseCodes,
+  parseDuration,
+  parseFlag,
+  parseHold,
+  parseNode,
+  parsePositiveDuration,
+  parseSessionTtl,
+  usage,
+  wholeNumber,
+} from '../../cli/values.ts';
+import { valueIn } from '../../cli/config/apply.ts';
+import { execGateOptions, gateOf } from './gate-flags.ts';
+import type { ExecGateValues } from './gate-flags.ts';
+import { register } from '../../cli/command.ts';
+import type { Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  commonOptions,
+  groupsOption,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import type { Platform } from '../platform.ts';
+import type { ExecAsked } from './run.ts';
+
+export const exec = register({
+  name: 'exec',
+  define,
+  run: async (asked: ExecAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env }: Defining, done: (asked: ExecAsked) => void): void {
+  const command = program
+    .command('exec')
+    .description('wait for a slot of the group, run the command in it, give the slot back')
+    .usage('[options] -- <command> [args...]')
+    .argument('<command>', 'the program to run')
+    .argument('[args...]', 'its arguments; they reach it untouched')
+    .passThroughOptions();
+  addOptions(command, [
+    groupsOption(
+      'the nodes that must not all change at once; several times: a slot in each is taken',
+      'default',
+    ),
+    option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
+    option(
+      '-w, --wait <duration|forever>',
+      'how long to wait for a slot; 0 never waits',
+      durationOr('forever'),
+      3_600_000,
+      '1h',
+    ),
+    option('--splay <duration>', 'random delay before asking, never while holding', parseDuration, 0, '0'),
+    option(
+      '--hold <duration|forever|none>',
+      'how long a failed, interrupted or vanished run keeps the slot',
+      parseHold,
+      'forever',
+    ),
+    option(
+      '--release-on-signal',
+      'free the slot when a signal ends the run (default: the node keeps it, as after a failure)',
+      parseFlag,
+      false,
+    ),
+    option('--timeout <duration>', 'longest run of the command', parsePositiveDuration),
+    option('--kill-after <duration>', 'from TERM to KILL', parseDuration, 10_000, '10s'),
+    option('--ok-codes <list>', 'exit codes that mean success (default: by tool)', parseCodes),
+    option(
+      '--reboot-codes <list>',
+      'exit codes that mean "will reboot and come back" (default: by tool)',
+      parseCodes,
+    ),
+    option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
+    option('--node <name>', "the owner (default: the agent's node name)", parseNode),
+    option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
+    ...execGateOptions(),
+    option('--metrics-file <file>', "figures for node_exporter's textfile collector", parsePath),
+    option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', EXEC_HELP);
+  command.action((name: string, args: string[]) => {
+    const values = withEnvironment(command, env);
+    const { wait, splay, timeout, killAfter, sessionTtl, conflictExitCode, metricsFile, ...rest } =
+      values as Values & ExecValues;
+    const { group, okCodes, rebootCodes, node, dryRun, prefix } = rest;
+    const options: ExecOptions = {
+      prefix,
+      groups: toChoices(command, group),
+      wait,
+      splayMs: splay,
+      killAfterMs: killAfter,
+      sessionTtlMs: sessionTtl,
+      dryRun,
+      ...gateOf(values as Values & ExecGateValues, (name) => command.getOptionValueSource(name) === 'cli'),
+      ...(timeout !== undefined && { timeoutMs: timeout }),
+      ...(okCodes && { okCodes }),
+      ...(rebootCodes && { rebootCodes }),
+      ...(node !== undefined && { node }),
+      command: name,
+      args,
+    };
+    done({
+      ...{ common: toCommon(values), options: Object.freeze(options), conflictExitCode },
+      ...(metricsFile !== undefined && { metricsFile }),
+    });
+  });
+}
+
+/** Each is a lease with a blocking query of its own, and Consul takes 200 connections of a host. */
+const MOST_GROUPS = 20;
+
+function toChoices(command: Command, groups: readonly string[]): ExecOptions['groups'] {
+  if (groups.length > MOST_GROUPS)
+    throw usage(`a run in ${groups.length} groups; at most ${MOST_GROUPS} are allowed`);
+  const toChoice = (group: string): GroupChoice => ({
+    group,
+    slots: valueIn(command, '--slots', group) as number,
+    hold: valueIn(command, '--hold', group) as GroupChoice['hold'],
+    ...(valueIn(command, '--release-on-signal', group) === true && { releaseOnSignal: true }),
+  });
+  const [first = 'default', ...others] = groups;
+  return [toChoice(first), ...others.map(toChoice)];
+}
+
+const EXEC_HELP = `
+Durations are like 90s, 10m or 1h30m.
+
+Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, the gate closed
+or its lock kept by another, frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock
+lost, command killed; 80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not
+executable, not found; 128+n the command, or a waiting runlock, died of signal n.
+
+A signal (systemctl stop, a shutdown, Ctrl-C) that ends a run before its command ended well leaves the job half done: the
+node keeps the slot, as after a failure. --release-on-signal frees it. A run that still waits just leaves the queue.
+
+Examples:
+  runlock exec -- chef-client
+  runlock exec -g prod/web -n 2 -w 30m -- ansible-playbook site.yml
+  runlock exec -g rack/r4 -g prod/web -- chef-client
+  runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test
+  runlock exec -g prod/web --service web --maintenance --settle 20s --healthy-within 2m -- chef-client`;
+
+function parsePath(text: string): string {
+  if (text === '') throw usage('an empty name is no file');
+  return text;
+}
+
+interface ExecValues {
+  group: readonly string[];
+  wait: number | 'forever';
+  splay: number;
+  timeout?: number;
+  killAfter: number;
+  okCodes?: readonly number[];
+  rebootCodes?: readonly number[];
+  conflictExitCode: number;
+  metricsFile?: string;
+  node?: string;
+  sessionTtl: number;
+  dryRun: boolean;
+  prefix: string;
+}

@@ -1,0 +1,148 @@
+/** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
+import type { Asked } from '../../cli/command.ts';
+import type { ExecDeps, ExecOptions, Figures } from '../exec-deps.ts';
+import type { Containment } from './contain.ts';
+import type { ExecResult } from './exec.ts';
+import { exitCodeOf } from './outcome.ts';
+import type { Consul } from '../../consul/consul.ts';
+import type { Log } from '../../platform/deps.ts';
+import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
+import type { Attempt } from '../../metrics/textfile.ts';
+import { createOutput } from '../../platform/terminal.ts';
+import type { Platform } from '../platform.ts';
+
+export interface ExecAsked extends Asked<ExecOptions> {
+  readonly conflictExitCode: number;
+  /** Where the figures of the attempt go. */
+  readonly metricsFile?: string;
+}
+
+export async function run(invocation: ExecAsked, platform: Platform): Promise<number> {
+  // Before anything else: a signal that comes early must not find the default action.
+  const signals = platform.listenToSignals();
+  const log = platform.makeLog(invocation.common);
+  const note = await noteFor(invocation, platform, log);
+  let result: ExecResult;
+  try {
+    result = await runWith({ signals, log }, invocation, platform);
+  } catch (error) {
+    await note({ outcome: 'error', exitCode: exitStatus(error) });
+    throw error;
+  }
+  const exitCode = toStatus(result, invocation.conflictExitCode);
+  if (result.kind !== 'dry-run') await note({ ...result.figures, exitCode });
+  return exitCode;
+}
+
+async function runWith(
+  { signals, log }: Pick<ExecDeps, 'signals' | 'log'>,
+  invocation: ExecAsked,
+  platform: Platform,
+): Promise<ExecResult> {
+  const [{ containRun }, { newRun }] = await Promise.all([
+    import('./contain.ts'),
+    import('../../process/mark.ts'),
+  ]);
+  const run = await newRun();
+  const { deps, fileLimit, prepareLog } = platform;
+  // A dry run starts nothing.
+  const contained = invocation.options.dryRun
+    ? NOWHERE
+    : containRun({ run: run.id, clock: deps.clock, log, fileLimit, prepareLog });
+  try {
+    return await runIn({ signals, log, run, contained }, invocation, platform);
+  } finally {
+    await contained.close();
+  }
+}
+
+const NOWHERE: Containment = {
+  cgroup: () => undefined,
+  fileLimit: () => undefined,
+  close: () => Promise.resolve(),
+};
+
+async function runIn(
+  { log, ...own }: Pick<ExecDeps, 'signals' | 'log' | 'run' | 'contained'>,
+  { common, options }: ExecAsked,
+  platform: Platform,
+): Promise<ExecResult> {
+  const [{ exec }, consul] = await Promise.all([import('./exec.ts'), platform.connect(log)]);
+  const others: Consul[] = [];
+  const connectTo = async (address: string) => {
+    const other = await platform.connect(log, address);
+    others.push(other);
+    return other;
+  };
+  const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
+  const deps: ExecDeps = {
+    ...platform.deps,
+    ...{ ...own, log, consul, connectTo, env: platform.env },
+    runFiles: platform.runFiles(log),
+    inherited: platform.inherited,
+    shareTerminal: platform.hasTerminal(),
+    ...(common.verbose && { verbose: true }),
+    ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
+  };
+  try {
+    return await exec(deps, options);
+  } finally {
+    for (const each of [consul, ...others]) each.close();
+  }
+}
+
+/** What became of the attempt; the figures as far as they are known. */
+interface Noted {
+  readonly outcome: Attempt['outcome'];
+  readonly exitCode: number;
+  readonly waitedMs?: Figures['waitedMs'];
+  readonly ranMs?: number;
+}
+
+type Note = (attempt: Noted) => Promise<void>;
+
+/**
+ * Writes the metrics file, if one is asked for: a dry run is no attempt. That it can't be written changes no exit code.
+ * @throws RunlockError `config`: the file has no folder to be in.
+ */
+async function noteFor(
+  { metricsFile, options: { groups, dryRun } }: ExecAsked,
+  { deps: { clock } }: Platform,
+  log: Log,
+): Promise<Note> {
+  if (metricsFile === undefined || dryRun) return () => Promise.resolve();
+  const { checkMetricsFile, writeMetrics } = await import('../../metrics/textfile.ts');
+  checkMetricsFile(metricsFile);
+  return async ({ waitedMs = {}, ...attempt }) => {
+    const all = { ...attempt, endedAtMs: clock.now() };
+    const names = groups.map(({ group }) => group);
+    const attempts = names.map((group) => ({ ...all, group, waitedMs: waitedMs[group] }));
+    const why = await writeMetrics(metricsFile, attempts);
+    if (why === undefined) return;
+    log('warning', `--metrics-file ${metricsFile} could not be written: ${why}`, {
+      event: 'metrics-unwritten',
+      ...{ group: names.join(','), file: metricsFile, why },
+    });
+  };
+}
+
+function toStatus(result: ExecResult, conflictExitCode: number): number {
+  switch (result.kind) {
+    case 'ended':
+      return exitCodeOf(result.ending);
+    case 'interrupted':
+      return exitCodeOf({ kind: 'signalled', signal: result.signal });
+    case 'timed-out':
+      return EXIT_TIMED_OUT;
+    case 'unhealthy':
+      return EXIT_UNHEALTHY;
+    case 'lost':
+      return EXIT_LOST;
+    case 'busy':
+      return conflictExitCode;
+    case 'dry-run':
+      return 0;
+    default:
+      return assertNever(result);
+  }
+}

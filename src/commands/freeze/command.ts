@@ -1,0 +1,75 @@
+/** `runlock freeze`: its options. */
+import type { Command } from 'commander';
+import { parseFlag, parseGroupOrRoot, parsePositiveDuration, usage } from '../../cli/values.ts';
+import { register } from '../../cli/command.ts';
+import type { Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  checked,
+  commonOptions,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import type { Platform } from '../platform.ts';
+import type { FreezeAsked } from './run.ts';
+
+/** Far more than fits on a line. */
+const LONGEST_REASON = 500;
+
+/** One line, for everyone who asks why a group stands still. */
+export function parseReason(text: string): string {
+  const reason = text.trim();
+  if (reason === '')
+    throw usage('an empty reason helps nobody; say why, for those who find the group frozen');
+  if (/[\p{Cc}\p{Zl}\p{Zp}]/u.test(reason))
+    throw usage('a reason is one line, without line breaks or other control characters');
+  if (reason.length > LONGEST_REASON)
+    throw usage(`this reason has ${reason.length} characters; ${LONGEST_REASON} are allowed`);
+  return reason;
+}
+
+export const freeze = register({
+  name: 'freeze',
+  define,
+  run: async (asked: FreezeAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) => void): void {
+  const command = program
+    .command('freeze')
+    .description('start no new run in a group and the groups below it; runs under way finish')
+    .argument('<group>', 'the group; / stops every group', checked(parseGroupOrRoot));
+  addOptions(command, [
+    option('--reason <text>', 'why, on one line; needed', parseReason),
+    option('--for <duration>', 'how long (default: until it is thawed)', parsePositiveDuration),
+    option('--json', 'what was done, as JSON', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', FREEZE_HELP);
+  command.action((at: string) => {
+    const values = withEnvironment(command, env);
+    const { prefix, json, reason, for: forMs } = values as Values & FreezeValues;
+    if (reason === undefined) throw usage("say why with --reason TEXT; see 'runlock freeze --help'");
+    const options = { prefix, at, reason, json, ...(forMs !== undefined && { forMs }) };
+    done({ common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+const FREEZE_HELP = `
+Waiting runs wait on, in their order. A freeze that stands there is replaced.
+
+Examples:
+  runlock freeze prod/web --reason 'release day' --for 8h
+  runlock freeze / --reason 'storage is being moved'
+  runlock thaw prod/web`;
+
+interface FreezeValues {
+  prefix: string;
+  json: boolean;
+  reason?: string;
+  for?: number;
+}

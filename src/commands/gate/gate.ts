@@ -1,0 +1,207 @@
+/** `runlock gate`: looks at the health gate, takes a node out of service behind it, and puts it back. */
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul } from '../../consul/consul.ts';
+import type { Deps } from '../../platform/deps.ts';
+import { checkAgent, requireAgent } from '../../gate/agent.ts';
+import type { Bounds, Verdict } from '../../gate/decide.ts';
+import { enter } from '../../gate/enter.ts';
+import { leaveService } from '../../gate/exit.ts';
+import type { Kept } from '../../gate/exit.ts';
+import type { Mode, NodeAgent, Scope, TakenOut } from '../../gate/maintenance.ts';
+import { findServices, namedOf, withMore } from '../../gate/read.ts';
+import { confirmOpen, waitOpen } from '../../gate/wait.ts';
+import type { Gate, Patience } from '../../gate/wait.ts';
+import { agentNode } from '../../lock/session.ts';
+import { sayLooks } from '../gate-progress.ts';
+
+export interface GateOptions {
+  readonly action: 'check' | 'enter' | 'leave';
+  readonly prefix: string;
+  /** Names, and `auto`. */
+  readonly services: readonly string[];
+  /** The agent's own unless given. */
+  readonly node?: string;
+  readonly bounds: Bounds;
+  /** Milliseconds. */
+  readonly stableMs: number;
+  readonly wait: number | 'forever';
+  /** What goes into maintenance. */
+  readonly scope: Scope;
+}
+
+export interface GateDeps extends Deps {
+  readonly consul: Consul;
+  /** The node's own agent where it is not the local one; undefined: none was named. */
+  readonly agent?: Consul;
+  /** Names what is taken out of service. */
+  readonly run: string;
+  /** The run that this is a part of: its node, and the groups in which it has claims. Undefined: it is done by hand. */
+  readonly inside?: { readonly node: string; readonly groups: readonly string[] };
+}
+
+export type GateResult =
+  | { readonly kind: 'open' | 'closed'; readonly node: string; readonly verdicts: readonly Verdict[] }
+  | {
+      readonly kind: 'entered';
+      readonly node: string;
+      readonly verdicts: readonly Verdict[];
+      readonly taken: readonly TakenOut[];
+    }
+  /** `stays`: what somebody else has set. `kept`: what a run needs that is under way. */
+  | {
+      readonly kind: 'left';
+      readonly node: string;
+      readonly ended: readonly Mode[];
+      readonly stays: readonly Mode[];
+      readonly kept: readonly Kept[];
+    };
+
+/** For its name alone; nothing is held by it. */
+const SESSION_TTL_MS = 30_000;
+
+/** @throws RunlockError; the signal's reason when it aborts: then nothing that this call did stays. */
+export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSignal): Promise<GateResult> {
+  const { consul, agent } = deps;
+  const changes = options.action !== 'check';
+  const asked = { name: 'runlock gate', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
+  const needsLocal = options.node === undefined || (changes && !agent);
+  const local = needsLocal ? await agentNode({ consul, deps }, asked) : undefined;
+  const node = options.node ?? local ?? '';
+  if (changes && local !== undefined) requireAgent(node, local);
+  if (agent) await checkAgent(agent, node, signal);
+  const isLocal = node === local;
+  const { bounds, stableMs } = options;
+  // What is not there any more can be put back all the same.
+  const allowUnknown = bounds.allowUnknown ?? options.action === 'leave';
+  const whole = options.scope === 'node' && options.action !== 'leave';
+  const wanted = {
+    ...{ services: options.services, node, local: isLocal, allowUnknown, whole, agent },
+    anyCase: options.action === 'leave',
+  };
+  const { counted, offered } = await findServices(consul, wanted, signal);
+  const own: Own = {
+    ...{ deps, options },
+    gate: { ...bounds, services: counted, node, stableMs, seenHere: new Set(offered) },
+  };
+  switch (options.action) {
+    case 'check':
+      return check(own, signal);
+    case 'enter':
+      return goOut(own, signal);
+    case 'leave':
+      return leave(own, signal);
+  }
+}
+
+interface Own {
+  readonly deps: GateDeps;
+  readonly options: GateOptions;
+  readonly gate: Gate;
+}
+
+async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
+  const patience = startPatience(own);
+  try {
+    const { kind, verdicts } = await lookOn(own, { signal, patience: patience.signal, ...toBeOffered(own) });
+    return { kind, node: own.gate.node, verdicts };
+  } finally {
+    patience.end();
+  }
+}
+
+function lookOn({ deps, options, gate: asked }: Own, waiting: Patience) {
+  // Whoever does not wait reads on stdout how it is.
+  const onLook = options.wait === 0 ? {} : { onLook: sayLooks(deps, asked.node) };
+  return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, ...onLook });
+}
+
+/** Of the first look. */
+const toBeOffered = ({ options: { services, bounds } }: Own) =>
+  bounds.allowUnknown ? {} : { mustBeOffered: namedOf(services) };
+
+/** Aborts when there is no more time to wait in. */
+function startPatience({ deps: { clock }, options: { wait } }: Own): {
+  signal: AbortSignal;
+  end: () => void;
+} {
+  const over = new AbortController();
+  const ended = new AbortController();
+  if (wait === 0) over.abort();
+  else if (wait !== 'forever')
+    void clock.sleep(wait, { signal: ended.signal }).then(
+      () => over.abort(),
+      () => undefined,
+    );
+  return { signal: over.signal, end: () => ended.abort() };
+}
+
+/** Waits until the gate is open and goes through it; if others were quicker, or more would go offline, waits again. */
+async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
+  const { deps, options } = own;
+  let { gate: asked } = own;
+  const { node } = asked;
+  const { prefix, scope } = options;
+  const patience = startPatience(own);
+  const effects = { consul: deps.consul, deps };
+  try {
+    for (let first = true; ; first = false) {
+      const seen = await lookOn(
+        { ...own, gate: asked },
+        { ...{ signal, patience: patience.signal }, ...(first && toBeOffered(own)) },
+      );
+      if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
+      let { verdicts } = seen;
+      const look = async (during: AbortSignal) => {
+        const now = await confirmOpen(effects, asked, {
+          ...{ signal: during, seenMs: seen.seenMs, trying: patience.signal },
+        });
+        ({ verdicts } = now);
+        return now.kind === 'closed' ? now : undefined;
+      };
+      const groups = deps.inside?.node === node ? deps.inside.groups : [];
+      const { services } = asked;
+      const inside = groups.length > 0;
+      const request = { prefix, node, services, scope, run: deps.run, groups, inside, look };
+      const entered = await enter({ ...effects, agent: agentOf(own) }, request, signal);
+      if (entered.kind === 'entered') return { ...entered, node, verdicts };
+      if (entered.kind === 'more') {
+        const more = { services, node, more: entered.services };
+        asked = { ...asked, services: await withMore(deps.consul, more, signal) };
+        for (const service of entered.services) asked.seenHere.add(service);
+      } else if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
+    }
+  } finally {
+    patience.end();
+  }
+}
+
+const agentOf = ({ deps }: Own): NodeAgent => ({ consul: deps.agent ?? deps.consul, deps });
+
+/** Puts back whatever run of runlock took it out, unless one that is under way needs it. */
+async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
+  const { deps, gate: asked, options } = own;
+  const { node } = asked;
+  const limits = { ...FIRST_CONTACT, signal };
+  const effects = { consul: deps.consul, deps, agent: agentOf(own) };
+  const services = asSpelt(asked.services, await effects.agent.consul.agentServices(limits));
+  const exit = {
+    prefix: options.prefix,
+    node,
+    run: deps.run,
+    services,
+    mark: undefined,
+    how: 'by-hand',
+  } as const;
+  const { ended, foreign, kept } = await leaveService(effects, exit, limits);
+  return { kind: 'left', node, ended, stays: foreign, kept };
+}
+
+/** What is out can be put back, in whatever case its service is named: the agent knows only its own spelling. */
+function asSpelt(services: readonly string[], offered: readonly { readonly service: string }[]): string[] {
+  const names = offered.map(({ service }) => service);
+  const spelt = services.flatMap((name) => {
+    const same = names.filter((one) => one.toLowerCase() === name.toLowerCase());
+    return same.length === 0 || same.includes(name) ? [name] : same;
+  });
+  return [...new Set(spelt)];
+}

@@ -1,0 +1,134 @@
+/** `runlock gate`: what is open, or was done → stdout, and an exit status that scripts go by. */
+import type { Asked } from '../../cli/command.ts';
+import { EXIT_CLOSED, assertNever } from '../../errors.ts';
+import { describeNeed, describeVerdict } from '../../gate/describe.ts';
+import type { Verdict } from '../../gate/decide.ts';
+import { renderGate } from '../../output/gate.ts';
+import type { Log } from '../../platform/deps.ts';
+import type { Output } from '../../platform/terminal.ts';
+import { visible } from '../../text/visible.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
+import type { Ways } from '../with-consul.ts';
+import { gate } from './gate.ts';
+import type { GateDeps, GateOptions, GateResult } from './gate.ts';
+
+export type GateAsked = Asked<GateOptions & { readonly json: boolean; readonly agent?: string }>;
+
+export function run({ common, options }: GateAsked, platform: Platform): Promise<number> {
+  const { agent, json } = options;
+  return withConsul({ common, agent, stoppable: true }, platform, async (ways) => {
+    const result = await gate(depsFor(ways, platform), options, ways.signal);
+    await print(platform, {
+      json,
+      data: toJson(options.action, result),
+      text: (output) => toText(result, output),
+    });
+    sayStays(result, ways.deps.log, options.prefix);
+    return result.kind === 'closed' ? EXIT_CLOSED : 0;
+  });
+}
+
+function depsFor({ consul, agent, deps }: Ways, { env, newRunId }: Platform): GateDeps {
+  // Inside a run what it takes out of service is that run's.
+  const run = env['RUNLOCK_RUN_ID'];
+  const isOne = run !== undefined && /^[\w-]{1,64}$/.test(run);
+  const { RUNLOCK_RUN_GROUP: groups, RUNLOCK_RUN_NODE: node } = env;
+  return {
+    ...deps,
+    consul,
+    run: isOne ? run : newRunId(),
+    ...(agent && { agent }),
+    ...(isOne &&
+      groups !== undefined &&
+      node !== undefined && { inside: { node, groups: groups.split(',') } }),
+  };
+}
+
+/** What `gate --json` prints; `open`: whether the node may go, or has gone. */
+function toJson(action: string, result: GateResult): object {
+  const { kind, node } = result;
+  const head = { action, node };
+  if (kind === 'left') {
+    const { ended, stays, kept } = result;
+    const needed = kept.map(({ mode, by }) => ({ ...mode, by: by.run }));
+    return { ...head, ended, stays, ...(needed.length > 0 && { needed }) };
+  }
+  const open = kind !== 'closed';
+  return {
+    ...head,
+    open,
+    services: result.verdicts,
+    ...(kind === 'entered' && { maintenance: result.taken }),
+  };
+}
+
+function toText(result: GateResult, { color }: Output): string {
+  const { node } = result;
+  switch (result.kind) {
+    case 'open':
+    case 'closed':
+      return renderVerdicts(result.verdicts, node, color);
+    case 'entered':
+      return `${visible(sayEntered(result))}\n`;
+    case 'left':
+      return `${visible(sayLeft(result))}\n`;
+    default:
+      return assertNever(result);
+  }
+}
+
+function renderVerdicts(verdicts: readonly Verdict[], node: string, color: boolean): string {
+  if (verdicts.length === 0) return `${visible(node)} offers no service, so nothing goes offline with it\n`;
+  const lines = verdicts.map((verdict) => ({ ...verdict, said: describeVerdict(verdict, node) }));
+  return renderGate(lines, color);
+}
+
+function sayEntered({ node, taken }: Extract<GateResult, { kind: 'entered' }>): string {
+  if (taken.length === 0) return `${node} offers none of these services: nothing to take out of service`;
+  const parts = taken.map(
+    ({ how, reason, ...mode }) => `${nameOf(mode)} (${how === 'set' ? reason : `already: ${reason}`})`,
+  );
+  return `${node} is out of service: ${parts.join(', ')}`;
+}
+
+function sayLeft({ node, ended, stays, kept }: Extract<GateResult, { kind: 'left' }>): string {
+  const names = ended.map(nameOf).join(', ');
+  if (ended.length > 0) return `${node} is back from maintenance: ${names}`;
+  if (kept.some(({ by }) => !by.mark))
+    return `${node} stays in maintenance: whether a run needs it can't be read`;
+  if (kept.length > 0) return `${node} stays in maintenance: a run that is under way needs it`;
+  return stays.length > 0 ? `runlock has nothing of ${node} in maintenance` : `${node} is not in maintenance`;
+}
+
+const nameOf = ({ scope, service }: { scope: string; service: string }) =>
+  scope === 'node' ? 'the whole node' : service;
+
+function sayStays(result: GateResult, log: Log, prefix: string): void {
+  if (result.kind !== 'left') return;
+  for (const one of result.kept)
+    log(
+      'warning',
+      `${nameOf(one.mode)} of ${result.node} stays in maintenance: ${describeNeed(one, prefix)}`,
+      {
+        event: 'maintenance-kept',
+        node: result.node,
+        scope: one.mode.scope,
+        service: one.mode.service,
+        by: one.by.run,
+      },
+    );
+  for (const { reason, ...mode } of result.stays)
+    log(
+      'warning',
+      `${nameOf(mode)} of ${result.node} stays in maintenance (${reason}): somebody else set it`,
+      {
+        event: 'maintenance-foreign',
+        node: result.node,
+        scope: mode.scope,
+        service: mode.service,
+        reason,
+      },
+    );
+}

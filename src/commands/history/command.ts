@@ -1,0 +1,84 @@
+/** `runlock history`: its options. */
+import type { Command } from 'commander';
+import type { HistoryRequest } from './history.ts';
+import { parseFlag, parseGroup, parseNode, parsePositiveDuration, usage } from '../../cli/values.ts';
+import { register } from '../../cli/command.ts';
+import type { Asked, Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  checked,
+  commonOptions,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import type { Platform } from '../platform.ts';
+
+export const history = register({
+  name: 'history',
+  define,
+  run: async (asked: Asked<HistoryRequest>, platform: Platform) =>
+    (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env }: Defining, done: (asked: Asked<HistoryRequest>) => void): void {
+  const command = program
+    .command('history')
+    .description("each node's last run, the longest silent first")
+    .argument('[group]', 'only this group (default: all below the prefix)', checked(parseGroup));
+  addOptions(command, [
+    option('--silent-for <duration>', 'only nodes without a good run for this long, such as 1d', parseDays),
+    option('--forget <node>', "delete what is known of this node's last run", parseNode),
+    option('--json', 'the same data as JSON', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', HISTORY_HELP);
+  command.action((group: string | undefined) => {
+    const values = withEnvironment(command, env);
+    const { prefix, json, silentFor, forget } = values as Values & HistoryValues;
+    if (silentFor !== undefined && forget !== undefined)
+      throw usage('--silent-for looks and --forget deletes; give one of them');
+    const options: HistoryRequest = {
+      prefix,
+      json,
+      ...(group !== undefined && { group }),
+      ...(silentFor !== undefined && { silentForMs: silentFor }),
+      ...(forget !== undefined && { forget }),
+    };
+    done({ common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+const HISTORY_HELP = `
+A good run is one that succeeded. A node is known from its first run that ended until --forget.
+
+Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is known there at all (a wrong name?); 64 wrong
+usage; 69 Consul not reachable; 74 stdout could not be written; 77 Consul refused; 78 bad configuration.
+
+Examples:
+  runlock history prod/web
+  runlock history --silent-for 1d
+  runlock history prod/web --forget web07`;
+
+const DAY_MS = 24 * 3_600_000;
+
+/** Runs are days apart, so here a duration may begin with days: `1d`, `1d12h`. Milliseconds. */
+function parseDays(text: string): number {
+  const [, days = '0', rest = text] = /^(\d{1,4})d(.*)$/.exec(text) ?? [];
+  if (rest === '' && Number(days) > 0) return Number(days) * DAY_MS;
+  try {
+    return Number(days) * DAY_MS + parsePositiveDuration(rest);
+  } catch {
+    throw usage(`'${text}' is not a duration; write it like 1d, 36h or 1d12h`);
+  }
+}
+
+interface HistoryValues {
+  prefix: string;
+  json: boolean;
+  silentFor?: number;
+  forget?: string;
+}

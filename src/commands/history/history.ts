@@ -1,0 +1,156 @@
+/** Each node's last run, and how long its last good one is ago. Reads only, but for `forget`. */
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul, Entry } from '../../consul/consul.ts';
+import { isRunlockError } from '../../errors.ts';
+import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
+import { decodeRun, lastGoodOf } from '../../lock/records.ts';
+import { removeSeen, send } from '../../lock/transactions.ts';
+import { findHidden, proveRights } from '../status/sources.ts';
+import type { ForgetReport, HistoryReport, RunView } from '../../output/history.ts';
+
+/** What the command line asks for. */
+export interface HistoryRequest {
+  /** Without slashes at its ends. */
+  readonly prefix: string;
+  /** Undefined: every group below the prefix. */
+  readonly group?: string;
+  /** Only nodes without a good run for this long, in milliseconds. */
+  readonly silentForMs?: number;
+  /** The node whose record goes. */
+  readonly forget?: string;
+  readonly json: boolean;
+}
+
+type Scope = Pick<HistoryRequest, 'prefix' | 'group'>;
+
+/** @throws RunlockError when Consul can't be reached, or refuses. */
+export async function history(
+  consul: Consul,
+  { now, signal, ...request }: HistoryRequest & { readonly now: number; readonly signal: AbortSignal },
+): Promise<HistoryReport> {
+  // A verdict on every node is none if some can't be seen.
+  if (request.silentForMs !== undefined && request.group === undefined)
+    await proveRights(consul, { prefix: request.prefix, groups: [] }, signal);
+  const [runs, hidden] = await Promise.all([
+    readRuns(consul, request, signal),
+    hiddenFrom(consul, request, signal),
+  ]);
+  return { ...viewHistory(runs, { ...request, now }), ...hidden };
+}
+
+/** What a listing of all groups leaves out without a word. One group that may not be read is refused. */
+async function hiddenFrom(
+  consul: Consul,
+  { prefix, group }: Scope,
+  signal: AbortSignal,
+): Promise<Pick<HistoryReport, 'hidden'>> {
+  const hidden = group === undefined ? await findHidden(consul, { prefix, groups: [] }, signal) : undefined;
+  return hidden === undefined ? {} : { hidden };
+}
+
+interface StoredRun {
+  readonly group: string;
+  readonly node: string;
+  readonly entry: Entry;
+}
+
+async function readRuns(consul: Consul, scope: Scope, signal: AbortSignal): Promise<StoredRun[]> {
+  const { prefix, group } = scope;
+  const below = group === undefined ? `${prefix}/` : `${groupKeys(prefix, group).prefix}.runs/`;
+  const options = { signal, ...FIRST_CONTACT, rule: ruleFor(scope, 'read') };
+  // A listing hides what the token may not read; one key is refused.
+  if (group !== undefined) await consul.get(groupKeys(prefix, group).tail, options);
+  const { entries } = await consul.list(below, options);
+  return entries.flatMap((entry) => {
+    const parsed = parseKey(prefix, entry.key);
+    if (parsed?.key.kind !== 'run' || !isName(parsed.key.node)) return [];
+    // What no runlock writes is nobody's.
+    if (!parsed.group.split('/').every(isName)) return [];
+    return [{ group: parsed.group, node: parsed.key.node, entry }];
+  });
+}
+
+function ruleFor({ prefix, group }: Scope, policy: 'read' | 'write'): string {
+  const below = group === undefined ? `${prefix}/` : groupKeys(prefix, group).prefix;
+  return `key_prefix "${below}" { policy = "${policy}" }`;
+}
+
+/** Builds the report from what is stored. Pure. */
+export function viewHistory(
+  stored: readonly StoredRun[],
+  { prefix, group, silentForMs, now }: Omit<HistoryRequest, 'json' | 'forget'> & { readonly now: number },
+): HistoryReport {
+  const problems: string[] = [];
+  const all = stored.flatMap((run) => viewRun(run, problems)).sort(longestSilentFirst);
+  const isSilent = ({ lastGoodAt }: RunView) =>
+    silentForMs === undefined || lastGoodAt === undefined || now - Date.parse(lastGoodAt) >= silentForMs;
+  return {
+    v: 1,
+    prefix,
+    ...(group !== undefined && { group }),
+    at: new Date(now).toISOString(),
+    ...(silentForMs !== undefined && { silentForMs }),
+    known: all.length,
+    nodes: all.filter(isSilent),
+    problems,
+  };
+}
+
+/** A record that can't be read is a problem, never the end of the whole report. */
+function viewRun({ group, entry }: StoredRun, problems: string[]): RunView[] {
+  try {
+    const record = decodeRun(entry);
+    const { node, outcome, exitCode, command, slot, run, endedAt, waitedMs, ranMs } = record;
+    const lastGoodAt = lastGoodOf(record);
+    const code = exitCode === undefined ? {} : { exitCode };
+    const good = lastGoodAt === undefined ? {} : { lastGoodAt };
+    return [{ node, group, outcome, ...code, endedAt, ...good, waitedMs, ranMs, command, slot, run }];
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    problems.push(error.message);
+    return [];
+  }
+}
+
+/** Who was never known to do well comes before all others. Equal ones are in the order of their last runs, then of their names. */
+function longestSilentFirst(a: RunView, b: RunView): number {
+  const times = (run: RunView) => [run.lastGoodAt, run.endedAt].map((at) => Date.parse(at ?? '') || 0);
+  const [goodA = 0, endA = 0] = times(a);
+  const [goodB = 0, endB = 0] = times(b);
+  return goodA - goodB || endA - endB || compare(a.group, b.group) || compare(a.node, b.node);
+}
+
+const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+
+/** A node that ends runs so fast that its record changes under every look is no forgotten one. */
+const TRIES = 3;
+
+/** Deletes what is known of the node's last run, in the group or in all of them. */
+export async function forget(
+  consul: Consul,
+  request: Scope & { readonly node: string },
+  signal: AbortSignal,
+): Promise<ForgetReport> {
+  const { prefix, group, node } = request;
+  const forgotten: string[] = [];
+  const options = { signal, rule: ruleFor(request, 'write') };
+  const hidden = await hiddenFrom(consul, request, signal);
+  for (let tries = 0; tries < TRIES; tries++) {
+    const own = (await readRuns(consul, request, signal)).filter((run) => run.node === node);
+    let changed = false;
+    for (const { group: at, entry } of own) {
+      const result = await send(consul, removeSeen(entry.key, entry.modifyIndex, 'node'), options);
+      if (result.kind === 'done') forgotten.push(at);
+      else changed = true;
+    }
+    if (!changed) break;
+  }
+  return {
+    v: 1,
+    prefix,
+    ...(group !== undefined && { group }),
+    node,
+    forgotten: forgotten.sort(),
+    ...hidden,
+  };
+}

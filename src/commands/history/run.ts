@@ -1,0 +1,33 @@
+/** `runlock history`: the report → stdout; with `--silent-for`, whether anybody is silent → exit status. */
+import type { Asked } from '../../cli/command.ts';
+import { renderForget, renderHistory } from '../../output/history.ts';
+import type { Output } from '../../platform/terminal.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
+import { forget, history } from './history.ts';
+import type { HistoryRequest } from './history.ts';
+
+/** As grep and diff say it: there is something to see. */
+const EXIT_FOUND = 1;
+/** As monitoring plugins say UNKNOWN: of nobody at all it can't be told who is silent, and the name may be wrong. */
+const EXIT_UNKNOWN = 3;
+
+export function run({ common, options }: Asked<HistoryRequest>, platform: Platform): Promise<number> {
+  const { json } = options;
+  return withConsul({ common }, platform, async ({ consul, deps, signal }) => {
+    if (options.forget !== undefined) {
+      const report = await forget(consul, { ...options, node: options.forget }, signal);
+      await print(platform, { json, data: report, text: () => renderForget(report) });
+      return 0;
+    }
+    const now = deps.clock.now();
+    const report = await history(consul, { ...options, now, signal });
+    const text = (output: Output) => renderHistory(report, { ...output, now });
+    await print(platform, { json, data: report, text });
+    if (options.silentForMs === undefined) return 0;
+    if (report.known + report.problems.length === 0) return EXIT_UNKNOWN;
+    // Of a record that can't be read nobody knows a good run either.
+    return report.nodes.length + report.problems.length > 0 ? EXIT_FOUND : 0;
+  });
+}

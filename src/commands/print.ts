@@ -1,0 +1,27 @@
+/** What a command found out or did → stdout. */
+import { createOutput } from '../platform/terminal.ts';
+import type { Output } from '../platform/terminal.ts';
+import { renderJson } from '../text/visible.ts';
+import type { Platform } from './platform.ts';
+
+type Printer = Pick<Platform, 'env' | 'stdout' | 'write'>;
+
+/** One way to say it for programs, one for people. */
+interface Printed {
+  /** Whether `--json` was given. */
+  readonly json: boolean;
+  readonly data: object;
+  /** Whole lines, made for what stdout can show. */
+  readonly text: (output: Output) => string;
+}
+
+export async function print(platform: Printer, { json, data, text }: Printed): Promise<void> {
+  if (json) return printJson(platform, data);
+  const { isTTY, columns } = platform.stdout;
+  await platform.write(text(createOutput({ env: platform.env, isTTY, columns })));
+}
+
+/** As every `--json` is: with the version of its shape first. */
+export async function printJson({ write }: Pick<Platform, 'write'>, data: object): Promise<void> {
+  await write(`${renderJson({ v: 1, ...data }, 2)}\n`);
+}

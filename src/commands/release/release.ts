@@ -1,0 +1,113 @@
+/** `runlock release`: gives back what `acquire` holds, clears a claim that keeps a group, or evicts the run behind it. */
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul, Entry } from '../../consul/consul.ts';
+import type { Deps } from '../../platform/deps.ts';
+import { RunlockError } from '../../errors.ts';
+import { giveHeldBack } from '../../lock/release-hold.ts';
+import { groupKeys } from '../../lock/keys.ts';
+import { hint } from '../../text/suggested-command.ts';
+import { agentNode } from '../../lock/session.ts';
+import { mayStillRun, readSlots } from '../../lock/slot.ts';
+import type { Owner, Slot } from '../../lock/slot.ts';
+import { clearClaim, send } from '../../lock/transactions.ts';
+import { askFirst } from './ask-first.ts';
+import { evict } from './evict.ts';
+import { refuseForeign } from './foreign-lock.ts';
+import { sendWaiterAway } from './send-away.ts';
+import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './released.ts';
+
+/** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
+const TRIES = 10;
+const SESSION_TTL_MS = 30_000;
+
+/** @throws RunlockError `refused`: a run is under way, or may be, and `--force` was not given. */
+export async function release(
+  { consul, deps, confirm }: { consul: Consul; deps: Deps; confirm: Confirm },
+  options: ReleaseOptions,
+  signal: AbortSignal,
+): Promise<ReleaseResult> {
+  const keys = groupKeys(options.prefix, options.group);
+  const asked = { name: 'runlock release', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
+  const node = options.owner ?? (await agentNode({ consul, deps }, asked));
+  const { group } = options;
+  const itself = options.owner === undefined || options.owner === options.node;
+  const target: Target = {
+    ...{ consul, deps, keys, options: { ...options, owner: node }, itself, signal },
+    ...{ confirm, confirmed: new Set<string>() },
+  };
+  const mine = readSlots(keys.root, await readAll(target)).filter(
+    ({ slot, owner }) => owner?.claim.node === node && (options.slot === undefined || options.slot === slot),
+  );
+  const held = options.failed ? mine.filter(({ owner }) => owner?.claim.state === 'held') : mine;
+  if (held.length === 0) {
+    const claim = mine[0]?.owner?.claim.state;
+    // Who waits has neither a slot nor anything that failed in it.
+    const asks = mine.length === 0 && options.slot === undefined && !options.failed;
+    const away = asks ? await sendWaiterAway(target) : undefined;
+    if (away) return away;
+    return { kind: 'nothing', node, group, ...(claim && { claim }) };
+  }
+  const claims: Released[] = [];
+  for (const { slot } of held) {
+    const done = await releaseSlot(target, slot);
+    if (done) claims.push(done);
+  }
+  return claims.length === 0 ? { kind: 'nothing', node, group } : { kind: 'released', node, group, claims };
+}
+
+async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target): Promise<Entry[]> {
+  // A listing hides what the token may not read; one key is refused.
+  await consul.get(keys.owner(slot), { ...FIRST_CONTACT, signal, rule: keys.rule });
+  const { entries } = await consul.list(keys.slotPrefix, { ...FIRST_CONTACT, signal, rule: keys.rule });
+  return entries;
+}
+
+/** Undefined: the claim was gone already. */
+async function releaseSlot(target: Target, slot: number): Promise<Released | undefined> {
+  const { keys } = target;
+  for (let tries = 0; tries < TRIES; tries++) {
+    const entries = await readAll(target);
+    const now = readSlots(keys.root, entries).find((candidate) => candidate.slot === slot);
+    if (now?.owner?.claim.node !== target.options.owner) return undefined;
+    const { owner } = now;
+    refuseForeign(target, { entries, slot, claim: owner.claim });
+    if (target.itself && owner.claim.state === 'held') return endOwn(target, slot);
+    if (target.options.failed) return undefined;
+    const done =
+      now.lockedBy === undefined ? await clear(target, now, owner) : await evict(target, slot, owner);
+    if (done) return done;
+  }
+  throw new RunlockError(
+    'refused',
+    `the claim of slot ${slot} keeps changing; look at '${hint(keys.root, 'status', keys.group)}' and try again`,
+  );
+}
+
+/** The second half of this node's own `acquire`. Undefined: somebody else was quicker. */
+async function endOwn(target: Target, slot: number): Promise<Released | undefined> {
+  const { consul, deps, keys, options } = target;
+  const { owner: node, failed } = options;
+  const ending = failed ? { outcome: 'failed' as const, ...failed } : { outcome: 'succeeded' as const };
+  const ended = await giveHeldBack({ consul, deps, keys, node, slot }, ending);
+  if (!ended) return undefined;
+  const { kept, heldMs } = ended;
+  const until = kept?.heldUntil === undefined ? {} : { heldUntil: kept.heldUntil };
+  return { slot, node, state: 'held', how: kept ? 'kept' : 'given-back', heldMs, ...until };
+}
+
+/** Undefined: the claim changed meanwhile. */
+async function clear(
+  target: Target,
+  { slot, strayLock }: Slot,
+  { claim, index }: Owner,
+): Promise<Released | undefined> {
+  const { consul, keys, signal } = target;
+  askFirst(target, slot, claim);
+  const result = await send(consul, clearClaim({ keys, slot, strayLock }, index), {
+    signal,
+    rule: keys.rule,
+  });
+  if (result.kind === 'refused') return undefined;
+  const how = mayStillRun(claim.state) || claim.state === 'held' ? 'unwatched' : 'cleared';
+  return { slot, node: claim.node, state: claim.state, how };
+}

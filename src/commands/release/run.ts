@@ -1,0 +1,42 @@
+/** `runlock release`: what was done → stdout. */
+import type { Asked } from '../../cli/command.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
+import { describeMaintenance, describeRelease, describeStays } from './describe.ts';
+import { endMaintenance } from './maintenance.ts';
+import { release } from './release.ts';
+import type { ReleaseOptions } from './released.ts';
+
+export interface ReleaseAsked extends Asked<Omit<ReleaseOptions, 'by'> & { readonly json: boolean }> {
+  /** The address of the owner's own Consul agent. */
+  readonly agent?: string;
+}
+
+export function run({ common, options, agent: address }: ReleaseAsked, platform: Platform): Promise<number> {
+  return withConsul({ common, agent: address }, platform, async ({ consul, agent, deps, signal }) => {
+    const result = await release(
+      { consul, deps, confirm: (question) => platform.confirm(question) },
+      { ...options, by: platform.operator() },
+      signal,
+    );
+    // What has failed, and held nothing, has not given anything back either.
+    const isKept = result.kind === 'nothing' && options.failed !== undefined;
+    const maintenance = isKept
+      ? { ended: [], stays: [] }
+      : await endMaintenance(
+          { consul, agent, deps, prefix: options.prefix, run: platform.newRunId() },
+          result,
+        );
+    const { ended, stays } = maintenance;
+    const touched = ended.length + stays.length > 0 && { maintenance: { ended, stays } };
+    await print(platform, {
+      json: options.json,
+      data: { ...result, ...touched },
+      text: () => describeRelease(result, options.prefix) + describeMaintenance(maintenance),
+    });
+    const left = describeStays(maintenance, options.prefix);
+    if (left !== undefined) deps.log('warning', left, { event: 'maintenance-left', node: result.node });
+    return 0;
+  });
+}

@@ -1,0 +1,90 @@
+/** `runlock status --check`: one line and an exit status, as monitoring systems expect them of a plugin. */
+import type { Common } from '../../cli/command.ts';
+import { checkReport, waitedIn } from './check.ts';
+import type { CheckLimits, CheckResult, CheckState } from './check.ts';
+import { proveRights } from './sources.ts';
+import { status } from './status.ts';
+import type { StatusMode, StatusRequest } from './status.ts';
+import { RunlockError, exitStatus, reasonOf } from '../../errors.ts';
+import { renderCheck } from '../../output/check.ts';
+import type { GroupView, StatusReport } from '../../output/views.ts';
+import type { Platform } from '../platform.ts';
+
+const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
+
+/** What a monitoring system allows a plugin is ten seconds or more; a check that it kills says nothing. */
+const LONGEST_CHECK_MS = 9_000;
+
+interface CheckInvocation {
+  readonly common: Common;
+  readonly options: StatusRequest;
+  readonly mode: Exclude<StatusMode, { kind: 'watch' }>;
+}
+
+/** Whatever goes wrong is UNKNOWN: a check never fails in a way that could pass for a verdict. */
+export async function runCheck(
+  { mode, ...invocation }: CheckInvocation,
+  platform: Platform,
+): Promise<number> {
+  const result =
+    mode.kind === 'check' ? await judge(invocation, mode, platform).catch(toUnknown) : unknown(mode.message);
+  await platform.write(renderCheck(result));
+  return exitStatuses[result.state];
+}
+
+async function judge(
+  { common, options: { prefix, groups } }: Omit<CheckInvocation, 'mode'>,
+  limits: CheckLimits,
+  platform: Platform,
+): Promise<CheckResult> {
+  const { clock } = platform.deps;
+  const consul = await platform.connect(platform.makeLog({ ...common, quiet: !common.verbose }));
+  const over = new AbortController();
+  const done = new AbortController();
+  const late = clock.sleep(LONGEST_CHECK_MS, { signal: done.signal }).then(
+    () => over.abort(noAnswer(consul)),
+    () => undefined,
+  );
+  const { signal } = over;
+  try {
+    const scope = { prefix, groups };
+    const [report] = await Promise.all([
+      status(consul, { ...scope, now: clock.now(), signal }),
+      proveRights(consul, scope, signal),
+    ]);
+    return checkReport(report, limits, await readBeside(report));
+  } finally {
+    done.abort();
+    over.abort();
+    await late;
+    consul.close();
+  }
+
+  /** Where runs of these groups wait, and where those wait that stand in their way there. */
+  async function readBeside({ groups: asked }: StatusReport): Promise<readonly GroupView[]> {
+    const beside: GroupView[] = [];
+    const missing = () => {
+      const known = [...asked, ...beside].map(({ group }) => group);
+      return waitedIn([...asked, ...beside]).filter((group) => !known.includes(group));
+    };
+    for (let names = missing(); names.length > 0; names = missing())
+      beside.push(
+        ...(await status(consul, { prefix, groups: [...new Set(names)], now: clock.now(), signal })).groups,
+      );
+    return beside;
+  }
+}
+
+function noAnswer({ address }: { readonly address: string }): RunlockError {
+  return new RunlockError(
+    'unreachable',
+    `Consul at ${address} did not answer within ${LONGEST_CHECK_MS / 1000}s`,
+  );
+}
+
+function toUnknown(error: unknown): CheckResult {
+  const bug = exitStatus(error) === 70 ? 'a bug in runlock, please report it: ' : '';
+  return unknown(`${bug}${reasonOf(error)}`);
+}
+
+const unknown = (text: string): CheckResult => ({ state: 'UNKNOWN', text: [text], figures: [] });

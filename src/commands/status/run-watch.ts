@@ -1,0 +1,191 @@
+/** `runlock status --watch`: the newest report on the terminal's other screen, or as lines of JSON. */
+import { constants } from 'node:os';
+import type { Asked } from '../../cli/command.ts';
+import { followStatus } from './watch.ts';
+import { viewGroups } from './status.ts';
+import type { Found, StatusRequest } from './status.ts';
+import type { Consul } from '../../consul/consul.ts';
+import type { Clock } from '../../platform/deps.ts';
+import { RunlockError } from '../../errors.ts';
+import { createOutput } from '../../platform/terminal.ts';
+import { renderJson } from '../../text/visible.ts';
+import { ENTER_SCREEN, LEAVE_SCREEN, WIPE_SCREEN, renderScreen } from '../../output/status-screen.ts';
+import type { Platform } from '../platform.ts';
+
+/** Ages on the screen tick without Consul being asked. */
+const TICK_MS = 1_000;
+/** Nobody reads faster, and a storm of changes must not eat the machine. */
+const REDRAW_MS = 100;
+
+/** How the report is shown. */
+interface View {
+  readonly show: (found: Found) => Promise<void>;
+  /** Leaves the screen at once; the next frame takes it again. */
+  readonly leave?: () => void;
+  /** Something else may have been drawn there: the next frame is drawn on an empty screen. */
+  readonly wipe?: () => void;
+  readonly close: () => Promise<void>;
+  /** Whether what is shown changes with time alone. */
+  readonly ticks: boolean;
+}
+
+/** Until a signal: Ctrl-C is how one leaves, so its exit status is 0; another signal's is 128 and its number. */
+export async function runWatch(
+  { common, options }: Asked<StatusRequest>,
+  platform: Platform,
+): Promise<number> {
+  if (!options.json) requireTerminal(platform);
+  const signals = platform.listenToSignals();
+  const stopped = new AbortController();
+  const { signal } = stopped;
+  let status = 0;
+  signals.listen((name) => {
+    status = name === 'SIGINT' ? 0 : 128 + constants.signals[name];
+    stopped.abort();
+  });
+  // Whoever read the lines and left wants no more.
+  platform.stdout.on('error', () => stopped.abort());
+  const { clock } = platform.deps;
+  // On the screen a log line would be drawn over; the screen says itself that Consul does not answer.
+  const onScreen = !options.json && platform.stderr.isTTY;
+  const consul = await platform.connect(
+    platform.makeLog(onScreen ? { ...common, verbose: false, quiet: true } : common),
+  );
+  const view = options.json ? showLines(options, platform) : showScreen({ consul, options }, platform);
+  try {
+    await keepShowing({ consul, clock }, { options, view, signal, platform });
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  } finally {
+    stopped.abort();
+    await view.close();
+    consul.close();
+  }
+  return status;
+}
+
+function requireTerminal({ stdout, env }: Platform): void {
+  if (createOutput({ env, isTTY: stdout.isTTY }).live) return;
+  const what = stdout.isTTY ? 'TERM=dumb says that this one can draw nothing' : 'stdout is none';
+  throw new RunlockError(
+    'usage',
+    `status --watch draws on a terminal, and ${what}; with --json it prints a line for each change; see 'runlock status --help'`,
+  );
+}
+
+interface Showing {
+  readonly options: StatusRequest;
+  readonly view: View;
+  readonly signal: AbortSignal;
+  readonly platform: Platform;
+}
+
+async function keepShowing(
+  { consul, clock }: { consul: Consul; clock: Clock },
+  { options: { prefix, groups }, view, signal, platform }: Showing,
+): Promise<void> {
+  let found: Found | undefined;
+  let asked = alarm(signal);
+  const redraw = () => asked.ring();
+  const changed = (now: Found) => {
+    found = now;
+    redraw();
+  };
+  const draw = async () => {
+    for (;;) {
+      await asked.rung;
+      // A signal rings too: it is no change.
+      signal.throwIfAborted();
+      asked = alarm(signal);
+      if (found) await view.show(found);
+      await clock.sleep(REDRAW_MS, { signal });
+    }
+  };
+  const tick = async () => {
+    while (view.ticks) {
+      await clock.sleep(TICK_MS, { signal });
+      redraw();
+    }
+  };
+  platform.stdout.on('resize', redraw);
+  const { leave } = view;
+  if (leave) {
+    const enter = () => {
+      view.wipe?.();
+      redraw();
+    };
+    platform.whenStopped({ leave, enter });
+  }
+  await Promise.all([followStatus({ consul, clock }, { prefix, groups, signal, changed }), draw(), tick()]);
+}
+
+/** Rings once: when it is asked to, or when `signal` aborts. */
+function alarm(signal: AbortSignal): { readonly rung: Promise<void>; readonly ring: () => void } {
+  let ring: () => void = () => undefined;
+  const rung = new Promise<void>((resolve) => {
+    ring = () => {
+      signal.removeEventListener('abort', ring);
+      resolve();
+    };
+    signal.addEventListener('abort', ring);
+  });
+  return { rung, ring };
+}
+
+function showLines({ prefix, groups }: StatusRequest, platform: Platform): View {
+  const { clock } = platform.deps;
+  return {
+    ticks: false,
+    show: (found) =>
+      platform.write(`${renderJson(viewGroups(found, { prefix, groups, now: clock.now() }))}\n`),
+    close: () => Promise.resolve(),
+  };
+}
+
+function showScreen(
+  { consul, options: { prefix, groups } }: { consul: Consul; options: StatusRequest },
+  platform: Platform,
+): View {
+  const { clock } = platform.deps;
+  const { color } = createOutput({ env: platform.env, isTTY: true });
+  let entered = false;
+  let size = '';
+  let faultSince: number | undefined;
+  const leave = () => {
+    if (entered) void platform.write(LEAVE_SCREEN);
+    entered = false;
+    size = '';
+  };
+  platform.atExit(leave);
+  return {
+    ticks: true,
+    leave,
+    wipe: () => (size = ''),
+    show: async (found) => {
+      const now = clock.now();
+      const fault = consul.fault();
+      faultSince = fault && (faultSince ?? now);
+      const columns = platform.stdout.columns || 80;
+      const rows = platform.stdout.rows || 24;
+      const frame = renderScreen(
+        {
+          report: viewGroups(found, { prefix, groups, now }),
+          address: consul.address,
+          ...(fault &&
+            faultSince !== undefined && { fault: { sinceMs: faultSince, message: fault.message } }),
+        },
+        { color, columns, rows, now, overview: groups.length === 0 },
+      );
+      const resized = size !== `${columns}x${rows}`;
+      size = `${columns}x${rows}`;
+      const before = `${entered ? '' : ENTER_SCREEN}${resized ? WIPE_SCREEN : ''}`;
+      entered = true;
+      await platform.write(before + frame);
+    },
+    close: () => {
+      // A terminal that stands still must not keep it.
+      leave();
+      return Promise.resolve();
+    },
+  };
+}

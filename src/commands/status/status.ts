@@ -1,0 +1,262 @@
+/** Who holds, who waits, since when, and why a group stands still. Reads only. */
+import { FIRST_CONTACT } from '../../consul/consul.ts';
+import type { Consul, Entry } from '../../consul/consul.ts';
+import { isRunlockError } from '../../errors.ts';
+import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../../lock/records.ts';
+import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
+import type { CheckLimits } from './check.ts';
+import type { GroupFacts } from './explain.ts';
+import { explain, explainFreeze } from './explain.ts';
+import { findRuns, groupsBeside } from './runs.ts';
+import type { Elsewhere } from './runs.ts';
+import type { ServiceScope } from './services.ts';
+import { joinFound, readSource, sourcesOf } from './sources.ts';
+import type { Found, Scope } from './sources.ts';
+import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../../output/views.ts';
+
+export type { Found, FreezeView, GroupView, SlotView, StatusReport, WaiterView };
+
+/** What a command line asks of `status`. */
+export interface StatusRequest extends Scope {
+  readonly json: boolean;
+  /** Whose health gates are shown too; where it is shown once. */
+  readonly gate?: ServiceScope;
+  /** Unless given: it is shown once. */
+  readonly mode?: StatusMode;
+}
+
+export type StatusMode =
+  | { readonly kind: 'watch' }
+  | ({ readonly kind: 'check' } & CheckLimits)
+  /** A check was asked for, and this is what is wrong with how. */
+  | { readonly kind: 'wrong-check'; readonly message: string };
+
+export interface StatusOptions extends Scope {
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Reads the prefix at once, or the named groups, those that their runs are in too, and the freezes above them. A record that can't be read is a problem
+ * of its group, never the end of the whole status.
+ * @throws RunlockError when Consul can't be reached, or refuses.
+ */
+export async function status(consul: Consul, options: StatusOptions): Promise<StatusReport> {
+  const { prefix, groups, now, signal } = options;
+  const limits = { signal, ...FIRST_CONTACT };
+  const read = async (scope: Scope) =>
+    joinFound(
+      await Promise.all(sourcesOf(scope).map((source) => readSource(consul, { prefix, source }, limits))),
+    );
+  let found = await read(options);
+  const known = [...groups];
+  for (let beside = besideOf(found); beside.length > 0; beside = besideOf(found)) {
+    known.push(...beside);
+    found = joinFound([found, await read({ prefix, groups: beside })]);
+  }
+  return viewGroups(found, { prefix, groups, now });
+
+  function besideOf({ entries }: Found): string[] {
+    return groups.length === 0 ? [] : groupsBeside({ prefix, groups: known }, entries);
+  }
+}
+
+export interface ViewOptions extends Scope {
+  readonly now: number;
+}
+
+/** Builds the report from what is stored. Pure. */
+export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): StatusReport {
+  const sorted = sortEntries(found.entries, prefix);
+  const names = [...new Set(groups.length > 0 ? groups : sorted.groups.keys())].sort();
+  const freezes = { freezes: sorted.freezes, refused: found.refused ?? new Map<string, string>() };
+  const root = findFreeze([`${prefix}/.freeze`], freezes, { prefix, now });
+  const elsewhere = findRuns(prefix, found.entries);
+  const view = (group: string, seen: readonly string[]): GroupView => {
+    const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
+    const facts = viewFacts(group, { freeze, elsewhere, now }, sorted.groups.get(group));
+    return {
+      ...facts,
+      ...explain(facts, {
+        ...{ prefix, now, unreadableFreeze: freeze.unreadable },
+        // A run waits for groups that come after those which it has, so this ends; unless a hand wrote it.
+        other: (name) => (seen.includes(name) ? undefined : view(name, [...seen, group])),
+      }),
+    };
+  };
+  return {
+    v: 1,
+    prefix,
+    at: new Date(now).toISOString(),
+    ...(root.frozen && { frozen: root.frozen }),
+    ...(root.frozen &&
+      names.length === 0 &&
+      explainFreeze({ group: '', queue: [] }, root.frozen, { prefix, now })),
+    problems: root.problems,
+    groups: names.map((group) => view(group, [group])),
+  };
+}
+
+interface SlotEntries {
+  readonly owner?: Entry;
+  readonly lock?: Entry;
+}
+
+interface GroupEntries {
+  readonly slots: Map<number, SlotEntries>;
+  readonly tickets: Entry[];
+}
+
+interface SortedEntries {
+  readonly groups: Map<string, GroupEntries>;
+  readonly freezes: Map<string, Entry>;
+}
+
+/** Every key to its group in one pass; keys that no runlock writes are nobody's. */
+function sortEntries(entries: readonly Entry[], prefix: string): SortedEntries {
+  const sorted: SortedEntries = { groups: new Map(), freezes: new Map() };
+  for (const entry of entries) {
+    const parsed = parseKey(prefix, entry.key);
+    if (!parsed || parsed.key.kind === 'other') continue;
+    const { group, key } = parsed;
+    if (key.kind === 'freeze') sorted.freezes.set(entry.key, entry);
+    if (!group.split('/').every(isName)) continue;
+    const own = sorted.groups.get(group) ?? { slots: new Map<number, SlotEntries>(), tickets: [] };
+    sorted.groups.set(group, own);
+    if (key.kind === 'ticket') own.tickets.push(entry);
+    if (key.kind === 'owner' || key.kind === 'lock') {
+      own.slots.set(key.slot, { ...own.slots.get(key.slot), [key.kind]: entry });
+    }
+  }
+  return sorted;
+}
+
+interface FoundFreeze {
+  readonly frozen?: FreezeView;
+  readonly unreadable: boolean;
+  readonly problems: readonly string[];
+}
+
+type Freezes = { freezes: ReadonlyMap<string, Entry>; refused: ReadonlyMap<string, string> };
+
+/** The first of `keys` (the group's own, then its ancestors') whose freeze has not ended. */
+function findFreeze(
+  keys: readonly string[],
+  { freezes, refused }: Freezes,
+  { prefix, now }: { prefix: string; now: number },
+): FoundFreeze {
+  const problems: string[] = [];
+  let unreadable = false;
+  for (const key of keys) {
+    const message = refused.get(key);
+    if (message !== undefined) problems.push(message);
+    const entry = freezes.get(key);
+    if (!entry) continue;
+    const freeze = attempt(problems, () => decodeFreeze(entry));
+    unreadable ||= freeze === undefined;
+    if (!freeze || (freeze.until !== undefined && Date.parse(freeze.until) <= now)) continue;
+    const { by, reason, since, until } = freeze;
+    const at = parseKey(prefix, key)?.group ?? '';
+    return { frozen: { at, by, reason, since, ...(until !== undefined && { until }) }, unreadable, problems };
+  }
+  return { unreadable, problems };
+}
+
+/** What `decode` gives; a record that can't be read becomes a problem instead. */
+function attempt<T>(problems: string[], decode: () => T): T | undefined {
+  try {
+    return decode();
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    problems.push(error.message);
+    return undefined;
+  }
+}
+
+function viewFacts(
+  group: string,
+  { freeze, elsewhere, now }: { freeze: FoundFreeze; elsewhere: Elsewhere; now: number },
+  own: GroupEntries | undefined,
+): GroupFacts {
+  const problems = [...freeze.problems];
+  const slots = own?.slots ?? new Map<number, SlotEntries>();
+  if (!slots.has(0)) slots.set(0, {});
+  const alsoOf = (run: string) => {
+    const also = elsewhere(run, group);
+    return also.length > 0 ? { also } : {};
+  };
+  return {
+    group,
+    known: own !== undefined,
+    slots: [...slots]
+      .sort(([a], [b]) => a - b)
+      .map(([slot, entries]) => viewSlot(slot, entries, problems))
+      .map((slot) => ({ ...slot, ...(slot.run !== undefined && alsoOf(slot.run)) })),
+    queue: viewQueue(own?.tickets ?? [], { now, problems, alsoOf }),
+    ...(freeze.frozen && { frozen: freeze.frozen }),
+    problems,
+  };
+}
+
+function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]): SlotView {
+  const alive = lock?.session !== undefined;
+  if (!owner) {
+    if (!lock || !alive) return { slot, state: 'free', alive };
+    const mark = attempt(problems, () => decodeLockMark(lock));
+    return { slot, state: 'locked', alive, ...(mark && { run: mark.run }) };
+  }
+  const claim = attempt(problems, () => decodeClaim(owner));
+  if (!claim) return { slot, state: 'unreadable', alive };
+  const {
+    state,
+    node,
+    since,
+    run,
+    command,
+    exitCode,
+    unhealthy,
+    maintenance,
+    hold,
+    heldUntil,
+    pid,
+    by,
+    missingSince,
+  } = claim;
+  return {
+    ...{ slot, state, alive, node, since, run, command },
+    ...(exitCode !== undefined && { exitCode }),
+    ...(unhealthy && { unhealthy }),
+    ...(maintenance && { maintenance }),
+    hold,
+    ...(heldUntil !== undefined && { heldUntil }),
+    pid,
+    ...(by !== undefined && { by }),
+    ...(missingSince !== undefined && { missingSince }),
+  };
+}
+
+/** Tickets are granted in the order of their CreateIndex. */
+function viewQueue(
+  tickets: readonly Entry[],
+  {
+    now,
+    problems,
+    alsoOf,
+  }: { now: number; problems: string[]; alsoOf: (run: string) => Pick<WaiterView, 'also'> },
+): WaiterView[] {
+  const ordered = [...tickets].sort((a, b) => a.createIndex - b.createIndex);
+  return ordered.flatMap((entry, i) => {
+    const ticket = attempt(problems, () => decodeTicket(entry));
+    if (!ticket) return [];
+    const session = entry.key.slice(entry.key.lastIndexOf('/') + 1);
+    if (entry.session === undefined) problems.push(orphanText(entry.key));
+    const { node, since, command, pid, run } = ticket;
+    const waitedMs = Math.max(0, now - Date.parse(since));
+    return [{ place: i + 1, node, since, waitedMs, command, pid, session, ...alsoOf(run) }];
+  });
+}
+
+function orphanText(key: string): string {
+  return `${key}: no session holds this ticket, so nothing will ever take it out of the queue; delete it with 'consul kv delete ${key}'`;
+}
