@@ -116,7 +116,7 @@ test('a command with --force is printed by a refused release alone: it has said 
     name.endsWith('.ts'),
   );
   const forcing = files.filter((name) => /hint\([^)]*'--force'/.test(readFileSync(`src/${name}`, 'utf8')));
-  expect(forcing).toEqual(['commands/release/evict.ts']);
+  expect(forcing).toEqual(['commands/release/forced.ts']);
 });
 
 test('no command is put together anywhere else', () => {
