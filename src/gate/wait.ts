@@ -109,19 +109,24 @@ export async function untilClosed(
   await clock.sleep(gate.services.length === 0 ? FOR_EVER_MS : CLOSED_MS, { signal });
   const count = ({ all }: Running) => ({ waitedFor: all });
   const scene = createScene(effects, gate, { signal, patience: signal, trying: signal, count });
-  await scene.read({ signal });
-  scene.follow(signal);
-  let sinceMs: number | undefined;
-  for (let fresh = true; ;) {
-    const verdicts = scene.verdicts();
-    const isClosed = verdicts.some(({ open }) => !open);
-    const nowMs = clock.monotonicMs();
-    sinceMs = isClosed ? (sinceMs ?? nowMs) : undefined;
-    if (sinceMs !== undefined && fresh && nowMs - sinceMs >= CLOSED_MS) return verdicts;
-    const leftMs =
-      sinceMs === undefined ? scene.dueInMs() : Math.min(scene.dueInMs(), sinceMs + CLOSED_MS - nowMs);
-    fresh = (await scene.change(Math.max(0, leftMs), signal)) === 'time';
-    if (fresh) await scene.read({ signal });
+  const done = new AbortController();
+  try {
+    await scene.read({ signal });
+    scene.follow(AbortSignal.any([signal, done.signal]));
+    let sinceMs: number | undefined;
+    for (let fresh = true; ;) {
+      const verdicts = scene.verdicts();
+      const isClosed = verdicts.some(({ open }) => !open);
+      const nowMs = clock.monotonicMs();
+      sinceMs = isClosed ? (sinceMs ?? nowMs) : undefined;
+      if (sinceMs !== undefined && fresh && nowMs - sinceMs >= CLOSED_MS) return verdicts;
+      const leftMs =
+        sinceMs === undefined ? scene.dueInMs() : Math.min(scene.dueInMs(), sinceMs + CLOSED_MS - nowMs);
+      fresh = (await scene.change(Math.max(0, leftMs), signal)) === 'time';
+      if (fresh) await scene.read({ signal });
+    }
+  } finally {
+    done.abort();
   }
 }
 

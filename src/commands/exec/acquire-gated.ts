@@ -2,6 +2,8 @@
 import type { Verdict } from '../../gate/decide.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import { reasonOf } from '../../errors.ts';
+import { growingMs } from '../../lock/pause.ts';
+import type { Growth } from '../../lock/pause.ts';
 import { sayGaveWay, sayLeftQueue } from './gate-messages.ts';
 import type { RunGate } from './gate-session.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
@@ -53,7 +55,7 @@ export async function takeBehindGate(
  * Asks for the slots, and leaves the queue when the gate closes meanwhile: whoever is behind may be what it is closed for.
  */
 async function takeWhileOpen(
-  { log }: ExecDeps,
+  deps: ExecDeps,
   gate: RunGate,
   { signal, patience, take }: Omit<Attempts, 'run'>,
 ): Promise<TakenBehind> {
@@ -62,16 +64,12 @@ async function takeWhileOpen(
   const done = new AbortController();
   const closed = new AbortController();
   let verdicts: readonly Verdict[] = [];
-  gate.untilClosed(AbortSignal.any([signal, done.signal])).then(
+  watchOn(deps, gate, AbortSignal.any([signal, done.signal])).then(
     (seen) => {
       verdicts = seen;
       closed.abort();
     },
-    (error: unknown) => {
-      // With its slots it looks again, and that look has the last word.
-      if (!signal.aborted && !done.signal.aborted)
-        log('debug', `the gate is not watched: ${reasonOf(error)}`, { event: 'gate-unwatched' });
-    },
+    () => undefined,
   );
   try {
     return await take(AbortSignal.any([signal, closed.signal]));
@@ -80,6 +78,31 @@ async function takeWhileOpen(
     return { kind: 'closed', verdicts };
   } finally {
     done.abort();
+  }
+}
+
+const AGAIN: Growth = { shortestMs: 2_000, longestMs: 60_000 };
+
+/**
+ * A look that is refused (a token that was changed, say) is not the end of the watch: who stays in the queue behind a closed
+ * gate keeps out whoever it is closed for. Throws the signal's reason alone.
+ */
+async function watchOn(
+  { log, clock, random }: ExecDeps,
+  gate: RunGate,
+  signal: AbortSignal,
+): Promise<readonly Verdict[]> {
+  for (let failures = 0; ;) {
+    const startedMs = clock.monotonicMs();
+    try {
+      return await gate.untilClosed(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      log('debug', `the gate is not watched for a while: ${reasonOf(error)}`, { event: 'gate-unwatched' });
+    }
+    // One that was watched for long meanwhile is no failure in a row.
+    if (clock.monotonicMs() - startedMs > AGAIN.longestMs) failures = 0;
+    await clock.sleep(growingMs(failures++, AGAIN, random), { signal });
   }
 }
 
