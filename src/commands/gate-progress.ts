@@ -30,7 +30,9 @@ export function sayLooks(
         closed.some(({ because }) => because === 'too-many-here') ? 'warning' : 'info',
         sayClosed(closed, node),
         {
-          ...{ event: 'gate-closed', node, ...who },
+          event: 'gate-closed',
+          node,
+          ...who,
           services: closed.map(({ service, because, offline }) => ({ service, because, offline })),
         },
       );

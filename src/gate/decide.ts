@@ -86,12 +86,20 @@ export function decideGate(question: Question): Verdict {
     });
   const limit = limitOf(question.maxOffline, instances.length);
   const because = weigh({
-    ...{ total: instances.length, own: own.length, ownOffline: ownOffline !== undefined },
-    ...{ offline: offline.length, limit, minHealthy: minHealthy ?? 0 },
+    total: instances.length,
+    own: own.length,
+    ownOffline: ownOffline !== undefined,
+    offline: offline.length,
+    limit,
+    minHealthy: minHealthy ?? 0,
     wasHere: question.wasHere ?? false,
   });
   return {
-    ...{ service, open: isOpen(because, question), because, total: instances.length, limit },
+    service,
+    open: isOpen(because, question),
+    because,
+    total: instances.length,
+    limit,
     ...(minHealthy !== undefined && { minHealthy }),
     ownInstances: own.length,
     own: ownOffline ? 'offline' : own.length > 0 ? 'healthy' : 'none',

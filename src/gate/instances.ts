@@ -31,7 +31,10 @@ function toInstance({ node, serviceId, service, checks }: ServiceEntry): Instanc
   const critical = checks.filter(({ status, id }) => status === 'critical' || scopeOf(id) !== undefined);
   const [first] = [...critical].sort((a, b) => rankOf(a) - rankOf(b));
   return {
-    ...{ node, serviceId, service, maintenance: critical.flatMap(toMaintenance) },
+    node,
+    serviceId,
+    service,
+    maintenance: critical.flatMap(toMaintenance),
     ...(first ? { state: 'offline', why: describe(first) } : { state: 'healthy' }),
   };
 }

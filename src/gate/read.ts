@@ -137,7 +137,9 @@ async function offeredBy(
 
 /** Nobody would call a service like its node; whoever may read this one may read any. */
 export const anyServiceOf = (node: string): Right => ({
-  ...{ resource: 'service', name: `${node}-services`, access: 'read' },
+  resource: 'service',
+  name: `${node}-services`,
+  access: 'read',
 });
 
 const readNode = (name: string): Right => ({ resource: 'node', name, access: 'read' });

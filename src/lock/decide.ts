@@ -190,7 +190,9 @@ function considerHeld(candidate: Slot, owner: Owner, nowMs: number): Verdict {
 }
 
 const about = <Kind extends string>(kind: Kind, { slot, strayLock }: Slot, owner: Owner): About<Kind> => ({
-  ...{ kind, slot, owner },
+  kind,
+  slot,
+  owner,
   ...(strayLock !== undefined && { strayLock }),
 });
 

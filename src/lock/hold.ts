@@ -75,7 +75,8 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
     for (;;) {
       try {
         const kept: Kept | undefined = await keepOnce(grant, now ?? (await lookAt(grant, asked)), {
-          ...{ waitedMs, asked },
+          waitedMs,
+          asked,
         });
         if (kept && (kept.kind === 'lost' || lasts(context, kept.owner))) return kept;
       } catch (error) {

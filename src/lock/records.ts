@@ -226,7 +226,11 @@ const claimShape: Shape<Claim> = {
   groups: optional(paths),
 };
 const ticketShape: Shape<Ticket> = {
-  ...{ node: name, run: text, since: time, command: text, pid: natural },
+  node: name,
+  run: text,
+  since: time,
+  command: text,
+  pid: natural,
   groups: optional(paths),
 };
 const freezeShape: Shape<Freeze> = { by: text, reason: text, since: time, until: optional(time) };

@@ -41,7 +41,10 @@ export async function recover(
     live.refusals = 0;
     deps.log('warning', `took the lock of ${keys.group} back; the run goes on`, {
       event: 'recovered',
-      ...{ group: keys.group, node: context.run.node, slot, run: context.run.id },
+      group: keys.group,
+      node: context.run.node,
+      slot,
+      run: context.run.id,
     });
   } else if (result.obstacle === 'session') {
     // Consul knew before the next renewal did.

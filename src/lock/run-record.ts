@@ -36,7 +36,10 @@ export async function recordEnd(
   }
   const { node, run } = record;
   deps.log('warning', `how the run ended could not be recorded (${why}): history does not know of it`, {
-    ...{ event: 'not-recorded', group: keys.group, node, run },
+    event: 'not-recorded',
+    group: keys.group,
+    node,
+    run,
   });
 }
 

@@ -152,7 +152,9 @@ export function abandoned(claim: Claim, nowMs: number): Claim {
   const until =
     typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
   const marked: Claim & { missingSince?: string } = {
-    ...{ ...claim, state: 'abandoned', since: new Date(nowMs).toISOString() },
+    ...claim,
+    state: 'abandoned',
+    since: new Date(nowMs).toISOString(),
     ...until,
   };
   delete marked.missingSince;

@@ -15,7 +15,8 @@ export function renderServices(services: readonly ServiceView[], options: Render
 function renderService(view: ServiceView, options: RenderOptions): string[] {
   const { service, offline, problem } = view;
   const rows = offline.slice(0, SHOWN).map(({ node, id, why }) => ({
-    ...{ cells: [id, node, 'offline', why], style: 'yellow' as const },
+    cells: [id, node, 'offline', why],
+    style: 'yellow' as const,
   }));
   const head = { cells: ['INSTANCE', 'NODE', 'STATE', 'WHY'], style: 'dim' as const };
   return [

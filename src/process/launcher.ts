@@ -58,7 +58,10 @@ function tryOut(
 ): number[] | undefined {
   const { file, argv0, args } = launcher('cat', ['/proc/self/environ', '/proc/self/status']);
   const { status, stdout } = spawnSync(file, args, {
-    ...{ argv0, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+    argv0,
+    env,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
     maxBuffer: Infinity,
   });
   if (status !== 0) return undefined;

@@ -63,7 +63,10 @@ function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
   const look = () => {
     const [first, ...rest] = [...(command ? [command] : []), ...known];
     const tree = followTree({
-      ...{ nonce: file.nonce, command: first ?? NO_COMMAND, known: rest, inside },
+      nonce: file.nonce,
+      command: first ?? NO_COMMAND,
+      known: rest,
+      inside,
       except: () => [ownPid, ...guard],
     });
     return tree.members().map(({ pid }) => pid);

@@ -34,12 +34,10 @@ export function keysOf(commands: readonly Command[]): Keys {
     const name = keyOf(option);
     const checks = [...(keys.get(name)?.checks ?? []), (text: string) => void parseValue(option, text)];
     keys.set(name, {
-      ...{
-        flags: option.flags.replace(/^-\w, /, ''),
-        takes: takenBy(option),
-        perCall: PER_CALL.has(name),
-        checks,
-      },
+      flags: option.flags.replace(/^-\w, /, ''),
+      takes: takenBy(option),
+      perCall: PER_CALL.has(name),
+      checks,
     });
   }
   return keys;

@@ -63,15 +63,13 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
     const { conflictExitCode, sessionTtl, json, ...rest } = values as Values & AcquireValues;
     const { group, slots, wait, hold, node, prefix } = rest;
     const options = {
-      ...{
-        prefix,
-        group: named ?? oneGroup('acquire', group),
-        slots,
-        wait,
-        hold,
-        json,
-        sessionTtlMs: sessionTtl,
-      },
+      prefix,
+      group: named ?? oneGroup('acquire', group),
+      slots,
+      wait,
+      hold,
+      json,
+      sessionTtlMs: sessionTtl,
       ...(node !== undefined && { node }),
     };
     done({ common: toCommon(values), options: Object.freeze(options), conflictExitCode });

@@ -49,7 +49,10 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
     const { prefix, json, group, node, agent } = values as Values & DoctorValues;
     const config = describeConfig(command);
     const options = {
-      ...{ prefix, json, groups: [...group].sort(), gates: gatesOf(command, group) },
+      prefix,
+      json,
+      groups: [...group].sort(),
+      gates: gatesOf(command, group),
       ...(node !== undefined && { node }),
       ...(agent !== undefined && { agent }),
       ...(config && { config }),

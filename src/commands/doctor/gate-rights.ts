@@ -148,7 +148,8 @@ function rightsOf(
 }
 
 const wanted = (resource: Right['resource'], name: string | undefined, access: Right['access']): Wanted => ({
-  ...{ rule: `${resource} "${name ?? 'NODE'}"`, access },
+  rule: `${resource} "${name ?? 'NODE'}"`,
+  access,
   rights: name === undefined ? [] : [{ resource, name, access }],
 });
 

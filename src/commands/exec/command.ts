@@ -111,7 +111,9 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       args,
     };
     done({
-      ...{ common: toCommon(values), options: Object.freeze(options), conflictExitCode },
+      common: toCommon(values),
+      options: Object.freeze(options),
+      conflictExitCode,
       ...(metricsFile !== undefined && { metricsFile }),
     });
   });

@@ -33,12 +33,16 @@ export function sayNothingStarted({ log }: Deps, grant: Grant, over: Over): void
   // One group's slot can only be late; of several the earlier ones are held for a while.
   if (over.kind === 'cut-off' && grant.context.run.groups === undefined) {
     log('error', 'the slot was granted too long ago: others may follow; nothing was started', {
-      ...{ event: 'lost', ...placeOf(grant), why: 'late' },
+      event: 'lost',
+      ...placeOf(grant),
+      why: 'late',
     });
     return;
   }
   log('error', `${whyOver(over, group)}; nothing was started`, {
-    ...{ event: 'lost', ...placeOf(grant), why: over.kind },
+    event: 'lost',
+    ...placeOf(grant),
+    why: over.kind,
   });
 }
 
@@ -47,7 +51,13 @@ export function sayFrozenMeanwhile({ log }: Deps, grant: Grant, { at, freeze }: 
   const { group, node, run } = placeOf(grant);
   const { by, reason, until } = freeze;
   log('info', `${group} was frozen by ${by} (${reason}) meanwhile; all slots are given back`, {
-    ...{ event: 'frozen', group, node, run, at, by, reason },
+    event: 'frozen',
+    group,
+    node,
+    run,
+    at,
+    by,
+    reason,
     ...(until !== undefined && { until }),
   });
 }
@@ -87,7 +97,10 @@ export function sayReleasing({ log }: Deps, grants: readonly [Grant, ...Grant[]]
   const slots = grants.map(({ slot }, i) => `slot ${slot} of ${groups[i] ?? ''}`);
   log('info', `${command} ended with ${exitCode}; waiting for Consul to take back ${slots.join(', ')}`, {
     event: 'releasing',
-    ...{ group: groups.join(','), node, run, exitCode },
+    group: groups.join(','),
+    node,
+    run,
+    exitCode,
   });
 }
 

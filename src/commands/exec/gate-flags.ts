@@ -77,7 +77,10 @@ export function gateOf(
   if (isFlag('agent') && node === undefined)
     throw usage('--agent says where another node is taken out of service; name that node with --node');
   const gate: GateChoice = {
-    ...{ services: service, ...toBounds(values), stableMs: gateStable, settleMs: settle },
+    services: service,
+    ...toBounds(values),
+    stableMs: gateStable,
+    settleMs: settle,
     ...(maintenance !== undefined && { maintenance }),
     ...(healthyWithin !== undefined && { healthyWithinMs: healthyWithin }),
     ...(agent !== undefined && { agent }),

@@ -45,18 +45,23 @@ interface Application {
  */
 const APPLICATIONS: Readonly<Record<string, Application>> = {
   agent: {
-    ...{ detailed: ['test', 'detailed-exitcodes'], detailedLetters: 't' },
-    ...{ valued: ['fqdn', 'digest', 'sourceaddress', 'logdest', 'waitforcert', 'job-id'] },
+    detailed: ['test', 'detailed-exitcodes'],
+    detailedLetters: 't',
+    valued: ['fqdn', 'digest', 'sourceaddress', 'logdest', 'waitforcert', 'job-id'],
     valuedLetters: 'flwE',
   },
   apply: {
-    ...{ detailed: ['test', 'detailed-exitcodes'], detailedLetters: 't' },
-    ...{ valued: ['execute', 'catalog', 'logdest'], valuedLetters: 'eclE' },
+    detailed: ['test', 'detailed-exitcodes'],
+    detailedLetters: 't',
+    valued: ['execute', 'catalog', 'logdest'],
+    valuedLetters: 'eclE',
   },
   // Its -t is --target.
   device: {
-    ...{ detailed: ['detailed-exitcodes'], detailedLetters: '' },
-    ...{ valued: ['libdir', 'apply', 'logdest', 'waitforcert', 'port', 'target'], valuedLetters: 'lwptE' },
+    detailed: ['detailed-exitcodes'],
+    detailedLetters: '',
+    valued: ['libdir', 'apply', 'logdest', 'waitforcert', 'port', 'target'],
+    valuedLetters: 'lwptE',
   },
 };
 

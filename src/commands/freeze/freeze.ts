@@ -43,7 +43,9 @@ export async function freeze(
   const [key = ''] = freezeKeys(prefix, at);
   const { clock } = deps;
   const record: Freeze = {
-    ...{ by, reason, since: new Date(clock.now()).toISOString() },
+    by,
+    reason,
+    since: new Date(clock.now()).toISOString(),
     ...(forMs !== undefined && { until: new Date(clock.latest() + forMs).toISOString() }),
   };
   const target = { consul, deps, prefix, key, at, signal };

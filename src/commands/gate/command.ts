@@ -80,10 +80,15 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
     if (agent !== undefined && node === undefined)
       throw usage('--agent says where another node is taken out of service; name that node with --node');
     const options: GateOptions & { json: boolean; agent?: string } = {
-      ...{ action, prefix, services: service, bounds: toBounds(values), stableMs: gateStable },
+      action,
+      prefix,
+      services: service,
+      bounds: toBounds(values),
+      stableMs: gateStable,
       // What the environment and the file say of waiting is said of slots.
       wait: command.getOptionValueSource('wait') === 'cli' ? wait : 0,
-      ...{ scope: maintenance, json },
+      scope: maintenance,
+      json,
       ...(node !== undefined && { node }),
       ...(agent !== undefined && { agent }),
     };

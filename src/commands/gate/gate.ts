@@ -75,12 +75,18 @@ export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSi
   const allowUnknown = bounds.allowUnknown ?? options.action === 'leave';
   const whole = options.scope === 'node' && options.action !== 'leave';
   const wanted = {
-    ...{ services: options.services, node, local: isLocal, allowUnknown, whole, agent },
+    services: options.services,
+    node,
+    local: isLocal,
+    allowUnknown,
+    whole,
+    agent,
     anyCase: options.action === 'leave',
   };
   const { counted, offered } = await findServices(consul, wanted, signal);
   const own: Own = {
-    ...{ deps, options },
+    deps,
+    options,
     gate: { ...bounds, services: counted, node, stableMs, seenHere: new Set(offered) },
   };
   switch (options.action) {
@@ -147,13 +153,15 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
     for (let first = true; ; first = false) {
       const seen = await lookOn(
         { ...own, gate: asked },
-        { ...{ signal, patience: patience.signal }, ...(first && toBeOffered(own)) },
+        { signal, patience: patience.signal, ...(first && toBeOffered(own)) },
       );
       if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
       let { verdicts } = seen;
       const look = async (during: AbortSignal) => {
         const now = await confirmOpen(effects, asked, {
-          ...{ signal: during, seenMs: seen.seenMs, trying: patience.signal },
+          signal: during,
+          seenMs: seen.seenMs,
+          trying: patience.signal,
         });
         ({ verdicts } = now);
         return now.kind === 'closed' ? now : undefined;

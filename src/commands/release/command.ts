@@ -68,7 +68,8 @@ function define(program: Command, { env }: Defining, done: (asked: ReleaseAsked)
       ...(slot !== undefined && { slot }),
     };
     done({
-      ...{ common: toCommon(values), options: Object.freeze(options) },
+      common: toCommon(values),
+      options: Object.freeze(options),
       ...(agent !== undefined && { agent }),
     });
   });

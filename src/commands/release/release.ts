@@ -32,8 +32,14 @@ export async function release(
   const { group } = options;
   const itself = options.owner === undefined || options.owner === options.node;
   const target: Target = {
-    ...{ consul, deps, keys, options: { ...options, owner: node }, itself, signal },
-    ...{ confirm, confirmed: new Set<string>() },
+    consul,
+    deps,
+    keys,
+    options: { ...options, owner: node },
+    itself,
+    signal,
+    confirm,
+    confirmed: new Set<string>(),
   };
   const mine = readSlots(keys.root, await readAll(target)).filter(
     ({ slot, owner }) => owner?.claim.node === node && (options.slot === undefined || options.slot === slot),

@@ -112,7 +112,10 @@ async function hasAnswered(target: Target, written: number, withinMs: number): P
     const waitMs = untilMs - clock.monotonicMs();
     if (waitMs <= 0) return false;
     const seen: { entry: Entry | undefined; index: number } = await consul.get(key, {
-      ...{ signal, index, waitMs, rule: keys.rule },
+      signal,
+      index,
+      waitMs,
+      rule: keys.rule,
     });
     if (seen.entry?.modifyIndex !== written) return true;
     ({ index } = seen);

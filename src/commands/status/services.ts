@@ -68,9 +68,14 @@ export function viewService(service: string, instances: readonly Instance[], bou
       ? toGates(verdicts)
       : [{ open: false, nodes: [], why: describeVerdict(nowhere, ONE_OF_THEM) }];
   return {
-    ...{ service, total: instances.length, limit: limitOf(bounds.maxOffline, instances.length) },
+    service,
+    total: instances.length,
+    limit: limitOf(bounds.maxOffline, instances.length),
     ...(bounds.minHealthy !== undefined && { minHealthy: bounds.minHealthy }),
-    ...{ offline, openFor: named(true), closedFor: named(false), gates },
+    offline,
+    openFor: named(true),
+    closedFor: named(false),
+    gates,
   };
 }
 

@@ -74,7 +74,11 @@ export function saySentAway(
   { context: { keys, run }, by }: Extract<Acquired, { kind: 'sent-away' }>,
 ): void {
   log('error', `${by} sent ${run.node} away from the queue of ${keys.group}; nothing was started`, {
-    ...{ event: 'sent-away', group: keys.group, node: run.node, run: run.id, by },
+    event: 'sent-away',
+    group: keys.group,
+    node: run.node,
+    run: run.id,
+    by,
   });
 }
 

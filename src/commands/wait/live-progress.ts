@@ -139,7 +139,10 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
     if (signal.aborted || !slots || !terminal) return;
     const now = { nowMs: clock.now(), monotonicMs: clock.monotonicMs() };
     const view: WaitingView = {
-      ...{ group, held, waitedMs: now.monotonicMs - startedMs, holders: toHolders(slots, now) },
+      group,
+      held,
+      waitedMs: now.monotonicMs - startedMs,
+      holders: toHolders(slots, now),
       ...(ahead && { place: ahead.length + 1 }),
       ...(frozen && { frozen: frozenNow(frozen, now.nowMs) }),
     };

@@ -44,7 +44,10 @@ function sayWaiting(
   const meanwhile = held.length === 0 ? '' : `, and keeps its slot of ${held.join(', ')} meanwhile`;
   log('info', `${node} waits for a slot of ${group}${why === '' ? '' : ` (${why})`}${meanwhile}`, {
     event: 'waiting',
-    ...{ group, node, run, behind },
+    group,
+    node,
+    run,
+    behind,
     ...(held.length > 0 && { held }),
     holders: slots.flatMap(({ slot, owner }) =>
       owner ? [{ slot, node: owner.claim.node, state: owner.claim.state }] : [],

@@ -44,7 +44,10 @@ export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lif
     env: {
       PATH: `${path ?? ''}:${standardPath}`.replace(/^:/, ''),
       script: guardScript,
-      ...{ secret: nonce, folder, home: homeFile, notes },
+      secret: nonce,
+      folder,
+      home: homeFile,
+      notes,
     },
     // Its own session: the terminal's keys do not reach it.
     detached: true,
