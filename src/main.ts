@@ -211,20 +211,32 @@ function userName(): string {
 const CONFIG_LIMIT = 1_048_576;
 
 const platform: Platform = {
-  ...{ env: process.env, stdout, stderr },
-  ...{ version: RUNLOCK_VERSION, build: RUNLOCK_BUILD, nodeVersion },
+  env: process.env,
+  stdout,
+  stderr,
+  version: RUNLOCK_VERSION,
+  build: RUNLOCK_BUILD,
+  nodeVersion,
   deps: { clock, random: Math.random, host },
-  ...{ inherited, fileLimit: callersFileLimit, prepareLog: () => stderr.prepare() },
+  inherited,
+  fileLimit: callersFileLimit,
+  prepareLog: () => stderr.prepare(),
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...signals,
-  ...{ makeLog, connect: connectTo, hasTerminal, terminal, confirm },
+  makeLog,
+  connect: connectTo,
+  hasTerminal,
+  terminal,
+  confirm,
   runFiles,
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),
   readText: (path) => readGiven(path, CONFIG_LIMIT).toString('utf8'),
   operator: () =>
     operatorName({
-      ...{ env: process.env, host: hostname(), uid: process.getuid?.() },
+      env: process.env,
+      host: hostname(),
+      uid: process.getuid?.(),
       userName,
     }),
   atExit: (last) => void process.once('exit', last),

@@ -83,7 +83,9 @@ export async function enter<Closed>(
   try {
     for (;;) {
       const session = await openShortSession(effects, {
-        ...{ name: 'runlock gate', ttlMs: LOCK_TTL_MS, signal: late.signal },
+        name: 'runlock gate',
+        ttlMs: LOCK_TTL_MS,
+        signal: late.signal,
       });
       try {
         return await enterWith(effects, request, { session, onBusy, signal: late.signal });

@@ -76,12 +76,10 @@ export async function confirmOpen(
   const late = startDeadline(clock, ANSWER_MS, trying);
   try {
     return await look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
-      ...{
-        signal,
-        patience: AbortSignal.abort(),
-        trying: late.signal,
-        count: ({ before }) => ({ running: before }),
-      },
+      signal,
+      patience: AbortSignal.abort(),
+      trying: late.signal,
+      count: ({ before }) => ({ running: before }),
       ...(onLook && { onLook }),
     });
   } finally {

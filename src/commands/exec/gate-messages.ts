@@ -45,7 +45,12 @@ export function sayClosed(
   const services = closed.filter(({ open }) => !open).map(({ service, offline }) => ({ service, offline }));
   const why = describeClosed(closed, node);
   log('warning', `busy: the gate is closed for ${node} (${why})`, {
-    ...{ event: 'busy', group, node, run, why: 'gate', services },
+    event: 'busy',
+    group,
+    node,
+    run,
+    why: 'gate',
+    services,
   });
 }
 
@@ -53,7 +58,9 @@ export function sayClosed(
 export function sayGaveWay({ log }: Deps, closed: readonly Verdict[], { node, run }: Who): void {
   const why = describeClosed(closed, node);
   log('info', `${node} gives its slot back, for the gate is closed by now (${why})`, {
-    ...{ event: 'gate-gave-way', node, run },
+    event: 'gate-gave-way',
+    node,
+    run,
   });
 }
 
@@ -64,7 +71,9 @@ export function sayLeftQueue({ log }: Deps, closed: readonly Verdict[], { node, 
     'info',
     `${node} leaves the queue, for the gate is closed by now (${why}); it joins again when it is open`,
     {
-      ...{ event: 'gate-left-queue', node, run },
+      event: 'gate-left-queue',
+      node,
+      run,
     },
   );
 }
@@ -75,7 +84,12 @@ export function sayEntered({ log }: Deps, taken: readonly TakenOut[], { node, ru
     const whose = foreign ? `somebody else's maintenance ("${mode.reason}"), which stays` : 'maintenance';
     const since = mode.how === 'adopted' ? ' since an earlier run' : '';
     log('info', `${placeOf(mode, node)} is in ${whose}${since}`, {
-      ...{ event: 'maintenance-on', node, run, scope: mode.scope, service: mode.service, how: mode.how },
+      event: 'maintenance-on',
+      node,
+      run,
+      scope: mode.scope,
+      service: mode.service,
+      how: mode.how,
     });
   }
 }
@@ -97,21 +111,33 @@ export function sayEnded(
 ): void {
   for (const mode of ended)
     log('info', `${placeOf(mode, node)} is out of maintenance`, {
-      ...{ event: 'maintenance-off', node, run, scope: mode.scope, service: mode.service },
+      event: 'maintenance-off',
+      node,
+      run,
+      scope: mode.scope,
+      service: mode.service,
     });
   for (const one of kept)
     log(
       wentOut || !one.by.mark ? 'warning' : 'info',
       `${placeOf(one.mode, node)} stays in maintenance: ${describeNeed(one, prefix)}`,
       {
-        ...{ event: 'maintenance-kept', node, run, scope: one.mode.scope, service: one.mode.service },
+        event: 'maintenance-kept',
+        node,
+        run,
+        scope: one.mode.scope,
+        service: one.mode.service,
         by: one.by.run,
       },
     );
   for (const mode of foreign)
     log('info', `${placeOf(mode, node)} stays in somebody else's maintenance ("${mode.reason}")`, {
-      ...{ event: 'maintenance-foreign', node, run },
-      ...{ scope: mode.scope, service: mode.service, reason: mode.reason },
+      event: 'maintenance-foreign',
+      node,
+      run,
+      scope: mode.scope,
+      service: mode.service,
+      reason: mode.reason,
     });
 }
 
@@ -125,7 +151,9 @@ export function sayStays(
     'warning',
     `${node} stays in maintenance (${why}); its next good run with --service ${named} ends it, or '${leaveHint(prefix, services)}' on ${node}`,
     {
-      ...{ event: 'maintenance-left', node, run },
+      event: 'maintenance-left',
+      node,
+      run,
     },
   );
 }

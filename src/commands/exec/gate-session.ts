@@ -78,13 +78,21 @@ export async function openRunGate(
   const agent = await findAgent(deps, { choice, node, local }, signal);
   const { maxOffline, minHealthy, allowUnknown = false } = choice;
   const wanted = {
-    ...{ services: choice.services, node, local: node === local, allowUnknown },
-    ...{ whole: choice.maintenance === 'node', agent: agent?.consul },
+    services: choice.services,
+    node,
+    local: node === local,
+    allowUnknown,
+    whole: choice.maintenance === 'node',
+    agent: agent?.consul,
   };
   const { services, counted, offered } = await findServices(consul, wanted, signal);
   const gate: Gate = {
     seenHere: new Set(offered),
-    ...{ services: counted, node, maxOffline, allowUnknown, stableMs: request.dryRun ? 0 : choice.stableMs },
+    services: counted,
+    node,
+    maxOffline,
+    allowUnknown,
+    stableMs: request.dryRun ? 0 : choice.stableMs,
     ...(minHealthy !== undefined && { minHealthy }),
     groups: request.groups.map(({ group, slots }) => gateGroup(groupKeys(request.prefix, group), slots)),
   };
@@ -155,7 +163,9 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     return entered;
   };
   return {
-    ...{ node, services, changes: agent !== undefined },
+    node,
+    services,
+    changes: agent !== undefined,
     waitOutside: async (waiting) => {
       const saying = sayWaits(deps, { node, run, quiet: waiting.patience.aborted });
       const first = { mustBeOffered };
