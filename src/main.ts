@@ -64,15 +64,19 @@ const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppi
 /** Whoever asks for processes must not hear of another namespace's. */
 const requireOwnProc = () => requireProc(process.pid);
 
+let placed: ReturnType<Host['place']> | undefined;
+
+async function findPlace() {
+  const machine = await machineOf();
+  return { host: hostname(), ...(machine !== undefined && { machine }) };
+}
+
 const host: Host = {
   self: () => ({
     ...{ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId },
     ...(process.geteuid && { uid: process.geteuid() }),
   }),
-  place: async () => {
-    const machine = await machineOf();
-    return { host: hostname(), ...(machine !== undefined && { machine }) };
-  },
+  place: () => (placed ??= findPlace()),
   get bootId() {
     requireOwnProc();
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();

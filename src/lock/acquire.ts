@@ -194,7 +194,10 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
     return moved.kind === 'node' ? clearOrBusy(context, progress) : moved;
   }
   progress.newest.sent = true;
-  const joined = await join(context, session.id, progress.signal);
+  const joining = join(context, session.id, progress.signal);
+  // Hardly anybody can be in the way: what a grant needs is made ready while Consul answers.
+  if (hasFree(turn.slots, context.run.slots)) progress.onNext?.();
+  const joined = await joining;
   if (joined.kind === 'refused') {
     return joined.obstacle === 'node' ? clearOrBusy(context, progress) : { kind: 'again' };
   }
@@ -267,7 +270,7 @@ async function returnTo(
   // After an answer that was lost the claim may name this very run: what counts is what was there before that.
   const sent = progress.attempts.find((attempt) => attempt.slot === slot);
   const before = owner.claim.run === context.run.id ? sent?.before : owner.claim;
-  const result = await sendGrant(context, {
+  const sending = sendGrant(context, {
     session,
     steps,
     slot,
@@ -275,6 +278,8 @@ async function returnTo(
     progress,
     ...(before && { before }),
   });
+  progress.onNext?.();
+  const result = await sending;
   if (result.kind !== 'refused') return result;
   switch (result.obstacle) {
     case 'freeze':

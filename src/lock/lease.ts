@@ -139,7 +139,7 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
   const { claim, index: written } = live.holding.owner;
   let index = claim.state === 'running' ? written : undefined;
   // The run is started first: what changes meanwhile, the first look sees.
-  await clock.sleep(1, { signal: live.ended });
+  await clock.sleep(100, { signal: live.ended });
   while (!ended()) {
     try {
       const seen = await look(live, index);

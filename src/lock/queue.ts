@@ -33,6 +33,8 @@ export interface Waiting {
   readonly either: AbortSignal;
   /** Hears, maybe more than once, that this run is the first in the queue, and waits for a slot. */
   readonly onFirst?: () => void;
+  /** Hears, maybe more than once, that a slot may be this run's within moments: what takes time can be made ready. */
+  readonly onNext?: () => void;
   /** Hears which keys are before this run's in the queue, when that was listed because the one just before it left. */
   readonly onAhead?: (keys: readonly string[]) => void;
   /** Hears the session of each ticket, and what stood before it at that moment. */

@@ -56,7 +56,7 @@ export interface RunFiles {
   read(run: string): RunFile | undefined;
   /** All that are believed. Never throws. */
   list(): readonly RunFile[];
-  /** Never throws. */
+  /** Of a run that this process has written of, and no other. Never throws. */
   remove(run: string): void;
   /** Takes the group off the list of those whose claims may name the run; the last one takes the file with it. Never throws. */
   settle(run: string, group: string): void;
@@ -88,6 +88,8 @@ export function openRunFiles({
     said.add(message);
     log('debug', message, { event: 'run-file' });
   };
+  /** Where this process has written to. */
+  const used = new Set<string>();
   const trusted = () =>
     folders.flatMap((folder) => [folder, ...sparesOf(folder)]).filter((folder) => isTrusted(folder, uid));
 
@@ -110,8 +112,7 @@ export function openRunFiles({
     const whys: string[] = [];
     let written = 0;
     for (const folder of folders) {
-      const made = makeFolder(folder, uid);
-      const why = 'why' in made ? made.why : tryWrite(made.folder, file);
+      const why = writeIn(folder, file);
       if (why !== undefined) whys.push(why);
       // A user's own folder goes with the last session, and what runs without a cgroup may stay.
       else if (uid === 0 || file.cgroup !== undefined) return;
@@ -121,8 +122,18 @@ export function openRunFiles({
     say(`the run is not noted on this host: ${whys.join('; ')}`);
   }
 
-  function remove(run: string): void {
-    if (isRunId(run)) for (const folder of trusted()) unlink(`${folder}/${run}.json`);
+  /** Why it could not be. */
+  function writeIn(folder: string, file: RunFile): string | undefined {
+    // It may have been removed since, and be somebody else's by now.
+    if (used.has(folder) && isTrusted(folder, uid) && tryWrite(folder, file) === undefined) return undefined;
+    const made = makeFolder(folder, uid);
+    if ('why' in made) return made.why;
+    used.add(made.folder);
+    return tryWrite(made.folder, file);
+  }
+
+  function removeFrom(run: string, written: readonly string[]): void {
+    if (isRunId(run)) for (const folder of written) unlink(`${folder}/${run}.json`);
   }
 
   const find = (run: string) => {
@@ -152,12 +163,16 @@ export function openRunFiles({
           .map((run) => read(folder, run))
           .filter((file) => file !== undefined),
       ),
-    remove,
+    remove: (run) =>
+      removeFrom(
+        run,
+        [...used].filter((folder) => isTrusted(folder, uid)),
+      ),
     settle(run, group) {
       const file = find(run);
       if (!file) return;
       const groups = file.groups.filter((name) => name !== group);
-      if (groups.length === 0) remove(run);
+      if (groups.length === 0) removeFrom(run, trusted());
       else write({ ...file, groups });
     },
     sweep(bootId, isOver) {

@@ -13,6 +13,9 @@ import { realClock } from '../support/drivers/clock.ts';
 import { bundle, end, eventually, isAlive, readerOf, scene, untilGone } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
+/** A life that no test outlasts. */
+const WAITING_MS = 9_999_000;
+
 let here: Scene;
 let guard: Guard | undefined;
 beforeEach(() => {
@@ -114,8 +117,8 @@ describe.each(['started with its command', 'there before'])('on its own, %s,', (
     const options = { nonce: here.nonce, path: process.env['PATH'], clock: realClock };
     const spare = spareGuard(options);
     if (since === 'there before') {
-      spare.post();
-      spare.post();
+      spare.post(WAITING_MS);
+      spare.post(WAITING_MS);
     }
     guard = keepGuard({ ...options, lifeMs, report, spare });
     expect(spare.take()).toBeUndefined();
@@ -268,8 +271,8 @@ describe('a spare one', () => {
 
   test('is one, however often it is asked for, and goes when it is sent away', async () => {
     const spare = make();
-    spare.post();
-    spare.post();
+    spare.post(WAITING_MS);
+    spare.post(WAITING_MS);
     const post = spare.take();
     const [pid = 0, ...others] = post?.pids() ?? [];
     expect(others).toEqual([]);
@@ -282,7 +285,7 @@ describe('a spare one', () => {
 
   test('that nobody took is gone when it has been dismissed, also one that is stopped', async () => {
     const spare = make();
-    spare.post();
+    spare.post(WAITING_MS);
     const [pid = 0] = spawned();
     await eventually(() => readerOf(pid));
     process.kill(pid, 'SIGSTOP');
@@ -293,17 +296,51 @@ describe('a spare one', () => {
 
   test('that somebody ended is not given away, and another takes its place', async () => {
     const spare = make();
-    spare.post();
+    spare.post(WAITING_MS);
     const [first = 0] = spawned();
     end(first);
     await eventually(() => {
-      spare.post();
+      spare.post(WAITING_MS);
       expect(spawned().filter((pid) => pid !== first)).toHaveLength(1);
     });
     const [pid] = spare.take()?.pids() ?? [];
     expect(pid).not.toBe(first);
     end(pid ?? 0);
   });
+
+  test('that waits for a moment alone waits on when it is asked for again, for longer', async () => {
+    const spare = make();
+    spare.post(1_500);
+    const [pid = 0] = spawned();
+    spare.post(WAITING_MS);
+    expect(spawned()).toEqual([pid]);
+    await eventually(() => expect(waitOf(pid)).toBeGreaterThan(60), 10_000);
+    await spare.dismiss();
+  });
+
+  test.each([1_000, WAITING_MS])(
+    'that waits for %i ms gets the life of the run that takes it',
+    async (ms) => {
+      const spare = make();
+      spare.post(ms);
+      const [pid = 0] = spawned();
+      const { nonce } = here;
+      guard = keepGuard({ nonce, path: process.env['PATH'], clock: realClock, lifeMs: 20_000, spare });
+      await eventually(() => {
+        expect(waitOf(pid)).toBeGreaterThan(SELF_TEST_S);
+        expect(waitOf(pid)).toBeLessThanOrEqual(20);
+      }, 10_000);
+    },
+  );
+
+  /** Until then it waits for its look at its programs. */
+  const SELF_TEST_S = 2;
+
+  /** How long it waits for the next message, in seconds. */
+  function waitOf(pid: number): number {
+    const [timeout = ''] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+    return Number(readFileSync(`/proc/${timeout}/cmdline`, 'utf8').split('\0')[1]);
+  }
 
   /** The guards of this scene's run. */
   function spawned(): number[] {

@@ -11,6 +11,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  rmSync,
   renameSync,
   symlinkSync,
   truncateSync,
@@ -148,11 +149,28 @@ describe('where somebody else has taken the folder’s name first', () => {
     expect(next.read(first.run)).toMatchObject(first);
     expect(next.list()).toHaveLength(2);
     expect(next.where()).toMatchObject({ folder: spare, taken: expect.stringContaining(folder) as string });
-    next.remove(first.run);
+    // By whoever wrote it: of a run of its own a runlock knows where it has written to.
+    files.remove(first.run);
     next.settle(second.run, 'runlock/web');
     expect(readdirSync(spare)).toEqual([]);
     expect(readdirSync(folder)).toEqual([]);
     expect(said).toEqual([]);
+  });
+
+  test('while runlock uses it, nothing more is written there', () => {
+    const { files, top, folder } = setUp();
+    chmodSync(top, 0o1777);
+    const run = fileOf();
+    files.write(run);
+    rmSync(folder, { recursive: true });
+    mkdirSync(folder);
+    if (isRoot) chownSync(folder, 65_534, 65_534);
+    else chmodSync(folder, 0o777);
+    files.write(run);
+    expect(readdirSync(folder)).toEqual([]);
+    expect(files.read(run.run)).toMatchObject(run);
+    files.remove(run.run);
+    expect(readdirSync(`${top}/${spares(top).join()}`)).toEqual([]);
   });
 
   test('what is in it is found, too, when that name is free again', () => {

@@ -1,5 +1,5 @@
 // What a run writes down, step by step.
-import { expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { openNote, settleBefore } from '../../src/commands/exec/run-note.ts';
 import type { NoteDeps } from '../../src/commands/exec/run-note.ts';
@@ -10,6 +10,7 @@ import { runFilesInMemory } from '../support/run-files.ts';
 const self = { pid: 10, startTime: '1', bootId: 'boot ns' };
 const NAMES = { run: 'r1', nonce: 'n', groups: ['runlock/a', 'runlock/b'] };
 const process = (pid: number) => ({ pid, startTime: String(pid) });
+const command = (pid: number) => ({ ...process(pid), isContained: false });
 
 function setUp() {
   const runFiles = runFilesInMemory();
@@ -35,7 +36,7 @@ test('it is granted, starts, looks and ends, each time with all that was known b
     bootId: 'boot ns',
     runlock: { pid: 10, startTime: '1' },
   });
-  note.started(process(11), [12]);
+  note.started(command(11), [12]);
   expect(kept()).toMatchObject({ node: 'web01', command: process(11), guard: process(12) });
   note.looked([process(11), process(13)], [12]);
   note.looked([process(11), process(13)], [12]);
@@ -44,6 +45,34 @@ test('it is granted, starts, looks and ends, each time with all that was known b
   expect(kept()).toMatchObject({ members: [process(11), process(13)], guard: process(14) });
   note.ended('failed', 3);
   expect(kept()).toMatchObject({ ended: { outcome: 'failed', exitCode: 3 }, command: process(11) });
+});
+
+describe('of a command in a cgroup', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const contained = { ...command(11), isContained: true };
+
+  test('who it is, and its guard, is written when it has run for a moment', () => {
+    const { note, kept } = setUp();
+    note.starts('/sys/fs/cgroup/runlock-r1');
+    note.started(contained, [12]);
+    expect(kept()).not.toHaveProperty('command');
+    vi.advanceTimersByTime(10);
+    expect(kept()).toMatchObject({ command: process(11), guard: process(12) });
+  });
+
+  test('that has ended by then, its end alone is written, with who it was', () => {
+    const { note, runFiles, kept } = setUp();
+    note.starts('/sys/fs/cgroup/runlock-r1');
+    note.started(contained, [12]);
+    note.ended('failed', 3);
+    note.left([]);
+    note.close();
+    vi.advanceTimersByTime(60_000);
+    expect(runFiles.written).toHaveLength(2);
+    expect(runFiles.written.at(-1)).toMatchObject({ command: process(11), ended: { outcome: 'failed' } });
+    expect(kept()).toBeUndefined();
+  });
 });
 
 test('where its processes will be is known before the command is', () => {
@@ -55,7 +84,7 @@ test('where its processes will be is known before the command is', () => {
 
 test('it goes with the last slot that is given back, and stays for the groups whose slot could not be', () => {
   const { note, kept } = setUp();
-  note.started(process(11), [12]);
+  note.started(command(11), [12]);
   note.left(['runlock/b']);
   note.close();
   expect(kept()?.groups).toEqual(['runlock/b']);
@@ -70,7 +99,7 @@ test('it goes with a run whose command could not be started, and stays with one 
   waiting.note.close();
   expect(waiting.kept()).toBeUndefined();
   const running = setUp();
-  running.note.started(process(11), [12]);
+  running.note.started(command(11), [12]);
   running.note.close();
   expect(running.kept()).toBeDefined();
 });

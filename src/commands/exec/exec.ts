@@ -21,6 +21,7 @@ import type { RunGate } from './gate-session.ts';
 import { launcherFor } from './ignore-signals.ts';
 import { lostBeforeStart, takeSlots } from './slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
+import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import { startPatience } from '../wait/wait-for-slot.ts';
@@ -149,6 +150,9 @@ async function sayGateClosed(
   sayClosed(deps, verdicts, who);
 }
 
+/** Of a guard whose run waits, from one look at the slots to the next. */
+const WAITING_MS = 9_999_000;
+
 interface Slotless {
   readonly requests: Requests;
   readonly gate: RunGate | undefined;
@@ -183,13 +187,18 @@ async function askForSlots(
 ): Promise<Taken> {
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
-  /** What can be done before the slot is free need not be done after. */
-  const prepare = () => {
-    spare.post();
-    note.starts(deps.contained.cgroup()?.path);
+  let soon: NodeJS.Immediate | undefined;
+  /** What can be done before there is a slot need not be done after; first of all goes what asks for one. */
+  const prepare = (guardMs: number) => () => {
+    clearImmediate(soon);
+    soon = setImmediate(() => {
+      spare.post(guardMs);
+      note.starts(deps.contained.cgroup()?.path);
+    });
   };
-  return takeSlots(deps, gate ? narrow(requests, gate) : requests, {
-    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs, onFirst: prepare },
+  const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
+    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs },
+    ...{ onFirst: prepare(WAITING_MS), onNext: prepare(SILENCE_MS) },
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
       const sayWait = watchWait(deps, { group, run: id, slots, held }, over);
@@ -203,6 +212,7 @@ async function askForSlots(
       if (!dryRun) sayGranted(deps, slot);
     },
   });
+  return taking.finally(() => clearImmediate(soon));
 }
 
 /** A node that is healthy uses no more slots than its services can bear to be offline. */

@@ -14,7 +14,8 @@ export interface RunNote {
   granted(grant: Grant): void;
   /** Its command may be started soon: nothing is written before, for a run that waits has nothing to be found. May be called again. */
   starts(cgroup: string | undefined): void;
-  started(command: ProcessName, guard: readonly number[]): void;
+  /** Of a command in a cgroup nobody needs to know more in its first moments: what ends by then costs no file for this. */
+  started(command: StartedCommand, guard: readonly number[]): void;
   /** After each look at the tree: who was there and not in the cgroup, and the guard, which may be another one by now. */
   looked(members: readonly ProcessName[], guard: readonly number[]): void;
   /** Its tree is gone, or a good run's daemon is what stays. */
@@ -24,6 +25,11 @@ export interface RunNote {
   /** Runlock is about to end. Nobody has to know of a run that had no command, or gave all back. */
   close(): void;
 }
+
+type StartedCommand = ProcessName & { readonly isContained: boolean };
+
+/** Of the moment in which a command in a cgroup is known by that alone. */
+const SOON_MS = 10;
 
 export const groupOf = ({ context: { keys } }: Pick<Grant, 'context'>) => `${keys.root}/${keys.group}`;
 
@@ -41,7 +47,9 @@ export function openNote(
   let isNeeded = false;
   let isSwept = false;
   let isWritten = false;
+  let soon: NodeJS.Timeout | undefined;
   const write = (change: Partial<RunFile>) => {
+    clearTimeout(soon);
     isWritten = true;
     runFiles.write((file = { ...file, ...change }));
   };
@@ -54,9 +62,12 @@ export function openNote(
     starts(cgroup) {
       if (!isWritten) write(cgroup === undefined ? {} : { cgroup });
     },
-    started({ pid, startTime }, guard) {
+    started({ pid, startTime, isContained }, guard) {
       isNeeded = true;
-      write({ command: { pid, startTime }, ...guardOf(guard) });
+      file = { ...file, command: { pid, startTime } };
+      const tell = () => write(guardOf(guard));
+      if (isContained) soon = setTimeout(tell, SOON_MS);
+      else tell();
     },
     looked(members, guard) {
       // Not before: a look at what older runs left takes longer than a short run.

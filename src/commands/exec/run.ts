@@ -67,7 +67,12 @@ async function runIn(
   { common, options }: ExecAsked,
   platform: Platform,
 ): Promise<ExecResult> {
-  const [{ exec }, consul] = await Promise.all([import('./exec.ts'), platform.connect(log)]);
+  const [{ exec }, consul] = await Promise.all([
+    import('./exec.ts'),
+    platform.connect(log),
+    // The machine's name is a hash, which a thread makes meanwhile.
+    platform.deps.host.place(),
+  ]);
   const others: Consul[] = [];
   const connectTo = async (address: string) => {
     const other = await platform.connect(log, address);

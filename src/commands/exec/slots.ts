@@ -151,6 +151,7 @@ async function takeSlot(
     killAfterMs,
     onAsked,
     onFirst,
+    onNext,
   }: TakeOptions & {
     readonly held: readonly string[];
   },
@@ -164,6 +165,7 @@ async function takeSlot(
     const acquired = await waitForSlot(deps, request, {
       ...{ signal, patience, held, onJoined },
       ...(onFirst && { onFirst }),
+      ...(onNext && { onNext }),
     });
     if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
     if (acquired.kind === 'sent-away') return { kind: 'sent-away', away: acquired };

@@ -37,7 +37,7 @@ export interface RunOptions extends ExecOptions {
 }
 
 /** Without a word from runlock for this long, the guard ends the command. */
-const SILENCE_MS = 30_000;
+export const SILENCE_MS = 30_000;
 const BEAT_MS = 5_000;
 
 export interface Started {

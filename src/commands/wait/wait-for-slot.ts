@@ -15,13 +15,14 @@ export interface Wait {
   readonly held?: readonly string[];
   readonly onJoined?: Waiting['onJoined'];
   readonly onFirst?: Waiting['onFirst'];
+  readonly onNext?: Waiting['onNext'];
 }
 
 /** @throws the signal's reason when `signal` aborts; the queue is left and nothing was started. */
 export async function waitForSlot(
   deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal' | 'verbose'>,
   request: AcquireRequest,
-  { signal, patience, held = [], onJoined, onFirst }: Wait,
+  { signal, patience, held = [], onJoined, onFirst, onNext }: Wait,
 ): Promise<Acquired> {
   const { terminal, verbose } = deps;
   const { group, prefix } = request;
@@ -36,6 +37,7 @@ export async function waitForSlot(
         line?.first();
         onFirst?.();
       },
+      ...(onNext && { onNext }),
       onAhead: (keys) => line?.ahead(keys),
       onJoined: (session, seen) => {
         line?.joined(session, seen.behind);

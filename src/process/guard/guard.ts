@@ -59,61 +59,78 @@ export interface GuardOptions {
 
 /** A guard that is started while there is no command yet, for starting it takes time. Without runlock it goes away. */
 export interface Spare {
-  /** Sees to it that there is one. May be called again and again: it does not live for ever. Never throws. */
-  readonly post: () => void;
+  /** Sees to it that there is one, which waits about `lifeMs` for its first beat. May be called again and again. Never throws. */
+  post(lifeMs: number): void;
   /** Gives it to whoever keeps it from now on; undefined: there is none, or somebody ended it. */
-  take(): Post | undefined;
+  take(): SparePost | undefined;
   /** Sends it away, if nobody took it. Resolves when it is gone; never rejects. */
   dismiss(): Promise<void>;
 }
 
+/** `endMs`: until when it waits for a word, in monotonic milliseconds. */
+export type SparePost = Post & { readonly endMs: number };
+
 const firstPauseMs = 20;
 const lastPauseMs = 5000;
-/** Long before it is over a spare one is replaced. */
-const spareMs = 9_999_000;
+/** A spare one that waits this much shorter than a run wants it to needs no word for that: the run's next beat is sooner. */
+const CLOSE_MS = 10_000;
 
 export function spareGuard(
   options: Pick<GuardOptions, 'nonce' | 'cgroup' | 'path' | 'notes' | 'clock'>,
 ): Spare {
   const { clock } = options;
   let waiting: Post | undefined;
-  let bornMs = 0;
+  let endMs = 0;
   const take = () => {
     const taken = waiting;
     waiting = undefined;
-    return taken?.left.aborted === true ? undefined : taken;
-  };
-  const dismiss = async () => {
-    const unused = take();
-    if (unused) await sendAway(unused, clock);
+    return taken === undefined || taken.left.aborted ? undefined : { ...taken, endMs };
   };
   return {
     take,
-    dismiss,
-    post() {
-      if (waiting?.left.aborted === false && clock.monotonicMs() - bornMs < spareMs / 3) return;
-      void dismiss();
-      bornMs = clock.monotonicMs();
-      try {
-        waiting = spawnGuard(options, spareMs);
-      } catch {
-        // The run will see for itself whether it gets one.
-      }
+    async dismiss() {
+      const unused = take();
+      if (unused) await sendAway(unused, clock);
+    },
+    post(lifeMs) {
+      const nowMs = clock.monotonicMs();
+      const isThere = waiting?.left.aborted === false;
+      if (isThere && endMs - nowMs > lifeMs / 2) return;
+      endMs = nowMs + lifeMs;
+      if (waiting && isThere) void waiting.write(sayBeat(lifeMs, NOBODY));
+      else waiting = trySpawn(lifeMs);
     },
   };
+
+  function trySpawn(lifeMs: number): Post | undefined {
+    try {
+      return spawnGuard(options, lifeMs);
+    } catch {
+      // The run will see for itself whether it gets one.
+      return undefined;
+    }
+  }
+}
+
+/** A command that has not been started. */
+const NOBODY: WatchedCommand = { pid: 0, startTime: '0' };
+
+/** A time, not a span: a guard that was stopped reads it late. */
+function sayBeat(lifeMs: number, { pid, startTime }: WatchedCommand): string {
+  return `beat ${Math.floor(uptimeSeconds() * 10 + inTenths(lifeMs))} ${pid} ${startTime}`;
 }
 
 /** Starts a guard for a run and keeps one there until `disarm`, or until it had to do its work. */
 export function keepGuard(options: GuardOptions): Guard {
   const { clock, report = () => undefined } = options;
-  let command: WatchedCommand = { pid: 0, startTime: '0' };
+  let command = NOBODY;
   let endMs = clock.monotonicMs() + options.lifeMs;
   let pauseMs = firstPauseMs;
   const leaving = new AbortController();
   const spare = options.spare?.take();
   let current = post(spare);
-  // Before there is a command: it has another life than that.
-  if (spare) void tell();
+  // Before there is a command. A message costs the guard two processes, which a short run would wait for.
+  if (spare && (spare.endMs > endMs || spare.endMs < endMs - CLOSE_MS)) void tell();
 
   function post(ready?: Post) {
     const bornMs = clock.monotonicMs();
@@ -142,9 +159,7 @@ export function keepGuard(options: GuardOptions): Guard {
   }
 
   function tell() {
-    // A time, not a span: a guard that was stopped reads it late.
-    const end = Math.floor(uptimeSeconds() * 10 + inTenths(endMs - clock.monotonicMs()));
-    return current.write(`beat ${end} ${command.pid} ${command.startTime}`);
+    return current.write(sayBeat(endMs - clock.monotonicMs(), command));
   }
 
   function live(lifeMs: number) {

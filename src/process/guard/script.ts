@@ -17,10 +17,10 @@ line_end='
 '
 # Nothing at all would be in every environment.
 [ -n "$nonce" ] || exit 127
-# Started while runlock was in the command's cgroup: that is not the guard's place.
-[ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
 # Caught rather than ignored: its helpers must die of them as usual.
 trap 'woken=1' HUP INT QUIT TERM USR1 USR2
+# Started while runlock was in the command's cgroup: that is not the guard's place.
+[ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
 
 # Tenths of a second since boot, without a process of its own.
 look_at_clock() {
