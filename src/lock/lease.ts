@@ -48,6 +48,8 @@ export interface Lease {
 /** After a fault that may be over in a moment, and after a refusal, which somebody has to mend. */
 const FAULTY: Growth = { shortestMs: 1_000, longestMs: 5_000 };
 const REFUSED: Growth = { shortestMs: 1_000, longestMs: 30_000 };
+/** A change is seen this much later in the first moments of a run. */
+const FIRST_LOOK_MS = 100;
 /** Two seconds for the kill, five more should two clocks differ by twice of what is allowed. */
 const MARGIN_MS = 7_000;
 
@@ -138,8 +140,8 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
   // A claim that was found, not written, may be evicted by now: then the first look must not wait for a change.
   const { claim, index: written } = live.holding.owner;
   let index = claim.state === 'running' ? written : undefined;
-  // The run is started first: what changes meanwhile, the first look sees.
-  await clock.sleep(100, { signal: live.ended });
+  // The run is started first, and a short one costs no look: what changes meanwhile, the first one sees.
+  await clock.sleep(FIRST_LOOK_MS, { signal: live.ended });
   while (!ended()) {
     try {
       const seen = await look(live, index);

@@ -117,6 +117,16 @@ export function guardOf(runlockPid: number): number {
   return guard;
 }
 
+/** The same once it catches signals: in its first moments it dies of them, and another one takes its place. */
+export function readyGuardOf(runlockPid: number): number {
+  const guard = guardOf(runlockPid);
+  const [, caught = '0'] = /^SigCgt:\s*(\w+)/m.exec(readFileSync(`/proc/${guard}/status`, 'utf8')) ?? [];
+  if ((BigInt(`0x${caught}`) & SIGHUP_BIT) === 0n) throw new Error(`the guard ${guard} is still starting`);
+  return guard;
+}
+
+const SIGHUP_BIT = 1n;
+
 /** The process that waits for the next message of guard `pid`, once it is there. */
 export function readerOf(pid: number): number {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();

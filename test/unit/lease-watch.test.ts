@@ -80,7 +80,8 @@ function hold({
     ...{ now: () => nowMs, monotonicMs: () => nowMs, earliest: () => nowMs, latest: () => nowMs },
     // The pause before the next try ends at once; what waits for a renewal or a deadline waits.
     sleep: (ms: number, { signal }: { signal: AbortSignal }) => {
-      if (ms > 1) pauses.push(ms);
+      // Not the one before the first look, which leaves the run its first moments.
+      if (ms !== 100) pauses.push(ms);
       return ms <= longestMs
         ? Promise.resolve()
         : new Promise<void>((_, reject) => {

@@ -43,7 +43,10 @@ async function runWith(
     import('./contain.ts'),
     import('../../process/mark.ts'),
   ]);
-  const run = await newRun();
+  const naming = newRun();
+  // A thread makes its name: meanwhile there is something to load.
+  void import('../commands/exec.ts');
+  const run = await naming;
   const { deps, fileLimit, prepareLog } = platform;
   // A dry run starts nothing.
   const contained = invocation.options.dryRun

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { markedPids } from '../../../src/process/process-tree.ts';
 import type { Agent } from '../consul.ts';
-import { end, eventually, guardOf, isAlive } from '../processes.ts';
+import { end, eventually, isAlive, readyGuardOf } from '../processes.ts';
 import { spawnRunlock } from '../program.ts';
 import type { Result, Running, StartOptions } from '../program.ts';
 import { command, judge } from './checker.ts';
@@ -135,7 +135,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
         else if (ENDING.includes(signal)) act('stop', name);
         running.signal(signal);
       },
-      guard: () => eventually(() => guardOf(running.pid)),
+      guard: () => eventually(() => readyGuardOf(running.pid)),
     };
   };
   const fleet: Fleet = {
