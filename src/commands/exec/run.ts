@@ -45,7 +45,7 @@ async function runWith(
   ]);
   const naming = newRun();
   // A thread makes its name: meanwhile there is something to load.
-  void import('../commands/exec.ts');
+  void import('./exec.ts');
   const run = await naming;
   const { deps, fileLimit, prepareLog } = platform;
   // A dry run starts nothing.
