@@ -16,7 +16,7 @@ import { groupKeys, isName } from './keys.ts';
 import { lookBack } from './look-back.ts';
 import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
 import type { Turn, Waiting } from './queue.ts';
-import { clearDeadMark, findOrphan, otherRun } from './local-conflict.ts';
+import { clearDeadMark, findOrphan, markWaiting, otherRun } from './local-conflict.ts';
 import type { Busy } from './local-conflict.ts';
 import { openSession } from './session.ts';
 import type { Session } from './session.ts';
@@ -282,9 +282,13 @@ async function returnTo(
   const result = await sending;
   if (result.kind !== 'refused') return result;
   switch (result.obstacle) {
-    case 'freeze':
-      await untilThawed(context, result.key, progress);
+    case 'freeze': {
+      // Without patience it does not wait.
+      const marked = progress.patience.aborted ? 'marked' : await markWaiting(context, session, progress);
+      if (marked === 'node') return clearOrBusy(context, progress);
+      if (marked === 'marked') await untilThawed(context, result.key, progress);
       return { kind: 'again' };
+    }
     case 'node':
       return clearOrBusy(context, progress);
     case 'lock':

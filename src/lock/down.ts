@@ -8,14 +8,15 @@ import { decideDown } from './decide.ts';
 import { IMPATIENT_TRIES, pause, tidy, watchSlots } from './head-of-queue.ts';
 import type { Turned } from './head-of-queue.ts';
 import { untilThawed } from './freeze.ts';
-import { sendGrant, trySend } from './grant.ts';
+import { sendGrant } from './grant.ts';
 import type { Progress } from './grant.ts';
+import { markWaiting } from './local-conflict.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from './session.ts';
 import { isHeld, isOwn, observe } from './slot.ts';
 import type { Owner, Sightings, Slot } from './slot.ts';
-import { markNode, moveDown } from './transactions.ts';
+import { moveDown } from './transactions.ts';
 
 /** `node`: another run of this node has its mark; `locked`: or the lock of its claim. */
 export type Moved = Turned | { readonly kind: 'node' } | { readonly kind: 'locked' };
@@ -31,10 +32,9 @@ export async function untilDown(
   session: Session,
   { turn, seenIndex, progress }: { turn: Turn; seenIndex: number; progress: Progress },
 ): Promise<Moved> {
-  const { deps, keys, run } = context;
-  const mark = markNode(keys, session.id, { ...nodeMark(context), node: run.node });
-  const marked = await trySend(context, mark, progress.signal);
-  if (marked?.kind !== 'done') return { kind: marked?.obstacle === 'node' ? 'node' : 'again' };
+  const { deps, run } = context;
+  const marked = await markWaiting(context, session, progress);
+  if (marked !== 'marked') return { kind: marked };
   let { slots, index } = turn;
   let sightings: Sightings = new Map();
   let failures = 0;

@@ -33,7 +33,7 @@ export type Blocked =
 /** What one acquisition remembers from one session to the next. */
 export interface Progress extends Waiting {
   readonly attempts: Attempt[];
-  /** `index`: of the newest ticket that this run had in the queue; 0 where it had none. `sent`: it asked for one. */
+  /** `index`: of the newest ticket that this run had in the queue; 0 where it had none. `sent`: it asked for one, or waits without. */
   readonly newest: { index: number; sent?: true };
   blocked: Blocked;
 }

@@ -2,11 +2,16 @@
 import { isNobody } from '../platform/deps.ts';
 import type { Host } from '../platform/deps.ts';
 import type { RetryOptions } from '../consul/consul.ts';
+import { nodeMark } from './context.ts';
 import type { RunContext } from './context.ts';
+import { trySend } from './grant.ts';
+import type { Progress } from './grant.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
+import type { Session } from './session.ts';
 import { isElsewhere, isLeft } from './slot.ts';
 import type { Owner } from './slot.ts';
+import { markNode } from './transactions.ts';
 
 /** This node already runs or waits in the group. */
 export type Busy =
@@ -116,4 +121,22 @@ export async function clearDeadMark(context: RunContext, options: RetryOptions):
   }
   await consul.destroySession(entry.session, options);
   return undefined;
+}
+
+/**
+ * Whoever waits outside the queue, for its own claim, marks its node: another run of it is busy at once, `status` shows that
+ * it waits, and an operator can send it away. `node`: another run has the mark; `again`: all has to start anew.
+ */
+export async function markWaiting(
+  context: RunContext,
+  session: Session,
+  progress: Progress,
+): Promise<'marked' | 'node' | 'again'> {
+  const { keys, run } = context;
+  // Who loses its mark looks whether an operator took it.
+  progress.newest.sent = true;
+  const steps = markNode(keys, session.id, { ...nodeMark(context), node: run.node });
+  const result = await trySend(context, steps, progress.signal);
+  if (result?.kind === 'done') return 'marked';
+  return result?.obstacle === 'node' ? 'node' : 'again';
 }

@@ -2,7 +2,7 @@
 import type { Entry } from '../consul/consul.ts';
 import { nodeMark, timestamp } from './context.ts';
 import type { RunContext } from './context.ts';
-import { decodeQueueMark } from './records.ts';
+import { readQueueMark } from './records.ts';
 import { readSlots } from './slot.ts';
 import type { Slot } from './slot.ts';
 import { enqueue, readTurn, send } from './transactions.ts';
@@ -57,7 +57,7 @@ export interface Place {
   readonly session: string;
   /** Orders the tickets: Consul's index never goes backwards. */
   readonly createIndex: number;
-  /** Who joined just before; undefined where nobody ever did. */
+  /** Who joined just before; undefined where nobody ever did, or nobody can tell. */
   readonly predecessor?: string;
 }
 
@@ -82,9 +82,11 @@ export async function join(context: RunContext, session: string, signal: AbortSi
   const tail = result.entries.find((entry) => entry.key === keys.tail && entry.value !== '');
   const own = result.entries.find((entry) => entry.key === keys.queue(session));
   const place = { session, createIndex: own?.createIndex ?? 0 };
+  // Without either of the two marks, the queue is listed.
+  const before = tail && readQueueMark(tail)?.session;
   return {
     kind: 'joined',
-    ticket: tail ? { ...place, predecessor: decodeQueueMark(tail).session } : place,
+    ticket: before === undefined ? place : { ...place, predecessor: before },
     turn: toTurn(context, result.entries),
   };
 }
@@ -103,8 +105,9 @@ function toTurn({ keys }: RunContext, entries: readonly Entry[]): Turn {
   const inSlots = entries.filter((entry) => entry.key.startsWith(keys.slotPrefix));
   const index = Math.max(0, ...inSlots.map((entry) => entry.modifyIndex));
   const turn = { slots: readSlots(keys.root, inSlots), index };
-  const last = entries.find((entry) => entry.key === keys.last);
-  return last ? { ...turn, last: decodeQueueMark(last).session } : turn;
+  const entry = entries.find(({ key }) => key === keys.last);
+  const last = entry && readQueueMark(entry)?.session;
+  return last === undefined ? turn : { ...turn, last };
 }
 
 /** Resolves when this ticket is the first in the queue, or no longer in it. */

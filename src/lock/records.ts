@@ -305,6 +305,19 @@ export const decodeNodeMark = (stored: Stored): NodeMark =>
 export const decodeLockMark = (stored: Stored): LockMark => decode<LockMark>('lock', { run: text }, stored);
 export const decodeQueueMark = (stored: Stored): QueueMark =>
   decode<QueueMark>('queue mark', { session: text }, stored);
+/**
+ * As `decodeQueueMark`, for whoever can do without: undefined where a hand wrote what is no mark at all.
+ * @throws RunlockError `incompatible`: written by a newer runlock.
+ */
+export function readQueueMark(stored: Stored): QueueMark | undefined {
+  try {
+    return decodeQueueMark(stored);
+  } catch (error) {
+    const { v } = (parseJson(stored.value) ?? {}) as { v?: unknown };
+    if (typeof v === 'number' && v > VERSION) throw error;
+    return undefined;
+  }
+}
 export const decodeOutMark = (stored: Stored): OutMark => decode('mark of maintenance', outShape, stored);
 export const decodeFreeze = (stored: Stored): Freeze => decode('freeze', freezeShape, stored);
 export function decodeRun(stored: Stored): RunRecord {

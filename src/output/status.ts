@@ -5,7 +5,7 @@ import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
 import { leftOnText } from './leftover-maintenance.ts';
-import type { PlaceView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
+import type { PlaceView, ReturningView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
 
 export interface RenderOptions {
   readonly color: boolean;
@@ -49,11 +49,12 @@ function renderGroups(report: StatusReport, options: RenderOptions): string {
 /** 0: stands still and somebody waits. 1: stands still. 2: somebody runs or waits, or no new run may start. 3: idle. */
 type Rank = 0 | 1 | 2 | 3;
 
-function rankOf({ slots, queue, frozen, problems }: GroupView): Rank {
+function rankOf({ slots, queue, returning = [], frozen, problems }: GroupView): Rank {
+  const waits = queue.length + returning.length > 0;
   const stands = problems.length > 0 || slots.some(needsSomebody);
-  if (queue.length > 0 && (stands || frozen)) return 0;
+  if (waits && (stands || frozen)) return 0;
   if (stands) return 1;
-  return queue.length > 0 || frozen || slots.some(({ state }) => state !== 'free') ? 2 : 3;
+  return waits || frozen || slots.some(({ state }) => state !== 'free') ? 2 : 3;
 }
 
 /** Whether nothing that lives stands behind the slot's claim. */
@@ -80,6 +81,7 @@ function renderGroup(view: GroupView, options: RenderOptions): string {
     paint(visible(view.group), 'bold', color) + (view.frozen ? frozenMark(color) : ''),
     ...(view.known ? renderSlots(view.slots, options) : []),
     ...renderQueue(view.queue, options),
+    ...renderReturning(view.returning ?? [], options),
     ...renderProblems(view.problems, color),
     `  ${visible(view.why)}`,
     ...(view.next === undefined ? [] : [`  next: ${visible(view.next)}`]),
@@ -188,6 +190,16 @@ function renderQueue(queue: readonly WaiterView[], options: RenderOptions): stri
     ),
     ...moreText(queue.length - rows.length),
   ];
+}
+
+/** They are behind nobody in the queue, so they have no place. */
+function renderReturning(returning: readonly ReturningView[], options: RenderOptions): string[] {
+  if (returning.length === 0) return [];
+  const rows = returning
+    .slice(0, SHOWN)
+    .map(({ node, waitedMs, why }) => ({ cells: [node, formatAge(waitedMs), why] }));
+  const head: Row = { cells: ['RETURNS', 'WAITING', 'WHY'], style: 'dim' };
+  return [...renderTable([head, ...rows], options), ...moreText(returning.length - rows.length)];
 }
 
 function renderProblems(problems: readonly string[], color: boolean): string[] {

@@ -55,6 +55,8 @@ export interface GroupView {
   readonly slots: readonly SlotView[];
   /** In the order in which they will be granted. */
   readonly queue: readonly WaiterView[];
+  /** Runs that wait for their node's own claim, and are behind nobody in the queue. Absent where there are none. */
+  readonly returning?: readonly ReturningView[];
   /** The group's own freeze, else its nearest ancestor's, that has not ended. */
   readonly frozen?: FreezeView;
   /** What is stored and could not be read, or should not be there. */
@@ -124,6 +126,21 @@ export interface WaiterView {
   readonly session: string;
   /** Of a run in several groups: where else it is. */
   readonly also?: readonly PlaceView[];
+}
+
+export interface ReturningView {
+  readonly node: string;
+  /** Where the node's claim is. */
+  readonly slot: number;
+  readonly run: string;
+  readonly since: string;
+  readonly waitedMs: number;
+  readonly pid: number;
+  readonly session: string;
+  /** What the run's machine is called. */
+  readonly host?: string;
+  /** What it waits for. */
+  readonly why: string;
 }
 
 export interface FreezeView {

@@ -161,6 +161,27 @@ describe('a failed run', () => {
     expect(await agent.kv.keys('runlock/down/')).toEqual(traces('down', 'web01', 'web02', 'web03'));
   });
 
+  test('while its claim waits to move down, or for the end of a freeze, status shows that it waits, and what for', async () => {
+    const free = await holder('shown', 'web02', ['-n', '2']);
+    await exec('shown', 'web01', ['-n', '2', '--', 'false']);
+    const down = start('shown', 'web01', ['--', 'true']);
+    const shows = (text: RegExp) =>
+      eventually(async () => expect((await runlock(agent, ['status', 'shown'])).stdout).toMatch(text));
+    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +slot 1 is beyond its --slots/);
+    await free();
+    expect((await down.ended).status).toBe(0);
+    await exec('shown', 'web01', ['--', 'false']);
+    await runlock(agent, ['freeze', 'shown', '--reason', 'new disks']);
+    const frozen = start('shown', 'web01', ['--', 'true']);
+    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +takes slot 0 back when the freeze is over/);
+    expect((await exec('shown', 'web01', ['-v', '--', 'true'])).stderr).toMatch(
+      /web01 already runs or waits/,
+    );
+    await runlock(agent, ['thaw', 'shown']);
+    expect((await frozen.ended).status).toBe(0);
+    expect(await agent.kv.keys('runlock/shown/')).toEqual(traces('shown', 'web01', 'web02'));
+  });
+
   test('its claim keeps out whoever comes with smaller --slots, wherever it stands', async () => {
     const free = await holder('beyond', 'web02', ['-n', '2']);
     await exec('beyond', 'web01', ['-n', '2', '--', 'false']);
@@ -309,6 +330,44 @@ describe('a failed run', () => {
     expect(await claim('long')).toMatchObject({ state: 'failed', node: 'web01' });
     expect(await lastRun('long', 'web01')).toMatchObject({ outcome: 'timed-out' });
   });
+});
+
+describe('rubbish in the queue’s marks', () => {
+  test.each(['.tail', '.last'])(
+    '(%s) is named by status --check, and stops nobody: the next run mends it',
+    async (name) => {
+      const group = `rubbish${name}`;
+      const key = `runlock/${group}/${name}`;
+      await agent.kv.put(key, 'rubbish');
+      const check = await runlock(agent, ['status', group, '--check']);
+      expect(check.status).toBe(1);
+      expect(check.stdout).toContain(
+        `look at it with 'consul kv get ${key}', and delete it if no run needs it`,
+      );
+      const free = await holder(group, 'web01');
+      await agent.kv.put(key, 'rubbish');
+      const runs = [start(group, 'web02', ['--', 'true'])];
+      await tickets(group, 1);
+      runs.push(start(group, 'web03', ['--', 'true']));
+      await tickets(group, 2);
+      await agent.kv.put(key, 'rubbish');
+      await free();
+      for (const run of runs) expect((await run.ended).status).toBe(0);
+      expect((await exec(group, 'web04', ['--', 'true'])).status).toBe(0);
+      expect((await runlock(agent, ['status', group, '--check'])).status).toBe(0);
+    },
+  );
+
+  test.each(['.tail', '.last'])(
+    '(%s) of a newer runlock is no rubbish: nobody goes on by a guess',
+    async (name) => {
+      const group = `newer${name}`;
+      await agent.kv.put(`runlock/${group}/${name}`, JSON.stringify({ v: 99, session: 's' }));
+      const { status, stderr } = await exec(group, 'web01', ['--', 'true']);
+      expect(status).toBe(78);
+      expect(stderr).toMatch(/queue mark was written by a newer runlock/);
+    },
+  );
 });
 
 test('a run of the same name on another machine is said as a warning, with the way out', async () => {

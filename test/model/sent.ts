@@ -105,6 +105,7 @@ function accepted(
       return noticeMissing(actor, place(tail && decodeQueueMark(tail).session, actor.state.store));
     }
     case 'markNode':
+      if (tx.frozen !== undefined) return goTo(actor, { pc: 'frozen', key: tx.frozen, from: leave('look') });
       return goTo(actor, { pc: 'down', seen: [], slot: tx.slot, index: tx.index });
     case 'grant':
     case 'takeOver':
@@ -199,6 +200,10 @@ const attemptsAfter = ({ attempts }: Process, { isNew }: Under, slot: number): P
 
 /** make and returnTo. */
 function afterRefusedGrant({ tx, from }: Under, { obstacle, key }: Refusal): At {
+  if (obstacle === 'freeze' && tx.name === 'comeBack') {
+    const mark: Tx = { name: 'markNode', by: tx.by, slot: tx.slot, index: tx.index, frozen: key };
+    return { pc: 'sent', tx: mark, from: leave('look'), ageMs: 0 };
+  }
   if (obstacle === 'freeze') return { pc: 'frozen', key, from };
   if (tx.name === 'moveDown') {
     if (obstacle === 'node') return { pc: 'mark' };

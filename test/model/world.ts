@@ -69,7 +69,8 @@ export interface Sender {
 export type Tx = { readonly by: Sender } & (
   | { readonly name: 'enqueue' }
   /** `slot`, `index`: of the claim that was seen too high. */
-  | { readonly name: 'markNode'; readonly slot: number; readonly index: number }
+  /** `frozen`: the freeze that it waits for then; else it moves its claim down. */
+  | { readonly name: 'markNode'; readonly slot: number; readonly index: number; readonly frozen?: string }
   | { readonly name: 'grant'; readonly slot: number }
   | { readonly name: 'takeOver' | 'comeBack'; readonly slot: number; readonly index: number }
   | {

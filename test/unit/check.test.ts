@@ -35,6 +35,38 @@ const judged = (group: Partial<GroupView>, limits: CheckLimits = {}) => {
 
 const queue = [waiter('web02'), waiter('web03')];
 
+const returning = [
+  {
+    ...{ node: 'web01', slot: 0, run: 'r2', since: ago(60_000), waitedMs: 60_000, pid: 1, session: 's' },
+    why: 'slot 0 is beyond its --slots',
+  },
+];
+
+describe('of a node that is back and waits for its own claim', () => {
+  test.each<[string, Partial<GroupView>, CheckLimits, string]>([
+    [
+      'its claim is nobody’s to repair',
+      { slots: [claim()], returning },
+      {},
+      'OK - 1 group, 0 runs, 1 waiting',
+    ],
+    [
+      'it waits, as others do, in a frozen group',
+      { slots: [claim()], returning, frozen },
+      {},
+      'WARNING - prod/web is frozen by anna, 1 run waits',
+    ],
+    [
+      'it can wait for too long',
+      { slots: [claim()], returning },
+      { maxWaitMs: 1_000 },
+      'CRITICAL - web01 waits in prod/web for 1m, longer than 1s',
+    ],
+  ])('%s', (_, group, limits, text) => {
+    expect(judged(group, limits)).toBe(text);
+  });
+});
+
 describe('of one group', () => {
   test.each<[string, Partial<GroupView>, string]>([
     ['idle', {}, 'OK - 1 group, 0 runs, 0 waiting'],

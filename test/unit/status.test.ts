@@ -50,6 +50,74 @@ function view(entries: Entry[], group = 'prod/web'): GroupView {
   return found;
 }
 
+function mark(node: string, session: string | undefined, changes: object = {}): Entry {
+  const record = {
+    run: 'r2',
+    since: ago(minute),
+    pid: 7,
+    startTime: '1',
+    bootId: 'b',
+    host: 'h',
+    ...changes,
+  };
+  return entry(web.node(node), record, session === undefined ? {} : { session });
+}
+
+describe('a run that waits for its node’s own claim', () => {
+  const failed = claim({ state: 'failed', exitCode: 1 }, { keys: web, slot: 1 });
+  const back = {
+    ...{ node: 'web01', slot: 1, run: 'r2', since: ago(minute), waitedMs: minute, pid: 7 },
+    ...{ session: 's2', host: 'h' },
+  };
+
+  test('beyond its --slots is shown, with what it waits for; it is nobody’s to repair', () => {
+    const seen = view([failed, mark('web01', 's2')]);
+    const why =
+      'slot 1 is beyond its --slots: its claim moves to a lower one as soon as fewer than its --slots are taken';
+    expect(seen.returning).toEqual([{ ...back, why }]);
+    expect(seen.queue).toEqual([]);
+    expect(seen.why).toContain(`web01 waits to run again: ${why}`);
+    expect(seen.next).toBe('wait: web01 is back, and its claim goes when its run succeeds');
+    expect(seen).not.toHaveProperty('fix');
+  });
+
+  test('in a frozen group is shown, and counted as one that waits', () => {
+    const seen = view([failed, mark('web01', 's2'), freeze(`${web.prefix}.freeze`)]);
+    expect(seen.returning).toEqual([{ ...back, why: 'takes slot 1 back when the freeze is over' }]);
+    expect(seen.why).toMatch(/; 1 run waits$/);
+  });
+
+  test.each<[string, Entry[]]>([
+    ['that is in the queue', [mark('web01', 's2'), ticket('web01', { session: 's2' })]],
+    ['that has a slot', [mark('web01', 's1'), lock()]],
+    ['whose mark no session holds', [mark('web01', undefined)]],
+    [
+      'whose claim is its own: it is under way, and somebody took its lock',
+      [mark('web01', 's2', { run: 'r1' })],
+    ],
+    ['that has no claim', [mark('web02', 's2')]],
+  ])('is not one %s', (_, entries) => {
+    expect(view([failed, ...entries])).not.toHaveProperty('returning');
+  });
+});
+
+test.each(['.tail', '.last'])('rubbish in %s is a problem of its group, which names the key', (name) => {
+  const { problems } = view([entry(`runlock/prod/web/${name}`, 'rubbish')]);
+  expect(problems).toEqual([
+    `runlock/prod/web/${name}: not a queue mark that runlock wrote; look at it with 'consul kv get runlock/prod/web/${name}', and delete it if no run needs it`,
+  ]);
+});
+
+test('a node’s mark that a session holds and nobody can read is a problem: the node’s runs stop at it', () => {
+  const entries = [
+    entry(web.node('web01'), 'rubbish', { session: 's' }),
+    entry(web.node('web02'), 'rubbish'),
+  ];
+  const { problems } = view(entries);
+  expect(problems).toHaveLength(1);
+  expect(problems[0]).toMatch(/^runlock\/prod\/web\/\.node\/web01: not a node mark/);
+});
+
 describe('the report', () => {
   test('shows every group below the prefix by name, and foreign keys nowhere', () => {
     const entries = [
@@ -144,7 +212,8 @@ describe('a group says why it stands still', () => {
 
   test.each<[string, Entry[], string, (string | undefined)?, RegExp?]>([
     ['nobody ever used it', [], 'nobody has used prod/web yet (or this token may not read it)'],
-    ['idle', [entry(web.tail, '?')], 'idle: nobody runs and nobody waits'],
+    // The tail's value was rubbish here once, of which nothing was said.
+    ['idle', [entry(web.tail, { session: 's' })], 'idle: nobody runs and nobody waits'],
     ['running', [claim(), lock()], 'web01 runs chef-client since 4m in slot 0'],
     [
       'running with waiters',

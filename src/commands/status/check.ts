@@ -3,7 +3,7 @@ import { assertNever } from '../../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
 import { formatAge } from '../../text/age.ts';
 import type { GroupView, PlaceView, SlotView, StatusReport } from '../../output/views.ts';
-import { endedText } from './explain.ts';
+import { endedText, waitersOf } from './explain.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 
@@ -76,8 +76,9 @@ type Judged = CheckLimits & {
 };
 
 function groupFindings(view: GroupView, limits: Judged): Finding[] {
-  const { group, queue, slots, frozen, problems } = view;
-  if (!view.known && queue.length === 0 && frozen === undefined && problems.length === 0)
+  const { group, slots, frozen, problems } = view;
+  const waits = waitersOf(view);
+  if (!view.known && waits === 0 && frozen === undefined && problems.length === 0)
     return [
       { state: 'UNKNOWN', text: `nobody has used ${group} yet; correct its name, or wait for its first run` },
     ];
@@ -85,28 +86,29 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
     ...keptFindings(view, limits),
     ...slots.flatMap((slot) => heldTooLong(group, slot, limits)),
     ...waitsTooLong(view, limits),
-    ...(frozen && queue.length > 0
-      ? [warning(`${group} is frozen by ${frozen.by}, ${waiting(queue.length)}`)]
-      : []),
+    ...(frozen && waits > 0 ? [warning(`${group} is frozen by ${frozen.by}, ${waiting(waits)}`)] : []),
     ...problems.map((problem) => warning(`${group}: ${problem}`)),
   ];
 }
 
 /** Claims that nothing alive stands behind, and those of runs that wait where it is so. */
 function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>): Finding[] {
-  const { group, slots, queue } = view;
-  const kept = slots.flatMap((slot) => {
+  const { group, slots, returning = [] } = view;
+  const waits = waitersOf(view);
+  // Whose node is back has a run that takes it from there.
+  const left = slots.filter(({ node }) => !returning.some((back) => back.node === node));
+  const kept = left.flatMap((slot) => {
     const text = stuckText(slot, { now, all, seen: [group] });
     return text === undefined ? [] : [{ slot, text }];
   });
   const [first] = kept;
   if (!first) return [];
   const behind = `${first.text}${andMore(kept.length)}`;
-  if (queue.length === 0) return [warning(`${group} is kept by ${behind}, nobody waits yet`)];
+  if (waits === 0) return [warning(`${group} is kept by ${behind}, nobody waits yet`)];
   // While another slot of the group comes free by itself, or is, those who wait go on.
   const moves = kept.length < slots.length;
-  if (moves) return [warning(`${group} lacks a slot, kept by ${behind}, ${waiting(queue.length)}`)];
-  return [{ state: 'CRITICAL', text: `${group} stands still behind ${behind}, ${waiting(queue.length)}` }];
+  if (moves) return [warning(`${group} lacks a slot, kept by ${behind}, ${waiting(waits)}`)];
+  return [{ state: 'CRITICAL', text: `${group} stands still behind ${behind}, ${waiting(waits)}` }];
 }
 
 const andMore = (count: number) => (count === 1 ? '' : ` and ${count - 1} more`);
@@ -177,8 +179,10 @@ function heldTooLong(group: string, slot: SlotView, { maxHeldMs, now }: Judged):
   return [{ state: 'CRITICAL', text }];
 }
 
-function waitsTooLong({ group, queue }: GroupView, { maxWaitMs }: Judged): Finding[] {
-  const late = queue.filter(({ waitedMs }) => maxWaitMs !== undefined && waitedMs > maxWaitMs);
+function waitsTooLong({ group, queue, returning = [] }: GroupView, { maxWaitMs }: Judged): Finding[] {
+  const late = [...queue, ...returning].filter(
+    ({ waitedMs }) => maxWaitMs !== undefined && waitedMs > maxWaitMs,
+  );
   const [first, ...more] = late.sort((a, b) => b.waitedMs - a.waitedMs);
   if (!first || maxWaitMs === undefined) return [];
   const others = more.length === 0 ? '' : `, and ${more.length} more`;
@@ -191,7 +195,7 @@ function figuresOf(
   { maxHeldMs, maxWaitMs, now }: Omit<Judged, 'all'>,
 ): Figure[] {
   const slots = groups.flatMap((group) => group.slots);
-  const queue = groups.flatMap((group) => group.queue);
+  const queue = groups.flatMap(({ queue, returning = [] }) => [...queue, ...returning]);
   const claims = slots.filter((slot) => slot.since !== undefined && !isOver(slot, now));
   const seconds = (all: readonly number[]) => Math.floor(all.reduce((a, b) => Math.max(a, b), 0) / 1000);
   const critical = (ms: number | undefined) => (ms === undefined ? {} : { critical: ms / 1000 });
@@ -215,7 +219,7 @@ function figuresOf(
 function okText(groups: readonly GroupView[]): string {
   const count = (one: string, many: string, n: number) => `${n} ${n === 1 ? one : many}`;
   const running = groups.flatMap(({ slots }) => slots).filter(({ state }) => state === 'running').length;
-  const waits = groups.reduce((sum, { queue }) => sum + queue.length, 0);
+  const waits = groups.reduce((sum, group) => sum + waitersOf(group), 0);
   return `${count('group', 'groups', groups.length)}, ${count('run', 'runs', running)}, ${waits} waiting`;
 }
 

@@ -40,9 +40,15 @@ export function explain(facts: GroupFacts, options: ExplainOptions): Explanation
   return explainSlots(facts, options);
 }
 
+type Waited = Pick<GroupFacts, 'group' | 'queue' | 'returning'>;
+
+/** Those who come back to their node's claim wait too, in no queue. */
+export const waitersOf = ({ queue, returning = [] }: Pick<GroupFacts, 'queue' | 'returning'>): number =>
+  queue.length + returning.length;
+
 /** Of a group, or of all there is. */
 export function explainFreeze(
-  facts: Pick<GroupFacts, 'group' | 'queue'>,
+  facts: Waited,
   freeze: FreezeView,
   { prefix, now }: ExplainOptions,
 ): Omit<Required<Explanation>, 'next'> {
@@ -50,22 +56,18 @@ export function explainFreeze(
   return { why: freezeSentence(facts, freeze, now), fix };
 }
 
-function freezeSentence(
-  { group, queue }: Pick<GroupFacts, 'group' | 'queue'>,
-  freeze: FreezeView,
-  now: number,
-): string {
+function freezeSentence({ group, ...waited }: Waited, freeze: FreezeView, now: number): string {
   const what =
     freeze.at === '' ? 'everything' : freeze.at === group ? group : `${freeze.at}, and so ${group},`;
   const until = freeze.until === undefined ? 'until someone thaws it' : momentText(freeze.until, now);
   return [
     `${what} was frozen ${age(freeze.since, now)} ago by ${freeze.by} (${freeze.reason}) and starts no new run ${until}`,
-    ...(queue.length > 0 ? [waitText(queue.length)] : []),
+    ...(waitersOf(waited) > 0 ? [waitText(waitersOf(waited))] : []),
   ].join('; ');
 }
 
 function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions): Explanation {
-  const { group, slots, queue } = facts;
+  const { group, slots, queue, returning = [] } = facts;
   const open = slots.filter((slot) => isOpen(slot, now));
   const moving = slots.filter((slot) => isMoving(slot));
   const stuck = slots.filter((slot) => !open.includes(slot) && !moving.includes(slot));
@@ -75,11 +77,15 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
     ...summary(stuck, now, 'kept'),
     ...summary(moving, now, 'taken', other),
     ...(queue.length === 0 ? summary(pastHold(open), now, 'open') : []),
+    ...returning.map(({ node, why: what }) => `${node} waits to run again: ${what}`),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
   ];
   const why = parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits';
   const kept = stuck.find((slot) => slot.node !== undefined);
-  if (kept) return { why, ...whatToDo(kept, { prefix, group }) };
+  const isBack = returning.some(({ node }) => node === kept?.node);
+  if (kept && !isBack) return { why, ...whatToDo(kept, { prefix, group }) };
+  if (kept)
+    return { why, next: `wait: ${kept.node ?? '?'} is back, and its claim goes when its run succeeds` };
   const [waits] = moving.flatMap(waitsIn);
   const { next: then, fix } = (waits && other?.(waits.group)) ?? {};
   return { why, ...(then !== undefined && { next: then }), ...(fix !== undefined && { fix }) };

@@ -2,11 +2,18 @@
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
-import { decodeClaim, decodeFreeze, decodeLockMark, decodeTicket } from '../../lock/records.ts';
+import {
+  decodeClaim,
+  decodeFreeze,
+  decodeLockMark,
+  decodeQueueMark,
+  decodeTicket,
+} from '../../lock/records.ts';
 import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
 import type { CheckLimits } from './check.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
+import { viewReturning } from './returning.ts';
 import { findRuns, groupsBeside } from './runs.ts';
 import type { Elsewhere } from './runs.ts';
 import type { ServiceScope } from './services.ts';
@@ -75,7 +82,7 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
   const elsewhere = findRuns(prefix, found.entries);
   const view = (group: string, seen: readonly string[]): GroupView => {
     const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
-    const facts = viewFacts(group, { freeze, elsewhere, now }, sorted.groups.get(group));
+    const facts = viewFacts(group, { freeze, elsewhere, prefix, now }, sorted.groups.get(group));
     return {
       ...facts,
       ...explain(facts, {
@@ -106,7 +113,12 @@ interface SlotEntries {
 interface GroupEntries {
   readonly slots: Map<number, SlotEntries>;
   readonly tickets: Entry[];
+  readonly marks: Entry[];
+  /** `.tail` and `.last`. */
+  readonly ends: Entry[];
 }
+
+const emptyGroup = (): GroupEntries => ({ slots: new Map(), tickets: [], marks: [], ends: [] });
 
 interface SortedEntries {
   readonly groups: Map<string, GroupEntries>;
@@ -122,9 +134,11 @@ function sortEntries(entries: readonly Entry[], prefix: string): SortedEntries {
     const { group, key } = parsed;
     if (key.kind === 'freeze') sorted.freezes.set(entry.key, entry);
     if (!group.split('/').every(isName)) continue;
-    const own = sorted.groups.get(group) ?? { slots: new Map<number, SlotEntries>(), tickets: [] };
+    const own = sorted.groups.get(group) ?? emptyGroup();
     sorted.groups.set(group, own);
     if (key.kind === 'ticket') own.tickets.push(entry);
+    if (key.kind === 'node') own.marks.push(entry);
+    if (key.kind === 'tail' || key.kind === 'last') own.ends.push(entry);
     if (key.kind === 'owner' || key.kind === 'lock') {
       own.slots.set(key.slot, { ...own.slots.get(key.slot), [key.kind]: entry });
     }
@@ -176,24 +190,36 @@ function attempt<T>(problems: string[], decode: () => T): T | undefined {
 
 function viewFacts(
   group: string,
-  { freeze, elsewhere, now }: { freeze: FoundFreeze; elsewhere: Elsewhere; now: number },
-  own: GroupEntries | undefined,
+  {
+    freeze,
+    elsewhere,
+    prefix,
+    now,
+  }: { freeze: FoundFreeze; elsewhere: Elsewhere; prefix: string; now: number },
+  stored: GroupEntries | undefined,
 ): GroupFacts {
   const problems = [...freeze.problems];
-  const slots = own?.slots ?? new Map<number, SlotEntries>();
+  const own = stored ?? emptyGroup();
+  const { slots } = own;
   if (!slots.has(0)) slots.set(0, {});
+  for (const entry of own.ends) attempt(problems, () => decodeQueueMark(entry));
+  const returning = viewReturning(
+    { prefix, ...own },
+    { frozen: freeze.frozen, now, attempt: (decode) => attempt(problems, decode) },
+  );
   const alsoOf = (run: string) => {
     const also = elsewhere(run, group);
     return also.length > 0 ? { also } : {};
   };
   return {
     group,
-    known: own !== undefined,
+    known: stored !== undefined,
     slots: [...slots]
       .sort(([a], [b]) => a - b)
       .map(([slot, entries]) => viewSlot(slot, entries, problems))
       .map((slot) => ({ ...slot, ...(slot.run !== undefined && alsoOf(slot.run)) })),
-    queue: viewQueue(own?.tickets ?? [], { now, problems, alsoOf }),
+    queue: viewQueue(own.tickets, { now, problems, alsoOf }),
+    ...(returning.length > 0 && { returning }),
     ...(freeze.frozen && { frozen: freeze.frozen }),
     problems,
   };

@@ -1,0 +1,73 @@
+/** Runs that wait for their node's own claim: they have no ticket, and nobody is before them in the queue. Pure. */
+import type { Entry } from '../../consul/consul.ts';
+import { parseKey } from '../../lock/keys.ts';
+import { decodeClaim, decodeNodeMark } from '../../lock/records.ts';
+import type { Claim } from '../../lock/records.ts';
+import type { FreezeView, ReturningView } from '../../output/views.ts';
+
+/** What is stored of a group, as far as it tells who comes back. */
+export interface Marks {
+  readonly prefix: string;
+  readonly marks: readonly Entry[];
+  readonly tickets: readonly Entry[];
+  readonly slots: ReadonlyMap<number, { readonly owner?: Entry; readonly lock?: Entry }>;
+}
+
+interface Seen {
+  readonly frozen: FreezeView | undefined;
+  readonly now: number;
+  /** What `decode` gives; undefined where it can't be read, which is a problem of the group then. */
+  readonly attempt: <T>(decode: () => T) => T | undefined;
+}
+
+/** A live session has marked the node, and neither queues nor runs. A mark without one stands in nobody's way. */
+export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Seen): ReturningView[] {
+  const claims = [...slots].flatMap(([slot, { owner }]) => {
+    const claim = owner && readClaim(owner);
+    return claim ? [{ slot, claim }] : [];
+  });
+  const busy = new Set(
+    [...tickets, ...[...slots.values()].map(({ lock }) => lock)].map((entry) => entry?.session),
+  );
+  const all = marks.flatMap((entry): ReturningView[] => {
+    const key = parseKey(prefix, entry.key)?.key;
+    if (entry.session === undefined || key?.kind !== 'node') return [];
+    const mark = seen.attempt(() => decodeNodeMark(entry));
+    if (!mark || busy.has(entry.session)) return [];
+    const { node } = key;
+    const own = claims.find(({ claim }) => claim.node === node);
+    // Of a run whose lock somebody took, or that is just being granted its slot.
+    if (!own || own.claim.run === mark.run) return [];
+    const { run, since, pid, host } = mark;
+    const waitedMs = Math.max(0, seen.now - Date.parse(since));
+    const where = host === undefined ? {} : { host };
+    return [
+      {
+        node,
+        slot: own.slot,
+        run,
+        since,
+        waitedMs,
+        pid,
+        session: entry.session,
+        ...where,
+        why: whyOf(own.slot, seen),
+      },
+    ];
+  });
+  return all.sort((a, b) => a.slot - b.slot);
+}
+
+function whyOf(slot: number, { frozen }: Seen): string {
+  if (frozen) return `takes slot ${slot} back when the freeze is over`;
+  return `slot ${slot} is beyond its --slots: its claim moves to a lower one as soon as fewer than its --slots are taken`;
+}
+
+/** Said where the slot is shown. */
+function readClaim(owner: Entry): Claim | undefined {
+  try {
+    return decodeClaim(owner);
+  } catch {
+    return undefined;
+  }
+}
