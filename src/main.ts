@@ -1,7 +1,7 @@
 /** Composition root: the only reader of `process`. */
 import { execFileSync } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
-import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { clock } from './platform/clock.ts';
 import { parse } from './cli/parse.ts';
@@ -9,13 +9,11 @@ import { commands } from './commands/registry.ts';
 import type { Host, Log } from './platform/deps.ts';
 import { RunlockError, errorCode, exitStatus } from './errors.ts';
 import type { ErrorCode } from './errors.ts';
-import { createLog, isJournal, likelyLogFormat } from './platform/log.ts';
+import { hasTerminal, openConsole } from './platform/console.ts';
+import { likelyLogFormat } from './platform/log.ts';
 import { operatorName } from './platform/user.ts';
-import { CLEAR_LINE, createOutput, redrawLine } from './platform/terminal.ts';
-import { visible } from './text/visible.ts';
 import type { LogChoice } from './platform/log.ts';
 import type { Platform } from './commands/platform.ts';
-import type { Terminal } from './platform/terminal.ts';
 import { openRunFiles } from './process/run-file.ts';
 import { runFolders } from './process/run-folders.ts';
 import type { RunFile } from './process/run-file.ts';
@@ -26,8 +24,7 @@ import { requireProc } from './platform/proc.ts';
 import { shortageIn } from './platform/shortage.ts';
 import { ownSignals } from './platform/signals.ts';
 import { readGiven } from './platform/read-given.ts';
-import { readLine } from './platform/read-line.ts';
-import { createStream, isTerminal } from './platform/streams.ts';
+import { createStream } from './platform/streams.ts';
 import { findSurvivors, fromOtherUser } from './process/survivors.ts';
 import { liveStartTime, startTime } from './process/process-tree.ts';
 
@@ -126,50 +123,13 @@ const outputOptions = {
   stoppable,
 };
 const stdout = createStream({ fd: 1, ...outputOptions });
-/** So much of what runlock says is kept for a reader who has stalled, besides what a pipe holds. */
-const KEPT_LINES_BYTES = 262_144;
-const stderr = createStream({ fd: 2, limit: KEPT_LINES_BYTES, onLost: sayLost, ...outputOptions });
+const { stderr, terminal, makeLog, errorLog, writeLine, confirm } = openConsole({
+  env: process.env,
+  options: outputOptions,
+  now: () => clock.now(),
+});
 /** A reader who has stalled must not keep runlock from its end for longer. */
 const LAST_WORDS_MS = 5_000;
-
-/** The live line of a waiting exec, while it is drawn on stderr. */
-let liveLine = '';
-
-function writeLine(line: string): void {
-  stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n${liveLine}`);
-}
-
-let newestLog: Log | undefined;
-
-function sayLost(lines: number): void {
-  const message = `${lines} lines of this log are missing: the reader of stderr did not keep up`;
-  newestLog?.('warning', message, { event: 'lines-lost', lines });
-}
-
-function makeLog({ verbose, quiet, logFormat }: LogChoice): Log {
-  const { isTTY } = stderr;
-  const journal = isJournal(process.env, stderrStat());
-  const talkative = isTTY || journal || logFormat === 'json';
-  const level = quiet ? 'error' : verbose ? 'debug' : talkative ? 'info' : 'warning';
-  const { color } = createOutput({ env: process.env, isTTY });
-  newestLog = createLog({
-    write: writeLine,
-    level,
-    format: logFormat,
-    journal,
-    color,
-    now: () => clock.now(),
-  });
-  return newestLog;
-}
-
-function stderrStat(): { dev: number; ino: number } | undefined {
-  try {
-    return fstatSync(2);
-  } catch {
-    return undefined;
-  }
-}
 
 async function connectTo(log: Log, agent?: string) {
   const [{ connect }, { consulSettings }] = await Promise.all([
@@ -177,33 +137,6 @@ async function connectTo(log: Log, agent?: string) {
     import('./consul/env.ts'),
   ]);
   return connect(consulSettings(process.env, agent), { clock, log });
-}
-
-const terminal: Terminal = {
-  columns: () => stderr.columns || 80,
-  draw: (line) => {
-    if (line === '' && liveLine === '') return;
-    liveLine = line === '' ? '' : redrawLine(line);
-    // On a terminal that stands still the newest one will do.
-    if (line === '') stderr.write(CLEAR_LINE);
-    else if (!stderr.isBehind) stderr.write(liveLine);
-  },
-};
-
-function hasTerminal(): boolean {
-  try {
-    closeSync(openSync('/dev/tty', 'r'));
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Typed in full: a key that was pressed for something else must not pass for it. */
-function confirm(question: string): boolean | undefined {
-  if (!isTerminal(0) || !stderr.isTTY) return undefined;
-  stderr.write(`runlock: ${visible(question)}\nType yes to go on all the same: `);
-  return readLine(0).trim().toLowerCase() === 'yes';
 }
 
 /** Bun's own answer is whatever USER says. */
@@ -251,7 +184,7 @@ function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
   const bug = code === 'bug' ? 'a bug in runlock, please report it: ' : '';
   const stack = code === 'bug' && process.argv.includes('-v') && error instanceof Error && error.stack;
   const fields = { event: 'error', code, ...(stack && { stack }) };
-  writeErrorLine(`${bug}${message}`.replaceAll(/\r?\n/g, ' '), fields, logFormat);
+  errorLog(logFormat)('error', `${bug}${message}`.replaceAll(/\r?\n/g, ' '), fields);
   if (stack && logFormat === 'text') writeLine(stack);
   return code === 'config' ? exitStatus(new RunlockError('config', message)) : exitStatus(error);
 }
@@ -262,20 +195,6 @@ function faultOf(error: unknown): { readonly message: string; readonly code: Err
   const code = errorCode(error);
   const shortage = code === 'bug' ? shortageIn(error) : undefined;
   return shortage === undefined ? { message, code } : { message: `${message}: ${shortage}`, code: 'config' };
-}
-
-function writeErrorLine(
-  message: string,
-  fields: Readonly<Record<string, unknown>>,
-  format: LogChoice['logFormat'],
-): void {
-  const journal = isJournal(process.env, stderrStat());
-  const { color } = createOutput({ env: process.env, isTTY: stderr.isTTY });
-  createLog({ write: writeLine, level: 'error', format, journal, color, now: () => clock.now() })(
-    'error',
-    message,
-    fields,
-  );
 }
 
 /** A report that is cut short must not pass for a whole one. */
