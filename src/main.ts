@@ -70,7 +70,9 @@ async function findPlace() {
 
 const host: Host = {
   self: () => ({
-    ...{ pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: host.bootId },
+    pid: process.pid,
+    startTime: startTime(process.pid) ?? '',
+    bootId: host.bootId,
     ...(process.geteuid && { uid: process.geteuid() }),
   }),
   place: () => (placed ??= findPlace()),

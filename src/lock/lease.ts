@@ -62,8 +62,12 @@ export function holdLease(
   const over = new AbortController();
   const ended = new AbortController();
   const live: Live = {
-    ...{ holding: grant, provedMs: grant.provedMs, ttlMs },
-    ...{ isOver: false, ended: ended.signal, failures: 0 },
+    holding: grant,
+    provedMs: grant.provedMs,
+    ttlMs,
+    isOver: false,
+    ended: ended.signal,
+    failures: 0,
   };
   const deadlineMs = () => live.provedMs + deadAfterMs(run.hold);
   const end = (reason: Over) => {

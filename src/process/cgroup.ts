@@ -150,7 +150,9 @@ export function makeCgroup(options: {
 
   const pids = () => members(path).filter((each) => each !== pid);
   return {
-    ...{ path, homeFile, pids },
+    path,
+    homeFile,
+    pids,
     isEmpty: () => (isInside ? pids().length === 0 : !isPopulated(path)),
     sweep: () => removeLeft(home),
     enter: () => (entered ??= goIn()),

@@ -51,7 +51,11 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const requests = toRequests(options, run, runner);
   const { cgroup, fileLimit } = deps.contained;
   const spare = spareGuard({
-    ...{ nonce, cgroup, path: deps.env['PATH'], notes: notesFolder(deps), clock: deps.clock },
+    nonce,
+    cgroup,
+    path: deps.env['PATH'],
+    notes: notesFolder(deps),
+    clock: deps.clock,
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
@@ -60,7 +64,12 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
     const gate = await openGate(deps, options, { run, signal: stop.signal });
     const taken = await waitForSlots(deps, options, {
-      ...{ requests, gate, waits, spare, note, signal: stop.signal },
+      requests,
+      gate,
+      waits,
+      spare,
+      note,
+      signal: stop.signal,
     });
     switch (taken.kind) {
       case 'closed':
@@ -82,7 +91,15 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
     sayLeftOn(deps, taken.slots, gate);
     return await superviseRun(deps, taken.slots, {
-      ...{ ...options, file, meanings, nonce, cgroup, fileLimit, spare, note, runGate: gate },
+      ...options,
+      file,
+      meanings,
+      nonce,
+      cgroup,
+      fileLimit,
+      spare,
+      note,
+      runGate: gate,
       ...(launcher && { launcher }),
     });
   } catch (error) {
@@ -173,7 +190,10 @@ async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless):
     for (const { group } of requests) waits.begin(group);
     const { takeBehindGate } = await import('./acquire-gated.ts');
     return await takeBehindGate(deps, gate, {
-      ...{ run: requests[0].run.id, signal, patience: patience.signal, take },
+      run: requests[0].run.id,
+      signal,
+      patience: patience.signal,
+      take,
     });
   } finally {
     patience.stop();
@@ -197,8 +217,12 @@ async function askForSlots(
     });
   };
   const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
-    ...{ signal, patience, ttlMs: sessionTtlMs, killAfterMs },
-    ...{ onFirst: prepare(WAITING_MS), onNext: prepare(SILENCE_MS) },
+    signal,
+    patience,
+    ttlMs: sessionTtlMs,
+    killAfterMs,
+    onFirst: prepare(WAITING_MS),
+    onNext: prepare(SILENCE_MS),
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
       const sayWait = watchWait(deps, { group, run: id, slots, held }, over);
@@ -234,7 +258,9 @@ function toRequests(options: ExecOptions, id: string, runner: Runner): Requests 
   const run = { id, command, runner };
   const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
   const toRequest = ({ group, slots, hold, releaseOnSignal }: GroupChoice): AcquireRequest => ({
-    ...{ prefix, group, ttlMs: sessionTtlMs },
+    prefix,
+    group,
+    ttlMs: sessionTtlMs,
     ...(node !== undefined && { node }),
     run: { ...run, hold, slots, ...several, ...(releaseOnSignal && { releaseOnSignal }) },
   });

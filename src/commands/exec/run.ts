@@ -85,7 +85,11 @@ async function runIn(
   const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: ExecDeps = {
     ...platform.deps,
-    ...{ ...own, log, consul, connectTo, env: platform.env },
+    ...own,
+    log,
+    consul,
+    connectTo,
+    env: platform.env,
     runFiles: platform.runFiles(log),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
@@ -129,7 +133,9 @@ async function noteFor(
     if (why === undefined) return;
     log('warning', `--metrics-file ${metricsFile} could not be written: ${why}`, {
       event: 'metrics-unwritten',
-      ...{ group: names.join(','), file: metricsFile, why },
+      group: names.join(','),
+      file: metricsFile,
+      why,
     });
   };
 }

@@ -163,7 +163,10 @@ async function takeSlot(
   try {
     const onJoined = onAsked(request, { held, over: done.signal });
     const acquired = await waitForSlot(deps, request, {
-      ...{ signal, patience, held, onJoined },
+      signal,
+      patience,
+      held,
+      onJoined,
       ...(onFirst && { onFirst }),
       ...(onNext && { onNext }),
     });

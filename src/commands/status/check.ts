@@ -206,11 +206,15 @@ function figuresOf(
     { label: 'kept', value: slots.filter((slot) => isKept(slot, now)).length },
     { label: 'waiting', value: queue.length },
     {
-      ...{ label: 'longest_held', value: seconds(claims.map(({ since }) => ageMs(since, now))), unit: 's' },
+      label: 'longest_held',
+      value: seconds(claims.map(({ since }) => ageMs(since, now))),
+      unit: 's',
       ...critical(maxHeldMs),
     },
     {
-      ...{ label: 'longest_wait', value: seconds(queue.map(({ waitedMs }) => waitedMs)), unit: 's' },
+      label: 'longest_wait',
+      value: seconds(queue.map(({ waitedMs }) => waitedMs)),
+      unit: 's',
       ...critical(maxWaitMs),
     },
   ];

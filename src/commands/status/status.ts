@@ -86,7 +86,9 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
     return {
       ...facts,
       ...explain(facts, {
-        ...{ prefix, now, unreadableFreeze: freeze.unreadable },
+        prefix,
+        now,
+        unreadableFreeze: freeze.unreadable,
         // A run waits for groups that come after those which it has, so this ends; unless a hand wrote it.
         other: (name) => (seen.includes(name) ? undefined : view(name, [...seen, group])),
       }),
@@ -250,7 +252,13 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
     missingSince,
   } = claim;
   return {
-    ...{ slot, state, alive, node, since, run, command },
+    slot,
+    state,
+    alive,
+    node,
+    since,
+    run,
+    command,
     ...(exitCode !== undefined && { exitCode }),
     ...(unhealthy && { unhealthy }),
     ...(maintenance && { maintenance }),

@@ -32,7 +32,9 @@ export async function waitForSlot(
       : undefined;
   try {
     return await acquire({ consul: deps.consul, deps }, request, {
-      ...{ signal, patience, either: AbortSignal.any([signal, patience]) },
+      signal,
+      patience,
+      either: AbortSignal.any([signal, patience]),
       onFirst: () => {
         line?.first();
         onFirst?.();
