@@ -24,6 +24,8 @@ export interface ServiceEntry {
   readonly node: string;
   readonly serviceId: string;
   readonly service: string;
+  /** Another one means that it was taken out of the catalogue and registered anew. */
+  readonly createIndex: number;
   /** The service's own address, else its node's. */
   readonly address: string;
   readonly checks: readonly HealthCheck[];
@@ -222,7 +224,7 @@ interface StoredService {
 
 interface StoredInstance {
   Node: { Node: string; Address: string };
-  Service: StoredService & { Address?: string };
+  Service: StoredService & { Address?: string; CreateIndex: number };
   Checks: StoredCheck[] | null;
 }
 
@@ -250,6 +252,7 @@ function toServiceEntry({ Node, Service, Checks }: StoredInstance): ServiceEntry
     node: Node.Node,
     serviceId: Service.ID,
     service: Service.Service,
+    createIndex: Service.CreateIndex,
     address: Service.Address === undefined || Service.Address === '' ? Node.Address : Service.Address,
     checks: (Checks ?? []).map(toCheck),
   };

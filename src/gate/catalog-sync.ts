@@ -1,5 +1,5 @@
 /** When a maintenance has reached the catalogue: what everybody else decides by. */
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, ServiceEntry } from '../consul/consul.ts';
 import type { Clock } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import { startDeadline } from './deadline.ts';
@@ -16,19 +16,23 @@ interface Effects {
 
 /**
  * Resolves when the catalogue shows each of these maintenances: what everybody else decides by.
+ * @returns the node's instances that are out, as the catalogue has them.
  * @throws RunlockError `unreachable` when it does not in time; the signal's reason when it aborts.
  */
 export async function untilShown(
   effects: Effects,
   { node, services, taken }: { node: string; services: readonly string[]; taken: readonly TakenOut[] },
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly ServiceEntry[]> {
   const late = startDeadline(effects.clock, SHOWN_MS, signal);
+  const shown: ServiceEntry[] = [];
   try {
     for (const service of services) {
       const own = taken.filter((mode) => mode.scope === 'node' || mode.service === service);
-      if (own.length > 0) await untilServiceShown(effects, { node, service, taken: own }, late.signal);
+      if (own.length > 0)
+        shown.push(...(await untilServiceShown(effects, { node, service, taken: own }, late.signal)));
     }
+    return shown;
   } catch (error) {
     if (!late.isOver(error)) throw error;
     const message = `the maintenance of ${node} did not reach the catalogue within ${SHOWN_MS / 1000} s; can its agent reach Consul's servers?`;
@@ -42,7 +46,7 @@ async function untilServiceShown(
   { consul, clock }: Effects,
   { node, service, taken }: { node: string; service: string; taken: readonly TakenOut[] },
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly ServiceEntry[]> {
   let index: number | undefined;
   for (;;) {
     const seen = await consul.health(service, {
@@ -60,7 +64,7 @@ async function untilServiceShown(
     );
     // The answer to a watch that lists none of them may be that of a view which is still empty: it is asked anew.
     const isBlind = own.length === 0 && index !== undefined;
-    if (shown && !isBlind) return;
+    if (shown && !isBlind) return own;
     if (index !== undefined) await clock.sleep(PAUSE_MS, { signal });
     index = isBlind || seen.index < (index ?? 0) ? undefined : seen.index;
   }

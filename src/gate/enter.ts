@@ -4,7 +4,7 @@
  * second sees the first (docs/protocol.md, "The gate").
  */
 import { isTransient } from '../consul/consul.ts';
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, ServiceEntry } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import { gateKey } from '../lock/keys.ts';
@@ -39,7 +39,13 @@ export interface EnterRequest<Closed> {
 }
 
 export type Entered<Closed> =
-  | { readonly kind: 'entered'; readonly taken: readonly TakenOut[]; readonly mark: OutMark }
+  | {
+      readonly kind: 'entered';
+      readonly taken: readonly TakenOut[];
+      readonly mark: OutMark;
+      /** The instances that are out, as the catalogue has them. */
+      readonly shown: readonly ServiceEntry[];
+    }
   /** Nothing was changed. */
   | { readonly kind: 'closed'; readonly closed: Closed }
   /** Nothing was changed: these were registered meanwhile, and would go offline with the node. Nobody has looked at their gates. */
@@ -47,7 +53,7 @@ export type Entered<Closed> =
 
 type OnBusy = (by: LockedBy | undefined) => void;
 
-interface Effects {
+export interface EnterEffects {
   readonly consul: Consul;
   readonly deps: Deps;
   /** The node's own. */
@@ -72,7 +78,7 @@ const ENTER_MS = 120_000;
  * the lock for so long.
  */
 export async function enter<Closed>(
-  effects: Effects,
+  effects: EnterEffects,
   request: EnterRequest<Closed>,
   signal: AbortSignal,
 ): Promise<Entered<Closed>> {
@@ -104,7 +110,7 @@ export async function enter<Closed>(
   }
 }
 
-function tooLate({ consul, agent }: Effects, node: string, busy: LockedBy | undefined): RunlockError {
+function tooLate({ consul, agent }: EnterEffects, node: string, busy: LockedBy | undefined): RunlockError {
   const limit = `${ENTER_MS / 1000}s`;
   if (busy) {
     const who = busy.run === undefined ? 'others' : `run ${busy.run}`;
@@ -121,7 +127,7 @@ function tooLate({ consul, agent }: Effects, node: string, busy: LockedBy | unde
 }
 
 async function enterWith<Closed>(
-  effects: Effects,
+  effects: EnterEffects,
   request: EnterRequest<Closed>,
   { session, onBusy, signal }: { session: Session; onBusy: OnBusy; signal: AbortSignal },
 ): Promise<Entered<Closed>> {
@@ -157,12 +163,12 @@ async function enterWith<Closed>(
     const taken = await takeOutInTime(effects.agent, out, { node: request.node, late, change });
     change.isUnderWay = false;
     const { consul, deps } = effects;
-    await untilShown({ consul, clock: deps.clock }, { ...request, taken }, either);
+    const shown = await untilShown({ consul, clock: deps.clock }, { ...request, taken }, either);
     await checkLock(effects, { keys, session: session.id }, either);
     if (isByHand && !taken.some(({ run: whose }) => whose !== undefined))
       await undo(effects, request, { mark, marks, before: undefined, isUnderWay: false });
     else if (isByHand) await confirmMark(effects, request, { mark, session: session.id, signal: either });
-    return { kind: 'entered', taken, mark };
+    return { kind: 'entered', taken, mark, shown };
   } catch (error) {
     const isUnderWay = change.isUnderWay && isTransient(error);
     if (marks) await undo(effects, request, { mark, marks, before, isUnderWay });
@@ -185,7 +191,7 @@ async function unlockedOf(
  * goes out by these services has their locks, and nobody else does.
  */
 async function dropDead(
-  effects: Effects,
+  effects: EnterEffects,
   { prefix, node, run, services }: EnterRequest<unknown>,
   { others, before, signal }: { others: readonly Marked[]; before: readonly Mode[]; signal: AbortSignal },
 ): Promise<void> {
@@ -236,7 +242,7 @@ interface Undo {
 
 /** What this run set and did not find there goes again, and what others have left on for it since its mark was set. */
 async function undo(
-  effects: Effects,
+  effects: EnterEffects,
   { prefix, services, scope, run, node }: EnterRequest<unknown>,
   { mark, marks, before, isUnderWay }: Undo,
 ): Promise<void> {

@@ -101,6 +101,18 @@ export async function modesOf(
   return all.filter(({ scope, service }) => scope === 'node' || services.includes(service));
 }
 
+/** The instances of these services that the agent has in no maintenance, of their own or of the node. */
+export async function instancesInService(
+  { consul }: NodeAgent,
+  services: readonly string[],
+  limits: Limits,
+): Promise<readonly OfferedService[]> {
+  const offered = await consul.agentServices(limits);
+  const modes = await readModes(consul, offered, limits);
+  if (modes.some(({ scope }) => scope === 'node')) return [];
+  return offered.filter((one) => services.includes(one.service) && !modes.some((mode) => isAt(mode, one)));
+}
+
 /** Longer than a restart of an agent takes, and than an election. */
 export const END_MS = 30_000;
 export const LAST_TRY_MS = 5_000;

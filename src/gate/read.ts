@@ -114,16 +114,12 @@ async function offeredBy(
   const { node, local, isAuto, allowUnknown = false, whole = false } = wanted;
   const limits = { ...FIRST_CONTACT, signal };
   const agent = wanted.agent ?? (local ? consul : undefined);
-  const [atAgent, inCatalogue] = await Promise.all([
-    agent?.agentServices(limits),
-    // An agent does not list what Consul's servers offer themselves.
-    agent && !whole ? undefined : consul.nodeServices(node, limits),
-  ]);
-  if (!atAgent && !inCatalogue) {
+  const known = agent ? await agent.agentServices(limits) : await consul.nodeServices(node, limits);
+  if (!known) {
     if (allowUnknown) return [];
     return refuseNode(consul, { node, ...((isAuto || whole) && { rule: nodeRule(node) }) }, signal);
   }
-  const offered = [...(atAgent ?? []), ...(inCatalogue ?? [])].map(({ service }) => service);
+  const offered = known.map(({ service }) => service);
   if (!whole && (!isAuto || offered.length > 0)) return offered;
   // What is hidden would go offline with the node all the same.
   const [all = true] = await consul.may([anyServiceOf(node)], limits);

@@ -9,7 +9,14 @@ const check = (id: string): HealthCheck => ({
   ...{ node: 'web01', id, name: id, status: 'critical', notes: '', output: '', serviceId: 'web-1' },
 });
 const listed = (...ids: string[]): ServiceEntry => ({
-  ...{ node: 'web01', serviceId: 'web-1', service: 'web', address: '', checks: ids.map(check) },
+  ...{
+    node: 'web01',
+    serviceId: 'web-1',
+    service: 'web',
+    createIndex: 1,
+    address: '',
+    checks: ids.map(check),
+  },
 });
 const SHOWN = listed('_service_maintenance:web-1');
 const taken: TakenOut[] = [

@@ -34,7 +34,7 @@ async function ask(
   const health: Consul['health'] = (service, { index, waitMs = 0 }) => {
     if (index !== undefined) nowMs += Math.max(1, waitMs);
     const [, checks] = script.findLast(([fromMs]) => fromMs <= nowMs) ?? [];
-    const entry = { node: 'web01', serviceId: 'web-1', service, address: '' };
+    const entry = { node: 'web01', serviceId: 'web-1', service, createIndex: 1, address: '' };
     const other = { ...entry, node: 'web02', checks: [check('critical')] };
     return Promise.resolve({ entries: [other, ...(checks ? [{ ...entry, checks }] : [])], index: 7 });
   };
@@ -139,7 +139,7 @@ test('a watch that returns at once, changed or not, is no storm of requests', as
   const health: Consul['health'] = (service) => {
     requests += 1;
     nowMs += 1;
-    const entry = { node: 'web01', serviceId: 'web-1', service, address: '', checks: WELL };
+    const entry = { node: 'web01', serviceId: 'web-1', service, createIndex: 1, address: '', checks: WELL };
     return Promise.resolve({ entries: [entry], index: 7 });
   };
   const sleep = (ms: number) => {

@@ -16,7 +16,8 @@ const check = (id: string, fields: object = {}) => ({
 });
 const seen = (...checks: ReturnType<typeof check>[]) => {
   const address = '10.0.0.1';
-  const [instance] = instancesOf([{ node: 'web01', serviceId: 'web-1', service: 'web', address, checks }]);
+  const web = { node: 'web01', serviceId: 'web-1', service: 'web', createIndex: 1, address };
+  const [instance] = instancesOf([{ ...web, checks }]);
   return instance;
 };
 

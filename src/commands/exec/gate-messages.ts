@@ -3,10 +3,12 @@ import type { Deps } from '../../platform/deps.ts';
 import type { Verdict } from '../../gate/decide.ts';
 import { describeClosed, describeNeed, leaveHint, waitedFor } from '../../gate/describe.ts';
 import type { Exited } from '../../gate/exit.ts';
+import type { Found } from '../../gate/keep-out.ts';
 import type { Mode, TakenOut } from '../../gate/maintenance.ts';
 import { cut } from '../../text/style.ts';
 import { formatAge } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
+import { assertNever } from '../../errors.ts';
 import type { Terminal } from '../../platform/terminal.ts';
 import { sayLooks } from '../gate-progress.ts';
 
@@ -91,6 +93,31 @@ export function sayEntered({ log }: Deps, taken: readonly TakenOut[], { node, ru
       service: mode.service,
       how: mode.how,
     });
+  }
+}
+
+/** What was found in service while the command ran. */
+export function sayFound({ log }: Deps, found: Found, { node, run }: Who): void {
+  const say = (service: string, what: string) =>
+    log('warning', `${service} on ${node} ${what}`, {
+      ...{ event: 'maintenance-lost', node, run, scope: 'service', service, how: found.kind },
+    });
+  switch (found.kind) {
+    case 'again':
+      for (const service of new Set(found.taken.map((mode) => mode.service)))
+        say(service, 'was registered anew while the command runs, and is in maintenance again');
+      return;
+    case 'closed':
+      say(
+        found.service,
+        `was registered anew while the command runs, and is in service: its gate is closed by now (${describeClosed(found.closed, node)})`,
+      );
+      return;
+    case 'by-hand':
+      say(found.service, 'is in service while the command runs: somebody has ended its maintenance');
+      return;
+    default:
+      assertNever(found);
   }
 }
 

@@ -10,6 +10,8 @@ import { enter } from '../../gate/enter.ts';
 import { untilHealthy } from '../../gate/healthy.ts';
 import type { Health } from '../../gate/healthy.ts';
 import { exitAtLast } from '../../gate/exit.ts';
+import { keepOut } from '../../gate/keep-out.ts';
+import type { Found } from '../../gate/keep-out.ts';
 import type { Exit } from '../../gate/exit.ts';
 import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
 import { findServices, namedOf, withMore } from '../../gate/read.ts';
@@ -20,7 +22,7 @@ import { groupKeys } from '../../lock/keys.ts';
 import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../lock/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
-import { sayEnded, sayEntered, sayStays, sayWaits, sayWaitsForHealth } from './gate-messages.ts';
+import { sayEnded, sayEntered, sayFound, sayStays, sayWaits, sayWaitsForHealth } from './gate-messages.ts';
 
 export interface RunGate {
   readonly node: string;
@@ -134,7 +136,12 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
   let seenMs: number | undefined;
   let taken: readonly TakenOut[] = [];
   let mark: OutMark | undefined;
+  const over = new AbortController();
+  /** Resolves when nothing more is taken out. */
+  let keeping: Promise<void> | undefined;
   const goBack = async (own: NodeAgent, how: Exit['how']) => {
+    over.abort();
+    await keeping;
     const exit = { prefix, node, run, services, mark, how };
     mark = undefined;
     return exitAtLast({ consul, deps, agent: own }, exit);
@@ -151,6 +158,11 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     closedIn(
       await confirmOpen({ consul, deps }, now, { ...waiting, ...(seenMs !== undefined && { seenMs }) }),
     );
+  /** Under the running command; what the run goes by stays as it was. */
+  const lookAgain = async (held: AbortSignal) => {
+    const now = await confirmOpen({ consul, deps }, { ...gate, stableMs: 0 }, { signal: held });
+    return now.kind === 'closed' ? now.verdicts : undefined;
+  };
   const goOut = async (signal: AbortSignal, trying: AbortSignal) => {
     if (!agent || choice.maintenance === undefined) return undefined;
     const look = (held: AbortSignal) => confirm({ ...gate, stableMs: 0 }, { signal: held, trying });
@@ -160,6 +172,13 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     if (entered.kind !== 'entered') return entered;
     ({ taken, mark } = entered);
     sayEntered(deps, taken, { node, run });
+    const again = { ...out, look: lookAgain };
+    const onFound = (found: Found) => sayFound(deps, found, { node, run });
+    keeping = keepOut(
+      { consul, deps, agent },
+      { request: again, taken, shown: entered.shown, onFound },
+      over.signal,
+    );
     return entered;
   };
   return {
@@ -220,6 +239,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
       else sayStays(deps, { ...stays, why: ended.why });
     },
     stay: (outcome) => {
+      over.abort();
       const own = taken.filter((mode) => mode.run !== undefined);
       if (own.length === 0) return undefined;
       sayStays(deps, { ...stays, why: `its run ended as ${outcome}` });
