@@ -140,6 +140,23 @@ export function sendAway(keys: GroupKeys, session: string, mark: NodeMark & { no
   ];
 }
 
+/**
+ * An operator clears the claim that a waiting run comes back to, and says so in its node's mark, as `sendAway` does: the
+ * claim's index proves that the run was granted before that, or never.
+ */
+export function sendReturnerAway(
+  claimed: Vanished & { readonly seenIndex: number },
+  session: string,
+  mark: NodeMark & { node: string },
+): Step[] {
+  const { node, ...value } = mark;
+  const key = claimed.keys.node(node);
+  return [
+    ...clearClaim(claimed, claimed.seenIndex),
+    { means: 'node', operation: { verb: 'unlock', key, value: encode(value), session } },
+  ];
+}
+
 /** What a run that lost its place reads: the queue's end, and the mark of its node. */
 export function readLeft(keys: GroupKeys, node: string): Step[] {
   return [

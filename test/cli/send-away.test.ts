@@ -49,6 +49,67 @@ async function waiter(group: string, node = 'web01', ...more: string[]) {
 const sentAway = (group: string, node = 'web01') =>
   `runlock: ${me} sent ${node} away from the queue of ${group}; nothing was started\n`;
 
+describe('that waits for its node’s own claim, outside the queue', () => {
+  /** A run of web01, whose claim is kept in slot 1, under `-n 1`. */
+  async function returner(group: string) {
+    const exec = (node: string, ...more: string[]) =>
+      startRunlock(agent, ['exec', '-g', group, '--node', node, '--session-ttl', '10s', ...more]);
+    const { folder, lines, pid } = stage();
+    const loop = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
+    const other = exec('web09', '--', 'sh', '-c', loop);
+    await pid('command');
+    expect((await exec('web01', '-n', '2', '--', 'false').ended).status).toBe(1);
+    const run = exec('web01', '--', 'sh', '-c', `echo >>${folder}/started`);
+    await eventually(async () => expect(await keys(group)).toContain('.node/web01'));
+    const free = async () => {
+      writeFileSync(`${folder}/end`, '');
+      expect((await other.ended).status).toBe(0);
+    };
+    return { ...run, free, started: () => lines('started').length };
+  }
+  const sentTwice = (group: string, slot: number, how = 'it has left') =>
+    `cleared the failed claim of web01 on slot ${slot} of ${group}\nsent the run of web01 away that waited for it in ${group}; ${how}\n`;
+
+  test('to move it below its --slots: --force clears the claim and ends the wait, with 79', async () => {
+    const run = await returner('back');
+    expect(await away('back')).toEqual({ status: 0, stdout: sentTwice('back', 1), stderr: '' });
+    expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('back') });
+    expect(run.started()).toBe(0);
+    expect(await keys('back')).not.toContain('.node/web01');
+    await run.free();
+    expect(await keys('back')).toEqual(['.last', '.runs/web01', '.runs/web09', '.tail']);
+  });
+
+  test('to take it back after a freeze: the same', async () => {
+    const exec = ['exec', '-g', 'cold', '--node', 'web01', '--session-ttl', '10s', '--'];
+    expect((await runlock(agent, [...exec, 'false'])).status).toBe(1);
+    await runlock(agent, ['freeze', 'cold', '--reason', 'new disks']);
+    const run = startRunlock(agent, [...exec, 'true']);
+    await eventually(async () => expect(await keys('cold')).toContain('.node/web01'));
+    expect(await away('cold')).toEqual({ status: 0, stdout: sentTwice('cold', 0), stderr: '' });
+    expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('cold') });
+  });
+
+  test('whose runlock is dead: its session goes with the claim', async () => {
+    const run = await returner('dead-back');
+    run.signal('SIGKILL');
+    await run.ended;
+    const how = 'its runlock was dead already';
+    expect((await away('dead-back')).stdout).toBe(sentTwice('dead-back', 1, how));
+    await run.free();
+  });
+
+  test('without --force the claim alone goes, and the run queues as any other', async () => {
+    const run = await returner('claim-alone');
+    const done = await runlock(agent, ['release', 'claim-alone', '--owner', 'web01']);
+    expect(done.stdout).toBe('cleared the failed claim of web01 on slot 1 of claim-alone\n');
+    await eventually(async () => expect(await queue('claim-alone')).toEqual(['web01']));
+    await run.free();
+    expect((await run.ended).status).toBe(0);
+    expect(run.started()).toBe(1);
+  });
+});
+
 test('without --force it is refused, and goes on waiting', async () => {
   await hold('plain');
   const run = await waiter('plain');

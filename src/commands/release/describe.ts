@@ -16,10 +16,17 @@ export function describeRelease(result: ReleaseResult, prefix: string): string {
     case 'sent-away':
       return `sent ${node} away from the queue of ${group}; ${awayText(result.how, node)}\n`;
     case 'released':
-      return result.claims.map((claim) => `${describeClaim(claim, { prefix, group })}\n`).join('');
+      return result.claims
+        .map((claim) => `${describeClaim(claim, { prefix, group })}\n${describeAway(claim, group)}`)
+        .join('');
     default:
       return assertNever(result);
   }
+}
+
+function describeAway({ node, sentAway }: Released, group: string): string {
+  if (!sentAway) return '';
+  return `sent the run of ${node} away that waited for it in ${group}; ${awayText(sentAway.how, node)}\n`;
 }
 
 function awayText(how: Extract<ReleaseResult, { kind: 'sent-away' }>['how'], node: string): string {

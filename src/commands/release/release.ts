@@ -9,11 +9,11 @@ import { hint } from '../../text/suggested-command.ts';
 import { agentNode } from '../../lock/session.ts';
 import { mayStillRun, readSlots } from '../../lock/slot.ts';
 import type { Owner, Slot } from '../../lock/slot.ts';
-import { clearClaim, send } from '../../lock/transactions.ts';
+import { clearClaim, send, sendReturnerAway, writtenIndex } from '../../lock/transactions.ts';
 import { askFirst } from './ask-first.ts';
 import { evict } from './evict.ts';
 import { refuseForeign } from './foreign-lock.ts';
-import { sendWaiterAway } from './send-away.ts';
+import { awayMark, findReturner, sendWaiterAway, untilAway } from './send-away.ts';
 import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './released.ts';
 
 /** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
@@ -109,11 +109,15 @@ async function clear(
 ): Promise<Released | undefined> {
   const { consul, keys, signal } = target;
   askFirst(target, slot, claim);
-  const result = await send(consul, clearClaim({ keys, slot, strayLock }, index), {
-    signal,
-    rule: keys.rule,
-  });
+  const returner = await findReturner(target, claim);
+  const seen = { keys, slot, strayLock, seenIndex: index };
+  const steps = returner
+    ? sendReturnerAway(seen, returner.session, awayMark(target, returner))
+    : clearClaim(seen, index);
+  const result = await send(consul, steps, { signal, rule: keys.rule });
   if (result.kind === 'refused') return undefined;
+  const marked = returner && writtenIndex(result.entries, keys.node(claim.node));
+  const sentAway = returner && marked !== undefined && (await untilAway(target, returner, marked));
   const how = mayStillRun(claim.state) || claim.state === 'held' ? 'unwatched' : 'cleared';
-  return { slot, node: claim.node, state: claim.state, how };
+  return { slot, node: claim.node, state: claim.state, how, ...(sentAway && { sentAway }) };
 }

@@ -31,6 +31,8 @@ export interface Released {
    * of its own `acquire`, with --failed for `kept`.
    */
   readonly how: 'cleared' | 'unwatched' | 'evicted' | 'given-back' | 'kept';
+  /** A run of the node that waited for this claim, and was sent away with it. */
+  readonly sentAway?: { readonly run: string; readonly how: 'left' | 'silent' | 'dead' };
   /** From `acquire` to the second half. */
   readonly heldMs?: number;
   /** Of a slot that it keeps: when others may follow. */

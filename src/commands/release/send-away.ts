@@ -2,7 +2,7 @@
 import type { Entry } from '../../consul/consul.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { decodeNodeMark, decodeTicket } from '../../lock/records.ts';
-import type { NodeMark } from '../../lock/records.ts';
+import type { Claim, NodeMark } from '../../lock/records.ts';
 import { lifeOf } from '../../lock/local-conflict.ts';
 import { readSlots } from '../../lock/slot.ts';
 import { send, sendAway, writtenIndex } from '../../lock/transactions.ts';
@@ -39,6 +39,42 @@ export async function sendWaiterAway(target: Target): Promise<SentAway | undefin
   return { ...done, how: (await hasAnswered(target, index, answerMs)) ? 'left' : 'silent' };
 }
 
+/** A run that waits for its node's own claim, outside the queue. */
+export interface Returner {
+  readonly session: string;
+  readonly mark: NodeMark;
+}
+
+/** Undefined: nobody waits for that claim, or the operator has not asked for more than the claim. */
+export async function findReturner(target: Target, claim: Claim): Promise<Returner | undefined> {
+  const { consul, keys, options, signal } = target;
+  if (!options.force || options.slot !== undefined) return undefined;
+  const { entry } = await consul.get(keys.node(claim.node), { signal, rule: keys.rule });
+  if (entry?.session === undefined) return undefined;
+  const mark = decodeNodeMark(entry);
+  return mark.run === claim.run ? undefined : { session: entry.session, mark };
+}
+
+/** What its mark says from now on: the run reads it, and does not come back. */
+export function awayMark({ deps, options }: Target, { mark }: Returner): NodeMark & { node: string } {
+  const away = { by: options.by, at: new Date(deps.clock.now()).toISOString() };
+  return { ...mark, node: options.owner, away };
+}
+
+/** After its mark was written, at `index`. */
+export async function untilAway(
+  target: Target,
+  { session, mark }: Returner,
+  index: number,
+): Promise<Pick<SentAway, 'run' | 'how'>> {
+  const { run } = mark;
+  const isDead = lifeOf(target.deps.host, mark) === 'dead';
+  const answerMs = isDead ? 0 : await longestAnswerMs(target, session);
+  await endSession(target, session);
+  if (isDead) return { run, how: 'dead' };
+  return { run, how: (await hasAnswered(target, index, answerMs)) ? 'left' : 'silent' };
+}
+
 interface Waiter {
   readonly session: string;
   readonly mark: NodeMark;
@@ -58,9 +94,8 @@ async function findWaiter(target: Target): Promise<Waiter | undefined> {
 
 /** Takes the ticket away, and says so in the node's mark, in one transaction: a grant comes before it or never. Gives the mark's index. */
 async function putMark(target: Target, { session, mark }: Omit<Waiter, 'ticket'>): Promise<number> {
-  const { consul, deps, keys, options, signal } = target;
-  const away = { by: options.by, at: new Date(deps.clock.now()).toISOString() };
-  const steps = sendAway(keys, session, { ...mark, node: options.owner, away });
+  const { consul, keys, options, signal } = target;
+  const steps = sendAway(keys, session, awayMark(target, { session, mark }));
   const result = await send(consul, steps, { signal, rule: keys.rule });
   if (result.kind === 'done') return writtenIndex(result.entries, keys.node(options.owner));
   throw await justGranted(target);
