@@ -174,6 +174,7 @@ function pauseMs(live: Live, error: unknown): number {
 /** All is as it should be: a slot that could be read, and not be taken back, was no end of it. */
 function endTrouble(live: Live): void {
   live.failures = 0;
+  delete live.silentSinceMs;
   if (live.trouble === undefined) return;
   const { keys, deps } = live.holding.context;
   deps.log('warning', `the slot of ${keys.group} can be read again`, { event: 'slot-seen' });
@@ -183,9 +184,21 @@ function endTrouble(live: Live): void {
 /** The same trouble is said once. */
 function sayTrouble(live: Live, error: unknown): void {
   const message = reasonOf(error);
-  if (isTransient(error) || message === live.trouble) return;
+  if (isTransient(error) ? !isNewSilence(live) : message === live.trouble) return;
   live.trouble = message;
   live.holding.context.deps.log('warning', `${message}; the run goes on`, { event: 'slot-unseen' });
+}
+
+/** Longer than an election, or an agent's restart by the command, takes. */
+const QUIET_SILENCE_MS = 30_000;
+
+/** With a hold that ends, the run's deadline speaks; with `forever` nothing else ever would. */
+function isNewSilence(live: Live): boolean {
+  const { run, deps } = live.holding.context;
+  const nowMs = deps.clock.monotonicMs();
+  live.silentSinceMs ??= nowMs;
+  const isLong = nowMs - live.silentSinceMs >= QUIET_SILENCE_MS;
+  return run.hold === 'forever' && isLong && live.trouble === undefined;
 }
 
 /** True: it is over. */

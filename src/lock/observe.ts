@@ -20,6 +20,8 @@ export interface Live {
   trouble?: string;
   /** How often in a row the slot could not be seen, or not be taken back. */
   failures: number;
+  /** When Consul's silence began, in monotonic milliseconds. */
+  silentSinceMs?: number;
   /** How often in a row the slot could not be taken back because somebody else has its lock, or the node's mark. */
   refusals?: number;
   /** The slot is being taken back. */

@@ -80,7 +80,7 @@ export function openConsole({ env, options, now }: Given): Console {
     confirm: (question) => {
       if (!isTerminal(0) || !stderr.isTTY) return undefined;
       stderr.write(`runlock: ${visible(question)}\nType yes to go on all the same: `);
-      return readLine(0).trim().toLowerCase() === 'yes';
+      return readLine(0).replace(/\n$/, '') === 'yes';
     },
   };
 }

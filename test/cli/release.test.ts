@@ -274,6 +274,8 @@ describe('on a terminal', () => {
   test.each([
     ['Enter alone', '\n'],
     ['y', 'y\n'],
+    ['YES in capitals', 'YES\n'],
+    ['yes with spaces around it', ' yes \n'],
     ['the end of what is typed', '\x04'],
   ])('%s is no', async (what, typed) => {
     const group = `no/${what.length}`;

@@ -183,13 +183,60 @@ describe('a look', () => {
     expect((await looks.next()).options.index).toBeUndefined();
   });
 
-  test('that is refused is said once, one that got no answer is not: Consul’s silence is said elsewhere', async () => {
+  test('that is refused is said once, one that got no answer is not: a silence is said when it lasts', async () => {
     const { looks, said } = hold({ longestMs: 30_000 });
     const refused = new RunlockError('forbidden', 'Permission denied');
     for (const error of [NO_ANSWER, refused, refused, NO_ANSWER]) (await looks.next()).fail(error);
     await looks.next();
     expect(said).toEqual(['warning: Permission denied; the run goes on']);
   });
+});
+
+test('with --hold forever a silence of Consul is said once it lasts for 30 s, once, and so is its end', async () => {
+  const { looks, said, pass, owner, lock } = hold({ longestMs: 30_000 });
+  let look = await looks.next();
+  const failAfter = async (ms: number) => {
+    pass(ms);
+    look.fail(NO_ANSWER);
+    look = await looks.next();
+  };
+  await failAfter(0);
+  await failAfter(29_000);
+  expect(said).toEqual([]);
+  await failAfter(1_000);
+  await failAfter(60_000);
+  expect(said).toEqual(['warning: no answer; the run goes on']);
+  look.answer({ entries: [lock(), owner], index: 10 });
+  await looks.next();
+  expect(said).toEqual(['warning: no answer; the run goes on', 'warning: the slot of web can be read again']);
+});
+
+test('with a hold that ends its deadline speaks for itself: a silence is not said before that', async () => {
+  const { looks, said, pass } = hold({ hold: 3_600_000, longestMs: 30_000 });
+  for (let n = 0; n < 5; n++) {
+    (await looks.next()).fail(NO_ANSWER);
+    pass(20_000);
+  }
+  await looks.next();
+  expect(said).toEqual([]);
+});
+
+test('a run under a name that its agent has no longer is released, and recorded, under that name', async () => {
+  const { lease, looks, transactions, owner, taken, lost } = hold({ agentNode: 'renamed' });
+  await looks.next();
+  lost.abort();
+  (await transactions.next()).answer(taken);
+  (await looks.next()).answer({ entries: [{ ...owner, modifyIndex: 20 }], index: 20 });
+  const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
+  const sent = await transactions.next();
+  const keysOf = sent.options.map(({ key }) => key);
+  expect(keysOf).toContain(keys.node('web01'));
+  expect(keysOf).toContain(keys.run('web01'));
+  expect(JSON.stringify(sent.options)).not.toContain('renamed');
+  const record = sent.options.find(({ key }) => key === keys.run('web01'));
+  expect(record && 'value' in record && JSON.parse(record.value)).toMatchObject({ node: 'web01', run: 'r1' });
+  sent.answer({ kind: 'done', entries: [] });
+  expect(await releasing).toEqual({ kind: 'released' });
 });
 
 test('an agent that has another name by then changes nothing: the run keeps its own', async () => {
