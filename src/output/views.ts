@@ -102,6 +102,8 @@ export interface SlotView {
   /** When others may follow. */
   readonly heldUntil?: string;
   readonly pid?: number;
+  /** What the run's machine is called; several may share a node's name. */
+  readonly host?: string;
   /** When somebody first saw that the run has lost its session. */
   readonly missingSince?: string;
   /** Who evicted the run. */

@@ -101,6 +101,21 @@ describe('a run that waits for its node’s own claim', () => {
   });
 });
 
+describe('a claim that names its machine', () => {
+  test.each(['running', 'evicted', 'abandoned', 'held'])(
+    '%s: says where to look, if that is not the node’s name',
+    (state) => {
+      const [there, own, domain, old] = ['host-b', 'web01', 'WEB01.example.com', undefined].map((host) =>
+        view([claim({ state, ...(host && { host }) })]),
+      );
+      expect(there?.slots[0]).toMatchObject({ node: 'web01', host: 'host-b' });
+      expect(there?.next).toMatch(/(?:look at|works on) web01 \(on host-b\)/);
+      for (const plain of [own, domain, old])
+        expect(plain?.next).toMatch(/(?:look at|works on) web01(?: first|$)/);
+    },
+  );
+});
+
 test.each(['.tail', '.last'])('rubbish in %s is a problem of its group, which names the key', (name) => {
   const { problems } = view([entry(`runlock/prod/web/${name}`, 'rubbish')]);
   expect(problems).toEqual([

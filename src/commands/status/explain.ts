@@ -108,12 +108,12 @@ function whatToDo(
     case 'rebooting':
       return { next: `wait for ${node}'s next run; if ${node} does not come back, look at it` };
     case 'held':
-      return { next: `wait until ${node} gives the slot back, or ask whoever works on ${node}` };
+      return { next: `wait until ${node} gives the slot back, or ask whoever works on ${placeOf(slot)}` };
     case 'running':
     case 'evicted':
     case 'abandoned':
       return {
-        next: `look at ${node} first: ${command} may still run there; once it is gone, run ${node} again, or clear its claim with release, which asks first`,
+        next: `look at ${placeOf(slot)} first: ${command} may still run there; once it is gone, run ${node} again, or clear its claim with release, which asks first`,
       };
     case 'free':
     case 'locked':
@@ -122,6 +122,12 @@ function whatToDo(
     default:
       return assertNever(state);
   }
+}
+
+/** Where it is at work: machines that share a node's name, or run for another, are told apart by their host names. */
+function placeOf({ node = '?', host }: SlotView): string {
+  const label = (name: string) => name.toLowerCase().split('.')[0];
+  return host === undefined || label(host) === label(node) ? node : `${node} (on ${host})`;
 }
 
 /** Whether the first in the queue may have the slot now. */

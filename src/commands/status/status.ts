@@ -248,6 +248,7 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
     hold,
     heldUntil,
     pid,
+    host,
     by,
     missingSince,
   } = claim;
@@ -265,6 +266,7 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
     hold,
     ...(heldUntil !== undefined && { heldUntil }),
     pid,
+    ...(host !== undefined && { host }),
     ...(by !== undefined && { by }),
     ...(missingSince !== undefined && { missingSince }),
   };
