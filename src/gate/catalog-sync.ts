@@ -1,5 +1,7 @@
 /** When a maintenance has reached the catalogue: what everybody else decides by. */
 import type { Consul, ServiceEntry } from '../consul/consul.ts';
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
 import type { Clock } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import { startDeadline } from './deadline.ts';
@@ -47,14 +49,16 @@ async function untilServiceShown(
   { node, service, taken }: { node: string; service: string; taken: readonly TakenOut[] },
   signal: AbortSignal,
 ): Promise<readonly ServiceEntry[]> {
-  let index: number | undefined;
-  for (;;) {
-    const seen = await consul.health(service, {
-      signal,
-      index,
-      rule: `service "${service}" { policy = "read" }`,
-    });
-    const own = seen.entries.filter((entry) => entry.node === node);
+  const read = async (past: Past) => {
+    const rule = `service "${service}" { policy = "read" }`;
+    const { entries, index } = await consul.health(service, { ...past, signal, rule });
+    const own = entries.filter((entry) => entry.node === node);
+    const isWatch = past.index !== undefined;
+    // The answer to a watch that lists none of them may be that of a view which is still empty: it is asked anew.
+    const isBlind = own.length === 0 && isWatch;
+    return { own, isWatch, isBlind, index: isBlind ? 0 : index };
+  };
+  return watchUntil(read, async ({ own, isWatch, isBlind }) => {
     const shown = own.every((entry) =>
       taken.every(
         (mode) =>
@@ -62,12 +66,10 @@ async function untilServiceShown(
           entry.checks.some((check) => check.id === checkId(mode)),
       ),
     );
-    // The answer to a watch that lists none of them may be that of a view which is still empty: it is asked anew.
-    const isBlind = own.length === 0 && index !== undefined;
     if (shown && !isBlind) return own;
-    if (index !== undefined) await clock.sleep(PAUSE_MS, { signal });
-    index = isBlind || seen.index < (index ?? 0) ? undefined : seen.index;
-  }
+    if (isWatch) await clock.sleep(PAUSE_MS, { signal });
+    return undefined;
+  });
 }
 
 const checkId = ({ scope, serviceId }: Mode) =>

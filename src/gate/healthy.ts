@@ -1,5 +1,6 @@
 /** Whether a node's services are healthy again after its run. */
 import type { Consul, HealthCheck } from '../consul/consul.ts';
+import { lookPast } from '../consul/watch.ts';
 import type { Clock } from '../platform/deps.ts';
 
 export interface Healthy {
@@ -121,12 +122,8 @@ async function change(
   if (!watch) return;
   const limit = Math.min(waitMs, LONGEST_WAIT_MS);
   const startedMs = clock.monotonicMs();
-  await consul.health(watch.service, {
-    signal,
-    index: watch.index,
-    waitMs: limit,
-    rule: ruleFor(watch.service),
-  });
+  const { service, index } = watch;
+  await lookPast((past) => consul.health(service, { ...past, signal, rule: ruleFor(service) }), index, limit);
   const restMs = startedMs + Math.min(limit, PAUSE_MS) - clock.monotonicMs();
   if (restMs > 0) await clock.sleep(restMs, { signal });
 }

@@ -1,6 +1,8 @@
 /** The lock of services' gates: who looks at them and goes out of service holds it, alone among all who do. */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, reasonOf } from '../errors.ts';
 import { growingMs } from '../lock/pause.ts';
@@ -66,13 +68,12 @@ async function untilFree(
   key: string,
   { signal, onBusy }: { signal: AbortSignal; onBusy: ((by: LockedBy) => void) | undefined },
 ): Promise<void> {
-  let index: number | undefined;
-  for (;;) {
-    const seen = await consul.get(key, { signal, index, rule: ruleFor([key]) });
-    if (seen.entry?.session === undefined) return;
-    onBusy?.({ key, run: /"run":"([\w-]+)"/.exec(seen.entry.value)?.[1] });
-    index = seen.index < (index ?? 0) ? undefined : seen.index;
-  }
+  const read = (past: Past) => consul.get(key, { ...past, signal, rule: ruleFor([key]) });
+  await watchUntil(read, ({ entry }) => {
+    if (entry?.session === undefined) return true;
+    onBusy?.({ key, run: /"run":"([\w-]+)"/.exec(entry.value)?.[1] });
+    return undefined;
+  });
 }
 
 export interface Proof {

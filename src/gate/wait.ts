@@ -1,6 +1,7 @@
 /** Waiting until the health gate is open, and looking again once there is a slot (docs/adr/0014-health-gate.md). */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, ReadOptions } from '../consul/consul.ts';
+import { lookPast } from '../consul/watch.ts';
 import type { Deps } from '../platform/deps.ts';
 import { FOR_EVER_MS, createBell } from './bell.ts';
 import { startDeadline } from './deadline.ts';
@@ -229,7 +230,8 @@ interface Scene {
 }
 
 interface Source {
-  index: number | undefined;
+  /** Of what was read last; 0: nothing was. */
+  index: number;
   readonly read: (options: ReadOptions) => Promise<Found>;
 }
 
@@ -248,7 +250,7 @@ function createScene(
   const instances = new Map<string, readonly Instance[]>();
   const running = new Map<GateGroup, Running>();
   const sources: Source[] = services.map((service) => ({
-    index: undefined,
+    index: 0,
     read: async (options) => {
       const { value, index } = await readInstances(consul, service, options);
       const keep = () => {
@@ -258,22 +260,21 @@ function createScene(
       return { index, keep };
     },
   }));
-  for (const group of groups)
-    sources.push({
-      index: undefined,
-      read: async (options) => {
-        const { value, index } = await readRunning(consul, { group, node, clock }, options);
-        return { index, keep: () => void running.set(group, value) };
-      },
-    });
+  const ofGroup = (group: GateGroup): Source => ({
+    index: 0,
+    read: async (options) => {
+      const { value, index } = await readRunning(consul, { group, node, clock }, options);
+      return { index, keep: () => void running.set(group, value) };
+    },
+  });
+  sources.push(...groups.map(ofGroup));
   const bell = createBell(clock);
   const followOne = async (source: Source, signal: AbortSignal) => {
     for (;;) {
       const { index: before } = source;
-      const { index, keep } = await source.read({ signal, index: before });
+      const { index, keep } = await lookPast((past) => source.read({ ...past, signal }), before);
       keep();
-      // One that goes backwards is another store's (a snapshot restored): all starts anew.
-      source.index = before !== undefined && index < before ? undefined : index;
+      source.index = index;
       if (index !== before) bell.ring();
       await clock.sleep(pauseMs(mostWaiting(), random()), { signal });
     }

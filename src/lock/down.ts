@@ -53,8 +53,7 @@ export async function untilDown(
     if (choice.kind === 'wait') {
       failures = 0;
       progress.patience.throwIfAborted();
-      const waitMs = choice.forMs === undefined ? {} : { waitMs: choice.forMs };
-      const watched = watchSlots(context, progress.either, { index, ...waitMs });
+      const watched = watchSlots(context, progress.either, { after: index, forMs: choice.forMs });
       if (looks === 0) progress.onJoined?.(session.id, { node: run.node, behind: false, slots: others });
       progress.onFirst?.();
       ({ slots, index } = await watched);
@@ -79,7 +78,8 @@ async function move(
   const { claim: before, index } = own.owner;
   const seat = { keys: context.keys, session: session.id, slot };
   const claim = { ...runningClaim(context), ...goesOn(before) };
-  const steps = moveDown(seat, claim, nodeMark(context), { slot: own.slot, index, strayLock: own.strayLock });
+  const from = { slot: own.slot, index, strayLock: own.strayLock };
+  const steps = moveDown(seat, claim, nodeMark(context), from);
   const result = await sendGrant(context, { session, steps, slot, claim, progress, before });
   if (result.kind !== 'refused') return result;
   if (result.obstacle === 'node') return { kind: 'node' };

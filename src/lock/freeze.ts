@@ -1,4 +1,6 @@
 /** An operator's stop sign on a group or one of its ancestors. */
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
 import type { RunContext } from './context.ts';
 import { trySend } from './grant.ts';
 import type { Blocked, Progress } from './grant.ts';
@@ -18,26 +20,28 @@ export function leftOf({ until }: Freeze, nowMs: number): number {
 export async function untilThawed(context: RunContext, key: string, progress: Progress): Promise<void> {
   const { consul, deps, keys } = context;
   const at = frozenGroup(context, key);
-  let seenIndex: number | undefined;
-  let waitMs = 0;
-  for (;;) {
-    const limits =
-      seenIndex === undefined ? ask(progress) : { signal: progress.either, index: seenIndex, waitMs };
-    const { entry } = await consul.get(key, { ...limits, rule: keys.rule });
-    if (!entry) return;
+  let saidIndex: number | undefined;
+  let leftMs = 0;
+  const read = (past: Past) => {
+    const limits = past.index === undefined ? ask(progress) : { ...past, signal: progress.either };
+    return consul.get(key, { ...limits, rule: keys.rule });
+  };
+  const decide = async ({ entry }: Awaited<ReturnType<typeof read>>) => {
+    if (!entry) return true;
     const freeze = decodeFreeze(entry);
-    const leftMs = leftOf(freeze, deps.clock.earliest());
+    leftMs = leftOf(freeze, deps.clock.earliest());
     if (leftMs <= 0) {
       await trySend(context, removeSeen(key, entry.modifyIndex, 'freeze'), progress.signal);
-      return;
+      return true;
     }
     progress.blocked = { kind: 'frozen', at, freeze };
     progress.patience.throwIfAborted();
-    if (entry.modifyIndex !== seenIndex) sayFrozen(context, at, freeze);
-    seenIndex = entry.modifyIndex;
-    // Nothing changes in Consul when a freeze ends by itself.
-    waitMs = leftMs;
-  }
+    if (entry.modifyIndex !== saidIndex) sayFrozen(context, at, freeze);
+    saidIndex = entry.modifyIndex;
+    return undefined;
+  };
+  // Nothing changes in Consul when a freeze ends by itself.
+  await watchUntil(read, decide, { waitMs: () => leftMs });
 }
 
 /** '' for the root. */

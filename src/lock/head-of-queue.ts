@@ -1,4 +1,6 @@
 /** As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5). */
+import { lookPast } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
 import type { Deps } from '../platform/deps.ts';
 import { assertNever } from '../errors.ts';
 import { runningClaim } from './context.ts';
@@ -53,8 +55,7 @@ export async function asFirst(
     if (move.kind === 'wait') {
       failures = 0;
       progress.patience.throwIfAborted();
-      const waitMs = move.forMs === undefined ? {} : { waitMs: move.forMs };
-      const watched = watchSlots(context, progress.either, { index, ...waitMs });
+      const watched = watchSlots(context, progress.either, { after: index, forMs: move.forMs });
       progress.onFirst?.();
       ({ slots, index } = await watched);
       continue;
@@ -68,15 +69,15 @@ export async function asFirst(
   }
 }
 
-/** Reads the slots when they have changed past `index`, or after `waitMs`. */
+/** Reads the slots when they have changed past `after`, or when `forMs` is over. */
 export async function watchSlots(
   { consul, keys }: RunContext,
   signal: AbortSignal,
-  { index, waitMs }: { index: number; waitMs?: number },
+  { after, forMs }: { after: number; forMs: number | undefined },
 ): Promise<{ slots: Slot[]; index: number }> {
-  const limit = waitMs === undefined ? {} : { waitMs };
-  const seen = await consul.list(keys.slotPrefix, { signal, index, rule: keys.rule, ...limit });
-  return { slots: readSlots(keys.root, seen.entries), index: seen.index < index ? 0 : seen.index };
+  const read = (past: Past) => consul.list(keys.slotPrefix, { ...past, signal, rule: keys.rule });
+  const { entries, index } = await lookPast(read, after, forMs);
+  return { slots: readSlots(keys.root, entries), index };
 }
 
 type Act = Exclude<Choice, { kind: 'wait' }>;

@@ -143,7 +143,7 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
   const ended = () => live.isOver;
   // A claim that was found, not written, may be evicted by now: then the first look must not wait for a change.
   const { claim, index: written } = live.holding.owner;
-  let index = claim.state === 'running' ? written : undefined;
+  let index = claim.state === 'running' ? written : 0;
   // The run is started first, and a short one costs no look: what changes meanwhile, the first one sees.
   await clock.sleep(FIRST_LOOK_MS, { signal: live.ended });
   while (!ended()) {
@@ -152,12 +152,12 @@ async function watch(live: Live, end: (reason: Over) => void): Promise<void> {
       if (ended()) return;
       if (await act(live, seen.standing, end)) return;
       if (seen.standing.kind === 'mine') endTrouble(live);
-      index = seen.standing.kind === 'mine' && seen.index >= (index ?? 0) ? seen.index : undefined;
+      index = seen.standing.kind === 'mine' ? seen.index : 0;
     } catch (error) {
       // Nothing is known, so nothing is lost yet: not even a refusal proves anything.
       if (ended()) return;
       sayTrouble(live, error);
-      index = undefined;
+      index = 0;
       await clock.sleep(pauseMs(live, error), { signal: live.ended });
     }
   }

@@ -1,4 +1,6 @@
 /** What the holder of a slot knows of it, and how it looks again. */
+import { lookPast } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
 import type { Grant } from './grant.ts';
 import type { Session } from './session.ts';
@@ -35,26 +37,19 @@ export interface Live {
   readonly ended: AbortSignal;
 }
 
-/** A read of the slot; waits for a change past `index`. A look that finds all as it should be is a proof. */
-export async function look(
-  live: Live,
-  index: number | undefined,
-): Promise<{ standing: Standing; index: number }> {
+/** A read of the slot; waits for a change past `index` (0: not at all). A look that finds all as it should be is a proof. */
+export async function look(live: Live, index: number): Promise<{ standing: Standing; index: number }> {
   const { context, slot, session } = live.holding;
   const { consul, deps, keys, run } = context;
   const sentMs = deps.clock.monotonicMs();
   const signal = AbortSignal.any([live.ended, session.lost]);
   // With a hold that ends, the reads are the proofs. One counts from when it was sent, so it is as old as its wait when
   // it comes, and twice as old before the next one does: half of the time between renewals keeps it younger than that.
-  const waitMs = run.hold === 'forever' ? {} : { waitMs: live.ttlMs / 6 };
+  const waitMs = run.hold === 'forever' ? undefined : live.ttlMs / 6;
+  const read = (past: Past) =>
+    consul.list(keys.slot(slot), { ...past, signal, retryForMs: 0, rule: keys.rule });
   try {
-    const seen = await consul.list(keys.slot(slot), {
-      signal,
-      index,
-      retryForMs: 0,
-      rule: keys.rule,
-      ...waitMs,
-    });
+    const seen = await lookPast(read, index, waitMs);
     const now = standingOf(live.holding, seen.entries);
     if (now.kind === 'mine') live.provedMs = sentMs;
     return { standing: now, index: seen.index };

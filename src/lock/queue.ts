@@ -1,4 +1,6 @@
 /** Tickets in order: each waits for its predecessor's key alone, as in a linked (MCS) queue lock. */
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
 import { nodeMark, timestamp } from './context.ts';
 import type { RunContext } from './context.ts';
@@ -142,15 +144,18 @@ async function untilGone(
   waiting: Waiting,
 ): Promise<void> {
   // The ticket is older than joinedAt, and a missing key answers with the index of the whole store, which is not.
-  let index = joinedAt - 1;
-  for (;;) {
-    const watch = waiting.patience.aborted ? ask(waiting) : { signal: waiting.either, index };
-    const seen = await consul.get(keys.queue(session), { ...watch, rule: keys.rule });
+  const from = joinedAt - 1;
+  const read = (past: Past) => {
+    const limits = waiting.patience.aborted ? ask(waiting) : { ...past, signal: waiting.either };
+    return consul.get(keys.queue(session), { ...limits, rule: keys.rule });
+  };
+  const decide = ({ entry }: Awaited<ReturnType<typeof read>>) => {
     // One that no session holds (a restored export, a hand) is nobody's.
-    if (seen.entry?.session === undefined) return;
+    if (entry?.session === undefined) return true;
     waiting.patience.throwIfAborted();
-    index = seen.index < index ? 0 : seen.index;
-  }
+    return undefined;
+  };
+  await watchUntil(read, decide, { from });
 }
 
 type Before =

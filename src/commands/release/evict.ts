@@ -1,4 +1,6 @@
 /** `runlock release --force`: ends a run that is alive. */
+import { watchUntil } from '../../consul/watch.ts';
+import type { Past } from '../../consul/watch.ts';
 import { RunlockError } from '../../errors.ts';
 import type { Claim } from '../../lock/records.ts';
 import { isLeft, readSlots } from '../../lock/slot.ts';
@@ -46,9 +48,8 @@ export async function evict(
 async function untilGone(target: Target, slot: number, claim: Claim): Promise<Released['how']> {
   const { consul, keys, options, signal } = target;
   const { run, node } = claim;
-  let index: number | undefined;
-  for (;;) {
-    const seen = await consul.list(keys.slot(slot), { signal, index, rule: keys.rule });
+  const read = (past: Past) => consul.list(keys.slot(slot), { ...past, signal, rule: keys.rule });
+  return watchUntil(read, (seen) => {
     const now = readSlots(keys.root, seen.entries)[0];
     if (now?.owner?.claim.run !== run) return 'evicted';
     if (now.lockedBy === undefined) {
@@ -60,6 +61,6 @@ async function untilGone(target: Target, slot: number, claim: Claim): Promise<Re
     }
     const done = `the run of ${node} is told to end, and may not have ended`;
     refuseForeign(target, { entries: seen.entries, slot, claim, done });
-    index = seen.index;
-  }
+    return undefined;
+  });
 }

@@ -1,5 +1,5 @@
 /** `runlock release --force` of a run that only waits: it leaves the queue, and does not come back (docs/adr/0019). */
-import type { Entry } from '../../consul/consul.ts';
+import { watchUntil } from '../../consul/watch.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { decodeNodeMark, decodeTicket } from '../../lock/records.ts';
 import type { Claim, NodeMark } from '../../lock/records.ts';
@@ -143,16 +143,13 @@ async function hasAnswered(target: Target, written: number, withinMs: number): P
   deps.log('info', `sent ${options.owner} away from the queue of ${keys.group}; waiting for its runlock`, {
     event: 'sending-away',
   });
-  for (let index = written; ;) {
-    const waitMs = untilMs - clock.monotonicMs();
-    if (waitMs <= 0) return false;
-    const seen: { entry: Entry | undefined; index: number } = await consul.get(key, {
-      signal,
-      index,
-      waitMs,
-      rule: keys.rule,
-    });
-    if (seen.entry?.modifyIndex !== written) return true;
-    ({ index } = seen);
-  }
+  const leftMs = () => untilMs - clock.monotonicMs();
+  return watchUntil(
+    (past) => consul.get(key, { ...past, signal, rule: keys.rule }),
+    ({ entry }) => {
+      if (entry?.modifyIndex !== written) return true;
+      return leftMs() > 0 ? undefined : false;
+    },
+    { from: written, waitMs: leftMs },
+  );
 }

@@ -1,6 +1,8 @@
 /** Follows what `status` shows, by blocking queries: Consul is asked again only when something has changed. */
 import { FIRST_CONTACT, isTransient } from '../../consul/consul.ts';
 import type { Consul, ReadOptions } from '../../consul/consul.ts';
+import { watchUntil } from '../../consul/watch.ts';
+import type { Past } from '../../consul/watch.ts';
 import type { Clock } from '../../platform/deps.ts';
 import { groupsBeside } from './runs.ts';
 import { joinFound, readSource, sourcesOf } from './sources.ts';
@@ -49,25 +51,24 @@ export async function followStatus(
     for (const source of more) follow(source).catch(fail);
   };
   const follow = async (source: Source) => {
-    let index: number | undefined;
-    for (;;) {
+    const where = { prefix, source };
+    const read = async (past: Past) => {
       const contact = latest.has(source) ? {} : FIRST_CONTACT;
-      const seen = await ask(consul, { prefix, source }, { ...WATCH, ...contact, signal, index });
-      if (!seen) {
-        // Without an index it answers at once when it is back, changed or not.
-        index = undefined;
-        continue;
-      }
+      const found = await ask(consul, where, { ...WATCH, ...contact, ...past, signal });
+      return { found, index: found?.index ?? 0 };
+    };
+    await watchUntil(read, async ({ found }) => {
+      // It answers at once when it is back, changed or not.
+      if (!found) return undefined;
       const before = latest.get(source);
-      latest.set(source, seen);
+      latest.set(source, found);
       followBeside();
-      if (latest.size === sources.length && !(before && isSame(before, seen)))
+      if (latest.size === sources.length && !(before && isSame(before, found)))
         changed(joinFound([...latest.values()]));
-      if (seen.index === undefined) return;
-      // An index that goes backwards means another store (a snapshot restored): all starts anew.
-      index = index !== undefined && seen.index < index ? undefined : seen.index;
-      await clock.sleep(pauseMs(source, seen), { signal });
-    }
+      if (found.index === undefined) return true;
+      await clock.sleep(pauseMs(source, found), { signal });
+      return undefined;
+    });
   };
   await Promise.race([failed, Promise.all([...sources].map(follow))]);
 }

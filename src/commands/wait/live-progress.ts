@@ -3,6 +3,8 @@
  * holds. It reads the group's slots alone, and its place once (docs/protocol.md, promise 7).
  */
 import type { Consul, Entry } from '../../consul/consul.ts';
+import { watchUntil } from '../../consul/watch.ts';
+import type { Past } from '../../consul/watch.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { reasonOf } from '../../errors.ts';
 import { groupKeys } from '../../lock/keys.ts';
@@ -84,29 +86,25 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
   }
 
   async function followSlots(): Promise<void> {
-    let index: number | undefined;
-    for (;;) {
-      const seen = await consul.list(keys.slotPrefix, { ...limits, index });
-      own = seen.entries;
+    const read = (past: Past) => consul.list(keys.slotPrefix, { ...limits, ...past });
+    await watchUntil(read, async ({ entries }) => {
+      own = entries;
       review();
-      index = index !== undefined && seen.index < index ? undefined : seen.index;
       // A busy group changes many times a second; nobody reads that fast.
       await clock.sleep(REDRAW_MS, { signal });
-    }
+    });
   }
 
   /** Of the group, or above. */
   async function followFreeze(key: string): Promise<void> {
-    let index: number | undefined;
-    for (;;) {
-      const seen = await consul.get(key, { ...limits, index });
-      const isNew = seen.entry?.modifyIndex !== freezes.get(key)?.modifyIndex;
-      if (seen.entry) freezes.set(key, seen.entry);
+    const read = (past: Past) => consul.get(key, { ...limits, ...past });
+    await watchUntil(read, async ({ entry }) => {
+      const isNew = entry?.modifyIndex !== freezes.get(key)?.modifyIndex;
+      if (entry) freezes.set(key, entry);
       else freezes.delete(key);
       if (isNew && slots) review();
-      index = seen.index;
-      await clock.sleep(seen.entry ? REDRAW_MS : FREEZE_PAUSE_MS, { signal });
-    }
+      await clock.sleep(entry ? REDRAW_MS : FREEZE_PAUSE_MS, { signal });
+    });
   }
 
   /** The one read that is the longer the more wait; once for each ticket. */
