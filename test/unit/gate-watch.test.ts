@@ -78,3 +78,27 @@ test('a look that is refused leaves no question of its watch open', async () => 
   await expect(untilClosed(effects, gate, never)).rejects.toMatchObject({ code: 'forbidden' });
   expect(open.map(({ aborted }) => aborted)).toEqual([true]);
 });
+
+test('an index that goes backwards is that of another store: the watch asks anew, without one', async () => {
+  const asked: (number | undefined)[] = [];
+  const stop = new AbortController();
+  const health = ((_service: string, { index }: { index?: number }) => {
+    asked.push(index);
+    if (asked.length === 4) {
+      stop.abort(new Error('enough'));
+      return Promise.reject(stop.signal.reason as Error);
+    }
+    return Promise.resolve({ entries: [], index: index === 7 ? 3 : 7 });
+  }) as Consul['health'];
+  const clock = {
+    monotonicMs: () => 0,
+    sleep: (ms: number) => (ms === 1_000 ? Promise.resolve() : new Promise(() => undefined)),
+  } as Partial<ExecDeps['clock']> as ExecDeps['clock'];
+  const gate = {
+    ...{ services: ['web'], node: 'web01', stableMs: 0, maxOffline: 1, allowUnknown: true },
+    seenHere: new Set<string>(),
+  };
+  const effects = { consul: { health } as Partial<Consul> as Consul, deps: { clock, random: () => 0 } };
+  await expect(untilClosed(effects, gate, stop.signal)).rejects.toThrow('enough');
+  expect(asked.slice(0, 4)).toEqual([undefined, 7, undefined, 7]);
+});
