@@ -213,6 +213,16 @@ test.each([
   },
 );
 
+// The locks are the services', so a hand may be about to take the whole node out.
+test('a mark of the whole node by hand stays where its maintenance is not on, and one of the service goes', async () => {
+  const hand = { v: 1, services: [], node: true, groups: [] };
+  await agent.kv.put('runlock/.gate/.out/web01/hand', JSON.stringify(hand));
+  const over = { v: 1, services: ['web'], groups: [] };
+  await agent.kv.put('runlock/.gate/.out/web01/over', JSON.stringify(over));
+  await goesOut('a');
+  expect(await marks()).toEqual(['runlock/.gate/.out/web01/a', 'runlock/.gate/.out/web01/hand']);
+});
+
 test('by hand, and out: its mark stays when its session is over', async () => {
   expect(await enter(effects(), byHand(), never)).toMatchObject({ kind: 'entered' });
   expect(succeeded(await agent.http('GET', '/v1/session/list'), 'sessions').json()).toEqual([]);
