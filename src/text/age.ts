@@ -1,4 +1,4 @@
-/** Spans of time as people read them. */
+/** Spans of time, and moments, as people read them. */
 
 /** `4s`, `3m12s`, `2h05m`, `3d4h`; the smaller unit is left out when it is zero. */
 export function formatAge(ms: number): string {
@@ -13,4 +13,9 @@ export function formatAge(ms: number): string {
 
 function rest(count: number, unit: string): string {
   return count === 0 ? '' : `${String(count).padStart(2, '0')}${unit}`;
+}
+
+/** Until when: `until 2026-03-01T12:00:00Z (in 2h)`. `moment`: ISO 8601; `nowMs`: wall-clock milliseconds. */
+export function momentText(moment: string, nowMs: number): string {
+  return `until ${moment.replace(/\.\d+Z$/, 'Z')} (in ${formatAge(Date.parse(moment) - nowMs)})`;
 }

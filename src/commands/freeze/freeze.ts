@@ -2,14 +2,13 @@
 import type { Consul } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { hint } from '../../text/suggested-command.ts';
-import { formatAge } from '../../text/age.ts';
+import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
 import type { FreezeView } from '../../output/views.ts';
 import { leftOf } from '../../lock/freeze.ts';
 import { freezeKeys } from '../../lock/keys.ts';
 import type { Freeze } from '../../lock/records.ts';
 import { freeze as freezing } from '../../lock/transactions.ts';
-import { momentText } from '../status/explain.ts';
 import { changeFreeze, readFreeze } from '../../lock/freeze-key.ts';
 
 export interface FreezeOptions {

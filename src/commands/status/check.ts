@@ -3,7 +3,8 @@ import { assertNever } from '../../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
 import { formatAge } from '../../text/age.ts';
 import type { GroupView, PlaceView, SlotView, StatusReport } from '../../output/views.ts';
-import { endedText, waitersOf } from './explain.ts';
+import { endedText } from '../../text/ended.ts';
+import { waitersOf } from './explain.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 

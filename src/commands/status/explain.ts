@@ -2,7 +2,8 @@
 import { assertNever } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
-import { formatAge } from '../../text/age.ts';
+import { formatAge, momentText } from '../../text/age.ts';
+import { endedText } from '../../text/ended.ts';
 import { leftOnText } from '../../output/leftover-maintenance.ts';
 import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
 
@@ -215,16 +216,6 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
 const leftText = ({ maintenance }: SlotView) =>
   maintenance ? `, left ${leftOnText(maintenance)} in maintenance` : '';
 
-/** What ran, and how that ended. */
-export function endedText({
-  command = '?',
-  exitCode,
-  unhealthy,
-}: Pick<SlotView, 'command' | 'exitCode' | 'unhealthy'>): string {
-  if (unhealthy) return `${command}, unhealthy after it`;
-  return exitCode === undefined ? command : `${command}, exit ${exitCode}`;
-}
-
 function keeps(slot: SlotView, now: number, release: string): string {
   const name = `slot ${slot.slot}`;
   if (slot.heldUntil === undefined) return `and keeps ${name} until ${release} or someone clears it`;
@@ -261,9 +252,4 @@ function waitText(count: number): string {
 
 function age(since: string, now: number): string {
   return formatAge(now - Date.parse(since));
-}
-
-/** Until when, for people. */
-export function momentText(moment: string, now: number): string {
-  return `until ${moment.replace(/\.\d+Z$/, 'Z')} (in ${formatAge(Date.parse(moment) - now)})`;
 }

@@ -6,8 +6,8 @@ import type { Acquired } from '../../lock/acquire.ts';
 import type { Blocked } from '../../lock/grant.ts';
 import { isTaken } from '../../lock/decide.ts';
 import type { Slot } from '../../lock/slot.ts';
-import { formatAge } from '../../text/age.ts';
-import { endedText, momentText } from '../status/explain.ts';
+import { formatAge, momentText } from '../../text/age.ts';
+import { endedText } from '../../text/ended.ts';
 
 type Busy = Extract<Acquired, { kind: 'busy' }>;
 
