@@ -9,7 +9,7 @@ export interface Entry {
   readonly modifyIndex: number;
 }
 
-export interface Session {
+export interface SessionInfo {
   readonly id: string;
   readonly node: string;
   readonly ttl: string;
@@ -66,7 +66,7 @@ export interface StoredSession {
   ServiceChecks?: unknown[] | null;
 }
 
-export function toSession(stored: StoredSession): Session {
+export function toSession(stored: StoredSession): SessionInfo {
   return {
     id: stored.ID,
     node: stored.Node,

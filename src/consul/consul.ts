@@ -24,13 +24,21 @@ import { createToken } from './token.ts';
 import { addressOf, whereabouts } from './address.ts';
 import type { Whereabouts } from './address.ts';
 import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './codec.ts';
-import type { Answer, Entry, Operation, Session, StoredEntry, StoredSession, WireAnswer } from './codec.ts';
+import type {
+  Answer,
+  Entry,
+  Operation,
+  SessionInfo,
+  StoredEntry,
+  StoredSession,
+  WireAnswer,
+} from './codec.ts';
 import { RunlockError } from '../errors.ts';
 
 export { isTransient, isWorthAgain };
 export type { CallOptions, RetryOptions };
 
-export type { Answer, Entry, Operation, Session };
+export type { Answer, Entry, Operation, SessionInfo };
 
 export type { HealthCheck, Maintenance, OfferedService, Right, ServiceEntry };
 
@@ -59,7 +67,7 @@ export interface Consul extends ServiceCalls {
   /** Sent once: after a transient fault nobody knows whether it took effect. */
   transact(operations: readonly Operation[], options: CallOptions): Promise<Answer>;
   createSession(request: { name: string; ttl: string }, options: RetryOptions): Promise<string>;
-  readSession(id: string, options: RetryOptions): Promise<Session | undefined>;
+  readSession(id: string, options: RetryOptions): Promise<SessionInfo | undefined>;
   /** Sent once. False: Consul does not know the session (any more). */
   renewSession(id: string, options: CallOptions): Promise<boolean>;
   destroySession(id: string, options: RetryOptions): Promise<void>;

@@ -3,9 +3,9 @@
  * one, and is in service under the running command (docs/adr/0020-last-one-out.md).
  */
 import { reasonOf } from '../errors.ts';
-import { growingMs } from '../lock/pause.ts';
+import { growingMs } from '../consul/retry.ts';
 import type { HealthCheck, ServiceEntry } from '../consul/consul.ts';
-import type { Growth } from '../lock/pause.ts';
+import type { Growth } from '../consul/retry.ts';
 import type { Verdict } from './decide.ts';
 import { enter } from './enter.ts';
 import type { EnterEffects, EnterRequest } from './enter.ts';

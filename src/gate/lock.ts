@@ -5,10 +5,11 @@ import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, reasonOf } from '../errors.ts';
-import { growingMs } from '../lock/pause.ts';
-import type { Growth } from '../lock/pause.ts';
-import type { Session } from '../lock/session.ts';
-import { holdsGates, lockGates, send } from '../lock/transactions.ts';
+import { growingMs } from '../consul/retry.ts';
+import type { Growth } from '../consul/retry.ts';
+import type { Session } from '../consul/session.ts';
+import { holdsGates, lockGates } from '../lock/transactions.ts';
+import { send } from '../consul/txn.ts';
 
 interface Effects {
   readonly consul: Consul;

@@ -11,16 +11,8 @@ import { groupKeys, outKeys } from '../lock/keys.ts';
 import { decodeOutMark, joinLeft } from '../lock/records.ts';
 import type { Claim, LeftOn, OutMark } from '../lock/records.ts';
 import { readSlots } from '../lock/slot.ts';
-import {
-  confirmOut,
-  leftOut,
-  markEntering,
-  markOut,
-  removeSeen,
-  send,
-  unmarkOut,
-  writtenIndex,
-} from '../lock/transactions.ts';
+import { confirmOut, leftOut, markEntering, markOut, removeSeen, unmarkOut } from '../lock/transactions.ts';
+import { send, writtenIndex } from '../consul/txn.ts';
 import type { Entering, Step } from '../lock/transactions.ts';
 import { sessionLost } from './lock.ts';
 import { END_MS } from './maintenance.ts';

@@ -5,7 +5,8 @@
 import { goesOn, nodeMark, runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { decideDown } from './decide.ts';
-import { IMPATIENT_TRIES, pause, tidy, watchSlots } from './head-of-queue.ts';
+import { IMPATIENT_TRIES, tidy, watchSlots } from './head-of-queue.ts';
+import { pause } from '../consul/retry.ts';
 import type { Turned } from './head-of-queue.ts';
 import { untilThawed } from './freeze.ts';
 import { sendGrant } from './grant.ts';
@@ -13,7 +14,7 @@ import type { Progress } from './grant.ts';
 import { markWaiting } from './local-conflict.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
-import type { Session } from './session.ts';
+import type { Session } from '../consul/session.ts';
 import { isHeld, isOwn, observe } from './slot.ts';
 import type { Owner, Sightings, Slot } from './slot.ts';
 import { moveDown } from './transactions.ts';

@@ -4,10 +4,10 @@ import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
-import { pause } from './head-of-queue.ts';
+import { pause } from '../consul/retry.ts';
 import { decodeFreeze } from './records.ts';
 import type { Freeze } from './records.ts';
-import { send } from './transactions.ts';
+import { send } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
 
 export interface FreezeKey {

@@ -5,9 +5,9 @@ import { giveUp } from './roll-back.ts';
 import type { Attempt } from './roll-back.ts';
 import type { Claim, Freeze } from './records.ts';
 import type { Waiting } from './queue.ts';
-import type { Session } from './session.ts';
+import type { Session } from '../consul/session.ts';
 import type { Owner, Slot } from './slot.ts';
-import { send, writtenIndex } from './transactions.ts';
+import { send, writtenIndex } from '../consul/txn.ts';
 import type { Result, Step } from './transactions.ts';
 
 /** A slot that this run holds. */

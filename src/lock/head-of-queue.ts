@@ -1,18 +1,16 @@
 /** As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5). */
 import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
-import type { Deps } from '../platform/deps.ts';
 import { assertNever } from '../errors.ts';
 import { runningClaim } from './context.ts';
 import type { RunContext } from './context.ts';
 import { untilThawed } from './freeze.ts';
 import { granted, sendGrant, trySend } from './grant.ts';
 import type { Granted, Progress } from './grant.ts';
-import { growingMs } from './pause.ts';
-import type { Growth } from './pause.ts';
+import { pause } from '../consul/retry.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
-import type { Session } from './session.ts';
+import type { Session } from '../consul/session.ts';
 import { decide } from './decide.ts';
 import type { Choice, Tidy } from './decide.ts';
 import { abandoned, missing, observe, readSlots } from './slot.ts';
@@ -22,12 +20,6 @@ import type { Seat, Step } from './transactions.ts';
 
 /** What fails can do so by chance; with no patience left, it is not tried for ever. */
 export const IMPATIENT_TRIES = 3;
-const AGAIN: Growth = { shortestMs: 100, longestMs: 5_000 };
-
-/** Longer with every failure in a row. */
-export async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
-  await clock.sleep(growingMs(failures, AGAIN, random), { signal });
-}
 
 /** `again`: all has to start anew, with another session. */
 export type Turned = Granted | { readonly kind: 'again' };

@@ -7,11 +7,12 @@ import { closeSession } from './release.ts';
 import { sendWithin, trySend } from './grant.ts';
 import type { Grant } from './grant.ts';
 import type { GroupKeys } from './keys.ts';
-import { lastWord, untilRefused } from './persist.ts';
+import { lastWord, untilRefused } from '../consul/retry.ts';
 import type { Claim, Hold } from './records.ts';
 import { isHeld, readSlots, standing } from './slot.ts';
 import type { Owner, Standing } from './slot.ts';
-import { changeClaim, keep, removeSeen, writtenIndex } from './transactions.ts';
+import { changeClaim, keep, removeSeen } from './transactions.ts';
+import { writtenIndex } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
 
 /** Longer than an election takes (12.7 to 17.5 s were measured). */

@@ -8,7 +8,7 @@ import { trySend } from './grant.ts';
 import type { Progress } from './grant.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
-import type { Session } from './session.ts';
+import type { Session } from '../consul/session.ts';
 import { isElsewhere, isLeft } from './slot.ts';
 import type { Owner } from './slot.ts';
 import { markNode } from './transactions.ts';

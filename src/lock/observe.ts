@@ -3,7 +3,7 @@ import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
 import type { Grant } from './grant.ts';
-import type { Session } from './session.ts';
+import type { Session } from '../consul/session.ts';
 import { readSlots, standing } from './slot.ts';
 import type { Owner, Slot, Standing } from './slot.ts';
 

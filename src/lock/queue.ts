@@ -7,7 +7,8 @@ import type { RunContext } from './context.ts';
 import { readQueueMark } from './records.ts';
 import { readSlots } from './slot.ts';
 import type { Slot } from './slot.ts';
-import { enqueue, readTurn, send } from './transactions.ts';
+import { enqueue, readTurn } from './transactions.ts';
+import { send } from '../consul/txn.ts';
 import type { Obstacle } from './transactions.ts';
 
 /** What one read of the group says about whose turn it is. */

@@ -2,9 +2,10 @@
 import { isTransient } from '../consul/consul.ts';
 import { nodeMark, returnedClaim } from './context.ts';
 import type { Live } from './observe.ts';
-import { openSession } from './session.ts';
+import { openSession } from '../consul/session.ts';
 import type { Standing } from './slot.ts';
-import { claimAgain, send, takeBack, writtenIndex } from './transactions.ts';
+import { claimAgain, takeBack } from './transactions.ts';
+import { send, writtenIndex } from '../consul/txn.ts';
 import type { Obstacle, Result, Step } from './transactions.ts';
 
 export type Recovered =

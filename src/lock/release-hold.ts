@@ -7,13 +7,14 @@ import { keptClaim } from './release.ts';
 import { RETRY_MS, limits } from './hold.ts';
 import type { Limits } from './hold.ts';
 import type { GroupKeys } from './keys.ts';
-import { lastWord, untilRefused } from './persist.ts';
+import { lastWord, untilRefused } from '../consul/retry.ts';
 import { decodeRun, lastGoodOf } from './records.ts';
 import type { Claim, RunRecord } from './records.ts';
 import { readRecord, recordEnd } from './run-record.ts';
 import { readSlots } from './slot.ts';
 import type { Owner, Slot } from './slot.ts';
-import { endHeld, send } from './transactions.ts';
+import { endHeld } from './transactions.ts';
+import { send } from '../consul/txn.ts';
 
 export interface HeldSlot {
   readonly consul: Consul;

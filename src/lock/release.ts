@@ -5,11 +5,12 @@ import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
 import type { Claim, ClaimState, LeftOn, Outcome, RunRecord } from './records.ts';
 import type { Holding } from './observe.ts';
-import { lastWord } from './persist.ts';
+import { lastWord } from '../consul/retry.ts';
 import { readRecord, recordEnd } from './run-record.ts';
-import { openSession } from './session.ts';
+import { openSession } from '../consul/session.ts';
 import { isLeft, readSlots, standing } from './slot.ts';
-import { release, send, takeBack, writtenIndex } from './transactions.ts';
+import { release, takeBack } from './transactions.ts';
+import { send, writtenIndex } from '../consul/txn.ts';
 
 /** How the run ended. */
 export interface Ending {

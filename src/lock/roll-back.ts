@@ -2,11 +2,12 @@
 import { isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import type { RunContext } from './context.ts';
-import { lastWord, persist } from './persist.ts';
+import { lastWord, persist } from '../consul/retry.ts';
 import type { Claim } from './records.ts';
 import { readSlots } from './slot.ts';
-import type { Session } from './session.ts';
-import { changeClaim, removeSeen, send } from './transactions.ts';
+import type { Session } from '../consul/session.ts';
+import { changeClaim, removeSeen } from './transactions.ts';
+import { send } from '../consul/txn.ts';
 
 /** A grant that was sent and may have taken effect. */
 export interface Attempt {

@@ -5,7 +5,8 @@ import { reasonOf } from '../errors.ts';
 import type { RunContext } from './context.ts';
 import { decodeRun } from './records.ts';
 import type { RunRecord } from './records.ts';
-import { recordAlone, send } from './transactions.ts';
+import { recordAlone } from './transactions.ts';
+import { send } from '../consul/txn.ts';
 
 const RETRY_MS = 300;
 

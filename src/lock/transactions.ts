@@ -1,9 +1,7 @@
 /**
  * Every transaction of the protocol (docs/protocol.md), each a list of steps that Consul takes all or none of. Pure.
- * A step's `means` is what a refusal of it says.
  */
-import type { Answer, Consul, Entry, Operation } from '../consul/consul.ts';
-import { RunlockError } from '../errors.ts';
+import type { Result as ResultOf, Step as StepOf } from '../consul/txn.ts';
 import { encode, encodeRun } from './records.ts';
 import type { Claim, Freeze, NodeMark, OutMark, RunRecord, Ticket } from './records.ts';
 import type { GroupKeys, OutKeys } from './keys.ts';
@@ -11,49 +9,15 @@ import type { GroupKeys, OutKeys } from './keys.ts';
 /** What stood in the way. `session`: the session that wanted a lock is gone. */
 export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'session';
 
-export interface Step {
-  readonly operation: Operation;
-  readonly means: Obstacle;
-}
+export type Step = StepOf<Obstacle>;
 
-export type Result =
-  | { readonly kind: 'done'; readonly entries: readonly Entry[] }
-  | { readonly kind: 'refused'; readonly obstacle: Obstacle; readonly key: string; readonly why: string };
+export type Result = ResultOf<Obstacle>;
 
 /** A place in a group for one session. */
 export interface Seat {
   readonly keys: GroupKeys;
   readonly session: string;
   readonly slot: number;
-}
-
-/**
- * Sends the steps as one transaction, once.
- * @throws RunlockError: after a transient fault (`isTransient`) nobody knows whether it took effect.
- */
-export async function send(
-  consul: Consul,
-  steps: readonly Step[],
-  options: { signal: AbortSignal; rule: string; timeoutMs?: number },
-): Promise<Result> {
-  const answer: Answer = await consul.transact(
-    steps.map((step) => step.operation),
-    options,
-  );
-  if (answer.kind === 'done') return answer;
-  const step = steps[answer.at];
-  const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
-  return { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why };
-}
-
-/**
- * The index that a transaction gave a key. A check of the key answers with an entry too, which has the index from
- * before: so the last one counts.
- */
-export function writtenIndex(entries: readonly Entry[], key: string): number {
-  const entry = entries.findLast((candidate) => candidate.key === key);
-  if (!entry) throw new RunlockError('bug', `no answer for ${key}; please report this as a bug in runlock`);
-  return entry.modifyIndex;
 }
 
 const lockNode = (keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step => {

@@ -6,7 +6,7 @@ import { clock as realClock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
-import { agentNode, openSession } from '../../src/lock/session.ts';
+import { agentNode, openSession } from '../../src/consul/session.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -166,7 +166,7 @@ describe('a session', () => {
     await session.close(open);
   });
 
-  // Half of chance on top of half: src/lock/pause.ts.
+  // Half of chance on top of half: src/consul/retry.ts.
   const GROWING = [750, 1_500, 3_000];
   const STEADY = [10_000, 10_000, 10_000];
   test.each<[string, Parameters<Proxy['rule']>[0]['do'], readonly number[]]>([

@@ -7,7 +7,7 @@ import { encode } from '../../src/lock/records.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import type { Claim, NodeMark, RunRecord, Ticket } from '../../src/lock/records.ts';
 import type { GroupKeys } from '../../src/lock/keys.ts';
-import { send } from '../../src/lock/transactions.ts';
+import { send } from '../../src/consul/txn.ts';
 import type { Obstacle, Result, Seat, Step } from '../../src/lock/transactions.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';

@@ -1,6 +1,6 @@
 /** A transaction under way: it arrives and is answered, its answer is lost, it arrives late, or it never does. */
 import { REQUEST_TIMEOUT_MS } from '../../src/consul/request.ts';
-import { writtenIndex } from '../../src/lock/transactions.ts';
+import { writtenIndex } from '../../src/consul/txn.ts';
 import type { Result } from '../../src/lock/transactions.ts';
 import { decodeQueueMark } from '../../src/lock/records.ts';
 import { runningClaim } from '../../src/lock/context.ts';

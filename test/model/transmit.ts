@@ -128,7 +128,7 @@ export function transmit(world: World, state: State, tx: Tx): Sent {
     const changed = withStore(state, store, tx.name === 'notice');
     return { result: answer, state: changed, ...(broken !== undefined && { broken }) };
   }
-  // As `send` in src/lock/transactions.ts reads a refusal.
+  // As `send` in src/consul/txn.ts reads a refusal.
   const step = sent[answer.at];
   const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
   return {

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import type { CallOptions, Consul } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
-import { leastTtlMs, openSession } from '../../src/lock/session.ts';
+import { leastTtlMs, openSession } from '../../src/consul/session.ts';
 
 const { signal } = new AbortController();
 

@@ -1,6 +1,6 @@
 /** Each right that a run in the group needs, tried in a way that changes nothing. */
 import { randomUUID } from 'node:crypto';
-import type { Consul, Operation, Session, Whereabouts } from '../../consul/consul.ts';
+import type { Consul, Operation, SessionInfo, Whereabouts } from '../../consul/consul.ts';
 import { isRunlockError, reasonOf } from '../../errors.ts';
 import { isName } from '../../lock/keys.ts';
 import type { GroupKeys } from '../../lock/keys.ts';
@@ -98,7 +98,7 @@ export async function trySession(
 }
 
 /** Pure. `made` undefined: there is none to be seen. */
-export function judgeSession(made: Session | undefined): Check {
+export function judgeSession(made: SessionInfo | undefined): Check {
   if (!made) {
     const found = 'sessions: one was made, and cannot be read back';
     const fix = 'add to the token\'s policy: session "NODE" { policy = "write" }, with the agent\'s own name';

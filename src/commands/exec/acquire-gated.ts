@@ -2,8 +2,8 @@
 import type { Verdict } from '../../gate/decide.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import { reasonOf } from '../../errors.ts';
-import { growingMs } from '../../lock/pause.ts';
-import type { Growth } from '../../lock/pause.ts';
+import { growingMs } from '../../consul/retry.ts';
+import type { Growth } from '../../consul/retry.ts';
 import { sayGaveWay, sayLeftQueue } from './gate-messages.ts';
 import type { RunGate } from './gate-session.ts';
 import { declineAll, firstOver, hear } from './slots.ts';

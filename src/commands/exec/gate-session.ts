@@ -20,7 +20,7 @@ import { confirmOpen, untilClosed, waitOpen } from '../../gate/wait.ts';
 import type { Gate, GateOutcome } from '../../gate/wait.ts';
 import { groupKeys } from '../../lock/keys.ts';
 import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
-import { agentNode } from '../../lock/session.ts';
+import { agentNode } from '../../consul/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
 import { sayEnded, sayEntered, sayFound, sayStays, sayWaits, sayWaitsForHealth } from './gate-messages.ts';
 

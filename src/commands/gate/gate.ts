@@ -11,7 +11,7 @@ import type { Mode, NodeAgent, Scope, TakenOut } from '../../gate/maintenance.ts
 import { findServices, namedOf, withMore } from '../../gate/read.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, Patience } from '../../gate/wait.ts';
-import { agentNode } from '../../lock/session.ts';
+import { agentNode } from '../../consul/session.ts';
 import { sayLooks } from '../gate-progress.ts';
 
 export interface GateOptions {

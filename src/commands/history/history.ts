@@ -4,7 +4,8 @@ import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
 import { decodeRun, lastGoodOf } from '../../lock/records.ts';
-import { removeSeen, send } from '../../lock/transactions.ts';
+import { removeSeen } from '../../lock/transactions.ts';
+import { send } from '../../consul/txn.ts';
 import { findHidden, proveRights } from '../status/sources.ts';
 import type { ForgetReport, HistoryReport, RunView } from '../../output/history.ts';
 

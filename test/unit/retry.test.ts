@@ -1,6 +1,6 @@
 // Pauses between tries.
 import { expect, test } from 'vitest';
-import { growingMs } from '../../src/lock/pause.ts';
+import { growingMs } from '../../src/consul/retry.ts';
 
 const growth = { shortestMs: 1_000, longestMs: 30_000 };
 

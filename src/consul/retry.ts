@@ -1,8 +1,31 @@
-/** Trying again what ends a run or cleans up after it: a single answer, a refusal too, says nothing for good. */
-import { isTransient, isWorthAgain } from '../consul/consul.ts';
-import type { Consul } from '../consul/consul.ts';
-import type { Clock } from '../platform/deps.ts';
+/**
+ * Asking again, for those who still want an answer after `request` has given a question up: how long to pause, and what is
+ * worth asking again.
+ */
+import type { Clock, Deps } from '../platform/deps.ts';
 import { isRunlockError, isTimeout, reasonOf } from '../errors.ts';
+import type { Consul } from './consul.ts';
+import { isTransient, isWorthAgain } from './faults.ts';
+
+/** In milliseconds. */
+export interface Growth {
+  readonly shortestMs: number;
+  /** No pause is longer, so whoever is in trouble notices its end within this time. */
+  readonly longestMs: number;
+}
+
+/** Twice as long with each failure in a row (from 0), up to the longest; spread, so that a fleet does not ask as one. */
+export function growingMs(failures: number, { shortestMs, longestMs }: Growth, random: () => number): number {
+  return Math.min(longestMs, shortestMs * 2 ** failures) * (0.5 + random() / 2);
+}
+
+/** After what somebody else was quicker with. */
+const CONTENDED: Growth = { shortestMs: 100, longestMs: 5_000 };
+
+/** Longer with every failure in a row. */
+export async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
+  await clock.sleep(growingMs(failures, CONTENDED, random), { signal });
+}
 
 /** How long a refusal is asked again where a person may wait for the answer. */
 const REFUSED_MS = 3_000;

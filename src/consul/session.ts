@@ -1,10 +1,10 @@
 /** A Consul session kept alive: one a process, with one signal that says when it is lost. */
-import { isTransient } from '../consul/consul.ts';
-import type { Consul, RetryOptions, Session as StoredSession } from '../consul/consul.ts';
+import type { Consul, RetryOptions, SessionInfo } from './consul.ts';
+import { isTransient } from './faults.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
-import { growingMs } from './pause.ts';
-import type { Growth } from './pause.ts';
+import { growingMs } from './retry.ts';
+import type { Growth } from './retry.ts';
 
 export interface Session {
   readonly id: string;
@@ -91,7 +91,7 @@ async function readBack(
   { consul }: { consul: Consul },
   { id, ttl }: { id: string; ttl: string },
   options: RetryOptions,
-): Promise<StoredSession> {
+): Promise<SessionInfo> {
   const made = await consul.readSession(id, options);
   if (!made) {
     throw new RunlockError(

@@ -1,0 +1,48 @@
+/** Transactions as lists of steps, whose refusal names what stood in the way. */
+import { RunlockError } from '../errors.ts';
+import type { Answer, Consul, Entry, Operation } from './consul.ts';
+
+export interface Step<Obstacle extends string> {
+  readonly operation: Operation;
+  /** What a refusal of it says. */
+  readonly means: Obstacle;
+}
+
+/** `session`: the session that wanted a lock is gone. */
+export type Result<Obstacle extends string> =
+  | { readonly kind: 'done'; readonly entries: readonly Entry[] }
+  | {
+      readonly kind: 'refused';
+      readonly obstacle: Obstacle | 'session';
+      readonly key: string;
+      readonly why: string;
+    };
+
+/**
+ * Sends the steps as one transaction, once.
+ * @throws RunlockError: after a transient fault (`isTransient`) nobody knows whether it took effect.
+ */
+export async function send<Obstacle extends string>(
+  consul: Consul,
+  steps: readonly Step<Obstacle>[],
+  options: { signal: AbortSignal; rule: string; timeoutMs?: number },
+): Promise<Result<Obstacle>> {
+  const answer: Answer = await consul.transact(
+    steps.map((step) => step.operation),
+    options,
+  );
+  if (answer.kind === 'done') return answer;
+  const step = steps[answer.at];
+  const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
+  return { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why };
+}
+
+/**
+ * The index that a transaction gave a key. A check of the key answers with an entry too, which has the index from
+ * before: so the last one counts.
+ */
+export function writtenIndex(entries: readonly Entry[], key: string): number {
+  const entry = entries.findLast((candidate) => candidate.key === key);
+  if (!entry) throw new RunlockError('bug', `no answer for ${key}; please report this as a bug in runlock`);
+  return entry.modifyIndex;
+}
