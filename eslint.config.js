@@ -2,7 +2,7 @@ import eslint from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 // Who may import whom: a folder of src its own files, and those of the folders that its row names, which all stand above
-// it. So data flows one way, main → commands → gate → lock → consul, and nothing runs back up.
+// it. So data flows one way, main → commands → view → gate → lock → consul, and nothing runs back up.
 const below = [
   // folder, what it may import, packages of npm that are for it alone
   ['text', [], ['chalk']],
@@ -12,16 +12,13 @@ const below = [
   ['consul', ['errors', 'platform'], ['consul', 'p-retry']],
   ['lock', ['errors', 'text', 'platform', 'consul']],
   ['gate', ['errors', 'text', 'platform', 'consul', 'lock']],
-  ['output', ['errors', 'text', 'platform']],
+  ['view', ['errors', 'text', 'platform', 'consul', 'lock', 'gate']],
+  ['output', ['errors', 'text', 'platform', 'view']],
   ['cli', ['errors', 'text', 'platform'], ['commander', 'smol-toml']],
   [
     'commands',
-    ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'lock', 'gate', 'output', 'cli'],
+    ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'lock', 'gate', 'view', 'output', 'cli'],
     ['commander'],
-  ],
-  [
-    'run',
-    ['errors', 'text', 'platform', 'process', 'metrics', 'consul', 'gate', 'output', 'cli', 'commands'],
   ],
 ];
 const packages = [...new Set(below.flatMap(([, , own = []]) => own))];

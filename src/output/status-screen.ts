@@ -4,7 +4,7 @@ import { paint, widthOf } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import { renderStatus } from './status.ts';
 import type { RenderOptions } from './status.ts';
-import type { StatusReport } from './views.ts';
+import type { StatusReport } from '../view/report.ts';
 
 export interface ScreenView {
   readonly report: StatusReport;

@@ -3,7 +3,7 @@ import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import { moreText, renderTable } from './status.ts';
 import type { RenderOptions } from './status.ts';
-import type { ServiceView } from './views.ts';
+import type { ServiceView } from '../view/report.ts';
 
 /** As in a long queue; `--json` shows all. */
 const SHOWN = 20;

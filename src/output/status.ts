@@ -4,8 +4,15 @@ import { cut, paint, widthOf } from '../text/style.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
-import { leftOnText } from './leftover-maintenance.ts';
-import type { PlaceView, ReturningView, SlotView, GroupView, StatusReport, WaiterView } from './views.ts';
+import { leftOnText } from '../view/leftover-maintenance.ts';
+import type {
+  PlaceView,
+  ReturningView,
+  SlotView,
+  GroupView,
+  StatusReport,
+  WaiterView,
+} from '../view/report.ts';
 
 export interface RenderOptions {
   readonly color: boolean;

@@ -2,7 +2,7 @@
 import { cut, widthOf } from '../text/style.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
-import type { HolderView, WaitingView } from './views.ts';
+import type { HolderView, WaitingView } from '../view/report.ts';
 
 /** The single line that a terminal shows while `exec` waits, one column short of the width so that it never wraps. */
 export function renderWaiting(view: WaitingView, columns: number | undefined): string {

@@ -6,7 +6,7 @@ import type { ExecAsked } from '../../src/commands/exec/run.ts';
 import type { Platform } from '../../src/commands/platform.ts';
 import { commands } from '../../src/commands/registry.ts';
 import type { ReleaseAsked } from '../../src/commands/release/run.ts';
-import type { StatusRequest } from '../../src/commands/status/status.ts';
+import type { StatusRequest } from '../../src/commands/status/request.ts';
 
 export interface Kinds {
   readonly exec: ExecAsked;

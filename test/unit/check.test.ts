@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { checkReport, waitedIn } from '../../src/commands/status/check.ts';
 import type { CheckLimits } from '../../src/commands/status/check.ts';
 import { renderCheck } from '../../src/output/check.ts';
-import type { GroupView, SlotView, StatusReport, WaiterView } from '../../src/output/views.ts';
+import type { GroupView, SlotView, StatusReport, WaiterView } from '../../src/view/report.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);
 const hour = 3_600_000;

@@ -1,7 +1,7 @@
 // Who has the slots of a group, from one look of a waiting run to the next.
 import { expect, test } from 'vitest';
-import { changesOf, observeSlots, toHolders } from '../../src/commands/wait/holders.ts';
-import type { SlotView } from '../../src/output/views.ts';
+import { changesOf, observeSlots, toHolders } from '../../src/view/holders.ts';
+import type { SlotView } from '../../src/view/report.ts';
 
 const slot = (fields: Partial<SlotView> = {}): SlotView => ({
   ...{ slot: 0, state: 'running', alive: true, node: 'web01', run: 'r1', command: 'sh', hold: 'forever' },

@@ -3,7 +3,7 @@ import { CLEAR_LINE, createOutput, redrawLine } from '../../src/platform/termina
 import { formatAge } from '../../src/text/age.ts';
 import { renderJson, visible } from '../../src/text/visible.ts';
 import { renderStatus } from '../../src/output/status.ts';
-import type { GroupView, StatusReport } from '../../src/output/views.ts';
+import type { GroupView, StatusReport } from '../../src/view/report.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);

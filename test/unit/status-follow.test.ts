@@ -1,13 +1,19 @@
 // How the watch of `status` follows Consul: index by index, and anew when the store has gone back.
 import { expect, test } from 'vitest';
-import { followStatus } from '../../src/commands/status/watch.ts';
-import type { Found } from '../../src/commands/status/sources.ts';
+import { followGroups } from '../../src/view/follow.ts';
+import type { Followed } from '../../src/view/follow.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 
-type Step = { readonly index: number; readonly value: string } | RunlockError;
+type Step = { readonly index: number; readonly group: string } | RunlockError;
 
-const entry = (value: string): Entry => ({ key: 'runlock/a/.tail', value, createIndex: 1, modifyIndex: 1 });
+/** All that is stored is one key of this group. */
+const entry = (group: string): Entry => ({
+  key: `runlock/${group}/.tail`,
+  value: '',
+  createIndex: 1,
+  modifyIndex: 1,
+});
 
 /** Follows a store that answers like this, and ends with the last answer. */
 async function follow(steps: readonly Step[]) {
@@ -22,7 +28,7 @@ async function follow(steps: readonly Step[]) {
     const step = left.shift();
     if (left.length === 0) stop.abort();
     if (!step || step instanceof RunlockError) return Promise.reject(step ?? new Error('no more'));
-    return Promise.resolve({ entries: [entry(step.value)], index: step.index });
+    return Promise.resolve({ entries: [entry(step.group)], index: step.index });
   };
   const slept: number[] = [];
   const sleep = (ms: number, { signal }: { signal: AbortSignal }) => {
@@ -30,19 +36,19 @@ async function follow(steps: readonly Step[]) {
     return signal.aborted ? Promise.reject(signal.reason as Error) : Promise.resolve();
   };
   const clock = { now: () => 0, monotonicMs: () => 0, sleep };
-  const seen: Found[] = [];
+  const seen: (string | undefined)[] = [];
   const options = {
     prefix: 'runlock',
     groups: [],
     signal: stop.signal,
-    changed: (found: Found) => seen.push(found),
+    changed: (now: Followed) => seen.push(now(0).groups[0]?.group),
   };
-  const ended = followStatus({ consul: { list } as Consul, clock }, options);
+  const ended = followGroups({ consul: { list } as Consul, clock }, options);
   const error: unknown = await ended.then(
     () => undefined,
     (reason: unknown) => reason,
   );
-  return { asked, longestMs, slept, error, seen: seen.map(({ entries }) => entries[0]?.value) };
+  return { asked, longestMs, slept, error, seen };
 }
 
 const unreachable = new RunlockError('unreachable', 'gone');
@@ -50,10 +56,10 @@ const unreachable = new RunlockError('unreachable', 'gone');
 test('each change is heard of once, and a wait that ended without one is none', async () => {
   const { asked, seen, slept } = await follow([
     ...[
-      { index: 5, value: 'a' },
-      { index: 7, value: 'b' },
-      { index: 7, value: 'b' },
-      { index: 9, value: 'c' },
+      { index: 5, group: 'a' },
+      { index: 7, group: 'b' },
+      { index: 7, group: 'b' },
+      { index: 9, group: 'c' },
     ],
   ]);
   expect(asked.map(({ index }) => index)).toEqual([undefined, 5, 7, 7]);
@@ -64,10 +70,10 @@ test('each change is heard of once, and a wait that ended without one is none', 
 test('an index that goes backwards: all starts anew, without one', async () => {
   const { asked, seen } = await follow([
     ...[
-      { index: 50, value: 'a' },
-      { index: 3, value: 'b' },
-      { index: 4, value: 'c' },
-      { index: 5, value: 'd' },
+      { index: 50, group: 'a' },
+      { index: 3, group: 'b' },
+      { index: 4, group: 'c' },
+      { index: 5, group: 'd' },
     ],
   ]);
   expect(asked.map(({ index }) => index)).toEqual([undefined, 50, undefined, 4]);
@@ -76,8 +82,8 @@ test('an index that goes backwards: all starts anew, without one', async () => {
 
 test('an agent that hangs is noticed within 32 s: no query waits for longer, with what Consul adds to it', async () => {
   const { longestMs } = await follow([
-    { index: 5, value: 'a' },
-    { index: 6, value: 'b' },
+    { index: 5, group: 'a' },
+    { index: 6, group: 'b' },
   ]);
   expect(longestMs).toHaveLength(2);
   expect(Math.max(...longestMs)).toBeLessThan(32_000);
@@ -85,10 +91,10 @@ test('an agent that hangs is noticed within 32 s: no query waits for longer, wit
 
 test('a blocking query that fails is followed by a read that answers at once, tried for ever', async () => {
   const { asked, seen } = await follow([
-    { index: 5, value: 'a' },
+    { index: 5, group: 'a' },
     unreachable,
-    { index: 5, value: 'a' },
-    { index: 6, value: 'b' },
+    { index: 5, group: 'a' },
+    { index: 6, group: 'b' },
   ]);
   expect(asked).toEqual([
     { index: undefined, retryForMs: 3_000 },
@@ -101,7 +107,7 @@ test('a blocking query that fails is followed by a read that answers at once, tr
 
 test('a refusal ends it', async () => {
   const forbidden = new RunlockError('forbidden', 'no');
-  expect(await follow([{ index: 5, value: 'a' }, forbidden, unreachable])).toMatchObject({
+  expect(await follow([{ index: 5, group: 'a' }, forbidden, unreachable])).toMatchObject({
     error: forbidden,
   });
 });

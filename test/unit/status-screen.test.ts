@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { renderScreen } from '../../src/output/status-screen.ts';
 import { renderStatus } from '../../src/output/status.ts';
-import type { GroupView, SlotView, StatusReport } from '../../src/output/views.ts';
+import type { GroupView, SlotView, StatusReport } from '../../src/view/report.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);
 const at = new Date(now).toISOString();

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { status, viewGroups } from '../../src/commands/status/status.ts';
-import type { GroupView } from '../../src/commands/status/status.ts';
+import { viewGroups } from '../../src/view/groups.ts';
+import { readGroups } from '../../src/view/read.ts';
+import type { GroupView } from '../../src/view/report.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';
@@ -437,21 +438,26 @@ describe('status reads', () => {
 
   test('the whole prefix at once', async () => {
     const { consul, asked } = store(everything);
-    const report = await status(consul, { prefix: 'runlock', groups: [], now, signal });
+    const report = await readGroups(consul, { prefix: 'runlock', groups: [], now, signal });
     expect(asked).toEqual(['runlock/']);
     expect(report.groups.map(({ group }) => group)).toEqual(['prod/web', 'prod/web/old']);
   });
 
   test('a named group alone, and the freezes above it', async () => {
     const { consul, asked } = store(everything);
-    const report = await status(consul, { prefix: 'runlock', groups: ['prod/web', 'prod/web'], now, signal });
+    const report = await readGroups(consul, {
+      prefix: 'runlock',
+      groups: ['prod/web', 'prod/web'],
+      now,
+      signal,
+    });
     expect(asked.sort()).toEqual(['runlock/.freeze', 'runlock/prod/.freeze', 'runlock/prod/web/']);
     expect(report.groups).toMatchObject([{ group: 'prod/web', known: true, frozen: { at: '' } }]);
   });
 
   test('no ticket twice when a group and one below it are named', async () => {
     const { consul } = store([ticket('web05'), entry('runlock/prod/.freeze', 'garbage')]);
-    const report = await status(consul, { prefix: 'runlock', groups: ['prod/web', 'prod'], now, signal });
+    const report = await readGroups(consul, { prefix: 'runlock', groups: ['prod/web', 'prod'], now, signal });
     expect(report.groups).toMatchObject([
       { group: 'prod', queue: [], problems: [expect.any(String)] },
       { group: 'prod/web', queue: [{ node: 'web05' }], problems: [expect.any(String)] },
@@ -460,7 +466,7 @@ describe('status reads', () => {
 
   test('what it may, when a freeze above is refused', async () => {
     const { consul } = store([claim(), lock()], ['runlock/prod/.freeze']);
-    const report = await status(consul, { prefix: 'runlock', groups: ['prod/web'], now, signal });
+    const report = await readGroups(consul, { prefix: 'runlock', groups: ['prod/web'], now, signal });
     expect(report.groups).toMatchObject([
       { slots: [{ state: 'running' }], problems: [expect.stringContaining('policy = "read"')] },
     ]);

@@ -3,7 +3,7 @@ import type { Deps } from '../../platform/deps.ts';
 import { leaveHint } from '../../gate/describe.ts';
 import { joinLeft } from '../../lock/records.ts';
 import type { LeftOn } from '../../lock/records.ts';
-import { leftOnText } from '../../output/leftover-maintenance.ts';
+import { leftOnText } from '../../view/leftover-maintenance.ts';
 import type { RunGate } from './gate-session.ts';
 import type { HeldSlots } from './slots.ts';
 

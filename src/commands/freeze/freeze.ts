@@ -4,7 +4,7 @@ import type { Deps } from '../../platform/deps.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
-import type { FreezeView } from '../../output/views.ts';
+import type { FreezeView } from '../../view/report.ts';
 import { leftOf } from '../../lock/freeze.ts';
 import { freezeKeys } from '../../lock/keys.ts';
 import type { Freeze } from '../../lock/records.ts';

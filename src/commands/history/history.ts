@@ -6,7 +6,7 @@ import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
 import { decodeRun, lastGoodOf } from '../../lock/records.ts';
 import { removeSeen } from '../../lock/transactions.ts';
 import { send } from '../../consul/txn.ts';
-import { findHidden, proveRights } from '../status/sources.ts';
+import { findHidden, proveRights } from '../../view/sources.ts';
 import type { ForgetReport, HistoryReport, RunView } from '../../output/history.ts';
 
 /** What the command line asks for. */

@@ -2,9 +2,9 @@
 import { assertNever } from '../../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
 import { formatAge } from '../../text/age.ts';
-import type { GroupView, PlaceView, SlotView, StatusReport } from '../../output/views.ts';
+import type { GroupView, PlaceView, SlotView, StatusReport } from '../../view/report.ts';
 import { endedText } from '../../text/ended.ts';
-import { waitersOf } from './explain.ts';
+import { waitersOf } from '../../view/explain.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 

@@ -1,7 +1,7 @@
 /** `runlock status`: its options. */
 import { Argument } from 'commander';
 import type { Command } from 'commander';
-import type { StatusMode, StatusRequest } from './status.ts';
+import type { StatusMode, StatusRequest } from './request.ts';
 import type { RunlockError } from '../../errors.ts';
 import { parseFlag, parseGroup, parsePositiveDuration, usage } from '../../cli/values.ts';
 import { boundOptions, serviceOption, toBounds } from '../gate-flags.ts';

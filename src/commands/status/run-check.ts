@@ -2,12 +2,12 @@
 import type { Common } from '../../cli/command.ts';
 import { checkReport, waitedIn } from './check.ts';
 import type { CheckLimits, CheckResult, CheckState } from './check.ts';
-import { proveRights } from './sources.ts';
-import { status } from './status.ts';
-import type { StatusMode, StatusRequest } from './status.ts';
+import { proveRights } from '../../view/sources.ts';
+import { readGroups } from '../../view/read.ts';
+import type { StatusMode, StatusRequest } from './request.ts';
 import { RunlockError, exitStatus, reasonOf } from '../../errors.ts';
 import { renderCheck } from '../../output/check.ts';
-import type { GroupView, StatusReport } from '../../output/views.ts';
+import type { GroupView, StatusReport } from '../../view/report.ts';
 import type { Platform } from '../platform.ts';
 
 const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
@@ -49,7 +49,7 @@ async function judge(
   try {
     const scope = { prefix, groups };
     const [report] = await Promise.all([
-      status(consul, { ...scope, now: clock.now(), signal }),
+      readGroups(consul, { ...scope, now: clock.now(), signal }),
       proveRights(consul, scope, signal),
     ]);
     return checkReport(report, limits, await readBeside(report));
@@ -69,7 +69,8 @@ async function judge(
     };
     for (let names = missing(); names.length > 0; names = missing())
       beside.push(
-        ...(await status(consul, { prefix, groups: [...new Set(names)], now: clock.now(), signal })).groups,
+        ...(await readGroups(consul, { prefix, groups: [...new Set(names)], now: clock.now(), signal }))
+          .groups,
       );
     return beside;
   }

@@ -1,9 +1,9 @@
 /** `runlock status --watch`: the newest report on the terminal's other screen, or as lines of JSON. */
 import { constants } from 'node:os';
 import type { Asked } from '../../cli/command.ts';
-import { followStatus } from './watch.ts';
-import { viewGroups } from './status.ts';
-import type { Found, StatusRequest } from './status.ts';
+import { followGroups } from '../../view/follow.ts';
+import type { Followed } from '../../view/follow.ts';
+import type { StatusRequest } from './request.ts';
 import type { Consul } from '../../consul/consul.ts';
 import type { Clock } from '../../platform/deps.ts';
 import { RunlockError } from '../../errors.ts';
@@ -19,7 +19,7 @@ const REDRAW_MS = 100;
 
 /** How the report is shown. */
 interface View {
-  readonly show: (found: Found) => Promise<void>;
+  readonly show: (seen: Followed) => Promise<void>;
   /** Leaves the screen at once; the next frame takes it again. */
   readonly leave?: () => void;
   /** Something else may have been drawn there: the next frame is drawn on an empty screen. */
@@ -51,7 +51,7 @@ export async function runWatch(
   const consul = await platform.connect(
     platform.makeLog(onScreen ? { ...common, verbose: false, quiet: true } : common),
   );
-  const view = options.json ? showLines(options, platform) : showScreen({ consul, options }, platform);
+  const view = options.json ? showLines(platform) : showScreen({ consul, options }, platform);
   try {
     await keepShowing({ consul, clock }, { options, view, signal, platform });
   } catch (error) {
@@ -84,11 +84,11 @@ async function keepShowing(
   { consul, clock }: { consul: Consul; clock: Clock },
   { options: { prefix, groups }, view, signal, platform }: Showing,
 ): Promise<void> {
-  let found: Found | undefined;
+  let seen: Followed | undefined;
   let asked = alarm(signal);
   const redraw = () => asked.ring();
-  const changed = (now: Found) => {
-    found = now;
+  const changed = (now: Followed) => {
+    seen = now;
     redraw();
   };
   const draw = async () => {
@@ -97,7 +97,7 @@ async function keepShowing(
       // A signal rings too: it is no change.
       signal.throwIfAborted();
       asked = alarm(signal);
-      if (found) await view.show(found);
+      if (seen) await view.show(seen);
       await clock.sleep(REDRAW_MS, { signal });
     }
   };
@@ -116,7 +116,7 @@ async function keepShowing(
     };
     platform.whenStopped({ leave, enter });
   }
-  await Promise.all([followStatus({ consul, clock }, { prefix, groups, signal, changed }), draw(), tick()]);
+  await Promise.all([followGroups({ consul, clock }, { prefix, groups, signal, changed }), draw(), tick()]);
 }
 
 /** Rings once: when it is asked to, or when `signal` aborts. */
@@ -132,18 +132,17 @@ function alarm(signal: AbortSignal): { readonly rung: Promise<void>; readonly ri
   return { rung, ring };
 }
 
-function showLines({ prefix, groups }: StatusRequest, platform: Platform): View {
+function showLines(platform: Platform): View {
   const { clock } = platform.deps;
   return {
     ticks: false,
-    show: (found) =>
-      platform.write(`${renderJson(viewGroups(found, { prefix, groups, now: clock.now() }))}\n`),
+    show: (seen) => platform.write(`${renderJson(seen(clock.now()))}\n`),
     close: () => Promise.resolve(),
   };
 }
 
 function showScreen(
-  { consul, options: { prefix, groups } }: { consul: Consul; options: StatusRequest },
+  { consul, options: { groups } }: { consul: Consul; options: StatusRequest },
   platform: Platform,
 ): View {
   const { clock } = platform.deps;
@@ -161,7 +160,7 @@ function showScreen(
     ticks: true,
     leave,
     wipe: () => (size = ''),
-    show: async (found) => {
+    show: async (seen) => {
       const now = clock.now();
       const fault = consul.fault();
       faultSince = fault && (faultSince ?? now);
@@ -169,7 +168,7 @@ function showScreen(
       const rows = platform.stdout.rows || 24;
       const frame = renderScreen(
         {
-          report: viewGroups(found, { prefix, groups, now }),
+          report: seen(now),
           address: consul.address,
           ...(fault &&
             faultSince !== undefined && { fault: { sinceMs: faultSince, message: fault.message } }),

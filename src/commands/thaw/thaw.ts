@@ -5,7 +5,7 @@ import { RunlockError, assertNever, isRunlockError } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
-import type { FreezeView } from '../../output/views.ts';
+import type { FreezeView } from '../../view/report.ts';
 import { leftOf } from '../../lock/freeze.ts';
 import { freezeKeys, parseKey } from '../../lock/keys.ts';
 import { thaw as thawing } from '../../lock/transactions.ts';

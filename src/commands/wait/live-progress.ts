@@ -10,11 +10,11 @@ import { reasonOf } from '../../errors.ts';
 import { groupKeys } from '../../lock/keys.ts';
 import { decodeTicket } from '../../lock/records.ts';
 import { renderWaiting } from '../../output/waiting.ts';
-import type { FreezeView, WaitingView } from '../../output/views.ts';
+import type { FreezeView, WaitingView } from '../../view/report.ts';
 import type { Terminal } from '../../platform/terminal.ts';
-import { viewGroups } from '../status/status.ts';
-import { changesOf, observeSlots, toHolders } from './holders.ts';
-import type { SeenSlot } from './holders.ts';
+import { viewGroups } from '../../view/groups.ts';
+import { changesOf, observeSlots, toHolders } from '../../view/holders.ts';
+import type { SeenSlot } from '../../view/holders.ts';
 
 export interface QueueWatch {
   /** Hears which ticket is this run's, and whether somebody may be before it. */

@@ -1,12 +1,12 @@
 /** For `status`: the health gate of services, for every node that offers them. Reads only. */
-import { FIRST_CONTACT } from '../../consul/consul.ts';
-import type { Consul, Right } from '../../consul/consul.ts';
-import { decideGate, limitOf } from '../../gate/decide.ts';
-import type { Bounds, Verdict } from '../../gate/decide.ts';
-import { describeVerdict } from '../../gate/describe.ts';
-import type { Instance } from '../../gate/instances.ts';
-import { AUTO, peersOf, readInstances } from '../../gate/read.ts';
-import type { GateView, ServiceView } from '../../output/views.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul, Right } from '../consul/consul.ts';
+import { decideGate, limitOf } from '../gate/decide.ts';
+import type { Bounds, Verdict } from '../gate/decide.ts';
+import { describeVerdict } from '../gate/describe.ts';
+import type { Instance } from '../gate/instances.ts';
+import { AUTO, peersOf, readInstances } from '../gate/read.ts';
+import type { GateView, ServiceView } from './report.ts';
 
 /** Which services, and how many of their instances may be offline. */
 export interface ServiceScope {

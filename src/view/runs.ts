@@ -1,9 +1,9 @@
 /** Runs in several groups: where else a run is that holds a slot of one group, or waits in it. Pure. */
-import type { Entry } from '../../consul/consul.ts';
-import { isRunlockError } from '../../errors.ts';
-import { parseKey } from '../../lock/keys.ts';
-import { decodeClaim, decodeTicket } from '../../lock/records.ts';
-import type { PlaceView } from '../../output/views.ts';
+import type { Entry } from '../consul/consul.ts';
+import { isRunlockError } from '../errors.ts';
+import { parseKey } from '../lock/keys.ts';
+import { decodeClaim, decodeTicket } from '../lock/records.ts';
+import type { PlaceView } from './report.ts';
 import type { Scope } from './sources.ts';
 
 /** Where a run is besides the group that is looked at; it is found by its id. */

@@ -1,73 +1,15 @@
-/** Who holds, who waits, since when, and why a group stands still. Reads only. */
-import { FIRST_CONTACT } from '../../consul/consul.ts';
-import type { Consul, Entry } from '../../consul/consul.ts';
-import { isRunlockError } from '../../errors.ts';
-import {
-  decodeClaim,
-  decodeFreeze,
-  decodeLockMark,
-  decodeQueueMark,
-  decodeTicket,
-} from '../../lock/records.ts';
-import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
-import type { CheckLimits } from './check.ts';
+/** Who holds, who waits, since when, and why a group stands still: from what is stored. Pure. */
+import type { Entry } from '../consul/consul.ts';
+import { isRunlockError } from '../errors.ts';
+import { decodeClaim, decodeFreeze, decodeLockMark, decodeQueueMark, decodeTicket } from '../lock/records.ts';
+import { groupKeys, isName, parseKey } from '../lock/keys.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
 import { viewReturning } from './returning.ts';
-import { findRuns, groupsBeside } from './runs.ts';
+import { findRuns } from './runs.ts';
 import type { Elsewhere } from './runs.ts';
-import type { ServiceScope } from './services.ts';
-import { joinFound, readSource, sourcesOf } from './sources.ts';
 import type { Found, Scope } from './sources.ts';
-import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from '../../output/views.ts';
-
-export type { Found, FreezeView, GroupView, SlotView, StatusReport, WaiterView };
-
-/** What a command line asks of `status`. */
-export interface StatusRequest extends Scope {
-  readonly json: boolean;
-  /** Whose health gates are shown too; where it is shown once. */
-  readonly gate?: ServiceScope;
-  /** Unless given: it is shown once. */
-  readonly mode?: StatusMode;
-}
-
-export type StatusMode =
-  | { readonly kind: 'watch' }
-  | ({ readonly kind: 'check' } & CheckLimits)
-  /** A check was asked for, and this is what is wrong with how. */
-  | { readonly kind: 'wrong-check'; readonly message: string };
-
-export interface StatusOptions extends Scope {
-  /** Wall-clock milliseconds. */
-  readonly now: number;
-  readonly signal: AbortSignal;
-}
-
-/**
- * Reads the prefix at once, or the named groups, those that their runs are in too, and the freezes above them. A record that can't be read is a problem
- * of its group, never the end of the whole status.
- * @throws RunlockError when Consul can't be reached, or refuses.
- */
-export async function status(consul: Consul, options: StatusOptions): Promise<StatusReport> {
-  const { prefix, groups, now, signal } = options;
-  const limits = { signal, ...FIRST_CONTACT };
-  const read = async (scope: Scope) =>
-    joinFound(
-      await Promise.all(sourcesOf(scope).map((source) => readSource(consul, { prefix, source }, limits))),
-    );
-  let found = await read(options);
-  const known = [...groups];
-  for (let beside = besideOf(found); beside.length > 0; beside = besideOf(found)) {
-    known.push(...beside);
-    found = joinFound([found, await read({ prefix, groups: beside })]);
-  }
-  return viewGroups(found, { prefix, groups, now });
-
-  function besideOf({ entries }: Found): string[] {
-    return groups.length === 0 ? [] : groupsBeside({ prefix, groups: known }, entries);
-  }
-}
+import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from './report.ts';
 
 export interface ViewOptions extends Scope {
   readonly now: number;

@@ -1,8 +1,8 @@
 /** Who has the slots of a group that a run waits for, from one look to the next. Pure. */
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../lock/slot.ts';
-import { formatAge } from '../../text/age.ts';
-import type { HolderView, SlotView } from '../../output/views.ts';
-import { endedText } from '../../text/ended.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../lock/slot.ts';
+import { formatAge } from '../text/age.ts';
+import type { HolderView, SlotView } from './report.ts';
+import { endedText } from '../text/ended.ts';
 
 /** A slot, and since when it was seen without the session that its run should have, in monotonic milliseconds. */
 export interface SeenSlot extends SlotView {

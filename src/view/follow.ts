@@ -1,17 +1,22 @@
 /** Follows what `status` shows, by blocking queries: Consul is asked again only when something has changed. */
-import { FIRST_CONTACT, isTransient } from '../../consul/consul.ts';
-import type { Consul, ReadOptions } from '../../consul/consul.ts';
-import { watchUntil } from '../../consul/watch.ts';
-import type { Past } from '../../consul/watch.ts';
-import type { Clock } from '../../platform/deps.ts';
+import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
+import type { Consul, ReadOptions } from '../consul/consul.ts';
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
+import type { Clock } from '../platform/deps.ts';
+import { viewGroups } from './groups.ts';
+import type { StatusReport } from './report.ts';
 import { groupsBeside } from './runs.ts';
 import { joinFound, readSource, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';
 
+/** What was read last, as it looks at a moment in wall-clock milliseconds: ages grow without a change. */
+export type Followed = (now: number) => StatusReport;
+
 export interface FollowOptions extends Scope {
   readonly signal: AbortSignal;
-  /** Hears of what is stored: first when all was read once, then after each change. */
-  readonly changed: (found: Found) => void;
+  /** Hears what there is to see: first when all was read once, then after each change. */
+  readonly changed: (seen: Followed) => void;
 }
 
 /** An agent that hangs is noticed within 32 s. */
@@ -28,13 +33,17 @@ const FREEZE_PAUSE_MS = 1_000;
  * Runs until `signal`, and outlives whatever may be over later: an election, an agent that restarts.
  * @throws RunlockError when the first contact fails, or Consul refuses.
  */
-export async function followStatus(
+export async function followGroups(
   { consul, clock }: { consul: Consul; clock: Clock },
   { prefix, groups, signal, changed }: FollowOptions,
 ): Promise<void> {
   const sources = sourcesOf({ prefix, groups });
   const latest = new Map<Source, Found>();
   const known = [...groups];
+  const viewed = (): Followed => {
+    const found = joinFound([...latest.values()]);
+    return (now) => viewGroups(found, { prefix, groups, now });
+  };
   let fail: (error: unknown) => void = () => undefined;
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
@@ -63,8 +72,7 @@ export async function followStatus(
       const before = latest.get(source);
       latest.set(source, found);
       followBeside();
-      if (latest.size === sources.length && !(before && isSame(before, found)))
-        changed(joinFound([...latest.values()]));
+      if (latest.size === sources.length && !(before && isSame(before, found))) changed(viewed());
       if (found.index === undefined) return true;
       await clock.sleep(pauseMs(source, found), { signal });
       return undefined;

@@ -1,9 +1,9 @@
 /** Runs that wait for their node's own claim: they have no ticket, and nobody is before them in the queue. Pure. */
-import type { Entry } from '../../consul/consul.ts';
-import { parseKey } from '../../lock/keys.ts';
-import { decodeClaim, decodeNodeMark } from '../../lock/records.ts';
-import type { Claim } from '../../lock/records.ts';
-import type { FreezeView, ReturningView } from '../../output/views.ts';
+import type { Entry } from '../consul/consul.ts';
+import { parseKey } from '../lock/keys.ts';
+import { decodeClaim, decodeNodeMark } from '../lock/records.ts';
+import type { Claim } from '../lock/records.ts';
+import type { FreezeView, ReturningView } from './report.ts';
 
 /** What is stored of a group, as far as it tells who comes back. */
 export interface Marks {

@@ -1,11 +1,11 @@
 /** One sentence on why a group stands still (or that it moves, or is idle), and what to do about it. Pure. */
-import { assertNever } from '../../errors.ts';
-import { hint } from '../../text/suggested-command.ts';
-import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
-import { formatAge, momentText } from '../../text/age.ts';
-import { endedText } from '../../text/ended.ts';
-import { leftOnText } from '../../output/leftover-maintenance.ts';
-import type { FreezeView, GroupView, SlotView } from '../../output/views.ts';
+import { assertNever } from '../errors.ts';
+import { hint } from '../text/suggested-command.ts';
+import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
+import { formatAge, momentText } from '../text/age.ts';
+import { endedText } from '../text/ended.ts';
+import { leftOnText } from './leftover-maintenance.ts';
+import type { FreezeView, GroupView, SlotView } from './report.ts';
 
 export type GroupFacts = Omit<GroupView, 'why' | 'next' | 'fix'>;
 

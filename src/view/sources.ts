@@ -1,8 +1,8 @@
 /** What `status` reads: the whole prefix, or the named groups and the freezes above them. */
-import { FIRST_CONTACT } from '../../consul/consul.ts';
-import type { Consul, Entry, ReadOptions } from '../../consul/consul.ts';
-import { isRunlockError } from '../../errors.ts';
-import { groupKeys, parseKey } from '../../lock/keys.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
+import { isRunlockError } from '../errors.ts';
+import { groupKeys, parseKey } from '../lock/keys.ts';
 
 export interface Scope {
   /** Without slashes at its ends. */
