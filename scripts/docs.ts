@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { currentDocs } from './docs/current.ts';
 
 const check = process.argv.includes('--check');
-const stale = currentDocs().filter(({ file, text }) => {
+const stale = (await currentDocs()).filter(({ file, text }) => {
   try {
     return readFileSync(file, 'utf8') !== text;
   } catch {

@@ -1,32 +1,22 @@
 /** Composition root: the only reader of `process`. */
-import { execFileSync } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
-import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { clock } from './platform/clock.ts';
 import { parse } from './cli/parse.ts';
 import { commands } from './commands/registry.ts';
-import type { Host, Log } from './platform/deps.ts';
-import { RunlockError, errorCode, exitStatus } from './errors.ts';
-import type { ErrorCode } from './errors.ts';
+import type { Log } from './platform/deps.ts';
 import { hasTerminal, openConsole } from './platform/console.ts';
+import { failureOf, unwritten } from './platform/failure.ts';
+import { thisHost } from './process/host.ts';
 import { likelyLogFormat } from './platform/log.ts';
 import { operatorName } from './platform/user.ts';
 import type { LogChoice } from './platform/log.ts';
 import type { Platform } from './commands/platform.ts';
-import { openRunFiles } from './process/run-file.ts';
-import { runFolders } from './process/run-folders.ts';
-import type { RunFile } from './process/run-file.ts';
-import { inheritedDescriptors } from './process/descriptors.ts';
+import { callersDescriptors } from './process/descriptors.ts';
 import { fileLimit } from './process/file-limit.ts';
-import { machineOf } from './platform/machine.ts';
-import { requireProc } from './platform/proc.ts';
-import { shortageIn } from './platform/shortage.ts';
 import { ownSignals } from './platform/signals.ts';
 import { readGiven } from './platform/read-given.ts';
 import { createStream } from './platform/streams.ts';
-import { findSurvivors, fromOtherUser } from './process/survivors.ts';
-import { liveStartTime, startTime } from './process/process-tree.ts';
 
 declare const RUNLOCK_VERSION: string;
 /** Which commit it was built from, and when. */
@@ -45,78 +35,14 @@ if (nodeVersion !== undefined)
 setMaxListeners(0);
 
 /** First of all: later runlock has files open itself. */
-const inherited = process.argv[2] === 'exec' ? callersDescriptors() : [];
-
-function callersDescriptors(): readonly number[] {
-  try {
-    return inheritedDescriptors({ parent: process.ppid, opensPipes: nodeVersion !== undefined });
-  } catch {
-    // Without /proc there will be no command.
-    return [];
-  }
-}
+const inherited =
+  process.argv[2] === 'exec'
+    ? callersDescriptors({ parent: process.ppid, opensPipes: nodeVersion !== undefined })
+    : [];
 
 const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppid, inherited });
 
-/** Whoever asks for processes must not hear of another namespace's. */
-const requireOwnProc = () => requireProc(process.pid);
-
-let placed: ReturnType<Host['place']> | undefined;
-
-async function findPlace() {
-  const machine = await machineOf();
-  return { host: hostname(), ...(machine !== undefined && { machine }) };
-}
-
-const host: Host = {
-  self: () => ({
-    pid: process.pid,
-    startTime: startTime(process.pid) ?? '',
-    bootId: host.bootId,
-    ...(process.geteuid && { uid: process.geteuid() }),
-  }),
-  place: () => (placed ??= findPlace()),
-  get bootId() {
-    requireOwnProc();
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-    return [boot, readlinkSync('/proc/self/ns/pid'), ...timeNamespace()].join(' ');
-  },
-  startTime: liveStartTime,
-  hidden,
-  survivors: (id, log, uid) => findSurvivors(id, readRunFile(id, log, uid), host.bootId),
-};
-
-/** Start times count from a boot that each time namespace may shift. Before Linux 5.6 there is none. */
-function timeNamespace(): readonly string[] {
-  try {
-    return [readlinkSync('/proc/self/ns/time')];
-  } catch {
-    return [];
-  }
-}
-
-/** Of another user's run root reads what that user wrote down. */
-function readRunFile(id: string, log: Log, uid?: number): RunFile | undefined {
-  const own = process.geteuid?.() ?? 0;
-  if (uid === undefined || uid === own || own !== 0) return runFiles(log).read(id);
-  const file = openRunFiles({ folders: runFolders(uid, undefined), uid, log }).read(id);
-  return file && fromOtherUser(file);
-}
-
-function runFiles(log: Log) {
-  const uid = process.geteuid?.() ?? 0;
-  return openRunFiles({ folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), uid, log });
-}
-
-function hidden(pid: number): boolean {
-  if (startTime(pid) !== undefined) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
-}
+const { host, runFiles } = thisHost(process);
 
 const { whenResized, stoppable, ...signals } = ownSignals();
 const outputOptions = {
@@ -139,11 +65,6 @@ async function connectTo(log: Log, agent?: string) {
     import('./consul/env.ts'),
   ]);
   return connect(consulSettings(process.env, agent), { clock, log });
-}
-
-/** Bun's own answer is whatever USER says. */
-function userName(): string {
-  return execFileSync('id', ['-un'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
 }
 
 /** The most that is read of a configuration file, in bytes. */
@@ -176,33 +97,15 @@ const platform: Platform = {
       env: process.env,
       host: hostname(),
       uid: process.getuid?.(),
-      userName,
     }),
   atExit: (last) => void process.once('exit', last),
 };
 
 function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
-  const { message, code } = faultOf(error);
-  const bug = code === 'bug' ? 'a bug in runlock, please report it: ' : '';
-  const stack = code === 'bug' && process.argv.includes('-v') && error instanceof Error && error.stack;
-  const fields = { event: 'error', code, ...(stack && { stack }) };
-  errorLog(logFormat)('error', `${bug}${message}`.replaceAll(/\r?\n/g, ' '), fields);
-  if (stack && logFormat === 'text') writeLine(stack);
-  return code === 'config' ? exitStatus(new RunlockError('config', message)) : exitStatus(error);
-}
-
-/** What the system was short of is no bug. */
-function faultOf(error: unknown): { readonly message: string; readonly code: ErrorCode } {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = errorCode(error);
-  const shortage = code === 'bug' ? shortageIn(error) : undefined;
-  return shortage === undefined ? { message, code } : { message: `${message}: ${shortage}`, code: 'config' };
-}
-
-/** A report that is cut short must not pass for a whole one. */
-function unwritten(fault: Error): RunlockError {
-  const message = `stdout could not be written (${fault.message}), so what is there is cut short; make room, and look again`;
-  return new RunlockError('unwritten', message, { cause: fault });
+  const { message, stack, fields, status } = failureOf(error, { isVerbose: process.argv.includes('-v') });
+  errorLog(logFormat)('error', message, fields);
+  if (stack !== undefined && logFormat === 'text') writeLine(stack);
+  return status;
 }
 
 async function main(): Promise<void> {

@@ -13,9 +13,9 @@ export interface Generated {
 }
 
 /** Reads from the project's root. */
-export function currentDocs(): Generated[] {
+export async function currentDocs(): Promise<Generated[]> {
   const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
-  const tree = commandTree(commands, { env: {}, version, readText: () => '' });
+  const tree = await commandTree(commands, { env: {}, version, readText: () => '' });
   const pages = describePages(tree);
   return [
     { file: 'docs/man/runlock.1', text: manPage(pages, version) },

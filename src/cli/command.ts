@@ -24,7 +24,7 @@ export interface Context {
 /** What a command defines itself with. */
 export interface Defining extends Context {
   /** Every command with its options, unread: a line that names a command has only that command. */
-  readonly tree: () => Command;
+  readonly tree: () => Promise<Command>;
 }
 
 /** What a command is asked, once its line is read: typed and frozen. */
@@ -66,6 +66,12 @@ export interface Registered<Platform> {
     done: (invocation: Invocation<Platform>) => void,
   ) => void;
   readonly ifWrong: (argv: readonly string[], error: RunlockError) => Invocation<Platform> | undefined;
+}
+
+/** A command that is loaded when it is named, or when all are described. */
+export interface Listed<Platform> {
+  readonly name: string;
+  readonly load: () => Promise<Registered<Platform>>;
 }
 
 /** What a command line asks for. */

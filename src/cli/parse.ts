@@ -1,13 +1,13 @@
 /** argv, environment and configuration file → one typed, frozen command. Runs nothing. */
 import { Command, CommanderError } from 'commander';
-import type { Context, Defining, Invocation, Registered } from './command.ts';
+import type { Context, Defining, Invocation, Listed, Registered } from './command.ts';
 import { applyConfig, keysOf, noteConfigUse } from './config/apply.ts';
 import { sayMisplaced } from './misplaced.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { usage } from './values.ts';
 
 /** Every command that there is, in the order in which help names them. */
-export type Commands<Platform> = readonly Registered<Platform>[];
+export type Commands<Platform> = readonly Listed<Platform>[];
 
 /** Who prints help. */
 interface Printer {
@@ -28,7 +28,7 @@ export async function parse<Platform extends Printer>(
     return await parseLine(argv, commands, context);
   } catch (error) {
     const named = isRunlockError(error) && commands.find(({ name }) => name === argv[0]);
-    const asked = named ? named.ifWrong(argv, error) : undefined;
+    const asked = named ? (await named.load()).ifWrong(argv, error) : undefined;
     if (!asked) throw error;
     return asked;
   }
@@ -41,7 +41,12 @@ async function parseLine<Platform extends Printer>(
 ): Promise<Invocation<Platform>> {
   let invocation: Invocation<Platform> | undefined;
   let text = '';
-  const program = buildProgram(commands, context, { argv, done: (parsed) => (invocation = parsed) });
+  // The options of the command that is named are all that is needed.
+  const named = commands.filter(({ name }) => name === argv[0]);
+  const program = buildProgram(await loadAll(named.length > 0 ? named : commands), context, {
+    done: (parsed) => (invocation = parsed),
+    tree: () => commandTree(commands, context),
+  });
   for (const command of [program, ...program.commands]) {
     command.exitOverride().configureOutput({
       writeOut: (part) => (text += part),
@@ -104,19 +109,25 @@ const LICENSES = 'runlock.licenses';
 const HELP_COLUMNS = 80;
 
 /** Every command, for what describes them all: completion, the man page, the README. */
-export function commandTree<Platform>(commands: Commands<Platform>, context: Context): Command {
-  return buildProgram(commands, context, { argv: [], done: () => undefined });
+export async function commandTree<Platform>(
+  commands: Commands<Platform>,
+  context: Context,
+): Promise<Command> {
+  const tree = () => commandTree(commands, context);
+  return buildProgram(await loadAll(commands), context, { done: () => undefined, tree });
 }
 
-interface Reading<Platform> {
-  readonly argv: readonly string[];
+const loadAll = <Platform>(commands: Commands<Platform>): Promise<readonly Registered<Platform>[]> =>
+  Promise.all(commands.map(({ load }) => load()));
+
+interface Reading<Platform> extends Pick<Defining, 'tree'> {
   readonly done: (invocation: Invocation<Platform>) => void;
 }
 
 function buildProgram<Platform>(
-  commands: Commands<Platform>,
+  commands: readonly Registered<Platform>[],
   context: Context,
-  { argv: [word], done }: Reading<Platform>,
+  { done, tree }: Reading<Platform>,
 ): Command {
   const program = new Command('runlock')
     .description("Runs a configuration-management command under its group's lock in Consul.")
@@ -137,16 +148,13 @@ Examples:
 Every option can also be given as RUNLOCK_<OPTION> in the environment, and what is not for one call alone in
 /etc/runlock/config.toml ('runlock config --help'). Consul is found by its own CONSUL_* variables.`,
     );
-  // The options of the command that is named are all that is needed.
-  const named = commands.filter(({ name }) => name === word);
-  const tree = () => commandTree(commands, context);
   const defining: Defining = { ...context, tree };
-  for (const { name, define, config } of named.length > 0 ? named : commands) {
+  for (const { name, define, config } of commands) {
     define(program, defining, done);
     const command = program.commands.find((each) => each.name() === name);
     if (command) noteConfigUse(command, config);
   }
   return program.hook('preAction', (_, command) =>
-    applyConfig(command, context, () => keysOf(tree().commands)),
+    applyConfig(command, context, async () => keysOf((await tree()).commands)),
   );
 }

@@ -1,30 +1,18 @@
 /** Every command, in the order in which help names them. */
-import type { Commands } from '../cli/parse.ts';
-import { acquire } from './acquire/command.ts';
-import { complete } from './complete/command.ts';
-import { completion } from './completion/command.ts';
-import { config } from './config/command.ts';
-import { doctor } from './doctor/command.ts';
-import { exec } from './exec/command.ts';
-import { freeze } from './freeze/command.ts';
-import { gate } from './gate/command.ts';
-import { history } from './history/command.ts';
-import { release } from './release/command.ts';
-import { status } from './status/command.ts';
-import { thaw } from './thaw/command.ts';
+import type { Listed } from '../cli/command.ts';
 import type { Platform } from './platform.ts';
 
-export const commands: Commands<Platform> = [
-  exec,
-  acquire,
-  status,
-  release,
-  history,
-  freeze,
-  thaw,
-  gate,
-  doctor,
-  completion,
-  config,
-  complete,
+export const commands: readonly Listed<Platform>[] = [
+  { name: 'exec', load: async () => (await import('./exec/command.ts')).exec },
+  { name: 'acquire', load: async () => (await import('./acquire/command.ts')).acquire },
+  { name: 'status', load: async () => (await import('./status/command.ts')).status },
+  { name: 'release', load: async () => (await import('./release/command.ts')).release },
+  { name: 'history', load: async () => (await import('./history/command.ts')).history },
+  { name: 'freeze', load: async () => (await import('./freeze/command.ts')).freeze },
+  { name: 'thaw', load: async () => (await import('./thaw/command.ts')).thaw },
+  { name: 'gate', load: async () => (await import('./gate/command.ts')).gate },
+  { name: 'doctor', load: async () => (await import('./doctor/command.ts')).doctor },
+  { name: 'completion', load: async () => (await import('./completion/command.ts')).completion },
+  { name: 'config', load: async () => (await import('./config/command.ts')).config },
+  { name: '__complete', load: async () => (await import('./complete/command.ts')).complete },
 ];

@@ -14,10 +14,22 @@ interface Open {
  * FD_CLOEXEC does not tell: both runtimes set it on what they inherit.
  * `opensPipes`: the runtime opens pipes for itself before it comes to this (Node does).
  */
-export function inheritedDescriptors(options: {
+export function callersDescriptors(options: Inheriting): readonly number[] {
+  try {
+    return inheritedDescriptors(options);
+  } catch {
+    // Without /proc there will be no command.
+    return [];
+  }
+}
+
+interface Inheriting {
   readonly parent: number;
   readonly opensPipes: boolean;
-}): number[] {
+}
+
+/** The same. @throws where /proc can't be read. */
+export function inheritedDescriptors(options: Inheriting): number[] {
   const all = openDescriptors();
   const isNumber = ({ fd }: Open) => fd > 2;
   const named = all.filter(({ type }) => type !== 0);

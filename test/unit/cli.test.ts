@@ -220,8 +220,8 @@ describe('the environment', () => {
     expect(await complaint(['exec', '--', 'x'], { [name]: text })).toMatch(pattern);
   });
 
-  test('of every option of every command is kept from what exec runs, and nothing else is', () => {
-    const tree = commandTree(commands, { env: {}, version: '1.2.3', readText });
+  test('of every option of every command is kept from what exec runs, and nothing else is', async () => {
+    const tree = await commandTree(commands, { env: {}, version: '1.2.3', readText });
     const options = new Set(tree.commands.flatMap((command) => command.options).map(variableOf));
     const own = {
       RUNLOCK_RUN_ID: 'x',

@@ -14,7 +14,9 @@ type Env = Record<string, string>;
 const missing = (code = 'ENOENT') => {
   throw Object.assign(new Error(code), { code });
 };
-const keys = keysOf(commandTree(commands, { env: {}, version: '1', readText: () => missing() }).commands);
+const keys = keysOf(
+  (await commandTree(commands, { env: {}, version: '1', readText: () => missing() })).commands,
+);
 
 const read = (text: string, argv: readonly string[], env: Env = {}) =>
   askedBy(argv, { env, version: '1', readText: () => text });
@@ -50,6 +52,17 @@ async function refusal(promise: Promise<unknown>): Promise<string> {
 const complaint = (text: string) => refusal(read(text, ['exec', '--config', 'c.toml', '--', 'true']));
 
 describe('a file', () => {
+  test.each(['', '\n\n', '# wait = "1s"\n\n  # slots = 4\n\t'])(
+    'of comments alone says nothing: %j',
+    async (text) => {
+      expect(await exec(text)).toMatchObject({ wait: 3_600_000, slots: 1 });
+    },
+  );
+
+  test('of comments and one line that is none is read', async () => {
+    expect(await complaint('# all is well\nnonsense\n')).toContain('c.toml');
+  });
+
   test.each<[string, object]>([
     ['group = "prod/web"', { group: 'prod/web' }],
     ['slots = 4', { slots: 4 }],
@@ -164,9 +177,9 @@ slots = 4
     expect((await exec(text, ['-g', 'prod/web'])).slots).toBe(4);
   });
 
-  test('of several groups must agree, or the flag has to say it', () => {
+  test('of several groups must agree, or the flag has to say it', async () => {
     const config = readConfig('c.toml', file, keys);
-    const tree = commandTree(commands, { env: {}, version: '1', readText: () => missing() });
+    const tree = await commandTree(commands, { env: {}, version: '1', readText: () => missing() });
     const [exec] = tree.commands.filter((command) => command.name() === 'exec');
     const slots = exec && find(exec, '--slots');
     const hold = exec && find(exec, '--hold');

@@ -10,8 +10,9 @@ import { commands } from '../../src/commands/registry.ts';
 import { keysOf } from '../../src/cli/config/apply.ts';
 import { readConfig } from '../../src/cli/config/read.ts';
 
+const tree = await commandTree(commands, { env: {}, version: '1.2.3', readText: () => '' });
+
 describe('config.toml', () => {
-  const tree = commandTree(commands, { env: {}, version: '1.2.3', readText: () => '' });
   const example = configExample(tree);
   const keys = keysOf(tree.commands);
 

@@ -13,7 +13,7 @@ import { commands } from '../../src/commands/registry.ts';
 import { RunlockError, exitStatus } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 
-const pages = describePages(commandTree(commands, { env: {}, version: '1.2.3', readText: () => '' }));
+const pages = describePages(await commandTree(commands, { env: {}, version: '1.2.3', readText: () => '' }));
 const man = manPage(pages, '1.2.3');
 const command = (name: string) => {
   const page = pages.commands.find((each) => each.name === name);
@@ -21,7 +21,7 @@ const command = (name: string) => {
   return page;
 };
 
-test.each(currentDocs())("$file is up to date (if not: 'npm run docs')", ({ file, text }) => {
+test.each(await currentDocs())("$file is up to date (if not: 'npm run docs')", ({ file, text }) => {
   expect(readFileSync(file, 'utf8')).toBe(text);
 });
 

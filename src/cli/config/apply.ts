@@ -63,7 +63,11 @@ export const configFaultOf = (command: Command) => faults.get(command);
  * @param keys what any command may find in it; asked for only if there is a file.
  * @throws RunlockError `config`: it can't be read, or says something that is not right.
  */
-export async function applyConfig(command: Command, context: Context, keys: () => Keys): Promise<void> {
+export async function applyConfig(
+  command: Command,
+  context: Context,
+  keys: () => Promise<Keys>,
+): Promise<void> {
   try {
     const config = await loadConfig(command, context, keys);
     if (!config) return;
@@ -81,7 +85,7 @@ export async function applyConfig(command: Command, context: Context, keys: () =
 async function loadConfig(
   command: Command,
   { env, readText }: Context,
-  keys: () => Keys,
+  keys: () => Promise<Keys>,
 ): Promise<Config | undefined> {
   const option = find(command, '--config');
   if (!option) return undefined;
@@ -90,7 +94,7 @@ async function loadConfig(
   try {
     const text = readText(path);
     const { readConfig } = await import('./read.ts');
-    return readConfig(path, text, keys());
+    return readConfig(path, text, saysNothing(text) ? new Map() : await keys());
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : '';
     if (isRunlockError(error)) throw error;
@@ -99,6 +103,9 @@ async function loadConfig(
     throw new RunlockError('config', `${named}: ${unreadable[code] ?? reasonOf(error)}`, { cause: error });
   }
 }
+
+/** As it comes with the package: for what is not there no command has to be loaded. */
+const saysNothing = (text: string) => text.split('\n').every((line) => /^\s*(?:#|$)/.test(line));
 
 const unreadable: Readonly<Record<string, string>> = {
   ENOENT: 'no such file; correct the name, or leave it out',

@@ -31,10 +31,10 @@ function define(
 ): void {
   const command = program.command('__complete', { hidden: true }).argument('[words...]').passThroughOptions();
   addOptions(command, [groupsOption('as for exec', 'default'), prefixOption(), ...commonOptions()]);
-  command.action((words: string[]) => {
+  command.action(async (words: string[]) => {
     const values = settings(command, env);
     const { prefix, group } = values as Values & { prefix: string; group: readonly string[] };
-    const options = { words, prefix, groups: group, ...describeProgram(tree()) };
+    const options = { words, prefix, groups: group, ...describeProgram(await tree()) };
     done({ common: toCommon(values), options: Object.freeze(options) });
   });
 }

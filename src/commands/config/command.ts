@@ -39,9 +39,10 @@ function define(program: Command, { env, tree }: Defining, done: (asked: ConfigA
     ...commonOptions(),
   ]);
   command.addHelpText('after', CONFIG_HELP);
-  command.action((name: string) => {
+  command.action(async (name: string) => {
     const values = withEnvironment(command, env);
-    const target = tree().commands.find((each) => each.name() === name && !name.startsWith('_'));
+    const { commands } = await tree();
+    const target = commands.find((each) => each.name() === name && !name.startsWith('_'));
     if (!target) throw usage(`'${name}' is no command; see 'runlock --help'`);
     const report = reportOn(target, command, env);
     const { json } = values as Values & { json: boolean };
