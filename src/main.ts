@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { clock } from './platform/clock.ts';
 import { parse } from './cli/parse.ts';
 import { commands } from './commands/registry.ts';
-import type { Log } from './platform/deps.ts';
+import type { Emit } from './events/events.ts';
 import { hasTerminal, openConsole } from './platform/console.ts';
 import { failureOf, unwritten } from './platform/failure.ts';
 import { thisHost } from './process/host.ts';
@@ -59,12 +59,12 @@ const { stderr, terminal, makeLog, errorLog, writeLine, confirm } = openConsole(
 /** A reader who has stalled must not keep runlock from its end for longer. */
 const LAST_WORDS_MS = 5_000;
 
-async function connectTo(log: Log, agent?: string) {
+async function connectTo(emit: Emit, agent?: string) {
   const [{ connect }, { consulSettings }] = await Promise.all([
     import('./consul/consul.ts'),
     import('./consul/env.ts'),
   ]);
-  return connect(consulSettings(process.env, agent), { clock, log });
+  return connect(consulSettings(process.env, agent), { clock, emit });
 }
 
 /** The most that is read of a configuration file, in bytes. */
@@ -102,8 +102,8 @@ const platform: Platform = {
 };
 
 function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
-  const { message, stack, fields, status } = failureOf(error, { isVerbose: process.argv.includes('-v') });
-  errorLog(logFormat)('error', message, fields);
+  const { event, stack, status } = failureOf(error, { isVerbose: process.argv.includes('-v') });
+  errorLog(logFormat)(event);
   if (stack !== undefined && logFormat === 'text') writeLine(stack);
   return status;
 }

@@ -28,7 +28,7 @@ function toDeps(): Deps {
       place: () => Promise.resolve({ host: 'h' }),
       survivors: () => ({ pids: [], guarded: false }),
     },
-    log: () => undefined,
+    emit: () => undefined,
   };
 }
 
@@ -51,7 +51,7 @@ const ttlMs = 600_000;
 
 export function openGroup(agent: Agent, slots: number): Group {
   const deps = toDeps();
-  const consul = connect(consulSettings(agent.env), { clock, log: deps.log });
+  const consul = connect(consulSettings(agent.env), { clock, emit: deps.emit });
   const dismissed = new AbortController();
   const { signal } = dismissed;
   const patience = new AbortController().signal;

@@ -1,6 +1,7 @@
 /** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
 import type { Consul } from '../consul/consul.ts';
-import type { Deps, Log } from '../platform/deps.ts';
+import type { Emit } from '../events/events.ts';
+import type { Deps } from '../platform/deps.ts';
 import type { LogChoice } from '../platform/log.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { Screen, Stream, Terminal } from '../platform/terminal.ts';
@@ -16,14 +17,14 @@ export interface Platform {
   readonly nodeVersion: string | undefined;
   /** A file's text. Throws what node:fs throws. */
   readText(path: string): string;
-  readonly deps: Omit<Deps, 'log'>;
+  readonly deps: Omit<Deps, 'emit'>;
   readonly stdout: Stream;
   readonly stderr: Stream;
   /** Resolves when the text is out of this process: an exit cuts off what a pipe has not taken yet. */
   write(text: string): Promise<void>;
-  makeLog(options: LogChoice): Log;
+  makeLog(options: LogChoice): Emit;
   /** To the agent of the environment, or to the one at another address: the same token, TLS and namespace. */
-  connect(log: Log, agent?: string): Promise<Consul>;
+  connect(emit: Emit, agent?: string): Promise<Consul>;
   /** From the first call on a signal no longer ends the process by itself. */
   listenToSignals(): SignalSource;
   /** Called when the process ends, however it does: what is written then must go out at once. */
@@ -40,7 +41,7 @@ export interface Platform {
   readonly terminal: Terminal;
   readonly newRunId: () => string;
   /** What runs write down of themselves on this host. */
-  runFiles(log: Log): RunFiles;
+  runFiles(emit: Emit): RunFiles;
   /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
   confirm(question: string): boolean | undefined;
   /** Ctrl-Z, and back again. */

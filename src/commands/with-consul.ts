@@ -39,13 +39,13 @@ export async function withConsul(
       stoppedBy ??= name;
       stopped.abort();
     });
-  const log = platform.makeLog(common);
+  const emit = platform.makeLog(common);
   const [consul, agent] = await Promise.all([
-    platform.connect(log),
-    address === undefined ? undefined : platform.connect(log, address),
+    platform.connect(emit),
+    address === undefined ? undefined : platform.connect(emit, address),
   ]);
   try {
-    return await use({ consul, agent, deps: { ...platform.deps, log }, signal });
+    return await use({ consul, agent, deps: { ...platform.deps, emit }, signal });
   } catch (error) {
     if (stoppedBy === undefined || error !== signal.reason) throw error;
     return 128 + constants.signals[stoppedBy];

@@ -7,7 +7,8 @@ import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchTrouble } from './request.ts';
 import type { CallOptions, RetryOptions } from './request.ts';
 import { createClient } from './client.ts';
 import type { ConsulSettings } from './env.ts';
-import type { Clock, Log } from '../platform/deps.ts';
+import type { Emit } from '../events/events.ts';
+import type { Clock } from '../platform/deps.ts';
 import { forbidden, isTransient, isWorthAgain } from './faults.ts';
 import { toInspection } from './inspect.ts';
 import type { Certificate, Inspection, Question, Remote } from './inspect.ts';
@@ -88,7 +89,7 @@ export const FIRST_CONTACT = { retryForMs: 3_000, electionMs: 30_000 };
  */
 const LONGEST_WAIT_MS = 25_000;
 
-export function connect(settings: ConsulSettings, effects: { clock: Clock; log: Log }): Consul {
+export function connect(settings: ConsulSettings, effects: { clock: Clock; emit: Emit }): Consul {
   const token = createToken(settings);
   const client = createClient(settings, token);
   const trouble = watchTrouble(settings.address, effects);

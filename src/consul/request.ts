@@ -2,7 +2,8 @@
 import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import pRetry from 'p-retry';
-import type { Clock, Log } from '../platform/deps.ts';
+import type { Emit } from '../events/events.ts';
+import type { Clock } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import type { Token } from './token.ts';
 import { classify, isConsuls, isTransient, notConsul, responseOf } from './faults.ts';
@@ -197,7 +198,7 @@ const QUIET_TROUBLE_MS = 10_000;
 const OLD_MS = 30_000;
 
 /** One line when Consul has not answered for a while, one when it answers again; not one a try. */
-export function watchTrouble(address: string, { clock, log }: { clock: Clock; log: Log }): Trouble {
+export function watchTrouble(address: string, { clock, emit }: { clock: Clock; emit: Emit }): Trouble {
   let since: number | undefined;
   let said = false;
   const faults = new Map<string, { fault: RunlockError; atMs: number }>();
@@ -206,13 +207,13 @@ export function watchTrouble(address: string, { clock, log }: { clock: Clock; lo
     remember: (kind, fault) => void faults.set(kind, { fault, atMs: clock.monotonicMs() }),
     seen: (error) => {
       since ??= clock.monotonicMs();
-      log('debug', error.message, { event: 'consul-fault', code: error.code });
+      emit({ event: 'consul-fault', code: error.code, detail: { fault: error.message } });
       if (said || clock.monotonicMs() - since < QUIET_TROUBLE_MS) return;
       said = true;
-      log('warning', `trying again: ${error.message}`, { event: 'consul-unreachable', address });
+      emit({ event: 'consul-unreachable', address, detail: { fault: error.message } });
     },
     over: (kind) => {
-      if (said) log('warning', `Consul at ${address} answers again`, { event: 'consul-reachable', address });
+      if (said) emit({ event: 'consul-reachable', address });
       faults.delete(kind);
       const nowMs = clock.monotonicMs();
       for (const [other, { atMs }] of faults) if (nowMs - atMs > OLD_MS) faults.delete(other);

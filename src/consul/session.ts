@@ -112,7 +112,7 @@ async function readBack(
 async function destroyQuietly({ consul, deps }: { consul: Consul; deps: Deps }, id: string): Promise<void> {
   const options = { signal: AbortSignal.timeout(RENEW_TIMEOUT_MS), retryForMs: 0 };
   await consul.destroySession(id, options).catch((error: unknown) => {
-    deps.log('debug', `session ${id} was not destroyed: ${reasonOf(error)}`, { event: 'session-left' });
+    deps.emit({ event: 'session-left', detail: { session: id, fault: reasonOf(error) } });
   });
 }
 
@@ -155,7 +155,7 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
     } catch (error) {
       if (it.closed.aborted) throw error;
       // Nothing is known, so nothing is lost. Without rights there is no hurry either.
-      deps.log('debug', `the session was not renewed: ${reasonOf(error)}`, { event: 'renewal-failed' });
+      deps.emit({ event: 'renewal-failed', detail: { fault: reasonOf(error) } });
       return isTransient(error) ? soonMs() : clock.monotonicMs() + pauseMs;
     }
     throw new RunlockError('session-lost', 'Consul does not know the session any more');

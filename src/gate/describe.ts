@@ -1,6 +1,6 @@
 /** Verdicts of the health gate, in words. Pure; names and outputs in it come from Consul as they are. */
 import { assertNever } from '../errors.ts';
-import { hint } from '../text/suggested-command.ts';
+import { leaveHint } from '../text/suggested-command.ts';
 import type { OfflinePeer, Verdict } from './decide.ts';
 import type { Kept } from './exit.ts';
 
@@ -42,11 +42,6 @@ export function describeVerdict(verdict: Verdict, node: string): string {
     default:
       return assertNever(because);
   }
-}
-
-/** The command that ends what runlock has set, on the node itself. */
-export function leaveHint(prefix: string, services: readonly string[]): string {
-  return hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
 }
 
 /** Why it stays in maintenance and what ends that: `run 4f1a of prod/db needs it (running), and ends it when it is good`. */

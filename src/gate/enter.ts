@@ -12,7 +12,6 @@ import type { OutMark } from '../lock/records.ts';
 import { openShortSession } from '../consul/session.ts';
 import type { Session } from '../consul/session.ts';
 import { startDeadline } from './deadline.ts';
-import { leaveHint } from './describe.ts';
 import { exitAtLast } from './exit.ts';
 import { LOCK_TTL_MS, checkLock, leaveLock, lockAll, proveLock, sessionLost } from './lock.ts';
 import type { LockedBy } from './lock.ts';
@@ -250,10 +249,7 @@ async function undo(
   const marker = { prefix, node, run };
   const there = (mode: Mode) =>
     before?.some(({ scope, serviceId }) => scope === mode.scope && serviceId === mode.serviceId);
-  const warn = (what: string) => {
-    const message = `${node} may ${what}; '${leaveHint(prefix, scope === 'node' ? [] : services)}' on ${node} ends it`;
-    deps.log('warning', message, { event: 'maintenance-left', node, run });
-  };
+  const out = { prefix, services: scope === 'node' ? [] : services };
   const signal = AbortSignal.timeout(CHANGE_MS);
   try {
     if (marks.before) {
@@ -270,8 +266,10 @@ async function undo(
       const left = await exitAtLast(effects, { ...marker, services, only, mark, how: 'undo' });
       if (left.kind === 'stays') throw new Error(left.why);
     }
-    if (isUnderWay) warn('still go into maintenance (its agent did not answer when it was asked for it)');
+    if (isUnderWay)
+      deps.emit({ event: 'maintenance-left', node, run, detail: { kind: 'may-go-in', ...out } });
   } catch (error) {
-    warn(`stay in maintenance (${reasonOf(error)})`);
+    const detail = { kind: 'may-stay', ...out, why: reasonOf(error) } as const;
+    deps.emit({ event: 'maintenance-left', node, run, detail });
   }
 }

@@ -101,7 +101,7 @@ export async function leaveService(
 }
 
 function isNeed(
-  { host, log }: Deps,
+  { host, emit }: Deps,
   { exit, standing }: { exit: Exit; standing: Standing | undefined },
 ): boolean {
   switch (standing?.kind) {
@@ -119,14 +119,14 @@ function isNeed(
       // Its session outlives it for a while.
       const isHere = claim.bootId === host.bootId;
       return (
-        !isHere || host.startTime(claim.pid) === claim.startTime || !isNobody(host.survivors(claim.run, log))
+        !isHere || host.startTime(claim.pid) === claim.startTime || !isNobody(host.survivors(claim.run, emit))
       );
     }
   }
 }
 
 function mayEnd(
-  { host, log }: Deps,
+  { host, emit }: Deps,
   { exit, mode, others }: { exit: Exit; mode: Mode; others: readonly Marked[] },
 ): boolean {
   const { run } = mode;
@@ -134,7 +134,7 @@ function mayEnd(
   // One that needs it no more left it on for others, and would have ended it.
   if (run === exit.run || exit.how === 'by-hand' || others.some((one) => isLeft(one) && covers(one, mode)))
     return true;
-  return exit.how === 'good' && isNobody(host.survivors(run, log));
+  return exit.how === 'good' && isNobody(host.survivors(run, emit));
 }
 
 const isLeft = ({ mark }: Marked) => mark?.state !== undefined;

@@ -34,7 +34,7 @@ const LIMIT_MS = 10_000;
 
 /** Until the signal aborts; never throws. */
 export async function keepOut(effects: EnterEffects, asked: KeepOut, signal: AbortSignal): Promise<void> {
-  const { clock, log, random } = effects.deps;
+  const { clock, emit, random } = effects.deps;
   const services = [...new Set(asked.taken.flatMap(({ service }) => (service === '' ? [] : [service])))];
   if (services.length === 0) return;
   const look = createLook(effects, { ...asked, services });
@@ -43,9 +43,7 @@ export async function keepOut(effects: EnterEffects, asked: KeepOut, signal: Abo
       failures = (await look(signal)) ? 0 : failures + 1;
     } catch (error) {
       failures++;
-      log('debug', `nobody knows whether it is out of service: ${reasonOf(error)}`, {
-        event: 'out-unwatched',
-      });
+      emit({ event: 'out-unwatched', detail: { fault: reasonOf(error) } });
     }
     const pauseMs = failures === 0 ? LOOK_MS : growingMs(failures, AGAIN, random);
     await clock.sleep(pauseMs, { signal }).catch(() => undefined);

@@ -130,6 +130,6 @@ export const sessionLost = () => new RunlockError('session-lost', 'the lock of t
 export async function leaveLock({ deps }: Pick<Effects, 'deps'>, session: Session): Promise<void> {
   const options = { signal: AbortSignal.timeout(5_000) };
   await session.close(options).catch((error: unknown) => {
-    deps.log('debug', `the session was not destroyed: ${reasonOf(error)}`, { event: 'session-left' });
+    deps.emit({ event: 'session-left', detail: { fault: reasonOf(error) } });
   });
 }

@@ -36,7 +36,7 @@ export async function untilThawed(context: RunContext, key: string, progress: Pr
     }
     progress.blocked = { kind: 'frozen', at, freeze };
     progress.patience.throwIfAborted();
-    if (entry.modifyIndex !== saidIndex) sayFrozen(context, at, freeze);
+    if (entry.modifyIndex !== saidIndex) emitFrozen(context, at, freeze);
     saidIndex = entry.modifyIndex;
     return undefined;
   };
@@ -47,19 +47,9 @@ export async function untilThawed(context: RunContext, key: string, progress: Pr
 /** '' for the root. */
 const frozenGroup = ({ keys }: RunContext, key: string) => parseKey(keys.root, key)?.group ?? '';
 
-function sayFrozen({ deps, keys, run }: RunContext, at: string, { by, reason, until }: Freeze): void {
-  const what = at === keys.group ? at : at === '' ? 'everything' : `${at}, and so ${keys.group},`;
-  const end = until === undefined ? 'someone thaws it' : until;
-  deps.log('info', `${what} is frozen by ${by} (${reason}); waiting until ${end}`, {
-    event: 'frozen',
-    group: keys.group,
-    node: run.node,
-    run: run.id,
-    at,
-    by,
-    reason,
-    ...(until !== undefined && { until }),
-  });
+function emitFrozen({ deps, keys, run }: RunContext, at: string, { by, reason, until }: Freeze): void {
+  const who = { group: keys.group, node: run.node, run: run.id };
+  deps.emit({ event: 'frozen', ...who, at, by, reason, until, detail: { then: 'waits' } });
 }
 
 /** The freeze that stops the group now, if one does: its own, else its nearest ancestor's. */

@@ -177,7 +177,7 @@ function endTrouble(live: Live): void {
   delete live.silentSinceMs;
   if (live.trouble === undefined) return;
   const { keys, deps } = live.holding.context;
-  deps.log('warning', `the slot of ${keys.group} can be read again`, { event: 'slot-seen' });
+  deps.emit({ event: 'slot-seen', detail: { group: keys.group } });
   delete live.trouble;
 }
 
@@ -186,7 +186,7 @@ function sayTrouble(live: Live, error: unknown): void {
   const message = reasonOf(error);
   if (isTransient(error) ? !isNewSilence(live) : message === live.trouble) return;
   live.trouble = message;
-  live.holding.context.deps.log('warning', `${message}; the run goes on`, { event: 'slot-unseen' });
+  live.holding.context.deps.emit({ event: 'slot-unseen', detail: { fault: message } });
 }
 
 /** Longer than an election, or an agent's restart by the command, takes. */

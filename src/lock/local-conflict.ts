@@ -96,7 +96,7 @@ async function orphans(
 ): Promise<Busy | undefined> {
   const until = deps.clock.monotonicMs() + GUARD_GRACE_MS;
   for (;;) {
-    const found = deps.host.survivors(run, deps.log, uid);
+    const found = deps.host.survivors(run, deps.emit, uid);
     const { pids, cgroup, guarded } = found;
     if (isNobody(found) && (!guarded || deps.clock.monotonicMs() >= until)) return undefined;
     if (deps.clock.monotonicMs() >= until)

@@ -64,9 +64,7 @@ async function untilClaimedAgain(
   if (newest.index === 0) return;
   const tail = entries.find(({ key }) => key === keys.tail);
   if (tail !== undefined && tail.modifyIndex >= newest.index) return;
-  const why = `the keys of ${keys.group} were deleted or restored from a snapshot`;
-  const then = `runs under way get ${VANISHED_AFTER_MS / 1_000}s to claim their slots again`;
-  deps.log('warning', `${why}; ${then}`, { event: 'went-back', group: keys.group });
+  deps.emit({ event: 'went-back', group: keys.group, detail: { pauseMs: VANISHED_AFTER_MS } });
   await deps.clock.sleep(VANISHED_AFTER_MS, { signal: either });
   newest.index = 0;
 }

@@ -40,7 +40,7 @@ export async function recover(
     live.holding = { ...live.holding, owner: { claim, index } };
     live.provedMs = sentMs;
     live.refusals = 0;
-    deps.log('warning', `took the lock of ${keys.group} back; the run goes on`, {
+    deps.emit({
       event: 'recovered',
       group: keys.group,
       node: context.run.node,
@@ -73,11 +73,8 @@ async function afterRefusal(live: Live, obstacle: Obstacle): Promise<void> {
   if (!isChange) live.refusals = refusals + 1;
   if (refusals === SAY_AFTER) {
     const key = obstacle === 'node' ? keys.node(run.node) : keys.lock(slot);
-    deps.log(
-      'warning',
-      `another session holds ${key}, so ${run.node} can't take its lock of ${keys.group} back; the run goes on, and runlock keeps trying`,
-      { event: 'lock-taken', group: keys.group, node: run.node, slot, run: run.id },
-    );
+    const place = { group: keys.group, node: run.node, slot, run: run.id };
+    deps.emit({ event: 'lock-taken', ...place, detail: { key } });
   }
   // With a hold that ends there is a deadline to be met.
   const longestMs = run.hold === 'forever' ? LONGEST_RETRY_MS : live.ttlMs / 6;

@@ -92,7 +92,7 @@ export async function closeSession({ context, session }: Holding): Promise<void>
   // Without an answer the session ends by itself.
   const options = { signal: AbortSignal.timeout(5_000), retryForMs: 2_000 };
   await session.close(options).catch((error: unknown) => {
-    context.deps.log('debug', `the session was not destroyed: ${reasonOf(error)}`, { event: 'session-left' });
+    context.deps.emit({ event: 'session-left', detail: { fault: reasonOf(error) } });
   });
 }
 

@@ -1,6 +1,5 @@
 /** Leaving without a slot: nothing of the try stays in Consul. */
 import { isRunlockError } from '../errors.ts';
-import { hint } from '../text/suggested-command.ts';
 import type { RunContext } from './context.ts';
 import { lastWord, persist } from '../consul/retry.ts';
 import type { Claim } from './records.ts';
@@ -38,13 +37,9 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
     return true;
   } catch (error) {
     const stays =
-      attempts.length === 0
-        ? `the place in the queue of ${keys.group} goes by itself when its session ends`
-        : isRunlockError(error, 'incompatible')
-          ? `what stands there keeps others out of ${keys.group}`
-          : `the claim of run ${run.id} may stay in ${keys.group} and keep others out: ${run.node}'s next run clears it, or '${hint(keys.root, 'release', keys.group, '--owner', run.node)}', which asks first`;
-    const why = lastWord(consul, error);
-    deps.log('warning', `could not leave ${keys.group} cleanly (${why}); ${stays}`, { event: 'left-behind' });
+      attempts.length === 0 ? 'ticket' : isRunlockError(error, 'incompatible') ? 'what-is-there' : 'claim';
+    const who = { group: keys.group, node: run.node, run: run.id, prefix: keys.root };
+    deps.emit({ event: 'left-behind', detail: { ...who, stays, fault: lastWord(consul, error) } });
     return false;
   }
 }

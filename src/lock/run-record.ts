@@ -36,12 +36,7 @@ export async function recordEnd(
     await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
   }
   const { node, run } = record;
-  deps.log('warning', `how the run ended could not be recorded (${why}): history does not know of it`, {
-    event: 'not-recorded',
-    group: keys.group,
-    node,
-    run,
-  });
+  deps.emit({ event: 'not-recorded', group: keys.group, node, run, detail: { fault: why } });
 }
 
 /** Undefined: nobody can read it. */

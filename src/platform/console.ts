@@ -1,7 +1,8 @@
 /** What runlock says to people: its log, the line that is drawn below it, and questions; all on stderr. */
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { visible } from '../text/visible.ts';
-import type { Log, LogLevel } from './deps.ts';
+import type { Emit } from '../events/events.ts';
+import type { LogLevel } from '../events/sentence.ts';
 import { createLog, isJournal } from './log.ts';
 import type { LogChoice } from './log.ts';
 import { readLine } from './read-line.ts';
@@ -16,9 +17,9 @@ export interface Console {
   readonly terminal: Terminal;
   /** Takes one line, without the line break. */
   readonly writeLine: (line: string) => void;
-  readonly makeLog: (choice: LogChoice) => Log;
+  readonly makeLog: (choice: LogChoice) => Emit;
   /** For the one line that says why the program ends, whatever was chosen before. */
-  readonly errorLog: (format: LogChoice['logFormat']) => Log;
+  readonly errorLog: (format: LogChoice['logFormat']) => Emit;
   /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
   readonly confirm: (question: string) => boolean | undefined;
 }
@@ -37,18 +38,17 @@ export function openConsole({ env, options, now }: Given): Console {
   const stderr = createStream({ fd: 2, limit: KEPT_LINES_BYTES, onLost: sayLost, ...options });
   /** The live line of a waiting exec, while it is drawn. */
   let liveLine = '';
-  let newestLog: Log | undefined;
+  let newestLog: Emit | undefined;
 
   function writeLine(line: string): void {
     stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n${liveLine}`);
   }
 
   function sayLost(lines: number): void {
-    const message = `${lines} lines of this log are missing: the reader of stderr did not keep up`;
-    newestLog?.('warning', message, { event: 'lines-lost', lines });
+    newestLog?.({ event: 'lines-lost', lines });
   }
 
-  function logOf(format: LogChoice['logFormat'], levelOf: (isTalkative: boolean) => LogLevel): Log {
+  function logOf(format: LogChoice['logFormat'], levelOf: (isTalkative: boolean) => LogLevel): Emit {
     const { isTTY } = stderr;
     const journal = isJournal(env, stderrStat());
     const level = levelOf(isTTY || journal || format === 'json');

@@ -1,10 +1,12 @@
 /** The effects that the rest of the code may have, all in one place, so that a test can give its own. */
+import type { Emit } from '../events/events.ts';
+
 export interface Deps {
   readonly clock: WallClock;
   /** Uniform in [0, 1). */
   readonly random: () => number;
   readonly host: Host;
-  readonly log: Log;
+  readonly emit: Emit;
 }
 
 export interface Clock {
@@ -50,10 +52,10 @@ export interface Host {
   hidden(pid: number): boolean;
   /**
    * Who still runs of a run of this host that no live runlock watches. What an ended run left is nobody's business.
-   * `log` hears why what the run wrote down is not believed, `uid` is the user who ran it, where that is known: root
+   * `emit` hears why what the run wrote down is not believed, `uid` is the user who ran it, where that is known: root
    * reads what another one wrote down. Throws when the host can't be looked at.
    */
-  survivors(runId: string, log: Log, uid?: number): Survivors;
+  survivors(runId: string, emit: Emit, uid?: number): Survivors;
 }
 
 export interface Survivors {
@@ -66,8 +68,3 @@ export interface Survivors {
 
 /** Whether nobody of it is left. */
 export const isNobody = ({ pids, cgroup }: Survivors): boolean => pids.length === 0 && cgroup === undefined;
-
-export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
-
-/** `fields` carry the figures for `--log-format json`; `message` is the whole sentence for people. */
-export type Log = (level: LogLevel, message: string, fields?: Readonly<Record<string, unknown>>) => void;

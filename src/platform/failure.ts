@@ -1,14 +1,12 @@
 /** What runlock says when it fails, and how it ends. */
 import { RunlockError, errorCode, exitStatus } from '../errors.ts';
+import type { RunEvent } from '../events/events.ts';
 import { shortageIn } from './shortage.ts';
 
 export interface Failure {
-  /** One line. */
-  readonly message: string;
+  readonly event: RunEvent;
   /** Of a bug, and only where it was asked for. */
   readonly stack: string | undefined;
-  /** Of its log line. */
-  readonly fields: Readonly<Record<string, unknown>>;
   readonly status: number;
 }
 
@@ -21,11 +19,10 @@ export function failureOf(error: unknown, { isVerbose }: { readonly isVerbose: b
     return failureOf(short, { isVerbose });
   }
   const stack = isBug && isVerbose && error instanceof Error ? error.stack : undefined;
-  const message = `${isBug ? 'a bug in runlock, please report it: ' : ''}${messageOf(error)}`;
+  const detail = { fault: messageOf(error) };
   return {
-    message: message.replaceAll(/\r?\n/g, ' '),
+    event: { event: 'error', code: errorCode(error), ...(stack !== undefined && { stack }), detail },
     stack,
-    fields: { event: 'error', code: errorCode(error), ...(stack !== undefined && { stack }) },
     status: exitStatus(error),
   };
 }

@@ -1,5 +1,7 @@
-/** Lines for people, journald or a log collector; where they go is the caller's business. */
-import type { Log, LogLevel } from './deps.ts';
+/** A line of each event, for people, journald or a log collector; where they go is the caller's business. */
+import type { Emit, RunEvent } from '../events/events.ts';
+import { sentenceOf } from '../events/sentence.ts';
+import type { LogLevel, Sentence } from '../events/sentence.ts';
 import { paint } from '../text/style.ts';
 import { renderJson, visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
@@ -31,38 +33,25 @@ const levels: Record<LogLevel, { priority: number; style?: Style }> = {
   debug: { priority: 7, style: 'dim' },
 };
 
-export function createLog(options: LogOptions): Log {
+export function createLog(options: LogOptions): Emit {
   const least = levels[options.level].priority;
-  return (level, message, fields) => {
-    if (levels[level].priority > least) return;
-    if (options.format === 'json') options.write(jsonLine({ time: options.now(), level, message }, fields));
-    else options.write(textLine(level, message, options));
+  return (event) => {
+    const sentence = sentenceOf(event);
+    if (levels[sentence.level].priority > least) return;
+    if (options.format === 'json') options.write(jsonLine(options.now(), sentence, event));
+    else options.write(textLine(sentence, options));
   };
 }
 
 /** One line, whatever the message quotes: nothing in it can pass for a line of its own, or for another priority. */
-function textLine(level: LogLevel, message: string, { journal, color }: LogOptions): string {
+function textLine({ level, message }: Sentence, { journal, color }: LogOptions): string {
   const { priority, style } = levels[level];
   return `${journal ? `<${priority}>` : ''}runlock: ${paint(visible(message), style, color && !journal)}`;
 }
 
-interface Said {
-  readonly time: number;
-  readonly level: LogLevel;
-  readonly message: string;
-}
-
-function jsonLine(said: Said, fields: Readonly<Record<string, unknown>> = {}): string {
-  const fixed = { ...said, time: new Date(said.time).toISOString() };
-  const readable = Object.entries(fields).map(([name, value]) => [name, plain(value)] as const);
-  // Twice: the fixed names stand first and can't be overwritten.
-  return renderJson({ ...fixed, ...Object.fromEntries(readable), ...fixed });
-}
-
-/** What JSON would drop or choke on, as text. */
-function plain(value: unknown): unknown {
-  if (value instanceof Error) return value.message;
-  return typeof value === 'bigint' ? String(value) : value;
+function jsonLine(time: number, { level, message }: Sentence, event: RunEvent): string {
+  // What only the sentence needs is no field.
+  return renderJson({ time: new Date(time).toISOString(), level, message, ...event, detail: undefined });
 }
 
 /**

@@ -1,7 +1,8 @@
 /** This host, as the rest of the program sees it: its boot, its processes, and what runs wrote down of themselves. */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
-import type { Host, Log } from '../platform/deps.ts';
+import type { Emit } from '../events/events.ts';
+import type { Host } from '../platform/deps.ts';
 import { machineOf } from '../platform/machine.ts';
 import { requireProc } from '../platform/proc.ts';
 import { liveStartTime, startTime } from './process-tree.ts';
@@ -18,16 +19,16 @@ interface Own {
   kill(pid: number, signal: 0): true;
 }
 
-export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (log: Log) => RunFiles } {
+export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (emit: Emit) => RunFiles } {
   let placed: ReturnType<Host['place']> | undefined;
   const uid = () => own.geteuid?.() ?? 0;
-  const runFiles = (log: Log) =>
-    openRunFiles({ folders: runFolders(uid(), own.env['XDG_RUNTIME_DIR']), uid: uid(), log });
+  const runFiles = (emit: Emit) =>
+    openRunFiles({ folders: runFolders(uid(), own.env['XDG_RUNTIME_DIR']), uid: uid(), emit });
 
   /** Of another user's run root reads what that user wrote down. */
-  function readRunFile(id: string, log: Log, other = uid()): RunFile | undefined {
-    if (other === uid() || uid() !== 0) return runFiles(log).read(id);
-    const file = openRunFiles({ folders: runFolders(other, undefined), uid: other, log }).read(id);
+  function readRunFile(id: string, emit: Emit, other = uid()): RunFile | undefined {
+    if (other === uid() || uid() !== 0) return runFiles(emit).read(id);
+    const file = openRunFiles({ folders: runFolders(other, undefined), uid: other, emit }).read(id);
     return file && fromOtherUser(file);
   }
 
@@ -57,7 +58,7 @@ export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (l
     },
     startTime: liveStartTime,
     hidden,
-    survivors: (id, log, user) => findSurvivors(id, readRunFile(id, log, user), host.bootId),
+    survivors: (id, emit, user) => findSurvivors(id, readRunFile(id, emit, user), host.bootId),
   };
   return { host, runFiles };
 }

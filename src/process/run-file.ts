@@ -15,7 +15,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import type { Log } from '../platform/deps.ts';
+import type { Emit, RunFileTrouble } from '../events/events.ts';
 import { findFolder, isTrusted, makeFolder, sparesOf, OTHERS_WRITE } from './run-folders.ts';
 import type { FoundFolder } from './run-folders.ts';
 
@@ -74,19 +74,20 @@ const VERSION = 1;
 export function openRunFiles({
   folders,
   uid,
-  log,
+  emit,
 }: {
   readonly folders: readonly string[];
   /** The effective one. */
   readonly uid: number;
-  readonly log: Log;
+  readonly emit: Emit;
 }): RunFiles {
   const said = new Set<string>();
   /** A run writes every 5 s: the same trouble is said once. */
-  const say = (message: string) => {
-    if (said.has(message)) return;
-    said.add(message);
-    log('debug', message, { event: 'run-file' });
+  const tell = (detail: RunFileTrouble) => {
+    const key = JSON.stringify(detail);
+    if (said.has(key)) return;
+    said.add(key);
+    emit({ event: 'run-file', detail });
   };
   /** Where this process has written to. */
   const used = new Set<string>();
@@ -102,7 +103,7 @@ export function openRunFiles({
       if (file?.run !== run) throw new Error('it is no record of this run');
       return file;
     } catch (error) {
-      say(`${path} is not believed: ${reason(error)}`);
+      tell({ kind: 'not-believed', path, why: reason(error) });
       return undefined;
     }
   }
@@ -119,7 +120,7 @@ export function openRunFiles({
       else written += 1;
     }
     if (written > 0) return;
-    say(`the run is not noted on this host: ${whys.join('; ')}`);
+    tell({ kind: 'not-noted', why: whys.join('; ') });
   }
 
   /** Why it could not be. */

@@ -9,6 +9,11 @@ export function hint(prefix: string, ...words: readonly string[]): string {
   return ['runlock', ...words, ...where].map(quote).join(' ');
 }
 
+/** The command that ends what runlock has set on a node, on the node itself. */
+export function leaveHint(prefix: string, services: readonly string[]): string {
+  return hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
+}
+
 function quote(word: string): string {
   return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

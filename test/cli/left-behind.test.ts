@@ -27,7 +27,7 @@ const LONG = { timeout: 120_000 };
 const uid = process.geteuid?.() ?? 0;
 const isRoot = uid === 0;
 const runFiles = openRunFiles({
-  ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), log: () => undefined },
+  ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), emit: () => undefined },
 });
 
 const words = (group: string, node: string) => ['exec', '-g', group, '--node', node];
@@ -379,7 +379,7 @@ describe.runIf(isRoot)('runs of several users', () => {
     const pid = await here.pid('command');
     await eventually(() => expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('RUNLOCK'));
     const noted = openRunFiles({
-      ...{ uid: ranAs, folders: runFolders(ranAs, options.env?.['XDG_RUNTIME_DIR']), log: () => undefined },
+      ...{ uid: ranAs, folders: runFolders(ranAs, options.env?.['XDG_RUNTIME_DIR']), emit: () => undefined },
     });
     await eventually(() =>
       expect(noted.list().find(({ groups }) => groups.includes(`runlock/${group}`))?.command).toBeDefined(),

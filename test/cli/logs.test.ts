@@ -1,5 +1,5 @@
 // What docs/logs.md promises to whoever collects logs: the events of a run, their fields and levels.
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -376,15 +376,4 @@ describe('what ends runlock before its time is one object with its code', () => 
         .sort(),
     ).toEqual(codes.sort());
   });
-});
-
-test('the page names every event that the program has, and no other', () => {
-  const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) =>
-    file.endsWith('.ts'),
-  );
-  const source = files.map((file) => readFileSync(`src/${file}`, 'utf8')).join('\n');
-  const logged = [...source.matchAll(/(?<!\()\bevent: '([a-z-]+)'/g)].map(([, event = '']) => event);
-  const known = [...promised.keys(), ...others];
-  expect([...new Set(logged)].filter((event) => !known.includes(event))).toEqual([]);
-  expect(known.filter((event) => !logged.includes(event))).toEqual([]);
 });

@@ -20,7 +20,7 @@ afterAll(endAgents);
 
 const uid = process.geteuid?.() ?? 0;
 const runFiles = openRunFiles({
-  ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), log: () => undefined },
+  ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), emit: () => undefined },
 });
 
 const json = async (key: string) =>

@@ -65,10 +65,10 @@ async function runner(node: string, group: string, { clock, hold, on = agent }: 
     survivors: () => ({ pids: [], guarded: false }),
   };
   const deps: Deps = {
-    ...{ clock, random: Math.random, log: () => undefined },
+    ...{ clock, random: Math.random, emit: () => undefined },
     host: { self: () => self, bootId: self.bootId, ...unseen },
   };
-  const consul = connect(consulSettings({ ...on.env, ...proxy.env }), { clock, log: deps.log });
+  const consul = connect(consulSettings({ ...on.env, ...proxy.env }), { clock, emit: deps.emit });
   const leaving = new AbortController();
   const { signal } = leaving;
   onTestFinished(async () => {

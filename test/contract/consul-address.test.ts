@@ -29,7 +29,7 @@ function connected(env: Env): Consul {
     monotonicMs: () => performance.now(),
     sleep: () => Promise.resolve(),
   };
-  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  const consul = connect(consulSettings(env), { clock, emit: () => undefined });
   onTestFinished(() => consul.close());
   return consul;
 }

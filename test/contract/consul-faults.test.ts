@@ -44,7 +44,7 @@ function connected(env: Record<string, string>): Consul {
     monotonicMs: () => performance.now(),
     sleep: () => Promise.resolve(),
   };
-  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  const consul = connect(consulSettings(env), { clock, emit: () => undefined });
   onTestFinished(() => consul.close());
   return consul;
 }

@@ -3,6 +3,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
+import type { Sentence } from '../../src/events/sentence.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -12,9 +14,9 @@ let agent: Agent;
 let proxy: Proxy;
 let consul: Consul;
 let nowMs = 0;
-let lines: { level: string; message: string; fields: unknown }[] = [];
+let lines: Sentence[] = [];
 /** Called with every line of the log. */
-let heard: (message: string) => void;
+let heard: () => void;
 
 const clock = { now: () => Date.now(), monotonicMs: () => nowMs, sleep: () => Promise.resolve() };
 
@@ -30,9 +32,9 @@ beforeEach(async () => {
   proxy = await startProxy(agent);
   consul = connect(consulSettings({ ...agent.env, ...proxy.env }), {
     clock,
-    log: (level, message, fields) => {
-      lines.push({ level, message, fields });
-      heard(message);
+    emit: (event) => {
+      lines.push(sentenceOf(event));
+      heard();
     },
   });
 });

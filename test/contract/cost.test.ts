@@ -24,7 +24,7 @@ const deps: Deps = {
     place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: [], guarded: false }),
   },
-  log: () => undefined,
+  emit: () => undefined,
 };
 
 interface Cost {
@@ -37,7 +37,7 @@ interface Cost {
 async function queueUp(waiters: number): Promise<Cost> {
   await using agent = await startAgent({ config: { limits: { http_max_conns_per_client: 1000 } } });
   await using proxy = await startProxy(agent);
-  const consul = connect(consulSettings(proxy.env), { clock, log: deps.log });
+  const consul = connect(consulSettings(proxy.env), { clock, emit: deps.emit });
   onTestFinished(() => consul.close());
   const { signal } = new AbortController();
   const order: number[] = [];

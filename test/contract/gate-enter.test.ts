@@ -301,7 +301,7 @@ test('its agent away for half a minute: it is told so, and neither lock nor sess
   const { consul, deps } = effects(web01());
   // Half a minute of it is a second and a half.
   const clock = { ...deps.clock, monotonicMs: () => deps.clock.monotonicMs() * 20 };
-  const away = connect(consulSettings({ CONSUL_HTTP_ADDR: '127.0.0.1:1' }), { clock, log: deps.log });
+  const away = connect(consulSettings({ CONSUL_HTTP_ADDR: '127.0.0.1:1' }), { clock, emit: deps.emit });
   onTestFinished(() => away.close());
   const entering = enter({ consul, deps, agent: { consul: away, deps } }, request('web01'), never);
   await expect(entering).rejects.toMatchObject({ code: 'unreachable' });

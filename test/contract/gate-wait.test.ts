@@ -62,7 +62,7 @@ function effects(env: Readonly<Record<string, string>> = agent.env): {
   consul: Consul;
   deps: { clock: typeof clock; random: () => number };
 } {
-  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  const consul = connect(consulSettings(env), { clock, emit: () => undefined });
   onTestFinished(() => consul.close());
   return { consul, deps: { clock, random: Math.random } };
 }

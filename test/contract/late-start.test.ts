@@ -11,6 +11,8 @@ import { consulSettings } from '../../src/consul/env.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import { startTime } from '../../src/process/process-tree.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
+import type { Emit } from '../../src/events/events.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
@@ -28,8 +30,8 @@ test.each([
   await using agent = await startAgent();
   const { folder, runId, nonce } = stage();
   const said: string[] = [];
-  const log = (_level: string, message: string) => void said.push(message);
-  const consul = connect(consulSettings(agent.env), { clock, log });
+  const emit: Emit = (event) => void said.push(sentenceOf(event).message);
+  const consul = connect(consulSettings(agent.env), { clock, emit });
   onTestFinished(() => consul.close());
   const self = { pid: process.pid, startTime: startTime(process.pid) ?? '', bootId: 'boot' };
   const host = {
@@ -41,7 +43,7 @@ test.each([
     survivors: () => ({ pids: [], guarded: false }),
   };
   const deps: ExecDeps = {
-    ...{ random: Math.random, host, log, consul },
+    ...{ random: Math.random, host, emit, consul },
     clock: { ...clock, monotonicMs: () => clock.monotonicMs() + jumpedMs },
     env: { PATH: process.env['PATH'] },
     signals: { ignored: [], listen: () => undefined, onStop: () => () => undefined, stop: () => undefined },

@@ -24,7 +24,7 @@ let agent: Agent;
 let consul: Consul;
 beforeAll(async () => {
   agent = await startAgent();
-  consul = connect(consulSettings(agent.env), { clock, log: () => undefined });
+  consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
 afterAll(endAgents);
 
@@ -52,7 +52,7 @@ async function run(
       place: () => Promise.resolve({ host: 'h' }),
       survivors: () => ({ pids: [], guarded: false }),
     },
-    log: () => undefined,
+    emit: () => undefined,
   };
   const what = { id: randomUUID(), command: 'true', runner: self, hold, slots: 1 };
   const request = { prefix: 'runlock', group, node, run: what, ttlMs };

@@ -15,7 +15,7 @@ let agent: Agent;
 let consul: Consul;
 beforeAll(async () => {
   agent = await startAgent();
-  consul = connect(consulSettings(agent.env), { clock, log: () => undefined });
+  consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
 afterAll(endAgents);
 
@@ -36,7 +36,7 @@ function host(bootId: string, pid: number, seen: { hidden?: number[]; survivors?
 
 async function run(group: string, on: Host): Promise<Acquired> {
   const what = { id: randomUUID(), command: 'true', runner: on.self(), hold: 'forever', slots: 1 } as const;
-  const deps = { clock, random: Math.random, host: on, log: () => undefined };
+  const deps = { clock, random: Math.random, host: on, emit: () => undefined };
   const request = { prefix: 'runlock', group, node: 'web01', run: what, ttlMs: 10_000 };
   const acquired = await acquire({ consul, deps }, request, { signal, patience: over, either: over });
   onTestFinished(async () => {

@@ -28,7 +28,7 @@ async function newer(given: NewerOptions = {}, target = agent): Promise<NewerCon
 }
 
 function connected(env: Record<string, string>): Consul {
-  const consul = connect(consulSettings(env), { clock, log: () => undefined });
+  const consul = connect(consulSettings(env), { clock, emit: () => undefined });
   onTestFinished(() => consul.close());
   return consul;
 }

@@ -24,7 +24,7 @@ let consul: Consul;
 beforeAll(async () => {
   agent = await startAgent();
   proxy = await startProxy(agent);
-  consul = connect(consulSettings({ ...agent.env, ...proxy.env }), { clock, log: () => undefined });
+  consul = connect(consulSettings({ ...agent.env, ...proxy.env }), { clock, emit: () => undefined });
 });
 beforeEach(() => proxy.clear());
 afterAll(async () => {
@@ -65,7 +65,7 @@ const REFUSALS: Record<string, Action> = {
 async function ask(group: string, patience: AbortSignal = signal): Promise<Acquired> {
   const runner = { pid: process.pid, startTime: '1', bootId: 'boot' };
   const deps: Deps = {
-    ...{ clock, random: Math.random, log: () => undefined },
+    ...{ clock, random: Math.random, emit: () => undefined },
     host: {
       ...{ self: () => runner, bootId: runner.bootId, startTime: () => undefined, hidden: () => false },
       place: () => Promise.resolve({ host: 'h' }),
@@ -171,7 +171,7 @@ test('an answer without an end is read to 64 MiB, and no further', async () => {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  const own = connect(consulSettings({ CONSUL_HTTP_ADDR: `:${port}` }), { clock, log: () => undefined });
+  const own = connect(consulSettings({ CONSUL_HTTP_ADDR: `:${port}` }), { clock, emit: () => undefined });
   try {
     await expect(own.get('a', { signal, retryForMs: 0 })).rejects.toMatchObject({
       code: 'not-consul',

@@ -11,6 +11,7 @@ import type { Grant } from '../../src/lock/grant.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import { recordEnd } from '../../src/lock/run-record.ts';
 import type { Outcome, RunRecord } from '../../src/lock/records.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 
@@ -18,7 +19,7 @@ let agent: Agent;
 let consul: Consul;
 beforeAll(async () => {
   agent = await startAgent();
-  consul = connect(consulSettings(agent.env), { clock, log: () => undefined });
+  consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
 afterAll(endAgents);
 
@@ -36,7 +37,7 @@ const host = {
 const said: string[] = [];
 const deps: Deps = {
   ...{ clock, random: Math.random, host },
-  log: (_, message) => void said.push(message),
+  emit: (event) => void said.push(sentenceOf(event).message),
 };
 
 /** A run of web01, which nothing watches until it ends. */
@@ -133,7 +134,7 @@ test('a record that nobody can read is replaced', async () => {
 test('without Consul it is tried until its time is over, and said', async () => {
   const { context } = await stopped('away');
   const settings = consulSettings({ ...agent.env, CONSUL_HTTP_ADDR: '127.0.0.1:1' });
-  const away = connect(settings, { clock, log: () => undefined });
+  const away = connect(settings, { clock, emit: () => undefined });
   onTestFinished(() => away.close());
   const record = { ...base, run: context.run.id };
   const time = AbortSignal.timeout(1_000);

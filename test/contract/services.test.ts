@@ -18,7 +18,7 @@ const clock = {
 };
 const open = { signal: AbortSignal.timeout(60_000), retryForMs: 0 };
 const to = (env: Readonly<Record<string, string>>) =>
-  connect(consulSettings(env), { clock, log: () => undefined });
+  connect(consulSettings(env), { clock, emit: () => undefined });
 
 beforeAll(async () => {
   agent = await startAgent({ name: 'web01', acl: true });

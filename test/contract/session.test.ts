@@ -62,12 +62,12 @@ function steppedClock() {
 async function setUp(address?: string) {
   proxy = await startProxy(agent);
   const { clock, step, asleep, pass } = steppedClock();
-  const log = () => undefined;
+  const emit = () => undefined;
   const env = address === undefined ? proxy.env : { CONSUL_HTTP_ADDR: address };
-  const consul = connect(consulSettings({ ...agent.env, ...env }), { clock, log });
+  const consul = connect(consulSettings({ ...agent.env, ...env }), { clock, emit });
   const host = { self: () => ({ pid: 1, startTime: '', bootId: '' }), bootId: '' };
   const deps: Deps = {
-    ...{ clock, log, random: () => 0.5 },
+    ...{ clock, emit, random: () => 0.5 },
     host: {
       ...host,
       startTime: () => undefined,

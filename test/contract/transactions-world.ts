@@ -36,7 +36,7 @@ export function useAgent(): void {
   beforeAll(async () => {
     agent = await startAgent();
     const effects = { clock: { now: Date.now, monotonicMs: () => performance.now(), sleep: unused } };
-    consul = connect(consulSettings(agent.env), { ...effects, log: () => undefined });
+    consul = connect(consulSettings(agent.env), { ...effects, emit: () => undefined });
   });
   afterAll(async () => {
     consul.close();

@@ -15,7 +15,7 @@ let agent: Agent;
 let consul: Consul;
 beforeAll(async () => {
   agent = await startAgent();
-  consul = connect(consulSettings(agent.env), { clock, log: () => undefined });
+  consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
 afterAll(endAgents);
 
@@ -36,7 +36,7 @@ async function run(
     place: () => Promise.resolve({ host: node }),
     survivors: () => ({ pids: [], guarded: false }),
   };
-  const deps = { clock, random: Math.random, host, log: () => undefined };
+  const deps = { clock, random: Math.random, host, emit: () => undefined };
   const what = { id: randomUUID(), command: 'true', runner, hold: 'forever', slots: 1 } as const;
   const request = { prefix: 'runlock', group, node, run: what, ttlMs: 10_000 };
   const waiting = { signal, patience: patience.signal, either: AbortSignal.any([signal, patience.signal]) };

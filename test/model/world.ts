@@ -343,7 +343,7 @@ export function contextOf({ run, node, hold, aheadMs, slots, machine }: Sender):
   const clock = { now, earliest: now, latest: now, monotonicMs: () => 0, sleep: refuse };
   return {
     consul: undefined as never,
-    deps: { clock, random: refuse, log: refuse, host: undefined as never },
+    deps: { clock, random: refuse, emit: refuse, host: undefined as never },
     keys,
     run: { id: run, node, command: 'c', runner: runnerOn(machine), hold, slots },
   };

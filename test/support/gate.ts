@@ -5,14 +5,15 @@ import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import type { NodeAgent } from '../../src/gate/maintenance.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 import type { Agent } from './consul.ts';
 
 export const never = new AbortController().signal;
 
 /** What it says goes to `said`. */
 export function gateEffects(env: Agent['env'], said: string[] = []): NodeAgent & { agent: NodeAgent } {
-  const log: Deps['log'] = (_, message) => void said.push(message);
-  const consul = connect(consulSettings(env), { clock, log });
+  const emit: Deps['emit'] = (event) => void said.push(sentenceOf(event).message);
+  const consul = connect(consulSettings(env), { clock, emit });
   onTestFinished(() => consul.close());
   const self = () => ({ pid: process.pid, startTime: '', bootId: '' });
   const host = {
@@ -23,7 +24,7 @@ export function gateEffects(env: Agent['env'], said: string[] = []): NodeAgent &
     place: () => Promise.resolve({ host: 'h' }),
     survivors: () => ({ pids: [], guarded: false }),
   };
-  const deps: Deps = { clock, log, random: Math.random, host };
+  const deps: Deps = { clock, emit, random: Math.random, host };
   const agent = { consul, deps };
   return { ...agent, agent };
 }

@@ -41,7 +41,7 @@ function world(looks: readonly (Stored | undefined)[], answers: readonly (Answer
     ...{ now: () => 0, earliest: () => 0, latest: () => 0, monotonicMs: () => 0 },
     sleep: () => Promise.resolve(),
   };
-  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const deps = { clock, random: () => 0, emit: () => undefined } as Partial<Deps> as Deps;
   const asked = { prefix: 'runlock', at: 'web', reason: 'release day', by: 'me' };
   return {
     indexes: () => sent.map((one) => 'index' in one && one.index),

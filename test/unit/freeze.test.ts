@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Context } from '../../src/cli/command.ts';
-import { describeBusy } from '../../src/commands/wait/busy.ts';
+import { busyEvent } from '../../src/commands/wait/busy.ts';
 import { describeFreeze } from '../../src/commands/freeze/freeze.ts';
 import { describeThaw } from '../../src/commands/thaw/thaw.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
@@ -8,6 +8,7 @@ import { leftOf } from '../../src/lock/freeze.ts';
 import { freezeKeys, groupKeys } from '../../src/lock/keys.ts';
 import { freeze, thaw } from '../../src/lock/transactions.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 import { askedBy } from '../support/command-line.ts';
 
 const now = Date.parse('2026-03-01T12:00:00Z');
@@ -128,7 +129,9 @@ describe('what a run that does not wait says', () => {
       why,
       context: { keys: groupKeys('runlock', group), run: { node: 'web01' } },
     };
-    return describeBusy(found as unknown as Extract<Acquired, { kind: 'busy' }>, { wait: 0, nowMs: now });
+    return sentenceOf(
+      busyEvent(found as unknown as Extract<Acquired, { kind: 'busy' }>, { wait: 0, nowMs: now }),
+    );
   };
 
   test.each([

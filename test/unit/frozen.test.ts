@@ -6,6 +6,7 @@ import { findFreeze, untilThawed } from '../../src/lock/freeze.ts';
 import type { Progress } from '../../src/lock/grant.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 
 const keys = groupKeys('runlock', 'web');
 const [KEY = ''] = keys.freezes;
@@ -25,8 +26,8 @@ function frozen(untilMs: number, indexes: readonly number[], latestMs = 0) {
     },
   } as Partial<Consul> as Consul;
   const clock = { now: () => latestMs, earliest: () => 0, latest: () => latestMs, monotonicMs: () => 0 };
-  const log: Deps['log'] = (_, message) => void said.push(message);
-  const deps = { clock, log } as Partial<Deps> as Deps;
+  const emit: Deps['emit'] = (event) => void said.push(sentenceOf(event).message);
+  const deps = { clock, emit } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: 'none', slots: 1 } as const;
   const progress: Progress = {

@@ -1,8 +1,10 @@
 // What a wait for the gate says, and when it says it again.
 import { expect, test } from 'vitest';
-import { sayLooks } from '../../src/commands/gate-progress.ts';
+import { tellLooks } from '../../src/commands/gate-progress.ts';
 import { decideGate } from '../../src/gate/decide.ts';
 import type { Instance } from '../../src/gate/instances.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
+import type { Emit } from '../../src/events/events.ts';
 
 const at = (node: string, why?: string): Instance => ({
   ...{ node, serviceId: `web-${node}`, service: 'web', maintenance: [] },
@@ -11,9 +13,13 @@ const at = (node: string, why?: string): Instance => ({
 
 function hear() {
   const said: [string, string][] = [];
-  const say = sayLooks({ log: (level, message) => void said.push([level, message]) }, 'web01');
+  const emit: Emit = (event) => {
+    const { level, message } = sentenceOf(event);
+    said.push([level, message]);
+  };
+  const tell = tellLooks({ emit }, 'web01');
   const look = (instances: readonly Instance[], more: { minHealthy?: number } = {}) =>
-    say([decideGate({ service: 'web', instances, node: 'web01', maxOffline: 1, ...more })]);
+    tell([decideGate({ service: 'web', instances, node: 'web01', maxOffline: 1, ...more })]);
   return { said, look };
 }
 

@@ -34,7 +34,7 @@ test('looks again after each look that is refused, later and later, and leaves t
     },
   };
   const deps: Partial<ExecDeps> = {
-    log: (_level, _message, fields) => void said.push(String(fields?.['event'])),
+    emit: ({ event }) => void said.push(String(event)),
     random: () => 1,
     clock: {
       monotonicMs: () => 0,

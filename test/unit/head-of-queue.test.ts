@@ -39,7 +39,7 @@ function ask(asked: Answer | Error, lockedBy = 's1') {
     ...{ now: () => nowMs, earliest: () => nowMs, latest: () => nowMs, monotonicMs: () => nowMs },
     sleep: () => Promise.resolve(),
   };
-  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const deps = { clock, random: () => 0, emit: () => undefined } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: 'none', slots: 1 } as const;
   const session = { id: 's1', node: 'web01', lost: signal, close: () => Promise.resolve() };

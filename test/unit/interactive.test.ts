@@ -6,6 +6,8 @@ import { hearStops } from '../../src/commands/exec/pause.ts';
 import { watchInterrupts } from '../../src/commands/exec/press-again.ts';
 import type { HeldSlots } from '../../src/commands/exec/slots.ts';
 import type { StopSignal } from '../../src/platform/signals.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
+import type { Emit } from '../../src/events/events.ts';
 import { eventually } from '../support/processes.ts';
 
 function setUp({ deadlineMs = Infinity, shareTerminal = true } = {}) {
@@ -41,8 +43,11 @@ function setUp({ deadlineMs = Infinity, shareTerminal = true } = {}) {
       }
     },
   };
-  const log = (level: string, message: string) => order.push(`${level}: ${message}`);
-  const deps = { clock, log, signals, shareTerminal } as unknown as ExecDeps;
+  const emit: Emit = (event) => {
+    const { level, message } = sentenceOf(event);
+    order.push(`${level}: ${message}`);
+  };
+  const deps = { clock, emit, signals, shareTerminal } as unknown as ExecDeps;
   const command = {
     // How it ended is nobody's question here.
     ended: ended as Promise<unknown> as Supervised['ended'],

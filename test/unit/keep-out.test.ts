@@ -54,7 +54,7 @@ async function look({ checks, shown, now }: World) {
       return Promise.resolve();
     },
   };
-  const deps = { clock, random: () => 1, log: () => undefined } as unknown as EnterEffects['deps'];
+  const deps = { clock, random: () => 1, emit: () => undefined } as unknown as EnterEffects['deps'];
   const effects = { consul, deps, agent: { consul, deps } };
   const request: KeepOut['request'] = {
     ...{ prefix: 'runlock', node: 'web01', services: ['web'], run: 'r1', groups: ['prod'] },

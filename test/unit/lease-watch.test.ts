@@ -8,6 +8,7 @@ import { groupKeys } from '../../src/lock/keys.ts';
 import { deadAfterMs, holdLease } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold } from '../../src/lock/records.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 
 const TTL_MS = 30_000;
 const keys = groupKeys('runlock', 'web');
@@ -89,8 +90,11 @@ function hold({
           });
     },
   };
-  const log: Deps['log'] = (level, message) => void said.push(`${level}: ${message}`);
-  const deps = { clock, random: () => 0, log } as Partial<Deps> as Deps;
+  const emit: Deps['emit'] = (event) => {
+    const { level, message } = sentenceOf(event);
+    said.push(`${level}: ${message}`);
+  };
+  const deps = { clock, random: () => 0, emit } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const run = { id: 'r1', node: 'web01', command: 'true', runner, hold: lasts, slots: 1 };
   const claim: Claim = {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { LogLevel } from '../../src/platform/deps.ts';
+import type { RunEvent } from '../../src/events/events.ts';
+import type { LogLevel } from '../../src/events/sentence.ts';
 import { createLog, isJournal } from '../../src/platform/log.ts';
 import type { LogOptions } from '../../src/platform/log.ts';
 
@@ -14,14 +15,27 @@ function capture(options: Partial<LogOptions> = {}) {
 }
 
 const levels: LogLevel[] = ['error', 'warning', 'info', 'debug'];
+/** An event of each level, and its sentence. */
+const events: Record<LogLevel, readonly [RunEvent, string]> = {
+  error: [{ event: 'error', code: 'busy', detail: { fault: 'too late' } }, 'too late'],
+  warning: [
+    { event: 'consul-reachable', address: 'localhost:8500' },
+    'Consul at localhost:8500 answers again',
+  ],
+  info: [{ event: 'gate-open', node: 'web01' }, 'the gate is open for web01'],
+  debug: [{ event: 'consul-fault', code: 'unreachable', detail: { fault: 'no answer' } }, 'no answer'],
+};
+const eventOf = (level: LogLevel) => events[level][0];
+const messageOf = (level: LogLevel) => events[level][1];
+const quoting = (fault: string): RunEvent => ({ event: 'consul-fault', code: 'refused', detail: { fault } });
 
 describe('levels', () => {
   test.each(levels.map((level, i) => [level, levels.slice(0, i + 1)] as const))(
     '%s writes itself and what is more important',
     (level, written) => {
       const { log, lines } = capture({ level });
-      for (const each of levels) log(each, each);
-      expect(lines).toEqual(written.map((each) => `runlock: ${each}`));
+      for (const each of levels) log(eventOf(each));
+      expect(lines).toEqual(written.map((each) => `runlock: ${messageOf(each)}`));
     },
   );
 });
@@ -29,63 +43,51 @@ describe('levels', () => {
 describe('text', () => {
   test('is one line, whatever the message quotes', () => {
     const { log, lines } = capture();
-    log('error', 'first\nrunlock: all is well\r\nthird');
+    log(quoting('first\nrunlock: all is well\r\nthird'));
     expect(lines).toEqual(['runlock: first\\x0arunlock: all is well\\x0d\\x0athird']);
   });
 
   test('starts with its priority when journald reads it', () => {
     const { log, lines } = capture({ journal: true, color: true });
-    for (const level of levels) log(level, level);
+    for (const level of levels) log(eventOf(level));
     expect(lines).toEqual([
-      '<3>runlock: error',
-      '<4>runlock: warning',
-      '<6>runlock: info',
-      '<7>runlock: debug',
+      `<3>runlock: ${messageOf('error')}`,
+      `<4>runlock: ${messageOf('warning')}`,
+      `<6>runlock: ${messageOf('info')}`,
+      `<7>runlock: ${messageOf('debug')}`,
     ]);
   });
 
   test('lets a message forge neither a priority nor a terminal command', () => {
     const { log, lines } = capture({ journal: true });
-    log('info', 'frozen by x\n<0>panic \x1b[2J\r\u202e\x07');
-    expect(lines).toEqual(['<6>runlock: frozen by x\\x0a<0>panic \\x1b[2J\\x0d\\u202e\\x07']);
+    log(quoting('frozen by x\n<0>panic \x1b[2J\r\u202e\x07'));
+    expect(lines).toEqual(['<7>runlock: frozen by x\\x0a<0>panic \\x1b[2J\\x0d\\u202e\\x07']);
   });
 
   test('is coloured on a terminal only, information not at all', () => {
     const { log, lines } = capture({ color: true });
-    for (const level of levels) log(level, level);
+    for (const level of levels) log(eventOf(level));
     expect(lines).toEqual([
-      ...['runlock: \x1b[31merror\x1b[39m', 'runlock: \x1b[33mwarning\x1b[39m', 'runlock: info'],
-      'runlock: \x1b[2mdebug\x1b[22m',
+      `runlock: \x1b[31m${messageOf('error')}\x1b[39m`,
+      `runlock: \x1b[33m${messageOf('warning')}\x1b[39m`,
+      `runlock: ${messageOf('info')}`,
+      `runlock: \x1b[2m${messageOf('debug')}\x1b[22m`,
     ]);
   });
 });
 
 describe('json', () => {
-  test('is one object a line, with stable names first', () => {
+  test('is one object a line, with stable names first, and without what only the sentence needs', () => {
     const { log, lines } = capture({ format: 'json', journal: true, color: true });
-    log('warning', 'lost\nfound', { event: 'consul-unreachable', tries: 3 });
+    log({ event: 'consul-unreachable', address: 'here:8500', detail: { fault: 'lost\nfound' } });
     expect(lines).toEqual([
-      '{"time":"2026-03-01T00:00:00.000Z","level":"warning","message":"lost\\nfound","event":"consul-unreachable","tries":3}',
+      '{"time":"2026-03-01T00:00:00.000Z","level":"warning","message":"trying again: lost\\nfound","event":"consul-unreachable","address":"here:8500"}',
     ]);
-  });
-
-  test('lets no field take the place of time, level or message', () => {
-    const { log, lines } = capture({ format: 'json' });
-    log('info', 'real', { time: 0, level: 'error', message: 'forged', slot: 0 });
-    expect(JSON.parse(lines[0] ?? '')).toEqual({
-      ...{ time: '2026-03-01T00:00:00.000Z', level: 'info', message: 'real', slot: 0 },
-    });
-  });
-
-  test('says errors and big integers too', () => {
-    const { log, lines } = capture({ format: 'json' });
-    log('info', 'm', { cause: new Error('why'), index: 12n });
-    expect(JSON.parse(lines[0] ?? '')).toMatchObject({ cause: 'why', index: '12' });
   });
 
   test('carries the same text, and nothing that a terminal obeys', () => {
     const { log, lines } = capture({ format: 'json' });
-    log('info', 'a\u009b2J\u202eb\u2028');
+    log(quoting('a\u009b2J\u202eb\u2028'));
     expect(lines[0]).toContain('a\\u009b2J\\u202eb\\u2028');
     expect(JSON.parse(lines[0] ?? '')).toMatchObject({ message: 'a\u009b2J\u202eb\u2028' });
   });

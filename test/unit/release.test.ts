@@ -106,7 +106,7 @@ function ending(faults: Faults) {
             signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
           }),
   };
-  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const deps = { clock, random: () => 0, emit: () => undefined } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const run: Run = {
     ...{ id: 'r1', node: 'web01', command: 'true', runner, hold: 'forever', slots: 1 },

@@ -7,6 +7,7 @@ import { giveUp } from '../../src/lock/roll-back.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 
 const keys = groupKeys('runlock', 'web');
 const { signal } = new AbortController();
@@ -53,8 +54,8 @@ function leaving(
     },
   } as Partial<Consul> as Consul;
   const clock = { sleep: () => (order.push('pause'), Promise.resolve()) };
-  const log = (_: string, message: string) => void said.push(message);
-  const deps = { clock, log } as unknown as Deps;
+  const emit: Deps['emit'] = (event) => void said.push(sentenceOf(event).message);
+  const deps = { clock, emit } as unknown as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const context = {
     ...{ consul, deps, keys },

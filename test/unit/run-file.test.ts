@@ -22,6 +22,7 @@ import { describe, expect, test } from 'vitest';
 import { MOST_MEMBERS, decodeRunFile, encodeRunFile, openRunFiles } from '../../src/process/run-file.ts';
 import { runFolders } from '../../src/process/run-folders.ts';
 import type { RunFile } from '../../src/process/run-file.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 import { stage } from '../support/stage.ts';
 
 const uid = process.geteuid?.() ?? 0;
@@ -39,7 +40,10 @@ function setUp(...names: string[]) {
   const files = openRunFiles({
     folders,
     uid,
-    log: (level, message) => void said.push(`${level} ${message}`),
+    emit: (event) => {
+      const { level, message } = sentenceOf(event);
+      said.push(`${level} ${message}`);
+    },
   });
   return { top, folder: folders[0] ?? '', files, said };
 }
@@ -145,7 +149,7 @@ describe('where somebody else has taken the folder’s name first', () => {
     expect(spares(top)).toHaveLength(1);
     const spare = `${top}/${spares(top).join()}`;
     expect(lstatSync(spare).mode & 0o777).toBe(0o700);
-    const next = openRunFiles({ folders: [folder], uid, log: () => undefined });
+    const next = openRunFiles({ folders: [folder], uid, emit: () => undefined });
     expect(next.read(first.run)).toMatchObject(first);
     expect(next.list()).toHaveLength(2);
     expect(next.where()).toMatchObject({ folder: spare, taken: expect.stringContaining(folder) as string });

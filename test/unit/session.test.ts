@@ -37,7 +37,7 @@ async function open(ttlMs: number) {
       return new Promise<void>((resolve) => (wake = resolve));
     },
   };
-  const deps = { clock, random: () => 0.5, log: () => undefined } as Partial<Deps> as Deps;
+  const deps = { clock, random: () => 0.5, emit: () => undefined } as Partial<Deps> as Deps;
   const session = await openSession({ consul, deps }, { name: 'runlock', ttlMs, signal });
   await first;
   return {
@@ -85,7 +85,7 @@ test.each([
     destroySession: (id: string) => (order.push(`destroy ${id}`), Promise.resolve()),
   } as Partial<Consul> as Consul;
   const clock = { monotonicMs: () => 0, sleep: () => new Promise(() => undefined) };
-  const deps = { clock, log: () => undefined } as unknown as Deps;
+  const deps = { clock, emit: () => undefined } as unknown as Deps;
   const opening = openSession({ consul, deps }, { name: 'runlock', ttlMs: 30_000, signal });
   await expect(opening).rejects.toMatchObject({
     code: 'not-consul',
@@ -129,7 +129,7 @@ test('a renewal that gets no answer is sent again less and less often, and soon 
       return over.signal.aborted ? new Promise<void>(() => undefined) : Promise.resolve();
     },
   };
-  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const deps = { clock, random: () => 0, emit: () => undefined } as Partial<Deps> as Deps;
   await openSession({ consul, deps }, { name: 'runlock', ttlMs: 30_000, signal });
   await done;
   // The first, and that after a good one, are a third of the TTL.

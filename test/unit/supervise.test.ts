@@ -13,6 +13,8 @@ import type { SignalSource, StopSignal } from '../../src/platform/signals.ts';
 import type { Lease, Over } from '../../src/lock/lease.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { clock } from '../../src/platform/clock.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
+import type { Emit } from '../../src/events/events.ts';
 import { eventually } from '../support/processes.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
@@ -59,7 +61,7 @@ function setUp() {
       }),
   } as Partial<RunGate> as RunGate;
   const deps = {
-    ...{ clock, log: () => undefined, signals, shareTerminal: false },
+    ...{ clock, emit: () => undefined, signals, shareTerminal: false },
     env: { PATH: process.env['PATH'] },
     runFiles: runFilesInMemory(),
   } as Partial<ExecDeps> as ExecDeps;
@@ -114,8 +116,8 @@ test('the guard lets the command live as long as its lease and no longer, howeve
   const ending = [
     { ...slot, lease: { ...slot.lease, deadlineMs: () => deadlineMs } },
   ] as unknown as HeldSlots;
-  const log = (_level: string, message: string) => void said.push(message);
-  const ran = await superviseRun({ ...deps, log }, ending, { ...options, nonce: (await newRun()).nonce });
+  const emit: Emit = (event) => void said.push(sentenceOf(event).message);
+  const ran = await superviseRun({ ...deps, emit }, ending, { ...options, nonce: (await newRun()).nonce });
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
   expect(said).toContain('the guard heard nothing from runlock in time, and ended the command');
   expect(clock.monotonicMs()).toBeLessThan(deadlineMs + 10_000);
@@ -179,12 +181,12 @@ test('a release that Consul does not answer for two seconds is said, with how th
   const said: string[] = [];
   let isSaid: () => void = () => undefined;
   const saying = new Promise<void>((resolve) => (isSaid = resolve));
-  const log: ExecDeps['log'] = (_level, message, fields) => {
-    said.push(message);
-    if (fields?.['event'] === 'releasing') isSaid();
+  const emit: Emit = (event) => {
+    said.push(sentenceOf(event).message);
+    if (event.event === 'releasing') isSaid();
   };
   const run = { ...options, args: ['-c', 'exit 3'], runGate: undefined };
-  await superviseRun({ ...deps, log }, slots, { ...run, nonce: (await newRun()).nonce });
+  await superviseRun({ ...deps, emit }, slots, { ...run, nonce: (await newRun()).nonce });
   expect(said.join('\n')).not.toMatch(/waiting for Consul/);
   const [slot] = slots;
   const release: Lease['release'] = async () => {
@@ -192,7 +194,7 @@ test('a release that Consul does not answer for two seconds is said, with how th
     return { kind: 'released' };
   };
   const silent = [{ ...slot, lease: { ...slot.lease, release } }] as unknown as HeldSlots;
-  await superviseRun({ ...deps, log }, silent, { ...run, nonce: (await newRun()).nonce });
+  await superviseRun({ ...deps, emit }, silent, { ...run, nonce: (await newRun()).nonce });
   // Once: the quick one was over when its time came.
   expect(said.filter((message) => message.includes('waiting for Consul'))).toEqual([
     'sh ended with 3; waiting for Consul to take back slot 0 of web',

@@ -38,7 +38,7 @@ function host() {
     ...{ now: () => 0, earliest: () => 0, latest: () => setBackMs, monotonicMs: () => setBackMs },
     sleep: () => Promise.resolve(),
   };
-  const deps = { clock, random: () => 0, log: () => undefined } as Partial<Deps> as Deps;
+  const deps = { clock, random: () => 0, emit: () => undefined } as Partial<Deps> as Deps;
   const runner = { pid: 1, startTime: '1', bootId: 'b' };
   const run = { id: 'r1', node: 'web01', command: 'acquire', runner, hold: HOUR_MS, slots: 1 };
   return {

@@ -6,8 +6,7 @@ import type { RunContext } from '../../lock/context.ts';
 import { decline } from '../../lock/grant.ts';
 import { holdOn, keepGrant } from '../../lock/hold.ts';
 import type { Owner } from '../../lock/slot.ts';
-import { formatAge } from '../../text/age.ts';
-import { describeBusy, saySentAway } from '../wait/busy.ts';
+import { busyEvent, sentAwayEvent } from '../wait/busy.ts';
 import { placeOf } from '../exec/finish.ts';
 import { settleBefore } from '../exec/run-note.ts';
 import type { ExecDeps } from '../exec-deps.ts';
@@ -96,26 +95,31 @@ async function tryOnce(
     const waitedMs = deps.clock.monotonicMs() - startedMs;
     const kept = signal.aborted ? undefined : await keepGrant(grant, waitedMs);
     if (kept?.kind === 'lost') {
-      const message = `slot ${grant.slot} of ${options.group} was lost before it was held: ${kept.why}`;
-      deps.log('error', message, { event: 'lost', ...placeOf(grant), why: 'lost' });
+      const detail = { over: { kind: 'lost', why: kept.why }, then: 'not-held' } as const;
+      deps.emit({ event: 'lost', ...placeOf(grant), why: 'lost', detail });
       return { kind: 'lost' };
     }
     if (kept && !signal.aborted) {
       settleBefore(deps, [{ grant }]);
-      return sayHeld(deps, grant.context, { ...kept, slot: grant.slot, already: false });
+      return tellHeld(deps, grant.context, { ...kept, slot: grant.slot, already: false });
     }
     // Whoever was told to stop does not come back to release it.
     await decline(grant);
     throw signal.reason;
   }
   if (acquired.kind === 'sent-away') {
-    saySentAway(deps, acquired);
+    deps.emit(sentAwayEvent(acquired));
     return { kind: 'lost' };
   }
   const { context, why } = acquired;
-  if (why.kind !== 'held') return sayBusy(deps, acquired, options);
+  if (why.kind !== 'held') {
+    deps.emit(
+      busyEvent(acquired, { wait: options.wait, nowMs: deps.clock.now(), asked: askedBy(deps, acquired) }),
+    );
+    return { kind: 'busy' };
+  }
   const owner = await holdOn(context, why, signal);
-  return owner && sayHeld(deps, context, { owner, slot: why.slot, already: true });
+  return owner && tellHeld(deps, context, { owner, slot: why.slot, already: true });
 }
 
 async function askForSlot(
@@ -135,39 +139,25 @@ async function askForSlot(
   }
 }
 
-function sayHeld(
+function tellHeld(
   deps: AcquireDeps,
-  { keys: { group, root }, run: { node } }: RunContext,
+  { keys: { group, root: prefix }, run: { node } }: RunContext,
   { owner, slot, already }: { owner: Owner; slot: number; already: boolean },
 ): AcquireResult {
   const { run, since, waitedMs = 0, heldUntil } = owner.claim;
   const until = heldUntil === undefined ? {} : { heldUntil };
   const held: Held = { group, node, slot, run, fencingToken: owner.index, since, waitedMs, ...until };
-  const age = formatAge(deps.clock.now() - Date.parse(since));
-  const got = already
-    ? `${node} holds slot ${slot} of ${group} already (since ${age})`
-    : `${node} got slot ${slot} of ${group} after ${formatAge(waitedMs)} and holds it`;
-  const end = `${heldUntil === undefined ? '' : `${heldUntil} or `}'${hint(root, 'release', group)}'`;
-  deps.log('info', `${got} until ${end}`, { event: already ? 'already-held' : 'granted', ...held });
+  const forMs = deps.clock.now() - Date.parse(since);
+  deps.emit(
+    already
+      ? { event: 'already-held', ...held, detail: { prefix, forMs } }
+      : { event: 'granted', ...held, detail: { prefix } },
+  );
   return { kind: 'held', already, held };
 }
 
-/** Never silent as `exec` is for cron: whoever asked for the first half must not go on. */
-function sayBusy(
-  deps: AcquireDeps,
-  busy: Extract<Acquired, { kind: 'busy' }>,
-  { wait, group }: AcquireOptions,
-): AcquireResult {
-  const { level, message } = describeBusy(busy, { wait, nowMs: deps.clock.now() });
-  const { env } = deps;
-  const groups = env['RUNLOCK_RUN_GROUP']?.split(',') ?? [];
-  const inside = groups.includes(group) && env['RUNLOCK_RUN_NODE'] === busy.context.run.node;
-  const hint =
-    busy.why.kind === 'same-node' && inside && env['RUNLOCK_RUN_ID'] !== undefined
-      ? "; this is inside a 'runlock exec' of the group, which holds the slot and gives it back: leave acquire and release out"
-      : '';
-  const { node, id } = busy.context.run;
-  const fields = { event: 'busy', group, node, run: id, why: busy.why.kind };
-  deps.log(level === 'info' ? 'warning' : level, `${message}${hint}`, fields);
-  return { kind: 'busy' };
+function askedBy({ env }: AcquireDeps, { context }: Extract<Acquired, { kind: 'busy' }>) {
+  const { RUNLOCK_RUN_GROUP: groups = '', RUNLOCK_RUN_NODE: node, RUNLOCK_RUN_ID: run } = env;
+  const isInside = groups.split(',').includes(context.keys.group) && node === context.run.node;
+  return isInside && run !== undefined ? 'acquire-inside-exec' : 'acquire';
 }

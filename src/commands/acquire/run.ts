@@ -17,17 +17,17 @@ export async function run(
 ): Promise<number> {
   // Before anything else: a signal that comes early must not find the default action.
   const signals = platform.listenToSignals();
-  const log = platform.makeLog(common);
-  const [{ acquireSlot }, consul] = await Promise.all([import('./acquire.ts'), platform.connect(log)]);
+  const emit = platform.makeLog(common);
+  const [{ acquireSlot }, consul] = await Promise.all([import('./acquire.ts'), platform.connect(emit)]);
   const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: AcquireDeps = {
     ...platform.deps,
-    log,
+    emit,
     consul,
     signals,
     env: platform.env,
     newRunId: platform.newRunId,
-    runFiles: platform.runFiles(log),
+    runFiles: platform.runFiles(emit),
     ...(common.verbose && { verbose: true }),
     ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
   };

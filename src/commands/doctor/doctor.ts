@@ -29,7 +29,7 @@ export interface DoctorOptions {
   readonly config?: { readonly path: string; readonly settings: number } | { readonly problem: string };
 }
 
-export interface DoctorDeps extends Omit<Deps, 'log'> {
+export interface DoctorDeps extends Omit<Deps, 'emit'> {
   /** Of the Node.js that runs this: `20.19.0`. Undefined: none does. */
   readonly nodeVersion: string | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;

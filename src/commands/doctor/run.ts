@@ -11,14 +11,14 @@ const statuses = { ok: 0, warning: 1, problem: 2 };
 export type DoctorAsked = Asked<DoctorOptions & { readonly json: boolean }>;
 
 export async function run({ common, options }: DoctorAsked, platform: Platform): Promise<number> {
-  const log = platform.makeLog(common);
+  const emit = platform.makeLog(common);
   const { env, nodeVersion } = platform;
   const deps = {
     ...platform.deps,
     env,
     nodeVersion,
-    runFiles: platform.runFiles(log),
-    connect: (agent?: string) => platform.connect(log, agent),
+    runFiles: platform.runFiles(emit),
+    connect: (agent?: string) => platform.connect(emit, agent),
   };
   const report = await doctor(deps, options, new AbortController().signal);
   await print(platform, { json: options.json, data: report, text: (output) => renderDoctor(report, output) });

@@ -1,10 +1,10 @@
 /** Slots behind a gate: never held while it is closed (docs/protocol.md, "The gate"). */
 import type { Verdict } from '../../gate/decide.ts';
+import { describeClosed } from '../../gate/describe.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import { reasonOf } from '../../errors.ts';
 import { growingMs } from '../../consul/retry.ts';
 import type { Growth } from '../../consul/retry.ts';
-import { sayGaveWay, sayLeftQueue } from './gate-messages.ts';
 import type { RunGate } from './gate-session.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
@@ -33,19 +33,22 @@ export async function takeBehindGate(
   attempts: Attempts,
 ): Promise<TakenBehind> {
   const { run, signal, patience, take } = attempts;
+  const { node } = gate;
+  const emitClosedBy = (event: 'gate-left-queue' | 'gate-gave-way', verdicts: readonly Verdict[]) =>
+    deps.emit({ event, node, run, detail: { closed: describeClosed(verdicts, node) } });
   for (;;) {
     const outside = await gate.waitOutside({ signal, patience });
     if (outside) return { kind: 'closed', verdicts: outside };
     const taken = await takeWhileOpen(deps, gate, { signal, patience, take });
     if (taken.kind === 'closed') {
-      sayLeftQueue(deps, taken.verdicts, { node: gate.node, run });
+      emitClosedBy('gate-left-queue', taken.verdicts);
       if (patience.aborted) return taken;
       continue;
     }
     if (taken.kind !== 'taken') return taken;
     const inside = await goThrough(deps, gate, { slots: taken.slots, signal, patience });
     if (inside.kind !== 'closed') return inside;
-    sayGaveWay(deps, inside.verdicts, { node: gate.node, run });
+    emitClosedBy('gate-gave-way', inside.verdicts);
     await declineAll(deps, taken.slots);
     if (patience.aborted) return inside;
   }
@@ -88,7 +91,7 @@ const AGAIN: Growth = { shortestMs: 2_000, longestMs: 60_000 };
  * gate keeps out whoever it is closed for. Throws the signal's reason alone.
  */
 async function watchOn(
-  { log, clock, random }: ExecDeps,
+  { emit, clock, random }: ExecDeps,
   gate: RunGate,
   signal: AbortSignal,
 ): Promise<readonly Verdict[]> {
@@ -98,7 +101,7 @@ async function watchOn(
       return await gate.untilClosed(signal);
     } catch (error) {
       signal.throwIfAborted();
-      log('debug', `the gate is not watched for a while: ${reasonOf(error)}`, { event: 'gate-unwatched' });
+      emit({ event: 'gate-unwatched', detail: { fault: reasonOf(error) } });
     }
     // One that was watched for long meanwhile is no failure in a row.
     if (clock.monotonicMs() - startedMs > AGAIN.longestMs) failures = 0;

@@ -1,20 +1,19 @@
 /** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
 import { basename } from 'node:path';
 import { assertNever } from '../../errors.ts';
-import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
+import type { RunEvent } from '../../events/events.ts';
+import type { AcquireRequest } from '../../lock/acquire.ts';
 import type { Runner } from '../../lock/records.ts';
 import { spareGuard } from '../../process/guard/guard.ts';
 import type { Spare } from '../../process/guard/guard.ts';
-import type { Grant } from '../../lock/grant.ts';
 import { codeMeanings, signalCodes } from './known-exit-codes.ts';
 import type { CodeMeanings } from './known-exit-codes.ts';
-import { formatAge } from '../../text/age.ts';
-import { describeBusy, saySentAway } from '../wait/busy.ts';
+import { busyEvent, sentAwayEvent } from '../wait/busy.ts';
 import { checkRun } from './preflight.ts';
 import { placeOf } from './finish.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from '../exec-deps.ts';
 import type { TakenBehind } from './acquire-gated.ts';
-import { sayLeftOn } from './leftover-maintenance.ts';
+import { tellLeftOn } from './leftover-maintenance.ts';
 import { NO_NOTE, notesFolder, openNote } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import type { RunGate } from './gate-session.ts';
@@ -73,13 +72,15 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     });
     switch (taken.kind) {
       case 'closed':
-        await sayGateClosed(deps, taken, { group: groupNames(options), node: gate?.node ?? '', run });
+        deps.emit(await gateClosedEvent(taken, { group: groupNames(options), node: gate?.node ?? '', run }));
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
       case 'busy':
-        sayBusy(deps, taken.busy, options);
+        deps.emit(
+          busyEvent(taken.busy, { wait: options.dryRun ? 0 : options.wait, nowMs: deps.clock.now() }),
+        );
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
       case 'sent-away':
-        saySentAway(deps, taken.away);
+        deps.emit(sentAwayEvent(taken.away));
         return { kind: 'lost', figures: { outcome: 'evicted', waitedMs: waits.read() } };
       case 'lost':
         return lostBeforeStart(deps, taken.slot, waits.read());
@@ -89,7 +90,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
         return assertNever(taken);
     }
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
-    sayLeftOn(deps, taken.slots, gate);
+    tellLeftOn(deps, taken.slots, gate);
     return await superviseRun(deps, taken.slots, {
       ...options,
       file,
@@ -141,7 +142,7 @@ function measureWaits({ clock }: ExecDeps): Waits {
 
 /** All of it, before anything is waited for: by then the program's files may have been replaced. */
 const loadGate = () =>
-  Promise.all([import('./gate-session.ts'), import('./gate-messages.ts'), import('./acquire-gated.ts')]);
+  Promise.all([import('./gate-session.ts'), import('./gate-events.ts'), import('./acquire-gated.ts')]);
 
 /** Loaded where it is asked for alone. */
 async function openGate(
@@ -158,13 +159,12 @@ const groupPaths = ({ prefix, groups }: ExecOptions) => groups.map(({ group }) =
 
 const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');
 
-async function sayGateClosed(
-  deps: ExecDeps,
+async function gateClosedEvent(
   { verdicts }: Extract<TakenBehind, { kind: 'closed' }>,
   who: { readonly group: string; readonly node: string; readonly run: string },
-): Promise<void> {
-  const { sayClosed } = await import('./gate-messages.ts');
-  sayClosed(deps, verdicts, who);
+): Promise<RunEvent> {
+  const { busyGateEvent } = await import('./gate-events.ts');
+  return busyGateEvent(verdicts, who);
 }
 
 /** Of a guard whose run waits, from one look at the slots to the next. */
@@ -225,15 +225,15 @@ async function askForSlots(
     onNext: prepare(SILENCE_MS),
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
-      const sayWait = watchWait(deps, { group, run: id, slots, held }, over);
+      const tellWait = watchWait(deps, { group, run: id, slots, held }, over);
       return (_, seen) => {
-        if (wait !== 0) sayWait(seen);
+        if (wait !== 0) tellWait(seen);
       };
     },
     onGranted: (slot) => {
       waits.end(slot);
       note.granted(slot.grant);
-      if (!dryRun) sayGranted(deps, slot);
+      if (!dryRun) emitGranted(deps, slot);
     },
   });
   return taking.finally(() => clearImmediate(soon));
@@ -268,35 +268,15 @@ function toRequests(options: ExecOptions, id: string, runner: Runner): Requests 
   return [toRequest(first), ...others.map(toRequest)];
 }
 
-function sayBusy(deps: ExecDeps, busy: Extract<Acquired, { kind: 'busy' }>, options: ExecOptions): void {
-  const wait = options.dryRun ? 0 : options.wait;
-  const { level, message } = describeBusy(busy, { wait, nowMs: deps.clock.now() });
-  const { keys, run } = busy.context;
-  const who = { group: keys.group, node: run.node, run: run.id };
-  deps.log(level, message, { event: 'busy', ...who, why: busy.why.kind });
-}
-
-function sayGranted(deps: ExecDeps, { grant, waitedMs }: HeldSlot): void {
-  const { group, node, slot } = placeOf(grant);
-  deps.log('info', `${node} got slot ${slot} of ${group} after ${formatAge(waitedMs)}`, {
-    event: 'granted',
-    ...placeOf(grant),
-    fencingToken: grant.fencingToken,
-    waitedMs: Math.round(waitedMs),
-  });
+function emitGranted(deps: ExecDeps, { grant, waitedMs }: HeldSlot): void {
+  const { fencingToken } = grant;
+  deps.emit({ event: 'granted', ...placeOf(grant), fencingToken, waitedMs: Math.round(waitedMs) });
 }
 
 async function endDryRun(deps: ExecDeps, slots: HeldSlots, options: ExecOptions): Promise<ExecResult> {
   await Promise.all(slots.map(({ lease }) => lease.decline()));
+  const words = [options.command, ...options.args];
   for (const { grant } of slots)
-    deps.log('warning', sayDryRun(grant, options), { event: 'dry-run', ...placeOf(grant) });
+    deps.emit({ event: 'dry-run', ...placeOf(grant), detail: { before: grant.before?.state, words } });
   return { kind: 'dry-run' };
-}
-
-function sayDryRun({ context, slot, before }: Grant, { command, args }: ExecOptions): string {
-  const back = before ? `, taking back its ${before.state} claim` : '';
-  const line = [command, ...args]
-    .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word)))
-    .join(' ');
-  return `dry run: ${context.run.node} would run in slot ${slot} of ${context.keys.group} at once${back}: ${line}`;
 }

@@ -22,7 +22,7 @@ import { groupKeys } from '../../lock/keys.ts';
 import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
 import { agentNode } from '../../consul/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
-import { sayEnded, sayEntered, sayFound, sayStays, sayWaits, sayWaitsForHealth } from './gate-messages.ts';
+import { emitEnded, emitEntered, emitFound, showWait } from './gate-events.ts';
 
 export interface RunGate {
   readonly node: string;
@@ -131,7 +131,8 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
   const { agent, services } = parts;
   let { gate } = parts;
   const { node } = gate;
-  const stays = { node, run, prefix, services };
+  const emitStays = (why: string) =>
+    deps.emit({ event: 'maintenance-left', node, run, detail: { kind: 'stays', prefix, services, why } });
   let verdicts: readonly Verdict[] = [];
   let seenMs: number | undefined;
   let taken: readonly TakenOut[] = [];
@@ -171,9 +172,9 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     const entered = await enter({ consul, deps, agent }, out, signal);
     if (entered.kind !== 'entered') return entered;
     ({ taken, mark } = entered);
-    sayEntered(deps, taken, { node, run });
+    emitEntered(deps, taken, { node, run });
     const again = { ...out, look: lookAgain };
-    const onFound = (found: Found) => sayFound(deps, found, { node, run });
+    const onFound = (found: Found) => emitFound(deps, found, { node, run });
     keeping = keepOut(
       { consul, deps, agent },
       { request: again, taken, shown: entered.shown, onFound },
@@ -186,15 +187,13 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     services,
     changes: agent !== undefined,
     waitOutside: async (waiting) => {
-      const saying = sayWaits(deps, { node, run, quiet: waiting.patience.aborted });
+      const shown = showWait(deps, { node, run, quiet: waiting.patience.aborted });
       const first = { mustBeOffered };
       mustBeOffered = [];
       try {
-        return closedIn(
-          await waitOpen({ consul, deps }, gate, { ...waiting, ...first, onLook: saying.look }),
-        );
+        return closedIn(await waitOpen({ consul, deps }, gate, { ...waiting, ...first, onLook: shown.look }));
       } finally {
-        saying.end();
+        shown.end();
       }
     },
     untilClosed: (signal) => untilClosed({ consul, deps }, gate, signal),
@@ -220,7 +219,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
       if (!agent || mark === undefined) return;
       taken = [];
       const ended = await goBack(agent, 'undo');
-      if (ended.kind === 'stays') sayStays(deps, { ...stays, why: ended.why });
+      if (ended.kind === 'stays') emitStays(ended.why);
     },
     health: async (signal) => {
       if (choice.healthyWithinMs === undefined) return undefined;
@@ -228,21 +227,21 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
         .filter(({ own, service }) => own !== 'none' && services.includes(service))
         .map(({ service }) => service);
       const { healthyWithinMs: withinMs, stableMs } = choice;
-      const onSick = (why: string) => sayWaitsForHealth(deps, { node, run, withinMs, why });
+      const onSick = (why: string) => deps.emit({ event: 'waiting-for-health', node, run, withinMs, why });
       return untilHealthy({ consul, clock }, { services, offered, node, withinMs, stableMs, onSick }, signal);
     },
     leave: async () => {
       if (!agent || (mark === undefined && isInService(verdicts))) return;
       const wentOut = mark !== undefined;
       const ended = await goBack(agent, 'good');
-      if (ended.kind === 'done') sayEnded(deps, ended, { node, run, prefix, wentOut });
-      else sayStays(deps, { ...stays, why: ended.why });
+      if (ended.kind === 'done') emitEnded(deps, ended, { node, run, prefix, wentOut });
+      else emitStays(ended.why);
     },
     stay: (outcome) => {
       over.abort();
       const own = taken.filter((mode) => mode.run !== undefined);
       if (own.length === 0) return undefined;
-      sayStays(deps, { ...stays, why: `its run ended as ${outcome}` });
+      emitStays(`its run ended as ${outcome}`);
       return toLeftOn(own);
     },
   };

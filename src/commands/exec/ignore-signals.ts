@@ -4,20 +4,16 @@ import { chooseLauncher } from '../../process/launcher.ts';
 import type { Launcher } from '../../process/launcher.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 
-/** Undefined: the command is started directly. Says which signals it will not ignore though it should. */
+/** Undefined: the command is started directly. Tells which signals it will not ignore though it should. */
 export function launcherFor(
-  { signals: { ignored }, env, log }: ExecDeps,
+  { signals: { ignored }, env, emit }: ExecDeps,
   command: string,
 ): Launcher | undefined {
   if (ignored.length === 0) return undefined;
   const { launcher, lost } = chooseLauncher(command, { ignored, env });
   if (lost.length > 0) {
     const names = lost.map(nameOf).join(', ');
-    log(
-      'warning',
-      `can't make ${command} ignore ${names} as runlock's caller does; install coreutils 8.31 or newer (env --ignore-signal)`,
-      { event: 'signals-not-ignored', signals: names },
-    );
+    emit({ event: 'signals-not-ignored', signals: names, detail: { command } });
   }
   return launcher;
 }

@@ -1,26 +1,28 @@
 /** Maintenance that an earlier run of the node left on: its good runs end it only where they name the same services. */
 import type { Deps } from '../../platform/deps.ts';
-import { leaveHint } from '../../gate/describe.ts';
 import { joinLeft } from '../../lock/records.ts';
 import type { LeftOn } from '../../lock/records.ts';
-import { leftOnText } from '../../view/leftover-maintenance.ts';
 import type { RunGate } from './gate-session.ts';
 import type { HeldSlots } from './slots.ts';
 
-/** Says what this run will not end, from the claims that it came back to: without a word the node would stay out of service. */
-export function sayLeftOn({ log }: Deps, slots: HeldSlots, gate: RunGate | undefined): void {
+/** Tells what this run will not end, from the claims that it came back to: without a word the node would stay out of service. */
+export function tellLeftOn({ emit }: Deps, slots: HeldSlots, gate: RunGate | undefined): void {
   const left = slots.map(({ grant }) => grant.before?.maintenance).reduce(joinLeft, undefined);
   const stays = left && notEnded(left, gate);
   if (!stays) return;
-  const { context } = slots[0].grant;
-  const { node, id: run } = context.run;
-  const leave = leaveHint(context.keys.root, stays.services);
-  const lacks = gate && !gate.changes ? `go to ${node}'s own agent with --agent` : 'name that with --service';
-  log(
-    'warning',
-    `an earlier run left ${node} in maintenance (${leftOnText(stays)}), and this run does not ${lacks}: unless somebody has ended it, it stays, also after a good run; '${leave}' on ${node} ends it`,
-    { event: 'maintenance-left', node, run },
-  );
+  const { keys, run } = slots[0].grant.context;
+  emit({
+    event: 'maintenance-left',
+    node: run.node,
+    run: run.id,
+    detail: {
+      kind: 'by-earlier-run',
+      prefix: keys.root,
+      services: stays.services,
+      isNode: stays.node === true,
+      lacks: gate && !gate.changes ? 'agent' : 'service',
+    },
+  });
 }
 
 /** Undefined: nothing is left then. A gate at the node's own agent ends the maintenance of the whole node whatever it names. */

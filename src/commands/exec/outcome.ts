@@ -4,7 +4,7 @@ import type { Ending } from '../../process/command.ts';
 import { assertNever } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
 import type { CodeMeanings } from './known-exit-codes.ts';
-import type { Cause } from './finish.ts';
+import type { Cause } from '../../events/events.ts';
 
 /**
  * By then a signal that the terminal sent to runlock and to the command has reached both. A command that ends this soon

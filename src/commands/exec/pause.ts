@@ -1,6 +1,5 @@
 /** Ctrl-Z of an interactive run: runlock stops when its command does, and its guard knows that it is on purpose. */
 import { reasonOf } from '../../errors.ts';
-import { formatAge } from '../../text/age.ts';
 import type { StopSignal } from '../../platform/signals.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import type { HeldSlots } from './slots.ts';
@@ -53,7 +52,7 @@ function followStops(
   it: Started & { slots: HeldSlots },
   release: () => void,
 ): { readonly pause: Pause; readonly onStop: (signal: StopSignal) => void } {
-  const { clock, log, signals } = deps;
+  const { clock, emit, signals } = deps;
   const { slots, command, guard } = it;
   const ended = new AbortController();
   let isOn = false;
@@ -71,7 +70,7 @@ function followStops(
     },
     onStop(signal) {
       heard += 1;
-      turn = turn.then(() => pause(signal)).catch(sayFault);
+      turn = turn.then(() => pause(signal)).catch(tellFault);
     },
   };
 
@@ -81,7 +80,7 @@ function followStops(
     // It may go its own way: a shell ignores Ctrl-Z, an editor may be busy with it.
     if (!(await untilStopped())) return;
     isOn = true;
-    sayDeadline();
+    tellDeadline();
     await guard.lastBeat(leaseMs(deps, slots));
     if (command.isStopped()) signals.stop(signal);
     isOn = false;
@@ -108,17 +107,12 @@ function followStops(
     return !ended.signal.aborted;
   }
 
-  function sayDeadline() {
+  function tellDeadline() {
     const leftMs = leaseMs(deps, slots);
-    if (leftMs === Infinity) return;
-    log(
-      'warning',
-      `stopped; nothing renews its lock meanwhile, so the command is killed unless it is continued within ${formatAge(leftMs)}`,
-      { event: 'paused' },
-    );
+    if (leftMs !== Infinity) emit({ event: 'paused', detail: { leftMs } });
   }
 
-  function sayFault(error: unknown) {
-    log('warning', `Ctrl-Z could not be passed on: ${reasonOf(error)}`, { event: 'signal-lost' });
+  function tellFault(error: unknown) {
+    emit({ event: 'signal-lost', detail: { signal: 'Ctrl-Z', fault: reasonOf(error) } });
   }
 }

@@ -13,7 +13,7 @@ import type { ExecDeps, ExecOptions, GroupChoice } from '../exec-deps.ts';
 export function checkRun(deps: ExecDeps, options: ExecOptions): string {
   for (const { hold } of options.groups) checkDeadline(hold, options);
   checkWords([options.command, ...options.args]);
-  sayChanged(deps);
+  emitChanged(deps);
   return findCommand(options.command, { path: deps.env['PATH'] });
 }
 
@@ -30,10 +30,7 @@ function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }:
 }
 
 /** No reason not to run: a command seldom reads what it does not understand. */
-function sayChanged({ env, log }: ExecDeps): void {
+function emitChanged({ env, emit }: ExecDeps): void {
   const names = changedVariables(env);
-  if (names.length === 0) return;
-  const which = names.length === 1 ? `variable ${names[0]} is` : `variables ${names.join(', ')} are`;
-  const message = `the environment's ${which} not UTF-8, and will not reach the command as it is; set it in a script that runs the command`;
-  log('warning', message, { event: 'variables-changed', names });
+  if (names.length > 0) emit({ event: 'variables-changed', names });
 }

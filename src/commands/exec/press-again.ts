@@ -1,7 +1,6 @@
 /** Ctrl-C in a terminal is the command's own business. Where it goes on all the same, a second one soon after ends it. */
 import { basename } from 'node:path';
 import type { Supervised } from '../../process/command.ts';
-import { formatAge } from '../../text/age.ts';
 import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
 
 /** A command that ends by Ctrl-C has ended by then, most of the time. */
@@ -10,7 +9,7 @@ const AGAIN_MS = 3_000;
 
 /** Returns what is to be called when Ctrl-C has been passed on, with the time of the key press; `end` ends the command. */
 export function watchInterrupts(
-  { clock, log }: ExecDeps,
+  { clock, emit }: ExecDeps,
   it: {
     readonly command: Pick<Supervised, 'ended'>;
     readonly options: Pick<ExecOptions, 'command' | 'killAfterMs'>;
@@ -33,11 +32,8 @@ export function watchInterrupts(
     void clock.sleep(NOTICE_MS, { signal }).then(
       () => {
         untilMs = clock.monotonicMs() + AGAIN_MS;
-        log(
-          'warning',
-          `passed Ctrl-C on to ${basename(command)}, which is still running; press it again within ${formatAge(AGAIN_MS)} to end it (SIGTERM, then SIGKILL after ${formatAge(killAfterMs)})`,
-          { event: 'interrupt-passed-on' },
-        );
+        const detail = { command: basename(command), againMs: AGAIN_MS, killAfterMs };
+        emit({ event: 'interrupt-passed-on', detail });
       },
       () => undefined,
     );

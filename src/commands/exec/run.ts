@@ -5,7 +5,7 @@ import type { Containment } from './contain.ts';
 import type { ExecResult } from './exec.ts';
 import { exitCodeOf } from './outcome.ts';
 import type { Consul } from '../../consul/consul.ts';
-import type { Log } from '../../platform/deps.ts';
+import type { Emit } from '../../events/events.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
 import type { Attempt } from '../../metrics/textfile.ts';
 import { createOutput } from '../../platform/terminal.ts';
@@ -20,11 +20,11 @@ export interface ExecAsked extends Asked<ExecOptions> {
 export async function run(invocation: ExecAsked, platform: Platform): Promise<number> {
   // Before anything else: a signal that comes early must not find the default action.
   const signals = platform.listenToSignals();
-  const log = platform.makeLog(invocation.common);
-  const note = await noteFor(invocation, platform, log);
+  const emit = platform.makeLog(invocation.common);
+  const note = await noteFor(invocation, platform, emit);
   let result: ExecResult;
   try {
-    result = await runWith({ signals, log }, invocation, platform);
+    result = await runWith({ signals, emit }, invocation, platform);
   } catch (error) {
     await note({ outcome: 'error', exitCode: exitStatus(error) });
     throw error;
@@ -35,7 +35,7 @@ export async function run(invocation: ExecAsked, platform: Platform): Promise<nu
 }
 
 async function runWith(
-  { signals, log }: Pick<ExecDeps, 'signals' | 'log'>,
+  { signals, emit }: Pick<ExecDeps, 'signals' | 'emit'>,
   invocation: ExecAsked,
   platform: Platform,
 ): Promise<ExecResult> {
@@ -51,9 +51,9 @@ async function runWith(
   // A dry run starts nothing.
   const contained = invocation.options.dryRun
     ? NOWHERE
-    : containRun({ run: run.id, clock: deps.clock, log, fileLimit, prepareLog });
+    : containRun({ run: run.id, clock: deps.clock, emit, fileLimit, prepareLog });
   try {
-    return await runIn({ signals, log, run, contained }, invocation, platform);
+    return await runIn({ signals, emit, run, contained }, invocation, platform);
   } finally {
     await contained.close();
   }
@@ -66,19 +66,19 @@ const NOWHERE: Containment = {
 };
 
 async function runIn(
-  { log, ...own }: Pick<ExecDeps, 'signals' | 'log' | 'run' | 'contained'>,
+  { emit, ...own }: Pick<ExecDeps, 'signals' | 'emit' | 'run' | 'contained'>,
   { common, options }: ExecAsked,
   platform: Platform,
 ): Promise<ExecResult> {
   const [{ exec }, consul] = await Promise.all([
     import('./exec.ts'),
-    platform.connect(log),
+    platform.connect(emit),
     // The machine's name is a hash, which a thread makes meanwhile.
     platform.deps.host.place(),
   ]);
   const others: Consul[] = [];
   const connectTo = async (address: string) => {
-    const other = await platform.connect(log, address);
+    const other = await platform.connect(emit, address);
     others.push(other);
     return other;
   };
@@ -86,11 +86,11 @@ async function runIn(
   const deps: ExecDeps = {
     ...platform.deps,
     ...own,
-    log,
+    emit,
     consul,
     connectTo,
     env: platform.env,
-    runFiles: platform.runFiles(log),
+    runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
     ...(common.verbose && { verbose: true }),
@@ -120,7 +120,7 @@ type Note = (attempt: Noted) => Promise<void>;
 async function noteFor(
   { metricsFile, options: { groups, dryRun } }: ExecAsked,
   { deps: { clock } }: Platform,
-  log: Log,
+  emit: Emit,
 ): Promise<Note> {
   if (metricsFile === undefined || dryRun) return () => Promise.resolve();
   const { checkMetricsFile, writeMetrics } = await import('../../metrics/textfile.ts');
@@ -131,12 +131,7 @@ async function noteFor(
     const attempts = names.map((group) => ({ ...all, group, waitedMs: waitedMs[group] }));
     const why = await writeMetrics(metricsFile, attempts);
     if (why === undefined) return;
-    log('warning', `--metrics-file ${metricsFile} could not be written: ${why}`, {
-      event: 'metrics-unwritten',
-      group: names.join(','),
-      file: metricsFile,
-      why,
-    });
+    emit({ event: 'metrics-unwritten', group: names.join(','), file: metricsFile, why });
   };
 }
 

@@ -6,9 +6,10 @@ import { RunlockError } from '../../errors.ts';
 import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
 import { findFreeze } from '../../lock/freeze.ts';
 import { holdLease } from '../../lock/lease.ts';
-import type { Grant } from '../../lock/grant.ts';
+import type { Blocked, Grant } from '../../lock/grant.ts';
 import type { Lease, Over } from '../../lock/lease.ts';
-import { sayDeclined, sayFrozenMeanwhile, sayNothingStarted } from './finish.ts';
+import type { GivenBack } from '../../lock/release.ts';
+import { placeOf } from './finish.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
 import { waitForSlot } from '../wait/wait-for-slot.ts';
 import type { Wait } from '../wait/wait-for-slot.ts';
@@ -119,11 +120,19 @@ async function isFrozenByNow(
   const once = { signal, patience: AbortSignal.abort(), either: signal };
   const earlier = slots.slice(0, -1).map(async ({ grant }) => {
     const frozen = await findFreeze(grant.context, once, LOOK_MS);
-    if (frozen) sayFrozenMeanwhile(deps, grant, frozen);
+    if (frozen) emitFrozen(deps, grant, frozen);
     return frozen !== undefined;
   });
   return (await Promise.all(earlier)).includes(true);
 }
+
+function emitFrozen({ emit }: ExecDeps, grant: Grant, { at, freeze }: Frozen): void {
+  const { group, node, run } = placeOf(grant);
+  const { by, reason, until } = freeze;
+  emit({ event: 'frozen', group, node, run, at, by, reason, until, detail: { then: 'gives-back' } });
+}
+
+type Frozen = Extract<Blocked, { kind: 'frozen' }>;
 
 /** The slot whose lease ended it all; undefined: something else did, and was first. */
 export function firstOver(
@@ -192,15 +201,18 @@ export async function declineAll(deps: ExecDeps, slots: readonly HeldSlot[]): Pr
 }
 
 async function declineSlot(deps: ExecDeps, { grant, lease, waitedMs }: HeldSlot): Promise<void> {
+  const { keys } = grant.context;
+  const tellGivenBack = (given?: GivenBack) =>
+    deps.emit({ event: 'given-back', ...placeOf(grant), detail: { prefix: keys.root, given } });
   // Whoever evicted it waits until the claim goes with the lock: that says that nothing runs.
   const over = overOf(lease);
   if (over?.kind === 'evicted') {
-    sayDeclined(deps, grant, await lease.release({ outcome: 'evicted', waitedMs, ranMs: 0 }));
+    tellGivenBack(await lease.release({ outcome: 'evicted', waitedMs, ranMs: 0 }));
     return;
   }
   const isBack = await lease.decline();
   // What was lost is no longer there to be given back; why is said elsewhere.
-  if (isBack && over?.kind !== 'lost') sayDeclined(deps, grant, undefined);
+  if (isBack && over?.kind !== 'lost') tellGivenBack();
 }
 
 /** One of the leases was over before the command was started: the others have been given up by then, or are now. */
@@ -210,7 +222,13 @@ export function lostBeforeStart(
   waitedMs: Figures['waitedMs'],
 ): { readonly kind: 'lost'; readonly figures: Figures } {
   const over = overOf(lease) ?? { kind: 'lost', why: 'nobody knows why' };
-  sayNothingStarted(deps, grant, over);
+  // One group's slot can only be late; of several the earlier ones are held for a while.
+  const isLate = over.kind === 'cut-off' && grant.context.run.groups === undefined;
+  deps.emit(
+    isLate
+      ? { event: 'lost', ...placeOf(grant), why: 'late' }
+      : { event: 'lost', ...placeOf(grant), why: over.kind, detail: { over, then: 'nothing-started' } },
+  );
   return { kind: 'lost', figures: { outcome: over.kind === 'evicted' ? 'evicted' : 'lost', waitedMs } };
 }
 

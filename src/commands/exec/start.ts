@@ -1,9 +1,8 @@
 /** A command under its guard: started together, kept alive by beats, ended together. */
 import { startCommand } from '../../process/command.ts';
 import type { Supervised } from '../../process/command.ts';
-import { assertNever } from '../../errors.ts';
 import { keepGuard } from '../../process/guard/guard.ts';
-import type { Guard, GuardEvent, Spare } from '../../process/guard/guard.ts';
+import type { Guard, Spare } from '../../process/guard/guard.ts';
 import type { Grant } from '../../lock/grant.ts';
 import { withoutOptions } from '../../cli/values.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
@@ -55,10 +54,12 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
     notes: notesFolder(deps),
     clock: deps.clock,
     ...(options.spare && { spare: options.spare }),
-    report: (event) => {
-      const level = event.kind === 'replaced' ? 'debug' : 'warning';
-      deps.log(level, sayGuard(event), { event: 'guard', kind: event.kind });
-    },
+    report: (event) =>
+      deps.emit(
+        event.kind === 'failed'
+          ? { event: 'guard', kind: event.kind, detail: { reason: event.reason } }
+          : { event: 'guard', kind: event.kind },
+      ),
   });
   options.note.starts(options.cgroup?.()?.path);
   const command = await spawnCommand(deps, slots, { options, guard }).catch(async (error: unknown) => {
@@ -69,19 +70,6 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
   options.note.started(command, guard.pids());
   settleBefore(deps, slots);
   return { guard, command };
-}
-
-function sayGuard(event: GuardEvent): string {
-  switch (event.kind) {
-    case 'fired':
-      return 'the guard heard nothing from runlock in time, and ended the command';
-    case 'replaced':
-      return 'somebody ended the guard; another one has taken its place';
-    case 'failed':
-      return `the guard can't work: ${event.reason}`;
-    default:
-      return assertNever(event);
-  }
 }
 
 function spawnCommand(
@@ -120,19 +108,17 @@ function spawnCommand(
 /** After KILL this is long: whatever still lives then is stuck in the kernel, or somebody else's. */
 const STUCK_MS = 5_000;
 
-/** Ends the command's tree, and says who will not go: the slot is kept until they do. */
+/** Ends the command's tree, and tells who will not go: the slot is kept until they do. */
 export async function endTree(
-  { clock, log }: ExecDeps,
+  { clock, emit }: ExecDeps,
   command: Supervised,
   how: { killAfterMs: number; signal: NodeJS.Signals | 'none' },
 ): Promise<void> {
   const gone = new AbortController();
   void clock.sleep(how.killAfterMs + STUCK_MS, { signal: gone.signal }).then(
     () => {
-      const who = (remember(command) ?? []).map(({ pid, name }) => `${name} (pid ${pid})`);
-      log('warning', `can't kill ${who.join(', ')}; the slot is kept until they are gone`, {
-        event: 'stuck',
-      });
+      const processes = remember(command) ?? [];
+      emit({ event: 'stuck', detail: { processes } });
     },
     () => undefined,
   );

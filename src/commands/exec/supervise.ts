@@ -4,8 +4,8 @@ import { assertNever, reasonOf } from '../../errors.ts';
 import type { Outcome } from '../../lock/records.ts';
 import { judgeRun } from './health-check.ts';
 import type { Judged } from './health-check.ts';
-import { sayEnd, sayOver, sayReleasing } from './finish.ts';
-import type { Cause } from './finish.ts';
+import type { Cause } from '../../events/events.ts';
+import { emitReleasing, endOf, placeOf } from './finish.ts';
 import type { ExecDeps, Figures } from '../exec-deps.ts';
 import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
@@ -111,7 +111,7 @@ async function giveBackAll(
   };
   const given = new AbortController();
   void deps.clock.sleep(QUIET_MS, { signal: given.signal }).then(
-    () => sayReleasing(deps, grantsOf(slots), exitCode),
+    () => emitReleasing(deps, grantsOf(slots), exitCode),
     () => undefined,
   );
   const all = await Promise.all(slots.map(giveBack));
@@ -120,7 +120,7 @@ async function giveBackAll(
   // That the guard ended the command is why it did not end well, and is said before that.
   await run.disarmed;
   for (const { grant, outcome, given } of all)
-    sayEnd(deps, grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told });
+    deps.emit(endOf(grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told }));
 }
 
 /** Consul answers within milliseconds; a run that has ended and does not go away is to say why. */
@@ -160,7 +160,7 @@ async function untilEnd(
   };
   const hearSignal = (signal: NodeJS.Signals) => {
     passOn(signal).catch((error: unknown) => {
-      deps.log('warning', `${signal} could not be passed on: ${reasonOf(error)}`, { event: 'signal-lost' });
+      deps.emit({ event: 'signal-lost', detail: { signal, fault: reasonOf(error) } });
     });
   };
   deps.signals.listen(hearSignal);
@@ -169,7 +169,7 @@ async function untilEnd(
     hear(lease.over, () => {
       const over = overOf(lease);
       if (!over || ended.signal.aborted) return;
-      sayOver(deps, grant, over);
+      deps.emit({ event: 'lost', ...placeOf(grant), why: over.kind, detail: { over, then: 'command-ends' } });
       kill({ ...over, group: grant.context.keys.group });
     });
   }

@@ -12,7 +12,7 @@ import { findServices, namedOf, withMore } from '../../gate/read.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, Patience } from '../../gate/wait.ts';
 import { agentNode } from '../../consul/session.ts';
-import { sayLooks } from '../gate-progress.ts';
+import { tellLooks } from '../gate-progress.ts';
 
 export interface GateOptions {
   readonly action: 'check' | 'enter' | 'leave';
@@ -117,7 +117,7 @@ async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
 
 function lookOn({ deps, options, gate: asked }: Own, waiting: Patience) {
   // Whoever does not wait reads on stdout how it is.
-  const onLook = options.wait === 0 ? {} : { onLook: sayLooks(deps, asked.node) };
+  const onLook = options.wait === 0 ? {} : { onLook: tellLooks(deps, asked.node) };
   return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, ...onLook });
 }
 

@@ -4,7 +4,7 @@ import { EXIT_CLOSED, assertNever } from '../../errors.ts';
 import { describeNeed, describeVerdict } from '../../gate/describe.ts';
 import type { Verdict } from '../../gate/decide.ts';
 import { renderGate } from '../../output/gate.ts';
-import type { Log } from '../../platform/deps.ts';
+import type { Emit } from '../../events/events.ts';
 import type { Output } from '../../platform/terminal.ts';
 import { visible } from '../../text/visible.ts';
 import type { Platform } from '../platform.ts';
@@ -25,7 +25,7 @@ export function run({ common, options }: GateAsked, platform: Platform): Promise
       data: toJson(options.action, result),
       text: (output) => toText(result, output),
     });
-    sayStays(result, ways.deps.log, options.prefix);
+    emitStays(result, ways.deps.emit, options.prefix);
     return result.kind === 'closed' ? EXIT_CLOSED : 0;
   });
 }
@@ -105,30 +105,14 @@ function sayLeft({ node, ended, stays, kept }: Extract<GateResult, { kind: 'left
 const nameOf = ({ scope, service }: { scope: string; service: string }) =>
   scope === 'node' ? 'the whole node' : service;
 
-function sayStays(result: GateResult, log: Log, prefix: string): void {
+function emitStays(result: GateResult, emit: Emit, prefix: string): void {
   if (result.kind !== 'left') return;
-  for (const one of result.kept)
-    log(
-      'warning',
-      `${nameOf(one.mode)} of ${result.node} stays in maintenance: ${describeNeed(one, prefix)}`,
-      {
-        event: 'maintenance-kept',
-        node: result.node,
-        scope: one.mode.scope,
-        service: one.mode.service,
-        by: one.by.run,
-      },
-    );
-  for (const { reason, ...mode } of result.stays)
-    log(
-      'warning',
-      `${nameOf(mode)} of ${result.node} stays in maintenance (${reason}): somebody else set it`,
-      {
-        event: 'maintenance-foreign',
-        node: result.node,
-        scope: mode.scope,
-        service: mode.service,
-        reason,
-      },
-    );
+  const { node } = result;
+  for (const one of result.kept) {
+    const { scope, service } = one.mode;
+    const detail = { need: describeNeed(one, prefix), wentOut: true, isReadable: one.by.mark !== undefined };
+    emit({ event: 'maintenance-kept', node, scope, service, by: one.by.run, detail });
+  }
+  for (const { scope, service, reason } of result.stays)
+    emit({ event: 'maintenance-foreign', node, scope, service, reason });
 }

@@ -47,17 +47,6 @@ export function describeMaintenance({ ended }: MaintenanceEnd): string {
   return ended.map((place) => `${visible(place)} is out of maintenance\n`).join('');
 }
 
-/** What is still out of service, and what to do about it. */
-export function describeStays(
-  { stays, why = 'nobody knows why', need }: MaintenanceEnd,
-  prefix: string,
-): string | undefined {
-  if (stays.length === 0) return undefined;
-  if (need !== undefined) return `${stays.join(', ')}: still in maintenance by runlock: ${need}`;
-  const leave = hint(prefix, 'gate', 'leave', '--service', 'auto');
-  return `${stays.join(', ')}: still in maintenance by runlock (${why}); '${leave}' on that node ends it`;
-}
-
 function describeClaim(claim: Released, { prefix, group }: { prefix: string; group: string }): string {
   const { slot, node, state, how, heldMs = 0, heldUntil } = claim;
   switch (how) {

@@ -34,10 +34,7 @@ export async function evict(
     const result = await send(consul, changeClaim(keys, slot, evicted, index), { signal, rule: keys.rule });
     if (result.kind === 'refused') return undefined;
   }
-  deps.log('info', `evicted the run of ${claim.node} from slot ${slot}; waiting until it is gone`, {
-    event: 'evicted',
-    slot,
-  });
+  deps.emit({ event: 'evicted', slot, detail: { node: claim.node } });
   const how = await untilGone(target, slot, claim);
   return { slot, node: claim.node, state: claim.state, how };
 }

@@ -95,7 +95,7 @@ async function lookFor(
     }
     return stays.length === 0 ? NOTHING : { ended: [], stays, why: `only ${node}'s own agent can end it` };
   } catch (error) {
-    deps.log('debug', `nobody knows whether ${node} is in maintenance: ${reasonOf(error)}`);
+    deps.emit({ event: undefined, detail: { node, fault: reasonOf(error) } });
     return NOTHING;
   }
 }

@@ -3,8 +3,9 @@ import type { Asked } from '../../cli/command.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
-import { describeMaintenance, describeRelease, describeStays } from './describe.ts';
+import { describeMaintenance, describeRelease } from './describe.ts';
 import { endMaintenance } from './maintenance.ts';
+import type { MaintenanceEnd } from './maintenance.ts';
 import { release } from './release.ts';
 import type { ReleaseOptions } from './released.ts';
 
@@ -22,7 +23,7 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
     );
     // What has failed, and held nothing, has not given anything back either.
     const isKept = result.kind === 'nothing' && options.failed !== undefined;
-    const maintenance = isKept
+    const maintenance: MaintenanceEnd = isKept
       ? { ended: [], stays: [] }
       : await endMaintenance(
           { consul, agent, deps, prefix: options.prefix, run: platform.newRunId() },
@@ -35,8 +36,9 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
       data: { ...result, ...touched },
       text: () => describeRelease(result, options.prefix) + describeMaintenance(maintenance),
     });
-    const left = describeStays(maintenance, options.prefix);
-    if (left !== undefined) deps.log('warning', left, { event: 'maintenance-left', node: result.node });
+    const { why = 'nobody knows why', need } = maintenance;
+    const left = { kind: 'released', prefix: options.prefix, places: stays, why, need } as const;
+    if (stays.length > 0) deps.emit({ event: 'maintenance-left', node: result.node, detail: left });
     return 0;
   });
 }

@@ -122,7 +122,7 @@ async function endSession({ consul, deps, signal }: Target, session: string): Pr
     await consul.destroySession(session, { signal, rule: 'session_prefix "" { policy = "write" }' });
   } catch (error) {
     if (!isRunlockError(error, 'forbidden')) throw error;
-    deps.log('warning', `${error.message}: its runlock hears of it later`, { event: 'session-left' });
+    deps.emit({ event: 'session-left', detail: { fault: error.message, isOthers: true } });
   }
 }
 
@@ -141,9 +141,7 @@ async function hasAnswered(target: Target, written: number, withinMs: number): P
   const { clock } = deps;
   const untilMs = clock.monotonicMs() + withinMs;
   const key = keys.node(options.owner);
-  deps.log('info', `sent ${options.owner} away from the queue of ${keys.group}; waiting for its runlock`, {
-    event: 'sending-away',
-  });
+  deps.emit({ event: 'sending-away', detail: { node: options.owner, group: keys.group } });
   const leftMs = () => untilMs - clock.monotonicMs();
   return watchUntil(
     (past) => consul.get(key, { ...past, signal, rule: keys.rule }),

@@ -12,7 +12,7 @@ export function run({ common, options }: ThawAsked, platform: Platform): Promise
   return withConsul({ common }, platform, async ({ consul, deps, signal }) => {
     const result = await thaw({ consul, deps }, options, signal);
     for (const problem of result.problems) {
-      deps.log('warning', `another freeze may stop it: ${problem}`, { event: 'freeze-unknown' });
+      deps.emit({ event: 'freeze-unknown', detail: { fault: problem } });
     }
     const text = () => describeThaw(result, { ...options, now: deps.clock.now() });
     await print(platform, { json: options.json, data: result, text });

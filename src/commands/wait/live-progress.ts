@@ -75,7 +75,7 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
 
   function sayChanges(before: readonly SeenSlot[], after: readonly SeenSlot[]): void {
     for (const { slot, text, ...who } of changesOf(before, after))
-      deps.log('debug', `slot ${slot} of ${group}: ${text}`, { event: 'holder', group, slot, ...who });
+      deps.emit({ event: 'holder', group, slot, ...who, detail: { text } });
   }
 
   /** They are granted in their order: whoever has a slot, and all before it, is no longer in the queue. */
@@ -149,7 +149,7 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
 
   function giveUp(error: unknown): void {
     // The line is a comfort: the wait itself says what is wrong.
-    if (!signal.aborted) deps.log('debug', `no live line: ${reasonOf(error)}`, { event: 'no-live-line' });
+    if (!signal.aborted) deps.emit({ event: 'no-live-line', detail: { fault: reasonOf(error) } });
   }
 
   let isUp = false;

@@ -20,7 +20,7 @@ export interface Wait {
 
 /** @throws the signal's reason when `signal` aborts; the queue is left and nothing was started. */
 export async function waitForSlot(
-  deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'log' | 'consul' | 'terminal' | 'verbose'>,
+  deps: Pick<ExecDeps, 'clock' | 'random' | 'host' | 'emit' | 'consul' | 'terminal' | 'verbose'>,
   request: AcquireRequest,
   { signal, patience, held = [], onJoined, onFirst, onNext }: Wait,
 ): Promise<Acquired> {

@@ -2,7 +2,7 @@
 import type { Deps } from '../../platform/deps.ts';
 import { isTaken } from '../../lock/decide.ts';
 import type { AtJoin } from '../../lock/queue.ts';
-import { describeHolder } from './busy.ts';
+import { toHolder } from './busy.ts';
 
 /** Whoever gets a slot within this time did not wait. */
 const QUIET_MS = 400;
@@ -16,14 +16,14 @@ interface Waiter {
   readonly held: readonly string[];
 }
 
-/** Says once that the run waits, unless `signal` aborts before that. */
+/** Tells once that the run waits, unless `signal` aborts before that. */
 export function watchWait(deps: Deps, waiter: Waiter, signal: AbortSignal): (seen: AtJoin) => void {
   let said = false;
   return (seen) => {
     if (said || !hasToWait(seen, waiter.slots)) return;
     said = true;
     void deps.clock.sleep(QUIET_MS, { signal }).then(
-      () => sayWaiting(deps, waiter, seen),
+      () => emitWaiting(deps, waiter, seen),
       () => undefined,
     );
   };
@@ -34,23 +34,20 @@ function hasToWait({ behind, slots }: AtJoin, known: number): boolean {
   return behind || slots.filter(isTaken).length >= known;
 }
 
-function sayWaiting(
-  { clock, log }: Deps,
+function emitWaiting(
+  { clock, emit }: Deps,
   { group, run, held }: Waiter,
   { node, behind, slots }: AtJoin,
 ): void {
-  const holders = slots.flatMap((slot) => describeHolder(slot, clock.now()));
-  const why = [...holders, ...(behind ? ['others may be before it'] : [])].join(', ');
-  const meanwhile = held.length === 0 ? '' : `, and keeps its slot of ${held.join(', ')} meanwhile`;
-  log('info', `${node} waits for a slot of ${group}${why === '' ? '' : ` (${why})`}${meanwhile}`, {
+  const holders = slots.flatMap((slot) => toHolder(slot, clock.now()));
+  emit({
     event: 'waiting',
     group,
     node,
     run,
     behind,
-    ...(held.length > 0 && { held }),
-    holders: slots.flatMap(({ slot, owner }) =>
-      owner ? [{ slot, node: owner.claim.node, state: owner.claim.state }] : [],
-    ),
+    held: held.length > 0 ? held : undefined,
+    holders: holders.map(({ slot, node, state }) => ({ slot, node, state })),
+    detail: { holders },
   });
 }

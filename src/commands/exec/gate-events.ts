@@ -1,0 +1,91 @@
+/** What `exec` tells of the gate that it waits for, and of maintenance. */
+import type { Deps } from '../../platform/deps.ts';
+import type { RunEvent } from '../../events/events.ts';
+import type { Verdict } from '../../gate/decide.ts';
+import { describeClosed, describeNeed, waitedFor } from '../../gate/describe.ts';
+import type { Exited } from '../../gate/exit.ts';
+import type { Found } from '../../gate/keep-out.ts';
+import type { TakenOut } from '../../gate/maintenance.ts';
+import { cut } from '../../text/style.ts';
+import { visible } from '../../text/visible.ts';
+import { assertNever } from '../../errors.ts';
+import type { Terminal } from '../../platform/terminal.ts';
+import { tellLooks } from '../gate-progress.ts';
+
+interface Who {
+  readonly node: string;
+  readonly run: string;
+}
+
+type Tells = Deps & { readonly terminal?: Terminal };
+
+/** Tells for whom it waits, and draws the line of a terminal while it does; `quiet`: it does not wait. */
+export function showWait(
+  deps: Tells,
+  { node, run, quiet }: Who & { readonly quiet: boolean },
+): { readonly look: (verdicts: readonly Verdict[]) => void; readonly end: () => void } {
+  if (quiet) return { look: () => undefined, end: () => undefined };
+  const tell = tellLooks(deps, node, { run });
+  const { terminal } = deps;
+  return {
+    look: (verdicts) => {
+      tell(verdicts);
+      const peers = waitedFor(verdicts) || describeClosed(verdicts, node);
+      const line = peers === '' ? '' : visible(`waiting at the gate for ${peers}`);
+      terminal?.draw(cut(line, Math.max(1, terminal.columns() - 1)));
+    },
+    end: () => terminal?.draw(''),
+  };
+}
+
+/** The gate was closed at the end of the wait. */
+export function busyGateEvent(
+  verdicts: readonly Verdict[],
+  { group, node, run }: Who & { readonly group: string },
+): RunEvent {
+  const services = verdicts.filter(({ open }) => !open).map(({ service, offline }) => ({ service, offline }));
+  const detail = { closed: describeClosed(verdicts, node) };
+  return { event: 'busy', group, node, run, why: 'gate', services, detail };
+}
+
+export function emitEntered({ emit }: Deps, taken: readonly TakenOut[], { node, run }: Who): void {
+  for (const { scope, service, how, reason } of taken)
+    emit({ event: 'maintenance-on', node, run, scope, service, how, detail: { reason } });
+}
+
+/** What was found in service while the command ran. */
+export function emitFound({ emit }: Deps, found: Found, { node, run }: Who): void {
+  const lost = { event: 'maintenance-lost', node, run, scope: 'service' } as const;
+  switch (found.kind) {
+    case 'again':
+      for (const service of new Set(found.taken.map((mode) => mode.service)))
+        emit({ ...lost, service, how: found.kind });
+      return;
+    case 'closed': {
+      const { kind: how, service, closed } = found;
+      emit({ ...lost, service, how, detail: { closed: describeClosed(closed, node) } });
+      return;
+    }
+    case 'by-hand':
+      emit({ ...lost, service: found.service, how: found.kind });
+      return;
+    default:
+      assertNever(found);
+  }
+}
+
+/** `wentOut`: the run itself had gone out of service. */
+export function emitEnded(
+  { emit }: Deps,
+  { ended, foreign, kept }: Extract<Exited, { kind: 'done' }>,
+  { node, run, prefix, wentOut }: Who & { readonly prefix: string; readonly wentOut: boolean },
+): void {
+  for (const { scope, service } of ended) emit({ event: 'maintenance-off', node, run, scope, service });
+  for (const one of kept) {
+    const { scope, service } = one.mode;
+    const detail = { need: describeNeed(one, prefix), wentOut, isReadable: one.by.mark !== undefined };
+    emit({ event: 'maintenance-kept', node, run, scope, service, by: one.by.run, detail });
+  }
+  for (const { scope, service, reason } of foreign)
+    emit({ event: 'maintenance-foreign', node, run, scope, service, reason });
+}
