@@ -125,7 +125,12 @@ describe.skipIf(why !== undefined)(`without a cgroup${reason}`, () => {
     const args = ['exec', '-g', 'bare/many', '--', 'sh', '-c', script];
     const run = startRunlock(agent, args, { env: { folder }, through: makeCell({ nests: false }).through });
     // Without a terminal the command leads a group of its own.
-    const group = Number(await eventually(() => readFileSync(join(folder, 'command.pid'), 'utf8'), 120_000));
+    const group = await eventually(() => {
+      const text = readFileSync(join(folder, 'command.pid'), 'utf8');
+      // It is there before it is written.
+      expect(text).toMatch(/^\d+\n$/);
+      return Number(text);
+    }, 120_000);
     await eventually(() => expect(inGroup(group)).toBe(7_501));
     const guard = guardOf(run.pid);
     run.signal('SIGKILL');

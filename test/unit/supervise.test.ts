@@ -219,11 +219,17 @@ test.each([0, 3])(
 
 test('a command that has something to do before it stops is waited for: runlock stops after it', async () => {
   const { deps, slots, options, tell, tellStop, folder } = setUp();
-  const perl = `$SIG{TSTP} = sub { select undef, undef, undef, 0.7; kill STOP => $$ }; open F, ">${folder}/command.pid"; print F $$; close F; select undef, undef, undef, 0.02 while 1`;
+  const perl = `$SIG{TSTP} = sub { select undef, undef, undef, 0.7; kill STOP => $$ }; open F, ">${folder}/command.pid"; print F "$$\n"; close F; select undef, undef, undef, 0.02 while 1`;
   const script = `exec perl -e '${perl}'`;
   const stopped: (string | undefined)[] = [];
   const stateOf = (pid: number) => /^State:\s+(\S)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-  const pid = async () => Number(await eventually(() => readFileSync(`${folder}/command.pid`, 'utf8')));
+  // It is there before it is written.
+  const pid = () =>
+    eventually(() => {
+      const text = readFileSync(`${folder}/command.pid`, 'utf8');
+      expect(text).toMatch(/^\d+\n$/);
+      return Number(text);
+    });
   const stop = async () => void stopped.push(stateOf(await pid()));
   const signals: SignalSource = { ...deps.signals, stop: () => void stop() };
   const run = { ...options, args: ['-c', script], runGate: undefined };
