@@ -70,27 +70,20 @@ function isBlockingQuery(node: ts.Node): boolean {
   return names.includes('index') && (names.includes('signal') || ts.isCallExpression(node.parent));
 }
 
-/** Everybody tells of an event; these two make a sentence of it, at its level. */
 const TELLS = ['emit', 'log', 'say'];
-const LEVELS = ['error', 'warning', 'info', 'debug'];
 
-/** The folder that may: `sentence.ts`, and what it calls for the two longest, `busy.ts` and `end.ts`. */
+/** The one folder that makes them: `sentence.ts`, and beside it the two longest, `busy.ts` and `end.ts`. */
 const SENTENCES = 'events';
 
 /** A sentence for the log, made where something is told: text with holes in it, given to the log or put into an event. */
 function isSentence(node: ts.Node): boolean {
   if (!ts.isCallExpression(node)) return false;
   const called = ts.isPropertyAccessExpression(node.expression) ? node.expression.name : node.expression;
-  if (!ts.isIdentifier(called) || ![...TELLS, ...LEVELS].includes(called.text)) return false;
+  if (!ts.isIdentifier(called) || !TELLS.includes(called.text)) return false;
   const isMade = (part: ts.Node): boolean =>
     ts.isTemplateExpression(part) || (ts.forEachChild(part, isMade) ?? false);
   return node.arguments.some(isMade);
 }
-
-/** Files, but for the one folder, which counts as one. */
-const placesOfSentences = (found: readonly string[]) => [
-  ...new Set(found.map((file) => (topOf(file) === SENTENCES ? `${SENTENCES}/` : file))),
-];
 
 const filesIn = (found: readonly string[]) => [...new Set(found.map((place) => place.replace(/:\d+$/, '')))];
 
@@ -108,7 +101,7 @@ async function count(): Promise<Figure[]> {
     figure('files that a run of `exec` goes through', 30, await filesOfARun()),
     figure('files of freeze, outside of lock', 3, filesOfFreeze()),
     figure('files with blocking queries, besides consul/watch', 0, blocking),
-    figure('places that make sentences of the log', 1, placesOfSentences(filesIn(places(isSentence)))),
+    figure('places that make sentences of the log', 1, [SENTENCES, ...filesIn(places(isSentence))]),
     figure('spreads of literals', 20, places(isSpreadLiteral)),
   ];
 }

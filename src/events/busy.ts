@@ -3,8 +3,7 @@ import { assertNever } from '../errors.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
 import { hint } from '../text/suggested-command.ts';
-import type { Holder, RunEvent } from './events.ts';
-import type { Sentence } from './sentence.ts';
+import type { Holder, RunEvent, Sentence } from './events.ts';
 
 type Busy = Extract<RunEvent, { event: 'busy' }>;
 

@@ -2,8 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { formatAge } from '../text/age.ts';
 import { hint } from '../text/suggested-command.ts';
-import type { Cause, GivenBack, Over, RunEvent } from './events.ts';
-import type { Sentence } from './sentence.ts';
+import type { Cause, GivenBack, Over, RunEvent, Sentence } from './events.ts';
 
 type Ended = Extract<RunEvent, { event: 'ended' }>;
 

@@ -9,6 +9,14 @@ export type RunEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | Of
 /** Whoever has something to say. Never throws, never waits. */
 export type Emit = (event: RunEvent) => void;
 
+export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
+
+/** What an event is to people. */
+export interface Sentence {
+  readonly level: LogLevel;
+  readonly message: string;
+}
+
 interface Run {
   group: string;
   node: string;

@@ -4,14 +4,7 @@ import { formatAge } from '../text/age.ts';
 import { hint, leaveHint } from '../text/suggested-command.ts';
 import { busySentence, holderText } from './busy.ts';
 import { endSentence, givenBackText, overText } from './end.ts';
-import type { RunEvent } from './events.ts';
-
-export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
-
-export interface Sentence {
-  readonly level: LogLevel;
-  readonly message: string;
-}
+import type { RunEvent, Sentence } from './events.ts';
 
 const error = (message: string): Sentence => ({ level: 'error', message });
 const warning = (message: string): Sentence => ({ level: 'warning', message });

@@ -1,8 +1,7 @@
 /** What runlock says to people: its log, the line that is drawn below it, and questions; all on stderr. */
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { visible } from '../text/visible.ts';
-import type { Emit } from '../events/events.ts';
-import type { LogLevel } from '../events/sentence.ts';
+import type { Emit, LogLevel } from '../events/events.ts';
 import { createLog, isJournal } from './log.ts';
 import type { LogChoice } from './log.ts';
 import { readLine } from './read-line.ts';

@@ -1,7 +1,6 @@
 /** A line of each event, for people, journald or a log collector; where they go is the caller's business. */
-import type { Emit, RunEvent } from '../events/events.ts';
+import type { Emit, LogLevel, RunEvent, Sentence } from '../events/events.ts';
 import { sentenceOf } from '../events/sentence.ts';
-import type { LogLevel, Sentence } from '../events/sentence.ts';
 import { paint } from '../text/style.ts';
 import { renderJson, visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';

@@ -4,7 +4,7 @@ import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
-import type { Sentence } from '../../src/events/sentence.ts';
+import type { Sentence } from '../../src/events/events.ts';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { RunEvent } from '../../src/events/events.ts';
-import type { LogLevel } from '../../src/events/sentence.ts';
+import type { LogLevel, RunEvent } from '../../src/events/events.ts';
 import { createLog, isJournal } from '../../src/platform/log.ts';
 import type { LogOptions } from '../../src/platform/log.ts';
 
