@@ -10,7 +10,7 @@ import { isRunlockError } from '../errors.ts';
 import { groupKeys, outKeys } from '../lock/keys.ts';
 import { decodeOutMark, joinLeft } from '../lock/records.ts';
 import type { Claim, LeftOn, OutMark } from '../lock/records.ts';
-import { readSlots } from '../lock/slot.ts';
+import { readSlots } from '../lock/decide.ts';
 import { confirmOut, leftOut, markEntering, markOut, removeSeen, unmarkOut } from '../lock/transactions.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
 import type { Entering, Step } from '../lock/transactions.ts';

@@ -5,8 +5,8 @@ import { parseKey } from '../lock/keys.ts';
 import type { GroupKeys } from '../lock/keys.ts';
 import { decodeClaim } from '../lock/records.ts';
 import type { Claim } from '../lock/records.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, markedMs, observe, readSlots } from '../lock/slot.ts';
-import type { Sightings, Slot } from '../lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, markedMs, observe, readSlots } from '../lock/decide.ts';
+import type { Sightings, Slot } from '../lock/decide.ts';
 
 /** A group in which others may run at the same time. */
 export interface GateGroup {

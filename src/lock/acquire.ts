@@ -1,29 +1,26 @@
 /** From nothing to a granted slot: docs/protocol.md, "Acquire", steps 1 to 5. */
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
-import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
-import { goesOn, nodeMark, runningClaim } from './context.ts';
-import type { Run, RunContext } from './context.ts';
-import { isTaken, judgeElsewhere } from './decide.ts';
-import { findFreeze, untilThawed } from './freeze.ts';
-import { untilDown } from './down.ts';
-import { IMPATIENT_TRIES, asFirst, tidy } from './head-of-queue.ts';
+import { RunlockError, isRunlockError } from '../errors.ts';
+import { ask, trySend } from './context.ts';
+import type { Run, RunContext, Blocked, Progress, Waiting } from './context.ts';
+import { isTaken, unnoticed, VANISHED_AFTER_MS } from './decide.ts';
+import { findFreeze } from './freeze.ts';
+import { clearOrBusy, takeOwn } from './own-claim.ts';
+import { IMPATIENT_TRIES, asFirst, tidy, giveUp } from './head-of-queue.ts';
 import { pause } from '../consul/retry.ts';
-import { giveUp } from './roll-back.ts';
-import { sendGrant } from './grant.ts';
-import type { Blocked, Granted, Progress } from './grant.ts';
+import type { Granted } from './head-of-queue.ts';
 import { groupKeys, isName } from './keys.ts';
-import { lookBack } from './look-back.ts';
-import { ask, join, readSlotsNow, untilFirst } from './queue.ts';
-import type { Turn, Waiting } from './queue.ts';
-import { clearDeadMark, findOrphan, markWaiting, otherRun } from './local-conflict.ts';
-import type { Busy } from './local-conflict.ts';
+import { join, readSlotsNow, untilFirst } from './queue.ts';
+import type { Turn } from './queue.ts';
+import type { Busy, OwnTaken } from './own-claim.ts';
 import { openSession } from '../consul/session.ts';
 import type { Session } from '../consul/session.ts';
-import { isHeld, isOwn, unnoticed } from './slot.ts';
-import type { Owner, Slot } from './slot.ts';
-import { comeBack } from './transactions.ts';
+import type { Slot } from './decide.ts';
+import { readLeft, removeSeen } from './transactions.ts';
+import { decodeNodeMark } from './records.ts';
+import type { Away } from './records.ts';
 
 export interface AcquireRequest {
   readonly prefix: string;
@@ -181,26 +178,16 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   const away = await lookBack(context, progress);
   if (away) return { kind: 'sent-away', context, by: away.by };
   const turn = await readSlotsNow(context, progress);
-  const namesake = await findElsewhere(context, turn.slots, progress);
-  if (namesake) return { kind: 'busy', context, why: namesake };
-  const own = turn.slots.find(({ owner }) => owner && isOwn(context.run, owner.claim));
-  if (own?.owner) {
-    const { slot, owner, lockedBy } = own;
-    const why = await findBusy(context, { slot, owner, isLocked: lockedBy !== undefined }, progress.signal);
-    if (why) return { kind: 'busy', context, why };
-    if (slot < context.run.slots) return returnTo(context, session, { slot, owner, progress });
-    const moved = await untilDown(context, session, { turn, seenIndex: owner.index, progress });
-    if (moved.kind === 'locked')
-      return { kind: 'busy', context, why: otherRun(context.run.runner, owner.claim) };
-    return moved.kind === 'node' ? clearOrBusy(context, progress) : moved;
-  }
+  const own = await takeOwn(context, session, { turn, progress });
+  if (own) return inContext(own, context);
   progress.newest.sent = true;
   const joining = join(context, session.id, progress.signal);
   // Hardly anybody can be in the way: what a grant needs is made ready while Consul answers.
   if (hasFree(turn.slots, context.run.slots)) progress.onNext?.();
   const joined = await joining;
   if (joined.kind === 'refused') {
-    return joined.obstacle === 'node' ? clearOrBusy(context, progress) : { kind: 'again' };
+    if (joined.obstacle !== 'node') return { kind: 'again' };
+    return inContext(await clearOrBusy(context, progress), context);
   }
   progress.blocked = { kind: 'slots', slots: joined.turn.slots };
   progress.newest.index = joined.ticket.createIndex;
@@ -213,6 +200,9 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
     : asFirst(context, session, { turn: first.turn, progress });
 }
 
+const inContext = (taken: OwnTaken, context: RunContext): Step1to5 =>
+  taken.kind === 'busy' ? { ...taken, context } : taken;
+
 /**
  * Whoever joins says which runs have lost their locks, wherever it stands in the queue: it may not wait for long, and the
  * next one goes on counting from there.
@@ -223,82 +213,63 @@ async function noticeMissing(context: RunContext, turn: Turn, progress: Progress
   return found.length === 0 ? turn : readSlotsNow(context, progress);
 }
 
-/** This node's mark stands in the way: it is busy here, unless whoever set it is dead. */
-async function clearOrBusy(context: RunContext, waiting: Waiting): Promise<Step1to5> {
-  const busy = await clearDeadMark(context, ask(waiting));
-  return busy ? { kind: 'busy', context, why: busy } : { kind: 'again' };
+/**
+ * What a run that lost its place in the queue has to know before it joins anew: whether an operator sent it away, and
+ * whether the store went back in time. Gives who sent it away; undefined: it may join. Costs a run that never lost its place
+ * nothing.
+ */
+async function lookBack(context: RunContext, progress: Progress): Promise<Away | undefined> {
+  const { consul, keys, run } = context;
+  if (!progress.newest.sent) return undefined;
+  const entries = await consul.readAll(
+    readLeft(keys, run.node).map((step) => step.operation),
+    { ...ask(progress), rule: keys.rule },
+  );
+  const away = await sentAway(context, entries, progress.signal);
+  if (!away) await untilClaimedAgain(context, progress, entries);
+  return away;
 }
 
-/** Why this node's own claim can't be taken back: it is held, or something of its run still runs. */
-async function findBusy(
+/** The operator who sent this very run away. Its mark goes: it has been read. */
+async function sentAway(
   context: RunContext,
-  { slot, owner, isLocked }: { slot: number; owner: Owner; isLocked: boolean },
+  entries: readonly Entry[],
   signal: AbortSignal,
-): Promise<Busy | undefined> {
-  if (isHeld(owner.claim, context.deps.clock.earliest())) return { kind: 'held', slot, owner };
-  return findOrphan(context, { claim: owner.claim, isLocked }, signal);
+): Promise<Away | undefined> {
+  const { keys, run } = context;
+  const key = keys.node(run.node);
+  const entry = entries.find((each) => each.key === key);
+  const mark = entry?.session === undefined ? readMark(entry) : undefined;
+  if (!entry || !mark?.away || mark.run !== run.id) return undefined;
+  // What can't be removed goes with the node's next run.
+  await trySend(context, removeSeen(key, entry.modifyIndex, 'node'), signal);
+  return mark.away;
+}
+
+/** What a hand wrote there stands in nobody's way: the next mark takes its place. */
+function readMark(entry: Entry | undefined) {
+  try {
+    return entry && decodeNodeMark(entry);
+  } catch {
+    return undefined;
+  }
 }
 
 /**
- * A run under this node's name that may be under way on another machine: it is busy, and not taken over before anybody
- * may. It does not wait for that in the queue: with the node's mark it would keep that run from taking its lock back.
+ * After a snapshot was restored, or the group was deleted by hand, runs may be under way whose claims are gone. Each finds
+ * out by itself, with its next renewal at the latest, and claims its slot again; whoever queues anew before that would start
+ * beside it. Who has waited before can tell: every ticket leaves its index in `.tail`, which only grows. So who finds an older
+ * one waits for as long as anybody is believed alive without a lock.
  */
-async function findElsewhere(
-  context: RunContext,
-  slots: readonly Slot[],
-  progress: Progress,
-): Promise<Busy | undefined> {
-  const { deps, run } = context;
-  const found = slots.find(({ owner }) => owner?.claim.node === run.node && !isOwn(run, owner.claim));
-  if (!found?.owner) return undefined;
-  const nowMs = deps.clock.earliest();
-  const verdict = judgeElsewhere(found, { slots, sightings: new Map(), nowMs, monotonicMs: 0 });
-  if (verdict === 'take-over') return undefined;
-  if (verdict !== 'wait') await tidy(context, verdict, progress.signal);
-  const isHolding = found.owner.claim.state === 'held' && { holds: found.slot };
-  return { ...otherRun(run.runner, found.owner.claim), ...isHolding };
-}
-
-/** Step 1: my own claim first. */
-async function returnTo(
-  context: RunContext,
-  session: Session,
-  { slot, owner, progress }: { slot: number; owner: Owner; progress: Progress },
-): Promise<Step1to5> {
-  const seat = { keys: context.keys, session: session.id, slot };
-  const claim = { ...runningClaim(context), ...goesOn(owner.claim) };
-  const steps = comeBack(seat, claim, nodeMark(context), owner.index);
-  // After an answer that was lost the claim may name this very run: what counts is what was there before that.
-  const sent = progress.attempts.find((attempt) => attempt.slot === slot);
-  const before = owner.claim.run === context.run.id ? sent?.before : owner.claim;
-  const sending = sendGrant(context, {
-    session,
-    steps,
-    slot,
-    claim,
-    progress,
-    ...(before && { before }),
-  });
-  progress.onNext?.();
-  const result = await sending;
-  if (result.kind !== 'refused') return result;
-  switch (result.obstacle) {
-    case 'freeze': {
-      // Without patience it does not wait.
-      const marked = progress.patience.aborted ? 'marked' : await markWaiting(context, session, progress);
-      if (marked === 'node') return clearOrBusy(context, progress);
-      if (marked === 'marked') await untilThawed(context, result.key, progress);
-      return { kind: 'again' };
-    }
-    case 'node':
-      return clearOrBusy(context, progress);
-    case 'lock':
-      return { kind: 'busy', context, why: otherRun(context.run.runner, owner.claim) };
-    case 'owner':
-    case 'session':
-    case 'ticket':
-      return { kind: 'again' };
-    default:
-      return assertNever(result.obstacle);
-  }
+async function untilClaimedAgain(
+  { deps, keys }: RunContext,
+  { newest, either }: Progress,
+  entries: readonly Entry[],
+): Promise<void> {
+  if (newest.index === 0) return;
+  const tail = entries.find(({ key }) => key === keys.tail);
+  if (tail !== undefined && tail.modifyIndex >= newest.index) return;
+  deps.emit({ event: 'went-back', group: keys.group, detail: { pauseMs: VANISHED_AFTER_MS } });
+  await deps.clock.sleep(VANISHED_AFTER_MS, { signal: either });
+  newest.index = 0;
 }

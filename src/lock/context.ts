@@ -1,7 +1,11 @@
-/** What every step of the protocol needs to know of the run that takes it. */
+/** What every step of the protocol needs to know of the run that takes it, how that waits, and how it sends. */
+import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
+import { send } from '../consul/txn.ts';
 import type { Deps } from '../platform/deps.ts';
-import type { Claim, Hold, NodeMark, Runner } from './records.ts';
+import type { Claim, Freeze, Hold, NodeMark, Runner } from './records.ts';
+import type { Slot } from './decide.ts';
+import type { Result, Step } from './transactions.ts';
 import type { GroupKeys } from './keys.ts';
 
 export interface RunContext {
@@ -52,4 +56,83 @@ export function returnedClaim(context: RunContext, before: Claim): Claim {
 
 export function nodeMark(context: RunContext): NodeMark {
   return { run: context.run.id, since: timestamp(context), ...context.run.runner };
+}
+
+/** What a run saw when it joined the queue. */
+export interface AtJoin {
+  readonly node: string;
+  /** Whether somebody may still be before it: who joined just before was not the last to be granted. */
+  readonly behind: boolean;
+  readonly slots: readonly Slot[];
+}
+
+/** Two ways for waiting to end: a signal to runlock, and the end of `--wait`. */
+export interface Waiting {
+  readonly signal: AbortSignal;
+  readonly patience: AbortSignal;
+  /** Either of the two. */
+  readonly either: AbortSignal;
+  /** Hears, maybe more than once, that this run is the first in the queue, and waits for a slot. */
+  readonly onFirst?: () => void;
+  /** Hears, maybe more than once, that a slot may be this run's within moments: what takes time can be made ready. */
+  readonly onNext?: () => void;
+  /** Hears which keys are before this run's in the queue, when that was listed because the one just before it left. */
+  readonly onAhead?: (keys: readonly string[]) => void;
+  /** Hears the session of each ticket, and what stood before it at that moment. */
+  readonly onJoined?: (session: string, seen: AtJoin) => void;
+}
+
+/** With no patience left, everything is still asked once, and nothing is waited for. */
+export function ask({ signal, patience, either }: Waiting): { signal: AbortSignal; retryForMs?: number } {
+  return patience.aborted ? { signal, retryForMs: IMPATIENT_RETRY_MS } : { signal: either };
+}
+
+const IMPATIENT_RETRY_MS = 3_000;
+
+/** Why a run waits, or did not get a slot. */
+export type Blocked =
+  | { readonly kind: 'slots'; readonly slots: readonly Slot[] }
+  /** `at`: which group was frozen, this one or one above; '' for the root. */
+  | { readonly kind: 'frozen'; readonly at: string; readonly freeze: Freeze };
+
+/** A grant that was sent and may have taken effect. */
+export interface Attempt {
+  readonly slot: number;
+  /** This node's claim before, to be put back. */
+  readonly before?: Claim;
+}
+
+/** What one acquisition remembers from one session to the next. */
+export interface Progress extends Waiting {
+  readonly attempts: Attempt[];
+  /** `index`: of the newest ticket that this run had in the queue; 0 where it had none. `sent`: it asked for one, or waits without. */
+  readonly newest: { index: number; sent?: true };
+  blocked: Blocked;
+}
+
+/** Undefined: after a transient fault nobody knows whether it took effect. */
+export async function trySend(
+  context: RunContext,
+  steps: readonly Step[],
+  signal: AbortSignal,
+): Promise<Result | undefined> {
+  return sendWithin(context, steps, { signal });
+}
+
+/** The same, with a deadline of its own in milliseconds. */
+export async function sendWithin(
+  { consul, keys }: RunContext,
+  steps: readonly Step[],
+  { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs?: number },
+): Promise<Result | undefined> {
+  try {
+    return await send(consul, steps, {
+      signal,
+      rule: keys.rule,
+      ...(timeoutMs !== undefined && { timeoutMs }),
+    });
+  } catch (error) {
+    if (isTransient(error)) return undefined;
+    throw error;
+  }
 }

@@ -1,22 +1,24 @@
-/** As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5). */
+/**
+ * As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5).
+ * With it what all who may get a slot need: sending a grant and knowing afterwards whether it took effect, and leaving
+ * without one.
+ */
 import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
-import { assertNever } from '../errors.ts';
-import { runningClaim } from './context.ts';
-import type { RunContext } from './context.ts';
+import { assertNever, isRunlockError } from '../errors.ts';
+import { runningClaim, trySend, sendWithin } from './context.ts';
+import type { RunContext, Progress, Attempt } from './context.ts';
 import { untilThawed } from './freeze.ts';
-import { granted, sendGrant, trySend } from './grant.ts';
-import type { Granted, Progress } from './grant.ts';
-import { pause } from '../consul/retry.ts';
+import { pause, lastWord, persist } from '../consul/retry.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from '../consul/session.ts';
-import { decide } from './decide.ts';
-import type { Choice, Tidy } from './decide.ts';
-import { abandoned, missing, observe, readSlots } from './slot.ts';
-import type { Sightings, Slot } from './slot.ts';
-import { abandon, drop, grant, notice, takeOver } from './transactions.ts';
-import type { Seat, Step } from './transactions.ts';
+import { decide, abandoned, missing, observe, readSlots } from './decide.ts';
+import type { Choice, Tidy, Sightings, Slot, Owner } from './decide.ts';
+import { abandon, drop, grant, notice, takeOver, changeClaim, removeSeen } from './transactions.ts';
+import type { Seat, Step, Result } from './transactions.ts';
+import type { Claim } from './records.ts';
+import { writtenIndex, send } from '../consul/txn.ts';
 
 /** What fails can do so by chance; with no patience left, it is not tried for ever. */
 export const IMPATIENT_TRIES = 3;
@@ -125,4 +127,123 @@ async function adoptLate(context: RunContext, session: Session, progress: Progre
   );
   if (!mine?.owner) return { kind: 'again' };
   return granted(context, session, { slot: mine.slot, owner: mine.owner, provedMs });
+}
+
+/** A slot that this run holds. */
+export interface Grant {
+  readonly context: RunContext;
+  readonly session: Session;
+  readonly slot: number;
+  readonly owner: Owner;
+  /** Grows with every grant of the slot. */
+  readonly fencingToken: number;
+  /** Monotonic time at which the request that proved the lock mine was sent, in milliseconds. */
+  readonly provedMs: number;
+  /** This node's claim before, where it came back to one. */
+  readonly before?: Claim;
+}
+
+export interface Granted {
+  readonly kind: 'granted';
+  readonly grant: Grant;
+}
+
+export interface GrantTry {
+  readonly session: Session;
+  readonly steps: readonly Step[];
+  readonly slot: number;
+  readonly claim: Claim;
+  readonly progress: Progress;
+  /** This node's claim before: it is put back if nothing is started after all. */
+  readonly before?: Claim;
+}
+
+export type GrantResult =
+  | Granted
+  /** Nobody knows whether it took effect. */
+  | { readonly kind: 'again' }
+  | Extract<Result, { kind: 'refused' }>;
+
+/** The longest that a grant is waited for; what comes later is found by the next look. */
+const GRANT_MS = 5_000;
+/** The same once `--wait` is over. */
+const IMPATIENT_MS = 3_000;
+
+/** Sends what may grant the slot. */
+export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
+  const { session, slot, claim, progress } = it;
+  const provedMs = context.deps.clock.monotonicMs();
+  // Of several attempts at a slot the first one knows what was there before.
+  const isFirst = !progress.attempts.some((attempt) => attempt.slot === slot);
+  if (isFirst) progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
+  const timeoutMs = progress.patience.aborted ? IMPATIENT_MS : GRANT_MS;
+  const result = await sendWithin(context, it.steps, { signal: progress.signal, timeoutMs });
+  if (result === undefined) return { kind: 'again' };
+  if (result.kind === 'refused') {
+    if (isFirst) progress.attempts.pop();
+    return result;
+  }
+  const index = writtenIndex(result.entries, context.keys.owner(slot));
+  const before = it.before && { before: it.before };
+  return granted(context, session, { slot, owner: { claim, index }, provedMs, ...before });
+}
+
+export function granted(
+  context: RunContext,
+  session: Session,
+  it: Pick<Grant, 'slot' | 'owner' | 'provedMs' | 'before'>,
+): Granted {
+  return { kind: 'granted', grant: { context, session, ...it, fencingToken: it.owner.index } };
+}
+
+/** Gives a granted slot up before anything was started in it: all is as it was before. False: as `giveUp` says. */
+export async function decline({ context, session, slot, before }: Grant): Promise<boolean> {
+  return giveUp(context, session, [{ slot, ...(before && { before }) }]);
+}
+
+/** With nothing to undo, an agent that does not answer is not worth waiting for: the session ends by itself. */
+const LEAVE_MS = 2_000;
+/** A claim that stays keeps others out, for good perhaps: longer than an election takes (12.7 to 17.5 s were measured). */
+const UNDO_MS = 30_000;
+const RETRY_MS = 100;
+
+/**
+ * Leaves the queue, by destroying the session: what arrives late can then do nothing. Then takes back what an
+ * unanswered grant may have left. Has its own deadline; what stays behind is said, never thrown. False: something may stay.
+ */
+export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<boolean> {
+  const { consul, deps, keys, run } = context;
+  const signal = AbortSignal.timeout(attempts.length === 0 ? LEAVE_MS : UNDO_MS);
+  try {
+    const until = { signal, pauseMs: RETRY_MS };
+    await persist(deps.clock, until, () => session.close({ signal }));
+    for (const attempt of attempts)
+      await persist(deps.clock, until, () => takeBackGrant(context, attempt, signal));
+    attempts.length = 0;
+    return true;
+  } catch (error) {
+    const stays =
+      attempts.length === 0 ? 'ticket' : isRunlockError(error, 'incompatible') ? 'what-is-there' : 'claim';
+    const who = { group: keys.group, node: run.node, run: run.id, prefix: keys.root };
+    deps.emit({ event: 'left-behind', detail: { ...who, stays, fault: lastWord(consul, error) } });
+    return false;
+  }
+}
+
+async function takeBackGrant(
+  { consul, deps, keys, run }: RunContext,
+  attempt: Attempt,
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    const { entries } = await consul.list(keys.slot(attempt.slot), { signal, rule: keys.rule });
+    const owner = readSlots(keys.root, entries)[0]?.owner;
+    if (owner?.claim.run !== run.id) return;
+    const steps = attempt.before
+      ? changeClaim(keys, attempt.slot, attempt.before, owner.index)
+      : removeSeen(keys.owner(attempt.slot), owner.index, 'owner');
+    const result = await send(consul, steps, { signal, rule: keys.rule });
+    if (result.kind === 'done') return;
+    await deps.clock.sleep(RETRY_MS, { signal });
+  }
 }

@@ -1,19 +1,25 @@
-/** The first half: a slot that is held by its claim alone, without a process or a session, until its release. */
+/**
+ * `acquire` and `release`, the two halves of a hold: between them a slot is held by its claim alone, without a process or a
+ * session.
+ */
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
-import { goesOn, runningClaim } from './context.ts';
+import { goesOn, runningClaim, sendWithin, trySend } from './context.ts';
 import type { RunContext } from './context.ts';
-import { closeSession } from './release.ts';
-import { sendWithin, trySend } from './grant.ts';
-import type { Grant } from './grant.ts';
+import { closeSession, keptClaim } from './release.ts';
+import type { Grant } from './head-of-queue.ts';
 import type { GroupKeys } from './keys.ts';
 import { lastWord, untilRefused } from '../consul/retry.ts';
-import type { Claim, Hold } from './records.ts';
-import { isHeld, readSlots, standing } from './slot.ts';
-import type { Owner, Standing } from './slot.ts';
-import { changeClaim, keep, removeSeen } from './transactions.ts';
-import { writtenIndex } from '../consul/txn.ts';
+import type { Claim, RunRecord } from './records.ts';
+import { holdFrom, isHeld, readSlots, standing } from './decide.ts';
+import type { Owner, Standing, Slot } from './decide.ts';
+import { changeClaim, keep, removeSeen, endHeld } from './transactions.ts';
+import { writtenIndex, send } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Deps } from '../platform/deps.ts';
+import { decodeRun, lastGoodOf } from './records.ts';
+import { readRecord, recordEnd } from './run-record.ts';
 
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
@@ -33,15 +39,11 @@ export const limits = ({ rule }: GroupKeys): Limits => ({
   timeoutMs: REQUEST_MS,
 });
 
-/** When others may follow, for a claim that begins to be held at `nowMs`. */
-const until = (hold: Hold, nowMs: number) =>
-  typeof hold === 'number' ? { heldUntil: new Date(nowMs + hold).toISOString() } : {};
-
 /** The claim that says `held`, from now on. */
 export function heldClaim(context: RunContext, waitedMs: number): Claim {
   const { deps, run } = context;
   const held = { state: 'held', waitedMs: Math.round(waitedMs) } as const;
-  return { ...runningClaim(context), ...held, ...until(run.hold, deps.clock.latest()) };
+  return { ...runningClaim(context), ...held, ...holdFrom(run.hold, deps.clock.latest()) };
 }
 
 /**
@@ -52,7 +54,7 @@ export function heldAgain({ deps, run }: RunContext, before: Claim): Claim {
   const returns = (before.returns ?? 0) + 1;
   const claim: Claim & { heldUntil?: string } = { ...before, hold: run.hold, returns };
   delete claim.heldUntil;
-  return { ...claim, ...until(run.hold, deps.clock.latest()) };
+  return { ...claim, ...holdFrom(run.hold, deps.clock.latest()) };
 }
 
 /** Whether nobody else may follow yet: an answer can come so late that its hold has ended meanwhile. */
@@ -171,4 +173,111 @@ export async function holdOn(
     seen = readSlots(keys.root, entries)[0]?.owner;
   }
   return undefined;
+}
+
+export interface HeldSlot {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  readonly keys: GroupKeys;
+  readonly node: string;
+  readonly slot: number;
+}
+
+/** How what was done between the halves ended. */
+export interface HeldEnding {
+  readonly outcome: 'succeeded' | 'failed';
+  readonly exitCode?: number;
+}
+
+export interface EndedHeld {
+  readonly claim: Claim;
+  /** The claim that goes on keeping others out. */
+  readonly kept?: Claim;
+  readonly heldMs: number;
+}
+
+/**
+ * The second half: ends what this node holds, and records it. Tried again until its deadline. Undefined: nothing is
+ * held in the slot.
+ * @throws RunlockError when Consul can't be reached, or refuses: the claim stays held.
+ */
+export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
+  const asked = limits(held.keys);
+  const isWorth = untilRefused(held.deps.clock);
+  let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
+  try {
+    for (;;) {
+      try {
+        const slot = await readSlot(held, asked);
+        const owner = slot.owner;
+        if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
+          if (sent && (await isRecorded(held, sent.record.run, asked))) return sent.ended;
+          // Cleared, or taken over, between a look and the end: that it ended is known all the same.
+          if (sent) await recordEnd(held, sent.record, asked.signal);
+          return undefined;
+        }
+        const known = ending.outcome === 'failed' ? await lastGood(held, asked) : {};
+        const { record, ended } = toEnd(held, owner, { ...ending, ...known });
+        sent = { record, ended };
+        const seen = { ...held, strayLock: slot.strayLock };
+        const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
+        if (result.kind === 'done') return ended;
+      } catch (error) {
+        if (asked.signal.aborted || !isWorth(error)) throw error;
+      }
+      await held.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
+    }
+  } catch (error) {
+    const { consul, keys, node, slot } = held;
+    // What can't be read stops the same command once more; why it can't says what to do.
+    const again = isRunlockError(error, 'incompatible')
+      ? ''
+      : `: ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`;
+    throw new RunlockError(
+      isRunlockError(error) ? error.code : 'unreachable',
+      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)})${again}`,
+      { cause: error },
+    );
+  }
+}
+
+async function readSlot({ consul, keys, slot }: HeldSlot, asked: Limits): Promise<Slot> {
+  const { entries } = await consul.list(keys.slot(slot), asked);
+  return readSlots(keys.root, entries)[0] ?? { slot };
+}
+
+/** What is known of the node's last good run; what can't be read is no reason to leave it held. */
+async function lastGood(
+  { consul, keys, node }: HeldSlot,
+  asked: Limits,
+): Promise<Pick<RunRecord, 'lastGoodAt'>> {
+  const { entry } = await consul.get(keys.run(node), asked);
+  try {
+    const lastGoodAt = entry && lastGoodOf(decodeRun(entry));
+    return lastGoodAt === undefined ? {} : { lastGoodAt };
+  } catch {
+    return {};
+  }
+}
+
+/** Whether the second half took effect after all: it wrote the record in the same transaction. */
+async function isRecorded({ consul, keys, node }: HeldSlot, run: string, asked: Limits): Promise<boolean> {
+  const { entry } = await consul.get(keys.run(node), asked);
+  return entry !== undefined && readRecord(entry)?.run === run;
+}
+
+function toEnd(
+  { deps, node, slot }: HeldSlot,
+  { claim: { waitedMs = 0, ...claim }, index: claimIndex }: Owner,
+  { outcome, exitCode, lastGoodAt }: HeldEnding & Pick<RunRecord, 'lastGoodAt'>,
+): { record: RunRecord; ended: EndedHeld } {
+  const nowMs = deps.clock.now();
+  const { run, command } = claim;
+  const heldMs = Math.max(0, nowMs - Date.parse(claim.since));
+  const code = exitCode === undefined ? {} : { exitCode };
+  const figures = { endedAt: new Date(nowMs).toISOString(), waitedMs, ranMs: heldMs, claimIndex };
+  const good = lastGoodAt === undefined ? {} : { lastGoodAt };
+  const record: RunRecord = { node, run, outcome, ...code, command, slot, ...figures, ...good };
+  const kept = keptClaim(claim, record, deps.clock.latest());
+  return { record, ended: { claim, heldMs, ...(kept && { kept }) } };
 }

@@ -6,16 +6,21 @@ import { isTransient } from '../consul/consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { closeSession, giveBack } from './release.ts';
 import type { Ending, GivenBack } from './release.ts';
-import { decline } from './grant.ts';
-import type { Grant } from './grant.ts';
-import { look } from './observe.ts';
-import type { Live } from './observe.ts';
+import { decline } from './head-of-queue.ts';
+import type { Grant } from './head-of-queue.ts';
 import { growingMs } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
 import type { Hold } from './records.ts';
-import { recover } from './recover.ts';
-import { VANISHED_AFTER_MS } from './slot.ts';
-import type { Owner, Standing } from './slot.ts';
+import { VANISHED_AFTER_MS, readSlots, standing } from './decide.ts';
+import type { Owner, Standing, Slot } from './decide.ts';
+import { lookPast } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
+import type { Entry } from '../consul/consul.ts';
+import { nodeMark, returnedClaim } from './context.ts';
+import { openSession } from '../consul/session.ts';
+import { claimAgain, takeBack } from './transactions.ts';
+import { send, writtenIndex } from '../consul/txn.ts';
+import type { Obstacle, Result, Step } from './transactions.ts';
 
 /** Why the command must end before its time. */
 export type Over =
@@ -228,3 +233,170 @@ async function act(live: Live, now: Standing, end: (reason: Over) => void): Prom
 
 const describeForeign = (owner: Owner | undefined): string =>
   owner ? `its claim names ${owner.claim.node} (run ${owner.claim.run})` : 'its claim was overwritten';
+
+/** A lease while its run is under way. */
+export interface Live {
+  holding: Grant;
+  /** When the last request that proved the lock mine was sent, in monotonic milliseconds. */
+  provedMs: number;
+  /** What was said to be wrong, and has not been said to be over. */
+  trouble?: string;
+  /** How often in a row the slot could not be seen, or not be taken back. */
+  failures: number;
+  /** When Consul's silence began, in monotonic milliseconds. */
+  silentSinceMs?: number;
+  /** How often in a row the slot could not be taken back because somebody else has its lock, or the node's mark. */
+  refusals?: number;
+  /** The slot is being taken back. */
+  recovering?: boolean;
+  /** A claim was sent under the present session, and nobody knows whether it will still arrive. */
+  unanswered?: boolean;
+  readonly ttlMs: number;
+  /** The run is over, or gives up: the watch sees and does nothing any more. */
+  isOver: boolean;
+  /** Ends what the watch waits for. */
+  readonly ended: AbortSignal;
+}
+
+/** A read of the slot; waits for a change past `index` (0: not at all). A look that finds all as it should be is a proof. */
+export async function look(live: Live, index: number): Promise<{ standing: Standing; index: number }> {
+  const { context, slot, session } = live.holding;
+  const { consul, deps, keys, run } = context;
+  const sentMs = deps.clock.monotonicMs();
+  const signal = AbortSignal.any([live.ended, session.lost]);
+  // With a hold that ends, the reads are the proofs. One counts from when it was sent, so it is as old as its wait when
+  // it comes, and twice as old before the next one does: half of the time between renewals keeps it younger than that.
+  const waitMs = run.hold === 'forever' ? undefined : live.ttlMs / 6;
+  const read = (past: Past) =>
+    consul.list(keys.slot(slot), { ...past, signal, retryForMs: 0, rule: keys.rule });
+  try {
+    const seen = await lookPast(read, index, waitMs);
+    const now = standingOf(live.holding, seen.entries);
+    if (now.kind === 'mine') live.provedMs = sentMs;
+    return { standing: now, index: seen.index };
+  } catch (error) {
+    if (!session.lost.aborted || live.ended.aborted) throw error;
+    return { standing: { kind: 'unlocked', owner: live.holding.owner }, index: 0 };
+  }
+}
+
+/** Whatever somebody wrote there by hand that is no claim is, above all, not mine. */
+function standingOf({ context, session }: Grant, entries: readonly Entry[]): Standing {
+  const { node, id } = context.run;
+  let slot: Slot | undefined;
+  try {
+    [slot] = readSlots(context.keys.root, entries);
+  } catch {
+    return { kind: 'foreign' };
+  }
+  return standing({ node, run: id, session: session.id }, slot);
+}
+
+export type Recovered =
+  /** The lock is back, or the next look will tell. */
+  { readonly kind: 'look-again' } | { readonly kind: 'lost'; readonly why: string };
+
+const RETRY_MS = 500;
+const LONGEST_RETRY_MS = 60_000;
+/** The session of a run of this node that gave up may last for a moment. */
+const SAY_AFTER = 2;
+/** Soon: it may be another's, and then the command has to end. */
+const LOOK_MS = 100;
+
+/** Takes the lock back, with a new session if the old one is gone; claims again, once, what somebody deleted. */
+export async function recover(
+  live: Live,
+  now: Extract<Standing, { kind: 'unlocked' | 'gone' }>,
+): Promise<Recovered> {
+  const { context, slot, owner } = live.holding;
+  const { deps, keys } = context;
+  if (live.holding.session.lost.aborted) await renewSession(live);
+  const seat = { keys, session: live.holding.session.id, slot };
+  const claim = returnedClaim(context, now.kind === 'gone' ? owner.claim : now.owner.claim);
+  const steps =
+    now.kind === 'gone'
+      ? claimAgain(seat, claim, nodeMark(context))
+      : takeBack(seat, claim, nodeMark(context), now.owner.index);
+  const sentMs = deps.clock.monotonicMs();
+  const result = now.kind === 'gone' ? await sendAndKeep(live, steps) : await sendOrForget(live, steps);
+  if (result.kind === 'done') {
+    const index = writtenIndex(result.entries, keys.owner(slot));
+    live.holding = { ...live.holding, owner: { claim, index } };
+    live.provedMs = sentMs;
+    live.refusals = 0;
+    deps.emit({
+      event: 'recovered',
+      group: keys.group,
+      node: context.run.node,
+      slot,
+      run: context.run.id,
+    });
+  } else if (result.obstacle === 'session') {
+    // Consul knew before the next renewal did.
+    await renewSession(live);
+  } else if (now.kind === 'gone' && result.obstacle === 'owner') {
+    // A claim is there, and may be my own: put back meanwhile, or never gone. The next look tells whose it is.
+    await deps.clock.sleep(LOOK_MS, { signal: live.ended });
+  } else if (now.kind === 'gone' && result.obstacle === 'lock') {
+    return { kind: 'lost', why: 'its claim was deleted, and somebody else has the slot now' };
+  } else {
+    await afterRefusal(live, result.obstacle);
+  }
+  return { kind: 'look-again' };
+}
+
+/**
+ * A claim that changed meanwhile is looked at again. A lock that somebody else has, which only a hand can take, may be
+ * gone for good: it is said once, and asked for less and less often, for each try is a write.
+ */
+async function afterRefusal(live: Live, obstacle: Obstacle): Promise<void> {
+  const { context, slot } = live.holding;
+  const { deps, keys, run } = context;
+  const isChange = obstacle === 'owner';
+  const refusals = isChange ? 0 : (live.refusals ?? 0);
+  if (!isChange) live.refusals = refusals + 1;
+  if (refusals === SAY_AFTER) {
+    const key = obstacle === 'node' ? keys.node(run.node) : keys.lock(slot);
+    const place = { group: keys.group, node: run.node, slot, run: run.id };
+    deps.emit({ event: 'lock-taken', ...place, detail: { key } });
+  }
+  // With a hold that ends there is a deadline to be met.
+  const longestMs = run.hold === 'forever' ? LONGEST_RETRY_MS : live.ttlMs / 6;
+  await deps.clock.sleep(Math.min(longestMs, RETRY_MS * 2 ** refusals), { signal: live.ended });
+}
+
+/** After a transient fault nobody knows whether it took effect: the session goes, so that a late arrival can do nothing. */
+async function sendOrForget(live: Live, steps: readonly Step[]): Promise<Result> {
+  const { consul, keys } = live.holding.context;
+  try {
+    return await send(consul, steps, { signal: live.ended, rule: keys.rule });
+  } catch (error) {
+    if (isTransient(error) && !live.ended.aborted) await renewSession(live);
+    throw error;
+  }
+}
+
+/**
+ * Without its claim the slot is guarded by the session's lock alone: the session stays. A late arrival only restores the
+ * claim of a run that is under way; before its end the session has to go (`lease.release`).
+ */
+async function sendAndKeep(live: Live, steps: readonly Step[]): Promise<Result> {
+  const { consul, keys } = live.holding.context;
+  try {
+    return await send(consul, steps, { signal: live.ended, rule: keys.rule });
+  } catch (error) {
+    live.unanswered = true;
+    throw error;
+  }
+}
+
+async function renewSession(live: Live): Promise<void> {
+  const { context, session } = live.holding;
+  const options = { signal: live.ended };
+  await session.close(options);
+  const name = `runlock ${context.keys.group}`;
+  live.holding = {
+    ...live.holding,
+    session: await openSession(context, { name, ttlMs: live.ttlMs, ...options }),
+  };
+}

@@ -2,11 +2,11 @@
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
-import { nodeMark, timestamp } from './context.ts';
-import type { RunContext } from './context.ts';
+import { ask, nodeMark, timestamp } from './context.ts';
+import type { RunContext, Waiting } from './context.ts';
 import { readQueueMark } from './records.ts';
-import { readSlots } from './slot.ts';
-import type { Slot } from './slot.ts';
+import { readSlots } from './decide.ts';
+import type { Slot } from './decide.ts';
 import { enqueue, readTurn } from './transactions.ts';
 import { send } from '../consul/txn.ts';
 import type { Obstacle } from './transactions.ts';
@@ -19,37 +19,6 @@ export interface Turn {
   /** A watch on the slots from this index on wakes for what has changed since. */
   readonly index: number;
 }
-
-/** What a run saw when it joined the queue. */
-export interface AtJoin {
-  readonly node: string;
-  /** Whether somebody may still be before it: who joined just before was not the last to be granted. */
-  readonly behind: boolean;
-  readonly slots: readonly Slot[];
-}
-
-/** Two ways for waiting to end: a signal to runlock, and the end of `--wait`. */
-export interface Waiting {
-  readonly signal: AbortSignal;
-  readonly patience: AbortSignal;
-  /** Either of the two. */
-  readonly either: AbortSignal;
-  /** Hears, maybe more than once, that this run is the first in the queue, and waits for a slot. */
-  readonly onFirst?: () => void;
-  /** Hears, maybe more than once, that a slot may be this run's within moments: what takes time can be made ready. */
-  readonly onNext?: () => void;
-  /** Hears which keys are before this run's in the queue, when that was listed because the one just before it left. */
-  readonly onAhead?: (keys: readonly string[]) => void;
-  /** Hears the session of each ticket, and what stood before it at that moment. */
-  readonly onJoined?: (session: string, seen: AtJoin) => void;
-}
-
-/** With no patience left, everything is still asked once, and nothing is waited for. */
-export function ask({ signal, patience, either }: Waiting): { signal: AbortSignal; retryForMs?: number } {
-  return patience.aborted ? { signal, retryForMs: IMPATIENT_RETRY_MS } : { signal: either };
-}
-
-const IMPATIENT_RETRY_MS = 3_000;
 
 export type Joined =
   | { readonly kind: 'joined'; readonly ticket: Place; readonly turn: Turn }

@@ -4,13 +4,13 @@ import { assertNever, isRunlockError, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
 import type { Claim, ClaimState, LeftOn, Outcome, RunRecord } from './records.ts';
-import type { Holding } from './observe.ts';
 import { lastWord } from '../consul/retry.ts';
 import { readRecord, recordEnd } from './run-record.ts';
 import { openSession } from '../consul/session.ts';
-import { isLeft, readSlots, standing } from './slot.ts';
+import { holdFrom, isLeft, readSlots, standing } from './decide.ts';
 import { release, takeBack } from './transactions.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
+import type { Grant } from './head-of-queue.ts';
 
 /** How the run ended. */
 export interface Ending {
@@ -43,11 +43,11 @@ const LONGEST_RETRY_MS = 5_000;
 const ODD_RETRY_MS = 1_000;
 
 /** Gives the slot back, with its own deadline; never throws. */
-export async function giveBack(holding: Holding, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
+export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
   const { consul, deps, keys } = holding.context;
   const signal = AbortSignal.timeout(DEADLINE_MS);
   let record: RunRecord | undefined;
-  let now: Holding = holding;
+  let now: Grant = holding;
   let result: GivenBack | undefined;
   let why = 'no answer';
   /** The key that another session holds. */
@@ -88,7 +88,7 @@ export async function giveBack(holding: Holding, ending: Ending & { ttlMs: numbe
 const heldBy = (key: string) => `another session holds ${key}; 'consul kv delete ${key}' lets go of it`;
 
 /** Never throws. */
-export async function closeSession({ context, session }: Holding): Promise<void> {
+export async function closeSession({ context, session }: Grant): Promise<void> {
   // Without an answer the session ends by itself.
   const options = { signal: AbortSignal.timeout(5_000), retryForMs: 2_000 };
   await session.close(options).catch((error: unknown) => {
@@ -96,21 +96,21 @@ export async function closeSession({ context, session }: Holding): Promise<void>
   });
 }
 
-function toRecord({ context, slot }: Holding, { outcome, exitCode, waitedMs, ranMs }: Ending): RunRecord {
+function toRecord({ context, slot }: Grant, { outcome, exitCode, waitedMs, ranMs }: Ending): RunRecord {
   const { id, node, command } = context.run;
   const code = exitCode === undefined ? {} : { exitCode };
   const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
   return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
 }
 
-const under = ({ owner }: Holding, record: RunRecord): RunRecord => ({ ...record, claimIndex: owner.index });
+const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({ ...record, claimIndex: owner.index });
 
 /**
  * A good run speaks for itself. Any other keeps what was known of the last good one, which costs these runs alone a read.
  * @throws after a transient fault.
  */
 async function withLastGood(
-  { context: { consul, keys, run } }: Holding,
+  { context: { consul, keys, run } }: Grant,
   record: RunRecord,
   signal: AbortSignal,
 ): Promise<RunRecord> {
@@ -131,12 +131,9 @@ async function withLastGood(
 export function keptClaim(claim: Claim, { outcome, exitCode }: RunRecord, nowMs: number): Claim | undefined {
   const state = keptState(outcome);
   if (state === undefined || claim.hold === 'none') return undefined;
-  const until =
-    typeof claim.hold === 'number' ? { heldUntil: new Date(nowMs + claim.hold).toISOString() } : {};
-  const since = new Date(nowMs).toISOString();
   // The command's own code would tell of a success.
   const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
-  return { ...claim, state, since, ...why, ...until };
+  return { ...claim, state, since: new Date(nowMs).toISOString(), ...why, ...holdFrom(claim.hold, nowMs) };
 }
 
 function keptState(outcome: Outcome): ClaimState | undefined {
@@ -162,7 +159,7 @@ type Once =
   /** `fault`: what the release was answered with, where that was no answer to it. `blocker`: a key that another session holds. */
   | {
       readonly kind: 'holding';
-      readonly holding: Holding;
+      readonly holding: Grant;
       readonly fault?: string;
       readonly blocker?: string;
     };
@@ -175,7 +172,7 @@ interface Release {
 }
 
 /** One try; answers with what is held now where it has to be tried again. */
-async function releaseOnce(holding: Holding, { record, leftOn, ttlMs, signal }: Release): Promise<Once> {
+async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, signal }: Release): Promise<Once> {
   const { context, session, slot, owner } = holding;
   const { consul, deps, keys, run } = context;
   const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
@@ -207,7 +204,7 @@ async function releaseOnce(holding: Holding, { record, leftOn, ttlMs, signal }: 
 
 /** Whether the release took effect after all: it wrote the run's record in the same transaction. */
 async function isRecorded(
-  { consul, keys, run }: Holding['context'],
+  { consul, keys, run }: Grant['context'],
   options: { signal: AbortSignal; rule: string; timeoutMs: number },
 ): Promise<boolean> {
   const { entry } = await consul.get(keys.run(run.node), { ...options, retryForMs: 0 });
@@ -216,7 +213,7 @@ async function isRecorded(
 
 /** The release was refused, or its answer was lost: what is there now? */
 async function lookAgain(
-  holding: Holding,
+  holding: Grant,
   options: { signal: AbortSignal; rule: string; timeoutMs: number },
 ): Promise<Once> {
   const { context, session, slot } = holding;

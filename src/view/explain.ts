@@ -1,7 +1,7 @@
 /** One sentence on why a group stands still (or that it moves, or is idle), and what to do about it. Pure. */
 import { assertNever } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
-import { CLOCK_DIFFERENCE_MS } from '../lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
 import { leftOnText } from './leftover-maintenance.ts';

@@ -1,5 +1,5 @@
 /** Who has the slots of a group that a run waits for, from one look to the next. Pure. */
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../lock/decide.ts';
 import { formatAge } from '../text/age.ts';
 import type { HolderView, SlotView } from './report.ts';
 import { endedText } from '../text/ended.ts';

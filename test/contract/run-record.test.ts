@@ -7,7 +7,7 @@ import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
-import type { Grant } from '../../src/lock/grant.ts';
+import type { Grant } from '../../src/lock/head-of-queue.ts';
 import { holdLease } from '../../src/lock/lease.ts';
 import { recordEnd } from '../../src/lock/run-record.ts';
 import type { Outcome, RunRecord } from '../../src/lock/records.ts';

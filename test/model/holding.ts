@@ -1,6 +1,6 @@
-/** What `acquire` holds, from its grant to its release: src/lock/hold.ts and release-hold.ts, step by step. */
+/** What `acquire` holds, from its grant to its release: src/lock/hold.ts, step by step. */
 import { heldAgain, heldClaim } from '../../src/lock/hold.ts';
-import { isHeld } from '../../src/lock/slot.ts';
+import { isHeld } from '../../src/lock/decide.ts';
 import { goTo, leave, sendFrom, spend, startHeld, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { isDue, leaseOf, standingNow } from './running.ts';

@@ -1,9 +1,15 @@
 /** The promises of docs/protocol.md: what a change of the store, and a moment of the world, must not show. */
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
-import { isTaken } from '../../src/lock/decide.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, isElsewhere, isLeft, isOwn } from '../../src/lock/slot.ts';
-import type { Owner, Slot } from '../../src/lock/slot.ts';
+import {
+  isTaken,
+  CLOCK_DIFFERENCE_MS,
+  VANISHED_AFTER_MS,
+  isElsewhere,
+  isLeft,
+  isOwn,
+} from '../../src/lock/decide.ts';
+import type { Owner, Slot } from '../../src/lock/decide.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
 import { NOW_MS, contextOf, isRunning, keys, slotOf, slotsOf } from './world.ts';

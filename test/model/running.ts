@@ -1,11 +1,11 @@
-/** A process that has a slot: src/lock/lease.ts, recover.ts, release.ts and roll-back.ts, step by step. */
+/** A process that has a slot: src/lock/lease.ts, release.ts and head-of-queue.ts, step by step. */
 import { returnedClaim } from '../../src/lock/context.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import { isLater } from '../../src/lock/run-record.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Outcome } from '../../src/lock/records.ts';
-import { isHeld, isLeft, standing } from '../../src/lock/slot.ts';
-import type { Standing } from '../../src/lock/slot.ts';
+import { isHeld, isLeft, standing } from '../../src/lock/decide.ts';
+import type { Standing } from '../../src/lock/decide.ts';
 import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { get } from './store.ts';

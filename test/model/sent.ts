@@ -4,7 +4,7 @@ import { writtenIndex } from '../../src/consul/txn.ts';
 import type { Result } from '../../src/lock/transactions.ts';
 import { decodeQueueMark } from '../../src/lock/records.ts';
 import { runningClaim } from '../../src/lock/context.ts';
-import { isHeld, unnoticed } from '../../src/lock/slot.ts';
+import { isHeld, unnoticed } from '../../src/lock/decide.ts';
 import { declines, ended } from './holding.ts';
 import { goTo, judged, leave, nameOf, renewSession, sendFrom, spend, startHeld, startRun } from './next.ts';
 import type { Actor, Next } from './next.ts';

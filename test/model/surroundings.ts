@@ -1,8 +1,8 @@
 /** What happens around the processes: time, sessions that end, late arrivals, operators, and hands in the store. */
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Freeze } from '../../src/lock/records.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
-import type { Slot } from '../../src/lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/decide.ts';
+import type { Slot } from '../../src/lock/decide.ts';
 import { spend } from './next.ts';
 import type { Next } from './next.ts';
 import { isDue } from './running.ts';

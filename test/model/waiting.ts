@@ -1,9 +1,17 @@
-/** A process on its way to a slot: src/lock/acquire.ts, queue.ts, head-of-queue.ts, freeze.ts and local-conflict.ts, step by step. */
+/** A process on its way to a slot: src/lock/acquire.ts, own-claim.ts, queue.ts, head-of-queue.ts and freeze.ts, step by step. */
 import { decodeFreeze, decodeNodeMark, decodeQueueMark } from '../../src/lock/records.ts';
-import { decide, decideDown, judgeElsewhere } from '../../src/lock/decide.ts';
-import type { Move, Tidy } from '../../src/lock/decide.ts';
-import { abandoned, isHeld, isLeft, isOwn, missing, observe } from '../../src/lock/slot.ts';
-import type { Owner } from '../../src/lock/slot.ts';
+import {
+  decide,
+  decideDown,
+  judgeElsewhere,
+  abandoned,
+  isHeld,
+  isLeft,
+  isOwn,
+  missing,
+  observe,
+} from '../../src/lock/decide.ts';
+import type { Move, Tidy, Owner } from '../../src/lock/decide.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { get, list } from './store.ts';

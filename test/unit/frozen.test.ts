@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import type { Consul, ReadOptions } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { findFreeze, untilThawed } from '../../src/lock/freeze.ts';
-import type { Progress } from '../../src/lock/grant.ts';
+import type { Progress } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';

@@ -4,7 +4,7 @@ import type { Answer, Consul, Entry } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { asFirst } from '../../src/lock/head-of-queue.ts';
-import type { Progress } from '../../src/lock/grant.ts';
+import type { Progress } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';

@@ -3,7 +3,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import type { Answer, CallOptions, Consul, Entry, Operation, ReadOptions } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
-import type { Grant } from '../../src/lock/grant.ts';
+import type { Grant } from '../../src/lock/head-of-queue.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { deadAfterMs, holdLease } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { keptClaim } from '../../src/lock/release.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import type { Claim, Hold, Outcome, RunRecord } from '../../src/lock/records.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/decide.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);
 const hour = 3_600_000;

@@ -5,7 +5,7 @@ import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Run } from '../../src/lock/context.ts';
 import { giveBack } from '../../src/lock/release.ts';
-import type { Holding } from '../../src/lock/observe.ts';
+import type { Grant } from '../../src/lock/head-of-queue.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode, encodeRun } from '../../src/lock/records.ts';
 import type { Claim, Outcome, RunRecord } from '../../src/lock/records.ts';
@@ -117,7 +117,7 @@ function ending(faults: Faults) {
     ...{ id: 's1', node: 'web01', lost: lost.signal },
     close: () => (order.push('close'), lost.abort(), Promise.resolve()),
   };
-  const holding: Holding = {
+  const holding: Grant = {
     ...{ context: { consul, deps, keys, run }, session, slot: 0, owner: { claim, index: 7 } },
     ...{ fencingToken: 7, provedMs: 0 },
   };

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
-import { giveUp } from '../../src/lock/roll-back.ts';
+import { giveUp } from '../../src/lock/head-of-queue.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';

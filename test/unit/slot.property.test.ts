@@ -6,11 +6,19 @@ import { groupKeys } from '../../src/lock/keys.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, ClaimState, Hold, RunRecord } from '../../src/lock/records.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/slot.ts';
-import { decide, decideDown } from '../../src/lock/decide.ts';
-import type { Seen } from '../../src/lock/decide.ts';
-import { abandoned, isLeft, missing, observe, readSlots, standing } from '../../src/lock/slot.ts';
-import type { Slot } from '../../src/lock/slot.ts';
+import {
+  CLOCK_DIFFERENCE_MS,
+  VANISHED_AFTER_MS,
+  decide,
+  decideDown,
+  abandoned,
+  isLeft,
+  missing,
+  observe,
+  readSlots,
+  standing,
+} from '../../src/lock/decide.ts';
+import type { Seen, Slot } from '../../src/lock/decide.ts';
 
 const keys = groupKeys('runlock', 'prod/web');
 const NOW_MS = Date.UTC(2026, 2, 1, 12);

@@ -13,10 +13,10 @@ import {
   observe,
   readSlots,
   standing,
-} from '../../src/lock/slot.ts';
-import { decide, decideDown } from '../../src/lock/decide.ts';
-import type { Choice, Move } from '../../src/lock/decide.ts';
-import type { Sightings, Slot } from '../../src/lock/slot.ts';
+  decide,
+  decideDown,
+} from '../../src/lock/decide.ts';
+import type { Choice, Move, Sightings, Slot } from '../../src/lock/decide.ts';
 
 const keys = groupKeys('runlock', 'prod/web');
 const now = Date.UTC(2026, 2, 1, 12);

@@ -13,7 +13,7 @@ import {
   decodeRun,
   decodeTicket,
 } from '../../lock/records.ts';
-import { mayStillRun } from '../../lock/slot.ts';
+import { mayStillRun } from '../../lock/decide.ts';
 import type { Check } from '../../output/doctor.ts';
 import { formatAge } from '../../text/age.ts';
 import { once, problem } from './contact.ts';

@@ -2,7 +2,7 @@
 import type { Deps } from '../../platform/deps.ts';
 import type { Cause, Place, RunEvent } from '../../events/events.ts';
 import type { GivenBack } from '../../lock/release.ts';
-import type { Grant } from '../../lock/grant.ts';
+import type { Grant } from '../../lock/head-of-queue.ts';
 import type { Outcome } from '../../lock/records.ts';
 
 /** The names of a run in every event of it. */

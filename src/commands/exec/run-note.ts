@@ -2,7 +2,7 @@
 import { MOST_MEMBERS } from '../../process/run-file.ts';
 import type { ProcessName, RunFile } from '../../process/run-file.ts';
 import { isLive, isOver } from '../../process/survivors.ts';
-import type { Grant } from '../../lock/grant.ts';
+import type { Grant } from '../../lock/head-of-queue.ts';
 import type { Outcome } from '../../lock/records.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import type { HeldSlot } from './slots.ts';

@@ -3,7 +3,7 @@ import { startCommand } from '../../process/command.ts';
 import type { Supervised } from '../../process/command.ts';
 import { keepGuard } from '../../process/guard/guard.ts';
 import type { Guard, Spare } from '../../process/guard/guard.ts';
-import type { Grant } from '../../lock/grant.ts';
+import type { Grant } from '../../lock/head-of-queue.ts';
 import { withoutOptions } from '../../cli/values.ts';
 import type { RunCgroup } from '../../process/cgroup.ts';
 import type { FileLimit } from '../../process/file-limit.ts';

@@ -5,11 +5,10 @@ import { hint } from '../../text/suggested-command.ts';
 import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
 import type { FreezeView } from '../../view/report.ts';
-import { leftOf } from '../../lock/freeze.ts';
+import { leftOf, changeFreeze, readFreeze } from '../../lock/freeze.ts';
 import { freezeKeys } from '../../lock/keys.ts';
 import type { Freeze } from '../../lock/records.ts';
 import { freeze as freezing } from '../../lock/transactions.ts';
-import { changeFreeze, readFreeze } from '../../lock/freeze-key.ts';
 
 export interface FreezeOptions {
   readonly prefix: string;

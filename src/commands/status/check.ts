@@ -1,6 +1,6 @@
 /** A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure. */
 import { assertNever } from '../../errors.ts';
-import { CLOCK_DIFFERENCE_MS } from '../../lock/slot.ts';
+import { CLOCK_DIFFERENCE_MS } from '../../lock/decide.ts';
 import { formatAge } from '../../text/age.ts';
 import type { GroupView, PlaceView, SlotView, StatusReport } from '../../view/report.ts';
 import { endedText } from '../../text/ended.ts';

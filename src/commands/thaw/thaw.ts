@@ -6,12 +6,11 @@ import { hint } from '../../text/suggested-command.ts';
 import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
 import type { FreezeView } from '../../view/report.ts';
-import { leftOf } from '../../lock/freeze.ts';
+import { leftOf, changeFreeze, readFreeze } from '../../lock/freeze.ts';
 import { freezeKeys, parseKey } from '../../lock/keys.ts';
 import { thaw as thawing } from '../../lock/transactions.ts';
 import { nameOf, toView } from '../freeze/freeze.ts';
 import type { Describing } from '../freeze/freeze.ts';
-import { changeFreeze, readFreeze } from '../../lock/freeze-key.ts';
 
 export interface ThawOptions {
   readonly prefix: string;

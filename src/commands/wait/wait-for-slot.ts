@@ -2,7 +2,7 @@
 import type { Clock } from '../../platform/deps.ts';
 import { acquire } from '../../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
-import type { Waiting } from '../../lock/queue.ts';
+import type { Waiting } from '../../lock/context.ts';
 import type { ExecDeps } from '../exec-deps.ts';
 import { watchQueue } from './live-progress.ts';
 

@@ -1,7 +1,7 @@
 /** That a run has to wait, and for whom, from what it saw when it joined the queue: that costs no request. */
 import type { Deps } from '../../platform/deps.ts';
 import { isTaken } from '../../lock/decide.ts';
-import type { AtJoin } from '../../lock/queue.ts';
+import type { AtJoin } from '../../lock/context.ts';
 import { toHolder } from './busy.ts';
 
 /** Whoever gets a slot within this time did not wait. */
