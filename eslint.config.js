@@ -2,7 +2,7 @@ import eslint from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 // Who may import whom: a folder of src its own files, and those of the folders that its row names, which all stand above
-// it. So data flows one way, main → commands → view → gate → lock → consul, and nothing runs back up.
+// it. So data flows one way, main → commands → runner → view → gate → lock → consul, and nothing runs back up.
 const below = [
   // folder, what it may import, packages of npm that are for it alone
   ['text', [], ['chalk']],
@@ -15,6 +15,7 @@ const below = [
   ['gate', ['errors', 'text', 'events', 'platform', 'consul', 'lock']],
   ['view', ['errors', 'text', 'platform', 'consul', 'lock', 'gate']],
   ['output', ['errors', 'text', 'platform', 'view']],
+  ['runner', ['errors', 'text', 'events', 'platform', 'process', 'consul', 'lock', 'gate', 'view', 'output']],
   ['cli', ['errors', 'text', 'platform'], ['commander', 'smol-toml']],
   [
     'commands',
@@ -30,6 +31,7 @@ const below = [
       'gate',
       'view',
       'output',
+      'runner',
       'cli',
     ],
     ['commander'],

@@ -1,6 +1,6 @@
 /** Options of the health gate, for every command that looks at it. */
 import type { Option } from 'commander';
-import type { GateChoice } from './exec-deps.ts';
+import type { GateChoice } from '../runner/options.ts';
 import {
   parseDuration,
   parseFlag,

@@ -1,6 +1,6 @@
-// src/commands/exec/known-exit-codes.ts says when puppet's 2 is a success: it must read puppet's options as the real puppet does.
+// src/runner/outcome.ts says when puppet's 2 is a success: it must read puppet's options as the real puppet does.
 import { expect, test } from 'vitest';
-import { codeMeanings } from '../../src/commands/exec/known-exit-codes.ts';
+import { codeMeanings } from '../../src/runner/outcome.ts';
 import { asPuppetReads } from '../support/puppet-options.ts';
 
 const asRunlockReads = (words: readonly string[]) =>

@@ -1,6 +1,6 @@
 // What a wait for the gate says, and when it says it again.
 import { expect, test } from 'vitest';
-import { tellLooks } from '../../src/commands/gate-progress.ts';
+import { tellLooks } from '../../src/gate/progress.ts';
 import { decideGate } from '../../src/gate/decide.ts';
 import type { Instance } from '../../src/gate/instances.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';

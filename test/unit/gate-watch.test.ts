@@ -1,8 +1,8 @@
 // The watch on a gate while its run is in the queue: one look that is refused does not end it.
 import { expect, test } from 'vitest';
-import type { ExecDeps } from '../../src/commands/exec-deps.ts';
-import { takeBehindGate } from '../../src/commands/exec/acquire-gated.ts';
-import type { RunGate } from '../../src/commands/exec/gate-session.ts';
+import type { ExecDeps } from '../../src/runner/options.ts';
+import { takeBehindGate } from '../../src/runner/acquire-gated.ts';
+import type { RunGate } from '../../src/runner/gate-session.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Verdict } from '../../src/gate/decide.ts';

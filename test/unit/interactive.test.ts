@@ -1,10 +1,10 @@
 // Ctrl-C and Ctrl-Z of a run in a terminal: what is decided, on a clock that moves when somebody waits for it.
 import { expect, test } from 'vitest';
 import type { Supervised } from '../../src/process/command.ts';
-import type { ExecDeps } from '../../src/commands/exec-deps.ts';
-import { hearStops } from '../../src/commands/exec/pause.ts';
-import { watchInterrupts } from '../../src/commands/exec/press-again.ts';
-import type { HeldSlots } from '../../src/commands/exec/slots.ts';
+import type { ExecDeps } from '../../src/runner/options.ts';
+import { hearStops } from '../../src/runner/terminal-keys.ts';
+import { watchInterrupts } from '../../src/runner/terminal-keys.ts';
+import type { HeldSlots } from '../../src/runner/slots.ts';
 import type { StopSignal } from '../../src/platform/signals.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
 import type { Emit } from '../../src/events/events.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { codeMeanings } from '../../src/commands/exec/known-exit-codes.ts';
+import { codeMeanings } from '../../src/runner/outcome.ts';
 
 describe('what exit codes mean', () => {
   test.each(['chef-client', 'cinc-client'])('%s: 213 is an upgrade, 35 and 37 announce a reboot', (name) => {

@@ -1,8 +1,8 @@
 // What ended a command: whether a signal that was typed at it counts, and what the run comes to.
 import { describe, expect, test } from 'vitest';
 import type { Ending } from '../../src/process/command.ts';
-import { SIGNAL_MS, isEndOf, outcomeOf } from '../../src/commands/exec/outcome.ts';
-import { signalCodes } from '../../src/commands/exec/known-exit-codes.ts';
+import { SIGNAL_MS, isEndOf, outcomeOf } from '../../src/runner/outcome.ts';
+import { signalCodes } from '../../src/runner/outcome.ts';
 
 const exited = (code: number): Ending => ({ kind: 'exited', code });
 const meanings = { ok: [0], reboot: [35] };

@@ -1,8 +1,8 @@
 // What a run writes down, step by step.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
-import { openNote, settleBefore } from '../../src/commands/exec/run-note.ts';
-import type { NoteDeps } from '../../src/commands/exec/run-note.ts';
+import { openNote, settleBefore } from '../../src/runner/run-note.ts';
+import type { NoteDeps } from '../../src/runner/run-note.ts';
 import type { Grant } from '../../src/lock/head-of-queue.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { runFilesInMemory } from '../support/run-files.ts';

@@ -1,13 +1,13 @@
 // A run under leases and a gate that do as the test says: what it passes on, and what it puts back.
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import type { ExecDeps } from '../../src/commands/exec-deps.ts';
-import { judgeRun } from '../../src/commands/exec/health-check.ts';
-import type { RunGate } from '../../src/commands/exec/gate-session.ts';
-import { NO_NOTE } from '../../src/commands/exec/run-note.ts';
-import { firstOver } from '../../src/commands/exec/slots.ts';
-import type { HeldSlots } from '../../src/commands/exec/slots.ts';
-import { superviseRun } from '../../src/commands/exec/supervise.ts';
+import type { ExecDeps } from '../../src/runner/options.ts';
+import { judgeRun } from '../../src/runner/health-check.ts';
+import type { RunGate } from '../../src/runner/gate-session.ts';
+import { NO_NOTE } from '../../src/runner/run-note.ts';
+import { firstOver } from '../../src/runner/slots.ts';
+import type { HeldSlots } from '../../src/runner/slots.ts';
+import { superviseRun } from '../../src/runner/supervise.ts';
 import { newRun } from '../../src/process/mark.ts';
 import type { SignalSource, StopSignal } from '../../src/platform/signals.ts';
 import type { Lease, Over } from '../../src/lock/lease.ts';

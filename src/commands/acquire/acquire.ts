@@ -6,11 +6,11 @@ import type { RunContext } from '../../lock/context.ts';
 import { decline } from '../../lock/head-of-queue.ts';
 import { holdOn, keepGrant } from '../../lock/hold.ts';
 import type { Owner } from '../../lock/decide.ts';
-import { busyEvent, sentAwayEvent } from '../wait/busy.ts';
-import { placeOf } from '../exec/finish.ts';
-import { settleBefore } from '../exec/run-note.ts';
-import type { ExecDeps } from '../exec-deps.ts';
-import { startPatience, waitForSlot } from '../wait/wait-for-slot.ts';
+import { busyEvent, sentAwayEvent } from '../../runner/busy.ts';
+import { placeOf } from '../../runner/finish.ts';
+import { settleBefore } from '../../runner/run-note.ts';
+import type { ExecDeps } from '../../runner/options.ts';
+import { startPatience, waitForSlot } from '../../runner/wait.ts';
 
 export interface AcquireOptions {
   readonly prefix: string;

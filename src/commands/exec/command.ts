@@ -1,6 +1,6 @@
 /** `runlock exec`: its options. */
 import type { Command } from 'commander';
-import type { ExecOptions, GroupChoice } from '../exec-deps.ts';
+import type { ExecOptions, GroupChoice } from '../../runner/options.ts';
 import {
   durationOr,
   parseCodes,

@@ -1,7 +1,7 @@
 /** `runlock exec`: the options of its health gate. */
 import type { Option } from 'commander';
-import type { ExecOptions } from '../exec-deps.ts';
-import type { GateChoice } from '../exec-deps.ts';
+import type { ExecOptions } from '../../runner/options.ts';
+import type { GateChoice } from '../../runner/options.ts';
 import { parseDuration, parsePositiveDuration, usage } from '../../cli/values.ts';
 import {
   agentOption,

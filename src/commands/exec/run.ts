@@ -1,9 +1,10 @@
 /** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
 import type { Asked } from '../../cli/command.ts';
-import type { ExecDeps, ExecOptions, Figures } from '../exec-deps.ts';
-import type { Containment } from './contain.ts';
-import type { ExecResult } from './exec.ts';
-import { exitCodeOf } from './outcome.ts';
+import { withoutOptions } from '../../cli/values.ts';
+import type { ExecDeps, ExecOptions, Figures } from '../../runner/options.ts';
+import type { Containment } from '../../runner/contain.ts';
+import type { ExecResult } from '../../runner/exec.ts';
+import { exitCodeOf } from '../../runner/outcome.ts';
 import type { Consul } from '../../consul/consul.ts';
 import type { Emit } from '../../events/events.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
@@ -40,12 +41,12 @@ async function runWith(
   platform: Platform,
 ): Promise<ExecResult> {
   const [{ containRun }, { newRun }] = await Promise.all([
-    import('./contain.ts'),
+    import('../../runner/contain.ts'),
     import('../../process/mark.ts'),
   ]);
   const naming = newRun();
   // A thread makes its name: meanwhile there is something to load.
-  void import('./exec.ts');
+  void import('../../runner/exec.ts');
   const run = await naming;
   const { deps, fileLimit, prepareLog } = platform;
   // A dry run starts nothing.
@@ -71,7 +72,7 @@ async function runIn(
   platform: Platform,
 ): Promise<ExecResult> {
   const [{ exec }, consul] = await Promise.all([
-    import('./exec.ts'),
+    import('../../runner/exec.ts'),
     platform.connect(emit),
     // The machine's name is a hash, which a thread makes meanwhile.
     platform.deps.host.place(),
@@ -89,7 +90,7 @@ async function runIn(
     emit,
     consul,
     connectTo,
-    env: platform.env,
+    env: withoutOptions(platform.env),
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),

@@ -12,7 +12,7 @@ import { findServices, namedOf, withMore } from '../../gate/read.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, Patience } from '../../gate/wait.ts';
 import { agentNode } from '../../consul/session.ts';
-import { tellLooks } from '../gate-progress.ts';
+import { tellLooks } from '../../gate/progress.ts';
 
 export interface GateOptions {
   readonly action: 'check' | 'enter' | 'leave';

@@ -1,9 +1,9 @@
 /** How a run ended, for whoever hears of it. */
-import type { Deps } from '../../platform/deps.ts';
-import type { Cause, Place, RunEvent } from '../../events/events.ts';
-import type { GivenBack } from '../../lock/release.ts';
-import type { Grant } from '../../lock/head-of-queue.ts';
-import type { Outcome } from '../../lock/records.ts';
+import type { Deps } from '../platform/deps.ts';
+import type { Cause, Place, RunEvent } from '../events/events.ts';
+import type { GivenBack } from '../lock/release.ts';
+import type { Grant } from '../lock/head-of-queue.ts';
+import type { Outcome } from '../lock/records.ts';
 
 /** The names of a run in every event of it. */
 export function placeOf({ context, slot }: Grant): Place {

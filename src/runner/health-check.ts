@@ -1,8 +1,8 @@
 /** Between the end of a command and the end of its slots: are the node's services well, and does it go back in service? */
-import { assertNever, reasonOf } from '../../errors.ts';
-import type { LeftOn, Outcome } from '../../lock/records.ts';
-import type { Cause } from '../../events/events.ts';
-import type { ExecDeps } from '../exec-deps.ts';
+import { assertNever, reasonOf } from '../errors.ts';
+import type { LeftOn, Outcome } from '../lock/records.ts';
+import type { Cause } from '../events/events.ts';
+import type { ExecDeps } from './options.ts';
 import type { RunGate } from './gate-session.ts';
 import { hear, overOf } from './slots.ts';
 import type { HeldSlots } from './slots.ts';

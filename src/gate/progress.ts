@@ -1,7 +1,7 @@
 /** What a wait for the health gate tells: for whom it waits, once for each set of peers. */
 import type { Deps } from '../platform/deps.ts';
-import type { Verdict } from '../gate/decide.ts';
-import { describeClosed, waitedFor } from '../gate/describe.ts';
+import type { Verdict } from './decide.ts';
+import { describeClosed, waitedFor } from './describe.ts';
 
 /** Hears every look of a wait. `who` goes into the fields of its events. */
 export function tellLooks(

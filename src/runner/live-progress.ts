@@ -2,19 +2,19 @@
  * What a waiting run sees of its group while it waits: the live line of a terminal, and for -v a line for each change of who
  * holds. It reads the group's slots alone, and its place once (docs/protocol.md, promise 7).
  */
-import type { Consul, Entry } from '../../consul/consul.ts';
-import { watchUntil } from '../../consul/watch.ts';
-import type { Past } from '../../consul/watch.ts';
-import type { Deps } from '../../platform/deps.ts';
-import { reasonOf } from '../../errors.ts';
-import { groupKeys } from '../../lock/keys.ts';
-import { decodeTicket } from '../../lock/records.ts';
-import { renderWaiting } from '../../output/waiting.ts';
-import type { FreezeView, WaitingView } from '../../view/report.ts';
-import type { Terminal } from '../../platform/terminal.ts';
-import { viewGroups } from '../../view/groups.ts';
-import { changesOf, observeSlots, toHolders } from '../../view/holders.ts';
-import type { SeenSlot } from '../../view/holders.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
+import type { Deps } from '../platform/deps.ts';
+import { reasonOf } from '../errors.ts';
+import { groupKeys } from '../lock/keys.ts';
+import { decodeTicket } from '../lock/records.ts';
+import { renderWaiting } from '../output/waiting.ts';
+import type { FreezeView, WaitingView } from '../view/report.ts';
+import type { Terminal } from '../platform/terminal.ts';
+import { viewGroups } from '../view/groups.ts';
+import { changesOf, observeSlots, toHolders } from '../view/holders.ts';
+import type { SeenSlot } from '../view/holders.ts';
 
 export interface QueueWatch {
   /** Hears which ticket is this run's, and whether somebody may be before it. */

@@ -1,10 +1,15 @@
-/** Ctrl-Z of an interactive run: runlock stops when its command does, and its guard knows that it is on purpose. */
-import { reasonOf } from '../../errors.ts';
-import type { StopSignal } from '../../platform/signals.ts';
-import type { ExecDeps } from '../exec-deps.ts';
+/**
+ * Keys of an interactive run. Ctrl-Z: runlock stops when its command does, and its guard knows that it is on purpose. Ctrl-C
+ * is the command's own business; where it goes on all the same, a second one soon after ends it.
+ */
+import { basename } from 'node:path';
+import { reasonOf } from '../errors.ts';
+import type { StopSignal } from '../platform/signals.ts';
+import type { ExecDeps, ExecOptions } from './options.ts';
 import type { HeldSlots } from './slots.ts';
 import { leaseMs, lifeMs } from './start.ts';
 import type { Started } from './start.ts';
+import type { Supervised } from '../process/command.ts';
 
 /** A command that handles Ctrl-Z itself gives the terminal back before it stops; on a busy host any takes its time. */
 const STOP_MS = 5_000;
@@ -115,4 +120,41 @@ function followStops(
   function tellFault(error: unknown) {
     emit({ event: 'signal-lost', detail: { signal: 'Ctrl-Z', fault: reasonOf(error) } });
   }
+}
+
+/** A command that ends by Ctrl-C has ended by then, most of the time. */
+const NOTICE_MS = 500;
+const AGAIN_MS = 3_000;
+
+/** Returns what is to be called when Ctrl-C has been passed on, with the time of the key press; `end` ends the command. */
+export function watchInterrupts(
+  { clock, emit }: ExecDeps,
+  it: {
+    readonly command: Pick<Supervised, 'ended'>;
+    readonly options: Pick<ExecOptions, 'command' | 'killAfterMs'>;
+    readonly end: () => void;
+  },
+): (atMs: number) => void {
+  const { command, killAfterMs } = it.options;
+  let untilMs = -Infinity;
+  const notice = new AbortController();
+  void it.command.ended.then(() => notice.abort());
+  return (atMs) => {
+    if (notice.signal.aborted) return;
+    if (atMs <= untilMs) {
+      notice.abort();
+      it.end();
+      return;
+    }
+    untilMs = atMs + AGAIN_MS;
+    const { signal } = notice;
+    void clock.sleep(NOTICE_MS, { signal }).then(
+      () => {
+        untilMs = clock.monotonicMs() + AGAIN_MS;
+        const detail = { command: basename(command), againMs: AGAIN_MS, killAfterMs };
+        emit({ event: 'interrupt-passed-on', detail });
+      },
+      () => undefined,
+    );
+  };
 }

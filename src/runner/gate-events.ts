@@ -1,16 +1,16 @@
 /** What `exec` tells of the gate that it waits for, and of maintenance. */
-import type { Deps } from '../../platform/deps.ts';
-import type { RunEvent } from '../../events/events.ts';
-import type { Verdict } from '../../gate/decide.ts';
-import { describeClosed, describeNeed, waitedFor } from '../../gate/describe.ts';
-import type { Exited } from '../../gate/exit.ts';
-import type { Found } from '../../gate/keep-out.ts';
-import type { TakenOut } from '../../gate/maintenance.ts';
-import { cut } from '../../text/style.ts';
-import { visible } from '../../text/visible.ts';
-import { assertNever } from '../../errors.ts';
-import type { Terminal } from '../../platform/terminal.ts';
-import { tellLooks } from '../gate-progress.ts';
+import type { Deps } from '../platform/deps.ts';
+import type { RunEvent } from '../events/events.ts';
+import type { Verdict } from '../gate/decide.ts';
+import { describeClosed, describeNeed, waitedFor } from '../gate/describe.ts';
+import type { Exited } from '../gate/exit.ts';
+import type { Found } from '../gate/keep-out.ts';
+import type { TakenOut } from '../gate/maintenance.ts';
+import { cut } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
+import { assertNever } from '../errors.ts';
+import type { Terminal } from '../platform/terminal.ts';
+import { tellLooks } from '../gate/progress.ts';
 
 interface Who {
   readonly node: string;

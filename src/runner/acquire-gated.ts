@@ -1,10 +1,10 @@
 /** Slots behind a gate: never held while it is closed (docs/protocol.md, "The gate"). */
-import type { Verdict } from '../../gate/decide.ts';
-import { describeClosed } from '../../gate/describe.ts';
-import type { ExecDeps } from '../exec-deps.ts';
-import { reasonOf } from '../../errors.ts';
-import { growingMs } from '../../consul/retry.ts';
-import type { Growth } from '../../consul/retry.ts';
+import type { Verdict } from '../gate/decide.ts';
+import { describeClosed } from '../gate/describe.ts';
+import type { ExecDeps } from './options.ts';
+import { reasonOf } from '../errors.ts';
+import { growingMs } from '../consul/retry.ts';
+import type { Growth } from '../consul/retry.ts';
 import type { RunGate } from './gate-session.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';

@@ -1,16 +1,15 @@
 /** A command under its guard: started together, kept alive by beats, ended together. */
-import { startCommand } from '../../process/command.ts';
-import type { Supervised } from '../../process/command.ts';
-import { keepGuard } from '../../process/guard/guard.ts';
-import type { Guard, Spare } from '../../process/guard/guard.ts';
-import type { Grant } from '../../lock/head-of-queue.ts';
-import { withoutOptions } from '../../cli/values.ts';
-import type { RunCgroup } from '../../process/cgroup.ts';
-import type { FileLimit } from '../../process/file-limit.ts';
-import type { ProcessName } from '../../process/run-file.ts';
-import type { Launcher } from '../../process/launcher.ts';
-import type { CodeMeanings } from './known-exit-codes.ts';
-import type { ExecDeps, ExecOptions } from '../exec-deps.ts';
+import { startCommand } from '../process/command.ts';
+import type { Supervised } from '../process/command.ts';
+import { keepGuard } from '../process/guard/guard.ts';
+import type { Guard, Spare } from '../process/guard/guard.ts';
+import type { Grant } from '../lock/head-of-queue.ts';
+import type { RunCgroup } from '../process/cgroup.ts';
+import type { FileLimit } from '../process/file-limit.ts';
+import type { ProcessName } from '../process/run-file.ts';
+import type { Launcher } from '../process/launcher.ts';
+import type { CodeMeanings } from './outcome.ts';
+import type { ExecDeps, ExecOptions } from './options.ts';
 import type { RunGate } from './gate-session.ts';
 import { notesFolder, settleBefore } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
@@ -80,7 +79,7 @@ function spawnCommand(
   const { run } = slots[0].grant.context;
   const list = (of: (grant: Grant) => string | number) => slots.map(({ grant }) => of(grant)).join(',');
   const env = {
-    ...withoutOptions(deps.env),
+    ...deps.env,
     RUNLOCK_RUN_ID: run.id,
     RUNLOCK_RUN_GROUP: list(({ context }) => context.keys.group),
     RUNLOCK_RUN_NODE: run.node,

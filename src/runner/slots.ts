@@ -2,18 +2,18 @@
  * The slots of a run, one in each of its groups: taken one after the other, each held under its lease from its grant on,
  * given up together (docs/protocol.md, "Several groups").
  */
-import { RunlockError } from '../../errors.ts';
-import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
-import { findFreeze } from '../../lock/freeze.ts';
-import { holdLease } from '../../lock/lease.ts';
-import type { Blocked } from '../../lock/context.ts';
-import type { Grant } from '../../lock/head-of-queue.ts';
-import type { Lease, Over } from '../../lock/lease.ts';
-import type { GivenBack } from '../../lock/release.ts';
+import { RunlockError } from '../errors.ts';
+import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import { findFreeze } from '../lock/freeze.ts';
+import { holdLease } from '../lock/lease.ts';
+import type { Blocked } from '../lock/context.ts';
+import type { Grant } from '../lock/head-of-queue.ts';
+import type { Lease, Over } from '../lock/lease.ts';
+import type { GivenBack } from '../lock/release.ts';
 import { placeOf } from './finish.ts';
-import type { ExecDeps, Figures } from '../exec-deps.ts';
-import { waitForSlot } from '../wait/wait-for-slot.ts';
-import type { Wait } from '../wait/wait-for-slot.ts';
+import type { ExecDeps, Figures } from './options.ts';
+import { waitForSlot } from './wait.ts';
+import type { Wait } from './wait.ts';
 
 export interface HeldSlot {
   readonly grant: Grant;

@@ -1,9 +1,9 @@
 /** That a run did not get a slot, and why, as an event. Pure. */
-import type { BusyWhy, Holder, RunEvent } from '../../events/events.ts';
-import { assertNever } from '../../errors.ts';
-import type { Acquired } from '../../lock/acquire.ts';
-import { isTaken } from '../../lock/decide.ts';
-import type { Slot } from '../../lock/decide.ts';
+import type { BusyWhy, Holder, RunEvent } from '../events/events.ts';
+import { assertNever } from '../errors.ts';
+import type { Acquired } from '../lock/acquire.ts';
+import { isTaken } from '../lock/decide.ts';
+import type { Slot } from '../lock/decide.ts';
 
 type Busy = Extract<Acquired, { kind: 'busy' }>;
 type SameNode = Extract<BusyWhy, { why: 'same-node' }>;

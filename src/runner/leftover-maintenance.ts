@@ -1,7 +1,7 @@
 /** Maintenance that an earlier run of the node left on: its good runs end it only where they name the same services. */
-import type { Deps } from '../../platform/deps.ts';
-import { joinLeft } from '../../lock/records.ts';
-import type { LeftOn } from '../../lock/records.ts';
+import type { Deps } from '../platform/deps.ts';
+import { joinLeft } from '../lock/records.ts';
+import type { LeftOn } from '../lock/records.ts';
 import type { RunGate } from './gate-session.ts';
 import type { HeldSlots } from './slots.ts';
 

@@ -4,7 +4,7 @@ import type { Deps } from '../platform/deps.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
-import type { Containment } from './exec/contain.ts';
+import type { Containment } from './contain.ts';
 import type { RunIdentity } from '../process/mark.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { Terminal } from '../platform/terminal.ts';
@@ -68,6 +68,7 @@ export interface ExecDeps extends Deps {
   readonly consul: Consul;
   /** To another agent; it is closed with the rest. */
   readonly connectTo: (address: string) => Promise<Consul>;
+  /** The command's: without what runlock itself was told by variables. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
   readonly run: RunIdentity;

@@ -1,30 +1,30 @@
 /** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
 import { basename } from 'node:path';
-import { assertNever } from '../../errors.ts';
-import type { RunEvent } from '../../events/events.ts';
-import type { AcquireRequest } from '../../lock/acquire.ts';
-import type { Runner } from '../../lock/records.ts';
-import { spareGuard } from '../../process/guard/guard.ts';
-import type { Spare } from '../../process/guard/guard.ts';
-import { codeMeanings, signalCodes } from './known-exit-codes.ts';
-import type { CodeMeanings } from './known-exit-codes.ts';
-import { busyEvent, sentAwayEvent } from '../wait/busy.ts';
+import { assertNever } from '../errors.ts';
+import type { RunEvent } from '../events/events.ts';
+import type { AcquireRequest } from '../lock/acquire.ts';
+import type { Runner } from '../lock/records.ts';
+import { spareGuard } from '../process/guard/guard.ts';
+import type { Spare } from '../process/guard/guard.ts';
+import { codeMeanings, signalCodes } from './outcome.ts';
+import type { CodeMeanings } from './outcome.ts';
+import { busyEvent, sentAwayEvent } from './busy.ts';
 import { checkRun } from './preflight.ts';
 import { placeOf } from './finish.ts';
-import type { ExecDeps, ExecOptions, Figures, GroupChoice } from '../exec-deps.ts';
+import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
 import type { TakenBehind } from './acquire-gated.ts';
 import { tellLeftOn } from './leftover-maintenance.ts';
 import { NO_NOTE, notesFolder, openNote } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import type { RunGate } from './gate-session.ts';
-import { launcherFor } from './ignore-signals.ts';
+import { launcherFor } from './preflight.ts';
 import { lostBeforeStart, takeSlots } from './slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
-import { startPatience } from '../wait/wait-for-slot.ts';
-import { watchWait } from '../wait/waits.ts';
+import { startPatience } from './wait.ts';
+import { watchWait } from './wait.ts';
 
 export type ExecResult =
   | RunResult

@@ -1,9 +1,9 @@
 /** What a run's command is born into: a cgroup of its own and the caller's limits, ready when the slot is granted. */
-import { makeCgroup } from '../../process/cgroup.ts';
-import type { RunCgroup } from '../../process/cgroup.ts';
-import type { Emit } from '../../events/events.ts';
-import type { Clock } from '../../platform/deps.ts';
-import type { FileLimit } from '../../process/file-limit.ts';
+import { makeCgroup } from '../process/cgroup.ts';
+import type { RunCgroup } from '../process/cgroup.ts';
+import type { Emit } from '../events/events.ts';
+import type { Clock } from '../platform/deps.ts';
+import type { FileLimit } from '../process/file-limit.ts';
 
 export interface Containment {
   /** Undefined: this host gives none. */

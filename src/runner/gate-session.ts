@@ -2,26 +2,26 @@
  * The health gate around a run of `exec` (docs/protocol.md, "The gate"): waits for it without a slot, looks again with one,
  * takes the node out of service before the command and puts it back after a good one.
  */
-import { FIRST_CONTACT } from '../../consul/consul.ts';
-import { checkAgent, requireAgent } from '../../gate/agent.ts';
-import { slotsWithin } from '../../gate/decide.ts';
-import type { Verdict } from '../../gate/decide.ts';
-import { enter } from '../../gate/enter.ts';
-import { untilHealthy } from '../../gate/healthy.ts';
-import type { Health } from '../../gate/healthy.ts';
-import { exitAtLast } from '../../gate/exit.ts';
-import { keepOut } from '../../gate/keep-out.ts';
-import type { Found } from '../../gate/keep-out.ts';
-import type { Exit } from '../../gate/exit.ts';
-import type { NodeAgent, TakenOut } from '../../gate/maintenance.ts';
-import { findServices, namedOf, withMore } from '../../gate/read.ts';
-import { gateGroup } from '../../gate/peers.ts';
-import { confirmOpen, untilClosed, waitOpen } from '../../gate/wait.ts';
-import type { Gate, GateOutcome } from '../../gate/wait.ts';
-import { groupKeys } from '../../lock/keys.ts';
-import type { LeftOn, OutMark, Outcome } from '../../lock/records.ts';
-import { agentNode } from '../../consul/session.ts';
-import type { ExecDeps, GateChoice, GroupChoice } from '../exec-deps.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import { checkAgent, requireAgent } from '../gate/agent.ts';
+import { slotsWithin } from '../gate/decide.ts';
+import type { Verdict } from '../gate/decide.ts';
+import { enter } from '../gate/enter.ts';
+import { untilHealthy } from '../gate/healthy.ts';
+import type { Health } from '../gate/healthy.ts';
+import { exitAtLast } from '../gate/exit.ts';
+import { keepOut } from '../gate/keep-out.ts';
+import type { Found } from '../gate/keep-out.ts';
+import type { Exit } from '../gate/exit.ts';
+import type { NodeAgent, TakenOut } from '../gate/maintenance.ts';
+import { findServices, namedOf, withMore } from '../gate/read.ts';
+import { gateGroup } from '../gate/peers.ts';
+import { confirmOpen, untilClosed, waitOpen } from '../gate/wait.ts';
+import type { Gate, GateOutcome } from '../gate/wait.ts';
+import { groupKeys } from '../lock/keys.ts';
+import type { LeftOn, OutMark, Outcome } from '../lock/records.ts';
+import { agentNode } from '../consul/session.ts';
+import type { ExecDeps, GateChoice, GroupChoice } from './options.ts';
 import { emitEnded, emitEntered, emitFound, showWait } from './gate-events.ts';
 
 export interface RunGate {

@@ -1,20 +1,20 @@
 /** A run under its leases: starts the command, passes signals on, ends it when a lease is over, gives the slots back. */
-import type { Ending, Supervised } from '../../process/command.ts';
-import { assertNever, reasonOf } from '../../errors.ts';
-import type { Outcome } from '../../lock/records.ts';
+import type { Ending, Supervised } from '../process/command.ts';
+import { assertNever, reasonOf } from '../errors.ts';
+import type { Outcome } from '../lock/records.ts';
 import { judgeRun } from './health-check.ts';
 import type { Judged } from './health-check.ts';
-import type { Cause } from '../../events/events.ts';
+import type { Cause } from '../events/events.ts';
 import { emitReleasing, endOf, placeOf } from './finish.ts';
-import type { ExecDeps, Figures } from '../exec-deps.ts';
+import type { ExecDeps, Figures } from './options.ts';
 import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
 import { groupOf } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
-import { hearStops } from './pause.ts';
-import { watchInterrupts } from './press-again.ts';
+import { hearStops } from './terminal-keys.ts';
+import { watchInterrupts } from './terminal-keys.ts';
 import { beat, endTree, start } from './start.ts';
 import type { RunOptions } from './start.ts';
 

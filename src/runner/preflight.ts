@@ -1,10 +1,13 @@
 /** What can be known of a run to be wrong before anything is asked of Consul. */
-import { findCommand } from '../../process/command.ts';
-import { RunlockError } from '../../errors.ts';
-import { deadAfterMs } from '../../lock/lease.ts';
-import { formatAge } from '../../text/age.ts';
-import { changedVariables, checkWords } from '../../process/argv-encoding.ts';
-import type { ExecDeps, ExecOptions, GroupChoice } from '../exec-deps.ts';
+import { constants } from 'node:os';
+import { findCommand } from '../process/command.ts';
+import { RunlockError } from '../errors.ts';
+import { deadAfterMs } from '../lock/lease.ts';
+import { formatAge } from '../text/age.ts';
+import { changedVariables, checkWords } from '../process/argv-encoding.ts';
+import type { ExecDeps, ExecOptions, GroupChoice } from './options.ts';
+import { chooseLauncher } from '../process/launcher.ts';
+import type { Launcher } from '../process/launcher.ts';
 
 /**
  * @returns where the command was found.
@@ -33,4 +36,26 @@ function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }:
 function emitChanged({ env, emit }: ExecDeps): void {
   const names = changedVariables(env);
   if (names.length > 0) emit({ event: 'variables-changed', names });
+}
+
+/**
+ * What runlock's caller ignores (nohup, `trap ''`, `&` in a script), the command ignores too. Undefined: it is started
+ * directly. Tells which signals it will not ignore though it should.
+ */
+export function launcherFor(
+  { signals: { ignored }, env, emit }: ExecDeps,
+  command: string,
+): Launcher | undefined {
+  if (ignored.length === 0) return undefined;
+  const { launcher, lost } = chooseLauncher(command, { ignored, env });
+  if (lost.length > 0) {
+    const names = lost.map(nameOf).join(', ');
+    emit({ event: 'signals-not-ignored', signals: names, detail: { command } });
+  }
+  return launcher;
+}
+
+function nameOf(number: number): string {
+  const [name] = Object.entries(constants.signals).find(([, value]) => value === number) ?? [];
+  return name ?? `signal ${number}`;
 }
