@@ -1,18 +1,13 @@
 // How fast a crowd dies: measured, so nothing else of the tests runs at the same time.
 import { readdirSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { hide } from '../support/hiding.ts';
 import { makeCell, whyNoCell } from '../support/kernel-count.ts';
 import { eventually, guardOf, untilGone } from '../support/processes.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const why = whyNoCell;
 const LONG = { timeout: 240_000 };

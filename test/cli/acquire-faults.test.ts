@@ -1,7 +1,6 @@
 // `acquire` killed, stopped, evicted or unheard at each of its moments: nobody else gets in, and the node goes on.
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Action, Match } from '../support/proxy.ts';
@@ -9,11 +8,7 @@ import { LOSSES, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { claimOf } from '../support/tools.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const acquireArgs = (group: string, node: string, ...more: string[]) => [
   ...['acquire', group, '--node', node, '--session-ttl', '10s'],

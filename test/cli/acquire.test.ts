@@ -1,19 +1,14 @@
 // `acquire` and `release` as two halves of exec: what is held between them needs no process and no session.
 import { hostname } from 'node:os';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import { claimOf, lastRun } from '../support/tools.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const acquireArgs = (group: string, node: string, ...more: string[]) => [
   ...['acquire', group, '--node', node, '--session-ttl', '10s'],

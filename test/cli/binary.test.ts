@@ -5,9 +5,8 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 
 import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { fillRoot, inRoot } from '../support/empty-root.ts';
 import { end, eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
@@ -21,12 +20,10 @@ const PROGRAMS = [
   ['the npm package', BUNDLE],
 ] as const;
 
-let agent: Agent;
-beforeAll(async () => {
+const agent = useAgent();
+beforeAll(() => {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: run 'npm run build:binary'`);
-  agent = await startAgent();
 });
-afterAll(endAgents);
 
 test('the single file alone, in an empty root without Node.js, runs a command under the lock', async () => {
   const { folder } = stage();

@@ -2,19 +2,14 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { end, eventually, isAlive } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const words = (group: string, node: string, args: readonly string[]) => [
   'exec',

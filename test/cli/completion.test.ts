@@ -1,17 +1,16 @@
 // What the Tab key offers in the real shells, with the script that `runlock completion` prints.
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { shells } from '../support/shells.ts';
 
-let agent: Agent;
+const agent = useAgent();
 beforeAll(async () => {
-  agent = await startAgent();
   for (const [group, node] of [
     ['prod/web', 'web01'],
     ['prod/db', 'db01'],
@@ -19,7 +18,6 @@ beforeAll(async () => {
   ] as const)
     await spawnRunlock(agent, ['exec', '-g', group, '--node', node, '--', 'false']).ended;
 });
-afterAll(endAgents);
 
 describe.each(['bash', 'zsh', 'fish'] as const)('%s completes', (name) => {
   const start = (env: Record<string, string> = {}) => shells[name]({ ...agent.env, ...env });
@@ -105,13 +103,12 @@ describe('what cannot be looked up', () => {
   });
 
   test('keeps nobody waiting: an agent that says nothing', async () => {
-    const silent = await startAgent();
+    await using silent = await startAgent();
     silent.pause();
     const startedMs = performance.now();
     expect(await runlock(silent, ['__complete', '--', 'release', '--owner', ''])).toEqual(nothing);
     // A request that somebody waits for is given ten seconds.
     expect(performance.now() - startedMs).toBeLessThan(9_000);
-    silent.resume();
   });
 
   test('does not keep back what is known without it: settings that are wrong', async () => {

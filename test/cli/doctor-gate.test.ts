@@ -1,10 +1,10 @@
 // `doctor` for groups whose runs go through the health gate: each right that they need beside the others is tried and named.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
@@ -26,15 +26,13 @@ const ALL = 'service_prefix "" { policy = "read" }';
 const KEYS = 'key_prefix "runlock/.gate/" { policy = "write" }';
 const gate = [NODES, SERVICE, KEY, MARKS];
 
-let agent: Agent;
+const agent = useAgent({ acl: true, name: 'web01' });
 beforeAll(async () => {
-  agent = await startAgent({ acl: true, name: 'web01' });
   for (const name of ['web', 'db']) {
     const service = { Name: name, ID: `${name}-1`, Check: { TTL: '600s', Status: 'passing' } };
     succeeded(await agent.http('PUT', '/v1/agent/service/register', service), 'registering');
   }
 });
-afterAll(endAgents);
 
 interface Check {
   readonly check: string;

@@ -4,9 +4,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { createTls } from '../support/consul-config.ts';
-import { endAgents, startAgent, startCluster } from '../support/consul.ts';
+import { startAgent, startCluster } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { IS_BINARY, preloading } from '../support/program.ts';
@@ -16,11 +17,7 @@ import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
-});
-afterAll(endAgents);
+const agent = useAgent({ name: 'web01' });
 
 type Reached = Pick<Agent, 'env'> | undefined;
 
@@ -150,10 +147,7 @@ describe('rights', () => {
   const [, policy = ''] = /least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme) ?? [];
   const rules = policy.trim().split('\n');
   const readable = ['agent_prefix "" { policy = "read" }', 'node_prefix "" { policy = "read" }'];
-  let guarded: Agent;
-  beforeAll(async () => {
-    guarded = await startAgent({ acl: true, name: 'web01' });
-  });
+  const guarded = useAgent({ acl: true, name: 'web01' });
 
   const withRules = async (lines: readonly string[]) => {
     const secret = await guarded.token(lines.join('\n'));
@@ -403,10 +397,7 @@ test('in a terminal the levels are coloured', async () => {
 });
 
 describe('TLS', () => {
-  let secure: Agent;
-  beforeAll(async () => {
-    secure = await startAgent({ tls: true });
-  });
+  const secure = useAgent({ tls: true });
 
   test('verified, with how long the certificate lasts', async () => {
     const report = await doctor(secure);

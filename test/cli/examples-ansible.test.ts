@@ -1,20 +1,15 @@
 // examples/ansible: the lock inside a playbook, run by the real ansible-playbook.
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
 import { claimOf, lastRun, runPlain, toolbox } from '../support/tools.ts';
 
 const SITE = resolve(import.meta.dirname, '../../examples/ansible/site.yml');
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 /** The example's playbook for hosts that are all this machine, with a folder in the place of /etc/web. */
 function site(group: string) {

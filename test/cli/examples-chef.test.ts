@@ -1,20 +1,15 @@
 // examples/chef: the handlers in a real Ruby (the one that puppet brings), with a stand-in for Chef.
 import { mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
 import { claimOf, lastRun, runPlain, toolbox } from '../support/tools.ts';
 
 const CHEF = resolve(import.meta.dirname, '../../examples/chef');
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
-});
-afterAll(endAgents);
+const agent = useAgent({ name: 'web01' });
 
 /** Knows of Chef what a handler sees of it (Chef::Handler in Chef's own lib/chef/handler.rb), and nothing more. */
 const standIn = `

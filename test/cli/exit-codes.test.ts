@@ -6,20 +6,15 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { IS_BINARY, RUNLOCK, clean, preloading } from '../support/program.ts';
 import type { Result, Running, StartOptions } from '../support/program.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ acl: true });
-});
-afterAll(endAgents);
+const agent = useAgent({ acl: true });
 
 const exec = (group: string, args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['exec', '-g', group, ...args], options);

@@ -2,20 +2,15 @@
 import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import type { Result } from '../support/program.ts';
 import { startProxy } from '../support/proxy.ts';
 import { writes } from '../support/proxy-steps.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const me = `${userInfo().username}@${hostname()}`;
 
@@ -287,10 +282,7 @@ test('wrong usage: one line, exit 64, and nothing is written', async () => {
 });
 
 describe('rights', () => {
-  let guarded: Agent;
-  beforeAll(async () => {
-    guarded = await startAgent({ acl: true });
-  });
+  const guarded = useAgent({ acl: true });
   const withRules = async (...rules: string[]) => ({
     env: { ...guarded.env, CONSUL_HTTP_TOKEN: await guarded.token(rules.join('\n')) },
   });

@@ -1,9 +1,8 @@
 // An operator stops a group: no new run starts in it or below it, those under way finish, those that wait wait on.
 import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 import type { Result } from '../support/program.ts';
@@ -13,11 +12,7 @@ import { startProxy } from '../support/proxy.ts';
 import { writes } from '../support/proxy-steps.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const me = `${userInfo().username}@${hostname()}`;
 

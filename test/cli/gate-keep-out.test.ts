@@ -1,23 +1,19 @@
 // A node out of service stays so while its command runs, also when the command registers its services anew.
 import { writeFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01' });
 const put = async (path: string, body?: object) =>
   succeeded(await agent.http('PUT', `/v1/${path}`, body), path);
 const register = (id: string, query = '') =>
   put(`agent/service/register${query}`, { Name: 'web', ID: id, Check: { TTL: '600s', Status: 'passing' } });
 const deregister = (id: string) => put(`agent/service/deregister/${id}`);
 
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
-});
 afterEach(async () => {
   for (const id of Object.keys((await agent.http('GET', '/v1/agent/services')).json() as object))
     await deregister(id);
@@ -25,7 +21,6 @@ afterEach(async () => {
   await agent.http('PUT', '/v1/catalog/deregister', { Node: 'web02' });
   await agent.kv.deleteTree('runlock/');
 });
-afterAll(endAgents);
 
 async function maintenances(): Promise<string[]> {
   const checks = succeeded(await agent.http('GET', '/v1/agent/checks'), 'checks').json() as object;

@@ -1,16 +1,14 @@
 // Two runs of one node in different groups that name one service: the last one out ends the maintenance.
 import { writeFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01' });
 beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
   for (const name of ['web', 'db']) {
     const service = { Name: name, ID: `${name}-1`, Check: { TTL: '600s', Status: 'passing' } };
     succeeded(await agent.http('PUT', '/v1/agent/service/register', service), 'registering');
@@ -21,7 +19,6 @@ afterEach(async () => {
     succeeded(await agent.http('PUT', `/v1/agent/${path}?enable=false`), 'ending maintenance');
   await agent.kv.deleteTree('runlock/');
 });
-afterAll(endAgents);
 
 const GATE = ['--service', 'web', '--gate-stable', '0', '-w', '0'];
 const args = (group: string, more: readonly string[] = []) => ['exec', '-g', group, ...GATE, ...more, '-v'];

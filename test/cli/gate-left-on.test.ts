@@ -1,15 +1,13 @@
 // What a failed run left in maintenance: its claim says so, `status` shows it, and a run that will not end it says which command does.
 import { writeFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, beforeAll, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01' });
 beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
   for (const name of ['web', 'db']) {
     const service = { Name: name, ID: `${name}-1`, Check: { TTL: '600s', Status: 'passing' } };
     succeeded(await agent.http('PUT', '/v1/agent/service/register', service), 'registering');
@@ -20,7 +18,6 @@ afterEach(async () => {
     succeeded(await agent.http('PUT', `/v1/agent/${path}?enable=false`), 'ending maintenance');
   await agent.kv.deleteTree('runlock/');
 });
-afterAll(endAgents);
 
 const GROUP = ['-g', 'prod/web', '-w', '0'];
 const OUT = ['--service', 'web', '--gate-stable', '0', '--maintenance'];

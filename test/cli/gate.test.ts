@@ -1,7 +1,7 @@
 // `runlock gate` in scripts: whether a node may go out of service, its way out and its way back, on real nodes.
 import { writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
 import { spawnRunlock } from '../support/program.ts';
 import type { Result, StartOptions } from '../support/program.ts';
 import { succeeded } from '../support/consul-api.ts';
@@ -30,10 +30,7 @@ afterEach(async () => {
   await services.server.kv.deleteTree('runlock/.gate/.out/');
   expect(await services.server.kv.keys('runlock/')).toEqual([]);
 });
-afterAll(async () => {
-  await services[Symbol.asyncDispose]();
-  await endAgents();
-});
+afterAll(() => services[Symbol.asyncDispose]());
 
 const ONE_LOOK = ['--gate-stable', '0'];
 const gate = (node: string, action: string, args: readonly string[] = [], options?: StartOptions) => {

@@ -1,9 +1,9 @@
 // `exec` in several groups: a slot in each, taken in one order, given back together.
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { ProxyRequest } from '../support/proxy.ts';
@@ -12,11 +12,7 @@ import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import { claimOf, lastRun } from '../support/tools.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 let count = 0;
 /** Two groups of a test's own, in the order in which they are taken. */
@@ -325,7 +321,7 @@ describe('while it waits for a later group', () => {
   });
 
   test('Consul refuses the later one: 77, the rule is named, and the earlier one is free at once', async () => {
-    const own = await startAgent({ acl: true });
+    await using own = await startAgent({ acl: true });
     const rules = ['session_prefix "" { policy = "write" }', 'key_prefix "runlock/a" { policy = "write" }'];
     const token = await own.token([...rules, 'key "runlock/.freeze" { policy = "write" }'].join('\n'));
     const env = { ...own.env, CONSUL_HTTP_TOKEN: token };

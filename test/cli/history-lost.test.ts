@@ -1,20 +1,15 @@
 // A run that can't give its slot back, because it is its own no longer: what `history` says of it afterwards.
 import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ acl: true });
-});
-afterAll(endAgents);
+const agent = useAgent({ acl: true });
 
 type Env = Readonly<Record<string, string>>;
 const keyOf = (group: string, name: string) => `runlock/${group}/${name}`;

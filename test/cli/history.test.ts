@@ -1,18 +1,13 @@
 // Each node's last run, and who has been silent for how long: what is stored, shown, and forgotten.
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { createToken } from '../support/consul-api.ts';
-import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { runlock } from '../support/runlock.ts';
 import type { StartOptions } from '../support/program.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ acl: true });
-});
-afterAll(endAgents);
+const agent = useAgent({ acl: true });
 
 const exec = (group: string, node: string, args: readonly string[]) =>
   runlock(agent, ['exec', '-g', group, '--node', node, ...args]);

@@ -1,19 +1,14 @@
 // What runlock's caller ignores (nohup, trap '', & in a script) is neither caught by runlock nor reset in its command.
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { startAgent, endAgents } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { ignoredIn } from '../../src/platform/signals.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD, SIGPIPE, SIGXFSZ } = constants.signals;
 const REAL_TIME = 36;

@@ -1,18 +1,13 @@
 // A run in a terminal: Ctrl-C that the command goes on after, Ctrl-Z and back again.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import type { TerminalRun } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const on = (group: string, ...rest: string[]) => ['exec', '-g', group, '--node', 'web01', ...rest];
 

@@ -3,13 +3,12 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { openRunFiles } from '../../src/process/run-file.ts';
 import { runFolders } from '../../src/process/run-folders.ts';
 import { startTime } from '../../src/process/process-tree.ts';
 import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 import { ownStage } from '../support/own-stage.ts';
 import type { OwnStage } from '../support/own-stage.ts';
@@ -17,11 +16,7 @@ import { spawnRunlock } from '../support/program.ts';
 import type { Running, StartOptions } from '../support/program.ts';
 import { startProxy } from '../support/proxy.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const LONG = { timeout: 120_000 };
 const uid = process.geteuid?.() ?? 0;

@@ -1,8 +1,7 @@
 // What docs/logs.md promises to whoever collects logs: the events of a run, their fields and levels.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match } from '../support/proxy.ts';
 import { writes } from '../support/proxy-steps.ts';
@@ -10,11 +9,7 @@ import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const page = readFileSync('docs/logs.md', 'utf8');
 

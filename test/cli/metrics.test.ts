@@ -1,20 +1,18 @@
 // What --metrics-file leaves for node_exporter, read by Prometheus's own parser.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { promtool } from '../support/provision.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
-let agent: Agent;
+const agent = useAgent();
 let parser: string;
 beforeAll(async () => {
-  [agent, parser] = await Promise.all([startAgent(), promtool()]);
+  parser = await promtool();
 });
-afterAll(endAgents);
 
 /** What the parser makes of the file; throws with what it finds wrong. */
 function lint(file: string): void {

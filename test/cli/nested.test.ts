@@ -1,22 +1,17 @@
 // A runlock inside the command of another one: when the outer run is ended, the inner one gives its own slot back.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { openRunFiles } from '../../src/process/run-file.ts';
 import { runFolders } from '../../src/process/run-folders.ts';
 import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { ownStage } from '../support/own-stage.ts';
 import type { OwnStage } from '../support/own-stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const uid = process.geteuid?.() ?? 0;
 const runFiles = openRunFiles({

@@ -4,8 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK } from '../support/program.ts';
 
 interface Step {
@@ -24,15 +23,13 @@ for (const [, block = ''] of readFileSync('docs/operating.md', 'utf8').matchAll(
   }
 }
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01' });
 const folder = mkdtempSync(join(tmpdir(), 'runlock-operating-'));
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
+beforeAll(() => {
   symlinkSync(RUNLOCK, join(folder, 'runlock'));
 });
-afterAll(async () => {
+afterAll(() => {
   rmSync(folder, { recursive: true });
-  await endAgents();
 });
 
 /** As a shell runs it that finds this build first. */

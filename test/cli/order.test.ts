@@ -1,19 +1,14 @@
 // Tickets are served in their order, by as many at once as there are slots, whoever dies in between.
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import type { Scene } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
 import type { Running } from '../support/program.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const start = (group: string, node: string, args: readonly string[]) =>
   startRunlock(agent, ['exec', '-g', group, '--node', node, ...args]);

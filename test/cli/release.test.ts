@@ -2,19 +2,14 @@
 import { randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const exec = (group: string, node: string, args: readonly string[]) =>
   runlock(agent, ['exec', '-g', group, '--node', node, ...args]);

@@ -1,9 +1,8 @@
 // The rights that the README names are enough, and each of them is needed.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
@@ -11,11 +10,7 @@ const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
 const policy = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme)?.[1] ?? '';
 const rules = policy.trim().split('\n');
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ acl: true, name: 'web01' });
-});
-afterAll(endAgents);
+const agent = useAgent({ acl: true, name: 'web01' });
 
 const withRules = async (lines: readonly string[]) => ({
   env: { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(lines.join('\n')) },

@@ -1,20 +1,15 @@
 // An operator sends a run away that only waits: it leaves the queue, says so, and never comes back by itself.
 import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const me = `${userInfo().username}@${hostname()}`;
 const keys = async (group: string) =>

@@ -1,18 +1,13 @@
 // What a signal to runlock does to the command, to the queue and to the slot.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const start = (group: string, node: string, args: readonly string[]) =>
   startRunlock(agent, ['exec', '-g', group, '--node', node, ...args]);

@@ -1,18 +1,14 @@
 // `status --check` as a monitoring system runs it: one line on stdout, and 0, 1, 2 or 3.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ acl: true, name: 'web01' });
-});
-afterAll(endAgents);
+const agent = useAgent({ acl: true, name: 'web01' });
 
 type Target = Pick<Agent, 'env'>;
 

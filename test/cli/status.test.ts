@@ -4,20 +4,15 @@ import { randomUUID } from 'node:crypto';
 import { symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { RUNLOCK } from '../support/program.ts';
 import type { StartOptions } from '../support/program.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const status = (args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['status', ...args], options);

@@ -2,9 +2,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants, existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { isNonBlocking, pipe } from '../support/pipe.ts';
 import { eventually, guardOf } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
@@ -12,11 +11,7 @@ import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 /** Starts runlock with its stdout and stderr on descriptors of this process. */
 function startOn({ out, err }: { out: number | 'ignore'; err: number | 'ignore' }, args: readonly string[]) {

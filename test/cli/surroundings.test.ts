@@ -2,20 +2,15 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cpSync, renameSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { IS_BINARY, RUNLOCK, clean } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startServices } from '../support/services.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const exec = (group: string, ...more: string[]) => ['exec', '-g', group, '--node', 'web01', ...more];
 

@@ -2,19 +2,14 @@
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { claimOf, lastRun, processGroup, runPlain, toolbox, treeOf, whoLives } from '../support/tools.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const on = (group: string, node = 'web01') => ['exec', '-g', group, '--node', node];
 

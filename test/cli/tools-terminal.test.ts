@@ -1,16 +1,11 @@
 // ansible-playbook under the lock in a terminal: its colours, its prompts, and Ctrl-C.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import { claimOf, lastRun, playbook, toolbox, treeOf } from '../support/tools.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const on = (group: string) => ['exec', '-g', group, '--node', 'web01', '--'];
 

@@ -1,13 +1,11 @@
 // Promise 7 on a terminal: what a waiting run shows costs the same whoever else waits, and whatever lies below the prefix.
-import { afterAll, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
 import { eventually } from '../support/processes.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import { runlock } from '../support/runlock.ts';
-
-afterAll(endAgents);
 
 const WINDOW_MS = 6_000;
 

@@ -1,19 +1,14 @@
 // What a waiting run shows of those who have the slots: each change of it, as soon as it happens.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match } from '../support/proxy.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startInTerminal } from '../support/terminal.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const owner = (group: string, slot = 0) => `runlock/${group}/.slot/${slot}/owner`;
 

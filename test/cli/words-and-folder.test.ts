@@ -2,20 +2,15 @@
 import { execFile } from 'node:child_process';
 import { rmdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import type { Result } from '../support/program.ts';
 import { startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 /** Runs a shell's text with runlock for `$1` and a folder of its own for `$2`. */
 function shell(text: string): Promise<Result> {

@@ -1,7 +1,7 @@
 // A host's wall clock that jumps in the middle of a process's life: with a hold that ends nobody follows too early,
 // and a run keeps its deadline. The project's own lock code on a real agent; only its clock is the test's.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { anchorClock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
@@ -15,7 +15,8 @@ import { holdLease } from '../../src/lock/lease.ts';
 import { decodeClaim } from '../../src/lock/records.ts';
 import type { Claim, Hold } from '../../src/lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/decide.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -25,11 +26,7 @@ const HOUR_MS = 3_600_000;
 const HOLD_MS = 600_000;
 const TTL_MS = 10_000;
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 /** A host with a clock of its own: `aheadMs` is wrong from the start, `jump` is somebody who sets it, `pass` is time that goes by. */
 function host({ aheadMs = 0 } = {}) {

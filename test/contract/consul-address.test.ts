@@ -10,14 +10,14 @@ import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { createTls } from '../support/consul-config.ts';
 import type { TlsFiles } from '../support/consul-config.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { consulBinary } from '../support/provision.ts';
 import { startProxy } from '../support/proxy.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'runlock-tls-'));
-afterAll(async () => {
-  await endAgents();
+afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
@@ -60,11 +60,10 @@ function file(name: string, text: string): string {
 }
 
 describe('an agent with TLS', () => {
-  let agent: Agent;
+  const agent = useAgent({ tls: { verifyIncoming: true } });
   let foreign: TlsFiles;
 
   beforeAll(async () => {
-    agent = await startAgent({ tls: { verifyIncoming: true } });
     foreign = await createTls(await consulBinary(), folder, '127.0.0.1');
   });
 
@@ -160,11 +159,7 @@ describe('a Unix socket', () => {
 });
 
 describe('a token', () => {
-  let agent: Agent;
-
-  beforeAll(async () => {
-    agent = await startAgent({ acl: true });
-  });
+  const agent = useAgent({ acl: true });
 
   test('lets in, from its variable or from its file', async () => {
     const token = await agent.token('key_prefix "runlock/" { policy = "write" }');
@@ -240,11 +235,7 @@ async function revoke(agent: Agent, token: string): Promise<void> {
 }
 
 describe('every request', () => {
-  let agent: Agent;
-
-  beforeAll(async () => {
-    agent = await startAgent();
-  });
+  const agent = useAgent();
 
   /** One of each kind. Consul without the enterprise licence refuses namespaces, so what it answers does not matter. */
   async function askAll(consul: Consul): Promise<void> {
@@ -329,7 +320,7 @@ describe('every request', () => {
 });
 
 test.each(['', 'http://'])('an IPv6 address, written %s[::1]:port, leads to its agent', async (scheme) => {
-  const agent = await startAgent();
+  await using agent = await startAgent();
   const gateway = await startGateway(agent, '', '', '::1');
   await works({ CONSUL_HTTP_ADDR: `${scheme}${gateway}` });
 });

@@ -1,24 +1,22 @@
 // What can go wrong between runlock and Consul, each as a fault of its class: real agents, real broken connections.
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul, Operation } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { ErrorCode } from '../../src/errors.ts';
-import { endAgents, startAgent, startCluster } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { startCluster } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Action, Proxy } from '../support/proxy.ts';
 
-let agent: Agent;
+const agent = useAgent({ acl: true });
 
 beforeAll(async () => {
-  agent = await startAgent({ acl: true });
   await agent.kv.put('runlock/a', '1');
 });
-afterAll(endAgents);
 
 const rule = 'key_prefix "runlock/" { policy = "write" }';
 const options = { signal: new AbortController().signal, retryForMs: 0, rule };

@@ -1,16 +1,15 @@
 // The one way to Consul, on a real agent and through a proxy that breaks real connections.
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
 import type { Sentence } from '../../src/events/events.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Proxy, ProxyRequest } from '../support/proxy.ts';
 
-let agent: Agent;
+const agent = useAgent();
 let proxy: Proxy;
 let consul: Consul;
 let nowMs = 0;
@@ -19,11 +18,6 @@ let lines: Sentence[] = [];
 let heard: () => void;
 
 const clock = { now: () => Date.now(), monotonicMs: () => nowMs, sleep: () => Promise.resolve() };
-
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
 
 beforeEach(async () => {
   nowMs = 0;

@@ -1,16 +1,14 @@
 // Promise 7: requests and bytes per run do not grow with the number of waiters.
 import { randomUUID } from 'node:crypto';
-import { afterAll, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import { giveBack } from '../../src/lock/release.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
-
-afterAll(endAgents);
 
 const self = { pid: process.pid, startTime: '1', bootId: 'boot' };
 const deps: Deps = {

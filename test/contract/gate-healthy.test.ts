@@ -1,19 +1,14 @@
 // Whether a node's services are healthy again, where nobody can say.
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { never } from '../support/gate.ts';
 import { startProxy } from '../support/proxy.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const asked = { services: ['web'], offered: [], node: 'web01', withinMs: 30_000, stableMs: 0 };
 

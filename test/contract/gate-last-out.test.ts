@@ -1,18 +1,16 @@
 // The last of a node's runs that needs its maintenance ends it: whoever leaves or goes out at the same moment, on a real agent.
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, beforeAll, expect, test } from 'vitest';
 import { enter } from '../../src/gate/enter.ts';
 import type { EnterRequest } from '../../src/gate/enter.ts';
 import { exitAtLast } from '../../src/gate/exit.ts';
 import type { Exit } from '../../src/gate/exit.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { succeeded } from '../support/consul-api.ts';
 import { gateEffects, never } from '../support/gate.ts';
 import { eventually } from '../support/processes.ts';
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01' });
 beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
   for (const name of ['web', 'db']) {
     const service = { Name: name, ID: `${name}-1`, Check: { TTL: '600s', Status: 'passing' } };
     succeeded(await agent.http('PUT', '/v1/agent/service/register', service), 'registering');
@@ -23,7 +21,6 @@ afterEach(async () => {
     succeeded(await agent.http('PUT', `/v1/agent/service/maintenance/${name}-1?enable=false`), 'maintenance');
   await agent.kv.deleteTree('');
 });
-afterAll(endAgents);
 
 const effects = () => gateEffects(agent.env);
 const request = (run: string, more: Partial<EnterRequest<string>> = {}): EnterRequest<string> => ({

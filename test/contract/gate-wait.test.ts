@@ -1,5 +1,5 @@
 // Waiting for the health gate, and looking again with a slot: on a real agent, with nodes that are in the catalogue alone.
-import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
@@ -10,16 +10,13 @@ import { confirmOpen, untilClosed, waitOpen } from '../../src/gate/wait.ts';
 import type { Gate } from '../../src/gate/wait.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { succeeded } from '../support/consul-api.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 
-let agent: Agent;
+const agent = useAgent();
 beforeAll(async () => {
-  agent = await startAgent();
   for (const node of NODES) await set(node, 'passing');
 });
-afterAll(endAgents);
 afterEach(async () => {
   for (const node of NODES) await set(node, 'passing');
   await agent.kv.deleteTree('');

@@ -1,15 +1,10 @@
 // The history of real runs: what the fault suite judges by.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import { command } from '../support/history/checker.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 test('runs, their order and their claims are seen, and nothing is found wrong with them', async () => {
   await using fleet = startFleet(agent, { group: 'seen', slots: 2 });

@@ -1,7 +1,7 @@
 // A run that was stopped between its grant and the start of its command, for so long that others may follow.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import type { ExecDeps } from '../../src/runner/options.ts';
 import { NO_NOTE } from '../../src/runner/run-note.ts';
@@ -13,11 +13,9 @@ import { holdLease } from '../../src/lock/lease.ts';
 import { startTime } from '../../src/process/process-tree.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
 import type { Emit } from '../../src/events/events.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
-
-afterAll(endAgents);
 
 test.each([
   ['57.5 s after its grant, with hold none: nothing is started, the slot is free again', 57_500, 0, false],

@@ -1,6 +1,6 @@
 // A slot while it is held, on a real agent: what the run and those who watch it can rely on.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
@@ -16,17 +16,14 @@ import { readSlots } from '../../src/lock/decide.ts';
 import type { Owner } from '../../src/lock/decide.ts';
 import { abandon } from '../../src/lock/transactions.ts';
 import { send } from '../../src/consul/txn.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 
-let agent: Agent;
+const agent = useAgent();
 let consul: Consul;
-beforeAll(async () => {
-  agent = await startAgent();
+beforeAll(() => {
   consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
-afterAll(endAgents);
 
 const { signal } = new AbortController();
 const ttlMs = 10_000;

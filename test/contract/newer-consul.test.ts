@@ -1,23 +1,19 @@
 // What newer versions of Consul and Consul Enterprise do otherwise, by a stand-in that answers as they do (by their source).
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { never } from '../support/gate.ts';
 import { startNewerConsul } from '../support/newer-consul.ts';
 import type { NewerConsul, NewerOptions } from '../support/newer-consul.ts';
 import { startProxy } from '../support/proxy.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
-});
-afterAll(endAgents);
+const agent = useAgent({ name: 'web01' });
 
 const options = { signal: never, retryForMs: 0 };
 

@@ -12,17 +12,15 @@ import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { holdLease } from '../../src/lock/lease.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Action, Proxy } from '../support/proxy.ts';
 import { STEPS } from '../support/proxy-steps.ts';
 
-let agent: Agent;
+const agent = useAgent();
 let proxy: Proxy;
 let consul: Consul;
 beforeAll(async () => {
-  agent = await startAgent();
   proxy = await startProxy(agent);
   consul = connect(consulSettings({ ...agent.env, ...proxy.env }), { clock, emit: () => undefined });
 });
@@ -30,7 +28,6 @@ beforeEach(() => proxy.clear());
 afterAll(async () => {
   consul.close();
   await proxy.close();
-  await endAgents();
 });
 
 const { signal } = new AbortController();

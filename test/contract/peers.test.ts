@@ -2,14 +2,12 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { afterAll, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent, startCluster } from '../support/consul.ts';
+import { expect, onTestFinished, test } from 'vitest';
+import { startAgent, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { isAlive, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { consulBinary } from '../support/provision.ts';
-
-afterAll(endAgents);
 
 async function consulLock(agent: Agent, args: readonly string[]): Promise<ChildProcess> {
   const child = spawn(await consulBinary(), ['lock', ...args], {

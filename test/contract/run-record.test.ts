@@ -1,6 +1,6 @@
 // A run that lost its slot, recorded beside the other runs of its node, on a real agent: none hides a later one.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
@@ -12,16 +12,13 @@ import { holdLease } from '../../src/lock/lease.ts';
 import { recordEnd } from '../../src/lock/run-record.ts';
 import type { Outcome, RunRecord } from '../../src/lock/records.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 
-let agent: Agent;
+const agent = useAgent();
 let consul: Consul;
-beforeAll(async () => {
-  agent = await startAgent();
+beforeAll(() => {
   consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
-afterAll(endAgents);
 
 const { signal } = new AbortController();
 const ttlMs = 10_000;

@@ -1,14 +1,14 @@
 // Services, their health and maintenance, on a real agent: what the health gate decides by.
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { succeeded } from '../support/consul-api.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01', acl: true });
 let consul: Consul;
 
 const clock = {
@@ -19,11 +19,6 @@ const clock = {
 const open = { signal: AbortSignal.timeout(60_000), retryForMs: 0 };
 const to = (env: Readonly<Record<string, string>>) =>
   connect(consulSettings(env), { clock, emit: () => undefined });
-
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01', acl: true });
-});
-afterAll(endAgents);
 
 beforeEach(async () => {
   consul = to(agent.env);
@@ -126,7 +121,7 @@ describe('maintenance', () => {
 
   test('of a service that the agent does not have is said to be none', async () => {
     expect(await consul.serviceMaintenance('wbe', { on: true, reason: 'x' }, open)).toBe(false);
-    const withoutAcl = await startAgent();
+    await using withoutAcl = await startAgent();
     const other = to(withoutAcl.env);
     expect(await other.serviceMaintenance('wbe', { on: true, reason: 'x' }, open)).toBe(false);
     other.close();
@@ -145,7 +140,7 @@ describe('what a token may do', () => {
     const poor = to({ ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules) });
     expect(await poor.may(names, open)).toEqual([true, true, false, false]);
     poor.close();
-    const withoutAcl = await startAgent();
+    await using withoutAcl = await startAgent();
     const other = to(withoutAcl.env);
     expect(await other.may(names, open)).toEqual([true, true, true, true]);
     other.close();

@@ -1,24 +1,19 @@
 // A Consul session as runlock keeps it, on a real agent.
 import { createServer, request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { clock as realClock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { agentNode, openSession } from '../../src/consul/session.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match, Proxy, ProxyRequest } from '../support/proxy.ts';
 
-let agent: Agent;
+const agent = useAgent({ name: 'web01' });
 let proxy: Proxy;
-
-beforeAll(async () => {
-  agent = await startAgent({ name: 'web01' });
-});
-afterAll(endAgents);
 
 const creations = ({ path }: ProxyRequest) => path.startsWith('/v1/session/create');
 const readBacks = ({ path }: ProxyRequest) => path.startsWith('/v1/session/info/');

@@ -6,11 +6,11 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { isDebianArchive, parseDeb822, parseList } from '../support/apt.ts';
 import { createHttp } from '../support/consul-api.ts';
-import { endAgents, startAgent, startCluster } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { startAgent, startCluster } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { ansible, puppet } from '../support/provision.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Proxy } from '../support/proxy.ts';
@@ -19,8 +19,6 @@ const run = promisify(execFile);
 
 /** What a client says of a connection that was closed without an answer. */
 const closed = /hang up|ECONNRESET/;
-
-afterAll(endAgents);
 
 describe('an agent', () => {
   test('answers tests and the consul program alike', async () => {
@@ -79,7 +77,7 @@ describe('an agent', () => {
   });
 
   test('answers nothing while paused, and ends without a trace even so', async () => {
-    const agent = await startAgent();
+    await using agent = await startAgent();
     agent.pause();
     const asked = agent.http('GET', '/v1/status/leader', undefined, { timeoutMs: 300 });
     await expect(asked).rejects.toThrow(/no answer in/);
@@ -124,7 +122,7 @@ test("a client's graceful restart ends its sessions", async () => {
 });
 
 describe('the proxy', () => {
-  let agent: Agent;
+  const agent = useAgent();
   let proxy: Proxy;
   const call = (method: string, path: string, body = '') => {
     const [host = '', port = ''] = proxy.address.split(':');
@@ -133,7 +131,6 @@ describe('the proxy', () => {
   const put = (key: string) => call('PUT', `/v1/kv/${key}`, 'value');
 
   beforeAll(async () => {
-    agent = await startAgent();
     proxy = await startProxy(agent);
     return () => proxy.close();
   });

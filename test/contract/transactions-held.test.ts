@@ -21,12 +21,9 @@ import {
   refuses,
   sessionGone,
   stateOf,
-  useAgent,
   v1,
 } from './transactions-world.ts';
 import type { Prepare } from './transactions-world.ts';
-
-useAgent();
 
 const held: Claim = { ...mine, state: 'held', waitedMs: 5 };
 const failed: Claim = { ...mine, state: 'failed', exitCode: 1 };

@@ -9,8 +9,7 @@ import type { Claim, NodeMark, RunRecord, Ticket } from '../../src/lock/records.
 import type { GroupKeys } from '../../src/lock/keys.ts';
 import { send } from '../../src/consul/txn.ts';
 import type { Obstacle, Result, Seat, Step } from '../../src/lock/transactions.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 
 const since = '2026-03-01T12:00:00.000Z';
 const runner = { pid: 4711, startTime: '1', bootId: 'b' };
@@ -27,24 +26,17 @@ export const record: RunRecord = {
   ...{ waitedMs: 0, ranMs: 1 },
 };
 
-export let agent: Agent;
+/** Of the file that imports this. */
+export const agent = useAgent();
 let consul: Consul;
 let worlds = 0;
 
-/** One agent for all tests of a file. */
-export function useAgent(): void {
-  beforeAll(async () => {
-    agent = await startAgent();
-    const effects = { clock: { now: Date.now, monotonicMs: () => performance.now(), sleep: unused } };
-    consul = connect(consulSettings(agent.env), { ...effects, emit: () => undefined });
-  });
-  afterAll(async () => {
-    consul.close();
-    await endAgents();
-  });
-}
-
 const unused = () => Promise.reject(new Error('nothing waits here'));
+beforeAll(() => {
+  const effects = { clock: { now: Date.now, monotonicMs: () => performance.now(), sleep: unused } };
+  consul = connect(consulSettings(agent.env), { ...effects, emit: () => undefined });
+});
+afterAll(() => consul.close());
 
 /** A group of its own, and two sessions in it. */
 export interface World {

@@ -51,11 +51,8 @@ import {
   ticket,
   ticketThere,
   v1,
-  useAgent,
 } from './transactions-world.ts';
 import type { Prepare, World } from './transactions-world.ts';
-
-useAgent();
 
 const joinQueue = ({ keys, me }: World) => done(enqueue(keys, me, ticket, mark));
 

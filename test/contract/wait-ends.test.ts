@@ -1,6 +1,6 @@
 // The end of `--wait` while a session is just being made: that says nothing of Consul, and nothing of the group.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/clock.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
@@ -8,16 +8,13 @@ import { consulSettings } from '../../src/consul/env.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 
-let agent: Agent;
+const agent = useAgent();
 let consul: Consul;
-beforeAll(async () => {
-  agent = await startAgent();
+beforeAll(() => {
   consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
 });
-afterAll(endAgents);
 
 const { signal } = new AbortController();
 

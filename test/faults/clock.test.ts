@@ -1,20 +1,15 @@
 // A host's wall clock that jumps under runlock itself: the built program, whose own clock a file sets.
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { gapMs, grants } from '../support/history/behind.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
 import { eventually } from '../support/processes.ts';
 import { preloading } from '../support/program.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const HOUR_MS = 3_600_000;
 const HOLD_MS = 8_000;

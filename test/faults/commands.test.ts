@@ -1,7 +1,6 @@
 // Commands that are hard to end, and what they leave behind.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { command } from '../support/history/checker.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
@@ -19,11 +18,7 @@ import {
 import { eventually, isAlive } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const LONG = { timeout: 120_000 };
 const HOLDS = ['forever', '5s', 'none'] as const;

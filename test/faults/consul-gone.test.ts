@@ -1,8 +1,8 @@
 // What happens to a run, and to those who wait, when Consul goes away under them for long.
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
-import { afterAll, expect, test } from 'vitest';
-import { endAgents, startCluster } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { startCluster } from '../support/consul.ts';
 import type { Agent, Cluster } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
@@ -11,8 +11,6 @@ import { readRuns } from '../support/history/witness.ts';
 import { eventually } from '../support/processes.ts';
 
 const LONG = { timeout: 200_000 };
-
-afterAll(endAgents);
 
 /** A client whose agent a test can do without, and a server that looks on. */
 async function startPair() {

@@ -1,21 +1,16 @@
 // Who belongs to a run, counted by the kernel: what its command does to hide from runlock does not help it.
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { hide } from '../support/hiding.ts';
 import { makeCell, whyNoCell } from '../support/kernel-count.ts';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const why = whyNoCell;
 const LONG = { timeout: 240_000 };

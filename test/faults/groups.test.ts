@@ -1,17 +1,12 @@
 // A run in several groups: what happens to it in one of them leaves the promises of every one of them kept.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
 import { SOON_MS, lineUp, occupy, served } from '../support/history/steps.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const LONG = { timeout: 240_000 };
 const brief = { part: { beats: 3 } };

@@ -1,7 +1,6 @@
 // The guard ended, stopped or hung up on, alone and together with its runlock. It is there while a command runs, and of a run that waits from when it is first in the queue.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
 import { uptimeMs } from '../support/history/history.ts';
@@ -19,11 +18,7 @@ import {
 } from '../support/history/steps.ts';
 import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const LONG = { timeout: 240_000 };
 const HOLDS = ['forever', '5s', 'none'] as const;

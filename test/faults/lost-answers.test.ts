@@ -1,7 +1,7 @@
 // Requests that are lost before or after they took effect, or arrive late: through a proxy that breaks real connections.
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
@@ -15,11 +15,7 @@ import { runlock, startRunlock } from '../support/runlock.ts';
 
 const LONG = { timeout: 120_000 };
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 async function through(): Promise<Proxy & { agent: Pick<Agent, 'env'> }> {
   const proxy = await startProxy(agent);

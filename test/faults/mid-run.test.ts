@@ -1,7 +1,6 @@
 // Hands and faults that reach into a group's keys while a run is under way and others wait behind it.
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { gapMs, grants, servedBehind, startScene, survivors } from '../support/history/behind.ts';
 import type { Scene } from '../support/history/behind.ts';
 import { startFleet } from '../support/history/fleet.ts';
@@ -10,11 +9,7 @@ import { untilDead } from '../support/history/steps.ts';
 import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent({ acl: true });
-});
-afterAll(endAgents);
+const agent = useAgent({ acl: true });
 
 const HOLDS = ['forever', '5s', 'none'] as const;
 const IN_ORDER = ['web01', 'web02', 'web03'];

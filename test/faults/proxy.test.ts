@@ -1,7 +1,6 @@
 // A network that loses, delays and cuts what goes between runlock and its agent, while others wait in line.
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { afterAll, describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node, NodeOptions } from '../support/history/fleet.ts';
 import { SOON_MS } from '../support/history/steps.ts';
@@ -13,14 +12,10 @@ import { FAULTS, LOSSES, STEPS } from '../support/proxy-steps.ts';
 const LONG = { timeout: 150_000 };
 const HOLDS = ['forever', '5s', 'none'];
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
+const agent = useAgent();
 const proxies = new Set<Proxy>();
 afterAll(async () => {
   await Promise.all([...proxies].map((proxy) => proxy.close()));
-  await endAgents();
 });
 
 interface Member {

@@ -1,7 +1,6 @@
 // Signals to a runlock that has no command yet: while it waits, while it is the first in the queue, while it is granted its slot.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
 import {
@@ -22,11 +21,7 @@ import type { Proxy, ProxyRequest } from '../support/proxy.ts';
 
 // Who waits has no claim, so its hold is of no matter there.
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const LONG = { timeout: 240_000 };
 const brief = { part: { beats: 3 } };

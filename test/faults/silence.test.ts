@@ -1,7 +1,6 @@
 // A network between runlock and its agent that is slow, silent, or takes no more connections, while others wait in line.
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { describe, expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
 import { SOON_MS, untilDead } from '../support/history/steps.ts';
@@ -13,11 +12,7 @@ import { STEPS } from '../support/proxy-steps.ts';
 
 const LONG = { timeout: 150_000 };
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const behind = (proxy: Proxy) => ({ agent: { env: { ...agent.env, ...proxy.env } } });
 

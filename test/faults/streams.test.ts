@@ -1,19 +1,14 @@
 // Nobody reads what runlock says, while it has something to say.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { pipe } from '../support/pipe.ts';
 import { eventually } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import { stage } from '../support/stage.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 /** Longer than a guard waits for a word of runlock. */
 const RUN_S = 40;

@@ -1,7 +1,6 @@
 // A run whose runlock is killed, or says nothing any more: the guard ends the command, and the claim keeps others out.
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { expect, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import { uptimeMs } from '../support/history/history.ts';
 import {
@@ -18,11 +17,7 @@ import {
 import { eventually, isAlive, untilGone } from '../support/processes.ts';
 import { lastRun } from '../support/tools.ts';
 
-let agent: Agent;
-beforeAll(async () => {
-  agent = await startAgent();
-});
-afterAll(endAgents);
+const agent = useAgent();
 
 const LONG = { timeout: 240_000 };
 const HOLDS = ['forever', '5s', 'none'] as const;

@@ -5,9 +5,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { useAgent } from '../support/use-agent.ts';
 import { end, eventually, scene } from '../support/processes.ts';
 import { clean } from '../support/program.ts';
 import { qemuAarch64 } from '../support/provision.ts';
@@ -19,7 +18,7 @@ const OWN = `build/binary/runlock-linux-${process.arch}`;
 
 // On a machine of that kind all other tests run this file.
 describe.skipIf(process.arch === 'arm64')('the single file for arm64, by qemu', { timeout: 240_000 }, () => {
-  let agent: Agent;
+  const agent = useAgent();
   let qemu: string;
   let file: string;
 
@@ -28,10 +27,9 @@ describe.skipIf(process.arch === 'arm64')('the single file for arm64, by qemu', 
     const made = scene();
     await run(process.execPath, ['scripts/build-binary.js', '--outdir', made.folder, 'arm64']);
     file = join(made.folder, 'runlock-linux-arm64');
-    [qemu, agent] = [await qemuAarch64(), await startAgent()];
+    qemu = await qemuAarch64();
     return () => made.clean();
   }, 300_000);
-  afterAll(endAgents);
 
   test('is a program for arm64, and says what this machine’s own one says of itself', async () => {
     // ELF: 64 bits, little-endian, e_machine 183 (AArch64).

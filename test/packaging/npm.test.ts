@@ -6,8 +6,7 @@ import { delimiter, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { endAgents, startAgent } from '../support/consul.ts';
-import type { Agent } from '../support/consul.ts';
+import { useAgent } from '../support/use-agent.ts';
 import { nodeFolder, nodeMajors } from '../support/nodes.ts';
 import { scene } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
@@ -70,11 +69,10 @@ const isChunk = (name: string) => name.includes('.cjs') && name !== 'main.cjs';
 describe('installed into an empty prefix, without a network', () => {
   let made: Scene;
   let prefix: string;
-  let agent: Agent;
+  const agent = useAgent();
 
   beforeAll(async () => {
     made = scene();
-    agent = await startAgent();
     prefix = join(made.folder, 'prefix');
     mkdirSync(prefix);
     const { filename } = await pack('--pack-destination', made.folder);
@@ -82,10 +80,7 @@ describe('installed into an empty prefix, without a network', () => {
     // An empty cache and no network: whatever it asked for could not be had.
     const offline = ['--offline', '--cache', cache, '--no-audit', '--no-fund', '--omit=dev'];
     await run('npm', ['install', '--global', '--prefix', prefix, ...offline, join(made.folder, filename)]);
-    return async () => {
-      await endAgents();
-      made.clean();
-    };
+    return () => made.clean();
   });
 
   test('it is alone there, with its man page where man looks for it', () => {
