@@ -1,14 +1,15 @@
 // `acquire` killed, stopped, evicted or unheard at each of its moments: nobody else gets in, and the node goes on.
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { eventually } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Action, Match } from '../support/proxy.ts';
 import { LOSSES, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import { claimOf } from '../support/tools.ts';
 
 const agent = useAgent();
+
+const on = (group: string) => groupOf(agent, group);
 
 const acquireArgs = (group: string, node: string, ...more: string[]) => [
   ...['acquire', group, '--node', node, '--session-ttl', '10s'],
@@ -19,16 +20,7 @@ const acquire = (group: string, node = 'web01', ...more: string[]) =>
 const release = (group: string, node = 'web01', ...more: string[]) =>
   runlock(agent, ['release', group, '--node', node, ...more]);
 const exec = (group: string, node: string, ...command: string[]) =>
-  runlock(agent, ['exec', '-g', group, '--node', node, '-w', '0', '--', ...command]);
-
-const keys = async (group: string) =>
-  (await agent.kv.keys(`runlock/${group}/`)).map((key) => key.slice(`runlock/${group}/`.length));
-const sessions = async (group: string) =>
-  ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(
-    ({ Name }) => Name === `runlock ${group}`,
-  );
-const waiting = (group: string, count = 1) =>
-  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
+  on(group).exec(node, '-w', '0', '--', ...command);
 
 const silent = { status: 0, stdout: '', stderr: '' };
 const HELD = ['.last', '.slot/0/owner', '.tail'];
@@ -48,14 +40,14 @@ describe('killed', () => {
   test('while it waits: nothing was held, and whoever waits behind it goes', async () => {
     await acquire('k-wait', 'web09');
     const killed = startRunlock(agent, acquireArgs('k-wait', 'web01'));
-    await waiting('k-wait');
+    await on('k-wait').waiting();
     killed.signal('SIGKILL');
     await killed.ended;
     // This very host knows that it is dead, and does not wait for its session's end.
     const again = startRunlock(agent, acquireArgs('k-wait', 'web01', '-w', '1m'));
     await release('k-wait', 'web09');
     expect(await again.ended).toEqual(silent);
-    expect(await claimOf(agent, 'k-wait')).toMatchObject({ state: 'held', node: 'web01' });
+    expect(await on('k-wait').claim()).toMatchObject({ state: 'held', node: 'web01' });
   });
 
   test.each([
@@ -70,14 +62,14 @@ describe('killed', () => {
       await proxy.seen(keepStep);
       killed.signal('SIGKILL');
       await killed.ended;
-      expect(await claimOf(agent, group)).toMatchObject({ state: 'running', node: 'web01' });
+      expect(await on(group).claim()).toMatchObject({ state: 'running', node: 'web01' });
       expect((await acquire(group, 'web02', '-w', '0')).status).toBe(75);
       expect((await release(group, 'web01', '--failed')).stdout).toContain(
         'its claim says running, and stays',
       );
       expect(await next(group)).toEqual(silent);
-      expect((await claimOf(agent, group))?.state).toBe(state);
-      expect(await sessions(group)).toEqual([]);
+      expect((await on(group).claim())?.state).toBe(state);
+      expect(await on(group).sessions()).toEqual([]);
     },
   );
 });
@@ -86,10 +78,10 @@ describe('ended by a signal', () => {
   test('while it waits: nothing of it is left', async () => {
     await acquire('s-wait', 'web09');
     const waiter = startRunlock(agent, acquireArgs('s-wait', 'web01'));
-    await waiting('s-wait');
+    await on('s-wait').waiting();
     waiter.signal('SIGTERM');
     expect(await waiter.ended).toMatchObject({ status: 143, stdout: '' });
-    expect(await keys('s-wait')).toEqual(HELD);
+    expect(await on('s-wait').keys()).toEqual(HELD);
   });
 
   test.each([
@@ -102,8 +94,8 @@ describe('ended by a signal', () => {
     await proxy.seen(keepStep);
     run.signal('SIGTERM');
     expect(await run.ended).toMatchObject({ status: 143, stdout: '' });
-    expect((await claimOf(agent, group))?.state).toBe(before);
-    expect(await sessions(group)).toEqual([]);
+    expect((await on(group).claim())?.state).toBe(before);
+    expect(await on(group).sessions()).toEqual([]);
   });
 });
 
@@ -116,7 +108,7 @@ test('evicted between grant and hold: it says so and holds nothing, and the oper
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
   expect(stderr).toMatch(/slot 0 of evicted was lost before it was held: .* evicted it/);
-  expect(await keys('evicted')).toEqual(['.last', '.tail']);
+  expect(await on('evicted').keys()).toEqual(['.last', '.tail']);
 });
 
 test('asked for again: an operator who looked before that, and whose word arrives late, does not end it', async () => {
@@ -126,7 +118,7 @@ test('asked for again: an operator who looked before that, and whose word arrive
   expect(operator.status).toBe(69);
   expect(await acquire('late-clear')).toEqual(silent);
   expect(await proxy.release()).toMatchObject([{ status: 409 }]);
-  expect(await claimOf(agent, 'late-clear')).toMatchObject({ state: 'held', node: 'web01' });
+  expect(await on('late-clear').claim()).toMatchObject({ state: 'held', node: 'web01' });
 });
 
 test('answered only after its hold has ended: nothing is said to be held before the hold begins anew', async () => {
@@ -138,7 +130,7 @@ test('answered only after its hold has ended: nothing is said to be held before 
   expect(status).toBe(0);
   const { heldUntil } = JSON.parse(stdout) as { heldUntil: string };
   expect(Date.parse(heldUntil)).toBeGreaterThan(sentMs + 3_000);
-  expect(await claimOf(agent, 'slow')).toMatchObject({ state: 'held', heldUntil });
+  expect(await on('slow').claim()).toMatchObject({ state: 'held', heldUntil });
 });
 
 describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
@@ -149,8 +141,8 @@ describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
       const group = `lost-${name}`;
       expect(await runlock(via, acquireArgs(group, 'web01'))).toMatchObject({ status: 0, stdout: '' });
       const before = await agent.kv.tree(`runlock/${group}/`);
-      expect(await keys(group)).toEqual(HELD);
-      expect(await claimOf(agent, group)).toMatchObject({ state: 'held' });
+      expect(await on(group).keys()).toEqual(HELD);
+      expect(await on(group).claim()).toMatchObject({ state: 'held' });
       await proxy.release();
       expect(await agent.kv.tree(`runlock/${group}/`)).toEqual(before);
     });
@@ -165,7 +157,7 @@ describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
       const before = await agent.kv.tree(`runlock/${group}/`);
       await proxy.release();
       expect(await agent.kv.tree(`runlock/${group}/`)).toEqual(before);
-      expect(await claimOf(agent, group)).toMatchObject({ state: 'failed' });
+      expect(await on(group).claim()).toMatchObject({ state: 'failed' });
     });
   },
 );

@@ -2,13 +2,14 @@
 import { hostname } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { eventually } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startInTerminal } from '../support/terminal.ts';
-import { claimOf, lastRun } from '../support/tools.ts';
 
 const agent = useAgent();
+
+const on = (group: string) => groupOf(agent, group);
 
 const acquireArgs = (group: string, node: string, ...more: string[]) => [
   ...['acquire', group, '--node', node, '--session-ttl', '10s'],
@@ -19,16 +20,8 @@ const acquire = (group: string, node = 'web01', ...more: string[]) =>
 const release = (group: string, node = 'web01', ...more: string[]) =>
   runlock(agent, ['release', group, '--node', node, ...more]);
 const exec = (group: string, node: string, ...command: string[]) =>
-  runlock(agent, ['exec', '-g', group, '--node', node, '-w', '0', '--', ...command]);
+  on(group).exec(node, '-w', '0', '--', ...command);
 
-const keys = async (group: string) =>
-  (await agent.kv.keys(`runlock/${group}/`)).map((key) => key.slice(`runlock/${group}/`.length));
-const sessions = async (group: string) =>
-  ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(
-    ({ Name }) => Name === `runlock ${group}`,
-  );
-const waiting = (group: string, count = 1) =>
-  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
 const held = (text: string) => JSON.parse(text) as { run: string; fencingToken: number; heldUntil: string };
 
 const silent = { status: 0, stdout: '', stderr: '' };
@@ -37,9 +30,9 @@ const HELD = ['.last', '.slot/0/owner', '.tail'];
 describe('what is held', () => {
   test('is a claim alone: no process and no session stays, and every other run of the group waits', async () => {
     expect(await acquire('alone')).toEqual(silent);
-    expect(await keys('alone')).toEqual(HELD);
-    expect(await sessions('alone')).toEqual([]);
-    expect(await claimOf(agent, 'alone')).toMatchObject({ state: 'held', node: 'web01', hold: 'forever' });
+    expect(await on('alone').keys()).toEqual(HELD);
+    expect(await on('alone').sessions()).toEqual([]);
+    expect(await on('alone').claim()).toMatchObject({ state: 'held', node: 'web01', hold: 'forever' });
     for (const busy of [await acquire('alone', 'web02', '-w', '0'), await exec('alone', 'web02', 'true')]) {
       expect(busy).toMatchObject({ status: 75, stdout: '' });
       expect(busy.stderr).toMatch(
@@ -59,13 +52,13 @@ describe('what is held', () => {
   test('is given back by release, recorded with how long it was held, and the next in the queue goes', async () => {
     await acquire('back');
     const next = startRunlock(agent, ['exec', '-g', 'back', '--node', 'web02', '--', 'true']);
-    await waiting('back');
+    await on('back').waiting();
     const done = await release('back');
     expect(done).toMatchObject({ status: 0, stderr: '' });
     expect(done.stdout).toMatch(/^web01 gave slot 0 of back back after \d+s\n$/);
     expect((await next.ended).status).toBe(0);
-    expect(await keys('back')).toEqual(['.last', '.runs/web01', '.runs/web02', '.tail']);
-    const record = await lastRun(agent, 'back', 'web01');
+    expect(await on('back').keys()).toEqual(['.last', '.runs/web01', '.runs/web02', '.tail']);
+    const record = await on('back').lastRun('web01');
     expect(record).toMatchObject({ outcome: 'succeeded', command: 'acquire', slot: 0 });
     expect(record).toHaveProperty(
       'ranMs',
@@ -77,32 +70,32 @@ describe('what is held', () => {
   test('stays as failed after release --failed, and the next acquire of the node needs no queue', async () => {
     await acquire('failed');
     await release('failed');
-    const good = (await lastRun(agent, 'failed', 'web01')) as { endedAt?: string } | undefined;
+    const good = (await on('failed').lastRun('web01')) as { endedAt?: string } | undefined;
     await acquire('failed');
     const next = startRunlock(agent, acquireArgs('failed', 'web02'));
-    await waiting('failed');
+    await on('failed').waiting();
     const done = await release('failed', 'web01', '--failed', '--exit-code', '3');
     expect(done).toMatchObject({ status: 0, stderr: '' });
     expect(done.stdout).toMatch(
       /^web01 failed after \d+s and keeps slot 0 of failed until its next good run; 'runlock release failed --owner web01' clears it\n$/,
     );
-    expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'failed', exitCode: 3 });
-    expect(await lastRun(agent, 'failed', 'web01')).toMatchObject({
+    expect(await on('failed').claim()).toMatchObject({ state: 'failed', exitCode: 3 });
+    expect(await on('failed').lastRun('web01')).toMatchObject({
       ...{ outcome: 'failed', exitCode: 3, lastGoodAt: good?.endedAt },
     });
     expect((await exec('failed', 'web03', 'true')).status).toBe(75);
     expect(await acquire('failed', 'web01', '-w', '0')).toEqual(silent);
-    expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'held', node: 'web01' });
+    expect(await on('failed').claim()).toMatchObject({ state: 'held', node: 'web01' });
     await release('failed');
     expect(await next.ended).toEqual(silent);
-    expect(await claimOf(agent, 'failed')).toMatchObject({ state: 'held', node: 'web02' });
+    expect(await on('failed').claim()).toMatchObject({ state: 'held', node: 'web02' });
   });
 
   test('is given back with a lock key beside it that no session holds, which goes too', async () => {
     await acquire('stray');
     await agent.kv.put('runlock/stray/.slot/0/lock', 'by hand');
     expect(await release('stray')).toMatchObject({ status: 0, stderr: '' });
-    expect(await keys('stray')).toEqual(['.last', '.runs/web01', '.tail']);
+    expect(await on('stray').keys()).toEqual(['.last', '.runs/web01', '.tail']);
   });
 
   test("is cleared by an operator, who is not the node's own word: nothing is recorded", async () => {
@@ -111,17 +104,17 @@ describe('what is held', () => {
     expect(done.stdout).toBe(
       'cleared the held claim of web01 on slot 0 of operator; what web01 does there may still go on: look there before others change\n',
     );
-    expect(await keys('operator')).toEqual(['.last', '.tail']);
+    expect(await on('operator').keys()).toEqual(['.last', '.tail']);
   });
 
   test('with a hold that ends is taken over then', async () => {
     await acquire('ends', 'web01', '--hold', '1s');
-    const claim = (await claimOf(agent, 'ends')) as { heldUntil?: string } | undefined;
+    const claim = (await on('ends').claim()) as { heldUntil?: string } | undefined;
     const until = Date.parse(claim?.heldUntil ?? '');
     const next = await runlock(agent, acquireArgs('ends', 'web02', '-w', '30s', '--json'));
     expect(next.status).toBe(0);
     expect(Date.now()).toBeGreaterThanOrEqual(until + 5_000);
-    expect(await claimOf(agent, 'ends')).toMatchObject({ state: 'held', node: 'web02' });
+    expect(await on('ends').claim()).toMatchObject({ state: 'held', node: 'web02' });
     expect((await release('ends')).stdout).toBe('nothing to release: web01 has no claim in ends\n');
   });
 
@@ -129,12 +122,12 @@ describe('what is held', () => {
     expect(await acquire('slots', 'web01', '-n', '2')).toEqual(silent);
     expect(await acquire('slots', 'web02', '-n', '2')).toEqual(silent);
     const third = startRunlock(agent, acquireArgs('slots', 'web03', '-n', '2'));
-    await waiting('slots');
+    await on('slots').waiting();
     const fourth = startRunlock(agent, acquireArgs('slots', 'web04', '-n', '2'));
-    await waiting('slots', 2);
+    await on('slots').waiting(2);
     await release('slots', 'web02');
     expect(await third.ended).toEqual(silent);
-    expect(await agent.kv.keys('runlock/slots/.queue/')).toHaveLength(1);
+    expect(await on('slots').keys('.queue/')).toHaveLength(1);
     await release('slots', 'web01');
     expect(await fourth.ended).toEqual(silent);
   });
@@ -149,7 +142,7 @@ describe('asking again', () => {
     expect(again.stderr).toMatch(
       /web01 holds slot 0 of again already \(since \ds\) until 'runlock release again'/,
     );
-    expect(await keys('again')).toEqual(HELD);
+    expect(await on('again').keys()).toEqual(HELD);
     const { fencingToken } = held(again.stdout);
     expect(fencingToken).toBe((await agent.kv.get('runlock/again/.slot/0/owner'))?.ModifyIndex);
     expect(fencingToken).toBeGreaterThan(held(first.stdout).fencingToken);
@@ -171,7 +164,7 @@ describe('asking again', () => {
     expect(again.fencingToken).toBeGreaterThan(first.fencingToken);
     const last = held((await acquire('anew', 'web01', '--json')).stdout);
     expect(last).not.toHaveProperty('heldUntil');
-    expect(await claimOf(agent, 'anew')).not.toHaveProperty('heldUntil');
+    expect(await on('anew').claim()).not.toHaveProperty('heldUntil');
   });
 
   test('succeeds in a frozen group too, where a new one waits', async () => {
@@ -188,14 +181,14 @@ describe('asking again', () => {
   test('on another machine with the same node name is busy: it never believes that it holds what the other does', async () => {
     await acquire('namesake');
     const key = 'runlock/namesake/.slot/0/owner';
-    const there = { ...(await claimOf(agent, 'namesake')), machine: 'b'.repeat(32), host: 'b', bootId: 'b' };
+    const there = { ...(await on('namesake').claim()), machine: 'b'.repeat(32), host: 'b', bootId: 'b' };
     await agent.kv.put(key, JSON.stringify(there));
     const { status, stdout, stderr } = await acquire('namesake', 'web01', '--json');
     expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
     expect(stderr).toMatch(
       /^runlock: busy: another machine, b, holds slot 0 of namesake as web01 by 'runlock acquire' \(since \ds\)\. Wait until it is released there; or ask whoever works there, and clear it with 'runlock release namesake --owner web01'\. If this is another node, give it its own name with --node\n$/,
     );
-    expect(await claimOf(agent, 'namesake')).toEqual(there);
+    expect(await on('namesake').claim()).toEqual(there);
   });
 
   test('by several processes of one node at the same time gives it one slot', async () => {
@@ -206,8 +199,8 @@ describe('asking again', () => {
     expect(answers.filter(({ status }) => status !== 0 && status !== 75)).toEqual([]);
     const runs = answers.filter(({ status }) => status === 0).map(({ stdout }) => held(stdout).run);
     expect(new Set(runs).size).toBe(1);
-    expect(await keys('race')).toEqual(HELD);
-    expect(await sessions('race')).toEqual([]);
+    expect(await on('race').keys()).toEqual(HELD);
+    expect(await on('race').sessions()).toEqual([]);
   });
 
   test.each([
@@ -217,7 +210,7 @@ describe('asking again', () => {
     expect(await release('none', 'web01', ...more)).toEqual({
       ...{ status: 0, stdout: `nothing to release: ${said}\n`, stderr: '' },
     });
-    expect(await keys('none')).toEqual([]);
+    expect(await on('none').keys()).toEqual([]);
   });
 
   test('release --failed once more leaves the failed claim alone', async () => {
@@ -241,7 +234,7 @@ describe('with exec of the same node', () => {
     expect(busy.stderr).toMatch(
       /^runlock: busy: web01 holds slot 0 of mixed by 'runlock acquire' \(since \ds\) until 'runlock release mixed'\n$/,
     );
-    expect(await claimOf(agent, 'mixed')).toMatchObject({ state: 'held' });
+    expect(await on('mixed').claim()).toMatchObject({ state: 'held' });
     await release('mixed');
     expect((await exec('mixed', 'web01', 'true')).status).toBe(0);
   });
@@ -250,7 +243,7 @@ describe('with exec of the same node', () => {
     expect((await exec('after', 'web01', 'false')).status).toBe(1);
     expect(await acquire('after', 'web01', '-w', '0')).toEqual(silent);
     await release('after');
-    expect(await claimOf(agent, 'after')).toBeUndefined();
+    expect(await on('after').claim()).toBeUndefined();
   });
 
   test('inside exec both are refused with a word on why, and release --failed touches nothing', async () => {
@@ -266,7 +259,7 @@ describe('with exec of the same node', () => {
     expect((await inside('release', '--failed')).stdout).toBe(
       'nothing to release: web01 holds nothing in nested (its claim says running, and stays)\n0\n',
     );
-    expect(await lastRun(agent, 'nested', 'web01')).toMatchObject({ outcome: 'succeeded' });
+    expect(await on('nested').lastRun('web01')).toMatchObject({ outcome: 'succeeded' });
   });
 });
 
@@ -292,5 +285,5 @@ test('on a terminal a waiting acquire shows its place, who has the slot and for 
   expect(screen.screen().split('\r\x1b[K').at(-1)).toMatch(
     /^runlock: web01 got slot 0 of live after \d+s and holds it until 'runlock release live'\r\n$/,
   );
-  expect((await claimOf(agent, 'live'))?.node).toBe('web01');
+  expect((await on('live').claim())?.node).toBe('web01');
 });

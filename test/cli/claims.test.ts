@@ -4,38 +4,21 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
+import type { Stored } from '../support/group.ts';
 import { end, eventually, isAlive } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { runlock } from '../support/runlock.ts';
 
 const agent = useAgent();
 
-const words = (group: string, node: string, args: readonly string[]) => [
-  'exec',
-  '-g',
-  group,
-  '--node',
-  node,
-  ...args,
-];
-const exec = (group: string, node: string, args: readonly string[]) =>
-  runlock(agent, words(group, node, args));
-const start = (group: string, node: string, args: readonly string[]) =>
-  startRunlock(agent, words(group, node, args));
+const on = (group: string) => groupOf(agent, group);
 
-const record = async (key: string) =>
-  JSON.parse((await agent.kv.get(key))?.Value ?? 'null') as Record<string, unknown> | null;
-const claim = (group: string, slot = 0) => record(`runlock/${group}/.slot/${slot}/owner`);
-const lastRun = (group: string, node: string) => record(`runlock/${group}/.runs/${node}`);
 const sessions = async () => (await agent.http('GET', '/v1/session/list')).json();
 
-const tickets = (group: string, count: number) =>
-  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
-
 /** All that may be there after a run of `node` that ended well. */
-const traces = (group: string, ...nodes: string[]) =>
-  ['.last', ...nodes.map((node) => `.runs/${node}`), '.tail'].map((key) => `runlock/${group}/${key}`);
+const traces = (...nodes: string[]) => ['.last', ...nodes.map((node) => `.runs/${node}`), '.tail'];
 
 /** Runs until `<folder>/end` is there. */
 const untilTold = (folder: string) => [
@@ -43,16 +26,6 @@ const untilTold = (folder: string) => [
   '-c',
   `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`,
 ];
-
-async function holder(group: string, node: string, args: readonly string[] = []) {
-  const { folder, pid } = stage();
-  const run = start(group, node, [...args, '--', ...untilTold(folder)]);
-  await pid('command');
-  return async () => {
-    writeFileSync(`${folder}/end`, '');
-    expect((await run.ended).status).toBe(0);
-  };
-}
 
 /** Not the tool of that name: a stand-in that ends with the code it is told, as the tool would. */
 function standIn(name: string): string {
@@ -63,14 +36,14 @@ function standIn(name: string): string {
 }
 
 const withCode = (group: string, code: number, args: readonly string[]) =>
-  runlock(agent, words(group, 'web01', args), { env: { CODE: String(code) } });
+  groupOf(agent, group, { env: { CODE: String(code) } }).exec('web01', ...args);
 
 describe('a run that ended well', () => {
   test('leaves its record and the queue’s two marks, and nothing else', async () => {
-    expect(await exec('good', 'web01', ['--', 'true'])).toEqual({ status: 0, stdout: '', stderr: '' });
-    expect(await agent.kv.keys('runlock/good/')).toEqual(traces('good', 'web01'));
+    expect(await on('good').exec('web01', '--', 'true')).toEqual({ status: 0, stdout: '', stderr: '' });
+    expect(await on('good').keys()).toEqual(traces('web01'));
     expect(await sessions()).toEqual([]);
-    expect(await lastRun('good', 'web01')).toMatchObject({
+    expect(await on('good').lastRun('web01')).toMatchObject({
       v: 1,
       node: 'web01',
       outcome: 'succeeded',
@@ -82,26 +55,26 @@ describe('a run that ended well', () => {
 
   test('after many runs there is still one record a node, and nothing else', async () => {
     for (const node of ['web01', 'web02', 'web01', 'web02', 'web03'])
-      await exec('many', node, ['--', 'true']);
-    expect(await agent.kv.keys('runlock/many/')).toEqual(traces('many', 'web01', 'web02', 'web03'));
+      await on('many').exec(node, '--', 'true');
+    expect(await on('many').keys()).toEqual(traces('web01', 'web02', 'web03'));
   });
 
   test('without --node the agent’s own node is the owner', async () => {
     expect((await runlock(agent, ['exec', '-g', 'named', '--', 'true'])).status).toBe(0);
-    expect(await agent.kv.keys('runlock/named/')).toEqual(traces('named', agent.name));
+    expect(await on('named').keys()).toEqual(traces(agent.name));
   });
 });
 
 describe('a failed run', () => {
   test('keeps the others out: the claim says failed, with the code', async () => {
-    expect((await exec('failed', 'web01', ['--', 'sh', '-c', 'exit 3'])).status).toBe(3);
+    expect((await on('failed').exec('web01', '--', 'sh', '-c', 'exit 3')).status).toBe(3);
     const kept = { v: 1, node: 'web01', state: 'failed', exitCode: 3, command: 'sh', hold: 'forever' };
-    expect(await claim('failed')).toMatchObject(kept);
-    expect(await claim('failed')).not.toHaveProperty('heldUntil');
-    expect(await lastRun('failed', 'web01')).toMatchObject({ outcome: 'failed', exitCode: 3 });
-    expect(await agent.kv.keys('runlock/failed/.slot/')).toEqual(['runlock/failed/.slot/0/owner']);
+    expect(await on('failed').claim()).toMatchObject(kept);
+    expect(await on('failed').claim()).not.toHaveProperty('heldUntil');
+    expect(await on('failed').lastRun('web01')).toMatchObject({ outcome: 'failed', exitCode: 3 });
+    expect(await on('failed').keys('.slot/')).toEqual(['.slot/0/owner']);
     expect(await sessions()).toEqual([]);
-    expect((await exec('failed', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect((await on('failed').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
   });
 
   test('its node’s next run goes before all who wait, and a good one lets them go on', async () => {
@@ -112,105 +85,110 @@ describe('a failed run', () => {
       '-c',
       `echo ${name} >>${folder}/order; exit ${code}`,
     ];
-    await exec('heal', 'web01', write('broken', 1));
-    const waiters = [start('heal', 'web02', write('web02')), start('heal', 'web03', write('web03'))];
-    await tickets('heal', 2);
-    expect((await exec('heal', 'web01', ['-w', '0', ...write('again', 1)])).status).toBe(1);
-    expect(await claim('heal')).toMatchObject({ node: 'web01', state: 'failed' });
-    await tickets('heal', 2);
-    expect((await exec('heal', 'web01', ['-w', '0', ...write('healed')])).status).toBe(0);
+    await on('heal').exec('web01', ...write('broken', 1));
+    const waiters = [
+      on('heal').start('web02', ...write('web02')),
+      on('heal').start('web03', ...write('web03')),
+    ];
+    await on('heal').waiting(2);
+    expect((await on('heal').exec('web01', '-w', '0', ...write('again', 1))).status).toBe(1);
+    expect(await on('heal').claim()).toMatchObject({ node: 'web01', state: 'failed' });
+    await on('heal').waiting(2);
+    expect((await on('heal').exec('web01', '-w', '0', ...write('healed'))).status).toBe(0);
     for (const waiter of waiters) expect((await waiter.ended).status).toBe(0);
     expect(lines('order').slice(0, 3)).toEqual(['broken', 'again', 'healed']);
     expect(lines('order').slice(3).sort()).toEqual(['web02', 'web03']);
-    expect(await agent.kv.keys('runlock/heal/')).toEqual(traces('heal', 'web01', 'web02', 'web03'));
+    expect(await on('heal').keys()).toEqual(traces('web01', 'web02', 'web03'));
   });
 
   const saySlot = ['--', 'sh', '-c', 'echo $RUNLOCK_RUN_SLOT'];
 
   test('its node takes back the very slot it had, where that is below its --slots', async () => {
-    const free = await holder('slotted', 'web02', ['-n', '2']);
-    await exec('slotted', 'web01', ['-n', '2', '--', 'false']);
-    expect(await claim('slotted', 1)).toMatchObject({ node: 'web01', state: 'failed' });
-    const back = await exec('slotted', 'web01', ['-n', '2', '-w', '0', ...saySlot]);
+    const { end: free } = await on('slotted').hold('web02', '-n', '2');
+    await on('slotted').exec('web01', '-n', '2', '--', 'false');
+    expect(await on('slotted').claim(1)).toMatchObject({ node: 'web01', state: 'failed' });
+    const back = await on('slotted').exec('web01', '-n', '2', '-w', '0', ...saySlot);
     expect(back).toMatchObject({ status: 0, stdout: '1\n' });
     await free();
-    expect(await agent.kv.keys('runlock/slotted/')).toEqual(traces('slotted', 'web01', 'web02'));
+    expect(await on('slotted').keys()).toEqual(traces('web01', 'web02'));
   });
 
   // It took back slot 1 whatever its --slots: with -n 1 it then ran beside another run with -n 1.
   test('with smaller --slots its node moves its claim down, and waits for that as the first in line would', async () => {
-    const free = await holder('down', 'web02', ['-n', '2']);
-    await exec('down', 'web01', ['-n', '2', '--', 'false']);
-    const early = await exec('down', 'web01', ['-w', '0', '--', 'true']);
+    const { end: free } = await on('down').hold('web02', '-n', '2');
+    await on('down').exec('web01', '-n', '2', '--', 'false');
+    const early = await on('down').exec('web01', '-w', '0', '--', 'true');
     expect(early).toMatchObject({
       status: 75,
       stderr: expect.stringMatching(/slot 0: web02 running/) as string,
     });
-    const [back, again] = [start('down', 'web01', saySlot), start('down', 'web03', saySlot)];
-    await tickets('down', 1);
+    const [back, again] = [on('down').start('web01', ...saySlot), on('down').start('web03', ...saySlot)];
+    await on('down').waiting();
     await eventually(async () => expect(await agent.kv.get('runlock/down/.node/web01')).toBeDefined());
-    expect((await exec('down', 'web01', ['-v', '--', 'true'])).stderr).toMatch(/web01 already runs or waits/);
+    expect((await on('down').exec('web01', '-v', '--', 'true')).stderr).toMatch(
+      /web01 already runs or waits/,
+    );
     await free();
     expect(await back.ended).toMatchObject({ status: 0, stdout: '0\n' });
     expect((await again.ended).status).toBe(0);
-    expect(await agent.kv.keys('runlock/down/')).toEqual(traces('down', 'web01', 'web02', 'web03'));
+    expect(await on('down').keys()).toEqual(traces('web01', 'web02', 'web03'));
   });
 
   test('while its claim waits to move down, or for the end of a freeze, status shows that it waits, and what for', async () => {
-    const free = await holder('shown', 'web02', ['-n', '2']);
-    await exec('shown', 'web01', ['-n', '2', '--', 'false']);
-    const down = start('shown', 'web01', ['--', 'true']);
+    const { end: free } = await on('shown').hold('web02', '-n', '2');
+    await on('shown').exec('web01', '-n', '2', '--', 'false');
+    const down = on('shown').start('web01', '--', 'true');
     const shows = (text: RegExp) =>
       eventually(async () => expect((await runlock(agent, ['status', 'shown'])).stdout).toMatch(text));
     await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +slot 1 is beyond its --slots/);
     await free();
     expect((await down.ended).status).toBe(0);
-    await exec('shown', 'web01', ['--', 'false']);
+    await on('shown').exec('web01', '--', 'false');
     await runlock(agent, ['freeze', 'shown', '--reason', 'new disks']);
-    const frozen = start('shown', 'web01', ['--', 'true']);
+    const frozen = on('shown').start('web01', '--', 'true');
     await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +takes slot 0 back when the freeze is over/);
-    expect((await exec('shown', 'web01', ['-v', '--', 'true'])).stderr).toMatch(
+    expect((await on('shown').exec('web01', '-v', '--', 'true')).stderr).toMatch(
       /web01 already runs or waits/,
     );
     await runlock(agent, ['thaw', 'shown']);
     expect((await frozen.ended).status).toBe(0);
-    expect(await agent.kv.keys('runlock/shown/')).toEqual(traces('shown', 'web01', 'web02'));
+    expect(await on('shown').keys()).toEqual(traces('web01', 'web02'));
   });
 
   test('its claim keeps out whoever comes with smaller --slots, wherever it stands', async () => {
-    const free = await holder('beyond', 'web02', ['-n', '2']);
-    await exec('beyond', 'web01', ['-n', '2', '--', 'false']);
+    const { end: free } = await on('beyond').hold('web02', '-n', '2');
+    await on('beyond').exec('web01', '-n', '2', '--', 'false');
     await free();
-    const small = await exec('beyond', 'web03', ['-w', '0', '--', 'true']);
+    const small = await on('beyond').exec('web03', '-w', '0', '--', 'true');
     expect(small).toMatchObject({
       status: 75,
       stderr: expect.stringMatching(/slot 1: web01 failed/) as string,
     });
     expect(small.stderr).not.toMatch(/is free/);
-    const waiting = await exec('beyond', 'web03', ['-v', '-w', '1s', '--', 'true']);
+    const waiting = await on('beyond').exec('web03', '-v', '-w', '1s', '--', 'true');
     expect(waiting.stderr).toMatch(/web03 waits for a slot of beyond \(slot 1: web01 failed/);
-    expect((await exec('beyond', 'web03', ['-n', '2', '-w', '0', ...saySlot])).stdout).toBe('0\n');
-    expect((await exec('beyond', 'web01', ['-w', '0', ...saySlot])).stdout).toBe('0\n');
-    expect((await exec('beyond', 'web03', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await on('beyond').exec('web03', '-n', '2', '-w', '0', ...saySlot)).stdout).toBe('0\n');
+    expect((await on('beyond').exec('web01', '-w', '0', ...saySlot)).stdout).toBe('0\n');
+    expect((await on('beyond').exec('web03', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
   test('past its hold a claim beyond its --slots is cleared by whoever comes', async () => {
-    const free = await holder('passed', 'web02', ['-n', '2']);
-    await exec('passed', 'web01', ['-n', '2', '--hold', '100ms', '--', 'false']);
+    const { end: free } = await on('passed').hold('web02', '-n', '2');
+    await on('passed').exec('web01', '-n', '2', '--hold', '100ms', '--', 'false');
     await free();
-    expect((await exec('passed', 'web03', ['-w', '30s', ...saySlot])).stdout).toBe('0\n');
-    expect(await agent.kv.keys('runlock/passed/')).toEqual(traces('passed', 'web01', 'web02', 'web03'));
+    expect((await on('passed').exec('web03', '-w', '30s', ...saySlot)).stdout).toBe('0\n');
+    expect(await on('passed').keys()).toEqual(traces('web01', 'web02', 'web03'));
   });
 
   test('two nodes whose claims both stand too high do not wait for each other', async () => {
-    const free = await holder('both', 'web03', ['-n', '3']);
-    const others = await holder('both', 'web02', ['-n', '3']);
-    await exec('both', 'web01', ['-n', '3', '--', 'false']);
+    const { end: free } = await on('both').hold('web03', '-n', '3');
+    const { end: others } = await on('both').hold('web02', '-n', '3');
+    await on('both').exec('web01', '-n', '3', '--', 'false');
     await others();
-    await exec('both', 'web02', ['-n', '3', '--', 'false']);
-    expect(await claim('both', 2)).toMatchObject({ node: 'web01', state: 'failed' });
-    expect(await claim('both', 1)).toMatchObject({ node: 'web02', state: 'failed' });
-    const runs = [start('both', 'web01', saySlot), start('both', 'web02', saySlot)];
+    await on('both').exec('web02', '-n', '3', '--', 'false');
+    expect(await on('both').claim(2)).toMatchObject({ node: 'web01', state: 'failed' });
+    expect(await on('both').claim(1)).toMatchObject({ node: 'web02', state: 'failed' });
+    const runs = [on('both').start('web01', ...saySlot), on('both').start('web02', ...saySlot)];
     for (const node of ['web01', 'web02'])
       await eventually(async () => expect(await agent.kv.get(`runlock/both/.node/${node}`)).toBeDefined());
     await free();
@@ -219,9 +197,9 @@ describe('a failed run', () => {
 
   test('cleared by an operator: the first who waits goes on', async () => {
     const { folder, lines } = stage();
-    await exec('cleared', 'web01', ['--', 'false']);
-    const waiter = start('cleared', 'web02', ['--', 'sh', '-c', `echo >>${folder}/started`]);
-    await tickets('cleared', 1);
+    await on('cleared').exec('web01', '--', 'false');
+    const waiter = on('cleared').start('web02', '--', 'sh', '-c', `echo >>${folder}/started`);
+    await on('cleared').waiting();
     expect(lines('started')).toEqual([]);
     expect((await runlock(agent, ['release', 'cleared', '--owner', 'web01'])).status).toBe(0);
     expect((await waiter.ended).status).toBe(0);
@@ -229,34 +207,34 @@ describe('a failed run', () => {
   });
 
   test('--hold 2s: others follow after it and 5 s for the clocks, not before', async () => {
-    expect((await exec('held', 'web01', ['--hold', '2s', '--', 'false'])).status).toBe(1);
-    const kept = await claim('held');
+    expect((await on('held').exec('web01', '--hold', '2s', '--', 'false')).status).toBe(1);
+    const kept = await on('held').claim();
     expect(kept).toMatchObject({ state: 'failed', hold: 2_000 });
     const heldUntil = Date.parse(String(kept?.['heldUntil']));
-    expect((await exec('held', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
-    const next = await exec('held', 'web02', ['-w', '30s', '--', 'date', '+%s%3N']);
+    expect((await on('held').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
+    const next = await on('held').exec('web02', '-w', '30s', '--', 'date', '+%s%3N');
     expect(next.status).toBe(0);
     expect(Number(next.stdout)).toBeGreaterThanOrEqual(heldUntil + 5_000);
     expect(Number(next.stdout)).toBeLessThan(heldUntil + 9_000);
-    expect(await agent.kv.keys('runlock/held/')).toEqual(traces('held', 'web01', 'web02'));
+    expect(await on('held').keys()).toEqual(traces('web01', 'web02'));
   });
 
   test('--hold none: nothing keeps the others out', async () => {
-    expect((await exec('none', 'web01', ['--hold', 'none', '--', 'false'])).status).toBe(1);
-    expect(await agent.kv.keys('runlock/none/')).toEqual(traces('none', 'web01'));
-    expect(await lastRun('none', 'web01')).toMatchObject({ outcome: 'failed', exitCode: 1 });
-    expect((await exec('none', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await on('none').exec('web01', '--hold', 'none', '--', 'false')).status).toBe(1);
+    expect(await on('none').keys()).toEqual(traces('web01'));
+    expect(await on('none').lastRun('web01')).toMatchObject({ outcome: 'failed', exitCode: 1 });
+    expect((await on('none').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
   /** A run of web01 that TERM ends. */
   async function stopped(group: string, ...options: string[]) {
     const { folder, pid } = stage();
-    const run = start(group, 'web01', [...options, '--', ...untilTold(folder)]);
+    const run = on(group).start('web01', ...options, '--', ...untilTold(folder));
     await pid('command');
     run.signal('SIGTERM');
     const ended = await run.ended;
     expect(ended.status).toBe(143);
-    expect(await lastRun(group, 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 143 });
+    expect(await on(group).lastRun('web01')).toMatchObject({ outcome: 'interrupted', exitCode: 143 });
     return ended;
   }
 
@@ -265,8 +243,8 @@ describe('a failed run', () => {
     expect(stderr).toMatch(
       /^runlock: sh was interrupted and ended with 143 after \d+s; web01 keeps slot 0 of stopped until its next good run\n$/,
     );
-    expect(await claim('stopped')).toMatchObject({ state: 'interrupted', node: 'web01', exitCode: 143 });
-    expect((await exec('stopped', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect(await on('stopped').claim()).toMatchObject({ state: 'interrupted', node: 'web01', exitCode: 143 });
+    expect((await on('stopped').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
     const status = await runlock(agent, ['status', 'stopped']);
     expect(status.stdout).toMatch(
       /web01 was interrupted by a signal \(sh, exit 143\) \d+s ago and keeps slot 0 until its next run succeeds or someone clears it/,
@@ -281,8 +259,8 @@ describe('a failed run', () => {
       status: 1,
       stdout: expect.stringContaining('web01, interrupted') as string,
     });
-    expect((await exec('stopped', 'web01', ['-w', '0', '--', 'true'])).status).toBe(0);
-    expect(await agent.kv.keys('runlock/stopped/')).toEqual(traces('stopped', 'web01'));
+    expect((await on('stopped').exec('web01', '-w', '0', '--', 'true')).status).toBe(0);
+    expect(await on('stopped').keys()).toEqual(traces('web01'));
   });
 
   test('what a signal ended is cleared as what has failed is, without --force', async () => {
@@ -290,40 +268,43 @@ describe('a failed run', () => {
     const cleared = await runlock(agent, ['release', 'stopped-cleared', '--owner', 'web01']);
     expect(cleared).toMatchObject({ status: 0 });
     expect(cleared.stdout).toContain('cleared the interrupted claim of web01 on slot 0');
-    expect((await exec('stopped-cleared', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await on('stopped-cleared').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
   test('what a signal ended is kept for --hold, and not at all with none', async () => {
     await stopped('stopped-hold', '--hold', '1h');
-    const { heldUntil, since } = (await claim('stopped-hold')) as { heldUntil: string; since: string };
+    const { heldUntil, since } = (await on('stopped-hold').claim()) as Stored & {
+      heldUntil: string;
+      since: string;
+    };
     expect(Date.parse(heldUntil) - Date.parse(since)).toBe(3_600_000);
     await stopped('stopped-none', '--hold', 'none');
-    expect(await agent.kv.keys('runlock/stopped-none/')).toEqual(traces('stopped-none', 'web01'));
+    expect(await on('stopped-none').keys()).toEqual(traces('web01'));
   });
 
   test('--release-on-signal: a signal gives the slot back; a failure does not', async () => {
     expect((await stopped('let-go', '--release-on-signal')).stderr).toBe('');
-    expect(await agent.kv.keys('runlock/let-go/')).toEqual(traces('let-go', 'web01'));
-    await exec('let-go', 'web01', ['--release-on-signal', '--', 'false']);
-    expect(await claim('let-go')).toMatchObject({ state: 'failed' });
+    expect(await on('let-go').keys()).toEqual(traces('web01'));
+    await on('let-go').exec('web01', '--release-on-signal', '--', 'false');
+    expect(await on('let-go').claim()).toMatchObject({ state: 'failed' });
   });
 
   test('a command that ends well though a signal was passed on has ended well', async () => {
     const { folder, pid } = stage();
     const script = `trap 'exit 0' TERM; echo $$ >${folder}/command.pid; while :; do sleep 0.05; done`;
-    const run = start('ends-well', 'web01', ['--', 'sh', '-c', script]);
+    const run = on('ends-well').start('web01', '--', 'sh', '-c', script);
     await pid('command');
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(0);
-    expect(await agent.kv.keys('runlock/ends-well/')).toEqual(traces('ends-well', 'web01'));
-    expect(await lastRun('ends-well', 'web01')).toMatchObject({ outcome: 'succeeded' });
+    expect(await on('ends-well').keys()).toEqual(traces('web01'));
+    expect(await on('ends-well').lastRun('web01')).toMatchObject({ outcome: 'succeeded' });
   });
 
   test('one that ran too long has failed', async () => {
     const args = ['--timeout', '200ms', '--kill-after', '1s', '--', 'sleep', '300'];
-    expect((await exec('long', 'web01', args)).status).toBe(124);
-    expect(await claim('long')).toMatchObject({ state: 'failed', node: 'web01' });
-    expect(await lastRun('long', 'web01')).toMatchObject({ outcome: 'timed-out' });
+    expect((await on('long').exec('web01', ...args)).status).toBe(124);
+    expect(await on('long').claim()).toMatchObject({ state: 'failed', node: 'web01' });
+    expect(await on('long').lastRun('web01')).toMatchObject({ outcome: 'timed-out' });
   });
 });
 
@@ -339,16 +320,16 @@ describe('rubbish in the queue’s marks', () => {
       expect(check.stdout).toContain(
         `look at it with 'consul kv get ${key}', and delete it if no run needs it`,
       );
-      const free = await holder(group, 'web01');
+      const { end: free } = await on(group).hold('web01');
       await agent.kv.put(key, 'rubbish');
-      const runs = [start(group, 'web02', ['--', 'true'])];
-      await tickets(group, 1);
-      runs.push(start(group, 'web03', ['--', 'true']));
-      await tickets(group, 2);
+      const runs = [on(group).start('web02', '--', 'true')];
+      await on(group).waiting();
+      runs.push(on(group).start('web03', '--', 'true'));
+      await on(group).waiting(2);
       await agent.kv.put(key, 'rubbish');
       await free();
       for (const run of runs) expect((await run.ended).status).toBe(0);
-      expect((await exec(group, 'web04', ['--', 'true'])).status).toBe(0);
+      expect((await on(group).exec('web04', '--', 'true')).status).toBe(0);
       expect((await runlock(agent, ['status', group, '--check'])).status).toBe(0);
     },
   );
@@ -358,7 +339,7 @@ describe('rubbish in the queue’s marks', () => {
     async (name) => {
       const group = `newer${name}`;
       await agent.kv.put(`runlock/${group}/${name}`, JSON.stringify({ v: 99, session: 's' }));
-      const { status, stderr } = await exec(group, 'web01', ['--', 'true']);
+      const { status, stderr } = await on(group).exec('web01', '--', 'true');
       expect(status).toBe(78);
       expect(stderr).toMatch(/queue mark was written by a newer runlock/);
     },
@@ -366,15 +347,15 @@ describe('rubbish in the queue’s marks', () => {
 });
 
 test('a run of the same name on another machine is said as a warning, with the way out', async () => {
-  const free = await holder('twice', 'web01');
+  const { end: free } = await on('twice').hold('web01');
   const key = 'runlock/twice/.slot/0/owner';
-  const there = { ...(await claim('twice')), machine: 'b'.repeat(32), host: 'host-b', bootId: 'other' };
-  const own = await claim('twice');
+  const there = { ...(await on('twice').claim()), machine: 'b'.repeat(32), host: 'host-b', bootId: 'other' };
+  const own = await on('twice').claim();
   expect(own).toMatchObject({ host: hostname() });
   const lock = (await agent.kv.get('runlock/twice/.slot/0/lock'))?.Session ?? '';
   await agent.kv.put(key, JSON.stringify(there));
   expect(lock).not.toBe('');
-  const { status, stderr } = await exec('twice', 'web01', ['--', 'true']);
+  const { status, stderr } = await on('twice').exec('web01', '--', 'true');
   expect(status).toBe(75);
   expect(stderr).toMatch(
     /^runlock: busy: another machine, host-b, runs or waits in twice as web01 too \(pid \d+, since \d+s\)\. Wait until that run has ended; or look there that nothing runs any more, and clear it with 'runlock release twice --owner web01', which asks first\. If this is another node, give it its own name with --node\n$/,
@@ -393,49 +374,52 @@ describe('a run whose session is gone', () => {
 
   test('is marked by the first who comes, once, also with --wait 0; 60 s and 5 s after that anybody follows with --hold none', async () => {
     const { folder, pid } = stage();
-    const run = start('gone', 'web01', ['--hold', 'none', '--', ...untilTold(folder)]);
+    const run = on('gone').start('web01', '--hold', 'none', '--', ...untilTold(folder));
     const command = await pid('command');
     run.signal('SIGKILL');
     await eventually(() => expect(isAlive(command)).toBe(false));
     await endSessions('gone');
     const none = ['-w', '0', '--hold', 'none', '--', 'true'];
-    expect((await exec('gone', 'web02', none)).status).toBe(75);
+    expect((await on('gone').exec('web02', ...none)).status).toBe(75);
     const marked = await agent.kv.get(claimKey('gone'));
-    expect(await claim('gone')).toMatchObject({
+    expect(await on('gone').claim()).toMatchObject({
       node: 'web01',
       state: 'running',
       missingSince: expect.any(String) as string,
     });
-    expect((await exec('gone', 'web03', none)).status).toBe(75);
+    expect((await on('gone').exec('web03', ...none)).status).toBe(75);
     expect((await agent.kv.get(claimKey('gone')))?.ModifyIndex).toBe(marked?.ModifyIndex);
     const earlier = new Date(Date.now() - 66_000).toISOString();
-    await agent.kv.put(claimKey('gone'), JSON.stringify({ ...(await claim('gone')), missingSince: earlier }));
-    expect((await exec('gone', 'web02', none)).status).toBe(0);
+    await agent.kv.put(
+      claimKey('gone'),
+      JSON.stringify({ ...(await on('gone').claim()), missingSince: earlier }),
+    );
+    expect((await on('gone').exec('web02', ...none)).status).toBe(0);
   });
 
   test('is marked also by whoever gets another slot at once', async () => {
     const { folder, pid } = stage();
-    const run = start('beside', 'web01', ['--', ...untilTold(folder)]);
+    const run = on('beside').start('web01', '--', ...untilTold(folder));
     const command = await pid('command');
     run.signal('SIGKILL');
     await eventually(() => expect(isAlive(command)).toBe(false));
     await endSessions('beside');
-    expect((await exec('beside', 'web02', ['-n', '2', '-w', '0', '--', 'true'])).status).toBe(0);
-    expect(await claim('beside')).toMatchObject({ missingSince: expect.any(String) as string });
+    expect((await on('beside').exec('web02', '-n', '2', '-w', '0', '--', 'true')).status).toBe(0);
+    expect(await on('beside').claim()).toMatchObject({ missingSince: expect.any(String) as string });
   });
 
   test('and that still runs takes its lock back, and the mark goes', async () => {
     const { folder, pid } = stage();
-    const run = start('marked', 'web01', ['--', ...untilTold(folder)]);
+    const run = on('marked').start('web01', '--', ...untilTold(folder));
     await pid('command');
-    const waiter = start('marked', 'web02', ['--', 'true']);
-    await tickets('marked', 1);
+    const waiter = on('marked').start('web02', '--', 'true');
+    await on('marked').waiting();
     const before = (await agent.kv.get('runlock/marked/.slot/0/lock'))?.Session ?? '';
     await agent.http('PUT', `/v1/session/destroy/${before}`);
     await eventually(async () =>
-      expect(await claim('marked')).toMatchObject({ state: 'running', returns: 1 }),
+      expect(await on('marked').claim()).toMatchObject({ state: 'running', returns: 1 }),
     );
-    expect(await claim('marked')).not.toHaveProperty('missingSince');
+    expect(await on('marked').claim()).not.toHaveProperty('missingSince');
     writeFileSync(`${folder}/end`, '');
     expect((await run.ended).status).toBe(0);
     expect((await waiter.ended).status).toBe(0);
@@ -462,47 +446,50 @@ describe('what the tools mean by their codes', () => {
   ])('%s that ends with %i (%j) has %s', async (tool, code, args, outcome) => {
     const group = `tools/${tool}-${code}-${args.join('')}`;
     expect((await withCode(group, code, ['--', standIn(tool), ...args])).status).toBe(code);
-    expect(await lastRun(group, 'web01')).toMatchObject({ outcome, exitCode: code, command: tool });
+    expect(await on(group).lastRun('web01')).toMatchObject({ outcome, exitCode: code, command: tool });
     const kept = { failed: 'failed', rebooting: 'rebooting', succeeded: undefined }[outcome];
-    expect((await claim(group))?.['state']).toBe(kept);
+    expect((await on(group).claim())?.['state']).toBe(kept);
   });
 
   test('a node that reboots keeps its slot until it is back and well', async () => {
     const chef = standIn('chef-client');
     await withCode('reboot', 35, ['--', chef]);
-    expect(await claim('reboot')).toMatchObject({ node: 'web01', state: 'rebooting', exitCode: 35 });
-    expect((await exec('reboot', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect(await on('reboot').claim()).toMatchObject({ node: 'web01', state: 'rebooting', exitCode: 35 });
+    expect((await on('reboot').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
     expect((await withCode('reboot', 0, ['-w', '0', '--', chef])).status).toBe(0);
-    expect((await exec('reboot', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await on('reboot').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
   test('what a node that reboots has left running lives on, the reboot itself perhaps, and does not keep it away', async () => {
     const { folder, pid } = stage();
     const left = `sleep 300 >/dev/null 2>&1 </dev/null & echo $! >${folder}/left.pid; exit 35`;
     const args = ['--reboot-codes', '35', '--', 'sh', '-c', left];
-    expect((await exec('leaves', 'web01', args)).status).toBe(35);
-    expect(await claim('leaves')).toMatchObject({ state: 'rebooting' });
+    expect((await on('leaves').exec('web01', ...args)).status).toBe(35);
+    expect(await on('leaves').claim()).toMatchObject({ state: 'rebooting' });
     expect(isAlive(await pid('left'))).toBe(true);
-    expect(await exec('leaves', 'web01', ['-w', '0', '--', 'true'])).toMatchObject({ status: 0, stderr: '' });
+    expect(await on('leaves').exec('web01', '-w', '0', '--', 'true')).toMatchObject({
+      status: 0,
+      stderr: '',
+    });
     expect(isAlive(await pid('left'))).toBe(true);
   });
 
   test('with --hold none not even a node that reboots keeps its slot', async () => {
     await withCode('reboot-none', 35, ['--hold', 'none', '--', standIn('chef-client')]);
-    expect(await agent.kv.keys('runlock/reboot-none/')).toEqual(traces('reboot-none', 'web01'));
-    expect(await lastRun('reboot-none', 'web01')).toMatchObject({ outcome: 'rebooting', exitCode: 35 });
+    expect(await on('reboot-none').keys()).toEqual(traces('web01'));
+    expect(await on('reboot-none').lastRun('web01')).toMatchObject({ outcome: 'rebooting', exitCode: 35 });
   });
 
   test('--ok-codes and --reboot-codes go before what is known of the tool', async () => {
     const chef = standIn('chef-client');
     await withCode('ok-codes', 7, ['--ok-codes', '0,7', '--', chef]);
-    expect(await lastRun('ok-codes', 'web01')).toMatchObject({ outcome: 'succeeded', exitCode: 7 });
+    expect(await on('ok-codes').lastRun('web01')).toMatchObject({ outcome: 'succeeded', exitCode: 7 });
     await withCode('ok-codes', 213, ['--ok-codes', '0,7', '--', chef]);
-    expect(await lastRun('ok-codes', 'web01')).toMatchObject({ outcome: 'failed', exitCode: 213 });
+    expect(await on('ok-codes').lastRun('web01')).toMatchObject({ outcome: 'failed', exitCode: 213 });
     await withCode('reboot-codes', 9, ['--reboot-codes', '9', '--', chef]);
-    expect(await claim('reboot-codes')).toMatchObject({ state: 'rebooting', exitCode: 9 });
+    expect(await on('reboot-codes').claim()).toMatchObject({ state: 'rebooting', exitCode: 9 });
     await withCode('reboot-codes', 35, ['--reboot-codes', '9', '--', chef]);
-    expect(await claim('reboot-codes')).toMatchObject({ state: 'failed', exitCode: 35 });
+    expect(await on('reboot-codes').claim()).toMatchObject({ state: 'failed', exitCode: 35 });
   });
 });
 
@@ -512,11 +499,11 @@ describe('what the command is told', () => {
       (name) => `$RUNLOCK_${name}`,
     );
     const args = ['--', 'sh', '-c', `echo "${names.join(' ')} $CONSUL_LOCK_HELD"`];
-    const { stdout } = await exec('told/web', 'web01', args);
+    const { stdout } = await on('told/web').exec('web01', ...args);
     const [group, node, slot, run, token, held] = stdout.trim().split(' ');
     expect([group, node, slot, held]).toEqual(['told/web', 'web01', '0', 'true']);
     expect(Number(token)).toBeGreaterThan(0);
-    expect(await lastRun('told/web', 'web01')).toMatchObject({ run });
+    expect(await on('told/web').lastRun('web01')).toMatchObject({ run });
   });
 
   test('nothing that a runlock inside would take for its own options; what else there is stays', async () => {
@@ -556,7 +543,7 @@ describe('what the command is told', () => {
   test('a run inside, in a group of its own, is told its own, and nothing of the outer one', async () => {
     const show = 'echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_NODE $RUNLOCK_RUN_SLOT $RUNLOCK_RUN_ID"';
     const inner = `${show}; ${RUNLOCK} exec -g told/inner --node web09 -- sh -c '${show}'; ${show}`;
-    const { status, stdout } = await exec('told/outer', 'web01', ['--', 'sh', '-c', inner]);
+    const { status, stdout } = await on('told/outer').exec('web01', '--', 'sh', '-c', inner);
     const [before = '', inside = '', after] = stdout.trim().split('\n');
     expect(status).toBe(0);
     expect(before).toMatch(/^told\/outer web01 0 [0-9a-f-]{36}$/);
@@ -580,7 +567,7 @@ describe('what the command is told', () => {
       '-g',
     ];
     const options = { input: 'from stdin\n', cwd: '/usr' };
-    const result = await runlock(agent, words('own', 'web01', args), options);
+    const result = await runlock(agent, on('own').words('web01', ...args), options);
     expect(result).toEqual({
       status: 0,
       stdout: 'from stdin\n<a b><*><$HOME><><--><-g>/usr\n',
@@ -596,7 +583,7 @@ describe('what the command is told', () => {
   test('the fencing tokens of a slot only grow', async () => {
     const token = async (node: string, code: number) =>
       Number(
-        (await exec('fence', node, ['--', 'sh', '-c', `echo $RUNLOCK_FENCING_TOKEN; exit ${code}`])).stdout,
+        (await on('fence').exec(node, '--', 'sh', '-c', `echo $RUNLOCK_FENCING_TOKEN; exit ${code}`)).stdout,
       );
     const tokens = [
       await token('web01', 0),
@@ -604,7 +591,7 @@ describe('what the command is told', () => {
       await token('web02', 1),
       await token('web02', 0),
     ];
-    await exec('fence', 'web01', ['--', 'false']);
+    await on('fence').exec('web01', '--', 'false');
     await runlock(agent, ['release', 'fence', '--owner', 'web01']);
     tokens.push(await token('web03', 0));
     expect(tokens.every((value, i) => value > (tokens[i - 1] ?? 0))).toBe(true);
@@ -615,10 +602,10 @@ test('only the command’s base name is stored, no argument anywhere: not while 
   const { folder, pid } = stage();
   const secret = 'hunter2-secret';
   const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done; exit 1`;
-  const run = start('secret', 'web01', ['--', '/bin/sh', '-c', script, `--password=${secret}`]);
+  const run = on('secret').start('web01', '--', '/bin/sh', '-c', script, `--password=${secret}`);
   await pid('command');
-  const waiter = start('secret', 'web02', ['--', '/bin/echo', secret]);
-  await tickets('secret', 1);
+  const waiter = on('secret').start('web02', '--', '/bin/echo', secret);
+  await on('secret').waiting();
   const everything = async () => JSON.stringify([await agent.kv.tree(), await sessions()]);
   const seen = [await everything()];
   writeFileSync(`${folder}/end`, '');
@@ -628,28 +615,28 @@ test('only the command’s base name is stored, no argument anywhere: not while 
   expect((await waiter.ended).stdout).toBe(`${secret}\n`);
   seen.push(await everything());
   for (const text of seen) expect(text).not.toMatch(/hunter2|\/bin\/|password/);
-  expect(await lastRun('secret', 'web01')).toMatchObject({ command: 'sh' });
-  expect(await lastRun('secret', 'web02')).toMatchObject({ command: 'echo' });
+  expect(await on('secret').lastRun('web01')).toMatchObject({ command: 'sh' });
+  expect(await on('secret').lastRun('web02')).toMatchObject({ command: 'echo' });
 });
 
 describe('groups, prefixes and slots', () => {
   test('prod, prod/web and pro do not collide', async () => {
-    const free = await holder('prod', 'web01');
-    const freeBelow = await holder('prod/web', 'web01', ['-w', '0']);
-    expect((await exec('pro', 'web01', ['-w', '0', '--', 'true'])).status).toBe(0);
-    expect((await exec('prod', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
-    expect((await exec('prod/web', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    const { end: free } = await on('prod').hold('web01');
+    const { end: freeBelow } = await on('prod/web').hold('web01', '-w', '0');
+    expect((await on('pro').exec('web01', '-w', '0', '--', 'true')).status).toBe(0);
+    expect((await on('prod').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
+    expect((await on('prod/web').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
     await free();
-    expect((await exec('prod', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
-    expect((await exec('prod/web', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect((await on('prod').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
+    expect((await on('prod/web').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
     await freeBelow();
   });
 
   test('--prefix is another world, and everything of the run is in it', async () => {
-    await exec('world', 'web01', ['--', 'false']);
+    await on('world').exec('web01', '--', 'false');
     const before = await agent.kv.tree('runlock/');
     const args = ['--prefix', 'ops/locks', '-w', '0', '--', 'true'];
-    expect((await exec('world', 'web02', args)).status).toBe(0);
+    expect((await on('world').exec('web02', ...args)).status).toBe(0);
     expect(await agent.kv.tree('runlock/')).toEqual(before);
     expect(await agent.kv.keys('ops/')).toEqual(
       ['.last', '.runs/web02', '.tail'].map((key) => `ops/locks/world/${key}`),
@@ -658,28 +645,26 @@ describe('groups, prefixes and slots', () => {
 
   test('-n 2: two at once and never three; a caller with three has a third', async () => {
     const slot = ['-w', '0', '--', 'sh', '-c', 'echo $RUNLOCK_RUN_SLOT'];
-    const free = [
-      await holder('two', 'web01', ['-n', '2']),
-      await holder('two', 'web02', ['-n', '2', '-w', '0']),
-    ];
-    expect((await exec('two', 'web03', ['-n', '2', ...slot])).status).toBe(75);
-    expect((await exec('two', 'web03', ['-n', '1', ...slot])).status).toBe(75);
-    expect(await exec('two', 'web03', ['-n', '3', ...slot])).toMatchObject({ status: 0, stdout: '2\n' });
-    await free[0]?.();
+    const first = await on('two').hold('web01', '-n', '2');
+    const second = await on('two').hold('web02', '-n', '2', '-w', '0');
+    expect((await on('two').exec('web03', '-n', '2', ...slot)).status).toBe(75);
+    expect((await on('two').exec('web03', '-n', '1', ...slot)).status).toBe(75);
+    expect(await on('two').exec('web03', '-n', '3', ...slot)).toMatchObject({ status: 0, stdout: '2\n' });
+    await first.end();
     // Slot 0 is free, and yet one is taken: this once let two run of which one had asked to be alone.
-    expect((await exec('two', 'web03', ['-n', '1', ...slot])).status).toBe(75);
-    expect(await exec('two', 'web03', ['-n', '2', ...slot])).toMatchObject({ status: 0, stdout: '0\n' });
-    await free[1]?.();
-    expect(await exec('two', 'web03', ['-n', '1', ...slot])).toMatchObject({ status: 0, stdout: '0\n' });
-    expect(await agent.kv.keys('runlock/two/')).toEqual(traces('two', 'web01', 'web02', 'web03'));
+    expect((await on('two').exec('web03', '-n', '1', ...slot)).status).toBe(75);
+    expect(await on('two').exec('web03', '-n', '2', ...slot)).toMatchObject({ status: 0, stdout: '0\n' });
+    await second.end();
+    expect(await on('two').exec('web03', '-n', '1', ...slot)).toMatchObject({ status: 0, stdout: '0\n' });
+    expect(await on('two').keys()).toEqual(traces('web01', 'web02', 'web03'));
   });
 
   test('a failed run takes one slot of two, and the other goes on', async () => {
-    await exec('half', 'web01', ['-n', '2', '--', 'false']);
+    await on('half').exec('web01', '-n', '2', '--', 'false');
     for (const node of ['web02', 'web03']) {
-      expect((await exec('half', node, ['-n', '2', '-w', '0', '--', 'true'])).status).toBe(0);
+      expect((await on('half').exec(node, '-n', '2', '-w', '0', '--', 'true')).status).toBe(0);
     }
-    expect((await exec('half', 'web02', ['-w', '0', '--', 'true'])).status).toBe(75);
+    expect((await on('half').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
   });
 });
 
@@ -694,7 +679,7 @@ test('a killed runlock that nobody has waited for is dead: its node’s next run
   const killed = await pid('runlock');
   process.kill(killed, 'SIGKILL');
   await eventually(() => expect(readFileSync(`/proc/${killed}/stat`, 'utf8')).toContain(') Z '));
-  expect(await exec('zombie', 'web01', ['-w', '0', '--', 'true'])).toEqual({
+  expect(await on('zombie').exec('web01', '-w', '0', '--', 'true')).toEqual({
     status: 0,
     stdout: '',
     stderr: '',

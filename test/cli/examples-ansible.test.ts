@@ -3,13 +3,16 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
-import { claimOf, lastRun, runPlain, toolbox } from '../support/tools.ts';
+import { runPlain, toolbox } from '../support/tools.ts';
 
 const SITE = resolve(import.meta.dirname, '../../examples/ansible/site.yml');
 
 const agent = useAgent();
+
+const on = (group: string) => groupOf(agent, group);
 
 /** The example's playbook for hosts that are all this machine, with a folder in the place of /etc/web. */
 function site(group: string) {
@@ -40,9 +43,9 @@ test('each host of a play gets its turn, and nothing is held in the end', async 
   const grants = ['web01', 'web02'].map((host) => grantOf(conf(host)));
   expect(grants.every((grant) => grant > 0)).toBe(true);
   expect(new Set(grants).size).toBe(2);
-  expect(await claimOf(agent, 'prod/fine')).toBeUndefined();
+  expect(await on('prod/fine').claim()).toBeUndefined();
   for (const host of ['web01', 'web02'])
-    expect(await lastRun(agent, 'prod/fine', host)).toMatchObject({ outcome: 'succeeded' });
+    expect(await on('prod/fine').lastRun(host)).toMatchObject({ outcome: 'succeeded' });
 });
 
 test('a host that fails keeps the slot: no other gets the change, until its own next run succeeds', async () => {
@@ -51,8 +54,8 @@ test('a host that fails keeps the slot: no other gets the change, until its own 
   const first = await play('web01', '1m');
   expect(first.status).toBe(2);
   expect(first.stdout).toContain('web01 does not work with this change');
-  expect(await claimOf(agent, 'prod/web')).toMatchObject({ state: 'failed', node: 'web01' });
-  expect(await lastRun(agent, 'prod/web', 'web01')).toMatchObject({ outcome: 'failed' });
+  expect(await on('prod/web').claim()).toMatchObject({ state: 'failed', node: 'web01' });
+  expect(await on('prod/web').lastRun('web01')).toMatchObject({ outcome: 'failed' });
   const other = await play('web02', '0');
   expect(other.status).toBe(2);
   expect(other.stdout).toMatch(/busy: no slot in prod\/web now \(slot 0: web01 failed, acquire/);
@@ -61,7 +64,7 @@ test('a host that fails keeps the slot: no other gets the change, until its own 
   const again = await play('web01,web02', '1m');
   expect(again.status).toBe(0);
   expect(grantOf(conf('web02'))).toBeGreaterThan(grantOf(conf('web01')));
-  expect(await claimOf(agent, 'prod/web')).toBeUndefined();
+  expect(await on('prod/web').claim()).toBeUndefined();
 });
 
 test('a play after one that was broken off goes on with what is held', async () => {
@@ -73,5 +76,5 @@ test('a play after one that was broken off goes on with what is held', async () 
   expect(stdout).toMatch(/hold it\] \*+\nok: \[web01\]/);
   // Asked for again, what is held has a new token: who knew the old one is behind.
   expect(grantOf(conf('web01'))).toBeGreaterThan(fencingToken);
-  expect(await claimOf(agent, 'prod/broken-off')).toBeUndefined();
+  expect(await on('prod/broken-off').claim()).toBeUndefined();
 });

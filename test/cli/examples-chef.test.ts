@@ -3,13 +3,16 @@ import { mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
-import { claimOf, lastRun, runPlain, toolbox } from '../support/tools.ts';
+import { runPlain, toolbox } from '../support/tools.ts';
 
 const CHEF = resolve(import.meta.dirname, '../../examples/chef');
 
 const agent = useAgent({ name: 'web01' });
+
+const on = (group: string) => groupOf(agent, group);
 
 /** Knows of Chef what a handler sees of it (Chef::Handler in Chef's own lib/chef/handler.rb), and nothing more. */
 const standIn = `
@@ -102,12 +105,12 @@ test('a good run gives its slot back; a failed one keeps it until the next good 
   const good = await converge('chef', 'succeeds');
   expect(good.output).toContain('the recipe runs');
   expect(good.output).toContain('web01 gave slot 0 of chef back');
-  expect(await lastRun(agent, 'chef', 'web01')).toMatchObject({ outcome: 'succeeded' });
+  expect(await on('chef').lastRun('web01')).toMatchObject({ outcome: 'succeeded' });
   const bad = await converge('chef', 'fails');
   expect(bad.output).toContain('web01 failed after');
-  expect(await claimOf(agent, 'chef')).toMatchObject({ state: 'failed', node: 'web01' });
+  expect(await on('chef').claim()).toMatchObject({ state: 'failed', node: 'web01' });
   expect((await converge('chef', 'succeeds')).output).toContain('the recipe runs');
-  expect(await claimOf(agent, 'chef')).toBeUndefined();
+  expect(await on('chef').claim()).toBeUndefined();
 });
 
 test('without a slot the recipe does not run, and what the other node holds stays', async () => {
@@ -118,5 +121,5 @@ test('without a slot the recipe does not run, and what the other node holds stay
   expect(refused.output).toContain('start handler: runlock acquire taken --wait 0: exit status 75');
   expect(refused.output).not.toContain('the recipe runs');
   expect(refused.output).toContain('nothing to release: web01 has no claim in taken');
-  expect(await claimOf(agent, 'taken')).toMatchObject({ state: 'held', node: 'web02' });
+  expect(await on('taken').claim()).toMatchObject({ state: 'held', node: 'web02' });
 });

@@ -8,13 +8,16 @@ import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { runlock } from '../support/runlock.ts';
 import { IS_BINARY, RUNLOCK, clean, preloading } from '../support/program.ts';
 import type { Result, Running, StartOptions } from '../support/program.ts';
 
 const agent = useAgent({ acl: true });
+
+const on = (group: string) => groupOf(agent, group);
 
 const exec = (group: string, args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['exec', '-g', group, ...args], options);
@@ -25,27 +28,11 @@ const stored = async () => ({
   sessions: (await agent.http('GET', '/v1/session/list')).json(),
 });
 
-/** Runs until `<folder>/end` is there. */
-const untilTold = (folder: string) => [
-  'sh',
-  '-c',
-  `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`,
-];
-
-/** A run of `node` that has the slot of `group`, until its process is ended or told. */
-async function holder(group: string, node = 'web01', args: readonly string[] = []) {
-  const { folder, pid } = stage();
-  const run = startRunlock(agent, ['exec', '-g', group, '--node', node, ...args, '--', ...untilTold(folder)]);
-  const command = await pid('command');
-  return { run, command, tell: () => writeFileSync(`${folder}/end`, '') };
-}
-
 async function waiter(group: string, node: string, command: readonly string[]): Promise<Running> {
-  const run = startRunlock(agent, ['exec', '-g', group, '--node', node, '--', ...command]);
-  await eventually(async () => {
-    const tickets = await agent.kv.tree(`runlock/${group}/.queue/`);
-    expect(tickets.map(({ Value }) => (JSON.parse(Value) as { node: string }).node)).toContain(node);
-  });
+  const run = on(group).start(node, '--', ...command);
+  await eventually(async () =>
+    expect((await on(group).tickets()).map((ticket) => ticket.node)).toContain(node),
+  );
   return run;
 }
 
@@ -237,11 +224,11 @@ describe('74 stdout could not be written', () => {
 
 describe('75 busy', () => {
   test('no slot and no patience: -w 0', async () => {
-    const held = await holder('busy');
+    const held = await on('busy').hold();
     const busy = await exec('busy', ['--node', 'web02', '-w', '0', '--', 'true']);
     expectComplaint(busy, 75, /busy: no slot in busy now \(slot 0: web01 running, sh, since \d+s\)/);
     held.tell();
-    expect((await held.run.ended).status).toBe(0);
+    expect((await held.ended).status).toBe(0);
   });
 
   test('no slot within -w 1s, and the queue is left', async () => {
@@ -286,14 +273,14 @@ describe('75 busy', () => {
   });
 
   test('this node runs here already', async () => {
-    const held = await holder('twice');
+    const held = await on('twice').hold();
     expect((await exec('twice', ['--node', 'web01', '--', 'true'])).status).toBe(75);
     held.tell();
-    expect((await held.run.ended).status).toBe(0);
+    expect((await held.ended).status).toBe(0);
   });
 
   test('this node waits here already, and goes on waiting', async () => {
-    const held = await holder('waits');
+    const held = await on('waits').hold();
     const first = await waiter('waits', 'web02', ['true']);
     expect((await exec('waits', ['--node', 'web02', '--', 'true'])).status).toBe(75);
     expect(await agent.kv.keys('runlock/waits/.queue/')).toHaveLength(1);
@@ -303,12 +290,12 @@ describe('75 busy', () => {
 
   test.each([0, 99])('-E %i instead, for each kind of busy, and only for busy', async (code) => {
     const group = `conflict-${code}`;
-    const held = await holder(group);
+    const held = await on(group).hold();
     const other = ['-E', String(code), '-w', '0', '--node'];
     expect((await exec(group, [...other, 'web02', '--', 'true'])).status).toBe(code);
     expect((await exec(group, [...other, 'web01', '--', 'true'])).status).toBe(code);
     held.tell();
-    await held.run.ended;
+    await held.ended;
     expect((await exec(group, [...other, 'web02', '--', 'sh', '-c', 'exit 75'])).status).toBe(75);
   });
 });
@@ -406,22 +393,22 @@ describe('78 bad configuration', () => {
 
 describe('79 lock lost: the command is killed', () => {
   test('evicted', async () => {
-    const { run, command } = await holder('evicted');
+    const run = await on('evicted').hold();
     const args = ['release', 'evicted', '--owner', 'web01', '--force'];
     expect((await runlock(agent, args)).status).toBe(0);
     expect((await run.ended).status).toBe(79);
     expect(run.stderr()).toMatch(/^runlock: the run was evicted by \S+@\S+ and killed; [^\n]+\n$/);
-    await untilGone(command);
+    await untilGone(run.command);
   });
 
   test('the claim names somebody else', async () => {
-    const { run, command } = await holder('stolen');
+    const run = await on('stolen').hold();
     const key = 'runlock/stolen/.slot/0/owner';
     const claim = JSON.parse((await agent.kv.get(key))?.Value ?? '{}') as object;
     await agent.kv.put(key, JSON.stringify({ ...claim, node: 'web09', run: 'another' }));
     expect((await run.ended).status).toBe(79);
     expect(run.stderr()).toMatch(/lock of stolen was lost \(its claim names web09 \(run another\)\)/);
-    await untilGone(command);
+    await untilGone(run.command);
     expect((await agent.kv.get(key))?.Value).toContain('web09');
   });
 });

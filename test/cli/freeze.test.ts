@@ -1,10 +1,9 @@
 // An operator stops a group: no new run starts in it or below it, those under way finish, those that wait wait on.
-import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
-import type { Scene } from '../support/processes.ts';
 import type { Result } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
@@ -14,17 +13,12 @@ import { startInTerminal } from '../support/terminal.ts';
 
 const agent = useAgent();
 
+const on = (group: string) => groupOf(agent, group);
+
 const me = `${userInfo().username}@${hostname()}`;
 
 const freeze = (...args: string[]) => runlock(agent, ['freeze', ...args]);
 const thaw = (...args: string[]) => runlock(agent, ['thaw', ...args]);
-const words = (group: string, node: string, args: readonly string[]) => [
-  ...['exec', '-g', group, '--node', node],
-  ...args,
-];
-const start = (group: string, node: string, ...args: string[]) =>
-  startRunlock(agent, words(group, node, args));
-const run = (group: string, node: string, ...args: string[]) => start(group, node, ...args).ended;
 
 const keyOf = (path: string) => `runlock/${path}${path === '' ? '' : '/'}.freeze`;
 const stored = async (path: string) =>
@@ -35,25 +29,10 @@ const byAnna = (fields: object = {}) =>
   JSON.stringify({ v: 1, by: 'anna@ops', reason: 'release day', since: new Date().toISOString(), ...fields });
 
 /** Who waits, in the order of the tickets. */
-async function queue(group: string): Promise<string[]> {
-  const tickets = await agent.kv.tree(`runlock/${group}/.queue/`);
-  const ordered = tickets.sort((a, b) => a.CreateIndex - b.CreateIndex);
-  return ordered.map(({ Value }) => (JSON.parse(Value) as { node: string }).node);
-}
+const queue = async (group: string) => (await on(group).tickets()).map(({ node }) => node);
 
 const waiting = (group: string, nodes: readonly string[]) =>
   eventually(async () => expect(await queue(group)).toEqual(nodes));
-
-/** A run that has the slot until it is told. */
-async function holder(group: string, { folder, pid }: Scene): Promise<() => Promise<void>> {
-  const script = `echo $$ >${folder}/holder.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const running = start(group, 'web00', '--', 'sh', '-c', script);
-  await pid('holder');
-  return async () => {
-    writeFileSync(`${folder}/end`, '');
-    expect(await running.ended).toEqual({ status: 0, stdout: '', stderr: '' });
-  };
-}
 
 /** One line on stderr, nothing on stdout. */
 function expectComplaint({ status, stdout, stderr }: Result, code: number, pattern: RegExp): void {
@@ -70,7 +49,7 @@ describe.each([
   ['one above it', 'above/a/web', 'above', [], 'above, and so above/a/web,'],
   ['the root', 'web', '/', everything, 'everything'],
 ])('a freeze of %s', (_name, group, at, prefix, what) => {
-  const exec = (...args: string[]) => startRunlock(agent, words(group, 'web01', [...prefix, ...args]));
+  const exec = (...args: string[]) => on(group).start('web01', ...prefix, ...args);
 
   test('lets a run that does not wait know who, why and since when, and it exits 75', async () => {
     expect((await freeze(at, '--reason', 'release day', ...prefix)).status).toBe(0);
@@ -98,23 +77,23 @@ describe.each([
 test('a freeze of a group stops no group beside or above it', async () => {
   await freeze('side/web', '--reason', 'release day');
   for (const group of ['side', 'side/web2', 'side/db'])
-    expect((await run(group, 'web01', '-w', '0', '--', 'true')).status).toBe(0);
+    expect((await on(group).exec('web01', '-w', '0', '--', 'true')).status).toBe(0);
 });
 
 test('a run under way finishes; three that wait start when the group is thawed, in their order', async () => {
   const here = stage();
-  const end = await holder('three', here);
+  const { end } = await on('three').hold('web00');
   const nodes = ['web03', 'web01', 'web02'];
   const runs = [];
   for (const [i, node] of nodes.entries()) {
-    runs.push(start('three', node, '-v', '--', 'sh', '-c', `echo ${node} >>${here.folder}/order`));
+    runs.push(on('three').start(node, '-v', '--', 'sh', '-c', `echo ${node} >>${here.folder}/order`));
     await waiting('three', nodes.slice(0, i + 1));
   }
   expect((await freeze('three', '--reason', 'release day')).status).toBe(0);
   await end();
   await runs[0]?.says(/three is frozen by/);
   // Nobody passes those that wait.
-  expectComplaint(await run('three', 'web04', '-w', '0', '--', 'true'), 75, /busy: three is frozen by/);
+  expectComplaint(await on('three').exec('web04', '-w', '0', '--', 'true'), 75, /busy: three is frozen by/);
   expect(await queue('three')).toEqual(nodes);
   expect(here.lines('order')).toEqual([]);
   expect((await thaw('three')).status).toBe(0);
@@ -124,9 +103,9 @@ test('a run under way finishes; three that wait start when the group is thawed, 
 
 test('whoever gives up behind others says that the group is frozen', async () => {
   await freeze('behind', '--reason', 'release day', '--for', '1h');
-  const first = start('behind', 'web01', '-v', '--', 'true');
+  const first = on('behind').start('web01', '-v', '--', 'true');
   await first.says(/is frozen by/);
-  const second = await run('behind', 'web02', '-w', '500ms', '--', 'true');
+  const second = await on('behind').exec('web02', '-w', '500ms', '--', 'true');
   expectComplaint(second, 75, /busy: behind is frozen by .* until 2\S+Z \(in 59m\d*s?\); see/);
   await thaw('behind');
   expect((await first.ended).status).toBe(0);
@@ -136,7 +115,7 @@ test('a freeze ends by itself: a waiting run goes on after its end and not befor
   const { folder, lines } = stage();
   expect((await freeze('ends', '--reason', 'a moment', '--for', '5s')).status).toBe(0);
   const until = (await stored('ends'))?.['until'] ?? '';
-  const running = start('ends', 'web01', '-v', '--', 'sh', '-c', `date +%s%3N >>${folder}/started`);
+  const running = on('ends').start('web01', '-v', '--', 'sh', '-c', `date +%s%3N >>${folder}/started`);
   await running.says(new RegExp(`waiting until ${until.replaceAll('.', '\\.')}`));
   expect((await running.ended).status).toBe(0);
   const [started] = lines('started').map(Number);
@@ -146,7 +125,7 @@ test('a freeze ends by itself: a waiting run goes on after its end and not befor
 
 test('a freeze that is changed while a run waits is the one that counts', async () => {
   await freeze('changed', '--reason', 'release day');
-  const running = start('changed', 'web01', '-v', '--', 'true');
+  const running = on('changed').start('web01', '-v', '--', 'true');
   await running.says(/\(release day\); waiting until someone thaws it/);
   await freeze('changed', '--reason', 'nearly done', '--for', '3s');
   await running.says(/\(nearly done\); waiting until 2/);
@@ -156,7 +135,7 @@ test('a freeze that is changed while a run waits is the one that counts', async 
 describe('on a terminal', () => {
   const soon = () => new Date(Date.now() + 7_200_000).toISOString();
   const terminal = (group: string, node: string) =>
-    startInTerminal(agent, words(group, node, ['--', 'echo', 'ran']));
+    startInTerminal(agent, on(group).words(node, '--', 'echo', 'ran'));
 
   test('everyone who waits sees who froze the group, until when and why, and the line goes with the freeze', async () => {
     const record = byAnna({ by: 'ann', reason: 'move', until: soon() });
@@ -174,8 +153,7 @@ describe('on a terminal', () => {
   });
 
   test('one that waits already hears of a freeze above, and of its end', async () => {
-    const here = stage();
-    const end = await holder('up/web', here);
+    const { end } = await on('up/web').hold('web00');
     const screen = terminal('up/web', 'web01');
     await screen.shows(/waiting \d+s for up\/web · place 1 · web00 runs sh since \d+s\r/);
     await freeze('up', '--reason', 'move');
@@ -197,18 +175,18 @@ describe('a freeze that comes between the look at a free slot and the grant', ()
     ["of a node's return to its failed claim", 'between/returns', 'check-index', '/owner'],
   ] as const)('%s: nothing starts until it is thawed', async (_, group, verb, key) => {
     const { folder, lines } = stage();
-    if (verb === 'check-index') expect((await run(group, 'web01', '--', 'false')).status).toBe(1);
+    if (verb === 'check-index') expect((await on(group).exec('web01', '--', 'false')).status).toBe(1);
     await using proxy = await startProxy(agent);
     const asks = writes(verb, key);
     const frozen = proxy.seen(asks).then(() => freeze('between', '--reason', 'release day'));
     proxy.rule({ match: asks, times: 1, do: { until: frozen } });
     const script = `echo ran >>${folder}/ran`;
-    const args = words(group, 'web01', ['-v', '--', 'sh', '-c', script]);
+    const args = on(group).words('web01', '-v', '--', 'sh', '-c', script);
     const late = startRunlock(agent, args, { env: proxy.env });
     expect(await frozen).toMatchObject({ status: 0 });
     await late.says(/between, and so between\/\w+, is frozen by/);
     expect(lines('ran')).toEqual([]);
-    expect(await agent.kv.keys(`runlock/${group}/.slot/0/lock`)).toEqual([]);
+    expect(await on(group).keys('.slot/0/lock')).toEqual([]);
     expect((await thaw('between')).status).toBe(0);
     expect((await late.ended).status).toBe(0);
     expect(lines('ran')).toEqual(['ran']);

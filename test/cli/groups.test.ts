@@ -4,63 +4,42 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { startAgent } from '../support/consul.ts';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { ProxyRequest } from '../support/proxy.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
-import { claimOf, lastRun } from '../support/tools.ts';
 
 const agent = useAgent();
+
+const on = (group: string) => groupOf(agent, group);
 
 let count = 0;
 /** Two groups of a test's own, in the order in which they are taken. */
 function setup() {
-  const { folder, lines, pid } = stage();
+  const { folder, lines } = stage();
   const [first, second] = [`several/${count}/prod/web`, `several/${count++}/rack/r4`];
-  const args = (node: string, ...more: string[]) => [
-    ...['exec', '-g', second, '-g', first, '--node', node, '--session-ttl', '10s', ...more],
-  ];
-  const only = (group: string, node: string, ...more: string[]) => [
-    ...['exec', '-g', group, '--node', node, '-w', '0', ...more],
-  ];
-  const script = `echo $$ >${folder}/$RUNLOCK_RUN_NODE.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const until = ['--', 'sh', '-c', script];
-  const running = async (node: string, argv: readonly string[]) => {
-    const run = startRunlock(agent, [...argv, ...until]);
-    await pid(node);
-    return { ...run, tell: () => writeFileSync(`${folder}/end`, '') };
-  };
-  const queued = (group: string, n = 1) =>
-    eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(n));
+  const both = groupOf(agent, second, { args: ['-g', first, '--session-ttl', '10s'] });
+  /** Once, and in one of them alone. */
+  const only = (group: string) => groupOf(agent, group, { args: ['-w', '0'] });
   return {
-    ...{ folder, first, second, args, only, lines, pid, queued },
-    exec: (node: string, ...more: string[]) => runlock(agent, args(node, ...more)),
-    start: (node: string, ...more: string[]) => startRunlock(agent, args(node, ...more)),
-    /** Runs in both until it is told to end. */
-    hold: (node: string, ...more: string[]) => running(node, args(node, ...more)),
-    /** The same in one group. */
-    holdOne: (group: string, node: string) => running(node, only(group, node)),
-    /** Both claims, with the words that matter. */
-    claims: () => Promise.all([first, second].map((group) => claimOf(agent, group))),
-    failIn: (group: string, node: string) => runlock(agent, only(group, node, '--', 'false')),
+    ...{ folder, lines, first, second, only, args: both.words },
+    ...{ exec: both.exec, start: both.start, hold: both.hold },
+    claims: () => Promise.all([first, second].map((group) => on(group).claim())),
     /** Holds the first and waits for the second, which another node has. */
     waiting: async (node: string, ...more: string[]) => {
-      const other = await running('web09', only(second, 'web09'));
-      const run = startRunlock(agent, args(node, ...more, '-v', '--', 'touch', `${folder}/started`));
-      await queued(second);
+      const other = await only(second).hold('web09');
+      const run = both.start(node, ...more, '-v', '--', 'touch', `${folder}/started`);
+      await both.waiting();
       return { run, other };
     },
     keys: async () =>
-      (await Promise.all([first, second].map((group) => agent.kv.keys(`runlock/${group}/`))))
+      (await Promise.all([first, second].map((group) => agent.kv.keys(on(group).key()))))
         .flat()
         .filter((key) => !/\.(?:tail|last|runs\/[^/]+)$/.test(key)),
-    sessions: async () =>
-      ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(({ Name }) =>
-        [first, second].some((group) => Name === `runlock ${group}`),
-      ),
-    lock: async (group: string) => (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session,
+    sessions: async () => (await Promise.all([first, second].map((group) => on(group).sessions()))).flat(),
     started: () => lines('started.pid'),
   };
 }
@@ -77,7 +56,7 @@ describe('a run in several groups', () => {
     const { first, second, exec, args, only, hold, keys, sessions } = setup();
     const run = await hold('web01');
     for (const group of [first, second])
-      expect(await runlock(agent, only(group, 'web02', '--', 'true'))).toMatchObject({ status: 75 });
+      expect(await only(group).exec('web02', '--', 'true')).toMatchObject({ status: 75 });
     const { stdout: seen } = await runlock(agent, ['status', first]);
     expect(seen).toMatch(new RegExp(`web01 runs sh since \\ds in slot 0, and in ${second}\\n`));
     run.tell();
@@ -94,7 +73,7 @@ describe('a run in several groups', () => {
       expect(tokens).toMatch(/^\d+,\d+$/);
     }
     for (const group of [first, second])
-      expect(await lastRun(agent, group, 'web01')).toMatchObject({ outcome: 'succeeded', command: 'sh' });
+      expect(await on(group).lastRun('web01')).toMatchObject({ outcome: 'succeeded', command: 'sh' });
   });
 
   test('and another with the same groups in another order both end: neither waits for the other', async () => {
@@ -138,9 +117,9 @@ describe('a run in several groups', () => {
   });
 
   test('of which the session of one group is destroyed takes that slot back and goes on', async () => {
-    const { second, hold, lock, keys } = setup();
+    const { second, hold, keys } = setup();
     const run = await hold('web01');
-    await destroy(await lock(second));
+    await destroy(await on(second).lockedBy());
     await run.says(new RegExp(`took the lock of ${second} back; the run goes on`));
     run.tell();
     expect(await run.ended).toMatchObject({ status: 0 });
@@ -148,24 +127,23 @@ describe('a run in several groups', () => {
   });
 
   test('that is evicted from one is killed, and the others keep it as failed: 79', async () => {
-    const { first, second, hold, claims, lock, pid } = setup();
+    const { first, second, hold, claims } = setup();
     const run = await hold('web01');
-    const command = await pid('web01');
     const evicted = await runlock(agent, ['release', first, '--owner', 'web01', '--force']);
     expect(evicted).toMatchObject({ status: 0, stderr: '' });
     const { status, stderr } = await run.ended;
     expect(status).toBe(79);
-    expect(isAlive(command)).toBe(false);
+    expect(isAlive(run.command)).toBe(false);
     expect(stderr).toMatch(/the run was evicted by \S+ and killed; slot 0 of \S+web is free again/);
     expect(stderr).toMatch(new RegExp(`evicted from ${first} by \\S+ and killed; web01 keeps slot 0 of`));
     expect(await claims()).toMatchObject([undefined, { node: 'web01', state: 'failed' }]);
-    expect([await lock(first), await lock(second)]).toEqual([undefined, undefined]);
-    expect(await lastRun(agent, first, 'web01')).toMatchObject({ outcome: 'evicted' });
-    expect(await lastRun(agent, second, 'web01')).toMatchObject({ outcome: 'lost' });
+    expect([await on(first).lockedBy(), await on(second).lockedBy()]).toEqual([undefined, undefined]);
+    expect(await on(first).lastRun('web01')).toMatchObject({ outcome: 'evicted' });
+    expect(await on(second).lastRun('web01')).toMatchObject({ outcome: 'lost' });
   });
 
   test('leaves figures of each group, and busy does too', async () => {
-    const { folder, first, second, exec, holdOne } = setup();
+    const { folder, first, second, exec, only } = setup();
     const file = `${folder}/runlock.prom`;
     const lines = () => readFileSync(file, 'utf8').split('\n');
     await exec('web01', '--metrics-file', file, '--', 'true');
@@ -175,7 +153,7 @@ describe('a run in several groups', () => {
         lines().filter((line) => line.startsWith(`runlock_wait_seconds{group="${group}"}`)),
       ).toHaveLength(1);
     }
-    await holdOne(first, 'web09');
+    await only(first).hold('web09');
     await exec('web01', '-w', '0', '--metrics-file', file, '--', 'true');
     expect(lines()).toContain(`runlock_last_outcome{group="${second}",outcome="busy"} 1`);
     expect(lines().filter((line) => line.startsWith('runlock_wait_seconds'))).toHaveLength(1);
@@ -187,8 +165,8 @@ describe('while it waits for a later group', () => {
   test('it holds the earlier one, and goes on when the later one comes free', async () => {
     const { first, second, waiting, only, lines, keys } = setup();
     const { run, other } = await waiting('web01');
-    expect(await claimOf(agent, first)).toMatchObject({ node: 'web01', state: 'running' });
-    const { status, stderr } = await runlock(agent, only(first, 'web02', '--', 'true'));
+    expect(await on(first).claim()).toMatchObject({ node: 'web01', state: 'running' });
+    const { status, stderr } = await only(first).exec('web02', '--', 'true');
     expect(status).toBe(75);
     expect(stderr).toContain('web01 running');
     await run.says(
@@ -206,11 +184,11 @@ describe('while it waits for a later group', () => {
     ['SIGINT', 130],
     ['SIGTERM', 143],
   ] as const)('%s gives all back at once, and nothing is started', async ([signal, code]) => {
-    const { waiting, first, failIn, claims, sessions } = setup();
-    await failIn(first, 'web01');
-    const before = await claimOf(agent, first);
+    const { waiting, first, only, claims, sessions } = setup();
+    await only(first).exec('web01', '--', 'false');
+    const before = await on(first).claim();
     const { run, other } = await waiting('web01');
-    expect(await claimOf(agent, first)).toMatchObject({ node: 'web01', state: 'running' });
+    expect(await on(first).claim()).toMatchObject({ node: 'web01', state: 'running' });
     run.signal(signal);
     const { status, stderr } = await run.ended;
     expect(status).toBe(code);
@@ -223,8 +201,8 @@ describe('while it waits for a later group', () => {
   });
 
   test('the end of --wait, and a freeze without patience, give all back: 75, and the busy group is named', async () => {
-    const { first, second, exec, failIn, claims, keys } = setup();
-    await failIn(second, 'web09');
+    const { first, second, exec, only, claims, keys } = setup();
+    await only(second).exec('web09', '--', 'false');
     const busy = await exec('web01', '-w', '1s', '--', 'true');
     expect(busy.status).toBe(75);
     expect(busy.stderr).toMatch(
@@ -242,14 +220,14 @@ describe('while it waits for a later group', () => {
   });
 
   test('a freeze of the earlier one stops it too: it gives both back when it gets the later one, and waits for the thaw', async () => {
-    const { first, waiting, claims, queued, keys, lines } = setup();
+    const { first, waiting, claims, keys, lines } = setup();
     const { run, other } = await waiting('web01');
     await runlock(agent, ['freeze', first, '--reason', 'release day']);
     other.tell();
     await run.says(
       new RegExp(`${first} was frozen by \\S+ \\(release day\\) meanwhile; all slots are given back`),
     );
-    await queued(first);
+    await on(first).waiting();
     expect(await claims()).toEqual([undefined, undefined]);
     expect(lines('started')).toEqual([]);
     await runlock(agent, ['thaw', first]);
@@ -258,10 +236,10 @@ describe('while it waits for a later group', () => {
   });
 
   test('an eviction from the earlier one ends it: 79, one line, nothing started, all given back', async () => {
-    const { first, folder, only, holdOne, second, queued, args, claims, lines } = setup();
-    const other = await holdOne(second, 'web09');
+    const { first, folder, only, second, args, claims, lines } = setup();
+    const other = await only(second).hold('web09');
     const run = startRunlock(agent, [...args('web01'), '--', 'touch', `${folder}/started`]);
-    await queued(second);
+    await on(second).waiting();
     const evicted = await runlock(agent, ['release', first, '--owner', 'web01', '--force']);
     expect(evicted).toMatchObject({ status: 0, stderr: '' });
     const { status, stderr } = await run.ended;
@@ -274,31 +252,31 @@ describe('while it waits for a later group', () => {
     expect(lines('started')).toEqual([]);
     other.tell();
     await other.ended;
-    expect((await runlock(agent, only(first, 'web02', '--', 'true'))).status).toBe(0);
+    expect((await only(first).exec('web02', '--', 'true')).status).toBe(0);
   });
 
   test('a lost session of the earlier one is made anew, and what it holds is given back all the same', async () => {
-    const { first, waiting, lock, claims, sessions } = setup();
+    const { first, waiting, claims, sessions } = setup();
     const { run, other } = await waiting('web01');
-    const before = await lock(first);
+    const before = await on(first).lockedBy();
     await destroy(before);
     await run.says(new RegExp(`took the lock of ${first} back`));
-    expect(await lock(first)).not.toBe(before);
+    expect(await on(first).lockedBy()).not.toBe(before);
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(143);
     expect(await claims()).toMatchObject([undefined, { node: 'web09' }]);
-    expect(await lock(first)).toBeUndefined();
+    expect(await on(first).lockedBy()).toBeUndefined();
     expect(await sessions()).toHaveLength(1);
     other.tell();
     await other.ended;
   });
 
   test('a second signal, while what a lost lock left is given back, changes nothing: 79, and no report of a bug', async () => {
-    const { first, second, holdOne, args, queued, claims } = setup();
-    const other = await holdOne(second, 'web09');
+    const { first, second, only, args, claims } = setup();
+    const other = await only(second).hold('web09');
     await using proxy = await startProxy(agent);
     const run = startRunlock({ env: { ...agent.env, ...proxy.env } }, [...args('web01'), '--', 'true']);
-    await queued(second);
+    await on(second).waiting();
     const isDestroy = ({ path }: ProxyRequest) => path.startsWith('/v1/session/destroy');
     const signalled = new AbortController();
     proxy.rule({ match: isDestroy, do: { until: once(signalled.signal, 'abort') } });
@@ -336,11 +314,11 @@ describe('while it waits for a later group', () => {
   });
 
   test('what could not be given back is named with the fix, and not called given back', async () => {
-    const { first, second, holdOne, args, queued } = setup();
-    const other = await holdOne(second, 'web09');
+    const { first, second, only, args } = setup();
+    const other = await only(second).hold('web09');
     await using proxy = await startProxy(agent);
     const run = startRunlock({ env: { ...agent.env, ...proxy.env } }, [...args('web01'), '-v', '--', 'true']);
-    await queued(second);
+    await on(second).waiting();
     const isDestroy = ({ path }: ProxyRequest) => path.startsWith('/v1/session/destroy');
     proxy.rule({ match: isDestroy, do: { status: 403, body: 'Permission denied' } });
     run.signal('SIGTERM');
@@ -379,10 +357,10 @@ describe('while it waits for a later group', () => {
   });
 
   test('status of either group says what the run has, where it waits, why that stands still, and the fix', async () => {
-    const { first, second, start, only, failIn, queued } = setup();
-    await failIn(second, 'web09');
+    const { first, second, start, only } = setup();
+    await only(second).exec('web09', '--', 'false');
     const run = start('web01', '--', 'true');
-    await queued(second);
+    await on(second).waiting();
     const shown = (await runlock(agent, ['status', first])).stdout;
     expect(shown).toMatch(new RegExp(`running +web01 +\\ds +true +forever +waits in ${second}\\n`));
     expect(shown).toMatch(
@@ -397,8 +375,8 @@ describe('while it waits for a later group', () => {
     const kept = await check();
     expect(kept.status).toBe(1);
     expect(kept.stdout).toMatch(new RegExp(`^RUNLOCK WARNING - ${first} is kept by ${behind}, nobody waits`));
-    const late = startRunlock(agent, only(first, 'web02', '-w', '60s', '--', 'true'));
-    await queued(first);
+    const late = only(first).start('web02', '-w', '60s', '--', 'true');
+    await on(first).waiting();
     const stands = await check();
     expect(stands.status).toBe(2);
     expect(stands.stdout).toMatch(
@@ -449,15 +427,15 @@ describe('while it waits for a later group', () => {
   });
 
   test('the live line names the group that it waits for', async () => {
-    const { second, holdOne, args, first } = setup();
-    await holdOne(second, 'web09');
+    const { second, only, args, first } = setup();
+    await only(second).hold('web09');
     const terminal = startInTerminal(agent, [...args('web01'), '--', 'true']);
     await terminal.shows(
       new RegExp(`waiting \\d+s for ${second} · place 1 · web09 runs sh since \\d+s · has`),
     );
     terminal.type('\x03');
     expect(await terminal.ended).toBe(130);
-    expect(await claimOf(agent, first)).toBeUndefined();
+    expect(await on(first).claim()).toBeUndefined();
   });
 });
 

@@ -1,6 +1,7 @@
 // Each node's last run, and who has been silent for how long: what is stored, shown, and forgotten.
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { createToken } from '../support/consul-api.ts';
 import { eventually } from '../support/processes.ts';
 import { runlock } from '../support/runlock.ts';
@@ -9,8 +10,8 @@ import { startInTerminal } from '../support/terminal.ts';
 
 const agent = useAgent({ acl: true });
 
-const exec = (group: string, node: string, args: readonly string[]) =>
-  runlock(agent, ['exec', '-g', group, '--node', node, ...args]);
+const on = (group: string) => groupOf(agent, group);
+
 const history = (args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['history', ...args], options);
 
@@ -35,43 +36,44 @@ const record = (node: string, hours: number, fields: Record<string, unknown> = {
   });
 const put = (group: string, node: string, hours: number, fields?: Record<string, unknown>) =>
   agent.kv.put(`runlock/${group}/.runs/${node}`, record(node, hours, fields));
-const stored = async (group: string, node: string) =>
-  JSON.parse((await agent.kv.get(`runlock/${group}/.runs/${node}`))?.Value ?? '{}') as Record<string, string>;
 
 const cells = (stdout: string) => stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
 
 describe('what a run leaves', () => {
   test('a good run speaks for itself; failing runs after it keep when it ended; the next good one is newer', async () => {
-    await exec('kept', 'web01', ['--', 'true']);
-    const good = await stored('kept', 'web01');
+    await on('kept').exec('web01', '--', 'true');
+    const good = (await on('kept').lastRun('web01')) as Record<string, string>;
     expect(good).toMatchObject({ outcome: 'succeeded' });
     expect(good).not.toHaveProperty('lastGoodAt');
     for (let run = 0; run < 2; run++) {
-      await exec('kept', 'web01', ['--', 'sh', '-c', 'exit 3']);
-      expect(await stored('kept', 'web01')).toMatchObject({ outcome: 'failed', lastGoodAt: good['endedAt'] });
+      await on('kept').exec('web01', '--', 'sh', '-c', 'exit 3');
+      expect(await on('kept').lastRun('web01')).toMatchObject({
+        outcome: 'failed',
+        lastGoodAt: good['endedAt'],
+      });
     }
-    await exec('kept', 'web01', ['--timeout', '50ms', '--', 'sleep', '60']);
-    expect(await stored('kept', 'web01')).toMatchObject({
+    await on('kept').exec('web01', '--timeout', '50ms', '--', 'sleep', '60');
+    expect(await on('kept').lastRun('web01')).toMatchObject({
       outcome: 'timed-out',
       lastGoodAt: good['endedAt'],
     });
-    await exec('kept', 'web01', ['--', 'true']);
+    await on('kept').exec('web01', '--', 'true');
     const [now] = (await report('kept')).nodes;
     expect(Date.parse(String(now?.['lastGoodAt']))).toBeGreaterThan(Date.parse(good['endedAt'] ?? ''));
   });
 
   test('of a node whose every run failed no good one is known', async () => {
-    await exec('never', 'web01', ['--', 'false']);
-    await exec('never', 'web01', ['--', 'false']);
-    expect(await stored('never', 'web01')).not.toHaveProperty('lastGoodAt');
+    await on('never').exec('web01', '--', 'false');
+    await on('never').exec('web01', '--', 'false');
+    expect(await on('never').lastRun('web01')).not.toHaveProperty('lastGoodAt');
     expect(cells((await history(['never'])).stdout)[1]).toMatch(/^web01 \| unknown \| failed \| 1 \|/);
   });
 
   test('a record that nobody can read keeps no run from giving its slot back', async () => {
     await agent.kv.put('runlock/torn/.runs/web01', 'rubbish');
-    expect((await exec('torn', 'web01', ['--hold', 'none', '--', 'false'])).status).toBe(1);
-    expect(await stored('torn', 'web01')).toMatchObject({ outcome: 'failed' });
-    expect(await agent.kv.keys('runlock/torn/.slot/')).toEqual([]);
+    expect((await on('torn').exec('web01', '--hold', 'none', '--', 'false')).status).toBe(1);
+    expect(await on('torn').lastRun('web01')).toMatchObject({ outcome: 'failed' });
+    expect(await on('torn').keys('.slot/')).toEqual([]);
   });
 });
 
@@ -197,17 +199,14 @@ describe('--forget', () => {
       ...{ status: 0, stderr: '' },
       stdout: 'forgot the last run of web07 in old\n',
     });
-    expect(await agent.kv.keys('runlock/old/')).toEqual([
-      'runlock/old/.runs/web08',
-      'runlock/old/web/.runs/web07',
-    ]);
+    expect(await on('old').keys()).toEqual(['.runs/web08', 'web/.runs/web07']);
   });
 
   test('without a group in all of them, even where the record can’t be read', async () => {
     for (const group of ['all/a', 'all/b']) await agent.kv.put(`runlock/${group}/.runs/web09`, 'rubbish');
     const { stdout } = await history(['--forget', 'web09', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ v: 1, node: 'web09', forgotten: ['all/a', 'all/b'] });
-    expect(await agent.kv.keys('runlock/all/')).toEqual([]);
+    expect(await on('all').keys()).toEqual([]);
   });
 
   test('a node that nobody knows is said, and no error: it may be asked twice', async () => {

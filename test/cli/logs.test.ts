@@ -1,12 +1,12 @@
 // What docs/logs.md promises to whoever collects logs: the events of a run, their fields and levels.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
+import { stage } from '../support/stage.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match } from '../support/proxy.ts';
 import { writes } from '../support/proxy-steps.ts';
-import { eventually } from '../support/processes.ts';
-import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 const agent = useAgent();
@@ -90,29 +90,10 @@ const events = (stderr: string) =>
     .map(({ event }) => String(event))
     .filter((event) => promised.has(event));
 
-let count = 0;
 function setup() {
-  const { folder, pid } = stage();
-  const group = `logs/${count++}`;
-  const args = (node: string, more: readonly string[]) => [
-    ...['exec', '-g', group, '--node', node, '--log-format', 'json', ...more],
-  ];
-  return {
-    ...{ group, folder },
-    exec: (node: string, ...more: string[]) => runlock(agent, args(node, more)),
-    start: (node: string, ...more: string[]) => startRunlock(agent, args(node, more)),
-    /** Runs until the returned function is called, or its lock is lost. */
-    hold: async (node: string, ...more: string[]) => {
-      const script = `echo $$ >${folder}/${node}.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-      const run = startRunlock(agent, args(node, [...more, '--', 'sh', '-c', script]));
-      await pid(node);
-      return { ...run, tell: () => runEnd(folder) };
-    },
-    key: (name: string) => `runlock/${group}/${name}`,
-    place: (node: string) => ({ group, node, slot: 0 }),
-  };
+  const made = groupOf(agent, undefined, { args: ['--log-format', 'json'] });
+  return { ...made, group: made.name, place: (node: string) => ({ group: made.name, node, slot: 0 }) };
 }
-const runEnd = (folder: string) => writeFileSync(`${folder}/end`, '');
 
 describe('a run of each kind', () => {
   test('granted and ended: after how long, in what slot, with what exit code, and that the slot is free', async () => {
@@ -143,10 +124,10 @@ describe('a run of each kind', () => {
   });
 
   test('waiting: one line, who has the slot, and whether others are before it', async () => {
-    const { hold, start, key, group } = setup();
+    const { hold, start, waiting, group } = setup();
     const holder = await hold('web01');
     const first = start('web02', '--', 'true');
-    await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
+    await waiting();
     const second = start('web03', '--', 'true');
     await first.says(/"event":"waiting"/);
     await second.says(/"event":"waiting"/);
@@ -189,9 +170,9 @@ describe('a run of each kind', () => {
   });
 
   test('recovered', async () => {
-    const { hold, key, place } = setup();
+    const { hold, lockedBy, place } = setup();
     const run = await hold('web01');
-    const session = (await agent.kv.get(key('.slot/0/lock')))?.Session ?? '';
+    const session = (await lockedBy()) ?? '';
     await agent.http('PUT', `/v1/session/destroy/${session}`);
     await run.says(/"event":"recovered"/);
     run.tell();
@@ -233,10 +214,10 @@ describe('a run of each kind', () => {
   });
 
   test('sent away from the queue by an operator', async () => {
-    const { hold, start, group, key } = setup();
+    const { hold, start, group, waiting } = setup();
     const run = await hold('web01');
     const waits = start('web02', '--session-ttl', '10s', '--', 'true');
-    await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
+    await waiting();
     await runlock(agent, ['release', group, '--owner', 'web02', '--force']);
     const { stderr } = await waits.ended;
     expect(of(stderr, 'sent-away')).toMatchObject({ level: 'error', group, node: 'web02' });
@@ -263,7 +244,8 @@ describe('a run of each kind', () => {
   });
 
   test('a metrics file that could not be written', async () => {
-    const { exec, folder, group } = setup();
+    const { exec, group } = setup();
+    const { folder } = stage();
     const file = `${folder}/runlock.prom`;
     const { stderr } = await exec('web01', '--metrics-file', file, '--', 'mkdir', '-p', `${file}/in`);
     expect(of(stderr, 'metrics-unwritten')).toMatchObject({ level: 'warning', group, file });
@@ -305,24 +287,14 @@ describe('acquire names the group, the node and the run as exec does', () => {
 });
 
 test('without a terminal waiting, granted and lost-in-time say nothing; -v says each in one line', async () => {
-  const { hold, folder, key, group } = setup();
+  const { hold, waiting, group } = setup();
   const holder = await hold('web01');
-  const args = (node: string, ...more: string[]) => [
-    'exec',
-    '-g',
-    group,
-    '--node',
-    node,
-    ...more,
-    '--',
-    'true',
-  ];
-  const quiet = startRunlock(agent, args('web02'));
-  await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
-  const loud = startRunlock(agent, args('web03', '-v'));
+  const plain = groupOf(agent, group);
+  const quiet = plain.start('web02', '--', 'true');
+  await waiting();
+  const loud = plain.start('web03', '-v', '--', 'true');
   await loud.says(/^runlock: web03 waits for a slot of \S+ \(slot 0: web01 running/m);
-  runEnd(folder);
-  await holder.ended;
+  await holder.end();
   expect(await quiet.ended).toEqual({ status: 0, stdout: '', stderr: '' });
   expect((await loud.ended).stderr).toMatch(/^runlock: web03 got slot 0 of \S+ after \d+s$/m);
 });

@@ -1,77 +1,53 @@
 // What runlock says, where, and when it keeps silent: cron mails whatever is printed.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { end, eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { runlock } from '../support/runlock.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
-import type { StartOptions } from '../support/program.ts';
 
 const agent = useAgent();
 
-const words = (group: string, node: string, args: readonly string[]) => [
-  'exec',
-  '-g',
-  group,
-  '--node',
-  node,
-  ...args,
-];
-const exec = (group: string, node: string, args: readonly string[], options?: StartOptions) =>
-  runlock(agent, words(group, node, args), options);
+const on = (group: string) => groupOf(agent, group);
 
 const silent = (status: number) => ({ status, stdout: '', stderr: '' });
 
-/** A run that has the slot until it is told. */
-async function holder(group: string): Promise<() => Promise<void>> {
-  const { folder, pid } = stage();
-  const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const run = startRunlock(agent, words(group, 'web01', ['--', 'sh', '-c', script]));
-  await pid('command');
-  return async () => {
-    writeFileSync(`${folder}/end`, '');
-    expect((await run.ended).status).toBe(0);
-  };
-}
-
-const tickets = (group: string, count: number) =>
-  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
-
 describe('without a terminal', () => {
   test('a run that ended well is silent, whether it waited or not', async () => {
-    expect(await exec('silent', 'web01', ['--', 'true'])).toEqual(silent(0));
-    const free = await holder('silent');
-    const waiter = startRunlock(agent, words('silent', 'web02', ['--', 'true']));
-    await tickets('silent', 1);
+    expect(await on('silent').exec('web01', '--', 'true')).toEqual(silent(0));
+    const { end: free } = await on('silent').hold();
+    const waiter = on('silent').start('web02', '--', 'true');
+    await on('silent').waiting();
     await free();
     expect(await waiter.ended).toEqual(silent(0));
   });
 
   test('busy because this node runs already is silent', async () => {
-    const free = await holder('twice');
-    expect(await exec('twice', 'web01', ['--', 'true'])).toEqual(silent(75));
+    const { end: free } = await on('twice').hold();
+    expect(await on('twice').exec('web01', '--', 'true')).toEqual(silent(75));
     await free();
   });
 
   test('busy because this node waits already is silent', async () => {
-    const free = await holder('waits');
-    const waiter = startRunlock(agent, words('waits', 'web02', ['--', 'true']));
-    await tickets('waits', 1);
-    expect(await exec('waits', 'web02', ['--', 'true'])).toEqual(silent(75));
+    const { end: free } = await on('waits').hold();
+    const waiter = on('waits').start('web02', '--', 'true');
+    await on('waits').waiting();
+    expect(await on('waits').exec('web02', '--', 'true')).toEqual(silent(75));
     await free();
     expect(await waiter.ended).toEqual(silent(0));
   });
 
   test('busy after the whole --wait is one line: who has the slot, and where to look', async () => {
-    await exec('busy', 'web01', ['--', 'false']);
+    await on('busy').exec('web01', '--', 'false');
     for (const [wait, within] of [
       ['0', 'now'],
       ['1s', 'within 1s'],
     ] as const) {
-      const { status, stdout, stderr } = await exec('busy', 'web02', ['-w', wait, '--', 'true']);
+      const { status, stdout, stderr } = await on('busy').exec('web02', '-w', wait, '--', 'true');
       expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
       const said = stderr.replace(/\d+s\); see/, 'Ns); see');
       expect(said).toBe(
@@ -83,12 +59,12 @@ describe('without a terminal', () => {
   test('a frozen group is one line, whatever was written into the reason', async () => {
     const freeze = { v: 1, by: 'anna', reason: 'new year\nsee the wiki', since: new Date().toISOString() };
     await agent.kv.put('runlock/frozen/.freeze', JSON.stringify(freeze));
-    const { stderr } = await exec('frozen', 'web01', ['-w', '0', '--', 'true']);
+    const { stderr } = await on('frozen').exec('web01', '-w', '0', '--', 'true');
     expect(stderr).toMatch(/^runlock: busy: frozen is frozen by anna \([^\n]+\n$/);
   });
 
   test('a failed run is one line: its code, and who keeps what until when', async () => {
-    const { stderr } = await exec('failed', 'web01', ['--', 'sh', '-c', 'exit 3']);
+    const { stderr } = await on('failed').exec('web01', '--', 'sh', '-c', 'exit 3');
     expect(stderr).toMatch(
       /^runlock: sh ended with 3 after 0s; web01 keeps slot 0 of failed until its next good run; 'runlock release failed --owner web01' clears it\n$/,
     );
@@ -101,7 +77,7 @@ describe('-v and -q', () => {
       [['-v'], {}],
       [[], { RUNLOCK_VERBOSE: 'true' }],
     ] as const) {
-      const { status, stderr } = await exec('loud', 'web01', [...args, '--', 'true'], { env });
+      const { status, stderr } = await groupOf(agent, 'loud', { env }).exec('web01', ...args, '--', 'true');
       expect(status).toBe(0);
       const lines = stderr.trimEnd().split('\n');
       expect(lines.every((line) => line.startsWith('runlock: '))).toBe(true);
@@ -111,16 +87,16 @@ describe('-v and -q', () => {
   });
 
   test('-v says why this node is busy', async () => {
-    const free = await holder('why');
-    const { stderr } = await exec('why', 'web01', ['-v', '--', 'true']);
+    const { end: free } = await on('why').hold();
+    const { stderr } = await on('why').exec('web01', '-v', '--', 'true');
     expect(stderr).toMatch(/^runlock: busy: web01 already runs or waits in why \(pid \d+, since \d+s\)$/m);
     await free();
   });
 
   test('-q says only errors', async () => {
-    expect(await exec('quiet', 'web01', ['-q', '--', 'false'])).toEqual(silent(1));
-    expect(await exec('quiet', 'web02', ['-q', '-w', '0', '--', 'true'])).toEqual(silent(75));
-    expect((await exec('quiet', 'web02', ['-q', '--', 'no-such-program'])).stderr).toMatch(
+    expect(await on('quiet').exec('web01', '-q', '--', 'false')).toEqual(silent(1));
+    expect(await on('quiet').exec('web02', '-q', '-w', '0', '--', 'true')).toEqual(silent(75));
+    expect((await on('quiet').exec('web02', '-q', '--', 'no-such-program')).stderr).toMatch(
       /^runlock: cannot run no-such-program: [^\n]+\n$/,
     );
   });
@@ -134,7 +110,7 @@ describe('--log-format json', () => {
       .map((line) => JSON.parse(line) as Record<string, unknown>);
 
   test('one object a line, with stable names', async () => {
-    const { stderr } = await exec('json', 'web01', ['--log-format', 'json', '--', 'sh', '-c', 'exit 3']);
+    const { stderr } = await on('json').exec('web01', '--log-format', 'json', '--', 'sh', '-c', 'exit 3');
     const lines = parse(stderr);
     for (const line of lines) {
       expect(Object.keys(line).slice(0, 3)).toEqual(['time', 'level', 'message']);
@@ -151,15 +127,15 @@ describe('--log-format json', () => {
   });
 
   test('busy too', async () => {
-    await exec('json-busy', 'web01', ['--', 'false']);
-    const { stderr } = await exec('json-busy', 'web02', ['--log-format', 'json', '-w', '0', '--', 'true']);
+    await on('json-busy').exec('web01', '--', 'false');
+    const { stderr } = await on('json-busy').exec('web02', '--log-format', 'json', '-w', '0', '--', 'true');
     expect(parse(stderr)).toMatchObject([
       { level: 'warning', event: 'busy', group: 'json-busy', why: 'slots' },
     ]);
   });
 
   test('and errors: a collector reads every line', async () => {
-    const result = await exec('json', 'web02', ['--log-format', 'json', '--', 'no-such-program']);
+    const result = await on('json').exec('web02', '--log-format', 'json', '--', 'no-such-program');
     expect(result.status).toBe(127);
     expect(parse(result.stderr)).toMatchObject([{ level: 'error' }]);
   });
@@ -182,7 +158,7 @@ describe('under systemd', () => {
   }
 
   test('every line has its priority, information too, and no colour', async () => {
-    const said = await toFile(words('journal', 'web01', ['--', 'false']), 'it');
+    const said = await toFile(on('journal').words('web01', '--', 'false'), 'it');
     expect(said).toMatch(/^<6>runlock: web01 got slot 0 of journal after \d+s$/m);
     expect(said).toMatch(/^<4>runlock: false ended with 1 after \d+s; web01 keeps slot 0/m);
     expect(
@@ -192,13 +168,13 @@ describe('under systemd', () => {
         .every((line) => /^<[3-7]>runlock: /.test(line)),
     ).toBe(true);
     expect(said).not.toContain('\u001b');
-    expect(await toFile(words('journal', 'web01', ['--', 'no-such-program']), 'it')).toMatch(
+    expect(await toFile(on('journal').words('web01', '--', 'no-such-program'), 'it')).toMatch(
       /^<3>runlock: cannot run/,
     );
   });
 
   test('a redirected stderr is no journal', async () => {
-    expect(await toFile(words('redirected', 'web01', ['--', 'true']), 'another')).toBe('');
+    expect(await toFile(on('redirected').words('web01', '--', 'true'), 'another')).toBe('');
   });
 });
 
@@ -238,10 +214,10 @@ describe('on a terminal', () => {
     eventually(() => expect(screen.seen().split('\n').at(-1)).toMatch(pattern));
 
   test('a waiting exec shows its place, who has the slot and for how long; at the end the line is gone', async () => {
-    const free = await holder('live');
-    const first = onTerminal(words('live', 'web02', ['--', 'echo', 'done']));
+    const { end: free } = await on('live').hold();
+    const first = onTerminal(on('live').words('web02', '--', 'echo', 'done'));
     await says(first, /^waiting \d+s for live · place 1 · web01 runs sh since \d+s$/);
-    const second = onTerminal(words('live', 'web03', ['--', 'echo', 'done']));
+    const second = onTerminal(on('live').words('web03', '--', 'echo', 'done'));
     await says(second, /^waiting \d+s for live · place 2 · web01 runs sh since \d+s$/);
     // It is one line, drawn over and over.
     await says(first, /^waiting [2-9]s for live/);
@@ -256,8 +232,8 @@ describe('on a terminal', () => {
   });
 
   test('a failed claim is named with its state', async () => {
-    await exec('live-failed', 'web01', ['--', 'false']);
-    const screen = onTerminal(words('live-failed', 'web02', ['--', 'true']));
+    await on('live-failed').exec('web01', '--', 'false');
+    const screen = onTerminal(on('live-failed').words('web02', '--', 'true'));
     await says(screen, /^waiting \d+s for live-failed · place 1 · web01 failed since \d+s \(false\)$/);
     await runlock(agent, ['release', 'live-failed', '--owner', 'web01']);
     expect(await screen.ended).toBe(0);
@@ -265,8 +241,8 @@ describe('on a terminal', () => {
   });
 
   test('it is gone too when the wait was in vain', async () => {
-    await exec('live-vain', 'web01', ['--', 'false']);
-    const screen = onTerminal(words('live-vain', 'web02', ['-w', '2s', '--', 'true']));
+    await on('live-vain').exec('web01', '--', 'false');
+    const screen = onTerminal(on('live-vain').words('web02', '-w', '2s', '--', 'true'));
     await says(screen, /^waiting/);
     expect(await screen.ended).toBe(75);
     expect(screen.seen()).not.toContain('waiting');
@@ -274,21 +250,21 @@ describe('on a terminal', () => {
   });
 
   test('it never wraps: a narrow terminal cuts it', async () => {
-    await exec('live-narrow', 'web01', ['--', 'false']);
-    const screen = onTerminal(words('live-narrow', 'web02', ['--', 'true']), { columns: 20 });
+    await on('live-narrow').exec('web01', '--', 'false');
+    const screen = onTerminal(on('live-narrow').words('web02', '--', 'true'), { columns: 20 });
     await says(screen, /^waiting \d+s for l.*…$/);
     expect(screen.seen().split('\n').at(-1)).toHaveLength(19);
   });
 
   test('a terminal that does not know its width shows the line all the same', async () => {
-    await exec('live-unknown', 'web01', ['--', 'false']);
-    const screen = onTerminal(words('live-unknown', 'web02', ['--', 'true']), { columns: 0 });
+    await on('live-unknown').exec('web01', '--', 'false');
+    const screen = onTerminal(on('live-unknown').words('web02', '--', 'true'), { columns: 0 });
     await says(screen, /^waiting \d+s for live-unknown/);
   });
 
   test('a dumb terminal, -q and json get no such line', async () => {
-    await exec('dumb', 'web01', ['--', 'false']);
-    const args = (...more: string[]) => words('dumb', 'web02', [...more, '-w', '1500ms', '--', 'true']);
+    await on('dumb').exec('web01', '--', 'false');
+    const args = (...more: string[]) => on('dumb').words('web02', ...more, '-w', '1500ms', '--', 'true');
     const screens = [
       onTerminal(args(), { env: { TERM: 'dumb' } }),
       onTerminal(args('-q')),
@@ -311,7 +287,7 @@ describe('--dry-run', () => {
   test('says what would run and where, runs nothing and leaves nothing', async () => {
     const { folder, lines } = stage();
     const args = ['--dry-run', '--', 'sh', '-c', `echo >>${folder}/started`, 'a b'];
-    const { status, stdout, stderr } = await exec('dry', 'web01', args);
+    const { status, stdout, stderr } = await on('dry').exec('web01', ...args);
     expect({ status, stdout }).toEqual({ status: 0, stdout: '' });
     expect(stderr).toBe(
       `runlock: dry run: web01 would run in slot 0 of dry at once: sh -c "echo >>${folder}/started" "a b"\n`,
@@ -322,9 +298,9 @@ describe('--dry-run', () => {
   });
 
   test('never waits: busy is said at once', async () => {
-    const free = await holder('dry-busy');
+    const { end: free } = await on('dry-busy').hold();
     const before = await kept('dry-busy');
-    const result = await exec('dry-busy', 'web02', ['--dry-run', '-w', '1h', '--', 'true']);
+    const result = await on('dry-busy').exec('web02', '--dry-run', '-w', '1h', '--', 'true');
     expect(result).toMatchObject({ status: 75, stdout: '' });
     expect(result.stderr).toMatch(/^runlock: busy: no slot in dry-busy now \(slot 0: web01 running, sh/);
     expect(await kept('dry-busy')).toEqual(before);
@@ -332,15 +308,15 @@ describe('--dry-run', () => {
   });
 
   test('a claim that it would take back is as it was before', async () => {
-    await exec('dry-back', 'web01', ['--hold', '1h', '--', 'sh', '-c', 'exit 3']);
+    await on('dry-back').exec('web01', '--hold', '1h', '--', 'sh', '-c', 'exit 3');
     const before = await kept('dry-back');
-    const { status, stderr } = await exec('dry-back', 'web01', ['--dry-run', '--', 'true']);
+    const { status, stderr } = await on('dry-back').exec('web01', '--dry-run', '--', 'true');
     expect(status).toBe(0);
     expect(stderr).toMatch(/would run in slot 0 of dry-back at once, taking back its failed claim: true\n$/);
     expect(await kept('dry-back')).toEqual(before);
   });
 
   test('what would be wrong is wrong', async () => {
-    expect((await exec('dry', 'web01', ['--dry-run', '--', 'no-such-program'])).status).toBe(127);
+    expect((await on('dry').exec('web01', '--dry-run', '--', 'no-such-program')).status).toBe(127);
   });
 });

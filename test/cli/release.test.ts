@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually, isAlive, untilGone } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
@@ -11,13 +12,11 @@ import { startInTerminal } from '../support/terminal.ts';
 
 const agent = useAgent();
 
-const exec = (group: string, node: string, args: readonly string[]) =>
-  runlock(agent, ['exec', '-g', group, '--node', node, ...args]);
+const on = (group: string) => groupOf(agent, group);
+
 const release = (...args: string[]) => runlock(agent, ['release', ...args]);
 
 const ownerKey = (group: string, slot = 0) => `runlock/${group}/.slot/${slot}/owner`;
-const claim = async (group: string, slot = 0) =>
-  JSON.parse((await agent.kv.get(ownerKey(group, slot)))?.Value ?? 'null') as Record<string, unknown> | null;
 const sessions = async () => (await agent.http('GET', '/v1/session/list')).json();
 
 /** A run that ignores TERM, with a child in a session of its own; it ends when `<folder>/end` is there. */
@@ -39,8 +38,8 @@ async function vanished(group: string) {
   await Promise.all(tree.map((pid) => untilGone(pid)));
   const lock = await agent.kv.get(`runlock/${group}/.slot/0/lock`);
   await agent.http('PUT', `/v1/session/destroy/${lock?.Session ?? ''}`);
-  expect(await claim(group)).toMatchObject({ state: 'running', node: 'web01' });
-  expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([ownerKey(group)]);
+  expect(await on(group).claim()).toMatchObject({ state: 'running', node: 'web01' });
+  expect(await on(group).keys('.slot/')).toEqual(['.slot/0/owner']);
 }
 
 /** A claim as runlock stores it. */
@@ -58,26 +57,26 @@ describe('a failed claim', () => {
       stdout: `cleared the failed claim of ${agent.name} on slot 0 of own\n`,
       stderr: '',
     });
-    expect(await agent.kv.keys('runlock/own/.slot/')).toEqual([]);
+    expect(await on('own').keys('.slot/')).toEqual([]);
     expect(await sessions()).toEqual([]);
-    expect((await exec('own', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await on('own').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
   test('of another node: only when it is named', async () => {
-    await exec('other', 'web01', ['--', 'false']);
+    await on('other').exec('web01', '--', 'false');
     expect((await release('other')).stdout).toBe(`nothing to release: ${agent.name} has no claim in other\n`);
     expect((await release('other', '--owner', 'web02')).stdout).toMatch(/^nothing to release: web02 /);
-    expect(await claim('other')).toMatchObject({ node: 'web01', state: 'failed' });
+    expect(await on('other').claim()).toMatchObject({ node: 'web01', state: 'failed' });
     const done = await release('other', '--owner', 'web01');
     expect(done).toMatchObject({
       status: 0,
       stdout: 'cleared the failed claim of web01 on slot 0 of other\n',
     });
-    expect(await agent.kv.keys('runlock/other/.slot/')).toEqual([]);
+    expect(await on('other').keys('.slot/')).toEqual([]);
   });
 
   test('the group is given as for exec, too', async () => {
-    await exec('named/web', 'web01', ['--', 'false']);
+    await on('named/web').exec('web01', '--', 'false');
     expect((await release('-g', 'named/web', '--node', 'web01')).stdout).toMatch(
       /^cleared .* of named\/web\n$/,
     );
@@ -86,10 +85,10 @@ describe('a failed claim', () => {
   });
 
   test('of a group above or below stays', async () => {
-    await exec('tree', 'web01', ['--', 'false']);
-    await exec('tree/web', 'web01', ['--', 'false']);
+    await on('tree').exec('web01', '--', 'false');
+    await on('tree/web').exec('web01', '--', 'false');
     await release('tree', '--owner', 'web01');
-    expect(await claim('tree/web')).toMatchObject({ state: 'failed' });
+    expect(await on('tree/web').claim()).toMatchObject({ state: 'failed' });
   });
 });
 
@@ -136,7 +135,7 @@ describe('a run under way', () => {
     );
     const record = JSON.parse((await agent.kv.get('runlock/force/.runs/web01'))?.Value ?? '{}') as object;
     expect(record).toMatchObject({ outcome: 'evicted' });
-    expect((await exec('force', 'web02', ['-w', '0', '--', 'true'])).status).toBe(0);
+    expect((await on('force').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
   test('that was told to stop and is evicted before it ends: 79, for the eviction outweighs the signal', async () => {
@@ -166,7 +165,7 @@ describe('a run under way', () => {
     const script = `${look.join('; ')}; echo >>${folder}/started`;
     const args = ['exec', '-g', 'overlap', '--node', 'web02', '--', 'sh', '-c', script];
     const next = startRunlock(agent, args);
-    await eventually(async () => expect(await agent.kv.keys('runlock/overlap/.queue/')).toHaveLength(1));
+    await on('overlap').waiting();
     expect((await release('overlap', '--owner', 'web01', '--force')).status).toBe(0);
     expect((await next.ended).status).toBe(0);
     expect(lines('started')).toHaveLength(1);
@@ -180,7 +179,7 @@ describe('a run under way', () => {
     const answers = await Promise.all([release(...args), release(...args)]);
     expect(answers.map(({ status }) => status)).toEqual([0, 0]);
     expect((await run.ended).status).toBe(79);
-    expect(await agent.kv.keys('runlock/both/.slot/')).toEqual([]);
+    expect(await on('both').keys('.slot/')).toEqual([]);
   });
 });
 
@@ -203,7 +202,7 @@ describe('a running claim whose session is gone', () => {
     expect(done.stdout).toMatch(
       /^cleared the running claim of web01 on slot 0 of gone-force; .*may still run on web01: look there/,
     );
-    expect(await agent.kv.keys('runlock/gone-force/.slot/')).toEqual([]);
+    expect(await on('gone-force').keys('.slot/')).toEqual([]);
   });
 
   test('is cleared no more easily once somebody has marked it abandoned', async () => {
@@ -223,7 +222,7 @@ describe('a running claim whose session is gone', () => {
   test("of this node is refused too: it is the node's own word that nothing of it runs that counts, not its name", async () => {
     await agent.kv.put(ownerKey('own-abandoned'), byHand(agent.name, 'abandoned'));
     expect(await release('own-abandoned')).toMatchObject({ status: 75, stdout: '' });
-    expect(await claim('own-abandoned')).toMatchObject({ state: 'abandoned' });
+    expect(await on('own-abandoned').claim()).toMatchObject({ state: 'abandoned' });
   });
 });
 
@@ -260,10 +259,10 @@ describe('on a terminal', () => {
     const screen = await asked(group, state);
     await screen.shows(/Type yes to go on all the same: $/);
     expect(screen.screen()).toMatch(says);
-    expect(await claim(group)).toMatchObject({ state });
+    expect(await on(group).claim()).toMatchObject({ state });
     screen.type('yes\n');
     expect(await screen.ended).toBe(0);
-    expect(await claim(group)).toBeNull();
+    expect(await on(group).claim()).toBeUndefined();
   });
 
   test.each([
@@ -279,7 +278,7 @@ describe('on a terminal', () => {
     screen.type(typed);
     expect(await screen.ended).toBe(75);
     expect(screen.screen()).toMatch(/nothing was cleared: .*--force'/);
-    expect(await claim(group)).toMatchObject({ state: 'abandoned' });
+    expect(await on(group).claim()).toMatchObject({ state: 'abandoned' });
   });
 
   test('Ctrl-C ends it, and nothing is cleared', async () => {
@@ -287,20 +286,20 @@ describe('on a terminal', () => {
     await screen.shows(/Type yes/);
     screen.type('\x03');
     expect(await screen.ended).toBe(130);
-    expect(await claim('break')).toMatchObject({ state: 'held' });
+    expect(await on('break').claim()).toMatchObject({ state: 'held' });
   });
 
   test('a yes counts for the run that was asked about, not for what came in its place', async () => {
     const screen = await asked('changes', 'running');
     await screen.shows(/Type yes/);
-    const { run } = (await claim('changes')) ?? {};
+    const { run } = (await on('changes').claim()) ?? {};
     await agent.kv.put(ownerKey('changes'), byHand('web01', 'abandoned'));
     screen.type('yes\n');
     await eventually(() => expect(screen.screen().match(/Type yes/g)).toHaveLength(2));
     expect(screen.screen()).toContain(String(run));
     screen.type('no\n');
     expect(await screen.ended).toBe(75);
-    expect(await claim('changes')).toMatchObject({ state: 'abandoned' });
+    expect(await on('changes').claim()).toMatchObject({ state: 'abandoned' });
   });
 
   test.each<[string, string, string, object]>([
@@ -311,7 +310,7 @@ describe('on a terminal', () => {
     const screen = await asked(group, before);
     await screen.shows(/Type yes/);
     // What is asked for again is the same run's; a node's next run has another id.
-    const now = after === before ? await claim(group) : (JSON.parse(byHand('web01', after)) as object);
+    const now = after === before ? await on(group).claim() : (JSON.parse(byHand('web01', after)) as object);
     await agent.kv.put(ownerKey(group), JSON.stringify({ ...now, ...changes }));
     screen.type('yes\n');
     if (after === 'held') {
@@ -319,7 +318,7 @@ describe('on a terminal', () => {
       screen.type('no\n');
     }
     expect(await screen.ended).toBe(75);
-    expect(await claim(group)).toMatchObject({ state: after, ...changes });
+    expect(await on(group).claim()).toMatchObject({ state: after, ...changes });
     expect(screen.screen()).toMatch(/nothing was cleared/);
   });
 
@@ -352,7 +351,7 @@ test('--force on a run whose session ends before it gives its slot back clears n
   expect(await agent.kv.keys('runlock/silent/.slot/')).toEqual([ownerKey('silent')]);
   run.signal('SIGCONT');
   expect((await run.ended).status).toBe(79);
-  expect(await agent.kv.keys('runlock/silent/.slot/')).toEqual([]);
+  expect(await on('silent').keys('.slot/')).toEqual([]);
 });
 
 describe('a slot whose lock another session holds, which is no run’s', () => {
@@ -388,7 +387,7 @@ describe('a slot whose lock another session holds, which is no run’s', () => {
       expect(await agent.kv.tree(`runlock/${group}/`)).toEqual(before);
       await agent.kv.delete(lockKey(group));
       expect((await release(group, '--owner', 'web01', '--force')).status).toBe(0);
-      expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([]);
+      expect(await on(group).keys('.slot/')).toEqual([]);
     },
   );
 
@@ -406,7 +405,7 @@ describe('a slot whose lock another session holds, which is no run’s', () => {
     await agent.kv.delete(lockKey('foreign-late'));
     run.signal('SIGCONT');
     expect((await run.ended).status).toBe(79);
-    expect(await agent.kv.keys('runlock/foreign-late/.slot/')).toEqual([]);
+    expect(await on('foreign-late').keys('.slot/')).toEqual([]);
   });
 });
 
@@ -419,12 +418,12 @@ test('--slot clears that slot’s claim alone', async () => {
   expect((await release('slots', '--owner', 'web01', '--slot', '7')).stdout).toMatch(/^nothing to release/);
   const rest = await release('slots', '--owner', 'web01');
   expect(rest.stdout.trim().split('\n')).toHaveLength(2);
-  expect(await agent.kv.keys('runlock/slots/')).toEqual([]);
+  expect(await on('slots').keys()).toEqual([]);
 });
 
 describe('--json', () => {
   test('what was done', async () => {
-    await exec('json', 'web01', ['--', 'false']);
+    await on('json').exec('web01', '--', 'false');
     const done = await release('json', '--owner', 'web01', '--json');
     expect(done).toMatchObject({ status: 0, stderr: '' });
     expect(JSON.parse(done.stdout)).toEqual({

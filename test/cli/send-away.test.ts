@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { hostname, userInfo } from 'node:os';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import { STEPS, writes } from '../support/proxy-steps.ts';
@@ -11,18 +12,11 @@ import { stage } from '../support/stage.ts';
 
 const agent = useAgent();
 
+const on = (group: string) => groupOf(agent, group);
+
 const me = `${userInfo().username}@${hostname()}`;
-const keys = async (group: string) =>
-  (await agent.kv.keys(`runlock/${group}/`)).map((key) => key.slice(`runlock/${group}/`.length));
-const queue = async (group: string) =>
-  (await agent.kv.tree(`runlock/${group}/.queue/`)).map(
-    ({ Value }) => (JSON.parse(Value) as { node: string }).node,
-  );
+const queue = async (group: string) => (await on(group).tickets()).map(({ node }) => node);
 const tail = async (group: string) => (await agent.kv.get(`runlock/${group}/.tail`))?.Value;
-const sessions = async (group: string) =>
-  ((await agent.http('GET', '/v1/session/list')).json() as { Name: string }[]).filter(
-    ({ Name }) => Name === `runlock ${group}`,
-  );
 const away = (group: string, node = 'web01', ...more: string[]) =>
   runlock(agent, ['release', group, '--owner', node, '--force', ...more]);
 
@@ -34,10 +28,9 @@ const unhold = (group: string) => runlock(agent, ['release', group, '--node', 'w
 async function waiter(group: string, node = 'web01', ...more: string[]) {
   const { folder, lines } = stage();
   const script = `echo >>${folder}/started`;
-  const args = ['exec', '-g', group, '--node', node, '--session-ttl', '10s', ...more];
   const before = (await queue(group)).length;
-  const run = startRunlock(agent, [...args, '--', 'sh', '-c', script]);
-  await eventually(async () => expect(await queue(group)).toHaveLength(before + 1));
+  const run = on(group).start(node, '--session-ttl', '10s', ...more, '--', 'sh', '-c', script);
+  await on(group).waiting(before + 1);
   return { ...run, started: () => lines('started').length };
 }
 
@@ -47,19 +40,12 @@ const sentAway = (group: string, node = 'web01') =>
 describe('that waits for its node’s own claim, outside the queue', () => {
   /** A run of web01, whose claim is kept in slot 1, under `-n 1`. */
   async function returner(group: string) {
-    const exec = (node: string, ...more: string[]) =>
-      startRunlock(agent, ['exec', '-g', group, '--node', node, '--session-ttl', '10s', ...more]);
-    const { folder, lines, pid } = stage();
-    const loop = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-    const other = exec('web09', '--', 'sh', '-c', loop);
-    await pid('command');
-    expect((await exec('web01', '-n', '2', '--', 'false').ended).status).toBe(1);
-    const run = exec('web01', '--', 'sh', '-c', `echo >>${folder}/started`);
-    await eventually(async () => expect(await keys(group)).toContain('.node/web01'));
-    const free = async () => {
-      writeFileSync(`${folder}/end`, '');
-      expect((await other.ended).status).toBe(0);
-    };
+    const { start, hold, keys } = groupOf(agent, group, { args: ['--session-ttl', '10s'] });
+    const { folder, lines } = stage();
+    const { end: free } = await hold('web09');
+    expect((await start('web01', '-n', '2', '--', 'false').ended).status).toBe(1);
+    const run = start('web01', '--', 'sh', '-c', `echo >>${folder}/started`);
+    await eventually(async () => expect(await keys()).toContain('.node/web01'));
     return { ...run, free, started: () => lines('started').length };
   }
   const sentTwice = (group: string, slot: number, how = 'it has left') =>
@@ -70,9 +56,9 @@ describe('that waits for its node’s own claim, outside the queue', () => {
     expect(await away('back')).toEqual({ status: 0, stdout: sentTwice('back', 1), stderr: '' });
     expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('back') });
     expect(run.started()).toBe(0);
-    expect(await keys('back')).not.toContain('.node/web01');
+    expect(await on('back').keys()).not.toContain('.node/web01');
     await run.free();
-    expect(await keys('back')).toEqual(['.last', '.runs/web01', '.runs/web09', '.tail']);
+    expect(await on('back').keys()).toEqual(['.last', '.runs/web01', '.runs/web09', '.tail']);
   });
 
   test('to take it back after a freeze: the same', async () => {
@@ -80,7 +66,7 @@ describe('that waits for its node’s own claim, outside the queue', () => {
     expect((await runlock(agent, [...exec, 'false'])).status).toBe(1);
     await runlock(agent, ['freeze', 'cold', '--reason', 'new disks']);
     const run = startRunlock(agent, [...exec, 'true']);
-    await eventually(async () => expect(await keys('cold')).toContain('.node/web01'));
+    await eventually(async () => expect(await on('cold').keys()).toContain('.node/web01'));
     expect(await away('cold')).toEqual({ status: 0, stdout: sentTwice('cold', 0), stderr: '' });
     expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('cold') });
   });
@@ -141,8 +127,8 @@ describe('with --force', () => {
     expect(await tail('first')).toBe(last);
     await unhold('first');
     expect(run.started()).toBe(0);
-    expect(await keys('first')).toEqual(['.last', '.runs/web09', '.tail']);
-    expect(await sessions('first')).toEqual([]);
+    expect(await on('first').keys()).toEqual(['.last', '.runs/web09', '.tail']);
+    expect(await on('first').sessions()).toEqual([]);
   });
 
   test('one in the middle leaves, and those behind it keep their order', async () => {
@@ -192,7 +178,7 @@ describe('with --force', () => {
     await hold('several/b');
     const args = ['-g', 'several/a', '--log-format', 'json'];
     const run = await waiter('several/b', 'web01', ...args);
-    expect(await keys('several/a')).toContain('.slot/0/owner');
+    expect(await on('several/a').keys()).toContain('.slot/0/owner');
     expect(await away('several/b')).toMatchObject({ status: 0 });
     const { status, stderr } = await run.ended;
     expect(status).toBe(79);
@@ -210,7 +196,7 @@ describe('with --force', () => {
       }),
     );
     expect(events).toContainEqual(expect.objectContaining({ event: 'given-back', group: 'several/a' }));
-    expect(await keys('several/a')).toEqual(['.last', '.tail']);
+    expect(await on('several/a').keys()).toEqual(['.last', '.tail']);
     expect(run.started()).toBe(0);
   });
 
@@ -232,8 +218,8 @@ describe('with --force', () => {
       status: 0,
       stdout: expect.stringMatching(/"kind": "sent-away",[^]*"how": "dead"/) as string,
     });
-    expect(await keys('dead')).toEqual(['.last', '.slot/0/owner', '.tail']);
-    expect(await sessions('dead')).toEqual([]);
+    expect(await on('dead').keys()).toEqual(['.last', '.slot/0/owner', '.tail']);
+    expect(await on('dead').sessions()).toEqual([]);
   });
 
   test('one that is stopped: said to be silent; continued, it leaves and does not queue again', async () => {
@@ -250,7 +236,7 @@ describe('with --force', () => {
     run.signal('SIGCONT');
     expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('stopped') });
     expect(await tail('stopped')).toBe(last);
-    expect(await keys('stopped')).toEqual(['.last', '.slot/0/owner', '.tail']);
+    expect(await on('stopped').keys()).toEqual(['.last', '.slot/0/owner', '.tail']);
   }, 60_000);
 
   test('what it left for a run that never came back keeps its node from nothing', async () => {
@@ -260,10 +246,10 @@ describe('with --force', () => {
     await away('later');
     run.signal('SIGKILL');
     await run.ended;
-    expect(await keys('later')).toContain('.node/web01');
+    expect(await on('later').keys()).toContain('.node/web01');
     await unhold('later');
     expect((await runlock(agent, ['exec', '-g', 'later', '--node', 'web01', '--', 'true'])).status).toBe(0);
-    expect(await keys('later')).toEqual(['.last', '.runs/web01', '.runs/web09', '.tail']);
+    expect(await on('later').keys()).toEqual(['.last', '.runs/web01', '.runs/web09', '.tail']);
   }, 60_000);
 
   test('that gets its slot at that very moment: refused, and the run goes on', async () => {
@@ -282,7 +268,7 @@ describe('with --force', () => {
     const sending = startRunlock(via, ['release', 'moment', '--owner', 'web01', '--force']);
     await proxy.seen(writes('unlock', '/.node/'));
     await unhold('moment');
-    await eventually(async () => expect(await keys('moment')).toContain('.slot/0/lock'));
+    await eventually(async () => expect(await on('moment').keys()).toContain('.slot/0/lock'));
     go();
     const { status, stdout, stderr } = await sending.ended;
     expect({ status, stdout }).toEqual({ status: 75, stdout: '' });

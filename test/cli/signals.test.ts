@@ -3,20 +3,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { runlock } from '../support/runlock.ts';
 
 const agent = useAgent();
 
-const start = (group: string, node: string, args: readonly string[]) =>
-  startRunlock(agent, ['exec', '-g', group, '--node', node, ...args]);
-
-const tickets = (group: string, count: number) =>
-  eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(count));
-
-const lastRun = async (group: string, node: string) =>
-  JSON.parse((await agent.kv.get(`runlock/${group}/.runs/${node}`))?.Value ?? '{}') as object;
+const on = (group: string) => groupOf(agent, group);
 
 const sessions = async () => (await agent.http('GET', '/v1/session/list')).json();
 
@@ -46,7 +40,7 @@ describe('each signal reaches the command’s whole group, once', () => {
       const { folder, pid, lines } = stage();
       writeFileSync(`${folder}/counter.mjs`, COUNTER);
       const command = [process.execPath, `${folder}/counter.mjs`, folder, 'command'];
-      const run = start(`once-${signal}`, 'web01', ['--kill-after', '30s', '--', ...command]);
+      const run = on(`once-${signal}`).start('web01', '--kill-after', '30s', '--', ...command);
       await Promise.all([pid('command'), pid('child')]);
       run.signal(signal);
       await eventually(() => expect([...lines('command'), ...lines('child')]).toHaveLength(2));
@@ -62,7 +56,7 @@ describe('each signal reaches the command’s whole group, once', () => {
     const { folder, pid, lines } = stage();
     writeFileSync(`${folder}/counter.mjs`, COUNTER);
     const command = [process.execPath, `${folder}/counter.mjs`, folder, 'command'];
-    const run = start('several', 'web01', ['--kill-after', '30s', '--', ...command]);
+    const run = on('several').start('web01', '--kill-after', '30s', '--', ...command);
     await Promise.all([pid('command'), pid('child')]);
     const sent: NodeJS.Signals[] = ['SIGUSR1', 'SIGUSR2', 'SIGUSR1', 'SIGHUP', 'SIGTERM', 'SIGTERM'];
     for (const [i, signal] of sent.entries()) {
@@ -98,10 +92,10 @@ describe('TERM ends the run', () => {
 
   test('what ignores it is killed --kill-after later, and the slot is given back only then', async () => {
     const { folder, pid, lines } = stage();
-    const run = start('stubborn', 'web01', ['--kill-after', '1s', RELEASE, '--', ...stubborn(folder)]);
+    const run = on('stubborn').start('web01', '--kill-after', '1s', RELEASE, '--', ...stubborn(folder));
     const tree = await Promise.all(names.map((name) => pid(name)));
-    const next = start('stubborn', 'web02', ['--', ...look(folder)]);
-    await tickets('stubborn', 1);
+    const next = on('stubborn').start('web02', '--', ...look(folder));
+    await on('stubborn').waiting();
     const toldMs = performance.now();
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(137);
@@ -115,22 +109,22 @@ describe('TERM ends the run', () => {
   test('nobody is killed before --kill-after: a command has the time to end by itself', async () => {
     const { folder, pid, lines } = stage();
     const script = `trap 'sleep 0.7; echo done >>${folder}/cleaned; exit 5' TERM; echo $$ >${folder}/command.pid; while :; do sleep 0.05; done`;
-    const run = start('clean', 'web01', ['--kill-after', '20s', '--', 'sh', '-c', script]);
+    const run = on('clean').start('web01', '--kill-after', '20s', '--', 'sh', '-c', script);
     await pid('command');
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(5);
     expect(lines('cleaned')).toEqual(['done']);
-    expect(await lastRun('clean', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 5 });
+    expect(await on('clean').lastRun('web01')).toMatchObject({ outcome: 'interrupted', exitCode: 5 });
   });
 
   test('a child that outlives its interrupted parent is killed before the slot is given back', async () => {
     const { folder, pid, lines } = stage();
     const script = `setsid sh -c 'trap "" TERM; echo $$ >${folder}/grandchild.pid; while :; do sleep 0.1; done' & echo $$ >${folder}/command.pid; echo $$ >${folder}/child.pid; wait`;
-    const run = start('left', 'web01', ['--kill-after', '500ms', RELEASE, '--', 'sh', '-c', script]);
+    const run = on('left').start('web01', '--kill-after', '500ms', RELEASE, '--', 'sh', '-c', script);
     const grandchild = await pid('grandchild');
     await pid('child');
-    const next = start('left', 'web02', ['--', ...look(folder)]);
-    await tickets('left', 1);
+    const next = on('left').start('web02', '--', ...look(folder));
+    await on('left').waiting();
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(143);
     expect((await next.ended).status).toBe(0);
@@ -143,18 +137,13 @@ describe('TERM ends the run', () => {
     async (signal) => {
       const { folder, pid } = stage();
       const group = `interrupted-${signal}`;
-      const run = start(group, 'web01', ['--', ...untilTold(folder)]);
+      const run = on(group).start('web01', '--', ...untilTold(folder));
       await pid('command');
       run.signal(signal);
       const status = 128 + constants.signals[signal];
       expect(await run.ended).toMatchObject({ status, stdout: '' });
-      expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
-        `runlock/${group}/.last`,
-        `runlock/${group}/.runs/web01`,
-        `runlock/${group}/.slot/0/owner`,
-        `runlock/${group}/.tail`,
-      ]);
-      expect(await lastRun(group, 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: status });
+      expect(await on(group).keys()).toEqual(['.last', '.runs/web01', '.slot/0/owner', '.tail']);
+      expect(await on(group).lastRun('web01')).toMatchObject({ outcome: 'interrupted', exitCode: status });
       expect(await sessions()).toEqual([]);
       const now = (node: string) =>
         runlock(agent, ['exec', '-g', group, '--node', node, '-w', '0', '--', 'true']);
@@ -169,17 +158,13 @@ describe('TERM ends the run', () => {
     async (signal) => {
       const { folder, pid } = stage();
       const group = `released-${signal}`;
-      const run = start(group, 'web01', [RELEASE, '--', ...untilTold(folder)]);
+      const run = on(group).start('web01', RELEASE, '--', ...untilTold(folder));
       await pid('command');
       run.signal(signal);
       const status = 128 + constants.signals[signal];
       expect(await run.ended).toMatchObject({ status, stdout: '' });
-      expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
-        `runlock/${group}/.last`,
-        `runlock/${group}/.runs/web01`,
-        `runlock/${group}/.tail`,
-      ]);
-      expect(await lastRun(group, 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: status });
+      expect(await on(group).keys()).toEqual(['.last', '.runs/web01', '.tail']);
+      expect(await on(group).lastRun('web01')).toMatchObject({ outcome: 'interrupted', exitCode: status });
       expect(await sessions()).toEqual([]);
       expect(
         (await runlock(agent, ['exec', '-g', group, '--node', 'web02', '-w', '0', '--', 'true'])).status,
@@ -189,11 +174,11 @@ describe('TERM ends the run', () => {
 
   test('USR1 ends nothing by itself: a command that dies of it has failed', async () => {
     const { folder, pid } = stage();
-    const run = start('usr1', 'web01', ['--', ...untilTold(folder)]);
+    const run = on('usr1').start('web01', '--', ...untilTold(folder));
     await pid('command');
     run.signal('SIGUSR1');
     expect((await run.ended).status).toBe(128 + constants.signals.SIGUSR1);
-    expect(await lastRun('usr1', 'web01')).toMatchObject({ outcome: 'failed' });
+    expect(await on('usr1').lastRun('web01')).toMatchObject({ outcome: 'failed' });
   });
 });
 
@@ -203,10 +188,10 @@ describe('a signal to a waiting runlock', () => {
     async (signal) => {
       const { folder, pid, lines } = stage();
       const group = `wait-${signal}`;
-      const holder = start(group, 'web01', ['--', ...untilTold(folder)]);
+      const holder = on(group).start('web01', '--', ...untilTold(folder));
       await pid('command');
-      const waiter = start(group, 'web02', ['--', 'sh', '-c', `echo >>${folder}/started`]);
-      await tickets(group, 1);
+      const waiter = on(group).start('web02', '--', 'sh', '-c', `echo >>${folder}/started`);
+      await on(group).waiting();
       waiter.signal(signal);
       const status = 128 + constants.signals[signal];
       expect(await waiter.ended).toEqual({ status, stdout: '', stderr: '' });
@@ -222,20 +207,16 @@ describe('a signal to a waiting runlock', () => {
       writeFileSync(`${folder}/end`, '');
       expect((await holder.ended).status).toBe(0);
       expect(lines('started')).toEqual([]);
-      expect(await agent.kv.keys(`runlock/${group}/`)).toEqual([
-        `runlock/${group}/.last`,
-        `runlock/${group}/.runs/web01`,
-        `runlock/${group}/.tail`,
-      ]);
+      expect(await on(group).keys()).toEqual(['.last', '.runs/web01', '.tail']);
     },
   );
 
   test('it comes at the same moment as the slot: either all of it runs, or nothing', async () => {
     const { folder, pid, lines } = stage();
-    const holder = start('race', 'web01', ['--', ...untilTold(folder)]);
+    const holder = on('race').start('web01', '--', ...untilTold(folder));
     await pid('command');
-    const waiter = start('race', 'web02', ['--', 'sh', '-c', `echo >>${folder}/started; exec sleep 300`]);
-    await tickets('race', 1);
+    const waiter = on('race').start('web02', '--', 'sh', '-c', `echo >>${folder}/started; exec sleep 300`);
+    await on('race').waiting();
     writeFileSync(`${folder}/end`, '');
     await holder.ended;
     waiter.signal('SIGTERM');
@@ -251,12 +232,12 @@ describe('a signal to a waiting runlock', () => {
 
   test('during the splay: nothing is started, and Consul never hears of it', async () => {
     const { folder, lines } = stage();
-    const run = start('splay', 'web01', ['--splay', '24h', '--', 'sh', '-c', `echo >>${folder}/started`]);
+    const run = on('splay').start('web01', '--splay', '24h', '--', 'sh', '-c', `echo >>${folder}/started`);
     await eventually(() => expect(catches(run.pid, 'SIGTERM')).toBe(true));
     run.signal('SIGTERM');
     expect(await run.ended).toEqual({ status: 143, stdout: '', stderr: '' });
     expect(lines('started')).toEqual([]);
-    expect(await agent.kv.keys('runlock/splay/')).toEqual([]);
+    expect(await on('splay').keys()).toEqual([]);
     expect(await sessions()).toEqual([]);
   });
 

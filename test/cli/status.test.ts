@@ -6,7 +6,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { eventually } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { stage } from '../support/stage.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { RUNLOCK } from '../support/program.ts';
@@ -14,10 +14,10 @@ import type { StartOptions } from '../support/program.ts';
 
 const agent = useAgent();
 
+const on = (group: string) => groupOf(agent, group);
+
 const status = (args: readonly string[], options?: StartOptions) =>
   runlock(agent, ['status', ...args], options);
-const exec = (group: string, node: string, args: readonly string[]) =>
-  runlock(agent, ['exec', '-g', group, '--node', node, ...args]);
 
 interface Group {
   readonly group: string;
@@ -42,8 +42,8 @@ async function group(name: string): Promise<Group> {
 }
 
 const waiter = async (name: string, node: string, place: number) => {
-  const run = startRunlock(agent, ['exec', '-g', name, '--node', node, '--', 'true']);
-  await eventually(async () => expect(await agent.kv.keys(`runlock/${name}/.queue/`)).toHaveLength(place));
+  const run = on(name).start(node, '--', 'true');
+  await on(name).waiting(place);
   return run;
 };
 
@@ -65,7 +65,7 @@ async function paste(command: string): Promise<void> {
 
 describe('after a failed run, with two who wait', () => {
   const busy = async (name: string) => {
-    await exec(name, 'web01', ['--', 'sh', '-c', 'exit 3']);
+    await on(name).exec('web01', '--', 'sh', '-c', 'exit 3');
     const waiters = [await waiter(name, 'web02', 1), await waiter(name, 'web03', 2)];
     return async () => {
       for (const run of waiters) run.signal('SIGTERM');
@@ -131,7 +131,7 @@ describe('after a failed run, with two who wait', () => {
   });
 
   test('the printed command, pasted into a shell, frees the group', async () => {
-    await exec('freed/web', 'web01', ['--', 'false']);
+    await on('freed/web').exec('web01', '--', 'false');
     const next = await waiter('freed/web', 'web02', 1);
     const { stdout } = await status(['freed/web']);
     const [, command = ''] = /^ {2}fix: (.+)$/m.exec(stdout) ?? [];
@@ -157,11 +157,11 @@ describe('what else a group can be', () => {
     expect(result).toMatchObject({ status: 0, stderr: '' });
     expect(result.stdout).toBe('never\n  nobody has used never yet (or this token may not read it)\n');
     expect(await group('never')).toMatchObject({ known: false, queue: [] });
-    expect(await agent.kv.keys('runlock/never/')).toEqual([]);
+    expect(await on('never').keys()).toEqual([]);
   });
 
   test('idle', async () => {
-    await exec('idle', 'web01', ['--', 'true']);
+    await on('idle').exec('web01', '--', 'true');
     expect(await group('idle')).toMatchObject({ slots: [{ slot: 0, state: 'free' }], queue: [] });
     expect((await status(['idle'])).stdout).toMatch(/^ {2}idle: nobody runs and nobody waits$/m);
   });
@@ -209,7 +209,7 @@ describe('what else a group can be', () => {
 
 describe('several groups', () => {
   test('the named ones, each once; without names all there are', async () => {
-    for (const name of ['many/a', 'many/b', 'many']) await exec(name, 'web01', ['--', 'true']);
+    for (const name of ['many/a', 'many/b', 'many']) await on(name).exec('web01', '--', 'true');
     const named = await report('many/b', 'many', 'many/b');
     expect(named.groups.map((one) => one.group)).toEqual(['many', 'many/b']);
     const all = (await report()).groups.map((one) => one.group);
@@ -268,7 +268,7 @@ describe('what comes from Consul cannot speak to the terminal', () => {
 
   test('in what a busy exec says, too', async () => {
     await agent.kv.put('runlock/nasty/.slot/0/owner', byHand({ command: nasty }));
-    const busy = await exec('nasty', 'web02', ['-w', '0', '--', 'true']);
+    const busy = await on('nasty').exec('web02', '-w', '0', '--', 'true');
     expect(busy.status).toBe(75);
     // eslint-disable-next-line no-control-regex -- these are what must not be there
     expect(busy.stderr).toMatch(/^runlock: busy: [^\u0000-\u001f\u007f-\u009f\u202e]+\n$/);
@@ -287,7 +287,7 @@ describe('colour', () => {
     (await status(['paint'], { env })).stdout.includes(ESCAPE);
 
   test('none in a pipe, with FORCE_COLOR=1 some, with NO_COLOR none whatever else is set', async () => {
-    await exec('paint', 'web01', ['--', 'false']);
+    await on('paint').exec('web01', '--', 'false');
     expect(await colours({})).toBe(false);
     expect(await colours({ FORCE_COLOR: '1' })).toBe(true);
     expect(await colours({ FORCE_COLOR: '0' })).toBe(false);

@@ -4,14 +4,17 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually, isAlive } from '../support/processes.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { RUNLOCK } from '../support/program.ts';
-import { claimOf, lastRun, processGroup, runPlain, toolbox, treeOf, whoLives } from '../support/tools.ts';
+import { processGroup, runPlain, toolbox, treeOf, whoLives } from '../support/tools.ts';
 
 const agent = useAgent();
 
-const on = (group: string, node = 'web01') => ['exec', '-g', group, '--node', node];
+const on = (group: string) => groupOf(agent, group);
+
+const words = (group: string, node = 'web01') => ['exec', '-g', group, '--node', node];
 
 const succeeding = [
   { code: 0, what: 'nothing to do', args: ['--detailed-exitcodes'], manifest: 'notice("same")' },
@@ -23,9 +26,9 @@ test.each(succeeding)('puppet apply with $what: $code arrives, and its claim goe
   const { env, puppetApply } = toolbox();
   const group = `good${row.args.join('')}-${row.code}`;
   const command = await puppetApply(...row.args, '-e', row.manifest);
-  expect((await runlock(agent, [...on(group), '--', ...command], { env })).status).toBe(row.code);
-  expect(await claimOf(agent, group)).toBeUndefined();
-  expect(await lastRun(agent, group, 'web01')).toMatchObject({ outcome: 'succeeded', exitCode: row.code });
+  expect((await runlock(agent, [...words(group), '--', ...command], { env })).status).toBe(row.code);
+  expect(await on(group).claim()).toBeUndefined();
+  expect(await on(group).lastRun('web01')).toMatchObject({ outcome: 'succeeded', exitCode: row.code });
 });
 
 const failing = [
@@ -43,13 +46,13 @@ test.each(failing)('puppet apply with $what: $code arrives, and its claim stays 
   const { env, puppetApply } = toolbox();
   const group = `bad-${row.code}`;
   const command = await puppetApply(...row.args, '-e', row.manifest);
-  expect((await runlock(agent, [...on(group), '--', ...command], { env })).status).toBe(row.code);
-  expect(await claimOf(agent, group)).toMatchObject({ state: 'failed', node: 'web01', exitCode: row.code });
+  expect((await runlock(agent, [...words(group), '--', ...command], { env })).status).toBe(row.code);
+  expect(await on(group).claim()).toMatchObject({ state: 'failed', node: 'web01', exitCode: row.code });
 });
 
 test('a manifest from stdin is applied', async () => {
   const { env, puppetApply } = toolbox();
-  const run = await runlock(agent, [...on('stdin'), '--', ...(await puppetApply())], {
+  const run = await runlock(agent, [...words('stdin'), '--', ...(await puppetApply())], {
     env,
     input: 'notice("read from stdin")',
   });
@@ -77,7 +80,7 @@ test('every argument arrives byte for byte, no shell in between', async () => {
     '\x1b[31m\x07',
     '',
   ];
-  const run = await runPlain([RUNLOCK, ...on('words'), '--', print, ...args], { env: { ...agent.env } });
+  const run = await runPlain([RUNLOCK, ...words('words'), '--', print, ...args], { env: { ...agent.env } });
   expect(run.stdout.toString().split('\0').slice(0, -1)).toEqual(args);
 });
 
@@ -86,7 +89,7 @@ test("stdin and stdout are the command's own, byte for byte", async () => {
   const bytes = randomBytes(1_000_000);
   const stdin = join(folder, 'bytes');
   writeFileSync(stdin, bytes);
-  const run = await runPlain([RUNLOCK, ...on('bytes'), '--', 'cat'], { env: { ...agent.env }, stdin });
+  const run = await runPlain([RUNLOCK, ...words('bytes'), '--', 'cat'], { env: { ...agent.env }, stdin });
   expect(run).toMatchObject({ status: 0, stderr: Buffer.alloc(0) });
   expect(run.stdout.equals(bytes)).toBe(true);
 });
@@ -98,18 +101,18 @@ test("TERM to runlock ends puppet's exec child too, though it is in a group of i
   const command = await puppetApply('-e', manifest);
   const run = startRunlock(
     agent,
-    [...on('term'), '--release-on-signal', '--kill-after', '10m', '--', ...command],
+    [...words('term'), '--release-on-signal', '--kill-after', '10m', '--', ...command],
     { env },
   );
   const task = await pid('task');
   const tree = await treeOf(agent, 'term');
   expect(tree).toContain(task);
   expect(new Set(tree.map(processGroup)).size).toBeGreaterThan(1);
-  const next = startRunlock(agent, [...on('term', 'web02'), '--', ...whoLives(tree)]);
+  const next = startRunlock(agent, [...words('term', 'web02'), '--', ...whoLives(tree)]);
   await eventually(async () => expect(await agent.kv.keys('runlock/term/.queue/')).toHaveLength(1));
   run.signal('SIGTERM');
   expect((await run.ended).status).toBe(1);
   expect(await next.ended).toMatchObject({ status: 0, stdout: '' });
   expect(tree.filter(isAlive)).toEqual([]);
-  expect(await lastRun(agent, 'term', 'web01')).toMatchObject({ outcome: 'interrupted', exitCode: 1 });
+  expect(await on('term').lastRun('web01')).toMatchObject({ outcome: 'interrupted', exitCode: 1 });
 });

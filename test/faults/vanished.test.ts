@@ -15,7 +15,7 @@ import {
   untilUnlocked,
 } from '../support/history/steps.ts';
 import { eventually, isAlive, untilGone } from '../support/processes.ts';
-import { lastRun } from '../support/tools.ts';
+import { groupOf } from '../support/group.ts';
 
 const agent = useAgent();
 
@@ -119,7 +119,10 @@ test.concurrent.each(ENDING_HOLDS)(
     expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
     expect(stderr).toMatch(/slot 0 of .* is no longer its own; nothing was given back/);
     expect(await fleet.claim()).toEqual(claim);
-    expect(await lastRun(agent, fleet.group, 'web01')).toMatchObject({ outcome: 'lost', exitCode: 137 });
+    expect(await groupOf(agent, fleet.group).lastRun('web01')).toMatchObject({
+      outcome: 'lost',
+      exitCode: 137,
+    });
     next?.tell();
     expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });

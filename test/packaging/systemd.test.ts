@@ -12,7 +12,7 @@ import { eventually } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { puppet, systemdAnalyze } from '../support/provision.ts';
 import { stage } from '../support/stage.ts';
-import { claimOf, lastRun } from '../support/tools.ts';
+import { groupOf } from '../support/group.ts';
 
 const run = promisify(execFile);
 
@@ -222,7 +222,7 @@ describe.skipIf(why !== undefined)(
       const said = await noteOf('facts.out');
       expect(said).toBe(`one|two words|a "quoted" word|$HOME|*|\nprod/web web01\n400 root\n${token}\nend\n`);
       await eventually(async () => {
-        expect(await lastRun(agent, 'prod/web', 'web01')).toMatchObject({
+        expect(await groupOf(agent, 'prod/web').lastRun('web01')).toMatchObject({
           outcome: 'succeeded',
           exitCode: 0,
         });
@@ -300,8 +300,13 @@ describe.skipIf(why !== undefined)(
       // Once: by runlock, and not by systemd as well.
       expect(note('stubborn.out')).toBe('started\nasked\n');
       expect((await machine.run('pgrep', '--full', 'sleep 300')).status).toBe(1);
-      expect(await lastRun(agent, 'prod/stubborn', 'web01')).toMatchObject({ outcome: 'interrupted' });
-      expect(await claimOf(agent, 'prod/stubborn')).toMatchObject({ state: 'interrupted', node: 'web01' });
+      expect(await groupOf(agent, 'prod/stubborn').lastRun('web01')).toMatchObject({
+        outcome: 'interrupted',
+      });
+      expect(await groupOf(agent, 'prod/stubborn').claim()).toMatchObject({
+        state: 'interrupted',
+        node: 'web01',
+      });
     });
 
     test('the command has a cgroup of its own below the unit’s, which goes with the run', async () => {
@@ -355,7 +360,7 @@ describe.skipIf(why !== undefined)(
         await ok('systemctl', 'daemon-reload');
         await ok('systemctl', 'start', '--no-block', 'runlock@puppet.service');
         await eventually(async () => {
-          expect(await lastRun(agent, 'prod/puppet', 'web01')).toMatchObject({
+          expect(await groupOf(agent, 'prod/puppet').lastRun('web01')).toMatchObject({
             outcome: 'succeeded',
             exitCode: 2,
           });
@@ -364,7 +369,7 @@ describe.skipIf(why !== undefined)(
           );
         }, 200_000);
         expect(await ok('stat', '--format=%U %a', '/home/runlocktest/note')).toBe('runlocktest 4755\n');
-        expect(await lastRun(agent, 'prod/puppet', 'web01')).toMatchObject({
+        expect(await groupOf(agent, 'prod/puppet').lastRun('web01')).toMatchObject({
           outcome: 'succeeded',
           exitCode: 2,
         });
@@ -387,7 +392,7 @@ describe.skipIf(why !== undefined)(
       expect(await noteOf('slow.out')).toBe('started\nend\n');
       await eventually(
         async () =>
-          expect(await lastRun(agent, 'prod/slow', 'web01')).toMatchObject({ outcome: 'succeeded' }),
+          expect(await groupOf(agent, 'prod/slow').lastRun('web01')).toMatchObject({ outcome: 'succeeded' }),
         30_000,
       );
       await ok('dpkg', '--no-triggers', '--purge', 'runlock');

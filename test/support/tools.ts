@@ -7,6 +7,7 @@ import { buffer } from 'node:stream/consumers';
 import { onTestFinished } from 'vitest';
 import { markedPids } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
+import { groupOf } from './group.ts';
 import { end, scene } from './processes.ts';
 import type { Scene } from './processes.ts';
 import { NO_CONFIG } from './program.ts';
@@ -62,28 +63,9 @@ export function playbook(tasks: readonly object[], more: object = {}): string {
   return JSON.stringify([play]);
 }
 
-/** What slot 0's claim says; undefined when there is none. */
-export async function claimOf(
-  agent: Agent,
-  group: string,
-): Promise<{ state: string; node: string; run: string; exitCode?: number } | undefined> {
-  const pair = await agent.kv.get(`runlock/${group}/.slot/0/owner`);
-  return pair && (JSON.parse(pair.Value) as { state: string; node: string; run: string });
-}
-
-/** What is stored of the node's last run. */
-export async function lastRun(
-  agent: Agent,
-  group: string,
-  node: string,
-): Promise<{ outcome: string; exitCode: number; command: string } | undefined> {
-  const pair = await agent.kv.get(`runlock/${group}/.runs/${node}`);
-  return pair && (JSON.parse(pair.Value) as { outcome: string; exitCode: number; command: string });
-}
-
 /** The processes of the run that has slot 0 now. They die with the test. */
 export async function treeOf(agent: Agent, group: string): Promise<number[]> {
-  const run = (await claimOf(agent, group))?.run;
+  const run = (await groupOf(agent, group).claim())?.run;
   if (run === undefined) throw new Error(`nobody runs in ${group}`);
   onTestFinished(() => markedPids(run).forEach(end));
   return markedPids(run);
