@@ -33,7 +33,7 @@ async function through(match: Match, action: Action) {
   const proxy = await startProxy(agent);
   onTestFinished(proxy.close);
   proxy.rule({ match, times: 1, do: action });
-  return { proxy, via: { env: { ...agent.env, ...proxy.env } } };
+  return proxy;
 }
 
 describe('killed', () => {
@@ -57,8 +57,8 @@ describe('killed', () => {
     'between grant and hold: nobody else gets in, and the next %s of the node goes on',
     async (name, next, state) => {
       const group = `k-${name}`;
-      const { proxy, via } = await through(keepStep, 'hang');
-      const killed = startRunlock(via, acquireArgs(group, 'web01'));
+      const proxy = await through(keepStep, 'hang');
+      const killed = startRunlock(proxy, acquireArgs(group, 'web01'));
       await proxy.seen(keepStep);
       killed.signal('SIGKILL');
       await killed.ended;
@@ -89,8 +89,8 @@ describe('ended by a signal', () => {
     ['a failed claim is what it was', 's-failed', 'failed'],
   ])('while it turns its grant into a hold: %s', async (_, group, before) => {
     if (before) await exec(group, 'web01', 'false');
-    const { proxy, via } = await through(keepStep, { delayMs: 500 });
-    const run = startRunlock(via, acquireArgs(group, 'web01', '--json'));
+    const proxy = await through(keepStep, { delayMs: 500 });
+    const run = startRunlock(proxy, acquireArgs(group, 'web01', '--json'));
     await proxy.seen(keepStep);
     run.signal('SIGTERM');
     expect(await run.ended).toMatchObject({ status: 143, stdout: '' });
@@ -100,8 +100,8 @@ describe('ended by a signal', () => {
 });
 
 test('evicted between grant and hold: it says so and holds nothing, and the operator hears of the end', async () => {
-  const { proxy, via } = await through(keepStep, { delayMs: 2_000 });
-  const run = startRunlock(via, acquireArgs('evicted', 'web01'));
+  const proxy = await through(keepStep, { delayMs: 2_000 });
+  const run = startRunlock(proxy, acquireArgs('evicted', 'web01'));
   await proxy.seen(keepStep);
   const operator = await runlock(agent, ['release', 'evicted', '--owner', 'web01', '--force']);
   expect(operator.stdout).toBe('evicted web01 from slot 0 of evicted; its command is gone\n');
@@ -113,8 +113,8 @@ test('evicted between grant and hold: it says so and holds nothing, and the oper
 
 test('asked for again: an operator who looked before that, and whose word arrives late, does not end it', async () => {
   await acquire('late-clear');
-  const { proxy, via } = await through(writes('delete-cas', '/owner'), 'late');
-  const operator = await runlock(via, ['release', 'late-clear', '--owner', 'web01', '--force']);
+  const proxy = await through(writes('delete-cas', '/owner'), 'late');
+  const operator = await runlock(proxy, ['release', 'late-clear', '--owner', 'web01', '--force']);
   expect(operator.status).toBe(69);
   expect(await acquire('late-clear')).toEqual(silent);
   expect(await proxy.release()).toMatchObject([{ status: 409 }]);
@@ -122,8 +122,8 @@ test('asked for again: an operator who looked before that, and whose word arrive
 });
 
 test('answered only after its hold has ended: nothing is said to be held before the hold begins anew', async () => {
-  const { proxy, via } = await through(keepStep, { delayMs: 3_000 });
-  const run = startRunlock(via, acquireArgs('slow', 'web01', '--hold', '2s', '--json'));
+  const proxy = await through(keepStep, { delayMs: 3_000 });
+  const run = startRunlock(proxy, acquireArgs('slow', 'web01', '--hold', '2s', '--json'));
   await proxy.seen(keepStep);
   const sentMs = Date.now();
   const { status, stdout } = await run.ended;
@@ -137,9 +137,9 @@ describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
   'an answer that is lost (%s)',
   (name, action) => {
     test('does not keep the first half from being held', async () => {
-      const { proxy, via } = await through(keepStep, action);
+      const proxy = await through(keepStep, action);
       const group = `lost-${name}`;
-      expect(await runlock(via, acquireArgs(group, 'web01'))).toMatchObject({ status: 0, stdout: '' });
+      expect(await runlock(proxy, acquireArgs(group, 'web01'))).toMatchObject({ status: 0, stdout: '' });
       const before = await agent.kv.tree(`runlock/${group}/`);
       expect(await on(group).keys()).toEqual(HELD);
       expect(await on(group).claim()).toMatchObject({ state: 'held' });
@@ -150,8 +150,8 @@ describe.each(Object.entries(LOSSES).filter(([name]) => name !== 'hang'))(
     test('does not keep the second half from being done, once', async () => {
       const group = `ended-${name}`;
       await acquire(group);
-      const { proxy, via } = await through(endStep, action);
-      const done = await runlock(via, ['release', group, '--node', 'web01', '--failed']);
+      const proxy = await through(endStep, action);
+      const done = await runlock(proxy, ['release', group, '--node', 'web01', '--failed']);
       expect(done.status).toBe(0);
       expect(done.stdout).toMatch(/^web01 failed after/);
       const before = await agent.kv.tree(`runlock/${group}/`);

@@ -229,7 +229,7 @@ test('a Consul that does not say what a token may do: what is needed, and that i
   await using proxy = await startProxy(agent);
   proxy.rule({ match: ({ path }) => path.includes('/acl/authorize'), do: { status: 404, body: '' } });
   const args = ['doctor', '--service', 'web', '--maintenance'];
-  const { status, stdout } = await runlock({ env: { ...agent.env, ...proxy.env } }, args);
+  const { status, stdout } = await runlock(proxy, args);
   expect(status).toBe(0);
   expect(stdout).toMatch(
     /^note {5}rights +service "web": write is needed; it was not tried, for Consul does not say what a token may do; if runs are refused, add to the token's policy: service "web" \{ policy = "write" \}$/m,

@@ -212,15 +212,14 @@ describe('an answer that is lost', () => {
     async (fault) => {
       const proxy = await startProxy(agent);
       onTestFinished(() => proxy.close());
-      const behind = { env: { ...agent.env, ...proxy.env } };
       proxy.rule({ match: writes('cas', '/.freeze'), times: 1, do: fault });
-      const set = await runlock(behind, ['freeze', fault, '--reason', 'release day', '--json']);
+      const set = await runlock(proxy, ['freeze', fault, '--reason', 'release day', '--json']);
       expect(set).toMatchObject({ status: 0, stderr: '' });
       expect(JSON.parse(set.stdout)).not.toHaveProperty('replaced');
       expect(await stored(fault)).toMatchObject({ reason: 'release day' });
       proxy.clear();
       proxy.rule({ match: writes('delete-cas', '/.freeze'), times: 1, do: fault });
-      const ended = await runlock(behind, ['thaw', fault, '--json']);
+      const ended = await runlock(proxy, ['thaw', fault, '--json']);
       expect(ended).toMatchObject({ status: 0, stderr: '' });
       expect(JSON.parse(ended.stdout)).toMatchObject({ kind: 'thawed', freeze: { reason: 'release day' } });
       expect(await stored(fault)).toBeNull();
@@ -230,9 +229,8 @@ describe('an answer that is lost', () => {
   test('and no Consul to ask: it says that nobody knows, exit 69', async () => {
     const proxy = await startProxy(agent);
     onTestFinished(() => proxy.close());
-    const behind = { env: { ...agent.env, ...proxy.env } };
     proxy.rule({ match: writes('cas', '/.freeze'), do: 'drop-after' });
-    const freezing = runlock(behind, ['freeze', 'unknown', '--reason', 'release day']);
+    const freezing = runlock(proxy, ['freeze', 'unknown', '--reason', 'release day']);
     await proxy.seen(writes('cas', '/.freeze'));
     await proxy.close();
     expectComplaint(

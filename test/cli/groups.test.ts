@@ -275,7 +275,7 @@ describe('while it waits for a later group', () => {
     const { first, second, only, args, claims } = setup();
     const other = await only(second).hold('web09');
     await using proxy = await startProxy(agent);
-    const run = startRunlock({ env: { ...agent.env, ...proxy.env } }, [...args('web01'), '--', 'true']);
+    const run = startRunlock(proxy, [...args('web01'), '--', 'true']);
     await on(second).waiting();
     const isDestroy = ({ path }: ProxyRequest) => path.startsWith('/v1/session/destroy');
     const signalled = new AbortController();
@@ -317,7 +317,7 @@ describe('while it waits for a later group', () => {
     const { first, second, only, args } = setup();
     const other = await only(second).hold('web09');
     await using proxy = await startProxy(agent);
-    const run = startRunlock({ env: { ...agent.env, ...proxy.env } }, [...args('web01'), '-v', '--', 'true']);
+    const run = startRunlock(proxy, [...args('web01'), '-v', '--', 'true']);
     await on(second).waiting();
     const isDestroy = ({ path }: ProxyRequest) => path.startsWith('/v1/session/destroy');
     proxy.rule({ match: isDestroy, do: { status: 403, body: 'Permission denied' } });

@@ -146,7 +146,7 @@ test('what acquire held, cleared while its release is on its way: the work is in
   onTestFinished(proxy.close);
   const cleared = new AbortController();
   proxy.rule({ match: STEPS.release, do: { until: once(cleared.signal, 'abort') } });
-  const env = { ...agent.env, ...proxy.env };
+  const { env } = proxy;
   const release = startRunlock({ env }, [
     'release',
     group,

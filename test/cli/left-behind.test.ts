@@ -225,7 +225,7 @@ test.concurrent(
     const script =
       '(sh -c \'echo $$ >"$0/daemon.pid"; exec sleep 300\' "$1" >/dev/null 2>&1 &); echo $$ >"$1/command.pid"; while ! [ -e "$1/end" ]; do sleep 0.05; done';
     const args = [...words(group, 'web01'), '--', 'sh', '-c', script, 'sh', here.folder];
-    const run = here.start({ env: { ...agent.env, ...proxy.env } }, args);
+    const run = here.start(proxy, args);
     const [daemon] = [await here.pid('daemon'), await here.pid('command')];
     const { run: id = '' } = (await claim(group)) ?? {};
     // Consul is away for longer than a run tries to give its slot back.

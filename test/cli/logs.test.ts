@@ -294,7 +294,8 @@ test('without a terminal waiting, granted and lost-in-time say nothing; -v says 
   await waiting();
   const loud = plain.start('web03', '-v', '--', 'true');
   await loud.says(/^runlock: web03 waits for a slot of \S+ \(slot 0: web01 running/m);
-  await holder.end();
+  holder.tell();
+  await holder.ended;
   expect(await quiet.ended).toEqual({ status: 0, stdout: '', stderr: '' });
   expect((await loud.ended).stderr).toMatch(/^runlock: web03 got slot 0 of \S+ after \d+s$/m);
 });

@@ -153,13 +153,7 @@ describe('with --force', () => {
     const proxy = await startProxy(agent);
     onTestFinished(proxy.close);
     proxy.rule({ match: STEPS['session destroy'], do: 'hang' });
-    startRunlock({ env: { ...agent.env, ...proxy.env } }, [
-      'release',
-      'at-once',
-      '--owner',
-      'web01',
-      '--force',
-    ]);
+    startRunlock(proxy, ['release', 'at-once', '--owner', 'web01', '--force']);
     await proxy.seen(STEPS['session destroy']);
     await unhold('at-once');
     expect(await next.ended).toMatchObject({ status: 0 });
@@ -264,8 +258,7 @@ describe('with --force', () => {
     let go: () => void = () => undefined;
     const granted = new Promise<void>((resolve) => (go = resolve));
     proxy.rule({ match: writes('unlock', '/.node/'), times: 1, do: { until: granted } });
-    const via = { env: { ...agent.env, ...proxy.env } };
-    const sending = startRunlock(via, ['release', 'moment', '--owner', 'web01', '--force']);
+    const sending = startRunlock(proxy, ['release', 'moment', '--owner', 'web01', '--force']);
     await proxy.seen(writes('unlock', '/.node/'));
     await unhold('moment');
     await eventually(async () => expect(await on('moment').keys()).toContain('.slot/0/lock'));
@@ -286,9 +279,8 @@ describe('with --force', () => {
     let went: () => void = () => undefined;
     const joined = new Promise<void>((resolve) => (went = resolve));
     proxy.rule({ match: STEPS.enqueue, times: 1, do: { done: went } });
-    const via = { env: { ...agent.env, ...proxy.env } };
     const args = ['exec', '-g', 'unheard', '--node', 'web01', '--session-ttl', '10s', '--', 'true'];
-    const run = startRunlock(via, args);
+    const run = startRunlock(proxy, args);
     await joined;
     expect(await away('unheard')).toMatchObject({ status: 0 });
     expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('unheard') });

@@ -107,7 +107,7 @@ describe('-v', () => {
   async function through() {
     const proxy = await startProxy(agent);
     onTestFinished(proxy.close);
-    return { proxy, via: { env: { ...agent.env, ...proxy.env } } };
+    return proxy;
   }
 
   /** A watch of the slots: the first is that of the first in the queue, the second what is said comes from. */
@@ -115,8 +115,8 @@ describe('-v', () => {
 
   test('says every change of who holds in a line, without a terminal too', async () => {
     const holder = await running('lines');
-    const { proxy, via } = await through();
-    const run = startRunlock(via, exec('lines', '-v'));
+    const proxy = await through();
+    const run = startRunlock(proxy, exec('lines', '-v'));
     await run.says(/web02 waits for a slot of lines \(slot 0: web01 running/);
     await proxy.seen(watch, 2);
     await holder.endSession();
@@ -131,8 +131,8 @@ describe('-v', () => {
 
   test('as JSON: which slot, who, and in which state', async () => {
     const holder = await running('json');
-    const { proxy, via } = await through();
-    const run = startRunlock(via, exec('json', '-v', '--log-format', 'json'));
+    const proxy = await through();
+    const run = startRunlock(proxy, exec('json', '-v', '--log-format', 'json'));
     await proxy.seen(watch, 2);
     await holder.becomes({ state: 'failed', exitCode: 3 });
     await run.says(/"event":"holder"/);

@@ -65,7 +65,7 @@ async function runner(node: string, group: string, { clock, hold, on = agent }: 
     ...{ clock, random: Math.random, emit: () => undefined },
     host: { self: () => self, bootId: self.bootId, ...unseen },
   };
-  const consul = connect(consulSettings({ ...on.env, ...proxy.env }), { clock, emit: deps.emit });
+  const consul = connect(consulSettings(proxy.env), { clock, emit: deps.emit });
   const leaving = new AbortController();
   const { signal } = leaving;
   onTestFinished(async () => {

@@ -51,7 +51,7 @@ async function broken(action?: Action): Promise<{ consul: Consul; proxy: Proxy }
   const proxy = await startProxy(agent);
   onTestFinished(() => proxy.close());
   if (action !== undefined) proxy.rule({ do: action });
-  return { consul: connected({ ...agent.env, ...proxy.env }), proxy };
+  return { consul: connected(proxy.env), proxy };
 }
 
 /** The fault's message, which is one line; and how long it took to come. */

@@ -24,7 +24,7 @@ beforeEach(async () => {
   lines = [];
   heard = () => undefined;
   proxy = await startProxy(agent);
-  consul = connect(consulSettings({ ...agent.env, ...proxy.env }), {
+  consul = connect(consulSettings(proxy.env), {
     clock,
     emit: (event) => {
       lines.push(sentenceOf(event));

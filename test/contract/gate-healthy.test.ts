@@ -15,7 +15,7 @@ const asked = { services: ['web'], offered: [], node: 'web01', withinMs: 30_000,
 test('Consul away: waited for, but not for ever', async () => {
   const proxy = await startProxy(agent);
   onTestFinished(() => proxy.close());
-  const consul = connect(consulSettings({ ...agent.env, ...proxy.env }), { clock, emit: () => undefined });
+  const consul = connect(consulSettings(proxy.env), { clock, emit: () => undefined });
   onTestFinished(() => consul.close());
   const isHealth = ({ path }: { path: string }) => path.startsWith('/v1/health/');
   const back = proxy.rule({ match: isHealth, do: 'drop-before' });

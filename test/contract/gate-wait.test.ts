@@ -146,7 +146,7 @@ describe('before a slot', () => {
     const proxy = await startProxy(agent);
     onTestFinished(() => proxy.close());
     const stable = gate({ stableMs: 300, groups: [] });
-    const through = effects({ ...agent.env, ...proxy.env });
+    const through = effects(proxy.env);
     expect((await waitOpen(through, stable, { signal: never, patience: never })).kind).toBe('open');
     const asked = proxy.requests.filter(
       ({ path }) => path.startsWith('/v1/health/') && !path.includes('index='),
@@ -231,7 +231,7 @@ describe('Consul away', () => {
     const isHealth = ({ path }: { path: string }) => path.startsWith('/v1/health/');
     const back = proxy.rule({ match: isHealth, do: 'drop-before' });
     return {
-      through: effects({ ...agent.env, ...proxy.env }),
+      through: effects(proxy.env),
       back,
       asked: (n: number) => proxy.seen(isHealth, n),
     };
@@ -292,7 +292,7 @@ describe('in the queue', () => {
     const proxy = await startProxy(agent);
     onTestFinished(() => proxy.close());
     let closed: string[] | undefined;
-    const watching = untilClosed(effects({ ...agent.env, ...proxy.env }), gate(more), stop.signal).then(
+    const watching = untilClosed(effects(proxy.env), gate(more), stop.signal).then(
       (verdicts) => (closed = verdicts.flatMap(({ offline }) => offline.map(({ node }) => node))),
       () => undefined,
     );
@@ -354,7 +354,7 @@ test('twenty at a closed gate: whatever its checks print meanwhile, each looks o
   await set('web03', 'critical');
   const stops = Array.from({ length: 20 }, () => new AbortController());
   const waiting = stops.map(({ signal }) =>
-    waitOpen(effects({ ...agent.env, ...proxy.env }), gate({ groups: [] }), {
+    waitOpen(effects(proxy.env), gate({ groups: [] }), {
       signal,
       patience: never,
     }).catch(() => undefined),

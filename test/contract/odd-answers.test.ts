@@ -22,7 +22,7 @@ let proxy: Proxy;
 let consul: Consul;
 beforeAll(async () => {
   proxy = await startProxy(agent);
-  consul = connect(consulSettings({ ...agent.env, ...proxy.env }), { clock, emit: () => undefined });
+  consul = connect(consulSettings(proxy.env), { clock, emit: () => undefined });
 });
 beforeEach(() => proxy.clear());
 afterAll(async () => {

@@ -2,17 +2,16 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endAgents, startAgent, startCluster } from '../support/consul.ts';
 import type { Agent, Cluster } from '../support/consul.ts';
-import { grants, servedBehind, startScene, survivors } from '../support/history/behind.ts';
+import { grants, servedBehind, startScene, survivors, IN_ORDER } from '../support/history/behind.ts';
 import type { Scene, SceneOptions } from '../support/history/behind.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
 import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
+import { HOLDS, stubborn } from '../support/history/steps.ts';
 
 /** As many tests of a file as go on at once: each breaks an agent of its own. */
 const AT_ONCE = 8;
-const HOLDS = ['forever', '5s', 'none'] as const;
-const IN_ORDER = ['web01', 'web02', 'web03'];
 
 let cluster: Cluster;
 let server: Agent;
@@ -53,16 +52,14 @@ const through = (agent: Agent, run: SceneOptions['run'] = {}): SceneOptions => (
   behind: { agent: others },
 });
 
-const lockedBy = async ({ group }: Fleet) => (await server.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
-
 const untilUnlocked = (fleet: Fleet) =>
-  eventually(async () => expect(await lockedBy(fleet)).toBeUndefined(), 60_000);
+  eventually(async () => expect(await fleet.lockedBy()).toBeUndefined(), 60_000);
 
 /** Lock and claim are the run's again, with another session, while nobody else was served. */
 async function takesItBack(fleet: Fleet, { run, trace }: Scene, session: string | undefined): Promise<void> {
   await run.says(/took the lock of .* back; the run goes on/, 45_000);
   const now = await eventually(async () => {
-    const holder = await lockedBy(fleet);
+    const holder = await fleet.lockedBy();
     expect(holder).toBeDefined();
     return holder;
   }, 30_000);
@@ -80,8 +77,6 @@ async function endsWell(fleet: Fleet, scene: Scene): Promise<void> {
   expect(await fleet.keys()).toEqual(['.last', ...IN_ORDER.map((node) => `.runs/${node}`), '.tail']);
   expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
 }
-
-const stubborn = { part: { deaf: true, grandchild: true } };
 
 describe.concurrent('the agent is away for good', { timeout: 240_000 }, () => {
   const ways = [
@@ -137,7 +132,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     await using broken = takeAgent();
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet, through(broken.agent));
-    const session = await lockedBy(fleet);
+    const session = await fleet.lockedBy();
     broken.agent.pause();
     await untilUnlocked(fleet);
     broken.agent.resume();
@@ -149,7 +144,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     await using broken = takeAgent();
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet, through(broken.agent));
-    const session = await lockedBy(fleet);
+    const session = await fleet.lockedBy();
     await broken.agent.kill();
     await untilUnlocked(fleet);
     await broken.agent.restart();
@@ -161,10 +156,10 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     await using broken = takeAgent();
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet, through(broken.agent));
-    const session = await lockedBy(fleet);
+    const session = await fleet.lockedBy();
     await broken.agent.restart('kill');
     await longerThanUnrenewed();
-    expect(await lockedBy(fleet)).toBe(session);
+    expect(await fleet.lockedBy()).toBe(session);
     await endsWell(fleet, scene);
     expect(scene.run.stderr()).toBe('');
   });
@@ -173,7 +168,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     await using broken = takeAgent();
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet, through(broken.agent));
-    const session = await lockedBy(fleet);
+    const session = await fleet.lockedBy();
     await broken.agent.stop();
     // On a busy machine its farewell may not get through; then the session ends with its TTL.
     await untilUnlocked(fleet);

@@ -5,13 +5,11 @@ import { endAgents, startCluster } from '../support/consul.ts';
 import type { Agent, Cluster } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
-import { SOON_MS } from '../support/history/steps.ts';
+import { HOLDS, LONG, SOON_MS } from '../support/history/steps.ts';
 import { readRuns } from '../support/history/witness.ts';
 import { eventually } from '../support/processes.ts';
 
 // A watch that the stopped leader was asked for hangs until its connection is given up.
-const LONG = { timeout: 240_000 };
-const HOLDS = ['forever', '5s', 'none'];
 
 const fleets = new Set<Fleet>();
 let cluster: Cluster;

@@ -7,8 +7,12 @@ import type { Fleet } from '../support/history/fleet.ts';
 import { uptimeMs } from '../support/history/history.ts';
 import type { RunTrace } from '../support/history/history.ts';
 import {
+  HOLDS,
+  LONG,
   SOON_MS,
+  brief,
   expectServed,
+  impatient,
   lineUp,
   livingOf,
   occupy,
@@ -19,11 +23,6 @@ import { eventually, isAlive } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 
 const agent = useAgent();
-
-const LONG = { timeout: 120_000 };
-const HOLDS = ['forever', '5s', 'none'] as const;
-const brief = { part: { beats: 3 } };
-const impatient = { args: ['-w', '0'] };
 
 const daemonOf = (run: RunTrace): number => run.processes.find(({ role }) => role === 'daemon')?.pid ?? 0;
 

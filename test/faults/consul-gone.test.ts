@@ -21,9 +21,6 @@ async function startPair() {
   return { server, client, [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose]() };
 }
 
-const sessionOf = async (agent: Agent, { group }: Fleet) =>
-  (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
-
 const order = (fleet: Fleet) => readRuns(fleet.folder).map(({ node }) => node);
 
 test.concurrent(
@@ -35,7 +32,7 @@ test.concurrent(
     await using fleet = startFleet(server, { group: 'restart' });
     const run = fleet.start('web01', { agent: client });
     const { run: id } = await run.running(SOON_MS);
-    const session = await sessionOf(server, fleet);
+    const session = await fleet.lockedBy();
     expect(session).toBeDefined();
     await client.stop();
     expect(await fleet.claim()).toMatchObject({ state: 'running', run: id });
@@ -43,7 +40,7 @@ test.concurrent(
     await client.restart();
     await run.says(/took the lock of restart back; the run goes on/, 30_000);
     await eventually(async () => {
-      const now = await sessionOf(server, fleet);
+      const now = await fleet.lockedBy();
       expect(now).toBeDefined();
       expect(now).not.toBe(session);
     }, 30_000);
@@ -201,16 +198,16 @@ test.concurrent.each(['forever', '5s', 'none'])(
     const taken = await takeConnections(client, 1);
     const run = fleet.start('web01', { agent: client });
     const { run: id } = await run.running(SOON_MS);
-    const session = await sessionOf(server, fleet);
+    const session = await fleet.lockedBy();
     const waiter = fleet.start('web02', { part: { beats: 3 } });
     await waiter.waiting(SOON_MS);
     if (hold === 'forever') {
       // Its watch has the connection, so no renewal gets through.
-      await eventually(async () => expect(await sessionOf(server, fleet)).not.toBe(session), 60_000);
+      await eventually(async () => expect(await fleet.lockedBy()).not.toBe(session), 60_000);
     }
     expect(await fleet.claim()).toMatchObject({ run: id, state: 'running' });
     taken.free();
-    await eventually(async () => expect(await sessionOf(server, fleet)).toBeDefined(), 60_000);
+    await eventually(async () => expect(await fleet.lockedBy()).toBeDefined(), 60_000);
     run.tell();
     expect((await run.ended).status).toBe(0);
     expect(await waiter.ended).toMatchObject({ status: 0, stderr: '' });

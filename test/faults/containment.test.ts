@@ -9,11 +9,11 @@ import { useAgent } from '../support/use-agent.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
+import { LONG } from '../support/history/steps.ts';
 
 const agent = useAgent();
 
 const why = whyNoCell;
-const LONG = { timeout: 240_000 };
 const reason = why === undefined ? '' : ` (left out: ${why})`;
 
 describe.skipIf(why !== undefined)(`in a cgroup${reason}`, () => {

@@ -91,8 +91,6 @@ async function proxyOf(node: string, { onTestFinished }: TestContext): Promise<P
   return proxy;
 }
 
-const through = (node: string, proxy: Proxy) => ({ env: { ...services.node(node).agent.env, ...proxy.env } });
-
 let names = 0;
 /** A service on both nodes, of which one may be offline. */
 const gated = (context: TestContext, args: readonly string[] = ['--maintenance']) =>
@@ -106,7 +104,7 @@ async function killAt(
 ): Promise<void> {
   const proxy = await proxyOf('web01', context);
   const held = reached(proxy, moment);
-  const node = at.start('web01', { agent: through('web01', proxy), part: { beats: 1 } });
+  const node = at.start('web01', { agent: proxy, part: { beats: 1 } });
   await held;
   await kill(node);
 }
@@ -155,7 +153,7 @@ async function expectWithinLimit(
   { left, inTime }: Pick<Moment, 'left' | 'inTime'>,
 ): Promise<void> {
   const proxy = await proxyOf('web02', context);
-  const second = start(context, through('web02', proxy).env, enterNow(at));
+  const second = start(context, proxy.env, enterNow(at));
   if (left.out) {
     const closed = await second.ended;
     expect(closed.status, closed.stderr).toBe(75);
@@ -196,7 +194,7 @@ describe.concurrent('a run whose agent', LONG, () => {
       const proxy = await proxyOf('web01', context);
       const steps = ['gate lock', 'agent checks', 'gate proof', 'maintenance on', 'maintenance off'] as const;
       for (const step of steps) proxy.rule({ match: STEPS[step], times: 1, do: fault });
-      await endsWith(0, at.start('web01', { agent: through('web01', proxy), part: { beats: 1 } }));
+      await endsWith(0, at.start('web01', { agent: proxy, part: { beats: 1 } }));
       for (const step of steps) expect(proxy.requests.filter(STEPS[step]).length).toBeGreaterThan(1);
       expect(await at.watcher.everOffline()).toEqual(['web01']);
       await expectAllWell(at);
@@ -210,7 +208,7 @@ describe.concurrent('a run whose agent', LONG, () => {
     const at = await gated(context);
     const proxy = await proxyOf('web01', context);
     proxy.rule({ match: STEPS['maintenance on'], do: silent });
-    const node = at.start('web01', { agent: through('web01', proxy) });
+    const node = at.start('web01', { agent: proxy });
     await endsWith(69, node);
     expect(node.stderr()).toMatch(/the agent at .* did not put web01 into maintenance in time/);
     expect(node.stderr()).toMatch(
@@ -223,7 +221,7 @@ describe.concurrent('a run whose agent', LONG, () => {
     const at = await gated(context);
     const proxy = await proxyOf('web01', context);
     proxy.rule({ match: STEPS['maintenance on'], do: 'hang' });
-    const { status, stderr } = await start(context, through('web01', proxy).env, enterNow(at)).ended;
+    const { status, stderr } = await start(context, proxy.env, enterNow(at)).ended;
     expect(status).toBe(69);
     expect(stderr).toMatch(/^runlock: web01 may still go into maintenance .*\nrunlock: the agent at .*\n$/);
     await expectAllWell(at);
@@ -233,7 +231,7 @@ describe.concurrent('a run whose agent', LONG, () => {
     const at = await gated(context);
     const proxy = await proxyOf('web01', context);
     proxy.rule({ match: STEPS['maintenance on'], do: 'late' });
-    const node = at.start('web01', { agent: through('web01', proxy) });
+    const node = at.start('web01', { agent: proxy });
     await endsWith(69, node);
     expect(node.stderr()).toMatch(
       /web01 may still go into maintenance .*'runlock gate leave --service kill-/,
@@ -352,7 +350,7 @@ describe.concurrent('SIGKILL of a run, its node’s next run puts all right: it'
   test('waits for the health of its service: its claim stays, it stays out of service, and counts', async (context) => {
     const at = await gated(context, ['--maintenance', '--healthy-within', '1h']);
     const proxy = await proxyOf('web01', context);
-    const node = at.start('web01', { agent: through('web01', proxy) });
+    const node = at.start('web01', { agent: proxy });
     await node.running(SOON_MS);
     await at.breakDown('web01', 500);
     const isWaiting: Match = ({ path }) => path.startsWith('/v1/health/service/') && path.includes('index=');
@@ -463,7 +461,7 @@ describe.concurrent('SIGKILL of runlock gate, gate leave puts all right:', LONG,
     const proxy = await proxyOf('web01', context);
     const held = reached(proxy, moment);
     const args = ['gate', verb, '--service', at.name, '--gate-stable', '0'];
-    const gate = start(context, { ...through('web01', proxy).env, ...byHand }, args);
+    const gate = start(context, { ...proxy.env, ...byHand }, args);
     await held;
     gate.signal('SIGKILL');
     await gate.ended;
@@ -490,7 +488,7 @@ describe.concurrent('TERM of a run that', LONG, () => {
     const held = hold(proxy, { step, nth });
     // One that was told in time does not run its command.
     const node = at.start('web01', {
-      agent: through('web01', proxy),
+      agent: proxy,
       ...(status === 0 && { part: { beats: 1 } }),
     });
     await held.reached;
@@ -516,7 +514,7 @@ describe.concurrent('TERM of runlock gate', LONG, () => {
     const proxy = await proxyOf('web01', context);
     const held = hold(proxy, { step });
     const args = ['gate', verb, '--service', at.name, '--gate-stable', '0'];
-    const gate = start(context, { ...through('web01', proxy).env, ...byHand }, args);
+    const gate = start(context, { ...proxy.env, ...byHand }, args);
     await held.reached;
     gate.signal('SIGTERM');
     // To leave is given up at once; what is being entered is undone.

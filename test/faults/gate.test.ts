@@ -195,7 +195,6 @@ describe.concurrent('the gate', LONG, () => {
     const { fleet, watcher, start, answer } = await scene(context, 'granted', { args: ['--maintenance'] });
     const proxy = await startProxy(services.node('web02').agent);
     context.onTestFinished(() => proxy.close());
-    const { env } = services.node('web02').agent;
     // From its grant until the peer has fallen ill its next look is held back.
     let letGo: () => void = () => undefined;
     const until = new Promise<void>((resolve) => (letGo = resolve));
@@ -207,7 +206,7 @@ describe.concurrent('the gate', LONG, () => {
       },
       do: { until },
     });
-    const node = start('web02', { agent: { env: { ...env, ...proxy.env } }, part: { beats: 2 } });
+    const node = start('web02', { agent: proxy, part: { beats: 2 } });
     await eventually(async () => expect(await fleet.claim()).toBeDefined(), SOON_MS);
     await answer('web03', 500);
     await watcher.untilOffline('web03');

@@ -3,13 +3,10 @@ import { expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
-import { SOON_MS, lineUp, occupy, served } from '../support/history/steps.ts';
+import { LONG, SOON_MS, brief, lineUp, occupy, served } from '../support/history/steps.ts';
 import { eventually, untilGone } from '../support/processes.ts';
 
 const agent = useAgent();
-
-const LONG = { timeout: 240_000 };
-const brief = { part: { beats: 3 } };
 
 /** Two groups: runs of the first fleet that are given `both` are in the second one's group too, after their own. */
 function twoFleets(name: string): { first: Fleet; second: Fleet; both: { args: string[] } } {
@@ -22,8 +19,6 @@ const unbroken = async (fleet: Fleet, order: readonly string[]) => {
   expect(await served(fleet)).toEqual(order);
   expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: order.length } });
 };
-
-const lockedBy = async (fleet: Fleet) => (await agent.kv.get(`runlock/${fleet.group}/.slot/0/lock`))?.Session;
 
 test.concurrent(
   'SIGKILL of runlock while it holds one group and waits for another: nobody follows it in the one, the other goes on without it, and its next run takes the one back before who waits there',
@@ -68,7 +63,7 @@ test.concurrent.each(['a', 'b'])(
     const [behind] = await lineUp(firstFleet, ['web02'], brief);
     const [after] = await lineUp(secondFleet, ['web09'], brief);
     const struck = which === 'a' ? firstFleet : secondFleet;
-    await agent.http('PUT', `/v1/session/destroy/${(await lockedBy(struck)) ?? ''}`);
+    await agent.http('PUT', `/v1/session/destroy/${(await struck.lockedBy()) ?? ''}`);
     await node.says(new RegExp(`took the lock of ${struck.group} back; the run goes on`), SOON_MS);
     for (const fleet of [firstFleet, secondFleet])
       expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running', run: run.run });

@@ -6,13 +6,18 @@ import type { Fleet, Node } from '../support/history/fleet.ts';
 import { uptimeMs } from '../support/history/history.ts';
 import type { RunTrace } from '../support/history/history.ts';
 import {
+  HOLDS,
+  LONG,
   SOON_MS,
   VANISHED_MS,
+  brief,
   expectServed,
   halt,
+  impatient,
   lineUp,
   livingOf,
   occupy,
+  stubborn,
   untilBeat,
   untilDead,
 } from '../support/history/steps.ts';
@@ -20,12 +25,6 @@ import { end, eventually, guardOf, isAlive, untilGone } from '../support/process
 
 const agent = useAgent();
 
-const LONG = { timeout: 240_000 };
-const HOLDS = ['forever', '5s', 'none'] as const;
-const brief = { part: { beats: 3 } };
-/** All of it ignores TERM, and a part of it is in a session of its own. */
-const stubborn = { part: { deaf: true, grandchild: true } };
-const impatient = { args: ['-w', '0'] };
 /** The guard waits for 30 s, and runlock beats every 5 s. */
 const TOO_LONG_MS = 32_000;
 const A_BEAT_MS = 7_000;

@@ -5,7 +5,7 @@ import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet } from '../support/history/fleet.ts';
-import { SOON_MS } from '../support/history/steps.ts';
+import { LONG, SOON_MS } from '../support/history/steps.ts';
 import { readRuns } from '../support/history/witness.ts';
 import { eventually, scene } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -13,23 +13,19 @@ import type { Proxy } from '../support/proxy.ts';
 import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
-const LONG = { timeout: 120_000 };
-
 const agent = useAgent();
 
 async function through(): Promise<Proxy & { agent: Pick<Agent, 'env'> }> {
   const proxy = await startProxy(agent);
   onTestFinished(() => proxy.close());
-  return Object.assign(proxy, { agent: { env: { ...agent.env, ...proxy.env } } });
+  return Object.assign(proxy, { agent: proxy });
 }
-
-const behind = (proxy: Proxy) => ({ agent: { env: { ...agent.env, ...proxy.env } } });
 
 /** web01 waits behind a proxy, first in line after a run; web02 waits behind it. */
 async function lineUp(fleet: Fleet, proxy: Proxy) {
   const holder = fleet.start('holder');
   await holder.running(SOON_MS);
-  const first = fleet.start('web01', behind(proxy));
+  const first = fleet.start('web01', { agent: proxy });
   await first.waiting(SOON_MS);
   const second = fleet.start('web02', { part: { beats: 3 } });
   await second.waiting(SOON_MS);
@@ -92,7 +88,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
     async (action) => {
       await using fleet = startFleet(agent, { group: `again-${action}-${hold}`, hold });
       await using proxy = await startProxy(agent);
-      const run = fleet.start('web01', behind(proxy));
+      const run = fleet.start('web01', { agent: proxy });
       await run.running(SOON_MS);
       const next = fleet.start('web02', { part: { beats: 3 } });
       await next.waiting(SOON_MS);
@@ -121,7 +117,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       await using fleet = startFleet(agent, { group: `stays-${hold}`, hold });
       await using proxy = await startProxy(agent);
       proxy.rule({ match: STEPS.release, do: 'late' });
-      const run = fleet.start('web01', behind(proxy));
+      const run = fleet.start('web01', { agent: proxy });
       await run.running(SOON_MS);
       const waiter = fleet.start('web02', { part: { beats: 3 } });
       await waiter.waiting(SOON_MS);

@@ -1,23 +1,19 @@
 // Hands and faults that reach into a group's keys while a run is under way and others wait behind it.
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { gapMs, grants, servedBehind, startScene, survivors } from '../support/history/behind.ts';
+import { gapMs, grants, servedBehind, startScene, survivors, IN_ORDER } from '../support/history/behind.ts';
 import type { Scene } from '../support/history/behind.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Claim, Fleet } from '../support/history/fleet.ts';
-import { untilDead } from '../support/history/steps.ts';
+import { HOLDS, untilDead } from '../support/history/steps.ts';
 import { eventually } from '../support/processes.ts';
 import { spawnRunlock } from '../support/program.ts';
 
 const agent = useAgent({ acl: true });
 
-const HOLDS = ['forever', '5s', 'none'] as const;
-const IN_ORDER = ['web01', 'web02', 'web03'];
-
 const base = ({ group }: Fleet) => `runlock/${group}`;
 const owner = (fleet: Fleet) => `${base(fleet)}/.slot/0/owner`;
 const lock = (fleet: Fleet) => `${base(fleet)}/.slot/0/lock`;
-const lockedBy = async (fleet: Fleet) => (await agent.kv.get(lock(fleet)))?.Session;
 
 /** One fault at a time happens to a fleet, so each has a group of its own. */
 let count = 0;
@@ -31,7 +27,7 @@ const release = (fleet: Fleet, node: string, ...more: string[]) =>
 /** Lock and claim are the run's again, while nobody else was served. */
 async function takesItBack(fleet: Fleet, { run, trace }: Scene): Promise<void> {
   await run.says(/took the lock of .* back; the run goes on/, 30_000);
-  await eventually(async () => expect(await lockedBy(fleet)).toBeDefined(), 30_000);
+  await eventually(async () => expect(await fleet.lockedBy()).toBeDefined(), 30_000);
   expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running', run: trace.run });
   expect(await grants(fleet)).toEqual(['web01']);
 }
@@ -98,7 +94,7 @@ describe.concurrent('its token revoked', () => {
       expect(status).toBe(0);
       expect(stderr).toContain(`${owner(fleet)} stays and keeps others out`);
       expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
-      await eventually(async () => expect(await lockedBy(fleet)).toBeUndefined(), 60_000);
+      await eventually(async () => expect(await fleet.lockedBy()).toBeUndefined(), 60_000);
       expect(await grants(fleet)).toEqual(['web01']);
       fleet.act('clear', 'web01');
       expect(await release(fleet, 'web01', '--force')).toMatchObject({ status: 0 });
@@ -190,7 +186,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
   test('its session destroyed: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
-    await destroy(await lockedBy(fleet));
+    await destroy(await fleet.lockedBy());
     await takesItBack(fleet, scene);
     expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
@@ -209,10 +205,10 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
   test('its lock key overwritten: its session still holds it, so the run goes on, and those behind it are served after it, in order', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
-    const session = await lockedBy(fleet);
+    const session = await fleet.lockedBy();
     fleet.act('by-hand', 'web01');
     await agent.kv.put(lock(fleet), 'rubbish');
-    expect(await lockedBy(fleet)).toBe(session);
+    expect(await fleet.lockedBy()).toBe(session);
     expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);
     expect(scene.run.stderr()).toBe('');
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
@@ -228,7 +224,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
       { KV: { Verb: 'delete', Key: lock(fleet) } },
       { KV: { Verb: 'lock', Key: lock(fleet), Value: '', Session: ID } },
     ]);
-    expect(await lockedBy(fleet)).toBe(ID);
+    expect(await fleet.lockedBy()).toBe(ID);
     await destroy(ID);
     await takesItBack(fleet, scene);
     expect(await endsWell(fleet, scene)).toEqual(IN_ORDER);

@@ -3,14 +3,13 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node, NodeOptions } from '../support/history/fleet.ts';
-import { SOON_MS } from '../support/history/steps.ts';
+import { HOLDS, SOON_MS } from '../support/history/steps.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match, Proxy } from '../support/proxy.ts';
 import { FAULTS, LOSSES, STEPS } from '../support/proxy-steps.ts';
 
 const LONG = { timeout: 150_000 };
-const HOLDS = ['forever', '5s', 'none'];
 
 const agent = useAgent();
 const proxies = new Set<Proxy>();
@@ -23,8 +22,6 @@ interface Member {
   readonly proxy: Proxy;
 }
 
-const behind = (proxy: Proxy) => ({ agent: { env: { ...agent.env, ...proxy.env } } });
-
 /** A node behind a proxy of its own, which breaks a step of it. */
 async function join(
   fleet: Fleet,
@@ -34,7 +31,7 @@ async function join(
   const proxy = await startProxy(agent);
   proxies.add(proxy);
   proxy.rule({ match: STEPS[step], times, do: FAULTS[name] ?? 'hang' });
-  return { proxy, node: fleet.start(name, { ...options, ...behind(proxy) }) };
+  return { proxy, node: fleet.start(name, { ...options, ...{ agent: proxy } }) };
 }
 
 /** One node a fault, in this order, behind a holder that still runs. */
@@ -80,10 +77,6 @@ const groupOf = (...words: string[]) => words.join('-').replaceAll(' ', '-');
 
 /** All faults with one hold, and with the others those after which nobody knows what took effect. */
 const faultsOf = (hold: string) => Object.keys(hold === 'forever' ? FAULTS : LOSSES);
-
-async function sessionOf({ group }: Fleet, slot: number): Promise<string | undefined> {
-  return (await agent.kv.get(`runlock/${group}/.slot/${slot}/lock`))?.Session;
-}
 
 describe.concurrent('before there is a slot, where the hold does not matter', () => {
   test.each(['session create', 'enqueue', 'session destroy'] as const)(
@@ -192,7 +185,7 @@ describe.concurrent.each(HOLDS)('hold %s', (hold) => {
       await using fleet = startFleet(agent, { group: groupOf('renew', hold), hold, slots: names.length });
       const runs = await Promise.all(names.map((name) => join(fleet, name, { step: 'renew', times: 2 })));
       for (const { node } of runs) await node.running(SOON_MS);
-      const locks = () => Promise.all(names.map(async (_, slot) => sessionOf(fleet, slot)));
+      const locks = () => Promise.all(names.map(async (_, slot) => fleet.lockedBy(slot)));
       const before = await locks();
       const waiter = fleet.start('waiter', { part: { beats: 1 } });
       await waiter.waiting(SOON_MS);
@@ -215,7 +208,7 @@ describe.concurrent('a grant that takes effect after it was given up', () => {
   const line = async (fleet: Fleet, proxy: Proxy) => {
     const holder = fleet.start('holder');
     await holder.running(SOON_MS);
-    const first = fleet.start('web01', { part: { beats: 3 }, ...behind(proxy) });
+    const first = fleet.start('web01', { part: { beats: 3 }, ...{ agent: proxy } });
     await first.waiting(SOON_MS);
     const second = fleet.start('web02', { part: { beats: 3 } });
     await second.waiting(SOON_MS);

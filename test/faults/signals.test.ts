@@ -4,9 +4,11 @@ import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
 import {
+  LONG,
   SESSION_MS,
   SOON_MS,
   VANISHED_MS,
+  brief,
   expectServed,
   lineUp,
   occupy,
@@ -23,8 +25,6 @@ import type { Proxy, ProxyRequest } from '../support/proxy.ts';
 
 const agent = useAgent();
 
-const LONG = { timeout: 240_000 };
-const brief = { part: { beats: 3 } };
 /** Long enough a TTL for a stop that is shorter. */
 const patient = { part: { beats: 3 }, args: ['--session-ttl', '60s'] };
 
@@ -46,8 +46,7 @@ const isGrant = ({ path, body }: ProxyRequest) =>
 /** web01's turn is over while web02 is granted the slot, and stopped before it hears of it. */
 async function stopAtGrant(fleet: Fleet, proxy: Proxy): Promise<{ stopped: Node; behind: Node }> {
   const { node: first } = await occupy(fleet, 'web01');
-  const through = { agent: { env: { ...agent.env, ...proxy.env } } };
-  const [stopped] = await lineUp(fleet, ['web02'], { ...brief, ...through });
+  const [stopped] = await lineUp(fleet, ['web02'], { ...brief, agent: proxy });
   const [behind] = await lineUp(fleet, ['web03']);
   if (!stopped || !behind) throw new Error('nobody waits');
   proxy.rule({ match: isGrant, times: 1, do: { delayMs: 1_000 } });

@@ -7,22 +7,15 @@ import { SOON_MS, untilDead } from '../support/history/steps.ts';
 import { readRuns } from '../support/history/witness.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
-import type { Proxy } from '../support/proxy.ts';
 import { STEPS } from '../support/proxy-steps.ts';
 
 const LONG = { timeout: 150_000 };
 
 const agent = useAgent();
 
-const behind = (proxy: Proxy) => ({ agent: { env: { ...agent.env, ...proxy.env } } });
-
 const groupOf = (...words: string[]) => words.join('-');
 
 const order = (fleet: Fleet) => readRuns(fleet.folder).map(({ node }) => node);
-
-async function sessionOf({ group }: Fleet, slot: number): Promise<string | undefined> {
-  return (await agent.kv.get(`runlock/${group}/.slot/${slot}/lock`))?.Session;
-}
 
 /** Nothing is left but what stays of good runs, and no promise was broken. */
 async function ended(fleet: Fleet, nodes: readonly string[]): Promise<void> {
@@ -43,7 +36,7 @@ describe.concurrent('before there is a slot', () => {
       await holder.running(SOON_MS);
       await using proxy = await startProxy(agent);
       proxy.rule({ match: STEPS.watch, times: 1, do: 'hang' });
-      const second = fleet.start('web01', { part: { beats: 1 }, ...behind(proxy) });
+      const second = fleet.start('web01', { part: { beats: 1 }, ...{ agent: proxy } });
       await second.waiting(SOON_MS);
       const third = fleet.start('web02', { part: { beats: 1 } });
       await third.waiting(SOON_MS);
@@ -63,7 +56,7 @@ describe.concurrent('before there is a slot', () => {
       await using fleet = startFleet(agent, { group: 'silent' });
       await using proxy = await startProxy(agent);
       proxy.rule({ do: 'hang' });
-      const { status, stdout, stderr } = await fleet.run('web01', behind(proxy));
+      const { status, stdout, stderr } = await fleet.run('web01', { agent: proxy });
       expect({ status, stdout }).toEqual({ status: 69, stdout: '' });
       expect(stderr).toMatch(/^runlock: Consul at .* can't be reached \(request timed out .*\n$/);
       expect(await fleet.keys()).toEqual([]);
@@ -80,7 +73,7 @@ describe.concurrent('before there is a slot', () => {
       await using fleet = startFleet(agent, { group: 'full' });
       await using proxy = await startProxy(agent);
       proxy.maxConnections = 0;
-      const { status, stdout, stderr } = await fleet.run('web01', behind(proxy));
+      const { status, stdout, stderr } = await fleet.run('web01', { agent: proxy });
       expect({ status, stdout }).toEqual({ status: 69, stdout: '' });
       expect(stderr).toMatch(/^runlock: Consul at .* can't be reached \(.*\n$/);
       expect(await fleet.keys()).toEqual([]);
@@ -97,22 +90,22 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
     async () => {
       await using fleet = startFleet(agent, { group: groupOf('mute', hold), hold });
       await using proxy = await startProxy(agent);
-      const run = fleet.start('web01', { part: { deaf: true, grandchild: true }, ...behind(proxy) });
+      const run = fleet.start('web01', { part: { deaf: true, grandchild: true }, ...{ agent: proxy } });
       const trace = await run.running(SOON_MS);
-      const session = await sessionOf(fleet, 0);
+      const session = await fleet.lockedBy();
       const waiter = fleet.start('web02', { part: { beats: 3 } });
       await waiter.waiting(SOON_MS);
       proxy.rule({ do: 'hang' });
       proxy.sever();
       if (hold === 'forever') {
-        await eventually(async () => expect(await sessionOf(fleet, 0)).toBeUndefined(), 60_000);
+        await eventually(async () => expect(await fleet.lockedBy()).toBeUndefined(), 60_000);
         expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
       } else await untilDead(trace, 90_000);
       proxy.clear();
       proxy.sever();
       if (hold === 'forever') {
-        await eventually(async () => expect(await sessionOf(fleet, 0)).toBeDefined(), 30_000);
-        expect(await sessionOf(fleet, 0)).not.toBe(session);
+        await eventually(async () => expect(await fleet.lockedBy()).toBeDefined(), 30_000);
+        expect(await fleet.lockedBy()).not.toBe(session);
         run.tell();
       }
       expect((await run.ended).status).toBe(hold === 'forever' ? 0 : 79);
@@ -130,13 +123,13 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       await using fleet = startFleet(agent, { group: groupOf('unrenewed', hold), hold });
       await using proxy = await startProxy(agent);
       proxy.rule({ match: STEPS.renew, do: 'hang' });
-      const run = fleet.start('web01', behind(proxy));
+      const run = fleet.start('web01', { agent: proxy });
       await run.running(SOON_MS);
-      const first = await sessionOf(fleet, 0);
+      const first = await fleet.lockedBy();
       const waiter = fleet.start('web02', { part: { beats: 1 } });
       await waiter.waiting(SOON_MS);
       await run.says(/took the lock of .* back; the run goes on/, 60_000);
-      expect(await eventually(() => sessionOf(fleet, 0))).not.toBe(first);
+      expect(await eventually(() => fleet.lockedBy())).not.toBe(first);
       run.tell();
       expect(await run.ended).toMatchObject({ status: 0 });
       expect(await waiter.ended).toMatchObject({ status: 0, stderr: '' });
@@ -152,7 +145,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
     const names = ['web01', 'web02', 'web03'];
     const nodes: Node[] = [];
     for (const name of names) {
-      const node = fleet.start(name, { ...behind(proxy) });
+      const node = fleet.start(name, { ...{ agent: proxy } });
       await (nodes.length === 0 ? node.running(SOON_MS) : node.waiting(SOON_MS));
       nodes.push(node);
     }
@@ -169,10 +162,10 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       const args = ['--session-ttl', '30s'];
       await using fleet = startFleet(agent, { group: groupOf('limit', hold), hold, args });
       await using proxy = await startProxy(agent);
-      const run = fleet.start('web01', behind(proxy));
+      const run = fleet.start('web01', { agent: proxy });
       await run.running(SOON_MS);
-      const session = await sessionOf(fleet, 0);
-      const second = fleet.start('web02', { part: { beats: 1 }, ...behind(proxy) });
+      const session = await fleet.lockedBy();
+      const second = fleet.start('web02', { part: { beats: 1 }, ...{ agent: proxy } });
       const ticket = await second.waiting(SOON_MS);
       const third = fleet.start('web03', { part: { beats: 1 } });
       await third.waiting(SOON_MS);
@@ -182,7 +175,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       proxy.maxConnections = Infinity;
       await second.says(/answers again/, 20_000);
       expect(await second.waiting(SOON_MS)).toBe(ticket);
-      expect(await sessionOf(fleet, 0)).toBe(session);
+      expect(await fleet.lockedBy()).toBe(session);
       run.tell();
       for (const node of [run, second, third]) expect(await node.ended).toMatchObject({ status: 0 });
       expect(order(fleet)).toEqual(['web01', 'web02', 'web03']);

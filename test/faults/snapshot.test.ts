@@ -5,12 +5,11 @@ import { endAgents, startCluster } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
-import { SOON_MS } from '../support/history/steps.ts';
+import { HOLDS, SOON_MS } from '../support/history/steps.ts';
 import { readRuns } from '../support/history/witness.ts';
 import { eventually } from '../support/processes.ts';
 
 const LONG = { timeout: 200_000 };
-const HOLDS = ['forever', '5s', 'none'] as const;
 
 /** One group that goes through the same snapshot as all others. */
 interface Scene {

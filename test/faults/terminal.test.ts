@@ -6,10 +6,10 @@ import { eventually, isAlive, untilGone } from '../support/processes.ts';
 import { startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
+import { LONG } from '../support/history/steps.ts';
 
 const agent = useAgent();
 
-const LONG = { timeout: 240_000 };
 /** The guard of a run that is not stopped on purpose ends the command after this time. */
 const SILENCE_MS = 30_000;
 

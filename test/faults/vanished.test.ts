@@ -4,12 +4,17 @@ import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import { uptimeMs } from '../support/history/history.ts';
 import {
+  HOLDS,
+  LONG,
   SOON_MS,
   VANISHED_MS,
+  brief,
   expectServed,
+  impatient,
   lineUp,
   livingOf,
   occupy,
+  stubborn,
   untilBeat,
   untilDead,
   untilUnlocked,
@@ -19,13 +24,7 @@ import { groupOf } from '../support/group.ts';
 
 const agent = useAgent();
 
-const LONG = { timeout: 240_000 };
-const HOLDS = ['forever', '5s', 'none'] as const;
 const ENDING_HOLDS = ['5s', 'none'] as const;
-const brief = { part: { beats: 3 } };
-/** All of it ignores TERM, and a part of it is in a session of its own. */
-const stubborn = { part: { deaf: true, grandchild: true } };
-const impatient = { args: ['-w', '0'] };
 
 test.concurrent.each(ENDING_HOLDS)(
   'SIGKILL of runlock while it runs, hold %s: the whole tree is dead within seconds, and the next in line follows after 60 s without the lock, and the hold',

@@ -59,8 +59,8 @@ export interface ProxyCounts {
 export interface Proxy {
   /** `host:port` */
   readonly address: string;
-  /** Goes over an agent's own `env`. */
-  readonly env: { readonly CONSUL_HTTP_ADDR: string };
+  /** The agent's own, but for the address: so a proxy can stand where an agent does. */
+  readonly env: Readonly<Record<string, string>>;
   /** In the order of their arrival. */
   readonly requests: readonly ProxyRequest[];
   /** So far, on the client's side. */
@@ -122,7 +122,7 @@ export async function startProxy(target: string | Target): Promise<Proxy> {
   const sockets = trackSockets(server, () => proxy.maxConnections);
   const proxy: Proxy = {
     address,
-    env: { CONSUL_HTTP_ADDR: address },
+    env: { ...(typeof target !== 'string' && target.env), CONSUL_HTTP_ADDR: address },
     requests: log.entries,
     counts: () => ({ requests: log.entries.length, ...sockets.counts() }),
     maxConnections: Infinity,

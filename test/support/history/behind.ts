@@ -4,6 +4,9 @@ import { livingOf } from './steps.ts';
 import type { Fleet, Node, NodeOptions } from './fleet.ts';
 import type { RunTrace } from './history.ts';
 
+/** As they are served: the run of a scene, then those that wait behind it. */
+export const IN_ORDER = ['web01', 'web02', 'web03'];
+
 export interface Scene {
   readonly run: Node;
   /** As it was when it had started. */

@@ -72,6 +72,8 @@ export interface Fleet {
   sessions(): Promise<string[]>;
   /** The claim of a slot, as it stands in Consul. */
   claim(slot?: number): Promise<Claim | undefined>;
+  /** The session that has the slot's lock. */
+  lockedBy(slot?: number): Promise<string | undefined>;
   history(): Promise<History>;
   /** The promises that the history breaks: none, one hopes. */
   broken(): Promise<readonly Broken[]>;
@@ -155,6 +157,7 @@ export function startFleet(agent: Agent, options: FleetOptions): Fleet {
       const owner = await agent.kv.get(`runlock/${group}/.slot/${slot}/owner`);
       return owner && (JSON.parse(owner.Value) as Claim);
     },
+    lockedBy: async (slot = 0) => (await agent.kv.get(`runlock/${group}/.slot/${slot}/lock`))?.Session,
     history: async () => {
       const left = { keys: await fleet.keys(), sessions: await sessionsOf(agent, group) };
       const seen = await observer.seen();

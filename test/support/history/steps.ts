@@ -12,6 +12,15 @@ export const SESSION_MS = 60_000;
 /** Longer than a vanished run keeps others out: its session, 60 s of looking, 5 s of hold, 5 s for clocks that differ. */
 export const VANISHED_MS = 150_000;
 
+/** For a test that waits for several of these. */
+export const LONG = { timeout: 240_000 };
+export const HOLDS = ['forever', '5s', 'none'] as const;
+/** A run that ends by itself. */
+export const brief = { part: { beats: 3 } };
+/** All of it ignores TERM, and a part of it is in a session of its own. */
+export const stubborn = { part: { deaf: true, grandchild: true } };
+export const impatient = { args: ['-w', '0'] };
+
 /** Starts runs that wait, one after the other: they are served in this order. */
 export async function lineUp(
   fleet: Fleet,
