@@ -4,6 +4,7 @@
  */
 import { isTransient } from '../consul/consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
+import type { Over } from '../events/events.ts';
 import { closeSession, giveBack } from './release.ts';
 import type { Ending, GivenBack } from './release.ts';
 import { decline } from './head-of-queue.ts';
@@ -22,16 +23,11 @@ import { claimAgain, takeBack } from './transactions.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
 import type { Obstacle, Result, Step } from './transactions.ts';
 
-/** Why the command must end before its time. */
-export type Over =
-  | { readonly kind: 'evicted'; readonly by: string }
-  | { readonly kind: 'lost'; readonly why: string }
-  /** Nothing proved the lock for so long that others may soon follow. */
-  | { readonly kind: 'cut-off' };
-
 export interface Lease {
-  /** Aborts, with an `Over` as its reason, when the command must end. */
+  /** Aborts when the command must end; `whyOver` says why. */
   readonly over: AbortSignal;
+  /** Undefined: it need not, so far. */
+  whyOver(): Over | undefined;
   /** When the command's tree must be dead, in monotonic milliseconds; Infinity with `hold = forever`. */
   deadlineMs(): number;
   /**
@@ -65,6 +61,7 @@ export function holdLease(
 ): Lease {
   const { run } = grant.context;
   const over = new AbortController();
+  let why: Over | undefined;
   const ended = new AbortController();
   const live: Live = {
     holding: grant,
@@ -76,7 +73,9 @@ export function holdLease(
   };
   const deadlineMs = () => live.provedMs + deadAfterMs(run.hold);
   const end = (reason: Over) => {
-    if (!over.signal.aborted && !live.isOver) over.abort(reason);
+    if (why || live.isOver) return;
+    why = reason;
+    over.abort(reason);
   };
   const watching = watch(live, end).catch((error: unknown) => {
     end({ kind: 'lost', why: reasonOf(error) });
@@ -89,6 +88,7 @@ export function holdLease(
   };
   return {
     over: over.signal,
+    whyOver: () => why,
     deadlineMs,
     checkDeadline: () => {
       if (deadlineMs() - killAfterMs <= grant.context.deps.clock.monotonicMs()) end({ kind: 'cut-off' });

@@ -4,7 +4,7 @@ import type { LeftOn, Outcome } from '../lock/records.ts';
 import type { Cause } from '../events/events.ts';
 import type { ExecDeps } from './options.ts';
 import type { RunGate } from './gate-session.ts';
-import { hear, overOf } from './slots.ts';
+import { hear } from './slots.ts';
 import type { HeldSlots } from './slots.ts';
 
 export interface Judged {
@@ -62,7 +62,7 @@ async function lookAfter(
 
 function lostSlot(slots: HeldSlots) {
   for (const { grant, lease } of slots) {
-    const over = overOf(lease);
+    const over = lease.whyOver();
     if (over) return { cause: { ...over, group: grant.context.keys.group } };
   }
   return undefined;

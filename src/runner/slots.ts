@@ -8,7 +8,7 @@ import { findFreeze } from '../lock/freeze.ts';
 import { holdLease } from '../lock/lease.ts';
 import type { Blocked } from '../lock/context.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
-import type { Lease, Over } from '../lock/lease.ts';
+import type { Lease } from '../lock/lease.ts';
 import type { GivenBack } from '../lock/release.ts';
 import { placeOf } from './finish.ts';
 import type { ExecDeps, Figures } from './options.ts';
@@ -206,7 +206,7 @@ async function declineSlot(deps: ExecDeps, { grant, lease, waitedMs }: HeldSlot)
   const tellGivenBack = (given?: GivenBack) =>
     deps.emit({ event: 'given-back', ...placeOf(grant), detail: { prefix: keys.root, given } });
   // Whoever evicted it waits until the claim goes with the lock: that says that nothing runs.
-  const over = overOf(lease);
+  const over = lease.whyOver();
   if (over?.kind === 'evicted') {
     tellGivenBack(await lease.release({ outcome: 'evicted', waitedMs, ranMs: 0 }));
     return;
@@ -222,7 +222,7 @@ export function lostBeforeStart(
   { grant, lease }: HeldSlot,
   waitedMs: Figures['waitedMs'],
 ): { readonly kind: 'lost'; readonly figures: Figures } {
-  const over = overOf(lease) ?? { kind: 'lost', why: 'nobody knows why' };
+  const over = lease.whyOver() ?? { kind: 'lost', why: 'nobody knows why' };
   // One group's slot can only be late; of several the earlier ones are held for a while.
   const isLate = over.kind === 'cut-off' && grant.context.run.groups === undefined;
   deps.emit(
@@ -231,9 +231,4 @@ export function lostBeforeStart(
       : { event: 'lost', ...placeOf(grant), why: over.kind, detail: { over, then: 'nothing-started' } },
   );
   return { kind: 'lost', figures: { outcome: over.kind === 'evicted' ? 'evicted' : 'lost', waitedMs } };
-}
-
-/** Why the command must end before its time; undefined: it need not. */
-export function overOf({ over }: Lease): Over | undefined {
-  return over.aborted ? (over.reason as Over) : undefined;
 }

@@ -11,7 +11,7 @@ import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
 import { groupOf } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
-import { declineAll, hear, lostBeforeStart, overOf } from './slots.ts';
+import { declineAll, hear, lostBeforeStart } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import { hearStops } from './terminal-keys.ts';
 import { watchInterrupts } from './terminal-keys.ts';
@@ -131,7 +131,7 @@ const grantsOf = ([first, ...rest]: HeldSlots) => [first.grant, ...rest.map(({ g
 /** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */
 function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
   if (cause === undefined || !('group' in cause)) return outcome;
-  return overOf(lease)?.kind === 'evicted' ? 'evicted' : 'lost';
+  return lease.whyOver()?.kind === 'evicted' ? 'evicted' : 'lost';
 }
 
 interface Running {
@@ -167,7 +167,7 @@ async function untilEnd(
   early.forEach(hearSignal);
   for (const { grant, lease } of slots) {
     hear(lease.over, () => {
-      const over = overOf(lease);
+      const over = lease.whyOver();
       if (!over || ended.signal.aborted) return;
       deps.emit({ event: 'lost', ...placeOf(grant), why: over.kind, detail: { over, then: 'command-ends' } });
       kill({ ...over, group: grant.context.keys.group });

@@ -10,11 +10,11 @@ import type { HeldSlots } from '../../src/runner/slots.ts';
 import { superviseRun } from '../../src/runner/supervise.ts';
 import { newRun } from '../../src/process/mark.ts';
 import type { SignalSource, StopSignal } from '../../src/platform/signals.ts';
-import type { Lease, Over } from '../../src/lock/lease.ts';
+import type { Lease } from '../../src/lock/lease.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { clock } from '../../src/platform/clock.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
-import type { Emit } from '../../src/events/events.ts';
+import type { Emit, Over } from '../../src/events/events.ts';
 import { eventually } from '../support/processes.ts';
 import { runFilesInMemory } from '../support/run-files.ts';
 import { stage } from '../support/stage.ts';
@@ -25,8 +25,10 @@ function setUp() {
   const { runId, folder } = stage();
   const order: string[] = [];
   const over = new AbortController();
+  let why: Over | undefined;
   const lease: Lease = {
     over: over.signal,
+    whyOver: () => why,
     deadlineMs: () => Infinity,
     checkDeadline: () => undefined,
     stop: () => Promise.resolve(),
@@ -74,7 +76,10 @@ function setUp() {
     ...{ deps, slots, gate, options, order, isAsked, folder },
     tell: (signal: NodeJS.Signals) => hear(signal),
     tellStop: (signal: StopSignal) => hearStop(signal),
-    end: (reason: Over) => over.abort(reason),
+    end: (reason: Over) => {
+      why = reason;
+      over.abort(reason);
+    },
   };
 }
 
