@@ -60,7 +60,7 @@ export interface RunFiles {
   remove(run: string): void;
   /** Takes the group off the list of those whose claims may name the run; the last one takes the file with it. Never throws. */
   settle(run: string, group: string): void;
-  /** Removes those of other boots, and the old ones that `isOver` says nobody needs. Never throws. */
+  /** Removes old ones: those of other boots, those whose writing was cut short, and those that `isOver` says nobody needs. Never throws. */
   sweep(bootId: string, isOver: (file: RunFile) => boolean): void;
 }
 
@@ -180,6 +180,7 @@ export function openRunFiles({
       // The namespace may be another one, on the same boot: those runs are not over.
       const [boot] = bootId.split(' ');
       for (const folder of trusted()) {
+        for (const name of unfinishedIn(folder)) if (isOld(`${folder}/${name}`)) unlink(`${folder}/${name}`);
         for (const run of runsIn(folder)) {
           if (!isOld(`${folder}/${run}.json`)) continue;
           const file = read(folder, run);
@@ -260,12 +261,19 @@ function statsOf(fd: number) {
   return { mode: stats.mode, size: stats.size, uid: stats.uid, isFile: stats.isFile() };
 }
 
-function runsIn(folder: string): string[] {
+const runsIn = (folder: string): string[] =>
+  namesIn(folder)
+    .filter((name) => name.endsWith('.json'))
+    .map((name) => name.slice(0, -'.json'.length))
+    .filter(isRunId);
+
+/** What was being written as a runlock was killed. */
+const unfinishedIn = (folder: string): string[] =>
+  namesIn(folder).filter((name) => name.startsWith('.') && isRunId(name.slice(1)));
+
+function namesIn(folder: string): string[] {
   try {
-    return readdirSync(folder)
-      .filter((name) => name.endsWith('.json'))
-      .map((name) => name.slice(0, -'.json'.length))
-      .filter(isRunId);
+    return readdirSync(folder);
   } catch {
     return [];
   }

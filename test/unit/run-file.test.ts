@@ -331,6 +331,16 @@ describe('what goes', () => {
     const left = files.list().map(({ run }) => run);
     expect(left.sort()).toEqual(['needed', 'new', 'other-namespace']);
   });
+
+  test('what was being written when its runlock was killed, long ago; not what may be written just now', () => {
+    const { files, folder } = setUp();
+    files.write(fileOf({ run: 'whole' }));
+    const longAgo = Date.now() / 1000 - 3_600;
+    for (const name of ['.killed', '.writing', '.not ours']) writeFileSync(`${folder}/${name}`, '');
+    for (const name of ['.killed', '.not ours']) utimesSync(`${folder}/${name}`, longAgo, longAgo);
+    files.sweep('boot ns', () => true);
+    expect(readdirSync(folder).sort()).toEqual(['.not ours', '.writing', 'whole.json']);
+  });
 });
 
 test('root has its folder in /run; another user in that of the login, also where cron does not name it, or in /tmp', () => {
