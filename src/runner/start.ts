@@ -61,6 +61,8 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
       ),
   });
   options.note.starts(options.cgroup?.()?.path);
+  // Whatever stops runlock from here on, its command itself perhaps, the guard knows when to end it.
+  await guard.told;
   const command = await spawnCommand(deps, slots, { options, guard }).catch(async (error: unknown) => {
     await guard.disarm();
     throw error;

@@ -5,9 +5,10 @@ import type { ExecDeps } from '../../src/runner/options.ts';
 import { judgeRun } from '../../src/runner/health-check.ts';
 import type { RunGate } from '../../src/runner/gate-session.ts';
 import { NO_NOTE } from '../../src/runner/run-note.ts';
-import { firstOver } from '../../src/runner/slots.ts';
+import { firstOver, hear } from '../../src/runner/slots.ts';
 import type { HeldSlots } from '../../src/runner/slots.ts';
 import { superviseRun } from '../../src/runner/supervise.ts';
+import type { Spare } from '../../src/process/guard/guard.ts';
 import { newRun } from '../../src/process/mark.ts';
 import type { SignalSource, StopSignal } from '../../src/platform/signals.ts';
 import type { Lease } from '../../src/lock/lease.ts';
@@ -93,6 +94,28 @@ test('a signal that comes while the command is being started ends it: it was sta
   const ran = await superviseRun({ ...deps, signals: { ...deps.signals, listen } }, slots, options);
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
   expect(order).toEqual(['stay', 'interrupted']);
+});
+
+test('a command begins only when a guard that was given hours for the wait has its new life', async () => {
+  const { deps, slots, options, order } = setUp();
+  const gone = new AbortController();
+  const spare: Spare = {
+    post: () => undefined,
+    take: () => ({
+      ...{ endMs: clock.monotonicMs() + 9_999_000, left: gone.signal, pids: () => [] },
+      gone: new Promise((resolve) => hear(gone.signal, () => resolve({ status: 0, reason: undefined }))),
+      // As a pipe that takes its time.
+      write: (message) => clock.sleep(50, { signal: gone.signal }).then(() => void order.push(message)),
+      dismiss: () => gone.abort(),
+    }),
+    dismiss: () => Promise.resolve(),
+  };
+  const note = { ...NO_NOTE, started: () => void order.push('started') };
+  await superviseRun(deps, slots, {
+    ...{ ...options, args: ['-c', 'exit 0'], runGate: undefined, spare, note },
+  });
+  expect(order[0]).toMatch(/^beat \d+ 0 0/);
+  expect(order[1]).toBe('started');
 });
 
 /** All of its slots, or all but the last, are given back when a signal ends it. */

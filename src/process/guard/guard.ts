@@ -25,6 +25,11 @@ export interface Guard {
   /** Its process, for the list of those that are never part of the command. */
   pids(): readonly number[];
   /**
+   * Resolves when the first life is out of this process: a spare guard may have been given hours, and who starts the
+   * command before that may be stopped with those in force. Never rejects.
+   */
+  readonly told: Promise<void>;
+  /**
    * Names the command, once it has started. Before that the guard knows it by its mark and its cgroup alone: where there
    * is one that is enough, and the name goes with the next beat.
    */
@@ -130,7 +135,8 @@ export function keepGuard(options: GuardOptions): Guard {
   const spare = options.spare?.take();
   let current = post(spare);
   // Before there is a command. A message costs the guard two processes, which a short run would wait for.
-  if (spare && (spare.endMs > endMs || spare.endMs < endMs - CLOSE_MS)) void tell();
+  const needsWord = spare && (spare.endMs > endMs || spare.endMs < endMs - CLOSE_MS);
+  const told = needsWord ? tell() : Promise.resolve();
 
   function post(ready?: Post) {
     const bornMs = clock.monotonicMs();
@@ -169,6 +175,7 @@ export function keepGuard(options: GuardOptions): Guard {
 
   return {
     pids: () => current.pids(),
+    told,
     watch(started) {
       command = started;
       // To read a message takes the guard two processes, which a short run would wait for.
