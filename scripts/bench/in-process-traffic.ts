@@ -4,9 +4,12 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 
 export interface Traffic {
-  /** All but the renewals of sessions, which go with time and not with runs. */
+  /** All but those that go with time and not with runs: the two below. */
   readonly requests: number;
+  /** Of sessions. */
   readonly renewals: number;
+  /** Blocking queries whose time was over without a change. */
+  readonly watches: number;
   /** Bodies of these requests and of their responses, in bytes. */
   readonly bodies: number;
   /** Everything at the sockets, HTTP's headers and the renewals too, in bytes. */
@@ -22,7 +25,7 @@ const CHANNEL = 'http.client.request.start';
 
 /** Counts every HTTP request of this process, whichever client sends it. */
 export function countTraffic(): TrafficCounter {
-  const seen = { requests: 0, renewals: 0, bodies: 0 };
+  const seen = { requests: 0, renewals: 0, watches: 0, bodies: 0 };
   const sockets = trackSockets();
   const onStart = (message: unknown) => {
     const { request } = message as { request: ClientRequest };
@@ -32,6 +35,11 @@ export function countTraffic(): TrafficCounter {
       seen.requests += 1;
       seen.bodies += Number(request.getHeader('content-length') ?? 0);
       request.once('response', (response: IncomingMessage) => {
+        if (hasEndedUnchanged(request, response)) {
+          seen.requests -= 1;
+          seen.watches += 1;
+          return;
+        }
         response.on('data', (chunk: Buffer | string) => (seen.bodies += Buffer.byteLength(chunk)));
       });
     }
@@ -43,6 +51,12 @@ export function countTraffic(): TrafficCounter {
     now: () => ({ ...seen, wire: sockets.bytes() }),
     stop: () => void unsubscribe(CHANNEL, onStart),
   };
+}
+
+/** It was asked to wait past the very index that it answers with. */
+function hasEndedUnchanged({ path }: ClientRequest, { headers }: IncomingMessage): boolean {
+  const [, index] = /[?&]index=(\d+)/.exec(path) ?? [];
+  return index !== undefined && headers['x-consul-index'] === index;
 }
 
 function trackSockets() {
@@ -68,6 +82,7 @@ export function perRun(before: Traffic, after: Traffic, runs: number): Traffic {
   return {
     requests: each('requests'),
     renewals: each('renewals'),
+    watches: each('watches'),
     bodies: each('bodies'),
     wire: each('wire'),
   };

@@ -1,4 +1,4 @@
-/** What a run costs Consul, and how long a hand-over takes, while up to 3,000 wait in this one process. */
+/** What a run costs Consul, and how long a hand-over takes, while up to 10,000 wait in this one process. */
 import type { Agent } from '../../test/support/consul.ts';
 import { herdCrowd } from './herd.ts';
 import { queueUp, startServer } from './in-process-crowd.ts';
@@ -16,7 +16,8 @@ disk. They join one after the other; then the first few hundred at most have the
 others wait on; each turn is as long as it takes until all of them wait again (runlock 10 ms, the herd up to 500 ms). runlock is its own lock code, from the session to its end, the watch over the held slot included. *${HERD}* is a \
 small client that sends what \`consul lock\` sends. A run’s cost is what joining takes, divided by those who joined, and \
 what being served takes, divided by those who were served. Requests and bytes are counted at the client’s sockets, \
-without renewals of sessions; bytes go both ways. A hand-over is the time from the call that gives the slot back to the \
+without renewals of sessions and without what keeps a watch alive (a blocking query whose time is over without a change): \
+those grow with the time that a run waits. Bytes go both ways. A hand-over is the time from the call that gives the slot back to the \
 moment when the next one knows that it has it.`;
 
 const FULL = {
@@ -25,6 +26,7 @@ const FULL = {
     { waiting: 300, served: 300, rounds: 1, runMs: 10 },
     { waiting: 1000, served: 500, rounds: 1, runMs: 10 },
     { waiting: 3000, served: 500, rounds: 1, runMs: 10 },
+    { waiting: 10_000, served: 500, rounds: 1, runMs: 10 },
   ],
   herd: [
     { waiting: 20, served: 20, rounds: 3, runMs: 50 },
@@ -98,6 +100,7 @@ function combine(costs: readonly Cost[], of: (values: readonly number[]) => numb
   return {
     requests: each('requests'),
     renewals: each('renewals'),
+    watches: each('watches'),
     bodies: each('bodies'),
     wire: each('wire'),
     cpuMs: each('cpuMs'),
@@ -129,7 +132,8 @@ function toRows(lock: readonly Result[], herd: readonly Result[]): Row[] {
   const slowest = row('hand-over, 99th percentile', 'ms', ({ handOversMs }) => percentile(handOversMs, 0.99));
   return [
     ...requests.map(withReach(12)),
-    ...row('bytes in bodies', 'kB', (result) => costOf(result).bodies / KB).map(withReach(4)),
+    ...row('requests that keep a watch alive', 'requests', (result) => costOf(result).watches),
+    ...row('bytes in bodies', 'kB', (result) => costOf(result).bodies / KB),
     ...row('bytes with HTTP’s headers', 'kB', (result) => costOf(result).wire / KB),
     ...row('the agent’s CPU', 'ms', (result) => costOf(result).cpuMs),
     ...row('hand-over, median', 'ms', ({ handOversMs }) => median(handOversMs)),
