@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import type { Consul, HealthCheck, ServiceEntry } from '../../src/consul/consul.ts';
 import type { TakenOut } from '../../src/gate/maintenance.ts';
 import { untilShown } from '../../src/gate/catalog-sync.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const NEVER = new AbortController().signal;
 const check = (id: string): HealthCheck => ({
@@ -35,7 +36,7 @@ async function ask(answers: readonly (readonly [index: number, entries: readonly
   };
   const clock = { now: () => 0, monotonicMs: () => 0, sleep: () => Promise.resolve() };
   await untilShown(
-    { consul: { health } as Partial<Consul> as Consul, clock },
+    { consul: fakeConsul({ health }), clock },
     { node: 'web01', services: ['web'], taken },
     NEVER,
   );
@@ -97,7 +98,7 @@ test('a catalogue that never shows it is not waited for without an end', async (
       return over;
     },
   };
-  const consul = { health } as Partial<Consul> as Consul;
+  const consul = fakeConsul({ health });
   const waiting = untilShown({ consul, clock }, { node: 'web01', services: ['web'], taken }, NEVER);
   await expect(waiting).rejects.toMatchObject({
     code: 'unreachable',

@@ -2,10 +2,11 @@
 import { expect, test } from 'vitest';
 import { freeze } from '../../src/commands/freeze/freeze.ts';
 import { thaw } from '../../src/commands/thaw/thaw.ts';
-import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
+import type { Answer, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const { signal } = new AbortController();
 const KEY = 'runlock/web/.freeze';
@@ -21,8 +22,7 @@ interface Stored {
 function world(looks: readonly (Stored | undefined)[], answers: readonly (Answer | Error)[]) {
   let looked = 0;
   const sent: Operation[] = [];
-  const consul = {
-    address: 'consul',
+  const consul = fakeConsul({
     get: (key: string) => {
       const seen = key === KEY ? looks[Math.min(looked++, looks.length - 1)] : undefined;
       const value = encode({ by: seen?.by, reason: 'release day', since: new Date(0).toISOString() });
@@ -36,7 +36,7 @@ function world(looks: readonly (Stored | undefined)[], answers: readonly (Answer
       if (answer instanceof Error) throw answer;
       return answer;
     },
-  } as Partial<Consul> as Consul;
+  });
   const clock = {
     ...{ now: () => 0, earliest: () => 0, latest: () => 0, monotonicMs: () => 0 },
     sleep: () => Promise.resolve(),

@@ -7,6 +7,7 @@ import type { Progress } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const keys = groupKeys('runlock', 'web');
 const [KEY = ''] = keys.freezes;
@@ -18,13 +19,13 @@ function frozen(untilMs: number, indexes: readonly number[], latestMs = 0) {
   const said: string[] = [];
   const until = new Date(untilMs).toISOString();
   const value = encode({ by: 'root', reason: 'release day', since: new Date(0).toISOString(), until });
-  const consul = {
+  const consul = fakeConsul({
     get: (key: string, options: ReadOptions) => {
       const index = key === KEY ? indexes[looks.push(options) - 1] : undefined;
       const entry = index === undefined ? undefined : { key, value, createIndex: 5, modifyIndex: index };
       return Promise.resolve({ entry, index: index ?? 9 });
     },
-  } as Partial<Consul> as Consul;
+  });
   const clock = { now: () => latestMs, earliest: () => 0, latest: () => latestMs, monotonicMs: () => 0 };
   const emit: Deps['emit'] = (event) => void said.push(sentenceOf(event).message);
   const deps = { clock, emit } as Partial<Deps> as Deps;

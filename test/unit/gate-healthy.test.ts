@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import type { Consul, HealthCheck } from '../../src/consul/consul.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';
 import type { Health } from '../../src/gate/healthy.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 type Status = HealthCheck['status'];
 
@@ -39,7 +40,7 @@ async function ask(
     return Promise.resolve({ entries: [other, ...(checks ? [{ ...entry, checks }] : [])], index: 7 });
   };
   const clock = { now: () => nowMs, monotonicMs: () => nowMs, sleep: never };
-  const result = await untilHealthy({ consul: { health } as Consul, clock }, { ...asked, ...more }, NEVER);
+  const result = await untilHealthy({ consul: fakeConsul({ health }), clock }, { ...asked, ...more }, NEVER);
   return { ...result, afterMs: nowMs };
 }
 
@@ -115,7 +116,7 @@ test('where Consul does not answer, nobody knows that the node is well', async (
   const slept: number[] = [];
   const sleep = (ms: number) => Promise.resolve(void slept.push(ms));
   const clock = { now: () => 0, monotonicMs: () => 0, sleep };
-  const consul = { health, address: 'here:8500', fault: () => undefined } as Partial<Consul> as Consul;
+  const consul = fakeConsul({ health, address: 'here:8500', fault: () => undefined });
   const result = await untilHealthy({ consul, clock }, asked, NEVER);
   expect(result).toEqual({ kind: 'unhealthy', why: 'Consul at here:8500 did not answer' });
   expect(slept).toEqual([30_000]);
@@ -129,7 +130,7 @@ test('told to stop, it stops', async () => {
   };
   const sleep = () => new Promise<void>(() => undefined);
   const clock = { now: () => 0, monotonicMs: () => 0, sleep };
-  const consul = { health } as Partial<Consul> as Consul;
+  const consul = fakeConsul({ health });
   await expect(untilHealthy({ consul, clock }, asked, stop.signal)).rejects.toThrow('told to stop');
 });
 
@@ -149,7 +150,7 @@ test('a watch that returns at once, changed or not, is no storm of requests', as
   };
   const clock = { now: () => nowMs, monotonicMs: () => nowMs, sleep };
   const result = await untilHealthy(
-    { consul: { health } as Consul, clock },
+    { consul: fakeConsul({ health }), clock },
     { ...asked, stableMs: 3_000 },
     NEVER,
   );

@@ -7,6 +7,7 @@ import type { Consul } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Verdict } from '../../src/gate/decide.ts';
 import { untilClosed } from '../../src/gate/wait.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const never = new AbortController().signal;
 const refused = () => new RunlockError('forbidden', 'Consul refused the request');
@@ -74,7 +75,7 @@ test('a look that is refused leaves no question of its watch open', async () => 
     ...{ services: ['db', 'web'], node: 'web01', stableMs: 0, maxOffline: 1, allowUnknown: true },
     seenHere: new Set<string>(),
   };
-  const effects = { consul: { health } as Partial<Consul> as Consul, deps: { clock, random: () => 0 } };
+  const effects = { consul: fakeConsul({ health }), deps: { clock, random: () => 0 } };
   await expect(untilClosed(effects, gate, never)).rejects.toMatchObject({ code: 'forbidden' });
   expect(open.map(({ aborted }) => aborted)).toEqual([true]);
 });
@@ -98,7 +99,7 @@ test('an index that goes backwards is that of another store: the watch asks anew
     ...{ services: ['web'], node: 'web01', stableMs: 0, maxOffline: 1, allowUnknown: true },
     seenHere: new Set<string>(),
   };
-  const effects = { consul: { health } as Partial<Consul> as Consul, deps: { clock, random: () => 0 } };
+  const effects = { consul: fakeConsul({ health }), deps: { clock, random: () => 0 } };
   await expect(untilClosed(effects, gate, stop.signal)).rejects.toThrow('enough');
   expect(asked.slice(0, 4)).toEqual([undefined, 7, undefined, 7]);
 });

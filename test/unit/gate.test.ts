@@ -9,6 +9,7 @@ import { instancesOf } from '../../src/gate/instances.ts';
 import type { Instance } from '../../src/gate/instances.ts';
 import { gateGroup, runningOf } from '../../src/gate/peers.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const check = (id: string, fields: object = {}) => ({
   ...{ node: 'web01', id, name: `check ${id}`, status: 'critical' as const, notes: '', output: '' },
@@ -302,7 +303,7 @@ test('a gate of more services than one transaction can lock is wrong usage, and 
     asked.push('the agent');
     return Promise.resolve([]);
   };
-  const consul = { may, agentServices } as Partial<Consul> as Consul;
+  const consul = fakeConsul({ may, agentServices });
   const find = (names: string[]) =>
     findServices(consul, { services: names, node: 'web01', local: true }, NEVER);
   await expect(find(services)).rejects.toMatchObject({

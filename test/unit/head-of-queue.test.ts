@@ -1,6 +1,6 @@
 // First in the queue, and a grant whose answer was lost: against a Consul that answers as the test says.
 import { expect, test } from 'vitest';
-import type { Answer, Consul, Entry } from '../../src/consul/consul.ts';
+import type { Answer, Entry } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { asFirst } from '../../src/lock/head-of-queue.ts';
@@ -8,6 +8,7 @@ import type { Progress } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const keys = groupKeys('runlock', 'web');
 const { signal } = new AbortController();
@@ -26,15 +27,14 @@ function ask(asked: Answer | Error, lockedBy = 's1') {
     ...(session !== undefined && { session }),
   });
   const entries = [entry(keys.owner(0), claim), entry(keys.lock(0), { run: 'r1' }, lockedBy)];
-  const consul = {
-    address: 'consul',
+  const consul = fakeConsul({
     transact: () => {
       nowMs += 1_000;
       return asked instanceof Error ? Promise.reject(asked) : Promise.resolve(asked);
     },
     // The look takes seven seconds.
     readAll: () => ((nowMs += 7_000), Promise.resolve(entries)),
-  } as Partial<Consul> as Consul;
+  });
   const clock = {
     ...{ now: () => nowMs, earliest: () => nowMs, latest: () => nowMs, monotonicMs: () => nowMs },
     sleep: () => Promise.resolve(),

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { forget, viewHistory } from '../../src/commands/history/history.ts';
-import type { Consul, Entry } from '../../src/consul/consul.ts';
+import type { Entry } from '../../src/consul/consul.ts';
 import { encode, lastGoodOf } from '../../src/lock/records.ts';
 import type { RunRecord } from '../../src/lock/records.ts';
 import { renderForget, renderHistory } from '../../src/output/history.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const now = Date.UTC(2026, 2, 10);
 const HOUR = 3_600_000;
@@ -83,7 +84,7 @@ test('forget deletes what it has seen and nothing newer: a record that changed m
   const removed: number[] = [];
   let modifyIndex = 7;
   const entry = (): Entry => ({ key, value, createIndex: 1, modifyIndex });
-  const consul: Pick<Consul, 'get' | 'list' | 'transact'> = {
+  const consul = fakeConsul({
     get: () => Promise.resolve({ entry: undefined, index: modifyIndex }),
     list: () => Promise.resolve({ entries: removed.length === 2 ? [] : [entry()], index: modifyIndex }),
     transact: (operations) => {
@@ -92,9 +93,9 @@ test('forget deletes what it has seen and nothing newer: a record that changed m
       modifyIndex += 1;
       return Promise.resolve({ kind: 'refused', at: 0, why: 'index is stale' });
     },
-  };
+  });
   const { signal } = new AbortController();
   const request = { prefix: 'runlock', group: 'prod', node: 'web01' };
-  expect((await forget(consul as Consul, request, signal)).forgotten).toEqual(['prod']);
+  expect((await forget(consul, request, signal)).forgotten).toEqual(['prod']);
   expect(removed).toEqual([7, 8]);
 });

@@ -9,6 +9,7 @@ import { deadAfterMs, holdLease } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold } from '../../src/lock/records.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const TTL_MS = 30_000;
 const keys = groupKeys('runlock', 'web');
@@ -62,8 +63,7 @@ function hold({
   const said: string[] = [];
   /** What was asked for, sessions' ends included. */
   const order: string[] = [];
-  const consul = {
-    address: 'consul',
+  const consul = fakeConsul({
     list: (_: string, options: ReadOptions) => looks.send(options, options.signal),
     transact: (operations: readonly Operation[], { signal }: CallOptions) => {
       order.push(operations.some(({ key }) => key.includes('.runs/')) ? 'release' : 'take');
@@ -75,8 +75,7 @@ function hold({
         ...{ id: 'new', node: agentNode, ttl: `${TTL_MS / 1000}s`, behavior: 'delete' },
         ...{ lockDelayMs: 0, checks: [] },
       }),
-    destroySession: () => Promise.resolve(),
-  } as Partial<Consul> as Consul;
+  });
   const clock = {
     ...{ now: () => nowMs, monotonicMs: () => nowMs, earliest: () => nowMs, latest: () => nowMs },
     // The pause before the next try ends at once; what waits for a renewal or a deadline waits.

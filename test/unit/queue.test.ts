@@ -1,9 +1,10 @@
 // Whose turn it is: against a Consul that answers as the test says.
 import { expect, test } from 'vitest';
-import type { Consul, Entry, ReadOptions } from '../../src/consul/consul.ts';
+import type { Entry, ReadOptions } from '../../src/consul/consul.ts';
 import type { RunContext } from '../../src/lock/context.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { untilFirst } from '../../src/lock/queue.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const keys = groupKeys('runlock', 'web');
 const { signal } = new AbortController();
@@ -17,7 +18,7 @@ const entry = (key: string, createIndex: number, session?: string): Entry => ({
 /** s2 has joined behind s1, whose ticket is there in this form, and the queue's order is that of `tickets`. */
 function behind(ticket: Entry | undefined, tickets: Entry[]) {
   const asked: string[] = [];
-  const consul = {
+  const consul = fakeConsul({
     // A second look waits for a change that never comes.
     get: (key: string, { index }: ReadOptions) => {
       asked.push(`get ${key} ${index ?? '-'}`);
@@ -25,7 +26,7 @@ function behind(ticket: Entry | undefined, tickets: Entry[]) {
     },
     readAll: () => (asked.push('turn'), Promise.resolve([])),
     list: () => (asked.push('list'), Promise.resolve({ entries: tickets, index: 7 })),
-  } as Partial<Consul> as Consul;
+  });
   const context = { consul, keys } as Partial<RunContext> as RunContext;
   const place = { session: 's2', createIndex: 8, predecessor: 's1' };
   return { asked, until: untilFirst(context, { ticket: place, turn: { slots: [], index: 7 } }, waiting) };

@@ -1,6 +1,6 @@
 // The end of a run, request by request: against a Consul that fails as the test says.
 import { afterEach, expect, test, vi } from 'vitest';
-import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
+import type { Answer, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Run } from '../../src/lock/context.ts';
@@ -9,6 +9,7 @@ import type { Grant } from '../../src/lock/head-of-queue.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode, encodeRun } from '../../src/lock/records.ts';
 import type { Claim, Outcome, RunRecord } from '../../src/lock/records.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -62,9 +63,7 @@ function ending(faults: Faults) {
     await Promise.resolve();
     return of();
   };
-  const consul = {
-    address: 'consul',
-    fault: () => undefined,
+  const consul = fakeConsul({
     get: () =>
       answer(() => {
         meet(gets);
@@ -90,7 +89,7 @@ function ending(faults: Faults) {
         record = last && 'value' in last ? JSON.parse(last.value) : undefined;
         return { kind: 'done', entries: [owner] };
       }),
-  } as Partial<Consul> as Consul;
+  });
   let { pauses = Infinity } = faults;
   const paused = (signal: AbortSignal) => {
     if ((pauses -= 1) === 0) faults.deadline?.abort(new DOMException('over', 'TimeoutError'));

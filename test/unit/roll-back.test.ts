@@ -1,6 +1,6 @@
 // Leaving without a slot, request by request: against a Consul that fails as the test says.
 import { describe, expect, test } from 'vitest';
-import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
+import type { Answer, Entry, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { giveUp } from '../../src/lock/head-of-queue.ts';
@@ -8,6 +8,7 @@ import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const keys = groupKeys('runlock', 'web');
 const { signal } = new AbortController();
@@ -31,7 +32,7 @@ function leaving(
   const left = [...faults];
   let written: Claim | undefined = claimOf(run);
   let index = 7;
-  const consul = {
+  const consul = fakeConsul({
     list: () => {
       order.push('look');
       // Somebody changes it all the time.
@@ -52,7 +53,7 @@ function leaving(
       written = put && 'value' in put ? (JSON.parse(put.value) as Claim) : undefined;
       return Promise.resolve({ kind: 'done', entries: [] } satisfies Answer);
     },
-  } as Partial<Consul> as Consul;
+  });
   const clock = { sleep: () => (order.push('pause'), Promise.resolve()) };
   const emit: Deps['emit'] = (event) => void said.push(sentenceOf(event).message);
   const deps = { clock, emit } as unknown as Deps;

@@ -4,6 +4,7 @@ import type { CallOptions, Consul } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { leastTtlMs, openSession } from '../../src/consul/session.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const { signal } = new AbortController();
 
@@ -11,25 +12,14 @@ const { signal } = new AbortController();
 async function open(ttlMs: number) {
   const deadlines: [call: string, timeoutMs: number | undefined][] = [];
   const note = (call: string, { timeoutMs }: CallOptions) => void deadlines.push([call, timeoutMs]);
-  const made = {
-    id: 's',
-    node: 'web01',
-    ttl: `${ttlMs / 1000}s`,
-    behavior: 'delete',
-    lockDelayMs: 0,
-    checks: [],
-  };
   let wake = (): void => undefined;
   let asleep = (): void => undefined;
   const sleeps = () => new Promise<void>((resolve) => (asleep = resolve));
   const first = sleeps();
-  const consul = {
-    address: 'consul',
-    createSession: () => Promise.resolve('s'),
-    readSession: () => Promise.resolve(made),
+  const consul = fakeConsul({
     renewSession: (_: string, options: CallOptions) => (note('renew', options), Promise.resolve(true)),
     destroySession: (_: string, options: CallOptions) => (note('destroy', options), Promise.resolve()),
-  } as Partial<Consul> as Consul;
+  });
   const clock = {
     ...{ now: () => 0, monotonicMs: () => 0, earliest: () => 0, latest: () => 0 },
     sleep: () => {
@@ -78,12 +68,10 @@ test.each([
   [{ checks: ['serfHealth'] }, /1 checks/],
 ])('a session that is made as %j instead is refused, and ended at once', async (other, says) => {
   const order: string[] = [];
-  const consul = {
-    address: 'consul',
-    createSession: () => Promise.resolve('s'),
+  const consul = fakeConsul({
     readSession: () => Promise.resolve({ ...asked, ...other }),
     destroySession: (id: string) => (order.push(`destroy ${id}`), Promise.resolve()),
-  } as Partial<Consul> as Consul;
+  });
   const clock = { monotonicMs: () => 0, sleep: () => new Promise(() => undefined) };
   const deps = { clock, emit: () => undefined } as unknown as Deps;
   const opening = openSession({ consul, deps }, { name: 'runlock', ttlMs: 30_000, signal });
@@ -109,10 +97,7 @@ test('a renewal that gets no answer is sent again less and less often, and soon 
   const over = new AbortController();
   let tries = 0;
   const done = new Promise<void>((resolve) => over.signal.addEventListener('abort', () => resolve()));
-  const consul = {
-    address: 'consul',
-    createSession: () => Promise.resolve('s'),
-    readSession: () => Promise.resolve(asked),
+  const consul = fakeConsul({
     renewSession: () => {
       tries++;
       if (tries === 9) over.abort();
@@ -120,8 +105,7 @@ test('a renewal that gets no answer is sent again less and less often, and soon 
         ? Promise.resolve(true)
         : Promise.reject(new RunlockError('unreachable', 'no answer'));
     },
-    destroySession: () => Promise.resolve(),
-  } as Partial<Consul> as Consul;
+  });
   const clock = {
     ...{ now: () => 0, monotonicMs: () => 0, earliest: () => 0, latest: () => 0 },
     sleep: (ms: number) => {

@@ -4,6 +4,7 @@ import { followGroups } from '../../src/view/follow.ts';
 import type { Followed } from '../../src/view/follow.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 type Step = { readonly index: number; readonly group: string } | RunlockError;
 
@@ -43,7 +44,7 @@ async function follow(steps: readonly Step[]) {
     signal: stop.signal,
     changed: (now: Followed) => seen.push(now(0).groups[0]?.group),
   };
-  const ended = followGroups({ consul: { list } as Consul, clock }, options);
+  const ended = followGroups({ consul: fakeConsul({ list }), clock }, options);
   const error: unknown = await ended.then(
     () => undefined,
     (reason: unknown) => reason,

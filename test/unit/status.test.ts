@@ -6,6 +6,7 @@ import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const now = Date.UTC(2026, 2, 1, 12);
 const [second, minute, hour] = [1_000, 60_000, 3_600_000];
@@ -420,7 +421,7 @@ describe('status reads', () => {
   function store(entries: Entry[], refuse: string[] = []) {
     const asked: string[] = [];
     const refused = new RunlockError('forbidden', 'needs key "…" { policy = "read" }');
-    const fake: Pick<Consul, 'list' | 'get'> = {
+    const consul = fakeConsul({
       list: (prefix) => {
         asked.push(prefix);
         return Promise.resolve({ entries: entries.filter(({ key }) => key.startsWith(prefix)), index: 1 });
@@ -430,8 +431,8 @@ describe('status reads', () => {
         if (refuse.includes(key)) return Promise.reject(refused);
         return Promise.resolve({ entry: entries.find((each) => each.key === key), index: 1 });
       },
-    };
-    return { consul: fake as Consul, asked };
+    });
+    return { consul, asked };
   }
 
   const everything = [claim(), lock(), freeze('runlock/.freeze'), entry('runlock/prod/web/old/.tail', 'x')];

@@ -1,12 +1,13 @@
 // What says until when something lasts, on a host whose wall clock was set: never shorter than asked (docs/adr/0012).
 import { expect, test } from 'vitest';
 import { freeze } from '../../src/commands/freeze/freeze.ts';
-import type { Answer, Consul, Entry, Operation } from '../../src/consul/consul.ts';
+import type { Answer, Entry, Operation } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { giveHeldBack, heldAgain, heldClaim, holdOn } from '../../src/lock/hold.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const HOUR_MS = 3_600_000;
 const { signal } = new AbortController();
@@ -23,8 +24,7 @@ function host() {
     ...{ heldUntil: at(2 * HOUR_MS), pid: 1, startTime: '1', bootId: 'b' },
   };
   const entry: Entry = { key: keys.owner(0), value: encode(held), createIndex: 7, modifyIndex: 7 };
-  const consul = {
-    address: 'consul',
+  const consul = fakeConsul({
     get: () => Promise.resolve({ entry: undefined, index: 7 }),
     list: () => Promise.resolve({ entries: [entry], index: 7 }),
     transact: (operations: readonly Operation[]): Promise<Answer> => {
@@ -32,7 +32,7 @@ function host() {
       sent.push(...operations);
       return Promise.resolve({ kind: 'done', entries: [{ ...entry, modifyIndex: 8 }] });
     },
-  } as Partial<Consul> as Consul;
+  });
   const clock = {
     ...{ now: () => 0, earliest: () => 0, latest: () => setBackMs, monotonicMs: () => setBackMs },
     sleep: () => Promise.resolve(),
