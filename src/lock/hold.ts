@@ -6,7 +6,8 @@ import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { goesOn, runningClaim, sendWithin, trySend } from './context.ts';
 import type { RunContext } from './context.ts';
-import { closeSession, keptClaim } from './release.ts';
+import { closeSession } from './release.ts';
+import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
 import type { Grant } from './head-of-queue.ts';
 import type { GroupKeys } from './keys.ts';
 import { lastWord, untilRefused } from '../consul/retry.ts';
@@ -17,27 +18,43 @@ import { changeClaim, keep, removeSeen, endHeld } from './transactions.ts';
 import { writtenIndex, send } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
 import type { Consul } from '../consul/consul.ts';
-import type { Deps } from '../platform/deps.ts';
-import { decodeRun, lastGoodOf } from './records.ts';
-import { readRecord, recordEnd } from './run-record.ts';
+import type { Clock, Deps } from '../platform/deps.ts';
 
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
-export const RETRY_MS = 300;
+const RETRY_MS = 300;
 const REQUEST_MS = 5_000;
 
 /** How each request is sent until all of it must be done. */
-export interface Limits {
+interface Limits {
   readonly signal: AbortSignal;
   readonly rule: string;
   readonly timeoutMs: number;
 }
 
-export const limits = ({ rule }: GroupKeys): Limits => ({
+const limits = ({ rule }: GroupKeys): Limits => ({
   signal: AbortSignal.timeout(DEADLINE_MS),
   rule,
   timeoutMs: REQUEST_MS,
 });
+
+/** Tries until there is an answer, as long as `signal` lets it. @throws what it met last. */
+async function untilDone<T>(
+  clock: Clock,
+  signal: AbortSignal,
+  tryOnce: () => Promise<T | undefined>,
+): Promise<T> {
+  const again = untilRefused(clock);
+  for (;;) {
+    try {
+      const done = await tryOnce();
+      if (done !== undefined) return done;
+    } catch (error) {
+      if (signal.aborted || !again(error)) throw error;
+    }
+    await clock.sleep(RETRY_MS, { signal });
+  }
+}
 
 /** The claim that says `held`, from now on. */
 export function heldClaim(context: RunContext, waitedMs: number): Claim {
@@ -72,22 +89,14 @@ export type Kept =
 export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   const { context, slot } = grant;
   const asked = limits(context.keys);
-  const again = untilRefused(context.deps.clock);
-  let now: Standing | undefined = { kind: 'mine', owner: grant.owner };
+  let known: Standing | undefined = { kind: 'mine', owner: grant.owner };
   try {
-    for (;;) {
-      try {
-        const kept: Kept | undefined = await keepOnce(grant, now ?? (await lookAt(grant, asked)), {
-          waitedMs,
-          asked,
-        });
-        if (kept && (kept.kind === 'lost' || lasts(context, kept.owner))) return kept;
-      } catch (error) {
-        if (asked.signal.aborted || !again(error)) throw error;
-      }
-      now = undefined;
-      await context.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
-    }
+    return await untilDone(context.deps.clock, asked.signal, async () => {
+      const now = known ?? (await lookAt(grant, asked));
+      known = undefined;
+      const kept = await keepOnce(grant, now, { waitedMs, asked });
+      return kept && (kept.kind === 'lost' || lasts(context, kept.owner)) ? kept : undefined;
+    });
   } catch (error) {
     const { group, root } = context.keys;
     const { node } = context.run;
@@ -203,30 +212,26 @@ export interface EndedHeld {
  */
 export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
   const asked = limits(held.keys);
-  const isWorth = untilRefused(held.deps.clock);
   let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
-  try {
-    for (;;) {
-      try {
-        const slot = await readSlot(held, asked);
-        const owner = slot.owner;
-        if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
-          if (sent && (await isRecorded(held, sent.record.run, asked))) return sent.ended;
-          // Cleared, or taken over, between a look and the end: that it ended is known all the same.
-          if (sent) await recordEnd(held, sent.record, asked.signal);
-          return undefined;
-        }
-        const known = ending.outcome === 'failed' ? await lastGood(held, asked) : {};
-        const { record, ended } = toEnd(held, owner, { ...ending, ...known });
-        sent = { record, ended };
-        const seen = { ...held, strayLock: slot.strayLock };
-        const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
-        if (result.kind === 'done') return ended;
-      } catch (error) {
-        if (asked.signal.aborted || !isWorth(error)) throw error;
-      }
-      await held.deps.clock.sleep(RETRY_MS, { signal: asked.signal });
+  const endOnce = async (): Promise<EndedHeld | 'nothing' | undefined> => {
+    const slot = await readSlot(held, asked);
+    const owner = slot.owner;
+    if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
+      if (sent && (await isRecorded(held, sent.record, asked))) return sent.ended;
+      // Cleared, or taken over, between a look and the end: that it ended is known all the same.
+      if (sent) await recordEnd(held, sent.record, asked.signal);
+      return 'nothing';
     }
+    const known = ending.outcome === 'failed' ? await readLastGood(held, held.node, asked) : {};
+    const { record, ended } = toEnd(held, owner, { ...ending, ...known });
+    sent = { record, ended };
+    const seen = { ...held, strayLock: slot.strayLock };
+    const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
+    return result.kind === 'done' ? ended : undefined;
+  };
+  try {
+    const ended = await untilDone(held.deps.clock, asked.signal, endOnce);
+    return ended === 'nothing' ? undefined : ended;
   } catch (error) {
     const { consul, keys, node, slot } = held;
     // What can't be read stops the same command once more; why it can't says what to do.
@@ -244,26 +249,6 @@ export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<
 async function readSlot({ consul, keys, slot }: HeldSlot, asked: Limits): Promise<Slot> {
   const { entries } = await consul.list(keys.slot(slot), asked);
   return readSlots(keys.root, entries)[0] ?? { slot };
-}
-
-/** What is known of the node's last good run; what can't be read is no reason to leave it held. */
-async function lastGood(
-  { consul, keys, node }: HeldSlot,
-  asked: Limits,
-): Promise<Pick<RunRecord, 'lastGoodAt'>> {
-  const { entry } = await consul.get(keys.run(node), asked);
-  try {
-    const lastGoodAt = entry && lastGoodOf(decodeRun(entry));
-    return lastGoodAt === undefined ? {} : { lastGoodAt };
-  } catch {
-    return {};
-  }
-}
-
-/** Whether the second half took effect after all: it wrote the record in the same transaction. */
-async function isRecorded({ consul, keys, node }: HeldSlot, run: string, asked: Limits): Promise<boolean> {
-  const { entry } = await consul.get(keys.run(node), asked);
-  return entry !== undefined && readRecord(entry)?.run === run;
 }
 
 function toEnd(

@@ -2,12 +2,12 @@
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
 import { assertNever, isRunlockError, reasonOf } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
-import { decodeRun, joinLeft, lastGoodOf } from './records.ts';
-import type { Claim, ClaimState, LeftOn, Outcome, RunRecord } from './records.ts';
+import { joinLeft } from './records.ts';
+import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
 import { lastWord } from '../consul/retry.ts';
-import { readRecord, recordEnd } from './run-record.ts';
+import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
 import { openSession } from '../consul/session.ts';
-import { holdFrom, isLeft, readSlots, standing } from './decide.ts';
+import { isLeft, readSlots, standing } from './decide.ts';
 import { release, takeBack } from './transactions.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
 import type { Grant } from './head-of-queue.ts';
@@ -109,48 +109,15 @@ const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({ ...record, 
  * A good run speaks for itself. Any other keeps what was known of the last good one, which costs these runs alone a read.
  * @throws after a transient fault.
  */
-async function withLastGood(
-  { context: { consul, keys, run } }: Grant,
-  record: RunRecord,
-  signal: AbortSignal,
-): Promise<RunRecord> {
+async function withLastGood({ context }: Grant, record: RunRecord, signal: AbortSignal): Promise<RunRecord> {
   if (record.outcome === 'succeeded') return record;
   try {
-    const options = { signal, rule: keys.rule, timeoutMs: 5_000, retryForMs: ODD_RETRY_MS };
-    const { entry } = await consul.get(keys.run(run.node), options);
-    const lastGoodAt = entry && lastGoodOf(decodeRun(entry));
-    return lastGoodAt === undefined ? record : { ...record, lastGoodAt };
+    const limits = { signal, timeoutMs: 5_000, retryForMs: ODD_RETRY_MS };
+    return { ...record, ...(await readLastGood(context, record.node, limits)) };
   } catch (error) {
     if (isTransient(error)) throw error;
     // What stands there can't be read: no reason to keep the slot.
     return record;
-  }
-}
-
-/** The claim that stays after a run that ended so; undefined where it goes. `nowMs`: the latest that it may be (`WallClock`). */
-export function keptClaim(claim: Claim, { outcome, exitCode }: RunRecord, nowMs: number): Claim | undefined {
-  const state = keptState(outcome);
-  if (state === undefined || claim.hold === 'none') return undefined;
-  // The command's own code would tell of a success.
-  const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
-  return { ...claim, state, since: new Date(nowMs).toISOString(), ...why, ...holdFrom(claim.hold, nowMs) };
-}
-
-function keptState(outcome: Outcome): ClaimState | undefined {
-  switch (outcome) {
-    case 'succeeded':
-    case 'evicted':
-      return undefined;
-    case 'failed':
-    case 'unhealthy':
-    case 'timed-out':
-    case 'lost':
-      return 'failed';
-    case 'interrupted':
-    case 'rebooting':
-      return outcome;
-    default:
-      return assertNever(outcome);
   }
 }
 
@@ -202,15 +169,6 @@ async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, signal }: Re
   return seen.kind === 'holding' && fault !== undefined ? { ...seen, fault } : seen;
 }
 
-/** Whether the release took effect after all: it wrote the run's record in the same transaction. */
-async function isRecorded(
-  { consul, keys, run }: Grant['context'],
-  options: { signal: AbortSignal; rule: string; timeoutMs: number },
-): Promise<boolean> {
-  const { entry } = await consul.get(keys.run(run.node), { ...options, retryForMs: 0 });
-  return entry !== undefined && readRecord(entry)?.run === run.id;
-}
-
 /** The release was refused, or its answer was lost: what is there now? */
 async function lookAgain(
   holding: Grant,
@@ -226,7 +184,9 @@ async function lookAgain(
   switch (now.kind) {
     case 'gone':
     case 'foreign':
-      return (await isRecorded(context, options)) ? { kind: 'released' } : { kind: 'nothing' };
+      return (await isRecorded(context, { node: run.node, run: run.id }, { ...options, retryForMs: 0 }))
+        ? { kind: 'released' }
+        : { kind: 'nothing' };
     case 'mine':
       return { kind: 'holding', holding: { ...holding, owner: now.owner } };
     case 'evicted':

@@ -1,12 +1,13 @@
-/** The record of a run that ended without its slot (docs/protocol.md, "Release"). */
+/** What is known of a run that has ended: its record, and the claim that stays after it (docs/protocol.md, "Release"). */
 import { isWorthAgain } from '../consul/consul.ts';
 import type { Entry } from '../consul/consul.ts';
-import { reasonOf } from '../errors.ts';
+import { assertNever, reasonOf } from '../errors.ts';
 import type { RunContext } from './context.ts';
-import { decodeRun } from './records.ts';
-import type { RunRecord } from './records.ts';
+import { decodeRun, lastGoodOf } from './records.ts';
+import type { Claim, ClaimState, Outcome, RunRecord } from './records.ts';
 import { recordAlone } from './transactions.ts';
 import { send } from '../consul/txn.ts';
+import { holdFrom } from './decide.ts';
 
 const RETRY_MS = 300;
 
@@ -39,6 +40,34 @@ export async function recordEnd(
   deps.emit({ event: 'not-recorded', group: keys.group, node, run, detail: { fault: why } });
 }
 
+interface ReadLimits {
+  readonly signal: AbortSignal;
+  readonly timeoutMs: number;
+  readonly retryForMs?: number;
+}
+
+/** Whether an end took effect after all: it wrote the run's record in the same transaction. */
+export async function isRecorded(
+  { consul, keys }: Pick<RunContext, 'consul' | 'keys'>,
+  { node, run }: Pick<RunRecord, 'node' | 'run'>,
+  limits: ReadLimits,
+): Promise<boolean> {
+  const { entry } = await consul.get(keys.run(node), { ...limits, rule: keys.rule });
+  return entry !== undefined && readRecord(entry)?.run === run;
+}
+
+/** What is known of the node's last good run. What stands there and can't be read is no reason to keep a slot. */
+export async function readLastGood(
+  { consul, keys }: Pick<RunContext, 'consul' | 'keys'>,
+  node: string,
+  limits: ReadLimits,
+): Promise<Pick<RunRecord, 'lastGoodAt'>> {
+  const { entry } = await consul.get(keys.run(node), { ...limits, rule: keys.rule });
+  const record = entry && readRecord(entry);
+  const lastGoodAt = record && lastGoodOf(record);
+  return lastGoodAt === undefined ? {} : { lastGoodAt };
+}
+
 /** Undefined: nobody can read it. */
 export function readRecord(entry: Entry): RunRecord | undefined {
   try {
@@ -56,4 +85,31 @@ export function readRecord(entry: Entry): RunRecord | undefined {
  */
 export function isLater(entry: Entry, { claimIndex = 0 }: RunRecord): boolean {
   return Math.min(entry.modifyIndex, readRecord(entry)?.claimIndex ?? Infinity) > claimIndex;
+}
+
+/** The claim that stays after a run that ended so; undefined where it goes. `nowMs`: the latest that it may be (`WallClock`). */
+export function keptClaim(claim: Claim, { outcome, exitCode }: RunRecord, nowMs: number): Claim | undefined {
+  const state = keptState(outcome);
+  if (state === undefined || claim.hold === 'none') return undefined;
+  // The command's own code would tell of a success.
+  const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
+  return { ...claim, state, since: new Date(nowMs).toISOString(), ...why, ...holdFrom(claim.hold, nowMs) };
+}
+
+function keptState(outcome: Outcome): ClaimState | undefined {
+  switch (outcome) {
+    case 'succeeded':
+    case 'evicted':
+      return undefined;
+    case 'failed':
+    case 'unhealthy':
+    case 'timed-out':
+    case 'lost':
+      return 'failed';
+    case 'interrupted':
+    case 'rebooting':
+      return outcome;
+    default:
+      return assertNever(outcome);
+  }
 }

@@ -1,5 +1,5 @@
 /** Sends the very transactions of src/lock to the model's store, and judges each change that they make. */
-import { keptClaim } from '../../src/lock/release.ts';
+import { keptClaim } from '../../src/lock/run-record.ts';
 import { nodeMark, runningClaim } from '../../src/lock/context.ts';
 import type { Claim, RunRecord } from '../../src/lock/records.ts';
 import {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { keptClaim } from '../../src/lock/release.ts';
+import { keptClaim } from '../../src/lock/run-record.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import type { Claim, Hold, Outcome, RunRecord } from '../../src/lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/decide.ts';

@@ -1,7 +1,7 @@
 // The pure decisions about slots: what holds for every slot, every hold and every time.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { keptClaim } from '../../src/lock/release.ts';
+import { keptClaim } from '../../src/lock/run-record.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { deadAfterMs } from '../../src/lock/lease.ts';
 import { encode } from '../../src/lock/records.ts';
