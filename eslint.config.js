@@ -10,7 +10,7 @@ const below = [
   ['platform', ['errors', 'text', 'events']],
   ['process', ['errors', 'events', 'platform']],
   ['metrics', ['errors']],
-  ['consul', ['errors', 'events', 'platform'], ['consul', 'p-retry']],
+  ['consul', ['errors', 'text', 'events', 'platform'], ['consul', 'p-retry']],
   ['lock', ['errors', 'text', 'events', 'platform', 'consul']],
   ['gate', ['errors', 'text', 'events', 'platform', 'consul', 'lock']],
   ['view', ['errors', 'text', 'platform', 'consul', 'lock', 'gate']],

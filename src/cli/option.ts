@@ -3,7 +3,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { RunlockError } from '../errors.ts';
 import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
-import { parseFlag, parseGroup, parseGroups, usage } from './values.ts';
+import { parseFlag, parseGroup, parseGroups, parsePath, usage } from './values.ts';
 import type { Common, Env } from './command.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */
@@ -27,11 +27,6 @@ export function toCommon(values: Values): Common {
 function parseLogFormat(text: string): 'text' | 'json' {
   if (text === 'text' || text === 'json') return text;
   throw usage(`'${text}' is no log format; use text or json`);
-}
-
-function parsePath(text: string): string {
-  if (text === '') throw usage('an empty name is no file');
-  return text;
 }
 
 type Parser = (text: string) => unknown;

@@ -1,5 +1,6 @@
 /** Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right. */
 import { RunlockError } from '../errors.ts';
+import { isName, toBoolean } from '../text/words.ts';
 
 const UNITS_MS: Readonly<Record<string, number>> = {
   ns: 1e-6,
@@ -65,7 +66,6 @@ export function parseSessionTtl(text: string): number {
   return ms;
 }
 
-const SEGMENT = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 const NAMES = "letters, digits, '.', '_' and '-', not starting with '.' or '-', and without '..'";
 
 /** A grant asks for the freeze of each level in one transaction, which has 64 operations at most. */
@@ -73,7 +73,7 @@ const MOST_LEVELS = 50;
 
 /** A path such as `prod/web`. */
 export function parseGroup(text: string): string {
-  const good = text.split('/').every((segment) => SEGMENT.test(segment) && !segment.includes('..'));
+  const good = text.split('/').every(isName);
   if (!good) throw usage(`'${text}' can't be a group; write a path like prod/web whose parts are ${NAMES}`);
   if (text.length > 200) throw usage(`this group's name has ${text.length} characters; 200 are allowed`);
   const levels = text.split('/').length;
@@ -92,8 +92,7 @@ export function parseGroups(text: string): readonly string[] {
 }
 
 export function parseNode(text: string): string {
-  if (!SEGMENT.test(text) || text.includes('..'))
-    throw usage(`'${text}' can't be a node's name; use ${NAMES}`);
+  if (!isName(text)) throw usage(`'${text}' can't be a node's name; use ${NAMES}`);
   return text;
 }
 
@@ -101,7 +100,7 @@ export function parseNode(text: string): string {
 export function parseServices(text: string): readonly string[] {
   return text.split(',').map((part) => {
     const name = part.trim();
-    if (SEGMENT.test(name) && !name.includes('..')) return name;
+    if (isName(name)) return name;
     throw usage(`'${name}' can't be a service's name; use ${NAMES}, or write auto`);
   });
 }
@@ -143,11 +142,17 @@ export function parseCodes(text: string): readonly number[] {
   });
 }
 
+/** A file's name. */
+export function parsePath(text: string): string {
+  if (text === '') throw usage('an empty name is no file');
+  return text;
+}
+
 /** The word of an environment variable for a flag. */
 export function parseFlag(text: string): boolean {
-  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(text)) return true;
-  if (['0', 'f', 'F', 'FALSE', 'false', 'False', ''].includes(text)) return false;
-  throw usage(`'${text}' is neither true nor false`);
+  const flag = text === '' ? false : toBoolean(text);
+  if (flag === undefined) throw usage(`'${text}' is neither true nor false`);
+  return flag;
 }
 
 /** The long options of all commands: each is `RUNLOCK_<OPTION>` in the environment. */

@@ -1,9 +1,9 @@
 /** What every command that asks Consul has around it. */
-import { constants } from 'node:os';
 import type { Common } from '../cli/command.ts';
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { Platform } from './platform.ts';
+import { exitStatusOf } from '../platform/signals.ts';
 
 export interface Ways {
   readonly consul: Consul;
@@ -48,7 +48,7 @@ export async function withConsul(
     return await use({ consul, agent, deps: { ...platform.deps, emit }, signal });
   } catch (error) {
     if (stoppedBy === undefined || error !== signal.reason) throw error;
-    return 128 + constants.signals[stoppedBy];
+    return exitStatusOf(stoppedBy);
   } finally {
     consul.close();
     agent?.close();

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { RunlockError, withoutUser } from '../errors.ts';
 import { readGiven } from '../platform/read-given.ts';
 import { systemAuthorities } from './authorities.ts';
+import { toBoolean } from '../text/words.ts';
 
 /** Where Consul is and how to speak to it. */
 export interface ConsulSettings {
@@ -199,13 +200,12 @@ function unreadableFile(name: string, path: string, cause: unknown): RunlockErro
   );
 }
 
-/** Go's strconv.ParseBool: the words that the `consul` program accepts. */
 function readBoolean(env: Env, name: string): boolean | undefined {
   const word = value(env, name);
   if (word === undefined) return undefined;
-  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(word)) return true;
-  if (['0', 'f', 'F', 'FALSE', 'false', 'False'].includes(word)) return false;
-  throw configError(`${name}=${word}: neither true nor false; use true or false`);
+  const read = toBoolean(word);
+  if (read === undefined) throw configError(`${name}=${word}: neither true nor false; use true or false`);
+  return read;
 }
 
 function value(env: Env, name: string): string | undefined {

@@ -64,6 +64,18 @@ export async function openSession(
   };
 }
 
+/** Closes it, for whoever has no more need of it. Never throws: without an answer it ends by itself. */
+export async function leaveSession(
+  { deps }: { deps: Deps },
+  session: Session,
+  patience: { readonly retryForMs?: number } = {},
+): Promise<void> {
+  const options = { signal: AbortSignal.timeout(RENEW_TIMEOUT_MS), ...patience };
+  await session.close(options).catch((error: unknown) => {
+    deps.emit({ event: 'session-left', detail: { fault: reasonOf(error) } });
+  });
+}
+
 /** As `openSession`; where the agents take no TTL as short as this, with the shortest that they take. */
 export async function openShortSession(
   effects: { consul: Consul; deps: Deps },

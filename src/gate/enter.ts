@@ -9,11 +9,11 @@ import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import { gateKey } from '../lock/keys.ts';
 import type { OutMark } from '../lock/records.ts';
-import { openShortSession } from '../consul/session.ts';
+import { openShortSession, leaveSession } from '../consul/session.ts';
 import type { Session } from '../consul/session.ts';
 import { startDeadline } from './deadline.ts';
 import { exitAtLast } from './exit.ts';
-import { LOCK_TTL_MS, checkLock, leaveLock, lockAll, proveLock, sessionLost } from './lock.ts';
+import { LOCK_TTL_MS, checkLock, lockAll, proveLock, sessionLost } from './lock.ts';
 import type { LockedBy } from './lock.ts';
 import { endModesAtLast, modesOf, takeOut } from './maintenance.ts';
 import type { Mode, NodeAgent, Out, Scope, TakenOut } from './maintenance.ts';
@@ -98,7 +98,8 @@ export async function enter<Closed>(
         // Somebody else may have entered meanwhile.
         if (late.signal.aborted || !isRunlockError(error, 'session-lost')) throw error;
       } finally {
-        await leaveLock(effects, session);
+        // Nothing is held by it but the locks of the gates, which go with it.
+        await leaveSession(effects, session);
       }
       await clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal: late.signal });
     }

@@ -4,10 +4,9 @@ import type { Consul } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Deps } from '../platform/deps.ts';
-import { RunlockError, reasonOf } from '../errors.ts';
+import { RunlockError } from '../errors.ts';
 import { growingMs } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
-import type { Session } from '../consul/session.ts';
 import { holdsGates, lockGates } from '../lock/transactions.ts';
 import { send } from '../consul/txn.ts';
 
@@ -125,11 +124,3 @@ export async function checkLock(
 }
 
 export const sessionLost = () => new RunlockError('session-lost', 'the lock of the gate was lost');
-
-/** Nothing is held by it but the locks of the gates, which go with it; without an answer it ends by itself. */
-export async function leaveLock({ deps }: Pick<Effects, 'deps'>, session: Session): Promise<void> {
-  const options = { signal: AbortSignal.timeout(5_000) };
-  await session.close(options).catch((error: unknown) => {
-    deps.emit({ event: 'session-left', detail: { fault: reasonOf(error) } });
-  });
-}

@@ -4,7 +4,7 @@ import type { Past } from '../consul/watch.ts';
 import type { RunContext, Blocked, Progress, Waiting } from './context.ts';
 import { trySend, ask } from './context.ts';
 import { parseKey } from './keys.ts';
-import { decodeFreeze } from './records.ts';
+import { decodeFreeze, leftOf } from './records.ts';
 import type { Freeze } from './records.ts';
 import { removeSeen } from './transactions.ts';
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
@@ -15,11 +15,6 @@ import { hint } from '../text/suggested-command.ts';
 import { pause } from '../consul/retry.ts';
 import { send } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
-
-/** How long a freeze still lasts, in milliseconds; not above zero when it is past its end. */
-export function leftOf({ until }: Freeze, nowMs: number): number {
-  return until === undefined ? Infinity : Date.parse(until) - nowMs;
-}
 
 /** Waits until the freeze at `key` is gone; the first to meet one past its end deletes it. */
 export async function untilThawed(context: RunContext, key: string, progress: Progress): Promise<void> {

@@ -6,7 +6,7 @@ import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { goesOn, runningClaim, sendWithin, trySend } from './context.ts';
 import type { RunContext } from './context.ts';
-import { closeSession } from './release.ts';
+import { LEAVE } from './release.ts';
 import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
 import type { Grant } from './head-of-queue.ts';
 import type { GroupKeys } from './keys.ts';
@@ -19,6 +19,7 @@ import { writtenIndex, send } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
 import type { Consul } from '../consul/consul.ts';
 import type { Clock, Deps } from '../platform/deps.ts';
+import { leaveSession } from '../consul/session.ts';
 
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
@@ -110,7 +111,7 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
       { cause: error },
     );
   } finally {
-    await closeSession(grant);
+    await leaveSession(context, grant.session, LEAVE);
   }
 }
 

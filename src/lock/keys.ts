@@ -114,10 +114,3 @@ function keyKind(name: string, rest: string[]): KeyKind {
   }
   return { kind: 'other' };
 }
-
-const SEGMENT = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
-
-/** Whether `name` can be a node name or one segment of a group. */
-export function isName(name: string): boolean {
-  return SEGMENT.test(name) && !name.includes('..');
-}

@@ -5,7 +5,7 @@
 import { isTransient } from '../consul/consul.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import type { Over } from '../events/events.ts';
-import { closeSession, giveBack } from './release.ts';
+import { giveBack, LEAVE } from './release.ts';
 import type { Ending, GivenBack } from './release.ts';
 import { decline } from './head-of-queue.ts';
 import type { Grant } from './head-of-queue.ts';
@@ -18,7 +18,7 @@ import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
 import { nodeMark, returnedClaim } from './context.ts';
-import { openSession } from '../consul/session.ts';
+import { leaveSession, openSession } from '../consul/session.ts';
 import { claimAgain, takeBack } from './transactions.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
 import type { Obstacle, Result, Step } from './transactions.ts';
@@ -103,7 +103,7 @@ export function holdLease(
       live.isOver = true;
       // What takes the slot back must not arrive after its release. A look ends by itself, by what the release changes.
       if (live.recovering || live.unanswered) await stop();
-      if (live.unanswered) await closeSession(live.holding);
+      if (live.unanswered) await leaveSession(grant.context, live.holding.session, LEAVE);
       return giveBack(live.holding, { ...ending, ttlMs }).finally(stop);
     },
   };

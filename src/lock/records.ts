@@ -3,7 +3,7 @@
  * Times are ISO 8601 in UTC, durations are milliseconds.
  */
 import { RunlockError } from '../errors.ts';
-import { isName } from './keys.ts';
+import { isName } from '../text/words.ts';
 
 const VERSION = 1;
 
@@ -140,6 +140,11 @@ export interface RunRecord {
 /** When the node's last good run ended; undefined: none is known. */
 export function lastGoodOf({ outcome, endedAt, lastGoodAt }: RunRecord): string | undefined {
   return outcome === 'succeeded' ? endedAt : lastGoodAt;
+}
+
+/** How long a freeze still lasts, in milliseconds; not above zero when it is past its end. */
+export function leftOf({ until }: Freeze, nowMs: number): number {
+  return until === undefined ? Infinity : Date.parse(until) - nowMs;
 }
 
 /** Either of them, or all of both, by name. */

@@ -1,12 +1,12 @@
 /** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
-import { assertNever, isRunlockError, reasonOf } from '../errors.ts';
+import { assertNever, isRunlockError } from '../errors.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { joinLeft } from './records.ts';
 import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
 import { lastWord } from '../consul/retry.ts';
 import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
-import { openSession } from '../consul/session.ts';
+import { leaveSession, openSession } from '../consul/session.ts';
 import { isLeft, readSlots, standing } from './decide.ts';
 import { release, takeBack } from './transactions.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
@@ -38,6 +38,8 @@ export type GivenBack =
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
 const RETRY_MS = 300;
+/** For the session, once nothing more depends on it. */
+export const LEAVE = { retryForMs: 2_000 };
 const LONGEST_RETRY_MS = 5_000;
 /** One answer of a proxy is no reason to forget the last good run. */
 const ODD_RETRY_MS = 1_000;
@@ -80,21 +82,12 @@ export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number 
   // Whatever became of the slot, the run has ended. A release has recorded it already.
   if (result.kind !== 'released' && record && !signal.aborted)
     await recordEnd(now.context, under(now, record), signal);
-  await closeSession(now);
+  await leaveSession(now.context, now.session, LEAVE);
   return result;
 }
 
 /** Only a hand takes it. */
 const heldBy = (key: string) => `another session holds ${key}; 'consul kv delete ${key}' lets go of it`;
-
-/** Never throws. */
-export async function closeSession({ context, session }: Grant): Promise<void> {
-  // Without an answer the session ends by itself.
-  const options = { signal: AbortSignal.timeout(5_000), retryForMs: 2_000 };
-  await session.close(options).catch((error: unknown) => {
-    context.deps.emit({ event: 'session-left', detail: { fault: reasonOf(error) } });
-  });
-}
 
 function toRecord({ context, slot }: Grant, { outcome, exitCode, waitedMs, ranMs }: Ending): RunRecord {
   const { id, node, command } = context.run;

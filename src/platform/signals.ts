@@ -20,6 +20,10 @@ export interface SignalSource {
 /** Ctrl-Z; a read from the terminal by somebody in the background; a write, where the terminal forbids that (stty tostop). */
 export type StopSignal = 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU';
 
+/** The exit status of what a signal ended, as a shell says it. */
+export const exitStatusOf = (signal: NodeJS.Signals | number): number =>
+  128 + (typeof signal === 'number' ? signal : constants.signals[signal]);
+
 const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 
 const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'] as const;

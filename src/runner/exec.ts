@@ -9,7 +9,7 @@ import type { Spare } from '../process/guard/guard.ts';
 import { codeMeanings, signalCodes } from './outcome.ts';
 import type { CodeMeanings } from './outcome.ts';
 import { busyEvent, sentAwayEvent } from './busy.ts';
-import { checkRun } from './preflight.ts';
+import { checkRun, launcherFor } from './preflight.ts';
 import { placeOf } from './finish.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
 import type { TakenBehind } from './acquire-gated.ts';
@@ -17,13 +17,12 @@ import { tellLeftOn } from './leftover-maintenance.ts';
 import { NO_NOTE, notesFolder, openNote } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import type { RunGate } from './gate-session.ts';
-import { launcherFor } from './preflight.ts';
 import { lostBeforeStart, takeSlots } from './slots.ts';
 import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
-import { startPatience } from './wait.ts';
+import { startPatience } from './patience.ts';
 import { watchWait } from './wait.ts';
 
 export type ExecResult =

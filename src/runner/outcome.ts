@@ -1,5 +1,5 @@
 /** How a run ended: the command's own end, what that means of its tool, and what ended it. Pure. */
-import { constants } from 'node:os';
+import { exitStatusOf } from '../platform/signals.ts';
 import type { Ending } from '../process/command.ts';
 import { assertNever } from '../errors.ts';
 import type { Outcome } from '../lock/records.ts';
@@ -26,15 +26,14 @@ export interface CommandEnd {
 /** Whether the command ended by a signal that was typed: its status says so, or it ended at once. */
 export function isEndOf({ signal, atMs }: Typed, { ending, atMs: endedMs, meanings }: CommandEnd): boolean {
   if (ending.kind === 'signalled') return ending.signal === signal || endedMs - atMs <= SIGNAL_MS;
-  const codes = [128 + constants.signals[signal], meanings.signals?.[signal]];
+  const codes = [exitStatusOf(signal), meanings.signals?.[signal]];
   return codes.includes(ending.code) || endedMs - atMs <= SIGNAL_MS;
 }
 
 /** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
 export function exitCodeOf(ending: Ending): number {
   if (ending.kind === 'exited') return ending.code;
-  const { signal } = ending;
-  return 128 + (typeof signal === 'number' ? signal : constants.signals[signal]);
+  return exitStatusOf(ending.signal);
 }
 
 export const isOk = (ending: Ending, meanings: CodeMeanings) =>

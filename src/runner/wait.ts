@@ -1,5 +1,5 @@
 /** The wait for one slot, with the live line while it lasts. */
-import type { Clock, Deps } from '../platform/deps.ts';
+import type { Deps } from '../platform/deps.ts';
 import { acquire } from '../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import type { AtJoin, Waiting } from '../lock/context.ts';
@@ -51,27 +51,6 @@ export async function waitForSlot(
   } finally {
     await line?.close();
   }
-}
-
-export interface Patience {
-  /** Aborts when the time is over: from the start, if there is none. */
-  readonly signal: AbortSignal;
-  /** The wait is over; ends the clock that runs for it. */
-  stop(): void;
-}
-
-/** @param wait milliseconds. */
-export function startPatience(clock: Clock, wait: number | 'forever'): Patience {
-  const patience = new AbortController();
-  const done = new AbortController();
-  if (wait === 0) patience.abort();
-  else if (wait !== 'forever') {
-    void clock.sleep(wait, { signal: done.signal }).then(
-      () => patience.abort(),
-      () => undefined,
-    );
-  }
-  return { signal: patience.signal, stop: () => done.abort() };
 }
 
 /** Whoever gets a slot within this time did not wait. */

@@ -1,8 +1,16 @@
 /** Who holds, who waits, since when, and why a group stands still: from what is stored. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
-import { decodeClaim, decodeFreeze, decodeLockMark, decodeQueueMark, decodeTicket } from '../lock/records.ts';
-import { groupKeys, isName, parseKey } from '../lock/keys.ts';
+import {
+  decodeClaim,
+  decodeFreeze,
+  decodeLockMark,
+  decodeQueueMark,
+  decodeTicket,
+  leftOf,
+} from '../lock/records.ts';
+import { groupKeys, parseKey } from '../lock/keys.ts';
+import { isName } from '../text/words.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
 import { viewReturning } from './returning.ts';
@@ -113,7 +121,7 @@ function findFreeze(
     if (!entry) continue;
     const freeze = attempt(problems, () => decodeFreeze(entry));
     unreadable ||= freeze === undefined;
-    if (!freeze || (freeze.until !== undefined && Date.parse(freeze.until) <= now)) continue;
+    if (!freeze || leftOf(freeze, now) <= 0) continue;
     const { by, reason, since, until } = freeze;
     const at = parseKey(prefix, key)?.group ?? '';
     return { frozen: { at, by, reason, since, ...(until !== undefined && { until }) }, unreadable, problems };

@@ -6,7 +6,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { countConnections } from '../../src/commands/doctor/connections.ts';
 import { judgeClock, judgeTls } from '../../src/commands/doctor/contact.ts';
 import { judgeClaims } from '../../src/commands/doctor/leftovers.ts';
-import { judgeSession, judgeToken } from '../../src/commands/doctor/rights.ts';
+import { judgeSession, judgeToken, judgeNode } from '../../src/commands/doctor/rights.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import {
   judgeContainment,
@@ -14,7 +14,6 @@ import {
   judgePrograms,
   judgeRunFiles,
 } from '../../src/commands/doctor/surroundings.ts';
-import { judgeNode } from '../../src/commands/doctor/rights.ts';
 import { judgePlace } from '../../src/commands/doctor/doctor.ts';
 import { judgeVersions } from '../../src/commands/doctor/versions.ts';
 import { addressOf } from '../../src/consul/address.ts';

@@ -4,7 +4,7 @@ import { busyEvent } from '../../src/runner/busy.ts';
 import { describeFreeze } from '../../src/commands/freeze/freeze.ts';
 import { describeThaw } from '../../src/commands/thaw/thaw.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
-import { leftOf } from '../../src/lock/freeze.ts';
+import { leftOf } from '../../src/lock/records.ts';
 import { freezeKeys, groupKeys } from '../../src/lock/keys.ts';
 import { freeze, thaw } from '../../src/lock/transactions.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
-import { gateKey, groupKeys, isName, parseKey } from '../../src/lock/keys.ts';
+import { gateKey, groupKeys, parseKey } from '../../src/lock/keys.ts';
+import { isName } from '../../src/text/words.ts';
 import * as stores from '../../src/lock/records.ts';
 
 const { encode } = stores;

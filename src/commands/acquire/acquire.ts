@@ -10,7 +10,8 @@ import { busyEvent, sentAwayEvent } from '../../runner/busy.ts';
 import { placeOf } from '../../runner/finish.ts';
 import { settleBefore } from '../../runner/run-note.ts';
 import type { ExecDeps } from '../../runner/options.ts';
-import { startPatience, waitForSlot } from '../../runner/wait.ts';
+import { startPatience } from '../../runner/patience.ts';
+import { waitForSlot } from '../../runner/wait.ts';
 
 export interface AcquireOptions {
   readonly prefix: string;

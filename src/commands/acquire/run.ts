@@ -1,11 +1,11 @@
 /** `runlock acquire`: its outcome → exit status, and what is held → stdout. */
-import { constants } from 'node:os';
 import type { Asked } from '../../cli/command.ts';
 import type { AcquireDeps, AcquireOptions, AcquireResult } from './acquire.ts';
 import { EXIT_LOST, assertNever } from '../../errors.ts';
 import { createOutput } from '../../platform/terminal.ts';
 import type { Platform } from '../platform.ts';
 import { printJson } from '../print.ts';
+import { exitStatusOf } from '../../platform/signals.ts';
 
 export interface AcquireAsked extends Asked<AcquireOptions & { readonly json: boolean }> {
   readonly conflictExitCode: number;
@@ -50,7 +50,7 @@ function toStatus(result: AcquireResult, conflictExitCode: number): number {
     case 'lost':
       return EXIT_LOST;
     case 'interrupted':
-      return 128 + constants.signals[result.signal];
+      return exitStatusOf(result.signal);
     default:
       return assertNever(result);
   }

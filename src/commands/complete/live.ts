@@ -1,7 +1,8 @@
 /** What completion asks Consul: for a moment, and without a word about what went wrong. */
 import type { Consul } from '../../consul/consul.ts';
 import type { WallClock } from '../../platform/deps.ts';
-import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
+import { groupKeys, parseKey } from '../../lock/keys.ts';
+import { isName } from '../../text/words.ts';
 import { decodeClaim } from '../../lock/records.ts';
 
 export interface Candidate {

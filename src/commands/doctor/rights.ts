@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Consul, Operation, SessionInfo, Whereabouts } from '../../consul/consul.ts';
 import { isRunlockError, reasonOf } from '../../errors.ts';
-import { isName } from '../../lock/keys.ts';
+import { isName } from '../../text/words.ts';
 import type { GroupKeys } from '../../lock/keys.ts';
 import type { Check } from '../../output/doctor.ts';
 import { formatAge } from '../../text/age.ts';

@@ -8,6 +8,7 @@ import {
   parseFlag,
   parseHold,
   parseNode,
+  parsePath,
   parsePositiveDuration,
   parseSessionTtl,
   usage,
@@ -152,11 +153,6 @@ Examples:
   runlock exec -g rack/r4 -g prod/web -- chef-client
   runlock exec -g prod/db --hold 4h --timeout 1h -- puppet agent --test
   runlock exec -g prod/web --service web --maintenance --settle 20s --healthy-within 2m -- chef-client`;
-
-function parsePath(text: string): string {
-  if (text === '') throw usage('an empty name is no file');
-  return text;
-}
 
 interface ExecValues {
   group: readonly string[];

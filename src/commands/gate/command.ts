@@ -2,7 +2,7 @@
 import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { GateOptions } from './gate.ts';
-import { durationOr, parseFlag, parseGroup, parseNode, parseScope, usage } from '../../cli/values.ts';
+import { durationOr, parseFlag, parseGroups, parseNode, parseScope, usage } from '../../cli/values.ts';
 import {
   agentOption,
   allowUnknownOption,
@@ -63,6 +63,7 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
     option(
       '-g, --group <path>',
       'whose section of the configuration file counts',
+      // `RUNLOCK_GROUP` may name several, for `exec`.
       parseGroups,
       ['default'],
       'default',
@@ -95,9 +96,6 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
     done({ common: toCommon(values), options: Object.freeze(options) });
   });
 }
-
-/** `RUNLOCK_GROUP` may name several, for `exec`. */
-const parseGroups = (text: string) => text.split(',').map(parseGroup);
 
 const GATE_HELP = `
 The gate of a service is open for a node if, with this node offline too, at most --max-offline of its instances are, and

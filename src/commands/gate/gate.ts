@@ -13,6 +13,7 @@ import { confirmOpen, waitOpen } from '../../gate/wait.ts';
 import type { Gate, Patience } from '../../gate/wait.ts';
 import { agentNode } from '../../consul/session.ts';
 import { tellLooks } from '../../gate/progress.ts';
+import { startPatience } from '../../runner/patience.ts';
 
 export interface GateOptions {
   readonly action: 'check' | 'enter' | 'leave';
@@ -106,12 +107,12 @@ interface Own {
 }
 
 async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
-  const patience = startPatience(own);
+  const patience = startPatience(own.deps.clock, own.options.wait);
   try {
     const { kind, verdicts } = await lookOn(own, { signal, patience: patience.signal, ...toBeOffered(own) });
     return { kind, node: own.gate.node, verdicts };
   } finally {
-    patience.end();
+    patience.stop();
   }
 }
 
@@ -125,29 +126,13 @@ function lookOn({ deps, options, gate: asked }: Own, waiting: Patience) {
 const toBeOffered = ({ options: { services, bounds } }: Own) =>
   bounds.allowUnknown ? {} : { mustBeOffered: namedOf(services) };
 
-/** Aborts when there is no more time to wait in. */
-function startPatience({ deps: { clock }, options: { wait } }: Own): {
-  signal: AbortSignal;
-  end: () => void;
-} {
-  const over = new AbortController();
-  const ended = new AbortController();
-  if (wait === 0) over.abort();
-  else if (wait !== 'forever')
-    void clock.sleep(wait, { signal: ended.signal }).then(
-      () => over.abort(),
-      () => undefined,
-    );
-  return { signal: over.signal, end: () => ended.abort() };
-}
-
 /** Waits until the gate is open and goes through it; if others were quicker, or more would go offline, waits again. */
 async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
   const { deps, options } = own;
   let { gate: asked } = own;
   const { node } = asked;
   const { prefix, scope } = options;
-  const patience = startPatience(own);
+  const patience = startPatience(own.deps.clock, own.options.wait);
   const effects = { consul: deps.consul, deps };
   try {
     for (let first = true; ; first = false) {
@@ -179,7 +164,7 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
       } else if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
     }
   } finally {
-    patience.end();
+    patience.stop();
   }
 }
 

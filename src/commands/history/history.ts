@@ -2,7 +2,8 @@
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
-import { groupKeys, isName, parseKey } from '../../lock/keys.ts';
+import { groupKeys, parseKey } from '../../lock/keys.ts';
+import { isName } from '../../text/words.ts';
 import { decodeRun, lastGoodOf } from '../../lock/records.ts';
 import { removeSeen } from '../../lock/transactions.ts';
 import { send } from '../../consul/txn.ts';

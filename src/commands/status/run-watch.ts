@@ -1,5 +1,4 @@
 /** `runlock status --watch`: the newest report on the terminal's other screen, or as lines of JSON. */
-import { constants } from 'node:os';
 import type { Asked } from '../../cli/command.ts';
 import { followGroups } from '../../view/follow.ts';
 import type { Followed } from '../../view/follow.ts';
@@ -11,6 +10,7 @@ import { createOutput } from '../../platform/terminal.ts';
 import { renderJson } from '../../text/visible.ts';
 import { ENTER_SCREEN, LEAVE_SCREEN, WIPE_SCREEN, renderScreen } from '../../output/status-screen.ts';
 import type { Platform } from '../platform.ts';
+import { exitStatusOf } from '../../platform/signals.ts';
 
 /** Ages on the screen tick without Consul being asked. */
 const TICK_MS = 1_000;
@@ -40,7 +40,7 @@ export async function runWatch(
   const { signal } = stopped;
   let status = 0;
   signals.listen((name) => {
-    status = name === 'SIGINT' ? 0 : 128 + constants.signals[name];
+    status = name === 'SIGINT' ? 0 : exitStatusOf(name);
     stopped.abort();
   });
   // Whoever read the lines and left wants no more.
