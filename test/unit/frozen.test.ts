@@ -1,6 +1,6 @@
 // Waiting for the end of a freeze, look by look: against a Consul that answers as the test says.
 import { expect, test } from 'vitest';
-import type { Consul, ReadOptions } from '../../src/consul/consul.ts';
+import type { ReadOptions } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { findFreeze, untilThawed } from '../../src/lock/freeze.ts';
 import type { Progress } from '../../src/lock/context.ts';

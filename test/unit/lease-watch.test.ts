@@ -1,6 +1,6 @@
 // A slot while it is held, request by request: against a Consul that answers as the test says, on a clock that it moves.
 import { describe, expect, onTestFinished, test } from 'vitest';
-import type { Answer, CallOptions, Consul, Entry, Operation, ReadOptions } from '../../src/consul/consul.ts';
+import type { Answer, CallOptions, Entry, Operation, ReadOptions } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Grant } from '../../src/lock/head-of-queue.ts';

@@ -1,6 +1,6 @@
 // What a session asks of Consul, and for how long: against a Consul that notes what it is asked, on a clock that stands.
 import { expect, test } from 'vitest';
-import type { CallOptions, Consul } from '../../src/consul/consul.ts';
+import type { CallOptions } from '../../src/consul/consul.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { leastTtlMs, openSession } from '../../src/consul/session.ts';

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { viewGroups } from '../../src/view/groups.ts';
 import { readGroups } from '../../src/view/read.ts';
 import type { GroupView } from '../../src/view/report.ts';
-import type { Consul, Entry } from '../../src/consul/consul.ts';
+import type { Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import { encode } from '../../src/lock/records.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
