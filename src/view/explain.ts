@@ -2,6 +2,7 @@
 import { assertNever } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
+import { groupKeys } from '../lock/keys.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
 import { leftOnText } from './leftover-maintenance.ts';
@@ -98,6 +99,13 @@ function whatToDo(
   { prefix, group }: { prefix: string; group: string },
 ): Omit<Explanation, 'why'> {
   const { node = '?', command = '?', state } = slot;
+  // Of a run that has ended no session has the lock any more.
+  if (slot.alive && state !== 'running' && state !== 'evicted') {
+    const key = groupKeys(prefix, group).lock(slot.slot);
+    return {
+      next: `a session that is no run's holds ${key}, and meanwhile nobody can use or clear slot ${slot.slot}: find out who made it ('consul kv get -detailed ${key}'), and let go of the key with 'consul kv delete ${key}'`,
+    };
+  }
   switch (state) {
     case 'failed':
       return {

@@ -75,6 +75,13 @@ describe('of a command in a cgroup', () => {
   });
 });
 
+test('what is written before the command is written once, however often the run gets ready', () => {
+  const { note, runFiles } = setUp();
+  note.starts('/sys/fs/cgroup/runlock-r1');
+  note.starts('/sys/fs/cgroup/runlock-r1');
+  expect(runFiles.written).toHaveLength(1);
+});
+
 test('where its processes will be is known before the command is', () => {
   const { note, kept } = setUp();
   note.starts('/sys/fs/cgroup/runlock-r1');

@@ -226,6 +226,8 @@ describe('a group says why it stands still', () => {
   const unseen = '60s after a run that wants the slot has first seen this,';
   const clear = 'runlock release prod/web --owner web01';
   const look = /^look at web01 first: chef-client may still run there; .*release, which asks first$/;
+  const stranger =
+    /^a session that is no run's holds runlock\/prod\/web\/\.slot\/0\/lock, .*'consul kv delete /;
 
   test.each<[string, Entry[], string, (string | undefined)?, RegExp?]>([
     ['nobody ever used it', [], 'nobody has used prod/web yet (or this token may not read it)'],
@@ -330,6 +332,20 @@ describe('a group says why it stands still', () => {
       `${gone} ${unseen} it counts as abandoned`,
       undefined,
       look,
+    ],
+    [
+      'failed, and a session that is no run’s has the lock',
+      [claim(failed), lock()],
+      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it',
+      undefined,
+      stranger,
+    ],
+    [
+      'held, and a session that is no run’s has the lock',
+      [claim({ state: 'held' }), lock()],
+      "web01 took slot 0 with 'runlock acquire' 4m ago and keeps slot 0 until it gives it back or someone clears it",
+      undefined,
+      stranger,
     ],
     [
       'a lock without a claim',
