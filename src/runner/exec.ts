@@ -166,8 +166,8 @@ async function gateClosedEvent(
   return busyGateEvent(verdicts, who);
 }
 
-/** Of a guard whose run waits, from one look at the slots to the next. */
-const WAITING_MS = 9_999_000;
+/** As often as that the life of a guard whose run waits is prolonged. */
+const AGAIN_MS = 8_000;
 
 interface Slotless {
   readonly requests: Requests;
@@ -207,12 +207,15 @@ async function askForSlots(
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
   let soon: NodeJS.Immediate | undefined;
+  let again: NodeJS.Timeout | undefined;
   /** What can be done before there is a slot need not be done after; first of all goes what asks for one. */
-  const prepare = (guardMs: number) => () => {
+  const prepare = () => {
     clearImmediate(soon);
     soon = setImmediate(() => {
-      spare.post(guardMs);
+      spare.post(SILENCE_MS);
       note.starts(deps.contained.cgroup()?.path);
+      // It has a run's life, so the run need not say another one first; however long the wait is.
+      again ??= setInterval(() => spare.post(SILENCE_MS), AGAIN_MS);
     });
   };
   const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
@@ -220,8 +223,8 @@ async function askForSlots(
     patience,
     ttlMs: sessionTtlMs,
     killAfterMs,
-    onFirst: prepare(WAITING_MS),
-    onNext: prepare(SILENCE_MS),
+    onFirst: prepare,
+    onNext: prepare,
     onAsked: ({ group, run: { id, slots } }, { held, over }) => {
       waits.begin(group);
       const tellWait = watchWait(deps, { group, run: id, slots, held }, over);
@@ -235,7 +238,10 @@ async function askForSlots(
       if (!dryRun) emitGranted(deps, slot);
     },
   });
-  return taking.finally(() => clearImmediate(soon));
+  return taking.finally(() => {
+    clearImmediate(soon);
+    clearInterval(again);
+  });
 }
 
 /** A node that is healthy uses no more slots than its services can bear to be offline. */

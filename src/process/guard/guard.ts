@@ -77,6 +77,8 @@ export type SparePost = Post & { readonly endMs: number };
 
 const firstPauseMs = 20;
 const lastPauseMs = 5000;
+/** Whose life was given so lately needs no other. */
+const FRESH_MS = 5_000;
 /** A spare one that waits this much shorter than a run wants it to needs no word for that: the run's next beat is sooner. */
 const CLOSE_MS = 10_000;
 
@@ -100,7 +102,7 @@ export function spareGuard(
     post(lifeMs) {
       const nowMs = clock.monotonicMs();
       const isThere = waiting?.left.aborted === false;
-      if (isThere && endMs - nowMs > lifeMs / 2) return;
+      if (isThere && endMs - nowMs > lifeMs - FRESH_MS) return;
       endMs = nowMs + lifeMs;
       if (waiting && isThere) void waiting.write(sayBeat(lifeMs, NOBODY));
       else waiting = trySpawn(lifeMs);
