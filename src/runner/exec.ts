@@ -166,9 +166,6 @@ async function gateClosedEvent(
   return busyGateEvent(verdicts, who);
 }
 
-/** As often as that the life of a guard whose run waits is prolonged. */
-const AGAIN_MS = 8_000;
-
 interface Slotless {
   readonly requests: Requests;
   readonly gate: RunGate | undefined;
@@ -207,15 +204,12 @@ async function askForSlots(
   const { dryRun, sessionTtlMs, killAfterMs } = options;
   const wait = dryRun ? 0 : options.wait;
   let soon: NodeJS.Immediate | undefined;
-  let again: NodeJS.Timeout | undefined;
   /** What can be done before there is a slot need not be done after; first of all goes what asks for one. */
   const prepare = () => {
     clearImmediate(soon);
     soon = setImmediate(() => {
       spare.post(SILENCE_MS);
       note.starts(deps.contained.cgroup()?.path);
-      // It has a run's life, so the run need not say another one first; however long the wait is.
-      again ??= setInterval(() => spare.post(SILENCE_MS), AGAIN_MS);
     });
   };
   const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
@@ -238,10 +232,7 @@ async function askForSlots(
       if (!dryRun) emitGranted(deps, slot);
     },
   });
-  return taking.finally(() => {
-    clearImmediate(soon);
-    clearInterval(again);
-  });
+  return taking.finally(() => clearImmediate(soon));
 }
 
 /** A node that is healthy uses no more slots than its services can bear to be offline. */

@@ -318,7 +318,7 @@ describe('a spare one', () => {
     await spare.dismiss();
   });
 
-  test.each([1_000, WAITING_MS])(
+  test.each([5_000, WAITING_MS])(
     'that waits for %i ms gets the life of the run that takes it',
     async (ms) => {
       const spare = make();
@@ -332,6 +332,16 @@ describe('a spare one', () => {
       }, 10_000);
     },
   );
+
+  test('that is about to look for whom to end is given to nobody, and no other comes after that', async () => {
+    const spare = make();
+    spare.post(1_500);
+    const [pid = 0] = spawned();
+    expect(spare.take()).toBeUndefined();
+    await untilGone(pid);
+    spare.post(WAITING_MS);
+    expect(spawned()).toEqual([]);
+  });
 
   /** Until then it waits for its look at its programs. */
   const SELF_TEST_S = 2;

@@ -64,7 +64,7 @@ export interface GuardOptions {
 
 /** A guard that is started while there is no command yet, for starting it takes time. Without runlock it goes away. */
 export interface Spare {
-  /** Sees to it that there is one, which waits about `lifeMs` for its first beat. May be called again and again. Never throws. */
+  /** Sees to it that there is one, which waits about `lifeMs` for its first beat; not once it was taken. May be called again and again. Never throws. */
   post(lifeMs: number): void;
   /** Gives it to whoever keeps it from now on; undefined: there is none, or somebody ended it. */
   take(): SparePost | undefined;
@@ -77,8 +77,12 @@ export type SparePost = Post & { readonly endMs: number };
 
 const firstPauseMs = 20;
 const lastPauseMs = 5000;
+/** As often as that it is given its life anew. */
+const AGAIN_MS = 8_000;
 /** Whose life was given so lately needs no other. */
 const FRESH_MS = 5_000;
+/** So long before the end of its life nobody takes it any more. */
+const FIRING_MS = 2_000;
 /** A spare one that waits this much shorter than a run wants it to needs no word for that: the run's next beat is sooner. */
 const CLOSE_MS = 10_000;
 
@@ -88,10 +92,18 @@ export function spareGuard(
   const { clock } = options;
   let waiting: Post | undefined;
   let endMs = 0;
+  let isOver = false;
+  let again: NodeJS.Timeout | undefined;
   const take = () => {
     const taken = waiting;
     waiting = undefined;
-    return taken === undefined || taken.left.aborted ? undefined : { ...taken, endMs };
+    isOver = true;
+    clearInterval(again);
+    if (taken === undefined || taken.left.aborted) return undefined;
+    if (endMs - clock.monotonicMs() > FIRING_MS) return { ...taken, endMs };
+    // It may have begun to look for whom to end: the command must not be there for it.
+    taken.dismiss();
+    return undefined;
   };
   return {
     take,
@@ -100,14 +112,21 @@ export function spareGuard(
       if (unused) await sendAway(unused, clock);
     },
     post(lifeMs) {
-      const nowMs = clock.monotonicMs();
-      const isThere = waiting?.left.aborted === false;
-      if (isThere && endMs - nowMs > lifeMs - FRESH_MS) return;
-      endMs = nowMs + lifeMs;
-      if (waiting && isThere) void waiting.write(sayBeat(lifeMs, NOBODY));
-      else waiting = trySpawn(lifeMs);
+      if (isOver) return;
+      // It has a run's life however long the wait is, for a slot or for a gate: the run need not say another one first.
+      again ??= setInterval(() => prolong(lifeMs), AGAIN_MS);
+      prolong(lifeMs);
     },
   };
+
+  function prolong(lifeMs: number): void {
+    const nowMs = clock.monotonicMs();
+    const isThere = waiting?.left.aborted === false;
+    if (isThere && endMs - nowMs > lifeMs - FRESH_MS) return;
+    endMs = nowMs + lifeMs;
+    if (waiting && isThere) void waiting.write(sayBeat(lifeMs, NOBODY));
+    else waiting = trySpawn(lifeMs);
+  }
 
   function trySpawn(lifeMs: number): Post | undefined {
     try {
