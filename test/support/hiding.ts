@@ -16,7 +16,7 @@ sleep=$(command -v sleep)
 env -i perl -e '$0 = "x" x 4000; $SIG{TERM} = "IGNORE"; fork; setpgrp; sleep 300' &
 (setsid sh -c 'trap "" TERM; (setsid "$0" 300 &); exec env -i "$0" 300' "$sleep" &)
 (env -i setsid perl -e '$SIG{TERM} = "IGNORE"; while (1) { exit if fork; select undef, undef, undef, 0.001 }' &)
-perl -e 'for (1 .. $ENV{many}) { if (!fork) { %ENV = (); setpgrp; sleep 300; exit } } open F, ">$ENV{folder}/ready"; close F; sleep 300' &
+sleep=$sleep perl -e '$sleep = $ENV{sleep}; for (1 .. $ENV{many}) { if (!fork) { %ENV = (); setpgrp; exec $sleep, 300 } } open F, ">$ENV{folder}/ready"; close F; sleep 300' &
 while :; do "$sleep" 300; done
 `;
 
