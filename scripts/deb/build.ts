@@ -15,11 +15,9 @@ import { dirname, join } from 'node:path';
 import { debianChangelog, readChangelog } from './changelog.ts';
 import { conffiles, contents } from './contents.ts';
 import type { PackedFile } from './contents.ts';
-import { debianDepends } from './depends.ts';
-import { readNeeds } from './elf.ts';
 
 export interface DebRequest {
-  /** The program for /usr/bin/runlock. */
+  /** The program for /usr/bin/runlock, named by its architecture as `npm run build:binary` names it. */
   readonly program: string;
   /** Of runlock itself. */
   readonly version: string;
@@ -33,25 +31,25 @@ export interface DebRequest {
 
 /** Debian's own number of a package of one version. */
 const REVISION = '1';
+/** Debian's names of the architectures. */
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
 const SCRIPTS = ['postinst', 'prerm', 'postrm'];
 
-/** The package's file name. @throws Error: what is wrong with the program, or what dpkg-deb said. */
+/** The package's file name. @throws Error: what is wrong with the program's name, or what dpkg-deb said. */
 export function buildDeb(request: DebRequest): string {
   const { program, version, date, out } = request;
   const binary = readFileSync(program);
-  const needs = readNeeds(binary);
   const files = contents(
     binary,
     debianChangelog(readChangelog(readFileSync('CHANGELOG.md', 'utf8')), REVISION, request),
   );
   const packageVersion = `${version}-${REVISION}`;
-  const { architecture } = needs;
+  const architecture = architectureOf(program);
   const deb = join(out, `runlock_${packageVersion}_${architecture}.deb`);
   const control = fillControl({
     version: packageVersion,
     architecture,
     maintainer: request.maintainer,
-    depends: debianDepends(needs),
     size: String(kibibytes(files)),
   });
   mkdirSync(out, { recursive: true });
@@ -65,10 +63,18 @@ export function buildDeb(request: DebRequest): string {
   return deb;
 }
 
+/** By the end of its name; without one it is a program of this machine. */
+function architectureOf(program: string): string {
+  const [, name = process.arch] = /-(x64|arm64)$/.exec(program) ?? [];
+  const architecture = ARCHITECTURES[name];
+  if (architecture === undefined) throw new Error(`no Debian package for ${name}, only x64 and arm64`);
+  return architecture;
+}
+
 function fillControl(values: Readonly<Record<string, string>>): string {
   return readFileSync('packaging/deb/control', 'utf8').replaceAll(/@(\w+)@/g, (_, name: string) => {
     const value = values[name];
-    if (value === undefined) throw new Error(`packaging/deb/control: nothing is known of @${name}@`);
+    if (value === undefined) throw new Error(`packaging/deb/control: no value for @${name}@`);
     return value;
   });
 }

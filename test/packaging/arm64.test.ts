@@ -7,6 +7,7 @@ import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { dependsByLoader } from '../support/libraries.ts';
 import { end, eventually, scene } from '../support/processes.ts';
 import { clean } from '../support/program.ts';
 import { qemuAarch64 } from '../support/provision.ts';
@@ -42,6 +43,14 @@ describe.skipIf(process.arch === 'arm64')('the single file for arm64, by qemu', 
       const { stdout: own } = await run(OWN, [option], { maxBuffer: 1e7 });
       expect({ said: withoutMoment(stdout), stderr }).toEqual({ said: withoutMoment(own), stderr: '' });
     }
+  });
+
+  test('asks the loader for no more than the package depends on', async () => {
+    const tracing = ['-E', 'LD_TRACE_LOADED_OBJECTS=1', '-E', 'LD_VERBOSE=1'];
+    const { stdout } = await run(qemu, [...tracing, file]);
+    expect(readFileSync('packaging/deb/control', 'utf8')).toContain(
+      `\nDepends: ${dependsByLoader(stdout)}\n`,
+    );
   });
 
   test('runs a command under its lock, and keeps another node out meanwhile', async () => {

@@ -1,12 +1,21 @@
 // The Debian package, as `npm run build:deb` builds it: what is in it, and what Debian's own programs make of it. Packed
 // here is a small program in the place of runlock's: packing the real one takes xz a quarter of a minute, and lintian as long.
 import { execFile } from 'node:child_process';
-import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createDpkg } from '../support/dpkg.ts';
+import { dependsByLoader } from '../support/libraries.ts';
 import { scene } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 import { lintian } from '../support/provision.ts';
@@ -54,19 +63,34 @@ describe('building it', () => {
     expect(readFileSync(other).equals(readFileSync(deb))).toBe(true);
   });
 
-  test('fails with one line that says what to do where there is no program, or none for Debian', async () => {
+  test('fails with one line that says what to do where there is no program', async () => {
     const { folder } = stage();
-    const script = join(folder, 'runlock');
-    writeFileSync(script, '#!/bin/sh\n', { mode: 0o755 });
     await expect(build(folder, {}, join(folder, 'none'))).rejects.toMatchObject({
       code: 1,
       stderr: `build:deb: ${folder}/none: no such file; run 'npm run build:binary' first, or name one with --program FILE\n`,
     });
-    await expect(build(folder, {}, script)).rejects.toMatchObject({
-      code: 1,
-      stderr: `build:deb: ${script}: it is no ELF program\n`,
-    });
-    expect(readdirSync(folder)).toEqual(['runlock']);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+});
+
+describe('what it asks of a machine', () => {
+  const field = async (name: string, file: string) =>
+    (await run('dpkg-deb', ['--field', file, name])).stdout.trim();
+
+  test('is the architecture that the name of its program ends with', async () => {
+    const { folder } = stage();
+    for (const [name, architecture] of [['x64', 'amd64'] as const, ['arm64', 'arm64'] as const]) {
+      const program = join(folder, `runlock-linux-${name}`);
+      copyFileSync(PROGRAM, program);
+      const made = await build(folder, {}, program);
+      expect(made).toBe(join(folder, `runlock_${version}-1_${architecture}.deb`));
+      expect(await field('Architecture', made)).toBe(architecture);
+    }
+  });
+
+  test('is the C library that the real program asks the loader for, and no other', async () => {
+    const { stdout } = await run('ldd', ['-v', `build/binary/runlock-linux-${process.arch}`]);
+    expect(await field('Depends', deb)).toBe(dependsByLoader(stdout));
   });
 });
 

@@ -29,3 +29,16 @@ test('package-lock.json has no version of which a hole is known', () => {
   expect(new Set(known.map(({ name }) => name))).toEqual(new Set(Object.keys(MENDED)));
   expect(known.filter(({ name, version }) => isBefore(version, MENDED[name] ?? ''))).toEqual([]);
 });
+
+test('each package that would run a script at npm ci is named in package.json, so npm warns of none', () => {
+  const read = (file: string) => JSON.parse(readFileSync(file, 'utf8')) as unknown;
+  const { packages } = read('package-lock.json') as {
+    packages: Record<string, { hasInstallScript?: true; os?: readonly string[] }>;
+  };
+  const { allowScripts } = read('package.json') as { allowScripts: Record<string, boolean> };
+  const scripted = Object.entries(packages)
+    .filter(([, { hasInstallScript, os }]) => hasInstallScript && (os ?? ['linux']).includes('linux'))
+    .map(([path]) => path.replace(/^.*node_modules\//, ''));
+  // None needs its script: esbuild's only makes its command start sooner, and the builds here call its library.
+  expect(allowScripts).toEqual(Object.fromEntries(scripted.map((name) => [name, false])));
+});

@@ -3,8 +3,6 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { configExample } from '../../scripts/docs/config-example.ts';
 import { debianChangelog, readChangelog } from '../../scripts/deb/changelog.ts';
-import { debianDepends } from '../../scripts/deb/depends.ts';
-import { readNeeds } from '../../scripts/deb/elf.ts';
 import { commandTree } from '../../src/cli/parse.ts';
 import { commands } from '../../src/commands/registry.ts';
 import { keysOf } from '../../src/cli/config/apply.ts';
@@ -54,34 +52,5 @@ describe('the changelog', () => {
 
   test('with a heading that has no date is refused', () => {
     expect(() => entry('# Changelog\n\n## next\n')).toThrow("'## next' is not like '## 1.2.3 (2030-01-31)'");
-  });
-});
-
-describe('what the program depends on', () => {
-  test('is read from its own file', () => {
-    const { architecture, libraries } = readNeeds(readFileSync(process.execPath));
-    expect(architecture).toBe(process.arch === 'x64' ? 'amd64' : 'arm64');
-    expect(libraries.get('libc.so.6')).toContainEqual(expect.stringMatching(/^GLIBC_2\.\d+/));
-    expect(debianDepends({ architecture, libraries })).toMatch(/\blibc6 \(>= 2\.\d+\)/);
-  });
-
-  test('is the newest version that any library asks for', () => {
-    const libraries = new Map([
-      ['libc.so.6', ['GLIBC_2.9', 'GLIBC_2.17', 'GLIBC_PRIVATE']],
-      ['libm.so.6', ['GLIBC_2.29']],
-      ['ld-linux-x86-64.so.2', ['GLIBC_2.3']],
-      ['libstdc++.so.6', ['CXXABI_1.3.8', 'GLIBCXX_3.4.9', 'GLIBCXX_3.4.29']],
-    ]);
-    expect(debianDepends({ architecture: 'amd64', libraries })).toBe('libc6 (>= 2.29), libstdc++6 (>= 11)');
-  });
-
-  test('is not guessed', () => {
-    const needs = (library: string) => ({
-      architecture: 'amd64',
-      libraries: new Map([[library, ['GLIBCXX_3.4.99']]]),
-    });
-    expect(() => debianDepends(needs('libicuuc.so.72'))).toThrow('it needs libicuuc.so.72');
-    expect(() => debianDepends(needs('libstdc++.so.6'))).toThrow('it needs GLIBCXX_3.4.99');
-    expect(() => readNeeds(Buffer.from('#!/bin/sh\n'))).toThrow('it is no ELF program');
   });
 });
