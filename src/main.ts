@@ -1,19 +1,17 @@
 /** Composition root: the only reader of `process`. */
 import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
-import { clock } from './platform/clock.ts';
+import { clock } from './platform/deps.ts';
 import { parse } from './cli/parse.ts';
 import { commands } from './commands/registry.ts';
 import type { Emit } from './events/events.ts';
-import { hasTerminal, openConsole } from './platform/console.ts';
+import { hasTerminal, openConsole, likelyLogFormat } from './platform/console.ts';
 import { failureOf, unwritten } from './platform/failure.ts';
 import { thisHost } from './process/host.ts';
-import { likelyLogFormat } from './platform/log.ts';
 import { operatorName } from './platform/user.ts';
-import type { LogChoice } from './platform/log.ts';
+import type { LogChoice } from './platform/console.ts';
 import type { Platform } from './commands/platform.ts';
 import { callersDescriptors } from './process/descriptors.ts';
-import { fileLimit } from './process/file-limit.ts';
 import { ownSignals } from './platform/signals.ts';
 import { readGiven } from './platform/read-given.ts';
 import { createStream } from './platform/streams.ts';
@@ -39,8 +37,6 @@ const inherited =
   process.argv[2] === 'exec'
     ? callersDescriptors({ parent: process.ppid, opensPipes: nodeVersion !== undefined })
     : [];
-
-const callersFileLimit = () => fileLimit({ pid: process.pid, parent: process.ppid, inherited });
 
 const { host, runFiles } = thisHost(process);
 
@@ -79,7 +75,6 @@ const platform: Platform = {
   nodeVersion,
   deps: { clock, random: Math.random, host },
   inherited,
-  fileLimit: callersFileLimit,
   prepareLog: () => stderr.prepare(),
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...signals,

@@ -1,7 +1,7 @@
 /** What a command gives to the command line, which knows none of them. */
 import type { Command } from 'commander';
 import type { RunlockError } from '../errors.ts';
-import type { LogChoice } from '../platform/log.ts';
+import type { LogChoice } from '../platform/console.ts';
 
 /** What every command takes. */
 export type Common = LogChoice;

@@ -1,6 +1,6 @@
-/** Options of the health gate, for every command that looks at it. */
+/** Options of the health gate, for every command that looks at it; of `exec` all of them. */
 import type { Option } from 'commander';
-import type { GateChoice } from '../runner/options.ts';
+import type { GateChoice, ExecOptions } from '../runner/options.ts';
 import {
   parseDuration,
   parseFlag,
@@ -8,6 +8,8 @@ import {
   parseScope,
   parseServices,
   wholeNumber,
+  parsePositiveDuration,
+  usage,
 } from '../cli/values.ts';
 import { checked, option } from '../cli/option.ts';
 
@@ -78,4 +80,77 @@ export function toBounds({
     ...(minHealthy !== undefined && { minHealthy }),
     ...(allowUnknownService && { allowUnknown: true }),
   };
+}
+
+export const execGateOptions = (): Option[] => [
+  serviceOption('run only while these services can do without the node; auto: all that it offers'),
+  ...boundOptions(),
+  stableOption(),
+  allowUnknownOption(),
+  maintenanceOption(
+    'take its services, or the whole node (then all that it offers counts), out of service while the command runs',
+  ),
+  option(
+    '--settle <duration>',
+    'time between maintenance and the start, for connections to drain',
+    parseDuration,
+    0,
+    '0',
+  ),
+  option(
+    '--healthy-within <duration>',
+    'time that the services have afterwards to be healthy again; else exit 80',
+    parsePositiveDuration,
+  ),
+  agentOption(),
+];
+
+export interface ExecGateValues extends GateValues {
+  readonly maintenance?: 'service' | 'node';
+  readonly settle: number;
+  readonly healthyWithin?: number;
+  readonly agent?: string;
+  readonly node?: string;
+}
+
+/** What each of these does with services: a run that was given one and names none would go through no gate at all. */
+const NEED_SERVICES = [
+  ['maintenance', '--maintenance takes services out'],
+  ['healthyWithin', '--healthy-within looks at services'],
+  ['maxOffline', '--max-offline says how many instances of services may be offline'],
+  ['minHealthy', '--min-healthy says how many instances of services must stay healthy'],
+  ['gateStable', '--gate-stable says for how long the gate of services must have been open'],
+  ['allowUnknownService', '--allow-unknown-service says that nobody need offer a service'],
+  ['settle', '--settle waits while services are out'],
+  ['agent', '--agent says where services are taken out'],
+] as const;
+
+/**
+ * @param isFlag whether a flag says so: what the environment and the file say may be meant for other runs.
+ * @throws RunlockError `usage`: what makes no sense without another option.
+ */
+export function gateOf(
+  values: ExecGateValues,
+  isFlag: (name: keyof ExecGateValues) => boolean,
+): Pick<ExecOptions, 'gate'> {
+  const { service, gateStable, maintenance, settle, healthyWithin, agent, node } = values;
+  if (service === undefined) {
+    const alone = NEED_SERVICES.find(([name]) => isFlag(name));
+    if (alone) throw usage(`${alone[1]}; name them with --service`);
+    return {};
+  }
+  if (isFlag('settle') && maintenance === undefined)
+    throw usage('--settle waits while the node is out of service; give --maintenance too, or use --splay');
+  if (isFlag('agent') && node === undefined)
+    throw usage('--agent says where another node is taken out of service; name that node with --node');
+  const gate: GateChoice = {
+    services: service,
+    ...toBounds(values),
+    stableMs: gateStable,
+    settleMs: settle,
+    ...(maintenance !== undefined && { maintenance }),
+    ...(healthyWithin !== undefined && { healthyWithinMs: healthyWithin }),
+    ...(agent !== undefined && { agent }),
+  };
+  return { gate };
 }

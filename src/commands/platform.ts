@@ -2,10 +2,9 @@
 import type { Consul } from '../consul/consul.ts';
 import type { Emit } from '../events/events.ts';
 import type { Deps } from '../platform/deps.ts';
-import type { LogChoice } from '../platform/log.ts';
+import type { LogChoice } from '../platform/console.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { Screen, Stream, Terminal } from '../platform/terminal.ts';
-import type { FileLimit } from '../process/file-limit.ts';
 import type { RunFiles } from '../process/run-file.ts';
 
 export interface Platform {
@@ -31,8 +30,6 @@ export interface Platform {
   atExit(last: () => void): void;
   /** Descriptors above 2 that the caller opened for the command. */
   readonly inherited: readonly number[];
-  /** The caller's limit of open files; undefined: there is nothing to change. */
-  readonly fileLimit: () => FileLimit | undefined;
   /** Gets ready what log lines go through: it may take a process, and later is a bad time for that. */
   readonly prepareLog: () => void;
   /** Whether there is a controlling terminal, wherever stdin and stdout go: prompts use /dev/tty. */

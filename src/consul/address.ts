@@ -2,7 +2,7 @@
 import { getBuiltinModule } from 'node:process';
 import { withoutUser } from '../errors.ts';
 import { consulSettings } from './env.ts';
-import type { Remote } from './inspect.ts';
+import type { Remote } from './codec.ts';
 
 export interface Whereabouts {
   /** As the user wrote it, without a user and password that may stand in it. */

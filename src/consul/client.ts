@@ -3,10 +3,9 @@ import http from 'node:http';
 import https from 'node:https';
 import { getBuiltinModule } from 'node:process';
 import ConsulPackage from 'consul';
-import type { ConsulSettings, TlsSettings } from './env.ts';
+import type { ConsulSettings, TlsSettings, Token } from './env.ts';
 import { bodyTooLarge } from './faults.ts';
-import { noteConnection } from './inspect.ts';
-import type { Token } from './token.ts';
+import { noteConnection } from './codec.ts';
 
 /** The parts of the package that are used, as they are: its own types leave some of them out. */
 export interface Package {

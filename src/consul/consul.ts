@@ -10,8 +10,20 @@ import type { ConsulSettings } from './env.ts';
 import type { Emit } from '../events/events.ts';
 import type { Clock } from '../platform/deps.ts';
 import { forbidden, isTransient, isWorthAgain } from './faults.ts';
-import { toInspection } from './inspect.ts';
-import type { Certificate, Inspection, Question, Remote } from './inspect.ts';
+import { toInspection, isWireAnswer, toAnswer, toEntry, toSession, toWire } from './codec.ts';
+import type {
+  Certificate,
+  Inspection,
+  Question,
+  Remote,
+  Answer,
+  Entry,
+  Operation,
+  SessionInfo,
+  StoredEntry,
+  StoredSession,
+  WireAnswer,
+} from './codec.ts';
 import { serviceCalls } from './services.ts';
 import type {
   HealthCheck,
@@ -21,19 +33,9 @@ import type {
   ServiceCalls,
   ServiceEntry,
 } from './services.ts';
-import { createToken } from './token.ts';
+import { createToken } from './env.ts';
 import { addressOf, whereabouts } from './address.ts';
 import type { Whereabouts } from './address.ts';
-import { isWireAnswer, toAnswer, toEntry, toSession, toWire } from './codec.ts';
-import type {
-  Answer,
-  Entry,
-  Operation,
-  SessionInfo,
-  StoredEntry,
-  StoredSession,
-  WireAnswer,
-} from './codec.ts';
 import { RunlockError } from '../errors.ts';
 
 export { isTransient, isWorthAgain };

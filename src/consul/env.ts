@@ -1,11 +1,12 @@
 /**
  * Consul's own environment variables, meaning what they mean to the `consul` program
- * (https://developer.hashicorp.com/consul/commands#environment-variables).
+ * (https://developer.hashicorp.com/consul/commands#environment-variables), and the token, which somebody may rotate while
+ * runlock runs: its file is read again.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { RunlockError, withoutUser } from '../errors.ts';
-import { readGiven } from '../platform/read-given.ts';
+import { readGiven, readPlain } from '../platform/read-given.ts';
 import { systemAuthorities } from './authorities.ts';
 import { toBoolean } from '../text/words.ts';
 
@@ -214,4 +215,55 @@ function value(env: Env, name: string): string | undefined {
 
 function configError(message: string, cause?: unknown): RunlockError {
   return new RunlockError('config', message, { cause });
+}
+
+/** Of the requests. */
+export interface Token {
+  /** What a request that is sent now has. */
+  now(): string | undefined;
+  /**
+   * Reads the file again, for a moment at most. One that can't be read, has none, or is no plain file (a pipe has been read
+   * already) changes nothing: it may be written just now. Never rejects. Undefined: there is no file to be read.
+   */
+  reread(): Promise<void> | undefined;
+  /** After Consul refused `sent`: whether there is another one by now. */
+  replaced(sent: string | undefined): Promise<boolean>;
+}
+
+/** A file on a mount that is dead gives no answer; the requests go on with the token that they had. */
+const READ_MS = 1_000;
+
+export function createToken({ token: first, tokenFile }: Pick<ConsulSettings, 'token' | 'tokenFile'>): Token {
+  let token = first;
+  let reading: Promise<void> | undefined;
+  const read = async (path: string) => {
+    try {
+      const found = (await readPlain(path, TOKEN_LIMIT)).toString('utf8').trim();
+      if (found !== '' && isToken(found)) token = found;
+    } catch {
+      // What it had before may be right.
+    }
+    reading = undefined;
+  };
+  const reread = () => {
+    if (tokenFile === undefined) return undefined;
+    // One that hangs is not joined by others: each would keep a thread.
+    reading ??= read(tokenFile);
+    return withinLimit(reading);
+  };
+  return {
+    now: () => token,
+    reread,
+    replaced: async (sent) => {
+      if (token === sent) await reread();
+      return token !== sent;
+    },
+  };
+}
+
+async function withinLimit(reading: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, READ_MS)));
+  await Promise.race([reading, late]);
+  clearTimeout(timer);
 }

@@ -5,7 +5,7 @@ import pRetry from 'p-retry';
 import type { Emit } from '../events/events.ts';
 import type { Clock } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import type { Token } from './token.ts';
+import type { Token } from './env.ts';
 import { classify, isConsuls, isTransient, notConsul, responseOf } from './faults.ts';
 
 export interface CallOptions {

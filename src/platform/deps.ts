@@ -1,4 +1,4 @@
-/** The effects that the rest of the code may have, all in one place, so that a test can give its own. */
+/** The effects that the rest of the code may have, all in one place, so that a test can give its own. Time is here itself. */
 import type { Emit } from '../events/events.ts';
 
 export interface Deps {
@@ -68,3 +68,43 @@ export interface Survivors {
 
 /** Whether nobody of it is left. */
 export const isNobody = ({ pids, cgroup }: Survivors): boolean => pids.length === 0 && cgroup === undefined;
+
+/* Real time. */
+
+/** The longest that a Node timer can take. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+async function sleep(ms: number, { signal }: { signal: AbortSignal }): Promise<void> {
+  signal.throwIfAborted();
+  for (let left = ms; left > 0; left -= LONGEST_TIMER_MS)
+    await timer(Math.min(left, LONGEST_TIMER_MS), signal);
+}
+
+/** A clock that knows how far its wall clock has jumped since it was made. */
+export function anchorClock({ now, monotonicMs }: Pick<Clock, 'now' | 'monotonicMs'>): WallClock {
+  const startedAt = now() - monotonicMs();
+  const anchored = () => startedAt + monotonicMs();
+  return {
+    now,
+    monotonicMs,
+    earliest: () => Math.min(now(), anchored()),
+    latest: () => Math.max(now(), anchored()),
+    sleep,
+  };
+}
+
+export const clock = anchorClock({ now: () => Date.now(), monotonicMs: () => performance.now() });
+
+function timer(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timeout);
+      reject(signal.reason as Error);
+    };
+    const timeout = setTimeout(() => {
+      signal.removeEventListener('abort', stop);
+      resolve();
+    }, ms);
+    signal.addEventListener('abort', stop, { once: true });
+  });
+}

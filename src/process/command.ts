@@ -1,26 +1,21 @@
-import { accessSync, constants, statSync } from 'node:fs';
+/** The command of a run: started so that its end is known exactly in both runtimes, told of signals, ended with its tree. */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { pid as ownPid } from 'node:process';
-
 import type { Clock } from '../platform/deps.ts';
-import { RunlockError } from '../errors.ts';
 import { killer, look, signalAll, withoutInner } from './kill-tree.ts';
 import type { Kill } from './kill-tree.ts';
 import type { RunCgroup } from './cgroup.ts';
 import { stdioWith } from './descriptors.ts';
-import type { FileLimit } from './file-limit.ts';
-import { isRunnable, isText } from './exec-format.ts';
-import { MARK_VARIABLE, markValue } from './mark.ts';
+import type { FileLimit } from './contain.ts';
+import { isRunnable, isText, startError } from './program.ts';
+import type { Program } from './program.ts';
+import { MARK_VARIABLE, markValue, followTree, groupOf, isStopped, startTime } from './process-tree.ts';
 import { launchFailed } from './launcher.ts';
 import type { Launcher } from './launcher.ts';
 import { startSignalProbe } from './signal-probe.ts';
 import type { SignalProbe } from './signal-probe.ts';
-import { startProcess } from './start-process.ts';
-import type { Ending, Program, Spawned } from './start-process.ts';
-import { whyNotExecuted, whyNotReached } from './why-not-started.ts';
-import { followTree, groupOf, isStopped, startTime } from './process-tree.ts';
 import type { Member, Tree } from './process-tree.ts';
-
-export type { Ending };
 
 export interface CommandOptions {
   /** The program as the user named it; it becomes the command's argv[0]. */
@@ -73,54 +68,6 @@ export interface Supervised {
   remaining(): readonly Member[];
 }
 
-/**
- * Finds a program as execvp(3) does: a name with a slash as it stands, any other one in the folders of `path`.
- * Returns a path with a slash in it. Throws `not-found` or `not-executable`.
- */
-export function findCommand(command: string, { path }: { path: string | undefined }): string {
-  const candidates = command.includes('/') ? [command] : inFolders(command, path ?? '/bin:/usr/bin');
-  const found = candidates.map((file) => ({ file, kind: kindOf(file) }));
-  const program = found.find(({ kind }) => kind === 'program');
-  if (program !== undefined) return program.file;
-  for (const { file, kind } of found) {
-    if (kind === 'folder')
-      throw new RunlockError('not-executable', `cannot run ${file}: it is a folder; name a program`);
-    // In a folder of PATH only what is there, and may not be run, is the one that was meant.
-    if (typeof kind === 'object' && (kind.refused === 'EACCES' || command.includes('/')))
-      throw new RunlockError('not-executable', `cannot run ${file}: ${whyNotReached(kind.refused)}`);
-  }
-  throw new RunlockError('not-found', notFound(command, path));
-}
-
-function notFound(command: string, path: string | undefined): string {
-  if (command === '') return 'cannot run a command with an empty name; give the command after --';
-  const isPath = command.includes('/');
-  const where =
-    path === undefined ? 'not found in /bin and /usr/bin, since PATH is not set' : 'not found in PATH';
-  const why = isPath ? 'there is no such file' : where;
-  // A whole command line in quotes, say.
-  if (/\s/.test(command))
-    return `cannot run '${command}': ${why}; give program and arguments as separate words, or run the line with sh -c '…'`;
-  return `cannot run ${command}: ${why}; ${isPath ? 'correct its path' : 'name it by its full path or extend PATH'}`;
-}
-
-function inFolders(command: string, path: string): string[] {
-  return command === '' ? [] : path.split(':').map((folder) => `${folder === '' ? '.' : folder}/${command}`);
-}
-
-type Kind = 'program' | 'folder' | 'nothing' | { readonly refused: string | undefined };
-
-function kindOf(file: string): Kind {
-  try {
-    if (statSync(file).isDirectory()) return 'folder';
-    accessSync(file, constants.X_OK);
-    return 'program';
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return code === 'ENOENT' ? 'nothing' : { refused: code };
-  }
-}
-
 /** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { nonce, shareTerminal, clock, inner } = options;
@@ -133,7 +80,8 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   const left = options.cgroup?.leave();
   if ('code' in spawned) {
     probe?.stop();
-    throw spawnError(options, await spawned.code);
+    const { file, inherited = [] } = options;
+    throw startError(file, { code: await spawned.code, inherited });
   }
   const { pid, ended } = spawned;
   void Promise.resolve(left).then(() => options.fileLimit?.started(pid));
@@ -218,10 +166,75 @@ function inGroupOfItsOwn(members: readonly Member[], pid: number): readonly Memb
   return members.filter(({ group }) => group === command.group);
 }
 
-function spawnError({ file, inherited = [] }: CommandOptions, code: string | undefined): RunlockError {
-  const kind = kindOf(file);
-  if (code === 'ENOENT' && kind === 'nothing') return new RunlockError('not-found', notFound(file, ''));
-  // It may be another file since it was found.
-  const reason = typeof kind === 'object' ? whyNotReached(kind.refused) : whyNotExecuted(code, { inherited });
-  return new RunlockError('not-executable', `cannot run ${file}: ${reason}`);
+export type Ending =
+  | { readonly kind: 'exited'; readonly code: number }
+  /** The signal's number where the runtime has no name for it: a real-time signal. */
+  | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals | number };
+
+interface StartOptions {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly stdio: ('inherit' | 'ignore' | number)[];
+  readonly detached: boolean;
 }
+
+type Spawned =
+  | { readonly pid: number; readonly ended: Promise<Ending> }
+  /** There is none, and errno says why. */
+  | { readonly code: Promise<string | undefined>; readonly thrown?: string | undefined };
+
+/** What Bun offers beside node:child_process (docs/adr/0015). */
+interface Bun {
+  spawn(
+    command: readonly string[],
+    options: {
+      readonly argv0: string;
+      readonly env: StartOptions['env'];
+      readonly stdio: StartOptions['stdio'];
+      readonly detached: boolean;
+      readonly onExit: (
+        process: unknown,
+        code: number | null,
+        signal: NodeJS.Signals | number | null,
+      ) => void;
+    },
+  ): { readonly pid: number };
+}
+
+/** Never throws. */
+function startProcess(program: Program, options: StartOptions): Spawned {
+  const { Bun: bun } = globalThis as { readonly Bun?: Bun };
+  try {
+    return bun === undefined ? inNode(program, options) : inBun(bun, program, options);
+  } catch (error) {
+    // Some reasons come as an event, and others are thrown.
+    const { code } = error as NodeJS.ErrnoException;
+    return { code: Promise.resolve(code), thrown: code };
+  }
+}
+
+/** Its node:child_process tells of an end by a real-time signal as of a good one. */
+function inBun(bun: Bun, { file, args, argv0 }: Program, options: StartOptions): Spawned {
+  let end: (ending: Ending) => void = () => undefined;
+  const ended = new Promise<Ending>((resolve) => (end = resolve));
+  const { pid } = bun.spawn([file, ...args], {
+    ...options,
+    argv0,
+    onExit: (_, code, signal) => end(endingOf(code, signal)),
+  });
+  return { pid, ended };
+}
+
+/** Here nothing tells a real-time signal from exit 0: what the kernel said is gone when JavaScript hears of it. */
+function inNode({ file, args, argv0 }: Program, { env, stdio, detached }: StartOptions): Spawned {
+  const subprocess: ChildProcess = spawn(file, args, { argv0, env: { ...env }, stdio, detached });
+  const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));
+  const { pid } = subprocess;
+  if (pid === undefined) return { code: failed.then(({ code }) => code) };
+  const ended = new Promise<Ending>((resolve) => {
+    subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
+  });
+  return { pid, ended };
+}
+
+const endingOf = (code: number | null, signal: NodeJS.Signals | number | null): Ending =>
+  signal === null ? { kind: 'exited', code: code ?? 1 } : { kind: 'signalled', signal };

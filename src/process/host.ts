@@ -1,15 +1,15 @@
 /** This host, as the rest of the program sees it: its boot, its processes, and what runs wrote down of themselves. */
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync, statfsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Emit } from '../events/events.ts';
-import type { Host } from '../platform/deps.ts';
-import { machineOf } from '../platform/machine.ts';
-import { requireProc } from '../platform/proc.ts';
-import { liveStartTime, startTime } from './process-tree.ts';
+import type { Host, Survivors } from '../platform/deps.ts';
+import { liveStartTime, startTime, followTree, markedPids } from './process-tree.ts';
 import { openRunFiles } from './run-file.ts';
-import type { RunFile, RunFiles } from './run-file.ts';
+import type { RunFile, RunFiles, ProcessName } from './run-file.ts';
 import { runFolders } from './run-folders.ts';
-import { findSurvivors, fromOtherUser } from './survivors.ts';
+import { RunlockError } from '../errors.ts';
+import { pid as ownPid } from 'node:process';
+import { isPopulated as hasAnybody, members as membersOf } from './cgroup.ts';
 
 /** What is needed of the global `process`. */
 interface Own {
@@ -76,3 +76,141 @@ function timeNamespace(): readonly string[] {
     return [];
   }
 }
+
+/**
+ * Whether /proc shows the processes that this one can see: who belongs to a run, and who lives, is read there.
+ * `pid`: of this process.
+ * @throws RunlockError `config`: it is not mounted, or shows another pid namespace.
+ */
+export function requireProc(pid: number, readSelf = () => readlinkSync('/proc/self')): void {
+  let shown: string;
+  try {
+    shown = readSelf();
+  } catch (error) {
+    const { code = String(error) } = error as NodeJS.ErrnoException;
+    throw new RunlockError(
+      'config',
+      `/proc can't be read (${code}), and without it runlock can't tell who belongs to a run; mount it (mount -t proc proc /proc)`,
+      { cause: error },
+    );
+  }
+  if (shown === String(pid)) return;
+  throw new RunlockError(
+    'config',
+    `/proc shows another pid namespace (this process is ${pid}, there ${shown}), so runlock can't tell who belongs to a run; mount the own one (unshare --mount-proc)`,
+  );
+}
+
+/* Which machine this is, as a claim names it: what is stored tells nobody /etc/machine-id itself. */
+
+const FILE = '/etc/machine-id';
+/** Runlock's own; with another one the same machine would be another. */
+const APPLICATION = 'b7a1f5de0c4e4c1f9d0b6a3e58c2f417';
+
+/**
+ * The machine, as `systemd-id128 machine-id --app-specific=b7a1f5de0c4e4c1f9d0b6a3e58c2f417` gives it: the HMAC-SHA256 of the
+ * application, with machine-id as its key, cut to 128 bits, in the form of a version 4 UUID without hyphens. Undefined
+ * where there is none, as in many a container, or it is not set yet.
+ */
+export async function machineOf(file = FILE): Promise<string | undefined> {
+  const id = readId(file);
+  if (id === undefined) return undefined;
+  const algorithm = { name: 'HMAC', hash: 'SHA-256' };
+  const key = await crypto.subtle.importKey('raw', Buffer.from(id, 'hex'), algorithm, false, ['sign']);
+  const signed = await crypto.subtle.sign('HMAC', key, Buffer.from(APPLICATION, 'hex'));
+  const bytes = Buffer.from(signed).subarray(0, 16);
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  return bytes.toString('hex');
+}
+
+function readId(file: string): string | undefined {
+  try {
+    const id = readFileSync(file, 'utf8').trim();
+    return /^[0-9a-f]{32}$/.test(id) && !/^0+$/.test(id) ? id : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/* Who of a run is still alive when nothing of runlock watches it any more (docs/adr/0004). */
+
+const NOBODY: Survivors = { pids: [], guarded: false };
+
+/**
+ * `file`: what the run wrote down; without it only its marks tell. An ended run leaves nobody: what it left running is
+ * a daemon. @throws when the host can't be looked at: that proves nothing.
+ */
+export function findSurvivors(run: string, file: RunFile | undefined, bootId: string): Survivors {
+  if (file === undefined) return { pids: markedPids(run), guarded: false };
+  if (file.ended) return NOBODY;
+  if (file.bootId !== bootId) {
+    const isSameBoot = file.bootId.split(' ')[0] === bootId.split(' ')[0];
+    return isSameBoot ? seenFromHere(run, file) : NOBODY;
+  }
+  const guarded = file.guard !== undefined && isLive(file.guard);
+  return { pids: livingOf(file, guarded ? [file.guard.pid] : []), guarded };
+}
+
+/** Of a run in other namespaces on this boot: its pids and start times say nothing here, its cgroup and its marks do. */
+function seenFromHere(run: string, { cgroup }: RunFile): Survivors {
+  const inside = cgroup === undefined ? [] : membersOf(cgroup);
+  const pids = [...new Set([...inside, ...markedPids(run)])].filter((pid) => pid !== ownPid);
+  const isHidden = pids.length === 0 && cgroup !== undefined && hasAnybody(cgroup);
+  return { pids, guarded: false, ...(isHidden && { cgroup }) };
+}
+
+/** What another user wrote down leads root nowhere but to a cgroup: a file of theirs may never end. */
+export function fromOtherUser({ cgroup, ...file }: RunFile): RunFile {
+  return { ...file, ...(cgroup !== undefined && isCgroup(cgroup) && { cgroup }) };
+}
+
+/** CGROUP2_SUPER_MAGIC (statfs(2)). */
+const CGROUP2 = 0x63677270;
+
+function isCgroup(folder: string): boolean {
+  try {
+    return statfsSync(folder).type === CGROUP2;
+  } catch {
+    return false;
+  }
+}
+
+export const isLive = ({ pid, startTime }: ProcessName): boolean => liveStartTime(pid) === startTime;
+
+/** Whether nothing of a run is there, its daemons included: what it wrote down tells nobody anything. */
+export function isOver(file: RunFile): boolean {
+  return livingOf(file, []).length === 0;
+}
+
+function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
+  const { command, members = [] } = file;
+  // Only the command may be dead and count all the same: its group and session are its own for as long as somebody is
+  // in them. Of others that are gone the pid may have been given to a stranger since the last look.
+  const known = members.filter(isLive);
+  const inside = () => (file.cgroup === undefined ? [] : membersOf(file.cgroup));
+  const look = () => {
+    const [first, ...rest] = [...(command ? [command] : []), ...known];
+    const tree = followTree({
+      nonce: file.nonce,
+      command: first ?? NO_COMMAND,
+      known: rest,
+      inside,
+      except: () => [ownPid, ...guard],
+    });
+    return tree.members().map(({ pid }) => pid);
+  };
+  // Who forks and ends during a look hides its child from it; where there is a cgroup the kernel says whether one must.
+  for (let looks = 1; ; looks++) {
+    const seen = look();
+    const isPopulated = file.cgroup !== undefined && hasAnybody(file.cgroup);
+    if (seen.length > 0 || (looks >= 2 && !isPopulated)) return seen;
+    if (looks >= MOST_LOOKS) return [command?.pid ?? file.runlock.pid];
+  }
+}
+
+/** By then a chain of forks was seen once, or is not to be seen from here at all. */
+const MOST_LOOKS = 50;
+
+/** No process has this pid: it was killed before its command had started, or that is all that is known. */
+const NO_COMMAND: ProcessName = { pid: 2 ** 31 - 1, startTime: '' };

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { ignoredIn } from '../platform/signals.ts';
-import type { Program } from './start-process.ts';
+import type { Program } from './program.ts';
 
 /** A program that ignores signals and then becomes the command: same pid, same environment, same argv[0]. */
 export type Launcher = (command: string, args: readonly string[]) => Program;

@@ -1,10 +1,9 @@
 /** What can be known of a run to be wrong before anything is asked of Consul. */
 import { constants } from 'node:os';
-import { findCommand } from '../process/command.ts';
 import { RunlockError } from '../errors.ts';
 import { deadAfterMs } from '../lock/lease.ts';
 import { formatAge } from '../text/age.ts';
-import { changedVariables, checkWords } from '../process/argv-encoding.ts';
+import { changedVariables, checkWords, findCommand } from '../process/program.ts';
 import type { ExecDeps, ExecOptions, GroupChoice } from './options.ts';
 import { chooseLauncher } from '../process/launcher.ts';
 import type { Launcher } from '../process/launcher.ts';

@@ -1,7 +1,7 @@
 /** What a run writes down of itself on its host, step by step (docs/adr/0004), and what it does with that of the run before it. */
 import { MOST_MEMBERS } from '../process/run-file.ts';
 import type { ProcessName, RunFile } from '../process/run-file.ts';
-import { isLive, isOver } from '../process/survivors.ts';
+import { isLive, isOver } from '../process/host.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import type { Outcome } from '../lock/records.ts';
 import type { ExecDeps } from './options.ts';

@@ -5,7 +5,7 @@ import { keepGuard } from '../process/guard/guard.ts';
 import type { Guard, Spare } from '../process/guard/guard.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import type { RunCgroup } from '../process/cgroup.ts';
-import type { FileLimit } from '../process/file-limit.ts';
+import type { FileLimit } from '../process/contain.ts';
 import type { ProcessName } from '../process/run-file.ts';
 import type { Launcher } from '../process/launcher.ts';
 import type { CodeMeanings } from './outcome.ts';

@@ -2,7 +2,7 @@
 // and a run keeps its deadline. The project's own lock code on a real agent; only its clock is the test's.
 import { randomUUID } from 'node:crypto';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { anchorClock } from '../../src/platform/clock.ts';
+import { anchorClock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps, WallClock } from '../../src/platform/deps.ts';

@@ -1,6 +1,6 @@
 // Whether a node's services are healthy again, where nobody can say.
 import { expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import { untilHealthy } from '../../src/gate/healthy.ts';

@@ -1,6 +1,6 @@
 // Waiting for the health gate, and looking again with a slot: on a real agent, with nodes that are in the catalogue alone.
 import { afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';

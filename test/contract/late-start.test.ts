@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import type { ExecDeps } from '../../src/runner/options.ts';
 import { NO_NOTE } from '../../src/runner/run-note.ts';
 import { superviseRun } from '../../src/runner/supervise.ts';

@@ -1,7 +1,7 @@
 // Whether what stands in a node's way is alive: only what is provably dead is cleared away.
 import { randomUUID } from 'node:crypto';
 import { beforeAll, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';

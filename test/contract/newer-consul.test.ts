@@ -1,6 +1,6 @@
 // What newer versions of Consul and Consul Enterprise do otherwise, by a stand-in that answers as they do (by their source).
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';

@@ -1,6 +1,6 @@
 // The modules of the gate, as a test calls them: on a real agent, with real time.
 import { onTestFinished } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { Deps } from '../../src/platform/deps.ts';

@@ -5,9 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { build } from 'esbuild';
-import { GUARD_NAME } from '../../src/process/guard/process.ts';
-import { runIdOf } from '../../src/process/mark.ts';
-import { markedPids, startTime } from '../../src/process/process-tree.ts';
+import { GUARD_NAME } from '../../src/process/guard/guard.ts';
+import { runIdOf, markedPids, startTime } from '../../src/process/process-tree.ts';
 
 /** A folder where the processes of one test leave their pids and notes. Whoever is named in a `*.pid` file or carries its run id dies with it. */
 export interface Scene {

@@ -4,7 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { cgroupSupport, makeCgroup, members, removeTree } from '../../src/process/cgroup.ts';
 import type { RunCgroup } from '../../src/process/cgroup.ts';
 import { whyKillStays, withoutKill } from '../support/no-cgroup-kill.ts';

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-import { findCommand, startCommand } from '../../src/process/command.ts';
+import { startCommand } from '../../src/process/command.ts';
+import { findCommand } from '../../src/process/program.ts';
 import { isRunlockError } from '../../src/errors.ts';
 import { realClock } from '../support/drivers/clock.ts';
 import { bundle, end, eventually, isAlive, scene, untilGone } from '../support/processes.ts';

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
 import { expect, test } from 'vitest';
-import { isMeant, isRunnable, isText } from '../../src/process/exec-format.ts';
+import { isMeant, isRunnable, isText } from '../../src/process/program.ts';
 import { stage } from '../support/stage.ts';
 
 function written(content: string | Buffer): string {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { callersSoftLimit } from '../../src/process/file-limit.ts';
+import { callersSoftLimit } from '../../src/process/contain.ts';
 
 const limits = (soft: number | string, hard: number | string) =>
   [

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { keepGuard } from '../../src/process/guard/guard.ts';
 import type { Guard, GuardEvent } from '../../src/process/guard/guard.ts';
 import { cgroupSupport, makeCgroup, members, removeTree } from '../../src/process/cgroup.ts';

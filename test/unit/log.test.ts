@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { LogLevel, RunEvent } from '../../src/events/events.ts';
-import { createLog, isJournal } from '../../src/platform/log.ts';
-import type { LogOptions } from '../../src/platform/log.ts';
+import { createLog, isJournal } from '../../src/platform/console.ts';
+import type { LogOptions } from '../../src/platform/console.ts';
 
 function capture(options: Partial<LogOptions> = {}) {
   const lines: string[] = [];

@@ -1,7 +1,7 @@
 // The secret that marks a run's processes, and the public id that is made from it.
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
-import { MARK_VARIABLE, markValue, newRun, noncesOf, runIdOf } from '../../src/process/mark.ts';
+import { MARK_VARIABLE, markValue, newRun, noncesOf, runIdOf } from '../../src/process/process-tree.ts';
 
 const environment = (...entries: string[]) => Buffer.from(entries.map((entry) => `${entry}\0`).join(''));
 const [a, b] = ['a'.repeat(32), 'b'.repeat(32)];

@@ -4,8 +4,7 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { consulSettings } from '../../src/consul/env.ts';
-import { createToken } from '../../src/consul/token.ts';
+import { consulSettings, createToken } from '../../src/consul/env.ts';
 import { systemAuthorities } from '../../src/consul/authorities.ts';
 import { readGiven } from '../../src/platform/read-given.ts';
 

@@ -1,6 +1,6 @@
 // What a run writes down, step by step.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { clock } from '../../src/platform/clock.ts';
+import { clock } from '../../src/platform/deps.ts';
 import { openNote, settleBefore } from '../../src/runner/run-note.ts';
 import type { NoteDeps } from '../../src/runner/run-note.ts';
 import type { Grant } from '../../src/lock/head-of-queue.ts';

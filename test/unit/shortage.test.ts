@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { classify } from '../../src/consul/faults.ts';
-import { requireProc } from '../../src/platform/proc.ts';
+import { requireProc } from '../../src/process/host.ts';
 import { shortageIn, shortageOf } from '../../src/platform/shortage.ts';
 
 const failing = (code: string) => Object.assign(new Error(`${code}: no, open '/proc/1/stat'`), { code });

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
-import { findSurvivors, fromOtherUser, isOver } from '../../src/process/survivors.ts';
+import { findSurvivors, fromOtherUser, isOver } from '../../src/process/host.ts';
 import type { RunFile } from '../../src/process/run-file.ts';
 import { startTime } from '../../src/process/process-tree.ts';
 import { end, untilGone } from '../support/processes.ts';

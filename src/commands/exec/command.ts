@@ -15,8 +15,8 @@ import {
   wholeNumber,
 } from '../../cli/values.ts';
 import { valueIn } from '../../cli/config/apply.ts';
-import { execGateOptions, gateOf } from './gate-flags.ts';
-import type { ExecGateValues } from './gate-flags.ts';
+import { execGateOptions, gateOf } from '../gate-flags.ts';
+import type { ExecGateValues } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {

@@ -2,7 +2,9 @@
 import type { Asked } from '../../cli/command.ts';
 import { withoutOptions } from '../../cli/values.ts';
 import type { ExecDeps, ExecOptions, Figures } from '../../runner/options.ts';
-import type { Containment } from '../../runner/contain.ts';
+import { containRun } from '../../process/contain.ts';
+import type { Containment } from '../../process/contain.ts';
+import { newRun } from '../../process/process-tree.ts';
 import type { ExecResult } from '../../runner/exec.ts';
 import { exitCodeOf } from '../../runner/outcome.ts';
 import type { Consul } from '../../consul/consul.ts';
@@ -40,19 +42,15 @@ async function runWith(
   invocation: ExecAsked,
   platform: Platform,
 ): Promise<ExecResult> {
-  const [{ containRun }, { newRun }] = await Promise.all([
-    import('../../runner/contain.ts'),
-    import('../../process/mark.ts'),
-  ]);
   const naming = newRun();
   // A thread makes its name: meanwhile there is something to load.
   void import('../../runner/exec.ts');
   const run = await naming;
-  const { deps, fileLimit, prepareLog } = platform;
+  const { deps, inherited, prepareLog } = platform;
   // A dry run starts nothing.
   const contained = invocation.options.dryRun
     ? NOWHERE
-    : containRun({ run: run.id, clock: deps.clock, emit, fileLimit, prepareLog });
+    : containRun({ run: run.id, clock: deps.clock, emit, inherited, prepareLog });
   try {
     return await runIn({ signals, emit, run, contained }, invocation, platform);
   } finally {

@@ -1,10 +1,53 @@
+/** What a run's command is born into: a cgroup of its own and the caller's limit of open files, ready when the slot is granted. */
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { pid, ppid } from 'node:process';
+import type { Emit } from '../events/events.ts';
+import type { Clock } from '../platform/deps.ts';
+import { makeCgroup } from './cgroup.ts';
+import type { RunCgroup } from './cgroup.ts';
+
+export interface Containment {
+  /** Undefined: this host gives none. */
+  readonly cgroup: () => RunCgroup | undefined;
+  /** Undefined: there is nothing to change. */
+  readonly fileLimit: () => FileLimit | undefined;
+  /** Leaves it and removes it; what a good run left inside goes where runlock is. Never rejects. */
+  readonly close: () => Promise<void>;
+}
+
+export interface ContainOptions {
+  readonly run: string;
+  readonly clock: Clock;
+  readonly emit: Emit;
+  /** Gets ready what log lines go through. */
+  readonly prepareLog: () => void;
+  /** Descriptors above 2 that the caller opened for the command. */
+  readonly inherited: readonly number[];
+}
+
+/**
+ * Makes the cgroup and begins to enter it. That takes the kernel some milliseconds (docs/adr/0004), so it comes first of
+ * all: meanwhile the rest of the program is loaded, and the slot is asked for.
+ */
+export function containRun({ run, clock, emit, prepareLog, inherited }: ContainOptions): Containment {
+  // Before that: what is started after it is born in the cgroup.
+  prepareLog();
+  const limit = fileLimit(inherited);
+  void limit?.enter();
+  const made = makeCgroup({ run, clock });
+  if ('why' in made) {
+    emit({ event: 'no-cgroup', run, why: made.why });
+    return { cgroup: () => undefined, fileLimit: () => limit, close: () => Promise.resolve() };
+  }
+  void made.enter();
+  return { cgroup: () => made, fileLimit: () => limit, close: () => made.close() };
+}
+
 /**
  * The soft limit of open files (getrlimit(2), RLIMIT_NOFILE). Node and Bun raise theirs to the hard one before any
  * JavaScript runs, and do not tell what it was: the command, and every daemon that it restarts, would inherit that.
  */
-import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-
 export interface FileLimit {
   /** From here on runlock, and what it starts, has the caller's limit, if that is enough for runlock. Never rejects; may be called again. */
   readonly enter: () => Promise<void>;
@@ -33,22 +76,14 @@ function readLimit(limits: string): { readonly soft: number; readonly hard: numb
   return soft === undefined ? undefined : { soft: toNumber(soft), hard: toNumber(hard) };
 }
 
-/**
- * Of process `pid`, which is this one, started by `parent`. `inherited`: the caller's descriptors, which may be beyond its
- * limit. Undefined: there is nothing to change.
- */
-export function fileLimit(of: {
-  readonly pid: number;
-  readonly parent: number;
-  readonly inherited: readonly number[];
-}): FileLimit | undefined {
-  const { pid, parent } = of;
+/** `inherited`: the caller's descriptors, which may be beyond its limit. Undefined: there is nothing to change. */
+function fileLimit(inherited: readonly number[]): FileLimit | undefined {
   const own = readText(`/proc/${pid}/limits`);
-  const soft = callersSoftLimit({ own, parents: readText(`/proc/${parent}/limits`) });
+  const soft = callersSoftLimit({ own, parents: readText(`/proc/${ppid}/limits`) });
   if (soft === undefined) return undefined;
   let entered: Promise<void> | undefined;
   // A descriptor can be given to a program only by a process whose limit is above it: Bun copies each to a number above all.
-  const isRoomy = soft >= Math.max(ROOMY, Math.max(0, ...of.inherited) + of.inherited.length + SPARE);
+  const isRoomy = soft >= Math.max(ROOMY, Math.max(0, ...inherited) + inherited.length + SPARE);
   return {
     enter: () => (entered ??= isRoomy ? setSoft(pid, soft) : Promise.resolve()),
     started: (command) => {
