@@ -99,7 +99,7 @@ describe('ended by a signal', () => {
   });
 });
 
-test('evicted between grant and hold: it says so and holds nothing, and the operator hears of the end', async () => {
+test('evicted between grant and hold: says so, holds nothing, and the operator hears of the end', async () => {
   const proxy = await through(keepStep, { delayMs: 2_000 });
   const run = startRunlock(proxy, acquireArgs('evicted', 'web01'));
   await proxy.seen(keepStep);
@@ -111,7 +111,7 @@ test('evicted between grant and hold: it says so and holds nothing, and the oper
   expect(await on('evicted').keys()).toEqual(['.last', '.tail']);
 });
 
-test('asked for again: an operator who looked before that, and whose word arrives late, does not end it', async () => {
+test('asked for again: a late word of an operator who looked before that does not end it', async () => {
   await acquire('late-clear');
   const proxy = await through(writes('delete-cas', '/owner'), 'late');
   const operator = await runlock(proxy, ['release', 'late-clear', '--owner', 'web01', '--force']);
@@ -121,7 +121,7 @@ test('asked for again: an operator who looked before that, and whose word arrive
   expect(await on('late-clear').claim()).toMatchObject({ state: 'held', node: 'web01' });
 });
 
-test('answered only after its hold has ended: nothing is said to be held before the hold begins anew', async () => {
+test('answered only after its hold has ended: nothing is said to be held before it begins anew', async () => {
   const proxy = await through(keepStep, { delayMs: 3_000 });
   const run = startRunlock(proxy, acquireArgs('slow', 'web01', '--hold', '2s', '--json'));
   await proxy.seen(keepStep);

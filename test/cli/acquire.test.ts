@@ -49,7 +49,7 @@ describe('what is held', () => {
     expect(status.stdout).not.toContain('fix:');
   });
 
-  test('is given back by release, recorded with how long it was held, and the next in the queue goes', async () => {
+  test('is given back by release, recorded with its time, and the next in the queue goes', async () => {
     await acquire('back');
     const next = startRunlock(agent, ['exec', '-g', 'back', '--node', 'web02', '--', 'true']);
     await on('back').waiting();
@@ -178,7 +178,7 @@ describe('asking again', () => {
     expect(busy.stderr).toContain('frozen by ops (weekend)');
   });
 
-  test('on another machine with the same node name is busy: it never believes that it holds what the other does', async () => {
+  test('on another machine with the same node name is busy: it never believes that it holds it', async () => {
     await acquire('namesake');
     const key = 'runlock/namesake/.slot/0/owner';
     const there = { ...(await on('namesake').claim()), machine: 'b'.repeat(32), host: 'b', bootId: 'b' };
@@ -276,7 +276,7 @@ test.each([
   expect(stderr.trimEnd().split('\n')).toHaveLength(1);
 });
 
-test('on a terminal a waiting acquire shows its place, who has the slot and for how long; then the line is gone', async () => {
+test('a waiting acquire on a terminal shows its place and who has the slot; then that line goes', async () => {
   await acquire('live', 'web09');
   const screen = startInTerminal(agent, acquireArgs('live', 'web01'));
   await screen.shows(/waiting [1-9]s for live · place 1 · web09 held since \d+s \(acquire\)/);

@@ -79,7 +79,7 @@ function tablesOf(markdown: string): string[][][] {
   );
 }
 
-test('a quick run measures every part, prints tables, writes the raw figures, and leaves nothing behind', async () => {
+test('a quick run measures every part, prints tables, writes raw figures, leaves nothing behind', async () => {
   const before = page();
   const bench = startBench(['--quick']);
   expect(await bench.ended, bench.output.stderr).toBe(0);

@@ -164,7 +164,7 @@ describe('--licenses', () => {
     'The libjpeg-turbo Project': 'libjpeg-turbo ',
   };
 
-  test('of the single file has what can be seen in it of the runtime’s own parts, and the texts of their licences', async () => {
+  test('of the single file has the runtime’s own parts, as seen in it, and their licence texts', async () => {
     const { stdout } = await run(BINARY, ['--licenses']);
     const file = readFileSync(BINARY);
     for (const [seen, name] of Object.entries(SEEN)) {

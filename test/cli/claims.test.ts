@@ -114,7 +114,7 @@ describe('a failed run', () => {
   });
 
   // It took back slot 1 whatever its --slots: with -n 1 it then ran beside another run with -n 1.
-  test('with smaller --slots its node moves its claim down, and waits for that as the first in line would', async () => {
+  test('with smaller --slots its node moves its claim down, and waits for that as the first would', async () => {
     const { end: free } = await on('down').hold('web02', '-n', '2');
     await on('down').exec('web01', '-n', '2', '--', 'false');
     const early = await on('down').exec('web01', '-w', '0', '--', 'true');
@@ -134,7 +134,7 @@ describe('a failed run', () => {
     expect(await on('down').keys()).toEqual(traces('web01', 'web02', 'web03'));
   });
 
-  test('while its claim waits to move down, or for the end of a freeze, status shows that it waits, and what for', async () => {
+  test('while its claim waits to move down, or for a thaw, status shows that and what it waits for', async () => {
     const { end: free } = await on('shown').hold('web02', '-n', '2');
     await on('shown').exec('web01', '-n', '2', '--', 'false');
     const down = on('shown').start('web01', '--', 'true');
@@ -238,7 +238,7 @@ describe('a failed run', () => {
     return ended;
   }
 
-  test('one that a signal ended before its command had ended well keeps the others out; the node’s next run takes it back', async () => {
+  test('one that a signal ended half-way keeps others out; the node’s next run takes it back', async () => {
     const { stderr } = await stopped('stopped');
     expect(stderr).toMatch(
       /^runlock: sh was interrupted and ended with 143 after \d+s; web01 keeps slot 0 of stopped until its next good run\n$/,
@@ -372,7 +372,7 @@ describe('a run whose session is gone', () => {
       if (session.Name === `runlock ${group}`) await agent.http('PUT', `/v1/session/destroy/${session.ID}`);
   }
 
-  test('is marked by the first who comes, once, also with --wait 0; 60 s and 5 s after that anybody follows with --hold none', async () => {
+  test('is marked by the first who comes, once, also with --wait 0; 65 s later others may follow', async () => {
     const { folder, pid } = stage();
     const run = on('gone').start('web01', '--hold', 'none', '--', ...untilTold(folder));
     const command = await pid('command');
@@ -460,7 +460,7 @@ describe('what the tools mean by their codes', () => {
     expect((await on('reboot').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
-  test('what a node that reboots has left running lives on, the reboot itself perhaps, and does not keep it away', async () => {
+  test('what a node that reboots has left running lives on, and does not keep it away', async () => {
     const { folder, pid } = stage();
     const left = `sleep 300 >/dev/null 2>&1 </dev/null & echo $! >${folder}/left.pid; exit 35`;
     const args = ['--reboot-codes', '35', '--', 'sh', '-c', left];
@@ -598,7 +598,7 @@ describe('what the command is told', () => {
   });
 });
 
-test('only the command’s base name is stored, no argument anywhere: not while it waits, runs or has failed', async () => {
+test('only the command’s base name is stored, no argument, while it waits, runs or has failed', async () => {
   const { folder, pid } = stage();
   const secret = 'hunter2-secret';
   const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done; exit 1`;
@@ -668,7 +668,7 @@ describe('groups, prefixes and slots', () => {
   });
 });
 
-test('a killed runlock that nobody has waited for is dead: its node’s next run takes the claim back at once', async () => {
+test('a killed runlock that nobody waited for is dead: its node’s next run takes the claim back', async () => {
   const { folder, pid } = stage();
   const command = `sh -c 'echo $$ >${folder}/command.pid; exec sleep 60'`;
   // Its parent is stopped, as one that never waits for its children: the first process of a container, say.

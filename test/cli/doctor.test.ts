@@ -271,7 +271,7 @@ test('a configuration file that is there is named, with how much it says', async
   expect(checks).toContainEqual({ check: 'config', level: 'ok', found: `${file}: valid, 2 settings` });
 });
 
-test('a configuration file that is wrong is a problem with its line, and the rest is checked by the defaults', async () => {
+test('a wrong configuration file is a problem with its line; the rest is checked by the defaults', async () => {
   const file = join(stage().folder, 'config.toml');
   writeFileSync(file, 'prefix = "elsewhere"\n[groups."prod/web"]\nslotz = 2\n');
   const report = await doctor(agent, ['--config', file, '-g', 'prod/web']);

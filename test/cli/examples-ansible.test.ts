@@ -48,7 +48,7 @@ test('each host of a play gets its turn, and nothing is held in the end', async 
     expect(await on('prod/fine').lastRun(host)).toMatchObject({ outcome: 'succeeded' });
 });
 
-test('a host that fails keeps the slot: no other gets the change, until its own next run succeeds', async () => {
+test('a host that fails keeps the slot: no other gets the change until its next run succeeds', async () => {
   const { spoil, fix, conf, play } = site('prod/web');
   spoil();
   const first = await play('web01', '1m');

@@ -34,7 +34,7 @@ function expectComplaint({ status, stdout, stderr }: Result, code: number, patte
   expect(stderr).toMatch(pattern);
 }
 
-test('where nothing is stored yet status says who froze everything, since when, until when, and what ends it', async () => {
+test('where nothing is stored yet status says who froze all, since and until when, and the cure', async () => {
   const elsewhere = ['--prefix', 'new'];
   await freeze('/', '--reason', 'new disks', '--for', '2h', ...elsewhere);
   const { stdout } = await runlock(agent, ['status', ...elsewhere]);

@@ -111,7 +111,7 @@ test('whoever gives up behind others says that the group is frozen', async () =>
   expect((await first.ended).status).toBe(0);
 });
 
-test('a freeze ends by itself: a waiting run goes on after its end and not before, and the key goes', async () => {
+test('a freeze ends by itself: a waiting run goes on after that, not before, and the key goes', async () => {
   const { folder, lines } = stage();
   expect((await freeze('ends', '--reason', 'a moment', '--for', '5s')).status).toBe(0);
   const until = (await stored('ends'))?.['until'] ?? '';
@@ -137,7 +137,7 @@ describe('on a terminal', () => {
   const terminal = (group: string, node: string) =>
     startInTerminal(agent, on(group).words(node, '--', 'echo', 'ran'));
 
-  test('everyone who waits sees who froze the group, until when and why, and the line goes with the freeze', async () => {
+  test('who waits sees who froze the group, until when and why; the line goes with the freeze', async () => {
     const record = byAnna({ by: 'ann', reason: 'move', until: soon() });
     await agent.kv.put(keyOf('tty/web'), record);
     const first = terminal('tty/web', 'web01');

@@ -67,7 +67,7 @@ test('closed without patience: exit 75 and one line that names the peers; -E cha
 });
 
 // Both ran before, with 0: what is not known looked as if nothing went offline with it.
-test('a service that nobody offers, or a node that is not in the catalogue: 78, and nothing was started', async () => {
+test('a service that nobody offers, or a node that is not in the catalogue: 78, nothing started', async () => {
   const { folder, lines } = stage();
   const ran = `echo ran >>${folder}/ran`;
   const refused = await exec('web01', ['--service', 'wbe', '--dry-run'], ran);
@@ -108,7 +108,7 @@ test('the command runs out of service, under the run’s name', async () => {
   expect(await services.node('web01').maintenances()).toEqual([]);
 });
 
-test('after a failed run maintenance stays, of the service or of the node; the next good run ends it, also one without --maintenance', async () => {
+test('after a failed run maintenance stays; a good one ends it, also one without --maintenance', async () => {
   const failed = await exec('web01', ['--maintenance=node'], 'exit 3');
   expect(failed.status).toBe(3);
   expect(failed.stderr).toMatch(
@@ -145,7 +145,7 @@ test('the whole node out: what it offers besides has to bear that too', async ()
   expect(closed.stderr).toContain('the gate is closed for web01 (web: 1 of 3 offline: web-1 on web03');
 });
 
-test('the whole nodes of two at once, each named by a service of its own: one waits for what both offer', async () => {
+test('two whole nodes at once, each named by its own service: one waits for what both offer', async () => {
   const { folder } = stage();
   await services.offer('one', ['web01']);
   await services.offer('two', ['web02']);
@@ -166,7 +166,7 @@ test('the whole nodes of two at once, each named by a service of its own: one wa
   await withdraw('web02', 'two');
 });
 
-test('the whole node out: what is registered while the run waits for its slot is looked at before', async () => {
+test('the whole node out: what is registered while it waits for its slot is looked at before', async () => {
   const { folder } = stage();
   const holder = exec('web02', ['-g', 'prod/web01'], until(`${folder}/go`));
   await eventually(async () =>
@@ -189,7 +189,7 @@ test('the whole node out: what is registered while the run waits for its slot is
   for (const node of ['web01', 'web02']) await withdraw(node, 'cache');
 });
 
-test('release ends it on the node itself, and elsewhere with its agent’s address, or says where to do it', async () => {
+test('release ends it on the node, elsewhere with its agent’s address, or says where to do it', async () => {
   await exec('web01', ['--maintenance'], 'false');
   const elsewhere = await runlock({ env: envOf('web02') }, ['release', 'prod/web', '--owner', 'web01']);
   expect(elsewhere).toMatchObject({ status: 0 });
@@ -217,7 +217,7 @@ test('release ends it on the node itself, and elsewhere with its agent’s addre
   expect(await services.node('web01').maintenances()).toEqual(['by hand']);
 });
 
-test('release ends it too where the claim is gone before it: the run had no hold, or its hold is over', async () => {
+test('release ends it too where the claim is gone: the run had no hold, or its hold is over', async () => {
   expect(await exec('web01', ['--maintenance', '--hold', 'none'], 'false')).toMatchObject({ status: 1 });
   expect(await claims()).toEqual([]);
   expect(await services.node('web01').maintenances()).toHaveLength(1);
@@ -255,7 +255,7 @@ test.each([
   },
 );
 
-test('auto on a node that offers nothing: nothing to wait for, and its node’s maintenance comes and goes all the same', async () => {
+test('auto on a node that offers nothing: no wait, but its maintenance comes and goes as ever', async () => {
   const bare = (args: readonly string[], command: string) =>
     runlock({ env: envOf('server') }, [
       ...['exec', '-g', 'prod/bare', '--service', 'auto', '--gate-stable', '0', ...args, '--', command],
@@ -344,7 +344,7 @@ service_prefix "" { policy = "read" }
 key_prefix "runlock/.gate/" { policy = "write" }
 node "web01" { policy = "write" }`;
 
-test('to take the whole node out its services must all be seen: without that 77, and with it nothing else is needed', async () => {
+test('to take the whole node out all its services must be seen, else 77; nothing else is needed', async () => {
   const whole = async (rules: string) =>
     exec('web01', ['--maintenance=node'], 'true', await createToken(services.server.http, rules));
   const refused = await whole(WHOLE_RULES.replace(/service_prefix.*/, ''));

@@ -51,7 +51,7 @@ test.each([
   ['the same', 'web-1'],
   ['another', 'web-2'],
 ])(
-  'an instance that is registered anew under %s id is out of service again, until the run is good',
+  'registered anew under %s id, an instance is out of service again until the run is good',
   async (_, id) => {
     await register('web-1');
     const { run, end } = await out();
@@ -89,7 +89,7 @@ test('what somebody has put back is said once, and stays in service', async () =
   expect(stderr.trim().split('\n')).toHaveLength(1);
 });
 
-test('one that is registered anew while a peer has fallen ill stays in service, until that one is well', async () => {
+test('registered anew while a peer has fallen ill, it stays in service until that one is well', async () => {
   const peer = (status: string) =>
     put('catalog/register', {
       ...{ Node: 'web02', Address: '127.0.0.1', Service: { ID: 'web-1', Service: 'web' } },

@@ -73,7 +73,7 @@ test.each([['the first one in'], ['the last one in']])(
   },
 );
 
-test('three at once, one of them in the whole node’s maintenance: each maintenance ends with the last that needs it', async () => {
+test('three at once, one with the whole node: each maintenance ends with the last that needs it', async () => {
   const a = await out('prod/a');
   const b = await out('prod/b', 0, ['--maintenance=node']);
   const c = await out('prod/c');
@@ -86,7 +86,7 @@ test('three at once, one of them in the whole node’s maintenance: each mainten
   expect(await marks()).toEqual([]);
 });
 
-test('one is killed (SIGKILL): its claim keeps the maintenance on when the other ends, and its next good run ends it', async () => {
+test('one is killed (SIGKILL): its claim keeps the maintenance on until its next good run', async () => {
   const a = await out('prod/a');
   const b = await out('prod/b');
   a.run.signal('SIGKILL');
@@ -102,7 +102,7 @@ test('one is killed (SIGKILL): its claim keeps the maintenance on when the other
 });
 
 describe('one has failed', () => {
-  test('its claim keeps the maintenance on when the other ends, also through a run that names no service', async () => {
+  test('its claim keeps the maintenance on when the other ends, also where a run names no service', async () => {
     const a = await out('prod/a', 3);
     const b = await out('prod/b');
     await a.end();

@@ -63,7 +63,7 @@ test('status has it on the line of the node, and says that it is so', async () =
   expect((await runlock(agent, ['status', 'prod/web'])).stdout).not.toContain('MAINTENANCE');
 });
 
-test('a run that names the service has nothing to say, and ends it; one that names another says it', async () => {
+test('a run that names the service ends it and says nothing; one that names another says it', async () => {
   await exec(OUT, 'false');
   const other = await exec(gated('db'), 'false');
   expect(other.stderr.split('\n')[0]).toBe(WARNING.trimEnd());

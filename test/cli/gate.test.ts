@@ -204,7 +204,7 @@ describe('check', () => {
     expect(await once('web01', 'check', '--service', 'wbe', '--config', file)).toEqual(unknown);
   });
 
-  test('refuses a node that the catalogue does not know, with the nearest right name, unless that is allowed', async () => {
+  test('refuses a node that the catalogue does not know, with the nearest name, unless allowed', async () => {
     for (const [name, meant] of [
       ['web01.example.com', 'web01'],
       ['WEB01', 'web01'],
@@ -433,7 +433,7 @@ describe('status --service', () => {
     expect(said).toBe(`web is open: ${gates[1]?.why.replaceAll('\u001b', '\\x1b')}\n`);
   });
 
-  test("goes by the group's section of the configuration file, and says nothing of services without one", async () => {
+  test("goes by the group's section of the configuration file; without one it names no services", async () => {
     const { folder } = stage();
     const file = `${folder}/config.toml`;
     writeFileSync(file, '[groups.prod]\nservice = ["web", "wbe"]\nmax_offline = "67%"\n');
@@ -453,7 +453,7 @@ describe('status --service', () => {
 });
 
 // It ended with 78 before: the sessions of the gate are shorter than that of a run.
-test('agents that take no session as short as the gate’s (session_ttl_min): it takes the shortest that they take', async () => {
+test('agents that take no session as short as the gate’s: it takes the shortest that they take', async () => {
   await using agent = await startAgent({ name: 'web01', config: { session_ttl_min: '40s' } });
   const register = { Name: 'web', ID: 'web-1', Check: { TTL: '600s', Status: 'passing' } };
   succeeded(await agent.http('PUT', '/v1/agent/service/register', register), 'registering');

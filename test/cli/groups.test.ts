@@ -94,7 +94,7 @@ describe('a run in several groups', () => {
     );
   });
 
-  test('that fails keeps its claim in each, each with its hold, and the next run of the node takes all back', async () => {
+  test('that fails keeps its claim in each, with its hold; the node’s next run takes all back', async () => {
     const { folder, first, second, exec, claims, keys } = setup();
     const config = `${folder}/config.toml`;
     writeFileSync(config, `hold = "2h"\n[groups."${second}"]\nhold = "forever"\nslots = 3\n`);
@@ -200,7 +200,7 @@ describe('while it waits for a later group', () => {
     await other.ended;
   });
 
-  test('the end of --wait, and a freeze without patience, give all back: 75, and the busy group is named', async () => {
+  test('the end of --wait, and a freeze without patience, give all back: 75 names the busy group', async () => {
     const { first, second, exec, only, claims, keys } = setup();
     await only(second).exec('web09', '--', 'false');
     const busy = await exec('web01', '-w', '1s', '--', 'true');
@@ -219,7 +219,7 @@ describe('while it waits for a later group', () => {
     await runlock(agent, ['thaw', second]);
   });
 
-  test('a freeze of the earlier one stops it too: it gives both back when it gets the later one, and waits for the thaw', async () => {
+  test('a freeze of the earlier one stops it: it gives both back when it gets the later, and waits', async () => {
     const { first, waiting, claims, keys, lines } = setup();
     const { run, other } = await waiting('web01');
     await runlock(agent, ['freeze', first, '--reason', 'release day']);
@@ -255,7 +255,7 @@ describe('while it waits for a later group', () => {
     expect((await only(first).exec('web02', '--', 'true')).status).toBe(0);
   });
 
-  test('a lost session of the earlier one is made anew, and what it holds is given back all the same', async () => {
+  test('a lost session of the earlier one is made anew; what it holds is given back all the same', async () => {
     const { first, waiting, claims, sessions } = setup();
     const { run, other } = await waiting('web01');
     const before = await on(first).lockedBy();
@@ -271,7 +271,7 @@ describe('while it waits for a later group', () => {
     await other.ended;
   });
 
-  test('a second signal, while what a lost lock left is given back, changes nothing: 79, and no report of a bug', async () => {
+  test('a second signal while a lost lock’s rest is given back changes nothing: 79, no bug report', async () => {
     const { first, second, only, args, claims } = setup();
     const other = await only(second).hold('web09');
     await using proxy = await startProxy(agent);
@@ -333,7 +333,7 @@ describe('while it waits for a later group', () => {
     await other.ended;
   });
 
-  test('SIGKILL leaves its claim in the earlier one alone, and its next run takes it back and goes on', async () => {
+  test('SIGKILL leaves its claim in the earlier one alone; its next run takes it back and goes on', async () => {
     const { first, waiting, exec, claims, keys } = setup();
     const { run, other } = await waiting('web01');
     run.signal('SIGKILL');
@@ -356,7 +356,7 @@ describe('while it waits for a later group', () => {
     expect(await keys()).toEqual([]);
   });
 
-  test('status of either group says what the run has, where it waits, why that stands still, and the fix', async () => {
+  test('status of either group says what the run has, where it waits, why that stands, and the fix', async () => {
     const { first, second, start, only } = setup();
     await only(second).exec('web09', '--', 'false');
     const run = start('web01', '--', 'true');
@@ -439,7 +439,7 @@ describe('while it waits for a later group', () => {
   });
 });
 
-test('a second run of the node in one of the groups is busy, and gives back what it took elsewhere', async () => {
+test('a second run of the node in one of them is busy, and gives back what it took elsewhere', async () => {
   const { first, second, hold, args } = setup();
   const run = await hold('web01');
   const before = `a/${first}`;

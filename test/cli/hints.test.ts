@@ -106,7 +106,7 @@ test('below the usual prefix nothing is said of it', async () => {
   expect(hintIn(stdout)).toBe('runlock thaw usual');
 });
 
-test('a command with --force is printed by a refused release alone: it has said what to look at first', () => {
+test('a refused release alone prints a command with --force: it has said what to look at first', () => {
   const files = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((name) =>
     name.endsWith('.ts'),
   );

@@ -49,7 +49,7 @@ async function overwrite(group: string, how: 'another' | 'rubbish' = 'another') 
 describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s)', (how) => {
   const group = `lost-${how}`;
 
-  test('the run is in history as lost, with exit code and times, and keeps when its node was last good', async () => {
+  test('the run is in history as lost, with exit code, times, and when its node was last good', async () => {
     await good(group);
     const before = await lastOf(group);
     const { run } = await started(group);
@@ -82,7 +82,7 @@ describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s
   });
 });
 
-test('a slot that was cleared just as its run ended well: the run is in history, and keeps its exit code', async () => {
+test('a slot that was cleared just as its run ended well: it is in history, with its exit code', async () => {
   const group = 'cleared';
   await good(group);
   const before = await lastOf(group);
@@ -106,7 +106,7 @@ test('a slot that was cleared just as its run ended well: the run is in history,
   );
 });
 
-test('an answer that is lost when it is recorded: it is recorded once, and the slot does not count as given back', async () => {
+test('an answer that is lost when it is recorded: recorded once, the slot not as given back', async () => {
   const group = 'unheard';
   await good(group);
   const proxy = await startProxy(agent);

@@ -40,7 +40,7 @@ const put = (group: string, node: string, hours: number, fields?: Record<string,
 const cells = (stdout: string) => stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
 
 describe('what a run leaves', () => {
-  test('a good run speaks for itself; failing runs after it keep when it ended; the next good one is newer', async () => {
+  test('failing runs after a good one keep when that ended; the next good one is newer', async () => {
     await on('kept').exec('web01', '--', 'true');
     const good = (await on('kept').lastRun('web01')) as Record<string, string>;
     expect(good).toMatchObject({ outcome: 'succeeded' });

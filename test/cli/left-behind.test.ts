@@ -140,7 +140,7 @@ describe.each(places)('SIGKILL of runlock and its guard, hold forever, $place', 
 });
 
 test.concurrent(
-  'an orphan keeps its node away long after its session is gone, and is named; also where nothing was written down',
+  'an orphan keeps its node away long after its session is gone, and is named, noted or not',
   LONG,
   async () => {
     using here = ownStage();
@@ -158,7 +158,7 @@ test.concurrent(
 );
 
 test.concurrent(
-  'the secret of a run is in its processes and on its host alone: not in Consul, in no command line or log',
+  'a run’s secret is in its processes and on its host: not in Consul, a command line or log',
   async () => {
     using here = ownStage();
     const group = `secret/${here.runId}`;
@@ -216,7 +216,7 @@ test.concurrent.each(isRoot ? ['written down', 'not written down'] : [])(
 );
 
 test.concurrent(
-  'the daemon of a good run whose slot could not be given back keeps nobody away: the node’s next run clears it at once',
+  'the daemon of a good run whose slot could not be given back keeps nobody away',
   LONG,
   async () => {
     using here = ownStage();
@@ -284,7 +284,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
     ['by its mark', SLEEP, true],
     ...(whyNoCell === undefined ? [['by its cgroup', ['env', '-i', ...SLEEP], false] as const] : []),
   ] as const)(
-    'an orphan in another pid namespace keeps its node away, known %s; with its namespace it goes, and keeps nobody away',
+    'an orphan in another pid namespace keeps its node away, known %s, while that one is there',
     LONG,
     async (_, command, isUnnoted) => {
       using here = ownStage();
@@ -312,7 +312,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
   });
 
   test.runIf(whyNoCell === undefined)(
-    'an orphan keeps its node’s run in another pid namespace away, where it has no pid: its cgroup is named',
+    'an orphan keeps its node’s run in another pid namespace away: its cgroup is named',
     { ...LONG, concurrent: true },
     async () => {
       using here = ownStage();
@@ -335,7 +335,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
   );
 
   test.concurrent(
-    'a run that lives in another time namespace, where it has another start time, is not taken for dead',
+    'a run that lives in another time namespace is not taken for dead for its start time',
     LONG,
     async () => {
       using here = ownStage();

@@ -96,7 +96,7 @@ function setup() {
 }
 
 describe('a run of each kind', () => {
-  test('granted and ended: after how long, in what slot, with what exit code, and that the slot is free', async () => {
+  test('granted and ended: after how long, in what slot, its exit code, and that the slot is free', async () => {
     const { exec, place } = setup();
     const { stderr } = await exec('web01', '--', 'sh', '-c', 'sleep 0.5');
     expect(events(stderr)).toEqual(['granted', 'ended']);

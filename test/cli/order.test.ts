@@ -27,7 +27,7 @@ test('20 that wait are served in the order of their tickets', async () => {
   expect(await on('twenty').keys('.queue/')).toEqual([]);
 });
 
-test('with --wait 0 nobody passes those that wait, and nobody waits for them, although a slot is free', async () => {
+test('with --wait 0 nobody passes those that wait, nor waits for them, although a slot is free', async () => {
   const here = stage();
   const { end } = await on('zero').hold('web00');
   const first = on('zero').start('web01', ...note(here.folder, 'web01'));

@@ -213,7 +213,7 @@ describe('on a terminal', () => {
   const says = (screen: Screen, pattern: RegExp) =>
     eventually(() => expect(screen.seen().split('\n').at(-1)).toMatch(pattern));
 
-  test('a waiting exec shows its place, who has the slot and for how long; at the end the line is gone', async () => {
+  test('a waiting exec shows its place, who has the slot and for how long; then the line is gone', async () => {
     const { end: free } = await on('live').hold();
     const first = onTerminal(on('live').words('web02', '--', 'echo', 'done'));
     await says(first, /^waiting \d+s for live · place 1 · web01 runs sh since \d+s$/);

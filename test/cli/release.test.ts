@@ -118,7 +118,7 @@ describe('a run under way', () => {
     expect((await run.ended).status).toBe(0);
   });
 
-  test('is evicted with --force: killed with all its tree before the answer comes, and others go on', async () => {
+  test('is evicted with --force: killed with its tree before the answer comes, and others go on', async () => {
     const { run, tree } = await holder('force');
     const done = await release('force', '--owner', 'web01', '--force');
     expect(done).toEqual({
@@ -138,7 +138,7 @@ describe('a run under way', () => {
     expect((await on('force').exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
   });
 
-  test('that was told to stop and is evicted before it ends: 79, for the eviction outweighs the signal', async () => {
+  test('that was told to stop and is evicted before it ends: 79, eviction outweighs the signal', async () => {
     const { folder, lines, pid } = stage();
     const loop = `while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
     const script = `trap 'echo >>${folder}/told' TERM; echo $$ >${folder}/command.pid; ${loop}`;
@@ -219,7 +219,7 @@ describe('a running claim whose session is gone', () => {
     expect(done.stdout).toMatch(/^cleared the abandoned claim of web01 .*may still run on web01/);
   });
 
-  test("of this node is refused too: it is the node's own word that nothing of it runs that counts, not its name", async () => {
+  test("of this node is refused too: what counts is the node's own word that nothing of it runs", async () => {
     await agent.kv.put(ownerKey('own-abandoned'), byHand(agent.name, 'abandoned'));
     expect(await release('own-abandoned')).toMatchObject({ status: 75, stdout: '' });
     expect(await on('own-abandoned').claim()).toMatchObject({ state: 'abandoned' });
@@ -336,7 +336,7 @@ describe('on a terminal', () => {
   });
 });
 
-test('--force on a run whose session ends before it gives its slot back clears nothing, and says to look at its node', async () => {
+test('--force on a run whose session ends before its release clears nothing, and names its node', async () => {
   const { run } = await holder('silent');
   const session = (await agent.kv.get('runlock/silent/.slot/0/lock'))?.Session ?? '';
   run.signal('SIGSTOP');
@@ -374,7 +374,7 @@ describe('a slot whose lock another session holds, which is no run’s', () => {
     `runlock: nothing was cleared: a session that is not the run of web01 (${session}) holds ${lockKey(group)}, and slot 0 of ${group} can't be given back meanwhile; find out who made that session ('consul kv get -detailed ${lockKey(group)}'), let go of the key with 'consul kv delete ${lockKey(group)}', then use 'runlock release ${group} --owner web01${force}' once more\n`;
 
   test.each(['failed', 'running', 'held', 'abandoned', 'evicted'])(
-    'that keeps a %s claim: refused with --force and without, and told what lets go of it; nothing is changed',
+    'that keeps a %s claim: refused, also with --force, and told what lets go of it',
     async (state) => {
       const group = `foreign-${state}`;
       await agent.kv.put(ownerKey(group), byHand('web01', state));

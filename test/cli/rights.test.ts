@@ -78,7 +78,7 @@ test('release with a token that may not read says so, and does not say that ther
   expect(stderr).toContain('key_prefix "runlock/prod/web/"');
 });
 
-test('status of all groups says that some may be missing, and which rule shows them; of all that may be read it does not', async () => {
+test('status of all groups says that some may be missing, and by which rule, only where they may', async () => {
   const node = await withRules(rules);
   await agent.kv.put('runlock/secret/.slot/0/owner', '{}');
   await runlock(node, ['exec', '-g', 'prod/web', '--', 'true']);
@@ -96,7 +96,7 @@ test('status of all groups says that some may be missing, and which rule shows t
   await agent.kv.delete('runlock/secret/.slot/0/owner');
 });
 
-test('history of all groups says that nodes may be missing, and so does --forget; of all that may be read it does not', async () => {
+test('history of all groups, and --forget, say that nodes may be missing, only where they may', async () => {
   const node = await withRules(rules);
   await runlock(node, ['exec', '-g', 'prod/web', '--', 'true']);
   const missing = /\nnodes may be missing here: .* rule: key_prefix "runlock\/" \{ policy = "read" \}\n$/;

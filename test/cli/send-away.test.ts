@@ -145,7 +145,7 @@ describe('with --force', () => {
     expect(runs.map(({ started }) => started())).toEqual([1, 0, 1]);
   });
 
-  test('it is out of the queue at once: a slot that comes free before it hears of it is not its own', async () => {
+  test('it is out of the queue at once: a slot that comes free before it hears is not its own', async () => {
     await hold('at-once');
     const run = await waiter('at-once');
     const next = await waiter('at-once', 'web02');
@@ -161,7 +161,7 @@ describe('with --force', () => {
     expect(run.started()).toBe(0);
   });
 
-  test('a code for busy (-E) is not used: whoever tries again on busy would undo the operator’s word', async () => {
+  test('a code for busy (-E) is not used: to try again on busy would undo the operator’s word', async () => {
     await hold('code');
     const run = await waiter('code', 'web01', '-E', '0');
     expect(await away('code')).toMatchObject({ status: 0 });

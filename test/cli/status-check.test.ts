@@ -29,7 +29,7 @@ const withRules = async (...rules: string[]): Promise<Target> => ({
 });
 
 describe('a group', () => {
-  test('is OK when it is idle, kept is a WARNING, with somebody waiting CRITICAL, and OK again when cleared', async () => {
+  test('is OK when it is idle, kept WARNING, with somebody waiting CRITICAL, and OK when cleared', async () => {
     await exec('day', 'web01', ['true']);
     expect(await check(agent, 'day')).toEqual({
       status: 0,
@@ -55,7 +55,7 @@ describe('a group', () => {
     expect((await check(agent, 'day')).status).toBe(0);
   });
 
-  test('is CRITICAL when a run lasts longer than --max-held, or somebody waits longer than --max-wait', async () => {
+  test('is CRITICAL when a run lasts longer than --max-held, or a wait longer than --max-wait', async () => {
     const { folder, pid } = stage();
     const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
     const run = startRunlock(agent, ['exec', '-g', 'long', '--node', 'web01', '--', 'sh', '-c', script]);
@@ -142,7 +142,7 @@ describe('a token that may not read gets no OK', () => {
 });
 
 describe('UNKNOWN, too, is', () => {
-  test('a Consul that is not there, or does not answer before a monitoring system loses its patience', async () => {
+  test('a Consul that is not there, or does not answer before a monitoring system gives up', async () => {
     await using proxy = await startProxy(agent);
     proxy.rule({ do: 'hang' });
     const [gone, hangs] = await Promise.all([

@@ -94,7 +94,7 @@ test("stdin and stdout are the command's own, byte for byte", async () => {
   expect(run.stdout.equals(bytes)).toBe(true);
 });
 
-test("TERM to runlock ends puppet's exec child too, though it is in a group of its own; the next run starts only then", async () => {
+test("TERM ends puppet's exec child too, in a group of its own; only then the next run starts", async () => {
   const { env, folder, pid, puppetApply } = toolbox();
   const script = `echo $$ >${folder}/task.pid; exec sleep 300`;
   const manifest = `exec { 'long': command => "/bin/sh -c '${script.replace('$$', '\\$\\$')}'", timeout => 0 }`;

@@ -59,7 +59,7 @@ test('--ask-become-pass asks on the terminal, though stdin is none', async () =>
   expect(run.screen()).not.toContain('s3cret');
 });
 
-test('Ctrl-C ends ansible as it would without runlock: 99 arrives, nothing of it runs on, the node keeps its slot', async () => {
+test('Ctrl-C ends ansible as without runlock: 99, nothing runs on, the node keeps its slot', async () => {
   const { env, folder, pid, write, ansiblePlaybook } = toolbox();
   const long = { command: { argv: ['sh', '-c', `echo $$ >${folder}/task.pid; exec sleep 300`] } };
   const command = await ansiblePlaybook(write('site.yml', playbook([long])));

@@ -62,7 +62,7 @@ async function costOf({ waiters, records }: { waiters: number; records: number }
 }
 
 test(
-  'on a terminal a waiting run asks for nothing that grows with those who wait, or with what is recorded; but once for its place',
+  'on a terminal it asks once for its place, and for nothing that grows with runs or records',
   { timeout: 120_000 },
   async () => {
     const few = await costOf({ waiters: 2, records: 0 });

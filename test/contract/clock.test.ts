@@ -140,7 +140,7 @@ describe.each([
   ['forward', HOUR_MS],
   ['backward', -HOUR_MS],
 ])('the wall clock jumps %s by an hour', (way, jumpMs) => {
-  test('while a run waits first behind a failed claim with ten minutes to go: the claim is not taken over', async () => {
+  test('while a run waits first behind a failed claim with ten minutes to go: that one stays', async () => {
     const group = `behind-${way}`;
     await fail(group, HOLD_MS);
     const here = host();
@@ -176,7 +176,7 @@ describe.each([
     expect(leftMs).toBeLessThan(HOLD_MS + Math.max(0, jumpMs) + 1_000);
   });
 
-  test('while a run waits first behind a vanished one: the abandoned claim gets no shorter a hold, and is not taken over', async () => {
+  test('while a run waits first behind a vanished one: its hold gets no shorter, its claim stays', async () => {
     const group = `abandoned-${way}`;
     await vanish(group, HOLD_MS);
     const here = host();
@@ -194,7 +194,7 @@ describe.each([
     expect(await claimOf(group)).toMatchObject({ node: 'web01', state: 'abandoned' });
   });
 
-  test('while a run waits first behind a vanished one with hold none, which asks no wall clock: it follows when the claim has had no lock for 60 s, and not before', async () => {
+  test('while a run waits first behind a vanished one, hold none: 60 s without a lock, no less', async () => {
     const group = `none-${way}`;
     await vanish(group, 'none');
     const here = host();
@@ -208,7 +208,7 @@ describe.each([
   });
 });
 
-test('the wall clock jumps back by 4 s while a run waits first behind a failed claim: it follows at most 4 s late, and not early', async () => {
+test('the wall clock jumps back by 4 s while a run waits first: at most 4 s late, never early', async () => {
   await fail('late', 1_000);
   const untilMs = await heldUntilMs('late');
   const here = host();
@@ -220,7 +220,7 @@ test('the wall clock jumps back by 4 s while a run waits first behind a failed c
   expect(lateMs).toBeLessThan(4_000 + 5_000);
 });
 
-test('a wall clock that was an hour slow is set right while a run waits: it waits on, and a process that begins then follows at once', async () => {
+test('a slow wall clock is set right while a run waits: it waits on, a new process goes at once', async () => {
   await fail('slow', 1_000);
   const slow = host({ aheadMs: -HOUR_MS });
   const waiting = await waiter('slow', { clock: slow.clock, hold: 1_000 });
@@ -233,7 +233,7 @@ test('a wall clock that was an hour slow is set right while a run waits: it wait
   expect(anew.earliest()).toBeGreaterThan((await heldUntilMs('slow')) + CLOCK_DIFFERENCE_MS);
 });
 
-test('a wall clock that was an hour fast is set right before a run is first: a failed claim with ten minutes to go is not taken over', async () => {
+test('a fast wall clock is set right before a run is first: a failed claim is not taken early', async () => {
   await fail('fast-then-right', HOLD_MS);
   const here = host({ aheadMs: HOUR_MS });
   here.jump(-HOUR_MS);
@@ -243,21 +243,21 @@ test('a wall clock that was an hour fast is set right before a run is first: a f
   expect(await claimOf('fast-then-right')).toMatchObject({ node: 'web01', state: 'failed' });
 });
 
-test('a wall clock that was an hour slow is set right under a run that then fails: its hold is no shorter than it asked for', async () => {
+test('a slow wall clock is set right under a run that then fails: its hold is no shorter', async () => {
   const here = host({ aheadMs: -HOUR_MS });
   here.jump(HOUR_MS);
   await fail('slow-then-right', HOLD_MS, here.clock);
   expect((await heldUntilMs('slow-then-right')) - Date.now()).toBeGreaterThan(HOLD_MS - 10_000);
 });
 
-test('a wall clock that is an hour fast before the process begins can not be known from a right one: the hold ends an hour early for it', async () => {
+test('a wall clock that is an hour fast before the process begins: the hold ends an hour early', async () => {
   await fail('fast', HOLD_MS);
   const fast = await runner('web02', 'fast', { clock: host({ aheadMs: HOUR_MS }).clock, hold: HOLD_MS });
   expect(grantOf(await fast.acquire()).owner.claim).toMatchObject({ node: 'web02', state: 'running' });
 });
 
 test.each<Hold>([HOLD_MS, 'none'])(
-  'hold %s, the wall clock jumps by an hour in either direction under a run: it keeps its deadline, goes on while Consul answers, and is cut off in time when it does not',
+  'hold %s, the wall clock jumps by an hour either way under a run: it keeps its deadline',
   async (hold) => {
     await using on = await startAgent();
     const fixedMs = VANISHED_AFTER_MS + (hold === 'none' ? 0 : HOLD_MS) - 7_000;

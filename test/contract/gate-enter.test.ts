@@ -55,7 +55,7 @@ async function takeTurn(node: ServiceNode, scope: 'service' | 'node', order: str
 }
 
 test.each(['service', 'node'] as const)(
-  'three that enter at once, by %s maintenance, again and again: never more than one is offline',
+  'three that enter at once, by %s maintenance, many times: never more than one is offline',
   async (scope) => {
     const watcher = watchService(services.server, 'web');
     onTestFinished(() => watcher.stop());
@@ -243,7 +243,7 @@ async function untilSessions(count: number): Promise<void> {
   });
 }
 
-test('stopped between the look and the change, for so long that others may have entered: looks again first', async () => {
+test('stopped between look and change until others may have entered: looks again first', async () => {
   const own = effects(web01());
   let passedMs = 0;
   let asked = 0;
@@ -271,7 +271,7 @@ test('stopped between the look and the change, for so long that others may have 
   expect(changes).toEqual([2]);
 });
 
-test('its agent silent between the look and the change, until others may have entered: looks again first', async () => {
+test('its agent silent between look and change until others may have entered: looks again first', async () => {
   const own = effects(web01());
   let asked = 0;
   let looks = 0;

@@ -71,7 +71,7 @@ test('two that leave at the same moment, again and again: it is never left on', 
   }
 });
 
-test('the other ends it between the look at its claim and what follows: nothing of either is left', async () => {
+test('the other ends it between the look at its claim and the next step: nothing is left', async () => {
   await goesOut('a');
   await goesOut('b');
   const real = effects();
@@ -103,7 +103,7 @@ test('who goes out while another ends the maintenance waits for that, and is out
   expect(await reasons()).toEqual(['runlock b']);
 });
 
-test('one that ends before the other has gone through the gate leaves it on; closed for that one, it is ended', async () => {
+test('one that ends before the other is through the gate leaves it on; closed for that, it ends', async () => {
   await goesOut('a');
   await claim('b');
   const look = async () => {
@@ -151,7 +151,7 @@ test('a mark that can’t be read, or whose claims may not be, is taken to be ne
   expect(await reasons()).toEqual(['runlock a']);
 });
 
-test('killed while it was ending the maintenance: who goes out next waits for a while, and no longer', async () => {
+test('killed while it was ending the maintenance: who goes out next waits for a while only', async () => {
   await goesOut('a');
   const killed = { v: 1, services: ['web'], groups: ['prod/a'], state: 'leaving' };
   await agent.kv.put('runlock/.gate/.out/web01/a', JSON.stringify(killed));
@@ -211,7 +211,7 @@ test.each([
 );
 
 // The locks are the services', so a hand may be about to take the whole node out.
-test('a mark of the whole node by hand stays where its maintenance is not on, and one of the service goes', async () => {
+test('the whole node’s mark by hand stays where its maintenance is not on; the service’s goes', async () => {
   const hand = { v: 1, services: [], node: true, groups: [] };
   await agent.kv.put('runlock/.gate/.out/web01/hand', JSON.stringify(hand));
   const over = { v: 1, services: ['web'], groups: [] };

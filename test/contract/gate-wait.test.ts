@@ -155,7 +155,7 @@ describe('before a slot', () => {
     for (const { path } of asked) expect(path).toContain('consistent');
   });
 
-  test('a service whose last instance goes while it is waited for is closed, and open when it is back', async () => {
+  test('a service whose last instance goes while it is waited for is closed, until it is back', async () => {
     const api = async (name: 'register' | 'deregister', body: object) =>
       succeeded(await agent.http('PUT', `/v1/catalog/${name}`, body), name);
     const Service = { ID: 'api-1', Service: 'api', Port: 80 };
@@ -305,7 +305,7 @@ describe('in the queue', () => {
     };
   }
 
-  test('a peer that falls ill closes the gate; one that runs, and is ill or out meanwhile, is waited for there', async () => {
+  test('a peer that falls ill closes the gate; one that runs, ill or out meanwhile, is waited for', async () => {
     await runs('web02', 0);
     await set('web02', 'critical');
     const { watching, closed, looked } = await watch({ groups: [group('prod', 1)] });
@@ -348,7 +348,7 @@ describe('in the queue', () => {
   }
 });
 
-test('twenty at a closed gate: whatever its checks print meanwhile, each looks once a second at most', async () => {
+test('twenty at a closed gate: whatever its checks print, each looks once a second at most', async () => {
   const proxy = await startProxy(agent);
   onTestFinished(() => proxy.close());
   await set('web03', 'critical');

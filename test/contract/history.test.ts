@@ -43,7 +43,7 @@ test('a failed run and its claim are seen', async () => {
   expect(await fleet.broken()).toEqual([]);
 });
 
-test('what the product does not prevent is found: a second run beside a claim that somebody deleted by hand and another took', async () => {
+test('what the product does not prevent is found: a second run beside a claim deleted by hand', async () => {
   await using fleet = startFleet(agent, { group: 'torn' });
   const first = fleet.start('web01', { part: { deaf: true } });
   await first.running();

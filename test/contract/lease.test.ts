@@ -141,7 +141,7 @@ test('a return needs no second try when it is released', async () => {
   expect(await hold(second).release({ outcome: 'succeeded', ...ended })).toEqual({ kind: 'released' });
 });
 
-test('promise 2: a claim that was marked abandoned is still its run’s: it comes back, and is running again', async () => {
+test('promise 2: a claim marked abandoned is still its run’s: it comes back, and runs again', async () => {
   const grant = await run('marked', 'web01');
   const lease = hold(grant);
   const session = grant.session.id;

@@ -45,7 +45,7 @@ async function run(group: string, on: Host): Promise<Acquired> {
 
 const lockOf = async (group: string) => (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
 
-test('a run whose process is gone on this very boot is dead: its session goes, and the next run comes back', async () => {
+test('a run whose process is gone on this boot is dead: its session goes, its node comes back', async () => {
   await run('dead', host('boot', 10));
   const before = await lockOf('dead');
   expect(await run('dead', host('boot', 11))).toMatchObject({ kind: 'granted' });
@@ -154,7 +154,7 @@ test.each(['failed', 'interrupted', 'rebooting'])(
   },
 );
 
-test('what acquire holds on another machine is not this one’s to hold: it is busy until 5 s after the hold has ended', async () => {
+test('what acquire holds on another machine is busy until 5 s after the hold has ended', async () => {
   await run('held', on(THERE));
   await endSession('held');
   await rewrite('held', { state: 'held' });
@@ -174,7 +174,7 @@ test('what acquire holds on this machine, booted again, is this node’s own', a
   expect(await run('held-here', on(HERE))).toMatchObject({ kind: 'busy', why: { kind: 'held', slot: 0 } });
 });
 
-test('a run that vanished on another machine is followed when anybody may follow, and marked until then', async () => {
+test('a run that vanished on another machine is marked, and followed when anybody may follow', async () => {
   await run('vanished', on(THERE));
   await endSession('vanished');
   await rewrite('vanished', { hold: 'none' });

@@ -119,7 +119,7 @@ test.each(Object.entries(ODD).filter(([name]) => name.startsWith('200')))(
   },
 );
 
-test('a look that finds no claim, though it is there, is not taken for a loss: it is claimed again, and looked at again', async () => {
+test('a look that misses a claim that is there is no loss: claimed again, and looked at again', async () => {
   const looks = ({ path }: { path: string }) => decodeURIComponent(path).includes('/.slot/0/');
   const missing = { status: 404, body: '', headers: { 'x-consul-index': '3' } };
   proxy.rule({ match: looks, times: 1, do: missing });

@@ -86,7 +86,7 @@ test('the node’s next run has ended meanwhile: its record stays, and nothing i
   expect(await group('ended')).toEqual(before);
 });
 
-test('the node’s next run is under way: the earlier one is recorded, and the later one over it, lost or not', async () => {
+test('the node’s next run is under way: the earlier is recorded, the later over it, lost or not', async () => {
   for (const outcome of ['succeeded', 'lost'] as const) {
     const name = `under-way-${outcome}`;
     await end(await run(name), 'succeeded');

@@ -74,7 +74,7 @@ describe('a service', () => {
     expect(index).toBeGreaterThan(0);
   });
 
-  test('is what its node offers, by the agent and by the catalogue; a server is not in its own list', async () => {
+  test('is what its node offers, by agent and by catalogue; a server is not in its own list', async () => {
     await shown((statuses) => statuses.length === 2);
     const offered = [{ id: 'web/1 a', service: 'web' }];
     expect(await consul.agentServices(open)).toEqual(offered);

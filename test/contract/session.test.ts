@@ -190,7 +190,7 @@ describe('a session', () => {
     await session.close(open);
   });
 
-  test('is not lost by a leader that has not read its log yet, and an answer that is lost after that', async () => {
+  test('is not lost by a leader that has not read its log yet, nor by an answer lost after that', async () => {
     const { effects, step } = await setUp();
     const session = await openSession(effects, request);
     proxy.rule({ match: renewals, times: 1, do: { status: 404, body: 'Session id "x" not found' } });

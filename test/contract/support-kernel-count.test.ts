@@ -18,7 +18,7 @@ const counts = (cell: Cell, count: number) => eventually(() => expect(cell.pids(
 describe.skipIf(whyNoCell !== undefined)(
   `counting by a cgroup of the test's own${whyNoCell === undefined ? '' : ` (skipped: ${whyNoCell})`}`,
   () => {
-    test('who is started inside is counted, whatever it does to environment, session, parents and name', async () => {
+    test('who is started inside is counted, whatever its environment, session, parents and name', async () => {
       const cell = makeCell({ nests: true });
       const hide = [
         'env -i setsid sleep 300 &',

@@ -36,7 +36,7 @@ test.each<Health>([500, 'hang', 'stopped'])(
   },
 );
 
-test('maintenance of a service or of a node outlasts a restart of the agent, whichever way it ends', async () => {
+test('maintenance of a service or a node outlasts a restart of the agent, however it ends', async () => {
   const watcher = watch();
   const web01 = services.node('web01');
   await web01.maintain(true, { service: 'web', reason: 'one' });

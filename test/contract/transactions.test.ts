@@ -180,7 +180,7 @@ describe('taking the own lock back', () => {
     expect(indexIn(result, ownerKey(world))).toBe(await indexOf(ownerKey(world)));
   });
 
-  test('with a claim that says the same as before keeps its index: Consul does not count such a write', async () => {
+  test('with a claim that says the same as before keeps its index: Consul counts no such write', async () => {
     const world = await newWorld();
     const index = await putOwner(world, mine);
     await done(takeBack(world.seat, mine, mark, index));

@@ -57,7 +57,7 @@ async function unpacked(): Promise<string> {
 }
 
 describe('building it', () => {
-  test('gives the same bytes from the same input and date, whatever the umask and the time zone are', async () => {
+  test('gives the same bytes from the same input and date, whatever umask and time zone are', async () => {
     const { folder } = stage();
     const other = await build(folder, { UMASK: '077', TZ: 'Pacific/Kiritimati' });
     expect(readFileSync(other).equals(readFileSync(deb))).toBe(true);

@@ -31,7 +31,7 @@ async function pack(...args: string[]): Promise<Packed> {
 }
 
 describe('what is in the package', () => {
-  test('is the bundle, man page, completions, units, licence, changelog and readme, and nothing else', async () => {
+  test('is the bundle, man page, completions, units, licence, changelog and readme, nothing else', async () => {
     const { files } = await pack('--dry-run');
     const paths = files.map(({ path }) => path);
     const chunks = paths.filter((path) => /^dist\/[a-z-]+-[A-Z0-9]{8}\.cjs(?:\.LEGAL\.txt)?$/.test(path));

@@ -20,7 +20,7 @@ interface Sbom {
   readonly dependencies: readonly { readonly ref: string; readonly dependsOn: readonly string[] }[];
 }
 
-test('the SBOM has what --licenses has, each with its version and digest, and no tool of development', async () => {
+test('the SBOM has what --licenses has, with versions and digests, and no development tool', async () => {
   const [{ stdout: licences }, { stdout }] = await Promise.all([
     run(`build/binary/runlock-linux-${process.arch}`, ['--licenses'], { maxBuffer: 1e7 }),
     run('npm', ['run', '--silent', 'sbom'], { maxBuffer: 1e7 }),

@@ -206,7 +206,7 @@ describe.skipIf(why !== undefined)(
       };
     }, 240_000);
 
-    test('a timer starts what the instance’s file says, in its group, with the token that root alone may read', async () => {
+    test('a timer starts what the instance’s file says, in its group, with the token for root alone', async () => {
       const facts = script(
         'facts',
         `{ printf '%s|' "$@"; echo; echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_NODE"; stat -c '%a %U' "$CONSUL_HTTP_TOKEN_FILE"
@@ -252,7 +252,7 @@ describe.skipIf(why !== undefined)(
       await ok('systemctl', 'start', 'runlock@own.service');
     });
 
-    test('an instance without a file, or without a command in it, fails with one line that names the file', async () => {
+    test('an instance without a file, or a command in it, fails with one line that names the file', async () => {
       const wanted = (name: string) =>
         `<3> /etc/runlock/runs.d/${name}.env: no such file, or no RUNLOCK_COMMAND in it; see /etc/runlock/runs.d/README`;
       await machine.write('/etc/runlock/runs.d/empty.env', 'RUNLOCK_GROUP=prod/web\n');
@@ -281,7 +281,7 @@ describe.skipIf(why !== undefined)(
       expect(lines).toContainEqual('<6> runlock@busy.service: Deactivated successfully.');
     });
 
-    test('a stop ends the command’s whole tree, once, and its node keeps the slot: nobody changes anything beside a run that was stopped half-way', async () => {
+    test('a stop ends the command’s whole tree, once, and its node keeps the slot', async () => {
       const stubborn = script(
         'stubborn',
         // After the first signal it stays a while, so that a second one would be seen.
@@ -326,7 +326,7 @@ describe.skipIf(why !== undefined)(
       expect((await machine.run('sh', '-c', 'find /sys/fs/cgroup -name "runlock-*-*-*-*-*"')).said).toBe('');
     });
 
-    test('what a run does to the host is done to the host: mounts stay, and it may do all that root may', async () => {
+    test('what a run does to the host is done to the host: mounts stay, and root may do all', async () => {
       const changes = script(
         'changes',
         `mkdir -p /mnt/kept && mount -t tmpfs kept /mnt/kept
@@ -343,7 +343,7 @@ describe.skipIf(why !== undefined)(
 
     // Puppet alone takes seconds, and on a busy machine many of them.
     test(
-      'a real Puppet run does its work under the unit, and its code for changes can be made a success',
+      'a real Puppet run works under the unit, and its code for changes can be made a success',
       { timeout: 240_000 },
       async () => {
         const manifest = join(machine.folder, 'site.pp');
@@ -376,7 +376,7 @@ describe.skipIf(why !== undefined)(
       },
     );
 
-    test('when the package goes, no timer starts another run; one that is under way goes on to its end', async () => {
+    test('when the package goes, no timer starts another run; one under way goes on to its end', async () => {
       const slow = script(
         'slow',
         `echo started >${machine.folder}/slow.out

@@ -53,7 +53,7 @@ test('figures have three digits that count and no exponent', () => {
   ]);
 });
 
-test('a table has each other with its ratio, empty cells where somebody was not measured, and says what was reached', () => {
+test('a table has each other’s ratio, empty cells for the unmeasured, and what was reached', () => {
   const row = { section: 'S', unit: 'ms' };
   const text = tables([
     {

@@ -26,7 +26,7 @@ const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8')) as {
 const ofBun = Object.entries(packages).filter(([path]) => /\/@oven\/|\/bun$/.test(path));
 
 describe('package-lock.json', () => {
-  test('has the programs for the two architectures, of one version, and not the wrapper with its install script', () => {
+  test('has the programs for both architectures, of one version, and no wrapper’s install script', () => {
     const programs = Object.fromEntries(ofBun.filter(([path]) => path !== 'scripts/bun'));
     const wanted = { version: VERSION, dev: true, optional: true, integrity: expect.any(String) as string };
     expect(programs).toEqual({

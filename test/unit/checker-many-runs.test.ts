@@ -44,7 +44,7 @@ test.each<Act['kind']>(['clear', 'evict', 'let-go'])(
   },
 );
 
-test('hold none: a killed command whose runlock recorded its end may be followed at once, one without a record may not', () => {
+test('hold none: a killed command may be followed at once if its end was recorded, else not', () => {
   const killed = ran('web01', 100, [1_000, 8_900]);
   const traces = [
     claimOf(killed, 1_000, { hold: 'none', lockedBy: 'a' }),
@@ -57,7 +57,7 @@ test('hold none: a killed command whose runlock recorded its end may be followed
   expect(promises({ ...history, runs: [livesOn, next], recorded: [livesOn.run] })).toEqual([1, 2, 4]);
 });
 
-test('hold none: one that was killed before its command started may be followed after a minute without a lock, not before', () => {
+test('hold none: one killed before its command started may be followed in a minute, not before', () => {
   const never = ran('web01', 100, [0, 0]);
   const later = (startMs: number) => ran('web02', 300, [startMs, startMs + 100], 0);
   const history = (startMs: number) => ({
@@ -73,7 +73,7 @@ test('hold none: one that was killed before its command started may be followed 
   expect(promises(history(40_000))).toEqual([4]);
 });
 
-test('a good run of the owner that came and went between two looks explains that its claim is gone; a failed one does not', () => {
+test('a good run of the owner between two looks explains that its claim went; a failed one not', () => {
   const history = (exitCode: number) => ({
     runs: [failed, ran('web01', 250, [8_000, 8_500], exitCode), next],
     slotTraces: [claimOf(failed, 3_000), claimOf(next, 8_995)],

@@ -129,7 +129,7 @@ describe('2 and 4: a claim goes, and is taken over, only for a reason', () => {
   const after = (first: RunTrace, trace: SlotTrace, startMs: number, acts: Act[] = []) =>
     handOver(first, next(startMs), [trace, taken(next(startMs), startMs - 5)], acts);
 
-  test('a failed run’s claim with hold forever that another takes is found, twice: as a grant and as a claim gone', () => {
+  test('a failed claim with hold forever that another takes is found, as a grant and as one gone', () => {
     expect(promises(after(failed, held(), 90_000))).toEqual([2, 4]);
   });
 
@@ -154,7 +154,7 @@ describe('2 and 4: a claim goes, and is taken over, only for a reason', () => {
     expect(promises(after(vanished, unmarked, 90_000))).toEqual([2, 4]);
   });
 
-  test('hold none: a vanished run may be followed when its lock was missing for a minute, and not before', () => {
+  test('hold none: a vanished run may be followed once its lock was missing a minute, not before', () => {
     const traces = (startMs: number) => [
       claimed(vanished, 1_000, { hold: 'none', lockedBy: 'a' }),
       claimed(vanished, 20_000, { hold: 'none' }),
@@ -170,7 +170,7 @@ describe('2 and 4: a claim goes, and is taken over, only for a reason', () => {
     expect(promises(after(failed, ended, 2_020))).toEqual([]);
   });
 
-  test('hold none: so it may where its claim came and went between two looks, and with another hold not', () => {
+  test('hold none: also where its claim came and went between two looks; with another hold not', () => {
     const unseen = handOver(failed, next(2_020), [taken(next(2_020), 2_015)]);
     expect(promises({ ...unseen, hold: 'none' })).toEqual([]);
     expect(promises(unseen)).toContain(2);
@@ -336,7 +336,7 @@ describe('8: never more of a service is taken offline by runlock than its gate a
     expect(promises(looks([], before, [...before, out('web03')]))).toEqual([8]);
   });
 
-  test('who falls ill later, and who was ill when it was taken out, was not taken offline by runlock', () => {
+  test('who falls ill later, or was ill when it was taken out, was not taken offline by runlock', () => {
     const taken = [out('web01'), out('web02')];
     expect(promises(looks([], taken, [...taken, ill('web03')]))).toEqual([]);
     const sick = [ill('web01'), ill('web02'), ill('web03')];

@@ -95,7 +95,7 @@ describe('exec', () => {
     });
   });
 
-  test('takes several groups, each once: by several flags, or with commas as its command finds them', async () => {
+  test('takes several groups, each once: by flags, or with commas as its command finds them', async () => {
     const groups = async (argv: string[], env?: Env) =>
       (await execOptions(argv, env)).groups.map(({ group }) => group);
     expect(await groups(['-g', 'rack/r4', '-g', 'prod/web', '--group', 'rack/r4'])).toEqual([

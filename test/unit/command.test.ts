@@ -75,7 +75,7 @@ describe('finding the command', () => {
     expect(findCommand('/bin/../bin/sh', { path: '' })).toBe('/bin/../bin/sh');
   });
 
-  test('what is nowhere is not found, and the message says where it was looked for, without all of PATH', () => {
+  test('what is nowhere is not found; the message says where it was looked for, not all of PATH', () => {
     expect(codeOf(() => findCommand('no-such-tool', { path: '/bin:/usr/bin' }))).toBe('not-found');
     expect(() => findCommand('no-such-tool', { path: '/bin:/usr/bin' })).toThrow(
       /^cannot run no-such-tool: not found in PATH; name it by its full path or extend PATH$/,

@@ -60,7 +60,7 @@ describe('what nobody answers', () => {
     },
   );
 
-  test('is not asked again by many at the same moment, though they lost their answers at the same moment', async () => {
+  test('is not asked again by many at one moment, though they lost their answers at one moment', async () => {
     const [early = NaN] = await pauses(0);
     const [late = NaN] = await pauses(0.999);
     expect(late - early).toBeGreaterThan(50);

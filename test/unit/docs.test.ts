@@ -63,7 +63,7 @@ describe('exit codes', () => {
     expect(numbers).toContain(String(exitStatus(new RunlockError(code, ''))));
   });
 
-  test("exec's help has the same ones, but for that of a bug, and of a stdout that is the command's alone", () => {
+  test("exec's help has the same ones, but for that of a bug, and of the command's own stdout", () => {
     const [paragraph = ''] = command('exec').notes.flatMap((lines) =>
       lines[0]?.startsWith('Exit codes:') ? [lines.join(' ')] : [],
     );
@@ -71,7 +71,7 @@ describe('exit codes', () => {
   });
 });
 
-test('the man page has every variable of Consul that is read, and the files as the options name them', () => {
+test('the man page has every variable of Consul that is read, and the files as options name them', () => {
   const names = readFileSync('src/consul/env.ts', 'utf8').match(/CONSUL_[A-Z_]+[A-Z]/g) ?? [];
   expect(names.length).toBeGreaterThan(5);
   for (const name of names) expect(man).toContain(name);

@@ -139,7 +139,7 @@ describe('connections', () => {
   });
 });
 
-test('claims of nodes that are in the catalogue are no leftovers; without the catalogue nobody is called gone', () => {
+test('claims of nodes in the catalogue are no leftovers; without the catalogue nobody is gone', () => {
   const keys = groupKeys('runlock', 'g');
   const claims = [
     { slot: 0, node: 'here', vanished: false },
@@ -174,7 +174,7 @@ describe('this host', () => {
     expect(judgePrograms(folder).level).toBe('ok');
   });
 
-  test('which containment is used here, and why; where runs are noted, or why nowhere: neither is a problem', () => {
+  test('which containment is used, and why; where runs are noted, or why not: no problems', () => {
     expect(judgeContainment({ usable: true, home: '/sys/fs/cgroup/x' })).toEqual({
       ...{ check: 'host', level: 'ok', found: 'runs get a cgroup of their own, below /sys/fs/cgroup/x' },
     });

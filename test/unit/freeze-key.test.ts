@@ -53,13 +53,13 @@ function world(looks: readonly (Stored | undefined)[], answers: readonly (Answer
 const DONE: Answer = { kind: 'done', entries: [] };
 const OTHERS = { by: 'other', index: 7 };
 
-test('freeze without an answer: the freeze of somebody else, for the same reason at the same moment, is not taken for its own', async () => {
+test('freeze without an answer: somebody else’s, alike in all, is not taken for its own', async () => {
   const { freeze: set, indexes } = world([undefined, OTHERS], [NO_ANSWER, DONE]);
   expect((await set()).replaced).toMatchObject({ by: 'other' });
   expect(indexes()).toEqual([0, 7]);
 });
 
-test('thaw without an answer: a freeze that was put in the place of the one that it saw still stands, and is ended', async () => {
+test('thaw without an answer: a freeze that replaced the one it saw still stands, and is ended', async () => {
   const { thaw: end, indexes } = world([{ by: 'one', index: 6 }, OTHERS], [NO_ANSWER, DONE]);
   expect(await end()).toMatchObject({ kind: 'thawed', freeze: { by: 'other' } });
   expect(indexes()).toEqual([6, 7]);

@@ -38,7 +38,7 @@ function frozen(untilMs: number, indexes: readonly number[], latestMs = 0) {
   return { looks, said, progress, context: { consul, deps, keys, run } };
 }
 
-test('whoever waits looks again when the freeze changes, or is at its end: nothing changes in Consul then', async () => {
+test('who waits looks again when the freeze changes, and at its end, when Consul changes nothing', async () => {
   const { context, looks, progress } = frozen(90_000, [6, 6]);
   await untilThawed(context, KEY, progress);
   expect(looks.map(({ index, waitMs }) => ({ index, waitMs }))).toEqual([
@@ -54,7 +54,7 @@ test('a freeze is said once, and again when somebody has changed it', async () =
   expect(said).toHaveLength(2);
 });
 
-test('a freeze stops who asks for it, until it is past its end by the earliest time that it may be', async () => {
+test('a freeze stops who asks, until it is past its end by the earliest time that it may be', async () => {
   const asked = frozen(90_000, [6], 3_600_000);
   expect(await findFreeze(asked.context, asked.progress, 1_000)).toMatchObject({ kind: 'frozen', at: 'web' });
   const ended = frozen(-1, [6]);

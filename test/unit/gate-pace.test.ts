@@ -15,7 +15,7 @@ test('nobody looks more than once a second, nor waits for longer than twenty', (
   );
 });
 
-test('the pause grows with those who wait, so that all together look fifty times a second at most', () => {
+test('the pause grows with those who wait, so that all look fifty times a second at most', () => {
   fc.assert(
     fc.property(fc.integer({ min: 50, max: 500 }), chance, (waiters, random) => {
       expect(waiters).toBeLessThanOrEqual(50 * (pauseMs(waiters, random) / 1_000) + 1e-9);

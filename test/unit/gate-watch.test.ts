@@ -20,7 +20,7 @@ const CLOSED: readonly Verdict[] = [
 ];
 
 // The watch was over for good, and a closed gate kept its healthy run before the sick one.
-test('looks again after each look that is refused, later and later, and leaves the queue when the gate is closed', async () => {
+test('looks again after a refusal, later and later, and leaves the queue when the gate is closed', async () => {
   const pauses: number[] = [];
   const said: string[] = [];
   let watched = 0;

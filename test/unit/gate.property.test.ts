@@ -71,7 +71,7 @@ describe('for any fleet', () => {
     );
   });
 
-  test('of a service that somebody offers, a node that offers none of it, or is ill itself, always passes', () => {
+  test('where somebody offers the service, a node that does not, or is ill itself, always passes', () => {
     fc.assert(
       fc.property(fleet, bounds, (all, bound) => {
         const own = all.filter(({ node }) => node === 'web00');
@@ -83,7 +83,7 @@ describe('for any fleet', () => {
     );
   });
 
-  test('what nobody offers is closed unless that is allowed, and nothing else is opened by allowing it', () => {
+  test('what nobody offers is closed unless allowed, and allowing it opens nothing else', () => {
     fc.assert(
       fc.property(fleet, bounds, fc.constantFrom(...nodes), (all, bound, node) => {
         const question = { service: 'web', node, instances: all, ...bound };

@@ -242,7 +242,7 @@ describe('who runs in the group', () => {
     expect(runningOf([held, evicted, claim(2, 'web01')], me).before).toEqual(['web02', 'web03']);
   });
 
-  test('no longer those whose claims keep nobody out: whoever waits at the gate for them would wait for ever', () => {
+  test('no longer those whose claims keep nobody out: to wait for them would last for ever', () => {
     const until = (secondsAgo: number) => new Date(NOW_MS - secondsAgo * 1_000).toISOString();
     const states = ['held', 'rebooting', 'abandoned'];
     const at = (ago: number) =>
@@ -283,7 +283,7 @@ describe('who runs in the group', () => {
       expect(runningOf(entries, { ...me, group, monotonicMs })).toMatchObject({ nodes: ['web02', 'web03'] });
   });
 
-  test('the run in the only slot that a caller may use is waited for in the queue, in order, and not at the gate', () => {
+  test('the run in the only slot that one may use is waited for in the queue, not at the gate', () => {
     const entries = [claim(0, 'web02'), claim(1, 'web03')];
     const both = ['web02', 'web03'];
     expect(runningOf(entries, { ...me, group: watch(1) })).toMatchObject({

@@ -135,7 +135,7 @@ describe.each(['started with its command', 'there before'])('on its own, %s,', (
     await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));
   });
 
-  test('it fires at the end of its first life, also where nothing follows and nobody named the command', async () => {
+  test('it fires at the end of its first life, also where nothing follows and no command is named', async () => {
     const { pid, events } = await watched(300, { named: false });
     await untilGone(pid, 3_000);
     await eventually(() => expect(events).toEqual([{ kind: 'fired' }]));

@@ -61,9 +61,6 @@ test.each([
 test.each([
   ['lost', NO_ANSWER],
   ['given to an earlier try', NO_TICKET],
-])(
-  'a claim without its lock, where the answer to the grant was %s, is no grant: all starts anew',
-  async (_, asked) => {
-    expect(await ask(asked, 'other')).toEqual({ kind: 'again' });
-  },
-);
+])('a claim without its lock, the grant’s answer %s, is no grant: all starts anew', async (_, asked) => {
+  expect(await ask(asked, 'other')).toEqual({ kind: 'again' });
+});

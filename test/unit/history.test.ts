@@ -78,7 +78,7 @@ describe('text', () => {
   });
 });
 
-test('forget deletes what it has seen and nothing newer: a record that changed meanwhile is looked at again', async () => {
+test('forget deletes what it saw and nothing newer: a record that changed is looked at again', async () => {
   const { key, value } = stored({ node: 'web01' }).entry;
   const answers = ['refused', 'done'];
   const removed: number[] = [];

@@ -23,7 +23,7 @@ test('a lost session counts from when it was first seen, and anew for another ru
   expect(toHolders(other, now)[0]?.gone).toEqual({ forMs: 0, leftMs: 60_000, then: 'next' });
 });
 
-test('who saw it first has written that down: it counts from then, and another clock may differ by five seconds', () => {
+test('who saw it first wrote that down: it counts from then, give or take clocks’ five seconds', () => {
   const slots = [slot({ alive: false, missingSince: new Date(-35_000).toISOString() })];
   const seen = observeSlots([], slots, 98_000);
   expect(toHolders(seen, now)[0]?.gone).toEqual({ forMs: 40_000, leftMs: 25_000, then: 'abandoned' });

@@ -38,7 +38,7 @@ function tree(
   return { kill, taken: () => taken, lookedMs, nowMs: () => nowMs };
 }
 
-test('nobody is left when two looks in a row find nobody: who forks and ends during one hides its child from it', async () => {
+test('nobody is left when two looks in a row find nobody: one look can miss a child of who forks', async () => {
   const { kill, taken } = tree([[GHOST], [], [GHOST], []]);
   await kill({ killAfterMs: 1_000 });
   expect(taken()).toBe(5);
@@ -73,7 +73,7 @@ async function stubborn(): Promise<Member> {
   return { ...GHOST, pid, startTime: startTime(pid) ?? '' };
 }
 
-test('KILL comes at the limit, not a pause later, and a longer limit that is asked for later changes nothing', async () => {
+test('KILL comes at the limit, not a pause later; a longer limit asked for later changes nothing', async () => {
   const member = await stubborn();
   // Long enough for every pause to have grown, and no multiple of one.
   const { kill, lookedMs } = tree(new Array<Look>(40).fill([member]));

@@ -186,7 +186,7 @@ describe('a look', () => {
     expect((await looks.next()).options.index).toBeUndefined();
   });
 
-  test('that is refused is said once, one that got no answer is not: a silence is said when it lasts', async () => {
+  test('that is refused is said once, one without an answer not: a silence is said when it lasts', async () => {
     const { looks, said } = hold({ longestMs: 30_000 });
     const refused = new RunlockError('forbidden', 'Permission denied');
     for (const error of [NO_ANSWER, refused, refused, NO_ANSWER]) (await looks.next()).fail(error);
@@ -195,7 +195,7 @@ describe('a look', () => {
   });
 });
 
-test('with --hold forever a silence of Consul is said once it lasts for 30 s, once, and so is its end', async () => {
+test('with --hold forever a silence of Consul is said after 30 s, once, and so is its end', async () => {
   const { looks, said, pass, owner, lock } = hold({ longestMs: 30_000 });
   let look = await looks.next();
   const failAfter = async (ms: number) => {
@@ -338,7 +338,7 @@ describe('a claim that somebody deleted', () => {
     expect(lease.over.reason).toMatchObject({ kind: 'lost' });
   });
 
-  test('and sent again without an answer: its session ends before the slot is given back, so that nothing comes after that', async () => {
+  test('and sent again without an answer: its session ends before the slot is given back', async () => {
     const { lease, looks, transactions, order, owner, lock, taken } = hold();
     (await looks.next()).answer({ entries: [lock()], index: 11 });
     (await transactions.next()).fail(NO_ANSWER);
@@ -375,7 +375,7 @@ test('what the release itself changes is not taken for a loss: nothing is claime
   expect(lease.over.aborted).toBe(false);
 });
 
-test('a lock that was taken back without an answer: another session takes it, so that a late arrival does nothing', async () => {
+test('a lock taken back without an answer: another session takes it, so a late arrival is moot', async () => {
   const { looks, transactions, order, owner } = hold();
   (await looks.next()).answer({ entries: [owner], index: 11 });
   (await transactions.next()).fail(NO_ANSWER);
@@ -396,7 +396,7 @@ describe('a slot that can not be seen', () => {
     return { ...it, next, tried: it.pauses.filter((ms) => ms <= 30_000) };
   }
 
-  test('is asked for less and less often, at least each half minute: a refusal stays until somebody mends it', async () => {
+  test('is asked for less and less often, at least each half minute, until somebody mends it', async () => {
     const { tried } = await inTrouble(refusal, 9);
     // Halves of them: chance is 0 here.
     expect(tried).toEqual([500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000, 15_000]);
@@ -407,7 +407,7 @@ describe('a slot that can not be seen', () => {
     expect(tried).toEqual([500, 1_000, 2_000, 2_500, 2_500, 2_500]);
   });
 
-  test('with a hold that ends, each look may be the proof in time: at least once in a sixth of the TTL', async () => {
+  test('with a hold that ends each look may be the proof in time: at least each sixth of the TTL', async () => {
     const { tried } = await inTrouble(refusal, 6, 'none');
     expect(tried).toEqual([500, 1_000, 2_000, 2_500, 2_500, 2_500]);
   });
@@ -427,7 +427,7 @@ describe('a slot that can not be seen', () => {
     expect(said).toHaveLength(3);
   });
 
-  test('that can be read and not be taken back is no end of the trouble: it is said once, and the pauses grow', async () => {
+  test('that is read but not taken back is no end of the trouble: said once, and the pauses grow', async () => {
     const { looks, transactions, said, pauses, owner } = hold({ longestMs: 30_000 });
     for (let i = 0; i < 4; i++) {
       (await looks.next()).answer({ entries: [owner], index: 10 });

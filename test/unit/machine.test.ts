@@ -22,7 +22,7 @@ function systemds(): string | undefined {
   }
 }
 
-test('a machine is known by what systemd makes of its machine-id for one application, and not by that itself', async () => {
+test('a machine is known by what systemd makes of its machine-id, and not by that itself', async () => {
   const known = fileWith('0123456789abcdef0123456789abcdef\n');
   expect(await machineOf(known)).toBe('ef92f629d44c4056a6ef4194c7af35fb');
   const other = fileWith('1123456789abcdef0123456789abcdef\n');

@@ -213,7 +213,7 @@ describe('the live line', () => {
     ).toBe('waiting 0s for g · frozen by ops: disks');
   });
 
-  test('says that a holder has lost its session, and what comes of it: in fewer words where it would be cut', () => {
+  test('says that a holder lost its session, and what comes of it: shorter where it would be cut', () => {
     const gone = { ...holder, gone: { forMs: 40_000, leftMs: 20_000, then: 'abandoned' as const } };
     const lost = { ...view, holders: [gone, holder] };
     expect(renderWaiting(lost, 140)).toBe(

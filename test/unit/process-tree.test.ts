@@ -116,7 +116,7 @@ test('an orphan with a clean environment is found by the session of the command'
   await eventually(() => expect(pids()).toContain(orphan));
 });
 
-test('what a session leader leaves behind is found by its session, when nothing else tells its origin', async () => {
+test('what a session leader leaves behind is found by its session, when nothing else tells', async () => {
   const until = (file: string) => `until [ -e "$1/${file}" ]; do sleep 0.02; done`;
   // timeout(1) moves to a group of its own.
   const job = 'env -i timeout 60 sleep 60 & echo $! >"$1/job.pid"';

@@ -83,7 +83,7 @@ test('whatever fails, the promises are kept', () => {
   );
 });
 
-test('without faults, every run ends well and leaves nothing but its record and the marks of the queue', () => {
+test('without faults every run ends well, and leaves only its record and the queue’s marks', () => {
   const order = fc.array(fc.nat({ max: 6 }), { minLength: 1_000, maxLength: 1_000, size: 'max' });
   fc.assert(
     fc.property(fc.array(process, { minLength: 2, maxLength: 6 }), order, (all, turns) => {

@@ -172,7 +172,7 @@ test.each([
   expect(await end()).toEqual({ kind: 'stays', keys: [keys.owner(0)], why: refusal.message });
 });
 
-test('a run that was evicted as it ended is given back as it is: its claim never says again that it runs', async () => {
+test('a run evicted as it ended is given back as it is: its claim never says again that it runs', async () => {
   const { end, order } = ending({ transactions: [{ at: 1 }], state: 'evicted' });
   expect(await end()).toMatchObject({ kind: 'released' });
   expect(order).toEqual(['release', 'release', 'close']);

@@ -105,7 +105,7 @@ test('a refusal can be one answer of a proxy: it is undone all the same', async 
   expect(said).toEqual([]);
 });
 
-test('what can never be read is not tried again, and no command is named that could not read it either', async () => {
+test('what can never be read is not tried again, and no command is named that could not either', async () => {
   const { order, done, said } = leaving([new RunlockError('incompatible', 'rubbish; delete it')]);
   expect(await done).toBe(false);
   expect(order).toEqual(['close', 'look', 'undo']);

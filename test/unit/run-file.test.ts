@@ -90,7 +90,7 @@ describe('what is written', () => {
     expect(said).toEqual([]);
   });
 
-  test('goes to the first folder that can be used; where there is none, one line says why and no run suffers', () => {
+  test('goes to the first folder that can be used; without any, one line says why, no run suffers', () => {
     const { files, top, said } = setUp('missing/files', 'second');
     files.write(fileOf());
     expect(readdirSync(`${top}/second`)).toHaveLength(1);
@@ -315,7 +315,7 @@ describe('what goes', () => {
     files.settle(two.run, 'runlock/b');
   });
 
-  test('what another boot left, and what is old and over; not that of another pid namespace, nor what is new', () => {
+  test('what another boot left, and what is old; not another pid namespace’s, nor what is new', () => {
     const { files, folder } = setUp();
     const make = (run: string, bootId: string, isOld = true) => {
       files.write(fileOf({ run, bootId }));
@@ -332,7 +332,7 @@ describe('what goes', () => {
     expect(left.sort()).toEqual(['needed', 'new', 'other-namespace']);
   });
 
-  test('what was being written when its runlock was killed, long ago; not what may be written just now', () => {
+  test('what was being written when its runlock was killed long ago; not what may be just now', () => {
     const { files, folder } = setUp();
     files.write(fileOf({ run: 'whole' }));
     const longAgo = Date.now() / 1000 - 3_600;
@@ -343,7 +343,7 @@ describe('what goes', () => {
   });
 });
 
-test('root has its folder in /run; another user in that of the login, also where cron does not name it, or in /tmp', () => {
+test('root’s folder is in /run; another user’s in the login’s, also under cron, or in /tmp', () => {
   expect(runFolders(0, '/run/user/1000')).toEqual(['/run/runlock', '/tmp/runlock-0']);
   expect(runFolders(7, undefined)).toEqual(['/run/user/7/runlock', '/tmp/runlock-7']);
   expect(runFolders(7, '/run/user/7/')).toEqual(['/run/user/7/runlock', '/tmp/runlock-7']);

@@ -89,7 +89,7 @@ test('where its processes will be is known before the command is', () => {
   expect(kept()).not.toHaveProperty('command');
 });
 
-test('it goes with the last slot that is given back, and stays for the groups whose slot could not be', () => {
+test('it goes with the last slot that is given back, and stays for groups whose slot was not', () => {
   const { note, kept } = setUp();
   note.started(command(11), [12]);
   note.left(['runlock/b']);
@@ -100,7 +100,7 @@ test('it goes with the last slot that is given back, and stays for the groups wh
   expect(kept()).toBeUndefined();
 });
 
-test('it goes with a run whose command could not be started, and stays with one that broke off after it', () => {
+test('it goes with a run whose command could not start, and stays with one that broke off after', () => {
   const waiting = setUp();
   waiting.note.starts(undefined);
   waiting.note.close();

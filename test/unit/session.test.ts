@@ -46,7 +46,7 @@ test.each([
   [30_000, 5_000],
   [3_600_000, 5_000],
 ])(
-  'a session with a TTL of %d ms waits for the answer to a renewal, and to its end, a few seconds at most',
+  'TTL of %d ms: the answer to a renewal, or to its end, is waited for a few seconds at most',
   async (ttlMs, renewMs) => {
     const { session, deadlines, renew } = await open(ttlMs);
     await renew();
@@ -92,7 +92,7 @@ test.each([
   expect(leastTtlMs(message)).toBe(leastMs);
 });
 
-test('a renewal that gets no answer is sent again less and less often, and soon again once one has got through', async () => {
+test('a renewal without an answer is sent less and less often, and soon again after an answer', async () => {
   const pauses: number[] = [];
   const over = new AbortController();
   let tries = 0;

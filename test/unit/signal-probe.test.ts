@@ -97,7 +97,7 @@ test.each<NodeJS.Signals>(['SIGTSTP', 'SIGTTIN'])('%s does not stop it', async (
   await ready(probe);
 });
 
-test('it moves to the cgroup that it is told, also the one that replaces it, and one that is not there is no fault', async () => {
+test('it moves to the cgroup it is told, its replacement too; one that is not there is no fault', async () => {
   const { folder, lines } = stage();
   const home = join(folder, 'cgroup.procs');
   const { probe, tell } = start({ home });

@@ -92,7 +92,7 @@ const seenFor = (all: readonly Slot[], ms: number, nowMs = NOW_MS): Seen => ({
 describe('whatever the slots are, the first in the queue', () => {
   const seenMs = fc.integer({ min: 0, max: 120_000 });
 
-  test('takes, marks or clears no slot that is locked, or before the claim’s time; takes none beyond its own', () => {
+  test('takes, marks, clears no slot that is locked or before its time; takes none beyond its own', () => {
     fc.assert(
       fc.property(me, slots, seenMs, (self, all, ms) => {
         const move = decide(self, seenFor(all, ms));
@@ -125,7 +125,7 @@ describe('whatever the slots are, the first in the queue', () => {
     );
   });
 
-  test('gets a slot after so many moves as there are claims, if enough of them are past their holds', () => {
+  test('gets a slot after as many moves as there are claims, if enough are past their holds', () => {
     fc.assert(
       fc.property(me, slots, (self, all) => {
         const foreign = all.filter(({ owner }) => owner?.claim.node !== self.node);
@@ -144,7 +144,7 @@ describe('whatever the slots are, the first in the queue', () => {
     );
   });
 
-  test('goes to its own claim or lock before all others, and adopts only what names run and session', () => {
+  test('goes to its own claim or lock first of all, and adopts only what names run and session', () => {
     fc.assert(
       fc.property(me, slots, seenMs, (self, all, ms) => {
         const move = decide(self, seenFor(all, ms));
@@ -190,7 +190,7 @@ describe('whatever the slots are, a node whose claim stands in a slot beyond its
   const ms = fc.integer({ min: 0, max: 120_000 });
   const others = (all: readonly Slot[], slot: number) => all.filter((one) => one.slot !== slot);
 
-  test('goes to a free slot below its N only while fewer than its N of the others run, or are kept lower than its own', () => {
+  test('goes to a free slot below its N only while fewer than N others run, or are kept lower', () => {
     fc.assert(
       fc.property(own, slots, ms, fc.integer({ min: 1, max: 3 }), (mine, all, forMs, n) => {
         fc.pre(n <= mine);
@@ -289,7 +289,7 @@ describe('a run that was cut off is dead before anybody may follow', () => {
     );
   });
 
-  test('whoever marks its claim, by whatever clock that is allowed, and whoever judges the mark by another', () => {
+  test('whoever marks its claim, by any clock allowed, and whoever judges the mark by another', () => {
     fc.assert(
       fc.property(cutOff, hold, fc.nat({ max: 100_000 }), ({ claim: some, ...it }, how, lateMs) => {
         const running = withoutMark({ ...some, state: 'running', hold: how, node: 'web9' });

@@ -196,7 +196,7 @@ describe('the first in the queue', () => {
         expect(move([ahead], { seenMs: 60_000 })).toMatchObject({ kind: 'take-over' });
       });
 
-      test('seen for 60 s, beside a lock key that no session holds: that one is named, so that it goes too', () => {
+      test('seen for 60 s, beside a lock key that no session holds: that is named, so it goes too', () => {
         expect(move([owned({ state }, { strayLock: 5 })], { seenMs: 60_000 })).toMatchObject({
           ...{ kind: 'abandon', strayLock: 5 },
         });

@@ -46,7 +46,7 @@ test('events come in the order of their time, within the time that was asked for
   expect(lengthMs).toBe(600_000);
 });
 
-test('some acquire and release instead of exec, some crash in between, and only where what is held has a hold', () => {
+test('some acquire and release instead of exec, some crash between, only where there is a hold', () => {
   const starts = eventsOf({}, 'start');
   const halves = starts.filter((event) => event.halves !== undefined);
   expect(new Set(halves.map((event) => event.halves))).toEqual(new Set(['release', 'crash']));
@@ -72,7 +72,7 @@ test.each([0.5, 10])(
   },
 );
 
-test('a long plan meets every deadline: the guard’s silence, a session’s life, a run cut off from Consul', () => {
+test('a long plan meets every deadline: the guard’s silence, a session’s life, a cut-off run', () => {
   const stops = eventsOf({ minutes: 60 }, 'stop');
   const pauses = eventsOf({ minutes: 60 }, 'pause-agent').map(({ forMs }) => forMs);
   expect(stops.some(({ who, forMs }) => who === 'runlock' && forMs > 30_000)).toBe(true);
@@ -80,7 +80,7 @@ test('a long plan meets every deadline: the guard’s silence, a session’s lif
   expect(pauses.some((forMs) => forMs > 60_000)).toBe(true);
 });
 
-test('nothing is planned that runlock does not promise to stand: a guard that is stopped for long, or killed with its runlock where others may follow', () => {
+test('nothing is planned that runlock does not promise to stand: a guard stopped long, or killed', () => {
   const stops = eventsOf({ minutes: 60 }, 'stop');
   expect(stops.filter(({ who, forMs }) => who === 'guard' && forMs > 20_000)).toEqual([]);
   expect(stops.filter(({ forMs }) => forMs > 45_000)).toEqual([]);

@@ -81,7 +81,7 @@ test('an index that goes backwards: all starts anew, without one', async () => {
   expect(seen).toEqual(['a', 'b', 'c', 'd']);
 });
 
-test('an agent that hangs is noticed within 32 s: no query waits for longer, with what Consul adds to it', async () => {
+test('an agent that hangs is noticed within 32 s: no query waits longer, with what Consul adds', async () => {
   const { longestMs } = await follow([
     { index: 5, group: 'a' },
     { index: 6, group: 'b' },

@@ -125,7 +125,7 @@ test.each(['.tail', '.last'])('rubbish in %s is a problem of its group, which na
   ]);
 });
 
-test('a node’s mark that a session holds and nobody can read is a problem: the node’s runs stop at it', () => {
+test('a node’s mark that a session holds and nobody can read is a problem: its runs stop at it', () => {
   const entries = [
     entry(web.node('web01'), 'rubbish', { session: 's' }),
     entry(web.node('web02'), 'rubbish'),

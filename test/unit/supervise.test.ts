@@ -84,7 +84,7 @@ function setUp() {
   };
 }
 
-test('a signal that comes while the command is being started ends it: it was started, so its node keeps all', async () => {
+test('a signal while the command is being started ends it: it was started, so its node keeps all', async () => {
   const { deps, slots, options, order } = setUp();
   let isFirst = true;
   const listen = (listener: Hear) => {
@@ -136,7 +136,7 @@ test.each([
   expect(order).toEqual([what]);
 });
 
-test('the guard lets the command live as long as its lease and no longer, however often it hears of runlock', async () => {
+test('the guard lets the command live as long as its lease, however often it hears of runlock', async () => {
   const { deps, slots, options } = setUp();
   const said: string[] = [];
   const deadlineMs = clock.monotonicMs() + 3_000;
@@ -151,14 +151,14 @@ test('the guard lets the command live as long as its lease and no longer, howeve
   expect(clock.monotonicMs()).toBeLessThan(deadlineMs + 10_000);
 });
 
-test('a run that came too late to start puts its node back in service before it gives its slots up', async () => {
+test('a run too late to start puts its node back in service before it gives its slots up', async () => {
   const { deps, slots, options, order, end } = setUp();
   end({ kind: 'cut-off' });
   expect(await superviseRun(deps, slots, options)).toMatchObject({ kind: 'lost' });
   expect(order).toEqual(['back out', 'decline']);
 });
 
-test('a command that can not be started puts its node back in service before the slots are given up', async () => {
+test('a command that can not start puts its node back in service before the slots are given up', async () => {
   const { deps, slots, options, order } = setUp();
   await expect(superviseRun(deps, slots, { ...options, file: '/nonexistent' })).rejects.toMatchObject({
     code: 'not-found',
@@ -204,7 +204,7 @@ test('a slot that is over after something else had ended the wait is not what en
   expect(firstOver(slots, { over: over.signal, signal: over.signal })).toBe(slots[0]);
 });
 
-test('a release that Consul does not answer for two seconds is said, with how the command ended; a quick one is not', async () => {
+test('a release that takes Consul two seconds is said, and the command’s end; a quick one is not', async () => {
   const { deps, slots, options } = setUp();
   const said: string[] = [];
   let isSaid: () => void = () => undefined;

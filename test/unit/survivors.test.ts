@@ -33,7 +33,7 @@ async function run(script: string) {
   return { ...here, child, command, file, of };
 }
 
-test('the command, its children, and who is still in its group or session though it is gone itself', async () => {
+test('the command, its children, and who is still in its group or session when it is gone', async () => {
   const { of, command, pid } = await run(
     'sh -c "echo \\$\\$ >\\"$1/child.pid\\"; exec env -i sleep 60" & (setsid sh -c "echo \\$\\$ >\\"$1/own.pid\\"; exec sleep 60" &) ; echo >"$1/x"; wait',
   );
@@ -57,7 +57,7 @@ test('nobody whose pid was given to another process', async () => {
   ).toEqual([]);
 });
 
-test('nobody of a run that has ended, nor of another boot; of another pid namespace the marked ones alone', async () => {
+test('nobody of an ended run, nor of another boot; of another pid namespace only the marked ones', async () => {
   const { of, command, file, runId } = await run('exec sleep 60');
   expect(of({ ended: { outcome: 'succeeded', at: 'now' } })).toEqual([]);
   // Its file is of use all the same, as long as a daemon of it carries the mark.

@@ -58,7 +58,7 @@ test('what acquire holds lasts for its hold, and as long again when it is asked 
   expect(heldAgain(context, held).heldUntil).toBe(at(2 * HOUR_MS));
 });
 
-test('an answer that comes after the hold has ended says nothing is held, whatever the wall clock shows', async () => {
+test('an answer after the hold has ended says nothing is held, whatever the wall clock shows', async () => {
   const { context, held, delay } = host();
   const owner = { claim: held, index: 7 };
   expect(await holdOn(context, { slot: 0, owner }, signal)).toMatchObject({ index: 8 });
