@@ -2,8 +2,10 @@
 import { Command, CommanderError } from 'commander';
 import type { Context, Defining, Invocation, Listed, Registered } from './command.ts';
 import { applyConfig, keysOf, noteConfigUse } from './config/apply.ts';
+import { helpColumns, helpLayout } from './help.ts';
 import { sayMisplaced } from './misplaced.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
+import { wrapHelp } from '../text/wrap.ts';
 import { usage } from './values.ts';
 
 /** Every command that there is, in the order in which help names them. */
@@ -47,17 +49,22 @@ async function parseLine<Platform extends Printer>(
     done: (parsed) => (invocation = parsed),
     tree: () => commandTree(commands, context),
   });
+  const columns = helpColumns(context);
   for (const command of [program, ...program.commands]) {
-    command.exitOverride().configureOutput({
-      writeOut: (part) => (text += part),
-      writeErr: () => undefined,
-      outputError: () => undefined,
-      // Its own ways to know look at process.stdout, which changes what a command shares.
-      getOutHelpWidth: () => context.stdout?.columns || HELP_COLUMNS,
-      getErrHelpWidth: () => HELP_COLUMNS,
-      getOutHasColors: () => false,
-      getErrHasColors: () => false,
-    });
+    command
+      .configureHelp(helpLayout)
+      .exitOverride()
+      .configureOutput({
+        // The first part is the table of options; texts that commands add come after it.
+        writeOut: (part) => (text += text === '' ? part : wrapHelp(part, columns)),
+        writeErr: () => undefined,
+        outputError: () => undefined,
+        // Its own ways to know look at process.stdout, which changes what a command shares.
+        getOutHelpWidth: () => columns,
+        getErrHelpWidth: () => columns,
+        getOutHasColors: () => false,
+        getErrHasColors: () => false,
+      });
   }
   try {
     await program.parseAsync(argv, { from: 'user' });
@@ -105,8 +112,6 @@ function afterCommander(
 }
 
 const LICENSES = 'runlock.licenses';
-/** Of no terminal. */
-const HELP_COLUMNS = 80;
 
 /** Every command, for what describes them all: completion, the man page, the README. */
 export async function commandTree<Platform>(

@@ -4,11 +4,12 @@ import { visible, renderJson } from '../text/visible.ts';
 import type { Emit, LogLevel, RunEvent, Sentence } from '../events/events.ts';
 import { createStream, isTerminal } from './streams.ts';
 import type { OutputOptions, OutputStream } from './streams.ts';
-import { CLEAR_LINE, createOutput, redrawLine } from './terminal.ts';
+import { CLEAR_LINE, createOutput, redrawLine, sentenceColumns } from './terminal.ts';
 import type { Terminal } from './terminal.ts';
 import { sentenceOf } from '../events/sentence.ts';
 import { paint } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
+import { wrapSentence } from '../text/wrap.ts';
 
 export interface Console {
   readonly stderr: OutputStream;
@@ -52,7 +53,8 @@ export function openConsole({ env, options, now }: Given): Console {
     const journal = isJournal(env, stderrStat());
     const level = levelOf(isTTY || journal || format === 'json');
     const { color } = createOutput({ env, isTTY });
-    return createLog({ write: writeLine, level, format, journal, color, now });
+    const columns = () => (isTTY ? sentenceColumns({ env, columns: stderr.columns }) : undefined);
+    return createLog({ write: writeLine, level, format, journal, color, columns, now });
   }
 
   return {
@@ -120,6 +122,8 @@ export interface LogOptions {
   /** Whether journald reads the stream: text lines then start with their priority (sd-daemon(3)). */
   readonly journal: boolean;
   readonly color: boolean;
+  /** How wide the terminal is now; undefined: it is none, or nobody knows, and a sentence is one line. */
+  readonly columns?: () => number | undefined;
   /** Wall-clock milliseconds. */
   readonly now: () => number;
 }
@@ -141,10 +145,20 @@ export function createLog(options: LogOptions): Emit {
   };
 }
 
-/** One line, whatever the message quotes: nothing in it can pass for a line of its own, or for another priority. */
-function textLine({ level, message }: Sentence, { journal, color }: LogOptions): string {
+/** Before each sentence. */
+const NAME = 'runlock: ';
+
+/**
+ * One line, whatever the message quotes: nothing in it can pass for a line of its own, or for another priority. A terminal
+ * has it broken at words, and the other lines indented.
+ */
+function textLine({ level, message }: Sentence, { journal, color, columns }: LogOptions): string {
   const { priority, style } = levels[level];
-  return `${journal ? `<${priority}>` : ''}runlock: ${paint(visible(message), style, color && !journal)}`;
+  if (journal) return `<${priority}>${NAME}${visible(message)}`;
+  const width = columns?.();
+  const line = NAME + visible(message);
+  const shown = width === undefined ? line : wrapSentence(line, width);
+  return NAME + paint(shown.slice(NAME.length), style, color);
 }
 
 function jsonLine(time: number, { level, message }: Sentence, event: RunEvent): string {

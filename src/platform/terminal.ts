@@ -23,6 +23,21 @@ function wantsColor(env: Env, live: boolean): boolean {
   return force ? force !== '0' && force !== 'false' : live;
 }
 
+/**
+ * How wide lines of sentences may be; undefined: nobody says. COLUMNS comes first, as for ls and man: who sets it asks for
+ * that. What is drawn over again goes by the terminal's own width alone.
+ */
+export function sentenceColumns({
+  env,
+  columns,
+}: {
+  env: Env;
+  columns?: number | undefined;
+}): number | undefined {
+  const asked = env['COLUMNS'] ?? '';
+  return /^[1-9]\d{0,4}$/.test(asked) ? Number(asked) : columns || undefined;
+}
+
 /** What is drawn all over the terminal. Both do it at once, and may be told twice. */
 export interface Screen {
   /** Gives the terminal back as it was: the process is about to be stopped. */

@@ -1,0 +1,37 @@
+/** How help is laid out, for a terminal however narrow. */
+import { Help } from 'commander';
+import type { HelpConfiguration, Option } from 'commander';
+import { sentenceColumns } from '../platform/terminal.ts';
+import type { Context } from './command.ts';
+
+/** Where nobody says how wide. */
+const USUAL_COLUMNS = 80;
+/** Longer lines are hard to read, shorter ones impossible. */
+const [MOST_COLUMNS, LEAST_COLUMNS] = [120, 20];
+
+/** For help on stdout. */
+export function helpColumns({ env, stdout }: Pick<Context, 'env' | 'stdout'>): number {
+  const columns = sentenceColumns({ env, columns: stdout?.columns }) ?? USUAL_COLUMNS;
+  return Math.min(MOST_COLUMNS, Math.max(LEAST_COLUMNS, columns));
+}
+
+/** Less room than this beside the options, and what they mean stands below them. */
+const LEAST_BESIDE = 30;
+
+const plain = new Help();
+
+/** Commander's own layout cuts nothing in 80 columns, but leaves long lines in fewer. */
+export const helpLayout: HelpConfiguration = {
+  minWidthToWrap: 1,
+  formatItem(term, termWidth, description, helper) {
+    const columns = helper.helpWidth ?? USUAL_COLUMNS;
+    if (description === '' || columns - termWidth - 4 >= LEAST_BESIDE)
+      return plain.formatItem.call(helper, term, termWidth, description, helper);
+    const below = helper.boxWrap(description, columns - 6).replaceAll('\n', '\n      ');
+    return `  ${term}\n      ${below}`;
+  },
+  // A flag that is not given is not set: that goes without saying.
+  optionDescription(option: Option) {
+    return option.defaultValue === false ? option.description : plain.optionDescription(option);
+  },
+};

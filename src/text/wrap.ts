@@ -1,0 +1,99 @@
+/** Text broken at words, for a terminal of so many columns. */
+import { widthOf } from './style.ts';
+
+/** Words as a line may end between them: one that is not a space, or a command to copy, which a line end would break. */
+const WORDS = /(?:'runlock [^\n]*?'(?![\w'\\])|\S)+/g;
+
+/** `text` in lines of at most `columns`; those after the first are indented. What has no space in it is never cut. */
+export function wrapSentence(text: string, columns: number, indent = 2): string {
+  return fill(text.match(WORDS) ?? [], columns, { hang: indent }).join('\n');
+}
+
+interface Shape {
+  /** Stands before the first word, as it is. */
+  readonly lead?: string;
+  /** Spaces before every line but the first. */
+  readonly hang?: number;
+  /** Stands at the end of each line that goes on. */
+  readonly tail?: string;
+}
+
+function fill(
+  words: readonly string[],
+  columns: number,
+  { lead = '', hang = 0, tail = '' }: Shape,
+): string[] {
+  const lines: string[] = [];
+  let line = lead;
+  let isEmpty = true;
+  for (const [i, word] of words.entries()) {
+    const room = columns - (i === words.length - 1 ? 0 : widthOf(tail));
+    if (!isEmpty && widthOf(`${line} ${word}`) > room) {
+      lines.push(line + tail);
+      line = ' '.repeat(hang) + word;
+    } else {
+      line += isEmpty ? word : ` ${word}`;
+    }
+    isEmpty = false;
+  }
+  return [...lines, line];
+}
+
+/**
+ * A text of help for `columns`: what is not indented is a paragraph, an indented line is a row of its own, and lines below it
+ * that are indented more go on with it. Rows that are commands are broken so that a shell still takes them.
+ */
+export function wrapHelp(text: string, columns: number): string {
+  const out: string[] = [];
+  let block: string[] = [];
+  const flush = () => {
+    if (block.length > 0)
+      out.push(...(indentOf(block[0] ?? '') === 0 ? paragraph(block, columns) : row(block, columns)));
+    block = [];
+  };
+  for (const line of text.split('\n')) {
+    const [first] = block;
+    const goesOn =
+      first !== undefined &&
+      (indentOf(first) === 0 ? indentOf(line) === 0 : indentOf(line) > indentOf(first));
+    if (line === '' || !goesOn) flush();
+    if (line === '') out.push('');
+    else block.push(line);
+  }
+  flush();
+  return out.join('\n');
+}
+
+const indentOf = (line: string) => line.length - line.trimStart().length;
+
+const paragraph = (lines: readonly string[], columns: number) =>
+  fill(lines.join(' ').match(WORDS) ?? [], columns, {});
+
+/** Less room than this for the last column of a row, and it begins further left. */
+const LEAST_COLUMNS = 24;
+
+function row(lines: readonly string[], columns: number): string[] {
+  if (lines.every((line) => widthOf(line) <= columns)) return [...lines];
+  const indent = indentOf(lines[0] ?? '');
+  const [first = '', ...others] = lines.map((line) => line.trim());
+  if (/^(?:runlock|source) /.test(first)) return example([first, ...others], indent, columns);
+  const [lead = ''] = /^.*\S {2,}(?=\S)/.exec(first) ?? [];
+  const words = [first.slice(lead.length), ...others].join(' ').split(' ');
+  const column = indent + lead.length;
+  const hang = columns - column < LEAST_COLUMNS ? indent + 4 : column;
+  return fill(words, columns, { lead: ' '.repeat(indent) + lead, hang });
+}
+
+/** A command, and a remark behind it, which comes before it where both have no room on a line. */
+function example([first = '', ...others]: readonly string[], indent: number, columns: number): string[] {
+  const [, command = first, remark = ''] = /^(.*?) {2,}# (.*)$/.exec(first) ?? [];
+  const lead = ' '.repeat(indent);
+  const remarks = [remark, ...others.map((line) => line.replace(/^# /, ''))].join(' ').trim();
+  const said = remarks === '' ? [] : fill(remarks.split(' '), columns - indent - 2, {});
+  // An option stays with its value, and what is in quotes is one word.
+  const words = command.match(/(?:-\S+ (?!-))?(?:[^\s']|'[^']*')+/g) ?? [];
+  return [
+    ...said.map((line) => `${lead}# ${line}`),
+    ...fill(words, columns, { lead, hang: indent + 4, tail: ' \\' }),
+  ];
+}
