@@ -192,7 +192,7 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   }
   progress.blocked = { kind: 'slots', slots: joined.turn.slots };
   progress.newest.index = joined.ticket.createIndex;
-  const behind = joined.ticket.predecessor !== undefined && joined.ticket.predecessor !== joined.turn.last;
+  const behind = joined.ticket.predecessor !== undefined && joined.ticket.predecessor.session !== joined.turn.last;
   progress.onJoined?.(session.id, { node: context.run.node, behind, slots: joined.turn.slots });
   const seen = await noticeMissing(context, joined.turn, progress);
   const first = await untilFirst(context, { ticket: joined.ticket, turn: seen }, progress);

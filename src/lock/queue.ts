@@ -30,7 +30,13 @@ export interface Place {
   /** Orders the tickets: Consul's index never goes backwards. */
   readonly createIndex: number;
   /** Who joined just before; undefined where nobody ever did, or nobody can tell. */
-  readonly predecessor?: string;
+  readonly predecessor?: Predecessor;
+}
+
+interface Predecessor {
+  readonly session: string;
+  /** Of its ticket as it was seen: a watch from here on waits for what happened since. */
+  readonly index: number;
 }
 
 /**
@@ -56,9 +62,11 @@ export async function join(context: RunContext, session: string, signal: AbortSi
   const place = { session, createIndex: own?.createIndex ?? 0 };
   // Without either of the two marks, the queue is listed.
   const before = tail && readQueueMark(tail)?.session;
+  // Whoever wrote the mark joined by the same transaction.
+  const predecessor = tail && before !== undefined ? { session: before, index: tail.modifyIndex } : undefined;
   return {
     kind: 'joined',
-    ticket: before === undefined ? place : { ...place, predecessor: before },
+    ticket: { ...place, ...(predecessor && { predecessor }) },
     turn: toTurn(context, result.entries),
   };
 }
@@ -92,11 +100,11 @@ export async function untilFirst(
   let now = turn;
   for (;;) {
     // Whoever was granted last was first then; its successor is first now.
-    if (predecessor !== undefined && now.last === predecessor) return { kind: 'first', turn: now };
+    if (predecessor !== undefined && now.last === predecessor.session) return { kind: 'first', turn: now };
     if (predecessor !== undefined) {
-      await untilGone(context, { session: predecessor, joinedAt: ticket.createIndex }, waiting);
+      await untilGone(context, predecessor, waiting);
       now = await readSlotsNow(context, waiting);
-      if (now.last === predecessor) continue;
+      if (now.last === predecessor.session) continue;
     }
     // It gave up or died, so the queue has to be listed.
     const before = await findBefore(context, ticket, waiting);
@@ -110,11 +118,10 @@ export async function untilFirst(
 /** Watches one ticket: a watch on an existing key wakes for that key alone. */
 async function untilGone(
   { consul, keys }: RunContext,
-  { session, joinedAt }: { session: string; joinedAt: number },
+  { session, index }: Predecessor,
   waiting: Waiting,
 ): Promise<void> {
-  // The ticket is older than joinedAt, and a missing key answers with the index of the whole store, which is not.
-  const from = joinedAt - 1;
+  // A missing key answers at once, with the index of the whole store.
   const read = (past: Past) => {
     const limits = waiting.patience.aborted ? ask(waiting) : { ...past, signal: waiting.either };
     return consul.get(keys.queue(session), { ...limits, rule: keys.rule });
@@ -125,21 +132,22 @@ async function untilGone(
     waiting.patience.throwIfAborted();
     return undefined;
   };
-  await watchUntil(read, decide, { from });
+  await watchUntil(read, decide, { from: index });
 }
 
 type Before =
-  | { readonly kind: 'behind'; readonly predecessor: string; readonly ahead: readonly string[] }
+  | { readonly kind: 'behind'; readonly predecessor: Predecessor; readonly ahead: readonly string[] }
   | { readonly kind: 'first' }
   | { readonly kind: 'ticket-lost' };
 
 async function findBefore({ consul, keys }: RunContext, ticket: Place, waiting: Waiting): Promise<Before> {
   const { entries } = await consul.list(keys.queuePrefix, { ...ask(waiting), rule: keys.rule });
   const held = entries.filter((entry) => entry.session !== undefined);
-  const order = held.sort((a, b) => a.createIndex - b.createIndex).map((entry) => entry.key);
-  const place = order.indexOf(keys.queue(ticket.session));
+  const order = held.sort((a, b) => a.createIndex - b.createIndex);
+  const place = order.findIndex(({ key }) => key === keys.queue(ticket.session));
   if (place === -1) return { kind: 'ticket-lost' };
   const before = order[place - 1];
   if (before === undefined) return { kind: 'first' };
-  return { kind: 'behind', predecessor: before.slice(keys.queuePrefix.length), ahead: order.slice(0, place) };
+  const predecessor = { session: before.key.slice(keys.queuePrefix.length), index: before.modifyIndex };
+  return { kind: 'behind', predecessor, ahead: order.slice(0, place).map(({ key }) => key) };
 }

@@ -22,13 +22,15 @@ function behind(ticket: Entry | undefined, tickets: Entry[]) {
     // A second look waits for a change that never comes.
     get: (key: string, { index }: ReadOptions) => {
       asked.push(`get ${key} ${index ?? '-'}`);
-      return asked.length > 1 ? Promise.reject(WAITS) : Promise.resolve({ entry: ticket, index: 7 });
+      return asked.length > 1
+        ? Promise.reject(WAITS)
+        : Promise.resolve({ entry: ticket, index: ticket?.modifyIndex ?? 7 });
     },
     readAll: () => (asked.push('turn'), Promise.resolve([])),
     list: () => (asked.push('list'), Promise.resolve({ entries: tickets, index: 7 })),
   });
   const context = { consul, keys } as Partial<RunContext> as RunContext;
-  const place = { session: 's2', createIndex: 8, predecessor: 's1' };
+  const place = { session: 's2', createIndex: 8, predecessor: { session: 's1', index: 5 } };
   return { asked, until: untilFirst(context, { ticket: place, turn: { slots: [], index: 7 } }, waiting) };
 }
 
@@ -41,10 +43,13 @@ test.each([
   const { asked, until } = behind(ticket, ticket ? [ticket, own] : [own]);
   expect(await until).toMatchObject({ kind: 'first' });
   // One look at the ticket, one at the turn, and the queue's list, where it stands in nobody's way either.
-  expect(asked).toEqual([`get ${keys.queue('s1')} 7`, 'turn', 'list', 'turn']);
+  expect(asked).toEqual([`get ${keys.queue('s1')} 5`, 'turn', 'list', 'turn']);
 });
 
 test('a predecessor’s ticket that its session holds is waited for', async () => {
   const ticket = entry(keys.queue('s1'), 5, 's1');
-  await expect(behind(ticket, [ticket, own]).until).rejects.toBe(WAITS);
+  const { asked, until } = behind(ticket, [ticket, own]);
+  await expect(until).rejects.toBe(WAITS);
+  // From the index of the ticket itself: any other one would make the next look a needless one that answers at once.
+  expect(asked).toEqual([`get ${keys.queue('s1')} 5`, `get ${keys.queue('s1')} 5`]);
 });
