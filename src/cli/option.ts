@@ -1,9 +1,8 @@
 /** How options are declared and read, for every command alike. */
-import { InvalidArgumentError, Option } from 'commander';
+import { Option } from 'commander';
 import type { Command } from 'commander';
-import { RunlockError } from '../errors.ts';
 import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
-import { parseFlag, parseGroup, parseGroups, parsePath, usage } from './values.ts';
+import { atPlace, parseFlag, parseGroup, parseGroups, parsePath, usage } from './values.ts';
 import type { Common, Env } from './command.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */
@@ -26,7 +25,7 @@ export function toCommon(values: Values): Common {
 
 function parseLogFormat(text: string): 'text' | 'json' {
   if (text === 'text' || text === 'json') return text;
-  throw usage(`'${text}' is no log format; use text or json`);
+  throw usage('unknown log format; use text or json');
 }
 
 type Parser = (text: string) => unknown;
@@ -45,14 +44,14 @@ export function option(
   parsers.set(made, parser);
   if (fallback !== undefined) made.default(fallback, fallbackText);
   // A flag without a value stays commander's own.
-  return made.required || made.optional ? made.argParser(checked(parser)) : made;
+  return made.required || made.optional ? made.argParser(checked(parser, made)) : made;
 }
 
 /** One that can be given several times: its value is a list of groups, each once. */
 export function groupsOption(description: string, fallback?: string): Option {
   const first = fallback === undefined ? undefined : [fallback];
   const made = option('-g, --group <path>', description, parseGroups, first, fallback);
-  const parse = checked(parseGroups);
+  const parse = checked(parseGroups, made);
   return made.argParser((text, before: readonly string[] | undefined) => [
     ...new Set([...(before === undefined || before === first ? [] : before), ...parse(text)]),
   ]);
@@ -69,20 +68,14 @@ export function addOptions(command: Command, options: readonly Option[]): void {
   for (const each of options) command.addOption(each);
 }
 
-/** Commander names the option and the value, and adds what the parser says. */
-export function checked<T>(parser: (text: string) => T): (text: string) => T {
-  return (text) => {
-    try {
-      return parser(text);
-    } catch (error) {
-      if (error instanceof RunlockError) throw new InvalidArgumentError(error.message);
-      throw error;
-    }
-  };
+/** A parser that says where the value stands: for an option, or for the argument of that name. */
+export function checked<T>(parser: (text: string) => T, at: Option | string): (text: string) => T {
+  const place = typeof at === 'string' ? at : (at.long ?? '');
+  return (text) => atPlace(`${place} `, text, parser);
 }
 
-export function collect<T>(parser: (text: string) => T): (text: string, before: T[]) => T[] {
-  return (text, before) => [...before, checked(parser)(text)];
+export function collect<T>(parser: (text: string) => T, at: string): (text: string, before: T[]) => T[] {
+  return (text, before) => [...before, checked(parser, at)(text)];
 }
 
 /** Fills in from RUNLOCK_<OPTION> what no flag gave. */
@@ -106,12 +99,7 @@ export const environmentText = (option: Option, env: Env) => env[variableOf(opti
 
 /** @throws RunlockError `usage`, with the variable's name. */
 export function parseEnvironment(option: Option, text: string): unknown {
-  try {
-    return parseValue(option, text);
-  } catch (error) {
-    if (error instanceof RunlockError) throw usage(`${variableOf(option)}=${text}: ${error.message}`);
-    throw error;
-  }
+  return atPlace(`${variableOf(option)}=`, text, () => parseValue(option, text));
 }
 
 /** What a flag's text means. @throws RunlockError `usage` */

@@ -4,8 +4,9 @@ import type { Context, Defining, Invocation, Listed, Registered } from './comman
 import { applyConfig, keysOf, noteConfigUse } from './config/apply.ts';
 import { helpColumns, helpLayout } from './help.ts';
 import { sayMisplaced } from './misplaced.ts';
-import { RunlockError, isRunlockError } from '../errors.ts';
+import { isRunlockError } from '../errors.ts';
 import { wrapHelp } from '../text/wrap.ts';
+import { usageOf } from './usage-errors.ts';
 import { usage } from './values.ts';
 
 /** Every command that there is, in the order in which help names them. */
@@ -75,7 +76,11 @@ async function parseLine<Platform extends Printer>(
       const misplaced = error.code === 'commander.unknownOption' && sayMisplaced(argv, program.commands);
       if (misplaced) throw usage(misplaced);
       if (error.exitCode === 0) return printing('help', () => Promise.resolve(text));
-      throw afterCommander(error, argv, commands);
+      throw usageOf(
+        error,
+        argv[0],
+        commands.map(({ name }) => name),
+      );
     }
     throw error;
   }
@@ -95,21 +100,6 @@ const printing = <Platform extends Printer>(
     return 0;
   },
 });
-
-function afterCommander(
-  error: CommanderError,
-  argv: readonly string[],
-  commands: Commands<never>,
-): RunlockError {
-  if (error.code === 'commander.help') return usage("no command; see 'runlock --help'");
-  const [word = ''] = argv;
-  const help = commands.some(({ name }) => name === word) ? `runlock ${word} --help` : 'runlock --help';
-  const message = error.message
-    .replace(/^error: /, '')
-    .replaceAll(/\.?\n+/g, ' ')
-    .trim();
-  return new RunlockError('usage', `${message.replace(/\.$/, '')}; see '${help}'`);
-}
 
 const LICENSES = 'runlock.licenses';
 

@@ -1,5 +1,10 @@
-/** Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right. */
-import { RunlockError } from '../errors.ts';
+/**
+ * Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right; the
+ * value itself is for the caller to quote, who knows where it stands (`atPlace`).
+ */
+import { RunlockError, isRunlockError } from '../errors.ts';
+import { quote } from '../text/suggested-command.ts';
+import { visible } from '../text/visible.ts';
 import { isName, toBoolean } from '../text/words.ts';
 
 const UNITS_MS: Readonly<Record<string, number>> = {
@@ -10,14 +15,18 @@ const UNITS_MS: Readonly<Record<string, number>> = {
   s: 1_000,
   m: 60_000,
   h: 3_600_000,
+  d: 86_400_000,
+  w: 604_800_000,
 };
 
 /** A year: longer than any run waits, and far inside what a timer can do in steps. */
 const LONGEST_MS = 366 * 24 * 3_600_000;
 
-/** Go's duration syntax, as Consul's own: `90s`, `1h30m`, `0`. Milliseconds. */
-export function parseDuration(text: string): number {
-  const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)/gy;
+const DURATIONS = 'write it like 90s, 10m, 1h30m or 2d';
+
+/** Go's duration syntax, as Consul's own, and besides days and weeks: `90s`, `1h30m`, `2d`, `0`. Milliseconds. `words`: what else may stand there. */
+export function parseDuration(text: string, words: readonly string[] = []): number {
+  const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|[smhdw])/gy;
   let ms = 0;
   let end = 0;
   for (let match = part.exec(text); match; match = part.exec(text)) {
@@ -26,9 +35,8 @@ export function parseDuration(text: string): number {
   }
   if (text === '0') return 0;
   if (text === '' || end !== text.length)
-    throw usage(`'${text}' is not a duration; write it like 90s, 10m or 1h30m`);
-  if (ms > LONGEST_MS)
-    throw usage(`'${text}' is longer than a year; write 'forever' where that is meant and allowed`);
+    throw usage(`not a duration; ${[DURATIONS, ...words].join(', or ')}`);
+  if (ms > LONGEST_MS) throw usage("longer than a year; write 'forever' where that is meant and allowed");
   return ms;
 }
 
@@ -36,17 +44,14 @@ export function parseDuration(text: string): number {
 export function durationOr<Word extends string>(...words: Word[]): (text: string) => number | Word {
   return (text) => {
     const word = words.find((known) => known === text);
-    if (word !== undefined) return word;
-    if (/^[a-z]+$/i.test(text))
-      throw usage(`'${text}' is neither a duration like 90s or 1h30m nor ${words.join(' nor ')}`);
-    return parseDuration(text);
+    return word ?? parseDuration(text, words);
   };
 }
 
 /** A duration of at least one millisecond. */
 export function parsePositiveDuration(text: string): number {
   const ms = parseDuration(text);
-  if (ms < 1) throw usage(`'${text}' is no time at all; give a duration like 90s or 1h30m`);
+  if (ms < 1) throw usage('must be greater than 0');
   return ms;
 }
 
@@ -60,9 +65,8 @@ export function parseHold(text: string): 'forever' | 'none' | number {
 /** Consul takes 10s to 24h, in whole seconds here. */
 export function parseSessionTtl(text: string): number {
   const ms = parseDuration(text);
-  if (ms < 10_000 || ms > 86_400_000 || ms % 1_000 !== 0) {
-    throw usage(`'${text}' can't be a session's TTL; Consul takes whole seconds from 10s to 24h`);
-  }
+  if (ms < 10_000 || ms > 86_400_000 || ms % 1_000 !== 0)
+    throw usage("not a session's TTL; Consul takes whole seconds from 10s to 24h");
   return ms;
 }
 
@@ -74,10 +78,10 @@ const MOST_LEVELS = 50;
 /** A path such as `prod/web`. */
 export function parseGroup(text: string): string {
   const good = text.split('/').every(isName);
-  if (!good) throw usage(`'${text}' can't be a group; write a path like prod/web whose parts are ${NAMES}`);
-  if (text.length > 200) throw usage(`this group's name has ${text.length} characters; 200 are allowed`);
+  if (!good) throw usage(`not a group; write a path like prod/web whose parts are ${NAMES}`);
+  if (text.length > 200) throw usage(`too long (${text.length} characters); 200 are allowed`);
   const levels = text.split('/').length;
-  if (levels > MOST_LEVELS) throw usage(`this group has ${levels} levels; ${MOST_LEVELS} are allowed`);
+  if (levels > MOST_LEVELS) throw usage(`too deep (${levels} levels); ${MOST_LEVELS} are allowed`);
   return text;
 }
 
@@ -92,7 +96,7 @@ export function parseGroups(text: string): readonly string[] {
 }
 
 export function parseNode(text: string): string {
-  if (!isName(text)) throw usage(`'${text}' can't be a node's name; use ${NAMES}`);
+  if (!isName(text)) throw usage(`not a node name; use ${NAMES}`);
   return text;
 }
 
@@ -101,7 +105,8 @@ export function parseServices(text: string): readonly string[] {
   return text.split(',').map((part) => {
     const name = part.trim();
     if (isName(name)) return name;
-    throw usage(`'${name}' can't be a service's name; use ${NAMES}, or write auto`);
+    const which = part === text ? '' : `'${name}' is `;
+    throw usage(`${which}not a service name; use ${NAMES}, or write auto`);
   });
 }
 
@@ -112,20 +117,20 @@ export function parseMaxOffline(text: string): number | { readonly percent: numb
   const isPart = sign === '%';
   if (digits !== '' && number >= 1 && (!isPart || number <= 100))
     return isPart ? { percent: number } : number;
-  throw usage(`'${text}' is neither a whole number from 1 nor a part from 1% to 100%`);
+  throw usage('neither a whole number from 1 nor a part from 1% to 100%');
 }
 
 /** What is taken out of service: the node's instances of the named services, or the whole node. */
 export function parseScope(text: string): 'service' | 'node' {
   if (text === 'service' || text === 'node') return text;
-  throw usage(`'${text}' can't be in maintenance; write service or node`);
+  throw usage('write service or node');
 }
 
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {
     const number = Number(text);
     if (/^\d+$/.test(text) && number >= least && number <= most) return number;
-    throw usage(`'${text}' is not a whole number from ${least} to ${most}`);
+    throw usage(`not a whole number from ${least} to ${most}`);
   };
 }
 
@@ -137,21 +142,21 @@ export function parseCodes(text: string): readonly number[] {
     try {
       return code(part.trim());
     } catch {
-      throw usage(`'${text}' is not a list of exit codes; write numbers from 0 to 255 with commas, like 0,2`);
+      throw usage('not a list of exit codes; write numbers from 0 to 255 with commas, like 0,2');
     }
   });
 }
 
 /** A file's name. */
 export function parsePath(text: string): string {
-  if (text === '') throw usage('an empty name is no file');
+  if (text === '') throw usage('write the name of a file');
   return text;
 }
 
 /** The word of an environment variable for a flag. */
 export function parseFlag(text: string): boolean {
   const flag = text === '' ? false : toBoolean(text);
-  if (flag === undefined) throw usage(`'${text}' is neither true nor false`);
+  if (flag === undefined) throw usage('write true or false');
   return flag;
 }
 
@@ -168,6 +173,22 @@ export function withoutOptions<T>(env: Readonly<Record<string, T>>): Record<stri
   const variables = new Set(LONG_OPTIONS.map((name) => `RUNLOCK_${name.replaceAll('-', '_').toUpperCase()}`));
   return Object.fromEntries(Object.entries(env).filter(([name]) => !variables.has(name)));
 }
+
+/** What `parse` makes of a value; what is wrong with it is said with the place where it stands. @throws RunlockError */
+export function atPlace<T>(place: string, text: string, parse: (text: string) => T): T {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!isRunlockError(error, 'usage')) throw error;
+    throw usage(`${place}${asGiven(text)}: ${error.message}`);
+  }
+}
+
+const MOST_QUOTED = 60;
+
+/** As a shell takes it; of a very long one only the beginning. */
+const asGiven = (text: string) =>
+  quote(visible(text.length > MOST_QUOTED ? `${text.slice(0, MOST_QUOTED)}…` : text));
 
 export function usage(message: string): RunlockError {
   return new RunlockError('usage', message);

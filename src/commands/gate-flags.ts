@@ -25,7 +25,7 @@ export interface GateValues {
 
 export function serviceOption(description: string): Option {
   const made = option('--service <list|auto>', description, parseServices);
-  const parse = checked(parseServices);
+  const parse = checked(parseServices, made);
   return made.argParser((text, before: readonly string[] | undefined) => [
     ...new Set([...(before ?? []), ...parse(text)]),
   ]);

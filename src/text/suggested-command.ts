@@ -14,6 +14,7 @@ export function leaveHint(prefix: string, services: readonly string[]): string {
   return hint(prefix, 'gate', 'leave', '--service', services.join(',') || 'auto');
 }
 
-function quote(word: string): string {
+/** A word as a POSIX shell takes it. */
+export function quote(word: string): string {
   return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

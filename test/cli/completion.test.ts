@@ -134,5 +134,5 @@ describe('what cannot be looked up', () => {
 test('a shell that it does not know is wrong usage', async () => {
   const { status, stdout, stderr } = await runlock(undefined, ['completion', 'tcsh']);
   expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
-  expect(stderr).toMatch(/'tcsh' is invalid.*bash, zsh, fish.*'runlock completion --help'$/m);
+  expect(stderr).toMatch(/unknown shell 'tcsh'; use bash, zsh, fish; see 'runlock completion --help'$/m);
 });

@@ -108,7 +108,7 @@ describe('when the file is wrong, nothing is run, and one line says why', () => 
       ['', '[groups."prod/web"]', 'slotz = 3'],
       `:3: unknown key 'slotz' in [groups."prod/web"]; did you mean 'slots'?`,
     ],
-    ['a value', ['slots = 0'], ":1: slots = 0: '0' is not a whole number from 1 to 100000"],
+    ['a value', ['slots = 0'], ':1: slots = 0: not a whole number from 1 to 100000'],
     [
       'a section',
       ['[exec]'],
@@ -140,7 +140,7 @@ describe('when the file is wrong, nothing is run, and one line says why', () => 
 
   test('what it quotes cannot speak to the terminal', async () => {
     const file = fileOf('hold = "\\u001b[2J"', '');
-    expect(await refused(['--config', file])).toContain('\\x1b[2J');
+    expect(await refused(['--config', file])).toContain('\\u001b[2J');
   });
 
   test('the same for every command', async () => {

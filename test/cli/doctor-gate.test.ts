@@ -247,7 +247,7 @@ test('where ACLs are off all of it is allowed', async () => {
 test.for([
   [['--maintenance'], '--maintenance takes services out; name them with --service'],
   [['--service', 'web', '--agent', '127.0.0.1:1'], 'name that node with --node'],
-  [['--service', 'we b'], "can't be a service's name"],
+  [['--service', 'we b'], "--service 'we b': not a service name"],
 ] as const)('%j is wrong usage', async ([args, message]) => {
   const wrong = await runlock(undefined, ['doctor', ...args]);
   expect(wrong).toMatchObject({ status: 64, stdout: '' });

@@ -268,12 +268,11 @@ test('wrong usage: one line, exit 64, and nothing is written', async () => {
   for (const [args, pattern] of [
     [['freeze', 'odd'], /say why with --reason/],
     [['freeze', 'odd', '--reason', 'a\x1b[2Jb'], /one line/],
-    [['freeze', '--reason', 'x'], /missing required argument 'group'/],
-    [['thaw'], /missing required argument 'group'/],
+    [['freeze', '--reason', 'x'], /missing <group>; /],
+    [['thaw'], /missing <group>; /],
   ] as const) {
     const wrong = await runlock(agent, args);
     expectComplaint(wrong, 64, pattern);
-    expect(wrong.stderr).toContain(`'runlock ${args[0]} --help'`);
     expect(wrong.stderr).not.toContain('\x1b');
   }
   expect(await stored('odd')).toBeNull();

@@ -409,7 +409,7 @@ test.each([
     '--settle waits while the node is out of service; give --maintenance too',
   ],
   [['--service', 'web', '--agent', '127.0.0.1:1'], 'name that node with --node'],
-  [['--service', 'we b'], "can't be a service's name"],
+  [['--service', 'we b'], "--service 'we b': not a service name"],
   [['--service', 'web', '--max-offline', '0'], 'neither a whole number from 1 nor a part from 1% to 100%'],
   [['--service', 'web', '--maintenance=host'], "'host' can't be in maintenance; write service or node"],
 ])('%j is wrong usage', async (args, message) => {

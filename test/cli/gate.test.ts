@@ -384,10 +384,10 @@ describe('enter and leave', () => {
 
 test.concurrent.each([
   [['check'], /name the services with --service/],
-  [['check', '--service', 'a b'], /'a b' can't be a service's name/],
+  [['check', '--service', 'a b'], /--service 'a b': not a service name/],
   [['check', '--service', 'web', '--max-offline', '0'], /'0' is neither a whole number from 1 nor a part/],
   [['check', '--service', 'web', '--max-offline', '101%'], /'101%' is neither/],
-  [['look', '--service', 'web'], /'look' is invalid/],
+  [['look', '--service', 'web'], /unknown action 'look'; use check, enter, leave; see/],
   [['enter', '--service', 'web', '--agent', '127.0.0.1:1'], /name that node with --node/],
 ])('%j is wrong usage', async (args, pattern) => {
   const { status, stdout, stderr } = await spawnRunlock(undefined, ['gate', ...args]).ended;

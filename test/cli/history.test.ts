@@ -186,7 +186,7 @@ describe('--silent-for', () => {
     const { status, stdout, stderr } = await history(['--silent-for', text]);
     expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
     expect(stderr).toMatch(
-      /^runlock: .*'--silent-for.*is not a duration; write it like 1d, 36h or 1d12h[^\n]*\n$/,
+      /^runlock: --silent-for \S+: (?:not a duration; write it like 90s, 10m, 1h30m or 2d|must be greater than 0)\n$/,
     );
   });
 });

@@ -161,9 +161,9 @@ describe('UNKNOWN, too, is', () => {
   });
 
   test.each([
-    [['--max-held', 'long'], "'long' is not a duration"],
+    [['--max-held', 'long'], '--max-held long: not a duration'],
     [['--maximum'], "unknown option '--maximum'"],
-    [['prod//web'], "'prod//web' can't be a group"],
+    [['prod//web'], 'group prod//web: not a group'],
     [['--json'], 'leave out --json'],
     [['--watch'], 'leave out --watch'],
   ])('wrong usage: %j', async (args, words) => {

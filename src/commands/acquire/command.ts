@@ -38,7 +38,7 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
   const command = program
     .command('acquire')
     .description('the first half of exec: wait for a slot of the group, and hold it until release')
-    .argument('[group]', 'the group (default: "default")', checked(parseGroup));
+    .argument('[group]', 'the group (default: "default")', checked(parseGroup, 'group'));
   addOptions(command, [
     groupsOption('the nodes that must not all change at once', 'default'),
     option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
@@ -79,9 +79,7 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
 function parseHeldFor(text: string): AcquireOptions['hold'] {
   const hold = parseHold(text);
   if (hold !== 'none') return hold;
-  throw usage(
-    `'${text}' would hold nothing: nobody runs between acquire and release; give 'forever' or a duration`,
-  );
+  throw usage("holds nothing: no run is between acquire and release; write 'forever' or a duration");
 }
 
 const ACQUIRE_HELP = `

@@ -137,7 +137,7 @@ function toChoices(command: Command, groups: readonly string[]): ExecOptions['gr
 }
 
 const EXEC_HELP = `
-Durations are like 90s, 10m or 1h30m.
+Durations are like 90s, 10m, 1h30m, 2d or 1w.
 
 Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, the gate closed
 or its lock kept by another, frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock

@@ -22,12 +22,11 @@ const LONGEST_REASON = 500;
 /** One line, for everyone who asks why a group stands still. */
 export function parseReason(text: string): string {
   const reason = text.trim();
-  if (reason === '')
-    throw usage('an empty reason helps nobody; say why, for those who find the group frozen');
+  if (reason === '') throw usage('empty; say why, for those who find the group frozen');
   if (/[\p{Cc}\p{Zl}\p{Zp}]/u.test(reason))
-    throw usage('a reason is one line, without line breaks or other control characters');
+    throw usage('not one line; leave out line breaks and other control characters');
   if (reason.length > LONGEST_REASON)
-    throw usage(`this reason has ${reason.length} characters; ${LONGEST_REASON} are allowed`);
+    throw usage(`too long (${reason.length} characters); ${LONGEST_REASON} are allowed`);
   return reason;
 }
 
@@ -41,7 +40,7 @@ function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) 
   const command = program
     .command('freeze')
     .description('start no new run in a group and the groups below it; runs under way finish')
-    .argument('<group>', 'the group; / stops every group', checked(parseGroupOrRoot));
+    .argument('<group>', 'the group; / stops every group', checked(parseGroupOrRoot, 'group'));
   addOptions(command, [
     option('--reason <text>', 'why, on one line; needed', parseReason),
     option('--for <duration>', 'how long (default: until it is thawed)', parsePositiveDuration),

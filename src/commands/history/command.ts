@@ -27,9 +27,13 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
   const command = program
     .command('history')
     .description("each node's last run, the longest silent first")
-    .argument('[group]', 'only this group (default: all below the prefix)', checked(parseGroup));
+    .argument('[group]', 'only this group (default: all below the prefix)', checked(parseGroup, 'group'));
   addOptions(command, [
-    option('--silent-for <duration>', 'only nodes without a good run for this long, such as 1d', parseDays),
+    option(
+      '--silent-for <duration>',
+      'only nodes without a good run for this long, such as 1d',
+      parsePositiveDuration,
+    ),
     option('--forget <node>', "delete what is known of this node's last run", parseNode),
     option('--json', 'the same data as JSON', parseFlag, false),
     prefixOption(),
@@ -62,19 +66,6 @@ Examples:
   runlock history prod/web
   runlock history --silent-for 1d
   runlock history prod/web --forget web07`;
-
-const DAY_MS = 24 * 3_600_000;
-
-/** Runs are days apart, so here a duration may begin with days: `1d`, `1d12h`. Milliseconds. */
-function parseDays(text: string): number {
-  const [, days = '0', rest = text] = /^(\d{1,4})d(.*)$/.exec(text) ?? [];
-  if (rest === '' && Number(days) > 0) return Number(days) * DAY_MS;
-  try {
-    return Number(days) * DAY_MS + parsePositiveDuration(rest);
-  } catch {
-    throw usage(`'${text}' is not a duration; write it like 1d, 36h or 1d12h`);
-  }
-}
 
 interface HistoryValues {
   prefix: string;

@@ -31,7 +31,7 @@ function define(program: Command, { env }: Defining, done: (asked: ReleaseAsked)
     .description(
       "give back what acquire holds, or clear a claim that keeps a group: as an operator also another's",
     )
-    .argument('[group]', 'the group (default: "default")', checked(parseGroup));
+    .argument('[group]', 'the group (default: "default")', checked(parseGroup, 'group'));
   addOptions(command, [
     groupsOption('the group, as for exec', 'default'),
     option('--owner <node>', "whose claim (default: this agent's node)", parseNode),

@@ -34,7 +34,9 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     .command('status')
     .description('who holds, who waits, since when, and why a group stands still')
     .addArgument(
-      new Argument('[group...]', 'only these groups').argParser(collect(parseGroup)).default([], 'all'),
+      new Argument('[group...]', 'only these groups')
+        .argParser(collect(parseGroup, 'group'))
+        .default([], 'all'),
     );
   addOptions(command, [
     groupsOption('the same, as for exec; can be given several times'),

@@ -26,7 +26,7 @@ function define(program: Command, { env }: Defining, done: (asked: ThawAsked) =>
   const command = program
     .command('thaw')
     .description('end the freeze of a group')
-    .argument('<group>', 'the group that was frozen; / for every group', checked(parseGroupOrRoot));
+    .argument('<group>', 'the group that was frozen; / for every group', checked(parseGroupOrRoot, 'group'));
   addOptions(command, [
     option('--json', 'what was done, as JSON', parseFlag, false),
     prefixOption(),
