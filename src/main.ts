@@ -13,7 +13,7 @@ import type { LogChoice } from './platform/console.ts';
 import type { Platform } from './commands/platform.ts';
 import { callersDescriptors } from './process/descriptors.ts';
 import { ownSignals } from './platform/signals.ts';
-import { readGiven } from './platform/read-given.ts';
+import { readGiven, readWhole } from './platform/read-given.ts';
 import { createStream } from './platform/streams.ts';
 
 declare const RUNLOCK_VERSION: string;
@@ -63,7 +63,7 @@ async function connectTo(emit: Emit, agent?: string) {
   return connect(consulSettings(process.env, agent), { clock, emit });
 }
 
-/** The most that is read of a configuration file, in bytes. */
+/** The most that is read of a configuration file, or of stdin, in bytes. */
 const CONFIG_LIMIT = 1_048_576;
 
 const platform: Platform = {
@@ -84,6 +84,7 @@ const platform: Platform = {
   terminal,
   confirm,
   runFiles,
+  readStdin: () => readWhole(0, CONFIG_LIMIT),
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),
   readText: (path) => readGiven(path, CONFIG_LIMIT).toString('utf8'),

@@ -16,6 +16,8 @@ export interface Platform {
   readonly nodeVersion: string | undefined;
   /** A file's text. Throws what node:fs throws. */
   readText(path: string): string;
+  /** All of stdin. Throws what node:fs throws, or why it can't be read. */
+  readStdin(): Promise<Uint8Array>;
   readonly deps: Omit<Deps, 'emit'>;
   readonly stdout: Stream;
   readonly stderr: Stream;

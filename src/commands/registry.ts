@@ -10,6 +10,7 @@ export const commands: readonly Listed<Platform>[] = [
   { name: 'history', load: async () => (await import('./history/command.ts')).history },
   { name: 'freeze', load: async () => (await import('./freeze/command.ts')).freeze },
   { name: 'thaw', load: async () => (await import('./thaw/command.ts')).thaw },
+  { name: 'state', load: async () => (await import('./state/command.ts')).state },
   { name: 'gate', load: async () => (await import('./gate/command.ts')).gate },
   { name: 'doctor', load: async () => (await import('./doctor/command.ts')).doctor },
   { name: 'completion', load: async () => (await import('./completion/command.ts')).completion },

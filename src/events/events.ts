@@ -347,4 +347,5 @@ type OfOperator =
   | { event: 'evicted'; slot: number; detail: { readonly node: string } }
   | { event: 'sending-away'; detail: { readonly node: string; readonly group: string } }
   | { event: 'error'; code: ErrorCode; stack?: string; detail: Fault }
-  | { event: 'freeze-unknown'; detail: Fault };
+  | { event: 'freeze-unknown'; detail: Fault }
+  | { event: 'state-not-set'; path: string };

@@ -186,6 +186,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'freeze-unknown':
       return warning(`another freeze may stop it: ${event.detail.fault}`);
+    case 'state-not-set':
+      return warning(`${event.path} is not set`);
     case 'error': {
       const bug = event.code === 'bug' ? 'a bug in runlock, please report it: ' : '';
       return error(`${bug}${event.detail.fault}`.replaceAll(/\r?\n/g, ' '));

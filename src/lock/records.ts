@@ -329,3 +329,7 @@ export function decodeRun(stored: Stored): RunRecord {
   const { unhealthy, ...record } = decode('run record', runShape, stored);
   return unhealthy ? { ...record, outcome: 'unhealthy' } : record;
 }
+
+/** What the documents of other folders are read with. */
+export { decode, optional, text as isText, time as isTime };
+export type { Shape };

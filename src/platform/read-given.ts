@@ -1,6 +1,7 @@
 /** Reads a file that the user named, whatever it is: a pipe that nobody writes to, or a device without an end, holds nothing up. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, read, readSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { setTimeout } from 'node:timers/promises';
 
 /** How long a pipe is waited for, in milliseconds. */
 const PIPE_MS = 5_000;
@@ -61,5 +62,28 @@ export async function readPlain(path: string, limit: number): Promise<Buffer> {
     return await file.readFile();
   } finally {
     await file.close();
+  }
+}
+
+const readSome = (fd: number, into: Buffer) =>
+  new Promise<number>((resolve, reject) =>
+    read(fd, into, 0, into.length, null, (error, count) => (error ? reject(error) : resolve(count))),
+  );
+
+/** What an open descriptor gives until its end, however long that takes; at most `limit` bytes. @throws as `readGiven`. */
+export async function readWhole(fd: number, limit: number): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for (let length = 0; ;) {
+    const chunk = Buffer.alloc(65_536);
+    const count = await readSome(fd, chunk).catch(async (error: unknown) => {
+      // Whoever gave it may have made it non-blocking.
+      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error;
+      await setTimeout(PAUSE_MS);
+      return undefined;
+    });
+    if (count === 0) return Buffer.concat(chunks);
+    chunks.push(chunk.subarray(0, count ?? 0));
+    length += count ?? 0;
+    if (length > limit) throw tooLong(limit);
   }
 }

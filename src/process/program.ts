@@ -90,6 +90,14 @@ export function checkWords(words: readonly string[]): void {
   );
 }
 
+/** Whether `word`, an argument of runlock's own or the value of an option, was given as other bytes than those of UTF-8. */
+export function isChanged(word: string): boolean {
+  if (!word.includes('\uFFFD')) return false;
+  const bytes = Buffer.from(word).toString('latin1');
+  const given = readFileSync('/proc/self/cmdline').toString('latin1').split('\0');
+  return !given.some((one) => one === bytes || one.endsWith(`=${bytes}`));
+}
+
 type Env = Readonly<Record<string, string | undefined>>;
 
 /** They are not UTF-8 where the name of a folder is not; a shell sees for itself where it is. */

@@ -24,7 +24,7 @@ describe.each(['bash', 'zsh', 'fish'] as const)('%s completes', (name) => {
 
   test('commands and options, and nothing that is hidden', async () => {
     const shell = await start();
-    expect(await shell.offers('runlock sta')).toEqual(['status']);
+    expect(await shell.offers('runlock sta')).toEqual(['state', 'status']);
     expect(await shell.offers('runlock ')).toEqual(
       expect.arrayContaining(['exec', 'help', 'release', 'status']),
     );

@@ -12,6 +12,7 @@ import { environmentText, keyOf, parseEnvironment, parseValue } from '../option.
 const PER_CALL: ReadonlySet<string> = new Set([
   ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
   ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check', 'agent'],
+  ...['ttl', 'if_value', 'if_absent', 'touch'],
 ]);
 
 /** Of a run in several groups each one's own section says these; all others must agree. */

@@ -1,5 +1,5 @@
 /** `runlock __complete`: the words so far → what can stand there. Pure but for what it asks Consul, for a moment. */
-import { findGroups, findOwners, findRecorded, isGroup, withinLimit } from './live.ts';
+import { findGroups, findOwners, findRecorded, findStates, isGroup, withinLimit } from './live.ts';
 import type { Candidate, LiveDeps, Where } from './live.ts';
 
 /** A command of runlock, as completion sees it; made from the command tree. */
@@ -27,7 +27,7 @@ export interface OperandShape extends ValueShape {
 export interface ValueShape {
   readonly words: readonly string[];
   /** `program`: a command line of its own; `command`: one of runlock's. */
-  readonly from?: 'group' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
+  readonly from?: 'group' | 'state' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
 }
 
 export interface CompleteOptions {
@@ -169,6 +169,8 @@ function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions
   return { prefix: isGroup(under) ? under : prefix, groups: named.length > 0 ? named : groups };
 }
 
+const LOOKS = { group: findGroups, owner: findOwners, recorded: findRecorded, state: findStates };
+
 async function candidatesFor(
   deps: LiveDeps,
   { words, from }: ValueShape,
@@ -176,8 +178,8 @@ async function candidatesFor(
 ): Promise<Candidate[]> {
   const fixed = words.map((value) => ({ value, about: '' }));
   if (from === 'command') return asCandidates(where.commands);
-  const look = from === 'group' ? findGroups : from === 'owner' ? findOwners : findRecorded;
-  if (from === undefined) return fixed;
+  if (from === undefined || from === 'file' || from === 'program') return fixed;
+  const look = LOOKS[from];
   const found = await withinLimit(deps, (consul, signal) => look(consul, where, signal));
   return [...fixed, ...found.sort((a, b) => (a.value < b.value ? -1 : 1))];
 }

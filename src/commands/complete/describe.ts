@@ -38,11 +38,17 @@ function valueOf({ flags, long, argChoices }: Option): ValueShape {
   return { words, ...(from && { from }) };
 }
 
+/** Operands that are looked up, by their names. */
+const LIVE_OPERANDS: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
+  group: 'group',
+  path: 'state',
+};
+
 /** A command with arguments of its own is another program's; alone it is one of runlock's. */
 function describeOperand(argument: Argument, next: Argument | undefined): OperandShape {
   const name = argument.name();
   const command = next ? 'program' : 'command';
-  const from = name === 'command' ? command : name === 'group' ? 'group' : undefined;
+  const from = name === 'command' ? command : LIVE_OPERANDS[name];
   return { words: argument.argChoices ?? [], variadic: argument.variadic, ...(from && { from }) };
 }
 

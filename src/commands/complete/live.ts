@@ -2,6 +2,7 @@
 import type { Consul } from '../../consul/consul.ts';
 import type { WallClock } from '../../platform/deps.ts';
 import { groupKeys, parseKey } from '../../lock/keys.ts';
+import { pathOf, statesBelow } from '../../state/path.ts';
 import { isName } from '../../text/words.ts';
 import { decodeClaim } from '../../lock/records.ts';
 
@@ -95,4 +96,15 @@ export async function findRecorded(
   const parsed = keys.flat().map((key) => parseKey(prefix, key)?.key);
   const nodes = new Set(parsed.flatMap((key) => (key?.kind === 'run' && isName(key.node) ? [key.node] : [])));
   return [...nodes].map((value) => ({ value, about: 'has run here' }));
+}
+
+/** The paths of states, those past their ends too. */
+export async function findStates(
+  consul: Consul,
+  { prefix }: Where,
+  signal: AbortSignal,
+): Promise<Candidate[]> {
+  const keys = await consul.keys(statesBelow(prefix), once(signal));
+  const paths = keys.flatMap((key) => pathOf(prefix, key) ?? []);
+  return paths.map((value) => ({ value, about: 'state' }));
 }

@@ -1,0 +1,151 @@
+/** `runlock state`: its options. */
+import { Argument } from 'commander';
+import type { Command } from 'commander';
+import { parseFlag, parsePositiveDuration, usage } from '../../cli/values.ts';
+import { register } from '../../cli/command.ts';
+import type { Asked, Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  commonOptions,
+  option,
+  prefixOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import { pathFault } from '../../state/path.ts';
+import type { Platform } from '../platform.ts';
+import type { StateOptions, StateRequest } from './run.ts';
+
+const ACTIONS = ['set', 'get', 'list', 'delete', 'watch', 'prune'] as const;
+type Action = (typeof ACTIONS)[number];
+
+export const state = register({
+  name: 'state',
+  define,
+  run: async (asked: Asked<StateOptions>, platform: Platform) =>
+    (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env }: Defining, done: (asked: Asked<StateOptions>) => void): void {
+  const command = program
+    .command('state')
+    .description('publish a short text under a path, read it, and follow it')
+    .addArgument(new Argument('<action>', 'set, get, list, delete, watch or prune').choices(ACTIONS))
+    .argument('[path...]', 'the path, such as db/schema; for set, followed by the value');
+  addOptions(command, [
+    option('--ttl <duration>', 'with set: how long the state lasts', parsePositiveDuration),
+    option('--if-value <text>', 'with set: only if the state has this value now', (text) => text),
+    option('--if-absent', 'with set: only if the state is not set', parseFlag, false),
+    option('--touch', 'with set: count as a change even if the value is the same', parseFlag, false),
+    option('--json', 'the same data as JSON; with watch, a line for each change', parseFlag, false),
+    prefixOption(),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', STATE_HELP);
+  command.action((action: Action, words: string[]) => {
+    const values = withEnvironment(command, env) as Values & StateValues;
+    checkOptions(action, (name) => command.getOptionValueSource(name) === 'cli');
+    const { prefix, json } = values;
+    const options: StateOptions = { prefix, json, ...requestOf(action, words, values) };
+    done({ common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+/** What the environment says of `set` is nothing to the others. */
+function checkOptions(action: Action, given: (name: string) => boolean): void {
+  const [wrong] = action === 'set' ? [] : Object.keys(OF_SET).filter(given);
+  if (wrong !== undefined) throw usage(`${OF_SET[wrong] ?? wrong} is for 'state set' only`);
+}
+
+const OF_SET: Readonly<Record<string, string>> = {
+  ttl: '--ttl',
+  ifValue: '--if-value',
+  ifAbsent: '--if-absent',
+  touch: '--touch',
+};
+
+function requestOf(action: Action, words: readonly string[], values: StateValues): StateRequest {
+  switch (action) {
+    case 'set': {
+      const [path, value, ...more] = words;
+      if (path === undefined || value === undefined || more.length > 0)
+        throw usage(
+          "state set takes a path and a value, as in 'runlock state set db/schema 42'; quote a value that has spaces",
+        );
+      return { action, path: checkedPath(path), value, ...toOnly(values), ...toTtl(values) };
+    }
+    case 'get':
+    case 'delete':
+      return { action, path: checkedPath(only(action, words)) };
+    case 'list': {
+      const [below, ...more] = words;
+      if (more.length > 0) throw usage('state list takes one path at most');
+      // Of a folder as people write it: db/.
+      return { action, below: below === undefined ? '' : checkedPath(below.replace(/\/$/, '')) };
+    }
+    case 'watch':
+      return { action, paths: [...new Set(words.map(checkedPath))] };
+    case 'prune':
+      if (words.length > 0) throw usage('state prune takes no path: it deletes every state that has ended');
+      return { action };
+  }
+}
+
+function only(action: Action, words: readonly string[]): string {
+  const [path, ...more] = words;
+  if (path === undefined || more.length > 0)
+    throw usage(`state ${action} takes one path; see 'runlock state --help'`);
+  return path;
+}
+
+function checkedPath(path: string): string {
+  const fault = pathFault(path);
+  if (fault !== undefined) throw usage(fault);
+  return path;
+}
+
+function toOnly({ ifValue, ifAbsent, touch }: StateValues) {
+  if (ifValue !== undefined && ifAbsent) throw usage('give --if-value or --if-absent, not both');
+  if (ifAbsent) return { touch, only: { if: 'absent' } as const };
+  return ifValue === undefined ? { touch } : { touch, only: { if: 'value', value: ifValue } as const };
+}
+
+const toTtl = ({ ttl }: StateValues) => (ttl === undefined ? {} : { ttlMs: ttl });
+
+const STATE_HELP = `
+A state is a short text under a path, such as db/schema = 42: what a node has reached, for others to read or to wait for
+('runlock wait --until state:db/schema=42'). It is what holds now, not a series of events: who looks later sees the
+latest value only.
+
+  set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; - reads it from stdin (a line break at its end is
+                   dropped). The same value again changes nothing and wakes nobody, unless --touch is given; with --ttl
+                   it lasts longer by that
+  get PATH         print the value
+  list [PATH]      the states at a path and below it, or all
+  delete PATH      end a state now
+  watch [PATH...]  print each state now and after each change, until Ctrl-C
+  prune            delete the states that have ended
+
+Past its --ttl a state counts as not set, 5 s later at most: hosts' clocks may differ by so much.
+
+Exit codes: 0; 1 not set (get), or not as --if-value or --if-absent asks (set); 64 wrong usage; 69 Consul not reachable;
+74 stdout could not be written; 75 the state keeps changing; 77 Consul refused; 78 bad configuration, or a value that
+this version can't read; 128+n ended by signal n.
+
+Examples:
+  runlock state set db/schema 42
+  runlock state set db/schema 42 --if-value 41
+  runlock state set web/backends - --ttl 1h <backends.txt
+  runlock state get db/schema
+  runlock state list db/
+  runlock state watch db/schema --json`;
+
+interface StateValues {
+  prefix: string;
+  json: boolean;
+  ttl?: number;
+  ifValue?: string;
+  ifAbsent: boolean;
+  touch: boolean;
+}

@@ -1,0 +1,118 @@
+/** `runlock state`: what was found or done → stdout and exit status. */
+import type { Asked } from '../../cli/command.ts';
+import { usage } from '../../cli/values.ts';
+import { assertNever } from '../../errors.ts';
+import { isChanged } from '../../process/program.ts';
+import { deleteState, pruneStates, setState } from '../../state/change.ts';
+import type { SetRequest } from '../../state/change.ts';
+import { NOT_UTF8, checkValue, toValue } from '../../state/document.ts';
+import { getState, listStates } from '../../state/read.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
+import type { Ways } from '../with-consul.ts';
+import {
+  describeDelete,
+  describeList,
+  describePrune,
+  describeSet,
+  deleteReport,
+  listReport,
+  pruneReport,
+  rawValue,
+  setReport,
+  stateReport,
+} from './describe.ts';
+
+export type StateRequest =
+  | ({ readonly action: 'set' } & Pick<SetRequest, 'path' | 'value' | 'only' | 'ttlMs' | 'touch'>)
+  | { readonly action: 'get' | 'delete'; readonly path: string }
+  /** `below`: '' for all. */
+  | { readonly action: 'list'; readonly below: string }
+  /** None: all. */
+  | { readonly action: 'watch'; readonly paths: readonly string[] }
+  | { readonly action: 'prune' };
+
+export type StateOptions = StateRequest & { readonly prefix: string; readonly json: boolean };
+
+/** As grep says it: it is not there, or not what was asked for. */
+const EXIT_NO = 1;
+
+export async function run(asked: Asked<StateOptions>, platform: Platform): Promise<number> {
+  const { common, options } = asked;
+  if (options.action === 'watch') return (await import('./run-watch.ts')).runWatch(asked, platform);
+  const request =
+    options.action === 'set' ? { ...options, value: await valueOf(options, platform) } : options;
+  return withConsul({ common, stoppable: true }, platform, (ways) => act(request, ways, platform));
+}
+
+/** @throws RunlockError `usage`: too long, or not UTF-8. */
+async function valueOf(
+  { value, only }: StateOptions & { action: 'set' },
+  platform: Platform,
+): Promise<string> {
+  const words = [value, ...(only?.if === 'value' ? [only.value] : [])];
+  if (words.some(isChanged)) throw usage(NOT_UTF8);
+  if (value !== '-') return checkValue(value);
+  const read = await platform.readStdin();
+  return toValue(read.at(-1) === LINE_BREAK ? read.subarray(0, -1) : read);
+}
+
+const LINE_BREAK = 10;
+
+async function act(
+  options: Exclude<StateOptions, { action: 'watch' }>,
+  { consul, deps, signal }: Ways,
+  platform: Platform,
+): Promise<number> {
+  const { json, prefix } = options;
+  const { env } = platform;
+  const changing = { consul, deps, prefix, signal };
+  const looking = { consul, clock: deps.clock, prefix, signal };
+  const now = deps.clock.now();
+  switch (options.action) {
+    case 'set': {
+      const inRun = env['RUNLOCK_RUN_ID'];
+      const result = await setState(changing, {
+        ...options,
+        by: env['RUNLOCK_RUN_NODE'] ?? platform.operator(),
+        run: inRun,
+        newId: platform.newRunId,
+      });
+      const text = () => describeSet(result, options.path, now);
+      await print(platform, { json, data: setReport(result, options.path), text });
+      return result.kind === 'refused' ? EXIT_NO : 0;
+    }
+    case 'get': {
+      const found = await getState(looking, options.path);
+      if (found || json) {
+        const text = () => rawValue(found?.value ?? '', platform.stdout.isTTY);
+        await print(platform, { json, data: stateReport({ path: options.path, state: found }), text });
+      } else deps.emit({ event: 'state-not-set', path: options.path });
+      return found ? 0 : EXIT_NO;
+    }
+    case 'list': {
+      const states = await listStates(looking, options.below);
+      const where = { prefix, below: options.below };
+      await print(platform, {
+        json,
+        data: listReport(states, where),
+        text: (output) => describeList(states, { ...output, now, ...where }),
+      });
+      return 0;
+    }
+    case 'delete': {
+      const before = await deleteState(changing, options.path);
+      const text = () => describeDelete(options.path, before, now);
+      await print(platform, { json, data: deleteReport(options.path, before), text });
+      return 0;
+    }
+    case 'prune': {
+      const pruned = await pruneStates(changing);
+      await print(platform, { json, data: pruneReport(pruned), text: () => describePrune(pruned) });
+      return 0;
+    }
+    default:
+      return assertNever(options);
+  }
+}

@@ -1,0 +1,69 @@
+/** What a state's key holds: a small JSON document with a `v` field. Pure. */
+import { RunlockError } from '../errors.ts';
+import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
+import { decode, encode, isText, isTime, optional } from '../lock/records.ts';
+import type { Shape, Stored } from '../lock/records.ts';
+
+/** The most bytes of UTF-8 that a value may have: everybody who watches it reads all of it at each change. */
+export const VALUE_LIMIT = 4_096;
+
+export interface StateDocument {
+  readonly value: string;
+  /** Random, and drawn anew at each change: two equal values may be two changes. */
+  readonly change: string;
+  /** Who set it: the node of a run, else `user@host`. */
+  readonly by: string;
+  /** When, by the writer's clock; for people. */
+  readonly at: string;
+  /** The run that set it. */
+  readonly run?: string;
+  /** What led to it: `task@node`, the first cause first. */
+  readonly cause?: readonly string[];
+  /** When it ends. Absent: when somebody deletes it. */
+  readonly until?: string;
+}
+
+const shape: Shape<StateDocument> = {
+  value: isText,
+  change: isText,
+  by: isText,
+  at: isTime,
+  run: optional(isText),
+  cause: optional((value) => Array.isArray(value) && value.every(isText)),
+  until: optional(isTime),
+};
+
+export const encodeState = (document: StateDocument): string => encode(document);
+
+/** @throws RunlockError `incompatible`: written by a newer runlock, or by something else. */
+export const decodeState = (stored: Stored): StateDocument => decode('state', shape, stored);
+
+/**
+ * How long until a state counts as absent, in milliseconds; Infinity: it does not end by itself. Hosts' clocks may differ,
+ * so the end is a little later for whoever reads. `nowMs`: the earliest that it may be (`WallClock`).
+ */
+export function leftOfState({ until }: Pick<StateDocument, 'until'>, nowMs: number): number {
+  return until === undefined ? Infinity : Date.parse(until) + CLOCK_DIFFERENCE_MS - nowMs;
+}
+
+/** @throws RunlockError `usage`: the value is too long. */
+export function checkValue(value: string): string {
+  const bytes = Buffer.byteLength(value);
+  if (bytes <= VALUE_LIMIT) return value;
+  throw new RunlockError(
+    'usage',
+    `this value has ${bytes.toLocaleString('en-US')} bytes; ${VALUE_LIMIT.toLocaleString('en-US')} are allowed: publish where the data is, not the data`,
+  );
+}
+
+export const NOT_UTF8 = 'this value is not UTF-8; publish text, such as its base64';
+
+/** @throws RunlockError `usage`: not UTF-8, or too long. */
+export function toValue(bytes: Uint8Array): string {
+  try {
+    return checkValue(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch (error) {
+    if (error instanceof RunlockError) throw error;
+    throw new RunlockError('usage', NOT_UTF8);
+  }
+}
