@@ -74,6 +74,19 @@ const handlers = {
   selector: 'CallExpression[callee.property.name=/^(on|once|off)$/][arguments.0.value=/^SIG/]',
   message: 'Only src/platform/signals.ts installs handlers for signals.',
 };
+// A report is read name by name: what is common to several tests is said once, by their describe.
+const LONGEST_NAME = 90;
+const shortNames = {
+  create: (context) => ({
+    CallExpression({ callee, arguments: [name] }) {
+      const called = context.sourceCode.getText(callee);
+      if (!/^(?:test|describe)\b/.test(called) || /\.(?:each|for|skipIf|runIf)$/.test(called)) return;
+      const parts = name.quasis?.map(({ value }) => value.cooked) ?? [String(name.value ?? '')];
+      if (parts.join('').length > LONGEST_NAME)
+        context.report({ node: name, message: `A test's name has at most ${LONGEST_NAME} characters.` });
+    },
+  }),
+};
 
 export default tseslint.config(
   { ignores: ['dist/', 'build/', 'node_modules/'] },
@@ -109,6 +122,11 @@ export default tseslint.config(
   },
   { files: ['src/errors.ts'], rules: { 'no-restricted-imports': ['error', { patterns: ['*'] }] } },
   ...below.flatMap(boundaries),
+  {
+    files: ['test/**/*.ts'],
+    plugins: { runlock: { rules: { 'short-names': shortNames } } },
+    rules: { 'runlock/short-names': 'error' },
+  },
   {
     files: ['*.config.ts'],
     rules: { 'no-restricted-syntax': 'off' },

@@ -237,23 +237,20 @@ test.each([
     'release',
     async () => (await exec('web01', [], 'false'), runlock({ env: envOf('web01') }, ['release', 'prod/web'])),
   ],
-])(
-  'the maintenance of another run of the node that is under way stays: %s in another group',
-  async (_, other) => {
-    const { folder, lines } = stage();
-    const wait = `echo "$RUNLOCK_RUN_ID" >${folder}/run; until [ -e ${folder}/end ]; do sleep 0.05; done`;
-    const args = ['exec', '-g', 'prod/db', ...GATE, '--maintenance', '--', 'sh', '-c', wait];
-    const first = startRunlock({ env: envOf('web01') }, args);
-    await eventually(() => expect(lines('run')).toHaveLength(1));
-    const own = [`runlock ${lines('run')[0] ?? ''}`];
-    expect(await services.node('web01').maintenances()).toEqual(own);
-    expect(await other()).toMatchObject({ status: 0 });
-    expect(await services.node('web01').maintenances()).toEqual(own);
-    writeFileSync(join(folder, 'end'), '');
-    expect(await first.ended).toMatchObject({ status: 0 });
-    expect(await services.node('web01').maintenances()).toEqual([]);
-  },
-);
+])('another run’s maintenance of the node stays: %s in another group', async (_, other) => {
+  const { folder, lines } = stage();
+  const wait = `echo "$RUNLOCK_RUN_ID" >${folder}/run; until [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const args = ['exec', '-g', 'prod/db', ...GATE, '--maintenance', '--', 'sh', '-c', wait];
+  const first = startRunlock({ env: envOf('web01') }, args);
+  await eventually(() => expect(lines('run')).toHaveLength(1));
+  const own = [`runlock ${lines('run')[0] ?? ''}`];
+  expect(await services.node('web01').maintenances()).toEqual(own);
+  expect(await other()).toMatchObject({ status: 0 });
+  expect(await services.node('web01').maintenances()).toEqual(own);
+  writeFileSync(join(folder, 'end'), '');
+  expect(await first.ended).toMatchObject({ status: 0 });
+  expect(await services.node('web01').maintenances()).toEqual([]);
+});
 
 test('auto on a node that offers nothing: no wait, but its maintenance comes and goes as ever', async () => {
   const bare = (args: readonly string[], command: string) =>

@@ -50,23 +50,20 @@ const AGAIN =
 test.each([
   ['the same', 'web-1'],
   ['another', 'web-2'],
-])(
-  'registered anew under %s id, an instance is out of service again until the run is good',
-  async (_, id) => {
-    await register('web-1');
-    const { run, end } = await out();
-    expect(await maintenances()).toEqual(WEB);
-    await deregister('web-1');
-    await register(id);
-    await run.says(AGAIN, 30_000);
-    expect(await maintenances()).toEqual([`_service_maintenance:${id}`]);
-    const { status, stderr } = await end();
-    expect(status).toBe(0);
-    expect(stderr.match(new RegExp(AGAIN, 'gm'))).toHaveLength(1);
-    expect(await maintenances()).toEqual([]);
-    expect(await agent.kv.keys('runlock/.gate/')).toEqual([]);
-  },
-);
+])('registered anew under %s id, an instance is out of service until the run is good', async (_, id) => {
+  await register('web-1');
+  const { run, end } = await out();
+  expect(await maintenances()).toEqual(WEB);
+  await deregister('web-1');
+  await register(id);
+  await run.says(AGAIN, 30_000);
+  expect(await maintenances()).toEqual([`_service_maintenance:${id}`]);
+  const { status, stderr } = await end();
+  expect(status).toBe(0);
+  expect(stderr.match(new RegExp(AGAIN, 'gm'))).toHaveLength(1);
+  expect(await maintenances()).toEqual([]);
+  expect(await agent.kv.keys('runlock/.gate/')).toEqual([]);
+});
 
 test('one that is out again stays out after a failed run', async () => {
   await register('web-1');

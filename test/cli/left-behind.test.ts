@@ -192,7 +192,7 @@ test.concurrent(
 );
 
 test.concurrent.each(isRoot ? ['written down', 'not written down'] : [])(
-  'a user who knows a killed run’s id (its record %s) keeps nobody’s node away with it',
+  'who knows a killed run’s id (its record %s) keeps nobody’s node away with it',
   LONG,
   async (how) => {
     using here = ownStage();
@@ -284,7 +284,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
     ['by its mark', SLEEP, true],
     ...(whyNoCell === undefined ? [['by its cgroup', ['env', '-i', ...SLEEP], false] as const] : []),
   ] as const)(
-    'an orphan in another pid namespace keeps its node away, known %s, while that one is there',
+    'an orphan in another pid namespace keeps its node away, known %s',
     LONG,
     async (_, command, isUnnoted) => {
       using here = ownStage();

@@ -80,7 +80,7 @@ const places: [string, readonly string[]][] = [
 ];
 
 test.concurrent.each(places)(
-  'TERM to the outer run, %s: the inner command is killed, and its slot given back',
+  'TERM to the outer run, %s: the inner command is killed, its slot given back',
   async (_, through) => {
     using here = ownStage();
     const { words, started, expectGivenBack } = nest(here);
@@ -94,7 +94,7 @@ test.concurrent.each(places)(
 );
 
 test.concurrent.each(places)(
-  'SIGKILL of the outer run, %s: its guard kills the inner command, whose slot is given back',
+  'SIGKILL of the outer run, %s: the inner command is killed, its slot given back',
   async (_, through) => {
     using here = ownStage();
     const { words, started, expectGivenBack } = nest(here);

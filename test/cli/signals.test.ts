@@ -133,7 +133,7 @@ describe('TERM ends the run', () => {
   });
 
   test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP'])(
-    'after %s only its claim stays, as interrupted: its node comes back at once, others wait',
+    'after %s only its claim stays, as interrupted: its node comes back, others wait',
     async (signal) => {
       const { folder, pid } = stage();
       const group = `interrupted-${signal}`;
@@ -154,7 +154,7 @@ describe('TERM ends the run', () => {
   );
 
   test.each<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP'])(
-    'with --release-on-signal after %s the slot is given back, as interrupted; nothing stays',
+    'with --release-on-signal after %s the slot is given back, as interrupted',
     async (signal) => {
       const { folder, pid } = stage();
       const group = `released-${signal}`;

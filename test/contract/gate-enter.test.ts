@@ -55,7 +55,7 @@ async function takeTurn(node: ServiceNode, scope: 'service' | 'node', order: str
 }
 
 test.each(['service', 'node'] as const)(
-  'three that enter at once, by %s maintenance, many times: never more than one is offline',
+  'three that enter at once, by %s maintenance, again and again: one offline at most',
   async (scope) => {
     const watcher = watchService(services.server, 'web');
     onTestFinished(() => watcher.stop());

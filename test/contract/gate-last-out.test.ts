@@ -174,41 +174,37 @@ const byHand = (more: Partial<EnterRequest<string>> = {}) => request('hand', { g
 test.each([
   ['before it was out', 'serviceMaintenance'],
   ['when it was out', 'transact'],
-] as const)(
-  'by hand, killed %s: its mark goes with its session, and a good run ends what is on',
-  async (_, at) => {
-    const real = effects();
-    // Nothing more is sent once the process is dead: not even what would undo it.
-    let dead = false;
-    const killed = new Promise<void>((resolve) => {
-      const die = () => {
-        dead = true;
-        resolve();
-        return new Promise<never>(() => undefined);
-      };
-      const transact: typeof real.consul.transact = (operations, options) => {
-        const isLast = at === 'transact' && operations.some(({ verb }) => verb === 'unlock');
-        return dead || isLast ? die() : real.consul.transact(operations, options);
-      };
-      const serviceMaintenance: typeof real.consul.serviceMaintenance = (...change) =>
-        dead || at === 'serviceMaintenance' ? die() : real.consul.serviceMaintenance(...change);
-      const consul = { ...real.consul, transact, serviceMaintenance };
-      const self = { ...real, consul, agent: { consul, deps: real.deps } };
-      void enter(self, byHand(), AbortSignal.any([])).catch(() => undefined);
-    });
-    await killed;
-    expect(await marks()).toEqual(['runlock/.gate/.out/web01/hand']);
-    expect(await reasons()).toEqual(at === 'transact' ? ['runlock hand'] : []);
-    const all = succeeded(await agent.http('GET', '/v1/session/list'), 'sessions').json() as { ID: string }[];
-    // As their TTL ends them, sooner.
-    for (const { ID: id } of all)
-      succeeded(await agent.http('PUT', `/v1/session/destroy/${id}`), 'destroying');
-    expect(await marks()).toEqual([]);
-    await goesOut('a');
-    expect(await exitAtLast(effects(), exit('a'))).toMatchObject({ kind: 'done', kept: [] });
-    expect(await reasons()).toEqual([]);
-  },
-);
+] as const)('by hand, killed %s: its mark goes with its session, a good run ends the rest', async (_, at) => {
+  const real = effects();
+  // Nothing more is sent once the process is dead: not even what would undo it.
+  let dead = false;
+  const killed = new Promise<void>((resolve) => {
+    const die = () => {
+      dead = true;
+      resolve();
+      return new Promise<never>(() => undefined);
+    };
+    const transact: typeof real.consul.transact = (operations, options) => {
+      const isLast = at === 'transact' && operations.some(({ verb }) => verb === 'unlock');
+      return dead || isLast ? die() : real.consul.transact(operations, options);
+    };
+    const serviceMaintenance: typeof real.consul.serviceMaintenance = (...change) =>
+      dead || at === 'serviceMaintenance' ? die() : real.consul.serviceMaintenance(...change);
+    const consul = { ...real.consul, transact, serviceMaintenance };
+    const self = { ...real, consul, agent: { consul, deps: real.deps } };
+    void enter(self, byHand(), AbortSignal.any([])).catch(() => undefined);
+  });
+  await killed;
+  expect(await marks()).toEqual(['runlock/.gate/.out/web01/hand']);
+  expect(await reasons()).toEqual(at === 'transact' ? ['runlock hand'] : []);
+  const all = succeeded(await agent.http('GET', '/v1/session/list'), 'sessions').json() as { ID: string }[];
+  // As their TTL ends them, sooner.
+  for (const { ID: id } of all) succeeded(await agent.http('PUT', `/v1/session/destroy/${id}`), 'destroying');
+  expect(await marks()).toEqual([]);
+  await goesOut('a');
+  expect(await exitAtLast(effects(), exit('a'))).toMatchObject({ kind: 'done', kept: [] });
+  expect(await reasons()).toEqual([]);
+});
 
 // The locks are the services', so a hand may be about to take the whole node out.
 test('the whole node’s mark by hand stays where its maintenance is not on; the service’s goes', async () => {
@@ -231,7 +227,7 @@ test('by hand, and out: its mark stays when its session is over', async () => {
 test.each([
   ['the agent offers none of the services', { services: ['nowhere'] }],
   ['all is in somebody else’s maintenance', {}],
-])('by hand, where %s: no mark is left, for nothing is out by it', async (why, more) => {
+])('by hand, where %s: no mark is left', async (why, more) => {
   if (why.startsWith('all'))
     succeeded(
       await agent.http('PUT', '/v1/agent/service/maintenance/web-1?enable=true&reason=disk'),

@@ -21,7 +21,7 @@ test.each([
   ['57.5 s after its grant, with hold none: nothing is started, the slot is free again', 57_500, 0, false],
   ['50 s after its grant, with hold none: there is time, and the command is started', 50_000, 0, true],
   [
-    'stopped for 57.5 s once its lease was watched, and told of nothing since: nothing is started either',
+    'stopped for 57.5 s once its lease was watched: nothing is started either',
     ...([0, 57_500, false] as const),
   ],
 ] as const)('%s', async (_, lateMs, stoppedMs, starts) => {

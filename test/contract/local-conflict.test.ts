@@ -55,7 +55,7 @@ test('a run whose process is gone on this boot is dead: its session goes, its no
 test.for([
   { what: 'on another boot, or in another pid namespace', on: host('other', 11) },
   { what: 'of another user, whom this one can not see', on: host('boot', 11, { hidden: [10] }) },
-])('a run $what may be alive: the node is busy, and its session is left alone', async ({ on }) => {
+])('a run $what may be alive: busy, and its session is left alone', async ({ on }) => {
   const group = `alive-${on.bootId}`;
   await run(group, host('boot', 10));
   const before = await lockOf(group);
@@ -100,20 +100,17 @@ test.each([
   ['by its machine-id', HERE, THERE],
   ['by its machine-id, where the hosts have one name', HERE, { ...THERE, host: 'here' }],
   ['by its host name, where one has no machine-id', { host: 'here' }, THERE],
-])(
-  'a run on another machine, known %s, is never taken for one that was left here',
-  async (how, first, second) => {
-    const group = `else${how.length}`;
-    await run(group, on(first));
-    const busy = { kind: 'busy', why: { kind: 'elsewhere', host: first.host } };
-    expect(await run(group, on(second))).toMatchObject(busy);
-    await endSession(group);
-    expect(await run(group, on(second))).toMatchObject(busy);
-    await rewrite(group, { state: 'abandoned' });
-    expect(await run(group, on(second))).toMatchObject(busy);
-    expect(await claimOf(group)).toMatchObject(first);
-  },
-);
+])('a run on another machine, known %s, is never taken for one left here', async (how, first, second) => {
+  const group = `else${how.length}`;
+  await run(group, on(first));
+  const busy = { kind: 'busy', why: { kind: 'elsewhere', host: first.host } };
+  expect(await run(group, on(second))).toMatchObject(busy);
+  await endSession(group);
+  expect(await run(group, on(second))).toMatchObject(busy);
+  await rewrite(group, { state: 'abandoned' });
+  expect(await run(group, on(second))).toMatchObject(busy);
+  expect(await claimOf(group)).toMatchObject(first);
+});
 
 test('nor is the mark of one that only waits there', async () => {
   const { ID: session } = (await (
@@ -132,7 +129,7 @@ test('nor is the mark of one that only waits there', async () => {
 
 test.each([
   ['on the same machine, booted again', HERE, HERE],
-  ['of an older version, which does not say where', {}, HERE],
+  ['of an older version', {}, HERE],
 ])('a run %s, whose session is gone, is this node’s own', async (how, first, second) => {
   const group = `own${how.length}`;
   await run(group, on(first));

@@ -86,7 +86,7 @@ describe.concurrent('the agent is away for good', { timeout: 240_000 }, () => {
   const finite = ways.flatMap(([way, deed]) => ['5s', 'none'].map((hold) => [way, hold, deed] as const));
 
   test.for(finite)(
-    '%s, hold %s: the whole tree is dead before the next in line is served, and the run ends with 79',
+    '%s, hold %s: the whole tree is dead before the next is served; the run ends with 79',
     async ([, hold, deed]) => {
       await using broken = takeAgent();
       await using fleet = fleetOf(hold);
@@ -102,7 +102,7 @@ describe.concurrent('the agent is away for good', { timeout: 240_000 }, () => {
     },
   );
 
-  test('killed, hold forever: the run goes on to its own end, what stays behind is said, and nobody follows before an operator clears it', async () => {
+  test('killed, hold forever: the run goes on, and nobody follows before an operator clears it', async () => {
     await using broken = takeAgent();
     await using fleet = fleetOf('forever');
     const scene = await startScene(fleet, through(broken.agent));
@@ -127,69 +127,73 @@ describe.concurrent('the agent is away for good', { timeout: 240_000 }, () => {
   });
 });
 
-describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
-  test('the agent stopped for longer than the TTL, then continued: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
-    await using broken = takeAgent();
-    await using fleet = fleetOf(hold);
-    const scene = await startScene(fleet, through(broken.agent));
-    const session = await fleet.lockedBy();
-    broken.agent.pause();
-    await untilUnlocked(fleet);
-    broken.agent.resume();
-    await takesItBack(fleet, scene, session);
-    await endsWell(fleet, scene);
-  });
+describe.concurrent.each(HOLDS)(
+  'hold %s, and those behind it are served in order',
+  { timeout: 120_000 },
+  (hold) => {
+    test('the agent stopped for longer than the TTL, then continued: the run takes its lock back', async () => {
+      await using broken = takeAgent();
+      await using fleet = fleetOf(hold);
+      const scene = await startScene(fleet, through(broken.agent));
+      const session = await fleet.lockedBy();
+      broken.agent.pause();
+      await untilUnlocked(fleet);
+      broken.agent.resume();
+      await takesItBack(fleet, scene, session);
+      await endsWell(fleet, scene);
+    });
 
-  test('the agent killed, and back after the end of the session: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
-    await using broken = takeAgent();
-    await using fleet = fleetOf(hold);
-    const scene = await startScene(fleet, through(broken.agent));
-    const session = await fleet.lockedBy();
-    await broken.agent.kill();
-    await untilUnlocked(fleet);
-    await broken.agent.restart();
-    await takesItBack(fleet, scene, session);
-    await endsWell(fleet, scene);
-  });
+    test('the agent killed, and back after the end of the session: the run takes its lock back', async () => {
+      await using broken = takeAgent();
+      await using fleet = fleetOf(hold);
+      const scene = await startScene(fleet, through(broken.agent));
+      const session = await fleet.lockedBy();
+      await broken.agent.kill();
+      await untilUnlocked(fleet);
+      await broken.agent.restart();
+      await takesItBack(fleet, scene, session);
+      await endsWell(fleet, scene);
+    });
 
-  test('the agent killed, and back at once: the run keeps its session and goes on, and those behind it are served after it, in order', async () => {
-    await using broken = takeAgent();
-    await using fleet = fleetOf(hold);
-    const scene = await startScene(fleet, through(broken.agent));
-    const session = await fleet.lockedBy();
-    await broken.agent.restart('kill');
-    await longerThanUnrenewed();
-    expect(await fleet.lockedBy()).toBe(session);
-    await endsWell(fleet, scene);
-    expect(scene.run.stderr()).toBe('');
-  });
+    test('the agent killed, and back at once: the run keeps its session', async () => {
+      await using broken = takeAgent();
+      await using fleet = fleetOf(hold);
+      const scene = await startScene(fleet, through(broken.agent));
+      const session = await fleet.lockedBy();
+      await broken.agent.restart('kill');
+      await longerThanUnrenewed();
+      expect(await fleet.lockedBy()).toBe(session);
+      await endsWell(fleet, scene);
+      expect(scene.run.stderr()).toBe('');
+    });
 
-  test('the agent restarted gracefully, which ends its sessions: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
-    await using broken = takeAgent();
-    await using fleet = fleetOf(hold);
-    const scene = await startScene(fleet, through(broken.agent));
-    const session = await fleet.lockedBy();
-    await broken.agent.stop();
-    // On a busy machine its farewell may not get through; then the session ends with its TTL.
-    await untilUnlocked(fleet);
-    await broken.agent.restart();
-    await takesItBack(fleet, scene, session);
-    await endsWell(fleet, scene);
-  });
+    test('the agent restarted gracefully, which ends its sessions: the run takes its lock back', async () => {
+      await using broken = takeAgent();
+      await using fleet = fleetOf(hold);
+      const scene = await startScene(fleet, through(broken.agent));
+      const session = await fleet.lockedBy();
+      await broken.agent.stop();
+      // On a busy machine its farewell may not get through; then the session ends with its TTL.
+      await untilUnlocked(fleet);
+      await broken.agent.restart();
+      await takesItBack(fleet, scene, session);
+      await endsWell(fleet, scene);
+    });
 
-  test('the only agent killed and started again on its data, then gracefully: the run goes on, nobody loses a place, and all are served in order', async () => {
-    await using only = await startAgent({ durable: true });
-    await using fleet = fleetOf(hold, only);
-    const scene = await startScene(fleet);
-    const before = await only.kv.tree(`runlock/${fleet.group}/.queue/`);
-    const held = await only.kv.get(`runlock/${fleet.group}/.slot/0/lock`);
-    await only.restart('kill');
-    await only.restart('graceful');
-    expect(await only.kv.tree(`runlock/${fleet.group}/.queue/`)).toEqual(before);
-    expect(await only.kv.get(`runlock/${fleet.group}/.slot/0/lock`)).toEqual(held);
-    await endsWell(fleet, scene);
-  });
-});
+    test('the only agent killed and started again on its data, then gracefully: nobody loses a place', async () => {
+      await using only = await startAgent({ durable: true });
+      await using fleet = fleetOf(hold, only);
+      const scene = await startScene(fleet);
+      const before = await only.kv.tree(`runlock/${fleet.group}/.queue/`);
+      const held = await only.kv.get(`runlock/${fleet.group}/.slot/0/lock`);
+      await only.restart('kill');
+      await only.restart('graceful');
+      expect(await only.kv.tree(`runlock/${fleet.group}/.queue/`)).toEqual(before);
+      expect(await only.kv.get(`runlock/${fleet.group}/.slot/0/lock`)).toEqual(held);
+      await endsWell(fleet, scene);
+    });
+  },
+);
 
 /** Resolves when another session of the same TTL, which nobody renews, has come to its end. */
 async function longerThanUnrenewed(): Promise<void> {
@@ -202,7 +206,7 @@ async function longerThanUnrenewed(): Promise<void> {
 }
 
 test.concurrent(
-  "a waiter's agent killed: those behind it move up once its session has ended, and it joins again, last, when the agent is back",
+  'a waiter’s agent killed: those behind it move up, and it joins again as the last',
   { timeout: 120_000 },
   async () => {
     await using broken = takeAgent();

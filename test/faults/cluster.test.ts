@@ -92,7 +92,7 @@ async function inOrder({ fleet, run, waiters }: Scene): Promise<void> {
 }
 
 test(
-  'SIGKILL of the leader, with every hold: the runs go on with their sessions, and who waits is served in order',
+  'SIGKILL of the leader, with every hold: the runs go on, and who waits is served in order',
   LONG,
   async () => {
     const leader = await cluster.leader();
@@ -105,7 +105,7 @@ test(
 );
 
 test(
-  'SIGSTOP of the leader, with every hold: the runs go on with their sessions, and who waits is served in order',
+  'SIGSTOP of the leader, with every hold: the runs go on, and who waits is served in order',
   LONG,
   async () => {
     const leader = await cluster.leader();
@@ -123,7 +123,7 @@ test(
 );
 
 test(
-  'the quorum lost for longer than twice the TTL, and back, with every hold: nobody new starts, the runs go on with their sessions, and who waits is served in order',
+  'the quorum lost for longer than twice the TTL: nobody new starts, runs and places stay',
   LONG,
   async () => {
     const leader = await cluster.leader();

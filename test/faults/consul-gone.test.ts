@@ -24,7 +24,7 @@ async function startPair() {
 const order = (fleet: Fleet) => readRuns(fleet.folder).map(({ node }) => node);
 
 test.concurrent(
-  'the local agent restarted gracefully under a run, which ends its session: the run goes on and holds its lock again',
+  'the local agent restarted gracefully under a run: it goes on, and holds its lock again',
   LONG,
   async () => {
     await using pair = await startPair();
@@ -77,7 +77,7 @@ test.concurrent(
 );
 
 test.concurrent(
-  'Consul stops answering while a run waits: at the end of --wait it is Consul that is named, not a holder of long ago',
+  'Consul stops answering while a run waits: at the end of --wait it is Consul that is named',
   LONG,
   async () => {
     await using pair = await startPair();
@@ -110,7 +110,7 @@ async function loseQuorum({ servers }: Cluster): Promise<() => Promise<void>> {
 }
 
 test.concurrent(
-  'the quorum lost for longer than a run with a short hold may live: that one is killed in time, exit 79, the others go on, and all who wait are served when it is back',
+  'the quorum lost for longer than a run with a short hold may live: that one alone is killed',
   LONG,
   async () => {
     await using cluster = await startCluster({ servers: 3, clients: 2, raftMultiplier: 1 });
@@ -169,7 +169,7 @@ async function takeConnections(agent: Agent, left: number) {
 }
 
 test.concurrent(
-  'the agent’s own limit of connections is met: who comes is told so and starts nothing, and is served when connections are free again',
+  'the agent’s own limit of connections is met: nobody starts until some are free',
   LONG,
   async () => {
     await using pair = await startPair();
@@ -189,7 +189,7 @@ test.concurrent(
 );
 
 test.concurrent.each(['forever', '5s', 'none'])(
-  'hold %s, the agent’s own limit leaves a run one connection: nobody who waits is let in beside it, and it ends well when connections are free again',
+  'hold %s, the agent’s own limit leaves a run one connection: nobody runs beside it',
   LONG,
   async (hold) => {
     await using pair = await startPair();

@@ -204,7 +204,7 @@ describe.concurrent('a run whose agent', LONG, () => {
   test.for([
     ['never takes it out of service', 'hang'],
     ['takes it out of service, and never says so', { done: () => undefined }],
-  ] as const)('%s: nothing is started, exit 69, and it is in service', async ([, silent], context) => {
+  ] as const)('%s: nothing is started, 69, and it is in service', async ([, silent], context) => {
     const at = await gated(context);
     const proxy = await proxyOf('web01', context);
     proxy.rule({ match: STEPS['maintenance on'], do: silent });
@@ -217,7 +217,7 @@ describe.concurrent('a run whose agent', LONG, () => {
     await expectAllWell(at);
   });
 
-  test('never takes it out of service by hand: exit 69, and it is in service', async (context) => {
+  test('never takes it out of service by hand: 69, and it is in service', async (context) => {
     const at = await gated(context);
     const proxy = await proxyOf('web01', context);
     proxy.rule({ match: STEPS['maintenance on'], do: 'hang' });
@@ -269,9 +269,9 @@ const MOMENTS: readonly Moment[] = [
 
 const says = ({ claim, locked, out }: Left) =>
   [
-    claim ? 'its claim stays' : 'no claim stays',
-    ...(out ? ['it stays out of service, and counts'] : []),
-    ...(locked ? ['the lock keeps others out until its session ends'] : []),
+    claim ? 'claim stays' : 'no claim',
+    ...(out ? ['stays out'] : []),
+    ...(locked ? ['locked for others'] : []),
   ].join(', ');
 
 const named = (moments: readonly Moment[]) =>
@@ -314,7 +314,7 @@ describe.concurrent('SIGKILL of a run, its node’s next run puts all right: it'
     await expectPutRight(at);
   });
 
-  test('has its command run: the command dies, its claim stays, it stays out of service, and counts', async (context) => {
+  test('has its command run: the command dies, its claim stays, it stays out, and counts', async (context) => {
     const at = await gated(context);
     const node = at.start('web01', { part: { grandchild: true } });
     const run = await node.running(SOON_MS);
@@ -325,7 +325,7 @@ describe.concurrent('SIGKILL of a run, its node’s next run puts all right: it'
     await expectPutRight(at);
   });
 
-  test('has its command run, and its guard dies too: it stays out of service as long as the orphan lives, and its next run keeps away', async (context) => {
+  test('has its command run, and its guard dies too: it stays out as long as the orphan lives', async (context) => {
     const at = await gated(context);
     const node = at.start('web01');
     const run = await node.running(SOON_MS);
@@ -364,7 +364,7 @@ describe.concurrent('SIGKILL of a run, its node’s next run puts all right: it'
     await expectPutRight(at);
   });
 
-  test('is out of service with one of two services: each says so itself, both locks keep others out', async (context) => {
+  test('is out of service with one of two services: each says so, both locks keep others out', async (context) => {
     const other = `kill-other-${names}`;
     await services.offer(other);
     const at = await gated(context, ['--service', other, '--maintenance']);
@@ -386,7 +386,7 @@ describe.concurrent('SIGKILL of a run, and an operator: it', LONG, () => {
   // One that may still be entering, and one that is about to leave.
   const out = MOMENTS.filter(({ step, left }) => left.out && step.startsWith('maintenance'));
   test.for(out.map((moment) => [moment.at, moment] as const))(
-    '%s: gate leave puts it back in service, and keeps its claim',
+    '%s: gate leave ends that, and keeps its claim',
     async ([, moment], context) => {
       const at = await gated(context);
       await killAt(context, at, moment);
@@ -401,7 +401,7 @@ describe.concurrent('SIGKILL of a run, and an operator: it', LONG, () => {
     },
   );
 
-  test('settles, and its session is over: release --force clears its claim and says how its maintenance ends', async (context) => {
+  test('settles, and its session is over: release --force says how its maintenance ends', async (context) => {
     const at = await gated(context);
     const node = at.start('web01', { args: ['--settle', '1h'] });
     await node.says(/is in maintenance/, SOON_MS);

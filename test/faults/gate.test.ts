@@ -49,7 +49,7 @@ describe.concurrent('a rolling run over five nodes with two slots', LONG, () => 
 });
 
 describe.concurrent('the gate', LONG, () => {
-  test('two peers down: a healthy third waits without a slot, and says for whom; a sick one goes ahead and heals, and the third follows', async (context) => {
+  test('two peers down: a healthy third waits, and says for whom; a sick one goes ahead', async (context) => {
     const { fleet, watcher, start, answer } = await scene(context, 'two-down', { limit: 2 });
     for (const name of ['web01', 'web02']) await answer(name, 500);
     await watcher.untilOffline('web01', 'web02');
@@ -67,7 +67,7 @@ describe.concurrent('the gate', LONG, () => {
   });
 
   // It stayed in the queue before, with its place: the sick node behind it, for which the gate was closed, waited for it.
-  test('a peer that falls ill while the run is in the queue: it leaves the queue, the sick one behind it goes ahead and heals, and it joins anew', async (context) => {
+  test('a peer that falls ill while the run is in the queue: that one goes ahead, it joins anew', async (context) => {
     const { fleet, watcher, start, answer } = await scene(context, 'fell-ill', { args: ['--maintenance'] });
     // Offers nothing of the service, so nobody counts it.
     const first = fleet.start('ops01');
@@ -109,7 +109,7 @@ describe.concurrent('the gate', LONG, () => {
     expect(await fleet.broken()).toEqual([]);
   });
 
-  test('a run that breaks its service, though its command did well, stops the rollout at the first node until that is mended', async (context) => {
+  test('a run that breaks its service, though its command did well, stops the rollout there', async (context) => {
     const args = ['--maintenance', '--healthy-within', '2s'];
     const { name, fleet, watcher, start, answer, breakDown, maintenance } = await scene(context, 'broke', {
       limit: 2,
@@ -191,7 +191,7 @@ describe.concurrent('the gate', LONG, () => {
     expect(await fleet.broken()).toEqual([]);
   });
 
-  test('closed once it has its slot: it is given back at once, and nothing is started before the peer is well', async (context) => {
+  test('closed once it has its slot: given back at once, nothing starts before the peer is well', async (context) => {
     const { fleet, watcher, start, answer } = await scene(context, 'granted', { args: ['--maintenance'] });
     const proxy = await startProxy(services.node('web02').agent);
     context.onTestFinished(() => proxy.close());
@@ -343,7 +343,7 @@ describe.concurrent('TERM', LONG, () => {
 
 describe('the agent', LONG, () => {
   test.for(['graceful', 'kill'] as const)(
-    'restarted (%s) while the command runs: the node stays out of service, and is back in it after the end',
+    'restarted (%s) while the command runs: its node stays out of service until the end',
     async (how, context) => {
       const args = ['--maintenance', '--healthy-within', '60s'];
       const restarted = await scene(context, `restart-${how}`, { nodes: ['web01', 'web02', 'web03'], args });

@@ -21,7 +21,7 @@ const unbroken = async (fleet: Fleet, order: readonly string[]) => {
 };
 
 test.concurrent(
-  'SIGKILL of runlock while it holds one group and waits for another: nobody follows it in the one, the other goes on without it, and its next run takes the one back before who waits there',
+  'SIGKILL of runlock while it holds one group and waits for another: only that one goes on',
   LONG,
   async () => {
     const { first, second, both } = twoFleets('kill');
@@ -53,7 +53,7 @@ test.concurrent(
 );
 
 test.concurrent.each(['a', 'b'])(
-  'the session of one of its groups (%s) destroyed while it runs in two: it goes on, takes that lock back, and who waits in either follows only after it',
+  'the session of one of its groups (%s) destroyed while it runs in two: it takes it back',
   LONG,
   async (which) => {
     const { first, second, both } = twoFleets(`session-${which}`);

@@ -1,5 +1,5 @@
 // The guard ended, stopped or hung up on, alone and together with its runlock. It is there while a command runs, and of a run that waits from when it is first in the queue.
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
@@ -48,46 +48,8 @@ async function killBoth(fleet: Fleet, node: Node): Promise<void> {
   expect(await fleet.claim()).toMatchObject({ state: 'running', node: node.name });
 }
 
-test.concurrent(
-  'SIGKILL of runlock and its guard at once, hold none: nobody is left to end the command, and 60 s later the next in line runs beside it',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'limit', hold: 'none' });
-    const { node, run } = await occupy(fleet, 'web01', stubborn);
-    const [next] = await lineUp(fleet, ['web02'], brief);
-    await killBoth(fleet, node);
-    await next?.running(VANISHED_MS);
-    expect((await next?.ended)?.status).toBe(0);
-    await untilBeat(fleet, run, uptimeMs());
-    // A hold that ends needs one of the two; with `forever` nobody would have followed.
-    const { broken, judged } = await fleet.verdict();
-    expect(broken.map(({ promise }) => promise)).toEqual([1]);
-    expect(judged.runs).toBe(2);
-  },
-);
-
-test.concurrent.each(
-  (['alone', 'group'] as const).flatMap((how) =>
-    (['forever', 'none'] as const).map((hold) => [how, hold] as const),
-  ),
-)(
-  'SIGSTOP of the guard (%s), hold %s, for longer than it waits for a beat: the run goes on, and continued it kills nobody and is on duty again',
-  LONG,
-  async (how, hold) => {
-    await using fleet = startFleet(agent, { group: `guard-stop-${how}-${hold}`, hold });
-    const { node, run } = await occupy(fleet, 'web01', stubborn);
-    const guard = await node.guard();
-    using stopped = halt(guard, how);
-    await untilBeat(fleet, run, uptimeMs() + TOO_LONG_MS);
-    stopped.resume();
-    await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
-    expect(guardOf(node.pid)).toBe(guard);
-    await expectOnDuty(fleet, { node, run });
-  },
-);
-
 test.concurrent.each(['forever', 'none'])(
-  'SIGSTOP of runlock and its guard, hold %s, for longer than the guard waits but before anybody may follow: continued, the run goes on',
+  'SIGSTOP of runlock and its guard, hold %s, just not for too long: it goes on',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `both-stop-${hold}`, hold });
@@ -107,29 +69,7 @@ test.concurrent.each(['forever', 'none'])(
 );
 
 test.concurrent(
-  'SIGSTOP of the guard and then of runlock, hold none, and SIGCONT of the guard alone: a beat that it reads late gives no more life than it gave when it was sent',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'late-beat', hold: 'none' });
-    const { node, run } = await occupy(fleet, 'web01', stubborn);
-    using guard = halt(await node.guard());
-    await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
-    node.send('SIGSTOP');
-    await untilBeat(fleet, run, uptimeMs() + 22_000);
-    guard.resume();
-    const resumedMs = uptimeMs();
-    await untilDead(run, SOON_MS);
-    // The last beat was sent up to 5 s before the stop, and gave 30 s.
-    expect(uptimeMs() - resumedMs).toBeLessThan(20_000);
-    node.send('SIGCONT');
-    expect((await node.ended).status).toBe(137);
-    expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web02']);
-  },
-);
-
-test.concurrent(
-  'a run that is first in the queue, and no other, has its guard already, which is on duty when it runs',
+  'a run that is first in the queue, and no other, has its guard already, also when it runs',
   async () => {
     await using fleet = startFleet(agent, { group: 'guard-first' });
     const { node: holder } = await occupy(fleet, 'web01');
@@ -189,32 +129,52 @@ test.concurrent.each(['SIGKILL', 'SIGTERM'] as const)(
   },
 );
 
-test.concurrent.each(HOLDS)(
-  'SIGKILL of runlock and its guard at once, hold %s: the command lives on as an orphan, others are kept out, and its node names it and stays away until it is gone',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `both-kill-${hold}`, hold });
-    const { node, run } = await occupy(fleet, 'web01', stubborn);
-    await killBoth(fleet, node);
-    const again = await fleet.run('web01');
-    expect(again.status).toBe(75);
-    expect(again.stderr).toContain('lost its runlock and its processes still run');
-    for (const pid of livingOf(run)) expect(again.stderr).toContain(String(pid));
-    expect((await fleet.run('web02', impatient)).status).toBe(75);
-    expect(livingOf(run)).toHaveLength(2);
-    livingOf(run).forEach(end);
-    await untilDead(run, SOON_MS);
-    // Its shells are gone; their last `sleep` ends by itself and counts until then.
-    await eventually(
-      async () => expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' }),
-      SOON_MS,
-    );
-    await expectServed(fleet, ['web01', 'web01']);
-  },
-);
+describe.concurrent('SIGKILL of runlock and its guard at once', () => {
+  test(
+    'hold none: nobody is left to end the command, and 60 s later the next runs beside it',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'limit', hold: 'none' });
+      const { node, run } = await occupy(fleet, 'web01', stubborn);
+      const [next] = await lineUp(fleet, ['web02'], brief);
+      await killBoth(fleet, node);
+      await next?.running(VANISHED_MS);
+      expect((await next?.ended)?.status).toBe(0);
+      await untilBeat(fleet, run, uptimeMs());
+      // A hold that ends needs one of the two; with `forever` nobody would have followed.
+      const { broken, judged } = await fleet.verdict();
+      expect(broken.map(({ promise }) => promise)).toEqual([1]);
+      expect(judged.runs).toBe(2);
+    },
+  );
+
+  test.each(HOLDS)(
+    'hold %s: its orphan keeps others out, and its node names it and stays away',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `both-kill-${hold}`, hold });
+      const { node, run } = await occupy(fleet, 'web01', stubborn);
+      await killBoth(fleet, node);
+      const again = await fleet.run('web01');
+      expect(again.status).toBe(75);
+      expect(again.stderr).toContain('lost its runlock and its processes still run');
+      for (const pid of livingOf(run)) expect(again.stderr).toContain(String(pid));
+      expect((await fleet.run('web02', impatient)).status).toBe(75);
+      expect(livingOf(run)).toHaveLength(2);
+      livingOf(run).forEach(end);
+      await untilDead(run, SOON_MS);
+      // Its shells are gone; their last `sleep` ends by itself and counts until then.
+      await eventually(
+        async () => expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' }),
+        SOON_MS,
+      );
+      await expectServed(fleet, ['web01', 'web01']);
+    },
+  );
+});
 
 test.concurrent.each(HOLDS)(
-  'SIGKILL of the guard, hold %s: the run goes on under a new one, which ends the tree when runlock is killed',
+  'SIGKILL of the guard, hold %s: the run goes on under a new one, which is on duty',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `guard-kill-${hold}`, hold });
@@ -229,7 +189,7 @@ test.concurrent.each(HOLDS)(
 );
 
 test.concurrent.each(HOLDS)(
-  'SIGHUP of the guard and its helpers, hold %s: it stays, the run goes on, and it ends the tree when runlock is killed',
+  'SIGHUP of the guard and its helpers, hold %s: it stays on duty, and the run goes on',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `guard-hup-${hold}`, hold });
@@ -244,28 +204,7 @@ test.concurrent.each(HOLDS)(
 );
 
 test.concurrent.each(HOLDS)(
-  'SIGSTOP of the guard, hold %s, and SIGKILL of runlock: others are kept out while nobody ends the tree, and continued the guard ends it at once',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `stop-kill-${hold}`, hold });
-    const { node, run } = await occupy(fleet, 'web01', stubborn);
-    using guard = halt(await node.guard());
-    node.send('SIGKILL');
-    await untilGone(node.pid, SOON_MS);
-    const again = await fleet.run('web01');
-    expect(again.status).toBe(75);
-    expect(again.stderr).toContain('lost its runlock and its processes still run');
-    expect((await fleet.run('web02', impatient)).status).toBe(75);
-    expect(livingOf(run)).toHaveLength(2);
-    guard.resume();
-    await untilDead(run, SOON_MS);
-    expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web01']);
-  },
-);
-
-test.concurrent.each(HOLDS)(
-  'SIGKILL of the guard while runlock is stopped, hold %s: continued, the run goes on under a new one',
+  'SIGKILL of the guard while runlock is stopped, hold %s: it goes on under a new one',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `kill-stopped-${hold}`, hold });
@@ -282,7 +221,7 @@ test.concurrent.each(HOLDS)(
 );
 
 test.concurrent.each(HOLDS)(
-  'SIGHUP of runlock and its guard, hold %s: the tree is told and ends, nobody stays behind, and its claim is that of a run that was stopped',
+  'SIGHUP of runlock and its guard, hold %s: the tree ends, the run counts as stopped',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `both-hup-${hold}`, hold });
@@ -300,17 +239,82 @@ test.concurrent.each(HOLDS)(
   },
 );
 
-test.concurrent.each(HOLDS)(
-  'SIGSTOP of the guard, hold %s, until the command has ended: the run ends well, and the stopped guard is gone too',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `stop-end-${hold}`, hold });
-    const { node } = await occupy(fleet, 'web01');
-    using guard = halt(await node.guard());
-    node.tell();
-    expect(await node.ended).toEqual({ status: 0, stdout: '', stderr: '' });
-    expect(isAlive(guard.pid)).toBe(false);
-    expect(await fleet.claim()).toBeUndefined();
-    await expectServed(fleet, ['web01']);
-  },
-);
+describe.concurrent('SIGSTOP of the guard', () => {
+  test.each(
+    (['alone', 'group'] as const).flatMap((how) =>
+      (['forever', 'none'] as const).map((hold) => [how, hold] as const),
+    ),
+  )(
+    '(%s), hold %s, for longer than it waits for a beat: continued, it is on duty',
+    LONG,
+    async (how, hold) => {
+      await using fleet = startFleet(agent, { group: `guard-stop-${how}-${hold}`, hold });
+      const { node, run } = await occupy(fleet, 'web01', stubborn);
+      const guard = await node.guard();
+      using stopped = halt(guard, how);
+      await untilBeat(fleet, run, uptimeMs() + TOO_LONG_MS);
+      stopped.resume();
+      await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
+      expect(guardOf(node.pid)).toBe(guard);
+      await expectOnDuty(fleet, { node, run });
+    },
+  );
+
+  test(
+    'and then of runlock, hold none: a beat that is read late gives no more life than when sent',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'late-beat', hold: 'none' });
+      const { node, run } = await occupy(fleet, 'web01', stubborn);
+      using guard = halt(await node.guard());
+      await untilBeat(fleet, run, uptimeMs() + A_BEAT_MS);
+      node.send('SIGSTOP');
+      await untilBeat(fleet, run, uptimeMs() + 22_000);
+      guard.resume();
+      const resumedMs = uptimeMs();
+      await untilDead(run, SOON_MS);
+      // The last beat was sent up to 5 s before the stop, and gave 30 s.
+      expect(uptimeMs() - resumedMs).toBeLessThan(20_000);
+      node.send('SIGCONT');
+      expect((await node.ended).status).toBe(137);
+      expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web02']);
+    },
+  );
+
+  test.each(HOLDS)(
+    'hold %s, and SIGKILL of runlock: others are kept out; continued, it ends the tree',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `stop-kill-${hold}`, hold });
+      const { node, run } = await occupy(fleet, 'web01', stubborn);
+      using guard = halt(await node.guard());
+      node.send('SIGKILL');
+      await untilGone(node.pid, SOON_MS);
+      const again = await fleet.run('web01');
+      expect(again.status).toBe(75);
+      expect(again.stderr).toContain('lost its runlock and its processes still run');
+      expect((await fleet.run('web02', impatient)).status).toBe(75);
+      expect(livingOf(run)).toHaveLength(2);
+      guard.resume();
+      await untilDead(run, SOON_MS);
+      expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web01']);
+    },
+  );
+
+  test.each(HOLDS)(
+    'hold %s, until the command has ended: the run ends well, and the guard is gone too',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `stop-end-${hold}`, hold });
+      const { node } = await occupy(fleet, 'web01');
+      using guard = halt(await node.guard());
+      node.tell();
+      expect(await node.ended).toEqual({ status: 0, stdout: '', stderr: '' });
+      expect(isAlive(guard.pid)).toBe(false);
+      expect(await fleet.claim()).toBeUndefined();
+      await expectServed(fleet, ['web01']);
+    },
+  );
+});

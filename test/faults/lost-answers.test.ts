@@ -43,7 +43,7 @@ async function passedOn(fleet: Fleet): Promise<void> {
 
 describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
   test(
-    'a grant that arrives after its run gave up starts nothing and leaves no claim; the next in line is served',
+    'a grant that arrives after its run gave up starts nothing; the next in line is served',
     LONG,
     async () => {
       await using fleet = startFleet(agent, { group: `late-${hold}`, hold });
@@ -62,28 +62,24 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
     },
   );
 
-  test(
-    'a grant that took effect unseen, before its run was told to stop, is undone; the next in line is served',
-    LONG,
-    async () => {
-      await using fleet = startFleet(agent, { group: `unseen-${hold}`, hold });
-      await using proxy = await startProxy(agent);
-      const { holder, first, second } = await lineUp(fleet, proxy);
-      proxy.rule({ match: STEPS.grant, times: 1, do: 'drop-after' });
-      // The look that would find the grant never comes back, so the run does not know of it when the signal comes.
-      const removeLook = proxy.rule({ match: STEPS.look, do: 'hang' });
-      holder.tell();
-      await eventually(async () => expect(await fleet.claim()).toMatchObject({ node: 'web01' }));
-      first.send('SIGTERM');
-      removeLook();
-      expect((await first.ended).status).toBe(143);
-      expect(await second.ended).toMatchObject({ status: 0, stderr: '' });
-      await passedOn(fleet);
-    },
-  );
+  test('a grant that took effect unseen, before its run was told to stop, is undone', LONG, async () => {
+    await using fleet = startFleet(agent, { group: `unseen-${hold}`, hold });
+    await using proxy = await startProxy(agent);
+    const { holder, first, second } = await lineUp(fleet, proxy);
+    proxy.rule({ match: STEPS.grant, times: 1, do: 'drop-after' });
+    // The look that would find the grant never comes back, so the run does not know of it when the signal comes.
+    const removeLook = proxy.rule({ match: STEPS.look, do: 'hang' });
+    holder.tell();
+    await eventually(async () => expect(await fleet.claim()).toMatchObject({ node: 'web01' }));
+    first.send('SIGTERM');
+    removeLook();
+    expect((await first.ended).status).toBe(143);
+    expect(await second.ended).toMatchObject({ status: 0, stderr: '' });
+    await passedOn(fleet);
+  });
 
   test.each(['drop-before', 'drop-after', 'late'] as const)(
-    'a claim that was deleted, and the way back to it lost (%s): the run keeps its lock, claims again, and who waits is served after it',
+    'a claim that was deleted, and the way back to it lost (%s): the run claims again',
     LONG,
     async (action) => {
       await using fleet = startFleet(agent, { group: `again-${action}-${hold}`, hold });
@@ -111,7 +107,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
   );
 
   test(
-    'a release that can not be sent says what stays behind, the exit code is the command’s, and what arrives late changes nothing; its next run lets the others in',
+    'a release that can not be sent says what stays behind; what arrives late changes nothing',
     LONG,
     async () => {
       await using fleet = startFleet(agent, { group: `stays-${hold}`, hold });
@@ -138,7 +134,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
   );
 });
 
-test('a lost session at the end of a run, and a lost answer on the way back to it: the slot is given back all the same', async () => {
+test('a lost session at the end of a run, and a lost answer on the way back: the slot is free', async () => {
   const proxy = await through();
   const { folder, clean, pid } = scene();
   onTestFinished(clean);
@@ -158,7 +154,7 @@ test('a lost session at the end of a run, and a lost answer on the way back to i
   expect(await agent.kv.keys(`${base}/`)).toEqual([`${base}/.last`, `${base}/.runs/web01`, `${base}/.tail`]);
 });
 
-test('a return whose answer was lost, and that starts nothing after all, leaves the failed claim as it was', async () => {
+test('a return whose answer was lost, and that starts nothing, leaves the failed claim as it was', async () => {
   const failed = await runlock(agent, ['exec', '-g', 'undo', '--node', 'web01', '--', 'sh', '-c', 'exit 3']);
   expect(failed.status).toBe(3);
   const before = await agent.kv.get('runlock/undo/.slot/0/owner');
@@ -183,7 +179,7 @@ test('a grant that is refused for a while is asked for ever more seldom', async 
   expect(await agent.kv.keys('runlock/slow/.slot/')).toEqual([]);
 });
 
-test('tickets and locks that no session holds, as a restored export leaves them, stand in nobody’s way', async () => {
+test('tickets and locks that no session holds, as after a restore, stand in nobody’s way', async () => {
   const ticket = {
     v: 1,
     node: 'web09',

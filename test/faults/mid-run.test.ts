@@ -63,7 +63,7 @@ async function ownToken(): Promise<{ env: { CONSUL_HTTP_TOKEN: string }; revoke:
 
 describe.concurrent('its token revoked', () => {
   test.for(['none', '5s'])(
-    'hold %s: the whole tree is dead before the next in line is served, and the run ends with 79',
+    'hold %s: the whole tree is dead before the next is served, and the run ends with 79',
     { timeout: 180_000 },
     async (hold) => {
       await using fleet = fleetOf(hold);
@@ -80,7 +80,7 @@ describe.concurrent('its token revoked', () => {
   );
 
   test(
-    'hold forever: the run goes on to its own end, what stays behind is said, and nobody follows before an operator clears it',
+    'hold forever: the run goes on to its end, and nobody follows before an operator clears it',
     { timeout: 180_000 },
     async () => {
       await using fleet = fleetOf('forever');
@@ -109,7 +109,7 @@ describe.concurrent("its claim overwritten by hand with another node's", () => {
     ['none', 59_000],
     ['5s', 69_000],
   ] as const)(
-    'hold %s: the command is killed, exit 79, and the next in line is served when that claim has had no lock for 60 s and its hold is over',
+    'hold %s: the command is killed, 79; the next follows after 60 s and that claim’s hold',
     { timeout: 180_000 },
     async ([hold, leastMs]) => {
       await using fleet = fleetOf(hold);
@@ -124,7 +124,7 @@ describe.concurrent("its claim overwritten by hand with another node's", () => {
   );
 
   test(
-    'hold forever: the command is killed, exit 79, and nobody follows before an operator clears that claim',
+    'hold forever: the command is killed, 79, and nobody follows before an operator clears that',
     { timeout: 180_000 },
     async () => {
       await using fleet = fleetOf('forever');
@@ -172,7 +172,7 @@ test.concurrent(
 );
 
 test.concurrent(
-  'hold none with the least time that is allowed: a run that nothing is wrong with is not taken for cut off',
+  'hold none with the least time that is allowed: a good run is not taken for cut off',
   { timeout: 180_000 },
   async () => {
     await using fleet = fleetOf('none');
@@ -183,7 +183,7 @@ test.concurrent(
 );
 
 describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
-  test('its session destroyed: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
+  test('its session destroyed: it takes its lock back, and those behind it are served after it', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     await destroy(await fleet.lockedBy());
@@ -192,7 +192,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
 
-  test('its lock key deleted: the run goes on and takes its lock back, and those behind it are served after it, in order', async () => {
+  test('its lock key deleted: it takes its lock back, and those behind it are served after it', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     fleet.act('by-hand', 'web01');
@@ -202,7 +202,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
 
-  test('its lock key overwritten: its session still holds it, so the run goes on, and those behind it are served after it, in order', async () => {
+  test('its lock key overwritten: its session holds it, and those behind it are served after it', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     const session = await fleet.lockedBy();
@@ -214,7 +214,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
 
-  test('its lock key taken by a session of somebody else: the run goes on, has its lock again once that session is gone, and nobody comes in between', async () => {
+  test('its lock key taken by a session of somebody else: it has its lock again after that', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     const created = await agent.http('PUT', '/v1/session/create', { Name: 'somebody', LockDelay: '0s' });
@@ -231,7 +231,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
 
-  test('its claim deleted: the run goes on and claims its slot again, and those behind it are served after it, in order', async () => {
+  test('its claim deleted: it claims its slot again, and those behind it are served after it', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     fleet.act('by-hand', 'web01');
@@ -241,7 +241,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
 
-  test('the whole prefix deleted: the run goes on and claims its slot again, and those behind it, whose tickets are gone, join anew and are served after it', async () => {
+  test('the whole prefix deleted: it claims its slot again, those behind it join anew', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     fleet.act('by-hand');
@@ -253,7 +253,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 3 } });
   });
 
-  test('its claim overwritten with rubbish: the command is killed, exit 79, and those behind it say what is wrong and leave, until it is deleted', async () => {
+  test('its claim overwritten with rubbish: it is killed, 79, and those behind it say so and leave', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     fleet.act('by-hand');
@@ -274,7 +274,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     expect(await fleet.verdict()).toMatchObject({ broken: [], judged: { runs: 2 } });
   });
 
-  test('evicted by an operator: the command is killed first, exit 79, and only then the next in line is served', async () => {
+  test('evicted by an operator: the command is killed first, 79, and only then the next is served', async () => {
     await using fleet = fleetOf(hold);
     const scene = await startScene(fleet);
     fleet.act('evict', 'web01');

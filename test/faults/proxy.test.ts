@@ -80,7 +80,7 @@ const faultsOf = (hold: string) => Object.keys(hold === 'forever' ? FAULTS : LOS
 
 describe.concurrent('before there is a slot, where the hold does not matter', () => {
   test.each(['session create', 'enqueue', 'session destroy'] as const)(
-    'a request to %s that is lost, late, cut, unanswered, slow or refused: all who wait run once, in their order',
+    '%s requests that are lost, late, cut, unanswered, slow or refused: all run once',
     LONG,
     async (step) => {
       await using fleet = startFleet(agent, { group: groupOf(step, 'line') });
@@ -96,7 +96,7 @@ describe.concurrent('before there is a slot, where the hold does not matter', ()
   );
 
   test(
-    'renewals of waiting nodes that are lost, cut, unanswered, slow or refused twice: every place is kept',
+    'renewals of waiting nodes that are lost, cut, unanswered, slow or refused: places are kept',
     LONG,
     async () => {
       await using fleet = startFleet(agent, { group: 'renew-line' });
@@ -116,7 +116,7 @@ describe.concurrent('before there is a slot, where the hold does not matter', ()
   );
 
   test(
-    'the return to a failed claim that is lost, late, cut, unanswered, slow or refused: every node runs once more, before who waits',
+    'the return to a failed claim that is lost, late, unanswered or refused: before who waits',
     LONG,
     async () => {
       const names = Object.keys(FAULTS);
@@ -138,7 +138,7 @@ describe.concurrent('before there is a slot, where the hold does not matter', ()
 
 describe.concurrent.each(HOLDS)('hold %s', (hold) => {
   test.each(['grant', 'release'] as const)(
-    'a %s that is lost, late, cut, unanswered, slow or refused: all who wait run once, in their order',
+    'a %s that is lost, late, cut, unanswered, slow or refused: all run once, in order',
     LONG,
     async (step) => {
       await using fleet = startFleet(agent, { group: groupOf(step, hold), hold });
@@ -151,7 +151,7 @@ describe.concurrent.each(HOLDS)('hold %s', (hold) => {
   );
 
   test(
-    'the release of a failed run that is lost, late, cut or unanswered: its claim stays as the hold says, and who waits is let in when it says so',
+    'the release of a failed run that is lost, late or unanswered: its claim stays as held',
     LONG,
     async () => {
       const names = Object.keys(LOSSES);
@@ -178,7 +178,7 @@ describe.concurrent.each(HOLDS)('hold %s', (hold) => {
   );
 
   test(
-    'renewals of running nodes that are lost, cut, unanswered, slow or refused twice: every session stays, and the next in line waits its turn',
+    'renewals of running nodes that are lost, cut, unanswered or refused twice: sessions stay',
     LONG,
     async () => {
       const names = faultsOf(hold);

@@ -1,5 +1,5 @@
 // Signals to a runlock that has no command yet: while it waits, while it is the first in the queue, while it is granted its slot.
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import type { Fleet, Node } from '../support/history/fleet.ts';
@@ -57,27 +57,8 @@ async function stopAtGrant(fleet: Fleet, proxy: Proxy): Promise<{ stopped: Node;
   return { stopped, behind };
 }
 
-test.concurrent.each(['none', '5s'])(
-  'SIGSTOP of runlock just as its slot is granted, hold %s, until another has taken the slot over: continued, it starts nothing and queues again',
-  LONG,
-  async (hold) => {
-    await using proxy = await startProxy(agent);
-    await using fleet = startFleet(agent, { group: `granted-${hold}`, hold });
-    const { stopped, behind: heir } = await stopAtGrant(fleet, proxy);
-    await heir.running(VANISHED_MS);
-    const [last] = await lineUp(fleet, ['web04'], brief);
-    stopped.send('SIGCONT');
-    await stopped.waiting(SOON_MS);
-    expect(await served(fleet)).toEqual(['web01', 'web03']);
-    heir.tell();
-    await endedWell([heir, last]);
-    expect((await stopped.ended).status).toBe(0);
-    await expectServed(fleet, ['web01', 'web03', 'web04', 'web02']);
-  },
-);
-
 test.concurrent(
-  'SIGKILL of the run and then of the first in the queue, hold none: the next in line looks for 60 s of its own and takes over',
+  'SIGKILL of the run and then of the first in the queue, hold none: the next looks for 60 s',
   LONG,
   async () => {
     await using fleet = startFleet(agent, { group: 'two-dead', hold: 'none' });
@@ -92,10 +73,27 @@ test.concurrent(
   },
 );
 
-test.concurrent(
-  'SIGSTOP of runlock just as its slot is granted, hold forever, until its session is gone: nobody follows, and continued it gives back what it never heard of and queues again',
-  LONG,
-  async () => {
+describe.concurrent('SIGSTOP of runlock just as its slot is granted', () => {
+  test.each(['none', '5s'])(
+    'hold %s, until another has taken it over: continued, it starts nothing and queues again',
+    LONG,
+    async (hold) => {
+      await using proxy = await startProxy(agent);
+      await using fleet = startFleet(agent, { group: `granted-${hold}`, hold });
+      const { stopped, behind: heir } = await stopAtGrant(fleet, proxy);
+      await heir.running(VANISHED_MS);
+      const [last] = await lineUp(fleet, ['web04'], brief);
+      stopped.send('SIGCONT');
+      await stopped.waiting(SOON_MS);
+      expect(await served(fleet)).toEqual(['web01', 'web03']);
+      heir.tell();
+      await endedWell([heir, last]);
+      expect((await stopped.ended).status).toBe(0);
+      await expectServed(fleet, ['web01', 'web03', 'web04', 'web02']);
+    },
+  );
+
+  test('hold forever, until its session is gone: it gives back what it never heard of', LONG, async () => {
     await using proxy = await startProxy(agent);
     await using fleet = startFleet(agent, { group: 'granted-forever' });
     const { stopped, behind } = await stopAtGrant(fleet, proxy);
@@ -108,63 +106,33 @@ test.concurrent(
     await endedWell([behind]);
     expect((await stopped.ended).status).toBe(0);
     await expectServed(fleet, ['web01', 'web03', 'web02']);
-  },
-);
+  });
+
+  test(
+    'hold forever, until an operator has cleared its claim: it starts nothing and queues again',
+    LONG,
+    async () => {
+      await using proxy = await startProxy(agent);
+      await using fleet = startFleet(agent, { group: 'granted-cleared' });
+      const { stopped, behind } = await stopAtGrant(fleet, proxy);
+      await untilUnlocked(fleet);
+      fleet.act('clear', 'web02');
+      const clear = ['release', fleet.group, '--owner', 'web02', '--force'];
+      expect((await spawnRunlock(agent, clear).ended).status).toBe(0);
+      await behind.running(SOON_MS);
+      stopped.send('SIGCONT');
+      await stopped.waiting(SOON_MS);
+      expect(await served(fleet)).toEqual(['web01', 'web03']);
+      behind.tell();
+      await endedWell([behind]);
+      expect((await stopped.ended).status).toBe(0);
+      await expectServed(fleet, ['web01', 'web03', 'web02']);
+    },
+  );
+});
 
 test.concurrent(
-  'SIGSTOP of runlock just as its slot is granted, hold forever, until an operator has cleared its claim: continued, it starts nothing and queues again',
-  LONG,
-  async () => {
-    await using proxy = await startProxy(agent);
-    await using fleet = startFleet(agent, { group: 'granted-cleared' });
-    const { stopped, behind } = await stopAtGrant(fleet, proxy);
-    await untilUnlocked(fleet);
-    fleet.act('clear', 'web02');
-    const clear = ['release', fleet.group, '--owner', 'web02', '--force'];
-    expect((await spawnRunlock(agent, clear).ended).status).toBe(0);
-    await behind.running(SOON_MS);
-    stopped.send('SIGCONT');
-    await stopped.waiting(SOON_MS);
-    expect(await served(fleet)).toEqual(['web01', 'web03']);
-    behind.tell();
-    await endedWell([behind]);
-    expect((await stopped.ended).status).toBe(0);
-    await expectServed(fleet, ['web01', 'web03', 'web02']);
-  },
-);
-
-test.concurrent(
-  'SIGKILL of runlock while it waits: those behind it are served in their order when its session has ended by itself',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'waiting-kill' });
-    const { node: holder } = await occupy(fleet, 'web01');
-    const [first, dead, last] = await lineUp(fleet, ['web02', 'web03', 'web04'], brief);
-    dead?.send('SIGKILL');
-    await untilGone(dead?.pid ?? 0);
-    holder.tell();
-    await endedWell([holder, first, last]);
-    await expectServed(fleet, ['web01', 'web02', 'web04']);
-  },
-);
-
-test.concurrent(
-  'SIGKILL of runlock while it is the first in the queue: the next in line is served when that session has ended by itself, nobody is passed over',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'first-kill' });
-    const { node: holder } = await occupy(fleet, 'web01');
-    const [first, second, third] = await lineUp(fleet, ['web02', 'web03', 'web04'], brief);
-    first?.send('SIGKILL');
-    await untilGone(first?.pid ?? 0);
-    holder.tell();
-    await endedWell([holder, second, third]);
-    await expectServed(fleet, ['web01', 'web03', 'web04']);
-  },
-);
-
-test.concurrent(
-  'SIGSTOP of runlock while it waits, for longer than its session lives: those behind it pass, and continued it queues again as the last',
+  'SIGSTOP of runlock while it waits, for longer than its session lives: it queues again',
   LONG,
   async () => {
     await using fleet = startFleet(agent, { group: 'waiting-stop' });
@@ -184,28 +152,6 @@ test.concurrent(
 );
 
 test.concurrent(
-  'SIGSTOP of runlock while it is the first in the queue, for longer than its session lives: the next in line runs, and continued it starts nothing and queues again as the last',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'first-stop' });
-    const { node: holder } = await occupy(fleet, 'web01');
-    const [stopped] = await lineUp(fleet, ['web02'], brief);
-    const [next] = await lineUp(fleet, ['web03']);
-    if (!stopped || !next) throw new Error('nobody waits');
-    stopped.send('SIGSTOP');
-    holder.tell();
-    await next.running(SESSION_MS);
-    const [newcomer] = await lineUp(fleet, ['web04'], brief);
-    stopped.send('SIGCONT');
-    await stopped.waiting(SOON_MS);
-    expect(await served(fleet)).toEqual(['web01', 'web03']);
-    next.tell();
-    await endedWell([holder, next, newcomer, stopped]);
-    await expectServed(fleet, ['web01', 'web03', 'web04', 'web02']);
-  },
-);
-
-test.concurrent(
   'SIGSTOP and SIGCONT of runlock while it waits, before its session ends: it keeps its place',
   LONG,
   async () => {
@@ -221,25 +167,64 @@ test.concurrent(
   },
 );
 
-test.concurrent(
-  'SIGSTOP and SIGCONT of runlock while it is the first in the queue, before its session ends: the free slot waits for it',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'first-pause' });
-    const { node: holder } = await occupy(fleet, 'web01');
-    const [stopped, behind] = await lineUp(fleet, ['web02', 'web03'], patient);
-    stopped?.send('SIGSTOP');
-    holder.tell();
-    await endedWell([holder]);
-    expect(await fleet.claim()).toBeUndefined();
-    stopped?.send('SIGCONT');
-    await endedWell([stopped, behind]);
-    await expectServed(fleet, ['web01', 'web02', 'web03']);
-  },
-);
+describe.concurrent('while it is the first in the queue', () => {
+  test(
+    'SIGKILL of runlock: the next in line is served when that session has ended by itself',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'first-kill' });
+      const { node: holder } = await occupy(fleet, 'web01');
+      const [first, second, third] = await lineUp(fleet, ['web02', 'web03', 'web04'], brief);
+      first?.send('SIGKILL');
+      await untilGone(first?.pid ?? 0);
+      holder.tell();
+      await endedWell([holder, second, third]);
+      await expectServed(fleet, ['web01', 'web03', 'web04']);
+    },
+  );
+
+  test(
+    'SIGSTOP of runlock, for longer than its session lives: the next runs, it queues again',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'first-stop' });
+      const { node: holder } = await occupy(fleet, 'web01');
+      const [stopped] = await lineUp(fleet, ['web02'], brief);
+      const [next] = await lineUp(fleet, ['web03']);
+      if (!stopped || !next) throw new Error('nobody waits');
+      stopped.send('SIGSTOP');
+      holder.tell();
+      await next.running(SESSION_MS);
+      const [newcomer] = await lineUp(fleet, ['web04'], brief);
+      stopped.send('SIGCONT');
+      await stopped.waiting(SOON_MS);
+      expect(await served(fleet)).toEqual(['web01', 'web03']);
+      next.tell();
+      await endedWell([holder, next, newcomer, stopped]);
+      await expectServed(fleet, ['web01', 'web03', 'web04', 'web02']);
+    },
+  );
+
+  test(
+    'SIGSTOP and SIGCONT of runlock, before its session ends: the free slot waits for it',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'first-pause' });
+      const { node: holder } = await occupy(fleet, 'web01');
+      const [stopped, behind] = await lineUp(fleet, ['web02', 'web03'], patient);
+      stopped?.send('SIGSTOP');
+      holder.tell();
+      await endedWell([holder]);
+      expect(await fleet.claim()).toBeUndefined();
+      stopped?.send('SIGCONT');
+      await endedWell([stopped, behind]);
+      await expectServed(fleet, ['web01', 'web02', 'web03']);
+    },
+  );
+});
 
 test.concurrent.each(['web02', 'web03'])(
-  'SIGHUP of runlock while it waits (%s; the first is web02): it leaves the queue at once with 129, starts nothing, and those behind it move up',
+  'SIGHUP of runlock while it waits (%s; the first is web02): 129, those behind move up',
   LONG,
   async (name) => {
     await using fleet = startFleet(agent, { group: `hup-${name}` });
@@ -259,10 +244,19 @@ test.concurrent.each(['web02', 'web03'])(
   },
 );
 
-test.concurrent(
-  'SIGKILL of runlock while it waits: its node’s next run ends that session at once and joins as the last',
-  LONG,
-  async () => {
+describe.concurrent('SIGKILL of runlock while it waits', () => {
+  test('those behind it are served in order when its session has ended by itself', LONG, async () => {
+    await using fleet = startFleet(agent, { group: 'waiting-kill' });
+    const { node: holder } = await occupy(fleet, 'web01');
+    const [first, dead, last] = await lineUp(fleet, ['web02', 'web03', 'web04'], brief);
+    dead?.send('SIGKILL');
+    await untilGone(dead?.pid ?? 0);
+    holder.tell();
+    await endedWell([holder, first, last]);
+    await expectServed(fleet, ['web01', 'web02', 'web04']);
+  });
+
+  test('its node’s next run ends that session at once and joins as the last', LONG, async () => {
     await using fleet = startFleet(agent, { group: 'waiting-again' });
     const { node: holder } = await occupy(fleet, 'web01');
     const [first, dead, behind] = await lineUp(fleet, ['web02', 'web03', 'web04'], brief);
@@ -274,5 +268,5 @@ test.concurrent(
     holder.tell();
     await endedWell([holder, first, behind, again]);
     await expectServed(fleet, ['web01', 'web02', 'web04', 'web03']);
-  },
-);
+  });
+});

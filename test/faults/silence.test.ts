@@ -50,7 +50,7 @@ describe.concurrent('before there is a slot', () => {
   );
 
   test(
-    'an agent that accepts and never answers, from the start: exit 69, says so, and has started nothing',
+    'an agent that accepts and never answers, from the start: exit 69, nothing has started',
     LONG,
     async () => {
       await using fleet = startFleet(agent, { group: 'silent' });
@@ -85,7 +85,7 @@ describe.concurrent('before there is a slot', () => {
 
 describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
   test(
-    'an agent that stops answering under a run: the run goes on or is dead in time, as its hold says, and nobody is let in beside it',
+    'an agent that stops answering under a run: it goes on or is dead in time, as its hold says',
     LONG,
     async () => {
       await using fleet = startFleet(agent, { group: groupOf('mute', hold), hold });
@@ -117,7 +117,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
   );
 
   test(
-    'renewals that are never answered: the session ends, the run takes its lock back with a new one, and nobody is let in beside it',
+    'renewals that are never answered: the run takes its lock back, nobody is let in beside it',
     LONG,
     async () => {
       await using fleet = startFleet(agent, { group: groupOf('unrenewed', hold), hold });
@@ -156,7 +156,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
   });
 
   test(
-    'no connection is accepted any more, as beyond the agent’s limit: the run goes on, who waits says so after a while, and gets its turn when connections are free again',
+    'no connection is accepted any more: the run goes on, who waits says so and gets its turn',
     LONG,
     async () => {
       const args = ['--session-ttl', '30s'];

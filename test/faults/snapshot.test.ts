@@ -79,7 +79,7 @@ const sceneOf = (group: string): Scene => {
 
 describe.concurrent.each(HOLDS)('hold %s', (hold) => {
   test(
-    'a snapshot from before the run: the run claims its slot again before anybody who waits can have it, and all are served once',
+    'a snapshot from before the run: it claims its slot again before anybody who waits has it',
     LONG,
     async () => {
       const { fleet, nodes } = sceneOf(`newer-${hold}`);
@@ -102,7 +102,7 @@ describe.concurrent.each(HOLDS)('hold %s', (hold) => {
   );
 
   test(
-    'a snapshot in which another had the slot: the run is lost and killed before anybody follows, and the other’s claim is kept as its hold says',
+    'a snapshot in which another had the slot: the run is killed before anybody follows',
     LONG,
     async () => {
       const { fleet, nodes } = sceneOf(`older-${hold}`);

@@ -51,7 +51,7 @@ test.concurrent(
 );
 
 test.concurrent(
-  'a write in the background that the terminal forbids (stty tostop), hold forever: it is there when it is continued',
+  'a write in the background that the terminal forbids, hold forever: there when continued',
   LONG,
   async () => {
     const { folder, pid } = stage();

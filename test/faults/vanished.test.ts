@@ -1,5 +1,5 @@
 // A run whose runlock is killed, or says nothing any more: the guard ends the command, and the claim keeps others out.
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { startFleet } from '../support/history/fleet.ts';
 import { uptimeMs } from '../support/history/history.ts';
@@ -26,171 +26,102 @@ const agent = useAgent();
 
 const ENDING_HOLDS = ['5s', 'none'] as const;
 
-test.concurrent.each(ENDING_HOLDS)(
-  'SIGKILL of runlock while it runs, hold %s: the whole tree is dead within seconds, and the next in line follows after 60 s without the lock, and the hold',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `kill-${hold}`, hold });
-    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
-    const [next, behind] = await lineUp(fleet, ['web02', 'web03'], brief);
-    dead.send('SIGKILL');
-    const killedMs = performance.now();
-    await untilDead(run, SOON_MS);
-    expect(performance.now() - killedMs).toBeLessThan(5_000);
-    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
-    expect((await fleet.run('web04', impatient)).status).toBe(75);
-    await next?.running(VANISHED_MS);
-    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web02', 'web03']);
-  },
-);
+describe.concurrent('SIGSTOP of runlock while it runs', () => {
+  test.each(ENDING_HOLDS)(
+    'hold %s, until another has taken over: the tree is dead before, and it says so',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `stop-${hold}`, hold });
+      const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+      const [next] = await lineUp(fleet, ['web02']);
+      const [behind] = await lineUp(fleet, ['web03'], brief);
+      const guard = await stopped.guard();
+      stopped.send('SIGSTOP');
+      await untilDead(run, VANISHED_MS);
+      expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
+      await next?.running(VANISHED_MS);
+      expect(isAlive(guard)).toBe(false);
+      const claim = await fleet.claim();
+      stopped.send('SIGCONT');
+      const { status, stderr } = await stopped.ended;
+      expect(status).toBe(79);
+      expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
+      expect(stderr).toMatch(/slot 0 of .* is no longer its own; nothing was given back/);
+      expect(await fleet.claim()).toEqual(claim);
+      expect(await groupOf(agent, fleet.group).lastRun('web01')).toMatchObject({
+        outcome: 'lost',
+        exitCode: 137,
+      });
+      next?.tell();
+      expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+      expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web02', 'web03']);
+    },
+  );
 
-test.concurrent(
-  'SIGKILL of runlock while it runs, hold none, and nobody who waits for 60 s: the next ones go on counting from the first who saw that its lock was gone',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'kill-brief', hold: 'none' });
-    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
-    dead.send('SIGKILL');
-    await untilDead(run, SOON_MS);
-    await untilUnlocked(fleet);
-    const seenMs = performance.now();
-    expect((await fleet.run('web02', impatient)).status).toBe(75);
-    const since = (await fleet.claim())?.missingSince;
-    expect(since).toBeDefined();
-    const nodes: string[] = [];
-    while (nodes.length < 5) {
-      nodes.push(`web${nodes.length + 3}`);
-      const { status } = await fleet.run(nodes.at(-1) ?? '', { args: ['-w', '20s'], ...brief });
-      if (status === 0) break;
-      expect(status).toBe(75);
-      expect((await fleet.claim())?.missingSince).toBe(since);
-    }
-    expect(performance.now() - seenMs).toBeGreaterThan(60_000);
-    await expectServed(fleet, ['web01', nodes.at(-1) ?? '']);
-  },
-);
+  test.each(HOLDS)(
+    'hold %s, for longer than its guard waits: the tree is dead, the run counts as failed',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `silent-${hold}`, hold });
+      const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+      const [next] = await lineUp(fleet, ['web02'], brief);
+      const guard = await stopped.guard();
+      stopped.send('SIGSTOP');
+      await untilDead(run, VANISHED_MS);
+      await untilGone(guard, SOON_MS);
+      stopped.send('SIGCONT');
+      const { status, stderr } = await stopped.ended;
+      expect(status).toBe(137);
+      expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
+      if (hold !== 'none') expect(stderr).toMatch(/web01 keeps slot 0/);
+      if (hold === 'forever') expect(await fleet.run('web01')).toMatchObject({ status: 0 });
+      expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, hold === 'forever' ? ['web01', 'web01', 'web02'] : ['web01', 'web02']);
+    },
+  );
 
-test.concurrent(
-  'SIGKILL of runlock while it runs, hold forever: the whole tree is dead within seconds, and nobody follows until the node itself is back',
-  LONG,
-  async () => {
-    await using fleet = startFleet(agent, { group: 'kill-forever' });
-    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
-    const [next] = await lineUp(fleet, ['web02'], brief);
-    dead.send('SIGKILL');
-    const killedMs = performance.now();
-    await untilDead(run, SOON_MS);
-    expect(performance.now() - killedMs).toBeLessThan(5_000);
-    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
-    // The first in the queue has looked for 60 s, and has said so; that opens nothing.
-    await eventually(
-      async () => expect(await fleet.claim()).toMatchObject({ state: 'abandoned', node: 'web01' }),
-      VANISHED_MS,
-    );
-    expect(await fleet.claim()).not.toHaveProperty('heldUntil');
-    expect((await fleet.run('web03', impatient)).status).toBe(75);
-    expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
-    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web01', 'web02']);
-  },
-);
+  test.each(HOLDS)(
+    'hold %s, until its session is gone: continued, it takes its lock back and goes on',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `pause-${hold}`, hold });
+      const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+      const [next] = await lineUp(fleet, ['web02'], brief);
+      stopped.send('SIGSTOP');
+      await untilUnlocked(fleet);
+      stopped.send('SIGCONT');
+      await stopped.says(/took the lock of .* back; the run goes on/, SOON_MS);
+      await untilBeat(fleet, run, uptimeMs());
+      expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01', run: run.run });
+      stopped.tell();
+      expect((await stopped.ended).status).toBe(0);
+      expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web02']);
+    },
+  );
 
-test.concurrent.each(ENDING_HOLDS)(
-  'SIGSTOP of runlock while it runs, hold %s, until another has taken over: its guard ends the tree before, and continued it says that the slot is lost and touches nothing but its own record',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `stop-${hold}`, hold });
-    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
-    const [next] = await lineUp(fleet, ['web02']);
-    const [behind] = await lineUp(fleet, ['web03'], brief);
-    const guard = await stopped.guard();
-    stopped.send('SIGSTOP');
-    await untilDead(run, VANISHED_MS);
-    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
-    await next?.running(VANISHED_MS);
-    expect(isAlive(guard)).toBe(false);
-    const claim = await fleet.claim();
-    stopped.send('SIGCONT');
-    const { status, stderr } = await stopped.ended;
-    expect(status).toBe(79);
-    expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
-    expect(stderr).toMatch(/slot 0 of .* is no longer its own; nothing was given back/);
-    expect(await fleet.claim()).toEqual(claim);
-    expect(await groupOf(agent, fleet.group).lastRun('web01')).toMatchObject({
-      outcome: 'lost',
-      exitCode: 137,
-    });
-    next?.tell();
-    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web02', 'web03']);
-  },
-);
+  test.each(HOLDS)(
+    'hold %s: its node is busy, and runlock says which process stands in the way',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `busy-${hold}`, hold });
+      const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
+      stopped.send('SIGSTOP');
+      const again = await fleet.run('web01', { args: ['-v'] });
+      expect(again.status).toBe(75);
+      expect(again.stderr).toContain(`web01 already runs or waits in busy-${hold} (pid ${stopped.pid}`);
+      stopped.send('SIGCONT');
+      await untilBeat(fleet, run, uptimeMs());
+      stopped.tell();
+      expect((await stopped.ended).status).toBe(0);
+      await expectServed(fleet, ['web01']);
+    },
+  );
+});
 
 test.concurrent.each(HOLDS)(
-  'SIGSTOP of runlock while it runs, hold %s, for longer than its guard waits, and SIGCONT before anybody follows: the tree is dead, and the run counts as failed',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `silent-${hold}`, hold });
-    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
-    const [next] = await lineUp(fleet, ['web02'], brief);
-    const guard = await stopped.guard();
-    stopped.send('SIGSTOP');
-    await untilDead(run, VANISHED_MS);
-    await untilGone(guard, SOON_MS);
-    stopped.send('SIGCONT');
-    const { status, stderr } = await stopped.ended;
-    expect(status).toBe(137);
-    expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
-    if (hold !== 'none') expect(stderr).toMatch(/web01 keeps slot 0/);
-    if (hold === 'forever') expect(await fleet.run('web01')).toMatchObject({ status: 0 });
-    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, hold === 'forever' ? ['web01', 'web01', 'web02'] : ['web01', 'web02']);
-  },
-);
-
-test.concurrent.each(HOLDS)(
-  'SIGSTOP of runlock while it runs, hold %s, until its session is gone, and SIGCONT before its guard gives it up: it takes its lock back and goes on',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `pause-${hold}`, hold });
-    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
-    const [next] = await lineUp(fleet, ['web02'], brief);
-    stopped.send('SIGSTOP');
-    await untilUnlocked(fleet);
-    stopped.send('SIGCONT');
-    await stopped.says(/took the lock of .* back; the run goes on/, SOON_MS);
-    await untilBeat(fleet, run, uptimeMs());
-    expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01', run: run.run });
-    stopped.tell();
-    expect((await stopped.ended).status).toBe(0);
-    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web02']);
-  },
-);
-
-test.concurrent.each(HOLDS)(
-  'SIGSTOP of runlock while it runs, hold %s: its node is busy, and runlock says which process stands in the way',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `busy-${hold}`, hold });
-    const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
-    stopped.send('SIGSTOP');
-    const again = await fleet.run('web01', { args: ['-v'] });
-    expect(again.status).toBe(75);
-    expect(again.stderr).toContain(`web01 already runs or waits in busy-${hold} (pid ${stopped.pid}`);
-    stopped.send('SIGCONT');
-    await untilBeat(fleet, run, uptimeMs());
-    stopped.tell();
-    expect((await stopped.ended).status).toBe(0);
-    await expectServed(fleet, ['web01']);
-  },
-);
-
-test.concurrent.each(HOLDS)(
-  'SIGHUP of runlock while it runs, hold %s: all of its tree gets it, what ignores TERM too; none: the next in line follows at once, 5s: after the hold, forever: only its node',
+  'SIGHUP of runlock while it runs, hold %s: its whole tree gets it, its hold is kept',
   LONG,
   async (hold) => {
     await using fleet = startFleet(agent, { group: `hup-${hold}`, hold });
@@ -209,18 +140,91 @@ test.concurrent.each(HOLDS)(
   },
 );
 
-test.concurrent.each(HOLDS)(
-  'SIGKILL of runlock while it runs, hold %s: its node’s next run takes the claim back at once, before those who wait',
-  LONG,
-  async (hold) => {
-    await using fleet = startFleet(agent, { group: `back-${hold}`, hold });
-    const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
-    const [next] = await lineUp(fleet, ['web02'], brief);
-    dead.send('SIGKILL');
-    await eventually(() => expect(isAlive(dead.pid)).toBe(false), SOON_MS);
-    expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
-    expect(livingOf(run)).toEqual([]);
-    expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
-    await expectServed(fleet, ['web01', 'web01', 'web02']);
-  },
-);
+describe.concurrent('SIGKILL of runlock while it runs', () => {
+  test.each(ENDING_HOLDS)(
+    'hold %s: the whole tree is dead in seconds; the next follows after 60 s and the hold',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `kill-${hold}`, hold });
+      const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+      const [next, behind] = await lineUp(fleet, ['web02', 'web03'], brief);
+      dead.send('SIGKILL');
+      const killedMs = performance.now();
+      await untilDead(run, SOON_MS);
+      expect(performance.now() - killedMs).toBeLessThan(5_000);
+      expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
+      expect((await fleet.run('web04', impatient)).status).toBe(75);
+      await next?.running(VANISHED_MS);
+      expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+      expect(await behind?.ended).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web02', 'web03']);
+    },
+  );
+
+  test(
+    'hold none, and nobody who waits for 60 s: the next count on from who saw it first',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'kill-brief', hold: 'none' });
+      const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+      dead.send('SIGKILL');
+      await untilDead(run, SOON_MS);
+      await untilUnlocked(fleet);
+      const seenMs = performance.now();
+      expect((await fleet.run('web02', impatient)).status).toBe(75);
+      const since = (await fleet.claim())?.missingSince;
+      expect(since).toBeDefined();
+      const nodes: string[] = [];
+      while (nodes.length < 5) {
+        nodes.push(`web${nodes.length + 3}`);
+        const { status } = await fleet.run(nodes.at(-1) ?? '', { args: ['-w', '20s'], ...brief });
+        if (status === 0) break;
+        expect(status).toBe(75);
+        expect((await fleet.claim())?.missingSince).toBe(since);
+      }
+      expect(performance.now() - seenMs).toBeGreaterThan(60_000);
+      await expectServed(fleet, ['web01', nodes.at(-1) ?? '']);
+    },
+  );
+
+  test(
+    'hold forever: the whole tree is dead in seconds, and nobody follows until its node is back',
+    LONG,
+    async () => {
+      await using fleet = startFleet(agent, { group: 'kill-forever' });
+      const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+      const [next] = await lineUp(fleet, ['web02'], brief);
+      dead.send('SIGKILL');
+      const killedMs = performance.now();
+      await untilDead(run, SOON_MS);
+      expect(performance.now() - killedMs).toBeLessThan(5_000);
+      expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01' });
+      // The first in the queue has looked for 60 s, and has said so; that opens nothing.
+      await eventually(
+        async () => expect(await fleet.claim()).toMatchObject({ state: 'abandoned', node: 'web01' }),
+        VANISHED_MS,
+      );
+      expect(await fleet.claim()).not.toHaveProperty('heldUntil');
+      expect((await fleet.run('web03', impatient)).status).toBe(75);
+      expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
+      expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web01', 'web02']);
+    },
+  );
+
+  test.each(HOLDS)(
+    'hold %s: its node’s next run takes the claim back at once, before those who wait',
+    LONG,
+    async (hold) => {
+      await using fleet = startFleet(agent, { group: `back-${hold}`, hold });
+      const { node: dead, run } = await occupy(fleet, 'web01', stubborn);
+      const [next] = await lineUp(fleet, ['web02'], brief);
+      dead.send('SIGKILL');
+      await eventually(() => expect(isAlive(dead.pid)).toBe(false), SOON_MS);
+      expect(await fleet.run('web01', impatient)).toMatchObject({ status: 0, stderr: '' });
+      expect(livingOf(run)).toEqual([]);
+      expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
+      await expectServed(fleet, ['web01', 'web01', 'web02']);
+    },
+  );
+});

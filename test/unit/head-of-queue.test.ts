@@ -54,13 +54,13 @@ function ask(asked: Answer | Error, lockedBy = 's1') {
 test.each([
   ['lost', NO_ANSWER],
   ['given to an earlier try', NO_TICKET],
-])('a grant whose answer was %s is proved from when the look that found it was sent', async (_, asked) => {
+])('a grant whose answer was %s is proved from the look that found it', async (_, asked) => {
   expect(await ask(asked)).toMatchObject({ kind: 'granted', grant: { slot: 0, provedMs: 2_000 } });
 });
 
 test.each([
   ['lost', NO_ANSWER],
   ['given to an earlier try', NO_TICKET],
-])('a claim without its lock, the grant’s answer %s, is no grant: all starts anew', async (_, asked) => {
+])('a claim without its lock, the answer %s, is no grant: all starts anew', async (_, asked) => {
   expect(await ask(asked, 'other')).toEqual({ kind: 'again' });
 });

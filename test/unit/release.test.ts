@@ -144,7 +144,7 @@ test('without an answer it is tried again, and the session ends only after that'
 
 // A refusal was taken for good at the first answer: one answer of a proxy, and the claim kept the whole fleet out.
 test.each([REFUSED, new RunlockError('config', 'bad request'), new RunlockError('not-consul', 'a page')])(
-  'one refusal (%s) is not taken for good: the release is tried again, until its deadline',
+  'one refusal (%s) is not for good: it is tried again, until its deadline',
   async (refusal) => {
     const { end, order } = ending({ transactions: [refusal, refusal] });
     expect(await end()).toMatchObject({ kind: 'released' });

@@ -46,7 +46,7 @@ test.each([
   [30_000, 5_000],
   [3_600_000, 5_000],
 ])(
-  'TTL of %d ms: the answer to a renewal, or to its end, is waited for a few seconds at most',
+  'TTL of %d ms: a renewal’s or the end’s answer is waited for a few seconds at most',
   async (ttlMs, renewMs) => {
     const { session, deadlines, renew } = await open(ttlMs);
     await renew();
