@@ -1,6 +1,7 @@
 // What each node of the quick start runs: the real ansible-playbook where it can be had.
 import { writeFileSync } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
+import type { ShowFetching } from '../test/support/fetching.ts';
 import { ansible } from '../test/support/provision.ts';
 
 export interface NodeCommand {
@@ -17,10 +18,10 @@ printf '# %s, grant %s\\nserver_name %s;\\n' "$RUNLOCK_RUN_GROUP" "$RUNLOCK_FENC
 `;
 
 /** ansible-playbook with examples/site.yml, else a shell script, which the note then calls a stand-in. */
-export async function whatToRun(folder: string): Promise<NodeCommand> {
+export async function whatToRun(folder: string, show: ShowFetching): Promise<NodeCommand> {
   const path = process.env['PATH'] ?? '';
   try {
-    const { command, env } = await ansible();
+    const { command, env } = await ansible(show);
     const words = [basename(command), '-i', 'localhost,', '-e', `folder=${folder}`, 'examples/site.yml'];
     const settings = { ...env, ...ansibleSettings(folder), PATH: `${dirname(command)}${delimiter}${path}` };
     return { command: words, settings };
@@ -28,7 +29,7 @@ export async function whatToRun(folder: string): Promise<NodeCommand> {
     const script = join(folder, 'stand-in.sh');
     writeFileSync(script, STAND_IN);
     const reason = error instanceof Error ? error.message : String(error);
-    const note = `No Ansible here (${reason}): a shell script, stand-in.sh, stands in for it and does what examples/site.yml does.`;
+    const note = `No Ansible (${reason}); using the shell script stand-in.sh, which does the same as examples/site.yml.`;
     return { command: ['sh', script, folder], settings: { PATH: path }, note };
   }
 }

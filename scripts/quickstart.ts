@@ -10,6 +10,8 @@ import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { endAgents, startAgent } from '../test/support/consul.ts';
 import type { Agent } from '../test/support/consul.ts';
+import { fetchingOn, megabytes, sizeOf } from '../test/support/fetching.ts';
+import { cacheFolder, consulBinary } from '../test/support/provision.ts';
 import { whatToRun } from './quickstart-command.ts';
 
 const GROUP = 'prod/web';
@@ -43,12 +45,12 @@ stopped.catch(() => undefined);
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   process.on(name, () => stop.abort(new Error(`ended by ${name}`)));
 for (const stream of [process.stdout, process.stderr])
-  stream.on('error', () => stop.abort(new Error('nobody reads the output any more')));
+  stream.on('error', () => stop.abort(new Error('stdout or stderr was closed')));
 
 const running = new Set<Run>();
 
 function check(holds: boolean, statement: string): void {
-  if (!holds) throw new Error(`this does not hold: ${statement}`);
+  if (!holds) throw new Error(`expected, but not seen: ${statement}`);
 }
 
 /** The words after `runlock`, as an operator types them. */
@@ -122,6 +124,18 @@ async function queueUp(stage: Stage, node: string, place: number): Promise<Run> 
   return run;
 }
 
+/** What stays on this machine, and how to be rid of it. */
+async function sayWhatStays(): Promise<void> {
+  const cache = cacheFolder();
+  const size = await sizeOf(cache);
+  if (size === 0) return;
+  title('What stays on this machine');
+  say(
+    `Consul and Ansible, where this machine has none: ${megabytes(size)} in ${cache}, for the next start and the tests.`,
+  );
+  say(`To remove them: rm -r ${cache}`);
+}
+
 /** The number of the grant under which the node's configuration was written; 0: it was not. */
 function grantOf({ folder }: Stage, node: string): number {
   const file = join(folder, `${node}.conf`);
@@ -135,7 +149,7 @@ async function endOf({ agent }: Stage, node: string): Promise<number> {
 
 async function tour(stage: Stage): Promise<void> {
   const broken = join(stage.folder, 'broken');
-  title('A change that breaks the first node: web01 starts, web02 and web03 wait for their turn');
+  title('A change that breaks the first node: web01 starts, web02 and web03 wait in the queue');
   say(`$ touch ${broken}`);
   writeFileSync(broken, '');
   const failing = startRun(stage, 'web01');
@@ -152,36 +166,39 @@ async function tour(stage: Stage): Promise<void> {
   check((await failing.ended) === 2, "web01's run fails, and its exit code arrives");
   const first = grantOf(stage, 'web01');
 
-  title('The group stands still, so nothing else breaks');
+  title('The group is blocked, so no other node breaks');
   const { slots, queue } = await showStatus(stage);
   check(slots[0]?.state === 'failed' && slots[0].node === 'web01', 'the failed web01 keeps the slot');
   check(queue.map(({ node }) => node).join() === 'web02,web03', 'web02 and web03 wait, in this order');
   check(grantOf(stage, 'web02') + grantOf(stage, 'web03') === 0, 'web02 and web03 are untouched');
 
-  title("The cause is repaired: web01's next run heals the group, and the others follow in order");
+  title("The cause is repaired: web01's next run unblocks the group, and the others follow in order");
   say(`$ rm ${broken}`);
   rmSync(broken);
   const runs = [startRun(stage, 'web01'), second, third];
   const codes = await Promise.all(runs.map(({ ended }) => ended));
-  check(codes.join() === '0,0,0', 'all three runs end well');
+  check(codes.join() === '0,0,0', 'all three runs succeed');
   const moments = [first];
   for (const node of ['web01', 'web02', 'web03'])
     moments.push(grantOf(stage, node), await endOf(stage, node));
   check(
     moments.every((moment, i) => moment > (moments[i - 1] ?? 0)),
-    `one run at a time, in the order of asking (${moments.join(' < ')})`,
+    `one run at a time, first come, first served (${moments.join(' < ')})`,
   );
 
   title('All three nodes have the change');
   const last = await showStatus(stage);
-  check(last.slots[0]?.state === 'free' && last.queue.length === 0, 'nobody runs and nobody waits');
+  check(last.slots[0]?.state === 'free' && last.queue.length === 0, 'no run is left, running or waiting');
 }
 
 async function prepare(folder: string): Promise<Stage> {
-  title('A throw-away Consul agent (it and Ansible are fetched from Debian where they are missing)');
-  const { command, settings, note } = await whatToRun(folder);
+  title('A throw-away Consul agent');
+  const fetching = fetchingOn(process.stdout);
+  const { command, settings, note } = await whatToRun(folder, fetching);
   signal.throwIfAborted();
   if (note !== undefined) say(note);
+  await consulBinary(fetching);
+  signal.throwIfAborted();
   const agent = await startAgent({ name: 'quickstart' });
   signal.throwIfAborted();
   const address = agent.env['CONSUL_HTTP_ADDR'] ?? agent.address;
@@ -199,6 +216,7 @@ async function main(): Promise<number> {
     const stage = await prepare(folder);
     const late = setTimeout(() => stop.abort(new Error(`not done after ${LIMIT_MS / 1000} s`)), LIMIT_MS);
     await tour(stage).finally(() => clearTimeout(late));
+    await sayWhatStays();
     return 0;
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : error;

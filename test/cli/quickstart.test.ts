@@ -31,6 +31,10 @@ function startQuickstart(runlock?: (folder: string) => string) {
   });
   const temporary = join(folder, 'tmp');
   mkdirSync(temporary);
+  // What was fetched before; the test's own Consul and Ansible are named by variables.
+  const cache = join(folder, 'cache');
+  mkdirSync(join(cache, 'runlock-test/consul'), { recursive: true });
+  writeFileSync(join(cache, 'runlock-test/consul/program'), Buffer.alloc(3_000_000));
   const [name = '', value] = mark.split('=');
   const child = spawn(process.execPath, ['scripts/run.js', 'scripts/quickstart.ts'], {
     cwd: ROOT,
@@ -38,6 +42,7 @@ function startQuickstart(runlock?: (folder: string) => string) {
       ...process.env,
       [name]: value,
       TMPDIR: temporary,
+      XDG_CACHE_HOME: cache,
       ...(runlock && { RUNLOCK_BIN: runlock(folder) }),
     },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -52,6 +57,7 @@ function startQuickstart(runlock?: (folder: string) => string) {
     /** Resolves when nobody holds its output any more. */
     ended: once(child, 'close').then(([status]: unknown[]) => status),
     output: () => output,
+    cache,
     processes: () => carriers(mark),
     files: () => readdirSync(temporary),
   };
@@ -59,13 +65,13 @@ function startQuickstart(runlock?: (folder: string) => string) {
 
 test('it shows a group that a failed node stops, and that its next run heals', async () => {
   const started = startQuickstart();
-  await eventually(() => expect(started.output()).toContain('The group stands still'), 30_000);
+  await eventually(() => expect(started.output()).toContain('The group is blocked'), 30_000);
   expect(started.processes().length).toBeGreaterThan(3);
   expect(started.files()).toHaveLength(2);
   expect(await started.ended).toBe(0);
   const [before = '', still = '', healed = '', last = ''] = started
     .output()
-    .split(/^(?:The group stands still|The cause is repaired|All three nodes).*$/m);
+    .split(/^(?:The group is blocked|The cause is repaired|All three nodes).*$/m);
   expect(before).toContain('web01 | fatal: [localhost]: FAILED!');
   expect(before).not.toMatch(/^web0[23] \| (?!runlock: (?:web0[23] waits|slot 0 of \S+ web01 failed))/m);
   expect(still).toMatch(/0 +failed +web01 .* ansible-playbook +2 +forever/);
@@ -76,6 +82,8 @@ test('it shows a group that a failed node stops, and that its next run heals', a
   expect(healed.match(/^web0\d(?= \| PLAY \[)/gm)).toEqual(['web01', 'web02', 'web03']);
   expect(healed.match(/^web0\d(?= \| localhost .* failed=0 )/gm)).toEqual(['web01', 'web02', 'web03']);
   expect(last).toContain('idle: nobody runs and nobody waits');
+  expect(last).toContain(`3 MB in ${started.cache}/runlock-test`);
+  expect(last).toContain(`To remove them: rm -r ${started.cache}/runlock-test\n`);
   expect(started.processes()).toEqual([]);
   expect(started.files()).toEqual([]);
 });
@@ -102,7 +110,7 @@ function careless(folder: string): string {
 test('it fails, and says of what, when what it shows does not hold', async () => {
   const started = startQuickstart(careless);
   expect(await started.ended).toBe(1);
-  expect(started.output()).toContain('quickstart: this does not hold: web01 gets the slot');
+  expect(started.output()).toContain('quickstart: expected, but not seen: web01 gets the slot');
   expect(started.processes()).toEqual([]);
   expect(started.files()).toEqual([]);
 });

@@ -241,6 +241,19 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
     expect(readdirSync(join(root, 'etc/runlock/runs.d'))).toEqual(['web.env']);
     expect(readdirSync(wants)).toEqual(['other@web.timer']);
   });
+
+  test('a purge takes the token away and says so; a removal without purge keeps it', async () => {
+    const { root, dpkg } = await machine();
+    await dpkg('--install', deb);
+    const token = join(root, 'etc/runlock/token');
+    writeFileSync(token, 'secret\n', { mode: 0o600 });
+    await run('chown', ['-R', String(uid), join(root, 'etc')]);
+    await dpkg('--remove', 'runlock');
+    expect(readFileSync(token, 'utf8')).toBe('secret\n');
+    const said = await dpkg('--purge', 'runlock');
+    expect(said).toContain(`Removed ${token}. The token is still valid in Consul`);
+    expect(existsSync(join(root, 'etc/runlock'))).toBe(false);
+  });
 });
 
 test('its version is runlock’s, and the first of Debian’s', async () => {

@@ -7,6 +7,8 @@ import { homedir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { architecture, createApt, sourcesFor, unpack } from './apt.ts';
+import { silently } from './fetching.ts';
+import type { ShowFetching } from './fetching.ts';
 import {
   ansibleScript,
   fishScript,
@@ -131,13 +133,13 @@ const qemuProgram: Program = {
 const found = new Map<Program, Promise<string>>();
 
 /** Path of a consul program. */
-export function consulBinary(): Promise<string> {
-  return provision(consul);
+export function consulBinary(show?: ShowFetching): Promise<string> {
+  return provision(consul, show);
 }
 
 /** ansible-playbook. */
-export async function ansible(): Promise<Tool> {
-  return { command: await provision(ansiblePlaybook), env: {} };
+export async function ansible(show?: ShowFetching): Promise<Tool> {
+  return { command: await provision(ansiblePlaybook, show), env: {} };
 }
 
 /** puppet. From the cache it keeps its state there too, unless it is told another `--vardir`. */
@@ -165,7 +167,7 @@ export const systemdAnalyze = () => provision(systemdAnalyzeProgram);
 export const qemuAarch64 = () => provision(qemuProgram);
 
 /** All others, and the variables that spare other processes the search. */
-export async function provisionAll(): Promise<Record<string, string>> {
+export async function provisionAll(show?: ShowFetching): Promise<Record<string, string>> {
   const programs = [
     consul,
     ansiblePlaybook,
@@ -175,17 +177,19 @@ export async function provisionAll(): Promise<Record<string, string>> {
     fishProgram,
     mandocProgram,
   ];
-  const entries = programs.map(async (program) => [program.variable, await provision(program)] as const);
+  const entries = programs.map(
+    async (program) => [program.variable, await provision(program, show)] as const,
+  );
   return Object.fromEntries(await Promise.all(entries));
 }
 
-function provision(program: Program): Promise<string> {
-  const known = found.get(program) ?? find(program);
+function provision(program: Program, show: ShowFetching = silently): Promise<string> {
+  const known = found.get(program) ?? find(program, show);
   found.set(program, known);
   return known;
 }
 
-async function find(program: Program): Promise<string> {
+async function find(program: Program, show: ShowFetching): Promise<string> {
   const { name, variable } = program;
   const named = process.env[variable];
   if (named !== undefined && named !== '') {
@@ -197,7 +201,7 @@ async function find(program: Program): Promise<string> {
     if (await works(join(folder, name), program)) return join(folder, name);
   }
   try {
-    return await fromCache(program);
+    return await fromCache(program, show);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new Error(
@@ -212,7 +216,7 @@ async function find(program: Program): Promise<string> {
 export const cacheFolder = () =>
   join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'runlock-test');
 
-async function fromCache(program: Program): Promise<string> {
+async function fromCache(program: Program, show: ShowFetching): Promise<string> {
   const cache = cacheFolder();
   const root = join(cache, `${program.name}-${await release()}-${await architecture()}`);
   const marker = join(root, 'program');
@@ -221,7 +225,8 @@ async function fromCache(program: Program): Promise<string> {
   await mkdir(cache, { recursive: true });
   const making = await mkdtemp(`${root}.`);
   try {
-    const made = await program.make(join(making, 'root'), join(making, 'apt'));
+    const fetching = { name: program.name, folder: making };
+    const made = await show(fetching, () => program.make(join(making, 'root'), join(making, 'apt')));
     if (!(await works(join(making, 'root', made), program))) throw new Error(`${made} does not run`);
     await writeFile(join(making, 'root/program'), made);
     // Another process may have been quicker: then its copy is as good as ours.
