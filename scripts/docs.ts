@@ -1,5 +1,5 @@
-// `npm run docs`: writes what is made from the command tree: man page, docs/commands.md, the tables of the README. With
-// `--check` it writes nothing, names what is out of date, and ends with 1 then.
+// `npm run docs`: writes what is made from the command tree: man page, docs/commands.md, tables in the README
+// and other pages. With `--check` it writes nothing, names what is out of date, and ends with 1 then.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { currentDocs } from './docs/current.ts';
 

@@ -1,5 +1,6 @@
 // What is in the Debian package, file by file. All of it but the program is text that is in this project.
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { constants, gzipSync } from 'node:zlib';
 import { bash } from '../../src/commands/completion/bash.ts';
 import { fish } from '../../src/commands/completion/fish.ts';
@@ -14,6 +15,18 @@ export interface PackedFile {
 
 /** Files in /etc that an administrator may change, and an upgrade leaves so. */
 export const conffiles: readonly string[] = ['/etc/runlock/config.toml', '/etc/runlock/runs.d/README'];
+
+/** The README, what it names by task, and the examples: links between them work where they are installed. */
+export const documents: readonly string[] = [
+  'README.md',
+  ...['commands', 'exec', 'gate', 'groups', 'logs', 'monitoring', 'operating', 'rights', 'rollout'].map(
+    (name) => `docs/${name}.md`,
+  ),
+  ...readdirSync('examples', { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort(),
+];
 
 /** Reads from the project's root. */
 export function contents(program: Buffer, debianChangelog: string): PackedFile[] {
@@ -32,6 +45,7 @@ export function contents(program: Buffer, debianChangelog: string): PackedFile[]
     text('usr/share/man/man1/runlock.1.gz', packed(readFileSync('docs/man/runlock.1'))),
     text(`${doc}/changelog.gz`, packed(readFileSync('CHANGELOG.md'))),
     text(`${doc}/changelog.Debian.gz`, packed(Buffer.from(debianChangelog))),
+    ...documents.map((file) => copied(`${doc}/${file}`, file)),
     copied(`${doc}/copyright`, 'packaging/deb/copyright'),
     copied('usr/share/lintian/overrides/runlock', 'packaging/deb/lintian-overrides'),
   ];

@@ -5,7 +5,7 @@ import { commands } from '../../src/commands/registry.ts';
 import { configExample } from './config-example.ts';
 import { manPage } from './man.ts';
 import { describePages } from './pages.ts';
-import { commandsPage, fillReadme } from './readme.ts';
+import { commandsPage, fillPage, generatedParts } from './tables.ts';
 
 export interface Generated {
   readonly file: string;
@@ -21,6 +21,9 @@ export async function currentDocs(): Promise<Generated[]> {
     { file: 'docs/man/runlock.1', text: manPage(pages, version) },
     { file: 'packaging/config.toml', text: configExample(tree) },
     { file: 'docs/commands.md', text: commandsPage(pages) },
-    { file: 'README.md', text: fillReadme(readFileSync('README.md', 'utf8'), pages) },
+    ...Object.keys(generatedParts).map((file) => ({
+      file,
+      text: fillPage(file, readFileSync(file, 'utf8'), pages),
+    })),
   ];
 }

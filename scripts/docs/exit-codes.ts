@@ -1,4 +1,4 @@
-// Exit codes and what they mean: the one list behind the README and the man page.
+// Exit codes and what they mean: the one list behind docs/exec.md and the man page.
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, RunlockError, exitStatus } from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 
@@ -14,28 +14,27 @@ export const exitCodes: readonly ExitCode[] = [
   { code: of('usage'), meaning: 'wrong usage' },
   { code: of('unreachable'), meaning: 'Consul not reachable' },
   { code: of('bug'), meaning: 'a bug in runlock' },
-  { code: of('unwritten'), meaning: 'what was asked for could not be written to stdout, as on a full disk' },
+  { code: of('unwritten'), meaning: 'stdout could not be written (a full disk, say)' },
   {
     code: of('busy'),
     meaning:
-      "busy: no slot within `--wait`, the gate of a service closed, or its lock kept by another for two minutes, frozen, or this node already runs or waits in this group (`-E` changes it); for `release`: a run waits, is alive, or may still be at work, and `--force` was not given, or a session that is no run's holds the slot's lock; for `gate`: closed",
+      'busy: no slot within `--wait`, the group is frozen, the gate of a service is closed, or this node already runs or waits in the group (`-E` changes the code). `release`: a run waits, is alive, or may still be at work, and `--force` was not given; or another session holds the lock of the slot',
   },
   { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },
   {
     code: String(EXIT_LOST),
     meaning:
-      'lock lost, or run evicted, while running; the command was killed. Or sent away from the queue by an operator; nothing was started',
+      'the lock was lost, or an operator ended the run: the command was killed. Or an operator took the waiting run out of the queue: nothing was started',
   },
   {
     code: String(EXIT_UNHEALTHY),
-    meaning:
-      "the command did well, and the node's services were not healthy within `--healthy-within` after it",
+    meaning: "the command succeeded, but the node's services were not healthy within `--healthy-within`",
   },
   { code: String(EXIT_TIMED_OUT), meaning: '`--timeout` ended the command' },
   {
     code: `${of('not-executable')}, ${of('not-found')}`,
-    meaning: 'command not executable, not found (found out before a slot is taken)',
+    meaning: 'command not executable, not found (checked before a slot is taken)',
   },
   { code: '128+n', meaning: 'the command, or a waiting runlock, died of signal n' },
 ];

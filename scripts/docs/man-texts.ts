@@ -1,14 +1,39 @@
 // What the man page says beside what the command tree says.
 export const introduction: readonly string[] = [
-  'Put in front of a configuration-management run, runlock waits for a slot of the group in Consul, runs the command, and gives the slot back. Nodes are served in the order in which they came.',
-  "If a run fails, is stopped by a signal half-way, or its node vanishes, the node's name stays in the group's slot and keeps the others out until that node's next run succeeds or an operator clears it.",
-  'Every option can also be given as RUNLOCK_<OPTION> in the environment, and, unless it is for one call alone, in the configuration file. A flag comes first, then the environment, then the file.',
+  'Put in front of a configuration-management run, runlock waits for a slot of the group in Consul, runs the command, and releases the slot. Nodes are served first come, first served.',
+  "If a run fails, is stopped half-way by a signal, or its node vanishes, its claim stays and blocks the group until the node's next run succeeds or an operator clears the claim.",
+  'Each host needs its own Consul agent, from which runlock takes the name of the node. Where several nodes share one agent, name each with --node.',
 ];
+
+export const configuration: readonly string[] = [
+  'The file is TOML: options by their long names, with underscores. A section for a group counts for that group and the groups below it.',
+  'Flags override the environment (RUNLOCK_<OPTION>), which overrides the file. In the file the nearest group section overrides those above it, and the top of the file.',
+  "Options for one call alone (--force, --owner, --json) and Consul's token are not allowed. After a mistake in the file nothing runs (exit 78), and one line names the line and the key. 'runlock config' shows each option's value and where it comes from.",
+];
+
+export const configurationSample: readonly string[] = [
+  'wait = "30m"',
+  'ok_codes = [0, 213]',
+  '',
+  '[groups.prod]            # and every group below it',
+  'hold = "4h"',
+  '',
+  '[groups."prod/web"]',
+  'slots = 3',
+];
+
+export const rights = {
+  least: 'Where Consul has ACLs, the token of the node web01 needs this to run in prod/web:',
+  freeze: 'With the last two rules a freeze of a group above stops this group as well.',
+  gate: 'With --service, and for gate, it needs these too:',
+  others:
+    "status and history of one group need 'read' in the place of 'write'; of all groups, key_prefix \"runlock/\" { policy = \"read\" }. 'runlock doctor -g GROUP' tries each right, and names those that are missing.",
+};
 
 export const environment: readonly (readonly [names: string, meaning: string])[] = [
   [
     'RUNLOCK_<OPTION>',
-    'The value of an option that is not given: RUNLOCK_GROUP for --group, RUNLOCK_KILL_AFTER for --kill-after.',
+    'The value of an option whose flag is not given: RUNLOCK_GROUP for --group, RUNLOCK_KILL_AFTER for --kill-after.',
   ],
   [
     'CONSUL_HTTP_ADDR',
@@ -16,26 +41,26 @@ export const environment: readonly (readonly [names: string, meaning: string])[]
   ],
   [
     'CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE',
-    'The token, or a file that has it; the file comes first, and is read again when it is rotated.',
+    'The token, or a file that holds it. The file overrides the variable, and is read again when it is rotated.',
   ],
   [
     'CONSUL_HTTP_AUTH',
-    'user:password for HTTP; one in CONSUL_HTTP_ADDR (http://user:password@host) is used where this is not set.',
+    'user:password for HTTP. Without it, a user and password in CONSUL_HTTP_ADDR (http://user:password@host) are used.',
   ],
   ['CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY', 'Whether to use TLS, and whether to verify the certificate.'],
   [
     'CONSUL_CACERT, CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME',
-    'Certificates, as for the consul program. Without an authority those of the system count.',
+    "Certificates, as for the consul program. Without an authority the system's own are used.",
   ],
   [
     'SSL_CERT_FILE, SSL_CERT_DIR',
-    "Where the system's authorities are, if not where its distribution has them.",
+    "Where the system's authorities are, if not in the usual place of the distribution.",
   ],
   ['CONSUL_NAMESPACE, CONSUL_PARTITION', 'Where the keys are, in Consul Enterprise.'],
-  ['NO_COLOR, FORCE_COLOR, TERM', 'Whether output has colours. NO_COLOR comes first.'],
+  ['NO_COLOR, FORCE_COLOR, TERM', 'Whether output has colours. NO_COLOR overrides the others.'],
   [
     'RUNLOCK_RUN_ID, RUNLOCK_RUN_GROUP, RUNLOCK_RUN_NODE, RUNLOCK_RUN_SLOT, RUNLOCK_FENCING_TOKEN, CONSUL_LOCK_HELD',
-    'What exec gives to the command: the id of the run, its group, node and slot, a number that grows with every grant, and true. In several groups, group, slot and number are lists with commas. RUNLOCK_<OPTION> does not reach the command: a runlock inside has flags and the configuration file.',
+    'What exec gives to the command: the id of the run, its group, node and slot, a number that grows with every grant, and true. In several groups, group, slot and number are lists with commas. RUNLOCK_<OPTION> does not reach the command: a runlock inside a run has its flags and the configuration file.',
   ],
 ];
 
@@ -45,7 +70,10 @@ export const files: readonly (readonly [name: string, meaning: string])[] = [
     '/etc/runlock/runs.d/<instance>.env',
     'What runlock@<instance>.service runs, with the Debian package: RUNLOCK_COMMAND, and RUNLOCK_<OPTION>.',
   ],
-  ['/etc/runlock/token', "Consul's token for these units; for root alone. It need not exist."],
+  [
+    '/etc/runlock/token',
+    "Consul's token for these units; keep it readable for root alone. It need not exist. Purging the Debian package removes it.",
+  ],
 ];
 
 export const seeAlso = 'consul(1), flock(1), crontab(5), systemd.timer(5)';

@@ -1,7 +1,17 @@
 // The man page, in the macros of man(7).
 import { exitCodes } from './exit-codes.ts';
-import { environment, files, introduction, seeAlso } from './man-texts.ts';
+import { glossary } from '../../src/text/glossary.ts';
+import {
+  configuration,
+  configurationSample,
+  environment,
+  files,
+  introduction,
+  rights,
+  seeAlso,
+} from './man-texts.ts';
 import type { CommandPage, Pages, Term } from './pages.ts';
+import { gatePolicy, leastRights } from './rights.ts';
 
 export function manPage(pages: Pages, version: string): string {
   const lines = [
@@ -12,11 +22,19 @@ export function manPage(pages: Pages, version: string): string {
     '.SH SYNOPSIS',
     ...pages.commands.flatMap(({ usage }, i) => [...(i === 0 ? [] : ['.br']), synopsis(usage)]),
     '.SH DESCRIPTION',
-    ...introduction.flatMap((text, i) => [...(i === 0 ? [] : ['.PP']), escape(text)]),
+    ...paragraphs(introduction),
+    '.SH GLOSSARY',
+    ...glossary.flatMap(([word, meaning]) => item(word, sentence(meaning))),
     '.SH COMMANDS',
     ...pages.commands.flatMap(command),
     '.SS Options of every command',
     ...pages.shared.flatMap(term),
+    '.SH CONFIGURATION FILE',
+    ...paragraphs(configuration),
+    ...indented(configurationSample),
+    '.SH RIGHTS',
+    ...[escape(rights.least), ...indented(leastRights), '.PP', escape(rights.freeze)],
+    ...['.PP', escape(rights.gate), ...indented(gatePolicy()), '.PP', escape(rights.others)],
     '.SH EXIT STATUS',
     ...exitCodes.flatMap(({ code, meaning }) => item(code, plain(meaning))),
     ...['.PP', 'Where a command has codes of its own, its description says so.'],
@@ -67,6 +85,12 @@ function note(lines: readonly string[]): string[] {
   if (lines.at(-1)?.startsWith(' ')) out.push('.fi', '.RE');
   return out;
 }
+
+const paragraphs = (texts: readonly string[]) =>
+  texts.flatMap((text, i) => [...(i === 0 ? [] : ['.PP']), escape(text)]);
+
+/** Lines as they are typed, below a text. */
+const indented = (lines: readonly string[]) => ['.PP', '.RS 4', ...literal(lines), '.RE'];
 
 const literal = (lines: readonly string[]) => ['.nf', ...lines.map(escape), '.fi'];
 

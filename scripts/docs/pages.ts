@@ -26,6 +26,8 @@ export interface Pages {
   /** Options that every command has; they are not among the commands' own. */
   readonly shared: readonly Term[];
   readonly examples: readonly string[];
+  /** The glossary, as help shows it. */
+  readonly words: readonly string[];
 }
 
 export function describePages(program: Command): Pages {
@@ -35,12 +37,14 @@ export function describePages(program: Command): Pages {
   const inAll = ({ term, about }: Term) =>
     pages.every(({ options }) => options.some((each) => each.term === term && each.about === about));
   const shared = pages[0]?.options.filter(inAll) ?? [];
+  const { examples, notes } = splitHelp(program);
   const isShared = ({ term }: Term) => shared.some((each) => each.term === term);
   return {
     about: program.description(),
     commands: pages.map((page) => ({ ...page, options: page.options.filter((each) => !isShared(each)) })),
     shared,
-    examples: splitHelp(program).examples,
+    examples,
+    words: notes.find(([first]) => first === 'Words:') ?? [],
   };
 }
 

@@ -5,6 +5,7 @@ import { applyConfig, keysOf, noteConfigUse } from './config/apply.ts';
 import { helpColumns, helpLayout } from './help.ts';
 import { sayMisplaced } from './misplaced.ts';
 import { isRunlockError } from '../errors.ts';
+import { glossary } from '../text/glossary.ts';
 import { wrapHelp } from '../text/wrap.ts';
 import { usageOf } from './usage-errors.ts';
 import { usage } from './values.ts';
@@ -135,6 +136,9 @@ function buildProgram<Platform>(
     .addHelpText(
       'after',
       `
+Words:
+${glossary.map(([word, meaning]) => `  ${word.padEnd(9)}${meaning}`).join('\n')}
+
 Examples:
   runlock exec -- chef-client
   runlock exec -g prod/web -- ansible-playbook site.yml

@@ -9,9 +9,9 @@ import { startProxy } from '../support/proxy.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+const page = readFileSync(new URL('../../docs/rights.md', import.meta.url), 'utf8');
 const linesOf = (block: RegExp) =>
-  (block.exec(readme)?.[1] ?? '')
+  (block.exec(page)?.[1] ?? '')
     .trim()
     .split('\n')
     .map((line) => line.replace(/ +#.*$/, '').trim());
@@ -63,8 +63,8 @@ async function stored() {
 }
 
 describe('a group whose runs name a service', () => {
-  test('the rights that the README names are enough: each is tried, and nothing of it stays', async () => {
-    expect(linesOf(/The token needs, beside its other rights:\n\n(.*?)\n\n/s)).toEqual([
+  test('the rights that docs/rights.md names are enough: each is tried, and nothing of it stays', async () => {
+    expect(linesOf(/gate-rights.*?-->\n```hcl\n(.*?)```/s)).toEqual([
       ...[NODES, SERVICE, KEY, MARKS, NODE, ALL, KEYS],
     ]);
     await agent.http('PUT', '/v1/agent/service/maintenance/web-1?enable=true&reason=by%20hand');

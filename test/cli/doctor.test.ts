@@ -143,8 +143,8 @@ describe('no Consul', () => {
 });
 
 describe('rights', () => {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  const [, policy = ''] = /least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme) ?? [];
+  const page = readFileSync(new URL('../../docs/rights.md', import.meta.url), 'utf8');
+  const [, policy = ''] = /least-rights.*?-->\n```hcl\n(.*?)```/s.exec(page) ?? [];
   const rules = policy.trim().split('\n');
   const readable = ['agent_prefix "" { policy = "read" }', 'node_prefix "" { policy = "read" }'];
   const guarded = useAgent({ acl: true, name: 'web01' });

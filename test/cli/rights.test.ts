@@ -1,4 +1,4 @@
-// The rights that the README names are enough, and each of them is needed.
+// The rights that docs/rights.md names are enough, and each of them is needed.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -6,8 +6,8 @@ import { useAgent } from '../support/use-agent.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-const policy = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme)?.[1] ?? '';
+const page = readFileSync(new URL('../../docs/rights.md', import.meta.url), 'utf8');
+const policy = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(page)?.[1] ?? '';
 const rules = policy.trim().split('\n');
 
 const agent = useAgent({ acl: true, name: 'web01' });
@@ -16,7 +16,7 @@ const withRules = async (lines: readonly string[]) => ({
   env: { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(lines.join('\n')) },
 });
 
-test('the README names four rules', () => {
+test('docs/rights.md names four rules for a node', () => {
   expect(rules).toHaveLength(4);
   expect(rules.every((rule) => /^(session|key|key_prefix) "[^"]+" \{ policy = "write" \}$/.test(rule))).toBe(
     true,

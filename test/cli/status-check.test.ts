@@ -85,8 +85,8 @@ describe('a group', () => {
 });
 
 describe('a token that may not read gets no OK', () => {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  const nodes = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(readme)?.[1]?.trim() ?? '';
+  const page = readFileSync(new URL('../../docs/rights.md', import.meta.url), 'utf8');
+  const nodes = /<!-- least-rights.*?-->\n```hcl\n(.*?)```/s.exec(page)?.[1]?.trim() ?? '';
 
   test('none at all, of all groups or one', async () => {
     await exec('prod/web', 'web01', ['true']);

@@ -8,12 +8,14 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { documents } from '../../scripts/deb/contents.ts';
 import { createDpkg } from '../support/dpkg.ts';
 import { dependsByLoader } from '../support/libraries.ts';
 import { scene } from '../support/processes.ts';
@@ -73,6 +75,21 @@ describe('building it', () => {
   });
 });
 
+test('the README installs it from the folder where the build leaves it', async () => {
+  const { folder } = stage();
+  // All of the project but what was built: that stays as it is.
+  for (const name of readdirSync('.').filter((each) => !['build', '.git'].includes(each)))
+    symlinkSync(resolve(name), join(folder, name));
+  const args = ['scripts/run.js', 'scripts/build-deb.ts', '--program', PROGRAM];
+  const { stdout } = await run(process.execPath, args, {
+    cwd: folder,
+    env: { ...process.env, SOURCE_DATE_EPOCH: EPOCH },
+  });
+  const [, glob = ''] = /^ {4}apt install (\S+)$/m.exec(readFileSync('README.md', 'utf8')) ?? [];
+  const found = await run('sh', ['-c', `echo ${glob}`], { cwd: folder });
+  expect(found.stdout).toBe(`./${stdout}`);
+});
+
 describe('what it asks of a machine', () => {
   const field = async (name: string, file: string) =>
     (await run('dpkg-deb', ['--field', file, name])).stdout.trim();
@@ -108,10 +125,11 @@ describe('what is in it', () => {
       'usr/share/fish/vendor_completions.d/runlock.fish',
       'usr/share/lintian/overrides/runlock',
       'usr/share/man/man1/runlock.1.gz',
+      ...documents.map((file) => `usr/share/doc/runlock/${file}`),
       'usr/share/zsh/vendor-completions/_runlock',
     ];
     expect(files.sort()).toEqual([
-      ...plain.map((path) => `-rw-r--r-- ${on} ./${path}`),
+      ...plain.sort().map((path) => `-rw-r--r-- ${on} ./${path}`),
       `-rwxr-xr-x ${on} ./usr/bin/runlock`,
     ]);
     const folders = lines.filter((line) => line.endsWith('/'));

@@ -6,6 +6,7 @@ import { delimiter, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { documents } from '../../scripts/deb/contents.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { nodeFolder, nodeMajors } from '../support/nodes.ts';
 import { scene } from '../support/processes.ts';
@@ -31,12 +32,14 @@ async function pack(...args: string[]): Promise<Packed> {
 }
 
 describe('what is in the package', () => {
-  test('is the bundle, man page, completions, units, licence, changelog and readme, nothing else', async () => {
+  test('is the bundle, the documents, completions, units, licence and changelog, and nothing else', async () => {
     const { files } = await pack('--dry-run');
     const paths = files.map(({ path }) => path);
     const chunks = paths.filter((path) => /^dist\/[a-z-]+-[A-Z0-9]{8}\.cjs(?:\.LEGAL\.txt)?$/.test(path));
-    expect(paths.filter((path) => !chunks.includes(path)).sort()).toEqual([
-      ...['CHANGELOG.md', 'LICENSE', 'README.md', 'bin/package.json', 'bin/runlock.js'],
+    const others = paths.filter((path) => !chunks.includes(path) && !documents.includes(path));
+    expect(paths).toEqual(expect.arrayContaining([...documents]));
+    expect(others.sort()).toEqual([
+      ...['CHANGELOG.md', 'LICENSE', 'bin/package.json', 'bin/runlock.js'],
       ...['dist/completions/_runlock', 'dist/completions/runlock', 'dist/completions/runlock.fish'],
       ...['dist/main.cjs', 'docs/man/runlock.1', 'package.json', 'packaging/runs.d/README'],
       ...['packaging/systemd/runlock@.service', 'packaging/systemd/runlock@.timer'],
