@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
 import { clock } from './platform/deps.ts';
 import { parse } from './cli/parse.ts';
+import { strayVariables } from './cli/variables.ts';
 import { commands } from './commands/registry.ts';
 import type { Emit } from './events/events.ts';
 import { hasTerminal, openConsole, likelyLogFormat } from './platform/console.ts';
@@ -78,7 +79,11 @@ const platform: Platform = {
   prepareLog: () => stderr.prepare(),
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...signals,
-  makeLog,
+  makeLog: (choice) => {
+    const emit = makeLog(choice);
+    for (const stray of strayVariables(process.env)) emit({ event: 'unknown-variable', ...stray });
+    return emit;
+  },
   connect: connectTo,
   hasTerminal,
   terminal,

@@ -2,7 +2,7 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
-import { atPlace, parseFlag, parseGroup, parseGroups, parsePath, usage } from './values.ts';
+import { atPlace, parseFlag, parseGroup, parseGroups, parsePath, usage, variableOfOption } from './values.ts';
 import type { Common, Env } from './command.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */
@@ -47,21 +47,49 @@ export function option(
   return made.required || made.optional ? made.argParser(checked(parser, made)) : made;
 }
 
-/** One that can be given several times: its value is a list of groups, each once. */
-export function groupsOption(description: string, fallback?: string): Option {
+/** Of these only the command line says anything: in the environment and the file the same name stands for something else. */
+const ofLineAlone = new WeakSet<Option>();
+
+export const isOfLineAlone = (option: Option): boolean => ofLineAlone.has(option);
+
+/**
+ * One that can be given several times: its value is a list of groups, each once. Without a `fallback` the command looks at
+ * groups, and the one that the environment and the file name is where runs of this node are.
+ */
+export function groupsOption(
+  description: string,
+  fallback?: string,
+  parser: (text: string) => readonly string[] = parseGroups,
+): Option {
   const first = fallback === undefined ? undefined : [fallback];
-  const made = option('-g, --group <path>', description, parseGroups, first, fallback);
-  const parse = checked(parseGroups, made);
+  const made = option('-g, --group <path>', description, parser, first, fallback);
+  if (fallback === undefined) ofLineAlone.add(made);
+  const parse = checked(parser, made);
   return made.argParser((text, before: readonly string[] | undefined) => [
     ...new Set([...(before === undefined || before === first ? [] : before), ...parse(text)]),
   ]);
+}
+
+/**
+ * The group of a command that takes it as an argument, or by --group. Undefined: the line names none.
+ * @throws RunlockError `usage`: two of them.
+ */
+export function groupOfLine(command: Command, named: string | undefined): string | undefined {
+  const given = command.getOptionValueSource('group') === 'cli';
+  const flags = given ? (command.getOptionValue('group') as readonly string[]) : [];
+  if (named === undefined) return given ? oneGroup(command.name(), flags) : undefined;
+  if (!given) return named;
+  const [one, other] = [named, flags.join(',')].map((group) => group || '/');
+  throw usage(`${command.name()} takes one group, and was given ${one} and --group ${other}; leave one out`);
 }
 
 /** The group of a command that takes one, and is given a list as every other is. @throws RunlockError `usage` */
 export function oneGroup(command: string, groups: readonly string[]): string {
   const [group = 'default', ...others] = groups;
   if (others.length === 0) return group;
-  throw usage(`${command} takes one group, and was given ${groups.join(', ')}; call it for each of them`);
+  throw usage(
+    `${command} takes one group, and was given ${groups.map((each) => each || '/').join(', ')}; call it for each of them`,
+  );
 }
 
 export function addOptions(command: Command, options: readonly Option[]): void {
@@ -92,10 +120,11 @@ export function withEnvironment(command: Command, env: Env): Values {
 /** An option's name where there are no dashes: in the configuration file, and in capitals in the environment. */
 export const keyOf = ({ long }: Option) => (long ?? '').slice(2).replaceAll('-', '_');
 
-export const variableOf = (option: Option) => `RUNLOCK_${keyOf(option).toUpperCase()}`;
+export const variableOf = (option: Option) => variableOfOption(keyOf(option));
 
 /** Undefined: not set, or set to nothing. */
-export const environmentText = (option: Option, env: Env) => env[variableOf(option)] || undefined;
+export const environmentText = (option: Option, env: Env) =>
+  isOfLineAlone(option) ? undefined : env[variableOf(option)] || undefined;
 
 /** @throws RunlockError `usage`, with the variable's name. */
 export function parseEnvironment(option: Option, text: string): unknown {

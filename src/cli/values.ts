@@ -90,6 +90,11 @@ export function parseGroupOrRoot(text: string): string {
   return text === '/' ? '' : parseGroup(text);
 }
 
+/** As `parseGroups`, and the root among them. */
+export function parseGroupsOrRoot(text: string): readonly string[] {
+  return text.split(',').map(parseGroupOrRoot);
+}
+
 /** One group, or several with commas between them: a variable is there once. */
 export function parseGroups(text: string): readonly string[] {
   return text.split(',').map(parseGroup);
@@ -168,9 +173,13 @@ export const LONG_OPTIONS: readonly string[] = [
   'timeout touch ttl verbose wait watch',
 ].flatMap((line) => line.split(' '));
 
+/** The variable of a long option, which is given without its dashes. */
+export const variableOfOption = (name: string): string =>
+  `RUNLOCK_${name.replaceAll('-', '_').toUpperCase()}`;
+
 /** The environment of a command: what this call was told is not meant for a runlock inside, or for a daemon that goes on. */
 export function withoutOptions<T>(env: Readonly<Record<string, T>>): Record<string, T> {
-  const variables = new Set(LONG_OPTIONS.map((name) => `RUNLOCK_${name.replaceAll('-', '_').toUpperCase()}`));
+  const variables = new Set(LONG_OPTIONS.map(variableOfOption));
   return Object.fromEntries(Object.entries(env).filter(([name]) => !variables.has(name)));
 }
 

@@ -321,6 +321,8 @@ type OfHost =
       detail: RunFileTrouble;
     }
   | { event: 'lines-lost'; lines: number }
+  /** A RUNLOCK_ variable that nothing reads; `meant`: the right name that is near. */
+  | { event: 'unknown-variable'; name: string; meant?: string }
   | {
       event: 'stuck';
       detail: { readonly processes: readonly { readonly pid: number; readonly name: string }[] };

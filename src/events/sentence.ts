@@ -147,6 +147,10 @@ export function sentenceOf(event: RunEvent): Sentence {
           ? `the run is not noted on this host: ${event.detail.why}`
           : `${event.detail.path} is not believed: ${event.detail.why}`,
       );
+    case 'unknown-variable':
+      return event.meant === undefined
+        ? debug(`${event.name} is set, but runlock has no such variable`)
+        : warning(`unknown variable ${event.name} is ignored; did you mean ${event.meant}?`);
     case 'lines-lost':
       return warning(`${event.lines} lines of this log are missing: the reader of stderr did not keep up`);
     case 'stuck': {

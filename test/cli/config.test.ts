@@ -120,6 +120,26 @@ describe('when the file is wrong, nothing is run, and one line says why', () => 
       ":1: 'force' is for one call and can't stand in a file; give --force",
     ],
     [
+      'a key that is near one for a single call',
+      ['', '[groups."prod/web"]', 'slot = 3'],
+      ":3: 'slot' is for one call and can't stand in a file; did you mean 'slots'?",
+    ],
+    [
+      'a quote that is not closed',
+      ['slots = 3', '[groups."prod/web]', 'wait = "1h"'],
+      ':2:9: unclosed quote: write " on both sides of the text',
+    ],
+    [
+      'a quote of several lines that is not closed',
+      ["# it's", "node = 'x'", 'wait = """1h', "group = 'y'"],
+      ':3:8: unclosed quote: write """ on both sides of the text',
+    ],
+    [
+      'a section without the word groups',
+      ['[prod/web]'],
+      `:1:6: not TOML: illegal character in key; a group's section is [groups."prod/web"]`,
+    ],
+    [
       'no TOML',
       ['wait = 30m'],
       ':1:10: not TOML: illegal character in numeric literal; a text needs quotes: wait = "30m"',
@@ -254,7 +274,7 @@ describe('runlock config', () => {
       /^runlock release in default, by .*\n {2}OPTION[^]*^ {2}owner +\(this agent's node\) +default$/m,
     );
     expect(await runlock(undefined, ['config', 'exce'])).toEqual({
-      ...{ status: 64, stdout: '', stderr: "runlock: 'exce' is no command; see 'runlock --help'\n" },
+      ...{ status: 64, stdout: '', stderr: "runlock: unknown command 'exce'; see 'runlock --help'\n" },
     });
   });
 
@@ -289,3 +309,28 @@ test.each([[], ['--json']])(
     expect(stdout).not.toMatch(/me:|secret/);
   },
 );
+
+describe('config of any command names no group that is none', () => {
+  test.each('exec acquire status release history freeze thaw gate doctor completion config'.split(' '))(
+    '%s',
+    async (name) => {
+      const { status, stdout, stderr } = await runlock(agent, ['config', name, '--config', '/dev/null']);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+      expect(stdout).not.toMatch(/undefined|NaN|\[object/);
+      const looks = ['status', 'history', 'freeze', 'thaw', 'completion'].includes(name);
+      expect(stdout.split('\n')[0]).toBe(`runlock ${name}${looks ? '' : ' in default'}, by /dev/null`);
+      const json = await runlock(agent, ['config', name, '--json', '--config', '/dev/null']);
+      expect((JSON.parse(json.stdout) as { groups: string[] }).groups).toEqual(looks ? [] : ['default']);
+    },
+  );
+
+  test('and says of a command that looks what its flag says, not what is said of runs', async () => {
+    const env = { RUNLOCK_GROUP: 'of/runs' };
+    const file = fileOf('group = "of/file"', '[groups."prod/web"]', 'quiet = true');
+    const plain = await runlock(agent, ['config', 'history', '--config', file], { env });
+    expect(plain.stdout).toMatch(/^runlock history, by .*\n(?:.*\n)* {2}group +\(none\) +default\n/);
+    const { stdout } = await runlock(agent, ['config', 'history', '-g', 'prod/web', '--config', file]);
+    expect(stdout).toMatch(/^runlock history in prod\/web, by .*\n(?:.*\n)* {2}group +prod\/web +flag\n/);
+    expect(stdout).toContain(`quiet       true      ${file}:3 [groups."prod/web"]`);
+  });
+});

@@ -408,7 +408,7 @@ test.each([
   [['--service', 'web', '--agent', '127.0.0.1:1'], 'name that node with --node'],
   [['--service', 'we b'], "--service 'we b': not a service name"],
   [['--service', 'web', '--max-offline', '0'], 'neither a whole number from 1 nor a part from 1% to 100%'],
-  [['--service', 'web', '--maintenance=host'], "'host' can't be in maintenance; write service or node"],
+  [['--service', 'web', '--maintenance=host'], '--maintenance host: write service or node'],
 ])('%j is wrong usage', async (args, message) => {
   const wrong = await runlock(undefined, ['exec', ...args, '--', 'true']);
   expect(wrong).toMatchObject({ status: 64, stdout: '' });

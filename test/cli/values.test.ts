@@ -79,3 +79,107 @@ describe('a value that is wrong is said once, with its place, on one line', () =
     expect(stderr.indexOf(message)).toBe('runlock: '.length);
   });
 });
+
+describe('the group of a command that takes it as an argument', () => {
+  const stored = (group: string) => agent.kv.get(`runlock/${group}/.freeze`);
+
+  test('can be given by -g, as for exec: history, freeze, thaw', async () => {
+    await runlock(agent, ['exec', '-g', 'by-flag', '--node', 'web01', '--', 'true']);
+    expect((await runlock(agent, ['history', '-g', 'by-flag'])).stdout).toContain('web01');
+    expect((await runlock(agent, ['history', '--group', 'by-flag-not'])).stdout).not.toContain('web01');
+    const freeze = await runlock(agent, ['freeze', '-g', 'by-flag', '--reason', 'x']);
+    expect(freeze).toMatchObject({ status: 0, stderr: '' });
+    expect(await stored('by-flag')).toBeDefined();
+    expect(await runlock(agent, ['thaw', '-g', 'by-flag'])).toMatchObject({ status: 0, stderr: '' });
+    expect(await stored('by-flag')).toBeUndefined();
+  });
+
+  test('is not the one that RUNLOCK_GROUP or the file names for runs: freeze and thaw ask for it', async () => {
+    const file = join(stage().folder, 'config.toml');
+    writeFileSync(file, 'group = "of-runs"\n');
+    const env = { RUNLOCK_GROUP: 'of-runs', RUNLOCK_CONFIG: file };
+    for (const args of [['freeze', '--reason', 'x'], ['thaw']]) {
+      const { status, stderr } = await runlock(agent, args, { env });
+      expect({ status, stderr }).toEqual({
+        status: 64,
+        stderr: `runlock: missing <group>; see 'runlock ${args[0] ?? ''} --help'\n`,
+      });
+    }
+    await runlock(agent, ['exec', '-g', 'of-others', '--node', 'web02', '--', 'true']);
+    expect((await runlock(agent, ['history'], { env })).stdout).toContain('of-others');
+  });
+
+  test.each([['history'], ['freeze', '--reason', 'x'], ['thaw'], ['acquire'], ['release']])(
+    'is given once: %s',
+    async (name, ...more) => {
+      const both = await runlock(agent, [name, 'one', '-g', 'two', ...more]);
+      expect(both).toEqual({
+        status: 64,
+        stdout: '',
+        stderr: `runlock: ${name} takes one group, and was given one and --group two; leave one out\n`,
+      });
+      const twice = await runlock(agent, [name, '-g', 'one', '-g', 'two', ...more]);
+      expect(twice).toEqual({
+        status: 64,
+        stdout: '',
+        stderr: `runlock: ${name} takes one group, and was given one, two; call it for each of them\n`,
+      });
+    },
+  );
+});
+
+describe('a RUNLOCK_ variable that nothing reads', () => {
+  const warning = 'runlock: unknown variable RUNLOCK_WIAT is ignored; did you mean RUNLOCK_WAIT?\n';
+
+  test('is warned of with the right name, by every command that people and cron run', async () => {
+    const env = { RUNLOCK_WIAT: '5m' };
+    for (const args of [
+      ['exec', '-g', 'stray', '--', 'true'],
+      ['status'],
+      ['history'],
+      ['freeze', 'stray', '--reason', 'x'],
+      ['thaw', 'stray'],
+      ['acquire', 'stray'],
+      ['release', 'stray'],
+      ['config'],
+    ])
+      expect(await runlock(agent, args, { env })).toMatchObject({ status: 0, stderr: warning });
+  });
+
+  test('is a line with its fields in JSON', async () => {
+    const { stderr } = await runlock(agent, ['status', '--log-format', 'json'], {
+      env: { RUNLOCK_WIAT: '5m' },
+    });
+    expect(JSON.parse(stderr)).toMatchObject({
+      event: 'unknown-variable',
+      level: 'warning',
+      name: 'RUNLOCK_WIAT',
+      meant: 'RUNLOCK_WAIT',
+    });
+  });
+
+  test('is nothing to a check, to a shell that completes, to -q, or where it is empty', async () => {
+    const env = { RUNLOCK_WIAT: '5m' };
+    for (const args of [
+      ['status', '--check'],
+      ['__complete', 'runlock', ''],
+      ['completion', 'bash'],
+      ['status', '-q'],
+    ])
+      expect((await runlock(agent, args, { env })).stderr).toBe('');
+    expect((await runlock(agent, ['status'], { env: { RUNLOCK_WIAT: '' } })).stderr).toBe('');
+  });
+
+  test('without a right name near is said with -v alone: a site may have its own', async () => {
+    const env = {
+      RUNLOCK_SITE_OWNER: 'x',
+      RUNLOCK_VERSION: '1.2',
+      RUNLOCK_COMMAND: 'x',
+      RUNLOCK_RUN_ID: 'x',
+    };
+    expect((await runlock(agent, ['status'], { env })).stderr).toBe('');
+    const { stderr } = await runlock(agent, ['status', '-v'], { env });
+    expect(stderr).toContain('runlock: RUNLOCK_SITE_OWNER is set, but runlock has no such variable\n');
+    expect(stderr).not.toMatch(/RUNLOCK_(?:VERSION|COMMAND|RUN_ID)/);
+  });
+});

@@ -277,7 +277,10 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [['exec', '--nonsense', '--', 'x'], /unknown option '--nonsense'.*'runlock exec --help'$/],
     [['exec', '-g'], /^no value for --group <path>; see 'runlock exec --help'$/],
     [['exec', '-n', '0', '--', 'x'], /^--slots 0: not a whole number from 1 to 100000$/],
-    [['exec', '-w', '5', '--', 'x'], /^--wait 5: not a duration; write it like 90s, 10m, 1h30m or 2d, or forever$/],
+    [
+      ['exec', '-w', '5', '--', 'x'],
+      /^--wait 5: not a duration; write it like 90s, 10m, 1h30m or 2d, or forever$/,
+    ],
     [['exec', '--timeout', '0', '--', 'x'], /^--timeout 0: must be greater than 0$/],
     [['exec', '--session-ttl', '5s', '--', 'x'], /10s to 24h/],
     [['exec', '-E', '256', '--', 'x'], /from 0 to 255/],

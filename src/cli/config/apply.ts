@@ -3,7 +3,7 @@ import type { Command, Option } from 'commander';
 import type { Config, Key, Keys, Setting } from './read.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
 import type { ConfigUse, Context, Env } from '../command.ts';
-import { environmentText, keyOf, parseEnvironment, parseValue } from '../option.ts';
+import { environmentText, isOfLineAlone, keyOf, parseEnvironment, parseValue } from '../option.ts';
 
 /**
  * Options that say what one call does, not how runs are kept apart: a file that had them would change what every call
@@ -149,6 +149,7 @@ function parseSetting(option: Option, { text, line }: Setting, path: string): un
 
 /** The nearest section that says something: the group's own, its parent's, …, and then what stands at the top. */
 export function settingFor(option: Option, groups: readonly string[], config: Config): Setting | undefined {
+  if (isOfLineAlone(option)) return undefined;
   const key = keyOf(option);
   const [first, ...others] = groups.map((group) => ({ group, setting: nearestSetting(key, group, config) }));
   if (!first) return config.general.get(key);
@@ -179,10 +180,10 @@ export function groupsOf(command: Command, env: Env, config: Config | undefined)
   if (!option) return Array.isArray(named) && named.length === 1 ? named.map(String) : [];
   const { value, source } = effective(command, env, option);
   if (command.registeredArguments[index]?.variadic) {
-    const all = [named, source === 'cli' ? value : []].flat();
-    return all.length === 1 ? all.map(String) : [];
+    const all = [named, source === 'cli' ? value : []].flat().filter((each) => typeof each === 'string');
+    return all.length === 1 ? all : [];
   }
-  const setting = source === 'default' ? config?.general.get('group') : undefined;
+  const setting = source === 'default' && !isOfLineAlone(option) ? config?.general.get('group') : undefined;
   const group: unknown = config && setting ? parseSetting(option, setting, config.path) : value;
   return [group].flat().filter((each) => typeof each === 'string');
 }

@@ -135,7 +135,11 @@ function keyAt(place: Place, keys: Keys): Key {
   const { name, section } = place;
   const key = keys.get(name);
   if (!key) throw unknownKey(place, keys);
-  if (key.perCall) throw wrong(`'${name}' is for one call and can't stand in a file; give ${key.flags}`);
+  if (key.perCall) {
+    const meant = nearest(name, fileKeys(keys));
+    const hint = meant === undefined ? `give ${key.flags}` : `did you mean '${meant}'?`;
+    throw wrong(`'${name}' is for one call and can't stand in a file; ${hint}`);
+  }
   if (section !== undefined && GENERAL.includes(name))
     throw wrong(`'${name}' can't depend on the group; write it at the top, not${inSection(place)}`);
   return key;
@@ -151,14 +155,13 @@ function unknownKey(place: Place, keys: Keys): RunlockError {
   const underscored = name.replaceAll('-', '_');
   if (underscored !== name && keys.has(underscored))
     return wrong(`${unknown}; write it with underscores: '${underscored}'`);
-  const meant = nearest(
-    underscored.toLowerCase(),
-    [...keys].flatMap(([known, { perCall }]) => (perCall ? [] : [known])),
-  );
+  const meant = nearest(underscored.toLowerCase(), fileKeys(keys));
   return wrong(
     `${unknown}; ${meant === undefined ? "see 'runlock exec --help'" : `did you mean '${meant}'?`}`,
   );
 }
+
+const fileKeys = (keys: Keys) => [...keys].flatMap(([known, { perCall }]) => (perCall ? [] : [known]));
 
 function toText(value: unknown, { takes }: Key): string | undefined {
   if (takes === 'flag') return typeof value === 'boolean' ? String(value) : undefined;

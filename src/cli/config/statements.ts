@@ -85,13 +85,35 @@ function leaves(table: Table, above: readonly string[]): [readonly string[], unk
 }
 
 function notToml(name: string, text: string, { line, column, message }: TomlError): RunlockError {
+  const open = unclosedQuote(text);
+  if (open && open.line <= line) {
+    const { quote } = open;
+    const said = `unclosed quote: write ${quote} on both sides of the text`;
+    return new RunlockError('config', `${name}:${open.line}:${open.column}: ${said}`);
+  }
   const [what = ''] = message.replace(/^Invalid TOML document: /, '').split('\n');
   const hint = hintFor(text.split('\n')[line - 1] ?? '');
   return new RunlockError('config', `${name}:${line}:${column}: not TOML: ${what}${hint}`);
 }
 
+/** Comments, and texts in quotes of all four kinds, the longer ones first; the last alternatives have no end. */
+const QUOTED =
+  /#[^\n]*|"""(?:\\[^]|[^\\])*?"""|'''[^]*?'''|"(?!"")(?:\\.|[^"\\\n])*"|'(?!'')[^'\n]*'|("""|'''|"|')/g;
+
+/** The first quote that nothing closes, in a text that is not TOML. */
+function unclosedQuote(text: string): { quote: string; line: number; column: number } | undefined {
+  for (const { 1: quote, index } of text.matchAll(QUOTED)) {
+    if (quote === undefined) continue;
+    const before = text.slice(0, index).split('\n');
+    return { quote, line: before.length, column: (before.at(-1) ?? '').length + 1 };
+  }
+  return undefined;
+}
+
 /** What people forget: quotes. */
 function hintFor(line: string): string {
+  const path = /^\s*\[(?!groups\b)([^\s"'\]]+\/[^\s"'\]]*)\]/.exec(line);
+  if (path) return `; a group's section is [groups."${path[1] ?? ''}"]`;
   const head = /^\s*\[groups\.([^\s"'\]]*\/[^\s"'\]]*)\]/.exec(line);
   if (head) return `; a group's name needs quotes: [groups."${head[1] ?? ''}"]`;
   const value = /^\s*([\w-]+)\s*=\s*(?!(?:true|false|[\d_]+)\b\s*$)([A-Za-z0-9][^\s"'#]*)\s*(?:#.*)?$/.exec(

@@ -17,6 +17,7 @@ import {
   addOptions,
   checked,
   commonOptions,
+  groupOfLine,
   groupsOption,
   oneGroup,
   option,
@@ -64,7 +65,7 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
     const { group, slots, wait, hold, node, prefix } = rest;
     const options = {
       prefix,
-      group: named ?? oneGroup('acquire', group),
+      group: groupOfLine(command, named) ?? oneGroup('acquire', group),
       slots,
       wait,
       hold,

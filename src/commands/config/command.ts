@@ -43,7 +43,7 @@ function define(program: Command, { env, tree }: Defining, done: (asked: ConfigA
     const values = withEnvironment(command, env);
     const { commands } = await tree();
     const target = commands.find((each) => each.name() === name && !name.startsWith('_'));
-    if (!target) throw usage(`'${name}' is no command; see 'runlock --help'`);
+    if (!target) throw usage(`unknown command '${name}'; see 'runlock --help'`);
     const report = reportOn(target, command, env);
     const { json } = values as Values & { json: boolean };
     done({ common: toCommon(values), options: Object.freeze({ json, report }) });
@@ -74,7 +74,7 @@ function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
     if (same && long !== '--json') target.setOptionValueWithSource(name, asked.getOptionValue(name), 'cli');
   }
   const config = configOf(asked);
-  const groups = groupsOf(find(target, '--group') ? target : asked, env, config);
+  const groups = groupsOf(target, env, config);
   if (config) fillFromConfig(target, env, config, groups);
   withEnvironment(target, env);
   const options = target.options.filter(({ long, hidden }) => long !== '--config' && !hidden);

@@ -9,7 +9,9 @@ import type { ConfigReport } from './report.ts';
 
 export type ConfigAsked = Asked<{ readonly json: boolean; readonly report: ConfigReport }>;
 
-export async function run({ options }: ConfigAsked, platform: Platform): Promise<number> {
+export async function run({ common, options }: ConfigAsked, platform: Platform): Promise<number> {
+  // What is wrong with the environment is said as by every command.
+  platform.makeLog(common);
   const { json, report } = options;
   await print(platform, { json, data: report, text: (output) => renderConfig(report, output) });
   return 0;

@@ -1,12 +1,20 @@
 /** `runlock freeze`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroupOrRoot, parsePositiveDuration, usage } from '../../cli/values.ts';
+import {
+  parseFlag,
+  parseGroupOrRoot,
+  parseGroupsOrRoot,
+  parsePositiveDuration,
+  usage,
+} from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
   commonOptions,
+  groupOfLine,
+  groupsOption,
   option,
   prefixOption,
   toCommon,
@@ -40,8 +48,9 @@ function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) 
   const command = program
     .command('freeze')
     .description('start no new run in a group and the groups below it; runs under way finish')
-    .argument('<group>', 'the group; / stops every group', checked(parseGroupOrRoot, 'group'));
+    .argument('[group]', 'the group; / stops every group', checked(parseGroupOrRoot, 'group'));
   addOptions(command, [
+    groupsOption('the same, as for exec', undefined, parseGroupsOrRoot),
     option('--reason <text>', 'why, on one line; needed', parseReason),
     option('--for <duration>', 'how long (default: until it is thawed)', parsePositiveDuration),
     option('--json', 'what was done, as JSON', parseFlag, false),
@@ -49,8 +58,10 @@ function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) 
     ...commonOptions(),
   ]);
   command.addHelpText('after', FREEZE_HELP);
-  command.action((at: string) => {
+  command.action((named: string | undefined) => {
     const values = withEnvironment(command, env);
+    const at = groupOfLine(command, named);
+    if (at === undefined) throw usage("missing <group>; see 'runlock freeze --help'");
     const { prefix, json, reason, for: forMs } = values as Values & FreezeValues;
     if (reason === undefined) throw usage("say why with --reason TEXT; see 'runlock freeze --help'");
     const options = { prefix, at, reason, json, ...(forMs !== undefined && { forMs }) };

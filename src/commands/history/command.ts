@@ -8,6 +8,8 @@ import {
   addOptions,
   checked,
   commonOptions,
+  groupOfLine,
+  groupsOption,
   option,
   prefixOption,
   toCommon,
@@ -29,6 +31,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
     .description("each node's last run, the longest silent first")
     .argument('[group]', 'only this group (default: all below the prefix)', checked(parseGroup, 'group'));
   addOptions(command, [
+    groupsOption('the same, as for exec'),
     option(
       '--silent-for <duration>',
       'only nodes without a good run for this long, such as 1d',
@@ -40,8 +43,9 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
     ...commonOptions(),
   ]);
   command.addHelpText('after', HISTORY_HELP);
-  command.action((group: string | undefined) => {
+  command.action((named: string | undefined) => {
     const values = withEnvironment(command, env);
+    const group = groupOfLine(command, named);
     const { prefix, json, silentFor, forget } = values as Values & HistoryValues;
     if (silentFor !== undefined && forget !== undefined)
       throw usage('--silent-for looks and --forget deletes; give one of them');

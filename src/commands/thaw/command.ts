@@ -1,12 +1,14 @@
 /** `runlock thaw`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroupOrRoot } from '../../cli/values.ts';
+import { parseFlag, parseGroupOrRoot, parseGroupsOrRoot, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
   commonOptions,
+  groupOfLine,
+  groupsOption,
   option,
   prefixOption,
   toCommon,
@@ -26,8 +28,9 @@ function define(program: Command, { env }: Defining, done: (asked: ThawAsked) =>
   const command = program
     .command('thaw')
     .description('end the freeze of a group')
-    .argument('<group>', 'the group that was frozen; / for every group', checked(parseGroupOrRoot, 'group'));
+    .argument('[group]', 'the group that was frozen; / for every group', checked(parseGroupOrRoot, 'group'));
   addOptions(command, [
+    groupsOption('the same, as for exec', undefined, parseGroupsOrRoot),
     option('--json', 'what was done, as JSON', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
@@ -39,8 +42,10 @@ Examples:
   runlock thaw prod/web
   runlock thaw /`,
   );
-  command.action((at: string) => {
+  command.action((named: string | undefined) => {
     const values = withEnvironment(command, env);
+    const at = groupOfLine(command, named);
+    if (at === undefined) throw usage("missing <group>; see 'runlock thaw --help'");
     const { prefix, json } = values as Values & { prefix: string; json: boolean };
     done({ common: toCommon(values), options: Object.freeze({ prefix, at, json }) });
   });
