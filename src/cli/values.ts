@@ -167,7 +167,7 @@ export function parseFlag(text: string): boolean {
 
 /** The long options of all commands: each is `RUNLOCK_<OPTION>` in the environment. */
 export const LONG_OPTIONS: readonly string[] = [
-  'agent allow-unknown-service check config conflict-exit-code dry-run exit-code failed for force forget gate-stable group healthy-within',
+  'agent all allow-unknown-service blocked check config conflict-exit-code dry-run exit-code failed for force forget gate-stable group healthy-within',
   'if-absent if-value hold json kill-after log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes',
   'owner prefix quiet reason reboot-codes release-on-signal service session-ttl settle silent-for slot slots splay',
   'timeout touch ttl verbose wait watch',

@@ -1,5 +1,5 @@
 /** What a command found out or did → stdout. */
-import { createOutput } from '../platform/terminal.ts';
+import { createOutput, sentenceColumns } from '../platform/terminal.ts';
 import type { Output } from '../platform/terminal.ts';
 import { renderJson } from '../text/visible.ts';
 import type { Platform } from './platform.ts';
@@ -18,7 +18,9 @@ interface Printed {
 export async function print(platform: Printer, { json, data, text }: Printed): Promise<void> {
   if (json) return printJson(platform, data);
   const { isTTY, columns } = platform.stdout;
-  await platform.write(text(createOutput({ env: platform.env, isTTY, columns })));
+  const { env } = platform;
+  const output = createOutput({ env, isTTY, columns });
+  await platform.write(text({ ...output, columns: sentenceColumns({ env, columns: output.columns }) }));
 }
 
 /** As every `--json` is: with the version of its shape first. */

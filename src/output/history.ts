@@ -3,14 +3,15 @@ import { formatAge } from '../text/age.ts';
 import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
-import { renderTable } from './status.ts';
+import { renderProblems } from './status.ts';
 import type { RenderOptions } from './status.ts';
+import { renderTable } from './table.ts';
 
 /** What `history --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
 export interface HistoryReport {
   readonly v: 1;
   readonly prefix: string;
-  /** Absent: every group below the prefix. */
+  /** With the groups below it. Absent: every group below the prefix. */
   readonly group?: string;
   /** When it was read, by the reader's clock. */
   readonly at: string;
@@ -51,6 +52,8 @@ export interface ForgetReport {
   readonly node: string;
   /** The groups whose record of this node went. */
   readonly forgotten: readonly string[];
+  /** Groups below the named one where a run of the node is still known. */
+  readonly below?: readonly string[];
   /** Why it may be known in other groups too: what this token lacks to read them. */
   readonly hidden?: string;
 }
@@ -58,12 +61,12 @@ export interface ForgetReport {
 /** `history` for people, with a line break at its end. */
 export function renderHistory(report: HistoryReport, options: RenderOptions): string {
   const { nodes, problems } = report;
-  const withGroup = report.group === undefined;
+  const withGroup = nodes.some(({ group }) => group !== report.group);
   const head = ['NODE', ...(withGroup ? ['GROUP'] : []), 'LAST GOOD', ...HEAD];
   const rows = nodes.map((run) => ({ cells: cellsOf(run, withGroup, options.now), style: styleOf(run) }));
   const lines = [
-    ...(rows.length === 0 ? [] : renderTable([{ cells: head, style: 'dim' }, ...rows], options)),
-    ...problems.map((problem) => paint(`  problem: ${visible(problem)}`, 'red', options.color)),
+    ...(rows.length === 0 ? [] : renderTable(head, rows, { ...options, flexible: 'COMMAND' })),
+    ...renderProblems(problems, options),
     ...sumUp(report),
     ...missing(report).map((line) => paint(line, 'yellow', options.color)),
   ];
@@ -108,11 +111,12 @@ const missing = ({ hidden }: Pick<HistoryReport, 'hidden'>): string[] =>
 
 /** What `--forget` did, with a line break at its end. */
 export function renderForget(report: ForgetReport): string {
-  const { prefix, group, node, forgotten } = report;
+  const { prefix, group, node, forgotten, below = [] } = report;
   const where = group ?? `any group below ${prefix}/`;
   const done =
     forgotten.length === 0
       ? [`nothing is known of a run of ${node} in ${where}; nothing was forgotten`]
       : forgotten.map((at) => `forgot the last run of ${node} in ${visible(at)}`);
-  return `${[...done, ...missing(report)].join('\n')}\n`;
+  const stays = below.map((at) => `its last run in ${visible(at)} is still known`);
+  return `${[...done, ...stays, ...missing(report)].join('\n')}\n`;
 }

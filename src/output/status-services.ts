@@ -1,8 +1,9 @@
 /** The services of `runlock status` as text. */
 import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
-import { moreText, renderTable } from './status.ts';
+import { moreText } from './status.ts';
 import type { RenderOptions } from './status.ts';
+import { renderTable } from './table.ts';
 import type { ServiceView } from '../view/report.ts';
 
 /** As in a long queue; `--json` shows all. */
@@ -18,10 +19,10 @@ function renderService(view: ServiceView, options: RenderOptions): string[] {
     cells: [id, node, 'offline', why],
     style: 'yellow' as const,
   }));
-  const head = { cells: ['INSTANCE', 'NODE', 'STATE', 'WHY'], style: 'dim' as const };
+  const head = ['INSTANCE', 'NODE', 'STATE', 'WHY'];
   return [
     paint(`service ${visible(service)}`, 'bold', options.color),
-    ...(rows.length > 0 ? renderTable([head, ...rows], options) : []),
+    ...(rows.length > 0 ? renderTable(head, rows, options) : []),
     ...moreText(offline.length - rows.length),
     ...(problem === undefined ? [] : [paint(`  problem: ${visible(problem)}`, 'red', options.color)]),
     ...gateTexts(view).map((text) => `  gate: ${text}`),

@@ -1,67 +1,106 @@
 /** `runlock status` as text. */
 import { assertNever } from '../errors.ts';
-import { cut, paint, widthOf } from '../text/style.ts';
+import { paint, widthOf } from '../text/style.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
+import { wrapLines } from '../text/wrap.ts';
 import type { Style } from '../text/style.ts';
+import { usedGroups } from '../view/below.ts';
 import { leftOnText } from '../view/leftover-maintenance.ts';
 import type {
   PlaceView,
   ReturningView,
   SlotView,
+  GroupState,
   GroupView,
   StatusReport,
   WaiterView,
 } from '../view/report.ts';
+import { renderTable } from './table.ts';
 
 export interface RenderOptions {
   readonly color: boolean;
   readonly columns?: number | undefined;
   /** Wall-clock milliseconds. */
   readonly now: number;
-  /** Nobody asked for these groups by name: of a group where nothing stands still one line is enough. */
+  /** A line is enough of a group where nothing is kept, and less of an idle one. */
   readonly overview?: boolean;
+  /** Groups that somebody asked for by name: they are shown in full. */
+  readonly named?: readonly string[];
+  /** In the overview: idle groups have a line each. */
+  readonly all?: boolean;
 }
 
 /** A long queue, or list of problems, is cut here; `--json` shows all of it. */
 const SHOWN = 20;
 
 /**
- * `status` for people. Groups that stand still come first, those where somebody waits before the others; then those
- * where somebody runs or waits; idle ones last. By name within.
+ * `status` for people: how many groups are in which state, then the groups. Those with a kept slot come first, those where
+ * somebody waits before the others; then those where somebody runs or waits; idle ones last. By name within.
  */
 export function renderStatus(report: StatusReport, options: RenderOptions): string {
-  const shown = report.groups.length === 0 ? `${renderNothing(report)}\n` : renderGroups(report, options);
-  if (report.hidden === undefined) return shown;
-  const text = `groups and freezes may be missing here: ${report.hidden}`;
-  return `${shown}\n${paint(visible(text), 'yellow', options.color)}\n`;
-}
-
-function renderGroups(report: StatusReport, options: RenderOptions): string {
-  const ranked = report.groups.map((view) => ({ view, rank: rankOf(view) }));
-  const inOrder = (...ranks: Rank[]) =>
-    ranks.flatMap((wanted) => ranked.filter(({ rank }) => rank === wanted).map(({ view }) => view));
-  if (options.overview !== true || report.groups.length === 1)
-    return `${inOrder(0, 1, 2, 3)
-      .map((group) => renderGroup(group, options))
-      .join('\n\n')}\n`;
-  const blocks = inOrder(0, 1).map((group) => renderGroup(group, options));
-  const moving = inOrder(2);
-  if (moving.length > 0) blocks.push(moving.map((group) => renderLine(group, options)).join('\n'));
-  const idle = inOrder(3).map(({ group }) => visible(group));
-  if (idle.length > 0) blocks.push(paint(`idle: ${idle.join(', ')}`, 'dim', options.color));
+  const { color, columns, named = [] } = options;
+  const total = Object.values(report.states).reduce((sum, count) => sum + count, 0);
+  const isOne = total === 1 && named.length === 1;
+  const blocks = [
+    ...(total === 0 || isOne ? [] : [renderSummary(report, color)]),
+    ...(total === 0 ? [renderNothing(report)] : renderGroups(report, options)),
+  ];
+  if (report.hidden !== undefined) {
+    const lines = wrapLines(visible(`groups and freezes may be missing here: ${report.hidden}`), columns);
+    blocks.push(lines.map((line) => paint(line, 'yellow', color)).join('\n'));
+  }
   return `${blocks.join('\n\n')}\n`;
 }
 
-/** 0: stands still and somebody waits. 1: stands still. 2: somebody runs or waits, or no new run may start. 3: idle. */
+const STATES: readonly GroupState[] = ['blocked', 'waiting', 'running', 'idle', 'frozen'];
+
+const stateStyles: Readonly<Record<GroupState, Style>> = {
+  blocked: 'red',
+  frozen: 'cyan',
+  waiting: 'yellow',
+  running: 'green',
+  idle: 'dim',
+};
+
+function renderSummary({ states }: StatusReport, color: boolean): string {
+  const counts = STATES.map((state) => {
+    const text = `${states[state].toLocaleString('en-US')} ${state}`;
+    return paint(text, states[state] === 0 ? 'dim' : stateStyles[state], color);
+  });
+  return `groups: ${counts.join(', ')}`;
+}
+
+function renderGroups(report: StatusReport, options: RenderOptions): string[] {
+  const { overview = false, named = [], all = false } = options;
+  const groups = usedGroups(report.groups);
+  // Only `--blocked` leaves out what is counted.
+  if (groups.length === 0) return ['no group is blocked'];
+  const isFull = (view: GroupView, rank: Rank) =>
+    !overview || rank < 2 || named.includes(view.group) || groups.length === 1;
+  const ranked = groups.map((view) => ({ view, rank: rankOf(view) }));
+  return RANKS.flatMap((wanted) => {
+    const same = ranked.filter(({ rank }) => rank === wanted).map(({ view }) => view);
+    const full = same.filter((view) => isFull(view, wanted)).map((view) => renderGroup(view, options));
+    const short = same.filter((view) => !isFull(view, wanted));
+    if (short.length === 0) return full;
+    if (wanted < 3) return [...full, short.flatMap((view) => renderLine(view, options)).join('\n')];
+    const names = short.map((view) => titleOf(view, options)).join('\n');
+    return [...full, all ? names : renderIdle(short, options)];
+  });
+}
+
+/** 0: a slot is kept and somebody waits. 1: a slot is kept. 2: somebody runs or waits, or no new run may start. 3: idle. */
 type Rank = 0 | 1 | 2 | 3;
 
-function rankOf({ slots, queue, returning = [], frozen, problems }: GroupView): Rank {
+const RANKS: readonly Rank[] = [0, 1, 2, 3];
+
+function rankOf({ state, slots, queue, returning = [], frozen, problems }: GroupView): Rank {
   const waits = queue.length + returning.length > 0;
-  const stands = problems.length > 0 || slots.some(needsSomebody);
+  const stands = problems.length > 0 || state === 'blocked' || slots.some(needsSomebody);
   if (waits && (stands || frozen)) return 0;
   if (stands) return 1;
-  return waits || frozen || slots.some(({ state }) => state !== 'free') ? 2 : 3;
+  return waits || frozen || slots.some((slot) => slot.state !== 'free') ? 2 : 3;
 }
 
 /** Whether nothing that lives stands behind the slot's claim. */
@@ -69,11 +108,40 @@ function needsSomebody(slot: SlotView): boolean {
   return ['failed', 'interrupted', 'abandoned', 'unreadable'].includes(slot.state) || sessionGone(slot);
 }
 
-function renderLine({ group, frozen, why }: GroupView, { color }: RenderOptions): string {
-  return `${paint(visible(group), 'bold', color)}${frozen ? frozenMark(color) : ''}: ${visible(why)}`;
+function renderLine(view: GroupView, options: RenderOptions): string[] {
+  const title = titleOf(view, { color: false });
+  const text = `${title}: ${visible(view.why)}`;
+  const [first = '', ...rest] = wrapLines(text, options.columns, { hang: 4 });
+  // Only a whole title can be coloured: colours take no room, but wrapping does not know that.
+  return first.startsWith(title)
+    ? [titleOf(view, options) + first.slice(title.length), ...rest]
+    : [first, ...rest];
 }
 
-const frozenMark = (color: boolean) => paint(' (frozen)', 'cyan', color);
+/** The group and its state; nothing can be said of one that nobody has used. */
+function titleOf(
+  { group, known, state, frozen }: GroupView,
+  { color }: Pick<RenderOptions, 'color'>,
+): string {
+  const name = paint(visible(group), 'bold', color);
+  if (!known && state === 'idle') return name;
+  const states: readonly GroupState[] = state === 'blocked' && frozen ? ['blocked', 'frozen'] : [state];
+  return `${name} (${states.map((each) => paint(each, stateStyles[each], color)).join(', ')})`;
+}
+
+/** One line, with as many names as it has room for. */
+function renderIdle(groups: readonly GroupView[], { color, columns = Infinity }: RenderOptions): string {
+  const names = groups.map(({ group }) => visible(group));
+  const text = (count: number) => {
+    const more = (names.length - count).toLocaleString('en-US');
+    if (count === names.length) return `idle: ${names.join(', ')}`;
+    if (count === 0) return `idle: ${more} groups (--all shows them)`;
+    return `idle: ${names.slice(0, count).join(', ')} and ${more} more (--all shows them)`;
+  };
+  let count = Math.min(names.length, SHOWN);
+  while (count > 0 && widthOf(text(count)) > columns) count -= 1;
+  return paint(text(count), 'dim', color);
+}
 
 function renderNothing({ prefix, why, fix, problems }: StatusReport): string {
   const lines = [visible(`nothing is stored below ${prefix}/ (or this token may not read it)`)];
@@ -82,24 +150,24 @@ function renderNothing({ prefix, why, fix, problems }: StatusReport): string {
   return [...lines, ...problems.map((problem) => `problem: ${visible(problem)}`)].join('\n');
 }
 
+/** What is the case and what to do about it stand before all that may be long. */
 function renderGroup(view: GroupView, options: RenderOptions): string {
   const { color } = options;
   return [
-    paint(visible(view.group), 'bold', color) + (view.frozen ? frozenMark(color) : ''),
+    titleOf(view, options),
+    ...sentence(view.why, options),
+    ...(view.next === undefined ? [] : sentence(`next: ${view.next}`, options)),
+    // A command is pasted, so it is never broken.
+    ...(view.fix === undefined ? [] : [`  fix: ${paint(visible(view.fix), 'bold', color)}`]),
     ...(view.known ? renderSlots(view.slots, options) : []),
     ...renderQueue(view.queue, options),
     ...renderReturning(view.returning ?? [], options),
-    ...renderProblems(view.problems, color),
-    `  ${visible(view.why)}`,
-    ...(view.next === undefined ? [] : [`  next: ${visible(view.next)}`]),
-    ...(view.fix === undefined ? [] : [`  fix: ${paint(visible(view.fix), 'bold', color)}`]),
+    ...renderProblems(view.problems, options),
   ].join('\n');
 }
 
-export interface Row {
-  readonly cells: readonly string[];
-  readonly style?: Style | undefined;
-}
+const sentence = (text: string, { columns }: Pick<RenderOptions, 'columns'>) =>
+  wrapLines(visible(text), columns, { lead: '  ', hang: 4 });
 
 function renderSlots(slots: readonly SlotView[], options: RenderOptions): string[] {
   const rows = slots.map((slot) => ({
@@ -109,7 +177,7 @@ function renderSlots(slots: readonly SlotView[], options: RenderOptions): string
   const left = slots.some(isLeftOn) ? ['MAINTENANCE'] : [];
   const also = slots.some(isElsewhere) ? ['ALSO'] : [];
   const head = ['SLOT', 'STATE', 'NODE', 'SINCE', 'COMMAND', 'EXIT', 'HOLD', ...left, ...also];
-  return renderTable([{ cells: head, style: 'dim' }, ...rows], options);
+  return renderTable(head, rows, { ...options, flexible: 'COMMAND' });
 }
 
 function slotCells(slot: SlotView, now: number): string[] {
@@ -191,10 +259,10 @@ function renderQueue(queue: readonly WaiterView[], options: RenderOptions): stri
   }));
   const also = shown.some(isElsewhere) ? ['ALSO'] : [];
   return [
-    ...renderTable(
-      [{ cells: ['PLACE', 'NODE', 'WAITING', 'COMMAND', ...also], style: 'dim' }, ...rows],
-      options,
-    ),
+    ...renderTable(['PLACE', 'NODE', 'WAITING', 'COMMAND', ...also], rows, {
+      ...options,
+      flexible: 'COMMAND',
+    }),
     ...moreText(queue.length - rows.length),
   ];
 }
@@ -205,30 +273,23 @@ function renderReturning(returning: readonly ReturningView[], options: RenderOpt
   const rows = returning
     .slice(0, SHOWN)
     .map(({ node, waitedMs, why }) => ({ cells: [node, formatAge(waitedMs), why] }));
-  const head: Row = { cells: ['RETURNS', 'WAITING', 'WHY'], style: 'dim' };
-  return [...renderTable([head, ...rows], options), ...moreText(returning.length - rows.length)];
+  const table = renderTable(['RETURNS', 'WAITING', 'WHY'], rows, options);
+  return [...table, ...moreText(returning.length - rows.length)];
 }
 
-function renderProblems(problems: readonly string[], color: boolean): string[] {
+export function renderProblems(
+  problems: readonly string[],
+  options: Pick<RenderOptions, 'color' | 'columns'>,
+): string[] {
   const shown = problems.slice(0, SHOWN);
   return [
-    ...shown.map((problem) => paint(`  problem: ${visible(problem)}`, 'red', color)),
+    ...shown.flatMap((problem) =>
+      sentence(`problem: ${problem}`, options).map((line) => paint(line, 'red', options.color)),
+    ),
     ...moreText(problems.length - shown.length),
   ];
 }
 
 export function moreText(count: number): string[] {
   return count > 0 ? [`  … and ${count.toLocaleString('en-US')} more`] : [];
-}
-
-/** Rows of the same cells, aligned, cut to the terminal's width before they are coloured. */
-export function renderTable(rows: readonly Row[], { color, columns }: RenderOptions): string[] {
-  const safe = rows.map(({ cells, style }) => ({ cells: cells.map(visible), style }));
-  const widths = (safe[0]?.cells ?? []).map((_, i) =>
-    Math.max(...safe.map((row) => widthOf(row.cells[i] ?? ''))),
-  );
-  return safe.map(({ cells, style }) => {
-    const padded = cells.map((cell, i) => cell + ' '.repeat((widths[i] ?? 0) - widthOf(cell)));
-    return paint(cut(`  ${padded.join('  ').trimEnd()}`, columns), style, color);
-  });
 }

@@ -2,11 +2,29 @@
 import { widthOf } from './style.ts';
 
 /** Words as a line may end between them: one that is not a space, or a command to copy, which a line end would break. */
-const WORDS = /(?:'runlock [^\n]*?'(?![\w'\\])|\S)+/g;
+const WORDS = /(?:'(?:runlock|consul) [^\n]*?'(?![\w'\\])|\S)+/g;
 
 /** `text` in lines of at most `columns`; those after the first are indented. What has no space in it is never cut. */
 export function wrapSentence(text: string, columns: number, indent = 2): string {
   return fill(text.match(WORDS) ?? [], columns, { hang: indent }).join('\n');
+}
+
+/** The same, as lines. `columns` undefined: it is one line. */
+export function wrapLines(
+  text: string,
+  columns: number | undefined,
+  shape: Pick<Shape, 'lead' | 'hang'> = {},
+): string[] {
+  return fill(text.match(WORDS) ?? [], columns ?? Infinity, shape);
+}
+
+/** Texts with two spaces between them, in lines of at most `columns`; each stays whole. */
+export function wrapUnits(
+  units: readonly string[],
+  columns: number | undefined,
+  shape: Pick<Shape, 'lead' | 'hang'>,
+): string[] {
+  return fill(units, columns ?? Infinity, { ...shape, between: '  ' });
 }
 
 interface Shape {
@@ -16,23 +34,25 @@ interface Shape {
   readonly hang?: number;
   /** Stands at the end of each line that goes on. */
   readonly tail?: string;
+  /** Between two words of a line; a space unless given. */
+  readonly between?: string;
 }
 
 function fill(
   words: readonly string[],
   columns: number,
-  { lead = '', hang = 0, tail = '' }: Shape,
+  { lead = '', hang = 0, tail = '', between = ' ' }: Shape,
 ): string[] {
   const lines: string[] = [];
   let line = lead;
   let isEmpty = true;
   for (const [i, word] of words.entries()) {
     const room = columns - (i === words.length - 1 ? 0 : widthOf(tail));
-    if (!isEmpty && widthOf(`${line} ${word}`) > room) {
+    if (!isEmpty && widthOf(line + between + word) > room) {
       lines.push(line + tail);
       line = ' '.repeat(hang) + word;
     } else {
-      line += isEmpty ? word : ` ${word}`;
+      line += isEmpty ? word : between + word;
     }
     isEmpty = false;
   }

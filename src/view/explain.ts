@@ -5,10 +5,11 @@ import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
 import { groupKeys } from '../lock/keys.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
+import { isKept } from './state.ts';
 import { leftOnText } from './leftover-maintenance.ts';
 import type { FreezeView, GroupView, SlotView } from './report.ts';
 
-export type GroupFacts = Omit<GroupView, 'why' | 'next' | 'fix'>;
+export type GroupFacts = Omit<GroupView, 'state' | 'why' | 'next' | 'fix'>;
 
 export interface ExplainOptions {
   readonly prefix: string;
@@ -33,8 +34,15 @@ export function explain(facts: GroupFacts, options: ExplainOptions): Explanation
   const unused = `nobody has used ${facts.group} yet (or this token may not read it)`;
   if (facts.frozen) {
     const frozen = explainFreeze(facts, facts.frozen, { prefix, now });
-    // A freeze above must not hide that the name may be wrong.
-    return facts.known ? frozen : { ...frozen, why: `${frozen.why}; ${unused}` };
+    // A freeze must not hide that the name may be wrong, or what a thaw will not end.
+    const also = facts.known
+      ? summary(
+          facts.slots.filter((slot) => isKept(slot, now)),
+          now,
+          'kept',
+        )
+      : [unused];
+    return { ...frozen, why: [frozen.why, ...also].join('; ') };
   }
   if (unreadableFreeze)
     return { why: 'no new run starts: a freeze key is set that cannot be read (see problems)' };

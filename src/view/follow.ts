@@ -7,7 +7,7 @@ import type { Clock } from '../platform/deps.ts';
 import { viewGroups } from './groups.ts';
 import type { StatusReport } from './report.ts';
 import { groupsBeside } from './runs.ts';
-import { joinFound, readSource, sourcesOf } from './sources.ts';
+import { joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';
 
 /** What was read last, as it looks at a moment in wall-clock milliseconds: ages grow without a change. */
@@ -39,7 +39,7 @@ export async function followGroups(
 ): Promise<void> {
   const sources = sourcesOf({ prefix, groups });
   const latest = new Map<Source, Found>();
-  const known = [...groups];
+  const known: string[] = [];
   const viewed = (): Followed => {
     const found = joinFound([...latest.values()]);
     return (now) => viewGroups(found, { prefix, groups, now });
@@ -51,11 +51,11 @@ export async function followGroups(
   /** Runs in the named groups can be in others too, and wait there. */
   const followBeside = () => {
     const entries = [...latest.values()].flatMap((found) => found.entries);
-    const beside = groups.length === 0 ? [] : groupsBeside({ prefix, groups: known }, entries);
+    const beside = groups.length === 0 ? [] : groupsBeside({ prefix, groups }, entries, known);
     if (beside.length === 0) return;
     known.push(...beside);
     const have = new Set(sources.map(({ key }) => key));
-    const more = sourcesOf({ prefix, groups: beside }).filter(({ key }) => !have.has(key));
+    const more = sourcesBeside({ prefix, groups: beside }).filter(({ key }) => !have.has(key));
     sources.push(...more);
     for (const source of more) follow(source).catch(fail);
   };

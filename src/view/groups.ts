@@ -13,6 +13,8 @@ import { groupKeys, parseKey } from '../lock/keys.ts';
 import { isName } from '../text/words.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
+import { isBelow, usedGroups } from './below.ts';
+import { groupState } from './state.ts';
 import { viewReturning } from './returning.ts';
 import { findRuns } from './runs.ts';
 import type { Elsewhere } from './runs.ts';
@@ -26,24 +28,44 @@ export interface ViewOptions extends Scope {
 /** Builds the report from what is stored. Pure. */
 export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): StatusReport {
   const sorted = sortEntries(found.entries, prefix);
-  const names = [...new Set(groups.length > 0 ? groups : sorted.groups.keys())].sort();
+  const stored = [...sorted.groups.keys()];
+  const wanted =
+    groups.length > 0 ? [...groups, ...stored.filter((group) => isBelow(group, groups))] : stored;
+  const names = [...new Set(wanted)].sort();
   const freezes = { freezes: sorted.freezes, refused: found.refused ?? new Map<string, string>() };
   const root = findFreeze([`${prefix}/.freeze`], freezes, { prefix, now });
   const elsewhere = findRuns(prefix, found.entries);
-  const view = (group: string, seen: readonly string[]): GroupView => {
+  const known = new Map<string, Read>();
+  const read = (group: string): Read => {
+    const before = known.get(group);
+    if (before) return before;
     const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
-    const facts = viewFacts(group, { freeze, elsewhere, prefix, now }, sorted.groups.get(group));
+    const stored = sorted.groups.get(group);
+    const facts = viewFacts(group, { freeze, elsewhere, prefix, now }, stored);
+    const made = { facts, unreadableFreeze: freeze.unreadable };
+    known.set(group, made);
+    return made;
+  };
+  const stateOf = ({ facts, unreadableFreeze }: Read) =>
+    groupState(facts, { now, unreadableFreeze, other: (group) => read(group).facts });
+  const view = (group: string, seen: readonly string[]): GroupView => {
+    const found = read(group);
+    const { group: name, known: isKnown, ...more } = found.facts;
     return {
-      ...facts,
-      ...explain(facts, {
+      group: name,
+      known: isKnown,
+      state: stateOf(found),
+      ...more,
+      ...explain(found.facts, {
         prefix,
         now,
-        unreadableFreeze: freeze.unreadable,
+        unreadableFreeze: found.unreadableFreeze,
         // A run waits for groups that come after those which it has, so this ends; unless a hand wrote it.
         other: (name) => (seen.includes(name) ? undefined : view(name, [...seen, group])),
       }),
     };
   };
+  const views = names.map((group) => view(group, [group]));
   return {
     v: 1,
     prefix,
@@ -53,8 +75,22 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
       names.length === 0 &&
       explainFreeze({ group: '', queue: [] }, root.frozen, { prefix, now })),
     problems: root.problems,
-    groups: names.map((group) => view(group, [group])),
+    states: countStates(views),
+    groups: views,
   };
+}
+
+/** How many groups are in each state. */
+export function countStates(views: readonly GroupView[]): StatusReport['states'] {
+  const counts = { blocked: 0, waiting: 0, running: 0, idle: 0, frozen: 0 };
+  for (const { state } of usedGroups(views)) counts[state] += 1;
+  return counts;
+}
+
+/** What was read of one group. */
+interface Read {
+  readonly facts: GroupFacts;
+  readonly unreadableFreeze: boolean;
 }
 
 interface SlotEntries {

@@ -5,8 +5,8 @@ import { viewGroups } from './groups.ts';
 import type { StatusReport } from './report.ts';
 import { groupsBeside } from './runs.ts';
 import type { ServiceScope } from './services.ts';
-import { findHidden, joinFound, readSource, sourcesOf } from './sources.ts';
-import type { Found, Scope } from './sources.ts';
+import { findHidden, joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
+import type { Found, Scope, Source } from './sources.ts';
 
 export interface Reading extends Scope {
   /** Wall-clock milliseconds. */
@@ -15,27 +15,25 @@ export interface Reading extends Scope {
 }
 
 /**
- * Reads the prefix at once, or the named groups, those that their runs are in too, and the freezes above them. A record that can't be read is a problem
- * of its group, never the end of the whole status.
+ * Reads the prefix at once, or the named groups with those below them, those that their runs are in too, and the freezes
+ * above them. A record that can't be read is a problem of its group, never the end of the whole status.
  * @throws RunlockError when Consul can't be reached, or refuses.
  */
 export async function readGroups(consul: Consul, options: Reading): Promise<StatusReport> {
   const { prefix, groups, now, signal } = options;
   const limits = { signal, ...FIRST_CONTACT };
-  const read = async (scope: Scope) =>
-    joinFound(
-      await Promise.all(sourcesOf(scope).map((source) => readSource(consul, { prefix, source }, limits))),
-    );
-  let found = await read(options);
-  const known = [...groups];
+  const read = async (sources: readonly Source[]) =>
+    joinFound(await Promise.all(sources.map((source) => readSource(consul, { prefix, source }, limits))));
+  let found = await read(sourcesOf(options));
+  const known: string[] = [];
   for (let beside = besideOf(found); beside.length > 0; beside = besideOf(found)) {
     known.push(...beside);
-    found = joinFound([found, await read({ prefix, groups: beside })]);
+    found = joinFound([found, await read(sourcesBeside({ prefix, groups: beside }))]);
   }
   return viewGroups(found, { prefix, groups, now });
 
   function besideOf({ entries }: Found): string[] {
-    return groups.length === 0 ? [] : groupsBeside({ prefix, groups: known }, entries);
+    return groups.length === 0 ? [] : groupsBeside(options, entries, known);
   }
 }
 
@@ -50,8 +48,7 @@ export async function readReport(
   const { prefix, groups, signal } = options;
   const [report, hidden] = await Promise.all([
     readGroups(consul, options),
-    // Of a group that is named it is said where the group is shown.
-    groups.length === 0 ? findHidden(consul, { prefix, groups }, signal) : undefined,
+    findHidden(consul, { prefix, groups }, signal),
   ]);
   const seen = { ...report, ...(hidden !== undefined && { hidden }) };
   if (!gate) return seen;

@@ -16,6 +16,8 @@ export interface StatusReport {
   readonly hidden?: string;
   /** With the root's freeze; every group's own are with the group. */
   readonly problems: readonly string[];
+  /** How many groups are in each state, those that `--blocked` leaves out too. */
+  readonly states: Readonly<Record<GroupState, number>>;
   /** By name; the text has those that stand still first. */
   readonly groups: readonly GroupView[];
   /** With `--service`: their health gates. */
@@ -51,6 +53,7 @@ export interface GroupView {
   readonly group: string;
   /** False: nothing of the group is stored (or this token may not read it). */
   readonly known: boolean;
+  readonly state: GroupState;
   /** Every slot that has a key, and slot 0. */
   readonly slots: readonly SlotView[];
   /** In the order in which they will be granted. */
@@ -68,6 +71,9 @@ export interface GroupView {
   /** The command that would free it. Absent where a command could let two nodes change at once. */
   readonly fix?: string;
 }
+
+/** As `view/state.ts` tells them apart. */
+export type GroupState = 'blocked' | 'frozen' | 'waiting' | 'running' | 'idle';
 
 /** `locked`: a session lock without a claim. `unreadable`: a claim that only a newer runlock understands, or none at all. */
 export type SlotState =

@@ -3,6 +3,7 @@ import type { Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { parseKey } from '../lock/keys.ts';
 import { decodeClaim, decodeTicket } from '../lock/records.ts';
+import { isWithin } from './below.ts';
 import type { PlaceView } from './report.ts';
 import type { Scope } from './sources.ts';
 
@@ -23,10 +24,14 @@ export function findRuns(prefix: string, entries: readonly Entry[]): Elsewhere {
   return (run, group) => (runs.get(run) ?? []).filter((place) => place.group !== group);
 }
 
-/** The groups that runs in `groups` are in too, and that are not among them. */
-export function groupsBeside({ prefix, groups }: Scope, entries: readonly Entry[]): string[] {
+/** The groups that runs in `groups` are in too, and that are neither among them or below them, nor `known`. */
+export function groupsBeside(
+  { prefix, groups }: Scope,
+  entries: readonly Entry[],
+  known: readonly string[],
+): string[] {
   const named = runsInSeveral(prefix, entries).flatMap((found) => found.groups);
-  return [...new Set(named)].filter((group) => !groups.includes(group));
+  return [...new Set(named)].filter((group) => !isWithin(group, groups) && !known.includes(group));
 }
 
 function runsInSeveral(prefix: string, entries: readonly Entry[]): Found[] {

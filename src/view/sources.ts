@@ -3,15 +3,16 @@ import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { groupKeys, parseKey } from '../lock/keys.ts';
+import { isBelow } from './below.ts';
 
 export interface Scope {
   /** Without slashes at its ends. */
   readonly prefix: string;
-  /** Empty: every group below the prefix. */
+  /** Each with all groups below it. Empty: every group below the prefix. */
   readonly groups: readonly string[];
 }
 
-/** One read; without a group its tree is every group's. */
+/** One read. `group`: of its tree that group's own keys alone count, and not those of the groups below it. */
 export type Source =
   | { readonly kind: 'tree'; readonly key: string; readonly group?: string }
   | { readonly kind: 'freeze'; readonly key: string };
@@ -24,12 +25,24 @@ export interface Found {
 
 export function sourcesOf({ prefix, groups }: Scope): Source[] {
   if (groups.length === 0) return [{ kind: 'tree', key: `${prefix}/` }];
-  const keys = [...new Set(groups)].map((group) => groupKeys(prefix, group));
-  const above = new Set(keys.flatMap(({ freezes }) => freezes.slice(1)));
+  const tops = [...new Set(groups)].filter((group, _, all) => !isBelow(group, all));
   return [
-    ...keys.map(({ group, prefix: below }): Source => ({ kind: 'tree', key: below, group })),
-    ...[...above].map((key): Source => ({ kind: 'freeze', key })),
+    ...tops.map((group): Source => ({ kind: 'tree', key: groupKeys(prefix, group).prefix })),
+    ...freezesAbove(prefix, tops),
   ];
+}
+
+/** Of these groups alone, without those below them: runs of the groups that somebody asked for are in these too. */
+export function sourcesBeside({ prefix, groups }: Scope): Source[] {
+  return [
+    ...groups.map((group): Source => ({ kind: 'tree', key: groupKeys(prefix, group).prefix, group })),
+    ...freezesAbove(prefix, groups),
+  ];
+}
+
+function freezesAbove(prefix: string, groups: readonly string[]): Source[] {
+  const above = new Set(groups.flatMap((group) => groupKeys(prefix, group).freezes.slice(1)));
+  return [...above].map((key): Source => ({ kind: 'freeze', key }));
 }
 
 /**
@@ -65,19 +78,31 @@ export function joinFound(parts: readonly Found[]): Found {
   };
 }
 
-/** What this token lacks to see all that `scope` names; undefined: nothing. */
+/**
+ * What this token lacks to see all groups that `scope` names; undefined: nothing. A freeze key above them that may not be
+ * read is a problem of each group.
+ */
 export async function findHidden(
   consul: Consul,
   scope: Scope,
   signal: AbortSignal,
 ): Promise<string | undefined> {
   try {
-    await proveRights(consul, scope, signal);
+    await proveTrees(consul, scope, signal);
     return undefined;
   } catch (error) {
     if (isRunlockError(error, 'forbidden')) return error.message;
     throw error;
   }
+}
+
+/** As `proveRights`, without the freeze keys above the groups. */
+export function proveTrees(consul: Consul, scope: Scope, signal: AbortSignal): Promise<void> {
+  return proveSources(
+    consul,
+    sourcesOf(scope).filter(({ kind }) => kind === 'tree'),
+    signal,
+  );
 }
 
 /**
@@ -86,8 +111,12 @@ export async function findHidden(
  * may read.
  * @throws RunlockError `forbidden`, naming the rule that is missing.
  */
-export async function proveRights(consul: Consul, scope: Scope, signal: AbortSignal): Promise<void> {
-  const proofs = sourcesOf(scope).map(({ kind, key }) => {
+export function proveRights(consul: Consul, scope: Scope, signal: AbortSignal): Promise<void> {
+  return proveSources(consul, sourcesOf(scope), signal);
+}
+
+async function proveSources(consul: Consul, sources: readonly Source[], signal: AbortSignal): Promise<void> {
+  const proofs = sources.map(({ kind, key }) => {
     const [resource, probe] = kind === 'tree' ? ['key_prefix', `${key}.may-read`] : ['key', key];
     return consul.get(probe, { ...FIRST_CONTACT, signal, rule: `${resource} "${key}" { policy = "read" }` });
   });

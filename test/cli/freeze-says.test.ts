@@ -103,7 +103,7 @@ describe('what freeze says', () => {
     expect(stdout.replace(/\d+s ago/, 'Ns ago')).toContain(
       `was frozen Ns ago by ${me} (release day) and starts no new run until ${short}`,
     );
-    expect(stdout).toMatch(/\n {2}fix: runlock thaw told\/web\n$/);
+    expect(stdout).toMatch(/\n {2}fix: runlock thaw told\/web\n/);
     const report = JSON.parse((await runlock(agent, ['status', '--json', 'told/web/a'])).stdout) as object;
     const frozen = { at: 'told/web', by: me, reason: 'release day', since, until };
     expect(report).toMatchObject({ groups: [{ group: 'told/web/a', frozen }] });

@@ -106,7 +106,23 @@ describe('the table', () => {
       'web01 | prod | 5h | succeeded | 0 | 5h | 1m05s | 2m10s | chef-client',
       'web01 | prod/web | 2h | succeeded | 0 | 2h | 1m05s | 2m10s | chef-client',
     ]);
-    expect((await report('prod', ...prefix)).nodes).toMatchObject([{ node: 'web01', group: 'prod' }]);
+  });
+
+  // It showed the named group alone once, other than freeze stops it.
+  test('a name stands for all groups below it, which are named then; --silent-for judges them too', async () => {
+    await put('deep', 'web01', 5);
+    expect(cells((await history(['deep'])).stdout)[0]).toMatch(/^NODE \| LAST GOOD/);
+    await put('deep/web', 'web02', 48);
+    await put('deeper', 'web03', 48);
+    expect(cells((await history(['deep'])).stdout).slice(0, 3)).toEqual([
+      'NODE | GROUP | LAST GOOD | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
+      expect.stringMatching(/^web02 \| deep\/web \|/),
+      expect.stringMatching(/^web01 \| deep \|/),
+    ]);
+    expect(await history(['deep', '--silent-for', '1d'])).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('1 of 2 in deep had no good run for 1d') as string,
+    });
   });
 
   test('fits the terminal, and cannot be made to speak to it', async () => {
@@ -197,9 +213,11 @@ describe('--forget', () => {
     await put('old', 'web08', 99);
     expect(await history(['old', '--forget', 'web07'])).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'forgot the last run of web07 in old\n',
+      stdout: 'forgot the last run of web07 in old\nits last run in old/web is still known\n',
     });
     expect(await on('old').keys()).toEqual(['.runs/web08', 'web/.runs/web07']);
+    const again = await history(['old', '--forget', 'web07', '--json']);
+    expect(JSON.parse(again.stdout)).toMatchObject({ forgotten: [], below: ['old/web'] });
   });
 
   test('without a group in all of them, even where the record can’t be read', async () => {
@@ -219,6 +237,17 @@ describe('--forget', () => {
   test('together with --silent-for it is wrong usage', async () => {
     expect((await history(['--forget', 'web01', '--silent-for', '1d'])).status).toBe(64);
   });
+});
+
+test('of groups below one the token reads what it may, and says that others may be missing', async () => {
+  for (const group of ['part/a', 'part/b']) await put(group, 'web01', 1);
+  const token = await createToken(agent.http, 'key_prefix "runlock/part/a/" { policy = "read" }');
+  const env = { CONSUL_HTTP_TOKEN: token };
+  const { status, stdout } = await history(['part'], { env });
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/^ {2}web01 +part\/a /m);
+  expect(stdout).toMatch(/nodes may be missing here: .*key_prefix "runlock\/part\/"/);
+  expect((await history(['part', '--silent-for', '1d'], { env })).status).toBe(77);
 });
 
 test('a group that the token may not read is refused, not empty', async () => {

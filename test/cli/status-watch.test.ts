@@ -172,7 +172,7 @@ describe('on a terminal', () => {
     await seen.until(/Consul has not answered for \d+s \(since \d{4}-.*Z\)[^]*web01 failed/);
     await agent.restart();
     // Nothing has changed in Consul, and that is seen at once.
-    await seen.until(/Ctrl-C to leave\n\nback\n/);
+    await seen.until(/Ctrl-C to leave\n\nback \(blocked\)\n/);
     await agent.kv.put('runlock/back/.slot/0/owner', claim({ node: 'web09' }));
     await seen.until(/web09 failed/);
     seen.type('\x03');
@@ -230,9 +230,9 @@ describe('on a terminal', () => {
     await seen.until(/… \d+ more lines$/);
     const tty = readlinkSync(`/proc/${seen.pid()}/fd/1`);
     for (const [rows, missing] of [
-      [12, 2 + 20 * 7 - 1 - 11],
+      [12, 4 + 20 * 7 - 1 - 11],
       [200, undefined],
-      [9, 2 + 20 * 7 - 1 - 8],
+      [9, 4 + 20 * 7 - 1 - 8],
     ] as const) {
       execFileSync('stty', ['-F', tty, 'rows', String(rows), 'cols', '150']);
       await seen.until(

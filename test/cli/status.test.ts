@@ -22,6 +22,7 @@ const status = (args: readonly string[], options?: StartOptions) =>
 interface Group {
   readonly group: string;
   readonly known: boolean;
+  readonly state: string;
   readonly slots: readonly Record<string, unknown>[];
   readonly queue: readonly Record<string, unknown>[];
   readonly problems: readonly string[];
@@ -78,19 +79,17 @@ describe('after a failed run, with two who wait', () => {
     const { status: code, stdout, stderr } = await status(['table']);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const lines = stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
-    expect(lines.slice(0, 2)).toEqual(['table', 'SLOT | STATE | NODE | SINCE | COMMAND | EXIT | HOLD']);
-    expect(lines[2]).toMatch(/^0 \| failed \| web01 \| \d+s \| sh \| 3 \| forever$/);
-    expect(lines[3]).toBe('PLACE | NODE | WAITING | COMMAND');
-    expect(lines[4]).toMatch(/^1 \| web02 \| \d+s \| true$/);
-    expect(lines[5]).toMatch(/^2 \| web03 \| \d+s \| true$/);
-    expect(lines[6]).toMatch(
-      /^web01 failed \(sh, exit 3\) \d+s ago and keeps slot 0 until its next run succeeds or someone clears it; 2 runs wait$/,
-    );
-    expect(lines.slice(7)).toEqual([
-      'next: repair web01 and run it again, or clear its claim',
-      'fix: runlock release table --owner web01',
-      '',
-    ]);
+    // Why, and what to do, stood below a queue that can be long.
+    expect(lines[0]).toBe('table (blocked)');
+    expect(lines[1]).toMatch(/^web01 failed \(sh, exit 3\) \d+s ago .*slot 0.*; 2 runs? wait/);
+    expect(lines[2]).toMatch(/^next: repair web01 and run it again/);
+    expect(lines[3]).toBe('fix: runlock release table --owner web01');
+    expect(lines[4]).toBe('SLOT | STATE | NODE | SINCE | COMMAND | EXIT | HOLD');
+    expect(lines[5]).toMatch(/^0 \| failed \| web01 \| \d+s \| sh \| 3 \| forever$/);
+    expect(lines[6]).toBe('PLACE | NODE | WAITING | COMMAND');
+    expect(lines[7]).toMatch(/^1 \| web02 \| \d+s \| true$/);
+    expect(lines[8]).toMatch(/^2 \| web03 \| \d+s \| true$/);
+    expect(lines.slice(9)).toEqual(['']);
     await end();
   });
 
@@ -104,6 +103,7 @@ describe('after a failed run, with two who wait', () => {
       {
         group: 'json',
         known: true,
+        state: 'blocked',
         slots: [
           {
             slot: 0,
@@ -210,12 +210,14 @@ describe('what else a group can be', () => {
 describe('several groups', () => {
   test('the named ones, each once; without names all there are', async () => {
     for (const name of ['many/a', 'many/b', 'many']) await on(name).exec('web01', '--', 'true');
-    const named = await report('many/b', 'many', 'many/b');
-    expect(named.groups.map((one) => one.group)).toEqual(['many', 'many/b']);
+    const named = await report('many/b', 'many/a', 'many/b');
+    expect(named.groups.map((one) => one.group)).toEqual(['many/a', 'many/b']);
     const all = (await report()).groups.map((one) => one.group);
     expect(all).toEqual([...all].sort());
     expect(all).toEqual(expect.arrayContaining(['many', 'many/a', 'many/b']));
-    expect((await status(['many', 'many/a'])).stdout).toMatch(/^many\n(?: .*\n)+\nmany\/a\n(?: .*\n)+$/);
+    expect((await status(['many', 'many/a'])).stdout).toMatch(
+      /^groups: .*3 idle.*\n\nmany \(idle\)\n(?: .*\n)+\nmany\/a \(idle\)\n(?: .*\n)+\nidle: many\/b\n$/,
+    );
   });
 
   test('-g names a group as for exec, several times and beside others', async () => {
@@ -234,9 +236,59 @@ describe('several groups', () => {
     await run('c', 'false');
     const { stdout } = await inOrder();
     expect(stdout).toMatch(
-      /^c\n {2}SLOT .*\n {2}0 +failed .*\n {2}web01 failed .*\n {2}next: .*\n {2}fix: .*\n\nidle: a, b, d\n$/,
+      /^groups: 1 blocked, 0 waiting, 0 running, 3 idle, 0 frozen\n\nc \(blocked\)\n {2}web01 failed .*\n {2}next: .*\n {2}fix: .*\n {2}SLOT .*\n {2}0 +failed .*\n\nidle: a, b, d\n$/,
     );
-    expect((await inOrder('a', 'c')).stdout).toMatch(/^c\n(?: .*\n)+\na\n(?: .*\n)+ {2}idle: nobody runs/);
+    expect((await inOrder('a', 'c')).stdout).toMatch(/\nc \(blocked\)\n(?: .*\n)+\na \(idle\)\n(?: .*\n)+$/);
+    expect((await inOrder('--all')).stdout).toMatch(/\n\na \(idle\)\nb \(idle\)\nd \(idle\)\n$/);
+  });
+
+  test('--blocked shows those alone, and counts all; --check and --all take none of it', async () => {
+    const some = (...args: string[]) => runlock(agent, ['status', '--prefix', 'some', ...args]);
+    const run = (name: string, command: string) =>
+      runlock(agent, ['exec', '--prefix', 'some', '-g', name, '--node', 'web01', '--', command]);
+    await run('good', 'true');
+    expect((await some('--blocked')).stdout).toMatch(/^groups: 0 blocked, .*\n\nno group is blocked\n$/);
+    await run('bad', 'false');
+    const { stdout } = await some('--blocked');
+    expect(stdout).toMatch(
+      /^groups: 1 blocked, 0 waiting, 0 running, 1 idle, 0 frozen\n\nbad \(blocked\)\n(?: .*\n)+$/,
+    );
+    const json = JSON.parse((await some('--blocked', '--json')).stdout) as {
+      states: object;
+      groups: readonly { group: string; state: string }[];
+    };
+    expect(json.states).toEqual({ blocked: 1, waiting: 0, running: 0, idle: 1, frozen: 0 });
+    expect(json.groups).toMatchObject([{ group: 'bad', state: 'blocked' }]);
+    expect((await some('--blocked', '--all')).status).toBe(64);
+    expect((await some('--blocked', '--check')).status).toBe(3);
+  });
+
+  test('a name stands for all groups below it, as for freeze; --check judges them too', async () => {
+    await on('tree/db').exec('web01', '--', 'true');
+    await on('tree/web').exec('web01', '--', 'false');
+    await on('treehouse').exec('web01', '--', 'true');
+    const { stdout } = await status(['tree']);
+    expect(stdout).toMatch(
+      /^groups: 1 blocked, .* 1 idle, .*\n\ntree\/web \(blocked\)\n(?: .*\n)+\nidle: tree\/db\n$/,
+    );
+    const states = async () => (await report('tree')).groups.map((one) => [one.group, one.known, one.state]);
+    // What nobody has used is named all the same: a program finds what it asked for first.
+    const below = [
+      ['tree/db', true, 'idle'],
+      ['tree/web', true, 'blocked'],
+    ];
+    expect(await states()).toEqual([['tree', false, 'idle'], ...below]);
+    const check = async () => runlock(agent, ['status', '--check', '-g', 'tree']);
+    expect(await check()).toMatchObject({
+      status: 1,
+      stdout: expect.stringMatching(/^RUNLOCK WARNING - tree\/web .*groups=2;/) as string,
+    });
+    await on('tree').exec('web01', '--', 'true');
+    expect(await states()).toEqual([['tree', true, 'idle'], ...below]);
+    expect((await status(['tree'])).stdout).toMatch(/\n\ntree \(idle\)\n/);
+    await runlock(agent, ['release', 'tree/web', '--owner', 'web01']);
+    expect((await check()).status).toBe(0);
+    expect((await runlock(agent, ['status', '--check', '-g', 'tree/no'])).status).toBe(3);
   });
 
   test('a prefix that nobody uses', async () => {
@@ -278,6 +330,35 @@ describe('what comes from Consul cannot speak to the terminal', () => {
   test('a group’s name that a shell would obey is nobody’s group', async () => {
     await agent.kv.put('runlock/$(reboot)/.slot/0/owner', byHand({}));
     expect((await status([])).stdout).not.toContain('$(reboot)');
+  });
+});
+
+describe.each([60, 80, 120])('on %i columns', (columns) => {
+  const LONG = 'web-frontend-eu-central-1a-0123456789.prod.internal.example.com';
+  const since = new Date(Date.now() - 7_200_000).toISOString();
+  const ticket = { v: 1, node: LONG, run: 'r', since, command: 'chef-client', pid: 1 };
+  const shown = async (...args: string[]) =>
+    (await status(['--prefix', `wide${columns}`, ...args], { env: { COLUMNS: String(columns) } })).stdout;
+
+  test('a fleet that is busy, blocked and idle fits, and no name or command is cut', async () => {
+    const put = (key: string, value: string) => agent.kv.put(`wide${columns}/${key}`, value);
+    const path = 'prod/eu-central-1/availability-zone-a/frontend/web';
+    await put(`${path}/.slot/0/owner`, byHand({ node: LONG, since }));
+    await put(`${path}/.queue/0f`, JSON.stringify(ticket));
+    await put(`short/.slot/0/owner`, byHand({ node: 'web01', since, state: 'held', command: 'acquire' }));
+    for (let i = 0; i < 40; i += 1) await put(`idle/rack-${i}/.tail`, JSON.stringify({ v: 1, session: 's' }));
+    const text = await shown();
+    expect(LONG).toHaveLength(63);
+    // What can't be broken is longer than a line of its own: a name, a path, a command to copy.
+    const long = /^ *(?:fix: .*|'consul .*'|(?:\S+ )?\S+|problem: \S+)$/;
+    const wide = text.split('\n').filter((line) => line.length > columns && !long.test(line));
+    expect(wide).toEqual([]);
+    expect(text.split('\n').filter((line) => line.includes('…'))).toEqual([]);
+    expect(text).toMatch(/^groups: 1 blocked, 0 waiting, 1 running, 40 idle, 0 frozen\n/);
+    expect(text).toContain(`  fix: runlock release ${path} --owner ${LONG} --prefix wide${columns}\n`);
+    expect(text).toMatch(/^idle: idle\/rack-0.* and \d+ more \(--all shows them\)$/m);
+    expect(text.split(LONG).length).toBeGreaterThanOrEqual(5);
+    expect(await shown('short')).toMatch(/^ {2}0 +held +web01 +2h +acquire +1 +forever$/m);
   });
 });
 

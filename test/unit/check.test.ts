@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { checkReport, waitedIn } from '../../src/commands/status/check.ts';
 import type { CheckLimits } from '../../src/commands/status/check.ts';
+import { countStates } from '../../src/view/groups.ts';
 import { renderCheck } from '../../src/output/check.ts';
 import type { GroupView, SlotView, StatusReport, WaiterView } from '../../src/view/report.ts';
 
@@ -22,11 +23,20 @@ const waiter = (node: string, waitedMs = 60_000): WaiterView => ({
   ...{ place: 1, node, since: ago(waitedMs), waitedMs, command: 'chef-client', pid: 1, session: 's' },
 });
 const view = (changes: Partial<GroupView> = {}): GroupView => ({
-  ...{ group: 'prod/web', known: true, slots: [free], queue: [], problems: [], why: '', ...changes },
+  ...{
+    group: 'prod/web',
+    known: true,
+    state: 'idle',
+    slots: [free],
+    queue: [],
+    problems: [],
+    why: '',
+    ...changes,
+  },
 });
 const frozen = { at: 'prod', by: 'anna', reason: 'release day', since: ago(hour) };
 const reportOf = (...groups: GroupView[]): StatusReport => ({
-  ...{ v: 1, prefix: 'runlock', at: ago(0), problems: [], groups },
+  ...{ v: 1, prefix: 'runlock', at: ago(0), problems: [], states: countStates(groups), groups },
 });
 const judged = (group: Partial<GroupView>, limits: CheckLimits = {}) => {
   const { state, text } = checkReport(reportOf(view(group)), limits);

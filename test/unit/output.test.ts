@@ -3,6 +3,8 @@ import { CLEAR_LINE, createOutput, redrawLine } from '../../src/platform/termina
 import { formatAge } from '../../src/text/age.ts';
 import { renderJson, visible } from '../../src/text/visible.ts';
 import { renderStatus } from '../../src/output/status.ts';
+import { widthOf } from '../../src/text/style.ts';
+import { countStates } from '../../src/view/groups.ts';
 import type { GroupView, StatusReport } from '../../src/view/report.ts';
 import { renderWaiting } from '../../src/output/waiting.ts';
 
@@ -90,25 +92,32 @@ describe('the table', () => {
     ...{ pid: 1, session: 's' },
   });
   const group: GroupView = {
-    ...{ group: 'prod/web', known: true, slots: [failed], queue: [waiter(1)], problems: [] },
+    ...{
+      group: 'prod/web',
+      known: true,
+      state: 'blocked',
+      slots: [failed],
+      queue: [waiter(1)],
+      problems: [],
+    },
     ...{ why: 'web01 failed', next: 'repair web01', fix: 'runlock release prod/web --owner web01' },
   };
   const report = (...groups: GroupView[]): StatusReport => ({
-    ...{ v: 1, prefix: 'runlock', at: ago(0), problems: [], groups },
+    ...{ v: 1, prefix: 'runlock', at: ago(0), problems: [], states: countStates(groups), groups },
   });
-  const plain = { color: false, now };
+  const plain = { color: false, now, named: ['prod/web'] };
 
-  test('shows slots, queue, sentence and fix', () => {
+  test('shows state, sentence and fix above slots and queue', () => {
     expect(renderStatus(report(group), plain)).toBe(
       [
-        'prod/web',
+        'prod/web (blocked)',
+        '  web01 failed',
+        '  next: repair web01',
+        '  fix: runlock release prod/web --owner web01',
         '  SLOT  STATE   NODE   SINCE  COMMAND      EXIT  HOLD',
         '  0     failed  web01  2h     chef-client  1     forever',
         '  PLACE  NODE  WAITING  COMMAND',
         '  1      web1  3m12s    chef-client',
-        '  web01 failed',
-        '  next: repair web01',
-        '  fix: runlock release prod/web --owner web01',
         '',
       ].join('\n'),
     );
@@ -123,7 +132,7 @@ describe('the table', () => {
       { slot: 4, state: 'free' as const, alive: false },
     ];
     const text = renderStatus(report({ ...group, slots }), plain);
-    const rows = text.split('\n').slice(2, 7);
+    const rows = text.split('\n').slice(5, 10);
     expect(rows[0]).toMatch(/ 1m left$/);
     expect(rows[1]).toMatch(/ over$/);
     expect(rows[2]).toMatch(/ running \(no session\) .* 1h$/);
@@ -148,14 +157,24 @@ describe('the table', () => {
     expect(text.split('\n')).toHaveLength(10);
   });
 
-  test('keeps its rows within the terminal, the sentence whole', () => {
-    const why = 'w'.repeat(60);
+  test('keeps its rows within the terminal: a command is cut, a sentence broken between words', () => {
+    const why = 'because '.repeat(20).trimEnd();
     const wide = { ...failed, command: '日本語'.repeat(20) };
-    const lines = renderStatus(report({ ...group, slots: [wide], why }), { ...plain, columns: 40 }).split(
-      '\n',
-    );
-    expect(lines[2]).toMatch(/日…$/);
-    expect(lines).toContain(`  ${why}`);
+    const text = renderStatus(report({ ...group, slots: [wide], why }), { ...plain, columns: 60 });
+    const lines = text.trimEnd().split('\n');
+    expect(lines.every((line) => widthOf(line) <= 60)).toBe(true);
+    expect(lines.find((line) => line.startsWith('  0 '))).toMatch(/ 日本語[日本語]*… +1 {5}forever$/);
+    expect(text.replaceAll(/\n +/g, ' ')).toContain(why);
+  });
+
+  test.each([60, 80])('cuts no name of a node, %i columns wide: what fits no table is a list', (columns) => {
+    const node = `${'web-frontend-'.repeat(5)}1`.slice(-63);
+    const slots = [{ ...failed, node }];
+    const queue = [{ ...waiter(1), node }];
+    const text = renderStatus(report({ ...group, slots, queue }), { ...plain, columns });
+    expect(text.split(node)).toHaveLength(3);
+    expect(text).toMatch(/^ {2}slot 0 {2}state failed/m);
+    expect(text.replaceAll(/\n +/g, '  ')).toContain(`node ${node}  since 2h  command chef-client  exit 1`);
   });
 
   test('has the same text with colours as without', () => {
@@ -172,7 +191,7 @@ describe('the table', () => {
     ] as const;
     const slots = states.map((state, slot) => ({ ...failed, slot, state }));
     const all = report({ ...group, slots, frozen, problems: ['odd'] });
-    const coloured = renderStatus(all, { color: true, now });
+    const coloured = renderStatus(all, { ...plain, color: true });
     // eslint-disable-next-line no-control-regex -- colours are what is taken out
     expect(coloured.replace(/\x1b\[\d+m/g, '')).toBe(renderStatus(all, plain));
     expect(coloured).toContain('\x1b[31m');
@@ -181,8 +200,10 @@ describe('the table', () => {
   test('of a group that nobody used is its sentence alone', () => {
     expect(
       renderStatus(
-        report({ group: 'x', known: false, slots: [], queue: [], problems: [], why: 'unused' }),
-        plain,
+        report({
+          ...{ group: 'x', known: false, state: 'idle', slots: [], queue: [], problems: [], why: 'unused' },
+        }),
+        { ...plain, named: ['x'] },
       ),
     ).toBe('x\n  unused\n');
   });

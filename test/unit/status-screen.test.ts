@@ -1,6 +1,8 @@
 // What stands on the terminal while `status --watch` draws, and the order in which groups are shown.
 import { describe, expect, test } from 'vitest';
 import { renderScreen } from '../../src/output/status-screen.ts';
+import { countStates } from '../../src/view/groups.ts';
+import { groupState } from '../../src/view/state.ts';
 import { renderStatus } from '../../src/output/status.ts';
 import type { GroupView, SlotView, StatusReport } from '../../src/view/report.ts';
 
@@ -13,17 +15,76 @@ const claim = (state: SlotView['state'], alive = false): SlotView => ({
 });
 const waiter = { place: 1, node: 'web02', since, waitedMs: 60_000, command: 'sh', pid: 1, session: 's' };
 const free: SlotView = { slot: 0, state: 'free', alive: false };
-const group = (name: string, changes: Partial<GroupView> = {}): GroupView => ({
-  ...{ group: name, known: true, slots: [free], queue: [], problems: [], why: `why ${name}`, ...changes },
-});
+function group(name: string, changes: Partial<GroupView> = {}): GroupView {
+  const view = {
+    ...{ group: name, known: true, slots: [free], queue: [], problems: [], why: `why ${name}`, ...changes },
+  };
+  return { ...view, state: groupState(view, { now }) };
+}
 const reportOf = (groups: readonly GroupView[]): StatusReport => ({
   v: 1,
   prefix: 'p',
   at,
   problems: [],
+  states: countStates(groups),
   groups,
 });
 const frozen = { at: '', by: 'ops', reason: 'disks', since };
+
+describe('idle groups', () => {
+  const names = (count: number) => Array.from({ length: count }, (_, i) => group(`rack/r${i}`));
+  const lineOf = (groups: readonly GroupView[], columns?: number) => {
+    const [, ...blocks] = renderStatus(reportOf(groups), { color: false, now, overview: true, columns })
+      .trimEnd()
+      .split('\n\n');
+    return blocks.join('|');
+  };
+
+  test.each([60, 80, 120])('are one line that fits, and names --all, %i columns wide', (columns) => {
+    for (const count of [2, 9, 20, 40, 1_000]) {
+      const line = lineOf(names(count), columns);
+      expect(line.length).toBeLessThanOrEqual(columns);
+      const named = [...line.matchAll(/rack\/r\d+/g)].length;
+      const [, more = '0'] = /and ([\d,]+) more \(--all shows them\)$/.exec(line) ?? [];
+      expect(named + Number(more.replace(',', ''))).toBe(count);
+      expect(named).toBeGreaterThan(1);
+    }
+  });
+
+  test('of names that don’t fit are counted', () => {
+    const long = [group('a'.repeat(80)), group('b'.repeat(80))];
+    expect(lineOf(long, 60)).toBe('idle: 2 groups (--all shows them)');
+  });
+
+  test('in a pipe are one line of 20 names', () => {
+    expect(lineOf(names(1_000))).toMatch(
+      /^idle: rack\/r0, [^\n]*rack\/r19 and 980 more \(--all shows them\)$/,
+    );
+  });
+
+  test('have a line each with --all', () => {
+    const text = renderStatus(reportOf(names(3)), { color: false, now, overview: true, all: true });
+    expect(text).toMatch(/\n\nrack\/r0 \(idle\)\nrack\/r1 \(idle\)\nrack\/r2 \(idle\)\n$/);
+  });
+});
+
+test('a group that was named is shown in full, those found below it as in the overview', () => {
+  const groups = [group('prod'), group('prod/db'), group('prod/web')];
+  const text = renderStatus(reportOf(groups), { color: false, now, overview: true, named: ['prod'] });
+  expect(text).toBe(
+    [
+      'groups: 0 blocked, 0 waiting, 0 running, 3 idle, 0 frozen',
+      'prod (idle)\n  why prod\n  SLOT  STATE  NODE  SINCE  COMMAND  EXIT  HOLD\n  0     free',
+      'idle: prod/db, prod/web\n',
+    ].join('\n\n'),
+  );
+});
+
+test('a name that is only above groups is no group of its own', () => {
+  const groups = [group('prod', { known: false }), group('prod/db'), group('prod/web')];
+  const text = renderStatus(reportOf(groups), { color: false, now, overview: true, named: ['prod'] });
+  expect(text).toBe('groups: 0 blocked, 0 waiting, 0 running, 2 idle, 0 frozen\n\nidle: prod/db, prod/web\n');
+});
 
 describe('the order of groups', () => {
   const groups = [
@@ -47,10 +108,11 @@ describe('the order of groups', () => {
   test('is the same in the overview, where only what stands takes more than a line', () => {
     const text = renderStatus(reportOf(groups), { color: false, now, overview: true });
     const blocks = text.trimEnd().split('\n\n');
-    expect(blocks.slice(0, 5).map((block) => block.slice(0, 4))).toEqual(sorted.slice(0, 5));
-    expect(blocks.slice(0, 5).every((block) => block.includes('SLOT'))).toBe(true);
-    expect(blocks.slice(5)).toEqual([
-      'b-runs: why b-runs\ne-frozen (frozen): why e-frozen',
+    expect(blocks[0]).toBe('groups: 4 blocked, 0 waiting, 1 running, 2 idle, 2 frozen');
+    expect(blocks.slice(1, 6).map((block) => block.slice(0, 4))).toEqual(sorted.slice(0, 5));
+    expect(blocks.slice(1, 6).every((block) => block.includes('SLOT'))).toBe(true);
+    expect(blocks.slice(6)).toEqual([
+      'b-runs (running): why b-runs\ne-frozen (frozen): why e-frozen',
       'idle: a-idle, d-idle',
     ]);
   });
@@ -104,13 +166,15 @@ describe('the screen', () => {
   };
 
   test('says where it looks, when, and how one leaves; nothing of an earlier screen stays', () => {
-    expect(drawn(view(group('a')), 80, 8)).toEqual([
+    expect(drawn(view(group('a')), 80, 10)).toEqual([
       'p/ in Consul at 127.0.0.1:8500, 2026-03-01T12:00:00Z, Ctrl-C to leave',
       '',
-      'a',
+      'groups: 0 blocked, 0 waiting, 0 running, 1 idle, 0 frozen',
+      '',
+      'a (idle)',
+      '  why a',
       '  SLOT  STATE  NODE  SINCE  COMMAND  EXIT  HOLD',
       '  0     free',
-      '  why a',
       ...['', ''],
     ]);
   });
@@ -136,7 +200,7 @@ describe('the screen', () => {
   test('cut at the bottom, says how many lines are missing', () => {
     const groups = Array.from({ length: 30 }, (_, i) => group(`g${i}`, { known: false }));
     const lines = drawn(view(...groups), 80, 10);
-    expect(lines.slice(2, 5)).toEqual(['g0', '  why g0', '']);
-    expect(lines[9]).toBe('… 82 more lines');
+    expect(lines.slice(4, 7)).toEqual(['g0', '  why g0', '']);
+    expect(lines[9]).toBe('… 84 more lines');
   });
 });

@@ -29,7 +29,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
   const command = program
     .command('history')
     .description("each node's last run, the longest silent first")
-    .argument('[group]', 'only this group (default: all below the prefix)', checked(parseGroup, 'group'));
+    .argument('[group]', 'only this group and those below it (default: all)', checked(parseGroup, 'group'));
   addOptions(command, [
     groupsOption('the same, as for exec'),
     option(
@@ -61,7 +61,8 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
 }
 
 const HISTORY_HELP = `
-A good run is one that succeeded. A node is known from its first run that ended until --forget.
+A good run is one that succeeded. A node is known from its first run that ended until --forget, which forgets it in the
+named group alone, not in those below it; without a group in all. 'runlock forget' does so for a whole unused group.
 
 Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is known there at all (a wrong name?); 64 wrong
 usage; 69 Consul not reachable; 74 stdout could not be written; 77 Consul refused; 78 bad configuration.

@@ -2,19 +2,20 @@
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
+import type { RunlockError } from '../../errors.ts';
 import { groupKeys, parseKey } from '../../lock/keys.ts';
 import { isName } from '../../text/words.ts';
 import { decodeRun, lastGoodOf } from '../../lock/records.ts';
 import { removeSeen } from '../../lock/transactions.ts';
 import { send } from '../../consul/txn.ts';
-import { findHidden, proveRights } from '../../view/sources.ts';
+import { findHidden, proveTrees } from '../../view/sources.ts';
 import type { ForgetReport, HistoryReport, RunView } from '../../output/history.ts';
 
 /** What the command line asks for. */
 export interface HistoryRequest {
   /** Without slashes at its ends. */
   readonly prefix: string;
-  /** Undefined: every group below the prefix. */
+  /** With all groups below it; to `forget` it alone. Undefined: every group below the prefix. */
   readonly group?: string;
   /** Only nodes without a good run for this long, in milliseconds. */
   readonly silentForMs?: number;
@@ -31,8 +32,7 @@ export async function history(
   { now, signal, ...request }: HistoryRequest & { readonly now: number; readonly signal: AbortSignal },
 ): Promise<HistoryReport> {
   // A verdict on every node is none if some can't be seen.
-  if (request.silentForMs !== undefined && request.group === undefined)
-    await proveRights(consul, { prefix: request.prefix, groups: [] }, signal);
+  if (request.silentForMs !== undefined) await proveTrees(consul, treeOf(request), signal);
   const [runs, hidden] = await Promise.all([
     readRuns(consul, request, signal),
     hiddenFrom(consul, request, signal),
@@ -40,15 +40,17 @@ export async function history(
   return { ...viewHistory(runs, { ...request, now }), ...hidden };
 }
 
-/** What a listing of all groups leaves out without a word. One group that may not be read is refused. */
+/** What a listing leaves out without a word. */
 async function hiddenFrom(
   consul: Consul,
-  { prefix, group }: Scope,
+  scope: Scope,
   signal: AbortSignal,
 ): Promise<Pick<HistoryReport, 'hidden'>> {
-  const hidden = group === undefined ? await findHidden(consul, { prefix, groups: [] }, signal) : undefined;
+  const hidden = await findHidden(consul, treeOf(scope), signal);
   return hidden === undefined ? {} : { hidden };
 }
+
+const treeOf = ({ prefix, group }: Scope) => ({ prefix, groups: group === undefined ? [] : [group] });
 
 interface StoredRun {
   readonly group: string;
@@ -58,18 +60,36 @@ interface StoredRun {
 
 async function readRuns(consul: Consul, scope: Scope, signal: AbortSignal): Promise<StoredRun[]> {
   const { prefix, group } = scope;
-  const below = group === undefined ? `${prefix}/` : `${groupKeys(prefix, group).prefix}.runs/`;
+  const below = group === undefined ? `${prefix}/` : groupKeys(prefix, group).prefix;
   const options = { signal, ...FIRST_CONTACT, rule: ruleFor(scope, 'read') };
-  // A listing hides what the token may not read; one key is refused.
-  if (group !== undefined) await consul.get(groupKeys(prefix, group).tail, options);
+  // A listing hides what the token may not read; one key is refused. A group below it may be readable all the same.
+  const refused =
+    group === undefined ? undefined : await refusalOf(consul, groupKeys(prefix, group).tail, options);
   const { entries } = await consul.list(below, options);
-  return entries.flatMap((entry) => {
+  const runs = entries.flatMap((entry) => {
     const parsed = parseKey(prefix, entry.key);
     if (parsed?.key.kind !== 'run' || !isName(parsed.key.node)) return [];
     // What no runlock writes is nobody's.
     if (!parsed.group.split('/').every(isName)) return [];
     return [{ group: parsed.group, node: parsed.key.node, entry }];
   });
+  if (refused && runs.length === 0) throw refused;
+  return runs;
+}
+
+/** Undefined: the key may be read. */
+async function refusalOf(
+  consul: Consul,
+  key: string,
+  options: Parameters<Consul['get']>[1],
+): Promise<RunlockError | undefined> {
+  try {
+    await consul.get(key, options);
+    return undefined;
+  } catch (error) {
+    if (isRunlockError(error, 'forbidden')) return error;
+    throw error;
+  }
 }
 
 function ruleFor({ prefix, group }: Scope, policy: 'read' | 'write'): string {
@@ -127,7 +147,7 @@ const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 /** A node that ends runs so fast that its record changes under every look is no forgotten one. */
 const TRIES = 3;
 
-/** Deletes what is known of the node's last run, in the group or in all of them. */
+/** Deletes what is known of the node's last run, in the group (not in those below it) or in all of them. */
 export async function forget(
   consul: Consul,
   request: Scope & { readonly node: string },
@@ -135,10 +155,13 @@ export async function forget(
 ): Promise<ForgetReport> {
   const { prefix, group, node } = request;
   const forgotten: string[] = [];
+  let below: string[] = [];
   const options = { signal, rule: ruleFor(request, 'write') };
   const hidden = await hiddenFrom(consul, request, signal);
   for (let tries = 0; tries < TRIES; tries++) {
-    const own = (await readRuns(consul, request, signal)).filter((run) => run.node === node);
+    const known = (await readRuns(consul, request, signal)).filter((run) => run.node === node);
+    const own = known.filter((run) => group === undefined || run.group === group);
+    below = known.filter((run) => !own.includes(run)).map((run) => run.group);
     let changed = false;
     for (const { group: at, entry } of own) {
       const result = await send(consul, removeSeen(entry.key, entry.modifyIndex, 'node'), options);
@@ -153,6 +176,7 @@ export async function forget(
     ...(group !== undefined && { group }),
     node,
     forgotten: forgotten.sort(),
+    ...(below.length > 0 && { below: below.sort() }),
     ...hidden,
   };
 }

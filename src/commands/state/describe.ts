@@ -1,7 +1,7 @@
 /** What `runlock state` found or did, for people and as the shapes of `--json`. */
 import { assertNever } from '../../errors.ts';
-import { renderTable } from '../../output/status.ts';
 import type { RenderOptions } from '../../output/status.ts';
+import { renderTable } from '../../output/table.ts';
 import type { SetResult } from '../../state/change.ts';
 import type { StateDocument } from '../../state/document.ts';
 import type { Change, State } from '../../state/read.ts';
@@ -91,8 +91,8 @@ export function describeList(
   const rows = states.map(({ path, value, by, at, until }) => ({
     cells: [path, shortValue(value), by, age(at, options.now), leftText(until, options.now)],
   }));
-  const head = { cells: ['PATH', 'VALUE', 'SET BY', 'AGE', 'ENDS IN'], style: 'dim' as const };
-  return `${renderTable([head, ...rows], options).join('\n')}\n`;
+  const head = ['PATH', 'VALUE', 'SET BY', 'AGE', 'ENDS IN'];
+  return `${renderTable(head, rows, { ...options, flexible: 'VALUE' }).join('\n')}\n`;
 }
 
 const age = (at: string, now: number) => formatAge(now - Date.parse(at));

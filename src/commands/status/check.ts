@@ -1,10 +1,10 @@
 /** A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure. */
-import { assertNever } from '../../errors.ts';
-import { CLOCK_DIFFERENCE_MS } from '../../lock/decide.ts';
 import { formatAge } from '../../text/age.ts';
-import type { GroupView, PlaceView, SlotView, StatusReport } from '../../view/report.ts';
+import type { GroupView, SlotView, StatusReport } from '../../view/report.ts';
 import { endedText } from '../../text/ended.ts';
+import { usedGroups } from '../../view/below.ts';
 import { waitersOf } from '../../view/explain.ts';
+import { isKept, isOver, waitingAt } from '../../view/state.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 
@@ -46,14 +46,15 @@ export function checkReport(
   beside: readonly GroupView[] = [],
 ): CheckResult {
   const now = Date.parse(report.at);
-  const all = [...report.groups, ...beside];
+  const groups = usedGroups(report.groups);
+  const all = [...groups, ...beside];
   const findings = [
     ...rootFindings(report),
-    ...report.groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
+    ...groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
   ].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
-  const figures = figuresOf(report.groups, { ...limits, now });
+  const figures = figuresOf(groups, { ...limits, now });
   const [worst] = findings;
-  if (!worst) return { state: 'OK', text: [okText(report.groups)], figures };
+  if (!worst) return { state: 'OK', text: [okText(groups)], figures };
   return { state: worst.state, text: findings.map(({ text }) => text), figures };
 }
 
@@ -67,8 +68,6 @@ function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
 export function waitedIn(groups: readonly GroupView[]): string[] {
   return groups.flatMap(({ slots }) => slots.flatMap(({ also = [] }) => also.flatMap(waitingAt)));
 }
-
-const waitingAt = (place: PlaceView): string[] => ('place' in place ? [place.group] : []);
 
 type Judged = CheckLimits & {
   readonly now: number;
@@ -132,34 +131,6 @@ function stuckText(slot: SlotView, look: Look): string | undefined {
       return `${slot.node ?? '?'}, which waits in ${name} behind ${first}${andMore(texts.length)}`;
   }
   return undefined;
-}
-
-/** A rebooting node, and one that holds its slot by `acquire`, are under way: `--max-held` is for them. */
-function isKept(slot: SlotView, now: number): boolean {
-  switch (slot.state) {
-    case 'running':
-    case 'evicted':
-      return !slot.alive;
-    case 'failed':
-    case 'interrupted':
-    case 'abandoned':
-      return !isOver(slot, now);
-    case 'unreadable':
-      return true;
-    case 'free':
-    case 'locked':
-    case 'held':
-    case 'rebooting':
-      return false;
-    default:
-      return assertNever(slot.state);
-  }
-}
-
-/** Whether the claim's hold has ended, so that the first in the queue takes it over. */
-function isOver({ state, alive, heldUntil }: SlotView, now: number): boolean {
-  if (alive || heldUntil === undefined || state === 'running' || state === 'evicted') return false;
-  return Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS <= now;
 }
 
 function keptText(view: SlotView, now: number): string {

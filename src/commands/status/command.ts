@@ -41,6 +41,8 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
   addOptions(command, [
     groupsOption('the same, as for exec; can be given several times'),
     option('--watch', 'draw it anew on every change, until Ctrl-C', parseFlag, false),
+    option('--all', 'a line for each idle group too', parseFlag, false),
+    option('--blocked', 'only groups that are blocked', parseFlag, false),
     option('--check', 'one line and an exit code, as a monitoring plugin', parseFlag, false),
     option(
       '--max-held <duration>',
@@ -65,7 +67,17 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     if (mode && command.getOptionValueSource('service') === 'cli')
       throw usage(`--service is shown once; leave out --${mode.kind}`);
     const gate = service === undefined ? undefined : { services: service, bounds: toBounds(values) };
-    const options: StatusRequest = { prefix, json, groups, ...(mode && { mode }), ...(gate && { gate }) };
+    const { all, blocked } = values;
+    if (all && blocked) throw usage('--all and --blocked contradict each other; leave one out');
+    const shown = { ...(all && { all }), ...(blocked && { blocked }) };
+    const options: StatusRequest = {
+      prefix,
+      json,
+      groups,
+      ...shown,
+      ...(mode && { mode }),
+      ...(gate && { gate }),
+    };
     done({ common: toCommon(values), options: Object.freeze(options) });
   });
 }
@@ -75,6 +87,8 @@ function modeOf(values: StatusValues, given: (name: keyof StatusValues) => boole
   if (check) {
     if (watch || json)
       throw usage(`--check prints one line and ends; leave out ${watch ? '--watch' : '--json'}`);
+    const chosen = (['all', 'blocked'] as const).find(given);
+    if (chosen) throw usage(`--check prints one line; leave out --${chosen}`);
     const limits = {
       ...(maxHeld !== undefined && { maxHeldMs: maxHeld }),
       ...(maxWait !== undefined && { maxWaitMs: maxWait }),
@@ -99,8 +113,17 @@ function unknownIfWrong(argv: readonly string[], error: RunlockError): Asked<Sta
 }
 
 const STATUS_HELP = `
-Without names every group is shown: those that stand still in full and first, those where somebody waits before the
-others; then a line for each group where somebody runs or waits; then the names of the idle ones.
+Without names every group is shown, with a name that group and all groups below it, as 'runlock freeze' stops them. First
+comes how many groups are in each state:
+  blocked  every slot that was ever used is kept by a claim of a run that failed, was interrupted or vanished (until its
+           hold ends, if that ends), or that can't be read; or by a run that waits in a blocked group meanwhile
+  frozen   no new run starts, by a freeze of the group or of one above it
+  waiting  a run waits
+  running  a slot is taken, or one of several is kept
+  idle     none of these
+A group is in the first of these states that it fits. Groups with a kept claim are shown in full and first, those where
+somebody waits before the others; then a line for each group that is frozen or where somebody runs or waits; then the idle
+ones in one line. A group that is named is shown in full.
 
 --service shows who of a service is offline and why, and for which nodes its gate is open, as 'runlock gate' sees it; a
 group's section of the configuration file can name them too. Not with --watch and --check.
@@ -120,6 +143,8 @@ group, key_prefix "runlock/prod/web/", and the freeze keys above it; for all gro
 
 Examples:
   runlock status prod/web
+  runlock status prod                 # prod, prod/web, prod/db ...
+  runlock status --blocked
   runlock status prod/web --service web
   runlock status --watch
   runlock status --check --max-held 2h --max-wait 1h -g prod/web`;
@@ -129,6 +154,8 @@ interface StatusValues {
   json: boolean;
   watch: boolean;
   check: boolean;
+  all: boolean;
+  blocked: boolean;
   group?: string[];
   maxHeld?: number;
   maxWait?: number;

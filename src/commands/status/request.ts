@@ -5,6 +5,10 @@ import type { CheckLimits } from './check.ts';
 
 export interface StatusRequest extends Scope {
   readonly json: boolean;
+  /** A line for each idle group, in text. */
+  readonly all?: true;
+  /** Only groups that are blocked. */
+  readonly blocked?: true;
   /** Whose health gates are shown too; where it is shown once. */
   readonly gate?: ServiceScope;
   /** Unless given: it is shown once. */

@@ -1,5 +1,6 @@
 /** `runlock status --watch`: the newest report on the terminal's other screen, or as lines of JSON. */
 import type { Asked } from '../../cli/command.ts';
+import { onlyBlocked } from '../../view/below.ts';
 import { followGroups } from '../../view/follow.ts';
 import type { Followed } from '../../view/follow.ts';
 import type { StatusRequest } from './request.ts';
@@ -82,13 +83,13 @@ interface Showing {
 
 async function keepShowing(
   { consul, clock }: { consul: Consul; clock: Clock },
-  { options: { prefix, groups }, view, signal, platform }: Showing,
+  { options: { prefix, groups, blocked }, view, signal, platform }: Showing,
 ): Promise<void> {
   let seen: Followed | undefined;
   let asked = alarm(signal);
   const redraw = () => asked.ring();
-  const changed = (now: Followed) => {
-    seen = now;
+  const changed = (followed: Followed) => {
+    seen = blocked ? (now) => onlyBlocked(followed(now)) : followed;
     redraw();
   };
   const draw = async () => {
@@ -142,7 +143,7 @@ function showLines(platform: Platform): View {
 }
 
 function showScreen(
-  { consul, options: { groups } }: { consul: Consul; options: StatusRequest },
+  { consul, options: { groups, all } }: { consul: Consul; options: StatusRequest },
   platform: Platform,
 ): View {
   const { clock } = platform.deps;
@@ -173,7 +174,7 @@ function showScreen(
           ...(fault &&
             faultSince !== undefined && { fault: { sinceMs: faultSince, message: fault.message } }),
         },
-        { color, columns, rows, now, overview: groups.length === 0 },
+        { color, columns, rows, now, overview: true, named: groups, all: all === true },
       );
       const resized = size !== `${columns}x${rows}`;
       size = `${columns}x${rows}`;

@@ -7,6 +7,7 @@ import type { Output } from '../../platform/terminal.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
+import { onlyBlocked } from '../../view/below.ts';
 import { readReport } from '../../view/read.ts';
 import type { StatusRequest } from './request.ts';
 
@@ -25,12 +26,13 @@ export async function run(invocation: Asked<StatusRequest>, platform: Platform):
 }
 
 function showOnce({ common, options }: Asked<StatusRequest>, platform: Platform): Promise<number> {
-  const { prefix, groups, json } = options;
+  const { prefix, groups, json, all, blocked } = options;
   return withConsul({ common }, platform, async ({ consul, deps: { clock }, signal }) => {
     const now = clock.now();
-    const report = await readReport(consul, { prefix, groups, gate: options.gate, now, signal });
+    const found = await readReport(consul, { prefix, groups, gate: options.gate, now, signal });
+    const report = blocked ? onlyBlocked(found) : found;
     const text = (output: Output) => {
-      const rendering = { ...output, now: clock.now(), overview: groups.length === 0 };
+      const rendering = { ...output, now: clock.now(), overview: true, named: groups, all: all === true };
       return renderStatus(report, rendering) + renderServices(report.services ?? [], rendering);
     };
     await print(platform, { json, data: report, text });

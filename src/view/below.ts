@@ -1,0 +1,26 @@
+/** Groups below others: `prod/web` is below `prod`. Pure. */
+
+import type { StatusReport } from './report.ts';
+
+/** Whether `group` is one of `groups`, or below one of them. */
+export function isWithin(group: string, groups: readonly string[]): boolean {
+  return groups.includes(group) || isBelow(group, groups);
+}
+
+/** Whether `group` is below one of `groups`. */
+export function isBelow(group: string, groups: readonly string[]): boolean {
+  return groups.some((each) => group.startsWith(`${each}/`));
+}
+
+/** Without a group that was named for those below it: nothing of its own is stored. */
+export function usedGroups<T extends { readonly group: string; readonly known: boolean }>(
+  groups: readonly T[],
+): T[] {
+  const used = groups.filter(({ known }) => known);
+  return groups.filter(({ known, group }) => known || !used.some((each) => isBelow(each.group, [group])));
+}
+
+/** The same report with the blocked groups alone; what it counts are all. */
+export function onlyBlocked(report: StatusReport): StatusReport {
+  return { ...report, groups: report.groups.filter(({ state }) => state === 'blocked') };
+}
