@@ -2,6 +2,8 @@
 import type { Common } from '../cli/command.ts';
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
+import { createOutput } from '../platform/terminal.ts';
+import type { ExecDeps } from '../runner/options.ts';
 import type { Platform } from './platform.ts';
 import { exitStatusOf } from '../platform/signals.ts';
 
@@ -53,4 +55,15 @@ export async function withConsul(
     consul.close();
     agent?.close();
   }
+}
+
+/** What shows the wait of a run: a line that is drawn on the terminal, and with -v who has the slots. Loaded where that is read. */
+export async function liveOf(
+  { env, stderr, terminal }: Platform,
+  { verbose, quiet, logFormat }: Common,
+): Promise<Pick<ExecDeps, 'terminal' | 'liveLine'>> {
+  const isDrawn = createOutput({ env, isTTY: stderr.isTTY }).live && !quiet && logFormat === 'text';
+  if (!isDrawn && !verbose) return {};
+  const { liveLineOn } = await import('../runner/live-progress.ts');
+  return isDrawn ? { terminal, liveLine: liveLineOn(terminal) } : { liveLine: liveLineOn(undefined) };
 }

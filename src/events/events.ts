@@ -1,10 +1,13 @@
-/**
- * What happens to a run, and around it: one line of the log each. What stands beside `detail` are the fields of that line,
- * as docs/logs.md has them; `detail` is what its sentence needs besides, and no field of the line.
- */
+/** What happens to a run, and around it. Whoever logs, shows, measures or gets ready hears of it here. */
 import type { ErrorCode } from '../errors.ts';
 
-export type RunEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator>;
+export type RunEvent = LogEvent | Step;
+
+/**
+ * One line of the log each. What stands beside `detail` are the fields of that line, as docs/logs.md has them; `detail` is
+ * what its sentence needs besides, and no field of the line.
+ */
+export type LogEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator>;
 
 /** Whoever has something to say. Never throws, never waits. */
 export type Emit = (event: RunEvent) => void;
@@ -13,7 +16,8 @@ export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
 
 /** What an event is to people. */
 export interface Sentence {
-  readonly level: LogLevel;
+  /** `never`: of a step, which has no line. */
+  readonly level: LogLevel | 'never';
   readonly message: string;
 }
 
@@ -351,3 +355,25 @@ type OfOperator =
   | { event: 'error'; code: ErrorCode; stack?: string; detail: Fault }
   | { event: 'freeze-unknown'; detail: Fault }
   | { event: 'state-not-set'; path: string };
+
+/** Steps of the way to a slot: the log has no line of them. */
+export type Step = Readonly<
+  /** A slot of the group is asked for from here on. */
+  | { event: 'asking'; group: string }
+  /** The run has joined the queue. */
+  | (Run & {
+      event: 'queued';
+      session: string;
+      /** Whether somebody may still be before it: who joined just before was not the last to be granted. */
+      behind: boolean;
+      hasToWait: boolean;
+      /** Who had the slots at that moment; nobody, where it has not to wait. */
+      holders: readonly Holder[];
+    })
+  /** The one just before it has left; these tickets are before it still. */
+  | { event: 'moved-up'; group: string; tickets: readonly string[] }
+  /** Hardly anybody can be before it any more: what a grant needs can be made ready. */
+  | { event: 'near'; group: string }
+  /** Nobody is before it any more. */
+  | { event: 'first'; group: string }
+>;

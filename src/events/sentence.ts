@@ -196,6 +196,12 @@ export function sentenceOf(event: RunEvent): Sentence {
       const bug = event.code === 'bug' ? 'a bug in runlock, please report it: ' : '';
       return error(`${bug}${event.detail.fault}`.replaceAll(/\r?\n/g, ' '));
     }
+    case 'asking':
+    case 'queued':
+    case 'moved-up':
+    case 'near':
+    case 'first':
+      return { level: 'never', message: '' };
     default:
       return assertNever(event);
   }

@@ -2,9 +2,9 @@
 import type { Consul, ServiceEntry } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
+import { startWaiting } from '../platform/deps.ts';
 import type { Clock } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
-import { startDeadline } from './deadline.ts';
 import type { Mode, TakenOut } from './maintenance.ts';
 
 /** An agent tells the servers at once, but waits when it can't reach them. */
@@ -26,13 +26,13 @@ export async function untilShown(
   { node, services, taken }: { node: string; services: readonly string[]; taken: readonly TakenOut[] },
   signal: AbortSignal,
 ): Promise<readonly ServiceEntry[]> {
-  const late = startDeadline(effects.clock, SHOWN_MS, signal);
+  const late = startWaiting(effects.clock, SHOWN_MS, signal);
   const shown: ServiceEntry[] = [];
   try {
     for (const service of services) {
       const own = taken.filter((mode) => mode.scope === 'node' || mode.service === service);
       if (own.length > 0)
-        shown.push(...(await untilServiceShown(effects, { node, service, taken: own }, late.signal)));
+        shown.push(...(await untilServiceShown(effects, { node, service, taken: own }, late.either)));
     }
     return shown;
   } catch (error) {

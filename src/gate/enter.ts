@@ -5,13 +5,13 @@
  */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul, ServiceEntry } from '../consul/consul.ts';
+import { startWaiting } from '../platform/deps.ts';
 import type { Deps } from '../platform/deps.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import { gateKey } from '../lock/keys.ts';
 import type { OutMark } from '../lock/records.ts';
 import { openShortSession, leaveSession } from '../consul/session.ts';
 import type { Session } from '../consul/session.ts';
-import { startDeadline } from './deadline.ts';
 import { exitAtLast } from './exit.ts';
 import { LOCK_TTL_MS, checkLock, lockAll, proveLock, sessionLost } from './lock.ts';
 import type { LockedBy } from './lock.ts';
@@ -82,7 +82,7 @@ export async function enter<Closed>(
   signal: AbortSignal,
 ): Promise<Entered<Closed>> {
   const { clock } = effects.deps;
-  const late = startDeadline(clock, ENTER_MS, signal);
+  const late = startWaiting(clock, ENTER_MS, signal);
   let busy: LockedBy | undefined;
   const onBusy = (by: LockedBy | undefined) => void (busy = by);
   try {
@@ -90,18 +90,18 @@ export async function enter<Closed>(
       const session = await openShortSession(effects, {
         name: 'runlock gate',
         ttlMs: LOCK_TTL_MS,
-        signal: late.signal,
+        signal: late.either,
       });
       try {
-        return await enterWith(effects, request, { session, onBusy, signal: late.signal });
+        return await enterWith(effects, request, { session, onBusy, signal: late.either });
       } catch (error) {
         // Somebody else may have entered meanwhile.
-        if (late.signal.aborted || !isRunlockError(error, 'session-lost')) throw error;
+        if (late.either.aborted || !isRunlockError(error, 'session-lost')) throw error;
       } finally {
         // Nothing is held by it but the locks of the gates, which go with it.
         await leaveSession(effects, session);
       }
-      await clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal: late.signal });
+      await clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal: late.either });
     }
   } catch (error) {
     throw late.isOver(error) ? tooLate(effects, request.node, busy) : error;

@@ -2,9 +2,9 @@
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, ReadOptions } from '../consul/consul.ts';
 import { lookPast } from '../consul/watch.ts';
-import type { Deps } from '../platform/deps.ts';
+import { startWaiting, withoutWaiting } from '../platform/deps.ts';
+import type { Deps, Waiting } from '../platform/deps.ts';
 import { FOR_EVER_MS, createBell } from './bell.ts';
-import { startDeadline } from './deadline.ts';
 import { decideGate } from './decide.ts';
 import type { Bounds, Question, Verdict } from './decide.ts';
 import type { Instance } from './instances.ts';
@@ -32,11 +32,8 @@ export interface Gate extends Bounds {
   readonly seenHere: Set<string>;
 }
 
-export interface Patience {
-  /** Ends it with the signal's reason, whatever the gate is. */
-  readonly signal: AbortSignal;
-  /** Ends the wait for a closed gate. One that is open is looked at to the end. */
-  readonly patience: AbortSignal;
+/** Its time ends the wait for a closed gate; one that is open is looked at to the end. */
+export interface GateWaiting extends Waiting {
   /** Hears every look; a changed set of peers among them. */
   readonly onLook?: (verdicts: readonly Verdict[]) => void;
   /** Services that somebody has to offer at the first look: a name that is wrong is nothing to wait for. */
@@ -54,10 +51,10 @@ export type GateOutcome =
  * @throws RunlockError when Consul refuses, or does not answer at the end of the patience; `config` for a service that
  * must be offered and is not.
  */
-export function waitOpen(effects: GateEffects, gate: Gate, patience: Patience): Promise<GateOutcome> {
+export function waitOpen(effects: GateEffects, gate: Gate, waiting: GateWaiting): Promise<GateOutcome> {
   return look(effects, gate, {
-    ...patience,
-    trying: patience.patience,
+    ...waiting,
+    trying: waiting.patience,
     count: ({ nodes }) => ({ running: nodes }),
   });
 }
@@ -74,12 +71,11 @@ export async function confirmOpen(
   const { clock } = effects.deps;
   const isRecent = seenMs !== undefined && clock.monotonicMs() - seenMs <= gate.stableMs;
   // Others wait for the slot, and perhaps for the lock of the gate.
-  const late = startDeadline(clock, ANSWER_MS, trying);
+  const late = startWaiting(clock, ANSWER_MS, trying);
   try {
     return await look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
-      signal,
-      patience: AbortSignal.abort(),
-      trying: late.signal,
+      ...withoutWaiting(signal),
+      trying: late.either,
       count: ({ before }) => ({ running: before }),
       ...(onLook && { onLook }),
     });
@@ -107,7 +103,7 @@ export async function untilClosed(
   const { clock } = effects.deps;
   await clock.sleep(gate.services.length === 0 ? FOR_EVER_MS : CLOSED_MS, { signal });
   const count = ({ all }: Running) => ({ waitedFor: all });
-  const scene = createScene(effects, gate, { signal, patience: signal, trying: signal, count });
+  const scene = createScene(effects, gate, count);
   const done = new AbortController();
   try {
     await scene.read({ signal });
@@ -129,13 +125,14 @@ export async function untilClosed(
   }
 }
 
-interface Confirming extends Omit<Patience, 'patience'> {
+interface Confirming extends Omit<GateWaiting, keyof Waiting> {
+  readonly signal: AbortSignal;
   readonly seenMs?: number;
   /** As `Looking` has it; unless given it has aborted. */
   readonly trying?: AbortSignal;
 }
 
-type Looking = Patience & {
+type Looking = GateWaiting & {
   /** While it lasts a Consul that does not answer is tried again. */
   readonly trying: AbortSignal;
   readonly count: (running: Running) => Counted;
@@ -147,7 +144,7 @@ type Counted = Pick<Question, 'running' | 'waitedFor'>;
 async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise<GateOutcome> {
   if (gate.services.length === 0)
     return { kind: 'open', verdicts: [], seenMs: effects.deps.clock.monotonicMs() };
-  const scene = createScene(effects, gate, looking);
+  const scene = createScene(effects, gate, looking.count);
   const done = new AbortController();
   const { signal, patience } = looking;
   const stop = () => done.abort(signal.reason);
@@ -194,8 +191,7 @@ async function settle(
   { deps: { clock } }: GateEffects,
   { gate: { stableMs }, looking, scene, ended }: Settling,
 ): Promise<GateOutcome> {
-  const { signal, patience, onLook } = looking;
-  const either = AbortSignal.any([signal, patience]);
+  const { signal, patience, either, onLook } = looking;
   let openMs: number | undefined;
   for (let fresh = true; ;) {
     const verdicts = scene.verdicts();
@@ -244,7 +240,7 @@ interface Found {
 function createScene(
   { consul, deps: { clock, random } }: GateEffects,
   gate: Gate,
-  { count }: Looking,
+  count: Looking['count'],
 ): Scene {
   const { services, node, seenHere, groups = [] } = gate;
   const instances = new Map<string, readonly Instance[]>();

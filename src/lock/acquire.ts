@@ -1,10 +1,11 @@
 /** From nothing to a granted slot: docs/protocol.md, "Acquire", steps 1 to 5. */
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
-import type { Deps } from '../platform/deps.ts';
+import { endedBy } from '../platform/deps.ts';
+import type { Deps, Waiting } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import { ask, trySend } from './context.ts';
-import type { Run, RunContext, Blocked, Progress, Waiting } from './context.ts';
+import { ask, emitQueued, trySend } from './context.ts';
+import type { Run, RunContext, Blocked, Progress } from './context.ts';
 import { isTaken, unnoticed, VANISHED_AFTER_MS } from './decide.ts';
 import { findFreeze } from './freeze.ts';
 import { clearOrBusy, takeOwn } from './own-claim.ts';
@@ -132,9 +133,7 @@ async function toContext(
 
 /** One try with one session. Whatever else happens, an error leaves nothing of it behind. */
 async function tryWith(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
-  const either = AbortSignal.any([progress.either, session.lost]);
-  const signal = AbortSignal.any([progress.signal, session.lost]);
-  const own = { ...progress, either, signal };
+  const own = { ...progress, ...endedBy(progress, session.lost) };
   try {
     const result = await takeSteps(context, session, own);
     progress.blocked = own.blocked;
@@ -176,6 +175,7 @@ async function blockedNow(context: RunContext, session: Session, progress: Progr
 const hasFree = (slots: readonly Slot[], own: number): boolean => slots.filter(isTaken).length < own;
 
 async function takeSteps(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
+  const { emit } = context.deps;
   const away = await lookBack(context, progress);
   if (away) return { kind: 'sent-away', context, by: away.by };
   const turn = await readSlotsNow(context, progress);
@@ -184,7 +184,7 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   progress.newest.sent = true;
   const joining = join(context, session.id, progress.signal);
   // Hardly anybody can be in the way: what a grant needs is made ready while Consul answers.
-  if (hasFree(turn.slots, context.run.slots)) progress.onNext?.();
+  if (hasFree(turn.slots, context.run.slots)) emit({ event: 'near', group: context.keys.group });
   const joined = await joining;
   if (joined.kind === 'refused') {
     if (joined.obstacle !== 'node') return { kind: 'again' };
@@ -192,8 +192,9 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   }
   progress.blocked = { kind: 'slots', slots: joined.turn.slots };
   progress.newest.index = joined.ticket.createIndex;
-  const behind = joined.ticket.predecessor !== undefined && joined.ticket.predecessor.session !== joined.turn.last;
-  progress.onJoined?.(session.id, { node: context.run.node, behind, slots: joined.turn.slots });
+  const behind =
+    joined.ticket.predecessor !== undefined && joined.ticket.predecessor.session !== joined.turn.last;
+  emitQueued(context, session.id, { behind, slots: joined.turn.slots });
   const seen = await noticeMissing(context, joined.turn, progress);
   const first = await untilFirst(context, { ticket: joined.ticket, turn: seen }, progress);
   return first.kind === 'ticket-lost'

@@ -2,8 +2,10 @@
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { send } from '../consul/txn.ts';
-import type { Deps } from '../platform/deps.ts';
+import type { Holder } from '../events/events.ts';
+import type { Deps, Waiting } from '../platform/deps.ts';
 import type { Claim, Freeze, Hold, NodeMark, Runner } from './records.ts';
+import { isTaken } from './decide.ts';
 import type { Slot } from './decide.ts';
 import type { Result, Step } from './transactions.ts';
 import type { GroupKeys } from './keys.ts';
@@ -58,28 +60,35 @@ export function nodeMark(context: RunContext): NodeMark {
   return { run: context.run.id, since: timestamp(context), ...context.run.runner };
 }
 
-/** What a run saw when it joined the queue. */
-export interface AtJoin {
-  readonly node: string;
-  /** Whether somebody may still be before it: who joined just before was not the last to be granted. */
-  readonly behind: boolean;
-  readonly slots: readonly Slot[];
+/** That the run has joined the queue, and what stood before it at that moment. */
+export function emitQueued(
+  { deps, keys, run }: RunContext,
+  session: string,
+  { behind, slots }: { readonly behind: boolean; readonly slots: readonly Slot[] },
+): void {
+  // Alone in the queue and with a slot free, only a freeze can keep it waiting; that is said where it is met.
+  const hasToWait = behind || slots.filter(isTaken).length >= run.slots;
+  const holders = hasToWait ? slots.flatMap((slot) => toHolder(slot, deps.clock.now())) : [];
+  const who = { group: keys.group, node: run.node, run: run.id };
+  deps.emit({ event: 'queued', ...who, session, behind, hasToWait, holders });
 }
 
-/** Two ways for waiting to end: a signal to runlock, and the end of `--wait`. */
-export interface Waiting {
-  readonly signal: AbortSignal;
-  readonly patience: AbortSignal;
-  /** Either of the two. */
-  readonly either: AbortSignal;
-  /** Hears, maybe more than once, that this run is the first in the queue, and waits for a slot. */
-  readonly onFirst?: () => void;
-  /** Hears, maybe more than once, that a slot may be this run's within moments: what takes time can be made ready. */
-  readonly onNext?: () => void;
-  /** Hears which keys are before this run's in the queue, when that was listed because the one just before it left. */
-  readonly onAhead?: (keys: readonly string[]) => void;
-  /** Hears the session of each ticket, and what stood before it at that moment. */
-  readonly onJoined?: (session: string, seen: AtJoin) => void;
+/** Nobody, or one. */
+export function toHolder({ slot, owner, lockedBy }: Slot, nowMs: number): Holder[] {
+  if (!owner) return [];
+  const { node, state, since, command, exitCode, unhealthy } = owner.claim;
+  return [
+    {
+      slot,
+      node,
+      state,
+      command,
+      ...(exitCode !== undefined && { exitCode }),
+      ...(unhealthy && { unhealthy }),
+      isWithoutSession: lockedBy === undefined && (state === 'running' || state === 'evicted'),
+      forMs: nowMs - Date.parse(since),
+    },
+  ];
 }
 
 /** With no patience left, everything is still asked once, and nothing is waited for. */

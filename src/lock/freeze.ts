@@ -1,7 +1,7 @@
 /** An operator's stop sign on a group or one of its ancestors: what it is to a run, and how an operator changes it. */
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
-import type { RunContext, Blocked, Progress, Waiting } from './context.ts';
+import type { RunContext, Blocked, Progress } from './context.ts';
 import { trySend, ask } from './context.ts';
 import { parseKey } from './keys.ts';
 import { decodeFreeze, leftOf } from './records.ts';
@@ -9,7 +9,7 @@ import type { Freeze } from './records.ts';
 import { removeSeen } from './transactions.ts';
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
-import type { Deps } from '../platform/deps.ts';
+import type { Deps, Waiting } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { pause } from '../consul/retry.ts';

@@ -50,7 +50,7 @@ export async function asFirst(
       failures = 0;
       progress.patience.throwIfAborted();
       const watched = watchSlots(context, progress.either, { after: index, forMs: move.forMs });
-      progress.onFirst?.();
+      deps.emit({ event: 'first', group: context.keys.group });
       ({ slots, index } = await watched);
       continue;
     }

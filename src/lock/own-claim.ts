@@ -3,10 +3,10 @@
  * node, or what is left of one, stands in the way (docs/protocol.md, "Acquire", step 1).
  */
 import { isNobody } from '../platform/deps.ts';
-import type { Host } from '../platform/deps.ts';
+import type { Host, Waiting } from '../platform/deps.ts';
 import type { RetryOptions } from '../consul/consul.ts';
-import { nodeMark, trySend, goesOn, runningClaim, ask } from './context.ts';
-import type { RunContext, Progress, Waiting } from './context.ts';
+import { emitQueued, nodeMark, trySend, goesOn, runningClaim, ask } from './context.ts';
+import type { RunContext, Progress } from './context.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
 import type { Session } from '../consul/session.ts';
@@ -91,7 +91,7 @@ async function returnTo(
     progress,
     ...(before && { before }),
   });
-  progress.onNext?.();
+  context.deps.emit({ event: 'near', group: context.keys.group });
   const result = await sending;
   if (result.kind !== 'refused') return result;
   switch (result.obstacle) {
@@ -148,8 +148,8 @@ async function untilDown(
       failures = 0;
       progress.patience.throwIfAborted();
       const watched = watchSlots(context, progress.either, { after: index, forMs: choice.forMs });
-      if (looks === 0) progress.onJoined?.(session.id, { node: run.node, behind: false, slots: others });
-      progress.onFirst?.();
+      if (looks === 0) emitQueued(context, session.id, { behind: false, slots: others });
+      deps.emit({ event: 'first', group: context.keys.group });
       ({ slots, index } = await watched);
       continue;
     }

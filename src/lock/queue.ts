@@ -3,7 +3,8 @@ import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
 import { ask, nodeMark, timestamp } from './context.ts';
-import type { RunContext, Waiting } from './context.ts';
+import type { RunContext } from './context.ts';
+import type { Waiting } from '../platform/deps.ts';
 import { readQueueMark } from './records.ts';
 import { readSlots } from './decide.ts';
 import type { Slot } from './decide.ts';
@@ -111,7 +112,7 @@ export async function untilFirst(
     if (before.kind === 'ticket-lost') return { kind: 'ticket-lost' };
     if (before.kind === 'first') return { kind: 'first', turn: await readSlotsNow(context, waiting) };
     predecessor = before.predecessor;
-    waiting.onAhead?.(before.ahead);
+    context.deps.emit({ event: 'moved-up', group: context.keys.group, tickets: before.ahead });
   }
 }
 

@@ -128,11 +128,12 @@ export interface LogOptions {
   readonly now: () => number;
 }
 
-const levels: Record<LogLevel, { priority: number; style?: Style }> = {
+const levels: Record<Sentence['level'], { priority: number; style?: Style }> = {
   error: { priority: 3, style: 'red' },
   warning: { priority: 4, style: 'yellow' },
   info: { priority: 6 },
   debug: { priority: 7, style: 'dim' },
+  never: { priority: 8 },
 };
 
 export function createLog(options: LogOptions): Emit {

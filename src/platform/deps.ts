@@ -108,3 +108,56 @@ function timer(ms: number, signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', stop, { once: true });
   });
 }
+
+/** How long something is waited for, and until which signal: one value for all that waits for others. */
+export interface Waiting {
+  /** Ends it at once, with the signal's reason. */
+  readonly signal: AbortSignal;
+  /** The end of its time, as of `--wait`: everything is still asked once. */
+  readonly patience: AbortSignal;
+  /** Either of the two. */
+  readonly either: AbortSignal;
+}
+
+/** One whose time runs. */
+export interface TimedWaiting extends Waiting {
+  /** Whether `error` says that its time is over, and nothing else. */
+  isOver(error: unknown): boolean;
+  /** Stops the clock. */
+  end(): void;
+}
+
+/** @param limitMs milliseconds; 0: its time is over from the start. */
+export function startWaiting(
+  clock: Pick<Clock, 'sleep'>,
+  limitMs: number | 'forever',
+  signal: AbortSignal,
+): TimedWaiting {
+  const patience = new AbortController();
+  const ended = new AbortController();
+  if (limitMs === 0) patience.abort();
+  else if (limitMs !== 'forever') {
+    void clock.sleep(limitMs, { signal: ended.signal }).then(
+      () => patience.abort(),
+      () => undefined,
+    );
+  }
+  return {
+    ...waitingOf(signal, patience.signal),
+    isOver: (error) => patience.signal.aborted && !signal.aborted && error === patience.signal.reason,
+    end: () => ended.abort(),
+  };
+}
+
+/** Everything is asked once, and nothing is waited for. */
+export const withoutWaiting = (signal: AbortSignal): Waiting => waitingOf(signal, AbortSignal.abort());
+
+/** The same wait, which ends with another signal too. */
+export const endedBy = ({ signal, patience }: Waiting, also: AbortSignal): Waiting =>
+  waitingOf(AbortSignal.any([signal, also]), patience);
+
+const waitingOf = (signal: AbortSignal, patience: AbortSignal): Waiting => ({
+  signal,
+  patience,
+  either: AbortSignal.any([signal, patience]),
+});

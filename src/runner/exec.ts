@@ -1,29 +1,27 @@
 /** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
 import { basename } from 'node:path';
 import { assertNever } from '../errors.ts';
-import type { RunEvent } from '../events/events.ts';
+import type { Emit } from '../events/events.ts';
 import type { AcquireRequest } from '../lock/acquire.ts';
 import type { Runner } from '../lock/records.ts';
+import { startWaiting } from '../platform/deps.ts';
+import type { Waiting } from '../platform/deps.ts';
 import { spareGuard } from '../process/guard/guard.ts';
 import type { Spare } from '../process/guard/guard.ts';
+import type { Gated, TakenBehind } from './gated.ts';
+import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
 import { codeMeanings, signalCodes } from './outcome.ts';
 import type { CodeMeanings } from './outcome.ts';
-import { busyEvent, sentAwayEvent } from './busy.ts';
 import { checkRun, launcherFor } from './preflight.ts';
-import { placeOf } from './finish.ts';
-import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
-import type { TakenBehind } from './acquire-gated.ts';
-import { tellLeftOn } from './leftover-maintenance.ts';
+import { busyEvent, leftOnEvent, placeOf, sentAwayEvent } from './run-events.ts';
 import { NO_NOTE, notesFolder, openNote } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
-import type { RunGate } from './gate-session.ts';
-import { lostBeforeStart, takeSlots } from './slots.ts';
-import type { HeldSlot, HeldSlots, Taken } from './slots.ts';
+import { grantsOf, lostBeforeStart, takeSlots } from './slots.ts';
+import type { HeldSlots } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
-import { startPatience } from './patience.ts';
-import { watchWait } from './wait.ts';
+import { toAll } from './wait.ts';
 
 export type ExecResult =
   | RunResult
@@ -57,21 +55,17 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
-    if (options.gate) await loadGate();
+    const { openGated, keys } = await loadNeeded(deps, options);
     const splayMs = options.dryRun ? 0 : options.splayMs;
     await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
-    const gate = await openGate(deps, options, { run, signal: stop.signal });
-    const taken = await waitForSlots(deps, options, {
-      requests,
-      gate,
-      waits,
-      spare,
-      note,
-      signal: stop.signal,
-    });
+    const { gate, prefix, groups, node, dryRun } = options;
+    const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
+    const heard = hearWait(deps, { waits, spare, note, dryRun });
+    const hearing = { ...deps, emit: heard.emit };
+    const taken = await waitForSlots(hearing, options, { requests, gated, heard, signal: stop.signal });
     switch (taken.kind) {
       case 'closed':
-        deps.emit(await gateClosedEvent(taken, { group: groupNames(options), node: gate?.node ?? '', run }));
+        if (gated) deps.emit(gated.busyEvent(taken.verdicts, groupNames(options)));
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
       case 'busy':
         deps.emit(
@@ -89,7 +83,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
         return assertNever(taken);
     }
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
-    tellLeftOn(deps, taken.slots, gate);
+    const leftOn = leftOnEvent(grantsOf(taken.slots), gated?.gate);
+    if (leftOn) deps.emit(leftOn);
     return await superviseRun(deps, taken.slots, {
       ...options,
       file,
@@ -99,7 +94,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       fileLimit,
       spare,
       note,
-      runGate: gate,
+      gated,
+      keys,
       ...(launcher && { launcher }),
     });
   } catch (error) {
@@ -117,10 +113,19 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
   return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot, signals: signalCodes(name) };
 }
 
+/** All that this run needs besides, before anything is waited for: by then the program's files may have been replaced. */
+async function loadNeeded({ shareTerminal }: ExecDeps, { gate }: ExecOptions) {
+  const [gated, keys] = await Promise.all([
+    gate ? import('./gated.ts') : undefined,
+    shareTerminal ? import('./terminal-keys.ts') : undefined,
+  ]);
+  return { openGated: gated?.openGated, keys };
+}
+
 interface Waits {
   /** From here on until `end` the group is waited for. */
   readonly begin: (group: string) => void;
-  readonly end: (slot: HeldSlot) => void;
+  readonly end: (group: string) => void;
   /** By group, in milliseconds, so far. */
   readonly read: () => Figures['waitedMs'];
 }
@@ -128,83 +133,32 @@ interface Waits {
 function measureWaits({ clock }: ExecDeps): Waits {
   const ended: Record<string, number> = {};
   const begun: Record<string, number> = {};
+  const sinceMs = (group: string) => clock.monotonicMs() - (begun[group] ?? clock.monotonicMs());
   return {
     begin: (group) => void (begun[group] = clock.monotonicMs()),
-    end: ({ grant, waitedMs }) => void (ended[grant.context.keys.group] = waitedMs),
-    read: () => {
-      const nowMs = clock.monotonicMs();
-      const soFar = Object.entries(begun).map(([group, sinceMs]) => [group, nowMs - sinceMs] as const);
-      return { ...Object.fromEntries(soFar), ...ended };
-    },
+    end: (group) => void (ended[group] = sinceMs(group)),
+    read: () => ({
+      ...Object.fromEntries(Object.keys(begun).map((group) => [group, sinceMs(group)])),
+      ...ended,
+    }),
   };
 }
 
-/** All of it, before anything is waited for: by then the program's files may have been replaced. */
-const loadGate = () =>
-  Promise.all([import('./gate-session.ts'), import('./gate-events.ts'), import('./acquire-gated.ts')]);
-
-/** Loaded where it is asked for alone. */
-async function openGate(
-  deps: ExecDeps,
-  { gate, prefix, groups, node, dryRun }: ExecOptions,
-  { run, signal }: { run: string; signal: AbortSignal },
-): Promise<RunGate | undefined> {
-  if (!gate) return undefined;
-  const { openRunGate } = await import('./gate-session.ts');
-  return openRunGate(deps, { prefix, groups, run, node, dryRun, gate }, signal);
-}
-
-const groupPaths = ({ prefix, groups }: ExecOptions) => groups.map(({ group }) => `${prefix}/${group}`);
-
-const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');
-
-async function gateClosedEvent(
-  { verdicts }: Extract<TakenBehind, { kind: 'closed' }>,
-  who: { readonly group: string; readonly node: string; readonly run: string },
-): Promise<RunEvent> {
-  const { busyGateEvent } = await import('./gate-events.ts');
-  return busyGateEvent(verdicts, who);
-}
-
-interface Slotless {
-  readonly requests: Requests;
-  readonly gate: RunGate | undefined;
+interface Heard {
   readonly waits: Waits;
-  readonly spare: Spare;
-  readonly note: RunNote;
-  readonly signal: AbortSignal;
+  /** Everybody who hears of the way to the slots, the log first. */
+  readonly emit: Emit;
+  /** What was to be got ready need not be. */
+  readonly rest: () => void;
 }
 
-/** One patience for the gate and all groups together. */
-async function waitForSlots(deps: ExecDeps, options: ExecOptions, it: Slotless): Promise<TakenBehind> {
-  const { gate, requests, waits, signal } = it;
-  const patience = startPatience(deps.clock, options.dryRun ? 0 : options.wait);
-  const take = (during: AbortSignal) =>
-    askForSlots(deps, options, { ...it, signal: during, patience: patience.signal });
-  try {
-    if (!gate) return await take(signal);
-    for (const { group } of requests) waits.begin(group);
-    const { takeBehindGate } = await import('./acquire-gated.ts');
-    return await takeBehindGate(deps, gate, {
-      run: requests[0].run.id,
-      signal,
-      patience: patience.signal,
-      take,
-    });
-  } finally {
-    patience.stop();
-  }
-}
-
-async function askForSlots(
+/** Measures the wait, writes down what was granted, and gets ready for the start what can be ready before there is a slot. */
+function hearWait(
   deps: ExecDeps,
-  options: ExecOptions,
-  { requests, gate, waits, spare, note, signal, patience }: Slotless & { patience: AbortSignal },
-): Promise<Taken> {
-  const { dryRun, sessionTtlMs, killAfterMs } = options;
-  const wait = dryRun ? 0 : options.wait;
+  { waits, spare, note, dryRun }: { waits: Waits; spare: Spare; note: RunNote; dryRun: boolean },
+): Heard {
   let soon: NodeJS.Immediate | undefined;
-  /** What can be done before there is a slot need not be done after; first of all goes what asks for one. */
+  /** First of all goes what asks for the slot. */
   const prepare = () => {
     clearImmediate(soon);
     soon = setImmediate(() => {
@@ -212,31 +166,58 @@ async function askForSlots(
       note.starts(deps.contained.cgroup()?.path);
     });
   };
-  const taking = takeSlots(deps, gate ? narrow(requests, gate) : requests, {
-    signal,
-    patience,
-    ttlMs: sessionTtlMs,
-    killAfterMs,
-    onFirst: prepare,
-    onNext: prepare,
-    onAsked: ({ group, run: { id, slots } }, { held, over }) => {
-      waits.begin(group);
-      const tellWait = watchWait(deps, { group, run: id, slots, held }, over);
-      return (_, seen) => {
-        if (wait !== 0) tellWait(seen);
-      };
-    },
-    onGranted: (slot) => {
-      waits.end(slot);
-      note.granted(slot.grant);
-      if (!dryRun) emitGranted(deps, slot);
-    },
-  });
-  return taking.finally(() => clearImmediate(soon));
+  const hear: Emit = (event) => {
+    if (event.event === 'asking') waits.begin(event.group);
+    else if (event.event === 'near' || event.event === 'first') prepare();
+    else if (event.event === 'granted') {
+      waits.end(event.group);
+      note.granted(event.node);
+    }
+  };
+  // A dry run gives back at once what it got.
+  const log: Emit = (event) => {
+    if (!dryRun || event.event !== 'granted') deps.emit(event);
+  };
+  return { waits, emit: toAll(log, [hear]), rest: () => clearImmediate(soon) };
+}
+
+const groupPaths = ({ prefix, groups }: ExecOptions) => groups.map(({ group }) => `${prefix}/${group}`);
+
+const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');
+
+interface Slotless {
+  readonly requests: Requests;
+  readonly gated: Gated | undefined;
+  readonly heard: Heard;
+  readonly signal: AbortSignal;
+}
+
+/** One wait for the gate and all groups together. */
+async function waitForSlots(
+  deps: ExecDeps,
+  { dryRun, wait, sessionTtlMs: ttlMs, killAfterMs }: ExecOptions,
+  { requests, gated, heard, signal }: Slotless,
+): Promise<TakenBehind> {
+  const limit = dryRun ? 0 : wait;
+  const waiting = startWaiting(deps.clock, limit, signal);
+  const take = (during: Waiting) =>
+    takeSlots(deps, gated ? narrow(requests, gated.gate) : requests, {
+      waiting: during,
+      ttlMs,
+      killAfterMs,
+      says: limit !== 0,
+    }).finally(heard.rest);
+  try {
+    if (!gated) return await take(waiting);
+    for (const { group } of requests) heard.waits.begin(group);
+    return await gated.take({ run: requests[0].run.id, waiting, take });
+  } finally {
+    waiting.end();
+  }
 }
 
 /** A node that is healthy uses no more slots than its services can bear to be offline. */
-function narrow(requests: Requests, gate: RunGate): Requests {
+function narrow(requests: Requests, gate: Gated['gate']): Requests {
   const toNarrow = (request: AcquireRequest): AcquireRequest => ({
     ...request,
     run: { ...request.run, slots: gate.slots(request.run.slots) },
@@ -262,11 +243,6 @@ function toRequests(options: ExecOptions, id: string, runner: Runner): Requests 
   });
   const [first, ...others] = groups;
   return [toRequest(first), ...others.map(toRequest)];
-}
-
-function emitGranted(deps: ExecDeps, { grant, waitedMs }: HeldSlot): void {
-  const { fencingToken } = grant;
-  deps.emit({ event: 'granted', ...placeOf(grant), fencingToken, waitedMs: Math.round(waitedMs) });
 }
 
 async function endDryRun(deps: ExecDeps, slots: HeldSlots, options: ExecOptions): Promise<ExecResult> {

@@ -18,6 +18,7 @@ import { findServices, namedOf, withMore } from '../gate/read.ts';
 import { gateGroup } from '../gate/peers.ts';
 import { confirmOpen, untilClosed, waitOpen } from '../gate/wait.ts';
 import type { Gate, GateOutcome } from '../gate/wait.ts';
+import type { Waiting } from '../platform/deps.ts';
 import { groupKeys } from '../lock/keys.ts';
 import type { LeftOn, OutMark, Outcome } from '../lock/records.ts';
 import { agentNode } from '../consul/session.ts';
@@ -31,16 +32,13 @@ export interface RunGate {
   /** Whether it ends what earlier runs left in maintenance: it has the node's own agent. */
   readonly changes: boolean;
   /** Waits, holding nothing. The verdicts where it is closed at the end of the patience; undefined: it is open. */
-  waitOutside(waiting: {
-    signal: AbortSignal;
-    patience: AbortSignal;
-  }): Promise<readonly Verdict[] | undefined>;
+  waitOutside(waiting: Waiting): Promise<readonly Verdict[] | undefined>;
   /** While the run waits in the queue: resolves when the gate is closed, for more than those it waits for there. */
   untilClosed(signal: AbortSignal): Promise<readonly Verdict[]>;
   /** How many slots of so many the node may use. */
   slots(most: number): number;
   /** With all slots: looks again, takes the node out, lets it settle. The verdicts where it is closed by now. */
-  goThrough(waiting: { signal: AbortSignal; patience: AbortSignal }): Promise<readonly Verdict[] | undefined>;
+  goThrough(waiting: Pick<Waiting, 'signal' | 'patience'>): Promise<readonly Verdict[] | undefined>;
   /** Nothing was started: as it was before. Never throws. */
   backOut(): Promise<void>;
   /** After a command that did well; undefined: nobody asked. */

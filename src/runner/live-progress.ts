@@ -5,6 +5,7 @@
 import type { Consul, Entry } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
+import type { Emit } from '../events/events.ts';
 import type { Deps } from '../platform/deps.ts';
 import { reasonOf } from '../errors.ts';
 import { groupKeys } from '../lock/keys.ts';
@@ -16,15 +17,14 @@ import { viewGroups } from '../view/groups.ts';
 import { changesOf, observeSlots, toHolders } from '../view/holders.ts';
 import type { SeenSlot } from '../view/holders.ts';
 
-export interface QueueWatch {
-  /** Hears which ticket is this run's, and whether somebody may be before it. */
-  readonly joined: (session: string, behind: boolean) => void;
-  /** Hears which tickets are before it now: the one just before it has left. */
-  readonly ahead: (keys: readonly string[]) => void;
-  /** Hears that nobody is before it any more. */
-  readonly first: () => void;
+/** What a waiting run shows of its group: hears the steps of its way to the slot. */
+export interface LiveLine {
+  readonly hear: Emit;
   close(): Promise<void>;
 }
+
+/** Starts one for the wait for one slot. */
+export type OpenLiveLine = (deps: Deps & { readonly consul: Consul }, watched: Watched) => LiveLine;
 
 /** Whoever gets a slot within this time never sees the line, and asks Consul nothing for it. */
 const QUIET_MS = 400;
@@ -43,15 +43,23 @@ interface Watched {
   readonly group: string;
   /** The groups in which the run has a slot already. */
   readonly held: readonly string[];
-  readonly terminal?: Terminal | undefined;
 }
 
-export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): QueueWatch {
+/** `terminal`: where the line goes; without one it says alone who has the slots (-v). */
+export const liveLineOn =
+  (terminal: Terminal | undefined): OpenLiveLine =>
+  (deps, watched) =>
+    openLiveLine(deps, watched, terminal);
+
+function openLiveLine(
+  deps: Parameters<OpenLiveLine>[0],
+  { prefix, group, held }: Watched,
+  terminal: Terminal | undefined,
+): LiveLine {
   const closed = new AbortController();
   const { signal } = closed;
   const { clock, consul } = deps;
   const startedMs = clock.monotonicMs();
-  const { prefix, group, held, terminal } = watched;
   const keys = groupKeys(prefix, group);
   const limits = { signal, rule: keys.rule };
   let ticket: { readonly session: string; readonly behind: boolean } | undefined;
@@ -160,16 +168,15 @@ export function watchQueue(deps: Deps & { consul: Consul }, watched: Watched): Q
   };
   const running = clock.sleep(QUIET_MS, { signal }).then(start).catch(giveUp);
   return {
-    joined: (session, behind) => {
-      ticket = { session, behind };
-      ahead = undefined;
-      lookForPlace();
-    },
-    ahead: (left) => {
-      ahead = ahead?.filter(({ key }) => left.includes(key));
-    },
-    first: () => {
-      ahead = [];
+    hear: (event) => {
+      if (event.event === 'queued') {
+        ticket = event;
+        ahead = undefined;
+        lookForPlace();
+      } else if (event.event === 'moved-up') {
+        const { tickets } = event;
+        ahead = ahead?.filter(({ key }) => tickets.includes(key));
+      } else if (event.event === 'first') ahead = [];
     },
     close: async () => {
       closed.abort();

@@ -7,8 +7,9 @@ import type { Hold, Outcome } from '../lock/records.ts';
 import type { Containment } from '../process/contain.ts';
 import type { RunIdentity } from '../process/process-tree.ts';
 import type { SignalSource } from '../platform/signals.ts';
-import type { Terminal } from '../platform/terminal.ts';
 import type { RunFiles } from '../process/run-file.ts';
+import type { Terminal } from '../platform/terminal.ts';
+import type { OpenLiveLine } from './live-progress.ts';
 
 /** What is asked of one group. */
 export interface GroupChoice {
@@ -80,8 +81,8 @@ export interface ExecDeps extends Deps {
   readonly contained: Pick<Containment, 'cgroup' | 'fileLimit'>;
   /** Whether the command shares a terminal with runlock. */
   readonly shareTerminal: boolean;
-  /** Where the live line goes; undefined where there is none. */
+  /** Where a live line goes; undefined where there is none. */
   readonly terminal?: Terminal;
-  /** Whether somebody reads all that is said (-v): then each change of who holds is looked for, too. */
-  readonly verbose?: true;
+  /** Shows the wait for a slot; undefined where nobody reads that. */
+  readonly liveLine?: OpenLiveLine;
 }

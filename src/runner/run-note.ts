@@ -11,7 +11,7 @@ export type NoteDeps = Pick<ExecDeps, 'clock' | 'host' | 'runFiles'>;
 
 /** Nothing here throws, or ends a run. */
 export interface RunNote {
-  granted(grant: Grant): void;
+  granted(node: string): void;
   /** Its command may be started soon: nothing is written before, for a run that waits has nothing to be found. May be called again. */
   starts(cgroup: string | undefined): void;
   /** Of a command in a cgroup nobody needs to know more in its first moments: what ends by then costs no file for this. */
@@ -58,7 +58,7 @@ export function openNote(
     return guard === undefined || born === undefined ? {} : { guard: { pid: guard, startTime: born } };
   };
   return {
-    granted: ({ context }) => void (file = { ...file, node: context.run.node }),
+    granted: (node) => void (file = { ...file, node }),
     starts(cgroup) {
       if (!isWritten) write(cgroup === undefined ? {} : { cgroup });
     },

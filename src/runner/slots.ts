@@ -3,6 +3,9 @@
  * given up together (docs/protocol.md, "Several groups").
  */
 import { RunlockError } from '../errors.ts';
+import type { RunEvent } from '../events/events.ts';
+import { endedBy, withoutWaiting } from '../platform/deps.ts';
+import type { Waiting } from '../platform/deps.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
 import { findFreeze } from '../lock/freeze.ts';
 import { holdLease } from '../lock/lease.ts';
@@ -10,10 +13,9 @@ import type { Blocked } from '../lock/context.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import type { Lease } from '../lock/lease.ts';
 import type { GivenBack } from '../lock/release.ts';
-import { placeOf } from './finish.ts';
+import { placeOf } from './run-events.ts';
 import type { ExecDeps, Figures } from './options.ts';
 import { waitForSlot } from './wait.ts';
-import type { Wait } from './wait.ts';
 
 export interface HeldSlot {
   readonly grant: Grant;
@@ -24,6 +26,11 @@ export interface HeldSlot {
 
 /** At least one, in the order of the groups' paths. */
 export type HeldSlots = readonly [HeldSlot, ...HeldSlot[]];
+
+export const grantsOf = ([first, ...rest]: HeldSlots): [Grant, ...Grant[]] => [
+  first.grant,
+  ...rest.map(({ grant }) => grant),
+];
 
 type SentAway = Extract<Acquired, { kind: 'sent-away' }>;
 
@@ -36,20 +43,12 @@ export type Taken =
   /** This lease was over while another group kept the run waiting. */
   | { readonly kind: 'lost'; readonly slot: HeldSlot };
 
-interface Asked {
-  readonly held: readonly string[];
-  readonly over: AbortSignal;
-}
-
-export interface TakeOptions extends Omit<Wait, 'onJoined' | 'held'> {
+export interface TakeOptions {
+  readonly waiting: Waiting;
   readonly ttlMs: number;
   readonly killAfterMs: number;
-  /**
-   * Hears which group is asked now, and in which groups the run has a slot by then; `over` aborts when it is no longer
-   * waited for. What it gives hears when the run joins the group's queue.
-   */
-  readonly onAsked: (request: AcquireRequest, now: Asked) => NonNullable<Wait['onJoined']>;
-  readonly onGranted: (slot: HeldSlot) => void;
+  /** Says that the run waits. */
+  readonly says: boolean;
 }
 
 /**
@@ -76,17 +75,18 @@ async function takeAll(
 ): Promise<Taken | { readonly kind: 'frozen' }> {
   const slots: HeldSlot[] = [];
   const over = new AbortController();
-  const signal = AbortSignal.any([options.signal, over.signal]);
+  const waiting = endedBy(options.waiting, over.signal);
+  const { signal } = waiting;
   try {
     for (const request of [...requests].sort(byPath)) {
       const held = slots.map(({ grant }) => grant.context.keys.group);
-      const taken = await takeSlot(deps, request, { ...options, signal, held });
+      const taken = await takeSlot(deps, request, { ...options, waiting, held });
       if (taken.kind !== 'held') {
         await declineAll(deps, slots);
         return taken;
       }
       slots.push(taken.held);
-      options.onGranted(taken.held);
+      deps.emit(grantedEvent(taken.held));
       hear(taken.held.lease.over, () => over.abort());
       signal.throwIfAborted();
     }
@@ -118,7 +118,7 @@ async function isFrozenByNow(
   signal: AbortSignal,
 ): Promise<boolean> {
   // Each is asked once: nobody waits for a freeze to end while all slots are held.
-  const once = { signal, patience: AbortSignal.abort(), either: signal };
+  const once = withoutWaiting(signal);
   const earlier = slots.slice(0, -1).map(async ({ grant }) => {
     const frozen = await findFreeze(grant.context, once, LOOK_MS);
     if (frozen) emitFrozen(deps, grant, frozen);
@@ -153,41 +153,23 @@ const byPath = (a: AcquireRequest, b: AcquireRequest) => (a.group < b.group ? -1
 async function takeSlot(
   deps: ExecDeps,
   request: AcquireRequest,
-  {
-    signal,
-    patience,
-    held,
-    ttlMs,
-    killAfterMs,
-    onAsked,
-    onFirst,
-    onNext,
-  }: TakeOptions & {
-    readonly held: readonly string[];
-  },
+  { ttlMs, killAfterMs, ...wait }: TakeOptions & { readonly held: readonly string[] },
 ): Promise<
   { readonly kind: 'held'; readonly held: HeldSlot } | Extract<Taken, { kind: 'busy' | 'sent-away' }>
 > {
   const askedMs = deps.clock.monotonicMs();
-  const done = new AbortController();
-  try {
-    const onJoined = onAsked(request, { held, over: done.signal });
-    const acquired = await waitForSlot(deps, request, {
-      signal,
-      patience,
-      held,
-      onJoined,
-      ...(onFirst && { onFirst }),
-      ...(onNext && { onNext }),
-    });
-    if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
-    if (acquired.kind === 'sent-away') return { kind: 'sent-away', away: acquired };
-    const { grant } = acquired;
-    const waitedMs = deps.clock.monotonicMs() - askedMs;
-    return { kind: 'held', held: { grant, lease: holdLease(grant, { ttlMs, killAfterMs }), waitedMs } };
-  } finally {
-    done.abort();
-  }
+  deps.emit({ event: 'asking', group: request.group });
+  const acquired = await waitForSlot(deps, request, wait);
+  if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
+  if (acquired.kind === 'sent-away') return { kind: 'sent-away', away: acquired };
+  const { grant } = acquired;
+  const waitedMs = deps.clock.monotonicMs() - askedMs;
+  return { kind: 'held', held: { grant, lease: holdLease(grant, { ttlMs, killAfterMs }), waitedMs } };
+}
+
+function grantedEvent({ grant, waitedMs }: HeldSlot): RunEvent {
+  const { fencingToken } = grant;
+  return { event: 'granted', ...placeOf(grant), fencingToken, waitedMs: Math.round(waitedMs) };
 }
 
 /** Also where it has aborted already. */

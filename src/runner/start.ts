@@ -10,7 +10,7 @@ import type { ProcessName } from '../process/run-file.ts';
 import type { Launcher } from '../process/launcher.ts';
 import type { CodeMeanings } from './outcome.ts';
 import type { ExecDeps, ExecOptions } from './options.ts';
-import type { RunGate } from './gate-session.ts';
+import type { Gated } from './gated.ts';
 import { notesFolder, settleBefore } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
 import type { HeldSlots } from './slots.ts';
@@ -28,7 +28,7 @@ export interface RunOptions extends ExecOptions {
   /** Where the command has signals to ignore. */
   readonly launcher?: Launcher;
   /** Undefined: there is none. */
-  readonly runGate?: RunGate | undefined;
+  readonly gated?: Pick<Gated, 'gate' | 'judge'> | undefined;
   /** A guard that may be there already. */
   readonly spare?: Spare;
   readonly note: RunNote;
@@ -131,7 +131,7 @@ interface Beating extends Started {
   readonly slots: HeldSlots;
   readonly options: RunOptions;
   /** Whether runlock is about to be stopped on purpose. */
-  readonly pause: { readonly isOn: () => boolean };
+  readonly pause: { readonly isOn: () => boolean } | undefined;
 }
 
 export async function beat(
@@ -147,7 +147,7 @@ export async function beat(
       await clock.sleep(dueMs - clock.monotonicMs(), { signal });
       // Counted from before the look at the tree: whoever is stopped during it beats at once when continued.
       dueMs = clock.monotonicMs() + BEAT_MS;
-      guard.beat(pause.isOn() ? leaseMs(deps, slots) : lifeMs(deps, slots));
+      guard.beat(pause?.isOn() ? leaseMs(deps, slots) : lifeMs(deps, slots));
       const members = remember(command);
       if (members) note.looked(outside(members, cgroup?.()), guard.pids());
       cgroup?.()?.sweep();

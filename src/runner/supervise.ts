@@ -2,19 +2,17 @@
 import type { Ending, Supervised } from '../process/command.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import type { Outcome } from '../lock/records.ts';
-import { judgeRun } from './health-check.ts';
-import type { Judged } from './health-check.ts';
+import type { Judged } from './gated.ts';
 import type { Cause } from '../events/events.ts';
-import { emitReleasing, endOf, placeOf } from './finish.ts';
+import { endedEvent, placeOf, releasingEvent } from './run-events.ts';
 import type { ExecDeps, Figures } from './options.ts';
 import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
 import { groupOf } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
-import { declineAll, hear, lostBeforeStart } from './slots.ts';
+import { declineAll, grantsOf, hear, lostBeforeStart } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
-import { hearStops } from './terminal-keys.ts';
-import { watchInterrupts } from './terminal-keys.ts';
+import type { TerminalKeys } from './terminal-keys.ts';
 import { beat, endTree, start } from './start.ts';
 import type { RunOptions } from './start.ts';
 
@@ -30,10 +28,15 @@ type RunEnd =
   /** A lock was lost, the run was evicted or cut off: the command was killed, or not even started. */
   | { readonly kind: 'lost' };
 
+interface SuperviseOptions extends RunOptions {
+  /** Where the command shares a terminal with runlock. */
+  readonly keys?: TerminalKeys | undefined;
+}
+
 export async function superviseRun(
   deps: ExecDeps,
   slots: HeldSlots,
-  options: RunOptions,
+  options: SuperviseOptions,
 ): Promise<RunResult> {
   // From here on a signal is the command's; while it is being started, it has to wait.
   const early: NodeJS.Signals[] = [];
@@ -42,13 +45,12 @@ export async function superviseRun(
   for (const { lease } of slots) lease.checkDeadline();
   const late = slots.find(({ lease }) => lease.over.aborted);
   if (late) {
-    await options.runGate?.backOut();
+    await options.gated?.gate.backOut();
     await declineAll(deps, slots);
     return lostBeforeStart(deps, late, waitedIn(slots));
   }
   const ran = await runCommand(deps, slots, { options, early });
-  const { runGate: gate } = options;
-  const run: Ran = { ...ran, ...(gate && (await judgeRun(deps, slots, { gate, ...ran }))) };
+  const run: Ran = { ...ran, ...(await options.gated?.judge(slots, ran)) };
   await giveBackAll(deps, slots, { run, note: options.note });
   const { outcome, ranMs } = run;
   return { ...toEnd(run), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
@@ -68,22 +70,22 @@ interface Ran extends Judged {
 async function runCommand(
   deps: ExecDeps,
   slots: HeldSlots,
-  { options, early }: { options: RunOptions; early: readonly NodeJS.Signals[] },
+  { options, early }: { options: SuperviseOptions; early: readonly NodeJS.Signals[] },
 ): Promise<Ran> {
-  const stops = hearStops(deps);
+  const stops = options.keys?.hearStops(deps);
   const started = await start(deps, slots, options).catch(async (error: unknown) => {
-    stops.dismiss();
-    await options.runGate?.backOut();
+    stops?.dismiss();
+    await options.gated?.gate.backOut();
     await declineAll(deps, slots);
     throw error;
   });
   const { command, guard } = started;
   const startedMs = deps.clock.monotonicMs();
   const gone = new AbortController();
-  const pause = stops.follow({ slots, ...started });
+  const pause = stops?.follow({ slots, ...started });
   void beat(deps, { slots, ...started, options, pause }, gone.signal);
   const { ending, cause } = await untilEnd(deps, { slots, command, options, early });
-  pause.dismiss();
+  pause?.dismiss();
   const outcome = outcomeOf(ending, cause, options.meanings);
   if (outcome !== 'succeeded' && outcome !== 'rebooting')
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
@@ -111,7 +113,7 @@ async function giveBackAll(
   };
   const given = new AbortController();
   void deps.clock.sleep(QUIET_MS, { signal: given.signal }).then(
-    () => emitReleasing(deps, grantsOf(slots), exitCode),
+    () => deps.emit(releasingEvent(grantsOf(slots), exitCode)),
     () => undefined,
   );
   const all = await Promise.all(slots.map(giveBack));
@@ -120,13 +122,11 @@ async function giveBackAll(
   // That the guard ended the command is why it did not end well, and is said before that.
   await run.disarmed;
   for (const { grant, outcome, given } of all)
-    deps.emit(endOf(grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told }));
+    deps.emit(endedEvent(grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told }));
 }
 
 /** Consul answers within milliseconds; a run that has ended and does not go away is to say why. */
 const QUIET_MS = 2_000;
-
-const grantsOf = ([first, ...rest]: HeldSlots) => [first.grant, ...rest.map(({ grant }) => grant)] as const;
 
 /** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */
 function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
@@ -137,7 +137,7 @@ function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
 interface Running {
   readonly slots: HeldSlots;
   readonly command: Supervised;
-  readonly options: RunOptions;
+  readonly options: SuperviseOptions;
   /** Signals that came while the command was being started. */
   readonly early: readonly NodeJS.Signals[];
 }
@@ -179,7 +179,11 @@ async function untilEnd(
       () => undefined,
     );
   }
-  const interrupted = watchInterrupts(deps, { command, options, end: () => kill({ kind: 'signal' }) });
+  const interrupted = options.keys?.watchInterrupts(deps, {
+    command,
+    options,
+    end: () => kill({ kind: 'signal' }),
+  });
   const ending = await command.ended;
   const end = { ending, atMs: deps.clock.monotonicMs(), meanings: options.meanings };
   const isInterrupted = () => typed.some((signal) => isEndOf(signal, end));
@@ -208,7 +212,7 @@ async function untilEnd(
     const atMs = deps.clock.monotonicMs();
     await command.signal(signal);
     if (!isTyped) kill({ kind: 'signal' }, 'none');
-    else if (signal === 'SIGINT' && !killing) interrupted(atMs);
+    else if (signal === 'SIGINT' && !killing) interrupted?.(atMs);
   }
 }
 

@@ -32,10 +32,13 @@ export interface Stops {
   readonly dismiss: () => void;
 }
 
+/** Loaded for a shared terminal alone: without one there is no Ctrl-Z, and no shell that would continue it. */
+export interface TerminalKeys {
+  readonly hearStops: typeof hearStops;
+  readonly watchInterrupts: typeof watchInterrupts;
+}
+
 export function hearStops(deps: ExecDeps): Stops {
-  // Without a shared terminal there is no Ctrl-Z, and no shell that would continue it.
-  if (!deps.shareTerminal)
-    return { follow: () => ({ isOn: () => false, dismiss: () => undefined }), dismiss: () => undefined };
   const early: StopSignal[] = [];
   let hear = (signal: StopSignal): void => {
     early.push(signal);

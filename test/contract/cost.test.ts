@@ -1,6 +1,7 @@
 // Promise 7: requests and bytes per run do not grow with the number of waiters.
 import { randomUUID } from 'node:crypto';
 import { expect, onTestFinished, test } from 'vitest';
+import type { Emit } from '../../src/events/events.ts';
 import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
@@ -48,7 +49,11 @@ async function queueUp(waiters: number): Promise<Cost> {
       run,
       ttlMs: 600_000,
     };
-    return acquire({ consul, deps }, request, { signal, patience: signal, either: signal, onJoined: joined });
+    const emit: Emit = ({ event }) => {
+      if (event === 'queued') joined();
+    };
+    const waiting = { signal, patience: signal, either: signal };
+    return acquire({ consul, deps: { ...deps, emit } }, request, waiting);
   };
   const finish = async (acquired: Awaited<ReturnType<typeof start>>, number: number) => {
     if (acquired.kind !== 'granted') throw new Error('not granted');

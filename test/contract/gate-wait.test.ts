@@ -41,6 +41,9 @@ async function runs(node: string, slot: number, group = 'prod', more: object = {
 
 const never = new AbortController().signal;
 const over = AbortSignal.abort();
+const waitingUntil = (patience: AbortSignal, signal = never) => ({
+  ...{ signal, patience, either: AbortSignal.any([signal, patience]) },
+});
 const group = (name: string, slots = 2) => gateGroup(groupKeys('runlock', name), slots);
 const prod = group('prod');
 const gate = (more: Partial<Gate> = {}): Gate => ({
@@ -89,7 +92,7 @@ describe('before a slot', () => {
   test('who runs in the group counts as offline, and waiting ends when that run does', async () => {
     await runs('web02', 0);
     const looked = looks();
-    const waiting = waitOpen(effects(), gate(), { signal: never, patience: never, onLook: looked.onLook });
+    const waiting = waitOpen(effects(), gate(), { ...waitingUntil(never), onLook: looked.onLook });
     await looked.until(
       ({ because, offline }) => because === 'too-many-offline' && offline[0]?.node === 'web02',
     );
@@ -102,15 +105,14 @@ describe('before a slot', () => {
     const heldUntil = new Date(Date.now() - 1_000).toISOString();
     await runs('web02', 0, 'prod', { state: 'held', heldUntil });
     const looked = looks();
-    const waiting = waitOpen(effects(), gate(), { signal: never, patience: never, onLook: looked.onLook });
+    const waiting = waitOpen(effects(), gate(), { ...waitingUntil(never), onLook: looked.onLook });
     await looked.until(({ open }) => !open);
     expect(await waiting).toMatchObject({ kind: 'open', verdicts: [{ because: 'room' }] });
   });
 
   test('every group that is named counts, and no other', async () => {
     await runs('web02', 0, 'other');
-    const look = (groups: Gate['groups'] = []) =>
-      waitOpen(effects(), gate({ groups }), { signal: never, patience: over });
+    const look = (groups: Gate['groups'] = []) => waitOpen(effects(), gate({ groups }), waitingUntil(over));
     expect((await look([prod])).kind).toBe('open');
     expect((await look([prod, group('other')])).kind).toBe('closed');
     expect((await look()).kind).toBe('open');
@@ -119,7 +121,7 @@ describe('before a slot', () => {
   test('a gate that closes between two looks starts the time anew', async () => {
     const looked = looks();
     const stable = gate({ stableMs: 3_000 });
-    const waiting = waitOpen(effects(), stable, { signal: never, patience: never, onLook: looked.onLook });
+    const waiting = waitOpen(effects(), stable, { ...waitingUntil(never), onLook: looked.onLook });
     await looked.until(({ open }) => open);
     await set('web02', 'critical');
     await looked.until(({ open }) => !open);
@@ -134,11 +136,11 @@ describe('before a slot', () => {
   test('without patience one that is open is looked at twice, and one that is closed is closed', async () => {
     const looked = looks();
     const stable = gate({ stableMs: 300 });
-    const open = await waitOpen(effects(), stable, { signal: never, patience: over, onLook: looked.onLook });
+    const open = await waitOpen(effects(), stable, { ...waitingUntil(over), onLook: looked.onLook });
     expect(open.kind).toBe('open');
     expect(looked.all()).toEqual([true, true]);
     await set('web03', 'critical');
-    const closed = await waitOpen(effects(), stable, { signal: never, patience: over });
+    const closed = await waitOpen(effects(), stable, waitingUntil(over));
     expect(closed).toMatchObject({ kind: 'closed', verdicts: [{ offline: [{ node: 'web03' }] }] });
   });
 
@@ -147,7 +149,7 @@ describe('before a slot', () => {
     onTestFinished(() => proxy.close());
     const stable = gate({ stableMs: 300, groups: [] });
     const through = effects(proxy.env);
-    expect((await waitOpen(through, stable, { signal: never, patience: never })).kind).toBe('open');
+    expect((await waitOpen(through, stable, waitingUntil(never))).kind).toBe('open');
     const asked = proxy.requests.filter(
       ({ path }) => path.startsWith('/v1/health/') && !path.includes('index='),
     );
@@ -165,7 +167,7 @@ describe('before a slot', () => {
     const asked = gate({ services: ['api'], stableMs: 60_000, groups: [] });
     const stop = new AbortController();
     const waiting = waitOpen(effects(), asked, {
-      ...{ signal: stop.signal, patience: never, onLook: looked.onLook, mustBeOffered: ['api'] },
+      ...{ ...waitingUntil(never, stop.signal), onLook: looked.onLook, mustBeOffered: ['api'] },
     });
     await looked.until(({ because }) => because === 'not-here');
     await api('deregister', { Node: 'web02', ServiceID: 'api-1' });
@@ -175,14 +177,14 @@ describe('before a slot', () => {
     stop.abort(new Error('seen'));
     await expect(waiting).rejects.toThrow('seen');
     await api('deregister', { Node: 'web02', ServiceID: 'api-1' });
-    const first = { signal: never, patience: never, mustBeOffered: ['api'] };
+    const first = { ...waitingUntil(never), mustBeOffered: ['api'] };
     await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({ code: 'config' });
   });
 
   // Consul's answer takes any case; the agents, that go into maintenance by it, do not.
   test('refuses a name that is offered in another case alone, with the right one', async () => {
     const asked = gate({ services: ['WEB'], groups: [] });
-    const first = { signal: never, patience: never, mustBeOffered: ['WEB'] };
+    const first = { ...waitingUntil(never), mustBeOffered: ['WEB'] };
     await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({
       ...{ code: 'config', message: expect.stringContaining("offers WEB (did you mean 'web'?)") as string },
     });
@@ -192,15 +194,15 @@ describe('before a slot', () => {
   test('is closed while the node no longer shows what it was seen to offer, also in a later look', async () => {
     await set('web03', 'critical');
     const asked = gate({ groups: [] });
-    const first = await waitOpen(effects(), asked, { signal: never, patience: over });
+    const first = await waitOpen(effects(), asked, waitingUntil(over));
     expect(first).toMatchObject({ kind: 'closed', verdicts: [{ because: 'too-many-offline' }] });
     succeeded(await agent.http('PUT', '/v1/catalog/deregister', { Node: 'web01' }), 'leaving');
     const away = { kind: 'closed', verdicts: [{ open: false, because: 'away' }] };
-    expect(await waitOpen(effects(), asked, { signal: never, patience: over })).toMatchObject(away);
+    expect(await waitOpen(effects(), asked, waitingUntil(over))).toMatchObject(away);
     expect(await confirmOpen(effects(), asked, { signal: never })).toMatchObject(away);
     await set('web01', 'passing');
     await set('web03', 'passing');
-    expect((await waitOpen(effects(), asked, { signal: never, patience: over })).kind).toBe('open');
+    expect((await waitOpen(effects(), asked, waitingUntil(over))).kind).toBe('open');
   });
 
   test('ends with the reason of its signal, and with patience as closed', async () => {
@@ -208,8 +210,7 @@ describe('before a slot', () => {
     const ended = new AbortController();
     const looked = looks();
     const waiting = waitOpen(effects(), gate(), {
-      signal: ended.signal,
-      patience: never,
+      ...waitingUntil(never, ended.signal),
       onLook: looked.onLook,
     });
     await looked.until(({ open }) => !open);
@@ -217,7 +218,7 @@ describe('before a slot', () => {
     ended.abort(reason);
     await expect(waiting).rejects.toBe(reason);
     const patience = new AbortController();
-    const patient = waitOpen(effects(), gate(), { signal: never, patience: patience.signal });
+    const patient = waitOpen(effects(), gate(), waitingUntil(patience.signal));
     patience.abort();
     expect((await patient).kind).toBe('closed');
   });
@@ -240,7 +241,7 @@ describe('Consul away', () => {
   test('before the slot and with it: waited for while there is patience', async () => {
     await runs('web01', 0);
     const { through, back, asked } = await away();
-    const outside = waitOpen(through, gate(), { signal: never, patience: never });
+    const outside = waitOpen(through, gate(), waitingUntil(never));
     const inside = confirmOpen(through, gate(), { signal: never, trying: never });
     await asked(12);
     expect(await Promise.race([outside, inside, Promise.resolve()])).toBeUndefined();
@@ -272,9 +273,9 @@ describe('Consul away', () => {
     const { through, asked } = await away();
     const patience = new AbortController();
     const looks = [
-      waitOpen(through, gate(), { signal: never, patience: over }),
+      waitOpen(through, gate(), waitingUntil(over)),
       confirmOpen(through, gate(), { signal: never }),
-      waitOpen(through, gate(), { signal: never, patience: patience.signal }),
+      waitOpen(through, gate(), waitingUntil(patience.signal)),
     ];
     const settled = Promise.allSettled(looks);
     await asked(4);
@@ -354,10 +355,7 @@ test('twenty at a closed gate: whatever its checks print, each looks once a seco
   await set('web03', 'critical');
   const stops = Array.from({ length: 20 }, () => new AbortController());
   const waiting = stops.map(({ signal }) =>
-    waitOpen(effects(proxy.env), gate({ groups: [] }), {
-      signal,
-      patience: never,
-    }).catch(() => undefined),
+    waitOpen(effects(proxy.env), gate({ groups: [] }), waitingUntil(never, signal)).catch(() => undefined),
   );
   const isWatch = ({ path }: { path: string }) => path.startsWith('/v1/health/') && path.includes('index=');
   await proxy.seen(isWatch, 20);

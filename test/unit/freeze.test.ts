@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Context } from '../../src/cli/command.ts';
-import { busyEvent } from '../../src/runner/busy.ts';
+import { busyEvent } from '../../src/runner/run-events.ts';
 import { describeFreeze } from '../../src/commands/freeze/freeze.ts';
 import { describeThaw } from '../../src/commands/thaw/thaw.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';

@@ -1,7 +1,8 @@
 // The watch on a gate while its run is in the queue: one look that is refused does not end it.
 import { expect, test } from 'vitest';
+import type { Waiting } from '../../src/platform/deps.ts';
 import type { ExecDeps } from '../../src/runner/options.ts';
-import { takeBehindGate } from '../../src/runner/acquire-gated.ts';
+import { takeBehindGate } from '../../src/runner/gated.ts';
 import type { RunGate } from '../../src/runner/gate-session.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
@@ -45,11 +46,15 @@ test('looks again after a refusal, later and later, and leaves the queue when th
       },
     } as Partial<ExecDeps['clock']> as ExecDeps['clock'],
   };
-  const take = (signal: AbortSignal) =>
+  const take = ({ signal }: Waiting) =>
     new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason as Error));
     });
-  const attempts = { run: 'r1', signal: never, patience: patience.signal, take };
+  const attempts = {
+    run: 'r1',
+    waiting: { signal: never, patience: patience.signal, either: patience.signal },
+    take,
+  };
   const taken = await takeBehindGate(deps as ExecDeps, gate as RunGate, attempts);
   expect(taken).toEqual({ kind: 'closed', verdicts: CLOSED });
   expect(pauses).toEqual([2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);

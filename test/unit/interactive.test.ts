@@ -10,7 +10,7 @@ import { sentenceOf } from '../../src/events/sentence.ts';
 import type { Emit } from '../../src/events/events.ts';
 import { eventually } from '../support/processes.ts';
 
-function setUp({ deadlineMs = Infinity, shareTerminal = true } = {}) {
+function setUp({ deadlineMs = Infinity } = {}) {
   let nowMs = 0;
   const order: string[] = [];
   const state = { isStopped: false, stopsAtMs: Infinity, continues: 'both' };
@@ -47,7 +47,7 @@ function setUp({ deadlineMs = Infinity, shareTerminal = true } = {}) {
     const { level, message } = sentenceOf(event);
     order.push(`${level}: ${message}`);
   };
-  const deps = { clock, emit, signals, shareTerminal } as unknown as ExecDeps;
+  const deps = { clock, emit, signals, shareTerminal: true } as unknown as ExecDeps;
   const command = {
     // How it ended is nobody's question here.
     ended: ended as Promise<unknown> as Supervised['ended'],
@@ -158,12 +158,6 @@ test('a command that has ended is no reason to stop', async () => {
   pause.dismiss();
   press('SIGTSTP');
   expect(order).toHaveLength(1);
-});
-
-test('without a terminal a stop is a stop', () => {
-  const { deps, it, hears } = setUp({ shareTerminal: false });
-  hearStops(deps).follow(it);
-  expect(hears()).toBeUndefined();
 });
 
 function press(options = { command: '/usr/bin/tool', killAfterMs: 10_000 }) {

@@ -1,4 +1,4 @@
-// docs/logs.md has the events of the union, with their fields, and no others.
+// docs/logs.md has the events of the union that are lines of the log, with their fields, and no others: steps have no line.
 import { readFileSync } from 'node:fs';
 import ts from 'typescript';
 import { describe, expect, test } from 'vitest';
@@ -19,9 +19,9 @@ function eventsOfTheUnion(): ReadonlyMap<string, Fields> {
   const source = program.getSourceFile(FILE);
   const found = source?.statements.find(
     (each): each is ts.TypeAliasDeclaration =>
-      ts.isTypeAliasDeclaration(each) && each.name.text === 'RunEvent',
+      ts.isTypeAliasDeclaration(each) && each.name.text === 'LogEvent',
   );
-  if (!found) throw new Error(`${FILE} has no RunEvent`);
+  if (!found) throw new Error(`${FILE} has no LogEvent`);
   const union = checker.getTypeAtLocation(found.name);
   const forms = new Map<string, ReadonlyMap<string, boolean>[]>();
   for (const form of union.isUnion() ? union.types : []) {

@@ -27,7 +27,7 @@ const grantOf = (group: string, run: string, before?: string) =>
 
 test('it is granted, starts, looks and ends, each time with all that was known before', () => {
   const { note, runFiles, kept } = setUp();
-  note.granted(grantOf('a', 'r1'));
+  note.granted('web01');
   expect(kept()).toBeUndefined();
   note.starts(undefined);
   expect(kept()).toEqual({

@@ -2,12 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import type { ExecDeps } from '../../src/runner/options.ts';
-import { judgeRun } from '../../src/runner/health-check.ts';
+import { judgeRun } from '../../src/runner/gated.ts';
+import type { Gated } from '../../src/runner/gated.ts';
 import type { RunGate } from '../../src/runner/gate-session.ts';
 import { NO_NOTE } from '../../src/runner/run-note.ts';
 import { firstOver, hear } from '../../src/runner/slots.ts';
 import type { HeldSlots } from '../../src/runner/slots.ts';
 import { superviseRun } from '../../src/runner/supervise.ts';
+import * as keys from '../../src/runner/terminal-keys.ts';
 import type { Spare } from '../../src/process/guard/guard.ts';
 import { newRun } from '../../src/process/process-tree.ts';
 import type { SignalSource, StopSignal } from '../../src/platform/signals.ts';
@@ -70,7 +72,11 @@ function setUp() {
   } as Partial<ExecDeps> as ExecDeps;
   const options = {
     ...{ killAfterMs: 5_000, sessionTtlMs: 10_000, command: 'sh', file: '/bin/sh' },
-    ...{ args: ['-c', 'exec sleep 60'], meanings: { ok: [0], reboot: [] }, runGate: gate },
+    ...{ args: ['-c', 'exec sleep 60'], meanings: { ok: [0], reboot: [] } },
+    gated: {
+      gate,
+      judge: (held: HeldSlots, ran: Parameters<Gated['judge']>[1]) => judgeRun(deps, held, { gate, ...ran }),
+    },
     note: NO_NOTE,
   } as unknown as Parameters<typeof superviseRun>[2];
   return {
@@ -112,7 +118,7 @@ test('a command begins only when a guard that was given hours for the wait has i
   };
   const note = { ...NO_NOTE, started: () => void order.push('started') };
   await superviseRun(deps, slots, {
-    ...{ ...options, args: ['-c', 'exit 0'], runGate: undefined, spare, note },
+    ...{ ...options, args: ['-c', 'exit 0'], gated: undefined, spare, note },
   });
   expect(order[0]).toMatch(/^beat \d+ 0 0/);
   expect(order[1]).toBe('started');
@@ -213,7 +219,7 @@ test('a release that takes Consul two seconds is said, and the command’s end; 
     said.push(sentenceOf(event).message);
     if (event.event === 'releasing') isSaid();
   };
-  const run = { ...options, args: ['-c', 'exit 3'], runGate: undefined };
+  const run = { ...options, args: ['-c', 'exit 3'], gated: undefined };
   await superviseRun({ ...deps, emit }, slots, { ...run, nonce: (await newRun()).nonce });
   expect(said.join('\n')).not.toMatch(/waiting for Consul/);
   const [slot] = slots;
@@ -238,7 +244,7 @@ test.each([0, 3])(
       ended: (outcome, exitCode) => void order.push(`noted ${outcome} ${exitCode}`),
       left: (groups) => void order.push(`left ${groups.length}`),
     };
-    const run = { ...options, args: ['-c', `exit ${code}`], runGate: undefined, note };
+    const run = { ...options, args: ['-c', `exit ${code}`], gated: undefined, note };
     await superviseRun(deps, slots, { ...run, nonce: (await newRun()).nonce });
     const outcome = code === 0 ? 'succeeded' : 'failed';
     expect(order).toEqual([`noted ${outcome} ${code}`, outcome, 'left 0']);
@@ -260,9 +266,9 @@ test('a command that has something to do before it stops is waited for: runlock 
     });
   const stop = async () => void stopped.push(stateOf(await pid()));
   const signals: SignalSource = { ...deps.signals, stop: () => void stop() };
-  const run = { ...options, args: ['-c', script], runGate: undefined };
+  const run = { ...options, args: ['-c', script], gated: undefined };
   const ran = superviseRun({ ...deps, signals, shareTerminal: true }, slots, {
-    ...{ ...run, nonce: (await newRun()).nonce },
+    ...{ ...run, nonce: (await newRun()).nonce, keys },
   });
   const command = await pid();
   tellStop('SIGTSTP');
@@ -271,4 +277,15 @@ test('a command that has something to do before it stops is waited for: runlock 
   await eventually(() => expect(stateOf(command)).not.toBe('T'));
   tell('SIGTERM');
   expect(await ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
+});
+
+test('without a terminal a stop is a stop, and nobody hears it before', async () => {
+  const { deps, slots, options } = setUp();
+  let heard = 0;
+  const signals: SignalSource = { ...deps.signals, onStop: () => (heard++, () => undefined) };
+  const run = { ...options, args: ['-c', 'exit 0'], gated: undefined, nonce: (await newRun()).nonce };
+  await superviseRun({ ...deps, signals }, slots, run);
+  expect(heard).toBe(0);
+  await superviseRun({ ...deps, signals, shareTerminal: true }, slots, { ...run, keys });
+  expect(heard).toBe(1);
 });

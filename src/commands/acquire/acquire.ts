@@ -6,11 +6,10 @@ import type { RunContext } from '../../lock/context.ts';
 import { decline } from '../../lock/head-of-queue.ts';
 import { holdOn, keepGrant } from '../../lock/hold.ts';
 import type { Owner } from '../../lock/decide.ts';
-import { busyEvent, sentAwayEvent } from '../../runner/busy.ts';
-import { placeOf } from '../../runner/finish.ts';
+import { startWaiting } from '../../platform/deps.ts';
+import { busyEvent, placeOf, sentAwayEvent } from '../../runner/run-events.ts';
 import { settleBefore } from '../../runner/run-note.ts';
 import type { ExecDeps } from '../../runner/options.ts';
-import { startPatience } from '../../runner/patience.ts';
 import { waitForSlot } from '../../runner/wait.ts';
 
 export interface AcquireOptions {
@@ -132,11 +131,11 @@ async function askForSlot(
   const run = { id: deps.newRunId(), command: 'acquire', runner, hold, slots };
   const named = node !== undefined && { node };
   const request: AcquireRequest = { prefix, group, ...named, run, ttlMs: sessionTtlMs };
-  const patience = startPatience(deps.clock, wait);
+  const waiting = startWaiting(deps.clock, wait, signal);
   try {
-    return await waitForSlot(deps, request, { signal, patience: patience.signal });
+    return await waitForSlot(deps, request, { waiting });
   } finally {
-    patience.stop();
+    waiting.end();
   }
 }
 

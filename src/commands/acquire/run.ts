@@ -2,9 +2,9 @@
 import type { Asked } from '../../cli/command.ts';
 import type { AcquireDeps, AcquireOptions, AcquireResult } from './acquire.ts';
 import { EXIT_LOST, assertNever } from '../../errors.ts';
-import { createOutput } from '../../platform/terminal.ts';
 import type { Platform } from '../platform.ts';
 import { printJson } from '../print.ts';
+import { liveOf } from '../with-consul.ts';
 import { exitStatusOf } from '../../platform/signals.ts';
 
 export interface AcquireAsked extends Asked<AcquireOptions & { readonly json: boolean }> {
@@ -18,8 +18,11 @@ export async function run(
   // Before anything else: a signal that comes early must not find the default action.
   const signals = platform.listenToSignals();
   const emit = platform.makeLog(common);
-  const [{ acquireSlot }, consul] = await Promise.all([import('./acquire.ts'), platform.connect(emit)]);
-  const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
+  const [{ acquireSlot }, consul, live] = await Promise.all([
+    import('./acquire.ts'),
+    platform.connect(emit),
+    liveOf(platform, common),
+  ]);
   const deps: AcquireDeps = {
     ...platform.deps,
     emit,
@@ -28,8 +31,7 @@ export async function run(
     env: platform.env,
     newRunId: platform.newRunId,
     runFiles: platform.runFiles(emit),
-    ...(common.verbose && { verbose: true }),
-    ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
+    ...live,
   };
   try {
     const result = await acquireSlot(deps, options);

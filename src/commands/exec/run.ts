@@ -11,8 +11,8 @@ import type { Consul } from '../../consul/consul.ts';
 import type { Emit } from '../../events/events.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
 import type { Attempt } from '../../metrics/textfile.ts';
-import { createOutput } from '../../platform/terminal.ts';
 import type { Platform } from '../platform.ts';
+import { liveOf } from '../with-consul.ts';
 
 export interface ExecAsked extends Asked<ExecOptions> {
   readonly conflictExitCode: number;
@@ -69,9 +69,10 @@ async function runIn(
   { common, options }: ExecAsked,
   platform: Platform,
 ): Promise<ExecResult> {
-  const [{ exec }, consul] = await Promise.all([
+  const [{ exec }, consul, live] = await Promise.all([
     import('../../runner/exec.ts'),
     platform.connect(emit),
+    liveOf(platform, common),
     // The machine's name is a hash, which a thread makes meanwhile.
     platform.deps.host.place(),
   ]);
@@ -81,7 +82,6 @@ async function runIn(
     others.push(other);
     return other;
   };
-  const { live } = createOutput({ env: platform.env, isTTY: platform.stderr.isTTY });
   const deps: ExecDeps = {
     ...platform.deps,
     ...own,
@@ -92,8 +92,7 @@ async function runIn(
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
-    ...(common.verbose && { verbose: true }),
-    ...(live && !common.quiet && common.logFormat === 'text' && { terminal: platform.terminal }),
+    ...live,
   };
   try {
     return await exec(deps, options);

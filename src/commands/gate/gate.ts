@@ -10,10 +10,10 @@ import type { Kept } from '../../gate/exit.ts';
 import type { Mode, NodeAgent, Scope, TakenOut } from '../../gate/maintenance.ts';
 import { findServices, namedOf, withMore } from '../../gate/read.ts';
 import { confirmOpen, waitOpen } from '../../gate/wait.ts';
-import type { Gate, Patience } from '../../gate/wait.ts';
+import type { Gate, GateWaiting } from '../../gate/wait.ts';
 import { agentNode } from '../../consul/session.ts';
 import { tellLooks } from '../../gate/progress.ts';
-import { startPatience } from '../../runner/patience.ts';
+import { startWaiting } from '../../platform/deps.ts';
 
 export interface GateOptions {
   readonly action: 'check' | 'enter' | 'leave';
@@ -107,16 +107,16 @@ interface Own {
 }
 
 async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
-  const patience = startPatience(own.deps.clock, own.options.wait);
+  const waiting = startWaiting(own.deps.clock, own.options.wait, signal);
   try {
-    const { kind, verdicts } = await lookOn(own, { signal, patience: patience.signal, ...toBeOffered(own) });
+    const { kind, verdicts } = await lookOn(own, { ...waiting, ...toBeOffered(own) });
     return { kind, node: own.gate.node, verdicts };
   } finally {
-    patience.stop();
+    waiting.end();
   }
 }
 
-function lookOn({ deps, options, gate: asked }: Own, waiting: Patience) {
+function lookOn({ deps, options, gate: asked }: Own, waiting: GateWaiting) {
   // Whoever does not wait reads on stdout how it is.
   const onLook = options.wait === 0 ? {} : { onLook: tellLooks(deps, asked.node) };
   return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, ...onLook });
@@ -132,21 +132,18 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
   let { gate: asked } = own;
   const { node } = asked;
   const { prefix, scope } = options;
-  const patience = startPatience(own.deps.clock, own.options.wait);
+  const waiting = startWaiting(own.deps.clock, own.options.wait, signal);
   const effects = { consul: deps.consul, deps };
   try {
     for (let first = true; ; first = false) {
-      const seen = await lookOn(
-        { ...own, gate: asked },
-        { signal, patience: patience.signal, ...(first && toBeOffered(own)) },
-      );
+      const seen = await lookOn({ ...own, gate: asked }, { ...waiting, ...(first && toBeOffered(own)) });
       if (seen.kind === 'closed') return { kind: 'closed', node, verdicts: seen.verdicts };
       let { verdicts } = seen;
       const look = async (during: AbortSignal) => {
         const now = await confirmOpen(effects, asked, {
           signal: during,
           seenMs: seen.seenMs,
-          trying: patience.signal,
+          trying: waiting.patience,
         });
         ({ verdicts } = now);
         return now.kind === 'closed' ? now : undefined;
@@ -161,10 +158,10 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
         const more = { services, node, more: entered.services };
         asked = { ...asked, services: await withMore(deps.consul, more, signal) };
         for (const service of entered.services) asked.seenHere.add(service);
-      } else if (patience.signal.aborted) return { kind: 'closed', node, verdicts };
+      } else if (waiting.patience.aborted) return { kind: 'closed', node, verdicts };
     }
   } finally {
-    patience.stop();
+    waiting.end();
   }
 }
 
