@@ -8,6 +8,7 @@ import { commands } from './commands/registry.ts';
 import type { Emit } from './events/events.ts';
 import { hasTerminal, openConsole, likelyLogFormat } from './platform/console.ts';
 import { failureOf, unwritten } from './platform/failure.ts';
+import { openKeys } from './platform/keys.ts';
 import { thisHost } from './process/host.ts';
 import { operatorName } from './platform/user.ts';
 import type { LogChoice } from './platform/console.ts';
@@ -86,6 +87,7 @@ const platform: Platform = {
   },
   connect: connectTo,
   hasTerminal,
+  openKeys,
   terminal,
   confirm,
   runFiles,

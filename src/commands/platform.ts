@@ -2,6 +2,7 @@
 import type { Consul } from '../consul/consul.ts';
 import type { Emit } from '../events/events.ts';
 import type { Deps } from '../platform/deps.ts';
+import type { Keys } from '../platform/keys.ts';
 import type { LogChoice } from '../platform/console.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { Screen, Stream, Terminal } from '../platform/terminal.ts';
@@ -43,6 +44,8 @@ export interface Platform {
   runFiles(emit: Emit): RunFiles;
   /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
   confirm(question: string): boolean | undefined;
+  /** Single keys of the terminal; undefined: stdin is none. */
+  openKeys(): Keys | undefined;
   /** Ctrl-Z, and back again. */
   whenStopped(screen: Screen): void;
   /** Who runs this: `user@host`; the person behind sudo. */

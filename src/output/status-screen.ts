@@ -1,7 +1,9 @@
 /** `status --watch`: what is drawn over and over on the terminal's other screen. */
 import { formatAge } from '../text/age.ts';
 import { paint, widthOf } from '../text/style.ts';
+import type { Style } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
+import { wrapLines } from '../text/wrap.ts';
 import { renderStatus } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import type { StatusReport } from '../view/report.ts';
@@ -10,6 +12,8 @@ export interface ScreenView {
   readonly report: StatusReport;
   /** Where Consul is. */
   readonly address: string;
+  /** Whether a key is heard without Enter. */
+  readonly hearsKeys: boolean;
   /** Consul does not answer: since when (wall-clock milliseconds), and why. */
   readonly fault?: { readonly sinceMs: number; readonly message: string };
 }
@@ -35,14 +39,19 @@ export function renderScreen(view: ScreenView, options: ScreenOptions): string {
   return `\x1b[H${drawn.join('\r\n')}${used < rows ? '\r\n\x1b[J' : ''}`;
 }
 
-function heading({ report, address, fault }: ScreenView, { color, now }: ScreenOptions): string[] {
+function heading(
+  { report, address, fault, hearsKeys }: ScreenView,
+  { color, now, columns }: ScreenOptions,
+): string[] {
   const at = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
-  const title = `${report.prefix}/ in Consul at ${address}, ${at(now)}, Ctrl-C to leave`;
-  const lines = [paint(visible(title), 'dim', color)];
+  const title = `${report.prefix}/ in Consul at ${address}, ${at(now)}, ${hearsKeys ? 'q' : 'Ctrl-C'} to leave`;
+  const said = (text: string, style: Style) =>
+    wrapLines(visible(text), columns).map((line) => paint(line, style, color));
+  const lines = said(title, 'dim');
   if (fault) {
     const since = `${formatAge(now - fault.sinceMs)} (since ${at(fault.sinceMs)})`;
     const text = `Consul has not answered for ${since}; what follows is older. ${fault.message}`;
-    lines.push(paint(visible(text), 'red', color));
+    lines.push(...said(text, 'red'));
   }
   return [...lines, ''];
 }

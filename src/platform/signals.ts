@@ -164,7 +164,7 @@ function whenStopped(
 }
 
 /** Whether another process group has the terminal (proc(5), stat: pgrp and tpgid). */
-function inBackground(): boolean {
+export function inBackground(): boolean {
   const [, , group, , , foreground] = readFileSync('/proc/self/stat', 'utf8')
     .replace(/.*\) /s, '')
     .split(' ');

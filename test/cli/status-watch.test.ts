@@ -172,7 +172,7 @@ describe('on a terminal', () => {
     await seen.until(/Consul has not answered for \d+s \(since \d{4}-.*Z\)[^]*web01 failed/);
     await agent.restart();
     // Nothing has changed in Consul, and that is seen at once.
-    await seen.until(/Ctrl-C to leave\n\nback \(blocked\)\n/);
+    await seen.until(/q to leave\n\nback \(blocked\)\n/);
     await agent.kv.put('runlock/back/.slot/0/owner', claim({ node: 'web09' }));
     await seen.until(/web09 failed/);
     seen.type('\x03');
@@ -239,6 +239,72 @@ describe('on a terminal', () => {
         missing === undefined ? /g29[^]*release g29[^…]*$/ : new RegExp(`… ${missing} more lines$`),
       );
     }
+  });
+});
+
+describe('keys', () => {
+  /** Between what the terminal's settings are before and afterwards. */
+  const between = (command: string) =>
+    [`a=$(stty -g)`, command, 'echo ended-with $?', '[ "$a" = "$(stty -g)" ] && echo as-before'].join('; ');
+  const settings = (pid: number) =>
+    execFileSync('stty', ['-F', readlinkSync(`/proc/${pid}/fd/1`), '-a'], { encoding: 'utf8' });
+  const key = (text: string) => (seen: ReturnType<typeof watch>) => seen.type(text);
+  const signal = (name: NodeJS.Signals) => (seen: ReturnType<typeof watch>) =>
+    void process.kill(seen.pid(), name);
+
+  test.each<[string, (seen: ReturnType<typeof watch>) => void, number]>([
+    ['q', key('q'), 0],
+    ['Q', key('Q'), 0],
+    ['Ctrl-C', key('\x03'), 0],
+    ['SIGTERM', signal('SIGTERM'), 143],
+    ['SIGHUP', signal('SIGHUP'), 129],
+    ['SIGQUIT', signal('SIGQUIT'), 131],
+  ])('%s ends it, and the terminal’s settings are as before', async (_, leave, status) => {
+    const seen = watch(['keys'], {}, between);
+    await seen.until(/q to leave\n\nkeys\n/);
+    // One key is enough, and is not shown; Ctrl-C and Ctrl-Z are still signals, to the whole job.
+    expect(settings(seen.pid())).toMatch(/\bisig -icanon .* -echo /);
+    // Another key is none.
+    seen.type('x\x1b[A\n');
+    leave(seen);
+    await seen.shows(new RegExp(`ended-with ${status}\\r+\\nas-before`));
+    expect(seen.screen()).toMatch(new RegExp(`${quoted(LEAVE)}ended-with`));
+  });
+
+  test('a fault ends it, and the terminal’s settings are as before', async () => {
+    await using proxy = await startProxy(agent);
+    proxy.rule({ match: STEPS.watch, do: { status: 403, body: 'Permission denied' } });
+    const seen = watch([], proxy.env, between);
+    await seen.shows(/ended-with 77\r+\nas-before/);
+  });
+
+  test('Ctrl-Z gives the terminal’s settings back, and after fg q still ends it', async () => {
+    const seen = watch(['keys'], {}, (command) =>
+      [
+        ...['a=$(stty -g)', command, '[ "$a" = "$(stty -g)" ] && echo stopped-as-before', 'read line'],
+        ...['fg', 'echo ended-with $?', '[ "$a" = "$(stty -g)" ] && echo as-before'],
+      ].join('; '),
+    );
+    await seen.until(/q to leave/);
+    seen.type('\x1a');
+    await seen.shows(/stopped-as-before/);
+    const drawn = seen.frames().length;
+    seen.type('\n');
+    await eventually(() => expect(seen.frames().length).toBeGreaterThan(drawn), 20_000);
+    expect(settings(seen.pid())).toMatch(/\bisig -icanon /);
+    seen.type('q');
+    await seen.shows(/ended-with 0\r+\nas-before/);
+  });
+
+  test('where stdin is no terminal q is no key, and the terminal is left alone', async () => {
+    const seen = watch(['keys'], {}, (command) => between(`${command} </dev/null`));
+    await seen.until(/Ctrl-C to leave/);
+    expect(settings(seen.pid())).toMatch(/\bisig icanon /);
+    const drawn = seen.frames().length;
+    seen.type('q\n');
+    await eventually(() => expect(seen.frames().length).toBeGreaterThan(drawn + 1), 20_000);
+    seen.type('\x03');
+    await seen.shows(/ended-with 0\r+\nas-before/);
   });
 });
 

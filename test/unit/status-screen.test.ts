@@ -157,7 +157,11 @@ function terminal(columns: number, rows: number) {
 }
 
 describe('the screen', () => {
-  const view = (...groups: GroupView[]) => ({ report: reportOf(groups), address: '127.0.0.1:8500' });
+  const view = (...groups: GroupView[]) => ({
+    report: reportOf(groups),
+    address: '127.0.0.1:8500',
+    hearsKeys: false,
+  });
   const drawn = (seen: Parameters<typeof renderScreen>[0], columns: number, rows: number) => {
     const made = terminal(columns, rows);
     made.write(renderScreen(seen, { color: false, now, columns, rows }));

@@ -40,7 +40,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     );
   addOptions(command, [
     groupsOption('the same, as for exec; can be given several times'),
-    option('--watch', 'draw it anew on every change, until Ctrl-C', parseFlag, false),
+    option('--watch', 'draw it anew on every change, until q or Ctrl-C', parseFlag, false),
     option('--all', 'a line for each idle group too', parseFlag, false),
     option('--blocked', 'only groups that are blocked', parseFlag, false),
     option('--check', 'one line and an exit code, as a monitoring plugin', parseFlag, false),
@@ -129,7 +129,7 @@ ones in one line. A group that is named is shown in full.
 group's section of the configuration file can name them too. Not with --watch and --check.
 
 --watch asks Consul again only when something changes, goes on when Consul is back, and leaves the terminal as it was.
-Its exit code is 0 after Ctrl-C, 128+n after another signal.
+Its exit code is 0 after q or Ctrl-C, 128+n after another signal. q is heard where stdin is a terminal.
 
 --check prints one line with performance data and exits as monitoring plugins do, with wrong usage as 3 too:
   0 OK

@@ -18,6 +18,9 @@ const TICK_MS = 1_000;
 /** Nobody reads faster, and a storm of changes must not eat the machine. */
 const REDRAW_MS = 100;
 
+/** A key is answered at once, as far as anybody notices. */
+const KEYS_MS = 100;
+
 /** How the report is shown. */
 interface View {
   readonly show: (seen: Followed) => Promise<void>;
@@ -25,12 +28,14 @@ interface View {
   readonly leave?: () => void;
   /** Something else may have been drawn there: the next frame is drawn on an empty screen. */
   readonly wipe?: () => void;
+  /** What was typed since the last call. */
+  readonly typed?: () => string;
   readonly close: () => Promise<void>;
   /** Whether what is shown changes with time alone. */
   readonly ticks: boolean;
 }
 
-/** Until a signal: Ctrl-C is how one leaves, so its exit status is 0; another signal's is 128 and its number. */
+/** Until q or Ctrl-C, with which one leaves, so the exit status is 0; or another signal, then 128 and its number. */
 export async function runWatch(
   { common, options }: Asked<StatusRequest>,
   platform: Platform,
@@ -54,7 +59,8 @@ export async function runWatch(
   );
   const view = options.json ? showLines(platform) : showScreen({ consul, options }, platform);
   try {
-    await keepShowing({ consul, clock }, { options, view, signal, platform });
+    const leave = () => stopped.abort();
+    await keepShowing({ consul, clock }, { options, view, signal, platform, leave });
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {
@@ -79,11 +85,13 @@ interface Showing {
   readonly view: View;
   readonly signal: AbortSignal;
   readonly platform: Platform;
+  /** Somebody wants to see no more. */
+  readonly leave: () => void;
 }
 
 async function keepShowing(
   { consul, clock }: { consul: Consul; clock: Clock },
-  { options: { prefix, groups, blocked }, view, signal, platform }: Showing,
+  { options: { prefix, groups, blocked }, view, signal, platform, leave: quit }: Showing,
 ): Promise<void> {
   let seen: Followed | undefined;
   let asked = alarm(signal);
@@ -108,6 +116,12 @@ async function keepShowing(
       redraw();
     }
   };
+  const hearKeys = async () => {
+    while (view.typed) {
+      await clock.sleep(KEYS_MS, { signal });
+      if (/q/i.test(view.typed())) quit();
+    }
+  };
   platform.stdout.on('resize', redraw);
   const { leave } = view;
   if (leave) {
@@ -117,7 +131,12 @@ async function keepShowing(
     };
     platform.whenStopped({ leave, enter });
   }
-  await Promise.all([followGroups({ consul, clock }, { prefix, groups, signal, changed }), draw(), tick()]);
+  await Promise.all([
+    followGroups({ consul, clock }, { prefix, groups, signal, changed }),
+    draw(),
+    tick(),
+    hearKeys(),
+  ]);
 }
 
 /** Rings once: when it is asked to, or when `signal` aborts. */
@@ -151,8 +170,12 @@ function showScreen(
   let entered = false;
   let size = '';
   let faultSince: number | undefined;
+  const keys = platform.openKeys();
+  let hearsKeys = false;
   const leave = () => {
     if (entered) void platform.write(LEAVE_SCREEN);
+    if (hearsKeys) keys?.giveBack();
+    hearsKeys = false;
     entered = false;
     size = '';
   };
@@ -161,7 +184,9 @@ function showScreen(
     ticks: true,
     leave,
     wipe: () => (size = ''),
+    ...(keys && { typed: () => (hearsKeys ? keys.read() : '') }),
     show: async (seen) => {
+      if (!entered && keys) hearsKeys = keys.take();
       const now = clock.now();
       const fault = consul.fault();
       faultSince = fault && (faultSince ?? now);
@@ -171,6 +196,7 @@ function showScreen(
         {
           report: seen(now),
           address: consul.address,
+          hearsKeys,
           ...(fault &&
             faultSince !== undefined && { fault: { sinceMs: faultSince, message: fault.message } }),
         },
