@@ -41,7 +41,8 @@ const below = [
     ['commander'],
   ],
 ];
-const packages = [...new Set(below.flatMap(([, , own = []]) => own))];
+// execa is for tests and scripts (ADR 1).
+const packages = [...new Set(below.flatMap(([, , own = []]) => own)), 'execa'];
 
 /** The row's rule for the files of its folder, and for those of the folders in it. */
 function boundaries([folder, may, own = []]) {

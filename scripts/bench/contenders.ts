@@ -1,10 +1,9 @@
 /** Who is measured: the same command under each one's lock. */
-import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { startAgent } from '../../test/support/consul.ts';
 import type { Agent } from '../../test/support/consul.ts';
 import { consulBinary } from '../../test/support/provision.ts';
@@ -111,11 +110,9 @@ async function watch(agent: Agent, path: string, wanted: (list: unknown[]) => bo
   }
 }
 
-const run = promisify(execFile);
-
 /** By name: what each says of itself. */
 export async function versions(): Promise<Record<string, string>> {
-  const first = async (file: string, arg: string) => (await run(file, [arg])).stdout.split('\n')[0] ?? '';
+  const first = async (file: string, arg: string) => (await execa(file, [arg])).stdout.split('\n')[0] ?? '';
   return {
     runlock: await first(RUNLOCK, '--version'),
     'Node.js': process.version,

@@ -1,9 +1,8 @@
 /** One round of the hand-over: a holder, and others that wait behind it in a known order. */
-import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import type { Name, Ring } from './contenders.ts';
 import { pairsOutOfOrder } from './pairs.ts';
 import { memoryOf, start } from './processes.ts';
@@ -32,7 +31,7 @@ export async function queueUp(
   const contender = ring.contenders[name];
   const files = join(ring.folder, `${name}-${lock}`.replaceAll(/[ /]/g, '-'));
   const [notes, fifo] = [`${files}.notes`, `${files}.fifo`];
-  await promisify(execFile)('mkfifo', [fifo]);
+  await execa('mkfifo', [fifo]);
   // Open for both, so that neither side waits for the other.
   const gate = await open(fifo, 'r+');
   try {

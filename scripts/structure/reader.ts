@@ -1,13 +1,10 @@
 /** What somebody has to open who wants to know what `runlock exec -g GROUP -- true` does: measured, not guessed. */
-import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { build } from 'esbuild';
 import { startAgent } from '../../test/support/consul.ts';
-
-const run = promisify(execFile);
 
 /** As V8 writes it (NODE_V8_COVERAGE). */
 interface Coverage {
@@ -34,7 +31,9 @@ export async function filesOfARun(): Promise<string[]> {
       RUNLOCK_CONFIG: '/dev/null',
       NODE_V8_COVERAGE: join(folder, 'coverage'),
     };
-    await run(process.execPath, [join(folder, 'main.mjs'), 'exec', '-g', 'structure', '--', 'true'], { env });
+    await execa(process.execPath, [join(folder, 'main.mjs'), 'exec', '-g', 'structure', '--', 'true'], {
+      env,
+    });
     return called(folder);
   } finally {
     rmSync(folder, { recursive: true });

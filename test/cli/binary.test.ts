@@ -1,17 +1,15 @@
 // The program that is one file, and what the build puts into either.
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { fillRoot, inRoot } from '../support/empty-root.ts';
 import { end, eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
-
-const run = promisify(execFile);
 
 const BINARY = resolve(`build/binary/runlock-linux-${process.arch}`);
 const BUNDLE = resolve('bin/runlock.js');
@@ -40,10 +38,10 @@ test('the single file alone, in an empty root without Node.js, runs a command un
   const stderr = text(child.stderr);
   const holds = async () => (await agent.kv.get('runlock/empty/.slot/0/owner'))?.Value ?? '';
   await eventually(async () => expect(await holds()).toContain('"node":"web01"'));
-  const other = run(BINARY, ['exec', '-g', 'empty', '--node', 'web02', '-w', '0', '--', 'true'], {
-    env: { ...process.env, ...agent.env },
+  const other = execa(BINARY, ['exec', '-g', 'empty', '--node', 'web02', '-w', '0', '--', 'true'], {
+    env: agent.env,
   });
-  await expect(other).rejects.toMatchObject({ code: 75 });
+  await expect(other).rejects.toMatchObject({ exitCode: 75 });
   child.stdin.end('you\n');
   expect(await once(child, 'close')).toEqual([3, null]);
   expect({ stdout: await stdout, stderr: await stderr }).toEqual({
@@ -62,26 +60,30 @@ describe('what lies in the folder where it is started', () => {
     writeFileSync(join(folder, 'stray.js'), 'console.log("stray"); process.exit(9);\n');
     const words = ['exec', '-g', 'stray', '--', '/bin/sh', '-c', 'echo "${STRAY-none}"'];
     const { PATH } = process.env;
-    const { stdout } = await run(BINARY, words, { cwd: folder, env: { PATH, ...agent.env } });
-    expect(stdout).toBe('none\n');
+    const { stdout } = await execa(BINARY, words, {
+      cwd: folder,
+      env: { PATH, ...agent.env },
+      extendEnv: false,
+    });
+    expect(stdout).toBe('none');
   });
 });
 
 test.each(PROGRAMS)('%s asks Consul itself, whatever proxy the environment names', async (_, program) => {
   const proxy = 'http://127.0.0.1:1';
   const proxies = { HTTP_PROXY: proxy, http_proxy: proxy, HTTPS_PROXY: proxy, ALL_PROXY: proxy };
-  const env = { ...process.env, ...agent.env, ...proxies };
-  const { stdout } = await run(program, ['exec', '-g', 'proxy', '--', 'echo', 'ran'], { env });
-  expect(stdout).toBe('ran\n');
+  const env = { ...agent.env, ...proxies };
+  const { stdout } = await execa(program, ['exec', '-g', 'proxy', '--', 'echo', 'ran'], { env });
+  expect(stdout).toBe('ran');
 });
 
 describe('what it was built from', () => {
   test.each(PROGRAMS)('%s names the version, the commit and the date', async (_, program) => {
-    const { stdout } = await run(program, ['--version']);
+    const { stdout } = await execa(program, ['--version']);
     const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
     expect(stdout).toMatch(
       new RegExp(
-        `^runlock ${version}\ncommit .+, built \\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ(?:, Bun [\\d.]+)?\n$`,
+        `^runlock ${version}\ncommit .+, built \\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ(?:, Bun [\\d.]+)?$`,
       ),
     );
   });
@@ -89,13 +91,13 @@ describe('what it was built from', () => {
   test('two builds of one moment are the same file, and say that moment', async () => {
     const build = async () => {
       const { folder } = stage();
-      const env = { ...process.env, SOURCE_DATE_EPOCH: '1700000000' };
-      await run(process.execPath, ['scripts/build-binary.js', '--outdir', folder], { env });
+      const env = { SOURCE_DATE_EPOCH: '1700000000' };
+      await execa(process.execPath, ['scripts/build-binary.js', '--outdir', folder], { env });
       return join(folder, `runlock-linux-${process.arch}`);
     };
     const [one, two] = [await build(), await build()];
     expect(readFileSync(one).equals(readFileSync(two))).toBe(true);
-    expect((await run(one, ['--version'])).stdout).toContain('built 2023-11-14T22:13:20Z');
+    expect((await execa(one, ['--version'])).stdout).toContain('built 2023-11-14T22:13:20Z');
   }, 120_000);
 
   test.each([
@@ -103,10 +105,10 @@ describe('what it was built from', () => {
     ["no 'sparc'", ['sparc'], {}],
   ])('%s ends the build with one line', async (said, args, more) => {
     const words = ['scripts/build-binary.js', '--outdir', stage().folder, ...args];
-    const failed = run(process.execPath, words, { env: { ...process.env, ...more } });
+    const failed = execa(process.execPath, words, { env: more });
     await expect(failed).rejects.toMatchObject({
-      code: 1,
-      stderr: expect.stringMatching(new RegExp(`^build:binary: .*${said}[^\n]*\n$`)) as string,
+      exitCode: 1,
+      stderr: expect.stringMatching(new RegExp(`^build:binary: .*${said}[^\n]*$`)) as string,
     });
   });
 });
@@ -149,7 +151,7 @@ describe('--licenses', () => {
     [...printed.matchAll(/^(\S+) \S+ \(.+\)\n=+$/gm)].map(([, name]) => name);
 
   test('of the single file has all that is bundled, and what runs it', async () => {
-    const { stdout } = await run(BINARY, ['--licenses']);
+    const { stdout } = await execa(BINARY, ['--licenses']);
     expect(packages()).toEqual(expect.arrayContaining(['consul', 'commander', 'is-network-error']));
     expect(titles(stdout).sort()).toEqual(['runlock', 'Bun', ...packages()].sort());
     expect(stdout.match(/Permission is hereby granted/g)?.length).toBeGreaterThan(5);
@@ -165,7 +167,7 @@ describe('--licenses', () => {
   };
 
   test('of the single file has the runtime’s own parts, as seen in it, and their licence texts', async () => {
-    const { stdout } = await run(BINARY, ['--licenses']);
+    const { stdout } = await execa(BINARY, ['--licenses']);
     const file = readFileSync(BINARY);
     for (const [seen, name] of Object.entries(SEEN)) {
       expect(file.includes(seen)).toBe(true);
@@ -176,7 +178,7 @@ describe('--licenses', () => {
   });
 
   test('of the npm package has each package whose text is in it', async () => {
-    const { stdout } = await run(BUNDLE, ['--licenses']);
+    const { stdout } = await execa(BUNDLE, ['--licenses']);
     expect(titles(stdout).sort()).toEqual(['runlock', ...packages()].sort());
   });
 });
@@ -220,7 +222,7 @@ describe('--version and --help', () => {
       NODE_OPTIONS: `--require ${hook}`,
       RUNLOCK_CONFIG: undefined,
     };
-    await run(BUNDLE, args, { env });
+    await execa(BUNDLE, args, { env });
     return JSON.parse(readFileSync(notes, 'utf8')) as string[];
   }
   /** Those of its parts that have this in them. */

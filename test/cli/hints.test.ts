@@ -1,8 +1,7 @@
 // Commands that runlock tells people to run: copied as they stand they work, below another prefix too.
-import { execFile } from 'node:child_process';
 import { readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
@@ -30,7 +29,7 @@ async function paste(line: string): Promise<string> {
   const { folder } = stage();
   symlinkSync(RUNLOCK, join(folder, 'runlock'));
   const env = { ...clean, ...agent.env, PATH: `${folder}:${process.env['PATH'] ?? ''}` };
-  return (await promisify(execFile)('sh', ['-c', line], { env })).stdout;
+  return (await execa('sh', ['-c', line], { env, extendEnv: false })).stdout;
 }
 
 /** A run that has the slot until it is told. */

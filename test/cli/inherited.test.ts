@@ -1,7 +1,7 @@
 // What a command gets from whoever called runlock: the same as without runlock.
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import { chmodSync, writeFileSync } from 'node:fs';
+import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
@@ -15,14 +15,16 @@ const exec = (...more: string[]) => ['exec', '-g', `inherited/${count++}`, '--no
 
 /** What bash prepares, then becomes: `"$@"` is the command with what stands before it. */
 async function inBash(before: string, words: readonly string[]): Promise<{ status: number; stdout: string }> {
-  const child = spawn('bash', ['-c', `${before}\nexec "$@"`, 'bash', ...words], {
-    env: { ...clean, ...agent.env },
-    stdio: ['ignore', 'pipe', 'inherit'],
+  const { exitCode = -1, stdout } = await execa('bash', ['-c', `${before}\nexec "$@"`, 'bash', ...words], {
+    ...{
+      env: { ...clean, ...agent.env },
+      extendEnv: false,
+      stdin: 'ignore',
+      stderr: 'inherit',
+      reject: false,
+    },
   });
-  let stdout = '';
-  child.stdout.setEncoding('utf8').on('data', (part: string) => (stdout += part));
-  const [status] = (await once(child, 'close')) as [number];
-  return { status, stdout };
+  return { status: exitCode, stdout };
 }
 
 const direct = (before: string, command: readonly string[]) => inBash(before, command);
@@ -57,7 +59,7 @@ describe('descriptors that the caller opened', () => {
     const { folder } = stage();
     const open = `cd ${folder}; exec 3< <(echo over there); exec 9>lock; flock -n 9`;
     const script = 'cat <&3; flock -n lock true || echo locked';
-    expect(await under(open, ['sh', '-c', script])).toEqual({ status: 0, stdout: 'over there\nlocked\n' });
+    expect(await under(open, ['sh', '-c', script])).toEqual({ status: 0, stdout: 'over there\nlocked' });
   });
 
   test('make’s own job server takes the command for one of its own', async () => {
@@ -65,15 +67,9 @@ describe('descriptors that the caller opened', () => {
     const words = [RUNLOCK, ...exec('--', 'make', '-f', 'inner')].join(' ');
     writeFileSync(`${folder}/outer`, `all:\n\t+@${words}\n`);
     writeFileSync(`${folder}/inner`, 'all: a b\na b:\n\t@echo $@\n');
-    const child = spawn('make', ['-j2', '-f', 'outer'], {
-      cwd: folder,
-      env: { ...clean, ...agent.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    let text = '';
-    child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
-    child.stderr.setEncoding('utf8').on('data', (part: string) => (text += part));
-    await once(child, 'close');
+    const env = { ...clean, ...agent.env };
+    const options = { cwd: folder, env, extendEnv: false, stdin: 'ignore', all: true } as const;
+    const { all: text } = await execa('make', ['-j2', '-f', 'outer'], options);
     expect(text).not.toMatch(/jobserver unavailable/);
     expect(
       text
@@ -90,7 +86,7 @@ describe('the soft limit of open files', () => {
   test.each([1024, 300])('%d: is the caller’s, and so is the hard one', async (soft) => {
     // bash stays, as the parent that runlock can ask.
     const before = `ulimit -Sn ${soft}; ulimit -Hn 4096; "$@"; exit`;
-    expect(await under(before, LIMIT)).toEqual({ status: 0, stdout: `${soft}\n4096\n` });
+    expect(await under(before, LIMIT)).toEqual({ status: 0, stdout: `${soft}\n4096` });
   });
 
   test('that is too low for runlock is given to the command alone, also in a dozen groups', async () => {
@@ -98,7 +94,7 @@ describe('the soft limit of open files', () => {
     const script = 'until [ "$(ulimit -Sn)" = 64 ]; do sleep 0.05; done; ulimit -Hn';
     const words = [RUNLOCK, 'exec', ...groups, '--node', 'web01', '--', 'sh', '-c', script];
     const before = 'ulimit -Sn 64; ulimit -Hn 4096; "$@"; exit';
-    expect(await inBash(before, words)).toEqual({ status: 0, stdout: '4096\n' });
+    expect(await inBash(before, words)).toEqual({ status: 0, stdout: '4096' });
   });
 });
 

@@ -1,18 +1,14 @@
 // The man page, read by a real reader of man pages.
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { expect, test } from 'vitest';
 import { mandoc } from '../support/provision.ts';
 
-const run = promisify(execFile);
 const PAGE = 'docs/man/runlock.1';
 
 test('nothing is wrong with it, but that it is of a version and not of a day', async () => {
   // The faults are the output; with any the exit code is not 0.
-  const said = await run(await mandoc(), ['-T', 'lint', '-W', 'warning', PAGE]).catch(
-    (error: unknown) => error,
-  );
-  const { stdout, stderr } = said as { stdout: string; stderr: string };
+  const args = ['-T', 'lint', '-W', 'warning', PAGE];
+  const { stdout, stderr } = await execa(await mandoc(), args, { reject: false });
   const faults = stdout
     .split('\n')
     .filter((line) => line !== '' && !/: missing date, using "": TH$/.test(line));
@@ -20,7 +16,7 @@ test('nothing is wrong with it, but that it is of a version and not of a day', a
 });
 
 test('it shows commands, options, exit codes and examples as they are typed', async () => {
-  const { stdout } = await run(await mandoc(), ['-T', 'ascii', '-O', 'width=120', PAGE]);
+  const { stdout } = await execa(await mandoc(), ['-T', 'ascii', '-O', 'width=120', PAGE]);
   // Bold is each letter over itself.
   const text = stdout.replaceAll(/.[\b]/g, '');
   const sections = text.match(/^[A-Z][A-Z ]+$/gm);

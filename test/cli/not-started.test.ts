@@ -1,10 +1,9 @@
 // A file that can't be run, or that a shell runs: the same exit code as bash's, in both programs, and one line that says why.
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { IS_BINARY, RUNLOCK, clean } from '../support/program.ts';
+import { IS_BINARY } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
@@ -147,21 +146,9 @@ test.each([
 
 describe('a descriptor of the caller’s beyond the limit of open files', () => {
   /** Below bash, which first opens 300, and then sets the limit. */
-  async function under(limit: string, script: string) {
-    const words = [RUNLOCK, ...exec('sh', '-c', script)];
-    const child = spawn(
-      'bash',
-      ['-c', `exec 300</etc/passwd; ulimit ${limit}; "$@"; exit $?`, 'bash', ...words],
-      {
-        env: { ...clean, ...agent.env },
-        stdio: ['ignore', 'pipe', 'pipe'],
-      },
-    );
-    let [stdout, stderr] = ['', ''];
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-    const [status] = (await once(child, 'close')) as [number];
-    return { status, stdout, stderr };
+  function under(limit: string, script: string) {
+    const opens = `exec 300</etc/passwd; ulimit ${limit}; "$@"; exit $?`;
+    return runlock(agent, exec('sh', '-c', script), { through: ['bash', '-c', opens, 'bash'] });
   }
 
   test('the soft one: the command has both', async () => {

@@ -1,8 +1,8 @@
 // docs/operating.md: its commands as they stand, in their order, and what it says that they print.
-import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK } from '../support/program.ts';
@@ -33,15 +33,10 @@ afterAll(() => {
 });
 
 /** As a shell runs it that finds this build first. */
-function run(command: string): Promise<{ status: number; text: string }> {
+function run(command: string) {
   const { PATH = '' } = process.env;
   const env = { ...agent.env, PATH: `${folder}:${PATH}`, HOME: folder, RUNLOCK_CONFIG: '/dev/null' };
-  return new Promise((resolve) => {
-    execFile('sh', ['-c', command], { env }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : Number(error.code);
-      resolve({ status: code, text: stdout + stderr });
-    });
-  });
+  return execa('sh', ['-c', command], { env, extendEnv: false, all: true, reject: false });
 }
 
 /** Ages differ from one time to the next. */
@@ -55,7 +50,7 @@ test('the page has the commands that it is about', () => {
 test('every command ends as the page says, and prints what it says', { timeout: 120_000 }, async () => {
   for (const { command, status, prints } of steps) {
     const done = await run(command);
-    expect({ command, status: done.status, text: done.text }).toEqual({ command, status, text: done.text });
-    for (const line of prints) expect(ageless(done.text), command).toContain(ageless(line));
+    expect({ command, status: done.exitCode, text: done.all }).toEqual({ command, status, text: done.all });
+    for (const line of prints) expect(ageless(done.all), command).toContain(ageless(line));
   }
 });

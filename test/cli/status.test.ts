@@ -1,9 +1,8 @@
 // What `status` tells an operator: who holds, who waits, why a group stands still, and how to free it.
-import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { groupOf } from '../support/group.ts';
@@ -61,7 +60,7 @@ async function paste(command: string): Promise<void> {
   const { folder } = stage();
   symlinkSync(RUNLOCK, `${folder}/runlock`);
   const PATH = `${folder}:${dirname(process.execPath)}:${process.env['PATH'] ?? ''}`;
-  await promisify(execFile)('sh', ['-c', command], { env: { ...process.env, ...agent.env, PATH } });
+  await execa('sh', ['-c', command], { env: { ...agent.env, PATH } });
 }
 
 describe('after a failed run, with two who wait', () => {

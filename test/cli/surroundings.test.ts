@@ -2,10 +2,11 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cpSync, renameSync } from 'node:fs';
+import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
-import { IS_BINARY, RUNLOCK, clean } from '../support/program.ts';
+import { IS_BINARY, clean } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startServices } from '../support/services.ts';
 import { stage } from '../support/stage.ts';
@@ -13,14 +14,6 @@ import { stage } from '../support/stage.ts';
 const agent = useAgent();
 
 const exec = (group: string, ...more: string[]) => ['exec', '-g', group, '--node', 'web01', ...more];
-
-async function run(file: string, args: readonly string[]) {
-  const child = spawn(file, args, { env: { ...clean, ...agent.env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  let stderr = '';
-  child.stderr.setEncoding('utf8').on('data', (part: string) => (stderr += part));
-  const [status] = (await once(child, 'close')) as [number | null];
-  return { status, stderr };
-}
 
 describe('a dozen groups, deep ones', () => {
   const deep = Array.from({ length: 14 }, (_, n) => `level${n}`).join('/');
@@ -43,7 +36,7 @@ describe('a dozen groups, deep ones', () => {
 
 describe.skipIf(process.getuid?.() !== 0)('/proc', () => {
   const inNamespaces = (script: string, flags: string[], args: readonly string[]) =>
-    run('unshare', [...flags, 'sh', '-c', `${script}; exec "$0" "$@"`, RUNLOCK, ...args]);
+    runlock(agent, args, { through: ['unshare', ...flags, 'sh', '-c', `${script}; exec "$@"`, 'sh'] });
 
   // What runs the single file ends by itself there, before runlock begins.
   test.skipIf(IS_BINARY).each([
@@ -67,10 +60,11 @@ describe.skipIf(process.getuid?.() !== 0)('/proc', () => {
 
 describe('what runs short', () => {
   test.each([16, 20, 24, 28, 32, 40])('no more than %d open files: says so, and is no bug', async (limit) => {
-    const words = [RUNLOCK, ...exec(`short/${limit}`, '-w', '5s', '--', 'true')];
-    const { status, stderr } = await run('sh', ['-c', `ulimit -n ${limit}; exec "$@"`, 'sh', ...words]);
+    const through = ['sh', '-c', `ulimit -n ${limit}; exec "$@"`, 'sh'];
+    const words = exec(`short/${limit}`, '-w', '5s', '--', 'true');
+    const { status, stderr } = await runlock(agent, words, { through });
     // With too few for the runtime itself, runlock does not even begin; with enough all is well.
-    if (status === 0 || status === null || !stderr.startsWith('runlock: ')) return;
+    if (status === 0 || !stderr.startsWith('runlock: ')) return;
     expect(stderr).toMatch(/ulimit -n/);
     expect(stderr).not.toMatch(/report|check the file|install/);
     expect([69, 78, 126]).toContain(status);
@@ -88,11 +82,13 @@ describe.skipIf(IS_BINARY)('the npm package’s files, replaced while a run wait
     );
     await eventually(async () => expect(await agent.kv.get('runlock/replaced/.slot/0/owner')).toBeDefined());
     const args = ['exec', '-g', 'replaced', '--node', 'web02', '--metrics-file', `${folder}/runlock.prom`];
-    const waiter = run(`${folder}/bin/runlock.js`, [...args, '--', 'sh', '-c', 'exit 0']);
+    const waiter = execa(`${folder}/bin/runlock.js`, [...args, '--', 'sh', '-c', 'exit 0'], {
+      ...{ env: { ...clean, ...agent.env }, extendEnv: false, stdin: 'ignore' },
+    });
     await eventually(async () => expect(await agent.kv.keys('runlock/replaced/.queue/')).toHaveLength(1));
     renameSync(`${folder}/dist`, `${folder}/gone`);
     execFileSync('touch', [`${folder}/go`]);
-    expect(await waiter).toEqual({ status: 0, stderr: '' });
+    expect(await waiter).toMatchObject({ exitCode: 0, stderr: '' });
     await holder.ended;
   });
 

@@ -1,7 +1,7 @@
 // Words that can't be given to a command as they are; and the folder that it starts in, whatever became of it.
-import { execFile } from 'node:child_process';
 import { rmdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
@@ -13,20 +13,14 @@ import { stage } from '../support/stage.ts';
 const agent = useAgent();
 
 /** Runs a shell's text with runlock for `$1` and a folder of its own for `$2`. */
-function shell(text: string): Promise<Result> {
+async function shell(text: string): Promise<Result> {
   const { folder } = stage();
   // To root no folder is closed, unless it has no capabilities.
   const asAnybody = process.getuid?.() === 0 ? ['setpriv', '--bounding-set=-all', '--inh-caps=-all'] : [];
-  return new Promise((resolve) => {
-    execFile(
-      'env',
-      [...asAnybody, 'sh', '-c', text, 'sh', RUNLOCK, folder],
-      { env: { ...clean, ...agent.env } },
-      (error, stdout, stderr) => {
-        resolve({ status: Number(error?.code ?? 0), stdout, stderr });
-      },
-    );
-  });
+  const words = [...asAnybody, 'sh', '-c', text, 'sh', RUNLOCK, folder];
+  const options = { env: { ...clean, ...agent.env }, extendEnv: false, stripFinalNewline: false } as const;
+  const { exitCode = -1, stdout, stderr } = await execa('env', words, { ...options, reject: false });
+  return { status: exitCode, stdout, stderr };
 }
 
 const complaint = (status: number, words: string) => ({

@@ -1,11 +1,10 @@
 // The tests rest on test/support: what it promises them is tested here.
-import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { isDebianArchive, parseDeb822, parseList } from '../support/apt.ts';
 import { createHttp } from '../support/consul-api.ts';
@@ -14,8 +13,6 @@ import { useAgent } from '../support/use-agent.ts';
 import { ansible, puppet } from '../support/provision.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Proxy } from '../support/proxy.ts';
-
-const run = promisify(execFile);
 
 /** What a client says of a connection that was closed without an answer. */
 const closed = /hang up|ECONNRESET/;
@@ -26,7 +23,7 @@ describe('an agent', () => {
     expect(await agent.kv.put('a/b', 'ü', { cas: 0 })).toBe(true);
     expect(await agent.kv.put('a/b', 'again', { cas: 0 })).toBe(false);
     expect(await agent.kv.get('a/b')).toMatchObject({ Key: 'a/b', Value: 'ü' });
-    expect(await agent.consul('kv', 'get', 'a/b')).toBe('ü\n');
+    expect(await agent.consul('kv', 'get', 'a/b')).toBe('ü');
     expect(await agent.consul('members')).toContain('web-1');
     expect(await agent.kv.delete('a/b')).toBe(true);
     expect(await agent.kv.keys()).toEqual([]);
@@ -44,7 +41,7 @@ describe('an agent', () => {
     expect((await put('runlock/web/a', '')).status).toBe(403);
     expect((await put('runlock/db/a', weak)).status).toBe(403);
     expect((await put('runlock/web/a', weak)).status).toBe(200);
-    expect(await agent.consul('kv', 'get', 'runlock/web/a')).toBe('1\n');
+    expect(await agent.consul('kv', 'get', 'runlock/web/a')).toBe('1');
   });
 
   test('with TLS shows a certificate of its own authority, and asks for one', async () => {
@@ -251,22 +248,22 @@ describe('the tools', () => {
 
   test('ansible-playbook is real and runs a local job', async () => {
     const { command, env } = await ansible();
-    const options = { cwd: folder, env: { ...process.env, ...env, HOME: folder } };
+    const options = { cwd: folder, env: { ...env, HOME: folder } };
     expect(command).toMatch(/\/ansible-playbook$/);
-    expect((await run(command, ['--version'], options)).stdout).toMatch(/^ansible-playbook/);
+    expect((await execa(command, ['--version'], options)).stdout).toMatch(/^ansible-playbook/);
     const play = [{ hosts: 'all', gather_facts: false, tasks: [{ command: 'echo real' }] }];
     await writeFile(join(folder, 'play.json'), JSON.stringify(play));
-    const job = await run(command, ['-v', '-i', 'localhost,', '-c', 'local', 'play.json'], options);
+    const job = await execa(command, ['-v', '-i', 'localhost,', '-c', 'local', 'play.json'], options);
     expect(job.stdout).toMatch(/changed=1 .*failed=0/);
   });
 
   test('puppet is real and runs a local job', async () => {
     const { command, env } = await puppet();
-    const options = { cwd: folder, env: { ...process.env, ...env, HOME: folder } };
+    const options = { cwd: folder, env: { ...env, HOME: folder } };
     expect(command).toMatch(/\/puppet$/);
-    expect((await run(command, ['--version'], options)).stdout).toMatch(/^\d+\.\d+/);
+    expect((await execa(command, ['--version'], options)).stdout).toMatch(/^\d+\.\d+/);
     const args = ['apply', '--vardir', join(folder, 'var'), '--color=false', '-e', 'notice("real")'];
-    expect((await run(command, args, options)).stdout).toMatch(/: real$/m);
+    expect((await execa(command, args, options)).stdout).toMatch(/: real$/m);
   });
 });
 

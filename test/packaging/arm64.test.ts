@@ -1,10 +1,10 @@
 // The single file for the other architecture, built here and run by qemu: the same program, beside one of this machine's.
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { dependsByLoader } from '../support/libraries.ts';
@@ -12,8 +12,6 @@ import { end, eventually, scene } from '../support/processes.ts';
 import { clean } from '../support/program.ts';
 import { qemuAarch64 } from '../support/provision.ts';
 import { runlock } from '../support/runlock.ts';
-
-const run = promisify(execFile);
 
 const OWN = `build/binary/runlock-linux-${process.arch}`;
 
@@ -26,7 +24,7 @@ describe.skipIf(process.arch === 'arm64')('the single file for arm64, by qemu', 
   // qemu, a C library for it and Bun for arm64 may have to be fetched first.
   beforeAll(async () => {
     const made = scene();
-    await run(process.execPath, ['scripts/build-binary.js', '--outdir', made.folder, 'arm64']);
+    await execa(process.execPath, ['scripts/build-binary.js', '--outdir', made.folder, 'arm64']);
     file = join(made.folder, 'runlock-linux-arm64');
     qemu = await qemuAarch64();
     return () => made.clean();
@@ -39,15 +37,15 @@ describe.skipIf(process.arch === 'arm64')('the single file for arm64, by qemu', 
     expect(head.readUInt16LE(18)).toBe(183);
     const withoutMoment = (said: string) => said.replace(/^commit .+, built [^,]+/m, '');
     for (const option of ['--version', '--help', '--licenses']) {
-      const { stdout, stderr } = await run(qemu, [file, option], { maxBuffer: 1e7 });
-      const { stdout: own } = await run(OWN, [option], { maxBuffer: 1e7 });
+      const { stdout, stderr } = await execa(qemu, [file, option]);
+      const { stdout: own } = await execa(OWN, [option]);
       expect({ said: withoutMoment(stdout), stderr }).toEqual({ said: withoutMoment(own), stderr: '' });
     }
   });
 
   test('asks the loader for no more than the package depends on', async () => {
     const tracing = ['-E', 'LD_TRACE_LOADED_OBJECTS=1', '-E', 'LD_VERBOSE=1'];
-    const { stdout } = await run(qemu, [...tracing, file]);
+    const { stdout } = await execa(qemu, [...tracing, file]);
     expect(readFileSync('packaging/deb/control', 'utf8')).toContain(
       `\nDepends: ${dependsByLoader(stdout)}\n`,
     );

@@ -1,6 +1,5 @@
 // The Debian package, as `npm run build:deb` builds it: what is in it, and what Debian's own programs make of it. Packed
 // here is a small program in the place of runlock's: packing the real one takes xz a quarter of a minute, and lintian as long.
-import { execFile } from 'node:child_process';
 import {
   appendFileSync,
   copyFileSync,
@@ -12,8 +11,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
+import { execa } from 'execa';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { documents } from '../../scripts/deb/contents.ts';
 import { createDpkg } from '../support/dpkg.ts';
@@ -24,7 +23,6 @@ import { lintian } from '../support/provision.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-const run = promisify(execFile);
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
 const EPOCH = '1700000000';
 /** Any small program that needs libc alone. */
@@ -37,10 +35,10 @@ async function build(
 ): Promise<string> {
   const script = 'umask "$UMASK" && exec "$@"';
   const args = ['scripts/run.js', 'scripts/build-deb.ts', '--program', program, '--out', out];
-  const { stdout } = await run('sh', ['-c', script, 'sh', process.execPath, ...args], {
-    env: { ...process.env, SOURCE_DATE_EPOCH: EPOCH, UMASK: '022', ...env },
+  const { stdout } = await execa('sh', ['-c', script, 'sh', process.execPath, ...args], {
+    env: { SOURCE_DATE_EPOCH: EPOCH, UMASK: '022', ...env },
   });
-  return stdout.trim();
+  return stdout;
 }
 
 let made: Scene;
@@ -54,7 +52,7 @@ beforeAll(async () => {
 
 async function unpacked(): Promise<string> {
   const { folder } = stage();
-  await run('dpkg-deb', ['-x', deb, folder]);
+  await execa('dpkg-deb', ['-x', deb, folder]);
   return folder;
 }
 
@@ -68,8 +66,8 @@ describe('building it', () => {
   test('fails with one line that says what to do where there is no program', async () => {
     const { folder } = stage();
     await expect(build(folder, {}, join(folder, 'none'))).rejects.toMatchObject({
-      code: 1,
-      stderr: `build:deb: ${folder}/none: no such file; run 'npm run build:binary' first, or name one with --program FILE\n`,
+      exitCode: 1,
+      stderr: `build:deb: ${folder}/none: no such file; run 'npm run build:binary' first, or name one with --program FILE`,
     });
     expect(readdirSync(folder)).toEqual([]);
   });
@@ -81,18 +79,18 @@ test('the README installs it from the folder where the build leaves it', async (
   for (const name of readdirSync('.').filter((each) => !['build', '.git'].includes(each)))
     symlinkSync(resolve(name), join(folder, name));
   const args = ['scripts/run.js', 'scripts/build-deb.ts', '--program', PROGRAM];
-  const { stdout } = await run(process.execPath, args, {
+  const { stdout } = await execa(process.execPath, args, {
     cwd: folder,
-    env: { ...process.env, SOURCE_DATE_EPOCH: EPOCH },
+    env: { SOURCE_DATE_EPOCH: EPOCH },
   });
   const [, glob = ''] = /^ {4}apt install (\S+)$/m.exec(readFileSync('README.md', 'utf8')) ?? [];
-  const found = await run('sh', ['-c', `echo ${glob}`], { cwd: folder });
+  const found = await execa('sh', ['-c', `echo ${glob}`], { cwd: folder });
   expect(found.stdout).toBe(`./${stdout}`);
 });
 
 describe('what it asks of a machine', () => {
   const field = async (name: string, file: string) =>
-    (await run('dpkg-deb', ['--field', file, name])).stdout.trim();
+    (await execa('dpkg-deb', ['--field', file, name])).stdout;
 
   test('is the architecture that the name of its program ends with', async () => {
     const { folder } = stage();
@@ -106,15 +104,15 @@ describe('what it asks of a machine', () => {
   });
 
   test('is the C library that the real program asks the loader for, and no other', async () => {
-    const { stdout } = await run('ldd', ['-v', `build/binary/runlock-linux-${process.arch}`]);
+    const { stdout } = await execa('ldd', ['-v', `build/binary/runlock-linux-${process.arch}`]);
     expect(await field('Depends', deb)).toBe(dependsByLoader(stdout));
   });
 });
 
 describe('what is in it', () => {
   test('is each file in its Debian folder, all of it root’s, and nothing else', async () => {
-    const { stdout } = await run('dpkg-deb', ['--contents', deb], { env: { ...process.env, TZ: 'UTC' } });
-    const lines = stdout.trimEnd().split('\n');
+    const { stdout } = await execa('dpkg-deb', ['--contents', deb], { env: { TZ: 'UTC' } });
+    const lines = stdout.split('\n');
     const files = lines.filter((line) => !line.endsWith('/')).map((line) => line.replace(/ +\d+ /, ' '));
     const on = 'root/root 2023-11-14 22:13';
     const plain = [
@@ -165,11 +163,11 @@ describe('what is in it', () => {
   test('passes lintian', { timeout: 300_000 }, async () => {
     const { folder } = stage();
     const options = ['--no-cfg', '--fail-on', 'error,warning', '--allow-root'];
-    const { stdout } = await run(await lintian(), [...options, deb], {
+    const { stdout } = await execa(await lintian(), [...options, deb], {
       cwd: folder,
-      env: { ...process.env, TMPDIR: folder },
+      env: { TMPDIR: folder },
     });
-    expect(stdout.trim()).toBe('');
+    expect(stdout).toBe('');
   });
 });
 
@@ -184,12 +182,12 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
   /** The package a version later, with another configuration file. */
   async function nextVersion(folder: string): Promise<string> {
     const tree = join(folder, 'next');
-    await run('dpkg-deb', ['-R', deb, tree]);
+    await execa('dpkg-deb', ['-R', deb, tree]);
     appendFileSync(join(tree, conffile), '# new in this version\n');
     const control = join(tree, 'DEBIAN/control');
     writeFileSync(control, readFileSync(control, 'utf8').replace(/^Version: .*$/m, 'Version: 99.0.0-1'));
     const next = join(folder, 'next.deb');
-    await run('dpkg-deb', ['--build', '--root-owner-group', '-Znone', tree, next]);
+    await execa('dpkg-deb', ['--build', '--root-owner-group', '-Znone', tree, next]);
     return next;
   }
 
@@ -199,7 +197,7 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
     const own = join(folder, 'machine');
     mkdirSync(own);
     // The package and the folder are to be seen by that user too.
-    await run('chmod', ['a+rx', folder, made.folder]);
+    await execa('chmod', ['a+rx', folder, made.folder]);
     return { ...(await createDpkg({ folder: own, uid, installed })), next };
   };
 
@@ -221,7 +219,7 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
     expect(existsSync(join(root, conffile))).toBe(true);
     await dpkg('--purge', 'runlock');
     expect(await state('runlock')).toBe('');
-    const { stdout } = await run('find', [
+    const { stdout } = await execa('find', [
       root,
       '-path',
       join(root, 'var'),
@@ -251,7 +249,7 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
     await dpkg('--install', deb);
     const wants = join(root, 'etc/systemd/system/timers.target.wants');
     mkdirSync(wants, { recursive: true });
-    await run('chown', ['-R', String(uid), join(root, 'etc')]);
+    await execa('chown', ['-R', String(uid), join(root, 'etc')]);
     for (const name of ['runlock@web.timer', 'other@web.timer']) writeFileSync(join(wants, name), '');
     writeFileSync(join(root, 'etc/runlock/runs.d/web.env'), 'RUNLOCK_COMMAND=true\n');
     const said = await dpkg('--purge', 'runlock');
@@ -265,7 +263,7 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
     await dpkg('--install', deb);
     const token = join(root, 'etc/runlock/token');
     writeFileSync(token, 'secret\n', { mode: 0o600 });
-    await run('chown', ['-R', String(uid), join(root, 'etc')]);
+    await execa('chown', ['-R', String(uid), join(root, 'etc')]);
     await dpkg('--remove', 'runlock');
     expect(readFileSync(token, 'utf8')).toBe('secret\n');
     const said = await dpkg('--purge', 'runlock');
@@ -275,6 +273,6 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
 });
 
 test('its version is runlock’s, and the first of Debian’s', async () => {
-  const { stdout } = await run('dpkg-deb', ['--field', deb, 'Version']);
-  expect(stdout).toBe(`${version}-1\n`);
+  const { stdout } = await execa('dpkg-deb', ['--field', deb, 'Version']);
+  expect(stdout).toBe(`${version}-1`);
 });

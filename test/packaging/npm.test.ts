@@ -1,10 +1,7 @@
 // The package for npm: what is in it, and that it runs by itself on each Node.js that it says it runs on.
-import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { text } from 'node:stream/consumers';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { documents } from '../../scripts/deb/contents.ts';
 import { useAgent } from '../support/use-agent.ts';
@@ -12,7 +9,6 @@ import { nodeFolder, nodeMajors } from '../support/nodes.ts';
 import { scene } from '../support/processes.ts';
 import type { Scene } from '../support/processes.ts';
 
-const run = promisify(execFile);
 const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as Record<string, unknown> & {
   version: string;
   scripts: Record<string, string>;
@@ -25,7 +21,7 @@ interface Packed {
 
 /** Packs what `npm run build` has made; building is the business of whoever starts the tests. */
 async function pack(...args: string[]): Promise<Packed> {
-  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', ...args]);
+  const { stdout } = await execa('npm', ['pack', '--json', '--ignore-scripts', ...args]);
   const [packed] = JSON.parse(stdout) as Packed[];
   if (!packed) throw new Error('npm pack made nothing');
   return packed;
@@ -82,7 +78,7 @@ describe('installed into an empty prefix, without a network', () => {
     const cache = join(made.folder, 'cache');
     // An empty cache and no network: whatever it asked for could not be had.
     const offline = ['--offline', '--cache', cache, '--no-audit', '--no-fund', '--omit=dev'];
-    await run('npm', ['install', '--global', '--prefix', prefix, ...offline, join(made.folder, filename)]);
+    await execa('npm', ['install', '--global', '--prefix', prefix, ...offline, join(made.folder, filename)]);
     return () => made.clean();
   });
 
@@ -98,7 +94,7 @@ describe('installed into an empty prefix, without a network', () => {
       const folder = await nodeFolder(major);
       const PATH = [folder, join(prefix, 'bin'), '/usr/bin', '/bin'].join(delimiter);
       const env = { PATH, HOME: made.folder, ...agent.env };
-      const { stdout } = await run('node', ['--version'], { env });
+      const { stdout } = await execa('node', ['--version'], { env, extendEnv: false });
       expect(stdout).toMatch(new RegExp(`^v${major}\\.`));
       const said = await outcome(['--version'], env);
       expect(said).toMatchObject({ status: 0, stderr: '' });
@@ -119,11 +115,13 @@ describe('installed into an empty prefix, without a network', () => {
 });
 
 async function outcome(args: readonly string[], env: Readonly<Record<string, string | undefined>>) {
-  const child = spawn('runlock', args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-  const [stdout, stderr, [status]] = await Promise.all([
-    text(child.stdout),
-    text(child.stderr),
-    once(child, 'close') as Promise<[number]>,
-  ]);
-  return { status, stdout, stderr };
+  const options = {
+    env,
+    extendEnv: false,
+    stdin: 'ignore',
+    stripFinalNewline: false,
+    reject: false,
+  } as const;
+  const { exitCode, stdout, stderr } = await execa('runlock', args, options);
+  return { status: exitCode, stdout, stderr };
 }

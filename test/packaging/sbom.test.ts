@@ -1,10 +1,7 @@
 // The list of what is in the programs, for those who look there when one of these packages has a hole.
-import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { expect, test } from 'vitest';
-
-const run = promisify(execFile);
 
 interface Component {
   readonly 'bom-ref': string;
@@ -22,8 +19,8 @@ interface Sbom {
 
 test('the SBOM has what --licenses has, with versions and digests, and no development tool', async () => {
   const [{ stdout: licences }, { stdout }] = await Promise.all([
-    run(`build/binary/runlock-linux-${process.arch}`, ['--licenses'], { maxBuffer: 1e7 }),
-    run('npm', ['run', '--silent', 'sbom'], { maxBuffer: 1e7 }),
+    execa(`build/binary/runlock-linux-${process.arch}`, ['--licenses']),
+    execa('npm', ['run', '--silent', 'sbom']),
   ]);
   const { metadata, components, dependencies } = JSON.parse(stdout) as Sbom;
   const titles = [...licences.matchAll(/^(\S+) (\S+) \(.+\)\n=+$/gm)].map(

@@ -1,8 +1,7 @@
 // The units: what systemd says of them, and what they do under a real one, installed by the real dpkg.
-import { execFile } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
@@ -13,8 +12,6 @@ import { RUNLOCK } from '../support/program.ts';
 import { puppet, systemdAnalyze } from '../support/provision.ts';
 import { stage } from '../support/stage.ts';
 import { groupOf } from '../support/group.ts';
-
-const run = promisify(execFile);
 
 describe('systemd-analyze has nothing to say of', () => {
   const program = (root: string, path: string) => {
@@ -42,10 +39,8 @@ describe('systemd-analyze has nothing to say of', () => {
 
   async function verify(root: string, ...units: string[]): Promise<string> {
     const args = ['verify', '--man=no', `--root=${root}`, ...units];
-    const { stdout, stderr } = await run(await systemdAnalyze(), args).catch(
-      (error: unknown) => error as { stdout: string; stderr: string },
-    );
-    return stdout + stderr;
+    const { all } = await execa(await systemdAnalyze(), args, { all: true, reject: false });
+    return all;
   }
 
   const packaged = (name: string) => readFileSync(join('packaging/systemd', name), 'utf8');
@@ -190,8 +185,8 @@ describe.skipIf(why !== undefined)(
         '--out',
         machine.folder,
       ];
-      const { stdout: deb } = await run(process.execPath, args);
-      await ok('dpkg', '--no-triggers', '--install', deb.trim());
+      const { stdout: deb } = await execa(process.execPath, args);
+      await ok('dpkg', '--no-triggers', '--install', deb);
       // The program that is tested takes the place of the small one that was packed.
       const words = RUNLOCK.endsWith('.js')
         ? `"${process.execPath}" "${resolve(RUNLOCK)}"`

@@ -1,10 +1,7 @@
 // Debian packages for any user, in a folder of ours: nothing on the system is changed, nothing needs root.
-import { execFile } from 'node:child_process';
 import { access, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-
-const run = promisify(execFile);
+import { execa } from 'execa';
 
 export interface Apt {
   /** `sources` replaces the machine's own sources. Rejects with what apt said. */
@@ -26,8 +23,8 @@ export async function createApt(folder: string, foreign?: string): Promise<Apt> 
   await writeFile(config, ours);
   const apt = async (...args: string[]): Promise<void> => {
     try {
-      const env = { ...process.env, LC_ALL: 'C', DEBIAN_FRONTEND: 'noninteractive' };
-      await run('apt-get', ['-c', config, '-q', '-y', ...args], { cwd: archives, env, timeout: 240_000 });
+      const env = { LC_ALL: 'C', DEBIAN_FRONTEND: 'noninteractive' };
+      await execa('apt-get', ['-c', config, '-q', '-y', ...args], { cwd: archives, env, timeout: 240_000 });
     } catch (error) {
       throw new Error(`apt-get ${args.join(' ')}: ${saidBy(error)}`, { cause: error });
     }
@@ -60,11 +57,11 @@ export async function createApt(folder: string, foreign?: string): Promise<Apt> 
 
 export async function unpack(debs: readonly string[], root: string): Promise<void> {
   await mkdir(root, { recursive: true });
-  for (const deb of debs) await run('dpkg', ['-x', deb, root]);
+  for (const deb of debs) await execa('dpkg', ['-x', deb, root]);
 }
 
 export async function architecture(): Promise<string> {
-  return (await run('dpkg', ['--print-architecture'])).stdout.trim();
+  return (await execa('dpkg', ['--print-architecture'])).stdout;
 }
 
 /** One-line sources for another release, one for each Debian archive that this machine uses already. */

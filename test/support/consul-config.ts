@@ -1,15 +1,12 @@
 // What a test's Consul agent is told: addresses of its own, certificates, the configuration file.
-import { execFile } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import type { Endpoint } from './consul-api.ts';
-
-const run = promisify(execFile);
 
 export interface AgentOptions {
   /** The node's name. Default: `node-1`, `node-2`, … in the order of starting. */
@@ -75,8 +72,8 @@ export async function freePorts(host: string): Promise<Ports> {
 
 /** A certificate authority and one certificate for `host`, made by the consul program itself. */
 export async function createTls(consul: string, folder: string, host: string): Promise<TlsFiles> {
-  await run(consul, ['tls', 'ca', 'create'], { cwd: folder });
-  await run(consul, ['tls', 'cert', 'create', '-server', `-additional-ipaddress=${host}`], { cwd: folder });
+  await execa(consul, ['tls', 'ca', 'create'], { cwd: folder });
+  await execa(consul, ['tls', 'cert', 'create', '-server', `-additional-ipaddress=${host}`], { cwd: folder });
   const ca = join(folder, 'consul-agent-ca.pem');
   const name = join(folder, 'dc1-server-consul-0');
   return { ca, cert: `${name}.pem`, key: `${name}-key.pem` };

@@ -1,8 +1,7 @@
 // Starts real Consul agents for tests and for the quick start: the only module that does.
-import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { createHttp, createKv, createToken } from './consul-api.ts';
 import type { Http, Kv } from './consul-api.ts';
 import {
@@ -26,8 +25,6 @@ import type { AgentProcess } from './consul-process.ts';
 import { findLeader, waitUntilReady } from './consul-ready.ts';
 import { startNewerConsul } from './newer-consul.ts';
 import { consulBinary } from './provision.ts';
-
-const run = promisify(execFile);
 
 export interface Agent {
   /** The node's name in Consul. */
@@ -198,7 +195,8 @@ async function createAgent(plan: Plan): Promise<Agent> {
     ready: (timeoutMs = 60_000) => waitUntilReady(agent, timeoutMs),
     token: (rules) => createToken(http, rules),
     consul: async (...args) =>
-      (await run(binary, args, { env: { ...withoutConsul(process.env), ...env } })).stdout,
+      (await execa(binary, args, { env: { ...withoutConsul(process.env), ...env }, extendEnv: false }))
+        .stdout,
     log: () => readLog(plan.folder),
     [Symbol.asyncDispose]: async () => {
       await dispose(agent);

@@ -1,10 +1,7 @@
 // Debian's real dpkg on a root of its own: the machine's packages are neither read nor changed.
-import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { promisify } from 'node:util';
-
-const run = promisify(execFile);
+import { execa } from 'execa';
 
 export interface Dpkg {
   readonly root: string;
@@ -26,17 +23,18 @@ export async function createDpkg({ folder, uid, installed }: DpkgOptions): Promi
   const root = join(folder, 'root');
   const admin = join(root, 'var/lib/dpkg');
   for (const name of ['info', 'updates', 'triggers']) mkdirSync(join(admin, name), { recursive: true });
-  const architecture = (await run('dpkg', ['--print-architecture'])).stdout.trim();
+  const architecture = (await execa('dpkg', ['--print-architecture'])).stdout;
   const known = Object.entries(installed).map(([name, version]) => paragraph(name, version, architecture));
   writeFileSync(join(admin, 'status'), known.join('\n'));
   writeFileSync(join(admin, 'available'), '');
-  if (uid !== process.getuid?.()) await run('chown', ['-R', String(uid), folder]);
+  if (uid !== process.getuid?.()) await execa('chown', ['-R', String(uid), folder]);
   const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', DEBIAN_FRONTEND: 'noninteractive' };
+  const options = { env, extendEnv: false, uid, cwd: dirname(folder), stripFinalNewline: false };
   const call = async (program: string, ...args: string[]) => {
     // The package's scripts run outside of that root: there is no shell in it.
     const forced = ['--force-not-root', '--force-script-chrootless'];
     const given = program === 'dpkg' ? [...forced, `--root=${root}`] : [`--admindir=${admin}`];
-    const { stdout, stderr } = await run(program, [...given, ...args], { env, uid, cwd: dirname(folder) });
+    const { stdout, stderr } = await execa(program, [...given, ...args], options);
     return stdout + stderr;
   };
   return {

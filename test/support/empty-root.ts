@@ -1,10 +1,7 @@
 // A file system with nothing in it but a program and the libraries it is linked with, to show what it needs besides.
-import { execFile } from 'node:child_process';
 import { chmodSync, copyFileSync, existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { promisify } from 'node:util';
-
-const run = promisify(execFile);
+import { execa } from 'execa';
 
 /** What runlock's guard runs, and a shell. */
 const PROGRAMS = [
@@ -34,7 +31,7 @@ function copy(from: string, to: string): void {
 }
 
 async function librariesOf(program: string): Promise<string[]> {
-  const { stdout } = await run('ldd', [program]);
+  const { stdout } = await execa('ldd', [program]);
   return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path = '']) => path);
 }
 
@@ -50,7 +47,7 @@ export async function inRoot(root: string, command: readonly string[]): Promise<
   const user = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
   const words = ['unshare', ...user, '--mount', '--', 'sh', '-c', MOUNT, root];
   const [file, ...args] = [...words, '/bin/sh', '-c', ':'];
-  await run(file, args).catch((cause: unknown) => {
+  await execa(file, args).catch((cause: unknown) => {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new Error(
       `an empty root can't be entered here (${why}): run the tests as root with CAP_SYS_ADMIN, or allow user ` +

@@ -1,13 +1,11 @@
 // A machine of its own for one test file: the host's systemd runs as process 1 in its own namespaces, on a copy of the
 // host's root. What is installed and started there is gone with it. It needs root, and a systemd that is installed.
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { eventually, scene } from './processes.ts';
-
-const run = promisify(execFile);
 
 export interface Outcome {
   readonly status: number;
@@ -31,7 +29,7 @@ export async function whyNoMachine(): Promise<string | undefined> {
   if (!existsSync('/usr/lib/systemd/systemd')) return 'systemd is not installed on this machine';
   const probe =
     'mount --make-rprivate / && mount -t cgroup2 cgroup2 /mnt && mkdir /mnt/runlock-probe-$$ && rmdir /mnt/runlock-probe-$$';
-  return run('unshare', ['--mount', '--pid', '--fork', '--cgroup', 'sh', '-c', probe]).then(
+  return execa('unshare', ['--mount', '--pid', '--fork', '--cgroup', 'sh', '-c', probe]).then(
     () => undefined,
     (error: unknown) => `no namespaces or control groups to be had: ${String(error)}`,
   );
@@ -88,18 +86,11 @@ function processOne(shell: number): number {
 function inside(init: number): Pick<Machine, 'run' | 'write'> {
   const enter = ['--target', String(init), '--mount', '--uts', '--ipc', '--pid', '--cgroup', '--'];
   const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', DEBIAN_FRONTEND: 'noninteractive' };
-  const call = (command: readonly string[]) =>
-    new Promise<Outcome>((settle) => {
-      execFile(
-        'nsenter',
-        [...enter, ...command],
-        { env, cwd: '/', timeout: 50_000 },
-        (error, stdout, stderr) => {
-          const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-          settle({ status, said: stdout + stderr });
-        },
-      );
-    });
+  const options = { env, extendEnv: false, cwd: '/', timeout: 50_000, stripFinalNewline: false } as const;
+  const call = async (command: readonly string[]): Promise<Outcome> => {
+    const done = await execa('nsenter', [...enter, ...command], { ...options, reject: false });
+    return { status: done.exitCode ?? -1, said: done.stdout + done.stderr };
+  };
   return {
     run: (...command) => call(command),
     write: async (path, text) => {

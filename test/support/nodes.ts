@@ -1,11 +1,8 @@
 // Each Node.js that runlock runs on, from npm's packages of it: fetched by npm once, and kept.
-import { execFile } from 'node:child_process';
 import { access, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { cacheFolder } from './provision.ts';
-
-const run = promisify(execFile);
 
 /** Versions, with npm's digest of the package for x64. */
 const pinned: Readonly<Record<number, { version: string; integrity: string }>> = {
@@ -58,12 +55,16 @@ export async function nodeFolder(major: number): Promise<string> {
 async function fetchInto(folder: string, { version, integrity }: { version: string; integrity: string }) {
   const name = `node-linux-${process.arch}`;
   const options = { cwd: folder, timeout: 240_000 };
-  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', `${name}@${version}`], options);
+  const { stdout } = await execa(
+    'npm',
+    ['pack', '--json', '--ignore-scripts', `${name}@${version}`],
+    options,
+  );
   const [packed] = JSON.parse(stdout) as { filename: string; integrity: string }[];
   if (!packed) throw new Error('npm pack made nothing');
   if (process.arch === 'x64' && packed.integrity !== integrity)
     throw new Error(`${packed.filename} has ${packed.integrity}, not ${integrity}`);
-  await run('tar', ['-xzf', packed.filename, 'package/bin/node'], options);
+  await execa('tar', ['-xzf', packed.filename, 'package/bin/node'], options);
   await rm(join(folder, packed.filename));
 }
 

@@ -1,11 +1,10 @@
 // Finds the real programs that the tests run: named by a variable, on the PATH, in our cache, or Debian's packages.
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
 import { access, mkdir, mkdtemp, readFile, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { architecture, createApt, sourcesFor, unpack } from './apt.ts';
 import { silently } from './fetching.ts';
 import type { ShowFetching } from './fetching.ts';
@@ -19,8 +18,6 @@ import {
   systemdAnalyzeScript,
   zshScript,
 } from './unpacked.ts';
-
-const run = promisify(execFile);
 
 export interface Tool {
   /** A path whose last part is the program's well-known name. */
@@ -301,7 +298,7 @@ async function makeTool(
 
 async function works(path: string, { version }: Program): Promise<boolean> {
   if (!(await isExecutable(path))) return false;
-  return run(path, [version], { timeout: 60_000 }).then(
+  return execa(path, [version], { timeout: 60_000 }).then(
     () => true,
     () => false,
   );

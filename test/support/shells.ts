@@ -1,16 +1,14 @@
 // What a shell offers on the Tab key: the real bash, zsh and fish, with the script that `runlock completion` prints.
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { onTestFinished } from 'vitest';
 import { startTime } from '../../src/process/process-tree.ts';
 import { end, eventually } from './processes.ts';
 import { NO_CONFIG, RUNLOCK } from './program.ts';
 import { fish, zsh } from './provision.ts';
 import { stage } from './stage.ts';
-
-const run = promisify(execFile);
 
 export interface Shell {
   /** What can stand in place of the line's last word, sorted; of `--hold=` what comes behind the sign. */
@@ -106,7 +104,11 @@ async function startFish(given: Env): Promise<Shell> {
   return {
     folder,
     offers: async (line) => {
-      const { stdout } = await run(command, ['--no-config', '-c', text, line], { cwd: folder, env });
+      const { stdout } = await execa(command, ['--no-config', '-c', text, line], {
+        cwd: folder,
+        env,
+        extendEnv: false,
+      });
       return words(stdout.split('\n').map((each) => each.split('\t')[0] ?? ''));
     },
   };

@@ -1,9 +1,7 @@
 // Real ansible-playbook and puppet for one test, with folders of their own instead of the user's.
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { buffer } from 'node:stream/consumers';
+import { execa } from 'execa';
 import { onTestFinished } from 'vitest';
 import { markedPids } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
@@ -96,14 +94,13 @@ export async function runPlain(
   { env, stdin = '/dev/null' }: { env: Readonly<Record<string, string>>; stdin?: string },
 ): Promise<Bytes> {
   const { PATH = '', HOME = '' } = process.env;
-  const child = spawn('sh', ['-c', 'exec "$@" <"$STDIN"', 'sh', ...command], {
+  const done = await execa('sh', ['-c', 'exec "$@" <"$STDIN"', 'sh', ...command], {
     env: { PATH, HOME, ...NO_CONFIG, ...env, STDIN: stdin },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    ...{ extendEnv: false, stdin: 'ignore', encoding: 'buffer', stripFinalNewline: false, reject: false },
   });
-  const [stdout, stderr, ended] = await Promise.all([
-    buffer(child.stdout),
-    buffer(child.stderr),
-    once(child, 'close'),
-  ]);
-  return { status: Number(ended[0]), stdout, stderr };
+  return {
+    status: done.exitCode ?? -1,
+    stdout: Buffer.from(done.stdout),
+    stderr: Buffer.from(done.stderr),
+  };
 }

@@ -1,15 +1,12 @@
 // Which Bun the single file is built with, and what is known of its holes (docs/adr/0015).
-import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
-import { promisify } from 'node:util';
+import { execa } from 'execa';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { stage } from '../support/stage.ts';
-
-const run = promisify(execFile);
 
 const VERSION = '1.4.4';
 
@@ -58,13 +55,13 @@ describe('npm run build:binary ends with one line, which says what to do,', () =
       writeFileSync(join(folder, PROGRAM), `#!/bin/sh\n${bun}\n`, { mode: 0o755 });
     }
     const words = ['--require', './machine.cjs', script];
-    return run(process.execPath, words, { cwd: folder }).catch((error: unknown) => error);
+    return execa(process.execPath, words, { cwd: folder, reject: false });
   }
 
   test('where it is given what it does not know', async () => {
-    const wrong = await run(process.execPath, [script, '--help']).catch((error: unknown) => error);
-    const stderr = expect.stringMatching(/^build:binary: Unknown option '--help'.*\n$/) as string;
-    expect(wrong).toMatchObject({ code: 1, stderr });
+    const wrong = await execa(process.execPath, [script, '--help'], { reject: false });
+    const stderr = expect.stringMatching(/^build:binary: Unknown option '--help'.*$/) as string;
+    expect(wrong).toMatchObject({ exitCode: 1, stderr });
   });
 
   test.each([
@@ -83,8 +80,11 @@ describe('npm run build:binary ends with one line, which says what to do,', () =
     ['on macOS', { kind: { platform: 'darwin', arch: 'arm64' } }, /built on Linux, .* this is darwin arm64/],
     ['on another architecture', { kind: { arch: 'riscv64' } }, /built on Linux, .* this is linux riscv64/],
   ])('%s', async (_, given, said) => {
-    const line = new RegExp(`^build:binary: .*${said.source}.*\n$`);
-    expect(await failure(given)).toMatchObject({ code: 1, stderr: expect.stringMatching(line) as string });
+    const line = new RegExp(`^build:binary: .*${said.source}.*$`);
+    expect(await failure(given)).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringMatching(line) as string,
+    });
   });
 });
 
@@ -114,30 +114,32 @@ describe('the holes that are published of Bun', () => {
     onTestFinished(() => void server.close());
     await once(server, 'listening');
     const registry = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-    const env = { ...process.env, npm_config_registry: registry, npm_config_cache: stage().folder };
-    const said = await run(process.execPath, ['scripts/audit-bun.js'], { env }).catch(
-      (error: unknown) => error,
-    );
+    const env = { npm_config_registry: registry, npm_config_cache: stage().folder };
+    const said = await execa(process.execPath, ['scripts/audit-bun.js'], { env, reject: false });
     expect(asked[0]).toBe('POST /-/npm/v1/security/advisories/bulk');
     return said;
   }
 
   test.each([[[]], [[JUDGED]]])('%j: pass', async (holes) => {
-    expect(await audit(holes)).toEqual({
-      stdout: `Bun ${VERSION}: no known hole but those that docs/adr/0015 judges\n`,
+    expect(await audit(holes)).toMatchObject({
+      exitCode: 0,
+      stdout: `Bun ${VERSION}: no known hole but those that docs/adr/0015 judges`,
       stderr: '',
     });
   });
 
   test('one that nobody has judged yet ends CI, and is named', async () => {
     expect(await audit([JUDGED, 'GHSA-new'])).toMatchObject({
-      code: 1,
-      stderr: `audit-bun: Bun ${VERSION}: hole GHSA-new (high): https://github.com/advisories/GHSA-new\n`,
+      exitCode: 1,
+      stderr: `audit-bun: Bun ${VERSION}: hole GHSA-new (high): https://github.com/advisories/GHSA-new`,
     });
   });
 
   test('a registry that does not answer ends CI', async () => {
-    const said = /^audit-bun: npm audit could not be asked: 405 .*\n$/;
-    expect(await audit('refused')).toMatchObject({ code: 1, stderr: expect.stringMatching(said) as string });
+    const said = /^audit-bun: npm audit could not be asked: 405 .*$/;
+    expect(await audit('refused')).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringMatching(said) as string,
+    });
   });
 });
