@@ -40,6 +40,23 @@ export function untilRefused(clock: Clock): (error: unknown) => boolean {
   };
 }
 
+/** Does it, again and again while it is refused, for a little while: a token may just be replaced. */
+export async function persistRefused<T>(
+  clock: Clock,
+  signal: AbortSignal,
+  act: () => Promise<T>,
+): Promise<T> {
+  const again = untilRefused(clock);
+  for (;;) {
+    try {
+      return await act();
+    } catch (error) {
+      if (!isWorthAgain(error) || !again(error)) throw error;
+      await clock.sleep(CONTENDED.shortestMs, { signal });
+    }
+  }
+}
+
 /** Does it, again and again until `signal` aborts. @throws what it met last. */
 export async function persist<T>(
   clock: Clock,

@@ -354,7 +354,15 @@ type OfOperator =
   | { event: 'sending-away'; detail: { readonly node: string; readonly group: string } }
   | { event: 'error'; code: ErrorCode; stack?: string; detail: Fault }
   | { event: 'freeze-unknown'; detail: Fault }
-  | { event: 'state-not-set'; path: string };
+  | { event: 'state-not-set'; path: string }
+  | { event: 'condition'; condition: string; holds: boolean; detail: { readonly is: string } }
+  | {
+      event: 'wait-ended';
+      outcome: 'met' | 'timed-out' | 'passed';
+      waitedMs: number;
+      detail: { readonly text: string };
+    }
+  | { event: 'wait-in-run'; run: string; group: string };
 
 /** Steps of the way to a slot: the log has no line of them. */
 export type Step = Readonly<

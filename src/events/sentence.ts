@@ -190,6 +190,17 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'freeze-unknown':
       return warning(`another freeze may stop it: ${event.detail.fault}`);
+    case 'condition':
+      return debug(`${event.condition} ${event.holds ? 'holds' : 'does not hold'}: ${event.detail.is}`);
+    case 'wait-ended': {
+      const { text } = event.detail;
+      if (event.outcome === 'met') return info(text);
+      return event.outcome === 'passed' ? warning(`${text}; going on (--on-timeout pass)`) : error(text);
+    }
+    case 'wait-in-run':
+      return warning(
+        `this wait keeps the slot of its run in ${event.group} taken; wait before 'runlock exec' to let others run meanwhile`,
+      );
     case 'state-not-set':
       return warning(`${event.path} is not set`);
     case 'error': {

@@ -18,6 +18,9 @@ export function pathFault(path: string): string | undefined {
 
 export const stateKey = (prefix: string, path: string) => `${prefix}/${FOLDER}/${path}/${VALUE}`;
 
+/** A key beside a state's own, empty: whoever waits for the state to be set is then woken by that alone. */
+export const stateOpenKey = (key: string) => `${key.slice(0, -VALUE.length)}.open`;
+
 /** Of every state below `path`, or of all; ends with a slash. */
 export const statesBelow = (prefix: string, path = '') =>
   path === '' ? `${prefix}/${FOLDER}/` : `${prefix}/${FOLDER}/${path}/`;

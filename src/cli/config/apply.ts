@@ -12,7 +12,7 @@ import { environmentText, isOfLineAlone, keyOf, parseEnvironment, parseValue } f
 const PER_CALL: ReadonlySet<string> = new Set([
   ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
   ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check', 'all', 'blocked', 'agent'],
-  ...['ttl', 'if_value', 'if_absent', 'touch'],
+  ...['ttl', 'if_value', 'if_absent', 'touch', 'until', 'while', 'any', 'stable', 'on_timeout', 'since'],
 ]);
 
 /** Of a run in several groups each one's own section says these; all others must agree. */

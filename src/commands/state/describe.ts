@@ -5,6 +5,7 @@ import { renderTable } from '../../output/table.ts';
 import type { SetResult } from '../../state/change.ts';
 import type { StateDocument } from '../../state/document.ts';
 import type { Change, State } from '../../state/read.ts';
+import { shortValue, stateText } from '../../state/words.ts';
 import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
 
@@ -49,15 +50,6 @@ interface Where {
 export const rawValue = (value: string, isTerminal: boolean): string =>
   `${isTerminal ? value.split('\n').map(visible).join('\n') : value}\n`;
 
-/** A value on one line, in quotes where that tells where it ends. */
-export function shortValue(value: string): string {
-  const text = visible(value.replaceAll('\n', '\\n'));
-  const cut = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
-  return value === '' || /\s|^['"]|['"]$/.test(value) ? `'${cut}'` : cut;
-}
-
-const LONGEST = 60;
-
 export function describeSet(result: SetResult, path: string, now: number): string {
   switch (result.kind) {
     case 'set': {
@@ -77,10 +69,6 @@ export function describeSet(result: SetResult, path: string, now: number): strin
 
 const endText = ({ until }: StateDocument, now: number) =>
   until === undefined ? '' : ` ${momentText(until, now)}`;
-
-/** Its value, and who set it when: `41, set by db01 3m ago`. */
-export const stateText = ({ value, by, at }: StateDocument, now: number): string =>
-  `${shortValue(value)}, set by ${visible(by)} ${formatAge(now - Date.parse(at))} ago`;
 
 export function describeList(
   states: readonly State[],

@@ -1,0 +1,96 @@
+/** `runlock wait`: its verdict → stdout, stderr and exit status. */
+import type { Asked } from '../../cli/command.ts';
+import { usage } from '../../cli/values.ts';
+import type { Looked } from '../../conditions/watch.ts';
+import { RunlockError, exitStatus } from '../../errors.ts';
+import { createOutput } from '../../platform/terminal.ts';
+import { isChanged } from '../../process/program.ts';
+import { NOT_UTF8 } from '../../state/document.ts';
+import type { Platform } from '../platform.ts';
+import { printJson } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
+import type { Ways } from '../with-consul.ts';
+import { endText, liveLine, missing, waitReport } from './describe.ts';
+import { wait } from './wait.ts';
+import type { WaitOptions } from './wait.ts';
+
+export type WaitAsked = Asked<WaitOptions & { readonly json: boolean; readonly onTimeout: 'fail' | 'pass' }>;
+
+export function run({ common, options }: WaitAsked, platform: Platform): Promise<number> {
+  if (options.goals.some(({ condition }) => isChanged(condition.text))) throw usage(NOT_UTF8);
+  return withConsul({ common, stoppable: true }, platform, (ways) => waitWith(ways, options, platform));
+}
+
+async function waitWith(
+  { consul, deps, signal }: Ways,
+  options: WaitAsked['options'],
+  platform: Platform,
+): Promise<number> {
+  const { RUNLOCK_RUN_ID: inside, RUNLOCK_RUN_GROUP: group = '' } = platform.env;
+  if (inside !== undefined) deps.emit({ event: 'wait-in-run', run: inside, group });
+  const told = new Map<string, boolean>();
+  const line = drawLine(platform, options);
+  const looked = (now: Looked, waitedMs: number) => {
+    line.show(now, waitedMs);
+    for (const { condition, holds, is } of now.judged) {
+      // Of the contrary of `--while` people know nothing.
+      const asWritten = holds !== isContrary(options, condition.text);
+      if (told.get(condition.text) === asWritten) continue;
+      told.set(condition.text, asWritten);
+      deps.emit({ event: 'condition', condition: condition.text, holds: asWritten, detail: { is } });
+    }
+  };
+  try {
+    const result = await wait({ consul, deps, run: inside, looked }, options, signal);
+    line.close();
+    const { kind, waitedMs } = result;
+    const outcome = kind === 'timed-out' && options.onTimeout === 'pass' ? 'passed' : kind;
+    const detail = { text: endText(result, options) };
+    deps.emit({ event: 'wait-ended', outcome, waitedMs: Math.round(waitedMs), detail });
+    if (options.json) await printJson(platform, waitReport(result, options));
+    return outcome === 'timed-out' ? exitStatus(new RunlockError('busy', '')) : 0;
+  } finally {
+    line.close();
+  }
+}
+
+const isContrary = ({ goals }: WaitOptions, text: string) =>
+  goals.some(({ option, condition }) => option === 'while' && condition.text === text);
+
+const TICK_MS = 1_000;
+
+/** Draws what is missing, on a terminal alone. */
+function drawLine({ terminal, deps: { clock }, stderr, env }: Platform, options: WaitOptions) {
+  const { live } = createOutput({ env, isTTY: stderr.isTTY });
+  const closed = new AbortController();
+  const { signal } = closed;
+  const startedMs = clock.monotonicMs();
+  let latest: Looked | undefined;
+  const draw = () => {
+    if (!latest || signal.aborted) return;
+    const waitedMs = clock.monotonicMs() - startedMs;
+    const judged = latest.at(clock.now());
+    // About to end.
+    if (options.stableMs === 0 && missing(judged, options).length === 0) return;
+    terminal.draw(liveLine({ judged, waitedMs }, options, terminal.columns()));
+  };
+  const tick = async () => {
+    for (;;) {
+      // Whoever is done within this time never sees the line.
+      await clock.sleep(TICK_MS, { signal });
+      draw();
+    }
+  };
+  if (live) tick().catch(() => undefined);
+  return {
+    show: (looked: Looked, waitedMs: number) => {
+      latest = looked;
+      if (live && waitedMs > TICK_MS) draw();
+    },
+    /** May be called twice. */
+    close: () => {
+      if (live && !signal.aborted) terminal.draw('');
+      closed.abort();
+    },
+  };
+}

@@ -1,0 +1,135 @@
+/** `runlock wait`: until conditions hold, or the time is over. */
+import type { Condition } from '../../conditions/parse.ts';
+import type { Judged, Since } from '../../conditions/judge.ts';
+import { watchConditions } from '../../conditions/watch.ts';
+import type { Decision, Looked } from '../../conditions/watch.ts';
+import type { Consul } from '../../consul/consul.ts';
+import { lastWord } from '../../consul/retry.ts';
+import { RunlockError } from '../../errors.ts';
+import type { Deps } from '../../platform/deps.ts';
+
+export interface WaitOptions {
+  readonly prefix: string;
+  /** Of the conditions that name none. */
+  readonly groups: readonly string[];
+  /** What must hold: `--until`, and the contrary of `--while`. */
+  readonly goals: readonly Goal[];
+  /** One of them is enough. */
+  readonly any: boolean;
+  /** In milliseconds; 0: one look. */
+  readonly timeoutMs: number;
+  /** How long they must hold without a change of what they rest on; milliseconds. */
+  readonly stableMs: number;
+  /** `start`: of this wait. */
+  readonly since?: 'start' | Exclude<Since, { kind: 'index' }>;
+}
+
+export interface Goal {
+  readonly option: 'until' | 'while';
+  /** As it must hold: that of `--while` is the contrary of what was written. */
+  readonly condition: Condition;
+}
+
+export interface WaitResult {
+  readonly kind: 'met' | 'timed-out';
+  /** One for each goal, in their order. */
+  readonly judged: readonly Judged[];
+  readonly atOnce: boolean;
+  readonly waitedMs: number;
+}
+
+export interface WaitDeps {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  /** The run that this is a part of, which can't wait for its own end. */
+  readonly run?: string | undefined;
+  /** Hears each look. */
+  readonly looked: (looked: Looked, waitedMs: number) => void;
+}
+
+/** Whoever gives less time still hears how it is. */
+const FIRST_LOOK_MS = 3_000;
+
+/**
+ * @throws RunlockError `unreachable` and its like: Consul did not answer once within the time; `usage`: it would wait for
+ * the end of its own run; `forbidden`; `incompatible`. What `signal` aborts with.
+ */
+export async function wait(
+  { consul, deps: { clock }, run, looked }: WaitDeps,
+  { goals, prefix, groups, any, timeoutMs, stableMs, since }: WaitOptions,
+  signal: AbortSignal,
+): Promise<WaitResult> {
+  const startedMs = clock.monotonicMs();
+  const waitedMs = () => clock.monotonicMs() - startedMs;
+  let last: Looked | undefined;
+  let startIndex: number | undefined;
+  let stable: { readonly marks: string; readonly sinceMs: number } | undefined;
+  const result = (kind: WaitResult['kind'], { judged, atOnce }: Looked) => ({
+    done: { kind, judged, atOnce, waitedMs: waitedMs() },
+  });
+  const decide = (now: Looked): Decision<WaitResult> => {
+    last = now;
+    looked(now, waitedMs());
+    const holding = now.judged.filter(({ holds }) => holds);
+    const isMet = any ? holding.length > 0 : holding.length === now.judged.length;
+    if (!isMet && !any) refuseOwn(now.judged, run);
+    const marks = JSON.stringify(holding.map(({ condition, mark }) => [condition.text, mark]));
+    if (!isMet) stable = undefined;
+    else if (stable?.marks !== marks) stable = { marks, sinceMs: clock.monotonicMs() };
+    const leftMs = stable ? stable.sinceMs + stableMs - clock.monotonicMs() : Infinity;
+    if (leftMs <= 0) return result('met', now);
+    return waitedMs() >= timeoutMs ? result('timed-out', now) : { againInMs: leftMs };
+  };
+  const time = limitTime(clock, { timeoutMs, signal, hasLooked: () => last !== undefined });
+  try {
+    return await watchConditions(
+      { consul, clock, prefix, groups, signal: time.signal },
+      goals.map(({ condition }) => condition),
+      {
+        since: ({ entries }) => {
+          if (since !== 'start') return since;
+          startIndex ??= Math.max(0, ...entries.map(({ modifyIndex }) => modifyIndex));
+          return { kind: 'index', index: startIndex };
+        },
+        decide,
+      },
+    );
+  } catch (error) {
+    if (signal.aborted || !time.isOver()) throw error;
+    if (last) return result('timed-out', last).done;
+    throw new RunlockError('unreachable', lastWord(consul, error));
+  } finally {
+    time.stop();
+  }
+}
+
+/** Aborts when the time is over; before the first look only when that takes long, too. */
+function limitTime(
+  clock: Deps['clock'],
+  { timeoutMs, signal, hasLooked }: { timeoutMs: number; signal: AbortSignal; hasLooked: () => boolean },
+) {
+  const ended = new AbortController();
+  const over = new AbortController();
+  const sleep = (ms: number) => clock.sleep(ms, { signal: ended.signal });
+  const run = async () => {
+    await sleep(timeoutMs);
+    if (!hasLooked()) await sleep(FIRST_LOOK_MS - timeoutMs);
+    over.abort();
+  };
+  run().catch(() => undefined);
+  return {
+    signal: AbortSignal.any([signal, over.signal]),
+    isOver: () => over.signal.aborted,
+    stop: () => ended.abort(),
+  };
+}
+
+/** The end of its own run would come only after this wait. */
+function refuseOwn(judged: readonly Judged[], run: string | undefined): void {
+  const own = judged.find(({ holds, runs }) => !holds && run !== undefined && runs.includes(run));
+  if (!own) return;
+  throw new RunlockError(
+    'usage',
+    `this wait is part of the run that it would wait for (${own.is}); wait before 'runlock exec', or after it`,
+  );
+}

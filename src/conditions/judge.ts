@@ -1,0 +1,286 @@
+/** What was read at one moment → what is true of it. Pure. */
+import type { Entry } from '../consul/consul.ts';
+import { assertNever } from '../errors.ts';
+import type { Instance } from '../gate/instances.ts';
+import { CLOCK_DIFFERENCE_MS, isTaken, readSlots } from '../lock/decide.ts';
+import type { Slot } from '../lock/decide.ts';
+import { freezeKeys, groupKeys, parseKey } from '../lock/keys.ts';
+import { decodeFreeze, decodeRun, leftOf } from '../lock/records.ts';
+import type { Claim, RunRecord } from '../lock/records.ts';
+import { decodeState, leftOfState } from '../state/document.ts';
+import { stateKey } from '../state/path.ts';
+import { stateText } from '../state/words.ts';
+import { formatAge } from '../text/age.ts';
+import { visible } from '../text/visible.ts';
+import { EVERY_NODE } from './parse.ts';
+import type { Condition } from './parse.ts';
+import { agentKey, groupsOf } from './sources.ts';
+import type { Where } from './sources.ts';
+
+/** All that the conditions need, as it was at one moment. */
+export interface World {
+  readonly entries: readonly Entry[];
+  /** By service. */
+  readonly instances: ReadonlyMap<string, readonly Instance[]>;
+  /** How often each source was seen to change so far (`idOf`): one that is as it was may have been another meanwhile. */
+  readonly moved?: ReadonlyMap<string, number>;
+}
+
+/** Which runs count for `good:`. */
+export type Since =
+  /** Those that ended at most so many milliseconds ago. */
+  | { readonly kind: 'age'; readonly ms: number }
+  /** Those that ended then, or later; milliseconds since the epoch. */
+  | { readonly kind: 'time'; readonly atMs: number }
+  /** Those that were recorded past this index. */
+  | { readonly kind: 'index'; readonly index: number };
+
+export interface Judging extends Where {
+  /** The earliest that it may be (`WallClock`): whether a time has come is judged by it. */
+  readonly nowMs: number;
+  readonly since?: Since | undefined;
+}
+
+/** One condition, judged. */
+export interface Judged {
+  readonly condition: Condition;
+  readonly holds: boolean;
+  /** What it rests on: another mark is another reason, although the truth is the same. Compared for equality only. */
+  readonly mark: string;
+  /** How it is now, as a sentence; whether the condition holds or not. */
+  readonly is: string;
+  /** In so many milliseconds it may change although nothing changes in Consul; Infinity: it may not. */
+  readonly changesInMs: number;
+  /** The runs that it is about, as far as they are under way. */
+  readonly runs: readonly string[];
+}
+
+/** Each of them by the same world. @throws RunlockError `incompatible`: what is stored can't be read. */
+export function judge(conditions: readonly Condition[], world: World, judging: Judging): readonly Judged[] {
+  return conditions.map((condition) => {
+    const { holds, mark, is, changesInMs = Infinity, runs = [] } = judgeKind(condition, world, judging);
+    return { condition, holds: holds !== condition.not, mark, is, changesInMs, runs };
+  });
+}
+
+interface Verdict {
+  readonly holds: boolean;
+  readonly mark: string;
+  readonly is: string;
+  readonly changesInMs?: number;
+  readonly runs?: readonly string[];
+}
+
+function judgeKind(condition: Condition, world: World, judging: Judging): Verdict {
+  switch (condition.kind) {
+    case 'state':
+      return judgeState(condition, world, judging);
+    case 'idle':
+      return judgeIdle(condition.group, world, judging);
+    case 'blocked':
+      return judgeBlocked(condition.group, world, judging);
+    case 'active':
+      return judgeActive(condition, world, judging);
+    case 'good':
+      return judgeGood(condition, world, judging);
+    case 'healthy':
+      return judgeHealthy(condition, world);
+    case 'frozen':
+      return judgeFrozen(condition.group, world, judging);
+    case 'agent':
+      return judgeAgent(condition.node, world, judging);
+    default:
+      return assertNever(condition);
+  }
+}
+
+const find = ({ entries }: World, key: string) => entries.find((entry) => entry.key === key);
+const ageText = (at: string, nowMs: number) => formatAge(nowMs - Date.parse(at));
+
+type Of<K extends Condition['kind']> = Extract<Condition, { kind: K }>;
+
+function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, nowMs }: Judging): Verdict {
+  const entry = find(world, stateKey(prefix, path));
+  const document = entry && decodeState(entry);
+  const leftMs = document ? leftOfState(document, nowMs) : 0;
+  const there = document && leftMs > 0 ? document : undefined;
+  const isEqual = there !== undefined && there.value === value;
+  const holds = is === undefined ? there !== undefined : is === 'equal' ? isEqual : !isEqual;
+  if (there)
+    return { holds, mark: there.change, is: `${path} is ${stateText(there, nowMs)}`, changesInMs: leftMs };
+  if (!document) return { holds, mark: 'absent', is: `${path} is not set` };
+  return {
+    holds,
+    mark: `ended ${document.change}`,
+    is: `${path} has ended (it was ${stateText(document, nowMs)})`,
+  };
+}
+
+/** The slots of a group, of each what keeps it now; a claim past its hold keeps nothing. */
+function slotsOf(group: string, { entries }: World, { prefix, nowMs }: Judging) {
+  const { slotPrefix } = groupKeys(prefix, group);
+  const all = readSlots(
+    prefix,
+    entries.filter(({ key }) => key.startsWith(slotPrefix)),
+  );
+  const seen = all.filter(isTaken).map((slot) => ({ slot, leftMs: keptForMs(slot, nowMs) }));
+  const ends = seen.map(({ leftMs }) => leftMs).filter((ms) => ms > 0);
+  return {
+    taken: seen.filter(({ leftMs }) => leftMs > 0).map(({ slot }) => slot),
+    changesInMs: Math.min(Infinity, ...ends),
+  };
+}
+
+/** How long a slot is taken or kept if nothing changes. A run's is until it ends. */
+function keptForMs({ owner, lockedBy }: Slot, nowMs: number): number {
+  if (lockedBy !== undefined || !owner || isRun(owner.claim)) return Infinity;
+  const { heldUntil } = owner.claim;
+  return heldUntil === undefined ? Infinity : Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
+}
+
+const isRun = ({ state }: Claim) => state === 'running' || state === 'evicted';
+
+const slotMark = (slots: readonly Slot[]) =>
+  slots
+    .map(({ slot, owner, lockedBy }) => `${slot} ${owner?.claim.run ?? lockedBy ?? ''} ${owner?.index ?? 0}`)
+    .join();
+
+function slotText({ slot, owner }: Slot, nowMs: number): string {
+  if (!owner) return `slot ${slot} is locked`;
+  const { node, state, command, since } = owner.claim;
+  if (state === 'running') return `${node} has been running ${visible(command)} for ${ageText(since, nowMs)}`;
+  return `slot ${slot} is kept by ${node} (${state} ${ageText(since, nowMs)} ago)`;
+}
+
+const more = (count: number) => (count > 0 ? ` and ${count} more` : '');
+
+function judgeIdle(group: string, world: World, judging: Judging): Verdict {
+  const { taken, changesInMs } = slotsOf(group, world, judging);
+  const [first, ...others] = taken;
+  const is = first
+    ? `${group} is not idle: ${slotText(first, judging.nowMs)}${more(others.length)}`
+    : `${group} is idle`;
+  const moved = world.moved?.get(groupKeys(judging.prefix, group).slotPrefix) ?? 0;
+  const mark = `${slotMark(taken)} ${moved}`;
+  return { holds: first === undefined, mark, is, changesInMs, runs: runsOf(taken) };
+}
+
+const runsOf = (slots: readonly Slot[]) => slots.flatMap(({ owner }) => owner?.claim.run ?? []);
+
+function judgeBlocked(group: string, world: World, judging: Judging): Verdict {
+  const { taken, changesInMs } = slotsOf(group, world, judging);
+  const kept = taken.filter(({ owner, lockedBy }) => owner && lockedBy === undefined && !isRun(owner.claim));
+  const [first, ...others] = kept;
+  const is = first
+    ? `${group} is blocked: ${slotText(first, judging.nowMs)}${more(others.length)}`
+    : `${group} is not blocked`;
+  return { holds: first !== undefined, mark: slotMark(kept), is, changesInMs };
+}
+
+function judgeActive(condition: Of<'active'>, world: World, judging: Judging): Verdict {
+  const { node } = condition;
+  const groups = groupsOf(condition, judging);
+  const runs = groups.flatMap((group) =>
+    slotsOf(group, world, judging).taken.filter(
+      ({ owner }) => owner && owner.claim.node === node && isRun(owner.claim),
+    ),
+  );
+  const [first] = runs;
+  const where = groups.join(', ');
+  const is = first ? `${slotText(first, judging.nowMs)} in ${where}` : `${node} is not running in ${where}`;
+  return { holds: first !== undefined, mark: runsOf(runs).join(), is, runs: runsOf(runs) };
+}
+
+interface Recorded {
+  readonly record: RunRecord;
+  readonly index: number;
+}
+
+function judgeGood(condition: Of<'good'>, world: World, judging: Judging): Verdict {
+  const { node } = condition;
+  const groups = groupsOf(condition, judging);
+  const found = groups.map((group) => ({ group, runs: recordsIn(group, node, world, judging) }));
+  const runs = found.flatMap(({ runs }) => runs);
+  const bad = runs.filter((run) => !isGood(run, judging));
+  const without = found.filter(({ runs }) => runs.length === 0).map(({ group }) => group);
+  const holds = bad.length === 0 && without.length === 0;
+  const mark = runs.map(({ record }) => record.run).join();
+  const { since } = judging;
+  const ends =
+    since?.kind === 'age' ? runs.map(({ record }) => endOf(record) + since.ms - judging.nowMs) : [];
+  const changesInMs = Math.min(Infinity, ...ends.filter((ms) => ms > 0));
+  return { holds, mark, is: goodText({ node, groups, runs, bad, without }, judging), changesInMs };
+}
+
+const endOf = ({ endedAt }: RunRecord) => Date.parse(endedAt);
+
+function recordsIn(group: string, node: string, { entries }: World, { prefix }: Judging): Recorded[] {
+  const start = groupKeys(prefix, group).run('');
+  return entries.flatMap((entry) => {
+    if (!entry.key.startsWith(start) || parseKey(prefix, entry.key)?.key.kind !== 'run') return [];
+    if (node !== EVERY_NODE && entry.key !== start + node) return [];
+    return [{ record: decodeRun(entry), index: entry.modifyIndex }];
+  });
+}
+
+function isGood({ record, index }: Recorded, { since, nowMs }: Judging): boolean {
+  if (record.outcome !== 'succeeded') return false;
+  switch (since?.kind) {
+    case undefined:
+      return true;
+    case 'age':
+      return endOf(record) + since.ms > nowMs;
+    case 'time':
+      return endOf(record) >= since.atMs;
+    case 'index':
+      return index > since.index;
+  }
+}
+
+interface GoodFacts {
+  readonly node: string;
+  readonly groups: readonly string[];
+  readonly runs: readonly Recorded[];
+  readonly bad: readonly Recorded[];
+  readonly without: readonly string[];
+}
+
+function goodText({ node, groups, runs, bad, without }: GoodFacts, { nowMs }: Judging): string {
+  const [none] = without;
+  if (none !== undefined)
+    return node === EVERY_NODE ? `no run in ${none} is recorded` : `no run of ${node} in ${none} is recorded`;
+  const [first, ...others] = bad;
+  const where = groups.join(', ');
+  if (!first)
+    return node === EVERY_NODE
+      ? `the last run of each of the ${runs.length} nodes in ${where} was good`
+      : `the last run of ${node} in ${where} was good`;
+  const { record } = first;
+  const ended = `${record.outcome} ${ageText(record.endedAt, nowMs)} ago`;
+  return `the last run of ${record.node} in ${where} ${ended}${others.length > 0 ? `; ${others.length} more are not good` : ''}`;
+}
+
+function judgeHealthy({ service, instances: wanted }: Of<'healthy'>, { instances }: World): Verdict {
+  const all = instances.get(service) ?? [];
+  const healthy = all.filter(({ state }) => state === 'healthy').length;
+  const is = `${healthy} of ${all.length} instances of ${service} are healthy`;
+  return { holds: healthy >= wanted, mark: '', is };
+}
+
+function judgeFrozen(group: string, world: World, { prefix, nowMs }: Judging): Verdict {
+  const what = group === '' ? 'everything' : group;
+  for (const key of freezeKeys(prefix, group)) {
+    const entry = find(world, key);
+    const freeze = entry && decodeFreeze(entry);
+    if (!freeze || leftOf(freeze, nowMs) <= 0) continue;
+    const is = `${what} was frozen ${ageText(freeze.since, nowMs)} ago by ${visible(freeze.by)}: ${visible(freeze.reason)}`;
+    return { holds: true, mark: `${entry.modifyIndex}`, is, changesInMs: leftOf(freeze, nowMs) };
+  }
+  return { holds: false, mark: '', is: `${what} is not frozen` };
+}
+
+function judgeAgent(node: string, world: World, { prefix }: Judging): Verdict {
+  const session = find(world, agentKey(prefix, node))?.session;
+  const is = session === undefined ? `the agent of ${node} is not there` : `the agent of ${node} is there`;
+  return { holds: session !== undefined, mark: session ?? '', is };
+}

@@ -1,0 +1,140 @@
+/** One look at all that conditions need, as it was at one moment (docs/protocol.md, "Conditions"). */
+import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
+import { RunlockError } from '../errors.ts';
+import { readInstances } from '../gate/read.ts';
+import type { Instance } from '../gate/instances.ts';
+import type { World } from './judge.ts';
+import type { Source } from './sources.ts';
+
+export interface Look extends World {
+  /** False: services changed so quickly that what lies in KV and they were never seen at one moment. */
+  readonly atOnce: boolean;
+}
+
+/** Keys and trees of which this process knows that it may read them, and so that nothing there means nothing. */
+export type Proven = Set<string>;
+
+/** How often what lies in KV and the services are read until both were there at one moment. */
+const TRIES = 5;
+
+/**
+ * Everything in KV by one consistent transaction; the services between two of them that are equal.
+ * @throws RunlockError `forbidden`, naming the rule: what may not be read is never taken for what is not there.
+ */
+export async function look(
+  consul: Consul,
+  { sources, proven }: { readonly sources: readonly Source[]; readonly proven: Proven },
+  options: RetryOptions,
+): Promise<Look> {
+  const services = sources.flatMap((source) => (source.kind === 'service' ? [source.service] : []));
+  const keys = sources.flatMap((source) => (source.kind === 'service' ? [] : [source]));
+  let entries = await readKeys(consul, keys, options);
+  if (services.length === 0) {
+    await prove(consul, { keys, entries, proven }, options);
+    return { entries, instances: new Map(), atOnce: true };
+  }
+  for (let tries = 1; ; tries += 1) {
+    const instances = await readServices(consul, { services, proven }, options);
+    if (keys.length === 0) return { entries, instances, atOnce: services.length === 1 };
+    const again = await readKeys(consul, keys, options);
+    const atOnce = isSame(entries, again);
+    entries = again;
+    if (!atOnce && tries < TRIES) continue;
+    await prove(consul, { keys, entries, proven }, options);
+    return { entries, instances, atOnce };
+  }
+}
+
+type KeySource = Exclude<Source, { kind: 'service' }>;
+
+async function readKeys(
+  consul: Consul,
+  keys: readonly KeySource[],
+  options: RetryOptions,
+): Promise<readonly Entry[]> {
+  if (keys.length === 0) return [];
+  const found = await consul.readAll(
+    keys.map(({ key }) => ({ verb: 'get-tree', key })),
+    options,
+  );
+  // The tree of a key has others that begin like it; two trees may have one in common.
+  const wanted = found.filter(({ key }) => keys.some((source) => isOf(source, key)));
+  return [...new Map(wanted.map((entry) => [entry.key, entry])).values()];
+}
+
+export const isOf = (source: KeySource, key: string) =>
+  source.kind === 'key' ? key === source.key : key.startsWith(source.key);
+
+async function readServices(
+  consul: Consul,
+  { services, proven }: { readonly services: readonly string[]; readonly proven: Proven },
+  options: RetryOptions,
+): Promise<ReadonlyMap<string, readonly Instance[]>> {
+  const unproven = services.filter((service) => !proven.has(service));
+  const [found] = await Promise.all([
+    Promise.all(
+      services.map(
+        async (service) => [service, (await readInstances(consul, service, options)).value] as const,
+      ),
+    ),
+    proveServices(consul, unproven, options),
+  ]);
+  for (const service of unproven) proven.add(service);
+  return new Map(found);
+}
+
+/** Consul hides instances that the token may not see; a name that only begins like one tells of all nodes. */
+async function proveServices(
+  consul: Consul,
+  services: readonly string[],
+  options: RetryOptions,
+): Promise<void> {
+  if (services.length === 0) return;
+  const rights = services.flatMap((name) => [
+    { resource: 'service', name, access: 'read' } as const,
+    { resource: 'node', name: `${name}-nodes`, access: 'read' } as const,
+  ]);
+  const hidden = rights[(await consul.may(rights, options)).indexOf(false)];
+  if (!hidden) return;
+  const rule = hidden.resource === 'service' ? `service "${hidden.name}"` : 'node_prefix ""';
+  throw new RunlockError(
+    'forbidden',
+    `Consul at ${consul.address} does not show this token all instances; the token needs the rule: ${rule} { policy = "read" }`,
+  );
+}
+
+/**
+ * A transaction leaves out what the token may not read. So each key that is not there is asked for once: 404 or 403. Of a
+ * tree that is a key that is never there, for single ones may be left out.
+ */
+async function prove(
+  consul: Consul,
+  {
+    keys,
+    entries,
+    proven,
+  }: { readonly keys: readonly KeySource[]; readonly entries: readonly Entry[]; readonly proven: Proven },
+  options: RetryOptions,
+): Promise<void> {
+  await Promise.all(
+    keys.map(async (source) => {
+      const { kind, key, rule } = source;
+      const isThere = entries.some((entry) => isOf(source, entry.key));
+      // What is there may be hidden later, when the token has lost a right.
+      if (kind === 'key' && isThere) return void proven.delete(key);
+      if (proven.has(key)) return;
+      await consul.get(kind === 'tree' ? `${key}.may-read` : key, { ...options, rule });
+      proven.add(key);
+    }),
+  );
+}
+
+const isSame = (before: readonly Entry[], after: readonly Entry[]) =>
+  signatureOf(before) === signatureOf(after);
+
+/** Two are equal if nothing has changed between them. */
+export const signatureOf = (entries: readonly Entry[]): string =>
+  entries
+    .map(({ key, modifyIndex, session }) => `${key} ${modifyIndex} ${session ?? ''}`)
+    .sort()
+    .join('\n');

@@ -1,0 +1,77 @@
+/** What is read for conditions: keys, trees of keys, services. Pure. */
+import { RunlockError, assertNever } from '../errors.ts';
+import { freezeKeys, groupKeys } from '../lock/keys.ts';
+import { stateKey, stateRule } from '../state/path.ts';
+import { EVERY_NODE } from './parse.ts';
+import type { Condition } from './parse.ts';
+
+export type Source =
+  /** One key, or every key that begins with `key`. */
+  | { readonly kind: 'key' | 'tree'; readonly key: string; readonly rule: string; readonly path?: string }
+  | { readonly kind: 'service'; readonly service: string };
+
+export interface Where {
+  /** Without a slash at its end. */
+  readonly prefix: string;
+  /** Of the conditions that name none. */
+  readonly groups: readonly string[];
+}
+
+/** They are read in one transaction, which has 64 operations at most. */
+const MOST = 64;
+
+/** Each source once. @throws RunlockError `usage`: more than one transaction can read. */
+export function sourcesOf(conditions: readonly Condition[], where: Where): readonly Source[] {
+  const all = conditions.flatMap((condition) => sourcesOfOne(condition, where));
+  const sources = [...new Map(all.map((source) => [idOf(source), source])).values()];
+  const keys = sources.filter(({ kind }) => kind !== 'service').length;
+  if (keys > MOST)
+    throw new RunlockError(
+      'usage',
+      `these conditions need ${keys} reads, and ${MOST} can be made at one moment; give fewer, or publish one state for several`,
+    );
+  return sources;
+}
+
+export const idOf = (source: Source) => (source.kind === 'service' ? source.service : source.key);
+
+export const agentKey = (prefix: string, node: string) => `${prefix}/.agents/${node}`;
+
+export const groupsOf = (condition: { readonly group?: string }, { groups }: Where): readonly string[] =>
+  condition.group === undefined ? groups : [condition.group];
+
+const readKey = (key: string): Source => ({ kind: 'key', key, rule: `key "${key}" { policy = "read" }` });
+const readTree = (key: string): Source => ({
+  kind: 'tree',
+  key,
+  rule: `key_prefix "${key}" { policy = "read" }`,
+});
+
+function sourcesOfOne(condition: Condition, where: Where): Source[] {
+  const { prefix } = where;
+  switch (condition.kind) {
+    case 'state': {
+      const { path } = condition;
+      return [{ kind: 'key', key: stateKey(prefix, path), rule: stateRule(prefix, path, 'read'), path }];
+    }
+    case 'idle':
+    case 'blocked':
+      return [readTree(groupKeys(prefix, condition.group).slotPrefix)];
+    case 'active':
+      return groupsOf(condition, where).map((group) => readTree(groupKeys(prefix, group).slotPrefix));
+    case 'good':
+      return groupsOf(condition, where).map((group) =>
+        condition.node === EVERY_NODE
+          ? readTree(groupKeys(prefix, group).run(''))
+          : readKey(groupKeys(prefix, group).run(condition.node)),
+      );
+    case 'frozen':
+      return freezeKeys(prefix, condition.group).map(readKey);
+    case 'agent':
+      return [readKey(agentKey(prefix, condition.node))];
+    case 'healthy':
+      return [{ kind: 'service', service: condition.service }];
+    default:
+      return assertNever(condition);
+  }
+}

@@ -1,0 +1,177 @@
+/** Follows conditions: one look, by one read, whenever something they rest on has changed (docs/adr/0030). */
+import type { Consul, ReadOptions } from '../consul/consul.ts';
+import { persistRefused } from '../consul/retry.ts';
+import { lookPast } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
+import { createBell } from '../gate/bell.ts';
+import { readInstances } from '../gate/read.ts';
+import type { WallClock } from '../platform/deps.ts';
+import { stateOpenKey } from '../state/path.ts';
+import { judge } from './judge.ts';
+import type { Judged, Judging } from './judge.ts';
+import type { Condition } from './parse.ts';
+import { isOf, look, signatureOf } from './read.ts';
+import type { Look } from './read.ts';
+import { idOf, sourcesOf } from './sources.ts';
+import type { Source, Where } from './sources.ts';
+
+export interface Watching extends Where {
+  readonly consul: Consul;
+  readonly clock: WallClock;
+  readonly signal: AbortSignal;
+}
+
+/** The conditions by one look. */
+export interface Looked {
+  readonly judged: readonly Judged[];
+  /** Whether all of them were judged by one moment (`Look`). */
+  readonly atOnce: boolean;
+  /** The same, told at another time: ages grow without a change. `nowMs`: by the wall clock. */
+  readonly at: (nowMs: number) => readonly Judged[];
+}
+
+/** What is done about a look: it is the last one, with this as the result; or it is looked again, in so many milliseconds at the latest. */
+export type Decision<R> = { readonly done: R } | { readonly againInMs: number };
+
+/** A storm of changes is read at most ten times a second. */
+const PAUSE_MS = 100;
+/** A key that is not there wakes for its neighbours' changes too. */
+const ABSENT_PAUSE_MS = 1_000;
+
+/**
+ * Looks now, and then whenever something has changed, or a time has come, until `decide` says that it is done. It outlives
+ * an agent that restarts, a token that is replaced, a snapshot that is restored. It polls nothing.
+ * @throws RunlockError `forbidden`, `incompatible`, `usage` (too many conditions); what `signal` aborts with.
+ */
+export async function watchConditions<R>(
+  watching: Watching,
+  conditions: readonly Condition[],
+  {
+    since,
+    decide,
+  }: { readonly since: (look: Look) => Judging['since']; readonly decide: (looked: Looked) => Decision<R> },
+): Promise<R> {
+  const { consul, clock } = watching;
+  const sources = sourcesOf(conditions, watching);
+  const bell = createBell(clock);
+  const over = new AbortController();
+  const stop = () => over.abort(watching.signal.reason);
+  watching.signal.addEventListener('abort', stop, { once: true });
+  const { signal } = over;
+  const followed = sources.map((source): Followed => ({ source, looked: '', seen: undefined, moved: 0 }));
+  const proven = new Set<string>();
+  let isFollowing = false;
+  try {
+    watching.signal.throwIfAborted();
+    for (;;) {
+      const world = await persistRefused(clock, signal, () => look(consul, { sources, proven }, { signal }));
+      for (const each of followed) each.looked = signatureIn(world, each.source);
+      const judging = { ...where(watching), nowMs: clock.earliest(), since: since(world) };
+      const moved = new Map(followed.map(({ source, moved }) => [idOf(source), moved]));
+      const at = (nowMs: number) => judge(conditions, { ...world, moved }, { ...judging, nowMs });
+      const judged = at(judging.nowMs);
+      const decision = decide({ judged, atOnce: world.atOnce, at });
+      if ('done' in decision) return decision.done;
+      if (!isFollowing)
+        for (const each of followed)
+          follow(watching, each, { world, signal, ring: () => bell.ring() }).catch((error: unknown) =>
+            bell.fail(error),
+          );
+      isFollowing = true;
+      const dueMs = Math.min(decision.againInMs, ...judged.map(({ changesInMs }) => changesInMs));
+      // What was seen while this look was under way may be newer than the look.
+      const isBehind = followed.some(({ seen, looked }) => seen !== undefined && seen !== looked);
+      if (!isBehind) await bell.next(Math.max(0, dueMs), signal);
+      await clock.sleep(PAUSE_MS, { signal });
+    }
+  } finally {
+    watching.signal.removeEventListener('abort', stop);
+    over.abort();
+  }
+}
+
+const where = ({ prefix, groups }: Where): Where => ({ prefix, groups });
+
+interface Followed {
+  readonly source: Source;
+  /** What the last look has of it. */
+  looked: string;
+  /** What its own watch saw last; undefined: nothing yet. */
+  seen: string | undefined;
+  /** How often its watch saw a change: also where all is again as it was. */
+  moved: number;
+}
+
+function signatureIn({ entries, instances }: Look, source: Source): string {
+  if (source.kind === 'service') return JSON.stringify(instances.get(source.service) ?? []);
+  return signatureOf(entries.filter(({ key }) => isOf(source, key)));
+}
+
+interface Following {
+  readonly world: Look;
+  readonly signal: AbortSignal;
+  readonly ring: () => void;
+}
+
+/** Rings when it sees something else than the last look did. */
+async function follow(
+  { consul, clock }: Watching,
+  followed: Followed,
+  { world, signal, ring }: Following,
+): Promise<never> {
+  const { source } = followed;
+  let index = startIndex(world, source);
+  let needless = 0;
+  for (;;) {
+    const before = followed.seen ?? followed.looked;
+    const seen = await persistRefused(clock, signal, () =>
+      lookPast((past) => readSource(consul, source, { ...past, signal }), index),
+    );
+    const hasMoved = index > 0 && seen.index !== index;
+    ({ index } = seen);
+    followed.seen = seen.signature;
+    if (hasMoved) followed.moved += 1;
+    if (hasMoved && seen.signature === before) needless += 1;
+    // A tree that is as it was has changed meanwhile; a key that is not there wakes for its neighbours too.
+    if (seen.signature !== followed.looked || (hasMoved && source.kind === 'tree')) ring();
+    if (needless === NEEDLESS && source.kind === 'key' && source.path !== undefined)
+      await openFolder(consul, stateOpenKey(source.key), signal);
+    await clock.sleep(seen.isEmpty ? ABSENT_PAUSE_MS : PAUSE_MS, { signal });
+  }
+}
+
+/** What is there at a key wakes for its own changes alone, from its own index on; of all else the first look tells. */
+function startIndex({ entries }: Look, source: Source): number {
+  if (source.kind !== 'key') return 0;
+  return entries.find(({ key }) => key === source.key)?.modifyIndex ?? 0;
+}
+
+/** After so many looks that its neighbours' changes caused, a watch on a state that is not there makes itself a place of its own. */
+const NEEDLESS = 2;
+
+/** Beside an existing key in its folder a key that is not there is woken by nobody else (measured). Without the right it goes on as it is. */
+async function openFolder(consul: Consul, key: string, signal: AbortSignal): Promise<void> {
+  await consul.transact([{ verb: 'cas', key, value: '', index: 0 }], { signal }).catch(() => {
+    signal.throwIfAborted();
+  });
+}
+
+interface SeenSource {
+  readonly signature: string;
+  readonly index: number;
+  readonly isEmpty: boolean;
+}
+
+async function readSource(consul: Consul, source: Source, options: Past & ReadOptions): Promise<SeenSource> {
+  if (source.kind === 'service') {
+    const { value, index } = await readInstances(consul, source.service, options);
+    return { signature: JSON.stringify(value), index, isEmpty: value.length === 0 };
+  }
+  const { key, rule } = source;
+  if (source.kind === 'tree') {
+    const { entries, index } = await consul.list(key, { ...options, rule });
+    return { signature: signatureOf(entries), index, isEmpty: entries.length === 0 };
+  }
+  const { entry, index } = await consul.get(key, { ...options, rule });
+  return { signature: signatureOf(entry ? [entry] : []), index, isEmpty: !entry };
+}
