@@ -49,7 +49,7 @@ const outputOptions = {
   stoppable,
 };
 const stdout = createStream({ fd: 1, ...outputOptions });
-const { stderr, terminal, makeLog, errorLog, writeLine, confirm } = openConsole({
+const { stderr, terminal, notice, makeLog, errorLog, writeLine, confirm } = openConsole({
   env: process.env,
   options: outputOptions,
   now: () => clock.now(),
@@ -62,7 +62,9 @@ async function connectTo(emit: Emit, agent?: string) {
     import('./consul/consul.ts'),
     import('./consul/env.ts'),
   ]);
-  return connect(consulSettings(process.env, agent), { clock, emit });
+  // What is wrong, without what to do: that is said in full if it stays so.
+  const onRetry = (fault: string) => notice(fault && `${fault.replace(/; [^;]*$/, '')}; retrying`);
+  return connect(consulSettings(process.env, agent), { clock, emit, onRetry });
 }
 
 /** The most that is read of a configuration file, or of stdin, in bytes. */

@@ -91,7 +91,14 @@ export const FIRST_CONTACT = { retryForMs: 3_000, electionMs: 30_000 };
  */
 const LONGEST_WAIT_MS = 25_000;
 
-export function connect(settings: ConsulSettings, effects: { clock: Clock; emit: Emit }): Consul {
+interface Effects {
+  readonly clock: Clock;
+  readonly emit: Emit;
+  /** Hears what a request is tried again for, once that takes a while; and '' when that is over. */
+  readonly onRetry?: (fault: string) => void;
+}
+
+export function connect(settings: ConsulSettings, effects: Effects): Consul {
   const token = createToken(settings);
   const client = createClient(settings, token);
   const trouble = watchTrouble(settings.address, effects);
@@ -121,7 +128,10 @@ export function connect(settings: ConsulSettings, effects: { clock: Clock; emit:
     const answer = toAnswer(body as WireAnswer);
     if (answer.kind === 'refused' && /^permission denied/i.test(answer.why)) {
       if (await token.replaced(sent)) return transact(operations, options);
-      throw forbidden(settings.address, answer.why, options.rule);
+      throw forbidden(
+        { address: settings.address, rule: options.rule, isAnonymous: sent === undefined },
+        answer.why,
+      );
     }
     return answer;
   };

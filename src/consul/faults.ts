@@ -25,11 +25,17 @@ export function responseOf(error: unknown): Response | undefined {
   return response?.complete ? response : undefined;
 }
 
+/** Who was asked, and with what. */
+export interface Asked {
+  readonly address: string;
+  /** The rule that the request needs. */
+  readonly rule?: string | undefined;
+  /** Whether it had no token. */
+  readonly isAnonymous?: boolean;
+}
+
 /** Turns whatever the package or Node threw into a fault of a known class. */
-export function classify(
-  error: unknown,
-  where: { address: string; rule?: string | undefined },
-): RunlockError {
+export function classify(error: unknown, where: Asked): RunlockError {
   const response = responseOf(error);
   return response ? classifyAnswer(response, error, where) : classifyTransport(error, where.address);
 }
@@ -58,16 +64,13 @@ export function notConsul(address: string, cause?: unknown): RunlockError {
   return new RunlockError('not-consul', message, { cause });
 }
 
-function classifyAnswer(
-  response: Response,
-  cause: unknown,
-  { address, rule }: { address: string; rule?: string | undefined },
-): RunlockError {
+function classifyAnswer(response: Response, cause: unknown, asked: Asked): RunlockError {
+  const { address } = asked;
   const status = response.statusCode ?? 0;
   const text = bodyText(response.body);
   const said = text === '' ? `HTTP ${status}` : `HTTP ${status}: ${text}`;
   if (status === 403 || isWithoutAcls(response) || UNKNOWN_TOKEN.test(text))
-    return forbidden(address, text, rule, cause);
+    return forbidden(asked, text, cause);
   if (status === 401 || status === 407) return wantsUser(address, said, cause);
   if (status === 429 || (status >= 500 && /rate limit exceeded/i.test(text))) {
     return new RunlockError('overloaded', `Consul at ${address} takes no more requests (${said})`, { cause });
@@ -121,18 +124,24 @@ function wantsUser(address: string, said: string, cause: unknown): RunlockError 
 }
 
 /** Consul's 403, naming the rule that is missing. */
-export function forbidden(address: string, text: string, rule?: string, cause?: unknown): RunlockError {
-  return new RunlockError('forbidden', refusal(address, text, rule), { cause });
+export function forbidden(asked: Asked, text: string, cause?: unknown): RunlockError {
+  return new RunlockError('forbidden', refusal(asked, text), { cause });
 }
 
 const UNKNOWN_TOKEN = /ACL not found|supplied token does not exist/i;
 
-function refusal(address: string, text: string, rule: string | undefined): string {
+/** Where a token that is missing, or lacks rights, is helped. */
+const HELP = "('runlock doctor' tries every right, docs/rights.md lists them)";
+
+function refusal({ address, rule, isAnonymous }: Asked, text: string): string {
   if (UNKNOWN_TOKEN.test(text)) {
     return `Consul at ${address} does not know the token; check CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE`;
   }
+  const refused = `Consul at ${address} refused (${text === '' ? 'permission denied' : text})`;
   const needs = rule === undefined ? '' : `; the token needs the rule: ${rule}`;
-  return `Consul at ${address} refused (${text === '' ? 'permission denied' : text})${needs}`;
+  // Where ACLs are off no token helps.
+  if (!isAnonymous || /^ACL support disabled/i.test(text)) return refused + needs;
+  return `${refused}, and no token is set (CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN)${needs} ${HELP}`;
 }
 
 function bodyText(body: unknown): string {

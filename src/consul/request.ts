@@ -93,7 +93,7 @@ export function caller(address: string, { clock, trouble, token }: Surroundings)
         const response = responseOf(error);
         if (response && (accept.includes(response.statusCode ?? 0) || options.answers?.(response)))
           return [response] as Reply<T>;
-        const fault = classify(error, { address, rule: options.rule });
+        const fault = classify(error, { address, rule: options.rule, isAnonymous: sent === undefined });
         // What was refused had no effect.
         if (isRunlockError(fault, 'forbidden') && (await token.replaced(sent))) return answered();
         throw fault;
@@ -126,7 +126,7 @@ export function caller(address: string, { clock, trouble, token }: Surroundings)
         return again;
       },
     });
-    return retryForMs === 0 ? reply : reply.catch(throwBelieved);
+    return retryForMs === 0 ? reply : reply.catch(throwBelieved).finally(() => trouble.left());
   };
 }
 
@@ -188,18 +188,30 @@ export type Trouble = {
   /** The last fault of this kind of request; another kind's answers say nothing of it. */
   remember: (kind: string, error: RunlockError) => void;
   over: (kind: string) => void;
+  /** A request that was tried again is no more, with an answer or without. */
+  left: () => void;
   /** The newest fault after which its kind of request got no answer yet. */
   now: () => RunlockError | undefined;
 };
 
 /** A trouble shorter than this is not worth a line that cron would mail. */
 const QUIET_TROUBLE_MS = 10_000;
+/** Somebody at a terminal wonders by then. */
+const SHOWN_TROUBLE_MS = 1_000;
 /** A fault that is older, while other requests are answered, is over: that kind of request may never be sent again. */
 const OLD_MS = 30_000;
 
 /** One line when Consul has not answered for a while, one when it answers again; not one a try. */
-export function watchTrouble(address: string, { clock, emit }: { clock: Clock; emit: Emit }): Trouble {
+export function watchTrouble(
+  address: string,
+  { clock, emit, onRetry }: { clock: Clock; emit: Emit; onRetry?: (fault: string) => void },
+): Trouble {
   let since: number | undefined;
+  let shown = false;
+  const hide = () => {
+    if (shown) onRetry?.('');
+    shown = false;
+  };
   let said = false;
   const faults = new Map<string, { fault: RunlockError; atMs: number }>();
   return {
@@ -208,11 +220,17 @@ export function watchTrouble(address: string, { clock, emit }: { clock: Clock; e
     seen: (error) => {
       since ??= clock.monotonicMs();
       emit({ event: 'consul-fault', code: error.code, detail: { fault: error.message } });
+      if (clock.monotonicMs() - since >= SHOWN_TROUBLE_MS) {
+        shown = true;
+        onRetry?.(error.message);
+      }
       if (said || clock.monotonicMs() - since < QUIET_TROUBLE_MS) return;
       said = true;
       emit({ event: 'consul-unreachable', address, detail: { fault: error.message } });
     },
+    left: hide,
     over: (kind) => {
+      hide();
       if (said) emit({ event: 'consul-reachable', address });
       faults.delete(kind);
       const nowMs = clock.monotonicMs();

@@ -7,7 +7,7 @@ import type { OutputOptions, OutputStream } from './streams.ts';
 import { CLEAR_LINE, createOutput, redrawLine, sentenceColumns } from './terminal.ts';
 import type { Terminal } from './terminal.ts';
 import { sentenceOf } from '../events/sentence.ts';
-import { paint } from '../text/style.ts';
+import { cut, paint } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
 import { wrapSentence } from '../text/wrap.ts';
 
@@ -17,6 +17,8 @@ export interface Console {
   readonly terminal: Terminal;
   /** Takes one line, without the line break. */
   readonly writeLine: (line: string) => void;
+  /** Shows a line while something lasts, until the empty one; on a terminal alone, and where the log is for people. */
+  readonly notice: (text: string) => void;
   readonly makeLog: (choice: LogChoice) => Emit;
   /** For the one line that says why the program ends, whatever was chosen before. */
   readonly errorLog: (format: LogChoice['logFormat']) => Emit;
@@ -36,13 +38,27 @@ const KEPT_LINES_BYTES = 262_144;
 
 export function openConsole({ env, options, now }: Given): Console {
   const stderr = createStream({ fd: 2, limit: KEPT_LINES_BYTES, onLost: sayLost, ...options });
-  /** The live line of a waiting exec, while it is drawn. */
+  /** The live line of a waiting exec, and in its place, while there is one, that of a connection that is tried again. */
   let liveLine = '';
+  let notice = '';
+  let drawn = '';
+  let takesNotices = false;
   let newestLog: Emit | undefined;
 
   function writeLine(line: string): void {
-    stderr.write(`${liveLine === '' ? '' : CLEAR_LINE}${line}\n${liveLine}`);
+    stderr.write(`${drawn === '' ? '' : CLEAR_LINE}${line}\n${drawn}`);
   }
+
+  function redraw(): void {
+    const line = notice === '' ? liveLine : notice;
+    if (line === '' && drawn === '') return;
+    drawn = line === '' ? '' : redrawLine(line);
+    // On a terminal that stands still the newest one will do.
+    if (line === '') stderr.write(CLEAR_LINE);
+    else if (!stderr.isBehind) stderr.write(drawn);
+  }
+
+  const columnsNow = () => stderr.columns || 80;
 
   function sayLost(lines: number): void {
     newestLog?.({ event: 'lines-lost', lines });
@@ -60,7 +76,14 @@ export function openConsole({ env, options, now }: Given): Console {
   return {
     stderr,
     writeLine,
+    notice: (text) => {
+      if (!takesNotices) return;
+      const before = notice;
+      notice = cut(visible(text), Math.max(1, columnsNow() - 1));
+      if (notice !== before) redraw();
+    },
     makeLog: ({ verbose, quiet, logFormat }) => {
+      takesNotices = !quiet && logFormat === 'text' && createOutput({ env, isTTY: stderr.isTTY }).live;
       newestLog = logOf(logFormat, (isTalkative) =>
         quiet ? 'error' : verbose ? 'debug' : isTalkative ? 'info' : 'warning',
       );
@@ -68,13 +91,15 @@ export function openConsole({ env, options, now }: Given): Console {
     },
     errorLog: (format) => logOf(format, () => 'error'),
     terminal: {
-      columns: () => stderr.columns || 80,
+      columns: columnsNow,
       draw: (line) => {
-        if (line === '' && liveLine === '') return;
-        liveLine = line === '' ? '' : redrawLine(line);
-        // On a terminal that stands still the newest one will do.
-        if (line === '') stderr.write(CLEAR_LINE);
-        else if (!stderr.isBehind) stderr.write(liveLine);
+        liveLine = line;
+        redraw();
+      },
+      handOver: () => {
+        takesNotices = false;
+        [liveLine, notice] = ['', ''];
+        redraw();
       },
     },
     // Typed in full: a key that was pressed for something else must not pass for it.

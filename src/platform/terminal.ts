@@ -58,6 +58,8 @@ export interface Stream {
 export interface Terminal {
   /** Draws the line over the one before; an empty one clears it. */
   draw(line: string): void;
+  /** The terminal is a command's from here on: what it shows there is not drawn over when a connection is tried again. */
+  handOver(): void;
   columns(): number;
 }
 

@@ -21,6 +21,7 @@ import type { HeldSlots } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
+import { waitSplay } from './splay.ts';
 import { toAll } from './wait.ts';
 
 export type ExecResult =
@@ -56,8 +57,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
     const { openGated, keys } = await loadNeeded(deps, options);
-    const splayMs = options.dryRun ? 0 : options.splayMs;
-    await deps.clock.sleep(splayMs * deps.random(), { signal: stop.signal });
+    await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
     const heard = hearWait(deps, { waits, spare, note, dryRun });
@@ -85,6 +85,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     if (options.dryRun) return await endDryRun(deps, taken.slots, options);
     const leftOn = leftOnEvent(grantsOf(taken.slots), gated?.gate);
     if (leftOn) deps.emit(leftOn);
+    deps.terminal?.handOver();
     return await superviseRun(deps, taken.slots, {
       ...options,
       file,

@@ -6,6 +6,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { groupOf } from '../support/group.ts';
 import { end, eventually } from '../support/processes.ts';
+import { startInTerminal } from '../support/terminal.ts';
 import { stage } from '../support/stage.ts';
 import { runlock } from '../support/runlock.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
@@ -254,6 +255,42 @@ describe('on a terminal', () => {
     const screen = onTerminal(on('live-narrow').words('web02', '--', 'true'), { columns: 20 });
     await says(screen, /^waiting \d+s for l.*…$/);
     expect(screen.seen().split('\n').at(-1)).toHaveLength(19);
+  });
+
+  test('--splay shows how long it still lasts, and nothing once it is over', async () => {
+    const run = startInTerminal(agent, on('live-splay').words('web02', '--splay', '1h', '--', 'true'));
+    await run.shows(/waiting [0-9ms]+ before asking for a slot \(--splay\)/);
+    run.type('\x03');
+    expect(await run.ended).toBe(130);
+    expect(run.screen().split('\r\u001b[K').at(-1)).not.toContain('waiting');
+  });
+
+  test('a connection that is tried again shows a line while that lasts, and then what is wrong', async () => {
+    const env = { CONSUL_HTTP_ADDR: '127.0.0.1:1', NO_COLOR: '1' };
+    const show = async (args: readonly string[]) => {
+      const screen = onTerminal(args, { env });
+      await says(screen, /^Consul at 127\.0\.0\.1:1 .*; retrying$/);
+      expect(await screen.ended).toBe(69);
+      expect(screen.seen()).not.toContain('retrying');
+      expect(screen.seen()).toMatch(/^runlock: Consul at 127\.0\.0\.1:1 /);
+    };
+    await Promise.all([['status'], ['freeze', 'a', '--reason', 'x'], ['exec', '--', 'true']].map(show));
+  });
+
+  test('no such line where the log is not for people: -q, JSON, TERM=dumb, a pipe', async () => {
+    const env = { CONSUL_HTTP_ADDR: '127.0.0.1:1' };
+    const screens = [
+      onTerminal(['status', '-q'], { env }),
+      onTerminal(['status', '--log-format', 'json'], { env }),
+      onTerminal(['status'], { env: { ...env, TERM: 'dumb' } }),
+    ];
+    for (const screen of screens) {
+      expect(await screen.ended).toBe(69);
+      expect(screen.text()).not.toContain('retrying');
+    }
+    const { stderr } = await runlock(agent, ['status'], { env });
+    expect(stderr).toMatch(/^runlock: [^\n]+\n$/);
+    expect(stderr).not.toContain('retrying');
   });
 
   test('a terminal that does not know its width shows the line all the same', async () => {

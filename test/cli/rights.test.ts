@@ -1,7 +1,7 @@
 // The rights that docs/rights.md names are enough, and each of them is needed.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
@@ -120,4 +120,33 @@ test('history --silent-for of all groups is no verdict where some may not be rea
   const { status, stdout, stderr } = await runlock(node, ['history', '--silent-for', '1d']);
   expect({ status, stdout }).toEqual({ status: 77, stdout: '' });
   expect(stderr).toContain('key_prefix "runlock/" { policy = "read" }');
+});
+
+describe('without a token', () => {
+  const anonymous = () => ({ env: { ...agent.env, CONSUL_HTTP_TOKEN: '', CONSUL_HTTP_TOKEN_FILE: '' } });
+
+  test.each([
+    ['exec', '-g', 'prod/web', '--', 'echo', 'ran'],
+    ['status', 'prod/web'],
+    ['history'],
+    ['freeze', 'prod/web', '--reason', 'x'],
+    ['acquire', 'prod/web'],
+    ['release', 'prod/web'],
+  ])('%s says that there is none, and names the rule, doctor and the page of rights', async (...args) => {
+    const { status, stdout, stderr } = await runlock(anonymous(), args);
+    // Who looks sees what can be seen, and what can't.
+    const looks = ['status', 'history'].includes(args[0]);
+    expect(status).toBe(looks ? 0 : 77);
+    expect(looks ? stderr : stdout).toBe('');
+    expect(looks ? stdout : stderr).toMatch(
+      /Consul at \S+ refused \([^)]*\), and no token is set \(CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\); the token needs the rule: [^\n]+ \('runlock doctor' tries every right, docs\/rights\.md lists them\)\n/,
+    );
+  });
+
+  test('is not said to one that has a token', async () => {
+    const node = await withRules(['key_prefix "elsewhere/" { policy = "read" }']);
+    const { stdout } = await runlock(node, ['status', 'prod/web']);
+    expect(stdout).toContain('the token needs the rule: ');
+    expect(stdout).not.toMatch(/no token|doctor/);
+  });
 });

@@ -20,7 +20,7 @@ async function call(error: Error, options: Omit<RetryOptions, 'signal'> = {}) {
   const tries: { atMs: number; timeoutMs: number }[] = [];
   const clock = { now: () => Date.now(), monotonicMs: () => Date.now(), sleep: () => Promise.resolve() };
   const trouble = {
-    ...{ seen: () => undefined, remember: () => undefined },
+    ...{ seen: () => undefined, remember: () => undefined, left: () => undefined },
     ...{ over: () => undefined, now: () => undefined },
   };
   const token = { now: () => undefined, reread: () => undefined, replaced: () => Promise.resolve(false) };

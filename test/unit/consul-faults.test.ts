@@ -114,6 +114,18 @@ describe('an answer of Consul', () => {
     const fault = classify(answered(403, 'Permission denied'), { address: 'consul:8500' });
     expect(fault.message).toBe('Consul at consul:8500 refused (Permission denied)');
   });
+
+  test('a refusal without a token says that there is none, and where to look', () => {
+    const asked = { ...where, isAnonymous: true };
+    expect(classify(answered(403, 'Permission denied'), asked).message).toMatch(
+      /refused \(Permission denied\), and no token is set \(CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\); the token needs the rule: .* \('runlock doctor' tries every right, docs\/rights\.md lists them\)$/,
+    );
+    for (const [status, text] of [
+      [401, 'ACL support disabled'],
+      [403, 'ACL not found'],
+    ] as const)
+      expect(classify(answered(status, text), asked).message).not.toContain('no token is set');
+  });
 });
 
 describe('what the network or TLS says', () => {
