@@ -64,14 +64,14 @@ export async function measureDay({ quick, say }: PartOptions): Promise<Measured>
 const BEST = 'the best possible schedule';
 
 function describe(it: { nodes: number; slots: number; speed: number; handOver: number }): string {
-  return `${it.nodes} nodes share ${it.slots} slots. Every half hour each wants to run, at a random moment of the first \
-quarter of an hour; runs are lognormal with a median of 45 s (sigma 0.5). One in a hundred fails: it keeps its slot until its node \
-comes again half an hour later, which begins at once, in that slot, and gives it back. The best possible schedule has \
-the same runs and the same rules, serves in the order of arrival, and loses no time. The half hours that are \
-${it.speed} times as fast are real: the lock code itself on a real Consul, all nodes in one process; there the lock’s own \
-time (median hand-over of a slot: ${it.handOver.toFixed(1)} ms) weighs ${it.speed} times as much as in reality, and so many more nodes a \
-second join. At its real weight it is what these waits have above the best, counted once. The day is computed: the same \
-queue at real speed, with times drawn from those that the lock took in the fast half hours.`;
+  return `${it.nodes} nodes share ${it.slots} slots. Every half hour each node wants to run, at a random moment of the \
+first quarter of an hour. Run times are lognormal, with a median of 45 s (sigma 0.5). One run in a hundred fails: its node \
+keeps the slot, runs again half an hour later, at once and in that slot, and releases it. The best possible schedule has \
+the same runs and rules, serves first come, first served, and loses no time. The half hours that are ${it.speed} times as \
+fast run the real lock code on a real Consul, all nodes in one process. There the lock’s own time (median hand-over of a \
+slot: ${it.handOver.toFixed(1)} ms) weighs ${it.speed} times as much as in reality, and so do the nodes that join in a \
+second. *At its real weight* counts the time above the best schedule once. The day is computed: the same queue at real \
+speed, with times drawn from those that the lock took in the fast half hours.`;
 }
 
 interface Replayed {

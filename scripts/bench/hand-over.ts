@@ -8,12 +8,12 @@ import type { Round } from './queue-up.ts';
 import { atMost } from './report.ts';
 import type { Measured, PartOptions, Row, Series } from './report.ts';
 
-const how = `One process holds the lock and others join one after the other, each only when the one before is seen \
-waiting: runlock by its ticket in Consul, \`consul lock\` by its session, flock by /proc/locks. Then the holder ends. \
-Every command is a bash that notes when it starts and ends, 50 ms apart; both notes are its own clock's, so forking \
-and starting bash is in everybody's hand-over, as the figures of flock show. All processes share one machine. \
-\`consul lock\` starts no shell (\`-shell=false\`). Resident memory is what one waiting process and its descendants take \
-alone on their machine; the proportional share divides the pages that the waiting processes on this one have in common.`;
+const how = `One process holds the lock, and others join one after the other, each only when the one before is seen to \
+wait: runlock by its ticket in Consul, \`consul lock\` by its session, flock by /proc/locks. Then the holder ends. Every \
+command is a bash that notes when it starts and when it ends, 50 ms apart, by its own clock. So every hand-over includes \
+forking and starting bash, as the figures of flock show. All processes share one machine. \`consul lock\` starts no shell \
+(\`-shell=false\`). Resident memory is that of one waiting process and its descendants alone on a machine; the \
+proportional share divides the pages that the waiting processes have in common.`;
 
 interface Plan {
   readonly waiting: number;

@@ -18,8 +18,8 @@ export function tables(parts: readonly Measured[]): string {
 export function page(report: Report, picture: string): string {
   const head = `# Benchmarks
 
-Written by \`npm run bench\`: runlock beside the real \`consul lock\` and the real \`flock\` in one run on one machine, turn by
-turn, medians unless it says otherwise. Machines differ, so no figure is a pass mark: look at the ratios.
+\`npm run bench\` writes this page. It measures runlock, the real \`consul lock\` and the real \`flock\` in turns, in one run on
+one machine. Figures are medians unless the table says otherwise. Machines differ, so look at the ratios.
 
 ${environment(report)}
 ![Hand-over and requests](${picture})

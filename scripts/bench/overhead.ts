@@ -8,7 +8,7 @@ import type { Measured, PartOptions, Row } from './report.ts';
 import { usageOf } from './usage.ts';
 import type { Usage } from './usage.ts';
 
-const how = `Each program runs \`true\` under a lock that nobody else wants, from cron's point of view: no terminal, \
+const how = `Each program runs \`true\` under a lock that no other process wants, as under cron: no terminal, \
 output to nowhere. Wall time is from fork to the end of the process. CPU is user and system time of the process and of \
 all its descendants, as wait4(2) counts it; what the Consul agent spends is not in it. Peak memory is the largest \
 process's resident set. runlock is the single file, *by npm* is the same on this machine's Node.js, and \`node -e 0\` is \

@@ -21,11 +21,11 @@ const OWNER = ['check-index owner', 'cas owner'];
 const NO_OWNER = ['check-not-exists owner', 'cas owner'];
 const LOCK_SEEN = ['check-index lock', 'delete-cas lock'];
 const SAME = 'each of the two says what the other says; without both see below';
-const FIRST = 'only the first in the queue takes a slot, and it has just seen that nobody has this one';
+const FIRST = 'only the first in the queue takes a slot, and it has just seen that this one is free';
 const RETURNS = 'a run that takes its lock back changes its claim too (ADR 10), and that is seen';
 const BUSY =
   'the claim says so too; the mark makes a second run of a node busy at once, instead of first in the queue';
-const STRAY = 'whoever takes the lock writes the claim as well, and that is seen';
+const STRAY = 'a run that takes the lock also writes the claim, and that is seen';
 
 const row = (tx: TxName, checks: readonly string[], where: ConfigurationName, promise: string): Row => ({
   ...{ tx, checks, in: [where], breaks: promise },
@@ -36,7 +36,7 @@ const not = (tx: TxName, checks: readonly string[], where: ConfigurationName, wh
 
 const TABLE: readonly Row[] = [
   not('enqueue', ['lock .node/<me>'], 'same node', BUSY),
-  not('enqueue', ['check-not-exists .queue/<me>'], 'sessions', 'nobody sends it twice with one session'),
+  not('enqueue', ['check-not-exists .queue/<me>'], 'sessions', 'it is never sent twice with one session'),
   not('enqueue', ['lock .queue/<me>'], 'sessions', 'only its own session ever locks this key'),
   row('grant', ['check-session .queue/<me>'], 'late', 'promise 3'),
   row('grant', ['check-not-exists .freeze'], 'freeze', 'freeze'),
@@ -50,7 +50,7 @@ const TABLE: readonly Row[] = [
     'takeOver',
     ['check-session .queue/<me>'],
     'returns, finite',
-    'whoever took the slot over has changed the claim',
+    'a run that took the slot over has changed the claim',
   ),
   row('takeOver', ['check-not-exists .freeze'], 'freeze, finite', 'freeze'),
   row('takeOver', ['check-not-exists .freeze above'], 'freeze, finite', 'freeze'),
@@ -94,15 +94,25 @@ const TABLE: readonly Row[] = [
     'who has the lock has a claim too, or lost it to a hand',
   ),
   not('release', ['check-session lock'], 'lock deleted', 'a claim that has not changed is still this run’s'),
-  not('release', OWNER, 'evictions', 'whoever has the lock has the claim, unless a hand was there'),
+  not(
+    'release',
+    OWNER,
+    'evictions',
+    'the run that has the lock has the claim, unless somebody changed it by hand',
+  ),
   row('release', ['check-session lock', ...OWNER], 'late', 'promise 4'),
   row('recordAlone', ['cas .runs/<me>'], 'same node, recorded', 'history'),
   not('keep', ['check-session lock'], 'held, late', 'a claim that has not changed is still this run’s'),
   not('keep', ['check-index owner'], 'held, evicted', SAME),
   not('keep', ['cas owner'], 'held, evicted', SAME),
-  not('keep', OWNER, 'held, evicted', 'whoever has the lock has the claim, unless a hand was there'),
+  not(
+    'keep',
+    OWNER,
+    'held, evicted',
+    'the run that has the lock has the claim, unless somebody changed it by hand',
+  ),
   row('keep', ['check-session lock', ...OWNER], 'held, late', 'promise 2'),
-  not('endHeld', ['check-not-exists lock'], 'held, end', 'whoever takes the lock writes the claim as well'),
+  not('endHeld', ['check-not-exists lock'], 'held, end', 'a run that takes the lock also writes the claim'),
   not('endHeld', LOCK_SEEN, 'held, stray', STRAY),
   not('endHeld', ['check-index owner'], 'held, end', SAME),
   not('endHeld', ['delete-cas owner'], 'held, end', SAME),
