@@ -16,17 +16,21 @@ export interface PackedFile {
 /** Files in /etc that an administrator may change, and an upgrade leaves so. */
 export const conffiles: readonly string[] = ['/etc/runlock/config.toml', '/etc/runlock/runs.d/README'];
 
-/** The README, what it names by task, and the examples: links between them work where they are installed. */
+/** The README, the pages that its table of tasks names, and the examples: links between them work once installed. */
 export const documents: readonly string[] = [
   'README.md',
-  ...['commands', 'exec', 'gate', 'groups', 'logs', 'monitoring', 'operating', 'rights', 'rollout'].map(
-    (name) => `docs/${name}.md`,
-  ),
+  ...pagesByTask(readFileSync('README.md', 'utf8')),
   ...readdirSync('examples', { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     .sort(),
 ];
+
+function pagesByTask(readme: string): string[] {
+  const [, table = ''] = /^## Where the rest is\n(.*?)^## /ms.exec(readme) ?? [];
+  const pages = [...table.matchAll(/\]\((docs\/\w+\.md)\)/g)].map(([, page = '']) => page);
+  return [...new Set(pages)].sort();
+}
 
 /** Reads from the project's root. */
 export function contents(program: Buffer, debianChangelog: string): PackedFile[] {
