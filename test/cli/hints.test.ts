@@ -1,19 +1,20 @@
 // Commands that runlock tells people to run: copied as they stand they work, below another prefix too.
-import { readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
 const agent = useAgent();
 
 const below = (...words: string[]) => [...words.slice(0, 1), '--prefix', 'ops/locks', ...words.slice(1)];
 const run = (...words: string[]) => runlock(agent, below(...words));
-const fail = (group: string, node: string) =>
-  run('exec', '-g', group, '--node', node, '--', 'sh', '-c', 'exit 3');
+const on = (group: string) => groupOf(agent, group, { args: ['--prefix', 'ops/locks'] });
+const fail = (group: string, node: string) => on(group).exec(node, '--', 'sh', '-c', 'exit 3');
 const owner = (group: string) => agent.kv.get(`ops/locks/${group}/.slot/0/owner`);
 
 /** What stands in quotes, or behind `fix: `. */
@@ -32,15 +33,6 @@ async function paste(line: string): Promise<string> {
   return (await execa('sh', ['-c', line], { env, extendEnv: false })).stdout;
 }
 
-/** A run that has the slot until it is told. */
-async function holder(group: string) {
-  const { folder, pid } = stage();
-  const script = `echo $$ >${folder}/command.pid; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const held = startRunlock(agent, below('exec', '-g', group, '--node', 'web01', '--', 'sh', '-c', script));
-  await pid('command');
-  return { ...held, tell: () => writeFileSync(`${folder}/end`, '') };
-}
-
 describe('below another prefix a command that is printed acts there', () => {
   test('what a failed run and status say clears the claim', async () => {
     const failed = await fail('failed/a', 'web01');
@@ -54,13 +46,13 @@ describe('below another prefix a command that is printed acts there', () => {
 
   test('what busy says shows the holder', async () => {
     await fail('busy/a', 'web01');
-    const { status, stderr } = await run('exec', '-g', 'busy/a', '--node', 'web02', '-w', '0', '--', 'true');
+    const { status, stderr } = await on('busy/a').exec('web02', '-w', '0', '--', 'true');
     expect(status).toBe(75);
     expect(await paste(hintIn(stderr))).toMatch(/web01 failed/);
   });
 
   test('what a refused release says ends the run', async () => {
-    const held = await holder('alive/a');
+    const held = await on('alive/a').hold();
     const refused = await run('release', 'alive/a', '--owner', 'web01');
     expect(refused.status).toBe(75);
     expect(await paste(hintIn(refused.stderr))).toMatch(/^evicted web01/);
@@ -80,7 +72,7 @@ describe('below another prefix a command that is printed acts there', () => {
   test('what acquire and release --failed say gives back and clears', async () => {
     const acquired = await run('acquire', 'half/a', '--node', 'web01', '-v');
     expect(hintIn(acquired.stderr)).toBe('runlock release half/a --prefix ops/locks');
-    const busy = await run('exec', '-g', 'half/a', '--node', 'web01', '-w', '0', '--', 'true');
+    const busy = await on('half/a').exec('web01', '-w', '0', '--', 'true');
     expect(busy.stderr).toContain("until 'runlock release half/a --prefix ops/locks'");
     const failed = await run('release', 'half/a', '--node', 'web01', '--failed');
     expect(await paste(hintIn(failed.stdout))).toMatch(/^cleared the failed claim of web01/);

@@ -1,24 +1,21 @@
 // A run that can't give its slot back, because it is its own no longer: what `history` says of it afterwards.
 import { once } from 'node:events';
-import { existsSync, writeFileSync } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { eventually } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { startProxy } from '../support/proxy.ts';
 import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import { stage } from '../support/stage.ts';
 
 const agent = useAgent({ acl: true });
 
-type Env = Readonly<Record<string, string>>;
-const keyOf = (group: string, name: string) => `runlock/${group}/${name}`;
-const ownerOf = (group: string) => keyOf(group, '.slot/0/owner');
-const good = (group: string) => runlock(agent, ['exec', '-g', group, '--node', 'web01', '--', 'true']);
+/** `env` is added for its runs. */
+const on = (group: string, env: Readonly<Record<string, string>> = {}) => groupOf(agent, group, { env });
+const ownerOf = (group: string) => on(group).key('.slot/0/owner');
+const good = (group: string) => on(group).exec('web01', '--', 'true');
 
-/** The group's keys with their values, but for the record. */
-const others = async (group: string) =>
-  (await agent.kv.tree(keyOf(group, ''))).filter(({ Key }) => Key !== keyOf(group, '.runs/web01'));
+/** The group's keys, but for the record. */
+const others = async (group: string) => (await on(group).keys()).filter((key) => key !== '.runs/web01');
 
 interface Report {
   readonly nodes: readonly Readonly<Record<string, unknown>>[];
@@ -28,22 +25,12 @@ async function lastOf(group: string): Promise<Readonly<Record<string, unknown>>>
   return (JSON.parse(stdout) as Report).nodes[0] ?? {};
 }
 
-/** A run of web01 whose command runs until it is told, or killed. */
-async function started(group: string, env: Env = {}) {
-  const { folder } = stage();
-  const command = `touch ${folder}/started; while ! [ -e ${folder}/end ]; do sleep 0.05; done`;
-  const args = ['exec', '-g', group, '--node', 'web01', '--', 'sh', '-c', command];
-  const run = startRunlock({ env: { ...agent.env, ...env } }, args);
-  await eventually(() => expect(existsSync(`${folder}/started`)).toBe(true));
-  return { run, tell: () => writeFileSync(`${folder}/end`, '') };
-}
-
 /** Somebody else has the slot from now on. */
 async function overwrite(group: string, how: 'another' | 'rubbish' = 'another') {
-  const claim = JSON.parse((await agent.kv.get(ownerOf(group)))?.Value ?? '{}') as { run: string };
+  const claim = await on(group).claim();
   const another = JSON.stringify({ ...claim, node: 'web99', run: 'another' });
   await agent.kv.put(ownerOf(group), how === 'another' ? another : 'rubbish');
-  return claim.run;
+  return claim?.run;
 }
 
 describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s)', (how) => {
@@ -52,7 +39,7 @@ describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s
   test('the run is in history as lost, with exit code, times, and when its node was last good', async () => {
     await good(group);
     const before = await lastOf(group);
-    const { run } = await started(group);
+    const run = await on(group).hold();
     const id = await overwrite(group, how);
     const slot = await agent.kv.get(ownerOf(group));
     const { status, stderr } = await run.ended;
@@ -70,9 +57,7 @@ describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s
     expect(Date.parse(String(last['endedAt']))).toBeGreaterThan(Date.parse(String(before['endedAt'])));
     // Nothing else of the slot was touched: it is somebody else's.
     expect(await agent.kv.get(ownerOf(group))).toEqual(slot);
-    expect((await others(group)).map(({ Key }) => Key)).toEqual(
-      ['.last', '.slot/0/owner', '.tail'].map((name) => keyOf(group, name)),
-    );
+    expect(await others(group)).toEqual(['.last', '.slot/0/owner', '.tail']);
   });
 
   test('--silent-for counts from its last good run', async () => {
@@ -90,20 +75,18 @@ test('a slot that was cleared just as its run ended well: it is in history, with
   onTestFinished(proxy.close);
   const cleared = new AbortController();
   proxy.rule({ match: STEPS.release, do: { until: once(cleared.signal, 'abort') } });
-  const { run, tell } = await started(group, proxy.env);
-  const lock = await agent.kv.get(keyOf(group, '.slot/0/lock'));
-  tell();
+  const run = await on(group, proxy.env).hold();
+  const session = await on(group).lockedBy();
+  run.tell();
   await proxy.seen(STEPS.release);
-  await agent.http('PUT', `/v1/session/destroy/${lock?.Session ?? ''}`);
+  await agent.http('PUT', `/v1/session/destroy/${session ?? ''}`);
   await agent.kv.delete(ownerOf(group));
   cleared.abort();
   expect((await run.ended).status).toBe(0);
   const last = await lastOf(group);
   expect(last).toMatchObject({ outcome: 'succeeded', exitCode: 0 });
   expect(last['run']).not.toBe(before['run']);
-  expect((await others(group)).map(({ Key }) => Key)).toEqual(
-    ['.last', '.tail'].map((name) => keyOf(group, name)),
-  );
+  expect(await others(group)).toEqual(['.last', '.tail']);
 });
 
 test('an answer that is lost when it is recorded: recorded once, the slot not as given back', async () => {
@@ -113,7 +96,7 @@ test('an answer that is lost when it is recorded: recorded once, the slot not as
   onTestFinished(proxy.close);
   const record = writes('cas', '/.runs/');
   proxy.rule({ match: record, times: 1, do: 'drop-after' });
-  const { run } = await started(group, proxy.env);
+  const run = await on(group, proxy.env).hold();
   const id = await overwrite(group);
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
@@ -131,7 +114,7 @@ test('a token that may not record it: that is said, and the run ends as ever', a
     ...[group, '.freeze'].map((key) => `key_prefix "runlock/${key}" { policy = "write" }`),
     `key_prefix "runlock/${group}/.runs/" { policy = "read" }`,
   ];
-  const { run } = await started(group, { CONSUL_HTTP_TOKEN: await agent.token(rules.join('\n')) });
+  const run = await on(group, { CONSUL_HTTP_TOKEN: await agent.token(rules.join('\n')) }).hold();
   await overwrite(group);
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
@@ -161,7 +144,5 @@ test('what acquire held, cleared while its release is on its way: the work is in
   cleared.abort();
   expect((await release.ended).status).toBe(0);
   expect(await lastOf(group)).toMatchObject({ outcome: 'failed', exitCode: 3, command: 'acquire' });
-  expect((await others(group)).map(({ Key }) => Key)).toEqual(
-    ['.last', '.tail'].map((name) => keyOf(group, name)),
-  );
+  expect(await others(group)).toEqual(['.last', '.tail']);
 });

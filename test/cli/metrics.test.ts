@@ -1,12 +1,12 @@
 // What --metrics-file leaves for node_exporter, read by Prometheus's own parser.
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
-import { eventually } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { promtool } from '../support/provision.ts';
 import { stage } from '../support/stage.ts';
-import { runlock, startRunlock } from '../support/runlock.ts';
+import { runlock } from '../support/runlock.ts';
 
 const agent = useAgent();
 let parser: string;
@@ -35,27 +35,15 @@ function figures(file: string, group: string): Record<string, string | number> {
   return found;
 }
 
-let count = 0;
+/** web01 in a group of the test's own, with a metrics file. */
 function setup() {
   const { folder } = stage();
-  const group = `metrics/${count++}`;
   const file = `${folder}/runlock.prom`;
-  const args = (...more: string[]) => [
-    'exec',
-    '-g',
-    group,
-    '--node',
-    'web01',
-    '--metrics-file',
-    file,
-    ...more,
-  ];
+  const on = groupOf(agent, undefined, { args: ['--metrics-file', file] });
   return {
-    ...{ folder, group, file, args },
-    exec: (...more: string[]) => runlock(agent, args(...more)),
-    start: (...more: string[]) => startRunlock(agent, args(...more)),
-    figures: () => figures(file, group),
-    key: (name: string) => `runlock/${group}/${name}`,
+    ...{ folder, file, on, group: on.name },
+    exec: (...more: string[]) => on.exec('web01', ...more),
+    figures: () => figures(file, on.name),
   };
 }
 
@@ -89,7 +77,7 @@ describe('every outcome is written, and the last success stays', () => {
     const { exec, figures, group } = setup();
     await exec('--', 'true');
     const good = figures();
-    await runlock(agent, ['exec', '-g', group, '--node', 'web02', '--', 'false']);
+    await groupOf(agent, group).exec('web02', '--', 'false');
     expect((await exec('-w', '1s', '-E', '0', '--', 'true')).status).toBe(0);
     const { run_duration_seconds } = good;
     const now = figures();
@@ -99,49 +87,46 @@ describe('every outcome is written, and the last success stays', () => {
   });
 
   test('lost', async () => {
-    const { start, figures, folder, key } = setup();
-    const run = start('--', 'sh', '-c', `touch ${folder}/started; sleep 60`);
-    await eventually(() => expect(existsSync(`${folder}/started`)).toBe(true));
-    const claim = JSON.parse((await agent.kv.get(key('.slot/0/owner')))?.Value ?? '{}') as object;
-    await agent.kv.put(key('.slot/0/owner'), JSON.stringify({ ...claim, node: 'web99', run: 'another' }));
+    const { on, figures } = setup();
+    const run = await on.hold();
+    const another = JSON.stringify({ ...(await on.claim()), node: 'web99', run: 'another' });
+    await agent.kv.put(on.key('.slot/0/owner'), another);
     expect((await run.ended).status).toBe(79);
     expect(figures()).toMatchObject({ last_outcome: 'lost', last_exit_code: 79 });
   });
 
   test('evicted', async () => {
-    const { start, figures, folder, group } = setup();
-    const run = start('--', 'sh', '-c', `touch ${folder}/started; sleep 60`);
-    await eventually(() => expect(existsSync(`${folder}/started`)).toBe(true));
+    const { on, figures, group } = setup();
+    const run = await on.hold();
     await runlock(agent, ['release', group, '--owner', 'web01', '--force']);
     expect((await run.ended).status).toBe(79);
     expect(figures()).toMatchObject({ last_outcome: 'evicted', last_exit_code: 79 });
   });
 
   test('interrupted, while it runs and while it waits', async () => {
-    const { start, figures, folder, group, key } = setup();
-    const run = start('--', 'sh', '-c', `touch ${folder}/started; sleep 60`);
-    await eventually(() => expect(existsSync(`${folder}/started`)).toBe(true));
+    const { on, figures, group } = setup();
+    const run = await on.hold();
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(143);
     expect(figures()).toMatchObject({ last_outcome: 'interrupted', last_exit_code: 143 });
     // What web01 keeps is cleared, so that another node has it.
     await runlock(agent, ['release', group, '--owner', 'web01']);
-    await runlock(agent, ['exec', '-g', group, '--node', 'web02', '--', 'false']);
-    const waiter = start('--', 'true');
-    await eventually(async () => expect(await agent.kv.keys(key('.queue/'))).toHaveLength(1));
+    await groupOf(agent, group).exec('web02', '--', 'false');
+    const waiter = on.start('web01', '--', 'true');
+    await on.waiting();
     waiter.signal('SIGINT');
     expect((await waiter.ended).status).toBe(130);
     expect(figures()).toMatchObject({ last_outcome: 'interrupted', last_exit_code: 130 });
   });
 
   test('error: no such command, no Consul', async () => {
-    const { exec, figures, args } = setup();
+    const { exec, figures, on } = setup();
     await exec('--', 'true');
     const good = figures();
     expect((await exec('--', 'no-such-program')).status).toBe(127);
     expect(figures()).toMatchObject({ last_outcome: 'error', last_exit_code: 127, [SUCCESS]: good[SUCCESS] });
     const nowhere = { env: { CONSUL_HTTP_ADDR: '127.0.0.1:1' } };
-    expect((await runlock(nowhere, args('--', 'true'))).status).toBe(69);
+    expect((await runlock(nowhere, on.words('web01', '--', 'true'))).status).toBe(69);
     expect(figures()).toMatchObject({ last_outcome: 'error', last_exit_code: 69, [SUCCESS]: good[SUCCESS] });
     expect(figures()).not.toHaveProperty('wait_seconds');
   });
