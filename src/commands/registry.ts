@@ -8,6 +8,7 @@ export const commands: readonly Listed<Platform>[] = [
   { name: 'status', load: async () => (await import('./status/command.ts')).status },
   { name: 'release', load: async () => (await import('./release/command.ts')).release },
   { name: 'history', load: async () => (await import('./history/command.ts')).history },
+  { name: 'forget', load: async () => (await import('./forget/command.ts')).forget },
   { name: 'freeze', load: async () => (await import('./freeze/command.ts')).freeze },
   { name: 'thaw', load: async () => (await import('./thaw/command.ts')).thaw },
   { name: 'state', load: async () => (await import('./state/command.ts')).state },

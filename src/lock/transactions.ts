@@ -284,6 +284,34 @@ export function removeSeen(key: string, seenIndex: number, means: Obstacle): Ste
   ];
 }
 
+/** A key as it was seen. */
+export interface SeenKey {
+  readonly key: string;
+  readonly index: number;
+}
+
+/**
+ * Removes what is left of a group that nobody uses. Whoever joins its queue changes `.tail` (index 0: there was none), so
+ * nothing of a group goes that a run has come to; nor of one that was frozen since.
+ */
+export function forgetKeys(keys: GroupKeys, tailIndex: number, leftovers: readonly SeenKey[]): Step[] {
+  const { tail } = keys;
+  const [freeze = ''] = keys.freezes;
+  return [
+    {
+      means: 'ticket',
+      operation:
+        tailIndex === 0
+          ? { verb: 'check-not-exists', key: tail }
+          : { verb: 'check-index', key: tail, index: tailIndex },
+    },
+    ...(leftovers.some(({ key }) => key === freeze)
+      ? []
+      : [{ means: 'freeze', operation: { verb: 'check-not-exists', key: freeze } } satisfies Step]),
+    ...leftovers.flatMap(({ key, index }) => removeSeen(key, index, 'node')),
+  ];
+}
+
 /**
  * An operator freezes a group, where no freeze was seen (index 0), or puts another in the place of the one that was seen.
  * Every grant checks that there is none, so no run starts between this and its answer.

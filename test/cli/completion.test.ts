@@ -58,6 +58,7 @@ describe.each(['bash', 'zsh', 'fish'] as const)('%s completes', (name) => {
     const shell = await start();
     expect(await shell.offers('runlock status ')).toEqual(['prod/db', 'prod/web', 'test']);
     expect(await shell.offers('runlock status test prod/w')).toEqual(['prod/web']);
+    expect(await shell.offers('runlock forget prod/')).toEqual(['prod/db', 'prod/web']);
     expect(await shell.offers('runlock exec -n 2 --group=prod/')).toEqual(['prod/db', 'prod/web']);
     expect(await shell.offers('runlock exec --prefix elsewhere -g ')).toEqual([]);
   });

@@ -1,0 +1,16 @@
+/** `runlock forget`: what was done → stdout. */
+import { renderForgotten } from '../../output/forget.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
+import type { ForgetAsked } from './command.ts';
+import { forget } from './forget.ts';
+
+export function run({ common, options }: ForgetAsked, platform: Platform): Promise<number> {
+  return withConsul({ common }, platform, async ({ consul, deps, signal }) => {
+    const confirm = (question: string) => platform.confirm(question);
+    const report = await forget({ consul, deps, confirm }, options, signal);
+    await print(platform, { json: options.json, data: report, text: () => renderForgotten(report) });
+    return 0;
+  });
+}

@@ -1,0 +1,101 @@
+/** Whether anybody uses a group, and what else is stored of it: for `runlock forget`. Pure. */
+import type { Entry } from '../consul/consul.ts';
+import { assertNever, isRunlockError } from '../errors.ts';
+import { formatAge } from '../text/age.ts';
+import { groupKeys, parseKey } from './keys.ts';
+import { decodeClaim, decodeFreeze, decodeNodeMark, decodeTicket, leftOf } from './records.ts';
+
+export interface GroupUse {
+  /** Who or what needs it, a sentence's part each; none: nobody does. */
+  readonly uses: readonly string[];
+  /** All that can go, in the order in which it goes: an ended freeze first, and last of all `.tail`, which guards the rest. */
+  readonly leftovers: readonly Entry[];
+  /** The index of `.tail`; 0: there is none. */
+  readonly tailIndex: number;
+  /** Nodes whose last run is recorded, by name. */
+  readonly nodes: readonly string[];
+}
+
+interface Group {
+  readonly prefix: string;
+  readonly group: string;
+  /** Wall-clock milliseconds: a freeze counts by the earliest time that may be, as for runs. */
+  readonly now: number;
+}
+
+/** A run that an operator sent away reads that at its next renewal: hours later, where its session's TTL is a day. */
+const AWAY_MS = 3_600_000;
+
+/** @param entries all below the group, those of the groups below it too. */
+export function findUse(entries: readonly Entry[], { prefix, group, now }: Group): GroupUse {
+  const keys = groupKeys(prefix, group);
+  const uses: string[] = [];
+  const found: { readonly entry: Entry; readonly order: number }[] = [];
+  const nodes: string[] = [];
+  let tailIndex = 0;
+  for (const entry of entries) {
+    const parsed = parseKey(prefix, entry.key);
+    // What the key of a folder stands for: Consul's own page makes such.
+    const isFolder = entry.key === keys.prefix;
+    if (parsed?.group !== group && !isFolder) continue;
+    const kind = isFolder || !parsed ? ({ kind: 'other' } as const) : parsed.key;
+    const use = useOf(entry, kind, now);
+    if (use !== undefined) uses.push(use);
+    if (kind.kind === 'tail') tailIndex = entry.modifyIndex;
+    if (kind.kind === 'run') nodes.push(kind.node);
+    const order = kind.kind === 'freeze' ? 0 : kind.kind === 'tail' ? 3 : kind.kind === 'last' ? 2 : 1;
+    found.push({ entry, order });
+  }
+  const leftovers = found.sort((a, b) => a.order - b.order).map(({ entry }) => entry);
+  return { uses: [...new Set(uses)], leftovers, tailIndex, nodes: nodes.sort() };
+}
+
+type Kind = NonNullable<ReturnType<typeof parseKey>>['key'];
+
+/** Undefined: nobody needs the key. */
+function useOf(entry: Entry, kind: Kind, now: number): string | undefined {
+  const isHeld = entry.session !== undefined;
+  switch (kind.kind) {
+    case 'owner': {
+      const claim = readable(() => decodeClaim(entry));
+      return claim
+        ? `${claim.node} has a claim on slot ${kind.slot} (${claim.state})`
+        : `slot ${kind.slot} has a claim that cannot be read`;
+    }
+    case 'ticket':
+      return `${readable(() => decodeTicket(entry))?.node ?? 'a run'} waits`;
+    case 'lock':
+      return isHeld ? `a session holds slot ${kind.slot}` : undefined;
+    case 'node': {
+      if (isHeld) return `${kind.node} waits or runs`;
+      const sent = readable(() => decodeNodeMark(entry))?.away;
+      const ageMs = now - Date.parse(sent?.at ?? '');
+      if (!sent || ageMs > AWAY_MS) return undefined;
+      return `${kind.node} was sent away ${formatAge(ageMs)} ago and may not know that yet`;
+    }
+    case 'freeze': {
+      const freeze = readable(() => decodeFreeze(entry));
+      if (!freeze) return 'it has a freeze that cannot be read';
+      return leftOf(freeze, now) > 0 ? `it is frozen by ${freeze.by} (${freeze.reason})` : undefined;
+    }
+    case 'other':
+      // A newer runlock may need what this one does not know.
+      return entry.value !== '' || isHeld ? `${entry.key} is not a key that this version knows` : undefined;
+    case 'tail':
+    case 'last':
+    case 'run':
+      return isHeld ? `a session holds ${entry.key}` : undefined;
+    default:
+      return assertNever(kind);
+  }
+}
+
+/** Undefined: nobody can read it. */
+function readable<T>(decode: () => T): T | undefined {
+  try {
+    return decode();
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    return undefined;
+  }
+}

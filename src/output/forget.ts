@@ -1,0 +1,32 @@
+/** `runlock forget` as text, and the data behind it: the shape of `--json`. */
+import { visible } from '../text/visible.ts';
+
+/** What `forget --json` prints. */
+export interface ForgottenGroup {
+  readonly v: 1;
+  readonly prefix: string;
+  readonly group: string;
+  /** Nodes whose last run was recorded there, by name. */
+  readonly forgotten: readonly string[];
+  /** How many keys went, those of `forgotten` among them. */
+  readonly keys: number;
+  /** Groups below it: they stay. */
+  readonly below: readonly string[];
+}
+
+const SHOWN = 5;
+
+/** With a line break at its end. */
+export function renderForgotten({ group, forgotten, keys, below }: ForgottenGroup): string {
+  const runs = forgotten.length === 1 ? '1 node' : `${forgotten.length.toLocaleString('en-US')} nodes`;
+  const others = keys - forgotten.length;
+  const rest =
+    others === 0 ? '' : ` and ${others.toLocaleString('en-US')} other ${others === 1 ? 'key' : 'keys'}`;
+  const done =
+    keys === 0
+      ? `nothing is stored of ${group}; nothing was forgotten`
+      : `forgot ${group}: the last runs of ${runs}${rest}`;
+  const more = below.length > SHOWN ? ` and ${(below.length - SHOWN).toLocaleString('en-US')} more` : '';
+  const stay = below.length === 0 ? [] : [`groups below it stay: ${below.slice(0, SHOWN).join(', ')}${more}`];
+  return [done, ...stay].map((line) => `${visible(line)}\n`).join('');
+}
