@@ -45,6 +45,7 @@ const { host, runFiles } = thisHost(process);
 const { whenResized, stoppable, ...signals } = ownSignals();
 const outputOptions = {
   exitJoinsThreads: nodeVersion !== undefined,
+  opensClosed: nodeVersion === undefined,
   onResize: whenResized,
   stoppable,
 };
@@ -123,7 +124,10 @@ async function main(): Promise<void> {
     const invocation = await parse(argv, commands, platform);
     if (invocation.asked) ({ logFormat } = invocation.asked.common);
     status = await invocation.run(platform);
-    if (stdout.fault && status === 0) throw unwritten(stdout.fault);
+    if (stdout.fault) {
+      const unsaid = fail(unwritten(stdout.fault), logFormat);
+      if (status === 0) status = unsaid;
+    }
   } catch (error) {
     status = fail(error, logFormat);
   }

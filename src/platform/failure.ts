@@ -30,7 +30,12 @@ export function failureOf(error: unknown, { isVerbose }: { readonly isVerbose: b
 const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 /** A report that is cut short must not pass for a whole one. */
-export function unwritten(fault: Error): RunlockError {
+export function unwritten(fault: NodeJS.ErrnoException): RunlockError {
+  if (fault.code === 'EBADF') {
+    const closed =
+      'stdout is closed, so nothing could be printed; leave it open, or send it to a file or to /dev/null';
+    return new RunlockError('unwritten', closed, { cause: fault });
+  }
   const message = `stdout could not be written (${fault.message}), so what is there is cut short; make room, and look again`;
   return new RunlockError('unwritten', message, { cause: fault });
 }

@@ -43,6 +43,8 @@ export interface OutputOptions {
   readonly limit?: number;
   /** Hears how many writes were not kept, once the reader goes on. */
   readonly onLost?: (count: number) => void;
+  /** Whether the runtime has opened /dev/null in place of a stream that was closed, as one that no other program inherits. */
+  readonly opensClosed?: boolean;
   /** Around each write to a terminal. */
   readonly stoppable?: <T>(write: () => T) => T;
   /** Calls `listener` when a terminal's size changes. */
@@ -222,11 +224,12 @@ export function createStream(options: OutputOptions): OutputStream {
 const isReaderGone = ({ code }: NodeJS.ErrnoException) => code === 'EPIPE' || code === 'ENXIO';
 
 function findWay(
-  { fd, exitJoinsThreads, stoppable }: OutputOptions,
+  { fd, exitJoinsThreads, opensClosed, stoppable }: OutputOptions,
   gone: (readerLeft: boolean) => void,
 ): Way {
   const kind = kindOf(fd);
-  if (kind === 'closed') return { put: (bytes) => bytes.length };
+  if (kind === 'closed' || (opensClosed && isOwn(fd)))
+    throw Object.assign(new Error('it is closed'), { code: 'EBADF' });
   if (kind === 'file') return direct(fd);
   const own = kind === 'socket' ? undefined : reopen(fd);
   if (own !== undefined) {
@@ -264,6 +267,22 @@ function kindOf(fd: number): 'file' | 'waits' | 'socket' | 'closed' {
     return 'closed';
   }
 }
+
+/**
+ * What a program is given survived its start, so it has no O_CLOEXEC (proc(5), fdinfo). Node.js sets that for all of them later,
+ * and then nothing tells.
+ */
+function isOwn(fd: number): boolean {
+  try {
+    const [, flags = ''] = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')) ?? [];
+    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
+  } catch {
+    return false;
+  }
+}
+
+/** open(2); Node.js has no name for it. */
+const O_CLOEXEC = 0o2000000;
 
 const OWN = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 

@@ -221,6 +221,39 @@ describe('74 stdout could not be written', () => {
     expect(status).toBe(74);
   });
 
+  // Node.js opens /dev/null in place of what is closed, and leaves no trace of that.
+  describe.runIf(IS_BINARY)('a closed stdout', () => {
+    const closed = (args: readonly string[]) =>
+      runlock(agent, args, { through: ['sh', '-c', 'exec "$0" "$@" >&-'] });
+
+    test.each([
+      [['status'], 74],
+      [['history'], 74],
+      [['config'], 74],
+      [['--version'], 74],
+      [['--help'], 74],
+      [['freeze', 'closed/ice', '--reason', 'x'], 74],
+      // Its own word comes first.
+      [['status', '--check', 'closed/nobody'], 3],
+    ] as const)('is said: %j', async (args, status) => {
+      const result = await closed(args);
+      expect(result.stderr).toMatch(/^runlock: stdout is closed, so nothing could be printed; [^\n]+\n$/);
+      expect(result.status).toBe(status);
+    });
+
+    test('is nothing to exec, and /dev/null is not closed, however it was opened', async () => {
+      expect(await closed(['exec', '-g', 'closed', '--', 'true'])).toEqual({
+        status: 0,
+        stdout: '',
+        stderr: '',
+      });
+      for (const to of ['>/dev/null', '<>/dev/null >&0']) {
+        const through = ['sh', '-c', `exec "$0" "$@" ${to}`];
+        expect(await runlock(agent, ['status'], { through })).toEqual({ status: 0, stdout: '', stderr: '' });
+      }
+    });
+  });
+
   test('whoever reads and leaves is no fault', async () => {
     expect(await into('pipe', ['status', '--json'])).toEqual({ status: 0, stderr: '' });
   });
