@@ -1,7 +1,7 @@
 /** What can be known of a run to be wrong before anything is asked of Consul. */
 import { constants } from 'node:os';
 import { RunlockError } from '../errors.ts';
-import { deadAfterMs } from '../lock/lease.ts';
+import { deadAfterMs } from '../lock/lease-state.ts';
 import { formatAge } from '../text/age.ts';
 import { changedVariables, checkWords, findCommand } from '../process/program.ts';
 import type { ExecDeps, ExecOptions, GroupChoice } from './options.ts';

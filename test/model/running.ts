@@ -1,6 +1,6 @@
 /** A process that has a slot: src/lock/lease.ts, release.ts and head-of-queue.ts, step by step. */
 import { returnedClaim } from '../../src/lock/context.ts';
-import { deadAfterMs } from '../../src/lock/lease.ts';
+import { deadAfterMs } from '../../src/lock/lease-state.ts';
 import { isLater } from '../../src/lock/run-record.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Outcome } from '../../src/lock/records.ts';

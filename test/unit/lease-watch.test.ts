@@ -5,7 +5,8 @@ import type { Deps } from '../../src/platform/deps.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { Grant } from '../../src/lock/head-of-queue.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
-import { deadAfterMs, holdLease } from '../../src/lock/lease.ts';
+import { holdLease } from '../../src/lock/lease.ts';
+import { deadAfterMs } from '../../src/lock/lease-state.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold } from '../../src/lock/records.ts';
 import { sentenceOf } from '../../src/events/sentence.ts';
@@ -55,7 +56,15 @@ function hold({
   hold: lasts = 'forever',
   longestMs = 1_000,
   agentNode = 'web01',
-}: { state?: Claim['state']; hold?: Hold; longestMs?: number; agentNode?: string } = {}) {
+  passes = false,
+}: {
+  state?: Claim['state'];
+  hold?: Hold;
+  longestMs?: number;
+  agentNode?: string;
+  /** Time passes while somebody sleeps. */
+  passes?: boolean;
+} = {}) {
   const pauses: number[] = [];
   let nowMs = 1_000;
   const looks = requests<ReadOptions, { entries: Entry[]; index: number }>();
@@ -82,6 +91,7 @@ function hold({
     sleep: (ms: number, { signal }: { signal: AbortSignal }) => {
       // Not the one before the first look, which leaves the run its first moments.
       if (ms !== 100) pauses.push(ms);
+      if (passes) nowMs += ms;
       return ms <= longestMs
         ? Promise.resolve()
         : new Promise<void>((_, reject) => {
@@ -142,7 +152,8 @@ describe('a proof counts from when it was asked for, not from its answer', () =>
     const back = await transactions.next();
     pass(5_000);
     back.answer(taken);
-    await looks.next();
+    // All may have changed meanwhile: this look waits for nothing.
+    expect((await looks.next()).options.index).toBeUndefined();
     expect(lease.deadlineMs()).toBe(8_000 + deadAfterMs('none'));
   });
 
@@ -153,6 +164,28 @@ describe('a proof counts from when it was asked for, not from its answer', () =>
     first.answer({ entries: [owner], index: 11 });
     await transactions.next();
     expect(lease.deadlineMs()).toBe(deadAfterMs('none'));
+  });
+});
+
+describe('the command must end in time, with a hold that ends', () => {
+  // TERM goes out 1 s before the deadline.
+  const dueMs = deadAfterMs('none') - 1_000;
+
+  test('when that has passed without a proof', async () => {
+    const { lease } = hold({ hold: 'none', longestMs: 100_000, passes: true });
+    await new Promise<void>((resolve) => lease.over.addEventListener('abort', () => resolve()));
+    expect(lease.over.reason).toEqual({ kind: 'cut-off' });
+    expect(lease.whyOver()).toEqual({ kind: 'cut-off' });
+  });
+
+  test('also when the timer is late, for the clock is asked', () => {
+    const { lease, pass } = hold({ hold: 'none' });
+    pass(dueMs - 1_001);
+    lease.checkDeadline();
+    expect(lease.over.aborted).toBe(false);
+    pass(1);
+    lease.checkDeadline();
+    expect(lease.over.reason).toEqual({ kind: 'cut-off' });
   });
 });
 
@@ -316,12 +349,14 @@ describe('a claim that somebody deleted', () => {
   });
 
   test('and put back before it was claimed again is its own: the run goes on', async () => {
-    const { lease, looks, transactions, lock, owner, order, taken } = hold();
+    const { lease, looks, transactions, lock, owner, order, pauses, taken } = hold();
     (await looks.next()).answer({ entries: [lock()], index: 11 });
     (await transactions.next()).answer(claimIsThere);
     (await looks.next()).answer({ entries: [lock(), { ...owner, modifyIndex: 12 }], index: 12 });
     await looks.next();
     expect(lease.over.aborted).toBe(false);
+    // The look that told came soon: 100 ms are not counted here.
+    expect(pauses).toEqual([]);
     const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
     const release = await transactions.next();
     expect(release.options).toContainEqual(expect.objectContaining({ verb: 'check-index', index: 12 }));
@@ -348,6 +383,21 @@ describe('a claim that somebody deleted', () => {
     (await transactions.next()).answer(taken);
     expect(await releasing).toEqual({ kind: 'released' });
     expect(order.slice(0, 4)).toEqual(['take', 'close', 'open', 'release']);
+  });
+
+  test('and sent without an answer under a session that is lost: no third one is needed then', async () => {
+    const { lease, looks, transactions, order, owner, lock, lost, taken } = hold();
+    (await looks.next()).answer({ entries: [], index: 11 });
+    (await transactions.next()).fail(NO_ANSWER);
+    await looks.next();
+    lost.abort();
+    (await transactions.next()).answer(taken);
+    (await looks.next()).answer({ entries: [lock('new'), { ...owner, modifyIndex: 20 }], index: 21 });
+    await looks.next();
+    const releasing = lease.release({ outcome: 'succeeded', exitCode: 0, waitedMs: 0, ranMs: 0 });
+    (await transactions.next()).answer(taken);
+    expect(await releasing).toEqual({ kind: 'released' });
+    expect(order).toEqual(['take', 'close', 'open', 'take', 'release']);
   });
 
   test('and is being sent again as the run ends: its session ends first then too', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { keptClaim } from '../../src/lock/run-record.ts';
-import { deadAfterMs } from '../../src/lock/lease.ts';
+import { deadAfterMs } from '../../src/lock/lease-state.ts';
 import type { Claim, Hold, Outcome, RunRecord } from '../../src/lock/records.ts';
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../../src/lock/decide.ts';
 

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { keptClaim } from '../../src/lock/run-record.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
-import { deadAfterMs } from '../../src/lock/lease.ts';
+import { deadAfterMs } from '../../src/lock/lease-state.ts';
 import { encode } from '../../src/lock/records.ts';
 import type { Claim, ClaimState, Hold, RunRecord } from '../../src/lock/records.ts';
 import {
