@@ -4,6 +4,7 @@
  */
 import type { Clock, Deps } from '../platform/deps.ts';
 import { isRunlockError, isTimeout, reasonOf } from '../errors.ts';
+import type { RunlockError } from '../errors.ts';
 import type { Consul } from './consul.ts';
 import { isTransient, isWorthAgain } from './faults.ts';
 
@@ -57,21 +58,37 @@ export async function persistRefused<T>(
   }
 }
 
-/** Does it, again and again until `signal` aborts. @throws what it met last. */
-export async function persist<T>(
+export interface Tries {
+  readonly signal: AbortSignal;
+  /** The pause before the next try. */
+  readonly pauseMs: () => number;
+  /** Which faults are worth another try. */
+  readonly isWorth?: (error: unknown) => boolean;
+}
+
+/**
+ * Tries until there is something to give back, as long as `signal` lets it: for whoever has a deadline of its own.
+ * @throws what was met last; the signal's reason where nothing was.
+ */
+export async function untilDone<T>(
   clock: Clock,
-  { signal, pauseMs }: { signal: AbortSignal; pauseMs: number },
-  act: () => Promise<T>,
+  { signal, pauseMs, isWorth = isWorthAgain }: Tries,
+  tryOnce: () => Promise<T | undefined>,
 ): Promise<T> {
-  for (;;) {
-    try {
-      return await act();
-    } catch (error) {
-      if (signal.aborted || !isWorthAgain(error)) throw error;
-      await clock.sleep(pauseMs, { signal }).catch(() => {
-        throw error;
-      });
+  let met: RunlockError | undefined;
+  try {
+    for (;;) {
+      try {
+        const done = await tryOnce();
+        if (done !== undefined) return done;
+      } catch (error) {
+        if (isRunlockError(error)) met = error;
+        if (signal.aborted || !isWorth(error)) throw error;
+      }
+      await clock.sleep(pauseMs(), { signal });
     }
+  } catch (error) {
+    throw signal.aborted ? (met ?? error) : error;
   }
 }
 

@@ -132,11 +132,14 @@ export type Cause =
 
 /** What became of a slot. */
 export type GivenBack =
+  /** `kept`: of the claim that goes on keeping others out. */
   | {
       readonly kind: 'released';
       readonly kept?: { readonly state: string; readonly heldUntil?: string };
     }
+  /** It is this run's no longer. */
   | { readonly kind: 'nothing' }
+  /** Consul could not be reached in time: these keys stay behind. `stuck`: no run and no release can clear them, and `why` says what can. */
   | {
       readonly kind: 'stays';
       readonly keys: readonly string[];

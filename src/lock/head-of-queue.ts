@@ -9,7 +9,7 @@ import { assertNever, isRunlockError } from '../errors.ts';
 import { runningClaim, trySend, sendWithin } from './context.ts';
 import type { RunContext, Progress, Attempt } from './context.ts';
 import { untilThawed } from './freeze.ts';
-import { pause, lastWord, persist } from '../consul/retry.ts';
+import { pause, lastWord, untilDone } from '../consul/retry.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from '../consul/session.ts';
@@ -215,10 +215,10 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
   const { consul, deps, keys, run } = context;
   const signal = AbortSignal.timeout(attempts.length === 0 ? LEAVE_MS : UNDO_MS);
   try {
-    const until = { signal, pauseMs: RETRY_MS };
-    await persist(deps.clock, until, () => session.close({ signal }));
+    const until = { signal, pauseMs: () => RETRY_MS };
+    await untilDone(deps.clock, until, () => session.close({ signal }).then(() => true));
     for (const attempt of attempts)
-      await persist(deps.clock, until, () => takeBackGrant(context, attempt, signal));
+      await untilDone(deps.clock, until, () => takeBackGrant(context, attempt, signal));
     attempts.length = 0;
     return true;
   } catch (error) {
@@ -230,20 +230,18 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
   }
 }
 
+/** Undefined: it changed meanwhile. */
 async function takeBackGrant(
-  { consul, deps, keys, run }: RunContext,
-  attempt: Attempt,
+  { consul, keys, run }: RunContext,
+  { slot, before }: Attempt,
   signal: AbortSignal,
-): Promise<void> {
-  for (;;) {
-    const { entries } = await consul.list(keys.slot(attempt.slot), { signal, rule: keys.rule });
-    const owner = readSlots(keys.root, entries)[0]?.owner;
-    if (owner?.claim.run !== run.id) return;
-    const steps = attempt.before
-      ? changeClaim(keys, attempt.slot, attempt.before, owner.index)
-      : removeSeen(keys.owner(attempt.slot), owner.index, 'owner');
-    const result = await send(consul, steps, { signal, rule: keys.rule });
-    if (result.kind === 'done') return;
-    await deps.clock.sleep(RETRY_MS, { signal });
-  }
+): Promise<true | undefined> {
+  const { entries } = await consul.list(keys.slot(slot), { signal, rule: keys.rule });
+  const owner = readSlots(keys.root, entries)[0]?.owner;
+  if (owner?.claim.run !== run.id) return true;
+  const steps = before
+    ? changeClaim(keys, slot, before, owner.index)
+    : removeSeen(keys.owner(slot), owner.index, 'owner');
+  const result = await send(consul, steps, { signal, rule: keys.rule });
+  return result.kind === 'done' ? true : undefined;
 }

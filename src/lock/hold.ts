@@ -1,61 +1,22 @@
 /**
- * `acquire` and `release`, the two halves of a hold: between them a slot is held by its claim alone, without a process or a
- * session.
+ * What `acquire` holds: from then on a slot is held by its claim alone, without a process or a session, until `release`
+ * ends that (release.ts).
  */
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { goesOn, runningClaim, sendWithin, trySend } from './context.ts';
 import type { RunContext } from './context.ts';
-import { LEAVE } from './release.ts';
-import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
+import { LEAVE, limits, untilAnswered } from './release.ts';
+import type { Limits } from './release.ts';
 import type { Grant } from './head-of-queue.ts';
-import type { GroupKeys } from './keys.ts';
-import { lastWord, untilRefused } from '../consul/retry.ts';
-import type { Claim, RunRecord } from './records.ts';
+import { lastWord } from '../consul/retry.ts';
+import type { Claim } from './records.ts';
 import { holdFrom, isHeld, readSlots, standing } from './decide.ts';
-import type { Owner, Standing, Slot } from './decide.ts';
-import { changeClaim, keep, removeSeen, endHeld } from './transactions.ts';
-import { writtenIndex, send } from '../consul/txn.ts';
+import type { Owner, Standing } from './decide.ts';
+import { changeClaim, keep, removeSeen } from './transactions.ts';
+import { writtenIndex } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
-import type { Consul } from '../consul/consul.ts';
-import type { Clock, Deps } from '../platform/deps.ts';
 import { leaveSession } from '../consul/session.ts';
-
-/** Longer than an election takes (12.7 to 17.5 s were measured). */
-const DEADLINE_MS = 30_000;
-const RETRY_MS = 300;
-const REQUEST_MS = 5_000;
-
-/** How each request is sent until all of it must be done. */
-interface Limits {
-  readonly signal: AbortSignal;
-  readonly rule: string;
-  readonly timeoutMs: number;
-}
-
-const limits = ({ rule }: GroupKeys): Limits => ({
-  signal: AbortSignal.timeout(DEADLINE_MS),
-  rule,
-  timeoutMs: REQUEST_MS,
-});
-
-/** Tries until there is an answer, as long as `signal` lets it. @throws what it met last. */
-async function untilDone<T>(
-  clock: Clock,
-  signal: AbortSignal,
-  tryOnce: () => Promise<T | undefined>,
-): Promise<T> {
-  const again = untilRefused(clock);
-  for (;;) {
-    try {
-      const done = await tryOnce();
-      if (done !== undefined) return done;
-    } catch (error) {
-      if (signal.aborted || !again(error)) throw error;
-    }
-    await clock.sleep(RETRY_MS, { signal });
-  }
-}
 
 /** The claim that says `held`, from now on. */
 export function heldClaim(context: RunContext, waitedMs: number): Claim {
@@ -92,7 +53,7 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   const asked = limits(context.keys);
   let known: Standing | undefined = { kind: 'mine', owner: grant.owner };
   try {
-    return await untilDone(context.deps.clock, asked.signal, async () => {
+    return await untilAnswered(context.deps, asked, async () => {
       const now = known ?? (await lookAt(grant, asked));
       known = undefined;
       const kept = await keepOnce(grant, now, { waitedMs, asked });
@@ -183,87 +144,4 @@ export async function holdOn(
     seen = readSlots(keys.root, entries)[0]?.owner;
   }
   return undefined;
-}
-
-export interface HeldSlot {
-  readonly consul: Consul;
-  readonly deps: Deps;
-  readonly keys: GroupKeys;
-  readonly node: string;
-  readonly slot: number;
-}
-
-/** How what was done between the halves ended. */
-export interface HeldEnding {
-  readonly outcome: 'succeeded' | 'failed';
-  readonly exitCode?: number;
-}
-
-export interface EndedHeld {
-  readonly claim: Claim;
-  /** The claim that goes on keeping others out. */
-  readonly kept?: Claim;
-  readonly heldMs: number;
-}
-
-/**
- * The second half: ends what this node holds, and records it. Tried again until its deadline. Undefined: nothing is
- * held in the slot.
- * @throws RunlockError when Consul can't be reached, or refuses: the claim stays held.
- */
-export async function giveHeldBack(held: HeldSlot, ending: HeldEnding): Promise<EndedHeld | undefined> {
-  const asked = limits(held.keys);
-  let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
-  const endOnce = async (): Promise<EndedHeld | 'nothing' | undefined> => {
-    const slot = await readSlot(held, asked);
-    const owner = slot.owner;
-    if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
-      if (sent && (await isRecorded(held, sent.record, asked))) return sent.ended;
-      // Cleared, or taken over, between a look and the end: that it ended is known all the same.
-      if (sent) await recordEnd(held, sent.record, asked.signal);
-      return 'nothing';
-    }
-    const known = ending.outcome === 'failed' ? await readLastGood(held, held.node, asked) : {};
-    const { record, ended } = toEnd(held, owner, { ...ending, ...known });
-    sent = { record, ended };
-    const seen = { ...held, strayLock: slot.strayLock };
-    const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
-    return result.kind === 'done' ? ended : undefined;
-  };
-  try {
-    const ended = await untilDone(held.deps.clock, asked.signal, endOnce);
-    return ended === 'nothing' ? undefined : ended;
-  } catch (error) {
-    const { consul, keys, node, slot } = held;
-    // What can't be read stops the same command once more; why it can't says what to do.
-    const again = isRunlockError(error, 'incompatible')
-      ? ''
-      : `: ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`;
-    throw new RunlockError(
-      isRunlockError(error) ? error.code : 'unreachable',
-      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)})${again}`,
-      { cause: error },
-    );
-  }
-}
-
-async function readSlot({ consul, keys, slot }: HeldSlot, asked: Limits): Promise<Slot> {
-  const { entries } = await consul.list(keys.slot(slot), asked);
-  return readSlots(keys.root, entries)[0] ?? { slot };
-}
-
-function toEnd(
-  { deps, node, slot }: HeldSlot,
-  { claim: { waitedMs = 0, ...claim }, index: claimIndex }: Owner,
-  { outcome, exitCode, lastGoodAt }: HeldEnding & Pick<RunRecord, 'lastGoodAt'>,
-): { record: RunRecord; ended: EndedHeld } {
-  const nowMs = deps.clock.now();
-  const { run, command } = claim;
-  const heldMs = Math.max(0, nowMs - Date.parse(claim.since));
-  const code = exitCode === undefined ? {} : { exitCode };
-  const figures = { endedAt: new Date(nowMs).toISOString(), waitedMs, ranMs: heldMs, claimIndex };
-  const good = lastGoodAt === undefined ? {} : { lastGoodAt };
-  const record: RunRecord = { node, run, outcome, ...code, command, slot, ...figures, ...good };
-  const kept = keptClaim(claim, record, deps.clock.latest());
-  return { record, ended: { claim, heldMs, ...(kept && { kept }) } };
 }

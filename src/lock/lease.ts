@@ -9,7 +9,7 @@ import { send, writtenIndex } from '../consul/txn.ts';
 import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import { assertNever, reasonOf } from '../errors.ts';
-import type { Over } from '../events/events.ts';
+import type { GivenBack, Over } from '../events/events.ts';
 import { nodeMark, returnedClaim } from './context.ts';
 import { readSlots, standing } from './decide.ts';
 import type { Owner, Slot, Standing } from './decide.ts';
@@ -27,7 +27,7 @@ import {
 } from './lease-state.ts';
 import type { LeaseEvent, LeaseState, Refusal, Terms } from './lease-state.ts';
 import { giveBack, LEAVE } from './release.ts';
-import type { Ending, GivenBack } from './release.ts';
+import type { Ending } from './release.ts';
 import { claimAgain, takeBack } from './transactions.ts';
 import type { Obstacle, Result, Step } from './transactions.ts';
 

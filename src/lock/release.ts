@@ -1,16 +1,56 @@
-/** Giving a slot back at the end of a run (docs/protocol.md, "Release"). */
+/** Giving a slot back: at the end of a run, and of what `acquire` holds (docs/protocol.md, "Release"). */
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
-import { assertNever, isRunlockError } from '../errors.ts';
+import type { Consul } from '../consul/consul.ts';
+import { lastWord, untilDone, untilRefused } from '../consul/retry.ts';
+import { leaveSession, openSession } from '../consul/session.ts';
+import { send, writtenIndex } from '../consul/txn.ts';
+import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
+import type { GivenBack } from '../events/events.ts';
+import type { Deps } from '../platform/deps.ts';
+import { hint } from '../text/suggested-command.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
+import { isLeft, readSlots, standing } from './decide.ts';
+import type { Owner, Slot } from './decide.ts';
+import type { Grant } from './head-of-queue.ts';
+import type { GroupKeys } from './keys.ts';
 import { joinLeft } from './records.ts';
 import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
-import { lastWord } from '../consul/retry.ts';
 import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
-import { leaveSession, openSession } from '../consul/session.ts';
-import { isLeft, readSlots, standing } from './decide.ts';
-import { release, takeBack } from './transactions.ts';
-import { send, writtenIndex } from '../consul/txn.ts';
-import type { Grant } from './head-of-queue.ts';
+import { endHeld, release, takeBack } from './transactions.ts';
+
+/** For the session, once nothing more depends on it. */
+export const LEAVE = { retryForMs: 2_000 };
+/** Longer than an election takes (12.7 to 17.5 s were measured). */
+const DEADLINE_MS = 30_000;
+const REQUEST_MS = 5_000;
+const RETRY_MS = 300;
+const LONGEST_RETRY_MS = 5_000;
+/** One answer of a proxy is no reason to forget the last good run. */
+const ODD_RETRY_MS = 1_000;
+
+/** How each request is sent until all of it must be done. */
+export interface Limits {
+  readonly signal: AbortSignal;
+  readonly rule: string;
+  readonly timeoutMs: number;
+}
+
+/** From now on, for whatever gives a slot back, or keeps it. */
+export const limits = ({ rule }: GroupKeys): Limits => ({
+  signal: AbortSignal.timeout(DEADLINE_MS),
+  rule,
+  timeoutMs: REQUEST_MS,
+});
+
+/** Until it is done, or `asked` is over; for a person who waits. @throws what it met last. */
+export const untilAnswered = <T>(
+  { clock }: Deps,
+  { signal }: Limits,
+  tryOnce: () => Promise<T | undefined>,
+): Promise<T> => {
+  const isWorth = untilRefused(clock);
+  return untilDone(clock, { signal, pauseMs: () => RETRY_MS, isWorth }, tryOnce);
+};
 
 /** How the run ended. */
 export interface Ending {
@@ -22,63 +62,35 @@ export interface Ending {
   readonly leftOn?: LeftOn;
 }
 
-export type GivenBack =
-  /** `kept`: the claim that goes on keeping others out. */
-  | { readonly kind: 'released'; readonly kept?: Claim }
-  /** It is this run's no longer. */
-  | { readonly kind: 'nothing' }
-  /** Consul could not be reached in time: these keys stay behind. `stuck`: no run and no release can clear them, and `why` says what can. */
-  | {
-      readonly kind: 'stays';
-      readonly keys: readonly string[];
-      readonly why: string;
-      readonly stuck?: true;
-    };
-
-/** Longer than an election takes (12.7 to 17.5 s were measured). */
-const DEADLINE_MS = 30_000;
-const RETRY_MS = 300;
-/** For the session, once nothing more depends on it. */
-export const LEAVE = { retryForMs: 2_000 };
-const LONGEST_RETRY_MS = 5_000;
-/** One answer of a proxy is no reason to forget the last good run. */
-const ODD_RETRY_MS = 1_000;
-
 /** Gives the slot back, with its own deadline; never throws. */
 export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
   const { consul, deps, keys } = holding.context;
-  const signal = AbortSignal.timeout(DEADLINE_MS);
+  const { ttlMs, leftOn } = ending;
+  const asked = limits(keys);
+  const { signal } = asked;
   let record: RunRecord | undefined;
-  let now: Grant = holding;
-  let result: GivenBack | undefined;
-  let why = 'no answer';
+  let now = holding;
   /** The key that another session holds. */
   let blocker: string | undefined;
   let refusals = 0;
-  while (!result) {
-    try {
-      record ??= await withLastGood(holding, toRecord(holding, ending), signal);
-      const { ttlMs, leftOn } = ending;
-      const step = await releaseOnce(now, { record: under(now, record), leftOn, ttlMs, signal });
-      if (step.kind === 'holding') now = step.holding;
-      else result = step;
-      if (result) break;
-      why = step.kind === 'holding' && step.fault !== undefined ? step.fault : why;
-      blocker = step.kind === 'holding' ? step.blocker : undefined;
-      // Each try is a write.
-      refusals = blocker === undefined ? 0 : refusals + 1;
-      await deps.clock.sleep(Math.min(LONGEST_RETRY_MS, RETRY_MS * 2 ** refusals), { signal });
-    } catch (error) {
-      why = blocker === undefined ? lastWord(consul, error, why) : heldBy(blocker);
-      if (signal.aborted || !isWorthAgain(error)) {
-        const isStuck = blocker !== undefined || isRunlockError(error, 'incompatible');
-        const stays = [keys.owner(holding.slot)];
-        result = { kind: 'stays', keys: stays, why, ...(isStuck && { stuck: true }) };
-        break;
-      }
-      await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
-    }
-  }
+  const releaseNow = async (): Promise<GivenBack | undefined> => {
+    record ??= await withLastGood(holding.context, toRecord(holding, ending), asked);
+    const step = await releaseOnce(now, { record: under(now, record), leftOn, ttlMs, asked });
+    if (step.kind !== 'holding') return step;
+    ({ holding: now, blocker } = step);
+    refusals = blocker === undefined ? 0 : refusals + 1;
+    if (step.fault) throw step.fault;
+    return undefined;
+  };
+  // Each try is a write.
+  const pauseMs = () => Math.min(LONGEST_RETRY_MS, RETRY_MS * 2 ** refusals);
+  const result = await untilDone(deps.clock, { signal, pauseMs }, releaseNow).catch(
+    (error: unknown): GivenBack => {
+      const why = blocker === undefined ? lastWord(consul, error, 'no answer') : heldBy(blocker);
+      const isStuck = blocker !== undefined || isRunlockError(error, 'incompatible');
+      return { kind: 'stays', keys: [keys.owner(holding.slot)], why, ...(isStuck && { stuck: true }) };
+    },
+  );
   // Whatever became of the slot, the run has ended. A release has recorded it already.
   if (result.kind !== 'released' && record && !signal.aborted)
     await recordEnd(now.context, under(now, record), signal);
@@ -102,11 +114,15 @@ const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({ ...record, 
  * A good run speaks for itself. Any other keeps what was known of the last good one, which costs these runs alone a read.
  * @throws after a transient fault.
  */
-async function withLastGood({ context }: Grant, record: RunRecord, signal: AbortSignal): Promise<RunRecord> {
+async function withLastGood(
+  reader: Pick<HeldClaim, 'consul' | 'keys'>,
+  record: RunRecord,
+  asked: Limits,
+): Promise<RunRecord> {
   if (record.outcome === 'succeeded') return record;
   try {
-    const limits = { signal, timeoutMs: 5_000, retryForMs: ODD_RETRY_MS };
-    return { ...record, ...(await readLastGood(context, record.node, limits)) };
+    const known = await readLastGood(reader, record.node, { ...asked, retryForMs: ODD_RETRY_MS });
+    return { ...record, ...known };
   } catch (error) {
     if (isTransient(error)) throw error;
     // What stands there can't be read: no reason to keep the slot.
@@ -116,11 +132,11 @@ async function withLastGood({ context }: Grant, record: RunRecord, signal: Abort
 
 type Once =
   | GivenBack
-  /** `fault`: what the release was answered with, where that was no answer to it. `blocker`: a key that another session holds. */
+  /** `fault`: what the release met, where that was no answer to it. `blocker`: a key that another session holds. */
   | {
       readonly kind: 'holding';
       readonly holding: Grant;
-      readonly fault?: string;
+      readonly fault?: RunlockError;
       readonly blocker?: string;
     };
 
@@ -128,14 +144,14 @@ interface Release {
   readonly record: RunRecord;
   readonly leftOn: LeftOn | undefined;
   readonly ttlMs: number;
-  readonly signal: AbortSignal;
+  readonly asked: Limits;
 }
 
 /** One try; answers with what is held now where it has to be tried again. */
-async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, signal }: Release): Promise<Once> {
+async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Release): Promise<Once> {
   const { context, session, slot, owner } = holding;
   const { consul, deps, keys, run } = context;
-  const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
+  const { signal } = asked;
   if (session.lost.aborted) {
     const opened = await openSession(context, { name: `runlock ${keys.group}`, ttlMs, signal });
     return { kind: 'holding', holding: { ...holding, session: opened } };
@@ -150,26 +166,23 @@ async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, signal }: Re
   };
   const goes = record.outcome === 'interrupted' && run.releaseOnSignal === true;
   const kept = goes ? undefined : keptClaim(claim, record, deps.clock.latest());
-  let fault: string | undefined;
+  let fault: RunlockError | undefined;
   try {
-    const result = await send(consul, release(seat, record, owner.index, kept), options);
+    const result = await send(consul, release(seat, record, owner.index, kept), asked);
     if (result.kind === 'done') return { kind: 'released', ...(kept && { kept }) };
   } catch (error) {
     if (signal.aborted || !isWorthAgain(error)) throw error;
-    fault = error.message;
+    fault = error;
   }
-  const seen = await lookAgain(holding, options);
-  return seen.kind === 'holding' && fault !== undefined ? { ...seen, fault } : seen;
+  const seen = await lookAgain(holding, asked);
+  return seen.kind === 'holding' && fault ? { ...seen, fault } : seen;
 }
 
 /** The release was refused, or its answer was lost: what is there now? */
-async function lookAgain(
-  holding: Grant,
-  options: { signal: AbortSignal; rule: string; timeoutMs: number },
-): Promise<Once> {
+async function lookAgain(holding: Grant, asked: Limits): Promise<Once> {
   const { context, session, slot } = holding;
   const { consul, keys, run } = context;
-  const { entries } = await consul.list(keys.slot(slot), { ...options, retryForMs: 0 });
+  const { entries } = await consul.list(keys.slot(slot), { ...asked, retryForMs: 0 });
   const now = standing(
     { node: run.node, run: run.id, session: session.id },
     readSlots(keys.root, entries)[0],
@@ -177,7 +190,7 @@ async function lookAgain(
   switch (now.kind) {
     case 'gone':
     case 'foreign':
-      return (await isRecorded(context, { node: run.node, run: run.id }, { ...options, retryForMs: 0 }))
+      return (await isRecorded(context, { node: run.node, run: run.id }, { ...asked, retryForMs: 0 }))
         ? { kind: 'released' }
         : { kind: 'nothing' };
     case 'mine':
@@ -191,9 +204,9 @@ async function lookAgain(
       }
       const claim = returnedClaim(context, now.owner.claim);
       const seat = { keys, session: session.id, slot };
-      const result = await send(consul, takeBack(seat, claim, nodeMark(context), now.owner.index), options);
+      const result = await send(consul, takeBack(seat, claim, nodeMark(context), now.owner.index), asked);
       if (result.kind === 'refused') {
-        if (result.obstacle === 'session') await session.close(options);
+        if (result.obstacle === 'session') await session.close(asked);
         const isHeld = result.obstacle === 'lock' || result.obstacle === 'node';
         return { kind: 'holding', holding, ...(isHeld && { blocker: result.key }) };
       }
@@ -203,4 +216,91 @@ async function lookAgain(
     default:
       return assertNever(now);
   }
+}
+
+/** What `acquire` holds for its node: no session stands behind it. */
+export interface HeldClaim {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  readonly keys: GroupKeys;
+  readonly node: string;
+  readonly slot: number;
+}
+
+/** How what was done between the halves ended. */
+export interface HeldEnding {
+  readonly outcome: 'succeeded' | 'failed';
+  readonly exitCode?: number;
+}
+
+export interface EndedHeld {
+  readonly claim: Claim;
+  /** The claim that goes on keeping others out. */
+  readonly kept?: Claim;
+  readonly heldMs: number;
+}
+
+/**
+ * The second half: ends what this node holds, and records it. Tried again until its deadline. Undefined: nothing is
+ * held in the slot.
+ * @throws RunlockError when Consul can't be reached, or refuses: the claim stays held.
+ */
+export async function giveHeldBack(held: HeldClaim, ending: HeldEnding): Promise<EndedHeld | undefined> {
+  const asked = limits(held.keys);
+  let sent: { readonly record: RunRecord; readonly ended: EndedHeld } | undefined;
+  const endOnce = async (): Promise<EndedHeld | 'nothing' | undefined> => {
+    const slot = await readSlot(held, asked);
+    const owner = slot.owner;
+    if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
+      if (sent && (await isRecorded(held, sent.record, asked))) return sent.ended;
+      // Cleared, or taken over, between a look and the end: that it ended is known all the same.
+      if (sent) await recordEnd(held, sent.record, asked.signal);
+      return 'nothing';
+    }
+    const record = await withLastGood(held, heldRecord(held, owner, ending), asked);
+    const ended = toEnd(held, owner, record);
+    sent = { record, ended };
+    const seen = { ...held, strayLock: slot.strayLock };
+    const result = await send(held.consul, endHeld(seen, record, owner.index, ended.kept), asked);
+    return result.kind === 'done' ? ended : undefined;
+  };
+  try {
+    const ended = await untilAnswered(held.deps, asked, endOnce);
+    return ended === 'nothing' ? undefined : ended;
+  } catch (error) {
+    const { consul, keys, node, slot } = held;
+    // What can't be read stops the same command once more; why it can't says what to do.
+    const again = isRunlockError(error, 'incompatible')
+      ? ''
+      : `: ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`;
+    throw new RunlockError(
+      isRunlockError(error) ? error.code : 'unreachable',
+      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)})${again}`,
+      { cause: error },
+    );
+  }
+}
+
+async function readSlot({ consul, keys, slot }: HeldClaim, asked: Limits): Promise<Slot> {
+  const { entries } = await consul.list(keys.slot(slot), asked);
+  return readSlots(keys.root, entries)[0] ?? { slot };
+}
+
+function heldRecord(
+  { deps, node, slot }: HeldClaim,
+  { claim, index: claimIndex }: Owner,
+  { outcome, exitCode }: HeldEnding,
+): RunRecord {
+  const { run, command, waitedMs = 0 } = claim;
+  const code = exitCode === undefined ? {} : { exitCode };
+  const ranMs = Math.max(0, deps.clock.now() - Date.parse(claim.since));
+  const figures = { waitedMs, ranMs, claimIndex };
+  return { node, run, outcome, ...code, command, slot, endedAt: timestamp({ deps }), ...figures };
+}
+
+function toEnd({ deps }: HeldClaim, owner: Owner, record: RunRecord): EndedHeld {
+  const claim: Claim & { waitedMs?: number } = { ...owner.claim };
+  delete claim.waitedMs;
+  const kept = keptClaim(claim, record, deps.clock.latest());
+  return { claim, heldMs: record.ranMs, ...(kept && { kept }) };
 }

@@ -1,7 +1,7 @@
 /** What is known of a run that has ended: its record, and the claim that stays after it (docs/protocol.md, "Release"). */
-import { isWorthAgain } from '../consul/consul.ts';
 import type { Entry } from '../consul/consul.ts';
-import { assertNever, reasonOf } from '../errors.ts';
+import { untilDone } from '../consul/retry.ts';
+import { assertNever, isTimeout, reasonOf } from '../errors.ts';
 import type { RunContext } from './context.ts';
 import { decodeRun, lastGoodOf } from './records.ts';
 import type { Claim, ClaimState, Outcome, RunRecord } from './records.ts';
@@ -22,22 +22,21 @@ export async function recordEnd(
 ): Promise<void> {
   const key = keys.run(record.node);
   const options = { signal, rule: keys.rule, timeoutMs: 5_000 };
-  let why = 'no answer';
-  for (;;) {
-    try {
+  let refused = 'no answer';
+  try {
+    await untilDone(deps.clock, { signal, pauseMs: () => RETRY_MS }, async () => {
       const { entry } = await consul.get(key, { ...options, retryForMs: 0 });
-      if (entry && (readRecord(entry)?.run === record.run || isLater(entry, record))) return;
+      if (entry && (readRecord(entry)?.run === record.run || isLater(entry, record))) return true;
       const result = await send(consul, recordAlone(keys, record, entry?.modifyIndex ?? 0), options);
-      if (result.kind === 'done') return;
-      why = result.why;
-    } catch (error) {
-      if (!signal.aborted) why = reasonOf(error);
-      if (signal.aborted || !isWorthAgain(error)) break;
-    }
-    await deps.clock.sleep(RETRY_MS, { signal }).catch(() => undefined);
+      if (result.kind === 'done') return true;
+      refused = result.why;
+      return undefined;
+    });
+  } catch (error) {
+    const fault = isTimeout(error) ? refused : reasonOf(error);
+    const { node, run } = record;
+    deps.emit({ event: 'not-recorded', group: keys.group, node, run, detail: { fault } });
   }
-  const { node, run } = record;
-  deps.emit({ event: 'not-recorded', group: keys.group, node, run, detail: { fault: why } });
 }
 
 interface ReadLimits {

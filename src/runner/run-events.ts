@@ -1,5 +1,5 @@
 /** What happens to a run, from what the lock and the gate know of it to the events that everybody hears. Pure. */
-import type { BusyWhy, Cause, Place, RunEvent } from '../events/events.ts';
+import type { BusyWhy, Cause, GivenBack, Place, RunEvent } from '../events/events.ts';
 import { assertNever } from '../errors.ts';
 import type { Acquired } from '../lock/acquire.ts';
 import { toHolder } from '../lock/context.ts';
@@ -8,7 +8,6 @@ import type { Slot } from '../lock/decide.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import { joinLeft } from '../lock/records.ts';
 import type { LeftOn, Outcome } from '../lock/records.ts';
-import type { GivenBack } from '../lock/release.ts';
 import type { RunGate } from './gate-session.ts';
 
 /** The names of a run in every event of it. */

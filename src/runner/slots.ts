@@ -3,7 +3,7 @@
  * given up together (docs/protocol.md, "Several groups").
  */
 import { RunlockError } from '../errors.ts';
-import type { RunEvent } from '../events/events.ts';
+import type { GivenBack, RunEvent } from '../events/events.ts';
 import { endedBy, withoutWaiting } from '../platform/deps.ts';
 import type { Waiting } from '../platform/deps.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
@@ -12,7 +12,6 @@ import { holdLease } from '../lock/lease.ts';
 import type { Blocked } from '../lock/context.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import type { Lease } from '../lock/lease.ts';
-import type { GivenBack } from '../lock/release.ts';
 import { placeOf } from './run-events.ts';
 import type { ExecDeps, Figures } from './options.ts';
 import { waitForSlot } from './wait.ts';

@@ -1,4 +1,4 @@
-/** What `acquire` holds, from its grant to its release: src/lock/hold.ts, step by step. */
+/** What `acquire` holds, from its grant to its release: src/lock/hold.ts and release.ts, step by step. */
 import { heldAgain, heldClaim } from '../../src/lock/hold.ts';
 import { isHeld } from '../../src/lock/decide.ts';
 import { goTo, leave, sendFrom, spend, startHeld, step } from './next.ts';

@@ -3,7 +3,7 @@ import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { RunlockError } from '../../errors.ts';
-import { giveHeldBack } from '../../lock/hold.ts';
+import { giveHeldBack } from '../../lock/release.ts';
 import { groupKeys } from '../../lock/keys.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { agentNode } from '../../consul/session.ts';
