@@ -5,7 +5,7 @@ import { parseKey } from '../lock/keys.ts';
 import type { GroupKeys } from '../lock/keys.ts';
 import { decodeClaim } from '../lock/records.ts';
 import type { Claim } from '../lock/records.ts';
-import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS, markedMs, observe, readSlots } from '../lock/decide.ts';
+import { VANISHED_AFTER_MS, keepsOutForMs, markedMs, observe, readSlots } from '../lock/decide.ts';
 import type { Sightings, Slot } from '../lock/decide.ts';
 
 /** A group in which others may run at the same time. */
@@ -96,9 +96,7 @@ function countsForMs(
     case 'held':
     case 'rebooting':
     case 'abandoned':
-      return claim.heldUntil === undefined
-        ? Infinity
-        : Date.parse(claim.heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
+      return keepsOutForMs(claim, nowMs);
     case 'running':
     case 'evicted':
       if (lockedBy !== undefined || sinceMs === undefined || claim.hold === 'forever') return Infinity;

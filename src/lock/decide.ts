@@ -4,6 +4,7 @@
  */
 import type { Entry } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
+import { isSameBoot } from '../platform/deps.ts';
 import { decodeClaim } from './records.ts';
 import { parseKey } from './keys.ts';
 import type { Claim, Hold, Runner } from './records.ts';
@@ -125,9 +126,6 @@ export function mayStillRun(state: Claim['state']): boolean {
   }
 }
 
-/** Without the namespaces. */
-export const bootOf = (bootId: string) => bootId.split(' ')[0];
-
 /**
  * Whether the two are on different machines, as far as they say. Where both see the same pids, they are on one. A machine-id
  * tells machines apart, and containers of one host, too; two machines that share one (copies of an image) can't be told from one that was booted again.
@@ -135,7 +133,7 @@ export const bootOf = (bootId: string) => bootId.split(' ')[0];
 export function isElsewhere(me: Runner, other: Runner): boolean {
   if (me.bootId === other.bootId) return false;
   if (me.machine !== undefined && other.machine !== undefined) return me.machine !== other.machine;
-  if (bootOf(me.bootId) === bootOf(other.bootId)) return false;
+  if (isSameBoot(me.bootId, other.bootId)) return false;
   return me.host !== undefined && other.host !== undefined && me.host !== other.host;
 }
 
@@ -154,6 +152,10 @@ export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {
 /** When others may follow, for a claim that keeps them out from `nowMs` on: the latest that it may be (`WallClock`). */
 export const holdFrom = (hold: Hold, nowMs: number): Pick<Claim, 'heldUntil'> =>
   typeof hold === 'number' ? { heldUntil: new Date(nowMs + hold).toISOString() } : {};
+
+/** For how long a claim keeps others out yet, not above zero when they may follow. `nowMs`: the earliest that it may be (`WallClock`). */
+export const keepsOutForMs = ({ heldUntil }: Pick<Claim, 'heldUntil'>, nowMs: number): number =>
+  heldUntil === undefined ? Infinity : Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
 
 /** The claim of a run that has vanished: its hold begins when it is marked, at the latest that it may be (`WallClock`). */
 export function abandoned(claim: Claim, nowMs: number): Claim {
@@ -371,9 +373,8 @@ function missingMs({ slot }: Slot, { claim, index }: Owner, { sightings, monoton
 }
 
 function considerHeld(candidate: Slot, owner: Owner, nowMs: number): Verdict {
-  const { heldUntil } = owner.claim;
-  if (heldUntil === undefined) return { kind: 'wait' };
-  const forMs = Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
+  const forMs = keepsOutForMs(owner.claim, nowMs);
+  if (forMs === Infinity) return { kind: 'wait' };
   return forMs > 0 ? { kind: 'wait', forMs, then: 'take-over' } : about('take-over', candidate, owner);
 }
 

@@ -4,7 +4,7 @@ import type { Past } from '../consul/watch.ts';
 import type { RunContext, Blocked, Progress } from './context.ts';
 import { trySend, ask } from './context.ts';
 import { parseKey } from './keys.ts';
-import { decodeFreeze, leftOf } from './records.ts';
+import { decodeFreeze, freezeInForce, leftOf } from './records.ts';
 import type { Freeze } from './records.ts';
 import { removeSeen } from './transactions.ts';
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
@@ -61,14 +61,12 @@ export async function findFreeze(
   const { consul, deps, keys } = context;
   const options = { ...ask(waiting), rule: keys.rule, timeoutMs };
   const found = await Promise.all(keys.freezes.map((key) => consul.get(key, options)));
-  for (const [i, key] of keys.freezes.entries()) {
-    const entry = found[i]?.entry;
-    if (!entry) continue;
-    const freeze = decodeFreeze(entry);
-    if (leftOf(freeze, deps.clock.earliest()) > 0)
-      return { kind: 'frozen', at: frozenGroup(context, key), freeze };
-  }
-  return undefined;
+  const read = (key: string) => {
+    const entry = found[keys.freezes.indexOf(key)]?.entry;
+    return entry && decodeFreeze(entry);
+  };
+  const inForce = freezeInForce(keys.freezes, read, deps.clock.earliest());
+  return inForce && { kind: 'frozen', at: frozenGroup(context, inForce.key), freeze: inForce.freeze };
 }
 
 /** A freeze that an operator reads or changes. */

@@ -2,7 +2,7 @@
  * A node's own claim comes first: its next run takes it back, or moves it to a slot that it uses, unless another run of the
  * node, or what is left of one, stands in the way (docs/protocol.md, "Acquire", step 1).
  */
-import { isNobody } from '../platform/deps.ts';
+import { isNobody, isSameBoot } from '../platform/deps.ts';
 import type { Host, Waiting } from '../platform/deps.ts';
 import type { RetryOptions } from '../consul/consul.ts';
 import { emitQueued, nodeMark, trySend, goesOn, runningClaim, ask } from './context.ts';
@@ -10,7 +10,7 @@ import type { RunContext, Progress } from './context.ts';
 import { decodeNodeMark } from './records.ts';
 import type { Claim, Runner } from './records.ts';
 import type { Session } from '../consul/session.ts';
-import { isElsewhere, isLeft, isHeld, isOwn, observe, decideDown, judgeElsewhere, bootOf } from './decide.ts';
+import { isElsewhere, isLeft, isHeld, isOwn, observe, decideDown, judgeElsewhere } from './decide.ts';
 import type { Owner, Sightings, Slot } from './decide.ts';
 import { comeBack, markNode, moveDown } from './transactions.ts';
 import { IMPATIENT_TRIES, tidy, watchSlots, sendGrant } from './head-of-queue.ts';
@@ -253,7 +253,7 @@ const LOOK_AGAIN_MS = 100;
  */
 export function lifeOf(host: Host, runner: Runner): 'alive' | 'dead' | 'elsewhere' | 'unknown' {
   const { bootId } = host;
-  if (bootOf(runner.bootId) !== bootOf(bootId)) return 'unknown';
+  if (!isSameBoot(runner.bootId, bootId)) return 'unknown';
   if (runner.bootId !== bootId) return 'elsewhere';
   const born = host.startTime(runner.pid);
   if (born === undefined && host.hidden(runner.pid)) return 'alive';

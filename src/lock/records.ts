@@ -147,6 +147,19 @@ export function leftOf({ until }: Freeze, nowMs: number): number {
   return until === undefined ? Infinity : Date.parse(until) - nowMs;
 }
 
+/** The first of these keys (a group's own, then its ancestors') whose freeze is not past its end. */
+export function freezeInForce(
+  keys: readonly string[],
+  read: (key: string) => Freeze | undefined,
+  nowMs: number,
+): { readonly key: string; readonly freeze: Freeze } | undefined {
+  for (const key of keys) {
+    const freeze = read(key);
+    if (freeze && leftOf(freeze, nowMs) > 0) return { key, freeze };
+  }
+  return undefined;
+}
+
 /** Either of them, or all of both, by name. */
 export function joinLeft(a: LeftOn | undefined, b: LeftOn | undefined): LeftOn | undefined {
   if (!a || !b) return a ?? b;

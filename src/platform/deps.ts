@@ -43,7 +43,7 @@ export interface Host {
   place(): Promise<{ readonly machine?: string; readonly host: string }>;
   /**
    * Names this boot of this host and, after a space, the namespaces that process ids and start times belong to: elsewhere
-   * they say nothing.
+   * they say nothing (`isSameBoot`).
    */
   readonly bootId: string;
   /** Start time of a live process in clock ticks since boot (proc(5), stat field 22); undefined when there is no such process. */
@@ -68,6 +68,11 @@ export interface Survivors {
 
 /** Whether nobody of it is left. */
 export const isNobody = ({ pids, cgroup }: Survivors): boolean => pids.length === 0 && cgroup === undefined;
+
+/** Whether both name the same boot of one host, whatever their namespaces. */
+export const isSameBoot = (a: Host['bootId'], b: Host['bootId']): boolean => boot(a) === boot(b);
+
+const boot = (bootId: string) => bootId.split(' ')[0];
 
 /* Real time. */
 

@@ -2,6 +2,7 @@
 import { readFileSync, readlinkSync, statfsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Emit } from '../events/events.ts';
+import { isSameBoot } from '../platform/deps.ts';
 import type { Host, Survivors } from '../platform/deps.ts';
 import { liveStartTime, startTime, followTree, markedPids } from './process-tree.ts';
 import { openRunFiles } from './run-file.ts';
@@ -145,8 +146,7 @@ export function findSurvivors(run: string, file: RunFile | undefined, bootId: st
   if (file === undefined) return { pids: markedPids(run), guarded: false };
   if (file.ended) return NOBODY;
   if (file.bootId !== bootId) {
-    const isSameBoot = file.bootId.split(' ')[0] === bootId.split(' ')[0];
-    return isSameBoot ? seenFromHere(run, file) : NOBODY;
+    return isSameBoot(file.bootId, bootId) ? seenFromHere(run, file) : NOBODY;
   }
   const guarded = file.guard !== undefined && isLive(file.guard);
   return { pids: livingOf(file, guarded ? [file.guard.pid] : []), guarded };

@@ -16,6 +16,7 @@ import {
   writeSync,
 } from 'node:fs';
 import type { Emit, RunFileTrouble } from '../events/events.ts';
+import { isSameBoot } from '../platform/deps.ts';
 import { findFolder, isTrusted, makeFolder, sparesOf, OTHERS_WRITE } from './run-folders.ts';
 import type { FoundFolder } from './run-folders.ts';
 
@@ -178,13 +179,12 @@ export function openRunFiles({
     },
     sweep(bootId, isOver) {
       // The namespace may be another one, on the same boot: those runs are not over.
-      const [boot] = bootId.split(' ');
       for (const folder of trusted()) {
         for (const name of unfinishedIn(folder)) if (isOld(`${folder}/${name}`)) unlink(`${folder}/${name}`);
         for (const run of runsIn(folder)) {
           if (!isOld(`${folder}/${run}.json`)) continue;
           const file = read(folder, run);
-          const isElsewhere = file && file.bootId.split(' ')[0] !== boot;
+          const isElsewhere = file && !isSameBoot(file.bootId, bootId);
           if (file && (isElsewhere || (file.bootId === bootId && isOver(file))))
             unlink(`${folder}/${run}.json`);
         }

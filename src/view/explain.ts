@@ -1,7 +1,7 @@
 /** One sentence on why a group stands still (or that it moves, or is idle), and what to do about it. Pure. */
 import { assertNever } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
-import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
+import { keepsOutForMs } from '../lock/decide.ts';
 import { groupKeys } from '../lock/keys.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
@@ -148,11 +148,11 @@ function placeOf({ node = '?', host }: SlotView): string {
 }
 
 /** Whether the first in the queue may have the slot now. */
-function isOpen({ state, alive, heldUntil }: SlotView, now: number): boolean {
+function isOpen(slot: SlotView, now: number): boolean {
+  const { state, alive } = slot;
   if (state === 'free') return true;
-  if (alive || heldUntil === undefined || state === 'unreadable') return false;
-  if (state === 'running' || state === 'evicted') return false;
-  return Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS <= now;
+  if (alive || state === 'unreadable' || state === 'running' || state === 'evicted') return false;
+  return keepsOutForMs(slot, now) <= 0;
 }
 
 /** Whether the slot comes free by itself when its run ends. */

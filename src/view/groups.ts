@@ -7,7 +7,7 @@ import {
   decodeLockMark,
   decodeQueueMark,
   decodeTicket,
-  leftOf,
+  freezeInForce,
 } from '../lock/records.ts';
 import { groupKeys, parseKey } from '../lock/keys.ts';
 import { isName } from '../text/words.ts';
@@ -150,19 +150,19 @@ function findFreeze(
 ): FoundFreeze {
   const problems: string[] = [];
   let unreadable = false;
-  for (const key of keys) {
+  const read = (key: string) => {
     const message = refused.get(key);
     if (message !== undefined) problems.push(message);
     const entry = freezes.get(key);
-    if (!entry) continue;
-    const freeze = attempt(problems, () => decodeFreeze(entry));
-    unreadable ||= freeze === undefined;
-    if (!freeze || leftOf(freeze, now) <= 0) continue;
-    const { by, reason, since, until } = freeze;
-    const at = parseKey(prefix, key)?.group ?? '';
-    return { frozen: { at, by, reason, since, ...(until !== undefined && { until }) }, unreadable, problems };
-  }
-  return { unreadable, problems };
+    const freeze = entry && attempt(problems, () => decodeFreeze(entry));
+    unreadable ||= entry !== undefined && freeze === undefined;
+    return freeze;
+  };
+  const inForce = freezeInForce(keys, read, now);
+  if (!inForce) return { unreadable, problems };
+  const { by, reason, since, until } = inForce.freeze;
+  const at = parseKey(prefix, inForce.key)?.group ?? '';
+  return { frozen: { at, by, reason, since, ...(until !== undefined && { until }) }, unreadable, problems };
 }
 
 /** What `decode` gives; a record that can't be read becomes a problem instead. */

@@ -1,6 +1,6 @@
 /** What state a group is in, in one word. Pure. */
 import { assertNever } from '../errors.ts';
-import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
+import { keepsOutForMs } from '../lock/decide.ts';
 import type { FreezeView, GroupState, PlaceView, ReturningView, SlotView, WaiterView } from './report.ts';
 
 /** What of a group its state depends on. */
@@ -86,7 +86,7 @@ export function isKept(slot: SlotView, now: number): boolean {
 }
 
 /** Whether the claim's hold has ended, so that the first in the queue takes it over. */
-export function isOver({ state, alive, heldUntil }: SlotView, now: number): boolean {
-  if (alive || heldUntil === undefined || state === 'running' || state === 'evicted') return false;
-  return Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS <= now;
+export function isOver(slot: SlotView, now: number): boolean {
+  const { state, alive } = slot;
+  return !alive && state !== 'running' && state !== 'evicted' && keepsOutForMs(slot, now) <= 0;
 }
