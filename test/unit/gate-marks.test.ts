@@ -1,7 +1,11 @@
 // What stands behind the mark of a run that went out of service: whether its maintenance is still needed.
 import { describe, expect, test } from 'vitest';
-import { covers, judge } from '../../src/gate/marks.ts';
+import type { Deps } from '../../src/platform/deps.ts';
+import { covers, judge, setMark } from '../../src/gate/marks.ts';
+import { outKeys } from '../../src/lock/keys.ts';
+import { encode } from '../../src/lock/records.ts';
 import type { Claim, OutMark } from '../../src/lock/records.ts';
+import { memoryNode } from '../support/memory-node.ts';
 
 const claim = (more: Partial<Claim> = {}): Claim => ({
   ...{ node: 'web01', state: 'running', run: 'r1', since: '2026-01-01T00:00:00.000Z', command: 'true' },
@@ -66,4 +70,39 @@ test('a mark is of its services, or of the node, and one that can’t be read of
   expect(of(mark())).toEqual([true, false, false]);
   expect(of(mark({ services: [], node: true }))).toEqual([false, false, true]);
   expect(of(undefined)).toEqual([true, true, true]);
+});
+
+describe('a run that goes out once more, by hand inside it,', () => {
+  const key = outKeys('runlock', 'web01').mark('r1');
+  const clock = { monotonicMs: () => 0 };
+
+  /** What its mark is then; `before`: what it was. */
+  async function again(before: OutMark, inside = true) {
+    const { consul, put, at } = memoryNode();
+    put(key, encode(before));
+    const marker = { prefix: 'runlock', node: 'web01', run: 'r1' };
+    const { signal } = new AbortController();
+    const asked = { mark: mark({ services: ['db'], groups: [] }), inside, signal };
+    const set = await setMark({ consul, deps: { clock } as Deps }, marker, asked);
+    return { set, is: at(key) };
+  }
+
+  test('needs both from then on', async () => {
+    const { set, is } = await again(mark());
+    expect(is).toMatchObject({ services: ['db', 'web'], groups: ['prod/a'] });
+    expect(set.before).toMatchObject({ services: ['web'] });
+  });
+
+  test.each(['left', 'leaving'] as const)(
+    'needs that alone where its first one is over: %s',
+    async (state) => {
+      const { is } = await again(mark({ state }));
+      expect(is).toMatchObject({ services: ['db'], groups: [] });
+      expect(is).not.toHaveProperty('state');
+    },
+  );
+
+  test('is not looked for where the run is not inside itself', async () => {
+    expect((await again(mark(), false)).is).toMatchObject({ services: ['db'], groups: [] });
+  });
 });

@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { keepGuard, spareGuard } from '../../src/process/guard/guard.ts';
 import type { Guard, GuardEvent } from '../../src/process/guard/guard.ts';
@@ -306,6 +306,41 @@ describe('a spare one', () => {
     const [pid] = spare.take()?.pids() ?? [];
     expect(pid).not.toBe(first);
     end(pid ?? 0);
+  });
+
+  test('that somebody ended is given to nobody, also where none has taken its place yet', async () => {
+    const spare = make();
+    spare.post(WAITING_MS);
+    const [pid = 0] = spawned();
+    end(pid);
+    // Its end has been heard of by then.
+    await eventually(() => expect(existsSync(`/proc/${pid}`)).toBe(false));
+    expect(spare.take()).toBeUndefined();
+    expect(spawned()).toEqual([]);
+  });
+
+  test('is given its life anew as long as nobody takes it, by itself, and no more after that', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    onTestFinished(() => void vi.useRealTimers());
+    let nowMs = 0;
+    const clock = { ...realClock, monotonicMs: () => nowMs };
+    const pass = (ms: number) => {
+      nowMs += ms;
+      vi.advanceTimersByTime(ms);
+    };
+    const spare = spareGuard({ nonce: here.nonce, path: process.env['PATH'], clock });
+    const lifeMs = 60_000;
+    spare.post(lifeMs);
+    const [pid = 0] = spawned();
+    // As long as a gate may be closed.
+    for (let times = 0; times < 20; times += 1) pass(8_000);
+    const post = spare.take();
+    expect(post?.pids()).toEqual([pid]);
+    expect(post?.endMs).toBeGreaterThan(nowMs + lifeMs - 16_000);
+    end(pid);
+    await eventually(() => expect(existsSync(`/proc/${pid}`)).toBe(false));
+    pass(80_000);
+    expect(spawned()).toEqual([]);
   });
 
   test('that waits for a moment alone waits on when it is asked for again, for longer', async () => {
