@@ -1,6 +1,6 @@
 /** How a run ended, and what became of its slot, in one line. Pure. */
 import { assertNever } from '../errors.ts';
-import { formatAge } from '../text/age.ts';
+import { clockTime, formatAge } from '../text/age.ts';
 import { hint } from '../text/suggested-command.ts';
 import type { Cause, GivenBack, Over, RunEvent, Sentence } from './events.ts';
 
@@ -81,7 +81,7 @@ export function givenBackText(
     }
     case 'released': {
       if (!given.kept) return `slot ${slot} of ${group} is free again`;
-      const until = given.kept.heldUntil === undefined ? '' : `${given.kept.heldUntil} or `;
+      const until = given.kept.heldUntil === undefined ? '' : `${clockTime(given.kept.heldUntil)} or `;
       return `${node} keeps slot ${slot} of ${group} until ${until}its next good run${given.kept.state === 'failed' ? `; '${release}' clears it` : ''}`;
     }
     default:

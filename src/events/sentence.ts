@@ -1,6 +1,6 @@
 /** The one place that says what an event is to people: its level, and its sentence. Pure. */
 import { assertNever } from '../errors.ts';
-import { formatAge } from '../text/age.ts';
+import { clockTime, formatAge } from '../text/age.ts';
 import { hint, leaveHint } from '../text/suggested-command.ts';
 import { busySentence, holderText } from './busy.ts';
 import { endSentence, givenBackText, overText } from './end.ts';
@@ -230,11 +230,11 @@ function frozenText({ group, at, by, reason, until, detail }: Of<'frozen'>): str
   if (detail.then === 'gives-back')
     return `${group} was frozen by ${by} (${reason}) meanwhile; all slots are given back`;
   const what = at === group ? at : at === '' ? 'everything' : `${at}, and so ${group},`;
-  return `${what} is frozen by ${by} (${reason}); waiting until ${until ?? 'someone thaws it'}`;
+  return `${what} is frozen by ${by} (${reason}); waiting until ${until === undefined ? 'someone thaws it' : clockTime(until)}`;
 }
 
 function untilReleased({ group, heldUntil }: { group: string; heldUntil?: string }, prefix: string): string {
-  return `until ${heldUntil === undefined ? '' : `${heldUntil} or `}'${hint(prefix, 'release', group)}'`;
+  return `until ${heldUntil === undefined ? '' : `${clockTime(heldUntil)} or `}'${hint(prefix, 'release', group)}'`;
 }
 
 function lostSentence(event: Of<'lost'>): Sentence {

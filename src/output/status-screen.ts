@@ -1,5 +1,5 @@
 /** `status --watch`: what is drawn over and over on the terminal's other screen. */
-import { formatAge } from '../text/age.ts';
+import { clockTime, formatAge } from '../text/age.ts';
 import { paint, widthOf } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
@@ -43,7 +43,7 @@ function heading(
   { report, address, fault, hearsKeys }: ScreenView,
   { color, now, columns }: ScreenOptions,
 ): string[] {
-  const at = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+  const at = (ms: number) => clockTime(new Date(ms).toISOString());
   const title = `${report.prefix}/ in Consul at ${address}, ${at(now)}, ${hearsKeys ? 'q' : 'Ctrl-C'} to leave`;
   const said = (text: string, style: Style) =>
     wrapLines(visible(text), columns).map((line) => paint(line, style, color));

@@ -183,3 +183,35 @@ describe('a RUNLOCK_ variable that nothing reads', () => {
     expect(stderr).not.toMatch(/RUNLOCK_(?:VERSION|COMMAND|RUN_ID)/);
   });
 });
+
+describe('times', () => {
+  const MILLISECONDS = /\d:\d\d\.\d+Z/;
+  const SECONDS = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/;
+
+  test('that people read have no milliseconds; those in JSON have', async () => {
+    const hold = ['--node', 'web01', '-g', 'times', '--hold', '1h'];
+    const failed = await runlock(agent, ['exec', ...hold, '--', 'false']);
+    const acquired = await runlock(agent, ['acquire', 'times-held', '--hold', '1h', '-v']);
+    const again = await runlock(agent, ['acquire', 'times-held', '--hold', '1h', '-v']);
+    const given = await runlock(agent, ['release', 'times-held', '--failed']);
+    await runlock(agent, ['freeze', 'times-ice', '--reason', 'x', '--for', '1h']);
+    const frozen = await runlock(agent, ['exec', '-g', 'times-ice', '-w', '600ms', '-v', '--', 'true']);
+    const texts = [failed.stderr, acquired.stderr, again.stderr, given.stdout, frozen.stderr];
+    for (const text of texts) {
+      expect(text).toMatch(SECONDS);
+      expect(text).not.toMatch(MILLISECONDS);
+    }
+    for (const args of [
+      ['status'],
+      ['history'],
+      ['config'],
+      ['freeze', 'times-ice', '--reason', 'y', '--for', '1h'],
+    ])
+      expect((await runlock(agent, args)).stdout).not.toMatch(MILLISECONDS);
+    for (const args of [
+      ['status', '--json'],
+      ['history', '--json'],
+    ])
+      expect((await runlock(agent, args)).stdout).toMatch(MILLISECONDS);
+  });
+});

@@ -1,7 +1,7 @@
 /** What `release` did, for people. Pure. */
 import { assertNever } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
-import { formatAge } from '../../text/age.ts';
+import { clockTime, formatAge } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
 import type { MaintenanceEnd } from './maintenance.ts';
 import type { ReleaseResult, Released } from './released.ts';
@@ -61,7 +61,7 @@ function describeClaim(claim: Released, { prefix, group }: { prefix: string; gro
     case 'given-back':
       return `${node} gave slot ${slot} of ${group} back after ${formatAge(heldMs)}`;
     case 'kept': {
-      const until = heldUntil === undefined ? '' : `${heldUntil} or `;
+      const until = heldUntil === undefined ? '' : `${clockTime(heldUntil)} or `;
       return `${node} failed after ${formatAge(heldMs)} and keeps slot ${slot} of ${group} until ${until}its next good run; '${hint(prefix, 'release', group, '--owner', node)}' clears it`;
     }
     default:
