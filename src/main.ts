@@ -3,15 +3,12 @@ import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
 import { clock } from './platform/deps.ts';
 import { parse } from './cli/parse.ts';
-import { strayVariables } from './cli/variables.ts';
 import { commands } from './commands/registry.ts';
-import type { Emit } from './events/events.ts';
 import { hasTerminal, openConsole, likelyLogFormat } from './platform/console.ts';
-import { failureOf, unwritten } from './platform/failure.ts';
+import { unwritten } from './platform/failure.ts';
 import { openKeys } from './platform/keys.ts';
 import { thisHost } from './process/host.ts';
 import { operatorName } from './platform/user.ts';
-import type { LogChoice } from './platform/console.ts';
 import type { Platform } from './commands/platform.ts';
 import { callersDescriptors } from './process/descriptors.ts';
 import { ownSignals } from './platform/signals.ts';
@@ -43,99 +40,61 @@ const inherited =
 const { host, runFiles } = thisHost(process);
 
 const { whenResized, stoppable, ...signals } = ownSignals();
-const outputOptions = {
-  exitJoinsThreads: nodeVersion !== undefined,
-  opensClosed: nodeVersion === undefined,
-  onResize: whenResized,
-  stoppable,
-};
+const isNode = nodeVersion !== undefined;
+const outputOptions = { exitJoinsThreads: isNode, opensClosed: !isNode, onResize: whenResized, stoppable };
 const stdout = createStream({ fd: 1, ...outputOptions });
-const { stderr, terminal, notice, makeLog, errorLog, writeLine, confirm } = openConsole({
+const { sayFailure, ...speaking } = openConsole({
   env: process.env,
   options: outputOptions,
   now: () => clock.now(),
 });
-/** A reader who has stalled must not keep runlock from its end for longer. */
-const LAST_WORDS_MS = 5_000;
-
-async function connectTo(emit: Emit, agent?: string) {
-  const [{ connect }, { consulSettings }] = await Promise.all([
-    import('./consul/consul.ts'),
-    import('./consul/env.ts'),
-  ]);
-  // What is wrong, without what to do: that is said in full if it stays so.
-  const onRetry = (fault: string) => notice(fault && `${fault.replace(/; [^;]*$/, '')}; retrying`);
-  return connect(consulSettings(process.env, agent), { clock, emit, onRetry });
-}
-
-/** The most that is read of a configuration file, or of stdin, in bytes. */
-const CONFIG_LIMIT = 1_048_576;
 
 const platform: Platform = {
   env: process.env,
   stdout,
-  stderr,
   version: RUNLOCK_VERSION,
   build: RUNLOCK_BUILD,
   nodeVersion,
   deps: { clock, random: Math.random, host },
   inherited,
-  prepareLog: () => stderr.prepare(),
+  prepareLog: () => speaking.stderr.prepare(),
   write: (text) => new Promise((resolve) => stdout.write(text, resolve)),
   ...signals,
-  makeLog: (choice) => {
-    const emit = makeLog(choice);
-    for (const stray of strayVariables(process.env)) emit({ event: 'unknown-variable', ...stray });
-    return emit;
-  },
-  connect: connectTo,
+  ...speaking,
   hasTerminal,
   openKeys,
-  terminal,
-  confirm,
   runFiles,
-  readStdin: () => readWhole(0, CONFIG_LIMIT),
+  readStdin: () => readWhole(0),
   // Of node:crypto this alone is needed, and the rest takes its time.
   newRunId: () => crypto.randomUUID(),
-  readText: (path) => readGiven(path, CONFIG_LIMIT).toString('utf8'),
-  operator: () =>
-    operatorName({
-      env: process.env,
-      host: hostname(),
-      uid: process.getuid?.(),
-    }),
+  readText: (path) => readGiven(path).toString('utf8'),
+  operator: () => operatorName({ env: process.env, host: hostname(), uid: process.getuid?.() }),
   atExit: (last) => void process.once('exit', last),
 };
-
-function fail(error: unknown, logFormat: LogChoice['logFormat']): number {
-  const { event, stack, status } = failureOf(error, { isVerbose: process.argv.includes('-v') });
-  errorLog(logFormat)(event);
-  if (stack !== undefined && logFormat === 'text') writeLine(stack);
-  return status;
-}
 
 async function main(): Promise<void> {
   const argv = process.argv.slice(2);
   // What is wrong with the command line itself is said in the form that it asks for, as far as that can be told.
   let logFormat = likelyLogFormat(argv, process.env);
-  process.on('uncaughtException', (error) => void leave(fail(error, logFormat)));
+  const fail = (error: unknown) => sayFailure(error, { logFormat, isVerbose: argv.includes('-v') });
+  process.on('uncaughtException', (error) => void leave(fail(error)));
   let status: number;
   try {
     const invocation = await parse(argv, commands, platform);
     if (invocation.asked) ({ logFormat } = invocation.asked.common);
     status = await invocation.run(platform);
     if (stdout.fault) {
-      const unsaid = fail(unwritten(stdout.fault), logFormat);
+      const unsaid = fail(unwritten(stdout.fault));
       if (status === 0) status = unsaid;
     }
   } catch (error) {
-    status = fail(error, logFormat);
+    status = fail(error);
   }
   await leave(status);
 }
 
 async function leave(status: number): Promise<never> {
-  await Promise.all([stdout.end(LAST_WORDS_MS), stderr.end(LAST_WORDS_MS)]);
+  await Promise.all([stdout.end(), speaking.stderr.end()]);
   process.exit(status);
 }
 

@@ -2,7 +2,19 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
-import { atPlace, parseFlag, parseGroup, parseGroups, parsePath, usage, variableOfOption } from './values.ts';
+import {
+  atPlace,
+  durationOr,
+  parseFlag,
+  parseGroup,
+  parseGroups,
+  parseNode,
+  parsePath,
+  parseSessionTtl,
+  usage,
+  variableOfOption,
+  wholeNumber,
+} from './values.ts';
 import type { Common, Env } from './command.ts';
 
 /** Stored option values, by attribute name; each was made by its option's parser. */
@@ -16,6 +28,32 @@ export const commonOptions = () => [
   option('-q, --quiet', 'say only errors on stderr', parseFlag, false),
   option('--log-format <text|json>', 'how log lines are written on stderr', parseLogFormat, 'text'),
   option('--config <file>', 'the configuration file', parsePath, '/etc/runlock/config.toml'),
+];
+
+/** The last of a command that asks Consul; `json`: what it prints as JSON, where it does. */
+export const lastOptions = (json?: string) => [
+  ...(json === undefined ? [] : [option('--json', json, parseFlag, false)]),
+  prefixOption(),
+  ...commonOptions(),
+];
+
+/** Of a command that waits for a slot: of how many, and for how long. */
+export const slotOptions = () => [
+  option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
+  option(
+    '-w, --wait <duration|forever>',
+    'how long to wait for a slot; 0 never waits',
+    durationOr('forever'),
+    3_600_000,
+    '1h',
+  ),
+];
+
+/** Of the same: whose it is, by which session, and what is said where there is none. */
+export const ownerOptions = () => [
+  option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
+  option('--node <name>', "the owner (default: the agent's node name)", parseNode),
+  option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
 ];
 
 export function toCommon(values: Values): Common {

@@ -1,5 +1,4 @@
 /** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
-import type { Consul } from '../consul/consul.ts';
 import type { Emit } from '../events/events.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { Keys } from '../platform/keys.ts';
@@ -25,8 +24,6 @@ export interface Platform {
   /** Resolves when the text is out of this process: an exit cuts off what a pipe has not taken yet. */
   write(text: string): Promise<void>;
   makeLog(options: LogChoice): Emit;
-  /** To the agent of the environment, or to the one at another address: the same token, TLS and namespace. */
-  connect(emit: Emit, agent?: string): Promise<Consul>;
   /** From the first call on a signal no longer ends the process by itself. */
   listenToSignals(): SignalSource;
   /** Called when the process ends, however it does: what is written then must go out at once. */
@@ -37,6 +34,8 @@ export interface Platform {
   readonly prepareLog: () => void;
   /** Whether there is a controlling terminal, wherever stdin and stdout go: prompts use /dev/tty. */
   hasTerminal(): boolean;
+  /** Shows a line while something lasts, until the empty one; on a terminal alone, and where the log is for people. */
+  readonly notice: (text: string) => void;
   /** The line on stderr that is drawn over again and again. */
   readonly terminal: Terminal;
   readonly newRunId: () => string;

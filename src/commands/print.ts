@@ -27,3 +27,8 @@ export async function print(platform: Printer, { json, data, text }: Printed): P
 export async function printJson({ write }: Pick<Platform, 'write'>, data: object): Promise<void> {
   await write(`${renderJson({ v: 1, ...data }, 2)}\n`);
 }
+
+/** One of many, each on its own line, as they come. */
+export async function printJsonLine({ write }: Pick<Platform, 'write'>, data: object): Promise<void> {
+  await write(`${renderJson({ v: 1, ...data })}\n`);
+}

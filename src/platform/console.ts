@@ -2,6 +2,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { visible, renderJson } from '../text/visible.ts';
 import type { Emit, LogLevel, RunEvent, Sentence } from '../events/events.ts';
+import { failureOf } from './failure.ts';
 import { createStream, isTerminal } from './streams.ts';
 import type { OutputOptions, OutputStream } from './streams.ts';
 import { CLEAR_LINE, createOutput, redrawLine, sentenceColumns } from './terminal.ts';
@@ -15,15 +16,18 @@ export interface Console {
   readonly stderr: OutputStream;
   /** The line on stderr that is drawn over again and again. */
   readonly terminal: Terminal;
-  /** Takes one line, without the line break. */
-  readonly writeLine: (line: string) => void;
   /** Shows a line while something lasts, until the empty one; on a terminal alone, and where the log is for people. */
   readonly notice: (text: string) => void;
   readonly makeLog: (choice: LogChoice) => Emit;
-  /** For the one line that says why the program ends, whatever was chosen before. */
-  readonly errorLog: (format: LogChoice['logFormat']) => Emit;
+  /** Says why the program ends, whatever was chosen before, and gives its exit status. */
+  readonly sayFailure: (error: unknown, how: FailureChoice) => number;
   /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
   readonly confirm: (question: string) => boolean | undefined;
+}
+
+interface FailureChoice extends Pick<LogChoice, 'logFormat'> {
+  /** The stack of a bug is said too. */
+  readonly isVerbose: boolean;
 }
 
 interface Given {
@@ -75,7 +79,6 @@ export function openConsole({ env, options, now }: Given): Console {
 
   return {
     stderr,
-    writeLine,
     notice: (text) => {
       if (!takesNotices) return;
       const before = notice;
@@ -89,7 +92,12 @@ export function openConsole({ env, options, now }: Given): Console {
       );
       return newestLog;
     },
-    errorLog: (format) => logOf(format, () => 'error'),
+    sayFailure: (error, { logFormat, isVerbose }) => {
+      const { event, stack, status } = failureOf(error, { isVerbose });
+      logOf(logFormat, () => 'error')(event);
+      if (stack !== undefined && logFormat === 'text') writeLine(stack);
+      return status;
+    },
     terminal: {
       columns: columnsNow,
       draw: (line) => {

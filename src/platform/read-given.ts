@@ -3,6 +3,8 @@ import { closeSync, constants, fstatSync, openSync, read, readSync } from 'node:
 import { open } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 
+/** Of a configuration file, or of stdin, in bytes. */
+const LIMIT = 1_048_576;
 /** How long a pipe is waited for, in milliseconds. */
 const PIPE_MS = 5_000;
 const PAUSE_MS = 10;
@@ -19,7 +21,7 @@ const tooLong = (limit: number) => new Unfit(`it holds more than ${limit / 1_048
  * alone, for nothing else goes on meanwhile.
  * @throws what the file system said, or with the code EUNFIT, whose message is why.
  */
-export function readGiven(path: string, limit: number): Buffer {
+export function readGiven(path: string, limit = LIMIT): Buffer {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const isPipe = fstatSync(fd).isFIFO();
@@ -71,7 +73,7 @@ const readSome = (fd: number, into: Buffer) =>
   );
 
 /** What an open descriptor gives until its end, however long that takes; at most `limit` bytes. @throws as `readGiven`. */
-export async function readWhole(fd: number, limit: number): Promise<Buffer> {
+export async function readWhole(fd: number, limit = LIMIT): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for (let length = 0; ;) {
     const chunk = Buffer.alloc(65_536);

@@ -17,6 +17,9 @@ import {
 import { getBuiltinModule } from 'node:process';
 import type { WriteStream } from 'node:tty';
 
+/** A reader who has stalled must not keep runlock from its end for longer. */
+const LAST_WORDS_MS = 5_000;
+
 export interface OutputStream {
   readonly isTTY: boolean;
   /** Of the terminal; undefined: unknown, or there is none. */
@@ -31,8 +34,8 @@ export interface OutputStream {
   write(text: string, written?: () => void): void;
   /** Gets ready what the first write would need: a process may have to be started, and later may be a bad time. */
   prepare(): void;
-  /** Resolves when all is out, or after `limitMs`. Nothing may be written afterwards. */
-  end(limitMs: number): Promise<void>;
+  /** Resolves when all is out, or after `limitMs` (5 s). Nothing may be written afterwards. */
+  end(limitMs?: number): Promise<void>;
 }
 
 export interface OutputOptions {
@@ -200,7 +203,7 @@ export function createStream(options: OutputOptions): OutputStream {
         // The first write will say why.
       }
     },
-    async end(limitMs) {
+    async end(limitMs = LAST_WORDS_MS) {
       if (queue.length === 0 && !way?.end) return;
       let timer: NodeJS.Timeout | undefined;
       const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, limitMs)));

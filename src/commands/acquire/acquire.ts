@@ -26,7 +26,7 @@ export interface AcquireOptions {
 
 export type AcquireDeps = Omit<
   ExecDeps,
-  'shareTerminal' | 'connectTo' | 'run' | 'inherited' | 'contained'
+  'shareTerminal' | 'signals' | 'connectTo' | 'run' | 'inherited' | 'contained'
 > & {
   readonly newRunId: () => string;
 };
@@ -50,30 +50,20 @@ export type AcquireResult =
   | { readonly kind: 'held'; readonly already: boolean; readonly held: Held }
   | { readonly kind: 'busy' }
   /** Somebody took it away before it was held, or sent it away while it waited. */
-  | { readonly kind: 'lost' }
-  /** A signal ended it; nothing is held. */
-  | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals };
+  | { readonly kind: 'lost' };
 
 /** The claim changed at the same moment, again and again: that is no longer chance. */
 const TRIES = 5;
 
-/** @throws RunlockError: wrong usage, no Consul, no rights. */
-export async function acquireSlot(deps: AcquireDeps, options: AcquireOptions): Promise<AcquireResult> {
-  const stop = new AbortController();
-  let stoppedBy: NodeJS.Signals | undefined;
-  deps.signals.listen((signal) => {
-    stoppedBy ??= signal;
-    stop.abort();
-  });
-  try {
-    for (let tries = 0; tries < TRIES; tries++) {
-      const result = await tryOnce(deps, options, stop.signal);
-      if (result) return result;
-    }
-  } catch (error) {
-    if (stoppedBy !== undefined && error === stop.signal.reason)
-      return { kind: 'interrupted', signal: stoppedBy };
-    throw error;
+/** @throws RunlockError: wrong usage, no Consul, no rights; the signal's reason when it aborts: nothing is held then. */
+export async function acquireSlot(
+  deps: AcquireDeps,
+  options: AcquireOptions,
+  signal: AbortSignal,
+): Promise<AcquireResult> {
+  for (let tries = 0; tries < TRIES; tries++) {
+    const result = await tryOnce(deps, options, signal);
+    if (result) return result;
   }
   const { prefix, group } = options;
   throw new RunlockError(

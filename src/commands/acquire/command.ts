@@ -1,27 +1,19 @@
 /** `runlock acquire`: its options. */
 import type { Command } from 'commander';
 import type { AcquireOptions } from './acquire.ts';
-import {
-  durationOr,
-  parseFlag,
-  parseGroup,
-  parseHold,
-  parseNode,
-  parseSessionTtl,
-  usage,
-  wholeNumber,
-} from '../../cli/values.ts';
+import { parseGroup, parseHold, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
-  commonOptions,
   groupOfLine,
   groupsOption,
+  lastOptions,
   oneGroup,
   option,
-  prefixOption,
+  ownerOptions,
+  slotOptions,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -42,21 +34,10 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
     .argument('[group]', 'the group (default: "default")', checked(parseGroup, 'group'));
   addOptions(command, [
     groupsOption('the nodes that must not all change at once', 'default'),
-    option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
-    option(
-      '-w, --wait <duration|forever>',
-      'how long to wait for a slot; 0 never waits',
-      durationOr('forever'),
-      3_600_000,
-      '1h',
-    ),
+    ...slotOptions(),
     option('--hold <duration|forever>', 'how long it is held without a release', parseHeldFor, 'forever'),
-    option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
-    option('--node <name>', "the owner (default: the agent's node name)", parseNode),
-    option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
-    option('--json', 'what is held, as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...ownerOptions(),
+    ...lastOptions('what is held, as JSON'),
   ]);
   command.addHelpText('after', ACQUIRE_HELP);
   command.action((named: string | undefined) => {

@@ -2,14 +2,7 @@
 import type { Command } from 'commander';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining, Env } from '../../cli/command.ts';
-import {
-  addOptions,
-  commonOptions,
-  groupsOption,
-  prefixOption,
-  toCommon,
-  withEnvironment,
-} from '../../cli/option.ts';
+import { addOptions, groupsOption, lastOptions, toCommon, withEnvironment } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import { isRunlockError } from '../../errors.ts';
 import type { Platform } from '../platform.ts';
@@ -30,7 +23,7 @@ function define(
   done: (asked: Asked<CompleteOptions>) => void,
 ): void {
   const command = program.command('__complete', { hidden: true }).argument('[words...]').passThroughOptions();
-  addOptions(command, [groupsOption('as for exec', 'default'), prefixOption(), ...commonOptions()]);
+  addOptions(command, [groupsOption('as for exec', 'default'), ...lastOptions()]);
   command.action(async (words: string[]) => {
     const values = settings(command, env);
     const { prefix, group } = values as Values & { prefix: string; group: readonly string[] };

@@ -2,13 +2,14 @@
 import type { Asked } from '../../cli/command.ts';
 import { assertNever } from '../../errors.ts';
 import type { Platform } from '../platform.ts';
+import { connectTo } from '../with-consul.ts';
 import { complete } from './complete.ts';
 import type { CompleteOptions, Completion } from './complete.ts';
 
 export async function run({ options }: Asked<CompleteOptions>, platform: Platform): Promise<number> {
   const silent = () => undefined;
   const found = await complete(
-    { clock: platform.deps.clock, connect: () => platform.connect(silent) },
+    { clock: platform.deps.clock, connect: () => connectTo(platform, silent) },
     options,
   );
   await platform.write(renderCompletion(found));

@@ -5,13 +5,14 @@ import { cut, paint, widthOf } from '../../text/style.ts';
 import { visible } from '../../text/visible.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
+import { openLog } from '../with-consul.ts';
 import type { ConfigReport } from './report.ts';
 
 export type ConfigAsked = Asked<{ readonly json: boolean; readonly report: ConfigReport }>;
 
 export async function run({ common, options }: ConfigAsked, platform: Platform): Promise<number> {
   // What is wrong with the environment is said as by every command.
-  platform.makeLog(common);
+  openLog(platform, common);
   const { json, report } = options;
   await print(platform, { json, data: report, text: (output) => renderConfig(report, output) });
   return 0;

@@ -1,6 +1,6 @@
 /** `runlock doctor`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseNode, usage } from '../../cli/values.ts';
+import { parseNode, usage } from '../../cli/values.ts';
 import type { DoctorOptions } from './doctor.ts';
 import type { DoctorGate } from './gate-rights.ts';
 import { configFaultOf, configOf, valueIn } from '../../cli/config/apply.ts';
@@ -9,10 +9,9 @@ import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
-  commonOptions,
   groupsOption,
+  lastOptions,
   option,
-  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -39,9 +38,7 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
     serviceOption("services that the groups' runs name, as for exec: the rights of their gate are tried too"),
     maintenanceOption('what their runs take out of service, as for exec'),
     agentOption(),
-    option('--json', 'the same as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('the same as JSON'),
   ]);
   command.addHelpText('after', DOCTOR_HELP);
   command.action(() => {

@@ -3,6 +3,7 @@ import type { Asked } from '../../cli/command.ts';
 import { renderDoctor } from '../../output/doctor.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
+import { withWays } from '../with-consul.ts';
 import { doctor } from './doctor.ts';
 import type { DoctorOptions } from './doctor.ts';
 
@@ -10,17 +11,13 @@ const statuses = { ok: 0, warning: 1, problem: 2 };
 
 export type DoctorAsked = Asked<DoctorOptions & { readonly json: boolean }>;
 
-export async function run({ common, options }: DoctorAsked, platform: Platform): Promise<number> {
-  const emit = platform.makeLog(common);
+export function run({ common, options }: DoctorAsked, platform: Platform): Promise<number> {
   const { env, nodeVersion } = platform;
-  const deps = {
-    ...platform.deps,
-    env,
-    nodeVersion,
-    runFiles: platform.runFiles(emit),
-    connect: (agent?: string) => platform.connect(emit, agent),
-  };
-  const report = await doctor(deps, options, new AbortController().signal);
-  await print(platform, { json: options.json, data: report, text: (output) => renderDoctor(report, output) });
-  return statuses[report.verdict];
+  const { json } = options;
+  return withWays({ common }, platform, async ({ deps, signal, connect }) => {
+    const runFiles = platform.runFiles(deps.emit);
+    const report = await doctor({ ...deps, env, nodeVersion, runFiles, connect }, options, signal);
+    await print(platform, { json, data: report, text: (output) => renderDoctor(report, output) });
+    return statuses[report.verdict];
+  });
 }

@@ -2,17 +2,13 @@
 import type { Command } from 'commander';
 import type { ExecOptions, GroupChoice } from '../../runner/options.ts';
 import {
-  durationOr,
   parseCodes,
   parseDuration,
   parseFlag,
   parseHold,
-  parseNode,
   parsePath,
   parsePositiveDuration,
-  parseSessionTtl,
   usage,
-  wholeNumber,
 } from '../../cli/values.ts';
 import { valueIn } from '../../cli/config/apply.ts';
 import { execGateOptions, gateOf } from '../gate-flags.ts';
@@ -21,10 +17,11 @@ import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
-  commonOptions,
   groupsOption,
+  lastOptions,
   option,
-  prefixOption,
+  ownerOptions,
+  slotOptions,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -51,14 +48,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       'the nodes that must not all change at once; several times: a slot in each is taken',
       'default',
     ),
-    option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
-    option(
-      '-w, --wait <duration|forever>',
-      'how long to wait for a slot; 0 never waits',
-      durationOr('forever'),
-      3_600_000,
-      '1h',
-    ),
+    ...slotOptions(),
     option('--splay <duration>', 'random delay before asking, never while holding', parseDuration, 0, '0'),
     option(
       '--hold <duration|forever|none>',
@@ -80,14 +70,11 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       'exit codes that mean "will reboot and come back" (default: by tool)',
       parseCodes,
     ),
-    option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
-    option('--node <name>', "the owner (default: the agent's node name)", parseNode),
-    option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
+    ...ownerOptions(),
     ...execGateOptions(),
     option('--metrics-file <file>', "figures for node_exporter's textfile collector", parsePath),
     option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions(),
   ]);
   command.addHelpText('after', EXEC_HELP);
   command.action((name: string, args: string[]) => {

@@ -7,12 +7,13 @@ import type { Containment } from '../../process/contain.ts';
 import { newRun } from '../../process/process-tree.ts';
 import type { ExecResult } from '../../runner/exec.ts';
 import { exitCodeOf } from '../../runner/outcome.ts';
-import type { Consul } from '../../consul/consul.ts';
+import type { SignalSource } from '../../platform/signals.ts';
 import type { Emit } from '../../events/events.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
 import type { Attempt } from '../../metrics/textfile.ts';
 import type { Platform } from '../platform.ts';
-import { liveOf } from '../with-consul.ts';
+import { liveOf, withWays } from '../with-consul.ts';
+import type { Ways } from '../with-consul.ts';
 
 export interface ExecAsked extends Asked<ExecOptions> {
   readonly conflictExitCode: number;
@@ -20,39 +21,42 @@ export interface ExecAsked extends Asked<ExecOptions> {
   readonly metricsFile?: string;
 }
 
-export async function run(invocation: ExecAsked, platform: Platform): Promise<number> {
-  // Before anything else: a signal that comes early must not find the default action.
+export function run(invocation: ExecAsked, platform: Platform): Promise<number> {
+  // Before anything else: a signal that comes early must not find the default action. What it does is the run's to say.
   const signals = platform.listenToSignals();
-  const emit = platform.makeLog(invocation.common);
-  const note = await noteFor(invocation, platform, emit);
-  let result: ExecResult;
-  try {
-    result = await runWith({ signals, emit }, invocation, platform);
-  } catch (error) {
-    await note({ outcome: 'error', exitCode: exitStatus(error) });
-    throw error;
-  }
-  const exitCode = toStatus(result, invocation.conflictExitCode);
-  if (result.kind !== 'dry-run') await note({ ...result.figures, exitCode });
-  return exitCode;
+  return withWays({ common: invocation.common }, platform, async (ways) => {
+    const note = await noteFor(invocation, platform, ways.deps.emit);
+    let result: ExecResult;
+    try {
+      result = await runWith(ways, invocation, { platform, signals });
+    } catch (error) {
+      await note({ outcome: 'error', exitCode: exitStatus(error) });
+      throw error;
+    }
+    const exitCode = toStatus(result, invocation.conflictExitCode);
+    if (result.kind !== 'dry-run') await note({ ...result.figures, exitCode });
+    return exitCode;
+  });
 }
 
-async function runWith(
-  { signals, emit }: Pick<ExecDeps, 'signals' | 'emit'>,
-  invocation: ExecAsked,
-  platform: Platform,
-): Promise<ExecResult> {
+interface Around {
+  readonly platform: Platform;
+  readonly signals: SignalSource;
+}
+
+async function runWith(ways: Ways, invocation: ExecAsked, around: Around): Promise<ExecResult> {
   const naming = newRun();
   // A thread makes its name: meanwhile there is something to load.
   void import('../../runner/exec.ts');
   const run = await naming;
-  const { deps, inherited, prepareLog } = platform;
+  const { inherited, prepareLog } = around.platform;
+  const { clock, emit } = ways.deps;
   // A dry run starts nothing.
   const contained = invocation.options.dryRun
     ? NOWHERE
-    : containRun({ run: run.id, clock: deps.clock, emit, inherited, prepareLog });
+    : containRun({ run: run.id, clock, emit, inherited, prepareLog });
   try {
-    return await runIn({ signals, emit, run, contained }, invocation, platform);
+    return await runIn(ways, invocation, { ...around, run, contained });
   } finally {
     await contained.close();
   }
@@ -65,40 +69,30 @@ const NOWHERE: Containment = {
 };
 
 async function runIn(
-  { emit, ...own }: Pick<ExecDeps, 'signals' | 'emit' | 'run' | 'contained'>,
+  { deps: { emit }, connect }: Ways,
   { common, options }: ExecAsked,
-  platform: Platform,
+  { platform, ...own }: Around & Pick<ExecDeps, 'run' | 'contained'>,
 ): Promise<ExecResult> {
   const [{ exec }, consul, live] = await Promise.all([
     import('../../runner/exec.ts'),
-    platform.connect(emit),
+    connect(),
     liveOf(platform, common),
     // The machine's name is a hash, which a thread makes meanwhile.
     platform.deps.host.place(),
   ]);
-  const others: Consul[] = [];
-  const connectTo = async (address: string) => {
-    const other = await platform.connect(emit, address);
-    others.push(other);
-    return other;
-  };
   const deps: ExecDeps = {
     ...platform.deps,
     ...own,
     emit,
     consul,
-    connectTo,
+    connectTo: connect,
     env: withoutOptions(platform.env),
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
     ...live,
   };
-  try {
-    return await exec(deps, options);
-  } finally {
-    for (const each of [consul, ...others]) each.close();
-  }
+  return exec(deps, options);
 }
 
 /** What became of the attempt; the figures as far as they are known. */

@@ -1,22 +1,15 @@
 /** `runlock freeze`: its options. */
 import type { Command } from 'commander';
-import {
-  parseFlag,
-  parseGroupOrRoot,
-  parseGroupsOrRoot,
-  parsePositiveDuration,
-  usage,
-} from '../../cli/values.ts';
+import { parseGroupOrRoot, parseGroupsOrRoot, parsePositiveDuration, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
-  commonOptions,
   groupOfLine,
   groupsOption,
+  lastOptions,
   option,
-  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -53,9 +46,7 @@ function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) 
     groupsOption('the same, as for exec', undefined, parseGroupsOrRoot),
     option('--reason <text>', 'why, on one line; needed', parseReason),
     option('--for <duration>', 'how long (default: until it is thawed)', parsePositiveDuration),
-    option('--json', 'what was done, as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('what was done, as JSON'),
   ]);
   command.addHelpText('after', FREEZE_HELP);
   command.action((named: string | undefined) => {

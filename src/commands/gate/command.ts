@@ -2,7 +2,7 @@
 import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { GateOptions } from './gate.ts';
-import { durationOr, parseFlag, parseGroups, parseNode, parseScope, usage } from '../../cli/values.ts';
+import { durationOr, parseGroups, parseNode, parseScope, usage } from '../../cli/values.ts';
 import {
   agentOption,
   allowUnknownOption,
@@ -14,14 +14,7 @@ import {
 import type { GateValues } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
-import {
-  addOptions,
-  commonOptions,
-  option,
-  prefixOption,
-  toCommon,
-  withEnvironment,
-} from '../../cli/option.ts';
+import { addOptions, lastOptions, option, toCommon, withEnvironment } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import type { Platform } from '../platform.ts';
 import type { GateAsked } from './run.ts';
@@ -68,9 +61,7 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
       ['default'],
       'default',
     ),
-    option('--json', 'the same data as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('the same data as JSON'),
   ]);
   command.addHelpText('after', GATE_HELP);
   command.action((action: Action) => {

@@ -10,7 +10,7 @@ import { visible } from '../../text/visible.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
-import type { Ways } from '../with-consul.ts';
+import type { ConsulWays } from '../with-consul.ts';
 import { gate } from './gate.ts';
 import type { GateDeps, GateOptions, GateResult } from './gate.ts';
 
@@ -30,7 +30,7 @@ export function run({ common, options }: GateAsked, platform: Platform): Promise
   });
 }
 
-function depsFor({ consul, agent, deps }: Ways, { env, newRunId }: Platform): GateDeps {
+function depsFor({ consul, agent, deps }: ConsulWays, { env, newRunId }: Platform): GateDeps {
   // Inside a run what it takes out of service is that run's.
   const run = env['RUNLOCK_RUN_ID'];
   const isOne = run !== undefined && /^[\w-]{1,64}$/.test(run);

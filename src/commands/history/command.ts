@@ -1,17 +1,16 @@
 /** `runlock history`: its options. */
 import type { Command } from 'commander';
 import type { HistoryRequest } from './history.ts';
-import { parseFlag, parseGroup, parseNode, parsePositiveDuration, usage } from '../../cli/values.ts';
+import { parseGroup, parseNode, parsePositiveDuration, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
-  commonOptions,
   groupOfLine,
   groupsOption,
+  lastOptions,
   option,
-  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -38,9 +37,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
       parsePositiveDuration,
     ),
     option('--forget <node>', "delete what is known of this node's last run", parseNode),
-    option('--json', 'the same data as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('the same data as JSON'),
   ]);
   command.addHelpText('after', HISTORY_HELP);
   command.action((named: string | undefined) => {

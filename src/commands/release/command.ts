@@ -7,12 +7,11 @@ import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
-  commonOptions,
   groupOfLine,
   groupsOption,
+  lastOptions,
   oneGroup,
   option,
-  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -47,9 +46,7 @@ function define(program: Command, { env }: Defining, done: (asked: ReleaseAsked)
     option('--failed', 'what acquire holds: it failed, so this node keeps the slot', parseFlag, false),
     option('--exit-code <n>', 'with --failed: the code to show for it', wholeNumber(1, 255)),
     agentOption(),
-    option('--json', 'what was done, as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('what was done, as JSON'),
   ]);
   command.addHelpText('after', RELEASE_HELP);
   command.action((named: string | undefined) => {

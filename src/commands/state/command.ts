@@ -4,14 +4,7 @@ import type { Command } from 'commander';
 import { parseFlag, parsePositiveDuration, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
-import {
-  addOptions,
-  commonOptions,
-  option,
-  prefixOption,
-  toCommon,
-  withEnvironment,
-} from '../../cli/option.ts';
+import { addOptions, lastOptions, option, toCommon, withEnvironment } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import { pathFault } from '../../state/path.ts';
 import type { Platform } from '../platform.ts';
@@ -38,9 +31,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StateOp
     option('--if-value <text>', 'with set: only if the state has this value now', (text) => text),
     option('--if-absent', 'with set: only if the state is not set', parseFlag, false),
     option('--touch', 'with set: count as a change even if the value is the same', parseFlag, false),
-    option('--json', 'the same data as JSON; with watch, a line for each change', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('the same data as JSON; with watch, a line for each change'),
   ]);
   command.addHelpText('after', STATE_HELP);
   command.action((action: Action, words: string[]) => {

@@ -2,45 +2,33 @@
 import type { Asked } from '../../cli/command.ts';
 import { exitStatusOf } from '../../platform/signals.ts';
 import { followStates } from '../../state/read.ts';
-import { renderJson } from '../../text/visible.ts';
 import type { Platform } from '../platform.ts';
+import { printJsonLine } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
 import { describeChange, stateReport } from './describe.ts';
 import type { StateOptions } from './run.ts';
 
 /** Ctrl-C is how one leaves, so its exit status is 0; another signal's is 128 and its number. */
-export async function runWatch(
-  { common, options }: Asked<StateOptions>,
-  platform: Platform,
-): Promise<number> {
-  const stopped = new AbortController();
-  const { signal } = stopped;
-  let status = 0;
-  platform.listenToSignals().listen((name) => {
-    status = name === 'SIGINT' ? 0 : exitStatusOf(name);
-    stopped.abort();
-  });
-  // Whoever read the lines and left wants no more.
-  platform.stdout.on('error', () => stopped.abort());
-  const { clock } = platform.deps;
+export function runWatch({ common, options }: Asked<StateOptions>, platform: Platform): Promise<number> {
   const { prefix, json } = options;
-  const consul = await platform.connect(platform.makeLog(common));
   const paths = options.action === 'watch' ? options.paths : [];
-  try {
-    return await followStates(
-      { consul, clock, prefix, signal },
-      {
-        paths,
-        changed: (change) =>
-          platform.write(
-            json ? `${renderJson({ v: 1, ...stateReport(change) })}\n` : describeChange(change, clock.now()),
-          ),
-      },
-    );
-  } catch (error) {
-    if (!signal.aborted) throw error;
-    return status;
-  } finally {
-    stopped.abort();
-    consul.close();
-  }
+  const statusAfter = (name: NodeJS.Signals) => (name === 'SIGINT' ? 0 : exitStatusOf(name));
+  return withConsul({ common, stoppable: true, statusAfter }, platform, async ({ consul, deps, signal }) => {
+    const { clock } = deps;
+    // Whoever read the lines and left wants no more.
+    const left = new AbortController();
+    platform.stdout.on('error', () => left.abort());
+    const watched = { consul, clock, prefix, signal: AbortSignal.any([signal, left.signal]) };
+    const changed = (change: Parameters<typeof describeChange>[0]) =>
+      json
+        ? printJsonLine(platform, stateReport(change))
+        : platform.write(describeChange(change, clock.now()));
+    try {
+      return await followStates(watched, { paths, changed });
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      if (!left.signal.aborted) throw error;
+      return 0;
+    }
+  });
 }

@@ -10,7 +10,7 @@ import { getState, listStates } from '../../state/read.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
-import type { Ways } from '../with-consul.ts';
+import type { ConsulWays } from '../with-consul.ts';
 import {
   describeDelete,
   describeList,
@@ -62,7 +62,7 @@ const LINE_BREAK = 10;
 
 async function act(
   options: Exclude<StateOptions, { action: 'watch' }>,
-  { consul, deps, signal }: Ways,
+  { consul, deps, signal }: ConsulWays,
   platform: Platform,
 ): Promise<number> {
   const { json, prefix } = options;

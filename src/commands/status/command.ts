@@ -11,10 +11,9 @@ import type { Asked, Defining } from '../../cli/command.ts';
 import {
   addOptions,
   collect,
-  commonOptions,
   groupsOption,
+  lastOptions,
   option,
-  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -52,9 +51,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     option('--max-wait <duration>', 'with --check: longest time that a run may wait', parsePositiveDuration),
     serviceOption('the health gate of these services too; can be given several times'),
     ...boundOptions(),
-    option('--json', 'the same data as JSON; with --watch a line for each change', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('the same data as JSON; with --watch a line for each change'),
   ]);
   command.addHelpText('after', STATUS_HELP);
   command.action((named: string[]) => {

@@ -9,6 +9,8 @@ import { RunlockError, exitStatus, reasonOf } from '../../errors.ts';
 import { renderCheck } from '../../output/check.ts';
 import type { GroupView, StatusReport } from '../../view/report.ts';
 import type { Platform } from '../platform.ts';
+import { withWays } from '../with-consul.ts';
+import type { Ways } from '../with-consul.ts';
 
 const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
 
@@ -26,19 +28,22 @@ export async function runCheck(
   { mode, ...invocation }: CheckInvocation,
   platform: Platform,
 ): Promise<number> {
-  const result =
-    mode.kind === 'check' ? await judge(invocation, mode, platform).catch(toUnknown) : unknown(mode.message);
-  await platform.write(renderCheck(result));
-  return exitStatuses[result.state];
+  const { common, options } = invocation;
+  const quiet = { ...common, quiet: !common.verbose };
+  return withWays({ common: quiet }, platform, async (ways) => {
+    const result =
+      mode.kind === 'check' ? await judge(ways, options, mode).catch(toUnknown) : unknown(mode.message);
+    await platform.write(renderCheck(result));
+    return exitStatuses[result.state];
+  });
 }
 
 async function judge(
-  { common, options: { prefix, groups } }: Omit<CheckInvocation, 'mode'>,
+  { deps: { clock }, connect }: Ways,
+  { prefix, groups }: StatusRequest,
   limits: CheckLimits,
-  platform: Platform,
 ): Promise<CheckResult> {
-  const { clock } = platform.deps;
-  const consul = await platform.connect(platform.makeLog({ ...common, quiet: !common.verbose }));
+  const consul = await connect();
   const over = new AbortController();
   const done = new AbortController();
   const late = clock.sleep(LONGEST_CHECK_MS, { signal: done.signal }).then(
@@ -57,7 +62,6 @@ async function judge(
     done.abort();
     over.abort();
     await late;
-    consul.close();
   }
 
   /** Where runs of these groups wait, and where those wait that stand in their way there. */

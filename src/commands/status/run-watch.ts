@@ -8,9 +8,10 @@ import type { Consul } from '../../consul/consul.ts';
 import type { Clock } from '../../platform/deps.ts';
 import { RunlockError } from '../../errors.ts';
 import { createOutput } from '../../platform/terminal.ts';
-import { renderJson } from '../../text/visible.ts';
 import { ENTER_SCREEN, LEAVE_SCREEN, WIPE_SCREEN, renderScreen } from '../../output/status-screen.ts';
 import type { Platform } from '../platform.ts';
+import { printJsonLine } from '../print.ts';
+import { withConsul } from '../with-consul.ts';
 import { exitStatusOf } from '../../platform/signals.ts';
 
 /** Ages on the screen tick without Consul being asked. */
@@ -41,34 +42,31 @@ export async function runWatch(
   platform: Platform,
 ): Promise<number> {
   if (!options.json) requireTerminal(platform);
-  const signals = platform.listenToSignals();
-  const stopped = new AbortController();
-  const { signal } = stopped;
-  let status = 0;
-  signals.listen((name) => {
-    status = name === 'SIGINT' ? 0 : exitStatusOf(name);
-    stopped.abort();
-  });
-  // Whoever read the lines and left wants no more.
-  platform.stdout.on('error', () => stopped.abort());
-  const { clock } = platform.deps;
   // On the screen a log line would be drawn over; the screen says itself that Consul does not answer.
   const onScreen = !options.json && platform.stderr.isTTY;
-  const consul = await platform.connect(
-    platform.makeLog(onScreen ? { ...common, verbose: false, quiet: true } : common),
-  );
-  const view = options.json ? showLines(platform) : showScreen({ consul, options }, platform);
-  try {
-    const leave = () => stopped.abort();
-    await keepShowing({ consul, clock }, { options, view, signal, platform, leave });
-  } catch (error) {
-    if (!signal.aborted) throw error;
-  } finally {
-    stopped.abort();
-    await view.close();
-    consul.close();
-  }
-  return status;
+  const setup: Parameters<typeof withConsul>[0] = {
+    common: onScreen ? { ...common, verbose: false, quiet: true } : common,
+    stoppable: true,
+    statusAfter: (name) => (name === 'SIGINT' ? 0 : exitStatusOf(name)),
+  };
+  return withConsul(setup, platform, async ({ consul, deps: { clock }, signal: told }) => {
+    const left = new AbortController();
+    // Whoever read the lines and left wants no more.
+    platform.stdout.on('error', () => left.abort());
+    const signal = AbortSignal.any([told, left.signal]);
+    const view = options.json ? showLines(platform) : showScreen({ consul, options }, platform);
+    try {
+      const leave = () => left.abort();
+      await keepShowing({ consul, clock }, { options, view, signal, platform, leave });
+    } catch (error) {
+      if (told.aborted) throw told.reason;
+      if (!left.signal.aborted) throw error;
+    } finally {
+      left.abort();
+      await view.close();
+    }
+    return 0;
+  });
 }
 
 function requireTerminal({ stdout, env }: Platform): void {
@@ -156,7 +154,7 @@ function showLines(platform: Platform): View {
   const { clock } = platform.deps;
   return {
     ticks: false,
-    show: (seen) => platform.write(`${renderJson(seen(clock.now()))}\n`),
+    show: (seen) => printJsonLine(platform, seen(clock.now())),
     close: () => Promise.resolve(),
   };
 }

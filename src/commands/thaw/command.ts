@@ -1,16 +1,14 @@
 /** `runlock thaw`: its options. */
 import type { Command } from 'commander';
-import { parseFlag, parseGroupOrRoot, parseGroupsOrRoot, usage } from '../../cli/values.ts';
+import { parseGroupOrRoot, parseGroupsOrRoot, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
-  commonOptions,
   groupOfLine,
   groupsOption,
-  option,
-  prefixOption,
+  lastOptions,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -31,9 +29,7 @@ function define(program: Command, { env }: Defining, done: (asked: ThawAsked) =>
     .argument('[group]', 'the group that was frozen; / for every group', checked(parseGroupOrRoot, 'group'));
   addOptions(command, [
     groupsOption('the same, as for exec', undefined, parseGroupsOrRoot),
-    option('--json', 'what was done, as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('what was done, as JSON'),
   ]);
   command.addHelpText(
     'after',

@@ -5,11 +5,10 @@ import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
+  lastOptions,
   checked,
-  commonOptions,
   groupsOption,
   option,
-  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
@@ -41,9 +40,7 @@ function define(program: Command, { env }: Defining, done: (asked: WaitAsked) =>
       parseSince,
     ),
     groupsOption('group of the conditions that name none; repeat for several', 'default'),
-    option('--json', 'the verdict as JSON', parseFlag, false),
-    prefixOption(),
-    ...commonOptions(),
+    ...lastOptions('the verdict as JSON'),
   ]);
   command.addHelpText('after', WAIT_HELP);
   command.action(() => {

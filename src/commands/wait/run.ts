@@ -9,7 +9,7 @@ import { NOT_UTF8 } from '../../state/document.ts';
 import type { Platform } from '../platform.ts';
 import { printJson } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
-import type { Ways } from '../with-consul.ts';
+import type { ConsulWays } from '../with-consul.ts';
 import { endText, liveLine, missing, waitReport } from './describe.ts';
 import { wait } from './wait.ts';
 import type { WaitOptions } from './wait.ts';
@@ -22,7 +22,7 @@ export function run({ common, options }: WaitAsked, platform: Platform): Promise
 }
 
 async function waitWith(
-  { consul, deps, signal }: Ways,
+  { consul, deps, signal }: ConsulWays,
   options: WaitAsked['options'],
   platform: Platform,
 ): Promise<number> {
