@@ -264,8 +264,8 @@ describe('with exec of the same node', () => {
 });
 
 test.each([
-  [['acquire', '--hold', 'none'], {}, /'none' would hold nothing.*'forever' or a duration/],
-  [['acquire'], { RUNLOCK_HOLD: 'none' }, /RUNLOCK_HOLD=none: .*would hold nothing/],
+  [['acquire', '--hold', 'none'], {}, /--hold none: holds nothing.*'forever' or a duration/],
+  [['acquire'], { RUNLOCK_HOLD: 'none' }, /RUNLOCK_HOLD=none: .*holds nothing/],
   [['release', '--exit-code', '1'], {}, /--exit-code says how it failed; give --failed too/],
   [['release', '--failed', '--owner', 'web01'], {}, /--failed is for what this node acquired itself/],
   [['release', '--failed', '--force'], {}, /--failed keeps a slot and --force ends a run/],
