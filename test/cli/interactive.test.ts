@@ -3,13 +3,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { eventually, isAlive } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import type { TerminalRun } from '../support/terminal.ts';
 
 const agent = useAgent();
 
-const on = (group: string, ...rest: string[]) => ['exec', '-g', group, '--node', 'web01', ...rest];
+const on = (group: string, ...rest: string[]) => groupOf(agent, group).words('web01', ...rest);
 
 /** Runs until `<folder>/end` is there; its pid and that of runlock are in the folder. */
 const untilTold = (folder: string, first = ':') => [
@@ -173,7 +174,7 @@ describe('Ctrl-Z', () => {
     run.type('\x1a');
     await run.shows(/in-background/);
     await eventually(() => expect(stateOf(job)).not.toBe('T'));
-    const session = (await agent.kv.get('runlock/says/.slot/0/lock'))?.Session ?? '';
+    const session = (await groupOf(agent, 'says').lockedBy()) ?? '';
     await agent.http('PUT', `/v1/session/destroy/${session}`);
     // It has taken its lock back, and means to say so.
     await eventually(() => expect(stateOf(job)).toBe('T'), 20_000);

@@ -10,6 +10,7 @@ import { startTime } from '../../src/process/process-tree.ts';
 import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { end, eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { ownStage } from '../support/own-stage.ts';
 import type { OwnStage } from '../support/own-stage.ts';
 import { spawnRunlock } from '../support/program.ts';
@@ -25,15 +26,10 @@ const runFiles = openRunFiles({
   ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), emit: () => undefined },
 });
 
-const words = (group: string, node: string) => ['exec', '-g', group, '--node', node];
+const on = (group: string) => groupOf(agent, group);
 /** Once, and does not wait. */
 const once = (group: string, node: string, options: StartOptions = {}) =>
-  spawnRunlock(agent, [...words(group, node), '-w', '0', '--', 'true'], options).ended;
-const claim = async (group: string) =>
-  JSON.parse((await agent.kv.get(`runlock/${group}/.slot/0/owner`))?.Value ?? 'null') as {
-    run: string;
-    state: string;
-  } | null;
+  spawnRunlock(agent, on(group).words(node, '-w', '0', '--', 'true'), options).ended;
 
 /** SIGKILL of runlock and its guard, with no time for one to see the other go; then its session's end. */
 async function killBoth(run: Pick<Running, 'pid'>, group: string): Promise<string> {
@@ -42,11 +38,11 @@ async function killBoth(run: Pick<Running, 'pid'>, group: string): Promise<strin
   process.kill(guard, 'SIGKILL');
   process.kill(run.pid, 'SIGKILL');
   await Promise.all([untilGone(run.pid), untilGone(guard)]);
-  const session = (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
+  const session = await on(group).lockedBy();
   if (session === undefined) throw new Error('no session holds the slot');
   await agent.http('PUT', `/v1/session/destroy/${session}`);
-  expect(await agent.kv.get(`runlock/${group}/.slot/0/lock`)).toBeUndefined();
-  const { run: id = '', state } = (await claim(group)) ?? {};
+  expect(await on(group).lockedBy()).toBeUndefined();
+  const { run: id = '', state } = (await on(group).claim()) ?? {};
   expect(state).toBe('running');
   return id;
 }
@@ -94,8 +90,8 @@ describe.each(places)('SIGKILL of runlock and its guard, hold forever, $place', 
   test.concurrent.each(HIDING)('$what keeps its node away, and others too', LONG, async (hiding) => {
     using here = ownStage();
     const group = `orphan/${here.runId}`;
-    const args = [
-      ...words(group, 'web01'),
+    const args = on(group).words(
+      'web01',
       '--hold',
       'forever',
       '--',
@@ -104,7 +100,7 @@ describe.each(places)('SIGKILL of runlock and its guard, hold forever, $place', 
       hiding.script,
       'sh',
       here.folder,
-    ];
+    );
     const run = here.start(agent, args, { through });
     const starting = [];
     for (const name of ['command', ...hiding.pids]) starting.push(await here.pid(name));
@@ -145,7 +141,7 @@ test.concurrent(
   async () => {
     using here = ownStage();
     const script = `echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
-    const run = here.start(agent, [...words('orphan/marked', 'web01'), '--', 'sh', '-c', script]);
+    const run = here.start(agent, on('orphan/marked').words('web01', '--', 'sh', '-c', script));
     const pid = await here.pid('command');
     runFiles.remove(await killBoth(run, 'orphan/marked'));
     const again = await once('orphan/marked', 'web01');
@@ -163,16 +159,10 @@ test.concurrent(
     using here = ownStage();
     const group = `secret/${here.runId}`;
     const script = `echo $RUNLOCK_RUN_MARK >"${here.folder}/mark"; echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
-    const run = here.start(agent, [
-      ...words(group, 'web01'),
-      '-vv',
-      '--log-format',
-      'json',
-      '--',
-      'sh',
-      '-c',
-      script,
-    ]);
+    const run = here.start(
+      agent,
+      on(group).words('web01', '-vv', '--log-format', 'json', '--', 'sh', '-c', script),
+    );
     const pid = await here.pid('command');
     const [nonce = ''] = here.lines('mark');
     expect(nonce).toMatch(/^[0-9a-f]{32}$/);
@@ -198,9 +188,9 @@ test.concurrent.each(isRoot ? ['written down', 'not written down'] : [])(
     using here = ownStage();
     const group = `orphan/${here.runId}`;
     const script = `echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
-    const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
+    const run = here.start(agent, on(group).words('web01', '--', 'sh', '-c', script));
     const pid = await here.pid('command');
-    const { run: id = '' } = (await claim(group)) ?? {};
+    const { run: id = '' } = (await on(group).claim()) ?? {};
     const env = { PATH: process.env['PATH'], RUNLOCK_RUN_ID: id, RUNLOCK_RUN_MARK: id, RUNLOCK_RUN: id };
     const user = ['--reuid=65534', '--regid=65534', '--clear-groups', 'sleep', '300'];
     const theirs = spawn('setpriv', user, { env, stdio: 'ignore', detached: true });
@@ -224,10 +214,10 @@ test.concurrent(
     await using proxy = await startProxy(agent);
     const script =
       '(sh -c \'echo $$ >"$0/daemon.pid"; exec sleep 300\' "$1" >/dev/null 2>&1 &); echo $$ >"$1/command.pid"; while ! [ -e "$1/end" ]; do sleep 0.05; done';
-    const args = [...words(group, 'web01'), '--', 'sh', '-c', script, 'sh', here.folder];
+    const args = on(group).words('web01', '--', 'sh', '-c', script, 'sh', here.folder);
     const run = here.start(proxy, args);
     const [daemon] = [await here.pid('daemon'), await here.pid('command')];
-    const { run: id = '' } = (await claim(group)) ?? {};
+    const { run: id = '' } = (await on(group).claim()) ?? {};
     // Consul is away for longer than a run tries to give its slot back.
     proxy.rule({ do: 'drop-before' });
     proxy.sever();
@@ -237,7 +227,7 @@ test.concurrent(
     expect(ended.stderr).toMatch(
       /stays and keeps others out; its next run clears it, or '.*', which asks first/,
     );
-    expect(await claim(group)).toMatchObject({ state: 'running', run: id });
+    expect(await on(group).claim()).toMatchObject({ state: 'running', run: id });
     expect(runFiles.read(id)?.ended).toMatchObject({ outcome: 'succeeded', exitCode: 0 });
     const askedMs = performance.now();
     expect(await once(group, 'web01')).toMatchObject({ status: 0, stderr: '' });
@@ -266,7 +256,7 @@ const isCommand = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, 'utf8') 
 
 /** A run in a pid namespace of its own, by the pids that it has here. */
 async function inNamespace(here: OwnStage, group: string, command: readonly string[]) {
-  const args = [...words(group, 'web01'), '--hold', 'forever', '--', ...command];
+  const args = on(group).words('web01', '--hold', 'forever', '--', ...command);
   const outer = here.start(agent, args, { through: WITH_INIT });
   return eventually(() => {
     const init = firstChildOf(outer.pid);
@@ -318,7 +308,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
       using here = ownStage();
       const group = `orphan/${here.runId}`;
       const script = `echo $$ >"${here.folder}/command.pid"; exec sleep 300`;
-      const args = [...words(group, 'web01'), '--hold', 'forever', '--', 'sh', '-c', script];
+      const args = on(group).words('web01', '--hold', 'forever', '--', 'sh', '-c', script);
       const run = here.start(agent, args);
       const pid = await here.pid('command');
       const id = await killBoth(run, group);
@@ -341,19 +331,18 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
       using here = ownStage();
       const group = `orphan/${here.runId}`;
       const script = `echo $$ >"${here.folder}/command.pid"; exec env -i sleep 300`;
-      const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script], {
+      const run = here.start(agent, on(group).words('web01', '--', 'sh', '-c', script), {
         through: ['unshare', '-T', '-f', '--boottime', '100000', ...WITHOUT_CGROUP],
       });
       const pid = await here.pid('command');
       await eventually(() => expect(readFileSync(`/proc/${pid}/environ`, 'latin1')).not.toContain('RUNLOCK'));
-      const session = async () => (await agent.kv.get(`runlock/${group}/.slot/0/lock`))?.Session;
-      const before = await session();
+      const before = await on(group).lockedBy();
       expect(before).toBeDefined();
       const again = await once(group, 'web01');
       expect(again).toMatchObject({ status: 75 });
       expect(again.stderr).not.toContain('lost its runlock');
       expect(isAlive(run.pid)).toBe(true);
-      expect(await session()).toBe(before);
+      expect(await on(group).lockedBy()).toBe(before);
       // A killed unshare would leave it.
       here.adopt(firstChildOf(run.pid));
     },
@@ -368,7 +357,7 @@ describe.runIf(isRoot)('runs of several users', () => {
   /** Nothing of its environment is left when it is a killed run's. */
   async function killedRun(here: OwnStage, group: string, options: StartOptions): Promise<number> {
     chmodSync(here.folder, 0o777);
-    const args = [...words(group, 'web01'), '--hold', 'forever', '--', ...command, here.folder];
+    const args = on(group).words('web01', '--hold', 'forever', '--', ...command, here.folder);
     const ranAs = options.through === AS_USER ? user : 0;
     const run = here.start(agent, args, options);
     const pid = await here.pid('command');
@@ -449,10 +438,10 @@ describe('what a run wrote down', () => {
       using here = ownStage();
       const group = `noted-${here.runId}`;
       const script = `echo $$ >"${here.folder}/command.pid"; while ! [ -e "${here.folder}/end" ]; do sleep 0.05; done`;
-      const run = here.start(agent, [...words(group, 'web01'), '--', 'sh', '-c', script]);
+      const run = here.start(agent, on(group).words('web01', '--', 'sh', '-c', script));
       const pid = await here.pid('command');
-      const waiter = here.start(agent, [...words(group, 'web02'), '--', 'true']);
-      await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
+      const waiter = here.start(agent, on(group).words('web02', '--', 'true'));
+      await on(group).waiting();
       const mine = () => runFiles.list().filter(({ groups }) => groups.includes(`runlock/${group}`));
       const of = (runlockPid: number) => mine().find(({ runlock: { pid } }) => pid === runlockPid);
       await eventually(() => expect(of(run.pid)).toMatchObject({ command: { pid } }));

@@ -6,6 +6,7 @@ import { runFolders } from '../../src/process/run-folders.ts';
 import { WITHOUT_CGROUP, whyNoCell } from '../support/kernel-count.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { eventually, guardOf, isAlive, untilGone } from '../support/processes.ts';
+import { groupOf } from '../support/group.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { ownStage } from '../support/own-stage.ts';
 import type { OwnStage } from '../support/own-stage.ts';
@@ -17,9 +18,6 @@ const uid = process.geteuid?.() ?? 0;
 const runFiles = openRunFiles({
   ...{ uid, folders: runFolders(uid, process.env['XDG_RUNTIME_DIR']), emit: () => undefined },
 });
-
-const json = async (key: string) =>
-  JSON.parse((await agent.kv.get(key))?.Value ?? 'null') as Record<string, unknown> | null;
 
 interface Pids {
   readonly outer: number;
@@ -61,12 +59,13 @@ function nest(here: OwnStage) {
     /** The inner run ended in its own way, and nothing of either is left. */
     expectGivenBack: async ({ guards, ...pids }: Pids, outcomes = /^interrupted$/) => {
       await Promise.all([...Object.values(pids), ...guards].map((pid) => untilGone(pid)));
-      const record = await json(`runlock/${inner}/.runs/web01`);
+      const of = groupOf(agent, inner);
+      const record = await of.lastRun('web01');
       expect(record).toMatchObject({ exitCode: 137, outcome: expect.stringMatching(outcomes) as string });
       // A run that was ended half-way keeps its claim, as a failed one does.
-      expect(await json(`runlock/${inner}/.slot/0/owner`)).toMatchObject({ state: record?.['outcome'] });
-      expect(await agent.kv.get(`runlock/${inner}/.slot/0/lock`)).toBeUndefined();
-      expect(await agent.kv.keys(`runlock/${inner}/.node/`)).toEqual([]);
+      expect(await of.claim()).toMatchObject({ state: record?.['outcome'] });
+      expect(await of.lockedBy()).toBeUndefined();
+      expect(await of.keys('.node/')).toEqual([]);
       const names = runFiles.list().flatMap(({ groups }) => groups);
       expect(names).not.toContain(`runlock/${inner}`);
     },
@@ -119,24 +118,16 @@ test('TERM to an outer run in a terminal, which both share: the inner one gives 
 test.concurrent('TERM to the outer run while the inner one waits: that leaves the queue', async () => {
   using here = ownStage();
   const group = `nested/waits-${randomUUID()}`;
-  here.start(agent, [
-    'exec',
-    '-g',
-    group,
-    '--node',
-    'web02',
-    '--',
-    'sh',
-    '-c',
-    `echo $$ >${here.folder}/holder.pid; exec sleep 300`,
-  ]);
+  const of = groupOf(agent, group);
+  const script = `echo $$ >${here.folder}/holder.pid; exec sleep 300`;
+  here.start(agent, of.words('web02', '--', 'sh', '-c', script));
   await here.pid('holder');
-  const inner = [RUNLOCK, 'exec', '-g', group, '--node', 'web01', '--', 'true'];
-  const outer = here.start(agent, ['exec', '-g', `${group}/outer`, '--node', 'web01', '--', ...inner]);
-  await eventually(async () => expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toHaveLength(1));
+  const inner = [RUNLOCK, ...of.words('web01', '--', 'true')];
+  const outer = here.start(agent, groupOf(agent, `${group}/outer`).words('web01', '--', ...inner));
+  await of.waiting();
   outer.signal('SIGTERM');
   expect((await outer.ended).status).toBe(143);
-  expect(await agent.kv.keys(`runlock/${group}/.queue/`)).toEqual([]);
+  expect(await of.tickets()).toEqual([]);
 });
 
 test.concurrent('an inner runlock that does not end is killed in the end', async () => {

@@ -1,7 +1,6 @@
 // Every way that Consul's own environment variables lead to an agent, on real agents.
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, request as httpRequest } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -15,6 +14,7 @@ import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { consulBinary } from '../support/provision.ts';
 import { startProxy } from '../support/proxy.ts';
+import { serve } from '../support/serve.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'runlock-tls-'));
 afterAll(() => {
@@ -326,8 +326,8 @@ test.each(['', 'http://'])('an IPv6 address, written %s[::1]:port, leads to its 
 });
 
 /** Before an agent: lets in whoever knows the password, below a path. */
-async function startGateway(target: Agent, path: string, auth: string, host = '127.0.0.1'): Promise<string> {
-  const server = createServer((incoming, response) => {
+function startGateway(target: Agent, path: string, auth: string, host = '127.0.0.1'): Promise<string> {
+  return serve((incoming, response) => {
     const { method, headers, url = '' } = incoming;
     const expected = `Basic ${Buffer.from(auth).toString('base64')}`;
     const status =
@@ -339,11 +339,5 @@ async function startGateway(target: Agent, path: string, auth: string, host = '1
       answer.pipe(response);
     });
     incoming.pipe(outgoing);
-  });
-  await new Promise<void>((resolve) => server.listen(0, host, resolve));
-  onTestFinished(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return `${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;
+  }, host);
 }

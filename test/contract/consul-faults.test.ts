@@ -11,6 +11,7 @@ import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Action, Proxy } from '../support/proxy.ts';
+import { serve } from '../support/serve.ts';
 
 const agent = useAgent({ acl: true });
 
@@ -161,17 +162,11 @@ async function closedPort(): Promise<string> {
 test.each(calls.filter(([name]) => ['get', 'list', 'readAll', 'transact', 'createSession'].includes(name)))(
   "%s takes another server's JSON neither for a yes nor for a missing key",
   async (name, call) => {
-    const server = createServer((_request, response) => {
+    const address = await serve((_request, response) => {
       response.writeHead(200, { 'content-type': 'application/json' }).end('{"ok":true}');
     });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    onTestFinished(() => {
-      server.closeAllConnections();
-      server.close();
-    });
-    const { port } = server.address() as AddressInfo;
     const code = SENT_ONCE.includes(name) ? 'unreachable' : 'not-consul';
-    await fault(call(connected({ CONSUL_HTTP_ADDR: `127.0.0.1:${port}` })), code);
+    await fault(call(connected({ CONSUL_HTTP_ADDR: address })), code);
   },
 );
 

@@ -1,8 +1,5 @@
 // Answers that come in Consul's place, once: of a proxy that is reloaded, or of an agent in a bad moment.
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
@@ -16,6 +13,7 @@ import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Action, Proxy } from '../support/proxy.ts';
 import { STEPS } from '../support/proxy-steps.ts';
+import { serve } from '../support/serve.ts';
 
 const agent = useAgent();
 let proxy: Proxy;
@@ -156,7 +154,7 @@ describe.each<[string, Action, RegExp]>([
 
 test('an answer without an end is read to 64 MiB, and no further', async () => {
   let sent = 0;
-  const server = createServer((_, response) => {
+  const address = await serve((_, response) => {
     response.writeHead(200, json);
     const more = () => {
       while (!response.destroyed && response.write(MEBIBYTE)) sent += 1;
@@ -165,20 +163,15 @@ test('an answer without an end is read to 64 MiB, and no further', async () => {
     response.on('drain', more);
     more();
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  const own = connect(consulSettings({ CONSUL_HTTP_ADDR: `:${port}` }), { clock, emit: () => undefined });
+  const own = connect(consulSettings({ CONSUL_HTTP_ADDR: address }), { clock, emit: () => undefined });
   try {
     await expect(own.get('a', { signal, retryForMs: 0 })).rejects.toMatchObject({
       code: 'not-consul',
-      message: `what answers at :${port} sent more than 64 MiB to one request, which no Consul does for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`,
+      message: `what answers at ${address} sent more than 64 MiB to one request, which no Consul does for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`,
     });
     expect(sent).toBeLessThan(128);
   } finally {
     own.close();
-    server.closeAllConnections();
-    server.close();
   }
 });
 

@@ -1,6 +1,5 @@
 // A Consul session as runlock keeps it, on a real agent.
-import { createServer, request as httpRequest } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { request as httpRequest } from 'node:http';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { clock as realClock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
@@ -10,6 +9,7 @@ import { agentNode, openSession } from '../../src/consul/session.ts';
 import { useAgent } from '../support/use-agent.ts';
 import type { Agent } from '../support/consul.ts';
 import { startProxy } from '../support/proxy.ts';
+import { serve } from '../support/serve.ts';
 import type { Match, Proxy, ProxyRequest } from '../support/proxy.ts';
 
 const agent = useAgent({ name: 'web01' });
@@ -287,8 +287,8 @@ describe('opening a session', () => {
 });
 
 /** A proxy that hands everything on but the bodies of requests. */
-async function startBodyDropper(target: Agent): Promise<string> {
-  const server = createServer((incoming, response) => {
+function startBodyDropper(target: Agent): Promise<string> {
+  return serve((incoming, response) => {
     const onward = { method: incoming.method, agent: false, headers: { 'content-length': 0 } };
     const outgoing = httpRequest(`${target.url}${incoming.url ?? ''}`, onward, (answer) => {
       response.writeHead(answer.statusCode ?? 0, answer.headers);
@@ -296,10 +296,4 @@ async function startBodyDropper(target: Agent): Promise<string> {
     });
     outgoing.end();
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  onTestFinished(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
 }

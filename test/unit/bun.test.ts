@@ -1,11 +1,9 @@
 // Which Bun the single file is built with, and what is known of its holes (docs/adr/0015).
-import { once } from 'node:events';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { serve } from '../support/serve.ts';
 import { stage } from '../support/stage.ts';
 
 const VERSION = '1.4.4';
@@ -98,7 +96,7 @@ describe('the holes that are published of Bun', () => {
       ...{ id: index + 1, title: `hole ${id}`, url: `https://github.com/advisories/${id}` },
       ...{ severity: 'high', vulnerable_versions: '>0.0.12' },
     });
-    const server = createServer((request, response) => {
+    const address = await serve((request, response) => {
       asked.push(`${request.method ?? ''} ${request.url ?? ''}`);
       response.setHeader('content-type', 'application/json');
       const about = {
@@ -110,11 +108,7 @@ describe('the holes that are published of Bun', () => {
       if (holes === 'refused') response.statusCode = 405;
       return response.end(JSON.stringify(holes.length > 0 ? { bun: Array.from(holes, advisory) } : {}));
     });
-    server.listen(0, '127.0.0.1');
-    onTestFinished(() => void server.close());
-    await once(server, 'listening');
-    const registry = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-    const env = { npm_config_registry: registry, npm_config_cache: stage().folder };
+    const env = { npm_config_registry: `http://${address}/`, npm_config_cache: stage().folder };
     const said = await execa(process.execPath, ['scripts/audit-bun.js'], { env, reject: false });
     expect(asked[0]).toBe('POST /-/npm/v1/security/advisories/bulk');
     return said;

@@ -1,10 +1,11 @@
 // What is found in service under a running command, and how often it is looked for.
 import { expect, test } from 'vitest';
-import type { Consul, HealthCheck, ServiceEntry } from '../../src/consul/consul.ts';
+import type { HealthCheck, ServiceEntry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
 import type { EnterEffects } from '../../src/gate/enter.ts';
 import { keepOut } from '../../src/gate/keep-out.ts';
 import type { KeepOut } from '../../src/gate/keep-out.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 
 const away = () => Promise.reject(new RunlockError('unreachable', 'away'));
 const check = (id: string): HealthCheck => ({
@@ -29,22 +30,19 @@ async function look({ checks, shown, now }: World) {
   const pauses: number[] = [];
   const found: string[] = [];
   const asked = new Set<string>();
-  const known: Partial<Consul> = {
+  const consul = fakeConsul({
     agentServices: () => Promise.resolve([{ id: 'web-1', service: 'web' }]),
     agentChecks: () => (checks === 'away' ? away() : Promise.resolve(checks)),
     health: () => {
       asked.add('health');
       return Promise.resolve({ entries: [now], index: 1 });
     },
-  };
-  const consul = new Proxy(known, {
-    get: (target, name: keyof Consul) =>
-      target[name] ??
-      (() => {
-        asked.add('more');
-        return away();
-      }),
-  }) as Consul;
+    // The first thing that is done to go out of service again.
+    createSession: () => {
+      asked.add('session');
+      return away();
+    },
+  });
   const clock: Partial<EnterEffects['deps']['clock']> = {
     monotonicMs: () => 0,
     sleep: (ms) => {
@@ -99,7 +97,7 @@ test.each([
 ])('one that was %s is to be taken out', async (_, shown, now) => {
   const { found, asked } = await look({ checks: [], shown, now });
   expect(found).toEqual([]);
-  expect(asked).toEqual(['health', 'more']);
+  expect(asked).toEqual(['health', 'session']);
 });
 
 test('what the catalogue does not show yet waits for the next look', async () => {
