@@ -7,7 +7,10 @@ import { startInTerminal } from '../support/terminal.ts';
 const agent = useAgent();
 
 const WIDTHS = [60, 80, 120];
-const COMMANDS = 'exec acquire status release history freeze thaw gate doctor completion config'.split(' ');
+const COMMANDS =
+  'exec acquire status release history forget freeze thaw state wait gate doctor completion config'.split(
+    ' ',
+  );
 
 /** What a terminal of so many columns shows of a command that ends. */
 async function onTerminal(columns: number, args: readonly string[]): Promise<readonly string[]> {
