@@ -180,6 +180,7 @@ describe('a token without rights', () => {
         const { message } = await fault(call(consul), 'forbidden');
         expect(message).toMatch(/refused \(Permission denied/);
         expect(message).toContain(`the token needs the rule: ${rule}`);
+        expect(message.includes('no token is set')).toBe(token === '');
       }
     },
   );
