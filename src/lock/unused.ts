@@ -29,7 +29,7 @@ const AWAY_MS = 3_600_000;
 /** @param entries all below the group, those of the groups below it too. */
 export function findUse(entries: readonly Entry[], { prefix, group, now }: Group): GroupUse {
   const keys = groupKeys(prefix, group);
-  const uses: string[] = [];
+  const uses: Use[] = [];
   const found: { readonly entry: Entry; readonly order: number }[] = [];
   const nodes: string[] = [];
   let tailIndex = 0;
@@ -47,44 +47,69 @@ export function findUse(entries: readonly Entry[], { prefix, group, now }: Group
     found.push({ entry, order });
   }
   const leftovers = found.sort((a, b) => a.order - b.order).map(({ entry }) => entry);
-  return { uses: [...new Set(uses)], leftovers, tailIndex, nodes: nodes.sort() };
+  return { uses: textsOf(uses), leftovers, tailIndex, nodes: nodes.sort() };
 }
 
 type Kind = NonNullable<ReturnType<typeof parseKey>>['key'];
 
+interface Use {
+  readonly text: string;
+  /** Whose it is, where somebody is at work or waits. */
+  readonly node?: string | undefined;
+  readonly slot?: number;
+  /** What another use of the same node, or the same slot, says better. */
+  readonly less?: true;
+}
+
+/** Each once, and no mark or lock beside the claim or ticket that it belongs to. */
+function textsOf(uses: readonly Use[]): string[] {
+  const better = uses.filter(({ less }) => !less);
+  const isSaid = ({ less, node, slot }: Use) =>
+    less &&
+    better.some((use) =>
+      node === undefined ? use.slot !== undefined && use.slot === slot : use.node === node,
+    );
+  return [...new Set(uses.filter((use) => !isSaid(use)).map(({ text }) => text))];
+}
+
 /** Undefined: nobody needs the key. */
-function useOf(entry: Entry, kind: Kind, now: number): string | undefined {
+function useOf(entry: Entry, kind: Kind, now: number): Use | undefined {
   const isHeld = entry.session !== undefined;
   switch (kind.kind) {
     case 'owner': {
+      const { slot } = kind;
       const claim = readable(() => decodeClaim(entry));
-      return claim
-        ? `${claim.node} has a claim on slot ${kind.slot} (${claim.state})`
-        : `slot ${kind.slot} has a claim that cannot be read`;
+      if (!claim) return { text: `slot ${slot} has a claim that cannot be read`, slot };
+      return { text: `${claim.node} has a claim on slot ${slot} (${claim.state})`, node: claim.node, slot };
     }
-    case 'ticket':
-      return `${readable(() => decodeTicket(entry))?.node ?? 'a run'} waits`;
+    case 'ticket': {
+      const node = readable(() => decodeTicket(entry))?.node;
+      return { text: `${node ?? 'a run'} waits`, node };
+    }
     case 'lock':
-      return isHeld ? `a session holds slot ${kind.slot}` : undefined;
+      return isHeld ? { text: `a session holds slot ${kind.slot}`, slot: kind.slot, less: true } : undefined;
     case 'node': {
-      if (isHeld) return `${kind.node} waits or runs`;
+      const { node } = kind;
+      if (isHeld) return { text: `${node} waits or runs`, node, less: true };
       const sent = readable(() => decodeNodeMark(entry))?.away;
       const ageMs = now - Date.parse(sent?.at ?? '');
       if (!sent || ageMs > AWAY_MS) return undefined;
-      return `${kind.node} was sent away ${formatAge(ageMs)} ago and may not know that yet`;
+      return { text: `${node} was sent away ${formatAge(ageMs)} ago and may not know that yet` };
     }
     case 'freeze': {
       const freeze = readable(() => decodeFreeze(entry));
-      if (!freeze) return 'it has a freeze that cannot be read';
-      return leftOf(freeze, now) > 0 ? `it is frozen by ${freeze.by} (${freeze.reason})` : undefined;
+      if (!freeze) return { text: 'it has a freeze that cannot be read' };
+      if (leftOf(freeze, now) <= 0) return undefined;
+      return { text: `it is frozen by ${freeze.by} (${freeze.reason})` };
     }
     case 'other':
       // A newer runlock may need what this one does not know.
-      return entry.value !== '' || isHeld ? `${entry.key} is not a key that this version knows` : undefined;
+      if (entry.value === '' && !isHeld) return undefined;
+      return { text: `${entry.key} is not a key that this version knows` };
     case 'tail':
     case 'last':
     case 'run':
-      return isHeld ? `a session holds ${entry.key}` : undefined;
+      return isHeld ? { text: `a session holds ${entry.key}` } : undefined;
     default:
       return assertNever(kind);
   }

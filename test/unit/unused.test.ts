@@ -68,6 +68,26 @@ describe('a group is in use', () => {
   });
 });
 
+test('what a claim or a ticket says is not said again by its mark and lock', () => {
+  const claim = { ...runner, node: 'web01', state: 'running', command: 'c', hold: 'forever' };
+  const ticket = { node: 'web02', run: 'r', since: ago(0), command: 'c', pid: 1 };
+  const entries = [
+    entry(keys.node('web01'), mark(), 's1'),
+    entry(keys.node('web02'), mark(), 's2'),
+    entry(keys.node('web03'), mark(), 's3'),
+    entry(keys.queue('s2'), ticket, 's2'),
+    entry(keys.lock(0), 'x', 's1'),
+    entry(keys.owner(0), claim),
+    entry(keys.lock(1), 'x', 's4'),
+  ];
+  expect(useOf(...entries).uses).toEqual([
+    'web03 waits or runs',
+    'web02 waits',
+    'web01 has a claim on slot 0 (running)',
+    'a session holds slot 1',
+  ]);
+});
+
 describe('its keys go', () => {
   const [tail, last, run, over] = [
     entry(keys.tail, { session: 's' }),
