@@ -3,7 +3,7 @@ import { assertNever } from '../errors.ts';
 import { paint, widthOf } from '../text/style.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
-import { wrapLines } from '../text/wrap.ts';
+import { wrapLines, wrapUnits } from '../text/wrap.ts';
 import type { Style } from '../text/style.ts';
 import { usedGroups } from '../view/below.ts';
 import { leftOnText } from '../view/leftover-maintenance.ts';
@@ -43,7 +43,7 @@ export function renderStatus(report: StatusReport, options: RenderOptions): stri
   const total = Object.values(report.states).reduce((sum, count) => sum + count, 0);
   const isOne = total === 1 && named.length === 1;
   const blocks = [
-    ...(total === 0 || isOne ? [] : [renderSummary(report, color)]),
+    ...(total === 0 || isOne ? [] : [renderSummary(report, options)]),
     ...(total === 0 ? [renderNothing(report)] : renderGroups(report, options)),
   ];
   if (report.hidden !== undefined) {
@@ -63,12 +63,15 @@ const stateStyles: Readonly<Record<GroupState, Style>> = {
   idle: 'dim',
 };
 
-function renderSummary({ states }: StatusReport, color: boolean): string {
-  const counts = STATES.map((state) => {
-    const text = `${states[state].toLocaleString('en-US')} ${state}`;
-    return paint(text, states[state] === 0 ? 'dim' : stateStyles[state], color);
-  });
-  return `groups: ${counts.join(', ')}`;
+function renderSummary({ states }: StatusReport, { color, columns }: RenderOptions): string {
+  const textOf = (state: GroupState) => `${states[state].toLocaleString('en-US')} ${state}`;
+  const units = STATES.map((state, i) => `${textOf(state)}${i < STATES.length - 1 ? ',' : ''}`);
+  const text = wrapUnits(units, columns, { lead: 'groups: ', hang: 8, between: ' ' }).join('\n');
+  // Colours take no room, which wrapping does not know.
+  return STATES.reduce((painted, state) => {
+    const style = states[state] === 0 ? 'dim' : stateStyles[state];
+    return painted.replace(textOf(state), paint(textOf(state), style, color));
+  }, text);
 }
 
 function renderGroups(report: StatusReport, options: RenderOptions): string[] {

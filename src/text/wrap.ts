@@ -18,13 +18,13 @@ export function wrapLines(
   return fill(text.match(WORDS) ?? [], columns ?? Infinity, shape);
 }
 
-/** Texts with two spaces between them, in lines of at most `columns`; each stays whole. */
+/** Texts with `between` (two spaces) between them, in lines of at most `columns`; each stays whole. */
 export function wrapUnits(
   units: readonly string[],
   columns: number | undefined,
-  shape: Pick<Shape, 'lead' | 'hang'>,
+  shape: Pick<Shape, 'lead' | 'hang' | 'between'>,
 ): string[] {
-  return fill(units, columns ?? Infinity, { ...shape, between: '  ' });
+  return fill(units, columns ?? Infinity, { between: '  ', ...shape });
 }
 
 interface Shape {

@@ -248,6 +248,14 @@ test('of groups below one the token reads what it may, and says that others may 
   expect(stdout).toMatch(/^ {2}web01 +part\/a /m);
   expect(stdout).toMatch(/nodes may be missing here: .*key_prefix "runlock\/part\/"/);
   expect((await history(['part', '--silent-for', '1d'], { env })).status).toBe(77);
+  // Status does the same.
+  const seen = await runlock(agent, ['status', 'part'], { env });
+  expect(seen.status).toBe(0);
+  expect(seen.stdout).toMatch(/idle: part\/a\n|^part\/a \(idle\)\n/m);
+  expect(seen.stdout).toMatch(/groups and freezes may be missing here: .*key_prefix "runlock\/part\/"/);
+  expect((await runlock(agent, ['status', '--check', '-g', 'part'], { env })).status).toBe(3);
+  const own = await runlock(agent, ['status', 'part/a'], { env });
+  expect(own.stdout).not.toContain('missing here');
 });
 
 test('a group that the token may not read is refused, not empty', async () => {

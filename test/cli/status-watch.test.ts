@@ -242,6 +242,19 @@ describe('on a terminal', () => {
   });
 });
 
+test('--blocked and --all hold for --watch too', async () => {
+  await agent.kv.put('some/bad/.slot/0/owner', claim());
+  for (let i = 10; i < 60; i += 1)
+    await agent.kv.put(`some/idle${i}/.tail`, JSON.stringify({ v: 1, session: 's' }));
+  const blocked = watch(['--prefix', 'some', '--blocked']);
+  await blocked.until(/groups: 1 blocked, .* 50 idle, [^]*\n\nbad \(blocked\)\n[^]*forever\n$/);
+  expect(blocked.frame()).not.toContain('idle1');
+  const all = watch(['--prefix', 'some', '--all']);
+  await all.until(/\nidle10 \(idle\)\nidle11 \(idle\)\n/);
+  await agent.kv.delete('some/bad/.slot/0/owner');
+  await blocked.until(/groups: 0 blocked, [^]*\n\nno group is blocked\n$/);
+});
+
 describe('keys', () => {
   /** Between what the terminal's settings are before and afterwards. */
   const between = (command: string) =>

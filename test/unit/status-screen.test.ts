@@ -68,6 +68,16 @@ describe('idle groups', () => {
   });
 });
 
+test('the summary is broken between two states, where it does not fit', () => {
+  const states = { blocked: 2_000, waiting: 1, running: 12, idle: 10_000, frozen: 0 };
+  const seen = { ...reportOf([group('a')]), states };
+  const [first, second] = renderStatus(seen, { color: true, now, columns: 60 }).split('\n');
+  // eslint-disable-next-line no-control-regex -- colours take no room
+  const plain = [first, second].map((line = '') => line.replaceAll(/\x1b\[\d+m/g, ''));
+  expect(plain).toEqual(['groups: 2,000 blocked, 1 waiting, 12 running, 10,000 idle,', '        0 frozen']);
+  expect(first).toContain('\x1b[31m2,000 blocked\x1b[39m');
+});
+
 test('a group that was named is shown in full, those found below it as in the overview', () => {
   const groups = [group('prod'), group('prod/db'), group('prod/web')];
   const text = renderStatus(reportOf(groups), { color: false, now, overview: true, named: ['prod'] });
