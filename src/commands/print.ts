@@ -2,6 +2,7 @@
 import { createOutput, sentenceColumns } from '../platform/terminal.ts';
 import type { Output } from '../platform/terminal.ts';
 import { renderJson } from '../text/visible.ts';
+import { wrapSentence } from '../text/wrap.ts';
 import type { Platform } from './platform.ts';
 
 type Printer = Pick<Platform, 'env' | 'stdout' | 'write'>;
@@ -13,14 +14,26 @@ interface Printed {
   readonly data: object;
   /** Whole lines, made for what stdout can show. */
   readonly text: (output: Output) => string;
+  /** Whether these lines are sentences: then a terminal has them broken at words. */
+  readonly isProse?: true;
 }
 
-export async function print(platform: Printer, { json, data, text }: Printed): Promise<void> {
+export async function print(platform: Printer, { json, data, text, isProse }: Printed): Promise<void> {
   if (json) return printJson(platform, data);
   const { isTTY, columns } = platform.stdout;
   const { env } = platform;
   const output = createOutput({ env, isTTY, columns });
-  await platform.write(text({ ...output, columns: sentenceColumns({ env, columns: output.columns }) }));
+  const width = sentenceColumns({ env, columns: output.columns });
+  const shown = text({ ...output, columns: width });
+  const wraps = isProse && isTTY && width !== undefined;
+  await platform.write(
+    wraps
+      ? shown
+          .split('\n')
+          .map((line) => wrapSentence(line, width))
+          .join('\n')
+      : shown,
+  );
 }
 
 /** As every `--json` is: with the version of its shape first. */

@@ -334,3 +334,9 @@ describe('config of any command names no group that is none', () => {
     expect(stdout).toContain(`quiet       true      ${file}:3 [groups."prod/web"]`);
   });
 });
+
+test('config in a pipe is never cut, whatever COLUMNS says', async () => {
+  const wide = await runlock(agent, ['config', '--config', '/dev/null'], { env: { COLUMNS: undefined } });
+  const narrow = await runlock(agent, ['config', '--config', '/dev/null'], { env: { COLUMNS: '30' } });
+  expect(narrow).toEqual(wide);
+});

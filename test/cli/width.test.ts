@@ -90,6 +90,19 @@ describe('a sentence of the log on a terminal', () => {
     expect(lines.length).toBeGreaterThan(1);
   });
 
+  test('is broken so on stdout too: what freeze, thaw and release did', async () => {
+    const reason = 'the storage below all of these groups is being moved to another room today';
+    const freeze = ['freeze', 'wide', '--reason', reason];
+    await runlock(agent, ['exec', '-g', 'wide', '--node', 'web01', '--', 'false']);
+    for (const args of [freeze, ['thaw', 'wide'], ['release', 'wide', '--owner', 'web01']]) {
+      const lines = await onTerminal(40, args);
+      expect(lines.length).toBeGreaterThan(1);
+      for (const line of lines) if (!line.includes("'runlock ")) expect(line.length).toBeLessThanOrEqual(40);
+    }
+    const piped = await runlock(agent, freeze, { env: { COLUMNS: '40' } });
+    expect(piped.stdout).toContain(reason);
+  });
+
   test('is one line everywhere else', async () => {
     const { stderr } = await runlock(agent, LONG, { env: { COLUMNS: '20' } });
     expect(stderr).toMatch(/^runlock: [^\n]+\n$/);

@@ -14,7 +14,9 @@ export async function run({ common, options }: ConfigAsked, platform: Platform):
   // What is wrong with the environment is said as by every command.
   openLog(platform, common);
   const { json, report } = options;
-  await print(platform, { json, data: report, text: (output) => renderConfig(report, output) });
+  // A pipe gets whole values, whatever COLUMNS says.
+  const fit = (output: Output) => (platform.stdout.isTTY ? output : { ...output, columns: undefined });
+  await print(platform, { json, data: report, text: (output) => renderConfig(report, fit(output)) });
   return 0;
 }
 

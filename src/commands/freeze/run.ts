@@ -12,7 +12,7 @@ export function run({ common, options }: FreezeAsked, platform: Platform): Promi
   return withConsul({ common }, platform, async ({ consul, deps, signal }) => {
     const result = await freeze({ consul, deps }, { ...options, by: platform.operator() }, signal);
     const text = () => describeFreeze(result, { ...options, now: deps.clock.now() });
-    await print(platform, { json: options.json, data: result, text });
+    await print(platform, { json: options.json, data: result, text, isProse: true });
     return 0;
   });
 }

@@ -34,6 +34,7 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
     await print(platform, {
       json: options.json,
       data: { ...result, ...touched },
+      isProse: true,
       text: () => describeRelease(result, options.prefix) + describeMaintenance(maintenance),
     });
     const { why = 'nobody knows why', need } = maintenance;

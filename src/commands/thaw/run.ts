@@ -15,7 +15,7 @@ export function run({ common, options }: ThawAsked, platform: Platform): Promise
       deps.emit({ event: 'freeze-unknown', detail: { fault: problem } });
     }
     const text = () => describeThaw(result, { ...options, now: deps.clock.now() });
-    await print(platform, { json: options.json, data: result, text });
+    await print(platform, { json: options.json, data: result, text, isProse: true });
     return 0;
   });
 }
