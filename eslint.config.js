@@ -17,7 +17,22 @@ const below = [
   ['conditions', ['errors', 'text', 'platform', 'consul', 'lock', 'gate', 'state']],
   ['view', ['errors', 'text', 'platform', 'consul', 'lock', 'gate']],
   ['output', ['errors', 'text', 'platform', 'view']],
-  ['runner', ['errors', 'text', 'events', 'platform', 'process', 'consul', 'lock', 'gate', 'view', 'output']],
+  [
+    'runner',
+    [
+      'errors',
+      'text',
+      'events',
+      'platform',
+      'process',
+      'consul',
+      'lock',
+      'gate',
+      'conditions',
+      'view',
+      'output',
+    ],
+  ],
   ['cli', ['errors', 'text', 'platform'], ['commander', 'smol-toml']],
   [
     'commands',

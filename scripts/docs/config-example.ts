@@ -7,6 +7,7 @@ import { describeOption } from './pages.ts';
 
 /** Values to show where an option has no default. */
 const SAMPLES: Readonly<Record<string, string>> = {
+  when: '"state:db/schema=42"',
   timeout: '"2h"',
   ok_codes: '[0, 213]',
   reboot_codes: '[35, 37]',

@@ -18,7 +18,7 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: of('busy'),
     meaning:
-      'busy: no slot within `--wait`, the group is frozen, the gate of a service is closed, or this node already runs or waits in the group (`-E` changes the code). `release`: a run waits, is alive, or may still be at work, and `--force` was not given; or another session holds the lock of the slot. `forget`: the group is in use, or `--force` was not given',
+      'busy: no slot within `--wait`, a condition (`--when`) not met, the group is frozen, the gate of a service is closed, or this node already runs or waits in the group (`-E` changes the code). `release`: a run waits, is alive, or may still be at work, and `--force` was not given; or another session holds the lock of the slot. `forget`: the group is in use, or `--force` was not given',
   },
   { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },

@@ -1,5 +1,5 @@
 /** Follows conditions: one look, by one read, whenever something they rest on has changed (docs/adr/0030). */
-import type { Consul, ReadOptions } from '../consul/consul.ts';
+import type { Consul, ReadOptions, RetryOptions } from '../consul/consul.ts';
 import { persistRefused } from '../consul/retry.ts';
 import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
@@ -88,6 +88,16 @@ export async function watchConditions<R>(
     watching.signal.removeEventListener('abort', stop);
     over.abort();
   }
+}
+
+/** The conditions by one look, for whom nothing is worth waiting for. `limits`: how long Consul is tried. */
+export async function lookOnce(
+  { consul, clock, ...place }: Omit<Watching, 'signal'>,
+  conditions: readonly Condition[],
+  limits: RetryOptions,
+): Promise<readonly Judged[]> {
+  const world = await look(consul, { sources: sourcesOf(conditions, place), proven: new Set() }, limits);
+  return judge(conditions, world, { ...where(place), nowMs: clock.earliest() });
 }
 
 const where = ({ prefix, groups }: Where): Where => ({ prefix, groups });

@@ -96,6 +96,13 @@ type OfRun =
       detail: End;
     })
   | (Run & { event: 'busy' } & (BusyWhy | BusyGate))
+  /** It waits for its conditions without a slot. `missing`: each that does not hold, and how it is instead. */
+  | {
+      event: 'when-waits' | 'when-gave-way' | 'when-unmet';
+      run: string;
+      group: string;
+      missing: readonly string[];
+    }
   | (Run & { event: 'sent-away'; by: string })
   | (Place & {
       event: 'dry-run';

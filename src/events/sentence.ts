@@ -48,6 +48,14 @@ export function sentenceOf(event: RunEvent): Sentence {
       return endSentence(event);
     case 'busy':
       return busySentence(event);
+    case 'when-waits':
+      return info(`waiting without a slot of ${event.group}: ${event.missing.join('; ')}`);
+    case 'when-gave-way':
+      return info(
+        `gave the slot of ${event.group} up at once, waiting without one again: ${event.missing.join('; ')}`,
+      );
+    case 'when-unmet':
+      return warning(`busy: ${event.missing.join('; ')}`);
     case 'sent-away':
       // As an eviction before the start is: the operator's word is not chance, so it is no reason to try again soon.
       return error(
@@ -199,7 +207,7 @@ export function sentenceOf(event: RunEvent): Sentence {
     }
     case 'wait-in-run':
       return warning(
-        `this wait keeps the slot of its run in ${event.group} taken; wait before 'runlock exec' to let others run meanwhile`,
+        `this wait keeps the slot of its run in ${event.group} taken; 'runlock exec --when' waits without one`,
       );
     case 'state-not-set':
       return warning(`${event.path} is not set`);

@@ -8,7 +8,7 @@ import { startWaiting } from '../platform/deps.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { spareGuard } from '../process/guard/guard.ts';
 import type { Spare } from '../process/guard/guard.ts';
-import type { Gated, TakenBehind } from './gated.ts';
+import type { Gated } from './gated.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
 import { codeMeanings, signalCodes } from './outcome.ts';
 import type { CodeMeanings } from './outcome.ts';
@@ -23,6 +23,7 @@ import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import { waitSplay } from './splay.ts';
 import { toAll } from './wait.ts';
+import type { TakenWhen, takeWhen as TakeWhen } from './when.ts';
 
 export type ExecResult =
   | RunResult
@@ -56,16 +57,25 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
-    const { openGated, keys } = await loadNeeded(deps, options);
+    const { openGated, takeWhen, keys } = await loadNeeded(deps, options);
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
     const heard = hearWait(deps, { waits, spare, note, dryRun });
     const hearing = { ...deps, emit: heard.emit };
-    const taken = await waitForSlots(hearing, options, { requests, gated, heard, signal: stop.signal });
+    const taken = await waitForSlots(hearing, options, {
+      requests,
+      gated,
+      takeWhen,
+      heard,
+      signal: stop.signal,
+    });
     switch (taken.kind) {
       case 'closed':
         if (gated) deps.emit(gated.busyEvent(taken.verdicts, groupNames(options)));
+        return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
+      case 'unmet':
+        deps.emit({ event: 'when-unmet', run, group: groupNames(options), missing: taken.missing });
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
       case 'busy':
         deps.emit(
@@ -115,12 +125,13 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
 }
 
 /** All that this run needs besides, before anything is waited for: by then the program's files may have been replaced. */
-async function loadNeeded({ shareTerminal }: ExecDeps, { gate }: ExecOptions) {
-  const [gated, keys] = await Promise.all([
+async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when }: ExecOptions) {
+  const [gated, conditional, keys] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
+    when ? import('./when.ts') : undefined,
     shareTerminal ? import('./terminal-keys.ts') : undefined,
   ]);
-  return { openGated: gated?.openGated, keys };
+  return { openGated: gated?.openGated, takeWhen: conditional?.takeWhen, keys };
 }
 
 interface Waits {
@@ -189,16 +200,19 @@ const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group)
 interface Slotless {
   readonly requests: Requests;
   readonly gated: Gated | undefined;
+  /** Undefined: the run has no conditions. */
+  readonly takeWhen: typeof TakeWhen | undefined;
   readonly heard: Heard;
   readonly signal: AbortSignal;
 }
 
-/** One wait for the gate and all groups together. */
+/** One wait for the conditions, the gate and all groups together. */
 async function waitForSlots(
   deps: ExecDeps,
-  { dryRun, wait, sessionTtlMs: ttlMs, killAfterMs }: ExecOptions,
-  { requests, gated, heard, signal }: Slotless,
-): Promise<TakenBehind> {
+  options: ExecOptions,
+  { requests, gated, takeWhen, heard, signal }: Slotless,
+): Promise<TakenWhen> {
+  const { dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
   const waiting = startWaiting(deps.clock, limit, signal);
   const take = (during: Waiting) =>
@@ -209,9 +223,12 @@ async function waitForSlots(
       says: limit !== 0,
     }).finally(heard.rest);
   try {
-    if (!gated) return await take(waiting);
+    const run = requests[0].run.id;
+    if (!gated && !takeWhen) return await take(waiting);
     for (const { group } of requests) heard.waits.begin(group);
-    return await gated.take({ run: requests[0].run.id, waiting, take });
+    const takeGated = (during: Waiting) => gated?.take({ run, waiting: during, take }) ?? take(during);
+    if (!takeWhen) return await takeGated(waiting);
+    return await takeWhen(deps, options, { run, when, waiting, gate: gated?.gate, take: takeGated });
   } finally {
     waiting.end();
   }

@@ -1,6 +1,7 @@
 /** What `exec` is asked, and what it may touch. */
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
+import type { Condition } from '../conditions/parse.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
@@ -51,6 +52,8 @@ export interface ExecOptions {
   readonly sessionTtlMs: number;
   /** Undefined: no service is named, and nobody looks. */
   readonly gate?: GateChoice;
+  /** What must hold before the command starts; undefined: nothing. */
+  readonly when?: readonly Condition[];
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];

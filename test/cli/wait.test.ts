@@ -294,7 +294,9 @@ describe('inside a run', () => {
     const args = ['wait', '--timeout', '0', '--until', 'idle:in/other'];
     const { status, stderr } = await group.exec('n', '--', RUNLOCK, ...args);
     expect(status).toBe(0);
-    expect(stderr).toContain('this wait keeps the slot of its run in in/warned taken');
+    expect(stderr).toContain(
+      "this wait keeps the slot of its run in in/warned taken; 'runlock exec --when' waits without",
+    );
   });
 
   test.each([

@@ -14,6 +14,8 @@ import { valueIn } from '../../cli/config/apply.ts';
 import { execGateOptions, gateOf } from '../gate-flags.ts';
 import type { ExecGateValues } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
+import type { Condition } from '../../conditions/parse.ts';
+import { conditionsOption } from '../condition-option.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
@@ -31,6 +33,7 @@ import type { ExecAsked } from './run.ts';
 
 export const exec = register({
   name: 'exec',
+  config: { perGroup: ['when'] },
   define,
   run: async (asked: ExecAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
 });
@@ -71,6 +74,10 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       parseCodes,
     ),
     ...ownerOptions(),
+    conditionsOption(
+      '--when <condition>',
+      "start only while this holds, and wait for it without a slot; repeat for several (see 'runlock wait')",
+    ),
     ...execGateOptions(),
     option('--metrics-file <file>', "figures for node_exporter's textfile collector", parsePath),
     option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
@@ -91,6 +98,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       sessionTtlMs: sessionTtl,
       dryRun,
       ...gateOf(values as Values & ExecGateValues, (name) => command.getOptionValueSource(name) === 'cli'),
+      ...whenOf(command, group),
       ...(timeout !== undefined && { timeoutMs: timeout }),
       ...(okCodes && { okCodes }),
       ...(rebootCodes && { rebootCodes }),
@@ -105,6 +113,13 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       ...(metricsFile !== undefined && { metricsFile }),
     });
   });
+}
+
+/** What every one of its groups asks for, each once. */
+function whenOf(command: Command, groups: readonly string[]): Pick<ExecOptions, 'when'> {
+  const all = groups.flatMap((group) => (valueIn(command, '--when', group) ?? []) as readonly Condition[]);
+  const when = [...new Map(all.map((condition) => [condition.text, condition])).values()];
+  return when.length === 0 ? {} : { when };
 }
 
 /** Each is a lease with a blocking query of its own, and Consul takes 200 connections of a host. */
@@ -126,8 +141,8 @@ function toChoices(command: Command, groups: readonly string[]): ExecOptions['gr
 const EXEC_HELP = `
 Durations are like 90s, 10m, 1h30m, 2d or 1w.
 
-Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, the gate closed
-or its lock kept by another, frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock
+Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, a
+condition of --when not met, the gate closed or its lock kept by another, frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock
 lost, command killed; 80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not
 executable, not found; 128+n the command, or a waiting runlock, died of signal n.
 
@@ -135,6 +150,7 @@ A signal (systemctl stop, a shutdown, Ctrl-C) that ends a run before its command
 node keeps the slot, as after a failure. --release-on-signal frees it. A run that still waits just leaves the queue.
 
 Examples:
+  runlock exec -g prod/app --when state:db/schema=42 -- chef-client
   runlock exec -- chef-client
   runlock exec -g prod/web -n 2 -w 30m -- ansible-playbook site.yml
   runlock exec -g rack/r4 -g prod/web -- chef-client

@@ -6,15 +6,14 @@ import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   lastOptions,
-  checked,
   groupsOption,
   option,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
-import { parseCondition } from '../../conditions/parse.ts';
 import type { Condition } from '../../conditions/parse.ts';
+import { conditionsOption } from '../condition-option.ts';
 import type { Platform } from '../platform.ts';
 import type { WaitAsked } from './run.ts';
 import type { Goal } from './wait.ts';
@@ -64,13 +63,6 @@ const goalsOf = (values: WaitValues): Goal[] => [
     (condition) => ({ option: 'while', condition: { ...condition, not: !condition.not } }) as const,
   ),
 ];
-
-/** One that can be given several times. */
-function conditionsOption(flags: string, description: string) {
-  const made = option(flags, description, (text) => [parseCondition(text)]);
-  const parse = checked(parseCondition, made);
-  return made.argParser((text, before: readonly Condition[] | undefined) => [...(before ?? []), parse(text)]);
-}
 
 function parseOnTimeout(text: string): 'fail' | 'pass' {
   if (text === 'fail' || text === 'pass') return text;

@@ -1,0 +1,144 @@
+/**
+ * A run with conditions: it waits for them without a slot, and looks at them again with all of its slots (docs/protocol.md,
+ * "Conditions"). Loaded for such a run alone.
+ */
+import type { Condition } from '../conditions/parse.ts';
+import type { Judged } from '../conditions/judge.ts';
+import { lookOnce, watchConditions } from '../conditions/watch.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
+import { growingMs } from '../consul/retry.ts';
+import type { Growth } from '../consul/retry.ts';
+import type { Waiting } from '../platform/deps.ts';
+import { visible } from '../text/visible.ts';
+import type { TakenBehind } from './gated.ts';
+import type { RunGate } from './gate-session.ts';
+import type { ExecDeps, ExecOptions } from './options.ts';
+import { declineAll, firstOver, hear } from './slots.ts';
+import type { HeldSlots } from './slots.ts';
+
+export type TakenWhen =
+  | TakenBehind
+  /** At the end of the wait; what is missing, and how it is instead. */
+  | { readonly kind: 'unmet'; readonly missing: readonly string[] };
+
+export interface Conditional {
+  readonly run: string;
+  readonly when: readonly Condition[];
+  readonly waiting: Waiting;
+  /** What the run went through to get its slots, and has to go back through. */
+  readonly gate: RunGate | undefined;
+  /** Asks for all slots once. */
+  readonly take: (waiting: Waiting) => Promise<TakenBehind>;
+}
+
+/** Between two tries: conditions that turn false with each grant must not keep the group busy. */
+const AGAIN: Growth = { shortestMs: 1_000, longestMs: 30_000 };
+
+/** With slots nobody waits for Consul for longer. */
+const ANSWER_MS = 30_000;
+
+/**
+ * Unless all slots are taken while all conditions hold, all is as it was before.
+ * @throws the signal's reason when it aborts; RunlockError for what ends the way to a slot, or `forbidden`.
+ */
+export async function takeWhen(
+  deps: ExecDeps,
+  { prefix, groups }: Pick<ExecOptions, 'prefix' | 'groups'>,
+  conditional: Conditional,
+): Promise<TakenWhen> {
+  const { run, when, waiting, gate, take } = conditional;
+  const { consul, clock, random, emit } = deps;
+  const names = groups.map(({ group }) => group);
+  const watching = { consul, clock, prefix, groups: names };
+  const who = { run, group: names.join(',') };
+  for (let tries = 0; ; tries += 1) {
+    const outside = await waitOutside({ ...watching, emit, who }, when, waiting);
+    if (outside) return { kind: 'unmet', missing: outside };
+    const taken = await take(waiting);
+    if (taken.kind !== 'taken') return taken;
+    const inside = await lookInside(deps, taken.slots, {
+      waiting,
+      look: (signal) =>
+        lookOnce(watching, when, { signal, retryForMs: ANSWER_MS, electionMs: ANSWER_MS }).then(missingOf),
+      backOut: () => gate?.backOut(),
+    });
+    if (inside.kind !== 'unmet') return inside;
+    emit({ event: 'when-gave-way', ...who, missing: inside.missing });
+    if (waiting.patience.aborted) return inside;
+    await clock.sleep(growingMs(tries, AGAIN, random), { signal: waiting.either }).catch(() => {
+      waiting.signal.throwIfAborted();
+    });
+  }
+}
+
+/** Waits, holding nothing. What is missing at the end of the patience; undefined: all hold. */
+async function waitOutside(
+  {
+    emit,
+    who,
+    ...watching
+  }: Omit<Parameters<typeof watchConditions>[0], 'signal'> & {
+    readonly emit: ExecDeps['emit'];
+    readonly who: { readonly run: string; readonly group: string };
+  },
+  when: readonly Condition[],
+  { signal, patience, either }: Waiting,
+): Promise<readonly string[] | undefined> {
+  const said = new Set<string>();
+  try {
+    await watchConditions({ ...watching, signal: either }, when, {
+      since: () => undefined,
+      decide: ({ judged }) => {
+        if (judged.every(({ holds }) => holds)) return { done: true };
+        const missing = missingOf(judged);
+        // Ages grow: what is said once is said by what is missing.
+        const open = judged.filter(({ holds }) => !holds);
+        const key = JSON.stringify(open.map(({ condition, mark }) => [condition.text, mark]));
+        if (!said.has(key)) emit({ event: 'when-waits', ...who, missing });
+        said.add(key);
+        return { againInMs: Infinity };
+      },
+    });
+    return undefined;
+  } catch (error) {
+    if (signal.aborted || !patience.aborted || error !== patience.reason) throw error;
+    // Without patience it is asked once, as at the first contact.
+    const missing = missingOf(await lookOnce(watching, when, { signal, ...FIRST_CONTACT }));
+    return missing.length === 0 ? undefined : missing;
+  }
+}
+
+const missingOf = (judged: readonly Judged[]): string[] =>
+  judged.flatMap(({ condition, holds, is }) => (holds ? [] : [`${visible(condition.text)}: ${is}`]));
+
+interface Inside {
+  readonly waiting: Waiting;
+  readonly look: (signal: AbortSignal) => Promise<readonly string[]>;
+  readonly backOut: () => Promise<void> | undefined;
+}
+
+/** The last look before the command, with all slots: false by now, or a lease over, and all is given up at once. */
+async function lookInside(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  { waiting: { signal }, look, backOut }: Inside,
+): Promise<TakenWhen> {
+  const over = new AbortController();
+  for (const { lease } of slots) hear(lease.over, () => over.abort());
+  const either = AbortSignal.any([signal, over.signal]);
+  const giveUp = async () => {
+    await backOut();
+    await declineAll(deps, slots);
+  };
+  try {
+    const missing = await look(either);
+    if (missing.length === 0) return { kind: 'taken', slots };
+    await giveUp();
+    return { kind: 'unmet', missing };
+  } catch (error) {
+    const lost = firstOver(slots, { over: over.signal, signal: either });
+    await giveUp();
+    if (lost) return { kind: 'lost', slot: lost };
+    throw error;
+  }
+}

@@ -1,0 +1,164 @@
+// `exec --when`: a run waits for its conditions without a slot, and starts only while they hold.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { groupOf } from '../support/group.ts';
+import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import { STEPS, writes } from '../support/proxy-steps.ts';
+import { runlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { useAgent } from '../support/use-agent.ts';
+
+const agent = useAgent({ name: 'node1' });
+
+const set = async (path: string, value: string) => {
+  expect((await runlock(agent, ['state', 'set', path, value])).status).toBe(0);
+};
+
+test('waits outside: no ticket, no claim, no mark, until the condition holds; then it runs', async () => {
+  const group = groupOf(agent, 'when/outside');
+  const run = group.start('web01', '-v', '--when', 'state:wo/a=1', '--', 'echo', 'ran');
+  await run.says(/waiting without a slot of when\/outside: state:wo\/a=1: wo\/a is not set\n/);
+  expect(await group.keys()).toEqual([]);
+  // Others have the group meanwhile.
+  expect((await group.exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
+  await set('wo/a', '1');
+  expect(await run.ended).toMatchObject({ status: 0, stdout: 'ran\n' });
+});
+
+test('at the end of --wait exits 75, says what is missing and who set it, and starts nothing', async () => {
+  const group = groupOf(agent, 'when/busy');
+  await set('wb/a', '41');
+  for (const wait of ['0', '700ms']) {
+    const { status, stdout, stderr } = await group.exec(
+      ...(['web01', '-w', wait, '--when', 'state:wb/a=42', '--', 'echo', 'ran'] as const),
+    );
+    expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+    expect(stderr).toMatch(/^runlock: busy: state:wb\/a=42: wb\/a is 41, set by \S+ \d+s ago\n$/);
+  }
+  expect(
+    await group.exec('web01', '-w', '0', '-E', '9', '--when', 'not:state:wb/a', '--', 'true'),
+  ).toMatchObject({
+    status: 9,
+  });
+  expect(await group.exec('web01', '-w', '0', '--when', 'state:wb/a=41', '--', 'echo', 'ran')).toMatchObject({
+    ...{ status: 0, stdout: 'ran\n' },
+  });
+});
+
+test('must all hold, in a run of several groups too; a dry run says so', async () => {
+  await set('wa/a', '1');
+  const group = groupOf(agent, 'when/all', { args: ['-g', 'when/more'] });
+  const both = ['--when', 'state:wa/a=1', '--when', 'frozen:when/none'];
+  expect((await group.exec('n', '-w', '0', ...both, '--', 'echo', 'ran')).status).toBe(75);
+  expect((await group.exec('n', '--dry-run', ...both, '--', 'echo', 'ran')).status).toBe(75);
+  const good = ['--when', 'state:wa/a=1', '--when', 'not:frozen:when/none'];
+  expect(await group.exec('n', '-w', '0', ...good, '--', 'echo', 'ran')).toMatchObject({ stdout: 'ran\n' });
+});
+
+describe('a condition that turns false between ticket and grant', () => {
+  test('has the slot given up at once and nothing started; true again, it runs', async () => {
+    const group = groupOf(agent, 'when/turned');
+    await set('wt/a', '1');
+    const holder = await group.hold('web00');
+    const run = group.start('web01', '-v', '--when', 'state:wt/a=1', '--', 'echo', 'ran');
+    await group.waiting(1);
+    await set('wt/a', '2');
+    await holder.end();
+    await run.says(
+      /gave the slot of when\/turned up at once, waiting without one again: state:wt\/a=1: wt\/a is 2/,
+    );
+    await eventually(async () => expect(await group.keys('.slot/')).toEqual([]));
+    expect(await group.keys('.queue/')).toEqual([]);
+    expect((await group.exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
+    expect(run.stdout()).toBe('');
+    await set('wt/a', '1');
+    expect(await run.ended).toMatchObject({ status: 0, stdout: 'ran\n' });
+    expect(await group.lastRun('web01')).toMatchObject({ outcome: 'succeeded' });
+  });
+
+  test('puts the claim back that the node had before, and ends with 75 at the end of --wait', async () => {
+    const group = groupOf(agent, 'when/before');
+    await group.exec('web01', '--', 'false');
+    await set('wbe/a', '1');
+    await using proxy = await startProxy(agent);
+    // The node comes back to its own claim; meanwhile the state changes.
+    const changed = proxy.seen(STEPS['come back']).then(() => set('wbe/a', '2'));
+    proxy.rule({ match: STEPS['come back'], times: 1, do: { until: changed } });
+    const { status, stdout } = await runlock(proxy, [
+      ...group.words('web01', '-w', '2s', '--when', 'state:wbe/a=1', '--', 'echo', 'ran'),
+    ]);
+    expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+    expect(await group.claim()).toMatchObject({ node: 'web01', state: 'failed' });
+    expect(await group.lockedBy()).toBeUndefined();
+  });
+
+  test('behind a health gate puts the node back in service that it had taken out', async () => {
+    await agent.http('PUT', '/v1/agent/service/register', { Name: 'shop', ID: 'shop' });
+    const group = groupOf(agent, 'when/gate');
+    await set('wg/a', '1');
+    await using proxy = await startProxy(agent);
+    const isMaintenance = ({ path }: { path: string }) => path.includes('/maintenance/shop?enable=true');
+    const changed = proxy.seen(isMaintenance).then(() => set('wg/a', '2'));
+    proxy.rule({ match: isMaintenance, times: 1, do: { until: changed } });
+    const gate = ['--service', 'shop', '--maintenance', 'service', '--gate-stable', '0'];
+    const { status, stdout } = await runlock(proxy, [
+      ...group.words('node1', '-w', '4s', ...gate, '--when', 'state:wg/a=1', '--', 'echo', 'ran'),
+    ]);
+    expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
+    const checks = (await agent.http('GET', '/v1/agent/checks')).json() as object;
+    expect(Object.keys(checks).filter((id) => id.includes('maintenance'))).toEqual([]);
+    expect(await group.keys('.slot/')).toEqual([]);
+  });
+});
+
+test('the look with all slots is the last before the command: it comes after the grant', async () => {
+  const group = groupOf(agent, 'when/order');
+  await set('wor/a', '1');
+  await using proxy = await startProxy(agent);
+  const run = await runlock(proxy, group.words('n', '--when', 'state:wor/a=1', '--', 'true'));
+  expect(run.status).toBe(0);
+  const steps = proxy.requests.map((request) =>
+    writes('get-tree', '/.state/')(request) ? 'look' : STEPS.grant(request) ? 'grant' : 'other',
+  );
+  expect(steps.filter((step) => step !== 'other')).toEqual(['look', 'grant', 'look']);
+});
+
+test('the file says it for a group; flags and several groups add nothing twice', async () => {
+  await set('wf/a', '1');
+  const file = join(stage().folder, 'config.toml');
+  writeFileSync(file, '[groups."when/file"]\nwhen = "state:wf/a=2"\n');
+  const group = groupOf(agent, 'when/file', { env: { RUNLOCK_CONFIG: file } });
+  const { status, stderr } = await group.exec('n', '-w', '0', '--', 'echo', 'ran');
+  expect(status).toBe(75);
+  expect(stderr).toContain('busy: state:wf/a=2: wf/a is 1');
+  const other = await group.exec('n', '-w', '0', '-g', 'when/file2', '--', 'echo', 'ran');
+  expect(other.status).toBe(75);
+  expect((await group.exec('n', '-w', '0', '--when', 'state:wf/a=1', '--', 'true')).status).toBe(0);
+  writeFileSync(file, '[groups."when/file"]\nwhen = "stat:wf"\n');
+  const wrong = await group.exec('n', '--', 'true');
+  expect(wrong.status).toBe(78);
+  expect(wrong.stderr).toContain("unknown kind of condition 'stat'; did you mean 'state:'?");
+});
+
+test('a signal while it waits outside ends it, and nothing was started', async () => {
+  const run = groupOf(agent, 'when/signal').start('n', '-v', '--when', 'state:ws/none', '--', 'echo', 'ran');
+  await run.says(/waiting without a slot/);
+  run.signal('SIGTERM');
+  expect(await run.ended).toMatchObject({ status: 143, stdout: '' });
+});
+
+test('what the token may not read ends it with 77 and the rule, before a slot is asked for', async () => {
+  const guarded = agentWithAcl;
+  const rules = ['session_prefix "" { policy = "write" }', 'key_prefix "runlock/g/" { policy = "write" }'];
+  const freeze = 'key "runlock/.freeze" { policy = "write" }';
+  const token = await guarded.token([...rules, freeze].join('\n'));
+  const as = { env: { ...guarded.env, CONSUL_HTTP_TOKEN: token } };
+  const { status, stderr } = await runlock(as, ['exec', '-g', 'g', '--when', 'not:state:x/y', '--', 'true']);
+  expect(status).toBe(77);
+  expect(stderr).toContain('key_prefix "runlock/.state/x/" { policy = "read" }');
+  expect(await guarded.kv.keys('runlock/g/')).toEqual([]);
+});
+
+const agentWithAcl = useAgent({ acl: true });
