@@ -21,10 +21,11 @@ declare const RUNLOCK_BUILD: string;
 
 /** The program that is one file has no Node.js, whichever one it says it is as good as. */
 const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
+const isNode = nodeVersion !== undefined;
 
 // Node makes these streams, and with them the descriptors non-blocking, which the command shares, as soon as anybody looks
 // at them: its own debug code does, at the end of any socket. Runlock writes in its own way (platform/streams.ts).
-if (nodeVersion !== undefined)
+if (isNode)
   for (const name of ['stdout', 'stderr'])
     Object.defineProperty(process, name, { value: undefined, configurable: true, writable: true });
 
@@ -33,14 +34,11 @@ setMaxListeners(0);
 
 /** First of all: later runlock has files open itself. */
 const inherited =
-  process.argv[2] === 'exec'
-    ? callersDescriptors({ parent: process.ppid, opensPipes: nodeVersion !== undefined })
-    : [];
+  process.argv[2] === 'exec' ? callersDescriptors({ parent: process.ppid, opensPipes: isNode }) : [];
 
 const { host, runFiles } = thisHost(process);
 
 const { whenResized, stoppable, ...signals } = ownSignals();
-const isNode = nodeVersion !== undefined;
 const outputOptions = { exitJoinsThreads: isNode, opensClosed: !isNode, onResize: whenResized, stoppable };
 const stdout = createStream({ fd: 1, ...outputOptions });
 const { sayFailure, ...speaking } = openConsole({

@@ -21,8 +21,7 @@ import type { HeldSlots } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
-import { waitSplay } from './splay.ts';
-import { toAll } from './wait.ts';
+import { toAll, waitSplay } from './wait.ts';
 import type { TakenWhen, takeWhen as TakeWhen } from './when.ts';
 
 export type ExecResult =

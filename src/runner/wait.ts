@@ -1,8 +1,10 @@
-/** The wait for one slot, and who hears of it: the log, whoever says that it waits, and the live line while it lasts. */
+/** The waits of a run: the random delay before it, and that for one slot, with whoever hears of it: the log, and the live line. */
 import type { Emit, RunEvent } from '../events/events.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import { acquire } from '../lock/acquire.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import { formatAge } from '../text/age.ts';
+import { cut } from '../text/style.ts';
 import type { ExecDeps } from './options.ts';
 
 interface Wait {
@@ -73,4 +75,27 @@ function waitingEvent(
     holders: holders.map(({ slot, node, state }) => ({ slot, node, state })),
     detail: { holders },
   };
+}
+
+const SECOND_MS = 1_000;
+
+/** `--splay`, before a run asks for anything: waits for a random part of `splayMs`; a terminal shows how much of it is left. @throws the signal's reason. */
+export async function waitSplay(
+  { clock, random, terminal }: Pick<ExecDeps, 'clock' | 'random' | 'terminal'>,
+  splayMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const untilMs = clock.monotonicMs() + splayMs * random();
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      const leftMs = untilMs - clock.monotonicMs();
+      if (leftMs <= 0) return;
+      const line = `waiting ${formatAge(leftMs + SECOND_MS - 1)} before asking for a slot (--splay)`;
+      terminal?.draw(cut(line, Math.max(1, terminal.columns() - 1)));
+      await clock.sleep(terminal ? Math.min(leftMs, SECOND_MS) : leftMs, { signal });
+    }
+  } finally {
+    terminal?.draw('');
+  }
 }
