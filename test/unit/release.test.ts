@@ -74,7 +74,7 @@ function ending(faults: Faults) {
     createSession: () => (order.push('open'), Promise.resolve('s2')),
     readSession: () =>
       Promise.resolve({
-        ...{ id: 's2', node: 'web01', ttl: '10s', behavior: 'delete', lockDelayMs: 0, checks: [] },
+        ...{ id: 's2', node: 'web01', ttl: '30s', behavior: 'delete', lockDelayMs: 0, checks: [] },
       }),
     destroySession: () => (order.push('close'), Promise.resolve()),
     transact: (operations: readonly Operation[]) =>
@@ -91,6 +91,7 @@ function ending(faults: Faults) {
       }),
   });
   let { pauses = Infinity } = faults;
+  const slept: number[] = [];
   const paused = (signal: AbortSignal) => {
     if ((pauses -= 1) === 0) faults.deadline?.abort(new DOMException('over', 'TimeoutError'));
     return signal.aborted ? Promise.reject(signal.reason as Error) : Promise.resolve();
@@ -99,8 +100,8 @@ function ending(faults: Faults) {
     ...{ now: () => 2_000_000, earliest: () => 2_000_000, latest: () => 2_000_000, monotonicMs: () => 0 },
     // The pause before the next try ends at once; what waits for a renewal waits.
     sleep: (ms: number, { signal }: { signal: AbortSignal }) =>
-      ms <= 1_000
-        ? paused(signal)
+      ms <= 5_000
+        ? (slept.push(ms), paused(signal))
         : new Promise<void>((_, reject) => {
             signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
           }),
@@ -120,8 +121,8 @@ function ending(faults: Faults) {
     ...{ context: { consul, deps, keys, run }, session, slot: 0, owner: { claim, index: 7 } },
     ...{ fencingToken: 7, provedMs: 0 },
   };
-  const ended = { outcome, exitCode: 1, waitedMs: 0, ranMs: 0, ttlMs: 10_000 } as const;
-  return { order, record: () => record, end: () => giveBack(holding, ended) };
+  const ended = { outcome, exitCode: 1, waitedMs: 0, ranMs: 0, ttlMs: 30_000 } as const;
+  return { order, slept, record: () => record, end: () => giveBack(holding, ended) };
 }
 
 test('a fault while the last good run is looked up does not make it forgotten', async () => {
@@ -197,6 +198,13 @@ test('a lock that another session holds is named, and what lets go of it', async
     why: `another session holds ${keys.lock(0)}; 'consul kv delete ${keys.lock(0)}' lets go of it`,
     stuck: true,
   });
+});
+
+test('a lock that another session holds is asked for less and less often: each try is a write', async () => {
+  const refused = Array.from({ length: 6 }, () => [{ at: 0 }, { at: 2 }]).flat();
+  const { end, slept } = ending({ transactions: refused, keeps: 'claim' });
+  expect(await end()).toMatchObject({ kind: 'released' });
+  expect(slept).toEqual([600, 1_200, 2_400, 4_800, 5_000, 5_000]);
 });
 
 test('a lock that is gone with its session is taken back with a new one, and given back', async () => {
