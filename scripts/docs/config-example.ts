@@ -21,14 +21,14 @@ const SAMPLES: Readonly<Record<string, string>> = {
   healthy_within: '"2m"',
 };
 
-const HEAD = `# Defaults for runlock, where neither a flag nor RUNLOCK_<OPTION> says otherwise. Each line shows the default; where the
-# comment tells another, the line is an example. 'runlock config' shows what holds now, and where that comes from.
-# A mistake in here stops every run (exit code 78).
-# Made from the command tree by npm run docs.
+const HEAD = `# Settings for runlock; flags and RUNLOCK_<OPTION> override them. Each line shows the default, or, if the comment gives
+# the default, an example. 'runlock config' shows the values in effect and where they come from.
+# An error in this file stops every run (exit code 78).
+# Generated from the command tree by npm run docs.
 `;
 
 const TAIL = `
-# What stands in a group's section holds for that group and the groups below it.
+# A group's section applies to that group and to the groups below it.
 #
 #[groups."prod/web"]
 #slots = 3

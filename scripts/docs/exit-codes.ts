@@ -10,17 +10,17 @@ export interface ExitCode {
 }
 
 export const exitCodes: readonly ExitCode[] = [
-  { code: "the command's", meaning: 'it ran' },
+  { code: "the command's", meaning: 'the command ran' },
   { code: of('usage'), meaning: 'wrong usage' },
-  { code: of('unreachable'), meaning: 'Consul not reachable' },
-  { code: of('bug'), meaning: 'a bug in runlock' },
+  { code: of('unreachable'), meaning: 'Consul unreachable' },
+  { code: of('bug'), meaning: 'bug in runlock' },
   { code: of('unwritten'), meaning: 'stdout could not be written (a full disk, say)' },
   {
     code: of('busy'),
     meaning:
-      'busy: no slot within `--wait`, a condition (`--when`) not met, the group is frozen, the gate of a service is closed, or this node already runs or waits in the group (`-E` changes the code). `release`: a run waits, is alive, or may still be at work, and `--force` was not given; or another session holds the lock of the slot. `forget`: the group is in use, or `--force` was not given',
+      'busy: no slot within `--wait`, a condition (`--when`) not met, the group is frozen, the gate of a service is closed, or this node is already running or queued in the group (`-E` changes the code). `release`: the run is waiting, alive, or may still be running, and `--force` was not given; or another session holds the lock of the slot. `forget`: the group is in use, or `--force` was not given',
   },
-  { code: of('forbidden'), meaning: 'Consul refused; the message names the missing rule' },
+  { code: of('forbidden'), meaning: 'Consul denied access; the message names the missing rule' },
   { code: of('config'), meaning: 'bad configuration' },
   {
     code: String(EXIT_LOST),
@@ -31,10 +31,10 @@ export const exitCodes: readonly ExitCode[] = [
     code: String(EXIT_UNHEALTHY),
     meaning: "the command succeeded, but the node's services were not healthy within `--healthy-within`",
   },
-  { code: String(EXIT_TIMED_OUT), meaning: '`--timeout` ended the command' },
+  { code: String(EXIT_TIMED_OUT), meaning: 'command killed by `--timeout`' },
   {
     code: `${of('not-executable')}, ${of('not-found')}`,
     meaning: 'command not executable, not found (checked before a slot is taken)',
   },
-  { code: '128+n', meaning: 'the command, or a waiting runlock, died of signal n' },
+  { code: '128+n', meaning: 'the command, or a waiting runlock, was killed by signal n' },
 ];

@@ -65,10 +65,10 @@ export const environment: readonly (readonly [names: string, meaning: string])[]
 ];
 
 export const files: readonly (readonly [name: string, meaning: string])[] = [
-  ['/etc/runlock/config.toml', 'The configuration file, unless --config names another. It need not exist.'],
+  ['/etc/runlock/config.toml', 'Configuration file, unless --config names another. Optional.'],
   [
     '/etc/runlock/runs.d/<instance>.env',
-    'What runlock@<instance>.service runs, with the Debian package: RUNLOCK_COMMAND, and RUNLOCK_<OPTION>.',
+    'Command and options of runlock@<instance>.service in the Debian package: RUNLOCK_COMMAND and RUNLOCK_<OPTION>.',
   ],
   [
     '/etc/runlock/token',

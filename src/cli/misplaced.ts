@@ -10,8 +10,8 @@ export function sayMisplaced(argv: readonly string[], commands: readonly Command
   const named = commands.find((command) => command.name() === name);
   const candidates = named ? [named] : commands;
   if (words.some((word) => !optionOf(word, candidates))) return undefined;
-  if (!named) return `no command before ${flag}; options come after it, as in 'runlock exec -g prod/web'`;
-  return `${flag} comes after the command: runlock ${named.name()} ${flag} …; see 'runlock ${named.name()} --help'`;
+  if (!named) return `${flag} must come after a command, as in 'runlock exec -g prod/web'`;
+  return `${flag} must come after the command: runlock ${named.name()} ${flag} …; see 'runlock ${named.name()} --help'`;
 }
 
 /** The options before the first word that is neither an option nor the value of one, and that word. */

@@ -21,13 +21,13 @@ import type { Common, Env } from './command.ts';
 export type Values = Record<string, unknown>;
 
 export const prefixOption = () =>
-  option('--prefix <path>', 'where in the KV store all groups are', parseGroup, DEFAULT_PREFIX);
+  option('--prefix <path>', 'KV path of all groups', parseGroup, DEFAULT_PREFIX);
 
 export const commonOptions = () => [
-  option('-v, --verbose', 'say everything on stderr', parseFlag, false),
-  option('-q, --quiet', 'say only errors on stderr', parseFlag, false),
-  option('--log-format <text|json>', 'how log lines are written on stderr', parseLogFormat, 'text'),
-  option('--config <file>', 'the configuration file', parsePath, '/etc/runlock/config.toml'),
+  option('-v, --verbose', 'log debug messages too', parseFlag, false),
+  option('-q, --quiet', 'log errors only', parseFlag, false),
+  option('--log-format <text|json>', 'format of log lines on stderr', parseLogFormat, 'text'),
+  option('--config <file>', 'configuration file', parsePath, '/etc/runlock/config.toml'),
 ];
 
 /** The last of a command that asks Consul; `json`: what it prints as JSON, where it does. */
@@ -39,10 +39,10 @@ export const lastOptions = (json?: string) => [
 
 /** Of a command that waits for a slot: of how many, and for how long. */
 export const slotOptions = () => [
-  option('-n, --slots <n>', 'runs allowed at once in the group', wholeNumber(1, 100_000), 1),
+  option('-n, --slots <n>', 'runs allowed at a time in the group', wholeNumber(1, 100_000), 1),
   option(
     '-w, --wait <duration|forever>',
-    'how long to wait for a slot; 0 never waits',
+    'how long to wait for a slot; 0: do not wait',
     durationOr('forever'),
     3_600_000,
     '1h',
@@ -51,8 +51,8 @@ export const slotOptions = () => [
 
 /** Of the same: whose it is, by which session, and what is said where there is none. */
 export const ownerOptions = () => [
-  option('-E, --conflict-exit-code <n>', 'exit code when no slot was to be had', wholeNumber(0, 255), 75),
-  option('--node <name>', "the owner (default: the agent's node name)", parseNode),
+  option('-E, --conflict-exit-code <n>', 'exit code when no slot was available', wholeNumber(0, 255), 75),
+  option('--node <name>', "node name to hold the lock as (default: the agent's node name)", parseNode),
   option('--session-ttl <duration>', 'TTL of the Consul session', parseSessionTtl, 30_000, '30s'),
 ];
 
@@ -125,9 +125,8 @@ export function groupOfLine(command: Command, named: string | undefined): string
 export function oneGroup(command: string, groups: readonly string[]): string {
   const [group = 'default', ...others] = groups;
   if (others.length === 0) return group;
-  throw usage(
-    `${command} takes one group, and was given ${groups.map((each) => each || '/').join(', ')}; call it for each of them`,
-  );
+  const named = groups.map((each) => each || '/').join(', ');
+  throw usage(`${command} takes one group, not ${groups.length} (${named}); run it once for each`);
 }
 
 export function addOptions(command: Command, options: readonly Option[]): void {

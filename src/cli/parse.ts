@@ -128,7 +128,7 @@ function buildProgram<Platform>(
   const program = new Command('runlock')
     .description("Runs a configuration-management command under its group's lock in Consul.")
     .version([`runlock ${context.version}`, context.build].join('\n').trimEnd(), '-V, --version')
-    .option('--licenses', 'print the licences of all that is in this program')
+    .option('--licenses', 'print the licences of this program and its dependencies')
     .on('option:licenses', () => {
       throw new CommanderError(0, LICENSES, '');
     })
@@ -144,8 +144,8 @@ Examples:
   runlock exec -g prod/web -- ansible-playbook site.yml
   runlock status
 
-Every option can also be given as RUNLOCK_<OPTION> in the environment, and what is not for one call alone in
-/etc/runlock/config.toml ('runlock config --help'). Consul is found by its own CONSUL_* variables.`,
+Every option can also be set as RUNLOCK_<OPTION> in the environment, and most of them in /etc/runlock/config.toml
+('runlock config --help'). Consul's own CONSUL_* variables say where Consul is.`,
     );
   const defining: Defining = { ...context, tree };
   for (const { name, define, config } of commands) {

@@ -36,7 +36,7 @@ export function parseDuration(text: string, words: readonly string[] = []): numb
   if (text === '0') return 0;
   if (text === '' || end !== text.length)
     throw usage(`not a duration; ${[DURATIONS, ...words].join(', or ')}`);
-  if (ms > LONGEST_MS) throw usage("longer than a year; write 'forever' where that is meant and allowed");
+  if (ms > LONGEST_MS) throw usage("longer than a year; use 'forever' if the option allows it");
   return ms;
 }
 
@@ -122,7 +122,7 @@ export function parseMaxOffline(text: string): number | { readonly percent: numb
   const isPart = sign === '%';
   if (digits !== '' && number >= 1 && (!isPart || number <= 100))
     return isPart ? { percent: number } : number;
-  throw usage('neither a whole number from 1 nor a part from 1% to 100%');
+  throw usage('neither a whole number from 1 nor a percentage from 1% to 100%');
 }
 
 /** What is taken out of service: the node's instances of the named services, or the whole node. */

@@ -33,19 +33,14 @@ export function serviceOption(description: string): Option {
 
 /** How many instances may be offline, and for how long that must have been seen. */
 export const boundOptions = () => [
-  option(
-    '--max-offline <n|p%>',
-    'how many instances of a service may be offline, those of this node among them',
-    parseMaxOffline,
-    1,
-  ),
-  option('--min-healthy <n>', 'how many instances of a service must stay healthy', wholeNumber(0, 1_000_000)),
+  option('--max-offline <n|p%>', "max instances offline, counting this node's", parseMaxOffline, 1),
+  option('--min-healthy <n>', 'min instances of a service that must stay healthy', wholeNumber(0, 1_000_000)),
 ];
 
 export const stableOption = () =>
   option(
     '--gate-stable <duration>',
-    'how long the gate must have been open; 0: one look is enough',
+    'how long the gate must stay open before the run starts; 0: check once',
     parseDuration,
     5_000,
     '5s',
@@ -54,7 +49,7 @@ export const stableOption = () =>
 export const allowUnknownOption = () =>
   option(
     '--allow-unknown-service',
-    'go on where nobody offers a service, or Consul does not know the node (first deployment)',
+    'continue if a service has no instances, or Consul does not know the node (first deployment)',
     parseFlag,
     false,
   );
@@ -65,7 +60,7 @@ export const maintenanceOption = (description: string) =>
 export const agentOption = () =>
   option(
     '--agent <address>',
-    "address of the node's own Consul agent, where that is not the local one",
+    "address of the node's Consul agent, if it is not the local one",
     (text) => text,
   );
 
@@ -83,23 +78,21 @@ export function toBounds({
 }
 
 export const execGateOptions = (): Option[] => [
-  serviceOption('run only while these services can do without the node; auto: all that it offers'),
+  serviceOption('run only while these services can spare the node; auto: all services of the node'),
   ...boundOptions(),
   stableOption(),
   allowUnknownOption(),
-  maintenanceOption(
-    'take its services, or the whole node (then all that it offers counts), out of service while the command runs',
-  ),
+  maintenanceOption('put these services, or the whole node, into maintenance while the command runs'),
   option(
     '--settle <duration>',
-    'time between maintenance and the start, for connections to drain',
+    'how long to wait after maintenance starts, for connections to drain',
     parseDuration,
     0,
     '0',
   ),
   option(
     '--healthy-within <duration>',
-    'time that the services have afterwards to be healthy again; else exit 80',
+    'how long the services may take to become healthy after the command; else exit 80',
     parsePositiveDuration,
   ),
   agentOption(),
@@ -113,16 +106,16 @@ export interface ExecGateValues extends GateValues {
   readonly node?: string;
 }
 
-/** What each of these does with services: a run that was given one and names none would go through no gate at all. */
+/** Options that need --service: without services the run would pass no gate at all. */
 const NEED_SERVICES = [
-  ['maintenance', '--maintenance takes services out'],
-  ['healthyWithin', '--healthy-within looks at services'],
-  ['maxOffline', '--max-offline says how many instances of services may be offline'],
-  ['minHealthy', '--min-healthy says how many instances of services must stay healthy'],
-  ['gateStable', '--gate-stable says for how long the gate of services must have been open'],
-  ['allowUnknownService', '--allow-unknown-service says that nobody need offer a service'],
-  ['settle', '--settle waits while services are out'],
-  ['agent', '--agent says where services are taken out'],
+  ['maintenance', '--maintenance'],
+  ['healthyWithin', '--healthy-within'],
+  ['maxOffline', '--max-offline'],
+  ['minHealthy', '--min-healthy'],
+  ['gateStable', '--gate-stable'],
+  ['allowUnknownService', '--allow-unknown-service'],
+  ['settle', '--settle'],
+  ['agent', '--agent'],
 ] as const;
 
 /**
@@ -136,13 +129,13 @@ export function gateOf(
   const { service, gateStable, maintenance, settle, healthyWithin, agent, node } = values;
   if (service === undefined) {
     const alone = NEED_SERVICES.find(([name]) => isFlag(name));
-    if (alone) throw usage(`${alone[1]}; name them with --service`);
+    if (alone) throw usage(`${alone[1]} needs --service`);
     return {};
   }
   if (isFlag('settle') && maintenance === undefined)
-    throw usage('--settle waits while the node is out of service; give --maintenance too, or use --splay');
+    throw usage('--settle needs --maintenance; for a delay before the run use --splay');
   if (isFlag('agent') && node === undefined)
-    throw usage('--agent says where another node is taken out of service; name that node with --node');
+    throw usage('--agent is the agent of another node; name that node with --node');
   const gate: GateChoice = {
     services: service,
     ...toBounds(values),

@@ -21,12 +21,12 @@ export function endSentence(event: Ended): Sentence {
 
 const endedHow = ({ outcome, exitCode, detail: { told } }: Ended): string =>
   outcome === 'interrupted' && told === undefined
-    ? `was interrupted and ended with ${exitCode}`
-    : `ended with ${exitCode}`;
+    ? `was interrupted and exited ${exitCode}`
+    : `exited ${exitCode}`;
 
 function healthAfter({ why, told }: Ended['detail'], node: string): string {
-  if (why !== undefined) return `, but ${node} was not healthy in time after it (${why})`;
-  return told === undefined ? '' : `, but ${told} ended the wait until ${node} is healthy`;
+  if (why !== undefined) return `, but ${node} did not become healthy in time (${why})`;
+  return told === undefined ? '' : `, but ${told} ended the wait for ${node} to become healthy`;
 }
 
 /** `group`: whose slot the sentence is about. */
@@ -34,16 +34,16 @@ function killedText(cause: Cause | undefined, group: string): string | undefined
   switch (cause?.kind) {
     case 'evicted': {
       const from = cause.group === group ? '' : ` from ${cause.group}`;
-      return `the run was evicted${from} by ${cause.by} and killed`;
+      return `${cause.by} evicted the run${from}; killed the command`;
     }
     case 'lost':
-      return `the lock of ${cause.group} was lost (${cause.why}) and the command killed`;
+      return `lost the lock of ${cause.group} (${cause.why}); killed the command`;
     case 'cut-off': {
       const of = cause.group === group ? '' : ` of ${cause.group}`;
-      return `nothing showed the lock${of} for so long that others may follow (Consul silent, or runlock stopped); the command was killed`;
+      return `could not confirm the lock${of} in time (Consul not answering, or runlock stopped), so another run may start; killed the command`;
     }
     case 'timed-out':
-      return 'the command ran longer than --timeout and was killed';
+      return 'killed the command: it ran longer than --timeout';
     case 'signal':
     case undefined:
       return undefined;
@@ -52,7 +52,7 @@ function killedText(cause: Cause | undefined, group: string): string | undefined
   }
 }
 
-/** Why a lease was over, while that is news. */
+/** Why a lease is over, for the line that reports this first. */
 export function overText(over: Over, group: string): string {
   switch (over.kind) {
     case 'evicted':
@@ -60,7 +60,7 @@ export function overText(over: Over, group: string): string {
     case 'lost':
       return `lost the lock of ${group} (${over.why})`;
     case 'cut-off':
-      return `nothing showed the lock of ${group} for so long that others may follow`;
+      return `could not confirm the lock of ${group} in time, so another run may start`;
     default:
       return assertNever(over);
   }
@@ -73,16 +73,18 @@ export function givenBackText(
   const release = hint(prefix, 'release', group, '--owner', node);
   switch (given.kind) {
     case 'nothing':
-      return `slot ${slot} of ${group} is no longer its own; nothing was given back`;
+      return `slot ${slot} of ${group} no longer belongs to this run; nothing to release`;
     case 'stays': {
-      // What can't be read stops its next run and a release as well; why it can't says what to do.
-      const clear = given.stuck ? '' : `; its next run clears it, or '${release}', which asks first`;
-      return `it could not be given back (${given.why}): ${given.keys.join(', ')} stays and keeps others out${clear}`;
+      // An unreadable key stops the node's next run and a release too; `why` says what to do.
+      const clear = given.stuck
+        ? ''
+        : `; the next run of ${node} clears it; to clear it by hand: '${release}' (asks for confirmation)`;
+      return `could not release slot ${slot} of ${group} (${given.why}), which stays blocked by ${given.keys.join(', ')}${clear}`;
     }
     case 'released': {
-      if (!given.kept) return `slot ${slot} of ${group} is free again`;
+      if (!given.kept) return `released slot ${slot} of ${group}`;
       const until = given.kept.heldUntil === undefined ? '' : `${clockTime(given.kept.heldUntil)} or `;
-      return `${node} keeps slot ${slot} of ${group} until ${until}its next good run${given.kept.state === 'failed' ? `; '${release}' clears it` : ''}`;
+      return `${node} still holds slot ${slot} of ${group} until ${until}a run succeeds${given.kept.state === 'failed' ? `; to clear: '${release}'` : ''}`;
     }
     default:
       return assertNever(given);

@@ -1,6 +1,7 @@
-/** The one place that says what an event is to people: its level, and its sentence. Pure. */
+/** The level and the sentence of each event. Pure. */
 import { assertNever } from '../errors.ts';
 import { clockTime, formatAge } from '../text/age.ts';
+import { frozenName } from '../text/frozen.ts';
 import { hint, leaveHint } from '../text/suggested-command.ts';
 import { busySentence, holderText } from './busy.ts';
 import { endSentence, givenBackText, overText } from './end.ts';
@@ -20,29 +21,29 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'frozen':
       return info(frozenText(event));
     case 'granted': {
-      const got = `${event.node} got slot ${event.slot} of ${event.group} after ${formatAge(event.waitedMs)}`;
-      return info(event.detail ? `${got} and holds it ${untilReleased(event, event.detail.prefix)}` : got);
+      const got = `${event.node} acquired slot ${event.slot} of ${event.group} (waited ${formatAge(event.waitedMs)})`;
+      return info(event.detail ? `${got}; ${untilReleased(event, event.detail.prefix)}` : got);
     }
     case 'already-held': {
       const { prefix, forMs } = event.detail;
       return info(
-        `${event.node} holds slot ${event.slot} of ${event.group} already (since ${formatAge(forMs)}) ${untilReleased(event, prefix)}`,
+        `${event.node} already holds slot ${event.slot} of ${event.group} (acquired ${formatAge(forMs)} ago); ${untilReleased(event, prefix)}`,
       );
     }
     case 'given-back': {
       const { prefix, given } = event.detail;
       return given?.kind === 'stays'
         ? warning(`${givenBackText(given, { ...event, prefix })}; nothing was started`)
-        : info(`gave slot ${event.slot} of ${event.group} back; nothing was started`);
+        : info(`released slot ${event.slot} of ${event.group}; nothing was started`);
     }
     case 'recovered':
-      return warning(`took the lock of ${event.group} back; the run goes on`);
+      return warning(`reacquired the lock of ${event.group}; the run continues`);
     case 'lost':
       return lostSentence(event);
     case 'releasing': {
       const { command, slots } = event.detail;
       const all = slots.map(({ slot, group }) => `slot ${slot} of ${group}`).join(', ');
-      return info(`${command} ended with ${event.exitCode}; waiting for Consul to take back ${all}`);
+      return info(`${command} exited ${event.exitCode}; waiting for Consul to release ${all}`);
     }
     case 'ended':
       return endSentence(event);
@@ -57,38 +58,34 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'when-unmet':
       return warning(`busy: ${event.missing.join('; ')}`);
     case 'sent-away':
-      // As an eviction before the start is: the operator's word is not chance, so it is no reason to try again soon.
-      return error(
-        `${event.by} sent ${event.node} away from the queue of ${event.group}; nothing was started`,
-      );
+      // An error, like an eviction before the start: an operator decided this, so a quick retry would be wrong.
+      return error(`${event.by} removed ${event.node} from the queue of ${event.group}; nothing was started`);
     case 'dry-run':
       return warning(dryRunText(event));
     case 'metrics-unwritten':
-      return warning(`--metrics-file ${event.file} could not be written: ${event.why}`);
+      return warning(`could not write --metrics-file ${event.file}: ${event.why}`);
 
     case 'gate-closed':
       return gateClosedSentence(event);
     case 'gate-open':
       return info(`the gate is open for ${event.node}`);
     case 'gate-nowhere':
-      return info(`nobody offers the service ${event.service} yet, so nothing of it can go offline`);
+      return info(`service ${event.service} has no instances yet, so none can go offline`);
     case 'gate-gave-way':
-      return info(
-        `${event.node} gives its slot back, for the gate is closed by now (${event.detail.closed})`,
-      );
+      return info(`${event.node} is releasing its slot: the gate has closed (${event.detail.closed})`);
     case 'gate-left-queue':
       return info(
-        `${event.node} leaves the queue, for the gate is closed by now (${event.detail.closed}); it joins again when it is open`,
+        `${event.node} is leaving the queue: the gate has closed (${event.detail.closed}); ${event.node} rejoins when the gate opens`,
       );
     case 'gate-unwatched':
-      return debug(`the gate is not watched for a while: ${event.detail.fault}`);
+      return debug(`can't watch the gate: ${event.detail.fault}; retrying`);
     case 'out-unwatched':
-      return debug(`nobody knows whether it is out of service: ${event.detail.fault}`);
+      return debug(`can't check that the node is still out of service: ${event.detail.fault}; retrying`);
     case 'maintenance-on':
       return info(maintenanceOnText(event));
     case 'waiting-for-health':
       return info(
-        `the command is done; ${event.node} keeps its slot until its services are healthy, ${formatAge(event.withinMs)} at most (${event.why})`,
+        `command finished; ${event.node} keeps its slot until its services are healthy, for up to ${formatAge(event.withinMs)} (${event.why})`,
       );
     case 'maintenance-lost':
       return warning(`${event.service} on ${event.node} ${foundText(event)}`);
@@ -103,43 +100,43 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(leftText(event));
     case 'maintenance-foreign':
       return event.run === undefined
-        ? warning(`${nameText(event)} stays in maintenance (${event.reason}): somebody else set it`)
-        : info(`${placeText(event)} stays in somebody else's maintenance ("${event.reason}")`);
+        ? warning(`${nameText(event)} stays in maintenance, not set by runlock ("${event.reason}")`)
+        : info(`${placeText(event)} stays in maintenance, not set by runlock ("${event.reason}")`);
     case undefined:
-      return debug(`nobody knows whether ${event.detail.node} is in maintenance: ${event.detail.fault}`);
+      return debug(`can't tell whether ${event.detail.node} is in maintenance: ${event.detail.fault}`);
 
     case 'went-back':
       return warning(
-        `the keys of ${event.group} were deleted or restored from a snapshot; runs under way get ${event.detail.pauseMs / 1_000}s to claim their slots again`,
+        `the keys of ${event.group} were deleted or restored from a snapshot; waiting ${event.detail.pauseMs / 1_000}s for active runs to reclaim their slots`,
       );
     case 'slot-unseen':
-      return warning(`${event.detail.fault}; the run goes on`);
+      return warning(`${event.detail.fault}; the run continues`);
     case 'slot-seen':
-      return warning(`the slot of ${event.detail.group} can be read again`);
+      return warning(`reading the slot of ${event.detail.group} works again`);
     case 'lock-taken':
       return warning(
-        `another session holds ${event.detail.key}, so ${event.node} can't take its lock of ${event.group} back; the run goes on, and runlock keeps trying`,
+        `another session holds ${event.detail.key}, so ${event.node} can't reacquire its lock of ${event.group}; the run continues, and runlock keeps retrying`,
       );
     case 'left-behind':
       return warning(leftBehindText(event));
     case 'not-recorded':
       return warning(
-        `how the run ended could not be recorded (${event.detail.fault}): history does not know of it`,
+        `could not record the end of the run (${event.detail.fault}); 'runlock history' does not show it`,
       );
     case 'session-left': {
       const { fault, session, isOthers } = event.detail;
-      if (isOthers) return warning(`${fault}: its runlock hears of it later`);
+      if (isOthers) return warning(`${fault}; the removed run notices later, when its turn comes`);
       return debug(
-        `${session === undefined ? 'the session' : `session ${session}`} was not destroyed: ${fault}`,
+        `could not destroy ${session === undefined ? 'the session' : `session ${session}`}: ${fault}`,
       );
     }
     case 'renewal-failed':
-      return debug(`the session was not renewed: ${event.detail.fault}`);
+      return debug(`could not renew the session: ${event.detail.fault}`);
 
     case 'consul-unreachable':
-      return warning(`trying again: ${event.detail.fault}`);
+      return warning(`${event.detail.fault}${event.detail.fault.endsWith('?') ? ' Retrying' : '; retrying'}`);
     case 'consul-reachable':
-      return warning(`Consul at ${event.address} answers again`);
+      return warning(`Consul at ${event.address} is reachable again`);
     case 'consul-fault':
       return debug(event.detail.fault);
 
@@ -147,72 +144,70 @@ export function sentenceOf(event: RunEvent): Sentence {
       return guardSentence(event);
     case 'no-cgroup':
       return debug(
-        `no cgroup for the command: ${event.why}; its processes are known by their mark and parents`,
+        `no cgroup for the command: ${event.why}; tracking its processes by mark, session and parent`,
       );
     case 'run-file':
       return debug(
         event.detail.kind === 'not-noted'
-          ? `the run is not noted on this host: ${event.detail.why}`
-          : `${event.detail.path} is not believed: ${event.detail.why}`,
+          ? `can't record the run on this host: ${event.detail.why}`
+          : `ignored ${event.detail.path}: ${event.detail.why}`,
       );
     case 'unknown-variable':
       return event.meant === undefined
         ? debug(`${event.name} is set, but runlock has no such variable`)
         : warning(`unknown variable ${event.name} is ignored; did you mean ${event.meant}?`);
     case 'lines-lost':
-      return warning(`${event.lines} lines of this log are missing: the reader of stderr did not keep up`);
+      return warning(`dropped ${event.lines} log lines: the reader of stderr was too slow`);
     case 'stuck': {
       const who = event.detail.processes.map(({ pid, name }) => `${name} (pid ${pid})`).join(', ');
-      return warning(`can't kill ${who}; the slot is kept until they are gone`);
+      return warning(`can't kill ${who}; keeping the slot until they exit`);
     }
     case 'signal-lost':
-      return warning(`${event.detail.signal} could not be passed on: ${event.detail.fault}`);
+      return warning(`could not forward ${event.detail.signal} to the command: ${event.detail.fault}`);
     case 'interrupt-passed-on': {
       const { command, againMs, killAfterMs } = event.detail;
       return warning(
-        `passed Ctrl-C on to ${command}, which is still running; press it again within ${formatAge(againMs)} to end it (SIGTERM, then SIGKILL after ${formatAge(killAfterMs)})`,
+        `forwarded Ctrl-C to ${command}, which is still running; press Ctrl-C again within ${formatAge(againMs)} to kill it (SIGTERM, then SIGKILL after ${formatAge(killAfterMs)})`,
       );
     }
     case 'paused':
       return warning(
-        `stopped; nothing renews its lock meanwhile, so the command is killed unless it is continued within ${formatAge(event.detail.leftMs)}`,
+        `stopped; a stopped run can't renew its lock, so the command is killed unless continued within ${formatAge(event.detail.leftMs)}`,
       );
     case 'signals-not-ignored':
       return warning(
-        `can't make ${event.detail.command} ignore ${event.signals} as runlock's caller does; install coreutils 8.31 or newer (env --ignore-signal)`,
+        `can't start ${event.detail.command} with ${event.signals} ignored, as runlock was; install coreutils 8.31 or newer (env --ignore-signal)`,
       );
     case 'variables-changed':
       return warning(variablesText(event));
     case 'holder':
       return debug(`slot ${event.slot} of ${event.group}: ${event.detail.text}`);
     case 'no-live-line':
-      return debug(`no live line: ${event.detail.fault}`);
+      return debug(`can't show progress: ${event.detail.fault}`);
 
     case 'evicted':
-      return info(
-        `evicted the run of ${event.detail.node} from slot ${event.slot}; waiting until it is gone`,
-      );
+      return info(`evicted the run of ${event.detail.node} from slot ${event.slot}; waiting for it to end`);
     case 'sending-away':
       return info(
-        `sent ${event.detail.node} away from the queue of ${event.detail.group}; waiting for its runlock`,
+        `removed ${event.detail.node} from the queue of ${event.detail.group}; waiting for its runlock to exit`,
       );
     case 'freeze-unknown':
-      return warning(`another freeze may stop it: ${event.detail.fault}`);
+      return warning(`another freeze may still be in effect: ${event.detail.fault}`);
     case 'condition':
       return debug(`${event.condition} ${event.holds ? 'holds' : 'does not hold'}: ${event.detail.is}`);
     case 'wait-ended': {
       const { text } = event.detail;
       if (event.outcome === 'met') return info(text);
-      return event.outcome === 'passed' ? warning(`${text}; going on (--on-timeout pass)`) : error(text);
+      return event.outcome === 'passed' ? warning(`${text}; continuing (--on-timeout pass)`) : error(text);
     }
     case 'wait-in-run':
       return warning(
-        `this wait keeps the slot of its run in ${event.group} taken; 'runlock exec --when' waits without one`,
+        `waiting here keeps a slot of ${event.group} taken; to wait without a slot, use 'runlock exec --when'`,
       );
     case 'state-not-set':
       return warning(`${event.path} is not set`);
     case 'error': {
-      const bug = event.code === 'bug' ? 'a bug in runlock, please report it: ' : '';
+      const bug = event.code === 'bug' ? 'bug in runlock, please report: ' : '';
       return error(`${bug}${event.detail.fault}`.replaceAll(/\r?\n/g, ' '));
     }
     case 'asking':
@@ -226,39 +221,41 @@ export function sentenceOf(event: RunEvent): Sentence {
   }
 }
 
-/** That a run has to wait, and for whom, from what it saw when it joined the queue. */
+/** A run waits: the holders as they were when it joined the queue. */
 function waitingText({ node, group, behind, held = [], detail }: Of<'waiting'>): string {
-  const why = [...detail.holders.map(holderText), ...(behind ? ['others may be before it'] : [])].join(', ');
-  const meanwhile = held.length === 0 ? '' : `, and keeps its slot of ${held.join(', ')} meanwhile`;
-  return `${node} waits for a slot of ${group}${why === '' ? '' : ` (${why})`}${meanwhile}`;
+  const why = [...detail.holders.map(holderText), ...(behind ? ['others may be ahead'] : [])].join(', ');
+  const meanwhile = held.length === 0 ? '' : `, holding its slot of ${held.join(', ')} meanwhile`;
+  return `${node} is waiting for a slot of ${group}${why === '' ? '' : ` (${why})`}${meanwhile}`;
 }
 
 function frozenText({ group, at, by, reason, until, detail }: Of<'frozen'>): string {
-  // One of several groups: the run had got its slot there, and had not yet the last one.
+  // A run in several groups: it had a slot of this one, and was still waiting for another.
   if (detail.then === 'gives-back')
-    return `${group} was frozen by ${by} (${reason}) meanwhile; all slots are given back`;
-  const what = at === group ? at : at === '' ? 'everything' : `${at}, and so ${group},`;
-  return `${what} is frozen by ${by} (${reason}); waiting until ${until === undefined ? 'someone thaws it' : clockTime(until)}`;
+    return `${group} was frozen by ${by} (${reason}) during the wait; releasing all slots`;
+  return `${frozenName(at, group)} is frozen by ${by} (${reason}); waiting until ${until === undefined ? 'thawed' : clockTime(until)}`;
 }
 
 function untilReleased({ group, heldUntil }: { group: string; heldUntil?: string }, prefix: string): string {
-  return `until ${heldUntil === undefined ? '' : `${clockTime(heldUntil)} or `}'${hint(prefix, 'release', group)}'`;
+  const until = heldUntil === undefined ? '' : `held until ${clockTime(heldUntil)}; `;
+  return `${until}to release: '${hint(prefix, 'release', group)}'`;
 }
 
 function lostSentence(event: Of<'lost'>): Sentence {
   if (event.why === 'late')
-    return error('the slot was granted too long ago: others may follow; nothing was started');
+    return error(
+      'could not start in time after acquiring the slot, so another run may start; nothing was started',
+    );
   const { slot, group } = event;
   const { over, then } = event.detail;
   switch (then) {
     case 'command-ends':
-      // At once: to end the command may take a while, and what is said of its end comes after that.
-      return info(`${overText(over, group)}; ending the command`);
+      // Logged at once: killing the command may take a while, and `ended` comes after that.
+      return info(`${overText(over, group)}; killing the command`);
     case 'nothing-started':
       return error(`${overText(over, group)}; nothing was started`);
     case 'not-held': {
       const why = over.kind === 'lost' ? over.why : overText(over, group);
-      return error(`slot ${slot} of ${group} was lost before it was held: ${why}`);
+      return error(`lost slot ${slot} of ${group} while acquiring it: ${why}`);
     }
     default:
       return assertNever(then);
@@ -266,17 +263,17 @@ function lostSentence(event: Of<'lost'>): Sentence {
 }
 
 function dryRunText({ node, slot, group, detail }: Of<'dry-run'>): string {
-  const back = detail.before === undefined ? '' : `, taking back its ${detail.before} claim`;
+  const back = detail.before === undefined ? '' : `, replacing its ${detail.before} claim`;
   const line = detail.words
     .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word)))
     .join(' ');
-  return `dry run: ${node} would run in slot ${slot} of ${group} at once${back}: ${line}`;
+  return `dry run: ${node} would start now in slot ${slot} of ${group}${back}: ${line}`;
 }
 
-/** Where no peer is the reason, the reason itself. A warning where waiting does not help. */
+/** Names the peers that are waited for, or else the reason. A warning where waiting can't help. */
 function gateClosedSentence({ node, services, detail: { peers, closed } }: Of<'gate-closed'>): Sentence {
   const what = peers === '' ? closed : `${services.map(({ service }) => service).join(', ')}: ${peers}`;
-  const message = `${node} waits for the gate of ${what}`;
+  const message = `${node} is waiting for the gate of ${what}`;
   return services.some(({ because }) => because === 'too-many-here') ? warning(message) : info(message);
 }
 
@@ -292,47 +289,50 @@ const nameText = ({ scope, service, node }: Where) =>
   `${scope === 'node' ? 'the whole node' : service} of ${node}`;
 
 function maintenanceOnText(event: Of<'maintenance-on'>): string {
-  const isForeign = event.how === 'foreign';
-  const whose = isForeign
-    ? `somebody else's maintenance ("${event.detail.reason}"), which stays`
-    : 'maintenance';
-  return `${placeText(event)} is in ${whose}${event.how === 'adopted' ? ' since an earlier run' : ''}`;
+  const how = {
+    set: '',
+    adopted: ', left by an earlier run',
+    foreign: `, not set by runlock ("${event.detail.reason}"); leaving it in place`,
+  };
+  return `${placeText(event)} is in maintenance${how[event.how]}`;
 }
 
 function foundText(event: Of<'maintenance-lost'>): string {
   switch (event.how) {
     case 'again':
-      return 'was registered anew while the command runs, and is in maintenance again';
+      return 'was re-registered during the run; put it back into maintenance';
     case 'closed':
-      return `was registered anew while the command runs, and is in service: its gate is closed by now (${event.detail.closed})`;
+      return `was re-registered during the run and stays in service: its gate has closed (${event.detail.closed})`;
     case 'by-hand':
-      return 'is in service while the command runs: somebody has ended its maintenance';
+      return 'is back in service during the run: someone ended its maintenance';
     default:
       return assertNever(event);
   }
 }
 
-/** Maintenance that runlock set, and that is not over: why, and what ends it. */
+/** Maintenance that runlock set and did not end: why, and how to end it. */
 function leftText({ node, detail }: Of<'maintenance-left'>): string {
   if (detail.kind === 'released') {
-    const what = `${detail.places.join(', ')}: still in maintenance by runlock`;
+    const what = `${detail.places.join(', ')}: still in maintenance set by runlock`;
     if (detail.need !== undefined) return `${what}: ${detail.need}`;
-    return `${what} (${detail.why}); '${leaveHint(detail.prefix, [])}' on that node ends it`;
+    return `${what} (${detail.why}); to end it: '${leaveHint(detail.prefix, [])}' on that node`;
   }
   const { services } = detail;
-  const leave = `'${leaveHint(detail.prefix, services)}' on ${node}`;
+  const leave = `to end it: '${leaveHint(detail.prefix, services)}' on ${node}`;
   switch (detail.kind) {
     case 'may-go-in':
-      return `${node} may still go into maintenance (its agent did not answer when it was asked for it); ${leave} ends it`;
+      return `${node} may still go into maintenance (its agent did not answer the request); ${leave}`;
     case 'may-stay':
-      return `${node} may stay in maintenance (${detail.why}); ${leave} ends it`;
+      return `${node} may stay in maintenance (${detail.why}); ${leave}`;
     case 'stays':
-      return `${node} stays in maintenance (${detail.why}); its next good run with --service ${services.join(',') || 'auto'} ends it, or ${leave}`;
+      return `${node} stays in maintenance (${detail.why}) until a run with --service ${services.join(',') || 'auto'} succeeds; ${leave}`;
     case 'by-earlier-run': {
       const what = [...services, ...(detail.isNode ? ['the whole node'] : [])].join(', ');
       const lacks =
-        detail.lacks === 'agent' ? `go to ${node}'s own agent with --agent` : 'name that with --service';
-      return `an earlier run left ${node} in maintenance (${what}), and this run does not ${lacks}: unless somebody has ended it, it stays, also after a good run; ${leave} ends it`;
+        detail.lacks === 'agent'
+          ? `does not use ${node}'s own agent (--agent)`
+          : 'does not name it (--service)';
+      return `an earlier run left ${node} in maintenance (${what}), and this run does not end it because it ${lacks}; ${leave}`;
     }
     default:
       return assertNever(detail);
@@ -342,21 +342,21 @@ function leftText({ node, detail }: Of<'maintenance-left'>): string {
 function leftBehindText({ detail }: Of<'left-behind'>): string {
   const { prefix, group, node, run, fault } = detail;
   const stays = {
-    ticket: `the place in the queue of ${group} goes by itself when its session ends`,
-    'what-is-there': `what stands there keeps others out of ${group}`,
-    claim: `the claim of run ${run} may stay in ${group} and keep others out: ${node}'s next run clears it, or '${hint(prefix, 'release', group, '--owner', node)}', which asks first`,
+    ticket: `its place in the queue of ${group} expires with its session`,
+    'what-is-there': `this blocks ${group}`,
+    claim: `the claim of run ${run} may stay and block ${group}; the next run of ${node} clears it; to clear it by hand: '${hint(prefix, 'release', group, '--owner', node)}' (asks for confirmation)`,
   };
-  return `could not leave ${group} cleanly (${fault}); ${stays[detail.stays]}`;
+  return `could not clean up in ${group} (${fault}); ${stays[detail.stays]}`;
 }
 
 function guardSentence(event: Of<'guard'>): Sentence {
   switch (event.kind) {
     case 'fired':
-      return warning('the guard heard nothing from runlock in time, and ended the command');
+      return warning('the guard did not hear from runlock in time and killed the command');
     case 'replaced':
-      return debug('somebody ended the guard; another one has taken its place');
+      return debug('the guard was killed; started another one');
     case 'failed':
-      return warning(`the guard can't work: ${event.detail.reason}`);
+      return warning(`the guard does not work: ${event.detail.reason}`);
     default:
       return assertNever(event);
   }
@@ -364,5 +364,5 @@ function guardSentence(event: Of<'guard'>): Sentence {
 
 function variablesText({ names }: Of<'variables-changed'>): string {
   const which = names.length === 1 ? `variable ${names[0] ?? ''} is` : `variables ${names.join(', ')} are`;
-  return `the environment's ${which} not UTF-8, and will not reach the command as it is; set it in a script that runs the command`;
+  return `environment ${which} not UTF-8, so the command gets a changed value; to keep the value, set it in a script that runs the command`;
 }

@@ -19,6 +19,6 @@ export function requireAgent(node: string, local: string): void {
   if (node === local) return;
   throw new RunlockError(
     'usage',
-    `${node} goes in and out of maintenance at its own agent, and the local one is that of ${local}; name ${node}'s with --agent ADDRESS`,
+    `maintenance of ${node} needs its own agent, and the local agent is that of ${local}; give the agent of ${node} with --agent ADDRESS`,
   );
 }

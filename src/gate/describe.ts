@@ -4,7 +4,7 @@ import { leaveHint } from '../text/suggested-command.ts';
 import type { OfflinePeer, Verdict } from './decide.ts';
 import type { Kept } from './exit.ts';
 
-/** More names than this help nobody; `--json` has them all. */
+/** A longer list is cut here; `--json` has all of it. */
 const SHOWN = 5;
 
 /** The first of them, and how many more. */
@@ -17,50 +17,50 @@ function list(names: readonly string[]): string {
 const describeOffline = (peers: readonly OfflinePeer[]) =>
   list(peers.map(({ node, id, why }) => `${id} on ${node} (${why})`));
 
-/** The reason of a verdict in one line, without the service's name. `node`: whoever asked; several have one name. */
+/** The reason of a verdict in one line, without the service's name. `node`: the node that asked, or a name for several. */
 export function describeVerdict(verdict: Verdict, node: string): string {
   const { because, offline, total, limit, minHealthy, ownInstances } = verdict;
   const after = offline.length + ownInstances;
-  const bound = `${limit} may be`;
+  const bound = `max ${limit}`;
   switch (because) {
     case 'room':
-      return `${count(verdict)}, ${bound}${minHealthy === undefined ? '' : `, ${minHealthy} must stay healthy`}`;
+      return `${count(verdict)} (${bound}${minHealthy === undefined ? '' : `, min healthy ${minHealthy}`})`;
     case 'own-offline':
-      return `${node} is offline itself (${verdict.ownWhy ?? 'a check is critical'}), its run may be the cure`;
+      return `${node} is offline itself (${verdict.ownWhy ?? 'a check is critical'}), and its run may repair it`;
     case 'not-here':
-      return `${node} does not offer it`;
+      return `${node} has no instance`;
     case 'away':
-      return `${node} no longer shows its ${verdict.service}; its agent may be away`;
+      return `the instance of ${node} has disappeared from Consul; its agent may be down`;
     case 'nowhere':
-      return 'nobody offers it; is the name right?';
+      return 'no instances; is the name correct?';
     case 'too-many-offline':
-      return `${count(verdict)}; with ${node} ${after} would be, and ${bound}`;
+      return `${count(verdict)}; with ${node} ${after} would be offline (${bound})`;
     case 'too-few-healthy':
-      return `${count(verdict)}; without ${node} ${total - after} stay healthy, and ${minHealthy ?? 0} must`;
+      return `${count(verdict)}; without ${node} ${total - after} would stay healthy (min ${minHealthy ?? 0})`;
     case 'too-many-here':
-      return `${node} alone offers ${ownInstances} of ${total} instances, and ${limit} may be offline; raise --max-offline`;
+      return `${node} alone has ${ownInstances} of ${total} instances, more than may be offline (${bound}); raise --max-offline`;
     default:
       return assertNever(because);
   }
 }
 
-/** Why it stays in maintenance and what ends that: `run 4f1a of prod/db needs it (running), and ends it when it is good`. */
+/** Why it stays in maintenance and what ends that: `run 4f1a of prod/db needs it (running), and ends it on success`. */
 export function describeNeed({ mode, by, standing }: Kept, prefix: string): string {
   const leave = leaveHint(prefix, mode.scope === 'node' ? [] : [mode.service]);
   switch (standing.kind) {
     case 'claimed': {
       const { claim, group, locked } = standing;
       const need = `run ${claim.run} of ${group} needs it (${claim.state})`;
-      if (locked) return `${need}, and ends it when it is good`;
-      return `${need}; the node's next good run of ${group} with --service ${mode.service || 'auto'} ends it, or '${leave}'`;
+      if (locked) return `${need}, and ends it on success`;
+      return `${need}; the node's next successful run of ${group} with --service ${mode.service || 'auto'} ends it; to end it by hand: '${leave}'`;
     }
     case 'by-hand':
-      return `it was entered by hand, until '${leave}'`;
+      return `it was set with 'runlock gate enter'; to end it: '${leave}'`;
     case 'unknown':
     case 'none':
       if (!by.mark)
-        return `${by.key} can't be read; unless a newer runlock wrote it, whose run ends it, 'consul kv delete ${by.key}', then '${leave}'`;
-      return `whether run ${by.run} of ${by.mark.groups.join(', ')} needs it can't be read; the node's next good run there ends it`;
+        return `${by.key} can't be read; if a newer runlock wrote it, that run ends the maintenance; otherwise run 'consul kv delete ${by.key}', then '${leave}'`;
+      return `can't tell whether run ${by.run} of ${by.mark.groups.join(', ')} needs it; the node's next successful run there ends it`;
     default:
       return assertNever(standing);
   }
@@ -71,7 +71,7 @@ function count({ offline, total }: Verdict): string {
   return `${offline.length} of ${total} offline${named}`;
 }
 
-/** Why the gate is closed, in one line: `web: 1 of 3 offline: web-1 on web02 (maintenance: disk); with web01 2 would be, …`. */
+/** Why the gate is closed, in one line: `web: 1 of 3 offline: web-1 on web02 (maintenance: disk); with web01 2 would be offline (max 1)`. */
 export function describeClosed(verdicts: readonly Verdict[], node: string): string {
   return verdicts
     .filter(({ open }) => !open)

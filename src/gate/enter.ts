@@ -116,13 +116,13 @@ function tooLate({ consul, agent }: EnterEffects, node: string, busy: LockedBy |
     const who = busy.run === undefined ? 'others' : `run ${busy.run}`;
     return new RunlockError(
       'busy',
-      `${node} did not go out of service: ${who} kept the lock of the gate, ${busy.key}, for ${limit}; look at that run, or try again`,
+      `${node} did not go out of service: ${who} held the lock of the gate, ${busy.key}, for ${limit}; check that run, or try again`,
     );
   }
   const where = agent.consul.address === consul.address ? '' : ` and the agent at ${agent.consul.address}`;
   return new RunlockError(
     'unreachable',
-    `${node} did not go out of service within ${limit}; do Consul at ${consul.address}${where} answer in time?`,
+    `${node} did not go out of service within ${limit}: Consul at ${consul.address}${where} did not answer in time`,
   );
 }
 

@@ -91,7 +91,7 @@ async function look(
     watch = { service, index };
     const own = entries.filter((entry) => entry.node === node);
     if (own.length === 0 && offered.includes(service))
-      return { sick: `${service} is no longer offered`, watch };
+      return { sick: `${service} is no longer registered`, watch };
     const bad = own.flatMap(({ checks }) => checks).find(isBad);
     if (bad) return { sick: `${service}: ${describe(bad)}`, watch };
   }

@@ -85,11 +85,11 @@ export async function withMore(
 function checkNumber({ length }: readonly string[], whole: boolean): void {
   if (length <= MOST_SERVICES) return;
   const instead = whole
-    ? 'take services out, with --maintenance service, instead of the whole node'
-    : 'name fewer with --service';
+    ? 'use --maintenance service instead of the whole node'
+    : 'name fewer services with --service';
   throw new RunlockError(
     'usage',
-    `${length} services are more than one gate can have (${MOST_SERVICES}); ${instead}`,
+    `too many services for one gate (${length}); at most ${MOST_SERVICES} are allowed; ${instead}`,
   );
 }
 
@@ -100,7 +100,7 @@ function checkCase(named: readonly string[], { node, own }: { node: string; own:
     if (other !== undefined && !own.includes(name))
       throw new RunlockError(
         'config',
-        `nothing on ${node} offers ${name} (did you mean '${other}'?); correct --service: a service's name counts with its case`,
+        `${node} has no instance of ${name} (did you mean '${other}'?); correct --service (names are case-sensitive)`,
       );
   }
 }
@@ -126,7 +126,7 @@ async function offeredBy(
   if (all) return offered;
   throw blind(
     consul,
-    `${whole ? 'all that' : 'what'} ${node} offers`,
+    `${whole ? 'all services' : 'the services'} of ${node}`,
     'service_prefix "" { policy = "read" }',
   );
 }
@@ -160,7 +160,7 @@ async function checkRights(
   if (!hidden) return;
   const { resource, name } = hidden;
   if (resource === 'service')
-    throw blind(consul, `who offers ${name}`, `service "${name}" { policy = "read" }`);
+    throw blind(consul, `the instances of ${name}`, `service "${name}" { policy = "read" }`);
   throw blind(consul, 'the health of all nodes', 'node_prefix "" { policy = "read" }');
 }
 
@@ -169,7 +169,7 @@ const nodeRule = (node: string) => `node "${node}" { policy = "read" }`;
 function blind({ address }: Consul, what: string, rule: string): RunlockError {
   return new RunlockError(
     'forbidden',
-    `Consul at ${address} does not show this token ${what}, so nobody knows who is offline; the token needs the rule: ${rule}`,
+    `the token may not see ${what} in Consul at ${address}, so runlock can't tell what is offline; the token needs the rule: ${rule}`,
   );
 }
 

@@ -31,7 +31,7 @@ export async function refuseServices(
   const named = services.map((name) => `${name}${didYouMean(nearestService(name, known))}`).join(', ');
   throw new RunlockError(
     'config',
-    `nobody in Consul's catalogue at ${consul.address} offers ${named}; correct --service, or give --allow-unknown-service if this node will be the first`,
+    `no instances of ${named} in Consul's catalogue at ${consul.address}; correct --service, or give --allow-unknown-service if this node will have the first one`,
   );
 }
 

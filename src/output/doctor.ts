@@ -3,7 +3,7 @@ import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
 
-/** `note`: worth knowing, nothing to do. `warning`: will hurt some day. `problem`: runs fail, or are not safe. */
+/** `note`: good to know, no action needed. `warning`: will cause problems later. `problem`: runs fail, or are not safe. */
 export type Level = 'ok' | 'note' | 'warning' | 'problem';
 
 export interface Check {
@@ -62,7 +62,11 @@ export function renderDoctor(report: DoctorReport, { color }: { color: boolean }
 function renderVerdict({ checks, verdict, groups }: DoctorReport, color: boolean): string {
   const count = (level: Level) => checks.filter((check) => check.level === level).length;
   if (verdict === 'ok')
-    return paint(visible(`all is well for runs in ${groups.join(' and ')}`), 'green', color);
+    return paint(
+      visible(`no problems for ${groups.length === 1 ? 'group' : 'groups'} ${groups.join(', ')}`),
+      'green',
+      color,
+    );
   const parts = [plural(count('problem'), 'problem'), plural(count('warning'), 'warning')];
   return paint(parts.filter((part) => part !== '').join(', '), styles[verdict], color);
 }

@@ -9,7 +9,7 @@ export interface GateLine {
   readonly said: string;
 }
 
-/** `web is open: 0 of 5 offline, 1 may be`, a line for each service. */
+/** `web is open: 0 of 5 offline (max 1)`, a line for each service. */
 export function renderGate(lines: readonly GateLine[], color: boolean): string {
   return lines
     .map(({ service, open, said }) => {

@@ -62,7 +62,7 @@ export interface ForgetReport {
 export function renderHistory(report: HistoryReport, options: RenderOptions): string {
   const { nodes, problems } = report;
   const withGroup = nodes.some(({ group }) => group !== report.group);
-  const head = ['NODE', ...(withGroup ? ['GROUP'] : []), 'LAST GOOD', ...HEAD];
+  const head = ['NODE', ...(withGroup ? ['GROUP'] : []), 'SUCCEEDED', ...HEAD];
   const rows = nodes.map((run) => ({ cells: cellsOf(run, withGroup, options.now), style: styleOf(run) }));
   const lines = [
     ...(rows.length === 0 ? [] : renderTable(head, rows, { ...options, flexible: 'COMMAND' })),
@@ -98,12 +98,13 @@ function styleOf({ outcome }: RunView): Style | undefined {
 function sumUp({ prefix, group, silentForMs, known, nodes, problems }: HistoryReport): string[] {
   const where = group ?? `all groups below ${prefix}/`;
   if (known === 0 && problems.length === 0)
-    return [visible(`no run has ended in ${where} yet (or this token may not read it)`)];
+    return [visible(`no runs recorded in ${where} (or this token may not read them)`)];
   if (silentForMs === undefined) return [];
   const age = formatAge(silentForMs);
+  // Not nodes: one that ran in several of these groups counts once for each.
   if (nodes.length > 0)
-    return [visible(`${nodes.length} of ${known} in ${where} had no good run for ${age}`)];
-  return [visible(`${known} in ${where}: all had a good run within ${age}`)];
+    return [visible(`${nodes.length} of ${known} entries in ${where} without a successful run for ${age}`)];
+  return [visible(`all ${known} entries in ${where} had a successful run within ${age}`)];
 }
 
 const missing = ({ hidden }: Pick<HistoryReport, 'hidden'>): string[] =>
@@ -115,8 +116,8 @@ export function renderForget(report: ForgetReport): string {
   const where = group ?? `any group below ${prefix}/`;
   const done =
     forgotten.length === 0
-      ? [`nothing is known of a run of ${node} in ${where}; nothing was forgotten`]
-      : forgotten.map((at) => `forgot the last run of ${node} in ${visible(at)}`);
-  const stays = below.map((at) => `its last run in ${visible(at)} is still known`);
+      ? [`no run of ${node} is recorded in ${where}; nothing was deleted`]
+      : forgotten.map((at) => `deleted the record of ${node} in ${visible(at)}`);
+  const stays = below.map((at) => `kept the record of ${node} in ${visible(at)}`);
   return `${[...done, ...stays, ...missing(report)].join('\n')}\n`;
 }

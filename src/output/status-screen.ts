@@ -44,13 +44,13 @@ function heading(
   { color, now, columns }: ScreenOptions,
 ): string[] {
   const at = (ms: number) => clockTime(new Date(ms).toISOString());
-  const title = `${report.prefix}/ in Consul at ${address}, ${at(now)}, ${hearsKeys ? 'q' : 'Ctrl-C'} to leave`;
+  const title = `${report.prefix}/ in Consul at ${address}, ${at(now)}, ${hearsKeys ? 'q' : 'Ctrl-C'} to quit`;
   const said = (text: string, style: Style) =>
     wrapLines(visible(text), columns).map((line) => paint(line, style, color));
   const lines = said(title, 'dim');
   if (fault) {
     const since = `${formatAge(now - fault.sinceMs)} (since ${at(fault.sinceMs)})`;
-    const text = `Consul has not answered for ${since}; what follows is older. ${fault.message}`;
+    const text = `Consul has not answered for ${since}; the data below is older. ${fault.message}`;
     lines.push(...said(text, 'red'));
   }
   return [...lines, ''];

@@ -32,7 +32,7 @@ function renderService(view: ServiceView, options: RenderOptions): string[] {
 function gateTexts({ openFor, closedFor, gates }: ServiceView): string[] {
   const count = openFor.length + closedFor.length;
   const texts = gates.slice(0, SHOWN).map(({ open, nodes, why }) => {
-    const whom = nodes.length === count && count > 1 ? 'each of them' : names(nodes);
+    const whom = nodes.length === count && count > 1 ? 'every node' : names(nodes);
     return `${whom === '' ? '' : `${open ? 'open' : 'closed'} for ${whom}: `}${visible(why)}`;
   });
   const more = gates.slice(SHOWN).reduce((sum, { nodes }) => sum + nodes.length, 0);

@@ -1,10 +1,11 @@
 /** The live line of a waiting run. */
 import { cut, widthOf } from '../text/style.ts';
 import { formatAge } from '../text/age.ts';
+import { stateText } from '../text/ended.ts';
 import { visible } from '../text/visible.ts';
 import type { HolderView, WaitingView } from '../view/report.ts';
 
-/** The single line that a terminal shows while `exec` waits, one column short of the width so that it never wraps. */
+/** The one line that a terminal shows while `exec` waits: one column narrower than the terminal, so that it never wraps. */
 export function renderWaiting(view: WaitingView, columns: number | undefined): string {
   const width = columns === undefined ? undefined : Math.max(1, columns - 1);
   const full = lineOf(view, 'full');
@@ -17,18 +18,18 @@ function lineOf(view: WaitingView, form: 'full' | 'short'): string {
   const parts = [`waiting ${formatAge(view.waitedMs)} for ${view.group}`];
   const place = view.place === undefined ? [] : [`place ${view.place}`];
   const more = others.length > 0 ? ` (and ${others.length} more)` : '';
-  // Where the line is cut, its end is of the least use.
+  // A long line is cut at its end, so the least useful part comes last.
   if (holder?.gone && form === 'short') parts.push(holderText(holder, form) + more, ...place);
   else parts.push(...place);
   if (view.frozen) parts.push(frozenText(view.group, view.frozen));
   if (holder && !(holder.gone && form === 'short')) parts.push(holderText(holder, form) + more);
-  if (view.held && view.held.length > 0) parts.push(`has ${view.held.join(', ')}`);
+  if (view.held && view.held.length > 0) parts.push(`holds ${view.held.join(', ')}`);
   return visible(parts.join(' · '));
 }
 
 function frozenText(group: string, frozen: NonNullable<WaitingView['frozen']>): string {
   const { at = group, by, reason, leftMs } = frozen;
-  const what = at === group ? '' : `${at === '' ? 'everything' : at} `;
+  const what = at === group ? '' : `${at === '' ? 'all groups' : at} `;
   const left = leftMs === undefined ? '' : ` for another ${formatAge(leftMs)}`;
   return `${what}frozen by ${by}${left}: ${reason}`;
 }
@@ -41,6 +42,5 @@ function holderText({ node, state, command, ageMs, gone }: HolderView, form: 'fu
     if (form === 'short') return `${lost}; ${then === 'abandoned' ? then : 'taken over'} ${when}`;
     return `${lost}; ${then === 'abandoned' ? 'counts as abandoned' : 'may be taken over'} ${when} (${command})`;
   }
-  if (state === 'running') return `${node} runs ${command} since ${formatAge(ageMs)}`;
-  return `${node} ${state} since ${formatAge(ageMs)} (${command})`;
+  return `${node} ${stateText({ state, command, forMs: ageMs })}`;
 }

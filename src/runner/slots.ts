@@ -203,7 +203,7 @@ export function lostBeforeStart(
   { grant, lease }: HeldSlot,
   waitedMs: Figures['waitedMs'],
 ): { readonly kind: 'lost'; readonly figures: Figures } {
-  const over = lease.whyOver() ?? { kind: 'lost', why: 'nobody knows why' };
+  const over = lease.whyOver() ?? { kind: 'lost', why: 'reason unknown' };
   // One group's slot can only be late; of several the earlier ones are held for a while.
   const isLate = over.kind === 'cut-off' && grant.context.run.groups === undefined;
   deps.emit(

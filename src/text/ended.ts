@@ -1,4 +1,7 @@
-/** What ran, and how that ended: `puppet, exit 4`. */
+/** What a claim says of its run, in words. */
+import { formatAge } from './age.ts';
+
+/** What ran, and how it ended: `puppet, exit 4`. */
 export function endedText({
   command = '?',
   exitCode,
@@ -6,9 +9,27 @@ export function endedText({
 }: {
   readonly command?: string;
   readonly exitCode?: number;
-  /** Its node was not healthy after it. */
+  /** The node was not healthy after the run. */
   readonly unhealthy?: boolean;
 }): string {
-  if (unhealthy) return `${command}, unhealthy after it`;
+  if (unhealthy) return `${command}, services unhealthy afterwards`;
   return exitCode === undefined ? command : `${command}, exit ${exitCode}`;
+}
+
+/** State of a claim and its age in milliseconds: `running puppet for 3m`, `failed 3m ago (puppet, exit 4)`. */
+export function stateText({
+  state,
+  forMs,
+  ...ran
+}: {
+  readonly state: string;
+  readonly forMs: number;
+  readonly command?: string;
+  readonly exitCode?: number;
+  readonly unhealthy?: boolean;
+}): string {
+  const age = formatAge(forMs);
+  if (state === 'running') return `running ${endedText(ran)} for ${age}`;
+  const lasts = state === 'held' || state === 'rebooting';
+  return `${state} ${lasts ? `for ${age}` : `${age} ago`} (${endedText(ran)})`;
 }

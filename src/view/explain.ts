@@ -1,10 +1,11 @@
-/** One sentence on why a group stands still (or that it moves, or is idle), and what to do about it. Pure. */
+/** One sentence on a group: why it is blocked (or that it moves, or is idle), and what to do about it. Pure. */
 import { assertNever } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { keepsOutForMs } from '../lock/decide.ts';
 import { groupKeys } from '../lock/keys.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
+import { frozenName } from '../text/frozen.ts';
 import { isKept } from './state.ts';
 import { leftOnText } from './leftover-maintenance.ts';
 import type { FreezeView, GroupView, SlotView } from './report.ts';
@@ -15,9 +16,9 @@ export interface ExplainOptions {
   readonly prefix: string;
   /** Wall-clock milliseconds. */
   readonly now: number;
-  /** A freeze key applies that can't be read: it stops new runs as any other. */
+  /** A freeze key applies that can't be read. It stops new runs, like a readable one. */
   readonly unreadableFreeze?: boolean;
-  /** Why another group stands still, for a run that waits there meanwhile; undefined: it was told already. */
+  /** The explanation of another group, where a run that holds a slot here waits; undefined: it was given already. */
   readonly other?: (group: string) => Explanation | undefined;
 }
 
@@ -25,13 +26,13 @@ export interface Explanation {
   readonly why: string;
   /** What to do, in a sentence. */
   readonly next?: string;
-  /** A command that is right as it stands: nothing overlaps whatever else is the case. */
+  /** A command to copy. Never one that could let two runs overlap. */
   readonly fix?: string;
 }
 
 export function explain(facts: GroupFacts, options: ExplainOptions): Explanation {
   const { prefix, now, unreadableFreeze = false } = options;
-  const unused = `nobody has used ${facts.group} yet (or this token may not read it)`;
+  const unused = `group ${facts.group} has not been used yet (or this token may not read it)`;
   if (facts.frozen) {
     const frozen = explainFreeze(facts, facts.frozen, { prefix, now });
     // A freeze must not hide that the name may be wrong, or what a thaw will not end.
@@ -39,20 +40,19 @@ export function explain(facts: GroupFacts, options: ExplainOptions): Explanation
       ? summary(
           facts.slots.filter((slot) => isKept(slot, now)),
           now,
-          'kept',
+          'held',
         )
       : [unused];
     return { ...frozen, why: [frozen.why, ...also].join('; ') };
   }
-  if (unreadableFreeze)
-    return { why: 'no new run starts: a freeze key is set that cannot be read (see problems)' };
+  if (unreadableFreeze) return { why: "no new runs: a freeze key is set that can't be read (see problems)" };
   if (!facts.known) return { why: unused };
   return explainSlots(facts, options);
 }
 
 type Waited = Pick<GroupFacts, 'group' | 'queue' | 'returning'>;
 
-/** Those who come back to their node's claim wait too, in no queue. */
+/** Counts the queue, and the runs that wait outside it to take back their node's claim. */
 export const waitersOf = ({ queue, returning = [] }: Pick<GroupFacts, 'queue' | 'returning'>): number =>
   queue.length + returning.length;
 
@@ -67,11 +67,11 @@ export function explainFreeze(
 }
 
 function freezeSentence({ group, ...waited }: Waited, freeze: FreezeView, now: number): string {
-  const what =
-    freeze.at === '' ? 'everything' : freeze.at === group ? group : `${freeze.at}, and so ${group},`;
-  const until = freeze.until === undefined ? 'until someone thaws it' : momentText(freeze.until, now);
+  const what = frozenName(freeze.at, group);
+  const until = freeze.until === undefined ? 'until thawed' : momentText(freeze.until, now);
   return [
-    `${what} was frozen ${age(freeze.since, now)} ago by ${freeze.by} (${freeze.reason}) and starts no new run ${until}`,
+    `${what} was frozen ${age(freeze.since, now)} ago by ${freeze.by} (${freeze.reason})`,
+    `no new runs ${until}`,
     ...(waitersOf(waited) > 0 ? [waitText(waitersOf(waited))] : []),
   ].join('; ');
 }
@@ -84,34 +84,34 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
   const next = open[0];
   const parts = [
     ...(next && queue.length > 0 ? [grantText(facts, next)] : []),
-    ...summary(stuck, now, 'kept'),
+    ...summary(stuck, now, 'held'),
     ...summary(moving, now, 'taken', other),
-    ...(queue.length === 0 ? summary(pastHold(open), now, 'open') : []),
-    ...returning.map(({ node, why: what }) => `${node} waits to run again: ${what}`),
+    ...(queue.length === 0 ? summary(pastHold(open), now, 'past its hold') : []),
+    ...returning.map(({ node, why: what }) => `${node} is waiting to run again: ${what}`),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
   ];
-  const why = parts.length > 0 ? parts.join('; ') : 'idle: nobody runs and nobody waits';
+  const why = parts.length > 0 ? parts.join('; ') : 'idle: nothing running or waiting';
   const kept = stuck.find((slot) => slot.node !== undefined);
   const isBack = returning.some(({ node }) => node === kept?.node);
   if (kept && !isBack) return { why, ...whatToDo(kept, { prefix, group }) };
   if (kept)
-    return { why, next: `wait: ${kept.node ?? '?'} is back, and its claim goes when its run succeeds` };
+    return { why, next: `wait: ${kept.node ?? '?'} is back, and its claim is cleared when its run succeeds` };
   const [waits] = moving.flatMap(waitsIn);
   const { next: then, fix } = (waits && other?.(waits.group)) ?? {};
   return { why, ...(then !== undefined && { next: then }), ...(fix !== undefined && { fix }) };
 }
 
-/** A command only where clearing the claim can't let two nodes change at once (docs/adr/0019). */
+/** Gives a command only where clearing the claim can't let two nodes change at once (docs/adr/0019). */
 function whatToDo(
   slot: SlotView,
   { prefix, group }: { prefix: string; group: string },
 ): Omit<Explanation, 'why'> {
   const { node = '?', command = '?', state } = slot;
-  // Of a run that has ended no session has the lock any more.
+  // A run that has ended holds no lock, so somebody else's session does.
   if (slot.alive && state !== 'running' && state !== 'evicted') {
     const key = groupKeys(prefix, group).lock(slot.slot);
     return {
-      next: `a session that is no run's holds ${key}, and meanwhile nobody can use or clear slot ${slot.slot}: find out who made it ('consul kv get -detailed ${key}'), and let go of the key with 'consul kv delete ${key}'`,
+      next: `a session that belongs to no run holds ${key}, so slot ${slot.slot} can't be used or cleared: find out who created the session ('consul kv get -detailed ${key}'), then delete the key with 'consul kv delete ${key}'`,
     };
   }
   switch (state) {
@@ -121,16 +121,18 @@ function whatToDo(
         fix: hint(prefix, 'release', group, '--owner', node),
       };
     case 'interrupted':
-      return { next: `wait for ${node}'s next run, which takes the slot back, or start it on ${node}` };
+      return {
+        next: `wait for the next run of ${node}, which takes the slot back, or start a run on ${node}`,
+      };
     case 'rebooting':
-      return { next: `wait for ${node}'s next run; if ${node} does not come back, look at it` };
+      return { next: `wait for the next run of ${node}; if ${node} does not come back, check it` };
     case 'held':
-      return { next: `wait until ${node} gives the slot back, or ask whoever works on ${placeOf(slot)}` };
+      return { next: `wait until ${node} releases the slot, or ask the people who work on ${placeOf(slot)}` };
     case 'running':
     case 'evicted':
     case 'abandoned':
       return {
-        next: `look at ${placeOf(slot)} first: ${command} may still run there; once it is gone, run ${node} again, or clear its claim with release, which asks first`,
+        next: `check ${placeOf(slot)} first: ${command} may still be running there; once ${command} has ended, run ${node} again, or clear its claim with 'runlock release' (asks for confirmation)`,
       };
     case 'free':
     case 'locked':
@@ -141,7 +143,7 @@ function whatToDo(
   }
 }
 
-/** Where it is at work: machines that share a node's name, or run for another, are told apart by their host names. */
+/** The node, with its host where the names differ: hosts can share a node name, or run for another node. */
 function placeOf({ node = '?', host }: SlotView): string {
   const label = (name: string) => name.toLowerCase().split('.')[0];
   return host === undefined || label(host) === label(node) ? node : `${node} (on ${host})`;
@@ -176,23 +178,23 @@ function runningSentence(slot: SlotView, now: number, other: ExplainOptions['oth
   if (waits) {
     const why = other?.(waits.group)?.why;
     const there = why === undefined ? '' : ` (${why})`;
-    return `${node} has ${name} since ${age(since, now)} and runs nothing yet: it waits for a slot of ${waits.group}${there}`;
+    return `${name}: ${node} acquired the slot ${age(since, now)} ago and is waiting for a slot of ${waits.group}${there}`;
   }
   const others = also.map(({ group }) => group).join(', ');
-  return `${node} runs ${command} since ${age(since, now)} in ${name}${others === '' ? '' : `, and in ${others}`}`;
+  return `${name}: ${node} has been running ${command} for ${age(since, now)}${others === '' ? '' : `, also in ${others}`}`;
 }
 
-/** The first slot in words, the others counted. */
+/** The first slot in a sentence, the others counted. */
 function summary(
   slots: readonly SlotView[],
   now: number,
-  word: 'kept' | 'taken' | 'open',
+  word: 'held' | 'taken' | 'past its hold',
   other?: ExplainOptions['other'],
 ): string[] {
   const [first, ...more] = slots;
   if (!first) return [];
   const others =
-    more.length === 0 ? '' : `, and ${more.length} more ${more.length === 1 ? 'is' : 'are'} ${word} too`;
+    more.length === 0 ? '' : `; ${more.length} other ${more.length === 1 ? 'slot is' : 'slots are'} ${word}`;
   return [slotSentence(first, now, other) + others];
 }
 
@@ -202,41 +204,43 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
   const ended = endedText(slot);
   switch (slot.state) {
     case 'free':
-      return `${name} is free`;
+      return `${name}: free`;
     case 'running':
       if (!slot.alive) return goneSentence(slot, now);
       return runningSentence(slot, now, other);
     case 'failed':
-      return `${node} failed (${ended}) ${age(since, now)} ago${leftText(slot)} ${keeps(slot, now, 'its next run succeeds')}`;
+      return `${name}: ${node} failed ${age(since, now)} ago (${ended})${leftText(slot)}${holds(slot, now)}`;
     case 'interrupted':
-      return `${node} was interrupted by a signal (${ended}) ${age(since, now)} ago${leftText(slot)} ${keeps(slot, now, 'its next run succeeds')}`;
+      return `${name}: ${node} was interrupted by a signal ${age(since, now)} ago (${ended})${leftText(slot)}${holds(slot, now)}`;
     case 'rebooting':
-      return `${node} reboots (${ended}) since ${age(since, now)} ${keeps(slot, now, 'its next run succeeds')}`;
+      return `${name}: ${node} has been rebooting for ${age(since, now)} (${ended})${holds(slot, now)}`;
     case 'held':
-      return `${node} took ${name} with 'runlock acquire' ${age(since, now)} ago ${keeps(slot, now, 'it gives it back')}`;
+      return `${name}: ${node} acquired the slot ${age(since, now)} ago with 'runlock acquire'${holds(slot, now)}`;
     case 'abandoned':
-      return `${node} vanished while it ran ${command} (since ${age(since, now)}) ${keeps(slot, now, 'its next run succeeds')}`;
+      return `${name}: ${node} vanished ${age(since, now)} ago while running ${command}${holds(slot, now)}`;
     case 'evicted':
       if (!slot.alive) return goneSentence(slot, now);
-      return `${slot.by ?? 'an operator'} evicted ${node}, and ${name} comes free when ${command} has ended there`;
+      return `${name}: ${slot.by ?? 'an operator'} evicted ${node}; the slot is released once ${command} has ended`;
     case 'locked':
-      return `${name} is locked by a run whose claim is gone: it claims the slot again or stops`;
+      return `${name}: locked by a run whose claim is missing; that run claims the slot again or stops`;
     case 'unreadable':
-      return `${name} has a claim that cannot be read and keeps everyone out (see problems)`;
+      return `${name}: its claim can't be read, so no run can use the slot (see problems)`;
     default:
       return assertNever(slot.state);
   }
 }
 
-/** Nobody sends the node work meanwhile, and its next run must name the same to end that. */
+/** Shown because the node gets no traffic until a run that names the same services succeeds. */
 const leftText = ({ maintenance }: SlotView) =>
   maintenance ? `, left ${leftOnText(maintenance)} in maintenance` : '';
 
-function keeps(slot: SlotView, now: number, release: string): string {
-  const name = `slot ${slot.slot}`;
-  if (slot.heldUntil === undefined) return `and keeps ${name} until ${release} or someone clears it`;
-  if (isOpen(slot, now)) return `and no longer keeps ${name}: its hold is over`;
-  return `and keeps ${name} ${momentText(slot.heldUntil, now)}, unless ${release} or someone clears it before`;
+function holds(slot: SlotView, now: number): string {
+  if (slot.heldUntil !== undefined)
+    return isOpen(slot, now)
+      ? '; its hold has expired'
+      : ` and holds the slot ${momentText(slot.heldUntil, now)}, unless released first`;
+  if (slot.state === 'held') return ' and holds the slot until released';
+  return ' and holds the slot until a run succeeds or the claim is cleared';
 }
 
 /** A claim of a live run whose session is gone. */
@@ -244,26 +248,27 @@ function goneSentence(
   { slot, node = '?', command = '?', hold, missingSince }: SlotView,
   now: number,
 ): string {
-  const after = hold === 'none' ? 'the next in the queue takes it over' : 'it counts as abandoned';
+  const after =
+    hold === 'none' ? 'the next run in the queue takes the slot' : 'the claim counts as abandoned';
   const when =
     missingSince === undefined
-      ? '60s after a run that wants the slot has first seen this,'
-      : `a run that wants the slot saw this first ${age(missingSince, now)} ago, and 60s after that`;
+      ? '60s after a waiting run notices this,'
+      : `a waiting run noticed this ${age(missingSince, now)} ago; 60s after that,`;
   return (
-    `${node} has vanished or is cut off from Consul and ${command} may still run there, so look at the node first: ` +
-    `its next run takes slot ${slot} back; ${when} ${after}`
+    `slot ${slot}: ${node} has vanished or is cut off from Consul, and ${command} may still be running there; ` +
+    `the next run of ${node} takes the slot back; ${when} ${after}`
   );
 }
 
 function grantText({ queue }: GroupFacts, slot: SlotView): string {
   const [first] = queue;
-  const who = first?.place === 1 ? first.node : 'the first in the queue';
-  const behind = queue.length === 1 ? '' : ` (${queue.length} wait)`;
-  return `${who} is about to be granted slot ${slot.slot}${behind}`;
+  const who = first?.place === 1 ? first.node : 'the first run in the queue';
+  const behind = queue.length === 1 ? '' : ` (${waitText(queue.length)})`;
+  return `${who} is next for slot ${slot.slot}${behind}`;
 }
 
 function waitText(count: number): string {
-  return count === 1 ? '1 run waits' : `${count.toLocaleString('en-US')} runs wait`;
+  return count === 1 ? '1 run waiting' : `${count.toLocaleString('en-US')} runs waiting`;
 }
 
 function age(since: string, now: number): string {

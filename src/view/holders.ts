@@ -1,4 +1,4 @@
-/** Who has the slots of a group that a run waits for, from one look to the next. Pure. */
+/** Who holds the slots of a group that a run waits for, and what has changed since the last read. Pure. */
 import { CLOCK_DIFFERENCE_MS, VANISHED_AFTER_MS } from '../lock/decide.ts';
 import { formatAge } from '../text/age.ts';
 import type { HolderView, SlotView } from './report.ts';
@@ -30,7 +30,7 @@ export interface Now {
   readonly monotonicMs: number;
 }
 
-/** Those that keep the group from moving first. */
+/** Holders that block the group come first. */
 export function toHolders(slots: readonly SeenSlot[], { nowMs, monotonicMs }: Now): HolderView[] {
   const holders = slots.flatMap((slot): HolderView[] => {
     const { node, state, command = '', since = '', hold, goneSinceMs, missingSince } = slot;
@@ -38,7 +38,7 @@ export function toHolders(slots: readonly SeenSlot[], { nowMs, monotonicMs }: No
     const view = { node, state, command, ageMs: nowMs - Date.parse(since) };
     if (goneSinceMs === undefined) return [view];
     const ownMs = monotonicMs - goneSinceMs;
-    // Whoever saw it first has written that down, by a clock that may differ from this one.
+    // The first run that saw the session missing recorded when, by its own clock, which may differ from ours.
     const markedMs = missingSince === undefined ? 0 : nowMs - Date.parse(missingSince);
     const leftMs = VANISHED_AFTER_MS - Math.max(ownMs, markedMs - CLOCK_DIFFERENCE_MS);
     return [{ ...view, gone: { forMs: Math.max(ownMs, markedMs), leftMs, then: afterGone(hold) } }];
@@ -49,7 +49,7 @@ export function toHolders(slots: readonly SeenSlot[], { nowMs, monotonicMs }: No
 
 const afterGone = (hold: SlotView['hold']) => (hold === 'none' ? 'next' : 'abandoned');
 
-/** One sentence for each slot that is another's, or is in another state, than before. */
+/** One sentence for each slot whose owner or state has changed. */
 export function changesOf(before: readonly SeenSlot[], after: readonly SeenSlot[]): ChangedSlot[] {
   const numbers = [...new Set([...before, ...after].map(({ slot }) => slot))].sort((a, b) => a - b);
   return numbers.flatMap((slot) => {
@@ -72,13 +72,13 @@ const standsAs = (slot: SeenSlot | undefined) =>
   slot && slot.state !== 'free' ? `${slot.run} ${slot.state} ${isGone(slot)}` : '';
 
 function changeText(slot: SeenSlot | undefined): string {
-  if (!slot || slot.state === 'free') return 'is free';
-  const { node = 'somebody', state, command = '?', hold } = slot;
+  if (!slot || slot.state === 'free') return 'free';
+  const { node = 'unknown node', state, command = '?', hold } = slot;
   if (isGone(slot)) {
     const then =
-      afterGone(hold) === 'next' ? 'the next in the queue may take it over' : 'it counts as abandoned';
-    return `${node} lost its session, and ${command} may still run there; ${then} in ${formatAge(VANISHED_AFTER_MS)}`;
+      afterGone(hold) === 'next' ? 'the next run may take the slot' : 'the claim counts as abandoned';
+    return `${node} lost its session, and ${command} may still be running there; ${then} in ${formatAge(VANISHED_AFTER_MS)}`;
   }
-  if (state === 'running') return `${node} runs ${command}`;
+  if (state === 'running') return `${node} is running ${command}`;
   return `${node} ${state} (${endedText(slot)})`;
 }

@@ -59,11 +59,11 @@ export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Se
 }
 
 function whyOf(slot: number, { frozen }: Seen): string {
-  if (frozen) return `takes slot ${slot} back when the freeze is over`;
-  return `slot ${slot} is beyond its --slots: its claim moves to a lower one as soon as fewer than its --slots are taken`;
+  if (frozen) return `takes slot ${slot} back when the freeze ends`;
+  return `its --slots no longer includes slot ${slot}; its claim moves to a lower slot once fewer than --slots are taken`;
 }
 
-/** Said where the slot is shown. */
+/** An unreadable claim is reported with its slot, not here. */
 function readClaim(owner: Entry): Claim | undefined {
   try {
     return decodeClaim(owner);

@@ -47,7 +47,7 @@ async function whatIsHidden(
   const rule = seesService
     ? 'node_prefix "" { policy = "read" }'
     : `service "${service}" { policy = "read" }`;
-  return `this token may not see all of its instances; it needs the rule: ${rule}`;
+  return `this token may not see all instances; it needs the rule: ${rule}`;
 }
 
 /** What each node that offers the service would be told now. Pure. */
@@ -96,4 +96,4 @@ function toGates(verdicts: readonly { node: string; verdict: Verdict }[]): GateV
   return gates.sort((a, b) => Number(a.open) - Number(b.open));
 }
 
-const ONE_OF_THEM = 'one of them';
+const ONE_OF_THEM = 'any of these nodes';

@@ -85,7 +85,7 @@ describe('ended by a signal', () => {
   });
 
   test.each([
-    ['a free slot is free again', 's-free', undefined],
+    ['a released slot', 's-free', undefined],
     ['a failed claim is what it was', 's-failed', 'failed'],
   ])('while it turns its grant into a hold: %s', async (_, group, before) => {
     if (before) await exec(group, 'web01', 'false');
@@ -107,7 +107,7 @@ test('evicted between grant and hold: says so, holds nothing, and the operator h
   expect(operator.stdout).toBe('evicted web01 from slot 0 of evicted; its command is gone\n');
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
-  expect(stderr).toMatch(/slot 0 of evicted was lost before it was held: .* evicted it/);
+  expect(stderr).toMatch(/lost slot 0 of evicted while acquiring it: .* evicted it/);
   expect(await on('evicted').keys()).toEqual(['.last', '.tail']);
 });
 

@@ -36,14 +36,14 @@ describe('what is held', () => {
     for (const busy of [await acquire('alone', 'web02', '-w', '0'), await exec('alone', 'web02', 'true')]) {
       expect(busy).toMatchObject({ status: 75, stdout: '' });
       expect(busy.stderr).toMatch(
-        /^runlock: busy: no slot in alone now \(slot 0: web01 held, acquire, since \ds\)/,
+        /^runlock: busy: no slot available in alone \(slot 0: web01 held for \ds \(acquire\)\)/,
       );
     }
     const status = await runlock(agent, ['status', 'alone']);
-    expect(status.stdout).toContain("web01 took slot 0 with 'runlock acquire'");
+    expect(status.stdout).toContain('slot 0: web01 acquired the slot');
     expect(status.stdout).toContain(
       // Once without the host, which is not web01 here: of two machines with one name nobody knew whom to ask.
-      `next: wait until web01 gives the slot back, or ask whoever works on web01 (on ${hostname()})`,
+      `next: wait until web01 releases the slot, or ask the people who work on web01 (on ${hostname()})`,
     );
     // It stood there once, and what it cleared was at work.
     expect(status.stdout).not.toContain('fix:');
@@ -55,7 +55,7 @@ describe('what is held', () => {
     await on('back').waiting();
     const done = await release('back');
     expect(done).toMatchObject({ status: 0, stderr: '' });
-    expect(done.stdout).toMatch(/^web01 gave slot 0 of back back after \d+s\n$/);
+    expect(done.stdout).toMatch(/^web01 released slot 0 of back after \d+s\n$/);
     expect((await next.ended).status).toBe(0);
     expect(await on('back').keys()).toEqual(['.last', '.runs/web01', '.runs/web02', '.tail']);
     const record = await on('back').lastRun('web01');
@@ -77,7 +77,7 @@ describe('what is held', () => {
     const done = await release('failed', 'web01', '--failed', '--exit-code', '3');
     expect(done).toMatchObject({ status: 0, stderr: '' });
     expect(done.stdout).toMatch(
-      /^web01 failed after \d+s and keeps slot 0 of failed until its next good run; 'runlock release failed --owner web01' clears it\n$/,
+      /^web01 failed after \d+s and still holds slot 0 of failed until a run succeeds; to clear: 'runlock release failed --owner web01'\n$/,
     );
     expect(await on('failed').claim()).toMatchObject({ state: 'failed', exitCode: 3 });
     expect(await on('failed').lastRun('web01')).toMatchObject({
@@ -102,7 +102,7 @@ describe('what is held', () => {
     await acquire('operator');
     const done = await runlock(agent, ['release', 'operator', '--owner', 'web01', '--force']);
     expect(done.stdout).toBe(
-      'cleared the held claim of web01 on slot 0 of operator; what web01 does there may still go on: look there before others change\n',
+      'cleared the held claim of web01 on slot 0 of operator; its work may still be going on: check web01 before other nodes start\n',
     );
     expect(await on('operator').keys()).toEqual(['.last', '.tail']);
   });
@@ -140,7 +140,7 @@ describe('asking again', () => {
     const again = await acquire('again', 'web01', '--json', '-w', '0', '-v');
     expect(again.status).toBe(0);
     expect(again.stderr).toMatch(
-      /web01 holds slot 0 of again already \(since \ds\) until 'runlock release again'/,
+      /web01 already holds slot 0 of again \(acquired \ds ago\); to release: 'runlock release again'/,
     );
     expect(await on('again').keys()).toEqual(HELD);
     const { fencingToken } = held(again.stdout);
@@ -175,7 +175,7 @@ describe('asking again', () => {
     expect((await release('frozen')).status).toBe(0);
     const busy = await acquire('frozen', 'web01', '-w', '0');
     expect(busy.status).toBe(75);
-    expect(busy.stderr).toContain('frozen by ops (weekend)');
+    expect(busy.stderr).toContain('by ops (weekend)');
   });
 
   test('on another machine with the same node name is busy: it never believes that it holds it', async () => {
@@ -186,7 +186,7 @@ describe('asking again', () => {
     const { status, stdout, stderr } = await acquire('namesake', 'web01', '--json');
     expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
     expect(stderr).toMatch(
-      /^runlock: busy: another machine, b, holds slot 0 of namesake as web01 by 'runlock acquire' \(since \ds\)\. Wait until it is released there; or ask whoever works there, and clear it with 'runlock release namesake --owner web01'\. If this is another node, give it its own name with --node\n$/,
+      /^runlock: busy: another host \(b\) holds slot 0 of namesake as web01, by 'runlock acquire' \ds ago\. Wait for its release, or check that no work is going on there and run 'runlock release namesake --owner web01'\. If this host is a different node, give it its own name with --node\n$/,
     );
     expect(await on('namesake').claim()).toEqual(there);
   });
@@ -232,7 +232,7 @@ describe('with exec of the same node', () => {
     const busy = await exec('mixed', 'web01', 'true');
     expect(busy).toMatchObject({ status: 75, stdout: '' });
     expect(busy.stderr).toMatch(
-      /^runlock: busy: web01 holds slot 0 of mixed by 'runlock acquire' \(since \ds\) until 'runlock release mixed'\n$/,
+      /^runlock: busy: web01 already holds slot 0 of mixed, by 'runlock acquire' \ds ago; to release: 'runlock release mixed'\n$/,
     );
     expect(await on('mixed').claim()).toMatchObject({ state: 'held' });
     await release('mixed');
@@ -253,22 +253,22 @@ describe('with exec of the same node', () => {
     const acquired = await inside('acquire');
     expect(acquired.stdout).toBe('75\n');
     expect(acquired.stderr).toMatch(
-      /busy: web01 already runs.*inside a 'runlock exec' of the group.*leave acquire/,
+      /busy: web01 is already running.*the enclosing 'runlock exec'.*remove acquire/,
     );
     expect((await inside('release')).stdout).toBe('75\n');
     expect((await inside('release', '--failed')).stdout).toBe(
-      'nothing to release: web01 holds nothing in nested (its claim says running, and stays)\n0\n',
+      'nothing to release: web01 does not hold nested by acquire (its running claim stays)\n0\n',
     );
     expect(await on('nested').lastRun('web01')).toMatchObject({ outcome: 'succeeded' });
   });
 });
 
 test.each([
-  [['acquire', '--hold', 'none'], {}, /--hold none: holds nothing.*'forever' or a duration/],
-  [['acquire'], { RUNLOCK_HOLD: 'none' }, /RUNLOCK_HOLD=none: .*holds nothing/],
-  [['release', '--exit-code', '1'], {}, /--exit-code says how it failed; give --failed too/],
-  [['release', '--failed', '--owner', 'web01'], {}, /--failed is for what this node acquired itself/],
-  [['release', '--failed', '--force'], {}, /--failed keeps a slot and --force ends a run/],
+  [['acquire', '--hold', 'none'], {}, /--hold none: would hold nothing; use 'forever' or a duration/],
+  [['acquire'], { RUNLOCK_HOLD: 'none' }, /RUNLOCK_HOLD=none: .*would hold nothing/],
+  [['release', '--exit-code', '1'], {}, /--exit-code needs --failed/],
+  [['release', '--failed', '--owner', 'web01'], {}, /--failed and --owner exclude each other/],
+  [['release', '--failed', '--force'], {}, /--failed and --force exclude each other/],
 ])('%j is wrong usage', async (args, env, said) => {
   const { status, stdout, stderr } = await runlock(agent, args, { env });
   expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
@@ -279,11 +279,11 @@ test.each([
 test('a waiting acquire on a terminal shows its place and who has the slot; then that line goes', async () => {
   await acquire('live', 'web09');
   const screen = startInTerminal(agent, acquireArgs('live', 'web01'));
-  await screen.shows(/waiting [1-9]s for live · place 1 · web09 held since \d+s \(acquire\)/);
+  await screen.shows(/waiting [1-9]s for live · place 1 · web09 held for \d+s \(acquire\)/);
   expect((await release('live', 'web09')).status).toBe(0);
   expect(await screen.ended).toBe(0);
   expect(screen.screen().split('\r\x1b[K').at(-1)).toMatch(
-    /^runlock: web01 got slot 0 of live after \d+s and holds it until 'runlock release live'\r\n$/,
+    /^runlock: web01 acquired slot 0 of live \(waited \d+s\); to release: 'runlock release live'\r\n$/,
   );
   expect((await on('live').claim())?.node).toBe('web01');
 });

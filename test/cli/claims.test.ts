@@ -126,7 +126,7 @@ describe('a failed run', () => {
     await on('down').waiting();
     await eventually(async () => expect(await agent.kv.get('runlock/down/.node/web01')).toBeDefined());
     expect((await on('down').exec('web01', '-v', '--', 'true')).stderr).toMatch(
-      /web01 already runs or waits/,
+      /web01 is already running or queued/,
     );
     await free();
     expect(await back.ended).toMatchObject({ status: 0, stdout: '0\n' });
@@ -140,15 +140,15 @@ describe('a failed run', () => {
     const down = on('shown').start('web01', '--', 'true');
     const shows = (text: RegExp) =>
       eventually(async () => expect((await runlock(agent, ['status', 'shown'])).stdout).toMatch(text));
-    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +slot 1 is beyond its --slots/);
+    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +its --slots no longer includes slot 1/);
     await free();
     expect((await down.ended).status).toBe(0);
     await on('shown').exec('web01', '--', 'false');
     await runlock(agent, ['freeze', 'shown', '--reason', 'new disks']);
     const frozen = on('shown').start('web01', '--', 'true');
-    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +takes slot 0 back when the freeze is over/);
+    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +takes slot 0 back when the freeze ends/);
     expect((await on('shown').exec('web01', '-v', '--', 'true')).stderr).toMatch(
-      /web01 already runs or waits/,
+      /web01 is already running or queued/,
     );
     await runlock(agent, ['thaw', 'shown']);
     expect((await frozen.ended).status).toBe(0);
@@ -164,9 +164,9 @@ describe('a failed run', () => {
       status: 75,
       stderr: expect.stringMatching(/slot 1: web01 failed/) as string,
     });
-    expect(small.stderr).not.toMatch(/is free/);
+    expect(small.stderr).not.toMatch(/: free/);
     const waiting = await on('beyond').exec('web03', '-v', '-w', '1s', '--', 'true');
-    expect(waiting.stderr).toMatch(/web03 waits for a slot of beyond \(slot 1: web01 failed/);
+    expect(waiting.stderr).toMatch(/web03 is waiting for a slot of beyond \(slot 1: web01 failed/);
     expect((await on('beyond').exec('web03', '-n', '2', '-w', '0', ...saySlot)).stdout).toBe('0\n');
     expect((await on('beyond').exec('web01', '-w', '0', ...saySlot)).stdout).toBe('0\n');
     expect((await on('beyond').exec('web03', '-w', '0', '--', 'true')).status).toBe(0);
@@ -241,16 +241,16 @@ describe('a failed run', () => {
   test('one that a signal ended half-way keeps others out; the node’s next run takes it back', async () => {
     const { stderr } = await stopped('stopped');
     expect(stderr).toMatch(
-      /^runlock: sh was interrupted and ended with 143 after \d+s; web01 keeps slot 0 of stopped until its next good run\n$/,
+      /^runlock: sh was interrupted and exited 143 after \d+s; web01 still holds slot 0 of stopped until a run succeeds\n$/,
     );
     expect(await on('stopped').claim()).toMatchObject({ state: 'interrupted', node: 'web01', exitCode: 143 });
     expect((await on('stopped').exec('web02', '-w', '0', '--', 'true')).status).toBe(75);
     const status = await runlock(agent, ['status', 'stopped']);
     expect(status.stdout).toMatch(
-      /web01 was interrupted by a signal \(sh, exit 143\) \d+s ago and keeps slot 0 until its next run succeeds or someone clears it/,
+      /slot 0: web01 was interrupted by a signal \d+s ago \(sh, exit 143\) and holds the slot until a run succeeds or the claim is cleared/,
     );
     expect(status.stdout).toContain(
-      "next: wait for web01's next run, which takes the slot back, or start it on web01",
+      'next: wait for the next run of web01, which takes the slot back, or start a run on web01',
     );
     // A command that clears what is half done is nothing to paste.
     expect(status.stdout).not.toContain('fix:');
@@ -358,7 +358,7 @@ test('a run of the same name on another machine is said as a warning, with the w
   const { status, stderr } = await on('twice').exec('web01', '--', 'true');
   expect(status).toBe(75);
   expect(stderr).toMatch(
-    /^runlock: busy: another machine, host-b, runs or waits in twice as web01 too \(pid \d+, since \d+s\)\. Wait until that run has ended; or look there that nothing runs any more, and clear it with 'runlock release twice --owner web01', which asks first\. If this is another node, give it its own name with --node\n$/,
+    /^runlock: busy: another host \(host-b\) is running or queued in twice as web01 \(pid \d+, for \d+s\)\. Wait for that run to end, or check that nothing is running there and run 'runlock release twice --owner web01' \(asks for confirmation\)\. If this host is a different node, give it its own name with --node\n$/,
   );
   await free();
 });

@@ -234,7 +234,7 @@ describe('runlock config', () => {
     const { status, stdout, stderr } = await runlock(undefined, args, { env });
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const [title, ...lines] = stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
-    expect(title).toBe(`runlock exec in prod/web, by ${path}`);
+    expect(title).toBe(`runlock exec in prod/web, from ${path}`);
     expect(lines.slice(0, 6)).toEqual([
       'OPTION | VALUE | FROM',
       'group | prod/web | flag',
@@ -271,7 +271,7 @@ describe('runlock config', () => {
   test('of another command, and of one that there is not', async () => {
     const { stdout } = await runlock(undefined, ['config', 'release', '--config', file()], { env });
     expect(stdout).toMatch(
-      /^runlock release in default, by .*\n {2}OPTION[^]*^ {2}owner +\(this agent's node\) +default$/m,
+      /^runlock release in default, from .*\n {2}OPTION[^]*^ {2}owner +\(the agent's node\) +default$/m,
     );
     expect(await runlock(undefined, ['config', 'exce'])).toEqual({
       ...{ status: 64, stdout: '', stderr: "runlock: unknown command 'exce'; see 'runlock --help'\n" },
@@ -286,7 +286,7 @@ describe('runlock config', () => {
       .screen()
       .split('\r\n')
       .map((line) => line.replaceAll(/ {2,}/g, ' | '));
-    expect(lines[0]?.startsWith(`${bold}runlock exec in default, by `)).toBe(true);
+    expect(lines[0]?.startsWith(`${bold}runlock exec in default, from `)).toBe(true);
     expect(lines).toContain(`${dim} | kill_after | 10s | default${plain}`);
     expect(lines.find((line) => line.startsWith(' | wait | '))).toMatch(/^ \| wait \| 30m \| \//);
   });
@@ -318,7 +318,7 @@ describe('config of any command names no group that is none', () => {
       expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
       expect(stdout).not.toMatch(/undefined|NaN|\[object/);
       const looks = ['status', 'history', 'freeze', 'thaw', 'completion'].includes(name);
-      expect(stdout.split('\n')[0]).toBe(`runlock ${name}${looks ? '' : ' in default'}, by /dev/null`);
+      expect(stdout.split('\n')[0]).toBe(`runlock ${name}${looks ? '' : ' in default'}, from /dev/null`);
       const json = await runlock(agent, ['config', name, '--json', '--config', '/dev/null']);
       expect((JSON.parse(json.stdout) as { groups: string[] }).groups).toEqual(looks ? [] : ['default']);
     },
@@ -328,9 +328,9 @@ describe('config of any command names no group that is none', () => {
     const env = { RUNLOCK_GROUP: 'of/runs' };
     const file = fileOf('group = "of/file"', '[groups."prod/web"]', 'quiet = true');
     const plain = await runlock(agent, ['config', 'history', '--config', file], { env });
-    expect(plain.stdout).toMatch(/^runlock history, by .*\n(?:.*\n)* {2}group +\(none\) +default\n/);
+    expect(plain.stdout).toMatch(/^runlock history, from .*\n(?:.*\n)* {2}group +\(none\) +default\n/);
     const { stdout } = await runlock(agent, ['config', 'history', '-g', 'prod/web', '--config', file]);
-    expect(stdout).toMatch(/^runlock history in prod\/web, by .*\n(?:.*\n)* {2}group +prod\/web +flag\n/);
+    expect(stdout).toMatch(/^runlock history in prod\/web, from .*\n(?:.*\n)* {2}group +prod\/web +flag\n/);
     expect(stdout).toContain(`quiet       true      ${file}:3 [groups."prod/web"]`);
   });
 });

@@ -95,7 +95,7 @@ describe('a group whose runs name a service', () => {
     expect(report.status).toBe(2);
     expect(fixes(report)).toEqual([add(missing)]);
     const name = missing.replace(/ \{.*$/, '');
-    expect(report.problems[0]?.found).toMatch(new RegExp(`^${name}: (?:read|write) is refused$`));
+    expect(report.problems[0]?.found).toMatch(new RegExp(`^${name}: (?:read|write) denied$`));
   });
 
   test('what is refused is what a run is refused', async () => {
@@ -190,8 +190,8 @@ describe('another node', () => {
     const rules = [...base, ...gate, MARKS.replace('web01', 'web02')];
     const named = ['--service', 'web', '--maintenance', '--node', 'web02'];
     const [problem] = (await doctor(rules, ...named)).problems;
-    expect(problem?.found).toMatch(/^web02 goes in and out of maintenance at its own agent/);
-    expect(problem?.fix).toBe("name web02's with --agent ADDRESS");
+    expect(problem?.found).toMatch(/^maintenance of web02 needs its own agent/);
+    expect(problem?.fix).toBe('give the agent of web02 with --agent ADDRESS');
     const wrong = await doctor(rules, ...named, '--agent', agent.address);
     expect(wrong.problems.map(({ found }) => found)).toEqual([
       `--agent ${agent.address} is the agent of web01, not of web02`,
@@ -219,8 +219,8 @@ test('where not even the node’s name may be known, what could not be tried for
   expect(fixes(report)[0]).toMatch(/session "NODE" \{ policy = "write" \}/);
   expect(report.notes.map(({ found }) => found)).toEqual(
     expect.arrayContaining([
-      "--maintenance node: the agent's node name is not known, so neither is what it offers",
-      'node "NODE": write is needed; it was not tried, for the agent\'s node name is not known',
+      "--maintenance node: the agent's node name is unknown, so its services are too",
+      'node "NODE": write is needed but was not checked: the agent\'s node name is unknown',
     ]),
   );
 });
@@ -232,7 +232,7 @@ test('a Consul that does not say what a token may do: what is needed, and that i
   const { status, stdout } = await runlock(proxy, args);
   expect(status).toBe(0);
   expect(stdout).toMatch(
-    /^note {5}rights +service "web": write is needed; it was not tried, for Consul does not say what a token may do; if runs are refused, add to the token's policy: service "web" \{ policy = "write" \}$/m,
+    /^note {5}rights +service "web": write is needed but was not checked: Consul does not report the rights of tokens; if runs are denied access, add to the token's policy: service "web" \{ policy = "write" \}$/m,
   );
   expect(proxy.requests.filter(({ path }) => path.includes('maintenance'))).toEqual([]);
 });
@@ -245,7 +245,7 @@ test('where ACLs are off all of it is allowed', async () => {
 });
 
 test.for([
-  [['--maintenance'], '--maintenance takes services out; name them with --service'],
+  [['--maintenance'], '--maintenance needs --service'],
   [['--service', 'web', '--agent', '127.0.0.1:1'], 'name that node with --node'],
   [['--service', 'we b'], "--service 'we b': not a service name"],
 ] as const)('%j is wrong usage', async ([args, message]) => {

@@ -57,7 +57,7 @@ describe('all is well', () => {
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const lines = stdout.trimEnd().split('\n');
     expect(lines[0]).toBe(`ok       address      Consul at ${agent.address} (from CONSUL_HTTP_ADDR)`);
-    expect(lines.at(-1)).toBe('all is well for runs in prod/web');
+    expect(lines.at(-1)).toBe('no problems for group prod/web');
     for (const line of lines.slice(0, -1)) expect(line).toMatch(/^(?:ok|note) {5,}?[a-z]+ +\S/);
     expect(stdout).toMatch(/^ok {7}leader +127\./m);
     expect(stdout).toMatch(/^ok {7}versions +agent \d[\d.]+, servers \d[\d.]+$/m);
@@ -196,7 +196,7 @@ describe('rights', () => {
     const problem = only(report.problems);
     expect(problem).toMatchObject({
       check: 'token',
-      fix: 'put a token that Consul knows into CONSUL_HTTP_TOKEN_FILE',
+      fix: 'put a valid token into CONSUL_HTTP_TOKEN_FILE',
     });
     expect(report.stdout).not.toContain(secret);
   });
@@ -244,7 +244,7 @@ describe('the clock', () => {
     const warning = only((await doctor(agent, ['-g', 'future'])).warnings);
     expect(warning).toMatchObject({ check: 'clock' });
     expect(warning.found).toMatch(
-      /^runlock\/future\/\.slot\/0\/owner was written (?:59m\S*|1h) in this host's future$/,
+      /^runlock\/future\/\.slot\/0\/owner was written (?:59m\S*|1h) in the future, by this host's clock$/,
     );
   });
 });
@@ -279,13 +279,15 @@ test('a wrong configuration file is a problem with its line; the rest is checked
   expect(only(report.problems)).toEqual({
     ...{ check: 'config', level: 'problem' },
     found: `${file}:3: unknown key 'slotz' in [groups."prod/web"]; did you mean 'slots'?`,
-    fix: 'correct it: until then every other command stops with exit 78',
+    fix: 'correct the file; until then every other command exits 78',
   });
   expect(report.checks.map(({ check }) => check)).toEqual(
     expect.arrayContaining(['leader', 'rights', 'host']),
   );
   const text = (await runlock(agent, ['doctor', '--config', file])).stdout;
-  expect(text).toMatch(/^problem {2}config .* did you mean 'slots'\? correct it: until then every other /m);
+  expect(text).toMatch(
+    /^problem {2}config .* did you mean 'slots'\? correct the file; until then every other /m,
+  );
 });
 
 test.each([
@@ -317,7 +319,7 @@ describe('leftovers', () => {
     const report = await leftover('gone', '.slot/0/owner', claim({ node: 'web99' }));
     expect(only(report.warnings)).toEqual({
       ...{ check: 'leftovers', level: 'warning' },
-      found: "slot 0 is kept by web99, which Consul's catalogue does not have",
+      found: "slot 0 is held by web99, which is not in Consul's catalogue",
       fix: 'if that node is gone for good: runlock release gone --owner web99',
     });
     await runlock(agent, ['release', 'gone', '--owner', 'web99']);
@@ -334,7 +336,7 @@ describe('leftovers', () => {
     expect(only(report.warnings)).toMatchObject({
       found: 'the run of web01 has vanished from slot 0',
       fix: expect.stringMatching(
-        /^look at web01 first: its command may still run there; .*release, which asks first$/,
+        /^check web01 first: its command may still be running there; .*'runlock release' \(asks for confirmation\)$/,
       ) as string,
     });
   });
@@ -393,7 +395,7 @@ test('in a terminal the levels are coloured', async () => {
   const run = startInTerminal(agent, ['doctor', '-g', 'paint']);
   expect(await run.ended).toBe(0);
   expect(run.screen()).toContain('\u001b[32mok');
-  expect(run.screen()).toContain('\u001b[32mall is well for runs in paint');
+  expect(run.screen()).toContain('\u001b[32mno problems for group paint');
 });
 
 describe('TLS', () => {
@@ -418,7 +420,7 @@ describe('TLS', () => {
       (await doctor(secure, [], { env: { CONSUL_CACERT: '', CONSUL_HTTP_SSL_VERIFY: 'false' } })).warnings,
     );
     expect(warning).toMatchObject({ check: 'tls' });
-    expect(warning.found).toMatch(/is not verified \(it would be refused: \w+/);
+    expect(warning.found).toMatch(/is not verified \(verification would fail: \w+/);
   });
 
   test('another authority: a problem that says so', async () => {

@@ -104,7 +104,7 @@ test('a good run gives its slot back; a failed one keeps it until the next good 
   const { converge } = chef();
   const good = await converge('chef', 'succeeds');
   expect(good.output).toContain('the recipe runs');
-  expect(good.output).toContain('web01 gave slot 0 of chef back');
+  expect(good.output).toContain('released slot 0 of chef');
   expect(await on('chef').lastRun('web01')).toMatchObject({ outcome: 'succeeded' });
   const bad = await converge('chef', 'fails');
   expect(bad.output).toContain('web01 failed after');
@@ -117,7 +117,7 @@ test('without a slot the recipe does not run, and what the other node holds stay
   const { converge } = chef();
   await runlock(agent, ['acquire', 'taken', '--node', 'web02']);
   const refused = await converge('taken', 'succeeds');
-  expect(refused.output).toMatch(/busy: no slot in taken .*web02 held/);
+  expect(refused.output).toMatch(/busy: no slot available in taken .*web02 held/);
   expect(refused.output).toContain('start handler: runlock acquire taken --wait 0: exit status 75');
   expect(refused.output).not.toContain('the recipe runs');
   expect(refused.output).toContain('nothing to release: web01 has no claim in taken');

@@ -263,7 +263,7 @@ describe('75 busy', () => {
   test('no slot and no patience: -w 0', async () => {
     const held = await on('busy').hold();
     const busy = await exec('busy', ['--node', 'web02', '-w', '0', '--', 'true']);
-    expectComplaint(busy, 75, /busy: no slot in busy now \(slot 0: web01 running, sh, since \d+s\)/);
+    expectComplaint(busy, 75, /busy: no slot available in busy \(slot 0: web01 running sh for \d+s\)/);
     held.tell();
     expect((await held.ended).status).toBe(0);
   });
@@ -273,7 +273,11 @@ describe('75 busy', () => {
     const startedMs = performance.now();
     const busy = await exec('busy-1s', ['--node', 'web02', '-w', '1s', '--', 'true']);
     expect(performance.now() - startedMs).toBeGreaterThan(1_000);
-    expectComplaint(busy, 75, /busy: no slot in busy-1s within 1s \(slot 0: web01 failed, false, exit 1/);
+    expectComplaint(
+      busy,
+      75,
+      /busy: no slot available in busy-1s within 1s \(slot 0: web01 failed \d+s ago \(false, exit 1\)/,
+    );
     expect(await agent.kv.keys('runlock/busy-1s/.queue/')).toEqual([]);
     expect(await agent.kv.keys('runlock/busy-1s/.node/')).toEqual([]);
   });
@@ -286,7 +290,7 @@ describe('75 busy', () => {
     await agent.kv.put(key, JSON.stringify(freeze));
     for (const wait of ['0', '300ms']) {
       const busy = await exec(group, ['-w', wait, '--', 'true']);
-      expectComplaint(busy, 75, /is frozen by anna \(release day\)/);
+      expectComplaint(busy, 75, /was frozen \d+s ago by anna \(release day\)/);
     }
     expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([]);
     await agent.kv.delete(key);
@@ -305,7 +309,7 @@ describe('75 busy', () => {
     await exec('back-frozen', ['--', 'false']);
     const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
     await agent.kv.put('runlock/back-frozen/.freeze', JSON.stringify(freeze));
-    expectComplaint(await exec('back-frozen', ['-w', '0', '--', 'true']), 75, /is frozen by anna/);
+    expectComplaint(await exec('back-frozen', ['-w', '0', '--', 'true']), 75, /was frozen \d+s ago by anna/);
     expect((await agent.kv.get('runlock/back-frozen/.slot/0/owner'))?.Value).toContain('"failed"');
   });
 
@@ -434,7 +438,7 @@ describe('79 lock lost: the command is killed', () => {
     const args = ['release', 'evicted', '--owner', 'web01', '--force'];
     expect((await runlock(agent, args)).status).toBe(0);
     expect((await run.ended).status).toBe(79);
-    expect(run.stderr()).toMatch(/^runlock: the run was evicted by \S+@\S+ and killed; [^\n]+\n$/);
+    expect(run.stderr()).toMatch(/^runlock: \S+@\S+ evicted the run; killed the command; [^\n]+\n$/);
     await untilGone(run.command);
   });
 
@@ -444,7 +448,7 @@ describe('79 lock lost: the command is killed', () => {
     const claim = JSON.parse((await agent.kv.get(key))?.Value ?? '{}') as object;
     await agent.kv.put(key, JSON.stringify({ ...claim, node: 'web09', run: 'another' }));
     expect((await run.ended).status).toBe(79);
-    expect(run.stderr()).toMatch(/lock of stolen was lost \(its claim names web09 \(run another\)\)/);
+    expect(run.stderr()).toMatch(/lost the lock of stolen \(its claim names web09 \(run another\)\)/);
     await untilGone(run.command);
     expect((await agent.kv.get(key))?.Value).toContain('web09');
   });
@@ -453,7 +457,7 @@ describe('79 lock lost: the command is killed', () => {
 describe('124 --timeout', () => {
   test('the command is killed, the claim stays as after a failure', async () => {
     const result = await exec('slow', ['--timeout', '300ms', '--kill-after', '1s', '--', ...sleeper]);
-    expectComplaint(result, 124, /ran longer than --timeout and was killed/);
+    expectComplaint(result, 124, /killed the command: it ran longer than --timeout/);
     expect((await agent.kv.get('runlock/slow/.slot/0/owner'))?.Value).toContain('"failed"');
   });
 
@@ -575,6 +579,6 @@ test('70 a bug in runlock: one line that asks for a report, and nothing is start
   expect(result).toEqual({
     status: 70,
     stdout: '',
-    stderr: 'runlock: a bug in runlock, please report it: chance broke\n',
+    stderr: 'runlock: bug in runlock, please report: chance broke\n',
   });
 });

@@ -40,7 +40,7 @@ test('where nothing is stored yet status says who froze all, since and until whe
   const { stdout } = await runlock(agent, ['status', ...elsewhere]);
   expect(stdout.replaceAll(/\d{4}-\S+Z \(in [^)]+\)/g, 'WHEN').replace(/\d+s ago/, 'Ns ago')).toBe(
     'nothing is stored below new/ (or this token may not read it)\n' +
-      `everything was frozen Ns ago by ${me} (new disks) and starts no new run until WHEN\n` +
+      `every group was frozen Ns ago by ${me} (new disks); no new runs until WHEN\n` +
       'fix: runlock thaw / --prefix new\n',
   );
   const report = JSON.parse((await runlock(agent, ['status', '--json', ...elsewhere])).stdout) as object;
@@ -95,13 +95,13 @@ describe('what freeze says', () => {
     expect({ ...said, stdout: said.stdout.replace(/\(in [^)]+\)/, '(in N)') }).toEqual(
       done(
         `froze told/web until ${short} (in N): release day\n` +
-          `no new run starts in told/web or below it; runs under way finish; 'runlock thaw told/web' ends it\n`,
+          `no new runs in told/web or below it; active runs finish; to thaw: 'runlock thaw told/web'\n`,
       ),
     );
     const { stdout } = await runlock(agent, ['status', 'told/web']);
     expect(stdout).toMatch(/^told\/web \(frozen\)\n/);
     expect(stdout.replace(/\d+s ago/, 'Ns ago')).toContain(
-      `was frozen Ns ago by ${me} (release day) and starts no new run until ${short}`,
+      `was frozen Ns ago by ${me} (release day); no new runs until ${short}`,
     );
     expect(stdout).toMatch(/\n {2}fix: runlock thaw told\/web\n/);
     const report = JSON.parse((await runlock(agent, ['status', '--json', 'told/web/a'])).stdout) as object;
@@ -114,7 +114,7 @@ describe('what freeze says', () => {
     const { status, stdout } = await freeze('again', '--reason', 'longer');
     expect(status).toBe(0);
     expect(stdout.replace(/\d+s ago/, 'Ns ago').split('\n')[1]).toBe(
-      'this replaces the freeze that anna@ops set Ns ago until someone thaws it: release day',
+      'replaced the freeze set by anna@ops Ns ago until thawed: release day',
     );
     expect(await stored('again')).toMatchObject({ by: me, reason: 'longer' });
   });
@@ -188,7 +188,7 @@ describe('what thaw says', () => {
     expectComplaint(
       refused,
       75,
-      /high\/a\/web has no freeze of its own, but high was frozen \d+s ago by anna@ops \(release day\), until someone thaws it; 'runlock thaw high' ends that, for every group below it\n$/,
+      /high\/a\/web itself is not frozen, but high was frozen \d+s ago by anna@ops \(release day\) until thawed; to thaw high and every group below it: 'runlock thaw high'\n$/,
     );
     expect(await stored('high')).toMatchObject({ by: 'anna@ops' });
   });
@@ -199,7 +199,7 @@ describe('what thaw says', () => {
     const { status, stdout } = await thaw('both/web');
     expect(status).toBe(0);
     expect(stdout).toMatch(
-      /^thawed both\/web, which bob@ops froze .*\nit still starts no new run: both was frozen .*; 'runlock thaw both' ends that, for every group below it\n$/,
+      /^thawed both\/web, which bob@ops froze .*\nstill no new runs: both was frozen .*; to thaw both and every group below it: 'runlock thaw both'\n$/,
     );
     expect(await stored('both/web')).toBeNull();
     expect(await stored('both')).toMatchObject({ by: 'anna@ops' });
@@ -259,14 +259,14 @@ describe('a freeze that cannot be read', () => {
     // One above it may stop a group that has none, or no longer has one.
     const below = await thaw(`${group}/web`);
     expect(below).toMatchObject({ status: 0, stdout: `${group}/web is not frozen\n` });
-    expect(below.stderr).toMatch(/^runlock: another freeze may stop it: [^\n]+\n$/);
+    expect(below.stderr).toMatch(/^runlock: another freeze may still be in effect: [^\n]+\n$/);
     expect(below.stderr).toMatch(pattern);
   });
 });
 
 test('wrong usage: one line, exit 64, and nothing is written', async () => {
   for (const [args, pattern] of [
-    [['freeze', 'odd'], /say why with --reason/],
+    [['freeze', 'odd'], /--reason is required/],
     [['freeze', 'odd', '--reason', 'a\x1b[2Jb'], /one line/],
     [['freeze', '--reason', 'x'], /missing <group>; /],
     [['thaw'], /missing <group>; /],
@@ -293,7 +293,7 @@ describe('rights', () => {
     expect(thawed.stdout).toMatch(/^thawed prod\/web, /);
     // It can't know whether one above is frozen, and says so.
     expect(thawed.stderr).toMatch(
-      /another freeze may stop it: .*key "runlock\/prod\/.freeze" { policy = "read" }/,
+      /another freeze may still be in effect: .*key "runlock\/prod\/.freeze" { policy = "read" }/,
     );
   });
 

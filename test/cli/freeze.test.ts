@@ -46,18 +46,18 @@ const everything = ['--prefix', 'ice'];
 
 describe.each([
   ['the group', 'own/web', 'own/web', [], 'own/web'],
-  ['one above it', 'above/a/web', 'above', [], 'above, and so above/a/web,'],
-  ['the root', 'web', '/', everything, 'everything'],
+  ['one above it', 'above/a/web', 'above', [], 'above (which includes above/a/web)'],
+  ['the root', 'web', '/', everything, 'every group'],
 ])('a freeze of %s', (_name, group, at, prefix, what) => {
   const exec = (...args: string[]) => on(group).start('web01', ...prefix, ...args);
 
   test('lets a run that does not wait know who, why and since when, and it exits 75', async () => {
     expect((await freeze(at, '--reason', 'release day', ...prefix)).status).toBe(0);
     const busy = await exec('-w', '0', '--', 'echo', 'ran').ended;
-    expectComplaint(busy, 75, /is frozen by /);
-    const said = busy.stderr.replace(/since \d+s/, 'since Ns');
+    expectComplaint(busy, 75, /was frozen \d+s ago by /);
+    const said = busy.stderr.replace(/\d+s ago/, 'Ns ago');
     expect(said).toBe(
-      `runlock: busy: ${what} is frozen by ${me} (release day) since Ns; see 'runlock status ${[group, ...prefix].join(' ')}'\n`,
+      `runlock: busy: ${what} was frozen Ns ago by ${me} (release day); see 'runlock status ${[group, ...prefix].join(' ')}'\n`,
     );
   });
 
@@ -65,7 +65,7 @@ describe.each([
     const run = exec('-v', '--', 'echo', 'ran');
     await run.says(/is frozen by/);
     expect(run.stderr()).toContain(
-      `runlock: ${what} is frozen by ${me} (release day); waiting until someone thaws it\n`,
+      `runlock: ${what} is frozen by ${me} (release day); waiting until thawed\n`,
     );
     expect(run.stdout()).toBe('');
     expect((await thaw(at, ...prefix)).status).toBe(0);
@@ -93,7 +93,11 @@ test('a run under way finishes; three that wait start when the group is thawed, 
   await end();
   await runs[0]?.says(/three is frozen by/);
   // Nobody passes those that wait.
-  expectComplaint(await on('three').exec('web04', '-w', '0', '--', 'true'), 75, /busy: three is frozen by/);
+  expectComplaint(
+    await on('three').exec('web04', '-w', '0', '--', 'true'),
+    75,
+    /busy: three was frozen \d+s ago by/,
+  );
   expect(await queue('three')).toEqual(nodes);
   expect(here.lines('order')).toEqual([]);
   expect((await thaw('three')).status).toBe(0);
@@ -106,7 +110,7 @@ test('whoever gives up behind others says that the group is frozen', async () =>
   const first = on('behind').start('web01', '-v', '--', 'true');
   await first.says(/is frozen by/);
   const second = await on('behind').exec('web02', '-w', '500ms', '--', 'true');
-  expectComplaint(second, 75, /busy: behind is frozen by .* until 2\S+Z \(in 59m\d*s?\); see/);
+  expectComplaint(second, 75, /busy: behind was frozen \d+s ago by .* until 2\S+Z \(in 59m\d*s?\); see/);
   await thaw('behind');
   expect((await first.ended).status).toBe(0);
 });
@@ -126,7 +130,7 @@ test('a freeze ends by itself: a waiting run goes on after that, not before, and
 test('a freeze that is changed while a run waits is the one that counts', async () => {
   await freeze('changed', '--reason', 'release day');
   const running = on('changed').start('web01', '-v', '--', 'true');
-  await running.says(/\(release day\); waiting until someone thaws it/);
+  await running.says(/\(release day\); waiting until thawed/);
   await freeze('changed', '--reason', 'nearly done', '--for', '3s');
   await running.says(/\(nearly done\); waiting until 2/);
   expect((await running.ended).status).toBe(0);
@@ -155,13 +159,13 @@ describe('on a terminal', () => {
   test('one that waits already hears of a freeze above, and of its end', async () => {
     const { end } = await on('up/web').hold('web00');
     const screen = terminal('up/web', 'web01');
-    await screen.shows(/waiting \d+s for up\/web · place 1 · web00 runs sh since \d+s\r/);
+    await screen.shows(/waiting \d+s for up\/web · place 1 · web00 running sh for \d+s\r/);
     await freeze('up', '--reason', 'move');
     await screen.shows(/place 1 · up frozen by \S+: move/);
     const frozen = screen.screen().length;
     await thaw('up');
     await eventually(
-      () => expect(screen.screen().slice(frozen)).toMatch(/place 1 · web00 runs sh since \d+s\r/),
+      () => expect(screen.screen().slice(frozen)).toMatch(/place 1 · web00 running sh for \d+s\r/),
       20_000,
     );
     await end();
@@ -184,7 +188,7 @@ describe('a freeze that comes between the look at a free slot and the grant', ()
     const args = on(group).words('web01', '-v', '--', 'sh', '-c', script);
     const late = startRunlock(agent, args, { env: proxy.env });
     expect(await frozen).toMatchObject({ status: 0 });
-    await late.says(/between, and so between\/\w+, is frozen by/);
+    await late.says(/between \(which includes between\/\w+\) is frozen by/);
     expect(lines('ran')).toEqual([]);
     expect(await on(group).keys('.slot/0/lock')).toEqual([]);
     expect((await thaw('between')).status).toBe(0);

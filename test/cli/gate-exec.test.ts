@@ -57,13 +57,13 @@ test('closed without patience: exit 75 and one line that names the peers; -E cha
   const busy = await exec('web01', []);
   expect(busy).toMatchObject({ status: 75, stdout: '' });
   expect(busy.stderr).toMatch(
-    /^runlock: busy: the gate is closed for web01 \(web: 1 of 3 offline: web-1 on web02 \(.*500.*\); with web01 2 would be, and 1 may be\)\n$/,
+    /^runlock: busy: the gate is closed for web01 \(web: 1 of 3 offline: web-1 on web02 \(.*500.*\); with web01 2 would be offline \(max 1\)\)\n$/,
   );
   expect(await exec('web01', ['-E', '10'])).toMatchObject({ status: 10 });
   expect(await exec('web01', ['--max-offline', '66%'])).toMatchObject({ status: 75 });
   expect(await exec('web01', ['--max-offline', '67%'])).toMatchObject({ status: 0, stderr: '' });
   const few = await exec('web01', ['--max-offline', '2', '--min-healthy', '2']);
-  expect(few.stderr).toContain('without web01 1 stay healthy, and 2 must');
+  expect(few.stderr).toContain('without web01 1 would stay healthy (min 2)');
 });
 
 // Both ran before, with 0: what is not known looked as if nothing went offline with it.
@@ -72,7 +72,9 @@ test('a service that nobody offers, or a node that is not in the catalogue: 78, 
   const ran = `echo ran >>${folder}/ran`;
   const refused = await exec('web01', ['--service', 'wbe', '--dry-run'], ran);
   expect(refused).toMatchObject({ status: 78, stdout: '' });
-  expect(refused.stderr).toMatch(/^runlock: nobody in .* offers wbe \(did you mean 'web'\?\); .*\n$/);
+  expect(refused.stderr).toMatch(
+    /^runlock: no instances of wbe \(did you mean 'web'\?\) in .*; correct --service, .*\n$/,
+  );
   // Waiting is not for names that are wrong.
   expect(await exec('web01', ['--service', 'wbe', '-w', 'forever'], ran)).toMatchObject({ status: 78 });
   const host = await exec('web01', ['--node', 'web02.example.com'], ran);
@@ -180,7 +182,7 @@ test('the whole node out: what is registered while it waits for its slot is look
   await services.node('web02').instance('cache').answer(500);
   await cache.untilOffline('web02');
   writeFileSync(`${folder}/go`, '');
-  await run.says(/gives its slot back, for the gate is closed by now \(cache: 1 of 2 offline/, 30_000);
+  await run.says(/is releasing its slot: the gate has closed \(cache: 1 of 2 offline/, 30_000);
   expect((await holder).status).toBe(0);
   await services.node('web02').instance('cache').answer(200);
   expect(await run.ended).toMatchObject({ status: 0 });
@@ -195,7 +197,7 @@ test('release ends it on the node, elsewhere with its agent’s address, or says
   expect(elsewhere).toMatchObject({ status: 0 });
   expect(elsewhere.stdout).toMatch(/^cleared the failed claim of web01 on slot 0 of prod\/web\n$/);
   expect(elsewhere.stderr).toContain(
-    "web on web01: still in maintenance by runlock (only web01's own agent can end it)",
+    "web on web01: still in maintenance set by runlock (only web01's own agent can end it)",
   );
   expect(await services.node('web01').maintenances()).toHaveLength(1);
 
@@ -281,7 +283,7 @@ test('a named node: the catalogue decides for it, its own agent takes it out, an
   await watcher.untilOffline();
   const without = await exec('server', [...named, '--maintenance']);
   expect(without.status).toBe(64);
-  expect(without.stderr).toMatch(/web01 goes in and out of maintenance at its own agent.*--agent ADDRESS/);
+  expect(without.stderr).toMatch(/maintenance of web01 needs its own agent.*--agent ADDRESS/);
   const wrong = await exec('server', [
     ...named,
     '--maintenance',
@@ -303,7 +305,7 @@ test('a dry run looks, and changes nothing', async () => {
   const before = (await watcher.looks()).length;
   const open = await exec('web01', ['--maintenance', '--dry-run']);
   expect(open).toMatchObject({ status: 0 });
-  expect(open.stderr).toContain('dry run: web01 would run in slot 0 of prod/web at once');
+  expect(open.stderr).toContain('dry run: web01 would start now in slot 0 of prod/web');
   await takeDown('web02');
   const closed = await exec('web01', ['--maintenance', '--dry-run']);
   expect(closed).toMatchObject({ status: 75 });
@@ -346,7 +348,7 @@ test('to take the whole node out all its services must be seen, else 77; nothing
     exec('web01', ['--maintenance=node'], 'true', await createToken(services.server.http, rules));
   const refused = await whole(WHOLE_RULES.replace(/service_prefix.*/, ''));
   expect(refused.status).toBe(77);
-  expect(refused.stderr).toContain('all that web01 offers, so nobody knows who is offline');
+  expect(refused.stderr).toContain('all services of web01 in Consul at');
   expect(refused.stderr).toContain('service_prefix "" { policy = "read" }');
   expect(await whole(WHOLE_RULES)).toMatchObject({ status: 0, stderr: '' });
 });
@@ -381,33 +383,21 @@ test.each([
 );
 
 test.each([
-  [['--maintenance'], '--maintenance takes services out; name them with --service'],
-  [['--healthy-within', '1m'], '--healthy-within looks at services; name them with --service'],
-  [
-    ['--max-offline', '2'],
-    '--max-offline says how many instances of services may be offline; name them with',
-  ],
-  [
-    ['--min-healthy', '3'],
-    '--min-healthy says how many instances of services must stay healthy; name them with',
-  ],
-  [
-    ['--gate-stable', '1s'],
-    '--gate-stable says for how long the gate of services must have been open; name them',
-  ],
-  [
-    ['--allow-unknown-service'],
-    '--allow-unknown-service says that nobody need offer a service; name them with',
-  ],
-  [['--settle', '5s'], '--settle waits while services are out; name them with --service'],
-  [['--agent', '127.0.0.1:1'], '--agent says where services are taken out; name them with --service'],
-  [
-    ['--service', 'web', '--settle', '5s'],
-    '--settle waits while the node is out of service; give --maintenance too',
-  ],
+  [['--maintenance'], '--maintenance needs --service'],
+  [['--healthy-within', '1m'], '--healthy-within needs --service'],
+  [['--max-offline', '2'], '--max-offline needs --service'],
+  [['--min-healthy', '3'], '--min-healthy needs --service'],
+  [['--gate-stable', '1s'], '--gate-stable needs --service'],
+  [['--allow-unknown-service'], '--allow-unknown-service needs --service'],
+  [['--settle', '5s'], '--settle needs --service'],
+  [['--agent', '127.0.0.1:1'], '--agent needs --service'],
+  [['--service', 'web', '--settle', '5s'], '--settle needs --maintenance'],
   [['--service', 'web', '--agent', '127.0.0.1:1'], 'name that node with --node'],
   [['--service', 'we b'], "--service 'we b': not a service name"],
-  [['--service', 'web', '--max-offline', '0'], 'neither a whole number from 1 nor a part from 1% to 100%'],
+  [
+    ['--service', 'web', '--max-offline', '0'],
+    'neither a whole number (at least 1) nor a percentage (1% to 100%)',
+  ],
   [['--service', 'web', '--maintenance=host'], '--maintenance host: write service or node'],
 ])('%j is wrong usage', async (args, message) => {
   const wrong = await runlock(undefined, ['exec', ...args, '--', 'true']);

@@ -43,8 +43,7 @@ async function out(code = 0, more: readonly string[] = []) {
   };
 }
 const WEB = ['_service_maintenance:web-1'];
-const AGAIN =
-  /^runlock: web on web01 was registered anew while the command runs, and is in maintenance again$/m;
+const AGAIN = /^runlock: web on web01 was re-registered during the run; put it back into maintenance$/m;
 
 // It was in service under the running command, and nobody heard of it.
 test.each([
@@ -79,7 +78,7 @@ test('what somebody has put back is said once, and stays in service', async () =
   await register('web-1');
   const { run, end } = await out();
   await put('agent/service/maintenance/web-1?enable=false');
-  await run.says(/^runlock: web on web01 is in service while the command runs: somebody has ended/m, 30_000);
+  await run.says(/^runlock: web on web01 is back in service during the run: someone ended/m, 30_000);
   expect(await maintenances()).toEqual([]);
   const { status, stderr } = await end();
   expect(status).toBe(0);
@@ -98,10 +97,7 @@ test('registered anew while a peer has fallen ill, it stays in service until tha
   await peer('critical');
   await deregister('web-1');
   await register('web-1');
-  await run.says(
-    /registered anew while the command runs, and is in service: its gate is closed by now/,
-    30_000,
-  );
+  await run.says(/re-registered during the run and stays in service: its gate has closed/, 30_000);
   expect(await maintenances()).toEqual([]);
   await peer('passing');
   await run.says(AGAIN, 60_000);

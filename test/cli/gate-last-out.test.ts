@@ -162,14 +162,14 @@ test('a good run that had gone out and leaves it on warns of that, with what end
   const ended = await runlock(agent, quiet);
   expect(ended).toMatchObject({ status: 0 });
   expect(ended.stderr).toContain(
-    `web on web01 stays in maintenance: run ${failed.id} of prod/a needs it (failed); the node's next good run of prod/a with --service web ends it, or 'runlock gate leave --service web'`,
+    `web on web01 stays in maintenance: run ${failed.id} of prod/a needs it (failed); the node's next successful run of prod/a with --service web ends it; to end it by hand: 'runlock gate leave --service web'`,
   );
   expect(await maintenances()).toEqual(WEB);
 });
 
 describe('a mark that can’t be read', () => {
   const key = 'runlock/.gate/.out/web01/odd';
-  const advice = `${key} can't be read; unless a newer runlock wrote it, whose run ends it, 'consul kv delete ${key}', then 'runlock gate leave --service web'`;
+  const advice = `${key} can't be read; if a newer runlock wrote it, that run ends the maintenance; otherwise run 'consul kv delete ${key}', then 'runlock gate leave --service web'`;
 
   test.each(['rubbish{', '{"v":99}', '[]'])(
     '%s: each that leaves maintenance on names its key, and deleting that helps',
@@ -203,7 +203,7 @@ describe('by hand', () => {
     expect(await byHand('enter')).toMatchObject({ status: 0 });
     const a = await out('prod/a');
     expect(await a.end()).toContain(
-      "web on web01 stays in maintenance: it was entered by hand, until 'runlock gate leave --service web'",
+      "web on web01 stays in maintenance: it was set with 'runlock gate enter'; to end it: 'runlock gate leave --service web'",
     );
     expect(await maintenances()).toEqual(WEB);
     expect(await byHand('leave')).toMatchObject({ status: 0 });
@@ -215,7 +215,7 @@ describe('by hand', () => {
     const a = await out('prod/a');
     const left = await byHand('leave');
     expect(left).toMatchObject({
-      ...{ status: 0, stdout: 'web01 stays in maintenance: a run that is under way needs it\n' },
+      ...{ status: 0, stdout: 'web01 stays in maintenance: an active run needs it\n' },
     });
     expect(left.stderr).toContain(
       `web of web01 stays in maintenance: run ${a.id} of prod/a needs it (running)`,

@@ -38,12 +38,12 @@ async function left(): Promise<unknown> {
 }
 
 const WARNING =
-  "runlock: an earlier run left web01 in maintenance (web), and this run does not name that with --service: unless somebody has ended it, it stays, also after a good run; 'runlock gate leave --service web' on web01 ends it\n";
+  "runlock: an earlier run left web01 in maintenance (web), and this run does not end it because it does not name it (--service); to end it: 'runlock gate leave --service web' on web01\n";
 
 test('a run without --service says what it will not end, and the command that it names ends it', async () => {
   const failed = await exec(OUT, 'false');
   expect(failed.stderr).toContain(
-    "; its next good run with --service web ends it, or 'runlock gate leave --service web' on web01\n",
+    " until a run with --service web succeeds; to end it: 'runlock gate leave --service web' on web01\n",
   );
   expect(await exec([], 'true')).toEqual({ status: 0, stdout: '', stderr: WARNING });
   expect(await maintenances()).toEqual(['_service_maintenance:web-1']);
@@ -57,7 +57,9 @@ test('status has it on the line of the node, and says that it is so', async () =
   const { stdout } = await runlock(agent, ['status', 'prod/web']);
   expect(stdout).toMatch(/^ {2}SLOT +STATE +NODE .* HOLD +MAINTENANCE$/m);
   expect(stdout).toMatch(/^ {2}0 +failed +web01 .* web$/m);
-  expect(stdout).toMatch(/web01 failed \(false, exit 1\) \S+ ago, left web in maintenance and keeps slot 0/);
+  expect(stdout).toMatch(
+    /slot 0: web01 failed \S+ ago \(false, exit 1\), left web in maintenance and holds the slot/,
+  );
   expect(await left()).toEqual({ services: ['web'] });
   await exec(gated('web'), 'true');
   expect((await runlock(agent, ['status', 'prod/web'])).stdout).not.toContain('MAINTENANCE');
@@ -81,7 +83,7 @@ test('it is remembered by every claim until a good run, and added to by one that
   expect(more.stderr).toContain(WARNING);
   expect(await left()).toEqual({ services: ['db', 'web'] });
   const plain = await exec([], 'true');
-  expect(plain.stderr).toContain("'runlock gate leave --service db,web' on web01 ends it");
+  expect(plain.stderr).toContain("to end it: 'runlock gate leave --service db,web' on web01");
 });
 
 test('also by the claim of a run that lost its session and took its slot back', async () => {
@@ -89,10 +91,10 @@ test('also by the claim of a run that lost its session and took its slot back', 
   await exec(OUT, 'false');
   const wait = `until [ -e ${folder}/go ]; do sleep 0.1; done; exit 1`;
   const run = startRunlock(agent, ['exec', ...GROUP, '-v', '--', 'sh', '-c', wait]);
-  await run.says(/web01 got slot 0/);
+  await run.says(/web01 acquired slot 0/);
   const { Session: session = '' } = (await agent.kv.get('runlock/prod/web/.slot/0/lock')) ?? {};
   succeeded(await agent.http('PUT', `/v1/session/destroy/${session}`), 'destroying the session');
-  await run.says(/took the lock of prod\/web back/, 30_000);
+  await run.says(/reacquired the lock of prod\/web/, 30_000);
   expect(await left()).toEqual({ services: ['web'] });
   writeFileSync(`${folder}/go`, '');
   expect(await run.ended).toMatchObject({ status: 1 });
@@ -115,7 +117,7 @@ test('the whole node: any run behind a gate ends it, and one without is told how
   expect(await left()).toEqual({ services: [], node: true });
   const plain = await exec([], 'false');
   expect(plain.stderr).toContain('in maintenance (the whole node), and this run');
-  expect(plain.stderr).toContain("'runlock gate leave --service auto' on web01 ends it");
+  expect(plain.stderr).toContain("to end it: 'runlock gate leave --service auto' on web01");
   expect(await exec(gated('db'), 'true')).toEqual({ status: 0, stdout: '', stderr: '' });
   expect(await maintenances()).toEqual([]);
 });

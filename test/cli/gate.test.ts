@@ -61,7 +61,7 @@ describe('check', () => {
     const { status, stdout, stderr } = await gate('web01', 'check', ['--gate-stable', '300ms']).ended;
     expect({ status, stdout, stderr }).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'web is open: 0 of 3 offline, 1 may be\n',
+      stdout: 'web is open: 0 of 3 offline (max 1)\n',
     });
   });
 
@@ -72,7 +72,7 @@ describe('check', () => {
     expect(closed).toEqual({
       ...{ status: 75, stderr: '' },
       stdout:
-        'web is closed: 1 of 3 offline: web-1 on web02 (maintenance: new disk); with web01 2 would be, and 1 may be\n',
+        'web is closed: 1 of 3 offline: web-1 on web02 (maintenance: new disk); with web01 2 would be offline (max 1)\n',
     });
     const itself = await once('web02', 'check');
     expect(itself.stdout).toMatch(/^web is open: web02 is offline itself \(maintenance: new disk\)/);
@@ -163,7 +163,9 @@ describe('check', () => {
     for (const args of [[], ['--service', 'auto']]) {
       const away = await once('web01', 'check', ...args);
       expect(away).toMatchObject({ status: 75 });
-      expect(away.stdout).toMatch(/^web .*web01 no longer shows its web; its agent may be away$/m);
+      expect(away.stdout).toMatch(
+        /^web .*the instance of web01 has disappeared from Consul; its agent may be down$/m,
+      );
     }
     // Told to register it again, the agent does not wait for its next round.
     const again = { ID: 'web-1', Name: 'web', Port: offered['Port'] };
@@ -178,7 +180,7 @@ describe('check', () => {
       const refused = await once('web01', action, '--service', 'api');
       expect(refused).toMatchObject({ status: 78, stdout: '' });
       expect(refused.stderr).toContain(
-        "nothing on web01 offers api (did you mean 'Api'?); correct --service",
+        "web01 has no instance of api (did you mean 'Api'?); correct --service",
       );
       expect(refused.stderr.trim().split('\n')).toHaveLength(1);
     }
@@ -192,10 +194,12 @@ describe('check', () => {
     const refused = await once('web01', 'check', '--service', 'wbe,web');
     expect(refused).toMatchObject({ status: 78, stdout: '' });
     expect(refused.stderr).toMatch(
-      /^runlock: nobody in Consul's catalogue at \S+ offers wbe \(did you mean 'web'\?\); correct --service, or give --allow-unknown-service [^\n]*\n$/,
+      /^runlock: no instances of wbe \(did you mean 'web'\?\) in Consul's catalogue at \S+; correct --service, or give --allow-unknown-service [^\n]*\n$/,
     );
-    expect((await once('web01', 'enter', '--service', 'mongo')).stderr).toMatch(/ offers mongo; correct/);
-    const unknown = { status: 0, stderr: '', stdout: 'wbe is open: nobody offers it; is the name right?\n' };
+    expect((await once('web01', 'enter', '--service', 'mongo')).stderr).toMatch(
+      /no instances of mongo in .*; correct/,
+    );
+    const unknown = { status: 0, stderr: '', stdout: 'wbe is open: no instances; is the name correct?\n' };
     expect(await once('web01', 'check', '--service', 'wbe', '--allow-unknown-service')).toEqual(unknown);
     const env = { RUNLOCK_ALLOW_UNKNOWN_SERVICE: 'true' };
     expect(await gate('web01', 'check', ['--service', 'wbe', ...ONE_LOOK], { env }).ended).toEqual(unknown);
@@ -218,15 +222,15 @@ describe('check', () => {
     }
     const allowed = ['--node', 'h', '--allow-unknown-service'];
     expect(await once('web02', 'check', ...allowed)).toMatchObject({
-      ...{ status: 0, stdout: 'web is open: h does not offer it\n' },
+      ...{ status: 0, stdout: 'web is open: h has no instance\n' },
     });
     expect(await once('web02', 'check', ...allowed, '--service', 'auto')).toMatchObject({
-      ...{ status: 0, stdout: 'h offers no service, so nothing goes offline with it\n' },
+      ...{ status: 0, stdout: 'h has no services, so none go offline with it\n' },
     });
     // It is in the catalogue, and takes nothing of the service down.
     const control = services.server.name;
     expect((await once('web02', 'check', '--node', control)).stdout).toMatch(
-      /^web is open: \S+ does not offer/,
+      /^web is open: \S+ has no instance/,
     );
   });
 
@@ -240,7 +244,7 @@ describe('check', () => {
         expect(closed).toEqual({
           ...{ status: 75, stderr: '' },
           stdout:
-            'web is closed: web01 alone offers 2 of 4 instances, and 1 may be offline; raise --max-offline\n',
+            'web is closed: web01 alone has 2 of 4 instances, more than may be offline (max 1); raise --max-offline\n',
         });
       });
     } finally {
@@ -254,10 +258,10 @@ describe('--wait', () => {
     await services.node('web02').maintain(true, { service: 'web', reason: 'new disk' });
     await untilOffline('web', 'web02');
     const waiting = gate('web01', 'check', ['--wait', 'forever', '--gate-stable', '200ms', '-v']);
-    await waiting.says(/web01 waits for the gate of web: web02 \(maintenance: new disk\)/, SEEN_MS);
+    await waiting.says(/web01 is waiting for the gate of web: web02 \(maintenance: new disk\)/, SEEN_MS);
     await services.node('web02').maintain(false, { service: 'web' });
     const { status, stdout } = await waiting.ended;
-    expect({ status, stdout }).toEqual({ status: 0, stdout: 'web is open: 0 of 3 offline, 1 may be\n' });
+    expect({ status, stdout }).toEqual({ status: 0, stdout: 'web is open: 0 of 3 offline (max 1)\n' });
   });
 
   test('is over when its time is: 75', async () => {
@@ -272,11 +276,11 @@ describe('--wait', () => {
     await web02.maintain(true);
     await untilOffline('web', 'web02');
     const waiting = gate('web01', 'check', ['--wait', 'forever', '--gate-stable', '5s', '-v']);
-    await waiting.says(/waits for the gate/, SEEN_MS);
+    await waiting.says(/is waiting for the gate/, SEEN_MS);
     await web02.maintain(false);
     await waiting.says(/the gate is open for web01/, SEEN_MS);
     await web02.maintain(true);
-    await waiting.says(/waits for the gate[^]*is open[^]*waits for the gate/, SEEN_MS);
+    await waiting.says(/is waiting for the gate[^]*is open[^]*is waiting for the gate/, SEEN_MS);
     expect(waiting.stdout()).toBe('');
     await web02.maintain(false);
     expect((await waiting.ended).status).toBe(0);
@@ -285,7 +289,7 @@ describe('--wait', () => {
   test.each(['SIGTERM', 'SIGINT'] as const)('ends at once by %s', async (signal) => {
     await falls('web02');
     const waiting = gate('web01', 'enter', ['--wait', 'forever', '-v']);
-    await waiting.says(/waits for the gate/, SEEN_MS);
+    await waiting.says(/is waiting for the gate/, SEEN_MS);
     waiting.signal(signal);
     expect(await waiting.ended).toMatchObject({ status: signal === 'SIGTERM' ? 143 : 130, stdout: '' });
     expect(await services.node('web01').maintenances()).toEqual([]);
@@ -319,7 +323,7 @@ describe('enter and leave', () => {
   test('a name in another case is refused with the right one, and puts back what is out', async () => {
     const refused = await once('web01', 'enter', '--service', 'WEB');
     expect(refused).toMatchObject({ status: 78, stdout: '' });
-    expect(refused.stderr).toContain("offers WEB (did you mean 'web'?)");
+    expect(refused.stderr).toContain("has no instance of WEB (did you mean 'web'?)");
     expect((await once('web01', 'enter')).status).toBe(0);
     const left = await once('web01', 'leave', '--service', 'WEB', '--json');
     expect(json(left)).toMatchObject({ ended: [{ service: 'web' }] });
@@ -338,7 +342,7 @@ describe('enter and leave', () => {
       'forever',
       '-v',
     ]);
-    await next.says(/waits for the gate/, SEEN_MS);
+    await next.says(/is waiting for the gate/, SEEN_MS);
     expect((await once(first, 'leave')).status).toBe(0);
     expect((await next.ended).status).toBe(0);
     expect(await watcher.most()).toBe(1);
@@ -356,7 +360,9 @@ describe('enter and leave', () => {
     const head = { v: 1, action: 'leave', node: 'web01' };
     expect(left.status).toBe(0);
     expect(json(left)).toEqual({ ...head, ended: [db], stays: [web] });
-    expect(left.stderr).toMatch(/^runlock: web of web01 stays in maintenance \(by Anna\)[^\n]*\n$/);
+    expect(left.stderr).toMatch(
+      /^runlock: web of web01 stays in maintenance, not set by runlock \("by Anna"\)\n$/,
+    );
     expect(await web01.maintenances()).toEqual(['by Anna']);
   });
 
@@ -365,7 +371,9 @@ describe('enter and leave', () => {
     const named = ['--node', 'web03', '--maintenance', 'node'];
     const lacks = await once('web01', 'enter', ...named);
     expect(lacks).toMatchObject({ status: 64, stdout: '' });
-    expect(lacks.stderr).toMatch(/^runlock: web03 goes in and out [^\n]*--agent ADDRESS\n$/);
+    expect(lacks.stderr).toMatch(
+      /^runlock: maintenance of web03 needs its own agent[^\n]*--agent ADDRESS\n$/,
+    );
     const wrong = await once('web01', 'enter', ...named, '--agent', address('web02'));
     expect(wrong).toMatchObject({ status: 78, stdout: '' });
     expect(wrong.stderr).toMatch(/is the agent of web02, not of web03; correct --agent or --node\n$/);
@@ -385,8 +393,11 @@ describe('enter and leave', () => {
 test.concurrent.each([
   [['check'], /name the services with --service/],
   [['check', '--service', 'a b'], /--service 'a b': not a service name/],
-  [['check', '--service', 'web', '--max-offline', '0'], /'0' is neither a whole number from 1 nor a part/],
-  [['check', '--service', 'web', '--max-offline', '101%'], /'101%' is neither/],
+  [
+    ['check', '--service', 'web', '--max-offline', '0'],
+    /--max-offline 0: neither a whole number from 1 nor a percentage/,
+  ],
+  [['check', '--service', 'web', '--max-offline', '101%'], /101%: neither/],
   [['look', '--service', 'web'], /unknown action 'look'; use check, enter, leave; see/],
   [['enter', '--service', 'web', '--agent', '127.0.0.1:1'], /name that node with --node/],
 ])('%j is wrong usage', async (args, pattern) => {
@@ -408,13 +419,13 @@ describe('status --service', () => {
     expect(stdout.split('\n\n').slice(1).join('\n\n')).toBe(
       [
         'service db',
-        '  gate: open for each of them: 0 of 3 offline, 1 may be, 2 must stay healthy',
+        '  gate: open for every node: 0 of 3 offline (max 1, min healthy 2)',
         '',
         'service web',
         '  INSTANCE  NODE   STATE    WHY',
         '  web-1     web02  offline  maintenance: new \\x1b[31mdisk',
-        '  gate: closed for web01, web03: 1 of 3 offline: web-1 on web02 (maintenance: new \\x1b[31mdisk); with one of them 2 would be, and 1 may be',
-        '  gate: open for web02: web02 is offline itself (maintenance: new \\x1b[31mdisk), its run may be the cure',
+        '  gate: closed for web01, web03: 1 of 3 offline: web-1 on web02 (maintenance: new \\x1b[31mdisk); with any of these nodes 2 would be offline (max 1)',
+        '  gate: open for web02: web02 is offline itself (maintenance: new \\x1b[31mdisk), and its run may repair it',
         '',
       ].join('\n'),
     );
@@ -422,10 +433,10 @@ describe('status --service', () => {
     const why = 'maintenance: new \u001b[31mdisk';
     const offline = [{ node: 'web02', id: 'web-1', why }];
     const lists = { openFor: ['web02'], closedFor: ['web01', 'web03'] };
-    const closed = `1 of 3 offline: web-1 on web02 (${why}); with one of them 2 would be, and 1 may be`;
+    const closed = `1 of 3 offline: web-1 on web02 (${why}); with any of these nodes 2 would be offline (max 1)`;
     const gates = [
       { open: false, nodes: ['web01', 'web03'], why: closed },
-      { open: true, nodes: ['web02'], why: `web02 is offline itself (${why}), its run may be the cure` },
+      { open: true, nodes: ['web02'], why: `web02 is offline itself (${why}), and its run may repair it` },
     ];
     expect(views).toEqual([{ service: 'web', total: 3, limit: 1, offline, ...lists, gates }]);
     // One that is alone with its answer reads what `gate check` says to it, word for word.
@@ -438,17 +449,17 @@ describe('status --service', () => {
     const file = `${folder}/config.toml`;
     writeFileSync(file, '[groups.prod]\nservice = ["web", "wbe"]\nmax_offline = "67%"\n');
     const { stdout } = await status('--config', file);
-    expect(stdout).toMatch(/\nservice wbe\n {2}gate: nobody offers it; is the name right\?\n/);
-    expect(stdout).toMatch(/\nservice web\n {2}gate: open for each of them: 0 of 3 offline, 2 may be\n$/);
+    expect(stdout).toMatch(/\nservice wbe\n {2}gate: no instances; is the name correct\?\n/);
+    expect(stdout).toMatch(/\nservice web\n {2}gate: open for every node: 0 of 3 offline \(max 2\)\n$/);
     expect((await status()).stdout).not.toContain('service');
     const checked = await once('web01', 'check', '-g', 'prod/web', '--config', file);
-    expect(checked.stdout).toMatch(/^web is open: 0 of 3 offline, 2 may be\n$/);
+    expect(checked.stdout).toMatch(/^web is open: 0 of 3 offline \(max 2\)\n$/);
   });
 
   test('is shown once: with --watch it is wrong usage', async () => {
     const wrong = await status('--service', 'web', '--watch', '--json');
     expect(wrong).toMatchObject({ status: 64, stdout: '' });
-    expect(wrong.stderr).toMatch(/^runlock: --service is shown once; leave out --watch\n$/);
+    expect(wrong.stderr).toMatch(/^runlock: --service and --watch exclude each other\n$/);
   });
 });
 

@@ -58,7 +58,7 @@ describe('a run in several groups', () => {
     for (const group of [first, second])
       expect(await only(group).exec('web02', '--', 'true')).toMatchObject({ status: 75 });
     const { stdout: seen } = await runlock(agent, ['status', first]);
-    expect(seen).toMatch(new RegExp(`web01 runs sh since \\ds in slot 0, and in ${second}\\n`));
+    expect(seen).toMatch(new RegExp(`slot 0: web01 has been running sh for \\ds, also in ${second}\\n`));
     run.tell();
     expect(await run.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await keys()).toEqual([]);
@@ -100,17 +100,17 @@ describe('a run in several groups', () => {
     writeFileSync(config, `hold = "2h"\n[groups."${second}"]\nhold = "forever"\nslots = 3\n`);
     const failed = await exec('web01', '--config', config, '--', 'sh', '-c', 'exit 3');
     expect(failed.status).toBe(3);
-    expect(failed.stderr).toContain(`web01 keeps slot 0 of ${first} until 2`);
-    expect(failed.stderr).toContain(`web01 keeps slot 0 of ${second} until its next good run`);
+    expect(failed.stderr).toContain(`web01 still holds slot 0 of ${first} until 2`);
+    expect(failed.stderr).toContain(`web01 still holds slot 0 of ${second} until a run succeeds`);
     expect(await claims()).toMatchObject([
       { node: 'web01', state: 'failed', exitCode: 3, hold: 7_200_000, groups: [second, first] },
       { node: 'web01', state: 'failed', exitCode: 3, hold: 'forever' },
     ]);
     expect(await exec('web02', '-w', '0', '--', 'true')).toMatchObject({ status: 75 });
     const again = await exec('web01', '-w', '0', '-v', '--dry-run', '--', 'true');
-    expect(again.stderr).toContain(`in slot 0 of ${first} at once, taking back its failed claim: true`);
+    expect(again.stderr).toContain(`in slot 0 of ${first}, replacing its failed claim: true`);
     expect(again.stderr).not.toContain('nothing was started');
-    expect(again.stderr).toContain(`in slot 0 of ${second} at once, taking back its failed claim: true`);
+    expect(again.stderr).toContain(`in slot 0 of ${second}, replacing its failed claim: true`);
     expect(await claims()).toMatchObject([{ state: 'failed' }, { state: 'failed' }]);
     expect(await exec('web01', '-w', '0', '--', 'true')).toMatchObject({ status: 0 });
     expect(await keys()).toEqual([]);
@@ -120,7 +120,7 @@ describe('a run in several groups', () => {
     const { second, hold, keys } = setup();
     const run = await hold('web01');
     await destroy(await on(second).lockedBy());
-    await run.says(new RegExp(`took the lock of ${second} back; the run goes on`));
+    await run.says(new RegExp(`reacquired the lock of ${second}; the run continues`));
     run.tell();
     expect(await run.ended).toMatchObject({ status: 0 });
     expect(await keys()).toEqual([]);
@@ -134,8 +134,10 @@ describe('a run in several groups', () => {
     const { status, stderr } = await run.ended;
     expect(status).toBe(79);
     expect(isAlive(run.command)).toBe(false);
-    expect(stderr).toMatch(/the run was evicted by \S+ and killed; slot 0 of \S+web is free again/);
-    expect(stderr).toMatch(new RegExp(`evicted from ${first} by \\S+ and killed; web01 keeps slot 0 of`));
+    expect(stderr).toMatch(/\S+ evicted the run; killed the command; released slot 0 of \S+web/);
+    expect(stderr).toMatch(
+      new RegExp(`evicted the run from ${first}; killed the command; web01 still holds slot 0 of`),
+    );
     expect(await claims()).toMatchObject([undefined, { node: 'web01', state: 'failed' }]);
     expect([await on(first).lockedBy(), await on(second).lockedBy()]).toEqual([undefined, undefined]);
     expect(await on(first).lastRun('web01')).toMatchObject({ outcome: 'evicted' });
@@ -171,7 +173,7 @@ describe('while it waits for a later group', () => {
     expect(stderr).toContain('web01 running');
     await run.says(
       new RegExp(
-        `web01 waits for a slot of ${second} \\(slot 0: web09 running.*\\), and keeps its slot of ${first} meanwhile`,
+        `web01 is waiting for a slot of ${second} \\(slot 0: web09 running.*\\), holding its slot of ${first} meanwhile`,
       ),
     );
     expect(lines('started')).toEqual([]);
@@ -192,7 +194,7 @@ describe('while it waits for a later group', () => {
     run.signal(signal);
     const { status, stderr } = await run.ended;
     expect(status).toBe(code);
-    expect(stderr).toContain(`gave slot 0 of ${first} back; nothing was started`);
+    expect(stderr).toContain(`released slot 0 of ${first}; nothing was started`);
     // What it took back of its own failed run goes back as it was.
     expect(await claims()).toMatchObject([before, { node: 'web09' }]);
     expect(await sessions()).toHaveLength(1);
@@ -206,14 +208,18 @@ describe('while it waits for a later group', () => {
     const busy = await exec('web01', '-w', '1s', '--', 'true');
     expect(busy.status).toBe(75);
     expect(busy.stderr).toMatch(
-      new RegExp(`^runlock: busy: no slot in ${second} within 1s \\(slot 0: web09 failed[^\\n]*\\n$`),
+      new RegExp(
+        `^runlock: busy: no slot available in ${second} within 1s \\(slot 0: web09 failed[^\\n]*\\n$`,
+      ),
     );
     expect(await claims()).toMatchObject([undefined, { node: 'web09' }]);
     await runlock(agent, ['release', second, '--owner', 'web09']);
     await runlock(agent, ['freeze', second, '--reason', 'release day']);
     const frozen = await exec('web01', '-w', '0', '--', 'true');
     expect(frozen.status).toBe(75);
-    expect(frozen.stderr).toMatch(new RegExp(`^runlock: busy: ${second} is frozen by .* \\(release day\\)`));
+    expect(frozen.stderr).toMatch(
+      new RegExp(`^runlock: busy: ${second} was frozen \\d+s ago by .* \\(release day\\)`),
+    );
     expect((await exec('web01', '--dry-run', '--', 'true')).status).toBe(75);
     expect((await keys()).filter((key) => key.startsWith(`runlock/${first}/`))).toEqual([]);
     await runlock(agent, ['thaw', second]);
@@ -225,7 +231,7 @@ describe('while it waits for a later group', () => {
     await runlock(agent, ['freeze', first, '--reason', 'release day']);
     other.tell();
     await run.says(
-      new RegExp(`${first} was frozen by \\S+ \\(release day\\) meanwhile; all slots are given back`),
+      new RegExp(`${first} was frozen by \\S+ \\(release day\\) during the wait; releasing all slots`),
     );
     await on(first).waiting();
     expect(await claims()).toEqual([undefined, undefined]);
@@ -260,7 +266,7 @@ describe('while it waits for a later group', () => {
     const { run, other } = await waiting('web01');
     const before = await on(first).lockedBy();
     await destroy(before);
-    await run.says(new RegExp(`took the lock of ${first} back`));
+    await run.says(new RegExp(`reacquired the lock of ${first}`));
     expect(await on(first).lockedBy()).not.toBe(before);
     run.signal('SIGTERM');
     expect((await run.ended).status).toBe(143);
@@ -306,8 +312,8 @@ describe('while it waits for a later group', () => {
     const run = startRunlock({ env }, ['exec', '-g', 'a', '-g', 'b', '-v', '--node', 'web01', '--', 'true']);
     const { status, stderr } = await run.ended;
     expect(status).toBe(77);
-    expect(stderr).toContain('got slot 0 of a after');
-    expect(stderr).toContain('gave slot 0 of a back; nothing was started');
+    expect(stderr).toContain('acquired slot 0 of a (waited');
+    expect(stderr).toContain('released slot 0 of a; nothing was started');
     expect(stderr).toMatch(/runlock: .*key_prefix "runlock\/b\/" \{ policy = "write" \}[^\n]*\n$/);
     expect(await own.kv.keys('runlock/a/.slot/')).toEqual([]);
     expect((await own.http('GET', '/v1/session/list')).json()).toEqual([]);
@@ -325,10 +331,10 @@ describe('while it waits for a later group', () => {
     const { status, stderr } = await run.ended;
     expect(status).toBe(143);
     expect(stderr).toContain(
-      `may stay in ${first} and keep others out: web01's next run clears it, or ` +
-        `'runlock release ${first} --owner web01', which asks first`,
+      `may stay and block ${first}; the next run of web01 clears it; to clear it by hand: ` +
+        `'runlock release ${first} --owner web01' (asks for confirmation)`,
     );
-    expect(stderr).not.toContain('gave slot 0');
+    expect(stderr).not.toContain('released slot 0');
     other.tell();
     await other.ended;
   });
@@ -339,7 +345,7 @@ describe('while it waits for a later group', () => {
     run.signal('SIGKILL');
     await run.ended;
     expect(await claims()).toMatchObject([{ node: 'web01', state: 'running' }, { node: 'web09' }]);
-    expect((await exec('web02', '-w', '0', '--', 'true')).stderr).toContain(`no slot in ${first} now`);
+    expect((await exec('web02', '-w', '0', '--', 'true')).stderr).toContain(`no slot available in ${first}`);
     other.tell();
     await other.ended;
     expect(await exec('web01', '-w', '20s', '--', 'true')).toMatchObject({ status: 0 });
@@ -365,23 +371,23 @@ describe('while it waits for a later group', () => {
     expect(shown).toMatch(new RegExp(`running +web01 +\\ds +true +forever +waits in ${second}\\n`));
     expect(shown).toMatch(
       new RegExp(
-        `web01 has slot 0 since \\ds and runs nothing yet: it waits for a slot of ${second} ` +
-          `\\(web09 failed \\(false, exit 1\\) \\ds ago and keeps slot 0 .*; 1 run waits\\)`,
+        `slot 0: web01 acquired the slot \\ds ago and is waiting for a slot of ${second} ` +
+          `\\(slot 0: web09 failed \\ds ago \\(false, exit 1\\) and holds the slot .*; 1 run waiting\\)`,
       ),
     );
     expect(shown).toContain(`  fix: runlock release ${second} --owner web09\n`);
     const check = async () => runlock(agent, ['status', '--check', first]);
-    const behind = `web01, which waits in ${second} behind web09, failed \\ds ago \\(false, exit 1\\)`;
+    const behind = `web01, waiting in ${second}, which is blocked by web09, failed \\ds ago \\(false, exit 1\\)`;
     const kept = await check();
     expect(kept.status).toBe(1);
-    expect(kept.stdout).toMatch(new RegExp(`^RUNLOCK WARNING - ${first} is kept by ${behind}, nobody waits`));
+    expect(kept.stdout).toMatch(
+      new RegExp(`^RUNLOCK WARNING - ${first} is blocked by ${behind}, no runs waiting`),
+    );
     const late = only(first).start('web02', '-w', '60s', '--', 'true');
     await on(first).waiting();
     const stands = await check();
     expect(stands.status).toBe(2);
-    expect(stands.stdout).toMatch(
-      new RegExp(`^RUNLOCK CRITICAL - ${first} stands still behind ${behind}, 1 run`),
-    );
+    expect(stands.stdout).toMatch(new RegExp(`^RUNLOCK CRITICAL - ${first} is blocked by ${behind}, 1 run`));
     late.signal('SIGTERM');
     await late.ended;
     const later = (await runlock(agent, ['status', second])).stdout;
@@ -415,7 +421,9 @@ describe('while it waits for a later group', () => {
         .split('\n')
         .slice(0, -1)
         .map((line) => (JSON.parse(line) as { groups: { why: string }[] }).groups[0]?.why ?? '');
-    await eventually(() => expect(why().at(-1)).toContain(`waits for a slot of ${second} (web09 runs sh`));
+    await eventually(() =>
+      expect(why().at(-1)).toContain(`is waiting for a slot of ${second} (slot 0: web09 has been running sh`),
+    );
     await runlock(agent, ['freeze', second, '--reason', 'release day']);
     await eventually(() => expect(why().at(-1)).toContain(`${second} was frozen`));
     watch.signal('SIGINT');
@@ -431,7 +439,7 @@ describe('while it waits for a later group', () => {
     await only(second).hold('web09');
     const terminal = startInTerminal(agent, [...args('web01'), '--', 'true']);
     await terminal.shows(
-      new RegExp(`waiting \\d+s for ${second} · place 1 · web09 runs sh since \\d+s · has`),
+      new RegExp(`waiting \\d+s for ${second} · place 1 · web09 running sh for \\d+s · holds`),
     );
     terminal.type('\x03');
     expect(await terminal.ended).toBe(130);
@@ -457,8 +465,6 @@ test('acquire and release take one group, and say so', async () => {
   for (const command of ['acquire', 'release']) {
     const { status, stderr } = await runlock(agent, [command], { env });
     expect(status).toBe(64);
-    expect(stderr).toBe(
-      `runlock: ${command} takes one group, and was given a, b; call it for each of them\n`,
-    );
+    expect(stderr).toBe(`runlock: ${command} takes one group, not 2 (a, b); run it once for each\n`);
   }
 });

@@ -46,7 +46,7 @@ describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s
     expect(status).toBe(79);
     // Its next run and a release would stop at what they can't read.
     expect(stderr.includes('and delete it if no run needs it')).toBe(how === 'rubbish');
-    expect(stderr).not.toContain('its next run clears it');
+    expect(stderr).not.toContain('the next run of');
     const last = await lastOf(group);
     expect(last).toMatchObject({
       ...{ outcome: 'lost', exitCode: 143, run: id, slot: 0, command: 'sh' },
@@ -100,7 +100,7 @@ test('an answer that is lost when it is recorded: recorded once, the slot not as
   const id = await overwrite(group);
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
-  expect(stderr).toContain('is no longer its own; nothing was given back');
+  expect(stderr).toContain('no longer belongs to this run; nothing to release');
   expect(await lastOf(group)).toMatchObject({ outcome: 'lost', run: id });
   expect(proxy.requests.filter(record)).toHaveLength(1);
 });
@@ -118,7 +118,9 @@ test('a token that may not record it: that is said, and the run ends as ever', a
   await overwrite(group);
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
-  expect(stderr).toMatch(/^runlock: how the run ended could not be recorded \([^\n]+history does not know/m);
+  expect(stderr).toMatch(
+    /^runlock: could not record the end of the run \([^\n]+'runlock history' does not show/m,
+  );
   expect(await lastOf(group)).toEqual(before);
 });
 

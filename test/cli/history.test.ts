@@ -87,7 +87,7 @@ describe('the table', () => {
     const { status, stdout, stderr } = await history(['table']);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(cells(stdout)).toEqual([
-      'NODE | LAST GOOD | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
+      'NODE | SUCCEEDED | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
       'unknown | unknown | lost | 143 | 3h | 1m05s | 2m10s | chef-client',
       'bad | 4d4h | failed | 3 | 2h | 1m05s | 2m10s | chef-client',
       'old | 3d4h | succeeded | 0 | 3d4h | 1m05s | 2m10s | chef-client',
@@ -102,7 +102,7 @@ describe('the table', () => {
     await agent.kv.put('fleet/prod/.runs/web01', record('web01', 5));
     const { stdout } = await history(prefix);
     expect(cells(stdout).slice(0, 3)).toEqual([
-      'NODE | GROUP | LAST GOOD | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
+      'NODE | GROUP | SUCCEEDED | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
       'web01 | prod | 5h | succeeded | 0 | 5h | 1m05s | 2m10s | chef-client',
       'web01 | prod/web | 2h | succeeded | 0 | 2h | 1m05s | 2m10s | chef-client',
     ]);
@@ -111,17 +111,17 @@ describe('the table', () => {
   // It showed the named group alone once, other than freeze stops it.
   test('a name stands for all groups below it, which are named then; --silent-for judges them too', async () => {
     await put('deep', 'web01', 5);
-    expect(cells((await history(['deep'])).stdout)[0]).toMatch(/^NODE \| LAST GOOD/);
+    expect(cells((await history(['deep'])).stdout)[0]).toMatch(/^NODE \| SUCCEEDED/);
     await put('deep/web', 'web02', 48);
     await put('deeper', 'web03', 48);
     expect(cells((await history(['deep'])).stdout).slice(0, 3)).toEqual([
-      'NODE | GROUP | LAST GOOD | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
+      'NODE | GROUP | SUCCEEDED | OUTCOME | EXIT | ENDED | WAITED | RAN | COMMAND',
       expect.stringMatching(/^web02 \| deep\/web \|/),
       expect.stringMatching(/^web01 \| deep \|/),
     ]);
     expect(await history(['deep', '--silent-for', '1d'])).toMatchObject({
       status: 1,
-      stdout: expect.stringContaining('1 of 2 in deep had no good run for 1d') as string,
+      stdout: expect.stringContaining('1 of 2 entries in deep without a successful run for 1d') as string,
     });
   });
 
@@ -143,7 +143,7 @@ describe('the table', () => {
   test('a group without any run says so', async () => {
     expect(await history(['nobody'])).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'no run has ended in nobody yet (or this token may not read it)\n',
+      stdout: 'no runs recorded in nobody (or this token may not read them)\n',
     });
   });
 
@@ -180,20 +180,27 @@ describe('--silent-for', () => {
     const found = await history(['silent', '--silent-for', '1d']);
     expect(found).toMatchObject({ status: 1, stderr: '' });
     expect(cells(found.stdout).map((line) => line.split(' | ')[0])).toEqual([
-      ...['NODE', 'unknown', 'gone', 'failing', '3 of 5 in silent had no good run for 1d', ''],
+      ...[
+        'NODE',
+        'unknown',
+        'gone',
+        'failing',
+        '3 of 5 entries in silent without a successful run for 1d',
+        '',
+      ],
     ]);
     expect(names(await report('silent', '--silent-for', '36h'))).toEqual(['unknown', 'gone']);
     await agent.kv.delete('runlock/silent/.runs/unknown');
     expect(await history(['silent', '--silent-for', '1d17h'])).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: '4 in silent: all had a good run within 1d17h\n',
+      stdout: 'all 4 entries in silent had a successful run within 1d17h\n',
     });
   });
 
   test('of a group in which no run is known is no verdict: 3, as a monitoring plugin says UNKNOWN', async () => {
     const none = await history(['no-such-group', '--silent-for', '1d']);
     expect(none).toMatchObject({ status: 3, stderr: '' });
-    expect(none.stdout).toMatch(/^no run has ended in no-such-group yet [^\n]*\n$/);
+    expect(none.stdout).toMatch(/^no runs recorded in no-such-group [^\n]*\n$/);
     expect((await history(['no-such-group', '--silent-for', '1d', '--json'])).status).toBe(3);
     expect((await history(['no-such-group'])).status).toBe(0);
   });
@@ -213,7 +220,7 @@ describe('--forget', () => {
     await put('old', 'web08', 99);
     expect(await history(['old', '--forget', 'web07'])).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'forgot the last run of web07 in old\nits last run in old/web is still known\n',
+      stdout: 'deleted the record of web07 in old\nkept the record of web07 in old/web\n',
     });
     expect(await on('old').keys()).toEqual(['.runs/web08', 'web/.runs/web07']);
     const again = await history(['old', '--forget', 'web07', '--json']);
@@ -230,7 +237,7 @@ describe('--forget', () => {
   test('a node that nobody knows is said, and no error: it may be asked twice', async () => {
     expect(await history(['old', '--forget', 'web99'])).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'nothing is known of a run of web99 in old; nothing was forgotten\n',
+      stdout: 'no run of web99 is recorded in old; nothing was deleted\n',
     });
   });
 

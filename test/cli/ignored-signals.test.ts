@@ -190,7 +190,7 @@ describe('the command, started so that it ignores them', () => {
     const run = await on(`own-${code}`, IGNORING).exec('web01', '--', 'sh', '-c', `exit ${code}`);
     expect(run).toMatchObject({
       status: code,
-      stderr: expect.stringMatching(/^runlock: sh ended with \d+ [^\n]*\n$/) as unknown,
+      stderr: expect.stringMatching(/^runlock: sh exited \d+ [^\n]*\n$/) as unknown,
     });
     expect(await on(`own-${code}`).claim()).toBeDefined();
   });

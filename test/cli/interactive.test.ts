@@ -27,7 +27,9 @@ describe('Ctrl-C', () => {
     const run = startInTerminal(agent, on('again', ...untilTold(folder, "trap '' INT")));
     const command = await pid('command');
     run.type('\x03');
-    await run.shows(/passed Ctrl-C on to sh, which is still running; press it again within 3s to end it/);
+    await run.shows(
+      /forwarded Ctrl-C to sh, which is still running; press Ctrl-C again within 3s to kill it/,
+    );
     expect(isAlive(command)).toBe(true);
     run.type('\x03');
     expect(await run.ended).toBe(143);
@@ -42,7 +44,7 @@ describe('Ctrl-C', () => {
     );
     await pid('command');
     run.type('\x03');
-    await run.shows(/press it again/);
+    await run.shows(/press Ctrl-C again/);
     run.type('\x03');
     expect(await run.ended).toBe(137);
   });
@@ -179,7 +181,7 @@ describe('Ctrl-Z', () => {
     // It has taken its lock back, and means to say so.
     await eventually(() => expect(stateOf(job)).toBe('T'), 20_000);
     run.type('\n');
-    await run.shows(/took the lock of says back/);
+    await run.shows(/reacquired the lock of says/);
     writeFileSync(`${folder}/end`, '');
     await run.shows(/ended-with 3/);
   });

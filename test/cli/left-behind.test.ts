@@ -123,7 +123,7 @@ describe.each(places)('SIGKILL of runlock and its guard, hold forever, $place', 
     if (!pids.includes(command)) end(command);
     const again = await once(group, 'web01');
     expect(again.status).toBe(75);
-    expect(again.stderr).toContain('lost its runlock and its processes still run');
+    expect(again.stderr).toContain('processes of an earlier run of ');
     for (const pid of pids) expect(again.stderr).toMatch(new RegExp(`\\b${pid}\\b`));
     expect((await once(group, 'web02')).status).toBe(75);
     expect(pids.every(isAlive)).toBe(true);
@@ -146,7 +146,7 @@ test.concurrent(
     runFiles.remove(await killBoth(run, 'orphan/marked'));
     const again = await once('orphan/marked', 'web01');
     expect(again.status).toBe(75);
-    expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${pid}\\b`));
+    expect(again.stderr).toMatch(new RegExp(`are still running.*\\b${pid}\\b`));
     end(pid);
     await untilGone(pid);
     expect(await once('orphan/marked', 'web01')).toMatchObject({ status: 0, stderr: '' });
@@ -225,7 +225,7 @@ test.concurrent(
     const ended = await run.ended;
     expect(ended.status).toBe(0);
     expect(ended.stderr).toMatch(
-      /stays and keeps others out; its next run clears it, or '.*', which asks first/,
+      /; the next run of \S+ clears it; to clear it by hand: '.*' \(asks for confirmation\)/,
     );
     expect(await on(group).claim()).toMatchObject({ state: 'running', run: id });
     expect(runFiles.read(id)?.ended).toMatchObject({ outcome: 'succeeded', exitCode: 0 });
@@ -284,7 +284,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
       if (isUnnoted) runFiles.remove(id);
       const again = await once(group, 'web01');
       expect(again.status).toBe(75);
-      expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${orphan}\\b`));
+      expect(again.stderr).toMatch(new RegExp(`are still running.*\\b${orphan}\\b`));
       expect(isAlive(orphan)).toBe(true);
       end(init);
       await untilGone(orphan);
@@ -298,7 +298,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
     await inNamespace(here, group, SLEEP);
     const again = await once(group, 'web01');
     expect(again).toMatchObject({ status: 75 });
-    expect(again.stderr).not.toContain('lost its runlock');
+    expect(again.stderr).not.toContain('of an earlier run');
   });
 
   test.runIf(whyNoCell === undefined)(
@@ -315,7 +315,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
       const again = await once(group, 'web01', { through: IN_PID_NAMESPACE });
       expect(again.status).toBe(75);
       expect(again.stderr).toMatch(
-        new RegExp(`its processes still run .*in the cgroup /\\S*/runlock-${id}\\b`),
+        new RegExp(`are still running .*in another pid namespace, cgroup /\\S*/runlock-${id}\\b`),
       );
       end(pid);
       await untilGone(pid);
@@ -340,7 +340,7 @@ describe.runIf(isRoot)('other namespaces of the same boot', () => {
       expect(before).toBeDefined();
       const again = await once(group, 'web01');
       expect(again).toMatchObject({ status: 75 });
-      expect(again.stderr).not.toContain('lost its runlock');
+      expect(again.stderr).not.toContain('of an earlier run');
       expect(isAlive(run.pid)).toBe(true);
       expect(await on(group).lockedBy()).toBe(before);
       // A killed unshare would leave it.
@@ -378,8 +378,8 @@ describe.runIf(isRoot)('runs of several users', () => {
     const pid = await killedRun(here, group, {});
     const again = await once(group, 'web01', { through: AS_USER });
     expect(again.status).toBe(75);
-    expect(again.stderr).toContain('another user (uid 0) had started it');
-    expect(again.stderr).toContain(`'runlock release ${group} --owner web01', which asks first`);
+    expect(again.stderr).toContain('another user (uid 0) started it');
+    expect(again.stderr).toContain(`'runlock release ${group} --owner web01' (asks for confirmation)`);
     expect(isAlive(pid)).toBe(true);
     end(pid);
     await untilGone(pid);
@@ -397,7 +397,7 @@ describe.runIf(isRoot)('runs of several users', () => {
       const pid = await killedRun(here, group, { through: AS_USER });
       const again = await once(group, 'web01');
       expect(again.status).toBe(75);
-      expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${pid}\\b`));
+      expect(again.stderr).toMatch(new RegExp(`are still running.*\\b${pid}\\b`));
       expect(isAlive(pid)).toBe(true);
       end(pid);
       await untilGone(pid);
@@ -423,7 +423,7 @@ describe.runIf(isRoot)('runs of several users', () => {
       login();
       const again = await once(group, 'web01', options);
       expect(again.status).toBe(75);
-      expect(again.stderr).toMatch(new RegExp(`its processes still run.*\\b${pid}\\b`));
+      expect(again.stderr).toMatch(new RegExp(`are still running.*\\b${pid}\\b`));
       end(pid);
       await untilGone(pid);
       expect(await once(group, 'web01', options)).toMatchObject({ status: 0, stderr: '' });

@@ -136,10 +136,10 @@ describe('a run of each kind', () => {
     const holders = [{ slot: 0, node: 'web01', state: 'running' }];
     expect(of(one, 'waiting')).toMatchObject({ level: 'info', group, node: 'web02', behind: false, holders });
     expect(of(one, 'waiting')['message']).toMatch(
-      /^web02 waits for a slot of \S+ \(slot 0: web01 running, sh, since \d+s\)$/,
+      /^web02 is waiting for a slot of \S+ \(slot 0: web01 running sh for \d+s\)$/,
     );
     expect(of(two, 'waiting')).toMatchObject({ node: 'web03', behind: true, holders });
-    expect(of(two, 'waiting')['message']).toMatch(/since \d+s, others may be before it\)$/);
+    expect(of(two, 'waiting')['message']).toMatch(/for \d+s, others may be ahead\)$/);
     expect(events(two)).toEqual(['waiting', 'granted', 'ended']);
   });
 
@@ -293,11 +293,11 @@ test('without a terminal waiting, granted and lost-in-time say nothing; -v says 
   const quiet = plain.start('web02', '--', 'true');
   await waiting();
   const loud = plain.start('web03', '-v', '--', 'true');
-  await loud.says(/^runlock: web03 waits for a slot of \S+ \(slot 0: web01 running/m);
+  await loud.says(/^runlock: web03 is waiting for a slot of \S+ \(slot 0: web01 running/m);
   holder.tell();
   await holder.ended;
   expect(await quiet.ended).toEqual({ status: 0, stdout: '', stderr: '' });
-  expect((await loud.ended).stderr).toMatch(/^runlock: web03 got slot 0 of \S+ after \d+s$/m);
+  expect((await loud.ended).stderr).toMatch(/^runlock: web03 acquired slot 0 of \S+ \(waited \d+s\)$/m);
 });
 
 describe('what ends runlock before its time is one object with its code', () => {

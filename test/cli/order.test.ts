@@ -39,7 +39,7 @@ test('with --wait 0 nobody passes those that wait, nor waits for them, although 
   expect(impatient).toEqual({
     ...{ status: 75, stdout: '' },
     stderr:
-      "runlock: busy: no slot in zero now (slot 0 is free: others came first); see 'runlock status zero'\n",
+      "runlock: busy: no slot available in zero (slot 0: free, but others are ahead); see 'runlock status zero'\n",
   });
   first.signal('SIGCONT');
   expect((await first.ended).status).toBe(0);

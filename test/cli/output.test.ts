@@ -45,14 +45,14 @@ describe('without a terminal', () => {
   test('busy after the whole --wait is one line: who has the slot, and where to look', async () => {
     await on('busy').exec('web01', '--', 'false');
     for (const [wait, within] of [
-      ['0', 'now'],
-      ['1s', 'within 1s'],
+      ['0', ''],
+      ['1s', ' within 1s'],
     ] as const) {
       const { status, stdout, stderr } = await on('busy').exec('web02', '-w', wait, '--', 'true');
       expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
-      const said = stderr.replace(/\d+s\); see/, 'Ns); see');
+      const said = stderr.replace(/\d+s ago/, 'Ns ago');
       expect(said).toBe(
-        `runlock: busy: no slot in busy ${within} (slot 0: web01 failed, false, exit 1, since Ns); see 'runlock status busy'\n`,
+        `runlock: busy: no slot available in busy${within} (slot 0: web01 failed Ns ago (false, exit 1)); see 'runlock status busy'\n`,
       );
     }
   });
@@ -61,13 +61,13 @@ describe('without a terminal', () => {
     const freeze = { v: 1, by: 'anna', reason: 'new year\nsee the wiki', since: new Date().toISOString() };
     await agent.kv.put('runlock/frozen/.freeze', JSON.stringify(freeze));
     const { stderr } = await on('frozen').exec('web01', '-w', '0', '--', 'true');
-    expect(stderr).toMatch(/^runlock: busy: frozen is frozen by anna \([^\n]+\n$/);
+    expect(stderr).toMatch(/^runlock: busy: frozen was frozen \d+s ago by anna \([^\n]+\n$/);
   });
 
   test('a failed run is one line: its code, and who keeps what until when', async () => {
     const { stderr } = await on('failed').exec('web01', '--', 'sh', '-c', 'exit 3');
     expect(stderr).toMatch(
-      /^runlock: sh ended with 3 after 0s; web01 keeps slot 0 of failed until its next good run; 'runlock release failed --owner web01' clears it\n$/,
+      /^runlock: sh exited 3 after 0s; web01 still holds slot 0 of failed until a run succeeds; to clear: 'runlock release failed --owner web01'\n$/,
     );
   });
 });
@@ -82,15 +82,17 @@ describe('-v and -q', () => {
       expect(status).toBe(0);
       const lines = stderr.trimEnd().split('\n');
       expect(lines.every((line) => line.startsWith('runlock: '))).toBe(true);
-      expect(stderr).toMatch(/^runlock: web01 got slot 0 of loud after \d+s$/m);
-      expect(stderr).toMatch(/^runlock: true ended with 0 after \d+s; slot 0 of loud is free again$/m);
+      expect(stderr).toMatch(/^runlock: web01 acquired slot 0 of loud \(waited \d+s\)$/m);
+      expect(stderr).toMatch(/^runlock: true exited 0 after \d+s; released slot 0 of loud$/m);
     }
   });
 
   test('-v says why this node is busy', async () => {
     const { end: free } = await on('why').hold();
     const { stderr } = await on('why').exec('web01', '-v', '--', 'true');
-    expect(stderr).toMatch(/^runlock: busy: web01 already runs or waits in why \(pid \d+, since \d+s\)$/m);
+    expect(stderr).toMatch(
+      /^runlock: busy: web01 is already running or queued in why \(pid \d+, for \d+s\)$/m,
+    );
     await free();
   });
 
@@ -160,8 +162,8 @@ describe('under systemd', () => {
 
   test('every line has its priority, information too, and no colour', async () => {
     const said = await toFile(on('journal').words('web01', '--', 'false'), 'it');
-    expect(said).toMatch(/^<6>runlock: web01 got slot 0 of journal after \d+s$/m);
-    expect(said).toMatch(/^<4>runlock: false ended with 1 after \d+s; web01 keeps slot 0/m);
+    expect(said).toMatch(/^<6>runlock: web01 acquired slot 0 of journal \(waited \d+s\)$/m);
+    expect(said).toMatch(/^<4>runlock: false exited 1 after \d+s; web01 still holds slot 0/m);
     expect(
       said
         .trimEnd()
@@ -217,17 +219,17 @@ describe('on a terminal', () => {
   test('a waiting exec shows its place, who has the slot and for how long; then the line is gone', async () => {
     const { end: free } = await on('live').hold();
     const first = onTerminal(on('live').words('web02', '--', 'echo', 'done'));
-    await says(first, /^waiting \d+s for live · place 1 · web01 runs sh since \d+s$/);
+    await says(first, /^waiting \d+s for live · place 1 · web01 running sh for \d+s$/);
     const second = onTerminal(on('live').words('web03', '--', 'echo', 'done'));
-    await says(second, /^waiting \d+s for live · place 2 · web01 runs sh since \d+s$/);
+    await says(second, /^waiting \d+s for live · place 2 · web01 running sh for \d+s$/);
     // It is one line, drawn over and over.
     await says(first, /^waiting [2-9]s for live/);
     expect(first.text()).not.toMatch(/waiting[^\r]*\n/);
     await free();
     for (const screen of [first, second]) {
       expect(await screen.ended).toBe(0);
-      expect(screen.seen()).not.toContain('waiting');
-      expect(screen.seen()).toMatch(/^runlock: web0[23] got slot 0 of live after \d+s$/m);
+      expect(screen.seen()).not.toMatch(/waiting \d+s for/);
+      expect(screen.seen()).toMatch(/^runlock: web0[23] acquired slot 0 of live \(waited \d+s\)$/m);
       expect(screen.seen()).toMatch(/^done$/m);
     }
   });
@@ -235,10 +237,10 @@ describe('on a terminal', () => {
   test('a failed claim is named with its state', async () => {
     await on('live-failed').exec('web01', '--', 'false');
     const screen = onTerminal(on('live-failed').words('web02', '--', 'true'));
-    await says(screen, /^waiting \d+s for live-failed · place 1 · web01 failed since \d+s \(false\)$/);
+    await says(screen, /^waiting \d+s for live-failed · place 1 · web01 failed \d+s ago \(false\)$/);
     await runlock(agent, ['release', 'live-failed', '--owner', 'web01']);
     expect(await screen.ended).toBe(0);
-    expect(screen.seen()).not.toContain('waiting');
+    expect(screen.seen()).not.toMatch(/waiting \d+s for/);
   });
 
   test('it is gone too when the wait was in vain', async () => {
@@ -246,8 +248,8 @@ describe('on a terminal', () => {
     const screen = onTerminal(on('live-vain').words('web02', '-w', '2s', '--', 'true'));
     await says(screen, /^waiting/);
     expect(await screen.ended).toBe(75);
-    expect(screen.seen()).not.toContain('waiting');
-    expect(screen.seen()).toMatch(/busy: no slot in live-vain within 2s/);
+    expect(screen.seen()).not.toMatch(/waiting \d+s for/);
+    expect(screen.seen()).toMatch(/busy: no slot available in live-vain within 2s/);
   });
 
   test('it never wraps: a narrow terminal cuts it', async () => {
@@ -327,7 +329,7 @@ describe('--dry-run', () => {
     const { status, stdout, stderr } = await on('dry').exec('web01', ...args);
     expect({ status, stdout }).toEqual({ status: 0, stdout: '' });
     expect(stderr).toBe(
-      `runlock: dry run: web01 would run in slot 0 of dry at once: sh -c "echo >>${folder}/started" "a b"\n`,
+      `runlock: dry run: web01 would start now in slot 0 of dry: sh -c "echo >>${folder}/started" "a b"\n`,
     );
     expect(lines('started')).toEqual([]);
     expect(await kept('dry')).toEqual([]);
@@ -339,7 +341,7 @@ describe('--dry-run', () => {
     const before = await kept('dry-busy');
     const result = await on('dry-busy').exec('web02', '--dry-run', '-w', '1h', '--', 'true');
     expect(result).toMatchObject({ status: 75, stdout: '' });
-    expect(result.stderr).toMatch(/^runlock: busy: no slot in dry-busy now \(slot 0: web01 running, sh/);
+    expect(result.stderr).toMatch(/^runlock: busy: no slot available in dry-busy \(slot 0: web01 running sh/);
     expect(await kept('dry-busy')).toEqual(before);
     await free();
   });
@@ -349,7 +351,7 @@ describe('--dry-run', () => {
     const before = await kept('dry-back');
     const { status, stderr } = await on('dry-back').exec('web01', '--dry-run', '--', 'true');
     expect(status).toBe(0);
-    expect(stderr).toMatch(/would run in slot 0 of dry-back at once, taking back its failed claim: true\n$/);
+    expect(stderr).toMatch(/would start now in slot 0 of dry-back, replacing its failed claim: true\n$/);
     expect(await kept('dry-back')).toEqual(before);
   });
 

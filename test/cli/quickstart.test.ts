@@ -73,7 +73,7 @@ test('it shows a group that a failed node stops, and that its next run heals', a
     .output()
     .split(/^(?:The group is blocked|The cause is repaired|All three nodes).*$/m);
   expect(before).toContain('web01 | fatal: [localhost]: FAILED!');
-  expect(before).not.toMatch(/^web0[23] \| (?!runlock: (?:web0[23] waits|slot 0 of \S+ web01 failed))/m);
+  expect(before).not.toMatch(/^web0[23] \| (?!runlock: (?:web0[23] is waiting|slot 0 of \S+ web01 failed))/m);
   expect(still).toMatch(/0 +failed +web01 .* ansible-playbook +2 +forever/);
   expect(still).toMatch(/1 +web02 [^]*2 +web03 /);
   expect(still).toContain('fix: runlock release prod/web --owner web01');
@@ -81,7 +81,7 @@ test('it shows a group that a failed node stops, and that its next run heals', a
   expect(still).not.toMatch(/^web0\d \| (?!runlock: slot 0 of \S+ web01 failed)/m);
   expect(healed.match(/^web0\d(?= \| PLAY \[)/gm)).toEqual(['web01', 'web02', 'web03']);
   expect(healed.match(/^web0\d(?= \| localhost .* failed=0 )/gm)).toEqual(['web01', 'web02', 'web03']);
-  expect(last).toContain('idle: nobody runs and nobody waits');
+  expect(last).toContain('idle: nothing running or waiting');
   expect(last).toContain(`3 MB in ${started.cache}/runlock-test`);
   expect(last).toContain(`To remove them: rm -r ${started.cache}/runlock-test\n`);
   expect(started.processes()).toEqual([]);

@@ -123,13 +123,13 @@ describe('a run under way', () => {
     const done = await release('force', '--owner', 'web01', '--force');
     expect(done).toEqual({
       status: 0,
-      stdout: 'evicted web01 from slot 0 of force; its command is gone\n',
+      stdout: 'evicted web01 from slot 0 of force; its command has ended\n',
       stderr: '',
     });
     expect(tree.filter(isAlive)).toEqual([]);
     const { status, stderr } = await run.ended;
     expect(status).toBe(79);
-    expect(stderr).toContain(`the run was evicted by ${userInfo().username}@${hostname()} and killed`);
+    expect(stderr).toContain(`${userInfo().username}@${hostname()} evicted the run; killed the command`);
     expect(await agent.kv.keys('runlock/force/')).toEqual(
       ['.last', '.runs/web01', '.tail'].map((key) => `runlock/force/${key}`),
     );
@@ -148,7 +148,7 @@ describe('a run under way', () => {
     run.signal('SIGTERM');
     await eventually(() => expect(lines('told')).not.toEqual([]));
     const releasing = release('outweighs', '--owner', 'web01', '--force');
-    await eventually(() => expect(run.stderr()).toMatch(/evicted the run .*; ending the command/));
+    await eventually(() => expect(run.stderr()).toMatch(/evicted the run .*; killing the command/));
     writeFileSync(`${folder}/end`, '');
     expect((await run.ended).status).toBe(79);
     expect((await releasing).status).toBe(0);
@@ -190,7 +190,7 @@ describe('a running claim whose session is gone', () => {
     const refused = await release('gone', '--owner', 'web01');
     expect(refused).toMatchObject({ status: 75, stdout: '' });
     expect(refused.stderr).toMatch(
-      /^runlock: .*its session is gone: the command may still run there.*--force'\n$/,
+      /^runlock: .*lost its session; the command may still be running there.*--force'\n$/,
     );
     expect(await agent.kv.tree('runlock/gone/')).toEqual(before);
   });
@@ -200,7 +200,7 @@ describe('a running claim whose session is gone', () => {
     const done = await release('gone-force', '--owner', 'web01', '--force');
     expect(done.status).toBe(0);
     expect(done.stdout).toMatch(
-      /^cleared the running claim of web01 on slot 0 of gone-force; .*may still run on web01: look there/,
+      /^cleared the running claim of web01 on slot 0 of gone-force; .*may still be running: check web01/,
     );
     expect(await on('gone-force').keys('.slot/')).toEqual([]);
   });
@@ -212,11 +212,11 @@ describe('a running claim whose session is gone', () => {
     const refused = await release('abandoned', '--owner', 'web01');
     expect(refused).toMatchObject({ status: 75, stdout: '' });
     expect(refused.stderr).toMatch(
-      /^runlock: web01 vanished while it ran chef-client in slot 0 of abandoned \(abandoned \d+s ago\): the command may still run there; look at web01 \(run \S+, its runlock was pid 1\), then use 'runlock release abandoned --owner web01 --force'\n$/,
+      /^runlock: web01 vanished while running chef-client in slot 0 of abandoned \(abandoned \d+s ago\); the command may still be running there; check web01 \(run \S+, its runlock was pid 1\), then use 'runlock release abandoned --owner web01 --force'\n$/,
     );
     expect(await agent.kv.tree('runlock/abandoned/')).toEqual(before);
     const done = await release('abandoned', '--owner', 'web01', '--force');
-    expect(done.stdout).toMatch(/^cleared the abandoned claim of web01 .*may still run on web01/);
+    expect(done.stdout).toMatch(/^cleared the abandoned claim of web01 .*may still be running: check web01/);
   });
 
   test("of this node is refused too: what counts is the node's own word that nothing of it runs", async () => {
@@ -233,7 +233,7 @@ describe('what another node holds by acquire', () => {
     const refused = await release('holds', '--owner', 'web01');
     expect(refused).toMatchObject({ status: 75, stdout: '' });
     expect(refused.stderr).toMatch(
-      /^runlock: web01 took slot 0 of holds with 'runlock acquire' \d+s ago and has not given it back: what it does there may still go on; ask whoever works on web01, or look there, then use 'runlock release holds --owner web01 --force'\n$/,
+      /^runlock: web01 acquired slot 0 of holds with 'runlock acquire' \d+s ago and has not released it; its work may still be going on; check web01, or ask the people who work on it, then use 'runlock release holds --owner web01 --force'\n$/,
     );
     expect(await agent.kv.tree('runlock/holds/')).toEqual(before);
   });
@@ -251,9 +251,12 @@ describe('on a terminal', () => {
   };
 
   test.each([
-    ['abandoned', /the command may still run there\. look at web01 \(run \S+, its runlock was pid 1\)\./],
-    ['running', /its session is gone: the command may still run there\. look at web01 /],
-    ['held', /what it does there may still go on\. ask whoever works on web01, or look there\./],
+    [
+      'abandoned',
+      /the command may still be running there\. check web01 \(run \S+, its runlock was pid 1\)\./,
+    ],
+    ['running', /lost its session; the command may still be running there\. check web01 /],
+    ['held', /its work may still be going on\. check web01, or ask the people who work on it\./],
   ])('an %s claim: it asks first, and a typed yes clears it', async (state, says) => {
     const group = `yes/${state}`;
     const screen = await asked(group, state);
@@ -341,12 +344,12 @@ test('--force on a run whose session ends before its release clears nothing, and
   const session = (await agent.kv.get('runlock/silent/.slot/0/lock'))?.Session ?? '';
   run.signal('SIGSTOP');
   const evicting = startRunlock(agent, ['release', 'silent', '--owner', 'web01', '--force', '-v']);
-  await evicting.says(/waiting until it is gone/);
+  await evicting.says(/waiting for it to end/);
   await agent.http('PUT', `/v1/session/destroy/${session}`);
   const { status, stdout, stderr } = await evicting.ended;
   expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
   expect(stderr).toMatch(
-    /the command may still run there; look at web01, then use 'runlock release silent --owner web01 --force' once more\n$/,
+    /the command may still be running there; check web01, then run 'runlock release silent --owner web01 --force' again\n$/,
   );
   expect(await agent.kv.keys('runlock/silent/.slot/')).toEqual([ownerKey('silent')]);
   run.signal('SIGCONT');
@@ -371,7 +374,7 @@ describe('a slot whose lock another session holds, which is no run’s', () => {
   }
   const lockKey = (group: string) => `runlock/${group}/.slot/0/lock`;
   const saysWho = (group: string, session: string, force = ' --force') =>
-    `runlock: nothing was cleared: a session that is not the run of web01 (${session}) holds ${lockKey(group)}, and slot 0 of ${group} can't be given back meanwhile; find out who made that session ('consul kv get -detailed ${lockKey(group)}'), let go of the key with 'consul kv delete ${lockKey(group)}', then use 'runlock release ${group} --owner web01${force}' once more\n`;
+    `runlock: nothing was cleared: session ${session}, which does not belong to the run of web01, holds ${lockKey(group)}, so slot 0 of ${group} can't be released; find out who created the session ('consul kv get -detailed ${lockKey(group)}'), delete the key with 'consul kv delete ${lockKey(group)}', then run 'runlock release ${group} --owner web01${force}' again\n`;
 
   test.each(['failed', 'running', 'held', 'abandoned', 'evicted'])(
     'that keeps a %s claim: refused, also with --force, and told what lets go of it',
@@ -395,12 +398,12 @@ describe('a slot whose lock another session holds, which is no run’s', () => {
     const { run } = await holder('foreign-late');
     run.signal('SIGSTOP');
     const evicting = startRunlock(agent, ['release', 'foreign-late', '--owner', 'web01', '--force', '-v']);
-    await evicting.says(/waiting until it is gone/);
+    await evicting.says(/waiting for it to end/);
     const session = await takeLock('foreign-late');
     const { status, stderr } = await evicting.ended;
     expect(status).toBe(75);
     expect(stderr).toContain(
-      `the run of web01 is told to end, and may not have ended: a session that is not the run of web01 (${session}) holds`,
+      `told the run of web01 to end, but it may not have ended: session ${session}, which does not belong to the run of web01, holds`,
     );
     await agent.kv.delete(lockKey('foreign-late'));
     run.signal('SIGCONT');

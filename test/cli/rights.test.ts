@@ -34,7 +34,7 @@ test('with exactly these rights a node fails, comes back, waits, evicts and look
     'cleared the failed claim of web01',
   );
   const long = startRunlock(node, [...inGroup, '-v', '--', 'sleep', '300']);
-  await long.says(/web01 got slot 0 of prod\/web/);
+  await long.says(/web01 acquired slot 0 of prod\/web/);
   expect((await runlock(node, ['release', 'prod/web', '--owner', 'web01', '--force'])).status).toBe(0);
   expect((await long.ended).status).toBe(79);
   const status = await runlock(node, ['status', 'prod/web']);
@@ -62,7 +62,7 @@ test('a run whose token is rotated under it gives its slot back', async () => {
   const go = join(stage().folder, 'go');
   const until = ['sh', '-c', `until test -e ${go}; do sleep 0.1; done`];
   const run = startRunlock(node, ['exec', '-g', 'prod/web', '-v', '--', ...until]);
-  await run.says(/web01 got slot 0 of prod\/web/);
+  await run.says(/web01 acquired slot 0 of prod\/web/);
   writeFileSync(file, await agent.token(rules.join('\n')));
   const own = await agent.http('GET', '/v1/acl/token/self', undefined, { token: first });
   await agent.http('DELETE', `/v1/acl/token/${(own.json() as { AccessorID: string }).AccessorID}`);

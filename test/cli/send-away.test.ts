@@ -35,7 +35,7 @@ async function waiter(group: string, node = 'web01', ...more: string[]) {
 }
 
 const sentAway = (group: string, node = 'web01') =>
-  `runlock: ${me} sent ${node} away from the queue of ${group}; nothing was started\n`;
+  `runlock: ${me} removed ${node} from the queue of ${group}; nothing was started\n`;
 
 describe('that waits for its node’s own claim, outside the queue', () => {
   /** A run of web01, whose claim is kept in slot 1, under `-n 1`. */
@@ -48,8 +48,8 @@ describe('that waits for its node’s own claim, outside the queue', () => {
     await eventually(async () => expect(await keys()).toContain('.node/web01'));
     return { ...run, free, started: () => lines('started').length };
   }
-  const sentTwice = (group: string, slot: number, how = 'it has left') =>
-    `cleared the failed claim of web01 on slot ${slot} of ${group}\nsent the run of web01 away that waited for it in ${group}; ${how}\n`;
+  const sentTwice = (group: string, slot: number, how = 'its runlock has exited') =>
+    `cleared the failed claim of web01 on slot ${slot} of ${group}\nremoved the run of web01 that was waiting for this claim in ${group}; ${how}\n`;
 
   test('to move it below its --slots: --force clears the claim and ends the wait, with 79', async () => {
     const run = await returner('back');
@@ -75,7 +75,7 @@ describe('that waits for its node’s own claim, outside the queue', () => {
     const run = await returner('dead-back');
     run.signal('SIGKILL');
     await run.ended;
-    const how = 'its runlock was dead already';
+    const how = 'its runlock was already dead';
     expect((await away('dead-back')).stdout).toBe(sentTwice('dead-back', 1, how));
     await run.free();
   });
@@ -98,7 +98,7 @@ test('without --force it is refused, and goes on waiting', async () => {
   const refused = await runlock(agent, ['release', 'plain', '--owner', 'web01']);
   expect(refused).toMatchObject({ status: 75, stdout: '' });
   expect(refused.stderr).toMatch(
-    /^runlock: web01 has no claim in plain, it waits there to run sh \(for \d+s, run \S+\); send it away with 'runlock release plain --owner web01 --force'\n$/,
+    /^runlock: web01 has no claim in plain, but has been waiting there for \d+s to run sh \(run \S+\); to remove it from the queue: 'runlock release plain --owner web01 --force'\n$/,
   );
   expect(await agent.kv.tree('runlock/plain/')).toEqual(before);
   await unhold('plain');
@@ -121,7 +121,7 @@ describe('with --force', () => {
     const run = await waiter('first');
     const last = await tail('first');
     expect(await away('first')).toEqual({
-      ...{ status: 0, stdout: 'sent web01 away from the queue of first; it has left\n', stderr: '' },
+      ...{ status: 0, stdout: 'removed web01 from the queue of first; its runlock has exited\n', stderr: '' },
     });
     expect(await run.ended).toEqual({ status: 79, stdout: '', stderr: sentAway('first') });
     expect(await tail('first')).toBe(last);
@@ -224,7 +224,7 @@ describe('with --force', () => {
     const done = await away('stopped');
     expect(done).toMatchObject({ status: 0 });
     expect(done.stdout).toMatch(
-      /^sent web01 away .* has not answered \(stopped, dead, or cut off from Consul\)/,
+      /^removed web01 from the queue .* has not answered \(stopped, dead, or cut off from Consul\)/,
     );
     expect(await queue('stopped')).toEqual([]);
     run.signal('SIGCONT');
@@ -266,7 +266,7 @@ describe('with --force', () => {
     const { status, stdout, stderr } = await sending.ended;
     expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
     expect(stderr).toMatch(
-      /^runlock: web01 got slot 0 of moment at this moment and runs sh \(run \S+\); nothing was done; to end it: 'runlock release moment --owner web01 --force'\n$/,
+      /^runlock: web01 has just acquired slot 0 of moment and is running sh \(run \S+\); nothing was done; to evict it: 'runlock release moment --owner web01 --force'\n$/,
     );
     writeFileSync(`${folder}/end`, '');
     expect((await run.ended).status).toBe(0);

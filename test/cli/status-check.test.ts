@@ -41,14 +41,14 @@ describe('a group', () => {
     const kept = await check(agent, '-g', 'day');
     expect(kept.status).toBe(1);
     expect(kept.line).toMatch(
-      /^RUNLOCK WARNING - day is kept by web01, failed \d+s ago \(sh, exit 3\), nobody waits yet \| .*kept=1;;;0/,
+      /^RUNLOCK WARNING - day is blocked by web01, failed \d+s ago \(sh, exit 3\), no runs waiting \| .*kept=1;;;0/,
     );
     const waiter = startRunlock(agent, ['exec', '-g', 'day', '--node', 'web02', '--', 'true']);
     await eventually(async () => expect(await agent.kv.keys('runlock/day/.queue/')).toHaveLength(1));
     const stands = await check(agent, 'day');
     expect(stands.status).toBe(2);
     expect(stands.line).toMatch(
-      /^RUNLOCK CRITICAL - day stands still behind web01, failed \d+s ago \(sh, exit 3\), 1 run waits \|/,
+      /^RUNLOCK CRITICAL - day is blocked by web01, failed \d+s ago \(sh, exit 3\), 1 run waiting \|/,
     );
     await runlock(agent, ['release', 'day', '--owner', 'web01']);
     expect((await waiter.ended).status).toBe(0);
@@ -68,7 +68,7 @@ describe('a group', () => {
     expect(held.line).toMatch(/^RUNLOCK CRITICAL - web01 running in long for \d+s, longer than 0s \|/);
     const waits = await check(agent, 'long', '--max-wait', '1ms');
     expect(waits.status).toBe(2);
-    expect(waits.line).toMatch(/^RUNLOCK CRITICAL - web02 waits in long for \d+s, longer than 0s \|/);
+    expect(waits.line).toMatch(/^RUNLOCK CRITICAL - web02 waiting in long for \d+s, longer than 0s \|/);
     writeFileSync(`${folder}/end`, '');
     expect((await run.ended).status).toBe(0);
     expect((await waiter.ended).status).toBe(0);
@@ -78,7 +78,7 @@ describe('a group', () => {
     const { status, line } = await check(agent, 'dya');
     expect([status, line.split(' |')[0]]).toEqual([
       3,
-      'RUNLOCK UNKNOWN - nobody has used dya yet; correct its name, or wait for its first run',
+      'RUNLOCK UNKNOWN - group dya has not been used yet; correct its name, or wait for its first run',
     ]);
     expect((await check(agent, '--prefix', 'nowhere')).status).toBe(3);
   });
@@ -137,7 +137,7 @@ describe('a token that may not read gets no OK', () => {
     const reader = await withRules('key_prefix "runlock/" { policy = "read" }');
     expect((await check(reader, 'prod/web')).status).toBe(0);
     await exec('prod/mail', 'web01', ['false']);
-    expect((await check(reader)).line).toMatch(/prod\/mail is kept by/);
+    expect((await check(reader)).line).toMatch(/prod\/mail is blocked by/);
   });
 });
 
@@ -164,8 +164,8 @@ describe('UNKNOWN, too, is', () => {
     [['--max-held', 'long'], '--max-held long: not a duration'],
     [['--maximum'], "unknown option '--maximum'"],
     [['prod//web'], 'group prod//web: not a group'],
-    [['--json'], 'leave out --json'],
-    [['--watch'], 'leave out --watch'],
+    [['--json'], '--check and --json exclude each other'],
+    [['--watch'], '--check and --watch exclude each other'],
   ])('wrong usage: %j', async (args, words) => {
     const { status, line } = await check(agent, ...args);
     expect([status, line]).toEqual([3, expect.stringContaining(words)]);
@@ -176,7 +176,7 @@ test('the limits without --check are wrong usage, 64', async () => {
   for (const option of ['--max-held', '--max-wait']) {
     const result = await runlock(agent, ['status', option, '1h']);
     expect(result).toMatchObject({ status: 64, stdout: '' });
-    expect(result.stderr).toContain(`${option} says something to --check alone`);
+    expect(result.stderr).toContain(`${option} needs --check`);
   }
 });
 

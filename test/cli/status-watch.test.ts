@@ -88,11 +88,11 @@ async function holder(group: string) {
 describe('on a terminal', () => {
   test('it draws anew on a grant and on a release; Ctrl-C leaves the terminal as it was, exit 0', async () => {
     const seen = watch(['-g', 'grant/web']);
-    await seen.until(/nobody has used grant\/web yet/);
+    await seen.until(/group grant\/web has not been used yet/);
     const free = await holder('grant/web');
-    await seen.until(/web01 runs sh since \d+s in slot 0/);
+    await seen.until(/slot 0: web01 has been running sh for \d+s/);
     await free();
-    await seen.until(/idle: nobody runs and nobody waits/);
+    await seen.until(/idle: nothing running or waiting/);
     seen.type('\x03');
     expect(await seen.ended).toBe(0);
     const screen = seen.screen();
@@ -127,7 +127,7 @@ describe('on a terminal', () => {
 
   test('stopped and continued from elsewhere it draws anew', async () => {
     const seen = watch(['elsewhere'], {}, (command) => `${command}; echo is-stopped; read line; fg`);
-    await seen.until(/nobody has used/);
+    await seen.until(/has not been used/);
     process.kill(seen.pid(), 'SIGSTOP');
     await seen.shows(/is-stopped/);
     seen.type('\n');
@@ -172,7 +172,7 @@ describe('on a terminal', () => {
     await seen.until(/Consul has not answered for \d+s \(since \d{4}-.*Z\)[^]*web01 failed/);
     await agent.restart();
     // Nothing has changed in Consul, and that is seen at once.
-    await seen.until(/q to leave\n\nback \(blocked\)\n/);
+    await seen.until(/q to quit\n\nback \(blocked\)\n/);
     await agent.kv.put('runlock/back/.slot/0/owner', claim({ node: 'web09' }));
     await seen.until(/web09 failed/);
     seen.type('\x03');
@@ -185,8 +185,7 @@ describe('on a terminal', () => {
     const all = watch(['--prefix', 'runlock'], proxy.env);
     const named = watch(['quiet'], proxy.env);
     for (const seen of [all, named]) {
-      const ages = () =>
-        seen.frames().flatMap((one) => /web01 failed \(.*\) (\d+)s ago/.exec(one)?.[1] ?? []);
+      const ages = () => seen.frames().flatMap((one) => /web01 failed (\d+)s ago/.exec(one)?.[1] ?? []);
       await eventually(() => expect(new Set(ages()).size).toBeGreaterThan(2), 20_000);
     }
     const paths = proxy.requests.map(({ path }) =>
@@ -202,12 +201,12 @@ describe('on a terminal', () => {
 
   test('a freeze above a named group is seen as well', async () => {
     const seen = watch(['ice/web']);
-    await seen.until(/nobody has used/);
+    await seen.until(/has not been used/);
     const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
     await agent.kv.put('runlock/ice/.freeze', JSON.stringify(freeze));
     await seen.until(/was frozen \d+s ago by anna \(release day\)/);
     await agent.kv.delete('runlock/ice/.freeze');
-    await seen.until(/nobody has used/);
+    await seen.until(/has not been used/);
   });
 
   test('of a storm of changes at most ten a second are drawn or read, and the last one is', async () => {
@@ -274,7 +273,7 @@ describe('keys', () => {
     ['SIGQUIT', signal('SIGQUIT'), 131],
   ])('%s ends it, and the terminal’s settings are as before', async (_, leave, status) => {
     const seen = watch(['keys'], {}, between);
-    await seen.until(/q to leave\n\nkeys\n/);
+    await seen.until(/q to quit\n\nkeys\n/);
     // One key is enough, and is not shown; Ctrl-C and Ctrl-Z are still signals, to the whole job.
     expect(settings(seen.pid())).toMatch(/\bisig -icanon .* -echo /);
     // Another key is none.

@@ -80,7 +80,7 @@ describe('after a failed run, with two who wait', () => {
     const lines = stdout.split('\n').map((line) => line.trim().replaceAll(/ {2,}/g, ' | '));
     // Why, and what to do, stood below a queue that can be long.
     expect(lines[0]).toBe('table (blocked)');
-    expect(lines[1]).toMatch(/^web01 failed \(sh, exit 3\) \d+s ago .*slot 0.*; 2 runs? wait/);
+    expect(lines[1]).toMatch(/^slot 0: web01 failed \d+s ago \(sh, exit 3\) .*; 2 runs waiting/);
     expect(lines[2]).toMatch(/^next: repair web01 and run it again/);
     expect(lines[3]).toBe('fix: runlock release table --owner web01');
     expect(lines[4]).toBe('SLOT | STATE | NODE | SINCE | COMMAND | EXIT | HOLD');
@@ -137,7 +137,7 @@ describe('after a failed run, with two who wait', () => {
     expect(command).toBe('runlock release freed/web --owner web01');
     await paste(command);
     expect((await next.ended).status).toBe(0);
-    expect(await group('freed/web')).toMatchObject({ why: 'idle: nobody runs and nobody waits' });
+    expect(await group('freed/web')).toMatchObject({ why: 'idle: nothing running or waiting' });
   });
 });
 
@@ -146,15 +146,19 @@ describe('what else a group can be', () => {
     expect((await runlock(agent, ['freeze', 'cold', '--reason', 'x'])).status).toBe(0);
     const { status, stdout } = await runlock(agent, ['status', 'cold/wep']);
     expect(status).toBe(0);
-    expect(stdout).toMatch(/cold, and so cold\/wep, was frozen .*; nobody has used cold\/wep yet/);
-    expect((await runlock(agent, ['status', 'cold'])).stdout).not.toContain('nobody has used');
+    expect(stdout).toMatch(
+      /cold \(which includes cold\/wep\) was frozen .*; group cold\/wep has not been used yet/,
+    );
+    expect((await runlock(agent, ['status', 'cold'])).stdout).not.toContain('has not been used');
     expect((await runlock(agent, ['thaw', 'cold'])).status).toBe(0);
   });
 
   test('never used: it says so, and that is no error', async () => {
     const result = await status(['never']);
     expect(result).toMatchObject({ status: 0, stderr: '' });
-    expect(result.stdout).toBe('never\n  nobody has used never yet (or this token may not read it)\n');
+    expect(result.stdout).toBe(
+      'never\n  group never has not been used yet (or this token may not read it)\n',
+    );
     expect(await group('never')).toMatchObject({ known: false, queue: [] });
     expect(await on('never').keys()).toEqual([]);
   });
@@ -162,7 +166,7 @@ describe('what else a group can be', () => {
   test('idle', async () => {
     await on('idle').exec('web01', '--', 'true');
     expect(await group('idle')).toMatchObject({ slots: [{ slot: 0, state: 'free' }], queue: [] });
-    expect((await status(['idle'])).stdout).toMatch(/^ {2}idle: nobody runs and nobody waits$/m);
+    expect((await status(['idle'])).stdout).toMatch(/^ {2}idle: nothing running or waiting$/m);
   });
 
   test('running: who, what and since when, and nothing to fix', async () => {
@@ -173,7 +177,7 @@ describe('what else a group can be', () => {
     await pid('command');
     const seen = await group('runs');
     expect(seen).toMatchObject({ slots: [{ state: 'running', alive: true, node: 'web01', pid: run.pid }] });
-    expect(seen.why).toMatch(/^web01 runs sh since \d+s in slot 0$/);
+    expect(seen.why).toMatch(/^slot 0: web01 has been running sh for \d+s$/);
     expect(seen).not.toHaveProperty('fix');
     run.signal('SIGTERM');
     await run.ended;
@@ -183,7 +187,7 @@ describe('what else a group can be', () => {
     const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
     await agent.kv.put('runlock/ice/.freeze', JSON.stringify(freeze));
     const seen = await group('ice/web');
-    expect(seen.why).toMatch(/^ice, and so ice\/web, was frozen \d+s ago by anna \(release day\)/);
+    expect(seen.why).toMatch(/^ice \(which includes ice\/web\) was frozen \d+s ago by anna \(release day\)/);
     expect(seen.fix).toBe('runlock thaw ice');
     expect((await status(['ice/web'])).stdout).toContain('ice/web (frozen)');
     await agent.kv.delete('runlock/ice/.freeze');
@@ -193,7 +197,7 @@ describe('what else a group can be', () => {
     await agent.kv.put('runlock/lost/.slot/0/owner', byHand({ state: 'running', exitCode: undefined }));
     const seen = await group('lost');
     expect(seen.why).toMatch(
-      /^web01 has vanished or is cut off from Consul and chef-client may still run there/,
+      /^slot 0: web01 has vanished or is cut off from Consul, and chef-client may still be running there/,
     );
     expect((await status(['lost'])).stdout).toContain('running (no session)');
   });
@@ -235,7 +239,7 @@ describe('several groups', () => {
     await run('c', 'false');
     const { stdout } = await inOrder();
     expect(stdout).toMatch(
-      /^groups: 1 blocked, 0 waiting, 0 running, 3 idle, 0 frozen\n\nc \(blocked\)\n {2}web01 failed .*\n {2}next: .*\n {2}fix: .*\n {2}SLOT .*\n {2}0 +failed .*\n\nidle: a, b, d\n$/,
+      /^groups: 1 blocked, 0 waiting, 0 running, 3 idle, 0 frozen\n\nc \(blocked\)\n {2}slot 0: web01 failed .*\n {2}next: .*\n {2}fix: .*\n {2}SLOT .*\n {2}0 +failed .*\n\nidle: a, b, d\n$/,
     );
     expect((await inOrder('a', 'c')).stdout).toMatch(/\nc \(blocked\)\n(?: .*\n)+\na \(idle\)\n(?: .*\n)+$/);
     expect((await inOrder('--all')).stdout).toMatch(/\n\na \(idle\)\nb \(idle\)\nd \(idle\)\n$/);

@@ -44,7 +44,7 @@ async function saidByRunlock(group: string, drain: () => string): Promise<string
   let text = '';
   await eventually(() => {
     text += drain();
-    expect(text).toMatch(/^runlock: took the lock of/m);
+    expect(text).toMatch(/^runlock: reacquired the lock of/m);
   }, 20_000);
   return text;
 }
@@ -136,7 +136,7 @@ describe('a socket that the command shares, as journald gives it', () => {
     expect(status).toBe(3);
     expect(blocks(lines('flags'))).toEqual([true, true]);
     expect(stderr.split('\n').filter((line) => /^\d+$/.test(line))).toHaveLength(20_000);
-    expect(stderr).toMatch(/^runlock: web01 got slot 0 of socket[^]*^20000$[^]*^runlock: sh ended with 3/m);
+    expect(stderr).toMatch(/^runlock: web01 acquired slot 0 of socket[^]*^20000$[^]*^runlock: sh exited 3/m);
   });
 
   test('a reader who has stalled keeps neither the run nor its end waiting', async () => {
@@ -196,7 +196,7 @@ describe('a file that the command shares', () => {
     await once(run, 'close');
     const text = readFileSync(file, 'utf8');
     expect(text).toMatch(
-      /^(?:runlock: .*\n)*runlock: web01 got slot 0 of file.*\n(?:runlock: .*\n)*one\ntwo\n(?:runlock: .*\n)*runlock: sh ended with 0.*\n/,
+      /^(?:runlock: .*\n)*runlock: web01 acquired slot 0 of file.*\n(?:runlock: .*\n)*one\ntwo\n(?:runlock: .*\n)*runlock: sh exited 0.*\n/,
     );
   });
 });
@@ -207,7 +207,7 @@ describe('a terminal that the command shares', () => {
     const script = `${NOTE_FLAGS} >${folder}/flags; echo over`;
     const run = startInTerminal(agent, exec('tty', '-v', '--', 'sh', '-c', script));
     expect(await run.ended).toBe(0);
-    expect(run.screen()).toMatch(/got slot 0 of tty[^]*over[^]*sh ended with 0/);
+    expect(run.screen()).toMatch(/acquired slot 0 of tty[^]*over[^]*sh exited 0/);
     expect(blocks(lines('flags'))).toEqual([true]);
   });
 });

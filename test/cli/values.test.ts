@@ -122,7 +122,7 @@ describe('the group of a command that takes it as an argument', () => {
       expect(twice).toEqual({
         status: 64,
         stdout: '',
-        stderr: `runlock: ${name} takes one group, and was given one, two; call it for each of them\n`,
+        stderr: `runlock: ${name} takes one group, not 2 (one, two); run it once for each\n`,
       });
     },
   );

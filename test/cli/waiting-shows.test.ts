@@ -58,7 +58,7 @@ describe('the live line', () => {
     const holder = await running(group, { hold });
     const wide = (command: string) => `stty cols 160; ${command}`;
     const screen = startInTerminal(agent, exec(group), { shell: wide });
-    await screen.shows(/place 1 · web01 runs sh since \d+s/);
+    await screen.shows(/place 1 · web01 running sh for \d+s/);
     await holder.endSession();
     await screen.shows(new RegExp(`· web01 lost its session 0s ago; ${then} in (?:59s|1m) \\(sh\\)`));
     await screen.shows(new RegExp(`· web01 lost its session [23]s ago; ${then} in 5[67]s \\(sh\\)`));
@@ -67,19 +67,19 @@ describe('the live line', () => {
   test('a holder that fails meanwhile is said to have failed at once, not at the end of --wait', async () => {
     const holder = await running('line/fails');
     const screen = startInTerminal(agent, exec('line/fails', '-w', '1h'));
-    await screen.shows(/web01 runs sh/);
+    await screen.shows(/web01 running sh/);
     await holder.becomes({ state: 'failed', exitCode: 3 });
     await holder.endSession();
-    await screen.shows(/· web01 failed since \d+s \(sh\)/);
+    await screen.shows(/· web01 failed \d+s ago \(sh\)/);
   });
 
   test('one that keeps the group from moving is named before one that runs', async () => {
     await running('line/two');
     const second = await running('line/two', { node: 'web03' }, 1);
     const screen = startInTerminal(agent, exec('line/two', '-n', '2'));
-    await screen.shows(/· web01 runs sh since \d+s \(and 1 more\)/);
+    await screen.shows(/· web01 running sh for \d+s \(and 1 more\)/);
     await second.becomes({ node: 'web03', state: 'failed', exitCode: 3 });
-    await screen.shows(/· web03 failed since \d+s \(sh\) \(and 1 more\)/);
+    await screen.shows(/· web03 failed \d+s ago \(sh\) \(and 1 more\)/);
   });
 
   test('its place falls as those before it are granted, and when the one before it gives up', async () => {
@@ -97,9 +97,9 @@ describe('the live line', () => {
     before[2]?.signal('SIGTERM');
     await screen.shows(/place 3 · web09 held/);
     await runlock(agent, ['release', 'line/place', '--node', 'web09']);
-    await screen.shows(/place 2 · web03 runs sleep/);
+    await screen.shows(/place 2 · web03 running sleep/);
     await runlock(agent, ['release', 'line/place', '--owner', 'web03', '--force']);
-    await screen.shows(/place 1 · web04 runs sleep/);
+    await screen.shows(/place 1 · web04 running sleep/);
   });
 });
 
@@ -117,11 +117,11 @@ describe('-v', () => {
     const holder = await running('lines');
     const proxy = await through();
     const run = startRunlock(proxy, exec('lines', '-v'));
-    await run.says(/web02 waits for a slot of lines \(slot 0: web01 running/);
+    await run.says(/web02 is waiting for a slot of lines \(slot 0: web01 running/);
     await proxy.seen(watch, 2);
     await holder.endSession();
     await run.says(
-      /^runlock: slot 0 of lines: web01 lost its session, and sh may still run there; it counts as abandoned in 1m$/m,
+      /^runlock: slot 0 of lines: web01 lost its session, and sh may still be running there; the claim counts as abandoned in 1m$/m,
     );
     await holder.becomes({ state: 'failed', exitCode: 3 });
     await run.says(/^runlock: slot 0 of lines: web01 failed \(sh, exit 3\)$/m);

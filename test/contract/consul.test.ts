@@ -312,8 +312,8 @@ describe('trouble with Consul', () => {
     heal();
     await reading;
     expect(warnings()).toEqual([
-      expect.stringMatching(/^trying again: .* can't be reached \(the connection was closed\)/),
-      `Consul at ${proxy.address} answers again`,
+      expect.stringMatching(/^Consul at .* can't be reached \(the connection was closed\).*Retrying$/),
+      `Consul at ${proxy.address} is reachable again`,
     ]);
   });
 

@@ -175,7 +175,7 @@ test('the lock kept by another for two minutes: busy, and it is said who keeps i
   const ended = expect(entering).rejects.toMatchObject({
     code: 'busy',
     message:
-      'web01 did not go out of service: run r9 kept the lock of the gate, runlock/.gate/web, for 120s; look at that run, or try again',
+      'web01 did not go out of service: run r9 held the lock of the gate, runlock/.gate/web, for 120s; check that run, or try again',
   });
   await eventually(() => expect(waited.isSeen).toBe(true));
   pass();
@@ -195,7 +195,7 @@ test('too slow in all: unreachable, nothing is left', async () => {
   await expect(enter(own, request('web01', { look }), never)).rejects.toMatchObject({
     code: 'unreachable',
     message: expect.stringMatching(
-      /^web01 did not go out of service within 120s; .*answer in time\?$/,
+      /^web01 did not go out of service within 120s: .*did not answer in time$/,
     ) as string,
   });
   await untilSessions(0);

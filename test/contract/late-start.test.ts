@@ -70,6 +70,6 @@ test.each([
   });
   expect(existsSync(join(folder, 'started'))).toBe(starts);
   expect(result.kind).toBe(starts ? 'ended' : 'lost');
-  expect(said.join('\n')).toMatch(starts ? /^(?!.*too long ago)/s : /granted too long ago/);
+  expect(said.join('\n')).toMatch(starts ? /^(?!.*could not start in time)/s : /could not start in time/);
   expect(await agent.kv.keys('runlock/late/.slot/')).toEqual([]);
 });

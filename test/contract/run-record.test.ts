@@ -137,5 +137,5 @@ test('without Consul it is tried until its time is over, and said', async () => 
   const time = AbortSignal.timeout(1_000);
   await recordEnd({ ...context, consul: away }, record, time);
   expect(time.aborted).toBe(true);
-  expect(said).toContainEqual(expect.stringMatching(/^how the run ended could not be recorded \(.*127\.0/));
+  expect(said).toContainEqual(expect.stringMatching(/^could not record the end of the run \(.*127\.0/));
 });

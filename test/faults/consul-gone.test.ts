@@ -38,7 +38,7 @@ test.concurrent(
     expect(await fleet.claim()).toMatchObject({ state: 'running', run: id });
     expect((await fleet.run('web02', { args: ['-w', '0'] })).status).toBe(75);
     await client.restart();
-    await run.says(/took the lock of restart back; the run goes on/, 30_000);
+    await run.says(/reacquired the lock of restart; the run continues/, 30_000);
     await eventually(async () => {
       const now = await fleet.lockedBy();
       expect(now).toBeDefined();

@@ -294,7 +294,7 @@ describe.concurrent('SIGKILL of a run, its node’s next run puts all right: it'
     await services.node('web02').maintain(true, hand);
     await at.watcher.untilOffline('web02');
     const node = at.start('web01');
-    await node.says(/web01 waits for the gate/, SOON_MS);
+    await node.says(/web01 is waiting for the gate/, SOON_MS);
     await kill(node);
     expect(await at.fleet.keys()).toEqual([]);
     await services.node('web02').maintain(false, hand);
@@ -338,7 +338,7 @@ describe.concurrent('SIGKILL of a run, its node’s next run puts all right: it'
     await expectWithinLimit(context, at, { left: OUT });
     const again = at.start('web01');
     await endsWith(75, again);
-    expect(again.stderr()).toContain('lost its runlock and its processes still run');
+    expect(again.stderr()).toContain('processes of an earlier run of ');
     await expectLeft(at, OUT);
     livingOf(run).forEach(end);
     await untilDead(run, SOON_MS);
@@ -412,7 +412,7 @@ describe.concurrent('SIGKILL of a run, and an operator: it', LONG, () => {
     const release = ['release', at.name, '--owner', 'web01', '--force'];
     const released = await spawnRunlock(services.node('web01').agent, release).ended;
     expect(released.status, released.stderr).toBe(0);
-    expect(released.stderr).toMatch(/still in maintenance by runlock .*'runlock gate leave/);
+    expect(released.stderr).toMatch(/still in maintenance set by runlock .*'runlock gate leave/);
     await at.watcher.untilOffline('web01');
     await expectWithinLimit(context, at, { left: OUT });
     expect(await leave('web01', at)).toMatchObject({ status: 0 });

@@ -54,7 +54,7 @@ describe.concurrent('the gate', LONG, () => {
     for (const name of ['web01', 'web02']) await answer(name, 500);
     await watcher.untilOffline('web01', 'web02');
     const third = start('web03', { part: { beats: 2 } });
-    await third.says(/web03 waits for the gate of two-down: web01 \(.*500.*\), web02 \(.*500/, SOON_MS);
+    await third.says(/web03 is waiting for the gate of two-down: web01 \(.*500.*\), web02 \(.*500/, SOON_MS);
     expect(await fleet.keys()).toEqual([]);
     const sick = start('web01');
     await sick.running(SOON_MS);
@@ -78,7 +78,7 @@ describe.concurrent('the gate', LONG, () => {
     await watcher.untilOffline('web03');
     const sick = start('web03', { part: { beats: 2 } });
     await second.says(
-      /web02 leaves the queue, for the gate is closed by now .*web03.*it joins again when it is open/,
+      /web02 is leaving the queue: the gate has closed .*web03.*web02 rejoins when the gate opens/,
       SOON_MS,
     );
     await sick.waiting(SOON_MS);
@@ -120,18 +120,18 @@ describe.concurrent('the gate', LONG, () => {
     await breakDown('web01', 500);
     first.tell();
     await endsWith(80, first);
-    expect(first.stderr()).toMatch(
-      /ended with 0 .*but web01 was not healthy in time after it \(broke: .*500/,
-    );
+    expect(first.stderr()).toMatch(/exited 0 .*but web01 did not become healthy in time \(broke: .*500/);
     expect(first.stderr()).toContain('web01 stays in maintenance (its run ended as unhealthy)');
     expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'failed', run });
     expect(await maintenance('web01')).toEqual([`runlock ${run}`]);
     // Its maintenance alone would leave room for one more: the claim keeps them all out.
     const second = start('web02', { args: ['-w', '1s'] });
     await endsWith(75, second);
-    expect(second.stderr()).toMatch(/no slot in broke .*web01 failed, bash, unhealthy after it/);
+    expect(second.stderr()).toMatch(
+      /no slot available in broke .*web01 failed \d+s ago \(bash, services unhealthy afterwards\)/,
+    );
     const status = await spawnRunlock(services.server, ['status', name]).ended;
-    expect(status.stdout).toContain('web01 failed (bash, unhealthy after it)');
+    expect(status.stdout).toContain('web01 failed (bash, services unhealthy afterwards)');
     const history = await spawnRunlock(services.server, ['history', name]).ended;
     expect(history.stdout).toMatch(/web01 .* unhealthy +0 /);
     await answer('web01', 200);
@@ -152,7 +152,7 @@ describe.concurrent('the gate', LONG, () => {
     expect(await foreign.maintenance('web01')).toEqual(['disk change']);
     node.tell();
     await endsWith(0, node);
-    expect(node.stderr()).toContain('stays in somebody else\'s maintenance ("disk change")');
+    expect(node.stderr()).toContain('stays in maintenance, not set by runlock ("disk change")');
     expect(await foreign.maintenance('web01')).toEqual(['disk change']);
     expect(await foreign.fleet.broken()).toEqual([]);
   });
@@ -181,7 +181,7 @@ describe.concurrent('the gate', LONG, () => {
     await eventually(async () => expect(await held(name)).toBeDefined(), SOON_MS);
     await answer('web03', 500);
     await watcher.untilOffline('web03');
-    await second.says(/web02 leaves the queue, for the gate is closed by now/, SOON_MS);
+    await second.says(/web02 is leaving the queue: the gate has closed/, SOON_MS);
     await eventually(async () => expect(await held(name)).toBeUndefined(), SOON_MS);
     await answer('web03', 200);
     rack.signal('SIGTERM');
@@ -211,7 +211,7 @@ describe.concurrent('the gate', LONG, () => {
     await answer('web03', 500);
     await watcher.untilOffline('web03');
     letGo();
-    await node.says(/web02 gives its slot back, for the gate is closed by now .*web03/, SOON_MS);
+    await node.says(/web02 is releasing its slot: the gate has closed .*web03/, SOON_MS);
     await eventually(async () => expect(await fleet.claim()).toBeUndefined(), SOON_MS);
     await answer('web03', 200);
     await endsWith(0, node);
@@ -239,7 +239,7 @@ describe.concurrent('TERM', LONG, () => {
     await endsWith(143, node);
     expect(await moment.fleet.claim()).toMatchObject({ node: 'web01', state: 'interrupted', run });
     expect(await services.node('web01').maintenances(moment.name)).toEqual([`runlock ${run ?? ''}`]);
-    expect(node.stderr()).toMatch(/web01 keeps slot 0/);
+    expect(node.stderr()).toMatch(/web01 still holds slot 0/);
     await moment.answer('web01', 200);
     const again = moment.start('web01', { part: { beats: 1 } });
     await endsWith(0, again, next);
@@ -252,7 +252,7 @@ describe.concurrent('TERM', LONG, () => {
     await moment.answer('web02', 500);
     await moment.watcher.untilOffline('web02');
     const node = moment.start('web01');
-    await node.says(/web01 waits for the gate/, SOON_MS);
+    await node.says(/web01 is waiting for the gate/, SOON_MS);
     await told(moment, node);
   });
 
@@ -334,7 +334,7 @@ describe.concurrent('TERM', LONG, () => {
     await moment.breakDown('web01', 500);
     node.tell();
     await node.says(
-      /the command is done; web01 keeps its slot until its services are healthy, 1h at most/,
+      /command finished; web01 keeps its slot until its services are healthy, for up to 1h/,
       SOON_MS,
     );
     await stopped(moment, node);

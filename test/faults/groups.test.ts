@@ -64,7 +64,7 @@ test.concurrent.each(['a', 'b'])(
     const [after] = await lineUp(secondFleet, ['web09'], brief);
     const struck = which === 'a' ? firstFleet : secondFleet;
     await agent.http('PUT', `/v1/session/destroy/${(await struck.lockedBy()) ?? ''}`);
-    await node.says(new RegExp(`took the lock of ${struck.group} back; the run goes on`), SOON_MS);
+    await node.says(new RegExp(`reacquired the lock of ${struck.group}; the run continues`), SOON_MS);
     for (const fleet of [firstFleet, secondFleet])
       expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running', run: run.run });
     expect(await served(firstFleet)).toEqual(['web01']);

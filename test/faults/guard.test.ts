@@ -157,7 +157,7 @@ describe.concurrent('SIGKILL of runlock and its guard at once', () => {
       await killBoth(fleet, node);
       const again = await fleet.run('web01');
       expect(again.status).toBe(75);
-      expect(again.stderr).toContain('lost its runlock and its processes still run');
+      expect(again.stderr).toContain('processes of an earlier run of ');
       for (const pid of livingOf(run)) expect(again.stderr).toContain(String(pid));
       expect((await fleet.run('web02', impatient)).status).toBe(75);
       expect(livingOf(run)).toHaveLength(2);
@@ -293,7 +293,7 @@ describe.concurrent('SIGSTOP of the guard', () => {
       await untilGone(node.pid, SOON_MS);
       const again = await fleet.run('web01');
       expect(again.status).toBe(75);
-      expect(again.stderr).toContain('lost its runlock and its processes still run');
+      expect(again.stderr).toContain('processes of an earlier run of ');
       expect((await fleet.run('web02', impatient)).status).toBe(75);
       expect(livingOf(run)).toHaveLength(2);
       guard.resume();

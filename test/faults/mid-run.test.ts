@@ -26,7 +26,7 @@ const release = (fleet: Fleet, node: string, ...more: string[]) =>
 
 /** Lock and claim are the run's again, while nobody else was served. */
 async function takesItBack(fleet: Fleet, { run, trace }: Scene): Promise<void> {
-  await run.says(/took the lock of .* back; the run goes on/, 30_000);
+  await run.says(/reacquired the lock of .*; the run continues/, 30_000);
   await eventually(async () => expect(await fleet.lockedBy()).toBeDefined(), 30_000);
   expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running', run: trace.run });
   expect(await grants(fleet)).toEqual(['web01']);
@@ -70,7 +70,7 @@ describe.concurrent('its token revoked', () => {
       const { env, revoke } = await ownToken();
       const scene = await startScene(fleet, { run: { env, part: { deaf: true, grandchild: true } } });
       await revoke();
-      await scene.run.says(/does not know the token.*; the run goes on/, 30_000);
+      await scene.run.says(/does not know the token.*; the run continues/, 30_000);
       const { status, stderr } = await scene.run.ended;
       expect(status, stderr).toBe(79);
       expect(survivors(scene)).toEqual([]);
@@ -87,7 +87,7 @@ describe.concurrent('its token revoked', () => {
       const { env, revoke } = await ownToken();
       const scene = await startScene(fleet, { run: { env } });
       await revoke();
-      await scene.run.says(/does not know the token.*; the run goes on/, 30_000);
+      await scene.run.says(/does not know the token.*; the run continues/, 30_000);
       expect(survivors(scene)).toHaveLength(1);
       scene.run.tell();
       const { status, stderr } = await scene.run.ended;
@@ -148,7 +148,7 @@ describe.concurrent("its claim overwritten by hand with another node's", () => {
     const { status, stderr } = await scene.run.ended;
     expect(status, stderr).toBe(79);
     expect(stderr).toMatch(
-      /^runlock: the lock of .* was lost \(its claim names web99 .*\) and the command killed; .*\n$/,
+      /^runlock: lost the lock of .* \(its claim names web99 .*\); killed the command; .*\n$/,
     );
     expect(survivors(scene)).toEqual([]);
   }
@@ -260,7 +260,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     await agent.kv.put(owner(fleet), 'rubbish');
     const { status, stderr } = await scene.run.ended;
     expect(status).toBe(79);
-    expect(stderr).toContain('was lost (its claim was overwritten) and the command killed');
+    expect(stderr).toContain('(its claim was overwritten); killed the command');
     expect(survivors(scene)).toEqual([]);
     for (const { ended } of scene.behind) {
       const next = await ended;

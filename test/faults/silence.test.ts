@@ -128,7 +128,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       const first = await fleet.lockedBy();
       const waiter = fleet.start('web02', { part: { beats: 1 } });
       await waiter.waiting(SOON_MS);
-      await run.says(/took the lock of .* back; the run goes on/, 60_000);
+      await run.says(/reacquired the lock of .*; the run continues/, 60_000);
       expect(await eventually(() => fleet.lockedBy())).not.toBe(first);
       run.tell();
       expect(await run.ended).toMatchObject({ status: 0 });
@@ -171,9 +171,9 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       await third.waiting(SOON_MS);
       proxy.maxConnections = 0;
       proxy.sever();
-      await second.says(/trying again: Consul at .* can't be reached/, 40_000);
+      await second.says(/Consul at .* can't be reached .*Retrying/, 40_000);
       proxy.maxConnections = Infinity;
-      await second.says(/answers again/, 20_000);
+      await second.says(/is reachable again/, 20_000);
       expect(await second.waiting(SOON_MS)).toBe(ticket);
       expect(await fleet.lockedBy()).toBe(session);
       run.tell();

@@ -84,10 +84,10 @@ describe.concurrent.each(HOLDS)('hold %s', (hold) => {
     async () => {
       const { fleet, nodes } = sceneOf(`newer-${hold}`);
       const [run, ...waiters] = nodes;
-      await run?.says(/took the lock of .* back; the run goes on/, 30_000);
+      await run?.says(/reacquired the lock of .*; the run continues/, 30_000);
       expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
       for (const waiter of waiters)
-        await waiter.says(/deleted or restored from a snapshot; runs under way/, 30_000);
+        await waiter.says(/deleted or restored from a snapshot; waiting \d+s for active runs/, 30_000);
       run?.tell();
       expect((await run?.ended)?.status).toBe(0);
       // Their old places are gone with the newer data: who queues again first is served first.
@@ -109,7 +109,7 @@ describe.concurrent.each(HOLDS)('hold %s', (hold) => {
       const [run, waiter] = nodes;
       const ended = await run?.ended;
       expect(ended?.status).toBe(79);
-      expect(ended?.stderr).toMatch(/was lost \(its claim names web00/);
+      expect(ended?.stderr).toMatch(/lost the lock of \S+ \(its claim names web00/);
       waiter?.tell();
       if (hold === 'forever') {
         expect(await fleet.claim()).toMatchObject({ node: 'web00', state: 'running' });

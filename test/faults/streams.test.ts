@@ -40,6 +40,6 @@ test(
     }, 20_000);
     expect((await ended)[0]).toBe(3);
     // What fits into the pipe by then is there.
-    expect(drain()).toMatch(/got slot 0 of stalled/);
+    expect(drain()).toMatch(/acquired slot 0 of stalled/);
   },
 );

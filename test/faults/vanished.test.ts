@@ -45,8 +45,8 @@ describe.concurrent('SIGSTOP of runlock while it runs', () => {
       stopped.send('SIGCONT');
       const { status, stderr } = await stopped.ended;
       expect(status).toBe(79);
-      expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
-      expect(stderr).toMatch(/slot 0 of .* is no longer its own; nothing was given back/);
+      expect(stderr).toMatch(/the guard did not hear from runlock in time/);
+      expect(stderr).toMatch(/slot 0 of .* no longer belongs to this run; nothing to release/);
       expect(await fleet.claim()).toEqual(claim);
       expect(await groupOf(agent, fleet.group).lastRun('web01')).toMatchObject({
         outcome: 'lost',
@@ -73,8 +73,8 @@ describe.concurrent('SIGSTOP of runlock while it runs', () => {
       stopped.send('SIGCONT');
       const { status, stderr } = await stopped.ended;
       expect(status).toBe(137);
-      expect(stderr).toMatch(/the guard heard nothing from runlock in time/);
-      if (hold !== 'none') expect(stderr).toMatch(/web01 keeps slot 0/);
+      expect(stderr).toMatch(/the guard did not hear from runlock in time/);
+      if (hold !== 'none') expect(stderr).toMatch(/web01 still holds slot 0/);
       if (hold === 'forever') expect(await fleet.run('web01')).toMatchObject({ status: 0 });
       expect(await next?.ended).toMatchObject({ status: 0, stderr: '' });
       await expectServed(fleet, hold === 'forever' ? ['web01', 'web01', 'web02'] : ['web01', 'web02']);
@@ -91,7 +91,7 @@ describe.concurrent('SIGSTOP of runlock while it runs', () => {
       stopped.send('SIGSTOP');
       await untilUnlocked(fleet);
       stopped.send('SIGCONT');
-      await stopped.says(/took the lock of .* back; the run goes on/, SOON_MS);
+      await stopped.says(/reacquired the lock of .*; the run continues/, SOON_MS);
       await untilBeat(fleet, run, uptimeMs());
       expect(await fleet.claim()).toMatchObject({ state: 'running', node: 'web01', run: run.run });
       stopped.tell();
@@ -110,7 +110,9 @@ describe.concurrent('SIGSTOP of runlock while it runs', () => {
       stopped.send('SIGSTOP');
       const again = await fleet.run('web01', { args: ['-v'] });
       expect(again.status).toBe(75);
-      expect(again.stderr).toContain(`web01 already runs or waits in busy-${hold} (pid ${stopped.pid}`);
+      expect(again.stderr).toContain(
+        `web01 is already running or queued in busy-${hold} (pid ${stopped.pid}`,
+      );
       stopped.send('SIGCONT');
       await untilBeat(fleet, run, uptimeMs());
       stopped.tell();

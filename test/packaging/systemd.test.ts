@@ -227,7 +227,7 @@ describe.skipIf(why !== undefined)(
         });
       }, 30_000);
       const lines = await journal('runlock@web.service');
-      expect(lines).toContainEqual(expect.stringMatching(/^<6> .*web01 got slot 0 of prod\/web/));
+      expect(lines).toContainEqual(expect.stringMatching(/^<6> .*web01 acquired slot 0 of prod\/web/));
       const timer = await show('runlock@web.timer', 'ActiveState', 'UnitFileState');
       expect(timer).toEqual({ ActiveState: 'active', UnitFileState: 'enabled' });
     });

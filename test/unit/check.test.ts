@@ -48,7 +48,7 @@ const queue = [waiter('web02'), waiter('web03')];
 const returning = [
   {
     ...{ node: 'web01', slot: 0, run: 'r2', since: ago(60_000), waitedMs: 60_000, pid: 1, session: 's' },
-    why: 'slot 0 is beyond its --slots',
+    why: 'its --slots no longer includes slot 0',
   },
 ];
 
@@ -64,13 +64,13 @@ describe('of a node that is back and waits for its own claim', () => {
       'it waits, as others do, in a frozen group',
       { slots: [claim()], returning, frozen },
       {},
-      'WARNING - prod/web is frozen by anna, 1 run waits',
+      'WARNING - prod/web is frozen by anna, 1 run waiting',
     ],
     [
       'it can wait for too long',
       { slots: [claim()], returning },
       { maxWaitMs: 1_000 },
-      'CRITICAL - web01 waits in prod/web for 1m, longer than 1s',
+      'CRITICAL - web01 waiting in prod/web for 1m, longer than 1s',
     ],
   ])('%s', (_, group, limits, text) => {
     expect(judged(group, limits)).toBe(text);
@@ -84,22 +84,22 @@ describe('of one group', () => {
     [
       'a failed run, somebody waits',
       { slots: [claim()], queue },
-      'CRITICAL - prod/web stands still behind web01, failed 2h ago (chef-client, exit 1), 2 runs wait',
+      'CRITICAL - prod/web is blocked by web01, failed 2h ago (chef-client, exit 1), 2 runs waiting',
     ],
     [
       'a failed run, nobody waits yet',
       { slots: [claim()] },
-      'WARNING - prod/web is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet',
+      'WARNING - prod/web is blocked by web01, failed 2h ago (chef-client, exit 1), no runs waiting',
     ],
     [
       'a run that a signal ended, somebody waits',
       { slots: [claim({ state: 'interrupted', exitCode: 143 })], queue },
-      'CRITICAL - prod/web stands still behind web01, interrupted 2h ago (chef-client, exit 143), 2 runs wait',
+      'CRITICAL - prod/web is blocked by web01, interrupted 2h ago (chef-client, exit 143), 2 runs waiting',
     ],
     [
       'a run that a signal ended, nobody waits yet',
       { slots: [claim({ state: 'interrupted', exitCode: 143 })] },
-      'WARNING - prod/web is kept by web01, interrupted 2h ago (chef-client, exit 143), nobody waits yet',
+      'WARNING - prod/web is blocked by web01, interrupted 2h ago (chef-client, exit 143), no runs waiting',
     ],
     [
       'a run that a signal ended, its hold over',
@@ -109,22 +109,22 @@ describe('of one group', () => {
     [
       'a failed run while another slot moves',
       { slots: [claim(), running({ slot: 1 })], queue },
-      'WARNING - prod/web lacks a slot, kept by web01, failed 2h ago (chef-client, exit 1), 2 runs wait',
+      'WARNING - prod/web: 1 of 2 slots held by web01, failed 2h ago (chef-client, exit 1), 2 runs waiting',
     ],
     [
       'every slot kept',
       { slots: [claim(), claim({ slot: 1, state: 'abandoned', exitCode: undefined as never })], queue },
-      'CRITICAL - prod/web stands still behind web01, failed 2h ago (chef-client, exit 1) and 1 more, 2 runs wait',
+      'CRITICAL - prod/web is blocked by web01, failed 2h ago (chef-client, exit 1) and 1 more, 2 runs waiting',
     ],
     [
       'a vanished run',
       { slots: [running({ alive: false })], queue: [waiter('web02')] },
-      'CRITICAL - prod/web stands still behind web01, whose session is gone (chef-client since 2h), 1 run waits',
+      'CRITICAL - prod/web is blocked by web01, session lost (running chef-client for 2h), 1 run waiting',
     ],
     [
       'a claim that cannot be read',
       { slots: [{ slot: 0, state: 'unreadable', alive: false }], queue },
-      'CRITICAL - prod/web stands still behind a claim that cannot be read (slot 0), 2 runs wait',
+      'CRITICAL - prod/web is blocked by an unreadable claim (slot 0), 2 runs waiting',
     ],
     [
       'a failed run whose hold is over',
@@ -134,17 +134,17 @@ describe('of one group', () => {
     [
       'a failed run whose hold is over by its own clock alone',
       { slots: [claim({ hold: hour, heldUntil: ago(4_999) })] },
-      'WARNING - prod/web is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet',
+      'WARNING - prod/web is blocked by web01, failed 2h ago (chef-client, exit 1), no runs waiting',
     ],
     ['a reboot', { slots: [claim({ state: 'rebooting' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
     ['held by acquire', { slots: [claim({ state: 'held' })], queue }, 'OK - 1 group, 0 runs, 2 waiting'],
     ['a freeze nobody waits behind', { frozen }, 'OK - 1 group, 0 runs, 0 waiting'],
-    ['a freeze', { frozen, queue }, 'WARNING - prod/web is frozen by anna, 2 runs wait'],
+    ['a freeze', { frozen, queue }, 'WARNING - prod/web is frozen by anna, 2 runs waiting'],
     ['a problem', { problems: ['odd'] }, 'WARNING - prod/web: odd'],
     [
       'never used',
       { known: false },
-      'UNKNOWN - nobody has used prod/web yet; correct its name, or wait for its first run',
+      'UNKNOWN - group prod/web has not been used yet; correct its name, or wait for its first run',
     ],
   ])('%s', (_, group, said) => {
     expect(judged(group)).toBe(said);
@@ -177,7 +177,7 @@ describe('of one group', () => {
         slots: [running()],
         queue: [waiter('web02', hour + 1000), waiter('web03', 2 * hour), waiter('web04')],
       },
-      'CRITICAL - web03 waits in prod/web for 2h, longer than 1h, and 1 more',
+      'CRITICAL - web03 waiting in prod/web for 2h, longer than 1h, and 1 more',
     ],
     [
       'as long as allowed',
@@ -199,7 +199,7 @@ test('of several groups the worst is the state, and comes first', () => {
   expect(states(unknown, warn)).toBe('WARNING');
   expect(states(unknown, warn, critical)).toBe('CRITICAL');
   expect(checkReport(reportOf(unknown, warn, critical), {}).text.map((text) => text.slice(0, 7))).toEqual([
-    ...['c stand', 'b is ke', 'nobody '],
+    ...['c is bl', 'b is bl', 'group a'],
   ]);
 });
 
@@ -211,20 +211,20 @@ describe('a run that has a slot and waits in another group', () => {
     return `${state} - ${text.join('; ')}`;
   };
   const stuck = view({ group: 'b', slots: [claim({ node: 'web09' })], queue: [waiter('web01')] });
-  const why = 'web01, which waits in b behind web09, failed 2h ago (chef-client, exit 1)';
+  const why = 'web01, waiting in b, which is blocked by web09, failed 2h ago (chef-client, exit 1)';
 
   test('is as stuck as that group: CRITICAL with somebody behind it, else a WARNING', () => {
-    expect(said(first(waiter('web02')), stuck)).toBe(`CRITICAL - a stands still behind ${why}, 1 run waits`);
-    expect(said(first(), stuck)).toBe(`WARNING - a is kept by ${why}, nobody waits yet`);
+    expect(said(first(waiter('web02')), stuck)).toBe(`CRITICAL - a is blocked by ${why}, 1 run waiting`);
+    expect(said(first(), stuck)).toBe(`WARNING - a is blocked by ${why}, no runs waiting`);
     expect(waitedIn([first()])).toEqual(['b']);
   });
 
-  test('also where that group stands still behind a run that waits in a third', () => {
+  test('also where that group is blocked by a run that waits in a third', () => {
     const second = view({ group: 'b', slots: [{ ...waits(0, 'c'), node: 'web05' }] });
     const third = { ...stuck, group: 'c' };
     expect(said(first(waiter('web02')), second, third)).toBe(
-      'CRITICAL - a stands still behind web01, which waits in b behind web05, which waits in c behind ' +
-        'web09, failed 2h ago (chef-client, exit 1), 1 run waits',
+      'CRITICAL - a is blocked by web01, waiting in b, which is blocked by web05, waiting in c, which is blocked by ' +
+        'web09, failed 2h ago (chef-client, exit 1), 1 run waiting',
     );
   });
 
@@ -249,7 +249,7 @@ describe('the line', () => {
     const groups = [view({ slots: [running()], queue }), view({ group: 'b', slots: [claim()], frozen })];
     const line = renderCheck(checkReport(reportOf(...groups), { maxHeldMs: 3 * hour, maxWaitMs: hour }));
     expect(line).toBe(
-      'RUNLOCK WARNING - b is kept by web01, failed 2h ago (chef-client, exit 1), nobody waits yet | ' +
+      'RUNLOCK WARNING - b is blocked by web01, failed 2h ago (chef-client, exit 1), no runs waiting | ' +
         'groups=2;;;0 frozen=1;;;0 running=1;;;0 kept=1;;;0 waiting=2;;;0 ' +
         'longest_held=7200s;;10800;0 longest_wait=60s;;3600;0\n',
     );

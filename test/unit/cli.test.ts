@@ -106,7 +106,9 @@ describe('exec', () => {
     expect(await groups([], { RUNLOCK_GROUP: 'rack/r4,prod/web' })).toEqual(['rack/r4', 'prod/web']);
     expect(await groups(['-g', 'a'], { RUNLOCK_GROUP: 'b,c' })).toEqual(['a']);
     const many = Array.from({ length: 21 }, (_, i) => ['-g', `g${i}`]).flat();
-    expect(await complaint(['exec', ...many, '--', 'x'])).toBe('a run in 21 groups; at most 20 are allowed');
+    expect(await complaint(['exec', ...many, '--', 'x'])).toBe(
+      'too many groups (21); at most 20 are allowed',
+    );
   });
 
   test('an empty list of codes is a list, not the default', async () => {
@@ -252,23 +254,26 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [['--nonsense', 'exec'], /unknown option '--nonsense'.*'runlock --help'$/],
     [
       ['-g', 'x', 'exec', '--', 'y'],
-      /^-g comes after the command: runlock exec -g …; see 'runlock exec --help'$/,
+      /^-g must come after the command: runlock exec -g …; see 'runlock exec --help'$/,
     ],
-    [['-gx', 'exec', '--', '-y'], /^-g comes after the command: runlock exec -g …;/],
-    [['--group=x', '-v', '--wait', '0', 'exec'], /^--group comes after the command: runlock exec --group …;/],
-    [['-g', 'status', 'acquire'], /^-g comes after the command: runlock acquire -g …;/],
+    [['-gx', 'exec', '--', '-y'], /^-g must come after the command: runlock exec -g …;/],
+    [
+      ['--group=x', '-v', '--wait', '0', 'exec'],
+      /^--group must come after the command: runlock exec --group …;/,
+    ],
+    [['-g', 'status', 'acquire'], /^-g must come after the command: runlock acquire -g …;/],
     [
       ['--maintenance', 'exec', '--', 'y'],
-      /^--maintenance comes after the command: runlock exec --maintenance …;/,
+      /^--maintenance must come after the command: runlock exec --maintenance …;/,
     ],
-    [['-v', 'status'], /^-v comes after the command: runlock status -v …; see 'runlock status --help'$/],
-    [['--json', '--owner', 'exec', 'release'], /^--json comes after the command: runlock release --json …;/],
+    [['-v', 'status'], /^-v must come after the command: runlock status -v …; see 'runlock status --help'$/],
     [
-      ['-g', 'x', '--', 'chef-client'],
-      /^no command before -g; options come after it, as in 'runlock exec -g /,
+      ['--json', '--owner', 'exec', 'release'],
+      /^--json must come after the command: runlock release --json …;/,
     ],
-    [['-g', 'x', 'chef-client'], /^no command before -g;/],
-    [['-g'], /^no command before -g;/],
+    [['-g', 'x', '--', 'chef-client'], /^-g must come after a command, as in 'runlock exec -g /],
+    [['-g', 'x', 'chef-client'], /^-g must come after a command/],
+    [['-g'], /^-g must come after a command/],
     [['--watch', 'exec', '--', 'y'], /^unknown option '--watch'; see 'runlock --help'$/],
     [['--wathc', 'status'], /^unknown option '--wathc'/],
     [['-g', 'x', '--nonsense', 'exec'], /^unknown option '-g'/],
@@ -292,8 +297,8 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [['release', '.slot'], /^group \.slot: not a group; /],
     [['release', 'a', 'b'], /^too many arguments: release takes 1, not 2; see 'runlock release --help'$/],
     [['release', '--slot', '-1'], /^--slot -1: not a whole number/],
-    [['release', '-g', 'a', '-g', 'b'], /^release takes one group, and was given a, b; call it for each/],
-    [['acquire', '-g', 'a', '-g', 'b'], /^acquire takes one group, and was given a, b; call it for each/],
+    [['release', '-g', 'a', '-g', 'b'], /^release takes one group, not 2 \(a, b\); run it once for each/],
+    [['acquire', '-g', 'a', '-g', 'b'], /^acquire takes one group, not 2 \(a, b\); run it once for each/],
   ])('%j', async (argv, pattern) => {
     expect(await complaint(argv)).toMatch(pattern);
   });

@@ -95,7 +95,7 @@ test('a Consul older than the one that tests run with is a note', () => {
   expect(judgeVersions('1.20.1', ['1.8.7'])).toMatchObject({
     level: 'note',
     found: 'agent 1.20.1, servers 1.8.7',
-    fix: expect.stringMatching(/^nothing: .* 1\.8\.7, and with a stand-in/) as string,
+    fix: expect.stringMatching(/^no action needed: .* 1\.8\.7, and with a simulation/) as string,
   });
   expect(judgeVersions('1.8.7', ['1.9.0+ent']).level).toBe('note');
   expect(judgeVersions('1.8.7', ['1.7.9'])).toMatchObject({
@@ -109,7 +109,7 @@ test('a session that is not as it was asked for is a problem', () => {
   expect(judgeSession(asked).level).toBe('ok');
   const others = [{ ttl: '' }, { behavior: 'release' }, { lockDelayMs: 15_000 }, { checks: ['serfHealth'] }];
   for (const other of others)
-    expect(judgeSession({ ...asked, ...other }).fix).toContain('dropping request bodies');
+    expect(judgeSession({ ...asked, ...other }).fix).toContain('drop request bodies');
   expect(judgeSession(undefined).level).toBe('problem');
 });
 
@@ -146,7 +146,7 @@ test('claims of nodes in the catalogue are no leftovers; without the catalogue n
     { slot: 1, node: 'gone', vanished: true },
   ];
   expect(judgeClaims(claims, { keys, nodes: ['here'] }).map(({ found }) => found)).toEqual([
-    "the run of gone, which Consul's catalogue does not have, has vanished from slot 1",
+    "the run of gone, which is not in Consul's catalogue, has vanished from slot 1",
   ]);
   expect(judgeClaims(claims, { keys, nodes: undefined }).map(({ level }) => level)).toEqual([
     'warning',
@@ -166,7 +166,7 @@ describe('this host', () => {
     chmodSync(join(folder, 'grep'), 0o644);
     expect(judgePrograms(`:/nowhere:${folder}`)).toMatchObject({
       level: 'problem',
-      found: 'the guard lacks grep, awk: if runlock is killed, the command lives on',
+      found: 'programs of the guard missing: grep, awk. If runlock is killed, the command keeps running',
       fix: 'install grep, mawk, or set PATH',
     });
     chmodSync(join(folder, 'grep'), 0o755);
@@ -176,22 +176,22 @@ describe('this host', () => {
 
   test('which containment is used, and why; where runs are noted, or why not: no problems', () => {
     expect(judgeContainment({ usable: true, home: '/sys/fs/cgroup/x' })).toEqual({
-      ...{ check: 'host', level: 'ok', found: 'runs get a cgroup of their own, below /sys/fs/cgroup/x' },
+      ...{ check: 'host', level: 'ok', found: 'runs get their own cgroup below /sys/fs/cgroup/x' },
     });
     expect(judgeContainment({ usable: false, why: 'no cgroup v2' })).toMatchObject({
       level: 'note',
       found: expect.stringMatching(
-        /no cgroup of their own \(no cgroup v2\): .*mark, session and parents/,
+        /runs get no cgroup \(no cgroup v2\): .*mark, session and parent/,
       ) as string,
     });
     expect(judgeRunFiles({ folder: '/run/runlock' })).toMatchObject({
-      ...{ level: 'ok', found: 'runs are noted on this host, in /run/runlock' },
+      ...{ level: 'ok', found: 'runs are recorded in /run/runlock' },
     });
     expect(
       judgeRunFiles({ folder: '/tmp/runlock-7-abc123', taken: '/tmp/runlock-7 belongs to user 8' }),
     ).toMatchObject({
       level: 'note',
-      found: 'runs are noted on this host in /tmp/runlock-7-abc123, since /tmp/runlock-7 belongs to user 8',
+      found: 'runs are recorded in /tmp/runlock-7-abc123, because /tmp/runlock-7 belongs to user 8',
     });
     expect(judgeRunFiles({ why: "/run can't be written" })).toMatchObject({
       level: 'note',
@@ -244,7 +244,7 @@ describe('the report', () => {
       renderDoctor(report('ok', checks.slice(3)), { color: false })
         .split('\n')
         .at(-2),
-    ).toBe('all is well for runs in g');
+    ).toBe('no problems for group g');
   });
 
   test('what comes from elsewhere cannot speak to the terminal', () => {
@@ -269,6 +269,6 @@ test('namespaces and partitions are said to be untried with a real Consul Enterp
   expect(note).toMatchObject({
     level: 'note',
     found: 'namespace team (CONSUL_NAMESPACE), partition east (CONSUL_PARTITION)',
-    fix: expect.stringContaining('never run with a real Consul Enterprise') as string,
+    fix: expect.stringContaining('not been tested with Consul Enterprise') as string,
   });
 });

@@ -55,7 +55,7 @@ describe('the command line', () => {
   });
 
   test.each([
-    [['freeze', 'web'], /^say why with --reason TEXT; see 'runlock freeze --help'$/],
+    [['freeze', 'web'], /^--reason is required; see 'runlock freeze --help'$/],
     [['freeze', 'web', '--reason', ''], /^--reason \S+.*: empty; say why/],
     [['freeze', 'web', '--reason', ' \t'], /^--reason \S+.*: empty; say why/],
     [['freeze', 'web', '--reason', 'a\nb'], /one line/],
@@ -139,18 +139,18 @@ describe('what a run that does not wait says', () => {
 
   test.each([
     ['prod', 'prod', 'prod'],
-    ['prod/web', 'prod', 'prod, and so prod/web,'],
-    ['prod/web', '', 'everything'],
+    ['prod/web', 'prod', 'prod (which includes prod/web)'],
+    ['prod/web', '', 'every group'],
   ])('%s, frozen at %j', (group, frozen, what) => {
     expect(busy(group, frozen)).toEqual({
       level: 'warning',
-      message: `busy: ${what} is frozen by anna@ops (release day) since 5m; see 'runlock status ${group}'`,
+      message: `busy: ${what} was frozen 5m ago by anna@ops (release day); see 'runlock status ${group}'`,
     });
   });
 
   test('until when, if it ends', () => {
     expect(busy('prod', 'prod', { until: at(90 * minute) }).message).toContain(
-      'since 5m, until 2026-03-01T13:30:00Z (in 1h30m); see',
+      'was frozen 5m ago by anna@ops (release day) until 2026-03-01T13:30:00Z (in 1h30m); see',
     );
   });
 });
@@ -167,7 +167,7 @@ describe('the live line', () => {
     expect(line({ at: 'prod/web' })).toBe('waiting 0s for prod/web · frozen by ann: disks');
     expect(line({ at: 'prod' })).toBe('waiting 0s for prod/web · prod frozen by ann: disks');
     expect(line({ at: '', leftMs: minute })).toBe(
-      'waiting 0s for prod/web · everything frozen by ann for another 1m: disks',
+      'waiting 0s for prod/web · all groups frozen by ann for another 1m: disks',
     );
   });
 });
@@ -177,7 +177,7 @@ describe('what was done', () => {
 
   test('freeze: of everything', () => {
     expect(describeFreeze({ kind: 'frozen', freeze: { ...set, at: '' } }, describing)).toBe(
-      "froze / until someone thaws it: release day\nno new run starts in any group; runs under way finish; 'runlock thaw /' ends it\n",
+      "froze / until thawed: release day\nno new runs in any group; active runs finish; to thaw: 'runlock thaw /'\n",
     );
   });
 
@@ -188,7 +188,7 @@ describe('what was done', () => {
       describeFreeze({ kind: 'frozen', freeze: frozen, replaced }, describing).split('\n').slice(0, 2),
     ).toEqual([
       'froze prod until 2026-03-01T13:59:59Z (in 2h): release day',
-      'this replaces the freeze that bob@ops set 5m ago until 2026-03-01T12:01:00Z (in 1m): disks',
+      'replaced the freeze set by bob@ops 5m ago until 2026-03-01T12:01:00Z (in 1m): disks',
     ]);
   });
 

@@ -102,7 +102,7 @@ test('maintenance and warnings are no illness', async () => {
 });
 
 test('what the node offered before it has to offer again; what it never did, not', async () => {
-  const gone = { kind: 'unhealthy', why: 'web is no longer offered' };
+  const gone = { kind: 'unhealthy', why: 'web is no longer registered' };
   expect(await ask([[0, undefined]])).toMatchObject(gone);
   expect(await ask([[0, undefined]], { offered: [] })).toMatchObject({ kind: 'healthy' });
 });

@@ -30,8 +30,8 @@ test('each set of peers once, whatever their checks print by then; and that it i
   look([at('web01'), at('web02', 'http: refused'), at('web03', 'http: refused')]);
   look([at('web01'), at('web02')]);
   expect(said).toEqual([
-    ['info', 'web01 waits for the gate of web: web02 (http: 17:01:03 refused)'],
-    ['info', 'web01 waits for the gate of web: web02 (http: refused), web03 (http: refused)'],
+    ['info', 'web01 is waiting for the gate of web: web02 (http: 17:01:03 refused)'],
+    ['info', 'web01 is waiting for the gate of web: web02 (http: refused), web03 (http: refused)'],
     ['info', 'the gate is open for web01'],
   ]);
 });
@@ -40,14 +40,17 @@ test('where no peer is the reason, the reason; as a warning where waiting does n
   const few = hear();
   few.look([at('web01'), at('web02')], { minHealthy: 2 });
   expect(few.said).toEqual([
-    ['info', 'web01 waits for the gate of web: 0 of 2 offline; without web01 1 stay healthy, and 2 must'],
+    [
+      'info',
+      'web01 is waiting for the gate of web: 0 of 2 offline; without web01 1 would stay healthy (min 2)',
+    ],
   ]);
   const many = hear();
   many.look([at('web01'), { ...at('web01'), serviceId: 'web-2' }]);
   expect(many.said).toEqual([
     [
       'warning',
-      'web01 waits for the gate of web: web01 alone offers 2 of 2 instances, and 1 may be offline; raise --max-offline',
+      'web01 is waiting for the gate of web: web01 alone has 2 of 2 instances, more than may be offline (max 1); raise --max-offline',
     ],
   ]);
 });

@@ -155,21 +155,21 @@ describe('the gate', () => {
 
 describe('in words', () => {
   test.each([
-    [ask(sick('web02')), '1 of 5 offline: web-web02 on web02 (sick); with web01 2 would be, and 1 may be'],
-    [ask(five, { minHealthy: 5 }), '0 of 5 offline; without web01 4 stay healthy, and 5 must'],
+    [ask(sick('web02')), '1 of 5 offline: web-web02 on web02 (sick); with web01 2 would be offline (max 1)'],
+    [ask(five, { minHealthy: 5 }), '0 of 5 offline; without web01 4 would stay healthy (min 5)'],
     [
       ask([...five, at('web01')]),
-      'web01 alone offers 2 of 6 instances, and 1 may be offline; raise --max-offline',
+      'web01 alone has 2 of 6 instances, more than may be offline (max 1); raise --max-offline',
     ],
-    [ask(five), '0 of 5 offline, 1 may be'],
-    [ask(five, { minHealthy: 2 }), '0 of 5 offline, 1 may be, 2 must stay healthy'],
+    [ask(five), '0 of 5 offline (max 1)'],
+    [ask(five, { minHealthy: 2 }), '0 of 5 offline (max 1, min healthy 2)'],
     [
       ask([...five, at('web02', 'sick'), { ...at('web02', 'ill'), serviceId: 'web-b' }]),
-      '2 of 7 offline: web-web02 on web02 (sick), web-b on web02 (ill); with web01 3 would be, and 1 may be',
+      '2 of 7 offline: web-web02 on web02 (sick), web-b on web02 (ill); with web01 3 would be offline (max 1)',
     ],
-    [ask(sick('web01')), 'web01 is offline itself (sick), its run may be the cure'],
-    [ask([]), 'nobody offers it; is the name right?'],
-    [ask(five, { node: 'db01' }), 'web01 does not offer it'],
+    [ask(sick('web01')), 'web01 is offline itself (sick), and its run may repair it'],
+    [ask([]), 'no instances; is the name correct?'],
+    [ask(five, { node: 'db01' }), 'web01 has no instance'],
   ])('%#', (verdict, words) => {
     expect(describeVerdict(verdict, 'web01')).toBe(words);
   });
@@ -308,7 +308,8 @@ test('a gate of more services than one transaction can lock is wrong usage, and 
     findServices(consul, { services: names, node: 'web01', local: true }, NEVER);
   await expect(find(services)).rejects.toMatchObject({
     code: 'usage',
-    message: '61 services are more than one gate can have (60); name fewer with --service',
+    message:
+      'too many services for one gate (61); at most 60 are allowed; name fewer services with --service',
   });
   expect(asked).toEqual([]);
   expect((await find(services.slice(1))).counted).toHaveLength(60);

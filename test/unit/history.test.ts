@@ -69,11 +69,9 @@ describe('text', () => {
 
   test('what was forgotten, in each group', () => {
     const report = { v: 1, prefix: 'runlock', node: 'web01', forgotten: ['a', 'b'] } as const;
-    expect(renderForget(report)).toBe(
-      'forgot the last run of web01 in a\nforgot the last run of web01 in b\n',
-    );
+    expect(renderForget(report)).toBe('deleted the record of web01 in a\ndeleted the record of web01 in b\n');
     expect(renderForget({ ...report, forgotten: [] })).toBe(
-      'nothing is known of a run of web01 in any group below runlock/; nothing was forgotten\n',
+      'no run of web01 is recorded in any group below runlock/; nothing was deleted\n',
     );
   });
 });

@@ -43,26 +43,26 @@ test('who has failed has no session, and has not lost one', () => {
 test.each<[string, Partial<SlotView>[], Partial<SlotView>[], string[]]>([
   ['nothing has changed', [{}], [{}], []],
   ['a claim that was written anew', [{}], [{ since: 'later' }], []],
-  ['another run', [{}], [{ run: 'r2', node: 'web02' }], ['web02 runs sh']],
+  ['another run', [{}], [{ run: 'r2', node: 'web02' }], ['web02 is running sh']],
   ['a failure', [{}], [{ state: 'failed', alive: false, exitCode: 3 }], ['web01 failed (sh, exit 3)']],
   [
     'a lost session',
     [{}],
     [{ alive: false }],
-    ['web01 lost its session, and sh may still run there; it counts as abandoned in 1m'],
+    ['web01 lost its session, and sh may still be running there; the claim counts as abandoned in 1m'],
   ],
   [
     'a lost session of one without a hold',
     [{}],
     [{ alive: false, hold: 'none' }],
-    ['web01 lost its session, and sh may still run there; the next in the queue may take it over in 1m'],
+    ['web01 lost its session, and sh may still be running there; the next run may take the slot in 1m'],
   ],
-  ['a session that came back', [{ alive: false }], [{}], ['web01 runs sh']],
+  ['a session that came back', [{ alive: false }], [{}], ['web01 is running sh']],
   ['a mark on it', [{ alive: false }], [{ alive: false, state: 'abandoned' }], ['web01 abandoned (sh)']],
-  ['its end', [{}], [], ['is free']],
-  ['its end, seen with slot 0 as it is shown', [{}], [{ state: 'free', alive: false }], ['is free']],
+  ['its end', [{}], [], ['free']],
+  ['its end, seen with slot 0 as it is shown', [{}], [{ state: 'free', alive: false }], ['free']],
   ['a free slot that is still free', [], [{ state: 'free', alive: false }], []],
-  ['one more', [{}], [{}, { slot: 1, node: 'web02', run: 'r2' }], ['web02 runs sh']],
+  ['one more', [{}], [{}, { slot: 1, node: 'web02', run: 'r2' }], ['web02 is running sh']],
 ])('%s', (_, before, after, texts) => {
   const seen = [before, after].map((slots) => observeSlots([], slots.map(slot), 0));
   expect(changesOf(seen[0] ?? [], seen[1] ?? []).map(({ text }) => text)).toEqual(texts);

@@ -123,7 +123,7 @@ test('a lease that ends is the guard’s while the run is stopped, and whoever s
   await eventually(() => expect(order).toContain('beat 30000'));
   expect(order).toEqual([
     'command SIGTSTP',
-    'warning: stopped; nothing renews its lock meanwhile, so the command is killed unless it is continued within 49s',
+    "warning: stopped; a stopped run can't renew its lock, so the command is killed unless continued within 49s",
     'last beat 49000',
     'stop SIGTSTP',
     'beat 30000',
@@ -167,7 +167,7 @@ function press(options = { command: '/usr/bin/tool', killAfterMs: 10_000 }) {
 }
 
 const SAID =
-  'warning: passed Ctrl-C on to tool, which is still running; press it again within 3s to end it (SIGTERM, then SIGKILL after 10s)';
+  'warning: forwarded Ctrl-C to tool, which is still running; press Ctrl-C again within 3s to kill it (SIGTERM, then SIGKILL after 10s)';
 
 test('a command that goes on after Ctrl-C: the next one within 3 s of that word ends it', async () => {
   const it = press();

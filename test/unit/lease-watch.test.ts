@@ -224,7 +224,7 @@ describe('a look', () => {
     const refused = new RunlockError('forbidden', 'Permission denied');
     for (const error of [NO_ANSWER, refused, refused, NO_ANSWER]) (await looks.next()).fail(error);
     await looks.next();
-    expect(said).toEqual(['warning: Permission denied; the run goes on']);
+    expect(said).toEqual(['warning: Permission denied; the run continues']);
   });
 });
 
@@ -241,10 +241,13 @@ test('with --hold forever a silence of Consul is said after 30 s, once, and so i
   expect(said).toEqual([]);
   await failAfter(1_000);
   await failAfter(60_000);
-  expect(said).toEqual(['warning: no answer; the run goes on']);
+  expect(said).toEqual(['warning: no answer; the run continues']);
   look.answer({ entries: [lock(), owner], index: 10 });
   await looks.next();
-  expect(said).toEqual(['warning: no answer; the run goes on', 'warning: the slot of web can be read again']);
+  expect(said).toEqual([
+    'warning: no answer; the run continues',
+    'warning: reading the slot of web works again',
+  ]);
 });
 
 test('with a hold that ends its deadline speaks for itself: a silence is not said before that', async () => {
@@ -323,7 +326,7 @@ describe('a lock that another session has taken under the run', () => {
     (await refuse(held, 4)).answer({ entries: [held.owner], index: 12 });
     (await held.transactions.next()).answer(held.taken);
     await refuse(held, 4);
-    expect(held.said.join()).toMatch(/took the lock of web back/);
+    expect(held.said.join()).toMatch(/reacquired the lock of web/);
     expect(held.said.filter((message) => message.includes('another session holds'))).toHaveLength(2);
     expect(held.pauses.slice(-4)).toEqual([500, 1_000, 2_000, 4_000]);
   });
@@ -467,8 +470,8 @@ describe('a slot that can not be seen', () => {
     next.answer({ entries: [lock(), owner], index: 10 });
     const later = await looks.next();
     expect(said).toEqual([
-      'warning: Consul does not know the token; the run goes on',
-      'warning: the slot of web can be read again',
+      'warning: Consul does not know the token; the run continues',
+      'warning: reading the slot of web works again',
     ]);
     const before = pauses.length;
     later.fail(refusal);
@@ -484,7 +487,7 @@ describe('a slot that can not be seen', () => {
       (await transactions.next()).fail(refusal);
     }
     await looks.next();
-    expect(said).toEqual(['warning: Consul does not know the token; the run goes on']);
+    expect(said).toEqual(['warning: Consul does not know the token; the run continues']);
     expect(pauses).toEqual([500, 1_000, 2_000, 4_000]);
   });
 });

@@ -19,7 +19,7 @@ const events: Record<LogLevel, readonly [RunEvent, string]> = {
   error: [{ event: 'error', code: 'busy', detail: { fault: 'too late' } }, 'too late'],
   warning: [
     { event: 'consul-reachable', address: 'localhost:8500' },
-    'Consul at localhost:8500 answers again',
+    'Consul at localhost:8500 is reachable again',
   ],
   info: [{ event: 'gate-open', node: 'web01' }, 'the gate is open for web01'],
   debug: [{ event: 'consul-fault', code: 'unreachable', detail: { fault: 'no answer' } }, 'no answer'],
@@ -80,7 +80,7 @@ describe('json', () => {
     const { log, lines } = capture({ format: 'json', journal: true, color: true });
     log({ event: 'consul-unreachable', address: 'here:8500', detail: { fault: 'lost\nfound' } });
     expect(lines).toEqual([
-      '{"time":"2026-03-01T00:00:00.000Z","level":"warning","message":"trying again: lost\\nfound","event":"consul-unreachable","address":"here:8500"}',
+      '{"time":"2026-03-01T00:00:00.000Z","level":"warning","message":"lost\\nfound; retrying","event":"consul-unreachable","address":"here:8500"}',
     ]);
   });
 

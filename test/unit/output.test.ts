@@ -224,11 +224,11 @@ describe('the live line', () => {
 
   test('says how long, for what, at which place and why', () => {
     expect(renderWaiting(view, 200)).toBe(
-      'waiting 3m12s for prod/web · place 2 · web01 runs chef-client since 4m',
+      'waiting 3m12s for prod/web · place 2 · web01 running chef-client for 4m',
     );
     expect(
       renderWaiting({ ...view, place: undefined, holders: [{ ...holder, state: 'failed' }, holder] }, 200),
-    ).toBe('waiting 3m12s for prod/web · web01 failed since 4m (chef-client) (and 1 more)');
+    ).toBe('waiting 3m12s for prod/web · web01 failed 4m ago (chef-client) (and 1 more)');
     expect(
       renderWaiting({ group: 'g', waitedMs: 0, frozen: { by: 'ops', reason: 'disks' } }, undefined),
     ).toBe('waiting 0s for g · frozen by ops: disks');

@@ -109,7 +109,5 @@ test('what can never be read is not tried again, and no command is named that co
   const { order, done, said } = leaving([new RunlockError('incompatible', 'rubbish; delete it')]);
   expect(await done).toBe(false);
   expect(order).toEqual(['close', 'look', 'undo']);
-  expect(said).toEqual([
-    'could not leave web cleanly (rubbish; delete it); what stands there keeps others out of web',
-  ]);
+  expect(said).toEqual(['could not clean up in web (rubbish; delete it); this blocks web']);
 });

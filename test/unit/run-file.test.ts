@@ -99,7 +99,7 @@ describe('what is written', () => {
     none.files.write(fileOf());
     none.files.write(fileOf());
     expect(none.said).toHaveLength(1);
-    expect(none.said[0]).toMatch(/^debug the run is not noted on this host: .*missing can't be written/);
+    expect(none.said[0]).toMatch(/^debug can't record the run on this host: .*missing can't be written/);
     expect(none.files.where()).toHaveProperty('why');
     expect(files.where()).toEqual({ folder: `${top}/second` });
   });
@@ -264,7 +264,7 @@ describe('what is believed', () => {
     expect(read()).toBeUndefined();
     expect(list()).toEqual([]);
     expect(said).toHaveLength(1);
-    expect(said[0]).toMatch(/^debug .*\.json is not believed: /);
+    expect(said[0]).toMatch(/^debug ignored .*\.json: /);
   });
 
   test.runIf(isRoot)('nothing of a file of another user, or in a folder of one', () => {

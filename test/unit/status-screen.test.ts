@@ -181,7 +181,7 @@ describe('the screen', () => {
 
   test('says where it looks, when, and how one leaves; nothing of an earlier screen stays', () => {
     expect(drawn(view(group('a')), 80, 10)).toEqual([
-      'p/ in Consul at 127.0.0.1:8500, 2026-03-01T12:00:00Z, Ctrl-C to leave',
+      'p/ in Consul at 127.0.0.1:8500, 2026-03-01T12:00:00Z, Ctrl-C to quit',
       '',
       'groups: 0 blocked, 0 waiting, 0 running, 1 idle, 0 frozen',
       '',
@@ -196,7 +196,7 @@ describe('the screen', () => {
   test('says since when Consul does not answer, and why', () => {
     const fault = { sinceMs: now - 12_000, message: 'connection refused' };
     expect(drawn({ ...view(), fault }, 200, 6)[1]).toBe(
-      'Consul has not answered for 12s (since 2026-03-01T11:59:48Z); what follows is older. connection refused',
+      'Consul has not answered for 12s (since 2026-03-01T11:59:48Z); the data below is older. connection refused',
     );
   });
 

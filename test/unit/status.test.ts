@@ -75,18 +75,18 @@ describe('a run that waits for its node’s own claim', () => {
   test('beyond its --slots is shown, with what it waits for; it is nobody’s to repair', () => {
     const seen = view([failed, mark('web01', 's2')]);
     const why =
-      'slot 1 is beyond its --slots: its claim moves to a lower one as soon as fewer than its --slots are taken';
+      'its --slots no longer includes slot 1; its claim moves to a lower slot once fewer than --slots are taken';
     expect(seen.returning).toEqual([{ ...back, why }]);
     expect(seen.queue).toEqual([]);
-    expect(seen.why).toContain(`web01 waits to run again: ${why}`);
-    expect(seen.next).toBe('wait: web01 is back, and its claim goes when its run succeeds');
+    expect(seen.why).toContain(`web01 is waiting to run again: ${why}`);
+    expect(seen.next).toBe('wait: web01 is back, and its claim is cleared when its run succeeds');
     expect(seen).not.toHaveProperty('fix');
   });
 
   test('in a frozen group is shown, and counted as one that waits', () => {
     const seen = view([failed, mark('web01', 's2'), freeze(`${web.prefix}.freeze`)]);
-    expect(seen.returning).toEqual([{ ...back, why: 'takes slot 1 back when the freeze is over' }]);
-    expect(seen.why).toMatch(/; 1 run waits; web01 failed /);
+    expect(seen.returning).toEqual([{ ...back, why: 'takes slot 1 back when the freeze ends' }]);
+    expect(seen.why).toMatch(/; 1 run waiting; slot 1: web01 failed /);
   });
 
   test.each<[string, Entry[]]>([
@@ -111,9 +111,9 @@ describe('a claim that names its machine', () => {
         view([claim({ state, ...(host && { host }) })]),
       );
       expect(there?.slots[0]).toMatchObject({ node: 'web01', host: 'host-b' });
-      expect(there?.next).toMatch(/(?:look at|works on) web01 \(on host-b\)/);
+      expect(there?.next).toMatch(/(?:check|work on) web01 \(on host-b\)/);
       for (const plain of [own, domain, old])
-        expect(plain?.next).toMatch(/(?:look at|works on) web01(?: first|$)/);
+        expect(plain?.next).toMatch(/(?:check|work on) web01(?: first|$)/);
     },
   );
 });
@@ -200,7 +200,7 @@ describe('the report', () => {
     expect(group.queue).toMatchObject([{ place: 2, node: 'web05' }]);
     expect(group.problems).toHaveLength(3);
     expect(group.problems.join()).toMatch(/slot\/0\/owner: .*newer runlock.*slot\/1\/lock.*queue\/s0/);
-    expect(group.why).toMatch(/^slot 0 has a claim that cannot be read and keeps everyone out/);
+    expect(group.why).toMatch(/^slot 0: its claim can't be read, so no run can use the slot/);
     expect(group.fix).toBeUndefined();
   });
 
@@ -221,141 +221,142 @@ describe('the report', () => {
 describe('a group says why it stands still', () => {
   const failed = { state: 'failed', exitCode: 1, since: ago(2 * hour) };
   const gone =
-    'web01 has vanished or is cut off from Consul and chef-client may still run there, so look at the node first: ' +
-    'its next run takes slot 0 back;';
-  const unseen = '60s after a run that wants the slot has first seen this,';
+    'slot 0: web01 has vanished or is cut off from Consul, and chef-client may still be running there; ' +
+    'the next run of web01 takes the slot back;';
+  const unseen = '60s after a waiting run notices this,';
   const clear = 'runlock release prod/web --owner web01';
-  const look = /^look at web01 first: chef-client may still run there; .*release, which asks first$/;
+  const look =
+    /^check web01 first: chef-client may still be running there; .*'runlock release' \(asks for confirmation\)$/;
   const stranger =
-    /^a session that is no run's holds runlock\/prod\/web\/\.slot\/0\/lock, .*'consul kv delete /;
+    /^a session that belongs to no run holds runlock\/prod\/web\/\.slot\/0\/lock, .*'consul kv delete /;
 
   test.each<[string, Entry[], string, (string | undefined)?, RegExp?]>([
-    ['nobody ever used it', [], 'nobody has used prod/web yet (or this token may not read it)'],
+    ['nobody ever used it', [], 'group prod/web has not been used yet (or this token may not read it)'],
     // The tail's value was rubbish here once, of which nothing was said.
-    ['idle', [entry(web.tail, { session: 's' })], 'idle: nobody runs and nobody waits'],
-    ['running', [claim(), lock()], 'web01 runs chef-client since 4m in slot 0'],
+    ['idle', [entry(web.tail, { session: 's' })], 'idle: nothing running or waiting'],
+    ['running', [claim(), lock()], 'slot 0: web01 has been running chef-client for 4m'],
     [
       'running with waiters',
       [claim(), lock(), ticket('web02'), ticket('web03')],
-      'web01 runs chef-client since 4m in slot 0; 2 runs wait',
+      'slot 0: web01 has been running chef-client for 4m; 2 runs waiting',
     ],
     [
       'several running',
       [0, 1, 2].flatMap((slot) => [claim({}, { keys: web, slot }), lock({ keys: web, slot })]),
-      'web01 runs chef-client since 4m in slot 0, and 2 more are taken too',
+      'slot 0: web01 has been running chef-client for 4m; 2 other slots are taken',
     ],
-    ['a free slot and waiters', [ticket('web05')], 'web05 is about to be granted slot 0'],
+    ['a free slot and waiters', [ticket('web05')], 'web05 is next for slot 0'],
     [
       'a free slot and many waiters',
       [ticket('web05'), ticket('web06')],
-      'web05 is about to be granted slot 0 (2 wait)',
+      'web05 is next for slot 0 (2 runs waiting)',
     ],
     [
       'failed',
       [claim(failed)],
-      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1) and holds the slot until a run succeeds or the claim is cleared',
       clear,
     ],
     [
       'interrupted',
       [claim({ state: 'interrupted', exitCode: 143, since: ago(2 * hour) })],
-      'web01 was interrupted by a signal (chef-client, exit 143) 2h ago and keeps slot 0 until its next run succeeds or someone clears it',
+      'slot 0: web01 was interrupted by a signal 2h ago (chef-client, exit 143) and holds the slot until a run succeeds or the claim is cleared',
       undefined,
-      /^wait for web01's next run, which takes the slot back, or start it on web01$/,
+      /^wait for the next run of web01, which takes the slot back, or start a run on web01$/,
     ],
     [
       'failed, held for a while',
       [claim({ ...failed, hold: 3 * hour, heldUntil: ago(-hour) }), ticket('web02')],
-      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until 2026-03-01T13:00:00Z (in 1h), unless its next run succeeds or someone clears it before; 1 run waits',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1) and holds the slot until 2026-03-01T13:00:00Z (in 1h), unless released first; 1 run waiting',
       clear,
     ],
     [
       'failed, within the allowed difference of clocks',
       [claim({ ...failed, heldUntil: ago(4 * second) }), ticket('web02')],
-      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until 2026-03-01T11:59:56Z (in 0s), unless its next run succeeds or someone clears it before; 1 run waits',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1) and holds the slot until 2026-03-01T11:59:56Z (in 0s), unless released first; 1 run waiting',
       clear,
     ],
     [
       'failed, its hold over, with waiters',
       [claim({ ...failed, heldUntil: ago(minute) }), ticket('web02')],
-      'web02 is about to be granted slot 0',
+      'web02 is next for slot 0',
     ],
     [
       'failed, its hold over',
       [claim({ ...failed, heldUntil: ago(minute) })],
-      'web01 failed (chef-client, exit 1) 2h ago and no longer keeps slot 0: its hold is over',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1); its hold has expired',
     ],
     [
       'rebooting',
       [claim({ state: 'rebooting', exitCode: 35 })],
-      'web01 reboots (chef-client, exit 35) since 4m and keeps slot 0 until its next run succeeds or someone clears it',
+      'slot 0: web01 has been rebooting for 4m (chef-client, exit 35) and holds the slot until a run succeeds or the claim is cleared',
       undefined,
-      /^wait for web01's next run; if web01 does not come back, look at it$/,
+      /^wait for the next run of web01; if web01 does not come back, check it$/,
     ],
     [
       'held by acquire',
       [claim({ state: 'held' })],
-      "web01 took slot 0 with 'runlock acquire' 4m ago and keeps slot 0 until it gives it back or someone clears it",
+      "slot 0: web01 acquired the slot 4m ago with 'runlock acquire' and holds the slot until released",
       undefined,
-      /^wait until web01 gives the slot back, or ask whoever works on web01$/,
+      /^wait until web01 releases the slot, or ask the people who work on web01$/,
     ],
     [
       'abandoned',
       [claim({ state: 'abandoned' })],
-      'web01 vanished while it ran chef-client (since 4m) and keeps slot 0 until its next run succeeds or someone clears it',
+      'slot 0: web01 vanished 4m ago while running chef-client and holds the slot until a run succeeds or the claim is cleared',
       undefined,
       look,
     ],
-    ['running without a lock', [claim()], `${gone} ${unseen} it counts as abandoned`, undefined, look],
+    ['running without a lock', [claim()], `${gone} ${unseen} the claim counts as abandoned`, undefined, look],
     [
       'running without a lock, and somebody has seen it',
       [claim({ missingSince: ago(20_000) })],
-      `${gone} a run that wants the slot saw this first 20s ago, and 60s after that it counts as abandoned`,
+      `${gone} a waiting run noticed this 20s ago; 60s after that, the claim counts as abandoned`,
       undefined,
       look,
     ],
     [
       'running without a lock or a hold',
       [claim({ hold: 'none' })],
-      `${gone} ${unseen} the next in the queue takes it over`,
+      `${gone} ${unseen} the next run in the queue takes the slot`,
       undefined,
       look,
     ],
     [
       'evicted',
       [claim({ state: 'evicted', by: 'jane' }), lock()],
-      'jane evicted web01, and slot 0 comes free when chef-client has ended there',
+      'slot 0: jane evicted web01; the slot is released once chef-client has ended',
     ],
     [
       'evicted without a lock',
       [claim({ state: 'evicted', by: 'jane' })],
-      `${gone} ${unseen} it counts as abandoned`,
+      `${gone} ${unseen} the claim counts as abandoned`,
       undefined,
       look,
     ],
     [
       'failed, and a session that is no run’s has the lock',
       [claim(failed), lock()],
-      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1) and holds the slot until a run succeeds or the claim is cleared',
       undefined,
       stranger,
     ],
     [
       'held, and a session that is no run’s has the lock',
       [claim({ state: 'held' }), lock()],
-      "web01 took slot 0 with 'runlock acquire' 4m ago and keeps slot 0 until it gives it back or someone clears it",
+      "slot 0: web01 acquired the slot 4m ago with 'runlock acquire' and holds the slot until released",
       undefined,
       stranger,
     ],
     [
       'a lock without a claim',
       [lock()],
-      'slot 0 is locked by a run whose claim is gone: it claims the slot again or stops',
+      'slot 0: locked by a run whose claim is missing; that run claims the slot again or stops',
     ],
     [
       'two slots kept',
       [claim(failed), claim(failed, { keys: web, slot: 1 })],
-      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it, and 1 more is kept too',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1) and holds the slot until a run succeeds or the claim is cleared; 1 other slot is held',
       clear,
     ],
     [
@@ -366,8 +367,8 @@ describe('a group says why it stands still', () => {
         lock({ keys: web, slot: 1 }),
         ticket('web03'),
       ],
-      'web01 failed (chef-client, exit 1) 2h ago and keeps slot 0 until its next run succeeds or someone clears it; ' +
-        'web02 runs chef-client since 4m in slot 1; 1 run waits',
+      'slot 0: web01 failed 2h ago (chef-client, exit 1) and holds the slot until a run succeeds or the claim is cleared; ' +
+        'slot 1: web02 has been running chef-client for 4m; 1 run waiting',
       clear,
     ],
   ])('%s', (_, entries, why, fix, next) => {
@@ -394,7 +395,7 @@ describe('a freeze', () => {
     });
     // What a thaw would not end was not said once.
     expect(group.why).toMatch(
-      /^prod\/web was frozen 2h ago by ops \(new disks\) and starts no new run until 2026-03-01T13:00:00Z \(in 1h\); 1 run waits; web01 failed /,
+      /^prod\/web was frozen 2h ago by ops \(new disks\); no new runs until 2026-03-01T13:00:00Z \(in 1h\); 1 run waiting; slot 0: web01 failed /,
     );
     expect(group.state).toBe('blocked');
     expect(group.fix).toBe('runlock thaw prod/web');
@@ -408,10 +409,10 @@ describe('a freeze', () => {
     ];
     expect(view(entries)).toMatchObject({
       frozen: { at: 'prod', by: 'jane' },
-      why: 'prod, and so prod/web, was frozen 2h ago by jane (new disks) and starts no new run until someone thaws it; nobody has used prod/web yet (or this token may not read it)',
+      why: 'prod (which includes prod/web) was frozen 2h ago by jane (new disks); no new runs until thawed; group prod/web has not been used yet (or this token may not read it)',
       fix: 'runlock thaw prod',
     });
-    expect(view([...entries, ticket('web02')]).why).toMatch(/until someone thaws it; 1 run waits$/);
+    expect(view([...entries, ticket('web02')]).why).toMatch(/until thawed; 1 run waiting$/);
     expect(view(entries, 'dev')).toMatchObject({ frozen: { at: '' }, fix: 'runlock thaw /' });
   });
 
@@ -424,7 +425,7 @@ describe('a freeze', () => {
 
   test('that cannot be read stops the group all the same', () => {
     const group = view([entry('runlock/prod/.freeze', 'garbage'), ticket('web02')]);
-    expect(group.why).toMatch(/^no new run starts/);
+    expect(group.why).toMatch(/^no new runs/);
     expect(group.problems).toEqual([expect.stringContaining('runlock/prod/.freeze')]);
   });
 

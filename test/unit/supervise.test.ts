@@ -153,7 +153,7 @@ test('the guard lets the command live as long as its lease, however often it hea
   const emit: Emit = (event) => void said.push(sentenceOf(event).message);
   const ran = await superviseRun({ ...deps, emit }, ending, { ...options, nonce: (await newRun()).nonce });
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
-  expect(said).toContain('the guard heard nothing from runlock in time, and ended the command');
+  expect(said).toContain('the guard did not hear from runlock in time and killed the command');
   expect(clock.monotonicMs()).toBeLessThan(deadlineMs + 10_000);
 });
 
@@ -231,7 +231,7 @@ test('a release that takes Consul two seconds is said, and the command’s end; 
   await superviseRun({ ...deps, emit }, silent, { ...run, nonce: (await newRun()).nonce });
   // Once: the quick one was over when its time came.
   expect(said.filter((message) => message.includes('waiting for Consul'))).toEqual([
-    'sh ended with 3; waiting for Consul to take back slot 0 of web',
+    'sh exited 3; waiting for Consul to release slot 0 of web',
   ]);
 });
 

@@ -68,7 +68,7 @@ export async function acquireSlot(
   const { prefix, group } = options;
   throw new RunlockError(
     'refused',
-    `what this node holds in ${group} keeps changing; look at '${hint(prefix, 'status', group)}' and try again`,
+    `the claim of this node in ${group} keeps changing; check '${hint(prefix, 'status', group)}' and try again`,
   );
 }
 

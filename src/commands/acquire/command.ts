@@ -30,14 +30,19 @@ export const acquire = register({
 function define(program: Command, { env }: Defining, done: (asked: AcquireAsked) => void): void {
   const command = program
     .command('acquire')
-    .description('the first half of exec: wait for a slot of the group, and hold it until release')
-    .argument('[group]', 'the group (default: "default")', checked(parseGroup, 'group'));
+    .description("wait for a slot of the group and hold it until 'runlock release'")
+    .argument('[group]', 'group to lock (default: "default")', checked(parseGroup, 'group'));
   addOptions(command, [
-    groupsOption('the nodes that must not all change at once', 'default'),
+    groupsOption('group to lock', 'default'),
     ...slotOptions(),
-    option('--hold <duration|forever>', 'how long it is held without a release', parseHeldFor, 'forever'),
+    option(
+      '--hold <duration|forever>',
+      'how long to hold the slot if it is not released',
+      parseHeldFor,
+      'forever',
+    ),
     ...ownerOptions(),
-    ...lastOptions('what is held, as JSON'),
+    ...lastOptions('print the result as JSON'),
   ]);
   command.addHelpText('after', ACQUIRE_HELP);
   command.action((named: string | undefined) => {
@@ -61,22 +66,22 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
 function parseHeldFor(text: string): AcquireOptions['hold'] {
   const hold = parseHold(text);
   if (hold !== 'none') return hold;
-  throw usage("holds nothing: no run is between acquire and release; write 'forever' or a duration");
+  throw usage("would hold nothing; use 'forever' or a duration");
 }
 
 const ACQUIRE_HELP = `
-Nothing of it runs on: what is held is this node's until 'runlock release', an operator's 'runlock release --owner', or
-the end of --hold, which ends nothing that runs: choose it longer than your longest run. Asking again is harmless: it
-succeeds at once, and a --hold that ends begins anew.
+No process stays behind. The node holds the slot until 'runlock release', until an operator runs 'runlock release --owner',
+or until --hold expires. An expired hold stops nothing that is running, so choose --hold longer than your longest run.
+Repeating the command is safe: it succeeds at once, and starts --hold anew.
 
-Exit codes: 0 held; 64 wrong usage; 69 Consul not reachable; 74 held, but stdout could not be written; 75 busy (no slot
-within --wait, frozen, this node runs or waits, or another machine holds a slot as this node); 77 Consul refused; 78 bad
-configuration; 79 evicted before it was held; 128+n it died of signal n while it waited.
+Exit codes: 0 held; 64 wrong usage; 69 Consul unreachable; 74 held, but stdout could not be written; 75 busy (no slot
+within --wait, the group frozen, this node already running or queued, or another host holding a slot as this node); 77
+Consul denied access; 78 bad configuration; 79 evicted before the slot was held; 128+n killed by signal n while waiting.
 
 Examples:
   runlock acquire prod/web -w 30m
-  runlock release prod/web                     # it went well
-  runlock release prod/web --failed            # it failed: this node keeps the slot`;
+  runlock release prod/web                     # the work succeeded
+  runlock release prod/web --failed            # the work failed: keep the slot`;
 
 interface AcquireValues {
   group: readonly string[];

@@ -155,7 +155,7 @@ const flagsOf = (options: readonly OptionShape[]): Candidate[] =>
   options.flatMap(({ flags, about }) => flags.map((value) => ({ value, about })));
 
 const separator = ({ operands }: CommandShape): Candidate[] =>
-  operands.some(({ from }) => from === 'program') ? [{ value: '--', about: 'the command follows' }] : [];
+  operands.some(({ from }) => from === 'program') ? [{ value: '--', about: 'end of options' }] : [];
 
 function operandAt({ operands }: CommandShape, i: number): OperandShape | undefined {
   const last = operands.at(-1);

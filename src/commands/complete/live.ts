@@ -95,7 +95,7 @@ export async function findRecorded(
   const keys = await Promise.all(prefixes.map((below) => consul.keys(below, once(signal))));
   const parsed = keys.flat().map((key) => parseKey(prefix, key)?.key);
   const nodes = new Set(parsed.flatMap((key) => (key?.kind === 'run' && isName(key.node) ? [key.node] : [])));
-  return [...nodes].map((value) => ({ value, about: 'has run here' }));
+  return [...nodes].map((value) => ({ value, about: 'has run in this group' }));
 }
 
 /** The paths of states, those past their ends too. */

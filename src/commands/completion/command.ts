@@ -20,8 +20,8 @@ export const completion = register({
 function define(program: Command, { env }: Defining, done: (asked: CompletionAsked) => void): void {
   const command = program
     .command('completion')
-    .description('print the script that completes runlock in a shell')
-    .addArgument(new Argument('<shell>', 'the shell').choices(SHELLS));
+    .description('print the completion script for a shell')
+    .addArgument(new Argument('<shell>', 'shell to complete in').choices(SHELLS));
   addOptions(command, commonOptions());
   command.addHelpText('after', COMPLETION_HELP);
   command.action((shell: Shell) => {
@@ -33,7 +33,7 @@ function define(program: Command, { env }: Defining, done: (asked: CompletionAsk
 }
 
 const COMPLETION_HELP = `
-Commands, options and their values are completed, and groups and owners as they are in Consul at that moment.
+Completes commands, options and their values, and the groups and nodes that are in Consul at that moment.
 
 Examples:
   source <(runlock completion bash)         # in ~/.bashrc

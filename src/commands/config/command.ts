@@ -31,11 +31,11 @@ export const config = register({
 function define(program: Command, { env, tree }: Defining, done: (asked: ConfigAsked) => void): void {
   const command = program
     .command('config')
-    .description('what each option would be, and where that comes from')
-    .argument('[command]', 'the command whose options these are', 'exec');
+    .description('show the value of each option, and where the value comes from')
+    .argument('[command]', 'command whose options to show', 'exec');
   addOptions(command, [
-    groupsOption('in this group; can be given several times', 'default'),
-    option('--json', 'the same data as JSON', parseFlag, false),
+    groupsOption('show the values for this group; repeat for several groups', 'default'),
+    option('--json', 'print as JSON', parseFlag, false),
     ...commonOptions(),
   ]);
   command.addHelpText('after', CONFIG_HELP);
@@ -51,8 +51,8 @@ function define(program: Command, { env, tree }: Defining, done: (asked: ConfigA
 }
 
 const CONFIG_HELP = `
-The file is TOML: options by their long names, with underscores; what stands in a group's section counts for that group
-and those below it, the nearest one first.
+The file is TOML. Keys are the long names of options, with underscores. A group's section applies to that group and to the
+groups below it; the nearest section wins.
 
   wait = "30m"
   ok_codes = [0, 213]
@@ -60,7 +60,8 @@ and those below it, the nearest one first.
   [groups."prod/web"]
   slots = 3
 
-A flag comes first, then RUNLOCK_<OPTION> in the environment, then the group's section, then the top of the file.
+Flags override the environment (RUNLOCK_<OPTION>), which overrides the file. In the file, a group's section overrides
+the top.
 
 Examples:
   runlock config

@@ -23,7 +23,7 @@ export async function run({ common, options }: ConfigAsked, platform: Platform):
 function renderConfig(report: ConfigReport, { color, columns }: Output): string {
   const { path, found } = report.file;
   const where = report.groups.length > 0 ? ` in ${report.groups.join(' and ')}` : '';
-  const title = `runlock ${report.command}${where}, ${found ? `by ${path}` : `without a file (no ${path})`}`;
+  const title = `runlock ${report.command}${where}, ${found ? `from ${path}` : `without a file (no ${path})`}`;
   const rows = report.options.map((each) => [
     each.group === undefined ? each.option : `${each.option} (${each.group})`,
     each.value ?? `(${each.means ?? 'none'})`,

@@ -30,15 +30,15 @@ export const doctor = register({
 function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) => void): void {
   const command = program
     .command('doctor')
-    .description('check Consul, the rights of the token, the clock and this host, and say what to do')
+    .description('check Consul, the token, the clock and this host, and suggest fixes')
     .allowExcessArguments(false);
   addOptions(command, [
-    groupsOption('the group whose rights are tried; can be given several times', 'default'),
-    option('--node <name>', "the owner, as for exec (default: the agent's node name)", parseNode),
-    serviceOption("services that the groups' runs name, as for exec: the rights of their gate are tried too"),
-    maintenanceOption('what their runs take out of service, as for exec'),
+    groupsOption('check the rights for this group; repeat for several groups', 'default'),
+    option('--node <name>', "node name, as for exec (default: the agent's node)", parseNode),
+    serviceOption('also check the rights for the health gate of these services, as for exec'),
+    maintenanceOption('also check the rights for this maintenance, as for exec'),
     agentOption(),
-    ...lastOptions('the same as JSON'),
+    ...lastOptions('print as JSON'),
   ]);
   command.addHelpText('after', DOCTOR_HELP);
   command.action(() => {
@@ -66,10 +66,9 @@ function gatesOf(command: Command, groups: readonly string[]): DoctorOptions['ga
     const maintenance = valueIn(command, '--maintenance', group) as DoctorGate['maintenance'];
     return services === undefined ? [] : [{ services, ...(maintenance !== undefined && { maintenance }) }];
   });
-  if (gates.length === 0 && isFlag('maintenance'))
-    throw usage('--maintenance takes services out; name them with --service');
+  if (gates.length === 0 && isFlag('maintenance')) throw usage('--maintenance needs --service');
   if (isFlag('agent') && command.getOptionValue('node') === undefined)
-    throw usage('--agent says where another node is taken out of service; name that node with --node');
+    throw usage('--agent is the agent of another node; name that node with --node');
   return gates;
 }
 
@@ -83,11 +82,11 @@ function describeConfig(command: Command): DoctorOptions['config'] {
 }
 
 const DOCTOR_HELP = `
-It changes nothing, and leaves nothing in Consul. For groups whose runs name services, in the configuration file or by
---service, it also tries the rights of the health gate. A configuration file that is wrong is a problem like any other; the
-rest is then checked without it.
+Changes nothing, and leaves nothing in Consul. If the configuration file or --service names services, doctor also checks
+the rights for their health gate. An invalid configuration file is reported as a problem; the other checks then run
+without the file.
 
-Exit codes: 0 all is well (a note is nothing to do); 1 warnings; 2 problems.
+Exit codes: 0 no problems (there may be notes); 1 warnings; 2 problems.
 
 Examples:
   runlock doctor

@@ -13,13 +13,13 @@ export function judgeConnections(remote: Remote | undefined): Check[] {
   if (!remote) return [];
   const tables = ['/proc/net/tcp', '/proc/net/tcp6'].map(readTable);
   if (tables.every((table) => table === undefined)) {
-    return [{ check: 'connections', level: 'note', found: "can't be counted: /proc/net/tcp can't be read" }];
+    return [{ check: 'connections', level: 'note', found: "not checked: can't read /proc/net/tcp" }];
   }
   const count = countConnections(tables.join('\n'), remote);
-  const found = `${count} open from this host to the agent; Consul takes ${LIMIT} from one address unless told otherwise`;
+  const found = `${count} open from this host to the agent; Consul's default limit is ${LIMIT} from one address`;
   if (count < MANY) return [{ check: 'connections', level: 'ok', found }];
   const port = `'( dport = :${remote.port} )'`;
-  const fix = `see whose they are with: ss -tnp ${port}; limits.http_max_conns_per_client in the agent's configuration raises the limit`;
+  const fix = `to see which processes hold them: ss -tnp ${port}; to raise the limit: limits.http_max_conns_per_client in the agent's configuration`;
   return [{ check: 'connections', level: 'warning', found, fix }];
 }
 

@@ -58,8 +58,8 @@ function judgeTime(tookMs: number): Check {
 function judgeLeader(body: unknown): Check {
   if (typeof body === 'string' && body !== '') return { check: 'leader', level: 'ok', found: body };
   const fix =
-    "more than half of the servers must live and reach each other; 'consul members' and their logs say more";
-  return { check: 'leader', level: 'problem', found: 'Consul has no leader, so no run can start', fix };
+    "more than half of the servers must be up and reach each other; see 'consul members' and the servers' logs";
+  return { check: 'leader', level: 'problem', found: 'Consul has no leader, so no runs can start', fix };
 }
 
 const SOON_MS = 14 * 86_400_000;
@@ -77,14 +77,15 @@ export function judgeTls(
       .replace(/(:\d+)?(\/.*)?$/, '');
     const local = socketPath !== undefined || isLoopback(host);
     if (local) return { check: 'tls', level: 'ok', found: 'not used, and not needed on this host' };
-    const fix = 'use https:// in CONSUL_HTTP_ADDR, or an agent on this host';
-    return { check: 'tls', level: 'note', found: 'not used: the network can read the token', fix };
+    const fix = 'use https:// in CONSUL_HTTP_ADDR, or run an agent on this host';
+    return { check: 'tls', level: 'note', found: 'not used: the token travels unencrypted', fix };
   }
   const leftMs = (certificate?.validTo ?? Infinity) - now;
   const ends = Number.isFinite(leftMs) ? `, certificate valid for ${formatAge(leftMs)}` : '';
   if (!verify) {
-    const why = certificate?.distrust === undefined ? '' : ` (it would be refused: ${certificate.distrust})`;
-    const fix = 'set CONSUL_CACERT, and take CONSUL_HTTP_SSL_VERIFY away';
+    const why =
+      certificate?.distrust === undefined ? '' : ` (verification would fail: ${certificate.distrust})`;
+    const fix = 'set CONSUL_CACERT and unset CONSUL_HTTP_SSL_VERIFY';
     return { check: 'tls', level: 'warning', found: `the agent's certificate is not verified${why}`, fix };
   }
   if (leftMs > SOON_MS) return { check: 'tls', level: 'ok', found: `verified${ends}` };
@@ -110,17 +111,17 @@ export function judgeClock(times: {
   const apartMs = Math.max(0, leastAhead, -mostAhead);
   if (apartMs === 0) {
     const found = times.sameHost
-      ? "the agent's too: it is on this host, so this says nothing of others"
-      : "as the agent's, as far as whole seconds tell";
+      ? "same as the agent's, which is on this host (other hosts not checked)"
+      : "same as the agent's, to the second";
     return { check: 'clock', level: 'ok', found };
   }
   const about = formatApart(Math.abs(leastAhead + mostAhead) / 2);
   const found = `this host's clock is about ${about} ${leastAhead > 0 ? 'ahead of' : 'behind'} the agent's`;
   if (apartMs <= DIFFERENCE_MS) {
-    const fix = 'nothing yet: 5 s are allowed for';
+    const fix = 'no action needed yet: up to 5 s are allowed';
     return { check: 'clock', level: apartMs > DIFFERENCE_MS / 2 ? 'warning' : 'note', found, fix };
   }
-  const fix = 'set both by NTP (chrony, systemd-timesyncd): a --hold that ends is judged by it';
+  const fix = 'set both by NTP (chrony, systemd-timesyncd): the end of a --hold depends on the clock';
   return { check: 'clock', level: 'problem', found, fix };
 }
 

@@ -48,7 +48,7 @@ export async function doctor(
   const { env, clock, host, nodeVersion, runFiles } = deps;
   const { prefix, groups } = options;
   const { address, from } = addressOf(env);
-  const source = from === 'the default' ? `${from}; CONSUL_HTTP_ADDR names another` : `from ${from}`;
+  const source = from === 'the default' ? `${from}; set CONSUL_HTTP_ADDR to change it` : `from ${from}`;
   const checks: Check[] = [
     { check: 'address', level: 'ok', found: `Consul at ${address} (${source})` },
     ...(await checkConsul(deps, options, signal)),
@@ -104,14 +104,14 @@ export function judgePlace({ namespace, partition }: Pick<Whereabouts, 'namespac
   ];
   if (named.length === 0) return [];
   const fix =
-    'runlock was never run with a real Consul Enterprise, only with a stand-in for it: try it in a group that matters to nobody first';
+    'runlock has not been tested with Consul Enterprise, only with a simulation: try an unimportant group first';
   return [{ check: 'address', level: 'note', found: named.join(', '), fix }];
 }
 
 function judgeConfig({ config }: DoctorOptions): Check {
   if (!config) return { check: 'config', level: 'ok', found: 'no configuration file' };
   if ('problem' in config) {
-    const fix = 'correct it: until then every other command stops with exit 78';
+    const fix = 'correct the file; until then every other command exits 78';
     return { check: 'config', level: 'problem', found: config.problem, fix };
   }
   return { check: 'config', level: 'ok', found: `${config.path}: valid, ${config.settings} settings` };

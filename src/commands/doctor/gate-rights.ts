@@ -67,7 +67,7 @@ async function findOffered(consul: Consul, { gates, node, agentNode, signal }: G
   const whole = gates.some(takesAll);
   const head = whole ? '--maintenance node' : 'auto';
   if (node === undefined) {
-    const found = `${head}: the agent's node name is not known, so neither is what it offers`;
+    const found = `${head}: the agent's node name is unknown, so its services are too`;
     return { services: [], checks: [{ check: 'rights', level: 'note', found, fix: TELL_NODE }] };
   }
   try {
@@ -84,7 +84,7 @@ async function findOffered(consul: Consul, { gates, node, agentNode, signal }: G
   }
 }
 
-const TELL_NODE = 'name it with --node, and ask again';
+const TELL_NODE = 'give the name with --node, and run doctor again';
 const ALL_SERVICES = 'service_prefix "" { policy = "read" }';
 
 interface Seeing {
@@ -99,16 +99,16 @@ function judgeOffered(node: string, services: readonly string[], seeing: Seeing)
   const { known, all, whole, head } = seeing;
   const check = 'rights';
   if (!known) {
-    const found = `${head}: Consul's catalogue does not show a node ${node}`;
+    const found = `${head}: no node ${node} in Consul's catalogue`;
     const fix = `correct --node, or add to the token's policy: node "${node}" { policy = "read" }`;
     return { check, level: 'problem', found, fix };
   }
   const fix = `add to the token's policy: ${ALL_SERVICES}`;
   if ((services.length === 0 || whole) && all === false)
-    return { check, level: 'problem', found: `${head}: what ${node} offers is hidden from this token`, fix };
-  const found = `${head}: ${node} offers ${services.join(', ') || 'no service'}`;
+    return { check, level: 'problem', found: `${head}: this token can't see the services of ${node}`, fix };
+  const found = `${head}: services of ${node}: ${services.join(', ') || 'none'}`;
   if (all !== false) return { check, level: 'ok', found };
-  return { check, level: 'note', found: `${found}, as far as the token may see`, fix: `to see all, ${fix}` };
+  return { check, level: 'note', found: `${found} (this token may not see all)`, fix: `to see all, ${fix}` };
 }
 
 const namesOf = (gates: readonly DoctorGate[], offered: readonly string[]) =>
@@ -177,14 +177,13 @@ async function askFor(
 function judge({ rule, access, rights }: Wanted, answers: readonly (boolean | undefined)[]): Check {
   const check = 'rights';
   const fix = `add to the token's policy: ${rule} { policy = "${access}" }`;
-  if (answers.includes(false))
-    return { check, level: 'problem', found: `${rule}: ${access} is refused`, fix };
+  if (answers.includes(false)) return { check, level: 'problem', found: `${rule}: ${access} denied`, fix };
   if (rights.length > 0 && !answers.includes(undefined))
     return { check, level: 'ok', found: `${rule}: ${access}` };
   const why =
-    rights.length > 0 ? 'Consul does not say what a token may do' : "the agent's node name is not known";
-  const found = `${rule}: ${access} is needed; it was not tried, for ${why}`;
-  return { check, level: 'note', found, fix: `if runs are refused, ${fix}` };
+    rights.length > 0 ? 'Consul does not report the rights of tokens' : "the agent's node name is unknown";
+  const found = `${rule}: ${access} is needed but was not checked: ${why}`;
+  return { check, level: 'note', found, fix: `if runs are denied access, ${fix}` };
 }
 
 /** A node is changed at its own agent, and that has to be the one that was named. */

@@ -1,4 +1,4 @@
-/** What lies in the group's keys that no run will ever take away. */
+/** Keys of the group that no run will ever remove. */
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
@@ -37,7 +37,7 @@ export async function findLeftovers(
     return [{ check: 'leftovers', level: 'ok', found: `none in ${own.length} keys below ${keys.prefix}` }];
   } catch (error) {
     if (!isRunlockError(error, 'forbidden')) return [problem('leftovers', error)];
-    const found = `can't be looked for: ${keys.prefix} can't be read`;
+    const found = `not checked: this token can't read ${keys.prefix}`;
     return [{ check: 'leftovers', level: 'note', found }];
   }
 }
@@ -100,7 +100,7 @@ function writtenAt(kind: KeyKind, entry: Entry): string | undefined {
 function judgeAhead({ key }: Entry, at: string | undefined, now: number): Check[] {
   const aheadMs = at === undefined ? 0 : Date.parse(at) - now;
   if (aheadMs <= DIFFERENCE_MS) return [];
-  const found = `${key} was written ${formatAge(aheadMs)} in this host's future`;
+  const found = `${key} was written ${formatAge(aheadMs)} in the future, by this host's clock`;
   return [{ check: 'clock', level: 'warning', found, fix: "compare that node's clock with this host's" }];
 }
 
@@ -108,8 +108,8 @@ function judgeOrphan({ kind }: KeyKind, { key, session }: Entry): Check[] {
   if (session !== undefined || (kind !== 'ticket' && kind !== 'lock')) return [];
   const found =
     kind === 'ticket'
-      ? `${key}: a ticket that no session holds, so it never leaves the queue`
-      : `${key}: a lock that no session holds, left by a hand or a restored backup`;
+      ? `${key}: a ticket without a session, which never leaves the queue`
+      : `${key}: a lock without a session, created by hand or by a restored backup`;
   return [{ check: 'leftovers', level: 'warning', found, fix: `consul kv delete ${key}` }];
 }
 
@@ -144,19 +144,19 @@ export function judgeClaims(
   const checks = claims.flatMap(({ slot, node, vanished }): Check[] => {
     const gone = nodes !== undefined && !nodes.includes(node);
     if (!gone && !vanished) return [];
-    const who = gone ? `${node}, which Consul's catalogue does not have` : node;
+    const who = gone ? `${node}, which is not in Consul's catalogue` : node;
     const what = vanished
       ? `the run of ${who}, has vanished from slot ${slot}`
-      : `slot ${slot} is kept by ${who}`;
+      : `slot ${slot} is held by ${who}`;
     const release = hint(keys.root, 'release', keys.group, '--owner', node);
-    const look = `look at ${node} first: its command may still run there; once it is gone, run ${node} again, or clear its claim with release, which asks first`;
+    const look = `check ${node} first: its command may still be running there; once it has ended, run ${node} again, or clear its claim with 'runlock release' (asks for confirmation)`;
     const fix = gone ? `if that node is gone for good: ${release}` : look;
     return [
       { check: 'leftovers', level: 'warning', found: gone ? what : what.replace(', has', ' has'), fix },
     ];
   });
   if (nodes !== undefined || claims.length === 0) return checks;
-  const found = "whether the claims' nodes still exist can't be told: this token can't read the catalogue";
-  const fix = 'to see it here, add to the token\'s policy: node_prefix "" { policy = "read" }';
+  const found = "can't tell whether the claims' nodes still exist: this token can't read the catalogue";
+  const fix = 'to check this, add to the token\'s policy: node_prefix "" { policy = "read" }';
   return [...checks, { check: 'leftovers', level: 'note', found, fix }];
 }

@@ -30,19 +30,19 @@ export async function tryToken(
 
 function judgeNoToken(error: unknown, tokenFrom: string | undefined): Token {
   if (/ACL support disabled/i.test(reasonOf(error))) {
-    const found = "Consul's ACLs are off: whoever reaches it may do everything";
+    const found = "Consul's ACLs are off: everyone who can reach Consul has all rights";
     return { check: { check: 'token', level: 'ok', found }, known: true };
   }
   if (!isRunlockError(error, 'forbidden')) return { check: problem('token', error), known: true };
   if (tokenFrom === undefined) {
-    const fix = 'CONSUL_HTTP_TOKEN_FILE names a file with one, if rights are missing below';
+    const fix = 'if rights are missing below, set CONSUL_HTTP_TOKEN_FILE to a file with a token';
     return {
-      check: { check: 'token', level: 'note', found: 'none given: what everyone may do', fix },
+      check: { check: 'token', level: 'note', found: 'none: using the rights of the anonymous token', fix },
       known: true,
     };
   }
   return {
-    check: { ...problem('token', error), fix: `put a token that Consul knows into ${tokenFrom}` },
+    check: { ...problem('token', error), fix: `put a valid token into ${tokenFrom}` },
     known: false,
   };
 }
@@ -57,7 +57,7 @@ export function judgeToken(body: unknown, { from, now }: { from: string; now: nu
   if (Number.isNaN(leftMs)) return { check: 'token', level: 'ok', found };
   const expires = `${found}, expires in ${formatAge(leftMs)}`;
   if (leftMs > SOON_MS) return { check: 'token', level: 'ok', found: expires };
-  return { check: 'token', level: 'warning', found: expires, fix: 'make a new one in time' };
+  return { check: 'token', level: 'warning', found: expires, fix: 'replace it in time' };
 }
 
 /** As a run asks for it. Without the destroy it ends by itself. */
@@ -82,7 +82,7 @@ export async function trySession(
     const rule = `session "${agentNode ?? 'NODE'}" { policy = "write" }`;
     const who = agentNode === undefined ? ", where NODE is the name of the local agent's node" : '';
     const fix = `add to the token's policy: ${rule}${who}`;
-    return { checks: [{ check: 'rights', level: 'problem', found: 'sessions: refused', fix }] };
+    return { checks: [{ check: 'rights', level: 'problem', found: 'sessions: denied', fix }] };
   }
   const checks: Check[] = [];
   let node: string | undefined;
@@ -100,15 +100,15 @@ export async function trySession(
 /** Pure. `made` undefined: there is none to be seen. */
 export function judgeSession(made: SessionInfo | undefined): Check {
   if (!made) {
-    const found = 'sessions: one was made, and cannot be read back';
+    const found = 'sessions: created, but reading back is denied';
     const fix = 'add to the token\'s policy: session "NODE" { policy = "write" }, with the agent\'s own name';
     return { check: 'rights', level: 'problem', found, fix };
   }
   const { node, ttl, behavior, lockDelayMs, checks } = made;
   if (ttl === SESSION.ttl && behavior === 'delete' && lockDelayMs === 0 && checks.length === 0)
-    return { check: 'rights', level: 'ok', found: `sessions of ${node}: made, read, destroyed` };
-  const found = `sessions: another was made than was asked for (TTL '${ttl}', behaviour '${behavior}')`;
-  const fix = 'is a proxy in between dropping request bodies? Name the agent itself in CONSUL_HTTP_ADDR';
+    return { check: 'rights', level: 'ok', found: `sessions of ${node}: create, read, destroy` };
+  const found = `sessions: Consul created a different session than requested (TTL '${ttl}', behaviour '${behavior}')`;
+  const fix = 'does a proxy drop request bodies? Set CONSUL_HTTP_ADDR to the agent itself';
   return { check: 'rights', level: 'problem', found, fix };
 }
 
@@ -118,8 +118,15 @@ async function destroy(consul: Consul, id: string): Promise<readonly Check[]> {
     await consul.destroySession(id, { signal: AbortSignal.timeout(TIMEOUT_MS), retryForMs: TIMEOUT_MS });
     return [];
   } catch (error) {
-    const found = `the session ${id} could not be destroyed (${reasonOf(error)})`;
-    return [{ check: 'rights', level: 'warning', found, fix: 'it ends by itself within a minute' }];
+    const found = `could not destroy session ${id} (${reasonOf(error)})`;
+    return [
+      {
+        check: 'rights',
+        level: 'warning',
+        found,
+        fix: 'no action needed: the session expires within a minute',
+      },
+    ];
   }
 }
 
@@ -139,7 +146,7 @@ export function judgeNode(
     return [{ check: 'node', level: 'ok', found: `${node} (${from})` }];
   }
   const found = `the agent's node name '${node}' can't be part of a key`;
-  return [{ check: 'node', level: 'problem', found, fix: 'give another to every command with --node' }];
+  return [{ check: 'node', level: 'problem', found, fix: 'give every command another name with --node' }];
 }
 
 /**
@@ -152,7 +159,7 @@ function judgeShared(
 ): Check | undefined {
   const label = (name: string) => name.toLowerCase().split('.')[0];
   if (!isRemote || label(node) === label(host)) return undefined;
-  const found = `${node} (the agent's node), but this host is ${host}: all who use this agent without --node share that name, so while one runs the others are busy`;
+  const found = `${node} (the agent's node), but this host is ${host}: all hosts that use this agent without --node share this name, so only one of them can run at a time`;
   return {
     check: 'node',
     level: 'warning',
@@ -200,6 +207,6 @@ export async function tryWrite(consul: Consul, { keys, rule }: Write, signal: Ab
   } catch (error) {
     if (!isRunlockError(error, 'forbidden')) return problem('rights', error);
     const fix = `add to the token's policy: ${rule} { policy = "write" }`;
-    return { check: 'rights', level: 'problem', found: `${rule}: write is refused`, fix };
+    return { check: 'rights', level: 'problem', found: `${rule}: write denied`, fix };
   }
 }

@@ -39,24 +39,28 @@ export function judgeSurroundings({ path, host, nodeVersion, runFiles }: Surroun
 /** Pure. */
 export function judgeContainment(support: CgroupSupport): Check {
   if (support.usable)
-    return { check: 'host', level: 'ok', found: `runs get a cgroup of their own, below ${support.home}` };
-  const found = `runs get no cgroup of their own (${support.why}): their processes are known by mark, session and parents`;
+    return { check: 'host', level: 'ok', found: `runs get their own cgroup below ${support.home}` };
+  const found = `runs get no cgroup (${support.why}): their processes are tracked by mark, session and parent`;
   const fix =
-    'none is needed; a command that hides from all three is found where the host gives one: as root, or in a unit with Delegate=yes';
+    'usually no action needed; for commands that escape all three, run as root or in a unit with Delegate=yes';
   return { check: 'host', level: 'note', found, fix };
 }
 
 /** Pure. */
 export function judgeRunFiles(where: ReturnType<RunFiles['where']>): Check {
   if ('folder' in where && where.taken !== undefined) {
-    const instead = `runs are noted on this host in ${where.folder}, since ${where.taken}`;
-    const fix = 'ask that user, or root, what it is for, and have it removed';
+    const instead = `runs are recorded in ${where.folder}, because ${where.taken}`;
+    const fix = 'ask that user, or root, to remove it';
     return { check: 'host', level: 'note', found: instead, fix };
   }
-  if ('folder' in where)
-    return { check: 'host', level: 'ok', found: `runs are noted on this host, in ${where.folder}` };
-  const found = `runs can't be noted on this host (${where.why}): after a kill of runlock and its guard, only marks tell what is left`;
-  return { check: 'host', level: 'note', found, fix: 'make one of these folders, for this user alone' };
+  if ('folder' in where) return { check: 'host', level: 'ok', found: `runs are recorded in ${where.folder}` };
+  const found = `runs can't be recorded on this host (${where.why}): if runlock and its guard are killed, left-over processes are found by their mark only`;
+  return {
+    check: 'host',
+    level: 'note',
+    found,
+    fix: 'create one of these folders, accessible to this user only',
+  };
 }
 
 /** Pure but for the look into the folders. */
@@ -64,8 +68,8 @@ export function judgePrograms(path: string): Check {
   const missing = Object.entries(PROGRAMS).filter(([name]) => !isOnPath(name, path));
   const names = Object.keys(PROGRAMS).join(', ');
   if (missing.length === 0)
-    return { check: 'host', level: 'ok', found: `the guard finds its programs: ${names}` };
-  const found = `the guard lacks ${missing.map(([name]) => name).join(', ')}: if runlock is killed, the command lives on`;
+    return { check: 'host', level: 'ok', found: `programs of the guard found: ${names}` };
+  const found = `programs of the guard missing: ${missing.map(([name]) => name).join(', ')}. If runlock is killed, the command keeps running`;
   const fix = `install ${[...new Set(missing.map(([, from]) => from))].join(', ')}, or set PATH`;
   return { check: 'host', level: 'problem', found, fix };
 }
@@ -83,7 +87,7 @@ function isOnPath(name: string, path: string): boolean {
 }
 
 function judgeProc(host: Host): Check {
-  const found = '/proc shows who belongs to a run';
+  const found = '/proc shows the processes of runs';
   try {
     const { pid, startTime, bootId } = host.self();
     if (startTime === '' || bootId.trim() === '') return noProc(`process ${pid} is not in /proc`);
@@ -93,12 +97,12 @@ function judgeProc(host: Host): Check {
     return { check: 'host', level: 'problem', found, fix };
   }
   if (host.startTime(1) !== undefined) return { check: 'host', level: 'ok', found };
-  const fix = 'none is needed for commands that stay with this user; else run runlock as root';
+  const fix = 'no action needed if commands stay with this user; otherwise run runlock as root';
   return { check: 'host', level: 'note', found: "/proc hides other users' processes (hidepid)", fix };
 }
 
 function noProc(why: string): Check {
-  const found = `/proc can't be read (${why}): runlock can't tell who belongs to a run`;
+  const found = `/proc can't be read (${why}): runlock can't find the processes of a run`;
   return { check: 'host', level: 'problem', found, fix: 'mount /proc where runlock runs' };
 }
 
@@ -113,8 +117,8 @@ const NODE_SIGNALS: readonly Check[] = [
   {
     check: 'host',
     level: 'note',
-    found: 'Node.js reports a command killed by a real-time signal (34 to 64) as exit 0, a good run',
-    fix: 'if commands may die that way, install the Debian package or the single file',
+    found: 'Node.js reports a command killed by a real-time signal (34 to 64) as exit 0, a success',
+    fix: 'if this can happen to your commands, install the Debian package or the single file',
   },
 ];
 
@@ -126,6 +130,6 @@ export function judgeNodeVersion(running: string): Check {
   const found = `Node.js ${running}`;
   const [least = 0, leastMinor = 0] = OLDEST;
   if (major > least || (major === least && minor >= leastMinor)) return { check: 'host', level: 'ok', found };
-  const fix = `runlock needs ${OLDEST.join('.')} or newer`;
+  const fix = `upgrade Node.js: runlock needs ${OLDEST.join('.')} or newer`;
   return { check: 'host', level: 'problem', found, fix };
 }

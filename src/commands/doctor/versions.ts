@@ -24,8 +24,8 @@ export async function readVersions(consul: Consul, signal: AbortSignal): Promise
     return { check, ...(typeof node === 'string' && { node }) };
   } catch (error) {
     if (!isRunlockError(error, 'forbidden')) return { check: problem('versions', error) };
-    const found = "the agent's version can't be read, and no run needs it";
-    const fix = 'to see it here, add to the token\'s policy: agent_prefix "" { policy = "read" }';
+    const found = "this token can't read the agent's version (runs do not need it)";
+    const fix = 'to check it, add to the token\'s policy: agent_prefix "" { policy = "read" }';
     return { check: { check: 'versions', level: 'note', found, fix } };
   }
 }
@@ -45,15 +45,15 @@ function field(value: unknown, name: string): Record<string, unknown> {
 
 /** Pure. */
 export function judgeVersions(agent: string, servers: readonly string[]): Check {
-  const theirs = servers.length === 0 ? "servers' can't be read" : `servers ${servers.join(', ')}`;
+  const theirs = servers.length === 0 ? "servers' versions unknown" : `servers ${servers.join(', ')}`;
   const found = `agent ${agent}, ${theirs}`;
   const all = [agent, ...servers];
   if (all.some((version) => isOlder(version, TESTED))) {
-    const fix = `runlock is tested with ${TESTED}: upgrade Consul`;
+    const fix = `upgrade Consul: runlock is tested with ${TESTED}`;
     return { check: 'versions', level: 'note', found, fix };
   }
   if (!all.some((version) => isOlder(TESTED, version))) return { check: 'versions', level: 'ok', found };
-  const fix = `nothing: runlock is tested with ${TESTED}, and with a stand-in that answers as newer versions do`;
+  const fix = `no action needed: runlock is tested with ${TESTED}, and with a simulation of newer versions`;
   return { check: 'versions', level: 'note', found, fix };
 }
 

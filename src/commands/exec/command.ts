@@ -41,36 +41,33 @@ export const exec = register({
 function define(program: Command, { env }: Defining, done: (asked: ExecAsked) => void): void {
   const command = program
     .command('exec')
-    .description('wait for a slot of the group, run the command in it, give the slot back')
+    .description('wait for a slot of the group, run the command, release the slot')
     .usage('[options] -- <command> [args...]')
-    .argument('<command>', 'the program to run')
-    .argument('[args...]', 'its arguments; they reach it untouched')
+    .argument('<command>', 'program to run')
+    .argument('[args...]', 'arguments of the program, passed unchanged')
     .passThroughOptions();
   addOptions(command, [
-    groupsOption(
-      'the nodes that must not all change at once; several times: a slot in each is taken',
-      'default',
-    ),
+    groupsOption('group to lock; repeat for several groups', 'default'),
     ...slotOptions(),
-    option('--splay <duration>', 'random delay before asking, never while holding', parseDuration, 0, '0'),
+    option('--splay <duration>', 'random delay before joining the queue', parseDuration, 0, '0'),
     option(
       '--hold <duration|forever|none>',
-      'how long a failed, interrupted or vanished run keeps the slot',
+      'how long a failed, interrupted or vanished run keeps its slot',
       parseHold,
       'forever',
     ),
     option(
       '--release-on-signal',
-      'free the slot when a signal ends the run (default: the node keeps it, as after a failure)',
+      'release the slot when a signal ends the run (default: keep the slot, as after a failure)',
       parseFlag,
       false,
     ),
-    option('--timeout <duration>', 'longest run of the command', parsePositiveDuration),
-    option('--kill-after <duration>', 'from TERM to KILL', parseDuration, 10_000, '10s'),
+    option('--timeout <duration>', 'kill the command after this long', parsePositiveDuration),
+    option('--kill-after <duration>', 'delay between SIGTERM and SIGKILL', parseDuration, 10_000, '10s'),
     option('--ok-codes <list>', 'exit codes that mean success (default: by tool)', parseCodes),
     option(
       '--reboot-codes <list>',
-      'exit codes that mean "will reboot and come back" (default: by tool)',
+      'exit codes that mean the node is about to reboot (default: by tool)',
       parseCodes,
     ),
     ...ownerOptions(),
@@ -79,8 +76,12 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       "start only while this holds, and wait for it without a slot; repeat for several (see 'runlock wait')",
     ),
     ...execGateOptions(),
-    option('--metrics-file <file>', "figures for node_exporter's textfile collector", parsePath),
-    option('--dry-run', 'say what would happen, run nothing', parseFlag, false),
+    option(
+      '--metrics-file <file>',
+      "write metrics to this file, for node_exporter's textfile collector",
+      parsePath,
+    ),
+    option('--dry-run', 'print what would happen, run nothing', parseFlag, false),
     ...lastOptions(),
   ]);
   command.addHelpText('after', EXEC_HELP);
@@ -122,12 +123,12 @@ function whenOf(command: Command, groups: readonly string[]): Pick<ExecOptions, 
   return when.length === 0 ? {} : { when };
 }
 
-/** Each is a lease with a blocking query of its own, and Consul takes 200 connections of a host. */
+/** Each group takes a lease with a blocking query, and Consul accepts 200 connections from a host. */
 const MOST_GROUPS = 20;
 
 function toChoices(command: Command, groups: readonly string[]): ExecOptions['groups'] {
   if (groups.length > MOST_GROUPS)
-    throw usage(`a run in ${groups.length} groups; at most ${MOST_GROUPS} are allowed`);
+    throw usage(`too many groups (${groups.length}); at most ${MOST_GROUPS} are allowed`);
   const toChoice = (group: string): GroupChoice => ({
     group,
     slots: valueIn(command, '--slots', group) as number,
@@ -141,13 +142,14 @@ function toChoices(command: Command, groups: readonly string[]): ExecOptions['gr
 const EXEC_HELP = `
 Durations are like 90s, 10m, 1h30m, 2d or 1w.
 
-Exit codes: the command's own; 64 wrong usage; 69 Consul not reachable; 75 busy (no slot within --wait, a
-condition of --when not met, the gate closed or its lock kept by another, frozen, or this node already runs or waits); 77 Consul refused; 78 bad configuration; 79 lock
-lost, command killed; 80 services not healthy after the command (--healthy-within); 124 --timeout; 126, 127 command not
-executable, not found; 128+n the command, or a waiting runlock, died of signal n.
+Exit codes: the command's own; 64 wrong usage; 69 Consul unreachable; 75 busy (no slot within --wait, a condition of --when
+not met, the gate closed or its lock taken, the group frozen, or this node already running or queued); 77 Consul denied
+access; 78 bad configuration; 79 lock lost, command killed; 80 services not healthy after the command (--healthy-within);
+124 killed by --timeout; 126, 127 command not executable, not found; 128+n the command, or a waiting runlock, was killed by
+signal n.
 
-A signal (systemctl stop, a shutdown, Ctrl-C) that ends a run before its command ended well leaves the job half done: the
-node keeps the slot, as after a failure. --release-on-signal frees it. A run that still waits just leaves the queue.
+When a signal (systemctl stop, a shutdown, Ctrl-C) ends a run before its command succeeds, the node keeps its slot, as
+after a failure. With --release-on-signal the slot is released. A run that is still waiting just leaves the queue.
 
 Examples:
   runlock exec -g prod/app --when state:db/schema=42 -- chef-client

@@ -20,12 +20,12 @@ import type { FreezeAsked } from './run.ts';
 /** Far more than fits on a line. */
 const LONGEST_REASON = 500;
 
-/** One line, for everyone who asks why a group stands still. */
+/** One line, shown to everyone who asks why the group starts no runs. */
 export function parseReason(text: string): string {
   const reason = text.trim();
-  if (reason === '') throw usage('empty; say why, for those who find the group frozen');
+  if (reason === '') throw usage('empty; say why the group is frozen');
   if (/[\p{Cc}\p{Zl}\p{Zp}]/u.test(reason))
-    throw usage('not one line; leave out line breaks and other control characters');
+    throw usage('not one line; remove line breaks and other control characters');
   if (reason.length > LONGEST_REASON)
     throw usage(`too long (${reason.length} characters); ${LONGEST_REASON} are allowed`);
   return reason;
@@ -40,13 +40,13 @@ export const freeze = register({
 function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) => void): void {
   const command = program
     .command('freeze')
-    .description('start no new run in a group and the groups below it; runs under way finish')
-    .argument('[group]', 'the group; / stops every group', checked(parseGroupOrRoot, 'group'));
+    .description('stop new runs in a group and the groups below it; active runs finish')
+    .argument('[group]', 'group to freeze; / for every group', checked(parseGroupOrRoot, 'group'));
   addOptions(command, [
-    groupsOption('the same, as for exec', undefined, parseGroupsOrRoot),
-    option('--reason <text>', 'why, on one line; needed', parseReason),
-    option('--for <duration>', 'how long (default: until it is thawed)', parsePositiveDuration),
-    ...lastOptions('what was done, as JSON'),
+    groupsOption('group to freeze, as for exec', undefined, parseGroupsOrRoot),
+    option('--reason <text>', 'reason (required, one line)', parseReason),
+    option('--for <duration>', 'how long (default: until thawed)', parsePositiveDuration),
+    ...lastOptions('print the result as JSON'),
   ]);
   command.addHelpText('after', FREEZE_HELP);
   command.action((named: string | undefined) => {
@@ -54,14 +54,14 @@ function define(program: Command, { env }: Defining, done: (asked: FreezeAsked) 
     const at = groupOfLine(command, named);
     if (at === undefined) throw usage("missing <group>; see 'runlock freeze --help'");
     const { prefix, json, reason, for: forMs } = values as Values & FreezeValues;
-    if (reason === undefined) throw usage("say why with --reason TEXT; see 'runlock freeze --help'");
+    if (reason === undefined) throw usage("--reason is required; see 'runlock freeze --help'");
     const options = { prefix, at, reason, json, ...(forMs !== undefined && { forMs }) };
     done({ common: toCommon(values), options: Object.freeze(options) });
   });
 }
 
 const FREEZE_HELP = `
-Waiting runs wait on, in their order. A freeze that stands there is replaced.
+Waiting runs keep their places in the queue. A new freeze replaces an earlier one of the same group.
 
 Examples:
   runlock freeze prod/web --reason 'release day' --for 8h

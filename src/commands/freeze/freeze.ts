@@ -93,13 +93,13 @@ export function describeFreeze({ freeze: set, replaced }: FreezeResult, { prefix
   if (replaced) {
     const age = formatAge(now - Date.parse(replaced.since));
     lines.push(
-      `this replaces the freeze that ${replaced.by} set ${age} ago ${untilText(replaced, now)}: ${replaced.reason}`,
+      `replaced the freeze set by ${replaced.by} ${age} ago ${untilText(replaced, now)}: ${replaced.reason}`,
     );
   }
-  lines.push(`no new run starts ${where}; runs under way finish; '${hint(prefix, 'thaw', name)}' ends it`);
+  lines.push(`no new runs ${where}; active runs finish; to thaw: '${hint(prefix, 'thaw', name)}'`);
   return lines.map((line) => `${visible(line)}\n`).join('');
 }
 
 function untilText({ until }: FreezeView, now: number): string {
-  return until === undefined ? 'until someone thaws it' : momentText(until, now);
+  return until === undefined ? 'until thawed' : momentText(until, now);
 }

@@ -31,37 +31,39 @@ export const gate = register({
 function define(program: Command, { env }: Defining, done: (asked: GateAsked) => void): void {
   const command = program
     .command('gate')
-    .description('may this node go out of service now (check)? Take it out (enter), and put it back (leave)')
+    .description(
+      'check whether this node may go out of service now, take it out (enter), or put it back (leave)',
+    )
     .addArgument(new Argument('<action>', 'check, enter or leave').choices(ACTIONS));
   addOptions(command, [
-    serviceOption('the services; auto: all that the node offers; can be given several times'),
+    serviceOption('services to check; auto: all services of the node; repeat for several'),
     ...boundOptions(),
     stableOption(),
     allowUnknownOption(),
     option(
       '-w, --wait <duration|forever>',
-      'how long to wait until it is open; neither RUNLOCK_WAIT nor the file counts here',
+      'how long to wait for the gate to open; RUNLOCK_WAIT and the file do not apply',
       durationOr('forever'),
       0,
       '0',
     ),
     option(
       '--maintenance <service|node>',
-      'what goes into maintenance; node: all that it offers counts',
+      'what to put into maintenance: the services, or the whole node',
       parseScope,
       'service',
     ),
-    option('--node <name>', "the node (default: the agent's node name)", parseNode),
+    option('--node <name>', "node to check (default: the agent's node)", parseNode),
     agentOption(),
     option(
       '-g, --group <path>',
-      'whose section of the configuration file counts',
+      'group whose section of the configuration file applies',
       // `RUNLOCK_GROUP` may name several, for `exec`.
       parseGroups,
       ['default'],
       'default',
     ),
-    ...lastOptions('the same data as JSON'),
+    ...lastOptions('print as JSON'),
   ]);
   command.addHelpText('after', GATE_HELP);
   command.action((action: Action) => {
@@ -70,7 +72,7 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
     if (service === undefined)
       throw usage("name the services with --service, or --service auto; see 'runlock gate --help'");
     if (agent !== undefined && node === undefined)
-      throw usage('--agent says where another node is taken out of service; name that node with --node');
+      throw usage('--agent is the agent of another node; name that node with --node');
     const options: GateOptions & { json: boolean; agent?: string } = {
       action,
       prefix,
@@ -89,24 +91,23 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
 }
 
 const GATE_HELP = `
-The gate of a service is open for a node if, with this node offline too, at most --max-offline of its instances are, and
-at least --min-healthy are not. Offline is what has a critical check, or is in maintenance, or on a node that is. A node
-that is offline itself may always run: that may be the cure. The gate must be seen open twice, --gate-stable apart, since
-an agent that has just been started has not checked anything yet.
+The gate of a service is open for a node if, with this node offline too, at most --max-offline instances are offline and
+at least --min-healthy are healthy. An instance is offline if it has a critical check, is in maintenance, or is on a node
+in maintenance. A node that is offline itself may always run, because the run may repair it. The gate must be open twice,
+--gate-stable apart, because a freshly started agent has not run its checks yet.
 
-check changes nothing, and keeps nobody out. enter looks, takes the node out of service and waits until all can see
-that, under a lock, so that two that enter at the same time never both go by the same look. leave puts back what runlock
-has taken out, unless a run needs it that is under way: that one ends it. What somebody else has set stays. Each can be
-called again.
+check changes nothing and reserves nothing. enter takes the node out of service while it holds a lock, and waits until the
+catalogue shows this, so two nodes never enter on the same check. leave ends the maintenance that runlock has set, unless
+an active run needs it; that run then ends it. Maintenance set by others stays. Each of them can be repeated safely.
 
-What Consul does not know is not open: a service that nobody offers, and a node that is not in the catalogue, are refused
-(78) unless --allow-unknown-service says that they may come later.
+A service without instances, and a node that is not in the catalogue, are an error (78) unless --allow-unknown-service is
+given.
 
-Another node than the local agent's is judged by the catalogue; to enter and leave for it, name its agent by --agent.
+Nodes other than the local agent's are checked in the catalogue; to enter or leave for one, give its agent with --agent.
 
-Exit codes: 0 open, entered, left; 64 wrong usage; 69 Consul not reachable; 74 stdout could not be written;
-75 closed (stdout says for whom it waits), or another kept the gate's lock for two minutes; 77 Consul refused; 78 bad
-configuration; 128+n ended by signal n.
+Exit codes: 0 open, entered, left; 64 wrong usage; 69 Consul unreachable; 74 stdout could not be written; 75 closed
+(stdout names the offline instances), or the gate's lock was taken for two minutes; 77 Consul denied access; 78 bad
+configuration; 128+n killed by signal n.
 
 Examples:
   runlock gate check --service web

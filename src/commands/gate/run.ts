@@ -80,13 +80,13 @@ function toText(result: GateResult, { color }: Output): string {
 }
 
 function renderVerdicts(verdicts: readonly Verdict[], node: string, color: boolean): string {
-  if (verdicts.length === 0) return `${visible(node)} offers no service, so nothing goes offline with it\n`;
+  if (verdicts.length === 0) return `${visible(node)} has no services, so none go offline with it\n`;
   const lines = verdicts.map((verdict) => ({ ...verdict, said: describeVerdict(verdict, node) }));
   return renderGate(lines, color);
 }
 
 function sayEntered({ node, taken }: Extract<GateResult, { kind: 'entered' }>): string {
-  if (taken.length === 0) return `${node} offers none of these services: nothing to take out of service`;
+  if (taken.length === 0) return `${node} has none of these services: nothing to take out of service`;
   const parts = taken.map(
     ({ how, reason, ...mode }) => `${nameOf(mode)} (${how === 'set' ? reason : `already: ${reason}`})`,
   );
@@ -97,9 +97,11 @@ function sayLeft({ node, ended, stays, kept }: Extract<GateResult, { kind: 'left
   const names = ended.map(nameOf).join(', ');
   if (ended.length > 0) return `${node} is back from maintenance: ${names}`;
   if (kept.some(({ by }) => !by.mark))
-    return `${node} stays in maintenance: whether a run needs it can't be read`;
-  if (kept.length > 0) return `${node} stays in maintenance: a run that is under way needs it`;
-  return stays.length > 0 ? `runlock has nothing of ${node} in maintenance` : `${node} is not in maintenance`;
+    return `${node} stays in maintenance: can't tell whether a run needs it`;
+  if (kept.length > 0) return `${node} stays in maintenance: an active run needs it`;
+  return stays.length > 0
+    ? `runlock has put nothing on ${node} into maintenance`
+    : `${node} is not in maintenance`;
 }
 
 const nameOf = ({ scope, service }: { scope: string; service: string }) =>

@@ -27,17 +27,21 @@ export const history = register({
 function define(program: Command, { env }: Defining, done: (asked: Asked<HistoryRequest>) => void): void {
   const command = program
     .command('history')
-    .description("each node's last run, the longest silent first")
-    .argument('[group]', 'only this group and those below it (default: all)', checked(parseGroup, 'group'));
+    .description("show each node's last run, oldest success first")
+    .argument(
+      '[group]',
+      'show only this group and the groups below it (default: all)',
+      checked(parseGroup, 'group'),
+    );
   addOptions(command, [
-    groupsOption('the same, as for exec'),
+    groupsOption('show only this group, as for exec'),
     option(
       '--silent-for <duration>',
-      'only nodes without a good run for this long, such as 1d',
+      'show only nodes without a successful run for this long, such as 1d',
       parsePositiveDuration,
     ),
-    option('--forget <node>', "delete what is known of this node's last run", parseNode),
-    ...lastOptions('the same data as JSON'),
+    option('--forget <node>', 'delete the record of this node', parseNode),
+    ...lastOptions('print as JSON'),
   ]);
   command.addHelpText('after', HISTORY_HELP);
   command.action((named: string | undefined) => {
@@ -45,7 +49,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
     const group = groupOfLine(command, named);
     const { prefix, json, silentFor, forget } = values as Values & HistoryValues;
     if (silentFor !== undefined && forget !== undefined)
-      throw usage('--silent-for looks and --forget deletes; give one of them');
+      throw usage('--silent-for and --forget exclude each other');
     const options: HistoryRequest = {
       prefix,
       json,
@@ -58,11 +62,11 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
 }
 
 const HISTORY_HELP = `
-A good run is one that succeeded. A node is known from its first run that ended until --forget, which forgets it in the
-named group alone, not in those below it; without a group in all. 'runlock forget' does so for a whole unused group.
+A node is listed from the end of its first run until --forget. --forget deletes the record in the named group alone, not in
+the groups below it; without a group, in all. 'runlock forget' deletes all that an unused group has left.
 
-Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is known there at all (a wrong name?); 64 wrong
-usage; 69 Consul not reachable; 74 stdout could not be written; 77 Consul refused; 78 bad configuration.
+Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is recorded (is the group's name correct?); 64
+wrong usage; 69 Consul unreachable; 74 stdout could not be written; 77 Consul denied access; 78 bad configuration.
 
 Examples:
   runlock history prod/web

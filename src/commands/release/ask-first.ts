@@ -17,7 +17,7 @@ export function askFirst(target: Target, slot: number, claim: Claim): void {
     if (confirmed.size === 0) return;
     throw new RunlockError(
       'refused',
-      `the claim of ${claim.node} on slot ${slot} of ${options.group} changed while the question was open: it is ${claim.state} now (run ${claim.run}), and nothing was cleared; look at it again`,
+      `nothing was cleared: the claim of ${claim.node} on slot ${slot} of ${options.group} changed before the answer, and is ${claim.state} now (run ${claim.run}); check the claim and try again`,
     );
   }
   const answer = confirm(`${doubt.what}. ${doubt.where}.`);
@@ -30,40 +30,40 @@ export function askFirst(target: Target, slot: number, claim: Claim): void {
 }
 
 /**
- * What a yes is about: the run, however its claim was marked meanwhile. What is held, just as it was: whoever asked for it
- * again is at work there.
+ * What a yes covers: a run, whatever its claim was changed to meanwhile. A held claim only unchanged: a repeated `acquire`
+ * means that somebody is at work.
  */
 const shownBy = (claim: Claim): string => (claim.state === 'held' ? JSON.stringify(claim) : claim.run);
 
 interface Doubt {
-  /** What may still go on there. */
+  /** What may still be going on. */
   readonly what: string;
-  /** Where to look, or whom to ask. */
+  /** What to check, or whom to ask. */
   readonly where: string;
 }
 
-/** Undefined: whoever has the claim has said that nothing of it runs any more. */
+/** Undefined: the run itself has recorded that it ended. */
 function doubtOf({ deps, options: { group } }: Target, slot: number, claim: Claim): Doubt | undefined {
   const { node, command, run, pid } = claim;
   const place = `slot ${slot} of ${group}`;
   const since = formatAge(deps.clock.now() - Date.parse(claim.since));
-  const where = `look at ${node} (run ${run}, its runlock was pid ${pid})`;
+  const where = `check ${node} (run ${run}, its runlock was pid ${pid})`;
   switch (claim.state) {
     case 'running':
     case 'evicted':
       return {
-        what: `${node} was running ${command} in ${place} and its session is gone: the command may still run there`,
+        what: `${node} was running ${command} in ${place} and lost its session; the command may still be running there`,
         where,
       };
     case 'abandoned':
       return {
-        what: `${node} vanished while it ran ${command} in ${place} (abandoned ${since} ago): the command may still run there`,
+        what: `${node} vanished while running ${command} in ${place} (abandoned ${since} ago); the command may still be running there`,
         where,
       };
     case 'held':
       return {
-        what: `${node} took ${place} with 'runlock acquire' ${since} ago and has not given it back: what it does there may still go on`,
-        where: `ask whoever works on ${node}, or look there`,
+        what: `${node} acquired ${place} with 'runlock acquire' ${since} ago and has not released it; its work may still be going on`,
+        where: `check ${node}, or ask the people who work on it`,
       };
     case 'failed':
     case 'interrupted':

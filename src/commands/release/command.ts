@@ -28,25 +28,23 @@ export const release = register({
 function define(program: Command, { env }: Defining, done: (asked: ReleaseAsked) => void): void {
   const command = program
     .command('release')
-    .description(
-      "give back what acquire holds, or clear a claim that keeps a group: as an operator also another's",
-    )
-    .argument('[group]', 'the group (default: "default")', checked(parseGroup, 'group'));
+    .description('release a slot held by acquire, or clear a claim (also of another node)')
+    .argument('[group]', 'group of the slot (default: "default")', checked(parseGroup, 'group'));
   addOptions(command, [
-    groupsOption('the group, as for exec', 'default'),
-    option('--owner <node>', "whose claim (default: this agent's node)", parseNode),
-    option('--slot <i>', 'only the claim of this slot', wholeNumber(0, 100_000)),
+    groupsOption('group of the slot', 'default'),
+    option('--owner <node>', "node whose claim to clear (default: the agent's node)", parseNode),
+    option('--slot <i>', 'clear only the claim on this slot', wholeNumber(0, 100_000)),
     option(
       '--force',
-      'also a running one: its command is killed first; one that may still be at work; or one that waits',
+      'also end a live run (its command is killed), clear a claim whose command may still be running, or remove a waiting run',
       parseFlag,
       false,
     ),
-    option('--node <name>', 'this node, as for exec', parseNode),
-    option('--failed', 'what acquire holds: it failed, so this node keeps the slot', parseFlag, false),
-    option('--exit-code <n>', 'with --failed: the code to show for it', wholeNumber(1, 255)),
+    option('--node <name>', 'node name of this node, as for exec', parseNode),
+    option('--failed', 'the work under acquire failed: keep the slot', parseFlag, false),
+    option('--exit-code <n>', 'with --failed: exit code to record', wholeNumber(1, 255)),
     agentOption(),
-    ...lastOptions('what was done, as JSON'),
+    ...lastOptions('print the result as JSON'),
   ]);
   command.addHelpText('after', RELEASE_HELP);
   command.action((named: string | undefined) => {
@@ -74,27 +72,28 @@ function define(program: Command, { env }: Defining, done: (asked: ReleaseAsked)
 }
 
 const RELEASE_HELP = `
-Exit codes: 0 given back, cleared, or nothing to release; 64 wrong usage; 69 Consul not reachable; 74 done, but stdout could
-not be written; 75 a run waits, is alive, or may still be at work, and --force was not given,
-or a session that is no run's holds the slot's lock; 77 Consul refused; 78 bad configuration.
+Exit codes: 0 released, cleared, or nothing to release; 64 wrong usage; 69 Consul unreachable; 74 done, but stdout could
+not be written; 75 the run is waiting, alive, or may still be running, and --force was not given, or a session that
+belongs to no run holds the slot's lock; 77 Consul denied access; 78 bad configuration.
 
 Examples:
-  runlock release prod/web                         # what this node holds by acquire
+  runlock release prod/web                         # release what this node holds by acquire
   runlock release prod/web --owner web01           # clear the claim of a failed run
-  runlock release prod/web --owner web01 --force   # end a run that is alive; its command is killed first.
-                                                   # Or send one away that waits
+  runlock release prod/web --owner web01 --force   # end a live run (its command is killed first),
+                                                   # or remove a waiting run from the queue
 
-On a terminal it asks before it clears a claim whose node may still be at work: a run that has vanished, or what acquire
-holds on another node. Elsewhere that takes --force.`;
+Before it clears a claim whose command may still be running (a vanished run, or a slot that acquire holds on another node),
+release asks for confirmation. Without a terminal it needs --force instead.`;
 
-/** The second half is the node's own word on what it did itself. */
+/** Only the node itself can say that its work under `acquire` failed. */
 function checkFailed({ owner, force, failed, exitCode }: Partial<ReleaseValues>): void {
   if (failed && owner !== undefined)
     throw usage(
-      '--failed is for what this node acquired itself; with --owner a claim is cleared, so leave one out',
+      '--failed and --owner exclude each other: --failed is for a slot that this node acquired, --owner clears a claim',
     );
-  if (failed && force) throw usage('--failed keeps a slot and --force ends a run; leave one out');
-  if (!failed && exitCode !== undefined) throw usage('--exit-code says how it failed; give --failed too');
+  if (failed && force)
+    throw usage('--failed and --force exclude each other: --failed keeps the slot, --force ends the run');
+  if (!failed && exitCode !== undefined) throw usage('--exit-code needs --failed');
 }
 
 interface ReleaseValues {

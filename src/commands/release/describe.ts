@@ -12,9 +12,9 @@ export function describeRelease(result: ReleaseResult, prefix: string): string {
     case 'nothing':
       return result.claim === undefined
         ? `nothing to release: ${node} has no claim in ${group}\n`
-        : `nothing to release: ${node} holds nothing in ${group} (its claim says ${result.claim}, and stays)\n`;
+        : `nothing to release: ${node} does not hold ${group} by acquire (its ${result.claim} claim stays)\n`;
     case 'sent-away':
-      return `sent ${node} away from the queue of ${group}; ${awayText(result.how, node)}\n`;
+      return `removed ${node} from the queue of ${group}; ${awayText(result.how, node)}\n`;
     case 'released':
       return result.claims
         .map((claim) => `${describeClaim(claim, { prefix, group })}\n${describeAway(claim, group)}`)
@@ -26,23 +26,23 @@ export function describeRelease(result: ReleaseResult, prefix: string): string {
 
 function describeAway({ node, sentAway }: Released, group: string): string {
   if (!sentAway) return '';
-  return `sent the run of ${node} away that waited for it in ${group}; ${awayText(sentAway.how, node)}\n`;
+  return `removed the run of ${node} that was waiting for this claim in ${group}; ${awayText(sentAway.how, node)}\n`;
 }
 
 function awayText(how: Extract<ReleaseResult, { kind: 'sent-away' }>['how'], node: string): string {
   switch (how) {
     case 'left':
-      return 'it has left';
+      return 'its runlock has exited';
     case 'dead':
-      return 'its runlock was dead already';
+      return 'its runlock was already dead';
     case 'silent':
-      return `its runlock on ${node} has not answered (stopped, dead, or cut off from Consul) and leaves when it is back`;
+      return `its runlock on ${node} has not answered (stopped, dead, or cut off from Consul), and exits once it is back`;
     default:
       return assertNever(how);
   }
 }
 
-/** The places that are out of maintenance now; nothing where there are none. */
+/** A line for each place that is now out of maintenance. */
 export function describeMaintenance({ ended }: MaintenanceEnd): string {
   return ended.map((place) => `${visible(place)} is out of maintenance\n`).join('');
 }
@@ -54,15 +54,15 @@ function describeClaim(claim: Released, { prefix, group }: { prefix: string; gro
       return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}`;
     case 'unwatched':
       if (state === 'held')
-        return `cleared the held claim of ${node} on slot ${slot} of ${group}; what ${node} does there may still go on: look there before others change`;
-      return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}; its session was gone, so the command may still run on ${node}: look there before others change`;
+        return `cleared the held claim of ${node} on slot ${slot} of ${group}; its work may still be going on: check ${node} before other nodes start`;
+      return `cleared the ${state} claim of ${node} on slot ${slot} of ${group}; its session was lost, so the command may still be running: check ${node} before other nodes start`;
     case 'evicted':
-      return `evicted ${node} from slot ${slot} of ${group}; its command is gone`;
+      return `evicted ${node} from slot ${slot} of ${group}; its command has ended`;
     case 'given-back':
-      return `${node} gave slot ${slot} of ${group} back after ${formatAge(heldMs)}`;
+      return `${node} released slot ${slot} of ${group} after ${formatAge(heldMs)}`;
     case 'kept': {
       const until = heldUntil === undefined ? '' : `${clockTime(heldUntil)} or `;
-      return `${node} failed after ${formatAge(heldMs)} and keeps slot ${slot} of ${group} until ${until}its next good run; '${hint(prefix, 'release', group, '--owner', node)}' clears it`;
+      return `${node} failed after ${formatAge(heldMs)} and still holds slot ${slot} of ${group} until ${until}a run succeeds; to clear: '${hint(prefix, 'release', group, '--owner', node)}'`;
     }
     default:
       return assertNever(how);

@@ -21,7 +21,7 @@ export async function evict(
   if (!options.force) {
     throw new RunlockError(
       'refused',
-      `${claim.node} is running ${claim.command} in slot ${slot} of ${options.group} (run ${claim.run}); wait for it, or end it with '${forced(target, claim)}'`,
+      `${claim.node} is running ${claim.command} in slot ${slot} of ${options.group} (run ${claim.run}); wait for it to end, or evict it with '${forced(target, claim)}'`,
     );
   }
   if (claim.state !== 'evicted') {
@@ -41,7 +41,7 @@ export async function evict(
 
 /**
  * Waits until the run has given the slot back.
- * @throws RunlockError `refused` when its session ends before, or has no longer the lock: then nobody has said that its command is gone.
+ * @throws RunlockError `refused` when its session ends first, or loses the lock: then the command may still be running.
  */
 async function untilGone(target: Target, slot: number, claim: Claim): Promise<Released['how']> {
   const { consul, keys, options, signal } = target;
@@ -54,10 +54,10 @@ async function untilGone(target: Target, slot: number, claim: Claim): Promise<Re
       if (isLeft(now.owner.claim)) return 'evicted';
       throw new RunlockError(
         'refused',
-        `the session of ${node}'s run ended before it gave slot ${slot} of ${options.group} back: the command may still run there; look at ${node}, then use '${forced(target, claim)}' once more`,
+        `the session of ${node}'s run ended before the run released slot ${slot} of ${options.group}; the command may still be running there; check ${node}, then run '${forced(target, claim)}' again`,
       );
     }
-    const done = `the run of ${node} is told to end, and may not have ended`;
+    const done = `told the run of ${node} to end, but it may not have ended`;
     refuseForeign(target, { entries: seen.entries, slot, claim, done });
     return undefined;
   });

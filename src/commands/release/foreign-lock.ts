@@ -1,4 +1,4 @@
-/** A slot whose lock a session holds that is not the run's: only a hand takes it, and nothing that runlock does ends it. */
+/** A slot whose lock is held by a session that is not the run's. Only a person creates one, and runlock never ends it. */
 import type { Entry } from '../../consul/consul.ts';
 import { RunlockError } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
@@ -8,15 +8,15 @@ import { forced } from './forced.ts';
 import type { Target } from './released.ts';
 
 interface Locked {
-  /** Those of the slot at least, read at one moment. */
+  /** The entries of the slot at least, read at one moment. */
   readonly entries: readonly Entry[];
   readonly slot: number;
   readonly claim: Claim;
-  /** What was done before that; nothing unless given. */
+  /** What was done before; default: nothing. */
   readonly done?: string;
 }
 
-/** @throws RunlockError `refused` where such a session holds the lock: nobody would ever say that the run is gone. */
+/** @throws RunlockError `refused` where such a session holds the lock: a wait for the run's end would last forever. */
 export function refuseForeign({ keys, options }: Target, { entries, slot, claim, done }: Locked): void {
   const key = keys.lock(slot);
   const lock = entries.find((entry) => entry.key === key);
@@ -25,7 +25,7 @@ export function refuseForeign({ keys, options }: Target, { entries, slot, claim,
   const again = force ? forced({ options }, claim) : hint(prefix, 'release', group, '--owner', claim.node);
   throw new RunlockError(
     'refused',
-    `${done ?? 'nothing was cleared'}: a session that is not the run of ${claim.node} (${lock.session}) holds ${key}, and slot ${slot} of ${group} can't be given back meanwhile; find out who made that session ('consul kv get -detailed ${key}'), let go of the key with 'consul kv delete ${key}', then use '${again}' once more`,
+    `${done ?? 'nothing was cleared'}: session ${lock.session}, which does not belong to the run of ${claim.node}, holds ${key}, so slot ${slot} of ${group} can't be released; find out who created the session ('consul kv get -detailed ${key}'), delete the key with 'consul kv delete ${key}', then run '${again}' again`,
   );
 }
 

@@ -86,7 +86,7 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
   }
   throw new RunlockError(
     'refused',
-    `the claim of slot ${slot} keeps changing; look at '${hint(keys.root, 'status', keys.group)}' and try again`,
+    `the claim on slot ${slot} keeps changing; check '${hint(keys.root, 'status', keys.group)}' and try again`,
   );
 }
 

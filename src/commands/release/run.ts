@@ -37,7 +37,7 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
       isProse: true,
       text: () => describeRelease(result, options.prefix) + describeMaintenance(maintenance),
     });
-    const { why = 'nobody knows why', need } = maintenance;
+    const { why = 'reason unknown', need } = maintenance;
     const left = { kind: 'released', prefix: options.prefix, places: stays, why, need } as const;
     if (stays.length > 0) deps.emit({ event: 'maintenance-left', node: result.node, detail: left });
     return 0;

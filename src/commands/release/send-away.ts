@@ -25,8 +25,8 @@ export async function sendWaiterAway(target: Target): Promise<SentAway | undefin
   const { session, mark, ticket } = waiter;
   if (!force) {
     const since = formatAge(deps.clock.now() - Date.parse(ticket.since));
-    const what = `${node} has no claim in ${group}, it waits there to run ${ticket.command} (for ${since}, run ${ticket.run})`;
-    throw new RunlockError('refused', `${what}; send it away with '${forced(target, { node })}'`);
+    const what = `${node} has no claim in ${group}, but has been waiting there for ${since} to run ${ticket.command} (run ${ticket.run})`;
+    throw new RunlockError('refused', `${what}; to remove it from the queue: '${forced(target, { node })}'`);
   }
   const done = { kind: 'sent-away', node, group, run: mark.run } as const;
   if (lifeOf(deps.host, mark) === 'dead') {
@@ -108,11 +108,11 @@ async function justGranted(target: Target): Promise<RunlockError> {
   const { entries } = await consul.list(keys.slotPrefix, { signal, rule: keys.rule });
   const now = readSlots(keys.root, entries).find(({ owner }) => owner?.claim.node === node);
   if (!now?.owner)
-    return new RunlockError('refused', `${node} left the queue of ${group} by itself at this moment`);
+    return new RunlockError('refused', `${node} has just left the queue of ${group}; nothing was done`);
   const { command, run } = now.owner.claim;
   return new RunlockError(
     'refused',
-    `${node} got slot ${now.slot} of ${group} at this moment and runs ${command} (run ${run}); nothing was done; to end it: '${forced(target, { node })}'`,
+    `${node} has just acquired slot ${now.slot} of ${group} and is running ${command} (run ${run}); nothing was done; to evict it: '${forced(target, { node })}'`,
   );
 }
 

@@ -80,7 +80,10 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
   const waits = waitersOf(view);
   if (!view.known && waits === 0 && frozen === undefined && problems.length === 0)
     return [
-      { state: 'UNKNOWN', text: `nobody has used ${group} yet; correct its name, or wait for its first run` },
+      {
+        state: 'UNKNOWN',
+        text: `group ${group} has not been used yet; correct its name, or wait for its first run`,
+      },
     ];
   return [
     ...keptFindings(view, limits),
@@ -91,11 +94,11 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
   ];
 }
 
-/** Claims that nothing alive stands behind, and those of runs that wait where it is so. */
+/** Claims without a live run, and claims of runs that wait in another group for such a claim. */
 function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>): Finding[] {
   const { group, slots, returning = [] } = view;
   const waits = waitersOf(view);
-  // Whose node is back has a run that takes it from there.
+  // A node that is back has a run that takes its claim over.
   const left = slots.filter(({ node }) => !returning.some((back) => back.node === node));
   const kept = left.flatMap((slot) => {
     const text = stuckText(slot, { now, all, seen: [group] });
@@ -104,11 +107,13 @@ function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>
   const [first] = kept;
   if (!first) return [];
   const behind = `${first.text}${andMore(kept.length)}`;
-  if (waits === 0) return [warning(`${group} is kept by ${behind}, nobody waits yet`)];
-  // While another slot of the group comes free by itself, or is, those who wait go on.
-  const moves = kept.length < slots.length;
-  if (moves) return [warning(`${group} lacks a slot, kept by ${behind}, ${waiting(waits)}`)];
-  return [{ state: 'CRITICAL', text: `${group} stands still behind ${behind}, ${waiting(waits)}` }];
+  // While another slot of the group is free, or is released by its run, the queue moves on.
+  if (kept.length < slots.length)
+    return [
+      warning(`${group}: ${kept.length} of ${slots.length} slots held by ${behind}, ${waiting(waits)}`),
+    ];
+  const text = `${group} is blocked by ${behind}, ${waiting(waits)}`;
+  return [waits === 0 ? warning(text) : { state: 'CRITICAL', text }];
 }
 
 const andMore = (count: number) => (count === 1 ? '' : ` and ${count - 1} more`);
@@ -118,7 +123,7 @@ interface Look extends Pick<Judged, 'now' | 'all'> {
   readonly seen: readonly string[];
 }
 
-/** Why the slot comes free by nothing that is under way; undefined: it may. */
+/** Why nothing in progress will release the slot; undefined: something may. */
 function stuckText(slot: SlotView, look: Look): string | undefined {
   if (isKept(slot, look.now)) return keptText(slot, look.now);
   if (slot.state !== 'running') return undefined;
@@ -128,18 +133,17 @@ function stuckText(slot: SlotView, look: Look): string | undefined {
     const texts = there.slots.map((each) => stuckText(each, { ...look, seen: [...look.seen, name] }));
     const [first] = texts;
     if (first !== undefined && !texts.includes(undefined))
-      return `${slot.node ?? '?'}, which waits in ${name} behind ${first}${andMore(texts.length)}`;
+      return `${slot.node ?? '?'}, waiting in ${name}, which is blocked by ${first}${andMore(texts.length)}`;
   }
   return undefined;
 }
 
 function keptText(view: SlotView, now: number): string {
   const { slot, state, node = '?', since } = view;
-  if (state === 'unreadable') return `a claim that cannot be read (slot ${slot})`;
+  if (state === 'unreadable') return `an unreadable claim (slot ${slot})`;
   const what = endedText(view);
   const age = formatAge(ageMs(since, now));
-  if (state === 'running' || state === 'evicted')
-    return `${node}, whose session is gone (${what} since ${age})`;
+  if (state === 'running' || state === 'evicted') return `${node}, session lost (running ${what} for ${age})`;
   return `${node}, ${state} ${age} ago (${what})`;
 }
 
@@ -158,7 +162,7 @@ function waitsTooLong({ group, queue, returning = [] }: GroupView, { maxWaitMs }
   const [first, ...more] = late.sort((a, b) => b.waitedMs - a.waitedMs);
   if (!first || maxWaitMs === undefined) return [];
   const others = more.length === 0 ? '' : `, and ${more.length} more`;
-  const text = `${first.node} waits in ${group} for ${formatAge(first.waitedMs)}, longer than ${formatAge(maxWaitMs)}${others}`;
+  const text = `${first.node} waiting in ${group} for ${formatAge(first.waitedMs)}, longer than ${formatAge(maxWaitMs)}${others}`;
   return [{ state: 'CRITICAL', text }];
 }
 
@@ -201,6 +205,6 @@ function okText(groups: readonly GroupView[]): string {
 
 const warning = (text: string): Finding => ({ state: 'WARNING', text });
 
-const waiting = (count: number) => (count === 1 ? '1 run waits' : `${count} runs wait`);
+const waiting = (count: number) => `${count === 0 ? 'no' : count} ${count === 1 ? 'run' : 'runs'} waiting`;
 
 const ageMs = (since: string | undefined, now: number) => Math.max(0, now - Date.parse(since ?? ''));

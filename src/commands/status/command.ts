@@ -31,27 +31,31 @@ export const status = register({
 function define(program: Command, { env }: Defining, done: (asked: Asked<StatusRequest>) => void): void {
   const command = program
     .command('status')
-    .description('who holds, who waits, since when, and why a group stands still')
+    .description('show slots and queues, and why a group is blocked')
     .addArgument(
-      new Argument('[group...]', 'only these groups')
+      new Argument('[group...]', 'show only these groups')
         .argParser(collect(parseGroup, 'group'))
         .default([], 'all'),
     );
   addOptions(command, [
-    groupsOption('the same, as for exec; can be given several times'),
-    option('--watch', 'draw it anew on every change, until q or Ctrl-C', parseFlag, false),
-    option('--all', 'a line for each idle group too', parseFlag, false),
-    option('--blocked', 'only groups that are blocked', parseFlag, false),
-    option('--check', 'one line and an exit code, as a monitoring plugin', parseFlag, false),
+    groupsOption('show only this group; repeat for several groups'),
+    option('--watch', 'redraw on every change, until q or Ctrl-C', parseFlag, false),
+    option('--all', 'show a line for each idle group too', parseFlag, false),
+    option('--blocked', 'show only blocked groups', parseFlag, false),
+    option('--check', 'print one line and exit like a monitoring plugin', parseFlag, false),
     option(
       '--max-held <duration>',
-      'with --check: longest time that a claim may last',
+      'with --check: CRITICAL if a claim is older than this',
       parsePositiveDuration,
     ),
-    option('--max-wait <duration>', 'with --check: longest time that a run may wait', parsePositiveDuration),
-    serviceOption('the health gate of these services too; can be given several times'),
+    option(
+      '--max-wait <duration>',
+      'with --check: CRITICAL if a run has been waiting longer',
+      parsePositiveDuration,
+    ),
+    serviceOption('also show the health gate of these services; repeat for several'),
     ...boundOptions(),
-    ...lastOptions('the same data as JSON; with --watch a line for each change'),
+    ...lastOptions('print as JSON; with --watch one line for each change'),
   ]);
   command.addHelpText('after', STATUS_HELP);
   command.action((named: string[]) => {
@@ -62,7 +66,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     const groups = [...named, ...(given('group') ? (values.group ?? []) : [])];
     const mode = modeOf(values, given);
     if (mode && command.getOptionValueSource('service') === 'cli')
-      throw usage(`--service is shown once; leave out --${mode.kind}`);
+      throw usage(`--service and --${mode.kind} exclude each other`);
     const gate = service === undefined ? undefined : { services: service, bounds: toBounds(values) };
     const { all, blocked } = values;
     if (all && blocked) throw usage('--all and --blocked contradict each other; leave one out');
@@ -82,10 +86,9 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
 function modeOf(values: StatusValues, given: (name: keyof StatusValues) => boolean): StatusMode | undefined {
   const { watch, check, json, maxHeld, maxWait } = values;
   if (check) {
-    if (watch || json)
-      throw usage(`--check prints one line and ends; leave out ${watch ? '--watch' : '--json'}`);
+    if (watch || json) throw usage(`--check and ${watch ? '--watch' : '--json'} exclude each other`);
     const chosen = (['all', 'blocked'] as const).find(given);
-    if (chosen) throw usage(`--check prints one line; leave out --${chosen}`);
+    if (chosen) throw usage(`--check and --${chosen} exclude each other`);
     const limits = {
       ...(maxHeld !== undefined && { maxHeldMs: maxHeld }),
       ...(maxWait !== undefined && { maxWaitMs: maxWait }),
@@ -93,8 +96,7 @@ function modeOf(values: StatusValues, given: (name: keyof StatusValues) => boole
     return { kind: 'check', ...limits };
   }
   const idle = (['maxHeld', 'maxWait'] as const).find(given);
-  if (idle)
-    throw usage(`--${idle === 'maxHeld' ? 'max-held' : 'max-wait'} says something to --check alone; add it`);
+  if (idle) throw usage(`--${idle === 'maxHeld' ? 'max-held' : 'max-wait'} needs --check`);
   return watch ? { kind: 'watch' } : undefined;
 }
 
@@ -110,33 +112,35 @@ function unknownIfWrong(argv: readonly string[], error: RunlockError): Asked<Sta
 }
 
 const STATUS_HELP = `
-Without names every group is shown, with a name that group and all groups below it, as 'runlock freeze' stops them. First
-comes how many groups are in each state:
-  blocked  every slot that was ever used is kept by a claim of a run that failed, was interrupted or vanished (until its
-           hold ends, if that ends), or that can't be read; or by a run that waits in a blocked group meanwhile
-  frozen   no new run starts, by a freeze of the group or of one above it
-  waiting  a run waits
-  running  a slot is taken, or one of several is kept
+Without names, all groups are shown. With a name, that group and all groups below it are shown, as 'runlock freeze' acts on
+them. The first line counts the groups in each state:
+  blocked  every slot used so far is held by the claim of a run that failed, was interrupted or vanished (until its hold
+           ends, if it does), by an unreadable claim, or by a run that is waiting in a blocked group
+  frozen   no new runs, because of a freeze of the group or of one above it
+  waiting  a run is waiting
+  running  a slot is taken, or one of several is held
   idle     none of these
-A group is in the first of these states that it fits. Groups with a kept claim are shown in full and first, those where
-somebody waits before the others; then a line for each group that is frozen or where somebody runs or waits; then the idle
-ones in one line. A group that is named is shown in full.
+A group has the first of these states that applies. Groups with such a claim come first and in full, those with waiting runs
+before the others; then one line for each group that is frozen, running or waiting; then the idle ones in one line. A group
+given by name is shown in full.
 
---service shows who of a service is offline and why, and for which nodes its gate is open, as 'runlock gate' sees it; a
-group's section of the configuration file can name them too. Not with --watch and --check.
+--service shows which instances of a service are offline and why, and for which nodes its gate is open, as 'runlock gate'
+does. A group's section of the configuration file can also name services. Not with --watch or --check.
 
---watch asks Consul again only when something changes, goes on when Consul is back, and leaves the terminal as it was.
-Its exit code is 0 after q or Ctrl-C, 128+n after another signal. q is heard where stdin is a terminal.
+--watch reads from Consul only when something changes, continues when Consul is back, and restores the terminal at the
+end. Its exit code is 0 after q or Ctrl-C, 128+n after another signal. The q key works only if stdin is a terminal.
 
---check prints one line with performance data and exits as monitoring plugins do, with wrong usage as 3 too:
+--check prints one line with performance data and exits like a monitoring plugin (wrong usage is 3 too):
   0 OK
-  1 WARNING   a claim is kept by a run that failed, was interrupted, vanished or was abandoned, or can't be read, and
-              nobody waits yet or another slot of the group still moves; a freeze makes somebody wait; a problem is stored
-  2 CRITICAL  a group stands still behind such a claim and somebody waits; --max-held or --max-wait is exceeded
-              (--max-held counts every claim: running, rebooting and held by acquire too)
-  3 UNKNOWN   Consul can't be reached, or the token may not read all that is asked, or nobody has used the group
-Where several apply the order is CRITICAL, WARNING, UNKNOWN. It takes 10 s at most. It needs read rights on the whole
-group, key_prefix "runlock/prod/web/", and the freeze keys above it; for all groups on key_prefix "runlock/".
+  1 WARNING   a slot is held by the claim of a run that failed, was interrupted, vanished or was abandoned, or by an
+              unreadable claim, while no run is waiting or another slot still moves; a run is waiting because of a
+              freeze; a record can't be read
+  2 CRITICAL  a group is blocked by such claims and runs are waiting; --max-held or --max-wait is exceeded
+              (--max-held counts every claim, also of running and rebooting nodes, and of acquire)
+  3 UNKNOWN   Consul is unreachable, the token lacks read rights, or the group has not been used
+If several apply, CRITICAL comes before WARNING, and WARNING before UNKNOWN. A check takes at most 10 s. It needs read
+rights on the whole group (key_prefix "runlock/prod/web/") and on the freeze keys above it; for all groups, on
+key_prefix "runlock/".
 
 Examples:
   runlock status prod/web

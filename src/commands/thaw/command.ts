@@ -26,10 +26,14 @@ function define(program: Command, { env }: Defining, done: (asked: ThawAsked) =>
   const command = program
     .command('thaw')
     .description('end the freeze of a group')
-    .argument('[group]', 'the group that was frozen; / for every group', checked(parseGroupOrRoot, 'group'));
+    .argument(
+      '[group]',
+      'group to thaw; / for the freeze of every group',
+      checked(parseGroupOrRoot, 'group'),
+    );
   addOptions(command, [
-    groupsOption('the same, as for exec', undefined, parseGroupsOrRoot),
-    ...lastOptions('what was done, as JSON'),
+    groupsOption('group to thaw, as for exec', undefined, parseGroupsOrRoot),
+    ...lastOptions('print the result as JSON'),
   ]);
   command.addHelpText(
     'after',

@@ -88,20 +88,20 @@ async function readAbove(
 }
 
 function frozenAbove(at: string, above: FreezeView, { prefix, now }: Describing): RunlockError {
-  const message = `${at} has no freeze of its own, but ${standing(above, now)}; ${thawText(above, prefix)}`;
+  const message = `${at} itself is not frozen, but ${standing(above, now)}; ${thawText(above, prefix)}`;
   return new RunlockError('refused', message);
 }
 
 /** Who froze what, since when, why, and until when. */
 function standing({ at, by, reason, since, until }: FreezeView, now: number): string {
-  const what = at === '' ? 'everything' : at;
-  const end = until === undefined ? 'until someone thaws it' : momentText(until, now);
-  return `${what} was frozen ${formatAge(now - Date.parse(since))} ago by ${by} (${reason}), ${end}`;
+  const what = at === '' ? 'every group' : at;
+  const end = until === undefined ? 'until thawed' : momentText(until, now);
+  return `${what} was frozen ${formatAge(now - Date.parse(since))} ago by ${by} (${reason}) ${end}`;
 }
 
 function thawText({ at }: FreezeView, prefix: string): string {
-  const whom = at === '' ? 'every group' : 'every group below it';
-  return `'${hint(prefix, 'thaw', nameOf(at))}' ends that, for ${whom}`;
+  const whom = at === '' ? 'every group' : `${at} and every group below it`;
+  return `to thaw ${whom}: '${hint(prefix, 'thaw', nameOf(at))}'`;
 }
 
 /** What was done, for people. */
@@ -118,7 +118,7 @@ function thawLines(result: ThawResult, { prefix, now }: Describing): string[] {
       const since = formatAge(now - Date.parse(freeze.since));
       const done = `thawed ${nameOf(freeze.at)}, which ${freeze.by} froze ${since} ago: ${freeze.reason}`;
       return above
-        ? [done, `it still starts no new run: ${standing(above, now)}; ${thawText(above, prefix)}`]
+        ? [done, `still no new runs: ${standing(above, now)}; ${thawText(above, prefix)}`]
         : [done];
     }
     case 'not-frozen': {
