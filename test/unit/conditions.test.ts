@@ -210,7 +210,7 @@ describe('idle: and blocked:', () => {
   });
 });
 
-test('active: is a run under way of this very node, in the group or those that the command is about', () => {
+test('active: is a run under way of this very node, in the named group or those of the command', () => {
   const runs = [
     owner('default', 0, claim('db01', 'running')),
     owner('g', 0, claim('db02', 'evicted')),
