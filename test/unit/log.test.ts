@@ -107,3 +107,11 @@ describe('isJournal', () => {
     expect(isJournal({ JOURNAL_STREAM: '8:1234' }, undefined)).toBe(false);
   });
 });
+
+test.each(['text', 'json'] as const)('a step of the way to a slot has no line, as %s', (format) => {
+  const lines: string[] = [];
+  const write = (line: string) => void lines.push(line);
+  const log = createLog({ write, level: 'debug', format, journal: false, color: false, now: () => 0 });
+  log({ event: 'first', group: 'web' });
+  expect(lines).toEqual([]);
+});
