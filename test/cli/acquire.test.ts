@@ -169,8 +169,7 @@ describe('asking again', () => {
 
   test('succeeds in a frozen group too, where a new one waits', async () => {
     await acquire('frozen');
-    const freeze = { v: 1, by: 'ops', reason: 'weekend', since: new Date().toISOString() };
-    await agent.kv.put('runlock/frozen/.freeze', JSON.stringify(freeze));
+    await on('frozen').freeze('ops', 'weekend');
     expect(await acquire('frozen', 'web01', '-w', '0')).toEqual(silent);
     expect((await release('frozen')).status).toBe(0);
     const busy = await acquire('frozen', 'web01', '-w', '0');

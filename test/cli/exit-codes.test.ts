@@ -283,32 +283,29 @@ describe('75 busy', () => {
   });
 
   test.each([
-    ['the group', 'frozen/web', 'runlock/frozen/web/.freeze'],
-    ['an ancestor', 'cold/web', 'runlock/cold/.freeze'],
-  ])('%s is frozen', async (_name, group, key) => {
-    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
-    await agent.kv.put(key, JSON.stringify(freeze));
+    ['the group', 'frozen/web', 'frozen/web'],
+    ['an ancestor', 'cold/web', 'cold'],
+  ])('%s is frozen', async (_name, group, above) => {
+    await on(above).freeze('anna', 'release day');
     for (const wait of ['0', '300ms']) {
       const busy = await exec(group, ['-w', wait, '--', 'true']);
       expectComplaint(busy, 75, /was frozen \d+s ago by anna \(release day\)/);
     }
     expect(await agent.kv.keys(`runlock/${group}/.slot/`)).toEqual([]);
-    await agent.kv.delete(key);
+    await agent.kv.delete(on(above).key('.freeze'));
     expect((await exec(group, ['-w', '0', '--', 'true'])).status).toBe(0);
   });
 
   test('a freeze past its end stops nobody, and goes', async () => {
     const [since, until] = ['2020-01-01T00:00:00Z', '2020-01-02T00:00:00Z'];
-    const freeze = { v: 1, by: 'anna', reason: 'new year', since, until };
-    await agent.kv.put('runlock/thawed/.freeze', JSON.stringify(freeze));
+    await on('thawed').freeze('anna', 'new year', { since, until });
     expect((await exec('thawed', ['-w', '0', '--', 'true'])).status).toBe(0);
     expect(await agent.kv.get('runlock/thawed/.freeze')).toBeUndefined();
   });
 
   test('a freeze stops an owner’s return too', async () => {
     await exec('back-frozen', ['--', 'false']);
-    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
-    await agent.kv.put('runlock/back-frozen/.freeze', JSON.stringify(freeze));
+    await on('back-frozen').freeze('anna', 'release day');
     expectComplaint(await exec('back-frozen', ['-w', '0', '--', 'true']), 75, /was frozen \d+s ago by anna/);
     expect((await agent.kv.get('runlock/back-frozen/.slot/0/owner'))?.Value).toContain('"failed"');
   });

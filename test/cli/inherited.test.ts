@@ -4,14 +4,14 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
 const agent = useAgent();
 
-let count = 0;
-const exec = (...more: string[]) => ['exec', '-g', `inherited/${count++}`, '--node', 'web01', ...more];
+const exec = (...more: string[]) => groupOf(agent).words('web01', ...more);
 
 /** What bash prepares, then becomes: `"$@"` is the command with what stands before it. */
 async function inBash(before: string, words: readonly string[]): Promise<{ status: number; stdout: string }> {

@@ -160,9 +160,8 @@ describe('a run of each kind', () => {
   });
 
   test('frozen', async () => {
-    const { start, key } = setup();
-    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
-    await agent.kv.put(key('.freeze'), JSON.stringify(freeze));
+    const { start, key, freeze } = setup();
+    await freeze('anna', 'release day');
     const run = start('web01', '--', 'true');
     await run.says(/"event":"frozen"/);
     await agent.kv.delete(key('.freeze'));

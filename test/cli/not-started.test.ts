@@ -3,22 +3,14 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { IS_BINARY } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
 const agent = useAgent();
 
-let count = 0;
-const exec = (...command: string[]) => [
-  'exec',
-  '-g',
-  `files/${count++}`,
-  '--node',
-  'web01',
-  '--',
-  ...command,
-];
+const exec = (...command: string[]) => groupOf(agent).words('web01', '--', ...command);
 
 /** An executable file of the folder. */
 function file(folder: string, name: string, text: string | Buffer, mode = 0o755): string {
@@ -112,12 +104,13 @@ describe('can not be run, and bash says it with the same exit code', () => {
     const { folder } = stage();
     const command = make(folder);
     const { status: bash } = spawnSync('bash', ['-c', '"$0"', command], { stdio: 'ignore', timeout: 10_000 });
-    const run = await runlock(agent, exec(command));
+    const on = groupOf(agent);
+    const run = await on.exec('web01', '--', command);
     expect({ status: run.status, bash }).toEqual({ status, bash: status });
     expect(run.stderr).toMatch(/^runlock: cannot run [^\n]+\n$/);
     expect(run.stderr.trimEnd()).toMatch(words);
     expect(existsSync(`${folder}/ran`)).toBe(false);
-    expect(await agent.kv.get(`runlock/files/${count - 1}/.slot/0/owner`)).toBeUndefined();
+    expect(await on.claim()).toBeUndefined();
   });
 
   test('nor through what has it ignore signals', async () => {

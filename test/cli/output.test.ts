@@ -58,8 +58,7 @@ describe('without a terminal', () => {
   });
 
   test('a frozen group is one line, whatever was written into the reason', async () => {
-    const freeze = { v: 1, by: 'anna', reason: 'new year\nsee the wiki', since: new Date().toISOString() };
-    await agent.kv.put('runlock/frozen/.freeze', JSON.stringify(freeze));
+    await on('frozen').freeze('anna', 'new year\nsee the wiki');
     const { stderr } = await on('frozen').exec('web01', '-w', '0', '--', 'true');
     expect(stderr).toMatch(/^runlock: busy: frozen was frozen \d+s ago by anna \([^\n]+\n$/);
   });

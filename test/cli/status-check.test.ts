@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -21,7 +22,7 @@ async function check(target: Target, ...args: string[]) {
 }
 
 const exec = (group: string, node: string, args: readonly string[]) =>
-  runlock(agent, ['exec', '-g', group, '--node', node, '--', ...args]);
+  groupOf(agent, group).exec(node, '--', ...args);
 
 /** The agent, as somebody with these rights alone sees it. */
 const withRules = async (...rules: string[]): Promise<Target> => ({

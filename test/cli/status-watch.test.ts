@@ -6,6 +6,7 @@ import { readFileSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { end, eventually } from '../support/processes.ts';
 import { RUNLOCK, isRunlock } from '../support/program.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -202,8 +203,7 @@ describe('on a terminal', () => {
   test('a freeze above a named group is seen as well', async () => {
     const seen = watch(['ice/web']);
     await seen.until(/has not been used/);
-    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
-    await agent.kv.put('runlock/ice/.freeze', JSON.stringify(freeze));
+    await groupOf(agent, 'ice').freeze('anna', 'release day');
     await seen.until(/was frozen \d+s ago by anna \(release day\)/);
     await agent.kv.delete('runlock/ice/.freeze');
     await seen.until(/has not been used/);

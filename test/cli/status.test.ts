@@ -184,8 +184,7 @@ describe('what else a group can be', () => {
   });
 
   test('frozen: by whom, why, and the command that thaws it', async () => {
-    const freeze = { v: 1, by: 'anna', reason: 'release day', since: new Date().toISOString() };
-    await agent.kv.put('runlock/ice/.freeze', JSON.stringify(freeze));
+    await on('ice').freeze('anna', 'release day');
     const seen = await group('ice/web');
     expect(seen.why).toMatch(/^ice \(which includes ice\/web\) was frozen \d+s ago by anna \(release day\)/);
     expect(seen.fix).toBe('runlock thaw ice');
@@ -308,8 +307,7 @@ describe('what comes from Consul cannot speak to the terminal', () => {
   test('control characters are spelled out', async () => {
     const since = new Date().toISOString();
     await agent.kv.put('runlock/nasty/.slot/0/owner', byHand({ command: nasty }));
-    const freeze = { v: 1, by: nasty, reason: nasty, since };
-    await agent.kv.put('runlock/nasty/.freeze', JSON.stringify(freeze));
+    await on('nasty').freeze(nasty, nasty, { since });
     for (const args of [['nasty'], ['nasty', '--json']]) {
       const { stdout } = await status(args, { env: { FORCE_COLOR: '0' } });
       // eslint-disable-next-line no-control-regex -- these are what must not be there

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { constants, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { isNonBlocking, pipe } from '../support/pipe.ts';
 import { eventually, guardOf } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
@@ -24,7 +25,7 @@ function startOn({ out, err }: { out: number | 'ignore'; err: number | 'ignore' 
   return { child, ended: once(child, 'close').then(([status]) => status as number | null) };
 }
 
-const exec = (group: string, ...more: string[]) => ['exec', '-g', group, '--node', 'web01', ...more];
+const exec = (group: string, ...more: string[]) => groupOf(agent, group).words('web01', ...more);
 const stateOf = (pid: number) => {
   try {
     return /^State:\s+(\w)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];

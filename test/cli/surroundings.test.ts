@@ -5,6 +5,7 @@ import { cpSync, renameSync } from 'node:fs';
 import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
 import { IS_BINARY, clean } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
@@ -13,7 +14,7 @@ import { stage } from '../support/stage.ts';
 
 const agent = useAgent();
 
-const exec = (group: string, ...more: string[]) => ['exec', '-g', group, '--node', 'web01', ...more];
+const exec = (group: string, ...more: string[]) => groupOf(agent, group).words('web01', ...more);
 
 describe('a dozen groups, deep ones', () => {
   const deep = Array.from({ length: 14 }, (_, n) => `level${n}`).join('/');

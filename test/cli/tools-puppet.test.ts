@@ -14,7 +14,7 @@ const agent = useAgent();
 
 const on = (group: string) => groupOf(agent, group);
 
-const words = (group: string, node = 'web01') => ['exec', '-g', group, '--node', node];
+const words = (group: string, node = 'web01') => on(group).words(node);
 
 const succeeding = [
   { code: 0, what: 'nothing to do', args: ['--detailed-exitcodes'], manifest: 'notice("same")' },

@@ -10,7 +10,7 @@ const agent = useAgent();
 
 const on = (group: string) => groupOf(agent, group);
 
-const words = (group: string) => ['exec', '-g', group, '--node', 'web01', '--'];
+const words = (group: string) => on(group).words('web01', '--');
 
 test("in a terminal ansible's own colours arrive", async () => {
   const { env, write, ansiblePlaybook } = toolbox();

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match } from '../support/proxy.ts';
@@ -38,16 +39,8 @@ async function running(group: string, fields: object = {}, slot = 0) {
   };
 }
 
-const exec = (group: string, ...more: string[]) => [
-  'exec',
-  '-g',
-  group,
-  '--node',
-  'web02',
-  ...more,
-  '--',
-  'true',
-];
+const exec = (group: string, ...more: string[]) =>
+  groupOf(agent, group).words('web02', ...more, '--', 'true');
 
 describe('the live line', () => {
   test.each([

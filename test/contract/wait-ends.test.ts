@@ -9,6 +9,7 @@ import { RunlockError } from '../../src/errors.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { useAgent } from '../support/use-agent.ts';
+import { groupOf } from '../support/group.ts';
 
 const agent = useAgent();
 let consul: Consul;
@@ -69,8 +70,7 @@ test('it is busy, with who has the slot', async () => {
 });
 
 test('it is busy, with who froze the group', async () => {
-  const freeze = { v: 1, by: 'ops', reason: 'migration', since: new Date().toISOString() };
-  await agent.kv.put('runlock/iced/.freeze', JSON.stringify(freeze));
+  await groupOf(agent, 'iced').freeze('ops', 'migration');
   const patience = new AbortController();
   const result = await run('iced', 'web01', { during: endingAt(patience), patience });
   expect(result).toMatchObject({ kind: 'busy', why: { kind: 'frozen', freeze: { by: 'ops' } } });

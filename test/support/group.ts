@@ -86,6 +86,12 @@ export function groupOf(
         expect(found).toHaveLength(many);
         return found;
       }, 30_000),
+    /** As `runlock freeze` stores it; `since` is now, unless given. */
+    freeze: (by: string, reason: string, times: { readonly since?: string; readonly until?: string } = {}) =>
+      agent.kv.put(
+        key('.freeze'),
+        JSON.stringify({ v: 1, by, reason, since: new Date().toISOString(), ...times }),
+      ),
     /** By their names in the group. */
     keys: async (below = '') => (await agent.kv.keys(key(below))).map((one) => one.slice(key().length)),
     /** Those that runs of the group have in Consul. */
