@@ -73,7 +73,7 @@ describe('below another prefix a command that is printed acts there', () => {
     const acquired = await run('acquire', 'half/a', '--node', 'web01', '-v');
     expect(hintIn(acquired.stderr)).toBe('runlock release half/a --prefix ops/locks');
     const busy = await on('half/a').exec('web01', '-w', '0', '--', 'true');
-    expect(busy.stderr).toContain("until 'runlock release half/a --prefix ops/locks'");
+    expect(busy.stderr).toContain("to release: 'runlock release half/a --prefix ops/locks'");
     const failed = await run('release', 'half/a', '--node', 'web01', '--failed');
     expect(await paste(hintIn(failed.stdout))).toMatch(/^cleared the failed claim of web01/);
   });
