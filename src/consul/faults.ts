@@ -180,10 +180,10 @@ function classifyTransport(error: unknown, address: string): RunlockError {
       },
     );
   }
-  const fix = shortageIn(error) ?? 'is the agent running, and does CONSUL_HTTP_ADDR name it?';
+  const fix = shortageIn(error) ?? 'is the agent running, and is CONSUL_HTTP_ADDR correct?';
   return new RunlockError(
     'unreachable',
-    `Consul at ${address} can't be reached (${reason(code, message)}); ${fix}`,
+    `Consul at ${address} unreachable (${reason(code, message)}); ${fix}`,
     {
       cause: error,
     },

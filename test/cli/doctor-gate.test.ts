@@ -201,7 +201,7 @@ describe('another node', () => {
     expect(right.rights).toContain(`agent "web02": read, at ${other.address}`);
     const gone = await doctor(rules, ...named, '--agent', '127.0.0.1:1');
     expect(gone.problems.map(({ found }) => found)).toEqual([
-      expect.stringContaining("127.0.0.1:1 can't be reached"),
+      expect.stringContaining('127.0.0.1:1 unreachable'),
     ]);
   });
 

@@ -179,7 +179,7 @@ describe('69 Consul not reachable: said within a few seconds', () => {
       ask('release', 'prod'),
       ask('status'),
     ]);
-    const words = new RegExp(`${address} can't be reached \\(connection refused\\)`);
+    const words = new RegExp(`${address} unreachable \\(connection refused\\)`);
     for (const { result } of [exec, release, status]) expectComplaint(result, 69, words);
     expect(Math.max(exec.tookMs, release.tookMs)).toBeLessThan(8_000);
     expect(status.tookMs).toBeLessThan(20_000);

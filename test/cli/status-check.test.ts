@@ -152,7 +152,7 @@ describe('UNKNOWN, too, is', () => {
     ]);
     expect([gone.status, hangs.status]).toEqual([3, 3]);
     expect(gone.line).toMatch(
-      /^RUNLOCK UNKNOWN - Consul at 127\.0\.0\.1:1 can't be reached \(connection refused\)/,
+      /^RUNLOCK UNKNOWN - Consul at 127\.0\.0\.1:1 unreachable \(connection refused\)/,
     );
     expect(hangs.line).toMatch(/^RUNLOCK UNKNOWN - Consul at \S+ did not answer within 9s$/);
   });

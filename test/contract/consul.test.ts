@@ -312,7 +312,7 @@ describe('trouble with Consul', () => {
     heal();
     await reading;
     expect(warnings()).toEqual([
-      expect.stringMatching(/^Consul at .* can't be reached \(the connection was closed\).*Retrying$/),
+      expect.stringMatching(/^Consul at .* unreachable \(the connection was closed\).*Retrying$/),
       `Consul at ${proxy.address} is reachable again`,
     ]);
   });

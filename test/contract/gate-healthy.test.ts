@@ -30,7 +30,7 @@ test('Consul away: waited for, but not for ever', async () => {
   waits[0]?.end();
   expect(await given).toMatchObject({
     kind: 'unhealthy',
-    why: expect.stringContaining("can't be reached") as string,
+    why: expect.stringContaining('unreachable') as string,
   });
   const waited = untilHealthy({ consul, clock: told }, asked, never);
   await proxy.seen(isHealth, 5);

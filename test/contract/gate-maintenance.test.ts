@@ -108,7 +108,7 @@ test('the agent down for good: what stays is said, with why', async () => {
   await web01.agent.kill();
   const ended = await endModesAtLast(agent(), taken, 500);
   expect(ended).toMatchObject({ stays: [{ service: 'web', run: 'r1' }] });
-  expect(ended.why).toContain("can't be reached");
+  expect(ended.why).toContain('unreachable');
   await web01.agent.restart();
 });
 

@@ -129,7 +129,7 @@ describe.each<[string, Action, RegExp]>([
   ['503', { status: 503, body: 'no' }, /failed \(HTTP 503: no\)/],
   ['429', { status: 429, body: 'slow down' }, /takes no more requests \(HTTP 429: slow down\)/],
   ['500', { status: 500, body: 'No cluster leader' }, /has no leader/],
-  ['a connection that is closed', 'drop-before', /can't be reached/],
+  ['a connection that is closed', 'drop-before', /unreachable/],
   ['hang', 'hang', /did not answer|timed out/],
 ])('answered with %s until the end of --wait', (_, action, words) => {
   const queue = ({ path }: { path: string }) => decodeURIComponent(path).includes('/.queue/?');

@@ -134,7 +134,7 @@ test(
       await using fleet = startFleet(clients[0], { group: 'quorum-new' });
       const newcomer = await fleet.run('web09', { args: ['-w', '3s'] });
       expect(newcomer).toMatchObject({ status: 69, stdout: '' });
-      expect(newcomer.stderr).toMatch(/Consul at .* (has no leader|can't be reached|failed|did not answer)/);
+      expect(newcomer.stderr).toMatch(/Consul at .* (has no leader|unreachable|failed|did not answer)/);
       expect(readRuns(fleet.folder)).toEqual([]);
       await sleep(21_000);
       await Promise.all(lost.map((server) => server.restart()));

@@ -91,7 +91,7 @@ test.concurrent(
     const { status, stderr } = await run.ended;
     client.resume();
     expect(status).toBe(69);
-    expect(stderr).toMatch(/Consul at .* (did not answer|can't be reached)/);
+    expect(stderr).toMatch(/Consul at .* (did not answer|unreachable)/);
     expect(stderr).not.toContain('web01');
     holder.tell();
     expect((await holder.ended).status).toBe(0);
@@ -178,7 +178,7 @@ test.concurrent(
     const taken = await takeConnections(client, 0);
     const refused = await fleet.run('web01', { agent: client });
     expect(refused).toMatchObject({ status: 69, stdout: '' });
-    expect(refused.stderr).toMatch(/^runlock: Consul at .* can't be reached \(.*\n$/);
+    expect(refused.stderr).toMatch(/^runlock: Consul at .* unreachable \(.*\n$/);
     expect(order(fleet)).toEqual([]);
     taken.free();
     expect(await fleet.run('web01', { agent: client })).toMatchObject({ status: 0 });

@@ -58,7 +58,7 @@ describe.concurrent('before there is a slot', () => {
       proxy.rule({ do: 'hang' });
       const { status, stdout, stderr } = await fleet.run('web01', { agent: proxy });
       expect({ status, stdout }).toEqual({ status: 69, stdout: '' });
-      expect(stderr).toMatch(/^runlock: Consul at .* can't be reached \(request timed out .*\n$/);
+      expect(stderr).toMatch(/^runlock: Consul at .* unreachable \(request timed out .*\n$/);
       expect(await fleet.keys()).toEqual([]);
       expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
       expect(order(fleet)).toEqual(['web02']);
@@ -75,7 +75,7 @@ describe.concurrent('before there is a slot', () => {
       proxy.maxConnections = 0;
       const { status, stdout, stderr } = await fleet.run('web01', { agent: proxy });
       expect({ status, stdout }).toEqual({ status: 69, stdout: '' });
-      expect(stderr).toMatch(/^runlock: Consul at .* can't be reached \(.*\n$/);
+      expect(stderr).toMatch(/^runlock: Consul at .* unreachable \(.*\n$/);
       expect(await fleet.keys()).toEqual([]);
       expect(await fleet.run('web02')).toMatchObject({ status: 0, stderr: '' });
       expect(await fleet.broken()).toEqual([]);
@@ -171,7 +171,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       await third.waiting(SOON_MS);
       proxy.maxConnections = 0;
       proxy.sever();
-      await second.says(/Consul at .* can't be reached .*Retrying/, 40_000);
+      await second.says(/Consul at .* unreachable .*Retrying/, 40_000);
       proxy.maxConnections = Infinity;
       await second.says(/is reachable again/, 20_000);
       expect(await second.waiting(SOON_MS)).toBe(ticket);
