@@ -1,10 +1,9 @@
 // `npm run structure`: how the source hangs together, in figures that anyone can count again. Prints a Markdown table;
 // what is to be reached is said, and never a reason to fail. `--json` prints all of it, with the names behind the figures.
-import { readFileSync, readdirSync } from 'node:fs';
-import { dirname, join, posix } from 'node:path';
+import { readdirSync } from 'node:fs';
 import ts from 'typescript';
 import { circlesOf, circlesOfFolders, topOf } from './structure/graph.ts';
-import type { Imports } from './structure/graph.ts';
+import { importsOf, readTrees } from './structure/imports.ts';
 import { filesOfARun } from './structure/reader.ts';
 
 interface Figure {
@@ -17,16 +16,8 @@ interface Figure {
 
 const SOURCE = 'src';
 
-const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' })
-  .filter((name) => name.endsWith('.ts'))
-  .map((name) => posix.normalize(name))
-  .sort();
-const trees = new Map(
-  files.map((file) => {
-    const text = readFileSync(join(SOURCE, file), 'utf8');
-    return [file, ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)] as const;
-  }),
-);
+const trees = readTrees(SOURCE);
+const files = [...trees.keys()];
 
 /** Every node of every file that `pick` says yes to, as `file:line`. */
 function places(pick: (node: ts.Node) => boolean): string[] {
@@ -41,23 +32,7 @@ function places(pick: (node: ts.Node) => boolean): string[] {
   });
 }
 
-/** Types too: who has to know of whom is the question, not what is loaded. */
-function importsOf(tree: ts.SourceFile): string[] {
-  const named: string[] = [];
-  const visit = (node: ts.Node): void => {
-    const from = (ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) && node.moduleSpecifier;
-    const loaded =
-      ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword && node.arguments[0];
-    const name = from || loaded;
-    if (name && ts.isStringLiteral(name) && name.text.startsWith('.'))
-      named.push(posix.join(dirname(tree.fileName), name.text));
-    ts.forEachChild(node, visit);
-  };
-  visit(tree);
-  return [...new Set(named)];
-}
-
-const imports: Imports = new Map([...trees].map(([file, tree]) => [file, importsOf(tree)]));
+const imports = importsOf(trees);
 
 /** An object that is spread where it stands: its fields could stand there themselves. */
 const isSpreadLiteral = (node: ts.Node) =>

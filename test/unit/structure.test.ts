@@ -1,6 +1,7 @@
 // What `npm run structure` calls a circle.
 import { expect, test } from 'vitest';
 import { circlesOf, circlesOfFolders, topOf } from '../../scripts/structure/graph.ts';
+import { importsOf, readTrees } from '../../scripts/structure/imports.ts';
 
 const graph = (edges: Record<string, string[]>) => new Map(Object.entries(edges));
 
@@ -35,4 +36,11 @@ test('a folder and the file of its name are one thing', () => {
   expect(circlesOfFolders(graph({ 'consul.ts': ['consul/request.ts'], 'consul/request.ts': [] }))).toEqual(
     [],
   );
+});
+
+test('in the source no files and no folders import each other in a circle', () => {
+  const imports = importsOf(readTrees('src'));
+  expect(imports.size).toBeGreaterThan(100);
+  expect(circlesOf(imports)).toEqual([]);
+  expect(circlesOfFolders(imports)).toEqual([]);
 });

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { parseFlag, parseGroup, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
-import type { Asked, Defining } from '../../cli/command.ts';
+import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
   checked,
@@ -16,9 +16,7 @@ import {
 } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import type { Platform } from '../platform.ts';
-import type { ForgetOptions } from './forget.ts';
-
-export type ForgetAsked = Asked<ForgetOptions & { readonly json: boolean }>;
+import type { ForgetAsked } from './run.ts';
 
 export const forget = register({
   name: 'forget',

@@ -1,10 +1,13 @@
 /** `runlock forget`: what was done → stdout. */
+import type { Asked } from '../../cli/command.ts';
 import { renderForgotten } from '../../output/forget.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
-import type { ForgetAsked } from './command.ts';
 import { forget } from './forget.ts';
+import type { ForgetOptions } from './forget.ts';
+
+export type ForgetAsked = Asked<ForgetOptions & { readonly json: boolean }>;
 
 export function run({ common, options }: ForgetAsked, platform: Platform): Promise<number> {
   return withConsul({ common }, platform, async ({ consul, deps, signal }) => {

@@ -6,12 +6,18 @@ import type { Platform } from '../platform.ts';
 import { printJsonLine } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
 import { describeChange, stateReport } from './describe.ts';
-import type { StateOptions } from './run.ts';
+
+export interface WatchRequest {
+  readonly action: 'watch';
+  /** None: all. */
+  readonly paths: readonly string[];
+}
+
+type WatchOptions = WatchRequest & { readonly prefix: string; readonly json: boolean };
 
 /** Ctrl-C is how one leaves, so its exit status is 0; another signal's is 128 and its number. */
-export function runWatch({ common, options }: Asked<StateOptions>, platform: Platform): Promise<number> {
-  const { prefix, json } = options;
-  const paths = options.action === 'watch' ? options.paths : [];
+export function runWatch({ common, options }: Asked<WatchOptions>, platform: Platform): Promise<number> {
+  const { prefix, json, paths } = options;
   const statusAfter = (name: NodeJS.Signals) => (name === 'SIGINT' ? 0 : exitStatusOf(name));
   return withConsul({ common, stoppable: true, statusAfter }, platform, async ({ consul, deps, signal }) => {
     const { clock } = deps;

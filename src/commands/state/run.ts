@@ -23,14 +23,14 @@ import {
   setReport,
   stateReport,
 } from './describe.ts';
+import type { WatchRequest } from './run-watch.ts';
 
 export type StateRequest =
   | ({ readonly action: 'set' } & Pick<SetRequest, 'path' | 'value' | 'only' | 'ttlMs' | 'touch'>)
   | { readonly action: 'get' | 'delete'; readonly path: string }
   /** `below`: '' for all. */
   | { readonly action: 'list'; readonly below: string }
-  /** None: all. */
-  | { readonly action: 'watch'; readonly paths: readonly string[] }
+  | WatchRequest
   | { readonly action: 'prune' };
 
 export type StateOptions = StateRequest & { readonly prefix: string; readonly json: boolean };
@@ -40,7 +40,8 @@ const EXIT_NO = 1;
 
 export async function run(asked: Asked<StateOptions>, platform: Platform): Promise<number> {
   const { common, options } = asked;
-  if (options.action === 'watch') return (await import('./run-watch.ts')).runWatch(asked, platform);
+  if (options.action === 'watch')
+    return (await import('./run-watch.ts')).runWatch({ ...asked, options }, platform);
   const request =
     options.action === 'set' ? { ...options, value: await valueOf(options, platform) } : options;
   return withConsul({ common, stoppable: true }, platform, (ways) => act(request, ways, platform));
