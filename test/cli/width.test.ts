@@ -37,7 +37,7 @@ describe.each(WIDTHS)('in %i columns', (columns) => {
     expect(lines.filter((line) => line.length > columns)).toEqual([]);
     expect(words(lines)).toEqual(words(wide.stdout.split('\n')));
     // It uses the room that there is.
-    expect(Math.max(...lines.map((line) => line.length))).toBeGreaterThan(columns * 0.7);
+    expect(Math.max(...lines.map((line) => line.length))).toBeGreaterThan(columns * 0.6);
     expect(await onTerminal(columns, args)).toEqual(lines);
   });
 });
