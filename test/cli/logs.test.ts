@@ -6,7 +6,7 @@ import { groupOf } from '../support/group.ts';
 import { stage } from '../support/stage.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Match } from '../support/proxy.ts';
-import { writes } from '../support/proxy-steps.ts';
+import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 
 const agent = useAgent();
@@ -248,6 +248,25 @@ describe('a run of each kind', () => {
     const file = `${folder}/runlock.prom`;
     const { stderr } = await exec('web01', '--metrics-file', file, '--', 'mkdir', '-p', `${file}/in`);
     expect(of(stderr, 'metrics-unwritten')).toMatchObject({ level: 'warning', group, file });
+  });
+
+  test('conditions: waited for without a slot, no longer true with it, not true in time', async () => {
+    const { words, group } = setup();
+    const set = (value: string) => runlock(agent, ['state', 'set', 'logs/a', value]);
+    const missing = [expect.stringMatching(/^state:logs\/a=1: logs\/a is 2, set by /)];
+    const conditions = ['--when', 'state:logs/a=1', '--', 'true'];
+    await set('2');
+    const unmet = await runlock(agent, words('web01', '-w', '1s', ...conditions));
+    expect(unmet.status).toBe(75);
+    expect(of(unmet.stderr, 'when-waits')).toMatchObject({ level: 'info', group, missing });
+    expect(of(unmet.stderr, 'when-unmet')).toMatchObject({ level: 'warning', group, missing });
+    await set('1');
+    await using proxy = await startProxy(agent);
+    const changed = proxy.seen(STEPS.grant).then(() => set('2'));
+    proxy.rule({ match: STEPS.grant, times: 1, do: { until: changed } });
+    const turned = await runlock(proxy, words('web01', '-w', '1s', ...conditions));
+    expect(turned.status).toBe(75);
+    expect(of(turned.stderr, 'when-gave-way')).toMatchObject({ level: 'info', group, missing });
   });
 
   test('every event of the table was one of these', () => {

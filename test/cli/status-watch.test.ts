@@ -297,7 +297,7 @@ describe('keys', () => {
         ...['fg', 'echo ended-with $?', '[ "$a" = "$(stty -g)" ] && echo as-before'],
       ].join('; '),
     );
-    await seen.until(/q to leave/);
+    await seen.until(/q to quit/);
     seen.type('\x1a');
     await seen.shows(/stopped-as-before/);
     const drawn = seen.frames().length;
@@ -310,7 +310,7 @@ describe('keys', () => {
 
   test('where stdin is no terminal q is no key, and the terminal is left alone', async () => {
     const seen = watch(['keys'], {}, (command) => between(`${command} </dev/null`));
-    await seen.until(/Ctrl-C to leave/);
+    await seen.until(/Ctrl-C to quit/);
     expect(settings(seen.pid())).toMatch(/\bisig icanon /);
     const drawn = seen.frames().length;
     seen.type('q\n');

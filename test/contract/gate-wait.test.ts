@@ -186,7 +186,10 @@ describe('before a slot', () => {
     const asked = gate({ services: ['WEB'], groups: [] });
     const first = { ...waitingUntil(never), mustBeOffered: ['WEB'] };
     await expect(waitOpen(effects(), asked, first)).rejects.toMatchObject({
-      ...{ code: 'config', message: expect.stringContaining("offers WEB (did you mean 'web'?)") as string },
+      ...{
+        code: 'config',
+        message: expect.stringContaining("no instances of WEB (did you mean 'web'?)") as string,
+      },
     });
   });
 
