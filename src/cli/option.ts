@@ -27,7 +27,7 @@ export const commonOptions = () => [
   option('-v, --verbose', 'log debug messages too', parseFlag, false),
   option('-q, --quiet', 'log errors only', parseFlag, false),
   option('--log-format <text|json>', 'format of log lines on stderr', parseLogFormat, 'text'),
-  option('--config <file>', 'configuration file', parsePath, '/etc/runlock/config.toml'),
+  option('--config <file>', 'path of the configuration file', parsePath, '/etc/runlock/config.toml'),
 ];
 
 /** The last of a command that asks Consul; `json`: what it prints as JSON, where it does. */

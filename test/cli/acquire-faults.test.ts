@@ -64,9 +64,7 @@ describe('killed', () => {
       await killed.ended;
       expect(await on(group).claim()).toMatchObject({ state: 'running', node: 'web01' });
       expect((await acquire(group, 'web02', '-w', '0')).status).toBe(75);
-      expect((await release(group, 'web01', '--failed')).stdout).toContain(
-        'its claim says running, and stays',
-      );
+      expect((await release(group, 'web01', '--failed')).stdout).toContain('(its running claim stays)');
       expect(await next(group)).toEqual(silent);
       expect((await on(group).claim())?.state).toBe(state);
       expect(await on(group).sessions()).toEqual([]);
@@ -104,7 +102,7 @@ test('evicted between grant and hold: says so, holds nothing, and the operator h
   const run = startRunlock(proxy, acquireArgs('evicted', 'web01'));
   await proxy.seen(keepStep);
   const operator = await runlock(agent, ['release', 'evicted', '--owner', 'web01', '--force']);
-  expect(operator.stdout).toBe('evicted web01 from slot 0 of evicted; its command is gone\n');
+  expect(operator.stdout).toBe('evicted web01 from slot 0 of evicted; its command has ended\n');
   const { status, stderr } = await run.ended;
   expect(status).toBe(79);
   expect(stderr).toMatch(/lost slot 0 of evicted while acquiring it: .* evicted it/);

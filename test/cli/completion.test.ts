@@ -118,7 +118,7 @@ describe('what cannot be looked up', () => {
   });
 
   test('is left out: a group in which nobody has run', async () => {
-    const node = { ...nothing, stdout: 'web01\thas run here\n' };
+    const node = { ...nothing, stdout: 'web01\thas run in this group\n' };
     expect(await complete({}, 'history', 'prod/web', 'empty', '--forget', '')).toEqual(node);
   });
 

@@ -119,7 +119,7 @@ describe('a group whose runs name a service', () => {
     expect(fixes(await doctor(rules, ...args))).toEqual([add(NODE)]);
     const report = await doctor([...rules, NODE], ...args);
     expect(report).toMatchObject({ status: 0, problems: [] });
-    expect(report.rights).toContain('--maintenance node: web01 offers db, web');
+    expect(report.rights).toContain('--maintenance node: services of web01: db, web');
     const named = 'service "web" { policy = "read" }';
     const few = rules.map((rule) => (rule === ALL ? named : rule === KEYS ? KEY : rule));
     expect(fixes(await doctor([...few, NODE], ...args))).toEqual([add(ALL)]);
@@ -169,7 +169,11 @@ describe('auto', () => {
     );
     expect(report).toMatchObject({ status: 0, problems: [], notes: [] });
     expect(report.rights).toEqual(
-      expect.arrayContaining(['auto: web01 offers db, web', 'service "db": read', 'service "web": read']),
+      expect.arrayContaining([
+        'auto: services of web01: db, web',
+        'service "db": read',
+        'service "web": read',
+      ]),
     );
   });
 
@@ -177,7 +181,7 @@ describe('auto', () => {
     const some = await doctor([...base, NODES, SERVICE], '--service', 'auto');
     expect(some).toMatchObject({ status: 0, problems: [] });
     expect(some.notes.map(({ found }) => found)).toEqual([
-      'auto: web01 offers web, as far as the token may see',
+      'auto: services of web01: web (this token may not see all)',
     ]);
     const none = await doctor([...base, NODES], '--service', 'auto');
     expect(fixes(none)).toEqual([add('service_prefix "" { policy = "read" }')]);
