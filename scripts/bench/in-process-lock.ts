@@ -5,6 +5,7 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
+import type { Emit } from '../../src/events/events.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import { acquire } from '../../src/lock/acquire.ts';
 import { holdLease } from '../../src/lock/lease.ts';
@@ -66,8 +67,11 @@ export function openGroup(agent: Agent, slots: number): Group {
         node,
         run: { ...run, hold: 'forever' as const },
       };
-      const waiting = { signal, patience, either: signal, ...(onJoined && { onJoined }) };
-      const acquired = await acquire({ consul, deps }, { ...request, ttlMs }, waiting);
+      const emit: Emit = ({ event }) => {
+        if (event === 'queued') onJoined?.();
+      };
+      const waiting = { signal, patience, either: signal };
+      const acquired = await acquire({ consul, deps: { ...deps, emit } }, { ...request, ttlMs }, waiting);
       if (acquired.kind !== 'granted')
         throw new Error(`${node}'s last run has not ended in time: is this machine busy with other things?`);
       const lease = holdLease(acquired.grant, { ttlMs, killAfterMs: 10_000 });
