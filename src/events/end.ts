@@ -79,7 +79,7 @@ export function givenBackText(
       const clear = given.stuck
         ? ''
         : `; the next run of ${node} clears it; to clear it by hand: '${release}' (asks for confirmation)`;
-      return `could not release slot ${slot} of ${group} (${given.why}), which stays blocked by ${given.keys.join(', ')}${clear}`;
+      return `could not release slot ${slot} of ${group} (${given.why}); the slot stays blocked by ${given.keys.join(', ')}${clear}`;
     }
     case 'released': {
       if (!given.kept) return `released slot ${slot} of ${group}`;

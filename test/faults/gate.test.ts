@@ -131,7 +131,7 @@ describe.concurrent('the gate', LONG, () => {
       /no slot available in broke .*web01 failed \d+s ago \(bash, services unhealthy afterwards\)/,
     );
     const status = await spawnRunlock(services.server, ['status', name]).ended;
-    expect(status.stdout).toContain('web01 failed (bash, services unhealthy afterwards)');
+    expect(status.stdout).toContain('(bash, services unhealthy afterwards)');
     const history = await spawnRunlock(services.server, ['history', name]).ended;
     expect(history.stdout).toMatch(/web01 .* unhealthy +0 /);
     await answer('web01', 200);
@@ -234,7 +234,7 @@ describe.concurrent('TERM', LONG, () => {
   async function stopped(moment: Gated, node: Node): Promise<void> {
     const { run } = (await moment.fleet.claim()) ?? {};
     const next = moment.start('web02', { part: { beats: 1 } });
-    await next.says(/web02 waits/, SOON_MS);
+    await next.says(/web02 is waiting/, SOON_MS);
     node.send('SIGTERM');
     await endsWith(143, node);
     expect(await moment.fleet.claim()).toMatchObject({ node: 'web01', state: 'interrupted', run });

@@ -120,7 +120,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       run.tell(7);
       const { status, stderr } = await run.ended;
       expect(status).toBe(7);
-      expect(stderr).toContain(`runlock/${fleet.group}/.slot/0/owner stays and keeps others out`);
+      expect(stderr).toContain(`the slot stays blocked by runlock/${fleet.group}/.slot/0/owner`);
       expect(stderr).toContain(`to clear it by hand: 'runlock release ${fleet.group} --owner web01`);
       const late = await proxy.release();
       expect(late.length).toBeGreaterThan(1);

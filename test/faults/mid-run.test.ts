@@ -92,7 +92,7 @@ describe.concurrent('its token revoked', () => {
       scene.run.tell();
       const { status, stderr } = await scene.run.ended;
       expect(status).toBe(0);
-      expect(stderr).toContain(`${owner(fleet)} stays and keeps others out`);
+      expect(stderr).toContain(`the slot stays blocked by ${owner(fleet)}`);
       expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'running' });
       await eventually(async () => expect(await fleet.lockedBy()).toBeUndefined(), 60_000);
       expect(await grants(fleet)).toEqual(['web01']);
@@ -280,7 +280,7 @@ describe.concurrent.each(HOLDS)('hold %s', { timeout: 120_000 }, (hold) => {
     fleet.act('evict', 'web01');
     expect(await release(fleet, 'web01', '--force')).toMatchObject({
       status: 0,
-      stdout: `evicted web01 from slot 0 of ${fleet.group}; its command is gone\n`,
+      stdout: `evicted web01 from slot 0 of ${fleet.group}; its command has ended\n`,
     });
     await untilDead(scene.trace, 100);
     expect((await scene.run.ended).status).toBe(79);
