@@ -135,7 +135,8 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
   let seenMs: number | undefined;
   let taken: readonly TakenOut[] = [];
   let mark: OutMark | undefined;
-  const over = new AbortController();
+  /** A run that goes back to wait may come through once more. */
+  let over = new AbortController();
   /** Resolves when nothing more is taken out. */
   let keeping: Promise<void> | undefined;
   const goBack = async (own: NodeAgent, how: Exit['how']) => {
@@ -173,6 +174,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     emitEntered(deps, taken, { node, run });
     const again = { ...out, look: lookAgain };
     const onFound = (found: Found) => emitFound(deps, found, { node, run });
+    over = new AbortController();
     keeping = keepOut(
       { consul, deps, agent },
       { request: again, taken, shown: entered.shown, onFound },

@@ -4,7 +4,9 @@ import { afterEach, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { eventually } from '../support/processes.ts';
-import { startRunlock } from '../support/runlock.ts';
+import { startProxy } from '../support/proxy.ts';
+import { STEPS } from '../support/proxy-steps.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
 const agent = useAgent({ name: 'web01' });
@@ -72,6 +74,33 @@ test('one that is out again stays out after a failed run', async () => {
   await run.says(AGAIN, 30_000);
   expect((await end()).status).toBe(3);
   expect(await maintenances()).toEqual(WEB);
+});
+
+// The first try had gone back into service for its condition, and nobody looked after the second one.
+test('a run that went back to wait for its condition keeps its node out once it starts', async () => {
+  const set = (value: string) => runlock(agent, ['state', 'set', 'keep-out/a', value]);
+  await set('1');
+  await register('web-1');
+  await using proxy = await startProxy(agent);
+  // With its slot, and out of service: then the condition turns false.
+  const changed = proxy.seen(STEPS['maintenance on']).then(() => set('2'));
+  proxy.rule({ match: STEPS['maintenance on'], times: 1, do: { until: changed } });
+  const { folder, lines } = stage();
+  const script = `echo ran >${folder}/ran; until [ -e ${folder}/end ]; do sleep 0.05; done`;
+  const gate = ['--service', 'web', '--maintenance', '--gate-stable', '0'];
+  const words = ['exec', '-v', '-g', 'prod/web', ...gate, '--when', 'state:keep-out/a=1'];
+  const run = startRunlock(proxy, [...words, '--', 'sh', '-c', script]);
+  await run.says(/gave the slot of prod\/web up at once/);
+  await set('1');
+  await eventually(() => expect(lines('ran')).toHaveLength(1), 30_000);
+  expect(await maintenances()).toEqual(WEB);
+  await deregister('web-1');
+  await register('web-1');
+  await run.says(AGAIN, 30_000);
+  expect(await maintenances()).toEqual(WEB);
+  writeFileSync(`${folder}/end`, '');
+  expect((await run.ended).status).toBe(0);
+  expect(await maintenances()).toEqual([]);
 });
 
 test('what somebody has put back is said once, and stays in service', async () => {
