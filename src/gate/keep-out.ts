@@ -38,10 +38,13 @@ export async function keepOut(effects: EnterEffects, asked: KeepOut, signal: Abo
   const services = [...new Set(asked.taken.flatMap(({ service }) => (service === '' ? [] : [service])))];
   if (services.length === 0) return;
   const look = createLook(effects, { ...asked, services });
-  for (let failures = 0; !signal.aborted;) {
+  const isOver = () => signal.aborted;
+  for (let failures = 0; !isOver();) {
     try {
       failures = (await look(signal)) ? 0 : failures + 1;
     } catch (error) {
+      // The run has ended, and with it the look that was under way.
+      if (isOver()) return;
       failures++;
       emit({ event: 'out-unwatched', detail: { fault: reasonOf(error) } });
     }

@@ -110,3 +110,27 @@ test('an agent that is away is asked less and less often', async () => {
   const { pauses } = await look({ checks: 'away', shown, now: shown });
   expect(pauses).toEqual([4_000, 8_000, 16_000, 30_000]);
 });
+
+test('the end of the run cuts a look short, and nothing is said of that', async () => {
+  const stop = new AbortController();
+  const cut = () => {
+    stop.abort();
+    return Promise.reject(stop.signal.reason as Error);
+  };
+  const consul = fakeConsul({ agentServices: cut, agentChecks: cut });
+  const said: string[] = [];
+  const deps = {
+    clock: { sleep: () => Promise.resolve() },
+    random: () => 1,
+    emit: ({ event }: { event: string }) => void said.push(event),
+  } as unknown as EnterEffects['deps'];
+  const request: KeepOut['request'] = {
+    ...{ prefix: 'runlock', node: 'web01', services: ['web'], run: 'r1', groups: ['prod'] },
+    ...{ scope: 'service', look: () => Promise.resolve(undefined) },
+  };
+  const mode = { scope: 'service', service: 'web', serviceId: 'web-1', reason: '', run: 'r1' } as const;
+  const taken = [{ ...mode, how: 'set' as const }];
+  const asked = { request, taken, shown: [], onFound: () => undefined };
+  await keepOut({ consul, deps, agent: { consul, deps } }, asked, stop.signal);
+  expect(said).toEqual([]);
+});
