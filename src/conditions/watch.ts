@@ -59,12 +59,14 @@ export async function watchConditions<R>(
   watching.signal.addEventListener('abort', stop, { once: true });
   const { signal } = over;
   const followed = sources.map((source): Followed => ({ source, looked: '', seen: undefined, moved: 0 }));
-  const proven = new Set<string>();
   let isFollowing = false;
   try {
     watching.signal.throwIfAborted();
     for (;;) {
-      const world = await persistRefused(clock, signal, () => look(consul, { sources, proven }, { signal }));
+      // Proven anew by each look: a token may have lost a right since the last one, and nothing else tells.
+      const world = await persistRefused(clock, signal, () =>
+        look(consul, { sources, proven: new Set() }, { signal }),
+      );
       for (const each of followed) each.looked = signatureIn(world, each.source);
       const judging = { ...where(watching), nowMs: clock.earliest(), since: since(world) };
       const moved = new Map(followed.map(({ source, moved }) => [idOf(source), moved]));

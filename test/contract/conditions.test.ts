@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { startAgent } from '../support/consul.ts';
+import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { ProxyRequest } from '../support/proxy.ts';
@@ -188,6 +189,27 @@ describe('what the token may not read is never taken for what is not there', () 
     if (!condition.includes('frozen')) expect(refused.stderr).toContain(rule);
     expect(await runlock(await as([rule, ...others].join('\n')), look)).toMatchObject({ status: 0 });
   });
+
+  test('also where the token loses the right while it waits', async () => {
+    const group = groupOf(guarded, 'lose/db');
+    expect((await group.exec('n', '--', 'false')).status).toBe(1);
+    const token = await guarded.token('key_prefix "runlock/" { policy = "read" }');
+    const as = { env: { ...guarded.env, CONSUL_HTTP_TOKEN: token } };
+    const words = ['wait', '-v', '--timeout', '50s', '--until', 'idle:lose/db'];
+    const waiting = startRunlock(as, words);
+    await waiting.says(/idle:lose\/db does not hold/);
+    const self = await guarded.http('GET', '/v1/acl/token/self', undefined, { token });
+    const [policy] = (self.json() as { Policies: { ID: string; Name: string }[] }).Policies;
+    const less = { ...policy, Rules: 'key_prefix "elsewhere/" { policy = "read" }' };
+    await guarded.http('PUT', `/v1/acl/policy/${policy?.ID ?? ''}`, less);
+    // Wakes the watch, whose listing has nothing in it now.
+    expect((await group.exec('n', '--', 'false')).status).toBe(1);
+    const { status, stderr } = await waiting.ended;
+    expect({ status, stderr }).toEqual({
+      status: 77,
+      stderr: expect.stringContaining('key_prefix "runlock/lose/db/.slot/" { policy = "read" }') as string,
+    });
+  }, 60_000);
 
   test('also where only single keys of a listing may be read', async () => {
     await guarded.kv.put('runlock/prod/web/.slot/0/owner', '{}');
