@@ -101,12 +101,6 @@ export async function followStates(looking: Looking, { paths, changed }: Followi
   const below = statesBelow(prefix);
   const all = { key: below, paths: [], rule: belowRule(below, 'read') };
   const sources = alone.length > 0 ? alone : [all];
-  if (alone.length === 0)
-    await looking.consul.get(`${below}.may-read`, {
-      ...FIRST_CONTACT,
-      signal: looking.signal,
-      rule: all.rule,
-    });
   return Promise.race(sources.map((source) => followSource(looking, source, changed)));
 }
 
@@ -128,7 +122,12 @@ async function followSource(
   let endsInMs = Infinity;
   const read = async (past: Past): Promise<{ entries: readonly Entry[]; index: number }> => {
     const options = { ...contact, ...past, signal, rule };
-    if (paths.length === 0) return consul.list(key, options);
+    if (paths.length === 0) {
+      const found = await consul.list(key, options);
+      // A listing hides what the token may not read, from some moment on perhaps; a single key is refused.
+      await consul.get(`${key}.may-read`, { ...contact, signal, rule });
+      return found;
+    }
     const { entry, index } = await consul.get(key, options);
     return { entries: entry ? [entry] : [], index };
   };

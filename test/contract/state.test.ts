@@ -125,3 +125,22 @@ describe('with ACLs', () => {
     }
   });
 });
+
+test('a watch of all states whose token loses the right ends with 77, and calls no state unset', async () => {
+  await using own = await startAgent({ acl: true });
+  const set = (value: string) => runlock(own, ['state', 'set', 'lose/a', value]);
+  expect((await set('1')).status).toBe(0);
+  const token = await own.token('key_prefix "runlock/.state/" { policy = "read" }');
+  const watching = startRunlock({ env: { ...own.env, CONSUL_HTTP_TOKEN: token } }, ['state', 'watch']);
+  await eventually(() => expect(watching.stdout()).toContain('lose/a is 1'));
+  const self = await own.http('GET', '/v1/acl/token/self', undefined, { token });
+  const [policy] = (self.json() as { Policies: { ID: string; Name: string }[] }).Policies;
+  const less = { ...policy, Rules: 'key_prefix "elsewhere/" { policy = "read" }' };
+  await own.http('PUT', `/v1/acl/policy/${policy?.ID ?? ''}`, less);
+  expect((await set('2')).status).toBe(0);
+  const { status, stdout } = await watching.ended;
+  expect({ status, stdout }).toEqual({
+    status: 77,
+    stdout: expect.not.stringContaining('not set') as string,
+  });
+}, 60_000);
