@@ -162,3 +162,11 @@ test('what the token may not read ends it with 77 and the rule, before a slot is
 });
 
 const agentWithAcl = useAgent({ acl: true });
+
+test('refuses a condition that is not UTF-8: it would be compared with what nobody wrote', async () => {
+  const script = 'exec "$@" --when "$(printf "state:wu/a!=\\377")" -- echo ran';
+  const words = ['exec', '-g', 'when/utf8', '--node', 'n', '-w', '0'];
+  const { status, stdout, stderr } = await runlock(agent, words, { through: ['sh', '-c', script, 'sh'] });
+  expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+  expect(stderr).toBe('runlock: --when: this value is not UTF-8; publish text, such as its base64\n');
+});

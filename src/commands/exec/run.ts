@@ -1,16 +1,18 @@
 /** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
 import type { Asked } from '../../cli/command.ts';
-import { withoutOptions } from '../../cli/values.ts';
+import { usage, withoutOptions } from '../../cli/values.ts';
 import type { ExecDeps, ExecOptions, Figures } from '../../runner/options.ts';
 import { containRun } from '../../process/contain.ts';
 import type { Containment } from '../../process/contain.ts';
 import { newRun } from '../../process/process-tree.ts';
+import { isChanged } from '../../process/program.ts';
 import type { ExecResult } from '../../runner/exec.ts';
 import { exitCodeOf } from '../../runner/outcome.ts';
 import type { SignalSource } from '../../platform/signals.ts';
 import type { Emit } from '../../events/events.ts';
 import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
 import type { Attempt } from '../../metrics/textfile.ts';
+import { NOT_UTF8 } from '../../state/document.ts';
 import type { Platform } from '../platform.ts';
 import { liveOf, withWays } from '../with-consul.ts';
 import type { Ways } from '../with-consul.ts';
@@ -22,6 +24,7 @@ export interface ExecAsked extends Asked<ExecOptions> {
 }
 
 export function run(invocation: ExecAsked, platform: Platform): Promise<number> {
+  if (invocation.options.when?.some(({ text }) => isChanged(text))) throw usage(`--when: ${NOT_UTF8}`);
   // Before anything else: a signal that comes early must not find the default action. What it does is the run's to say.
   const signals = platform.listenToSignals();
   return withWays({ common: invocation.common }, platform, async (ways) => {
