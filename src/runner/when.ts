@@ -8,6 +8,7 @@ import { lookOnce, watchConditions } from '../conditions/watch.ts';
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import { growingMs } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
+import { RunlockError } from '../errors.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { visible } from '../text/visible.ts';
 import type { TakenBehind } from './gated.ts';
@@ -59,7 +60,10 @@ export async function takeWhen(
     const inside = await lookInside(deps, taken.slots, {
       waiting,
       look: (signal) =>
-        lookOnce(watching, when, { signal, retryForMs: ANSWER_MS, electionMs: ANSWER_MS }).then(missingOf),
+        lookOnce(watching, when, { signal, retryForMs: ANSWER_MS, electionMs: ANSWER_MS }).then((judged) => {
+          refuseOwn(judged, run);
+          return missingOf(judged);
+        }),
       backOut: () => gate?.backOut(),
     });
     if (inside.kind !== 'unmet') return inside;
@@ -106,6 +110,16 @@ async function waitOutside(
     const missing = missingOf(await lookOnce(watching, when, { signal, ...FIRST_CONTACT }));
     return missing.length === 0 ? undefined : missing;
   }
+}
+
+/** It is false because this very run has its slot, and so would be at every try. @throws RunlockError `usage` */
+function refuseOwn(judged: readonly Judged[], run: string): void {
+  const own = judged.find(({ holds, runs }) => !holds && runs.includes(run));
+  if (!own) return;
+  throw new RunlockError(
+    'usage',
+    `--when ${visible(own.condition.text)} never holds while this run has its slot; nothing was started; take it away, or name another group or node`,
+  );
 }
 
 const missingOf = (judged: readonly Judged[]): string[] =>

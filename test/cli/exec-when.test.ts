@@ -170,3 +170,14 @@ test('refuses a condition that is not UTF-8: it would be compared with what nobo
   expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
   expect(stderr).toBe('runlock: --when: this value is not UTF-8; publish text, such as its base64\n');
 });
+
+test.each(['idle:when/own', 'not:active:n@when/own'])(
+  'refuses %s for a run of that very group, which makes it false itself, and keeps nothing',
+  async (condition) => {
+    const group = groupOf(agent, 'when/own');
+    const { status, stdout, stderr } = await group.exec('n', '--when', condition, '--', 'echo', 'ran');
+    expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+    expect(stderr).toContain(`--when ${condition} never holds while this run has its slot`);
+    expect(await group.keys('.slot/')).toEqual([]);
+  },
+);
