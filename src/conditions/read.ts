@@ -18,7 +18,7 @@ export type Proven = Set<string>;
 const TRIES = 5;
 
 /**
- * Everything in KV by one consistent transaction; the services between two of them that are equal.
+ * Everything in KV by one consistent transaction; the services between two of them that are equal, and several of them twice.
  * @throws RunlockError `forbidden`, naming the rule: what may not be read is never taken for what is not there.
  */
 export async function look(
@@ -35,9 +35,12 @@ export async function look(
   }
   for (let tries = 1; ; tries += 1) {
     const instances = await readServices(consul, { services, proven }, options);
-    if (keys.length === 0) return { entries, instances, atOnce: services.length === 1 };
+    // Of several the first may have changed while the last was read: they were so at once if they still are.
+    const stood =
+      services.length === 1 ||
+      isSameServices(instances, await readServices(consul, { services, proven }, options));
     const again = await readKeys(consul, keys, options);
-    const atOnce = isSame(entries, again);
+    const atOnce = stood && isSame(entries, again);
     entries = again;
     if (!atOnce && tries < TRIES) continue;
     await prove(consul, { keys, entries, proven }, options);
@@ -131,6 +134,9 @@ async function prove(
 
 const isSame = (before: readonly Entry[], after: readonly Entry[]) =>
   signatureOf(before) === signatureOf(after);
+
+const isSameServices = (before: World['instances'], after: World['instances']) =>
+  JSON.stringify([...before]) === JSON.stringify([...after]);
 
 /** Two are equal if nothing has changed between them. */
 export const signatureOf = (entries: readonly Entry[]): string =>

@@ -95,6 +95,30 @@ describe('services and states together', () => {
     expect(proxy.requests.filter(isLook)).toHaveLength(3);
   });
 
+  test('several that were never well at once are not taken for well together', async () => {
+    const offer = (name: string, status: 'passing' | 'critical') =>
+      agent.http('PUT', '/v1/agent/service/register', {
+        ...{ Name: name, ID: name },
+        Check: { CheckID: name, TTL: '10m', Status: status },
+      });
+    await Promise.all([offer('first', 'passing'), offer('second', 'critical')]);
+    await using proxy = await startProxy(agent);
+    const isOf =
+      (name: string) =>
+      ({ path }: ProxyRequest) =>
+        path.startsWith(`/v1/health/service/${name}`);
+    const changed = proxy.seen(isOf('second'), 1).then(async () => {
+      await eventually(() => expect(proxy.requests.filter(isOf('first'))).toHaveLength(1));
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await offer('first', 'critical');
+      await offer('second', 'passing');
+    });
+    proxy.rule({ match: isOf('second'), times: 1, do: { until: changed } });
+    const until = ['--until', 'healthy:first', '--until', 'healthy:second'];
+    const { status } = await runlock(proxy, ['wait', '--timeout', '0', ...until]);
+    expect(status).toBe(75);
+  });
+
   test('that change at every read are judged all the same, and that is said', async () => {
     await register('passing');
     await using proxy = await startProxy(agent);
