@@ -12,6 +12,7 @@ import { stateKey } from '../state/path.ts';
 import { stateText } from '../state/words.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
+import { isName } from '../text/words.ts';
 import { EVERY_NODE } from './parse.ts';
 import type { Condition } from './parse.ts';
 import { agentKey, groupsOf } from './sources.ts';
@@ -217,7 +218,9 @@ const endOf = ({ endedAt }: RunRecord) => Date.parse(endedAt);
 function recordsIn(group: string, node: string, { entries }: World, { prefix }: Judging): Recorded[] {
   const start = groupKeys(prefix, group).run('');
   return entries.flatMap((entry) => {
-    if (!entry.key.startsWith(start) || parseKey(prefix, entry.key)?.key.kind !== 'run') return [];
+    const key = entry.key.startsWith(start) ? parseKey(prefix, entry.key)?.key : undefined;
+    // What no runlock writes is nobody's, the key of a folder say.
+    if (key?.kind !== 'run' || !isName(key.node)) return [];
     if (node !== EVERY_NODE && entry.key !== start + node) return [];
     return [{ record: decodeRun(entry), index: entry.modifyIndex }];
   });

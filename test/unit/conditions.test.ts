@@ -245,6 +245,11 @@ describe('good:', () => {
     (outcome) => expect(holds('good:a@g', [run('g', 'a', outcome)])).toBe(false),
   );
 
+  test('takes no notice of the key of a folder, which Consul’s own page makes', () => {
+    const folder = { key: 'runlock/g/.runs/', value: '', createIndex: 1, modifyIndex: 1 };
+    expect(holds('good:*@g', [folder, ...records.slice(0, 1)])).toBe(true);
+  });
+
   test('since a duration, a time or an index', () => {
     const one = run('g', 'a', 'succeeded', at(-60_000));
     const within = (ms: number) => look('good:a@g', [one], { since: { kind: 'age', ms } });
