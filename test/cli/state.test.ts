@@ -102,6 +102,20 @@ describe('state set', () => {
   });
 
   test.each([
+    ['a folder', 'exec "$@" </'],
+    ['without an end', 'exec "$@" </dev/zero'],
+  ])('from a stdin that is %s is refused as wrong usage', async (_name, script) => {
+    const { status, stderr } = await throughShell(script, 'set', 'in/unfit', '-');
+    expect({ status, stderr }).toEqual({
+      status: 64,
+      stderr: expect.stringMatching(
+        /^runlock: stdin: .*; give a value of up to 4,096 bytes of UTF-8\n$/,
+      ) as string,
+    });
+    expect(await stored('in/unfit')).toBeUndefined();
+  });
+
+  test.each([
     ['as an argument', 'exec "$@" "$(printf "\\377")"', []],
     ['in --if-value', 'exec "$@" x --if-value="$(printf "\\377")"', []],
     ['from stdin', 'printf "\\377" | "$@"', ['-']],

@@ -1,7 +1,7 @@
 /** `runlock state`: what was found or done → stdout and exit status. */
 import type { Asked } from '../../cli/command.ts';
 import { usage } from '../../cli/values.ts';
-import { assertNever } from '../../errors.ts';
+import { assertNever, reasonOf } from '../../errors.ts';
 import { isChanged } from '../../process/program.ts';
 import { deleteState, pruneStates, setState } from '../../state/change.ts';
 import type { SetRequest } from '../../state/change.ts';
@@ -55,7 +55,9 @@ async function valueOf(
   const words = [value, ...(only?.if === 'value' ? [only.value] : [])];
   if (words.some(isChanged)) throw usage(NOT_UTF8);
   if (value !== '-') return checkValue(value);
-  const read = await platform.readStdin();
+  const read = await platform.readStdin().catch((error: unknown) => {
+    throw usage(`stdin: ${reasonOf(error)}; give a value of up to 4,096 bytes of UTF-8`);
+  });
   return toValue(read.at(-1) === LINE_BREAK ? read.subarray(0, -1) : read);
 }
 
