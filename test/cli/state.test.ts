@@ -307,3 +307,12 @@ test.each(['bash', 'fish'] as const)('%s completes the paths of states', async (
   expect(await shell.offers('runlock state get tab/')).toEqual(['tab/schema', 'tab/seed']);
   expect(await shell.offers('runlock state de')).toEqual(['delete']);
 });
+
+test('state watch refuses so many paths that its connections would keep runs of the host from Consul', async () => {
+  const paths = Array.from({ length: 65 }, (_, i) => `many/s${i}`);
+  expect(await state('watch', ...paths)).toEqual({
+    ...{ status: 64, stdout: '' },
+    stderr:
+      'runlock: state watch follows at most 64 paths, not 65; give fewer, or none to follow all states\n',
+  });
+});

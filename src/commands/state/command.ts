@@ -76,11 +76,21 @@ function requestOf(action: Action, words: readonly string[], values: StateValues
       return { action, below: below === undefined ? '' : checkedPath(below.replace(/\/$/, '')) };
     }
     case 'watch':
-      return { action, paths: [...new Set(words.map(checkedPath))] };
+      return { action, paths: fewEnough([...new Set(words.map(checkedPath))]) };
     case 'prune':
       if (words.length > 0) throw usage('state prune takes no path: it deletes every state that has ended');
       return { action };
   }
+}
+
+/** Each takes a connection, and Consul accepts 200 from a host, on which runs have to renew their sessions too. */
+const MOST_WATCHED = 64;
+
+function fewEnough(paths: readonly string[]): readonly string[] {
+  if (paths.length <= MOST_WATCHED) return paths;
+  throw usage(
+    `state watch follows at most ${MOST_WATCHED} paths, not ${paths.length}; give fewer, or none to follow all states`,
+  );
 }
 
 function only(action: Action, words: readonly string[]): string {
