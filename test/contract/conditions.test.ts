@@ -214,6 +214,17 @@ describe('what the token may not read is never taken for what is not there', () 
     expect(await runlock(await as([rule, ...others].join('\n')), look)).toMatchObject({ status: 0 });
   });
 
+  test.each(['0', '1s', '3s'])(
+    'also with --timeout %s, less than a refusal needs to be believed',
+    async (timeout) => {
+      const token = await guarded.token('key_prefix "elsewhere/" { policy = "read" }');
+      const as = { env: { ...guarded.env, CONSUL_HTTP_TOKEN: token } };
+      const { status, stderr } = await runlock(as, ['wait', '--timeout', timeout, '--until', 'idle:prod/db']);
+      expect(status).toBe(77);
+      expect(stderr).toContain('key_prefix "runlock/prod/db/.slot/" { policy = "read" }');
+    },
+  );
+
   test('also where the token loses the right while it waits', async () => {
     const group = groupOf(guarded, 'lose/db');
     expect((await group.exec('n', '--', 'false')).status).toBe(1);

@@ -47,8 +47,8 @@ export interface WaitDeps {
   readonly looked: (looked: Looked, waitedMs: number) => void;
 }
 
-/** Whoever gives less time still hears how it is. */
-const FIRST_LOOK_MS = 3_000;
+/** Whoever gives less time still hears how it is; a refusal is believed after 3 s (`persistRefused`), so it takes longer. */
+const FIRST_LOOK_MS = 5_000;
 
 /**
  * @throws RunlockError `unreachable` and its like: Consul did not answer once within the time; `usage`: it would wait for
