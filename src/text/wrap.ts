@@ -45,14 +45,19 @@ function fill(
 ): string[] {
   const lines: string[] = [];
   let line = lead;
+  // Measured as it grows: anew for each word, a long line would take as long as its square.
+  let width = widthOf(lead);
   let isEmpty = true;
   for (const [i, word] of words.entries()) {
     const room = columns - (i === words.length - 1 ? 0 : widthOf(tail));
-    if (!isEmpty && widthOf(line + between + word) > room) {
+    const more = isEmpty ? word : between + word;
+    if (!isEmpty && width + widthOf(more) > room) {
       lines.push(line + tail);
       line = ' '.repeat(hang) + word;
+      width = widthOf(line);
     } else {
-      line += isEmpty ? word : between + word;
+      line += more;
+      width += widthOf(more);
     }
     isEmpty = false;
   }
