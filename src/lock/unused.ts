@@ -79,33 +79,35 @@ function useOf(entry: Entry, kind: Kind, now: number): Use | undefined {
     case 'owner': {
       const { slot } = kind;
       const claim = readable(() => decodeClaim(entry));
-      if (!claim) return { text: `slot ${slot} has a claim that cannot be read`, slot };
+      if (!claim) return { text: `slot ${slot} has an unreadable claim`, slot };
       return { text: `${claim.node} has a claim on slot ${slot} (${claim.state})`, node: claim.node, slot };
     }
     case 'ticket': {
       const node = readable(() => decodeTicket(entry))?.node;
-      return { text: `${node ?? 'a run'} waits`, node };
+      return { text: `${node ?? 'a run'} is waiting`, node };
     }
     case 'lock':
       return isHeld ? { text: `a session holds slot ${kind.slot}`, slot: kind.slot, less: true } : undefined;
     case 'node': {
       const { node } = kind;
-      if (isHeld) return { text: `${node} waits or runs`, node, less: true };
+      if (isHeld) return { text: `${node} is waiting or running`, node, less: true };
       const sent = readable(() => decodeNodeMark(entry))?.away;
       const ageMs = now - Date.parse(sent?.at ?? '');
       if (!sent || ageMs > AWAY_MS) return undefined;
-      return { text: `${node} was sent away ${formatAge(ageMs)} ago and may not know that yet` };
+      return {
+        text: `${node} was removed from the queue ${formatAge(ageMs)} ago, and its runlock may not have exited yet`,
+      };
     }
     case 'freeze': {
       const freeze = readable(() => decodeFreeze(entry));
-      if (!freeze) return { text: 'it has a freeze that cannot be read' };
+      if (!freeze) return { text: 'the freeze of the group is unreadable' };
       if (leftOf(freeze, now) <= 0) return undefined;
-      return { text: `it is frozen by ${freeze.by} (${freeze.reason})` };
+      return { text: `the group is frozen by ${freeze.by} (${freeze.reason})` };
     }
     case 'other':
       // A newer runlock may need what this one does not know.
       if (entry.value === '' && !isHeld) return undefined;
-      return { text: `${entry.key} is not a key that this version knows` };
+      return { text: `${entry.key} is unknown to this version of runlock` };
     case 'tail':
     case 'last':
     case 'run':

@@ -24,9 +24,10 @@ export function renderForgotten({ group, forgotten, keys, below }: ForgottenGrou
     others === 0 ? '' : ` and ${others.toLocaleString('en-US')} other ${others === 1 ? 'key' : 'keys'}`;
   const done =
     keys === 0
-      ? `nothing is stored of ${group}; nothing was forgotten`
-      : `forgot ${group}: the last runs of ${runs}${rest}`;
+      ? `nothing is stored for ${group}; nothing was deleted`
+      : `deleted ${group}: the last runs of ${runs}${rest}`;
   const more = below.length > SHOWN ? ` and ${(below.length - SHOWN).toLocaleString('en-US')} more` : '';
-  const stay = below.length === 0 ? [] : [`groups below it stay: ${below.slice(0, SHOWN).join(', ')}${more}`];
+  const stay =
+    below.length === 0 ? [] : [`kept the groups below ${group}: ${below.slice(0, SHOWN).join(', ')}${more}`];
   return [done, ...stay].map((line) => `${visible(line)}\n`).join('');
 }

@@ -49,7 +49,7 @@ describe('an unused group', () => {
     expect((await on('old').keys()).length).toBeGreaterThan(4);
     expect(await forget('old', '--force')).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'forgot old: the last runs of 2 nodes and 2 other keys\ngroups below it stay: old/web\n',
+      stdout: 'deleted old: the last runs of 2 nodes and 2 other keys\nkept the groups below old: old/web\n',
     });
     expect((await on('old').keys()).every((key) => key.startsWith('web/'))).toBe(true);
     expect((await runlock(agent, ['status', 'old', '--json'])).stdout).toContain('"known": false');
@@ -61,7 +61,7 @@ describe('an unused group', () => {
     expect(JSON.parse(stdout)).toEqual({
       ...{ v: 1, prefix: 'runlock', group: 'nobody', forgotten: [], keys: 0, below: [] },
     });
-    expect((await forget('nobody')).stdout).toBe('nothing is stored of nobody; nothing was forgotten\n');
+    expect((await forget('nobody')).stdout).toBe('nothing is stored for nobody; nothing was deleted\n');
   });
 
   test('goes with marks, locks and folders that nobody holds, rubbish, and a freeze that is over', async () => {
@@ -101,7 +101,7 @@ describe('an unused group', () => {
     const done = await runlock({ env: proxy.env }, ['forget', 'many', '--force']);
     expect(done).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: 'forgot many: the last runs of 10,000 nodes and 1 other key\n',
+      stdout: 'deleted many: the last runs of 10,000 nodes and 1 other key\n',
     });
     expect(await on('many').keys()).toEqual([]);
     const sent = proxy.requests.filter(isTransaction);
@@ -120,20 +120,20 @@ describe('a group in use is refused, with what uses it, and keeps all', () => {
       claim({ heldUntil: '2020-01-01T00:00:00Z' }),
       /web01 has a claim on slot 3/,
     ],
-    ['unreadable claim', '.slot/0/owner', '{"v":9}', /slot 0 has a claim that cannot be read/],
+    ['unreadable claim', '.slot/0/owner', '{"v":9}', /slot 0 has an unreadable claim/],
     [
       'ticket',
       '.queue/x',
       JSON.stringify({ v: 1, node: 'web07', run: 'r', since: now, command: 'c', pid: 1 }),
-      /web07 waits/,
+      /web07 is waiting/,
     ],
     [
       'freeze',
       '.freeze',
       JSON.stringify({ v: 1, by: 'anna', reason: 'disks', since: now }),
-      /it is frozen by anna \(disks\)/,
+      /the group is frozen by anna \(disks\)/,
     ],
-    ['unreadable freeze', '.freeze', 'rubbish', /it has a freeze that cannot be read/],
+    ['unreadable freeze', '.freeze', 'rubbish', /the freeze of the group is unreadable/],
     [
       'mark of a run sent away',
       '.node/web08',
@@ -146,9 +146,9 @@ describe('a group in use is refused, with what uses it, and keeps all', () => {
         bootId: 'b',
         away: { by: 'anna', at: now },
       }),
-      /web08 was sent away \d+s ago and may not know that yet/,
+      /web08 was removed from the queue \d+s ago/,
     ],
-    ['key of a newer version', '.new/x', 'y', /\.new\/x is not a key that this version knows/],
+    ['key of a newer version', '.new/x', 'y', /\.new\/x is unknown to this version of runlock/],
   ])('%s', async (name, key, value, says) => {
     const group = `used/${name.replaceAll(' ', '-')}`;
     await put(group, '.runs/web01', record('web01'));
@@ -156,7 +156,7 @@ describe('a group in use is refused, with what uses it, and keeps all', () => {
     const { status, stdout, stderr } = await forget(group, '--force');
     expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
     expect(stderr).toMatch(says);
-    expect(stderr).toMatch(/ is in use, nothing was forgotten: .*; see 'runlock status used\//);
+    expect(stderr).toMatch(/ is in use: .*; nothing was deleted; see 'runlock status used\//);
     expect(await on(group).keys()).toHaveLength(2);
   });
 
@@ -167,7 +167,7 @@ describe('a group in use is refused, with what uses it, and keeps all', () => {
     const { status, stderr } = await forget('busy', '--force');
     expect(status).toBe(75);
     expect(stderr).toContain(
-      'nothing was forgotten: web02 waits; web01 has a claim on slot 0 (running); see',
+      'web02 is waiting; web01 has a claim on slot 0 (running); nothing was deleted; see',
     );
     await held.end();
     expect((await waiter.ended).status).toBe(0);
@@ -201,9 +201,7 @@ describe('a run that comes meanwhile', () => {
     goOn();
     const { status, stderr } = await forgetting.ended;
     expect(status).toBe(75);
-    expect(stderr).toMatch(
-      /meets is in use, nothing was forgotten: .*web02 has a claim on slot 0 \(running\)/,
-    );
+    expect(stderr).toMatch(/meets is in use: .*web02 has a claim on slot 0 \(running\); nothing was deleted/);
     expect(await on('meets').keys('.runs/')).toHaveLength(61);
     await held.end();
     expect(await on('meets').lastRun('web02')).toMatchObject({ outcome: 'succeeded' });
@@ -235,7 +233,7 @@ describe('killed in the middle', () => {
     expect(left).toContain('.tail');
     expect((await on('torn').exec('web09', '--wait', '0', '--', 'true')).status).toBe(0);
     expect((await forget('torn', '--force')).stdout).toMatch(
-      /^forgot torn: the last runs of 43 nodes and \d other keys\n$/,
+      /^deleted torn: the last runs of 43 nodes and \d other keys\n$/,
     );
     expect(await on('torn').keys()).toEqual([]);
   });
@@ -247,7 +245,7 @@ describe('asks first', () => {
     const { status, stderr } = await forget('ask');
     expect(status).toBe(75);
     expect(stderr).toMatch(
-      /^runlock: this removes all that is stored of ask: 1 record of last runs and 2 other keys; to do it, use 'runlock forget ask --force'\n$/,
+      /^runlock: this deletes everything stored for ask: 1 record of last runs and 2 other keys; to confirm: 'runlock forget ask --force'\n$/,
     );
     expect(await on('ask').lastRun('web01')).toBeDefined();
   });
@@ -255,10 +253,10 @@ describe('asks first', () => {
   test('on a terminal a yes does it, and anything else nothing', async () => {
     await on('terminal').exec('web01', '--', 'true');
     const no = startInTerminal(agent, ['forget', 'terminal']);
-    await no.shows(/1 record of last runs and 2 other keys\.\r+\nType yes to go on all the same: /);
+    await no.shows(/1 record of last runs and 2 other keys\.\r+\nType yes to continue: /);
     no.type('y\n');
     expect(await no.ended).toBe(75);
-    expect(no.screen()).toContain('nothing was forgotten');
+    expect(no.screen()).toContain('nothing was deleted');
     expect(await on('terminal').lastRun('web01')).toBeDefined();
     const yes = startInTerminal(agent, ['forget', 'terminal']);
     await yes.shows(/Type yes/);
@@ -274,7 +272,7 @@ describe('asks first', () => {
     await on('shown').exec('web02', '--', 'true');
     asks.type('yes\n');
     expect(await asks.ended).toBe(75);
-    expect(asks.screen()).toMatch(/a run came to shown while the question was open/);
+    expect(asks.screen()).toMatch(/a run joined shown before the answer/);
     expect(await on('shown').lastRun('web02')).toBeDefined();
   });
 });

@@ -260,7 +260,7 @@ describe('on a terminal', () => {
   ])('an %s claim: it asks first, and a typed yes clears it', async (state, says) => {
     const group = `yes/${state}`;
     const screen = await asked(group, state);
-    await screen.shows(/Type yes to go on all the same: $/);
+    await screen.shows(/Type yes to continue: $/);
     expect(screen.screen()).toMatch(says);
     expect(await on(group).claim()).toMatchObject({ state });
     screen.type('yes\n');

@@ -53,16 +53,16 @@ describe('a group is unused', () => {
 
 describe('a group is in use', () => {
   test.each<[Entry, RegExp]>([
-    [entry(keys.owner(2), 'rubbish'), /^slot 2 has a claim that cannot be read$/],
-    [entry(keys.queue('s'), 'rubbish'), /^a run waits$/],
-    [entry(keys.node('web01'), mark(), 's'), /^web01 waits or runs$/],
-    [entry(keys.node('web01'), mark(59 * minute)), /^web01 was sent away 59m ago/],
+    [entry(keys.owner(2), 'rubbish'), /^slot 2 has an unreadable claim$/],
+    [entry(keys.queue('s'), 'rubbish'), /^a run is waiting$/],
+    [entry(keys.node('web01'), mark(), 's'), /^web01 is waiting or running$/],
+    [entry(keys.node('web01'), mark(59 * minute)), /^web01 was removed from the queue 59m ago/],
     [entry(keys.lock(1), 'x', 's'), /^a session holds slot 1$/],
-    [entry(`${keys.prefix}.freeze`, freeze()), /^it is frozen by anna \(x\)$/],
-    [entry(`${keys.prefix}.freeze`, freeze(ago(-1))), /^it is frozen by anna/],
+    [entry(`${keys.prefix}.freeze`, freeze()), /^the group is frozen by anna \(x\)$/],
+    [entry(`${keys.prefix}.freeze`, freeze(ago(-1))), /^the group is frozen by anna/],
     [entry(keys.run('web01'), 'x', 's'), /^a session holds .*\.runs\/web01$/],
-    [entry(`${keys.prefix}.new`, 'x'), /\.new is not a key that this version knows$/],
-    [entry(`${keys.prefix}.new`, '', 's'), /\.new is not a key that this version knows$/],
+    [entry(`${keys.prefix}.new`, 'x'), /\.new is unknown to this version of runlock$/],
+    [entry(`${keys.prefix}.new`, '', 's'), /\.new is unknown to this version of runlock$/],
   ])('%#', (one, use) => {
     expect(useOf(entry(keys.tail, { session: 's' }), one).uses).toEqual([expect.stringMatching(use)]);
   });
@@ -81,8 +81,8 @@ test('what a claim or a ticket says is not said again by its mark and lock', () 
     entry(keys.lock(1), 'x', 's4'),
   ];
   expect(useOf(...entries).uses).toEqual([
-    'web03 waits or runs',
-    'web02 waits',
+    'web03 is waiting or running',
+    'web02 is waiting',
     'web01 has a claim on slot 0 (running)',
     'a session holds slot 1',
   ]);

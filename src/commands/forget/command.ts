@@ -27,12 +27,12 @@ export const forget = register({
 function define(program: Command, { env }: Defining, done: (asked: ForgetAsked) => void): void {
   const command = program
     .command('forget')
-    .description('remove what a group that nobody uses any more has left in Consul')
-    .argument('[group]', 'the group; those below it stay', checked(parseGroup, 'group'));
+    .description('delete everything that an unused group has left in Consul')
+    .argument('[group]', 'group to delete; the groups below it stay', checked(parseGroup, 'group'));
   addOptions(command, [
-    groupsOption('the same, as for exec'),
-    option('--force', 'do not ask', parseFlag, false),
-    option('--json', 'what was done, as JSON', parseFlag, false),
+    groupsOption('group to delete, as for exec'),
+    option('--force', 'do not ask for confirmation', parseFlag, false),
+    option('--json', 'print the result as JSON', parseFlag, false),
     prefixOption(),
     ...commonOptions(),
   ]);
@@ -47,15 +47,15 @@ function define(program: Command, { env }: Defining, done: (asked: ForgetAsked) 
 }
 
 const FORGET_HELP = `
-The records of its nodes' last runs go, which 'runlock history' shows, and with them its other keys. It is refused while
-anything is held, waiting, claimed or frozen in the group itself; a run that starts at the same moment is never harmed.
-It can be repeated: a forget that was cut short has removed some of what it was to remove. To forget one node,
+Deletes the records of the group's last runs, which 'runlock history' shows, and all other keys of the group. Refuses
+while a run of the group is waiting or running, or a claim or a freeze is in effect. A run that starts at the same
+moment is safe. If forget is interrupted, some keys are deleted; run forget again. To delete the record of one node,
 use 'runlock history --forget'.
 
-On a terminal it asks first. Elsewhere that takes --force.
+On a terminal, forget asks for confirmation. Without a terminal it needs --force.
 
-Exit codes: 0 forgotten, or nothing was stored; 64 wrong usage; 69 Consul not reachable; 74 done, but stdout could not be
-written; 75 the group is in use, or --force was not given; 77 Consul refused; 78 bad configuration.
+Exit codes: 0 deleted, or nothing was stored; 64 wrong usage; 69 Consul unreachable; 74 done, but stdout could not be
+written; 75 the group is in use, or --force was not given; 77 Consul denied access; 78 bad configuration.
 
 Examples:
   runlock forget lab/old

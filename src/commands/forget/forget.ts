@@ -68,7 +68,7 @@ export async function forget(
   }
   throw new RunlockError(
     'refused',
-    `what is stored of ${group} keeps changing; look at '${hint(prefix, 'status', group)}' and try again`,
+    `the keys of ${group} keep changing; check '${hint(prefix, 'status', group)}' and try again`,
   );
 
   /** False: something has changed, or nobody knows; the next look tells. */
@@ -122,13 +122,13 @@ function groupsBelow(
 
 function refuseUsed({ uses }: GroupUse, { prefix, group }: ForgetOptions, gone: number): void {
   if (uses.length === 0) return;
-  const done = gone === 0 ? 'nothing was forgotten' : 'only a part was forgotten';
+  const done = gone === 0 ? 'nothing was deleted' : 'only some keys were deleted';
   const shown = uses.slice(0, MOST_USES).join('; ');
   const more =
     uses.length > MOST_USES ? `; and ${(uses.length - MOST_USES).toLocaleString('en-US')} more` : '';
   throw new RunlockError(
     'refused',
-    `${group} is in use, ${done}: ${shown}${more}; see '${hint(prefix, 'status', group)}'`,
+    `${group} is in use: ${shown}${more}; ${done}; see '${hint(prefix, 'status', group)}'`,
   );
 }
 
@@ -138,11 +138,11 @@ const MOST_USES = 5;
 function ask({ confirm }: Ways, { prefix, group, force }: ForgetOptions, use: GroupUse): number {
   const records = use.nodes.length;
   const others = use.leftovers.length - records;
-  const what = `this removes all that is stored of ${group}: ${count(records, 'record')} of last runs and ${count(others, 'other key')}`;
+  const what = `this deletes everything stored for ${group}: ${count(records, 'record')} of last runs and ${count(others, 'other key')}`;
   const answer = force || confirm(`${what}.`);
   if (answer === true) return use.tailIndex;
-  const how = `use '${hint(prefix, 'forget', group, '--force')}'`;
-  throw new RunlockError('refused', answer === false ? 'nothing was forgotten' : `${what}; to do it, ${how}`);
+  const how = `'${hint(prefix, 'forget', group, '--force')}'`;
+  throw new RunlockError('refused', answer === false ? 'nothing was deleted' : `${what}; to confirm: ${how}`);
 }
 
 const count = (number: number, word: string) =>
@@ -151,5 +151,5 @@ const count = (number: number, word: string) =>
 const cameMeanwhile = ({ prefix, group }: ForgetOptions) =>
   new RunlockError(
     'refused',
-    `a run came to ${group} while the question was open; look at '${hint(prefix, 'history', group)}' and ask again`,
+    `a run joined ${group} before the answer; check '${hint(prefix, 'history', group)}' and run forget again`,
   );
