@@ -150,7 +150,7 @@ function slotText({ slot, owner }: Slot, nowMs: number): string {
   if (!owner) return `slot ${slot} is locked`;
   const { node, state, command, since } = owner.claim;
   if (state === 'running') return `${node} has been running ${visible(command)} for ${ageText(since, nowMs)}`;
-  return `slot ${slot} is kept by ${node} (${state} ${ageText(since, nowMs)} ago)`;
+  return `slot ${slot} is held by ${node} (${state} ${ageText(since, nowMs)} ago)`;
 }
 
 const more = (count: number) => (count > 0 ? ` and ${count} more` : '');
@@ -256,11 +256,11 @@ function goodText({ node, groups, runs, bad, without }: GoodFacts, { nowMs }: Ju
   const where = groups.join(', ');
   if (!first)
     return node === EVERY_NODE
-      ? `the last run of each of the ${runs.length} nodes in ${where} was good`
-      : `the last run of ${node} in ${where} was good`;
+      ? `the last run of each of the ${runs.length} nodes in ${where} succeeded`
+      : `the last run of ${node} in ${where} succeeded`;
   const { record } = first;
   const ended = `${record.outcome} ${ageText(record.endedAt, nowMs)} ago`;
-  return `the last run of ${record.node} in ${where} ${ended}${others.length > 0 ? `; ${others.length} more are not good` : ''}`;
+  return `the last run of ${record.node} in ${where} ${ended}${others.length > 0 ? `; ${others.length} more ${others.length === 1 ? 'is' : 'are'} not good` : ''}`;
 }
 
 function judgeHealthy({ service, instances: wanted }: Of<'healthy'>, { instances }: World): Verdict {

@@ -28,7 +28,7 @@ export function sourcesOf(conditions: readonly Condition[], where: Where): reado
   if (keys > MOST)
     throw new RunlockError(
       'usage',
-      `these conditions need ${keys} reads, and ${MOST} can be made at one moment; give fewer, or publish one state for several`,
+      `these conditions need ${keys} reads, but one consistent read takes ${MOST} at most; use fewer conditions, or publish one state for several of them`,
     );
   return sources;
 }

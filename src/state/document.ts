@@ -52,7 +52,7 @@ export function checkValue(value: string): string {
   if (bytes <= VALUE_LIMIT) return value;
   throw new RunlockError(
     'usage',
-    `this value has ${bytes.toLocaleString('en-US')} bytes; ${VALUE_LIMIT.toLocaleString('en-US')} are allowed: publish where the data is, not the data`,
+    `this value has ${bytes.toLocaleString('en-US')} bytes; ${VALUE_LIMIT.toLocaleString('en-US')} are allowed; store the data elsewhere and publish its location`,
   );
 }
 

@@ -44,7 +44,7 @@ describe('state set', () => {
   test('of the same value with --ttl lasts longer, and is no change', async () => {
     await state('set', 'set/longer', 'x', '--ttl', '1h');
     const before = await stored('set/longer');
-    expect((await state('set', 'set/longer', 'x', '--ttl', '2h')).stdout).toMatch(/it now lasts until /);
+    expect((await state('set', 'set/longer', 'x', '--ttl', '2h')).stdout).toMatch(/; extended until /);
     const after = await stored('set/longer');
     expect(after?.change).toBe(before?.change);
     expect(Date.parse(after?.until ?? '')).toBeGreaterThan(Date.parse(before?.until ?? ''));
@@ -147,7 +147,7 @@ describe('state set', () => {
   test.each([
     [['set', 'a'], /takes a path and a value/],
     [['set', 'a', 'b', 'c'], /takes a path and a value/],
-    [['set', 'a', 'b', '--if-value', 'x', '--if-absent'], /not both/],
+    [['set', 'a', 'b', '--if-value', 'x', '--if-absent'], /exclude each other/],
     [['get'], /state get takes one path/],
     [['get', 'a', '--ttl', '1s'], /--ttl is for 'state set' only/],
     [['list', 'a', 'b'], /one path at most/],

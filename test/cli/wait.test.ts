@@ -228,7 +228,7 @@ describe('--stable', () => {
       ...['wait', '--timeout', '1s', '--stable', '1h', '--until', 'state:st/d'],
     ]);
     expect(status).toBe(75);
-    expect(stderr).toMatch(/timed out after 1s: not stable for long enough/);
+    expect(stderr).toMatch(/timed out after 1s: conditions met, but not for as long as --stable/);
   });
 });
 
@@ -296,7 +296,7 @@ describe('inside a run', () => {
     const args = ['wait', '--timeout', '0', '--until', 'idle:in/other'];
     const { status, stderr } = await group.exec('n', '--', RUNLOCK, ...args);
     expect(status).toBe(0);
-    expect(stderr).toContain('waiting here keeps a slot of in/warned taken');
+    expect(stderr).toContain('this wait is inside a run, which keeps its slot of in/warned meanwhile');
   });
 
   test.each([
@@ -317,8 +317,8 @@ describe('inside a run', () => {
 
 describe('wrong usage exits 64, and says what is right', () => {
   test.each([
-    [[], /say what to wait for with --until or --while/],
-    [['--until', 'state:a'], /say how long to wait at most with --timeout/],
+    [[], /--until or --while is required/],
+    [['--until', 'state:a'], /--timeout is required, such as/],
     [
       ['--timeout', '1s', '--until', 'stat:a'],
       /--until stat:a: character 1: unknown kind of condition 'stat'; did you mean 'state:'\?/,
@@ -329,7 +329,7 @@ describe('wrong usage exits 64, and says what is right', () => {
     [['--timeout', '1s', '--until', 'state:a', '--on-timeout', 'go'], /write 'fail' or 'pass'/],
     [
       ['--timeout', '1s', ...Array.from({ length: 65 }, (_, i) => ['--until', `state:s${i}`]).flat()],
-      /need 65 reads, and 64 can be made at one moment/,
+      /need 65 reads, but one consistent read takes 64 at most/,
     ],
   ])('%j', async (args, pattern) => {
     const { status, stdout, stderr } = await runlock(agent, ['wait', ...args]);

@@ -198,7 +198,7 @@ describe('idle: and blocked:', () => {
     const kept = [owner('g', 0, claim('a', 'failed', { heldUntil: at(7_000) }))];
     expect(look('idle:g', kept).changesInMs).toBe(12_000);
     expect(look('blocked:g', kept)).toMatchObject({ changesInMs: 12_000 });
-    expect(look('blocked:g', kept).is).toBe('g is blocked: slot 0 is kept by a (failed 1m ago)');
+    expect(look('blocked:g', kept).is).toBe('g is blocked: slot 0 is held by a (failed 1m ago)');
   });
 
   test('idle again after a run is another mark', () => {
@@ -373,6 +373,6 @@ describe('what is read', () => {
   test('is at most what one transaction can read', () => {
     const states = (count: number) => Array.from({ length: count }, (_, i) => `state:s${i}`);
     expect(keysOf(...states(64))).toHaveLength(64);
-    expect(() => keysOf(...states(65))).toThrow(/need 65 reads, and 64 can be made at one moment/);
+    expect(() => keysOf(...states(65))).toThrow(/need 65 reads, but one consistent read takes 64 at most/);
   });
 });

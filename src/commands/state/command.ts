@@ -23,15 +23,15 @@ export const state = register({
 function define(program: Command, { env }: Defining, done: (asked: Asked<StateOptions>) => void): void {
   const command = program
     .command('state')
-    .description('publish a short text under a path, read it, and follow it')
+    .description('set, read and watch states: short texts that nodes publish for each other')
     .addArgument(new Argument('<action>', 'set, get, list, delete, watch or prune').choices(ACTIONS))
-    .argument('[path...]', 'the path, such as db/schema; for set, followed by the value');
+    .argument('[path...]', 'path of the state, such as db/schema; for set, followed by the value');
   addOptions(command, [
     option('--ttl <duration>', 'with set: how long the state lasts', parsePositiveDuration),
     option('--if-value <text>', 'with set: only if the state has this value now', (text) => text),
     option('--if-absent', 'with set: only if the state is not set', parseFlag, false),
-    option('--touch', 'with set: count as a change even if the value is the same', parseFlag, false),
-    ...lastOptions('the same data as JSON; with watch, a line for each change'),
+    option('--touch', 'with set: wake waiters even if the value is the same', parseFlag, false),
+    ...lastOptions('print as JSON; with watch, one line for each change'),
   ]);
   command.addHelpText('after', STATE_HELP);
   command.action((action: Action, words: string[]) => {
@@ -107,7 +107,7 @@ function checkedPath(path: string): string {
 }
 
 function toOnly({ ifValue, ifAbsent, touch }: StateValues) {
-  if (ifValue !== undefined && ifAbsent) throw usage('give --if-value or --if-absent, not both');
+  if (ifValue !== undefined && ifAbsent) throw usage('--if-value and --if-absent exclude each other');
   if (ifAbsent) return { touch, only: { if: 'absent' } as const };
   return ifValue === undefined ? { touch } : { touch, only: { if: 'value', value: ifValue } as const };
 }
@@ -116,23 +116,22 @@ const toTtl = ({ ttl }: StateValues) => (ttl === undefined ? {} : { ttlMs: ttl }
 
 const STATE_HELP = `
 A state is a short text under a path, such as db/schema = 42: what a node has reached, for others to read or to wait for
-('runlock wait --until state:db/schema=42'). It is what holds now, not a series of events: who looks later sees the
-latest value only.
+('runlock wait --until state:db/schema=42'). A state keeps only its latest value, not a series of events.
 
-  set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; - reads it from stdin (a line break at its end is
-                   dropped). The same value again changes nothing and wakes nobody, unless --touch is given; with --ttl
-                   it lasts longer by that
+  set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; with - as the value, read stdin (and drop a line break
+                   at the end). Setting the same value again wakes no waiter, unless --touch is given; with --ttl it
+                   extends the state
   get PATH         print the value
   list [PATH]      the states at a path and below it, or all
   delete PATH      end a state now
   watch [PATH...]  print each state now and after each change, until Ctrl-C
   prune            delete the states that have ended
 
-Past its --ttl a state counts as not set, 5 s later at most: hosts' clocks may differ by so much.
+After its --ttl a state counts as not set. Readers may see the state for 5 s more, because hosts' clocks may differ.
 
-Exit codes: 0; 1 not set (get), or not as --if-value or --if-absent asks (set); 64 wrong usage; 69 Consul not reachable;
-74 stdout could not be written; 75 the state keeps changing; 77 Consul refused; 78 bad configuration, or a value that
-this version can't read; 128+n ended by signal n.
+Exit codes: 0; 1 not set (get), or not as --if-value or --if-absent asks (set); 64 wrong usage; 69 Consul unreachable;
+74 stdout could not be written; 75 the state keeps changing; 77 Consul denied access; 78 bad configuration, or a value
+that this version can't read; 128+n killed by signal n.
 
 Examples:
   runlock state set db/schema 42

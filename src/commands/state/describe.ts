@@ -59,7 +59,7 @@ export function describeSet(result: SetResult, path: string, now: number): strin
     case 'unchanged':
       return `${path} is already ${shortValue(result.state.value)}\n`;
     case 'extended':
-      return `${path} is already ${shortValue(result.state.value)}; it now lasts${endText(result.state, now) || ' until it is deleted'}\n`;
+      return `${path} is already ${shortValue(result.state.value)}; extended${endText(result.state, now) || ' until it is deleted'}\n`;
     case 'refused':
       return `${path} ${result.before ? `is ${stateText(result.before, now)}` : 'is not set'}; nothing was changed\n`;
     default:
@@ -92,8 +92,8 @@ export function describeDelete(path: string, before: StateDocument | undefined, 
 }
 
 export function describePrune(pruned: readonly string[]): string {
-  if (pruned.length === 0) return 'no state has ended\n';
-  return pruned.map((path) => `deleted ${visible(path)}, which had ended\n`).join('');
+  if (pruned.length === 0) return 'nothing to delete: no state has ended\n';
+  return pruned.map((path) => `deleted ${visible(path)} (ended)\n`).join('');
 }
 
 /** One line for one change. */

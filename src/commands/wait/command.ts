@@ -29,26 +29,37 @@ function define(program: Command, { env }: Defining, done: (asked: WaitAsked) =>
   addOptions(command, [
     conditionsOption('--until <condition>', 'wait until this holds; repeat for several'),
     conditionsOption('--while <condition>', 'wait as long as this holds; repeat for several'),
-    option('--any', 'one of the conditions is enough (default: all must be as asked)', parseFlag, false),
-    option('--timeout <duration>', 'longest wait (required); 0: look once', parseDuration),
-    option('--stable <duration>', 'how long all must hold without a change', parseDuration, 0, '0'),
-    option('--on-timeout <fail|pass>', 'at the end of --timeout: exit 75, or 0', parseOnTimeout, 'fail'),
+    option('--any', 'stop when one of the conditions is met (default: all)', parseFlag, false),
+    option('--timeout <duration>', 'how long to wait at most (required); 0: check once', parseDuration),
+    option(
+      '--stable <duration>',
+      'how long the conditions must hold without a change',
+      parseDuration,
+      0,
+      '0',
+    ),
+    option(
+      '--on-timeout <fail|pass>',
+      'at the end of --timeout: exit 75 (fail) or 0 (pass)',
+      parseOnTimeout,
+      'fail',
+    ),
     option(
       '--since <duration|time|start>',
-      'for good: only runs that ended since then; start: of this wait',
+      'for good: count only runs that ended since then; start: since this wait began',
       parseSince,
     ),
-    groupsOption('group of the conditions that name none; repeat for several', 'default'),
-    ...lastOptions('the verdict as JSON'),
+    groupsOption('group for active: and good: without @GROUP; repeat for several', 'default'),
+    ...lastOptions('print the result as JSON'),
   ]);
   command.addHelpText('after', WAIT_HELP);
   command.action(() => {
     const values = withEnvironment(command, env) as Values & WaitValues;
     const { prefix, group: groups, json, any, timeout, stable: stableMs, since, onTimeout } = values;
     const goals = goalsOf(values);
-    if (goals.length === 0)
-      throw usage("say what to wait for with --until or --while; see 'runlock wait --help'");
-    if (timeout === undefined) throw usage('say how long to wait at most with --timeout, such as 10m');
+    if (goals.length === 0) throw usage("--until or --while is required; see 'runlock wait --help'");
+    if (timeout === undefined)
+      throw usage("--timeout is required, such as --timeout 10m; see 'runlock wait --help'");
     if (since !== undefined && !goals.some(({ condition }) => condition.kind === 'good'))
       throw usage('--since needs a condition good:NODE');
     const options = { prefix, groups, goals, any, timeoutMs: timeout, stableMs, json, onTimeout };
@@ -77,24 +88,24 @@ function parseSince(text: string): NonNullable<WaitAsked['options']['since']> {
 }
 
 const WAIT_HELP = `
-Conditions, each with 'not:' before it for its contrary:
-  state:PATH             the state is set ('runlock state'); state:PATH=VALUE to this value; state:PATH!=VALUE not to it
-  idle:GROUP             no slot of the group is taken or kept
-  blocked:GROUP          a failed, interrupted, abandoned, rebooting or held claim keeps a slot
-  active:NODE[@GROUP]    a run of the node is under way
-  good:NODE[@GROUP]      the node's last run was good; good:*@GROUP: that of every node that is known there
-  healthy:SERVICE[:N]    N instances (1) of the service are healthy
+Conditions; put 'not:' in front to negate one:
+  state:PATH             the state is set; state:PATH=VALUE: set to VALUE; state:PATH!=VALUE: not set to VALUE
+  idle:GROUP             no slot of the group is taken or held
+  blocked:GROUP          a failed, interrupted, abandoned, rebooting or held claim holds a slot
+  active:NODE[@GROUP]    a run of the node is active
+  good:NODE[@GROUP]      the node's last run succeeded; good:*@GROUP: the last run of every node with a recorded run
+  healthy:SERVICE[:N]    at least N instances (default: 1) of the service are healthy
   frozen:GROUP           a freeze stops the group
   agent:NODE             the node's agent is there
 
-What is stored in Consul's KV is judged by one consistent read: conditions that are reported together held together.
-runlock waits by blocking queries, without polling, and needs no slot. Inside 'runlock exec' a wait keeps that run's slot
-taken: there it prints a warning, and is refused where it would wait for its own run. The time counts from the start,
-also while Consul is away.
+All conditions that are stored in Consul's KV come from one consistent read, so those reported together held together.
+runlock wait does not poll, and needs no slot. Inside 'runlock exec' the run keeps its slot during the wait: runlock
+wait prints a warning there, and refuses to wait for the end of its own run. --timeout counts from the start, also while
+Consul is unreachable.
 
-Exit codes: 0 as asked (or --on-timeout pass); 64 wrong usage; 69 Consul did not answer once; 74 stdout could not be
-written; 75 timed out, and stderr says what is missing and who set it; 77 Consul refused; 78 bad configuration, or a
-stored document that this version can't read; 128+n ended by signal n.
+Exit codes: 0 conditions met (or --on-timeout pass); 64 wrong usage; 69 Consul never answered; 74 stdout could not be
+written; 75 timed out: stderr names each condition that is not met, and what holds instead; 77 Consul denied access;
+78 bad configuration, or a stored record that this version can't read; 128+n killed by signal n.
 
 Examples:
   runlock wait --until state:db/schema=42 --timeout 10m

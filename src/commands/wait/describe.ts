@@ -28,7 +28,7 @@ export function endText({ kind, judged, waitedMs }: WaitResult, options: WaitOpt
   const time = formatAge(waitedMs);
   if (kind === 'met') return `conditions met after ${time}`;
   const open = missing(judged, options);
-  return `timed out after ${time}: ${open.length === 0 ? 'not stable for long enough' : open.join('; ')}`;
+  return `timed out after ${time}: ${open.length === 0 ? 'conditions met, but not for as long as --stable' : open.join('; ')}`;
 }
 
 /** What is not as it should be, and how it is instead: `state:db/schema=42: db/schema is 41, set by db01 3m ago`. */
@@ -48,7 +48,7 @@ export function liveLine(
   options: WaitOptions,
   columns: number,
 ): string {
-  const [first = 'met, and waiting until that is stable', ...others] = missing(judged, options);
+  const [first = 'conditions met, waiting for --stable', ...others] = missing(judged, options);
   const more = others.length > 0 ? ` (and ${others.length} more)` : '';
   const time = `waiting ${formatAge(waitedMs)} of ${formatAge(options.timeoutMs)}`;
   return cut(`${time} · ${first}${more}`, Math.max(1, columns - 1));

@@ -130,6 +130,6 @@ function refuseOwn(judged: readonly Judged[], run: string | undefined): void {
   if (!own) return;
   throw new RunlockError(
     'usage',
-    `this wait is part of the run that it would wait for (${own.is}); wait before 'runlock exec', or after it`,
+    `this wait is inside the run that it waits for, so it would never end (${own.is}); run 'runlock wait' before or after 'runlock exec'`,
   );
 }
