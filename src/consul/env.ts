@@ -117,7 +117,7 @@ export function readToken(env: Env): string | undefined {
       ? [value(env, 'CONSUL_HTTP_TOKEN'), 'CONSUL_HTTP_TOKEN']
       : [fromFile, 'CONSUL_HTTP_TOKEN_FILE'];
   if (token !== undefined && !isToken(token)) {
-    throw configError(`${name}: a token is one line of plain ASCII text, and this one is not; correct it`);
+    throw configError(`${name}: not a token; a token is one line of ASCII text`);
   }
   return token;
 }
@@ -170,7 +170,7 @@ const PRIVATE_KEY = { name: 'private key', begins: /-----BEGIN (?:[A-Z0-9]+ )*PR
 /** Node.js passes over what is none, and Bun does not say which file it was in. */
 function requirePem(given: string, text: Buffer, { name, begins }: typeof CERTIFICATE): void {
   if (!begins.test(text.toString('latin1')))
-    throw configError(`${given}: there is no ${name} in it, in PEM format; correct the path or the file`);
+    throw configError(`${given}: no ${name} in PEM format in this file; correct the path or the file`);
 }
 
 function readEntries(name: string, folder: string): string[] {
@@ -205,7 +205,7 @@ function readBoolean(env: Env, name: string): boolean | undefined {
   const word = value(env, name);
   if (word === undefined) return undefined;
   const read = toBoolean(word);
-  if (read === undefined) throw configError(`${name}=${word}: neither true nor false; use true or false`);
+  if (read === undefined) throw configError(`${name}=${word}: must be true or false`);
   return read;
 }
 

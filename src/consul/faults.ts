@@ -60,7 +60,7 @@ export function isUnknownService({ statusCode, body }: Response): boolean {
 }
 
 export function notConsul(address: string, cause?: unknown): RunlockError {
-  const message = `what answers at ${address} is not Consul's HTTP API; correct CONSUL_HTTP_ADDR`;
+  const message = `the server at ${address} is not Consul's HTTP API; correct CONSUL_HTTP_ADDR`;
   return new RunlockError('not-consul', message, { cause });
 }
 
@@ -99,11 +99,11 @@ const REFUSALS: readonly (readonly [said: RegExp, fix: string])[] = [
   [/HTTP request to an HTTPS server/i, '; use https:// in CONSUL_HTTP_ADDR'],
   [
     /Consul Enterprise feature|Invalid query parameter: "(?:ns|partition)"|unknown field "(?:Namespace|Partition)"/i,
-    '; take CONSUL_NAMESPACE and CONSUL_PARTITION away',
+    '; unset CONSUL_NAMESPACE and CONSUL_PARTITION',
   ],
-  [/Invalid Session TTL/i, "; session_ttl_min in the agents' configuration has to allow it"],
+  [/Invalid Session TTL/i, "; raise --session-ttl, or lower session_ttl_min in the agents' configuration"],
   [/Invalid Behavior|invalid key/i, ''],
-  [/not a recognized HTTP API endpoint/i, '; does the path in CONSUL_HTTP_ADDR belong there?'],
+  [/not a recognized HTTP API endpoint/i, '; is the path in CONSUL_HTTP_ADDR correct?'],
 ];
 
 const fixFor = (text: string) => REFUSALS.find(([said]) => said.test(text))?.[1];
@@ -119,7 +119,7 @@ export function isWithoutAcls({ statusCode, body }: Response): boolean {
 }
 
 function wantsUser(address: string, said: string, cause: unknown): RunlockError {
-  const message = `a proxy before Consul at ${address} wants a user and password, or other ones (${said}); set CONSUL_HTTP_AUTH=user:password`;
+  const message = `a proxy in front of Consul at ${address} needs a user and password, or rejected those given (${said}); set CONSUL_HTTP_AUTH=user:password`;
   return new RunlockError('config', message, { cause });
 }
 
@@ -162,7 +162,7 @@ function classifyTransport(error: unknown, address: string): RunlockError {
   const message = error instanceof Error ? error.message : String(error);
   if (code === TOO_LARGE) {
     const size = reason(code, message);
-    const said = `what answers at ${address} sent ${size} to one request, which no Consul does for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`;
+    const said = `the server at ${address} sent ${size} in one response, too much for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`;
     return new RunlockError('not-consul', said, { cause: error });
   }
   const isTls = /^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_O?SSL|HOSTNAME_MISMATCH|EPROTO)/.test(

@@ -160,7 +160,7 @@ function throwBelieved(error: unknown): never {
 }
 
 function noAnswer(address: string): RunlockError {
-  return new RunlockError('unreachable', `Consul at ${address} did not answer; is the agent well?`);
+  return new RunlockError('unreachable', `Consul at ${address} did not answer; is the agent healthy?`);
 }
 
 async function sendOnce(

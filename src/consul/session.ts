@@ -108,7 +108,7 @@ async function readBack(
   if (!made) {
     throw new RunlockError(
       'session-lost',
-      `Consul at ${consul.address} lost the session it had just made; try again`,
+      `Consul at ${consul.address} lost the session that runlock had just created; try again`,
     );
   }
   if (made.ttl === ttl && made.behavior === 'delete' && made.lockDelayMs === 0 && made.checks.length === 0)
@@ -116,7 +116,7 @@ async function readBack(
   const got = `TTL '${made.ttl}', behaviour '${made.behavior}', lock-delay ${made.lockDelayMs} ms, ${made.checks.length} checks`;
   throw new RunlockError(
     'not-consul',
-    `Consul at ${consul.address} made another session than was asked for (${got}; wanted TTL '${ttl}', 'delete', none, none); is a proxy in between dropping request bodies?`,
+    `Consul at ${consul.address} created a different session than requested (${got}; requested TTL '${ttl}', 'delete', none, none); is a proxy in between dropping request bodies?`,
   );
 }
 
@@ -170,7 +170,7 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
       deps.emit({ event: 'renewal-failed', detail: { fault: reasonOf(error) } });
       return isTransient(error) ? soonMs() : clock.monotonicMs() + pauseMs;
     }
-    throw new RunlockError('session-lost', 'Consul does not know the session any more');
+    throw new RunlockError('session-lost', 'the session no longer exists in Consul');
   }
 }
 

@@ -111,7 +111,7 @@ async function newSession(
 /** Where nothing is known of the group at the end of the wait, Consul is what is wrong. */
 function noAnswer(consul: Consul, cause: unknown): RunlockError {
   const fault = consul.fault();
-  const message = `Consul at ${consul.address} did not answer within --wait; is the agent well?`;
+  const message = `Consul at ${consul.address} did not answer within --wait; is the agent healthy?`;
   return fault ?? new RunlockError('unreachable', message, { cause });
 }
 

@@ -298,7 +298,7 @@ describe('every request', () => {
     for (const refused of [{ ...env, CONSUL_HTTP_AUTH: 'me:wrong' }, wrong]) {
       const message = await complaint(refused, 'config');
       expect(message).not.toContain('wrong');
-      expect(message).toMatch(/wants a user and password, or other ones/);
+      expect(message).toMatch(/needs a user and password, or rejected those given/);
       // A right that nobody refused is none that is missing, and none that is there.
       const right = { resource: 'service', name: 'web', access: 'read' } as const;
       await expect(connected(refused).may([right], options)).rejects.toMatchObject({ code: 'config' });

@@ -217,14 +217,14 @@ describe('what Consul itself refuses is said as Consul says it, and not tried ag
   test('a TTL that its configuration does not allow', async () => {
     const made = connected(agent.env).createSession({ name: 'a', ttl: '5s' }, patient);
     expect((await fault(made, 'config')).message).toMatch(
-      /^Consul at \S+ refused the request: .*Invalid Session TTL '5000000000'.*; session_ttl_min in the agents' configuration has to allow it$/,
+      /^Consul at \S+ refused the request: .*Invalid Session TTL '5000000000'.*; raise --session-ttl, or lower session_ttl_min in the agents' configuration$/,
     );
   });
 
   test('a namespace, without the enterprise licence', async () => {
     const consul = connected({ ...agent.env, CONSUL_NAMESPACE: 'team' });
     expect((await fault(consul.get('runlock/a', patient), 'config')).message).toMatch(
-      /refused the request: .*"ns".*; take CONSUL_NAMESPACE and CONSUL_PARTITION away$/,
+      /refused the request: .*"ns".*; unset CONSUL_NAMESPACE and CONSUL_PARTITION$/,
     );
   });
 

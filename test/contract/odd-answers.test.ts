@@ -167,7 +167,7 @@ test('an answer without an end is read to 64 MiB, and no further', async () => {
   try {
     await expect(own.get('a', { signal, retryForMs: 0 })).rejects.toMatchObject({
       code: 'not-consul',
-      message: `what answers at ${address} sent more than 64 MiB to one request, which no Consul does for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`,
+      message: `the server at ${address} sent more than 64 MiB in one response, too much for runlock's keys; correct CONSUL_HTTP_ADDR or --prefix`,
     });
     expect(sent).toBeLessThan(128);
   } finally {

@@ -148,9 +148,7 @@ describe('CONSUL_HTTP_SSL', () => {
     '%j is an error, and never stops verifying',
     (word) => {
       for (const name of ['CONSUL_HTTP_SSL', 'CONSUL_HTTP_SSL_VERIFY'])
-        expect(complaint({ [name]: word })).toBe(
-          `${name}=${word}: neither true nor false; use true or false`,
-        );
+        expect(complaint({ [name]: word })).toBe(`${name}=${word}: must be true or false`);
     },
   );
 });
@@ -249,19 +247,19 @@ describe('TLS', () => {
   test('a file without what it is for is an error that names variable and file', () => {
     const none = file('none.pem', 'no PEM\n');
     const both = { CONSUL_CLIENT_CERT: cert, CONSUL_CLIENT_KEY: key };
-    const fix = 'in it, in PEM format; correct the path or the file';
-    expect(complaint({ CONSUL_CACERT: none })).toBe(`CONSUL_CACERT=${none}: there is no certificate ${fix}`);
+    const fix = 'in PEM format in this file; correct the path or the file';
+    expect(complaint({ CONSUL_CACERT: none })).toBe(`CONSUL_CACERT=${none}: no certificate ${fix}`);
     expect(complaint({ ...both, CONSUL_CLIENT_CERT: key })).toBe(
-      `CONSUL_CLIENT_CERT=${key}: there is no certificate ${fix}`,
+      `CONSUL_CLIENT_CERT=${key}: no certificate ${fix}`,
     );
     expect(complaint({ ...both, CONSUL_CLIENT_KEY: cert })).toBe(
-      `CONSUL_CLIENT_KEY=${cert}: there is no private key ${fix}`,
+      `CONSUL_CLIENT_KEY=${cert}: no private key ${fix}`,
     );
     const path = join(folder, 'mixed');
     mkdirSync(path);
     file('mixed/a.pem', certificate('A'));
     const odd = file('mixed/README', 'no PEM\n');
-    expect(complaint({ CONSUL_CAPATH: path })).toBe(`CONSUL_CAPATH=${odd}: there is no certificate ${fix}`);
+    expect(complaint({ CONSUL_CAPATH: path })).toBe(`CONSUL_CAPATH=${odd}: no certificate ${fix}`);
   });
 
   test.each(['PRIVATE KEY', 'RSA PRIVATE KEY', 'ENCRYPTED PRIVATE KEY'])('a %s is one', (kind) => {

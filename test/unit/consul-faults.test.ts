@@ -36,10 +36,10 @@ describe('an answer of Consul', () => {
       401,
       'Unauthorized',
       'config',
-      /a proxy before Consul .* \(HTTP 401: Unauthorized\); set CONSUL_HTTP_AUTH=/,
+      /a proxy in front of Consul .* \(HTTP 401: Unauthorized\); set CONSUL_HTTP_AUTH=/,
     ],
-    [401, '', 'config', /wants a user and password, or other ones \(HTTP 401\); set/],
-    [407, '', 'config', /wants a user and password/],
+    [401, '', 'config', /needs a user and password, or rejected those given \(HTTP 401\); set/],
+    [407, '', 'config', /needs a user and password/],
     [403, 'ACL not found', 'forbidden', /does not know the token; check CONSUL_HTTP_TOKEN or/],
     [404, '404 page not found', 'not-consul', /is not Consul's HTTP API; correct CONSUL_HTTP_ADDR/],
     [
@@ -52,13 +52,13 @@ describe('an answer of Consul', () => {
       400,
       'Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature',
       'config',
-      /refused the request: Invalid query parameter.*; take CONSUL_NAMESPACE and CONSUL_PARTITION away$/,
+      /refused the request: Invalid query parameter.*; unset CONSUL_NAMESPACE and CONSUL_PARTITION$/,
     ],
     [
       400,
       'Failed to parse body: json: unknown field "Partition"',
       'config',
-      /unknown field "Partition"; take CONSUL_NAMESPACE and CONSUL_PARTITION away$/,
+      /unknown field "Partition"; unset CONSUL_NAMESPACE and CONSUL_PARTITION$/,
     ],
     [
       413,
@@ -73,7 +73,7 @@ describe('an answer of Consul', () => {
       500,
       "rpc error making call: Invalid Session TTL '10000000000', must be between [15s=24h0m0s]",
       'config',
-      /refused the request: .*Invalid Session TTL.*; session_ttl_min/,
+      /refused the request: .*Invalid Session TTL.*; raise --session-ttl, or lower session_ttl_min/,
     ],
     [500, 'invalid key name, must not contain spaces', 'config', /refused the request: invalid key name/],
     [500, 'leadership transfer in progress', 'no-leader', /has no leader/],
@@ -244,7 +244,7 @@ describe('what speaks like Consul', () => {
   test('or else the address is wrong', () => {
     expect(notConsul('consul:8500')).toMatchObject({
       code: 'not-consul',
-      message: "what answers at consul:8500 is not Consul's HTTP API; correct CONSUL_HTTP_ADDR",
+      message: "the server at consul:8500 is not Consul's HTTP API; correct CONSUL_HTTP_ADDR",
     });
   });
 });
