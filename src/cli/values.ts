@@ -122,7 +122,7 @@ export function parseMaxOffline(text: string): number | { readonly percent: numb
   const isPart = sign === '%';
   if (digits !== '' && number >= 1 && (!isPart || number <= 100))
     return isPart ? { percent: number } : number;
-  throw usage('neither a whole number from 1 nor a percentage from 1% to 100%');
+  throw usage('must be a whole number from 1, or a percentage from 1% to 100%');
 }
 
 /** What is taken out of service: the node's instances of the named services, or the whole node. */

@@ -112,17 +112,13 @@ describe('when the file is wrong, nothing is run, and one line says why', () => 
     [
       'a section',
       ['[exec]'],
-      `:1: unknown section [exec]; options stand at the top, or in a group's section like [groups."prod/web"]`,
+      `:1: unknown section [exec]; options go at the top, or in a group's section like [groups."prod/web"]`,
     ],
-    [
-      'what is for one call',
-      ['force = true'],
-      ":1: 'force' is for one call and can't stand in a file; give --force",
-    ],
+    ['what is for one call', ['force = true'], ":1: 'force' is not allowed in a file; use the flag --force"],
     [
       'a key that is near one for a single call',
       ['', '[groups."prod/web"]', 'slot = 3'],
-      ":3: 'slot' is for one call and can't stand in a file; did you mean 'slots'?",
+      ":3: 'slot' is not allowed in a file; did you mean 'slots'?",
     ],
     [
       'a quote that is not closed',

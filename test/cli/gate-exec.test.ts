@@ -396,7 +396,7 @@ test.each([
   [['--service', 'we b'], "--service 'we b': not a service name"],
   [
     ['--service', 'web', '--max-offline', '0'],
-    'neither a whole number from 1 nor a percentage from 1% to 100%',
+    'must be a whole number from 1, or a percentage from 1% to 100%',
   ],
   [['--service', 'web', '--maintenance=host'], '--maintenance host: write service or node'],
 ])('%j is wrong usage', async (args, message) => {

@@ -395,9 +395,9 @@ test.concurrent.each([
   [['check', '--service', 'a b'], /--service 'a b': not a service name/],
   [
     ['check', '--service', 'web', '--max-offline', '0'],
-    /--max-offline 0: neither a whole number from 1 nor a percentage/,
+    /--max-offline 0: must be a whole number from 1, or a percentage/,
   ],
-  [['check', '--service', 'web', '--max-offline', '101%'], /101%: neither/],
+  [['check', '--service', 'web', '--max-offline', '101%'], /101%: must be a whole number/],
   [['look', '--service', 'web'], /unknown action 'look'; use check, enter, leave; see/],
   [['enter', '--service', 'web', '--agent', '127.0.0.1:1'], /name that node with --node/],
 ])('%j is wrong usage', async (args, pattern) => {

@@ -186,7 +186,7 @@ slots = 4
     if (!slots || !hold) throw new Error('exec has other options');
     expect(settingFor(hold, ['prod', 'prod/web'], config)).toMatchObject({ text: '4h', line: 6 });
     expect(() => settingFor(slots, ['prod', 'prod/web'], config)).toThrow(
-      'c.toml: slots is 3 (line 5) for prod and 4 (line 8) for prod/web; with several groups say it with --slots',
+      'c.toml: slots is 3 (line 5) for prod and 4 (line 8) for prod/web; for several groups, use --slots',
     );
     expect(() => settingFor(hold, ['prod', 'web'], config)).toThrow(
       'hold is 4h (line 6) for prod and not set for web',
@@ -208,7 +208,7 @@ slots = 4
     ]);
     const timeouts = '[groups.a]\ntimeout = "1h"\n[groups.b]\ntimeout = "2h"';
     expect(await refusal(read(timeouts, ['exec', '-g', 'a', '-g', 'b', '--', 'x']))).toMatch(
-      /timeout is 1h \(line 2\) for a and 2h \(line 4\) for b; with several groups say it with --timeout$/,
+      /timeout is 1h \(line 2\) for a and 2h \(line 4\) for b; for several groups, use --timeout$/,
     );
     const report = await askedOf('config', ['config', '-g', 'prod', '-g', 'web'], {
       env: { RUNLOCK_HOLD: '1h' },
@@ -270,10 +270,10 @@ describe('a file that is wrong is refused with line, name, and what is right', (
     ['verbose = "yes"', /verbose = "yes": write true or false, without quotes$/],
     ['ok_codes = [0, 300]', /ok_codes = \[0,300\]: not a list of exit codes/],
     ['ok_codes = [[0]]', /ok_codes = \[\[0\]\]: .*or a list of these, as for --ok-codes <list>/],
-    ['force = true', /^c\.toml:1: 'force' is for one call and can't stand in a file; give --force$/],
-    ['json = true', /'json' is for one call/],
-    ['config = "x"', /'config' is for one call/],
-    ['[groups.a]\nowner = "web01"', /^c\.toml:2: 'owner' is for one call/],
+    ['force = true', /^c\.toml:1: 'force' is not allowed in a file; use the flag --force$/],
+    ['json = true', /'json' is not allowed in a file/],
+    ['config = "x"', /'config' is not allowed in a file/],
+    ['[groups.a]\nowner = "web01"', /^c\.toml:2: 'owner' is not allowed in a file/],
     [
       '[groups.a]\ngroup = "b"',
       /^c\.toml:2: 'group' can't depend on the group; write it at the top, not in \[groups\."a"\]$/,
@@ -281,17 +281,20 @@ describe('a file that is wrong is refused with line, name, and what is right', (
     ['[groups.a]\nprefix = "b"', /'prefix' can't depend on the group/],
     [
       '[exec]\nslots = 1',
-      /^c\.toml:1: unknown section \[exec\]; options stand at the top, or in a group's section/,
+      /^c\.toml:1: unknown section \[exec\]; options go at the top, or in a group's section/,
     ],
     ['exec.slots = 1', /^c\.toml:1: unknown section \[exec\]/],
     ['[group."a/b"]', /^c\.toml:1: unknown section \[group\]; did you mean 'groups'\?$/],
     [
       '[groups.prod.web]\nslots = 1',
-      /^c\.toml:1: \[groups\.prod\.web\] is no section; did you mean \[groups\."prod\/web"\]\?$/,
+      /^c\.toml:1: \[groups\.prod\.web\] is not a section; did you mean \[groups\."prod\/web"\]\?$/,
     ],
     ['[[groups.a]]\nslots = 1', /^c\.toml:1: write \[groups\.a\], with one bracket on each side$/],
-    ['groups = 3', /'groups' is no option; write sections/],
-    ['[groups]\nslots = 3', /^c\.toml:2: 'slots' stands in \[groups\]; write it in a group's section/],
+    ['groups = 3', /'groups' is not an option; write sections/],
+    [
+      '[groups]\nslots = 3',
+      /^c\.toml:2: 'slots' is not allowed in \[groups\]; write it in a group's section/,
+    ],
     ['[groups."a b"]', /^c\.toml:1: \[groups\."a b"\]: not a group/],
     ['wait = {}', /^c\.toml:1: unknown section \[wait\]/],
   ])('%j', async (text, pattern) => {
@@ -317,7 +320,7 @@ describe('a file that is wrong is refused with line, name, and what is right', (
     'no token stands in it, and none is printed: %j',
     async (text) => {
       const message = await complaint(text);
-      expect(message).toMatch(/Consul's settings are its own CONSUL_\* variables/);
+      expect(message).toMatch(/is not allowed in a file; use Consul's own CONSUL_\* variables/);
       expect(message).not.toContain('s3cret');
     },
   );

@@ -158,7 +158,7 @@ export function settingFor(option: Option, groups: readonly string[], config: Co
   const [one, two] = [first, other].map(
     ({ group, setting }) => `${setting ? `${setting.text} (line ${setting.line})` : 'not set'} for ${group}`,
   );
-  const say = `${key} is ${one ?? ''} and ${two ?? ''}; with several groups say it with ${option.long ?? key}`;
+  const say = `${key} is ${one ?? ''} and ${two ?? ''}; for several groups, use ${option.long ?? key}`;
   throw new RunlockError('config', `${config.path}: ${say}`);
 }
 

@@ -71,9 +71,11 @@ function placeOf({ kind, path, value }: Statement): Place | undefined {
   if (group !== undefined) checkGroup(group);
   if (name === undefined) return undefined;
   if (first === 'groups' && group === undefined)
-    throw wrong(`'${name}' stands in [groups]; write it in a group's section, like [groups."prod/web"]`);
+    throw wrong(
+      `'${name}' is not allowed in [groups]; write it in a group's section, like [groups."prod/web"]`,
+    );
   if (first === undefined && name === 'groups')
-    throw wrong('\'groups\' is no option; write sections, like [groups."prod/web"]');
+    throw wrong('\'groups\' is not an option; write sections, like [groups."prod/web"]');
   return { name, ...(group !== undefined && { section: group }) };
 }
 
@@ -81,14 +83,14 @@ function unknownSection(name: string): RunlockError {
   const meant = nearest(name, ['groups']);
   return wrong(
     meant === undefined
-      ? `unknown section [${name}]; options stand at the top, or in a group's section like [groups."prod/web"]`
+      ? `unknown section [${name}]; options go at the top, or in a group's section like [groups."prod/web"]`
       : `unknown section [${name}]; did you mean '${meant}'?`,
   );
 }
 
 function tooDeep(parts: readonly string[]): RunlockError {
   const meant = sectionName(['groups', parts.join('/')]);
-  return wrong(`${sectionName(['groups', ...parts])} is no section; did you mean ${meant}?`);
+  return wrong(`${sectionName(['groups', ...parts])} is not a section; did you mean ${meant}?`);
 }
 
 function checkGroup(group: string): void {
@@ -137,8 +139,8 @@ function keyAt(place: Place, keys: Keys): Key {
   if (!key) throw unknownKey(place, keys);
   if (key.perCall) {
     const meant = nearest(name, fileKeys(keys));
-    const hint = meant === undefined ? `give ${key.flags}` : `did you mean '${meant}'?`;
-    throw wrong(`'${name}' is for one call and can't stand in a file; ${hint}`);
+    const hint = meant === undefined ? `use the flag ${key.flags}` : `did you mean '${meant}'?`;
+    throw wrong(`'${name}' is not allowed in a file; ${hint}`);
   }
   if (section !== undefined && GENERAL.includes(name))
     throw wrong(`'${name}' can't depend on the group; write it at the top, not${inSection(place)}`);
@@ -149,7 +151,7 @@ function unknownKey(place: Place, keys: Keys): RunlockError {
   const { name } = place;
   if (/token|^consul/i.test(name))
     return wrong(
-      `'${name}': Consul's settings are its own CONSUL_* variables, like CONSUL_HTTP_TOKEN_FILE; no token stands in this file`,
+      `'${name}' is not allowed in a file; use Consul's own CONSUL_* variables, such as CONSUL_HTTP_TOKEN_FILE`,
     );
   const unknown = `unknown key '${name}'${inSection(place)}`;
   const underscored = name.replaceAll('-', '_');
