@@ -7,7 +7,7 @@ import type { ChildProcess } from 'node:child_process';
 
 /** $1: the file; $2: its draft. Says on stdout what stands there, and takes what shall. */
 const SCRIPT = `
-unfit() { echo "it is no plain file any more" >&2; exit 1; }
+unfit() { echo "it is not a regular file any more" >&2; exit 1; }
 umask 022
 if [ -h "$1" ]; then unfit; elif [ -f "$1" ]; then [ ! -r "$1" ] || cat "$1" || :; elif [ -e "$1" ]; then unfit; fi
 exec >&-

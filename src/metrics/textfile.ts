@@ -128,12 +128,12 @@ export function checkMetricsFile(path: string): void {
     'name a file in the folder where node_exporter looks (its --collector.textfile.directory), such as runlock.prom';
   const found = look(() => statSync(folder));
   if (!found?.isDirectory()) {
-    const why = found ? 'is no folder' : 'does not exist';
+    const why = found ? 'is not a folder' : 'does not exist';
     throw new RunlockError('config', `--metrics-file ${path}: ${folder} ${why}; create it, or ${where}`);
   }
   // The file is replaced, not written into: of a device, a pipe or a link nothing would be left.
   if (look(() => lstatSync(path))?.isFile() === false)
-    throw new RunlockError('config', `--metrics-file ${path}: it is no plain file; ${where}`);
+    throw new RunlockError('config', `--metrics-file ${path}: it is not a regular file; ${where}`);
 }
 
 function look(stat: () => Stats): Stats | undefined {

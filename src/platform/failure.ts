@@ -36,6 +36,6 @@ export function unwritten(fault: NodeJS.ErrnoException): RunlockError {
       'stdout is closed, so nothing could be printed; leave it open, or send it to a file or to /dev/null';
     return new RunlockError('unwritten', closed, { cause: fault });
   }
-  const message = `stdout could not be written (${fault.message}), so what is there is cut short; make room, and look again`;
+  const message = `stdout could not be written (${fault.message}), so the output is incomplete; free some space, then check again`;
   return new RunlockError('unwritten', message, { cause: fault });
 }

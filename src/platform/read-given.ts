@@ -36,7 +36,7 @@ export function readGiven(path: string, limit = LIMIT): Buffer {
       length += read ?? 0;
       if (length > limit) throw tooLong(limit);
       if (read !== undefined && read > 0) continue;
-      if (performance.now() >= untilMs) throw new Unfit('nobody wrote all of it within 5 s');
+      if (performance.now() >= untilMs) throw new Unfit('reading it took longer than 5 s');
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
     }
   } finally {
@@ -59,7 +59,7 @@ export async function readPlain(path: string, limit: number): Promise<Buffer> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const found = await file.stat();
-    if (!found.isFile()) throw new Unfit('it is no plain file');
+    if (!found.isFile()) throw new Unfit('it is not a regular file');
     if (found.size > limit) throw tooLong(limit);
     return await file.readFile();
   } finally {

@@ -1,11 +1,11 @@
 /** What the system was short of, by errno: nothing is wrong with the file that was opened, or the program that was started. */
 
 const SHORTAGES: Readonly<Record<string, string>> = {
-  EMFILE: 'runlock may open no more files; raise its limit (ulimit -n, LimitNOFILE=)',
-  ENFILE: 'this system can open no more files; end what has many open, or raise fs.file-max (sysctl)',
+  EMFILE: 'runlock has too many open files; raise the limit (ulimit -n, LimitNOFILE=)',
+  ENFILE: 'this host has too many open files; stop processes that hold many, or raise fs.file-max (sysctl)',
   EAGAIN:
-    'no more processes may be started; end some, or raise the limit (ulimit -u, kernel.pid_max, TasksMax= of its unit)',
-  ENOMEM: 'this system has no memory left; free some',
+    'too many processes; stop some, or raise the limit (ulimit -u, kernel.pid_max, TasksMax= of the unit)',
+  ENOMEM: 'this host is out of memory; free some',
 };
 
 /** In the words of a sentence, with what to do. Undefined: `code` says something else. */

@@ -91,14 +91,14 @@ export function requireProc(pid: number, readSelf = () => readlinkSync('/proc/se
     const { code = String(error) } = error as NodeJS.ErrnoException;
     throw new RunlockError(
       'config',
-      `/proc can't be read (${code}), and without it runlock can't tell who belongs to a run; mount it (mount -t proc proc /proc)`,
+      `/proc can't be read (${code}), so runlock can't find the processes of a run; mount /proc (mount -t proc proc /proc)`,
       { cause: error },
     );
   }
   if (shown === String(pid)) return;
   throw new RunlockError(
     'config',
-    `/proc shows another pid namespace (this process is ${pid}, there ${shown}), so runlock can't tell who belongs to a run; mount the own one (unshare --mount-proc)`,
+    `/proc shows another pid namespace (runlock is pid ${pid}, /proc says ${shown}), so runlock can't find the processes of a run; mount the /proc of this namespace (unshare --mount-proc)`,
   );
 }
 

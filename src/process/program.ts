@@ -49,7 +49,7 @@ function notFound(command: string, path: string | undefined): string {
   const isPath = command.includes('/');
   const where =
     path === undefined ? 'not found in /bin and /usr/bin, since PATH is not set' : 'not found in PATH';
-  const why = isPath ? 'there is no such file' : where;
+  const why = isPath ? 'no such file' : where;
   // A whole command line in quotes, say.
   if (/\s/.test(command))
     return `cannot run '${command}': ${why}; give program and arguments as separate words, or run the line with sh -c '…'`;
@@ -86,7 +86,7 @@ export function checkWords(words: readonly string[]): void {
   const which = at === 0 ? "the command's name" : `argument ${at} of the command`;
   throw new RunlockError(
     'usage',
-    `${which} is not UTF-8, and would not reach it as it is; put the call into a script, and run that`,
+    `${which} is not UTF-8, so runlock can't pass it on unchanged; put the command line into a script and run the script`,
   );
 }
 
@@ -143,7 +143,7 @@ function isTextIn({ bytes }: Head): boolean {
   return !bytes.subarray(0, end === -1 ? bytes.length : end).includes(0);
 }
 
-/** Undefined: it is no regular file, or this user may not read it. */
+/** Undefined: it is not a regular file, or this user may not read it. */
 function readHead(file: string): Head | undefined {
   let fd: number | undefined;
   try {
@@ -235,8 +235,8 @@ const FORBIDDEN =
 /** Of its path. */
 const OF_THE_WAY: Readonly<Record<string, string>> = {
   EACCES: `this user may not execute it; ${FORBIDDEN}`,
-  ENOTDIR: 'a part of its path is no folder; correct its path',
-  ELOOP: 'too many symbolic links in its path, or they lead in a circle; correct them',
+  ENOTDIR: 'part of its path is not a folder; correct the path',
+  ELOOP: 'too many symbolic links in its path, or a loop of links; correct the links',
   ENAMETOOLONG: 'its path is too long for this system; shorten it',
 };
 
@@ -247,10 +247,9 @@ const OF_THE_FILE: Readonly<Record<string, string>> = {
   EACCES: `this user may not execute it or its interpreter; ${FORBIDDEN}`,
   E2BIG: 'its arguments and environment are too long for this system; shorten them',
   EINVAL: 'its format is broken; rebuild it',
-  ETXTBSY: 'it is open for writing; try again when it is written',
-  ENOTDIR: "a part of its interpreter's path is no folder; correct its first line",
-  ELOOP:
-    'its interpreter leads back to a script, or its symbolic links lead in a circle; correct its first line',
+  ETXTBSY: 'another process is still writing this file; try again later',
+  ENOTDIR: "part of its interpreter's path is not a folder; correct its first line",
+  ELOOP: 'its interpreter leads back to a script, or its symbolic links form a loop; correct its first line',
   ENAMETOOLONG: "its interpreter's path is too long for this system; shorten it",
   EISDIR: 'its interpreter is a folder; correct what it names',
   ELIBBAD: 'its loader has a format that this system does not know; rebuild it for this machine',

@@ -101,7 +101,7 @@ export function openRunFiles({
       const text = readBounded(path, uid);
       if (text === undefined) return undefined;
       const file = decodeRunFile(text);
-      if (file?.run !== run) throw new Error('it is no record of this run');
+      if (file?.run !== run) throw new Error('it is not the record of this run');
       return file;
     } catch (error) {
       tell({ kind: 'not-believed', path, why: reason(error) });
@@ -242,7 +242,7 @@ function readBounded(path: string, uid: number): string | undefined {
   try {
     // Of the open file: what the name stands for may change.
     const { mode, size, uid: owner, ...kind } = statsOf(fd);
-    if (!kind.isFile) throw new Error('it is no regular file');
+    if (!kind.isFile) throw new Error('it is not a regular file');
     if (owner !== uid && owner !== 0) throw new Error(`it belongs to user ${owner}`);
     if ((mode & OTHERS_WRITE) !== 0) throw new Error('others may write to it');
     if (size > MOST_BYTES) throw new Error(`it has ${size} bytes`);

@@ -81,7 +81,7 @@ function whyNot(folder: string, uid: number): string | undefined {
     return reason(error);
   }
   if (found === undefined) return MISSING;
-  if (!found.isDirectory()) return `${folder} is no folder`;
+  if (!found.isDirectory()) return `${folder} is not a folder`;
   if (found.uid !== uid) return `${folder} belongs to user ${found.uid}`;
   return (found.mode & OTHERS_WRITE) === 0 ? undefined : `${folder} can be written by others`;
 }

@@ -27,7 +27,7 @@ function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }:
   const sum = `--hold ${hold === 'none' ? 'none' : formatAge(Number(hold))}, --kill-after ${formatAge(killAfterMs)} and --session-ttl ${formatAge(sessionTtlMs)}`;
   throw new RunlockError(
     'usage',
-    `${sum} leave no time for two missed renewals before the run must be dead; shorten --kill-after or --session-ttl, or lengthen --hold`,
+    `${sum} leave no time for two missed renewals before the command must be killed; shorten --kill-after or --session-ttl, or lengthen --hold`,
   );
 }
 

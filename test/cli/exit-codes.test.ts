@@ -397,7 +397,7 @@ describe('78 bad configuration', () => {
   test.each([
     ['a token file that is not there', 'CONSUL_HTTP_TOKEN_FILE', '/nonexistent/token', /no such file/],
     ['a token file that is a folder', 'CONSUL_HTTP_TOKEN_FILE', '/', /it is a folder/],
-    ['neither true nor false', 'CONSUL_HTTP_SSL_VERIFY', 'maybe', /neither true nor false/],
+    ['neither true nor false', 'CONSUL_HTTP_SSL_VERIFY', 'maybe', /must be true or false/],
     ['an unknown scheme', 'CONSUL_HTTP_ADDR', 'ftp://consul:8500', /unknown scheme 'ftp'/],
     ['a certificate without its key', 'CONSUL_CLIENT_CERT', '/etc/hostname', /go together/],
   ])('%s', async (_name, variable, value, words) => {
@@ -476,7 +476,7 @@ describe('126 and 127 are found out before a slot is taken', () => {
   test.each([
     ['126: no right to execute it', 126, () => inFolder().file, /may not execute it/],
     ['126: a folder', 126, () => inFolder().folder, /it is a folder/],
-    ['127: no such path', 127, () => '/nonexistent/chef-client', /there is no such file/],
+    ['127: no such path', 127, () => '/nonexistent/chef-client', /no such file/],
     [
       '127: no such name in PATH',
       127,
@@ -493,7 +493,7 @@ describe('126 and 127 are found out before a slot is taken', () => {
       '127: a command line with a path',
       127,
       () => '/bin/ls -la',
-      /'\/bin\/ls -la': there is no such file; .*sh -c '…'/,
+      /'\/bin\/ls -la': no such file; .*sh -c '…'/,
     ],
     ['127: an empty name', 127, () => '', /empty name/],
   ])('%s', async (_name, status, command, words) => {
@@ -530,7 +530,7 @@ describe('126 and 127 are found out before a slot is taken', () => {
     copyFileSync('/bin/true', program);
     const written = openSync(program, 'r+');
     try {
-      await expectNoStart('written', program, /open for writing/);
+      await expectNoStart('written', program, /still writing this file/);
     } finally {
       closeSync(written);
     }

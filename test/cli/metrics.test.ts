@@ -161,7 +161,7 @@ test('a file that can’t be written at the end is a warning, and the exit code 
   const { status, stderr } = await exec('--ok-codes', '4', '--', 'sh', '-c', `mkdir -p ${file}/in; exit 4`);
   expect(status).toBe(4);
   expect(stderr).toMatch(
-    /^runlock: could not write --metrics-file .*runlock\.prom: it is no plain file any more\n$/,
+    /^runlock: could not write --metrics-file .*runlock\.prom: it is not a regular file any more\n$/,
   );
   expect(readdirSync(folder)).toEqual(['runlock.prom']);
 });
@@ -170,7 +170,7 @@ test('a file that has become a pipe meanwhile keeps no run from its end', async 
   const { exec, file } = setup();
   const { status, stderr } = await exec('--ok-codes', '4', '--', 'sh', '-c', `mkfifo ${file}; exit 4`);
   expect(status).toBe(4);
-  expect(stderr).toMatch(/could not write [^\n]+: it is no plain file any more\n$/);
+  expect(stderr).toMatch(/could not write [^\n]+: it is not a regular file any more\n$/);
 });
 
 // A file system that is frozen is as one whose server is gone: whoever writes there is out of reach of every signal.

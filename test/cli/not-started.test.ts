@@ -36,7 +36,7 @@ function broken(): Buffer {
 type Make = (folder: string) => string;
 /** Each makes the file, and says what runs it. */
 const cases: readonly [string, Make, number, RegExp][] = [
-  ['there is none', (at) => `${at}/none`, 127, /: there is no such file; correct its path$/],
+  ['there is none', (at) => `${at}/none`, 127, /: no such file; correct its path$/],
   ['its name is nowhere in PATH', () => 'no-such-program', 127, /: not found in PATH; /],
   [
     'it is not executable',
@@ -49,9 +49,9 @@ const cases: readonly [string, Make, number, RegExp][] = [
     'a part of its path is a file',
     (at) => `${file(at, 'part', '')}/foo`,
     126,
-    /part of its path is no folder; /,
+    /part of its path is not a folder; /,
   ],
-  ['its path ends with a slash', () => '/bin/true/', 126, /part of its path is no folder; /],
+  ['its path ends with a slash', () => '/bin/true/', 126, /part of its path is not a folder; /],
   [
     'its links lead in a circle',
     (at) => {
@@ -59,7 +59,7 @@ const cases: readonly [string, Make, number, RegExp][] = [
       return `${at}/loop`;
     },
     126,
-    /too many symbolic links in its path, or they lead in a circle; /,
+    /too many symbolic links in its path, or a loop of links; /,
   ],
   ['its name is too long', (at) => `${at}/${'x'.repeat(300)}`, 126, /path is too long for this system; /],
   ['its interpreter is a folder', (at) => file(at, 'x', `#!${at}\n`), 126, /may not execute it or its inter/],
@@ -82,7 +82,7 @@ const cases: readonly [string, Make, number, RegExp][] = [
       return file(at, 'x', `#!${at}/loop\n`);
     },
     126,
-    /its symbolic links lead in a circle; /,
+    /its symbolic links form a loop; /,
   ],
   [
     'it is a program for another machine',

@@ -151,7 +151,7 @@ describe('the file', () => {
   test('that can’t be written is a reason, never an error, and leaves no draft', async () => {
     const { folder } = stage();
     mkdirSync(`${folder}/taken/inside`, { recursive: true });
-    expect(await writeMetrics(`${folder}/taken`, [attempt])).toBe('it is no plain file any more');
+    expect(await writeMetrics(`${folder}/taken`, [attempt])).toBe('it is not a regular file any more');
     expect(await writeMetrics(`${folder}/none/file.prom`, [attempt])).toMatch(
       /No such file or directory|[Dd]irectory nonexistent/,
     );
@@ -164,7 +164,7 @@ describe('the file', () => {
     writeFileSync(`${folder}/plain`, 'mine');
     symlinkSync(`${folder}/plain`, `${folder}/link`);
     for (const path of [`${folder}/pipe`, `${folder}/link`, '/dev/zero'])
-      expect(await writeMetrics(path, [attempt])).toBe('it is no plain file any more');
+      expect(await writeMetrics(path, [attempt])).toBe('it is not a regular file any more');
     expect(readFileSync(`${folder}/plain`, 'utf8')).toBe('mine');
     expect(readdirSync(folder).sort()).toEqual(['link', 'pipe', 'plain']);
   });
@@ -176,11 +176,11 @@ describe('the file', () => {
     expect(refusal(`${folder}/new.prom`)).toBeUndefined();
     expect(refusal(`${folder}/plain`)).toBeUndefined();
     expect(refusal(`${folder}/none/new.prom`)?.message).toContain(`${folder}/none does not exist`);
-    expect(refusal(`${folder}/plain/new.prom`)?.message).toContain(`${folder}/plain is no folder`);
+    expect(refusal(`${folder}/plain/new.prom`)?.message).toContain(`${folder}/plain is not a folder`);
     for (const path of [`${folder}/link`, folder, '/dev/null'])
       expect(refusal(path)).toMatchObject({
         code: 'config',
-        message: expect.stringContaining('no plain file') as string,
+        message: expect.stringContaining('not a regular file') as string,
       });
     chmodSync(`${folder}/plain`, 0o000);
     expect(refusal(`${folder}/plain`)).toBeUndefined();

@@ -115,7 +115,7 @@ describe('what is written', () => {
     chmodSync(folder, 0o770);
     files.write(fileOf());
     expect(readdirSync(folder)).toEqual([]);
-    expect(said.join('\n')).toMatch(/is no folder[^]*can be written by others/);
+    expect(said.join('\n')).toMatch(/is not a folder[^]*can be written by others/);
   });
 
   test('is not put where somebody else could take the folder away and put another in its place', () => {

@@ -6,10 +6,10 @@ import { shortageIn, shortageOf } from '../../src/platform/shortage.ts';
 const failing = (code: string) => Object.assign(new Error(`${code}: no, open '/proc/1/stat'`), { code });
 
 test.each([
-  ['EMFILE', /more files.*ulimit -n/],
-  ['ENFILE', /more files.*fs\.file-max/],
-  ['EAGAIN', /more processes.*ulimit -u/],
-  ['ENOMEM', /no memory.*free some/],
+  ['EMFILE', /too many open files.*ulimit -n/],
+  ['ENFILE', /too many open files.*fs\.file-max/],
+  ['EAGAIN', /too many processes.*ulimit -u/],
+  ['ENOMEM', /out of memory.*free some/],
 ])('%s says what was short, and what to do', (code, says) => {
   expect(shortageOf(code)).toMatch(says);
   expect(shortageIn(new Error('outside', { cause: failing(code) }))).toMatch(says);
@@ -28,11 +28,11 @@ describe('/proc', () => {
 
   test('of another one, or none, is a fault of the host', () => {
     expect(() => requireProc(7, () => '4711')).toThrow(
-      /another pid namespace \(this process is 7, there 4711\)/,
+      /another pid namespace \(runlock is pid 7, \/proc says 4711\)/,
     );
     const missing = () => {
       throw failing('ENOENT');
     };
-    expect(() => requireProc(7, missing)).toThrow(/\/proc can't be read \(ENOENT\).*mount it/);
+    expect(() => requireProc(7, missing)).toThrow(/\/proc can't be read \(ENOENT\).*mount \/proc/);
   });
 });
