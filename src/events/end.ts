@@ -78,8 +78,8 @@ export function givenBackText(
       // An unreadable key stops the node's next run and a release too; `why` says what to do.
       const clear = given.stuck
         ? ''
-        : `; the next run of ${node} clears it; to clear it by hand: '${release}' (asks for confirmation)`;
-      return `could not release slot ${slot} of ${group} (${given.why}); the slot stays blocked by ${given.keys.join(', ')}${clear}`;
+        : `; the next run of ${node} clears this; to clear by hand: '${release}' (asks for confirmation)`;
+      return `could not release slot ${slot} of ${group} (${given.why}), so the slot stays blocked by ${given.keys.join(', ')}${clear}`;
     }
     case 'released': {
       if (!given.kept) return `released slot ${slot} of ${group}`;

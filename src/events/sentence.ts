@@ -50,13 +50,15 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'busy':
       return busySentence(event);
     case 'when-waits':
-      return info(`waiting without a slot of ${event.group}: ${event.missing.join('; ')}`);
+      return info(
+        `waiting until --when is met, without taking a slot of ${event.group}: ${event.missing.join('; ')}`,
+      );
     case 'when-gave-way':
       return info(
-        `gave the slot of ${event.group} up at once, waiting without one again: ${event.missing.join('; ')}`,
+        `released the slot of ${event.group}, because --when is no longer met; waiting again without a slot: ${event.missing.join('; ')}`,
       );
     case 'when-unmet':
-      return warning(`busy: ${event.missing.join('; ')}`);
+      return warning(`busy: --when is not met: ${event.missing.join('; ')}`);
     case 'sent-away':
       // An error, like an eviction before the start: an operator decided this, so a quick retry would be wrong.
       return error(`${event.by} removed ${event.node} from the queue of ${event.group}; nothing was started`);
@@ -85,7 +87,7 @@ export function sentenceOf(event: RunEvent): Sentence {
       return info(maintenanceOnText(event));
     case 'waiting-for-health':
       return info(
-        `command finished; ${event.node} keeps its slot until its services are healthy, for up to ${formatAge(event.withinMs)} (${event.why})`,
+        `command succeeded; keeping the slot and waiting up to ${formatAge(event.withinMs)} for the services of ${event.node} to become healthy (${event.why})`,
       );
     case 'maintenance-lost':
       return warning(`${event.service} on ${event.node} ${foundText(event)}`);
@@ -121,11 +123,11 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(leftBehindText(event));
     case 'not-recorded':
       return warning(
-        `could not record the end of the run (${event.detail.fault}); 'runlock history' does not show it`,
+        `could not record the end of the run (${event.detail.fault}); 'runlock history' does not show this run`,
       );
     case 'session-left': {
       const { fault, session, isOthers } = event.detail;
-      if (isOthers) return warning(`${fault}; the removed run notices later, when its turn comes`);
+      if (isOthers) return warning(`${fault}; the removed run exits later, when its turn comes`);
       return debug(
         `could not destroy ${session === undefined ? 'the session' : `session ${session}`}: ${fault}`,
       );
@@ -172,11 +174,11 @@ export function sentenceOf(event: RunEvent): Sentence {
     }
     case 'paused':
       return warning(
-        `stopped; a stopped run can't renew its lock, so the command is killed unless continued within ${formatAge(event.detail.leftMs)}`,
+        `stopped by Ctrl-Z; continue within ${formatAge(event.detail.leftMs)} (fg or bg), or the command is killed: a stopped run can't renew its lock`,
       );
     case 'signals-not-ignored':
       return warning(
-        `can't start ${event.detail.command} with ${event.signals} ignored, as runlock was; install coreutils 8.31 or newer (env --ignore-signal)`,
+        `runlock was started with ${event.signals} ignored, but can't start ${event.detail.command} the same way; install coreutils 8.31 or newer (env --ignore-signal)`,
       );
     case 'variables-changed':
       return warning(variablesText(event));
@@ -202,7 +204,7 @@ export function sentenceOf(event: RunEvent): Sentence {
     }
     case 'wait-in-run':
       return warning(
-        `waiting here keeps a slot of ${event.group} taken; to wait without a slot, use 'runlock exec --when'`,
+        `this wait is inside a run, which keeps its slot of ${event.group} meanwhile; to wait without a slot, use 'runlock exec --when'`,
       );
     case 'state-not-set':
       return warning(`${event.path} is not set`);
@@ -243,7 +245,7 @@ function untilReleased({ group, heldUntil }: { group: string; heldUntil?: string
 function lostSentence(event: Of<'lost'>): Sentence {
   if (event.why === 'late')
     return error(
-      'could not start in time after acquiring the slot, so another run may start; nothing was started',
+      'too much time passed after acquiring the slot, so another run may have the slot now; nothing was started',
     );
   const { slot, group } = event;
   const { over, then } = event.detail;
@@ -331,8 +333,8 @@ function leftText({ node, detail }: Of<'maintenance-left'>): string {
       const lacks =
         detail.lacks === 'agent'
           ? `does not use ${node}'s own agent (--agent)`
-          : 'does not name it (--service)';
-      return `an earlier run left ${node} in maintenance (${what}), and this run does not end it because it ${lacks}; ${leave}`;
+          : 'does not name the same services (--service)';
+      return `an earlier run left ${node} in maintenance (${what}), and this run does not end the maintenance, because the run ${lacks}; ${leave}`;
     }
     default:
       return assertNever(detail);
@@ -344,7 +346,7 @@ function leftBehindText({ detail }: Of<'left-behind'>): string {
   const stays = {
     ticket: `its place in the queue of ${group} expires with its session`,
     'what-is-there': `this blocks ${group}`,
-    claim: `the claim of run ${run} may stay and block ${group}; the next run of ${node} clears it; to clear it by hand: '${hint(prefix, 'release', group, '--owner', node)}' (asks for confirmation)`,
+    claim: `the claim of run ${run} may stay and block ${group}; the next run of ${node} clears the claim; to clear by hand: '${hint(prefix, 'release', group, '--owner', node)}' (asks for confirmation)`,
   };
   return `could not clean up in ${group} (${fault}); ${stays[detail.stays]}`;
 }
@@ -352,7 +354,7 @@ function leftBehindText({ detail }: Of<'left-behind'>): string {
 function guardSentence(event: Of<'guard'>): Sentence {
   switch (event.kind) {
     case 'fired':
-      return warning('the guard did not hear from runlock in time and killed the command');
+      return warning('runlock did not respond in time, so its guard process killed the command');
     case 'replaced':
       return debug('the guard was killed; started another one');
     case 'failed':

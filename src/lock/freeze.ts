@@ -131,13 +131,13 @@ export async function changeFreeze(target: FreezeKey, change: Change): Promise<S
     await pause(deps, tries, signal);
   }
   if (unsure) throw notKnown(target, unsure.error);
-  throw new RunlockError('refused', `${key} keeps changing; look at '${statusOf(target)}' and try again`);
+  throw new RunlockError('refused', `${key} keeps changing; check '${statusOf(target)}' and try again`);
 }
 
 /** Consul stopped answering between the change and the look at it. */
 function notKnown(target: FreezeKey, error: unknown): unknown {
   if (!isRunlockError(error)) return error;
-  const message = `${error.message}; whether ${target.key} was changed is not known: look at '${statusOf(target)}'`;
+  const message = `${error.message}; whether ${target.key} was changed is unknown: check with '${statusOf(target)}'`;
   return new RunlockError(error.code, message, { cause: error });
 }
 

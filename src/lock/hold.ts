@@ -65,10 +65,10 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
     // What can't be read stops both as well; why it can't says what to do.
     const clear = isRunlockError(error, 'incompatible')
       ? ''
-      : `: its claim stays and keeps others out; run '${hint(root, 'acquire', group)}' again, or '${hint(root, 'release', group, '--owner', node)}', which asks first`;
+      : `; its claim still blocks the slot; run '${hint(root, 'acquire', group)}' again, or clear the claim: '${hint(root, 'release', group, '--owner', node)}' (asks for confirmation)`;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `${node} was granted slot ${slot} of ${group} and could not keep it (${lastWord(context.consul, error)})${clear}`,
+      `${node} was granted slot ${slot} of ${group}, but could not hold it (${lastWord(context.consul, error)})${clear}`,
       { cause: error },
     );
   } finally {

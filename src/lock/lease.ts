@@ -270,7 +270,7 @@ async function recover(live: Live, now: Extract<Standing, { kind: 'unlocked' | '
     // Consul knew before the next renewal did.
     await renewSession(live);
   } else if (now.kind === 'gone' && result.obstacle === 'lock') {
-    const why = 'its claim was deleted, and somebody else has the slot now';
+    const why = 'its claim was deleted, and another run has the slot now';
     live.hear({ kind: 'lost', why: { kind: 'lost', why } });
   } else {
     live.hear({ kind: 'refused', by: refusalOf(now.kind, result.obstacle) });

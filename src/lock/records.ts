@@ -312,7 +312,7 @@ function parseJson(value: string): unknown {
 function unreadable(what: string, stored: Stored): RunlockError {
   return new RunlockError(
     'incompatible',
-    `${stored.key}: not a ${what} that runlock wrote; look at it with 'consul kv get ${stored.key}', and delete it if no run needs it`,
+    `${stored.key}: not a ${what} that runlock wrote; check the value with 'consul kv get ${stored.key}', and delete the key if no run needs it`,
   );
 }
 

@@ -99,7 +99,8 @@ export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number 
 }
 
 /** Only a hand takes it. */
-const heldBy = (key: string) => `another session holds ${key}; 'consul kv delete ${key}' lets go of it`;
+const heldBy = (key: string) =>
+  `another session holds ${key}; to release the slot, run 'consul kv delete ${key}'`;
 
 function toRecord({ context, slot }: Grant, { outcome, exitCode, waitedMs, ranMs }: Ending): RunRecord {
   const { id, node, command } = context.run;
@@ -272,10 +273,10 @@ export async function giveHeldBack(held: HeldClaim, ending: HeldEnding): Promise
     // What can't be read stops the same command once more; why it can't says what to do.
     const again = isRunlockError(error, 'incompatible')
       ? ''
-      : `: ${node} goes on holding it; run '${hint(keys.root, 'release', keys.group)}' again`;
+      : `; ${node} still holds the slot; run '${hint(keys.root, 'release', keys.group)}' again`;
     throw new RunlockError(
       isRunlockError(error) ? error.code : 'unreachable',
-      `slot ${slot} of ${keys.group} could not be given back (${lastWord(consul, error)})${again}`,
+      `could not release slot ${slot} of ${keys.group} (${lastWord(consul, error)})${again}`,
       { cause: error },
     );
   }

@@ -86,7 +86,7 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
     ...(next && queue.length > 0 ? [grantText(facts, next)] : []),
     ...summary(stuck, now, 'held'),
     ...summary(moving, now, 'taken', other),
-    ...(queue.length === 0 ? summary(pastHold(open), now, 'past its hold') : []),
+    ...(queue.length === 0 ? summary(pastHold(open), now, 'no longer held') : []),
     ...returning.map(({ node, why: what }) => `${node} is waiting to run again: ${what}`),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
   ];
@@ -188,7 +188,7 @@ function runningSentence(slot: SlotView, now: number, other: ExplainOptions['oth
 function summary(
   slots: readonly SlotView[],
   now: number,
-  word: 'held' | 'taken' | 'past its hold',
+  word: 'held' | 'taken' | 'no longer held',
   other?: ExplainOptions['other'],
 ): string[] {
   const [first, ...more] = slots;

@@ -280,5 +280,5 @@ function viewQueue(
 }
 
 function orphanText(key: string): string {
-  return `${key}: no session holds this ticket, so nothing will ever take it out of the queue; delete it with 'consul kv delete ${key}'`;
+  return `${key}: no session holds this ticket, so the ticket never leaves the queue; delete the ticket with 'consul kv delete ${key}'`;
 }

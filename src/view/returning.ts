@@ -60,7 +60,7 @@ export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Se
 
 function whyOf(slot: number, { frozen }: Seen): string {
   if (frozen) return `takes slot ${slot} back when the freeze ends`;
-  return `its --slots no longer includes slot ${slot}; its claim moves to a lower slot once fewer than --slots are taken`;
+  return `slot ${slot} is beyond the run's --slots; the run starts in a lower slot once fewer than --slots slots are taken`;
 }
 
 /** An unreadable claim is reported with its slot, not here. */

@@ -140,7 +140,7 @@ describe('a failed run', () => {
     const down = on('shown').start('web01', '--', 'true');
     const shows = (text: RegExp) =>
       eventually(async () => expect((await runlock(agent, ['status', 'shown'])).stdout).toMatch(text));
-    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +its --slots no longer includes slot 1/);
+    await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +slot 1 is beyond the run's --slots/);
     await free();
     expect((await down.ended).status).toBe(0);
     await on('shown').exec('web01', '--', 'false');
@@ -318,7 +318,7 @@ describe('rubbish in the queue’s marks', () => {
       const check = await runlock(agent, ['status', group, '--check']);
       expect(check.status).toBe(1);
       expect(check.stdout).toContain(
-        `look at it with 'consul kv get ${key}', and delete it if no run needs it`,
+        `check the value with 'consul kv get ${key}', and delete the key if no run needs it`,
       );
       const { end: free } = await on(group).hold('web01');
       await agent.kv.put(key, 'rubbish');

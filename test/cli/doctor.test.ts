@@ -334,7 +334,7 @@ describe('leftovers', () => {
     const group = `vanished/${state}`;
     const report = await leftover(group, '.slot/0/owner', claim({ state, exitCode: undefined }));
     expect(only(report.warnings)).toMatchObject({
-      found: 'the run of web01 has vanished from slot 0',
+      found: 'slot 0: the run of web01 has vanished',
       fix: expect.stringMatching(
         /^check web01 first: its command may still be running there; .*'runlock release' \(asks for confirmation\)$/,
       ) as string,

@@ -19,7 +19,9 @@ const set = async (path: string, value: string) => {
 test('waits outside: no ticket, no claim, no mark, until the condition holds; then it runs', async () => {
   const group = groupOf(agent, 'when/outside');
   const run = group.start('web01', '-v', '--when', 'state:wo/a=1', '--', 'echo', 'ran');
-  await run.says(/waiting without a slot of when\/outside: state:wo\/a=1: wo\/a is not set\n/);
+  await run.says(
+    /waiting until --when is met, without taking a slot of when\/outside: state:wo\/a=1: wo\/a is not set\n/,
+  );
   expect(await group.keys()).toEqual([]);
   // Others have the group meanwhile.
   expect((await group.exec('web02', '-w', '0', '--', 'true')).status).toBe(0);
@@ -35,7 +37,9 @@ test('at the end of --wait exits 75, says what is missing and who set it, and st
       ...(['web01', '-w', wait, '--when', 'state:wb/a=42', '--', 'echo', 'ran'] as const),
     );
     expect({ status, stdout }).toEqual({ status: 75, stdout: '' });
-    expect(stderr).toMatch(/^runlock: busy: state:wb\/a=42: wb\/a is 41, set by \S+ \d+s ago\n$/);
+    expect(stderr).toMatch(
+      /^runlock: busy: --when is not met: state:wb\/a=42: wb\/a is 41, set by \S+ \d+s ago\n$/,
+    );
   }
   expect(
     await group.exec('web01', '-w', '0', '-E', '9', '--when', 'not:state:wb/a', '--', 'true'),
@@ -67,7 +71,7 @@ describe('a condition that turns false between ticket and grant', () => {
     await set('wt/a', '2');
     await holder.end();
     await run.says(
-      /gave the slot of when\/turned up at once, waiting without one again: state:wt\/a=1: wt\/a is 2/,
+      /released the slot of when\/turned, because --when is no longer met; waiting again without a slot: state:wt\/a=1: wt\/a is 2/,
     );
     await eventually(async () => expect(await group.keys('.slot/')).toEqual([]));
     expect(await group.keys('.queue/')).toEqual([]);
@@ -132,7 +136,7 @@ test('the file says it for a group; flags and several groups add nothing twice',
   const group = groupOf(agent, 'when/file', { env: { RUNLOCK_CONFIG: file } });
   const { status, stderr } = await group.exec('n', '-w', '0', '--', 'echo', 'ran');
   expect(status).toBe(75);
-  expect(stderr).toContain('busy: state:wf/a=2: wf/a is 1');
+  expect(stderr).toContain('busy: --when is not met: state:wf/a=2: wf/a is 1');
   const other = await group.exec('n', '-w', '0', '-g', 'when/file2', '--', 'echo', 'ran');
   expect(other.status).toBe(75);
   expect((await group.exec('n', '-w', '0', '--when', 'state:wf/a=1', '--', 'true')).status).toBe(0);
@@ -144,7 +148,7 @@ test('the file says it for a group; flags and several groups add nothing twice',
 
 test('a signal while it waits outside ends it, and nothing was started', async () => {
   const run = groupOf(agent, 'when/signal').start('n', '-v', '--when', 'state:ws/none', '--', 'echo', 'ran');
-  await run.says(/waiting without a slot/);
+  await run.says(/waiting until --when is met/);
   run.signal('SIGTERM');
   expect(await run.ended).toMatchObject({ status: 143, stdout: '' });
 });

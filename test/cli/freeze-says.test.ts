@@ -236,7 +236,7 @@ describe('an answer that is lost', () => {
     expectComplaint(
       await freezing,
       69,
-      /whether runlock\/unknown\/\.freeze was changed is not known: look at 'runlock status unknown'/,
+      /whether runlock\/unknown\/\.freeze was changed is unknown: check with 'runlock status unknown'/,
     );
   });
 });
@@ -248,7 +248,7 @@ describe('a freeze that cannot be read', () => {
       JSON.stringify({ v: 2, why: 'x' }),
       /written by a newer runlock .*upgrade/,
     ],
-    ['no freeze at all', 'garbage', /not a freeze that runlock wrote; look at it with 'consul kv get/],
+    ['no freeze at all', 'garbage', /not a freeze that runlock wrote; check the value with 'consul kv get/],
   ])('%s: exec, freeze and thaw say so in one line, exit 78, and it stays', async (name, value, pattern) => {
     const group = name.replaceAll(' ', '-');
     await agent.kv.put(keyOf(group), value);

@@ -38,7 +38,7 @@ async function left(): Promise<unknown> {
 }
 
 const WARNING =
-  "runlock: an earlier run left web01 in maintenance (web), and this run does not end it because it does not name it (--service); to end it: 'runlock gate leave --service web' on web01\n";
+  "runlock: an earlier run left web01 in maintenance (web), and this run does not end the maintenance, because the run does not name the same services (--service); to end it: 'runlock gate leave --service web' on web01\n";
 
 test('a run without --service says what it will not end, and the command that it names ends it', async () => {
   const failed = await exec(OUT, 'false');

@@ -331,7 +331,7 @@ describe('while it waits for a later group', () => {
     const { status, stderr } = await run.ended;
     expect(status).toBe(143);
     expect(stderr).toContain(
-      `may stay and block ${first}; the next run of web01 clears it; to clear it by hand: ` +
+      `may stay and block ${first}; the next run of web01 clears the claim; to clear by hand: ` +
         `'runlock release ${first} --owner web01' (asks for confirmation)`,
     );
     expect(stderr).not.toContain('released slot 0');

@@ -45,7 +45,7 @@ describe.each(['another', 'rubbish'] as const)('a claim that was overwritten (%s
     const { status, stderr } = await run.ended;
     expect(status).toBe(79);
     // Its next run and a release would stop at what they can't read.
-    expect(stderr.includes('and delete it if no run needs it')).toBe(how === 'rubbish');
+    expect(stderr.includes('and delete the key if no run needs it')).toBe(how === 'rubbish');
     expect(stderr).not.toContain('the next run of');
     const last = await lastOf(group);
     expect(last).toMatchObject({

@@ -225,7 +225,7 @@ test.concurrent(
     const ended = await run.ended;
     expect(ended.status).toBe(0);
     expect(ended.stderr).toMatch(
-      /; the next run of \S+ clears it; to clear it by hand: '.*' \(asks for confirmation\)/,
+      /; the next run of \S+ clears (?:this|the claim); to clear by hand: '.*' \(asks for confirmation\)/,
     );
     expect(await on(group).claim()).toMatchObject({ state: 'running', run: id });
     expect(runFiles.read(id)?.ended).toMatchObject({ outcome: 'succeeded', exitCode: 0 });

@@ -323,16 +323,16 @@ describe('keys', () => {
 test('on a terminal that can draw nothing it is refused in these words, exit 64', async () => {
   const run = startInTerminal(agent, ['status', '--watch'], { env: { TERM: 'dumb' } });
   expect(await run.ended).toBe(64);
-  expect(run.screen()).toMatch(
-    /draws on a terminal, and TERM=dumb says that this one can draw nothing; with --json/,
-  );
+  expect(run.screen()).toMatch(/needs a terminal, but TERM=dumb can't draw; use --json/);
 });
 
 describe('without a terminal', () => {
   test('it is refused, exit 64', async () => {
     const result = await runlock(agent, ['status', '--watch']);
     expect(result).toMatchObject({ status: 64, stdout: '' });
-    expect(result.stderr).toMatch(/^runlock: .*draws on a terminal, and stdout is none; with --json .*\n$/);
+    expect(result.stderr).toMatch(
+      /^runlock: .*needs a terminal, but stdout is not a terminal; use --json .*\n$/,
+    );
   });
 
   test('--json prints a document a line on each change, SIGINT ends it with 0, SIGTERM with 143', async () => {

@@ -70,6 +70,6 @@ test.each([
   });
   expect(existsSync(join(folder, 'started'))).toBe(starts);
   expect(result.kind).toBe(starts ? 'ended' : 'lost');
-  expect(said.join('\n')).toMatch(starts ? /^(?!.*could not start in time)/s : /could not start in time/);
+  expect(said.join('\n')).toMatch(starts ? /^(?!.*too much time passed)/s : /too much time passed/);
   expect(await agent.kv.keys('runlock/late/.slot/')).toEqual([]);
 });

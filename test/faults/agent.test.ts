@@ -112,7 +112,7 @@ describe.concurrent('the agent is away for good', { timeout: 240_000 }, () => {
     scene.run.tell();
     const { status, stderr } = await scene.run.ended;
     expect(status).toBe(0);
-    const stays = `runlock/${fleet.group}/.slot/0/owner; the next run of web01 clears it; to clear it by hand: 'runlock release ${fleet.group} --owner web01' (asks for confirmation)`;
+    const stays = `runlock/${fleet.group}/.slot/0/owner; the next run of web01 clears this; to clear by hand: 'runlock release ${fleet.group} --owner web01' (asks for confirmation)`;
     expect(stderr).toContain(stays);
     await eventually(
       async () => expect(await fleet.claim()).toMatchObject({ node: 'web01', state: 'abandoned' }),

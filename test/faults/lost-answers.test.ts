@@ -121,7 +121,7 @@ describe.concurrent.each(['forever', '5s', 'none'])('hold %s', (hold) => {
       const { status, stderr } = await run.ended;
       expect(status).toBe(7);
       expect(stderr).toContain(`the slot stays blocked by runlock/${fleet.group}/.slot/0/owner`);
-      expect(stderr).toContain(`to clear it by hand: 'runlock release ${fleet.group} --owner web01`);
+      expect(stderr).toContain(`to clear by hand: 'runlock release ${fleet.group} --owner web01`);
       const late = await proxy.release();
       expect(late.length).toBeGreaterThan(1);
       expect(late.map(({ status: answer }) => answer)).toEqual(late.map(() => 409));

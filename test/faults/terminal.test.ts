@@ -81,7 +81,7 @@ test.concurrent(
   LONG,
   async () => {
     const { run, folder, lines, command } = await stopByHand('stopped-none', 'none');
-    await run.shows(/the command is killed unless continued within \d+s/);
+    await run.shows(/continue within \d+s \(fg or bg\), or the command is killed/);
     const look = `grep -qs '^State:.[^ZX]' /proc/${command}/status && echo alive >>${folder}/overlap; echo >>${folder}/started`;
     const next = startRunlock(agent, [...on('stopped-none', 'none', 'web02'), 'sh', '-c', look]);
     expect(isAlive(command)).toBe(true);

@@ -48,7 +48,7 @@ const queue = [waiter('web02'), waiter('web03')];
 const returning = [
   {
     ...{ node: 'web01', slot: 0, run: 'r2', since: ago(60_000), waitedMs: 60_000, pid: 1, session: 's' },
-    why: 'its --slots no longer includes slot 0',
+    why: "slot 0 is beyond the run's --slots",
   },
 ];
 

@@ -146,7 +146,7 @@ test('claims of nodes in the catalogue are no leftovers; without the catalogue n
     { slot: 1, node: 'gone', vanished: true },
   ];
   expect(judgeClaims(claims, { keys, nodes: ['here'] }).map(({ found }) => found)).toEqual([
-    "the run of gone, which is not in Consul's catalogue, has vanished from slot 1",
+    "slot 1: the run of gone has vanished, and gone is not in Consul's catalogue",
   ]);
   expect(judgeClaims(claims, { keys, nodes: undefined }).map(({ level }) => level)).toEqual([
     'warning',

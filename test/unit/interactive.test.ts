@@ -123,7 +123,7 @@ test('a lease that ends is the guard’s while the run is stopped, and whoever s
   await eventually(() => expect(order).toContain('beat 30000'));
   expect(order).toEqual([
     'command SIGTSTP',
-    "warning: stopped; a stopped run can't renew its lock, so the command is killed unless continued within 49s",
+    "warning: stopped by Ctrl-Z; continue within 49s (fg or bg), or the command is killed: a stopped run can't renew its lock",
     'last beat 49000',
     'stop SIGTSTP',
     'beat 30000',

@@ -195,7 +195,7 @@ test('a lock that another session holds is named, and what lets go of it', async
   expect(await end()).toEqual({
     kind: 'stays',
     keys: [keys.owner(0)],
-    why: `another session holds ${keys.lock(0)}; 'consul kv delete ${keys.lock(0)}' lets go of it`,
+    why: `another session holds ${keys.lock(0)}; to release the slot, run 'consul kv delete ${keys.lock(0)}'`,
     stuck: true,
   });
 });

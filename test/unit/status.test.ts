@@ -75,7 +75,7 @@ describe('a run that waits for its node’s own claim', () => {
   test('beyond its --slots is shown, with what it waits for; it is nobody’s to repair', () => {
     const seen = view([failed, mark('web01', 's2')]);
     const why =
-      'its --slots no longer includes slot 1; its claim moves to a lower slot once fewer than --slots are taken';
+      "slot 1 is beyond the run's --slots; the run starts in a lower slot once fewer than --slots slots are taken";
     expect(seen.returning).toEqual([{ ...back, why }]);
     expect(seen.queue).toEqual([]);
     expect(seen.why).toContain(`web01 is waiting to run again: ${why}`);
@@ -121,7 +121,7 @@ describe('a claim that names its machine', () => {
 test.each(['.tail', '.last'])('rubbish in %s is a problem of its group, which names the key', (name) => {
   const { problems } = view([entry(`runlock/prod/web/${name}`, 'rubbish')]);
   expect(problems).toEqual([
-    `runlock/prod/web/${name}: not a queue mark that runlock wrote; look at it with 'consul kv get runlock/prod/web/${name}', and delete it if no run needs it`,
+    `runlock/prod/web/${name}: not a queue mark that runlock wrote; check the value with 'consul kv get runlock/prod/web/${name}', and delete the key if no run needs it`,
   ]);
 });
 

@@ -153,7 +153,7 @@ test('the guard lets the command live as long as its lease, however often it hea
   const emit: Emit = (event) => void said.push(sentenceOf(event).message);
   const ran = await superviseRun({ ...deps, emit }, ending, { ...options, nonce: (await newRun()).nonce });
   expect(ran).toMatchObject({ kind: 'ended', ending: { kind: 'signalled', signal: 'SIGTERM' } });
-  expect(said).toContain('the guard did not hear from runlock in time and killed the command');
+  expect(said).toContain('runlock did not respond in time, so its guard process killed the command');
   expect(clock.monotonicMs()).toBeLessThan(deadlineMs + 10_000);
 });
 

@@ -72,7 +72,7 @@ function parseHeldFor(text: string): AcquireOptions['hold'] {
 const ACQUIRE_HELP = `
 No process stays behind. The node holds the slot until 'runlock release', until an operator runs 'runlock release --owner',
 or until --hold expires. An expired hold stops nothing that is running, so choose --hold longer than your longest run.
-Repeating the command is safe: it succeeds at once, and starts --hold anew.
+Repeating acquire is safe: it succeeds at once, and restarts --hold.
 
 Exit codes: 0 held; 64 wrong usage; 69 Consul unreachable; 74 held, but stdout could not be written; 75 busy (no slot
 within --wait, the group frozen, this node already running or queued, or another host holding a slot as this node); 77

@@ -144,16 +144,13 @@ export function judgeClaims(
   const checks = claims.flatMap(({ slot, node, vanished }): Check[] => {
     const gone = nodes !== undefined && !nodes.includes(node);
     if (!gone && !vanished) return [];
-    const who = gone ? `${node}, which is not in Consul's catalogue` : node;
     const what = vanished
-      ? `the run of ${who}, has vanished from slot ${slot}`
-      : `slot ${slot} is held by ${who}`;
+      ? `slot ${slot}: the run of ${node} has vanished${gone ? `, and ${node} is not in Consul's catalogue` : ''}`
+      : `slot ${slot} is held by ${node}, which is not in Consul's catalogue`;
     const release = hint(keys.root, 'release', keys.group, '--owner', node);
     const look = `check ${node} first: its command may still be running there; once it has ended, run ${node} again, or clear its claim with 'runlock release' (asks for confirmation)`;
     const fix = gone ? `if that node is gone for good: ${release}` : look;
-    return [
-      { check: 'leftovers', level: 'warning', found: gone ? what : what.replace(', has', ' has'), fix },
-    ];
+    return [{ check: 'leftovers', level: 'warning', found: what, fix }];
   });
   if (nodes !== undefined || claims.length === 0) return checks;
   const found = "can't tell whether the claims' nodes still exist: this token can't read the catalogue";

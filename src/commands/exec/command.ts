@@ -73,7 +73,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
     ...ownerOptions(),
     conditionsOption(
       '--when <condition>',
-      "start only while this holds, and wait for it without a slot; repeat for several (see 'runlock wait')",
+      "condition to wait for, without a slot, before the command starts; repeat for several (see 'runlock wait')",
     ),
     ...execGateOptions(),
     option(

@@ -98,12 +98,12 @@ in maintenance. A node that is offline itself may always run, because the run ma
 
 check changes nothing and reserves nothing. enter takes the node out of service while it holds a lock, and waits until the
 catalogue shows this, so two nodes never enter on the same check. leave ends the maintenance that runlock has set, unless
-an active run needs it; that run then ends it. Maintenance set by others stays. Each of them can be repeated safely.
+an active run needs the maintenance; then that run ends it. Maintenance set by others stays. All three are safe to repeat.
 
 A service without instances, and a node that is not in the catalogue, are an error (78) unless --allow-unknown-service is
 given.
 
-Nodes other than the local agent's are checked in the catalogue; to enter or leave for one, give its agent with --agent.
+The health of other nodes comes from Consul's catalogue; to enter or leave for another node, give its agent with --agent.
 
 Exit codes: 0 open, entered, left; 64 wrong usage; 69 Consul unreachable; 74 stdout could not be written; 75 closed
 (stdout names the offline instances), or the gate's lock was taken for two minutes; 77 Consul denied access; 78 bad

@@ -63,7 +63,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<History
 
 const HISTORY_HELP = `
 A node is listed from the end of its first run until --forget. --forget deletes the record in the named group alone, not in
-the groups below it; without a group, in all. 'runlock forget' deletes all that an unused group has left.
+the groups below it; without a group, in all. 'runlock forget' deletes everything that an unused group has left.
 
 Exit codes: 0; with --silent-for 1 if there are such nodes, 3 if no run is recorded (is the group's name correct?); 64
 wrong usage; 69 Consul unreachable; 74 stdout could not be written; 77 Consul denied access; 78 bad configuration.

@@ -114,15 +114,15 @@ function unknownIfWrong(argv: readonly string[], error: RunlockError): Asked<Sta
 const STATUS_HELP = `
 Without names, all groups are shown. With a name, that group and all groups below it are shown, as 'runlock freeze' acts on
 them. The first line counts the groups in each state:
-  blocked  every slot used so far is held by the claim of a run that failed, was interrupted or vanished (until its hold
-           ends, if it does), by an unreadable claim, or by a run that is waiting in a blocked group
+  blocked  no slot moves: each slot used so far is held by the claim of a failed, interrupted or vanished run, by an
+           unreadable claim, or by a run that is waiting in another blocked group
   frozen   no new runs, because of a freeze of the group or of one above it
   waiting  a run is waiting
   running  a slot is taken, or one of several is held
   idle     none of these
-A group has the first of these states that applies. Groups with such a claim come first and in full, those with waiting runs
-before the others; then one line for each group that is frozen, running or waiting; then the idle ones in one line. A group
-given by name is shown in full.
+A group has the first of these states that applies. Groups with such a claim are listed first and in full (with waiting
+runs before without), then frozen, waiting and running groups, one line each, then all idle groups in one line. A group
+that you name is shown in full.
 
 --service shows which instances of a service are offline and why, and for which nodes its gate is open, as 'runlock gate'
 does. A group's section of the configuration file can also name services. Not with --watch or --check.

@@ -71,10 +71,10 @@ export async function runWatch(
 
 function requireTerminal({ stdout, env }: Platform): void {
   if (createOutput({ env, isTTY: stdout.isTTY }).live) return;
-  const what = stdout.isTTY ? 'TERM=dumb says that this one can draw nothing' : 'stdout is none';
+  const what = stdout.isTTY ? "TERM=dumb can't draw" : 'stdout is not a terminal';
   throw new RunlockError(
     'usage',
-    `status --watch draws on a terminal, and ${what}; with --json it prints a line for each change; see 'runlock status --help'`,
+    `status --watch needs a terminal, but ${what}; use --json to print a line for each change; see 'runlock status --help'`,
   );
 }
 
