@@ -27,7 +27,7 @@ export const documents: readonly string[] = [
 ];
 
 function pagesByTask(readme: string): string[] {
-  const [, table = ''] = /^## Where the rest is\n(.*?)^## /ms.exec(readme) ?? [];
+  const [, table = ''] = /^## Documentation\n(.*?)^## /ms.exec(readme) ?? [];
   const pages = [...table.matchAll(/\]\((docs\/\w+\.md)\)/g)].map(([, page = '']) => page);
   return [...new Set(pages)].sort();
 }

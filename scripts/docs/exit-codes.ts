@@ -25,7 +25,7 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: String(EXIT_LOST),
     meaning:
-      'the lock was lost, or an operator ended the run: the command was killed. Or an operator took the waiting run out of the queue: nothing was started',
+      'the command was killed, because the lock was lost or an operator evicted the run; or an operator removed the waiting run from the queue, and nothing was started',
   },
   {
     code: String(EXIT_UNHEALTHY),
