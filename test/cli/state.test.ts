@@ -308,7 +308,7 @@ test.each(['bash', 'fish'] as const)('%s completes the paths of states', async (
   expect(await shell.offers('runlock state de')).toEqual(['delete']);
 });
 
-test('state watch refuses so many paths that its connections would keep runs of the host from Consul', async () => {
+test('state watch refuses more paths than leave connections to the runs of its host', async () => {
   const paths = Array.from({ length: 65 }, (_, i) => `many/s${i}`);
   expect(await state('watch', ...paths)).toEqual({
     ...{ status: 64, stdout: '' },

@@ -46,7 +46,7 @@ describe('words that are not UTF-8 are refused, instead of reaching the command 
     const set = `export ODD="$(printf 'b\\344')" EVEN='ä \uFFFD'`;
     const said = await shell(`${set}; exec "$1" exec -g variables -- sh -c 'printf %s "$EVEN"'`);
     expect(said).toEqual({
-      ...complaint(0, "environment variable ODD is not UTF-8"),
+      ...complaint(0, 'environment variable ODD is not UTF-8'),
       stdout: 'ä \uFFFD',
     });
   });
