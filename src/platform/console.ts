@@ -113,7 +113,10 @@ export function openConsole({ env, options, now }: Given): Console {
     // Typed in full: a key that was pressed for something else must not pass for it.
     confirm: (question) => {
       if (!isTerminal(0) || !stderr.isTTY) return undefined;
-      stderr.write(`runlock: ${visible(question)}\nType yes to continue: `);
+      const line = NAME + visible(question);
+      const columns = sentenceColumns({ env, columns: stderr.columns });
+      const asked = columns === undefined ? line : wrapSentence(line, columns);
+      stderr.write(`${asked}\nType yes to continue: `);
       return readLine(0).replace(/\n$/, '') === 'yes';
     },
   };

@@ -20,7 +20,11 @@ export function usedGroups<T extends { readonly group: string; readonly known: b
   return groups.filter(({ known, group }) => known || !used.some((each) => isBelow(each.group, [group])));
 }
 
-/** The same report with the blocked groups alone; what it counts are all. */
+/**
+ * The same report with the blocked groups alone, and with named ones of which nothing is known: a wrong name must not look
+ * like good news. What it counts are all.
+ */
 export function onlyBlocked(report: StatusReport): StatusReport {
-  return { ...report, groups: report.groups.filter(({ state }) => state === 'blocked') };
+  const groups = usedGroups(report.groups).filter(({ state, known }) => state === 'blocked' || !known);
+  return { ...report, groups };
 }

@@ -106,6 +106,18 @@ export function proveTrees(consul: Consul, scope: Scope, signal: AbortSignal): P
 }
 
 /**
+ * Proves that the token may read below each of `folders`, prefixes of keys: a narrower rule may deny a part of a group.
+ * @throws RunlockError `forbidden`, naming the rule that is missing.
+ */
+export function proveFolders(consul: Consul, folders: readonly string[], signal: AbortSignal): Promise<void> {
+  return proveSources(
+    consul,
+    folders.map((key): Source => ({ kind: 'tree', key })),
+    signal,
+  );
+}
+
+/**
  * Proves that the token may read all that `scope` names: a listing hides what it may not, but one key is refused. Of a
  * tree that is a key that is never stored and that nobody grants by name, unlike `<prefix>/.freeze`, which every node
  * may read.

@@ -291,6 +291,21 @@ describe('rights', () => {
     expect(stderr).toContain(`key_prefix "runlock/closed/" { policy = "${policy}" }`);
   });
 
+  test.each(['.slot', '.queue', '.node'])(
+    'where %s is hidden from the token nothing is deleted',
+    async (name) => {
+      const group = on(`hidden${name}`);
+      await group.exec('web01', '--', 'false');
+      const rules = `key_prefix "runlock/${group.name}/" { policy = "write" }
+      key_prefix "runlock/${group.name}/${name}/" { policy = "deny" }`;
+      const env = { CONSUL_HTTP_TOKEN: await createToken(agent.http, rules) };
+      const before = await group.keys();
+      const { status, stderr } = await runlock(agent, ['forget', group.name, '--force'], { env });
+      expect({ status, keys: await group.keys() }).toEqual({ status: 77, keys: before });
+      expect(stderr).toContain(`key_prefix "runlock/${group.name}/${name}/" { policy = "read" }`);
+    },
+  );
+
   test('write on the group alone is enough', async () => {
     await on('open').exec('web01', '--', 'true');
     const token = await createToken(agent.http, 'key_prefix "runlock/open/" { policy = "write" }');

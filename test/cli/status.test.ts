@@ -260,6 +260,9 @@ describe('several groups', () => {
       groups: readonly { group: string; state: string }[];
     };
     expect(json.states).toEqual({ blocked: 1, waiting: 0, running: 0, idle: 1, frozen: 0 });
+    // A wrong name must not look like good news.
+    expect((await some('--blocked', 'bda')).stdout).toMatch(/^bda\n.* has not been used yet/);
+    expect((await some('--blocked', 'good')).stdout).toMatch(/^no group is blocked\n$/);
     expect(json.groups).toMatchObject([{ group: 'bad', state: 'blocked' }]);
     expect((await some('--blocked', '--all')).status).toBe(64);
     expect((await some('--blocked', '--check')).status).toBe(3);

@@ -11,7 +11,7 @@ import type { ForgottenGroup } from '../../output/forget.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { isName } from '../../text/words.ts';
-import { proveTrees } from '../../view/sources.ts';
+import { proveFolders, proveTrees } from '../../view/sources.ts';
 
 export interface ForgetOptions {
   readonly prefix: string;
@@ -47,6 +47,7 @@ export async function forget(
   const rule = `key_prefix "${keys.prefix}" { policy = "write" }`;
   // A listing hides what the token may not read.
   await proveTrees(consul, { prefix, groups: [group] }, signal);
+  await proveFolders(consul, [keys.slotPrefix, keys.queuePrefix, keys.node('')], signal);
   const gone = new Set<string>();
   const nodes = new Set<string>();
   /** Of these nobody knows whether they went. */
