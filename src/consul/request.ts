@@ -121,7 +121,7 @@ export function caller(address: string, { clock, trouble, token }: Surroundings)
       shouldRetry: ({ error }) => {
         const limitMs = isRunlockError(error, 'unreachable') ? retryForMs : electionMs;
         const again = isTransient(error) && clock.monotonicMs() - startedMs < limitMs;
-        // Only what is tried again is said here: the last fault is the caller's to say.
+        // Log retried faults only; the caller reports the final one.
         if (again) trouble.seen(error);
         return again;
       },

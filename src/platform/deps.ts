@@ -26,7 +26,7 @@ export interface Clock {
 export interface WallClock extends Clock {
   /** Whoever judges whether a time has come uses this one: never too early. */
   earliest(): number;
-  /** Whoever says until when something lasts uses this one: never shorter than asked. */
+  /** Use when writing an expiry: never earlier than asked. */
   latest(): number;
 }
 
