@@ -90,7 +90,7 @@ test('a run that went back to wait for its condition keeps its node out once it 
   const gate = ['--service', 'web', '--maintenance', '--gate-stable', '0'];
   const words = ['exec', '-v', '-g', 'prod/web', ...gate, '--when', 'state:keep-out/a=1'];
   const run = startRunlock(proxy, [...words, '--', 'sh', '-c', script]);
-  await run.says(/gave the slot of prod\/web up at once/);
+  await run.says(/released the slot of prod\/web/);
   await set('1');
   await eventually(() => expect(lines('ran')).toHaveLength(1), 30_000);
   expect(await maintenances()).toEqual(WEB);

@@ -280,7 +280,7 @@ describe('opening a session', () => {
     const { effects } = await setUp(await startBodyDropper(agent));
     await expect(openSession(effects, request)).rejects.toMatchObject({
       code: 'not-consul',
-      message: expect.stringMatching(/TTL ''.*wanted TTL '30s'.*dropping request bodies\?$/) as string,
+      message: expect.stringMatching(/TTL ''.*requested TTL '30s'.*dropping request bodies\?$/) as string,
     });
     expect(await sessions()).toEqual([]);
   });
