@@ -1,4 +1,4 @@
-/** From nothing to a granted slot: docs/protocol.md, "Acquire", steps 1 to 5. */
+/** Gets a slot: docs/protocol.md, "Acquire", steps 1 to 5. */
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
 import { endedBy } from '../platform/deps.ts';
@@ -27,7 +27,7 @@ import type { Away } from './records.ts';
 export interface AcquireRequest {
   readonly prefix: string;
   readonly group: string;
-  /** The node's name; the agent's own unless given. */
+  /** The node's name; the local agent's node name by default. */
   readonly node?: string;
   readonly run: Omit<Run, 'node'>;
   readonly ttlMs: number;
@@ -36,7 +36,7 @@ export interface AcquireRequest {
 export type Acquired =
   | Granted
   | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked }
-  /** An operator took it out of the queue. */
+  /** An operator removed the run from the queue. */
   | { readonly kind: 'sent-away'; readonly context: RunContext; readonly by: string };
 
 type Step1to5 = Acquired | { readonly kind: 'again' };
@@ -45,7 +45,7 @@ const CLOSE_MS = 5_000;
 const LAST_LOOK_MS = 3_000;
 
 /**
- * Waits for a slot, in order.
+ * Waits for a slot, first come, first served.
  * @throws the signal's reason when `signal` aborts; the queue is left and nothing was started.
  */
 export async function acquire(
@@ -71,7 +71,7 @@ export async function acquire(
 
 type Tried = Acquired | { readonly kind: 'again'; readonly context?: RunContext };
 
-/** One try with a session of its own, of which nothing is left unless it got a slot. */
+/** One try with its own session. Unless the try gets a slot, it leaves nothing behind in Consul. */
 async function tryOnce(
   effects: { consul: Consul; deps: Deps },
   request: AcquireRequest,
@@ -87,7 +87,7 @@ async function tryOnce(
 }
 
 /**
- * Undefined: the session was lost as soon as it was made, or `--wait` ended just then: everything is still asked once.
+ * Undefined: the session was lost as soon as it was made, or `--wait` ended meanwhile. The caller then tries again.
  * @throws RunlockError `unreachable` when Consul does not answer in time.
  */
 async function newSession(
@@ -101,14 +101,14 @@ async function newSession(
   } catch (error) {
     if (isRunlockError(error, 'session-lost') && !waiting.patience.aborted) return undefined;
     if (error !== waiting.patience.reason) throw error;
-    // Consul answers, as far as is known: the next try tells what stands in the way.
+    // Consul is reachable as far as we know, so let the next try find out why no slot is available.
     const fault = effects.consul.fault();
     if (!fault) return undefined;
     throw fault;
   }
 }
 
-/** Where nothing is known of the group at the end of the wait, Consul is what is wrong. */
+/** The error for a wait that ended before Consul told anything about the group: the cause is Consul, not the group. */
 function noAnswer(consul: Consul, cause: unknown): RunlockError {
   const fault = consul.fault();
   const message = `Consul at ${consul.address} did not answer within --wait; is the agent healthy?`;
@@ -131,7 +131,7 @@ async function toContext(
   return { ...effects, keys: groupKeys(request.prefix, request.group), run: { ...request.run, node } };
 }
 
-/** One try with one session. Whatever else happens, an error leaves nothing of it behind. */
+/** One try with one session. After an error nothing of the try is left in Consul. */
 async function tryWith(context: RunContext, session: Session, progress: Progress): Promise<Step1to5> {
   const own = { ...progress, ...endedBy(progress, session.lost) };
   try {
@@ -152,17 +152,17 @@ async function tryWith(context: RunContext, session: Session, progress: Progress
   }
 }
 
-/** What stands in the way at the end of the wait: who was there when it began may be long gone. */
+/** What blocks the run at the end of the wait. Reads again, because the runs seen at its start may be long gone. */
 async function blockedNow(context: RunContext, session: Session, progress: Progress): Promise<Blocked> {
   if (progress.blocked.kind === 'frozen') return progress.blocked;
   try {
     const [frozen, { slots }] = await Promise.all([
-      // Only the first in the queue would have met it.
+      // Only the first run in the queue notices a freeze, so check for one here.
       findFreeze(context, progress, LAST_LOOK_MS),
       readSlotsNow(context, progress, LAST_LOOK_MS),
     ]);
     if (frozen) return frozen;
-    // Nobody is known to have been in the way, and Consul gave no answer to what would have told.
+    // A slot is free, so the slots do not explain the wait. If Consul had a fault, the fault does.
     const fault = hasFree(slots, context.run.slots) ? context.consul.fault() : undefined;
     if (fault) throw fault;
     return { kind: 'slots', slots };
@@ -183,7 +183,7 @@ async function takeSteps(context: RunContext, session: Session, progress: Progre
   if (own) return inContext(own, context);
   progress.newest.sent = true;
   const joining = join(context, session.id, progress.signal);
-  // Hardly anybody can be in the way: what a grant needs is made ready while Consul answers.
+  // A slot is free, so a grant is likely: let listeners prepare for it while Consul answers.
   if (hasFree(turn.slots, context.run.slots)) emit({ event: 'near', group: context.keys.group });
   const joined = await joining;
   if (joined.kind === 'refused') {
@@ -206,8 +206,8 @@ const inContext = (taken: OwnTaken, context: RunContext): Step1to5 =>
   taken.kind === 'busy' ? { ...taken, context } : taken;
 
 /**
- * Whoever joins says which runs have lost their locks, wherever it stands in the queue: it may not wait for long, and the
- * next one goes on counting from there.
+ * Records which runs have lost their locks. Every run does this when it joins, even if it is not first in the queue:
+ * it may give up soon, and later runs can then count the time since this record.
  */
 async function noticeMissing(context: RunContext, turn: Turn, progress: Progress): Promise<Turn> {
   const found = unnoticed(turn.slots);
@@ -216,9 +216,9 @@ async function noticeMissing(context: RunContext, turn: Turn, progress: Progress
 }
 
 /**
- * What a run that lost its place in the queue has to know before it joins anew: whether an operator sent it away, and
- * whether the store went back in time. Gives who sent it away; undefined: it may join. Costs a run that never lost its place
- * nothing.
+ * Checks, before a run that lost its place in the queue rejoins, whether an operator sent it away and whether
+ * Consul's data went back in time. Returns who sent it away; undefined: it may join. A run that never lost its place
+ * makes no request.
  */
 async function lookBack(context: RunContext, progress: Progress): Promise<Away | undefined> {
   const { consul, keys, run } = context;
@@ -232,7 +232,7 @@ async function lookBack(context: RunContext, progress: Progress): Promise<Away |
   return away;
 }
 
-/** The operator who sent this very run away. Its mark goes: it has been read. */
+/** Returns the operator who sent this run away, and removes the mark that says so, because it has been read. */
 async function sentAway(
   context: RunContext,
   entries: readonly Entry[],
@@ -243,12 +243,12 @@ async function sentAway(
   const entry = entries.find((each) => each.key === key);
   const mark = entry?.session === undefined ? readMark(entry) : undefined;
   if (!entry || !mark?.away || mark.run !== run.id) return undefined;
-  // What can't be removed goes with the node's next run.
+  // If this fails, the node's next run overwrites the mark.
   await trySend(context, removeSeen(key, entry.modifyIndex, 'node'), signal);
   return mark.away;
 }
 
-/** What a hand wrote there stands in nobody's way: the next mark takes its place. */
+/** Ignores a value that runlock did not write: the next mark overwrites it. */
 function readMark(entry: Entry | undefined) {
   try {
     return entry && decodeNodeMark(entry);
@@ -258,10 +258,11 @@ function readMark(entry: Entry | undefined) {
 }
 
 /**
- * After a snapshot was restored, or the group was deleted by hand, runs may be under way whose claims are gone. Each finds
- * out by itself, with its next renewal at the latest, and claims its slot again; whoever queues anew before that would start
- * beside it. Who has waited before can tell: every ticket leaves its index in `.tail`, which only grows. So who finds an older
- * one waits for as long as anybody is believed alive without a lock.
+ * After a snapshot was restored, or the group was deleted by hand, runs may be under way whose claims are gone. Each
+ * of them notices, at its next renewal at the latest, and claims its slot again. A run that rejoins the queue before
+ * that would start beside them. A run that has queued before can detect this: every ticket leaves its index in
+ * `.tail`, and the index only grows. If `.tail` is older than its own ticket, it waits for as long as a run without a
+ * lock is believed alive.
  */
 async function untilClaimedAgain(
   { deps, keys }: RunContext,

@@ -1,6 +1,7 @@
 /**
- * A node's own claim comes first: its next run takes it back, or moves it to a slot that it uses, unless another run of the
- * node, or what is left of one, stands in the way (docs/protocol.md, "Acquire", step 1).
+ * A node's own claim comes first: the node's next run takes the claim back, or moves it to a slot that the run uses,
+ * unless another run of the node, or a process left over from one, is in the way (docs/protocol.md, "Acquire", step
+ * 1).
  */
 import { isNobody, isSameBoot } from '../platform/deps.ts';
 import type { Host, Waiting } from '../platform/deps.ts';
@@ -21,37 +22,43 @@ import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import { assertNever } from '../errors.ts';
 
-/** This node already runs or waits in the group. */
+/** Why a run of this node is busy: the node already runs, waits or holds a slot in the group. */
 export type Busy =
   | { readonly kind: 'same-node'; readonly pid: number; readonly since: string }
-  /** A run under this node's name may be under way on another machine. `host`: what that one is called. */
+  /** A run under this node's name may be under way on another machine. `host`: the name of that machine. */
   | {
       readonly kind: 'elsewhere';
       readonly pid: number;
       readonly since: string;
       readonly host?: string;
-      /** The slot that it holds by `acquire`: nothing of it runs. */
+      /** The slot that the other machine holds by `acquire`, without a running command. */
       readonly holds?: number;
     }
-  /** Nothing of runlock watches these any more, and they still run. */
+  /** Processes of an earlier run are still running, and their runlock is dead. */
   | {
       readonly kind: 'orphan';
       readonly run: string;
       readonly pids: readonly number[];
-      /** Where they are, when none of them has a pid here. */
+      /** The cgroup of the processes, when none of them has a pid in this namespace. */
       readonly cgroup?: string;
     }
-  /** Nothing of its runlock is left, and what it started is another user's, so nobody but root can see whose it is. */
+  /**
+   * The runlock of an earlier run is dead. Another user started it, so only root or that user can see what still
+   * runs.
+   */
   | { readonly kind: 'another-user'; readonly uid: number }
-  /** `acquire` holds a slot, and nothing of it runs. */
+  /** `acquire` holds a slot for this node, and no command is running. */
   | { readonly kind: 'held'; readonly slot: number; readonly owner: Owner };
 
-/** `again`: all has to start anew, with another session. */
+/** `again`: acquire has to start again with a new session. */
 export type OwnTaken = Turned | { readonly kind: 'busy'; readonly why: Busy };
 
 type Own = Slot & { readonly owner: Owner };
 
-/** Takes this node's claim, wherever it stands, without queueing. Undefined: it has none here, and may queue. */
+/**
+ * Takes this node's own claim, in whatever slot it is, without queueing. Undefined: the node has no claim and may
+ * queue.
+ */
 export async function takeOwn(
   context: RunContext,
   session: Session,
@@ -80,7 +87,8 @@ async function returnTo(
   const seat = { keys: context.keys, session: session.id, slot };
   const claim = { ...runningClaim(context), ...goesOn(owner.claim) };
   const steps = comeBack(seat, claim, nodeMark(context), owner.index);
-  // After an answer that was lost the claim may name this very run: what counts is what was there before that.
+  // If the answer to an earlier try was lost, the claim may already name this run: then use the claim from before
+  // that try.
   const sent = progress.attempts.find((attempt) => attempt.slot === slot);
   const before = owner.claim.run === context.run.id ? sent?.before : owner.claim;
   const sending = sendGrant(context, {
@@ -96,7 +104,7 @@ async function returnTo(
   if (result.kind !== 'refused') return result;
   switch (result.obstacle) {
     case 'freeze': {
-      // Without patience it does not wait.
+      // Once the time to wait is over, do not mark the node: the run stops waiting.
       const marked = progress.patience.aborted ? 'marked' : await markWaiting(context, session, progress);
       if (marked === 'node') return clearOrBusy(context, progress);
       if (marked === 'marked') await untilThawed(context, result.key, progress);
@@ -116,9 +124,10 @@ async function returnTo(
 }
 
 /**
- * Where the claim stands in a slot that this run, with a smaller N, does not use: watches the slots until it is in one that
- * it does, as soon as whoever is first in the queue might have that. It has no ticket: it does not queue behind anybody.
- * `seenIndex`: of the claim that was found to have no run behind it any more.
+ * This node's claim is in a slot that this run does not use, because the run allows fewer slots. Watches the slots,
+ * and moves the claim to a slot that the run uses as soon as the first run in the queue could get one. Needs no
+ * ticket, because a node does not queue for its own claim. `seenIndex`: index of the claim when it was found to have
+ * no live run behind it.
  */
 async function untilDown(
   context: RunContext,
@@ -135,7 +144,7 @@ async function untilDown(
   for (let looks = 0; ; looks++) {
     const monotonicMs = deps.clock.monotonicMs();
     const own = findOwn(context, slots);
-    // Another run of this node may have come back to it meanwhile, and be under way: that has to be looked at again.
+    // The claim has changed: another run of this node may have taken it back and be under way, so start again.
     if (own?.owner.index !== seenIndex || own.slot < run.slots) return { kind: 'again' };
     if (own.lockedBy !== undefined) return { kind: 'busy', why: otherRun(run.runner, own.owner.claim) };
     if (isHeld(own.owner.claim, deps.clock.earliest())) return { kind: 'again' };
@@ -163,7 +172,7 @@ async function untilDown(
   }
 }
 
-/** Undefined: the slots have to be looked at again. */
+/** Undefined: the caller has to read the slots again. */
 async function move(
   context: RunContext,
   session: Session,
@@ -183,8 +192,9 @@ async function move(
 }
 
 /**
- * Whoever waits outside the queue, for its own claim, marks its node: another run of it is busy at once, `status` shows that
- * it waits, and an operator can send it away. `node`: another run has the mark; `again`: all has to start anew.
+ * Marks the node of a run that waits for its own claim, outside the queue. The mark makes another run of the node
+ * busy at once, shows the wait in `status`, and lets an operator send the run away.
+ * `node`: another run has the mark; `again`: acquire has to start again.
  */
 async function markWaiting(
   context: RunContext,
@@ -192,7 +202,7 @@ async function markWaiting(
   progress: Progress,
 ): Promise<'marked' | 'node' | 'again'> {
   const { keys, run } = context;
-  // Who loses its mark looks whether an operator took it.
+  // From now on a run that loses its mark checks whether an operator sent it away.
   progress.newest.sent = true;
   const steps = markNode(keys, session.id, { ...nodeMark(context), node: run.node });
   const result = await trySend(context, steps, progress.signal);
@@ -200,13 +210,13 @@ async function markWaiting(
   return result?.obstacle === 'node' ? 'node' : 'again';
 }
 
-/** This node's mark stands in the way: it is busy here, unless whoever set it is dead. */
+/** Another run has this node's mark: the node is busy, unless the process that set the mark is dead. */
 export async function clearOrBusy(context: RunContext, waiting: Waiting): Promise<OwnTaken> {
   const why = await clearDeadMark(context, ask(waiting));
   return why ? { kind: 'busy', why } : { kind: 'again' };
 }
 
-/** Why this node's own claim can't be taken back: it is held, or something of its run still runs. */
+/** Why this node's own claim can't be taken back: `acquire` holds it, or a process of its run is still running. */
 async function findBusy(
   context: RunContext,
   { slot, owner, lockedBy }: Own,
@@ -217,8 +227,9 @@ async function findBusy(
 }
 
 /**
- * A run under this node's name that may be under way on another machine: it is busy, and not taken over before anybody
- * may. It does not wait for that in the queue: with the node's mark it would keep that run from taking its lock back.
+ * Finds a run under this node's name that may be under way on another machine. The node is then busy: it may take
+ * that claim over no earlier than any other node may. The node does not wait in the queue meanwhile, because its mark
+ * there would keep the other run from taking its lock back.
  */
 async function findElsewhere(
   context: RunContext,
@@ -236,20 +247,23 @@ async function findElsewhere(
   return { ...otherRun(run.runner, found.owner.claim), ...isHolding };
 }
 
-/** Another run of this node, or of a namesake, is under way. */
+/** Another run is under way, of this node or of another machine with the same node name. */
 function otherRun(me: Runner, other: Runner & { readonly since: string }): Busy {
   const { pid, since, host } = other;
   if (!isElsewhere(me, other)) return { kind: 'same-node', pid, since };
   return { kind: 'elsewhere', pid, since, ...(host !== undefined && { host }) };
 }
 
-/** The guard needs about a second to kill what a dead runlock left, on a busy host several; after this long it never will. */
+/**
+ * The guard kills what a dead runlock left within a second or so, several on a busy host. After this long it never
+ * will.
+ */
 const GUARD_GRACE_MS = 10_000;
 const LOOK_AGAIN_MS = 100;
 
 /**
- * Whether the process is alive on this boot of this host. `unknown`: it ran on another one. `elsewhere`: on this one, in
- * another namespace, where its pid or its start time are not those that are seen here.
+ * Whether the process is alive on this boot of this host. `unknown`: it ran on another boot or host. `elsewhere`: it
+ * ran on this boot but in another namespace, so its pid and start time can't be compared with those seen here.
  */
 export function lifeOf(host: Host, runner: Runner): 'alive' | 'dead' | 'elsewhere' | 'unknown' {
   const { bootId } = host;
@@ -261,8 +275,8 @@ export function lifeOf(host: Host, runner: Runner): 'alive' | 'dead' | 'elsewher
 }
 
 /**
- * What still runs of the run that made this claim, once its guard has had its time. `isLocked`: a session holds its slot,
- * so whoever made it may be alive.
+ * Which processes of the run that made this claim are still running after its guard had time to kill them.
+ * `isLocked`: a session holds the slot's lock, so the runlock that made the claim may be alive.
  */
 async function findOrphan(
   context: RunContext,
@@ -278,7 +292,10 @@ async function findOrphan(
   return (runner === 'dead' && unseen(context, claim)) || orphans(context, claim, signal);
 }
 
-/** Of another user's run nothing can be read: neither what it wrote down nor its marks. Root reads all. */
+/**
+ * Another user's run can't be inspected: neither its files nor the marks of its processes are readable, except by
+ * root.
+ */
 function unseen({ run }: RunContext, { uid }: Runner): Busy | undefined {
   const own = run.runner.uid;
   if (uid === undefined || own === undefined || uid === own || own === 0) return undefined;
@@ -302,8 +319,8 @@ async function orphans(
 }
 
 /**
- * Looks at who has this node's mark. If that process is provably dead, with all it had started, its session is
- * destroyed: it would end by itself, up to twice its TTL later. Undefined: nothing stands in the way any more.
+ * Checks which process set this node's mark. If that process and all that it started are provably dead, destroys its
+ * session, which otherwise takes up to twice its TTL to expire. Undefined: nothing is in the way any more.
  */
 async function clearDeadMark(context: RunContext, options: RetryOptions): Promise<Busy | undefined> {
   const { consul, keys, run } = context;

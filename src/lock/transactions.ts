@@ -1,19 +1,19 @@
 /**
- * Every transaction of the protocol (docs/protocol.md), each a list of steps that Consul takes all or none of. Pure.
+ * Every transaction of the protocol (docs/protocol.md), as a list of steps. Consul applies all steps or none. Pure.
  */
 import type { Result as ResultOf, Step as StepOf } from '../consul/txn.ts';
 import { encode, encodeRun } from './records.ts';
 import type { Claim, Freeze, NodeMark, OutMark, RunRecord, Ticket } from './records.ts';
 import type { GroupKeys, OutKeys } from './keys.ts';
 
-/** What stood in the way. `session`: the session that wanted a lock is gone. */
+/** What made Consul refuse a transaction. `session`: the session that asked for a lock no longer exists. */
 export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'session';
 
 export type Step = StepOf<Obstacle>;
 
 export type Result = ResultOf<Obstacle>;
 
-/** A place in a group for one session. */
+/** One slot of a group, and the session that takes or holds its lock. */
 export interface Seat {
   readonly keys: GroupKeys;
   readonly session: string;
@@ -53,7 +53,7 @@ const noOwner = ({ keys, slot }: Seat): Step => ({
   operation: { verb: 'check-not-exists', key: keys.owner(slot) },
 });
 
-/** Index 0 creates, and only creates. */
+/** Index 0 means: create the key, and fail if it exists. */
 const writeOwner = ({ keys, slot }: Seat, claim: Claim, index: number): Step => ({
   means: 'owner',
   operation: { verb: 'cas', key: keys.owner(slot), value: encode(claim), index },
@@ -66,12 +66,12 @@ const leaveQueueGranted = ({ keys, session }: Seat): Step[] => [
   { means: 'ticket', operation: { verb: 'set', key: keys.last, value: encode({ session }) } },
 ];
 
-/** Joins the queue; reads who joined before, who was granted last, and the slots, as they are at that very moment. */
+/** Joins the queue. The same transaction reads who joined before, who was granted last, and the slots. */
 export function enqueue(keys: GroupKeys, session: string, ticket: Ticket, mark: NodeMark): Step[] {
   return [
     lockNode(keys, session, { ...mark, node: ticket.node }),
     { means: 'ticket', operation: { verb: 'check-not-exists', key: keys.queue(session) } },
-    // `get` would refuse everything where there is no such key; `get-tree` finds one key or none.
+    // `get` fails the whole transaction if the key does not exist; `get-tree` then returns nothing.
     { means: 'ticket', operation: { verb: 'get-tree', key: keys.tail } },
     { means: 'ticket', operation: { verb: 'set', key: keys.tail, value: encode({ session }) } },
     {
@@ -82,7 +82,7 @@ export function enqueue(keys: GroupKeys, session: string, ticket: Ticket, mark: 
   ];
 }
 
-/** Who was granted last, and the slots. */
+/** Reads who was granted last, and the slots. */
 export function readTurn(keys: GroupKeys): Step[] {
   return [
     { means: 'ticket', operation: { verb: 'get-tree', key: keys.last } },
@@ -91,8 +91,8 @@ export function readTurn(keys: GroupKeys): Step[] {
 }
 
 /**
- * An operator takes a ticket out of the queue. The node's mark goes on without the session, so that the run reads it when it
- * comes to join anew; the node's next run takes its place.
+ * Removes a ticket from the queue, for an operator. The node's mark stays, but without a session, so that the removed
+ * run reads the mark when it tries to rejoin. The node's next run overwrites the mark.
  */
 export function sendAway(keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step[] {
   const { node, ...value } = mark;
@@ -105,8 +105,9 @@ export function sendAway(keys: GroupKeys, session: string, mark: NodeMark & { no
 }
 
 /**
- * An operator clears the claim that a waiting run comes back to, and says so in its node's mark, as `sendAway` does: the
- * claim's index proves that the run was granted before that, or never.
+ * Clears the claim that a waiting run wants to take back, for an operator, and notes this in the node's mark as
+ * `sendAway` does. The check of the claim's index settles the race: if the run took the claim back first, Consul
+ * refuses this.
  */
 export function sendReturnerAway(
   claimed: Vanished & { readonly seenIndex: number },
@@ -121,7 +122,7 @@ export function sendReturnerAway(
   ];
 }
 
-/** What a run that lost its place reads: the queue's end, and the mark of its node. */
+/** Reads what a run that lost its place in the queue needs: the end of the queue, and the mark of its node. */
 export function readLeft(keys: GroupKeys, node: string): Step[] {
   return [
     { means: 'ticket', operation: { verb: 'get-tree', key: keys.tail } },
@@ -129,7 +130,7 @@ export function readLeft(keys: GroupKeys, node: string): Step[] {
   ];
 }
 
-/** The first in the queue takes a slot that nobody has. */
+/** The first run in the queue takes a free slot. */
 export function grant(seat: Seat, claim: Claim): Step[] {
   return [
     holdsTicket(seat),
@@ -141,7 +142,10 @@ export function grant(seat: Seat, claim: Claim): Step[] {
   ];
 }
 
-/** The first in the queue takes a slot over from a claim that may be taken over, if it is still as it was seen. */
+/**
+ * The first run in the queue takes a slot over from a claim that allows this, if the claim has not changed since it
+ * was read.
+ */
 export function takeOver(seat: Seat, claim: Claim, seenIndex: number): Step[] {
   return [
     holdsTicket(seat),
@@ -153,19 +157,22 @@ export function takeOver(seat: Seat, claim: Claim, seenIndex: number): Step[] {
   ];
 }
 
-/** A node's next run takes the node's own claim back, without queueing. */
+/** A node's next run takes the node's own claim back without queueing. */
 export function comeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: number): Step[] {
   return [...notFrozen(seat.keys), ...takeBack(seat, claim, mark, seenIndex)];
 }
 
-/** A claim of this node in a slot that its next run does not use. */
+/** A claim of this node in a slot that its next run does not use, because that run allows fewer slots. */
 export interface TooHigh {
   readonly slot: number;
   readonly index: number;
   readonly strayLock?: number | undefined;
 }
 
-/** A node's next run moves the node's own claim to a free slot that it uses: there is one of it at any moment. */
+/**
+ * A node's next run moves the node's own claim to a free slot that the run uses, so the node always has exactly one
+ * claim.
+ */
 export function moveDown(seat: Seat, claim: Claim, mark: NodeMark, own: TooHigh): Step[] {
   const { keys } = seat;
   return [
@@ -178,12 +185,17 @@ export function moveDown(seat: Seat, claim: Claim, mark: NodeMark, own: TooHigh)
   ];
 }
 
-/** Whoever waits outside the queue marks its node, so that another run of it is busy at once. */
+/**
+ * Marks the node of a run that waits outside the queue, so that another run of the node is told at once that it is
+ * busy.
+ */
 export function markNode(keys: GroupKeys, session: string, mark: NodeMark & { node: string }): Step[] {
   return [lockNode(keys, session, mark)];
 }
 
-/** A run that is under way takes its own lock back, freeze or not: it is no new run. */
+/**
+ * A run that is under way takes its own lock back. A freeze does not stop this, because a freeze only stops new runs.
+ */
 export function takeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: number): Step[] {
   return [
     lockNode(seat.keys, seat.session, { ...mark, node: claim.node }),
@@ -193,7 +205,7 @@ export function takeBack(seat: Seat, claim: Claim, mark: NodeMark, seenIndex: nu
   ];
 }
 
-/** A run that is under way claims its slot again after somebody deleted the claim. */
+/** A run that is under way claims its slot again after its claim was deleted. */
 export function claimAgain(seat: Seat, claim: Claim, mark: NodeMark): Step[] {
   return [
     lockNode(seat.keys, seat.session, { ...mark, node: claim.node }),
@@ -203,7 +215,7 @@ export function claimAgain(seat: Seat, claim: Claim, mark: NodeMark): Step[] {
   ];
 }
 
-/** Gives the slot back; `kept` is the claim that goes on keeping others out, if any does. */
+/** Releases the slot. `kept` is the claim that stays to keep other runs out, if there is one. */
 export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?: Claim): Step[] {
   const { keys, slot } = seat;
   return [
@@ -217,15 +229,18 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
 }
 
 /**
- * Records a run that ended without its slot, in the place of the record that was seen (index 0: of none). No other key is
- * touched: slot and node may be another run's by now.
+ * Records a run that ended without its slot. Replaces the record that was read (index 0: there was none). Touches no
+ * other key, because the slot and the node's mark may belong to another run by now.
  */
 export function recordAlone(keys: GroupKeys, record: RunRecord, seenIndex: number): Step[] {
   const key = keys.run(record.node);
   return [{ means: 'node', operation: { verb: 'cas', key, value: encodeRun(record), index: seenIndex } }];
 }
 
-/** The end of `acquire`: the claim says `held` and goes on alone; lock and mark are given back. */
+/**
+ * The end of `acquire`: the claim becomes `held` and stays without a session; the lock and the node's mark are
+ * removed.
+ */
 export function keep(seat: Seat, held: Claim, seenIndex: number): Step[] {
   const { keys, slot } = seat;
   return [
@@ -237,7 +252,7 @@ export function keep(seat: Seat, held: Claim, seenIndex: number): Step[] {
   ];
 }
 
-/** The second half of `acquire`: as `release`, for a claim that no session stands behind. */
+/** Ends what `acquire` began: as `release`, for a claim that has no session. */
 export function endHeld(held: Vanished, record: RunRecord, seenIndex: number, kept?: Claim): Step[] {
   const { keys, slot, strayLock } = held;
   const owner = keys.owner(slot);
@@ -248,35 +263,41 @@ export function endHeld(held: Vanished, record: RunRecord, seenIndex: number, ke
   ];
 }
 
-/** Nobody holds the slot's lock; a lock key that no session holds goes. */
+/** Checks that no session holds the slot's lock, and removes a lock key that has no session. */
 function unlocked(keys: GroupKeys, slot: number, strayLock: number | undefined): Step[] {
   if (strayLock !== undefined) return removeSeen(keys.lock(slot), strayLock, 'lock');
   return [{ means: 'lock', operation: { verb: 'check-not-exists', key: keys.lock(slot) } }];
 }
 
-/** What is seen of a slot whose run has vanished. */
+/** A slot whose claim has no session, as it was read. */
 export interface Vanished {
   readonly keys: GroupKeys;
   readonly slot: number;
   readonly strayLock?: number | undefined;
 }
 
-/** The first in the queue marks the claim of a run that has vanished, if it is still as it was seen, and still without a lock. */
+/**
+ * The first run in the queue marks the claim of a vanished run as abandoned, if the claim is unchanged and still has
+ * no lock.
+ */
 export function abandon({ keys, slot, strayLock }: Vanished, claim: Claim, seenIndex: number): Step[] {
   return [...unlocked(keys, slot, strayLock), ...changeClaim(keys, slot, claim, seenIndex)];
 }
 
-/** Whoever sees first that a running claim has no lock writes it down, if that is still so. */
+/** Records in a running claim that its lock is missing, if the claim is unchanged and still has no lock. */
 export function notice({ keys, slot, strayLock }: Vanished, claim: Claim, seenIndex: number): Step[] {
   return [...unlocked(keys, slot, strayLock), ...changeClaim(keys, slot, claim, seenIndex)];
 }
 
-/** Changes a claim that is still as it was seen: evicts its run, or puts back what was there before. */
+/**
+ * Changes a claim if it has not changed since it was read, for example to evict its run or to restore an earlier
+ * claim.
+ */
 export function changeClaim(keys: GroupKeys, slot: number, claim: Claim, seenIndex: number): Step[] {
   return [writeOwner({ keys, slot, session: '' }, claim, seenIndex)];
 }
 
-/** Deletes a key that is still as it was seen: an operator's or owner's claim, a freeze past its end. */
+/** Deletes a key, for example a claim or an expired freeze, if the key has not changed since it was read. */
 export function removeSeen(key: string, seenIndex: number, means: Obstacle): Step[] {
   return [
     { means, operation: { verb: 'check-index', key, index: seenIndex } },
@@ -284,15 +305,15 @@ export function removeSeen(key: string, seenIndex: number, means: Obstacle): Ste
   ];
 }
 
-/** A key as it was seen. */
+/** A key, and its index when it was read. */
 export interface SeenKey {
   readonly key: string;
   readonly index: number;
 }
 
 /**
- * Removes what is left of a group that nobody uses. Whoever joins its queue changes `.tail` (index 0: there was none), so
- * nothing of a group goes that a run has come to; nor of one that was frozen since.
+ * Removes the leftover keys of an unused group. Removes nothing if a run has joined the queue since (joining changes
+ * `.tail`; index 0: there was no `.tail`), or if the group has been frozen since.
  */
 export function forgetKeys(keys: GroupKeys, tailIndex: number, leftovers: readonly SeenKey[]): Step[] {
   const { tail } = keys;
@@ -313,50 +334,55 @@ export function forgetKeys(keys: GroupKeys, tailIndex: number, leftovers: readon
 }
 
 /**
- * An operator freezes a group, where no freeze was seen (index 0), or puts another in the place of the one that was seen.
- * Every grant checks that there is none, so no run starts between this and its answer.
+ * Freezes a group, for an operator: creates the freeze (index 0: there was none), or replaces the one that was read.
+ * Every grant checks for a freeze in its own transaction, so no run starts between this transaction and its answer.
  */
 export function freeze(key: string, record: Freeze, seenIndex: number): Step[] {
   return [{ means: 'freeze', operation: { verb: 'cas', key, value: encode(record), index: seenIndex } }];
 }
 
-/** An operator ends the freeze that was seen, and no newer one. */
+/** Ends the freeze that was read, but no newer one. */
 export function thaw(key: string, seenIndex: number): Step[] {
   return removeSeen(key, seenIndex, 'freeze');
 }
 
-/** An operator, or the owner, clears a claim that no session stands behind. */
+/** Clears a claim that has no session, for an operator or for the node that owns the claim. */
 export function clearClaim({ keys, slot, strayLock }: Vanished, seenIndex: number): Step[] {
   return [...unlocked(keys, slot, strayLock), ...removeSeen(keys.owner(slot), seenIndex, 'owner')];
 }
 
-/** Whoever waits removes a claim that is past its hold, where it can't take it over. */
+/** A waiting run removes a claim whose hold has ended, in a slot that the run can't take over. */
 export function drop(overdue: Vanished, seenIndex: number): Step[] {
   return clearClaim(overdue, seenIndex);
 }
 
-/** Who looks at the gates of services and goes out of service by them does so alone: all of their locks, or none. */
+/**
+ * Locks the gates of services, all or none, so that only one node at a time checks these gates and goes out of
+ * service.
+ */
 export function lockGates(keys: readonly string[], session: string, run: string): Step[] {
   const value = encode({ run });
   return keys.map((key) => ({ means: 'lock', operation: { verb: 'lock', key, value, session } }));
 }
 
-/** They are still this session's. */
+/** Checks that this session still holds the locks of these gates. */
 export function holdsGates(keys: readonly string[], session: string): Step[] {
   return keys.map((key) => ({ means: 'lock', operation: { verb: 'check-session', key, session } }));
 }
 
-/** A run says that it needs its node in maintenance, or that it leaves; reads who else does, at that very moment. */
+/**
+ * Marks that a run needs its node in maintenance, or is leaving. The same transaction reads the marks of other runs.
+ */
 export function markOut(keys: OutKeys, run: string, mark: OutMark): Step[] {
   return [
-    // A mark that was to go with its session goes on without it.
+    // A mark that is locked by a session would be deleted with the session, so it is written anew without one.
     remove(keys.mark(run), 'node'),
     { means: 'node', operation: { verb: 'set', key: keys.mark(run), value: encode(mark) } },
     { means: 'node', operation: { verb: 'get-tree', key: keys.prefix } },
   ];
 }
 
-/** As `markOut`, by hand: until it is confirmed, the mark goes with the session that it is set with. */
+/** As `markOut`, for maintenance by hand: until the mark is confirmed, it is deleted when its session ends. */
 export function markEntering(keys: OutKeys, run: string, { mark, session }: Entering): Step[] {
   return [
     { means: 'node', operation: { verb: 'lock', key: keys.mark(run), value: encode(mark), session } },
@@ -364,7 +390,7 @@ export function markEntering(keys: OutKeys, run: string, { mark, session }: Ente
   ];
 }
 
-/** It is out: the mark stays without the session, which is refused when the session is over. */
+/** The node is out of service: the mark now outlives its session. Consul refuses this if the session has ended. */
 export function confirmOut(keys: OutKeys, run: string, { mark, session }: Entering): Step[] {
   return [
     { means: 'node', operation: { verb: 'unlock', key: keys.mark(run), value: encode(mark), session } },
@@ -376,7 +402,7 @@ export interface Entering {
   readonly session: string;
 }
 
-/** A run that left the maintenance on for others; its mark may be gone with theirs by now. */
+/** Marks that a run left the maintenance on for other runs. Does nothing if the run's mark has changed or is gone. */
 export function leftOut(keys: OutKeys, run: string, mark: OutMark, seenIndex: number): Step[] {
   const value = encode({ ...mark, state: 'left' });
   return [
@@ -385,7 +411,7 @@ export function leftOut(keys: OutKeys, run: string, mark: OutMark, seenIndex: nu
   ];
 }
 
-/** A run is out no more, or never was; reads who else of its node is, at that very moment. */
+/** Removes the mark of a run that no longer needs maintenance. The same transaction reads the marks of other runs. */
 export function unmarkOut(keys: OutKeys, run: string): Step[] {
   return [
     remove(keys.mark(run), 'node'),
