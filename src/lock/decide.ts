@@ -1,6 +1,6 @@
 /**
- * Slots and claims as they are read, how they look to whoever holds one, and what a run does about those it sees. Pure; the
- * transactions of what is decided here are in transactions.ts.
+ * Reads slots and claims, judges how a slot looks to the run that holds it, and decides what a waiting run does about
+ * the claims it sees. Pure; transactions.ts has the transactions that carry the decisions out.
  */
 import type { Entry } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
@@ -10,12 +10,15 @@ import { parseKey } from './keys.ts';
 import type { Claim, Hold, Runner } from './records.ts';
 
 /**
- * A claim without a lock is believed dead after it was so, unchanged, for this long: on the own clock of whoever watched it
- * all the time, or since somebody marked it.
+ * The run of a claim is believed dead when the claim has been unchanged and without a lock for this long: either by the
+ * clock of a process that watched it all this time, or since the time marked in the claim.
  */
 export const VANISHED_AFTER_MS = 60_000;
 
-/** `held until` and `missing since` are written by one host's clock and read by another's; they may differ by this much. */
+/**
+ * `held until` and `missing since` are written by one host's clock and read by another's; they may differ by this
+ * much.
+ */
 export const CLOCK_DIFFERENCE_MS = 5_000;
 
 export interface Slot {
@@ -29,7 +32,7 @@ export interface Slot {
 
 export interface Owner {
   readonly claim: Claim;
-  /** The claim's ModifyIndex: any change of it is seen. */
+  /** The claim's ModifyIndex, which every change of the claim increases. */
   readonly index: number;
 }
 
@@ -55,10 +58,12 @@ function withOwner(slot: Slot, entry: Entry): Slot {
   return { ...slot, owner: { claim: decodeClaim(entry), index: entry.modifyIndex } };
 }
 
-/** Since when (monotonic, milliseconds) each claim was seen without a lock, and at which index. */
+/**
+ * For each slot: since when (monotonic, milliseconds) its claim has been seen without a lock, and the claim's index.
+ */
 export type Sightings = ReadonlyMap<number, { readonly index: number; readonly sinceMs: number }>;
 
-/** Remembers how long each running claim has been without a lock; a changed claim starts anew. */
+/** Remembers how long each running claim has been without a lock. Counts from zero again when a claim changes. */
 export function observe(before: Sightings, slots: readonly Slot[], monotonicMs: number): Sightings {
   const seen = slots.flatMap(({ slot, owner, lockedBy }) => {
     if (!owner || lockedBy !== undefined || !mayVanish(owner.claim)) return [];
@@ -70,7 +75,7 @@ export function observe(before: Sightings, slots: readonly Slot[], monotonicMs: 
   return new Map(seen);
 }
 
-/** The running claims without a lock of which nobody has said so yet. */
+/** The running claims without a lock that are not yet marked as missing theirs. */
 export const unnoticed = (slots: readonly Slot[]): (Slot & { readonly owner: Owner })[] =>
   slots.flatMap((slot) => {
     const { owner, lockedBy } = slot;
@@ -78,13 +83,15 @@ export const unnoticed = (slots: readonly Slot[]): (Slot & { readonly owner: Own
     return isNew && lockedBy === undefined ? [{ ...slot, owner }] : [];
   });
 
-/** The claim of a run whose lock is missing. `nowMs`: the latest that it may be (`WallClock`). */
+/** The claim, marked as missing its lock since `nowMs`: the latest possible time now (`WallClock`). */
 export const missing = (claim: Claim, nowMs: number): Claim => ({
   ...claim,
   missingSince: new Date(nowMs).toISOString(),
 });
 
-/** For how long the lock of a running claim has been missing since it was marked, by the earliest that it may be now. */
+/**
+ * How long ago a running claim was marked as missing its lock. `nowMs`: the earliest possible time now (`WallClock`).
+ */
 export const markedMs = ({ missingSince }: Claim, nowMs: number): number =>
   missingSince === undefined ? 0 : nowMs - Date.parse(missingSince) - CLOCK_DIFFERENCE_MS;
 
@@ -92,7 +99,7 @@ function mayVanish(claim: Claim): boolean {
   return claim.state === 'running' || claim.state === 'evicted';
 }
 
-/** Whether a run that has given its slot back left the claim: its command is gone, and all that it had started. */
+/** Whether a run left this claim when it ended: its command and all that the command had started are gone. */
 export function isLeft({ state }: Claim): boolean {
   switch (state) {
     case 'failed':
@@ -109,7 +116,7 @@ export function isLeft({ state }: Claim): boolean {
   }
 }
 
-/** Whether the command may still run although no session stands behind the claim. */
+/** Whether the command may still be running although the claim has no session. */
 export function mayStillRun(state: Claim['state']): boolean {
   switch (state) {
     case 'running':
@@ -127,8 +134,9 @@ export function mayStillRun(state: Claim['state']): boolean {
 }
 
 /**
- * Whether the two are on different machines, as far as they say. Where both see the same pids, they are on one. A machine-id
- * tells machines apart, and containers of one host, too; two machines that share one (copies of an image) can't be told from one that was booted again.
+ * Whether the two are on different machines, as far as their records tell. The same boot id (boot and namespaces)
+ * means the same machine. A machine-id distinguishes machines, and also containers on one host. Two machines that
+ * share a machine-id (copies of an image) look like one machine that was rebooted.
  */
 export function isElsewhere(me: Runner, other: Runner): boolean {
   if (me.bootId === other.bootId) return false;
@@ -138,26 +146,35 @@ export function isElsewhere(me: Runner, other: Runner): boolean {
 }
 
 /**
- * Whether the claim is the node's own, and not that of somebody who may be at work on another machine with its name. What
- * has ended is its node's wherever it ran: a control host runs for many nodes.
+ * Whether the claim is the node's own, and not that of a run that may be under way on another machine with the same
+ * node name. A claim whose run has ended belongs to its node wherever the run was, because a control host runs for
+ * many nodes.
  */
 export const isOwn = (me: { readonly node: string; readonly runner: Runner }, claim: Claim): boolean =>
   claim.node === me.node && (isLeft(claim) || !isElsewhere(me.runner, claim));
 
-/** Whether the claim is one that `acquire` holds. `nowMs`: the earliest that it may be (`WallClock`). */
+/** Whether `acquire` holds the claim. `nowMs`: the earliest possible time now (`WallClock`). */
 export function isHeld({ state, heldUntil }: Claim, nowMs: number): boolean {
   return state === 'held' && (heldUntil === undefined || nowMs < Date.parse(heldUntil));
 }
 
-/** When others may follow, for a claim that keeps them out from `nowMs` on: the latest that it may be (`WallClock`). */
+/**
+ * When a hold that begins at `nowMs` ends and others may follow. `nowMs`: the latest possible time now (`WallClock`).
+ */
 export const holdFrom = (hold: Hold, nowMs: number): Pick<Claim, 'heldUntil'> =>
   typeof hold === 'number' ? { heldUntil: new Date(nowMs + hold).toISOString() } : {};
 
-/** For how long a claim keeps others out yet, not above zero when they may follow. `nowMs`: the earliest that it may be (`WallClock`). */
+/**
+ * How much longer a claim keeps others out; zero or less: they may follow. `nowMs`: the earliest possible time now
+ * (`WallClock`).
+ */
 export const keepsOutForMs = ({ heldUntil }: Pick<Claim, 'heldUntil'>, nowMs: number): number =>
   heldUntil === undefined ? Infinity : Date.parse(heldUntil) + CLOCK_DIFFERENCE_MS - nowMs;
 
-/** The claim of a run that has vanished: its hold begins when it is marked, at the latest that it may be (`WallClock`). */
+/**
+ * The claim of a vanished run. Its hold begins at `nowMs`, when it is marked: the latest possible time now
+ * (`WallClock`).
+ */
 export function abandoned(claim: Claim, nowMs: number): Claim {
   const since = new Date(nowMs).toISOString();
   const marked: Claim & { missingSince?: string } = {
@@ -173,7 +190,7 @@ export function abandoned(claim: Claim, nowMs: number): Claim {
 /** How a slot looks to the run that holds it. */
 export type Standing =
   | { readonly kind: 'mine'; readonly owner: Owner }
-  /** The claim is mine, the lock is not: the session is gone, or somebody deleted the lock. */
+  /** The claim is this run's, but the lock is not: the session is gone, or somebody deleted the lock. */
   | { readonly kind: 'unlocked'; readonly owner: Owner }
   | { readonly kind: 'evicted'; readonly owner: Owner }
   | { readonly kind: 'gone' }
@@ -194,30 +211,30 @@ export function standing(
   return { kind: 'mine', owner };
 }
 
-/** What the first in the queue does about the slots it sees. */
+/** What the first run in the queue does about the slots it sees. */
 export type Move =
-  /** The slot is this run's already: the grant's answer was lost. */
+  /** This run has the slot already: the answer to its grant was lost. */
   | { readonly kind: 'adopt'; readonly slot: number; readonly owner: Owner }
-  /** This node owns a slot, or has the lock of one whose claim is gone: all starts anew, its own claim first. */
+  /** This node owns a slot, or locks one whose claim is gone: acquire starts again, with the node's own claim first. */
   | { readonly kind: 'return' }
   | Choice;
 
-/** What can be had, or done, now. */
+/** What a run can do now. */
 export type Choice =
   /** The slot is free. */
   | { readonly kind: 'grant'; readonly slot: number }
   | About<'take-over'>
   | Tidy
-  /** `forMs`: until something can become due by itself; absent when only a change helps. */
+  /** `forMs`: until time alone can change the decision; absent: only a change of the slots can. */
   | { readonly kind: 'wait'; readonly forMs?: number };
 
-/** What is done about a claim, whoever gets a slot by that. */
+/** A step that moves another run's claim forward. This does not reserve the slot for the run that takes the step. */
 export type Tidy =
-  /** The run's lock is missing: that is written down, and since when. */
+  /** The run's lock is missing: record this in the claim, with the time. */
   | About<'notice'>
-  /** The run has vanished; its hold begins now. */
+  /** The run has vanished: mark the claim as abandoned, so that its hold begins now. */
   | About<'abandon'>
-  /** The claim is past its hold, and stands where it can't be taken over: it goes, and counts no more. */
+  /** The hold has ended, in a slot that can't be taken over: remove the claim, so that it no longer counts. */
   | About<'remove'>;
 
 interface About<Kind> {
@@ -230,7 +247,7 @@ interface About<Kind> {
 export interface Seen {
   readonly slots: readonly Slot[];
   readonly sightings: Sightings;
-  /** The earliest that it may be (`WallClock`): `held until` is judged by it. */
+  /** The earliest possible time now (`WallClock`), to compare with `heldUntil`. */
   readonly nowMs: number;
   readonly monotonicMs: number;
 }
@@ -243,23 +260,23 @@ export interface Waiter {
   readonly slots: number;
 }
 
-/** Decides as the first in the queue, for a run that uses slots 0 to `slots` - 1. */
+/** Decides for the first run in the queue, which uses slots 0 to `slots` - 1. */
 export function decide(me: Waiter, seen: Seen): Move {
   const mine = seen.slots.find(({ owner }) => owner && isOwn(me, owner.claim));
   if (mine?.owner) {
     const granted = mine.owner.claim.run === me.run && mine.lockedBy === me.session;
     return granted ? { kind: 'adopt', slot: mine.slot, owner: mine.owner } : { kind: 'return' };
   }
-  // A grant whose answer was lost, and whose claim somebody deleted: its own lock must not keep it waiting.
+  // The answer to a grant was lost, and its claim was deleted: the run must not wait for its own lock.
   if (seen.slots.some(({ lockedBy }) => lockedBy === me.session)) return { kind: 'return' };
   return choose(me.slots, seen.slots, { seen, mayTakeOver: true });
 }
 
 /**
- * Decides for a node's next run whose claim stands in slot `own`, which it does not use: it moves to one that it does
- * (`grant`) as soon as the first in the queue might have that. It counts all others, but for those above its own of which
- * nothing has been heard for long: of two claims that stand too high the lower one goes first, else each would wait for
- * the other.
+ * Decides for a node's next run whose claim is in slot `own`, which the run does not use. The claim moves to a slot
+ * that the run uses (`grant`) as soon as the first run in the queue could get it. All other claims count, except
+ * silent ones in slots above `own`: if two claims have to move down, the lower one goes first, because otherwise each
+ * would wait for the other.
  */
 export function decideDown(
   { own, slots }: { own: number; slots: number },
@@ -272,20 +289,20 @@ export function decideDown(
 }
 
 /**
- * What becomes of the claim of a run that may be under way on another machine with this node's name. `take-over`: anybody
- * may follow, so this node may queue for it as well. Else it is busy.
+ * What to do about the claim of a run that may be under way on another machine with this node's name. `take-over`:
+ * any node may follow, so this node may queue too. Otherwise this node is busy.
  */
 export function judgeElsewhere(slot: Slot, seen: Seen): 'take-over' | 'wait' | Tidy {
   const verdict = consider(slot, seen);
   return verdict.kind === 'take-over' || verdict.kind === 'wait' ? verdict.kind : verdict;
 }
 
-/** A lock key that no session holds takes no slot. */
+/** A lock key without a session does not take a slot. */
 export const isTaken = ({ owner, lockedBy }: Slot): boolean => owner !== undefined || lockedBy !== undefined;
 
 /**
- * A slot below `count`, while fewer than `count` are taken in the whole group, wherever they are: else a run with a
- * smaller N would pass a claim that was kept beyond it (docs/adr/0018).
+ * Chooses a slot below `count`, if fewer than `count` slots are taken in the whole group. Slots above `count` are
+ * counted too: otherwise a run that allows fewer slots would ignore a claim in a higher slot (docs/adr/0018).
  */
 function choose(
   count: number,
@@ -300,13 +317,13 @@ function choose(
   const slot = lowestBeside(keeping);
   const there = overdue.find((candidate) => candidate.slot === slot);
   const highest = overdue.findLast((candidate) => candidate !== there);
-  // What is past its hold counts until it is gone: its node may come back to it between this look and the grant.
+  // A claim past its hold counts until it is removed: its node may take it back between this read and the grant.
   const isFull = taken.length - (there && mayTakeOver ? 1 : 0) >= count;
   if (isFull && highest) return { ...highest, kind: 'remove' };
   return there ?? { kind: 'grant', slot };
 }
 
-/** It is below their number, or at it. */
+/** The lowest slot without a claim that keeps others out. It is at most the number of those claims. */
 function lowestBeside(keeping: readonly Slot[]): number {
   const keeps = new Set(keeping.map(({ slot }) => slot));
   let slot = 0;
@@ -314,7 +331,7 @@ function lowestBeside(keeping: readonly Slot[]): number {
   return slot;
 }
 
-/** What becomes of a claim, now or in `forMs`. */
+/** What to do about a claim, now or in `forMs`. */
 type Verdict =
   | Due
   | About<'notice'>
@@ -323,7 +340,7 @@ type Verdict =
 
 type Due = About<'take-over'> | About<'abandon'>;
 
-/** Nothing is to be had before one claim, and `more`, are past their holds. What has vanished is marked meanwhile. */
+/** No slot is available until `more` + 1 claims are past their holds. Meanwhile, mark the claims of vanished runs. */
 function whileFull(verdicts: readonly Verdict[], more: number): Choice {
   const vanished = verdicts.find((verdict) => verdict.kind === 'abandon');
   if (vanished) return vanished;
@@ -365,7 +382,7 @@ function considerVanished(candidate: Slot, owner: Owner, seen: Seen): Verdict {
   return isMarked ? { kind: 'wait', forMs, then } : about('notice', candidate, owner);
 }
 
-/** For how long it has been without its lock, as far as is known. */
+/** How long the claim has been without its lock, as far as this run knows. */
 function missingMs({ slot }: Slot, { claim, index }: Owner, { sightings, monotonicMs, nowMs }: Seen): number {
   const sighting = sightings.get(slot);
   const seenMs = sighting?.index === index ? monotonicMs - sighting.sinceMs : 0;
@@ -385,7 +402,7 @@ const about = <Kind extends string>(kind: Kind, { slot, strayLock }: Slot, owner
   ...(strayLock !== undefined && { strayLock }),
 });
 
-/** Its command has ended, or nobody has heard of its run for long: it does not run, as far as anybody can tell. */
+/** Whether the claim's command has ended or its run has vanished: as far as anyone can tell, nothing is running. */
 function isSilent(candidate: Slot, seen: Seen): boolean {
   const { owner, lockedBy } = candidate;
   if (!owner || lockedBy !== undefined) return false;

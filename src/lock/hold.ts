@@ -1,6 +1,6 @@
 /**
- * What `acquire` holds: from then on a slot is held by its claim alone, without a process or a session, until `release`
- * ends that (release.ts).
+ * How `acquire` holds a slot: after the grant, the claim alone holds it, without a process or a session, until
+ * `release` ends it (release.ts).
  */
 import { RunlockError, assertNever, isRunlockError } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
@@ -18,7 +18,7 @@ import { writtenIndex } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
 import { leaveSession } from '../consul/session.ts';
 
-/** The claim that says `held`, from now on. */
+/** The claim in state `held`, with a hold that begins now. */
 export function heldClaim(context: RunContext, waitedMs: number): Claim {
   const { deps, run } = context;
   const held = { state: 'held', waitedMs: Math.round(waitedMs) } as const;
@@ -26,8 +26,8 @@ export function heldClaim(context: RunContext, waitedMs: number): Claim {
 }
 
 /**
- * The claim of what is asked for again while it is held: a hold that ends begins anew. Always another value, so that its
- * index changes: an operator who saw it before, or a release that arrives late, must not end it.
+ * The claim when `acquire` is run again for a slot that is already held: a limited hold begins again. The value always
+ * differs, so that the index changes: a release that arrives late, or is based on the old claim, must not end this one.
  */
 export function heldAgain({ deps, run }: RunContext, before: Claim): Claim {
   const returns = (before.returns ?? 0) + 1;
@@ -36,17 +36,17 @@ export function heldAgain({ deps, run }: RunContext, before: Claim): Claim {
   return { ...claim, ...holdFrom(run.hold, deps.clock.latest()) };
 }
 
-/** Whether nobody else may follow yet: an answer can come so late that its hold has ended meanwhile. */
+/** Whether the hold still lasts. An answer can arrive so late that the hold has ended meanwhile. */
 const lasts = ({ deps }: RunContext, { claim }: Owner): boolean => isHeld(claim, deps.clock.latest());
 
 export type Kept =
   | { readonly kind: 'held'; readonly owner: Owner }
-  /** An operator, or whoever followed after the hold, was quicker. */
+  /** An operator, or another run after the end of the hold, was quicker. */
   | { readonly kind: 'lost'; readonly why: string };
 
 /**
- * The first half's end: a granted slot goes on by its claim alone. Has its own deadline.
- * @throws RunlockError when Consul can't be reached, or refuses: the claim stays as that of a run that has vanished.
+ * The last step of `acquire`: from here on the claim alone holds the granted slot. Has its own deadline.
+ * @throws RunlockError when Consul can't be reached, or refuses: the claim then looks like that of a vanished run.
  */
 export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   const { context, slot } = grant;
@@ -62,7 +62,7 @@ export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
   } catch (error) {
     const { group, root } = context.keys;
     const { node } = context.run;
-    // What can't be read stops both as well; why it can't says what to do.
+    // An unreadable key stops both suggested commands too; the fault itself says what to do.
     const clear = isRunlockError(error, 'incompatible')
       ? ''
       : `; its claim still blocks the slot; run '${hint(root, 'acquire', group)}' again, or clear the claim: '${hint(root, 'release', group, '--owner', node)}' (asks for confirmation)`;
@@ -83,7 +83,7 @@ async function lookAt({ context, session, slot }: Grant, asked: Limits): Promise
   return standing(me, readSlots(keys.root, entries)[0]);
 }
 
-/** Undefined: it was refused, or its answer was lost; a look tells. */
+/** Undefined: the request was refused, or its answer was lost; the caller has to read the slot again. */
 async function keepOnce(
   grant: Grant,
   now: Standing,
@@ -101,11 +101,12 @@ async function keepOnce(
     case 'mine':
       return sendKept(keep({ keys, session: session.id, slot }, claim, now.owner.index));
     case 'unlocked':
-      // An answer was lost: it is held already. Else the session is gone, and nothing else has to go.
+      // Either an earlier answer was lost and the claim is held already, or the session is gone and only the claim is
+      // left.
       if (lasts(context, now.owner)) return { kind: 'held', owner: now.owner };
       return sendKept(changeClaim(keys, slot, claim, now.owner.index));
     case 'evicted': {
-      // The claim goes before the session does: that tells the operator that nothing runs.
+      // Remove the claim before the session ends: this tells the operator that nothing is running.
       const steps = removeSeen(keys.owner(slot), now.owner.index, 'owner');
       const result = await sendWithin(context, steps, asked);
       if (result?.kind !== 'done') return undefined;
@@ -121,8 +122,8 @@ async function keepOnce(
 }
 
 /**
- * The first half asked again while it is held. Undefined: the claim has changed meanwhile, its hold has ended, or nobody
- * knows.
+ * Renews the hold when `acquire` is run again while the slot is held. Undefined: the claim has changed meanwhile, its
+ * hold has ended, or the answer was lost.
  */
 export async function holdOn(
   context: RunContext,
@@ -131,7 +132,7 @@ export async function holdOn(
 ): Promise<Owner | undefined> {
   const { consul, keys } = context;
   let seen: Owner | undefined = owner;
-  // Each time that it is refused, another process of this node was quicker: all of them come to their turn.
+  // A refusal means that another process of this node was quicker. Try again, so that each of them succeeds in turn.
   while (seen?.claim.run === owner.claim.run && seen.claim.state === 'held') {
     const claim = heldAgain(context, seen.claim);
     const result = await trySend(context, changeClaim(keys, slot, claim, seen.index), signal);

@@ -1,11 +1,11 @@
 /** Key names under `<prefix>/<group>/` (docs/protocol.md, "Keys"). Pure. */
 export interface GroupKeys {
   readonly group: string;
-  /** The prefix that all groups share, without a slash at its end. */
+  /** The prefix that all groups share, without a trailing slash. */
   readonly root: string;
   /** The Consul rights that a run in this group needs, as rules of an ACL policy. */
   readonly rule: string;
-  /** Everything of this group and of the groups below it; ends with a slash. */
+  /** The prefix of all keys of this group and of the groups below it; ends with a slash. */
   readonly prefix: string;
   readonly queuePrefix: string;
   queue(session: string): string;
@@ -16,12 +16,12 @@ export interface GroupKeys {
   slot(slot: number): string;
   lock(slot: number): string;
   owner(slot: number): string;
-  /** The group's own stop sign first, then its ancestors', the root's last. */
+  /** The freeze keys that apply to the group: its own first, then its ancestors', the root's last. */
   readonly freezes: readonly string[];
   run(node: string): string;
 }
 
-/** The keys of `group` (`prod/web`) under `prefix` (`runlock`), both without slashes at their ends. */
+/** The keys of `group` (`prod/web`) under `prefix` (`runlock`), both without trailing slashes. */
 export function groupKeys(prefix: string, group: string): GroupKeys {
   const base = `${prefix}/${group}`;
   const freezes = freezeKeys(prefix, group);
@@ -55,14 +55,14 @@ export function freezeKeys(prefix: string, group: string): readonly string[] {
 }
 
 /**
- * Locked while a node looks at a service's gate and goes out of service; of two names for one key both are one gate.
- * Consul's health answers take no notice of case, so `Shop` and `shop` are one.
+ * The key that a node locks while it checks a service's gate and goes out of service. Services that map to the same key
+ * share one gate. Consul's health answers ignore case, so `Shop` and `shop` share a key.
  */
 export function gateKey(prefix: string, service: string): string {
   return `${prefix}/.gate/${service.toLowerCase().replaceAll(/[^A-Za-z0-9_-]/g, '_')}`;
 }
 
-/** Which runs need a node in maintenance. */
+/** The keys that record which runs need a node in maintenance. */
 export interface OutKeys {
   /** Ends with a slash. */
   readonly prefix: string;
@@ -76,7 +76,7 @@ export function outKeys(root: string, node: string): OutKeys {
   return { prefix, rule, mark: (run) => `${prefix}${run}` };
 }
 
-/** What a key below the prefix is; `other` is nobody's that this version knows. */
+/** What a key below the prefix is; `other`: a key that this version does not know. */
 export type KeyKind =
   | { kind: 'ticket'; session: string }
   | { kind: 'node'; node: string }

@@ -1,4 +1,4 @@
-/** Tickets in order: each waits for its predecessor's key alone, as in a linked (MCS) queue lock. */
+/** The queue: each ticket watches only the key of the ticket before it, as in a linked (MCS) queue lock. */
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
@@ -17,7 +17,7 @@ export interface Turn {
   /** The session that was granted from the queue last. */
   readonly last?: string;
   readonly slots: Slot[];
-  /** A watch on the slots from this index on wakes for what has changed since. */
+  /** A watch on the slots from this index wakes for every change since this read. */
   readonly index: number;
 }
 
@@ -30,19 +30,19 @@ export interface Place {
   readonly session: string;
   /** Orders the tickets: Consul's index never goes backwards. */
   readonly createIndex: number;
-  /** Who joined just before; undefined where nobody ever did, or nobody can tell. */
+  /** The ticket just before this one; undefined: there never was one, or `.tail` can't be read. */
   readonly predecessor?: Predecessor;
 }
 
 interface Predecessor {
   readonly session: string;
-  /** Of its ticket as it was seen: a watch from here on waits for what happened since. */
+  /** The index of that ticket when it was read: a watch from this index wakes for every change since. */
   readonly index: number;
 }
 
 /**
  * Joins the queue.
- * @throws RunlockError: after a transient fault the session must be destroyed; joining again with it breaks the order.
+ * @throws RunlockError: after a transient fault destroy the session; joining again with the same one breaks the order.
  */
 export async function join(context: RunContext, session: string, signal: AbortSignal): Promise<Joined> {
   const { consul, keys, run } = context;
@@ -57,13 +57,13 @@ export async function join(context: RunContext, session: string, signal: AbortSi
   const steps = enqueue(keys, session, ticket, nodeMark(context));
   const result = await send(consul, steps, { signal, rule: keys.rule });
   if (result.kind === 'refused') return { kind: 'refused', obstacle: result.obstacle };
-  // The answer to `set .tail` has the same key, and no value.
+  // The answer to `set .tail` has the same key but no value.
   const tail = result.entries.find((entry) => entry.key === keys.tail && entry.value !== '');
   const own = result.entries.find((entry) => entry.key === keys.queue(session));
   const place = { session, createIndex: own?.createIndex ?? 0 };
-  // Without either of the two marks, the queue is listed.
+  // If `.tail` or `.last` is missing, `untilFirst` lists the queue instead.
   const before = tail && readQueueMark(tail)?.session;
-  // Whoever wrote the mark joined by the same transaction.
+  // The session in `.tail` wrote it in the transaction by which it joined, so its ticket has the same index.
   const predecessor = tail && before !== undefined ? { session: before, index: tail.modifyIndex } : undefined;
   return {
     kind: 'joined',
@@ -72,7 +72,7 @@ export async function join(context: RunContext, session: string, signal: AbortSi
   };
 }
 
-/** Reads whose turn it is, and the slots, as they are at one moment. */
+/** Reads whose turn it is and the slots, in one transaction. */
 export async function readSlotsNow(context: RunContext, waiting: Waiting, timeoutMs?: number): Promise<Turn> {
   const { consul, keys } = context;
   const entries = await consul.readAll(
@@ -91,7 +91,7 @@ function toTurn({ keys }: RunContext, entries: readonly Entry[]): Turn {
   return last === undefined ? turn : { ...turn, last };
 }
 
-/** Resolves when this ticket is the first in the queue, or no longer in it. */
+/** Resolves when this ticket is first in the queue, or is no longer in the queue. */
 export async function untilFirst(
   context: RunContext,
   { ticket, turn }: { ticket: Place; turn: Turn },
@@ -100,14 +100,14 @@ export async function untilFirst(
   let { predecessor } = ticket;
   let now = turn;
   for (;;) {
-    // Whoever was granted last was first then; its successor is first now.
+    // If the predecessor was granted last, it was first in the queue then, so this ticket is first now.
     if (predecessor !== undefined && now.last === predecessor.session) return { kind: 'first', turn: now };
     if (predecessor !== undefined) {
       await untilGone(context, predecessor, waiting);
       now = await readSlotsNow(context, waiting);
       if (now.last === predecessor.session) continue;
     }
-    // It gave up or died, so the queue has to be listed.
+    // The predecessor gave up or died, or is not known, so list the queue to find out which ticket is next.
     const before = await findBefore(context, ticket, waiting);
     if (before.kind === 'ticket-lost') return { kind: 'ticket-lost' };
     if (before.kind === 'first') return { kind: 'first', turn: await readSlotsNow(context, waiting) };
@@ -122,13 +122,13 @@ async function untilGone(
   { session, index }: Predecessor,
   waiting: Waiting,
 ): Promise<void> {
-  // A missing key answers at once, with the index of the whole store.
+  // For a missing key Consul answers at once, with the index of the whole store.
   const read = (past: Past) => {
     const limits = waiting.patience.aborted ? ask(waiting) : { ...past, signal: waiting.either };
     return consul.get(keys.queue(session), { ...limits, rule: keys.rule });
   };
   const decide = ({ entry }: Awaited<ReturnType<typeof read>>) => {
-    // One that no session holds (a restored export, a hand) is nobody's.
+    // A ticket without a session (from a restored export, or written by hand) belongs to no run.
     if (entry?.session === undefined) return true;
     waiting.patience.throwIfAborted();
     return undefined;
