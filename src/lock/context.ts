@@ -1,4 +1,6 @@
-/** What every step of the protocol needs to know of the run that takes it, how that waits, and how it sends. */
+/**
+ * What every step of the protocol shares: what is known about the run, how the run waits, and how it sends requests.
+ */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { send } from '../consul/txn.ts';
@@ -27,13 +29,13 @@ export interface Run {
   readonly hold: Hold;
   /** A signal that ends the run ends its claim too, as a success does. */
   readonly releaseOnSignal?: true;
-  /** How many slots this caller knows: it uses 0 to slots - 1. */
+  /** How many slots the run allows: it uses slots 0 to slots - 1. */
   readonly slots: number;
-  /** All groups that it runs in, where they are several. */
+  /** All groups of the run, if it has several. */
   readonly groups?: readonly string[];
 }
 
-/** The time now as records carry it, for people: nothing is decided by it. */
+/** The time now for a record. Only people read this time; no decision depends on it. */
 export function timestamp({ deps }: Pick<RunContext, 'deps'>): string {
   return new Date(deps.clock.now()).toISOString();
 }
@@ -45,12 +47,15 @@ export function runningClaim(context: RunContext): Claim {
   return { node, state: 'running', run: id, since, command, hold, ...(groups && { groups }), ...runner };
 }
 
-/** What a claim says that goes on in the claim after it, whatever run that is of: its node is still out of service. */
+/** The part of a claim that the node's next claim keeps, even for another run: the node is still out of service. */
 export function goesOn({ maintenance }: Claim): Pick<Claim, 'maintenance'> {
   return maintenance === undefined ? {} : { maintenance };
 }
 
-/** The claim of a run that takes its lock back: always another value, so that its index changes and watchers notice. */
+/**
+ * The claim of a run that takes its lock back. The value always differs, so that the index changes and watchers
+ * notice.
+ */
 export function returnedClaim(context: RunContext, before: Claim): Claim {
   const returns = (before.returns ?? 0) + 1;
   return { ...runningClaim(context), ...goesOn(before), since: before.since, returns };
@@ -60,20 +65,21 @@ export function nodeMark(context: RunContext): NodeMark {
   return { run: context.run.id, since: timestamp(context), ...context.run.runner };
 }
 
-/** That the run has joined the queue, and what stood before it at that moment. */
+/** Reports that the run has joined the queue, and what it has to wait for at that moment. */
 export function emitQueued(
   { deps, keys, run }: RunContext,
   session: string,
   { behind, slots }: { readonly behind: boolean; readonly slots: readonly Slot[] },
 ): void {
-  // Alone in the queue and with a slot free, only a freeze can keep it waiting; that is said where it is met.
+  // If the run is alone in the queue and a slot is free, only a freeze can make it wait, and `untilThawed` reports
+  // that.
   const hasToWait = behind || slots.filter(isTaken).length >= run.slots;
   const holders = hasToWait ? slots.flatMap((slot) => toHolder(slot, deps.clock.now())) : [];
   const who = { group: keys.group, node: run.node, run: run.id };
   deps.emit({ event: 'queued', ...who, session, behind, hasToWait, holders });
 }
 
-/** Nobody, or one. */
+/** The holder of a slot, as a list of at most one. */
 export function toHolder({ slot, owner, lockedBy }: Slot, nowMs: number): Holder[] {
   if (!owner) return [];
   const { node, state, since, command, exitCode, unhealthy } = owner.claim;
@@ -91,7 +97,7 @@ export function toHolder({ slot, owner, lockedBy }: Slot, nowMs: number): Holder
   ];
 }
 
-/** With no patience left, everything is still asked once, and nothing is waited for. */
+/** Limits for a read. Once the wait is over, each request is still sent, with a short time for retries. */
 export function ask({ signal, patience, either }: Waiting): { signal: AbortSignal; retryForMs?: number } {
   return patience.aborted ? { signal, retryForMs: IMPATIENT_RETRY_MS } : { signal: either };
 }
@@ -101,25 +107,28 @@ const IMPATIENT_RETRY_MS = 3_000;
 /** Why a run waits, or did not get a slot. */
 export type Blocked =
   | { readonly kind: 'slots'; readonly slots: readonly Slot[] }
-  /** `at`: which group was frozen, this one or one above; '' for the root. */
+  /** `at`: the group that is frozen, this one or an ancestor; '' for the root. */
   | { readonly kind: 'frozen'; readonly at: string; readonly freeze: Freeze };
 
 /** A grant that was sent and may have taken effect. */
 export interface Attempt {
   readonly slot: number;
-  /** This node's claim before, to be put back. */
+  /** This node's earlier claim, to restore. */
   readonly before?: Claim;
 }
 
 /** What one acquisition remembers from one session to the next. */
 export interface Progress extends Waiting {
   readonly attempts: Attempt[];
-  /** `index`: of the newest ticket that this run had in the queue; 0 where it had none. `sent`: it asked for one, or waits without. */
+  /**
+   * `index`: of the newest ticket that this run had in the queue; 0: it had none. `sent`: the run asked for a ticket,
+   * or marked its node to wait without one.
+   */
   readonly newest: { index: number; sent?: true };
   blocked: Blocked;
 }
 
-/** Undefined: after a transient fault nobody knows whether it took effect. */
+/** Sends a transaction. Undefined: after a transient fault it is unknown whether the transaction took effect. */
 export async function trySend(
   context: RunContext,
   steps: readonly Step[],
@@ -128,7 +137,7 @@ export async function trySend(
   return sendWithin(context, steps, { signal });
 }
 
-/** The same, with a deadline of its own in milliseconds. */
+/** As `trySend`, with its own timeout in milliseconds. */
 export async function sendWithin(
   { consul, keys }: RunContext,
   steps: readonly Step[],

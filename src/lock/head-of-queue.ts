@@ -1,7 +1,7 @@
 /**
- * As the first in the queue: take a slot that is free, or may be taken over (docs/protocol.md, "Acquire", steps 4 and 5).
- * With it what all who may get a slot need: sending a grant and knowing afterwards whether it took effect, and leaving
- * without one.
+ * What the first run in the queue does: it takes a slot that is free or may be taken over (docs/protocol.md, "Acquire",
+ * steps 4 and 5). Also has what every way to a slot needs: sending a grant, finding out whether the grant took effect,
+ * and leaving without a slot.
  */
 import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
@@ -20,13 +20,13 @@ import type { Seat, Step, Result } from './transactions.ts';
 import type { Claim } from './records.ts';
 import { writtenIndex, send } from '../consul/txn.ts';
 
-/** What fails can do so by chance; with no patience left, it is not tried for ever. */
+/** A try can fail by chance, so a run whose wait is over tries this often before it gives up. */
 export const IMPATIENT_TRIES = 3;
 
-/** `again`: all has to start anew, with another session. */
+/** `again`: acquire has to start again with a new session. */
 export type Turned = Granted | { readonly kind: 'again' };
 
-/** Watches the slots until this run has one. */
+/** Watches the slots until this run gets one. */
 export async function asFirst(
   context: RunContext,
   session: Session,
@@ -63,7 +63,7 @@ export async function asFirst(
   }
 }
 
-/** Reads the slots when they have changed past `after`, or when `forMs` is over. */
+/** Reads the slots when they have changed since index `after`, or after `forMs`. */
 export async function watchSlots(
   { consul, keys }: RunContext,
   signal: AbortSignal,
@@ -76,7 +76,7 @@ export async function watchSlots(
 
 type Act = Exclude<Choice, { kind: 'wait' }>;
 
-/** Makes a move; undefined when the slots have to be looked at again. */
+/** Makes a move. Undefined: the caller has to read the slots again. */
 async function make(
   context: RunContext,
   session: Session,
@@ -91,7 +91,7 @@ async function make(
   const claim = runningClaim(context);
   const steps = move.kind === 'grant' ? grant(seat, claim) : takeOver(seat, claim, move.owner.index);
   const result = await sendGrant(context, { session, steps, slot, claim, progress });
-  if (result.kind === 'again') return undefined; // Its answer was lost; the next look tells.
+  if (result.kind === 'again') return undefined; // The answer was lost; the next read shows the result.
   if (result.kind !== 'refused') return result;
   if (result.obstacle === 'ticket') return adoptLate(context, session, progress);
   if (result.obstacle === 'session') return { kind: 'again' };
@@ -99,7 +99,9 @@ async function make(
   return undefined;
 }
 
-/** Does what somebody else's claim is due for, if it is still as it was seen. The next look tells. */
+/**
+ * Moves another run's claim forward, if the claim has not changed since it was read. The next read shows the result.
+ */
 export async function tidy(context: RunContext, move: Tidy, signal: AbortSignal): Promise<void> {
   await trySend(context, tidying(context, move), signal);
 }
@@ -118,7 +120,10 @@ function tidying({ deps, keys }: RunContext, { kind, owner, slot, strayLock }: T
   }
 }
 
-/** The ticket is gone: perhaps because an earlier try, which was given up, arrived late and took a slot with it. */
+/**
+ * The ticket is gone, perhaps because an earlier grant without an answer took effect late: look for a slot of this
+ * run.
+ */
 async function adoptLate(context: RunContext, session: Session, progress: Progress): Promise<Turned> {
   const provedMs = context.deps.clock.monotonicMs();
   const { slots } = await readSlotsNow(context, progress);
@@ -137,9 +142,9 @@ export interface Grant {
   readonly owner: Owner;
   /** Grows with every grant of the slot. */
   readonly fencingToken: number;
-  /** Monotonic time at which the request that proved the lock mine was sent, in milliseconds. */
+  /** When the request was sent that proved that this run has the lock, in monotonic milliseconds. */
   readonly provedMs: number;
-  /** This node's claim before, where it came back to one. */
+  /** This node's earlier claim, if the run took one back. */
   readonly before?: Claim;
 }
 
@@ -154,26 +159,26 @@ export interface GrantTry {
   readonly slot: number;
   readonly claim: Claim;
   readonly progress: Progress;
-  /** This node's claim before: it is put back if nothing is started after all. */
+  /** This node's earlier claim, which is restored if nothing is started after all. */
   readonly before?: Claim;
 }
 
 export type GrantResult =
   | Granted
-  /** Nobody knows whether it took effect. */
+  /** The answer was lost, so the grant may have taken effect. */
   | { readonly kind: 'again' }
   | Extract<Result, { kind: 'refused' }>;
 
-/** The longest that a grant is waited for; what comes later is found by the next look. */
+/** How long to wait for the answer to a grant. If the grant takes effect later, the next read finds it. */
 const GRANT_MS = 5_000;
 /** The same once `--wait` is over. */
 const IMPATIENT_MS = 3_000;
 
-/** Sends what may grant the slot. */
+/** Sends a transaction that may grant the slot. */
 export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
   const { session, slot, claim, progress } = it;
   const provedMs = context.deps.clock.monotonicMs();
-  // Of several attempts at a slot the first one knows what was there before.
+  // Remember the claim from before the first attempt at this slot: a later attempt may read what the first one wrote.
   const isFirst = !progress.attempts.some((attempt) => attempt.slot === slot);
   if (isFirst) progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
   const timeoutMs = progress.patience.aborted ? IMPATIENT_MS : GRANT_MS;
@@ -196,20 +201,27 @@ export function granted(
   return { kind: 'granted', grant: { context, session, ...it, fencingToken: it.owner.index } };
 }
 
-/** Gives a granted slot up before anything was started in it: all is as it was before. False: as `giveUp` says. */
+/**
+ * Gives up a granted slot before anything was started in it, and restores the state before the grant. False: see
+ * `giveUp`.
+ */
 export async function decline({ context, session, slot, before }: Grant): Promise<boolean> {
   return giveUp(context, session, [{ slot, ...(before && { before }) }]);
 }
 
-/** With nothing to undo, an agent that does not answer is not worth waiting for: the session ends by itself. */
+/** With nothing to undo, do not wait long for an agent that does not answer: the session expires by itself. */
 const LEAVE_MS = 2_000;
-/** A claim that stays keeps others out, for good perhaps: longer than an election takes (12.7 to 17.5 s were measured). */
+/**
+ * A claim left behind may block the slot for good, so try for longer than an election takes (12.7 to 17.5 s
+ * measured).
+ */
 const UNDO_MS = 30_000;
 const RETRY_MS = 100;
 
 /**
- * Leaves the queue, by destroying the session: what arrives late can then do nothing. Then takes back what an
- * unanswered grant may have left. Has its own deadline; what stays behind is said, never thrown. False: something may stay.
+ * Leaves the queue by destroying the session, after which late requests have no effect. Then undoes any grant that
+ * may have taken effect without an answer. Has its own deadline. Never throws; logs what could not be undone. False:
+ * something may be left behind.
  */
 export async function giveUp(context: RunContext, session: Session, attempts: Attempt[]): Promise<boolean> {
   const { consul, deps, keys, run } = context;
@@ -230,7 +242,7 @@ export async function giveUp(context: RunContext, session: Session, attempts: At
   }
 }
 
-/** Undefined: it changed meanwhile. */
+/** Undefined: the claim changed meanwhile, so try again. */
 async function takeBackGrant(
   { consul, keys, run }: RunContext,
   { slot, before }: Attempt,

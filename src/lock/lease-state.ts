@@ -1,7 +1,6 @@
 /**
- * What a run knows of the slot that it holds, as one state machine (docs/protocol.md, "While it runs"). Pure: lease.ts asks
- * Consul and the clock, and does what the state asks for.
- *
+ * What a run knows about the slot that it holds, as one state machine (docs/protocol.md, "While it runs"). Pure:
+ * lease.ts asks Consul and the clock, and acts on the state.
  *     held ──missing──▶ recovering ──proved──▶ held
  *       └───failed────▶ unknown ─────proved──▶ held       (unknown and recovering: each leads to the other too)
  *     any of them ──lost──▶ lost, ──released──▶ released
@@ -14,30 +13,36 @@ import type { Hold } from './records.ts';
 import { assertNever } from '../errors.ts';
 
 export type LeaseState = Known & {
-  /** When the last request that proved the lock mine was sent, in monotonic milliseconds. */
+  /** When the last request was sent that proved that this run has the lock, in monotonic milliseconds. */
   readonly provedMs: number;
-  /** Why the command must end; the first reason stays. */
+  /** Why the command must end. The first reason is kept. */
   readonly over?: Over;
-  /** A claim was sent under the present session, and nobody knows whether it will still arrive. */
+  /** A claim was sent under the current session without an answer, so it may still arrive. */
   readonly unanswered?: true;
 };
 
 type Known =
-  /** Lock and claim are the run's, as the last answer showed. */
+  /** The last answer showed that the run has both lock and claim. */
   | { readonly kind: 'held' }
-  /** The last request had no answer, or was refused: nothing is known, so nothing is lost yet. */
+  /**
+   * The last request had no answer, or was refused: the slot's state is unknown, so do not treat the slot as lost
+   * yet.
+   */
   | { readonly kind: 'unknown'; readonly trouble: Trouble; readonly isTransient: boolean }
-  /** Lock or claim is missing: it is being taken back. `refused`: what the last try met. */
+  /** The lock or the claim is missing, and the run is taking it back. `refused`: why the last try failed. */
   | { readonly kind: 'recovering'; readonly trouble: Trouble; readonly refused?: Refusal }
-  /** It is the run's no longer, or an operator wants it: nothing is watched any more. */
+  /** The slot no longer belongs to the run, or an operator evicted the run: stop watching. */
   | { readonly kind: 'lost' }
-  /** Given back, given up, or left as it is: nothing is watched any more. */
+  /** The run has released the slot, given it up, or stopped watching it. */
   | { readonly kind: 'released' };
 
-/** `change`: of the claim, meanwhile. `claim`: one is there again. `lock`, `node`: another session has the lock, or the node's mark. */
+/**
+ * `change`: the claim changed meanwhile. `claim`: the deleted claim exists again. `lock`, `node`: another session
+ * holds the lock, or the node's mark.
+ */
 export type Refusal = 'change' | 'claim' | 'lock' | 'node';
 
-/** All since lock and claim were last seen to be the run's. */
+/** What went wrong since the run was last known to have both lock and claim. */
 interface Trouble {
   /** How often in a row the slot could not be seen, or not be taken back. */
   readonly failures: number;
@@ -45,47 +50,47 @@ interface Trouble {
   readonly refusals: number;
   /** When Consul's silence began, in monotonic milliseconds. */
   readonly silentSinceMs?: number;
-  /** What was said to be wrong. */
+  /** The fault that was logged last. */
   readonly said?: string;
 }
 
 export type LeaseEvent =
-  /** A look shows lock and claim to be the run's, or a transaction has made them so. */
+  /** A read showed that the run has lock and claim, or a transaction has taken them. */
   | { readonly kind: 'proved'; readonly sentMs: number }
-  /** A look shows that one of them is missing. */
+  /** A read showed that the lock or the claim is missing. */
   | { readonly kind: 'missing' }
-  /** What was to take it back was refused. */
+  /** Consul refused the transaction that would have taken the slot back. */
   | { readonly kind: 'refused'; readonly by: Refusal }
-  /** A request had no answer that says anything of the slot. */
+  /** A request failed, or its answer says nothing about the slot. */
   | {
       readonly kind: 'failed';
       readonly fault: string;
       readonly isTransient: boolean;
       readonly nowMs: number;
     }
-  /** A claim was sent, and had no answer. */
+  /** A claim was sent, and no answer came. */
   | { readonly kind: 'unanswered' }
-  /** Another session took the place of one that can do nothing any more. */
+  /** A new session replaced the old one, which is destroyed, so late requests under it have no effect. */
   | { readonly kind: 'new-session' }
-  /** An operator evicted the run, or the slot is somebody else's. */
+  /** An operator evicted the run, or the slot belongs to another run. */
   | { readonly kind: 'lost'; readonly why: Over }
-  /** It is so late now. */
+  /** The time now. */
   | { readonly kind: 'tick'; readonly nowMs: number }
   | { readonly kind: 'released' };
 
-/** What was asked of the run; in milliseconds. `killAfterMs`: TERM must go out this long before the deadline. */
+/** The options of the run; times in milliseconds. `killAfterMs`: how long before the deadline SIGTERM must be sent. */
 export interface Terms {
   readonly hold: Hold;
   readonly ttlMs: number;
   readonly killAfterMs: number;
 }
 
-/** A slot that has just been granted. */
+/** The state of a slot that has just been granted. */
 export const initialState = (provedMs: number): LeaseState => ({ kind: 'held', provedMs });
 
 export const isWatched = ({ kind }: LeaseState): boolean => kind !== 'lost' && kind !== 'released';
 
-/** The state after an event. What is heard once nothing is watched any more changes only what may still arrive. */
+/** The state after an event. Once nothing is watched any more, events change only `unanswered`. */
 export function next(state: LeaseState, event: LeaseEvent, terms: Terms): LeaseState {
   switch (event.kind) {
     case 'unanswered':
@@ -142,7 +147,7 @@ function watched(state: LeaseState, event: OfSlot, terms: Terms): LeaseState {
   }
 }
 
-/** What goes on whatever becomes of the slot. */
+/** The parts of the state that every next state keeps. */
 function common({ provedMs, over, unanswered }: LeaseState) {
   return { provedMs, ...(over && { over }), ...(unanswered && { unanswered }) };
 }
@@ -156,10 +161,16 @@ function answered(state: LeaseState): LeaseState {
 const troubleOf = (state: LeaseState): Trouble | undefined =>
   'trouble' in state ? state.trouble : undefined;
 
-/** Longer than an election, or an agent's restart by the command, takes. */
+/**
+ * Log a silence of Consul only after this long: longer than an election, or a restart of the agent by the command,
+ * takes.
+ */
 const QUIET_SILENCE_MS = 30_000;
 
-/** The same trouble is said once. A silence is, once it lasts: with a hold that ends, the run's deadline speaks; with `forever` nothing else ever would. */
+/**
+ * Notes one more failure. `said` changes when the failure has to be logged: a new fault at once, Consul's silence
+ * only when it lasts and `hold` is `forever`. With any other hold the run's deadline reports a lasting silence.
+ */
 function worse(
   before: Trouble,
   { fault, isTransient, nowMs }: Extract<LeaseEvent, { kind: 'failed' }>,
@@ -173,16 +184,16 @@ function worse(
   return { ...before, failures, silentSinceMs, ...(isNew && { said: fault }) };
 }
 
-/** What there is to say of a step from one state to the next. */
+/** What to log about the step from one state to the next. */
 export type News =
   | { readonly kind: 'unseen'; readonly fault: string }
   | { readonly kind: 'seen' }
   | { readonly kind: 'lock-taken'; readonly by: 'lock' | 'node' };
 
-/** The session of a run of this node that gave up may last for a moment. */
+/** Tolerate this many refusals: the session of an earlier run of this node may last a moment after that run gave up. */
 const SAY_AFTER = 2;
 
-/** Undefined: nothing. A lock that another session has may be so for good, and is said once. */
+/** Undefined: nothing to log. A lock that another session holds is logged once, because it may stay held for good. */
 export function news(before: LeaseState, after: LeaseState): News | undefined {
   const was = troubleOf(before);
   const is = troubleOf(after);
@@ -193,17 +204,17 @@ export function news(before: LeaseState, after: LeaseState): News | undefined {
   return { kind: 'lock-taken', by: after.refused === 'node' ? 'node' : 'lock' };
 }
 
-/** After a fault that may be over in a moment, and after a refusal, which somebody has to mend. */
+/** `FAULTY`: after a fault that may soon be over. `REFUSED`: after a refusal, which a person has to fix. */
 const FAULTY: Growth = { shortestMs: 1_000, longestMs: 5_000 };
 const REFUSED: Growth = { shortestMs: 1_000, longestMs: 30_000 };
 const RETRY_MS = 500;
 const LONGEST_RETRY_MS = 60_000;
-/** Soon: it may be another's, and then the command has to end. */
+/** Look again soon: the claim may be another run's, and then the command has to end. */
 const LOOK_MS = 100;
 
 /**
- * How long to pause before the next look, in milliseconds. With a hold that ends there is a deadline to be met, and the reads
- * are the proofs: the pause stays as short as a look may wait.
+ * How long to pause before the next look, in milliseconds. With a limited hold, only frequent reads prove the lock
+ * before the deadline, so the pause is never longer than a look may wait (`longestWaitMs`).
  */
 export function pauseMs(state: LeaseState, terms: Terms, random: () => number): number {
   const limitMs = longestWaitMs(terms) ?? Infinity;
@@ -217,7 +228,7 @@ export function pauseMs(state: LeaseState, terms: Terms, random: () => number): 
       if (state.refused === undefined) return 0;
       if (state.refused === 'claim') return LOOK_MS;
       if (state.refused === 'change') return RETRY_MS;
-      // Less and less often: each try is a write, and only a hand can help.
+      // Try less and less often: each try is a write, and only a person can remove the cause.
       return Math.min(LONGEST_RETRY_MS, limitMs, RETRY_MS * 2 ** (state.trouble.refusals - 1));
     case 'held':
     case 'lost':
@@ -229,20 +240,22 @@ export function pauseMs(state: LeaseState, terms: Terms, random: () => number): 
 }
 
 /**
- * How long a look may wait, in milliseconds; undefined: as long as Consul may. With a hold that ends, the reads are the
- * proofs. One counts from when it was sent, so it is as old as its wait when it comes, and twice as old before the next one
- * does: half of the time between renewals keeps it younger than that.
+ * How long a look may wait for a change, in milliseconds; undefined: as long as Consul allows. With a limited hold,
+ * the reads prove the lock. A proof counts from when its read was sent, so it is as old as the wait when the answer
+ * comes, and twice as old before the next answer. Half of the time between renewals keeps a proof younger than that
+ * time.
  */
 export const longestWaitMs = ({ hold, ttlMs }: Terms): number | undefined =>
   hold === 'forever' ? undefined : ttlMs / 6;
 
-/** Two seconds for the kill, five more should two clocks differ by twice of what is allowed. */
+/** Two seconds for the kill, and five more in case two clocks differ by twice of what is allowed. */
 const MARGIN_MS = 7_000;
 
 /**
- * How long after the last proof the command must be dead, in milliseconds. Nobody can be granted the slot before 60 s
- * and the hold have passed: whoever marks the claim as missing sees that its lock is gone, so after that proof; the hosts'
- * clocks, by which others judge the mark and the hold's end, may differ by 5 s (docs/adr/0018).
+ * How long after the last proof the command must be dead, in milliseconds. No other run can get the slot until 60 s
+ * and the hold have passed since the proof: a run that marks the claim as missing has seen that the lock is gone, so
+ * it marks it after the proof. Others judge the mark and the end of the hold by their own clocks, which may differ by
+ * 5 s (docs/adr/0018).
  */
 export function deadAfterMs(hold: Hold): number {
   switch (hold) {
@@ -255,9 +268,9 @@ export function deadAfterMs(hold: Hold): number {
   }
 }
 
-/** When the command's tree must be dead, in monotonic milliseconds. */
+/** When all processes of the command must be dead, in monotonic milliseconds. */
 export const deadlineMs = ({ provedMs }: LeaseState, { hold }: Terms): number => provedMs + deadAfterMs(hold);
 
-/** When it must be told to end, in monotonic milliseconds. */
+/** When to send SIGTERM to the command, in monotonic milliseconds. */
 export const termAtMs = (state: LeaseState, terms: Terms): number =>
   deadlineMs(state, terms) - terms.killAfterMs;

@@ -1,6 +1,7 @@
 /**
- * A granted slot while it is held: watch it, take it back after a lost session, know when it is lost, give it back
- * (docs/protocol.md, "While it runs" and "Release"). What is known of it meanwhile is the state of lease-state.ts.
+ * Keeps a granted slot while its run is under way: watches the slot, takes it back after a lost session, notices when
+ * it is lost, and releases it (docs/protocol.md, "While it runs" and "Release"). lease-state.ts has the state of the
+ * lease.
  */
 import { isTransient } from '../consul/consul.ts';
 import type { Entry } from '../consul/consul.ts';
@@ -34,37 +35,37 @@ import type { Obstacle, Result, Step } from './transactions.ts';
 export interface Lease {
   /** Aborts when the command must end; `whyOver` says why. */
   readonly over: AbortSignal;
-  /** Undefined: it need not, so far. */
+  /** Why the command must end; undefined: it need not end so far. */
   whyOver(): Over | undefined;
   /** When the command's tree must be dead, in monotonic milliseconds; Infinity with `hold = forever`. */
   deadlineMs(): number;
   /**
-   * Looks at the clock now. Of a process that was stopped all other news may come before the timer that does this: whoever
-   * starts something asks first.
+   * Checks the clock now. After a stopped process continues, other events may be handled before the deadline's timer
+   * fires, so call this before starting anything.
    */
   checkDeadline(): void;
-  /** Stops watching; what is held stays held. */
+  /** Stops watching; the slot stays held. */
   stop(): Promise<void>;
   /**
-   * Stops watching and gives the slot up, before anything was started in it: all is as it was before the grant. False: it
-   * could not be, and that was said.
+   * Stops watching and gives the slot up before anything was started in it, which restores the state before the grant.
+   * False: this failed, and the failure was logged.
    */
   decline(): Promise<boolean>;
-  /** Stops watching and gives the slot back. The command's tree is gone by then. */
+  /** Stops watching and releases the slot. All processes of the command must be gone by then. */
   release(ending: Ending): Promise<GivenBack>;
 }
 
-/** A change is seen this much later in the first moments of a run. */
+/** The delay before the first look at the slot: a change in the first moments of a run is seen this much later. */
 const FIRST_LOOK_MS = 100;
 
 /** A lease while its run is under way. */
 interface Live {
   holding: Grant;
   readonly state: () => LeaseState;
-  /** All that happens to the lease: nothing else changes its state. */
+  /** Handles an event. Nothing else changes the state of the lease. */
   readonly hear: (event: LeaseEvent) => void;
   readonly terms: Terms;
-  /** Ends what the watch waits for. */
+  /** Aborts when the watch must stop waiting. */
   readonly ended: AbortSignal;
 }
 
@@ -101,13 +102,15 @@ export function holdLease(
     stop,
     decline: async () => {
       await stop();
-      // The session may be another one by now; whatever was sent under it can do nothing when it is gone.
+      // Use the current session, which may be a newer one. Once it is destroyed, late requests under it have no effect.
       return decline(live.holding);
     },
     release: async (ending) => {
       const isRecovering = state.kind === 'recovering';
       hear({ kind: 'released' });
-      // What takes the slot back must not arrive after its release. A look ends by itself, by what the release changes.
+      // A request that takes the slot back must not arrive after the release, so wait for it. A pending read of the
+      // slot
+      // ends by itself, because the release changes the slot.
       if (isRecovering || state.unanswered) await stop();
       if (state.unanswered) await leaveSession(grant.context, live.holding.session, LEAVE);
       return giveBack(live.holding, { ...ending, ttlMs }).finally(stop);
@@ -115,7 +118,7 @@ export function holdLease(
   };
 }
 
-/** Says what is new. */
+/** Logs what has changed since the state `before`. */
 function tell({ holding, state }: Live, before: LeaseState): void {
   const { context, slot } = holding;
   const { deps, keys, run } = context;
@@ -161,13 +164,13 @@ async function pause({ holding, state, terms, ended }: Live): Promise<void> {
   await clock.sleep(pauseMs(state(), terms, random), { signal: ended });
 }
 
-/** Looks at the slot again and again, and does what its standing asks for, until the run ends or the lock is lost. */
+/** Keeps reading the slot, and reacts to what it finds, until the run ends or the lock is lost. */
 async function watch(live: Live): Promise<void> {
   const { clock } = live.holding.context.deps;
-  // A claim that was found, not written, may be evicted by now: then the first look must not wait for a change.
+  // The claim may have been read rather than written, and be evicted: then the first look must not wait for a change.
   const { claim, index: written } = live.holding.owner;
   let index = claim.state === 'running' ? written : 0;
-  // The run is started first, and a short one costs no look: what changes meanwhile, the first one sees.
+  // Start the run first, so that a short run needs no look at all. The first look sees all changes since the grant.
   await clock.sleep(FIRST_LOOK_MS, { signal: live.ended });
   while (isWatched(live.state())) {
     try {
@@ -207,7 +210,7 @@ async function look({ holding, terms, ended }: Live, index: number): Promise<Loo
   }
 }
 
-/** Whatever somebody wrote there by hand that is no claim is, above all, not mine. */
+/** How the slot looks to this run. A value that is not a claim, written by hand, is certainly not this run's. */
 function standingOf({ context, session }: Grant, entries: readonly Entry[]): Standing {
   const { node, id } = context.run;
   let slot: Slot | undefined;
@@ -246,7 +249,10 @@ async function act(live: Live, { standing: now, sentMs }: Look): Promise<void> {
 const describeForeign = (owner: Owner | undefined): string =>
   owner ? `its claim names ${owner.claim.node} (run ${owner.claim.run})` : 'its claim was overwritten';
 
-/** Takes the lock back, with a new session if the old one is gone; claims again, once, what somebody deleted. The next look tells. */
+/**
+ * Takes the lock back, with a new session if the old one is gone. If the claim was deleted, writes it again. The next
+ * look shows the result.
+ */
 async function recover(live: Live, now: Extract<Standing, { kind: 'unlocked' | 'gone' }>): Promise<void> {
   const { context, slot, owner } = live.holding;
   const { deps, keys, run } = context;
@@ -267,7 +273,7 @@ async function recover(live: Live, now: Extract<Standing, { kind: 'unlocked' | '
     deps.emit({ event: 'recovered', group: keys.group, node: run.node, slot, run: run.id });
     live.hear({ kind: 'proved', sentMs });
   } else if (result.obstacle === 'session') {
-    // Consul knew before the next renewal did.
+    // Consul ended the session before a renewal noticed.
     await renewSession(live);
   } else if (now.kind === 'gone' && result.obstacle === 'lock') {
     const why = 'its claim was deleted, and another run has the slot now';
@@ -278,13 +284,16 @@ async function recover(live: Live, now: Extract<Standing, { kind: 'unlocked' | '
   }
 }
 
-/** A claim where there was none may be my own: put back meanwhile, or never gone. */
+/** A claim that appears where it was missing may be this run's own: restored meanwhile, or never deleted. */
 function refusalOf(missing: 'unlocked' | 'gone', obstacle: Obstacle): Refusal {
   if (obstacle === 'owner') return missing === 'gone' ? 'claim' : 'change';
   return obstacle === 'node' ? 'node' : 'lock';
 }
 
-/** After a transient fault nobody knows whether it took effect: the session goes, so that a late arrival can do nothing. */
+/**
+ * After a transient fault the request may still take effect, so replace the session: a late request then has no
+ * effect.
+ */
 async function sendOrForget(live: Live, steps: readonly Step[]): Promise<Result> {
   const { consul, keys } = live.holding.context;
   try {
@@ -296,8 +305,8 @@ async function sendOrForget(live: Live, steps: readonly Step[]): Promise<Result>
 }
 
 /**
- * Without its claim the slot is guarded by the session's lock alone: the session stays. A late arrival only restores the
- * claim of a run that is under way; before its end the session has to go (`lease.release`).
+ * While the claim is missing, only the session's lock guards the slot, so keep the session. A late request only
+ * restores the claim of a run that is under way; `lease.release` ends the session before it releases the slot.
  */
 async function sendAndKeep(live: Live, steps: readonly Step[]): Promise<Result> {
   const { consul, keys } = live.holding.context;
