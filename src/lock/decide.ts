@@ -301,7 +301,7 @@ export function judgeElsewhere(slot: Slot, seen: Seen): 'take-over' | 'wait' | T
 export const isTaken = ({ owner, lockedBy }: Slot): boolean => owner !== undefined || lockedBy !== undefined;
 
 /**
- * Chooses a slot below `count`, if fewer than `count` slots are taken in the whole group. Slots above `count` are
+ * Chooses a slot below `count`, if fewer than `count` slots are taken in the whole group. Higher slots are
  * counted too: otherwise a run that allows fewer slots would ignore a claim in a higher slot (docs/adr/0018).
  */
 function choose(

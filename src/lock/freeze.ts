@@ -1,4 +1,4 @@
-/** An operator's stop sign on a group or one of its ancestors: what it is to a run, and how an operator changes it. */
+/** Freezes of a group or its ancestors: how a run finds one and waits for its end, and how an operator changes one. */
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { RunContext, Blocked, Progress } from './context.ts';
@@ -16,7 +16,7 @@ import { pause } from '../consul/retry.ts';
 import { send } from '../consul/txn.ts';
 import type { Step } from './transactions.ts';
 
-/** Waits until the freeze at `key` is gone; the first to meet one past its end deletes it. */
+/** Waits until the freeze at `key` is gone. The first run that reads an expired freeze deletes it. */
 export async function untilThawed(context: RunContext, key: string, progress: Progress): Promise<void> {
   const { consul, deps, keys } = context;
   const at = frozenGroup(context, key);
@@ -40,7 +40,7 @@ export async function untilThawed(context: RunContext, key: string, progress: Pr
     saidIndex = entry.modifyIndex;
     return undefined;
   };
-  // Nothing changes in Consul when a freeze ends by itself.
+  // Wake when the freeze is due to end, because nothing changes in Consul then.
   await watchUntil(read, decide, { waitMs: () => leftMs });
 }
 
@@ -52,7 +52,7 @@ function emitFrozen({ deps, keys, run }: RunContext, at: string, { by, reason, u
   deps.emit({ event: 'frozen', ...who, at, by, reason, until, detail: { then: 'waits' } });
 }
 
-/** The freeze that stops the group now, if one does: its own, else its nearest ancestor's. */
+/** The freeze that stops the group now, if any: its own, or its nearest ancestor's. */
 export async function findFreeze(
   context: RunContext,
   waiting: Waiting,
@@ -89,7 +89,7 @@ export interface SeenFreeze {
 
 const ruleOf = (key: string, policy: 'read' | 'write') => `key "${key}" { policy = "${policy}" }`;
 
-/** @throws RunlockError `incompatible`: it can't be read, and stops new runs as any other. */
+/** @throws RunlockError `incompatible`: the freeze can't be read, but it stops new runs like any other. */
 export async function readFreeze(
   { consul, key, signal }: Pick<FreezeKey, 'consul' | 'key' | 'signal'>,
   policy: 'read' | 'write',
@@ -101,16 +101,18 @@ export async function readFreeze(
 
 interface Change {
   look(): Promise<SeenFreeze | undefined>;
-  /** What changes the key, if it is still as it was seen. Undefined: there is nothing to change. */
+  /** The steps that change the key if it has not changed since it was read. Undefined: there is nothing to change. */
   steps(seen: SeenFreeze | undefined): readonly Step[] | undefined;
   /** Whether a change whose answer was lost took effect. */
   isDone(now: SeenFreeze | undefined, before: SeenFreeze | undefined): boolean;
 }
 
-/** Somebody else changed the freeze at the same moment, again and again: that is no longer chance. */
+/** After this many conflicting changes by others, give up: so many are no coincidence. */
 const TRIES = 10;
 
-/** Changes it, whatever happens to the answers. Gives what stood there before the change. */
+/**
+ * Changes a freeze, and finds out whether the change took effect if an answer is lost. Returns the freeze before it.
+ */
 export async function changeFreeze(target: FreezeKey, change: Change): Promise<SeenFreeze | undefined> {
   const { consul, deps, key, signal } = target;
   let unsure: { readonly before: SeenFreeze | undefined; readonly error: unknown } | undefined;
@@ -134,7 +136,7 @@ export async function changeFreeze(target: FreezeKey, change: Change): Promise<S
   throw new RunlockError('refused', `${key} keeps changing; check '${statusOf(target)}' and try again`);
 }
 
-/** Consul stopped answering between the change and the look at it. */
+/** The error when Consul stopped answering after a change was sent and before it could be checked. */
 function notKnown(target: FreezeKey, error: unknown): unknown {
   if (!isRunlockError(error)) return error;
   const message = `${error.message}; whether ${target.key} was changed is unknown: check with '${statusOf(target)}'`;

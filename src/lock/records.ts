@@ -10,26 +10,29 @@ const VERSION = 1;
 /** How long a failed or vanished run keeps others out; a number is milliseconds. */
 export type Hold = 'forever' | 'none' | number;
 
-/** `interrupted`: a signal ended the run before its command had ended well. */
+/** `interrupted`: a signal ended the run before its command had succeeded. */
 export type ClaimState =
   'running' | 'held' | 'failed' | 'interrupted' | 'rebooting' | 'abandoned' | 'evicted';
 
-/** Which process runs: enough to tell, on the same boot of the same host, whether it still does. */
+/**
+ * Identifies the process of a run, so that another process on the same boot of the same host can tell whether it is
+ * alive.
+ */
 export interface Runner {
   readonly pid: number;
   /** Start time of the process in clock ticks since boot (proc(5), stat field 22). */
   readonly startTime: string;
-  /** The boot, and the namespaces that pid and start time belong to. */
+  /** The boot, and the namespaces in which `pid` and `startTime` are valid. */
   readonly bootId: string;
-  /** Who runs it. */
+  /** The user that the process runs as. */
   readonly uid?: number;
-  /** Which machine it runs on (`machineOf`). Absent: it has no machine-id, or an older version wrote this. */
+  /** The machine of the process (`machineOf`). Absent: it has no machine-id, or an older version wrote the record. */
   readonly machine?: string;
-  /** The machine's host name, for people; where there is no machine-id, it has to do. */
+  /** The machine's host name, for people; also identifies the machine if there is no machine-id. */
   readonly host?: string;
 }
 
-/** What stays out of service: instances of these services, and with `node` the whole node. */
+/** What stays out of service: the instances of these services; with `node`, the whole node. */
 export interface LeftOn {
   readonly services: readonly string[];
   readonly node?: true;
@@ -40,28 +43,31 @@ export interface Claim extends Runner {
   readonly node: string;
   readonly state: ClaimState;
   readonly run: string;
-  /** When it came into its state. */
+  /** When the claim entered its current state. */
   readonly since: string;
   /** Base name only: arguments can be secrets. */
   readonly command: string;
   readonly hold: Hold;
   /** How often the run took its lock back: writing the same value again would not change the claim's index. */
   readonly returns?: number;
-  /** Of the run that failed, when it ended with a code. */
+  /** The exit code of a failed run, if it had one. */
   readonly exitCode?: number;
   /** When others may follow. Absent: never, or not known yet. */
   readonly heldUntil?: string;
-  /** Of a running claim without its lock: when somebody first saw it so, by that host's clock. Its run's return ends it. */
+  /**
+   * When a running claim was first seen without its lock, by the clock of the host that saw it. Removed when the run
+   * takes its lock back.
+   */
   readonly missingSince?: string;
-  /** Of a held claim: how long its `acquire` had waited. */
+  /** In a held claim: how long `acquire` waited for the slot. */
   readonly waitedMs?: number;
   /** Who evicted the run. */
   readonly by?: string;
-  /** Of a failed run: its command did well, and its node's services were not healthy after it. */
+  /** In the claim of a failed run: the command succeeded, but the node's services were not healthy afterwards. */
   readonly unhealthy?: true;
-  /** What runs of the node left in maintenance, and no run of this group has ended since. */
+  /** What earlier runs of the node left in maintenance and no later run of this group has taken out of it. */
   readonly maintenance?: LeftOn;
-  /** All groups of the run, where they are several: it has a claim or a ticket of the same run id in the others. */
+  /** All groups of the run, if it has several: it has a claim or a ticket with the same run id in each. */
   readonly groups?: readonly string[];
 }
 
@@ -86,7 +92,7 @@ export interface Away {
 export interface NodeMark extends Runner {
   readonly run: string;
   readonly since: string;
-  /** An operator sent the run away, and it has not read that yet; no session holds the mark then. */
+  /** An operator sent the run away, and the run has not read this yet. The mark then has no session. */
   readonly away?: Away;
 }
 
@@ -97,9 +103,15 @@ export interface LockMark {
 
 /** `.gate/.out/<node>/<run>`: what this run needs in maintenance. */
 export interface OutMark extends LeftOn {
-  /** Where the run has claims: the mark counts as long as one of them is there. None: by hand, until it is ended by hand. */
+  /**
+   * The groups in which the run has claims: the mark counts while one of them exists. None: set by hand, and ended by
+   * hand.
+   */
   readonly groups: readonly string[];
-  /** `leaving`: it may be ending the maintenance now. `left`: it needs it no more, and left it on for others. */
+  /**
+   * `leaving`: the run may be ending the maintenance now. `left`: the run no longer needs it, but left it on for
+   * others.
+   */
   readonly state?: 'leaving' | 'left';
 }
 
@@ -116,7 +128,7 @@ export interface Freeze {
   readonly until?: string;
 }
 
-/** `unhealthy`: the command did well, and the node's services were not healthy after it. */
+/** `unhealthy`: the command succeeded, but the node's services were not healthy afterwards. */
 export type Outcome =
   'succeeded' | 'failed' | 'unhealthy' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
 
@@ -131,23 +143,25 @@ export interface RunRecord {
   readonly endedAt: string;
   readonly waitedMs: number;
   readonly ranMs: number;
-  /** Of a run that was not good: when the node's last good one ended. Absent: none is known. */
+  /** In the record of an unsuccessful run: when the node's last successful run ended. Absent: none is known. */
   readonly lastGoodAt?: string;
-  /** The index of the run's claim when it last knew it as its own. Grows from each run of a node to its next. */
+  /**
+   * The index of the run's claim when the run last knew it as its own. Increases from each run of a node to the next.
+   */
   readonly claimIndex?: number;
 }
 
-/** When the node's last good run ended; undefined: none is known. */
+/** When the node's last successful run ended; undefined: none is known. */
 export function lastGoodOf({ outcome, endedAt, lastGoodAt }: RunRecord): string | undefined {
   return outcome === 'succeeded' ? endedAt : lastGoodAt;
 }
 
-/** How long a freeze still lasts, in milliseconds; not above zero when it is past its end. */
+/** How long a freeze still lasts, in milliseconds; zero or less: it has ended. */
 export function leftOf({ until }: Freeze, nowMs: number): number {
   return until === undefined ? Infinity : Date.parse(until) - nowMs;
 }
 
-/** The first of these keys (a group's own, then its ancestors') whose freeze is not past its end. */
+/** The first of these keys (a group's own, then its ancestors') whose freeze has not ended. */
 export function freezeInForce(
   keys: readonly string[],
   read: (key: string) => Freeze | undefined,
@@ -160,7 +174,7 @@ export function freezeInForce(
   return undefined;
 }
 
-/** Either of them, or all of both, by name. */
+/** Merges two lists of what stays out of service; services are sorted by name. */
 export function joinLeft(a: LeftOn | undefined, b: LeftOn | undefined): LeftOn | undefined {
   if (!a || !b) return a ?? b;
   const services = [...new Set([...a.services, ...b.services])].sort();
@@ -172,7 +186,7 @@ export function encode(record: object): string {
   return JSON.stringify({ v: VERSION, ...record });
 }
 
-/** Who does not know of `unhealthy` reads `failed`. */
+/** Writes `unhealthy` as `failed` with an extra field, because older versions of runlock know only `failed`. */
 export function encodeRun(record: RunRecord): string {
   return encode(record.outcome === 'unhealthy' ? { ...record, outcome: 'failed', unhealthy: true } : record);
 }
@@ -184,7 +198,10 @@ const natural: Check = (value) => Number.isSafeInteger(value) && (value as numbe
 const name: Check = (value) => typeof value === 'string' && isName(value);
 const paths: Check = (value) =>
   Array.isArray(value) && value.every((each) => typeof each === 'string' && each.split('/').every(isName));
-/** Whatever is added to a time or a duration that is read must still be one: `new Date` takes no more than 275,760 years. */
+/**
+ * Limits durations so that the sum of a stored time and a duration is still a valid `Date` (at most the year
+ * 275,760).
+ */
 const LONGEST_MS = 100 * 365.25 * 86_400_000;
 const duration: Check = (value) => number(value) && (value as number) >= 0 && (value as number) <= LONGEST_MS;
 const [FIRST_MS, LAST_MS] = [Date.parse('0001-01-01T00:00:00Z'), Date.parse('9999-01-01T00:00:00Z')];
@@ -192,7 +209,7 @@ const time: Check = (value) => {
   const ms = typeof value === 'string' ? Date.parse(value) : NaN;
   return ms >= FIRST_MS && ms < LAST_MS;
 };
-/** Of a process, by wait(2) or 128 and a signal. */
+/** An exit code: from wait(2), or 128 plus the signal. */
 const code: Check = (value) => natural(value) && (value as number) <= 255;
 const oneOf =
   (...words: string[]): Check =>
@@ -281,7 +298,7 @@ export interface Stored {
 }
 
 /**
- * Reads a record; anything that is not one is an error that names the key, never a guess.
+ * Reads a record. A value that is not a valid record is an error that names the key; nothing is guessed.
  * @throws RunlockError `incompatible`: written by a newer runlock, or by something else.
  */
 function decode<T>(what: string, shape: Shape<T>, stored: Stored): T {
@@ -324,7 +341,8 @@ export const decodeLockMark = (stored: Stored): LockMark => decode<LockMark>('lo
 export const decodeQueueMark = (stored: Stored): QueueMark =>
   decode<QueueMark>('queue mark', { session: text }, stored);
 /**
- * As `decodeQueueMark`, for whoever can do without: undefined where a hand wrote what is no mark at all.
+ * As `decodeQueueMark`, for callers that can work without the mark. Undefined: the value is not a mark that runlock
+ * wrote.
  * @throws RunlockError `incompatible`: written by a newer runlock.
  */
 export function readQueueMark(stored: Stored): QueueMark | undefined {
@@ -343,6 +361,6 @@ export function decodeRun(stored: Stored): RunRecord {
   return unhealthy ? { ...record, outcome: 'unhealthy' } : record;
 }
 
-/** What the documents of other folders are read with. */
+/** For other folders, to read their own records. */
 export { decode, optional, text as isText, time as isTime };
 export type { Shape };

@@ -1,4 +1,4 @@
-/** Giving a slot back: at the end of a run, and of what `acquire` holds (docs/protocol.md, "Release"). */
+/** Releases a slot: at the end of a run, or when `release` ends what `acquire` holds (docs/protocol.md, "Release"). */
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { lastWord, untilDone, untilRefused } from '../consul/retry.ts';
@@ -18,31 +18,34 @@ import type { Claim, LeftOn, Outcome, RunRecord } from './records.ts';
 import { isRecorded, keptClaim, readLastGood, recordEnd } from './run-record.ts';
 import { endHeld, release, takeBack } from './transactions.ts';
 
-/** For the session, once nothing more depends on it. */
+/** How long to retry closing the session once nothing depends on it any more. */
 export const LEAVE = { retryForMs: 2_000 };
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
 const REQUEST_MS = 5_000;
 const RETRY_MS = 300;
 const LONGEST_RETRY_MS = 5_000;
-/** One answer of a proxy is no reason to forget the last good run. */
+/** Retry this long, so that one wrong answer from a proxy does not lose the time of the last successful run. */
 const ODD_RETRY_MS = 1_000;
 
-/** How each request is sent until all of it must be done. */
+/** The limits of each request. `signal` aborts at the deadline of the whole operation. */
 export interface Limits {
   readonly signal: AbortSignal;
   readonly rule: string;
   readonly timeoutMs: number;
 }
 
-/** From now on, for whatever gives a slot back, or keeps it. */
+/** The limits for an operation that starts now and releases a slot or turns a grant into a held claim. */
 export const limits = ({ rule }: GroupKeys): Limits => ({
   signal: AbortSignal.timeout(DEADLINE_MS),
   rule,
   timeoutMs: REQUEST_MS,
 });
 
-/** Until it is done, or `asked` is over; for a person who waits. @throws what it met last. */
+/**
+ * Tries until `tryOnce` succeeds or the limits end. Gives up on a refusal soon, because a person may be waiting.
+ * @throws the last fault.
+ */
 export const untilAnswered = <T>(
   { clock }: Deps,
   { signal }: Limits,
@@ -62,7 +65,7 @@ export interface Ending {
   readonly leftOn?: LeftOn;
 }
 
-/** Gives the slot back, with its own deadline; never throws. */
+/** Releases the slot. Has its own deadline and never throws. */
 export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number }): Promise<GivenBack> {
   const { consul, deps, keys } = holding.context;
   const { ttlMs, leftOn } = ending;
@@ -82,7 +85,7 @@ export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number 
     if (step.fault) throw step.fault;
     return undefined;
   };
-  // Each try is a write.
+  // Pause longer after each refusal, because each try is a write.
   const pauseMs = () => Math.min(LONGEST_RETRY_MS, RETRY_MS * 2 ** refusals);
   const result = await untilDone(deps.clock, { signal, pauseMs }, releaseNow).catch(
     (error: unknown): GivenBack => {
@@ -91,14 +94,14 @@ export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number 
       return { kind: 'stays', keys: [keys.owner(holding.slot)], why, ...(isStuck && { stuck: true }) };
     },
   );
-  // Whatever became of the slot, the run has ended. A release has recorded it already.
+  // Record the end of the run even if the slot could not be released. A successful release has recorded it already.
   if (result.kind !== 'released' && record && !signal.aborted)
     await recordEnd(now.context, under(now, record), signal);
   await leaveSession(now.context, now.session, LEAVE);
   return result;
 }
 
-/** Only a hand takes it. */
+/** Says how to remove the key by hand, because runlock never removes another session's lock. */
 const heldBy = (key: string) =>
   `another session holds ${key}; to release the slot, run 'consul kv delete ${key}'`;
 
@@ -112,7 +115,8 @@ function toRecord({ context, slot }: Grant, { outcome, exitCode, waitedMs, ranMs
 const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({ ...record, claimIndex: owner.index });
 
 /**
- * A good run speaks for itself. Any other keeps what was known of the last good one, which costs these runs alone a read.
+ * Adds the time of the node's last successful run to the record of an unsuccessful one. Only such a record needs this
+ * read.
  * @throws after a transient fault.
  */
 async function withLastGood(
@@ -126,14 +130,14 @@ async function withLastGood(
     return { ...record, ...known };
   } catch (error) {
     if (isTransient(error)) throw error;
-    // What stands there can't be read: no reason to keep the slot.
+    // The old record can't be read. This is no reason to keep the slot.
     return record;
   }
 }
 
 type Once =
   | GivenBack
-  /** `fault`: what the release met, where that was no answer to it. `blocker`: a key that another session holds. */
+  /** The slot is still held. `fault`: why the release had no answer. `blocker`: a key that another session holds. */
   | {
       readonly kind: 'holding';
       readonly holding: Grant;
@@ -148,7 +152,7 @@ interface Release {
   readonly asked: Limits;
 }
 
-/** One try; answers with what is held now where it has to be tried again. */
+/** One try to release the slot. If it has to be tried again, returns what the run holds now. */
 async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Release): Promise<Once> {
   const { context, session, slot, owner } = holding;
   const { consul, deps, keys, run } = context;
@@ -179,7 +183,7 @@ async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Rel
   return seen.kind === 'holding' && fault ? { ...seen, fault } : seen;
 }
 
-/** The release was refused, or its answer was lost: what is there now? */
+/** Reads the slot after a release that was refused or had no answer, and takes the lock back if it is missing. */
 async function lookAgain(holding: Grant, asked: Limits): Promise<Once> {
   const { context, session, slot } = holding;
   const { consul, keys, run } = context;
@@ -219,7 +223,7 @@ async function lookAgain(holding: Grant, asked: Limits): Promise<Once> {
   }
 }
 
-/** What `acquire` holds for its node: no session stands behind it. */
+/** A slot that `acquire` holds for its node, by a claim without a session. */
 export interface HeldClaim {
   readonly consul: Consul;
   readonly deps: Deps;
@@ -228,7 +232,7 @@ export interface HeldClaim {
   readonly slot: number;
 }
 
-/** How what was done between the halves ended. */
+/** The outcome of the work that was done between `acquire` and `release`. */
 export interface HeldEnding {
   readonly outcome: 'succeeded' | 'failed';
   readonly exitCode?: number;
@@ -242,8 +246,8 @@ export interface EndedHeld {
 }
 
 /**
- * The second half: ends what this node holds, and records it. Tried again until its deadline. Undefined: nothing is
- * held in the slot.
+ * Releases the slot that `acquire` holds for this node, and records the end. Retries until its deadline. Undefined:
+ * this node holds nothing in the slot.
  * @throws RunlockError when Consul can't be reached, or refuses: the claim stays held.
  */
 export async function giveHeldBack(held: HeldClaim, ending: HeldEnding): Promise<EndedHeld | undefined> {
@@ -254,7 +258,7 @@ export async function giveHeldBack(held: HeldClaim, ending: HeldEnding): Promise
     const owner = slot.owner;
     if (owner?.claim.node !== held.node || owner.claim.state !== 'held') {
       if (sent && (await isRecorded(held, sent.record, asked))) return sent.ended;
-      // Cleared, or taken over, between a look and the end: that it ended is known all the same.
+      // The claim was cleared or taken over after this read it. Record the end of the work all the same.
       if (sent) await recordEnd(held, sent.record, asked.signal);
       return 'nothing';
     }
@@ -270,7 +274,7 @@ export async function giveHeldBack(held: HeldClaim, ending: HeldEnding): Promise
     return ended === 'nothing' ? undefined : ended;
   } catch (error) {
     const { consul, keys, node, slot } = held;
-    // What can't be read stops the same command once more; why it can't says what to do.
+    // An unreadable key would stop the suggested command too; the fault itself says what to do.
     const again = isRunlockError(error, 'incompatible')
       ? ''
       : `; ${node} still holds the slot; run '${hint(keys.root, 'release', keys.group)}' again`;

@@ -1,4 +1,4 @@
-/** What is known of a run that has ended: its record, and the claim that stays after it (docs/protocol.md, "Release"). */
+/** What a run leaves when it ends: its record, and sometimes a claim (docs/protocol.md, "Release"). */
 import type { Entry } from '../consul/consul.ts';
 import { untilDone } from '../consul/retry.ts';
 import { assertNever, isTimeout, reasonOf } from '../errors.ts';
@@ -12,8 +12,8 @@ import { holdFrom } from './decide.ts';
 const RETRY_MS = 300;
 
 /**
- * Records how a run ended whose slot it could not give back, unless a later run of its node is recorded already. Tried
- * again until `signal` aborts. Never throws: what can't be recorded is said, and changes nothing else.
+ * Records the end of a run that could not release its slot, unless a later run of its node is recorded already. Retries
+ * until `signal` aborts. Never throws: a failure is only logged.
  */
 export async function recordEnd(
   { consul, deps, keys }: Pick<RunContext, 'consul' | 'deps' | 'keys'>,
@@ -45,7 +45,7 @@ interface ReadLimits {
   readonly retryForMs?: number;
 }
 
-/** Whether an end took effect after all: it wrote the run's record in the same transaction. */
+/** Whether a release without an answer took effect: the same transaction wrote the run's record. */
 export async function isRecorded(
   { consul, keys }: Pick<RunContext, 'consul' | 'keys'>,
   { node, run }: Pick<RunRecord, 'node' | 'run'>,
@@ -55,7 +55,7 @@ export async function isRecorded(
   return entry !== undefined && readRecord(entry)?.run === run;
 }
 
-/** What is known of the node's last good run. What stands there and can't be read is no reason to keep a slot. */
+/** When the node's last successful run ended. Ignores an unreadable record, because it is no reason to keep a slot. */
 export async function readLastGood(
   { consul, keys }: Pick<RunContext, 'consul' | 'keys'>,
   node: string,
@@ -67,7 +67,7 @@ export async function readLastGood(
   return lastGoodAt === undefined ? {} : { lastGoodAt };
 }
 
-/** Undefined: nobody can read it. */
+/** Decodes a run record; undefined: the record is unreadable. */
 export function readRecord(entry: Entry): RunRecord | undefined {
   try {
     return decodeRun(entry);
@@ -77,20 +77,24 @@ export function readRecord(entry: Entry): RunRecord | undefined {
 }
 
 /**
- * Whether what stands there is the record of a later run of the node. Consul's indexes decide, no clock: a run that was
- * stopped for hours ends after the node's next one, by any clock. A later run got its claim after this one last knew its
- * own, and was recorded after that, so both indexes are larger. Of an earlier run that was recorded late only the
- * record's is; of one that came with an import from another cluster perhaps only the claim's.
+ * Whether `entry` is the record of a later run of the node. Compares Consul's indexes, not times: a run that was
+ * stopped for hours ends after the node's next run by any clock. A later run got its claim after this run last knew
+ * its own, and was recorded after that, so both of its indexes are larger. For an earlier run that was recorded late,
+ * only the index of the record is larger; for a record imported from another cluster, perhaps only the index of the
+ * claim.
  */
 export function isLater(entry: Entry, { claimIndex = 0 }: RunRecord): boolean {
   return Math.min(entry.modifyIndex, readRecord(entry)?.claimIndex ?? Infinity) > claimIndex;
 }
 
-/** The claim that stays after a run that ended so; undefined where it goes. `nowMs`: the latest that it may be (`WallClock`). */
+/**
+ * The claim that stays after a run with this outcome; undefined: none stays. `nowMs`: the latest possible time now
+ * (`WallClock`).
+ */
 export function keptClaim(claim: Claim, { outcome, exitCode }: RunRecord, nowMs: number): Claim | undefined {
   const state = keptState(outcome);
   if (state === undefined || claim.hold === 'none') return undefined;
-  // The command's own code would tell of a success.
+  // Leave the command's exit code out for an unhealthy run, because the code would suggest success.
   const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
   return { ...claim, state, since: new Date(nowMs).toISOString(), ...why, ...holdFrom(claim.hold, nowMs) };
 }

@@ -1,4 +1,4 @@
-/** Whether anybody uses a group, and what else is stored of it: for `runlock forget`. Pure. */
+/** Whether a group is in use, and which keys it leaves in Consul: for `runlock forget`. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { assertNever, isRunlockError } from '../errors.ts';
 import { formatAge } from '../text/age.ts';
@@ -6,9 +6,11 @@ import { groupKeys, parseKey } from './keys.ts';
 import { decodeClaim, decodeFreeze, decodeNodeMark, decodeTicket, leftOf } from './records.ts';
 
 export interface GroupUse {
-  /** Who or what needs it, a sentence's part each; none: nobody does. */
+  /** What needs the group, as parts of a sentence; empty: nothing does. */
   readonly uses: readonly string[];
-  /** All that can go, in the order in which it goes: an ended freeze first, and last of all `.tail`, which guards the rest. */
+  /**
+   * All keys that can be deleted, in order: an expired freeze first, and `.tail` last, because it guards the others.
+   */
   readonly leftovers: readonly Entry[];
   /** The index of `.tail`; 0: there is none. */
   readonly tailIndex: number;
@@ -19,14 +21,14 @@ export interface GroupUse {
 interface Group {
   readonly prefix: string;
   readonly group: string;
-  /** Wall-clock milliseconds: a freeze counts by the earliest time that may be, as for runs. */
+  /** Wall-clock milliseconds: the earliest possible time now, because runs judge the end of a freeze by that too. */
   readonly now: number;
 }
 
-/** A run that an operator sent away reads that at its next renewal: hours later, where its session's TTL is a day. */
+/** A run that was sent away reads this at its next renewal: hours later if its session's TTL is a day. */
 const AWAY_MS = 3_600_000;
 
-/** @param entries all below the group, those of the groups below it too. */
+/** @param entries all keys below the group, including those of the groups below it. */
 export function findUse(entries: readonly Entry[], { prefix, group, now }: Group): GroupUse {
   const keys = groupKeys(prefix, group);
   const uses: Use[] = [];
@@ -35,7 +37,7 @@ export function findUse(entries: readonly Entry[], { prefix, group, now }: Group
   let tailIndex = 0;
   for (const entry of entries) {
     const parsed = parseKey(prefix, entry.key);
-    // What the key of a folder stands for: Consul's own page makes such.
+    // The key of a folder: Consul's web UI creates such keys.
     const isFolder = entry.key === keys.prefix;
     if (parsed?.group !== group && !isFolder) continue;
     const kind = isFolder || !parsed ? ({ kind: 'other' } as const) : parsed.key;
@@ -54,14 +56,14 @@ type Kind = NonNullable<ReturnType<typeof parseKey>>['key'];
 
 interface Use {
   readonly text: string;
-  /** Whose it is, where somebody is at work or waits. */
+  /** The node that runs or waits. */
   readonly node?: string | undefined;
   readonly slot?: number;
-  /** What another use of the same node, or the same slot, says better. */
+  /** Left out if another use of the same node or the same slot says more. */
   readonly less?: true;
 }
 
-/** Each once, and no mark or lock beside the claim or ticket that it belongs to. */
+/** The texts without duplicates, and without marks and locks that belong to a claim or ticket in the list. */
 function textsOf(uses: readonly Use[]): string[] {
   const better = uses.filter(({ less }) => !less);
   const isSaid = ({ less, node, slot }: Use) =>
@@ -72,7 +74,7 @@ function textsOf(uses: readonly Use[]): string[] {
   return [...new Set(uses.filter((use) => !isSaid(use)).map(({ text }) => text))];
 }
 
-/** Undefined: nobody needs the key. */
+/** Why the key is needed; undefined: nothing needs it. */
 function useOf(entry: Entry, kind: Kind, now: number): Use | undefined {
   const isHeld = entry.session !== undefined;
   switch (kind.kind) {
@@ -105,7 +107,7 @@ function useOf(entry: Entry, kind: Kind, now: number): Use | undefined {
       return { text: `the group is frozen by ${freeze.by} (${freeze.reason})` };
     }
     case 'other':
-      // A newer runlock may need what this one does not know.
+      // A newer runlock may need keys that this version does not know.
       if (entry.value === '' && !isHeld) return undefined;
       return { text: `${entry.key} is unknown to this version of runlock` };
     case 'tail':
@@ -117,7 +119,7 @@ function useOf(entry: Entry, kind: Kind, now: number): Use | undefined {
   }
 }
 
-/** Undefined: nobody can read it. */
+/** Decodes a record; undefined: the record is unreadable. */
 function readable<T>(decode: () => T): T | undefined {
   try {
     return decode();
