@@ -1,7 +1,7 @@
-/** Tells whoever watches a gate that something has changed. */
+/** Wakes the code that watches a gate when something has changed. */
 import type { Deps } from '../platform/deps.ts';
 
-/** For a timer: as good as never. */
+/** A time so long that a timer set to it practically never fires. */
 export const FOR_EVER_MS = 366 * 24 * 3_600_000;
 
 export interface Bell {
@@ -10,7 +10,7 @@ export interface Bell {
   next(limitMs: number, signal: AbortSignal): Promise<'change' | 'time'>;
 }
 
-/** One hears it at a time. What rings while nobody listens is in what is read afterwards. */
+/** Has one listener at a time. A ring without a listener is lost, because the next read sees the change anyway. */
 export function createBell(clock: Deps['clock']): Bell {
   let heard: ((what: 'change') => void) | undefined;
   let failed: { error: unknown } | undefined;

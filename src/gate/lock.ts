@@ -1,4 +1,7 @@
-/** The lock of services' gates: who looks at them and goes out of service holds it, alone among all who do. */
+/**
+ * The locks of services' gates: a node holds them while it checks the gates and goes out of service, so that no other
+ * can.
+ */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
@@ -15,11 +18,14 @@ interface Effects {
   readonly deps: Deps;
 }
 
-/** Short: an entry takes moments, and one that was killed should not keep the others long. */
+/**
+ * Short, because entering takes moments, and a process that was killed meanwhile should not block the others for
+ * long.
+ */
 export const LOCK_TTL_MS = 10_000;
 const RETRY_MS = 300;
 const AGAIN: Growth = { shortestMs: RETRY_MS, longestMs: 5_000 };
-/** How long Consul is asked again whether the lock is held. */
+/** How long to retry asking Consul whether the lock is still held. */
 const CHECK_MS = 10_000;
 
 export interface GateLock {
@@ -30,18 +36,18 @@ export interface GateLock {
 const ruleFor = (keys: readonly string[]) =>
   keys.map((key) => `key "${key}" { policy = "write" }`).join(', ');
 
-/** All of them, or none: so nobody waits for one while he holds another. */
+/** Takes all locks or none, so that no node waits for one lock while it holds another. */
 export async function lockAll(
   { consul, deps }: Effects,
   { keys, session, run, onBusy }: GateLock & { run: string; onBusy?: (by: LockedBy | undefined) => void },
   signal: AbortSignal,
 ): Promise<void> {
-  // A transaction of nothing is none that Consul answers: a node that offers no service takes nobody's gate.
+  // A node that offers no service needs no lock, and Consul does not answer an empty transaction.
   if (keys.length === 0) return;
   for (let failures = 0; ;) {
     const result = await send(consul, lockGates(keys, session, run), { signal, rule: ruleFor(keys) }).catch(
       (error: unknown) => {
-        // To lock twice with one session does no harm.
+        // Trying again is safe: locking twice with one session does no harm.
         if (isTransient(error)) return undefined;
         throw error;
       },
@@ -56,7 +62,7 @@ export async function lockAll(
   }
 }
 
-/** Who goes out of service by this key. */
+/** The run that holds the lock of a gate. */
 export interface LockedBy {
   readonly key: string;
   /** Undefined: the key does not say. */
@@ -77,15 +83,15 @@ async function untilFree(
 }
 
 export interface Proof {
-  /** For so many whole milliseconds the lock is held for certain: a change must have been made by then. */
+  /** For how many milliseconds the lock is certainly still held: the change must be made within this time. */
   readonly leftMs: () => number;
-  /** Throws when that is over. */
+  /** Throws when this time is over. */
   readonly check: () => void;
 }
 
 /**
- * The lock is held now, but not for ever: a process that was stopped goes on where it was, with a look that is no longer
- * true, when somebody else may have it.
+ * Proves that the lock is held now, and for how long this is certain. A process that was stopped and continues later
+ * would otherwise act on an outdated view of the gate while another node may hold the lock.
  */
 export async function proveLock(effects: Effects, lock: GateLock, signal: AbortSignal): Promise<Proof> {
   const { clock } = effects.deps;
@@ -99,7 +105,7 @@ export async function proveLock(effects: Effects, lock: GateLock, signal: AbortS
 }
 
 /**
- * A process that was stopped for long may have lost its lock before it took the node out.
+ * Checks that the lock is still held. A process that was stopped for long may have lost it before it took the node out.
  * @returns when it was still held, in monotonic milliseconds.
  */
 export async function checkLock(
@@ -116,7 +122,7 @@ export async function checkLock(
       if (held.kind === 'refused') throw sessionLost();
       return sentMs;
     } catch (error) {
-      // It changes nothing, so it may be asked again.
+      // The check changes nothing, so it is safe to ask again.
       if (!isTransient(error) || deps.clock.monotonicMs() - startedMs >= CHECK_MS) throw error;
     }
     await deps.clock.sleep(RETRY_MS, { signal });

@@ -1,7 +1,7 @@
 /**
- * Which runs of a node need it in maintenance: each has a mark, and the last one out ends the maintenance
- * (docs/adr/0020-last-one-out.md). A mark counts by what stands behind it, so a crash neither ends maintenance nor keeps
- * it for ever.
+ * Records which runs of a node need it in maintenance. Each such run has a mark, and the last run to leave ends the
+ * maintenance (docs/adr/0020-last-one-out.md). A mark counts only while a claim or a person needs it, so a crash
+ * neither ends the maintenance nor keeps it for ever.
  */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
@@ -34,35 +34,36 @@ export interface Marked {
   readonly run: string;
   readonly key: string;
   readonly index: number;
-  /** Undefined: one that this version can't read. */
+  /** Undefined: this version can't read the mark. */
   readonly mark: OutMark | undefined;
 }
 
-/** What stands behind a mark. */
+/** Why a mark is still needed. */
 export type Standing =
   /** A claim of its run, or of a later run of the node that has taken its maintenance over. */
   | { readonly kind: 'claimed'; readonly claim: Claim; readonly locked: boolean; readonly group: string }
   | { readonly kind: 'by-hand' }
-  /** It can't be read: what is not known is taken to be needed. */
+  /** The mark or its claims can't be read, so assume that the mark is needed. */
   | { readonly kind: 'unknown' }
-  /** Nothing: its run is over, or needs it no more. */
+  /** The mark is not needed: its run has ended, or no longer needs the maintenance. */
   | { readonly kind: 'none' };
 
 const RETRY_MS = 300;
-/** Longer than whoever leaves takes (`END_MS`): one that takes longer was killed. */
+/** Longer than a run takes to leave (`END_MS`): a run that is still leaving after this time was killed. */
 const LEAVING_MS = 40_000;
 
 export interface MarkSet {
   readonly others: readonly Marked[];
-  /** The run's own mark from before: one that goes out twice, by itself and by hand inside, has one mark. */
+  /** The run's earlier mark: a run that goes out itself and also by a command inside it has only one mark. */
   readonly before: OutMark | undefined;
 }
 
 /**
- * Sets the run's mark, then waits until no other run of the node is ending maintenance: what is on after that stays on.
- * @param inside whether the run may have gone out before.
- * @param session by hand: the mark goes with it until `confirmMark`.
- * @throws RunlockError `session-lost`: the session is over.
+ * Sets the run's mark, then waits until no other run of the node is ending maintenance. Maintenance that is on after
+ * that stays on.
+ * @param inside whether the run may have gone out of service before.
+ * @param session for maintenance by hand: the mark is deleted with this session until `confirmMark`.
+ * @throws RunlockError `session-lost`: the session has ended.
  */
 export async function setMark(
   effects: MarkEffects,
@@ -97,7 +98,10 @@ export async function setMark(
   }
 }
 
-/** By hand, once it is out. @throws RunlockError `session-lost`: the mark is gone, so nobody knew that it was needed. */
+/**
+ * For maintenance by hand, once the node is out of service: keeps the mark.
+ * @throws RunlockError `session-lost`: the mark is gone, so other runs could not know that the maintenance was needed.
+ */
 export async function confirmMark(
   effects: MarkEffects,
   { prefix, node, run }: Marker,
@@ -107,12 +111,12 @@ export async function confirmMark(
   const limits = { signal, rule: keys.rule, retryForMs: END_MS };
   const entries = await sendSurely(effects, confirmOut(keys, run, entering), limits);
   if (entries.length > 0) return;
-  // Refused, or done by one whose answer was lost.
+  // Either Consul refused, or an earlier try succeeded and its answer was lost.
   const { entry } = await effects.consul.get(keys.mark(run), limits);
   if (!entry || entry.session !== undefined) throw sessionLost();
 }
 
-/** Puts back what `setMark` found, where the run stays out by it. */
+/** Restores the mark that `setMark` found, because the run still needs that maintenance. */
 export async function restoreMark(
   effects: MarkEffects,
   { prefix, node, run }: Marker,
@@ -129,13 +133,13 @@ function join(known: OutMark | undefined, mark: OutMark): OutMark {
 
 export interface Leaving {
   readonly others: readonly Marked[];
-  /** Others need it: says that this run does not. @returns the others' marks at that moment. */
+  /** Other runs need the maintenance: marks that this run left it on. @returns the other runs' marks at that moment. */
   leaveOn(): Promise<readonly Marked[]>;
-  /** The mark goes. @returns as `leaveOn`. */
+  /** Removes the mark. @returns as `leaveOn`. */
   done(during?: AbortSignal): Promise<readonly Marked[]>;
 }
 
-/** From now on whoever goes out waits until this is done, or stays. */
+/** Marks that this run is leaving. From now on another run that goes out waits until this one has left. */
 export async function beginLeaving(
   effects: MarkEffects,
   marker: Marker,
@@ -154,14 +158,17 @@ export async function beginLeaving(
   };
 }
 
-/** Of a run that never went out. @returns whether others left maintenance on, or are about to, because it might. */
+/**
+ * Removes the mark of a run that did not go out after all.
+ * @returns whether other runs left maintenance on, or may do so now, because of this mark.
+ */
 export async function dropMark(effects: MarkEffects, marker: Marker, signal: AbortSignal): Promise<boolean> {
   const keys = outKeys(marker.prefix, marker.node);
   const entries = await sendSurely(effects, unmarkOut(keys, marker.run), { signal, rule: keys.rule });
   return othersOf(entries, marker).some(({ mark }) => mark?.state !== undefined);
 }
 
-/** Those that are still as they were seen. */
+/** Removes these marks, except those that have changed since they were read. */
 export async function removeMarks(
   effects: MarkEffects,
   { prefix, node, over }: { prefix: string; node: string; over: readonly Marked[] },
@@ -172,13 +179,13 @@ export async function removeMarks(
     await sendSurely(effects, removeSeen(keys.mark(run), index, 'node'), { signal, rule: keys.rule });
 }
 
-/** Whether the run of a mark needs this maintenance, if anything stands behind the mark. Pure. */
+/** Whether a mark is about this maintenance. The mark itself may no longer be needed (`standings`). Pure. */
 export function covers({ mark }: Marked, { scope, service }: Pick<Mode, 'scope' | 'service'>): boolean {
   if (!mark) return true;
   return scope === 'node' ? mark.node === true : mark.services.includes(service);
 }
 
-/** What stands behind each mark, by its run. */
+/** Why each mark is still needed, by its run. */
 export async function standings(
   { consul }: MarkEffects,
   { prefix, node, run }: Marker,
@@ -195,7 +202,7 @@ interface Seen {
   readonly locked: boolean;
 }
 
-/** Pure. `run`: who asks; what it needs itself is no reason. */
+/** Why a mark is still needed. `run`: the run that asks; its own needs do not count. Pure. */
 export function judge(
   { mark, run: marked }: Marked,
   { run, claims }: { run: string; claims: ReadonlyMap<string, readonly Seen[] | undefined> },
@@ -215,7 +222,9 @@ export function judge(
   return unknown ? { kind: 'unknown' } : { kind: 'none' };
 }
 
-/** A later run of the node that ended nothing has the maintenance of the one before on its claim. */
+/**
+ * Whether a later run of the node has taken this maintenance over: its claim then lists what the earlier run left on.
+ */
 const took = ({ maintenance }: Claim, mark: OutMark) =>
   maintenance !== undefined && overlap(maintenance, mark);
 
@@ -231,7 +240,7 @@ async function claimsOf(
   const keys = groupKeys(prefix, group);
   const limits = { signal, rule: keys.rule, retryForMs: END_MS };
   try {
-    // A listing hides what the token may not read; one key is refused.
+    // A list hides keys that the token may not read, but a read of one key is refused.
     await consul.get(keys.owner(0), limits);
     const { entries } = await consul.list(keys.slotPrefix, limits);
     return readSlots(prefix, entries).flatMap(({ owner, lockedBy }) =>
@@ -260,7 +269,10 @@ function toMarked(entry: Entry, prefix: string): Marked {
   }
 }
 
-/** Each of these may be sent twice, for half a minute; a refusal says that the mark has changed, and is no fault. */
+/**
+ * Sends with retries for half a minute; all these steps are safe to repeat. A refusal only means that the mark has
+ * changed.
+ */
 async function sendSurely(
   { consul, deps }: MarkEffects,
   steps: readonly Step[],

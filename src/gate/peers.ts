@@ -1,4 +1,4 @@
-/** Who else runs in a group: each of them can take its node out of service at any moment. */
+/** Finds which other nodes run in a group: each of these can go out of service at any moment. */
 import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
 import type { WallClock } from '../platform/deps.ts';
 import { parseKey } from '../lock/keys.ts';
@@ -11,7 +11,7 @@ import type { Sightings, Slot } from '../lock/decide.ts';
 /** A group in which others may run at the same time. */
 export interface GateGroup {
   readonly keys: GroupKeys;
-  /** How many of its slots whoever looks may use. */
+  /** How many of its slots the asking run may use. */
   readonly slots: number;
   /** Remembers, from one look to the next, since when claims have been without a lock. */
   readonly sight: (slots: readonly Slot[], monotonicMs: number) => Sightings;
@@ -24,17 +24,20 @@ export function gateGroup(keys: GroupKeys, slots: number): GateGroup {
 
 /** Nodes that count as offline because they run. */
 export interface Running {
-  /** Before a slot is asked for: all but the one for which a caller with one slot waits in the queue anyway. */
+  /**
+   * To count before asking for a slot: all, except the node in slot 0 if the run has one slot and will queue for it
+   * anyway.
+   */
   readonly nodes: readonly string[];
-  /** All of them: whoever is in the queue waits for these there. */
+  /** All of them: a run in the queue waits for these nodes there. */
   readonly all: readonly string[];
-  /** With the slot: the only ones that got theirs before `node` got its own. */
+  /** To count once `node` has its slot: only the nodes that got their slots before it. */
   readonly before: readonly string[];
-  /** In so many milliseconds one of them counts no more, although nothing changes; Infinity: none. */
+  /** After how many milliseconds one of them stops counting without any change in Consul; Infinity: never. */
   readonly dueInMs: number;
 }
 
-/** Who runs in the group beside `node`; with `index` when that has changed. */
+/** Reads which nodes other than `node` run in the group; with `index`, waits for a change first. */
 export async function readRunning(
   consul: Consul,
   { group, node, clock }: { group: GateGroup; node: string; clock: WallClock },
@@ -49,12 +52,12 @@ export async function readRunning(
 interface Viewer {
   readonly group: GateGroup;
   readonly node: string;
-  /** The earliest that it may be (`WallClock`): `held until` is judged by it. */
+  /** The earliest possible time now (`WallClock`), to compare with `heldUntil`. */
   readonly nowMs: number;
   readonly monotonicMs: number;
 }
 
-/** Pure, but for what the group remembers. */
+/** Pure, except for what `group.sight` remembers. */
 export function runningOf(entries: readonly Entry[], viewer: Viewer): Running {
   const { group, node } = viewer;
   const { root } = group.keys;
@@ -81,8 +84,9 @@ export function runningOf(entries: readonly Entry[], viewer: Viewer): Running {
 }
 
 /**
- * How long a command may be running behind a claim: as long as the claim keeps others out of its slot. A run that has
- * vanished keeps them out for its hold; whoever waits outside is not in the queue, where that would be marked.
+ * How much longer a command may be running under a claim: as long as the claim keeps others out of its slot. For a
+ * vanished run this includes its hold, counted here, because a node that waits outside the queue does not mark the
+ * claim as abandoned.
  */
 function countsForMs(
   claim: Claim,
@@ -109,8 +113,9 @@ function countsForMs(
 }
 
 /**
- * When a running claim was granted, by Consul's index. One that its run took back is as old as its key: it was written
- * anew, and is no younger for that. A node that comes back to a claim that it kept has a new grant, in an old key.
+ * When a running claim was granted, as an index of Consul. If the run took its own claim back, the claim was
+ * rewritten but is as old as its key. If a node's next run took back a kept claim, the key is old but the grant is
+ * new.
  */
 function grantIndex(entries: readonly Entry[], { root, slot }: { root: string; slot: number }): number {
   const entry = entries.find(({ key }) => {

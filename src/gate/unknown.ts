@@ -1,12 +1,15 @@
-/** What Consul's catalogue does not know: a name that is wrong must not look like a service that can spare its node. */
+/**
+ * Rejects names that Consul's catalogue does not know: a typing error must not look like a service that can spare the
+ * node.
+ */
 import type { Consul } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { nearest } from '../text/nearest.ts';
 
-/** Only for a hint: whoever can't have it in time goes without. */
+/** How long to wait for the names for a hint. The error is reported without the hint if they come later. */
 const HINT_MS = 5_000;
 
-/** @throws RunlockError `config`, always. `rule`: what the token may lack to see it. */
+/** @throws RunlockError `config`, always. `rule`: the rule that the token may lack to see the node. */
 export async function refuseNode(
   consul: Consul,
   { node, rule }: { node: string; rule?: string },
@@ -37,13 +40,13 @@ export async function refuseServices(
 
 const didYouMean = (name: string | undefined) => (name === undefined ? '' : ` (did you mean '${name}'?)`);
 
-/** A host name with or without its domain, in whatever case, is the same node; else what is spelt like it. */
+/** The known node with the same host name, ignoring domain and case; otherwise the one with the most similar name. */
 export function nearestNode(node: string, known: readonly string[]): string | undefined {
   const first = (name: string) => name.toLowerCase().split('.')[0];
   return known.find((name) => first(name) === first(node)) ?? nearest(node, known);
 }
 
-/** The same name in another case comes first. */
+/** The known service with the same name in another case; otherwise the one with the most similar name. */
 export function nearestService(service: string, known: readonly string[]): string | undefined {
   const lower = service.toLowerCase();
   return known.find((name) => name.toLowerCase() === lower) ?? nearest(service, known);

@@ -1,4 +1,4 @@
-/** Waiting until the health gate is open, and looking again once there is a slot (docs/adr/0014-health-gate.md). */
+/** Waits until the health gate is open, and checks it again once the run has a slot (docs/adr/0014-health-gate.md). */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, ReadOptions } from '../consul/consul.ts';
 import { lookPast } from '../consul/watch.ts';
@@ -24,32 +24,32 @@ export interface Gate extends Bounds {
   /** As `findServices` gives them. */
   readonly services: readonly string[];
   readonly node: string;
-  /** How long it must have been open, in milliseconds; 0: one look is enough. */
+  /** How long the gate must have been open, in milliseconds; 0: one look is enough. */
   readonly stableMs: number;
-  /** The groups in which others may run at the same time: they count as offline. */
+  /** The groups in which other nodes may run at the same time: such nodes count as offline. */
   readonly groups?: readonly GateGroup[];
   /** The services that the node was seen to offer; each look adds to it. */
   readonly seenHere: Set<string>;
 }
 
-/** Its time ends the wait for a closed gate; one that is open is looked at to the end. */
+/** The end of the patience ends the wait for a closed gate. An open gate is still watched until it counts as stable. */
 export interface GateWaiting extends Waiting {
-  /** Hears every look; a changed set of peers among them. */
+  /** Called with the result of every look. */
   readonly onLook?: (verdicts: readonly Verdict[]) => void;
-  /** Services that somebody has to offer at the first look: a name that is wrong is nothing to wait for. */
+  /** Services that some node has to offer at the first look, because waiting does not help against a wrong name. */
   readonly mustBeOffered?: readonly string[];
 }
 
 export type GateOutcome =
-  /** `seenMs`: when it was last seen open, on the monotonic clock. */
+  /** `seenMs`: when the gate was last seen open, on the monotonic clock. */
   | { readonly kind: 'open'; readonly verdicts: readonly Verdict[]; readonly seenMs: number }
   | { readonly kind: 'closed'; readonly verdicts: readonly Verdict[] };
 
 /**
- * Before a slot is asked for: waits until the gate is open in two looks, `stableMs` apart, and was not seen closed in
- * between. Every other node that runs in the group counts as offline.
- * @throws RunlockError when Consul refuses, or does not answer at the end of the patience; `config` for a service that
- * must be offered and is not.
+ * For use before asking for a slot: waits until the gate is open in two looks, `stableMs` apart, and was not seen
+ * closed in between. Every other node that runs in the group counts as offline.
+ * @throws RunlockError when Consul refuses, or does not answer at the end of the patience; `config` for a service
+ * that must be offered and is not.
  */
 export function waitOpen(effects: GateEffects, gate: Gate, waiting: GateWaiting): Promise<GateOutcome> {
   return look(effects, gate, {
@@ -60,8 +60,8 @@ export function waitOpen(effects: GateEffects, gate: Gate, waiting: GateWaiting)
 }
 
 /**
- * With the slot: looks again, and for `stableMs` if the last open look is older than that. Only those count as running
- * that had their slots before: of two that were granted theirs at once the younger yields, and not both.
+ * For use once the run has its slot: looks again, and for `stableMs` if the last open look is older than that. Only
+ * nodes that got their slots earlier count as running, so that of two nodes with new slots only the later one yields.
  */
 export async function confirmOpen(
   effects: GateEffects,
@@ -70,7 +70,7 @@ export async function confirmOpen(
 ): Promise<GateOutcome> {
   const { clock } = effects.deps;
   const isRecent = seenMs !== undefined && clock.monotonicMs() - seenMs <= gate.stableMs;
-  // Others wait for the slot, and perhaps for the lock of the gate.
+  // Limit the time, because other runs wait for the slot, and perhaps for the lock of the gate.
   const late = startWaiting(clock, ANSWER_MS, trying);
   try {
     return await look(effects, isRecent ? { ...gate, stableMs: 0 } : gate, {
@@ -84,15 +84,16 @@ export async function confirmOpen(
   }
 }
 
-/** Beside `stableMs`, for Consul to answer; then it is asked once more, as at the first contact. */
+/** How long to wait for Consul's answer. Then Consul is asked once more, as at the first contact. */
 const ANSWER_MS = 30_000;
 
-/** In the queue a gate counts as closed when it was closed in two looks that are so far apart. */
+/** For a run in the queue, a gate counts as closed when it was closed in two looks this far apart. */
 const CLOSED_MS = 1_000;
 
 /**
- * While the run waits in the queue: resolves when the gate is closed, for more than the runs that it waits for there
- * anyway. Looks first after a while: whoever gets a slot by then has nothing to leave.
+ * For use while the run waits in the queue: resolves when the gate is closed for a reason other than the runs that
+ * the queue waits for anyway. The first look comes after a short delay, so that a run that gets its slot at once
+ * needs none.
  * @throws the signal's reason when it aborts; RunlockError when Consul refuses.
  */
 export async function untilClosed(
@@ -128,17 +129,17 @@ export async function untilClosed(
 interface Confirming extends Omit<GateWaiting, keyof Waiting> {
   readonly signal: AbortSignal;
   readonly seenMs?: number;
-  /** As `Looking` has it; unless given it has aborted. */
+  /** As in `Looking`; by default already aborted. */
   readonly trying?: AbortSignal;
 }
 
 type Looking = GateWaiting & {
-  /** While it lasts a Consul that does not answer is tried again. */
+  /** Until this aborts, a request that Consul does not answer is tried again. */
   readonly trying: AbortSignal;
   readonly count: (running: Running) => Counted;
 };
 
-/** How those who run in the group are counted. */
+/** How the other nodes that run in the group are counted. */
 type Counted = Pick<Question, 'running' | 'waitedFor'>;
 
 async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise<GateOutcome> {
@@ -163,7 +164,7 @@ async function look(effects: GateEffects, gate: Gate, looking: Looking): Promise
   }
 }
 
-/** A Consul that is away is waited for as long as a slot would be; then it is asked once more, as at the first contact. */
+/** Reads everything now. Retries until `trying` aborts, then asks Consul once more, as at the first contact. */
 async function readNow(scene: Scene, { signal, trying }: Looking): Promise<void> {
   if (!trying.aborted) {
     const isOver = (error: unknown) => !signal.aborted && error === trying.reason;
@@ -183,7 +184,7 @@ interface Settling {
   readonly gate: Gate;
   readonly looking: Looking;
   readonly scene: Scene;
-  /** Ends with the look. */
+  /** Aborts when the look ends. */
   readonly ended: AbortSignal;
 }
 
@@ -205,35 +206,37 @@ async function settle(
     scene.follow(ended);
     const leftMs = openMs === undefined ? scene.dueInMs() : openMs + stableMs - nowMs;
     fresh = (await scene.change(leftMs, openMs === undefined ? either : signal)) === 'time';
-    // Nothing has changed, so it is said: what was read last can be as old as the connection to a stopped agent.
+    // No change was reported, but the agent may have been stopped since the last answer, so read everything again.
     if (fresh) await readNow(scene, looking);
   }
 }
 
-/** What is known of all that the gate depends on; it is kept up to date while it is followed. */
+/** Everything that the gate depends on, as last read; `follow` keeps it up to date. */
 interface Scene {
   verdicts(): readonly Verdict[];
-  /** Whether anybody offers it by exactly this name: the agents know no other, and Consul's answer takes any case. */
+  /**
+   * Whether a node offers a service of exactly this name. Consul's health answers ignore case, but the agents do not.
+   */
   isOffered(service: string): boolean;
-  /** When the verdicts may change although nothing else does, in milliseconds; Infinity: never. */
+  /** After how many milliseconds the verdicts may change by time alone; Infinity: never. */
   dueInMs(): number;
   /** Reads everything now. */
   read(options: ReadOptions): Promise<void>;
-  /** From now on every change is seen. May be called again. */
+  /** Starts to watch for changes. May be called again. */
   follow(ended: AbortSignal): void;
-  /** Resolves at the next change, or after `limitMs`. Throws what ended the following. */
+  /** Resolves at the next change, or after `limitMs`. Throws the error that ended the watch, if one did. */
   change(limitMs: number, signal: AbortSignal): Promise<'change' | 'time'>;
 }
 
 interface Source {
-  /** Of what was read last; 0: nothing was. */
+  /** The index of the last read; 0: nothing was read yet. */
   index: number;
   readonly read: (options: ReadOptions) => Promise<Found>;
 }
 
 interface Found {
   readonly index: number;
-  /** Makes it what is known. */
+  /** Stores what was read as the newest state. */
   readonly keep: () => void;
 }
 
@@ -275,7 +278,7 @@ function createScene(
       await clock.sleep(pauseMs(mostWaiting(), random()), { signal });
     }
   };
-  /** Each node that offers the services may wait for their gate too. */
+  /** An upper bound: every node that offers the services may be waiting for their gate. */
   const mostWaiting = () => new Set([...instances.values()].flat().map((one) => one.node)).size;
   const counted = () => [...running.values()].map(count);
   let followed = false;
@@ -295,7 +298,7 @@ function createScene(
     dueInMs: () => Math.min(Infinity, ...[...running.values()].map(({ dueInMs }) => dueInMs)),
     read: async (options) => {
       const found = await Promise.all(sources.map((source) => source.read(options)));
-      // All at once: an older answer that comes late is not in what is decided by now.
+      // Store all answers together, so that a decision never mixes new answers with older ones.
       for (const [i, { index, keep }] of found.entries()) {
         const source = sources[i];
         if (source) source.index = index;

@@ -101,7 +101,7 @@ export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number 
   return result;
 }
 
-/** Says how to remove the key by hand, because runlock never removes another session's lock. */
+/** Says how to delete the key by hand, because the release can't remove this lock. */
 const heldBy = (key: string) =>
   `another session holds ${key}; to release the slot, run 'consul kv delete ${key}'`;
 
@@ -137,7 +137,10 @@ async function withLastGood(
 
 type Once =
   | GivenBack
-  /** The slot is still held. `fault`: why the release had no answer. `blocker`: a key that another session holds. */
+  /**
+   * The slot is still held. `fault`: what failed, if Consul did not answer the release itself. `blocker`: a key that
+   * another session holds.
+   */
   | {
       readonly kind: 'holding';
       readonly holding: Grant;
