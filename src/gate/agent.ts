@@ -1,9 +1,9 @@
-/** The agent at which a node is taken out of service: its own, and no other. */
+/** Checks the agent for maintenance: a node can only be taken out of service at its own agent. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 
-/** @throws RunlockError `config`: what is at the address of `--agent` is another node's agent. */
+/** @throws RunlockError `config`: the agent at the address of `--agent` is another node's. */
 export async function checkAgent(consul: Consul, node: string, signal: AbortSignal): Promise<void> {
   const rule = `agent "${node}" { policy = "read" }`;
   const self = await consul.agentSelf({ ...FIRST_CONTACT, signal, rule });
@@ -14,7 +14,10 @@ export async function checkAgent(consul: Consul, node: string, signal: AbortSign
   );
 }
 
-/** @throws RunlockError `usage`: a node is changed at its own agent, and the local one is another's. */
+/**
+ * @throws RunlockError `usage`: the local agent is another node's, and only the node's own agent can change its
+ * maintenance.
+ */
 export function requireAgent(node: string, local: string): void {
   if (node === local) return;
   throw new RunlockError(

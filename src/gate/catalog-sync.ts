@@ -1,4 +1,4 @@
-/** When a maintenance has reached the catalogue: what everybody else decides by. */
+/** Waits until a maintenance has reached the catalogue, because other nodes decide by the catalogue. */
 import type { Consul, ServiceEntry } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
@@ -7,7 +7,7 @@ import type { Clock } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import type { Mode, TakenOut } from './maintenance.ts';
 
-/** An agent tells the servers at once, but waits when it can't reach them. */
+/** How long to wait. An agent updates the servers at once, but retries only after a while if it can't reach them. */
 const SHOWN_MS = 30_000;
 const PAUSE_MS = 100;
 
@@ -17,8 +17,8 @@ interface Effects {
 }
 
 /**
- * Resolves when the catalogue shows each of these maintenances: what everybody else decides by.
- * @returns the node's instances that are out, as the catalogue has them.
+ * Resolves when the catalogue shows each of these maintenances.
+ * @returns the node's instances that are out of service, as the catalogue shows them.
  * @throws RunlockError `unreachable` when it does not in time; the signal's reason when it aborts.
  */
 export async function untilShown(
@@ -54,7 +54,7 @@ async function untilServiceShown(
     const { entries, index } = await consul.health(service, { ...past, signal, rule });
     const own = entries.filter((entry) => entry.node === node);
     const isWatch = past.index !== undefined;
-    // The answer to a watch that lists none of them may be that of a view which is still empty: it is asked anew.
+    // If the answer to a watch lists no instance of the node, it may come from a view that is still empty: read again.
     const isBlind = own.length === 0 && isWatch;
     return { own, isWatch, isBlind, index: isBlind ? 0 : index };
   };

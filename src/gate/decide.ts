@@ -1,31 +1,31 @@
 /** Whether a node may be taken out of service now (docs/adr/0014-health-gate.md). Pure. */
 import type { Instance } from './instances.ts';
 
-/** How many instances of a service may be offline at once: a number, or a part of all of them. */
+/** How many instances of a service may be offline at once: a number, or a percentage of all instances. */
 export type MaxOffline = number | { readonly percent: number };
 
 export interface Bounds {
   readonly maxOffline: MaxOffline;
   /** How many instances must stay healthy, whatever `maxOffline` says. */
   readonly minHealthy?: number;
-  /** A service that nobody offers is open: the node may be the first to offer it. */
+  /** The gate of a service without instances is open, because this node may be the first to offer it. */
   readonly allowUnknown?: boolean;
 }
 
 export interface Question extends Bounds {
   readonly service: string;
   readonly instances: readonly Instance[];
-  /** Who asks. */
+  /** The node that asks. */
   readonly node: string;
   /** Other nodes that run in the group now: each can go offline at any moment. */
   readonly running?: readonly string[];
-  /** Other nodes that are waited for elsewhere: what is offline on them is no reason to wait here. */
+  /** Other nodes for which the run waits elsewhere: instances that are offline on these nodes do not count here. */
   readonly waitedFor?: readonly string[];
   /** Whether `node` was seen to offer the service before. */
   readonly wasHere?: boolean;
 }
 
-/** An instance that somebody waits for. */
+/** An instance on another node that is offline, or counts as offline. */
 export interface OfflinePeer {
   readonly node: string;
   /** The instance's id at its node's agent. */
@@ -52,15 +52,15 @@ export interface Verdict {
 }
 
 export type Because =
-  /** Open: with this node's instances offline too, the service bears it. */
+  /** Open: enough instances stay healthy even with this node's instances offline too. */
   | 'room'
-  /** Open: this node's own instance is offline already, and its run may be the cure. */
+  /** Open: this node's own instance is offline already, and its run may repair it. */
   | 'own-offline'
-  /** Open: this node offers none, so nothing goes offline. */
+  /** Open: this node has no instance, so nothing goes offline. */
   | 'not-here'
-  /** Closed: this node offered it and does not now; an agent that is restarted takes its instances along. */
+  /** Closed: this node had an instance and has none now, perhaps because its agent is restarting. */
   | 'away'
-  /** Nobody offers it: a name that is wrong, or all that is known is gone. Closed, unless that is allowed. */
+  /** No node offers the service: the name is wrong, or all instances are gone. Closed, unless `allowUnknown`. */
   | 'nowhere'
   /** Closed. */
   | 'too-many-offline'
@@ -114,7 +114,7 @@ interface Counts {
   readonly total: number;
   readonly own: number;
   readonly ownOffline: boolean;
-  /** Of the others. */
+  /** How many of the other nodes' instances are offline. */
   readonly offline: number;
   readonly limit: number;
   readonly minHealthy: number;
@@ -136,7 +136,10 @@ function isOpen(because: Because, { allowUnknown = false }: Bounds): boolean {
   return ['room', 'own-offline', 'not-here'].includes(because);
 }
 
-/** How many runs at once a node may let its group have: one that is healthy never more than its services bear. */
+/**
+ * How many runs at once to allow in the group: no more than the services with healthy instances on this node can
+ * spare.
+ */
 export function slotsWithin(slots: number, verdicts: readonly Verdict[]): number {
   const healthy = verdicts.filter(({ own }) => own === 'healthy');
   const within = healthy.map(({ limit, ownInstances }) => Math.max(1, Math.floor(limit / ownInstances)));

@@ -1,13 +1,13 @@
-/** Verdicts of the health gate, in words. Pure; names and outputs in it come from Consul as they are. */
+/** Describes verdicts of the health gate. Pure. Names and check outputs come from Consul unchanged. */
 import { assertNever } from '../errors.ts';
 import { leaveHint } from '../text/suggested-command.ts';
 import type { OfflinePeer, Verdict } from './decide.ts';
 import type { Kept } from './exit.ts';
 
-/** A longer list is cut here; `--json` has all of it. */
+/** Longer lists are cut after this many entries; `--json` has all of them. */
 const SHOWN = 5;
 
-/** The first of them, and how many more. */
+/** The first names, and how many more there are. */
 function list(names: readonly string[]): string {
   const more = names.length - SHOWN;
   return [...names.slice(0, SHOWN), ...(more > 0 ? [`${more} more`] : [])].join(', ');
@@ -17,7 +17,10 @@ function list(names: readonly string[]): string {
 const describeOffline = (peers: readonly OfflinePeer[]) =>
   list(peers.map(({ node, id, why }) => `${id} on ${node} (${why})`));
 
-/** The reason of a verdict in one line, without the service's name. `node`: the node that asked, or a name for several. */
+/**
+ * The reason of a verdict in one line, without the service's name. `node`: the node that asked, or a name for
+ * several.
+ */
 export function describeVerdict(verdict: Verdict, node: string): string {
   const { because, offline, total, limit, minHealthy, ownInstances } = verdict;
   const after = offline.length + ownInstances;
@@ -71,7 +74,10 @@ function count({ offline, total }: Verdict): string {
   return `${offline.length} of ${total} offline${named}`;
 }
 
-/** Why the gate is closed, in one line: `web: 1 of 3 offline: web-1 on web02 (maintenance: disk); with web01 2 would be offline (max 1)`. */
+/**
+ * Why the gate is closed, in one line: `web: 1 of 3 offline: web-1 on web02 (maintenance: disk); with web01 2 would
+ * be offline (max 1)`.
+ */
 export function describeClosed(verdicts: readonly Verdict[], node: string): string {
   return verdicts
     .filter(({ open }) => !open)

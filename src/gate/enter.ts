@@ -1,7 +1,7 @@
 /**
- * Going out of service behind an open gate. Between the look at the gate and the moment at which the catalogue shows the
- * maintenance, the node holds a lock of each service: so of two that enter at once, in whatever group or in none, the
- * second sees the first (docs/protocol.md, "The gate").
+ * Takes a node out of service if its gate is open. From the look at the gate until the catalogue shows the
+ * maintenance, the node holds the lock of each service. If two nodes enter at once, in any groups or in none, the
+ * second therefore sees the first (docs/protocol.md, "The gate").
  */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul, ServiceEntry } from '../consul/consul.ts';
@@ -23,17 +23,17 @@ import { untilShown } from './catalog-sync.ts';
 
 export interface EnterRequest<Closed> {
   readonly prefix: string;
-  /** The node, as the catalogue names it. */
+  /** The node's name in the catalogue. */
   readonly node: string;
-  /** All that go offline, also those that only the scope takes along. */
+  /** All services that go offline, including those that were not named but go offline with the whole node. */
   readonly services: readonly string[];
   readonly scope: Scope;
   readonly run: string;
-  /** The groups in which the run has claims, by which it needs its maintenance; none: it is entered by hand. */
+  /** The groups in which the run has claims, which keep its mark valid. None: the node is taken out by hand. */
   readonly groups: readonly string[];
-  /** By a command inside the run, which may have gone out by itself before. */
+  /** A command inside the run asks, so the run itself may have gone out of service before. */
   readonly inside?: boolean;
-  /** Looks at the gates of all services, consistently: why they are closed, or undefined where all are open. */
+  /** Looks at the gates of all services with consistent reads. Returns why they are closed; undefined: all are open. */
   readonly look: (signal: AbortSignal) => Promise<Closed | undefined>;
 }
 
@@ -42,12 +42,15 @@ export type Entered<Closed> =
       readonly kind: 'entered';
       readonly taken: readonly TakenOut[];
       readonly mark: OutMark;
-      /** The instances that are out, as the catalogue has them. */
+      /** The instances that are out of service, as the catalogue shows them. */
       readonly shown: readonly ServiceEntry[];
     }
   /** Nothing was changed. */
   | { readonly kind: 'closed'; readonly closed: Closed }
-  /** Nothing was changed: these were registered meanwhile, and would go offline with the node. Nobody has looked at their gates. */
+  /**
+   * Nothing was changed: these services were registered meanwhile and would go offline too, but their gates were not
+   * checked.
+   */
   | { readonly kind: 'more'; readonly services: readonly string[] };
 
 type OnBusy = (by: LockedBy | undefined) => void;
@@ -55,26 +58,30 @@ type OnBusy = (by: LockedBy | undefined) => void;
 export interface EnterEffects {
   readonly consul: Consul;
   readonly deps: Deps;
-  /** The node's own. */
+  /** The node's own agent. */
   readonly agent: NodeAgent;
 }
 
 const RETRY_MS = 300;
-/** How long the agent is asked for its own maintenance, and to change it: no longer than the lock is held for certain. */
+/** How long to keep asking the agent to change its maintenance: no longer than the lock is certainly held. */
 const CHANGE_MS = LOCK_TTL_MS;
-/** How long the agent is asked at first: longer than a restart takes. A slot is held meanwhile. */
+/**
+ * How long to retry the first request to the agent: longer than a restart takes, but not long, because a slot is
+ * held.
+ */
 const AWAY_MS = 30_000;
 
 /**
- * All of it: longer than each of its steps may take by itself. Others wait for the lock meanwhile, and for the slot of a run.
+ * The limit for all steps together: longer than any single step may take. It is needed because others wait for the
+ * lock, and perhaps for the slot.
  */
 const ENTER_MS = 120_000;
 
 /**
- * Looks at the gates once more and takes the node out of service, alone among all who enter by these services.
- * @throws the signal's reason when it aborts; what this call set is off again then, or it is said that it is not.
- * RunlockError `unreachable` where the node's own agent is away, or all of it takes too long; `busy` where others have kept
- * the lock for so long.
+ * Looks at the gates once more and takes the node out of service, while no other node enters by these services.
+ * @throws the signal's reason when it aborts; what this call set is then undone, or a failure to undo it is logged.
+ * RunlockError `unreachable`: the node's own agent does not answer, or everything takes too long; `busy`: others have
+ * held the lock for too long.
  */
 export async function enter<Closed>(
   effects: EnterEffects,
@@ -95,10 +102,10 @@ export async function enter<Closed>(
       try {
         return await enterWith(effects, request, { session, onBusy, signal: late.either });
       } catch (error) {
-        // Somebody else may have entered meanwhile.
+        // The lock was lost and another node may have entered meanwhile, so start again.
         if (late.either.aborted || !isRunlockError(error, 'session-lost')) throw error;
       } finally {
-        // Nothing is held by it but the locks of the gates, which go with it.
+        // The session holds only the locks of the gates, which are released with it.
         await leaveSession(effects, session);
       }
       await clock.sleep(RETRY_MS * (1 + effects.deps.random()), { signal: late.either });
@@ -136,10 +143,10 @@ async function enterWith<Closed>(
   const either = AbortSignal.any([signal, session.lost]);
   await lockAll(effects, { keys, session: session.id, run, onBusy }, either);
   const mark: OutMark = { ...(scope === 'node' ? { services: [], node: true } : { services }), groups };
-  // No claim stands behind its mark: what was killed on the way must not be needed for ever.
+  // By hand, no claim limits the life of the mark. Tie it to the session, so that it goes if this process is killed.
   const isByHand = groups.length === 0;
   let marks: MarkSet | undefined;
-  // Asked for and not answered: it can reach the agent later.
+  // Whether a change was sent without an answer, so that it may still reach the agent later.
   const change = { isUnderWay: false };
   let before: readonly Mode[] | undefined;
   try {
@@ -176,7 +183,7 @@ async function enterWith<Closed>(
   }
 }
 
-/** What the node offers besides. */
+/** The services that the node offers besides these. */
 async function unlockedOf(
   { consul }: NodeAgent,
   services: readonly string[],
@@ -187,8 +194,8 @@ async function unlockedOf(
 }
 
 /**
- * Marks of runs that no longer run, of a maintenance that somebody has ended since: it is not theirs that is set now. Who
- * goes out by these services has their locks, and nobody else does.
+ * Removes marks of dead runs whose maintenance has been ended since: the maintenance that this run sets now is not
+ * theirs. This is safe because the node holds the locks of these services, so no other run is going out by them now.
  */
 async function dropDead(
   effects: EnterEffects,
@@ -198,7 +205,7 @@ async function dropDead(
   const isOn = (one: Marked) => before.some((mode) => mode.run !== undefined && covers(one, mode));
   const isIdle = (one: Marked) => {
     if (!one.mark || isOn(one)) return false;
-    // The locks are the services': somebody may be about to take the whole node out by hand.
+    // These locks do not cover the whole node, which somebody may be taking out of service by hand right now.
     if (one.mark.node) return one.mark.groups.length > 0;
     return one.mark.services.some((service) => services.includes(service));
   };
@@ -213,8 +220,8 @@ async function dropDead(
 }
 
 /**
- * @throws RunlockError `unreachable`: the agent did not do it in time, and may do it yet. `session-lost`: it was not even
- * asked in time; a process that was stopped hears that first.
+ * @throws RunlockError `unreachable`: the agent did not make the change in time, but may still make it.
+ * `session-lost`: the agent was not asked in time, for example because this process was stopped.
  */
 async function takeOutInTime(
   agent: NodeAgent,
@@ -234,13 +241,13 @@ async function takeOutInTime(
 interface Undo {
   readonly mark: OutMark;
   readonly marks: MarkSet;
-  /** What was in maintenance before; undefined: nothing was changed. */
+  /** What was in maintenance before; undefined: this call changed nothing. */
   readonly before: readonly Mode[] | undefined;
-  /** A change may still reach the agent, after what is undone here. */
+  /** A change may still reach the agent after this undo. */
   readonly isUnderWay: boolean;
 }
 
-/** What this run set and did not find there goes again, and what others have left on for it since its mark was set. */
+/** Ends the maintenance that this call set, and what other runs have left on because of this run's mark. */
 async function undo(
   effects: EnterEffects,
   { prefix, services, scope, run, node }: EnterRequest<unknown>,
@@ -254,7 +261,7 @@ async function undo(
   const signal = AbortSignal.timeout(CHANGE_MS);
   try {
     if (marks.before) {
-      // The run itself is out, by more than this.
+      // The run itself went out of service before this call, so keep that and undo only what this call set.
       await restoreMark(effects, marker, { mark: marks.before, signal });
       const now = before ? await modesOf(agent, services, { signal, retryForMs: CHANGE_MS }) : [];
       const { stays, why } = await endModesAtLast(

@@ -1,4 +1,7 @@
-/** The way back into service: the last of a node's runs that needs a maintenance ends it (docs/adr/0020-last-one-out.md). */
+/**
+ * Puts a node back into service: the last run of the node that needs a maintenance ends it
+ * (docs/adr/0020-last-one-out.md).
+ */
 import type { Deps } from '../platform/deps.ts';
 import { isNobody } from '../platform/deps.ts';
 import { reasonOf } from '../errors.ts';
@@ -9,20 +12,20 @@ import { END_MS, LAST_TRY_MS, endModes, modesOf } from './maintenance.ts';
 import type { Limits, Mode, NodeAgent } from './maintenance.ts';
 
 export interface ExitEffects extends MarkEffects {
-  /** The node's own. */
+  /** The node's own agent. */
   readonly agent: NodeAgent;
 }
 
 export interface Exit extends Marker {
-  /** Of these, and of the node as a whole. */
+  /** The services whose maintenance to end; that of the whole node is always included. */
   readonly services: readonly string[] | 'all';
-  /** Which of them it is about; all unless given. */
+  /** Which of these maintenances to consider; all by default. */
   readonly only?: (mode: Mode) => boolean;
-  /** The run's mark; undefined: it has none. */
+  /** The run's mark; undefined: the run has none. */
   readonly mark: OutMark | undefined;
   /**
-   * `undo`: what this run set goes, and what was left on for it. `good`: what runs left that are over, too. `by-hand`: all
-   * that no run under way needs.
+   * `undo`: ends what this run set, and what other runs left on for it. `good`: also ends what runs left that have
+   * ended. `by-hand`: ends everything that no run under way needs.
    */
   readonly how: 'undo' | 'good' | 'by-hand';
 }
@@ -38,16 +41,16 @@ export type Exited =
   | {
       readonly kind: 'done';
       readonly ended: readonly Mode[];
-      /** Somebody else's. */
+      /** Maintenance that runlock did not set. */
       readonly foreign: readonly Mode[];
       readonly kept: readonly Kept[];
     }
-  /** Some may still be on. */
+  /** Some of the maintenance may still be on. */
   | { readonly kind: 'stays'; readonly why: string };
 
 const NO_MARK: OutMark = { services: [], groups: [] };
 
-/** With a deadline of its own; never throws. */
+/** As `leaveService`, with its own deadline; never throws. */
 export async function exitAtLast(effects: ExitEffects, exit: Exit): Promise<Exited> {
   try {
     const limits = { signal: AbortSignal.timeout(END_MS + LAST_TRY_MS), retryForMs: END_MS };
@@ -57,7 +60,7 @@ export async function exitAtLast(effects: ExitEffects, exit: Exit): Promise<Exit
   }
 }
 
-/** @throws RunlockError when it could not be done; the signal's reason when it aborts. */
+/** @throws RunlockError when the maintenance could not be ended; the signal's reason when it aborts. */
 export async function leaveService(
   effects: ExitEffects,
   exit: Exit,
@@ -88,13 +91,13 @@ export async function leaveService(
     const isLeftOn = mark !== undefined && kept.some(({ mode }) => mine.includes(mode));
     let now = isLeftOn ? await leaving.leaveOn() : await leaving.done();
     const isThere = ({ run }: Marked) => now.some((one) => one.run === run && !isLeft(one));
-    // Whoever needed it has ended it meanwhile.
+    // The runs for which the maintenance was left on have left meanwhile, so remove this run's mark too.
     if (isLeftOn && !needs.some(isThere)) now = await leaving.done();
     const over = now.filter((one) => isSpent(one, { exit, needs, standing: known.get(one.run) }));
     await removeMarks(effects, { ...exit, over }, signal);
     return { kind: 'done', ended, foreign, kept };
   } catch (error) {
-    // Whoever goes out next need not wait for it.
+    // Remove the mark, so that the next run that goes out need not wait for this one.
     await leaving.done(AbortSignal.timeout(LAST_TRY_MS)).catch(() => undefined);
     throw error;
   }
@@ -116,7 +119,7 @@ function isNeed(
       if (exit.how !== 'by-hand') return true;
       const { claim, locked } = standing;
       if (!locked || (claim.state !== 'running' && claim.state !== 'evicted')) return false;
-      // Its session outlives it for a while.
+      // The lock does not prove that the run is alive, because its session lasts a while longer, so check the process.
       const isHere = claim.bootId === host.bootId;
       return (
         !isHere || host.startTime(claim.pid) === claim.startTime || !isNobody(host.survivors(claim.run, emit))
@@ -131,7 +134,7 @@ function mayEnd(
 ): boolean {
   const { run } = mode;
   if (run === undefined) return false;
-  // One that needs it no more left it on for others, and would have ended it.
+  // A run with a mark in state `left` or `leaving` no longer needs the maintenance, and only left it on for others.
   if (run === exit.run || exit.how === 'by-hand' || others.some((one) => isLeft(one) && covers(one, mode)))
     return true;
   return exit.how === 'good' && isNobody(host.survivors(run, emit));
@@ -139,7 +142,7 @@ function mayEnd(
 
 const isLeft = ({ mark }: Marked) => mark?.state !== undefined;
 
-/** Whether a mark has done its work. One that is leaving takes its own away. */
+/** Whether a mark is no longer needed and can be removed. A run that is leaving removes its own mark. */
 function isSpent(
   { run, mark }: Marked,
   { exit, needs, standing }: { exit: Exit; needs: readonly Marked[]; standing: Standing | undefined },

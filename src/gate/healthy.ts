@@ -5,23 +5,23 @@ import type { Clock } from '../platform/deps.ts';
 
 export interface Healthy {
   readonly services: readonly string[];
-  /** Those of them that the node offered before: it has to offer them again. */
+  /** Those of `services` that the node offered before the run, so it has to offer them again. */
   readonly offered: readonly string[];
   readonly node: string;
   /** Milliseconds. */
   readonly withinMs: number;
-  /** Healthy for so long is enough: a check's last answer can be older than the run's end. */
+  /** How long the services must be healthy, because a check's last result can be older than the end of the run. */
   readonly stableMs: number;
-  /** Hears, once, of the first that is not well. */
+  /** Called once, with the first reason why a service is not healthy. */
   readonly onSick?: (why: string) => void;
 }
 
 export type Health =
   | { readonly kind: 'healthy' }
-  /** Why not, when the time was over. */
+  /** `why`: the reason at the end of the time. */
   | { readonly kind: 'unhealthy'; readonly why: string };
 
-/** @throws the signal's reason when it aborts; RunlockError for what is no transient fault. */
+/** @throws the signal's reason when it aborts; RunlockError for a fault that is not transient. */
 export async function untilHealthy(effects: Effects, asked: Healthy, signal: AbortSignal): Promise<Health> {
   const { consul, clock } = effects;
   const late = new AbortController();
@@ -48,7 +48,7 @@ interface Effects {
   readonly clock: Clock;
 }
 
-/** The last answer may come later by an election. Where none comes, nobody knows that the node is well. */
+/** Extra time for the last answer, because of an election. If none comes, the node does not count as healthy. */
 const ANSWER_MS = 20_000;
 
 async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortSignal): Promise<Health> {
@@ -74,7 +74,7 @@ async function lookOn({ consul, clock }: Effects, asked: Healthy, signal: AbortS
   }
 }
 
-/** A service, and the index from which a watch on it sees what has changed. */
+/** A service, and the index from which to watch it for changes. */
 interface Watch {
   readonly service: string;
   readonly index: number;
@@ -100,7 +100,7 @@ async function look(
 
 const ruleFor = (service: string) => `service "${service}" { policy = "read" }`;
 
-/** Maintenance says nothing of health. A warning is none that a gate would close for. */
+/** Ignores maintenance, which says nothing about health, and warnings, for which a gate would not close either. */
 const isBad = ({ id, status }: HealthCheck) =>
   status === 'critical' && id !== '_node_maintenance' && !id.startsWith('_service_maintenance:');
 
@@ -109,9 +109,11 @@ function describe({ name, output }: HealthCheck): string {
   return line === '' ? `${name} is critical` : `${name} is critical (${line.slice(0, 80)})`;
 }
 
-/** A change of another service is seen a little later. */
+/** Wait no longer than this: the watch covers one service, and changes of the others are only seen by the next look. */
 const LONGEST_WAIT_MS = 1_000;
-/** A watch that returns at once, changed or not, must not become a storm of requests. */
+/**
+ * The shortest pause between looks, so that a watch that always returns at once does not flood Consul with requests.
+ */
 const PAUSE_MS = 100;
 
 async function change(

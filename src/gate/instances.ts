@@ -6,9 +6,12 @@ export interface Instance {
   readonly node: string;
   readonly serviceId: string;
   readonly service: string;
-  /** `offline`: a check of its own or of its node is critical, maintenance among them. A warning is none. */
+  /**
+   * `offline`: a check of the instance or of its node is critical; maintenance counts as critical, a warning does
+   * not.
+   */
   readonly state: 'healthy' | 'offline';
-  /** Why it is offline, for people: of all the reasons the one that says most. */
+  /** Why it is offline, for people: the most informative of all reasons. */
   readonly why?: string;
   readonly maintenance: readonly InstanceMaintenance[];
 }
@@ -16,11 +19,11 @@ export interface Instance {
 export interface InstanceMaintenance {
   readonly scope: 'service' | 'node';
   readonly reason: string;
-  /** The run of runlock that set it; undefined: somebody else did. */
+  /** The run that set it; undefined: runlock did not set it. */
   readonly run?: string;
 }
 
-/** Sorted by node, then by the instance's id. */
+/** The instances, sorted by node and then by id. */
 export function instancesOf(entries: readonly ServiceEntry[]): readonly Instance[] {
   return entries.map(toInstance).sort((a, b) => compare(a.node, b.node) || compare(a.serviceId, b.serviceId));
 }
@@ -53,14 +56,14 @@ function toMaintenance({ id, notes }: HealthCheck): InstanceMaintenance[] {
   return scope === undefined ? [] : [{ scope, reason: notes, ...(run !== undefined && { run }) }];
 }
 
-/** A node that is gone explains its checks, and a maintenance explains what it takes down. */
+/** Ranks the reasons, the most informative first: a dead node explains its other checks, and so does a maintenance. */
 function rankOf({ id, serviceId }: HealthCheck): number {
   if (id === 'serfHealth') return 0;
   if (scopeOf(id) !== undefined) return 1;
   return serviceId === '' ? 2 : 3;
 }
 
-/** A check's output can be a page of HTML. */
+/** Cut the output of a check after this many characters, because it can be a page of HTML. */
 const LONGEST = 80;
 
 function describe({ id, name, notes, output }: HealthCheck): string {

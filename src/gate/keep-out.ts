@@ -1,6 +1,6 @@
 /**
- * Keeps a node out of service while its run lasts: an instance that is registered anew has lost the maintenance of the old
- * one, and is in service under the running command (docs/adr/0020-last-one-out.md).
+ * Keeps a node out of service during its run. An instance that is re-registered loses its maintenance, and would be in
+ * service while the command is running (docs/adr/0020-last-one-out.md).
  */
 import { reasonOf } from '../errors.ts';
 import { growingMs } from '../consul/retry.ts';
@@ -14,25 +14,25 @@ import type { TakenOut } from './maintenance.ts';
 
 export interface KeepOut {
   readonly request: EnterRequest<readonly Verdict[]>;
-  /** What the run has out of service. */
+  /** What the run has taken out of service. */
   readonly taken: readonly TakenOut[];
   readonly shown: readonly ServiceEntry[];
-  /** Hears what was found in service, once for each instance; `closed`: it stays there until its gate is open. */
+  /** Called once for each instance found in service. `closed`: the instance stays in service until its gate is open. */
   readonly onFound: (found: Found) => void;
 }
 
 export type Found =
   | { readonly kind: 'again'; readonly taken: readonly TakenOut[] }
   | { readonly kind: 'closed'; readonly service: string; readonly closed: readonly Verdict[] }
-  /** The same instance, without its maintenance: somebody has ended it. */
+  /** The instance was not re-registered, so somebody has ended its maintenance. */
   | { readonly kind: 'by-hand'; readonly service: string };
 
-/** Two small questions to the node's own agent; Consul's servers hear of it only when something is found. */
+/** A look costs two small requests to the node's own agent. Consul's servers are asked only if something is found. */
 const LOOK_MS = 2_000;
 const AGAIN: Growth = { shortestMs: LOOK_MS, longestMs: 30_000 };
 const LIMIT_MS = 10_000;
 
-/** Until the signal aborts; never throws. */
+/** Keeps looking until the signal aborts; never throws. */
 export async function keepOut(effects: EnterEffects, asked: KeepOut, signal: AbortSignal): Promise<void> {
   const { clock, emit, random } = effects.deps;
   const services = [...new Set(asked.taken.flatMap(({ service }) => (service === '' ? [] : [service])))];
@@ -43,7 +43,7 @@ export async function keepOut(effects: EnterEffects, asked: KeepOut, signal: Abo
     try {
       failures = (await look(signal)) ? 0 : failures + 1;
     } catch (error) {
-      // The run has ended, and with it the look that was under way.
+      // The run has ended, which aborted the current look.
       if (isOver()) return;
       failures++;
       emit({ event: 'out-unwatched', detail: { fault: reasonOf(error) } });
@@ -53,7 +53,7 @@ export async function keepOut(effects: EnterEffects, asked: KeepOut, signal: Abo
   }
 }
 
-/** An instance of the node, as the catalogue has it. */
+/** An instance of the node, as the catalogue shows it. */
 interface Own {
   readonly createIndex: number;
   readonly inService: boolean;
@@ -62,7 +62,9 @@ interface Own {
 const isOut = (serviceId: string, checks: readonly HealthCheck[]) =>
   checks.some(({ id }) => id === `_service_maintenance:${serviceId}`);
 
-/** @returns a look; it resolves with whether all that was registered anew is out. */
+/**
+ * @returns a function that looks once, and resolves to whether every re-registered instance is out of service again.
+ */
 function createLook(
   effects: EnterEffects,
   { request, services, shown, onFound }: KeepOut & { readonly services: readonly string[] },
@@ -108,7 +110,7 @@ function createLook(
     let done = true;
     for (const service of new Set(found.map((one) => one.service))) {
       const own = await read(service, signal);
-      // What the catalogue does not show yet is seen by the next look.
+      // If the catalogue does not show an instance yet, the next look will find it.
       const inService = found.filter((one) => one.service === service && own.get(one.id)?.inService);
       const anew = inService.filter(({ id }) => known.get(`${service} ${id}`) !== own.get(id)?.createIndex);
       for (const { id } of inService.filter((one) => !anew.includes(one)))

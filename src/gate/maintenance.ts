@@ -1,6 +1,6 @@
 /**
- * Taking a node's instances out of service at the node's own agent, and putting them back. A maintenance that runlock set
- * carries its run's name as its reason; any other is somebody else's, and is never touched.
+ * Takes a node's instances out of service at the node's own agent, and puts them back. A maintenance that runlock set
+ * has the id of its run in its reason. runlock never changes any other maintenance.
  */
 import type { Consul, HealthCheck, OfferedService } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
@@ -9,20 +9,23 @@ import { maintenanceReason, runNamed } from './reason.ts';
 
 export type Scope = 'service' | 'node';
 
-/** A maintenance, as the agent has it. */
+/** A maintenance, as the agent reports it. */
 export interface Mode {
   readonly scope: Scope;
-  /** The service and its id at the agent; of a node both are empty. */
+  /** The service and its id at the agent; both are empty for the whole node. */
   readonly service: string;
   readonly serviceId: string;
   readonly reason: string;
-  /** The run that its reason names; undefined: it is somebody else's. */
+  /** The run that the reason names; undefined: runlock did not set it. */
   readonly run?: string;
 }
 
-/** What became of one place that was to be taken out of service. */
+/** The result for one instance, or the node, that was to be taken out of service. */
 export interface TakenOut extends Mode {
-  /** `set`: by this call. `adopted`: an earlier run of runlock left it. `foreign`: somebody else's, left alone. */
+  /**
+   * `set`: this call set it. `adopted`: runlock had set it before. `foreign`: runlock did not set it and leaves it
+   * alone.
+   */
   readonly how: 'set' | 'adopted' | 'foreign';
 }
 
@@ -36,20 +39,20 @@ export interface Out {
   readonly services: readonly string[];
   readonly scope: Scope;
   readonly run: string;
-  /** Throws if it may no longer be done; asked right before each change. */
+  /** Called right before each change; throws if the change may no longer be made. */
   readonly check?: () => void;
 }
 
 export interface Limits {
   readonly signal: AbortSignal;
-  /** How long transient faults are tried again, in milliseconds; until `signal` unless given. */
+  /** How long to retry after transient faults, in milliseconds; by default until `signal` aborts. */
   readonly retryForMs?: number;
 }
 
 /**
  * Takes every instance of the services that the agent offers, or its whole node, out of service. May be called twice.
- * @returns one for each place; none where the agent offers none of the services.
- * @throws RunlockError `forbidden` where the token may not.
+ * @returns one result for each instance, or for the node; none if the agent offers none of the services.
+ * @throws RunlockError `forbidden`: the token lacks the rights.
  */
 export async function takeOut(
   { consul }: NodeAgent,
@@ -64,7 +67,7 @@ export async function takeOut(
     check?.();
     await change(consul, place, { on: true, reason: maintenanceReason(run) }, limits);
   }
-  // Somebody may have been quicker: then Consul keeps theirs, and says nothing.
+  // Read again: if another maintenance was set just before, Consul kept that one without an error.
   const now = missing.length === 0 ? before : await readModes(consul, offered, limits);
   return now
     .filter((mode) => places.some((place) => isAt(mode, place)))
@@ -76,7 +79,7 @@ function howOf(mode: Mode, { run, before }: { run: string; before: readonly Mode
   return mode.run === run && !before.some((one) => isAt(one, mode)) ? 'set' : 'adopted';
 }
 
-/** Ends these maintenances, where they are still the run's that they name. */
+/** Ends these maintenances, except those whose reason has changed since they were read. */
 export async function endModes(
   { consul }: NodeAgent,
   modes: readonly Mode[],
@@ -90,7 +93,7 @@ export async function endModes(
   return there;
 }
 
-/** All maintenances of these services and of the node. What the token may not read is not among them. */
+/** All maintenances of these services and of the node, except those that the token may not read. */
 export async function modesOf(
   { consul }: NodeAgent,
   services: readonly string[] | 'all',
@@ -101,7 +104,7 @@ export async function modesOf(
   return all.filter(({ scope, service }) => scope === 'node' || services.includes(service));
 }
 
-/** The instances of these services that the agent has in no maintenance, of their own or of the node. */
+/** The instances of these services that are not in maintenance, neither their own nor that of the node. */
 export async function instancesInService(
   { consul }: NodeAgent,
   services: readonly string[],
@@ -113,11 +116,11 @@ export async function instancesInService(
   return offered.filter((one) => services.includes(one.service) && !modes.some((mode) => isAt(mode, one)));
 }
 
-/** Longer than a restart of an agent takes, and than an election. */
+/** Longer than a restart of an agent, or an election, takes. */
 export const END_MS = 30_000;
 export const LAST_TRY_MS = 5_000;
 
-/** Ends these maintenances, with a deadline of its own; never throws: what it could not end comes back, with why. */
+/** Ends these maintenances, with its own deadline. Never throws: returns those that it could not end, and why. */
 export async function endModesAtLast(
   agent: NodeAgent,
   modes: readonly Mode[],
@@ -169,7 +172,7 @@ async function change(
     await consul.nodeMaintenance(to, { ...limits, rule: 'node "NODE" { policy = "write" }' });
     return;
   }
-  // A service that is gone takes its maintenance along.
+  // Ignore a missing service, because its maintenance is gone with it.
   await consul.serviceMaintenance(id, to, {
     ...limits,
     rule: `service "${place.service}" { policy = "write" }`,

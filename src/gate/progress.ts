@@ -1,9 +1,9 @@
-/** What a wait for the health gate tells: for whom it waits, once for each set of peers. */
+/** Reports a wait for the health gate: which peers it waits for, once for each set of peers. */
 import type { Deps } from '../platform/deps.ts';
 import type { Verdict } from './decide.ts';
 import { describeClosed, waitedFor } from './describe.ts';
 
-/** Hears every look of a wait. `who` goes into the fields of its events. */
+/** Returns a function to call with the result of every look of a wait. `who` goes into the fields of its events. */
 export function tellLooks(
   { emit }: Pick<Deps, 'emit'>,
   node: string,
@@ -18,7 +18,8 @@ export function tellLooks(
       emit({ event: 'gate-nowhere', node, service, ...who });
     }
     const closed = verdicts.filter(({ open }) => !open);
-    // What a check prints can change with every run of it, and a line each would drown the rest.
+    // Compare without the output of checks: it can change with every run of a check, and would cause too many log
+    // lines.
     const now = closed
       .map(({ service, because, offline }) =>
         [service, because, ...offline.map((peer) => peer.node)].join(' '),

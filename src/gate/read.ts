@@ -1,4 +1,4 @@
-/** What the health gate decides by, read from Consul. */
+/** Reads from Consul what the health gate needs for its decision. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, ReadOptions, Right } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
@@ -6,45 +6,48 @@ import { instancesOf } from './instances.ts';
 import type { Instance } from './instances.ts';
 import { refuseNode } from './unknown.ts';
 
-/** `auto` among the names: every service that the node offers. */
+/** A service name that stands for every service that the node offers. */
 export const AUTO = 'auto';
 
-/** Their locks are taken in one transaction, which has 64 operations at most. */
+/** The locks of all services are taken in one transaction, which can have at most 64 operations. */
 const MOST_SERVICES = 60;
 
 export interface Wanted {
-  /** Names, and `AUTO`. */
+  /** Service names; may include `AUTO`. */
   readonly services: readonly string[];
   readonly node: string;
-  /** Whether `node` is that of the agent that is asked. */
+  /** Whether `node` is the node of the agent behind `consul`. */
   readonly local: boolean;
-  /** Whether the catalogue need not know the node. */
+  /** Accept a node that is not in the catalogue. */
   readonly allowUnknown?: boolean;
-  /** The whole node goes offline: all that it offers is counted, named or not. */
+  /** The whole node goes offline, so all its services count, named or not. */
   readonly whole?: boolean;
-  /** The node's own agent, where that is not the one that is asked; undefined: the catalogue says what it offers. */
+  /**
+   * The node's own agent, if it is not the one behind `consul`. Without either, the catalogue says what the node
+   * offers.
+   */
   readonly agent?: Consul | undefined;
-  /** What is to be put back is found in whatever case it is named. */
+  /** Accept service names in any case: used when the node goes back into service. */
   readonly anyCase?: boolean;
 }
 
-/** What a gate is about; each name once, sorted. */
+/** The services of a gate. Each list is sorted, without duplicates. */
 export interface GateServices {
-  /** Those that were asked for. */
+  /** The services that were asked for. */
   readonly services: readonly string[];
-  /** Those that go offline with them: where the whole node does, all that it offers too. */
+  /** The services that go offline: those above, and every other service of the node if the whole node goes offline. */
   readonly counted: readonly string[];
-  /** Those of them that the node offers: the catalogue may not show them for a while. */
+  /** Those of `counted` that the node offers. Kept, because the catalogue may stop showing them for a while. */
   readonly offered: readonly string[];
 }
 
-/** Services that were named one by one: what `auto` finds is offered by somebody. */
+/** The services that were named explicitly. Only these can be wrong: `auto` finds existing services. */
 export const namedOf = (services: readonly string[]) => services.filter((name) => name !== AUTO);
 
 /**
- * @throws RunlockError `forbidden` where the token may not see who offers them, or the peers: what is hidden looks like
- * what is not there, and the gate would open by that. `config`: the catalogue has no such node, and it was not allowed; the
- * node offers a service in another case alone. `usage`: too many services.
+ * @throws RunlockError `forbidden`: the token may not see the instances or the peers. Hidden instances look like
+ * missing ones, and the gate would open wrongly. `config`: the catalogue has no such node and `allowUnknown` is not
+ * set, or the node offers a service only in another case. `usage`: too many services.
  */
 export async function findServices(
   consul: Consul,
@@ -54,7 +57,7 @@ export async function findServices(
   const { node, whole = false } = wanted;
   const named = namedOf(wanted.services);
   const isAuto = named.length < wanted.services.length;
-  // Too many names ask nothing.
+  // Check the number first, so that too many names cause no request.
   checkNumber(named, whole);
   const own = await offeredBy(consul, { ...wanted, isAuto }, signal);
   if (!wanted.anyCase) checkCase(named, { node, own });
@@ -68,7 +71,7 @@ export async function findServices(
 const sorted = (names: readonly string[]) => [...new Set(names)].sort();
 
 /**
- * The whole node's services, with those that were registered meanwhile.
+ * The services of the whole node, including `more`, which were registered meanwhile.
  * @throws RunlockError `forbidden`, `usage`, as `findServices` has them.
  */
 export async function withMore(
@@ -93,7 +96,10 @@ function checkNumber({ length }: readonly string[], whole: boolean): void {
   );
 }
 
-/** Consul's health answers take any case, and the agent does not: nothing would go out of service. */
+/**
+ * Rejects a name in the wrong case: Consul's health answers ignore case, but the agent would take nothing out of
+ * service.
+ */
 function checkCase(named: readonly string[], { node, own }: { node: string; own: readonly string[] }): void {
   for (const name of named) {
     const other = own.find((one) => one.toLowerCase() === name.toLowerCase());
@@ -105,7 +111,10 @@ function checkCase(named: readonly string[], { node, own }: { node: string; own:
   }
 }
 
-/** The names of what the node offers. One that is not in the catalogue offers nothing, so it would look as if nothing went offline with it. */
+/**
+ * The names of the services that the node offers. An unknown node is an error unless allowed: it would look like a node
+ * without services, which opens every gate.
+ */
 async function offeredBy(
   consul: Consul,
   wanted: Wanted & { readonly isAuto: boolean },
@@ -121,7 +130,7 @@ async function offeredBy(
   }
   const offered = known.map(({ service }) => service);
   if (!whole && (!isAuto || offered.length > 0)) return offered;
-  // What is hidden would go offline with the node all the same.
+  // Services that the token can't see would still go offline with the node, so check that it can see all.
   const [all = true] = await consul.may([anyServiceOf(node)], limits);
   if (all) return offered;
   throw blind(
@@ -131,7 +140,7 @@ async function offeredBy(
   );
 }
 
-/** Nobody would call a service like its node; whoever may read this one may read any. */
+/** A service name that nobody uses: a token that may read this service may read any service. */
 export const anyServiceOf = (node: string): Right => ({
   resource: 'service',
   name: `${node}-services`,
@@ -140,7 +149,10 @@ export const anyServiceOf = (node: string): Right => ({
 
 const readNode = (name: string): Right => ({ resource: 'node', name, access: 'read' });
 
-/** A rule for single nodes is common, and hides their peers: a name that only begins like one of theirs tells. */
+/**
+ * The right to read a node whose name only begins like this one. A token with rules for single nodes, which are
+ * common, may not read it, so asking for it shows whether the peers are hidden.
+ */
 export const peersOf = (node: string) => readNode(`${node}-peer`);
 
 export const nodeAndPeers = (node: string) => [readNode(node), peersOf(node)];
@@ -173,7 +185,7 @@ function blind({ address }: Consul, what: string, rule: string): RunlockError {
   );
 }
 
-/** Every instance of a service; with `index` when that has changed. */
+/** Reads every instance of a service; with `index`, waits for a change first. */
 export async function readInstances(
   consul: Consul,
   service: string,
