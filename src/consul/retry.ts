@@ -1,6 +1,6 @@
 /**
- * Asking again, for those who still want an answer after `request` has given a question up: how long to pause, and what is
- * worth asking again.
+ * Retries for callers that still want an answer after `request` has given up: how long to pause, and which faults are
+ * worth another try.
  */
 import type { Clock, Deps } from '../platform/deps.ts';
 import { isRunlockError, isTimeout, reasonOf } from '../errors.ts';
@@ -11,27 +11,33 @@ import { isTransient, isWorthAgain } from './faults.ts';
 /** In milliseconds. */
 export interface Growth {
   readonly shortestMs: number;
-  /** No pause is longer, so whoever is in trouble notices its end within this time. */
+  /** The longest pause, so the end of a fault is noticed within this time. */
   readonly longestMs: number;
 }
 
-/** Twice as long with each failure in a row (from 0), up to the longest; spread, so that a fleet does not ask as one. */
+/**
+ * The pause doubles with each failure in a row (from 0), up to the longest; randomised, so that a fleet does not
+ * retry at once.
+ */
 export function growingMs(failures: number, { shortestMs, longestMs }: Growth, random: () => number): number {
   return Math.min(longestMs, shortestMs * 2 ** failures) * (0.5 + random() / 2);
 }
 
-/** After what somebody else was quicker with. */
+/** Pauses after another run or operator was quicker. */
 const CONTENDED: Growth = { shortestMs: 100, longestMs: 5_000 };
 
-/** Longer with every failure in a row. */
+/** Pauses, longer with every failure in a row. */
 export async function pause({ clock, random }: Deps, failures: number, signal: AbortSignal): Promise<void> {
   await clock.sleep(growingMs(failures, CONTENDED, random), { signal });
 }
 
-/** How long a refusal is asked again where a person may wait for the answer. */
+/** How long to retry after a refusal; short, because a person may be waiting for the answer. */
 const REFUSED_MS = 3_000;
 
-/** Says of each fault whether to try again: after a refusal for a little while, counted from the first one. */
+/**
+ * Returns a function that decides for each fault whether to try again: after refusals only for a short time from the
+ * first.
+ */
 export function untilRefused(clock: Clock): (error: unknown) => boolean {
   let sinceMs: number | undefined;
   return (error) => {
@@ -41,7 +47,7 @@ export function untilRefused(clock: Clock): (error: unknown) => boolean {
   };
 }
 
-/** Does it, again and again while it is refused, for a little while: a token may just be replaced. */
+/** Calls `act`, and retries refusals for a short time, because a token may just be being replaced. */
 export async function persistRefused<T>(
   clock: Clock,
   signal: AbortSignal,
@@ -67,8 +73,8 @@ export interface Tries {
 }
 
 /**
- * Tries until there is something to give back, as long as `signal` lets it: for whoever has a deadline of its own.
- * @throws what was met last; the signal's reason where nothing was.
+ * Tries until `tryOnce` returns a value or `signal` aborts: for callers with their own deadline.
+ * @throws the last fault; the signal's reason if there was none.
  */
 export async function untilDone<T>(
   clock: Clock,
@@ -93,8 +99,8 @@ export async function untilDone<T>(
 }
 
 /**
- * What is said once the time is over: what Consul, or the way to it, said last. `before`: what it was answered with until
- * then.
+ * The reason to report when the time is over: the last fault from Consul or from the connection to it. `before`: the
+ * text to use if Consul just did not answer in time.
  */
 export function lastWord(
   consul: Pick<Consul, 'fault'>,

@@ -1,4 +1,4 @@
-/** A Consul session kept alive: one a process, with one signal that says when it is lost. */
+/** A Consul session that is kept alive, with a signal that aborts when the session is lost. */
 import type { Consul, RetryOptions, SessionInfo } from './consul.ts';
 import { isTransient } from './faults.ts';
 import type { Deps } from '../platform/deps.ts';
@@ -10,9 +10,12 @@ export interface Session {
   readonly id: string;
   /** The node that the session belongs to: the agent's own name. */
   readonly node: string;
-  /** Aborts when Consul says that the session is gone, or it was closed. Silence never aborts it. */
+  /**
+   * Aborts when Consul says that the session is gone, or after `close`. Never aborts only because Consul does not
+   * answer.
+   */
   readonly lost: AbortSignal;
-  /** Stops renewing and destroys the session, with all that is locked by it. May be called twice. */
+  /** Stops renewing and destroys the session, which deletes all keys that it locks. May be called twice. */
   close(options: { signal: AbortSignal }): Promise<void>;
 }
 
@@ -20,7 +23,7 @@ interface SessionRequest {
   readonly name: string;
   readonly ttlMs: number;
   readonly signal: AbortSignal;
-  /** How long transient faults are tried again while it is made, in milliseconds. */
+  /** How long to retry after transient faults while the session is created, in milliseconds. */
   readonly retryForMs?: number;
   /** The same while Consul answers that it has no leader. */
   readonly electionMs?: number;
@@ -30,8 +33,9 @@ const RENEW_TIMEOUT_MS = 5_000;
 const RETRY: Growth = { shortestMs: 1_000, longestMs: 5_000 };
 
 /**
- * Makes a session that is deleted with its locks, without health checks and without lock-delay, and keeps it alive.
- * @throws RunlockError when Consul does not make it as asked.
+ * Creates a session and keeps it alive. Its end deletes the keys that it locks; it has no health checks and no
+ * lock-delay.
+ * @throws RunlockError when Consul does not create the session as requested.
  */
 export async function openSession(
   effects: { consul: Consul; deps: Deps },
@@ -45,7 +49,7 @@ export async function openSession(
   const id = await consul.createSession({ name, ttl }, { ...limits, rule });
   const lost = new AbortController();
   const closed = new AbortController();
-  // Its TTL runs already: where Consul is slow, reading it back may take longer than that.
+  // Start renewing now: the TTL runs already, and with a slow Consul the read below may take longer than the TTL.
   void keepAlive(effects, { id, ttlMs, sinceMs, lost, closed: closed.signal });
   const made = await readBack(effects, { id, ttl }, { ...limits, rule }).catch(async (error: unknown) => {
     closed.abort();
@@ -64,7 +68,10 @@ export async function openSession(
   };
 }
 
-/** Closes it, for whoever has no more need of it. Never throws: without an answer it ends by itself. */
+/**
+ * Closes a session that is no longer needed. Never throws: without an answer from Consul the session expires by
+ * itself.
+ */
 export async function leaveSession(
   { deps }: { deps: Deps },
   session: Session,
@@ -76,7 +83,7 @@ export async function leaveSession(
   });
 }
 
-/** As `openSession`; where the agents take no TTL as short as this, with the shortest that they take. */
+/** As `openSession`, but if the agents refuse such a short TTL, uses the shortest that they accept. */
 export async function openShortSession(
   effects: { consul: Consul; deps: Deps },
   request: SessionRequest,
@@ -98,7 +105,10 @@ export function leastTtlMs(message: string): number | undefined {
   return Math.ceil((Number(hours) * 60 + Number(minutes)) * 60 + Number(seconds)) * 1_000;
 }
 
-/** A chunked or dropped body makes Consul ignore all that was asked, silently: so what it made is read back. */
+/**
+ * Reads the new session back, because Consul silently ignores the request's options if its body was chunked or
+ * dropped.
+ */
 async function readBack(
   { consul }: { consul: Consul },
   { id, ttl }: { id: string; ttl: string },
@@ -120,7 +130,7 @@ async function readBack(
   );
 }
 
-/** It holds nothing yet; without an answer it ends by itself. */
+/** Destroys a session that holds nothing yet. Without an answer from Consul the session expires by itself. */
 async function destroyQuietly({ consul, deps }: { consul: Consul; deps: Deps }, id: string): Promise<void> {
   const options = { signal: AbortSignal.timeout(RENEW_TIMEOUT_MS), retryForMs: 0 };
   await consul.destroySession(id, options).catch((error: unknown) => {
@@ -131,13 +141,13 @@ async function destroyQuietly({ consul, deps }: { consul: Consul; deps: Deps }, 
 interface KeepAlive {
   readonly id: string;
   readonly ttlMs: number;
-  /** Monotonic time at which it was asked for, in milliseconds. */
+  /** When the session was requested, in monotonic milliseconds. */
   readonly sinceMs: number;
   readonly lost: AbortController;
   readonly closed: AbortSignal;
 }
 
-/** A third of the TTL from one request to the next, however long their answers take. */
+/** Renews the session every third of the TTL, however long the answers take. */
 async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: KeepAlive): Promise<void> {
   const { clock } = deps;
   const pauseMs = it.ttlMs / 3;
@@ -153,7 +163,7 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
     if (!it.closed.aborted) it.lost.abort(error);
   }
 
-  /** When the next one is due, in monotonic milliseconds. */
+  /** Renews once. Returns when the next renewal is due, in monotonic milliseconds. */
   async function renewOnce(): Promise<number> {
     const sentMs = clock.monotonicMs();
     const soonMs = () => clock.monotonicMs() + Math.min(growingMs(failures++, RETRY, deps.random), pauseMs);
@@ -162,11 +172,12 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
         failures = 0;
         return sentMs + pauseMs;
       }
-      // A leader that has just started answers so before it has read its own log. A consistent read waits for that.
+      // A new leader may not know the session before it has read its own log. A consistent read waits for that.
       if (await consul.readSession(it.id, { signal: it.closed, timeoutMs, retryForMs: 0 })) return soonMs();
     } catch (error) {
       if (it.closed.aborted) throw error;
-      // Nothing is known, so nothing is lost. Without rights there is no hurry either.
+      // Without an answer the session does not count as lost. If the token lacks rights, there is no need to retry
+      // soon.
       deps.emit({ event: 'renewal-failed', detail: { fault: reasonOf(error) } });
       return isTransient(error) ? soonMs() : clock.monotonicMs() + pauseMs;
     }
@@ -174,7 +185,7 @@ async function keepAlive({ consul, deps }: { consul: Consul; deps: Deps }, it: K
   }
 }
 
-/** The local agent's node name, learnt with no more rights than a run needs. */
+/** The local agent's node name, read from a session because that needs no more rights than a run has. */
 export async function agentNode(
   effects: { consul: Consul; deps: Deps },
   request: SessionRequest,

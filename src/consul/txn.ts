@@ -1,14 +1,14 @@
-/** Transactions as lists of steps, whose refusal names what stood in the way. */
+/** Transactions as lists of steps. A refusal names the step that Consul refused. */
 import { RunlockError } from '../errors.ts';
 import type { Answer, Consul, Entry, Operation } from './consul.ts';
 
 export interface Step<Obstacle extends string> {
   readonly operation: Operation;
-  /** What a refusal of it says. */
+  /** What it means if Consul refuses this step. */
   readonly means: Obstacle;
 }
 
-/** `session`: the session that wanted a lock is gone. */
+/** `session`: the session that asked for a lock no longer exists. */
 export type Result<Obstacle extends string> =
   | { readonly kind: 'done'; readonly entries: readonly Entry[] }
   | {
@@ -20,7 +20,7 @@ export type Result<Obstacle extends string> =
 
 /**
  * Sends the steps as one transaction, once.
- * @throws RunlockError: after a transient fault (`isTransient`) nobody knows whether it took effect.
+ * @throws RunlockError: after a transient fault (`isTransient`) it is unknown whether the transaction took effect.
  */
 export async function send<Obstacle extends string>(
   consul: Consul,
@@ -38,8 +38,8 @@ export async function send<Obstacle extends string>(
 }
 
 /**
- * The index that a transaction gave a key. A check of the key answers with an entry too, which has the index from
- * before: so the last one counts.
+ * The index that a transaction gave a key. Uses the last entry of the key, because a check of the key returns an
+ * entry with the old index first.
  */
 export function writtenIndex(entries: readonly Entry[], key: string): number {
   const entry = entries.findLast((candidate) => candidate.key === key);

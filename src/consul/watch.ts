@@ -1,23 +1,23 @@
 /**
- * Blocking queries: the one place that knows how an index is used (docs/adr/0021). Whatever waits for a change in Consul
- * looks by one of these two.
+ * Blocking queries: the only place that knows how an index is used (docs/adr/0021). All code that waits for a change in
+ * Consul uses one of these two functions.
  */
 
-/** Goes into a read as it is: wait for a change past `index`, for `waitMs` at most. Empty: answer at once. */
+/** Options to pass to a read unchanged: wait for a change past `index`, for at most `waitMs`. Empty: answer at once. */
 export interface Past {
   readonly index?: number;
   readonly waitMs?: number;
 }
 
-/** What was read, and the index of the store when it was. */
+/** The result of a read, with the index of Consul's store at that moment. */
 export interface Seen {
   readonly index: number;
 }
 
 /**
- * One look, which waits until something has changed past `index` (0: not at all), or for `waitMs`.
- * @returns what was read, with the index for the next look: 0 where it went backwards, for then it is another store's (a
- * snapshot was restored), in which nothing might ever come past the old one.
+ * Reads once, after a change past `index` (0: at once) or after `waitMs`.
+ * @returns what was read, with the index for the next read: 0 if the index went backwards. Then a snapshot was
+ * restored, and the new store might never get past the old index.
  */
 export async function lookPast<T extends Seen>(
   read: (past: Past) => Promise<T>,
@@ -29,15 +29,17 @@ export async function lookPast<T extends Seen>(
   return seen.index < index ? { ...seen, index: 0 } : seen;
 }
 
-/** Where a watch begins, and how long each of its looks waits at most: as long as Consul may, unless told otherwise. */
+/** Where a watch begins, and how long each of its reads may wait: by default as long as Consul allows. */
 export interface WatchOptions {
-  /** Unless given, the first look answers at once. */
+  /** The index to start from; by default the first read answers at once. */
   readonly from?: number;
-  /** Milliseconds, asked before each look. */
+  /** The longest wait in milliseconds; called before each read. */
   readonly waitMs?: () => number;
 }
 
-/** Looks at once, then after each change, until `decide` gives something else than undefined. Looks rest while it works. */
+/**
+ * Reads, then reads again after each change, until `decide` returns a value. Does not read while `decide` is working.
+ */
 export async function watchUntil<T extends Seen, R>(
   read: (past: Past) => Promise<T>,
   decide: (seen: T) => R | undefined | Promise<R | undefined>,

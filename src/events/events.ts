@@ -1,22 +1,25 @@
-/** What happens to a run, and around it. Whoever logs, shows, measures or gets ready hears of it here. */
+/**
+ * Everything that can happen to a run, as events: for the log, the live view, the metrics, and code that prepares a
+ * start.
+ */
 import type { ErrorCode } from '../errors.ts';
 
 export type RunEvent = LogEvent | Step;
 
 /**
- * One line of the log each. What stands beside `detail` are the fields of that line, as docs/logs.md has them; `detail` is
- * what its sentence needs besides, and no field of the line.
+ * Events that become one log line each. The properties beside `detail` are the fields of that line (docs/logs.md).
+ * `detail` has what else the line's sentence needs, and is not part of the fields.
  */
 export type LogEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator>;
 
-/** Whoever has something to say. Never throws, never waits. */
+/** Reports an event. Never throws and never waits. */
 export type Emit = (event: RunEvent) => void;
 
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
 
-/** What an event is to people. */
+/** An event in words, for people. */
 export interface Sentence {
-  /** `never`: of a step, which has no line. */
+  /** `never`: a step, which has no log line. */
   readonly level: LogLevel | 'never';
   readonly message: string;
 }
@@ -36,14 +39,14 @@ type OfRun =
   | (Run & {
       event: 'waiting';
       behind: boolean;
-      /** The groups in which it has a slot already. */
+      /** The groups in which the run has a slot already. */
       held?: readonly string[] | undefined;
       holders: readonly { readonly slot: number; readonly node: string; readonly state: string }[];
       detail: { readonly holders: readonly Holder[] };
     })
   | (Run & {
       event: 'frozen';
-      /** Which group is: its own, or one above; '' for the root. */
+      /** The group that is frozen: the run's own, or an ancestor; '' for the root. */
       at: string;
       by: string;
       reason: string;
@@ -56,7 +59,7 @@ type OfRun =
       since?: string;
       waitedMs: number;
       heldUntil?: string;
-      /** Of `acquire`, which holds it. */
+      /** Only for `acquire`, which goes on holding the slot. */
       detail?: { readonly prefix: string };
     })
   | (Place & {
@@ -96,7 +99,10 @@ type OfRun =
       detail: End;
     })
   | (Run & { event: 'busy' } & (BusyWhy | BusyGate))
-  /** It waits for its conditions without a slot. `missing`: each that does not hold, and how it is instead. */
+  /**
+   * The run waits for its conditions without a slot. `missing`: each condition that does not hold, with its current
+   * state.
+   */
   | {
       event: 'when-waits' | 'when-gave-way' | 'when-unmet';
       run: string;
@@ -107,14 +113,14 @@ type OfRun =
   | (Place & {
       event: 'dry-run';
       detail: {
-        /** The state of the node's own claim, where it would come back to one. */
+        /** The state of the node's own claim, if the run would take one back. */
         readonly before: string | undefined;
         readonly words: readonly string[];
       };
     })
   | { event: 'metrics-unwritten'; group: string; file: string; why: string };
 
-/** Who has a slot, as far as that matters to somebody who wants it. */
+/** The holder of a slot, for messages to a run that wants one. */
 export interface Holder {
   readonly slot: number;
   readonly node: string;
@@ -126,27 +132,30 @@ export interface Holder {
   readonly forMs: number;
 }
 
-/** Why a run must end before its time. */
+/** Why a run must end early. */
 export type Over =
   | { readonly kind: 'evicted'; readonly by: string }
   | { readonly kind: 'lost'; readonly why: string }
-  /** Nothing proved the lock for so long that others may soon follow. */
+  /** The lock could not be confirmed for so long that another run may soon get the slot. */
   | { readonly kind: 'cut-off' };
 
-/** Why runlock ended the command, if it did; `group`: where the lease was over. */
+/** Why runlock ended the command. `group`: the group whose slot was lost. */
 export type Cause =
   (Over & { readonly group: string }) | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
 
-/** What became of a slot. */
+/** What happened to a slot at the end of a run. */
 export type GivenBack =
-  /** `kept`: of the claim that goes on keeping others out. */
+  /** `kept`: the claim that stays to keep other runs out. */
   | {
       readonly kind: 'released';
       readonly kept?: { readonly state: string; readonly heldUntil?: string };
     }
-  /** It is this run's no longer. */
+  /** The slot no longer belongs to this run. */
   | { readonly kind: 'nothing' }
-  /** Consul could not be reached in time: these keys stay behind. `stuck`: no run and no release can clear them, and `why` says what can. */
+  /**
+   * The slot could not be released in time, so these keys are left. `stuck`: no run or release can clear them; see
+   * `why`.
+   */
   | {
       readonly kind: 'stays';
       readonly keys: readonly string[];
@@ -159,13 +168,13 @@ interface End {
   readonly command: string;
   readonly cause: Cause | undefined;
   readonly given: GivenBack;
-  /** Of a run that was unhealthy: what was not well. */
+  /** For outcome `unhealthy`: what was not healthy. */
   readonly why?: string | undefined;
-  /** Its command did well, and this signal ended the wait for its node's health. */
+  /** The command succeeded, and this signal ended the wait for the node to become healthy. */
   readonly told?: string | undefined;
 }
 
-/** Of whoever runs or waits already, `since` when in milliseconds. */
+/** The run that runs or waits already, and for how long, in milliseconds. */
 interface Other {
   readonly pid: number;
   readonly forMs: number;
@@ -197,7 +206,7 @@ export type BusyWhy =
       detail: {
         readonly prefix: string;
         readonly holders: readonly Holder[];
-        /** One that whoever is first in the queue has in a moment. */
+        /** A free slot, which the first run in the queue will get in a moment. */
         readonly free: number | undefined;
         readonly wait: number | 'forever';
       };
@@ -220,7 +229,7 @@ interface NodeRun {
   run: string;
 }
 
-/** What is in maintenance, or was: a service, or with '' for it the whole node. */
+/** A maintenance: of a service, or of the whole node, for which `service` is ''. */
 interface Mode {
   scope: 'node' | 'service';
   service: string;
@@ -236,7 +245,7 @@ type OfGate =
         readonly because: string;
         readonly offline: readonly OfflinePeer[];
       }[];
-      /** `peers`: all that it waits for; '' where `closed`, the reason, is none of them. */
+      /** `peers`: the nodes that the run waits for; '' if there are none. `closed`: why the gate is closed. */
       detail: { readonly peers: string; readonly closed: string };
     }
   | { event: 'gate-open'; node: string; run?: string }
@@ -256,18 +265,21 @@ type OfGate =
   | (Mode & {
       event: 'maintenance-kept';
       node: string;
-      /** Undefined: a hand ended what runlock had set. */
+      /** Undefined: the maintenance was ended by hand. */
       run?: string;
       by: string;
-      /** `wentOut`: whoever reads of it takes the node to be back. */
+      /**
+       * `wentOut`: the run had gone out of service, so the reader expects the node to be back: this makes it a
+       * warning.
+       */
       detail: { readonly need: string; readonly wentOut: boolean; readonly isReadable: boolean };
     })
   | { event: 'maintenance-left'; node: string; run?: string; detail: Left }
   | (Mode & { event: 'maintenance-foreign'; node: string; run?: string; reason: string })
-  /** Has no name in the log: `release` could not look. */
+  /** `release` could not check the maintenance. The event has no name in the log. */
   | { event: undefined; detail: Fault & { readonly node: string } };
 
-/** What runlock set and is not over. `services`: those that end it, none for the whole node. */
+/** Maintenance that runlock set and that is still on. `services`: what to name to end it; empty for the whole node. */
 type Left =
   | { readonly kind: 'may-go-in'; readonly prefix: string; readonly services: readonly string[] }
   | {
@@ -280,7 +292,7 @@ type Left =
       readonly kind: 'by-earlier-run';
       readonly prefix: string;
       readonly services: readonly string[];
-      /** The whole node. */
+      /** Whether the whole node is in maintenance. */
       readonly isNode: boolean;
       /** What this run would need in order to end it. */
       readonly lacks: 'agent' | 'service';
@@ -290,12 +302,12 @@ type Left =
       readonly prefix: string;
       readonly places: readonly string[];
       readonly why: string;
-      /** In place of that: who needs it, and what ends it then. */
+      /** If set, shown instead of `why`: which run needs the maintenance, and what ends it. */
       readonly need: string | undefined;
     };
 
 interface Fault {
-  /** What was wrong, as an error says it. */
+  /** The message of the error. */
   readonly fault: string;
 }
 
@@ -311,7 +323,7 @@ type OfLock =
   | (Run & { event: 'not-recorded'; detail: Fault })
   | {
       event: 'session-left';
-      /** `isOthers`: of a run that is sent away. */
+      /** `isOthers`: the session belongs to a run that was sent away. */
       detail: Fault & { readonly session?: string; readonly isOthers?: true };
     }
   | { event: 'renewal-failed'; detail: Fault };
@@ -321,7 +333,7 @@ type OfConsul =
   | { event: 'consul-reachable'; address: string }
   | { event: 'consul-fault'; code: ErrorCode; detail: Fault };
 
-/** What a run wrote down of itself can't be used. */
+/** A problem with the file in which a run records itself on this host. */
 export type RunFileTrouble =
   | { readonly kind: 'not-believed'; readonly path: string; readonly why: string }
   | { readonly kind: 'not-noted'; readonly why: string };
@@ -335,7 +347,7 @@ type OfHost =
       detail: RunFileTrouble;
     }
   | { event: 'lines-lost'; lines: number }
-  /** A RUNLOCK_ variable that nothing reads; `meant`: the right name that is near. */
+  /** A RUNLOCK_ variable that runlock does not know. `meant`: a known name that is similar. */
   | { event: 'unknown-variable'; name: string; meant?: string }
   | {
       event: 'stuck';
@@ -374,24 +386,24 @@ type OfOperator =
     }
   | { event: 'wait-in-run'; run: string; group: string };
 
-/** Steps of the way to a slot: the log has no line of them. */
+/** Steps on the way to a slot, which are not logged. */
 export type Step = Readonly<
-  /** A slot of the group is asked for from here on. */
+  /** The run starts to ask for a slot of the group. */
   | { event: 'asking'; group: string }
   /** The run has joined the queue. */
   | (Run & {
       event: 'queued';
       session: string;
-      /** Whether somebody may still be before it: who joined just before was not the last to be granted. */
+      /** Whether others may be ahead: the run that joined just before was not the last to get a slot. */
       behind: boolean;
       hasToWait: boolean;
-      /** Who had the slots at that moment; nobody, where it has not to wait. */
+      /** The holders of the slots at that moment; empty if the run need not wait. */
       holders: readonly Holder[];
     })
-  /** The one just before it has left; these tickets are before it still. */
+  /** The ticket just before this run's has left the queue. `tickets`: those still ahead. */
   | { event: 'moved-up'; group: string; tickets: readonly string[] }
-  /** Hardly anybody can be before it any more: what a grant needs can be made ready. */
+  /** A grant is likely soon, so listeners can prepare for it. */
   | { event: 'near'; group: string }
-  /** Nobody is before it any more. */
+  /** The run is first in the queue. */
   | { event: 'first'; group: string }
 >;

@@ -223,7 +223,7 @@ export function sentenceOf(event: RunEvent): Sentence {
   }
 }
 
-/** A run waits: the holders as they were when it joined the queue. */
+/** A run waits. The holders are those at the moment when it joined the queue. */
 function waitingText({ node, group, behind, held = [], detail }: Of<'waiting'>): string {
   const why = [...detail.holders.map(holderText), ...(behind ? ['others may be ahead'] : [])].join(', ');
   const meanwhile = held.length === 0 ? '' : `, holding its slot of ${held.join(', ')} meanwhile`;
@@ -272,7 +272,7 @@ function dryRunText({ node, slot, group, detail }: Of<'dry-run'>): string {
   return `dry run: ${node} would start now in slot ${slot} of ${group}${back}: ${line}`;
 }
 
-/** Names the peers that are waited for, or else the reason. A warning where waiting can't help. */
+/** Names the peers that the run waits for, or the reason if there are none. A warning if waiting can't help. */
 function gateClosedSentence({ node, services, detail: { peers, closed } }: Of<'gate-closed'>): Sentence {
   const what = peers === '' ? closed : `${services.map(({ service }) => service).join(', ')}: ${peers}`;
   const message = `${node} is waiting for the gate of ${what}`;
