@@ -1,20 +1,20 @@
-/** Where the environment says that Consul is, for people: nothing secret in it. */
+/** Where Consul is according to the environment, for people. Contains no secrets. */
 import { getBuiltinModule } from 'node:process';
 import { withoutUser } from '../errors.ts';
 import { consulSettings } from './env.ts';
 import type { Remote } from './codec.ts';
 
 export interface Whereabouts {
-  /** As the user wrote it, without a user and password that may stand in it. */
+  /** As the user wrote it, but without user and password. */
   readonly address: string;
   readonly from: 'CONSUL_HTTP_ADDR' | 'the default';
   readonly socketPath?: string;
-  /** The agent's address where it is written as one, and its port. */
+  /** The agent's IP address and port, if the variable has an IP address and not a name. */
   readonly remote?: Remote;
   readonly tls: boolean;
   /** Whether the agent's certificate is verified. */
   readonly verify: boolean;
-  /** The variable that the token comes from; undefined: there is none. */
+  /** The variable that the token comes from; undefined: there is no token. */
   readonly tokenFrom?: string;
   readonly namespace?: string;
   readonly partition?: string;
@@ -22,14 +22,14 @@ export interface Whereabouts {
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** The address alone, whatever is wrong with the rest. */
+/** Only the address, which can be told even if other variables are invalid. */
 export function addressOf(env: Env): Pick<Whereabouts, 'address' | 'from'> {
   const given = env['CONSUL_HTTP_ADDR'] ?? '';
   if (given === '') return { address: '127.0.0.1:8500', from: 'the default' };
   return { address: withoutUser(given), from: 'CONSUL_HTTP_ADDR' };
 }
 
-/** @throws RunlockError `config`: a value that means nothing, a file that can't be read. */
+/** @throws RunlockError `config`: a value is invalid, or a file can't be read. */
 export function whereabouts(env: Env): Whereabouts {
   const { socketPath, baseUrl, tls, token, namespace, partition } = consulSettings(env);
   const remote = socketPath === undefined ? remoteOf(new URL(baseUrl)) : undefined;
@@ -48,7 +48,7 @@ export function whereabouts(env: Env): Whereabouts {
 
 function remoteOf({ hostname, port, protocol }: URL): Remote | undefined {
   const address = hostname.replaceAll(/[[\]]/g, '');
-  // Loaded for doctor alone, which asks.
+  // Load node:net here, because only doctor needs it.
   if (getBuiltinModule('node:net').isIP(address) === 0) return undefined;
   return { address, port: port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port) };
 }

@@ -1,11 +1,11 @@
-/** The system's certificate authorities, as the `consul` program and curl know them: Node.js and Bun have only their own. */
+/** Reads the system's certificate authorities, as `consul` and curl do, because Node.js and Bun only know their own. */
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { readGiven } from '../platform/read-given.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** Where distributions keep all of them in one file; the first that is there counts, as for Go's programs. */
+/** The files in which distributions keep all authorities. The first that exists is used, as in Go programs. */
 const BUNDLES = [
   '/etc/ssl/certs/ca-certificates.crt',
   '/etc/pki/tls/certs/ca-bundle.crt',
@@ -15,15 +15,15 @@ const BUNDLES = [
   '/etc/ssl/cert.pem',
 ];
 
-/** The most that is read of a file, in bytes. */
+/** The most to read of a file, in bytes. */
 const LIMIT = 16_777_216;
 
-/** None: there is no store, and the runtime's own authorities have to do. What can't be read counts as not there. */
+/** The system's authorities; empty: none found, so the runtime uses its own. Unreadable files count as missing. */
 export function systemAuthorities(env: Env, bundles: readonly string[] = BUNDLES): readonly Buffer[] {
   const { SSL_CERT_FILE: file = '', SSL_CERT_DIR: folders = '', NODE_EXTRA_CA_CERTS: extra = '' } = env;
   const bundle = firstOf(file === '' ? bundles : [file]);
   const all = [...bundle, ...folders.split(':').filter(Boolean).flatMap(readFolder)];
-  // Those are additions to the runtime's own; they must not get lost where the system's take their place.
+  // NODE_EXTRA_CA_CERTS adds to the runtime's own authorities. Keep them when the system's replace the runtime's.
   return all.length === 0 || extra === '' ? all : [...all, ...firstOf([extra])];
 }
 
@@ -37,7 +37,7 @@ function firstOf(files: readonly string[]): Buffer[] {
 
 function readFolder(folder: string): Buffer[] {
   try {
-    // Most are there twice: by name, and as a link by hash.
+    // Most certificates are in the folder twice: as a file, and as a link named by hash.
     const texts = readdirSync(folder).flatMap((name) => readCertificates(join(folder, name)).map(String));
     return [...new Set(texts)].map((text) => Buffer.from(text));
   } catch {

@@ -1,4 +1,6 @@
-/** The `consul` package, made to do what it leaves out (docs/adr/0003-consul-client.md). Its only importer. */
+/**
+ * Wraps the `consul` package and adds what it lacks (docs/adr/0003-consul-client.md). The only file that imports it.
+ */
 import http from 'node:http';
 import https from 'node:https';
 import { getBuiltinModule } from 'node:process';
@@ -7,12 +9,12 @@ import type { ConsulSettings, TlsSettings, Token } from './env.ts';
 import { bodyTooLarge } from './faults.ts';
 import { noteConnection } from './codec.ts';
 
-/** The parts of the package that are used, as they are: its own types leave some of them out. */
+/** Types for the parts of the package that runlock uses, because the package's own types lack some of them. */
 export interface Package {
   kv: Record<'get' | 'keys', (options: object) => Promise<unknown>>;
   session: Record<'create' | 'info' | 'renew' | 'destroy', (options: object) => Promise<unknown>>;
   transaction: { create(operations: object[], options: object): Promise<unknown> };
-  /** All three answer with the response. */
+  /** `_get`, `_post` and `_put` resolve to the response. */
   _get(request: object): Promise<unknown>;
   _post(request: object): Promise<unknown>;
   _put(request: object): Promise<unknown>;
@@ -61,11 +63,12 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
       if (settings.namespace !== undefined) opts.query['ns'] = settings.namespace;
       if (settings.partition !== undefined) opts.query['partition'] = settings.partition;
     }
-    // No health check ends a session. 1.8.7 takes an empty Checks for both kinds; newer versions name them apart.
+    // No health check may end a session. In 1.8.7 an empty Checks covers both kinds; newer versions need NodeChecks
+    // too.
     if (opts.name === 'session.create') opts.body = { ...opts.body, NodeChecks: [] };
   };
   client._ext('onCreate', (request, next) => {
-    // One that is revoked while the answer is waited for would be refused at its end.
+    // Reread the token before a blocking query: a token revoked during the wait would be refused at its end.
     const reading = 'index' in request.opts.query ? token.reread() : undefined;
     const go = () => {
       prepare(request);
@@ -81,21 +84,24 @@ export function createClient({ tls, ...settings }: ConsulSettings, token: Token)
   return client;
 }
 
-/** What names namespace and partition in each item of its body. */
+/** Requests that name namespace and partition in each item of their body, not in the query. */
 const PLACED_BY_ITEM = ['Transaction.create', 'authorize'];
 
-/** node:tls is loaded here alone: without TLS a run can do without it. Made once: Node.js takes 20 ms to read a hundred authorities, and would do so for each connection. */
+/**
+ * Loads node:tls only here, because a run without TLS does not need it. Creates the context once, because Node.js would
+ * otherwise take 20 ms for each connection to read a hundred authorities.
+ */
 function withSystem({ cert, key }: TlsSettings, ca: readonly Buffer[]): https.AgentOptions {
   try {
     const { createSecureContext } = getBuiltinModule('node:tls');
     return { secureContext: createSecureContext({ ca: [...ca], ...(cert && key && { cert, key }) }) };
   } catch {
-    // What is wrong with it is said with the first request.
+    // The first request will report what is wrong.
     return { ca: [...ca] };
   }
 }
 
-/** Newer versions send some of their lines of text as JSON. The package would take that for no answer at all. */
+/** Newer versions of Consul label some plain text as JSON. The package would then report no answer at all. */
 function readJson(body: Buffer): unknown {
   try {
     return JSON.parse(body.toString());
@@ -104,13 +110,16 @@ function readJson(body: Buffer): unknown {
   }
 }
 
-/** The most that is read of one response's body, in bytes: tens of thousands of records are less. It takes several times that in memory. */
+/**
+ * The most to read of one response's body, in bytes: enough for tens of thousands of records. Uses several times that
+ * in memory.
+ */
 const BODY_LIMIT = 67_108_864;
 
-/** The package waits for the end of a response for ever; one that is cut in its middle has none, nor may one without end. */
+/** Reports responses that are cut off or too long, because the package waits for the end of a response for ever. */
 function noticingCuts(transport: Pick<typeof http, 'request'>): Pick<typeof http, 'request'> {
   const request = (options: http.RequestOptions) => {
-    // The package gives the host as a URL has it; an IPv6 address in brackets is no address.
+    // The package passes the host as written in the URL, but Node.js does not accept an IPv6 address in brackets.
     const hostname = options.hostname?.replace(/^\[(.*)\]$/, '$1');
     const sent = transport.request({ ...options, ...(typeof hostname === 'string' && { hostname }) });
     sent.on('response', (response) => {

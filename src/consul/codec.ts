@@ -1,4 +1,4 @@
-/** What Consul's HTTP API sends and expects, and what the rest of the code sees of it. */
+/** Translates between Consul's HTTP API and the types that the rest of the code uses. */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -37,7 +37,7 @@ export type Operation =
   | { readonly verb: 'check-index' | 'delete-cas'; readonly key: string; readonly index: number }
   | { readonly verb: 'check-not-exists' | 'delete' | 'get-tree'; readonly key: string };
 
-/** What a transaction did: everything or nothing. A refusal names the operation (from 0) that refused it. */
+/** The result of a transaction, which does everything or nothing. `at`: the refused operation, counted from 0. */
 export type Answer =
   | { readonly kind: 'done'; readonly entries: readonly Entry[] }
   | { readonly kind: 'refused'; readonly at: number; readonly why: string };
@@ -87,7 +87,10 @@ export interface Place {
   readonly partition?: string | undefined;
 }
 
-/** As each operation of a transaction and each right that is asked for names it: Consul takes neither from the query there. */
+/**
+ * The fields for operations of a transaction and for rights, where Consul ignores namespace and partition in the
+ * query.
+ */
 export const placeFields = ({ namespace, partition }: Place) => ({
   ...(namespace !== undefined && { Namespace: namespace }),
   ...(partition !== undefined && { Partition: partition }),
@@ -120,15 +123,15 @@ export function toAnswer({ Results, Errors }: WireAnswer): Answer {
   };
 }
 
-/* What `doctor` asks of the agent, and what the answer says beside its body: the agent's clock, its certificate. */
+/* The requests of `doctor` to the agent, and what their answers show beside the body: the agent's clock and certificate. */
 
-/** Paths below `/v1` that only read, and that nothing else needs. */
+/** Read-only paths below `/v1` that only `doctor` needs. */
 export type Question =
   '/status/leader' | '/agent/self' | '/agent/members' | '/catalog/nodes' | '/acl/token/self';
 
 export interface Inspection {
   readonly body: unknown;
-  /** The agent's wall clock, in whole seconds, as milliseconds since the epoch; undefined: it did not say. */
+  /** The agent's wall clock in milliseconds since the epoch, to the second; undefined: the answer has no date. */
   readonly date?: number;
   /** Where the connection leads; undefined for a Unix socket. */
   readonly remote?: Remote;
@@ -144,14 +147,14 @@ export interface Remote {
 export interface Certificate {
   /** Milliseconds since the epoch. */
   readonly validTo: number;
-  /** Why it would be refused, where nothing is verified; undefined: it would not. */
+  /** Why verification would refuse the certificate, even if it is switched off; undefined: it would not. */
   readonly distrust?: string;
 }
 
-/** Node takes the connection from an answer when it is whole, to use it again. */
+/** Remembers each answer's connection, because Node.js detaches it from a complete answer in order to reuse it. */
 const connections = new WeakMap<IncomingMessage, Socket>();
 
-/** Remembers the connection that an answer has begun to come by. */
+/** Remembers the connection of an answer that has begun to arrive. */
 export function noteConnection(response: IncomingMessage): void {
   connections.set(response, response.socket);
 }
@@ -171,13 +174,16 @@ export function toInspection(response: IncomingMessage & { body?: unknown }): In
   };
 }
 
-/** By what it can do: to load node:tls takes a millisecond, and most runs need none of it. */
+/**
+ * Checks for a method instead of the class, because loading node:tls takes a millisecond and most runs do not need
+ * it.
+ */
 const isTls = (socket: Socket): socket is TLSSocket => 'getPeerCertificate' in socket;
 
 function toCertificate(socket: TLSSocket): Certificate | undefined {
   const validTo = Date.parse(socket.getPeerCertificate().valid_to);
   if (Number.isNaN(validTo)) return undefined;
-  // Typed as an error, and is its code or its text.
+  // `authorizationError` has the type Error, but is really a code or a text.
   const distrust = socket.authorized ? undefined : String(socket.authorizationError);
   return { validTo, ...(distrust !== undefined && { distrust }) };
 }

@@ -1,6 +1,6 @@
 /**
- * The one way to Consul: every call has a deadline, takes an AbortSignal, and fails with a fault of a known class
- * (docs/adr/0003-consul-client.md). Only calls that may safely be sent twice are ever sent twice.
+ * The only way to Consul: every call has a deadline, takes an AbortSignal, and fails with a fault of a known class
+ * (docs/adr/0003-consul-client.md). Only calls that are safe to repeat are ever sent twice.
  */
 import type { IncomingMessage } from 'node:http';
 import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchTrouble } from './request.ts';
@@ -57,7 +57,7 @@ export interface ReadOptions extends RetryOptions {
 
 export interface Consul extends ServiceCalls {
   readonly address: string;
-  /** The fault that is being tried again now; undefined while Consul answers. */
+  /** The fault that is being retried now; undefined while Consul answers. */
   fault(): RunlockError | undefined;
   /** Consistent read of one key. */
   get(key: string, options: ReadOptions): Promise<{ entry: Entry | undefined; index: number }>;
@@ -67,34 +67,35 @@ export interface Consul extends ServiceCalls {
   keys(prefix: string, options: RetryOptions): Promise<string[]>;
   /** Consistent read of several prefixes at one moment. */
   readAll(operations: readonly Operation[], options: RetryOptions): Promise<readonly Entry[]>;
-  /** Sent once: after a transient fault nobody knows whether it took effect. */
+  /** Sent once: after a transient fault it is unknown whether it took effect. */
   transact(operations: readonly Operation[], options: CallOptions): Promise<Answer>;
   createSession(request: { name: string; ttl: string }, options: RetryOptions): Promise<string>;
   readSession(id: string, options: RetryOptions): Promise<SessionInfo | undefined>;
   /** Sent once. False: Consul does not know the session (any more). */
   renewSession(id: string, options: CallOptions): Promise<boolean>;
   destroySession(id: string, options: RetryOptions): Promise<void>;
-  /** For `doctor`: what the agent says of itself, and what its answer shows of the agent. */
+  /** For `doctor`: what the agent reports, and what its answer shows about the agent. */
   inspect(question: Question, options: RetryOptions): Promise<Inspection>;
   close(): void;
 }
 
 /**
- * How long the first contact is tried: where nothing listens should be said soon, an election (12.7 to 17.5 s were
- * measured) is worth waiting for.
+ * How long to retry at the first contact: report soon that nothing is listening, but wait for an election (12.7 to
+ * 17.5 s measured).
  */
 export const FIRST_CONTACT = { retryForMs: 3_000, electionMs: 30_000 };
 
 /**
- * Some agents of 1.22, and any with such a `write_timeout`, lose an answer that comes later than 30 s after its question;
- * Consul stretches a wait by up to 1/16. After a snapshot restore a blocking query returns only at its end (measured).
+ * Some agents of 1.22, and any with such a `write_timeout`, lose an answer that comes later than 30 s after its
+ * question; Consul stretches a wait by up to 1/16. After a snapshot restore a blocking query returns only at its end
+ * (measured).
  */
 const LONGEST_WAIT_MS = 25_000;
 
 interface Effects {
   readonly clock: Clock;
   readonly emit: Emit;
-  /** Hears what a request is tried again for, once that takes a while; and '' when that is over. */
+  /** Called with the fault once retries have taken a while, and with '' when they are over. */
   readonly onRetry?: (fault: string) => void;
 }
 
@@ -145,7 +146,7 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
     },
     list: (prefix, options) => read(prefix, options, true),
     keys: async (prefix, options) => {
-      // Unlike its other reads, the package takes Consul's 404 for a fault here: there is no key.
+      // A 404 means that there is no key. Unlike in its other reads, the package reports this as a fault.
       const [, found] = await call<string[]>({ ...options, kind: `keys ${prefix}`, accept: [404] }, (ctx) =>
         client.kv.keys({ key: prefix, consistent: true, ...ctx }),
       );
@@ -201,19 +202,19 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
   };
 }
 
-/** Its caller tries again, in its own way, as after an answer that was lost. */
+/** No retries here: the caller retries in its own way, as after a lost answer. */
 const SENT_ONCE = { retryForMs: 0, oddForMs: ODD_MS };
 
 const listed = <T>(found: T | T[] | undefined): T[] =>
   found === undefined ? [] : Array.isArray(found) ? found : [found];
 
-/** With an index in any case; and Consul says 404 where there is nothing, never a list of nothing. */
+/** Whether this is Consul's answer to a read: always with an index, and 404 (not an empty list) if there is nothing. */
 function isRead({ statusCode, headers }: IncomingMessage, body: unknown): boolean {
   const index = headers['x-consul-index'];
   return typeof index === 'string' && /^\d+$/.test(index) && (statusCode === 404 || listed(body).length > 0);
 }
 
-/** By its shape: of sessions and runs there are many. */
+/** The kind of a transaction: its verbs and key types, without session and run ids, of which there are many. */
 const kindOf = (operations: readonly Operation[]): string =>
   operations.map(({ verb, key }) => `${verb} ${/\/\.[a-z]+/.exec(key)?.[0] ?? ''}`).join(', ');
 

@@ -1,7 +1,7 @@
 /**
- * Consul's own environment variables, meaning what they mean to the `consul` program
- * (https://developer.hashicorp.com/consul/commands#environment-variables), and the token, which somebody may rotate while
- * runlock runs: its file is read again.
+ * Consul's own environment variables, with the same meaning as for the `consul` program
+ * (https://developer.hashicorp.com/consul/commands#environment-variables), and the token. The token's file is read
+ * again when needed, because the token may be rotated while runlock runs.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,13 +12,13 @@ import { toBoolean } from '../text/words.ts';
 
 /** Where Consul is and how to speak to it. */
 export interface ConsulSettings {
-  /** For messages: as the user wrote it, without a user and password that may stand in it. */
+  /** For messages: as the user wrote it, but without user and password. */
   readonly address: string;
-  /** `http://host:port/prefix/v1`, without a slash at its end. */
+  /** `http://host:port/prefix/v1`, without a trailing slash. */
   readonly baseUrl: string;
   readonly socketPath?: string;
   readonly token?: string;
-  /** Where the token is, or may be later. */
+  /** The file that has the token, or may have it later. */
   readonly tokenFile?: string;
   /** `user:password`. */
   readonly auth?: string;
@@ -30,7 +30,7 @@ export interface ConsulSettings {
 export interface TlsSettings {
   readonly verify: boolean;
   readonly ca?: readonly Buffer[];
-  /** Where no `ca` is given; undefined: the runtime's own. */
+  /** Used if no `ca` is given; undefined: the runtime's own authorities are used. */
   readonly systemCa?: readonly Buffer[];
   readonly cert?: Buffer;
   readonly key?: Buffer;
@@ -41,8 +41,8 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /**
  * Reads the CONSUL_* variables.
- * @param agent another agent's address, as `--agent` gives it; the rest holds for it too.
- * @throws RunlockError `config`: a value that means nothing, a file that can't be read.
+ * @param agent the address of another agent, from `--agent`; all other variables apply to that agent too.
+ * @throws RunlockError `config`: a value is invalid, or a file can't be read.
  */
 export function consulSettings(env: Env, agent?: string): ConsulSettings {
   const written = agent ?? value(env, 'CONSUL_HTTP_ADDR') ?? '127.0.0.1:8500';
@@ -79,7 +79,7 @@ function parseAddress(
   if (scheme !== undefined && !['http', 'https', 'unix'].includes(scheme)) {
     throw configError(`${given}: unknown scheme '${scheme}'; use host:port, http://, https:// or unix://`);
   }
-  // A port alone is one of this host, as for Go's programs.
+  // A port without a host means this host, as in Go programs.
   const place = rest.replace(/^([^/@]*@)?(?=:\d)/, '$1127.0.0.1');
   const text = `${ssl || scheme === 'https' ? 'https' : 'http'}://${place}`;
   if (scheme === 'unix' || rest === '' || !URL.canParse(text)) {
@@ -93,18 +93,18 @@ function parseAddress(
   };
 }
 
-/** A percent sign that encodes nothing stands for itself. */
+/** Decodes percent-encoding, and keeps percent signs that encode nothing. */
 function decoded(text: string): string {
   return text.replaceAll(/(?:%[0-9A-Fa-f]{2})+/g, (bytes) =>
     Buffer.from(bytes.replaceAll('%', ''), 'hex').toString('utf8'),
   );
 }
 
-/** The most that is read, in bytes. */
+/** The most to read of a file, in bytes. */
 export const TOKEN_LIMIT = 1_048_576;
 const CERTIFICATES_LIMIT = 16_777_216;
 
-/** One line of plain text, as a header takes it. */
+/** Whether the text is one line of printable ASCII, as a header needs it. */
 export const isToken = (text: string): boolean => !/[^\x20-\x7e]/.test(text);
 
 /** @throws RunlockError `config`. */
@@ -149,7 +149,7 @@ function readFiles(env: Env, name: string): Buffer[] {
   return path === undefined ? [] : [readFile(name, path)];
 }
 
-/** Each file has to have one, as for the `consul` program. */
+/** Reads the authorities. Each file must have a certificate, as for the `consul` program. */
 function readAuthorities(env: Env): Buffer[] {
   const [file, folder] = [value(env, 'CONSUL_CACERT'), value(env, 'CONSUL_CAPATH')];
   const inFolder = folder === undefined ? [] : readEntries('CONSUL_CAPATH', folder);
@@ -167,7 +167,7 @@ function readAuthorities(env: Env): Buffer[] {
 const CERTIFICATE = { name: 'certificate', begins: /-----BEGIN CERTIFICATE-----/ };
 const PRIVATE_KEY = { name: 'private key', begins: /-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----/ };
 
-/** Node.js passes over what is none, and Bun does not say which file it was in. */
+/** Checks for PEM here, because Node.js silently ignores other data, and Bun does not say which file is wrong. */
 function requirePem(given: string, text: Buffer, { name, begins }: typeof CERTIFICATE): void {
   if (!begins.test(text.toString('latin1')))
     throw configError(`${given}: no ${name} in PEM format in this file; correct the path or the file`);
@@ -217,20 +217,21 @@ function configError(message: string, cause?: unknown): RunlockError {
   return new RunlockError('config', message, { cause });
 }
 
-/** Of the requests. */
+/** The token that requests are sent with. */
 export interface Token {
-  /** What a request that is sent now has. */
+  /** The token for a request that is sent now. */
   now(): string | undefined;
   /**
-   * Reads the file again, for a moment at most. One that can't be read, has none, or is no plain file (a pipe has been read
-   * already) changes nothing: it may be written just now. Never rejects. Undefined: there is no file to be read.
+   * Reads the file again, for a moment at most. Keeps the old token if the file is unreadable or has no token,
+   * because it may be being written, or is not a plain file (a pipe has been read already). Never rejects. Undefined:
+   * there is no file.
    */
   reread(): Promise<void> | undefined;
-  /** After Consul refused `sent`: whether there is another one by now. */
+  /** After Consul refused the token `sent`: whether there is a new token by now. */
   replaced(sent: string | undefined): Promise<boolean>;
 }
 
-/** A file on a mount that is dead gives no answer; the requests go on with the token that they had. */
+/** How long to wait for the file. On a dead mount the read never ends, and requests go on with the old token. */
 const READ_MS = 1_000;
 
 export function createToken({ token: first, tokenFile }: Pick<ConsulSettings, 'token' | 'tokenFile'>): Token {
@@ -241,13 +242,13 @@ export function createToken({ token: first, tokenFile }: Pick<ConsulSettings, 't
       const found = (await readPlain(path, TOKEN_LIMIT)).toString('utf8').trim();
       if (found !== '' && isToken(found)) token = found;
     } catch {
-      // What it had before may be right.
+      // Keep the old token, which may still be valid.
     }
     reading = undefined;
   };
   const reread = () => {
     if (tokenFile === undefined) return undefined;
-    // One that hangs is not joined by others: each would keep a thread.
+    // Do not start another read while one hangs, because each would occupy a thread.
     reading ??= read(tokenFile);
     return withinLimit(reading);
   };

@@ -269,7 +269,7 @@ type OfGate =
       run?: string;
       by: string;
       /**
-       * `wentOut`: the run had gone out of service, so the reader expects the node to be back: this makes it a
+       * `wentOut`: the node had been taken out of service, so the reader expects it to be back: this makes it a
        * warning.
        */
       detail: { readonly need: string; readonly wentOut: boolean; readonly isReadable: boolean };
