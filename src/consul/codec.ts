@@ -123,7 +123,7 @@ export function toAnswer({ Results, Errors }: WireAnswer): Answer {
   };
 }
 
-/* The requests of `doctor` to the agent, and what their answers show beside the body: the agent's clock and certificate. */
+/* What `doctor` asks the agent, and what the answers show beside the body: the agent's clock and certificate. */
 
 /** Read-only paths below `/v1` that only `doctor` needs. */
 export type Question =

@@ -1,60 +1,63 @@
-/** What went wrong between runlock and Consul, as one of a few known classes. Pure. */
+/** Classifies what went wrong between runlock and Consul into a few known kinds of faults. Pure. */
 import type { IncomingMessage } from 'node:http';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { shortageIn } from '../platform/shortage.ts';
 
 type Response = IncomingMessage & { body?: unknown };
 
-/** Faults after which the same call can succeed later without anybody changing anything. */
+/** Whether the same call can succeed later without anyone changing anything. */
 export function isTransient(error: unknown): error is RunlockError {
   return isRunlockError(error, 'unreachable', 'no-leader', 'overloaded');
 }
 
 /**
- * Faults after which what cleans up tries again, until its own deadline: a single answer, a refusal too, can be that of a
- * proxy on the way, or of a token that is just being replaced.
+ * Whether clean-up code should retry after this fault, until its own deadline. A single answer, even a refusal, may
+ * come from a proxy on the way, or be due to a token that is being replaced.
  */
 export function isWorthAgain(error: unknown): error is RunlockError {
   return isTransient(error) || isRunlockError(error, 'not-consul', 'forbidden', 'config', 'session-lost');
 }
 
-/** The HTTP answer behind a fault, if a whole one came: one that was cut in its middle says nothing. */
+/** The HTTP answer behind a fault, if it is complete: an answer that was cut off proves nothing. */
 export function responseOf(error: unknown): Response | undefined {
   if (!(error instanceof Error) || !('response' in error)) return undefined;
   const response = error.response as Response | undefined;
   return response?.complete ? response : undefined;
 }
 
-/** Who was asked, and with what. */
+/** The server that was asked, and the rights of the request. */
 export interface Asked {
   readonly address: string;
   /** The rule that the request needs. */
   readonly rule?: string | undefined;
-  /** Whether it had no token. */
+  /** Whether the request had no token. */
   readonly isAnonymous?: boolean;
 }
 
-/** Turns whatever the package or Node threw into a fault of a known class. */
+/** Turns any error from the package or from Node.js into a fault of a known class. */
 export function classify(error: unknown, where: Asked): RunlockError {
   const response = responseOf(error);
   return response ? classifyAnswer(response, error, where) : classifyTransport(error, where.address);
 }
 
-/** Whether Consul itself said this: no other server's page may pass for a missing key or a transaction that was done. */
+/**
+ * Whether the answer is from Consul: another server's page must not pass for a missing key or a completed
+ * transaction.
+ */
 export function isConsuls({ statusCode, headers, body }: Response): boolean {
-  // Of a missing key it gives the index, of a missing session a line of text.
+  // Consul's 404 for a missing key has the index; that for a missing session is a line of text.
   if (statusCode === 404)
     return headers['x-consul-index'] !== undefined || /^session id /i.test(bodyText(body));
-  // What calls itself JSON and is none has stayed as it came.
+  // A body that is labelled as JSON but could not be parsed is still a Buffer.
   return !Buffer.isBuffer(body) && /^application\/json\b/.test(headers['content-type'] ?? '');
 }
 
-/** How Consul says that a change at the agent was made: by nothing at all. */
+/** Whether the agent made a change: Consul then answers 200 with an empty body. */
 export function isDone({ statusCode, headers }: Response): boolean {
   return statusCode === 200 && headers['content-length'] === '0';
 }
 
-/** How Consul says that the agent has no such service: 404, but with ACLs 1.8.7 says 500. */
+/** Whether the agent has no such service: Consul answers 404, but 1.8.7 with ACLs answers 500. */
 export function isUnknownService({ statusCode, body }: Response): boolean {
   return /^(?:no service registered|unknown service) /i.test(bodyText(body)) && statusCode !== 200;
 }
@@ -78,7 +81,7 @@ function classifyAnswer(response: Response, cause: unknown, asked: Asked): Runlo
   if (status >= 500 && LEADERLESS.test(text)) {
     return new RunlockError('no-leader', `Consul at ${address} has no leader (${said})`, { cause });
   }
-  // The word of a proxy on the way: the request did not come whole in its time.
+  // A 408 comes from a proxy on the way that did not receive the whole request in time.
   if (status === 408)
     return new RunlockError('unreachable', `Consul at ${address} failed (${said})`, { cause });
   const fix = fixFor(text);
@@ -94,7 +97,7 @@ function classifyAnswer(response: Response, cause: unknown, asked: Asked): Runlo
 const LEADERLESS =
   /no cluster leader|leadership (?:lost|transfer in progress)|raft leader not found|node is not the leader|not ready to serve consistent reads/i;
 
-/** What Consul's 400 and 500 mean that stay until somebody changes the configuration, and what to change. */
+/** Answers with status 400 or 500 that last until someone changes the configuration, and what to change. */
 const REFUSALS: readonly (readonly [said: RegExp, fix: string])[] = [
   [/HTTP request to an HTTPS server/i, '; use https:// in CONSUL_HTTP_ADDR'],
   [
@@ -108,12 +111,12 @@ const REFUSALS: readonly (readonly [said: RegExp, fix: string])[] = [
 
 const fixFor = (text: string) => REFUSALS.find(([said]) => said.test(text))?.[1];
 
-/** A line of plain text is how Consul says no; a page is another server's. */
+/** Whether Consul refused the request: its refusals are one line of plain text, while a page is from another server. */
 function isRefusal(status: number, text: string): boolean {
   return status >= 400 && status < 500 && status !== 404 && text !== '' && !text.startsWith('<');
 }
 
-/** How Consul says that its ACLs are off. Any other 401 is that of a proxy. */
+/** Whether Consul's ACLs are off. Any other 401 comes from a proxy. */
 export function isWithoutAcls({ statusCode, body }: Response): boolean {
   return statusCode === 401 && /^ACL support disabled/i.test(bodyText(body));
 }
@@ -123,14 +126,14 @@ function wantsUser(address: string, said: string, cause: unknown): RunlockError 
   return new RunlockError('config', message, { cause });
 }
 
-/** Consul's 403, naming the rule that is missing. */
+/** The fault for Consul's 403. Names the rule that the token lacks. */
 export function forbidden(asked: Asked, text: string, cause?: unknown): RunlockError {
   return new RunlockError('forbidden', refusal(asked, text), { cause });
 }
 
 const UNKNOWN_TOKEN = /ACL not found|supplied token does not exist/i;
 
-/** Where a token that is missing, or lacks rights, is helped. */
+/** Where to get help if the token is missing or lacks rights. */
 const HELP = "('runlock doctor' tries every right, docs/rights.md lists them)";
 
 function refusal({ address, rule, isAnonymous }: Asked, text: string): string {
@@ -139,7 +142,7 @@ function refusal({ address, rule, isAnonymous }: Asked, text: string): string {
   }
   const refused = `Consul at ${address} refused (${text === '' ? 'permission denied' : text})`;
   const needs = rule === undefined ? '' : `; the token needs the rule: ${rule}`;
-  // Where ACLs are off no token helps.
+  // If ACLs are off, a token would not help, so do not suggest one.
   if (!isAnonymous || /^ACL support disabled/i.test(text)) return refused + needs;
   return `${refused}, and no token is set (CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN)${needs} ${HELP}`;
 }
@@ -152,7 +155,7 @@ function bodyText(body: unknown): string {
 
 const TOO_LARGE = 'EBODYTOOLARGE';
 
-/** For a body that is not read to its end. `limit`: in bytes. */
+/** The error for a body that is too long to read. `limit`: in bytes. */
 export function bodyTooLarge(limit: number): Error {
   return Object.assign(new Error(`more than ${limit / 1_048_576} MiB`), { code: TOO_LARGE });
 }
@@ -168,7 +171,7 @@ function classifyTransport(error: unknown, address: string): RunlockError {
   const isTls = /^(ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_O?SSL|HOSTNAME_MISMATCH|EPROTO)/.test(
     code,
   );
-  // Bun says no more of an authority that it can't read.
+  // Bun gives only this message for an authority that it can't read.
   if (isTls || /\bInvalid CA$/.test(message)) {
     const fix =
       'check CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_TLS_SERVER_NAME and the scheme of CONSUL_HTTP_ADDR';
@@ -202,10 +205,10 @@ function reason(code: string, message: string): string {
     ENETUNREACH: 'no route to the network',
     ETIMEDOUT: 'timed out',
   };
-  // OpenSSL's message is a line of its own: thread, number, library, function, reason, file. So is BoringSSL's, Bun's.
+  // OpenSSL's messages, and those of Bun's BoringSSL, have fields: thread, number, library, function, reason, file.
   const [, openssl] = /error:[0-9A-Fa-f]+:[^:]*:[^:]*:([^:\n]+)/.exec(message) ?? [];
   const words = known[code] ?? openssl ?? message.replace(/^(?:consul: )?(?:[A-Za-z.]+: )*/, '');
   if (words === '') return code;
-  // BoringSSL gives the reason as a constant's name.
+  // BoringSSL gives the reason as the name of a constant.
   return /^[A-Z0-9]+(?:_[A-Z0-9]+)+$/.test(words) ? words.replaceAll('_', ' ').toLowerCase() : words;
 }

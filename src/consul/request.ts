@@ -1,4 +1,7 @@
-/** One call of the `consul` package: a deadline for each try, faults of known classes, retries of the transient ones. */
+/**
+ * One call of the `consul` package, with a deadline for each try, faults of known classes, and retries of transient
+ * ones.
+ */
 import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import pRetry from 'p-retry';
@@ -17,9 +20,9 @@ export interface CallOptions {
 }
 
 export interface RetryOptions extends CallOptions {
-  /** How long transient faults are tried again, in milliseconds; for ever (until `signal`) unless given. */
+  /** How long to retry after transient faults, in milliseconds; by default until `signal` aborts. */
   readonly retryForMs?: number;
-  /** The same while Consul answers but has no leader, or takes no more requests; `retryForMs` unless given. */
+  /** As `retryForMs`, while Consul answers but has no leader or takes no more requests; by default `retryForMs`. */
   readonly electionMs?: number;
 }
 
@@ -33,29 +36,29 @@ type Send = (context: Context) => Promise<unknown>;
 export type Call = <T = unknown>(options: RetryOptions & Asked<T>, send: Send) => Promise<Reply<T>>;
 
 interface Asked<T> {
-  /** What is asked for, so that the same request is known again; it may hold no secret. */
+  /** Names the kind of request, to recognise the same kind again. Must not contain secrets. */
   readonly kind: string;
-  /** It waits for a change: no answer for a while is no fault. */
+  /** The request waits for a change, so a missing answer is no fault for a while. */
   readonly isWatch?: boolean | undefined;
   /** Statuses that are answers, not faults. */
   readonly accept?: readonly number[];
-  /** Which responses are answers, where it is not those that are Consul's by their form. */
+  /** Which responses count as answers; by default those in Consul's usual form (`isConsuls`). */
   readonly answers?: (response: Reply<unknown>[0]) => boolean;
-  /** Whether what came is all that Consul says to such a request. */
+  /** Whether the answer has everything that Consul sends for such a request. */
   readonly isWhole?: (reply: Reply<T>) => boolean;
   /**
-   * How long such answers as are not Consul's count as lost, in milliseconds; by default as long as the call is tried
-   * again. Of one that is sent once its caller tries again.
+   * How long answers that are not Consul's count as lost answers, in milliseconds; by default as long as the call is
+   * retried. For a request that is sent only once, the caller retries.
    */
   readonly oddForMs?: number;
 }
 
 /**
- * A proxy on the way may answer in Consul's place once (a page, a redirect, nothing at all), while it is reloaded perhaps.
- * What goes on for longer is believed.
+ * A proxy on the way may briefly answer in Consul's place (a page, a redirect, an empty answer), perhaps while it is
+ * reloaded. Such answers are believed only if they go on for longer than this.
  */
 export const ODD_MS = 3_000;
-/** A request without an answer for less than this is no fault when it is given up. */
+/** A request that is cancelled counts as a fault only if it had no answer for this long. */
 const SLOW_MS = 1_000;
 
 interface Surroundings {
@@ -94,7 +97,7 @@ export function caller(address: string, { clock, trouble, token }: Surroundings)
         if (response && (accept.includes(response.statusCode ?? 0) || options.answers?.(response)))
           return [response] as Reply<T>;
         const fault = classify(error, { address, rule: options.rule, isAnonymous: sent === undefined });
-        // What was refused had no effect.
+        // A refused request had no effect, so it is safe to repeat it with a new token.
         if (isRunlockError(fault, 'forbidden') && (await token.replaced(sent))) return answered();
         throw fault;
       }
@@ -130,19 +133,19 @@ export function caller(address: string, { clock, trouble, token }: Surroundings)
   };
 }
 
-/** Answers that are not Consul's, of each kind of request since the last good one. */
+/** Tracks, for each kind of request, since when answers have not been Consul's. */
 function watchOdd(clock: Clock) {
   const since = new Map<string, number>();
   return {
     over: (kind: string) => void since.delete(kind),
-    /** What is odd counts as lost for `forMs`. */
+    /** Treats an answer that is not Consul's as a lost answer for the first `forMs`. */
     judge: (kind: string, error: unknown, forMs: number): unknown => {
       if (!isRunlockError(error, 'not-consul')) {
         since.delete(kind);
         return error;
       }
       const nowMs = clock.monotonicMs();
-      // One that is long past has nothing to do with this one: its request may never have been sent again.
+      // Forget old ones, which are unrelated: a request of that kind may never have been sent again.
       for (const [other, atMs] of since) if (nowMs - atMs > OLD_MS) since.delete(other);
       const sinceMs = since.get(kind) ?? nowMs;
       since.set(kind, sinceMs);
@@ -153,7 +156,7 @@ function watchOdd(clock: Clock) {
   };
 }
 
-/** What was taken for lost, once it is not tried again. */
+/** Throws the original fault when there are no more retries, instead of the `unreachable` that stood for it. */
 function throwBelieved(error: unknown): never {
   const cause = isRunlockError(error, 'unreachable') ? error.cause : undefined;
   throw isRunlockError(cause, 'not-consul') ? cause : error;
@@ -170,7 +173,7 @@ async function sendOnce(
   signal.throwIfAborted();
   const ctx = Object.assign(new EventEmitter(), { includeResponse: true, canceled: false });
   const cancel = () => {
-    // Looked at by one that is about to be sent, heard by one that is under way.
+    // A request that is about to be sent checks `canceled`; one that is under way listens for the event.
     ctx.canceled = true;
     ctx.emit('cancel');
   };
@@ -183,25 +186,30 @@ async function sendOnce(
 }
 
 export type Trouble = {
-  /** A fault that is tried again now. */
+  /** Reports a fault that will be retried now. */
   seen: (error: RunlockError) => void;
-  /** The last fault of this kind of request; another kind's answers say nothing of it. */
+  /** Remembers the last fault of this kind of request, which only an answer to the same kind ends. */
   remember: (kind: string, error: RunlockError) => void;
   over: (kind: string) => void;
-  /** A request that was tried again is no more, with an answer or without. */
+  /** Reports that a retried request has ended, with or without an answer. */
   left: () => void;
-  /** The newest fault after which its kind of request got no answer yet. */
+  /** The newest fault whose kind of request has had no answer since. */
   now: () => RunlockError | undefined;
 };
 
-/** A trouble shorter than this is not worth a line that cron would mail. */
+/** Log a fault only after this long, because cron mails every line. */
 const QUIET_TROUBLE_MS = 10_000;
-/** Somebody at a terminal wonders by then. */
+/** Show a fault to a person at a terminal after this long. */
 const SHOWN_TROUBLE_MS = 1_000;
-/** A fault that is older, while other requests are answered, is over: that kind of request may never be sent again. */
+/**
+ * Forget a fault older than this once another request is answered, because its kind of request may never be sent
+ * again.
+ */
 const OLD_MS = 30_000;
 
-/** One line when Consul has not answered for a while, one when it answers again; not one a try. */
+/**
+ * Logs one line when Consul has not answered for a while and one when it answers again, instead of one for each try.
+ */
 export function watchTrouble(
   address: string,
   { clock, emit, onRetry }: { clock: Clock; emit: Emit; onRetry?: (fault: string) => void },

@@ -1,4 +1,4 @@
-/** Services, their instances' health, and maintenance, as Consul's HTTP API has them. */
+/** Consul's HTTP API for services, the health of their instances, and maintenance. */
 import type { Call, RetryOptions } from './request.ts';
 import type { Package } from './client.ts';
 import { placeFields } from './codec.ts';
@@ -12,7 +12,7 @@ export interface HealthCheck {
   readonly id: string;
   readonly name: string;
   readonly status: 'passing' | 'warning' | 'critical';
-  /** Of a maintenance: its reason. */
+  /** For a maintenance: its reason. */
   readonly notes: string;
   readonly output: string;
   /** The service's id on its node; empty for a check of the node. */
@@ -24,20 +24,20 @@ export interface ServiceEntry {
   readonly node: string;
   readonly serviceId: string;
   readonly service: string;
-  /** Another one means that it was taken out of the catalogue and registered anew. */
+  /** A different value means that the instance was removed from the catalogue and re-registered. */
   readonly createIndex: number;
   /** The service's own address, else its node's. */
   readonly address: string;
   readonly checks: readonly HealthCheck[];
 }
 
-/** What a node offers. */
+/** An instance of a service that a node offers. */
 export interface OfferedService {
   readonly id: string;
   readonly service: string;
 }
 
-/** What an ACL rule gives. */
+/** A right, as an ACL rule grants it. */
 export interface Right {
   readonly resource: 'service' | 'node';
   readonly name: string;
@@ -56,17 +56,20 @@ export interface ServiceCalls {
     service: string,
     options: QueryOptions,
   ): Promise<{ entries: readonly ServiceEntry[]; index: number }>;
-  /** What the node offers, from the catalogue; undefined: it has no node of exactly this name, or the token may not see it. */
+  /**
+   * What the node offers, from the catalogue; undefined: it has no node of exactly this name, or the token may not
+   * see it.
+   */
   nodeServices(node: string, options: RetryOptions): Promise<readonly OfferedService[] | undefined>;
   /** The names of all services, or of all nodes, that the catalogue has and the token may see. */
   catalogueNames(of: 'services' | 'nodes', options: RetryOptions): Promise<readonly string[]>;
-  /** What this agent offers, by its own word. What the token may not read is left out. */
+  /** The services that this agent itself reports, without those that the token may not read. */
   agentServices(options: RetryOptions): Promise<readonly OfferedService[]>;
-  /** This agent's checks, maintenance among them, by its own word. What the token may not read is left out. */
+  /** The checks that this agent itself reports, including maintenance, without those that the token may not read. */
   agentChecks(options: RetryOptions): Promise<readonly HealthCheck[]>;
   /**
-   * Whether the token has each of these rights, by Consul's word: nothing is read or changed. All of them where there are
-   * no ACLs; undefined: Consul does not know the question.
+   * Whether the token has each of these rights, by Consul's word: nothing is read or changed. All of them where there
+   * are no ACLs; undefined: Consul does not know the question.
    */
   may(rights: readonly Right[], options: RetryOptions): Promise<readonly (boolean | undefined)[]>;
   /** This agent's node name. Needs the agent's `read`. */
@@ -134,7 +137,7 @@ export function serviceCalls({ client, call, address, place, limits }: Wires): S
     nodeServices: async (node, options) => {
       const request = { name: 'node', path: '/catalog/node/{node}', params: { node } };
       const found = (await get({ ...request, query: { consistent: '' } }, options)).body as StoredNode | null;
-      // Consul takes WEB01 for web01, and its instances name the node as it is.
+      // Consul finds web01 for WEB01 too, but instances have the node's exact name, so require it.
       return found?.Node.Node === node ? toOffered(found.Services ?? {}) : undefined;
     },
     catalogueNames: async (of, options) => {
@@ -177,17 +180,17 @@ export function serviceCalls({ client, call, address, place, limits }: Wires): S
 }
 
 /**
- * Newer agents answer a health read that waits from a view of their own, which may be old or empty, whatever it asks for;
- * one that is to be sorted by distance goes to the servers. The order does not matter.
+ * Newer agents answer a waiting health read from their own view, which may be old or empty, even if a consistent read
+ * was requested. Sorting by distance (`near`) makes them ask the servers. The order itself does not matter.
  */
 const atServer = (query: object) => ('index' in query ? { ...query, near: '_agent' } : query);
 
 const isChange = (response: Response) => isDone(response) || isUnknownService(response);
 
-/** Consul answers about no more at once. */
+/** The most rights that Consul accepts in one request. */
 const MOST_RIGHTS = 64;
 
-/** It has no ACLs; or, by a 404, does not know the question. */
+/** Also accepts Consul's answers without ACLs, and a 404 from a version that does not know the request. */
 const isAuthorized = (response: Response) =>
   isConsuls(response) || isWithoutAcls(response) || response.statusCode === 404;
 
@@ -239,7 +242,7 @@ function toCheck(stored: StoredCheck): HealthCheck {
     node: stored.Node,
     id: stored.CheckID,
     name: stored.Name,
-    // A state that is not known is not taken for good.
+    // Treat an unknown state as critical.
     status: status === 'passing' || status === 'warning' ? status : 'critical',
     notes: stored.Notes ?? '',
     output: stored.Output ?? '',
@@ -258,7 +261,10 @@ function toServiceEntry({ Node, Service, Checks }: StoredInstance): ServiceEntry
   };
 }
 
-/** A server's own entry, `consul`, is in the catalogue but not in its agent's list, and nobody takes it out of service. */
+/**
+ * Leaves out a server's own entry, `consul`, which is in the catalogue but not in the agent's list, and never goes
+ * offline.
+ */
 function toOffered(services: Record<string, StoredService>): OfferedService[] {
   return Object.values(services)
     .map(({ ID, Service }) => ({ id: ID, service: Service }))
