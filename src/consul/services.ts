@@ -19,14 +19,14 @@ export interface HealthCheck {
   readonly serviceId: string;
 }
 
-/** One instance of a service, with the checks of its own and those of its node. */
+/** One instance of a service, with its own checks and those of its node. */
 export interface ServiceEntry {
   readonly node: string;
   readonly serviceId: string;
   readonly service: string;
   /** A different value means that the instance was removed from the catalogue and re-registered. */
   readonly createIndex: number;
-  /** The service's own address, else its node's. */
+  /** The service's own address, or its node's if it has none. */
   readonly address: string;
   readonly checks: readonly HealthCheck[];
 }

@@ -9,8 +9,8 @@ import type { Holder, RunEvent, Sentence } from './events.ts';
 type Busy = Extract<RunEvent, { event: 'busy' }>;
 
 /**
- * `info` where nobody needs a mail: this node is already running or queued. For `acquire` the same is a warning, because
- * its caller must not go on.
+ * `info` when the node is already running or queued, because cron need not mail this. For `acquire` the same is a
+ * warning, because its caller must not go on.
  */
 export function busySentence(event: Busy): Sentence {
   const level = event.why === 'same-node' && event.detail.asked === 'exec' ? 'info' : 'warning';
