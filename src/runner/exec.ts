@@ -1,4 +1,4 @@
-/** `runlock exec`: waits for a slot in each group, runs the command in them, gives them back. */
+/** `runlock exec`: waits for a slot in each group, runs the command while it holds them, then releases them. */
 import { basename } from 'node:path';
 import { assertNever } from '../errors.ts';
 import type { Emit } from '../events/events.ts';
@@ -123,7 +123,9 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
   return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot, signals: signalCodes(name) };
 }
 
-/** All that this run needs besides, before anything is waited for: by then the program's files may have been replaced. */
+/**
+ * Loads the optional code of this run before the wait starts, since an upgrade may replace runlock's files during it.
+ */
 async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when }: ExecOptions) {
   const [gated, conditional, keys] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
@@ -134,10 +136,10 @@ async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when }: ExecOptio
 }
 
 interface Waits {
-  /** From here on until `end` the group is waited for. */
+  /** The wait for the group starts here and lasts until `end`. */
   readonly begin: (group: string) => void;
   readonly end: (group: string) => void;
-  /** By group, in milliseconds, so far. */
+  /** Time waited so far, in milliseconds by group. */
   readonly read: () => Figures['waitedMs'];
 }
 
@@ -157,19 +159,19 @@ function measureWaits({ clock }: ExecDeps): Waits {
 
 interface Heard {
   readonly waits: Waits;
-  /** Everybody who hears of the way to the slots, the log first. */
+  /** Sends each event of the wait to the log first, then to the other listeners. */
   readonly emit: Emit;
-  /** What was to be got ready need not be. */
+  /** Cancels a preparation that has not begun. */
   readonly rest: () => void;
 }
 
-/** Measures the wait, writes down what was granted, and gets ready for the start what can be ready before there is a slot. */
+/** Measures the wait, notes each grant, and prepares whatever the start can have ready before there is a slot. */
 function hearWait(
   deps: ExecDeps,
   { waits, spare, note, dryRun }: { waits: Waits; spare: Spare; note: RunNote; dryRun: boolean },
 ): Heard {
   let soon: NodeJS.Immediate | undefined;
-  /** First of all goes what asks for the slot. */
+  /** Deferred, so that the request for the slot goes out first. */
   const prepare = () => {
     clearImmediate(soon);
     soon = setImmediate(() => {
@@ -185,7 +187,7 @@ function hearWait(
       note.granted(event.node);
     }
   };
-  // A dry run gives back at once what it got.
+  // A dry run does not log a grant, because it releases the slot at once.
   const log: Emit = (event) => {
     if (!dryRun || event.event !== 'granted') deps.emit(event);
   };
@@ -205,7 +207,7 @@ interface Slotless {
   readonly signal: AbortSignal;
 }
 
-/** One wait for the conditions, the gate and all groups together. */
+/** The conditions, the gate and all groups share one wait. */
 async function waitForSlots(
   deps: ExecDeps,
   options: ExecOptions,
@@ -233,7 +235,7 @@ async function waitForSlots(
   }
 }
 
-/** A node that is healthy uses no more slots than its services can bear to be offline. */
+/** Limits a healthy node to as many slots as its services can bear nodes offline. */
 function narrow(requests: Requests, gate: Gated['gate']): Requests {
   const toNarrow = (request: AcquireRequest): AcquireRequest => ({
     ...request,

@@ -1,4 +1,4 @@
-/** What `exec` tells of the gate that it waits for, and of maintenance. */
+/** Events of `exec` about the gate and about maintenance. */
 import type { Deps } from '../platform/deps.ts';
 import type { RunEvent } from '../events/events.ts';
 import type { Verdict } from '../gate/decide.ts';
@@ -19,7 +19,7 @@ interface Who {
 
 type Tells = Deps & { readonly terminal?: Terminal };
 
-/** Tells for whom it waits, and draws the line of a terminal while it does; `quiet`: it does not wait. */
+/** Reports which nodes the run waits for, and shows them on the terminal meanwhile; `quiet`: the run does not wait. */
 export function showWait(
   deps: Tells,
   { node, run, quiet }: Who & { readonly quiet: boolean },
@@ -38,7 +38,7 @@ export function showWait(
   };
 }
 
-/** The gate was closed at the end of the wait. */
+/** For a gate that was still closed at the end of the wait. */
 export function busyGateEvent(
   verdicts: readonly Verdict[],
   { group, node, run }: Who & { readonly group: string },
@@ -53,7 +53,7 @@ export function emitEntered({ emit }: Deps, taken: readonly TakenOut[], { node, 
     emit({ event: 'maintenance-on', node, run, scope, service, how, detail: { reason } });
 }
 
-/** What was found in service while the command ran. */
+/** Reports what was found back in service while the command ran. */
 export function emitFound({ emit }: Deps, found: Found, { node, run }: Who): void {
   const lost = { event: 'maintenance-lost', node, run, scope: 'service' } as const;
   switch (found.kind) {
@@ -74,7 +74,7 @@ export function emitFound({ emit }: Deps, found: Found, { node, run }: Who): voi
   }
 }
 
-/** `wentOut`: the run itself had gone out of service. */
+/** `wentOut`: this run itself had taken the node out of service. */
 export function emitEnded(
   { emit }: Deps,
   { ended, foreign, kept }: Extract<Exited, { kind: 'done' }>,

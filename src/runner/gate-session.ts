@@ -1,6 +1,6 @@
 /**
- * The health gate around a run of `exec` (docs/protocol.md, "The gate"): waits for it without a slot, looks again with one,
- * takes the node out of service before the command and puts it back after a good one.
+ * The health gate around a run of `exec` (docs/protocol.md, "The gate"): waits for it without a slot, looks again with
+ * one, takes the node out of service before the command and puts it back after a good one.
  */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import { checkAgent, requireAgent } from '../gate/agent.ts';
@@ -27,25 +27,35 @@ import { emitEnded, emitEntered, emitFound, showWait } from './gate-events.ts';
 
 export interface RunGate {
   readonly node: string;
-  /** Those that were asked for. */
+  /** The services that were asked for. */
   readonly services: readonly string[];
-  /** Whether it ends what earlier runs left in maintenance: it has the node's own agent. */
+  /** Whether the gate ends maintenance that earlier runs left on. It can only at the node's own agent. */
   readonly changes: boolean;
-  /** Waits, holding nothing. The verdicts where it is closed at the end of the patience; undefined: it is open. */
+  /**
+   * Waits without a slot. Returns the verdicts if the gate is still closed when patience ends; undefined: it is open.
+   */
   waitOutside(waiting: Waiting): Promise<readonly Verdict[] | undefined>;
   /** While the run waits in the queue: resolves when the gate is closed, for more than those it waits for there. */
   untilClosed(signal: AbortSignal): Promise<readonly Verdict[]>;
-  /** How many slots of so many the node may use. */
+  /** How many of `most` slots the node may use. */
   slots(most: number): number;
-  /** With all slots: looks again, takes the node out, lets it settle. The verdicts where it is closed by now. */
+  /**
+   * With all slots held: looks again, takes the node out of service, lets it settle. Returns the verdicts if the gate
+   * has closed by now.
+   */
   goThrough(waiting: Pick<Waiting, 'signal' | 'patience'>): Promise<readonly Verdict[] | undefined>;
-  /** Nothing was started: as it was before. Never throws. */
+  /** For a run that started nothing: restores the state before it. Never throws. */
   backOut(): Promise<void>;
-  /** After a command that did well; undefined: nobody asked. */
+  /** Called after a command that succeeded; undefined: no health check was asked for. */
   health(signal: AbortSignal): Promise<Health | undefined>;
-  /** After a run that was good, or was told to stop and keeps no slot for that: back in service. Never throws. */
+  /**
+   * Puts the node back in service after a good run, or after a run that was told to stop and keeps no slot because of
+   * that. Never throws.
+   */
   leave(): Promise<void>;
-  /** At the end of every other run: says that maintenance stays, and gives what of it; undefined: none does. */
+  /**
+   * Called at the end of every other run: reports that maintenance stays on, and returns which; undefined: none stays.
+   */
   stay(outcome: Outcome): LeftOn | undefined;
 }
 
@@ -53,7 +63,7 @@ export interface GateRequest {
   readonly prefix: string;
   readonly groups: readonly Pick<GroupChoice, 'group' | 'slots'>[];
   readonly run: string;
-  /** The name that was given to the node; undefined: it is its agent's. */
+  /** The name that the caller gave the node; undefined: the name that its agent has. */
   readonly node: string | undefined;
   readonly dryRun: boolean;
   readonly gate: GateChoice;
@@ -62,8 +72,8 @@ export interface GateRequest {
 const SESSION_TTL_MS = 30_000;
 
 /**
- * Finds out which node and which services it is about; nothing is taken.
- * @throws RunlockError `usage`, `config`, `forbidden`: what would go wrong later, before anything is taken.
+ * Finds out which node and which services the gate is about. Takes nothing.
+ * @throws RunlockError `usage`, `config`, `forbidden`: reports early, before anything is taken, what would fail later.
  */
 export async function openRunGate(
   deps: ExecDeps,
@@ -99,7 +109,7 @@ export async function openRunGate(
   return createRunGate(deps, request, { gate, services, agent });
 }
 
-/** The node's own agent; undefined: nothing is changed there. */
+/** The node's own agent; undefined: the run changes nothing at an agent. */
 async function findAgent(
   deps: ExecDeps,
   { choice, node, local }: { choice: GateChoice; node: string; local: string },
@@ -116,9 +126,9 @@ async function findAgent(
 }
 
 interface Parts {
-  /** About all that go offline. */
+  /** Covers all services that go offline. */
   readonly gate: Gate;
-  /** Those that were asked for. */
+  /** The services that were asked for. */
   readonly services: readonly string[];
   readonly agent: NodeAgent | undefined;
 }
@@ -135,7 +145,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
   let seenMs: number | undefined;
   let taken: readonly TakenOut[] = [];
   let mark: OutMark | undefined;
-  /** A run that goes back to wait may come through once more. */
+  /** Replaced each time the node goes out of service, since a run that goes back to wait may do so again. */
   let over = new AbortController();
   /** Resolves when nothing more is taken out. */
   let keeping: Promise<void> | undefined;
@@ -146,7 +156,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     mark = undefined;
     return exitAtLast({ consul, deps, agent: own }, exit);
   };
-  // Of the first look: whoever is gone later may come back.
+  // Required at the first look only: a service that disappears later may come back.
   let mustBeOffered = choice.allowUnknown ? [] : namedOf(choice.services);
   const closedIn = (outcome: GateOutcome) => {
     ({ verdicts } = outcome);
@@ -158,7 +168,7 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     closedIn(
       await confirmOpen({ consul, deps }, now, { ...waiting, ...(seenMs !== undefined && { seenMs }) }),
     );
-  /** Under the running command; what the run goes by stays as it was. */
+  /** Used while the command runs. Leaves `verdicts` and `seenMs`, which the run itself relies on, unchanged. */
   const lookAgain = async (held: AbortSignal) => {
     const now = await confirmOpen({ consul, deps }, { ...gate, stableMs: 0 }, { signal: held });
     return now.kind === 'closed' ? now.verdicts : undefined;
@@ -208,10 +218,10 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
         const more = { services: gate.services, node, more: entered.services };
         gate = { ...gate, services: await withMore(consul, more, signal) };
         for (const service of entered.services) gate.seenHere.add(service);
-        // Those have to be open for as long as the others.
+        // The added services must also be open for the whole stable time.
         seenMs = undefined;
       }
-      // Said for all runs, in the file, it is meant for those that go out of service.
+      // The configuration file may set a settle time for all runs; only those that go out of service need it.
       if (choice.maintenance !== undefined) await clock.sleep(choice.settleMs, { signal });
       return undefined;
     },
@@ -253,7 +263,7 @@ function toLeftOn(modes: readonly TakenOut[]): LeftOn {
   return { services: [...new Set(services)].sort(), ...(node && { node }) };
 }
 
-/** Nothing was taken out, now or by an earlier run: an agent that is away is nothing to wait for. */
+/** Neither this run nor an earlier one took anything out of service, so `leave` need not wait for an absent agent. */
 function isInService(verdicts: readonly Verdict[]): boolean {
   const own = verdicts.map((verdict) => verdict.own);
   return own.includes('healthy') && !own.includes('offline');

@@ -1,6 +1,6 @@
 /**
- * A run behind a gate: its slots are never held while that is closed (docs/protocol.md, "The gate"), and after its command the
- * node goes back in service if all is well. Loaded for such a run alone.
+ * A run behind a gate: it never holds slots while the gate is closed (docs/protocol.md, "The gate"), and after its
+ * command the node goes back in service if all is well. Loaded for such runs only.
  */
 import { growingMs } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
@@ -21,11 +21,11 @@ import type { HeldSlots, Taken } from './slots.ts';
 /** What is different for a run behind a gate. */
 export interface Gated {
   readonly gate: RunGate;
-  /** The slots, while the gate is open. */
+  /** Takes the slots while the gate is open. */
   take(attempts: Attempts): Promise<TakenBehind>;
-  /** That it was closed to the end of the wait. */
+  /** Reports that the gate was closed to the end of the wait. */
   busyEvent(verdicts: readonly Verdict[], group: string): RunEvent;
-  /** After the command: whether the node is well. Never throws. */
+  /** Judges after the command whether the node is healthy. Never throws. */
   judge(slots: HeldSlots, ran: Pick<Judged, 'outcome' | 'cause'>): Promise<Judged>;
 }
 
@@ -43,20 +43,21 @@ export async function openGated(deps: ExecDeps, request: GateRequest, signal: Ab
 
 export type TakenBehind =
   | Taken
-  /** At the end of the patience. */
+  /** The gate was closed when patience ended. */
   | { readonly kind: 'closed'; readonly verdicts: readonly Verdict[] };
 
 export interface Attempts {
   readonly run: string;
   readonly waiting: Waiting;
-  /** Asks for the slots once; ends with the signal's reason when it aborts. */
+  /** Asks for the slots once; rejects with the signal's reason when the signal aborts. */
   readonly take: (waiting: Waiting) => Promise<Taken>;
 }
 
 /**
- * Waits for the gate, asks for the slots while it is open, and looks again with them: closed by then, they are given back at once, and all
- * begins anew. Unless all are taken, all is as it was before.
- * @throws the signal's reason when it aborts; RunlockError for what ends the way to a slot.
+ * Waits for the gate, asks for the slots while the gate is open, and looks at the gate again with the slots held. If
+ * the gate has closed by then, releases the slots at once and starts over. Unless all slots are taken, everything is
+ * left as it was before.
+ * @throws the signal's reason when it aborts; RunlockError for a fault that ends the wait for a slot.
  */
 export async function takeBehindGate(
   deps: ExecDeps,
@@ -87,7 +88,8 @@ export async function takeBehindGate(
 }
 
 /**
- * Asks for the slots, and leaves the queue when the gate closes meanwhile: whoever is behind may be what it is closed for.
+ * Asks for the slots, and leaves the queue if the gate closes meanwhile, since the gate may be closed because of a node
+ * behind this one in the queue.
  */
 async function takeWhileOpen(
   deps: ExecDeps,
@@ -95,7 +97,7 @@ async function takeWhileOpen(
   { waiting, take }: Omit<Attempts, 'run'>,
 ): Promise<TakenBehind> {
   const { signal, patience } = waiting;
-  // Without patience nobody stays in the queue.
+  // Without patience the run does not stay in the queue, so there is nothing to watch.
   if (patience.aborted) return take(waiting);
   const done = new AbortController();
   const closed = new AbortController();
@@ -120,8 +122,8 @@ async function takeWhileOpen(
 const AGAIN: Growth = { shortestMs: 2_000, longestMs: 60_000 };
 
 /**
- * A look that is refused (a token that was changed, say) is not the end of the watch: who stays in the queue behind a closed
- * gate keeps out whoever it is closed for. Throws the signal's reason alone.
+ * Keeps watching after a refused look (a changed token, say): a run that stays in the queue while the gate is closed
+ * could keep out the very node that the gate is closed for. Throws only the signal's reason.
  */
 async function watchOn(
   { emit, clock, random }: ExecDeps,
@@ -136,7 +138,7 @@ async function watchOn(
       signal.throwIfAborted();
       emit({ event: 'gate-unwatched', detail: { fault: reasonOf(error) } });
     }
-    // One that was watched for long meanwhile is no failure in a row.
+    // After a long watch that worked, a failure is not one of a row.
     if (clock.monotonicMs() - startedMs > AGAIN.longestMs) failures = 0;
     await clock.sleep(growingMs(failures++, AGAIN, random), { signal });
   }
@@ -167,7 +169,7 @@ export interface Judged {
   readonly cause: Cause | undefined;
   /** The signal that ended the wait for health. */
   readonly told?: NodeJS.Signals;
-  /** Of a run that was unhealthy: what was not well. */
+  /** For an unhealthy run: what was wrong. */
   readonly why?: string;
   /** What stays in maintenance. */
   readonly leftOn?: LeftOn;
@@ -179,7 +181,7 @@ export async function judgeRun(
   slots: HeldSlots,
   { gate, ...ran }: Pick<Judged, 'outcome' | 'cause'> & { readonly gate: RunGate },
 ): Promise<Judged> {
-  // Whoever told a run to stop does not wait for its services, also where its command ends well.
+  // A run that was told to stop does not wait for its services, even if its command succeeds.
   const isAsked = ran.outcome === 'succeeded' && ran.cause === undefined;
   const judged = isAsked ? await lookAfter(deps, slots, { gate, ran }) : ran;
   if (!endsMaintenance(judged.outcome, slots)) {
@@ -223,7 +225,7 @@ function lostSlot(slots: HeldSlots) {
   return undefined;
 }
 
-/** A node that was stopped half-way goes back in service only where it keeps none of its slots for that. */
+/** After an interrupted run the node goes back in service only if it keeps none of its slots because of that. */
 function endsMaintenance(outcome: Outcome, slots: HeldSlots): boolean {
   switch (outcome) {
     case 'succeeded':

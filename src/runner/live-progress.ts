@@ -1,6 +1,6 @@
 /**
- * What a waiting run sees of its group while it waits: the live line of a terminal, and for -v a line for each change of who
- * holds. It reads the group's slots alone, and its place once (docs/protocol.md, promise 7).
+ * What a waiting run shows of its group: the live line of a terminal, and with -v a line for each change of holders.
+ * Reads only the group's slots, and its place in the queue once (docs/protocol.md, promise 7).
  */
 import type { Consul, Entry } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
@@ -17,22 +17,22 @@ import { viewGroups } from '../view/groups.ts';
 import { changesOf, observeSlots, toHolders } from '../view/holders.ts';
 import type { SeenSlot } from '../view/holders.ts';
 
-/** What a waiting run shows of its group: hears the steps of its way to the slot. */
+/** Hears the events of one wait for a slot, and shows its progress. */
 export interface LiveLine {
   readonly hear: Emit;
   close(): Promise<void>;
 }
 
-/** Starts one for the wait for one slot. */
+/** Opens the live line of one wait for one slot. */
 export type OpenLiveLine = (deps: Deps & { readonly consul: Consul }, watched: Watched) => LiveLine;
 
-/** Whoever gets a slot within this time never sees the line, and asks Consul nothing for it. */
+/** Shorter waits show no live line and send Consul no requests for it. */
 const QUIET_MS = 400;
 const REDRAW_MS = 1_000;
-/** A watch on a key that is not there wakes for its neighbours' changes too. */
+/** Longer than REDRAW_MS, because a watch on a missing key also wakes when neighbouring keys change. */
 const FREEZE_PAUSE_MS = 10_000;
 
-/** A ticket before this run's. */
+/** A ticket ahead of this run's in the queue. */
 interface Ahead {
   readonly key: string;
   readonly run: string;
@@ -45,7 +45,7 @@ interface Watched {
   readonly held: readonly string[];
 }
 
-/** `terminal`: where the line goes; without one it says alone who has the slots (-v). */
+/** `terminal`: where to draw the line; without one only changes of holders are reported (-v). */
 export const liveLineOn =
   (terminal: Terminal | undefined): OpenLiveLine =>
   (deps, watched) =>
@@ -63,7 +63,7 @@ function openLiveLine(
   const keys = groupKeys(prefix, group);
   const limits = { signal, rule: keys.rule };
   let ticket: { readonly session: string; readonly behind: boolean } | undefined;
-  /** The runs before this one, in their order; undefined: nobody has looked. */
+  /** The runs ahead of this one, in queue order; undefined: not read yet. */
   let ahead: readonly Ahead[] | undefined;
   let slots: SeenSlot[] | undefined;
   let own: readonly Entry[] = [];
@@ -86,7 +86,7 @@ function openLiveLine(
       deps.emit({ event: 'holder', group, slot, ...who, detail: { text } });
   }
 
-  /** They are granted in their order: whoever has a slot, and all before it, is no longer in the queue. */
+  /** Runs get slots in queue order, so a run that has one, and all runs ahead of it, have left the queue. */
   function passBy(): void {
     const runs = new Set((slots ?? []).map((slot) => slot.run));
     const granted = ahead?.findLastIndex(({ run }) => runs.has(run)) ?? -1;
@@ -98,12 +98,12 @@ function openLiveLine(
     await watchUntil(read, async ({ entries }) => {
       own = entries;
       review();
-      // A busy group changes many times a second; nobody reads that fast.
+      // A busy group changes many times a second, faster than anyone can read.
       await clock.sleep(REDRAW_MS, { signal });
     });
   }
 
-  /** Of the group, or above. */
+  /** `key`: of a freeze of the group itself, or of one above it. */
   async function followFreeze(key: string): Promise<void> {
     const read = (past: Past) => consul.get(key, { ...limits, ...past });
     await watchUntil(read, async ({ entry }) => {
@@ -115,7 +115,7 @@ function openLiveLine(
     });
   }
 
-  /** The one read that is the longer the more wait; once for each ticket. */
+  /** Reads the whole queue. Done once for each ticket, because the answer grows with the number of waiting runs. */
   async function findPlace(session: string): Promise<void> {
     const { entries } = await consul.list(keys.queuePrefix, limits);
     const order = entries
@@ -156,7 +156,7 @@ function openLiveLine(
   }
 
   function giveUp(error: unknown): void {
-    // The line is a comfort: the wait itself says what is wrong.
+    // The live line is optional: the wait itself reports what is wrong.
     if (!signal.aborted) deps.emit({ event: 'no-live-line', detail: { fault: reasonOf(error) } });
   }
 

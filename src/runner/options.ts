@@ -1,4 +1,4 @@
-/** What `exec` is asked, and what it may touch. */
+/** What `exec` is asked to do, and what it may touch. */
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { Condition } from '../conditions/parse.ts';
@@ -12,17 +12,17 @@ import type { RunFiles } from '../process/run-file.ts';
 import type { Terminal } from '../platform/terminal.ts';
 import type { OpenLiveLine } from './live-progress.ts';
 
-/** What is asked of one group. */
+/** What a run asks of one group. */
 export interface GroupChoice {
   readonly group: string;
-  /** How many may run there at once. */
+  /** How many runs the group allows at once. */
   readonly slots: number;
   readonly hold: Hold;
-  /** A signal that ends the run ends its claim there too. */
+  /** A signal that ends the run also ends its claim in this group. */
   readonly releaseOnSignal?: true;
 }
 
-/** How the services' gate is asked. */
+/** The options of the health gate. */
 export interface GateChoice extends Bounds {
   /** Names, and `auto`. */
   readonly services: readonly string[];
@@ -30,9 +30,9 @@ export interface GateChoice extends Bounds {
   readonly stableMs: number;
   readonly maintenance?: Scope;
   readonly settleMs: number;
-  /** Undefined: nobody looks. */
+  /** Undefined: no health check after the command. */
   readonly healthyWithinMs?: number;
-  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
+  /** The address of the node's own agent, if that differs from the agent that is asked for everything else. */
   readonly agent?: string;
 }
 
@@ -50,7 +50,7 @@ export interface ExecOptions {
   readonly rebootCodes?: readonly number[];
   readonly node?: string;
   readonly sessionTtlMs: number;
-  /** Undefined: no service is named, and nobody looks. */
+  /** Undefined: no service is named, so there is no gate. */
   readonly gate?: GateChoice;
   /** What must hold before the command starts; undefined: nothing. */
   readonly when?: readonly Condition[];
@@ -59,10 +59,10 @@ export interface ExecOptions {
   readonly args: readonly string[];
 }
 
-/** What is measured of an attempt to run, whatever became of it. */
+/** Measurements of an attempt to run, whatever its outcome. */
 export interface Figures {
   readonly outcome: Outcome | 'busy';
-  /** By group, in milliseconds; one that was not asked is missing. */
+  /** By group, in milliseconds; a group that was never asked is missing. */
   readonly waitedMs: Readonly<Record<string, number>>;
   /** Undefined: nothing was started. */
   readonly ranMs?: number;
@@ -70,22 +70,22 @@ export interface Figures {
 
 export interface ExecDeps extends Deps {
   readonly consul: Consul;
-  /** To another agent; it is closed with the rest. */
+  /** Connects to another agent; the connection is closed with the others. */
   readonly connectTo: (address: string) => Promise<Consul>;
-  /** The command's: without what runlock itself was told by variables. */
+  /** The command's environment, without the variables that configure runlock itself. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
   readonly run: RunIdentity;
-  /** What runs write down of themselves on this host. */
+  /** The notes that runs keep about themselves on this host. */
   readonly runFiles: RunFiles;
   /** Descriptors above 2 that the command gets. */
   readonly inherited: readonly number[];
-  /** Where the command is to live. */
+  /** Where the command will run. */
   readonly contained: Pick<Containment, 'cgroup' | 'fileLimit'>;
   /** Whether the command shares a terminal with runlock. */
   readonly shareTerminal: boolean;
-  /** Where a live line goes; undefined where there is none. */
+  /** Where to draw a live line; undefined if there is no terminal for one. */
   readonly terminal?: Terminal;
-  /** Shows the wait for a slot; undefined where nobody reads that. */
+  /** Shows the wait for a slot; undefined if no one would see it. */
   readonly liveLine?: OpenLiveLine;
 }

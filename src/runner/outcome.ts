@@ -1,4 +1,4 @@
-/** How a run ended: the command's own end, what that means of its tool, and what ended it. Pure. */
+/** How a run ended: how the command ended, what its exit code means for that tool, and what caused the end. Pure. */
 import { exitStatusOf } from '../platform/signals.ts';
 import type { Ending } from '../process/command.ts';
 import { assertNever } from '../errors.ts';
@@ -6,12 +6,12 @@ import type { Outcome } from '../lock/records.ts';
 import type { Cause } from '../events/events.ts';
 
 /**
- * By then a signal that the terminal sent to runlock and to the command has reached both. A command that ends this soon
- * after it has ended by it, whatever its status says.
+ * Within this time a signal from the terminal has reached both runlock and the command. A command that ends this soon
+ * after the signal is taken to have ended because of it, whatever its status.
  */
 export const SIGNAL_MS = 100;
 
-/** A signal that was typed at the command and runlock alike. */
+/** A signal that was typed at the terminal, which sends it to both the command and runlock. */
 export interface Typed {
   readonly signal: NodeJS.Signals;
   readonly atMs: number;
@@ -23,14 +23,14 @@ export interface CommandEnd {
   readonly meanings: CodeMeanings;
 }
 
-/** Whether the command ended by a signal that was typed: its status says so, or it ended at once. */
+/** Whether a typed signal ended the command: its status says so, or it ended right after the signal. */
 export function isEndOf({ signal, atMs }: Typed, { ending, atMs: endedMs, meanings }: CommandEnd): boolean {
   if (ending.kind === 'signalled') return ending.signal === signal || endedMs - atMs <= SIGNAL_MS;
   const codes = [exitStatusOf(signal), meanings.signals?.[signal]];
   return codes.includes(ending.code) || endedMs - atMs <= SIGNAL_MS;
 }
 
-/** The command's own code; 128 and its signal's number where a signal ended it, as a shell says it. */
+/** The command's own code, or 128 plus the signal's number if a signal ended it, as in a shell. */
 export function exitCodeOf(ending: Ending): number {
   if (ending.kind === 'exited') return ending.code;
   return exitStatusOf(ending.signal);
@@ -69,13 +69,15 @@ export interface CodeMeanings {
   readonly ok: readonly number[];
   /** The node will reboot and come back. */
   readonly reboot: readonly number[];
-  /** A signal ended the run, by the signal's name. Every tool may say it with 128 and the signal's number too. */
+  /**
+   * Exit codes for a run that a signal ended, by signal name. Any tool may use 128 plus the signal's number instead.
+   */
   readonly signals?: SignalCodes;
 }
 
 type SignalCodes = Readonly<Partial<Record<NodeJS.Signals, number>>>;
 
-/** Known by base name; everything else succeeds with 0 alone. No option of Chef's or Ansible's changes their codes. */
+/** Tools are known by base name; all others succeed only with 0. No option of Chef or Ansible changes their codes. */
 export function codeMeanings(commandName: string, args: readonly string[]): CodeMeanings {
   switch (commandName) {
     case 'chef-client':
@@ -88,20 +90,20 @@ export function codeMeanings(commandName: string, args: readonly string[]): Code
   }
 }
 
-/** One of puppet's applications: long names, and the letters of those that have one. */
+/** Options of one of puppet's applications: their long names, and the letters of those that have one. */
 interface Application {
-  /** Options that bring the detailed exit codes. */
+  /** Options that turn on the detailed exit codes. */
   readonly detailed: readonly string[];
   readonly detailedLetters: string;
-  /** Options whose value may stand in the next word, even if that looks like an option. */
+  /** Options whose value may be the next word, even if that word looks like an option. */
   readonly valued: readonly string[];
   readonly valuedLetters: string;
 }
 
 /**
- * As in puppet/application/*.rb. Puppet's settings are options too, but puppet refuses (1) a value of theirs that looks like
- * an option, unless their name is cut short; and a 2 too many here does no harm, since without detailed codes puppet never
- * ends with it. `E` is the letter of one of them, the environment.
+ * As in puppet/application/*.rb. Puppet's settings are options too, but puppet exits with 1 when a setting's value
+ * looks like an option, unless the setting's name is abbreviated. To accept 2 by mistake does no harm, since puppet
+ * never exits with 2 without detailed codes. `E` is the letter of one setting, the environment.
  */
 const APPLICATIONS: Readonly<Record<string, Application>> = {
   agent: {
@@ -125,7 +127,7 @@ const APPLICATIONS: Readonly<Record<string, Application>> = {
   },
 };
 
-/** Whether puppet would say by 2 that it changed something: its words read as its own parser, Ruby's optparse, does. */
+/** Whether puppet would exit with 2 after changes. Reads the words as puppet's own parser, Ruby's optparse, does. */
 function hasDetailedExitCodes([name = '', ...words]: readonly string[]): boolean {
   const application = Object.hasOwn(APPLICATIONS, name) ? APPLICATIONS[name] : undefined;
   if (!application) return false;
@@ -141,7 +143,7 @@ function hasDetailedExitCodes([name = '', ...words]: readonly string[]): boolean
 
 type Read = 'detailed' | 'takes-next' | 'other';
 
-/** Names may be cut short, in capitals, and with underscores. What fits several options puppet refuses. */
+/** Names may be abbreviated, in capitals, and with underscores. Puppet refuses a name that fits several options. */
 function readLong(word: string, { detailed, valued }: Application): Read {
   const [name = '', ...value] = word.slice(2).toLowerCase().replaceAll('_', '-').split('=');
   const means = (option: string) => option.startsWith(name);
@@ -149,7 +151,7 @@ function readLong(word: string, { detailed, valued }: Application): Read {
   return value.length === 0 && valued.some(means) ? 'takes-next' : 'other';
 }
 
-/** Letters can share a dash; what follows one that takes a value is that value. */
+/** Several letters can share a dash; the rest of the word after a letter that takes a value is that value. */
 function readLetters(word: string, { detailedLetters, valuedLetters }: Application): Read {
   const [, letter = '', rest] =
     new RegExp(`^-.*?([${detailedLetters}${valuedLetters}])(.*)$`, 's').exec(word) ?? [];
@@ -157,7 +159,7 @@ function readLetters(word: string, { detailedLetters, valuedLetters }: Applicati
   if (detailedLetters.includes(letter)) return 'detailed';
   return rest === '' ? 'takes-next' : 'other';
 }
-/** The codes of its own that a tool ends with when a signal stops it; known by base name. */
+/** The tool-specific exit codes of a tool that a signal stopped; tools are known by base name. */
 export function signalCodes(commandName: string): SignalCodes {
   switch (commandName) {
     case 'chef-client':

@@ -1,4 +1,4 @@
-/** What can be known of a run to be wrong before anything is asked of Consul. */
+/** Checks of a run that need no request to Consul. */
 import { constants } from 'node:os';
 import { RunlockError } from '../errors.ts';
 import { deadAfterMs } from '../lock/lease-state.ts';
@@ -19,7 +19,7 @@ export function checkRun(deps: ExecDeps, options: ExecOptions): string {
   return findCommand(options.command, { path: deps.env['PATH'] });
 }
 
-/** With a hold that ends, a run that is cut off must be dead in time, after at least two renewals were missed. */
+/** If the hold can end, a run that is cut off must be killed before that, yet survive two missed renewals. */
 function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }: ExecOptions): void {
   const leftMs = deadAfterMs(hold) - killAfterMs;
   const needMs = (2 * sessionTtlMs) / 3;
@@ -31,15 +31,15 @@ function checkDeadline(hold: GroupChoice['hold'], { killAfterMs, sessionTtlMs }:
   );
 }
 
-/** No reason not to run: a command seldom reads what it does not understand. */
+/** Warns only, because a command seldom reads a variable that it does not know. */
 function emitChanged({ env, emit }: ExecDeps): void {
   const names = changedVariables(env);
   if (names.length > 0) emit({ event: 'variables-changed', names });
 }
 
 /**
- * What runlock's caller ignores (nohup, `trap ''`, `&` in a script), the command ignores too. Undefined: it is started
- * directly. Tells which signals it will not ignore though it should.
+ * Makes the command ignore the signals that runlock's caller ignores (nohup, `trap ''`, `&` in a script). Undefined:
+ * the command is started directly. Logs the signals that the command should ignore but will not.
  */
 export function launcherFor(
   { signals: { ignored }, env, emit }: ExecDeps,

@@ -1,4 +1,4 @@
-/** What happens to a run, from what the lock and the gate know of it to the events that everybody hears. Pure. */
+/** Turns what the lock and the gate know of a run into events. Pure. */
 import type { BusyWhy, Cause, GivenBack, Place, RunEvent } from '../events/events.ts';
 import { assertNever } from '../errors.ts';
 import type { Acquired } from '../lock/acquire.ts';
@@ -10,7 +10,7 @@ import { joinLeft } from '../lock/records.ts';
 import type { LeftOn, Outcome } from '../lock/records.ts';
 import type { RunGate } from './gate-session.ts';
 
-/** The names of a run in every event of it. */
+/** The fields that identify a run in its events. */
 export function placeOf({ context, slot }: Grant): Place {
   return { group: context.keys.group, node: context.run.node, slot, run: context.run.id };
 }
@@ -67,10 +67,10 @@ export function sentAwayEvent({
   return { event: 'sent-away', group: keys.group, node: run.node, run: run.id, by };
 }
 
-/** One that whoever is first in the queue will have in a moment; nobody passes them. */
+/** A slot that is free now, but about to go to the first run in the queue, which no run may overtake. */
 function firstFree(seen: readonly Slot[], slots: number): number | undefined {
   const taken = new Set(seen.filter(isTaken).map(({ slot }) => slot));
-  // Those beyond its own count too.
+  // Taken slots whose number is beyond this run's own limit count too.
   if (taken.size >= slots) return undefined;
   let slot = 0;
   while (taken.has(slot)) slot++;
@@ -78,8 +78,8 @@ function firstFree(seen: readonly Slot[], slots: number): number | undefined {
 }
 
 /**
- * What of the maintenance that earlier runs of the node left on this run will not end, from the claims that it came back to:
- * without a word the node would stay out of service. Undefined: nothing.
+ * Reports maintenance that earlier runs of the node left on and this run will not end, as its earlier claims record.
+ * Without this event the node would silently stay out of service. Undefined: there is none.
  */
 export function leftOnEvent(
   grants: readonly [Grant, ...Grant[]],
@@ -103,14 +103,18 @@ export function leftOnEvent(
   };
 }
 
-/** Undefined: nothing is left then: its good runs end it where they name the same services. A gate at the node's own agent ends the maintenance of the whole node whatever it names. */
+/**
+ * The part of the maintenance that this run would not end. A good run ends the maintenance of the services that its
+ * gate names. A gate at the node's own agent also ends the maintenance of the whole node, whatever it names. Undefined:
+ * nothing is left.
+ */
 function notEnded(left: LeftOn, gate: Pick<RunGate, 'changes' | 'services'> | undefined): LeftOn | undefined {
   if (!gate?.changes) return left;
   const services = left.services.filter((service) => !gate.services.includes(service));
   return services.length > 0 ? { services } : undefined;
 }
 
-/** The command has ended, and Consul is slow or silent. */
+/** For a run whose command has ended while Consul is slow or silent. */
 export function releasingEvent(grants: readonly [Grant, ...Grant[]], exitCode: number): RunEvent {
   const { command, node, id: run } = grants[0].context.run;
   const slots = grants.map(({ slot, context }) => ({ slot, group: context.keys.group }));
@@ -124,9 +128,9 @@ interface End {
   readonly ranMs: number;
   readonly cause: Cause | undefined;
   readonly given: GivenBack;
-  /** Of a run that was unhealthy: what was not well. */
+  /** For an unhealthy run: what was wrong. */
   readonly why?: string | undefined;
-  /** Its command did well, and this signal ended the wait for its node's health. */
+  /** The command succeeded, but this signal ended the wait for the node's health. */
   readonly told?: NodeJS.Signals | undefined;
 }
 

@@ -1,4 +1,6 @@
-/** What a run writes down of itself on its host, step by step (docs/adr/0004), and what it does with that of the run before it. */
+/**
+ * The note that a run keeps about itself on its host (docs/adr/0004), and what it does with the note of the run before.
+ */
 import { MOST_MEMBERS } from '../process/run-file.ts';
 import type { ProcessName, RunFile } from '../process/run-file.ts';
 import { isLive, isOver } from '../process/host.ts';
@@ -9,26 +11,35 @@ import type { HeldSlot } from './slots.ts';
 
 export type NoteDeps = Pick<ExecDeps, 'clock' | 'host' | 'runFiles'>;
 
-/** Nothing here throws, or ends a run. */
+/** None of these functions throws or ends a run. */
 export interface RunNote {
   granted(node: string): void;
-  /** Its command may be started soon: nothing is written before, for a run that waits has nothing to be found. May be called again. */
+  /**
+   * The command may start soon. Nothing is written before, since a waiting run has no processes to find. May be
+   * repeated.
+   */
   starts(cgroup: string | undefined): void;
-  /** Of a command in a cgroup nobody needs to know more in its first moments: what ends by then costs no file for this. */
+  /**
+   * Writes a command in a cgroup after a moment only: until then its cgroup is enough, and a short command saves the
+   * write.
+   */
   started(command: StartedCommand, guard: readonly number[]): void;
-  /** After each look at the tree: who was there and not in the cgroup, and the guard, which may be another one by now. */
+  /**
+   * Called after each look at the tree, with its processes outside the cgroup and the guard, which may have been
+   * replaced.
+   */
   looked(members: readonly ProcessName[], guard: readonly number[]): void;
-  /** Its tree is gone, or a good run's daemon is what stays. */
+  /** The run's tree is gone, or only a daemon of a good run is left. */
   ended(outcome: Outcome, exitCode: number): void;
-  /** All slots are given back, but for those of these groups, which the node's next run finds. */
+  /** All slots are released except those of `groups`, whose claims the node's next run finds. */
   left(groups: readonly string[]): void;
-  /** Runlock is about to end. Nobody has to know of a run that had no command, or gave all back. */
+  /** Runlock is about to end. Removes the note of a run that had no command, or released all slots. */
   close(): void;
 }
 
 type StartedCommand = ProcessName & { readonly isContained: boolean };
 
-/** Of the moment in which a command in a cgroup is known by that alone. */
+/** For this long the cgroup alone identifies a command in it, and nothing more is written. */
 const SOON_MS = 10;
 
 export const groupOf = ({ context: { keys } }: Pick<Grant, 'context'>) => `${keys.root}/${keys.group}`;
@@ -43,7 +54,7 @@ export function openNote(
 ): RunNote {
   const { pid, startTime, bootId } = host.self();
   let file: RunFile = { run, bootId, groups, runlock: { pid, startTime }, nonce };
-  /** By the node's next run, or by a runlock around this one. */
+  /** Whether the node's next run, or a runlock around this one, needs the note. */
   let isNeeded = false;
   let isSwept = false;
   let isWritten = false;
@@ -70,7 +81,7 @@ export function openNote(
       else tell();
     },
     looked(members, guard) {
-      // Not before: a look at what older runs left takes longer than a short run.
+      // Not earlier: a look at the notes of older runs takes longer than a short run.
       if (!isSwept) runFiles.sweep(bootId, (other) => !isLive(other.runlock) && isOver(other));
       isSwept = true;
       const now = { ...guardOf(guard), members: members.slice(0, MOST_MEMBERS).map(toName) };
@@ -88,7 +99,7 @@ export function openNote(
   };
 }
 
-/** Where the guard finds what other runs wrote down; undefined: nowhere. */
+/** The folder where the guard finds the notes of other runs; undefined: there is none. */
 export function notesFolder({ runFiles }: Pick<NoteDeps, 'runFiles'>): string | undefined {
   const where = runFiles.where();
   return 'folder' in where ? where.folder : undefined;
@@ -112,7 +123,7 @@ function hasNews(before: Partial<RunFile>, now: Partial<RunFile>): boolean {
   return text({ ...before, ...now }) !== text(before);
 }
 
-/** This run's claims stand in the place of those that they came back to: nobody asks any more how that run ended. */
+/** Settles the notes of earlier runs whose claims this run's claims replace: their outcomes are no longer needed. */
 export function settleBefore({ runFiles }: NoteDeps, slots: readonly Pick<HeldSlot, 'grant'>[]): void {
   for (const { grant } of slots) {
     const { before, context } = grant;

@@ -1,6 +1,6 @@
 /**
- * The slots of a run, one in each of its groups: taken one after the other, each held under its lease from its grant on,
- * given up together (docs/protocol.md, "Several groups").
+ * The slots of a run, one in each of its groups: acquired one after the other, each held under its lease from its grant
+ * on, released together (docs/protocol.md, "Several groups").
  */
 import { RunlockError } from '../errors.ts';
 import type { GivenBack, RunEvent } from '../events/events.ts';
@@ -19,7 +19,7 @@ import { waitForSlot } from './wait.ts';
 export interface HeldSlot {
   readonly grant: Grant;
   readonly lease: Lease;
-  /** In this group. */
+  /** Time waited in this group. */
   readonly waitedMs: number;
 }
 
@@ -35,26 +35,26 @@ type SentAway = Extract<Acquired, { kind: 'sent-away' }>;
 
 export type Taken =
   | { readonly kind: 'taken'; readonly slots: HeldSlots }
-  /** In one group there is none to be had. */
+  /** One group had no slot for this run. */
   | { readonly kind: 'busy'; readonly busy: Extract<Acquired, { kind: 'busy' }> }
-  /** An operator took it out of one group's queue. */
+  /** An operator took the run out of one group's queue. */
   | { readonly kind: 'sent-away'; readonly away: SentAway }
-  /** This lease was over while another group kept the run waiting. */
+  /** This slot's lease ended while the run was still waiting for another group. */
   | { readonly kind: 'lost'; readonly slot: HeldSlot };
 
 export interface TakeOptions {
   readonly waiting: Waiting;
   readonly ttlMs: number;
   readonly killAfterMs: number;
-  /** Says that the run waits. */
+  /** Whether to log that the run waits. */
   readonly says: boolean;
 }
 
 /**
- * Takes a slot in each group. Always in the same order, whatever the order of `requests`: whoever waits for a group then
- * holds none that comes after it, so no two runs wait for each other.
- * Unless all are taken, all is as it was before.
- * @throws the signal's reason when `signal` aborts; RunlockError for what ends the way to one of them.
+ * Takes a slot in each group, always in the order of their paths, whatever the order of `requests`. A run that waits
+ * for a group then holds no group later in that order, so no two runs wait for each other. Unless all slots are taken,
+ * everything is left as it was before.
+ * @throws the signal's reason when `signal` aborts; RunlockError for a fault that ends the wait for one of them.
  */
 export async function takeSlots(
   deps: ExecDeps,
@@ -108,15 +108,15 @@ async function takeAll(
 const LOOK_MS = 5_000;
 
 /**
- * The last grant proves that its own group was not frozen; the earlier ones may have been since theirs, and no new run
- * starts in a group that is.
+ * The last grant proves that its own group is not frozen. The earlier groups may have been frozen since their grants,
+ * and no new run may start in a frozen group.
  */
 async function isFrozenByNow(
   deps: ExecDeps,
   slots: readonly HeldSlot[],
   signal: AbortSignal,
 ): Promise<boolean> {
-  // Each is asked once: nobody waits for a freeze to end while all slots are held.
+  // Ask about each group once: a run must not wait for a freeze to end while it holds all slots.
   const once = withoutWaiting(signal);
   const earlier = slots.slice(0, -1).map(async ({ grant }) => {
     const frozen = await findFreeze(grant.context, once, LOOK_MS);
@@ -134,7 +134,7 @@ function emitFrozen({ emit }: ExecDeps, grant: Grant, { at, freeze }: Frozen): v
 
 type Frozen = Extract<Blocked, { kind: 'frozen' }>;
 
-/** The slot whose lease ended it all; undefined: something else did, and was first. */
+/** The slot whose lease ended the wait; undefined: something else ended the wait first. */
 export function firstOver(
   slots: readonly HeldSlot[],
   {
@@ -146,7 +146,7 @@ export function firstOver(
   return slots.find(({ lease }) => lease.over.aborted);
 }
 
-/** By code units: the same on every host, whatever its language. */
+/** Compares code units, to get the same order on every host, whatever its language. */
 const byPath = (a: AcquireRequest, b: AcquireRequest) => (a.group < b.group ? -1 : 1);
 
 async function takeSlot(
@@ -171,13 +171,13 @@ function grantedEvent({ grant, waitedMs }: HeldSlot): RunEvent {
   return { event: 'granted', ...placeOf(grant), fencingToken, waitedMs: Math.round(waitedMs) };
 }
 
-/** Also where it has aborted already. */
+/** Calls `act` when the signal aborts, or at once if it has already aborted. */
 export function hear(signal: AbortSignal, act: () => void): void {
   if (signal.aborted) act();
   else signal.addEventListener('abort', act, { once: true });
 }
 
-/** Gives all of them up before anything was started: each group is as it was. Never throws. */
+/** Releases all slots before anything was started, and leaves each group as it was before. Never throws. */
 export async function declineAll(deps: ExecDeps, slots: readonly HeldSlot[]): Promise<void> {
   await Promise.all(slots.map((slot) => declineSlot(deps, slot)));
 }
@@ -186,25 +186,25 @@ async function declineSlot(deps: ExecDeps, { grant, lease, waitedMs }: HeldSlot)
   const { keys } = grant.context;
   const tellGivenBack = (given?: GivenBack) =>
     deps.emit({ event: 'given-back', ...placeOf(grant), detail: { prefix: keys.root, given } });
-  // Whoever evicted it waits until the claim goes with the lock: that says that nothing runs.
+  // An eviction waits until the claim is removed together with the lock, as proof that nothing runs.
   const over = lease.whyOver();
   if (over?.kind === 'evicted') {
     tellGivenBack(await lease.release({ outcome: 'evicted', waitedMs, ranMs: 0 }));
     return;
   }
   const isBack = await lease.decline();
-  // What was lost is no longer there to be given back; why is said elsewhere.
+  // A lost slot can't be released any more; the reason is logged elsewhere.
   if (isBack && over?.kind !== 'lost') tellGivenBack();
 }
 
-/** One of the leases was over before the command was started: the others have been given up by then, or are now. */
+/** For a lease that ended before the command was started: the caller gives up the other slots. */
 export function lostBeforeStart(
   deps: ExecDeps,
   { grant, lease }: HeldSlot,
   waitedMs: Figures['waitedMs'],
 ): { readonly kind: 'lost'; readonly figures: Figures } {
   const over = lease.whyOver() ?? { kind: 'lost', why: 'reason unknown' };
-  // One group's slot can only be late; of several the earlier ones are held for a while.
+  // A run with one group can only be late; a run with several holds the earlier slots for a while.
   const isLate = over.kind === 'cut-off' && grant.context.run.groups === undefined;
   deps.emit(
     isLate

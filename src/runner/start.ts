@@ -1,4 +1,4 @@
-/** A command under its guard: started together, kept alive by beats, ended together. */
+/** A command and its guard: started together, kept alive by beats, ended together. */
 import { startCommand } from '../process/command.ts';
 import type { Supervised } from '../process/command.ts';
 import { keepGuard } from '../process/guard/guard.ts';
@@ -21,20 +21,20 @@ export interface RunOptions extends ExecOptions {
   readonly meanings: CodeMeanings;
   /** The secret of the run. */
   readonly nonce: string;
-  /** Where its command is to live; undefined where this host gives no cgroup. */
+  /** Where the command will run; undefined if this host has no cgroup for it. */
   readonly cgroup?: () => RunCgroup | undefined;
-  /** The caller's limit of open files; undefined where there is nothing to change. */
+  /** The caller's limit of open files; undefined if there is nothing to change. */
   readonly fileLimit?: () => FileLimit | undefined;
-  /** Where the command has signals to ignore. */
+  /** Set if the command has signals to ignore. */
   readonly launcher?: Launcher;
-  /** Undefined: there is none. */
+  /** Undefined: the run has no gate. */
   readonly gated?: Pick<Gated, 'gate' | 'judge'> | undefined;
-  /** A guard that may be there already. */
+  /** A guard that may already be running. */
   readonly spare?: Spare;
   readonly note: RunNote;
 }
 
-/** Without a word from runlock for this long, the guard ends the command. */
+/** If the guard hears nothing from runlock for this long, it ends the command. */
 export const SILENCE_MS = 30_000;
 const BEAT_MS = 5_000;
 
@@ -43,7 +43,7 @@ export interface Started {
   readonly command: Supervised;
 }
 
-/** The guard first, then the command. */
+/** Starts the guard first, then the command. */
 export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOptions): Promise<Started> {
   const guard = keepGuard({
     nonce: options.nonce,
@@ -61,7 +61,7 @@ export async function start(deps: ExecDeps, slots: HeldSlots, options: RunOption
       ),
   });
   options.note.starts(options.cgroup?.()?.path);
-  // Whatever stops runlock from here on, its command itself perhaps, the guard knows when to end it.
+  // If anything stops runlock from here on, even the command itself, the guard knows when to end the command.
   await guard.told;
   const command = await spawnCommand(deps, slots, { options, guard }).catch(async (error: unknown) => {
     await guard.disarm();
@@ -106,10 +106,10 @@ function spawnCommand(
   });
 }
 
-/** After KILL this is long: whatever still lives then is stuck in the kernel, or somebody else's. */
+/** Long enough after KILL: a process that is still alive by then is stuck in the kernel, or belongs to another user. */
 const STUCK_MS = 5_000;
 
-/** Ends the command's tree, and tells who will not go: the slot is kept until they do. */
+/** Ends the command's tree, and reports processes that do not end; the slot is held until they do. */
 export async function endTree(
   { clock, emit }: ExecDeps,
   command: Supervised,
@@ -142,10 +142,10 @@ export async function beat(
   const { clock } = deps;
   try {
     for (let dueMs = clock.monotonicMs() + BEAT_MS; ;) {
-      // First of all a pause: the guard was started with a whole life, and a look at a tree that has only just begun
-      // would show the command alone, and keep a short run from ending.
+      // Sleep first: the guard was started with a full life, and a look at a tree that has only just begun would show
+      // only the command, and delay the end of a short run.
       await clock.sleep(dueMs - clock.monotonicMs(), { signal });
-      // Counted from before the look at the tree: whoever is stopped during it beats at once when continued.
+      // Count from before the look at the tree, so that a runlock stopped during the look beats at once when continued.
       dueMs = clock.monotonicMs() + BEAT_MS;
       guard.beat(pause?.isOn() ? leaseMs(deps, slots) : lifeMs(deps, slots));
       const members = remember(command);
@@ -157,7 +157,7 @@ export async function beat(
   }
 }
 
-/** Of who is in the cgroup that knows by itself. */
+/** The processes outside the cgroup; the cgroup itself keeps track of those inside. */
 function outside<T extends ProcessName>(members: readonly T[], cgroup: RunCgroup | undefined): readonly T[] {
   try {
     const inside = new Set(cgroup?.pids());
@@ -167,23 +167,23 @@ function outside<T extends ProcessName>(members: readonly T[], cgroup: RunCgroup
   }
 }
 
-/** A look at the tree remembers who belongs to it, should they hide it later. Undefined: it failed. */
+/** A look at the tree remembers its processes, in case they hide later that they belong to it. Undefined: it failed. */
 function remember(command: Supervised): ReturnType<Supervised['remaining']> | undefined {
   try {
     return command.remaining();
   } catch {
-    // Out of file descriptors, say: the next look will do.
+    // Out of file descriptors, say; the next look will do instead.
     return undefined;
   }
 }
 
-/** The guard is done within a second of the end of a life. */
+/** The guard has ended the command within this time after its life runs out. */
 const GUARD_MS = 1_000;
 
-/** The first lease to be over ends the command. */
+/** Time until the guard must end the command, set by the first lease to end. */
 export const leaseMs = ({ clock }: ExecDeps, slots: HeldSlots): number =>
   Math.min(...slots.map(({ lease }) => lease.deadlineMs() - GUARD_MS - clock.monotonicMs()));
 
-/** How long the guard waits for the next word of a runlock that is not stopped. */
+/** How long the guard waits for the next beat of a runlock that is not stopped. */
 export const lifeMs = (deps: ExecDeps, slots: HeldSlots): number =>
   Math.min(SILENCE_MS, leaseMs(deps, slots));

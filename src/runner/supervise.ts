@@ -1,4 +1,6 @@
-/** A run under its leases: starts the command, passes signals on, ends it when a lease is over, gives the slots back. */
+/**
+ * A run under its leases: starts the command, passes on signals, ends the command if a lease ends, releases the slots.
+ */
 import type { Ending, Supervised } from '../process/command.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import type { Outcome } from '../lock/records.ts';
@@ -21,15 +23,15 @@ export type RunResult = { readonly figures: Figures } & RunEnd;
 type RunEnd =
   | { readonly kind: 'ended'; readonly ending: Ending }
   | { readonly kind: 'timed-out' }
-  /** The command did well, and the node's services were not healthy after it. */
+  /** The command succeeded, but the node's services were not healthy after it. */
   | { readonly kind: 'unhealthy' }
-  /** A signal ended the wait for their health. */
+  /** A signal ended the wait for the services to become healthy. */
   | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals }
-  /** A lock was lost, the run was evicted or cut off: the command was killed, or not even started. */
+  /** A lock was lost, or the run was evicted or cut off; the command was killed or never started. */
   | { readonly kind: 'lost' };
 
 interface SuperviseOptions extends RunOptions {
-  /** Where the command shares a terminal with runlock. */
+  /** Set if the command shares a terminal with runlock. */
   readonly keys?: TerminalKeys | undefined;
 }
 
@@ -38,10 +40,10 @@ export async function superviseRun(
   slots: HeldSlots,
   options: SuperviseOptions,
 ): Promise<RunResult> {
-  // From here on a signal is the command's; while it is being started, it has to wait.
+  // From here on signals go to the command; those that arrive before it has started wait until then.
   const early: NodeJS.Signals[] = [];
   deps.signals.listen((signal) => early.push(signal));
-  // It may have been stopped for so long since a grant that others may follow.
+  // Runlock may have been stopped since a grant, for so long that other runs may have the slot by now.
   for (const { lease } of slots) lease.checkDeadline();
   const late = slots.find(({ lease }) => lease.over.aborted);
   if (late) {
@@ -59,11 +61,11 @@ export async function superviseRun(
 const waitedIn = (slots: HeldSlots): Figures['waitedMs'] =>
   Object.fromEntries(slots.map(({ grant, waitedMs }) => [grant.context.keys.group, waitedMs]));
 
-/** A command that has ended, with all of its tree that had to. */
+/** A command that has ended, and with it every process of its tree that had to end. */
 interface Ran extends Judged {
   readonly ending: Ending;
   readonly ranMs: number;
-  /** The guard is gone. */
+  /** Resolves when the guard is gone. */
   readonly disarmed: Promise<void>;
 }
 
@@ -91,7 +93,7 @@ async function runCommand(
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
   gone.abort();
   options.note.ended(outcome, exitCodeOf(ending));
-  // The next run need not wait until the guard is gone: it has been told, and there is nothing left that it could end.
+  // The next run need not wait for the guard to go: the guard has been told, and has no process left to end.
   const disarmed = guard.disarm();
   return { ending, cause, outcome, ranMs: deps.clock.monotonicMs() - startedMs, disarmed };
 }
@@ -105,7 +107,7 @@ async function giveBackAll(
   const exitCode = exitCodeOf(ending);
   const giveBack = async (slot: HeldSlot) => {
     const outcome = outcomeIn(slot, run);
-    // A command that did well has a code that would tell of a success.
+    // Omit the exit code of a command that succeeded before a signal ended the run: the code would suggest success.
     const code = run.told === undefined && { exitCode };
     const ended = { outcome, ...code, waitedMs: slot.waitedMs, ranMs, ...(leftOn && { leftOn }) };
     const given = await slot.lease.release(ended);
@@ -119,16 +121,16 @@ async function giveBackAll(
   const all = await Promise.all(slots.map(giveBack));
   given.abort();
   note.left(all.flatMap(({ grant, given }) => (given.kind === 'stays' ? [groupOf(grant)] : [])));
-  // That the guard ended the command is why it did not end well, and is said before that.
+  // If the guard ended the command, its event explains the bad outcome, so it must come before the `ended` events.
   await run.disarmed;
   for (const { grant, outcome, given } of all)
     deps.emit(endedEvent(grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told }));
 }
 
-/** Consul answers within milliseconds; a run that has ended and does not go away is to say why. */
+/** Consul answers within milliseconds; if runlock takes longer to end after its command, it says why. */
 const QUIET_MS = 2_000;
 
-/** Of several groups each has its own word: where nobody took the slot away, the run was not good all the same. */
+/** The outcome to record in one group of several; never a good one if the slot of another group was lost. */
 function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
   if (cause === undefined || !('group' in cause)) return outcome;
   return lease.whyOver()?.kind === 'evicted' ? 'evicted' : 'lost';
@@ -142,7 +144,7 @@ interface Running {
   readonly early: readonly NodeJS.Signals[];
 }
 
-/** One race decides the end: the command itself, a signal, the timeout, or a lease. The tree is gone if it was killed. */
+/** Waits for the first of: the command's own end, a signal, the timeout, a lease's end. If killed, the tree is gone. */
 async function untilEnd(
   deps: ExecDeps,
   running: Running,
@@ -154,7 +156,7 @@ async function untilEnd(
   let killing: Promise<void> | undefined;
   const kill = (why: Cause, signal: NodeJS.Signals | 'none' = 'SIGTERM') => {
     if (ended.signal.aborted) return;
-    // A lost lock outweighs a signal: others may follow.
+    // A lost lock outweighs a signal, because other runs may take the slot.
     if (cause === undefined || cause.kind === 'signal') cause = why;
     killing = endTree(deps, command, { killAfterMs: options.killAfterMs, signal });
   };
@@ -187,12 +189,12 @@ async function untilEnd(
   const ending = await command.ended;
   const end = { ending, atMs: deps.clock.monotonicMs(), meanings: options.meanings };
   const isInterrupted = () => typed.some((signal) => isEndOf(signal, end));
-  // The terminal told runlock too: a command that dies of Ctrl-C at once may be quicker than that signal.
+  // The terminal sends Ctrl-C to runlock too. A command that dies of it at once may end before runlock gets the signal.
   if (deps.shareTerminal && cause === undefined && !isOk(ending, options.meanings) && !isInterrupted()) {
     await deps.clock.sleep(SIGNAL_MS, { signal: ended.signal });
   }
   if (isInterrupted()) cause ??= { kind: 'signal' };
-  // The terminal told its own process group alone.
+  // The terminal signals only its own process group, so the rest of the tree still has to be told.
   if (killing && deps.shareTerminal) kill({ kind: 'signal' });
   await killing;
   ended.abort();
@@ -200,11 +202,11 @@ async function untilEnd(
 
   async function passOn(signal: NodeJS.Signals): Promise<void> {
     if (signal === 'SIGUSR1' || signal === 'SIGUSR2') return command.signal(signal);
-    // An interactive command decides for itself what Ctrl-C means: whether it ended by it, its end says.
+    // An interactive command decides itself what Ctrl-C means; how it ends shows whether Ctrl-C ended it.
     const isTyped = deps.shareTerminal && (signal === 'SIGINT' || signal === 'SIGQUIT');
     if (isTyped) typed.push({ signal, atMs: deps.clock.monotonicMs() });
     else cause ??= { kind: 'signal' };
-    // A tree that is told for the first time is told as a whole, whoever has left the group included.
+    // The first signal goes to the whole tree, including processes that have left the process group.
     if (!deps.shareTerminal && !killing) {
       kill({ kind: 'signal' }, signal);
       return;

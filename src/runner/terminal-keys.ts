@@ -1,6 +1,6 @@
 /**
- * Keys of an interactive run. Ctrl-Z: runlock stops when its command does, and its guard knows that it is on purpose. Ctrl-C
- * is the command's own business; where it goes on all the same, a second one soon after ends it.
+ * Keys of an interactive run. Ctrl-Z: runlock stops when its command does, and its guard knows that this is on purpose.
+ * Ctrl-C is left to the command; if the command goes on, a second Ctrl-C soon after ends it.
  */
 import { basename } from 'node:path';
 import { reasonOf } from '../errors.ts';
@@ -11,28 +11,33 @@ import { leaseMs, lifeMs } from './start.ts';
 import type { Started } from './start.ts';
 import type { Supervised } from '../process/command.ts';
 
-/** A command that handles Ctrl-Z itself gives the terminal back before it stops; on a busy host any takes its time. */
+/**
+ * A command that handles Ctrl-Z itself restores the terminal before it stops; on a busy host any command takes time.
+ */
 const STOP_MS = 5_000;
 const FIRST_LOOK_MS = 5;
 const LAST_LOOK_MS = 50;
-/** What continues a whole group has reached all of it by then. */
+/** Within this time a SIGCONT that is sent to a whole process group has reached all of it. */
 const GROUP_MS = 100;
 
 export interface Pause {
-  /** Whether the command is stopped, and runlock about to be. */
+  /** Whether the command is stopped, and runlock is about to stop. */
   readonly isOn: () => boolean;
   /** From now on Ctrl-Z stops runlock as it stops any program. */
   readonly dismiss: () => void;
 }
 
-/** Ctrl-Z from before the command is there on: whoever has seen it start may type it at once. */
+/**
+ * Listens for Ctrl-Z from before the command starts, because a user may type it as soon as the command is seen to
+ * start.
+ */
 export interface Stops {
   readonly follow: (it: Started & { slots: HeldSlots }) => Pause;
-  /** There is no command after all. */
+  /** The command was not started after all. */
   readonly dismiss: () => void;
 }
 
-/** Loaded for a shared terminal alone: without one there is no Ctrl-Z, and no shell that would continue it. */
+/** Loaded only for a shared terminal: without one there is no Ctrl-Z, and no shell to continue the command. */
 export interface TerminalKeys {
   readonly hearStops: typeof hearStops;
   readonly watchInterrupts: typeof watchInterrupts;
@@ -83,9 +88,9 @@ function followStops(
   };
 
   async function pause(signal: StopSignal): Promise<void> {
-    // What runlock alone got, the command gets too.
+    // Pass the signal on, since runlock may have been the only one to get it.
     await command.signal(signal);
-    // It may go its own way: a shell ignores Ctrl-Z, an editor may be busy with it.
+    // The command may not stop: a shell ignores Ctrl-Z, an editor may be busy with it.
     if (!(await untilStopped())) return;
     isOn = true;
     tellDeadline();
@@ -96,11 +101,11 @@ function followStops(
     await resumeCommand();
   }
 
-  /** The shell continues the whole group; whoever continues runlock alone means the command as well. */
+  /** A shell continues the whole process group; a SIGCONT to runlock alone is meant for the command too. */
   async function resumeCommand() {
     const before = heard;
     await clock.sleep(GROUP_MS, { signal: ended.signal }).catch(() => undefined);
-    // A Ctrl-Z meanwhile is why it is stopped.
+    // If another Ctrl-Z came meanwhile, the command is stopped because of that one, so do not resume it.
     if (heard === before && command.isStopped()) command.resume();
   }
 
@@ -125,11 +130,11 @@ function followStops(
   }
 }
 
-/** A command that ends by Ctrl-C has ended by then, most of the time. */
+/** Most commands that end on Ctrl-C have ended within this time. */
 const NOTICE_MS = 500;
 const AGAIN_MS = 3_000;
 
-/** Returns what is to be called when Ctrl-C has been passed on, with the time of the key press; `end` ends the command. */
+/** Returns a function to call after Ctrl-C was passed on, with the time of the key press; `end` ends the command. */
 export function watchInterrupts(
   { clock, emit }: ExecDeps,
   it: {

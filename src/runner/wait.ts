@@ -1,4 +1,4 @@
-/** The waits of a run: the random delay before it, and that for one slot, with whoever hears of it: the log, and the live line. */
+/** The waits of a run: the random delay before it, and the wait for one slot, reported to the log and the live line. */
 import type { Emit, RunEvent } from '../events/events.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import { acquire } from '../lock/acquire.ts';
@@ -11,7 +11,7 @@ interface Wait {
   readonly waiting: Waiting;
   /** The groups in which the run has a slot already; none unless given. */
   readonly held?: readonly string[];
-  /** Says, once, that the run waits, and for whom. */
+  /** Whether to log, once, that the run waits, and for which runs. */
   readonly says?: boolean;
 }
 
@@ -34,7 +34,7 @@ export async function waitForSlot(
   }
 }
 
-/** The log first, then the others. */
+/** Sends each event to the log first, then to the others. */
 export const toAll =
   (log: Emit, others: readonly Emit[]): Emit =>
   (event) => {
@@ -42,12 +42,12 @@ export const toAll =
     for (const hear of others) hear(event);
   };
 
-/** Whoever gets a slot within this time did not wait. */
+/** Shorter waits are not reported as waits. */
 const QUIET_MS = 400;
 
 /**
- * Says once that the run waits, and for whom, from what it saw when it joined the queue: that costs no request. Unless
- * `over` aborts before that.
+ * Logs once that the run waits, and for which runs, unless `over` aborts first. Uses what the run saw when it joined
+ * the queue, which costs no request.
  */
 export function sayWaiting({ clock, emit }: Deps, held: readonly string[], over: AbortSignal): Emit {
   let said = false;
@@ -79,7 +79,10 @@ function waitingEvent(
 
 const SECOND_MS = 1_000;
 
-/** `--splay`, before a run asks for anything: waits for a random part of `splayMs`; a terminal shows how much of it is left. @throws the signal's reason. */
+/**
+ * `--splay`: waits for a random part of `splayMs` before the run asks for anything; a terminal shows the time left.
+ * @throws the signal's reason.
+ */
 export async function waitSplay(
   { clock, random, terminal }: Pick<ExecDeps, 'clock' | 'random' | 'terminal'>,
   splayMs: number,

@@ -1,6 +1,6 @@
 /**
- * A run with conditions: it waits for them without a slot, and looks at them again with all of its slots (docs/protocol.md,
- * "Conditions"). Loaded for such a run alone.
+ * A run with conditions: it waits for them without a slot, and looks at them again with all of its slots
+ * (docs/protocol.md, "Conditions"). Loaded for such runs only.
  */
 import type { Condition } from '../conditions/parse.ts';
 import type { Judged } from '../conditions/judge.ts';
@@ -19,28 +19,28 @@ import type { HeldSlots } from './slots.ts';
 
 export type TakenWhen =
   | TakenBehind
-  /** At the end of the wait; what is missing, and how it is instead. */
+  /** Conditions were unmet at the end of the wait; `missing` names them and what was found instead. */
   | { readonly kind: 'unmet'; readonly missing: readonly string[] };
 
 export interface Conditional {
   readonly run: string;
   readonly when: readonly Condition[];
   readonly waiting: Waiting;
-  /** What the run went through to get its slots, and has to go back through. */
+  /** The gate that the run passed to get its slots, and must back out of if it gives them up. */
   readonly gate: RunGate | undefined;
   /** Asks for all slots once. */
   readonly take: (waiting: Waiting) => Promise<TakenBehind>;
 }
 
-/** Between two tries: conditions that turn false with each grant must not keep the group busy. */
+/** Pause between two tries, so that conditions that turn false with each grant do not keep the group busy. */
 const AGAIN: Growth = { shortestMs: 1_000, longestMs: 30_000 };
 
-/** With slots nobody waits for Consul for longer. */
+/** While it holds slots, a run waits no longer than this for Consul. */
 const ANSWER_MS = 30_000;
 
 /**
- * Unless all slots are taken while all conditions hold, all is as it was before.
- * @throws the signal's reason when it aborts; RunlockError for what ends the way to a slot, or `forbidden`.
+ * Takes the slots while all conditions hold; otherwise everything is left as it was before.
+ * @throws the signal's reason when it aborts; RunlockError for a fault that ends the wait for a slot, or `forbidden`.
  */
 export async function takeWhen(
   deps: ExecDeps,
@@ -75,7 +75,7 @@ export async function takeWhen(
   }
 }
 
-/** Waits, holding nothing. What is missing at the end of the patience; undefined: all hold. */
+/** Waits without a slot. Returns what is missing when patience ends; undefined: all conditions hold. */
 async function waitOutside(
   {
     emit,
@@ -95,7 +95,7 @@ async function waitOutside(
       decide: ({ judged }) => {
         if (judged.every(({ holds }) => holds)) return { done: true };
         const missing = missingOf(judged);
-        // Ages grow: what is said once is said by what is missing.
+        // The texts contain growing ages, so compare conditions and marks to log each state only once.
         const open = judged.filter(({ holds }) => !holds);
         const key = JSON.stringify(open.map(({ condition, mark }) => [condition.text, mark]));
         if (!said.has(key)) emit({ event: 'when-waits', ...who, missing });
@@ -106,13 +106,16 @@ async function waitOutside(
     return undefined;
   } catch (error) {
     if (signal.aborted || !patience.aborted || error !== patience.reason) throw error;
-    // Without patience it is asked once, as at the first contact.
+    // Out of patience: look once more, with the limits of a first contact.
     const missing = missingOf(await lookOnce(watching, when, { signal, ...FIRST_CONTACT }));
     return missing.length === 0 ? undefined : missing;
   }
 }
 
-/** It is false because this very run has its slot, and so would be at every try. @throws RunlockError `usage` */
+/**
+ * Refuses a condition that is false because this run itself has its slot: no try could succeed. @throws RunlockError
+ * `usage`
+ */
 function refuseOwn(judged: readonly Judged[], run: string): void {
   const own = judged.find(({ holds, runs }) => !holds && runs.includes(run));
   if (!own) return;
@@ -131,7 +134,10 @@ interface Inside {
   readonly backOut: () => Promise<void> | undefined;
 }
 
-/** The last look before the command, with all slots: false by now, or a lease over, and all is given up at once. */
+/**
+ * The last look before the command, with all slots held. If a condition is false or a lease ended, gives all up at
+ * once.
+ */
 async function lookInside(
   deps: ExecDeps,
   slots: HeldSlots,
