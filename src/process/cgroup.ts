@@ -1,6 +1,6 @@
 /**
- * A cgroup of its own for a run's command (cgroup v2): whoever is born in it stays, whatever it does to its environment,
- * session or parents. Runlock enters it, starts the command there, and leaves (docs/adr/0004).
+ * A cgroup of its own for a run's command (cgroup v2): a process that is born in it stays in it, whatever it does to
+ * its environment, session or parents. Runlock enters it, starts the command there, and leaves (docs/adr/0004).
  */
 import {
   accessSync,
@@ -22,29 +22,31 @@ export type CgroupSupport =
 export interface RunCgroup {
   /** Its folder. */
   readonly path: string;
-  /** The file that brings back whoever writes 0 into it: a helper that is started while runlock is inside. */
+  /** A process that writes 0 to this file leaves the cgroup; for helpers that are started while runlock is inside. */
   readonly homeFile: string;
-  /** Goes in, once; whatever is started from then on until `leave` is born inside. False: there is no way in. Never rejects. */
+  /** Moves runlock in, once; what it starts until `leave` is born inside. False: the move failed. Never rejects. */
   enter(): Promise<boolean>;
-  /** Goes out again. Resolves when it is out, or can't be; never rejects. */
+  /** Moves runlock out again. Resolves when it is out, or when that failed; never rejects. */
   leave(): Promise<void>;
-  /** Who is inside, in cgroups that the command made below it too; never runlock itself. Throws when it can't be read. */
+  /**
+   * Processes inside, and in cgroups that the command made below it; never runlock itself. Throws if it can't be read.
+   */
   pids(): number[];
-  /** What the kernel says: nobody but runlock itself is inside, in cgroups below it neither. Throws when it can't be read. */
+  /** Whether the kernel reports no process but runlock, here or in cgroups below. Throws if it can't be read. */
   isEmpty(): boolean;
-  /** SIGKILL for everybody inside. False: it could not be done at once, and each has to be signalled. */
+  /** Sends SIGKILL to every process inside. False: that was impossible, so each must be signalled by itself. */
   killAll(): boolean;
-  /** Removes what dead runs left beside it. Never throws. */
+  /** Removes cgroups that dead runs left next to this one. Never throws. */
   sweep(): void;
-  /** Leaves, moves whoever is still inside to where runlock is, and removes it. Never rejects. */
+  /** Leaves the cgroup, moves remaining processes to runlock's own cgroup, and removes it. Never rejects. */
   close(): Promise<void>;
 }
 
 const MOUNTS = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'];
-/** A run's cgroup, by its id: whatever else is called runlock-something is not ours to remove. */
+/** Names of runs' cgroups, with the run's id; anything else called runlock-* is not ours to remove. */
 const FOLDER = /^runlock-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** Whether this process may have cgroups below its own. Tries it, and leaves nothing behind. */
+/** Whether this process can make cgroups below its own. Tries to, and leaves nothing behind. */
 export function cgroupSupport(): CgroupSupport {
   const found = findHome();
   if (!found.usable) return found;
@@ -54,7 +56,7 @@ export function cgroupSupport(): CgroupSupport {
   return why === undefined ? found : { usable: false, why };
 }
 
-/** The folder of the own cgroup: in the mount where the own pid is found in it. */
+/** The folder of runlock's own cgroup, in the mount where that folder lists runlock's pid. */
 function findHome(): CgroupSupport {
   const no = (why: string): CgroupSupport => ({ usable: false, why });
   const line = readLines('/proc/self/cgroup')?.find((each) => each.startsWith('0::'));
@@ -62,12 +64,12 @@ function findHome(): CgroupSupport {
   const path = line.slice(3).replace(/\/$/, '');
   if (path.startsWith('/..')) return no('its cgroup is outside of what this namespace shows');
   const isHome = (folder: string) => readPids(`${folder}/cgroup.procs`)?.includes(pid) === true;
-  // To read all mounts takes long where there are many.
+  // Try the usual mounts first: reading all of them is slow if there are many.
   const home = MOUNTS.map((mount) => mount + path).find(isHome) ?? mountsOf(path).find(isHome);
   return home === undefined ? no('its cgroup v2 is not mounted here') : { usable: true, home };
 }
 
-/** For mounts in unusual places: proc_pid_mountinfo(5); what a mount shows as its root is cut off the path. */
+/** Finds mounts in unusual places (proc_pid_mountinfo(5)). The root that a mount shows is cut off the path. */
 function mountsOf(path: string): string[] {
   return (readLines('/proc/self/mountinfo') ?? []).flatMap((line) => {
     const [before = '', after = ''] = line.split(' - ');
@@ -97,8 +99,9 @@ function tryFolder(home: string, folder: string): string | undefined {
 }
 
 /**
- * Makes a cgroup for run `run` below the own one. What dead runs have left there goes with `sweep`: a short run has better things to do.
- * @returns why there is none, where the host gives none. Never throws.
+ * Makes a cgroup for run `run` below runlock's own. Leaves the cleanup after dead runs to `sweep`, to keep short runs
+ * fast.
+ * @returns the cgroup, or why this host allows none. Never throws.
  */
 export function makeCgroup(options: {
   readonly run: string;
@@ -117,7 +120,7 @@ export function makeCgroup(options: {
   const homeFile = `${home}/cgroup.procs`;
   let entered: Promise<boolean> | undefined;
   let left: Promise<void> | undefined;
-  /** From the moment it goes in until it is known to be out. */
+  /** True from the moment runlock starts to move in until it is known to be out. */
   let isInside = false;
 
   async function goIn(): Promise<boolean> {
@@ -128,7 +131,7 @@ export function makeCgroup(options: {
         return true;
       } catch (error) {
         if (!isGone(error) || tries >= TRIES) break;
-        // Another run found it empty, and took it for one that was left behind.
+        // Another run found the cgroup empty and removed it as a leftover, so make it again.
         tryMake(path);
       }
     }
@@ -167,16 +170,16 @@ export function makeCgroup(options: {
     },
   };
 
-  /** For kernels before 5.14. What is frozen can't fork, and dies of KILL all the same. */
+  /** For kernels before 5.14. A frozen process can't fork, but SIGKILL still ends it. */
   function freezeAndKill(): boolean {
     tryWrite(`${path}/cgroup.freeze`);
     for (const each of pids()) tryKill(each);
     return true;
   }
 
-  /** A daemon that forks meanwhile takes a few rounds. One that has made cgroups of its own stays in them. */
+  /** Takes a few rounds if a daemon forks meanwhile. A daemon that made cgroups of its own stays in them. */
   async function empty(): Promise<void> {
-    // Most runs leave nobody: the kernel keeps one that somebody is in.
+    // Most runs leave no process behind. The kernel refuses to remove a cgroup that is in use.
     if (tryRemove(path)) return;
     for (let tries = 1; tries <= TRIES; tries++) {
       for (const each of readPids(`${path}/cgroup.procs`) ?? []) tryWrite(homeFile, String(each));
@@ -187,8 +190,8 @@ export function makeCgroup(options: {
 }
 
 /**
- * Moves this process: "0" is whoever writes it. The kernel takes its time for that, so a thread waits for it, not this one.
- * Not by node:fs/promises, which takes a millisecond to load.
+ * Moves this process: "0" stands for the process that writes it. The kernel is slow at this, so the write runs on
+ * another thread. Avoids node:fs/promises, which takes a millisecond to load.
  */
 const moveTo = (file: string) =>
   new Promise<void>((resolve, reject) => {
@@ -199,7 +202,7 @@ const TRIES = 10;
 const PAUSE_MS = 5;
 const NEVER = new AbortController().signal;
 
-/** The same number under two names. */
+/** The same errno has two names. */
 const isUnsupported = (error: unknown): boolean =>
   ['EOPNOTSUPP', 'ENOTSUP'].includes((error as NodeJS.ErrnoException).code ?? '');
 
@@ -209,13 +212,13 @@ export function members(folder: string): number[] {
   return [...own, ...foldersIn(folder).flatMap((name) => members(`${folder}/${name}`))];
 }
 
-/** Whether somebody lives in a cgroup or below it, seen from this pid namespace or not. One that is gone has nobody. */
+/** Whether any process is in a cgroup or below, visible in this pid namespace or not. False for a removed cgroup. */
 export function isPopulated(folder: string): boolean {
   const lines = readLines(`${folder}/cgroup.events`);
   return lines !== undefined && !lines.includes('populated 0');
 }
 
-/** Undefined: there is no such cgroup, or it is threaded: then the domain that it belongs to names its processes. */
+/** Undefined: there is no such cgroup, or it is threaded, in which case the domain above it lists its processes. */
 function readPids(file: string): number[] | undefined {
   // A process of another pid namespace shows as 0, which kill(2) would take for runlock's own group.
   return readLines(file)
@@ -223,7 +226,7 @@ function readPids(file: string): number[] | undefined {
     .filter((pid) => pid > 0);
 }
 
-/** A cgroup that is removed in the middle of a read or write says ENODEV. */
+/** ENODEV: the cgroup was removed during the read or write. */
 const isGone = (error: unknown): boolean =>
   ['ENOENT', 'ENODEV', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '');
 
@@ -247,16 +250,16 @@ function foldersIn(folder: string): string[] {
   }
 }
 
-/** A run that was killed leaves its cgroup; the kernel keeps one that somebody is in. */
+/** Removes cgroups that killed runs left behind; the kernel refuses to remove one that is in use. */
 function removeLeft(home: string): void {
   try {
     for (const name of foldersIn(home)) if (FOLDER.test(name)) removeTree(`${home}/${name}`);
   } catch {
-    // They harm nobody.
+    // Leftover cgroups do no harm.
   }
 }
 
-/** True: it is gone. False: somebody is in it, or in one below. */
+/** True: the cgroup is gone. False: it, or one below it, is in use. */
 export function removeTree(folder: string): boolean {
   try {
     for (const name of foldersIn(folder)) removeTree(`${folder}/${name}`);
@@ -280,7 +283,7 @@ function tryMake(folder: string): void {
   try {
     mkdirSync(folder);
   } catch {
-    // The next step says what is wrong.
+    // The next step reports what is wrong.
   }
 }
 

@@ -1,4 +1,4 @@
-/** The command of a run: started so that its end is known exactly in both runtimes, told of signals, ended with its tree. */
+/** The command of a run: starts it so that both runtimes report its end exactly, passes on signals, ends its tree. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { pid as ownPid } from 'node:process';
@@ -23,22 +23,25 @@ export interface CommandOptions {
   /** Where `findCommand` found it. */
   readonly file: string;
   readonly args: readonly string[];
-  /** Where it is to ignore signals: what is started first, and becomes it. */
+  /** Set if the command must ignore signals: the program that is started first and then becomes the command. */
   readonly launcher?: Launcher;
   /** The whole environment; only the mark of the run is added. */
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The secret of the run, which marks all of its processes. */
   readonly nonce: string;
-  /** Where the command is born; undefined where this host gives none. */
+  /** The cgroup that the command is born in; undefined if this host allows none. */
   readonly cgroup?: RunCgroup | undefined;
   readonly fileLimit?: FileLimit | undefined;
-  /** The caller's descriptors above 2, which it gets at their own numbers. */
+  /** The caller's descriptors above 2, which the command gets under the same numbers. */
   readonly inherited?: readonly number[];
-  /** Stay in runlock's process group, so that the terminal's keys and its prompts reach the command. Without a terminal it gets a session of its own. */
+  /**
+   * Whether the command stays in runlock's process group, so that it gets the terminal's keys and can prompt there. If
+   * not, the command gets a session of its own.
+   */
   readonly shareTerminal: boolean;
   /** Processes that are never part of the command, such as the guard. Runlock itself is always one. */
   readonly except?: () => readonly number[];
-  /** Live runlocks on this host, and their guards: those that the command starts end their own runs. */
+  /** Live runlocks on this host, and their guards. Any that the command started must end their own runs. */
   readonly inner?: () => readonly Pick<Member, 'pid' | 'startTime'>[];
   readonly clock: Clock;
 }
@@ -46,37 +49,39 @@ export interface CommandOptions {
 /** A command while it runs, and what it leaves behind. */
 export interface Supervised {
   readonly pid: number;
-  /** Clock ticks since boot; names the process for good, together with its pid. */
+  /** Clock ticks since boot; with the pid it identifies the process uniquely. */
   readonly startTime: string;
-  /** It was born in the run's cgroup. */
+  /** Whether the command was born in the run's cgroup. */
   readonly isContained: boolean;
-  /** Settles when the command itself has ended, whatever else of its tree still lives. Never rejects. */
+  /** Resolves when the command itself has ended, even if other processes of its tree still run. Never rejects. */
   readonly ended: Promise<Ending>;
-  /** Passes on a signal that runlock got, once, unless the terminal already gave it to the command. Resolves when that is decided. */
+  /** Passes on, once, a signal that runlock got, unless the terminal already sent it. Resolves when that is decided. */
   signal(signal: NodeJS.Signals): Promise<void>;
   /**
-   * Ends the whole tree: `signal`, then KILL after `killAfterMs`. Resolves when nothing of it is left; until then it
-   * goes on trying. Never rejects.
-   * May be called twice (a shorter limit wins), and after the command ended, for what it left behind.
+   * Ends the whole tree: `signal`, then KILL after `killAfterMs`. Keeps trying, and resolves when no process of the
+   * tree is left. Never rejects.
+   * May be called twice (a shorter limit wins), and after the command ended, to end what it left behind.
    */
   readonly kill: Kill;
   /** Whether the command itself is stopped, by Ctrl-Z say. */
   isStopped(): boolean;
-  /** Continues who is stopped of the tree. Never throws. */
+  /** Continues the stopped processes of the tree. Never throws. */
   resume(): void;
-  /** Who of the tree is alive. Looking also remembers them, should they hide their origin later. */
+  /** The live processes of the tree. Each look also remembers them, in case they hide their origin later. */
   remaining(): readonly Member[];
 }
 
-/** Starts the command, no shell in between, on runlock's own stdin, stdout and stderr. Throws `not-found` or `not-executable`. */
+/**
+ * Starts the command without a shell, on runlock's stdin, stdout and stderr. Throws `not-found` or `not-executable`.
+ */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { nonce, shareTerminal, clock, inner } = options;
-  // First: what fails here fails before there is a command.
+  // Start the probe first, so that a failure here comes before the command exists.
   const probe = shareTerminal ? startSignalProbe(clock, { home: options.cgroup?.homeFile ?? '' }) : undefined;
   const [isInside] = await Promise.all([options.cgroup?.enter(), options.fileLimit?.enter()]);
   const cgroup = isInside === true ? options.cgroup : undefined;
   const spawned = spawnCommand(options);
-  // What is started from here on is not the command's.
+  // Leave now: processes that are started from here on do not belong to the command.
   const left = options.cgroup?.leave();
   if ('code' in spawned) {
     probe?.stop();
@@ -86,7 +91,7 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   const { pid, ended } = spawned;
   void Promise.resolve(left).then(() => options.fileLimit?.started(pid));
   void ended.then(() => probe?.stop());
-  // One that ended at once is still there as a zombie: this is the turn of the event loop that started it.
+  // In this turn of the event loop even a command that ended at once is still there as a zombie, with its start time.
   const command = { pid, startTime: startTime(pid) ?? '' };
   const except = () => [ownPid, probe?.pid() ?? ownPid, ...(options.except?.() ?? [])];
   const tree = followTree({ nonce, command, except, ...(cgroup && { inside: () => cgroup.pids() }) });
@@ -100,7 +105,7 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
     isStopped: () => isStopped(command),
     resume: () => {
       signalAll(
-        // One that waits for a stopped child (vfork) has the stop signal before it: that goes too.
+        // State D: a process that waits for a stopped child (vfork) has a pending stop signal, which SIGCONT clears.
         (look(tree) ?? []).filter(({ state }) => state === 'T' || state === 'D'),
         'SIGCONT',
       );
@@ -111,17 +116,17 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
 
 function spawnCommand(options: CommandOptions): Spawned {
   const { command, file, args, launcher } = options;
-  // What the kernel does not know, Node and env(1) give to a shell, whatever it is.
+  // Node and env(1) give any file whose format the kernel does not know to a shell, so refuse it here.
   if (!isRunnable(file)) return { code: Promise.resolve('ENOEXEC') };
   if (launcher) {
     const program = launcher(command, args);
     const launched = trySpawn(program, options);
     if ('pid' in launched && !launchFailed(launched.pid, { file: program.file, command })) return launched;
-    // What keeps a launcher from becoming the command keeps runlock from starting it, and here the reason is known.
+    // Try without the launcher: whatever kept it from becoming the command also stops runlock, which learns the reason.
   }
   const spawned = trySpawn({ file, args, argv0: command }, options);
   if (!('code' in spawned) || spawned.thrown !== 'ENOEXEC' || !isText(file)) return spawned;
-  // As execvp(3) does it: a script without #!. Node has it from there.
+  // Run a script without #! in a shell, as execvp(3) does, and Node through it.
   return trySpawn({ file: SHELL, args: [file, ...args], argv0: SHELL }, options);
 }
 
@@ -141,7 +146,7 @@ function passOn(options: {
   ended: Promise<Ending>;
   probe: SignalProbe | undefined;
   inner: CommandOptions['inner'];
-  /** The command's. */
+  /** The command's pid. */
   pid: number;
 }): Supervised['signal'] {
   const { tree, group, probe, inner = () => [], pid } = options;
@@ -159,7 +164,7 @@ function passOn(options: {
   };
 }
 
-/** timeout(1) and setsid(1) go to a group of their own: there the terminal does not reach them. */
+/** timeout(1) and setsid(1) move to a process group of their own, which the terminal's signals do not reach. */
 function inGroupOfItsOwn(members: readonly Member[], pid: number): readonly Member[] {
   const command = members.find((member) => member.pid === pid);
   if (command === undefined || command.group === groupOf(ownPid)) return [];
@@ -168,7 +173,7 @@ function inGroupOfItsOwn(members: readonly Member[], pid: number): readonly Memb
 
 export type Ending =
   | { readonly kind: 'exited'; readonly code: number }
-  /** The signal's number where the runtime has no name for it: a real-time signal. */
+  /** The signal's number if the runtime has no name for it: a real-time signal. */
   | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals | number };
 
 interface StartOptions {
@@ -179,7 +184,7 @@ interface StartOptions {
 
 type Spawned =
   | { readonly pid: number; readonly ended: Promise<Ending> }
-  /** There is none, and errno says why. */
+  /** No process was started; errno says why. */
   | { readonly code: Promise<string | undefined>; readonly thrown?: string | undefined };
 
 /** What Bun offers beside node:child_process (docs/adr/0015). */
@@ -206,13 +211,13 @@ function startProcess(program: Program, options: StartOptions): Spawned {
   try {
     return bun === undefined ? inNode(program, options) : inBun(bun, program, options);
   } catch (error) {
-    // Some reasons come as an event, and others are thrown.
+    // Some errors arrive as an event, others are thrown.
     const { code } = error as NodeJS.ErrnoException;
     return { code: Promise.resolve(code), thrown: code };
   }
 }
 
-/** Its node:child_process tells of an end by a real-time signal as of a good one. */
+/** Uses Bun.spawn, because Bun's node:child_process reports an end by a real-time signal as success. */
 function inBun(bun: Bun, { file, args, argv0 }: Program, options: StartOptions): Spawned {
   let end: (ending: Ending) => void = () => undefined;
   const ended = new Promise<Ending>((resolve) => (end = resolve));
@@ -224,7 +229,7 @@ function inBun(bun: Bun, { file, args, argv0 }: Program, options: StartOptions):
   return { pid, ended };
 }
 
-/** Here nothing tells a real-time signal from exit 0: what the kernel said is gone when JavaScript hears of it. */
+/** In Node a real-time signal looks like exit 0: the kernel's status is lost before JavaScript sees it. */
 function inNode({ file, args, argv0 }: Program, { env, stdio, detached }: StartOptions): Spawned {
   const subprocess: ChildProcess = spawn(file, args, { argv0, env: { ...env }, stdio, detached });
   const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));

@@ -1,4 +1,4 @@
-/** What a run's command is born into: a cgroup of its own and the caller's limit of open files, ready when the slot is granted. */
+/** Prepares a cgroup and the caller's limit of open files for a run's command, to be ready when the slot is granted. */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { pid, ppid } from 'node:process';
@@ -8,11 +8,11 @@ import { makeCgroup } from './cgroup.ts';
 import type { RunCgroup } from './cgroup.ts';
 
 export interface Containment {
-  /** Undefined: this host gives none. */
+  /** Undefined: this host allows none. */
   readonly cgroup: () => RunCgroup | undefined;
   /** Undefined: there is nothing to change. */
   readonly fileLimit: () => FileLimit | undefined;
-  /** Leaves it and removes it; what a good run left inside goes where runlock is. Never rejects. */
+  /** Leaves the cgroup and removes it; daemons of a good run move to runlock's own cgroup. Never rejects. */
   readonly close: () => Promise<void>;
 }
 
@@ -20,18 +20,18 @@ export interface ContainOptions {
   readonly run: string;
   readonly clock: Clock;
   readonly emit: Emit;
-  /** Gets ready what log lines go through. */
+  /** Prepares the stream that log lines go through. */
   readonly prepareLog: () => void;
   /** Descriptors above 2 that the caller opened for the command. */
   readonly inherited: readonly number[];
 }
 
 /**
- * Makes the cgroup and begins to enter it. That takes the kernel some milliseconds (docs/adr/0004), so it comes first of
- * all: meanwhile the rest of the program is loaded, and the slot is asked for.
+ * Makes the cgroup and begins to enter it. The kernel takes some milliseconds for that (docs/adr/0004), so start with
+ * it, and load the rest of the program and ask for the slot meanwhile.
  */
 export function containRun({ run, clock, emit, prepareLog, inherited }: ContainOptions): Containment {
-  // Before that: what is started after it is born in the cgroup.
+  // Prepare the log before entering, because any process started after that is born in the cgroup.
   prepareLog();
   const limit = fileLimit(inherited);
   void limit?.enter();
@@ -46,12 +46,16 @@ export function containRun({ run, clock, emit, prepareLog, inherited }: ContainO
 
 /**
  * The soft limit of open files (getrlimit(2), RLIMIT_NOFILE). Node and Bun raise theirs to the hard one before any
- * JavaScript runs, and do not tell what it was: the command, and every daemon that it restarts, would inherit that.
+ * JavaScript runs, and do not report the old one. The command, and every daemon that it restarts, would inherit the
+ * raised limit.
  */
 export interface FileLimit {
-  /** From here on runlock, and what it starts, has the caller's limit, if that is enough for runlock. Never rejects; may be called again. */
+  /**
+   * Gives runlock, and processes that it starts, the caller's limit, if that is enough for runlock. Never rejects; may
+   * be called again.
+   */
   readonly enter: () => Promise<void>;
-  /** One that is too low for runlock itself is given to the command, a moment after its start. */
+  /** Sets a limit that is too low for runlock on the command only, a moment after its start. */
   readonly started: (command: number) => void;
 }
 
@@ -59,13 +63,13 @@ export interface FileLimit {
 const ROOMY = 256;
 /** Stdin, stdout and stderr are copied too. */
 const SPARE = 8;
-/** It only asks the kernel. */
+/** Ample for prlimit(1), which only asks the kernel. */
 const PRLIMIT_MS = 2_000;
 
-/** The soft limit that runlock was started with; undefined: the one that it has, or nobody can know. */
+/** The soft limit that runlock was started with; undefined: it still has that limit, or the limit can't be known. */
 export function callersSoftLimit({ own, parents }: { own: string; parents: string }): number | undefined {
   const [mine, theirs] = [readLimit(own), readLimit(parents)];
-  // Other hard limits: somebody has changed them in between, and the soft one with them.
+  // If the hard limits differ, they were changed between the parent and runlock, and the soft limit probably was too.
   if (!mine || !theirs || mine.hard !== theirs.hard || theirs.soft >= mine.soft) return undefined;
   return theirs.soft;
 }
@@ -76,13 +80,14 @@ function readLimit(limits: string): { readonly soft: number; readonly hard: numb
   return soft === undefined ? undefined : { soft: toNumber(soft), hard: toNumber(hard) };
 }
 
-/** `inherited`: the caller's descriptors, which may be beyond its limit. Undefined: there is nothing to change. */
+/** `inherited`: the caller's descriptors, whose numbers may exceed its limit. Undefined: there is nothing to change. */
 function fileLimit(inherited: readonly number[]): FileLimit | undefined {
   const own = readText(`/proc/${pid}/limits`);
   const soft = callersSoftLimit({ own, parents: readText(`/proc/${ppid}/limits`) });
   if (soft === undefined) return undefined;
   let entered: Promise<void> | undefined;
-  // A descriptor can be given to a program only by a process whose limit is above it: Bun copies each to a number above all.
+  // To pass a descriptor on, a process needs a higher limit than its number: Bun copies each to a number above all
+  // others.
   const isRoomy = soft >= Math.max(ROOMY, Math.max(0, ...inherited) + inherited.length + SPARE);
   return {
     enter: () => (entered ??= isRoomy ? setSoft(pid, soft) : Promise.resolve()),
@@ -92,7 +97,7 @@ function fileLimit(inherited: readonly number[]): FileLimit | undefined {
   };
 }
 
-/** A process may only set its own limits by a system call that neither runtime offers; prlimit(1) sets another's. */
+/** Uses prlimit(1), which sets the limits of another process, because neither runtime offers setrlimit(2). */
 function setSoft(pid: number, soft: number): Promise<void> {
   return new Promise((resolve) => {
     const done = () => resolve();

@@ -3,22 +3,22 @@ import { constants, fstatSync, readdirSync, readlinkSync } from 'node:fs';
 
 interface Open {
   readonly fd: number;
-  /** The type bits of its mode; 0: it is none of the file system's (epoll, eventfd). */
+  /** The type bits of its mode; 0: not an object of the file system (epoll, eventfd). */
   readonly type: number;
-  /** What it stands for, as /proc shows it. */
+  /** What it refers to, as /proc shows it. */
   readonly target: string;
 }
 
 /**
- * Those above 2 that were there before runlock was. Has to be asked before anything else is opened.
- * FD_CLOEXEC does not tell: both runtimes set it on what they inherit.
- * `opensPipes`: the runtime opens pipes for itself before it comes to this (Node does).
+ * The descriptors above 2 that were open before runlock started. Must be called before anything else is opened.
+ * FD_CLOEXEC does not help, because both runtimes set it on inherited descriptors.
+ * `opensPipes`: the runtime opens pipes for itself before this code runs (Node does).
  */
 export function callersDescriptors(options: Inheriting): readonly number[] {
   try {
     return inheritedDescriptors(options);
   } catch {
-    // Without /proc there will be no command.
+    // Without /proc no command will be started, so this does not matter.
     return [];
   }
 }
@@ -28,19 +28,19 @@ interface Inheriting {
   readonly opensPipes: boolean;
 }
 
-/** The same. @throws where /proc can't be read. */
+/** Like `callersDescriptors`, but @throws if /proc can't be read. */
 export function inheritedDescriptors(options: Inheriting): number[] {
   const all = openDescriptors();
   const isNumber = ({ fd }: Open) => fd > 2;
   const named = all.filter(({ type }) => type !== 0);
   if (!options.opensPipes) return named.filter(isNumber).map(({ fd }) => fd);
-  // The runtime opens its own after its caller's, at the lowest numbers that are free.
+  // The runtime opens its own descriptors after the caller's, at the lowest free numbers.
   const first = Math.min(...all.filter(({ type }) => type === 0).map(({ fd }) => fd));
   const isOwn = ownPipes(named, options.parent);
   return named.filter((each) => isNumber(each) && (each.fd < first || !isOwn(each))).map(({ fd }) => fd);
 }
 
-/** Pipes with both ends here that the parent knows nothing of. */
+/** Recognizes the runtime's own pipes: this process has both ends of them, and its parent has neither. */
 function ownPipes(all: readonly Open[], parent: number): (each: Open) => boolean {
   const pipes = all.filter(({ type }) => type === constants.S_IFIFO).map(({ target }) => target);
   let parents: ReadonlySet<string> | undefined;
@@ -59,14 +59,14 @@ function openDescriptors(): Open[] {
         const type = fstatSync(fd).mode & constants.S_IFMT;
         return [{ fd, type, target: type === constants.S_IFIFO ? readlinkSync(`/proc/self/fd/${fd}`) : '' }];
       } catch {
-        // The one that the folder was read through.
+        // This is the descriptor that the folder was read through.
         return [];
       }
     })
     .sort((a, b) => a.fd - b.fd);
 }
 
-/** None where it is another user's. */
+/** Empty if the process belongs to another user. */
 function targetsOf(pid: number): string[] {
   try {
     const folder = `/proc/${pid}/fd`;
@@ -82,7 +82,7 @@ function targetsOf(pid: number): string[] {
   }
 }
 
-/** For spawn(): the first three, and these at their own numbers. What is ignored above 2 is not opened. */
+/** For spawn(): stdin, stdout, stderr, and `inherited` under their own numbers. Above 2, `ignore` opens nothing. */
 export function stdioWith(inherited: readonly number[]): ('inherit' | 'ignore' | number)[] {
   const stdio: ('inherit' | 'ignore' | number)[] = ['inherit', 'inherit', 'inherit'];
   for (const fd of inherited) {

@@ -26,7 +26,7 @@ export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (e
   const runFiles = (emit: Emit) =>
     openRunFiles({ folders: runFolders(uid(), own.env['XDG_RUNTIME_DIR']), uid: uid(), emit });
 
-  /** Of another user's run root reads what that user wrote down. */
+  /** Root may also read the note of another user's run. */
   function readRunFile(id: string, emit: Emit, other = uid()): RunFile | undefined {
     if (other === uid() || uid() !== 0) return runFiles(emit).read(id);
     const file = openRunFiles({ folders: runFolders(other, undefined), uid: other, emit }).read(id);
@@ -52,7 +52,7 @@ export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (e
     }),
     place: () => (placed ??= findPlace()),
     get bootId() {
-      // Whoever asks for processes must not hear of another namespace's.
+      // Check /proc first, so that callers never see the processes of another namespace.
       requireProc(own.pid);
       const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
       return [boot, readlinkSync('/proc/self/ns/pid'), ...timeNamespace()].join(' ');
@@ -69,7 +69,7 @@ async function findPlace() {
   return { host: hostname(), ...(machine !== undefined && { machine }) };
 }
 
-/** Start times count from a boot that each time namespace may shift. Before Linux 5.6 there is none. */
+/** A time namespace may shift the boot time that start times count from. Linux before 5.6 has no time namespaces. */
 function timeNamespace(): readonly string[] {
   try {
     return [readlinkSync('/proc/self/ns/time')];
@@ -79,8 +79,8 @@ function timeNamespace(): readonly string[] {
 }
 
 /**
- * Whether /proc shows the processes that this one can see: who belongs to a run, and who lives, is read there.
- * `pid`: of this process.
+ * Checks that /proc shows the pid namespace of this process, because runlock reads there which processes are alive and
+ * belong to a run. `pid`: of this process.
  * @throws RunlockError `config`: it is not mounted, or shows another pid namespace.
  */
 export function requireProc(pid: number, readSelf = () => readlinkSync('/proc/self')): void {
@@ -102,16 +102,16 @@ export function requireProc(pid: number, readSelf = () => readlinkSync('/proc/se
   );
 }
 
-/* Which machine this is, as a claim names it: what is stored tells nobody /etc/machine-id itself. */
+/* Identifies this machine in claims, without storing /etc/machine-id itself. */
 
 const FILE = '/etc/machine-id';
-/** Runlock's own; with another one the same machine would be another. */
+/** Runlock's application id. Never change it: the same machine would get another id. */
 const APPLICATION = 'b7a1f5de0c4e4c1f9d0b6a3e58c2f417';
 
 /**
- * The machine, as `systemd-id128 machine-id --app-specific=b7a1f5de0c4e4c1f9d0b6a3e58c2f417` gives it: the HMAC-SHA256 of the
- * application, with machine-id as its key, cut to 128 bits, in the form of a version 4 UUID without hyphens. Undefined
- * where there is none, as in many a container, or it is not set yet.
+ * The machine, as `systemd-id128 machine-id --app-specific=b7a1f5de0c4e4c1f9d0b6a3e58c2f417` gives it: the HMAC-SHA256
+ * of the application, with machine-id as its key, cut to 128 bits, in the form of a version 4 UUID without hyphens.
+ * Undefined if there is no machine-id, as in many containers, or it is not set yet.
  */
 export async function machineOf(file = FILE): Promise<string | undefined> {
   const id = readId(file);
@@ -134,13 +134,13 @@ function readId(file: string): string | undefined {
   }
 }
 
-/* Who of a run is still alive when nothing of runlock watches it any more (docs/adr/0004). */
+/* Finds processes of a run that are still alive when no runlock watches it any more (docs/adr/0004). */
 
 const NOBODY: Survivors = { pids: [], guarded: false };
 
 /**
- * `file`: what the run wrote down; without it only its marks tell. An ended run leaves nobody: what it left running is
- * a daemon. @throws when the host can't be looked at: that proves nothing.
+ * `file`: the run's note; without it only the marks of its processes tell. An ended run has no survivors: processes
+ * that it left running are daemons. @throws when the host can't be read, which proves nothing.
  */
 export function findSurvivors(run: string, file: RunFile | undefined, bootId: string): Survivors {
   if (file === undefined) return { pids: markedPids(run), guarded: false };
@@ -152,7 +152,9 @@ export function findSurvivors(run: string, file: RunFile | undefined, bootId: st
   return { pids: livingOf(file, guarded ? [file.guard.pid] : []), guarded };
 }
 
-/** Of a run in other namespaces on this boot: its pids and start times say nothing here, its cgroup and its marks do. */
+/**
+ * For a run in other namespaces on this boot: its pids and start times mean nothing here, but its cgroup and marks do.
+ */
 function seenFromHere(run: string, { cgroup }: RunFile): Survivors {
   const inside = cgroup === undefined ? [] : membersOf(cgroup);
   const pids = [...new Set([...inside, ...markedPids(run)])].filter((pid) => pid !== ownPid);
@@ -160,7 +162,7 @@ function seenFromHere(run: string, { cgroup }: RunFile): Survivors {
   return { pids, guarded: false, ...(isHidden && { cgroup }) };
 }
 
-/** What another user wrote down leads root nowhere but to a cgroup: a file of theirs may never end. */
+/** Root trusts a path in another user's note only if it is a cgroup, since reading any other file might never end. */
 export function fromOtherUser({ cgroup, ...file }: RunFile): RunFile {
   return { ...file, ...(cgroup !== undefined && isCgroup(cgroup) && { cgroup }) };
 }
@@ -178,15 +180,15 @@ function isCgroup(folder: string): boolean {
 
 export const isLive = ({ pid, startTime }: ProcessName): boolean => liveStartTime(pid) === startTime;
 
-/** Whether nothing of a run is there, its daemons included: what it wrote down tells nobody anything. */
+/** Whether no process of a run is left, daemons included, so that its note is no longer needed. */
 export function isOver(file: RunFile): boolean {
   return livingOf(file, []).length === 0;
 }
 
 function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
   const { command, members = [] } = file;
-  // Only the command may be dead and count all the same: its group and session are its own for as long as somebody is
-  // in them. Of others that are gone the pid may have been given to a stranger since the last look.
+  // Only the command is followed after its death: its process group and session stay its own while any process is in
+  // them. The pid of any other dead member may belong to a stranger since the last look.
   const known = members.filter(isLive);
   const inside = () => (file.cgroup === undefined ? [] : membersOf(file.cgroup));
   const look = () => {
@@ -200,7 +202,8 @@ function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
     });
     return tree.members().map(({ pid }) => pid);
   };
-  // Who forks and ends during a look hides its child from it; where there is a cgroup the kernel says whether one must.
+  // A process that forks and ends during a look hides its child from that look, so look twice. With a cgroup the kernel
+  // tells whether more looks are needed.
   for (let looks = 1; ; looks++) {
     const seen = look();
     const isPopulated = file.cgroup !== undefined && hasAnybody(file.cgroup);
@@ -209,8 +212,8 @@ function livingOf(file: RunFile, guard: readonly number[]): readonly number[] {
   }
 }
 
-/** By then a chain of forks was seen once, or is not to be seen from here at all. */
+/** After so many looks a chain of forks has been seen at least once, or can't be seen from here at all. */
 const MOST_LOOKS = 50;
 
-/** No process has this pid: it was killed before its command had started, or that is all that is known. */
+/** Stands for the command of a run that was killed before it started one. No process has this pid. */
 const NO_COMMAND: ProcessName = { pid: 2 ** 31 - 1, startTime: '' };

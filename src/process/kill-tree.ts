@@ -6,9 +6,9 @@ import type { RunCgroup } from './cgroup.ts';
 import type { Member, Tree } from './process-tree.ts';
 
 export interface KillOptions {
-  /** From the first signal to KILL, in milliseconds. */
+  /** Delay from the first signal to KILL, in milliseconds. */
   readonly killAfterMs: number;
-  /** Sent first, `SIGTERM` unless given. `none`: whoever is to end was told already, only the limit starts now. */
+  /** The first signal, `SIGTERM` unless given. `none`: the processes were already signalled; only start the delay. */
   readonly signal?: NodeJS.Signals | 'none';
 }
 
@@ -17,17 +17,17 @@ export type Kill = (options: KillOptions) => Promise<void>;
 
 const firstPollMs = 20;
 const lastPollMs = 200;
-/** From KILL on a runlock inside the tree has this long to end its own run, whose command is dead by then: to give its slot back. */
+/** From KILL on, a runlock inside the tree has this long to release its slot; its own command is dead by then. */
 const INNER_GRACE_MS = 3_000;
 
 type Named = Pick<Member, 'pid' | 'startTime'>;
 
 /**
- * Returns the function that ends `tree`. It may be called again while it works: a shorter limit shortens it, another
- * signal is sent as well. What no signal can end (state D, another user's process) is tried again until it is gone.
- * `group`: a process group that holds nothing but the tree, signalled as one. `ended`: settles with the command itself.
- * `cgroup`: the kernel ends all of it at once; the tree is looked at before, for that cuts who descends from whom.
- * `inner`: live runlocks on this host, and their guards. Those in the tree are told like everybody, and die last.
+ * Returns the function that ends `tree`. It may be called again while it works: a shorter limit wins, a different
+ * signal is sent too. Processes that no signal can end (state D, another user's) are tried again until they are gone.
+ * `group`: a process group that holds only the tree, signalled as one. `ended`: resolves when the command itself ends.
+ * `cgroup`: the kernel ends all of it at once; look at the tree before, because the kill destroys the lines of descent.
+ * `inner`: live runlocks on this host, and their guards. Those in the tree get the same signal, but are killed last.
  */
 export function killer(options: {
   tree: Tree;
@@ -44,7 +44,7 @@ export function killer(options: {
   let running: Promise<void> | undefined;
   let waiting = new AbortController();
 
-  /** One look and what follows from it. Returns whether somebody may be there. */
+  /** Looks once and acts on the result. Returns whether processes may be left. */
   function round(): boolean {
     const members = look(tree);
     const overMs = clock.monotonicMs() - limitMs;
@@ -70,19 +70,19 @@ export function killer(options: {
     signalAll(others, 'SIGKILL', group);
   }
 
-  /** Who was ended by that; nobody: each has to be signalled. */
+  /** Kills the cgroup and returns the pids that were in it; empty: each process must be signalled by itself. */
   function killContained(): ReadonlySet<number> {
     const inside = attempt(() => cgroup?.pids()) ?? [];
     return cgroup?.killAll() === true ? new Set(inside) : new Set();
   }
 
-  /** Whoever forks and ends all the time is never found by a look at /proc: the kernel knows. */
+  /** Asks the kernel too, because a process that keeps forking and ending may never show up in a look at /proc. */
   const isPopulated = () => cgroup !== undefined && attempt(() => cgroup.isEmpty()) !== true;
 
   function tell(members: readonly Member[], first: NodeJS.Signals) {
     const living = new Map(members.map((member) => [member.pid, member]));
     const isTold = (member: Member) => told.has(key(member));
-    // A newcomer below one that was told belongs to that one's way of ending, as long as it lives.
+    // Do not signal a new child of a signalled process while that lives: the child may be part of its cleanup.
     const isExcused = (member: Member): boolean => {
       const parent = living.get(member.parent);
       return parent !== undefined && (isTold(parent) || isExcused(parent));
@@ -98,7 +98,7 @@ export function killer(options: {
 
   async function run(): Promise<void> {
     let pollMs = firstPollMs;
-    // Two looks: a process that forks and ends during the first one hides its child from it.
+    // Look twice: a process that forks and ends during the first look hides its child from that look.
     while (round() || round()) {
       waiting = new AbortController();
       const untilLimitMs = limitMs - clock.monotonicMs();
@@ -129,8 +129,8 @@ function among(members: readonly Member[], named: readonly Named[]): Member[] {
 }
 
 /**
- * Whom a signal is meant for: not those below a runlock inside the tree, which passes it on in its own way. Told by two,
- * its command could end before it has heard of the signal itself, and would pass for one that failed.
+ * The processes to signal: all but those below a runlock inside the tree, which passes the signal on itself. If both
+ * signalled its command, the command could end before the inner runlock gets the signal, and would be taken for failed.
  */
 export function withoutInner(members: readonly Member[], inner: readonly Named[]): readonly Member[] {
   const runlocks = new Set(among(members, inner).map(({ pid }) => pid));
@@ -141,7 +141,7 @@ export function withoutInner(members: readonly Member[], inner: readonly Named[]
   return members.filter(({ parent }) => !isBelow(parent));
 }
 
-/** Undefined when the look failed: then it proves nothing, and another one must. */
+/** Undefined when the look failed: that proves nothing, so look again. */
 export const look = (tree: Tree): Member[] | undefined => attempt(() => tree.members());
 
 function attempt<T>(read: () => T): T | undefined {
@@ -152,7 +152,7 @@ function attempt<T>(read: () => T): T | undefined {
   }
 }
 
-/** Signals each of `members` once; those in `group` together, so that none of them sees another one end first. */
+/** Signals each of `members` once; those in `group` all at once, so that none of them sees another end first. */
 export function signalAll(members: readonly Member[], signal: NodeJS.Signals, group?: number) {
   const grouped = members.filter((member) => member.group === group);
   if (group !== undefined && grouped.length > 0) trySend(-group, signal);
@@ -160,7 +160,7 @@ export function signalAll(members: readonly Member[], signal: NodeJS.Signals, gr
 }
 
 function signalMember(member: Member, signal: NodeJS.Signals) {
-  // Its pid may belong to another process since the look that found it.
+  // Since the look, the pid may have been given to another process.
   if (startTime(member.pid) === member.startTime) trySend(member.pid, signal);
 }
 
@@ -168,7 +168,7 @@ function trySend(pid: number, signal: NodeJS.Signals) {
   try {
     send(pid, signal);
   } catch {
-    // Gone meanwhile, or not ours to signal: the next look tells.
+    // The process is gone, or not ours to signal; the next look will show.
   }
 }
 

@@ -1,4 +1,4 @@
-/** Starting a command so that it ignores what runlock's caller ignores: the runtime resets all signals in what it spawns. */
+/** Makes a command ignore the signals that runlock's caller ignores, because the runtime resets them when it spawns. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -9,18 +9,18 @@ import type { Program } from './program.ts';
 export type Launcher = (command: string, args: readonly string[]) => Program;
 
 export interface LauncherChoice {
-  /** Undefined: none is needed, or there is none that leaves the environment as it is. */
+  /** Undefined: none is needed, or none works without changing the environment. */
   readonly launcher?: Launcher;
-  /** Numbers of the signals that the command will not ignore though it should. */
+  /** Numbers of the signals that the command should ignore but will not. */
   readonly lost: readonly number[];
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The C library keeps these two for itself: nobody can ignore them. */
+/** The C library reserves these two signals, so no program can ignore them. */
 const isOfLibc = (number: number) => number === 32 || number === 33;
 
-/** Tries the launchers of this host, if one is needed at all. `env`: what the command will get, by and large. */
+/** Tries the launchers of this host, if one is needed. `env`: roughly what the command will get. */
 export function chooseLauncher(
   command: string,
   { ignored, env }: { ignored: readonly number[]; env: Environment },
@@ -44,14 +44,14 @@ function launchersFor(command: string, ignored: readonly number[]): Launcher[] {
   const sh: Launcher = (name, args) => ({
     file: '/bin/sh',
     argv0: 'sh',
-    // The name is what the shell says when it can't start the command.
+    // The shell uses this name in its message if it can't start the command.
     args: ['-c', `trap '' ${ignored.join(' ')}; exec "$@"`, 'runlock', name, ...args],
   });
-  // For env(1) such a name is a variable.
+  // env(1) would take a name with = for a variable.
   return command.includes('=') ? [sh] : [env, sh];
 }
 
-/** The signals that get lost. Undefined: it does not work here, or changes the environment. */
+/** The signals that a launcher fails to ignore. Undefined: it does not work here, or changes the environment. */
 function tryOut(
   launcher: Launcher,
   { wanted, env }: { wanted: readonly number[]; env: Environment },
@@ -70,7 +70,7 @@ function tryOut(
   return isSame(entries, env) ? wanted.filter((number) => !ignored.includes(number)) : undefined;
 }
 
-/** Set by any shell for what it starts. */
+/** Any shell sets these variables for the programs that it starts. */
 const SHELLS_OWN = /^(?:_|SHLVL)=/;
 
 function isSame(entries: readonly string[], env: Environment): boolean {
@@ -79,20 +79,20 @@ function isSame(entries: readonly string[], env: Environment): boolean {
   );
   const added = entries.filter((entry) => !wanted.includes(entry) && !SHELLS_OWN.test(entry));
   const lost = wanted.filter((entry) => !entries.includes(entry) && !SHELLS_OWN.test(entry));
-  // A shell says where it is, if nobody did.
+  // A shell sets PWD if it is not set.
   return lost.length === 0 && added.every((entry) => entry.startsWith('PWD=') && env['PWD'] === undefined);
 }
 
-/** A launcher is done with its own work after about a millisecond. */
+/** Far more than a launcher needs: it becomes the command after about a millisecond. */
 const PATIENCE_MS = 500;
 const PAUSE_MS = 0.2;
 
 /**
- * Whether the launcher that `pid` was could not become the command. Waits for that, so call it in the turn of the event
- * loop that spawned it: what is gone then is still there as a zombie.
+ * Whether the launcher with this `pid` failed to become the command. Blocks until that is known. Call it in the turn of
+ * the event loop that spawned the launcher: a dead launcher is then still there as a zombie.
  */
 export function launchFailed(pid: number, { file, command }: { file: string; command: string }): boolean {
-  // The kernel's name of a process is its program's, cut off.
+  // The kernel names a process after its program, cut to 15 bytes.
   const nameOf = (path: string) => basename(path).slice(0, 15);
   const own = nameOf(file);
   if (nameOf(command) === own) return false;

@@ -1,11 +1,11 @@
 /**
- * Who belongs to a run. Its mark is a secret that all its processes have in their environment, and nobody else can know.
- * The run's id, which stands in Consul, logs and command lines, is made from it: who reads the id can't make the mark.
+ * Finds the processes of a run. Its mark is a secret that only they have, in their environment. The run's id, which
+ * appears in Consul, logs and command lines, is derived from the secret, so the id does not reveal the mark.
  */
 import { getBuiltinModule } from 'node:process';
 import { readFileSync, readdirSync } from 'node:fs';
 
-/** Inherited by everything that the command starts, whatever process group, session or parent it moves to. */
+/** Every process that the command starts inherits this, whatever process group, session or parent it moves to. */
 export const MARK_VARIABLE = 'RUNLOCK_RUN_MARK';
 
 export interface RunIdentity {
@@ -15,9 +15,9 @@ export interface RunIdentity {
   readonly nonce: string;
 }
 
-/** A run that nobody has seen yet. */
+/** Makes the identity of a new run. */
 export async function newRun(): Promise<RunIdentity> {
-  // By Web Crypto: to load node:crypto would take longer than the rest.
+  // Web Crypto, because loading node:crypto would take longer than the rest of this function.
   const nonce = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('hex');
   const hash = await crypto.subtle.digest('SHA-256', Buffer.from(nonce));
   return { id: toId(Buffer.from(hash).toString('hex')), nonce };
@@ -36,7 +36,7 @@ function toId(digits: string): string {
 
 const NONCE = /^[0-9a-f]{32}$/;
 
-/** The variable's value for the command of a run that may itself run inside others: their nonces go on, outermost first. */
+/** The value of MARK_VARIABLE for a run's command. Keeps the nonces of the runs around it, outermost first. */
 export function markValue(nonce: string, inherited: string | undefined): string {
   return [...noncesIn(inherited ?? ''), nonce].join(':');
 }
@@ -55,24 +55,24 @@ export function noncesOf(environment: Buffer): string[] {
   return [];
 }
 
-/** A live process of a run. Pid and start time together name a process for good: a pid alone is used again. */
+/** A live process of a run. Identified by pid and start time together, since the kernel reuses pids. */
 export interface Member {
   readonly pid: number;
   /** Clock ticks since boot (proc(5), stat field 22). */
   readonly startTime: string;
-  /** The kernel's short name of it, at most 15 bytes. */
+  /** The kernel's short name of the process, at most 15 bytes. */
   readonly name: string;
-  /** One letter as in ps(1): `D` is the one that no signal reaches. */
+  /** One letter as in ps(1); no signal reaches a process in state `D`. */
   readonly state: string;
   readonly parent: number;
   readonly group: number;
 }
 
-/** The processes of one run, found again at every look. */
+/** Finds the processes of one run anew at each look. */
 export interface Tree {
   /**
-   * Those alive now, the command first. Each look remembers what it saw, so what hides its origin later is still
-   * followed. Throws the system's error when /proc cannot be read.
+   * The processes alive now, the command first. Each look remembers what it found, so processes that hide their origin
+   * later are still followed. Throws the system's error when /proc cannot be read.
    */
   members(): Member[];
 }
@@ -88,8 +88,8 @@ export function startTime(pid: number): string | undefined {
 }
 
 /**
- * Whether it is stopped, or will be with its next step: a shell that waits until its child has become another program
- * (vfork(2)) can't stop before that, and the child was stopped on its way.
+ * Whether the process is stopped, or will stop with its next step: a shell that waits for its child to become another
+ * program (vfork(2)) can't stop before that, and the child may have been stopped first.
  */
 export function isStopped({ pid, startTime }: Pick<Member, 'pid' | 'startTime'>): boolean {
   const process = readProcess(pid);
@@ -112,13 +112,13 @@ export function groupOf(pid: number): number | undefined {
   return readProcess(pid)?.group;
 }
 
-/** Start time of a process that lives. One that has ended does not, whether somebody has waited for it or not. */
+/** Start time of a live process. A process that has ended is not live, whether its parent has reaped it or not. */
 export function liveStartTime(pid: number): string | undefined {
   const process = readProcess(pid);
   return process?.alive === true ? process.startTime : undefined;
 }
 
-/** Live processes that carry the mark of this run, whose id is all that is known of it. */
+/** Live processes that carry the mark of this run, found by its id only. */
 export function markedPids(runId: string): number[] {
   const ids = new Map<string, string>();
   const idOf = (nonce: string) => ids.get(nonce) ?? ids.set(nonce, runIdOf(nonce)).get(nonce);
@@ -127,8 +127,8 @@ export function markedPids(runId: string): number[] {
 
 /**
  * Follows the processes of a run: those that carry its mark (`nonce`) or are `inside` its cgroup, `command` itself, the
- * groups and sessions that one of them leads, and the descendants of all these. Processes in `except` and what only
- * descends from them never count.
+ * groups and sessions that one of them leads, and the descendants of all these. Processes in `except`, and processes
+ * that descend only from them, never count.
  */
 export function followTree(options: {
   nonce: string;
@@ -163,7 +163,7 @@ function membersOf(
 ): Process[] {
   const byPid = new Map(processes.map((process) => [process.pid, process]));
   const found = new Map<number, Process>();
-  // A group outlives its leader; once the leader's pid belongs to another process it says nothing any more.
+  // A process group outlives its leader, but means nothing once another process has the leader's pid.
   const led = (leader: number) =>
     found.has(leader) ||
     (known.has(leader) && (byPid.get(leader)?.startTime ?? known.get(leader)) === known.get(leader));
@@ -178,13 +178,13 @@ function membersOf(
       if (found.has(parent) || led(group) || led(session)) found.set(pid, process);
     }
   }
-  // The command is remembered first of all, and a parent before its children.
+  // `known` lists the command first, and parents before their children.
   const ranks = new Map([...known.keys()].map((pid, rank) => [pid, rank]));
   const rankOf = ({ pid }: Process) => ranks.get(pid) ?? ranks.size;
   return [...found.values()].sort((a, b) => rankOf(a) - rankOf(b));
 }
 
-/** Forgets who is gone, except a leader whose group or session still has somebody in it. */
+/** Forgets processes that are gone, except leaders whose process group or session still has members. */
 function stillOfUse(known: ReadonlyMap<number, string>, processes: readonly Process[]): Map<number, string> {
   const used = new Set(processes.flatMap(({ pid, group, session }) => [pid, group, session]));
   return new Map([...known].filter(([pid]) => used.has(pid)));
@@ -193,7 +193,7 @@ function stillOfUse(known: ReadonlyMap<number, string>, processes: readonly Proc
 function marksOf(pid: number): string[] {
   const environment = read(`/proc/${pid}/environ`);
   if (environment !== undefined && environment.length > 0) return noncesOf(environment);
-  // Where the main thread has ended, the others still have the environment.
+  // If the main thread has ended, the other threads still show the environment.
   const process = readProcess(pid);
   return process?.state === 'Z' && process.alive ? marksOfThreads(pid) : [];
 }
@@ -216,7 +216,7 @@ function readProcess(pid: number): Process | undefined {
   return stat === undefined ? undefined : parseStat(pid, stat);
 }
 
-/** Reads proc(5)'s stat. The name may hold spaces, parentheses and newlines, so only its last parenthesis ends it. */
+/** Parses proc(5)'s stat. The name may hold spaces, parentheses and newlines, so it ends at the last parenthesis. */
 export function parseStat(pid: number, stat: string): Process {
   const end = stat.lastIndexOf(')');
   const fields = stat.slice(end + 2).split(' ');
@@ -249,12 +249,12 @@ function read(path: string): Buffer | undefined {
   return unlessGone(() => readFileSync(path));
 }
 
-/** Undefined when the process is gone meanwhile, or belongs to someone whose data this user may not read. */
+/** Undefined when the process is gone by now, or belongs to a user whose data this user may not read. */
 function unlessGone<T>(look: () => T): T | undefined {
   try {
     return look();
   } catch (error) {
-    // Anything else, such as no file descriptor left, must not pass for a process that is gone.
+    // Any other error, such as no file descriptors left, must not be taken for a process that is gone.
     if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? ''))
       return undefined;
     throw error;
