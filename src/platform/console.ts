@@ -1,4 +1,4 @@
-/** What runlock says to people: its log, the line that is drawn below it, and questions; all on stderr. */
+/** Output of runlock for people: the log, the live line below it, and questions, all on stderr. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { visible, renderJson } from '../text/visible.ts';
 import type { Emit, LogLevel, RunEvent, Sentence } from '../events/events.ts';
@@ -14,19 +14,19 @@ import { wrapSentence } from '../text/wrap.ts';
 
 export interface Console {
   readonly stderr: OutputStream;
-  /** The line on stderr that is drawn over again and again. */
+  /** The live line on stderr, which is redrawn in place. */
   readonly terminal: Terminal;
-  /** Shows a line while something lasts, until the empty one; on a terminal alone, and where the log is for people. */
+  /** Shows a temporary line until called with an empty one; only on a terminal, and if the log is for people. */
   readonly notice: (text: string) => void;
   readonly makeLog: (choice: LogChoice) => Emit;
-  /** Says why the program ends, whatever was chosen before, and gives its exit status. */
+  /** Logs why the program fails, even if quiet, and returns its exit status. */
   readonly sayFailure: (error: unknown, how: FailureChoice) => number;
-  /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
+  /** Asks the person at the terminal and waits; true: they typed yes. Undefined: stdin or stderr is not a terminal. */
   readonly confirm: (question: string) => boolean | undefined;
 }
 
 interface FailureChoice extends Pick<LogChoice, 'logFormat'> {
-  /** The stack of a bug is said too. */
+  /** Whether to print the stack of a bug too. */
   readonly isVerbose: boolean;
 }
 
@@ -37,12 +37,12 @@ interface Given {
   readonly now: () => number;
 }
 
-/** So much of what runlock says is kept for a reader who has stalled, besides what a pipe holds. */
+/** How much output is kept for a stalled reader, in addition to what a pipe holds. */
 const KEPT_LINES_BYTES = 262_144;
 
 export function openConsole({ env, options, now }: Given): Console {
   const stderr = createStream({ fd: 2, limit: KEPT_LINES_BYTES, onLost: sayLost, ...options });
-  /** The live line of a waiting exec, and in its place, while there is one, that of a connection that is tried again. */
+  /** The live line of a waiting exec. While a connection is being retried, `notice` takes its place. */
   let liveLine = '';
   let notice = '';
   let drawn = '';
@@ -57,7 +57,7 @@ export function openConsole({ env, options, now }: Given): Console {
     const line = notice === '' ? liveLine : notice;
     if (line === '' && drawn === '') return;
     drawn = line === '' ? '' : redrawLine(line);
-    // On a terminal that stands still the newest one will do.
+    // Skip lines while the terminal is stalled; only the newest one matters.
     if (line === '') stderr.write(CLEAR_LINE);
     else if (!stderr.isBehind) stderr.write(drawn);
   }
@@ -110,7 +110,7 @@ export function openConsole({ env, options, now }: Given): Console {
         redraw();
       },
     },
-    // Typed in full: a key that was pressed for something else must not pass for it.
+    // Require the whole word, so that a key pressed for something else is not taken for a yes.
     confirm: (question) => {
       if (!isTerminal(0) || !stderr.isTTY) return undefined;
       const line = NAME + visible(question);
@@ -158,7 +158,7 @@ export interface LogOptions {
   /** Whether journald reads the stream: text lines then start with their priority (sd-daemon(3)). */
   readonly journal: boolean;
   readonly color: boolean;
-  /** How wide the terminal is now; undefined: it is none, or nobody knows, and a sentence is one line. */
+  /** The current width of the terminal; undefined: no terminal, or unknown width, so do not wrap sentences. */
   readonly columns?: () => number | undefined;
   /** Wall-clock milliseconds. */
   readonly now: () => number;
@@ -182,12 +182,12 @@ export function createLog(options: LogOptions): Emit {
   };
 }
 
-/** Before each sentence. */
+/** Prefix of each sentence. */
 const NAME = 'runlock: ';
 
 /**
- * One line, whatever the message quotes: nothing in it can pass for a line of its own, or for another priority. A terminal
- * has it broken at words, and the other lines indented.
+ * One line, whatever the message quotes: no part of it can look like another line or another priority. On a terminal
+ * the line is wrapped between words, with the further lines indented.
  */
 function textLine({ level, message }: Sentence, { journal, color, columns }: LogOptions): string {
   const { priority, style } = levels[level];
@@ -199,13 +199,13 @@ function textLine({ level, message }: Sentence, { journal, color, columns }: Log
 }
 
 function jsonLine(time: number, { level, message }: Sentence, event: RunEvent): string {
-  // What only the sentence needs is no field.
+  // Leave out `detail`, which only the sentence needs.
   return renderJson({ time: new Date(time).toISOString(), level, message, ...event, detail: undefined });
 }
 
 /**
- * Whether journald reads a stream: JOURNAL_STREAM (systemd.exec(5)) names its device and inode. A redirected
- * stream inherits the variable but is another file.
+ * Whether journald reads a stream: JOURNAL_STREAM (systemd.exec(5)) names the stream's device and inode. After a
+ * redirection the variable is still set, but the stream is another file.
  */
 export function isJournal(
   env: Readonly<Record<string, string | undefined>>,
@@ -214,7 +214,7 @@ export function isJournal(
   return fdStat !== undefined && env['JOURNAL_STREAM'] === `${fdStat.dev}:${fdStat.ino}`;
 }
 
-/** The `--log-format` of a command line that could not be read, or not yet: what stands behind `--` is another program's. */
+/** The `--log-format` of a command line that is not parsed yet, or can't be. Words after `--` belong to the command. */
 export function likelyLogFormat(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
@@ -226,8 +226,8 @@ export function likelyLogFormat(
 }
 
 /**
- * Waits for a line of the terminal that the descriptor is, with signals acting as they do by default; empty at its end.
- * The terminal is opened anew: somebody may have made the descriptor non-blocking.
+ * Waits for a line from the terminal behind the descriptor, with default signal actions; returns '' at end of input.
+ * Opens the terminal anew, because the caller may have made the descriptor non-blocking.
  */
 export function readLine(fd: number): string {
   const own = reopen(fd);
@@ -241,7 +241,7 @@ export function readLine(fd: number): string {
     }
     return line;
   } catch {
-    // Nobody has typed anything.
+    // Nothing was typed.
     return '';
   } finally {
     if (own !== undefined) closeSync(own);
@@ -252,7 +252,7 @@ function reopen(fd: number): number | undefined {
   try {
     return openSync(`/proc/self/fd/${fd}`, 'r');
   } catch {
-    // Another user's terminal: su(1), sudo(8).
+    // The terminal belongs to another user, as after su(1) or sudo(8).
     return undefined;
   }
 }

@@ -1,4 +1,4 @@
-/** This host, as the rest of the program sees it: its boot, its processes, and what runs wrote down of themselves. */
+/** This host, as the rest of the program sees it: its boot, its processes, and the notes of its runs. */
 import { readFileSync, readlinkSync, statfsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Emit } from '../events/events.ts';
@@ -12,7 +12,7 @@ import { RunlockError } from '../errors.ts';
 import { pid as ownPid } from 'node:process';
 import { isPopulated as hasAnybody, members as membersOf } from './cgroup.ts';
 
-/** What is needed of the global `process`. */
+/** The parts of the global `process` that are needed here. */
 interface Own {
   readonly pid: number;
   readonly env: Readonly<Record<string, string | undefined>>;

@@ -1,6 +1,6 @@
 /**
- * What is to be run, before it is: the words of the command line, where the program is, what it is to who would run it, and
- * why it can't be started.
+ * The program to run, before it starts: checks the words of its command line, finds its file, checks the file's format,
+ * and explains why it can't be started.
  */
 import {
   accessSync,
@@ -18,7 +18,7 @@ import { extname } from 'node:path';
 import { RunlockError } from '../errors.ts';
 import { shortageOf } from '../platform/shortage.ts';
 
-/** What is given to spawn. */
+/** The arguments of spawn. */
 export interface Program {
   readonly file: string;
   readonly argv0: string;
@@ -26,8 +26,8 @@ export interface Program {
 }
 
 /**
- * Finds a program as execvp(3) does: a name with a slash as it stands, any other one in the folders of `path`.
- * Returns a path with a slash in it. Throws `not-found` or `not-executable`.
+ * Finds a program as execvp(3) does: takes a name with a slash as it is, and looks for any other in the folders of
+ * `path`. Returns a path with a slash in it. Throws `not-found` or `not-executable`.
  */
 export function findCommand(command: string, { path }: { path: string | undefined }): string {
   const candidates = command.includes('/') ? [command] : inFolders(command, path ?? '/bin:/usr/bin');
@@ -37,7 +37,7 @@ export function findCommand(command: string, { path }: { path: string | undefine
   for (const { file, kind } of found) {
     if (kind === 'folder')
       throw new RunlockError('not-executable', `cannot run ${file}: it is a folder; name a program`);
-    // In a folder of PATH only what is there, and may not be run, is the one that was meant.
+    // In a folder of PATH, only a file that exists but may not be executed is the program that was meant.
     if (typeof kind === 'object' && (kind.refused === 'EACCES' || command.includes('/')))
       throw new RunlockError('not-executable', `cannot run ${file}: ${whyNotReached(kind.refused)}`);
   }
@@ -50,7 +50,7 @@ function notFound(command: string, path: string | undefined): string {
   const where =
     path === undefined ? 'not found in /bin and /usr/bin, since PATH is not set' : 'not found in PATH';
   const why = isPath ? 'no such file' : where;
-  // A whole command line in quotes, say.
+  // Probably a whole command line in quotes.
   if (/\s/.test(command))
     return `cannot run '${command}': ${why}; give program and arguments as separate words, or run the line with sh -c '…'`;
   return `cannot run ${command}: ${why}; ${isPath ? 'correct its path' : 'name it by its full path or extend PATH'}`;
@@ -74,8 +74,8 @@ function kindOf(file: string): Kind {
 }
 
 /**
- * JavaScript's strings hold no bytes but those of UTF-8: of any others the command would get U+FFFD.
- * `words` are the last of runlock's own command line. Throws `usage` if one of them would not arrive as it is.
+ * JavaScript's strings can't hold bytes that are not UTF-8: the command would get U+FFFD instead of them.
+ * `words` are the last of runlock's own command line. Throws `usage` if one of them would not arrive unchanged.
  */
 export function checkWords(words: readonly string[]): void {
   if (!words.some((word) => word.includes('\uFFFD'))) return;
@@ -90,7 +90,7 @@ export function checkWords(words: readonly string[]): void {
   );
 }
 
-/** Whether `word`, an argument of runlock's own or the value of an option, was given as other bytes than those of UTF-8. */
+/** Whether `word`, one of runlock's own arguments or the value of an option, was given in bytes that are not UTF-8. */
 export function isChanged(word: string): boolean {
   if (!word.includes('\uFFFD')) return false;
   const bytes = Buffer.from(word).toString('latin1');
@@ -100,10 +100,10 @@ export function isChanged(word: string): boolean {
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** They are not UTF-8 where the name of a folder is not; a shell sees for itself where it is. */
+/** Not UTF-8 if a folder's name is not. Ignored, because a shell finds out its folder by itself. */
 const FOLDERS = ['PWD', 'OLDPWD'];
 
-/** The variables of runlock's own environment that the command gets as something else: they are not UTF-8 either. */
+/** Variables of runlock's own environment that the command would get changed, because they are not UTF-8. */
 export function changedVariables(env: Env): string[] {
   const suspect = Object.keys(env).filter((name) => env[name]?.includes('\uFFFD') && !FOLDERS.includes(name));
   if (suspect.length === 0) return [];
@@ -112,20 +112,20 @@ export function changedVariables(env: Env): string[] {
 }
 
 /*
- * What a file is to who would run it. What the kernel refuses with ENOEXEC, execvp(3) gives to a shell, and with it Node
- * and env(1): a program for another machine would be read as a script, and end with 0 as like as not.
+ * Checks the format of a file before it is run. execvp(3), and so Node and env(1), give a file that the kernel refuses
+ * with ENOEXEC to a shell. The shell would read a program for another machine as a script, and might well exit with 0.
  */
 
 interface Head {
-  /** At most HEAD_BYTES of it. */
+  /** The first bytes, at most HEAD_BYTES. */
   readonly bytes: Buffer;
-  /** Of the whole file. */
+  /** Size of the whole file. */
   readonly size: number;
 }
 
 const HEAD_BYTES = 256;
 
-/** Whether the kernel or a shell takes it for a program; true, too, where only the kernel can tell. */
+/** Whether the kernel or a shell would run the file. Also true if only the kernel can tell. */
 export function isRunnable(file: string): boolean {
   const head = readHead(file);
   return head === undefined || isTextIn(head) || isForThisMachine(head) || hasInterpreter(file, head.bytes);
@@ -134,7 +134,7 @@ export function isRunnable(file: string): boolean {
 /** Whether a shell may take it for a script: no zero byte in its first line. */
 export function isText(file: string): boolean {
   const head = readHead(file);
-  // Whoever may not read it could not run it as a script.
+  // A user who may not read the file could not run it as a script.
   return head !== undefined && isTextIn(head);
 }
 
@@ -159,16 +159,18 @@ function readHead(file: string): Head | undefined {
   }
 }
 
-/** elf(5), e_machine, of what a kernel for Node's name of an architecture runs. */
+/** Values of e_machine (elf(5)) that a kernel runs, by Node's name of its architecture. */
 const MACHINES: Readonly<Record<string, readonly number[]>> = {
-  // 32 bits too, where the kernel has them: only it can tell.
+  // Includes 32-bit programs, since only the kernel can tell whether it runs them.
   x64: [62, 3],
   arm64: [183, 40],
 };
 
 const SHELL = '/bin/sh';
 
-/** What runs the host's own shell is for this machine, whatever an emulator tells runlock itself that it is. */
+/**
+ * A program with the machine type of the host's shell fits too, in case an emulator shows runlock another architecture.
+ */
 function isForThisMachine(head: Head): boolean {
   const machine = machineIn(head);
   if (machine === undefined) return false;
@@ -178,7 +180,7 @@ function isForThisMachine(head: Head): boolean {
   return shell !== undefined && machineIn(shell) === machine;
 }
 
-/** Of an ELF program or library that the kernel does not refuse at its first look. */
+/** The machine type of an ELF program or library; undefined if the kernel would refuse its header. */
 function machineIn({ bytes, size }: Head): number | undefined {
   if (bytes.length < 64 || bytes.toString('latin1', 0, 4) !== '\x7fELF') return undefined;
   const isLittle = endianness() === 'LE';
@@ -187,7 +189,7 @@ function machineIn({ bytes, size }: Head): number | undefined {
   const word = (at: number) => (isLittle ? bytes.readUInt32LE(at) : bytes.readUInt32BE(at));
   const isWide = bytes[4] === 2;
   const [entrySize, entries] = isWide ? [half(54), half(56)] : [half(42), half(44)];
-  // The upper half is zero in any file that fits on a disk.
+  // Read only the lower half: the upper one is zero in any file that fits on a disk.
   const table = isWide ? word(isLittle ? 32 : 36) : word(28);
   const isWhole =
     [2, 3].includes(half(16)) &&
@@ -199,14 +201,14 @@ function machineIn({ bytes, size }: Head): number | undefined {
 
 const REGISTERED = '/proc/sys/fs/binfmt_misc';
 
-/** Whether somebody has told the kernel what runs it (binfmt_misc: QEMU, Java, Wine). */
+/** Whether an interpreter is registered with the kernel for the file (binfmt_misc: QEMU, Java, Wine). */
 function hasInterpreter(file: string, head: Buffer): boolean {
   try {
     return readdirSync(REGISTERED)
       .filter((name) => name !== 'register' && name !== 'status')
       .some((name) => isMeant(readFileSync(`${REGISTERED}/${name}`, 'utf8'), { file, head }));
   } catch {
-    // None is mounted, or this user may not read it.
+    // binfmt_misc is not mounted, or this user may not read it.
     return false;
   }
 }
@@ -227,12 +229,12 @@ export function isMeant(entry: string, { file, head }: { file: string; head: Buf
   );
 }
 
-/* Why a program was not started, by errno of execve(2) and of the way to its file, with what to do. */
+/* Why a program was not started, by errno of execve(2) or of its path, with what to do. */
 
 const FORBIDDEN =
   'set its x permission (chmod +x) or run it through its interpreter; on a file system that forbids it (noexec) move it elsewhere';
 
-/** Of its path. */
+/** Errors of the program's path. */
 const OF_THE_WAY: Readonly<Record<string, string>> = {
   EACCES: `this user may not execute it; ${FORBIDDEN}`,
   ENOTDIR: 'part of its path is not a folder; correct the path',
@@ -240,7 +242,7 @@ const OF_THE_WAY: Readonly<Record<string, string>> = {
   ENAMETOOLONG: 'its path is too long for this system; shorten it',
 };
 
-/** Of the file itself, or of the interpreter or loader that it names. */
+/** Errors of the file itself, or of the interpreter or loader that it names. */
 const OF_THE_FILE: Readonly<Record<string, string>> = {
   ENOENT: 'the interpreter that its first line names is missing; correct that line',
   ENOEXEC: 'this system does not know its format; rebuild it for this machine',
@@ -258,11 +260,11 @@ const OF_THE_FILE: Readonly<Record<string, string>> = {
   ESTALE: 'its file system has gone away; mount it again',
 };
 
-/** `code`: of a look at the file, by its path. */
+/** `code`: from a look at the file by its path. */
 const whyNotReached = (code: string | undefined): string =>
   of(OF_THE_WAY, code) ?? of(OF_THE_FILE, code) ?? refused(code);
 
-/** `code`: of the start. `inherited`: the caller's descriptors, which the program was to have. */
+/** `code`: from the attempt to start. `inherited`: the caller's descriptors, meant for the program. */
 const whyNotExecuted = (code: string | undefined, inherited: readonly number[]): string =>
   noRoomFor(code, inherited) ?? shortageOf(code) ?? of(OF_THE_FILE, code) ?? refused(code);
 
@@ -271,7 +273,7 @@ const of = (reasons: Readonly<Record<string, string>>, code = ''): string | unde
 
 const refused = (code = 'no reason') => `the system refused with ${code}; check the file`;
 
-/** Bun copies each of them to a number above all of them on its way to the program. */
+/** Bun needs free numbers above the highest descriptor, because it copies each one there before the start. */
 function noRoomFor(code: string | undefined, inherited: readonly number[]): string | undefined {
   if (code === undefined || !['EINVAL', 'EMFILE', 'EBADF'].includes(code)) return undefined;
   const highest = Math.max(2, ...inherited);
@@ -292,14 +294,14 @@ function ownLimit(): number | undefined {
   }
 }
 
-/** What a start that failed is to say; `code`: why, by errno. `inherited`: the caller's descriptors, which it was to have. */
+/** The error for a failed start; `code`: its errno. `inherited`: the caller's descriptors, meant for the program. */
 export function startError(
   file: string,
   { code, inherited }: { readonly code: string | undefined; readonly inherited: readonly number[] },
 ): RunlockError {
   const kind = kindOf(file);
   if (code === 'ENOENT' && kind === 'nothing') return new RunlockError('not-found', notFound(file, ''));
-  // It may be another file since it was found.
+  // Look again, since the file may have changed after it was found.
   const reason = typeof kind === 'object' ? whyNotReached(kind.refused) : whyNotExecuted(code, inherited);
   return new RunlockError('not-executable', `cannot run ${file}: ${reason}`);
 }

@@ -1,6 +1,7 @@
 /**
- * What a run writes down of itself on its host: the node's next run reads how it ended, or who may still run of it
- * (docs/adr/0004). Never an error of a run: where it can't be written or believed, processes are known by their marks alone.
+ * The note that a run keeps on its host: the node's next run reads there how the run ended, or which of its processes
+ * may still be alive (docs/adr/0004). Trouble with a note never fails a run: without a note, or with one that can't be
+ * trusted, processes are recognized by their marks only.
  */
 import {
   closeSync,
@@ -20,7 +21,7 @@ import { isSameBoot } from '../platform/deps.ts';
 import { findFolder, isTrusted, makeFolder, sparesOf, OTHERS_WRITE } from './run-folders.ts';
 import type { FoundFolder } from './run-folders.ts';
 
-/** Names a process for good: a pid alone is used again. */
+/** Identifies a process uniquely; the pid is not enough, since the kernel reuses it. */
 export interface ProcessName {
   readonly pid: number;
   /** Clock ticks since boot (proc(5), stat field 22). */
@@ -36,39 +37,39 @@ export interface RunFile {
   readonly groups: readonly string[];
   readonly runlock: ProcessName;
   readonly guard?: ProcessName;
-  /** Absent: it has not been started. */
+  /** Absent: the command has not been started. */
   readonly command?: ProcessName;
   /** The folder of the run's cgroup. */
   readonly cgroup?: string;
-  /** What the environment of its processes says. */
+  /** The nonce in the environment of its processes. */
   readonly nonce: string;
-  /** Who was there at the last look, and not in the cgroup. */
+  /** Processes found at the last look, outside the cgroup. */
   readonly members?: readonly ProcessName[];
-  /** Its tree was gone, or what stayed is a daemon that a good run left. Written before the slot is given back. */
+  /** Set once the tree is gone, or only daemons of a good run are left. Written before the slot is released. */
   readonly ended?: { readonly outcome: string; readonly exitCode?: number; readonly at: string };
 }
 
 export interface RunFiles {
-  /** Where they are kept, or why nowhere. Changes nothing. */
+  /** Where the notes are kept, or why there is no place for them. Changes nothing. */
   where(): FoundFolder;
-  /** Whole for every reader, before this one or after it. Never throws. */
+  /** Writes atomically: a reader sees the old note or the new one. Never throws. */
   write(file: RunFile): void;
-  /** Undefined: there is none, or none that is believed. Never throws. */
+  /** Undefined: there is no note, or none that can be trusted. Never throws. */
   read(run: string): RunFile | undefined;
-  /** All that are believed. Never throws. */
+  /** All notes that can be trusted. Never throws. */
   list(): readonly RunFile[];
-  /** Of a run that this process has written of, and no other. Never throws. */
+  /** Removes the note of a run, but only if this process wrote it. Never throws. */
   remove(run: string): void;
-  /** Takes the group off the list of those whose claims may name the run; the last one takes the file with it. Never throws. */
+  /** Removes the group from those whose claims may name the run, and the file with the last group. Never throws. */
   settle(run: string, group: string): void;
-  /** Removes old ones: those of other boots, those whose writing was cut short, and those that `isOver` says nobody needs. Never throws. */
+  /** Removes old notes: of other boots, written only in part, or no longer needed by `isOver`. Never throws. */
   sweep(bootId: string, isOver: (file: RunFile) => boolean): void;
 }
 
-/** Two looks at a tree are 5 s apart, and one that is written has at most this many processes. */
+/** A note lists at most this many processes, because it may be written every 5 s. */
 export const MOST_MEMBERS = 4_096;
 const MOST_BYTES = 1024 * 1024;
-/** A run that was ended badly is needed by the node's next one; after this long somebody looks whether it still is. */
+/** The node's next run needs the note of a run that ended badly; after this time check whether it is still needed. */
 const SWEEP_AFTER_MS = 600_000;
 const VERSION = 1;
 
@@ -78,19 +79,19 @@ export function openRunFiles({
   emit,
 }: {
   readonly folders: readonly string[];
-  /** The effective one. */
+  /** The effective user id. */
   readonly uid: number;
   readonly emit: Emit;
 }): RunFiles {
   const said = new Set<string>();
-  /** A run writes every 5 s: the same trouble is said once. */
+  /** Logs each trouble once, since a run writes every 5 s. */
   const tell = (detail: RunFileTrouble) => {
     const key = JSON.stringify(detail);
     if (said.has(key)) return;
     said.add(key);
     emit({ event: 'run-file', detail });
   };
-  /** Where this process has written to. */
+  /** Folders that this process has written to. */
   const used = new Set<string>();
   const trusted = () =>
     folders.flatMap((folder) => [folder, ...sparesOf(folder)]).filter((folder) => isTrusted(folder, uid));
@@ -116,7 +117,8 @@ export function openRunFiles({
     for (const folder of folders) {
       const why = writeIn(folder, file);
       if (why !== undefined) whys.push(why);
-      // A user's own folder goes with the last session, and what runs without a cgroup may stay.
+      // A user's own folder is removed with the last session, which processes without a cgroup may outlive. So for
+      // those write to all folders.
       else if (uid === 0 || file.cgroup !== undefined) return;
       else written += 1;
     }
@@ -124,9 +126,9 @@ export function openRunFiles({
     tell({ kind: 'not-noted', why: whys.join('; ') });
   }
 
-  /** Why it could not be. */
+  /** Returns why the note could not be written. */
   function writeIn(folder: string, file: RunFile): string | undefined {
-    // It may have been removed since, and be somebody else's by now.
+    // Check again: the folder may have been removed, and made anew by another user.
     if (used.has(folder) && isTrusted(folder, uid) && tryWrite(folder, file) === undefined) return undefined;
     const made = makeFolder(folder, uid);
     if ('why' in made) return made.why;
@@ -178,7 +180,7 @@ export function openRunFiles({
       else write({ ...file, groups });
     },
     sweep(bootId, isOver) {
-      // The namespace may be another one, on the same boot: those runs are not over.
+      // Skip runs of the same boot in another namespace, because they may not be over.
       for (const folder of trusted()) {
         for (const name of unfinishedIn(folder)) if (isOld(`${folder}/${name}`)) unlink(`${folder}/${name}`);
         for (const run of runsIn(folder)) {
@@ -193,12 +195,12 @@ export function openRunFiles({
   };
 }
 
-/** It comes from Consul, too, and becomes a file's name. */
+/** Checked because run ids also come from Consul, and become file names. */
 const isRunId = (run: string) => /^[0-9A-Za-z][0-9A-Za-z-]{0,63}$/.test(run);
 
 function tryWrite(folder: string, file: RunFile): string | undefined {
   const path = `${folder}/${file.run}.json`;
-  // No other process writes this run's file while this one lives.
+  // A fixed name is safe: no other process writes this run's note while this one lives.
   const making = `${folder}/.${file.run}`;
   try {
     const fd = create(making);
@@ -217,7 +219,7 @@ function tryWrite(folder: string, file: RunFile): string | undefined {
   }
 }
 
-/** A new file. What stands there already is of an earlier try that was cut short, or somebody else's. */
+/** Creates a new file. Removes an existing one first: an earlier write that was cut short, or another user's file. */
 function create(path: string): number {
   const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const open = () => openSync(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
@@ -230,7 +232,7 @@ function create(path: string): number {
   }
 }
 
-/** Undefined: there is none. @throws why it is not believed. Never waits, whatever stands there. */
+/** Undefined: there is no file. @throws why the file can't be trusted. Never blocks, whatever kind of file it is. */
 function readBounded(path: string, uid: number): string | undefined {
   let fd: number;
   try {
@@ -240,7 +242,7 @@ function readBounded(path: string, uid: number): string | undefined {
     throw error;
   }
   try {
-    // Of the open file: what the name stands for may change.
+    // Check the open file, because its name may point elsewhere by now.
     const { mode, size, uid: owner, ...kind } = statsOf(fd);
     if (!kind.isFile) throw new Error('it is not a regular file');
     if (owner !== uid && owner !== 0) throw new Error(`it belongs to user ${owner}`);
@@ -267,7 +269,7 @@ const runsIn = (folder: string): string[] =>
     .map((name) => name.slice(0, -'.json'.length))
     .filter(isRunId);
 
-/** What was being written as a runlock was killed. */
+/** Files that a runlock was writing when it was killed. */
 const unfinishedIn = (folder: string): string[] =>
   namesIn(folder).filter((name) => name.startsWith('.') && isRunId(name.slice(1)));
 
@@ -291,7 +293,7 @@ function unlink(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // It is not there, or can't be had.
+    // The file is missing, or can't be removed.
   }
 }
 
@@ -302,11 +304,11 @@ export function encodeRunFile(file: RunFile): string {
   const { members, ...rest } = file;
   const head = JSON.stringify({ v: VERSION, ...rest });
   if (members === undefined) return `${head}\n`;
-  // What the guard reads of it, with a shell, is the first line.
+  // Keep the members off the first line, the only one that the guard's shell reads.
   return `${head.slice(0, -1)},\n"members":${JSON.stringify(members.slice(0, MOST_MEMBERS))}}\n`;
 }
 
-/** Undefined: that is no record, or one in another format. */
+/** Undefined: the text is no note, or one in another format. */
 export function decodeRunFile(text: string): RunFile | undefined {
   let parsed: unknown;
   try {
@@ -347,7 +349,7 @@ const shape: { readonly [K in keyof Required<RunFile>]: Check } = {
   runlock: isProcess,
   guard: optional(isProcess),
   command: optional(isProcess),
-  // A path that names another run's cgroup, or leaves it, is none of this one's.
+  // Refuse any path that does not look like a run's cgroup, or that leaves it.
   cgroup: optional(
     (value) => typeof value === 'string' && /^\/.*\/runlock-[^/]+$/.test(value) && !value.includes('/../'),
   ),

@@ -1,6 +1,6 @@
 /**
- * Folders in which the runs of a user write down what they are (run-file.ts): for that user alone. In /tmp anybody may have
- * taken a name before; there another one is made, which nobody can know before it is there.
+ * Folders in which the runs of a user keep their notes (run-file.ts), for that user only. In /tmp another user may have
+ * taken the folder's name first; then a folder with a random name is made there instead.
  */
 import { accessSync, constants, lstatSync, mkdirSync, mkdtempSync, readdirSync } from 'node:fs';
 import type { Stats } from 'node:fs';
@@ -9,19 +9,22 @@ import { basename, dirname, isAbsolute } from 'node:path';
 export const OTHERS_WRITE = 0o022;
 const STICKY = 0o1000;
 
-/** `taken`: why it has another name than it should. */
+/** `taken`: why the folder does not have its usual name. */
 export type FoundFolder = { readonly folder: string; readonly taken?: string } | { readonly why: string };
 
-/** Folders in which the runs of a user keep their files: the first one that can be used is written to, all are read. Without a cgroup all are written to. */
+/**
+ * Folders for the notes of a user's runs. All are read; the first usable one is written to, or all if there is no
+ * cgroup.
+ */
 export function runFolders(uid: number, runtimeDir: string | undefined): readonly string[] {
   const shared = `/tmp/runlock-${uid}`;
   if (uid === 0) return ['/run/runlock', shared];
-  // Cron sets no XDG_RUNTIME_DIR, and has the same folder where there is one.
+  // Cron does not set XDG_RUNTIME_DIR, so also look for the folder that it would name.
   const own = [runtimeDir ?? '', `/run/user/${uid}`].filter((folder) => isAbsolute(folder));
   return [...new Set(own.map((folder) => `${folder.replace(/\/+$/, '')}/runlock`)), shared];
 }
 
-/** The one that is used instead of `folder`, should that be needed; changes nothing. */
+/** `folder`, or the one to use instead of it; changes nothing. */
 export function findFolder(folder: string, uid: number): FoundFolder {
   const why = whyNot(folder, uid);
   if (why === undefined || (why === MISSING && mayMake(folder, uid))) return { folder };
@@ -31,7 +34,7 @@ export function findFolder(folder: string, uid: number): FoundFolder {
   return { folder: spare ?? `${folder}-XXXXXX`, taken: why };
 }
 
-/** The same, and it is there. */
+/** Like `findFolder`, but also makes the folder. */
 export function makeFolder(folder: string, uid: number): FoundFolder {
   const found = findFolder(folder, uid);
   if ('why' in found) return found;
@@ -46,7 +49,7 @@ export function makeFolder(folder: string, uid: number): FoundFolder {
   return why === undefined ? { folder } : { why };
 }
 
-/** What may be instead of `folder`, this user's or not. */
+/** Folders that may stand in for `folder`, this user's or not. */
 export function sparesOf(folder: string): string[] {
   if (!canBeTaken(folder)) return [];
   const start = `${basename(folder)}-`;
@@ -59,7 +62,7 @@ export function sparesOf(folder: string): string[] {
   }
 }
 
-/** Whether everybody may make something of that name. */
+/** Whether any user may create something with that name. */
 function canBeTaken(folder: string): boolean {
   try {
     return (lstatSync(dirname(folder)).mode & (STICKY | OTHERS_WRITE)) === (STICKY | OTHERS_WRITE);
@@ -72,7 +75,7 @@ export const isTrusted = (folder: string, uid: number): boolean => whyNot(folder
 
 const MISSING = 'it is not there';
 
-/** Why nothing in a folder is believed; undefined: it is this user's own, and nobody else may write to it. */
+/** Why a folder's content can't be trusted; undefined: the folder is this user's, and no one else may write to it. */
 function whyNot(folder: string, uid: number): string | undefined {
   let found: Stats | undefined;
   try {
@@ -86,7 +89,7 @@ function whyNot(folder: string, uid: number): string | undefined {
   return (found.mode & OTHERS_WRITE) === 0 ? undefined : `${folder} can be written by others`;
 }
 
-/** What is in a folder of somebody else's can be taken away and put in again, except in one that is sticky, or root's. */
+/** Refuses a parent whose owner, or any other user, could replace what is in it; root's and sticky folders are safe. */
 function mayMake(folder: string, uid: number): boolean {
   const parent = dirname(folder);
   try {

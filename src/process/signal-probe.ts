@@ -6,7 +6,7 @@ import type { Clock } from '../platform/deps.ts';
 /** Tells whether a signal that runlock got went to its whole process group or to runlock alone. */
 export interface SignalProbe {
   pid(): number | undefined;
-  /** Whether the group had `signal` too. Answers one question after the other, each within about half a second. */
+  /** Whether the process group got `signal` too. Answers one question at a time, each within about half a second. */
   groupHad(signal: NodeJS.Signals): Promise<boolean>;
   stop(): void;
 }
@@ -16,8 +16,8 @@ interface Report {
   readonly atMs: number;
 }
 
-// Answers a line with `pong`, and names each signal it gets. It catches them rather than die of them: QUIT would leave
-// a core file, and two signals at once would find its successor not yet there. Builtins only.
+// Answers each line with `pong`, and prints the name of each signal that it gets. The script catches signals instead of
+// dying: QUIT would leave a core file, and a second signal could come before a new probe has started. Builtins only.
 const script = `
 [ -z "$home" ] || { echo 0 >"$home"; } 2>/dev/null
 for name in INT QUIT HUP TERM USR1 USR2 TSTP TTIN TTOU; do trap "echo SIG$name; caught=1" $name; done
@@ -27,15 +27,17 @@ while caught=; read -r line || [ -n "$caught" ]; do [ -z "$line" ] || echo pong;
 /** A sender that signals process by process (systemd does) gets this long to reach the probe as well. */
 const graceMs = 100;
 const answerMs = 400;
-/** A report older than this belongs to a signal that runlock never saw as one of its own. */
+/** A report older than this belongs to a signal that runlock itself did not get. */
 const freshMs = 1000;
 
 export interface ProbeOptions {
-  /** `cgroup.procs` of the cgroup that the probe goes to first: runlock may be in the command's while it starts it. */
+  /**
+   * `cgroup.procs` of the cgroup that the probe moves to, since runlock may start the probe from inside the command's.
+   */
   readonly home?: string;
 }
 
-/** Starts a probe in runlock's own process group. One that dies of a signal is replaced until `stop`. */
+/** Starts a probe in runlock's own process group. A probe that a signal kills is replaced until `stop`. */
 export function startSignalProbe(clock: Clock, { home = '' }: ProbeOptions = {}): SignalProbe {
   let reports: Report[] = [];
   let unanswered = 0;
@@ -55,7 +57,7 @@ export function startSignalProbe(clock: Clock, { home = '' }: ProbeOptions = {})
     const born = spawnProbe(hear, home);
     born.on('exit', (_code, signal) => {
       if (isStopped || signal === null) return;
-      // It had no time yet to set its traps.
+      // The signal came before the probe had set its traps.
       hear(signal);
       child = start();
     });
@@ -83,7 +85,7 @@ export function startSignalProbe(clock: Clock, { home = '' }: ProbeOptions = {})
 
   async function ask(signal: NodeJS.Signals, sinceMs: number): Promise<boolean> {
     if (await listen(graceMs, () => take(signal, sinceMs))) return true;
-    // The kernel hands out a caught signal before it lets the probe go on: a pong without a report means no signal.
+    // The kernel delivers a caught signal before the probe goes on, so a pong without a report means no signal.
     unanswered += 1;
     child.stdin?.write('ping\n');
     await listen(answerMs, () => unanswered <= 0);
@@ -112,9 +114,9 @@ function spawnProbe(hear: (word: string) => void, home: string): ChildProcess {
     env: { home },
     stdio: ['pipe', 'pipe', 'ignore'],
   });
-  // Without a probe every signal is passed on: twice is better than never.
+  // Without a probe every signal is passed on: the command may get it twice, which is better than never.
   child.on('error', () => undefined);
-  // Where no process could be made, its streams are missing too.
+  // If no process could be started, there are no streams.
   child.stdin?.on('error', () => undefined);
   child.stdout?.setEncoding('utf8').on('data', (words: string) => {
     for (const word of words.trim().split('\n')) hear(word);

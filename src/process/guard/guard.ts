@@ -9,11 +9,11 @@ import type { RunCgroup } from '../cgroup.ts';
 
 /** What happened to the guard while it was on duty. */
 export type GuardEvent =
-  /** It heard nothing in time and ended the command's tree. It takes no further duty. */
+  /** The guard heard nothing in time and ended the command's tree. It is finished. */
   | { readonly kind: 'fired' }
-  /** Somebody ended it; another one has taken its place. */
+  /** Something ended the guard; another one has taken its place. */
   | { readonly kind: 'replaced' }
-  /** It could not be started or could not work; another one will be tried. */
+  /** The guard could not be started or could not work; another one will be tried. */
   | { readonly kind: 'failed'; readonly reason: string };
 
 export interface WatchedCommand {
@@ -24,16 +24,16 @@ export interface WatchedCommand {
 
 /** A dead man's switch outside runlock: it ends the command's tree when runlock is gone or stays silent. */
 export interface Guard {
-  /** Its process, for the list of those that are never part of the command. */
+  /** The guard's processes, which are never part of the command. */
   pids(): readonly number[];
   /**
-   * Resolves when the first life is out of this process: a spare guard may have been given hours, and who starts the
-   * command before that may be stopped with those in force. Never rejects.
+   * Resolves when the first life has been sent. A spare guard may still have hours to live; if the command started
+   * before that and runlock was then stopped, those hours would stay in force. Never rejects.
    */
   readonly told: Promise<void>;
   /**
-   * Names the command, once it has started. Before that the guard knows it by its mark and its cgroup alone: where there
-   * is one that is enough, and the name goes with the next beat.
+   * Tells the guard the command's pid, once it has started. Before that the guard knows the command only by its mark
+   * and its cgroup. If there is a cgroup that is enough, and the pid is sent with the next beat.
    */
   watch(command: WatchedCommand): void;
   /**
@@ -41,51 +41,57 @@ export interface Guard {
    * beat follows. Nothing of it is left about one second after that, unless it cannot be killed. Never waits or throws.
    */
   beat(lifeMs: number): void;
-  /** A beat that resolves when it is out of this process: who is about to be stopped waits for it. */
+  /** A beat that resolves when it has been sent, for a runlock that is about to be stopped. */
   lastBeat(lifeMs: number): Promise<void>;
   /** Sends the guard away without killing anything. Resolves when it is gone; never rejects; may be called twice. */
   disarm(): Promise<void>;
 }
 
 export interface GuardOptions {
-  /** The secret of the run: what carries it belongs to the command. */
+  /** The secret of the run: processes that carry it belong to the command. */
   readonly nonce: string;
   /** The run's cgroup, once there is one. */
   readonly cgroup?: () => GuardCgroup | undefined;
-  /** The first beat. */
+  /** The life of the first beat. */
   readonly lifeMs: number;
   /** PATH, to find timeout, dd, grep, awk and sleep. */
   readonly path: string | undefined;
-  /** The folder in which runs of this host write down what they are: those inside this one are ended last. */
+  /** The folder with the notes of runs on this host, so that runs inside this one are ended last. */
   readonly notes?: string | undefined;
   readonly clock: Clock;
-  /** One that may be there already. */
+  /** A guard that may already be running. */
   readonly spare?: Spare;
   readonly report?: (event: GuardEvent) => void;
 }
 
-/** A guard that is started while there is no command yet, for starting it takes time. Without runlock it goes away. */
+/** A guard that is started before the command, because starting a guard takes time. It goes away if runlock does. */
 export interface Spare {
-  /** Sees to it that there is one, which waits about `lifeMs` for its first beat; not once it was taken. May be called again and again. Never throws. */
+  /**
+   * Starts a guard, unless there is one or it was taken, that waits about `lifeMs` for a beat. Repeatable. Never
+   * throws.
+   */
   post(lifeMs: number): void;
-  /** Gives it to whoever keeps it from now on; undefined: there is none, or somebody ended it. */
+  /** Hands the spare guard over to the caller; undefined: there is none, or something ended it. */
   take(): SparePost | undefined;
-  /** Sends it away, if nobody took it. Resolves when it is gone; never rejects. */
+  /** Sends the guard away if it was not taken. Resolves when it is gone; never rejects. */
   dismiss(): Promise<void>;
 }
 
-/** `endMs`: until when it waits for a word, in monotonic milliseconds. */
+/** `endMs`: until when the guard waits for a message, in monotonic milliseconds. */
 export type SparePost = Post & { readonly endMs: number };
 
 const firstPauseMs = 20;
 const lastPauseMs = 5000;
-/** As often as that it is given its life anew. */
+/** How often the life of a spare guard is renewed. */
 const AGAIN_MS = 8_000;
-/** Whose life was given so lately needs no other. */
+/** A life that was renewed within this time needs no new one. */
 const FRESH_MS = 5_000;
-/** So long before the end of its life nobody takes it any more. */
+/** A spare guard this close to the end of its life is not taken any more. */
 const FIRING_MS = 2_000;
-/** A spare one that waits this much shorter than a run wants it to needs no word for that: the run's next beat is sooner. */
+/**
+ * A spare guard's life may be this much shorter than the run wants: no message is needed, as the next beat comes
+ * sooner.
+ */
 const CLOSE_MS = 10_000;
 
 export function spareGuard(
@@ -103,7 +109,7 @@ export function spareGuard(
     clearInterval(again);
     if (taken === undefined || taken.left.aborted) return undefined;
     if (endMs - clock.monotonicMs() > FIRING_MS) return { ...taken, endMs };
-    // It may have begun to look for whom to end: the command must not be there for it.
+    // The guard may already be looking for processes to end, so it must be gone before the command starts.
     taken.dismiss();
     return undefined;
   };
@@ -115,7 +121,7 @@ export function spareGuard(
     },
     post(lifeMs) {
       if (isOver) return;
-      // It has a run's life however long the wait is, for a slot or for a gate: the run need not say another one first.
+      // Keep the spare guard at a full life however long the wait is, so that the run need not send a new life first.
       again ??= setInterval(() => prolong(lifeMs), AGAIN_MS);
       prolong(lifeMs);
     },
@@ -134,21 +140,21 @@ export function spareGuard(
     try {
       return spawnGuard(options, lifeMs);
     } catch {
-      // The run will see for itself whether it gets one.
+      // `keepGuard` will try again, and report a failure.
       return undefined;
     }
   }
 }
 
-/** A command that has not been started. */
+/** Stands for a command that has not been started. */
 const NOBODY: WatchedCommand = { pid: 0, startTime: '0' };
 
-/** A time, not a span: a guard that was stopped reads it late. */
+/** Sends a point in time, not a duration, because a guard that was stopped reads the message late. */
 function sayBeat(lifeMs: number, { pid, startTime }: WatchedCommand): string {
   return `beat ${Math.floor(uptimeSeconds() * 10 + inTenths(lifeMs))} ${pid} ${startTime}`;
 }
 
-/** Starts a guard for a run and keeps one there until `disarm`, or until it had to do its work. */
+/** Starts a guard for a run and replaces it when it ends, until `disarm` or until it fired. */
 export function keepGuard(options: GuardOptions): Guard {
   const { clock, report = () => undefined } = options;
   let command = NOBODY;
@@ -157,7 +163,8 @@ export function keepGuard(options: GuardOptions): Guard {
   const leaving = new AbortController();
   const spare = options.spare?.take();
   let current = post(spare);
-  // Before there is a command. A message costs the guard two processes, which a short run would wait for.
+  // Send a message before the command starts only if needed: reading one costs the guard two processes, which would
+  // delay a short run.
   const needsWord = spare && (spare.endMs > endMs || spare.endMs < endMs - CLOSE_MS);
   const told = needsWord ? tell() : Promise.resolve();
 
@@ -165,7 +172,7 @@ export function keepGuard(options: GuardOptions): Guard {
     const bornMs = clock.monotonicMs();
     const guard = ready ?? spawnGuard(options, endMs - bornMs);
     void guard.gone.then((end) => {
-      // Said also when it is heard of only as the guard is sent away: it is why the command is dead.
+      // Report this even while the guard is being sent away, because it explains why the command is dead.
       if (end.status === FIRED) {
         report({ kind: 'fired' });
         return;
@@ -201,7 +208,7 @@ export function keepGuard(options: GuardOptions): Guard {
     told,
     watch(started) {
       command = started;
-      // To read a message takes the guard two processes, which a short run would wait for.
+      // Reading a message costs the guard two processes, which would delay a short run.
       if (started.isContained !== true) void tell();
     },
     beat: (lifeMs) => void live(lifeMs),
@@ -213,46 +220,46 @@ export function keepGuard(options: GuardOptions): Guard {
   };
 }
 
-/** The clock that the guard reads. os.uptime() is another one: rounded in Bun, and not what lxcfs shows a container. */
+/** The clock that the guard reads. os.uptime() differs: rounded in Bun, and not what lxcfs shows in a container. */
 function uptimeSeconds(): number {
   return Number.parseFloat(readFileSync('/proc/uptime', 'utf8'));
 }
 
-/* The process of a guard, and the words that it takes. */
+/* The process of a guard, and the messages that it takes. */
 
 /** All messages have this length, so that one read(2) takes exactly one. */
 const messageLength = 48;
 const standardPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const politeMs = 500;
 
-/** What ps(1) shows of it. */
+/** The name that ps(1) shows for the guard. */
 export const GUARD_NAME = 'run-guard';
 
 interface Gone {
   readonly status: number | undefined;
-  /** Why it could not work; undefined when somebody ended it. */
+  /** Why the guard could not work; undefined when something ended it. */
   readonly reason: string | undefined;
 }
 
 /** The process of a guard. */
 export type Post = ReturnType<typeof spawnGuard>;
 
-/** Where the command's processes are, and the way out of there. */
+/** The cgroup of the command's processes, and the file to leave it. */
 export type GuardCgroup = Pick<RunCgroup, 'path' | 'homeFile'>;
 
 interface PostOptions {
   readonly nonce: string;
   readonly cgroup?: () => GuardCgroup | undefined;
   readonly path: string | undefined;
-  /** The folder in which runs of this host write down what they are. */
+  /** The folder with the notes of runs on this host. */
   readonly notes?: string | undefined;
 }
 
-/** `lifeMs`: how long it waits for its first beat. */
+/** `lifeMs`: how long the guard waits for its first beat. */
 export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lifeMs: number) {
   const { path: folder = '', homeFile = '' } = cgroup?.() ?? {};
-  // The script travels in the environment: ps(1) stays readable. So does the secret, which nobody else may read there;
-  // under a name of its own, for the guard is no part of the run. `pkill -f runlock` must not find it.
+  // Pass the script in the environment, to keep ps(1) readable and hide the guard from `pkill -f runlock`. The secret
+  // is there too, where other users can't read it, under another name, because the guard is not part of the run.
   const child: ChildProcess = spawn('/bin/sh', ['-c', 'eval "$script"', GUARD_NAME, String(tenths(lifeMs))], {
     cwd: '/',
     env: {
@@ -263,7 +270,7 @@ export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lif
       home: homeFile,
       notes,
     },
-    // Its own session: the terminal's keys do not reach it.
+    // A session of its own, so that the terminal's keys do not reach the guard.
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
@@ -275,7 +282,7 @@ export function spawnGuard({ nonce, cgroup, path, notes = '' }: PostOptions, lif
     child.on('exit', (code) => resolve({ status: code ?? undefined, reason: whyUnable(code) }));
   });
   void gone.then(() => left.abort());
-  // It may be dead already; its end says so.
+  // Ignore errors: the guard may be dead already, which `gone` reports.
   child.stdin?.on('error', () => undefined);
   return {
     gone,
@@ -295,19 +302,21 @@ function whyUnable(code: number | null): string | undefined {
     : undefined;
 }
 
-/** Resolves when the message is out of this process, or can't be sent: Bun says so a turn of the event loop too early. */
+/**
+ * Resolves when the message was sent or can't be. Waits one more turn, because Bun reports a write one turn too early.
+ */
 function write({ stdin }: ChildProcess, message: string): Promise<void> {
   return new Promise((resolve) => {
-    // A guard that is stopped reads nothing; what it will read when it goes on is enough.
+    // A stopped guard reads nothing; the messages that already wait for it are enough.
     if (stdin?.writable !== true || stdin.writableLength >= 100 * messageLength) resolve();
     else stdin.write(`${message.padEnd(messageLength - 1)}\n`, () => setImmediate(resolve));
   });
 }
 
-/** Kills nothing but the guard. Never rejects. */
+/** Ends the guard, and no other process. Never rejects. */
 export async function sendAway(guard: Post, clock: Clock): Promise<void> {
   void guard.write('quit');
-  // One that is stopped cannot leave by itself.
+  // A stopped guard cannot leave by itself, so kill it after a moment.
   await Promise.race([guard.gone, clock.sleep(politeMs, { signal: guard.left })]).catch(() => undefined);
   guard.dismiss();
   await guard.gone;
@@ -317,5 +326,5 @@ const tenths = (ms: number) => Math.floor(inTenths(ms));
 
 const LONGEST_TENTHS = 30 * 86_400 * 10;
 
-/** Not rounded: of a sum only the whole is. */
+/** Not rounded, so that callers round only the sum. */
 export const inTenths = (ms: number) => Math.min(Math.max(ms / 100, 1), LONGEST_TENTHS);
