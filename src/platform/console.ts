@@ -140,9 +140,9 @@ export function hasTerminal(): boolean {
   }
 }
 
-/* A line of each event, for people, journald or a log collector; where they go is the caller's business. */
+/* One log line for each event, for people, journald or a log collector; the caller decides where lines go. */
 
-/** How much is said, and in which form. */
+/** How much to log, and in which format. */
 export interface LogChoice {
   readonly verbose: boolean;
   readonly quiet: boolean;

@@ -1,4 +1,4 @@
-/** The effects that the rest of the code may have, all in one place, so that a test can give its own. Time is here itself. */
+/** All effects that the rest of the code may have, so that tests can replace them. The real clock is here too. */
 import type { Emit } from '../events/events.ts';
 
 export interface Deps {
@@ -10,21 +10,24 @@ export interface Deps {
 }
 
 export interface Clock {
-  /** Wall-clock time in milliseconds since the epoch. Jumps: for what people read alone. */
+  /** Wall-clock time in milliseconds since the epoch. It may jump, so use it only for output. */
   now(): number;
   /** Milliseconds on a clock that only moves forward. Deadlines use this one. */
   monotonicMs(): number;
-  /** Resolves after `ms`; rejects with the signal's reason when it aborts first. Does not keep the process alive longer than its caller. */
+  /**
+   * Resolves after `ms`; rejects with the signal's reason when it aborts first. Does not keep the process alive longer
+   * than its caller.
+   */
   sleep(ms: number, options: { signal: AbortSignal }): Promise<void>;
 }
 
 /**
- * The wall clock jumps: an operator or NTP sets it. A process can't know which time is right, the one from before or the
- * one from after, so it has two, in milliseconds since the epoch, and takes the one that keeps others out for longer
- * (docs/adr/0012). Without a jump both are `now()`.
+ * The wall clock jumps: an operator or NTP sets it. A process can't know which time is right, the one from before or
+ * the one from after, so it has two, in milliseconds since the epoch, and takes the one that keeps others out for
+ * longer (docs/adr/0012). Without a jump both are `now()`.
  */
 export interface WallClock extends Clock {
-  /** Whoever judges whether a time has come uses this one: never too early. */
+  /** Use when judging whether a time has come: never too early. */
   earliest(): number;
   /** Use when writing an expiry: never earlier than asked. */
   latest(): number;
@@ -42,31 +45,34 @@ export interface Host {
   /** This machine, as a claim names it. */
   place(): Promise<{ readonly machine?: string; readonly host: string }>;
   /**
-   * Names this boot of this host and, after a space, the namespaces that process ids and start times belong to: elsewhere
-   * they say nothing (`isSameBoot`).
+   * Names this boot of this host and, after a space, the namespaces that process ids and start times belong to; in
+   * other namespaces those ids mean nothing (`isSameBoot`).
    */
   readonly bootId: string;
-  /** Start time of a live process in clock ticks since boot (proc(5), stat field 22); undefined when there is no such process. */
+  /**
+   * Start time of a live process in clock ticks since boot (proc(5), stat field 22); undefined when there is no such
+   * process.
+   */
   startTime(pid: number): string | undefined;
-  /** Whether there is such a process although its start time can't be seen (proc(5), hidepid). */
+  /** Whether the process exists, but its start time can't be seen (proc(5), hidepid). */
   hidden(pid: number): boolean;
   /**
-   * Who still runs of a run of this host that no live runlock watches. What an ended run left is nobody's business.
-   * `emit` hears why what the run wrote down is not believed, `uid` is the user who ran it, where that is known: root
-   * reads what another one wrote down. Throws when the host can't be looked at.
+   * Live processes of a run on this host that no live runlock watches. Ignores daemons that an ended run left.
+   * `emit` gets the reason when the run's note can't be trusted. `uid` is the user who started the run, if known: root
+   * reads that user's notes. Throws when the host can't be examined.
    */
   survivors(runId: string, emit: Emit, uid?: number): Survivors;
 }
 
 export interface Survivors {
   readonly pids: readonly number[];
-  /** The folder of its cgroup: somebody is in it whom this pid namespace does not show. */
+  /** Set to the folder of its cgroup if processes are in it that this pid namespace does not show. */
   readonly cgroup?: string;
   /** Its guard is there, and about to end what is left. */
   readonly guarded: boolean;
 }
 
-/** Whether nobody of it is left. */
+/** Whether no process of the run is left. */
 export const isNobody = ({ pids, cgroup }: Survivors): boolean => pids.length === 0 && cgroup === undefined;
 
 /** Whether both name the same boot of one host, whatever their namespaces. */
@@ -114,17 +120,17 @@ function timer(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** How long something is waited for, and until which signal: one value for all that waits for others. */
+/** How long to wait, and which signal ends the wait. All code that waits takes this value. */
 export interface Waiting {
-  /** Ends it at once, with the signal's reason. */
+  /** Ends the wait at once, with the signal's reason. */
   readonly signal: AbortSignal;
-  /** The end of its time, as of `--wait`: everything is still asked once. */
+  /** Aborts when the time (`--wait`) is over; everything is still asked once. */
   readonly patience: AbortSignal;
   /** Either of the two. */
   readonly either: AbortSignal;
 }
 
-/** One whose time runs. */
+/** A wait with a running clock. */
 export interface TimedWaiting extends Waiting {
   /** Whether `error` says that its time is over, and nothing else. */
   isOver(error: unknown): boolean;
@@ -132,7 +138,7 @@ export interface TimedWaiting extends Waiting {
   end(): void;
 }
 
-/** @param limitMs milliseconds; 0: its time is over from the start. */
+/** @param limitMs milliseconds; 0: the time is over from the start. */
 export function startWaiting(
   clock: Pick<Clock, 'sleep'>,
   limitMs: number | 'forever',
@@ -154,10 +160,10 @@ export function startWaiting(
   };
 }
 
-/** Everything is asked once, and nothing is waited for. */
+/** Asks everything once, and waits for nothing. */
 export const withoutWaiting = (signal: AbortSignal): Waiting => waitingOf(signal, AbortSignal.abort());
 
-/** The same wait, which ends with another signal too. */
+/** The same wait, but `also` ends it too. */
 export const endedBy = ({ signal, patience }: Waiting, also: AbortSignal): Waiting =>
   waitingOf(AbortSignal.any([signal, also]), patience);
 

@@ -1,18 +1,18 @@
-/** What runlock says when it fails, and how it ends. */
+/** Turns an error into the event to log and the exit status. */
 import { RunlockError, errorCode, exitStatus } from '../errors.ts';
 import type { RunEvent } from '../events/events.ts';
 import { shortageIn } from './shortage.ts';
 
 export interface Failure {
   readonly event: RunEvent;
-  /** Of a bug, and only where it was asked for. */
+  /** Set for a bug, and only with -v. */
   readonly stack: string | undefined;
   readonly status: number;
 }
 
 export function failureOf(error: unknown, { isVerbose }: { readonly isVerbose: boolean }): Failure {
   const isBug = errorCode(error) === 'bug';
-  // What the system was short of is no bug.
+  // A shortage of system resources is not a bug.
   const shortage = isBug ? shortageIn(error) : undefined;
   if (shortage !== undefined) {
     const short = new RunlockError('config', `${messageOf(error)}: ${shortage}`);
@@ -29,7 +29,7 @@ export function failureOf(error: unknown, { isVerbose }: { readonly isVerbose: b
 
 const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
-/** A report that is cut short must not pass for a whole one. */
+/** For output that could not be written in full, so that part of a report is not taken for all of it. */
 export function unwritten(fault: NodeJS.ErrnoException): RunlockError {
   if (fault.code === 'EBADF') {
     const closed =

@@ -1,4 +1,4 @@
-/** Single keys of the terminal that stdin is. */
+/** Reads single keys from stdin, if stdin is a terminal. */
 import { spawnSync } from 'node:child_process';
 import { constants, openSync, readSync } from 'node:fs';
 import { inBackground } from './signals.ts';
@@ -6,13 +6,13 @@ import { isTerminal } from './streams.ts';
 
 export interface Keys {
   /**
-   * From now on a key need not be followed by Enter, and shows nothing. Those that send a signal still do, Ctrl-C and
-   * Ctrl-Z too, and to every program of the job. False: this terminal can't be set so.
+   * From now on a key needs no Enter and is not echoed. Keys that send a signal, such as Ctrl-C and Ctrl-Z, still send
+   * it to every program of the job. False: this terminal does not allow the change.
    */
   take(): boolean;
-  /** The terminal is as it was before; at once, and may be called twice. */
+  /** Restores the terminal at once; may be called twice. */
   giveBack(): void;
-  /** What was typed since the last call; never waits. */
+  /** Returns the keys typed since the last call; never waits. */
   read(): string;
 }
 
@@ -24,7 +24,8 @@ export function openKeys(): Keys | undefined {
   if (!isTerminal(0)) return undefined;
   let fd: number;
   try {
-    // A description of runlock's own: O_NONBLOCK on the caller's would be everybody's.
+    // Open a description of runlock's own, because O_NONBLOCK on the caller's would affect every program that shares
+    // it.
     fd = openSync('/proc/self/fd/0', OWN);
   } catch {
     return undefined;
@@ -37,7 +38,7 @@ export function openKeys(): Keys | undefined {
       return saved !== undefined && stty('-icanon', '-echo', 'min', '1', 'time', '0') !== undefined;
     },
     giveBack: () => {
-      // In the background the terminal is the shell's, which has set it as it wants it.
+      // In the background the terminal belongs to the shell, so leave the shell's settings alone.
       if (saved !== undefined && !inBackground()) stty(saved);
       saved = undefined;
     },
@@ -53,7 +54,7 @@ export function openKeys(): Keys | undefined {
   };
 }
 
-/** Neither runtime can change one flag of a terminal; its raw mode would take Ctrl-C from the rest of the job. */
+/** Uses stty(1): neither runtime can change a single flag, and raw mode would take Ctrl-C from the rest of the job. */
 function stty(...words: readonly string[]): string | undefined {
   const { status, stdout } = spawnSync('stty', words, { stdio: [0, 'pipe', 'ignore'], encoding: 'utf8' });
   return status === 0 ? stdout.trim() : undefined;

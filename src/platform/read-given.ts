@@ -1,15 +1,15 @@
-/** Reads a file that the user named, whatever it is: a pipe that nobody writes to, or a device without an end, holds nothing up. */
+/** Reads a file that the user named, without hanging on a pipe that has no writer or on an endless device. */
 import { closeSync, constants, fstatSync, openSync, read, readSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 
-/** Of a configuration file, or of stdin, in bytes. */
+/** Most bytes of a configuration file, or of stdin. */
 const LIMIT = 1_048_576;
-/** How long a pipe is waited for, in milliseconds. */
+/** How long to wait for a pipe, in milliseconds. */
 const PIPE_MS = 5_000;
 const PAUSE_MS = 10;
 
-/** Its message is why, in the words of a sentence. */
+/** Its message is the reason, worded as part of a sentence. */
 class Unfit extends Error {
   readonly code = 'EUNFIT';
 }
@@ -17,9 +17,9 @@ class Unfit extends Error {
 const tooLong = (limit: number) => new Unfit(`it holds more than ${limit / 1_048_576} MiB`);
 
 /**
- * All of it, at most `limit` bytes. What is no plain file (`<(echo token)`) is waited for, 5 s at most: it is for the start
- * alone, for nothing else goes on meanwhile.
- * @throws what the file system said, or with the code EUNFIT, whose message is why.
+ * Reads the whole file, at most `limit` bytes. Waits up to 5 s for a file that is not a regular one (`<(echo token)`).
+ * Blocks the process, so use it only at the start.
+ * @throws the file system's error, or one with the code EUNFIT, whose message is the reason.
  */
 export function readGiven(path: string, limit = LIMIT): Buffer {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -30,7 +30,7 @@ export function readGiven(path: string, limit = LIMIT): Buffer {
     for (let length = 0; ;) {
       const chunk = Buffer.alloc(65_536);
       const read = readNow(fd, chunk);
-      // A pipe ends at once where nobody has opened it to write yet.
+      // A pipe that no writer has opened yet looks as if it were at its end.
       if (read === 0 && !(isPipe && length === 0)) return Buffer.concat(chunks);
       if (read !== undefined && read > 0) chunks.push(chunk.subarray(0, read));
       length += read ?? 0;
@@ -54,7 +54,7 @@ function readNow(fd: number, into: Buffer): number | undefined {
   }
 }
 
-/** A plain file, read beside all else: while a run is under way nothing may wait for it. @throws as `readGiven`. */
+/** Reads a regular file without blocking, for use during a run. @throws as `readGiven`. */
 export async function readPlain(path: string, limit: number): Promise<Buffer> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
@@ -72,13 +72,13 @@ const readSome = (fd: number, into: Buffer) =>
     read(fd, into, 0, into.length, null, (error, count) => (error ? reject(error) : resolve(count))),
   );
 
-/** What an open descriptor gives until its end, however long that takes; at most `limit` bytes. @throws as `readGiven`. */
+/** Reads an open descriptor to its end, however long that takes; at most `limit` bytes. @throws as `readGiven`. */
 export async function readWhole(fd: number, limit = LIMIT): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for (let length = 0; ;) {
     const chunk = Buffer.alloc(65_536);
     const count = await readSome(fd, chunk).catch(async (error: unknown) => {
-      // Whoever gave it may have made it non-blocking.
+      // EAGAIN: the caller may have made the descriptor non-blocking.
       if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error;
       await setTimeout(PAUSE_MS);
       return undefined;

@@ -1,4 +1,4 @@
-/** What the system was short of, by errno: nothing is wrong with the file that was opened, or the program that was started. */
+/** Shortages of the system, by errno. The file or program at hand is not at fault. */
 
 const SHORTAGES: Readonly<Record<string, string>> = {
   EMFILE: 'runlock has too many open files; raise the limit (ulimit -n, LimitNOFILE=)',
@@ -8,12 +8,12 @@ const SHORTAGES: Readonly<Record<string, string>> = {
   ENOMEM: 'this host is out of memory; free some',
 };
 
-/** In the words of a sentence, with what to do. Undefined: `code` says something else. */
+/** The shortage and its remedy, worded as part of a sentence. Undefined: `code` is not a shortage. */
 export function shortageOf(code: string | undefined): string | undefined {
   return code !== undefined && Object.hasOwn(SHORTAGES, code) ? SHORTAGES[code] : undefined;
 }
 
-/** The same for an error, or what it comes from. */
+/** The same for an error or any of its causes. */
 export function shortageIn(error: unknown): string | undefined {
   for (let each = error; each instanceof Error; each = each.cause) {
     const found = 'code' in each && typeof each.code === 'string' ? shortageOf(each.code) : undefined;

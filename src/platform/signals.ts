@@ -1,4 +1,4 @@
-/** The signals of runlock itself. Nothing else in the program installs a handler for one, or takes one off. */
+/** The signals of runlock itself. No other file of the program installs or removes a signal handler. */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
@@ -7,48 +7,53 @@ import type { Screen } from './terminal.ts';
 
 /** Signals that the operating system sends to runlock. */
 export interface SignalSource {
-  /** Numbers of those that runlock's caller ignores. They are not heard, and the command is to ignore them too. */
+  /** Numbers of the signals that runlock's caller ignores. Runlock ignores them too, and so must the command. */
   readonly ignored: readonly number[];
-  /** The newest listener gets them all. */
+  /** Replaces the listener; only the newest one gets signals. */
   listen(listener: (signal: NodeJS.Signals) => void): void;
-  /** From now on these signals are told instead of stopping the process, until what is returned is called. One listener at a time. */
+  /**
+   * Passes stop signals to `listener` instead of stopping the process, until the returned function is called. One at a
+   * time.
+   */
   onStop(listener: (signal: StopSignal) => void): () => void;
-  /** Stops the process as the signal would have; returns when it is continued, or at once where no shell could do that. */
+  /** Stops the process as the signal would have; returns when continued, or at once if no shell could continue it. */
   stop(signal: StopSignal): void;
 }
 
-/** Ctrl-Z; a read from the terminal by somebody in the background; a write, where the terminal forbids that (stty tostop). */
+/** Ctrl-Z; a read from the terminal in the background; a write in the background if that is forbidden (stty tostop). */
 export type StopSignal = 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU';
 
-/** The exit status of what a signal ended, as a shell says it. */
+/** The exit status that a shell reports for a program that a signal ended. */
 export const exitStatusOf = (signal: NodeJS.Signals | number): number =>
   128 + (typeof signal === 'number' ? signal : constants.signals[signal]);
 
 const HEARD = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 
 const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'] as const;
-/** Who draws on the terminal must be stopped by it: while TTOU is caught, a write that it forbids is tried again for ever. */
+/** Without TTOU: while it is caught, a forbidden write to the terminal would be tried again forever. */
 const STOPS_OF_SCREEN = ['SIGTSTP', 'SIGTTIN'] as const;
 
-/** Both runtimes ignore these themselves before any JavaScript runs: only the caller still tells what it did. */
+/**
+ * Both runtimes ignore these before any JavaScript runs, so whether the caller did can be read only from the caller.
+ */
 const RUNTIMES_OWN: readonly number[] = [constants.signals.SIGPIPE, constants.signals.SIGXFSZ];
 
 export interface OwnSignals {
   /** From the first call on a signal no longer ends the process by itself. */
   listenToSignals(): SignalSource;
-  /** Ctrl-Z, and back again. */
+  /** Leaves the screen on Ctrl-Z, and enters it again when continued. */
   whenStopped(screen: Screen): void;
-  /** For a write to a terminal: TTOU stops the process in it, caught or not. */
+  /** Wraps a write to a terminal, so that TTOU stops the process during it even if caught. */
   readonly stoppable: <T>(write: () => T) => T;
-  /** The terminal has another size. */
+  /** Calls `listener` when the terminal's size changes. */
   readonly whenResized: (listener: () => void) => void;
 }
 
-/** Call it first of all: it reads what the caller ignores, and a handler would hide that. */
+/** Call this before anything else: it reads which signals the caller ignores, and a handler would hide that. */
 export function ownSignals(): OwnSignals {
   const ignored = ignoredByCaller();
   const isIgnored = (signal: NodeJS.Signals) => ignored.includes(constants.signals[signal]);
-  // Of a child that ends while CHLD is ignored the kernel keeps no status: Bun would wait for it for ever, and not idly.
+  // While CHLD is ignored the kernel keeps no status of children that end, and Bun would busy-wait for it forever.
   if (isIgnored('SIGCHLD')) process.on('SIGCHLD', () => undefined);
   const heard = HEARD.filter((signal) => !isIgnored(signal));
   const { stoppable, ...stops } = catchStops(STOPS.filter((signal) => !isIgnored(signal)));
@@ -74,10 +79,12 @@ function ignoredByCaller(): number[] {
 
 const SHELLS = ['ash', 'bash', 'busybox', 'dash', 'ksh', 'ksh93', 'mksh', 'sh', 'yash', 'zsh'];
 
-/** What a shell ignores, it has been told to, and so does what it starts. Other programs reset these in what they start. */
+/**
+ * A shell passes signals that it was told to ignore on to its children. Other programs reset these two for children.
+ */
 function ignoredByShell(pid: number): number[] {
   try {
-    // A script's own name is no shell's.
+    // Check the executable, because a script's own name does not show its shell.
     if (!SHELLS.includes(basename(readlinkSync(`/proc/${pid}/exe`)))) return [];
     return ignoredIn(statusOf(pid)).filter((number) => RUNTIMES_OWN.includes(number));
   } catch {
@@ -85,7 +92,7 @@ function ignoredByShell(pid: number): number[] {
   }
 }
 
-/** Without /proc runlock ends soon, and says why. */
+/** Returns '' without /proc: runlock then fails soon, and reports that. */
 function statusOf(pid: number | 'self'): string {
   try {
     return readFileSync(`/proc/${pid}/status`, 'utf8');
@@ -130,7 +137,7 @@ function catchStops(
       }
       return release;
     },
-    // There it stops, unless there is no shell that could continue it.
+    // The process stops here, unless no shell could continue it.
     stop: (signal) => uncaught(signal, () => process.kill(process.pid, signal)),
     stoppable: (write) => uncaught('SIGTTOU', write),
   };
@@ -151,7 +158,7 @@ function whenStopped(
   { onStop, stop }: Pick<SignalSource, 'onStop' | 'stop'>,
 ): void {
   const resume = () => {
-    // After `bg` the terminal is the shell's, and whoever draws there is stopped again, as by the terminal itself.
+    // After `bg` the terminal belongs to the shell, so stop again instead of drawing, as the terminal itself would do.
     if (inBackground()) process.kill(process.pid, 'SIGTTOU');
     else enter();
   };

@@ -1,6 +1,6 @@
 /**
- * Runlock's own stdout and stderr. The command shares their open file descriptions, so O_NONBLOCK must never be set on
- * them, as Node's process.stdout and process.stderr do; and a reader who stalls must not stop runlock.
+ * Runlock's own stdout and stderr. The command shares their open file descriptions, so never set O_NONBLOCK on them, as
+ * Node's process.stdout and process.stderr do. A reader that stalls must not stop runlock either.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
@@ -17,38 +17,40 @@ import {
 import { getBuiltinModule } from 'node:process';
 import type { WriteStream } from 'node:tty';
 
-/** A reader who has stalled must not keep runlock from its end for longer. */
+/** A stalled reader delays the end of runlock no longer than this. */
 const LAST_WORDS_MS = 5_000;
 
 export interface OutputStream {
   readonly isTTY: boolean;
-  /** Of the terminal; undefined: unknown, or there is none. */
+  /** Width of the terminal; undefined: unknown, or there is no terminal. */
   readonly columns: number | undefined;
   readonly rows: number | undefined;
-  /** Why something that was written did not arrive: a full disk. A reader who has left is no fault. */
+  /** Why written text did not arrive, such as a full disk. A reader that has left is not a fault. */
   readonly fault: NodeJS.ErrnoException | undefined;
-  /** Whether text waits for a reader who has stalled. */
+  /** Whether text is waiting for a stalled reader. */
   readonly isBehind: boolean;
   on(event: 'resize' | 'error', listener: () => void): void;
-  /** Never blocks, unless it is a file. `written`: the text is out of this process, or never will be. */
+  /**
+   * Never blocks, unless the stream is a file. `written`: called when the text has left this process, or was dropped.
+   */
   write(text: string, written?: () => void): void;
-  /** Gets ready what the first write would need: a process may have to be started, and later may be a bad time. */
+  /** Prepares for the first write, which may need a helper process that should not be started later. */
   prepare(): void;
-  /** Resolves when all is out, or after `limitMs` (5 s). Nothing may be written afterwards. */
+  /** Resolves when all text is written, or after `limitMs` (5 s). Nothing may be written afterwards. */
   end(limitMs?: number): Promise<void>;
 }
 
 export interface OutputOptions {
   readonly fd: number;
-  /** Whether an exit waits for what other threads write: for ever, if the reader has stalled. */
+  /** Whether the runtime waits at exit for writes in other threads; with a stalled reader that would be forever. */
   readonly exitJoinsThreads: boolean;
-  /** The most bytes that are kept for a reader who has stalled. */
+  /** How many bytes to keep at most for a stalled reader. */
   readonly limit?: number;
-  /** Hears how many writes were not kept, once the reader goes on. */
+  /** Called with the number of dropped writes, once the reader goes on. */
   readonly onLost?: (count: number) => void;
-  /** Whether the runtime has opened /dev/null in place of a stream that was closed, as one that no other program inherits. */
+  /** Whether the runtime opens /dev/null (close-on-exec) in place of a closed stream. */
   readonly opensClosed?: boolean;
-  /** Around each write to a terminal. */
+  /** Wraps each write to a terminal. */
   readonly stoppable?: <T>(write: () => T) => T;
   /** Calls `listener` when a terminal's size changes. */
   readonly onResize?: (listener: () => void) => void;
@@ -59,13 +61,13 @@ interface Pending {
   readonly written: () => void;
 }
 
-/** One way to put bytes out. */
+/** One way to write bytes. */
 interface Way {
-  /** How many of them were taken; 0: none for now. Throws or rejects with the system's error. */
+  /** Returns how many bytes were taken; 0: none for now. Throws or rejects with the system's error. */
   put(bytes: Uint8Array): number | Promise<number>;
-  /** Resolves when what was put is where it should go. */
+  /** Resolves when all bytes have reached the stream. */
   end?(): Promise<unknown>;
-  /** Whether what was put will never get there by itself. */
+  /** Whether the bytes will never reach the stream this way. */
   isDead?(): boolean;
 }
 
@@ -151,7 +153,7 @@ export function createStream(options: OutputOptions): OutputStream {
   function drop(next: Pending, error: NodeJS.ErrnoException): void {
     queue.shift();
     queued -= next.bytes.length;
-    // A reader who has left, or a terminal that has hung up, misses nothing.
+    // A reader that has left, or a terminal that has hung up, is not a fault.
     if (!isReaderGone(error) && !isTerminal(fd)) fault ??= error;
     tellError();
     next.written();
@@ -192,7 +194,7 @@ export function createStream(options: OutputOptions): OutputStream {
       }
       queue.push({ bytes, written });
       queued += bytes.length;
-      // It may be the last that this process says.
+      // Try at once, since this may be the last text of this process.
       if (retry) tryAgain();
       else pump();
     },
@@ -200,7 +202,7 @@ export function createStream(options: OutputOptions): OutputStream {
       try {
         way ??= findWay(options, gone);
       } catch {
-        // The first write will say why.
+        // The first write will report why.
       }
     },
     async end(limitMs = LAST_WORDS_MS) {
@@ -213,17 +215,17 @@ export function createStream(options: OutputOptions): OutputStream {
     },
   };
 
-  /** It may block, but is the only way that is left. */
+  /** Writes directly as a last resort, even though that may block. */
   function writeLast(): void {
     try {
       for (const { bytes } of queue.splice(0)) direct(fd).put(bytes);
     } catch {
-      // Nobody reads it.
+      // There is no reader any more.
     }
   }
 }
 
-/** ENXIO: nobody has a pipe open for reading. */
+/** ENXIO: no process has the pipe open for reading. */
 const isReaderGone = ({ code }: NodeJS.ErrnoException) => code === 'EPIPE' || code === 'ENXIO';
 
 function findWay(
@@ -243,7 +245,7 @@ function findWay(
 }
 
 /**
- * To load node:tty takes milliseconds, so a file, a pipe and /dev/null are told apart without it; so are all closed ones.
+ * Recognizes files, pipes, /dev/null and closed descriptors without node:tty, which takes milliseconds to load.
  */
 export function isTerminal(fd: number): boolean {
   try {
@@ -272,8 +274,8 @@ function kindOf(fd: number): 'file' | 'waits' | 'socket' | 'closed' {
 }
 
 /**
- * What a program is given survived its start, so it has no O_CLOEXEC (proc(5), fdinfo). Node.js sets that for all of them later,
- * and then nothing tells.
+ * Whether the runtime opened the descriptor itself: an inherited one has no O_CLOEXEC (proc(5), fdinfo). Node.js later
+ * sets O_CLOEXEC on all descriptors, so there this check would not work.
  */
 function isOwn(fd: number): boolean {
   try {
@@ -290,7 +292,7 @@ const O_CLOEXEC = 0o2000000;
 const OWN = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 /**
- * A description of runlock's own for the same pipe or terminal. Undefined: there can be none.
+ * Opens a description of runlock's own for the same pipe or terminal. Undefined: that is not possible.
  * @throws ENXIO: the pipe has no reader.
  */
 function reopen(fd: number): number | undefined {
@@ -299,7 +301,7 @@ function reopen(fd: number): number | undefined {
   } catch (error) {
     if (isReaderGone(error as NodeJS.ErrnoException)) throw error;
   }
-  // After su(1) the terminal is another user's, but everybody may open the own one by this name.
+  // After su(1) the terminal belongs to another user, but any process may open its controlling terminal as /dev/tty.
   try {
     return isControlling(fd) ? openSync('/dev/tty', OWN) : undefined;
   } catch {
@@ -338,7 +340,7 @@ function closing(own: number): Pick<WriteStream, 'columns' | 'rows'> {
   return { columns, rows };
 }
 
-/** Into a file, which never waits, or a description that says when it would. */
+/** Writes to a file, which never blocks, or to a non-blocking description. */
 const direct = (fd: number): { put: (bytes: Uint8Array) => number } => ({
   put(bytes) {
     try {
@@ -351,8 +353,8 @@ const direct = (fd: number): { put: (bytes: Uint8Array) => number } => ({
 });
 
 function throughThread(fd: number): Way {
-  // Where this user may have no more threads (ulimit -u), nothing that is meant for one is ever done, nor refused. A
-  // reader who has stalled keeps but one of them.
+  // If this user may start no more threads (ulimit -u), work for a thread is neither done nor refused. Probe for that;
+  // a stalled reader blocks only one thread, so the probe still gets through.
   let isDead = true;
   access('/', () => {
     isDead = false;
@@ -370,7 +372,9 @@ function throughThread(fd: number): Way {
   };
 }
 
-/** Another process waits for the reader. It is no part of the run: it ends with its input, after it has written all. */
+/**
+ * Lets a helper process wait for the reader. It is not part of the run: it ends after it has written all of its input.
+ */
 function throughHelper(fd: number, gone: (readerLeft: boolean) => void): Way {
   const helper: ChildProcess = spawn('/bin/cat', [], {
     cwd: '/',
@@ -380,7 +384,7 @@ function throughHelper(fd: number, gone: (readerLeft: boolean) => void): Way {
   });
   helper.on('error', () => gone(false));
   const { stdin } = helper;
-  // Then a reader who stalls stops runlock as well, but what it says arrives.
+  // Without a helper a stalled reader blocks runlock too, but its output arrives.
   if (helper.pid === undefined || stdin === null) return direct(fd);
   stdin.on('error', () => undefined);
   const ended = new Promise<void>((resolve) => {

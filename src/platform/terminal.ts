@@ -1,10 +1,10 @@
-/** What the streams of a terminal are, and what can be shown on them. */
+/** The streams of a terminal, and what they can show. */
 
 type Env = Readonly<Record<string, string | undefined>>;
 
 export interface Output {
   readonly color: boolean;
-  /** Whether a line may be drawn over in place. */
+  /** Whether a line may be redrawn in place. */
   readonly live: boolean;
   /** Width of the terminal; undefined: nothing is cut. */
   readonly columns: number | undefined;
@@ -24,8 +24,8 @@ function wantsColor(env: Env, live: boolean): boolean {
 }
 
 /**
- * How wide lines of sentences may be; undefined: nobody says. COLUMNS comes first, as for ls and man: who sets it asks for
- * that. What is drawn over again goes by the terminal's own width alone.
+ * The width at which to wrap sentences; undefined: unknown. COLUMNS overrides the terminal's width, as for ls and man.
+ * Lines that are redrawn in place use only the terminal's own width.
  */
 export function sentenceColumns({
   env,
@@ -38,11 +38,11 @@ export function sentenceColumns({
   return /^[1-9]\d{0,4}$/.test(asked) ? Number(asked) : columns || undefined;
 }
 
-/** What is drawn all over the terminal. Both do it at once, and may be told twice. */
+/** A full-screen view. Both functions act at once, and may be called twice. */
 export interface Screen {
-  /** Gives the terminal back as it was: the process is about to be stopped. */
+  /** Restores the terminal, because the process is about to be stopped. */
   readonly leave: () => void;
-  /** Takes it again. */
+  /** Takes the terminal again. */
   readonly enter: () => void;
 }
 
@@ -51,14 +51,14 @@ export interface Stream {
   /** Undefined: unknown, or no terminal. */
   readonly columns: number | undefined;
   readonly rows?: number | undefined;
-  /** The terminal's size has changed; whoever read the stream has left. */
+  /** `resize`: the terminal's size has changed. `error`: the reader has left. */
   on(event: 'resize' | 'error', listener: () => void): unknown;
 }
 
 export interface Terminal {
   /** Draws the line over the one before; an empty one clears it. */
   draw(line: string): void;
-  /** The terminal is a command's from here on: what it shows there is not drawn over when a connection is tried again. */
+  /** Leaves the terminal to the command: no more lines are drawn over its output while a connection is retried. */
   handOver(): void;
   columns(): number;
 }

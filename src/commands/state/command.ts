@@ -43,7 +43,7 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StateOp
   });
 }
 
-/** What the environment says of `set` is nothing to the others. */
+/** Options of `set` are refused elsewhere, but only on the command line: the environment may hold them for `set`. */
 function checkOptions(action: Action, given: (name: string) => boolean): void {
   const [wrong] = action === 'set' ? [] : Object.keys(OF_SET).filter(given);
   if (wrong !== undefined) throw usage(`${OF_SET[wrong] ?? wrong} is for 'state set' only`);
@@ -72,7 +72,7 @@ function requestOf(action: Action, words: readonly string[], values: StateValues
     case 'list': {
       const [below, ...more] = words;
       if (more.length > 0) throw usage('state list takes one path at most');
-      // Of a folder as people write it: db/.
+      // Accept a folder as people write it: db/.
       return { action, below: below === undefined ? '' : checkedPath(below.replace(/\/$/, '')) };
     }
     case 'watch':
@@ -83,7 +83,7 @@ function requestOf(action: Action, words: readonly string[], values: StateValues
   }
 }
 
-/** Each takes a connection, and Consul accepts 200 from a host, on which runs have to renew their sessions too. */
+/** Each path takes a connection. Consul accepts 200 from a host, whose runs also need some to renew their sessions. */
 const MOST_WATCHED = 64;
 
 function fewEnough(paths: readonly string[]): readonly string[] {

@@ -9,7 +9,7 @@ import { shortValue, stateText } from '../../state/words.ts';
 import { formatAge, momentText } from '../../text/age.ts';
 import { visible } from '../../text/visible.ts';
 
-/** One state, as `--json` shows it; `set` false: it is not there, or has ended. */
+/** One state, as `--json` shows it; `set` false: the state does not exist, or has expired. */
 export function stateReport({ path, state }: Change): object {
   return state ? { path, set: true, ...fieldsOf(state) } : { path, set: false };
 }
@@ -46,7 +46,7 @@ interface Where {
   readonly below: string;
 }
 
-/** The value for a program; for a terminal, with nothing in it that a terminal would obey. */
+/** The value: unchanged for a program, without control characters for a terminal. */
 export const rawValue = (value: string, isTerminal: boolean): string =>
   `${isTerminal ? value.split('\n').map(visible).join('\n') : value}\n`;
 

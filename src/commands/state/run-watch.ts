@@ -9,19 +9,19 @@ import { describeChange, stateReport } from './describe.ts';
 
 export interface WatchRequest {
   readonly action: 'watch';
-  /** None: all. */
+  /** Empty: all states. */
   readonly paths: readonly string[];
 }
 
 type WatchOptions = WatchRequest & { readonly prefix: string; readonly json: boolean };
 
-/** Ctrl-C is how one leaves, so its exit status is 0; another signal's is 128 and its number. */
+/** Ctrl-C is the normal way to leave (exit status 0); any other signal gives 128 plus its number. */
 export function runWatch({ common, options }: Asked<WatchOptions>, platform: Platform): Promise<number> {
   const { prefix, json, paths } = options;
   const statusAfter = (name: NodeJS.Signals) => (name === 'SIGINT' ? 0 : exitStatusOf(name));
   return withConsul({ common, stoppable: true, statusAfter }, platform, async ({ consul, deps, signal }) => {
     const { clock } = deps;
-    // Whoever read the lines and left wants no more.
+    // If the reader of the lines has left, stop.
     const left = new AbortController();
     platform.stdout.on('error', () => left.abort());
     const watched = { consul, clock, prefix, signal: AbortSignal.any([signal, left.signal]) };

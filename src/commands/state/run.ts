@@ -35,7 +35,7 @@ export type StateRequest =
 
 export type StateOptions = StateRequest & { readonly prefix: string; readonly json: boolean };
 
-/** As grep says it: it is not there, or not what was asked for. */
+/** As for grep: the state is not set, or does not match. */
 const EXIT_NO = 1;
 
 export async function run(asked: Asked<StateOptions>, platform: Platform): Promise<number> {

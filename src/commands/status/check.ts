@@ -1,4 +1,6 @@
-/** A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure. */
+/**
+ * A status report → the answer of a monitoring plugin (https://www.monitoring-plugins.org/doc/guidelines.html). Pure.
+ */
 import { formatAge } from '../../text/age.ts';
 import type { GroupView, SlotView, StatusReport } from '../../view/report.ts';
 import { endedText } from '../../text/ended.ts';
@@ -11,13 +13,13 @@ export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 export interface CheckLimits {
   /** Longest time that a claim may be in its state, in milliseconds. */
   readonly maxHeldMs?: number;
-  /** Longest time that anybody may wait, in milliseconds. */
+  /** Longest time that a run may wait, in milliseconds. */
   readonly maxWaitMs?: number;
 }
 
 export interface CheckResult {
   readonly state: CheckState;
-  /** What was found, the worst first; in a state of OK one sentence. */
+  /** The findings, the worst first; if the state is OK, one sentence. */
   readonly text: readonly string[];
   readonly figures: readonly Figure[];
 }
@@ -36,10 +38,10 @@ interface Finding {
   readonly text: string;
 }
 
-/** The worst first: what is wrong for certain comes before what can't be told. */
+/** The worst first: certain problems come before unknown states. */
 const ORDER: readonly CheckState[] = ['CRITICAL', 'WARNING', 'UNKNOWN', 'OK'];
 
-/** @param beside groups that were not asked for, where a run of those that were waits meanwhile (`waitedIn`). */
+/** @param beside groups that were not asked for, in which runs of the requested groups wait (`waitedIn`). */
 export function checkReport(
   report: StatusReport,
   limits: CheckLimits,
@@ -64,7 +66,7 @@ function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
   return [{ state: 'UNKNOWN', text }, ...problems.map((problem) => warning(problem))];
 }
 
-/** The groups where runs of `groups` wait while they have a slot here. */
+/** The groups in which runs wait while they hold a slot in one of `groups`. */
 export function waitedIn(groups: readonly GroupView[]): string[] {
   return groups.flatMap(({ slots }) => slots.flatMap(({ also = [] }) => also.flatMap(waitingAt)));
 }
@@ -98,7 +100,7 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
 function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>): Finding[] {
   const { group, slots, returning = [] } = view;
   const waits = waitersOf(view);
-  // A node that is back has a run that takes its claim over.
+  // Leave out nodes that are back: their next run takes the claim over.
   const left = slots.filter(({ node }) => !returning.some((back) => back.node === node));
   const kept = left.flatMap((slot) => {
     const text = stuckText(slot, { now, all, seen: [group] });
@@ -107,7 +109,7 @@ function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>
   const [first] = kept;
   if (!first) return [];
   const behind = `${first.text}${andMore(kept.length)}`;
-  // While another slot of the group is free, or is released by its run, the queue moves on.
+  // While another slot of the group is free, or will be released by its run, the queue moves on.
   if (kept.length < slots.length)
     return [
       warning(`${group}: ${kept.length} of ${slots.length} slots held by ${behind}, ${waiting(waits)}`),
@@ -119,7 +121,7 @@ function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>
 const andMore = (count: number) => (count === 1 ? '' : ` and ${count - 1} more`);
 
 interface Look extends Pick<Judged, 'now' | 'all'> {
-  /** Groups that lead here: only what a hand wrote goes round in a circle. */
+  /** Groups followed so far. Stops at circles, which exist only if a person wrote keys by hand. */
   readonly seen: readonly string[];
 }
 

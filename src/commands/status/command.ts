@@ -62,7 +62,8 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     const values = withEnvironment(command, env) as Values & StatusValues & GateValues;
     const { prefix, json, service } = values;
     const given = (name: keyof StatusValues) => command.getOptionValueSource(name) === 'cli';
-    // Elsewhere than here a group is the one that this node runs in; without one status is of them all.
+    // Ignore a group from the environment or the file, which names the group that this node runs in: without a group on
+    // the command line, status shows all.
     const groups = [...named, ...(given('group') ? (values.group ?? []) : [])];
     const mode = modeOf(values, given);
     if (mode && command.getOptionValueSource('service') === 'cli')
@@ -101,8 +102,8 @@ function modeOf(values: StatusValues, given: (name: keyof StatusValues) => boole
 }
 
 /**
- * To a monitoring system 3 is UNKNOWN, and 64 is nothing, or even CRITICAL: a command line that asks for a check is
- * answered as a check, whatever is wrong with it.
+ * Answers a wrong command line with --check as a check: monitoring systems read 3 as UNKNOWN, but take 64 for nothing,
+ * or even for CRITICAL.
  */
 function unknownIfWrong(argv: readonly string[], error: RunlockError): Asked<StatusRequest> | undefined {
   if (!argv.includes('--check')) return undefined;

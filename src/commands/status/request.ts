@@ -5,18 +5,18 @@ import type { CheckLimits } from './check.ts';
 
 export interface StatusRequest extends Scope {
   readonly json: boolean;
-  /** A line for each idle group, in text. */
+  /** Whether text output lists each idle group too. */
   readonly all?: true;
   /** Only groups that are blocked. */
   readonly blocked?: true;
-  /** Whose health gates are shown too; where it is shown once. */
+  /** The services whose health gates are shown too; only if the report is shown once. */
   readonly gate?: ServiceScope;
-  /** Unless given: it is shown once. */
+  /** Undefined: the report is shown once. */
   readonly mode?: StatusMode;
 }
 
 export type StatusMode =
   | { readonly kind: 'watch' }
   | ({ readonly kind: 'check' } & CheckLimits)
-  /** A check was asked for, and this is what is wrong with how. */
+  /** A check was asked for, but the command line is wrong; `message` says how. */
   | { readonly kind: 'wrong-check'; readonly message: string };

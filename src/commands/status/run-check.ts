@@ -14,7 +14,7 @@ import type { Ways } from '../with-consul.ts';
 
 const exitStatuses: Record<CheckState, number> = { OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3 };
 
-/** What a monitoring system allows a plugin is ten seconds or more; a check that it kills says nothing. */
+/** Monitoring systems allow a plugin ten seconds or more, and a check that they kill reports nothing. */
 const LONGEST_CHECK_MS = 9_000;
 
 interface CheckInvocation {
@@ -23,7 +23,7 @@ interface CheckInvocation {
   readonly mode: Exclude<StatusMode, { kind: 'watch' }>;
 }
 
-/** Whatever goes wrong is UNKNOWN: a check never fails in a way that could pass for a verdict. */
+/** Reports any failure as UNKNOWN, so that it can't be taken for a verdict. */
 export async function runCheck(
   { mode, ...invocation }: CheckInvocation,
   platform: Platform,
@@ -64,7 +64,7 @@ async function judge(
     await late;
   }
 
-  /** Where runs of these groups wait, and where those wait that stand in their way there. */
+  /** Reads the groups in which runs of these groups wait, and those in which the runs that block them there wait. */
   async function readBeside({ groups: asked }: StatusReport): Promise<readonly GroupView[]> {
     const beside: GroupView[] = [];
     const missing = () => {

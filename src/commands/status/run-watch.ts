@@ -14,35 +14,35 @@ import { printJsonLine } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
 import { exitStatusOf } from '../../platform/signals.ts';
 
-/** Ages on the screen tick without Consul being asked. */
+/** How often ages on the screen are updated, without a request to Consul. */
 const TICK_MS = 1_000;
-/** Nobody reads faster, and a storm of changes must not eat the machine. */
+/** No one reads faster than this, and a storm of changes must not take up the CPU. */
 const REDRAW_MS = 100;
 
-/** A key is answered at once, as far as anybody notices. */
+/** Short enough for a key press to seem to work at once. */
 const KEYS_MS = 100;
 
 /** How the report is shown. */
 interface View {
   readonly show: (seen: Followed) => Promise<void>;
-  /** Leaves the screen at once; the next frame takes it again. */
+  /** Leaves the screen at once; the next frame enters it again. */
   readonly leave?: () => void;
-  /** Something else may have been drawn there: the next frame is drawn on an empty screen. */
+  /** Clears the screen before the next frame, because another program may have drawn on it. */
   readonly wipe?: () => void;
-  /** What was typed since the last call. */
+  /** The keys typed since the last call. */
   readonly typed?: () => string;
   readonly close: () => Promise<void>;
-  /** Whether what is shown changes with time alone. */
+  /** Whether the view changes as time passes. */
   readonly ticks: boolean;
 }
 
-/** Until q or Ctrl-C, with which one leaves, so the exit status is 0; or another signal, then 128 and its number. */
+/** Runs until q or Ctrl-C, the normal ways to leave (exit status 0), or another signal (128 plus its number). */
 export async function runWatch(
   { common, options }: Asked<StatusRequest>,
   platform: Platform,
 ): Promise<number> {
   if (!options.json) requireTerminal(platform);
-  // On the screen a log line would be drawn over; the screen says itself that Consul does not answer.
+  // On the screen a log line would be overwritten; the screen itself shows that Consul does not answer.
   const onScreen = !options.json && platform.stderr.isTTY;
   const setup: Parameters<typeof withConsul>[0] = {
     common: onScreen ? { ...common, verbose: false, quiet: true } : common,
@@ -51,7 +51,7 @@ export async function runWatch(
   };
   return withConsul(setup, platform, async ({ consul, deps: { clock }, signal: told }) => {
     const left = new AbortController();
-    // Whoever read the lines and left wants no more.
+    // If the reader of the lines has left, stop.
     platform.stdout.on('error', () => left.abort());
     const signal = AbortSignal.any([told, left.signal]);
     const view = options.json ? showLines(platform) : showScreen({ consul, options }, platform);
@@ -83,7 +83,7 @@ interface Showing {
   readonly view: View;
   readonly signal: AbortSignal;
   readonly platform: Platform;
-  /** Somebody wants to see no more. */
+  /** Ends the watch at the user's request. */
   readonly leave: () => void;
 }
 
@@ -101,7 +101,7 @@ async function keepShowing(
   const draw = async () => {
     for (;;) {
       await asked.rung;
-      // A signal rings too: it is no change.
+      // A signal also rings the alarm, but is not a change.
       signal.throwIfAborted();
       asked = alarm(signal);
       if (seen) await view.show(seen);
@@ -137,7 +137,7 @@ async function keepShowing(
   ]);
 }
 
-/** Rings once: when it is asked to, or when `signal` aborts. */
+/** Rings once: when `ring` is called, or when `signal` aborts. */
 function alarm(signal: AbortSignal): { readonly rung: Promise<void>; readonly ring: () => void } {
   let ring: () => void = () => undefined;
   const rung = new Promise<void>((resolve) => {
@@ -207,7 +207,7 @@ function showScreen(
       await platform.write(before + frame);
     },
     close: () => {
-      // A terminal that stands still must not keep it.
+      // A stalled terminal must not delay the end.
       leave();
       return Promise.resolve();
     },

@@ -33,7 +33,7 @@ export function endText({ kind, judged, waitedMs }: WaitResult, options: WaitOpt
 
 /** What is not as it should be, and how it is instead: `state:db/schema=42: db/schema is 41, set by db01 3m ago`. */
 export function missing(judged: readonly Judged[], { goals, any }: WaitOptions): string[] {
-  // One that holds is enough.
+  // With --any, one condition that holds is enough.
   if (any && judged.some(({ holds }) => holds)) return [];
   return judged.flatMap(({ holds, is }, i) => {
     const goal = goals[i];

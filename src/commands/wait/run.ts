@@ -33,7 +33,7 @@ async function waitWith(
   const looked = (now: Looked, waitedMs: number) => {
     line.show(now, waitedMs);
     for (const { condition, holds, is } of now.judged) {
-      // Of the contrary of `--while` people know nothing.
+      // Report conditions as the user wrote them: `--while` is stored as its opposite.
       const asWritten = holds !== isContrary(options, condition.text);
       if (told.get(condition.text) === asWritten) continue;
       told.set(condition.text, asWritten);
@@ -59,7 +59,7 @@ const isContrary = ({ goals }: WaitOptions, text: string) =>
 
 const TICK_MS = 1_000;
 
-/** Draws what is missing, on a terminal alone. */
+/** Shows what is missing, only on a terminal. */
 function drawLine({ terminal, deps: { clock }, stderr, env }: Platform, options: WaitOptions) {
   const { live } = createOutput({ env, isTTY: stderr.isTTY });
   const closed = new AbortController();
@@ -70,13 +70,13 @@ function drawLine({ terminal, deps: { clock }, stderr, env }: Platform, options:
     if (!latest || signal.aborted) return;
     const waitedMs = clock.monotonicMs() - startedMs;
     const judged = latest.at(clock.now());
-    // About to end.
+    // The wait is about to end.
     if (options.stableMs === 0 && missing(judged, options).length === 0) return;
     terminal.draw(liveLine({ judged, waitedMs }, options, terminal.columns()));
   };
   const tick = async () => {
     for (;;) {
-      // Whoever is done within this time never sees the line.
+      // Shorter waits show no live line.
       await clock.sleep(TICK_MS, { signal });
       draw();
     }

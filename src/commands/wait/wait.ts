@@ -10,23 +10,23 @@ import type { Deps } from '../../platform/deps.ts';
 
 export interface WaitOptions {
   readonly prefix: string;
-  /** Of the conditions that name none. */
+  /** The groups of conditions that name none. */
   readonly groups: readonly string[];
-  /** What must hold: `--until`, and the contrary of `--while`. */
+  /** The conditions that must hold: those of `--until`, and the opposites of those of `--while`. */
   readonly goals: readonly Goal[];
-  /** One of them is enough. */
+  /** Whether one of them is enough. */
   readonly any: boolean;
   /** In milliseconds; 0: one look. */
   readonly timeoutMs: number;
-  /** How long they must hold without a change of what they rest on; milliseconds. */
+  /** How long they must hold without a change of the data behind them; milliseconds. */
   readonly stableMs: number;
-  /** `start`: of this wait. */
+  /** `start`: since the start of this wait. */
   readonly since?: 'start' | Exclude<Since, { kind: 'index' }>;
 }
 
 export interface Goal {
   readonly option: 'until' | 'while';
-  /** As it must hold: that of `--while` is the contrary of what was written. */
+  /** The condition that must hold: for `--while` the opposite of what the user wrote. */
   readonly condition: Condition;
 }
 
@@ -47,12 +47,14 @@ export interface WaitDeps {
   readonly looked: (looked: Looked, waitedMs: number) => void;
 }
 
-/** Whoever gives less time still hears how it is; a refusal is believed after 3 s (`persistRefused`), so it takes longer. */
+/**
+ * Minimum time for the first look, even with a shorter timeout. Longer than the 3 s for refusals (`persistRefused`).
+ */
 const FIRST_LOOK_MS = 5_000;
 
 /**
- * @throws RunlockError `unreachable` and its like: Consul did not answer once within the time; `usage`: it would wait for
- * the end of its own run; `forbidden`; `incompatible`. What `signal` aborts with.
+ * @throws RunlockError `unreachable` and similar: Consul did not answer within the time; `usage`: the wait would be for
+ * the end of its own run; `forbidden`; `incompatible`. The reason of `signal` when it aborts.
  */
 export async function wait(
   { consul, deps: { clock }, run, looked }: WaitDeps,
@@ -103,7 +105,7 @@ export async function wait(
   }
 }
 
-/** Aborts when the time is over; before the first look only when that takes long, too. */
+/** Aborts when the time is over; before the first look, only if that look takes too long as well. */
 function limitTime(
   clock: Deps['clock'],
   { timeoutMs, signal, hasLooked }: { timeoutMs: number; signal: AbortSignal; hasLooked: () => boolean },
@@ -124,7 +126,7 @@ function limitTime(
   };
 }
 
-/** The end of its own run would come only after this wait. */
+/** Refuses to wait for the end of the run that this wait is part of, which would never come. */
 function refuseOwn(judged: readonly Judged[], run: string | undefined): void {
   const own = judged.find(({ holds, runs }) => !holds && run !== undefined && runs.includes(run));
   if (!own) return;
