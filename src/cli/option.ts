@@ -49,7 +49,7 @@ export const slotOptions = () => [
   ),
 ];
 
-/** Of the same: whose it is, by which session, and what is said where there is none. */
+/** More options of commands that take a slot: the node name, the session TTL, and the exit code without a slot. */
 export const ownerOptions = () => [
   option('-E, --conflict-exit-code <n>', 'exit code when no slot was available', wholeNumber(0, 255), 75),
   option('--node <name>', "node name to hold the lock as (default: the agent's node name)", parseNode),
@@ -85,14 +85,17 @@ export function option(
   return made.required || made.optional ? made.argParser(checked(parser, made)) : made;
 }
 
-/** Of these only the command line says anything: in the environment and the file the same name stands for something else. */
+/**
+ * Of these only the command line says anything: in the environment and the file the same name stands for something
+ * else.
+ */
 const ofLineAlone = new WeakSet<Option>();
 
 export const isOfLineAlone = (option: Option): boolean => ofLineAlone.has(option);
 
 /**
- * One that can be given several times: its value is a list of groups, each once. Without a `fallback` the command looks at
- * groups, and the one that the environment and the file name is where runs of this node are.
+ * One that can be given several times: its value is a list of groups, each once. Without a `fallback` the command looks
+ * at groups, and the one that the environment and the file name is where runs of this node are.
  */
 export function groupsOption(
   description: string,

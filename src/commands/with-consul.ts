@@ -1,4 +1,6 @@
-/** What every command that asks Consul has around it: its log, its connections, what a signal does, and its exit status. */
+/**
+ * What every command that asks Consul has around it: its log, its connections, what a signal does, and its exit status.
+ */
 import type { Common } from '../cli/command.ts';
 import { strayVariables } from '../cli/variables.ts';
 import type { Consul } from '../consul/consul.ts';
@@ -33,8 +35,8 @@ interface Setup {
 }
 
 /**
- * Makes the log, closes the connections that were made at the end, whichever it is, and gives the exit status: what `use` says, or
- * that of the signal which stopped it.
+ * Makes the log, closes the connections that were made at the end, whichever it is, and gives the exit status: what
+ * `use` says, or that of the signal which stopped it.
  */
 export async function withWays(
   { common, stoppable, statusAfter = exitStatusOf }: Setup,
@@ -82,7 +84,7 @@ export const withConsul = (
     return use({ ...ways, consul, agent });
   });
 
-/** What is wrong with the environment is said first. */
+/** Makes the log, and first reports wrong variables of the environment. */
 export function openLog(platform: Platform, common: Common): Emit {
   const emit = platform.makeLog(common);
   for (const stray of strayVariables(platform.env)) emit({ event: 'unknown-variable', ...stray });
@@ -99,12 +101,15 @@ export async function connectTo(
     import('../consul/consul.ts'),
     import('../consul/env.ts'),
   ]);
-  // What is wrong, without what to do: that is said in full if it stays so.
+  // Show the fault without the remedy; the full message follows if the fault persists.
   const onRetry = (fault: string) => notice(fault && `${fault.replace(/; [^;]*$/, '')}; retrying`);
   return connect(consulSettings(env, agent), { clock, emit, onRetry });
 }
 
-/** What shows the wait of a run: a line that is drawn on the terminal, and with -v who has the slots. Loaded where that is read. */
+/**
+ * What shows the wait of a run: a line that is drawn on the terminal, and with -v who has the slots. Loaded where that
+ * is read.
+ */
 export async function liveOf(
   { env, stderr, terminal }: Platform,
   { verbose, quiet, logFormat }: Common,

@@ -23,7 +23,9 @@ export interface World {
   readonly entries: readonly Entry[];
   /** By service. */
   readonly instances: ReadonlyMap<string, readonly Instance[]>;
-  /** How often each source was seen to change so far (`idOf`): one that is as it was may have been another meanwhile. */
+  /**
+   * How often each source was seen to change so far (`idOf`): one that is as it was may have been another meanwhile.
+   */
   readonly moved?: ReadonlyMap<string, number>;
 }
 
@@ -48,11 +50,11 @@ export interface Judged {
   readonly holds: boolean;
   /** What it rests on: another mark is another reason, although the truth is the same. Compared for equality only. */
   readonly mark: string;
-  /** How it is now, as a sentence; whether the condition holds or not. */
+  /** The current facts, as a sentence, whether the condition holds or not. */
   readonly is: string;
-  /** In so many milliseconds it may change although nothing changes in Consul; Infinity: it may not. */
+  /** After how many milliseconds the result may change without a change in Consul; Infinity: never. */
   readonly changesInMs: number;
-  /** The runs that it is about, as far as they are under way. */
+  /** The live runs that the condition is about. */
   readonly runs: readonly string[];
 }
 
@@ -132,7 +134,7 @@ function slotsOf(group: string, { entries }: World, { prefix, nowMs }: Judging) 
   };
 }
 
-/** How long a slot is taken or kept if nothing changes. A run's is until it ends. */
+/** How long a slot stays taken or kept if nothing changes. A run's slot stays taken until the run ends. */
 function keptForMs({ owner, lockedBy }: Slot, nowMs: number): number {
   if (lockedBy !== undefined || !owner || isRun(owner.claim)) return Infinity;
   const { heldUntil } = owner.claim;
@@ -219,7 +221,7 @@ function recordsIn(group: string, node: string, { entries }: World, { prefix }: 
   const start = groupKeys(prefix, group).run('');
   return entries.flatMap((entry) => {
     const key = entry.key.startsWith(start) ? parseKey(prefix, entry.key)?.key : undefined;
-    // What no runlock writes is nobody's, the key of a folder say.
+    // Ignore keys that runlock does not write, such as a folder's key.
     if (key?.kind !== 'run' || !isName(key.node)) return [];
     if (node !== EVERY_NODE && entry.key !== start + node) return [];
     return [{ record: decodeRun(entry), index: entry.modifyIndex }];

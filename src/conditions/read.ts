@@ -7,18 +7,21 @@ import type { World } from './judge.ts';
 import type { Source } from './sources.ts';
 
 export interface Look extends World {
-  /** False: services changed so quickly that what lies in KV and they were never seen at one moment. */
+  /** False: services changed so quickly that KV and services could not be read as of one moment. */
   readonly atOnce: boolean;
 }
 
-/** Keys and trees of which this process knows that it may read them, and so that nothing there means nothing. */
+/**
+ * Keys and trees that this process is known to be allowed to read, so that an empty answer means that nothing is there.
+ */
 export type Proven = Set<string>;
 
-/** How often what lies in KV and the services are read until both were there at one moment. */
+/** How often to try to read KV and the services as of one moment. */
 const TRIES = 5;
 
 /**
- * Everything in KV by one consistent transaction; the services between two of them that are equal, and several of them twice.
+ * Everything in KV by one consistent transaction; the services between two of them that are equal, and several of them
+ * twice.
  * @throws RunlockError `forbidden`, naming the rule: what may not be read is never taken for what is not there.
  */
 export async function look(
@@ -107,8 +110,8 @@ async function proveServices(
 }
 
 /**
- * A transaction leaves out what the token may not read. So each key that is not there is asked for once: 404 or 403. Of a
- * tree that is a key that is never there, for single ones may be left out.
+ * A transaction leaves out what the token may not read. So each key that is not there is asked for once: 404 or 403. Of
+ * a tree that is a key that is never there, for single ones may be left out.
  */
 async function prove(
   consul: Consul,
@@ -123,7 +126,7 @@ async function prove(
     keys.map(async (source) => {
       const { kind, key, rule } = source;
       const isThere = entries.some((entry) => isOf(source, entry.key));
-      // What is there may be hidden later, when the token has lost a right.
+      // A key that exists now may be hidden later, if the token loses a right.
       if (kind === 'key' && isThere) return void proven.delete(key);
       if (proven.has(key)) return;
       await consul.get(kind === 'tree' ? `${key}.may-read` : key, { ...options, rule });
@@ -138,7 +141,7 @@ const isSame = (before: readonly Entry[], after: readonly Entry[]) =>
 const isSameServices = (before: World['instances'], after: World['instances']) =>
   JSON.stringify([...before]) === JSON.stringify([...after]);
 
-/** Two are equal if nothing has changed between them. */
+/** Two signatures are equal if nothing has changed between them. */
 export const signatureOf = (entries: readonly Entry[]): string =>
   entries
     .map(({ key, modifyIndex, session }) => `${key} ${modifyIndex} ${session ?? ''}`)

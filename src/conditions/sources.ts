@@ -13,11 +13,11 @@ export type Source =
 export interface Where {
   /** Without a slash at its end. */
   readonly prefix: string;
-  /** Of the conditions that name none. */
+  /** The groups of conditions that name none. */
   readonly groups: readonly string[];
 }
 
-/** They are read in one transaction, which has 64 operations at most. */
+/** All are read in one transaction, which allows at most 64 operations. */
 const MOST = 64;
 
 /** Each source once. @throws RunlockError `usage`: more than one transaction can read. */

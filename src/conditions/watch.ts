@@ -30,17 +30,20 @@ export interface Looked {
   readonly at: (nowMs: number) => readonly Judged[];
 }
 
-/** What is done about a look: it is the last one, with this as the result; or it is looked again, in so many milliseconds at the latest. */
+/**
+ * What is done about a look: it is the last one, with this as the result; or it is looked again, in so many
+ * milliseconds at the latest.
+ */
 export type Decision<R> = { readonly done: R } | { readonly againInMs: number };
 
 /** A storm of changes is read at most ten times a second. */
 const PAUSE_MS = 100;
-/** A key that is not there wakes for its neighbours' changes too. */
+/** Longer than PAUSE_MS, because a watch on a missing key also wakes when neighbouring keys change. */
 const ABSENT_PAUSE_MS = 1_000;
 
 /**
- * Looks now, and then whenever something has changed, or a time has come, until `decide` says that it is done. It outlives
- * an agent that restarts, a token that is replaced, a snapshot that is restored. It polls nothing.
+ * Looks now, and then whenever something has changed, or a time has come, until `decide` says that it is done. It
+ * outlives an agent that restarts, a token that is replaced, a snapshot that is restored. It polls nothing.
  * @throws RunlockError `forbidden`, `incompatible`, `usage` (too many conditions); what `signal` aborts with.
  */
 export async function watchConditions<R>(
@@ -63,7 +66,7 @@ export async function watchConditions<R>(
   try {
     watching.signal.throwIfAborted();
     for (;;) {
-      // Proven anew by each look: a token may have lost a right since the last one, and nothing else tells.
+      // Prove rights at each look: the token may have lost one since the last look, and nothing else would show that.
       const world = await persistRefused(clock, signal, () =>
         look(consul, { sources, proven: new Set() }, { signal }),
       );
@@ -81,7 +84,7 @@ export async function watchConditions<R>(
           );
       isFollowing = true;
       const dueMs = Math.min(decision.againInMs, ...judged.map(({ changesInMs }) => changesInMs));
-      // What was seen while this look was under way may be newer than the look.
+      // A watch may have seen something newer while this look was under way.
       const isBehind = followed.some(({ seen, looked }) => seen !== undefined && seen !== looked);
       if (!isBehind) await bell.next(Math.max(0, dueMs), signal);
       await clock.sleep(PAUSE_MS, { signal });
@@ -158,10 +161,16 @@ function startIndex({ entries }: Look, source: Source): number {
   return entries.find(({ key }) => key === source.key)?.modifyIndex ?? 0;
 }
 
-/** After so many looks that its neighbours' changes caused, a watch on a state that is not there makes itself a place of its own. */
+/**
+ * After so many looks that its neighbours' changes caused, a watch on a state that is not there makes itself a place of
+ * its own.
+ */
 const NEEDLESS = 2;
 
-/** Beside an existing key in its folder a key that is not there is woken by nobody else (measured). Without the right it goes on as it is. */
+/**
+ * Beside an existing key in its folder a key that is not there is woken by nobody else (measured). Without the right it
+ * goes on as it is.
+ */
 async function openFolder(consul: Consul, key: string, signal: AbortSignal): Promise<void> {
   await consul.transact([{ verb: 'cas', key, value: '', index: 0 }], { signal }).catch(() => {
     signal.throwIfAborted();

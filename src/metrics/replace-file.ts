@@ -1,6 +1,6 @@
 /**
- * Puts a text in the place of a file, in another process: where the folder's mount is dead a process hangs in the kernel
- * for good, and even exit() would wait for a thread that does (docs/faults.md).
+ * Puts a text in the place of a file, in another process: where the folder's mount is dead a process hangs in the
+ * kernel for good, and even exit() would wait for a thread that does (docs/faults.md).
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
@@ -16,25 +16,28 @@ rm -f "$2"
 exit 1
 `;
 
-/** The most that is read of what stands there, in bytes. */
+/** Reads at most this many bytes of the existing file. */
 const OLD_LIMIT = 4_194_304;
 
 export interface Replacement {
   readonly path: string;
   /** In the same folder; must not be there yet. */
   readonly draft: string;
-  /** What shall stand there, made from what does: nothing, where it can't be read. */
+  /** Returns the new text, given the old one, which is empty if it can't be read. */
   readonly text: (old: string) => string;
   readonly limitMs: number;
 }
 
-/** The file has mode 0644. Undefined: done. Else why not, in the words of a sentence; never rejects. */
+/**
+ * Writes the file with mode 0644. Resolves to undefined, or to why it failed, worded as part of a sentence; never
+ * rejects.
+ */
 export function replaceFile({ path, draft, text, limitMs }: Replacement): Promise<string | undefined> {
   return new Promise((resolve) => {
     let child: ChildProcess;
     const env = { LC_ALL: 'C', PATH: '/usr/local/bin:/usr/bin:/bin' };
     try {
-      // The paths may be relative, so it stays in this folder.
+      // The paths may be relative, so the process keeps the current folder.
       const files = [path, draft].map((name) => (name.startsWith('-') ? `./${name}` : name));
       child = spawn('/bin/sh', ['-c', SCRIPT, 'sh', ...files], { env, detached: true, stdio: 'pipe' });
     } catch (error) {
@@ -42,7 +45,7 @@ export function replaceFile({ path, draft, text, limitMs }: Replacement): Promis
       return;
     }
     const timer = setTimeout(() => {
-      // In vain where it hangs in the kernel; nobody waits for it.
+      // A process that hangs in the kernel ignores this, but runlock does not wait for it.
       child.kill('SIGKILL');
       resolve(`no answer from the file system within ${limitMs / 1000} s; is its mount dead?`);
     }, limitMs);

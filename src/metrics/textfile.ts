@@ -23,7 +23,7 @@ export interface Attempt {
   readonly exitCode: number;
   /** Wall-clock milliseconds at its end. */
   readonly endedAtMs: number;
-  /** Undefined: it did not come so far. */
+  /** Undefined: the attempt did not get that far. */
   readonly waitedMs?: number | undefined;
   readonly ranMs?: number | undefined;
 }
@@ -105,7 +105,7 @@ const labelText = (labels: Readonly<Record<string, string>>): string =>
 const escape = (value: string) =>
   value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
 
-/** What the file says of the group so far. Whatever else stands there, or is no number, is passed over. Pure. */
+/** Reads the group's earlier figures from the file. Ignores other lines and values that are not numbers. Pure. */
 export function readKept(text: string, group: string): Kept {
   const of = (name: string): number | undefined => {
     const start = `${name}{${labelText({ group })}} `;
@@ -131,7 +131,7 @@ export function checkMetricsFile(path: string): void {
     const why = found ? 'is not a folder' : 'does not exist';
     throw new RunlockError('config', `--metrics-file ${path}: ${folder} ${why}; create it, or ${where}`);
   }
-  // The file is replaced, not written into: of a device, a pipe or a link nothing would be left.
+  // The file is replaced, not written to, which would destroy a device, a pipe or a link.
   if (look(() => lstatSync(path))?.isFile() === false)
     throw new RunlockError('config', `--metrics-file ${path}: it is not a regular file; ${where}`);
 }
@@ -148,8 +148,8 @@ function look(stat: () => Stats): Stats | undefined {
 const WRITE_LIMIT_MS = 5_000;
 
 /**
- * Puts the figures of an attempt, in each of its groups, in the place of the file: its readers see the old one or the new one, whole.
- * Undefined: done. Else why not, in the words of a sentence; never throws.
+ * Puts the figures of an attempt, in each of its groups, in the place of the file: its readers see the old one or the
+ * new one, whole. Undefined: done. Else why not, in the words of a sentence; never throws.
  */
 export function writeMetrics(
   path: string,
@@ -158,7 +158,7 @@ export function writeMetrics(
 ): Promise<string | undefined> {
   return replaceFile({
     path,
-    // In the same folder, so that renaming is one step; not *.prom, so that nobody reads it.
+    // In the same folder, so that the rename is atomic; not *.prom, so that node_exporter does not read it.
     draft: `${path}.${randomUUID()}`,
     text: (old) =>
       renderMetrics(attempts.map((attempt) => ({ attempt, kept: readKept(old, attempt.group) }))),

@@ -13,14 +13,14 @@ interface CheckView {
   }[];
 }
 
-/** More would be cut by the monitoring system, or by the pager. */
+/** Monitoring systems and pagers would cut off more than this. */
 const SHOWN = 3;
 
 /** `RUNLOCK <state> - <text> | <perfdata>`, with a line break at its end. */
 export function renderCheck({ state, text, figures }: CheckView): string {
   const shown = text.slice(0, SHOWN);
   if (text.length > SHOWN) shown.push(`${text.length - SHOWN} more`);
-  // What comes after the first bar is perfdata.
+  // Text after the first | would be read as perfdata.
   const said = visible(shown.join('; ')).replaceAll('|', '/');
   const data = figures.map(
     ({ label, value, unit = '', critical = '' }) => `${label}=${value}${unit};;${critical};0`,

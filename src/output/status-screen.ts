@@ -29,7 +29,7 @@ export const ENTER_SCREEN = '\x1b[?1049h\x1b[?25l';
 export const LEAVE_SCREEN = '\x1b[?25h\x1b[?1049l';
 export const WIPE_SCREEN = '\x1b[2J';
 
-/** Draws over what is there, without a moment in which nothing is; cut at the bottom of the terminal. */
+/** Redraws without clearing first, to avoid flicker; cuts at the bottom of the terminal. */
 export function renderScreen(view: ScreenView, options: ScreenOptions): string {
   const { columns, rows } = options;
   const lines = fit([...heading(view, options), ...body(view, options)], options);

@@ -27,9 +27,9 @@ export interface SetRequest {
   readonly run?: string | undefined;
   /** Milliseconds; undefined: until it is deleted. */
   readonly ttlMs?: number | undefined;
-  /** Only then; undefined: in any case. */
+  /** Set the state only if this is true; undefined: always. */
   readonly only?: { readonly if: 'absent' } | { readonly if: 'value'; readonly value: string } | undefined;
-  /** It is a change also where the value is the same. */
+  /** Whether to count as a change even if the value is the same. */
   readonly touch: boolean;
   /** A change's random id. */
   readonly newId: () => string;
@@ -38,20 +38,20 @@ export interface SetRequest {
 /** `before`: what was there, unless it was past its end. */
 export type SetResult =
   | { readonly kind: 'set'; readonly state: StateDocument; readonly before?: StateDocument }
-  /** The value was there already: nobody was woken. */
+  /** The state already had this value; no watcher was woken. */
   | { readonly kind: 'unchanged'; readonly state: StateDocument }
-  /** The value was there already; its end is another now. */
+  /** The state already had this value; only its expiry changed. */
   | { readonly kind: 'extended'; readonly state: StateDocument }
-  /** It is not what `only` asks for. */
+  /** The state is not what `only` asks for. */
   | { readonly kind: 'refused'; readonly before?: StateDocument };
 
-/** Another writer came first, again and again: that is no longer chance. */
+/** Give up after so many tries: losing to other writers that often is no longer chance. */
 const TRIES = 10;
 
 /**
  * Sets a state, if it is what `only` says.
- * @throws RunlockError `forbidden`, naming the rule; `refused`: the state keeps changing; a transient fault, which says so
- * where nobody knows whether the state was set.
+ * @throws RunlockError `forbidden`, naming the rule; `refused`: the state keeps changing; a transient fault, which says
+ * so where nobody knows whether the state was set.
  */
 export async function setState(changing: Changing, request: SetRequest): Promise<SetResult> {
   const { deps, prefix, signal } = changing;
@@ -63,7 +63,7 @@ export async function setState(changing: Changing, request: SetRequest): Promise
       throw unsure ? notKnown(changing, path, error) : error;
     });
     if (unsure && seen?.document.change === wanted.change) return toSet(deps, wanted, unsure.seen);
-    // Whether this writer's value stood there for a moment can't be told any more.
+    // There is no telling any more whether this writer's value was set for a moment.
     if (unsure && only && seen?.index !== unsure.seen?.index) throw notKnown(changing, path, unsure.error);
     const before = stillThere(deps, seen);
     if (!isAsked(only, before)) return { kind: 'refused', ...(before && { before }) };
@@ -119,7 +119,7 @@ export async function pruneStates(changing: Changing): Promise<readonly string[]
     if (leftOfState(document, deps.clock.earliest()) > 0) continue;
     const sent = await trySend(changing, { path, steps: removeSeen(key, index) });
     if (sent.kind === 'unsure') throw notKnown(changing, path, sent.error);
-    // Refused: somebody has set it anew.
+    // A refusal means that another writer has set the state again.
     if (sent.kind === 'done') pruned.push(path);
   }
   return pruned;
@@ -136,7 +136,7 @@ function newDocument({ clock }: Deps, { value, by, run, ttlMs, newId }: SetReque
   };
 }
 
-/** The same change, with another end: who waits sees the same. */
+/** Keeps the change id and sets another expiry, so that watchers do not see a change. */
 function withEnd(before: StateDocument, until: string | undefined): StateDocument {
   const { value, change, by, at, run, cause } = before;
   const rest = { ...(run !== undefined && { run }), ...(cause && { cause }), ...(until && { until }) };

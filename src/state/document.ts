@@ -4,7 +4,7 @@ import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
 import { decode, encode, isText, isTime, optional } from '../lock/records.ts';
 import type { Shape, Stored } from '../lock/records.ts';
 
-/** The most bytes of UTF-8 that a value may have: everybody who watches it reads all of it at each change. */
+/** Longest value in bytes of UTF-8. Limited because each watcher reads the whole value at each change. */
 export const VALUE_LIMIT = 4_096;
 
 export interface StateDocument {
@@ -39,8 +39,8 @@ export const encodeState = (document: StateDocument): string => encode(document)
 export const decodeState = (stored: Stored): StateDocument => decode('state', shape, stored);
 
 /**
- * How long until a state counts as absent, in milliseconds; Infinity: it does not end by itself. Hosts' clocks may differ,
- * so the end is a little later for whoever reads. `nowMs`: the earliest that it may be (`WallClock`).
+ * How long until a state counts as absent, in milliseconds; Infinity: it does not end by itself. Hosts' clocks may
+ * differ, so readers allow a little more time. `nowMs`: the earliest that it may be (`WallClock`).
  */
 export function leftOfState({ until }: Pick<StateDocument, 'until'>, nowMs: number): number {
   return until === undefined ? Infinity : Date.parse(until) + CLOCK_DIFFERENCE_MS - nowMs;

@@ -1,7 +1,7 @@
 /** Where states are: `<prefix>/.state/<path>/.value` (docs/protocol.md, "Keys"). Pure. */
 import { isName } from '../text/words.ts';
 
-/** Below these a state's path begins. */
+/** The folder of all states. */
 const FOLDER = '.state';
 /** The last segment, so that reading the tree of a state's key reads that one key. */
 const VALUE = '.value';
@@ -18,7 +18,7 @@ export function pathFault(path: string): string | undefined {
 
 export const stateKey = (prefix: string, path: string) => `${prefix}/${FOLDER}/${path}/${VALUE}`;
 
-/** A key beside a state's own, empty: whoever waits for the state to be set is then woken by that alone. */
+/** An empty key next to a state's own, so that a watch on an unset state wakes only for that state. */
 export const stateOpenKey = (key: string) => `${key.slice(0, -VALUE.length)}.open`;
 
 /** Of every state below `path`, or of all; ends with a slash. */
@@ -33,7 +33,9 @@ export function pathOf(prefix: string, key: string): string | undefined {
   return pathFault(path) === undefined ? path : undefined;
 }
 
-/** The rule that a token needs for `path`: for its folder, since who publishes one state there publishes its neighbours. */
+/**
+ * The rule that a token needs for `path`: for its folder, since who publishes one state there publishes its neighbours.
+ */
 export function stateRule(prefix: string, path: string, policy: 'read' | 'write'): string {
   const folder = path.includes('/') ? path.slice(0, path.lastIndexOf('/')) : path;
   return belowRule(statesBelow(prefix, folder), policy);

@@ -80,17 +80,20 @@ export async function listStates(looking: Looking, below?: string): Promise<read
 export type Change = { readonly path: string; readonly state: State | undefined };
 
 interface Following {
-  /** None: all of them. */
+  /** Empty: all states. */
   readonly paths: readonly string[];
   /** Hears each state when it is first seen, then after each change that is seen: Consul shows the latest only. */
   readonly changed: (change: Change) => Promise<void>;
 }
 
-/** A storm of changes is read at most ten times a second; a key that is not there wakes for its neighbours too. */
+/** Reads at most ten times a second. A watch on a missing key also wakes for neighbouring keys, so it pauses longer. */
 const PAUSE_MS = 100;
 const ABSENT_PAUSE_MS = 1_000;
 
-/** Runs until `signal`, and outlives an agent that restarts. @throws RunlockError: the first contact failed, or Consul refused. */
+/**
+ * Runs until `signal`, and outlives an agent that restarts. @throws RunlockError: the first contact failed, or Consul
+ * refused.
+ */
 export async function followStates(looking: Looking, { paths, changed }: Following): Promise<never> {
   const { prefix } = looking;
   const alone = paths.map((path) => ({
@@ -155,7 +158,7 @@ async function followSource(
       await clock.sleep(entries.length === 0 ? ABSENT_PAUSE_MS : PAUSE_MS, { signal });
       return undefined;
     },
-    // Nothing changes in Consul when a state ends by itself.
+    // Wake when a state expires, because nothing changes in Consul then.
     { waitMs: () => endsInMs },
   );
 }

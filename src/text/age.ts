@@ -15,7 +15,7 @@ function rest(count: number, unit: string): string {
   return count === 0 ? '' : `${String(count).padStart(2, '0')}${unit}`;
 }
 
-/** A moment for people: nobody reads milliseconds. `moment`: ISO 8601. */
+/** A moment for people, without milliseconds. `moment`: ISO 8601. */
 export const clockTime = (moment: string): string => moment.replace(/\.\d+Z$/, 'Z');
 
 /** Until when: `until 2026-03-01T12:00:00Z (in 2h)`. `moment`: ISO 8601; `nowMs`: wall-clock milliseconds. */

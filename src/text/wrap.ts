@@ -1,7 +1,7 @@
 /** Text broken at words, for a terminal of so many columns. */
 import { widthOf } from './style.ts';
 
-/** Words as a line may end between them: one that is not a space, or a command to copy, which a line end would break. */
+/** Units that a line break must not split: a word, or a command to copy. */
 const WORDS = /(?:'(?:runlock|consul) [^\n]*?'(?![\w'\\])|\S)+/g;
 
 /** `text` in lines of at most `columns`; those after the first are indented. What has no space in it is never cut. */
@@ -65,8 +65,8 @@ function fill(
 }
 
 /**
- * A text of help for `columns`: what is not indented is a paragraph, an indented line is a row of its own, and lines below it
- * that are indented more go on with it. Rows that are commands are broken so that a shell still takes them.
+ * A text of help for `columns`: what is not indented is a paragraph, an indented line is a row of its own, and lines
+ * below it that are indented more go on with it. Rows that are commands are broken so that a shell still takes them.
  */
 export function wrapHelp(text: string, columns: number): string {
   const out: string[] = [];

@@ -12,7 +12,7 @@ export function isBelow(group: string, groups: readonly string[]): boolean {
   return groups.some((each) => group.startsWith(`${each}/`));
 }
 
-/** Without a group that was named for those below it: nothing of its own is stored. */
+/** Leaves out groups that have no keys of their own and were named only for the groups below them. */
 export function usedGroups<T extends { readonly group: string; readonly known: boolean }>(
   groups: readonly T[],
 ): T[] {
@@ -21,8 +21,8 @@ export function usedGroups<T extends { readonly group: string; readonly known: b
 }
 
 /**
- * The same report with the blocked groups alone, and with named ones of which nothing is known: a wrong name must not look
- * like good news. What it counts are all.
+ * The same report with the blocked groups alone, and with named ones of which nothing is known: a wrong name must not
+ * look like good news. What it counts are all.
  */
 export function onlyBlocked(report: StatusReport): StatusReport {
   const groups = usedGroups(report.groups).filter(({ state, known }) => state === 'blocked' || !known);

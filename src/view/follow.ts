@@ -26,7 +26,7 @@ const WATCH = { waitMs: 25_000, timeoutMs: 5_000 };
 const PAUSE_MS = 100;
 const PAUSE_PER_ENTRY_MS = 0.1;
 
-/** A watch on a freeze key that is not there wakes for its neighbours too (measured), so it rests for longer. */
+/** A watch on a missing freeze key also wakes for neighbouring keys (measured), so it pauses longer. */
 const FREEZE_PAUSE_MS = 1_000;
 
 /**
@@ -48,7 +48,7 @@ export async function followGroups(
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
   });
-  /** Runs in the named groups can be in others too, and wait there. */
+  /** Follows other groups that runs of the named groups are in or wait for. */
   const followBeside = () => {
     const entries = [...latest.values()].flatMap((found) => found.entries);
     const beside = groups.length === 0 ? [] : groupsBeside({ prefix, groups }, entries, known);
@@ -67,7 +67,7 @@ export async function followGroups(
       return { found, index: found?.index ?? 0 };
     };
     await watchUntil(read, async ({ found }) => {
-      // It answers at once when it is back, changed or not.
+      // Nothing was read. When Consul is back it answers at once, changed or not.
       if (!found) return undefined;
       const before = latest.get(source);
       latest.set(source, found);
@@ -81,7 +81,9 @@ export async function followGroups(
   await Promise.race([failed, Promise.all([...sources].map(follow))]);
 }
 
-/** Undefined: the blocking query failed in a way that may be over later. Without an index that is tried again for ever. */
+/**
+ * Undefined: the blocking query failed in a way that may be over later. Without an index that is tried again for ever.
+ */
 async function ask(
   consul: Consul,
   where: { prefix: string; source: Source },

@@ -1,4 +1,4 @@
-/** Who holds, who waits, since when, and why a group stands still: from what is stored. Pure. */
+/** Which runs hold slots, which wait, since when, and why a group is blocked, from stored records. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import {
@@ -60,7 +60,7 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
         prefix,
         now,
         unreadableFreeze: found.unreadableFreeze,
-        // A run waits for groups that come after those which it has, so this ends; unless a hand wrote it.
+        // A run waits only for groups after those that it has, so this ends. `seen` stops circles written by hand.
         other: (name) => (seen.includes(name) ? undefined : view(name, [...seen, group])),
       }),
     };
@@ -113,7 +113,7 @@ interface SortedEntries {
   readonly freezes: Map<string, Entry>;
 }
 
-/** Every key to its group in one pass; keys that no runlock writes are nobody's. */
+/** Sorts keys by group in one pass; ignores keys that runlock does not write. */
 function sortEntries(entries: readonly Entry[], prefix: string): SortedEntries {
   const sorted: SortedEntries = { groups: new Map(), freezes: new Map() };
   for (const entry of entries) {
@@ -165,7 +165,7 @@ function findFreeze(
   return { frozen: { at, by, reason, since, ...(until !== undefined && { until }) }, unreadable, problems };
 }
 
-/** What `decode` gives; a record that can't be read becomes a problem instead. */
+/** Returns the result of `decode`; an unreadable record becomes a problem instead. */
 function attempt<T>(problems: string[], decode: () => T): T | undefined {
   try {
     return decode();

@@ -1,4 +1,4 @@
-/** What commands give to be shown: the data behind the text, and the shape of `--json`. */
+/** The data that commands show, as text or as `--json`. */
 
 /** What `status --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
 export interface StatusReport {
@@ -6,7 +6,7 @@ export interface StatusReport {
   readonly prefix: string;
   /** When it was read, by the reader's clock; ages in sentences count from here. */
   readonly at: string;
-  /** The root's freeze: it stops every group, those that nobody has used yet too. */
+  /** The root's freeze, which stops every group, including groups that no run has used yet. */
   readonly frozen?: FreezeView;
   /** Of the root's freeze, where there is no group that would say it. */
   readonly why?: string;
@@ -18,7 +18,7 @@ export interface StatusReport {
   readonly problems: readonly string[];
   /** How many groups are in each state, those that `--blocked` leaves out too. */
   readonly states: Readonly<Record<GroupState, number>>;
-  /** By name; the text has those that stand still first. */
+  /** By name; text output shows blocked groups first. */
   readonly groups: readonly GroupView[];
   /** With `--service`: their health gates. */
   readonly services?: readonly ServiceView[];
@@ -58,13 +58,13 @@ export interface GroupView {
   readonly slots: readonly SlotView[];
   /** In the order in which they will be granted. */
   readonly queue: readonly WaiterView[];
-  /** Runs that wait for their node's own claim, and are behind nobody in the queue. Absent where there are none. */
+  /** Runs that wait for their node's own claim, outside the queue. Absent if there are none. */
   readonly returning?: readonly ReturningView[];
   /** The group's own freeze, else its nearest ancestor's, that has not ended. */
   readonly frozen?: FreezeView;
   /** What is stored and could not be read, or should not be there. */
   readonly problems: readonly string[];
-  /** One sentence: why the group stands still, or that it moves, or is idle. */
+  /** One sentence: why the group is blocked, or that it moves, or is idle. */
   readonly why: string;
   /** What to do about it, in one sentence. */
   readonly next?: string;
@@ -75,7 +75,10 @@ export interface GroupView {
 /** As `view/state.ts` tells them apart. */
 export type GroupState = 'blocked' | 'frozen' | 'waiting' | 'running' | 'idle';
 
-/** `locked`: a session lock without a claim. `unreadable`: a claim that only a newer runlock understands, or none at all. */
+/**
+ * `locked`: a session lock without a claim. `unreadable`: a claim that only a newer runlock understands, or none at
+ * all.
+ */
 export type SlotState =
   | 'free'
   | 'running'
@@ -99,9 +102,9 @@ export interface SlotView {
   /** Base name. */
   readonly command?: string;
   readonly exitCode?: number;
-  /** It failed because its node's services were not healthy after its command. */
+  /** The run failed because its node's services were not healthy after its command. */
   readonly unhealthy?: true;
-  /** What runs of the node left in maintenance; whether somebody has ended it since is not in the claim. */
+  /** Maintenance that runs of the node left on. It may have ended since, which the claim does not record. */
   readonly maintenance?: { readonly services: readonly string[]; readonly node?: true };
   /** `forever`, `none`, or milliseconds. */
   readonly hold?: 'forever' | 'none' | number;
@@ -110,7 +113,7 @@ export interface SlotView {
   readonly pid?: number;
   /** What the run's machine is called; several may share a node's name. */
   readonly host?: string;
-  /** When somebody first saw that the run has lost its session. */
+  /** When another run first saw that this run had lost its session. */
   readonly missingSince?: string;
   /** Who evicted the run. */
   readonly by?: string;
@@ -181,6 +184,6 @@ export interface HolderView {
   readonly command: string;
   /** How long it has been in this state. */
   readonly ageMs: number;
-  /** Its run has lost its session: for how long, and what comes of it, after how much longer. */
+  /** Set if the run has lost its session: for how long, and what will happen after how much longer. */
   readonly gone?: { readonly forMs: number; readonly leftMs: number; readonly then: 'abandoned' | 'next' };
 }

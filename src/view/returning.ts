@@ -1,4 +1,4 @@
-/** Runs that wait for their node's own claim: they have no ticket, and nobody is before them in the queue. Pure. */
+/** Runs that wait for their node's own claim: they have no ticket, and no run is ahead of them in the queue. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { parseKey } from '../lock/keys.ts';
 import { decodeClaim, decodeNodeMark } from '../lock/records.ts';
@@ -20,7 +20,7 @@ interface Seen {
   readonly attempt: <T>(decode: () => T) => T | undefined;
 }
 
-/** A live session has marked the node, and neither queues nor runs. A mark without one stands in nobody's way. */
+/** Lists nodes marked by a live session that neither queues nor runs. A mark without a session blocks no run. */
 export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Seen): ReturningView[] {
   const claims = [...slots].flatMap(([slot, { owner }]) => {
     const claim = owner && readClaim(owner);

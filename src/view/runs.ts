@@ -58,7 +58,7 @@ function several<T extends { readonly groups?: readonly string[] }>(
   entry: Entry,
   decode: (entry: Entry) => T,
 ): T | undefined {
-  // Most are not, and there can be thousands.
+  // Skip decoding for most entries, because there can be thousands.
   if (!entry.value.includes('"groups"')) return undefined;
   try {
     const record = decode(entry);

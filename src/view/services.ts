@@ -79,7 +79,7 @@ export function viewService(service: string, instances: readonly Instance[], bou
   };
 }
 
-/** Nodes that would be told the same, but for their names, are told it together. The closed ones first. */
+/** Groups nodes whose verdicts differ only in the node's name. Closed ones come first. */
 function toGates(verdicts: readonly { node: string; verdict: Verdict }[]): GateView[] {
   const alike = new Map<string, { node: string; verdict: Verdict }[]>();
   for (const each of verdicts) {

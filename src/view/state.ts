@@ -23,12 +23,13 @@ export interface StateOptions {
 
 /**
  * The first that is true:
- * - `blocked`: every slot is kept by a claim that nothing alive stands behind, or by a run that waits in a blocked group
+ * - `blocked`: every slot is kept by a claim that nothing alive stands behind, or by a run that waits in a blocked
+ * group
  *   meanwhile; waiting does not help. Slots that nobody ever used are not known, so they don't count as free.
  * - `frozen`: no new run starts, by its own freeze or one above it.
  * - `waiting`: a run waits.
- * - `running`: a slot is not free: a run, or a node that reboots or holds it by `acquire`, or a claim that keeps some slots.
- * - `idle`: every slot is free.
+ * - `running`: a slot is not free: a run, or a node that reboots or holds it by `acquire`, or a claim that keeps some
+ * slots. - `idle`: every slot is free.
  */
 export function groupState(facts: StateFacts, options: StateOptions): GroupState {
   const { slots, queue, returning = [], frozen } = facts;
@@ -38,14 +39,14 @@ export function groupState(facts: StateFacts, options: StateOptions): GroupState
   return slots.some(({ state }) => state !== 'free') ? 'running' : 'idle';
 }
 
-/** @param seen groups that lead here: only what a hand wrote goes round in a circle. */
+/** @param seen groups followed so far, to stop at circles, which exist only if a person wrote keys by hand. */
 function isBlocked(
   { slots, returning = [] }: StateFacts,
   options: StateOptions,
   seen: readonly string[],
 ): boolean {
   const isStuck = (slot: SlotView): boolean => {
-    // Whose node is back has a run that takes it from there.
+    // If the node is back, its next run takes the claim over.
     if (returning.some(({ node }) => node === slot.node)) return false;
     if (isKept(slot, options.now)) return true;
     if (slot.state !== 'running') return false;
@@ -61,8 +62,8 @@ function isBlocked(
 export const waitingAt = (place: PlaceView): string[] => ('place' in place ? [place.group] : []);
 
 /**
- * Whether nothing alive stands behind the slot's claim. A node that reboots, and one that holds its slot by `acquire`, are
- * under way. A hold that ends counts until it does.
+ * Whether nothing alive stands behind the slot's claim. A node that reboots, and one that holds its slot by `acquire`,
+ * are under way. A hold that ends counts until it does.
  */
 export function isKept(slot: SlotView, now: number): boolean {
   switch (slot.state) {

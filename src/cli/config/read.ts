@@ -1,4 +1,6 @@
-/** The configuration file's text → settings that are known and right. All of it is checked, not only what is asked for. */
+/**
+ * The configuration file's text → settings that are known and right. All of it is checked, not only what is asked for.
+ */
 import { nearest } from '../../text/nearest.ts';
 import { isTable, readStatements } from './statements.ts';
 import type { Statement } from './statements.ts';
@@ -130,7 +132,7 @@ function thrownBy(check: () => void): RunlockError | undefined {
   }
 }
 
-/** Says where each group is; of no use in a section that is itself found by the group. */
+/** Tells where groups are, so it makes no sense in a section that is itself found by group. */
 const GENERAL: readonly string[] = ['group', 'prefix'];
 
 function keyAt(place: Place, keys: Keys): Key {

@@ -31,31 +31,33 @@ export type AcquireDeps = Omit<
   readonly newRunId: () => string;
 };
 
-/** What is held. Times are ISO 8601 in UTC. */
+/** The slot that is held. Times are ISO 8601 in UTC. */
 export interface Held {
   readonly group: string;
   readonly node: string;
   readonly slot: number;
   readonly run: string;
-  /** Grows with every grant of the slot, and whenever it is asked for again. */
+  /** Grows with each grant of the slot, and each time `acquire` is repeated. */
   readonly fencingToken: number;
   readonly since: string;
   readonly waitedMs: number;
-  /** When others may follow. Absent: not before the release. */
+  /** When other runs may have the slot. Absent: only after the release. */
   readonly heldUntil?: string;
 }
 
 export type AcquireResult =
-  /** `already`: it was held before it was asked for. */
+  /** `already`: this node held the slot before. */
   | { readonly kind: 'held'; readonly already: boolean; readonly held: Held }
   | { readonly kind: 'busy' }
-  /** Somebody took it away before it was held, or sent it away while it waited. */
+  /** An operator or another process took the slot away before it was held, or sent the waiting run away. */
   | { readonly kind: 'lost' };
 
-/** The claim changed at the same moment, again and again: that is no longer chance. */
+/** Give up after so many tries: so many concurrent changes of the claim are no longer chance. */
 const TRIES = 5;
 
-/** @throws RunlockError: wrong usage, no Consul, no rights; the signal's reason when it aborts: nothing is held then. */
+/**
+ * @throws RunlockError: wrong usage, no Consul, no rights; the signal's reason when it aborts: nothing is held then.
+ */
 export async function acquireSlot(
   deps: AcquireDeps,
   options: AcquireOptions,
@@ -72,7 +74,7 @@ export async function acquireSlot(
   );
 }
 
-/** Undefined: what this node held has changed while it was asked for. */
+/** Undefined: this node's claim changed during the request. */
 async function tryOnce(
   deps: AcquireDeps,
   options: AcquireOptions,
@@ -93,7 +95,7 @@ async function tryOnce(
       settleBefore(deps, [{ grant }]);
       return tellHeld(deps, grant.context, { ...kept, slot: grant.slot, already: false });
     }
-    // Whoever was told to stop does not come back to release it.
+    // A caller that was told to stop will not come back to release the slot.
     await decline(grant);
     throw signal.reason;
   }

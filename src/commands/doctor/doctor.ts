@@ -88,7 +88,7 @@ async function checkConsul(
   }
 }
 
-/** Whether whoever answered is not on this host, as far as its address says. */
+/** Whether the agent that answered is on another host, judging by its address. */
 function isElsewhere(remote: Inspection['remote']): boolean {
   if (!remote) return false;
   const own = Object.values(networkInterfaces()).flatMap((each) => each ?? []);

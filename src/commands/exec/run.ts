@@ -49,7 +49,7 @@ interface Around {
 
 async function runWith(ways: Ways, invocation: ExecAsked, around: Around): Promise<ExecResult> {
   const naming = newRun();
-  // A thread makes its name: meanwhile there is something to load.
+  // Another thread computes the run's id; load code meanwhile.
   void import('../../runner/exec.ts');
   const run = await naming;
   const { inherited, prepareLog } = around.platform;

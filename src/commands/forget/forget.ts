@@ -32,8 +32,8 @@ const KEYS_AT_ONCE = 29;
 const TRIES = 10;
 
 /**
- * Removes all that is stored of the group, in as many transactions as it takes. Each of them is refused as soon as anybody
- * has come; what went before that was of no use to anybody.
+ * Removes all stored keys of the group, in as many transactions as needed. Each is refused once the group is in use
+ * again; the keys removed before that were no longer needed.
  * @throws RunlockError `refused`: the group is in use, or neither `force` nor a yes was given.
  */
 export async function forget(

@@ -20,7 +20,7 @@ export interface GateOptions {
   readonly prefix: string;
   /** Names, and `auto`. */
   readonly services: readonly string[];
-  /** The agent's own unless given. */
+  /** Default: the agent's own node. */
   readonly node?: string;
   readonly bounds: Bounds;
   /** Milliseconds. */
@@ -32,11 +32,11 @@ export interface GateOptions {
 
 export interface GateDeps extends Deps {
   readonly consul: Consul;
-  /** The node's own agent where it is not the local one; undefined: none was named. */
+  /** The node's own agent, if that is not the local one; undefined: none was named. */
   readonly agent?: Consul;
-  /** Names what is taken out of service. */
+  /** The id to mark maintenance with. */
   readonly run: string;
-  /** The run that this is a part of: its node, and the groups in which it has claims. Undefined: it is done by hand. */
+  /** The node, and the groups with claims, of the run that this command is part of. Undefined: a person runs it. */
   readonly inside?: { readonly node: string; readonly groups: readonly string[] };
 }
 
@@ -48,7 +48,7 @@ export type GateResult =
       readonly verdicts: readonly Verdict[];
       readonly taken: readonly TakenOut[];
     }
-  /** `stays`: what somebody else has set. `kept`: what a run needs that is under way. */
+  /** `stays`: maintenance that runlock did not set. `kept`: maintenance that a live run needs. */
   | {
       readonly kind: 'left';
       readonly node: string;
@@ -57,10 +57,10 @@ export type GateResult =
       readonly kept: readonly Kept[];
     };
 
-/** For its name alone; nothing is held by it. */
+/** The session is made only to learn the agent's node name; it holds nothing. */
 const SESSION_TTL_MS = 30_000;
 
-/** @throws RunlockError; the signal's reason when it aborts: then nothing that this call did stays. */
+/** @throws RunlockError; the signal's reason when it aborts, after undoing all that this call did. */
 export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSignal): Promise<GateResult> {
   const { consul, agent } = deps;
   const changes = options.action !== 'check';
@@ -72,7 +72,7 @@ export async function gate(deps: GateDeps, options: GateOptions, signal: AbortSi
   if (agent) await checkAgent(agent, node, signal);
   const isLocal = node === local;
   const { bounds, stableMs } = options;
-  // What is not there any more can be put back all the same.
+  // A service that no longer exists can still be put back.
   const allowUnknown = bounds.allowUnknown ?? options.action === 'leave';
   const whole = options.scope === 'node' && options.action !== 'leave';
   const wanted = {
@@ -117,16 +117,16 @@ async function check(own: Own, signal: AbortSignal): Promise<GateResult> {
 }
 
 function lookOn({ deps, options, gate: asked }: Own, waiting: GateWaiting) {
-  // Whoever does not wait reads on stdout how it is.
+  // Without a wait the result on stdout is enough, so do not log looks.
   const onLook = options.wait === 0 ? {} : { onLook: tellLooks(deps, asked.node) };
   return waitOpen({ consul: deps.consul, deps }, asked, { ...waiting, ...onLook });
 }
 
-/** Of the first look. */
+/** Services that must exist at the first look. */
 const toBeOffered = ({ options: { services, bounds } }: Own) =>
   bounds.allowUnknown ? {} : { mustBeOffered: namedOf(services) };
 
-/** Waits until the gate is open and goes through it; if others were quicker, or more would go offline, waits again. */
+/** Waits until the gate is open and goes through; waits again if other nodes were quicker, or more would go offline. */
 async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
   const { deps, options } = own;
   let { gate: asked } = own;
@@ -167,7 +167,7 @@ async function goOut(own: Own, signal: AbortSignal): Promise<GateResult> {
 
 const agentOf = ({ deps }: Own): NodeAgent => ({ consul: deps.agent ?? deps.consul, deps });
 
-/** Puts back whatever run of runlock took it out, unless one that is under way needs it. */
+/** Puts back services that any run of runlock took out, unless a live run needs them out. */
 async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
   const { deps, gate: asked, options } = own;
   const { node } = asked;
@@ -186,7 +186,7 @@ async function leave(own: Own, signal: AbortSignal): Promise<GateResult> {
   return { kind: 'left', node, ended, stays: foreign, kept };
 }
 
-/** What is out can be put back, in whatever case its service is named: the agent knows only its own spelling. */
+/** Spells services as the agent does, so that they can be put back whatever case the user writes. */
 function asSpelt(services: readonly string[], offered: readonly { readonly service: string }[]): string[] {
   const names = offered.map(({ service }) => service);
   const spelt = services.flatMap((name) => {

@@ -1,4 +1,4 @@
-/** Each node's last run, and how long its last good one is ago. Reads only, but for `forget`. */
+/** Each node's last run, and how long ago its last good one was. Changes nothing, except with `forget`. */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
@@ -40,7 +40,7 @@ export async function history(
   return { ...viewHistory(runs, { ...request, now }), ...hidden };
 }
 
-/** What a listing leaves out without a word. */
+/** What a listing silently leaves out. */
 async function hiddenFrom(
   consul: Consul,
   scope: Scope,
@@ -69,7 +69,7 @@ async function readRuns(consul: Consul, scope: Scope, signal: AbortSignal): Prom
   const runs = entries.flatMap((entry) => {
     const parsed = parseKey(prefix, entry.key);
     if (parsed?.key.kind !== 'run' || !isName(parsed.key.node)) return [];
-    // What no runlock writes is nobody's.
+    // Ignore keys that runlock does not write.
     if (!parsed.group.split('/').every(isName)) return [];
     return [{ group: parsed.group, node: parsed.key.node, entry }];
   });
@@ -134,7 +134,7 @@ function viewRun({ group, entry }: StoredRun, problems: string[]): RunView[] {
   }
 }
 
-/** Who was never known to do well comes before all others. Equal ones are in the order of their last runs, then of their names. */
+/** Sorts nodes by last good run, those without one first; ties by last run, then by name. */
 function longestSilentFirst(a: RunView, b: RunView): number {
   const times = (run: RunView) => [run.lastGoodAt, run.endedAt].map((at) => Date.parse(at ?? '') || 0);
   const [goodA = 0, endA = 0] = times(a);
@@ -144,7 +144,7 @@ function longestSilentFirst(a: RunView, b: RunView): number {
 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 
-/** A node that ends runs so fast that its record changes under every look is no forgotten one. */
+/** Give up after so many tries: a node whose record changes that often is still in use. */
 const TRIES = 3;
 
 /** Deletes what is known of the node's last run, in the group (not in those below it) or in all of them. */

@@ -8,7 +8,7 @@ import { withConsul } from '../with-consul.ts';
 import { forget, history } from './history.ts';
 import type { HistoryRequest } from './history.ts';
 
-/** As grep and diff say it: there is something to see. */
+/** As for grep and diff: something was found. */
 const EXIT_FOUND = 1;
 /** As monitoring plugins say UNKNOWN: of nobody at all it can't be told who is silent, and the name may be wrong. */
 const EXIT_UNKNOWN = 3;
@@ -27,7 +27,7 @@ export function run({ common, options }: Asked<HistoryRequest>, platform: Platfo
     await print(platform, { json, data: report, text });
     if (options.silentForMs === undefined) return 0;
     if (report.known + report.problems.length === 0) return EXIT_UNKNOWN;
-    // Of a record that can't be read nobody knows a good run either.
+    // An unreadable record counts as silent, because no good run is known from it.
     return report.nodes.length + report.problems.length > 0 ? EXIT_FOUND : 0;
   });
 }

@@ -1,4 +1,7 @@
-/** Takes a node out of the maintenance that its failed runs left, when its claim is cleared or gone: both keep it from its work. */
+/**
+ * Ends maintenance that a node's failed runs left on, once its claim is cleared or gone, so that the node can work
+ * again.
+ */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
@@ -10,31 +13,31 @@ import { reasonOf } from '../../errors.ts';
 import type { ReleaseResult } from './released.ts';
 
 export interface MaintenanceEnd {
-  /** Services, or the node, that are out of maintenance by now. */
+  /** Services, or the node, whose maintenance has ended. */
   readonly ended: readonly string[];
-  /** Those that runlock took out and that stay so. */
+  /** Services, or the node, that runlock put into maintenance and that stay in it. */
   readonly stays: readonly string[];
-  /** Why they do: the node's own agent has to be asked, or was and could not. */
+  /** Why they stay: the node's own agent must be asked, or it failed to end the maintenance. */
   readonly why?: string;
-  /** In place of that: who needs it, and what ends it then. */
+  /** Set instead of `why`: which run needs the maintenance, and what ends it. */
   readonly need?: string;
 }
 
 export interface MaintenanceDeps {
   readonly consul: Consul;
-  /** That of the node, if its address was given. */
+  /** The node's own agent, if its address was given. */
   readonly agent: Consul | undefined;
   readonly deps: Deps;
   readonly prefix: string;
-  /** Names what is done here. */
+  /** The id of this release. */
   readonly run: string;
 }
 
 const NOTHING: MaintenanceEnd = { ended: [], stays: [] };
 
 /**
- * After a release; never throws. The maintenance of a run that was evicted, or may still run, stays: nobody knows what state the node is in.
- * That of another run of the node, which needs it, stays too.
+ * Called after a release; never throws. Leaves the maintenance of a run that was evicted, or may still be alive,
+ * because the state of its node is unknown. Also leaves maintenance that another run of the node needs.
  */
 export async function endMaintenance(
   { consul, agent, deps, prefix, run }: MaintenanceDeps,
@@ -43,8 +46,8 @@ export async function endMaintenance(
   const { node } = result;
   if (result.kind === 'sent-away') return NOTHING;
   if (result.kind === 'nothing') {
-    // The claim of a failed run can be gone before its maintenance: its hold was over, or there was none. What runs on
-    // another node, in another group, is not known here.
+    // The claim of a failed run can be gone before its maintenance: its hold ended, or it had none. For another node do
+    // nothing, because its runs in other groups are not known here.
     if (result.claim !== undefined || agent || !(await isAgentOf(consul, node))) return NOTHING;
   } else {
     const isOver = result.claims.some(({ how }) => how === 'cleared' || how === 'given-back');
@@ -64,20 +67,20 @@ export async function endMaintenance(
   };
 }
 
-/** Whether the agent is the node's: every check that it has names its node, and one without any has no maintenance. */
+/** Whether the agent is the node's own. Every check names the agent's node; without checks there is no maintenance. */
 async function isAgentOf(agent: Consul, node: string): Promise<boolean> {
   try {
     const checks = await agent.agentChecks({ ...FIRST_CONTACT, signal: AbortSignal.timeout(LOOK_MS) });
     return checks.some((check) => check.node === node);
   } catch {
-    // The claim is cleared; what the catalogue knows is said.
+    // The claim is cleared already, so go on with what the catalogue shows.
     return false;
   }
 }
 
 const LOOK_MS = 10_000;
 
-/** What the catalogue says, as far as the token may see it. */
+/** Looks for maintenance in the catalogue, as far as the token may see it. */
 async function lookFor(
   { consul, deps }: { consul: Consul; deps: Deps },
   node: string,

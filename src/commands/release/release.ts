@@ -1,4 +1,7 @@
-/** `runlock release`: gives back what `acquire` holds, clears a claim that keeps a group, or evicts the run behind it. */
+/**
+ * `runlock release`: releases a slot held by `acquire`, clears a claim that blocks a group, or evicts the run behind
+ * it.
+ */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
@@ -17,7 +20,7 @@ import { refuseForeign } from './foreign-lock.ts';
 import { awayMark, findReturner, sendWaiterAway, untilAway } from './send-away.ts';
 import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './released.ts';
 
-/** Somebody else changed the claim at the same moment, again and again: that is no longer chance. */
+/** Give up after so many tries: so many concurrent changes of the claim are no longer chance. */
 const TRIES = 10;
 const SESSION_TTL_MS = 30_000;
 
@@ -48,7 +51,7 @@ export async function release(
   const held = options.failed ? mine.filter(({ owner }) => owner?.claim.state === 'held') : mine;
   if (held.length === 0) {
     const claim = mine[0]?.owner?.claim.state;
-    // Who waits has neither a slot nor anything that failed in it.
+    // --slot and --failed can't mean a waiting run, which has neither a slot nor failed work.
     const asks = mine.length === 0 && options.slot === undefined && !options.failed;
     const away = asks ? await sendWaiterAway(target) : undefined;
     if (away) return away;
@@ -63,7 +66,7 @@ export async function release(
 }
 
 async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target): Promise<Entry[]> {
-  // A listing hides what the token may not read; one key is refused.
+  // A listing hides keys that the token may not read, but reading a single key is refused.
   await consul.get(keys.owner(slot), { ...FIRST_CONTACT, signal, rule: keys.rule });
   const { entries } = await consul.list(keys.slotPrefix, { ...FIRST_CONTACT, signal, rule: keys.rule });
   return entries;
@@ -90,7 +93,7 @@ async function releaseSlot(target: Target, slot: number): Promise<Released | und
   );
 }
 
-/** The second half of this node's own `acquire`. Undefined: somebody else was quicker. */
+/** Ends this node's own `acquire`. Undefined: another process changed the claim first. */
 async function endOwn(target: Target, slot: number): Promise<Released | undefined> {
   const { consul, deps, keys, options } = target;
   const { owner: node, failed } = options;

@@ -1,24 +1,24 @@
-/** What `runlock release` is asked, and what it has done. */
+/** What `runlock release` is asked to do, and what it has done. */
 import type { Consul } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import type { Claim } from '../../lock/records.ts';
 import type { GroupKeys } from '../../lock/keys.ts';
 
-/** True: the person at the terminal typed yes. Undefined: there is nobody to be asked. */
+/** True: the person at the terminal typed yes. Undefined: there is no terminal to ask at. */
 export type Confirm = (question: string) => boolean | undefined;
 
 export interface ReleaseOptions {
   readonly prefix: string;
   readonly group: string;
-  /** Whose claim; this node's own unless given. */
+  /** The node that owns the claim; default: this node. */
   readonly owner?: string;
-  /** This node's name where it was given: with the same `owner` it is no operator. */
+  /** This node's name, if given; if `owner` is the same, the node itself asks and not an operator. */
   readonly node?: string;
   readonly slot?: number;
-  /** What this node holds has failed: it keeps the slot, and nothing else is touched. */
+  /** The work of this node failed: its claim keeps the slot, and nothing else is changed. */
   readonly failed?: { readonly exitCode?: number };
   readonly force: boolean;
-  /** Who asks, for the claim of an evicted run. */
+  /** Name of the person who asks, recorded in the claim of an evicted run. */
   readonly by: string;
 }
 
@@ -27,15 +27,15 @@ export interface Released {
   readonly node: string;
   readonly state: Claim['state'];
   /**
-   * `unwatched`: nobody has said that it is over, so the node may still be at work. `given-back`, `kept`: the second half
-   * of its own `acquire`, with --failed for `kept`.
+   * `unwatched`: the work was not reported as finished, so the node may still be at it. `given-back`, `kept`: the node
+   * ended its own `acquire`, with --failed for `kept`.
    */
   readonly how: 'cleared' | 'unwatched' | 'evicted' | 'given-back' | 'kept';
-  /** A run of the node that waited for this claim, and was sent away with it. */
+  /** A run of the node that waited for this claim and was sent away too. */
   readonly sentAway?: { readonly run: string; readonly how: 'left' | 'silent' | 'dead' };
-  /** From `acquire` to the second half. */
+  /** Time from `acquire` to its release. */
   readonly heldMs?: number;
-  /** Of a slot that it keeps: when others may follow. */
+  /** For a kept slot: when other runs may have it. */
   readonly heldUntil?: string;
 }
 
@@ -46,7 +46,7 @@ export type ReleaseResult =
       readonly group: string;
       readonly claims: readonly Released[];
     }
-  /** Of a run that waited. `dead`: its runlock was. `silent`: its runlock has not said that it knows. */
+  /** A waiting run was sent away. `dead`: its runlock was dead. `silent`: its runlock has not confirmed. */
   | {
       readonly kind: 'sent-away';
       readonly node: string;
@@ -54,7 +54,7 @@ export type ReleaseResult =
       readonly run: string;
       readonly how: 'left' | 'silent' | 'dead';
     }
-  /** `claim`: what it has there all the same, which --failed does not touch. */
+  /** `claim`: the state of a claim that the node has, but that --failed does not change. */
   | {
       readonly kind: 'nothing';
       readonly node: string;
@@ -67,10 +67,10 @@ export interface Target {
   readonly deps: Deps;
   readonly keys: GroupKeys;
   readonly options: ReleaseOptions & { owner: string };
-  /** Not an operator's word, but the node's own. */
+  /** Whether the node itself asks, and not an operator. */
   readonly itself: boolean;
   readonly confirm: Confirm;
-  /** The runs about which the person has said yes. */
+  /** The runs that the person has confirmed. */
   readonly confirmed: Set<string>;
   readonly signal: AbortSignal;
 }

@@ -21,7 +21,7 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
       { ...options, by: platform.operator() },
       signal,
     );
-    // What has failed, and held nothing, has not given anything back either.
+    // A node that reports a failure but held nothing has released nothing either, so leave its maintenance alone.
     const isKept = result.kind === 'nothing' && options.failed !== undefined;
     const maintenance: MaintenanceEnd = isKept
       ? { ended: [], stays: [] }

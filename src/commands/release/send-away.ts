@@ -1,4 +1,4 @@
-/** `runlock release --force` of a run that only waits: it leaves the queue, and does not come back (docs/adr/0019). */
+/** `runlock release --force` of a waiting run: removes the run from the queue for good (docs/adr/0019). */
 import { watchUntil } from '../../consul/watch.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { decodeNodeMark, decodeTicket } from '../../lock/records.ts';
@@ -14,7 +14,7 @@ import type { ReleaseResult, Target } from './released.ts';
 type SentAway = Extract<ReleaseResult, { kind: 'sent-away' }>;
 
 /**
- * Undefined: the node does not wait, or it is the node itself that asks, without --force.
+ * Undefined: the node is not waiting, or the node itself asks without --force.
  * @throws RunlockError `refused`: --force was not given, or the run got its slot at that very moment.
  */
 export async function sendWaiterAway(target: Target): Promise<SentAway | undefined> {
@@ -30,7 +30,7 @@ export async function sendWaiterAway(target: Target): Promise<SentAway | undefin
   }
   const done = { kind: 'sent-away', node, group, run: mark.run } as const;
   if (lifeOf(deps.host, mark) === 'dead') {
-    // Nobody is there to read a mark.
+    // The runlock is dead, so nothing would read a mark.
     await endSession(target, session);
     return { ...done, how: 'dead' };
   }
@@ -40,13 +40,13 @@ export async function sendWaiterAway(target: Target): Promise<SentAway | undefin
   return { ...done, how: (await hasAnswered(target, index, answerMs)) ? 'left' : 'silent' };
 }
 
-/** A run that waits for its node's own claim, outside the queue. */
+/** A run that waits outside the queue for its node's own claim. */
 export interface Returner {
   readonly session: string;
   readonly mark: NodeMark;
 }
 
-/** Undefined: nobody waits for that claim, or the operator has not asked for more than the claim. */
+/** Undefined: no run waits for that claim, or the operator asked to clear only the claim. */
 export async function findReturner(target: Target, claim: Claim): Promise<Returner | undefined> {
   const { consul, keys, options, signal } = target;
   if (!options.force || options.slot !== undefined) return undefined;
@@ -56,13 +56,13 @@ export async function findReturner(target: Target, claim: Claim): Promise<Return
   return mark.run === claim.run ? undefined : { session: entry.session, mark };
 }
 
-/** What its mark says from now on: the run reads it, and does not come back. */
+/** The new mark, which tells the run to leave for good. */
 export function awayMark({ deps, options }: Target, { mark }: Returner): NodeMark & { node: string } {
   const away = { by: options.by, at: new Date(deps.clock.now()).toISOString() };
   return { ...mark, node: options.owner, away };
 }
 
-/** After its mark was written, at `index`. */
+/** Ends the run's wait, after its mark was written at `index`. */
 export async function untilAway(
   target: Target,
   { session, mark }: Returner,
@@ -93,7 +93,9 @@ async function findWaiter(target: Target): Promise<Waiter | undefined> {
   return { session, mark: decodeNodeMark(entry), ticket: decodeTicket(ticket) };
 }
 
-/** Takes the ticket away, and says so in the node's mark, in one transaction: a grant comes before it or never. Gives the mark's index. */
+/**
+ * Removes the ticket and changes the node's mark in one transaction, so that no grant can follow. Returns its index.
+ */
 async function putMark(target: Target, { session, mark }: Omit<Waiter, 'ticket'>): Promise<number> {
   const { consul, keys, options, signal } = target;
   const steps = sendAway(keys, session, awayMark(target, { session, mark }));
@@ -116,7 +118,7 @@ async function justGranted(target: Target): Promise<RunlockError> {
   );
 }
 
-/** Its runlock hears of it with its next renewal. Without the right to, it hears when its turn comes. */
+/** Ends the session, so that its runlock notices at the next renewal. Without that right, only when its turn comes. */
 async function endSession({ consul, deps, signal }: Target, session: string): Promise<void> {
   try {
     await consul.destroySession(session, { signal, rule: 'session_prefix "" { policy = "write" }' });
@@ -126,7 +128,7 @@ async function endSession({ consul, deps, signal }: Target, session: string): Pr
   }
 }
 
-/** For its next renewal, a new session and a look. */
+/** Time for the run to renew, make a new session and look at its mark. */
 const MARGIN_MS = 10_000;
 
 async function longestAnswerMs({ consul, signal }: Target, session: string): Promise<number> {
@@ -135,7 +137,7 @@ async function longestAnswerMs({ consul, signal }: Target, session: string): Pro
   return ttlMs / 3 + MARGIN_MS;
 }
 
-/** Whether the run has read the mark: it removes it then. */
+/** Whether the run has read the mark, which it removes after reading. */
 async function hasAnswered(target: Target, written: number, withinMs: number): Promise<boolean> {
   const { consul, deps, keys, options, signal } = target;
   const { clock } = deps;
