@@ -45,7 +45,7 @@ export const EXIT_TIMED_OUT = 124;
 /** The health gate is closed: `gate`'s word for busy. */
 export const EXIT_CLOSED = 75;
 
-/** An error whose message says what, where, and what to do next. */
+/** An error whose message says what is wrong, where, and what to do next. */
 export class RunlockError extends Error {
   readonly code: ErrorCode;
 

@@ -23,13 +23,14 @@ declare const RUNLOCK_BUILD: string;
 const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
 const isNode = nodeVersion !== undefined;
 
-// Node makes these streams, and with them the descriptors non-blocking, which the command shares, as soon as anybody looks
-// at them: its own debug code does, at the end of any socket. Runlock writes in its own way (platform/streams.ts).
+// Node makes these streams, and with them the descriptors non-blocking, which the command shares, as soon as anybody
+// looks at them: its own debug code does, at the end of any socket. Runlock writes in its own way
+// (platform/streams.ts).
 if (isNode)
   for (const name of ['stdout', 'stderr'])
     Object.defineProperty(process, name, { value: undefined, configurable: true, writable: true });
 
-// A run in many groups listens to one signal as many times; Node would take that for a leak, and say so on stderr.
+// A run in many groups adds many listeners to one signal; Node would report that on stderr as a leak.
 setMaxListeners(0);
 
 /** First of all: later runlock has files open itself. */

@@ -4,7 +4,7 @@ import type { HelpConfiguration, Option } from 'commander';
 import { sentenceColumns } from '../platform/terminal.ts';
 import type { Context } from './command.ts';
 
-/** Where nobody says how wide. */
+/** Default width if the terminal's is unknown. */
 const USUAL_COLUMNS = 80;
 /** Longer lines are hard to read, shorter ones impossible. */
 const [MOST_COLUMNS, LEAST_COLUMNS] = [120, 20];

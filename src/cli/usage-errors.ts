@@ -1,4 +1,4 @@
-/** What the library for command lines says of a wrong one → what, where, and what to do next, on one line. */
+/** Turns errors of the command-line library into one line: what is wrong, where, and what to do next. */
 import type { CommanderError } from 'commander';
 import type { RunlockError } from '../errors.ts';
 import { usage } from './values.ts';

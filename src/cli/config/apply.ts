@@ -28,7 +28,7 @@ export function noteConfigUse(command: Command, use: ConfigUse): void {
 const isPerGroup = (command: Command, key: string) =>
   PER_GROUP.has(key) || uses.get(command)?.perGroup?.includes(key);
 
-/** What a file may say: every option of every command. */
+/** What a file may set: every option of every command. */
 export function keysOf(commands: readonly Command[]): Keys {
   const keys = new Map<string, Key>();
   for (const option of commands.flatMap((command) => command.options)) {

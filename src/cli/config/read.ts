@@ -7,7 +7,7 @@ import type { Statement } from './statements.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { parseGroup } from '../values.ts';
 
-/** What a file may say: an option by its long name, with underscores. */
+/** What a file may set: an option by its long name, with underscores. */
 export interface Key {
   /** As on the command line: `--wait <duration|forever>`. */
   readonly flags: string;

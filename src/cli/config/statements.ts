@@ -1,4 +1,4 @@
-/** TOML text → what each of its statements says, and on which line. */
+/** TOML text → the content and line number of each statement. */
 import { TomlError, parse } from 'smol-toml';
 import { RunlockError } from '../../errors.ts';
 

@@ -32,7 +32,7 @@ function define(
   });
 }
 
-/** What is wrong with the environment is said when a command runs, not while it is typed. */
+/** Ignores a wrong environment while the user types; the command reports it when it runs. */
 function settings(command: Command, env: Env): Values {
   try {
     return withEnvironment(command, env);

@@ -64,7 +64,7 @@ export async function findGroups(
   return [...groups].map((value) => ({ value, about: 'group' }));
 }
 
-/** Who has a claim. Who waits has none. */
+/** Nodes with a claim. A waiting run has none. */
 export async function findOwners(
   consul: Consul,
   { prefix, groups }: Where,
@@ -79,7 +79,7 @@ export async function findOwners(
       const { node, state } = decodeClaim(entry);
       owners.set(node, state);
     } catch {
-      // `status` says what is wrong with it.
+      // `status` reports what is wrong with it.
     }
   }
   return [...owners].map(([value, about]) => ({ value, about }));

@@ -1,4 +1,7 @@
-/** How many connections to the agent this host has open: Consul takes 200 from one address (more: closed silently, or 429). */
+/**
+ * How many connections to the agent this host has open: Consul takes 200 from one address (more: closed silently, or
+ * 429).
+ */
 import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { endianness } from 'node:os';
@@ -8,7 +11,7 @@ import type { Check } from '../../output/doctor.ts';
 const LIMIT = 200;
 const MANY = 150;
 
-/** @param remote undefined: a Unix socket, or nobody answered. */
+/** @param remote undefined: a Unix socket, or no answer. */
 export function judgeConnections(remote: Remote | undefined): Check[] {
   if (!remote) return [];
   const tables = ['/proc/net/tcp', '/proc/net/tcp6'].map(readTable);

@@ -14,7 +14,7 @@ export interface Token {
   readonly known: boolean;
 }
 
-/** What Consul says of the token itself; that needs no rights. */
+/** What Consul reports about the token itself, which needs no rights. */
 export async function tryToken(
   consul: Consul,
   { tokenFrom }: Whereabouts,
@@ -150,8 +150,8 @@ export function judgeNode(
 }
 
 /**
- * An agent on this host may well have another name than the host. One elsewhere has the name of its own host, and gives it to
- * all who ask it.
+ * An agent on this host may well have another name than the host. One elsewhere has the name of its own host, and gives
+ * it to all who ask it.
  */
 function judgeShared(
   node: string,

@@ -30,7 +30,7 @@ export async function readVersions(consul: Consul, signal: AbortSignal): Promise
   }
 }
 
-/** A member that is a server says which build it is: `1.8.7:0e046bbb`. */
+/** A server's member entry shows its build: `1.8.7:0e046bbb`. */
 function serverVersions(members: unknown): string[] {
   const tags = Array.isArray(members) ? members.map((member: unknown) => field(member, 'Tags')) : [];
   const servers = tags.filter(({ role }) => role === 'consul');

@@ -19,7 +19,7 @@ export interface FreezeOptions {
   readonly reason: string;
   /** Milliseconds; undefined: until someone thaws it. */
   readonly forMs?: number;
-  /** Who asks: `user@host`. */
+  /** The person who asks: `user@host`. */
   readonly by: string;
 }
 
