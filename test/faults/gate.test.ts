@@ -334,7 +334,7 @@ describe.concurrent('TERM', LONG, () => {
     await moment.breakDown('web01', 500);
     node.tell();
     await node.says(
-      /command finished; web01 keeps its slot until its services are healthy, for up to 1h/,
+      /command succeeded; keeping the slot and waiting up to 1h for the services of web01 to become healthy/,
       SOON_MS,
     );
     await stopped(moment, node);
