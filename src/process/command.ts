@@ -217,7 +217,7 @@ function startProcess(program: Program, options: StartOptions): Spawned {
   }
 }
 
-/** Uses Bun.spawn, because Bun's node:child_process reports an end by a real-time signal as success. */
+/** Uses the spawn of Bun itself, because Bun's node:child_process reports an end by a real-time signal as success. */
 function inBun(bun: Bun, { file, args, argv0 }: Program, options: StartOptions): Spawned {
   let end: (ending: Ending) => void = () => undefined;
   const ended = new Promise<Ending>((resolve) => (end = resolve));
