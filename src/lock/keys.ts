@@ -100,6 +100,8 @@ export function parseKey(prefix: string, key: string): { group: string; key: Key
 
 function keyKind(name: string, rest: string[]): KeyKind {
   const [first, second, ...more] = rest;
+  // The key of a folder, such as `.queue/`: Consul's web UI creates such keys.
+  if (first === '' && second === undefined) return { kind: 'other' };
   if (first === undefined) {
     if (name === '.tail') return { kind: 'tail' };
     if (name === '.last') return { kind: 'last' };

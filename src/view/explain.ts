@@ -18,7 +18,7 @@ export interface ExplainOptions {
   readonly now: number;
   /** A freeze key applies that can't be read. It stops new runs, like a readable one. */
   readonly unreadableFreeze?: boolean;
-  /** The explanation of another group, where a run that holds a slot here waits; undefined: it was given already. */
+  /** The explanation of another group, where a run that holds a slot here waits; undefined: it is left out. */
   readonly other?: (group: string) => Explanation | undefined;
 }
 
@@ -80,12 +80,15 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
   const { group, slots, queue, returning = [] } = facts;
   const open = slots.filter((slot) => isOpen(slot, now));
   const moving = slots.filter((slot) => isMoving(slot));
-  const stuck = slots.filter((slot) => !open.includes(slot) && !moving.includes(slot));
+  const stuck = slots.filter((slot) => !isOpen(slot, now) && !isMoving(slot));
   const next = open[0];
+  // Asked once: each answer may ask for the next group.
+  const [waits] = moving.flatMap(waitsIn);
+  const there = waits && other?.(waits.group);
   const parts = [
     ...(next && queue.length > 0 ? [grantText(facts, next)] : []),
     ...summary(stuck, now, 'held'),
-    ...summary(moving, now, 'taken', other),
+    ...summary(moving, now, 'taken', there?.why),
     ...(queue.length === 0 ? summary(pastHold(open), now, 'no longer held') : []),
     ...returning.map(({ node, why: what }) => `${node} is waiting to run again: ${what}`),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
@@ -96,8 +99,7 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
   if (kept && !isBack) return { why, ...whatToDo(kept, { prefix, group }) };
   if (kept)
     return { why, next: `wait: ${kept.node ?? '?'} is back, and its claim is cleared when its run succeeds` };
-  const [waits] = moving.flatMap(waitsIn);
-  const { next: then, fix } = (waits && other?.(waits.group)) ?? {};
+  const { next: then, fix } = there ?? {};
   return { why, ...(then !== undefined && { next: then }), ...(fix !== undefined && { fix }) };
 }
 
@@ -171,13 +173,13 @@ function waitsIn({ also = [] }: SlotView): { group: string; place: number }[] {
   return also.flatMap((place) => ('place' in place ? [place] : []));
 }
 
-function runningSentence(slot: SlotView, now: number, other: ExplainOptions['other']): string {
+/** @param whyThere why the group is blocked, or moves, in which the run waits. */
+function runningSentence(slot: SlotView, now: number, whyThere: string | undefined): string {
   const { node = '?', command = '?', since = '', also = [] } = slot;
   const name = `slot ${slot.slot}`;
   const [waits] = waitsIn(slot);
   if (waits) {
-    const why = other?.(waits.group)?.why;
-    const there = why === undefined ? '' : ` (${why})`;
+    const there = whyThere === undefined ? '' : ` (${whyThere})`;
     return `${name}: ${node} acquired the slot ${age(since, now)} ago and is waiting for a slot of ${waits.group}${there}`;
   }
   const others = also.map(({ group }) => group).join(', ');
@@ -189,16 +191,16 @@ function summary(
   slots: readonly SlotView[],
   now: number,
   word: 'held' | 'taken' | 'no longer held',
-  other?: ExplainOptions['other'],
+  whyThere?: string,
 ): string[] {
   const [first, ...more] = slots;
   if (!first) return [];
   const others =
     more.length === 0 ? '' : `; ${more.length} other ${more.length === 1 ? 'slot is' : 'slots are'} ${word}`;
-  return [slotSentence(first, now, other) + others];
+  return [slotSentence(first, now, whyThere) + others];
 }
 
-function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other']): string {
+function slotSentence(slot: SlotView, now: number, whyThere: string | undefined): string {
   const { node = '?', command = '?', since = '' } = slot;
   const name = `slot ${slot.slot}`;
   const ended = endedText(slot);
@@ -207,7 +209,7 @@ function slotSentence(slot: SlotView, now: number, other: ExplainOptions['other'
       return `${name}: free`;
     case 'running':
       if (!slot.alive) return goneSentence(slot, now);
-      return runningSentence(slot, now, other);
+      return runningSentence(slot, now, whyThere);
     case 'failed':
       return `${name}: ${node} failed ${age(since, now)} ago (${ended})${leftText(slot)}${holds(slot, now)}`;
     case 'interrupted':

@@ -14,7 +14,7 @@ import { isName } from '../text/words.ts';
 import type { GroupFacts } from './explain.ts';
 import { explain, explainFreeze } from './explain.ts';
 import { isBelow, usedGroups } from './below.ts';
-import { groupState } from './state.ts';
+import { blockedGroups, groupState } from './state.ts';
 import { viewReturning } from './returning.ts';
 import { findRuns } from './runs.ts';
 import type { Elsewhere } from './runs.ts';
@@ -46,8 +46,10 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
     known.set(group, made);
     return made;
   };
+  const all = [...new Set([...names, ...stored])].map((group) => read(group).facts);
+  const blocked = blockedGroups(all, { now });
   const stateOf = ({ facts, unreadableFreeze }: Read) =>
-    groupState(facts, { now, unreadableFreeze, other: (group) => read(group).facts });
+    groupState(facts, { now, unreadableFreeze, blocked });
   const view = (group: string, seen: readonly string[]): GroupView => {
     const found = read(group);
     const { group: name, known: isKnown, ...more } = found.facts;
@@ -60,8 +62,9 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
         prefix,
         now,
         unreadableFreeze: found.unreadableFreeze,
-        // A run waits only for groups after those that it has, so this ends. `seen` stops circles written by hand.
-        other: (name) => (seen.includes(name) ? undefined : view(name, [...seen, group])),
+        // A run waits only for groups after those that it has; circles exist only if a person wrote keys by hand.
+        other: (name) =>
+          seen.includes(name) || seen.length === MOST_GROUPS ? undefined : view(name, [...seen, name]),
       }),
     };
   };
@@ -79,6 +82,9 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
     groups: views,
   };
 }
+
+/** How many groups one explanation follows, from each to the one in which its run waits. */
+const MOST_GROUPS = 8;
 
 /** How many groups are in each state. */
 export function countStates(views: readonly GroupView[]): StatusReport['states'] {

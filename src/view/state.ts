@@ -17,8 +17,8 @@ export interface StateOptions {
   readonly now: number;
   /** A freeze key applies that can't be read: it stops new runs as any other. */
   readonly unreadableFreeze?: boolean;
-  /** Another group, where a run of this one may wait; undefined: nothing is known of it. */
-  readonly other?: ((group: string) => StateFacts | undefined) | undefined;
+  /** Groups that are blocked (`blockedGroups`): a run of this group may wait in one of them. */
+  readonly blocked?: ReadonlySet<string>;
 }
 
 /**
@@ -33,29 +33,58 @@ export interface StateOptions {
  */
 export function groupState(facts: StateFacts, options: StateOptions): GroupState {
   const { slots, queue, returning = [], frozen } = facts;
-  if (isBlocked(facts, options, [facts.group])) return 'blocked';
+  if (blockedGroups([facts], options).has(facts.group)) return 'blocked';
   if (frozen || options.unreadableFreeze === true) return 'frozen';
   if (queue.length + returning.length > 0) return 'waiting';
   return slots.some(({ state }) => state !== 'free') ? 'running' : 'idle';
 }
 
-/** @param seen groups followed so far, to stop at circles, which exist only if a person wrote keys by hand. */
-function isBlocked(
-  { slots, returning = [] }: StateFacts,
-  options: StateOptions,
-  seen: readonly string[],
-): boolean {
-  const isStuck = (slot: SlotView): boolean => {
-    // If the node is back, its next run takes the claim over.
-    if (returning.some(({ node }) => node === slot.node)) return false;
-    if (isKept(slot, options.now)) return true;
-    if (slot.state !== 'running') return false;
-    return (slot.also ?? []).flatMap(waitingAt).some((name) => {
-      const there = seen.includes(name) ? undefined : options.other?.(name);
-      return there !== undefined && isBlocked(there, options, [...seen, name]);
-    });
+/**
+ * The groups whose slots are all stuck: kept, or taken by a run that waits in a blocked group meanwhile. Takes time in
+ * proportion to the slots, whatever keys a person wrote by hand: groups that wait for each other in a circle are not
+ * blocked by that.
+ */
+export function blockedGroups(
+  all: readonly StateFacts[],
+  { now, blocked: known = new Set() }: Pick<StateOptions, 'now' | 'blocked'>,
+): ReadonlySet<string> {
+  const blocked = new Set(known);
+  /** How many slots of each group may still move. */
+  const open = new Map<string, number>();
+  /** By group: the groups of the slots whose runs wait there. */
+  const behind = new Map<string, { readonly group: string; readonly slot: number }[]>();
+  const stuck = new Set<string>();
+  const fresh: string[] = [...known];
+  const close = (group: string, slot: number) => {
+    const name = `${group} ${slot}`;
+    if (stuck.has(name)) return;
+    stuck.add(name);
+    const left = (open.get(group) ?? 0) - 1;
+    open.set(group, left);
+    if (left > 0 || blocked.has(group)) return;
+    blocked.add(group);
+    fresh.push(group);
   };
-  return slots.length > 0 && slots.every(isStuck);
+  for (const { group, slots } of all) open.set(group, slots.length);
+  for (const { group, slots, returning = [] } of all) {
+    // If the node is back, its next run takes the claim over.
+    const back = new Set(returning.map(({ node }) => node));
+    for (const [i, slot] of slots.entries()) {
+      if (slot.node !== undefined && back.has(slot.node)) continue;
+      if (isKept(slot, now)) close(group, i);
+      else if (slot.state === 'running')
+        for (const there of (slot.also ?? []).flatMap(waitingAt)) pushTo(behind, there, { group, slot: i });
+    }
+  }
+  for (let next = fresh.pop(); next !== undefined; next = fresh.pop())
+    for (const { group, slot } of behind.get(next) ?? []) close(group, slot);
+  return blocked;
+}
+
+function pushTo<T>(lists: Map<string, T[]>, name: string, value: T): void {
+  const list = lists.get(name);
+  if (list) list.push(value);
+  else lists.set(name, [value]);
 }
 
 /** The group where the run waits, while it has a slot here. */

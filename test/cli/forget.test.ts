@@ -94,6 +94,19 @@ describe('an unused group', () => {
     expect(await on('rubbish').keys()).toEqual([]);
   });
 
+  test.each(['.queue/', '.node/', '.runs/', '.slot/', '.slot/0/', ''])(
+    'goes with the empty key of the folder %s, as Consul’s web UI makes one',
+    async (folder) => {
+      const name = `folder${folder.replaceAll(/\W/g, '-')}`;
+      await agent.kv.put(`runlock/${name}/${folder}`, '');
+      await agent.kv.put(`runlock/${name}/.tail`, 'rubbish');
+      const { stdout } = await runlock(agent, ['status', name, '--json']);
+      expect(JSON.parse(stdout)).toMatchObject({ groups: [{ state: 'idle', queue: [] }] });
+      expect((await forget(name, '--force')).status).toBe(0);
+      expect(await on(name).keys()).toEqual([]);
+    },
+  );
+
   test('of ten thousand nodes goes in transactions of 60 operations at most, the tail last', async () => {
     await using proxy = await startProxy(agent);
     await fill('many', 10_000);

@@ -210,7 +210,10 @@ describe('a run that has a slot and waits in another group', () => {
     const { state, text } = checkReport(reportOf(group), {}, beside);
     return `${state} - ${text.join('; ')}`;
   };
-  const stuck = view({ group: 'b', slots: [claim({ node: 'web09' })], queue: [waiter('web01')] });
+  const stuck = view({
+    ...{ group: 'b', state: 'blocked' },
+    ...{ slots: [claim({ node: 'web09' })], queue: [waiter('web01')] },
+  });
   const why = 'web01, waiting in b, which is blocked by web09, failed 2h ago (chef-client, exit 1)';
 
   test('is as stuck as that group: CRITICAL with somebody behind it, else a WARNING', () => {
@@ -220,7 +223,7 @@ describe('a run that has a slot and waits in another group', () => {
   });
 
   test('also where that group is blocked by a run that waits in a third', () => {
-    const second = view({ group: 'b', slots: [{ ...waits(0, 'c'), node: 'web05' }] });
+    const second = view({ group: 'b', state: 'blocked', slots: [{ ...waits(0, 'c'), node: 'web05' }] });
     const third = { ...stuck, group: 'c' };
     expect(said(first(waiter('web02')), second, third)).toBe(
       'CRITICAL - a is blocked by web01, waiting in b, which is blocked by web05, waiting in c, which is blocked by ' +

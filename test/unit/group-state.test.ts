@@ -1,6 +1,6 @@
 // The state of a group, in one word.
 import { describe, expect, test } from 'vitest';
-import { groupState } from '../../src/view/state.ts';
+import { blockedGroups, groupState } from '../../src/view/state.ts';
 import type { StateFacts } from '../../src/view/state.ts';
 import type { SlotView, WaiterView } from '../../src/view/report.ts';
 
@@ -71,11 +71,10 @@ describe('a group is', () => {
 describe('a run that has a slot here and waits elsewhere', () => {
   const waits = (group: string) => slot('running', true, { also: [{ group, place: 1 }] });
   const here: StateFacts = { group: 'a', slots: [waits('b')], queue: [] };
-  const withOther = (b: Partial<StateFacts> | undefined) =>
-    groupState(here, {
-      now,
-      other: () => b && { group: 'b', slots: [], queue: [], ...b },
-    });
+  const withOther = (b: Partial<StateFacts> | undefined) => {
+    const there = b ? [{ group: 'b', slots: [], queue: [], ...b }] : [];
+    return groupState(here, { now, blocked: blockedGroups([here, ...there], { now }) });
+  };
 
   test('blocks this group as well where it waits behind kept slots alone', () => {
     expect(withOther({ slots: [slot('failed')] })).toBe('blocked');
@@ -85,5 +84,24 @@ describe('a run that has a slot here and waits elsewhere', () => {
 
   test('is looked at once, whatever a hand wrote: a circle blocks nothing', () => {
     expect(withOther({ slots: [waits('a')] })).toBe('running');
+  });
+
+  test('blocks it around however many groups; a node that is back blocks nothing', () => {
+    const names = Array.from({ length: 50_000 }, (_, i) => `g${i}`);
+    const chain = names.map((group, i) => ({ group, slots: [waits(`g${i + 1}`)], queue: [] }));
+    const blockedWith = (last: Partial<StateFacts>) =>
+      blockedGroups([...chain, { group: 'g50000', slots: [slot('failed')], queue: [], ...last }], { now })
+        .size;
+    expect(blockedWith({})).toBe(50_001);
+    expect(blockedWith({ returning })).toBe(0);
+  });
+
+  test('of groups that all wait for each other each is looked at once', { timeout: 5_000 }, () => {
+    const names = Array.from({ length: 300 }, (_, i) => `g${i}`);
+    const also = names.map((group) => ({ group, place: 1 }));
+    const all = names.map((group) => ({ group, slots: [slot('running', true, { also })], queue: [] }));
+    expect(blockedGroups(all, { now }).size).toBe(0);
+    const kept = { group: 'g0', slots: [slot('failed')], queue: [] };
+    expect(blockedGroups([kept, ...all.slice(1)], { now }).size).toBe(300);
   });
 });

@@ -52,6 +52,14 @@ describe('parseKey', () => {
     expect(parseKey('runlock', key)).toEqual({ group: 'prod/web', key: kind });
   });
 
+  test.each(['.queue/', '.node/', '.runs/', '.slot/', '.slot/0/', '.tail/', '.freeze/'])(
+    'knows the empty key of the folder %s as nothing of runlock',
+    (folder) => {
+      const other = { group: 'prod/web', key: { kind: 'other' } };
+      expect(parseKey('runlock', `runlock/prod/web/${folder}`)).toEqual(other);
+    },
+  );
+
   test("knows the root's freeze by its empty group", () => {
     expect(parseKey('runlock', 'runlock/.freeze')).toEqual({ group: '', key: { kind: 'freeze' } });
   });

@@ -521,3 +521,25 @@ describe('status reads', () => {
     ]);
   });
 });
+
+test('groups that a hand made wait for each other in a circle are explained at once', () => {
+  const names = Array.from({ length: 60 }, (_, i) => `ring/g${i}`);
+  const entries = names.flatMap((group, i) => {
+    const [here, there] = [group, names[(i + 1) % names.length] ?? ''].map((name) =>
+      groupKeys('runlock', name),
+    );
+    if (!here || !there) return [];
+    const run = { run: `r${i}`, groups: [here.group, there.group] };
+    const waits = { node: `web${i}`, since: ago(minute), command: 'sh', pid: 1, ...run };
+    return [
+      ...[claim({ node: `web${i}`, ...run }, { keys: here }), lock({ keys: here })],
+      entry(there.queue(`s${i}`), waits, { session: `s${i}` }),
+    ];
+  });
+  const { groups } = viewGroups({ entries }, { prefix: 'runlock', groups: [], now });
+  expect(groups).toHaveLength(60);
+  const [first] = groups;
+  // So many groups are followed, and no more.
+  expect(first?.why.match(/waiting for a slot of/g)).toHaveLength(8);
+  expect(first?.state).toBe('waiting');
+});

@@ -37,6 +37,9 @@ describe('a group is unused', () => {
     ['a freeze past its end', entry(`${keys.prefix}.freeze`, freeze(ago(0)))],
     ['a folder', entry(keys.prefix)],
     ['a folder of slots', entry(keys.slot(0))],
+    ['a folder of tickets', entry(keys.queuePrefix)],
+    ['a folder of marks', entry(keys.node(''))],
+    ['a folder of last runs', entry(keys.run(''))],
   ])('with %s, which goes', (_, one) => {
     expect(useOf(one)).toMatchObject({ uses: [], leftovers: [one] });
   });

@@ -49,7 +49,7 @@ export function checkReport(
 ): CheckResult {
   const now = Date.parse(report.at);
   const groups = usedGroups(report.groups);
-  const all = [...groups, ...beside];
+  const all = new Map([...beside, ...groups].map((view) => [view.group, view]));
   const findings = [
     ...rootFindings(report),
     ...groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
@@ -73,8 +73,8 @@ export function waitedIn(groups: readonly GroupView[]): string[] {
 
 type Judged = CheckLimits & {
   readonly now: number;
-  /** Every group that was read. */
-  readonly all: readonly GroupView[];
+  /** Every group that was read, by name. */
+  readonly all: ReadonlyMap<string, GroupView>;
 };
 
 function groupFindings(view: GroupView, limits: Judged): Finding[] {
@@ -98,17 +98,12 @@ function groupFindings(view: GroupView, limits: Judged): Finding[] {
 
 /** Claims without a live run, and claims of runs that wait in another group for such a claim. */
 function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>): Finding[] {
-  const { group, slots, returning = [] } = view;
+  const { group, slots } = view;
   const waits = waitersOf(view);
-  // Leave out nodes that are back: their next run takes the claim over.
-  const left = slots.filter(({ node }) => !returning.some((back) => back.node === node));
-  const kept = left.flatMap((slot) => {
-    const text = stuckText(slot, { now, all, seen: [group] });
-    return text === undefined ? [] : [{ slot, text }];
-  });
+  const kept = stuckSlots(view, { now, all });
   const [first] = kept;
   if (!first) return [];
-  const behind = `${first.text}${andMore(kept.length)}`;
+  const behind = `${stuckText(first, { now, all, seen: [group] })}${andMore(kept.length)}`;
   // While another slot of the group is free, or will be released by its run, the queue moves on.
   if (kept.length < slots.length)
     return [
@@ -120,25 +115,48 @@ function keptFindings(view: GroupView, { now, all }: Pick<Judged, 'now' | 'all'>
 
 const andMore = (count: number) => (count === 1 ? '' : ` and ${count - 1} more`);
 
-interface Look extends Pick<Judged, 'now' | 'all'> {
-  /** Groups followed so far. Stops at circles, which exist only if a person wrote keys by hand. */
-  readonly seen: readonly string[];
+type Groups = Pick<Judged, 'now' | 'all'>;
+
+/** The slots that nothing in progress will release. */
+function stuckSlots({ slots, returning = [] }: GroupView, { now, all }: Groups): SlotView[] {
+  // Leave out nodes that are back: their next run takes the claim over.
+  const back = new Set(returning.map(({ node }) => node));
+  return slots.filter(
+    (slot) =>
+      !(slot.node !== undefined && back.has(slot.node)) &&
+      (isKept(slot, now) || blockedAt(slot, all) !== undefined),
+  );
 }
 
-/** Why nothing in progress will release the slot; undefined: something may. */
-function stuckText(slot: SlotView, look: Look): string | undefined {
-  if (isKept(slot, look.now)) return keptText(slot, look.now);
+/** The blocked group in which the slot's run waits. */
+function blockedAt(slot: SlotView, all: Judged['all']): GroupView | undefined {
   if (slot.state !== 'running') return undefined;
-  for (const name of (slot.also ?? []).flatMap(waitingAt)) {
-    const there = look.all.find(({ group }) => group === name);
-    if (!there || look.seen.includes(name)) continue;
-    const texts = there.slots.map((each) => stuckText(each, { ...look, seen: [...look.seen, name] }));
-    const [first] = texts;
-    if (first !== undefined && !texts.includes(undefined))
-      return `${slot.node ?? '?'}, waiting in ${name}, which is blocked by ${first}${andMore(texts.length)}`;
-  }
-  return undefined;
+  return (slot.also ?? [])
+    .flatMap(waitingAt)
+    .map((name) => all.get(name))
+    .find((group) => group?.state === 'blocked');
 }
+
+/** @param seen groups followed so far; a long way is cut. */
+function stuckText(
+  slot: SlotView,
+  { seen, ...groups }: Groups & { readonly seen: readonly string[] },
+): string {
+  if (isKept(slot, groups.now)) return keptText(slot, groups.now);
+  const there = blockedAt(slot, groups.all);
+  const node = slot.node ?? '?';
+  if (!there) return node;
+  const waits = `${node}, waiting in ${there.group}`;
+  const stuck = stuckSlots(there, groups);
+  const [first] = stuck;
+  if (!first || seen.includes(there.group) || seen.length === MOST_GROUPS)
+    return `${waits}, which is blocked`;
+  const text = stuckText(first, { ...groups, seen: [...seen, there.group] });
+  return `${waits}, which is blocked by ${text}${andMore(stuck.length)}`;
+}
+
+/** How many groups a finding follows, from each to the one in which its run waits. */
+const MOST_GROUPS = 8;
 
 function keptText(view: SlotView, now: number): string {
   const { slot, state, node = '?', since } = view;
