@@ -28,6 +28,7 @@ const below = [
       'consul',
       'lock',
       'gate',
+      'state',
       'conditions',
       'view',
       'output',

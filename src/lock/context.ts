@@ -6,6 +6,7 @@ import type { Consul } from '../consul/consul.ts';
 import { send } from '../consul/txn.ts';
 import type { Holder } from '../events/events.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
+import { rootOf } from './records.ts';
 import type { Claim, Freeze, Hold, NodeMark, Runner } from './records.ts';
 import { isTaken } from './decide.ts';
 import type { Slot } from './decide.ts';
@@ -47,9 +48,14 @@ export function runningClaim(context: RunContext): Claim {
   return { node, state: 'running', run: id, since, command, hold, ...(groups && { groups }), ...runner };
 }
 
-/** The part of a claim that the node's next claim keeps, even for another run: the node is still out of service. */
-export function goesOn({ maintenance }: Claim): Pick<Claim, 'maintenance'> {
-  return maintenance === undefined ? {} : { maintenance };
+/**
+ * The part of a claim that the node's next claim keeps, even for another run: the node is still out of service, and its
+ * states of `--during` still stand. `run`: whose claim the next one is.
+ */
+export function goesOn(before: Claim, run: string): Pick<Claim, 'maintenance' | 'root'> {
+  const { maintenance } = before;
+  const root = rootOf(before);
+  return { ...(maintenance && { maintenance }), ...(root !== run && { root }) };
 }
 
 /**
@@ -58,7 +64,7 @@ export function goesOn({ maintenance }: Claim): Pick<Claim, 'maintenance'> {
  */
 export function returnedClaim(context: RunContext, before: Claim): Claim {
   const returns = (before.returns ?? 0) + 1;
-  return { ...runningClaim(context), ...goesOn(before), since: before.since, returns };
+  return { ...runningClaim(context), ...goesOn(before, context.run.id), since: before.since, returns };
 }
 
 export function nodeMark(context: RunContext): NodeMark {

@@ -91,7 +91,7 @@ async function keepOnce(
 ): Promise<Kept | undefined> {
   const { context, session, slot } = grant;
   const { keys } = context;
-  const claim = { ...heldClaim(context, waitedMs), ...goesOn(grant.owner.claim) };
+  const claim = { ...heldClaim(context, waitedMs), ...goesOn(grant.owner.claim, context.run.id) };
   const sendKept = async (steps: readonly Step[]): Promise<Kept | undefined> => {
     const result = await sendWithin(context, steps, asked);
     if (result?.kind !== 'done') return undefined;

@@ -37,6 +37,8 @@ export interface Lease {
   readonly over: AbortSignal;
   /** Why the command must end; undefined: it need not end so far. */
   whyOver(): Over | undefined;
+  /** The grant as it is known now: a lock that was taken back has another session, and the claim another index. */
+  holding(): Grant;
   /** When the command's tree must be dead, in monotonic milliseconds; Infinity with `hold = forever`. */
   deadlineMs(): number;
   /**
@@ -97,6 +99,7 @@ export function holdLease(
   return {
     over: over.signal,
     whyOver: () => state.over,
+    holding: () => live.holding,
     deadlineMs: () => deadlineMs(state, terms),
     checkDeadline: () => tick(live),
     stop,

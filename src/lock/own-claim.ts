@@ -85,7 +85,7 @@ async function returnTo(
   { own: { slot, owner }, progress }: { own: Own; progress: Progress },
 ): Promise<OwnTaken> {
   const seat = { keys: context.keys, session: session.id, slot };
-  const claim = { ...runningClaim(context), ...goesOn(owner.claim) };
+  const claim = { ...runningClaim(context), ...goesOn(owner.claim, context.run.id) };
   const steps = comeBack(seat, claim, nodeMark(context), owner.index);
   // If the answer to an earlier try was lost, the claim may already name this run: then use the claim from before
   // that try.
@@ -180,7 +180,7 @@ async function move(
 ): Promise<OwnTaken | undefined> {
   const { claim: before, index } = own.owner;
   const seat = { keys: context.keys, session: session.id, slot };
-  const claim = { ...runningClaim(context), ...goesOn(before) };
+  const claim = { ...runningClaim(context), ...goesOn(before, context.run.id) };
   const from = { slot: own.slot, index, strayLock: own.strayLock };
   const steps = moveDown(seat, claim, nodeMark(context), from);
   const result = await sendGrant(context, { session, steps, slot, claim, progress, before });

@@ -69,7 +69,15 @@ export interface Claim extends Runner {
   readonly maintenance?: LeftOn;
   /** All groups of the run, if it has several: it has a claim or a ticket with the same run id in each. */
   readonly groups?: readonly string[];
+  /**
+   * The run that took the slot from nobody, or from another node. The node's later runs that take the claim back carry
+   * it on, so states of `--during` stay until the claim ends. Absent: `run` itself.
+   */
+  readonly root?: string;
 }
+
+/** The run with which the node's hold on the slot began; unchanged until the claim goes, or another node has it. */
+export const rootOf = ({ root, run }: Pick<Claim, 'root' | 'run'>): string => root ?? run;
 
 /** `.queue/<session>`: who waits. */
 export interface Ticket {
@@ -259,6 +267,7 @@ const claimShape: Shape<Claim> = {
   unhealthy: optional((value) => value === true),
   maintenance: optional(leftOn),
   groups: optional(paths),
+  root: optional(text),
 };
 const ticketShape: Shape<Ticket> = {
   node: name,

@@ -1,6 +1,7 @@
 /**
  * Every transaction of the protocol (docs/protocol.md), as a list of steps. Consul applies all steps or none. Pure.
  */
+import type { Operation } from '../consul/consul.ts';
 import type { Result as ResultOf, Step as StepOf } from '../consul/txn.ts';
 import { encode, encodeRun } from './records.ts';
 import type { Claim, Freeze, NodeMark, OutMark, RunRecord, Ticket } from './records.ts';
@@ -12,6 +13,11 @@ export type Obstacle = 'node' | 'ticket' | 'freeze' | 'owner' | 'lock' | 'sessio
 export type Step = StepOf<Obstacle>;
 
 export type Result = ResultOf<Obstacle>;
+
+/** The same for the start and the end of a run. `condition`: what it rests on has changed; `state`: a state has. */
+export type RunObstacle = Obstacle | 'condition' | 'state';
+
+export type RunStep = StepOf<RunObstacle>;
 
 /** One slot of a group, and the session that takes or holds its lock. */
 export interface Seat {
@@ -214,6 +220,42 @@ export function claimAgain(seat: Seat, claim: Claim, mark: NodeMark): Step[] {
     writeOwner(seat, claim, 0),
   ];
 }
+
+/** A slot that the run holds, and the index of its claim there. */
+export interface HeldSeat {
+  readonly seat: Seat;
+  readonly index: number;
+}
+
+/** A state's key, and the document to write there. */
+export interface WriteState {
+  readonly key: string;
+  readonly value: string;
+}
+
+/**
+ * The last thing before the command: the run still holds every slot, and what its conditions rest on has not changed
+ * since it was read (index 0: the key was not there). Sets the states of `--during`.
+ */
+export function start(
+  held: readonly HeldSeat[],
+  conditions: readonly SeenKey[],
+  during: readonly WriteState[],
+): RunStep[] {
+  return [
+    ...held.flatMap(({ seat, index }) => [holdsLock(seat), ownerIs(seat, index)]),
+    ...conditions.map((seen): RunStep => ({ means: 'condition', operation: stillAs(seen) })),
+    ...during.map(({ key, value }) => writeState(key, value)),
+  ];
+}
+
+const writeState = (key: string, value: string): RunStep => ({
+  means: 'state',
+  operation: { verb: 'set', key, value },
+});
+
+const stillAs = ({ key, index }: SeenKey): Operation =>
+  index === 0 ? { verb: 'check-not-exists', key } : { verb: 'check-index', key, index };
 
 /** Releases the slot. `kept` is the claim that stays to keep other runs out, if there is one. */
 export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?: Claim): Step[] {

@@ -1,13 +1,15 @@
 /** `runlock exec`: waits for a slot in each group, runs the command while it holds them, then releases them. */
 import { basename } from 'node:path';
-import { assertNever } from '../errors.ts';
+import { RunlockError, assertNever } from '../errors.ts';
 import type { Emit } from '../events/events.ts';
 import type { AcquireRequest } from '../lock/acquire.ts';
 import type { Runner } from '../lock/records.ts';
+import type { SeenKey } from '../lock/transactions.ts';
 import { startWaiting } from '../platform/deps.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { spareGuard } from '../process/guard/guard.ts';
 import type { Spare } from '../process/guard/guard.ts';
+import type { begin as Begin } from './begin.ts';
 import type { Gated } from './gated.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
 import { codeMeanings, signalCodes } from './outcome.ts';
@@ -16,13 +18,13 @@ import { checkRun, launcherFor } from './preflight.ts';
 import { busyEvent, leftOnEvent, placeOf, sentAwayEvent } from './run-events.ts';
 import { NO_NOTE, notesFolder, openNote } from './run-note.ts';
 import type { RunNote } from './run-note.ts';
-import { grantsOf, lostBeforeStart, takeSlots } from './slots.ts';
+import { declineAll, grantsOf, lostBeforeStart, takeSlots } from './slots.ts';
 import type { HeldSlots } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import { toAll, waitSplay } from './wait.ts';
-import type { TakenWhen, takeWhen as TakeWhen } from './when.ts';
+import type { StartRun, TakenWhen, takeWhen as TakeWhen } from './when.ts';
 
 export type ExecResult =
   | RunResult
@@ -56,7 +58,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   try {
-    const { openGated, takeWhen, keys } = await loadNeeded(deps, options);
+    const { openGated, takeWhen, begin, keys } = await loadNeeded(deps, options);
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
@@ -66,6 +68,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       requests,
       gated,
       takeWhen,
+      begin,
       heard,
       signal: stop.signal,
     });
@@ -105,6 +108,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       spare,
       note,
       gated,
+      begun: taken.begun,
       keys,
       ...(launcher && { launcher }),
     });
@@ -126,13 +130,14 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
 /**
  * Loads the optional code of this run before the wait starts, since an upgrade may replace runlock's files during it.
  */
-async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when }: ExecOptions) {
-  const [gated, conditional, keys] = await Promise.all([
+async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when, during, dryRun }: ExecOptions) {
+  const [gated, conditional, starting, keys] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
     when ? import('./when.ts') : undefined,
+    during && !dryRun ? import('./begin.ts') : undefined,
     shareTerminal ? import('./terminal-keys.ts') : undefined,
   ]);
-  return { openGated: gated?.openGated, takeWhen: conditional?.takeWhen, keys };
+  return { openGated: gated?.openGated, takeWhen: conditional?.takeWhen, begin: starting?.begin, keys };
 }
 
 interface Waits {
@@ -203,6 +208,8 @@ interface Slotless {
   readonly gated: Gated | undefined;
   /** Undefined: the run has no conditions. */
   readonly takeWhen: typeof TakeWhen | undefined;
+  /** Undefined: nothing has to be told or proved at the start of the command. */
+  readonly begin: typeof Begin | undefined;
   readonly heard: Heard;
   readonly signal: AbortSignal;
 }
@@ -211,7 +218,7 @@ interface Slotless {
 async function waitForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gated, takeWhen, heard, signal }: Slotless,
+  { requests, gated, takeWhen, begin, heard, signal }: Slotless,
 ): Promise<TakenWhen> {
   const { dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
@@ -225,14 +232,44 @@ async function waitForSlots(
     }).finally(heard.rest);
   try {
     const run = requests[0].run.id;
-    if (!gated && !takeWhen) return await take(waiting);
-    for (const { group } of requests) heard.waits.begin(group);
+    const gate = gated?.gate;
+    const starts: StartRun | undefined =
+      begin && ((slots, conditions) => startRun(deps, slots, { begin, options, conditions, gate, signal }));
+    if (gated || takeWhen) for (const { group } of requests) heard.waits.begin(group);
     const takeGated = (during: Waiting) => gated?.take({ run, waiting: during, take }) ?? take(during);
-    if (!takeWhen) return await takeGated(waiting);
-    return await takeWhen(deps, options, { run, when, waiting, gate: gated?.gate, take: takeGated });
+    if (takeWhen) return await takeWhen(deps, options, { run, when, waiting, gate, starts, take: takeGated });
+    const taken = await takeGated(waiting);
+    if (taken.kind !== 'taken' || !starts) return taken;
+    const started = await starts(taken.slots, []);
+    if (started.kind === 'changed')
+      throw new RunlockError('bug', 'a start without conditions was refused for one; please report this');
+    return started;
   } finally {
     waiting.end();
   }
+}
+
+/** Gives up all slots unless the run may start its command. */
+async function startRun(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  { begin, options, conditions, gate, signal }: Starting,
+): ReturnType<StartRun> {
+  const { prefix, during = [] } = options;
+  const giveUp = async () => {
+    await gate?.backOut();
+    await declineAll(deps, slots);
+  };
+  const beginning = await begin(deps, slots, { prefix, during, conditions, signal, giveUp });
+  return beginning.kind === 'begun' ? { kind: 'taken', slots, begun: beginning.begun } : beginning;
+}
+
+interface Starting {
+  readonly begin: typeof Begin;
+  readonly options: ExecOptions;
+  readonly conditions: readonly SeenKey[];
+  readonly gate: Gated['gate'] | undefined;
+  readonly signal: AbortSignal;
 }
 
 /** Limits a healthy node to as many slots as its services can bear nodes offline. */

@@ -9,6 +9,7 @@ import type { Containment } from '../process/contain.ts';
 import type { RunIdentity } from '../process/process-tree.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { RunFiles } from '../process/run-file.ts';
+import type { Setting } from '../state/setting.ts';
 import type { Terminal } from '../platform/terminal.ts';
 import type { OpenLiveLine } from './live-progress.ts';
 
@@ -54,6 +55,10 @@ export interface ExecOptions {
   readonly gate?: GateChoice;
   /** What must hold before the command starts; undefined: nothing. */
   readonly when?: readonly Condition[];
+  /** States to set with the end of a good run, in the transaction that records it; each path once. */
+  readonly publish?: readonly Setting[];
+  /** States that are there from the start of the command until the run's claim ends; each path once. */
+  readonly during?: readonly Setting[];
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];
@@ -76,6 +81,8 @@ export interface ExecDeps extends Deps {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signals: SignalSource;
   readonly run: RunIdentity;
+  /** A random id, for a change of a state. */
+  readonly newId: () => string;
   /** The notes that runs keep about themselves on this host. */
   readonly runFiles: RunFiles;
   /** Descriptors above 2 that the command gets. */

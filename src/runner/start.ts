@@ -8,6 +8,7 @@ import type { RunCgroup } from '../process/cgroup.ts';
 import type { FileLimit } from '../process/contain.ts';
 import type { ProcessName } from '../process/run-file.ts';
 import type { Launcher } from '../process/launcher.ts';
+import type { Begun } from './begin.ts';
 import type { CodeMeanings } from './outcome.ts';
 import type { ExecDeps, ExecOptions } from './options.ts';
 import type { Gated } from './gated.ts';
@@ -29,6 +30,8 @@ export interface RunOptions extends ExecOptions {
   readonly launcher?: Launcher;
   /** Undefined: the run has no gate. */
   readonly gated?: Pick<Gated, 'gate' | 'judge'> | undefined;
+  /** What the start has set in Consul; undefined: nothing. */
+  readonly begun?: Begun | undefined;
   /** A guard that may already be running. */
   readonly spare?: Spare;
   readonly note: RunNote;

@@ -47,8 +47,7 @@ export async function superviseRun(
   for (const { lease } of slots) lease.checkDeadline();
   const late = slots.find(({ lease }) => lease.over.aborted);
   if (late) {
-    await options.gated?.gate.backOut();
-    await declineAll(deps, slots);
+    await backOut(deps, slots, options);
     return lostBeforeStart(deps, late, waitedIn(slots));
   }
   const ran = await runCommand(deps, slots, { options, early });
@@ -56,6 +55,13 @@ export async function superviseRun(
   await giveBackAll(deps, slots, { run, note: options.note });
   const { outcome, ranMs } = run;
   return { ...toEnd(run), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
+}
+
+/** Nothing was started: leaves everything as it was before. */
+async function backOut(deps: ExecDeps, slots: HeldSlots, { gated, begun }: SuperviseOptions): Promise<void> {
+  await gated?.gate.backOut();
+  await declineAll(deps, slots);
+  await begun?.undo();
 }
 
 const waitedIn = (slots: HeldSlots): Figures['waitedMs'] =>
@@ -77,8 +83,7 @@ async function runCommand(
   const stops = options.keys?.hearStops(deps);
   const started = await start(deps, slots, options).catch(async (error: unknown) => {
     stops?.dismiss();
-    await options.gated?.gate.backOut();
-    await declineAll(deps, slots);
+    await backOut(deps, slots, options);
     throw error;
   });
   const { command, guard } = started;

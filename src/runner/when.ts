@@ -11,6 +11,8 @@ import type { Growth } from '../consul/retry.ts';
 import { RunlockError } from '../errors.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { visible } from '../text/visible.ts';
+import type { SeenKey } from '../lock/transactions.ts';
+import type { Begun, Beginning } from './begin.ts';
 import type { TakenBehind } from './gated.ts';
 import type { RunGate } from './gate-session.ts';
 import type { ExecDeps, ExecOptions } from './options.ts';
@@ -18,9 +20,17 @@ import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots } from './slots.ts';
 
 export type TakenWhen =
-  | TakenBehind
+  | Exclude<TakenBehind, { kind: 'taken' }>
+  /** `begun`: what the start of the command has set. */
+  | { readonly kind: 'taken'; readonly slots: HeldSlots; readonly begun?: Begun }
   /** Conditions were unmet at the end of the wait; `missing` names them and what was found instead. */
   | { readonly kind: 'unmet'; readonly missing: readonly string[] };
+
+/** Sends `start` with all slots held; unless the run may start, all are given up. */
+export type StartRun = (
+  slots: HeldSlots,
+  conditions: readonly SeenKey[],
+) => Promise<Extract<TakenWhen, { kind: 'taken' | 'lost' }> | Extract<Beginning, { kind: 'changed' }>>;
 
 export interface Conditional {
   readonly run: string;
@@ -28,6 +38,8 @@ export interface Conditional {
   readonly waiting: Waiting;
   /** The gate that the run passed to get its slots, and must back out of if it gives them up. */
   readonly gate: RunGate | undefined;
+  /** Undefined: the run needs no `start`. */
+  readonly starts?: StartRun | undefined;
   /** Asks for all slots once. */
   readonly take: (waiting: Waiting) => Promise<TakenBehind>;
 }
@@ -47,7 +59,7 @@ export async function takeWhen(
   { prefix, groups }: Pick<ExecOptions, 'prefix' | 'groups'>,
   conditional: Conditional,
 ): Promise<TakenWhen> {
-  const { run, when, waiting, gate, take } = conditional;
+  const { run, when, waiting, gate, starts, take } = conditional;
   const { consul, clock, random, emit } = deps;
   const names = groups.map(({ group }) => group);
   const watching = { consul, clock, prefix, groups: names };
@@ -57,7 +69,7 @@ export async function takeWhen(
     if (outside) return { kind: 'unmet', missing: outside };
     const taken = await take(waiting);
     if (taken.kind !== 'taken') return taken;
-    const inside = await lookInside(deps, taken.slots, {
+    const looked = await lookInside(deps, taken.slots, {
       waiting,
       look: (signal) =>
         lookOnce(watching, when, { signal, retryForMs: ANSWER_MS, electionMs: ANSWER_MS }).then((judged) => {
@@ -66,6 +78,7 @@ export async function takeWhen(
         }),
       backOut: () => gate?.backOut(),
     });
+    const inside = looked.kind === 'taken' && starts ? toUnmet(await starts(looked.slots, [])) : looked;
     if (inside.kind !== 'unmet') return inside;
     emit({ event: 'when-gave-way', ...who, missing: inside.missing });
     if (waiting.patience.aborted) return inside;
@@ -74,6 +87,10 @@ export async function takeWhen(
     });
   }
 }
+
+/** A condition that changed after the last look is looked at again, without a slot. */
+const toUnmet = (started: Awaited<ReturnType<StartRun>>): TakenWhen =>
+  started.kind === 'changed' ? { kind: 'unmet', missing: [`${visible(started.key)} has changed`] } : started;
 
 /** Waits without a slot. Returns what is missing when patience ends; undefined: all conditions hold. */
 async function waitOutside(

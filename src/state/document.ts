@@ -3,6 +3,7 @@ import { RunlockError } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
 import { decode, encode, isText, isTime, optional } from '../lock/records.ts';
 import type { Shape, Stored } from '../lock/records.ts';
+import { pathFault } from './path.ts';
 
 /** Longest value in bytes of UTF-8. Limited because each watcher reads the whole value at each change. */
 export const VALUE_LIMIT = 4_096;
@@ -21,7 +22,24 @@ export interface StateDocument {
   readonly cause?: readonly string[];
   /** When it ends. Absent: when somebody deletes it. */
   readonly until?: string;
+  /** Set by `--publish`, in the transaction that recorded the run as good. */
+  readonly published?: true;
+  /** Set by `--during`: it is there only while this claim stands. */
+  readonly while?: While;
 }
+
+/** A claim, by its slot and by the run with which it began (`rootOf`). */
+export interface While {
+  readonly group: string;
+  readonly slot: number;
+  readonly root: string;
+}
+
+const isWhile = (value: unknown): boolean => {
+  const { group, slot, root } = (value ?? {}) as Partial<Record<keyof While, unknown>>;
+  const isPath = typeof group === 'string' && pathFault(group) === undefined;
+  return isPath && Number.isSafeInteger(slot) && (slot as number) >= 0 && isText(root);
+};
 
 const shape: Shape<StateDocument> = {
   value: isText,
@@ -31,6 +49,8 @@ const shape: Shape<StateDocument> = {
   run: optional(isText),
   cause: optional((value) => Array.isArray(value) && value.every(isText)),
   until: optional(isTime),
+  published: optional((value) => value === true),
+  while: optional(isWhile),
 };
 
 export const encodeState = (document: StateDocument): string => encode(document);

@@ -47,6 +47,7 @@ test.each([
     signals: { ignored: [], listen: () => undefined, onStop: () => () => undefined, stop: () => undefined },
     connectTo: () => Promise.reject(new Error('there is no other agent')),
     run: { id: runId, nonce },
+    newId: () => 'change',
     runFiles: runFilesInMemory(),
     ...{ shareTerminal: false, inherited: [] },
     contained: { cgroup: () => undefined, fileLimit: () => undefined },

@@ -8,7 +8,8 @@ import { groupKeys } from '../../src/lock/keys.ts';
 import type { Claim, NodeMark, RunRecord, Ticket } from '../../src/lock/records.ts';
 import type { GroupKeys } from '../../src/lock/keys.ts';
 import { send } from '../../src/consul/txn.ts';
-import type { Obstacle, Result, Seat, Step } from '../../src/lock/transactions.ts';
+import type { Result as ResultOf } from '../../src/consul/txn.ts';
+import type { RunObstacle, RunStep, Seat } from '../../src/lock/transactions.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const since = '2026-03-01T12:00:00.000Z';
@@ -38,6 +39,8 @@ beforeAll(() => {
 });
 afterAll(() => consul.close());
 
+type Result = ResultOf<RunObstacle>;
+
 /** A group of its own, and two sessions in it. */
 export interface World {
   readonly prefix: string;
@@ -59,10 +62,10 @@ async function newSession(): Promise<string> {
   return ((await agent.http('PUT', '/v1/session/create', request)).json() as { ID: string }).ID;
 }
 
-export const run = (steps: readonly Step[]): Promise<Result> =>
+export const run = (steps: readonly RunStep[]): Promise<Result> =>
   send(consul, steps, { signal: new AbortController().signal, rule: 'rule' });
 
-export async function done(steps: readonly Step[]): Promise<Result> {
+export async function done(steps: readonly RunStep[]): Promise<Result> {
   const result = await run(steps);
   expect(result).toMatchObject({ kind: 'done' });
   return result;
@@ -117,8 +120,8 @@ const ownerChanged: Spoil = async ({ keys }) => {
   await agent.kv.put(keys.owner(1), JSON.stringify({ ...claim, by: 'somebody' }));
 };
 
-export type Prepare = (world: World) => Promise<Step[]>;
-type Refusal = [what: string, obstacle: Obstacle, key: (world: World) => string, spoil: Spoil];
+export type Prepare = (world: World) => Promise<RunStep[]>;
+type Refusal = [what: string, obstacle: RunObstacle, key: (world: World) => string, spoil: Spoil];
 
 export const nodeKey = ({ keys }: World) => keys.node('web01');
 export const queueKey = ({ keys, me }: World) => keys.queue(me);

@@ -32,6 +32,7 @@ function setUp() {
   const lease: Lease = {
     over: over.signal,
     whyOver: () => why,
+    holding: () => slots[0].grant,
     deadlineMs: () => Infinity,
     checkDeadline: () => undefined,
     stop: () => Promise.resolve(),

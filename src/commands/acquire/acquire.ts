@@ -26,7 +26,7 @@ export interface AcquireOptions {
 
 export type AcquireDeps = Omit<
   ExecDeps,
-  'shareTerminal' | 'signals' | 'connectTo' | 'run' | 'inherited' | 'contained'
+  'shareTerminal' | 'signals' | 'connectTo' | 'run' | 'newId' | 'inherited' | 'contained'
 > & {
   readonly newRunId: () => string;
 };

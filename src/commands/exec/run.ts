@@ -90,6 +90,7 @@ async function runIn(
     consul,
     connectTo: connect,
     env: withoutOptions(platform.env),
+    newId: platform.newRunId,
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),
