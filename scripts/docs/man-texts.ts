@@ -26,6 +26,8 @@ export const rights = {
   least: 'If Consul has ACLs, the token of the node web01 needs these rules to run in prod/web:',
   freeze: 'The last two rules let a freeze of a group above stop this group too.',
   gate: 'For --service, and for gate, the token needs these rules too:',
+  states:
+    'States and conditions need these rules. A run needs none of them for conditions about its own group:',
   others:
     "status and history of one group need 'read' instead of 'write'. For all groups they need key_prefix \"runlock/\" { policy = \"read\" }. 'runlock doctor -g GROUP' tries each right, and names those that are missing.",
 };

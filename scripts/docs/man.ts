@@ -11,7 +11,7 @@ import {
   seeAlso,
 } from './man-texts.ts';
 import type { CommandPage, Pages, Term } from './pages.ts';
-import { gatePolicy, leastRights } from './rights.ts';
+import { gatePolicy, leastRights, stateRights } from './rights.ts';
 
 export function manPage(pages: Pages, version: string): string {
   const lines = [
@@ -34,7 +34,13 @@ export function manPage(pages: Pages, version: string): string {
     ...indented(configurationSample),
     '.SH RIGHTS',
     ...[escape(rights.least), ...indented(leastRights), '.PP', escape(rights.freeze)],
-    ...['.PP', escape(rights.gate), ...indented(gatePolicy()), '.PP', escape(rights.others)],
+    ...['.PP', escape(rights.gate), ...indented(gatePolicy())],
+    ...[
+      '.PP',
+      escape(rights.states),
+      ...stateRights.flatMap(([what, rules]) => item(what.join(', '), rules.join(', '))),
+    ],
+    ...['.PP', escape(rights.others)],
     '.SH EXIT STATUS',
     ...exitCodes.flatMap(({ code, meaning }) => item(code, plain(meaning))),
     ...['.PP', 'Where a command has codes of its own, its description says so.'],

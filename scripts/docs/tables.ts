@@ -2,7 +2,7 @@
 import { glossary } from '../../src/text/glossary.ts';
 import { exitCodes } from './exit-codes.ts';
 import type { Pages, Term } from './pages.ts';
-import { gatePolicy, leastRights } from './rights.ts';
+import { gatePolicy, leastRights, stateRights } from './rights.ts';
 
 const END = '<!-- end -->';
 
@@ -13,6 +13,7 @@ export const generatedParts: Readonly<Record<string, Readonly<Record<string, (pa
   'docs/rights.md': {
     'least-rights': () => hcl(leastRights),
     'gate-rights': () => hcl(gatePolicy()),
+    'state-rights': stateRightsTable,
   },
 };
 
@@ -69,6 +70,14 @@ function glossaryTable(): string {
   return markdown(
     ['word', 'meaning'],
     glossary.map(([word, meaning]) => [word, cell(meaning)]),
+  );
+}
+
+function stateRightsTable(): string {
+  const codes = (texts: readonly string[]) => texts.map(code).join(', ');
+  return markdown(
+    ['command or condition', 'rules'],
+    stateRights.map(([what, rules]) => [codes(what), codes(rules)]),
   );
 }
 

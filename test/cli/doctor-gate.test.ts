@@ -1,21 +1,21 @@
 // `doctor` for groups whose runs go through the health gate: each right that they need beside the others is tried and named.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
 import { startAgent } from '../support/consul.ts';
+import {
+  addRule as add,
+  doctorWith,
+  fixesOf as fixes,
+  leastRights as base,
+  printedRights,
+} from '../support/doctor.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { startProxy } from '../support/proxy.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
-const page = readFileSync(new URL('../../docs/rights.md', import.meta.url), 'utf8');
-const linesOf = (block: RegExp) =>
-  (block.exec(page)?.[1] ?? '')
-    .trim()
-    .split('\n')
-    .map((line) => line.replace(/ +#.*$/, '').trim());
-const base = [...linesOf(/least-rights.*?-->\n```hcl\n(.*?)```/s), 'agent_prefix "" { policy = "read" }'];
 const SERVICE = 'service "web" { policy = "write" }';
 const NODES = 'node_prefix "" { policy = "read" }';
 const KEY = 'key "runlock/.gate/web" { policy = "write" }';
@@ -34,25 +34,7 @@ beforeAll(async () => {
   }
 });
 
-interface Check {
-  readonly check: string;
-  readonly level: string;
-  readonly found: string;
-  readonly fix?: string;
-}
-
-async function doctor(rules: readonly string[], ...args: string[]) {
-  const env = { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules.join('\n')) };
-  const { status, stdout, stderr } = await runlock({ env }, ['doctor', '--json', '-g', 'prod/web', ...args]);
-  expect(stderr).toBe('');
-  const { checks } = JSON.parse(stdout) as { checks: readonly Check[] };
-  const of = (level: string) => checks.filter((check) => check.level === level);
-  const rights = checks.filter(({ check }) => check === 'rights').map(({ found }) => found);
-  return { status, checks, rights, problems: of('problem'), notes: of('note') };
-}
-
-const add = (rule: string) => `add to the token's policy: ${rule}`;
-const fixes = ({ problems }: { problems: readonly Check[] }) => problems.map(({ fix }) => fix);
+const doctor = (rules: readonly string[], ...args: string[]) => doctorWith(agent, rules, ...args);
 
 async function stored() {
   const read = async (path: string) => (await agent.http('GET', path)).json();
@@ -64,9 +46,7 @@ async function stored() {
 
 describe('a group whose runs name a service', () => {
   test('the rights that docs/rights.md names are enough: each is tried, and nothing of it stays', async () => {
-    expect(linesOf(/gate-rights.*?-->\n```hcl\n(.*?)```/s)).toEqual([
-      ...[NODES, SERVICE, KEY, MARKS, NODE, ALL, KEYS],
-    ]);
+    expect(printedRights('gate-rights')).toEqual([...[NODES, SERVICE, KEY, MARKS, NODE, ALL, KEYS]]);
     await agent.http('PUT', '/v1/agent/service/maintenance/web-1?enable=true&reason=by%20hand');
     const before = await stored();
     const plain = await doctor([...base, ...gate]);

@@ -4,6 +4,8 @@ import { parseNode, usage } from '../../cli/values.ts';
 import type { DoctorOptions } from './doctor.ts';
 import type { DoctorGate } from './gate-rights.ts';
 import { configFaultOf, configOf, valueIn } from '../../cli/config/apply.ts';
+import type { Condition } from '../../conditions/parse.ts';
+import { conditionsOption } from '../condition-option.ts';
 import { agentOption, maintenanceOption, serviceOption } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
@@ -21,8 +23,8 @@ import type { DoctorAsked } from './run.ts';
 
 export const doctor = register({
   name: 'doctor',
-  // It looks at several groups, and no run is in all of them: each one's own section says also what its gate is.
-  config: { wrong: 'report', perGroup: ['service', 'maintenance'] },
+  // It looks at several groups, and no run is in all of them: each goes by its own section of the file.
+  config: { wrong: 'report', perGroup: ['service', 'maintenance', 'when'] },
   define,
   run: async (asked: DoctorAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
 });
@@ -37,6 +39,7 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
     option('--node <name>', "node name, as for exec (default: the agent's node)", parseNode),
     serviceOption('also check the rights for the health gate of these services, as for exec'),
     maintenanceOption('also check the rights for this maintenance, as for exec'),
+    conditionsOption('--when <condition>', 'also check the rights for these conditions, as for exec'),
     agentOption(),
     ...lastOptions('print as JSON'),
   ]);
@@ -50,6 +53,7 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
       json,
       groups: [...group].sort(),
       gates: gatesOf(command, group),
+      states: statesOf(command, group),
       ...(node !== undefined && { node }),
       ...(agent !== undefined && { agent }),
       ...(config && { config }),
@@ -72,6 +76,14 @@ function gatesOf(command: Command, groups: readonly string[]): DoctorOptions['ga
   return gates;
 }
 
+/** What the runs of each group wait for, and what they publish. */
+function statesOf(command: Command, groups: readonly string[]): DoctorOptions['states'] {
+  return groups.flatMap((group) => {
+    const when = (valueIn(command, '--when', group) ?? []) as readonly Condition[];
+    return when.length === 0 ? [] : [{ group, when, published: [] }];
+  });
+}
+
 function describeConfig(command: Command): DoctorOptions['config'] {
   const fault = configFaultOf(command);
   if (fault) return { problem: fault.message };
@@ -83,7 +95,7 @@ function describeConfig(command: Command): DoctorOptions['config'] {
 
 const DOCTOR_HELP = `
 Changes nothing, and leaves nothing in Consul. If the configuration file or --service names services, doctor also checks
-the rights for their health gate. An invalid configuration file is reported as a problem; the other checks then run
+the rights for their health gate; if the file or --when has conditions, the rights to read what they need. An invalid configuration file is reported as a problem; the other checks then run
 without the file.
 
 Exit codes: 0 no problems (there may be notes); 1 warnings; 2 problems.

@@ -11,6 +11,8 @@ import { tryGateRights } from './gate-rights.ts';
 import type { DoctorGate } from './gate-rights.ts';
 import { findLeftovers } from './leftovers.ts';
 import { judgeNode, tryKeys, trySession, tryToken } from './rights.ts';
+import { tryStateRights, watchedServices } from './state-rights.ts';
+import type { DoctorStates } from './state-rights.ts';
 import { judgeSurroundings } from './surroundings.ts';
 import { readVersions } from './versions.ts';
 import type { RunFiles } from '../../process/run-file.ts';
@@ -23,6 +25,8 @@ export interface DoctorOptions {
   readonly node?: string;
   /** Of those groups whose runs name services. */
   readonly gates: readonly DoctorGate[];
+  /** Of those groups whose runs wait for conditions or publish states. */
+  readonly states: readonly DoctorStates[];
   /** The address of the node's own agent, where that is not the one that is asked for everything else. */
   readonly agent?: string;
   /** The configuration file, if there is one: what was read, or the file, the line and what is wrong. */
@@ -141,15 +145,19 @@ async function checkRights(
   const here = { host, isRemote: isElsewhere(answer.remote) };
   const all = options.groups.map((group) => groupKeys(options.prefix, group));
   const node = options.node ?? agentNode;
-  const { prefix, gates, agent } = options;
+  const { prefix, states, agent } = options;
+  const watched = watchedServices(states);
+  const gates = [...options.gates, ...(watched.length === 0 ? [] : [{ services: watched }])];
   const connectToAgent = agent === undefined ? undefined : () => connect(agent);
-  const [rights, gateRights, leftovers] = await Promise.all([
+  const [rights, stateRights, gateRights, leftovers] = await Promise.all([
     tryKeys(consul, { groups: all, node, signal }),
+    tryStateRights(consul, { prefix, states, groups: all, signal }),
     tryGateRights(consul, { prefix, gates, node, agentNode, connectToAgent, signal }),
     Promise.all(all.map((keys) => findLeftovers(consul, { keys, node: agentNode, now, signal }))),
   ]);
   return [
-    ...[versions.check, token.check, ...session.checks, ...rights, ...gateRights],
+    ...[versions.check, token.check, ...session.checks],
+    ...[...rights, ...stateRights, ...gateRights],
     ...[...judgeNode(options.node, agentNode, here), ...connections, ...leftovers.flat()],
   ];
 }

@@ -179,13 +179,14 @@ export async function tryKeys(
   return Promise.all(all.map((each) => tryWrite(consul, each, signal)));
 }
 
-interface Write {
+/** Keys that are tried together, and the rule that they need, without its policy. */
+export interface Tried {
   readonly keys: readonly string[];
   readonly rule: string;
 }
 
 /** Groups have the freeze keys above them in common, the root's at least. */
-function writesIn(keys: GroupKeys, node: string | undefined): { below: Write; above: Write[] } {
+function writesIn(keys: GroupKeys, node: string | undefined): { below: Tried; above: Tried[] } {
   const any = randomUUID();
   const name = node !== undefined && isName(node) ? node : any;
   const below = [
@@ -198,7 +199,7 @@ function writesIn(keys: GroupKeys, node: string | undefined): { below: Write; ab
   };
 }
 
-export async function tryWrite(consul: Consul, { keys, rule }: Write, signal: AbortSignal): Promise<Check> {
+export async function tryWrite(consul: Consul, { keys, rule }: Tried, signal: AbortSignal): Promise<Check> {
   const operations = keys.map((key): Operation => ({ verb: 'check-not-exists', key }));
   try {
     // A key that exists refuses too, and has been asked for all the same.
