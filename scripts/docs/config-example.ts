@@ -9,6 +9,7 @@ import { describeOption } from './pages.ts';
 const SAMPLES: Readonly<Record<string, string>> = {
   when: '"state:db/schema=42"',
   timeout: '"2h"',
+  wait_timeout: '"10m"',
   ok_codes: '[0, 213]',
   reboot_codes: '[35, 37]',
   node: '"web01"',

@@ -157,8 +157,18 @@ export function withEnvironment(command: Command, env: Env): Values {
   return command.opts();
 }
 
+/** Keys of options whose name means something else in another command. */
+const keys = new WeakMap<Option, string>();
+
+/** Gives the option another name in the configuration file, and in the environment. `key`: as in the file. */
+export function keyedAs(key: string, of: Option): Option {
+  keys.set(of, key);
+  return of;
+}
+
 /** An option's name where there are no dashes: in the configuration file, and in capitals in the environment. */
-export const keyOf = ({ long }: Option) => (long ?? '').slice(2).replaceAll('-', '_');
+export const keyOf = (option: Option) =>
+  keys.get(option) ?? (option.long ?? '').slice(2).replaceAll('-', '_');
 
 export const variableOf = (option: Option) => variableOfOption(keyOf(option));
 

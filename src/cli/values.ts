@@ -165,12 +165,12 @@ export function parseFlag(text: string): boolean {
   return flag;
 }
 
-/** The long options of all commands: each is `RUNLOCK_<OPTION>` in the environment. */
+/** The long options of all commands, by their names in the environment: each is `RUNLOCK_<OPTION>` there. */
 export const LONG_OPTIONS: readonly string[] = [
   'agent all allow-unknown-service any blocked check config conflict-exit-code dry-run exit-code failed for force forget gate-stable group healthy-within',
   'if-absent if-value hold json kill-after log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes on-timeout',
   'owner prefix quiet reason reboot-codes release-on-signal service session-ttl settle silent-for since slot slots splay stable',
-  'timeout touch ttl until verbose wait watch when while',
+  'timeout touch ttl until verbose wait wait-timeout watch when while',
 ].flatMap((line) => line.split(' '));
 
 /** The variable of a long option, which is given without its dashes. */

@@ -7,6 +7,7 @@ import {
   addOptions,
   lastOptions,
   groupsOption,
+  keyedAs,
   option,
   toCommon,
   withEnvironment,
@@ -30,7 +31,15 @@ function define(program: Command, { env }: Defining, done: (asked: WaitAsked) =>
     conditionsOption('--until <condition>', 'wait until this holds; repeat for several'),
     conditionsOption('--while <condition>', 'wait as long as this holds; repeat for several'),
     option('--any', 'stop when one of the conditions is met (default: all)', parseFlag, false),
-    option('--timeout <duration>', 'how long to wait at most (required); 0: check once', parseDuration),
+    // In the file and the environment, `timeout` is that of exec, which kills the command.
+    keyedAs(
+      'wait_timeout',
+      option(
+        '--timeout <duration>',
+        'how long to wait at most (required, or wait_timeout in the file); 0: check once',
+        parseDuration,
+      ),
+    ),
     option(
       '--stable <duration>',
       'how long the conditions must hold without a change',
@@ -59,7 +68,9 @@ function define(program: Command, { env }: Defining, done: (asked: WaitAsked) =>
     const goals = goalsOf(values);
     if (goals.length === 0) throw usage("--until or --while is required; see 'runlock wait --help'");
     if (timeout === undefined)
-      throw usage("--timeout is required, such as --timeout 10m; see 'runlock wait --help'");
+      throw usage(
+        "--timeout is required, such as --timeout 10m (or RUNLOCK_WAIT_TIMEOUT, or wait_timeout in the configuration file); see 'runlock wait --help'",
+      );
     if (since !== undefined && !goals.some(({ condition }) => condition.kind === 'good'))
       throw usage('--since needs a condition good:NODE');
     const options = { prefix, groups, goals, any, timeoutMs: timeout, stableMs, json, onTimeout };
