@@ -2,6 +2,7 @@
 import { Help } from 'commander';
 import type { HelpConfiguration, Option } from 'commander';
 import { sentenceColumns } from '../platform/terminal.ts';
+import { wrapUnits } from '../text/wrap.ts';
 import type { Context } from './command.ts';
 
 /** Default width if the terminal's is unknown. */
@@ -29,6 +30,13 @@ export const helpLayout: HelpConfiguration = {
       return plain.formatItem.call(helper, term, termWidth, description, helper);
     const below = helper.boxWrap(description, columns - 6).replaceAll('\n', '\n      ');
     return `  ${term}\n      ${below}`;
+  },
+  // `<command> [args...]` is one unit, so that a line does not end between the two.
+  styleUsage(usage) {
+    const lead = 'Usage: ';
+    const units = usage.split(/ (?=\[options\]|--|<|\[)/);
+    const lines = wrapUnits(units, this.helpWidth, { lead, hang: lead.length, between: ' ' });
+    return lines.join('\n').slice(lead.length);
   },
   // A flag that is not given is not set: that goes without saying.
   optionDescription(option: Option) {

@@ -7,14 +7,20 @@ import type { Platform } from './platform.ts';
 
 type Printer = Pick<Platform, 'env' | 'stdout' | 'write'>;
 
-/** One way to say it for programs, one for people. */
+/** What stdout can show. */
+interface PrintOutput extends Output {
+  /** Width at which to break sentences; undefined in a pipe, where a line stays one fact, whatever COLUMNS says. */
+  readonly sentenceColumns: number | undefined;
+}
+
+/** One result, for programs and for people. */
 interface Printed {
   /** Whether `--json` was given. */
   readonly json: boolean;
   readonly data: object;
   /** Whole lines, made for what stdout can show. */
-  readonly text: (output: Output) => string;
-  /** Whether these lines are sentences: then a terminal has them broken at words. */
+  readonly text: (output: PrintOutput) => string;
+  /** Whether every line is a sentence that `print` may break at words. */
   readonly isProse?: true;
 }
 
@@ -24,16 +30,21 @@ export async function print(platform: Printer, { json, data, text, isProse }: Pr
   const { env } = platform;
   const output = createOutput({ env, isTTY, columns });
   const width = sentenceColumns({ env, columns: output.columns });
-  const shown = text({ ...output, columns: width });
-  const wraps = isProse && isTTY && width !== undefined;
-  await platform.write(
-    wraps
-      ? shown
-          .split('\n')
-          .map((line) => wrapSentence(line, width))
-          .join('\n')
-      : shown,
-  );
+  const proseWidth = isTTY ? width : undefined;
+  const shown = text({ ...output, columns: width, sentenceColumns: proseWidth });
+  await platform.write(isProse ? wrapEach(shown, proseWidth) : shown);
+}
+
+/** Breaks each line at words; `columns` undefined: not at all. */
+const wrapEach = (text: string, columns = Infinity): string =>
+  text
+    .split('\n')
+    .map((line) => wrapSentence(line, columns))
+    .join('\n');
+
+/** Prints sentences that are no result of their own, such as those of `state watch`. */
+export async function printProse(platform: Printer, text: string): Promise<void> {
+  await print(platform, { json: false, data: {}, text: () => text, isProse: true });
 }
 
 /** As every `--json` is: with the version of its shape first. */

@@ -1,7 +1,8 @@
 /** What `doctor` found, as data and as text. */
-import { paint } from '../text/style.ts';
+import { paint, widthOf } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
+import { wrapLines } from '../text/wrap.ts';
 
 /** `note`: good to know, no action needed. `warning`: will cause problems later. `problem`: runs fail, or are not safe. */
 export type Level = 'ok' | 'note' | 'warning' | 'problem';
@@ -50,25 +51,45 @@ const styles: Readonly<Record<Level, Style>> = {
   problem: 'red',
 };
 
-/** One line a check, the verdict last. */
-export function renderDoctor(report: DoctorReport, { color }: { color: boolean }): string {
-  const lines = report.checks.map(
-    ({ check, level, found, fix }) =>
-      `${paint(level.padEnd(7), styles[level], color)}  ${check.padEnd(11)}  ${visible(found)}${fix === undefined ? '' : `${/[?!]$/.test(found) ? '' : ';'} ${visible(fix)}`}`,
-  );
-  return [...lines, renderVerdict(report, color), ''].join('\n');
+interface DoctorOptions {
+  readonly color: boolean;
+  /** Undefined: one line a check. */
+  readonly columns?: number | undefined;
 }
 
-function renderVerdict({ checks, verdict, groups }: DoctorReport, color: boolean): string {
+/** The checks in order, the verdict last. */
+export function renderDoctor(report: DoctorReport, options: DoctorOptions): string {
+  const lines = report.checks.flatMap((check) => renderCheck(check, options));
+  return [...lines, ...renderVerdict(report, options), ''].join('\n');
+}
+
+/** If less room than this is left beside the names, the text stands below them. */
+const LEAST_BESIDE = 30;
+
+function renderCheck(
+  { check, level, found, fix }: Check,
+  { color, columns = Infinity }: DoctorOptions,
+): string[] {
+  const lead = `${paint(level.padEnd(7), styles[level], color)}  ${check.padEnd(11)}  `;
+  const todo = fix === undefined ? '' : `${/[?!]$/.test(found) ? '' : ';'} ${visible(fix)}`;
+  const text = `${visible(found)}${todo}`;
+  const hang = widthOf(lead);
+  if (columns - hang >= LEAST_BESIDE) return wrapLines(text, columns, { lead, hang });
+  return [lead.trimEnd(), ...wrapLines(text, columns, { lead: '  ', hang: 2 })];
+}
+
+function renderVerdict(
+  { checks, verdict, groups }: DoctorReport,
+  { color, columns }: DoctorOptions,
+): string[] {
   const count = (level: Level) => checks.filter((check) => check.level === level).length;
-  if (verdict === 'ok')
-    return paint(
-      visible(`no problems for ${groups.length === 1 ? 'group' : 'groups'} ${groups.join(', ')}`),
-      'green',
-      color,
-    );
   const parts = [plural(count('problem'), 'problem'), plural(count('warning'), 'warning')];
-  return paint(parts.filter((part) => part !== '').join(', '), styles[verdict], color);
+  const text =
+    verdict === 'ok'
+      ? visible(`no problems for ${groups.length === 1 ? 'group' : 'groups'} ${groups.join(', ')}`)
+      : parts.filter((part) => part !== '').join(', ');
+  const style = verdict === 'ok' ? 'green' : styles[verdict];
+  return wrapLines(text, columns, { hang: 2 }).map((line) => paint(line, style, color));
 }
 
 function plural(count: number, word: string): string {

@@ -6,6 +6,7 @@ import type { Style } from '../text/style.ts';
 import { renderProblems } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import { renderTable } from './table.ts';
+import { wrapLines } from '../text/wrap.ts';
 
 /** What `history --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
 export interface HistoryReport {
@@ -58,17 +59,23 @@ export interface ForgetReport {
   readonly hidden?: string;
 }
 
+interface HistoryOptions extends RenderOptions {
+  /** Width at which to break the lines around the table; undefined: not at all. */
+  readonly sentenceColumns?: number | undefined;
+}
+
 /** `history` for people, with a line break at its end. */
-export function renderHistory(report: HistoryReport, options: RenderOptions): string {
+export function renderHistory(report: HistoryReport, options: HistoryOptions): string {
   const { nodes, problems } = report;
   const withGroup = nodes.some(({ group }) => group !== report.group);
   const head = ['NODE', ...(withGroup ? ['GROUP'] : []), 'SUCCEEDED', ...HEAD];
   const rows = nodes.map((run) => ({ cells: cellsOf(run, withGroup, options.now), style: styleOf(run) }));
+  const wrap = (line: string) => wrapLines(line, options.sentenceColumns, { hang: 2 });
   const lines = [
     ...(rows.length === 0 ? [] : renderTable(head, rows, { ...options, flexible: 'COMMAND' })),
     ...renderProblems(problems, options),
-    ...sumUp(report),
-    ...missing(report).map((line) => paint(line, 'yellow', options.color)),
+    ...sumUp(report).flatMap(wrap),
+    ...missing(report).flatMap((line) => wrap(line).map((part) => paint(part, 'yellow', options.color))),
   ];
   return `${lines.join('\n')}\n`;
 }

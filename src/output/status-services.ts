@@ -1,10 +1,11 @@
 /** The services of `runlock status` as text. */
 import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
-import { moreText } from './status.ts';
+import { moreText, renderProblems } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import { renderTable } from './table.ts';
 import type { ServiceView } from '../view/report.ts';
+import { wrapLines } from '../text/wrap.ts';
 
 /** As in a long queue; `--json` shows all. */
 const SHOWN = 20;
@@ -24,8 +25,10 @@ function renderService(view: ServiceView, options: RenderOptions): string[] {
     paint(`service ${visible(service)}`, 'bold', options.color),
     ...(rows.length > 0 ? renderTable(head, rows, options) : []),
     ...moreText(offline.length - rows.length),
-    ...(problem === undefined ? [] : [paint(`  problem: ${visible(problem)}`, 'red', options.color)]),
-    ...gateTexts(view).map((text) => `  gate: ${text}`),
+    ...renderProblems(problem === undefined ? [] : [problem], options),
+    ...gateTexts(view).flatMap((text) =>
+      wrapLines(`gate: ${text}`, options.columns, { lead: '  ', hang: 4 }),
+    ),
   ];
 }
 

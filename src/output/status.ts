@@ -44,7 +44,7 @@ export function renderStatus(report: StatusReport, options: RenderOptions): stri
   const isOne = total === 1 && named.length === 1;
   const blocks = [
     ...(total === 0 || isOne ? [] : [renderSummary(report, options)]),
-    ...(total === 0 ? [renderNothing(report)] : renderGroups(report, options)),
+    ...(total === 0 ? [renderNothing(report, options)] : renderGroups(report, options)),
   ];
   if (report.hidden !== undefined) {
     const lines = wrapLines(visible(`groups and freezes may be missing here: ${report.hidden}`), columns);
@@ -146,11 +146,13 @@ function renderIdle(groups: readonly GroupView[], { color, columns = Infinity }:
   return paint(text(count), 'dim', color);
 }
 
-function renderNothing({ prefix, why, fix, problems }: StatusReport): string {
-  const lines = [visible(`nothing is stored below ${prefix}/ (or this token may not read it)`)];
-  if (why !== undefined) lines.push(visible(why));
+function renderNothing({ prefix, why, fix, problems }: StatusReport, { columns }: RenderOptions): string {
+  const wrap = (text: string) => wrapLines(visible(text), columns, { hang: 2 });
+  const lines = wrap(`nothing is stored below ${prefix}/ (or this token may not read it)`);
+  if (why !== undefined) lines.push(...wrap(why));
+  // A command is pasted, so it is never broken.
   if (fix !== undefined) lines.push(visible(`fix: ${fix}`));
-  return [...lines, ...problems.map((problem) => `problem: ${visible(problem)}`)].join('\n');
+  return [...lines, ...problems.flatMap((problem) => wrap(`problem: ${problem}`))].join('\n');
 }
 
 /** What is the case and what to do about it stand before all that may be long. */

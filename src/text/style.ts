@@ -13,9 +13,15 @@ const WIDE =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\uff01-\uff60]/u;
 const COMBINING = /\p{M}/u;
 
+/** What `paint` puts around a text takes no columns. */
+// eslint-disable-next-line no-control-regex
+const COLOURS = /\x1b\[\d+m/g;
+
+/** How many columns of a terminal `text` takes, colours or not. */
 export function widthOf(text: string): number {
+  const plain = text.includes('\x1b') ? text.replace(COLOURS, '') : text;
   let width = 0;
-  for (const char of text) width += COMBINING.test(char) ? 0 : WIDE.test(char) ? 2 : 1;
+  for (const char of plain) width += COMBINING.test(char) ? 0 : WIDE.test(char) ? 2 : 1;
   return width;
 }
 

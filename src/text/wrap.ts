@@ -4,8 +4,12 @@ import { widthOf } from './style.ts';
 /** Units that a line break must not split: a word, or a command to copy. */
 const WORDS = /(?:'(?:runlock|consul) [^\n]*?'(?![\w'\\])|\S)+/g;
 
-/** `text` in lines of at most `columns`; those after the first are indented. What has no space in it is never cut. */
+/**
+ * `text` in lines of at most `columns`; lines after the first are indented. A word is never cut, and a text that fits is
+ * unchanged.
+ */
 export function wrapSentence(text: string, columns: number, indent = 2): string {
+  if (widthOf(text) <= columns) return text;
   return fill(text.match(WORDS) ?? [], columns, { hang: indent }).join('\n');
 }
 
@@ -18,13 +22,32 @@ export function wrapLines(
   return fill(text.match(WORDS) ?? [], columns ?? Infinity, shape);
 }
 
-/** Texts with `between` (two spaces) between them, in lines of at most `columns`; each stays whole. */
+/**
+ * Texts with `between` (two spaces) between them, in lines of at most `columns`. A text that fits into a line is never
+ * broken; a longer one has lines of its own.
+ */
 export function wrapUnits(
   units: readonly string[],
-  columns: number | undefined,
-  shape: Pick<Shape, 'lead' | 'hang' | 'between'>,
+  columns = Infinity,
+  { between = '  ', lead = '', hang = 0 }: Pick<Shape, 'lead' | 'hang' | 'between'> = {},
 ): string[] {
-  return fill(units, columns ?? Infinity, { between: '  ', ...shape });
+  const lines: string[] = [];
+  let together: string[] = [];
+  const nextLead = () => (lines.length === 0 ? lead : ' '.repeat(hang));
+  const flush = () => {
+    if (together.length > 0) lines.push(...fill(together, columns, { between, lead: nextLead(), hang }));
+    together = [];
+  };
+  for (const unit of units) {
+    if (hang + widthOf(unit) <= columns) {
+      together.push(unit);
+      continue;
+    }
+    flush();
+    lines.push(...wrapLines(unit, columns, { lead: nextLead(), hang: hang + 2 }));
+  }
+  flush();
+  return lines;
 }
 
 interface Shape {

@@ -1,8 +1,9 @@
 /** `runlock config`: the report → stdout. */
 import type { Asked } from '../../cli/command.ts';
 import type { Output } from '../../platform/terminal.ts';
-import { cut, paint, widthOf } from '../../text/style.ts';
+import { paint, widthOf } from '../../text/style.ts';
 import { visible } from '../../text/visible.ts';
+import { wrapLines, wrapUnits } from '../../text/wrap.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
@@ -14,29 +15,36 @@ export async function run({ common, options }: ConfigAsked, platform: Platform):
   // What is wrong with the environment is said as by every command.
   openLog(platform, common);
   const { json, report } = options;
-  // A pipe gets whole values, whatever COLUMNS says.
-  const fit = (output: Output) => (platform.stdout.isTTY ? output : { ...output, columns: undefined });
-  await print(platform, { json, data: report, text: (output) => renderConfig(report, fit(output)) });
+  await print(platform, {
+    json,
+    data: report,
+    text: ({ color, sentenceColumns: columns }) => renderConfig(report, { color, columns }),
+  });
   return 0;
 }
 
-function renderConfig(report: ConfigReport, { color, columns }: Output): string {
+function renderConfig(report: ConfigReport, { color, columns }: Pick<Output, 'color' | 'columns'>): string {
   const { path, found } = report.file;
   const where = report.groups.length > 0 ? ` in ${report.groups.join(' and ')}` : '';
   const title = `runlock ${report.command}${where}, ${found ? `from ${path}` : `without a file (no ${path})`}`;
-  const rows = report.options.map((each) => [
+  const values = report.options.map((each) => [
     each.group === undefined ? each.option : `${each.option} (${each.group})`,
     each.value ?? `(${each.means ?? 'none'})`,
     sourceOf(each, path),
   ]);
-  const table = [['OPTION', 'VALUE', 'FROM'], ...rows].map((row) => row.map(visible));
+  const table = [['OPTION', 'VALUE', 'FROM'], ...values].map((row) => row.map(visible));
   const widths = [0, 1].map((i) => Math.max(...table.map((row) => widthOf(row[i] ?? ''))));
-  const lines = table.map((row, index) => {
+  const rows = table.flatMap((row, index) => {
     const cells = row.map((cell, i) => cell + ' '.repeat(Math.max(0, (widths[i] ?? 0) - widthOf(cell))));
     const set = index > 0 && report.options[index - 1]?.from !== 'default';
-    return paint(cut(`  ${cells.join('  ').trimEnd()}`, columns), set ? undefined : 'dim', color);
+    const aligned = `  ${cells.join('  ').trimEnd()}`;
+    // No value is cut: a row that is too wide goes on below.
+    const isTooWide = widthOf(aligned) > (columns ?? Infinity);
+    const lines = isTooWide ? wrapUnits(row, columns, { lead: '  ', hang: 6 }) : [aligned];
+    return lines.map((line) => paint(line, set ? undefined : 'dim', color));
   });
-  return `${[paint(visible(title), 'bold', color), ...lines].join('\n')}\n`;
+  const head = wrapLines(visible(title), columns, { hang: 2 }).map((line) => paint(line, 'bold', color));
+  return `${[...head, ...rows].join('\n')}\n`;
 }
 
 function sourceOf({ from, variable, line, section }: ConfigReport['options'][number], path: string): string {

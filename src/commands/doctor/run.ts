@@ -17,7 +17,11 @@ export function run({ common, options }: DoctorAsked, platform: Platform): Promi
   return withWays({ common }, platform, async ({ deps, signal, connect }) => {
     const runFiles = platform.runFiles(deps.emit);
     const report = await doctor({ ...deps, env, nodeVersion, runFiles, connect }, options, signal);
-    await print(platform, { json, data: report, text: (output) => renderDoctor(report, output) });
+    await print(platform, {
+      json,
+      data: report,
+      text: ({ color, sentenceColumns: columns }) => renderDoctor(report, { color, columns }),
+    });
     return statuses[report.verdict];
   });
 }

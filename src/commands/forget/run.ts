@@ -13,7 +13,8 @@ export function run({ common, options }: ForgetAsked, platform: Platform): Promi
   return withConsul({ common }, platform, async ({ consul, deps, signal }) => {
     const confirm = (question: string) => platform.confirm(question);
     const report = await forget({ consul, deps, confirm }, options, signal);
-    await print(platform, { json: options.json, data: report, text: () => renderForgotten(report) });
+    const text = () => renderForgotten(report);
+    await print(platform, { json: options.json, data: report, text, isProse: true });
     return 0;
   });
 }

@@ -5,7 +5,6 @@ import { describeNeed, describeVerdict } from '../../gate/describe.ts';
 import type { Verdict } from '../../gate/decide.ts';
 import { renderGate } from '../../output/gate.ts';
 import type { Emit } from '../../events/events.ts';
-import type { Output } from '../../platform/terminal.ts';
 import { visible } from '../../text/visible.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
@@ -23,7 +22,8 @@ export function run({ common, options }: GateAsked, platform: Platform): Promise
     await print(platform, {
       json,
       data: toJson(options.action, result),
-      text: (output) => toText(result, output),
+      text: ({ color }) => toText(result, color),
+      isProse: true,
     });
     emitStays(result, ways.deps.emit, options.prefix);
     return result.kind === 'closed' ? EXIT_CLOSED : 0;
@@ -64,7 +64,7 @@ function toJson(action: string, result: GateResult): object {
   };
 }
 
-function toText(result: GateResult, { color }: Output): string {
+function toText(result: GateResult, color: boolean): string {
   const { node } = result;
   switch (result.kind) {
     case 'open':

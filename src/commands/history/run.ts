@@ -1,7 +1,6 @@
 /** `runlock history`: the report → stdout; with `--silent-for`, whether anybody is silent → exit status. */
 import type { Asked } from '../../cli/command.ts';
 import { renderForget, renderHistory } from '../../output/history.ts';
-import type { Output } from '../../platform/terminal.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
@@ -18,13 +17,16 @@ export function run({ common, options }: Asked<HistoryRequest>, platform: Platfo
   return withConsul({ common }, platform, async ({ consul, deps, signal }) => {
     if (options.forget !== undefined) {
       const report = await forget(consul, { ...options, node: options.forget }, signal);
-      await print(platform, { json, data: report, text: () => renderForget(report) });
+      await print(platform, { json, data: report, text: () => renderForget(report), isProse: true });
       return 0;
     }
     const now = deps.clock.now();
     const report = await history(consul, { ...options, now, signal });
-    const text = (output: Output) => renderHistory(report, { ...output, now });
-    await print(platform, { json, data: report, text });
+    await print(platform, {
+      json,
+      data: report,
+      text: (output) => renderHistory(report, { ...output, now }),
+    });
     if (options.silentForMs === undefined) return 0;
     if (report.known + report.problems.length === 0) return EXIT_UNKNOWN;
     // An unreadable record counts as silent, because no good run is known from it.

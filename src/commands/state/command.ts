@@ -116,7 +116,7 @@ const toTtl = ({ ttl }: StateValues) => (ttl === undefined ? {} : { ttlMs: ttl }
 
 const STATE_HELP = `
 A state is a short text under a path, such as db/schema = 42: what a node has reached, for others to read or to wait for
-('runlock wait --until state:db/schema=42'). A state keeps only its latest value, not a series of events.
+('runlock wait'). A state keeps only its latest value, not a series of events.
 
   set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; with - as the value, read stdin (and drop a line break
                    at the end). Setting the same value again wakes no waiter, unless --touch is given; with --ttl it

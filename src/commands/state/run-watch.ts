@@ -3,7 +3,7 @@ import type { Asked } from '../../cli/command.ts';
 import { exitStatusOf } from '../../platform/signals.ts';
 import { followStates } from '../../state/read.ts';
 import type { Platform } from '../platform.ts';
-import { printJsonLine } from '../print.ts';
+import { printJsonLine, printProse } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
 import { describeChange, stateReport } from './describe.ts';
 
@@ -28,7 +28,7 @@ export function runWatch({ common, options }: Asked<WatchOptions>, platform: Pla
     const changed = (change: Parameters<typeof describeChange>[0]) =>
       json
         ? printJsonLine(platform, stateReport(change))
-        : platform.write(describeChange(change, clock.now()));
+        : printProse(platform, describeChange(change, clock.now()));
     try {
       return await followStates(watched, { paths, changed });
     } catch (error) {

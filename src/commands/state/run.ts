@@ -83,7 +83,7 @@ async function act(
         newId: platform.newRunId,
       });
       const text = () => describeSet(result, options.path, now);
-      await print(platform, { json, data: setReport(result, options.path), text });
+      await print(platform, { json, data: setReport(result, options.path), text, isProse: true });
       return result.kind === 'refused' ? EXIT_NO : 0;
     }
     case 'get': {
@@ -101,18 +101,21 @@ async function act(
         json,
         data: listReport(states, where),
         text: (output) => describeList(states, { ...output, now, ...where }),
+        // A table fits already; without one there is a sentence.
+        ...(states.length === 0 && { isProse: true }),
       });
       return 0;
     }
     case 'delete': {
       const before = await deleteState(changing, options.path);
       const text = () => describeDelete(options.path, before, now);
-      await print(platform, { json, data: deleteReport(options.path, before), text });
+      await print(platform, { json, data: deleteReport(options.path, before), text, isProse: true });
       return 0;
     }
     case 'prune': {
       const pruned = await pruneStates(changing);
-      await print(platform, { json, data: pruneReport(pruned), text: () => describePrune(pruned) });
+      const text = () => describePrune(pruned);
+      await print(platform, { json, data: pruneReport(pruned), text, isProse: true });
       return 0;
     }
     default:
