@@ -59,6 +59,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'when-unmet':
       return warning(`busy: --when is not met: ${event.missing.join('; ')}`);
+    case 'wait-unrecorded':
+      return debug(`'runlock status' does not show that this run waits: ${event.detail.fault}`);
     case 'sent-away':
       // An error, like an eviction before the start: an operator decided this, so a quick retry would be wrong.
       return error(`${event.by} removed ${event.node} from the queue of ${event.group}; nothing was started`);

@@ -19,6 +19,8 @@ export interface GroupKeys {
   /** The freeze keys that apply to the group: its own first, then its ancestors', the root's last. */
   readonly freezes: readonly string[];
   run(node: string): string;
+  /** A run of the node waits for its gate or its conditions, without a slot. */
+  outside(node: string): string;
 }
 
 /** The keys of `group` (`prod/web`) under `prefix` (`runlock`), both without trailing slashes. */
@@ -44,6 +46,7 @@ export function groupKeys(prefix: string, group: string): GroupKeys {
     owner: (slot) => `${base}/.slot/${slot}/owner`,
     freezes,
     run: (node) => `${base}/.runs/${node}`,
+    outside: (node) => `${base}/.outside/${node}`,
   };
 }
 
@@ -86,6 +89,7 @@ export type KeyKind =
   | { kind: 'owner'; slot: number }
   | { kind: 'freeze' }
   | { kind: 'run'; node: string }
+  | { kind: 'outside'; node: string }
   | { kind: 'other' };
 
 /** Splits a key below `prefix` into its group (`''` for the root) and its kind; undefined for a key elsewhere. */
@@ -110,6 +114,7 @@ function keyKind(name: string, rest: string[]): KeyKind {
     if (name === '.queue') return { kind: 'ticket', session: first };
     if (name === '.node') return { kind: 'node', node: first };
     if (name === '.runs') return { kind: 'run', node: first };
+    if (name === '.outside') return { kind: 'outside', node: first };
   } else if (name === '.slot' && more.length === 0 && /^(?:0|[1-9]\d{0,8})$/.test(first)) {
     if (second === 'lock') return { kind: 'lock', slot: Number(first) };
     if (second === 'owner') return { kind: 'owner', slot: Number(first) };

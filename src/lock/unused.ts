@@ -100,6 +100,8 @@ function useOf(entry: Entry, kind: Kind, now: number): Use | undefined {
         text: `${node} was removed from the queue ${formatAge(ageMs)} ago, and its runlock may not have exited yet`,
       };
     }
+    case 'outside':
+      return isHeld ? { text: `${kind.node} is waiting without a slot`, node: kind.node } : undefined;
     case 'freeze': {
       const freeze = readable(() => decodeFreeze(entry));
       if (!freeze) return { text: 'the freeze of the group is unreadable' };

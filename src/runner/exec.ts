@@ -23,6 +23,7 @@ import type { HeldSlots } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
+import type { WaitRecord } from './outside-record.ts';
 import { toAll, waitSplay } from './wait.ts';
 import type { StartRun, TakenWhen, takeWhen as TakeWhen } from './when.ts';
 
@@ -57,18 +58,21 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     clock: deps.clock,
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
+  let waited: WaitRecord | undefined;
   try {
-    const { openGated, takeWhen, begin, keys } = await loadNeeded(deps, options);
+    const { openGated, takeWhen, recordWaits, begin, keys } = await loadNeeded(deps, options);
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
     const heard = hearWait(deps, { waits, spare, note, dryRun });
     const hearing = { ...deps, emit: heard.emit };
+    waited = recordWaits?.(deps, options, { run, services: gated?.gate.services });
     const taken = await waitForSlots(hearing, options, {
       requests,
       gated,
       takeWhen,
       begin,
+      during: waited?.during,
       heard,
       signal: stop.signal,
     });
@@ -117,7 +121,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   } finally {
-    await spare.dismiss();
+    await Promise.all([spare.dismiss(), waited?.gone()]);
     note.close();
   }
 }
@@ -131,13 +135,16 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
  * Loads the optional code of this run before the wait starts, since an upgrade may replace runlock's files during it.
  */
 async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when, during, dryRun }: ExecOptions) {
-  const [gated, conditional, starting, keys] = await Promise.all([
+  const [gated, conditional, record, starting, keys] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
     when ? import('./when.ts') : undefined,
+    (gate ?? when) ? import('./outside-record.ts') : undefined,
     during && !dryRun ? import('./begin.ts') : undefined,
     shareTerminal ? import('./terminal-keys.ts') : undefined,
   ]);
-  return { openGated: gated?.openGated, takeWhen: conditional?.takeWhen, begin: starting?.begin, keys };
+  const { recordWaits } = record ?? {};
+  const { begin } = starting ?? {};
+  return { openGated: gated?.openGated, takeWhen: conditional?.takeWhen, recordWaits, begin, keys };
 }
 
 interface Waits {
@@ -210,6 +217,7 @@ interface Slotless {
   readonly takeWhen: typeof TakeWhen | undefined;
   /** Undefined: nothing has to be told or proved at the start of the command. */
   readonly begin: typeof Begin | undefined;
+  readonly during: WaitRecord['during'] | undefined;
   readonly heard: Heard;
   readonly signal: AbortSignal;
 }
@@ -218,14 +226,14 @@ interface Slotless {
 async function waitForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gated, takeWhen, begin, heard, signal }: Slotless,
+  { requests, gated, takeWhen, during = (_, wait) => wait(), begin, heard, signal }: Slotless,
 ): Promise<TakenWhen> {
   const { dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
   const waiting = startWaiting(deps.clock, limit, signal);
-  const take = (during: Waiting) =>
+  const take = (limited: Waiting) =>
     takeSlots(deps, gated ? narrow(requests, gated.gate) : requests, {
-      waiting: during,
+      waiting: limited,
       ttlMs,
       killAfterMs,
       says: limit !== 0,
@@ -236,8 +244,10 @@ async function waitForSlots(
     const starts: StartRun | undefined =
       begin && ((slots, conditions) => startRun(deps, slots, { begin, options, conditions, gate, signal }));
     if (gated || takeWhen) for (const { group } of requests) heard.waits.begin(group);
-    const takeGated = (during: Waiting) => gated?.take({ run, waiting: during, take }) ?? take(during);
-    if (takeWhen) return await takeWhen(deps, options, { run, when, waiting, gate, starts, take: takeGated });
+    const takeGated = (limited: Waiting) =>
+      gated?.take({ run, waiting: limited, during, take }) ?? take(limited);
+    const conditional = { run, when, waiting, during, gate, starts, take: takeGated };
+    if (takeWhen) return await takeWhen(deps, options, conditional);
     const taken = await takeGated(waiting);
     if (taken.kind !== 'taken' || !starts) return taken;
     const started = await starts(taken.slots, []);

@@ -15,6 +15,7 @@ import { busyGateEvent } from './gate-events.ts';
 import { openRunGate } from './gate-session.ts';
 import type { GateRequest, RunGate } from './gate-session.ts';
 import type { ExecDeps } from './options.ts';
+import type { WaitRecord } from './outside-record.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
 
@@ -49,6 +50,8 @@ export type TakenBehind =
 export interface Attempts {
   readonly run: string;
   readonly waiting: Waiting;
+  /** Shows others that the run waits outside. */
+  readonly during: WaitRecord['during'];
   /** Asks for the slots once; rejects with the signal's reason when the signal aborts. */
   readonly take: (waiting: Waiting) => Promise<Taken>;
 }
@@ -64,13 +67,13 @@ export async function takeBehindGate(
   gate: RunGate,
   attempts: Attempts,
 ): Promise<TakenBehind> {
-  const { run, waiting, take } = attempts;
+  const { run, waiting, during, take } = attempts;
   const { signal, patience } = waiting;
   const { node } = gate;
   const emitClosedBy = (event: 'gate-left-queue' | 'gate-gave-way', verdicts: readonly Verdict[]) =>
     deps.emit({ event, node, run, detail: { closed: describeClosed(verdicts, node) } });
   for (;;) {
-    const outside = await gate.waitOutside(waiting);
+    const outside = await during(waiting, () => gate.waitOutside(waiting));
     if (outside) return { kind: 'closed', verdicts: outside };
     const taken = await takeWhileOpen(deps, gate, { waiting, take });
     if (taken.kind === 'closed') {
@@ -94,7 +97,7 @@ export async function takeBehindGate(
 async function takeWhileOpen(
   deps: ExecDeps,
   gate: RunGate,
-  { waiting, take }: Omit<Attempts, 'run'>,
+  { waiting, take }: Pick<Attempts, 'waiting' | 'take'>,
 ): Promise<TakenBehind> {
   const { signal, patience } = waiting;
   // Without patience the run does not stay in the queue, so there is nothing to watch.

@@ -16,6 +16,7 @@ import type { Begun, Beginning } from './begin.ts';
 import type { TakenBehind } from './gated.ts';
 import type { RunGate } from './gate-session.ts';
 import type { ExecDeps, ExecOptions } from './options.ts';
+import type { WaitRecord } from './outside-record.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots } from './slots.ts';
 
@@ -36,6 +37,8 @@ export interface Conditional {
   readonly run: string;
   readonly when: readonly Condition[];
   readonly waiting: Waiting;
+  /** Shows others that the run waits outside. */
+  readonly during: WaitRecord['during'];
   /** The gate that the run passed to get its slots, and must back out of if it gives them up. */
   readonly gate: RunGate | undefined;
   /** Undefined: the run needs no `start`. */
@@ -59,13 +62,13 @@ export async function takeWhen(
   { prefix, groups }: Pick<ExecOptions, 'prefix' | 'groups'>,
   conditional: Conditional,
 ): Promise<TakenWhen> {
-  const { run, when, waiting, gate, starts, take } = conditional;
+  const { run, when, waiting, during, gate, starts, take } = conditional;
   const { consul, clock, random, emit } = deps;
   const names = groups.map(({ group }) => group);
   const watching = { consul, clock, prefix, groups: names };
   const who = { run, group: names.join(',') };
   for (let tries = 0; ; tries += 1) {
-    const outside = await waitOutside({ ...watching, emit, who }, when, waiting);
+    const outside = await during(waiting, () => waitOutside({ ...watching, emit, who }, when, waiting));
     if (outside) return { kind: 'unmet', missing: outside };
     const taken = await take(waiting);
     if (taken.kind !== 'taken') return taken;

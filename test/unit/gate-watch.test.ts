@@ -53,6 +53,7 @@ test('looks again after a refusal, later and later, and leaves the queue when th
   const attempts = {
     run: 'r1',
     waiting: { signal: never, patience: patience.signal, either: patience.signal },
+    during: <T>(_: Waiting, wait: () => Promise<T>) => wait(),
     take,
   };
   const taken = await takeBehindGate(deps as ExecDeps, gate as RunGate, attempts);

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { RunlockError } from '../../src/errors.ts';
 import { gateKey, groupKeys, parseKey } from '../../src/lock/keys.ts';
 import { isName } from '../../src/text/words.ts';
+import { decodeOutside } from '../../src/lock/outside.ts';
 import * as stores from '../../src/lock/records.ts';
 
 const { encode } = stores;
@@ -20,6 +21,7 @@ describe('keys', () => {
     expect(keys.lock(2)).toBe('runlock/prod/web/.slot/2/lock');
     expect(keys.owner(2)).toBe('runlock/prod/web/.slot/2/owner');
     expect(keys.run('web01')).toBe('runlock/prod/web/.runs/web01');
+    expect(keys.outside('web01')).toBe('runlock/prod/web/.outside/web01');
   });
 
   test("of a group's freezes are its own first and the root's last", () => {
@@ -31,7 +33,7 @@ describe('keys', () => {
     const all = (group: string) => {
       const own = groupKeys('runlock', group);
       const single = [own.tail, own.last, own.freezes[0], own.queue('web'), own.node('web'), own.run('web')];
-      return [...single, own.lock(0), own.owner(0)];
+      return [...single, own.outside('web'), own.lock(0), own.owner(0)];
     };
     const [prod, web] = [all('prod'), all('prod/web')];
     expect(new Set([...prod, ...web]).size).toBe(prod.length + web.length);
@@ -47,6 +49,7 @@ describe('parseKey', () => {
     [keys.lock(0), { kind: 'lock', slot: 0 }],
     [keys.owner(12), { kind: 'owner', slot: 12 }],
     [keys.freezes[0] ?? '', { kind: 'freeze' }],
+    [keys.outside('web01'), { kind: 'outside', node: 'web01' }],
     [keys.run('web01.example.org'), { kind: 'run', node: 'web01.example.org' }],
   ])('reads %s back as what it was made of', (key, kind) => {
     expect(parseKey('runlock', key)).toEqual({ group: 'prod/web', key: kind });
@@ -75,6 +78,7 @@ describe('parseKey', () => {
     'runlock/prod/.slot/-1/owner',
     'runlock/prod/.slot',
     'runlock/prod/.queue/a/b',
+    'runlock/prod/.outside/a/b',
     'runlock/prod/.unheard-of',
     'runlock/prod/notes',
   ])('calls %s nobody’s', (key) => {
@@ -134,6 +138,16 @@ const records = [
     decode: stores.decodeFreeze,
     optional: ['until'],
     record: { by: 'ops', reason: '', since, until: since },
+  },
+  {
+    what: 'record of a run that waits outside',
+    decode: decodeOutside,
+    optional: ['gate', 'tries'],
+    record: {
+      ...{ run: 'r1', since, groups: ['prod/web'], when: ['state:db/schema=4\n2'], command: 'chef-client' },
+      ...{ publish: ['web/up'], during: ['web/busy'], tries: 2 },
+      gate: { services: ['web'], maxOffline: { percent: 25 }, minHealthy: 2, allowUnknown: true },
+    },
   },
   {
     what: 'run record',
@@ -258,4 +272,60 @@ describe('isName', () => {
 test('a service has one gate, in whatever case it is spelt', () => {
   expect(gateKey('p', 'Shop.v1')).toBe('p/.gate/shop_v1');
   expect(gateKey('p', 'Shop')).toBe(gateKey('p', 'shop'));
+});
+
+describe('a record of a run that waits outside, written by another', () => {
+  const record = {
+    ...{
+      run: 'r1',
+      since,
+      groups: ['prod/web'],
+      when: ['idle:prod/db'],
+      publish: [],
+      during: [],
+      command: 'c',
+    },
+  };
+  const gate = { services: ['web'], maxOffline: 1 };
+  const stored = (changes: object) => ({ key: 'k', value: encode({ ...record, ...changes }) });
+
+  test.each([
+    [{ run: 7 }],
+    [{ run: 'r'.repeat(8_193) }],
+    [{ since: 'yesterday-ish' }],
+    [{ since: 1e300 }],
+    [{ groups: 'prod/web' }],
+    [{ groups: ['prod/../web'] }],
+    [{ groups: ['prod/web\u001b[2J'] }],
+    [{ groups: [''] }],
+    [{ when: { 0: 'idle:x' } }],
+    [{ when: [null] }],
+    [{ when: ['x'.repeat(8_193)] }],
+    [{ when: Array.from({ length: 129 }, () => 'idle:x') }],
+    [{ publish: [['a']] }],
+    [{ during: null }],
+    [{ command: {} }],
+    [{ tries: -1 }],
+    [{ tries: 1.5 }],
+    [{ gate: [] }],
+    [{ gate: 'web' }],
+    [{ gate: null }],
+    [{ gate: { ...gate, services: 'web' } }],
+    [{ gate: { ...gate, services: [{}] } }],
+    [{ gate: { ...gate, maxOffline: -1 } }],
+    [{ gate: { ...gate, maxOffline: 'all' } }],
+    [{ gate: { ...gate, maxOffline: null } }],
+    [{ gate: { ...gate, maxOffline: { percent: 1e9 } } }],
+    [{ gate: { ...gate, minHealthy: '1' } }],
+    [{ gate: { ...gate, allowUnknown: 'yes' } }],
+  ])('with %j is an error, and never a crash', (changes) => {
+    expect(() => decodeOutside(stored(changes))).toThrow(RunlockError);
+  });
+
+  test('keeps its texts as they are, and gives nothing that it does not know', () => {
+    const read = decodeOutside(stored({ when: ['state:a=\u001b[2J'], gate: { ...gate, x: 1 }, toString: 1 }));
+    expect(read.when).toEqual(['state:a=\u001b[2J']);
+    expect(Object.keys(read).sort()).toEqual([...Object.keys(record), 'gate'].sort());
+    expect(read.gate).toEqual(gate);
+  });
 });

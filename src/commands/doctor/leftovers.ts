@@ -13,6 +13,7 @@ import {
   decodeRun,
   decodeTicket,
 } from '../../lock/records.ts';
+import { decodeOutside } from '../../lock/outside.ts';
 import { mayStillRun } from '../../lock/decide.ts';
 import type { Check } from '../../output/doctor.ts';
 import { formatAge } from '../../text/age.ts';
@@ -66,7 +67,8 @@ export function judgeEntries(
       return [...judgeAhead(entry, writtenAt(kind, entry), now), ...judgeOrphan(kind, entry)];
     } catch (error) {
       if (!isRunlockError(error, 'incompatible')) throw error;
-      const level = kind.kind === 'run' ? 'warning' : 'problem';
+      // Only people read these two.
+      const level = kind.kind === 'run' || kind.kind === 'outside' ? 'warning' : 'problem';
       return [{ ...problem('leftovers', error), level }];
     }
   });
@@ -85,6 +87,8 @@ function writtenAt(kind: KeyKind, entry: Entry): string | undefined {
       return decodeFreeze(entry).since;
     case 'run':
       return decodeRun(entry).endedAt;
+    case 'outside':
+      return decodeOutside(entry).since;
     case 'lock':
       decodeLockMark(entry);
       return undefined;
