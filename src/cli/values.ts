@@ -36,7 +36,12 @@ export function parseDuration(text: string, words: readonly string[] = []): numb
   if (text === '0') return 0;
   if (text === '' || end !== text.length)
     throw usage(`not a duration; ${[DURATIONS, ...words].join(', or ')}`);
-  if (ms > LONGEST_MS) throw usage("longer than a year; use 'forever' if the option allows it");
+  if (ms > LONGEST_MS)
+    throw usage(
+      words.includes('forever')
+        ? "longer than a year; use 'forever'"
+        : 'longer than a year; 366d is the most',
+    );
   return ms;
 }
 
@@ -51,7 +56,7 @@ export function durationOr<Word extends string>(...words: Word[]): (text: string
 /** A duration of at least one millisecond. */
 export function parsePositiveDuration(text: string): number {
   const ms = parseDuration(text);
-  if (ms < 1) throw usage('must be greater than 0');
+  if (ms < 1) throw usage(ms > 0 ? 'must be at least 1ms' : 'must be greater than 0');
   return ms;
 }
 

@@ -137,6 +137,7 @@ async function follow(
   const { source } = followed;
   let index = startIndex(world, source);
   let needless = 0;
+  let opensAt = NEEDLESS;
   for (;;) {
     const before = followed.seen ?? followed.looked;
     const seen = await persistRefused(clock, signal, () =>
@@ -149,8 +150,11 @@ async function follow(
     if (hasMoved && seen.signature === before) needless += 1;
     // A tree that is as it was has changed meanwhile; a key that is not there wakes for its neighbours too.
     if (seen.signature !== followed.looked || (hasMoved && source.kind === 'tree')) ring();
-    if (needless === NEEDLESS && source.kind === 'key' && source.path !== undefined)
+    if (needless === opensAt && source.kind === 'key' && source.path !== undefined) {
       await openFolder(consul, stateOpenKey(source.key), signal);
+      // `state prune` may remove it, but it is rarely needed again.
+      opensAt *= 16;
+    }
     await clock.sleep(seen.isEmpty ? ABSENT_PAUSE_MS : PAUSE_MS, { signal });
   }
 }

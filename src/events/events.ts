@@ -379,6 +379,7 @@ type OfOperator =
   | { event: 'error'; code: ErrorCode; stack?: string; detail: Fault }
   | { event: 'freeze-unknown'; detail: Fault }
   | { event: 'state-not-set'; path: string }
+  | { event: 'state-unreadable'; path: string; detail: Fault }
   | { event: 'condition'; condition: string; holds: boolean; detail: { readonly is: string } }
   | {
       event: 'wait-ended';

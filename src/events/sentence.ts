@@ -210,6 +210,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'state-not-set':
       return warning(`${event.path} is not set`);
+    case 'state-unreadable':
+      return warning(event.detail.fault);
     case 'error': {
       const bug = event.code === 'bug' ? 'bug in runlock, please report: ' : '';
       return error(`${bug}${event.detail.fault}`.replaceAll(/\r?\n/g, ' '));

@@ -307,10 +307,11 @@ export interface Stored {
 }
 
 /**
- * Reads a record. A value that is not a valid record is an error that names the key; nothing is guessed.
+ * Reads a record. A value that is not a valid record is an error that names the key; nothing is guessed. Of `stored`,
+ * `remove` says how to get rid of one that runlock did not write.
  * @throws RunlockError `incompatible`: written by a newer runlock, or by something else.
  */
-function decode<T>(what: string, shape: Shape<T>, stored: Stored): T {
+function decode<T>(what: string, shape: Shape<T>, stored: Stored & { readonly remove?: string }): T {
   const parsed = parseJson(stored.value);
   if (typeof parsed !== 'object' || parsed === null || !('v' in parsed)) throw unreadable(what, stored);
   if (typeof parsed.v === 'number' && parsed.v > VERSION) {
@@ -335,10 +336,11 @@ function parseJson(value: string): unknown {
   }
 }
 
-function unreadable(what: string, stored: Stored): RunlockError {
+function unreadable(what: string, { key, remove }: Stored & { readonly remove?: string }): RunlockError {
+  const next = remove ?? 'delete the key if no run needs it';
   return new RunlockError(
     'incompatible',
-    `${stored.key}: not a ${what} that runlock wrote; check the value with 'consul kv get ${stored.key}', and delete the key if no run needs it`,
+    `${key}: not a ${what} that runlock wrote; check the value with 'consul kv get ${key}', and ${next}`,
   );
 }
 

@@ -2,6 +2,7 @@
  * The program to run, before it starts: checks the words of its command line, finds its file, checks the file's format,
  * and explains why it can't be started.
  */
+import { isUtf8 } from 'node:buffer';
 import {
   accessSync,
   closeSync,
@@ -90,13 +91,31 @@ export function checkWords(words: readonly string[]): void {
   );
 }
 
-/** Whether `word`, one of runlock's own arguments or the value of an option, was given in bytes that are not UTF-8. */
+/**
+ * Whether `word`, one of runlock's own arguments or the value of an option or variable, was given in bytes that are not
+ * UTF-8. Looks for bytes that would have become this word, because another argument may well be U+FFFD itself.
+ */
 export function isChanged(word: string): boolean {
-  if (!word.includes('\uFFFD')) return false;
-  const bytes = Buffer.from(word).toString('latin1');
-  const given = readFileSync('/proc/self/cmdline').toString('latin1').split('\0');
-  return !given.some((one) => one === bytes || one.endsWith(`=${bytes}`));
+  if (!LOST.test(word)) return false;
+  const given = ['cmdline', 'environ'].flatMap((file) => zeroEnded(readFileSync(`/proc/self/${file}`)));
+  return given.some((bytes) => {
+    if (isUtf8(bytes)) return false;
+    const text = collapsed(bytes.toString());
+    return text === collapsed(word) || text.endsWith(`=${collapsed(word)}`);
+  });
 }
+
+/** What stands for bytes that are not UTF-8. */
+const LOST = /[\uFFFD\p{Cs}]+/u;
+
+/** Runtimes differ in how many characters they put in place of several such bytes. */
+const collapsed = (text: string) => text.replace(new RegExp(LOST, 'gu'), '\uFFFD');
+
+const zeroEnded = (bytes: Buffer): Buffer[] =>
+  bytes
+    .toString('latin1')
+    .split('\0')
+    .map((part) => Buffer.from(part, 'latin1'));
 
 type Env = Readonly<Record<string, string | undefined>>;
 

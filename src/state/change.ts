@@ -10,8 +10,8 @@ import { hint } from '../text/suggested-command.ts';
 import { encodeState, leftOfState } from './document.ts';
 import type { StateDocument } from './document.ts';
 import { stateKey, stateRule } from './path.ts';
-import { listDocuments, readDocument } from './read.ts';
-import type { Seen } from './read.ts';
+import { readDocument, readStored } from './read.ts';
+import type { Seen, Unreadable } from './read.ts';
 
 export interface Changing {
   readonly consul: Consul;
@@ -48,81 +48,95 @@ export type SetResult =
 /** Give up after so many tries: losing to other writers that often is no longer chance. */
 const TRIES = 10;
 
+/** The last write whose answer was lost, and what was there when it was sent. */
+interface Unsure {
+  readonly seen: Seen | undefined;
+  readonly written: SetResult & { readonly kind: 'set' | 'extended' };
+  readonly error: unknown;
+}
+
 /**
  * Sets a state, if it is what `only` says.
- * @throws RunlockError `forbidden`, naming the rule; `refused`: the state keeps changing; a transient fault, which says
- * so where nobody knows whether the state was set.
+ * @throws RunlockError `forbidden`, naming the rule; `incompatible`: what is there can't be read; `refused`: the state
+ * keeps changing; a transient fault, which says so where nobody knows whether the state was set.
  */
 export async function setState(changing: Changing, request: SetRequest): Promise<SetResult> {
   const { deps, prefix, signal } = changing;
   const { path, only } = request;
   const wanted = newDocument(deps, request);
-  let unsure: { readonly seen: Seen | undefined; readonly error: unknown } | undefined;
+  let unsure: Unsure | undefined;
   for (let tries = 1; tries <= TRIES; tries += 1) {
     const seen = await readDocument(changing, path, 'write').catch((error: unknown) => {
       throw unsure ? notKnown(changing, path, error) : error;
     });
-    if (unsure && seen?.document.change === wanted.change) return toSet(deps, wanted, unsure.seen);
-    // There is no telling any more whether this writer's value was set for a moment.
-    if (unsure && only && seen?.index !== unsure.seen?.index) throw notKnown(changing, path, unsure.error);
+    if (unsure && isWritten(unsure.written.state, seen)) return unsure.written;
+    // Another writer was here since. Whether the lost write came before it is unknown, and a second one would undo it.
+    if (unsure && seen?.index !== unsure.seen?.index) throw notKnown(changing, path, unsure.error);
     const before = stillThere(deps, seen);
     if (!isAsked(only, before)) return { kind: 'refused', ...(before && { before }) };
     const isSame = before?.value === request.value && !request.touch;
     if (isSame && before.until === wanted.until) return { kind: 'unchanged', state: before };
-    const state = isSame ? withEnd(before, wanted.until) : wanted;
+    const written: Unsure['written'] = isSame
+      ? { kind: 'extended', state: withEnd(before, wanted.until) }
+      : { kind: 'set', state: wanted, ...(before && { before }) };
     const sent = await trySend(changing, {
-      path,
       steps: [
         {
           means: 'changed',
           operation: {
             verb: 'cas',
             key: stateKey(prefix, path),
-            value: encodeState(state),
+            value: encodeState(written.state),
             index: seen?.index ?? 0,
           },
         },
       ],
+      rule: stateRule(prefix, path, 'write'),
     });
-    if (sent.kind === 'done') return isSame ? { kind: 'extended', state } : toSet(deps, state, seen);
-    if (sent.kind === 'unsure') unsure = { seen, error: sent.error };
+    if (sent.kind === 'done') return written;
+    if (sent.kind === 'unsure') unsure = { seen, written, error: sent.error };
     await pause(deps, tries, signal);
   }
   if (unsure) throw notKnown(changing, path, unsure.error);
   throw keepsChanging(changing, path);
 }
 
-/** Ends a state now. @returns what was there; undefined: nothing was, or it was past its end. */
-export async function deleteState(changing: Changing, path: string): Promise<StateDocument | undefined> {
-  const { deps, signal } = changing;
-  let unsure: { readonly before: StateDocument | undefined; readonly error: unknown } | undefined;
+/** The same change with the same end: it is what was sent, or as good. */
+const isWritten = (state: StateDocument, seen: Seen | undefined): boolean =>
+  seen !== undefined && seen.document.change === state.change && seen.document.until === state.until;
+
+export type DeleteResult =
+  /** `before`: what was there; undefined: it could not be read. */
+  | { readonly kind: 'deleted'; readonly before: StateDocument | undefined }
+  /** Nothing was there, or it was past its end. */
+  | { readonly kind: 'not-set' };
+
+/** Ends a state now, also one that this version can't read. @throws as `setState`, without `incompatible`. */
+export async function deleteState(changing: Changing, path: string): Promise<DeleteResult> {
+  const { deps, prefix, signal } = changing;
+  const rule = stateRule(prefix, path, 'write');
+  let unsure: { readonly index: number; readonly result: DeleteResult; readonly error: unknown } | undefined;
   for (let tries = 1; tries <= TRIES; tries += 1) {
-    const seen = await readDocument(changing, path, 'write').catch((error: unknown) => {
+    const seen = await readStored(changing, path, 'write').catch((error: unknown) => {
       throw unsure ? notKnown(changing, path, error) : error;
     });
-    if (!seen) return unsure?.before;
-    const before = stillThere(deps, seen);
-    const steps = removeSeen(stateKey(changing.prefix, path), seen.index);
-    const sent = await trySend(changing, { path, steps });
-    if (sent.kind === 'done') return before;
-    if (sent.kind === 'unsure') unsure = { before, error: sent.error };
+    if (!seen) return unsure?.result ?? { kind: 'not-set' };
+    // It was set again since. Whether the lost delete came before that is unknown, and a second one would undo it.
+    if (unsure && seen.index !== unsure.index) throw notKnown(changing, path, unsure.error);
+    const result = whatEnds(deps, seen);
+    const steps = removeSeen({ key: stateKey(prefix, path), index: seen.index });
+    const sent = await trySend(changing, { steps, rule });
+    if (sent.kind === 'done') return result;
+    if (sent.kind === 'unsure') unsure = { index: seen.index, result, error: sent.error };
     await pause(deps, tries, signal);
   }
   throw unsure ? notKnown(changing, path, unsure.error) : keepsChanging(changing, path);
 }
 
-/** Deletes every state that is past its end. @returns their paths. */
-export async function pruneStates(changing: Changing): Promise<readonly string[]> {
-  const { deps } = changing;
-  const pruned: string[] = [];
-  for (const { path, key, document, index } of await listDocuments(changing, '', 'write')) {
-    if (leftOfState(document, deps.clock.earliest()) > 0) continue;
-    const sent = await trySend(changing, { path, steps: removeSeen(key, index) });
-    if (sent.kind === 'unsure') throw notKnown(changing, path, sent.error);
-    // A refusal means that another writer has set the state again.
-    if (sent.kind === 'done') pruned.push(path);
-  }
-  return pruned;
+function whatEnds(deps: Deps, seen: Seen | Unreadable): DeleteResult {
+  if ('fault' in seen) return { kind: 'deleted', before: undefined };
+  const before = stillThere(deps, seen);
+  return before ? { kind: 'deleted', before } : { kind: 'not-set' };
 }
 
 function newDocument({ clock }: Deps, { value, by, run, ttlMs, newId }: SetRequest): StateDocument {
@@ -151,36 +165,39 @@ function isAsked(only: SetRequest['only'], before: StateDocument | undefined): b
   return only.if === 'absent' ? before === undefined : before?.value === only.value;
 }
 
-function toSet(deps: Deps, state: StateDocument, seen: Seen | undefined): SetResult {
-  const before = stillThere(deps, seen);
-  return { kind: 'set', state, ...(before && { before }) };
+/** One key at the index at which it was read. */
+export interface SeenKey {
+  readonly key: string;
+  readonly index: number;
 }
 
-const removeSeen = (key: string, index: number): Step<'changed'>[] => [
+/** Removes a key, unless it has changed or is gone. */
+export const removeSeen = ({ key, index }: SeenKey): Step<'changed'>[] => [
   { means: 'changed', operation: { verb: 'check-index', key, index } },
   { means: 'changed', operation: { verb: 'delete-cas', key, index } },
 ];
 
 type Sent =
   | { readonly kind: 'done' }
-  | { readonly kind: 'changed' }
+  /** Nothing was done, because this key has changed. */
+  | { readonly kind: 'changed'; readonly key: string }
   /** The answer was lost. */
   | { readonly kind: 'unsure'; readonly error: RunlockError };
 
-async function trySend(
-  { consul, prefix, signal }: Changing,
-  { path, steps }: { readonly path: string; readonly steps: readonly Step<'changed'>[] },
+export async function trySend(
+  { consul, signal }: Changing,
+  { steps, rule }: { readonly steps: readonly Step<'changed'>[]; readonly rule: string },
 ): Promise<Sent> {
   try {
-    const result = await send(consul, steps, { signal, rule: stateRule(prefix, path, 'write') });
-    return { kind: result.kind === 'done' ? 'done' : 'changed' };
+    const result = await send(consul, steps, { signal, rule });
+    return result.kind === 'done' ? { kind: 'done' } : { kind: 'changed', key: result.key };
   } catch (error) {
     if (isTransient(error)) return { kind: 'unsure', error };
     throw error;
   }
 }
 
-/** Consul stopped answering between the change and the look at it. */
+/** Consul stopped answering between the change and the look at it, or the look can't tell. */
 function notKnown({ prefix }: Changing, path: string, error: unknown): unknown {
   if (!isRunlockError(error)) return error;
   const message = `${error.message}; whether ${path} was changed is unknown: check with '${hint(prefix, 'state', 'get', path)}'`;

@@ -3,7 +3,7 @@ import { RunlockError } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
 import { decode, encode, isText, isTime, optional } from '../lock/records.ts';
 import type { Shape, Stored } from '../lock/records.ts';
-import { pathFault } from './path.ts';
+import { deleteHint, pathFault } from './path.ts';
 
 /** Longest value in bytes of UTF-8. Limited because each watcher reads the whole value at each change. */
 export const VALUE_LIMIT = 4_096;
@@ -56,7 +56,8 @@ const shape: Shape<StateDocument> = {
 export const encodeState = (document: StateDocument): string => encode(document);
 
 /** @throws RunlockError `incompatible`: written by a newer runlock, or by something else. */
-export const decodeState = (stored: Stored): StateDocument => decode('state', shape, stored);
+export const decodeState = ({ key, value }: Stored): StateDocument =>
+  decode('state', shape, { key, value, remove: `delete it with '${deleteHint(key)}' if nobody needs it` });
 
 /**
  * How long until a state counts as absent, in milliseconds; Infinity: it does not end by itself. Hosts' clocks may

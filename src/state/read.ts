@@ -3,10 +3,12 @@ import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
+import { isRunlockError } from '../errors.ts';
+import type { RunlockError } from '../errors.ts';
 import type { WallClock } from '../platform/deps.ts';
 import { decodeState, leftOfState } from './document.ts';
 import type { StateDocument } from './document.ts';
-import { belowRule, pathOf, stateKey, stateRule, statesBelow } from './path.ts';
+import { belowRule, openPathOf, pathOf, stateKey, stateRule, statesBelow } from './path.ts';
 
 /** What every look at states needs. */
 export interface Looking {
@@ -27,15 +29,45 @@ export interface Seen {
   readonly index: number;
 }
 
-/** What is stored under `path`. @throws RunlockError `forbidden`, naming the rule; `incompatible`. */
+/** A key with contents that this version can't read: a newer version wrote it, or something else did. */
+export interface Unreadable {
+  readonly fault: RunlockError;
+  readonly index: number;
+}
+
+type Reader = Pick<Looking, 'consul' | 'prefix' | 'signal'>;
+
+/** What is stored under `path`, readable or not. @throws RunlockError `forbidden`, naming the rule. */
+export async function readStored(
+  { consul, prefix, signal }: Reader,
+  path: string,
+  policy: 'read' | 'write',
+): Promise<Seen | Unreadable | undefined> {
+  const options = { signal, ...FIRST_CONTACT, rule: stateRule(prefix, path, policy) };
+  const { entry } = await consul.get(stateKey(prefix, path), options);
+  return entry && toStored(entry);
+}
+
+/** The document under `path`. @throws RunlockError as `readStored`; `incompatible`: it can't be read. */
 export async function readDocument(
-  { consul, prefix, signal }: Pick<Looking, 'consul' | 'prefix' | 'signal'>,
+  reader: Reader,
   path: string,
   policy: 'read' | 'write',
 ): Promise<Seen | undefined> {
-  const options = { signal, ...FIRST_CONTACT, rule: stateRule(prefix, path, policy) };
-  const { entry } = await consul.get(stateKey(prefix, path), options);
-  return entry && { document: decodeState(entry), index: entry.modifyIndex };
+  const stored = await readStored(reader, path, policy);
+  if (stored && 'fault' in stored) throw stored.fault;
+  return stored;
+}
+
+/** One unreadable key must not hide the others, so its fault is a result here. */
+function toStored(entry: Entry): Seen | Unreadable {
+  const index = entry.modifyIndex;
+  try {
+    return { document: decodeState(entry), index };
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    return { fault: error, index };
+  }
 }
 
 /** The state at `path`; undefined: it is not set, or past its end. */
@@ -45,12 +77,22 @@ export async function getState(looking: Looking, path: string): Promise<State | 
   return isThere ? { path, ...seen.document } : undefined;
 }
 
-/** Keys of states with what they hold, whatever their ends. Sorted by path. */
-export async function listDocuments(
-  { consul, prefix, signal }: Pick<Looking, 'consul' | 'prefix' | 'signal'>,
+/** One key of a state, with what it holds. */
+export type Listed = (Seen | Unreadable) & { readonly path: string; readonly key: string };
+
+interface Listing {
+  /** Whatever their ends; sorted by path. */
+  readonly states: readonly Listed[];
+  /** Keys that somebody who waited for an unset state left beside it (docs/adr/0030). */
+  readonly open: readonly { readonly path: string; readonly key: string; readonly index: number }[];
+}
+
+/** All that is stored at `below` and under it. @throws RunlockError `forbidden`, naming the rule. */
+export async function listStored(
+  { consul, prefix, signal }: Reader,
   below = '',
   policy: 'read' | 'write' = 'read',
-): Promise<readonly (Seen & { readonly path: string; readonly key: string })[]> {
+): Promise<Listing> {
   const key = statesBelow(prefix, below);
   const options = { ...FIRST_CONTACT, signal, rule: belowRule(key, policy) };
   // A listing hides what the token may not read; a single key is refused.
@@ -58,26 +100,48 @@ export async function listDocuments(
     consul.list(key, options),
     consul.get(`${key}.may-read`, options),
   ]);
-  return entries
-    .flatMap((entry) => {
-      const path = pathOf(prefix, entry.key);
-      if (path === undefined) return [];
-      return [{ path, key: entry.key, document: decodeState(entry), index: entry.modifyIndex }];
-    })
-    .sort((a, b) => (a.path < b.path ? -1 : 1));
+  const states = entries.flatMap((entry) => {
+    const path = pathOf(prefix, entry.key);
+    return path === undefined ? [] : [{ path, key: entry.key, ...toStored(entry) }];
+  });
+  const open = entries.flatMap((entry) => {
+    const path = openPathOf(prefix, entry.key);
+    return path === undefined ? [] : [{ path, key: entry.key, index: entry.modifyIndex }];
+  });
+  return { states: states.sort((a, b) => (a.path < b.path ? -1 : 1)), open };
 }
 
-/** Every state at `below` and under it that has not ended. */
-export async function listStates(looking: Looking, below?: string): Promise<readonly State[]> {
-  const found = await listDocuments(looking, below);
-  const nowMs = looking.clock.earliest();
-  return found
-    .filter(({ document }) => leftOfState(document, nowMs) > 0)
-    .map(({ path, document }) => ({ path, ...document }));
+/** A state's path, and why it can't be read. */
+export interface Fault {
+  readonly path: string;
+  readonly fault: RunlockError;
 }
+
+/** Every state at `below` and under it that has not ended, and those that can't be read. */
+export async function listStates(
+  looking: Looking,
+  below?: string,
+): Promise<{ readonly states: readonly State[]; readonly unreadable: readonly Fault[] }> {
+  const { states } = await listStored(looking, below);
+  const nowMs = looking.clock.earliest();
+  return {
+    states: states.flatMap((each) =>
+      'document' in each && leftOfState(each.document, nowMs) > 0
+        ? [{ path: each.path, ...each.document }]
+        : [],
+    ),
+    unreadable: faultsOf(states),
+  };
+}
+
+export const faultsOf = (states: readonly Listed[]): readonly Fault[] =>
+  states.flatMap((each) => ('fault' in each ? [{ path: each.path, fault: each.fault }] : []));
 
 /** What became of a state. */
-export type Change = { readonly path: string; readonly state: State | undefined };
+export type Change =
+  | { readonly path: string; readonly state: State | undefined }
+  /** Something is stored that can't be read. */
+  | Fault;
 
 interface Following {
   /** Empty: all states. */
@@ -119,8 +183,8 @@ async function followSource(
   { key, paths, rule }: Source,
   changed: Following['changed'],
 ): Promise<never> {
-  /** The change that was told last, by path; undefined: that it is not there. */
-  const told = new Map<string, string | undefined>();
+  /** A mark of what was told last, by path. */
+  const told = new Map<string, string>();
   let contact: object = FIRST_CONTACT;
   let endsInMs = Infinity;
   const read = async (past: Past): Promise<{ entries: readonly Entry[]; index: number }> => {
@@ -139,21 +203,27 @@ async function followSource(
     async ({ entries }) => {
       contact = {};
       const nowMs = clock.earliest();
-      const found = new Map<string, State>();
+      const found = new Map<string, { readonly mark: string; readonly change: Change }>();
       endsInMs = Infinity;
       for (const entry of entries) {
         const path = pathOf(prefix, entry.key);
         if (path === undefined) continue;
-        const state = { path, ...decodeState(entry) };
-        const leftMs = leftOfState(state, nowMs);
-        if (leftMs > 0) found.set(path, state);
-        if (leftMs > 0) endsInMs = Math.min(endsInMs, leftMs);
+        const stored = toStored(entry);
+        if ('fault' in stored) {
+          found.set(path, { mark: `unreadable ${stored.index}`, change: { path, fault: stored.fault } });
+          continue;
+        }
+        const { document } = stored;
+        const leftMs = leftOfState(document, nowMs);
+        if (leftMs <= 0) continue;
+        endsInMs = Math.min(endsInMs, leftMs);
+        found.set(path, { mark: `set ${document.change}`, change: { path, state: { path, ...document } } });
       }
       for (const path of new Set([...paths, ...told.keys(), ...found.keys()])) {
-        const state = found.get(path);
-        if (told.has(path) && told.get(path) === state?.change) continue;
-        told.set(path, state?.change);
-        await changed({ path, state });
+        const { mark, change } = found.get(path) ?? { mark: 'not set', change: { path, state: undefined } };
+        if (told.get(path) === mark) continue;
+        told.set(path, mark);
+        await changed(change);
       }
       await clock.sleep(entries.length === 0 ? ABSENT_PAUSE_MS : PAUSE_MS, { signal });
       return undefined;

@@ -5,15 +5,27 @@ import type { StateDocument } from './document.ts';
 
 /** A value on one line, in quotes where that tells where it ends. */
 export function shortValue(value: string): string {
-  const text = visible(value.replaceAll('\n', '\\n'));
-  const cut = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+  const cut = shorten(value);
   return value === '' || /\s|^['"]|['"]$/.test(value) ? `'${cut}'` : cut;
 }
 
 const LONGEST = 60;
 
+/** Text on one line, cut between characters, so that neither half of one nor a part of an escape such as `\x1b` is left. */
+export function shorten(text: string): string {
+  let shown = '';
+  // Where to cut if all of it turns out to be too long: there is room for the dots.
+  let kept = '';
+  for (const char of text) {
+    shown += char === '\n' ? '\\n' : visible(char);
+    if (shown.length > LONGEST) return `${kept}…`;
+    if (shown.length < LONGEST) kept = shown;
+  }
+  return shown;
+}
+
 /** Its value, and who set it when: `41, set by db01 3m ago`. `nowMs`: by the wall clock. */
 export const stateText = (
   { value, by, at }: Pick<StateDocument, 'value' | 'by' | 'at'>,
   nowMs: number,
-): string => `${shortValue(value)}, set by ${visible(by)} ${formatAge(nowMs - Date.parse(at))} ago`;
+): string => `${shortValue(value)}, set by ${shorten(by)} ${formatAge(nowMs - Date.parse(at))} ago`;

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { startAgent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
-import type { Match } from '../support/proxy.ts';
+import type { Action, Match } from '../support/proxy.ts';
 import { writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { useAgent } from '../support/use-agent.ts';
@@ -16,6 +16,7 @@ const valueOf = async (path: string) =>
 const document = (value: string) =>
   JSON.stringify({ v: 1, value, change: value, by: 'b', at: '2026-01-01T00:00:00Z' });
 const isWrite = writes('cas', '/.value');
+const isDelete = writes('delete-cas', '/.value');
 const isRead: Match = ({ method, path }) => method === 'GET' && path.includes('.value');
 
 describe('a lost answer', () => {
@@ -47,21 +48,129 @@ describe('a lost answer', () => {
     expect(await valueOf('lost/late')).toBe('2');
   });
 
-  test('after which somebody else has set it leaves nobody sure with --if-value, and that is said', async () => {
+  /** The lost write does what `fault` says; then somebody else writes before the writer looks again. */
+  const withOther = async (fault: Action, match: Match, args: readonly string[]) => {
+    const path = args[2] ?? '';
     await using proxy = await startProxy(agent);
-    await runlock(agent, ['state', 'set', 'lost/other', '0']);
-    const other = proxy.seen(isWrite).then(async () => {
-      await eventually(async () => expect(await valueOf('lost/other')).toBe('1'));
-      await agent.kv.put(keyOf('lost/other'), document('other'));
+    await runlock(agent, ['state', 'set', path, '0']);
+    const other = proxy.seen(match).then(async () => {
+      if (fault === 'drop-after') await eventually(async () => expect(await valueOf(path)).not.toBe('0'));
+      await agent.kv.put(keyOf(path), document('other'));
     });
-    proxy.rule({ match: isWrite, times: 1, do: 'drop-after' });
+    proxy.rule({ match, times: 1, do: fault });
     // The look before the write; the one after it waits until another writer was there.
     proxy.rule({ match: isRead, times: 1, do: { delayMs: 0 } });
     proxy.rule({ match: isRead, times: 1, do: { until: other } });
-    const set = ['state', 'set', 'lost/other', '1', '--if-value', '0'];
-    const { status, stderr } = await runlock(proxy, set);
-    expect(status).toBe(69);
-    expect(stderr).toContain("whether lost/other was changed is unknown: check with 'runlock state get");
+    const ended = await runlock(proxy, args);
+    return { ...ended, value: await valueOf(path), writes: proxy.requests.filter(match).length };
+  };
+
+  test.each([
+    ['set', 'drop-after', isWrite, ['1']],
+    ['set', 'drop-before', isWrite, ['1']],
+    ['set', 'drop-after', isWrite, ['1', '--if-value', '0']],
+    ['delete', 'drop-after', isDelete, []],
+    ['delete', 'drop-before', isDelete, []],
+  ] as const)(
+    'to state %s (%s), and then another writer: nobody is sure, and the newer value stays',
+    async (action, fault, match, more) => {
+      const path = `lost/${action}-${fault}-${more.length}`;
+      const { status, stdout, stderr, value, writes } = await withOther(fault, match, [
+        ...['state', action, path],
+        ...more,
+      ]);
+      expect({ status, stdout, value, writes }).toEqual({
+        status: 69,
+        stdout: '',
+        value: 'other',
+        writes: 1,
+      });
+      expect(stderr).toContain(
+        `whether ${path} was changed is unknown: check with 'runlock state get ${path}'`,
+      );
+    },
+  );
+
+  test('to a longer --ttl that was taken is told as taken, and written once', async () => {
+    await using proxy = await startProxy(agent);
+    await runlock(agent, ['state', 'set', 'lost/ttl', '1', '--ttl', '1h']);
+    proxy.rule({ match: isWrite, times: 1, do: 'drop-after' });
+    const { status, stdout } = await runlock(proxy, ['state', 'set', 'lost/ttl', '1', '--ttl', '2h']);
+    expect({ status, stdout }).toEqual({ status: 0, stdout: expect.stringContaining('until') as string });
+    expect(proxy.requests.filter(isWrite)).toHaveLength(1);
+  });
+
+  test.each([
+    ['drop-after', 1],
+    ['drop-before', 2],
+  ] as const)('(%s) to a delete ends the state and says what it was', async (fault, count) => {
+    await using proxy = await startProxy(agent);
+    await runlock(agent, ['state', 'set', 'lost/delete', '1']);
+    proxy.rule({ match: isDelete, times: 1, do: fault });
+    const { status, stdout } = await runlock(proxy, ['state', 'delete', 'lost/delete']);
+    expect({ status, stdout }).toEqual({
+      status: 0,
+      stdout: expect.stringMatching(/^deleted lost\/delete \(was 1, /) as string,
+    });
+    expect(proxy.requests.filter(isDelete)).toHaveLength(count);
+    expect(await valueOf('lost/delete')).toBeUndefined();
+  });
+
+  test('to a delete that comes late removes nothing that was set meanwhile', async () => {
+    await using proxy = await startProxy(agent);
+    await runlock(agent, ['state', 'set', 'lost/late-delete', '1']);
+    proxy.rule({ match: isDelete, times: 1, do: 'late' });
+    expect((await runlock(proxy, ['state', 'delete', 'lost/late-delete'])).status).toBe(0);
+    await runlock(agent, ['state', 'set', 'lost/late-delete', '2']);
+    await proxy.release();
+    expect(await valueOf('lost/late-delete')).toBe('2');
+  });
+});
+
+describe('state prune', () => {
+  const putEnded = (path: string) =>
+    agent.kv.put(
+      keyOf(path),
+      JSON.stringify({ ...(JSON.parse(document('x')) as object), until: '2026-01-01T00:00:01Z' }),
+    );
+  const prune = async (through: Parameters<typeof runlock>[0]) => {
+    const { status, stdout } = await runlock(through, ['state', 'prune', '--json']);
+    return { status, ...(JSON.parse(stdout) as { pruned: string[]; open: string[] }) };
+  };
+
+  test.each(['drop-after', 'drop-before'] as const)(
+    '(%s) whose answer is lost names what it removed once',
+    async (fault) => {
+      await using proxy = await startProxy(agent);
+      const paths = ['prune/a', 'prune/b'];
+      await Promise.all(paths.map(putEnded));
+      proxy.rule({ match: isDelete, times: 1, do: fault });
+      expect(await prune(proxy)).toMatchObject({ status: 0, pruned: paths });
+      expect(await Promise.all(paths.map(valueOf))).toEqual([undefined, undefined]);
+    },
+  );
+
+  test('leaves one that is set again meanwhile, and removes the others', async () => {
+    await using proxy = await startProxy(agent);
+    await Promise.all(['prune/a', 'prune/b', 'prune/c'].map(putEnded));
+    const again = proxy.seen(isDelete).then(() => agent.kv.put(keyOf('prune/b'), document('new')));
+    proxy.rule({ match: isDelete, times: 1, do: { until: again } });
+    expect(await prune(proxy)).toMatchObject({ pruned: ['prune/a', 'prune/c'] });
+    expect(await valueOf('prune/b')).toBe('new');
+  });
+
+  test('removes the .open of a wait for what is not set, and no other', async () => {
+    const openOf = (path: string) => `runlock/.state/${path}/.open`;
+    await putEnded('prune/ended');
+    await agent.kv.put(keyOf('prune/set'), document('1'));
+    const beside = ['prune/unset', 'prune/ended', 'prune/set'];
+    await Promise.all(beside.map((path) => agent.kv.put(openOf(path), '')));
+    expect(await prune(agent)).toMatchObject({
+      pruned: ['prune/ended'],
+      open: ['prune/ended', 'prune/unset'],
+    });
+    expect(await agent.kv.keys('runlock/.state/prune/')).not.toContain(openOf('prune/unset'));
+    expect(await agent.kv.get(openOf('prune/set'))).toBeDefined();
   });
 });
 

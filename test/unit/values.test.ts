@@ -86,6 +86,13 @@ describe('a duration', () => {
     expectUsage(() => parseDuration('53w'), /longer than a year/);
     expectUsage(() => parseDuration(`${'9'.repeat(400)}w`), /longer than a year/);
     expectUsage(() => parseDuration(`${'9'.repeat(400)}h`), /longer than a year/);
+    expect(parseDuration('366d')).toBe(366 * 24 * 3_600 * second);
+  });
+
+  test('that is too long is told of forever only where that is one of the words', () => {
+    expectUsage(() => parseDuration('400d'), /^longer than a year; 366d is the most$/);
+    expectUsage(() => durationOr('start')('400d'), /^longer than a year; 366d is the most$/);
+    expectUsage(() => durationOr('forever')('400d'), /^longer than a year; use 'forever'$/);
   });
 
   test('or a word, where one is allowed', () => {
@@ -99,8 +106,12 @@ describe('a duration', () => {
     expectUsage(() => parse(''), /not a duration/);
   });
 
-  test.each(['0', '0s', '999us'])('of no time at all is refused where there must be some: %s', (text) => {
+  test.each(['0', '0s'])('of no time at all is refused where there must be some: %s', (text) => {
     expectUsage(() => parsePositiveDuration(text), /^must be greater than 0$/);
+  });
+
+  test('of less than a millisecond is refused there too, and not called 0', () => {
+    expectUsage(() => parsePositiveDuration('999us'), /^must be at least 1ms$/);
   });
 
   test('of a millisecond is some time', () => {

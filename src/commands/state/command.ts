@@ -73,10 +73,10 @@ function requestOf(action: Action, words: readonly string[], values: StateValues
       const [below, ...more] = words;
       if (more.length > 0) throw usage('state list takes one path at most');
       // Accept a folder as people write it: db/.
-      return { action, below: below === undefined ? '' : checkedPath(below.replace(/\/$/, '')) };
+      return { action, below: below === undefined ? '' : checkedPath(below.replace(/\/$/, ''), below) };
     }
     case 'watch':
-      return { action, paths: fewEnough([...new Set(words.map(checkedPath))]) };
+      return { action, paths: fewEnough([...new Set(words.map((path) => checkedPath(path)))]) };
     case 'prune':
       if (words.length > 0) throw usage('state prune takes no path: it deletes every state that has ended');
       return { action };
@@ -100,8 +100,8 @@ function only(action: Action, words: readonly string[]): string {
   return path;
 }
 
-function checkedPath(path: string): string {
-  const fault = pathFault(path);
+function checkedPath(path: string, typed = path): string {
+  const fault = pathFault(path, typed);
   if (fault !== undefined) throw usage(fault);
   return path;
 }
@@ -118,20 +118,23 @@ const STATE_HELP = `
 A state is a short text under a path, such as db/schema = 42: what a node has reached, for others to read or to wait for
 ('runlock wait'). A state keeps only its latest value, not a series of events.
 
-  set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; with - as the value, read stdin (and drop a line break
-                   at the end). Setting the same value again wakes no waiter, unless --touch is given; with --ttl it
-                   extends the state
+  set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; with - as the value, read stdin to its end (and drop
+                   a line break there); empty or closed stdin is refused. Setting the same value again wakes no waiter,
+                   unless --touch is given; if the --ttl differs, only the end of the state changes
   get PATH         print the value
   list [PATH]      the states at a path and below it, or all
-  delete PATH      end a state now
+  delete PATH      end a state now, even if this version can't read it
   watch [PATH...]  print each state now and after each change, until Ctrl-C
-  prune            delete the states that have ended
+  prune            delete the states that have ended, and what waiters left beside states that are not set
 
 After its --ttl a state counts as not set. Readers may see the state for 5 s more, because hosts' clocks may differ.
 
-Exit codes: 0; 1 not set (get), or not as --if-value or --if-absent asks (set); 64 wrong usage; 69 Consul unreachable;
-74 stdout could not be written; 75 the state keeps changing; 77 Consul denied access; 78 bad configuration, or a value
-that this version can't read; 128+n killed by signal n.
+list, watch and prune name each state that this version can't read, and go on with the others.
+
+Exit codes: 0; 1 not set (get), or not as --if-value or --if-absent asks (set); 64 wrong usage; 69 Consul unreachable, or
+an answer was lost and it is unknown whether the state was changed; 74 stdout could not be written; 75 the state keeps
+changing; 77 Consul denied access; 78 bad configuration, or a value that this version can't read (get, set); 128+n killed
+by signal n.
 
 Examples:
   runlock state set db/schema 42

@@ -2,11 +2,14 @@
 import type { Asked } from '../../cli/command.ts';
 import { usage } from '../../cli/values.ts';
 import { assertNever, reasonOf } from '../../errors.ts';
+import type { Deps } from '../../platform/deps.ts';
 import { isChanged } from '../../process/program.ts';
-import { deleteState, pruneStates, setState } from '../../state/change.ts';
+import { deleteState, setState } from '../../state/change.ts';
 import type { SetRequest } from '../../state/change.ts';
 import { NOT_UTF8, checkValue, toValue } from '../../state/document.ts';
+import { pruneStates } from '../../state/prune.ts';
 import { getState, listStates } from '../../state/read.ts';
+import type { Fault } from '../../state/read.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
@@ -56,10 +59,25 @@ async function valueOf(
   if (words.some(isChanged)) throw usage(NOT_UTF8);
   if (value !== '-') return checkValue(value);
   const read = await platform.readStdin().catch((error: unknown) => {
-    throw usage(`stdin: ${reasonOf(error)}; give a value of up to 4,096 bytes of UTF-8`);
+    throw usage(`stdin: ${whyUnread(error)}; give a value of up to 4,096 bytes of UTF-8`);
   });
+  // Probably closed, or the program that should have written the value failed.
+  if (read.length === 0)
+    throw usage(
+      "stdin is empty or closed; give the value there, or '' in place of - to publish an empty value",
+    );
   return toValue(read.at(-1) === LINE_BREAK ? read.subarray(0, -1) : read);
 }
+
+function whyUnread(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return UNREAD[code] ?? reasonOf(error);
+}
+
+const UNREAD: Readonly<Record<string, string>> = {
+  EISDIR: 'it is a folder',
+  EBADF: 'it is not open for reading',
+};
 
 const LINE_BREAK = 10;
 
@@ -95,30 +113,38 @@ async function act(
       return found ? 0 : EXIT_NO;
     }
     case 'list': {
-      const states = await listStates(looking, options.below);
+      const found = await listStates(looking, options.below);
       const where = { prefix, below: options.below };
       await print(platform, {
         json,
-        data: listReport(states, where),
-        text: (output) => describeList(states, { ...output, now, ...where }),
+        data: listReport(found, where),
+        text: (output) => describeList(found, { ...output, now, ...where }),
         // A table fits already; without one there is a sentence.
-        ...(states.length === 0 && { isProse: true }),
+        ...(found.states.length === 0 && { isProse: true }),
       });
+      tellUnreadable(deps, found.unreadable);
       return 0;
     }
     case 'delete': {
-      const before = await deleteState(changing, options.path);
-      const text = () => describeDelete(options.path, before, now);
-      await print(platform, { json, data: deleteReport(options.path, before), text, isProse: true });
+      const result = await deleteState(changing, options.path);
+      const text = () => describeDelete(options.path, result, now);
+      await print(platform, { json, data: deleteReport(options.path, result), text, isProse: true });
       return 0;
     }
     case 'prune': {
       const pruned = await pruneStates(changing);
       const text = () => describePrune(pruned);
       await print(platform, { json, data: pruneReport(pruned), text, isProse: true });
+      tellUnreadable(deps, pruned.unreadable);
       return 0;
     }
     default:
       return assertNever(options);
   }
+}
+
+/** A line for each: one unreadable state is no reason to say nothing of the others. */
+function tellUnreadable({ emit }: Pick<Deps, 'emit'>, faults: readonly Fault[]): void {
+  for (const { path, fault } of faults)
+    emit({ event: 'state-unreadable', path, detail: { fault: fault.message } });
 }
