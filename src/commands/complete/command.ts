@@ -1,4 +1,4 @@
-/** `runlock __complete`, which the scripts that `runlock completion` prints call back. */
+/** `runlock __complete`, which the completion scripts call. */
 import type { Command } from 'commander';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining, Env } from '../../cli/command.ts';

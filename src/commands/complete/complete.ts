@@ -1,4 +1,4 @@
-/** `runlock __complete`: the words so far → what can stand there. Pure but for what it asks Consul, for a moment. */
+/** `runlock __complete`: the words so far → candidates for the last word. Pure, except for short requests to Consul. */
 import { findGroups, findOwners, findRecorded, findStates, isGroup, withinLimit } from './live.ts';
 import type { Candidate, LiveDeps, Where } from './live.ts';
 
@@ -19,24 +19,24 @@ export interface OptionShape {
 }
 
 export interface OperandShape extends ValueShape {
-  /** It takes all the words that are left. */
+  /** Takes all remaining words. */
   readonly variadic: boolean;
 }
 
-/** What a value can be: some words, or something that is looked up. */
+/** What a value can be: fixed words, or names that are looked up. */
 export interface ValueShape {
   readonly words: readonly string[];
-  /** `program`: a command line of its own; `command`: one of runlock's. */
+  /** `program`: another program's command line; `command`: a command of runlock. */
   readonly from?: 'group' | 'state' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
 }
 
 export interface CompleteOptions {
-  /** All after `runlock`; the last one is being typed, and may be empty. */
+  /** All words after `runlock`; the user is typing the last one, which may be empty. */
   readonly words: readonly string[];
   readonly commands: readonly CommandShape[];
-  /** Runlock's own, before any command. */
+  /** Options that come before any command. */
   readonly options: readonly OptionShape[];
-  /** Where groups are, and which ones are meant, unless the words say so. */
+  /** Prefix and groups to use if the words name none. */
   readonly prefix: string;
   readonly groups: readonly string[];
 }
@@ -44,10 +44,10 @@ export interface CompleteOptions {
 export type Completion =
   | { readonly kind: 'candidates'; readonly candidates: readonly Candidate[] }
   | { readonly kind: 'files' }
-  /** The word with this number, from 0, begins a command line that the shell knows better. */
+  /** The word with this number (from 0) starts another program's command line, which the shell completes. */
   | { readonly kind: 'program'; readonly at: number };
 
-/** Faults are silent: there are no candidates then. */
+/** On an error there are no candidates, and no message. */
 export async function complete(deps: LiveDeps, options: CompleteOptions): Promise<Completion> {
   const words = options.words.slice(0, -1);
   const current = options.words.at(-1) ?? '';
@@ -83,16 +83,16 @@ function only(start: string, candidates: readonly Candidate[]): Completion {
 const asCandidates = (commands: readonly CommandShape[]): Candidate[] =>
   commands.map(({ name, about }) => ({ value: name, about }));
 
-/** Where the words so far have led. */
+/** The parser's state after the words so far. */
 interface Place {
   readonly operands: readonly string[];
   /** Values given so far, by long flag. */
   readonly values: ReadonlyMap<string, readonly string[]>;
-  /** What the last option still waits for. */
+  /** The value that the last option still needs. */
   readonly awaits: ValueShape | undefined;
-  /** `--` was said: what follows are operands. */
+  /** After `--`, all words are operands. */
   readonly literal: boolean;
-  /** Which word began a command line of its own. */
+  /** Number of the word that started another program's command line. */
   readonly programAt: number | undefined;
 }
 
@@ -126,7 +126,7 @@ function findPlace(command: CommandShape, words: readonly string[]): Place {
   return { operands, values, awaits: awaiting?.value, literal, programAt };
 }
 
-/** The option of this word that takes a value, and the value if the word has it too: `--group=a`, `-ga`, `-vg`. */
+/** The option in this word that takes a value, and the value if it is attached: `--group=a`, `-ga`, `-vg`. */
 function readFlag(command: CommandShape, word: string): { option?: OptionShape; attached?: string } {
   if (word.startsWith('--')) {
     const [flag = '', ...rest] = word.split('=');
@@ -145,7 +145,7 @@ function readFlag(command: CommandShape, word: string): { option?: OptionShape; 
 const findOption = ({ options }: CommandShape, flag: string) =>
   options.find(({ flags }) => flags.includes(flag));
 
-/** `--hold=fo` is a flag and the start of its value. */
+/** Splits `--hold=fo` into the flag and the start of its value. */
 function splitFlag(current: string, { awaits, literal }: Place): [flag: string | undefined, typed: string] {
   const [, flag, typed = ''] = /^(--[^=]+)=(.*)$/s.exec(current) ?? [];
   return awaits || literal || flag === undefined ? [undefined, current] : [flag, typed];
@@ -162,7 +162,7 @@ function operandAt({ operands }: CommandShape, i: number): OperandShape | undefi
   return operands[i] ?? (last?.variadic ? last : undefined);
 }
 
-/** What the words say of prefix and groups; what they don't say, the environment or the default says. */
+/** Prefix and groups from the words, else from the environment or the default. */
 function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions): Where {
   const named = [...operands, ...(values.get('--group') ?? [])].filter(isGroup);
   const under = values.get('--prefix')?.at(-1) ?? prefix;

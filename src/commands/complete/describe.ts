@@ -1,8 +1,8 @@
-/** The command tree → what completion needs to know of it. */
+/** The command tree → the shapes that completion needs. */
 import type { Argument, Command, Option } from 'commander';
 import type { CommandShape, OperandShape, OptionShape, ValueShape } from './complete.ts';
 
-/** Every command that is not hidden, `help` included, and the options before any command. */
+/** All commands that are not hidden, with `help`, and the options that come before any command. */
 export function describeProgram(program: Command): { commands: CommandShape[]; options: OptionShape[] } {
   const help = program.createHelp();
   const commands = help.visibleCommands(program).map((command) => ({
@@ -20,10 +20,10 @@ function describeOption(option: Option): OptionShape {
   return { flags, about: firstLine(option.description), ...value };
 }
 
-/** What a name in a placeholder stands for; any other word in one with several (`<duration|forever>`) is typed as it is. */
+/** Placeholders. Any other word of an alternative (`forever` in `<duration|forever>`) is typed literally. */
 const KINDS = ['duration', 'file', 'group', 'list', 'n', 'name', 'node', 'path'];
 
-/** Values that are looked up, by the long flag. */
+/** Values that are looked up, by long flag. */
 const LIVE: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
   '--group': 'group',
   '--owner': 'owner',
@@ -38,13 +38,13 @@ function valueOf({ flags, long, argChoices }: Option): ValueShape {
   return { words, ...(from && { from }) };
 }
 
-/** Operands that are looked up, by their names. */
+/** Operands that are looked up, by name. */
 const LIVE_OPERANDS: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
   group: 'group',
   path: 'state',
 };
 
-/** A command with arguments of its own is another program's; alone it is one of runlock's. */
+/** `<command> [args...]` is another program's command line; `[command]` alone is a command of runlock. */
 function describeOperand(argument: Argument, next: Argument | undefined): OperandShape {
   const name = argument.name();
   const command = next ? 'program' : 'command';

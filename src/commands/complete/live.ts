@@ -1,4 +1,4 @@
-/** What completion asks Consul: for a moment, and without a word about what went wrong. */
+/** What completion looks up in Consul, with a short time limit and without error messages. */
 import type { Consul } from '../../consul/consul.ts';
 import type { WallClock } from '../../platform/deps.ts';
 import { groupKeys, parseKey } from '../../lock/keys.ts';
@@ -21,12 +21,12 @@ export interface Where {
   readonly groups: readonly string[];
 }
 
-/** Somebody waits for the answer with a finger on the Tab key. */
+/** Short, because the user has pressed Tab and waits. */
 const LOOKUP_MS = 500;
 
 export const isGroup = (path: string) => path.split('/').every(isName);
 
-/** What `look` finds; nothing when it fails, or takes longer than the limit. */
+/** What `look` finds; nothing if it fails or takes longer than the limit. */
 export async function withinLimit(
   { clock, connect }: LiveDeps,
   look: (consul: Consul, signal: AbortSignal) => Promise<Candidate[]>,
@@ -64,7 +64,7 @@ export async function findGroups(
   return [...groups].map((value) => ({ value, about: 'group' }));
 }
 
-/** Nodes with a claim. A waiting run has none. */
+/** Nodes with a claim. Waiting runs have none. */
 export async function findOwners(
   consul: Consul,
   { prefix, groups }: Where,
@@ -85,7 +85,7 @@ export async function findOwners(
   return [...owners].map(([value, about]) => ({ value, about }));
 }
 
-/** Whose last run is recorded in a group. */
+/** Nodes whose last run is recorded in a group. */
 export async function findRecorded(
   consul: Consul,
   { prefix, groups }: Where,
@@ -98,7 +98,7 @@ export async function findRecorded(
   return [...nodes].map((value) => ({ value, about: 'has run in this group' }));
 }
 
-/** The paths of states, those past their ends too. */
+/** Paths of states, including expired ones. */
 export async function findStates(
   consul: Consul,
   { prefix }: Where,

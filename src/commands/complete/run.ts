@@ -16,7 +16,7 @@ export async function run({ options }: Asked<CompleteOptions>, platform: Platfor
   return 0;
 }
 
-/** What the scripts in src/commands/completion read: lines of `value TAB about`, or one line that starts with a colon. */
+/** The format that the scripts in src/commands/completion read: lines of `value TAB about`, or one line that starts with a colon. */
 function renderCompletion(found: Completion): string {
   switch (found.kind) {
     case 'candidates':

@@ -1,4 +1,4 @@
-/** `runlock config`: what each option of a command would be, and where that comes from. */
+/** `runlock config`: the value of each option of a command, and where the value comes from. */
 import { withoutUser } from '../../errors.ts';
 import type { Command, Option } from 'commander';
 import type { Config, Setting } from '../../cli/config/read.ts';
@@ -68,7 +68,7 @@ Examples:
   runlock config -g prod/web
   runlock config status --json`;
 
-/** @param asked the `config` command, with the flags that it was given. */
+/** @param asked the `config` command, with its own flags. */
 function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
   for (const { long, name } of given(asked)) {
     const same = find(target, long);
@@ -88,7 +88,7 @@ function reportOn(target: Command, asked: Command, env: Env): ConfigReport {
   };
 }
 
-/** A user and password may stand in an agent's address. */
+/** Hides user and password in an agent's address. */
 function masked(report: OptionReport): OptionReport {
   const { option, value } = report;
   return option === 'agent' && value !== null ? { ...report, value: withoutUser(value) } : report;

@@ -12,7 +12,8 @@ import type { ConfigReport } from './report.ts';
 export type ConfigAsked = Asked<{ readonly json: boolean; readonly report: ConfigReport }>;
 
 export async function run({ common, options }: ConfigAsked, platform: Platform): Promise<number> {
-  // What is wrong with the environment is said as by every command.
+  // Like every command, warn about wrong variables of the environment.
+
   openLog(platform, common);
   const { json, report } = options;
   await print(platform, {

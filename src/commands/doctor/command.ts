@@ -23,7 +23,7 @@ import type { DoctorAsked } from './run.ts';
 
 export const doctor = register({
   name: 'doctor',
-  // It looks at several groups, and no run is in all of them: each goes by its own section of the file.
+  // The groups are checked one by one, so each uses its own section of the file.
   config: { wrong: 'report', perGroup: ['service', 'maintenance', 'when'] },
   define,
   run: async (asked: DoctorAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
@@ -62,7 +62,7 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
   });
 }
 
-/** What the runs of each group ask of the gate, by flag, variable or the group's section of the file. */
+/** The gate options of each group's runs, from flag, variable or the group's section of the file. */
 function gatesOf(command: Command, groups: readonly string[]): DoctorOptions['gates'] {
   const isFlag = (name: string) => command.getOptionValueSource(name) === 'cli';
   const gates = groups.flatMap((group) => {

@@ -1,6 +1,6 @@
 /**
- * How many connections to the agent this host has open: Consul takes 200 from one address (more: closed silently, or
- * 429).
+ * Counts the connections that this host has open to the agent. Consul accepts 200 from one address; it closes further
+ * ones silently, or answers 429.
  */
 import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
@@ -36,7 +36,7 @@ function readTable(file: string): string | undefined {
 
 const ESTABLISHED = '01';
 
-/** The most that one local address has open to `remote`, by proc(5)'s tables. Pure. */
+/** The largest number of connections that one local address has open to `remote`, from proc(5)'s tables. Pure. */
 export function countConnections(tables: string, { address, port }: Remote): number {
   const end = port.toString(16).toUpperCase().padStart(4, '0');
   const wanted = new Set(spellings(address).map((host) => `${host}:${end}`));
@@ -44,7 +44,7 @@ export function countConnections(tables: string, { address, port }: Remote): num
   for (const line of tables.split('\n')) {
     const [, local = '', remote = '', state] = line.trim().split(/\s+/);
     if (state !== ESTABLISHED || !wanted.has(remote)) continue;
-    // The same IPv4 address stands differently in the two tables.
+    // /proc/net/tcp and tcp6 spell the same IPv4 address differently.
     const host = local.split(':')[0]?.slice(-8) ?? '';
     counts.set(host, (counts.get(host) ?? 0) + 1);
   }
@@ -53,7 +53,7 @@ export function countConnections(tables: string, { address, port }: Remote): num
 
 const MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
-/** The address as the kernel's tables have it; an IPv4 one can stand in either. */
+/** The address as the kernel's tables spell it; an IPv4 address can be in either table. */
 function spellings(address: string): string[] {
   const plain = address.replace(/^::ffff:(?=\d+\.)/i, '');
   if (!isIPv4(plain)) return [inWords(bytesOf6(plain))];
@@ -69,7 +69,7 @@ function bytesOf6(address: string): number[] {
   return all.flatMap((group) => [group >> 8, group & 0xff]);
 }
 
-/** Words of four bytes, each as a number of this machine. */
+/** In words of four bytes, each in this machine's byte order. */
 function inWords(bytes: readonly number[]): string {
   const hex = bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, '0'));
   const words = Array.from({ length: hex.length / 4 }, (_, i) => hex.slice(i * 4, i * 4 + 4));

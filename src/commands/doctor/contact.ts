@@ -8,10 +8,10 @@ import type { Check } from '../../output/doctor.ts';
 /** No single request of `doctor` takes longer. */
 export const TIMEOUT_MS = 5_000;
 
-/** One try each: what fails is what is to be shown. */
+/** No retries: doctor reports what fails. */
 export const once = (signal: AbortSignal) => ({ signal, retryForMs: 0, timeoutMs: TIMEOUT_MS });
 
-/** A fault as a problem: its message says what is wrong, then what to do. */
+/** Turns an error into a problem; the error's message says what is wrong, then what to do. */
 export function problem(check: Check['check'], error: unknown): Check {
   if (!isRunlockError(error)) throw error;
   const [, found = error.message, fix] = /^(.*?)(?:; ([^;]*))?$/s.exec(reasonOf(error)) ?? [];
@@ -20,11 +20,11 @@ export function problem(check: Check['check'], error: unknown): Check {
 
 export interface Contact {
   readonly checks: readonly Check[];
-  /** Undefined: there is no use in asking more. */
+  /** Undefined: further requests would fail too. */
   readonly answer?: Inspection;
 }
 
-/** The first question; any token may ask it. */
+/** The first request, which every token may send. */
 export async function contact(
   consul: Consul,
   { clock, where, signal }: { clock: Clock; where: Whereabouts; signal: AbortSignal },
@@ -97,8 +97,8 @@ export function judgeTls(
 const DIFFERENCE_MS = 5_000;
 
 /**
- * The agent's clock beside this host's. Its Date is cut to whole seconds and was made at some time between question and
- * answer: what counts is how far apart the clocks are at least. Pure.
+ * Compares the agent's clock with this host's. The agent's Date has whole seconds and was set at some time between
+ * request and answer, so this reports the smallest possible difference. Pure.
  */
 export function judgeClock(times: {
   sentAt: number;
@@ -125,7 +125,7 @@ export function judgeClock(times: {
   return { check: 'clock', level: 'problem', found, fix };
 }
 
-/** No finer than it can be known. */
+/** Rounded to what can be measured. */
 const formatApart = (ms: number) =>
   formatAge(ms < 60_000 ? Math.round(ms / 1_000) * 1_000 : Math.round(ms / 10_000) * 10_000);
 

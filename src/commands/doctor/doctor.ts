@@ -1,4 +1,4 @@
-/** `runlock doctor`: is everything there that runs in a group need? Changes nothing, and leaves nothing in Consul. */
+/** `runlock doctor`: checks everything that runs in a group need. Changes nothing, and leaves nothing in Consul. */
 import { networkInterfaces } from 'node:os';
 import { addressOf, whereabouts } from '../../consul/consul.ts';
 import type { Consul, Inspection, Whereabouts } from '../../consul/consul.ts';
@@ -23,27 +23,27 @@ export interface DoctorOptions {
   readonly groups: readonly string[];
   /** The owner's name, as for `exec`; the agent's node unless given. */
   readonly node?: string;
-  /** Of those groups whose runs name services. */
+  /** For the groups whose runs name services. */
   readonly gates: readonly DoctorGate[];
-  /** Of those groups whose runs wait for conditions or publish states. */
+  /** For the groups whose runs wait for conditions or publish states. */
   readonly states: readonly DoctorStates[];
-  /** The address of the node's own agent, where that is not the one that is asked for everything else. */
+  /** Address of the node's own agent, if that is another agent than the configured one. */
   readonly agent?: string;
-  /** The configuration file, if there is one: what was read, or the file, the line and what is wrong. */
+  /** The configuration file, if there is one; `problem` names file and line. */
   readonly config?: { readonly path: string; readonly settings: number } | { readonly problem: string };
 }
 
 export interface DoctorDeps extends Omit<Deps, 'emit'> {
-  /** Of the Node.js that runs this: `20.19.0`. Undefined: none does. */
+  /** Version of the Node.js that runs this, such as `20.19.0`. Undefined: the program is a single file. */
   readonly nodeVersion: string | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** What runs write down of themselves on this host. */
+  /** Where runs are recorded on this host. */
   readonly runFiles: Pick<RunFiles, 'where'>;
   /** @throws RunlockError `config`. */
   readonly connect: (agent?: string) => Promise<Consul>;
 }
 
-/** What is wrong is in the report; each request has a short deadline of its own. */
+/** Never throws because of a problem, which is in the report; each request has its own short deadline. */
 export async function doctor(
   deps: DoctorDeps,
   options: DoctorOptions,
@@ -78,7 +78,7 @@ async function checkConsul(
   try {
     const place = judgePlace(where);
     const first = await contact(consul, { clock: deps.clock, where, signal });
-    // Beyond the limit Consul closes a connection without a word: that may be why.
+    // Too many connections may be the cause: over its limit, Consul closes them silently.
     if (!first.answer) return [...place, ...first.checks, ...judgeConnections(where.remote)];
     const { host } = await deps.host.place();
     const rest = await checkRights(
@@ -137,7 +137,7 @@ async function checkRights(
 ): Promise<readonly Check[]> {
   const connections = judgeConnections(answer.remote);
   const token = await tryToken(consul, where, { now, signal });
-  // Everything else would be refused for the same reason.
+  // Consul would refuse all other requests for the same reason.
   if (!token.known) return [token.check, ...connections];
   const versions = await readVersions(consul, signal);
   const session = await trySession(consul, { agentNode: versions.node, signal });

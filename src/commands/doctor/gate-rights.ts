@@ -1,4 +1,4 @@
-/** Each right that runs behind the health gate need beside those of their groups, asked for in a way that changes nothing. */
+/** Checks each further right that runs with a health gate need, without changing anything. */
 import type { Consul, Right } from '../../consul/consul.ts';
 import { checkAgent, requireAgent } from '../../gate/agent.ts';
 import type { Scope } from '../../gate/maintenance.ts';
@@ -9,27 +9,27 @@ import type { Check } from '../../output/doctor.ts';
 import { once, problem } from './contact.ts';
 import { tryWrite } from './rights.ts';
 
-/** What the runs of a group ask of the gate. */
+/** The gate options of a group's runs. */
 export interface DoctorGate {
   /** Names, and `auto`. */
   readonly services: readonly string[];
-  /** Undefined: they change nothing. */
+  /** Undefined: the runs set no maintenance. */
   readonly maintenance?: Scope;
 }
 
 export interface GateRights {
   readonly prefix: string;
   readonly gates: readonly DoctorGate[];
-  /** Whose services; undefined: nobody knows. */
+  /** The node whose services these are; undefined: unknown. */
   readonly node: string | undefined;
-  /** That of the agent that is asked; undefined as well. */
+  /** Node name of the configured agent; undefined: unknown. */
   readonly agentNode: string | undefined;
-  /** To the node's own agent, where its address was given. */
+  /** Connects to the node's own agent, if its address was given. */
   readonly connectToAgent: (() => Promise<Consul>) | undefined;
   readonly signal: AbortSignal;
 }
 
-/** None where no service is named: such runs need none of this. */
+/** No checks if no service is named, because such runs need none of these rights. */
 export async function tryGateRights(consul: Consul, asked: GateRights): Promise<readonly Check[]> {
   const { prefix, gates, signal } = asked;
   if (gates.length === 0) return [];
@@ -47,7 +47,7 @@ export async function tryGateRights(consul: Consul, asked: GateRights): Promise<
   return [...auto.checks, ...answers, ...agent, ...locks];
 }
 
-/** Where the runs of the node say that they need it in maintenance. */
+/** The keys with which the node's runs say that they need it in maintenance. */
 function marksOf({ prefix, node }: GateRights): { keys: readonly string[]; rule: string } {
   const keys = outKeys(prefix, node !== undefined && isName(node) ? node : 'NODE');
   return { keys: [keys.mark('any')], rule: `key_prefix "${keys.prefix}"` };
@@ -60,7 +60,7 @@ interface Offered {
 
 const takesAll = ({ maintenance }: DoctorGate) => maintenance === 'node';
 
-/** What `auto` is now, and what goes out with the whole node. */
+/** The services that `auto` means now, and those that go into maintenance with the whole node. */
 async function findOffered(consul: Consul, { gates, node, agentNode, signal }: GateRights): Promise<Offered> {
   if (!gates.some((gate) => gate.services.includes(AUTO) || takesAll(gate)))
     return { services: [], checks: [] };
@@ -94,7 +94,7 @@ interface Seeing {
   readonly head: string;
 }
 
-/** A service that the token may not see is left out by Consul without a word: nobody waits for its gate then. */
+/** Consul silently omits services that the token may not read, so runs would not wait for the gates of these. */
 function judgeOffered(node: string, services: readonly string[], seeing: Seeing): Check {
   const { known, all, whole, head } = seeing;
   const check = 'rights';
@@ -121,14 +121,14 @@ const namesOf = (gates: readonly DoctorGate[], offered: readonly string[]) =>
     ),
   ].sort();
 
-/** A rule, and what shows whether the token has it; none: nobody knows for which name to ask. */
+/** A rule, and the rights that show whether the token has it; none: the name to ask for is unknown. */
 interface Wanted {
   readonly rule: string;
   readonly access: Right['access'];
   readonly rights: readonly Right[];
 }
 
-/** Each once; who may write a service or a node may read it too. */
+/** Each rule once; write access includes read access. */
 function rightsOf(
   gates: readonly DoctorGate[],
   { node, offered }: { node: string | undefined; offered: readonly string[] },
@@ -138,7 +138,7 @@ function rightsOf(
     gates.filter(({ maintenance }) => maintenance === 'service'),
     offered,
   );
-  // A peer of nobody is a node too.
+  // Any node name will do: the rule is for all of them.
   const nodes: Wanted = { rule: 'node_prefix ""', access: 'read', rights: nodeAndPeers(node ?? 'any') };
   const takesNode = gates.some(takesAll);
   return [
@@ -154,7 +154,7 @@ const wanted = (resource: Right['resource'], name: string | undefined, access: R
   rights: name === undefined ? [] : [{ resource, name, access }],
 });
 
-/** Consul is asked whether it would allow them: to try a maintenance would be to change one. */
+/** Asks Consul whether it would allow the rights, because trying maintenance would change it. */
 async function askFor(
   consul: Consul,
   all: readonly Wanted[],
@@ -186,7 +186,7 @@ function judge({ rule, access, rights }: Wanted, answers: readonly (boolean | un
   return { check, level: 'note', found, fix: `if runs are denied access, ${fix}` };
 }
 
-/** A node is changed at its own agent, and that has to be the one that was named. */
+/** Maintenance is set at the node's own agent, so check that the given agent is that one. */
 async function judgeAgent(
   { node, agentNode, connectToAgent, signal }: GateRights,
   changes: boolean,

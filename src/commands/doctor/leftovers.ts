@@ -1,4 +1,4 @@
-/** Keys of the group that no run will ever remove. */
+/** Finds keys of the group that no run will ever delete. */
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import { hint } from '../../text/suggested-command.ts';
@@ -19,14 +19,14 @@ import type { Check } from '../../output/doctor.ts';
 import { formatAge } from '../../text/age.ts';
 import { once, problem } from './contact.ts';
 
-/** @param node the agent's own, if it is known: a catalogue without it is one that the token may not read. */
+/** @param node the agent's own, if known: if it is missing in the catalogue, the token may not read the catalogue. */
 export async function findLeftovers(
   consul: Consul,
   options: { keys: GroupKeys; node: string | undefined; now: number; signal: AbortSignal },
 ): Promise<Check[]> {
   const { keys, signal } = options;
   try {
-    // A listing hides what the token may not read; one key is refused.
+    // A listing hides keys that the token may not read, but reading a single key is refused.
     await consul.get(keys.owner(0), once(signal));
     const { entries } = await consul.list(keys.prefix, once(signal));
     const own = entries.filter(({ key }) => parseKey(keys.root, key)?.group === keys.group);
@@ -43,7 +43,7 @@ export async function findLeftovers(
   }
 }
 
-/** Names of all nodes that Consul knows; undefined: they can't be read. */
+/** Names of all nodes that Consul knows; undefined: the token can't read them. */
 async function readCatalogue(
   consul: Consul,
   { node, signal }: { node: string | undefined; signal: AbortSignal },
@@ -53,10 +53,10 @@ async function readCatalogue(
   return node === undefined || nodes.includes(node) ? nodes : undefined;
 }
 
-/** Records of this host's future say that a clock is wrong; hosts' clocks may differ by this much. */
+/** A record further in the future than this shows that a clock is wrong. */
 const DIFFERENCE_MS = 5_000;
 
-/** Everything but claims without a lock. Pure. */
+/** Judges everything except claims without a lock (see `judgeClaims`). Pure. */
 export function judgeEntries(
   entries: readonly Entry[],
   { keys, now }: { keys: GroupKeys; now: number },
@@ -74,7 +74,7 @@ export function judgeEntries(
   });
 }
 
-/** When the record says that it was written. @throws RunlockError `incompatible`: it can't be read. */
+/** When the record was written, by its own account. @throws RunlockError `incompatible`: the record can't be read. */
 function writtenAt(kind: KeyKind, entry: Entry): string | undefined {
   switch (kind.kind) {
     case 'ticket':
@@ -120,7 +120,7 @@ function judgeOrphan({ kind }: KeyKind, { key, session }: Entry): Check[] {
 interface UnlockedClaim {
   readonly slot: number;
   readonly node: string;
-  /** Nobody has said that its run is gone. */
+  /** The claim still says `running`: no run has recorded that this one is gone. */
   readonly vanished: boolean;
 }
 
@@ -134,7 +134,7 @@ function unlockedClaims(entries: readonly Entry[], keys: GroupKeys): UnlockedCla
       const { node, state } = decodeClaim(entry);
       return [{ slot: key.slot, node, vanished: mayStillRun(state) }];
     } catch {
-      // Said where all records are judged.
+      // `judgeEntries` reports unreadable records.
       return [];
     }
   });

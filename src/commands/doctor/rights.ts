@@ -1,4 +1,4 @@
-/** Each right that a run in the group needs, tried in a way that changes nothing. */
+/** Tries each right that a run in the group needs, without changing anything. */
 import { randomUUID } from 'node:crypto';
 import type { Consul, Operation, SessionInfo, Whereabouts } from '../../consul/consul.ts';
 import { isRunlockError, reasonOf } from '../../errors.ts';
@@ -10,7 +10,7 @@ import { TIMEOUT_MS, once, problem } from './contact.ts';
 
 export interface Token {
   readonly check: Check;
-  /** Whether anything can be tried with it. */
+  /** Whether Consul accepts the token at all. */
   readonly known: boolean;
 }
 
@@ -49,7 +49,7 @@ function judgeNoToken(error: unknown, tokenFrom: string | undefined): Token {
 
 const SOON_MS = 7 * 86_400_000;
 
-/** Pure. Of the token itself only its accessor id is shown, which is no secret. */
+/** Pure. Shows only the token's accessor id, which is not secret. */
 export function judgeToken(body: unknown, { from, now }: { from: string; now: number }): Check {
   const { AccessorID: id, ExpirationTime: ends } = (body ?? {}) as Record<string, unknown>;
   const found = `from ${from}${typeof id === 'string' ? `, accessor ${id}` : ''}`;
@@ -60,16 +60,16 @@ export function judgeToken(body: unknown, { from, now }: { from: string; now: nu
   return { check: 'token', level: 'warning', found: expires, fix: 'replace it in time' };
 }
 
-/** As a run asks for it. Without the destroy it ends by itself. */
+/** Like a run's session. If destroying it fails, it expires. */
 const SESSION = { name: 'runlock doctor', ttl: '30s' };
 
 export interface SessionTried {
   readonly checks: readonly Check[];
-  /** The agent's node; undefined: it can't be told. */
+  /** The agent's node; undefined: unknown. */
   readonly node?: string;
 }
 
-/** A session is made, read back, and destroyed. `agentNode`: the agent's own name where that is known without. */
+/** Creates a session, reads it back and destroys it. @param agentNode the agent's name, if already known. */
 export async function trySession(
   consul: Consul,
   { agentNode, signal }: { agentNode: string | undefined; signal: AbortSignal },
@@ -97,7 +97,7 @@ export async function trySession(
   return { checks: [...checks, ...left], ...(node !== undefined && { node }) };
 }
 
-/** Pure. `made` undefined: there is none to be seen. */
+/** Pure. `made` undefined: the new session could not be read. */
 export function judgeSession(made: SessionInfo | undefined): Check {
   if (!made) {
     const found = 'sessions: created, but reading back is denied';
@@ -112,7 +112,7 @@ export function judgeSession(made: SessionInfo | undefined): Check {
   return { check: 'rights', level: 'problem', found, fix };
 }
 
-/** With a deadline of its own: whatever ended the check, nothing stays behind. */
+/** Has its own deadline, so that no session is left even if the check was aborted. */
 async function destroy(consul: Consul, id: string): Promise<readonly Check[]> {
   try {
     await consul.destroySession(id, { signal: AbortSignal.timeout(TIMEOUT_MS), retryForMs: TIMEOUT_MS });
@@ -130,7 +130,7 @@ async function destroy(consul: Consul, id: string): Promise<readonly Check[]> {
   }
 }
 
-/** The name under which this node's runs go. */
+/** Judges the name under which this node's runs claim slots. */
 export function judgeNode(
   chosen: string | undefined,
   agentNode: string | undefined,
@@ -150,8 +150,8 @@ export function judgeNode(
 }
 
 /**
- * An agent on this host may well have another name than the host. One elsewhere has the name of its own host, and gives
- * it to all who ask it.
+ * An agent on this host may have another name than the host. An agent on another host has that host's name, and every
+ * node that uses it would get the same name.
  */
 function judgeShared(
   node: string,
@@ -168,7 +168,7 @@ function judgeShared(
   };
 }
 
-/** Write rights below each group's prefix, and on each freeze key above it: `check-not-exists` needs just that. */
+/** Tries write access below each group's prefix and to each freeze key above it, with `check-not-exists`, which needs it. */
 export async function tryKeys(
   consul: Consul,
   { groups, node, signal }: { groups: readonly GroupKeys[]; node: string | undefined; signal: AbortSignal },
@@ -179,13 +179,13 @@ export async function tryKeys(
   return Promise.all(all.map((each) => tryWrite(consul, each, signal)));
 }
 
-/** Keys that are tried together, and the rule that they need, without its policy. */
+/** Keys that are tried together, and the rule that they need, without its access level. */
 export interface Tried {
   readonly keys: readonly string[];
   readonly rule: string;
 }
 
-/** Groups have the freeze keys above them in common, the root's at least. */
+/** Returns freeze keys separately, because groups share them: at least the root's. */
 function writesIn(keys: GroupKeys, node: string | undefined): { below: Tried; above: Tried[] } {
   const any = randomUUID();
   const name = node !== undefined && isName(node) ? node : any;
@@ -202,7 +202,7 @@ function writesIn(keys: GroupKeys, node: string | undefined): { below: Tried; ab
 export async function tryWrite(consul: Consul, { keys, rule }: Tried, signal: AbortSignal): Promise<Check> {
   const operations = keys.map((key): Operation => ({ verb: 'check-not-exists', key }));
   try {
-    // A key that exists refuses too, and has been asked for all the same.
+    // An existing key fails the check too, but only after Consul has allowed the access.
     await consul.transact(operations, once(signal));
     return { check: 'rights', level: 'ok', found: `${rule}: write` };
   } catch (error) {

@@ -1,4 +1,4 @@
-/** Each right that runs need for their conditions and for the states that they publish, tried without changing anything. */
+/** Tries the rights that runs need for their conditions and for the states that they publish, without changing anything. */
 import type { Condition } from '../../conditions/parse.ts';
 import { sourcesOf } from '../../conditions/sources.ts';
 import type { Source } from '../../conditions/sources.ts';
@@ -11,7 +11,7 @@ import { once, problem } from './contact.ts';
 import { tryWrite } from './rights.ts';
 import type { Tried } from './rights.ts';
 
-/** What the runs of a group wait for, and what they publish. */
+/** The conditions that a group's runs wait for, and the states that they publish. */
 export interface DoctorStates {
   readonly group: string;
   readonly when: readonly Condition[];
@@ -22,7 +22,7 @@ export interface DoctorStates {
 export interface StateRights {
   readonly prefix: string;
   readonly states: readonly DoctorStates[];
-  /** The groups whose own keys are tried anyway. */
+  /** The groups whose keys are tried in any case. */
   readonly groups: readonly GroupKeys[];
   readonly signal: AbortSignal;
 }
@@ -69,7 +69,7 @@ function readsOf({ prefix, states, groups }: StateRights): readonly Tried[] {
   return byRule(sources.map(({ kind, key, rule }) => [rule, kind === 'tree' ? `${key}.may-read` : key]));
 }
 
-/** Each rule once, with all the keys that it is needed for; without its policy. */
+/** Each rule once, without its access level, with all keys that need it. */
 function byRule(pairs: readonly (readonly [rule: string, key: string])[]): readonly Tried[] {
   const found = new Map<string, Set<string>>();
   for (const [rule, key] of pairs) {

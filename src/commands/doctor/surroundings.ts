@@ -1,4 +1,4 @@
-/** What runlock itself needs on this host. */
+/** Checks what runlock needs on this host. */
 import { accessSync, constants, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Host } from '../../platform/deps.ts';
@@ -8,7 +8,7 @@ import { cgroupSupport } from '../../process/cgroup.ts';
 import type { CgroupSupport } from '../../process/cgroup.ts';
 import type { RunFiles } from '../../process/run-file.ts';
 
-/** The guard's (src/process/guard), and the Debian package that has each. */
+/** Programs that the guard runs (src/process/guard), with the Debian package of each. */
 const PROGRAMS = {
   sh: 'dash',
   timeout: 'coreutils',
@@ -17,7 +17,7 @@ const PROGRAMS = {
   grep: 'grep',
   awk: 'mawk',
 };
-/** Where the guard looks after PATH. */
+/** Where the guard looks for programs after PATH. */
 const STANDARD_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export interface Surroundings {
@@ -63,7 +63,7 @@ export function judgeRunFiles(where: ReturnType<RunFiles['where']>): Check {
   };
 }
 
-/** Pure but for the look into the folders. */
+/** Pure, except that it looks into the folders. */
 export function judgePrograms(path: string): Check {
   const missing = Object.entries(PROGRAMS).filter(([name]) => !isOnPath(name, path));
   const names = Object.keys(PROGRAMS).join(', ');
@@ -110,7 +110,7 @@ const NODE_SIGNALS: readonly Check[] = [
   {
     check: 'host',
     level: 'note',
-    // Before any JavaScript runs.
+    // Node.js does this before any JavaScript runs.
     found: "Node.js resets ignored signals: nohup, trap '' and & in a script don't protect a run",
     fix: 'to start runs that way, install the Debian package or the single file',
   },

@@ -1,15 +1,15 @@
-/** Which Consul this is. */
+/** Checks the versions of Consul's agent and servers. */
 import type { Consul } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
 import { once, problem } from './contact.ts';
 
-/** With which runlock is tested; of newer ones there is only a stand-in (CONTRIBUTING.md). */
+/** The version that runlock is tested with. Newer versions are only simulated (CONTRIBUTING.md). */
 const TESTED = '1.8.7';
 
 export interface Versions {
   readonly check: Check;
-  /** The agent's node name, where it may be read. */
+  /** The agent's node name, if the token may read it. */
   readonly node?: string;
 }
 

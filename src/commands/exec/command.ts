@@ -116,14 +116,14 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
   });
 }
 
-/** What every one of its groups asks for, each once. */
+/** The conditions of all groups of the run, each once. */
 function whenOf(command: Command, groups: readonly string[]): Pick<ExecOptions, 'when'> {
   const all = groups.flatMap((group) => (valueIn(command, '--when', group) ?? []) as readonly Condition[]);
   const when = [...new Map(all.map((condition) => [condition.text, condition])).values()];
   return when.length === 0 ? {} : { when };
 }
 
-/** Each group takes a lease with a blocking query, and Consul accepts 200 connections from a host. */
+/** The lease of each group keeps a connection open, and Consul accepts 200 from a host. */
 const MOST_GROUPS = 20;
 
 function toChoices(command: Command, groups: readonly string[]): ExecOptions['groups'] {

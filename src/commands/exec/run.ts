@@ -1,4 +1,4 @@
-/** `runlock exec`: its outcome → exit status, and figures for node_exporter. */
+/** `runlock exec`: its outcome → exit status and metrics file. */
 import type { Asked } from '../../cli/command.ts';
 import { usage, withoutOptions } from '../../cli/values.ts';
 import type { ExecDeps, ExecOptions, Figures } from '../../runner/options.ts';
@@ -19,13 +19,13 @@ import type { Ways } from '../with-consul.ts';
 
 export interface ExecAsked extends Asked<ExecOptions> {
   readonly conflictExitCode: number;
-  /** Where the figures of the attempt go. */
+  /** File for the metrics of the attempt. */
   readonly metricsFile?: string;
 }
 
 export function run(invocation: ExecAsked, platform: Platform): Promise<number> {
   if (invocation.options.when?.some(({ text }) => isChanged(text))) throw usage(`--when: ${NOT_UTF8}`);
-  // Before anything else: a signal that comes early must not find the default action. What it does is the run's to say.
+  // Listen first, so that an early signal does not kill the process. The run decides what a signal does.
   const signals = platform.listenToSignals();
   return withWays({ common: invocation.common }, platform, async (ways) => {
     const note = await noteFor(invocation, platform, ways.deps.emit);
@@ -80,7 +80,7 @@ async function runIn(
     import('../../runner/exec.ts'),
     connect(),
     liveOf(platform, common),
-    // The machine's name is a hash, which a thread makes meanwhile.
+    // The machine's id is a hash, which another thread computes meanwhile.
     platform.deps.host.place(),
   ]);
   const deps: ExecDeps = {
@@ -99,7 +99,7 @@ async function runIn(
   return exec(deps, options);
 }
 
-/** What became of the attempt; the figures as far as they are known. */
+/** How the attempt ended, with the figures that are known. */
 interface Noted {
   readonly outcome: Attempt['outcome'];
   readonly exitCode: number;
@@ -110,8 +110,9 @@ interface Noted {
 type Note = (attempt: Noted) => Promise<void>;
 
 /**
- * Writes the metrics file, if one is asked for: a dry run is no attempt. That it can't be written changes no exit code.
- * @throws RunlockError `config`: the file has no folder to be in.
+ * Returns a function that writes the metrics file. It does nothing for a dry run, or if no file is asked for. A failed
+ * write does not change the exit code.
+ * @throws RunlockError `config`: the file's folder does not exist.
  */
 async function noteFor(
   { metricsFile, options: { groups, dryRun } }: ExecAsked,

@@ -1,4 +1,4 @@
-/** `runlock forget`: removes what a group that nobody uses has left in Consul. */
+/** `runlock forget`: deletes what an unused group has left in Consul. */
 import { FIRST_CONTACT, isTransient } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { send } from '../../consul/txn.ts';
@@ -22,18 +22,18 @@ export interface ForgetOptions {
 interface Ways {
   readonly consul: Consul;
   readonly deps: Pick<Deps, 'clock'>;
-  /** Puts a question to the person at the terminal; undefined: there is none. */
+  /** Asks the person at the terminal; undefined: there is no terminal. */
   readonly confirm: (question: string) => boolean | undefined;
 }
 
-/** Two guards, and two operations a key: a transaction takes 64. */
+/** Each transaction has two checks and two operations a key; Consul accepts 64 operations. */
 const KEYS_AT_ONCE = 29;
-/** What nobody uses changes under every look: that is no longer chance. */
+/** Give up after so many tries: keys of an unused group would not change that often. */
 const TRIES = 10;
 
 /**
- * Removes all stored keys of the group, in as many transactions as needed. Each is refused once the group is in use
- * again; the keys removed before that were no longer needed.
+ * Deletes all stored keys of the group, in as many transactions as needed. Each fails if the group is in use again;
+ * the keys deleted before that were not needed.
  * @throws RunlockError `refused`: the group is in use, or neither `force` nor a yes was given.
  */
 export async function forget(
@@ -45,12 +45,12 @@ export async function forget(
   const { prefix, group } = options;
   const keys = groupKeys(prefix, group);
   const rule = `key_prefix "${keys.prefix}" { policy = "write" }`;
-  // A listing hides what the token may not read.
+  // A listing hides keys that the token may not read.
   await proveTrees(consul, { prefix, groups: [group] }, signal);
   await proveFolders(consul, [keys.slotPrefix, keys.queuePrefix, keys.node('')], signal);
   const gone = new Set<string>();
   const nodes = new Set<string>();
-  /** Of these nobody knows whether they went. */
+  /** Keys whose transaction has an unknown result. */
   let unsure: readonly string[] = [];
   let asked: number | undefined;
   for (let tries = 0; tries < TRIES; tries++) {
@@ -72,7 +72,7 @@ export async function forget(
     `the keys of ${group} keep changing; check '${hint(prefix, 'status', group)}' and try again`,
   );
 
-  /** False: something has changed, or nobody knows; the next look tells. */
+  /** False: something has changed, or the result is unknown; the next look will tell. */
   async function removeAll({ leftovers, tailIndex }: GroupUse): Promise<boolean> {
     for (let from = 0; from < leftovers.length; from += KEYS_AT_ONCE) {
       const some = leftovers.slice(from, from + KEYS_AT_ONCE);
@@ -135,7 +135,7 @@ function refuseUsed({ uses }: GroupUse, { prefix, group }: ForgetOptions, gone: 
 
 const MOST_USES = 5;
 
-/** Gives the index of `.tail` that the answer is about. @throws RunlockError `refused` */
+/** Returns the index of `.tail` that the confirmation is for. @throws RunlockError `refused` */
 function ask({ confirm }: Ways, { prefix, group, force }: ForgetOptions, use: GroupUse): number {
   const records = use.nodes.length;
   const others = use.leftovers.length - records;

@@ -1,4 +1,4 @@
-/** Each node's last run, and how long ago its last good one was. Changes nothing, except with `forget`. */
+/** Each node's last run, and how long ago its last successful run was. Changes nothing, except with `forget`. */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul, Entry } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
@@ -15,23 +15,23 @@ import type { ForgetReport, HistoryReport, RunView } from '../../output/history.
 export interface HistoryRequest {
   /** Without slashes at its ends. */
   readonly prefix: string;
-  /** With all groups below it; to `forget` it alone. Undefined: every group below the prefix. */
+  /** Includes the groups below it, except with `forget`. Undefined: all groups below the prefix. */
   readonly group?: string;
-  /** Only nodes without a good run for this long, in milliseconds. */
+  /** Only nodes without a successful run for this long, in milliseconds. */
   readonly silentForMs?: number;
-  /** The node whose record goes. */
+  /** The node whose record is deleted. */
   readonly forget?: string;
   readonly json: boolean;
 }
 
 type Scope = Pick<HistoryRequest, 'prefix' | 'group'>;
 
-/** @throws RunlockError when Consul can't be reached, or refuses. */
+/** @throws RunlockError if Consul can't be reached, or denies access. */
 export async function history(
   consul: Consul,
   { now, signal, ...request }: HistoryRequest & { readonly now: number; readonly signal: AbortSignal },
 ): Promise<HistoryReport> {
-  // A verdict on every node is none if some can't be seen.
+  // `--silent-for` judges all nodes, so refuse if the token may not see some.
   if (request.silentForMs !== undefined) await proveTrees(consul, treeOf(request), signal);
   const [runs, hidden] = await Promise.all([
     readRuns(consul, request, signal),
@@ -40,7 +40,7 @@ export async function history(
   return { ...viewHistory(runs, { ...request, now }), ...hidden };
 }
 
-/** What a listing silently leaves out. */
+/** What a listing silently omits. */
 async function hiddenFrom(
   consul: Consul,
   scope: Scope,
@@ -62,7 +62,7 @@ async function readRuns(consul: Consul, scope: Scope, signal: AbortSignal): Prom
   const { prefix, group } = scope;
   const below = group === undefined ? `${prefix}/` : groupKeys(prefix, group).prefix;
   const options = { signal, ...FIRST_CONTACT, rule: ruleFor(scope, 'read') };
-  // A listing hides what the token may not read; one key is refused. A group below it may be readable all the same.
+  // A listing hides keys that the token may not read, but reading a single key is refused. A group below may be readable.
   const refused =
     group === undefined ? undefined : await refusalOf(consul, groupKeys(prefix, group).tail, options);
   const { entries } = await consul.list(below, options);
@@ -118,7 +118,7 @@ export function viewHistory(
   };
 }
 
-/** A record that can't be read is a problem, never the end of the whole report. */
+/** An unreadable record becomes a problem in the report, and does not fail the report. */
 function viewRun({ group, entry }: StoredRun, problems: string[]): RunView[] {
   try {
     const record = decodeRun(entry);
@@ -134,7 +134,7 @@ function viewRun({ group, entry }: StoredRun, problems: string[]): RunView[] {
   }
 }
 
-/** Sorts nodes by last good run, those without one first; ties by last run, then by name. */
+/** Sorts nodes by last successful run, those without one first; ties by last run, then by name. */
 function longestSilentFirst(a: RunView, b: RunView): number {
   const times = (run: RunView) => [run.lastGoodAt, run.endedAt].map((at) => Date.parse(at ?? '') || 0);
   const [goodA = 0, endA = 0] = times(a);
@@ -144,10 +144,10 @@ function longestSilentFirst(a: RunView, b: RunView): number {
 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 
-/** Give up after so many tries: a node whose record changes that often is still in use. */
+/** Give up after so many tries: a node whose record changes that often is still running. */
 const TRIES = 3;
 
-/** Deletes what is known of the node's last run, in the group (not in those below it) or in all of them. */
+/** Deletes the record of the node's last run, in the group (not in groups below it) or in all groups. */
 export async function forget(
   consul: Consul,
   request: Scope & { readonly node: string },

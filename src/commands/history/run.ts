@@ -1,4 +1,4 @@
-/** `runlock history`: the report → stdout; with `--silent-for`, whether anybody is silent → exit status. */
+/** `runlock history`: the report → stdout; with `--silent-for`, whether a node is silent → exit status. */
 import type { Asked } from '../../cli/command.ts';
 import { renderForget, renderHistory } from '../../output/history.ts';
 import type { Platform } from '../platform.ts';
@@ -7,9 +7,9 @@ import { withConsul } from '../with-consul.ts';
 import { forget, history } from './history.ts';
 import type { HistoryRequest } from './history.ts';
 
-/** As for grep and diff: something was found. */
+/** Something was found, as for grep and diff. */
 const EXIT_FOUND = 1;
-/** As monitoring plugins say UNKNOWN: of nobody at all it can't be told who is silent, and the name may be wrong. */
+/** No node is known, so the name of the group may be wrong. Monitoring plugins use 3 for UNKNOWN. */
 const EXIT_UNKNOWN = 3;
 
 export function run({ common, options }: Asked<HistoryRequest>, platform: Platform): Promise<number> {
