@@ -1,6 +1,6 @@
 /**
- * What can go wrong, as a closed set. Outcomes that are part of the job (a slot was lost, the command failed) are
- * unions in the modules that know them; this is for what ends a command of runlock itself.
+ * The errors that end a command of runlock, as a closed set. Expected outcomes (a slot was lost, the command failed) are
+ * unions in the modules that produce them.
  */
 export type ErrorCode =
   | 'usage'
@@ -38,11 +38,11 @@ const exitStatuses: Record<ErrorCode, number> = {
   'not-found': 127,
 };
 
-/** Exit statuses of `exec` that no error stands behind: the command ran, and this is how it ended. */
+/** Exit statuses of `exec` without an error: the command ran, and ended this way. */
 export const EXIT_LOST = 79;
 export const EXIT_UNHEALTHY = 80;
 export const EXIT_TIMED_OUT = 124;
-/** The health gate is closed: `gate`'s word for busy. */
+/** The health gate is closed; the same status as busy. */
 export const EXIT_CLOSED = 75;
 
 /** An error whose message says what is wrong, where, and what to do next. */
@@ -61,35 +61,35 @@ export function isRunlockError(error: unknown, ...codes: ErrorCode[]): error is 
   return error instanceof RunlockError && (codes.length === 0 || codes.includes(error.code));
 }
 
-/** Whether the time for it was over, by `AbortSignal.timeout`. */
+/** Whether `error` comes from `AbortSignal.timeout`. */
 export function isTimeout(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'TimeoutError';
 }
 
-/** An error in the words of a sentence: what went wrong, without its class. */
+/** The message of an error as part of a sentence, without its class. */
 export function reasonOf(error: unknown): string {
   if (isTimeout(error)) return 'no answer in time';
   return error instanceof Error ? error.message : String(error);
 }
 
-/** An address for messages: a password may hold an `@` or a slash that should have been encoded. */
+/** Hides user and password in an address. Passwords may contain an `@` or a slash that should have been encoded. */
 export function withoutUser(address: string): string {
   return address.startsWith('unix://')
     ? address
     : address.replace(/^([A-Za-z][A-Za-z0-9+.-]*:\/\/)?.*@/s, '$1…@');
 }
 
-/** The code of `error`; anything that is no RunlockError is a bug. */
+/** The code of `error`; any error that is not a RunlockError is a bug. */
 export function errorCode(error: unknown): ErrorCode {
   return error instanceof RunlockError ? error.code : 'bug';
 }
 
-/** The exit status for `error`; anything that is no RunlockError is a bug. */
+/** The exit status for `error`; any error that is not a RunlockError is a bug. */
 export function exitStatus(error: unknown): number {
   return exitStatuses[errorCode(error)];
 }
 
-/** Closes a `switch` over a union: a case that was forgotten fails the type check. */
+/** Ends a `switch` over a union: a missing case fails the type check. */
 export function assertNever(value: never): never {
   throw new RunlockError(
     'bug',

@@ -16,15 +16,15 @@ import { readGiven, readWhole } from './platform/read-given.ts';
 import { createStream } from './platform/streams.ts';
 
 declare const RUNLOCK_VERSION: string;
-/** Which commit it was built from, and when. */
+/** Commit and date of the build. */
 declare const RUNLOCK_BUILD: string;
 
-/** The program that is one file has no Node.js, whichever one it says it is as good as. */
+/** The single file runs on Bun, which claims to be a version of Node.js. */
 const nodeVersion = process.versions['bun'] === undefined ? process.versions.node : undefined;
 const isNode = nodeVersion !== undefined;
 
-// Node makes these streams, and with them the descriptors non-blocking, which the command shares, as soon as anybody
-// looks at them: its own debug code does, at the end of any socket. Runlock writes in its own way
+// Node creates these streams on first use and makes their descriptors non-blocking, also for the command, which shares
+// them. Even Node's own debug code uses them at the end of a socket. Runlock writes without them
 // (platform/streams.ts).
 if (isNode)
   for (const name of ['stdout', 'stderr'])
@@ -33,7 +33,7 @@ if (isNode)
 // A run in many groups adds many listeners to one signal; Node would report that on stderr as a leak.
 setMaxListeners(0);
 
-/** First of all: later runlock has files open itself. */
+/** Read first: later, runlock has opened files itself. */
 const inherited =
   process.argv[2] === 'exec' ? callersDescriptors({ parent: process.ppid, opensPipes: isNode }) : [];
 
@@ -64,7 +64,7 @@ const platform: Platform = {
   openKeys,
   runFiles,
   readStdin: () => readWhole(0),
-  // Of node:crypto this alone is needed, and the rest takes its time.
+  // Not from node:crypto, which is slow to load.
   newRunId: () => crypto.randomUUID(),
   readText: (path) => readGiven(path).toString('utf8'),
   operator: () => operatorName({ env: process.env, host: hostname(), uid: process.getuid?.() }),
@@ -73,7 +73,7 @@ const platform: Platform = {
 
 async function main(): Promise<void> {
   const argv = process.argv.slice(2);
-  // What is wrong with the command line itself is said in the form that it asks for, as far as that can be told.
+  // Report errors of the command line in the log format that it probably asks for.
   let logFormat = likelyLogFormat(argv, process.env);
   const fail = (error: unknown) => sayFailure(error, { logFormat, isVerbose: argv.includes('-v') });
   process.on('uncaughtException', (error) => void leave(fail(error)));

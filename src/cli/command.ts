@@ -1,62 +1,62 @@
-/** What a command gives to the command line, which knows none of them. */
+/** The interface between commands and the command line, which knows no command itself. */
 import type { Command } from 'commander';
 import type { RunlockError } from '../errors.ts';
 import type { LogChoice } from '../platform/console.ts';
 
-/** What every command takes. */
+/** Options that every command has. */
 export type Common = LogChoice;
 
 /** The environment of the process. */
 export type Env = Readonly<Record<string, string | undefined>>;
 
-/** What a command's options are read with. */
+/** What is needed to read a command's options. */
 export interface Context {
   readonly env: Env;
   readonly version: string;
-  /** Which commit it was built from, and when: `--version` says so below the version. */
+  /** Commit and date of the build, which `--version` prints below the version. */
   readonly build?: string;
-  /** A file's text. Throws what node:fs throws. */
+  /** Reads a file. Throws what node:fs throws. */
   readonly readText: (path: string) => string;
-  /** Where help goes. */
+  /** The stream for help. */
   readonly stdout?: { readonly columns: number | undefined };
 }
 
-/** What a command defines itself with. */
+/** What a command needs to define its options. */
 export interface Defining extends Context {
-  /** Every command with its options, unread: a line that names a command has only that command. */
+  /** All commands with their options; if the line names a command, only that one is loaded otherwise. */
   readonly tree: () => Promise<Command>;
 }
 
-/** What a command is asked, once its line is read: typed and frozen. */
+/** A parsed command line, typed and frozen. */
 export interface Asked<Options = unknown> {
   readonly common: Common;
   readonly options: Options;
 }
 
-/** What a command does with the configuration file, where that is not what all others do. */
+/** How a command uses the configuration file, if not as most do. */
 export interface ConfigUse {
   /**
-   * Of a file that is wrong: says it itself (`report`), or nothing at all (`ignore`), where a shell starts it while somebody
-   * types, or logs in.
+   * What to do about a wrong file: `report`: the command reports it itself. `ignore`: say nothing, because a shell runs
+   * the command while the user types or logs in.
    */
   readonly wrong?: 'report' | 'ignore';
-  /** What, of several groups, each one's own section says, besides what it says of a run in all of them. */
+  /** Further options that each of several groups can set in its own section. */
   readonly perGroup?: readonly string[];
 }
 
-/** One command: how its line is read, and what it does. */
+/** One command: its options, and what it does. */
 interface CommandModule<Own extends Asked, Platform> {
   readonly name: string;
   readonly config?: ConfigUse;
-  /** Adds it, with its options, to the program. `done` hears what it was asked. */
+  /** Adds the command with its options to the program, and calls `done` with what was asked. */
   readonly define: (program: Command, context: Defining, done: (asked: Own) => void) => void;
-  /** Does it, and gives the exit status. It loads what it needs when it is called. */
+  /** Runs the command and returns the exit status. Loads its code only then. */
   readonly run: (asked: Own, platform: Platform) => Promise<number>;
-  /** What it is asked by a line that is wrong, where that is no fault as every other. */
+  /** What to run if the line is wrong, if that is more than an error message. */
   readonly ifWrong?: (argv: readonly string[], error: RunlockError) => Own | undefined;
 }
 
-/** A command as the registry has it. */
+/** A command, ready for the registry. */
 export interface Registered<Platform> {
   readonly name: string;
   readonly config: ConfigUse;
@@ -68,23 +68,23 @@ export interface Registered<Platform> {
   readonly ifWrong: (argv: readonly string[], error: RunlockError) => Invocation<Platform> | undefined;
 }
 
-/** A command that is loaded when it is named, or when all are described. */
+/** A command of the registry, loaded only if it is named, or if all commands are described. */
 export interface Listed<Platform> {
   readonly name: string;
   readonly load: () => Promise<Registered<Platform>>;
 }
 
-/** What a command line asks for. */
+/** A command to run, as the command line asks. */
 export interface Invocation<Platform> {
-  /** The command's name; `help` and `licenses` are asked for by options. */
+  /** The command's name; options ask for `help` and `licenses`. */
   readonly kind: string;
-  /** What `define` told. Help and licences take nothing. */
+  /** What `define` passed to `done`. Undefined for help and licences. */
   readonly asked: Asked | undefined;
-  /** @throws RunlockError: what ends the command before its time. */
+  /** @throws RunlockError if the command fails. */
   readonly run: (platform: Platform) => Promise<number>;
 }
 
-/** Makes of a command what can stand in one list with all others. */
+/** Hides a command's own types, so that all commands fit in one list. */
 export function register<Own extends Asked, Platform>({
   name,
   config = {},

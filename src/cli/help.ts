@@ -1,4 +1,4 @@
-/** How help is laid out, for a terminal however narrow. */
+/** Layout of help, for terminals of any width. */
 import { Help } from 'commander';
 import type { HelpConfiguration, Option } from 'commander';
 import { sentenceColumns } from '../platform/terminal.ts';
@@ -7,7 +7,7 @@ import type { Context } from './command.ts';
 
 /** Default width if the terminal's is unknown. */
 const USUAL_COLUMNS = 80;
-/** Longer lines are hard to read, shorter ones impossible. */
+/** Longer lines are hard to read, and shorter ones have no room for words. */
 const [MOST_COLUMNS, LEAST_COLUMNS] = [120, 20];
 
 /** For help on stdout. */
@@ -16,12 +16,12 @@ export function helpColumns({ env, stdout }: Pick<Context, 'env' | 'stdout'>): n
   return Math.min(MOST_COLUMNS, Math.max(LEAST_COLUMNS, columns));
 }
 
-/** Less room than this beside the options, and what they mean stands below them. */
+/** With less room than this beside the options, descriptions stand below them. */
 const LEAST_BESIDE = 30;
 
 const plain = new Help();
 
-/** Commander's own layout cuts nothing in 80 columns, but leaves long lines in fewer. */
+/** Replaces Commander's own layout, which leaves long lines on terminals narrower than 80 columns. */
 export const helpLayout: HelpConfiguration = {
   minWidthToWrap: 1,
   formatItem(term, termWidth, description, helper) {
@@ -38,7 +38,7 @@ export const helpLayout: HelpConfiguration = {
     const lines = wrapUnits(units, this.helpWidth, { lead, hang: lead.length, between: ' ' });
     return lines.join('\n').slice(lead.length);
   },
-  // A flag that is not given is not set: that goes without saying.
+  // Do not print the default of a flag, which is always "not set".
   optionDescription(option: Option) {
     return option.defaultValue === false ? option.description : plain.optionDescription(option);
   },

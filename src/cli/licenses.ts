@@ -1,4 +1,4 @@
 declare const RUNLOCK_LICENSES: string;
 
-/** The licences of all that was bundled, as the build found them. */
+/** Licences of all bundled code, collected by the build. */
 export const licenses = RUNLOCK_LICENSES;

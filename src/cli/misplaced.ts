@@ -1,7 +1,7 @@
-/** `runlock -g prod/web exec …`: options of a command that stand before its name. */
+/** Finds options of a command that stand before its name: `runlock -g prod/web exec …`. */
 import type { Command, Option } from 'commander';
 
-/** Where they belong, in one line; undefined: the command, if one is named, has no such options. */
+/** One line that says where they belong; undefined: the line names no command that has these options. */
 export function sayMisplaced(argv: readonly string[], commands: readonly Command[]): string | undefined {
   const { words, name } = splitAtCommand(argv, commands);
   const [first] = words;
@@ -14,7 +14,7 @@ export function sayMisplaced(argv: readonly string[], commands: readonly Command
   return `${flag} must come after the command: runlock ${named.name()} ${flag} …; see 'runlock ${named.name()} --help'`;
 }
 
-/** The options before the first word that is neither an option nor the value of one, and that word. */
+/** Returns the command's name (the first word that is no option or option's value) and the options before it. */
 function splitAtCommand(argv: readonly string[], commands: readonly Command[]) {
   const words: string[] = [];
   for (let at = 0; at < argv.length; at += 1) {

@@ -1,4 +1,4 @@
-/** How options are declared and read, for every command alike. */
+/** Declares and reads the options of all commands. */
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { DEFAULT_PREFIX } from '../text/suggested-command.ts';
@@ -17,7 +17,7 @@ import {
 } from './values.ts';
 import type { Common, Env } from './command.ts';
 
-/** Stored option values, by attribute name; each was made by its option's parser. */
+/** Parsed option values, by attribute name. */
 export type Values = Record<string, unknown>;
 
 export const prefixOption = () =>
@@ -30,14 +30,14 @@ export const commonOptions = () => [
   option('--config <file>', 'path of the configuration file', parsePath, '/etc/runlock/config.toml'),
 ];
 
-/** The last of a command that asks Consul; `json`: what it prints as JSON, where it does. */
+/** The last options of every command that uses Consul. @param json description of `--json`, if the command has it. */
 export const lastOptions = (json?: string) => [
   ...(json === undefined ? [] : [option('--json', json, parseFlag, false)]),
   prefixOption(),
   ...commonOptions(),
 ];
 
-/** Of a command that waits for a slot: of how many, and for how long. */
+/** Options of commands that wait for a slot: number of slots, and time to wait. */
 export const slotOptions = () => [
   option('-n, --slots <n>', 'runs allowed at a time in the group', wholeNumber(1, 100_000), 1),
   option(
@@ -68,7 +68,7 @@ function parseLogFormat(text: string): 'text' | 'json' {
 
 type Parser = (text: string) => unknown;
 
-/** Parsers by option, for the environment and the configuration file: commander keeps them for flags alone. */
+/** Parsers by option, for the environment and the configuration file, because commander uses them only for flags. */
 const parsers = new WeakMap<Option, Parser>();
 
 export function option(
@@ -81,12 +81,12 @@ export function option(
   const made = new Option(flags, description);
   parsers.set(made, parser);
   if (fallback !== undefined) made.default(fallback, fallbackText);
-  // A flag without a value stays commander's own.
+  // Commander handles flags without a value itself.
   return made.required || made.optional ? made.argParser(checked(parser, made)) : made;
 }
 
 /**
- * Of these only the command line says anything: in the environment and the file the same name stands for something
+ * Options that only the command line can set, because in the environment and the file the same name means something
  * else.
  */
 const ofLineAlone = new WeakSet<Option>();
@@ -94,8 +94,8 @@ const ofLineAlone = new WeakSet<Option>();
 export const isOfLineAlone = (option: Option): boolean => ofLineAlone.has(option);
 
 /**
- * One that can be given several times: its value is a list of groups, each once. Without a `fallback` the command looks
- * at groups, and the one that the environment and the file name is where runs of this node are.
+ * An option that can be repeated; its value is a list of groups without duplicates. Without a `fallback` the command
+ * only looks at groups, and ignores the group of the environment and the file, which is for this node's runs.
  */
 export function groupsOption(
   description: string,
@@ -112,8 +112,8 @@ export function groupsOption(
 }
 
 /**
- * The group of a command that takes it as an argument, or by --group. Undefined: the line names none.
- * @throws RunlockError `usage`: two of them.
+ * The group from the argument or --group. Undefined: the line names none.
+ * @throws RunlockError `usage`: the line names two.
  */
 export function groupOfLine(command: Command, named: string | undefined): string | undefined {
   const given = command.getOptionValueSource('group') === 'cli';
@@ -124,7 +124,7 @@ export function groupOfLine(command: Command, named: string | undefined): string
   throw usage(`${command.name()} takes one group, and was given ${one} and --group ${other}; leave one out`);
 }
 
-/** The group of a command that takes one, and is given a list as every other is. @throws RunlockError `usage` */
+/** The only group of a list, for a command that takes just one. @throws RunlockError `usage` */
 export function oneGroup(command: string, groups: readonly string[]): string {
   const [group = 'default', ...others] = groups;
   if (others.length === 0) return group;
@@ -136,7 +136,7 @@ export function addOptions(command: Command, options: readonly Option[]): void {
   for (const each of options) command.addOption(each);
 }
 
-/** A parser that says where the value stands: for an option, or for the argument of that name. */
+/** Adds the name of the option or argument to a parser's error messages. */
 export function checked<T>(parser: (text: string) => T, at: Option | string): (text: string) => T {
   const place = typeof at === 'string' ? at : (at.long ?? '');
   return (text) => atPlace(`${place} `, text, parser);
@@ -146,7 +146,7 @@ export function collect<T>(parser: (text: string) => T, at: string): (text: stri
   return (text, before) => [...before, checked(parser, at)(text)];
 }
 
-/** Fills in from RUNLOCK_<OPTION> what no flag gave. */
+/** Fills in options that no flag set from RUNLOCK_<OPTION>. */
 export function withEnvironment(command: Command, env: Env): Values {
   for (const each of command.options) {
     const name = each.attributeName();
@@ -157,22 +157,22 @@ export function withEnvironment(command: Command, env: Env): Values {
   return command.opts();
 }
 
-/** Keys of options whose name means something else in another command. */
+/** Other keys for options whose name means something else in another command. */
 const keys = new WeakMap<Option, string>();
 
-/** Gives the option another name in the configuration file, and in the environment. `key`: as in the file. */
+/** Gives the option another name in the configuration file and the environment. @param key the name in the file. */
 export function keyedAs(key: string, of: Option): Option {
   keys.set(of, key);
   return of;
 }
 
-/** An option's name where there are no dashes: in the configuration file, and in capitals in the environment. */
+/** An option's name in the configuration file, and in capitals in the environment, where names have no dashes. */
 export const keyOf = (option: Option) =>
   keys.get(option) ?? (option.long ?? '').slice(2).replaceAll('-', '_');
 
 export const variableOf = (option: Option) => variableOfOption(keyOf(option));
 
-/** Undefined: not set, or set to nothing. */
+/** Undefined: not set, or empty. */
 export const environmentText = (option: Option, env: Env) =>
   isOfLineAlone(option) ? undefined : env[variableOf(option)] || undefined;
 
@@ -181,7 +181,7 @@ export function parseEnvironment(option: Option, text: string): unknown {
   return atPlace(`${variableOf(option)}=`, text, () => parseValue(option, text));
 }
 
-/** What a flag's text means. @throws RunlockError `usage` */
+/** Parses the text of a flag. @throws RunlockError `usage` */
 export function parseValue(option: Option, text: string): unknown {
   return parsers.get(option)?.(text);
 }

@@ -10,18 +10,18 @@ import { wrapHelp } from '../text/wrap.ts';
 import { usageOf } from './usage-errors.ts';
 import { usage } from './values.ts';
 
-/** Every command that there is, in the order in which help names them. */
+/** All commands, in the order of help. */
 export type Commands<Platform> = readonly Listed<Platform>[];
 
-/** Who prints help. */
+/** Prints help. */
 interface Printer {
   write(text: string): Promise<void>;
 }
 
 /**
- * Reads the command line. A flag comes before its environment variable (`RUNLOCK_<OPTION>`), that before the
- * configuration file, that before the default.
- * @throws RunlockError `usage`; `config` for the file.
+ * Reads the command line. Flags override the environment (`RUNLOCK_<OPTION>`), which overrides the configuration file,
+ * which overrides the defaults.
+ * @throws RunlockError `usage`; `config`: the file is wrong.
  */
 export async function parse<Platform extends Printer>(
   argv: readonly string[],
@@ -45,7 +45,7 @@ async function parseLine<Platform extends Printer>(
 ): Promise<Invocation<Platform>> {
   let invocation: Invocation<Platform> | undefined;
   let text = '';
-  // The options of the command that is named are all that is needed.
+  // Load only the command that the line names.
   const named = commands.filter(({ name }) => name === argv[0]);
   const program = buildProgram(await loadAll(named.length > 0 ? named : commands), context, {
     done: (parsed) => (invocation = parsed),
@@ -57,11 +57,11 @@ async function parseLine<Platform extends Printer>(
       .configureHelp(helpLayout)
       .exitOverride()
       .configureOutput({
-        // The first part is the table of options; texts that commands add come after it.
+        // The first part is Commander's table of options; texts of commands follow.
         writeOut: (part) => (text += text === '' ? part : wrapHelp(part, columns)),
         writeErr: () => undefined,
         outputError: () => undefined,
-        // Its own ways to know look at process.stdout, which changes what a command shares.
+        // Commander would ask process.stdout, which changes descriptors that the command shares.
         getOutHelpWidth: () => columns,
         getErrHelpWidth: () => columns,
         getOutHasColors: () => false,
@@ -89,7 +89,7 @@ async function parseLine<Platform extends Printer>(
   return invocation;
 }
 
-/** Of an option that asks for a text, whatever else the line says. */
+/** Prints a text instead of running a command, such as for --help. */
 const printing = <Platform extends Printer>(
   kind: string,
   text: () => Promise<string>,
@@ -104,7 +104,7 @@ const printing = <Platform extends Printer>(
 
 const LICENSES = 'runlock.licenses';
 
-/** Every command, for what describes them all: completion, the man page, the README. */
+/** All commands, to describe them in completion, the man page and docs/commands.md. */
 export async function commandTree<Platform>(
   commands: Commands<Platform>,
   context: Context,

@@ -3,7 +3,7 @@ import type { CommanderError } from 'commander';
 import type { RunlockError } from '../errors.ts';
 import { usage } from './values.ts';
 
-/** Its sentences, and what stands for them. */
+/** Commander's messages, and plainer ones. */
 const SAYINGS: readonly (readonly [said: RegExp, plain: string])[] = [
   [/^option '(?:-\w, )?(\S+) (.*)' argument missing$/, 'no value for $1 $2'],
   [/^missing required argument '(.*)'$/, 'missing <$1>'],
@@ -18,7 +18,7 @@ const SAYINGS: readonly (readonly [said: RegExp, plain: string])[] = [
   [/^(.*) \(Did you mean (?:one of )?(.*)\?\)$/s, '$1; did you mean $2?'],
 ];
 
-/** @param word the first one of the line, perhaps one of `commands`. */
+/** @param word first word of the line, which may be one of `commands`. */
 export function usageOf(
   { code, message }: CommanderError,
   word: string | undefined,

@@ -1,6 +1,6 @@
 /**
- * Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right; the
- * value itself is for the caller to quote, who knows where it stands (`atPlace`).
+ * Parsers of option values, one for each kind. Each throws a RunlockError `usage` with what is wrong and what is right.
+ * The caller adds the value and where it stands (`atPlace`).
  */
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { quote } from '../text/suggested-command.ts';
@@ -19,12 +19,15 @@ const UNITS_MS: Readonly<Record<string, number>> = {
   w: 604_800_000,
 };
 
-/** A year: longer than any run waits, and far inside what a timer can do in steps. */
+/** A year: longer than any run waits. */
 const LONGEST_MS = 366 * 24 * 3_600_000;
 
 const DURATIONS = 'write it like 90s, 10m, 1h30m or 2d';
 
-/** Go's duration syntax, as Consul's own, and besides days and weeks: `90s`, `1h30m`, `2d`, `0`. Milliseconds. `words`: what else may stand there. */
+/**
+ * Go's duration syntax, which Consul uses, with days and weeks added: `90s`, `1h30m`, `2d`, `0`. Returns milliseconds.
+ * @param words other values that the option takes, for the message.
+ */
 export function parseDuration(text: string, words: readonly string[] = []): number {
   const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|[smhdw])/gy;
   let ms = 0;
@@ -45,7 +48,7 @@ export function parseDuration(text: string, words: readonly string[] = []): numb
   return ms;
 }
 
-/** A duration, or one of `words`. */
+/** Parses a duration, or one of `words`. */
 export function durationOr<Word extends string>(...words: Word[]): (text: string) => number | Word {
   return (text) => {
     const word = words.find((known) => known === text);
@@ -53,7 +56,7 @@ export function durationOr<Word extends string>(...words: Word[]): (text: string
   };
 }
 
-/** A duration of at least one millisecond. */
+/** Parses a duration of at least one millisecond. */
 export function parsePositiveDuration(text: string): number {
   const ms = parseDuration(text);
   if (ms < 1) throw usage(ms > 0 ? 'must be at least 1ms' : 'must be greater than 0');
@@ -67,7 +70,7 @@ export function parseHold(text: string): 'forever' | 'none' | number {
   return hold;
 }
 
-/** Consul takes 10s to 24h, in whole seconds here. */
+/** Whole seconds within Consul's limits, 10s to 24h. */
 export function parseSessionTtl(text: string): number {
   const ms = parseDuration(text);
   if (ms < 10_000 || ms > 86_400_000 || ms % 1_000 !== 0)
@@ -77,7 +80,7 @@ export function parseSessionTtl(text: string): number {
 
 const NAMES = "letters, digits, '.', '_' and '-', not starting with '.' or '-', and without '..'";
 
-/** A grant asks for the freeze of each level in one transaction, which has 64 operations at most. */
+/** A grant checks the freeze of each level in one transaction, and Consul accepts 64 operations. */
 const MOST_LEVELS = 50;
 
 /** A path such as `prod/web`. */
@@ -95,12 +98,12 @@ export function parseGroupOrRoot(text: string): string {
   return text === '/' ? '' : parseGroup(text);
 }
 
-/** As `parseGroups`, and the root among them. */
+/** Like `parseGroups`, but accepts the root too. */
 export function parseGroupsOrRoot(text: string): readonly string[] {
   return text.split(',').map(parseGroupOrRoot);
 }
 
-/** One group, or several with commas between them: a variable is there once. */
+/** One or more groups, separated by commas, because a variable can't be repeated like a flag. */
 export function parseGroups(text: string): readonly string[] {
   return text.split(',').map(parseGroup);
 }
@@ -110,7 +113,7 @@ export function parseNode(text: string): string {
   return text;
 }
 
-/** Names of services, comma-separated; `auto` is one of them. */
+/** Names of services, separated by commas; `auto` is allowed too. */
 export function parseServices(text: string): readonly string[] {
   return text.split(',').map((part) => {
     const name = part.trim();
@@ -120,7 +123,7 @@ export function parseServices(text: string): readonly string[] {
   });
 }
 
-/** How many may be offline: a number, or a part of all such as `25%`. */
+/** How many instances may be offline: a number, or a percentage such as `25%`. */
 export function parseMaxOffline(text: string): number | { readonly percent: number } {
   const [, digits = '', sign] = /^(\d{1,6})(%?)$/.exec(text) ?? [];
   const number = Number(digits);
@@ -130,7 +133,7 @@ export function parseMaxOffline(text: string): number | { readonly percent: numb
   throw usage('must be a whole number from 1, or a percentage from 1% to 100%');
 }
 
-/** What is taken out of service: the node's instances of the named services, or the whole node. */
+/** What maintenance takes out of service: the node's instances of the named services, or the whole node. */
 export function parseScope(text: string): 'service' | 'node' {
   if (text === 'service' || text === 'node') return text;
   throw usage('write service or node');
@@ -144,7 +147,7 @@ export function wholeNumber(least: number, most: number): (text: string) => numb
   };
 }
 
-/** Exit codes, comma-separated: `0,2,213`. */
+/** Exit codes, separated by commas: `0,2,213`. */
 export function parseCodes(text: string): readonly number[] {
   if (text === '') return [];
   const code = wholeNumber(0, 255);
@@ -157,20 +160,20 @@ export function parseCodes(text: string): readonly number[] {
   });
 }
 
-/** A file's name. */
+/** The path of a file. */
 export function parsePath(text: string): string {
   if (text === '') throw usage('write the name of a file');
   return text;
 }
 
-/** The word of an environment variable for a flag. */
+/** The value of an environment variable that sets a flag. */
 export function parseFlag(text: string): boolean {
   const flag = text === '' ? false : toBoolean(text);
   if (flag === undefined) throw usage('write true or false');
   return flag;
 }
 
-/** The long options of all commands, by their names in the environment: each is `RUNLOCK_<OPTION>` there. */
+/** The long options of all commands, as the names after `RUNLOCK_` in the environment. */
 export const LONG_OPTIONS: readonly string[] = [
   'agent all allow-unknown-service any blocked check config conflict-exit-code dry-run exit-code failed for force forget gate-stable group healthy-within',
   'if-absent if-value hold json kill-after log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes on-timeout',
@@ -178,17 +181,17 @@ export const LONG_OPTIONS: readonly string[] = [
   'timeout touch ttl until verbose wait wait-timeout watch when while',
 ].flatMap((line) => line.split(' '));
 
-/** The variable of a long option, which is given without its dashes. */
+/** The variable of a long option. @param name the option without dashes. */
 export const variableOfOption = (name: string): string =>
   `RUNLOCK_${name.replaceAll('-', '_').toUpperCase()}`;
 
-/** The environment of a command: what this call was told is not meant for a runlock inside, or for a daemon that goes on. */
+/** The environment for the command, without this run's options: a nested runlock, or a daemon, must not inherit them. */
 export function withoutOptions<T>(env: Readonly<Record<string, T>>): Record<string, T> {
   const variables = new Set(LONG_OPTIONS.map(variableOfOption));
   return Object.fromEntries(Object.entries(env).filter(([name]) => !variables.has(name)));
 }
 
-/** What `parse` makes of a value; what is wrong with it is said with the place where it stands. @throws RunlockError */
+/** Parses a value, and adds value and place to the error message. @throws RunlockError */
 export function atPlace<T>(place: string, text: string, parse: (text: string) => T): T {
   try {
     return parse(text);
@@ -200,7 +203,7 @@ export function atPlace<T>(place: string, text: string, parse: (text: string) =>
 
 const MOST_QUOTED = 60;
 
-/** As a shell takes it; of a very long one only the beginning. */
+/** The value, quoted for a shell; only the beginning if it is very long. */
 const asGiven = (text: string) =>
   quote(visible(text.length > MOST_QUOTED ? `${text.slice(0, MOST_QUOTED)}…` : text));
 

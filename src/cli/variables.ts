@@ -1,18 +1,18 @@
-/** RUNLOCK_ variables that nothing reads: a name that is misspelled would change nothing, without a word. */
+/** Finds RUNLOCK_ variables that nothing reads, because a misspelled name would silently have no effect. */
 import { nearest } from '../text/nearest.ts';
 import type { Env } from './command.ts';
 import { LONG_OPTIONS, variableOfOption } from './values.ts';
 
-/** Those that are no option: what a run gives its command, what the package's unit and the tests take, and a site's own. */
+/** Variables that are no options: those that a run sets for its command, and those of the package's unit and the tests. */
 const OTHERS = /^RUNLOCK_(?:RUN_\w+|FENCING_TOKEN|COMMAND|BIN|VERSION)$/;
 
 export interface StrayVariable {
   readonly name: string;
-  /** The right name that was probably meant. */
+  /** The correct name that was probably meant. */
   readonly meant?: string;
 }
 
-/** In the order of their names; without one that is set to nothing, which is as good as not set. */
+/** Sorted by name; empty variables count as not set. */
 export function strayVariables(env: Env): readonly StrayVariable[] {
   const names = Object.keys(env).filter((name) => name.startsWith('RUNLOCK_') && env[name] !== '');
   if (names.length === 0) return [];
@@ -26,7 +26,7 @@ export function strayVariables(env: Env): readonly StrayVariable[] {
     });
 }
 
-/** Of the names behind `RUNLOCK_`: with it any two would be near. */
+/** Compares names without `RUNLOCK_`; with the prefix all names would be similar. */
 function nearestOption(name: string, options: readonly string[]): string | undefined {
   const own = (each: string) => each.slice('RUNLOCK_'.length);
   const meant = nearest(own(name).toUpperCase(), options.map(own));

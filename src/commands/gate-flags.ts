@@ -1,4 +1,4 @@
-/** Options of the health gate, for every command that looks at it; of `exec` all of them. */
+/** Options of the health gate, for every command that uses it; `exec` has all of them. */
 import type { Option } from 'commander';
 import type { GateChoice, ExecOptions } from '../runner/options.ts';
 import {
@@ -13,13 +13,13 @@ import {
 } from '../cli/values.ts';
 import { checked, option } from '../cli/option.ts';
 
-/** Stored values, as `gateOptions` declares them. */
+/** Option values, as `gateOptions` declares them. */
 export interface GateValues {
   readonly service?: readonly string[];
   readonly maxOffline: number | { readonly percent: number };
   readonly minHealthy?: number;
   readonly gateStable: number;
-  /** Absent where a command has no such option. */
+  /** Absent if the command has no such option. */
   readonly allowUnknownService?: boolean;
 }
 
@@ -31,7 +31,7 @@ export function serviceOption(description: string): Option {
   ]);
 }
 
-/** How many instances may be offline, and for how long that must have been seen. */
+/** How many instances may be offline, and for how long the gate must stay open. */
 export const boundOptions = () => [
   option('--max-offline <n|p%>', "max instances offline, counting this node's", parseMaxOffline, 1),
   option('--min-healthy <n>', 'min instances of a service that must stay healthy', wholeNumber(0, 1_000_000)),
@@ -64,7 +64,7 @@ export const agentOption = () =>
     (text) => text,
   );
 
-/** What the values say of how many may be offline. */
+/** The bounds that the option values set. */
 export function toBounds({
   maxOffline,
   minHealthy,
@@ -106,7 +106,7 @@ export interface ExecGateValues extends GateValues {
   readonly node?: string;
 }
 
-/** Options that need --service: without services the run would pass no gate at all. */
+/** Options that need --service, because without services there is no gate. */
 const NEED_SERVICES = [
   ['maintenance', '--maintenance'],
   ['healthyWithin', '--healthy-within'],
@@ -119,8 +119,8 @@ const NEED_SERVICES = [
 ] as const;
 
 /**
- * @param isFlag whether a flag says so: what the environment and the file say may be meant for other runs.
- * @throws RunlockError `usage`: what makes no sense without another option.
+ * @param isFlag whether a flag set the option; the environment and the file may mean other runs.
+ * @throws RunlockError `usage`: an option needs another one that is missing.
  */
 export function gateOf(
   values: ExecGateValues,

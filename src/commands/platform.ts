@@ -1,4 +1,4 @@
-/** What the process that runlock is gives to the commands: streams, signals, the way to Consul. Made by `main`. */
+/** What runlock's process offers to commands: streams, signals, files, the terminal. Made by `main`. */
 import type { Emit } from '../events/events.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { Keys } from '../platform/keys.ts';
@@ -10,43 +10,43 @@ import type { RunFiles } from '../process/run-file.ts';
 export interface Platform {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly version: string;
-  /** Which commit it was built from, and when. */
+  /** Commit and date of the build. */
   readonly build: string;
-  /** Of the Node.js that runs this: `20.19.0`. Undefined: none does, the program is one file. */
+  /** Version of the Node.js that runs this, such as `20.19.0`. Undefined: the program is a single file. */
   readonly nodeVersion: string | undefined;
-  /** A file's text. Throws what node:fs throws. */
+  /** Reads a file. Throws what node:fs throws. */
   readText(path: string): string;
-  /** All of stdin. Throws what node:fs throws, or why it can't be read. */
+  /** Reads all of stdin. Throws what node:fs throws, or the reason why stdin can't be read. */
   readStdin(): Promise<Uint8Array>;
   readonly deps: Omit<Deps, 'emit'>;
   readonly stdout: Stream;
   readonly stderr: Stream;
-  /** Resolves when the text is out of this process: an exit cuts off what a pipe has not taken yet. */
+  /** Resolves when the text has left this process; an earlier exit would cut off what a pipe has not taken. */
   write(text: string): Promise<void>;
   makeLog(options: LogChoice): Emit;
-  /** From the first call on a signal no longer ends the process by itself. */
+  /** After the first call, signals no longer end the process by default. */
   listenToSignals(): SignalSource;
-  /** Called when the process ends, however it does: what is written then must go out at once. */
+  /** Calls `last` whenever the process ends; output in it must be synchronous. */
   atExit(last: () => void): void;
   /** Descriptors above 2 that the caller opened for the command. */
   readonly inherited: readonly number[];
-  /** Gets ready what log lines go through: it may take a process, and later is a bad time for that. */
+  /** Prepares the log's output early, because that may start a process. */
   readonly prepareLog: () => void;
-  /** Whether there is a controlling terminal, wherever stdin and stdout go: prompts use /dev/tty. */
+  /** Whether there is a controlling terminal, even if stdin and stdout are redirected; prompts use /dev/tty. */
   hasTerminal(): boolean;
-  /** Shows a line while something lasts, until the empty one; on a terminal alone, and where the log is for people. */
+  /** Shows a temporary line until called with an empty one; only on a terminal, and if the log is for people. */
   readonly notice: (text: string) => void;
-  /** The line on stderr that is drawn over again and again. */
+  /** The live line on stderr, which is redrawn in place. */
   readonly terminal: Terminal;
   readonly newRunId: () => string;
-  /** What runs write down of themselves on this host. */
+  /** The files in which runs are recorded on this host. */
   runFiles(emit: Emit): RunFiles;
-  /** Puts a question to the person at the terminal, and waits; true: yes was typed. Undefined: stdin or stderr is no terminal. */
+  /** Asks the person at the terminal and waits; true: they typed yes. Undefined: stdin or stderr is not a terminal. */
   confirm(question: string): boolean | undefined;
-  /** Single keys of the terminal; undefined: stdin is none. */
+  /** Reads single keys; undefined: stdin is not a terminal. */
   openKeys(): Keys | undefined;
-  /** Ctrl-Z, and back again. */
+  /** Leaves the screen when the process is stopped (Ctrl-Z), and enters it again when continued. */
   whenStopped(screen: Screen): void;
-  /** Who runs this: `user@host`; the person behind sudo. */
+  /** Who runs this, as `user@host`; under sudo, the person who called it. */
   operator(): string;
 }

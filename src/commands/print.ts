@@ -1,4 +1,4 @@
-/** What a command found out or did → stdout. */
+/** Prints the results of commands on stdout. */
 import { createOutput, sentenceColumns } from '../platform/terminal.ts';
 import type { Output } from '../platform/terminal.ts';
 import { renderJson } from '../text/visible.ts';
@@ -47,12 +47,12 @@ export async function printProse(platform: Printer, text: string): Promise<void>
   await print(platform, { json: false, data: {}, text: () => text, isProse: true });
 }
 
-/** As every `--json` is: with the version of its shape first. */
+/** Prints `--json` output, which starts with the version of its shape. */
 export async function printJson({ write }: Pick<Platform, 'write'>, data: object): Promise<void> {
   await write(`${renderJson({ v: 1, ...data }, 2)}\n`);
 }
 
-/** One of many, each on its own line, as they come. */
+/** Prints one of many JSON objects, each on its own line. */
 export async function printJsonLine({ write }: Pick<Platform, 'write'>, data: object): Promise<void> {
   await write(`${renderJson({ v: 1, ...data })}\n`);
 }

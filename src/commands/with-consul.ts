@@ -1,5 +1,5 @@
 /**
- * What every command that asks Consul has around it: its log, its connections, what a signal does, and its exit status.
+ * The frame of every command that uses Consul: log, connections, signals and exit status.
  */
 import type { Common } from '../cli/command.ts';
 import { strayVariables } from '../cli/variables.ts';
@@ -13,30 +13,30 @@ import { exitStatusOf } from '../platform/signals.ts';
 
 export interface Ways {
   readonly deps: Deps;
-  /** Aborts when a signal ends the command, if those are listened to. */
+  /** Aborts when a signal ends the command, if the command is `stoppable`. */
   readonly signal: AbortSignal;
-  /** To the agent of the environment, or to the one at another address. Closed with the rest. */
+  /** Connects to the configured agent, or to the one at the given address. Closed at the end. */
   readonly connect: (agent?: string) => Promise<Consul>;
 }
 
-/** With the connection that is asked for everything. */
+/** Also with a connection to the configured agent. */
 export interface ConsulWays extends Ways {
   readonly consul: Consul;
-  /** To another node's own agent, where its address was given. */
+  /** Connection to another node's own agent, if its address was given. */
   readonly agent: Consul | undefined;
 }
 
 interface Setup {
   readonly common: Common;
-  /** Signals abort what is under way, and don't end the process where it stands. */
+  /** Signals abort `signal` instead of killing the process. */
   readonly stoppable?: true;
-  /** The exit status after one that did; 128+n unless given. */
+  /** Exit status after such a signal; default: 128+n. */
   readonly statusAfter?: (name: NodeJS.Signals) => number;
 }
 
 /**
- * Makes the log, closes the connections that were made at the end, whichever it is, and gives the exit status: what
- * `use` says, or that of the signal which stopped it.
+ * Makes the log, runs `use`, and closes all connections at the end, also after an error. Returns the exit status that
+ * `use` returns, or that of the signal that stopped it.
  */
 export async function withWays(
   { common, stoppable, statusAfter = exitStatusOf }: Setup,
@@ -46,7 +46,7 @@ export async function withWays(
   const stopped = new AbortController();
   const { signal } = stopped;
   let stoppedBy: NodeJS.Signals | undefined;
-  // Before anything else: a signal that comes early must not find the default action.
+  // Listen first, so that an early signal does not kill the process.
   if (stoppable)
     platform.listenToSignals().listen((name) => {
       stoppedBy ??= name;
@@ -69,12 +69,12 @@ export async function withWays(
   }
 }
 
-/** The same, connected to begin with. */
+/** Like `withWays`, but already connected. */
 export const withConsul = (
   {
     agent: address,
     ...setup
-  }: Setup & { /** Of another node's own agent. */ readonly agent?: string | undefined },
+  }: Setup & { /** Address of another node's own agent. */ readonly agent?: string | undefined },
   platform: Platform,
   use: (ways: ConsulWays) => Promise<number>,
 ): Promise<number> =>
@@ -91,7 +91,7 @@ export function openLog(platform: Platform, common: Common): Emit {
   return emit;
 }
 
-/** @throws RunlockError `config`: what the environment says of Consul. */
+/** @throws RunlockError `config`: a CONSUL_ variable is wrong. */
 export async function connectTo(
   { env, deps: { clock }, notice }: Pick<Platform, 'env' | 'deps' | 'notice'>,
   emit: Emit,
@@ -107,8 +107,7 @@ export async function connectTo(
 }
 
 /**
- * What shows the wait of a run: a line that is drawn on the terminal, and with -v who has the slots. Loaded where that
- * is read.
+ * What shows a waiting run's progress: the live line on a terminal, and with -v the slots' owners. Loaded only if shown.
  */
 export async function liveOf(
   { env, stderr, terminal }: Platform,

@@ -1,4 +1,4 @@
-/** The configuration file → option values: after flag and environment, before the default. */
+/** Option values from the configuration file, for options that neither flags nor the environment set. */
 import type { Command, Option } from 'commander';
 import type { Config, Key, Keys, Setting } from './read.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
@@ -6,8 +6,8 @@ import type { ConfigUse, Context, Env } from '../command.ts';
 import { environmentText, isOfLineAlone, keyOf, parseEnvironment, parseValue } from '../option.ts';
 
 /**
- * Options that say what one call does, not how runs are kept apart: a file that had them would change what every call
- * does or prints, and with `force` or `owner` what it destroys.
+ * Options for a single call, which a file must not set: they would change what every call does or prints, and, as with
+ * `force` and `owner`, what it destroys.
  */
 const PER_CALL: ReadonlySet<string> = new Set([
   ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
@@ -15,12 +15,12 @@ const PER_CALL: ReadonlySet<string> = new Set([
   ...['ttl', 'if_value', 'if_absent', 'touch', 'until', 'while', 'any', 'stable', 'on_timeout', 'since'],
 ]);
 
-/** Of a run in several groups each one's own section says these; all others must agree. */
+/** Each group of a run can set these in its own section; for all other options the groups must agree. */
 export const PER_GROUP: ReadonlySet<string> = new Set(['slots', 'hold', 'release_on_signal']);
 
 const uses = new WeakMap<Command, ConfigUse>();
 
-/** Of each command of a program, before its line is read. */
+/** Notes how a command uses the file, before its line is read. */
 export function noteConfigUse(command: Command, use: ConfigUse): void {
   uses.set(command, use);
 }
@@ -28,7 +28,7 @@ export function noteConfigUse(command: Command, use: ConfigUse): void {
 const isPerGroup = (command: Command, key: string) =>
   PER_GROUP.has(key) || uses.get(command)?.perGroup?.includes(key);
 
-/** What a file may set: every option of every command. */
+/** The keys that a file may have: every option of every command. */
 export function keysOf(commands: readonly Command[]): Keys {
   const keys = new Map<string, Key>();
   for (const option of commands.flatMap((command) => command.options)) {
@@ -49,20 +49,20 @@ function takenBy(option: Option): Key['takes'] {
   return /<list\b/.test(option.flags) ? 'list' : 'value';
 }
 
-/** What was read for a command. */
+/** The configuration that was read for a command. */
 const loaded = new WeakMap<Command, Config>();
 
 export const configOf = (command: Command) => loaded.get(command);
 
-/** Why nothing was read for a command that goes on without. */
+/** Why the file could not be read, for a command that runs without it. */
 const faults = new WeakMap<Command, RunlockError>();
 
 export const configFaultOf = (command: Command) => faults.get(command);
 
 /**
- * Fills in from the file what no flag and no variable gave.
- * @param keys what any command may find in it; asked for only if there is a file.
- * @throws RunlockError `config`: it can't be read, or says something that is not right.
+ * Fills in options from the file that neither a flag nor a variable set.
+ * @param keys the keys of all commands; called only if there is a file.
+ * @throws RunlockError `config`: the file can't be read, or is wrong.
  */
 export async function applyConfig(
   command: Command,
@@ -82,7 +82,7 @@ export async function applyConfig(
   }
 }
 
-/** The file that the command was given, or the usual one; undefined: there is none. */
+/** Reads the file of --config, or the default file; undefined: there is none. */
 async function loadConfig(
   command: Command,
   { env, readText }: Context,
@@ -105,7 +105,7 @@ async function loadConfig(
   }
 }
 
-/** As it comes with the package: for what is not there no command has to be loaded. */
+/** Whether a file has only comments, like the package's: then no command has to be loaded to check it. */
 const saysNothing = (text: string) => text.split('\n').every((line) => /^\s*(?:#|$)/.test(line));
 
 const unreadable: Readonly<Record<string, string>> = {
@@ -125,7 +125,7 @@ export function fillFromConfig(command: Command, env: Env, config: Config, group
   }
 }
 
-/** What an option is for one of several groups: flag and variable, once they are read, speak for all of them. */
+/** The value of an option for one of several groups; a flag or variable sets it for all groups. */
 export function valueIn(command: Command, long: string, group: string): unknown {
   const option = find(command, long);
   if (!option) return undefined;
@@ -137,7 +137,7 @@ export function valueIn(command: Command, long: string, group: string): unknown 
   return config && setting ? parseSetting(option, setting, config.path) : command.getOptionValue(name);
 }
 
-/** What is right for one command can be wrong for another: `hold = "none"` for acquire. */
+/** A value can be right for one command and wrong for another, such as `hold = "none"` for acquire. */
 function parseSetting(option: Option, { text, line }: Setting, path: string): unknown {
   try {
     return parseValue(option, text);
@@ -147,7 +147,7 @@ function parseSetting(option: Option, { text, line }: Setting, path: string): un
   }
 }
 
-/** The nearest section that says something: the group's own, its parent's, …, and then what stands at the top. */
+/** The value from the nearest section: the group's own, its parent's, and so on, then the top of the file. */
 export function settingFor(option: Option, groups: readonly string[], config: Config): Setting | undefined {
   if (isOfLineAlone(option)) return undefined;
   const key = keyOf(option);
@@ -171,7 +171,7 @@ function nearestSetting(key: string, group: string, config: Config): Setting | u
   return config.general.get(key);
 }
 
-/** The groups that the command is about; none where it looks at all, or at several that it only reads. */
+/** The groups of the command; empty if it reads all groups, or only looks at several. */
 export function groupsOf(command: Command, env: Env, config: Config | undefined): readonly string[] {
   const index = command.registeredArguments.findIndex((argument) => argument.name() === 'group');
   const named: unknown = command.processedArgs[index];
@@ -196,7 +196,7 @@ interface Effective {
   readonly source: 'cli' | 'env' | 'default';
 }
 
-/** By flag, environment or default. */
+/** The value by flag, environment or default. */
 function effective(command: Command, env: Env, option: Option): Effective {
   const name = option.attributeName();
   if (command.getOptionValueSource(name) === 'cli')

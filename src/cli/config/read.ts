@@ -1,5 +1,5 @@
 /**
- * The configuration file's text → settings that are known and right. All of it is checked, not only what is asked for.
+ * The configuration file's text → checked settings. Checks the whole file, not only what the command needs.
  */
 import { nearest } from '../../text/nearest.ts';
 import { isTable, readStatements } from './statements.ts';
@@ -7,14 +7,14 @@ import type { Statement } from './statements.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import { parseGroup } from '../values.ts';
 
-/** What a file may set: an option by its long name, with underscores. */
+/** A key that the file may have: the long name of an option, with underscores. */
 export interface Key {
   /** As on the command line: `--wait <duration|forever>`. */
   readonly flags: string;
   readonly takes: 'flag' | 'value' | 'list';
-  /** Whether it is for one call alone, and so for no file. */
+  /** Whether the option is for a single call, so that a file must not set it. */
   readonly perCall: boolean;
-  /** One for each command that has the option; one that takes it is enough. @throws RunlockError `usage` */
+  /** One for each command that has the option; one must accept the value. @throws RunlockError `usage` */
   readonly checks: readonly ((text: string) => void)[];
 }
 
@@ -22,10 +22,10 @@ export interface Key {
 export type Keys = ReadonlyMap<string, Key>;
 
 export interface Setting {
-  /** As a flag would give it. */
+  /** As the text of a flag. */
   readonly text: string;
   readonly line: number;
-  /** The group whose section it stands in. */
+  /** The group whose section has it. */
   readonly section?: string;
 }
 
@@ -62,7 +62,7 @@ interface Place {
   readonly section?: string;
 }
 
-/** Where a value belongs; undefined: the statement only opens a section. */
+/** The option and group of a value; undefined: the statement only opens a section. */
 function placeOf({ kind, path, value }: Statement): Place | undefined {
   if (kind === 'list-head') throw wrong(`write ${sectionName(path)}, with one bracket on each side`);
   const opens = kind === 'head' || isTable(value);
@@ -100,7 +100,7 @@ function checkGroup(group: string): void {
   if (error) throw wrong(`${sectionName(['groups', group])}: ${error.message}`);
 }
 
-/** A value as a flag would give it. */
+/** The value as the text of a flag. */
 function settingText(place: Place, value: unknown, keys: Keys): string {
   const key = keyAt(place, keys);
   const text = toText(value, key);
@@ -115,7 +115,7 @@ function settingText(place: Place, value: unknown, keys: Keys): string {
   }
 }
 
-/** @throws RunlockError what the first command says of it, if none takes it. */
+/** @throws RunlockError the first command's error, if no command accepts the value. */
 function checkText(text: string, { checks }: Key): void {
   const errors = checks.map((check) => thrownBy(() => check(text)));
   const [first] = errors;
@@ -132,7 +132,7 @@ function thrownBy(check: () => void): RunlockError | undefined {
   }
 }
 
-/** Tells where groups are, so it makes no sense in a section that is itself found by group. */
+/** Options that select groups, so they make no sense in a group's section. */
 const GENERAL: readonly string[] = ['group', 'prefix'];
 
 function keyAt(place: Place, keys: Keys): Key {
@@ -175,7 +175,7 @@ function toText(value: unknown, { takes }: Key): string | undefined {
 }
 
 function plainText(value: unknown): string | undefined {
-  // 1.50 would become 1.5: only quotes keep a text as it is.
+  // Refuse other numbers: 1.50 would become 1.5, and only a quoted text stays unchanged.
   return typeof value === 'string' ? value : Number.isSafeInteger(value) ? String(value) : undefined;
 }
 

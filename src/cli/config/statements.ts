@@ -2,20 +2,20 @@
 import { TomlError, parse } from 'smol-toml';
 import { RunlockError } from '../../errors.ts';
 
-/** A section's head (`[[…]]` is a list's), or one value; an inline table gives one for each value in it. */
+/** The header of a section (`[[…]]`: of a list), or one value; an inline table has one statement for each value. */
 export interface Statement {
   readonly kind: 'head' | 'list-head' | 'value';
-  /** From 1; the first one of a value that takes several lines. */
+  /** From 1; the first line of a value with several lines. */
   readonly line: number;
-  /** All of it, from the top: `['groups', 'prod/web', 'slots']`. */
+  /** The full path: `['groups', 'prod/web', 'slots']`. */
   readonly path: readonly string[];
-  /** What TOML makes of it; a table only when it is empty. */
+  /** The parsed value; a table only if it is empty. */
   readonly value: unknown;
 }
 
 /**
- * @param name of the file, for messages.
- * @throws RunlockError `config`: not TOML; with line and column.
+ * @param name the file's name, for messages.
+ * @throws RunlockError `config`: not TOML; the message has line and column.
  */
 export function readStatements(name: string, text: string): readonly Statement[] {
   try {
@@ -28,8 +28,8 @@ export function readStatements(name: string, text: string): readonly Statement[]
 }
 
 /**
- * The parser says no lines. But the text as a whole is TOML, so line by line it becomes TOML again exactly where a
- * statement ends: in the middle of a text, an array or a table something is still open.
+ * Finds the line of each statement, which the parser does not report. The whole text is valid TOML, so the lines read so
+ * far are valid TOML exactly where a statement ends; inside a string, an array or a table they are not.
  */
 function split(text: string): Statement[] {
   const found: Statement[] = [];
@@ -69,7 +69,7 @@ export function isTable(value: unknown): value is Table {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date);
 }
 
-/** A head alone is nothing but tables, one in the other. */
+/** A header alone is parsed as nested tables. */
 function headPath(table: Table): string[] {
   const [first] = Object.entries(table);
   if (!first) return [];
@@ -96,11 +96,11 @@ function notToml(name: string, text: string, { line, column, message }: TomlErro
   return new RunlockError('config', `${name}:${line}:${column}: not TOML: ${what}${hint}`);
 }
 
-/** Comments, and texts in quotes of all four kinds, the longer ones first; the last alternatives have no end. */
+/** Comments and the four kinds of quoted strings, longer quotes first; the last alternatives are unclosed strings. */
 const QUOTED =
   /#[^\n]*|"""(?:\\[^]|[^\\])*?"""|'''[^]*?'''|"(?!"")(?:\\.|[^"\\\n])*"|'(?!'')[^'\n]*'|("""|'''|"|')/g;
 
-/** The first quote that nothing closes, in a text that is not TOML. */
+/** The first unclosed quote in a text that is not valid TOML. */
 function unclosedQuote(text: string): { quote: string; line: number; column: number } | undefined {
   for (const { 1: quote, index } of text.matchAll(QUOTED)) {
     if (quote === undefined) continue;
@@ -110,7 +110,8 @@ function unclosedQuote(text: string): { quote: string; line: number; column: num
   return undefined;
 }
 
-/** What people forget: quotes. */
+/** A hint at missing quotes, the most common mistake. */
+
 function hintFor(line: string): string {
   const path = /^\s*\[(?!groups\b)([^\s"'\]]+\/[^\s"'\]]*)\]/.exec(line);
   if (path) return `; a group's section is [groups."${path[1] ?? ''}"]`;

@@ -1,4 +1,4 @@
-/** What `runlock completion bash` prints. Works with and without the package bash-completion, from bash 4.3 on. */
+/** The script of `runlock completion bash`. Works with and without the package bash-completion, from bash 4.3 on. */
 export const bash = `# bash completion for runlock: asks runlock itself what can stand there.
 _runlock() {
   local program=$1 words=() at=(0) i word literal value line

@@ -1,4 +1,4 @@
-/** What `runlock completion fish` prints. */
+/** The script of `runlock completion fish`. */
 export const fish = `# fish completion for runlock: asks runlock itself what can stand there.
 function __runlock_complete
     set -l words (commandline -opc)

@@ -1,4 +1,4 @@
-/** What `runlock completion zsh` prints: to be sourced, or put into a folder of fpath as `_runlock`. */
+/** The script of `runlock completion zsh`, to be sourced or saved as `_runlock` in a folder of fpath. */
 export const zsh = `#compdef runlock
 # zsh completion for runlock: asks runlock itself what can stand there.
 _runlock() {

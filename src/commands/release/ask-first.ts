@@ -1,4 +1,4 @@
-/** A claim behind which something may still be at work is cleared by `--force`, or by a person who says yes (docs/adr/0019). */
+/** If work may still go on behind a claim, clearing it needs `--force`, or a yes at the terminal (docs/adr/0019). */
 import { RunlockError, assertNever } from '../../errors.ts';
 import type { Claim } from '../../lock/records.ts';
 import { formatAge } from '../../text/age.ts';
@@ -6,7 +6,7 @@ import { forced } from './forced.ts';
 import type { Target } from './released.ts';
 
 /**
- * Returns where the claim may be cleared; no session stands behind it.
+ * Returns if a claim without a session may be cleared.
  * @throws RunlockError `refused`: neither --force nor a yes.
  */
 export function askFirst(target: Target, slot: number, claim: Claim): void {
@@ -30,8 +30,8 @@ export function askFirst(target: Target, slot: number, claim: Claim): void {
 }
 
 /**
- * What a yes covers: a run, whatever its claim was changed to meanwhile. A held claim only unchanged: a repeated `acquire`
- * means that somebody is at work.
+ * What a yes covers: a run, even if its claim has changed meanwhile. For a held claim only the unchanged claim, because
+ * a repeated `acquire` means that work goes on.
  */
 const shownBy = (claim: Claim): string => (claim.state === 'held' ? JSON.stringify(claim) : claim.run);
 
@@ -42,7 +42,7 @@ interface Doubt {
   readonly where: string;
 }
 
-/** Undefined: the run itself has recorded that it ended. */
+/** Undefined: no doubt, because the run itself has recorded its end. */
 function doubtOf({ deps, options: { group } }: Target, slot: number, claim: Claim): Doubt | undefined {
   const { node, command, run, pid } = claim;
   const place = `slot ${slot} of ${group}`;

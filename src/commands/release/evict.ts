@@ -11,7 +11,7 @@ import { forced } from './forced.ts';
 import { refuseForeign } from './foreign-lock.ts';
 import type { Released, Target } from './released.ts';
 
-/** A run whose session lives can only be evicted: it kills its command and gives the slot back itself. */
+/** A run with a live session can only be evicted: its runlock then kills the command and releases the slot. */
 export async function evict(
   target: Target,
   slot: number,
@@ -40,7 +40,7 @@ export async function evict(
 }
 
 /**
- * Waits until the run has given the slot back.
+ * Waits until the run has released the slot.
  * @throws RunlockError `refused` when its session ends first, or loses the lock: then the command may still be running.
  */
 async function untilGone(target: Target, slot: number, claim: Claim): Promise<Released['how']> {

@@ -1,4 +1,4 @@
-/** The command that a refused release suggests, once somebody has looked. */
+/** The command that a refused release suggests for after the check. */
 import type { Claim } from '../../lock/records.ts';
 import { hint } from '../../text/suggested-command.ts';
 import type { Target } from './released.ts';

@@ -8,7 +8,7 @@ import { forced } from './forced.ts';
 import type { Target } from './released.ts';
 
 interface Locked {
-  /** The entries of the slot at least, read at one moment. */
+  /** At least the slot's entries, read at one moment. */
   readonly entries: readonly Entry[];
   readonly slot: number;
   readonly claim: Claim;
@@ -16,7 +16,7 @@ interface Locked {
   readonly done?: string;
 }
 
-/** @throws RunlockError `refused` where such a session holds the lock: a wait for the run's end would last forever. */
+/** @throws RunlockError `refused` if such a session holds the lock: waiting for the run's end would never stop. */
 export function refuseForeign({ keys, options }: Target, { entries, slot, claim, done }: Locked): void {
   const key = keys.lock(slot);
   const lock = entries.find((entry) => entry.key === key);

@@ -24,15 +24,15 @@ export type ThawResult =
       readonly kind: 'thawed';
       /** The freeze that was ended. */
       readonly freeze: FreezeView;
-      /** The nearest ancestor's, which still stops the group. */
+      /** The nearest freeze above, which still stops the group. */
       readonly above?: FreezeView;
-      /** What else may stop the group and could not be read. */
+      /** Freezes that may stop the group too, but could not be read. */
       readonly problems: readonly string[];
     }
   | {
       readonly kind: 'not-frozen';
       readonly at: string;
-      /** Past its end; nobody had met it yet. */
+      /** Set: the freeze had ended already, but its record was still there. */
       readonly ended?: FreezeView;
       readonly problems: readonly string[];
     };
@@ -41,7 +41,7 @@ type Effects = { consul: Consul; deps: Deps };
 
 /**
  * Ends the group's own freeze.
- * @throws RunlockError `refused`: only a group above is frozen; `incompatible`: what stands there can't be read.
+ * @throws RunlockError `refused`: only a group above is frozen; `incompatible`: the stored freeze can't be read.
  */
 export async function thaw(
   { consul, deps }: Effects,
@@ -53,7 +53,7 @@ export async function thaw(
   const before = await changeFreeze(target, {
     look: () => readFreeze(target, 'write'),
     steps: (seen) => seen && thawing(key, seen.index),
-    // Gone, or set anew since: the one that was seen is no more.
+    // If the key is gone or was created anew, the freeze that was read is gone.
     isDone: (now, seen) => now?.createIndex !== seen?.createIndex,
   });
   const { frozen: above, problems } = await readAbove({ consul, deps }, { prefix, at }, signal);
@@ -69,7 +69,7 @@ interface Above {
   readonly problems: readonly string[];
 }
 
-/** The nearest freeze above the group. One that can't be read is worth a word: it may stop the group too. */
+/** The nearest freeze above the group. Reports unreadable ones, because they may stop the group too. */
 async function readAbove(
   { consul, deps }: Effects,
   { prefix, at }: ThawOptions,
