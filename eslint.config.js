@@ -34,6 +34,7 @@ const below = [
       'output',
     ],
   ],
+  ['task', ['errors', 'text']],
   ['cli', ['errors', 'text', 'platform'], ['commander', 'smol-toml']],
   [
     'commands',
@@ -52,6 +53,7 @@ const below = [
       'view',
       'output',
       'runner',
+      'task',
       'cli',
     ],
     ['commander'],

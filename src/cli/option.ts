@@ -93,6 +93,11 @@ const ofLineAlone = new WeakSet<Option>();
 
 export const isOfLineAlone = (option: Option): boolean => ofLineAlone.has(option);
 
+export function onLineAlone(option: Option): Option {
+  ofLineAlone.add(option);
+  return option;
+}
+
 /**
  * An option that can be repeated; its value is a list of groups without duplicates. Without a `fallback` the command
  * only looks at groups, and ignores the group of the environment and the file, which is for this node's runs.

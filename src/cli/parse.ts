@@ -1,7 +1,8 @@
 /** argv, environment and configuration file → one typed, frozen command. Runs nothing. */
 import { Command, CommanderError } from 'commander';
 import type { Context, Defining, Invocation, Listed, Registered } from './command.ts';
-import { applyConfig, keysOf, noteConfigUse } from './config/apply.ts';
+import { applyConfig, fillFromTask, keysOf, noteConfigUse } from './config/apply.ts';
+import type { Config } from './config/read.ts';
 import { helpColumns, helpLayout } from './help.ts';
 import { sayMisplaced } from './misplaced.ts';
 import { isRunlockError } from '../errors.ts';
@@ -89,6 +90,34 @@ async function parseLine<Platform extends Printer>(
   return invocation;
 }
 
+interface TaskLine {
+  readonly options: Config;
+  readonly words: readonly string[];
+  /** Of this call alone. */
+  readonly flags: readonly string[];
+}
+
+/**
+ * What a task's file asks of `exec`: its options, and the words of its command.
+ * @throws RunlockError `config`, `usage`: options that don't fit together.
+ */
+export async function readTask<Platform>(
+  exec: Registered<Platform>,
+  { options, words, flags }: TaskLine,
+  defining: Defining,
+): Promise<Invocation<Platform>> {
+  let invocation: Invocation<Platform> | undefined;
+  const program = buildProgram([exec], defining, {
+    done: (parsed) => (invocation = parsed),
+    tree: defining.tree,
+    task: options,
+  });
+  for (const command of [program, ...program.commands]) command.exitOverride();
+  await program.parseAsync([exec.name, ...flags, '--', ...words], { from: 'user' });
+  if (!invocation) throw usage('the task has no command');
+  return invocation;
+}
+
 /** Prints a text instead of running a command, such as for --help. */
 const printing = <Platform extends Printer>(
   kind: string,
@@ -118,12 +147,14 @@ const loadAll = <Platform>(commands: Commands<Platform>): Promise<readonly Regis
 
 interface Reading<Platform> extends Pick<Defining, 'tree'> {
   readonly done: (invocation: Invocation<Platform>) => void;
+  /** What a task's file says of the command's options. */
+  readonly task?: Config;
 }
 
 function buildProgram<Platform>(
   commands: readonly Registered<Platform>[],
   context: Context,
-  { done, tree }: Reading<Platform>,
+  { done, tree, task }: Reading<Platform>,
 ): Command {
   const program = new Command('runlock')
     .description("Runs a configuration-management command under its group's lock in Consul.")
@@ -153,7 +184,8 @@ Every option can also be set as RUNLOCK_<OPTION> in the environment, and most of
     const command = program.commands.find((each) => each.name() === name);
     if (command) noteConfigUse(command, config);
   }
-  return program.hook('preAction', (_, command) =>
-    applyConfig(command, context, async () => keysOf((await tree()).commands)),
-  );
+  return program.hook('preAction', (_, command) => {
+    if (task) fillFromTask(command, task);
+    return applyConfig(command, context, async () => keysOf((await tree()).commands));
+  });
 }

@@ -47,6 +47,8 @@ export interface Platform {
   openKeys(): Keys | undefined;
   /** Leaves the screen when the process is stopped (Ctrl-Z), and enters it again when continued. */
   whenStopped(screen: Screen): void;
+  /** The id of the user who runs this. */
+  readonly uid: number;
   /** Who runs this, as `user@host`; under sudo, the person who called it. */
   operator(): string;
 }

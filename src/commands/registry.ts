@@ -13,6 +13,7 @@ export const commands: readonly Listed<Platform>[] = [
   { name: 'thaw', load: async () => (await import('./thaw/command.ts')).thaw },
   { name: 'state', load: async () => (await import('./state/command.ts')).state },
   { name: 'wait', load: async () => (await import('./wait/command.ts')).wait },
+  { name: 'task', load: async () => (await import('./task/command.ts')).task },
   { name: 'gate', load: async () => (await import('./gate/command.ts')).gate },
   { name: 'doctor', load: async () => (await import('./doctor/command.ts')).doctor },
   { name: 'completion', load: async () => (await import('./completion/command.ts')).completion },

@@ -25,6 +25,8 @@ export interface CommandOptions {
   readonly args: readonly string[];
   /** Set if the command must ignore signals: the program that is started first and then becomes the command. */
   readonly launcher?: Launcher;
+  /** Where it starts; undefined: where runlock did. */
+  readonly cwd?: string;
   /** The whole environment; only the mark of the run is added. */
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The secret of the run, which marks all of its processes. */
@@ -132,8 +134,12 @@ function spawnCommand(options: CommandOptions): Spawned {
 
 const SHELL = '/bin/sh';
 
-function trySpawn(program: Program, { env, nonce, shareTerminal, inherited = [] }: CommandOptions): Spawned {
+function trySpawn(
+  program: Program,
+  { env, nonce, shareTerminal, cwd, inherited = [] }: CommandOptions,
+): Spawned {
   return startProcess(program, {
+    ...(cwd !== undefined && { cwd }),
     env: { ...env, [MARK_VARIABLE]: markValue(nonce, env[MARK_VARIABLE]) },
     stdio: stdioWith(inherited),
     detached: !shareTerminal,
@@ -177,6 +183,7 @@ export type Ending =
   | { readonly kind: 'signalled'; readonly signal: NodeJS.Signals | number };
 
 interface StartOptions {
+  readonly cwd?: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stdio: ('inherit' | 'ignore' | number)[];
   readonly detached: boolean;
@@ -193,6 +200,7 @@ interface Bun {
     command: readonly string[],
     options: {
       readonly argv0: string;
+      readonly cwd?: string;
       readonly env: StartOptions['env'];
       readonly stdio: StartOptions['stdio'];
       readonly detached: boolean;
@@ -230,8 +238,8 @@ function inBun(bun: Bun, { file, args, argv0 }: Program, options: StartOptions):
 }
 
 /** In Node a real-time signal looks like exit 0: the kernel's status is lost before JavaScript sees it. */
-function inNode({ file, args, argv0 }: Program, { env, stdio, detached }: StartOptions): Spawned {
-  const subprocess: ChildProcess = spawn(file, args, { argv0, env: { ...env }, stdio, detached });
+function inNode({ file, args, argv0 }: Program, options: StartOptions): Spawned {
+  const subprocess: ChildProcess = spawn(file, args, { ...options, argv0, env: { ...options.env } });
   const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));
   const { pid } = subprocess;
   if (pid === undefined) return { code: failed.then(({ code }) => code) };

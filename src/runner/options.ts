@@ -79,6 +79,10 @@ export interface ExecDeps extends Deps {
   readonly connectTo: (address: string) => Promise<Consul>;
   /** The command's environment, without the variables that configure runlock itself. */
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** Where the command starts; undefined: where runlock did. */
+  readonly cwd?: string;
+  /** A program and arguments that become the command as another user; undefined: it runs as this one. */
+  readonly become?: readonly [string, ...string[]] | undefined;
   readonly signals: SignalSource;
   readonly run: RunIdentity;
   /** A random id, for a change of a state. */

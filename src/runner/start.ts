@@ -93,9 +93,8 @@ function spawnCommand(
     CONSUL_LOCK_HELD: 'true',
   };
   return startCommand({
-    command: options.command,
-    file: options.file,
-    args: options.args,
+    ...programOf(deps, options),
+    ...(deps.cwd !== undefined && { cwd: deps.cwd }),
     ...(options.launcher && { launcher: options.launcher }),
     env,
     nonce: options.nonce,
@@ -107,6 +106,12 @@ function spawnCommand(
     inner: () => deps.runFiles.list().flatMap(({ runlock, guard }) => (guard ? [runlock, guard] : [runlock])),
     clock: deps.clock,
   });
+}
+
+function programOf({ become }: ExecDeps, { command, file, args }: RunOptions) {
+  if (!become) return { command, file, args };
+  const [program, ...words] = become;
+  return { command: program, file: program, args: [...words, file, ...args] };
 }
 
 /** Long enough after KILL: a process that is still alive by then is stuck in the kernel, or belongs to another user. */

@@ -11,7 +11,7 @@ import { environmentText, isOfLineAlone, keyOf, parseEnvironment, parseValue } f
  */
 const PER_CALL: ReadonlySet<string> = new Set([
   ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
-  ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check', 'all', 'blocked', 'agent'],
+  ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check', 'all', 'blocked', 'agent', 'param'],
   ...['ttl', 'if_value', 'if_absent', 'touch', 'until', 'while', 'any', 'stable', 'on_timeout', 'since'],
 ]);
 
@@ -122,6 +122,19 @@ export function fillFromConfig(command: Command, env: Env, config: Config, group
     if (!setting) continue;
     const value = parseSetting(option, setting, config.path);
     command.setOptionValueWithSource(option.attributeName(), value, 'config');
+  }
+}
+
+/**
+ * Fills in what a task's file says of the options of `exec`: as if they stood on the command line, so neither environment
+ * nor configuration file speaks against it.
+ */
+export function fillFromTask(command: Command, task: Config): void {
+  for (const option of command.options) {
+    const setting = task.general.get(keyOf(option));
+    if (!setting) continue;
+    const value = parseSetting(option, setting, task.path);
+    command.setOptionValueWithSource(option.attributeName(), value, 'cli');
   }
 }
 

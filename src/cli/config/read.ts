@@ -36,10 +36,14 @@ export interface Config {
 }
 
 /** @throws RunlockError `config`: file, line, what is wrong, and what is right. */
-export function readConfig(path: string, text: string, keys: Keys): Config {
+export const readConfig = (path: string, text: string, keys: Keys): Config =>
+  readSettings(path, readStatements(path, text), keys);
+
+/** The same of statements that have been read. @throws as `readConfig` */
+export function readSettings(path: string, statements: readonly Statement[], keys: Keys): Config {
   const general = new Map<string, Setting>();
   const groups = new Map<string, Map<string, Setting>>();
-  for (const statement of readStatements(path, text)) {
+  for (const statement of statements) {
     const { line } = statement;
     try {
       const place = placeOf(statement);

@@ -21,6 +21,8 @@ export interface ExecAsked extends Asked<ExecOptions> {
   readonly conflictExitCode: number;
   /** File for the metrics of the attempt. */
   readonly metricsFile?: string;
+  /** Of a task; undefined: those of the caller. */
+  readonly surroundings?: Pick<ExecDeps, 'env' | 'cwd' | 'become'>;
 }
 
 export function run(invocation: ExecAsked, platform: Platform): Promise<number> {
@@ -73,7 +75,7 @@ const NOWHERE: Containment = {
 
 async function runIn(
   { deps: { emit }, connect }: Ways,
-  { common, options }: ExecAsked,
+  { common, options, surroundings }: ExecAsked,
   { platform, ...own }: Around & Pick<ExecDeps, 'run' | 'contained'>,
 ): Promise<ExecResult> {
   const [{ exec }, consul, live] = await Promise.all([
@@ -89,8 +91,8 @@ async function runIn(
     emit,
     consul,
     connectTo: connect,
-    env: withoutOptions(platform.env),
     newId: platform.newRunId,
+    ...(surroundings ?? { env: withoutOptions(platform.env) }),
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
     shareTerminal: platform.hasTerminal(),

@@ -1,0 +1,148 @@
+/** `runlock task`: its options. */
+import { Argument, Option } from 'commander';
+import type { Command } from 'commander';
+import { parseFlag, parsePath, usage } from '../../cli/values.ts';
+import { register } from '../../cli/command.ts';
+import type { Asked, Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  commonOptions,
+  onLineAlone,
+  option,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import { TASK_NAMES, isTaskName } from '../../task/definition.ts';
+import type { Platform } from '../platform.ts';
+import type { TaskOptions, TaskRequest } from './run.ts';
+
+const ACTIONS = ['list', 'show', 'run'] as const;
+type Action = (typeof ACTIONS)[number];
+
+export const task = register({
+  name: 'task',
+  define,
+  run: async (asked: Asked<TaskOptions>, platform: Platform) =>
+    (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, defining: Defining, done: (asked: Asked<TaskOptions>) => void): void {
+  const command = program
+    .command('task')
+    .description("list, show and run this node's tasks: commands that files of this node define under a name")
+    .addArgument(new Argument('<action>', 'list, show or run').choices(ACTIONS))
+    .argument('[name]', 'name of the task: the name of its file without .toml');
+  addOptions(command, [
+    paramOption(),
+    option('--dry-run', 'with run: print what would happen, run nothing', parseFlag, false),
+    option('--tasks-dir <folder>', 'folder of the task files', parsePath, '/etc/runlock/tasks.d'),
+    option('--json', 'with list and show: print as JSON', parseFlag, false),
+    ...commonOptions(),
+  ]);
+  command.addHelpText('after', TASK_HELP);
+  command.action((action: Action, name: string | undefined) => {
+    const values = withEnvironment(command, defining.env) as Values & TaskValues;
+    const given = (option: string) => command.getOptionValueSource(option) === 'cli';
+    const { json, tasksDir } = values;
+    const options: TaskOptions = {
+      json,
+      folder: tasksDir,
+      defining,
+      ...requestOf(action, name, { values, given }),
+    };
+    done({ common: toCommon(values), options: Object.freeze(options) });
+  });
+}
+
+/** Only the command line says it: in the environment it would be a parameter of every task. */
+function paramOption(): Option {
+  const made = onLineAlone(
+    option('--param <name=value>', 'with run: a parameter of the task; repeat for several', parseParam),
+  );
+  return made.argParser((text, before: ReadonlyMap<string, string> | undefined) => {
+    const [name, value] = parseParam(text);
+    if (before?.has(name)) throw usage(`--param ${name} is given twice; leave one out`);
+    return new Map([...(before ?? []), [name, value]]);
+  });
+}
+
+function parseParam(text: string): readonly [string, string] {
+  const [, name, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
+  if (name === undefined || value === undefined)
+    throw usage(`--param '${text}': write NAME=VALUE, as in --param recipe=app`);
+  return [name, value];
+}
+
+interface Line {
+  readonly values: TaskValues;
+  readonly given: (option: string) => boolean;
+}
+
+function requestOf(action: Action, name: string | undefined, { values, given }: Line): TaskRequest {
+  const { param = new Map<string, string>() } = values;
+  if (action !== 'run') {
+    if (param.size > 0) throw usage("--param is for 'task run' only");
+    if (given('dryRun')) throw usage("--dry-run is for 'task run' only");
+  }
+  if (action === 'list') {
+    if (name !== undefined) throw usage(`task list takes no name; see 'runlock task show ${name}'`);
+    return { action };
+  }
+  if (name === undefined)
+    throw usage(`task ${action} takes the name of a task; 'runlock task list' lists them`);
+  if (!isTaskName(name)) throw usage(`'${name}' is not a task's name; it has ${TASK_NAMES}`);
+  if (action === 'show') return { action, name };
+  if (given('json')) throw usage("--json is for 'task list' and 'task show' only");
+  return { action, name, params: param, flags: flagsOf({ values, given }) };
+}
+
+/** What the run is told as well. */
+function flagsOf({ values: { dryRun, verbose, quiet, logFormat, config }, given }: Line): readonly string[] {
+  return [
+    ...(dryRun ? ['--dry-run'] : []),
+    ...(verbose ? ['--verbose'] : []),
+    ...(quiet ? ['--quiet'] : []),
+    ...(given('logFormat') ? ['--log-format', logFormat] : []),
+    ...(given('config') ? ['--config', config] : []),
+  ];
+}
+
+const TASK_HELP = `
+A task is a command that a file of this node defines under a name, with the options of 'runlock exec' that it runs with. The
+file /etc/runlock/tasks.d/chef.toml defines the task chef:
+
+  command = ["/usr/bin/chef-client", "-o", "recipe[{recipe}]"]
+  params.recipe = { match = "[a-z_:]+", default = "app", description = "what to converge" }
+  description = "converge this node"
+  group = "prod/web"              # and any other option of exec, by its long name, with underscores
+  timeout = "1h"
+  user = "root"                   # also env.NAME = "value", and cwd
+
+  list        list the tasks of this node
+  show NAME   show a task: its command, parameters and options
+  run NAME    run it here and now, as 'runlock exec' would; this is what to put into a crontab
+
+The program is named by its full path. A parameter is given with --param; its whole value must match the regular expression
+of the task's file, and becomes part of one word of the command, never of a shell's line. The command gets a fresh
+environment: PATH, HOME, USER, LOGNAME, SHELL, LANG, the task's own variables, and those that runlock sets. Files, folders and
+programs that users other than root (or the user who runs this) can write are refused.
+
+Exit codes: those of 'runlock exec'; list and show: 0; 64 wrong usage, or a parameter that the task does not allow; 78 no such
+task, or a task file that is wrong or not trusted.
+
+Examples:
+  runlock task list
+  runlock task show chef
+  runlock task run chef --param recipe=web::deploy`;
+
+interface TaskValues {
+  json: boolean;
+  tasksDir: string;
+  param?: ReadonlyMap<string, string>;
+  dryRun: boolean;
+  verbose: boolean;
+  quiet: boolean;
+  logFormat: string;
+  config: string;
+}

@@ -1,0 +1,111 @@
+/** `runlock task`: lists, shows, and runs this node's tasks. */
+import { statSync } from 'node:fs';
+import { readTask as readInvocation } from '../../cli/parse.ts';
+import type { Asked, Defining } from '../../cli/command.ts';
+import { RunlockError, isRunlockError } from '../../errors.ts';
+import { renderTask, renderTasks } from '../../output/tasks.ts';
+import type { TaskView } from '../../output/tasks.ts';
+import { fill } from '../../task/parameters.ts';
+import { checkProgram } from '../../task/trusted-file.ts';
+import type { ExecAsked } from '../exec/run.ts';
+import { exec } from '../exec/command.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { openLog } from '../with-consul.ts';
+import { accountOf, becoming, freshEnvironment } from './account.ts';
+import { readTask, readTasks } from './tasks.ts';
+import type { Defined, Folder } from './tasks.ts';
+
+export type TaskRequest =
+  | { readonly action: 'list' }
+  | { readonly action: 'show'; readonly name: string }
+  | {
+      readonly action: 'run';
+      readonly name: string;
+      readonly params: ReadonlyMap<string, string>;
+      /** Of `exec`, as on the command line. */
+      readonly flags: readonly string[];
+    };
+
+export type TaskOptions = TaskRequest & {
+  readonly json: boolean;
+  readonly folder: string;
+  readonly defining: Defining;
+};
+
+const EXIT_CONFIG = 78;
+
+export async function run({ common, options }: Asked<TaskOptions>, platform: Platform): Promise<number> {
+  const { json } = options;
+  const from: Folder = { folder: options.folder, uid: platform.uid, defining: options.defining };
+  switch (options.action) {
+    case 'list': {
+      openLog(platform, common);
+      const { tasks, faults } = await readTasks(from);
+      const data = { folder: from.folder, tasks: tasks.map(viewOf), faults };
+      await print(platform, { json, data, text: (output) => renderTasks(data, output) });
+      return faults.length > 0 ? EXIT_CONFIG : 0;
+    }
+    case 'show': {
+      openLog(platform, common);
+      const data = viewOf(await readTask(from, options.name));
+      await print(platform, { json, data, text: () => renderTask(data) });
+      return 0;
+    }
+    case 'run':
+      return runTask(options, from, platform);
+  }
+}
+
+function viewOf({ task, options }: Defined): TaskView {
+  const { params, ...rest } = task;
+  return {
+    ...rest,
+    params: params.map(({ name, match, fallback, description }) => ({
+      name,
+      match,
+      ...(fallback !== undefined && { default: fallback }),
+      ...(description !== undefined && { description }),
+    })),
+    options: Object.fromEntries([...options.general].map(([key, { text }]) => [key, text])),
+  };
+}
+
+/** Hands the task to `exec`, in this process: what is right for a run is right for a task. */
+async function runTask(
+  { name, params, flags }: Extract<TaskRequest, { action: 'run' }>,
+  from: Folder,
+  platform: Platform,
+): Promise<number> {
+  const { task, options } = await readTask(from, name);
+  const words = fill(task, params);
+  checkProgram(words[0], { uid: from.uid });
+  const account = accountOf(task, platform);
+  const cwd = task.cwd ?? '/';
+  checkFolder(task.file, cwd);
+  const { asked } = await naming(task.file, () =>
+    readInvocation(exec, { options, words, flags }, from.defining),
+  );
+  const surroundings = {
+    cwd,
+    env: { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env },
+    become: becoming(account, platform.uid),
+  };
+  const { run: runExec } = await import('../exec/run.ts');
+  return runExec({ ...(asked as ExecAsked), surroundings }, platform);
+}
+
+function checkFolder(file: string, cwd: string): void {
+  if (statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) return;
+  throw new RunlockError('config', `${file}: cwd: ${cwd} is not a folder; make it, or correct the path`);
+}
+
+/** Options that each are right and don't fit together are the file's fault. */
+async function naming<T>(file: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isRunlockError(error, 'usage')) throw error;
+    throw new RunlockError('config', `${file}: ${error.message}`);
+  }
+}

@@ -1,0 +1,101 @@
+/** The folder of task files → the tasks of this node. */
+import { resolve } from 'node:path';
+import { commandTree } from '../../cli/parse.ts';
+import { keysOf } from '../../cli/config/apply.ts';
+import { readSettings } from '../../cli/config/read.ts';
+import type { Config, Keys } from '../../cli/config/read.ts';
+import { readStatements } from '../../cli/config/statements.ts';
+import type { Defining } from '../../cli/command.ts';
+import { RunlockError, isRunlockError } from '../../errors.ts';
+import { isOfTask, isTaskName, TASK_NAMES, toTask } from '../../task/definition.ts';
+import type { Task } from '../../task/definition.ts';
+import { listTrusted, readTrusted } from '../../task/trusted-file.ts';
+import { nearest } from '../../text/nearest.ts';
+import { exec } from '../exec/command.ts';
+
+/** A task, and what its file says of the options of `exec`. */
+export interface Defined {
+  readonly task: Task;
+  readonly options: Config;
+}
+
+export interface Folder {
+  readonly folder: string;
+  readonly uid: number;
+  readonly defining: Defining;
+}
+
+/** Most bytes of a task's file. */
+const LIMIT = 65_536;
+const SUFFIX = '.toml';
+
+/** All of them by name, and why others can't be had, a line each. @throws RunlockError `config`: the folder can't be trusted. */
+export async function readTasks(
+  from: Folder,
+): Promise<{ tasks: readonly Defined[]; faults: readonly string[] }> {
+  const tasks: Defined[] = [];
+  const faults: string[] = [];
+  for (const name of namesIn(from)) {
+    try {
+      tasks.push(await read(from, name));
+    } catch (error) {
+      if (!isRunlockError(error)) throw error;
+      faults.push(error.message);
+    }
+  }
+  return { tasks, faults };
+}
+
+/** @throws RunlockError `config`: there is none of that name; its file is wrong; others can write it. */
+export async function readTask(from: Folder, name: string): Promise<Defined> {
+  const names = namesIn(from);
+  if (names.includes(name)) return read(from, name);
+  const meant = nearest(name, names);
+  const hint = meant ? `did you mean '${meant}'?` : "'runlock task list' lists those of this node";
+  throw new RunlockError('config', `no task ${name} in ${from.folder} (a file ${name}${SUFFIX}); ${hint}`);
+}
+
+/** Editors' and package managers' leftovers (chef.toml~, chef.toml.dpkg-old, .chef.toml.swp) are not tasks. */
+function namesIn({ folder, uid }: Folder): readonly string[] {
+  const files = listTrusted(folder, { uid }) ?? [];
+  return files
+    .filter((file) => file.endsWith(SUFFIX) && !file.startsWith('.'))
+    .map((file) => file.slice(0, -SUFFIX.length))
+    .sort();
+}
+
+async function read({ folder, uid, defining }: Folder, name: string): Promise<Defined> {
+  const file = `${resolve(folder)}/${name}${SUFFIX}`;
+  if (!isTaskName(name))
+    throw new RunlockError(
+      'config',
+      `${file}: not a task's name; rename the file so that its name has ${TASK_NAMES}`,
+    );
+  const statements = readStatements(file, toText(file, readTrusted(file, { uid, limit: LIMIT })));
+  const section = statements.find(({ path: [first] }) => first === 'groups');
+  if (section)
+    throw new RunlockError(
+      'config',
+      `${file}:${section.line}: a task has no sections for groups; write group = "prod/web"`,
+    );
+  const values = statements.filter(({ kind }) => kind === 'value');
+  const headOfOptions = statements.find((each) => each.kind !== 'value' && !isOfTask(each));
+  const options = values.filter((each) => !isOfTask(each));
+  const task = toTask({ name, file }, values.filter(isOfTask));
+  return {
+    task,
+    options: readSettings(file, headOfOptions ? [headOfOptions, ...options] : options, await keys(defining)),
+  };
+}
+
+function toText(file: string, bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    throw new RunlockError('config', `${file}: it is not UTF-8; save it as UTF-8`);
+  }
+}
+
+/** The options of `exec`, which a task's file may set. */
+const keys = async (defining: Defining): Promise<Keys> =>
+  keysOf((await commandTree([{ name: exec.name, load: () => Promise.resolve(exec) }], defining)).commands);

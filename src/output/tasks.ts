@@ -1,0 +1,70 @@
+/** This node's tasks → text. */
+import { quote } from '../text/suggested-command.ts';
+import { visible } from '../text/visible.ts';
+import { renderTable } from './table.ts';
+import type { TableOptions } from './table.ts';
+
+/** A task, as `--json` has it. */
+export interface TaskView {
+  readonly name: string;
+  readonly file: string;
+  readonly description?: string;
+  readonly command: readonly string[];
+  readonly params: readonly {
+    readonly name: string;
+    readonly match: string;
+    readonly default?: string;
+    readonly description?: string;
+  }[];
+  readonly user?: string;
+  readonly cwd?: string;
+  /** The task's own variables. */
+  readonly env: Readonly<Record<string, string>>;
+  /** What the file says of the options of `exec`, as flags would give it. */
+  readonly options: Readonly<Record<string, string>>;
+}
+
+export interface TasksView {
+  readonly folder: string;
+  readonly tasks: readonly TaskView[];
+  /** Why other files there are no tasks. */
+  readonly faults: readonly string[];
+}
+
+export function renderTasks({ folder, tasks, faults }: TasksView, options: TableOptions): string {
+  const head = ['TASK', 'GROUP', 'DESCRIPTION'];
+  const rows = tasks.map(({ name, description = '', options: { group = 'default' } }) => ({
+    cells: [name, group, description],
+  }));
+  const none = `no tasks in ${folder}; a file NAME.toml there defines one ('runlock task --help')`;
+  const list =
+    rows.length > 0 ? renderTable(head, rows, { ...options, flexible: 'DESCRIPTION' }) : [visible(none)];
+  const shown = rows.length === 0 && faults.length > 0 ? [] : list;
+  return `${[...shown, ...faults.map((fault) => `not usable: ${visible(fault)}`)].join('\n')}\n`;
+}
+
+export function renderTask(task: TaskView): string {
+  const { name, file, description, command, params, user, cwd, env, options } = task;
+  const rows: [string, string][] = [
+    ['task', name],
+    ['file', file],
+    ...optional('description', description),
+    ['command', command.map(quote).join(' ')],
+    ...params.map((each): [string, string] => ['parameter', parameterText(each)]),
+    ...optional('user', user),
+    ...optional('cwd', cwd),
+    ...Object.entries(env).map(([variable, value]): [string, string] => ['variable', `${variable}=${value}`]),
+    ...Object.entries(options).map(([key, value]): [string, string] => ['option', `${key} = ${value}`]),
+  ];
+  return rows.map(([key, value]) => `${`${key}:`.padEnd(13)}${visible(value)}\n`).join('');
+}
+
+const optional = (key: string, value: string | undefined): [string, string][] =>
+  value === undefined ? [] : [[key, value]];
+
+function parameterText({ name, match, default: fallback, description }: TaskView['params'][number]): string {
+  const needed = fallback === undefined ? 'must be given' : `default '${fallback}'`;
+  return [`${name}, matching ${match}, ${needed}`, ...(description === undefined ? [] : [description])].join(
+    ': ',
+  );
+}

@@ -1,0 +1,211 @@
+// `runlock task`: commands that files of this node define under a name, run as `exec` would.
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { groupOf } from '../support/group.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
+import { useAgent } from '../support/use-agent.ts';
+
+const agent = useAgent({ name: 'node1' });
+const isRoot = process.getuid?.() === 0;
+
+/** A folder of task files, by name. */
+function tasks(files: Readonly<Record<string, string>>) {
+  const { folder } = stage();
+  const at = `${folder}/tasks.d`;
+  mkdirSync(at, { mode: 0o755 });
+  for (const [name, text] of Object.entries(files)) writeFileSync(`${at}/${name}`, text, { mode: 0o600 });
+  const env = { RUNLOCK_TASKS_DIR: at };
+  return {
+    at,
+    folder,
+    task: (...words: string[]) => runlock(agent, ['task', ...words], { env }),
+    start: (...words: string[]) => startRunlock(agent, ['task', ...words], { env }),
+  };
+}
+
+const echo = (more = '') => `command = ["/bin/echo", "recipe[{recipe}]"]
+params.recipe = { match = "[a-z_:]+", default = "app", description = "what to converge" }
+description = "converge"
+${more}`;
+
+describe('task list and show', () => {
+  test('show what the files say; a file that is no task is named, and takes no other with it', async () => {
+    const { task, at } = tasks({
+      'chef.toml': echo('group = "tk/list"\nslots = 2'),
+      'bad.toml': 'command = ["/bin/echo"]\nslot = 3\n',
+      'Upper.toml': echo(),
+      'open.toml': echo(),
+      'chef.toml~': 'rubbish',
+      '.chef.toml': 'rubbish',
+      'chef.toml.dpkg-old': 'rubbish',
+    });
+    chmodSync(`${at}/open.toml`, 0o666);
+    expect(await task('list')).toEqual({
+      status: 78,
+      stderr: '',
+      stdout: [
+        '  TASK  GROUP    DESCRIPTION',
+        '  chef  tk/list  converge',
+        `not usable: ${at}/Upper.toml: not a task's name; rename the file so that its name has lower-case letters, digits, '-' and '_', at most 64, and begins with a letter or a digit`,
+        `not usable: ${at}/bad.toml:2: unknown key 'slot'; did you mean 'slots'?`,
+        `not usable: ${at}/open.toml: others than its owner can write it, so what it says can't be trusted; run chmod go-w ${at}/open.toml`,
+        '',
+      ].join('\n'),
+    });
+    const shown = await task('show', 'chef', '--json');
+    expect({ ...shown, stdout: JSON.parse(shown.stdout) as unknown }).toEqual({
+      status: 0,
+      stderr: '',
+      stdout: {
+        ...{ v: 1, name: 'chef', file: `${at}/chef.toml`, description: 'converge', env: {} },
+        command: ['/bin/echo', 'recipe[{recipe}]'],
+        params: [{ name: 'recipe', match: '[a-z_:]+', default: 'app', description: 'what to converge' }],
+        options: { group: 'tk/list', slots: '2' },
+      },
+    });
+    expect((await task('show', 'chef')).stdout).toBe(
+      [
+        ...['task:        chef', `file:        ${at}/chef.toml`, 'description: converge'],
+        "command:     /bin/echo 'recipe[{recipe}]'",
+        "parameter:   recipe, matching [a-z_:]+, default 'app': what to converge",
+        ...['option:      group = tk/list', 'option:      slots = 2', ''],
+      ].join('\n'),
+    );
+  });
+
+  test('a node without tasks says where they would be', async () => {
+    const { task, folder } = tasks({});
+    expect(await task('list', '--tasks-dir', `${folder}/none`)).toEqual({
+      ...{ status: 0, stderr: '' },
+      stdout: `no tasks in ${folder}/none; a file NAME.toml there defines one ('runlock task --help')\n`,
+    });
+  });
+});
+
+describe('task run', () => {
+  test('runs the command with its parameters under the lock that the file names', async () => {
+    const group = groupOf(agent, 'tk/run');
+    const { task } = tasks({ 'chef.toml': echo('group = "tk/run"') });
+    expect(await task('run', 'chef', '--param', 'recipe=web::deploy')).toEqual({
+      ...{ status: 0, stdout: 'recipe[web::deploy]\n', stderr: '' },
+    });
+    expect(await group.lastRun('node1')).toMatchObject({ outcome: 'succeeded' });
+    expect((await task('run', 'chef')).stdout).toBe('recipe[app]\n');
+    // Another node holds the group: the task waits as any run.
+    const holder = await group.hold('web00');
+    const waiting = await task('run', 'chef', '--dry-run');
+    expect(waiting).toMatchObject({ status: 75, stdout: '' });
+    await holder.end();
+  });
+
+  test("what the file says comes before the environment; a failure keeps the group's slot", async () => {
+    const group = groupOf(agent, 'tk/fail');
+    const { at } = tasks({
+      'fail.toml': 'command = ["/bin/sh", "-c", "exit 7"]\ngroup = "tk/fail"\nrelease_on_signal = false',
+    });
+    const env = { RUNLOCK_TASKS_DIR: at, RUNLOCK_GROUP: 'tk/other', RUNLOCK_RELEASE_ON_SIGNAL: 'true' };
+    expect((await runlock(agent, ['task', 'run', 'fail'], { env })).status).toBe(7);
+    expect(await group.claim()).toMatchObject({ node: 'node1', state: 'failed' });
+  });
+
+  test('the command has a fresh environment, its folder, and runlock’s variables; no token', async () => {
+    const { at } = tasks({
+      'env.toml': 'command = ["/bin/sh", "-c", "pwd; env"]\ngroup = "tk/env"\ncwd = "/usr"\nenv.A = "b c"',
+    });
+    const env = { RUNLOCK_TASKS_DIR: at, CONSUL_HTTP_TOKEN: '', SECRET: 'x', RUNLOCK_WAIT: '5s' };
+    const { stdout, status } = await runlock(agent, ['task', 'run', 'env'], { env });
+    expect(status).toBe(0);
+    const [cwd, ...lines] = stdout.trimEnd().split('\n');
+    expect(cwd).toBe('/usr');
+    const names = lines.map((line) => line.split('=')[0]).sort();
+    expect(lines).toContain('A=b c');
+    expect(lines).toContain('RUNLOCK_TASK=env');
+    expect(lines).toContain('RUNLOCK_RUN_GROUP=tk/env');
+    expect(names.filter((name = '') => /SECRET|TOKEN|CONSUL_HTTP|TASKS_DIR|WAIT|GROUP$/.test(name))).toEqual([
+      'RUNLOCK_FENCING_TOKEN',
+      'RUNLOCK_RUN_GROUP',
+    ]);
+  });
+
+  test.each([
+    [['recipe=$(id)'], "parameter recipe: '$(id)' is not allowed; the whole value must match [a-z_:]+"],
+    [['recipe=a b'], "parameter recipe: 'a b' is not allowed"],
+    [['recipe=a\n'], String.raw`parameter recipe: 'a\x0a' has control characters`],
+    [['recipe=../x'], "parameter recipe: '../x' is not allowed"],
+    [['recipie=a'], "task chef has no parameter 'recipie'; did you mean 'recipe'?"],
+    [['recipe'], "--param 'recipe': write NAME=VALUE"],
+    [['recipe=a', 'recipe=b'], '--param recipe is given twice'],
+  ])('refuses %j with one line and 64, and starts nothing', async (params, said) => {
+    const { task } = tasks({ 'chef.toml': echo('group = "tk/refused"') });
+    const { status, stdout, stderr } = await task(
+      'run',
+      'chef',
+      ...params.flatMap((one) => ['--param', one]),
+    );
+    expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+    expect(stderr).toMatch(/^runlock: [^\n]*\n$/);
+    expect(stderr).toContain(said);
+    expect(await groupOf(agent, 'tk/refused').keys()).toEqual([]);
+  });
+
+  test('refuses a task that is missing, wrong, or that others than root could have written', async () => {
+    const { task, at, folder } = tasks({
+      'chef.toml': echo(),
+      'both.toml': 'command = ["/bin/true"]\nmax_offline = 1',
+      'groups.toml': 'command = ["/bin/true"]\n[groups.prod]\nslots = 2',
+      'user.toml': 'command = ["/bin/true"]\nuser = "nobody-here"',
+      'cwd.toml': 'command = ["/bin/true"]\ncwd = "/no/such"',
+      'program.toml': `command = ["${stage().folder}/../none"]`,
+    });
+    writeFileSync(`${folder}/tool`, '#!/bin/sh\n');
+    chmodSync(`${folder}/tool`, 0o777);
+    writeFileSync(`${at}/open.toml`, `command = ["${folder}/tool"]`, { mode: 0o600 });
+    const said = async (name: string) => {
+      const { status, stdout, stderr } = await task('run', name);
+      expect({ status, stdout, lines: stderr.split('\n').length }).toEqual({
+        status: 78,
+        stdout: '',
+        lines: 2,
+      });
+      return stderr;
+    };
+    expect(await said('chaf')).toContain(`no task chaf in ${at} (a file chaf.toml); did you mean 'chef'?`);
+    expect(await said('both')).toContain(`${at}/both.toml: --max-offline`);
+    expect(await said('groups')).toContain(`${at}/groups.toml:2: a task has no sections for groups`);
+    expect(await said('user')).toContain('user: there is no user nobody-here on this host');
+    expect(await said('cwd')).toContain('cwd: /no/such is not a folder');
+    expect(await said('program')).toContain('no such program; correct its path');
+    expect(await said('open')).toContain(`${folder}/tool: others than its owner can write it`);
+    chmodSync(at, 0o777);
+    expect(await said('chef')).toContain(`${at}: others than its owner can write it`);
+  });
+
+  test('as another user: root becomes it, with its groups; nobody else can', async () => {
+    const { task } = tasks({
+      'id.toml':
+        'command = ["/bin/sh", "-c", "id -un; echo $HOME; exit 3"]\ngroup = "tk/user"\nuser = "nobody"\nok_codes = 3',
+    });
+    const { status, stdout, stderr } = await task('run', 'id');
+    if (isRoot)
+      expect({ status, stdout, stderr }).toEqual({ status: 3, stdout: 'nobody\n/nonexistent\n', stderr: '' });
+    else
+      expect({ status, stderr }).toMatchObject({ status: 78, stderr: /only root can run a task as nobody/ });
+    if (isRoot) expect(await groupOf(agent, 'tk/user').claim()).toBeUndefined();
+  });
+});
+
+test.each([
+  [['task'], "missing <action>; see 'runlock task --help'"],
+  [['task', 'start', 'x'], "unknown action 'start'; use list, show, run"],
+  [['task', 'list', 'chef'], "task list takes no name; see 'runlock task show chef'"],
+  [['task', 'run'], "task run takes the name of a task; 'runlock task list' lists them"],
+  [['task', 'run', '../x'], "'../x' is not a task's name"],
+  [['task', 'list', '--param', 'a=b'], "--param is for 'task run' only"],
+  [['task', 'show', 'x', '--dry-run'], "--dry-run is for 'task run' only"],
+  [['task', 'run', 'x', '--json'], "--json is for 'task list' and 'task show' only"],
+])('%j is wrong usage', async (words, said) => {
+  const { status, stdout, stderr } = await runlock(agent, words);
+  expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+  expect(stderr).toContain(said);
+});
