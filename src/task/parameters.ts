@@ -24,7 +24,7 @@ interface Parameterised {
 const LONGEST = 256;
 
 /** `{name}`; `{{name}}`, as templates write it, is plain text. */
-const PLACEHOLDER = /(?<!\{)\{([a-z][a-z0-9_]*)\}(?!\})/g;
+const PLACEHOLDER = /(?<!\{)\{([a-z][a-z0-9_]*)\}/g;
 
 export const placeholdersOf = (word: string): string[] =>
   [...word.matchAll(PLACEHOLDER)].map(([, name = '']) => name);

@@ -105,9 +105,20 @@ params.b = { match = ".*", default = "two words" }`);
     expect(() => fill(withRecipe(), given(['recipe', value]))).toThrow(said);
   });
 
+  test('match as a whole, also where the pattern is a choice; a brace of JSON may follow', () => {
+    const task = define('command = ["/a", "{\\"x\\":{a}}"]\nparams.a = { match = "1|2" }');
+    expect(fill(task, given(['a', '2']))).toEqual(['/a', '{"x":2}']);
+    for (const value of ['12', '1x', 'x2', ''])
+      expect(() => fill(task, given(['a', value]))).toThrow('is not allowed');
+  });
+
   test('may begin a word with a dash only where the task says so', () => {
     expect(fill(withRecipe(', dash = true'), given(['recipe', '-x']))).toEqual(['/bin/chef', '-x']);
     expect(fill(withRecipe('', 'r={recipe}'), given(['recipe', '-x']))).toEqual(['/bin/chef', 'r=-x']);
+    const other = define(
+      'command = ["/a", "{x}", "{y}"]\nparams.x = { match = ".*", dash = true }\nparams.y = { match = ".*" }',
+    );
+    expect(fill(other, given(['x', '-a'], ['y', 'b']))).toEqual(['/a', '-a', 'b']);
     const two = define(
       'command = ["/a", "{x}{y}"]\nparams.x = { match = ".*", dash = true }\nparams.y = { match = ".*" }',
     );

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, lchownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { checkProgram, listTrusted, readTrusted } from '../../src/task/trusted-file.ts';
 import { stage } from '../support/stage.ts';
@@ -111,6 +111,10 @@ describe('a program', () => {
     symlinkSync('loop', `${folder}/loop`);
     expect(() => checkProgram(`${folder}/loop`, reader)).toThrow('too many symbolic links on the way to it');
     expect(() => checkProgram(`${folder}/none`, reader)).toThrow('no such program; correct its path');
+    symlinkSync('/bin/sh', `${folder}/link`);
+    if (uid === 0) lchownSync(`${folder}/link`, 12_345, 12_345);
+    const stranger = uid === 0 ? reader : { ...reader, uid: uid + 1 };
+    expect(() => checkProgram(`${folder}/link`, stranger)).toThrow(/it belongs to user \d+/);
     const path = put('theirs', 0o755);
     symlinkSync(path, `${folder}/to-theirs`);
     const other = ofAnother(path);
