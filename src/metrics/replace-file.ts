@@ -1,11 +1,11 @@
 /**
- * Puts a text in the place of a file, in another process: where the folder's mount is dead a process hangs in the
- * kernel for good, and even exit() would wait for a thread that does (docs/faults.md).
+ * Replaces a file in another process. If the folder's mount is dead, that process hangs in the kernel for good; a thread
+ * would not do, because exit() would wait for it (docs/faults.md).
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 
-/** $1: the file; $2: its draft. Says on stdout what stands there, and takes what shall. */
+/** $1: the file; $2: its draft. Prints the old text on stdout and reads the new one from stdin. */
 const SCRIPT = `
 unfit() { echo "it is not a regular file any more" >&2; exit 1; }
 umask 022
@@ -21,7 +21,7 @@ const OLD_LIMIT = 4_194_304;
 
 export interface Replacement {
   readonly path: string;
-  /** In the same folder; must not be there yet. */
+  /** In the same folder; must not exist yet. */
   readonly draft: string;
   /** Returns the new text, given the old one, which is empty if it can't be read. */
   readonly text: (old: string) => string;
@@ -68,7 +68,7 @@ export function replaceFile({ path, draft, text, limitMs }: Replacement): Promis
   });
 }
 
-/** `mv: cannot move 'a' to 'b': No space left on device`: without the program's name. */
+/** The last line, without the program's name: `mv: cannot move 'a' to 'b': No space left on device`. */
 function lastLine(said: string): string {
   const line = said.trimEnd().split('\n').at(-1) ?? '';
   return line.replace(/^(?:\S+: )?(?:\d+: )?/, '') || 'it ended early';

@@ -1,6 +1,6 @@
 /**
- * What node_exporter's textfile collector reads of a group's last attempt
- * (https://github.com/prometheus/node_exporter#textfile-collector): one file a group, never half written.
+ * Writes metrics of a group's last attempt for node_exporter's textfile collector
+ * (https://github.com/prometheus/node_exporter#textfile-collector). The file is never half written.
  */
 import { randomUUID } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
@@ -9,26 +9,26 @@ import { dirname } from 'node:path';
 import { RunlockError } from '../errors.ts';
 import { replaceFile } from './replace-file.ts';
 
-/** How an attempt ended; `error`: before there was an answer to whether the group has a slot. */
+/** How an attempt ended; `error`: before it was known whether the group has a slot. */
 export const OUTCOMES = [
   ...['succeeded', 'failed', 'unhealthy', 'rebooting', 'interrupted', 'timed-out', 'evicted', 'lost'],
   ...['busy', 'error'],
 ] as const;
 
-/** One attempt to run, as one of its groups sees it. */
+/** One attempt to run, in one of its groups. */
 export interface Attempt {
   readonly group: string;
   readonly outcome: string;
   /** Exit status of runlock. */
   readonly exitCode: number;
-  /** Wall-clock milliseconds at its end. */
+  /** Wall-clock milliseconds at the end of the attempt. */
   readonly endedAtMs: number;
   /** Undefined: the attempt did not get that far. */
   readonly waitedMs?: number | undefined;
   readonly ranMs?: number | undefined;
 }
 
-/** What an earlier attempt left and a later one keeps, in seconds. */
+/** Figures that stay in the file from earlier attempts, in seconds. */
 export interface Kept {
   readonly lastSuccess?: number;
   readonly duration?: number;
@@ -48,13 +48,13 @@ const HELP: Readonly<Record<string, string>> = {
   [OUTCOME]: 'How the last attempt ended: 1 for that outcome, 0 for the others.',
 };
 
-/** An attempt, and what stays of earlier ones in its group. */
+/** An attempt, and the figures kept from earlier ones in its group. */
 export interface Report {
   readonly attempt: Attempt;
   readonly kept: Kept;
 }
 
-/** The whole file: a set of samples for each group. Pure. */
+/** The text of the file, with a set of samples for each group. Pure. */
 export function renderMetrics(reports: readonly Report[]): string {
   const samples = (of: (report: Report) => number | undefined): Sample[] =>
     reports.map((report) => [{ group: report.attempt.group }, of(report)]);
@@ -87,7 +87,7 @@ const outcomeSamples = ({ attempt: { group, outcome } }: Report): Sample[] =>
 
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | undefined];
 
-/** A metric without a value is left out. */
+/** Leaves out a metric without a value. */
 function gauge(name: string, samples: readonly Sample[]): string {
   const lines = samples.flatMap(([labels, value]) => {
     if (value === undefined || !Number.isFinite(value)) return [];
@@ -119,8 +119,8 @@ export function readKept(text: string, group: string): Kept {
 }
 
 /**
- * Before a run: whether the file has a folder to be in.
- * @throws RunlockError `config`.
+ * Checks before a run that the file can be written.
+ * @throws RunlockError `config`: there is no such folder, or the path is not a regular file.
  */
 export function checkMetricsFile(path: string): void {
   const folder = dirname(path);
@@ -131,7 +131,7 @@ export function checkMetricsFile(path: string): void {
     const why = found ? 'is not a folder' : 'does not exist';
     throw new RunlockError('config', `--metrics-file ${path}: ${folder} ${why}; create it, or ${where}`);
   }
-  // The file is replaced, not written to, which would destroy a device, a pipe or a link.
+  // Replacing the file would destroy a device, a pipe or a link.
   if (look(() => lstatSync(path))?.isFile() === false)
     throw new RunlockError('config', `--metrics-file ${path}: it is not a regular file; ${where}`);
 }
@@ -144,12 +144,12 @@ function look(stat: () => Stats): Stats | undefined {
   }
 }
 
-/** A healthy file system takes some milliseconds. */
+/** A healthy file system needs a few milliseconds. */
 const WRITE_LIMIT_MS = 5_000;
 
 /**
- * Puts the figures of an attempt, in each of its groups, in the place of the file: its readers see the old one or the
- * new one, whole. Undefined: done. Else why not, in the words of a sentence; never throws.
+ * Replaces the file with the figures of an attempt in each of its groups; readers see either the old file or the new
+ * one. Resolves to undefined, or to why it failed, worded as part of a sentence; never throws.
  */
 export function writeMetrics(
   path: string,

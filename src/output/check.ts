@@ -1,7 +1,7 @@
-/** The one line of a monitoring plugin. */
+/** The output line of a monitoring plugin. */
 import { visible } from '../text/visible.ts';
 
-/** As `commands/status/check.ts` makes it. */
+/** The result of `commands/status/check.ts`. */
 interface CheckView {
   readonly state: string;
   readonly text: readonly string[];
@@ -13,7 +13,7 @@ interface CheckView {
   }[];
 }
 
-/** Monitoring systems and pagers would cut off more than this. */
+/** Show at most this many findings, because monitoring systems and pagers cut long lines. */
 const SHOWN = 3;
 
 /** `RUNLOCK <state> - <text> | <perfdata>`, with a line break at its end. */

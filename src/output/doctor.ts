@@ -1,4 +1,4 @@
-/** What `doctor` found, as data and as text. */
+/** The report of `doctor`, as data and as text. */
 import { paint, widthOf } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import type { Style } from '../text/style.ts';
@@ -8,7 +8,7 @@ import { wrapLines } from '../text/wrap.ts';
 export type Level = 'ok' | 'note' | 'warning' | 'problem';
 
 export interface Check {
-  /** What was looked at; several checks can have the same name. */
+  /** What was checked; several checks can have the same name. */
   readonly check:
     | 'address'
     | 'contact'
@@ -25,7 +25,7 @@ export interface Check {
     | 'host';
   readonly level: Level;
   readonly found: string;
-  /** What to do about it. */
+  /** What to do. */
   readonly fix?: string;
 }
 
@@ -33,7 +33,7 @@ export interface Check {
 export interface DoctorReport {
   readonly v: 1;
   readonly at: string;
-  /** Consul's, as configured. */
+  /** Consul's address, as configured. */
   readonly address: string;
   readonly prefix: string;
   /** By name. */
@@ -63,7 +63,7 @@ export function renderDoctor(report: DoctorReport, options: DoctorOptions): stri
   return [...lines, ...renderVerdict(report, options), ''].join('\n');
 }
 
-/** If less room than this is left beside the names, the text stands below them. */
+/** With less room than this beside the names, the text stands below them. */
 const LEAST_BESIDE = 30;
 
 function renderCheck(

@@ -1,4 +1,4 @@
-/** `runlock forget` as text, and the data behind it: the shape of `--json`. */
+/** The result of `runlock forget`, as text and as the shape of `--json`. */
 import { visible } from '../text/visible.ts';
 
 /** What `forget --json` prints. */
@@ -8,15 +8,15 @@ export interface ForgottenGroup {
   readonly group: string;
   /** Nodes whose last run was recorded there, by name. */
   readonly forgotten: readonly string[];
-  /** How many keys went, those of `forgotten` among them. */
+  /** How many keys were deleted, including those of `forgotten`. */
   readonly keys: number;
-  /** Groups below it: they stay. */
+  /** Groups below it, which stay. */
   readonly below: readonly string[];
 }
 
 const SHOWN = 5;
 
-/** With a line break at its end. */
+/** Ends with a line break. */
 export function renderForgotten({ group, forgotten, keys, below }: ForgottenGroup): string {
   const runs = forgotten.length === 1 ? '1 node' : `${forgotten.length.toLocaleString('en-US')} nodes`;
   const others = keys - forgotten.length;

@@ -2,7 +2,7 @@
 import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 
-/** One service, as the gate sees it; `said`: why, in one line. */
+/** The verdict for one service; `said`: the reason, in one line. */
 export interface GateLine {
   readonly service: string;
   readonly open: boolean;

@@ -1,4 +1,4 @@
-/** `runlock history` as text, and the data behind it: the shape of `--json`. */
+/** The result of `runlock history`, as text and as the shape of `--json`. */
 import { formatAge } from '../text/age.ts';
 import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
@@ -12,19 +12,19 @@ import { wrapLines } from '../text/wrap.ts';
 export interface HistoryReport {
   readonly v: 1;
   readonly prefix: string;
-  /** With the groups below it. Absent: every group below the prefix. */
+  /** Includes the groups below it. Absent: all groups below the prefix. */
   readonly group?: string;
-  /** When it was read, by the reader's clock. */
+  /** When the records were read, by the reader's clock. */
   readonly at: string;
-  /** What `--silent-for` asked; then `nodes` has only those without a good run for this long. */
+  /** The value of `--silent-for`; then `nodes` has only nodes without a successful run for this long. */
   readonly silentForMs?: number;
   /** How many records could be read. */
   readonly known: number;
-  /** The longest silent first, those without any known good run before them. One for each group that a node ran in. */
+  /** One entry for each group that a node ran in; those without a known successful run first, then the longest silent. */
   readonly nodes: readonly RunView[];
   /** Records that could not be read. */
   readonly problems: readonly string[];
-  /** Why records of some groups may be missing: what this token lacks to read them. */
+  /** Why records of some groups may be missing: the rights that the token lacks. */
   readonly hidden?: string;
 }
 
@@ -35,7 +35,7 @@ export interface RunView {
     'succeeded' | 'failed' | 'unhealthy' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
   readonly exitCode?: number;
   readonly endedAt: string;
-  /** When its last good run ended. Absent: none is known. */
+  /** When the node's last successful run ended. Absent: none is known. */
   readonly lastGoodAt?: string;
   readonly waitedMs: number;
   readonly ranMs: number;
@@ -51,11 +51,11 @@ export interface ForgetReport {
   readonly prefix: string;
   readonly group?: string;
   readonly node: string;
-  /** The groups whose record of this node went. */
+  /** The groups in which the node's record was deleted. */
   readonly forgotten: readonly string[];
-  /** Groups below the named one where a run of the node is still known. */
+  /** Groups below the named one that still have a record of the node. */
   readonly below?: readonly string[];
-  /** Why it may be known in other groups too: what this token lacks to read them. */
+  /** Why other groups may have a record too: the rights that the token lacks. */
   readonly hidden?: string;
 }
 
@@ -64,7 +64,7 @@ interface HistoryOptions extends RenderOptions {
   readonly sentenceColumns?: number | undefined;
 }
 
-/** `history` for people, with a line break at its end. */
+/** `history` for people. Ends with a line break. */
 export function renderHistory(report: HistoryReport, options: HistoryOptions): string {
   const { nodes, problems } = report;
   const withGroup = nodes.some(({ group }) => group !== report.group);
@@ -108,7 +108,7 @@ function sumUp({ prefix, group, silentForMs, known, nodes, problems }: HistoryRe
     return [visible(`no runs recorded in ${where} (or this token may not read them)`)];
   if (silentForMs === undefined) return [];
   const age = formatAge(silentForMs);
-  // Not nodes: one that ran in several of these groups counts once for each.
+  // Count entries, because a node that ran in several of these groups has an entry for each.
   if (nodes.length > 0)
     return [visible(`${nodes.length} of ${known} entries in ${where} without a successful run for ${age}`)];
   return [visible(`all ${known} entries in ${where} had a successful run within ${age}`)];
@@ -117,7 +117,7 @@ function sumUp({ prefix, group, silentForMs, known, nodes, problems }: HistoryRe
 const missing = ({ hidden }: Pick<HistoryReport, 'hidden'>): string[] =>
   hidden === undefined ? [] : [visible(`nodes may be missing here: ${hidden}`)];
 
-/** What `--forget` did, with a line break at its end. */
+/** What `--forget` did. Ends with a line break. */
 export function renderForget(report: ForgetReport): string {
   const { prefix, group, node, forgotten, below = [] } = report;
   const where = group ?? `any group below ${prefix}/`;

@@ -1,4 +1,4 @@
-/** `status --watch`: what is drawn over and over on the terminal's other screen. */
+/** `status --watch`: the view that is redrawn on the terminal's alternate screen. */
 import { clockTime, formatAge } from '../text/age.ts';
 import { paint, widthOf } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
@@ -10,11 +10,11 @@ import type { StatusReport } from '../view/report.ts';
 
 export interface ScreenView {
   readonly report: StatusReport;
-  /** Where Consul is. */
+  /** Consul's address. */
   readonly address: string;
-  /** Whether a key is heard without Enter. */
+  /** Whether the terminal passes on keys without Enter. */
   readonly hearsKeys: boolean;
-  /** Consul does not answer: since when (wall-clock milliseconds), and why. */
+  /** Set while Consul does not answer: since when (wall-clock milliseconds), and the error. */
   readonly fault?: { readonly sinceMs: number; readonly message: string };
 }
 
@@ -23,9 +23,9 @@ export interface ScreenOptions extends RenderOptions {
   readonly rows: number;
 }
 
-/** The other screen, without a cursor. */
+/** Switches to the alternate screen and hides the cursor. */
 export const ENTER_SCREEN = '\x1b[?1049h\x1b[?25l';
-/** The terminal as it was. */
+/** Shows the cursor and switches back. */
 export const LEAVE_SCREEN = '\x1b[?25h\x1b[?1049l';
 export const WIPE_SCREEN = '\x1b[2J';
 
@@ -34,7 +34,7 @@ export function renderScreen(view: ScreenView, options: ScreenOptions): string {
   const { columns, rows } = options;
   const lines = fit([...heading(view, options), ...body(view, options)], options);
   const used = lines.reduce((sum, line) => sum + heightOf(line, columns), 0);
-  // A row that is full to its end has nothing behind it, and erasing there would take its last character.
+  // Erasing to the end of a full row would erase its last character.
   const drawn = lines.map((line) => (isFull(line, columns) ? line : `${line}\x1b[K`));
   return `\x1b[H${drawn.join('\r\n')}${used < rows ? '\r\n\x1b[J' : ''}`;
 }
@@ -60,7 +60,7 @@ function body({ report }: ScreenView, options: ScreenOptions): string[] {
   return renderStatus(report, options).trimEnd().split('\n');
 }
 
-/** As many lines as the terminal has room for; the last one says how many are missing. */
+/** As many lines as fit the terminal; the last one says how many are missing. */
 function fit(lines: readonly string[], { columns, rows, color }: ScreenOptions): string[] {
   const heights = lines.map((line) => heightOf(line, columns));
   if (sum(heights) <= rows) return [...lines];
@@ -73,7 +73,7 @@ function fit(lines: readonly string[], { columns, rows, color }: ScreenOptions):
 
 const sum = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0);
 
-/** How many rows a line takes when the terminal wraps it: a wide character never stands half in a row. */
+/** How many rows a line takes when the terminal wraps it; a wide character is never split between rows. */
 function heightOf(line: string, columns: number): number {
   return layOut(line, columns).rows;
 }

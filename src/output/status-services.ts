@@ -7,7 +7,7 @@ import { renderTable } from './table.ts';
 import type { ServiceView } from '../view/report.ts';
 import { wrapLines } from '../text/wrap.ts';
 
-/** As in a long queue; `--json` shows all. */
+/** Show at most this many; `--json` shows all. */
 const SHOWN = 20;
 
 export function renderServices(services: readonly ServiceView[], options: RenderOptions): string {

@@ -23,20 +23,20 @@ export interface RenderOptions {
   readonly columns?: number | undefined;
   /** Wall-clock milliseconds. */
   readonly now: number;
-  /** A line is enough of a group where nothing is kept, and less of an idle one. */
+  /** Show groups that are not blocked as one line each, and idle groups as one line together. */
   readonly overview?: boolean;
-  /** Groups that somebody asked for by name: they are shown in full. */
+  /** Groups named on the command line, which are shown in full. */
   readonly named?: readonly string[];
-  /** In the overview: idle groups have a line each. */
+  /** In the overview, give each idle group its own line. */
   readonly all?: boolean;
 }
 
-/** A long queue, or list of problems, is cut here; `--json` shows all of it. */
+/** Show at most this many entries of a queue or list of problems; `--json` shows all. */
 const SHOWN = 20;
 
 /**
- * `status` for people: how many groups are in which state, then the groups. Those with a kept slot come first, those where
- * somebody waits before the others; then those where somebody runs or waits; idle ones last. By name within.
+ * `status` for people: how many groups are in which state, then the groups. Groups with a kept slot come first, those
+ * with waiting runs before the others; then groups where runs wait or run; idle groups last. Sorted by name within.
  */
 export function renderStatus(report: StatusReport, options: RenderOptions): string {
   const { color, columns, named = [] } = options;
@@ -67,7 +67,7 @@ function renderSummary({ states }: StatusReport, { color, columns }: RenderOptio
   const textOf = (state: GroupState) => `${states[state].toLocaleString('en-US')} ${state}`;
   const units = STATES.map((state, i) => `${textOf(state)}${i < STATES.length - 1 ? ',' : ''}`);
   const text = wrapUnits(units, columns, { lead: 'groups: ', hang: 8, between: ' ' }).join('\n');
-  // Colours take no room, which wrapping does not know.
+  // Colour the states after wrapping, each where it stands.
   return STATES.reduce((painted, state) => {
     const style = states[state] === 0 ? 'dim' : stateStyles[state];
     return painted.replace(textOf(state), paint(textOf(state), style, color));
@@ -77,7 +77,7 @@ function renderSummary({ states }: StatusReport, { color, columns }: RenderOptio
 function renderGroups(report: StatusReport, options: RenderOptions): string[] {
   const { overview = false, named = [], all = false } = options;
   const groups = usedGroups(report.groups);
-  // Only `--blocked` leaves out what is counted.
+  // Groups are counted but none is shown: only `--blocked` does that.
   if (groups.length === 0) return ['no group is blocked'];
   const isFull = (view: GroupView, rank: Rank) =>
     !overview || rank < 2 || named.includes(view.group) || groups.length === 1;
@@ -93,7 +93,7 @@ function renderGroups(report: StatusReport, options: RenderOptions): string[] {
   });
 }
 
-/** 0: a slot is kept and somebody waits. 1: a slot is kept. 2: somebody runs or waits, or no new run may start. 3: idle. */
+/** 0: a slot is kept and a run waits. 1: a slot is kept. 2: a run runs or waits, or a freeze is in effect. 3: idle. */
 type Rank = 0 | 1 | 2 | 3;
 
 const RANKS: readonly Rank[] = [0, 1, 2, 3];
@@ -106,7 +106,7 @@ function rankOf({ state, slots, queue, returning = [], frozen, problems }: Group
   return waits || frozen || slots.some((slot) => slot.state !== 'free') ? 2 : 3;
 }
 
-/** Whether nothing that lives stands behind the slot's claim. */
+/** Whether the slot's claim has no live run behind it. */
 function needsSomebody(slot: SlotView): boolean {
   return ['failed', 'interrupted', 'abandoned', 'unreadable'].includes(slot.state) || sessionGone(slot);
 }
@@ -115,13 +115,13 @@ function renderLine(view: GroupView, options: RenderOptions): string[] {
   const title = titleOf(view, { color: false });
   const text = `${title}: ${visible(view.why)}`;
   const [first = '', ...rest] = wrapLines(text, options.columns, { hang: 4 });
-  // Only a whole title can be coloured: colours take no room, but wrapping does not know that.
+  // Colour the title only if it was not broken.
   return first.startsWith(title)
     ? [titleOf(view, options) + first.slice(title.length), ...rest]
     : [first, ...rest];
 }
 
-/** The group and its state; nothing can be said of one that nobody has used. */
+/** The group and its state; no state for a group that was never used. */
 function titleOf(
   { group, known, state, frozen }: GroupView,
   { color }: Pick<RenderOptions, 'color'>,
@@ -132,7 +132,7 @@ function titleOf(
   return `${name} (${states.map((each) => paint(each, stateStyles[each], color)).join(', ')})`;
 }
 
-/** One line, with as many names as it has room for. */
+/** One line, with as many names as fit. */
 function renderIdle(groups: readonly GroupView[], { color, columns = Infinity }: RenderOptions): string {
   const names = groups.map(({ group }) => visible(group));
   const text = (count: number) => {
@@ -155,7 +155,7 @@ function renderNothing({ prefix, why, fix, problems }: StatusReport, { columns }
   return [...lines, ...problems.flatMap((problem) => wrap(`problem: ${problem}`))].join('\n');
 }
 
-/** What is the case and what to do about it stand before all that may be long. */
+/** Why and what to do come first, because the tables below may be long. */
 function renderGroup(view: GroupView, options: RenderOptions): string {
   const { color } = options;
   return [
@@ -199,7 +199,7 @@ function slotCells(slot: SlotView, now: number): string[] {
 
 const isLeftOn = ({ maintenance }: SlotView) => maintenance !== undefined;
 
-/** What the node's runs left in maintenance; no column where none did. */
+/** The maintenance that the node's runs left on; no column if there is none in any slot. */
 function maintenanceCell({ maintenance }: SlotView, all: readonly SlotView[]): string[] {
   if (!all.some(isLeftOn)) return [];
   return [maintenance ? leftOnText(maintenance) : ''];
@@ -207,7 +207,7 @@ function maintenanceCell({ maintenance }: SlotView, all: readonly SlotView[]): s
 
 const isElsewhere = ({ also = [] }: { also?: readonly PlaceView[] | undefined }) => also.length > 0;
 
-/** Where else the run is; no column where that is so of none of them. */
+/** The run's other groups; no column if no run has any. */
 function alsoCell(
   { also = [] }: { also?: readonly PlaceView[] | undefined },
   all: readonly { also?: readonly PlaceView[] | undefined }[],
@@ -219,7 +219,7 @@ function alsoCell(
   return [places.join(', ')];
 }
 
-/** A run that may still be alive, but can't show it. */
+/** Whether the run may be alive but has no session. */
 function sessionGone({ state, alive }: SlotView): boolean {
   return !alive && (state === 'running' || state === 'evicted');
 }
@@ -272,7 +272,7 @@ function renderQueue(queue: readonly WaiterView[], options: RenderOptions): stri
   ];
 }
 
-/** They are behind nobody in the queue, so they have no place. */
+/** Runs that return to their own claims. They are not in the queue, so they have no place. */
 function renderReturning(returning: readonly ReturningView[], options: RenderOptions): string[] {
   if (returning.length === 0) return [];
   const rows = returning

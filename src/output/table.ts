@@ -1,4 +1,4 @@
-/** Rows of cells as text. */
+/** Tables as text. */
 import { cut, paint, widthOf } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
@@ -11,20 +11,20 @@ export interface Row {
 
 export interface TableOptions {
   readonly color: boolean;
-  /** Width of the terminal; undefined: nothing has to fit. */
+  /** Width of the terminal; undefined: unlimited. */
   readonly columns?: number | undefined;
-  /** The head of a column that may be cut: what a command is called is known from its beginning. */
+  /** Head of the column that may be cut, such as COMMAND, whose beginning is enough. */
   readonly flexible?: string;
 }
 
-/** So much of a column that is cut stays. */
+/** A column is never cut below this width. */
 const LEAST_WIDTH = 8;
 const INDENT = '  ';
 const BETWEEN = '  ';
 
 /**
- * Aligned columns below a head. Where they don't fit the terminal, each row is a list of its cells with their heads
- * instead: no name is cut.
+ * Aligned columns below a head. If they don't fit the terminal, each row becomes a list of its cells with their heads, so
+ * that no name is cut.
  */
 export function renderTable(head: readonly string[], rows: readonly Row[], options: TableOptions): string[] {
   const { color, columns = Infinity, flexible = '' } = options;

@@ -5,7 +5,7 @@ import { stateText } from '../text/ended.ts';
 import { visible } from '../text/visible.ts';
 import type { HolderView, WaitingView } from '../view/report.ts';
 
-/** The one line that a terminal shows while `exec` waits: one column narrower than the terminal, so that it never wraps. */
+/** The line that a terminal shows while `exec` waits, one column narrower than the terminal so that it never wraps. */
 export function renderWaiting(view: WaitingView, columns: number | undefined): string {
   const width = columns === undefined ? undefined : Math.max(1, columns - 1);
   const full = lineOf(view, 'full');

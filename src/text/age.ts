@@ -1,4 +1,4 @@
-/** Spans of time, and moments, as people read them. */
+/** Durations and times for people. */
 
 /** `4s`, `3m12s`, `2h05m`, `3d4h`; the smaller unit is left out when it is zero. */
 export function formatAge(ms: number): string {
@@ -15,10 +15,10 @@ function rest(count: number, unit: string): string {
   return count === 0 ? '' : `${String(count).padStart(2, '0')}${unit}`;
 }
 
-/** A moment for people, without milliseconds. `moment`: ISO 8601. */
+/** A time for people, without milliseconds. @param moment ISO 8601 */
 export const clockTime = (moment: string): string => moment.replace(/\.\d+Z$/, 'Z');
 
-/** Until when: `until 2026-03-01T12:00:00Z (in 2h)`. `moment`: ISO 8601; `nowMs`: wall-clock milliseconds. */
+/** An end time: `until 2026-03-01T12:00:00Z (in 2h)`. @param moment ISO 8601. @param nowMs wall-clock milliseconds */
 export function momentText(moment: string, nowMs: number): string {
   return `until ${clockTime(moment)} (in ${formatAge(Date.parse(moment) - nowMs)})`;
 }

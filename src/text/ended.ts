@@ -1,7 +1,7 @@
-/** What a claim says of its run, in words. */
+/** Describes the run of a claim in words. */
 import { formatAge } from './age.ts';
 
-/** What ran, and how it ended: `puppet, exit 4`. */
+/** The command and how it ended: `puppet, exit 4`. */
 export function endedText({
   command = '?',
   exitCode,

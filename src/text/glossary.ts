@@ -1,4 +1,4 @@
-/** The five words that all texts use in the same sense. Pure. */
+/** Five words that all texts use in the same sense. Pure. */
 
 /** Shown in help, on the man page and in the README. */
 export const glossary: readonly (readonly [word: string, meaning: string])[] = [

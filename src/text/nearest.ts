@@ -1,6 +1,6 @@
-/** The word that was probably meant, of those that are right; undefined: none is near. */
+/** The valid word that was probably meant; undefined: none is similar. */
 export function nearest(word: string, right: Iterable<string>): string | undefined {
-  // One mistake in three letters: more, and it is another word.
+  // With more than one mistake in three letters it is another word.
   let least = Math.max(1, Math.ceil(word.length / 3)) + 1;
   let found: string | undefined;
   for (const candidate of right) {
@@ -12,7 +12,7 @@ export function nearest(word: string, right: Iterable<string>): string | undefin
   return found;
 }
 
-/** Letters too many, too few, wrong, or swapped with their neighbour. */
+/** Number of letters that are extra, missing, wrong, or swapped with a neighbour. */
 function mistakes(a: string, b: string): number {
   let before: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, j) => j);

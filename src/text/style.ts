@@ -13,11 +13,11 @@ const WIDE =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\uff01-\uff60]/u;
 const COMBINING = /\p{M}/u;
 
-/** What `paint` puts around a text takes no columns. */
+/** What `paint` adds to a text. */
 // eslint-disable-next-line no-control-regex
 const COLOURS = /\x1b\[\d+m/g;
 
-/** How many columns of a terminal `text` takes, colours or not. */
+/** How many columns `text` takes on a terminal; colours take none. */
 export function widthOf(text: string): number {
   const plain = text.includes('\x1b') ? text.replace(COLOURS, '') : text;
   let width = 0;

@@ -1,9 +1,9 @@
-/** Text that is safe to print, wherever it came from. */
+/** Makes text from any source safe to print. */
 
-// Controls, bidi and other format characters, line separators, lone surrogates, and whatever else shows as nothing.
+// Control, bidi and other format characters, line separators, lone surrogates, and other invisible characters.
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
-/** `text` that came from elsewhere, with everything that a terminal would obey or hide spelled out (`\x1b`, `\u202e`). */
+/** Spells out all characters that a terminal would interpret or hide (`\x1b`, `\u202e`). */
 export function visible(text: string): string {
   return text.replace(INVISIBLE, (char) => {
     const code = char.codePointAt(0) ?? 0;
@@ -13,7 +13,7 @@ export function visible(text: string): string {
   });
 }
 
-/** JSON, the same data, in which nothing is left that a terminal would obey or hide. */
+/** JSON in which all characters that a terminal would interpret or hide are escaped. */
 export function renderJson(value: unknown, indent?: number): string {
   return JSON.stringify(value, undefined, indent).replace(INVISIBLE, (char) => {
     if (char === '\n') return char;

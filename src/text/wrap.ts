@@ -1,4 +1,4 @@
-/** Text broken at words, for a terminal of so many columns. */
+/** Breaks text into lines between words, for a terminal's width. */
 import { widthOf } from './style.ts';
 
 /** Units that a line break must not split: a word, or a command to copy. */
@@ -13,7 +13,7 @@ export function wrapSentence(text: string, columns: number, indent = 2): string 
   return fill(text.match(WORDS) ?? [], columns, { hang: indent }).join('\n');
 }
 
-/** The same, as lines. `columns` undefined: it is one line. */
+/** The same, as an array of lines. @param columns undefined: one line */
 export function wrapLines(
   text: string,
   columns: number | undefined,
@@ -51,13 +51,13 @@ export function wrapUnits(
 }
 
 interface Shape {
-  /** Stands before the first word, as it is. */
+  /** Text before the first word. */
   readonly lead?: string;
-  /** Spaces before every line but the first. */
+  /** Number of spaces before each line except the first. */
   readonly hang?: number;
-  /** Stands at the end of each line that goes on. */
+  /** Text at the end of each line except the last. */
   readonly tail?: string;
-  /** Between two words of a line; a space unless given. */
+  /** Text between two words of a line; default: a space. */
   readonly between?: string;
 }
 
@@ -68,7 +68,7 @@ function fill(
 ): string[] {
   const lines: string[] = [];
   let line = lead;
-  // Measured as it grows: anew for each word, a long line would take as long as its square.
+  // Add up widths, because measuring the line again for each word would take quadratic time.
   let width = widthOf(lead);
   let isEmpty = true;
   for (const [i, word] of words.entries()) {
@@ -88,8 +88,8 @@ function fill(
 }
 
 /**
- * A text of help for `columns`: what is not indented is a paragraph, an indented line is a row of its own, and lines
- * below it that are indented more go on with it. Rows that are commands are broken so that a shell still takes them.
+ * Wraps the text of help. Lines without indentation form a paragraph. An indented line is a row, which more indented
+ * lines continue. Commands are broken with a backslash, so that a shell still accepts them.
  */
 export function wrapHelp(text: string, columns: number): string {
   const out: string[] = [];
@@ -117,7 +117,7 @@ const indentOf = (line: string) => line.length - line.trimStart().length;
 const paragraph = (lines: readonly string[], columns: number) =>
   fill(lines.join(' ').match(WORDS) ?? [], columns, {});
 
-/** Less room than this for the last column of a row, and it begins further left. */
+/** With less room than this, the last column of a row starts further left. */
 const LEAST_COLUMNS = 24;
 
 function row(lines: readonly string[], columns: number): string[] {
@@ -132,13 +132,14 @@ function row(lines: readonly string[], columns: number): string[] {
   return fill(words, columns, { lead: ' '.repeat(indent) + lead, hang });
 }
 
-/** A command, and a remark behind it, which comes before it where both have no room on a line. */
+/** A command with a comment, which is put above the command if they don't fit on one line. */
 function example([first = '', ...others]: readonly string[], indent: number, columns: number): string[] {
   const [, command = first, remark = ''] = /^(.*?) {2,}# (.*)$/.exec(first) ?? [];
   const lead = ' '.repeat(indent);
   const remarks = [remark, ...others.map((line) => line.replace(/^# /, ''))].join(' ').trim();
   const said = remarks === '' ? [] : fill(remarks.split(' '), columns - indent - 2, {});
-  // An option stays with its value, and what is in quotes is one word.
+  // Keep an option with its value, and a quoted text as one word.
+
   const words = command.match(/(?:-\S+ (?!-))?(?:[^\s']|'[^']*')+/g) ?? [];
   return [
     ...said.map((line) => `${lead}# ${line}`),

@@ -21,8 +21,8 @@ export function usedGroups<T extends { readonly group: string; readonly known: b
 }
 
 /**
- * The same report with the blocked groups alone, and with named ones of which nothing is known: a wrong name must not
- * look like good news. What it counts are all.
+ * The same report with only the blocked groups, and with named groups that have no keys, so that a misspelled name does
+ * not look like good news. The counts stay those of all groups.
  */
 export function onlyBlocked(report: StatusReport): StatusReport {
   const groups = usedGroups(report.groups).filter(({ state, known }) => state === 'blocked' || !known);

@@ -1,4 +1,4 @@
-/** One sentence on a group: why it is blocked (or that it moves, or is idle), and what to do about it. Pure. */
+/** Explains a group in one sentence: why it is blocked, or that it moves or is idle, and what to do. Pure. */
 import { assertNever } from '../errors.ts';
 import { hint } from '../text/suggested-command.ts';
 import { keepsOutForMs } from '../lock/decide.ts';

@@ -1,4 +1,4 @@
-/** Follows what `status` shows, by blocking queries: Consul is asked again only when something has changed. */
+/** Follows what `status` shows by blocking queries, which return only when something has changed. */
 import { FIRST_CONTACT, isTransient } from '../consul/consul.ts';
 import type { Consul, ReadOptions } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
@@ -10,12 +10,12 @@ import { groupsBeside } from './runs.ts';
 import { joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';
 
-/** What was read last, as it looks at a moment in wall-clock milliseconds: ages grow without a change. */
+/** The latest data as a report for the given time, because ages grow without a change. @param now wall-clock ms */
 export type Followed = (now: number) => StatusReport;
 
 export interface FollowOptions extends Scope {
   readonly signal: AbortSignal;
-  /** Hears what there is to see: first when all was read once, then after each change. */
+  /** Called with the data: first when all has been read once, then after each change. */
   readonly changed: (seen: Followed) => void;
 }
 
@@ -30,8 +30,8 @@ const PAUSE_PER_ENTRY_MS = 0.1;
 const FREEZE_PAUSE_MS = 1_000;
 
 /**
- * Runs until `signal`, and outlives whatever may be over later: an election, an agent that restarts.
- * @throws RunlockError when the first contact fails, or Consul refuses.
+ * Runs until `signal` aborts. Survives transient faults, such as an election or a restart of the agent.
+ * @throws RunlockError if the first contact fails, or Consul denies access.
  */
 export async function followGroups(
   { consul, clock }: { consul: Consul; clock: Clock },
@@ -67,7 +67,7 @@ export async function followGroups(
       return { found, index: found?.index ?? 0 };
     };
     await watchUntil(read, async ({ found }) => {
-      // Nothing was read. When Consul is back it answers at once, changed or not.
+      // Nothing was read. When Consul is back, it answers at once even without a change.
       if (!found) return undefined;
       const before = latest.get(source);
       latest.set(source, found);
@@ -82,7 +82,7 @@ export async function followGroups(
 }
 
 /**
- * Undefined: the blocking query failed in a way that may be over later. Without an index that is tried again for ever.
+ * Undefined: the blocking query failed with a transient fault. A query without an index is retried for ever.
  */
 async function ask(
   consul: Consul,

@@ -83,7 +83,7 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
   };
 }
 
-/** How many groups one explanation follows, from each to the one in which its run waits. */
+/** How many groups one explanation follows, from each group to the one that its run waits for. */
 const MOST_GROUPS = 8;
 
 /** How many groups are in each state. */
@@ -93,7 +93,7 @@ export function countStates(views: readonly GroupView[]): StatusReport['states']
   return counts;
 }
 
-/** What was read of one group. */
+/** The stored keys of one group. */
 interface Read {
   readonly facts: GroupFacts;
   readonly unreadableFreeze: boolean;

@@ -1,4 +1,4 @@
-/** Reads what there is to see, once. */
+/** Reads the data of a report once. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { viewGroups } from './groups.ts';
@@ -15,9 +15,9 @@ export interface Reading extends Scope {
 }
 
 /**
- * Reads the prefix at once, or the named groups with those below them, those that their runs are in too, and the freezes
- * above them. A record that can't be read is a problem of its group, never the end of the whole status.
- * @throws RunlockError when Consul can't be reached, or refuses.
+ * Reads the whole prefix, or the named groups, the groups below them, further groups of their runs, and the freezes
+ * above. An unreadable record becomes a problem of its group, and does not fail the status.
+ * @throws RunlockError if Consul can't be reached, or denies access.
  */
 export async function readGroups(consul: Consul, options: Reading): Promise<StatusReport> {
   const { prefix, groups, now, signal } = options;
@@ -38,8 +38,8 @@ export async function readGroups(consul: Consul, options: Reading): Promise<Stat
 }
 
 /**
- * The groups, with what this token may not see of them, and the health gates of services where they are asked for.
- * @throws RunlockError as `readGroups`.
+ * Reads the groups, which of them this token may not see, and the health gates of services if asked for.
+ * @throws RunlockError like `readGroups`.
  */
 export async function readReport(
   consul: Consul,

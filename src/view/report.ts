@@ -4,19 +4,19 @@
 export interface StatusReport {
   readonly v: 1;
   readonly prefix: string;
-  /** When it was read, by the reader's clock; ages in sentences count from here. */
+  /** When the data was read, by the reader's clock; ages in sentences count from here. */
   readonly at: string;
   /** The root's freeze, which stops every group, including groups that no run has used yet. */
   readonly frozen?: FreezeView;
-  /** Of the root's freeze, where there is no group that would say it. */
+  /** Explains the root's freeze if there is no group to explain it. */
   readonly why?: string;
-  /** The command that ends it. */
+  /** The command that ends the root's freeze. */
   readonly fix?: string;
-  /** Of all groups: what this token lacks to see every one of them, and a freeze of everything. */
+  /** Which rights the token lacks to see all groups and the root's freeze. */
   readonly hidden?: string;
-  /** With the root's freeze; every group's own are with the group. */
+  /** Problems with the root's freeze; other problems are in their groups. */
   readonly problems: readonly string[];
-  /** How many groups are in each state, those that `--blocked` leaves out too. */
+  /** How many groups are in each state, including groups that `--blocked` leaves out. */
   readonly states: Readonly<Record<GroupState, number>>;
   /** By name; text output shows blocked groups first. */
   readonly groups: readonly GroupView[];
@@ -24,7 +24,7 @@ export interface StatusReport {
   readonly services?: readonly ServiceView[];
 }
 
-/** What the gate of a service says to some of the nodes that offer it. */
+/** The verdict of a service's gate for some of the nodes that offer it. */
 export interface GateView {
   readonly open: boolean;
   readonly nodes: readonly string[];
@@ -34,18 +34,18 @@ export interface GateView {
 /** The health gate of a service. */
 export interface ServiceView {
   readonly service: string;
-  /** All instances, and how many of them may be offline. */
+  /** Number of all instances, and how many of them may be offline. */
   readonly total: number;
   readonly limit: number;
   readonly minHealthy?: number;
-  /** The instances that are offline, by their ids, and why. */
+  /** The instances that are offline, with their ids, and why. */
   readonly offline: readonly { readonly node: string; readonly id: string; readonly why: string }[];
   /** Nodes that offer it, by whether they may go out of service now. */
   readonly openFor: readonly string[];
   readonly closedFor: readonly string[];
-  /** The same, with the reason as `gate check` gives it: one for all nodes that share it. */
+  /** The same with reasons, worded as by `gate check`; nodes with the same reason share an entry. */
   readonly gates: readonly GateView[];
-  /** What of it could not be seen. */
+  /** What could not be read about the service. */
   readonly problem?: string;
 }
 
@@ -62,17 +62,17 @@ export interface GroupView {
   readonly returning?: readonly ReturningView[];
   /** The group's own freeze, else its nearest ancestor's, that has not ended. */
   readonly frozen?: FreezeView;
-  /** What is stored and could not be read, or should not be there. */
+  /** Keys that could not be read, or that should not exist. */
   readonly problems: readonly string[];
   /** One sentence: why the group is blocked, or that it moves, or is idle. */
   readonly why: string;
-  /** What to do about it, in one sentence. */
+  /** What to do, in one sentence. */
   readonly next?: string;
-  /** The command that would free it. Absent where a command could let two nodes change at once. */
+  /** A command that would free the group. Absent if the command could let two nodes change at once. */
   readonly fix?: string;
 }
 
-/** As `view/state.ts` tells them apart. */
+/** Defined in `view/state.ts`. */
 export type GroupState = 'blocked' | 'frozen' | 'waiting' | 'running' | 'idle';
 
 /**
@@ -108,10 +108,10 @@ export interface SlotView {
   readonly maintenance?: { readonly services: readonly string[]; readonly node?: true };
   /** `forever`, `none`, or milliseconds. */
   readonly hold?: 'forever' | 'none' | number;
-  /** When others may follow. */
+  /** When other runs may have the slot. */
   readonly heldUntil?: string;
   readonly pid?: number;
-  /** What the run's machine is called; several may share a node's name. */
+  /** Host name of the run's machine; several machines may share a node name. */
   readonly host?: string;
   /** When another run first saw that this run had lost its session. */
   readonly missingSince?: string;
@@ -141,16 +141,16 @@ export interface WaiterView {
 
 export interface ReturningView {
   readonly node: string;
-  /** Where the node's claim is. */
+  /** The slot of the node's claim. */
   readonly slot: number;
   readonly run: string;
   readonly since: string;
   readonly waitedMs: number;
   readonly pid: number;
   readonly session: string;
-  /** What the run's machine is called. */
+  /** Host name of the run's machine. */
   readonly host?: string;
-  /** What it waits for. */
+  /** What the run waits for. */
   readonly why: string;
 }
 
@@ -163,16 +163,16 @@ export interface FreezeView {
   readonly until?: string;
 }
 
-/** What a waiting `exec` knows of its group. */
+/** What a waiting `exec` knows about its group. */
 export interface WaitingView {
   readonly group: string;
   readonly waitedMs: number;
-  /** The groups in which it has a slot already. */
+  /** The groups in which the run has a slot already. */
   readonly held?: readonly string[] | undefined;
   /** From 1. */
   readonly place?: number | undefined;
   readonly holders?: readonly HolderView[] | undefined;
-  /** The freeze that stops it, its own or one above; `leftMs`: until it ends by itself. */
+  /** The freeze that stops the run, its group's or one above; `leftMs`: time until the freeze ends. */
   readonly frozen?:
     | { readonly at?: string; readonly by: string; readonly reason: string; readonly leftMs?: number }
     | undefined;
@@ -182,8 +182,8 @@ export interface HolderView {
   readonly node: string;
   readonly state: Exclude<SlotState, 'free' | 'locked' | 'unreadable'>;
   readonly command: string;
-  /** How long it has been in this state. */
+  /** How long the slot has been in this state. */
   readonly ageMs: number;
-  /** Set if the run has lost its session: for how long, and what will happen after how much longer. */
+  /** Set if the run has lost its session: how long ago, and what will happen when. */
   readonly gone?: { readonly forMs: number; readonly leftMs: number; readonly then: 'abandoned' | 'next' };
 }

@@ -5,7 +5,7 @@ import { decodeClaim, decodeNodeMark } from '../lock/records.ts';
 import type { Claim } from '../lock/records.ts';
 import type { FreezeView, ReturningView } from './report.ts';
 
-/** What is stored of a group, as far as it tells who comes back. */
+/** The keys of a group that show which nodes are back. */
 export interface Marks {
   readonly prefix: string;
   readonly marks: readonly Entry[];
@@ -16,7 +16,7 @@ export interface Marks {
 interface Seen {
   readonly frozen: FreezeView | undefined;
   readonly now: number;
-  /** What `decode` gives; undefined where it can't be read, which is a problem of the group then. */
+  /** Returns the result of `decode`; undefined if it throws, which becomes a problem of the group. */
   readonly attempt: <T>(decode: () => T) => T | undefined;
 }
 
@@ -36,7 +36,7 @@ export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Se
     if (!mark || busy.has(entry.session)) return [];
     const { node } = key;
     const own = claims.find(({ claim }) => claim.node === node);
-    // Of a run whose lock somebody took, or that is just being granted its slot.
+    // The run's own claim: its lock was taken away, or it is just being granted the slot.
     if (!own || own.claim.run === mark.run) return [];
     const { run, since, pid, host } = mark;
     const waitedMs = Math.max(0, seen.now - Date.parse(since));

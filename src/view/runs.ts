@@ -1,4 +1,4 @@
-/** Runs in several groups: where else a run is that holds a slot of one group, or waits in it. Pure. */
+/** Runs in several groups: in which other groups does a run hold a slot, or wait? Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { parseKey } from '../lock/keys.ts';
@@ -7,7 +7,7 @@ import { isWithin } from './below.ts';
 import type { PlaceView } from './report.ts';
 import type { Scope } from './sources.ts';
 
-/** Where a run is besides the group that is looked at; it is found by its id. */
+/** The places of a run in other groups than the given one, by run id. */
 export type Elsewhere = (run: string, group: string) => readonly PlaceView[];
 
 interface Found {
@@ -16,7 +16,7 @@ interface Found {
   readonly place: PlaceView;
 }
 
-/** @param entries of all groups that may be of interest, tickets in the order of their groups' queues. */
+/** @param entries keys of all groups that may matter; tickets in the order of their queues. */
 export function findRuns(prefix: string, entries: readonly Entry[]): Elsewhere {
   const runs = new Map<string, PlaceView[]>();
   for (const { run, place } of runsInSeveral(prefix, entries))
@@ -24,7 +24,7 @@ export function findRuns(prefix: string, entries: readonly Entry[]): Elsewhere {
   return (run, group) => (runs.get(run) ?? []).filter((place) => place.group !== group);
 }
 
-/** The groups that runs in `groups` are in too, and that are neither among them or below them, nor `known`. */
+/** Further groups of the runs in `groups`, except groups below these, and `known` ones. */
 export function groupsBeside(
   { prefix, groups }: Scope,
   entries: readonly Entry[],
@@ -53,7 +53,7 @@ function runsInSeveral(prefix: string, entries: readonly Entry[]): Found[] {
   });
 }
 
-/** Undefined: it is of one group alone, or can't be read, which is said where the group is shown. */
+/** Undefined: the run has only one group, or the record can't be read, which its group reports. */
 function several<T extends { readonly groups?: readonly string[] }>(
   entry: Entry,
   decode: (entry: Entry) => T,

@@ -1,4 +1,4 @@
-/** For `status`: the health gate of services, for every node that offers them. Reads only. */
+/** For `status`: the health gates of services, for each node that offers them. Reads only. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Right } from '../consul/consul.ts';
 import { decideGate, limitOf } from '../gate/decide.ts';
@@ -10,12 +10,12 @@ import type { GateView, ServiceView } from './report.ts';
 
 /** Which services, and how many of their instances may be offline. */
 export interface ServiceScope {
-  /** Names, and `auto`: what the agent that is asked offers. */
+  /** Names; `auto` means the services of the configured agent. */
   readonly services: readonly string[];
   readonly bounds: Bounds;
 }
 
-/** One view for each service, by name. What the token may not see is a problem of its service. */
+/** One view for each service, by name. If the token may not see a service, that is a problem in its view. */
 export async function statusServices(
   consul: Consul,
   { services, bounds }: ServiceScope,
@@ -50,7 +50,7 @@ async function whatIsHidden(
   return `this token may not see all instances; it needs the rule: ${rule}`;
 }
 
-/** What each node that offers the service would be told now. Pure. */
+/** The gate's verdict for each node that offers the service. Pure. */
 export function viewService(service: string, instances: readonly Instance[], bounds: Bounds): ServiceView {
   const nodes = [...new Set(instances.map(({ node }) => node))];
   const verdicts = nodes.map((node) => ({

@@ -1,4 +1,4 @@
-/** What `status` reads: the whole prefix, or the named groups and the freezes above them. */
+/** The keys that `status` reads: the whole prefix, or the named groups and the freezes above them. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
@@ -12,12 +12,12 @@ export interface Scope {
   readonly groups: readonly string[];
 }
 
-/** One read. `group`: of its tree that group's own keys alone count, and not those of the groups below it. */
+/** One read. `group`: use only the keys of that group, not those of groups below it. */
 export type Source =
   | { readonly kind: 'tree'; readonly key: string; readonly group?: string }
   | { readonly kind: 'freeze'; readonly key: string };
 
-/** What was read; `refused` has Consul's word on each freeze key that this token may not read. */
+/** What was read; `refused` has Consul's error for each freeze key that the token may not read. */
 export interface Found {
   readonly entries: readonly Entry[];
   readonly refused?: ReadonlyMap<string, string>;
@@ -32,7 +32,7 @@ export function sourcesOf({ prefix, groups }: Scope): Source[] {
   ];
 }
 
-/** Of these groups alone, without those below them: runs of the groups that somebody asked for are in these too. */
+/** Sources for further groups of the runs, without the groups below these. */
 export function sourcesBeside({ prefix, groups }: Scope): Source[] {
   return [
     ...groups.map((group): Source => ({ kind: 'tree', key: groupKeys(prefix, group).prefix, group })),
@@ -46,8 +46,8 @@ function freezesAbove(prefix: string, groups: readonly string[]): Source[] {
 }
 
 /**
- * A freeze key above a group that may not be read is `refused`: a token for one group need not reach above it, and that
- * is worth a word, and no reason to show nothing.
+ * If the token may not read a freeze key above a group, the key is `refused`. A token for one group may lack that right;
+ * the report then says so, and still shows the group.
  */
 export async function readSource(
   consul: Consul,
@@ -79,8 +79,8 @@ export function joinFound(parts: readonly Found[]): Found {
 }
 
 /**
- * What this token lacks to see all groups that `scope` names; undefined: nothing. A freeze key above them that may not be
- * read is a problem of each group.
+ * The right that the token lacks to see all groups of `scope`; undefined: none. An unreadable freeze key above them is
+ * reported as a problem of each group instead.
  */
 export async function findHidden(
   consul: Consul,
@@ -96,7 +96,7 @@ export async function findHidden(
   }
 }
 
-/** As `proveRights`, without the freeze keys above the groups. */
+/** Like `proveRights`, without the freeze keys above the groups. */
 export function proveTrees(consul: Consul, scope: Scope, signal: AbortSignal): Promise<void> {
   return proveSources(
     consul,
@@ -106,8 +106,8 @@ export function proveTrees(consul: Consul, scope: Scope, signal: AbortSignal): P
 }
 
 /**
- * Proves that the token may read below each of `folders`, prefixes of keys: a narrower rule may deny a part of a group.
- * @throws RunlockError `forbidden`, naming the rule that is missing.
+ * Proves that the token may read below each of `folders` (key prefixes), because a narrower rule may deny part of a group.
+ * @throws RunlockError `forbidden`, naming the missing rule.
  */
 export function proveFolders(consul: Consul, folders: readonly string[], signal: AbortSignal): Promise<void> {
   return proveSources(
@@ -118,10 +118,10 @@ export function proveFolders(consul: Consul, folders: readonly string[], signal:
 }
 
 /**
- * Proves that the token may read all that `scope` names: a listing hides what it may not, but one key is refused. Of a
- * tree that is a key that is never stored and that nobody grants by name, unlike `<prefix>/.freeze`, which every node
- * may read.
- * @throws RunlockError `forbidden`, naming the rule that is missing.
+ * Proves that the token may read all of `scope`. A listing hides keys that the token may not read, but reading a single
+ * key is refused. In a tree, this reads a key that never exists and that no rule names, unlike `<prefix>/.freeze`, which
+ * every node may read.
+ * @throws RunlockError `forbidden`, naming the missing rule.
  */
 export function proveRights(consul: Consul, scope: Scope, signal: AbortSignal): Promise<void> {
   return proveSources(consul, sourcesOf(scope), signal);
@@ -132,7 +132,7 @@ async function proveSources(consul: Consul, sources: readonly Source[], signal: 
     const [resource, probe] = kind === 'tree' ? ['key_prefix', `${key}.may-read`] : ['key', key];
     return consul.get(probe, { ...FIRST_CONTACT, signal, rule: `${resource} "${key}" { policy = "read" }` });
   });
-  // All at once, and yet the same one is named each time: the groups' own come first, as the wider right.
+  // Ask at the same time, but always report the first refusal in this order: groups first, as the wider right.
   const outcomes = await Promise.allSettled(proofs);
   const refused = outcomes.find(({ status }) => status === 'rejected');
   if (refused?.status === 'rejected') throw refused.reason;

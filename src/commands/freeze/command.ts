@@ -17,10 +17,10 @@ import type { Values } from '../../cli/option.ts';
 import type { Platform } from '../platform.ts';
 import type { FreezeAsked } from './run.ts';
 
-/** Far more than fits on a line. */
+/** In characters; far more than fits on a line. */
 const LONGEST_REASON = 500;
 
-/** One line, shown to everyone who asks why the group starts no runs. */
+/** The reason, on one line: runlock shows it wherever the freeze stops runs. */
 export function parseReason(text: string): string {
   const reason = text.trim();
   if (reason === '') throw usage('empty; say why the group is frozen');

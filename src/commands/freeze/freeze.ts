@@ -17,7 +17,7 @@ export interface FreezeOptions {
   readonly at: string;
   /** One line. */
   readonly reason: string;
-  /** Milliseconds; undefined: until someone thaws it. */
+  /** Milliseconds; undefined: until it is thawed. */
   readonly forMs?: number;
   /** The person who asks: `user@host`. */
   readonly by: string;
@@ -26,13 +26,13 @@ export interface FreezeOptions {
 export interface FreezeResult {
   readonly kind: 'frozen';
   readonly freeze: FreezeView;
-  /** The freeze that stood there, and has not ended. */
+  /** The previous freeze, if it had not ended. */
   readonly replaced?: FreezeView;
 }
 
 /**
- * Freezes a group. A freeze that stands there is replaced at once: there is no moment without one.
- * @throws RunlockError `incompatible`: what stands there is no freeze that this version can read.
+ * Freezes a group. Replaces an existing freeze atomically, so that the group is never without one.
+ * @throws RunlockError `incompatible`: this version can't read the existing freeze.
  */
 export async function freeze(
   { consul, deps }: { consul: Consul; deps: Deps },
@@ -51,7 +51,7 @@ export async function freeze(
   const before = await changeFreeze(target, {
     look: () => readFreeze(target, 'write'),
     steps: (seen) => freezing(key, record, seen?.index ?? 0),
-    // Its answer was lost, and it had taken effect.
+    // The answer to the write was lost, but the write had taken effect.
     isDone: (now) => now !== undefined && isSame(now.freeze, record),
   });
   const replaced = before && leftOf(before.freeze, clock.earliest()) > 0 ? before.freeze : undefined;
@@ -75,7 +75,7 @@ export function toView(at: string, { by, reason, since, until }: Freeze): Freeze
   return { at, by, reason, since, ...(until !== undefined && { until }) };
 }
 
-/** The group as it is written on the command line. */
+/** The group as on the command line. */
 export const nameOf = (at: string) => (at === '' ? '/' : at);
 
 export interface Describing {

@@ -1,4 +1,4 @@
-/** `runlock gate`: looks at the health gate, takes a node out of service behind it, and puts it back. */
+/** `runlock gate`: checks the health gate, takes a node out of service through it, and puts the node back. */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import type { Consul } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';

@@ -1,4 +1,4 @@
-/** `runlock gate`: what is open, or was done → stdout, and an exit status that scripts go by. */
+/** `runlock gate`: the verdict or what was done → stdout and exit status. */
 import type { Asked } from '../../cli/command.ts';
 import { EXIT_CLOSED, assertNever } from '../../errors.ts';
 import { describeNeed, describeVerdict } from '../../gate/describe.ts';
@@ -31,7 +31,7 @@ export function run({ common, options }: GateAsked, platform: Platform): Promise
 }
 
 function depsFor({ consul, agent, deps }: ConsulWays, { env, newRunId }: Platform): GateDeps {
-  // Inside a run what it takes out of service is that run's.
+  // Inside a run, maintenance belongs to that run.
   const run = env['RUNLOCK_RUN_ID'];
   const isOne = run !== undefined && /^[\w-]{1,64}$/.test(run);
   const { RUNLOCK_RUN_GROUP: groups, RUNLOCK_RUN_NODE: node } = env;
