@@ -1,4 +1,4 @@
-/** What was read at one moment → what is true of it. Pure. */
+/** Judges conditions by what was read at one moment. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
 import type { Instance } from '../gate/instances.ts';
@@ -18,28 +18,28 @@ import type { Condition } from './parse.ts';
 import { agentKey, groupsOf } from './sources.ts';
 import type { Where } from './sources.ts';
 
-/** All that the conditions need, as it was at one moment. */
+/** All data that the conditions need, as of one moment. */
 export interface World {
   readonly entries: readonly Entry[];
   /** By service. */
   readonly instances: ReadonlyMap<string, readonly Instance[]>;
   /**
-   * How often each source was seen to change so far (`idOf`): one that is as it was may have been another meanwhile.
+   * How often each source has changed so far (by `idOf`), because it may have changed and changed back.
    */
   readonly moved?: ReadonlyMap<string, number>;
 }
 
 /** Which runs count for `good:`. */
 export type Since =
-  /** Those that ended at most so many milliseconds ago. */
+  /** Runs that ended at most so many milliseconds ago. */
   | { readonly kind: 'age'; readonly ms: number }
-  /** Those that ended then, or later; milliseconds since the epoch. */
+  /** Runs that ended at this time or later; milliseconds since the epoch. */
   | { readonly kind: 'time'; readonly atMs: number }
-  /** Those that were recorded past this index. */
+  /** Runs that were recorded after this index. */
   | { readonly kind: 'index'; readonly index: number };
 
 export interface Judging extends Where {
-  /** The earliest that it may be (`WallClock`): whether a time has come is judged by it. */
+  /** The earliest possible current time (`WallClock`), by which ends and ages are judged. */
   readonly nowMs: number;
   readonly since?: Since | undefined;
 }
@@ -48,7 +48,7 @@ export interface Judging extends Where {
 export interface Judged {
   readonly condition: Condition;
   readonly holds: boolean;
-  /** What it rests on: another mark is another reason, although the truth is the same. Compared for equality only. */
+  /** Identifies the data behind the result: a new mark means new data, even if the result is the same. */
   readonly mark: string;
   /** The current facts, as a sentence, whether the condition holds or not. */
   readonly is: string;
@@ -58,7 +58,7 @@ export interface Judged {
   readonly runs: readonly string[];
 }
 
-/** Each of them by the same world. @throws RunlockError `incompatible`: what is stored can't be read. */
+/** Judges each condition by the same data. @throws RunlockError `incompatible`: a record can't be read. */
 export function judge(conditions: readonly Condition[], world: World, judging: Judging): readonly Judged[] {
   return conditions.map((condition) => {
     const { holds, mark, is, changesInMs = Infinity, runs = [] } = judgeKind(condition, world, judging);
@@ -119,7 +119,7 @@ function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, no
   };
 }
 
-/** The slots of a group, of each what keeps it now; a claim past its hold keeps nothing. */
+/** The slots of a group, and what keeps each now; a claim whose hold has ended keeps nothing. */
 function slotsOf(group: string, { entries }: World, { prefix, nowMs }: Judging) {
   const { slotPrefix } = groupKeys(prefix, group);
   const all = readSlots(

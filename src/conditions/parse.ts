@@ -5,9 +5,9 @@ import { pathFault } from '../state/path.ts';
 import { nearest } from '../text/nearest.ts';
 import { isName } from '../text/words.ts';
 
-/** What can be true or false of what is in Consul now. */
+/** A statement about the current data in Consul. */
 export type Kind =
-  /** Set; set to `value`; not set to it. */
+  /** The state is set; is set to `value`; has another value or is not set. */
   | {
       readonly kind: 'state';
       readonly path: string;
@@ -16,7 +16,7 @@ export type Kind =
     }
   /** `group`: '' for the root, which only a freeze can have. */
   | { readonly kind: 'idle' | 'blocked' | 'frozen'; readonly group: string }
-  /** Without a group: in those that the command is about. `node`: `*` for every node. */
+  /** Without a group: in the command's groups. `node`: `*` for every node. */
   | ({ readonly kind: 'active' } & NodeIn)
   | ({ readonly kind: 'good' } & NodeIn)
   | { readonly kind: 'healthy'; readonly service: string; readonly instances: number }
@@ -28,7 +28,7 @@ interface NodeIn {
 }
 
 export type Condition = Kind & {
-  /** As it was written. */
+  /** The condition as the user wrote it. */
   readonly text: string;
   readonly not: boolean;
 };
@@ -62,7 +62,7 @@ const EXAMPLES: Readonly<Record<Name, string>> = {
   agent: 'agent:db01',
 };
 
-/** A condition's text, and where what is to be read next begins. */
+/** A condition's text, and the position to read next. */
 interface Rest {
   readonly text: string;
   readonly at: number;
@@ -101,7 +101,7 @@ function checkPath(rest: Rest, path: string): void {
   if (fault !== undefined) throw wrong(rest.at + 1 + badPart(path), fault);
 }
 
-/** Where in a path the first part begins that can't be one. */
+/** Position of the first invalid part of a path. */
 function badPart(path: string): number {
   let at = 0;
   for (const part of path.split('/')) {

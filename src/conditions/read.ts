@@ -1,4 +1,4 @@
-/** One look at all that conditions need, as it was at one moment (docs/protocol.md, "Conditions"). */
+/** Reads all that conditions need, as of one moment (docs/protocol.md, "Conditions"). */
 import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { readInstances } from '../gate/read.ts';
@@ -12,7 +12,7 @@ export interface Look extends World {
 }
 
 /**
- * Keys and trees that this process is known to be allowed to read, so that an empty answer means that nothing is there.
+ * Keys and trees that the token is known to be allowed to read, so that an empty answer means that there are no keys.
  */
 export type Proven = Set<string>;
 
@@ -20,9 +20,9 @@ export type Proven = Set<string>;
 const TRIES = 5;
 
 /**
- * Everything in KV by one consistent transaction; the services between two of them that are equal, and several of them
- * twice.
- * @throws RunlockError `forbidden`, naming the rule: what may not be read is never taken for what is not there.
+ * Reads everything in KV by one consistent transaction. Reads services between two such transactions, which must be equal,
+ * and reads several services twice.
+ * @throws RunlockError `forbidden`, naming the rule: a key that may not be read never counts as missing.
  */
 export async function look(
   consul: Consul,
@@ -38,7 +38,7 @@ export async function look(
   }
   for (let tries = 1; ; tries += 1) {
     const instances = await readServices(consul, { services, proven }, options);
-    // Of several the first may have changed while the last was read: they were so at once if they still are.
+    // The first service may have changed while the last was read. If a second read gives the same, all were so at once.
     const stood =
       services.length === 1 ||
       isSameServices(instances, await readServices(consul, { services, proven }, options));
@@ -63,7 +63,7 @@ async function readKeys(
     keys.map(({ key }) => ({ verb: 'get-tree', key })),
     options,
   );
-  // The tree of a key has others that begin like it; two trees may have one in common.
+  // Reading a key as a tree also gives keys that begin like it, and two trees may share keys.
   const wanted = found.filter(({ key }) => keys.some((source) => isOf(source, key)));
   return [...new Map(wanted.map((entry) => [entry.key, entry])).values()];
 }
@@ -110,8 +110,8 @@ async function proveServices(
 }
 
 /**
- * A transaction leaves out what the token may not read. So each key that is not there is asked for once: 404 or 403. Of
- * a tree that is a key that is never there, for single ones may be left out.
+ * A transaction omits keys that the token may not read. So read each missing key alone once: the answer is 404 or 403. In
+ * a tree read a key that never exists, because single keys may be hidden.
  */
 async function prove(
   consul: Consul,

@@ -1,4 +1,4 @@
-/** What is read for conditions: keys, trees of keys, services. Pure. */
+/** What to read for conditions: keys, trees of keys, services. Pure. */
 import { RunlockError, assertNever } from '../errors.ts';
 import { freezeKeys, groupKeys } from '../lock/keys.ts';
 import { stateKey, stateRule } from '../state/path.ts';
@@ -20,7 +20,7 @@ export interface Where {
 /** All are read in one transaction, which allows at most 64 operations. */
 const MOST = 64;
 
-/** Each source once. @throws RunlockError `usage`: more than one transaction can read. */
+/** Each source once. @throws RunlockError `usage`: more sources than one transaction can read. */
 export function sourcesOf(conditions: readonly Condition[], where: Where): readonly Source[] {
   const all = conditions.flatMap((condition) => sourcesOfOne(condition, where));
   const sources = [...new Map(all.map((source) => [idOf(source), source])).values()];

@@ -1,4 +1,4 @@
-/** Follows conditions: one look, by one read, whenever something they rest on has changed (docs/adr/0030). */
+/** Follows conditions: reads their data anew whenever some of it has changed (docs/adr/0030). */
 import type { Consul, ReadOptions, RetryOptions } from '../consul/consul.ts';
 import { persistRefused } from '../consul/retry.ts';
 import { lookPast } from '../consul/watch.ts';
@@ -21,29 +21,28 @@ export interface Watching extends Where {
   readonly signal: AbortSignal;
 }
 
-/** The conditions by one look. */
+/** The conditions, judged by one read. */
 export interface Looked {
   readonly judged: readonly Judged[];
   /** Whether all of them were judged by one moment (`Look`). */
   readonly atOnce: boolean;
-  /** The same, told at another time: ages grow without a change. `nowMs`: by the wall clock. */
+  /** The same for another time, because ages grow without a change. @param nowMs wall-clock milliseconds */
   readonly at: (nowMs: number) => readonly Judged[];
 }
 
 /**
- * What is done about a look: it is the last one, with this as the result; or it is looked again, in so many
- * milliseconds at the latest.
+ * What to do after a look: stop, with this result; or look again, after so many milliseconds at the latest.
  */
 export type Decision<R> = { readonly done: R } | { readonly againInMs: number };
 
-/** A storm of changes is read at most ten times a second. */
+/** Reads at most ten times a second, even if changes come faster. */
 const PAUSE_MS = 100;
 /** Longer than PAUSE_MS, because a watch on a missing key also wakes when neighbouring keys change. */
 const ABSENT_PAUSE_MS = 1_000;
 
 /**
- * Looks now, and then whenever something has changed, or a time has come, until `decide` says that it is done. It
- * outlives an agent that restarts, a token that is replaced, a snapshot that is restored. It polls nothing.
+ * Looks now, and then whenever something has changed or a time has come, until `decide` says that it is done. Survives a
+ * restart of the agent, a replaced token and a restored snapshot. Does not poll.
  * @throws RunlockError `forbidden`, `incompatible`, `usage` (too many conditions); what `signal` aborts with.
  */
 export async function watchConditions<R>(
@@ -95,7 +94,7 @@ export async function watchConditions<R>(
   }
 }
 
-/** The conditions by one look, for whom nothing is worth waiting for. `limits`: how long Consul is tried. */
+/** Judges the conditions once, without waiting. `limits`: how long to retry requests to Consul. */
 export async function lookOnce(
   { consul, clock, ...place }: Omit<Watching, 'signal'>,
   conditions: readonly Condition[],
@@ -109,11 +108,11 @@ const where = ({ prefix, groups }: Where): Where => ({ prefix, groups });
 
 interface Followed {
   readonly source: Source;
-  /** What the last look has of it. */
+  /** Signature of the source at the last look. */
   looked: string;
-  /** What its own watch saw last; undefined: nothing yet. */
+  /** Signature that the source's own watch saw last; undefined: none yet. */
   seen: string | undefined;
-  /** How often its watch saw a change: also where all is again as it was. */
+  /** How often its watch saw a change, including changes back to the same data. */
   moved: number;
 }
 
@@ -128,7 +127,7 @@ interface Following {
   readonly ring: () => void;
 }
 
-/** Rings when it sees something else than the last look did. */
+/** Calls `ring` if it sees other data than the last look. */
 async function follow(
   { consul, clock }: Watching,
   followed: Followed,
@@ -148,7 +147,7 @@ async function follow(
     followed.seen = seen.signature;
     if (hasMoved) followed.moved += 1;
     if (hasMoved && seen.signature === before) needless += 1;
-    // A tree that is as it was has changed meanwhile; a key that is not there wakes for its neighbours too.
+    // A tree with the same data has changed and changed back. A missing key also wakes for its neighbours, so ignore that.
     if (seen.signature !== followed.looked || (hasMoved && source.kind === 'tree')) ring();
     if (needless === opensAt && source.kind === 'key' && source.path !== undefined) {
       await openFolder(consul, stateOpenKey(source.key), signal);
@@ -159,21 +158,20 @@ async function follow(
   }
 }
 
-/** What is there at a key wakes for its own changes alone, from its own index on; of all else the first look tells. */
+/** An existing key wakes only for its own changes, so watch from its own index; watch all else from the start. */
 function startIndex({ entries }: Look, source: Source): number {
   if (source.kind !== 'key') return 0;
   return entries.find(({ key }) => key === source.key)?.modifyIndex ?? 0;
 }
 
 /**
- * After so many looks that its neighbours' changes caused, a watch on a state that is not there makes itself a place of
- * its own.
+ * After so many needless wake-ups by neighbouring keys, a watch on a missing state creates a key beside it (`openFolder`).
  */
 const NEEDLESS = 2;
 
 /**
- * Beside an existing key in its folder a key that is not there is woken by nobody else (measured). Without the right it
- * goes on as it is.
+ * Creates a key in the state's own folder: then a watch on the missing state wakes for that folder only (measured).
+ * Without the right to write, the watch stays as it is.
  */
 async function openFolder(consul: Consul, key: string, signal: AbortSignal): Promise<void> {
   await consul.transact([{ verb: 'cas', key, value: '', index: 0 }], { signal }).catch(() => {

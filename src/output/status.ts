@@ -23,7 +23,7 @@ export interface RenderOptions {
   readonly columns?: number | undefined;
   /** Wall-clock milliseconds. */
   readonly now: number;
-  /** Show groups that are not blocked as one line each, and idle groups as one line together. */
+  /** Show groups without a kept slot as one line each, and idle groups as one line together. */
   readonly overview?: boolean;
   /** Groups named on the command line, which are shown in full. */
   readonly named?: readonly string[];

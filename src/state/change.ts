@@ -1,4 +1,4 @@
-/** Setting and deleting states, whatever happens to the answers. */
+/** Sets and deletes states, even if answers from Consul are lost. */
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { pause } from '../consul/retry.ts';
@@ -35,7 +35,7 @@ export interface SetRequest {
   readonly newId: () => string;
 }
 
-/** `before`: what was there, unless it was past its end. */
+/** `before`: the previous state, unless it had ended. */
 export type SetResult =
   | { readonly kind: 'set'; readonly state: StateDocument; readonly before?: StateDocument }
   /** The state already had this value; no watcher was woken. */

@@ -1,4 +1,4 @@
-/** What a state's key holds: a small JSON document with a `v` field. Pure. */
+/** The value of a state's key: a small JSON document with a `v` field. Pure. */
 import { RunlockError } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
 import { decode, encode, isText, isTime, optional } from '../lock/records.ts';
@@ -10,21 +10,21 @@ export const VALUE_LIMIT = 4_096;
 
 export interface StateDocument {
   readonly value: string;
-  /** Random, and drawn anew at each change: two equal values may be two changes. */
+  /** Random id, new for each change, because two changes may set equal values. */
   readonly change: string;
   /** Who set it: the node of a run, else `user@host`. */
   readonly by: string;
-  /** When, by the writer's clock; for people. */
+  /** When it was set, by the writer's clock; only for people. */
   readonly at: string;
   /** The run that set it. */
   readonly run?: string;
-  /** What led to it: `task@node`, the first cause first. */
+  /** The chain of causes, each `task@node`, the first cause first. */
   readonly cause?: readonly string[];
-  /** When it ends. Absent: when somebody deletes it. */
+  /** When the state ends. Absent: it lasts until it is deleted. */
   readonly until?: string;
-  /** Set by `--publish`, in the transaction that recorded the run as good. */
+  /** Set by `--publish`, in the transaction that recorded the run as successful. */
   readonly published?: true;
-  /** Set by `--during`: it is there only while this claim stands. */
+  /** Set by `--during`: the state exists only while this claim does. */
   readonly while?: While;
 }
 
@@ -61,7 +61,7 @@ export const decodeState = ({ key, value }: Stored): StateDocument =>
 
 /**
  * How long until a state counts as absent, in milliseconds; Infinity: it does not end by itself. Hosts' clocks may
- * differ, so readers allow a little more time. `nowMs`: the earliest that it may be (`WallClock`).
+ * differ, so readers allow a little more time. `nowMs`: the earliest possible current time (`WallClock`).
  */
 export function leftOfState({ until }: Pick<StateDocument, 'until'>, nowMs: number): number {
   return until === undefined ? Infinity : Date.parse(until) + CLOCK_DIFFERENCE_MS - nowMs;

@@ -1,4 +1,4 @@
-/** Where states are: `<prefix>/.state/<path>/.value` (docs/protocol.md, "Keys"). Pure. */
+/** Keys of states: `<prefix>/.state/<path>/.value` (docs/protocol.md, "Keys"). Pure. */
 import { hint } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
 import { isName } from '../text/words.ts';
@@ -8,7 +8,7 @@ const FOLDER = '.state';
 /** The last segment, so that reading the tree of a state's key reads that one key. */
 const VALUE = '.value';
 const OPEN = '.open';
-/** As for groups. */
+/** In characters, as for groups. */
 const LONGEST = 200;
 const MOST_LEVELS = 50;
 
@@ -31,11 +31,11 @@ export const stateKey = (prefix: string, path: string) => `${prefix}/${FOLDER}/$
 /** An empty key next to a state's own, so that a watch on an unset state wakes only for that state. */
 export const stateOpenKey = (key: string) => `${key.slice(0, -VALUE.length)}${OPEN}`;
 
-/** Of every state below `path`, or of all; ends with a slash. */
+/** Key prefix of all states below `path`, or of all states; ends with a slash. */
 export const statesBelow = (prefix: string, path = '') =>
   path === '' ? `${prefix}/${FOLDER}/` : `${prefix}/${FOLDER}/${path}/`;
 
-/** The path of a state's key; undefined: the key is another's. */
+/** The path of a state's key; undefined: not a state's key. */
 export const pathOf = (prefix: string, key: string) => pathBefore(VALUE, prefix, key);
 
 /** The path of the state beside which an `.open` stands; undefined: the key is another's. */
@@ -55,7 +55,8 @@ export function deleteHint(key: string): string {
 }
 
 /**
- * The rule that a token needs for `path`: for its folder, since who publishes one state there publishes its neighbours.
+ * The rule that a token needs for `path`. It covers the path's folder, because whoever may publish one state there may
+ * publish its neighbours.
  */
 export function stateRule(prefix: string, path: string, policy: 'read' | 'write'): string {
   const folder = path.includes('/') ? path.slice(0, path.lastIndexOf('/')) : path;

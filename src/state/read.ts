@@ -1,4 +1,4 @@
-/** States as they are in Consul now, and as they change. */
+/** Reads states once, and follows their changes. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
@@ -10,7 +10,7 @@ import { decodeState, leftOfState } from './document.ts';
 import type { StateDocument } from './document.ts';
 import { belowRule, openPathOf, pathOf, stateKey, stateRule, statesBelow } from './path.ts';
 
-/** What every look at states needs. */
+/** What every read of states needs. */
 export interface Looking {
   readonly consul: Consul;
   readonly clock: WallClock;
@@ -23,7 +23,7 @@ export interface State extends StateDocument {
   readonly path: string;
 }
 
-/** One stored document, past its end or not. */
+/** One stored document, even if its state has ended. */
 export interface Seen {
   readonly document: StateDocument;
   readonly index: number;
@@ -70,7 +70,7 @@ function toStored(entry: Entry): Seen | Unreadable {
   }
 }
 
-/** The state at `path`; undefined: it is not set, or past its end. */
+/** The state at `path`; undefined: it is not set, or has ended. */
 export async function getState(looking: Looking, path: string): Promise<State | undefined> {
   const seen = await readDocument(looking, path, 'read');
   const isThere = seen && leftOfState(seen.document, looking.clock.earliest()) > 0;
@@ -95,7 +95,7 @@ export async function listStored(
 ): Promise<Listing> {
   const key = statesBelow(prefix, below);
   const options = { ...FIRST_CONTACT, signal, rule: belowRule(key, policy) };
-  // A listing hides what the token may not read; a single key is refused.
+  // A listing hides keys that the token may not read, but reading a single key is refused.
   const [{ entries }] = await Promise.all([
     consul.list(key, options),
     consul.get(`${key}.may-read`, options),
@@ -137,7 +137,7 @@ export async function listStates(
 export const faultsOf = (states: readonly Listed[]): readonly Fault[] =>
   states.flatMap((each) => ('fault' in each ? [{ path: each.path, fault: each.fault }] : []));
 
-/** What became of a state. */
+/** A state after a change. */
 export type Change =
   | { readonly path: string; readonly state: State | undefined }
   /** Something is stored that can't be read. */
@@ -146,7 +146,7 @@ export type Change =
 interface Following {
   /** Empty: all states. */
   readonly paths: readonly string[];
-  /** Hears each state when it is first seen, then after each change that is seen: Consul shows the latest only. */
+  /** Called for each state when first seen, then after changes. May miss changes, because Consul shows only the latest. */
   readonly changed: (change: Change) => Promise<void>;
 }
 
@@ -173,7 +173,7 @@ export async function followStates(looking: Looking, { paths, changed }: Followi
 
 interface Source {
   readonly key: string;
-  /** What is told of even where it is not there; none: the key is a folder. */
+  /** Paths to report even if they are not set; empty: the key is a folder. */
   readonly paths: readonly string[];
   readonly rule: string;
 }
@@ -191,7 +191,7 @@ async function followSource(
     const options = { ...contact, ...past, signal, rule };
     if (paths.length === 0) {
       const found = await consul.list(key, options);
-      // A listing hides what the token may not read, from some moment on perhaps; a single key is refused.
+      // The token may lose its right at any time: a listing then hides keys, but reading a single key is refused.
       await consul.get(`${key}.may-read`, { ...contact, signal, rule });
       return found;
     }

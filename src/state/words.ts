@@ -1,9 +1,9 @@
-/** States as people read them. Pure. */
+/** States in words. Pure. */
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
 import type { StateDocument } from './document.ts';
 
-/** A value on one line, in quotes where that tells where it ends. */
+/** A value on one line, in quotes if its end would not be clear. */
 export function shortValue(value: string): string {
   const cut = shorten(value);
   return value === '' || /\s|^['"]|['"]$/.test(value) ? `'${cut}'` : cut;

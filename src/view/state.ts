@@ -1,9 +1,9 @@
-/** What state a group is in, in one word. Pure. */
+/** The state of a group, in one word. Pure. */
 import { assertNever } from '../errors.ts';
 import { keepsOutForMs } from '../lock/decide.ts';
 import type { FreezeView, GroupState, PlaceView, ReturningView, SlotView, WaiterView } from './report.ts';
 
-/** What of a group its state depends on. */
+/** The facts that a group's state depends on. */
 export interface StateFacts {
   readonly group: string;
   readonly slots: readonly SlotView[];
@@ -15,21 +15,20 @@ export interface StateFacts {
 export interface StateOptions {
   /** Wall-clock milliseconds. */
   readonly now: number;
-  /** A freeze key applies that can't be read: it stops new runs as any other. */
+  /** A freeze key applies that can't be read. It stops new runs, like a readable one. */
   readonly unreadableFreeze?: boolean;
   /** Groups that are blocked (`blockedGroups`): a run of this group may wait in one of them. */
   readonly blocked?: ReadonlySet<string>;
 }
 
 /**
- * The first that is true:
- * - `blocked`: every slot is kept by a claim that nothing alive stands behind, or by a run that waits in a blocked
- * group
- *   meanwhile; waiting does not help. Slots that nobody ever used are not known, so they don't count as free.
- * - `frozen`: no new run starts, by its own freeze or one above it.
+ * The first of these that applies:
+ * - `blocked`: each slot is kept by a claim without a live run, or by a run that waits in a blocked group; waiting does
+ *   not help. Slots that were never used are unknown, so they don't count as free.
+ * - `frozen`: no new run starts, because of the group's own freeze or one above.
  * - `waiting`: a run waits.
- * - `running`: a slot is not free: a run, or a node that reboots or holds it by `acquire`, or a claim that keeps some
- * slots. - `idle`: every slot is free.
+ * - `running`: a slot is not free: it has a run, a node that reboots or holds it by `acquire`, or a claim that keeps it.
+ * - `idle`: every slot is free.
  */
 export function groupState(facts: StateFacts, options: StateOptions): GroupState {
   const { slots, queue, returning = [], frozen } = facts;
@@ -40,9 +39,8 @@ export function groupState(facts: StateFacts, options: StateOptions): GroupState
 }
 
 /**
- * The groups whose slots are all stuck: kept, or taken by a run that waits in a blocked group meanwhile. Takes time in
- * proportion to the slots, whatever keys a person wrote by hand: groups that wait for each other in a circle are not
- * blocked by that.
+ * The groups whose slots are all stuck: kept, or taken by a run that waits in a blocked group. Takes linear time, even if
+ * someone wrote keys by hand so that groups wait for each other in a circle, which alone does not block them.
  */
 export function blockedGroups(
   all: readonly StateFacts[],
@@ -91,8 +89,8 @@ function pushTo<T>(lists: Map<string, T[]>, name: string, value: T): void {
 export const waitingAt = (place: PlaceView): string[] => ('place' in place ? [place.group] : []);
 
 /**
- * Whether nothing alive stands behind the slot's claim. A node that reboots, and one that holds its slot by `acquire`,
- * are under way. A hold that ends counts until it does.
+ * Whether the slot's claim has no live run behind it. A node that reboots, or holds its slot by `acquire`, counts as
+ * live. A hold with an end counts until that end.
  */
 export function isKept(slot: SlotView, now: number): boolean {
   switch (slot.state) {

@@ -79,7 +79,7 @@ function define(program: Command, { env }: Defining, done: (asked: GateAsked) =>
       services: service,
       bounds: toBounds(values),
       stableMs: gateStable,
-      // What the environment and the file say of waiting is said of slots.
+      // In the environment and the file, `wait` is the wait for a slot.
       wait: command.getOptionValueSource('wait') === 'cli' ? wait : 0,
       scope: maintenance,
       json,
