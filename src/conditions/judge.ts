@@ -8,7 +8,7 @@ import { freezeKeys, groupKeys, parseKey } from '../lock/keys.ts';
 import { decodeFreeze, decodeRun, leftOf } from '../lock/records.ts';
 import type { Claim, RunRecord } from '../lock/records.ts';
 import { decodeState, leftOfState } from '../state/document.ts';
-import { stateKey } from '../state/path.ts';
+import { stateKey, stateOpenKey } from '../state/path.ts';
 import { stateText } from '../state/words.ts';
 import { formatAge } from '../text/age.ts';
 import { visible } from '../text/visible.ts';
@@ -17,16 +17,13 @@ import { EVERY_NODE } from './parse.ts';
 import type { Condition } from './parse.ts';
 import { agentKey, groupsOf } from './sources.ts';
 import type { Where } from './sources.ts';
+import type { Trace } from './traces.ts';
 
 /** All data that the conditions need, as of one moment. */
 export interface World {
   readonly entries: readonly Entry[];
   /** By service. */
   readonly instances: ReadonlyMap<string, readonly Instance[]>;
-  /**
-   * How often each source has changed so far (by `idOf`), because it may have changed and changed back.
-   */
-  readonly moved?: ReadonlyMap<string, number>;
 }
 
 /** Which runs count for `good:`. */
@@ -56,13 +53,16 @@ export interface Judged {
   readonly changesInMs: number;
   /** The live runs that the condition is about. */
   readonly runs: readonly string[];
+  /** Where something may have come and gone that would have changed the result, without another mark. */
+  readonly traces: readonly Trace[];
 }
 
 /** Judges each condition by the same data. @throws RunlockError `incompatible`: a record can't be read. */
 export function judge(conditions: readonly Condition[], world: World, judging: Judging): readonly Judged[] {
   return conditions.map((condition) => {
-    const { holds, mark, is, changesInMs = Infinity, runs = [] } = judgeKind(condition, world, judging);
-    return { condition, holds: holds !== condition.not, mark, is, changesInMs, runs };
+    const verdict = judgeKind(condition, world, judging);
+    const { holds, mark, is, changesInMs = Infinity, runs = [], traces = [] } = verdict;
+    return { condition, holds: holds !== condition.not, mark, is, changesInMs, runs, traces };
   });
 }
 
@@ -72,6 +72,7 @@ interface Verdict {
   readonly is: string;
   readonly changesInMs?: number;
   readonly runs?: readonly string[];
+  readonly traces?: readonly Trace[];
 }
 
 function judgeKind(condition: Condition, world: World, judging: Judging): Verdict {
@@ -111,12 +112,18 @@ function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, no
   const holds = is === undefined ? there !== undefined : is === 'equal' ? isEqual : !isEqual;
   if (there)
     return { holds, mark: there.change, is: `${path} is ${stateText(there, nowMs)}`, changesInMs: leftMs };
-  if (!document) return { holds, mark: 'absent', is: `${path} is not set` };
+  if (!document)
+    return { holds, mark: 'absent', is: `${path} is not set`, traces: [stateTrace(prefix, path)] };
   return {
     holds,
     mark: `ended ${document.change}`,
     is: `${path} has ended (it was ${stateText(document, nowMs)})`,
   };
+}
+
+function stateTrace(prefix: string, path: string): Trace {
+  const open = stateOpenKey(stateKey(prefix, path));
+  return { prefix: open.slice(0, -'.open'.length), open };
 }
 
 /** The slots of a group, and what keeps each now; a claim whose hold has ended keeps nothing. */
@@ -163,10 +170,13 @@ function judgeIdle(group: string, world: World, judging: Judging): Verdict {
   const is = first
     ? `${group} is not idle: ${slotText(first, judging.nowMs)}${more(others.length)}`
     : `${group} is idle`;
-  const moved = world.moved?.get(groupKeys(judging.prefix, group).slotPrefix) ?? 0;
-  const mark = `${slotMark(taken)} ${moved}`;
-  return { holds: first === undefined, mark, is, changesInMs, runs: runsOf(taken) };
+  const traces = first ? [] : [slotsTrace(group, judging)];
+  return { holds: !first, mark: slotMark(taken), is, changesInMs, runs: runsOf(taken), traces };
 }
+
+const slotsTrace = (group: string, { prefix }: Judging): Trace => ({
+  prefix: groupKeys(prefix, group).slotPrefix,
+});
 
 const runsOf = (slots: readonly Slot[]) => slots.flatMap(({ owner }) => owner?.claim.run ?? []);
 
@@ -177,7 +187,8 @@ function judgeBlocked(group: string, world: World, judging: Judging): Verdict {
   const is = first
     ? `${group} is blocked: ${slotText(first, judging.nowMs)}${more(others.length)}`
     : `${group} is not blocked`;
-  return { holds: first !== undefined, mark: slotMark(kept), is, changesInMs };
+  const traces = first ? [] : [slotsTrace(group, judging)];
+  return { holds: first !== undefined, mark: slotMark(kept), is, changesInMs, traces };
 }
 
 function judgeActive(condition: Of<'active'>, world: World, judging: Judging): Verdict {
@@ -191,7 +202,11 @@ function judgeActive(condition: Of<'active'>, world: World, judging: Judging): V
   const [first] = runs;
   const where = groups.join(', ');
   const is = first ? `${slotText(first, judging.nowMs)} in ${where}` : `${node} is not running in ${where}`;
-  return { holds: first !== undefined, mark: runsOf(runs).join(), is, runs: runsOf(runs) };
+  // Each run of a node locks this key before it is active.
+  const traces = first
+    ? []
+    : groups.map((group) => ({ prefix: groupKeys(judging.prefix, group).node(node) }));
+  return { holds: first !== undefined, mark: runsOf(runs).join(), is, runs: runsOf(runs), traces };
 }
 
 interface Recorded {
@@ -212,7 +227,11 @@ function judgeGood(condition: Of<'good'>, world: World, judging: Judging): Verdi
   const ends =
     since?.kind === 'age' ? runs.map(({ record }) => endOf(record) + since.ms - judging.nowMs) : [];
   const changesInMs = Math.min(Infinity, ...ends.filter((ms) => ms > 0));
-  return { holds, mark, is: goodText({ node, groups, runs, bad, without }, judging), changesInMs };
+  const traces =
+    node === EVERY_NODE
+      ? []
+      : without.map((group) => ({ prefix: groupKeys(judging.prefix, group).run(node) }));
+  return { holds, mark, is: goodText({ node, groups, runs, bad, without }, judging), changesInMs, traces };
 }
 
 const endOf = ({ endedAt }: RunRecord) => Date.parse(endedAt);
@@ -281,11 +300,13 @@ function judgeFrozen(group: string, world: World, { prefix, nowMs }: Judging): V
     const is = `${what} was frozen ${ageText(freeze.since, nowMs)} ago by ${visible(freeze.by)}: ${visible(freeze.reason)}`;
     return { holds: true, mark: `${entry.modifyIndex}`, is, changesInMs: leftOf(freeze, nowMs) };
   }
-  return { holds: false, mark: '', is: `${what} is not frozen` };
+  const traces = freezeKeys(prefix, group).map((key) => ({ prefix: key, isAlone: true }) as const);
+  return { holds: false, mark: '', is: `${what} is not frozen`, traces };
 }
 
 function judgeAgent(node: string, world: World, { prefix }: Judging): Verdict {
   const session = find(world, agentKey(prefix, node))?.session;
   const is = session === undefined ? `the agent of ${node} is not there` : `the agent of ${node} is there`;
-  return { holds: session !== undefined, mark: session ?? '', is };
+  const traces = session === undefined ? [{ prefix: agentKey(prefix, node), isAlone: true } as const] : [];
+  return { holds: session !== undefined, mark: session ?? '', is, traces };
 }

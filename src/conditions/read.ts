@@ -3,8 +3,9 @@ import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { readInstances } from '../gate/read.ts';
 import type { Instance } from '../gate/instances.ts';
+import { mapFew } from './few.ts';
 import type { World } from './judge.ts';
-import type { Source } from './sources.ts';
+import type { KeySource, Source } from './sources.ts';
 
 export interface Look extends World {
   /** False: services changed so quickly that KV and services could not be read as of one moment. */
@@ -51,8 +52,6 @@ export async function look(
   }
 }
 
-type KeySource = Exclude<Source, { kind: 'service' }>;
-
 async function readKeys(
   consul: Consul,
   keys: readonly KeySource[],
@@ -77,14 +76,11 @@ async function readServices(
   options: RetryOptions,
 ): Promise<ReadonlyMap<string, readonly Instance[]>> {
   const unproven = services.filter((service) => !proven.has(service));
-  const [found] = await Promise.all([
-    Promise.all(
-      services.map(
-        async (service) => [service, (await readInstances(consul, service, options)).value] as const,
-      ),
-    ),
-    proveServices(consul, unproven, options),
-  ]);
+  const found = await mapFew(
+    services,
+    async (service) => [service, (await readInstances(consul, service, options)).value] as const,
+  );
+  await proveServices(consul, unproven, options);
   for (const service of unproven) proven.add(service);
   return new Map(found);
 }
@@ -110,8 +106,8 @@ async function proveServices(
 }
 
 /**
- * A transaction omits keys that the token may not read. So read each missing key alone once: the answer is 404 or 403. In
- * a tree read a key that never exists, because single keys may be hidden.
+ * A transaction omits keys that the token may not read. So ask for each missing key whether the token may read it. Of a
+ * tree ask for a key that never exists, because single keys may be hidden.
  */
 async function prove(
   consul: Consul,
@@ -122,17 +118,21 @@ async function prove(
   }: { readonly keys: readonly KeySource[]; readonly entries: readonly Entry[]; readonly proven: Proven },
   options: RetryOptions,
 ): Promise<void> {
-  await Promise.all(
-    keys.map(async (source) => {
-      const { kind, key, rule } = source;
-      const isThere = entries.some((entry) => isOf(source, entry.key));
-      // A key that exists now may be hidden later, if the token loses a right.
-      if (kind === 'key' && isThere) return void proven.delete(key);
-      if (proven.has(key)) return;
-      await consul.get(kind === 'tree' ? `${key}.may-read` : key, { ...options, rule });
-      proven.add(key);
-    }),
-  );
+  const unproven: { readonly name: string; readonly source: KeySource }[] = [];
+  for (const source of keys) {
+    const { kind, key } = source;
+    // A key that exists now may be hidden later, if the token loses a right.
+    if (kind === 'key' && entries.some((entry) => isOf(source, entry.key))) proven.delete(key);
+    else if (!proven.has(key)) unproven.push({ name: kind === 'tree' ? `${key}.may-read` : key, source });
+  }
+  const rights = unproven.map(({ name }) => ({ resource: 'key', name, access: 'read' }) as const);
+  // Of many, all by one request.
+  const may = rights.length > 1 ? await consul.may(rights, options) : [];
+  for (const [i, { name, source }] of unproven.entries()) {
+    // Only a read is refused with Consul's own words, and again with a token that was replaced.
+    if (may[i] !== true) await consul.get(name, { ...options, rule: source.rule });
+    proven.add(source.key);
+  }
 }
 
 const isSame = (before: readonly Entry[], after: readonly Entry[]) =>

@@ -5,10 +5,20 @@ import { stateKey, stateRule } from '../state/path.ts';
 import { EVERY_NODE } from './parse.ts';
 import type { Condition } from './parse.ts';
 
-export type Source =
-  /** One key, or every key that begins with `key`. */
-  | { readonly kind: 'key' | 'tree'; readonly key: string; readonly rule: string; readonly path?: string }
-  | { readonly kind: 'service'; readonly service: string };
+/** One key, or every key that begins with `key`. `path`: of a state. */
+export interface KeySource {
+  readonly kind: 'key' | 'tree';
+  readonly key: string;
+  readonly rule: string;
+  readonly path?: string;
+}
+
+export interface ServiceSource {
+  readonly kind: 'service';
+  readonly service: string;
+}
+
+export type Source = KeySource | ServiceSource;
 
 export interface Where {
   /** Without a slash at its end. */
@@ -20,11 +30,20 @@ export interface Where {
 /** All are read in one transaction, which allows at most 64 operations. */
 const MOST = 64;
 
+/** Each is a request of its own at each look, and several share a blocking query. */
+const MOST_SERVICES = 32;
+
 /** Each source once. @throws RunlockError `usage`: more sources than one transaction can read. */
 export function sourcesOf(conditions: readonly Condition[], where: Where): readonly Source[] {
   const all = conditions.flatMap((condition) => sourcesOfOne(condition, where));
   const sources = [...new Map(all.map((source) => [idOf(source), source])).values()];
-  const keys = sources.filter(({ kind }) => kind !== 'service').length;
+  const services = sources.filter(({ kind }) => kind === 'service').length;
+  if (services > MOST_SERVICES)
+    throw new RunlockError(
+      'usage',
+      `these conditions need the health of ${services} services; at most ${MOST_SERVICES} are allowed`,
+    );
+  const keys = sources.length - services;
   if (keys > MOST)
     throw new RunlockError(
       'usage',

@@ -65,6 +65,12 @@ export interface Consul extends ServiceCalls {
   list(prefix: string, options: ReadOptions): Promise<{ entries: Entry[]; index: number }>;
   /** Consistent read of the names of every key below `prefix`. */
   keys(prefix: string, options: RetryOptions): Promise<string[]>;
+  /**
+   * Consistent read of the index of the last change of any key that begins with `prefix`, deletions of the last minutes
+   * among them. If no such key is or was there, it is the index of the last change of any key at all. `names`: the keys,
+   * and the folders, of the first level.
+   */
+  indexOf(prefix: string, options: ReadOptions): Promise<{ names: readonly string[]; index: number }>;
   /** Consistent read of several prefixes at one moment. */
   readAll(operations: readonly Operation[], options: RetryOptions): Promise<readonly Entry[]>;
   /** Sent once: after a transient fault it is unknown whether it took effect. */
@@ -152,6 +158,15 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
       );
       return found ?? [];
     },
+    indexOf: async (prefix, options) => {
+      const { query, timeoutMs } = readLimits(options);
+      const asked = { ...options, timeoutMs, kind: `index ${prefix}`, isWatch: 'index' in query };
+      const [{ headers }, found] = await call<string[]>(
+        { ...asked, accept: [404], isWhole: ([response]) => hasIndex(response) },
+        (ctx) => client.kv.keys({ key: prefix, separator: '/', consistent: true, ...query, ...ctx }),
+      );
+      return { names: found ?? [], index: Number(headers['x-consul-index']) };
+    },
     readAll: async (operations, options) => {
       const answer = await transact(operations, options);
       if (answer.kind === 'done') return answer.entries;
@@ -209,10 +224,11 @@ const listed = <T>(found: T | T[] | undefined): T[] =>
   found === undefined ? [] : Array.isArray(found) ? found : [found];
 
 /** Whether this is Consul's answer to a read: always with an index, and 404 (not an empty list) if there is nothing. */
-function isRead({ statusCode, headers }: IncomingMessage, body: unknown): boolean {
-  const index = headers['x-consul-index'];
-  return typeof index === 'string' && /^\d+$/.test(index) && (statusCode === 404 || listed(body).length > 0);
+function isRead(response: IncomingMessage, body: unknown): boolean {
+  return hasIndex(response) && (response.statusCode === 404 || listed(body).length > 0);
 }
+
+const hasIndex = ({ headers }: IncomingMessage) => /^\d+$/.test(String(headers['x-consul-index']));
 
 /** The kind of a transaction: its verbs and key types, without session and run ids, of which there are many. */
 const kindOf = (operations: readonly Operation[]): string =>

@@ -39,7 +39,7 @@ export interface OfferedService {
 
 /** A right, as an ACL rule grants it. */
 export interface Right {
-  readonly resource: 'service' | 'node';
+  readonly resource: 'service' | 'node' | 'key';
   readonly name: string;
   readonly access: 'read' | 'write';
 }

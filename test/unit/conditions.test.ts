@@ -48,8 +48,8 @@ const instance = (node: string, state: Instance['state']): Instance => ({
 });
 
 function look(text: string, entries: readonly Entry[], more: Partial<World & Judging> = {}) {
-  const { instances = new Map(), moved = new Map(), since, nowMs = NOW_MS } = more;
-  const [judged] = judge([parseCondition(text)], { entries, instances, moved }, { ...where, nowMs, since });
+  const { instances = new Map(), since, nowMs = NOW_MS } = more;
+  const [judged] = judge([parseCondition(text)], { entries, instances }, { ...where, nowMs, since });
   if (!judged) throw new Error('nothing was judged');
   return judged;
 }
@@ -199,14 +199,6 @@ describe('idle: and blocked:', () => {
     expect(look('idle:g', kept).changesInMs).toBe(12_000);
     expect(look('blocked:g', kept)).toMatchObject({ changesInMs: 12_000 });
     expect(look('blocked:g', kept).is).toBe('g is blocked: slot 0 is held by a (failed 1m ago)');
-  });
-
-  test('idle again after a run is another mark', () => {
-    const marks = [0, 1].map((count) => {
-      const moved = new Map([['runlock/g/.slot/', count]]);
-      return look('idle:g', [], { moved }).mark;
-    });
-    expect(new Set(marks).size).toBe(2);
   });
 });
 

@@ -69,14 +69,16 @@ export async function wait(
   const result = (kind: WaitResult['kind'], { judged, atOnce }: Looked) => ({
     done: { kind, judged, atOnce, waitedMs: waitedMs() },
   });
+  const isMet = (judged: readonly Judged[]) =>
+    any ? judged.some(({ holds }) => holds) : judged.every(({ holds }) => holds);
   const decide = (now: Looked): Decision<WaitResult> => {
     last = now;
     looked(now, waitedMs());
+    const met = isMet(now.judged);
+    if (!met && !any) refuseOwn(now.judged, run);
     const holding = now.judged.filter(({ holds }) => holds);
-    const isMet = any ? holding.length > 0 : holding.length === now.judged.length;
-    if (!isMet && !any) refuseOwn(now.judged, run);
     const marks = JSON.stringify(holding.map(({ condition, mark }) => [condition.text, mark]));
-    if (!isMet) stable = undefined;
+    if (!met) stable = undefined;
     else if (stable?.marks !== marks) stable = { marks, sinceMs: clock.monotonicMs() };
     const leftMs = stable ? stable.sinceMs + stableMs - clock.monotonicMs() : Infinity;
     if (leftMs <= 0) return result('met', now);
@@ -94,6 +96,7 @@ export async function wait(
           return { kind: 'index', index: startIndex };
         },
         decide,
+        isExact: (judged) => stableMs > 0 && isMet(judged),
       },
     );
   } catch (error) {
