@@ -110,7 +110,9 @@ async function markExactly(
 
 /** What the last look and the watches have of each source, and whether the watches are ahead. */
 function createFollowed(sources: readonly Source[], ring: () => void) {
-  const all = new Map(sources.map((source) => [idOf(source), { looked: '', seen: undefined } as Followed]));
+  const all = new Map<string, Followed>(
+    sources.map((source) => [idOf(source), { looked: '', seen: undefined }]),
+  );
   const of = (source: Source) => all.get(idOf(source)) ?? { looked: '', seen: undefined };
   let hasRung = false;
   return {

@@ -99,27 +99,40 @@ describe('services and states together', () => {
   });
 
   test('several that were never well at once are not taken for well together', async () => {
-    const offer = (name: string, status: 'passing' | 'critical') =>
+    const offer = (name: string) =>
       agent.http('PUT', '/v1/agent/service/register', {
         ...{ Name: name, ID: name },
-        Check: { CheckID: name, TTL: '10m', Status: status },
+        Check: { CheckID: name, TTL: '10m', Status: 'critical' },
       });
-    await Promise.all([offer('first', 'passing'), offer('second', 'critical')]);
+    const read = (name: string) => agent.http('GET', `/v1/health/service/${name}?consistent`);
+    const set = async (name: string, how: 'pass' | 'fail', Status: string) => {
+      await agent.http('PUT', `/v1/agent/check/${how}/${name}`);
+      const check: unknown = expect.objectContaining({ CheckID: name, Status });
+      const shown = { Checks: expect.arrayContaining([check]) as unknown };
+      await eventually(async () => expect((await read(name)).json()).toMatchObject([shown]));
+    };
+    await Promise.all([offer('first'), offer('second')]);
+    await set('first', 'pass', 'passing');
+    const { text: body } = await read('first');
+    await set('first', 'fail', 'critical');
+    await set('second', 'pass', 'passing');
     await using proxy = await startProxy(agent);
-    const isOf =
-      (name: string) =>
-      ({ path }: ProxyRequest) =>
-        path.startsWith(`/v1/health/service/${name}`);
-    const changed = proxy.seen(isOf('second'), 1).then(async () => {
-      await eventually(() => expect(proxy.requests.filter(isOf('first'))).toHaveLength(1));
-      await new Promise((resolve) => setTimeout(resolve, 300));
-      await offer('first', 'critical');
-      await offer('second', 'passing');
+    // As if it had been read before the other one was well.
+    proxy.rule({
+      match: ({ path }) => path.startsWith('/v1/health/service/first'),
+      times: 1,
+      do: {
+        status: 200,
+        body,
+        headers: { 'content-type': 'application/json', 'x-consul-index': '5' },
+      },
     });
-    proxy.rule({ match: isOf('second'), times: 1, do: { until: changed } });
     const until = ['--until', 'healthy:first', '--until', 'healthy:second'];
-    const { status } = await runlock(proxy, ['wait', '--timeout', '0', ...until]);
-    expect(status).toBe(75);
+    const { status, stdout } = await runlock(proxy, ['wait', '--timeout', '0', '--json', ...until]);
+    expect({ status, said: JSON.parse(stdout) as object }).toMatchObject({
+      status: 75,
+      said: { atOnce: true, conditions: [{ asWanted: false }, { asWanted: true }] },
+    });
   });
 
   test('that change at every read are judged all the same, and that is said', async () => {
