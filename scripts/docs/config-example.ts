@@ -7,7 +7,9 @@ import { describeOption } from './pages.ts';
 
 /** Values to show where an option has no default. */
 const SAMPLES: Readonly<Record<string, string>> = {
-  when: '"state:db/schema=42"',
+  when: '["state:db/schema=42"]',
+  publish: '["db/schema=42"]',
+  during: '["db/mode=migrating"]',
   timeout: '"2h"',
   wait_timeout: '"10m"',
   ok_codes: '[0, 213]',

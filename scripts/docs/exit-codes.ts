@@ -25,7 +25,7 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: String(EXIT_LOST),
     meaning:
-      'the command was killed, because the lock was lost or an operator evicted the run; or an operator removed the waiting run from the queue, and nothing was started',
+      'the command was killed, because the lock was lost or an operator evicted the run; or an operator removed the waiting run from the queue, and nothing was started; or the command succeeded, but the run (`--publish`, `--during`) could not be recorded as successful in all its groups',
   },
   {
     code: String(EXIT_UNHEALTHY),

@@ -137,6 +137,19 @@ export function oneGroup(command: string, groups: readonly string[]): string {
   throw usage(`${command} takes one group, not ${groups.length} (${named}); run it once for each`);
 }
 
+/** Options that are given once for each of their values; the file has a list of them. */
+const repeatable = new WeakSet<Option>();
+
+export const isRepeatable = (option: Option): boolean => repeatable.has(option);
+
+/** One that can be given several times: its value is a list of what `parser` makes of each. */
+export function repeatedOption(flags: string, description: string, parser: Parser): Option {
+  const made = option(flags, description, (text) => [parser(text)]);
+  repeatable.add(made);
+  const parse = checked(parser, made);
+  return made.argParser((text, before: readonly unknown[] | undefined) => [...(before ?? []), parse(text)]);
+}
+
 export function addOptions(command: Command, options: readonly Option[]): void {
   for (const each of options) command.addOption(each);
 }

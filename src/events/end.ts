@@ -9,10 +9,12 @@ type Ended = Extract<RunEvent, { event: 'ended' }>;
 export function endSentence(event: Ended): Sentence {
   const { group, node, ranMs } = event;
   const { prefix, command, cause, given } = event.detail;
-  const killed = killedText(cause, group);
-  const ran =
-    killed ?? `${command} ${endedHow(event)} after ${formatAge(ranMs)}${healthAfter(event.detail, node)}`;
-  const isWell = killed === undefined && given.kind === 'released' && !given.kept;
+  const { unpublished } = event.detail;
+  const killed = unpublished === undefined ? killedText(cause, group) : undefined;
+  const after = unpublished === undefined ? healthAfter(event.detail, node) : `, but ${unpublished}`;
+  const ran = killed ?? `${command} ${endedHow(event)} after ${formatAge(ranMs)}${after}`;
+  const isWell =
+    killed === undefined && unpublished === undefined && given.kind === 'released' && !given.kept;
   return {
     level: isWell ? 'info' : 'warning',
     message: `${ran}; ${givenBackText(given, { ...event, prefix })}`,

@@ -174,6 +174,8 @@ interface End {
   readonly why?: string | undefined;
   /** The command succeeded, and this signal ended the wait for the node to become healthy. */
   readonly told?: string | undefined;
+  /** The command succeeded, but the run could not be recorded as good, so nothing was published; why. */
+  readonly unpublished?: string | undefined;
 }
 
 /** The run that runs or waits already, and for how long, in milliseconds. */

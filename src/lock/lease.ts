@@ -53,6 +53,12 @@ export interface Lease {
    * False: this failed, and the failure was logged.
    */
   decline(): Promise<boolean>;
+  /**
+   * Stops watching for a release that somebody else sends; the slot stays held. Returns the grant as it is known then.
+   */
+  rest(): Promise<Grant>;
+  /** After `rest`: the grant has another session, or its claim another index, by now. */
+  know(holding: Grant): void;
   /** Stops watching and releases the slot. All processes of the command must be gone by then. */
   release(ending: Ending): Promise<GivenBack>;
 }
@@ -96,6 +102,18 @@ export function holdLease(
     ended.abort();
     await watching;
   };
+  let isResting = false;
+  const rest = async () => {
+    if (isResting) return live.holding;
+    isResting = true;
+    const isRecovering = state.kind === 'recovering';
+    hear({ kind: 'released' });
+    // A request that takes the slot back must not arrive after the release, so wait for it. A pending read of the slot
+    // ends by itself, because the release changes the slot.
+    if (isRecovering || state.unanswered) await stop();
+    if (state.unanswered) await leaveSession(grant.context, live.holding.session, LEAVE);
+    return live.holding;
+  };
   return {
     over: over.signal,
     whyOver: () => state.over,
@@ -108,16 +126,9 @@ export function holdLease(
       // Use the current session, which may be a newer one. Once it is destroyed, late requests under it have no effect.
       return decline(live.holding);
     },
-    release: async (ending) => {
-      const isRecovering = state.kind === 'recovering';
-      hear({ kind: 'released' });
-      // A request that takes the slot back must not arrive after the release, so wait for it. A pending read of the
-      // slot
-      // ends by itself, because the release changes the slot.
-      if (isRecovering || state.unanswered) await stop();
-      if (state.unanswered) await leaveSession(grant.context, live.holding.session, LEAVE);
-      return giveBack(live.holding, { ...ending, ttlMs }).finally(stop);
-    },
+    rest,
+    know: (holding) => void (live.holding = holding),
+    release: async (ending) => giveBack(await rest(), { ...ending, ttlMs }).finally(stop),
   };
 }
 

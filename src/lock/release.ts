@@ -1,6 +1,6 @@
 /** Releases a slot: at the end of a run, or when `release` ends what `acquire` holds (docs/protocol.md, "Release"). */
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
 import { lastWord, untilDone, untilRefused } from '../consul/retry.ts';
 import { leaveSession, openSession } from '../consul/session.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
@@ -10,7 +10,7 @@ import type { Deps } from '../platform/deps.ts';
 import { hint } from '../text/suggested-command.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { isLeft, readSlots, standing } from './decide.ts';
-import type { Owner, Slot } from './decide.ts';
+import type { Owner, Slot, Standing } from './decide.ts';
 import type { Grant } from './head-of-queue.ts';
 import type { GroupKeys } from './keys.ts';
 import { joinLeft } from './records.ts';
@@ -23,7 +23,7 @@ export const LEAVE = { retryForMs: 2_000 };
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
 const DEADLINE_MS = 30_000;
 const REQUEST_MS = 5_000;
-const RETRY_MS = 300;
+export const RETRY_MS = 300;
 const LONGEST_RETRY_MS = 5_000;
 /** Retry this long, so that one wrong answer from a proxy does not lose the time of the last successful run. */
 const ODD_RETRY_MS = 1_000;
@@ -102,17 +102,23 @@ export async function giveBack(holding: Grant, ending: Ending & { ttlMs: number 
 }
 
 /** Says how to delete the key by hand, because the release can't remove this lock. */
-const heldBy = (key: string) =>
+export const heldBy = (key: string) =>
   `another session holds ${key}; to release the slot, run 'consul kv delete ${key}'`;
 
-function toRecord({ context, slot }: Grant, { outcome, exitCode, waitedMs, ranMs }: Ending): RunRecord {
+export function toRecord(
+  { context, slot }: Grant,
+  { outcome, exitCode, waitedMs, ranMs }: Ending,
+): RunRecord {
   const { id, node, command } = context.run;
   const code = exitCode === undefined ? {} : { exitCode };
   const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
   return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
 }
 
-const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({ ...record, claimIndex: owner.index });
+export const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({
+  ...record,
+  claimIndex: owner.index,
+});
 
 /**
  * Adds the time of the node's last successful run to the record of an unsuccessful one. Only such a record needs this
@@ -155,15 +161,24 @@ interface Release {
   readonly asked: Limits;
 }
 
+/** The same holding, with a session that lives. @throws RunlockError when Consul does not open one. */
+export async function withSession(
+  holding: Grant,
+  { ttlMs, signal }: { readonly ttlMs: number; readonly signal: AbortSignal },
+): Promise<Grant> {
+  const { context, session } = holding;
+  if (!session.lost.aborted) return holding;
+  const name = `runlock ${context.keys.group}`;
+  return { ...holding, session: await openSession(context, { name, ttlMs, signal }) };
+}
+
 /** One try to release the slot. If it has to be tried again, returns what the run holds now. */
 async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Release): Promise<Once> {
   const { context, session, slot, owner } = holding;
   const { consul, deps, keys, run } = context;
   const { signal } = asked;
-  if (session.lost.aborted) {
-    const opened = await openSession(context, { name: `runlock ${keys.group}`, ttlMs, signal });
-    return { kind: 'holding', holding: { ...holding, session: opened } };
-  }
+  if (session.lost.aborted)
+    return { kind: 'holding', holding: await withSession(holding, { ttlMs, signal }) };
   const seat = { keys, session: session.id, slot };
   const maintenance = joinLeft(owner.claim.maintenance, leftOn);
   const claim: Claim = {
@@ -188,13 +203,9 @@ async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Rel
 
 /** Reads the slot after a release that was refused or had no answer, and takes the lock back if it is missing. */
 async function lookAgain(holding: Grant, asked: Limits): Promise<Once> {
-  const { context, session, slot } = holding;
-  const { consul, keys, run } = context;
-  const { entries } = await consul.list(keys.slot(slot), { ...asked, retryForMs: 0 });
-  const now = standing(
-    { node: run.node, run: run.id, session: session.id },
-    readSlots(keys.root, entries)[0],
-  );
+  const { context, session } = holding;
+  const { run } = context;
+  const { now, entries } = await standingNow(holding, asked);
   switch (now.kind) {
     case 'gone':
     case 'foreign':
@@ -210,20 +221,42 @@ async function lookAgain(holding: Grant, asked: Limits): Promise<Once> {
       if (now.kind === 'evicted' && entries.some((entry) => entry.session === session.id)) {
         return { kind: 'holding', holding: { ...holding, owner: now.owner } };
       }
-      const claim = returnedClaim(context, now.owner.claim);
-      const seat = { keys, session: session.id, slot };
-      const result = await send(consul, takeBack(seat, claim, nodeMark(context), now.owner.index), asked);
-      if (result.kind === 'refused') {
-        if (result.obstacle === 'session') await session.close(asked);
-        const isHeld = result.obstacle === 'lock' || result.obstacle === 'node';
-        return { kind: 'holding', holding, ...(isHeld && { blocker: result.key }) };
-      }
-      const index = writtenIndex(result.entries, keys.owner(slot));
-      return { kind: 'holding', holding: { ...holding, owner: { claim, index } } };
+      return { kind: 'holding', ...(await retake(holding, now.owner, asked)) };
     }
     default:
       return assertNever(now);
   }
+}
+
+/** How the slot looks to its run now. */
+export async function standingNow(
+  { context, session, slot }: Grant,
+  asked: Limits,
+): Promise<{ readonly now: Standing; readonly entries: readonly Entry[] }> {
+  const { consul, keys, run } = context;
+  const { entries } = await consul.list(keys.slot(slot), { ...asked, retryForMs: 0 });
+  const me = { node: run.node, run: run.id, session: session.id };
+  return { now: standing(me, readSlots(keys.root, entries)[0]), entries };
+}
+
+/** Takes a missing lock back, to release the slot. `blocker`: the key that another session holds. */
+export async function retake(
+  holding: Grant,
+  owner: Owner,
+  asked: Limits,
+): Promise<{ readonly holding: Grant; readonly blocker?: string }> {
+  const { context, session, slot } = holding;
+  const { consul, keys } = context;
+  const claim = returnedClaim(context, owner.claim);
+  const seat = { keys, session: session.id, slot };
+  const result = await send(consul, takeBack(seat, claim, nodeMark(context), owner.index), asked);
+  if (result.kind === 'refused') {
+    if (result.obstacle === 'session') await session.close(asked);
+    const isHeld = result.obstacle === 'lock' || result.obstacle === 'node';
+    return { holding, ...(isHeld && { blocker: result.key }) };
+  }
+  const index = writtenIndex(result.entries, keys.owner(slot));
+  return { holding: { ...holding, owner: { claim, index } } };
 }
 
 /** A slot that `acquire` holds for its node, by a claim without a session. */

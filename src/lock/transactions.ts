@@ -270,6 +270,34 @@ export function release(seat: Seat, record: RunRecord, seenIndex: number, kept?:
   ];
 }
 
+/** What the end of a good run does to one state. */
+export type StateChange =
+  | ({ readonly kind: 'set' } & WriteState)
+  /** A state of `--during`, as it was read. */
+  | ({ readonly kind: 'delete' } & SeenKey)
+  /** The state already says what is to be published. */
+  | ({ readonly kind: 'same' } & SeenKey);
+
+/** A slot that a run holds to its end, and the record of the run there. */
+export interface HeldEnd extends HeldSeat {
+  readonly record: RunRecord;
+}
+
+/** Records a run as good in all of its groups, releases all slots and publishes its states: all of it, or nothing. */
+export function finish(held: readonly HeldEnd[], states: readonly StateChange[]): RunStep[] {
+  return [
+    ...held.flatMap(({ seat, record, index }) => release(seat, record, index)),
+    ...states.map(changeState),
+  ];
+}
+
+function changeState(change: StateChange): RunStep {
+  if (change.kind === 'set') return writeState(change.key, change.value);
+  const { key, index } = change;
+  const verb = change.kind === 'delete' ? 'delete-cas' : 'check-index';
+  return { means: 'state', operation: { verb, key, index } };
+}
+
 /**
  * Records a run that ended without its slot. Replaces the record that was read (index 0: there was none). Touches no
  * other key, because the slot and the node's mark may belong to another run by now.

@@ -60,7 +60,11 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   let waited: WaitRecord | undefined;
   try {
-    const { openGated, takeWhen, recordWaits, begin, keys } = await loadNeeded(deps, options);
+    const { openGated, takeWhen, recordWaits, begin, publishes, checkRights, keys } = await loadNeeded(
+      deps,
+      options,
+    );
+    await checkRights?.(deps.consul, options, stop.signal);
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
@@ -113,6 +117,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       note,
       gated,
       begun: taken.begun,
+      publishes,
       keys,
       ...(launcher && { launcher }),
     });
@@ -134,17 +139,21 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
 /**
  * Loads the optional code of this run before the wait starts, since an upgrade may replace runlock's files during it.
  */
-async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when, during, dryRun }: ExecOptions) {
-  const [gated, conditional, record, starting, keys] = await Promise.all([
+async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when, publish, during, dryRun }: ExecOptions) {
+  const [gated, conditional, record, starting, finishing, keys] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
     when ? import('./when.ts') : undefined,
     (gate ?? when) ? import('./outside-record.ts') : undefined,
     during && !dryRun ? import('./begin.ts') : undefined,
+    (publish ?? during) ? import('./publish.ts') : undefined,
     shareTerminal ? import('./terminal-keys.ts') : undefined,
   ]);
   const { recordWaits } = record ?? {};
-  const { begin } = starting ?? {};
-  return { openGated: gated?.openGated, takeWhen: conditional?.takeWhen, recordWaits, begin, keys };
+  const { publishRun: publishes, checkRights } = finishing ?? {};
+  return {
+    ...{ openGated: gated?.openGated, takeWhen: conditional?.takeWhen, recordWaits },
+    ...{ begin: starting?.begin, publishes, checkRights, keys },
+  };
 }
 
 interface Waits {

@@ -132,6 +132,8 @@ interface End {
   readonly why?: string | undefined;
   /** The command succeeded, but this signal ended the wait for the node's health. */
   readonly told?: NodeJS.Signals | undefined;
+  /** The command succeeded, but nothing was published; why. */
+  readonly unpublished?: string | undefined;
 }
 
 export function endedEvent(grant: Grant, { outcome, exitCode, ranMs, ...end }: End): RunEvent {

@@ -4,14 +4,15 @@
 import type { Ending, Supervised } from '../process/command.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import type { Outcome } from '../lock/records.ts';
-import type { Judged } from './gated.ts';
-import type { Cause } from '../events/events.ts';
+import type { Cause, GivenBack } from '../events/events.ts';
 import { endedEvent, placeOf, releasingEvent } from './run-events.ts';
 import type { ExecDeps, Figures } from './options.ts';
 import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
 import { groupOf } from './run-note.ts';
-import type { RunNote } from './run-note.ts';
+import type { publishRun } from './publish.ts';
+import { endingOf } from './ran.ts';
+import type { Ran } from './ran.ts';
 import { declineAll, grantsOf, hear, lostBeforeStart } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import type { TerminalKeys } from './terminal-keys.ts';
@@ -31,6 +32,8 @@ type RunEnd =
   | { readonly kind: 'lost' };
 
 interface SuperviseOptions extends RunOptions {
+  /** Undefined: the run publishes nothing. */
+  readonly publishes?: typeof publishRun | undefined;
   /** Set if the command shares a terminal with runlock. */
   readonly keys?: TerminalKeys | undefined;
 }
@@ -51,8 +54,8 @@ export async function superviseRun(
     return lostBeforeStart(deps, late, waitedIn(slots));
   }
   const ran = await runCommand(deps, slots, { options, early });
-  const run: Ran = { ...ran, ...(await options.gated?.judge(slots, ran)) };
-  await giveBackAll(deps, slots, { run, note: options.note });
+  const judged: Ran = { ...ran, ...(await options.gated?.judge(slots, ran)) };
+  const run = await giveBackAll(deps, slots, { run: judged, options });
   const { outcome, ranMs } = run;
   return { ...toEnd(run), figures: { outcome, waitedMs: waitedIn(slots), ranMs } };
 }
@@ -66,14 +69,6 @@ async function backOut(deps: ExecDeps, slots: HeldSlots, { gated, begun }: Super
 
 const waitedIn = (slots: HeldSlots): Figures['waitedMs'] =>
   Object.fromEntries(slots.map(({ grant, waitedMs }) => [grant.context.keys.group, waitedMs]));
-
-/** A command that has ended, and with it every process of its tree that had to end. */
-interface Ran extends Judged {
-  readonly ending: Ending;
-  readonly ranMs: number;
-  /** Resolves when the guard is gone. */
-  readonly disarmed: Promise<void>;
-}
 
 async function runCommand(
   deps: ExecDeps,
@@ -106,39 +101,48 @@ async function runCommand(
 async function giveBackAll(
   deps: ExecDeps,
   slots: HeldSlots,
-  { run, note }: { run: Ran; note: RunNote },
-): Promise<void> {
-  const { ending, cause, ranMs, leftOn } = run;
+  { run: ran, options }: { run: Ran; options: SuperviseOptions },
+): Promise<Ran> {
+  const { ending, ranMs } = ran;
+  const { note } = options;
   const exitCode = exitCodeOf(ending);
-  const giveBack = async (slot: HeldSlot) => {
-    const outcome = outcomeIn(slot, run);
-    // Omit the exit code of a command that succeeded before a signal ended the run: the code would suggest success.
-    const code = run.told === undefined && { exitCode };
-    const ended = { outcome, ...code, waitedMs: slot.waitedMs, ranMs, ...(leftOn && { leftOn }) };
-    const given = await slot.lease.release(ended);
-    return { grant: slot.grant, outcome, given };
-  };
   const given = new AbortController();
   void deps.clock.sleep(QUIET_MS, { signal: given.signal }).then(
     () => deps.emit(releasingEvent(grantsOf(slots), exitCode)),
     () => undefined,
   );
-  const all = await Promise.all(slots.map(giveBack));
+  const finished = options.publishes ? await options.publishes(deps, slots, { ran, options }) : { run: ran };
+  const { run } = finished;
+  const all = await Promise.all(slots.map((slot) => giveBackOne(slot, run, finished.given?.get(slot))));
   given.abort();
   note.left(all.flatMap(({ grant, given }) => (given.kind === 'stays' ? [groupOf(grant)] : [])));
   // If the guard ended the command, its event explains the bad outcome, so it must come before the `ended` events.
   await run.disarmed;
   for (const { grant, outcome, given } of all)
-    deps.emit(endedEvent(grant, { outcome, exitCode, ranMs, cause, given, why: run.why, told: run.told }));
+    deps.emit(endedEvent(grant, { ...toldOf(run), outcome, exitCode, ranMs, given }));
+  return run;
+}
+
+const toldOf = ({ cause, why, told, unpublished }: Ran) => ({ cause, why, told, unpublished });
+
+/** `given`: what became of the slot, where it is known already. */
+async function giveBackOne(slot: HeldSlot, run: Ran, given: GivenBack | undefined) {
+  const outcome = outcomeIn(slot, run);
+  return {
+    grant: slot.grant,
+    outcome,
+    given: given ?? (await slot.lease.release(endingOf(slot, run, outcome))),
+  };
 }
 
 /** Consul answers within milliseconds; if runlock takes longer to end after its command, it says why. */
 const QUIET_MS = 2_000;
 
 /** The outcome to record in one group of several; never a good one if the slot of another group was lost. */
-function outcomeIn({ lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
+function outcomeIn({ grant, lease }: HeldSlot, { cause, outcome }: Ran): Outcome {
   if (cause === undefined || !('group' in cause)) return outcome;
-  return lease.whyOver()?.kind === 'evicted' ? 'evicted' : 'lost';
+  const isEvicted = cause.kind === 'evicted' && cause.group === grant.context.keys.group;
+  return isEvicted || lease.whyOver()?.kind === 'evicted' ? 'evicted' : 'lost';
 }
 
 interface Running {

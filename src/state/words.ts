@@ -24,8 +24,14 @@ export function shorten(text: string): string {
   return shown;
 }
 
-/** Its value, and who set it when: `41, set by db01 3m ago`. `nowMs`: by the wall clock. */
+/**
+ * Its value, and who set it when: `41, set by db01 3m ago`, or by a run: `published by a run of db01 3m ago`. `nowMs`: by
+ * the wall clock.
+ */
 export const stateText = (
-  { value, by, at }: Pick<StateDocument, 'value' | 'by' | 'at'>,
+  { value, by, at, ...ofRun }: Pick<StateDocument, 'value' | 'by' | 'at' | 'published' | 'while'>,
   nowMs: number,
-): string => `${shortValue(value)}, set by ${shorten(by)} ${formatAge(nowMs - Date.parse(at))} ago`;
+): string => {
+  const how = ofRun.published ? 'published by a run of' : ofRun.while ? 'set during a run of' : 'set by';
+  return `${shortValue(value)}, ${how} ${shorten(by)} ${formatAge(nowMs - Date.parse(at))} ago`;
+};

@@ -35,6 +35,8 @@ function setUp() {
     holding: () => slots[0].grant,
     deadlineMs: () => Infinity,
     checkDeadline: () => undefined,
+    rest: () => Promise.resolve(slots[0].grant),
+    know: () => undefined,
     stop: () => Promise.resolve(),
     decline: () => (order.push('decline'), Promise.resolve(true)),
     release: ({ outcome }) => (order.push(outcome), Promise.resolve({ kind: 'released' })),

@@ -3,7 +3,14 @@ import type { Command, Option } from 'commander';
 import type { Config, Key, Keys, Setting } from './read.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
 import type { ConfigUse, Context, Env } from '../command.ts';
-import { environmentText, isOfLineAlone, keyOf, parseEnvironment, parseValue } from '../option.ts';
+import {
+  environmentText,
+  isOfLineAlone,
+  isRepeatable,
+  keyOf,
+  parseEnvironment,
+  parseValue,
+} from '../option.ts';
 
 /**
  * Options for a single call, which a file must not set: they would change what every call does or prints, and, as with
@@ -46,6 +53,7 @@ export function keysOf(commands: readonly Command[]): Keys {
 
 function takenBy(option: Option): Key['takes'] {
   if (option.isBoolean()) return 'flag';
+  if (isRepeatable(option)) return 'texts';
   return /<list\b/.test(option.flags) ? 'list' : 'value';
 }
 
@@ -151,9 +159,9 @@ export function valueIn(command: Command, long: string, group: string): unknown 
 }
 
 /** A value can be right for one command and wrong for another, such as `hold = "none"` for acquire. */
-function parseSetting(option: Option, { text, line }: Setting, path: string): unknown {
+function parseSetting(option: Option, { text, texts, line }: Setting, path: string): unknown {
   try {
-    return parseValue(option, text);
+    return texts ? texts.flatMap((one) => parseValue(option, one)) : parseValue(option, text);
   } catch (error) {
     if (!isRunlockError(error)) throw error;
     throw new RunlockError('config', `${path}:${line}: ${keyOf(option)} = ${text}: ${error.message}`);

@@ -11,7 +11,8 @@ import { parseGroup } from '../values.ts';
 export interface Key {
   /** As on the command line: `--wait <duration|forever>`. */
   readonly flags: string;
-  readonly takes: 'flag' | 'value' | 'list';
+  /** `texts`: one text, or a list of texts, each as a flag of its own would give it. */
+  readonly takes: 'flag' | 'value' | 'list' | 'texts';
   /** Whether the option is for a single call, so that a file must not set it. */
   readonly perCall: boolean;
   /** One for each command that has the option; one must accept the value. @throws RunlockError `usage` */
@@ -24,6 +25,8 @@ export type Keys = ReadonlyMap<string, Key>;
 export interface Setting {
   /** As the text of a flag. */
   readonly text: string;
+  /** Of an option that is given several times: each of them; `text` is all of them, for messages. */
+  readonly texts?: readonly string[];
   readonly line: number;
   /** The group whose section has it. */
   readonly section?: string;
@@ -49,9 +52,9 @@ export function readSettings(path: string, statements: readonly Statement[], key
       const place = placeOf(statement);
       if (!place) continue;
       const { name, section } = place;
-      const text = settingText(place, statement.value, keys);
+      const said = settingTexts(place, statement.value, keys);
       const settings = section === undefined ? general : (groups.get(section) ?? new Map<string, Setting>());
-      settings.set(name, { text, line, ...(section !== undefined && { section }) });
+      settings.set(name, { ...said, line, ...(section !== undefined && { section }) });
       if (section !== undefined) groups.set(section, settings);
     } catch (error) {
       if (!isRunlockError(error)) throw error;
@@ -104,14 +107,15 @@ function checkGroup(group: string): void {
   if (error) throw wrong(`${sectionName(['groups', group])}: ${error.message}`);
 }
 
-/** The value as the text of a flag. */
-function settingText(place: Place, value: unknown, keys: Keys): string {
+/** A value as a flag, or several, would give it. */
+function settingTexts(place: Place, value: unknown, keys: Keys): Pick<Setting, 'text' | 'texts'> {
   const key = keyAt(place, keys);
-  const text = toText(value, key);
   try {
+    if (key.takes === 'texts') return toTexts(value, key);
+    const text = toText(value, key);
     if (text === undefined) throw wrong(expected(key));
     checkText(text, key);
-    return text;
+    return { text };
   } catch (error) {
     if (isRunlockError(error))
       throw wrong(`${place.name} = ${show(value)}${inSection(place)}: ${error.message}`);
@@ -178,6 +182,14 @@ function toText(value: unknown, { takes }: Key): string | undefined {
   return parts.includes(undefined) ? undefined : parts.join(',');
 }
 
+function toTexts(value: unknown, key: Key): Pick<Setting, 'text' | 'texts'> {
+  const texts = (Array.isArray(value) ? value : [value]).map(plainText).filter((text) => text !== undefined);
+  if (texts.length === 0 || texts.length !== (Array.isArray(value) ? value.length : 1))
+    throw wrong(expected(key));
+  for (const text of texts) checkText(text, key);
+  return { text: show(value), texts };
+}
+
 function plainText(value: unknown): string | undefined {
   // Refuse other numbers: 1.50 would become 1.5, and only a quoted text stays unchanged.
   return typeof value === 'string' ? value : Number.isSafeInteger(value) ? String(value) : undefined;
@@ -185,7 +197,7 @@ function plainText(value: unknown): string | undefined {
 
 function expected({ takes, flags }: Key): string {
   if (takes === 'flag') return 'write true or false, without quotes';
-  const list = takes === 'list' ? ', or a list of these' : '';
+  const list = takes === 'list' || takes === 'texts' ? ', or a list of these' : '';
   return `write a text in quotes or a whole number${list}, as for ${flags}`;
 }
 

@@ -16,6 +16,7 @@ import type { ExecGateValues } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import { conditionsOption } from '../condition-option.ts';
+import { stateOptions, statesOf } from './states.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
@@ -33,7 +34,7 @@ import type { ExecAsked } from './run.ts';
 
 export const exec = register({
   name: 'exec',
-  config: { perGroup: ['when'] },
+  config: { perGroup: ['when', 'publish', 'during'] },
   define,
   run: async (asked: ExecAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
 });
@@ -75,6 +76,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       '--when <condition>',
       "condition to wait for, without a slot, before the command starts; repeat for several (see 'runlock wait')",
     ),
+    ...stateOptions(),
     ...execGateOptions(),
     option(
       '--metrics-file <file>',
@@ -100,6 +102,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       dryRun,
       ...gateOf(values as Values & ExecGateValues, (name) => command.getOptionValueSource(name) === 'cli'),
       ...whenOf(command, group),
+      ...statesOf(command, group),
       ...(timeout !== undefined && { timeoutMs: timeout }),
       ...(okCodes && { okCodes }),
       ...(rebootCodes && { rebootCodes }),
@@ -144,7 +147,7 @@ Durations are like 90s, 10m, 1h30m, 2d or 1w.
 
 Exit codes: the command's own; 64 wrong usage; 69 Consul unreachable; 75 busy (no slot within --wait, a condition of --when
 not met, the gate closed or its lock taken, the group frozen, or this node already running or queued); 77 Consul denied
-access; 78 bad configuration; 79 lock lost, command killed; 80 services not healthy after the command (--healthy-within);
+access; 78 bad configuration; 79 lock lost, command killed, or nothing published; 80 services not healthy after the command (--healthy-within);
 124 killed by --timeout; 126, 127 command not executable, not found; 128+n the command, or a waiting runlock, was killed by
 signal n.
 

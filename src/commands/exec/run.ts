@@ -26,7 +26,10 @@ export interface ExecAsked extends Asked<ExecOptions> {
 }
 
 export function run(invocation: ExecAsked, platform: Platform): Promise<number> {
-  if (invocation.options.when?.some(({ text }) => isChanged(text))) throw usage(`--when: ${NOT_UTF8}`);
+  const { when = [], publish = [], during = [] } = invocation.options;
+  if (when.some(({ text }) => isChanged(text))) throw usage(`--when: ${NOT_UTF8}`);
+  if (publish.some(({ value }) => isChanged(value))) throw usage(`--publish: ${NOT_UTF8}`);
+  if (during.some(({ value }) => isChanged(value))) throw usage(`--during: ${NOT_UTF8}`);
   // Listen first, so that an early signal does not kill the process. The run decides what a signal does.
   const signals = platform.listenToSignals();
   return withWays({ common: invocation.common }, platform, async (ways) => {

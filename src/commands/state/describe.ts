@@ -17,7 +17,7 @@ export function stateReport(change: Change): object {
   return change.state ? { path, set: true, ...fieldsOf(change.state) } : { path, set: false };
 }
 
-const fieldsOf = ({ value, change, by, at, run, cause, until }: StateDocument) => ({
+const fieldsOf = ({ value, change, by, at, run, cause, until, ...ofRun }: StateDocument) => ({
   value,
   change,
   by,
@@ -25,6 +25,8 @@ const fieldsOf = ({ value, change, by, at, run, cause, until }: StateDocument) =
   ...(run !== undefined && { run }),
   ...(cause && { cause }),
   ...(until !== undefined && { until }),
+  ...(ofRun.published && { published: true }),
+  ...(ofRun.while && { while: ofRun.while }),
 });
 
 export function setReport(result: SetResult, path: string): object {

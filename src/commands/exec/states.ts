@@ -1,0 +1,66 @@
+/** `--publish` and `--during`: the states that a run sets, and how many of them one transaction takes. */
+import type { Command, Option } from 'commander';
+import { valueIn } from '../../cli/config/apply.ts';
+import { repeatedOption } from '../../cli/option.ts';
+import { usage } from '../../cli/values.ts';
+import type { ExecOptions } from '../../runner/options.ts';
+import { parseSetting } from '../../state/setting.ts';
+import type { Setting } from '../../state/setting.ts';
+import { shortValue } from '../../state/words.ts';
+
+export const stateOptions = (): Option[] => [
+  repeatedOption(
+    '--publish <path=value>',
+    'set this state if the run succeeds, together with its record; repeat for several',
+    parseSetting,
+  ),
+  repeatedOption(
+    '--during <path=value>',
+    'set this state from the start of the command until the slot is released; repeat for several',
+    parseSetting,
+  ),
+];
+
+/** Of all its groups, each path once. */
+export function statesOf(
+  command: Command,
+  groups: readonly string[],
+): Pick<ExecOptions, 'publish' | 'during'> {
+  const [publish, during] = ['--publish', '--during'].map((flag) =>
+    settingsOf(
+      flag,
+      groups.flatMap((group) => (valueIn(command, flag, group) ?? []) as readonly Setting[]),
+    ),
+  );
+  checkOperations(groups.length, publish?.length ?? 0, during?.length ?? 0);
+  return { ...(publish && { publish }), ...(during && { during }) };
+}
+
+/** @throws RunlockError `usage`: two values for one path. */
+function settingsOf(flag: string, settings: readonly Setting[]): readonly Setting[] | undefined {
+  const byPath = new Map<string, Setting>();
+  for (const setting of settings) {
+    const { path, value } = byPath.get(setting.path) ?? setting;
+    if (value !== setting.value)
+      throw usage(
+        `${flag} sets ${path} twice, to ${shortValue(value)} and to ${shortValue(setting.value)}; keep one of them`,
+      );
+    byPath.set(path, setting);
+  }
+  return byPath.size === 0 ? undefined : [...byPath.values()];
+}
+
+/** A run ends in all its groups by one transaction, in which Consul allows 64 operations. */
+const MOST_OPERATIONS = 64;
+
+function checkOperations(groups: number, publish: number, during: number): void {
+  if (publish + during === 0) return;
+  const states = MOST_OPERATIONS - 6 - 6 * groups;
+  if (publish + during <= states) return;
+  const many = `${groups} ${groups === 1 ? 'group' : 'groups'}`;
+  throw usage(
+    states <= 0
+      ? `a run in ${many} can't publish: one transaction has room for 9 groups at most; use fewer groups, or take --publish and --during away`
+      : `--publish and --during set ${publish + during} states, but with ${many} one transaction has room for ${states}; publish fewer states`,
+  );
+}
