@@ -16,6 +16,7 @@ export const commands: readonly Listed<Platform>[] = [
   { name: 'task', load: async () => (await import('./task/command.ts')).task },
   { name: 'gate', load: async () => (await import('./gate/command.ts')).gate },
   { name: 'doctor', load: async () => (await import('./doctor/command.ts')).doctor },
+  { name: 'policy', load: async () => (await import('./policy/command.ts')).policy },
   { name: 'completion', load: async () => (await import('./completion/command.ts')).completion },
   { name: 'config', load: async () => (await import('./config/command.ts')).config },
   { name: '__complete', load: async () => (await import('./complete/command.ts')).complete },

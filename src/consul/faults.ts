@@ -134,7 +134,7 @@ export function forbidden(asked: Asked, text: string, cause?: unknown): RunlockE
 const UNKNOWN_TOKEN = /ACL not found|supplied token does not exist/i;
 
 /** Where to get help if the token is missing or lacks rights. */
-const HELP = "('runlock doctor' tries every right, docs/rights.md lists them)";
+const HELP = "('runlock doctor' tries every right, 'runlock policy' prints the rules)";
 
 function refusal({ address, rule, isAnonymous }: Asked, text: string): string {
   if (UNKNOWN_TOKEN.test(text)) {

@@ -139,7 +139,7 @@ describe('without a token', () => {
     expect(status).toBe(looks ? 0 : 77);
     expect(looks ? stderr : stdout).toBe('');
     expect(looks ? stdout : stderr).toMatch(
-      /Consul at \S+ refused \([^)]*\), and no token is set \(CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\); the token needs the rule: [^\n]+ \('runlock doctor' tries every right, docs\/rights\.md lists them\)\n/,
+      /Consul at \S+ refused \([^)]*\), and no token is set \(CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\); the token needs the rule: [^\n]+ \('runlock doctor' tries every right, 'runlock policy' prints the rules\)\n/,
     );
   });
 

@@ -118,7 +118,7 @@ describe('an answer of Consul', () => {
   test('a refusal without a token says that there is none, and where to look', () => {
     const asked = { ...where, isAnonymous: true };
     expect(classify(answered(403, 'Permission denied'), asked).message).toMatch(
-      /refused \(Permission denied\), and no token is set \(CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\); the token needs the rule: .* \('runlock doctor' tries every right, docs\/rights\.md lists them\)$/,
+      /refused \(Permission denied\), and no token is set \(CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN\); the token needs the rule: .* \('runlock doctor' tries every right, 'runlock policy' prints the rules\)$/,
     );
     for (const [status, text] of [
       [401, 'ACL support disabled'],

@@ -18,7 +18,20 @@ import {
  */
 const PER_CALL: ReadonlySet<string> = new Set([
   ...['config', 'json', 'dry_run', 'force', 'owner', 'slot', 'failed', 'exit_code'],
-  ...['reason', 'for', 'forget', 'silent_for', 'watch', 'check', 'all', 'blocked', 'agent', 'param'],
+  ...[
+    'reason',
+    'for',
+    'forget',
+    'silent_for',
+    'watch',
+    'check',
+    'all',
+    'blocked',
+    'agent',
+    'param',
+    'commands',
+    'state',
+  ],
   ...['ttl', 'if_value', 'if_absent', 'touch', 'until', 'while', 'any', 'stable', 'on_timeout', 'since'],
 ]);
 

@@ -1,0 +1,125 @@
+/** `runlock policy`: its options. */
+import { Argument } from 'commander';
+import type { Command } from 'commander';
+import { parseFlag, parseGroupsOrRoot, parseNode, usage } from '../../cli/values.ts';
+import { valueIn } from '../../cli/config/apply.ts';
+import { register } from '../../cli/command.ts';
+import type { Asked, Defining } from '../../cli/command.ts';
+import {
+  addOptions,
+  groupsOption,
+  lastOptions,
+  option,
+  repeatedOption,
+  toCommon,
+  withEnvironment,
+} from '../../cli/option.ts';
+import type { Values } from '../../cli/option.ts';
+import type { Condition } from '../../conditions/parse.ts';
+import { pathFault } from '../../state/path.ts';
+import { parseSetting } from '../../state/setting.ts';
+import type { Setting } from '../../state/setting.ts';
+import { conditionsOption } from '../condition-option.ts';
+import { maintenanceOption, serviceOption } from '../gate-flags.ts';
+import type { Platform } from '../platform.ts';
+import { ROLES } from './rules.ts';
+import type { PolicyGate, PolicyGroup, Role } from './rules.ts';
+import type { PolicyOptions } from './run.ts';
+
+export const policy = register({
+  name: 'policy',
+  config: { perGroup: ['service', 'maintenance', 'when', 'publish', 'during'] },
+  define,
+  run: async (asked: Asked<PolicyOptions>, platform: Platform) =>
+    (await import('./run.ts')).run(asked, platform),
+});
+
+function define(program: Command, { env }: Defining, done: (asked: Asked<PolicyOptions>) => void): void {
+  const command = program
+    .command('policy')
+    .description("print the rules of Consul's ACL that a role needs, and no others")
+    .addArgument(new Argument('<role>', 'node, operator or viewer').choices(ROLES));
+  addOptions(command, [
+    groupsOption('group of the role; / for all groups; repeat for several', 'default', parseGroupsOrRoot),
+    option('--node <name>', 'with node: the name of its Consul agent (default: any node)', parseNode),
+    serviceOption('also the rules for the health gate of these services, as for exec'),
+    maintenanceOption('also the rules for this maintenance, as for exec'),
+    conditionsOption('--when <condition>', 'also the rules for these conditions, as for exec'),
+    repeatedOption(
+      '--publish <path=value>',
+      'also the rules for publishing this state, as for exec; repeat for several',
+      parseSetting,
+    ),
+    repeatedOption(
+      '--during <path=value>',
+      'also the rules for this state, as for exec; repeat for several',
+      parseSetting,
+    ),
+    repeatedOption('--state <path>', 'also the rules for setting this state; repeat for several', parseState),
+    option('--commands', 'print the commands that create the policy and a token', parseFlag, false),
+    ...lastOptions('print as JSON'),
+  ]);
+  command.addHelpText('after', POLICY_HELP);
+  command.action((role: Role) => {
+    const values = withEnvironment(command, env) as Values & PolicyValues;
+    const { prefix, json, commands, group, node, state = [] } = values;
+    const given = (name: string) => command.getOptionValueSource(name) === 'cli';
+    if (given('node') && role !== 'node') throw usage("--node is for 'policy node' only");
+    if (json && commands) throw usage('--json and --commands exclude each other');
+    const groups = group.map((each) => groupOf(command, each));
+    if (given('maintenance') && !groups.some(({ gate }) => gate))
+      throw usage('--maintenance needs --service');
+    done({
+      common: toCommon(values),
+      options: Object.freeze({
+        ...{ prefix, json, commands, role, groups, states: state },
+        ...(node !== undefined && { node }),
+      }),
+    });
+  });
+}
+
+/** Of a run in that group, by flag, variable, or its section of the file. */
+function groupOf(command: Command, group: string): PolicyGroup {
+  const services = valueIn(command, '--service', group) as readonly string[] | undefined;
+  const maintenance = valueIn(command, '--maintenance', group) as PolicyGate['maintenance'];
+  const when = (valueIn(command, '--when', group) ?? []) as readonly Condition[];
+  const gate = services && { services, ...(maintenance !== undefined && { maintenance }) };
+  const settings = ['--publish', '--during'].flatMap(
+    (flag) => (valueIn(command, flag, group) ?? []) as readonly Setting[],
+  );
+  return { group, when, published: settings.map(({ path }) => path), ...(gate && { gate }) };
+}
+
+function parseState(path: string): string {
+  const fault = pathFault(path);
+  if (fault !== undefined) throw usage(fault);
+  return path;
+}
+
+const POLICY_HELP = `
+Asks Consul nothing: it prints what the token needs, from the options, the environment and the configuration file.
+
+  node      runs 'runlock exec' and 'runlock acquire' in the groups
+  operator  releases, freezes, thaws and forgets the groups, and looks at them
+  viewer    looks at the groups: status, history, monitoring
+
+Rules for a group also cover the groups below it. Without --node, a node's rules are for any node, so that all nodes of the
+groups can share one policy; with it, the token can't make sessions for others.
+
+Exit codes: 0; 64 wrong usage; 74 stdout could not be written; 78 bad configuration.
+
+Examples:
+  runlock policy node -g prod/web --node web01
+  runlock policy node -g prod/web --service web --maintenance
+  runlock policy operator -g prod --commands
+  runlock policy viewer -g /`;
+
+interface PolicyValues {
+  prefix: string;
+  json: boolean;
+  commands: boolean;
+  group: readonly string[];
+  node?: string;
+  state?: readonly string[];
+}

@@ -1,0 +1,179 @@
+// `runlock policy`: each role can do what it is for with exactly what is printed, and not without one of the rules.
+import { beforeAll, describe, expect, test } from 'vitest';
+import { succeeded } from '../support/consul-api.ts';
+import { groupOf } from '../support/group.ts';
+import { spawnRunlock } from '../support/program.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { useAgent } from '../support/use-agent.ts';
+
+const agent = useAgent({ acl: true, name: 'web01' });
+beforeAll(async () => {
+  const service = { Name: 'web', ID: 'web-1', Check: { TTL: '600s', Status: 'passing' } };
+  succeeded(await agent.http('PUT', '/v1/agent/service/register', service), 'registering');
+  expect((await spawnRunlock(agent, ['state', 'set', 'db/schema', '42']).ended).status).toBe(0);
+});
+
+const printed = async (...words: string[]) => {
+  const { status, stdout, stderr } = await runlock(undefined, ['policy', ...words]);
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return stdout.trimEnd().split('\n');
+};
+
+const withRules = async (rules: readonly string[]) => ({
+  env: { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(rules.join('\n')) },
+});
+
+/** One rule left out, each in turn. */
+const withoutEach = (rules: readonly string[]) =>
+  rules.map((missing) => ({ missing, rest: rules.filter((rule) => rule !== missing) }));
+
+describe('a node', () => {
+  const gate = ['--service', 'web', '--max-offline', '100%', '--gate-stable', '0'];
+  const scenes = [
+    { name: 'that takes a lock', asked: [], options: [] },
+    {
+      name: 'that waits for a state',
+      asked: ['--when', 'state:db/schema=42'],
+      options: ['--when', 'state:db/schema=42'],
+    },
+    {
+      name: 'that publishes',
+      asked: ['--publish', 'web/ready=1', '--during', 'app/loading=1'],
+      options: ['--publish', 'web/ready=1', '--during', 'app/loading=1'],
+    },
+    { name: 'with a gate', asked: ['--service', 'web'], options: gate },
+    {
+      name: 'with maintenance',
+      asked: ['--service', 'web', '--maintenance'],
+      options: [...gate, '--maintenance'],
+    },
+    {
+      name: 'that takes the whole node out',
+      asked: ['--service', 'web', '--maintenance', 'node'],
+      options: [...gate, '--maintenance', 'node'],
+    },
+  ];
+
+  test.for(scenes)('$name', async ({ asked, options }) => {
+    const rules = await printed('node', '-g', 'prod/web', '--node', 'web01', ...asked);
+    const run = ['exec', '-g', 'prod/web', '-w', '5s', ...options, '--', 'true'];
+    expect(await runlock(await withRules(rules), run)).toEqual({ status: 0, stdout: '', stderr: '' });
+    for (const { missing, rest } of withoutEach(rules)) {
+      const { status, stderr } = await runlock(await withRules(rest), run);
+      expect({ missing, status, stderr }).toMatchObject({ missing, status: 77 });
+      // It names what it was refused, of which the rule may be for more.
+      expect(stderr).toContain(`the token needs the rule: ${/^[a-z]+/.exec(missing)?.[0] ?? ''}`);
+    }
+  });
+});
+
+describe('an operator', () => {
+  /** All that one does, on a group with a failed run and a waiting one. */
+  async function work(rules: readonly string[], group: string) {
+    const operator = await withRules(rules);
+    const target = groupOf(agent, group);
+    expect((await target.exec('web02', '--', 'false')).status).toBe(1);
+    const waiting = target.start('web03', '-v', '--', 'true');
+    await target.waiting(1);
+    const long = [
+      ['status', group],
+      ['release', group, '--owner', 'web03', '--force'],
+      ['release', group, '--owner', 'web02'],
+      ['freeze', group, '--reason', 'test'],
+      ['thaw', group],
+      ['status', group, '--check'],
+      ['history', group],
+      ['history', group, '--forget', 'web02'],
+      ['state', 'set', 'db/schema', '43'],
+      ['state', 'delete', 'db/schema'],
+      ['forget', group, '--force'],
+    ];
+    const failed: string[] = [];
+    for (const words of long) {
+      const { status, stderr } = await runlock(operator, words);
+      if (status !== 0) failed.push(`${words.join(' ')}: ${status}: ${stderr}`);
+    }
+    if (failed.some((each) => each.includes('--owner web03'))) waiting.signal('SIGTERM');
+    await waiting.ended;
+    return failed;
+  }
+
+  test('can do all that there is to do with exactly what is printed, and not without a rule', async () => {
+    const rules = await printed('operator', '-g', 'prod/ops', '--state', 'db/schema');
+    expect(await work(rules, 'prod/ops')).toEqual([]);
+    for (const { missing, rest } of withoutEach(rules))
+      expect({ missing, failed: await work(rest, 'prod/ops') }).not.toEqual({ missing, failed: [] });
+  });
+
+  test('of the groups above may freeze and thaw each of them', async () => {
+    const operator = await withRules(await printed('operator', '-g', 'prod'));
+    for (const group of ['prod', 'prod/web'])
+      for (const words of [
+        ['freeze', group, '--reason', 'x'],
+        ['thaw', group],
+      ])
+        expect((await runlock(operator, words)).status).toBe(0);
+    expect((await runlock(operator, ['freeze', '/', '--reason', 'x'])).status).toBe(77);
+  });
+});
+
+describe('a viewer', () => {
+  test('can look at everything with exactly what is printed, and change nothing', async () => {
+    await groupOf(agent, 'prod/seen').exec('web02', '--', 'true');
+    const rules = await printed('viewer', '-g', 'prod/seen', '--service', 'web', '--when', 'state:db/schema');
+    const looks = [
+      ['status', 'prod/seen', '--service', 'web'],
+      ['status', 'prod/seen', '--check'],
+      ['history', 'prod/seen'],
+      ['state', 'get', 'db/schema'],
+    ];
+    await spawnRunlock(agent, ['state', 'set', 'db/schema', '42']).ended;
+    const look = async (lines: readonly string[]) => {
+      const viewer = await withRules(lines);
+      const results = [];
+      for (const words of looks) results.push(await runlock(viewer, words));
+      // Where less is shown than there is, that is said.
+      return results.map(({ stdout, ...result }) => ({ ...result, stdout: stdout.replace(/\d+/g, '0') }));
+    };
+    const good = await look(rules);
+    expect(good).toMatchObject(looks.map(() => ({ status: 0, stderr: '' })));
+    for (const { missing, rest } of withoutEach(rules))
+      expect({ missing, look: await look(rest) }).not.toEqual({ missing, look: good });
+    const viewer = await withRules(rules);
+    for (const words of [
+      ['release', 'prod/seen'],
+      ['freeze', 'prod/seen', '--reason', 'x'],
+      ['state', 'set', 'db/schema', '1'],
+    ])
+      expect((await runlock(viewer, words)).status).toBe(77);
+  });
+
+  test('of / looks at all groups', async () => {
+    const viewer = await withRules(await printed('viewer', '-g', '/'));
+    expect(await runlock(viewer, ['status'])).toMatchObject({ status: 0, stderr: '' });
+  });
+});
+
+test('--commands creates the policy and a token that can do it', async () => {
+  const lines = await printed('node', '-g', 'prod/web', '--node', 'web01', '--commands');
+  expect(lines[0]).toBe("consul acl policy create -name runlock-node-web01 -rules - <<'EOF'");
+  expect(lines.slice(1, -2)).toEqual(await printed('node', '-g', 'prod/web', '--node', 'web01'));
+  expect(lines.slice(-2)).toEqual([
+    'EOF',
+    'consul acl token create -description runlock-node-web01 -policy-name runlock-node-web01',
+  ]);
+});
+
+test.each([
+  [['policy'], 'missing <role>'],
+  [['policy', 'admin'], "unknown role 'admin'; use node, operator, viewer"],
+  [['policy', 'viewer', '--node', 'x'], "--node is for 'policy node' only"],
+  [['policy', 'node', '--json', '--commands'], '--json and --commands exclude each other'],
+  [['policy', 'node', '--maintenance'], '--maintenance needs --service'],
+  [['policy', 'node', '--state', '../x'], '--state ../x'],
+  [['policy', 'node', '-g', 'a//b'], 'not a group'],
+])('%j is wrong usage', async (words, said) => {
+  const { status, stdout, stderr } = await startRunlock(undefined, words).ended;
+  expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+  expect(stderr).toContain(said);
+});

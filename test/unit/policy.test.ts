@@ -1,0 +1,101 @@
+import { describe, expect, test } from 'vitest';
+import { gateRights, leastRights, stateRights } from '../../scripts/docs/rights.ts';
+import { hclOf, rulesOf } from '../../src/commands/policy/rules.ts';
+import type { PolicyGroup, PolicyRequest } from '../../src/commands/policy/rules.ts';
+import { parseCondition } from '../../src/conditions/parse.ts';
+
+type Given = Partial<Omit<PolicyRequest, 'groups'>> & { groups?: (Partial<PolicyGroup> | string)[] };
+
+function policy({ groups = ['prod/web'], ...given }: Given) {
+  const all = groups.map((each) => ({
+    group: 'prod/web',
+    when: [],
+    published: [],
+    ...(typeof each === 'string' ? { group: each } : each),
+  }));
+  return rulesOf({ prefix: 'runlock', role: 'node', states: [], ...given, groups: all }).map(hclOf);
+}
+
+const of = (when: (note: string) => boolean) =>
+  gateRights.filter(([, note]) => when(note)).map(([rule]) => rule);
+
+describe("a node's", () => {
+  test('are those that docs/rights.md names, in each of its parts', () => {
+    const node = 'web01';
+    const services = ['web'];
+    expect(policy({ node })).toEqual(leastRights);
+    const sorted = (rules: readonly string[]) => [...rules].sort();
+    const read = policy({ node, groups: [{ gate: { services } }] });
+    expect(sorted(read)).toEqual(
+      sorted([...leastRights, 'node_prefix "" { policy = "read" }', 'service "web" { policy = "read" }']),
+    );
+    const out = policy({ node, groups: [{ gate: { services, maintenance: 'service' } }] });
+    expect(sorted(out)).toEqual(
+      sorted([...leastRights, ...of((note) => !note.includes('--maintenance node'))]),
+    );
+    const whole = policy({ node, groups: [{ gate: { services, maintenance: 'node' } }] });
+    // What a wider rule includes is left out.
+    const wider = [
+      'service "web" { policy = "write" }',
+      'key "runlock/.gate/web" { policy = "write" }',
+      'key_prefix "runlock/.gate/.out/web01/" { policy = "write" }',
+    ];
+    expect(sorted(whole)).toEqual(
+      sorted([...leastRights, ...of(() => true).filter((rule) => !wider.includes(rule))]),
+    );
+  });
+
+  test.each(
+    stateRights
+      .flatMap(([what, rules]) => what.map((text) => ({ text, rules })))
+      .filter(({ text }) => !text.startsWith('state ')),
+  )('for the condition $text as docs/rights.md names them', ({ text, rules }) => {
+    const with_ = policy({ node: 'web01', groups: [{ when: [parseCondition(text)] }] });
+    expect(with_.filter((rule) => !leastRights.includes(rule)).sort()).toEqual(
+      rules.filter((rule) => !leastRights.includes(rule.replace('"read"', '"write"'))).sort(),
+    );
+  });
+
+  test('are for any node if none is named', () => {
+    expect(policy({ groups: [{ gate: { services: ['auto'], maintenance: 'service' } }] })).toEqual([
+      'session_prefix "" { policy = "write" }',
+      ...leastRights.slice(1),
+      'node_prefix "" { policy = "read" }',
+      'service_prefix "" { policy = "write" }',
+      'key_prefix "runlock/.gate/" { policy = "write" }',
+    ]);
+    expect(policy({ groups: [{ gate: { services: ['web'], maintenance: 'service' } }] })).toContain(
+      'key_prefix "runlock/.gate/.out/" { policy = "write" }',
+    );
+  });
+});
+
+test('a rule that another one includes is left out, and never weakens it', () => {
+  expect(policy({ node: 'n', groups: ['prod', 'prod/web', 'prod'], states: ['db/a', 'db/b'] })).toEqual([
+    'session "n" { policy = "write" }',
+    'key_prefix "runlock/prod/" { policy = "write" }',
+    'key "runlock/.freeze" { policy = "write" }',
+    'key_prefix "runlock/.state/db/" { policy = "write" }',
+  ]);
+  // To read it is no more than to write it; to write it is more than to read all.
+  const when = [parseCondition('state:db/a'), parseCondition('good:x@prod/web')];
+  expect(policy({ role: 'viewer', groups: [{ group: 'prod/web', when }], states: ['db/a'] })).toEqual([
+    'key_prefix "runlock/prod/web/" { policy = "read" }',
+    'key "runlock/prod/.freeze" { policy = "read" }',
+    'key "runlock/.freeze" { policy = "read" }',
+    'key_prefix "runlock/.state/db/" { policy = "write" }',
+  ]);
+  expect(policy({ role: 'viewer', groups: [''], states: ['db/a'] })).toEqual([
+    'key_prefix "runlock/" { policy = "read" }',
+    'key_prefix "runlock/.state/db/" { policy = "write" }',
+  ]);
+});
+
+test('a group whose name another one begins with is another group', () => {
+  expect(policy({ role: 'operator', groups: ['prod/web', 'prod/web2'], prefix: 'a/b' })).toEqual([
+    'key_prefix "a/b/prod/web/" { policy = "write" }',
+    'key "a/b/prod/.freeze" { policy = "read" }',
+    'key "a/b/.freeze" { policy = "read" }',
+    'key_prefix "a/b/prod/web2/" { policy = "write" }',
+  ]);
+});
