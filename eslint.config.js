@@ -15,7 +15,7 @@ const below = [
   ['gate', ['errors', 'text', 'events', 'platform', 'consul', 'lock']],
   ['state', ['errors', 'text', 'platform', 'consul', 'lock']],
   ['conditions', ['errors', 'text', 'platform', 'consul', 'lock', 'gate', 'state']],
-  ['view', ['errors', 'text', 'platform', 'consul', 'lock', 'gate']],
+  ['view', ['errors', 'text', 'platform', 'consul', 'lock', 'gate', 'state', 'conditions']],
   ['output', ['errors', 'text', 'platform', 'view']],
   [
     'runner',

@@ -1,7 +1,8 @@
 /** The services of `runlock status` as text. */
 import { paint } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
-import { moreText, renderProblems } from './status.ts';
+import { moreText } from './more.ts';
+import { renderProblems } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import { renderTable } from './table.ts';
 import type { ServiceView } from '../view/report.ts';

@@ -6,6 +6,7 @@ import { visible } from '../text/visible.ts';
 import { wrapLines, wrapUnits } from '../text/wrap.ts';
 import type { Style } from '../text/style.ts';
 import { usedGroups } from '../view/below.ts';
+import { waitersOf } from '../view/explain.ts';
 import { leftOnText } from '../view/leftover-maintenance.ts';
 import type {
   PlaceView,
@@ -16,6 +17,8 @@ import type {
   StatusReport,
   WaiterView,
 } from '../view/report.ts';
+import { moreText } from './more.ts';
+import { renderCircles, renderOutside } from './status-waits.ts';
 import { renderTable } from './table.ts';
 
 export interface RenderOptions {
@@ -44,6 +47,7 @@ export function renderStatus(report: StatusReport, options: RenderOptions): stri
   const isOne = total === 1 && named.length === 1;
   const blocks = [
     ...(total === 0 || isOne ? [] : [renderSummary(report, options)]),
+    ...renderCircles(report.circles ?? [], options),
     ...(total === 0 ? [renderNothing(report, options)] : renderGroups(report, options)),
   ];
   if (report.hidden !== undefined) {
@@ -98,8 +102,9 @@ type Rank = 0 | 1 | 2 | 3;
 
 const RANKS: readonly Rank[] = [0, 1, 2, 3];
 
-function rankOf({ state, slots, queue, returning = [], frozen, problems }: GroupView): Rank {
-  const waits = queue.length + returning.length > 0;
+function rankOf(view: GroupView): Rank {
+  const { state, slots, frozen, problems } = view;
+  const waits = waitersOf(view) > 0;
   const stands = problems.length > 0 || state === 'blocked' || slots.some(needsSomebody);
   if (waits && (stands || frozen)) return 0;
   if (stands) return 1;
@@ -167,6 +172,7 @@ function renderGroup(view: GroupView, options: RenderOptions): string {
     ...(view.known ? renderSlots(view.slots, options) : []),
     ...renderQueue(view.queue, options),
     ...renderReturning(view.returning ?? [], options),
+    ...renderOutside(view.outside ?? [], options),
     ...renderProblems(view.problems, options),
   ].join('\n');
 }
@@ -293,8 +299,4 @@ export function renderProblems(
     ),
     ...moreText(problems.length - shown.length),
   ];
-}
-
-export function moreText(count: number): string[] {
-  return count > 0 ? [`  … and ${count.toLocaleString('en-US')} more`] : [];
 }

@@ -6,6 +6,7 @@ import { groupKeys } from '../lock/keys.ts';
 import { formatAge, momentText } from '../text/age.ts';
 import { endedText } from '../text/ended.ts';
 import { frozenName } from '../text/frozen.ts';
+import { missingOf } from './outside.ts';
 import { isKept } from './state.ts';
 import { leftOnText } from './leftover-maintenance.ts';
 import type { FreezeView, GroupView, SlotView } from './report.ts';
@@ -50,11 +51,11 @@ export function explain(facts: GroupFacts, options: ExplainOptions): Explanation
   return explainSlots(facts, options);
 }
 
-type Waited = Pick<GroupFacts, 'group' | 'queue' | 'returning'>;
+type Waited = Pick<GroupFacts, 'group' | 'queue' | 'returning' | 'outside'>;
 
-/** Counts the queue, and the runs that wait outside it to take back their node's claim. */
-export const waitersOf = ({ queue, returning = [] }: Pick<GroupFacts, 'queue' | 'returning'>): number =>
-  queue.length + returning.length;
+/** Counts the queue, and the runs that wait outside it: for their node's claim, their conditions or their gate. */
+export const waitersOf = ({ queue, returning = [], outside = [] }: Omit<Waited, 'group'>): number =>
+  queue.length + returning.length + outside.length;
 
 /** Of a group, or of all there is. */
 export function explainFreeze(
@@ -77,7 +78,7 @@ function freezeSentence({ group, ...waited }: Waited, freeze: FreezeView, now: n
 }
 
 function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions): Explanation {
-  const { group, slots, queue, returning = [] } = facts;
+  const { group, slots, queue, returning = [], outside = [] } = facts;
   const open = slots.filter((slot) => isOpen(slot, now));
   const moving = slots.filter((slot) => isMoving(slot));
   const stuck = slots.filter((slot) => !isOpen(slot, now) && !isMoving(slot));
@@ -92,6 +93,7 @@ function explainSlots(facts: GroupFacts, { prefix, now, other }: ExplainOptions)
     ...(queue.length === 0 ? summary(pastHold(open), now, 'no longer held') : []),
     ...returning.map(({ node, why: what }) => `${node} is waiting to run again: ${what}`),
     ...(!next && queue.length > 0 ? [waitText(queue.length)] : []),
+    ...outsideText(outside),
   ];
   const why = parts.length > 0 ? parts.join('; ') : 'idle: nothing running or waiting';
   const kept = stuck.find((slot) => slot.node !== undefined);
@@ -267,6 +269,20 @@ function grantText({ queue }: GroupFacts, slot: SlotView): string {
   const who = first?.place === 1 ? first.node : 'the first run in the queue';
   const behind = queue.length === 1 ? '' : ` (${waitText(queue.length)})`;
   return `${who} is next for slot ${slot.slot}${behind}`;
+}
+
+/** The first run in a sentence with the first thing that it waits for, the others counted. */
+function outsideText([first, ...more]: NonNullable<Waited['outside']>): string[] {
+  if (!first) return [];
+  const [what, ...rest] = missingOf(first);
+  const also = rest.length === 0 ? '' : ` (and ${rest.length} more)`;
+  const self =
+    what === undefined
+      ? `${first.node} is about to ask for a slot`
+      : `${first.node} is waiting for ${what}${also}`;
+  if (more.length === 0) return [self];
+  const count = more.length.toLocaleString('en-US');
+  return [`${self}; ${count} more ${more.length === 1 ? 'run is' : 'runs are'} waiting without a slot`];
 }
 
 function waitText(count: number): string {

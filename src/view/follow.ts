@@ -4,6 +4,7 @@ import type { Consul, ReadOptions } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Clock } from '../platform/deps.ts';
+import { followWaits } from './follow-waits.ts';
 import { viewGroups } from './groups.ts';
 import type { StatusReport } from './report.ts';
 import { groupsBeside } from './runs.ts';
@@ -40,14 +41,19 @@ export async function followGroups(
   const sources = sourcesOf({ prefix, groups });
   const latest = new Map<Source, Found>();
   const known: string[] = [];
-  const viewed = (): Followed => {
-    const found = joinFound([...latest.values()]);
-    return (now) => viewGroups(found, { prefix, groups, now });
-  };
   let fail: (error: unknown) => void = () => undefined;
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
   });
+  const tell = () => {
+    if (latest.size < sources.length) return;
+    const found = { ...joinFound([...latest.values()]), waits: waits.facts() };
+    changed((now) => viewGroups(found, { prefix, groups, now }));
+  };
+  const waits = followWaits(
+    { consul, clock },
+    { prefix, hasAll: groups.length === 0, signal, changed: tell, fail: (error) => fail(error) },
+  );
   /** Follows other groups that runs of the named groups are in or wait for. */
   const followBeside = () => {
     const entries = [...latest.values()].flatMap((found) => found.entries);
@@ -72,7 +78,10 @@ export async function followGroups(
       const before = latest.get(source);
       latest.set(source, found);
       followBeside();
-      if (latest.size === sources.length && !(before && isSame(before, found))) changed(viewed());
+      if (!(before && isSame(before, found))) {
+        waits.see([...latest.values()].flatMap(({ entries }) => entries));
+        tell();
+      }
       if (found.index === undefined) return true;
       await clock.sleep(pauseMs(source, found), { signal });
       return undefined;

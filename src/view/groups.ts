@@ -16,9 +16,14 @@ import { explain, explainFreeze } from './explain.ts';
 import { isBelow, usedGroups } from './below.ts';
 import { blockedGroups, groupState } from './state.ts';
 import { viewReturning } from './returning.ts';
+import { outsideViewer } from './outside.ts';
+import type { ViewOutside } from './outside.ts';
 import { findRuns } from './runs.ts';
 import type { Elsewhere } from './runs.ts';
 import type { Found, Scope } from './sources.ts';
+import { findWaitCircles } from './circles.ts';
+import { NO_FACTS, remember } from './waits.ts';
+import type { WaitFacts } from './waits.ts';
 import type { FreezeView, GroupView, SlotView, StatusReport, WaiterView } from './report.ts';
 
 export interface ViewOptions extends Scope {
@@ -35,18 +40,16 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
   const freezes = { freezes: sorted.freezes, refused: found.refused ?? new Map<string, string>() };
   const root = findFreeze([`${prefix}/.freeze`], freezes, { prefix, now });
   const elsewhere = findRuns(prefix, found.entries);
-  const known = new Map<string, Read>();
-  const read = (group: string): Read => {
-    const before = known.get(group);
-    if (before) return before;
+  const runningIn = remember((group) => runningNodes(sorted.groups.get(group)));
+  const facts: WaitFacts = { ...NO_FACTS, entries: found.entries, ...found.waits };
+  const outside = outsideViewer({ prefix, now, facts, runningIn });
+  const read = remember((group): Read => {
     const freeze = findFreeze(groupKeys(prefix, group).freezes, freezes, { prefix, now });
     const stored = sorted.groups.get(group);
-    const facts = viewFacts(group, { freeze, elsewhere, prefix, now }, stored);
-    const made = { facts, unreadableFreeze: freeze.unreadable };
-    known.set(group, made);
-    return made;
-  };
-  const all = [...new Set([...names, ...stored])].map((group) => read(group).facts);
+    const facts = viewFacts(group, { freeze, elsewhere, outside, prefix, now }, stored);
+    return { facts, unreadableFreeze: freeze.unreadable };
+  });
+  const all = [...new Set([...names, ...stored])].sort().map((group) => read(group).facts);
   const blocked = blockedGroups(all, { now });
   const stateOf = ({ facts, unreadableFreeze }: Read) =>
     groupState(facts, { now, unreadableFreeze, blocked });
@@ -69,6 +72,9 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
     };
   };
   const views = names.map((group) => view(group, [group]));
+  const circles = findWaitCircles(all, { prefix, now, facts }).filter(({ runs }) =>
+    runs.some((run) => run.groups.some((group) => names.includes(group))),
+  );
   return {
     v: 1,
     prefix,
@@ -78,6 +84,7 @@ export function viewGroups(found: Found, { prefix, groups, now }: ViewOptions): 
       names.length === 0 &&
       explainFreeze({ group: '', queue: [] }, root.frozen, { prefix, now })),
     problems: root.problems,
+    ...(circles.length > 0 && { circles }),
     states: countStates(views),
     groups: views,
   };
@@ -106,13 +113,16 @@ interface SlotEntries {
 
 interface GroupEntries {
   readonly slots: Map<number, SlotEntries>;
+  readonly outside: Entry[];
   readonly tickets: Entry[];
   readonly marks: Entry[];
   /** `.tail` and `.last`. */
   readonly ends: Entry[];
 }
 
-const emptyGroup = (): GroupEntries => ({ slots: new Map(), tickets: [], marks: [], ends: [] });
+const emptyGroup = (): GroupEntries => ({
+  ...{ slots: new Map(), outside: [], tickets: [], marks: [], ends: [] },
+});
 
 interface SortedEntries {
   readonly groups: Map<string, GroupEntries>;
@@ -132,6 +142,7 @@ function sortEntries(entries: readonly Entry[], prefix: string): SortedEntries {
     sorted.groups.set(group, own);
     if (key.kind === 'ticket') own.tickets.push(entry);
     if (key.kind === 'node') own.marks.push(entry);
+    if (key.kind === 'outside') own.outside.push(entry);
     if (key.kind === 'tail' || key.kind === 'last') own.ends.push(entry);
     if (key.kind === 'owner' || key.kind === 'lock') {
       own.slots.set(key.slot, { ...own.slots.get(key.slot), [key.kind]: entry });
@@ -187,9 +198,10 @@ function viewFacts(
   {
     freeze,
     elsewhere,
+    outside,
     prefix,
     now,
-  }: { freeze: FoundFreeze; elsewhere: Elsewhere; prefix: string; now: number },
+  }: { freeze: FoundFreeze; elsewhere: Elsewhere; outside: ViewOutside; prefix: string; now: number },
   stored: GroupEntries | undefined,
 ): GroupFacts {
   const problems = [...freeze.problems];
@@ -205,18 +217,34 @@ function viewFacts(
     const also = elsewhere(run, group);
     return also.length > 0 ? { also } : {};
   };
+  const seats = [...slots]
+    .sort(([a], [b]) => a - b)
+    .map(([slot, entries]) => viewSlot(slot, entries, problems))
+    .map((slot) => ({ ...slot, ...(slot.run !== undefined && alsoOf(slot.run)) }));
+  const queue = viewQueue(own.tickets, { now, problems, alsoOf });
+  // The record of a run that has come in meanwhile goes a moment later.
+  const inside = new Set([...seats, ...queue].map(({ run }) => run));
+  const waits = own.outside
+    .flatMap((entry) => attempt(problems, () => outside(entry)) ?? [])
+    .filter(({ run }) => !inside.has(run) && elsewhere(run, group).length === 0);
   return {
     group,
     known: stored !== undefined,
-    slots: [...slots]
-      .sort(([a], [b]) => a - b)
-      .map(([slot, entries]) => viewSlot(slot, entries, problems))
-      .map((slot) => ({ ...slot, ...(slot.run !== undefined && alsoOf(slot.run)) })),
-    queue: viewQueue(own.tickets, { now, problems, alsoOf }),
+    slots: seats,
+    queue,
     ...(returning.length > 0 && { returning }),
+    ...(waits.length > 0 && { outside: waits.sort((a, b) => b.waitedMs - a.waitedMs) }),
     ...(freeze.frozen && { frozen: freeze.frozen }),
     problems,
   };
+}
+
+/** Nodes with a run under way, as a gate counts them. A claim that can't be read is shown with its slot. */
+function runningNodes(stored: GroupEntries | undefined): readonly string[] {
+  return [...(stored?.slots ?? [])].flatMap(([slot, entries]) => {
+    const { state, alive, node } = viewSlot(slot, entries, []);
+    return alive && (state === 'running' || state === 'evicted') && node !== undefined ? [node] : [];
+  });
 }
 
 function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]): SlotView {
@@ -279,9 +307,10 @@ function viewQueue(
     if (!ticket) return [];
     const session = entry.key.slice(entry.key.lastIndexOf('/') + 1);
     if (entry.session === undefined) problems.push(orphanText(entry.key));
-    const { node, since, command, pid, run } = ticket;
+    const { node, since, command, pid, run, groups } = ticket;
     const waitedMs = Math.max(0, now - Date.parse(since));
-    return [{ place: i + 1, node, since, waitedMs, command, pid, session, ...alsoOf(run) }];
+    const waiter = { place: i + 1, node, run, since, waitedMs, command, pid, session };
+    return [{ ...waiter, ...(groups && { groups }), ...alsoOf(run) }];
   });
 }
 

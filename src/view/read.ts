@@ -7,6 +7,8 @@ import { groupsBeside } from './runs.ts';
 import type { ServiceScope } from './services.ts';
 import { findHidden, joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';
+import { readWaits } from './read-waits.ts';
+import { sourcesOfWaits, waitingRuns } from './waits.ts';
 
 export interface Reading extends Scope {
   /** Wall-clock milliseconds. */
@@ -30,7 +32,11 @@ export async function readGroups(consul: Consul, options: Reading): Promise<Stat
     known.push(...beside);
     found = joinFound([found, await read(sourcesBeside({ prefix, groups: beside }))]);
   }
-  return viewGroups(found, { prefix, groups, now });
+  const sources = sourcesOfWaits(prefix, waitingRuns(prefix, found.entries));
+  if (sources.length === 0) return viewGroups(found, { prefix, groups, now });
+  const everything = groups.length === 0 ? found.entries : undefined;
+  const waits = await readWaits(consul, { sources, everything }, limits);
+  return viewGroups({ ...found, waits }, { prefix, groups, now });
 
   function besideOf({ entries }: Found): string[] {
     return groups.length === 0 ? [] : groupsBeside(options, entries, known);

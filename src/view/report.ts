@@ -16,6 +16,8 @@ export interface StatusReport {
   readonly hidden?: string;
   /** Problems with the root's freeze; other problems are in their groups. */
   readonly problems: readonly string[];
+  /** Runs that wait for each other, so that none of them can start. Absent if there are none. */
+  readonly circles?: readonly CircleView[];
   /** How many groups are in each state, including groups that `--blocked` leaves out. */
   readonly states: Readonly<Record<GroupState, number>>;
   /** By name; text output shows blocked groups first. */
@@ -60,6 +62,8 @@ export interface GroupView {
   readonly queue: readonly WaiterView[];
   /** Runs that wait for their node's own claim, outside the queue. Absent if there are none. */
   readonly returning?: readonly ReturningView[];
+  /** Runs that wait without a slot for their conditions or their gate. Absent if there are none. */
+  readonly outside?: readonly OutsideView[];
   /** The group's own freeze, else its nearest ancestor's, that has not ended. */
   readonly frozen?: FreezeView;
   /** Keys that could not be read, or that should not exist. */
@@ -119,6 +123,8 @@ export interface SlotView {
   readonly by?: string;
   /** Of a run in several groups: where else it is. */
   readonly also?: readonly PlaceView[];
+  /** As of a waiting run. */
+  readonly publish?: readonly string[];
 }
 
 /** A slot that a run has in another group, or its place in the queue there, from 1. */
@@ -130,13 +136,17 @@ export interface WaiterView {
   /** From 1; a ticket that can't be read keeps its place and is missing here. */
   readonly place: number;
   readonly node: string;
+  readonly run: string;
   readonly since: string;
   readonly waitedMs: number;
   readonly command: string;
   readonly pid: number;
   readonly session: string;
-  /** Of a run in several groups: where else it is. */
+  /** Of a run in several groups: all of them, and where else it is. */
+  readonly groups?: readonly string[];
   readonly also?: readonly PlaceView[];
+  /** The paths of the states that the run sets when it succeeds, or while it runs. Absent: none is known. */
+  readonly publish?: readonly string[];
 }
 
 export interface ReturningView {
@@ -152,6 +162,68 @@ export interface ReturningView {
   readonly host?: string;
   /** What the run waits for. */
   readonly why: string;
+}
+
+/** A run that waits for its conditions (`--when`) or for its gate, without a slot or a place in the queue. */
+export interface OutsideView {
+  readonly node: string;
+  readonly run: string;
+  readonly since: string;
+  readonly waitedMs: number;
+  readonly command: string;
+  readonly session: string;
+  /** All groups of the run. */
+  readonly groups: readonly string[];
+  /** How often the run has given its slots up again, because a condition no longer held. Absent: never. */
+  readonly tries?: number;
+  readonly when: readonly ConditionView[];
+  /** Empty: the run has no gate. */
+  readonly gate: readonly GateOfRunView[];
+  /** The paths of the states that the run sets when it succeeds, or while it runs. */
+  readonly publish: readonly string[];
+  readonly during: readonly string[];
+  /** What the run is waiting for, in one sentence. */
+  readonly why: string;
+}
+
+/** A condition of a waiting run, judged by what `status` read. */
+export interface ConditionView {
+  /** As it was written. */
+  readonly condition: string;
+  /** Absent: can't be told; `is` says why. */
+  readonly holds?: boolean;
+  /** How it is now: `db/schema is 41, set by db01 3m ago`. */
+  readonly is: string;
+}
+
+export interface GateOfRunView {
+  readonly service: string;
+  /** Absent: can't be told; `why` says why. */
+  readonly open?: boolean;
+  readonly why: string;
+}
+
+/** Runs that wait for each other. */
+export interface CircleView {
+  /** Each waits for the next one, and the last one for the first. */
+  readonly runs: readonly CircleRunView[];
+  /** How many more runs wait for these in a circle, and these for them. Absent: none. */
+  readonly others?: number;
+  /** Who waits for what, in one sentence. */
+  readonly why: string;
+  /** What to do about it. */
+  readonly next: string;
+}
+
+export interface CircleRunView {
+  readonly node: string;
+  readonly run: string;
+  /** All groups of the run. */
+  readonly groups: readonly string[];
+  /** A condition as it was written, or a slot. */
+  readonly waitsFor: string;
+  /** Why that takes the next run: `db01 publishes it`. */
+  readonly because: string;
 }
 
 export interface FreezeView {

@@ -6,6 +6,7 @@ import { decodeClaim, decodeTicket } from '../lock/records.ts';
 import { isWithin } from './below.ts';
 import type { PlaceView } from './report.ts';
 import type { Scope } from './sources.ts';
+import { groupsOfWaits, waitingRuns } from './waits.ts';
 
 /** The places of a run in other groups than the given one, by run id. */
 export type Elsewhere = (run: string, group: string) => readonly PlaceView[];
@@ -24,15 +25,25 @@ export function findRuns(prefix: string, entries: readonly Entry[]): Elsewhere {
   return (run, group) => (runs.get(run) ?? []).filter((place) => place.group !== group);
 }
 
-/** Further groups of the runs in `groups`, except groups below these, and `known` ones. */
+/**
+ * Further groups of the runs in `groups`, and groups that these runs wait for, except groups below these, and `known`
+ * ones.
+ */
 export function groupsBeside(
   { prefix, groups }: Scope,
   entries: readonly Entry[],
   known: readonly string[],
 ): string[] {
   const named = runsInSeveral(prefix, entries).flatMap((found) => found.groups);
-  return [...new Set(named)].filter((group) => !isWithin(group, groups) && !known.includes(group));
+  const waited = groupsOfWaits(waitingRuns(prefix, entries));
+  const beside = [...new Set([...named, ...waited])].filter(
+    (group) => !isWithin(group, groups) && !known.includes(group),
+  );
+  return beside.slice(0, Math.max(0, MOST_BESIDE - known.length));
 }
+
+/** A record can name any number of groups. */
+const MOST_BESIDE = 128;
 
 function runsInSeveral(prefix: string, entries: readonly Entry[]): Found[] {
   const places = new Map<string, number>();

@@ -4,6 +4,7 @@ import type { Consul, Entry, ReadOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { groupKeys, parseKey } from '../lock/keys.ts';
 import { isBelow } from './below.ts';
+import type { WaitFacts } from './waits.ts';
 
 export interface Scope {
   /** Without slashes at its ends. */
@@ -21,6 +22,8 @@ export type Source =
 export interface Found {
   readonly entries: readonly Entry[];
   readonly refused?: ReadonlyMap<string, string>;
+  /** What was read for the conditions of waiting runs; of all groups its entries are those above. */
+  readonly waits?: Omit<WaitFacts, 'entries'> & Partial<Pick<WaitFacts, 'entries'>>;
 }
 
 export function sourcesOf({ prefix, groups }: Scope): Source[] {

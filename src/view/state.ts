@@ -1,7 +1,15 @@
 /** The state of a group, in one word. Pure. */
 import { assertNever } from '../errors.ts';
 import { keepsOutForMs } from '../lock/decide.ts';
-import type { FreezeView, GroupState, PlaceView, ReturningView, SlotView, WaiterView } from './report.ts';
+import type {
+  FreezeView,
+  GroupState,
+  OutsideView,
+  PlaceView,
+  ReturningView,
+  SlotView,
+  WaiterView,
+} from './report.ts';
 
 /** The facts that a group's state depends on. */
 export interface StateFacts {
@@ -9,6 +17,7 @@ export interface StateFacts {
   readonly slots: readonly SlotView[];
   readonly queue: readonly WaiterView[];
   readonly returning?: readonly ReturningView[];
+  readonly outside?: readonly OutsideView[];
   readonly frozen?: FreezeView;
 }
 
@@ -31,10 +40,10 @@ export interface StateOptions {
  * - `idle`: every slot is free.
  */
 export function groupState(facts: StateFacts, options: StateOptions): GroupState {
-  const { slots, queue, returning = [], frozen } = facts;
+  const { slots, queue, returning = [], outside = [], frozen } = facts;
   if (blockedGroups([facts], options).has(facts.group)) return 'blocked';
   if (frozen || options.unreadableFreeze === true) return 'frozen';
-  if (queue.length + returning.length > 0) return 'waiting';
+  if (queue.length + returning.length + outside.length > 0) return 'waiting';
   return slots.some(({ state }) => state !== 'free') ? 'running' : 'idle';
 }
 

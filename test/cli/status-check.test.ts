@@ -36,7 +36,7 @@ describe('a group', () => {
       status: 0,
       line:
         'RUNLOCK OK - 1 group, 0 runs, 0 waiting | groups=1;;;0 frozen=0;;;0 running=0;;;0 kept=0;;;0 ' +
-        'waiting=0;;;0 longest_held=0s;;;0 longest_wait=0s;;;0',
+        'waiting=0;;;0 longest_held=0s;;;0 longest_wait=0s;;;0 circles=0;;;0',
     });
     await exec('day', 'web01', ['sh', '-c', 'exit 3']);
     const kept = await check(agent, '-g', 'day');

@@ -20,7 +20,16 @@ const running = (changes: Partial<SlotView> = {}): SlotView => {
 };
 const free: SlotView = { slot: 0, state: 'free', alive: false };
 const waiter = (node: string, waitedMs = 60_000): WaiterView => ({
-  ...{ place: 1, node, since: ago(waitedMs), waitedMs, command: 'chef-client', pid: 1, session: 's' },
+  ...{
+    place: 1,
+    node,
+    since: ago(waitedMs),
+    waitedMs,
+    command: 'chef-client',
+    pid: 1,
+    session: 's',
+    run: `run of ${node}`,
+  },
 });
 const view = (changes: Partial<GroupView> = {}): GroupView => ({
   ...{
@@ -254,7 +263,7 @@ describe('the line', () => {
     expect(line).toBe(
       'RUNLOCK WARNING - b is blocked by web01, failed 2h ago (chef-client, exit 1), no runs waiting | ' +
         'groups=2;;;0 frozen=1;;;0 running=1;;;0 kept=1;;;0 waiting=2;;;0 ' +
-        'longest_held=7200s;;10800;0 longest_wait=60s;;3600;0\n',
+        'longest_held=7200s;;10800;0 longest_wait=60s;;3600;0 circles=0;;;0\n',
     );
   });
 
@@ -269,5 +278,41 @@ describe('the line', () => {
     const groups = ['a', 'b', 'c', 'd', 'e'].map((group) => view({ group, slots: [claim()] }));
     const line = renderCheck(checkReport(reportOf(...groups), {}));
     expect(line).toMatch(/^RUNLOCK WARNING - a is .+; b is .+; c is .+; 2 more \| groups=5;/);
+  });
+});
+
+describe('a circle of waits', () => {
+  const circle = { runs: [], why: 'a is waiting for b; b is waiting for a', next: 'stop one' };
+
+  test('is CRITICAL, before all that is only a WARNING, and counted', () => {
+    const report = { ...reportOf(view({ slots: [claim()] })), circles: [circle, circle] };
+    const { state, text, figures } = checkReport(report, {});
+    expect([state, text[0]]).toEqual(['CRITICAL', `circle of waits: ${circle.why}`]);
+    expect(figures).toContainEqual({ label: 'circles', value: 2 });
+  });
+});
+
+describe('a run that waits without a slot', () => {
+  const outside = (node: string, waitedMs: number) => ({
+    ...{ node, run: `run of ${node}`, since: ago(waitedMs), waitedMs, command: 'sh', session: 's' },
+    ...{ groups: ['prod/web', 'prod/db'], when: [], gate: [], publish: [], during: [], why: '' },
+  });
+
+  test('is OK until it has waited for longer than --max-wait, and counts once in all its groups', () => {
+    const group = { outside: [outside('web01', 2 * hour)] };
+    expect(judged(group)).toMatch(/^OK - 1 group, 0 runs, 1 waiting$/);
+    expect(judged(group, { maxWaitMs: hour })).toBe(
+      'CRITICAL - web01 waiting in prod/web for 2h, longer than 1h',
+    );
+    const { text, figures } = checkReport(reportOf(view(group), view({ ...group, group: 'prod/db' })), {});
+    expect(text).toEqual(['2 groups, 0 runs, 1 waiting']);
+    expect(figures).toContainEqual({ label: 'waiting', value: 1 });
+    expect(figures).toContainEqual({ label: 'longest_wait', value: 7_200, unit: 's' });
+  });
+
+  test('makes a kept claim CRITICAL, as any run that waits does', () => {
+    expect(judged({ slots: [claim()], outside: [outside('web02', 1)] })).toMatch(
+      /^CRITICAL - prod\/web is blocked/,
+    );
   });
 });

@@ -89,7 +89,7 @@ describe('the table', () => {
   };
   const waiter = (place: number) => ({
     ...{ place, node: `web${place}`, since: ago(192_000), waitedMs: 192_000, command: 'chef-client' },
-    ...{ pid: 1, session: 's' },
+    ...{ pid: 1, session: 's', run: `run ${place}` },
   });
   const group: GroupView = {
     ...{

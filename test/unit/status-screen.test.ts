@@ -13,7 +13,16 @@ const since = new Date(now - 60_000).toISOString();
 const claim = (state: SlotView['state'], alive = false): SlotView => ({
   ...{ slot: 0, state, alive, node: 'web01', since, command: 'sh', hold: 'forever' },
 });
-const waiter = { place: 1, node: 'web02', since, waitedMs: 60_000, command: 'sh', pid: 1, session: 's' };
+const waiter = {
+  place: 1,
+  node: 'web02',
+  since,
+  waitedMs: 60_000,
+  command: 'sh',
+  pid: 1,
+  session: 's',
+  run: 'r9',
+};
 const free: SlotView = { slot: 0, state: 'free', alive: false };
 function group(name: string, changes: Partial<GroupView> = {}): GroupView {
   const view = {

@@ -52,9 +52,16 @@ export function checkReport(
   const all = new Map([...beside, ...groups].map((view) => [view.group, view]));
   const findings = [
     ...rootFindings(report),
+    ...(report.circles ?? []).map(({ why }): Finding => ({
+      state: 'CRITICAL',
+      text: `circle of waits: ${why}`,
+    })),
     ...groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
   ].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
-  const figures = figuresOf(groups, { ...limits, now });
+  const figures = [
+    ...figuresOf(groups, { ...limits, now }),
+    { label: 'circles', value: (report.circles ?? []).length },
+  ];
   const [worst] = findings;
   if (!worst) return { state: 'OK', text: [okText(groups)], figures };
   return { state: worst.state, text: findings.map(({ text }) => text), figures };
@@ -175,10 +182,9 @@ function heldTooLong(group: string, slot: SlotView, { maxHeldMs, now }: Judged):
   return [{ state: 'CRITICAL', text }];
 }
 
-function waitsTooLong({ group, queue, returning = [] }: GroupView, { maxWaitMs }: Judged): Finding[] {
-  const late = [...queue, ...returning].filter(
-    ({ waitedMs }) => maxWaitMs !== undefined && waitedMs > maxWaitMs,
-  );
+function waitsTooLong(view: GroupView, { maxWaitMs }: Judged): Finding[] {
+  const { group } = view;
+  const late = waitingIn(view).filter(({ waitedMs }) => maxWaitMs !== undefined && waitedMs > maxWaitMs);
   const [first, ...more] = late.sort((a, b) => b.waitedMs - a.waitedMs);
   if (!first || maxWaitMs === undefined) return [];
   const others = more.length === 0 ? '' : `, and ${more.length} more`;
@@ -186,12 +192,19 @@ function waitsTooLong({ group, queue, returning = [] }: GroupView, { maxWaitMs }
   return [{ state: 'CRITICAL', text }];
 }
 
+/** Every run that waits, in the queue or outside of it. */
+const waitingIn = ({ queue, returning = [], outside = [] }: GroupView) => [
+  ...queue,
+  ...returning,
+  ...outside,
+];
+
 function figuresOf(
   groups: readonly GroupView[],
   { maxHeldMs, maxWaitMs, now }: Omit<Judged, 'all'>,
 ): Figure[] {
   const slots = groups.flatMap((group) => group.slots);
-  const queue = groups.flatMap(({ queue, returning = [] }) => [...queue, ...returning]);
+  const waits = groups.flatMap(waitingIn);
   const claims = slots.filter((slot) => slot.since !== undefined && !isOver(slot, now));
   const seconds = (all: readonly number[]) => Math.floor(all.reduce((a, b) => Math.max(a, b), 0) / 1000);
   const critical = (ms: number | undefined) => (ms === undefined ? {} : { critical: ms / 1000 });
@@ -200,7 +213,7 @@ function figuresOf(
     { label: 'frozen', value: groups.filter(({ frozen }) => frozen !== undefined).length },
     { label: 'running', value: slots.filter(({ state, alive }) => state === 'running' && alive).length },
     { label: 'kept', value: slots.filter((slot) => isKept(slot, now)).length },
-    { label: 'waiting', value: queue.length },
+    { label: 'waiting', value: countRuns(waits) },
     {
       label: 'longest_held',
       value: seconds(claims.map(({ since }) => ageMs(since, now))),
@@ -209,17 +222,21 @@ function figuresOf(
     },
     {
       label: 'longest_wait',
-      value: seconds(queue.map(({ waitedMs }) => waitedMs)),
+      value: seconds(waits.map(({ waitedMs }) => waitedMs)),
       unit: 's',
       ...critical(maxWaitMs),
     },
   ];
 }
 
+/** A run that waits without a slot does so in each of its groups. */
+const countRuns = (waits: readonly { readonly run: string; readonly node: string }[]) =>
+  new Set(waits.map(({ run, node }) => `${run} ${node}`)).size;
+
 function okText(groups: readonly GroupView[]): string {
   const count = (one: string, many: string, n: number) => `${n} ${n === 1 ? one : many}`;
   const running = groups.flatMap(({ slots }) => slots).filter(({ state }) => state === 'running').length;
-  const waits = groups.reduce((sum, group) => sum + waitersOf(group), 0);
+  const waits = countRuns(groups.flatMap(waitingIn));
   return `${count('group', 'groups', groups.length)}, ${count('run', 'runs', running)}, ${waits} waiting`;
 }
 

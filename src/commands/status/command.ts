@@ -118,12 +118,16 @@ them. The first line counts the groups in each state:
   blocked  no slot moves: each slot used so far is held by the claim of a failed, interrupted or vanished run, by an
            unreadable claim, or by a run that is waiting in another blocked group
   frozen   no new runs, because of a freeze of the group or of one above it
-  waiting  a run is waiting
+  waiting  a run is waiting: in the queue, or without a slot for its conditions or its health gate
   running  a slot is taken, or one of several is held
   idle     none of these
 A group has the first of these states that applies. Groups with such a claim are listed first and in full (with waiting
 runs before without), then frozen, waiting and running groups, one line each, then all idle groups in one line. A group
 that you name is shown in full.
+
+Of a run that waits without a slot (exec --when, --service) status shows what it is waiting for and what is the case
+instead: 'state:db/schema=42: db/schema is 41, set by db01 3m ago'. A circle of waits is shown first: runs that wait for
+each other, so that none of them can start.
 
 --service shows which instances of a service are offline and why, and for which nodes its gate is open, as 'runlock gate'
 does. A group's section of the configuration file can also name services. Not with --watch or --check.
@@ -136,7 +140,8 @@ end. Its exit code is 0 after q or Ctrl-C, 128+n after another signal. The q key
   1 WARNING   a slot is held by the claim of a run that failed, was interrupted, vanished or was abandoned, or by an
               unreadable claim, while no run is waiting or another slot still moves; a run is waiting because of a
               freeze; a record can't be read
-  2 CRITICAL  a group is blocked by such claims and runs are waiting; --max-held or --max-wait is exceeded
+  2 CRITICAL  a group is blocked by such claims and runs are waiting; runs wait for each other in a circle;
+              --max-held or --max-wait is exceeded
               (--max-held counts every claim, also of running and rebooting nodes, and of acquire)
   3 UNKNOWN   Consul is unreachable, the token lacks read rights, or the group has not been used
 If several apply, CRITICAL comes before WARNING, and WARNING before UNKNOWN. A check takes at most 10 s. It needs read
