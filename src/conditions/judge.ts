@@ -7,7 +7,9 @@ import type { Slot } from '../lock/decide.ts';
 import { freezeKeys, groupKeys, parseKey } from '../lock/keys.ts';
 import { decodeFreeze, decodeRun, leftOf } from '../lock/records.ts';
 import type { Claim, RunRecord } from '../lock/records.ts';
-import { decodeState, leftOfState } from '../state/document.ts';
+import { claimKey, leftOfStanding } from '../state/claims.ts';
+import { decodeState } from '../state/document.ts';
+import type { StateDocument } from '../state/document.ts';
 import { stateKey, stateOpenKey } from '../state/path.ts';
 import { stateText } from '../state/words.ts';
 import { formatAge } from '../text/age.ts';
@@ -106,7 +108,7 @@ type Of<K extends Condition['kind']> = Extract<Condition, { kind: K }>;
 function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, nowMs }: Judging): Verdict {
   const entry = find(world, stateKey(prefix, path));
   const document = entry && decodeState(entry);
-  const leftMs = document ? leftOfState(document, nowMs) : 0;
+  const leftMs = document ? leftOfStanding({ document, claim: claimOf(document, world, prefix) }, nowMs) : 0;
   const there = document && leftMs > 0 ? document : undefined;
   const isEqual = there !== undefined && there.value === value;
   const holds = is === undefined ? there !== undefined : is === 'equal' ? isEqual : !isEqual;
@@ -120,6 +122,10 @@ function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, no
     is: `${path} has ended (it was ${stateText(document, nowMs)})`,
   };
 }
+
+/** A state of `--during` is there only while its claim stands, which was read with it. */
+const claimOf = ({ while: claim }: StateDocument, world: World, prefix: string) =>
+  claim && { owner: find(world, claimKey(prefix, claim).key) };
 
 function stateTrace(prefix: string, path: string): Trace {
   const open = stateOpenKey(stateKey(prefix, path));

@@ -3,13 +3,18 @@ import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { readInstances } from '../gate/read.ts';
 import type { Instance } from '../gate/instances.ts';
+import { claimKey, whileOf } from '../state/claims.ts';
+import { prefixOf } from '../state/path.ts';
 import { mapFew } from './few.ts';
 import type { World } from './judge.ts';
+import { checkCount } from './sources.ts';
 import type { KeySource, Source } from './sources.ts';
 
 export interface Look extends World {
   /** False: services changed so quickly that KV and services could not be read as of one moment. */
   readonly atOnce: boolean;
+  /** The claims under which states of `--during` stand. */
+  readonly claims: readonly KeySource[];
 }
 
 /**
@@ -32,10 +37,10 @@ export async function look(
 ): Promise<Look> {
   const services = sources.flatMap((source) => (source.kind === 'service' ? [source.service] : []));
   const keys = sources.flatMap((source) => (source.kind === 'service' ? [] : [source]));
-  let entries = await readKeys(consul, keys, options);
+  let { entries, claims } = await readStanding(consul, keys, options);
   if (services.length === 0) {
-    await prove(consul, { keys, entries, proven }, options);
-    return { entries, instances: new Map(), atOnce: true };
+    await prove(consul, { keys: [...keys, ...claims], entries, proven }, options);
+    return { entries, claims, instances: new Map(), atOnce: true };
   }
   for (let tries = 1; ; tries += 1) {
     const instances = await readServices(consul, { services, proven }, options);
@@ -43,13 +48,51 @@ export async function look(
     const stood =
       services.length === 1 ||
       isSameServices(instances, await readServices(consul, { services, proven }, options));
-    const again = await readKeys(consul, keys, options);
-    const atOnce = stood && isSame(entries, again);
-    entries = again;
+    const again = await readStanding(consul, keys, options);
+    const atOnce = stood && isSame(entries, again.entries);
+    ({ entries, claims } = again);
     if (!atOnce && tries < TRIES) continue;
-    await prove(consul, { keys, entries, proven }, options);
-    return { entries, instances, atOnce };
+    await prove(consul, { keys: [...keys, ...claims], entries, proven }, options);
+    return { entries, claims, instances, atOnce };
   }
+}
+
+/**
+ * All keys, and with them the claims that states of `--during` name. These are known only once the states are read, so
+ * then all are read again, until the states name the claims that were read with them.
+ */
+async function readStanding(
+  consul: Consul,
+  keys: readonly KeySource[],
+  options: RetryOptions,
+): Promise<Pick<Look, 'entries' | 'claims'>> {
+  let claims: readonly KeySource[] = [];
+  for (let tries = 1; tries <= CLAIM_TRIES; tries += 1) {
+    const entries = await readKeys(consul, [...keys, ...claims], options);
+    const named = claimsIn(keys, entries);
+    if (named.every(({ key }) => claims.some((claim) => claim.key === key)))
+      return { entries, claims: claims.filter(({ key }) => named.some((claim) => claim.key === key)) };
+    claims = named;
+  }
+  throw new RunlockError('refused', 'the states of these conditions keep changing; try again');
+}
+
+/** Losing to other writers that often in a row is no longer chance. */
+const CLAIM_TRIES = 10;
+
+/** Each claim that a state names, once. @throws RunlockError `usage`: more than one transaction can read. */
+function claimsIn(keys: readonly KeySource[], entries: readonly Entry[]): readonly KeySource[] {
+  const claims = new Map<string, KeySource>();
+  for (const { path, key: stateKey } of keys) {
+    const entry = path === undefined ? undefined : entries.find(({ key }) => key === stateKey);
+    const claim = entry && whileOf(entry);
+    if (!claim) continue;
+    const prefix = prefixOf(stateKey);
+    const { key, rule } = claimKey(prefix, claim);
+    claims.set(key, { kind: 'key', key, rule });
+  }
+  checkCount(keys.length + claims.size);
+  return [...claims.values()];
 }
 
 async function readKeys(

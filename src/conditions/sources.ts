@@ -43,13 +43,17 @@ export function sourcesOf(conditions: readonly Condition[], where: Where): reado
       'usage',
       `these conditions need the health of ${services} services; at most ${MOST_SERVICES} are allowed`,
     );
-  const keys = sources.length - services;
+  checkCount(sources.length - services);
+  return sources;
+}
+
+/** @throws RunlockError `usage`: more reads than one transaction takes. */
+export function checkCount(keys: number): void {
   if (keys > MOST)
     throw new RunlockError(
       'usage',
       `these conditions need ${keys} reads, but one consistent read takes ${MOST} at most; use fewer conditions, or publish one state for several of them`,
     );
-  return sources;
 }
 
 export const idOf = (source: Source) => (source.kind === 'service' ? source.service : source.key);

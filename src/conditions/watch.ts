@@ -3,6 +3,7 @@ import type { Consul, RetryOptions } from '../consul/consul.ts';
 import { persistRefused } from '../consul/retry.ts';
 import { createBell } from '../gate/bell.ts';
 import type { WallClock } from '../platform/deps.ts';
+import { MOST_CLAIMS, UNFOLLOWED_MS, followClaims } from './claims.ts';
 import { PAUSE_MS, follow, signatureIn } from './follow.ts';
 import type { Followed } from './follow.ts';
 import { judge } from './judge.ts';
@@ -65,6 +66,7 @@ export async function watchConditions<R>(
   const { signal } = over;
   const followed = createFollowed(sources, () => bell.ring());
   const changes = countChanges(consul);
+  const follows = followClaims({ consul, clock, prefix: watching.prefix, signal }, () => followed.ring(true));
   let isFollowing = false;
   try {
     watching.signal.throwIfAborted();
@@ -75,6 +77,7 @@ export async function watchConditions<R>(
         look(consul, { sources, proven: new Set() }, { signal }),
       );
       followed.looked(world);
+      follows.only(world);
       const judging = { ...where(watching), nowMs: clock.earliest(), since: since(world) };
       const at = (nowMs: number) => judge(conditions, world, { ...judging, nowMs });
       const read = at(judging.nowMs);
@@ -87,7 +90,12 @@ export async function watchConditions<R>(
             bell.fail(error),
           );
       isFollowing = true;
-      const dueMs = Math.min(decision.againInMs, ...judged.map(({ changesInMs }) => changesInMs));
+      const unfollowedMs = world.claims.length > MOST_CLAIMS ? UNFOLLOWED_MS : Infinity;
+      const dueMs = Math.min(
+        decision.againInMs,
+        unfollowedMs,
+        ...judged.map(({ changesInMs }) => changesInMs),
+      );
       if (!followed.isBehind()) await bell.next(Math.max(0, dueMs), signal);
       await clock.sleep(PAUSE_MS, { signal });
     }

@@ -7,7 +7,8 @@ import type { Step } from '../consul/txn.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import type { Deps } from '../platform/deps.ts';
 import { hint } from '../text/suggested-command.ts';
-import { encodeState, leftOfState } from './document.ts';
+import { leftOfStanding } from './claims.ts';
+import { encodeState } from './document.ts';
 import type { StateDocument } from './document.ts';
 import { stateKey, stateRule } from './path.ts';
 import { readDocument, readStored } from './read.ts';
@@ -74,7 +75,8 @@ export async function setState(changing: Changing, request: SetRequest): Promise
     if (unsure && seen?.index !== unsure.seen?.index) throw notKnown(changing, path, unsure.error);
     const before = stillThere(deps, seen);
     if (!isAsked(only, before)) return { kind: 'refused', ...(before && { before }) };
-    const isSame = before?.value === request.value && !request.touch;
+    // A state of --during ends with its claim: what is set here must outlast it.
+    const isSame = before?.value === request.value && !request.touch && !before.while;
     if (isSame && before.until === wanted.until) return { kind: 'unchanged', state: before };
     const written: Unsure['written'] = isSame
       ? { kind: 'extended', state: withEnd(before, wanted.until) }
@@ -152,13 +154,16 @@ function newDocument({ clock }: Deps, { value, by, run, ttlMs, newId }: SetReque
 
 /** Keeps the change id and sets another expiry, so that watchers do not see a change. */
 function withEnd(before: StateDocument, until: string | undefined): StateDocument {
-  const { value, change, by, at, run, cause } = before;
-  const rest = { ...(run !== undefined && { run }), ...(cause && { cause }), ...(until && { until }) };
+  const { value, change, by, at, run, cause, published } = before;
+  const rest = {
+    ...{ ...(run !== undefined && { run }), ...(cause && { cause }), ...(until && { until }) },
+    ...(published && { published }),
+  };
   return { value, change, by, at, ...rest };
 }
 
 const stillThere = ({ clock }: Deps, seen: Seen | undefined): StateDocument | undefined =>
-  seen && leftOfState(seen.document, clock.earliest()) > 0 ? seen.document : undefined;
+  seen && leftOfStanding(seen, clock.earliest()) > 0 ? seen.document : undefined;
 
 function isAsked(only: SetRequest['only'], before: StateDocument | undefined): boolean {
   if (only === undefined) return true;

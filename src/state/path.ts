@@ -28,6 +28,9 @@ export function pathFault(path: string, typed = path): string | undefined {
 
 export const stateKey = (prefix: string, path: string) => `${prefix}/${FOLDER}/${path}/${VALUE}`;
 
+/** The prefix of a state's key. */
+export const prefixOf = (key: string) => key.slice(0, key.indexOf(`/${FOLDER}/`));
+
 /** An empty key next to a state's own, so that a watch on an unset state wakes only for that state. */
 export const stateOpenKey = (key: string) => `${key.slice(0, -VALUE.length)}${OPEN}`;
 

@@ -2,7 +2,7 @@
 import { pause } from '../consul/retry.ts';
 import { removeSeen, trySend } from './change.ts';
 import type { Changing, SeenKey } from './change.ts';
-import { leftOfState } from './document.ts';
+import { leftOfStanding } from './claims.ts';
 import { stateRule } from './path.ts';
 import { faultsOf, listStored } from './read.ts';
 import type { Fault } from './read.ts';
@@ -34,7 +34,7 @@ const TRIES = 10;
 export async function pruneStates(changing: Changing): Promise<Pruned> {
   const { states, open } = await listStored(changing, '', 'write');
   const nowMs = changing.deps.clock.earliest();
-  const ended = states.filter((each) => 'document' in each && leftOfState(each.document, nowMs) <= 0);
+  const ended = states.filter((each) => 'document' in each && leftOfStanding(each, nowMs) <= 0);
   const gone = await removeAll(changing, ended);
   const there = new Set(states.map(({ path }) => path));
   for (const path of gone) there.delete(path);

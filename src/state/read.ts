@@ -1,12 +1,14 @@
 /** Reads states once, and follows their changes. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
-import type { Consul, Entry } from '../consul/consul.ts';
+import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import { isRunlockError } from '../errors.ts';
 import type { RunlockError } from '../errors.ts';
 import type { WallClock } from '../platform/deps.ts';
-import { decodeState, leftOfState } from './document.ts';
+import { claimFault, followClaims, leftOfStanding, withClaims } from './claims.ts';
+import type { Standing } from './claims.ts';
+import { decodeState } from './document.ts';
 import type { StateDocument } from './document.ts';
 import { belowRule, openPathOf, pathOf, stateKey, stateRule, statesBelow } from './path.ts';
 
@@ -24,8 +26,7 @@ export interface State extends StateDocument {
 }
 
 /** One stored document, even if its state has ended. */
-export interface Seen {
-  readonly document: StateDocument;
+export interface Seen extends Standing {
   readonly index: number;
 }
 
@@ -56,7 +57,35 @@ export async function readDocument(
 ): Promise<Seen | undefined> {
   const stored = await readStored(reader, path, policy);
   if (stored && 'fault' in stored) throw stored.fault;
-  return stored;
+  if (!stored?.document.while) return stored;
+  const { prefix, signal } = reader;
+  const listed = [{ path, key: stateKey(prefix, path), ...stored }];
+  const [now] = await settle(reader, listed, { signal, ...FIRST_CONTACT });
+  if (now && 'fault' in now) throw now.fault;
+  return now;
+}
+
+/** States of `--during` with the claims under which they stand, both read at one moment. */
+async function settle(
+  reader: Reader,
+  states: readonly Listed[],
+  limits: RetryOptions,
+): Promise<readonly Listed[]> {
+  const readable = states.flatMap((each) => ('document' in each ? [each] : []));
+  const unreadable = states.filter((each) => 'fault' in each);
+  const read = (entry: Entry, { path, key }: { readonly path: string; readonly key: string }) => {
+    const stored = toStored(entry);
+    if ('document' in stored) return { path, key, ...stored };
+    unreadable.push({ path, key, ...stored });
+    return undefined;
+  };
+  const settled = await withClaims(reader, readable, { limits, read });
+  // A claim that can't be read must not hide the other states either.
+  const judged = settled.map(({ path, key, index, ...standing }): Listed => {
+    const fault = claimFault(standing);
+    return fault ? { path, key, index, fault } : { path, key, index, ...standing };
+  });
+  return [...judged, ...unreadable];
 }
 
 /** One unreadable key must not hide the others, so its fault is a result here. */
@@ -73,12 +102,18 @@ function toStored(entry: Entry): Seen | Unreadable {
 /** The state at `path`; undefined: it is not set, or has ended. */
 export async function getState(looking: Looking, path: string): Promise<State | undefined> {
   const seen = await readDocument(looking, path, 'read');
-  const isThere = seen && leftOfState(seen.document, looking.clock.earliest()) > 0;
+  const isThere = seen && leftOfStanding(seen, looking.clock.earliest()) > 0;
   return isThere ? { path, ...seen.document } : undefined;
 }
 
 /** One key of a state, with what it holds. */
 export type Listed = (Seen | Unreadable) & { readonly path: string; readonly key: string };
+
+const listedIn = (prefix: string, entries: readonly Entry[]): readonly Listed[] =>
+  entries.flatMap((entry) => {
+    const path = pathOf(prefix, entry.key);
+    return path === undefined ? [] : [{ path, key: entry.key, ...toStored(entry) }];
+  });
 
 interface Listing {
   /** Whatever their ends; sorted by path. */
@@ -100,10 +135,8 @@ export async function listStored(
     consul.list(key, options),
     consul.get(`${key}.may-read`, options),
   ]);
-  const states = entries.flatMap((entry) => {
-    const path = pathOf(prefix, entry.key);
-    return path === undefined ? [] : [{ path, key: entry.key, ...toStored(entry) }];
-  });
+  const limits = { ...FIRST_CONTACT, signal };
+  const states = [...(await settle({ consul, prefix, signal }, listedIn(prefix, entries), limits))];
   const open = entries.flatMap((entry) => {
     const path = openPathOf(prefix, entry.key);
     return path === undefined ? [] : [{ path, key: entry.key, index: entry.modifyIndex }];
@@ -126,9 +159,7 @@ export async function listStates(
   const nowMs = looking.clock.earliest();
   return {
     states: states.flatMap((each) =>
-      'document' in each && leftOfState(each.document, nowMs) > 0
-        ? [{ path: each.path, ...each.document }]
-        : [],
+      'document' in each && leftOfStanding(each, nowMs) > 0 ? [{ path: each.path, ...each.document }] : [],
     ),
     unreadable: faultsOf(states),
   };
@@ -179,15 +210,20 @@ interface Source {
 }
 
 async function followSource(
-  { consul, clock, prefix, signal }: Looking,
+  looking: Looking,
   { key, paths, rule }: Source,
   changed: Following['changed'],
 ): Promise<never> {
+  const { consul, clock, prefix, signal } = looking;
   /** A mark of what was told last, by path. */
   const told = new Map<string, string>();
   let contact: object = FIRST_CONTACT;
   let endsInMs = Infinity;
-  const read = async (past: Past): Promise<{ entries: readonly Entry[]; index: number }> => {
+  let claims: readonly Standing[] = [];
+  const readNow = async (
+    past: Past,
+    signal: AbortSignal,
+  ): Promise<{ entries: readonly Entry[]; index: number }> => {
     const options = { ...contact, ...past, signal, rule };
     if (paths.length === 0) {
       const found = await consul.list(key, options);
@@ -198,23 +234,28 @@ async function followSource(
     const { entry, index } = await consul.get(key, options);
     return { entries: entry ? [entry] : [], index };
   };
+  // A state of --during also ends with its claim, and that changes nothing of the state itself.
+  const read = (past: Past) =>
+    claims.length === 0 || past.index === undefined
+      ? readNow(past, signal)
+      : followClaims(looking, claims, { past, readNow });
   return watchUntil<Awaited<ReturnType<typeof read>>, never>(
     read,
     async ({ entries }) => {
+      const asked = contact;
       contact = {};
       const nowMs = clock.earliest();
       const found = new Map<string, { readonly mark: string; readonly change: Change }>();
       endsInMs = Infinity;
-      for (const entry of entries) {
-        const path = pathOf(prefix, entry.key);
-        if (path === undefined) continue;
-        const stored = toStored(entry);
+      const listed = await settle(looking, listedIn(prefix, entries), { ...asked, signal });
+      claims = listed.flatMap((each) => ('document' in each && each.document.while ? [each] : []));
+      for (const { path, ...stored } of listed) {
         if ('fault' in stored) {
           found.set(path, { mark: `unreadable ${stored.index}`, change: { path, fault: stored.fault } });
           continue;
         }
         const { document } = stored;
-        const leftMs = leftOfState(document, nowMs);
+        const leftMs = leftOfStanding(stored, nowMs);
         if (leftMs <= 0) continue;
         endsInMs = Math.min(endsInMs, leftMs);
         found.set(path, { mark: `set ${document.change}`, change: { path, state: { path, ...document } } });
