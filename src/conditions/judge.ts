@@ -55,16 +55,24 @@ export interface Judged {
   readonly changesInMs: number;
   /** The live runs that the condition is about. */
   readonly runs: readonly string[];
+  /** The last runs that decide it, of `good:`: it stays as it is until one of these nodes ends another run there. */
+  readonly records: readonly Recordable[];
   /** Where something may have come and gone that would have changed the result, without another mark. */
   readonly traces: readonly Trace[];
+}
+
+/** Where the last run of a node is recorded. */
+export interface Recordable {
+  readonly node: string;
+  readonly group: string;
 }
 
 /** Judges each condition by the same data. @throws RunlockError `incompatible`: a record can't be read. */
 export function judge(conditions: readonly Condition[], world: World, judging: Judging): readonly Judged[] {
   return conditions.map((condition) => {
     const verdict = judgeKind(condition, world, judging);
-    const { holds, mark, is, changesInMs = Infinity, runs = [], traces = [] } = verdict;
-    return { condition, holds: holds !== condition.not, mark, is, changesInMs, runs, traces };
+    const { holds, mark, is, changesInMs = Infinity, runs = [], records = [], traces = [] } = verdict;
+    return { condition, holds: holds !== condition.not, mark, is, changesInMs, runs, records, traces };
   });
 }
 
@@ -74,6 +82,7 @@ interface Verdict {
   readonly is: string;
   readonly changesInMs?: number;
   readonly runs?: readonly string[];
+  readonly records?: readonly Recordable[];
   readonly traces?: readonly Trace[];
 }
 
@@ -237,7 +246,19 @@ function judgeGood(condition: Of<'good'>, world: World, judging: Judging): Verdi
     node === EVERY_NODE
       ? []
       : without.map((group) => ({ prefix: groupKeys(judging.prefix, group).run(node) }));
-  return { holds, mark, is: goodText({ node, groups, runs, bad, without }, judging), changesInMs, traces };
+  const is = goodText({ node, groups, runs, bad, without }, judging);
+  return { holds, mark, is, changesInMs, records: recordsOf(node, found, judging), traces };
+}
+
+function recordsOf(
+  node: string,
+  found: readonly { readonly group: string; readonly runs: readonly Recorded[] }[],
+  judging: Judging,
+): Recordable[] {
+  if (node !== EVERY_NODE) return found.map(({ group }) => ({ node, group }));
+  return found.flatMap(({ group, runs }) =>
+    runs.filter((run) => !isGood(run, judging)).map(({ record }) => ({ node: record.node, group })),
+  );
 }
 
 const endOf = ({ endedAt }: RunRecord) => Date.parse(endedAt);

@@ -111,10 +111,15 @@ function badPart(path: string): number {
   return 0;
 }
 
+/** As for every other option. */
+const LONGEST_GROUP = 200;
+
 function parseGroup(rest: Rest): string {
   const group = restOf(rest);
   if (!group.split('/').every(isName))
     throw wrong(rest.at + 1 + badPart(group), `'${group}' is not a valid group; ${LIKE}`);
+  if (group.length > LONGEST_GROUP)
+    throw wrong(rest.at + 1, `this group has ${group.length} characters; ${LONGEST_GROUP} are allowed`);
   return group;
 }
 

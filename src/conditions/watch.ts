@@ -37,6 +37,9 @@ export interface Looked {
  */
 export type Decision<R> = { readonly done: R } | { readonly againInMs: number };
 
+/** A look at least so often: where nothing is, a listing shows no loss of the right to read it. */
+const RIGHTS_MS = 240_000;
+
 interface WatchOptions<R> {
   readonly since: (look: Look) => Judging['since'];
   readonly decide: (looked: Looked) => Decision<R>;
@@ -94,6 +97,7 @@ export async function watchConditions<R>(
       const dueMs = Math.min(
         decision.againInMs,
         unfollowedMs,
+        RIGHTS_MS,
         ...judged.map(({ changesInMs }) => changesInMs),
       );
       if (!followed.isBehind()) await bell.next(Math.max(0, dueMs), signal);

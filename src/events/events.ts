@@ -385,7 +385,7 @@ type OfOperator =
   | { event: 'condition'; condition: string; holds: boolean; detail: { readonly is: string } }
   | {
       event: 'wait-ended';
-      outcome: 'met' | 'timed-out' | 'passed';
+      outcome: 'met' | 'timed-out' | 'passed' | 'stopped';
       waitedMs: number;
       detail: { readonly text: string };
     }

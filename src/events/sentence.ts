@@ -202,6 +202,7 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'wait-ended': {
       const { text } = event.detail;
       if (event.outcome === 'met') return info(text);
+      if (event.outcome === 'stopped') return warning(text);
       return event.outcome === 'passed' ? warning(`${text}; continuing (--on-timeout pass)`) : error(text);
     }
     case 'wait-in-run':

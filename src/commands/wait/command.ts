@@ -92,10 +92,29 @@ function parseOnTimeout(text: string): 'fail' | 'pass' {
 }
 
 function parseSince(text: string): NonNullable<WaitAsked['options']['since']> {
-  const atMs = /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
-  if (!Number.isNaN(atMs)) return { kind: 'time', atMs };
-  const ms = durationOr('start')(text);
-  return ms === 'start' ? ms : { kind: 'age', ms };
+  if (/^\d{4}-/.test(text)) return { kind: 'time', atMs: parseTime(text) };
+  try {
+    const ms = durationOr('start')(text);
+    return ms === 'start' ? ms : { kind: 'age', ms };
+  } catch {
+    throw usage(`write a duration like 30m, a time like ${A_TIME}, or start`);
+  }
+}
+
+const A_TIME = '2026-03-01T12:00:00Z';
+
+/** A point in time, in milliseconds since the epoch. Local times are refused: some happen twice a year, some never. */
+function parseTime(text: string): number {
+  const [, date = '', time = '', zone = ''] =
+    /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-]\d\d:\d\d)$/.exec(text) ?? [];
+  // JavaScript takes 31 February for a day in March.
+  const isDay = Date.parse(date) && new Date(Date.parse(date)).toISOString().startsWith(date);
+  const atMs = Date.parse(`${date}T${time}${zone}`);
+  if (!isDay || Number.isNaN(atMs))
+    throw usage(
+      `not a time; write date, time, and Z or an offset, like ${A_TIME} or 2026-03-01T14:00:00+02:00`,
+    );
+  return atMs;
 }
 
 const WAIT_HELP = `

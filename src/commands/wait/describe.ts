@@ -27,8 +27,21 @@ const goalReport = (goal: Goal | undefined) =>
 export function endText({ kind, judged, waitedMs }: WaitResult, options: WaitOptions): string {
   const time = formatAge(waitedMs);
   if (kind === 'met') return `conditions met after ${time}`;
+  return `timed out after ${time}: ${missingText(judged, options)}`;
+}
+
+/** The same of a wait that a signal ended, perhaps before its first look. */
+export function stopText(
+  { judged, waitedMs }: { readonly judged: readonly Judged[] | undefined; readonly waitedMs: number },
+  options: WaitOptions,
+): string {
+  const missing = judged ? missingText(judged, options) : 'Consul had not answered yet';
+  return `stopped by a signal after ${formatAge(waitedMs)}: ${missing}`;
+}
+
+function missingText(judged: readonly Judged[], options: WaitOptions): string {
   const open = missing(judged, options);
-  return `timed out after ${time}: ${open.length === 0 ? 'conditions met, but not for as long as --stable' : open.join('; ')}`;
+  return open.length === 0 ? 'conditions met, but not for as long as --stable' : open.join('; ');
 }
 
 /** What is not as it should be, and how it is instead: `state:db/schema=42: db/schema is 41, set by db01 3m ago`. */

@@ -1,5 +1,5 @@
 /** `runlock wait`: its verdict → stdout, stderr and exit status. */
-import type { Asked } from '../../cli/command.ts';
+import type { Asked, Env } from '../../cli/command.ts';
 import { usage } from '../../cli/values.ts';
 import type { Looked } from '../../conditions/watch.ts';
 import { RunlockError, exitStatus } from '../../errors.ts';
@@ -10,7 +10,7 @@ import type { Platform } from '../platform.ts';
 import { printJson } from '../print.ts';
 import { withConsul } from '../with-consul.ts';
 import type { ConsulWays } from '../with-consul.ts';
-import { endText, liveLine, missing, waitReport } from './describe.ts';
+import { endText, liveLine, missing, stopText, waitReport } from './describe.ts';
 import { wait } from './wait.ts';
 import type { WaitOptions } from './wait.ts';
 
@@ -18,30 +18,32 @@ export type WaitAsked = Asked<WaitOptions & { readonly json: boolean; readonly o
 
 export function run({ common, options }: WaitAsked, platform: Platform): Promise<number> {
   if (options.goals.some(({ condition }) => isChanged(condition.text))) throw usage(NOT_UTF8);
-  return withConsul({ common, stoppable: true }, platform, (ways) => waitWith(ways, options, platform));
+  return withConsul({ common, stoppable: true }, platform, (ways) =>
+    waitWith(ways, { common, options }, platform),
+  );
 }
 
 async function waitWith(
   { consul, deps, signal }: ConsulWays,
-  options: WaitAsked['options'],
+  { common, options }: WaitAsked,
   platform: Platform,
 ): Promise<number> {
-  const { RUNLOCK_RUN_ID: inside, RUNLOCK_RUN_GROUP: group = '' } = platform.env;
-  if (inside !== undefined) deps.emit({ event: 'wait-in-run', run: inside, group });
-  const told = new Map<string, boolean>();
-  const line = drawLine(platform, options);
+  const inside = runOf(platform.env);
+  if (inside) deps.emit({ event: 'wait-in-run', run: inside.run, group: inside.groups.join() });
+  const told: boolean[] = [];
+  const line = drawLine(platform, { common, options });
   const looked = (now: Looked, waitedMs: number) => {
     line.show(now, waitedMs);
-    for (const { condition, holds, is } of now.judged) {
+    for (const [i, { condition, holds, is }] of now.judged.entries()) {
       // Report conditions as the user wrote them: `--while` is stored as its opposite.
-      const asWritten = holds !== isContrary(options, condition.text);
-      if (told.get(condition.text) === asWritten) continue;
-      told.set(condition.text, asWritten);
+      const asWritten = holds === (options.goals[i]?.option === 'until');
+      if (told[i] === asWritten) continue;
+      told[i] = asWritten;
       deps.emit({ event: 'condition', condition: condition.text, holds: asWritten, detail: { is } });
     }
   };
   try {
-    const result = await wait({ consul, deps, run: inside, looked }, options, signal);
+    const result = await wait({ consul, deps, inside, looked }, options, signal);
     line.close();
     const { kind, waitedMs } = result;
     const outcome = kind === 'timed-out' && options.onTimeout === 'pass' ? 'passed' : kind;
@@ -49,27 +51,41 @@ async function waitWith(
     deps.emit({ event: 'wait-ended', outcome, waitedMs: Math.round(waitedMs), detail });
     if (options.json) await printJson(platform, waitReport(result, options));
     return outcome === 'timed-out' ? exitStatus(new RunlockError('busy', '')) : 0;
+  } catch (error) {
+    line.close();
+    if (signal.aborted && error === signal.reason) {
+      const waitedMs = line.waitedMs();
+      const detail = { text: stopText({ judged: line.judged(), waitedMs }, options) };
+      deps.emit({ event: 'wait-ended', outcome: 'stopped', waitedMs: Math.round(waitedMs), detail });
+    }
+    throw error;
   } finally {
     line.close();
   }
 }
 
-const isContrary = ({ goals }: WaitOptions, text: string) =>
-  goals.some(({ option, condition }) => option === 'while' && condition.text === text);
+/** The run that this process is a part of, as `exec` tells its command. */
+function runOf({ RUNLOCK_RUN_ID: run, RUNLOCK_RUN_NODE: node = '', RUNLOCK_RUN_GROUP: groups = '' }: Env) {
+  return run === undefined ? undefined : { run, node, groups: groups === '' ? [] : groups.split(',') };
+}
 
 const TICK_MS = 1_000;
 
 /** Shows what is missing, only on a terminal. */
-function drawLine({ terminal, deps: { clock }, stderr, env }: Platform, options: WaitOptions) {
-  const { live } = createOutput({ env, isTTY: stderr.isTTY });
+function drawLine(
+  { terminal, deps: { clock }, stderr, env }: Platform,
+  { common: { quiet, logFormat }, options }: WaitAsked,
+) {
+  const live = createOutput({ env, isTTY: stderr.isTTY }).live && !quiet && logFormat === 'text';
   const closed = new AbortController();
   const { signal } = closed;
   const startedMs = clock.monotonicMs();
   let latest: Looked | undefined;
+  const waited = () => clock.monotonicMs() - startedMs;
   const draw = () => {
     if (!latest || signal.aborted) return;
-    const waitedMs = clock.monotonicMs() - startedMs;
-    const judged = latest.at(clock.now());
+    const waitedMs = waited();
+    const judged = latest.at(clock.earliest());
     // The wait is about to end.
     if (options.stableMs === 0 && missing(judged, options).length === 0) return;
     terminal.draw(liveLine({ judged, waitedMs }, options, terminal.columns()));
@@ -87,6 +103,9 @@ function drawLine({ terminal, deps: { clock }, stderr, env }: Platform, options:
       latest = looked;
       if (live && waitedMs > TICK_MS) draw();
     },
+    waitedMs: waited,
+    /** As it is now, by the last look; undefined: there was none. */
+    judged: () => latest?.at(clock.earliest()),
     /** May be called twice. */
     close: () => {
       if (live && !signal.aborted) terminal.draw('');

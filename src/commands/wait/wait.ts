@@ -1,7 +1,8 @@
 /** `runlock wait`: until conditions hold, or the time is over. */
 import type { Condition } from '../../conditions/parse.ts';
 import type { Judged, Since } from '../../conditions/judge.ts';
-import { watchConditions } from '../../conditions/watch.ts';
+import { parseCondition } from '../../conditions/parse.ts';
+import { lookOnce, watchConditions } from '../../conditions/watch.ts';
 import type { Decision, Looked } from '../../conditions/watch.ts';
 import type { Consul } from '../../consul/consul.ts';
 import { lastWord } from '../../consul/retry.ts';
@@ -38,11 +39,17 @@ export interface WaitResult {
   readonly waitedMs: number;
 }
 
+export interface OwnRun {
+  readonly run: string;
+  readonly node: string;
+  readonly groups: readonly string[];
+}
+
 export interface WaitDeps {
   readonly consul: Consul;
   readonly deps: Deps;
   /** The run that this is a part of, which can't wait for its own end. */
-  readonly run?: string | undefined;
+  readonly inside?: OwnRun | undefined;
   /** Hears each look. */
   readonly looked: (looked: Looked, waitedMs: number) => void;
 }
@@ -57,7 +64,7 @@ const FIRST_LOOK_MS = 5_000;
  * the end of its own run; `forbidden`; `incompatible`. The reason of `signal` when it aborts.
  */
 export async function wait(
-  { consul, deps: { clock }, run, looked }: WaitDeps,
+  { consul, deps: { clock }, inside, looked }: WaitDeps,
   { goals, prefix, groups, any, timeoutMs, stableMs, since }: WaitOptions,
   signal: AbortSignal,
 ): Promise<WaitResult> {
@@ -65,7 +72,15 @@ export async function wait(
   const waitedMs = () => clock.monotonicMs() - startedMs;
   let last: Looked | undefined;
   let startIndex: number | undefined;
-  let stable: { readonly marks: string; readonly sinceMs: number } | undefined;
+  const held: ({ readonly mark: string; readonly sinceMs: number } | undefined)[] = [];
+  /** How long a condition has held without a change. */
+  const heldMs = ({ holds, mark }: Judged, i: number): number => {
+    const nowMs = clock.monotonicMs();
+    const before = held[i];
+    const now = before?.mark === mark ? before : { mark, sinceMs: nowMs };
+    held[i] = holds ? now : undefined;
+    return holds ? nowMs - now.sinceMs : -Infinity;
+  };
   const result = (kind: WaitResult['kind'], { judged, atOnce }: Looked) => ({
     done: { kind, judged, atOnce, waitedMs: waitedMs() },
   });
@@ -74,15 +89,16 @@ export async function wait(
   const decide = (now: Looked): Decision<WaitResult> => {
     last = now;
     looked(now, waitedMs());
-    const met = isMet(now.judged);
-    if (!met && !any) refuseOwn(now.judged, run);
-    const holding = now.judged.filter(({ holds }) => holds);
-    const marks = JSON.stringify(holding.map(({ condition, mark }) => [condition.text, mark]));
-    if (!met) stable = undefined;
-    else if (stable?.marks !== marks) stable = { marks, sinceMs: clock.monotonicMs() };
-    const leftMs = stable ? stable.sinceMs + stableMs - clock.monotonicMs() : Infinity;
+    refuseOwn(now.judged, { any, own });
+    const times = now.judged.map(heldMs);
+    const leftMs = stableMs - (any ? Math.max(...times) : Math.min(...times));
     if (leftMs <= 0) return result('met', now);
     return waitedMs() >= timeoutMs ? result('timed-out', now) : { againInMs: leftMs };
+  };
+  const needsOwn = goals.some(({ condition }) => condition.kind === 'good');
+  const own = inside && {
+    ...inside,
+    isLive: needsOwn && (await isLive({ consul, clock, prefix }, inside, signal)),
   };
   const time = limitTime(clock, { timeoutMs, signal, hasLooked: () => last !== undefined });
   try {
@@ -101,7 +117,8 @@ export async function wait(
     );
   } catch (error) {
     if (signal.aborted || !time.isOver()) throw error;
-    if (last) return result('timed-out', last).done;
+    // Ages have grown since the last look.
+    if (last) return result('timed-out', { ...last, judged: last.at(clock.earliest()) }).done;
     throw new RunlockError('unreachable', lastWord(consul, error));
   } finally {
     time.stop();
@@ -129,12 +146,44 @@ function limitTime(
   };
 }
 
-/** Refuses to wait for the end of the run that this wait is part of, which would never come. */
-function refuseOwn(judged: readonly Judged[], run: string | undefined): void {
-  const own = judged.find(({ holds, runs }) => !holds && run !== undefined && runs.includes(run));
+type Own = OwnRun & { readonly isLive: boolean };
+
+/**
+ * Whether the run is still under way: a daemon that it left behind may wait for the next one. False if that can't be
+ * read.
+ */
+async function isLive(
+  { consul, clock, prefix }: { consul: Consul; clock: Deps['clock']; prefix: string },
+  { run, node, groups }: OwnRun,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    const active = parseCondition(`active:${node}`);
+    const limits = { signal, retryForMs: 0 };
+    const judged = await lookOnce({ consul, clock, prefix, groups }, [active], limits);
+    return judged.some(({ runs }) => runs.includes(run));
+  } catch {
+    signal.throwIfAborted();
+    return false;
+  }
+}
+
+/** Refuses to wait for the end of the run that this wait is part of, which would never come. @throws RunlockError `usage` */
+function refuseOwn(
+  judged: readonly Judged[],
+  { any, own }: { readonly any: boolean; readonly own: Own | undefined },
+): void {
   if (!own) return;
+  const isOwn = ({ holds, runs, records, changesInMs }: Judged) =>
+    !holds &&
+    (runs.includes(own.run) ||
+      (own.isLive &&
+        changesInMs === Infinity &&
+        records.some(({ node, group }) => node === own.node && own.groups.includes(group))));
+  const first = judged.find(isOwn);
+  if (!first || (any && !judged.every(isOwn))) return;
   throw new RunlockError(
     'usage',
-    `this wait is inside the run that it waits for, so it would never end (${own.is}); run 'runlock wait' before or after 'runlock exec'`,
+    `this wait is inside the run that it waits for, so it would never end (${first.is}); run 'runlock wait' before or after 'runlock exec'`,
   );
 }
