@@ -79,7 +79,7 @@ describe('a wait for the last run of its own node', () => {
   });
 });
 
-test('what a run would publish itself can not be known: a wait for it is warned of, and ends in time', async () => {
+test('a wait for what its own run would publish is warned of, and ends in time', async () => {
   const { status, said } = await inside('own/state', ['--timeout', '300ms', '--until', 'state:own/state']);
   expect(said).toContain("to wait without a slot, use 'runlock exec --when'");
   expect(status).toBe(75);

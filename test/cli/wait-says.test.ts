@@ -1,6 +1,7 @@
 // What `runlock wait` says while it waits, and where its line is wrong.
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { widthOf } from '../../src/text/style.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import { useAgent } from '../support/use-agent.ts';
@@ -26,8 +27,8 @@ describe('on a terminal', () => {
       .screen()
       .split(/\r\n|\r/)
       .map((line) => line.replaceAll('\x1b[K', ''));
-    expect(Math.max(...lines.map((line) => [...line].length))).toBeLessThan(40);
-    expect(shown.screen()).not.toMatch(/\x1b\[2J|\x9b/);
+    expect(Math.max(...lines.map(widthOf))).toBeLessThan(40);
+    for (const escape of ['\x1b[2J', '\x9b']) expect(shown.screen()).not.toContain(escape);
     shown.type('\x03');
     expect(await shown.ended).toBe(130);
   });
@@ -106,7 +107,7 @@ describe('--since', () => {
     expect(stderr).toMatch(message);
   });
 
-  test('takes an offset, on both sides of a change to daylight saving, whatever the zone of the host', async () => {
+  test('takes an offset, whatever the zone of the host', async () => {
     await runlock(agent, ['exec', '-g', 'since', '--node', 'n', '--', 'true']);
     const good = async (since: string) => {
       const args = ['wait', '--timeout', '0', '--until', 'good:n@since', '--since', since];

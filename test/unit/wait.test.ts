@@ -41,7 +41,7 @@ function fakeClock() {
     clock.monotonicMs = Math.max(clock.monotonicMs, next.atMs);
     next.wake();
   };
-  return { clock, deps: deps as Deps['clock'], step };
+  return { clock, deps, step };
 }
 
 const state = (path: string, value: string, change = value): Entry => ({
@@ -78,17 +78,13 @@ async function waited(
     { ...usual, ...more, goals },
     signal,
   );
-  let isOver = false;
-  const over = ended.then(
-    () => (isOver = true),
-    () => (isOver = true),
+  const isOver = ended.then(
+    () => true,
+    () => true,
   );
-  while (!isOver) {
-    // All that can go on without time passing does so first.
-    await new Promise((resolve) => setImmediate(resolve));
-    if (!isOver) step();
-  }
-  await over;
+  // All that can go on without time passing does so first.
+  const settled = () => new Promise<boolean>((resolve) => setImmediate(() => resolve(false)));
+  while (!(await Promise.race([isOver, settled()]))) step();
   return { result: await ended, looks, clock };
 }
 
