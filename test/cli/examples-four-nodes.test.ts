@@ -1,7 +1,7 @@
 // docs/waiting.md, "Four nodes": the order of what happens, whoever starts first, fails or is killed.
 import { describe, expect, test } from 'vitest';
 import { ageless } from '../support/console-blocks.ts';
-import { DONE, NODES, fourNodes, steps } from '../support/four-nodes.ts';
+import { DONE, NODES, commandsOf, fourNodes, steps } from '../support/four-nodes.ts';
 import type { Place } from '../support/four-nodes.ts';
 import { useAgent } from '../support/use-agent.ts';
 
@@ -94,6 +94,39 @@ describe('with a stand-in for Ansible', () => {
     await shop.start(late).ended;
     for (const [, { ended, output }] of started) expect(await ended, output()).toBe(0);
     expect(shop.log()).toMatch(DONE);
+  });
+
+  const needed: Readonly<Record<string, readonly string[]>> = {
+    mysql: [],
+    migrate: ['db/loaded=1'],
+    app: ['db/schema=42'],
+    haproxy: ['app/django1=42', 'app/django2=42'],
+  };
+
+  test('each command starts nothing as long as one state that it needs is not set', async () => {
+    const shop = await fourNodes(agent, 'stand-in', 'needed');
+    const set = Object.values(needed).flat();
+    for (const node of NODES) {
+      for (const command of commandsOf(node)) {
+        const [, playbook = ''] = /(\w+)\.yml$/.exec(command) ?? [];
+        for (const missing of needed[playbook] ?? []) {
+          const others = set.filter((each) => each !== missing).map((each) => each.replace('=', ' '));
+          const [path = ''] = missing.split('=');
+          const before = [...others.map((words) => `state set ${words}`), `state delete ${path}`];
+          const { ended, output } = shop.run(
+            node,
+            [
+              ...before.map((words) => `runlock ${words} >/dev/null`),
+              command.replace('exec', 'exec -w 0'),
+            ].join(' && '),
+          );
+          expect(await ended, `${command}: ${output()}`).toBe(75);
+          expect(output()).toContain(`busy: --when is not met: state:${missing}: `);
+          expect(output()).not.toContain('; state:');
+        }
+      }
+    }
+    expect(shop.log()).toBe('');
   });
 
   /** Both application nodes are under way, and one of them is in its migration. */
