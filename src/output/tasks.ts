@@ -3,6 +3,7 @@ import { quote } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
 import { renderTable } from './table.ts';
 import type { TableOptions } from './table.ts';
+import { wrapLines } from '../text/wrap.ts';
 
 /** A task, as `--json` has it. */
 export interface TaskView {
@@ -31,19 +32,28 @@ export interface TasksView {
   readonly faults: readonly string[];
 }
 
-export function renderTasks({ folder, tasks, faults }: TasksView, options: TableOptions): string {
+interface TasksOptions extends TableOptions {
+  /** Width at which to break sentences; undefined: not at all. */
+  readonly sentenceColumns?: number | undefined;
+}
+
+export function renderTasks({ folder, tasks, faults }: TasksView, options: TasksOptions): string {
+  const wrap = (text: string) => wrapLines(visible(text), options.sentenceColumns, { hang: 2 });
   const head = ['TASK', 'GROUP', 'DESCRIPTION'];
   const rows = tasks.map(({ name, description = '', options: { group = 'default' } }) => ({
     cells: [name, group, description],
   }));
   const none = `no tasks in ${folder}; a file NAME.toml there defines one ('runlock task --help')`;
-  const list =
-    rows.length > 0 ? renderTable(head, rows, { ...options, flexible: 'DESCRIPTION' }) : [visible(none)];
+  const list = rows.length > 0 ? renderTable(head, rows, options) : wrap(none);
   const shown = rows.length === 0 && faults.length > 0 ? [] : list;
-  return `${[...shown, ...faults.map((fault) => `not usable: ${visible(fault)}`)].join('\n')}\n`;
+  return `${[...shown, ...faults.flatMap((fault) => wrap(`not usable: ${fault}`))].join('\n')}\n`;
 }
 
-export function renderTask(task: TaskView): string {
+/** Where the values of a task begin. */
+const VALUE_COLUMN = 13;
+
+/** @param sentenceColumns width at which to break long values; undefined: not at all. */
+export function renderTask(task: TaskView, sentenceColumns?: number): string {
   const { name, file, description, command, params, user, cwd, env, options } = task;
   const rows: [string, string][] = [
     ['task', name],
@@ -56,7 +66,13 @@ export function renderTask(task: TaskView): string {
     ...Object.entries(env).map(([variable, value]): [string, string] => ['variable', `${variable}=${value}`]),
     ...Object.entries(options).map(([key, value]): [string, string] => ['option', `${key} = ${value}`]),
   ];
-  return rows.map(([key, value]) => `${`${key}:`.padEnd(13)}${visible(value)}\n`).join('');
+  return rows
+    .flatMap(([key, value]) => {
+      const lead = `${key}:`.padEnd(VALUE_COLUMN);
+      return wrapLines(visible(value), sentenceColumns, { lead, hang: VALUE_COLUMN });
+    })
+    .map((line) => `${line}\n`)
+    .join('');
 }
 
 const optional = (key: string, value: string | undefined): [string, string][] =>

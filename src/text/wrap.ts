@@ -19,6 +19,8 @@ export function wrapLines(
   columns: number | undefined,
   shape: Pick<Shape, 'lead' | 'hang'> = {},
 ): string[] {
+  const whole = (shape.lead ?? '') + text;
+  if (widthOf(whole) <= (columns ?? Infinity)) return [whole];
   return fill(text.match(WORDS) ?? [], columns ?? Infinity, shape);
 }
 

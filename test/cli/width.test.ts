@@ -1,5 +1,9 @@
 // What people read, on terminals of several widths.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { commands } from '../../src/commands/registry.ts';
+import { scene } from '../support/processes.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { runlock } from '../support/runlock.ts';
 import { startInTerminal } from '../support/terminal.ts';
@@ -7,10 +11,7 @@ import { startInTerminal } from '../support/terminal.ts';
 const agent = useAgent();
 
 const WIDTHS = [40, 60, 80, 120];
-const COMMANDS =
-  'exec acquire status release history forget freeze thaw state wait gate doctor completion config'.split(
-    ' ',
-  );
+const COMMANDS = commands.map(({ name }) => name).filter((name) => !name.startsWith('_'));
 
 /** What a terminal of so many columns shows of a command that ends with `status`. */
 async function onTerminal(
@@ -27,7 +28,9 @@ async function onTerminal(
 
 /** A name longer than the terminal, or a command to copy: no line break may be put into either. */
 const isOneWord = (line: string) =>
-  /^ *(?:fix: |problem: )?'?runlock /.test(line) || /^ *\S+$/.test(line) || line.includes("'runlock ");
+  /^ *(?:fix: |problem: )?'?runlock /.test(line) ||
+  /^ *(?:\S+: +)?\S+$/.test(line) ||
+  line.includes("'runlock ");
 
 const words = (lines: readonly string[]) =>
   lines
@@ -149,6 +152,25 @@ describe('a result on a terminal', () => {
       expect({ line, tooWide }).toEqual({ line, tooWide: [] });
       // Only a column of a table may be cut, with a sign that it was.
       if (line !== 'state list') expect(lines.join('\n')).not.toContain('…');
+    }
+  });
+
+  test.each([40, 60])('ends its lines at words: tasks, %i columns', async (columns) => {
+    const { folder, clean } = scene();
+    const tasks = join(folder, 'tasks.d');
+    mkdirSync(tasks, { mode: 0o755 });
+    const text = 'command = ["/bin/echo"]\ndescription = "converge this node with all of its cookbooks"\n';
+    writeFileSync(join(tasks, 'chef.toml'), text, { mode: 0o600 });
+    const task = (action: string) => `task ${action} --tasks-dir ${tasks} --config /dev/null`.split(' ');
+    try {
+      for (const action of ['list', 'show chef']) {
+        const lines = await onTerminal(columns, task(action), 0);
+        expect(lines.filter((line) => line.length > columns && !isOneWord(line))).toEqual([]);
+        const piped = await runlock(agent, task(action), { env: { COLUMNS: String(columns) } });
+        expect(words(lines)).toEqual(expect.arrayContaining(words(piped.stdout.split('\n').slice(1))));
+      }
+    } finally {
+      clean();
     }
   });
 

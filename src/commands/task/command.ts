@@ -110,12 +110,12 @@ function flagsOf({ values: { dryRun, verbose, quiet, logFormat, config }, given 
 
 const TASK_HELP = `
 A task is a command that a file of this node defines under a name, with the options of 'runlock exec' that it runs with. The
-file /etc/runlock/tasks.d/chef.toml defines the task chef:
+file /etc/runlock/tasks.d/chef.toml defines the task chef (options of exec have their long names, with underscores):
 
   command = ["/usr/bin/chef-client", "-o", "recipe[{recipe}]"]
-  params.recipe = { match = "[a-z_:]+", default = "app", description = "what to converge" }
+  params.recipe = { match = "[a-z_:]+", default = "app" }
   description = "converge this node"
-  group = "prod/web"              # and any other option of exec, by its long name, with underscores
+  group = "prod/web"              # and any other option of exec
   timeout = "1h"
   user = "root"                   # also env.NAME = "value", and cwd
 

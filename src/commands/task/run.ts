@@ -49,7 +49,7 @@ export async function run({ common, options }: Asked<TaskOptions>, platform: Pla
     case 'show': {
       openLog(platform, common);
       const data = viewOf(await readTask(from, options.name));
-      await print(platform, { json, data, text: () => renderTask(data) });
+      await print(platform, { json, data, text: (output) => renderTask(data, output.sentenceColumns) });
       return 0;
     }
     case 'run':
