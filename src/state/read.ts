@@ -1,6 +1,7 @@
 /** Reads states once, and follows their changes. */
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
+import { persistRefused } from '../consul/retry.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import { isRunlockError } from '../errors.ts';
@@ -220,7 +221,7 @@ async function followSource(
   let contact: object = FIRST_CONTACT;
   let endsInMs = Infinity;
   let claims: readonly Standing[] = [];
-  const readNow = async (
+  const readOnce = async (
     past: Past,
     signal: AbortSignal,
   ): Promise<{ entries: readonly Entry[]; index: number }> => {
@@ -234,6 +235,11 @@ async function followSource(
     const { entry, index } = await consul.get(key, options);
     return { entries: entry ? [entry] : [], index };
   };
+  // After the first contact a refusal may be that of a token which is just being replaced.
+  const readNow = (past: Past, signal: AbortSignal) =>
+    contact === FIRST_CONTACT
+      ? readOnce(past, signal)
+      : persistRefused(clock, signal, () => readOnce(past, signal));
   // A state of --during also ends with its claim, and that changes nothing of the state itself.
   const read = (past: Past) =>
     claims.length === 0 || past.index === undefined

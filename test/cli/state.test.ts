@@ -74,6 +74,29 @@ describe('state set', () => {
     });
   });
 
+  test('with --if-value takes the value of a state past its end for none', async () => {
+    const ended = { v: 1, value: 'x', change: 'c', by: 'b', at: '2026-01-01T00:00:00Z' };
+    await agent.kv.put(keyOf('set/past'), JSON.stringify({ ...ended, until: '2026-01-01T00:01:00Z' }));
+    expect(await state('set', 'set/past', '2', '--if-value', 'x')).toMatchObject({
+      status: 1,
+      stdout: 'set/past is not set; nothing was changed\n',
+    });
+    // The same value is a change then, and not the old one that lasts longer.
+    expect((await state('set', 'set/past', 'x')).stdout).toBe('set set/past to x\n');
+    expect((await stored('set/past'))?.change).not.toBe('c');
+  });
+
+  test('of the same value takes the new end: later, earlier, or none', async () => {
+    const untilOf = async () => Date.parse((await stored('set/ends'))?.until ?? '');
+    await state('set', 'set/ends', 'x', '--ttl', '2h');
+    const first = await untilOf();
+    const earlier = await state('set', 'set/ends', 'x', '--ttl', '1h');
+    expect(earlier.stdout).toMatch(/^set\/ends is already x; now lasts until \S+ \(in (?:1h|59m59s)\)\n$/);
+    expect(await untilOf()).toBeLessThan(first);
+    expect((await state('set', 'set/ends', 'x', '--json')).stdout).toContain('"kind": "extended"');
+    expect(await stored('set/ends')).not.toHaveProperty('until');
+  });
+
   test('of two writers at once with --if-value one wins, and the other exits 1', async () => {
     await state('set', 'set/race', '0');
     const writers = ['a', 'b', 'c', 'd'].map((value) => state('set', 'set/race', value, '--if-value', '0'));

@@ -182,6 +182,21 @@ test('a write that another one was quicker than is looked at anew', async () => 
   expect({ status, stdout }).toEqual({ status: 0, stdout: 'set quick to 1 (was 7)\n' });
 });
 
+test('of two writers that have both seen the value of --if-value, one wins', async () => {
+  await using proxy = await startProxy(agent);
+  await runlock(agent, ['state', 'set', 'race', '0']);
+  const set = (through: Parameters<typeof runlock>[0], value: string) =>
+    runlock(through, ['state', 'set', 'race', value, '--if-value', '0']);
+  // The slower one has looked already when the other one starts.
+  const faster = proxy.seen(isWrite).then(() => set(agent, 'fast'));
+  proxy.rule({ match: isWrite, times: 1, do: { until: faster } });
+  const slower = await set(proxy, 'slow');
+  expect(await faster).toMatchObject({ status: 0, stdout: 'set race to fast (was 0)\n' });
+  expect(slower.status).toBe(1);
+  expect(slower.stdout).toMatch(/^race is fast, set by .* ago; nothing was changed\n$/);
+  expect(await valueOf('race')).toBe('fast');
+});
+
 test('a watch outlives an agent that restarts, and then shows what changed meanwhile', async () => {
   await using own = await startAgent({ durable: true });
   await runlock(own, ['state', 'set', 'watch/one', '1']);
@@ -223,6 +238,41 @@ describe('with ACLs', () => {
       expect(status).toBe(77);
       expect(stderr).toContain(WRITE);
     }
+  });
+
+  test.each([
+    [['set', 'web/version', '1'], 'web/', 'write'],
+    [['set', 'version', '1'], 'version/', 'write'],
+    [['set', 'a/b/c', '1', '--if-absent'], 'a/b/', 'write'],
+    [['delete', 'web/version'], 'web/', 'write'],
+    [['get', 'web/version'], 'web/', 'read'],
+    [['list', 'web'], 'web/', 'read'],
+    [['list', 'web/'], 'web/', 'read'],
+    [['list'], '', 'read'],
+    [['watch', 'web/version'], 'web/', 'read'],
+    [['watch'], '', 'read'],
+    [['prune'], '', 'write'],
+  ] as const)('state %j names the one rule that it needs, which is enough', async (args, below, policy) => {
+    const rule = `key_prefix "runlock/.state/${below}" { policy = "${policy}" }`;
+    const without = await runlock(await as(WRITE), ['state', ...args]);
+    expect({ status: without.status, stdout: without.stdout }).toEqual({ status: 77, stdout: '' });
+    expect(without.stderr).toMatch(/^runlock: [^\n]*\n$/);
+    expect(without.stderr).toContain(`the token needs the rule: ${rule}\n`);
+    const running = startRunlock(await as(rule), ['state', ...args]);
+    if (args[0] === 'watch') await eventually(() => expect(running.stdout()).not.toBe(''));
+    if (args[0] === 'watch') running.signal('SIGINT');
+    expect([0, 1]).toContain((await running.ended).status);
+  });
+
+  test('prune that may read all names the folder in which it may not delete', async () => {
+    const ended = { ...(JSON.parse(document('x')) as object), until: '2026-01-01T00:00:01Z' };
+    await guarded.kv.put(keyOf('web/ended'), JSON.stringify(ended));
+    const reader = await as(WRITE, 'key_prefix "runlock/.state/" { policy = "read" }');
+    const { status, stderr } = await runlock(reader, ['state', 'prune']);
+    expect(status).toBe(77);
+    expect(stderr).toContain('key_prefix "runlock/.state/web/" { policy = "write" }');
+    expect(await guarded.kv.get(keyOf('web/ended'))).toBeDefined();
+    await guarded.kv.delete(keyOf('web/ended'));
   });
 
   test('what may not be read is never taken for what is not set', async () => {

@@ -21,14 +21,15 @@ export function runWatch({ common, options }: Asked<WatchOptions>, platform: Pla
   const statusAfter = (name: NodeJS.Signals) => (name === 'SIGINT' ? 0 : exitStatusOf(name));
   return withConsul({ common, stoppable: true, statusAfter }, platform, async ({ consul, deps, signal }) => {
     const { clock } = deps;
-    // If the reader of the lines has left, stop.
+    // If the reader of the lines has left, stop. The next line tells: nothing shows it before.
     const left = new AbortController();
     platform.stdout.on('error', () => left.abort());
     const watched = { consul, clock, prefix, signal: AbortSignal.any([signal, left.signal]) };
-    const changed = (change: Parameters<typeof describeChange>[0]) =>
+    const told = (change: Parameters<typeof describeChange>[0]) =>
       json
         ? printJsonLine(platform, stateReport(change))
         : printProse(platform, describeChange(change, clock.now()));
+    const changed = (change: Parameters<typeof told>[0]) => untilStopped(told(change), signal);
     try {
       return await followStates(watched, { paths, changed });
     } catch (error) {
@@ -36,5 +37,15 @@ export function runWatch({ common, options }: Asked<WatchOptions>, platform: Pla
       if (!left.signal.aborted) throw error;
       return 0;
     }
+  });
+}
+
+/** A reader that stalls must not keep a signal from ending the watch. */
+function untilStopped(written: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason as Error);
+    signal.throwIfAborted();
+    signal.addEventListener('abort', stop, { once: true });
+    void written.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
   });
 }
