@@ -90,6 +90,46 @@ describe.each(['bash', 'zsh', 'fish'] as const)('%s completes', (name) => {
   });
 });
 
+describe.each(['bash', 'zsh', 'fish'] as const)('%s completes what nodes publish:', (name) => {
+  const start = async () => {
+    for (const path of ['tab/schema', 'tab/seed', 'other']) await runlock(agent, ['state', 'set', path, '1']);
+    return shells[name]({ ...agent.env });
+  };
+
+  test('paths of states, one where one is taken', async () => {
+    const shell = await start();
+    expect(await shell.offers('runlock state get tab/')).toEqual(['tab/schema', 'tab/seed']);
+    expect(await shell.offers('runlock state get tab/sc')).toEqual(['tab/schema']);
+    expect(await shell.offers('runlock state watch other ')).toEqual(['other', 'tab/schema', 'tab/seed']);
+    expect(await shell.offers('runlock state de')).toEqual(['delete']);
+    expect(await shell.offers('runlock state set tab/schema ')).toEqual([]);
+    expect(await shell.offers('runlock state prune ')).toEqual([]);
+  });
+
+  test('names in conditions', async () => {
+    const shell = await start();
+    // Readline replaces what stands behind the last colon, so its first one alone is seen with what is before that.
+    const offered = async (line: string, lead: string) =>
+      (await shell.offers(line))
+        .map((word) => (name === 'bash' && !word.startsWith(lead) ? `${lead}${word}` : word))
+        .sort();
+    expect(await offered('runlock wait --until state:tab/', 'state:')).toEqual([
+      'state:tab/schema',
+      'state:tab/seed',
+    ]);
+    expect(await offered('runlock wait --while not:idle:prod/', 'not:idle:')).toEqual([
+      'not:idle:prod/db',
+      'not:idle:prod/web',
+    ]);
+    expect(await offered('runlock wait --until=state:', 'state:')).toEqual([
+      'state:other',
+      'state:tab/schema',
+      'state:tab/seed',
+    ]);
+    expect(await shell.offers('runlock wait --until healthy:')).toEqual([]);
+  });
+});
+
 describe('what cannot be looked up', () => {
   const complete = (env: Record<string, string>, ...words: string[]) =>
     runlock(agent, ['__complete', '--', ...words], { env });

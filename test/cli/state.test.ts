@@ -5,7 +5,6 @@ import { eventually } from '../support/processes.ts';
 import { groupOf } from '../support/group.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
-import { shells } from '../support/shells.ts';
 import { startInTerminal } from '../support/terminal.ts';
 import { useAgent } from '../support/use-agent.ts';
 
@@ -307,14 +306,6 @@ describe('state watch', () => {
     watching.signal('SIGTERM');
     expect((await watching.ended).status).toBe(143);
   });
-});
-
-test.each(['bash', 'fish'] as const)('%s completes the paths of states', async (name) => {
-  await state('set', 'tab/schema', '1');
-  await state('set', 'tab/seed', '1');
-  const shell = await shells[name]({ ...agent.env });
-  expect(await shell.offers('runlock state get tab/')).toEqual(['tab/schema', 'tab/seed']);
-  expect(await shell.offers('runlock state de')).toEqual(['delete']);
 });
 
 test('state watch refuses more paths than leave connections to the runs of its host', async () => {

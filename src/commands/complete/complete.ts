@@ -27,7 +27,7 @@ export interface OperandShape extends ValueShape {
 export interface ValueShape {
   readonly words: readonly string[];
   /** `program`: another program's command line; `command`: a command of runlock. */
-  readonly from?: 'group' | 'state' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
+  readonly from?: 'group' | 'state' | 'condition' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
 }
 
 export interface CompleteOptions {
@@ -68,7 +68,8 @@ export async function complete(deps: LiveDeps, options: CompleteOptions): Promis
   if (!wanted) return only(current, []);
   if (wanted.from === 'file') return { kind: 'files' };
   if (wanted.from === 'program') return { kind: 'program', at: words.length };
-  const found = await candidatesFor(deps, wanted, { ...options, ...chosen(place, options) });
+  if (wanted.from === 'state' && !takesPath(place.operands)) return only(current, []);
+  const found = await candidatesFor(deps, wanted, { ...options, ...chosen(place, options), typed });
   const lead = flag === undefined ? '' : `${flag}=`;
   return only(
     `${lead}${typed}`,
@@ -163,7 +164,7 @@ function operandAt({ operands }: CommandShape, i: number): OperandShape | undefi
 }
 
 /** Prefix and groups from the words, else from the environment or the default. */
-function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions): Where {
+function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions): Omit<Where, 'typed'> {
   const named = [...operands, ...(values.get('--group') ?? [])].filter(isGroup);
   const under = values.get('--prefix')?.at(-1) ?? prefix;
   return { prefix: isGroup(under) ? under : prefix, groups: named.length > 0 ? named : groups };
@@ -179,7 +180,31 @@ async function candidatesFor(
   const fixed = words.map((value) => ({ value, about: '' }));
   if (from === 'command') return asCandidates(where.commands);
   if (from === undefined || from === 'file' || from === 'program') return fixed;
-  const look = LOOKS[from];
-  const found = await withinLimit(deps, (consul, signal) => look(consul, where, signal));
-  return [...fixed, ...found.sort((a, b) => (a.value < b.value ? -1 : 1))];
+  const [lead, look, typed] =
+    from === 'condition' ? inCondition(where.typed) : ['', LOOKS[from], where.typed];
+  if (!look) return fixed;
+  const found = await withinLimit(deps, (consul, signal) => look(consul, { ...where, typed }, signal));
+  const led = found.map((each) => ({ ...each, value: `${lead}${each.value}` }));
+  return [...fixed, ...led.sort((a, b) => (a.value < b.value ? -1 : 1))];
+}
+
+type Look = (typeof LOOKS)[keyof typeof LOOKS];
+
+const IN_CONDITIONS: Readonly<Record<string, Look>> = {
+  state: findStates,
+  idle: findGroups,
+  blocked: findGroups,
+  frozen: findGroups,
+};
+
+/** The condition up to the name that is being typed, what can be looked up there, and the start of the name. */
+function inCondition(text: string): readonly [lead: string, look: Look | undefined, typed: string] {
+  const [, lead = '', kind = '', typed = ''] = /^((?:not:)?(\w+):)(.*)$/s.exec(text) ?? [];
+  return [lead, IN_CONDITIONS[kind], typed];
+}
+
+/** `operands`: those before the word that is being typed, first what to do. */
+function takesPath([action, ...paths]: readonly string[]): boolean {
+  if (action === 'prune') return false;
+  return action === 'watch' || paths.length === 0;
 }

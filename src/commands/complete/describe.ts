@@ -28,6 +28,9 @@ const LIVE: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
   '--group': 'group',
   '--owner': 'owner',
   '--forget': 'recorded',
+  '--until': 'condition',
+  '--while': 'condition',
+  '--when': 'condition',
 };
 
 function valueOf({ flags, long, argChoices }: Option): ValueShape {

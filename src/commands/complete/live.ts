@@ -19,6 +19,8 @@ export interface LiveDeps {
 export interface Where {
   readonly prefix: string;
   readonly groups: readonly string[];
+  /** What the user has typed of the value. */
+  readonly typed: string;
 }
 
 /** Short, because the user has pressed Tab and waits. */
@@ -101,10 +103,12 @@ export async function findRecorded(
 /** Paths of states, including expired ones. */
 export async function findStates(
   consul: Consul,
-  { prefix }: Where,
+  { prefix, typed }: Where,
   signal: AbortSignal,
 ): Promise<Candidate[]> {
-  const keys = await consul.keys(statesBelow(prefix), once(signal));
+  // Ask only for what can still be meant: there may be thousands of states.
+  const folder = /^(?:[\w.-]+\/)*/.exec(typed)?.[0] ?? '';
+  const keys = await consul.keys(`${statesBelow(prefix)}${folder}`, once(signal));
   const paths = keys.flatMap((key) => pathOf(prefix, key) ?? []);
   return paths.map((value) => ({ value, about: 'state' }));
 }

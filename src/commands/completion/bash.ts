@@ -1,14 +1,20 @@
 /** The script of `runlock completion bash`. Works with and without the package bash-completion, from bash 4.3 on. */
 export const bash = `# bash completion for runlock: asks runlock itself what can stand there.
 _runlock() {
-  local program=$1 words=() at=(0) i word literal value line
+  local program=$1 words=() at=(0) rest=$COMP_LINE lead='' i word gap literal value line
   command -v -- "$program" >/dev/null || program=runlock
-  # Readline takes --hold=none apart into three words.
-  for ((i = 1; i <= COMP_CWORD; i++)); do
+  # Readline takes words like --hold=none and state:db/schema apart: nothing stands between their parts.
+  for ((i = 0; i <= COMP_CWORD; i++)); do
     word=\${COMP_WORDS[i]}
-    if [[ -z $literal && $i -gt 1 && ( $word == = || \${COMP_WORDS[i - 1]} == = ) && \${words[-1]} == --* ]]; then
+    gap=\${rest%%"$word"*} rest=\${rest#*"$word"}
+    ((i == 0)) && continue
+    if [[ -z $literal && $i -gt 1 && -n $word && -z $gap ]]; then
+      lead=\${words[-1]}
       words[-1]+=$word
+      # A sign alone is not replaced by what is chosen.
+      [[ $word == [:=]* ]] && lead+=$word
     else
+      lead=''
       words+=("$word") at+=("$i")
     fi
     [[ $word == -- ]] && literal=1
@@ -20,8 +26,7 @@ _runlock() {
       ":program "*) _runlock_program "\${at[\${line#:program } + 1]}" ;;
       *)
         value=\${line%%$'\\t'*}
-        [[ $COMP_WORDBREAKS == *=* && $value == --*=* ]] && value=\${value#*=}
-        COMPREPLY+=("$value")
+        COMPREPLY+=("\${value#"$lead"}")
         ;;
     esac
   done < <("$program" __complete -- "\${words[@]}" 2>/dev/null)
