@@ -120,11 +120,13 @@ A state is a short text under a path, such as db/schema = 42: what a node has re
 
   set PATH VALUE   publish a value of up to 4,096 bytes of UTF-8; with - as the value, read stdin to its end (and drop
                    a line break there); empty or closed stdin is refused. Setting the same value again wakes no waiter,
-                   unless --touch is given; if the --ttl differs, only the end of the state changes
+                   unless --touch is given; if the --ttl differs, only the end of the state changes. Write -- before
+                   PATH if the value starts with a hyphen: runlock state set -- temperature -5
   get PATH         print the value
   list [PATH]      the states at a path and below it, or all
   delete PATH      end a state now, even if this version can't read it
-  watch [PATH...]  print each state now and after each change, until Ctrl-C
+  watch [PATH...]  print each state now and after each change, until Ctrl-C, or until the next line if stdout is a pipe
+                   that nobody reads any more
   prune            delete the states that have ended, and what waiters left beside states that are not set
 
 After its --ttl a state counts as not set. Readers may see the state for 5 s more, because hosts' clocks may differ.
