@@ -66,7 +66,7 @@ describe.each([
     await setUp();
     const watching = startRunlock(agent, ['state', 'watch']);
     await eventually(() => expect(watching.stdout()).toContain(`${bad} can't be read: ${keyOf(bad)}: `));
-    expect(watching.stdout()).toContain(`${folder}/good is 1`);
+    await eventually(() => expect(watching.stdout()).toContain(`${folder}/good is 1`));
     expect(watching.stdout()).not.toContain('\x1b');
     await state('set', `${folder}/good`, '2');
     await eventually(() => expect(watching.stdout()).toContain(`${folder}/good is 2`));
