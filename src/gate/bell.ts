@@ -1,5 +1,5 @@
 /** Wakes the code that watches a gate when something has changed. */
-import type { Deps } from '../platform/deps.ts';
+import type { Clock } from '../platform/deps.ts';
 
 /** A time so long that a timer set to it practically never fires. */
 export const FOR_EVER_MS = 366 * 24 * 3_600_000;
@@ -11,7 +11,7 @@ export interface Bell {
 }
 
 /** Has one listener at a time. A ring without a listener is lost, because the next read sees the change anyway. */
-export function createBell(clock: Deps['clock']): Bell {
+export function createBell(clock: Pick<Clock, 'sleep'>): Bell {
   let heard: ((what: 'change') => void) | undefined;
   let failed: { error: unknown } | undefined;
   return {

@@ -23,9 +23,9 @@ import type { HeldSlots } from './slots.ts';
 import { SILENCE_MS } from './start.ts';
 import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
+import type { Entered, StartRun } from './outside.ts';
 import type { WaitRecord } from './outside-record.ts';
 import { toAll, waitSplay } from './wait.ts';
-import type { StartRun, TakenWhen, takeWhen as TakeWhen } from './when.ts';
 
 export type ExecResult =
   | RunResult
@@ -58,34 +58,30 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     clock: deps.clock,
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
-  let waited: WaitRecord | undefined;
+  let record: WaitRecord | undefined;
   try {
-    const { openGated, takeWhen, recordWaits, begin, publishes, checkRights, keys } = await loadNeeded(
-      deps,
-      options,
-    );
+    const { openGated, outside, begin, publishes, checkRights, keys } = await loadNeeded(deps, options);
     await checkRights?.(deps.consul, options, stop.signal);
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
     const heard = hearWait(deps, { waits, spare, note, dryRun });
     const hearing = { ...deps, emit: heard.emit };
-    waited = recordWaits?.(deps, options, { run, services: gated?.gate.services });
+    record = outside?.recordWaits(deps, options, { run, services: gated?.gate.services });
     const taken = await waitForSlots(hearing, options, {
       requests,
       gated,
-      takeWhen,
+      outside: outside && record && { ...outside, record },
       begin,
-      during: waited?.during,
       heard,
       signal: stop.signal,
     });
     switch (taken.kind) {
       case 'closed':
-        if (gated) deps.emit(gated.busyEvent(taken.verdicts, groupNames(options)));
-        return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
-      case 'unmet':
-        deps.emit({ event: 'when-unmet', run, group: groupNames(options), missing: taken.missing });
+        if (gated && taken.verdicts.some(({ open }) => !open))
+          deps.emit(gated.busyEvent(taken.verdicts, groupNames(options)));
+        if (taken.missing.length > 0)
+          deps.emit({ event: 'when-unmet', run, group: groupNames(options), missing: taken.missing });
         return { kind: 'busy', figures: { outcome: 'busy', waitedMs: waits.read() } };
       case 'busy':
         deps.emit(
@@ -126,7 +122,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
     return { kind: 'interrupted', signal: stoppedBy, figures };
   } finally {
-    await Promise.all([spare.dismiss(), waited?.gone()]);
+    await Promise.all([spare.dismiss(), record?.gone()]);
     note.close();
   }
 }
@@ -139,21 +135,32 @@ function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOption
 /**
  * Loads the optional code of this run before the wait starts, since an upgrade may replace runlock's files during it.
  */
-async function loadNeeded({ shareTerminal }: ExecDeps, { gate, when, publish, during, dryRun }: ExecOptions) {
-  const [gated, conditional, record, starting, finishing, keys] = await Promise.all([
+async function loadNeeded(
+  { shareTerminal }: ExecDeps,
+  { gate, when = [], publish, during, dryRun }: ExecOptions,
+) {
+  const proves = during !== undefined || when.some(({ kind }) => kind === 'state');
+  const [gated, outside, starting, finishing, keys] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
-    when ? import('./when.ts') : undefined,
-    (gate ?? when) ? import('./outside-record.ts') : undefined,
-    during && !dryRun ? import('./begin.ts') : undefined,
+    gate || when.length > 0 ? loadOutside(when.length > 0) : undefined,
+    proves && !dryRun ? import('./begin.ts') : undefined,
     (publish ?? during) ? import('./publish.ts') : undefined,
     shareTerminal ? import('./terminal-keys.ts') : undefined,
   ]);
-  const { recordWaits } = record ?? {};
   const { publishRun: publishes, checkRights } = finishing ?? {};
   return {
-    ...{ openGated: gated?.openGated, takeWhen: conditional?.takeWhen, recordWaits },
-    ...{ begin: starting?.begin, publishes, checkRights, keys },
+    ...{ openGated: gated?.openGated, outside, begin: starting?.begin },
+    ...{ publishes, checkRights, keys },
   };
+}
+
+async function loadOutside(hasConditions: boolean) {
+  const [{ enterFromOutside }, { recordWaits }, conditions] = await Promise.all([
+    import('./outside.ts'),
+    import('./outside-record.ts'),
+    hasConditions ? import('./when.ts') : undefined,
+  ]);
+  return { enterFromOutside, recordWaits, runConditions: conditions?.runConditions };
 }
 
 interface Waits {
@@ -222,11 +229,10 @@ const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group)
 interface Slotless {
   readonly requests: Requests;
   readonly gated: Gated | undefined;
-  /** Undefined: the run has no conditions. */
-  readonly takeWhen: typeof TakeWhen | undefined;
+  /** Undefined: the run has neither a gate nor conditions. */
+  readonly outside: (Awaited<ReturnType<typeof loadOutside>> & { readonly record: WaitRecord }) | undefined;
   /** Undefined: nothing has to be told or proved at the start of the command. */
   readonly begin: typeof Begin | undefined;
-  readonly during: WaitRecord['during'] | undefined;
   readonly heard: Heard;
   readonly signal: AbortSignal;
 }
@@ -235,29 +241,32 @@ interface Slotless {
 async function waitForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gated, takeWhen, during = (_, wait) => wait(), begin, heard, signal }: Slotless,
-): Promise<TakenWhen> {
-  const { dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
+  { requests, gated, outside, begin, heard, signal }: Slotless,
+): Promise<Entered> {
+  const { prefix, dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
   const waiting = startWaiting(deps.clock, limit, signal);
+  const gate = gated?.gate;
   const take = (limited: Waiting) =>
-    takeSlots(deps, gated ? narrow(requests, gated.gate) : requests, {
+    takeSlots(deps, gate ? narrow(requests, gate) : requests, {
       waiting: limited,
       ttlMs,
       killAfterMs,
       says: limit !== 0,
     }).finally(heard.rest);
+  const starts: StartRun | undefined =
+    begin && ((slots, conditions) => startRun(deps, slots, { begin, options, conditions, gate, signal }));
   try {
-    const run = requests[0].run.id;
-    const gate = gated?.gate;
-    const starts: StartRun | undefined =
-      begin && ((slots, conditions) => startRun(deps, slots, { begin, options, conditions, gate, signal }));
-    if (gated || takeWhen) for (const { group } of requests) heard.waits.begin(group);
-    const takeGated = (limited: Waiting) =>
-      gated?.take({ run, waiting: limited, during, take }) ?? take(limited);
-    const conditional = { run, when, waiting, during, gate, starts, take: takeGated };
-    if (takeWhen) return await takeWhen(deps, options, conditional);
-    const taken = await takeGated(waiting);
+    if (outside) {
+      const run = requests[0].run.id;
+      const groups = requests.map(({ group }) => group);
+      for (const group of groups) heard.waits.begin(group);
+      const conditions = outside.runConditions?.(deps, { prefix, groups, run, when });
+      const { record } = outside;
+      const from = { run, group: groups.join(','), gate, conditions, record, waiting, take, starts };
+      return await outside.enterFromOutside(deps, from);
+    }
+    const taken = await take(waiting);
     if (taken.kind !== 'taken' || !starts) return taken;
     const started = await starts(taken.slots, []);
     if (started.kind === 'changed')

@@ -2,40 +2,15 @@
 import type { Deps } from '../platform/deps.ts';
 import type { RunEvent } from '../events/events.ts';
 import type { Verdict } from '../gate/decide.ts';
-import { describeClosed, describeNeed, waitedFor } from '../gate/describe.ts';
+import { describeClosed, describeNeed } from '../gate/describe.ts';
 import type { Exited } from '../gate/exit.ts';
 import type { Found } from '../gate/keep-out.ts';
 import type { TakenOut } from '../gate/maintenance.ts';
-import { cut } from '../text/style.ts';
-import { visible } from '../text/visible.ts';
 import { assertNever } from '../errors.ts';
-import type { Terminal } from '../platform/terminal.ts';
-import { tellLooks } from '../gate/progress.ts';
 
 interface Who {
   readonly node: string;
   readonly run: string;
-}
-
-type Tells = Deps & { readonly terminal?: Terminal };
-
-/** Reports which nodes the run waits for, and shows them on the terminal meanwhile; `quiet`: the run does not wait. */
-export function showWait(
-  deps: Tells,
-  { node, run, quiet }: Who & { readonly quiet: boolean },
-): { readonly look: (verdicts: readonly Verdict[]) => void; readonly end: () => void } {
-  if (quiet) return { look: () => undefined, end: () => undefined };
-  const tell = tellLooks(deps, node, { run });
-  const { terminal } = deps;
-  return {
-    look: (verdicts) => {
-      tell(verdicts);
-      const peers = waitedFor(verdicts) || describeClosed(verdicts, node);
-      const line = peers === '' ? '' : visible(`waiting at the gate for ${peers}`);
-      terminal?.draw(cut(line, Math.max(1, terminal.columns() - 1)));
-    },
-    end: () => terminal?.draw(''),
-  };
 }
 
 /** For a gate that was still closed at the end of the wait. */

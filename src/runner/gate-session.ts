@@ -17,13 +17,15 @@ import type { NodeAgent, TakenOut } from '../gate/maintenance.ts';
 import { findServices, namedOf, withMore } from '../gate/read.ts';
 import { gateGroup } from '../gate/peers.ts';
 import { confirmOpen, untilClosed, waitOpen } from '../gate/wait.ts';
-import type { Gate, GateOutcome } from '../gate/wait.ts';
+import type { GateOutcome, GateWaiting } from '../gate/wait.ts';
+import type { Gate } from '../gate/scene.ts';
+import type { Reason } from '../gate/until-open.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { groupKeys } from '../lock/keys.ts';
 import type { LeftOn, OutMark, Outcome } from '../lock/records.ts';
 import { agentNode } from '../consul/session.ts';
 import type { ExecDeps, GateChoice, GroupChoice } from './options.ts';
-import { emitEnded, emitEntered, emitFound, showWait } from './gate-events.ts';
+import { emitEnded, emitEntered, emitFound } from './gate-events.ts';
 
 export interface RunGate {
   readonly node: string;
@@ -32,18 +34,19 @@ export interface RunGate {
   /** Whether the gate ends maintenance that earlier runs left on. It can only at the node's own agent. */
   readonly changes: boolean;
   /**
-   * Waits without a slot. Returns the verdicts if the gate is still closed when patience ends; undefined: it is open.
+   * Waits without a slot, for the gate and for whatever `also` names. Returns the verdicts if not all of that is open
+   * when patience ends; undefined: it is.
    */
-  waitOutside(waiting: Waiting): Promise<readonly Verdict[] | undefined>;
+  waitOutside(waiting: OutsideWaiting): Promise<readonly Verdict[] | undefined>;
   /** While the run waits in the queue: resolves when the gate is closed, for more than those it waits for there. */
   untilClosed(signal: AbortSignal): Promise<readonly Verdict[]>;
   /** How many of `most` slots the node may use. */
   slots(most: number): number;
   /**
-   * With all slots held: looks again, takes the node out of service, lets it settle. Returns the verdicts if the gate
-   * has closed by now.
+   * With all slots held: looks again at the gate and whatever `also` names, takes the node out of service, lets it
+   * settle. Returns the verdicts if not all of that is open by now.
    */
-  goThrough(waiting: Pick<Waiting, 'signal' | 'patience'>): Promise<readonly Verdict[] | undefined>;
+  goThrough(waiting: Inside): Promise<readonly Verdict[] | undefined>;
   /** For a run that started nothing: restores the state before it. Never throws. */
   backOut(): Promise<void>;
   /** Called after a command that succeeded; undefined: no health check was asked for. */
@@ -58,6 +61,9 @@ export interface RunGate {
    */
   stay(outcome: Outcome): LeftOn | undefined;
 }
+
+type OutsideWaiting = Waiting & Pick<GateWaiting, 'also' | 'onLook'>;
+type Inside = Pick<Waiting, 'signal' | 'patience'> & Pick<GateWaiting, 'also'>;
 
 export interface GateRequest {
   readonly prefix: string;
@@ -164,7 +170,10 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     ({ seenMs } = outcome);
     return undefined;
   };
-  const confirm = async (now: Gate, waiting: { signal: AbortSignal; trying: AbortSignal }) =>
+  const confirm = async (
+    now: Gate,
+    waiting: { signal: AbortSignal; trying: AbortSignal; also?: readonly Reason[] },
+  ) =>
     closedIn(
       await confirmOpen({ consul, deps }, now, { ...waiting, ...(seenMs !== undefined && { seenMs }) }),
     );
@@ -197,20 +206,15 @@ function createRunGate(deps: ExecDeps, request: GateRequest, parts: Parts): RunG
     services,
     changes: agent !== undefined,
     waitOutside: async (waiting) => {
-      const shown = showWait(deps, { node, run, quiet: waiting.patience.aborted });
       const first = { mustBeOffered };
       mustBeOffered = [];
-      try {
-        return closedIn(await waitOpen({ consul, deps }, gate, { ...waiting, ...first, onLook: shown.look }));
-      } finally {
-        shown.end();
-      }
+      return closedIn(await waitOpen({ consul, deps }, gate, { ...waiting, ...first }));
     },
     untilClosed: (signal) => untilClosed({ consul, deps }, gate, signal),
     slots: (most) => slotsWithin(most, verdicts),
-    goThrough: async ({ signal, patience: trying }) => {
+    goThrough: async ({ signal, patience: trying, also = [] }) => {
       for (;;) {
-        const closed = await confirm(gate, { signal, trying });
+        const closed = await confirm(gate, { signal, trying, also });
         if (closed || request.dryRun) return closed;
         const entered = await goOut(signal, trying);
         if (entered?.kind === 'closed') return entered.closed;

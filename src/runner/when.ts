@@ -1,135 +1,122 @@
-/**
- * A run with conditions: it waits for them without a slot, and looks at them again with all of its slots
- * (docs/protocol.md, "Conditions"). Loaded for such runs only.
- */
-import type { Condition } from '../conditions/parse.ts';
+/** The conditions of a run (`--when`), as a reason to wait without a slot. Loaded for runs with conditions only. */
+import { judge } from '../conditions/judge.ts';
 import type { Judged } from '../conditions/judge.ts';
-import { lookOnce, watchConditions } from '../conditions/watch.ts';
-import { FIRST_CONTACT } from '../consul/consul.ts';
-import { growingMs } from '../consul/retry.ts';
-import type { Growth } from '../consul/retry.ts';
+import type { Condition } from '../conditions/parse.ts';
+import { look } from '../conditions/read.ts';
+import type { Look } from '../conditions/read.ts';
+import { sourcesOf } from '../conditions/sources.ts';
+import { watchConditions } from '../conditions/watch.ts';
+import { persistRefused } from '../consul/retry.ts';
 import { RunlockError } from '../errors.ts';
-import type { Waiting } from '../platform/deps.ts';
-import { visible } from '../text/visible.ts';
+import type { Reason } from '../gate/until-open.ts';
 import type { SeenKey } from '../lock/transactions.ts';
-import type { Begun, Beginning } from './begin.ts';
-import type { TakenBehind } from './gated.ts';
-import type { RunGate } from './gate-session.ts';
-import type { ExecDeps, ExecOptions } from './options.ts';
-import type { WaitRecord } from './outside-record.ts';
-import { declineAll, firstOver, hear } from './slots.ts';
-import type { HeldSlots } from './slots.ts';
+import { stateKey } from '../state/path.ts';
+import { visible } from '../text/visible.ts';
+import type { ExecDeps } from './options.ts';
 
-export type TakenWhen =
-  | Exclude<TakenBehind, { kind: 'taken' }>
-  /** `begun`: what the start of the command has set. */
-  | { readonly kind: 'taken'; readonly slots: HeldSlots; readonly begun?: Begun }
-  /** Conditions were unmet at the end of the wait; `missing` names them and what was found instead. */
-  | { readonly kind: 'unmet'; readonly missing: readonly string[] };
+/** The conditions of one wait, or of one look with slots. */
+export interface ConditionReason extends Reason {
+  /** Each condition that is not met, and what holds instead. */
+  missing(): readonly string[];
+  /** Another mark is another reason. */
+  mark(): string;
+  /** What the conditions on states rest on, as it was read last; index 0: the key was not there. */
+  states(): readonly SeenKey[];
+}
 
-/** Sends `start` with all slots held; unless the run may start, all are given up. */
-export type StartRun = (
-  slots: HeldSlots,
-  conditions: readonly SeenKey[],
-) => Promise<Extract<TakenWhen, { kind: 'taken' | 'lost' }> | Extract<Beginning, { kind: 'changed' }>>;
+export interface RunConditions {
+  /** Begins anew: for one wait, or for one look. */
+  all(): ConditionReason;
+  /** Those on states alone; undefined: there are none. */
+  onStates(): ConditionReason | undefined;
+  /** Logs what is missing, once for each different reason. */
+  tell(reason: ConditionReason): void;
+  /** A state that has changed before the command could start, in the words of `missing`. */
+  changed(key: string): string;
+}
 
-export interface Conditional {
+interface Asked {
+  readonly prefix: string;
+  /** By their names. */
+  readonly groups: readonly string[];
   readonly run: string;
   readonly when: readonly Condition[];
-  readonly waiting: Waiting;
-  /** Shows others that the run waits outside. */
-  readonly during: WaitRecord['during'];
-  /** The gate that the run passed to get its slots, and must back out of if it gives them up. */
-  readonly gate: RunGate | undefined;
-  /** Undefined: the run needs no `start`. */
-  readonly starts?: StartRun | undefined;
-  /** Asks for all slots once. */
-  readonly take: (waiting: Waiting) => Promise<TakenBehind>;
 }
 
-/** Pause between two tries, so that conditions that turn false with each grant do not keep the group busy. */
-const AGAIN: Growth = { shortestMs: 1_000, longestMs: 30_000 };
+type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'emit'>;
 
-/** While it holds slots, a run waits no longer than this for Consul. */
-const ANSWER_MS = 30_000;
-
-/**
- * Takes the slots while all conditions hold; otherwise everything is left as it was before.
- * @throws the signal's reason when it aborts; RunlockError for a fault that ends the wait for a slot, or `forbidden`.
- */
-export async function takeWhen(
-  deps: ExecDeps,
-  { prefix, groups }: Pick<ExecOptions, 'prefix' | 'groups'>,
-  conditional: Conditional,
-): Promise<TakenWhen> {
-  const { run, when, waiting, during, gate, starts, take } = conditional;
-  const { consul, clock, random, emit } = deps;
-  const names = groups.map(({ group }) => group);
-  const watching = { consul, clock, prefix, groups: names };
-  const who = { run, group: names.join(',') };
-  for (let tries = 0; ; tries += 1) {
-    const outside = await during(waiting, () => waitOutside({ ...watching, emit, who }, when, waiting));
-    if (outside) return { kind: 'unmet', missing: outside };
-    const taken = await take(waiting);
-    if (taken.kind !== 'taken') return taken;
-    const looked = await lookInside(deps, taken.slots, {
-      waiting,
-      look: (signal) =>
-        lookOnce(watching, when, { signal, retryForMs: ANSWER_MS, electionMs: ANSWER_MS }).then((judged) => {
-          refuseOwn(judged, run);
-          return missingOf(judged);
-        }),
-      backOut: () => gate?.backOut(),
-    });
-    const inside = looked.kind === 'taken' && starts ? toUnmet(await starts(looked.slots, [])) : looked;
-    if (inside.kind !== 'unmet') return inside;
-    emit({ event: 'when-gave-way', ...who, missing: inside.missing });
-    if (waiting.patience.aborted) return inside;
-    await clock.sleep(growingMs(tries, AGAIN, random), { signal: waiting.either }).catch(() => {
-      waiting.signal.throwIfAborted();
-    });
-  }
-}
-
-/** A condition that changed after the last look is looked at again, without a slot. */
-const toUnmet = (started: Awaited<ReturnType<StartRun>>): TakenWhen =>
-  started.kind === 'changed' ? { kind: 'unmet', missing: [`${visible(started.key)} has changed`] } : started;
-
-/** Waits without a slot. Returns what is missing when patience ends; undefined: all conditions hold. */
-async function waitOutside(
-  {
-    emit,
-    who,
-    ...watching
-  }: Omit<Parameters<typeof watchConditions>[0], 'signal'> & {
-    readonly emit: ExecDeps['emit'];
-    readonly who: { readonly run: string; readonly group: string };
-  },
-  when: readonly Condition[],
-  { signal, patience, either }: Waiting,
-): Promise<readonly string[] | undefined> {
+export function runConditions(deps: Effects, asked: Asked): RunConditions {
+  const { prefix, groups, run, when } = asked;
+  const onStates = when.filter(({ kind }) => kind === 'state');
   const said = new Set<string>();
-  try {
-    await watchConditions({ ...watching, signal: either }, when, {
-      since: () => undefined,
-      decide: ({ judged }) => {
-        if (judged.every(({ holds }) => holds)) return { done: true };
-        const missing = missingOf(judged);
-        // The texts contain growing ages, so compare conditions and marks to log each state only once.
-        const open = judged.filter(({ holds }) => !holds);
-        const key = JSON.stringify(open.map(({ condition, mark }) => [condition.text, mark]));
-        if (!said.has(key)) emit({ event: 'when-waits', ...who, missing });
-        said.add(key);
-        return { againInMs: Infinity };
-      },
-    });
-    return undefined;
-  } catch (error) {
-    if (signal.aborted || !patience.aborted || error !== patience.reason) throw error;
-    // Out of patience: look once more, with the limits of a first contact.
-    const missing = missingOf(await lookOnce(watching, when, { signal, ...FIRST_CONTACT }));
-    return missing.length === 0 ? undefined : missing;
-  }
+  return {
+    all: () => createReason(deps, asked, when),
+    onStates: () => (onStates.length === 0 ? undefined : createReason(deps, asked, onStates)),
+    tell: (reason) => {
+      const missing = reason.missing();
+      if (missing.length === 0) return;
+      // The texts contain growing ages, so compare conditions and marks to log each state only once.
+      const key = reason.mark();
+      if (!said.has(key)) deps.emit({ event: 'when-waits', run, group: groups.join(','), missing });
+      said.add(key);
+    },
+    changed: (key) => {
+      const one = onStates.find((each) => each.kind === 'state' && stateKey(prefix, each.path) === key);
+      return `${visible(one?.text ?? key)}: the state has changed`;
+    },
+  };
+}
+
+function createReason({ consul, clock }: Effects, asked: Asked, when: readonly Condition[]): ConditionReason {
+  const place = { prefix: asked.prefix, groups: asked.groups };
+  const sources = sourcesOf(when, place);
+  let world: Look | undefined;
+  let judged: readonly Judged[] = [];
+  /** How often the watch has judged. */
+  let heard = 0;
+  let followed = false;
+  const open = () => judged.filter(({ holds }) => !holds);
+  return {
+    stableMs: 0,
+    isOpen: () => world !== undefined && open().length === 0,
+    // The watch has its own timers.
+    dueInMs: () => Infinity,
+    missing: () => open().map(({ condition, is }) => `${visible(condition.text)}: ${is}`),
+    mark: () => JSON.stringify(open().map(({ condition, mark }) => [condition.text, mark])),
+    states: () => statesIn(world, when, asked.prefix),
+    read: async (options) => {
+      const before = heard;
+      const read = await persistRefused(clock, options.signal, () =>
+        look(consul, { sources, proven: new Set() }, options),
+      );
+      const now = judge(when, read, { ...place, nowMs: clock.earliest() });
+      refuseOwn(now, asked.run);
+      world = read;
+      // What the watch has judged meanwhile may be newer, and it would not say that again.
+      if (heard === before) judged = now;
+    },
+    follow: (bell, ended) => {
+      if (followed) return;
+      followed = true;
+      watchConditions({ consul, clock, ...place, signal: ended }, when, {
+        since: () => undefined,
+        decide: (looked) => {
+          heard += 1;
+          ({ judged } = looked);
+          bell.ring();
+          return { againInMs: Infinity };
+        },
+      }).catch((error: unknown) => bell.fail(error));
+    },
+  };
+}
+
+function statesIn(world: Look | undefined, when: readonly Condition[], prefix: string): SeenKey[] {
+  const keys = when.flatMap((each) => (each.kind === 'state' ? stateKey(prefix, each.path) : []));
+  return [...new Set(keys)].map((key) => ({
+    key,
+    index: world?.entries.find((entry) => entry.key === key)?.modifyIndex ?? 0,
+  }));
 }
 
 /**
@@ -143,42 +130,4 @@ function refuseOwn(judged: readonly Judged[], run: string): void {
     'usage',
     `--when ${visible(own.condition.text)} never holds while this run has its slot; nothing was started; take it away, or name another group or node`,
   );
-}
-
-const missingOf = (judged: readonly Judged[]): string[] =>
-  judged.flatMap(({ condition, holds, is }) => (holds ? [] : [`${visible(condition.text)}: ${is}`]));
-
-interface Inside {
-  readonly waiting: Waiting;
-  readonly look: (signal: AbortSignal) => Promise<readonly string[]>;
-  readonly backOut: () => Promise<void> | undefined;
-}
-
-/**
- * The last look before the command, with all slots held. If a condition is false or a lease ended, gives all up at
- * once.
- */
-async function lookInside(
-  deps: ExecDeps,
-  slots: HeldSlots,
-  { waiting: { signal }, look, backOut }: Inside,
-): Promise<TakenWhen> {
-  const over = new AbortController();
-  for (const { lease } of slots) hear(lease.over, () => over.abort());
-  const either = AbortSignal.any([signal, over.signal]);
-  const giveUp = async () => {
-    await backOut();
-    await declineAll(deps, slots);
-  };
-  try {
-    const missing = await look(either);
-    if (missing.length === 0) return { kind: 'taken', slots };
-    await giveUp();
-    return { kind: 'unmet', missing };
-  } catch (error) {
-    const lost = firstOver(slots, { over: over.signal, signal: either });
-    await giveUp();
-    if (lost) return { kind: 'lost', slot: lost };
-    throw error;
-  }
 }

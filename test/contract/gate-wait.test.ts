@@ -7,7 +7,7 @@ import { consulSettings } from '../../src/consul/env.ts';
 import type { Verdict } from '../../src/gate/decide.ts';
 import { gateGroup } from '../../src/gate/peers.ts';
 import { confirmOpen, untilClosed, waitOpen } from '../../src/gate/wait.ts';
-import type { Gate } from '../../src/gate/wait.ts';
+import type { Gate } from '../../src/gate/scene.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { succeeded } from '../support/consul-api.ts';
 import { useAgent } from '../support/use-agent.ts';

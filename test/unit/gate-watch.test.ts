@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Waiting } from '../../src/platform/deps.ts';
 import type { ExecDeps } from '../../src/runner/options.ts';
-import { takeBehindGate } from '../../src/runner/gated.ts';
+import { enterFromOutside } from '../../src/runner/outside.ts';
 import type { RunGate } from '../../src/runner/gate-session.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
@@ -50,14 +50,17 @@ test('looks again after a refusal, later and later, and leaves the queue when th
     new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason as Error));
     });
-  const attempts = {
-    run: 'r1',
+  const from = {
+    ...{ run: 'r1', group: 'web', gate: gate as RunGate, conditions: undefined, starts: undefined },
     waiting: { signal: never, patience: patience.signal, either: patience.signal },
-    during: <T>(_: Waiting, wait: () => Promise<T>) => wait(),
+    record: {
+      during: <T>(_: Waiting, wait: () => Promise<T>) => wait(),
+      gone: () => Promise.resolve(),
+    },
     take,
   };
-  const taken = await takeBehindGate(deps as ExecDeps, gate as RunGate, attempts);
-  expect(taken).toEqual({ kind: 'closed', verdicts: CLOSED });
+  const taken = await enterFromOutside(deps as ExecDeps, from);
+  expect(taken).toEqual({ kind: 'closed', verdicts: CLOSED, missing: [] });
   expect(pauses).toEqual([2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
   expect(said.slice(-2)).toEqual(['gate-unwatched', 'gate-left-queue']);
 });
