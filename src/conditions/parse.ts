@@ -51,6 +51,13 @@ export function parseCondition(text: string): Condition {
   return { ...parseKind(name, { text, at: colon + 1 }), text, not };
 }
 
+/** The same condition, where it names no group: in this one. */
+export function inGroup(condition: Condition, group: string): Condition {
+  if ((condition.kind !== 'active' && condition.kind !== 'good') || condition.group !== undefined)
+    return condition;
+  return { ...condition, group, text: `${condition.text}@${group}` };
+}
+
 const EXAMPLES: Readonly<Record<Name, string>> = {
   state: 'state:db/schema=42',
   idle: 'idle:prod/db',

@@ -4,6 +4,7 @@
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { send } from '../consul/txn.ts';
+import type { Result as ResultOf, Step as StepOf } from '../consul/txn.ts';
 import type { Holder } from '../events/events.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import { rootOf } from './records.ts';
@@ -144,11 +145,11 @@ export async function trySend(
 }
 
 /** As `trySend`, with its own timeout in milliseconds. */
-export async function sendWithin(
+export async function sendWithin<Obstacle extends string>(
   { consul, keys }: RunContext,
-  steps: readonly Step[],
+  steps: readonly StepOf<Obstacle>[],
   { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs?: number },
-): Promise<Result | undefined> {
+): Promise<ResultOf<Obstacle> | undefined> {
   try {
     return await send(consul, steps, {
       signal,

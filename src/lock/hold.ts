@@ -8,14 +8,15 @@ import { goesOn, runningClaim, sendWithin, trySend } from './context.ts';
 import type { RunContext } from './context.ts';
 import { LEAVE, limits, untilAnswered } from './release.ts';
 import type { Limits } from './release.ts';
+import { decline } from './head-of-queue.ts';
 import type { Grant } from './head-of-queue.ts';
 import { lastWord } from '../consul/retry.ts';
 import type { Claim } from './records.ts';
 import { holdFrom, isHeld, readSlots, standing } from './decide.ts';
 import type { Owner, Standing } from './decide.ts';
-import { changeClaim, keep, removeSeen } from './transactions.ts';
+import { changeClaim, keep, removeSeen, stillHold } from './transactions.ts';
 import { writtenIndex } from '../consul/txn.ts';
-import type { Step } from './transactions.ts';
+import type { RunStep, SeenKey } from './transactions.ts';
 import { leaveSession } from '../consul/session.ts';
 
 /** The claim in state `held`, with a hold that begins now. */
@@ -42,23 +43,32 @@ const lasts = ({ deps }: RunContext, { claim }: Owner): boolean => isHeld(claim,
 export type Kept =
   | { readonly kind: 'held'; readonly owner: Owner }
   /** An operator, or another run after the end of the hold, was quicker. */
-  | { readonly kind: 'lost'; readonly why: string };
+  | { readonly kind: 'lost'; readonly why: string }
+  /** What a condition rests on has changed since it was read; the grant was given up. */
+  | { readonly kind: 'changed'; readonly key: string };
 
 /**
  * The last step of `acquire`: from here on the claim alone holds the granted slot. Has its own deadline.
+ * @param conditions what conditions on states rest on, as they were read last.
  * @throws RunlockError when Consul can't be reached, or refuses: the claim then looks like that of a vanished run.
  */
-export async function keepGrant(grant: Grant, waitedMs: number): Promise<Kept> {
+export async function keepGrant(
+  grant: Grant,
+  waitedMs: number,
+  conditions: readonly SeenKey[] = [],
+): Promise<Kept> {
   const { context, slot } = grant;
   const asked = limits(context.keys);
   let known: Standing | undefined = { kind: 'mine', owner: grant.owner };
   try {
-    return await untilAnswered(context.deps, asked, async () => {
+    const kept = await untilAnswered(context.deps, asked, async () => {
       const now = known ?? (await lookAt(grant, asked));
       known = undefined;
-      const kept = await keepOnce(grant, now, { waitedMs, asked });
-      return kept && (kept.kind === 'lost' || lasts(context, kept.owner)) ? kept : undefined;
+      const kept = await keepOnce(grant, now, { waitedMs, asked, conditions });
+      return kept && (kept.kind !== 'held' || lasts(context, kept.owner)) ? kept : undefined;
     });
+    if (kept.kind === 'changed') await decline(grant);
+    return kept;
   } catch (error) {
     const { group, root } = context.keys;
     const { node } = context.run;
@@ -87,13 +97,15 @@ async function lookAt({ context, session, slot }: Grant, asked: Limits): Promise
 async function keepOnce(
   grant: Grant,
   now: Standing,
-  { waitedMs, asked }: { waitedMs: number; asked: Limits },
+  { waitedMs, asked, conditions }: { waitedMs: number; asked: Limits; conditions: readonly SeenKey[] },
 ): Promise<Kept | undefined> {
   const { context, session, slot } = grant;
   const { keys } = context;
   const claim = { ...heldClaim(context, waitedMs), ...goesOn(grant.owner.claim, context.run.id) };
-  const sendKept = async (steps: readonly Step[]): Promise<Kept | undefined> => {
-    const result = await sendWithin(context, steps, asked);
+  const sendKept = async (steps: readonly RunStep[]): Promise<Kept | undefined> => {
+    const result = await sendWithin(context, [...steps, ...stillHold(conditions)], asked);
+    if (result?.kind === 'refused' && result.obstacle === 'condition')
+      return { kind: 'changed', key: result.key };
     if (result?.kind !== 'done') return undefined;
     return { kind: 'held', owner: { claim, index: writtenIndex(result.entries, keys.owner(slot)) } };
   };

@@ -244,10 +244,14 @@ export function start(
 ): RunStep[] {
   return [
     ...held.flatMap(({ seat, index }) => [holdsLock(seat), ownerIs(seat, index)]),
-    ...conditions.map((seen): RunStep => ({ means: 'condition', operation: stillAs(seen) })),
+    ...stillHold(conditions),
     ...during.map(({ key, value }) => writeState(key, value)),
   ];
 }
+
+/** What conditions rest on has not changed since it was read. */
+export const stillHold = (conditions: readonly SeenKey[]): RunStep[] =>
+  conditions.map((seen) => ({ means: 'condition', operation: stillAs(seen) }));
 
 const writeState = (key: string, value: string): RunStep => ({
   means: 'state',

@@ -67,7 +67,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
     const heard = hearWait(deps, { waits, spare, note, dryRun });
     const hearing = { ...deps, emit: heard.emit };
-    record = outside?.recordWaits(deps, options, { run, services: gated?.gate.services });
+    record = outside?.recordWaits(deps, toRecord(options, run, gated?.gate.services));
     const taken = await waitForSlots(hearing, options, {
       requests,
       gated,
@@ -225,6 +225,14 @@ function hearWait(
 const groupPaths = ({ prefix, groups }: ExecOptions) => groups.map(({ group }) => `${prefix}/${group}`);
 
 const groupNames = ({ groups }: ExecOptions) => groups.map(({ group }) => group).join(',');
+
+/** What others see of the run while it waits outside. */
+function toRecord(options: ExecOptions, run: string, services: readonly string[] | undefined) {
+  const { prefix, groups, node, sessionTtlMs, command, when = [], publish, during, gate } = options;
+  const names = groups.map(({ group }) => group);
+  const named = gate && services && { ...gate, services };
+  return { prefix, groups: names, node, run, sessionTtlMs, command, when, publish, during, gate: named };
+}
 
 interface Slotless {
   readonly requests: Requests;

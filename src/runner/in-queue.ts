@@ -16,9 +16,10 @@ interface Asking {
 }
 
 /** The gate has closed, and no slot was taken. */
-interface LeftQueue {
+export interface LeftQueue {
   readonly kind: 'left-queue';
   readonly verdicts: readonly Verdict[];
+  readonly missing: readonly [];
 }
 
 /**
@@ -47,7 +48,7 @@ export async function takeWhileOpen(
     return await take(endedBy(waiting, closed.signal));
   } catch (error) {
     if (signal.aborted || !closed.signal.aborted || error !== closed.signal.reason) throw error;
-    return { kind: 'left-queue', verdicts };
+    return { kind: 'left-queue', verdicts, missing: [] };
   } finally {
     done.abort();
   }

@@ -2,8 +2,11 @@
 import { basename } from 'node:path';
 import { showOutside } from '../lock/outside.ts';
 import type { OutsideGate } from '../lock/outside.ts';
-import type { Waiting } from '../platform/deps.ts';
-import type { ExecDeps, ExecOptions, GateChoice } from './options.ts';
+import type { Condition } from '../conditions/parse.ts';
+import type { Consul } from '../consul/consul.ts';
+import type { Bounds } from '../gate/decide.ts';
+import type { Deps, Waiting } from '../platform/deps.ts';
+import type { Setting } from '../state/setting.ts';
 
 export interface WaitRecord {
   /** Has the record there while `wait` lasts, if that takes a while. */
@@ -12,20 +15,31 @@ export interface WaitRecord {
   readonly gone: () => Promise<void>;
 }
 
-/** @param services those that the gate is about; undefined: the run has no gate. */
-export function recordWaits(
-  deps: ExecDeps,
-  options: ExecOptions,
-  { run, services }: { readonly run: string; readonly services: readonly string[] | undefined },
-): WaitRecord {
-  const { prefix, groups, node, sessionTtlMs, gate, when = [], publish = [], during = [], command } = options;
+/** What the record says of the run. */
+interface Recorded {
+  readonly prefix: string;
+  /** Their names. */
+  readonly groups: readonly string[];
+  readonly node: string | undefined;
+  readonly run: string;
+  readonly sessionTtlMs: number;
+  readonly command: string;
+  readonly when: readonly Condition[];
+  readonly publish?: readonly Pick<Setting, 'path'>[] | undefined;
+  readonly during?: readonly Pick<Setting, 'path'>[] | undefined;
+  /** With the services that `auto` stands for. Undefined: the run has no gate. */
+  readonly gate?: (Bounds & { readonly services: readonly string[] }) | undefined;
+}
+
+export function recordWaits(deps: Deps & { readonly consul: Consul }, of: Recorded): WaitRecord {
+  const { prefix, groups, node, run, sessionTtlMs, when, publish = [], during = [], gate, command } = of;
   const since = new Date(deps.clock.now()).toISOString();
   const record = {
     run,
     since,
-    groups: groups.map(({ group }) => group),
+    groups,
     when: when.map(({ text }) => text),
-    ...(gate && services && { gate: toRecord(gate, services) }),
+    ...(gate && { gate: toRecord(gate) }),
     publish: publish.map(({ path }) => path),
     during: during.map(({ path }) => path),
     command: basename(command),
@@ -57,10 +71,12 @@ export function recordWaits(
 /** As Consul allows. */
 const LONGEST_TTL_MS = 86_400_000;
 
-function toRecord(
-  { maxOffline, minHealthy, allowUnknown }: GateChoice,
-  services: readonly string[],
-): OutsideGate {
+function toRecord({
+  services,
+  maxOffline,
+  minHealthy,
+  allowUnknown,
+}: NonNullable<Recorded['gate']>): OutsideGate {
   return {
     services,
     maxOffline,

@@ -13,7 +13,7 @@ interface Shown {
 }
 
 /** `quiet`: the run does not wait. `node`: of its gate. */
-export function showOutside(
+export function showWait(
   deps: Pick<ExecDeps, 'emit' | 'terminal'>,
   { node, run, quiet }: { readonly node: string | undefined; readonly run: string; readonly quiet: boolean },
 ): Shown {

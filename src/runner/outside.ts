@@ -7,17 +7,19 @@ import type { Growth } from '../consul/retry.ts';
 import type { Verdict } from '../gate/decide.ts';
 import { describeClosed } from '../gate/describe.ts';
 import { confirmAll, untilOpen } from '../gate/until-open.ts';
+import type { Confirming } from '../gate/until-open.ts';
 import type { SeenKey } from '../lock/transactions.ts';
 import type { Waiting } from '../platform/deps.ts';
 import type { Begun, Beginning } from './begin.ts';
 import type { RunGate } from './gate-session.ts';
 import { takeWhileOpen } from './in-queue.ts';
+import type { LeftQueue } from './in-queue.ts';
 import type { ExecDeps } from './options.ts';
 import type { WaitRecord } from './outside-record.ts';
-import { showOutside } from './outside-shown.ts';
+import { showWait } from './outside-shown.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
-import type { RunConditions } from './when.ts';
+import type { ConditionReason, RunConditions } from './when.ts';
 
 /** The gate was closed, or conditions were not met, when patience ended. */
 export interface Closed {
@@ -47,62 +49,72 @@ export interface Outside {
   readonly group: string;
   readonly gate: RunGate | undefined;
   readonly conditions: RunConditions | undefined;
-  readonly record: WaitRecord;
+  readonly record: Pick<WaitRecord, 'during'>;
+  readonly waiting: Waiting;
 }
 
 export interface FromOutside extends Outside {
-  readonly waiting: Waiting;
   /** Asks for all slots once. */
   readonly take: (waiting: Waiting) => Promise<Taken>;
   /** Undefined: nothing has to be proved or told at the start of the command. */
   readonly starts: StartRun | undefined;
 }
 
-/** Pause between two tries, so that conditions that turn false with each grant do not keep the group busy. */
-const AGAIN: Growth = { shortestMs: 1_000, longestMs: 30_000 };
-
 /**
- * Waits outside, asks for the slots, and looks at everything again with the slots held, before anything is changed. If
+ * Asks for the slots once everything is open, and looks at it again with the slots held, before anything is changed. If
  * something is not open by then, releases the slots at once and starts over. Unless all slots are taken, everything is
  * left as it was before.
  * @throws the signal's reason when it aborts; RunlockError for a fault that ends the wait for a slot.
  */
-export async function enterFromOutside(deps: ExecDeps, from: FromOutside): Promise<Entered> {
-  const { waiting, gate, take } = from;
-  const { patience } = waiting;
+export function enterFromOutside(deps: ExecDeps, from: FromOutside): Promise<Entered> {
+  const { gate, waiting, take } = from;
+  return tryFromOutside(deps, from, async () => {
+    const taken = gate ? await takeWhileOpen(deps, gate, { waiting, take }) : await take(waiting);
+    return taken.kind === 'taken' ? goThrough(deps, from, taken.slots) : taken;
+  });
+}
+
+type Effects = Pick<ExecDeps, 'clock' | 'random' | 'emit' | 'terminal'>;
+
+/** Pause between two tries, so that conditions that turn false with each grant do not keep the group busy. */
+const AGAIN: Growth = { shortestMs: 1_000, longestMs: 30_000 };
+
+/**
+ * Waits outside and then calls `tryOnce`, until that comes back with something else than that all was given up again, or
+ * patience has ended.
+ */
+export async function tryFromOutside<T extends { readonly kind: string }>(
+  deps: Effects,
+  outside: Outside,
+  tryOnce: () => Promise<T | Closed | LeftQueue>,
+): Promise<T | Closed> {
+  const { waiting, record } = outside;
   let pauseMs = 0;
   for (let tries = 0; ;) {
-    const closed = await from.record.during(waiting, async () => {
+    const closed = await record.during(waiting, async () => {
       if (pauseMs > 0) await pause(deps, pauseMs, waiting);
-      return waitOutside(deps, from, waiting);
+      return waitOutside(deps, outside);
     });
     if (closed) return closed;
     pauseMs = 0;
-    const taken = gate ? await takeWhileOpen(deps, gate, { waiting, take }) : await take(waiting);
-    if (taken.kind === 'left-queue') {
-      emitGate(deps, 'gate-left-queue', { ...from, verdicts: taken.verdicts });
-      if (patience.aborted) return { kind: 'closed', verdicts: taken.verdicts, missing: [] };
-      continue;
-    }
-    if (taken.kind !== 'taken') return taken;
-    const entered = await goThrough(deps, from, taken.slots);
-    if (entered.kind !== 'closed') return entered;
-    emitGaveWay(deps, from, entered);
-    if (patience.aborted) return entered;
-    if (entered.missing.length > 0) pauseMs = growingMs(tries++, AGAIN, deps.random);
+    const tried = await tryOnce();
+    if (!isOutAgain(tried)) return tried;
+    emitOutAgain(deps, outside, tried);
+    const { verdicts, missing } = tried;
+    if (waiting.patience.aborted) return { kind: 'closed', verdicts, missing };
+    if (missing.length > 0) pauseMs = growingMs(tries++, AGAIN, deps.random);
   }
 }
 
+const isOutAgain = (tried: { readonly kind: string }): tried is Closed | LeftQueue =>
+  tried.kind === 'closed' || tried.kind === 'left-queue';
+
 /** Waits for all reasons; undefined: all are open. */
-export async function waitOutside(
-  deps: ExecDeps,
-  outside: Omit<Outside, 'record'>,
-  waiting: Waiting,
-): Promise<Closed | undefined> {
-  const { gate, conditions, run } = outside;
+async function waitOutside(deps: Effects, outside: Outside): Promise<Closed | undefined> {
+  const { gate, conditions, run, waiting } = outside;
   const reason = conditions?.all();
   const also = reason ? [reason] : [];
-  const shown = showOutside(deps, { node: gate?.node, run, quiet: waiting.patience.aborted });
+  const shown = showWait(deps, { node: gate?.node, run, quiet: waiting.patience.aborted });
   const onLook = (verdicts: readonly Verdict[]) => {
     if (reason) conditions?.tell(reason);
     shown.look(verdicts, reason?.missing() ?? []);
@@ -120,7 +132,7 @@ export async function waitOutside(
   }
 }
 
-async function pause({ clock }: ExecDeps, ms: number, { signal, either }: Waiting): Promise<void> {
+async function pause({ clock }: Effects, ms: number, { signal, either }: Waiting): Promise<void> {
   await clock.sleep(ms, { signal: either }).catch(() => signal.throwIfAborted());
 }
 
@@ -154,6 +166,8 @@ async function goThrough(deps: ExecDeps, from: FromOutside, slots: HeldSlots): P
   return { kind: 'closed', verdicts: [], missing: [conditions?.changed(started.key) ?? started.key] };
 }
 
+export type Looked = Closed | { readonly kind: 'open'; readonly seen: readonly SeenKey[] };
+
 /**
  * The looks with all slots held: at the gate and all conditions, before the node goes out of service; then, which may
  * be a minute later, at the states alone, since going out of service can itself make `healthy:` false.
@@ -162,35 +176,35 @@ async function lookInside(
   { clock }: ExecDeps,
   { gate, conditions }: FromOutside,
   { signal, patience }: Pick<Waiting, 'signal' | 'patience'>,
-): Promise<Closed | { readonly kind: 'open'; readonly seen: readonly SeenKey[] }> {
+): Promise<Looked> {
   const all = conditions?.all();
   const confirming = { signal, trying: patience };
-  if (!gate) {
-    if (!all) return { kind: 'open', seen: [] };
-    const isOpen = (await confirmAll(clock, [all], confirming)) !== undefined;
-    return isOpen
-      ? { kind: 'open', seen: all.states() }
-      : { kind: 'closed', verdicts: [], missing: all.missing() };
-  }
+  if (!gate) return lookAt(clock, all, confirming);
   const verdicts = await gate.goThrough({ signal, patience, also: all ? [all] : [] });
   if (verdicts) return { kind: 'closed', verdicts, missing: all?.missing() ?? [] };
-  const states = conditions?.onStates();
-  if (!states) return { kind: 'open', seen: [] };
-  if ((await confirmAll(clock, [states], confirming)) !== undefined)
-    return { kind: 'open', seen: states.states() };
-  return { kind: 'closed', verdicts: [], missing: states.missing() };
+  return lookAt(clock, conditions?.onStates(), confirming);
 }
 
-function emitGaveWay(deps: ExecDeps, from: FromOutside, { verdicts, missing }: Closed): void {
-  const { run, group } = from;
-  if (verdicts.some(({ open }) => !open)) emitGate(deps, 'gate-gave-way', { ...from, verdicts });
-  if (missing.length > 0) deps.emit({ event: 'when-gave-way', run, group, missing });
+/** One look at conditions, with all slots held; undefined: there are none. */
+export async function lookAt(
+  clock: ExecDeps['clock'],
+  reason: ConditionReason | undefined,
+  confirming: Confirming,
+): Promise<Looked> {
+  if (!reason) return { kind: 'open', seen: [] };
+  if ((await confirmAll(clock, [reason], confirming)) !== undefined)
+    return { kind: 'open', seen: reason.states() };
+  return { kind: 'closed', verdicts: [], missing: reason.missing() };
 }
 
-function emitGate(
-  { emit }: ExecDeps,
-  event: 'gate-left-queue' | 'gate-gave-way',
-  { gate, run, verdicts }: Pick<Outside, 'gate' | 'run'> & { readonly verdicts: readonly Verdict[] },
+/** What was given up again: all slots, or the place in the queue. */
+function emitOutAgain(
+  { emit }: Effects,
+  { run, group, gate }: Outside,
+  { kind, verdicts, missing }: Closed | LeftQueue,
 ): void {
-  if (gate) emit({ event, node: gate.node, run, detail: { closed: describeClosed(verdicts, gate.node) } });
+  const event = kind === 'closed' ? 'gate-gave-way' : 'gate-left-queue';
+  const closed = gate ? describeClosed(verdicts, gate.node) : '';
+  if (gate && closed !== '') emit({ event, node: gate.node, run, detail: { closed } });
+  if (missing.length > 0) emit({ event: 'when-gave-way', run, group, missing });
 }

@@ -20,7 +20,7 @@ export interface ConditionReason extends Reason {
   missing(): readonly string[];
   /** Another mark is another reason. */
   mark(): string;
-  /** What the conditions on states rest on, as it was read last; index 0: the key was not there. */
+  /** What the conditions on states rest on, as it was read last. A state that was not there is not among them. */
   states(): readonly SeenKey[];
 }
 
@@ -111,12 +111,12 @@ function createReason({ consul, clock }: Effects, asked: Asked, when: readonly C
   };
 }
 
+/** A key that is not there can't be proved absent in a transaction without the right to write it (measured). */
 function statesIn(world: Look | undefined, when: readonly Condition[], prefix: string): SeenKey[] {
-  const keys = when.flatMap((each) => (each.kind === 'state' ? stateKey(prefix, each.path) : []));
-  return [...new Set(keys)].map((key) => ({
-    key,
-    index: world?.entries.find((entry) => entry.key === key)?.modifyIndex ?? 0,
-  }));
+  const keys = new Set(when.flatMap((each) => (each.kind === 'state' ? stateKey(prefix, each.path) : [])));
+  return (world?.entries ?? [])
+    .filter(({ key }) => keys.has(key))
+    .map(({ key, modifyIndex: index }) => ({ key, index }));
 }
 
 /**

@@ -130,21 +130,73 @@ test('the look with all slots is the last before the command: it comes after the
   expect(steps.filter((step) => step !== 'other')).toEqual(['look', 'grant', 'look']);
 });
 
-test('the file says it for a group; flags and several groups add nothing twice', async () => {
-  await set('wf/a', '1');
-  const file = join(stage().folder, 'config.toml');
-  writeFileSync(file, '[groups."when/file"]\nwhen = "state:wf/a=2"\n');
-  const group = groupOf(agent, 'when/file', { env: { RUNLOCK_CONFIG: file } });
-  const { status, stderr } = await group.exec('n', '-w', '0', '--', 'echo', 'ran');
-  expect(status).toBe(75);
-  expect(stderr).toContain('busy: --when is not met: state:wf/a=2: wf/a is 1');
-  const other = await group.exec('n', '-w', '0', '-g', 'when/file2', '--', 'echo', 'ran');
-  expect(other.status).toBe(75);
-  expect((await group.exec('n', '-w', '0', '--when', 'state:wf/a=1', '--', 'true')).status).toBe(0);
-  writeFileSync(file, '[groups."when/file"]\nwhen = "stat:wf"\n');
-  const wrong = await group.exec('n', '--', 'true');
-  expect(wrong.status).toBe(78);
-  expect(wrong.stderr).toContain("unknown kind of condition 'stat'; did you mean 'state:'?");
+describe('`when` in the file', () => {
+  const scene = (name = 'when/file', ...args: string[]) => {
+    const file = join(stage().folder, 'config.toml');
+    const env = { RUNLOCK_CONFIG: file };
+    const write = (...lines: string[]) => writeFileSync(file, `${lines.join('\n')}\n`);
+    return { file, write, env, group: groupOf(agent, name, { env, args }) };
+  };
+  const missing = ({ stderr }: { stderr: string }) =>
+    /--when is not met: (.*)\n/.exec(stderr)?.[1]?.split('; ');
+
+  test('says it for a group, in a list or alone; a flag takes its place', async () => {
+    const { write, group } = scene();
+    await set('wf/a', '1');
+    write('[groups."when/file"]', 'when = "state:wf/a=2"');
+    const one = await group.exec('n', '-w', '0', '--', 'echo', 'ran');
+    expect(one.status).toBe(75);
+    expect(one.stderr).toContain('busy: --when is not met: state:wf/a=2: wf/a is 1');
+    write('[groups."when/file"]', 'when = [', '  "state:wf/a=3,4",', '  "state:wf/b",', ']');
+    expect(missing(await group.exec('n', '-w', '0', '--', 'true'))).toEqual([
+      expect.stringContaining('state:wf/a=3,4: wf/a is 1'),
+      'state:wf/b: wf/b is not set',
+    ]);
+    expect((await group.exec('n', '-w', '0', '--when', 'state:wf/a=1', '--', 'true')).status).toBe(0);
+  });
+
+  test('is that of all of its groups for a run in several, and of each for that group alone', async () => {
+    const { write, env, group: both } = scene('when/f1', '-g', 'when/f2');
+    await runlock(agent, ['exec', '-g', 'when/f1', '--node', 'n', '--', 'true']);
+    write(
+      ...['[groups."when/f1"]', 'when = ["good:n", "state:wf/f1"]'],
+      ...['[groups."when/f2"]', 'when = ["not:good:n", "state:wf/f2"]'],
+    );
+    // `good:n` is that of when/f1, where the run was, `not:good:n` that of when/f2: all for one group were never true.
+    expect(missing(await both.exec('n', '-w', '0', '--', 'true'))).toEqual([
+      'state:wf/f1: wf/f1 is not set',
+      'state:wf/f2: wf/f2 is not set',
+    ]);
+    const second = groupOf(agent, 'when/f2', { env });
+    expect(missing(await second.exec('n', '-w', '0', '--', 'true'))).toEqual([
+      'state:wf/f2: wf/f2 is not set',
+    ]);
+    await set('wf/f1', '1');
+    await set('wf/f2', '1');
+    expect(await both.exec('n', '-w', '0', '--', 'echo', 'ran')).toMatchObject({
+      status: 0,
+      stdout: 'ran\n',
+    });
+  });
+
+  test('is that of acquire too, and an empty list takes away what stands above', async () => {
+    const { write, env } = scene();
+    write('when = "state:wf/none"', '[groups."when/free"]', 'when = []');
+    const acquire = (name: string) => runlock(agent, ['acquire', name, '--node', 'n', '-w', '0'], { env });
+    expect((await acquire('when/held')).stderr).toContain('--when is not met: state:wf/none');
+    expect((await acquire('when/free')).status).toBe(0);
+  });
+
+  test('that is wrong is said with file, line, section, place in the list and character', async () => {
+    const { file, write, group } = scene();
+    write('[groups."when/file"]', 'when = ["state:wf/a", "not:stat:wf"]');
+    const wrong = await group.exec('n', '--', 'true');
+    expect(wrong.status).toBe(78);
+    expect(wrong.stderr).toContain(
+      `${file}:2: when = ["state:wf/a","not:stat:wf"] in [groups."when/file"]: item 2: `,
+    );
+    expect(wrong.stderr).toContain("character 5: unknown kind of condition 'stat'; did you mean 'state:'?");
+  });
 });
 
 test('a signal while it waits outside ends it, and nothing was started', async () => {

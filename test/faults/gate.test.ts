@@ -55,7 +55,8 @@ describe.concurrent('the gate', LONG, () => {
     await watcher.untilOffline('web01', 'web02');
     const third = start('web03', { part: { beats: 2 } });
     await third.says(/web03 is waiting for the gate of two-down: web01 \(.*500.*\), web02 \(.*500/, SOON_MS);
-    expect(await fleet.keys()).toEqual([]);
+    // It holds no place; the record of the wait is for people.
+    expect((await fleet.keys()).filter((key) => !key.startsWith('.outside/'))).toEqual([]);
     const sick = start('web01');
     await sick.running(SOON_MS);
     await answer('web01', 200);

@@ -183,10 +183,13 @@ function toText(value: unknown, { takes }: Key): string | undefined {
 }
 
 function toTexts(value: unknown, key: Key): Pick<Setting, 'text' | 'texts'> {
-  const texts = (Array.isArray(value) ? value : [value]).map(plainText).filter((text) => text !== undefined);
-  if (texts.length === 0 || texts.length !== (Array.isArray(value) ? value.length : 1))
-    throw wrong(expected(key));
-  for (const text of texts) checkText(text, key);
+  const all: unknown[] = Array.isArray(value) ? value : [value];
+  const texts = all.map((each, i) => {
+    const text = plainText(each);
+    const error = text === undefined ? wrong(expected(key)) : thrownBy(() => checkText(text, key));
+    if (error) throw Array.isArray(value) ? wrong(`item ${i + 1}: ${error.message}`) : error;
+    return text ?? '';
+  });
   return { text: show(value), texts };
 }
 

@@ -4,12 +4,17 @@ import { hint } from '../../text/suggested-command.ts';
 import type { Acquired, AcquireRequest } from '../../lock/acquire.ts';
 import type { RunContext } from '../../lock/context.ts';
 import { decline } from '../../lock/head-of-queue.ts';
+import type { Grant } from '../../lock/head-of-queue.ts';
+import type { SeenKey } from '../../lock/transactions.ts';
 import { holdOn, keepGrant } from '../../lock/hold.ts';
 import type { Owner } from '../../lock/decide.ts';
 import { startWaiting } from '../../platform/deps.ts';
+import type { Waiting } from '../../platform/deps.ts';
 import { busyEvent, placeOf, sentAwayEvent } from '../../runner/run-events.ts';
 import { settleBefore } from '../../runner/run-note.ts';
 import type { ExecDeps } from '../../runner/options.ts';
+import type { Closed, Looked } from '../../runner/outside.ts';
+import type { Condition } from '../../conditions/parse.ts';
 import { waitForSlot } from '../../runner/wait.ts';
 
 export interface AcquireOptions {
@@ -22,6 +27,8 @@ export interface AcquireOptions {
   readonly hold: 'forever' | number;
   readonly node?: string;
   readonly sessionTtlMs: number;
+  /** What must hold when the slot becomes held; undefined: nothing. */
+  readonly when?: readonly Condition[];
 }
 
 export type AcquireDeps = Omit<
@@ -63,8 +70,45 @@ export async function acquireSlot(
   options: AcquireOptions,
   signal: AbortSignal,
 ): Promise<AcquireResult> {
+  const { group, when } = options;
+  const waiting = startWaiting(deps.clock, options.wait, signal);
+  const asking = { run: deps.newRunId(), waiting, startedMs: deps.clock.monotonicMs() };
+  const hold = (look?: Look) => holdSlot(deps, options, { ...asking, ...(look && { look }) });
+  try {
+    if (!when) return orBusy(await hold());
+    const { holdWhen } = await import('./when.ts');
+    const held = await holdWhen(deps, { ...options, ...asking, when }, hold);
+    if (held.kind === 'closed')
+      deps.emit({ event: 'when-unmet', run: asking.run, group, missing: held.missing });
+    return orBusy(held);
+  } finally {
+    waiting.end();
+  }
+}
+
+const orBusy = (held: AcquireResult | Closed): AcquireResult =>
+  held.kind === 'closed' ? { kind: 'busy' } : held;
+
+/** A look at the conditions with the slot granted. */
+type Look = (signal: AbortSignal) => Promise<Looked>;
+
+interface Asking {
+  readonly run: string;
+  readonly waiting: Waiting;
+  /** In monotonic milliseconds. */
+  readonly startedMs: number;
+  /** Undefined: there are no conditions. */
+  readonly look?: Look;
+}
+
+/** `closed`: conditions were not met with the slot granted, which was given up again. */
+async function holdSlot(
+  deps: AcquireDeps,
+  options: AcquireOptions,
+  asking: Asking,
+): Promise<AcquireResult | Closed> {
   for (let tries = 0; tries < TRIES; tries++) {
-    const result = await tryOnce(deps, options, signal);
+    const result = await tryOnce(deps, options, asking);
     if (result) return result;
   }
   const { prefix, group } = options;
@@ -78,27 +122,11 @@ export async function acquireSlot(
 async function tryOnce(
   deps: AcquireDeps,
   options: AcquireOptions,
-  signal: AbortSignal,
-): Promise<AcquireResult | undefined> {
-  const startedMs = deps.clock.monotonicMs();
-  const acquired = await askForSlot(deps, options, signal);
-  if (acquired.kind === 'granted') {
-    const { grant } = acquired;
-    const waitedMs = deps.clock.monotonicMs() - startedMs;
-    const kept = signal.aborted ? undefined : await keepGrant(grant, waitedMs);
-    if (kept?.kind === 'lost') {
-      const detail = { over: { kind: 'lost', why: kept.why }, then: 'not-held' } as const;
-      deps.emit({ event: 'lost', ...placeOf(grant), why: 'lost', detail });
-      return { kind: 'lost' };
-    }
-    if (kept && !signal.aborted) {
-      settleBefore(deps, [{ grant }]);
-      return tellHeld(deps, grant.context, { ...kept, slot: grant.slot, already: false });
-    }
-    // A caller that was told to stop will not come back to release the slot.
-    await decline(grant);
-    throw signal.reason;
-  }
+  asking: Asking,
+): Promise<AcquireResult | Closed | undefined> {
+  const { signal } = asking.waiting;
+  const acquired = await askForSlot(deps, options, asking);
+  if (acquired.kind === 'granted') return keepSlot(deps, acquired.grant, asking);
   if (acquired.kind === 'sent-away') {
     deps.emit(sentAwayEvent(acquired));
     return { kind: 'lost' };
@@ -116,20 +144,52 @@ async function tryOnce(
 
 async function askForSlot(
   deps: AcquireDeps,
-  { prefix, group, wait, slots, hold, node, sessionTtlMs }: AcquireOptions,
-  signal: AbortSignal,
+  { prefix, group, slots, hold, node, sessionTtlMs }: AcquireOptions,
+  { run: id, waiting }: Asking,
 ): Promise<Acquired> {
   const runner = { ...deps.host.self(), ...(await deps.host.place()) };
-  const run = { id: deps.newRunId(), command: 'acquire', runner, hold, slots };
+  const run = { id, command: 'acquire', runner, hold, slots };
   const named = node !== undefined && { node };
   const request: AcquireRequest = { prefix, group, ...named, run, ttlMs: sessionTtlMs };
-  const waiting = startWaiting(deps.clock, wait, signal);
-  try {
-    return await waitForSlot(deps, request, { waiting });
-  } finally {
-    waiting.end();
-  }
+  return waitForSlot(deps, request, { waiting });
 }
+
+/** Makes a held slot of a granted one. */
+async function keepSlot(
+  deps: AcquireDeps,
+  grant: Grant,
+  { waiting: { signal }, startedMs, look }: Asking,
+): Promise<AcquireResult | Closed> {
+  let seen: readonly SeenKey[] = [];
+  try {
+    const looked = look && !signal.aborted ? await look(signal) : undefined;
+    if (looked?.kind === 'closed') {
+      await decline(grant);
+      return looked;
+    }
+    if (looked) ({ seen } = looked);
+  } catch (error) {
+    await decline(grant);
+    throw error;
+  }
+  const waitedMs = deps.clock.monotonicMs() - startedMs;
+  const kept = signal.aborted ? undefined : await keepGrant(grant, waitedMs, seen);
+  if (kept?.kind === 'changed') return { kind: 'closed', verdicts: [], missing: [changedText(kept.key)] };
+  if (kept?.kind === 'lost') {
+    const detail = { over: { kind: 'lost', why: kept.why }, then: 'not-held' } as const;
+    deps.emit({ event: 'lost', ...placeOf(grant), why: 'lost', detail });
+    return { kind: 'lost' };
+  }
+  if (kept && !signal.aborted) {
+    settleBefore(deps, [{ grant }]);
+    return tellHeld(deps, grant.context, { ...kept, slot: grant.slot, already: false });
+  }
+  // A caller that was told to stop will not come back to release the slot.
+  await decline(grant);
+  throw signal.reason;
+}
+
+const changedText = (key: string) => `${key} has changed`;
 
 function tellHeld(
   deps: AcquireDeps,

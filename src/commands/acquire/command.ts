@@ -3,6 +3,8 @@ import type { Command } from 'commander';
 import type { AcquireOptions } from './acquire.ts';
 import { parseGroup, parseHold, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
+import type { Condition } from '../../conditions/parse.ts';
+import { conditionsOption } from '../condition-option.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
@@ -42,13 +44,17 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
       'forever',
     ),
     ...ownerOptions(),
+    conditionsOption(
+      '--when <condition>',
+      "condition to wait for, without a slot, before the slot is held; repeat for several (see 'runlock wait')",
+    ),
     ...lastOptions('print the result as JSON'),
   ]);
   command.addHelpText('after', ACQUIRE_HELP);
   command.action((named: string | undefined) => {
     const values = withEnvironment(command, env);
     const { conflictExitCode, sessionTtl, json, ...rest } = values as Values & AcquireValues;
-    const { group, slots, wait, hold, node, prefix } = rest;
+    const { group, slots, wait, hold, node, prefix, when } = rest;
     const options = {
       prefix,
       group: groupOfLine(command, named) ?? oneGroup('acquire', group),
@@ -58,6 +64,7 @@ function define(program: Command, { env }: Defining, done: (asked: AcquireAsked)
       json,
       sessionTtlMs: sessionTtl,
       ...(node !== undefined && { node }),
+      ...(when && { when }),
     };
     done({ common: toCommon(values), options: Object.freeze(options), conflictExitCode });
   });
@@ -72,10 +79,10 @@ function parseHeldFor(text: string): AcquireOptions['hold'] {
 const ACQUIRE_HELP = `
 No process stays behind. The node holds the slot until 'runlock release', until an operator runs 'runlock release --owner',
 or until --hold expires. An expired hold stops nothing that is running, so choose --hold longer than your longest run.
-Repeating acquire is safe: it succeeds at once, and restarts --hold.
+Repeating acquire is safe: it succeeds at once, and restarts --hold. --when is then not checked again.
 
 Exit codes: 0 held; 64 wrong usage; 69 Consul unreachable; 74 held, but stdout could not be written; 75 busy (no slot
-within --wait, the group frozen, this node already running or queued, or another host holding a slot as this node); 77
+within --wait, a condition of --when not met, the group frozen, this node already running or queued, or another host holding a slot as this node); 77
 Consul denied access; 78 bad configuration; 79 evicted before the slot was held; 128+n killed by signal n while waiting.
 
 Examples:
@@ -90,6 +97,7 @@ interface AcquireValues {
   hold: AcquireOptions['hold'];
   conflictExitCode: number;
   node?: string;
+  when?: readonly Condition[];
   sessionTtl: number;
   json: boolean;
   prefix: string;

@@ -5,6 +5,9 @@ import { EXIT_LOST, assertNever } from '../../errors.ts';
 import type { Platform } from '../platform.ts';
 import { printJson } from '../print.ts';
 import { liveOf, withWays } from '../with-consul.ts';
+import { usage } from '../../cli/values.ts';
+import { isChanged } from '../../process/program.ts';
+import { NOT_UTF8 } from '../../state/document.ts';
 
 export interface AcquireAsked extends Asked<AcquireOptions & { readonly json: boolean }> {
   readonly conflictExitCode: number;
@@ -14,6 +17,7 @@ export function run(
   { common, options, conflictExitCode }: AcquireAsked,
   platform: Platform,
 ): Promise<number> {
+  if (options.when?.some(({ text }) => isChanged(text))) throw usage(`--when: ${NOT_UTF8}`);
   return withWays({ common, stoppable: true }, platform, async ({ deps: own, signal, connect }) => {
     const [{ acquireSlot }, consul, live] = await Promise.all([
       import('./acquire.ts'),

@@ -14,6 +14,7 @@ import { valueIn } from '../../cli/config/apply.ts';
 import { execGateOptions, gateOf } from '../gate-flags.ts';
 import type { ExecGateValues } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
+import { inGroup } from '../../conditions/parse.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import { conditionsOption } from '../condition-option.ts';
 import { stateOptions, statesOf } from './states.ts';
@@ -121,7 +122,13 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
 
 /** The conditions of all groups of the run, each once. */
 function whenOf(command: Command, groups: readonly string[]): Pick<ExecOptions, 'when'> {
-  const all = groups.flatMap((group) => (valueIn(command, '--when', group) ?? []) as readonly Condition[]);
+  const source = command.getOptionValueSource('when');
+  const isOfAll = source === 'cli' || source === 'env';
+  const all = groups.flatMap((group) => {
+    const conditions = (valueIn(command, '--when', group) ?? []) as readonly Condition[];
+    // What a section says is about its own group, and not about the run's others.
+    return isOfAll ? conditions : conditions.map((condition) => inGroup(condition, group));
+  });
   const when = [...new Map(all.map((condition) => [condition.text, condition])).values()];
   return when.length === 0 ? {} : { when };
 }
