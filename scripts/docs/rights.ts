@@ -22,7 +22,12 @@ export const gateRights: readonly (readonly [rule: string, when: string])[] = [
 /** For states and conditions: what is done, or waited for, and the rules that it needs. */
 export const stateRights: readonly (readonly [what: readonly string[], rules: readonly string[]])[] = [
   [
-    ['state set db/schema 42', 'state delete db/schema'],
+    [
+      'exec --publish db/schema=42',
+      'exec --during db/schema=42',
+      'state set db/schema 42',
+      'state delete db/schema',
+    ],
     ['key_prefix "runlock/.state/db/" { policy = "write" }'],
   ],
   [

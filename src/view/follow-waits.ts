@@ -10,7 +10,7 @@ import type { Instance } from '../gate/instances.ts';
 import { readInstances } from '../gate/read.ts';
 import type { Clock } from '../platform/deps.ts';
 import { findRefused } from './read-waits.ts';
-import { sourcesOfWaits, waitingRuns } from './waits.ts';
+import { claimsOfStates, lookup, sourcesOfWaits, waitingRuns } from './waits.ts';
 import type { WaitFacts } from './waits.ts';
 
 export interface FollowWaits {
@@ -48,6 +48,8 @@ export function followWaits(
   /** By `idOf` a source. Undefined: not read yet. */
   const seen = new Map<string, Seen | undefined>();
   const stops = new Map<string, AbortController>();
+  let latest: readonly Entry[] = [];
+  let base: readonly Source[] = [];
   let wanted: readonly Source[] = [];
   let refused: ReadonlyMap<string, string> = new Map();
   /** Sources whose rights were asked for, while they are wanted. */
@@ -55,12 +57,9 @@ export function followWaits(
 
   return {
     see: (entries) => {
-      wanted = sourcesOfWaits(prefix, waitingRuns(prefix, entries));
-      const followed = wanted.filter(({ kind }) => !hasAll || kind === 'service').slice(0, MOST_FOLLOWED);
-      const ids = new Set(followed.map(idOf));
-      for (const [id, stop] of stops) if (!ids.has(id)) end(id, stop);
-      for (const source of followed) if (!stops.has(idOf(source))) start(source);
-      askRights(entries).catch(fail);
+      latest = entries;
+      base = sourcesOfWaits(prefix, waitingRuns(prefix, entries));
+      follow();
     },
     facts: () => {
       const instances = new Map<string, readonly Instance[]>();
@@ -75,6 +74,17 @@ export function followWaits(
       };
     },
   };
+
+  /** What states of `--during` name is wanted too, once they are read. */
+  function follow(): void {
+    const entries = hasAll ? latest : entriesOf();
+    wanted = [...base, ...claimsOfStates(prefix, base, lookup(entries))];
+    const followed = wanted.filter(({ kind }) => !hasAll || kind === 'service').slice(0, MOST_FOLLOWED);
+    const ids = new Set(followed.map(idOf));
+    for (const [id, stop] of stops) if (!ids.has(id)) end(id, stop);
+    for (const source of followed) if (!stops.has(idOf(source))) start(source);
+    askRights(entries).catch(fail);
+  }
 
   function entriesOf(): readonly Entry[] {
     const found = [...seen.values()].flatMap((one) => one?.entries ?? []);
@@ -98,8 +108,9 @@ export function followWaits(
       return readSource(consul, source, { ...WATCH, ...contact, ...past, signal: either });
     };
     watchUntil(read, async (found) => {
-      if (found.seen) {
+      if (found.seen && !stop.signal.aborted) {
         seen.set(id, found.seen);
+        follow();
         changed();
       }
       await clock.sleep(found.isRefused ? REFUSED_PAUSE_MS : PAUSE_MS, { signal: either });
@@ -116,8 +127,7 @@ export function followWaits(
     const fresh = wanted.filter((source) => !asked.has(idOf(source)));
     for (const source of fresh) asked.add(idOf(source));
     if (fresh.length === 0) return;
-    const known = hasAll ? entries : [];
-    const found = await findRefused(consul, fresh, { ...FIRST_CONTACT, signal, entries: known }).catch(
+    const found = await findRefused(consul, fresh, { ...FIRST_CONTACT, signal, entries }).catch(
       (error: unknown) => {
         if (!isTransient(error)) throw error;
         // The next change asks again.

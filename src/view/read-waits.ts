@@ -1,13 +1,12 @@
 /** Reads what tells for what runs wait without a slot. */
 import { idOf } from '../conditions/sources.ts';
-import type { Source } from '../conditions/sources.ts';
+import type { KeySource, Source } from '../conditions/sources.ts';
 import type { Consul, Entry, Right, RetryOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import type { Instance } from '../gate/instances.ts';
 import { readInstances } from '../gate/read.ts';
+import { claimsOfStates, lookup } from './waits.ts';
 import type { WaitFacts } from './waits.ts';
-
-type KeySource = Exclude<Source, { readonly kind: 'service' }>;
 
 /** What a transaction takes. */
 const MOST_READS = 64;
@@ -15,6 +14,7 @@ const MOST_READS = 64;
 const MOST_AT_ONCE = 16;
 
 export interface WaitReading {
+  readonly prefix: string;
   readonly sources: readonly Source[];
   /** Everything below the prefix, if that was read; each key is looked for there then. */
   readonly everything: readonly Entry[] | undefined;
@@ -27,16 +27,20 @@ export interface WaitReading {
  */
 export async function readWaits(
   consul: Consul,
-  { sources, everything }: WaitReading,
+  { prefix, sources, everything }: WaitReading,
   options: RetryOptions,
 ): Promise<WaitFacts> {
   const keys = sources.filter((source) => source.kind !== 'service');
   const services = sources.flatMap((source) => (source.kind === 'service' ? [source.service] : []));
-  const [entries, found] = await Promise.all([
+  const [known, found] = await Promise.all([
     everything ?? readKeys(consul, keys, options),
     readServices(consul, services, options),
   ]);
-  const refused = await findRefused(consul, sources, { ...options, entries });
+  const claims = claimsOfStates(prefix, sources, lookup(known));
+  // Which claims states of `--during` name shows only when these are read: then both are read together.
+  const entries =
+    everything || claims.length === 0 ? known : await readKeys(consul, [...claims, ...keys], options);
+  const refused = await findRefused(consul, [...sources, ...claims], { ...options, entries });
   return { entries, instances: found, refused, unread: new Set() };
 }
 

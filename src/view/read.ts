@@ -35,7 +35,7 @@ export async function readGroups(consul: Consul, options: Reading): Promise<Stat
   const sources = sourcesOfWaits(prefix, waitingRuns(prefix, found.entries));
   if (sources.length === 0) return viewGroups(found, { prefix, groups, now });
   const everything = groups.length === 0 ? found.entries : undefined;
-  const waits = await readWaits(consul, { sources, everything }, limits);
+  const waits = await readWaits(consul, { prefix, sources, everything }, limits);
   return viewGroups({ ...found, waits }, { prefix, groups, now });
 
   function besideOf({ entries }: Found): string[] {

@@ -3,7 +3,7 @@ import { judge } from '../conditions/judge.ts';
 import { parseCondition } from '../conditions/parse.ts';
 import type { Condition } from '../conditions/parse.ts';
 import { idOf, sourcesOf } from '../conditions/sources.ts';
-import type { Source } from '../conditions/sources.ts';
+import type { KeySource, Source } from '../conditions/sources.ts';
 import type { Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { decideGate } from '../gate/decide.ts';
@@ -12,7 +12,8 @@ import type { Instance } from '../gate/instances.ts';
 import { groupKeys, parseKey } from '../lock/keys.ts';
 import { decodeOutside, isWaiting } from '../lock/outside.ts';
 import type { OutsideRecord } from '../lock/outside.ts';
-import { claimKey, whileOf } from '../state/claims.ts';
+import { decodeState } from '../state/document.ts';
+import type { StateDocument } from '../state/document.ts';
 import { isName } from '../text/words.ts';
 import type { ConditionView, GateOfRunView } from './report.ts';
 
@@ -110,6 +111,38 @@ export function sourcesOfWaits(prefix: string, runs: readonly WaitingRun[]): rea
   return [...found.values()];
 }
 
+/**
+ * The claims under which states of `--during` stand, as far as these are read: such a state is there only while its
+ * claim is.
+ */
+export function claimsOfStates(
+  prefix: string,
+  sources: readonly Source[],
+  find: Lookup,
+): readonly KeySource[] {
+  const claims = new Map<string, KeySource>();
+  for (const source of sources) {
+    const claim =
+      source.kind === 'key' && source.path !== undefined ? whileOf(find.get(source.key)) : undefined;
+    if (!claim) continue;
+    const keys = groupKeys(prefix, claim.group);
+    const rule = `key_prefix "${keys.slotPrefix}" { policy = "read" }`;
+    claims.set(keys.owner(claim.slot), { kind: 'key', key: keys.owner(claim.slot), rule });
+  }
+  return [...claims.values()];
+}
+
+/** Undefined: none, or the state can't be read. */
+function whileOf(entry: Entry | undefined): StateDocument['while'] {
+  if (!entry?.value.includes('"while"')) return undefined;
+  try {
+    return decodeState(entry).while;
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    return undefined;
+  }
+}
+
 /** Undefined: the condition needs more reads than any run can make. */
 function sourcesFor(
   condition: Condition,
@@ -186,18 +219,16 @@ export function conditionJudge({
     const condition = parse(text);
     if (!condition) return { condition: text, is: 'this version of runlock does not know such a condition' };
     const where = { prefix, groups };
-    const sources = sourcesFor(condition, where);
-    if (!sources) return { condition: text, is: 'it needs too many reads' };
+    const own = sourcesFor(condition, where);
+    if (!own) return { condition: text, is: 'it needs too many reads' };
+    const sources = [...own, ...claimsOfStates(prefix, own, find)];
     const rule = sources.map((source) => facts.refused.get(idOf(source))).find((each) => each !== undefined);
     if (rule !== undefined)
       return { condition: text, is: `this token may not read it; it needs the rule: ${rule}` };
     if (sources.some((source) => facts.unread.has(idOf(source))))
       return { condition: text, is: 'not read yet' };
-    const read = sources.flatMap((source) => entriesOf(source, find));
+    const entries = sources.flatMap((source) => entriesOf(source, find));
     try {
-      const claims = condition.kind === 'state' ? claimsOf(read, { prefix, find }) : [];
-      if (!claims) return { condition: text, is: 'the run that set it is in a group that was not read' };
-      const entries = [...read, ...claims];
       const [judged] = judge([condition], { entries, instances: facts.instances }, { ...where, nowMs: now });
       return { condition: text, ...(judged && { holds: judged.holds }), is: judged?.is ?? '' };
     } catch (error) {
@@ -214,20 +245,6 @@ export function conditionJudge({
     known.set(name, view);
     return view;
   };
-}
-
-/** The claims that states of `--during` name; undefined: nothing of their group was read. */
-function claimsOf(
-  states: readonly Entry[],
-  { prefix, find }: Pick<JudgeOptions, 'prefix' | 'find'>,
-): readonly Entry[] | undefined {
-  const claims: Entry[] = [];
-  for (const claim of states.flatMap((state) => whileOf(state) ?? [])) {
-    const owner = find.get(claimKey(prefix, claim).key);
-    if (owner) claims.push(owner);
-    else if (find.below(groupKeys(prefix, claim.group).prefix).length === 0) return undefined;
-  }
-  return claims;
 }
 
 function entriesOf(source: Source, find: Lookup): readonly Entry[] {

@@ -1,8 +1,10 @@
 // examples/chef: the handlers in a real Ruby (the one that puppet brings), with a stand-in for Chef.
-import { mkdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, symlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { chefClient } from '../support/chef.ts';
 import { useAgent } from '../support/use-agent.ts';
+import { DONE, NODES, fourNodes } from '../support/four-nodes.ts';
 import { groupOf } from '../support/group.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
@@ -14,87 +16,33 @@ const agent = useAgent({ name: 'web01' });
 
 const on = (group: string) => groupOf(agent, group);
 
-/** Knows of Chef what a handler sees of it (Chef::Handler in Chef's own lib/chef/handler.rb), and nothing more. */
-const standIn = `
-class Chef
-  class Handler
-    attr_accessor :failed
-    def failed?
-      failed
-    end
-  end
-end
-`;
-
-/** Goes through the handlers as chef-client does: what a start handler raises fails the run. */
-const client = `
-class Client
-  attr_reader :start_handlers, :report_handlers, :exception_handlers
-  def initialize(file)
-    @start_handlers, @report_handlers, @exception_handlers = [], [], []
-    instance_eval(File.read(file), file, 1)
-  end
-  def run(recipe)
-    begin
-      start_handlers.each(&:report)
-      puts 'the recipe runs'
-      failed = recipe == 'fails'
-    rescue StandardError => error
-      puts "start handler: #{error.message}"
-      failed = true
-    end
-    (failed ? exception_handlers : report_handlers).each { |handler| handler.failed = failed; handler.report }
-  end
-end
-
-$stdout.sync = true
-Client.new(ARGV[0]).run(ARGV[1])
-`;
-
 function chef() {
-  const { folder, env, write, puppetApply } = toolbox();
-  for (const path of ['chef', 'bin']) mkdirSync(join(folder, path));
-  write('chef/handler.rb', standIn);
-  write('client.rb', client);
+  const box = toolbox();
+  const { folder, env, write } = box;
+  mkdirSync(join(folder, 'bin'));
   symlinkSync(RUNLOCK, join(folder, 'bin/runlock'));
-  const ruby = async (args: readonly string[], more: Record<string, string> = {}) => {
-    const [puppet = ''] = await puppetApply();
+  const made = chefClient(box);
+  const run = async (command: readonly string[], more: Record<string, string> = {}) => {
     const PATH = `${join(folder, 'bin')}:${process.env['PATH'] ?? ''}`;
-    const command = [...rubyOf(puppet, write), ...args];
     const done = await runPlain(command, { env: { ...agent.env, ...env, PATH, ...more } });
     return { status: done.status, output: `${done.stdout.toString()}${done.stderr.toString()}` };
   };
   return {
-    converge: (group: string, recipe: 'succeeds' | 'fails') => {
-      const file = join(CHEF, 'files/client.d/runlock.rb');
-      const args = ['-I', folder, join(folder, 'client.rb'), file, recipe];
-      return ruby(args, { RUNLOCK_GROUP: group, RUNLOCK_WAIT: '0' });
+    converge: async (group: string, recipe: 'succeeds' | 'fails') => {
+      const command = (await made).converge(join(CHEF, 'files/client.d/runlock.rb'), recipe);
+      return run(command, { RUNLOCK_GROUP: group, RUNLOCK_WAIT: '0' });
     },
-    compile: (path: string) => ruby(['-c', path]),
+    compile: async (path: string) => run([...(await made).ruby, '-c', path]),
     broken: () => write('broken.rb', 'def x('),
   };
 }
 
-/** The Ruby that runs puppet: the one that its first line names, or that the script out of our cache starts. */
-function rubyOf(puppet: string, write: (name: string, text: string, mode: number) => string): string[] {
-  const text = readFileSync(puppet, 'utf8');
-  const [, interpreter = ''] = /^#!\s*(.*)/.exec(text) ?? [];
-  if (!interpreter.endsWith('/sh')) return interpreter.split(' ');
-  const script = text
-    .replace('${0%/bin/*}', puppet.replace(/\/bin\/[^/]*$/, ''))
-    .replace(' "$root/usr/bin/puppet" "$@"', ' "$@"')
-    .replace(/^case .*\n/m, '');
-  return [write('ruby', script, 0o755)];
-}
-
 test('every file of the example is Ruby', async () => {
   const { compile, broken } = chef();
-  const files = [
-    'metadata.rb',
-    'recipes/default.rb',
-    'files/runlock_handler.rb',
-    'files/client.d/runlock.rb',
-  ];
+  const files = readdirSync(CHEF, { recursive: true, encoding: 'utf8' }).filter((file) =>
+    file.endsWith('.rb'),
+  );
+  expect(files).toHaveLength(6);
   for (const file of files)
     expect(await compile(join(CHEF, file))).toMatchObject({ status: 0, output: 'Syntax OK\n' });
   expect((await compile(broken())).status).toBe(1);
@@ -122,4 +70,38 @@ test('without a slot the recipe does not run, and what the other node holds stay
   expect(refused.output).not.toContain('the recipe runs');
   expect(refused.output).toContain('nothing to release: web01 has no claim in taken');
   expect(await on('taken').claim()).toMatchObject({ state: 'held', node: 'web02' });
+});
+
+describe('four nodes', () => {
+  /** The example's handlers and recipe, on the nodes of docs/waiting.md. */
+  async function chefNodes(prefix: string) {
+    const shop = await fourNodes(agent, 'stand-in', prefix);
+    const { converge } = await chefClient(shop.box);
+    const words = converge(join(CHEF, 'files/client.d/four_nodes.rb'), join(CHEF, 'recipes/four_nodes.rb'));
+    return { ...shop, start: (node: string) => shop.run(node, `CHEF_NODE_NAME=${node} ${words.join(' ')}`) };
+  }
+
+  test('all at once: the database, one migration, the applications, then the balancer', async () => {
+    const shop = await chefNodes('chef/well');
+    const all = [...NODES].reverse().map((node) => shop.start(node));
+    for (const { ended, output } of all) expect(await ended, output()).toBe(0);
+    expect(shop.log()).toMatch(DONE);
+  });
+
+  test('a run that fails says so in its state, and the balancer waits until it is repaired', async () => {
+    const shop = await chefNodes('chef/fails');
+    shop.break();
+    const haproxy = shop.start('haproxy');
+    const started = ['mysql', 'django1'].map((node) => shop.start(node));
+    expect(await Promise.all(started.map(({ ended }) => ended))).toEqual([0, 1]);
+    expect(await shop.state('app/django1')).toBe('failed');
+    expect(await shop.state('db/schema')).toBeUndefined();
+    shop.repair();
+    for (const node of ['django1', 'django2']) {
+      const { ended, output } = shop.start(node);
+      expect(await ended, output()).toBe(0);
+    }
+    expect(await haproxy.ended, haproxy.output()).toBe(0);
+    expect(shop.log().replace('django1 migrates\n', '')).toMatch(DONE);
+  });
 });

@@ -28,9 +28,14 @@ const lines = printedRights('state-rights')
   .slice(2)
   .map((line) => line.split('|'))
   .flatMap(([, what, rules]) => codes(what).map((text) => ({ text, rules: codes(rules) })));
-const isCommand = ({ text }: { text: string }) => text.startsWith('state ');
-const commands = lines.filter(isCommand);
-const conditions = lines.filter((line) => !isCommand(line));
+const commands = lines.filter(({ text }) => text.startsWith('state '));
+const conditions = lines.filter(({ text }) => !text.includes(' '));
+/** What `exec` and `doctor` are given. */
+const options = lines.flatMap(({ text, rules }) => {
+  const words = text.split(' ');
+  if (words[0] === 'state') return [];
+  return [{ text, words: words[0] === 'exec' ? words.slice(1) : ['--when', text], rules }];
+});
 /** Each rule left out once. */
 const withoutEach = (rules: readonly string[]) =>
   rules.map((missing) => ({ missing, rest: rules.filter((rule) => rule !== missing) }));
@@ -69,41 +74,60 @@ describe('a command', () => {
   });
 });
 
-describe('a condition', () => {
-  /** Whether it is true is of no interest here. */
-  const judged = expect.toBeOneOf([0, 75]) as number;
+/** Whether a condition is true is of no interest here. */
+const judged = expect.toBeOneOf([0, 75]) as number;
 
+describe('a condition', () => {
   test.for(conditions)('$text can be waited for with exactly what is printed', async ({ text, rules }) => {
     const wait = ['wait', '--until', text, '--timeout', '0'];
     expect(await runlock(await withRules(rules), wait)).toMatchObject({ status: judged });
   });
+});
 
-  // A run of prod/web has the rules for its own freezes, which are some of those for prod/db.
-  const others = conditions.map(({ text, rules }) => ({
-    text,
-    rules: rules.filter((rule) => !leastRights.includes(rule.replace('"read"', '"write"'))),
-  }));
+// A run of prod/web has the rules for its own freezes, which are some of those for prod/db.
+const more = options.map(({ rules, ...option }) => ({
+  ...option,
+  rules: rules.filter((rule) => !leastRights.includes(rule.replace('"read"', '"write"'))),
+}));
 
-  test.for(others)(
-    '$text: doctor names each rule that is missing, and exec needs it',
-    async ({ text, rules }) => {
-      const run = ['exec', '-g', 'prod/web', '-w', '0', '--when', text, '--', 'true'];
-      const all = [...leastRights, ...rules];
-      const report = await doctorWith(agent, all, '--when', text);
-      expect(report).toMatchObject({ status: 0, problems: [] });
-      for (const rule of rules)
-        expect(report.rights).toContain(rule.replace(/ \{ policy = "read" \}/, ': read'));
-      expect(await runlock(await withRules(all), run)).toMatchObject({ status: judged });
-      for (const { missing, rest } of withoutEach(rules)) {
-        const few = await doctorWith(agent, [...leastRights, ...rest], '--when', text);
-        expect(few.status).toBe(2);
-        expect(fixesOf(few)).toEqual([addRule(missing)]);
-        const refused = await runlock(await withRules([...leastRights, ...rest]), run);
-        expect(refused.status).toBe(77);
-        expect(refused.stderr).toContain(missing);
-      }
-    },
+test.for(more)(
+  '$text: doctor names each rule that is missing, and exec needs it',
+  async ({ words, rules }) => {
+    const run = ['exec', '-g', 'prod/web', '-w', '0', ...words, '--', 'echo', 'ran'];
+    const all = [...leastRights, ...rules];
+    const report = await doctorWith(agent, all, ...words);
+    expect(report).toMatchObject({ status: 0, problems: [] });
+    for (const rule of rules)
+      expect(report.rights).toContain(rule.replace(/ \{ policy = "(\w+)" \}/, ': $1'));
+    expect(await runlock(await withRules(all), run)).toMatchObject({ status: judged });
+    for (const { missing, rest } of withoutEach(rules)) {
+      const few = await doctorWith(agent, [...leastRights, ...rest], ...words);
+      expect(few.status).toBe(2);
+      expect(fixesOf(few)).toEqual([addRule(missing)]);
+      const refused = await runlock(await withRules([...leastRights, ...rest]), run);
+      expect(refused).toMatchObject({ status: 77, stdout: '' });
+      expect(refused.stderr).toContain(missing);
+    }
+  },
+);
+
+test('a state that is published and waited for needs one rule; read is not enough for it', async () => {
+  const both = ['--when', 'state:db/other', '--publish', 'db/schema=42', '--during', 'app/busy=1'];
+  const [db, app] = ['db', 'app'].map(
+    (folder) => `key_prefix "runlock/.state/${folder}/" { policy = "write" }`,
   );
+  const read = db?.replace('write', 'read') ?? '';
+  expect(fixesOf(await doctorWith(agent, leastRights, ...both))).toEqual(
+    [db, app].map((rule) => addRule(rule ?? '')),
+  );
+  expect(fixesOf(await doctorWith(agent, [...leastRights, read, app ?? ''], ...both))).toEqual([
+    addRule(db ?? ''),
+  ]);
+  const before = await agent.kv.tree();
+  expect(await doctorWith(agent, [...leastRights, db ?? '', app ?? ''], ...both)).toMatchObject({
+    status: 0,
+  });
+  expect(await agent.kv.tree()).toEqual(before);
 });
 
 test('each group goes by its own section; what a run may read anyway is not tried again', async () => {
@@ -118,13 +142,16 @@ test('each group goes by its own section; what a run may read anyway is not trie
     file,
     Object.entries(sections)
       .map(([group, when]) => `[groups."${group}"]\nwhen = "${when}"\n`)
-      .join(''),
+      .join('') + 'publish = ["web/version=1", "web/ready=yes"]\nduring = "mode/same=busy"\n',
   );
-  const more = Object.keys(sections).flatMap((group) => ['-g', group]);
-  const groups = 'key_prefix "runlock/prod/" { policy = "write" }';
-  const report = await doctorWith(agent, [...leastRights, groups], '--config', file, ...more);
+  const groups = Object.keys(sections).flatMap((group) => ['-g', group]);
+  const prod = 'key_prefix "runlock/prod/" { policy = "write" }';
+  const report = await doctorWith(agent, [...leastRights, prod], '--config', file, ...groups);
   expect(fixesOf(report)).toEqual(
-    ['db', 'app'].map((folder) => addRule(`key_prefix "runlock/.state/${folder}/" { policy = "read" }`)),
+    [
+      ...['web/" { policy = "write" }', 'mode/" { policy = "write" }'],
+      ...['db/" { policy = "read" }', 'app/" { policy = "read" }'],
+    ].map((rest) => addRule(`key_prefix "runlock/.state/${rest}`)),
   );
   expect(report.rights.filter((line) => line.endsWith(': read'))).toEqual([]);
 });

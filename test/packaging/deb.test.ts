@@ -134,6 +134,17 @@ describe('what is in it', () => {
     expect(folders.filter((line) => !line.startsWith('drwxr-xr-x root/root '))).toEqual([]);
   });
 
+  test('has the examples that people start from, and the pages that explain them', () => {
+    const four = ['README.md', 'group_vars/all.yml', 'mysql.yml', 'migrate.yml', 'app.yml', 'haproxy.yml'];
+    expect(documents).toEqual(
+      expect.arrayContaining([
+        ...['docs/waiting.md', 'docs/rights.md'],
+        ...four.map((name) => `examples/four-nodes/${name}`),
+        ...['files/client.d/four_nodes.rb', 'recipes/four_nodes.rb'].map((name) => `examples/chef/${name}`),
+      ]),
+    );
+  });
+
   test('completes as runlock itself would, and has its man page', async () => {
     const root = await unpacked();
     const installed = {

@@ -283,6 +283,29 @@ describe('what is read', () => {
     ]);
   });
 
+  test('is also the claim under which a state of --during stands, together with the state', async () => {
+    const claimed = { group: 'prod/db', slot: 0, root: 'r1' };
+    const document = { value: '1', change: 'c', by: 'db01', at: ago(minute), while: claimed };
+    const entries = [
+      waits({ when: ['state:x'] }),
+      entry(stateKey('runlock', 'x'), encodeState(document)),
+      ...claim('prod/db'),
+    ];
+    const forbidden = ['runlock/prod/db/.slot/0/owner'];
+    const named = await read({ entries }, ['prod/web']);
+    expect(named.asked.filter((each) => each.startsWith('read'))).toEqual(['read 1', 'read 2']);
+    expect(named.report.groups[0]?.outside?.[0]?.when).toMatchObject([{ holds: true }]);
+    const over = await read({ entries: entries.slice(0, 2) }, ['prod/web']);
+    expect(over.report.groups[0]?.outside?.[0]?.when).toMatchObject([{ holds: false }]);
+    const gone = await read({ entries: entries.slice(0, 2), forbidden }, ['prod/web']);
+    expect(gone.report.groups[0]?.outside?.[0]?.when[0]?.is).toBe(
+      'this token may not read it; it needs the rule: key_prefix "runlock/prod/db/.slot/" { policy = "read" }',
+    );
+    const all = await read({ entries: entries.slice(0, 2), forbidden }, []);
+    expect(all.asked).toEqual(['list runlock/', 'may 1']);
+    expect(all.report.groups[0]?.outside?.[0]?.when[0]).not.toHaveProperty('holds');
+  });
+
   test('is nothing more where nobody waits outside', async () => {
     expect((await read({ entries: [state('b', '1')] }, [])).asked).toEqual(['list runlock/']);
   });

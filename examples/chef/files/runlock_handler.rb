@@ -1,9 +1,24 @@
-# The two halves of 'runlock exec' as Chef handlers.
+# The two halves of 'runlock exec' as Chef handlers, and conditions and states.
 require 'chef/handler'
 
 module Runlock
-  # What both have in common: a group, and more options for runlock.
+  # What runlock says goes where chef-client's own output goes.
+  module Command
+    private
+
+    def run_runlock(*words)
+      line = ['runlock', *words]
+      started = system(*line)
+      return if started
+
+      raise "#{line.join(' ')}: #{started.nil? ? 'not found' : "exit status #{$?.exitstatus.inspect}"}"
+    end
+  end
+
+  # What Acquire and Release have in common: a group, and more options for runlock.
   class Handler < Chef::Handler
+    include Command
+
     def initialize(group, *options)
       super()
       @group = group
@@ -12,13 +27,8 @@ module Runlock
 
     private
 
-    # What runlock says goes where chef-client's own output goes.
     def runlock(command, *options)
-      line = ['runlock', command, @group, *options, *@options]
-      started = system(*line)
-      return if started
-
-      raise "#{line.join(' ')}: #{started.nil? ? 'not found' : "exit status #{$?.exitstatus.inspect}"}"
+      run_runlock(command, @group, *options, *@options)
     end
   end
 
@@ -34,6 +44,35 @@ module Runlock
   class Release < Handler
     def report
       failed? ? runlock('release', '--failed') : runlock('release')
+    end
+  end
+
+  # A start handler: waits until all conditions hold. Put it before Acquire: who waits for a condition needs no slot yet.
+  class WaitFor < Chef::Handler
+    include Command
+
+    def initialize(*conditions, timeout: '1h')
+      super()
+      @conditions = conditions
+      @timeout = timeout
+    end
+
+    def report
+      run_runlock('wait', *@conditions.flat_map { |condition| ['--until', condition] }, '--timeout', @timeout)
+    end
+  end
+
+  # Both a report and an exception handler: sets these states to their values if the run succeeded, and to 'failed' if not.
+  class Publish < Chef::Handler
+    include Command
+
+    def initialize(states)
+      super()
+      @states = states
+    end
+
+    def report
+      @states.each { |path, value| run_runlock('state', 'set', path, failed? ? 'failed' : value) }
     end
   end
 end

@@ -14,17 +14,22 @@ import {
   groupsOption,
   lastOptions,
   option,
+  repeatedOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
+import { parseSetting } from '../../state/setting.ts';
+import type { Setting } from '../../state/setting.ts';
 import type { Platform } from '../platform.ts';
 import type { DoctorAsked } from './run.ts';
+
+const PUBLISHING = ['--publish', '--during'] as const;
 
 export const doctor = register({
   name: 'doctor',
   // The groups are checked one by one, so each uses its own section of the file.
-  config: { wrong: 'report', perGroup: ['service', 'maintenance', 'when'] },
+  config: { wrong: 'report', perGroup: ['service', 'maintenance', 'when', 'publish', 'during'] },
   define,
   run: async (asked: DoctorAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
 });
@@ -40,6 +45,13 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
     serviceOption('also check the rights for the health gate of these services, as for exec'),
     maintenanceOption('also check the rights for this maintenance, as for exec'),
     conditionsOption('--when <condition>', 'also check the rights for these conditions, as for exec'),
+    ...PUBLISHING.map((flag) =>
+      repeatedOption(
+        `${flag} <path=value>`,
+        'also check the rights for these states, as for exec',
+        parseSetting,
+      ),
+    ),
     agentOption(),
     ...lastOptions('print as JSON'),
   ]);
@@ -80,7 +92,11 @@ function gatesOf(command: Command, groups: readonly string[]): DoctorOptions['ga
 function statesOf(command: Command, groups: readonly string[]): DoctorOptions['states'] {
   return groups.flatMap((group) => {
     const when = (valueIn(command, '--when', group) ?? []) as readonly Condition[];
-    return when.length === 0 ? [] : [{ group, when, published: [] }];
+    const published = PUBLISHING.flatMap(
+      (flag) => (valueIn(command, flag, group) ?? []) as readonly Setting[],
+    );
+    if (when.length + published.length === 0) return [];
+    return [{ group, when, published: published.map(({ path }) => path) }];
   });
 }
 
@@ -95,7 +111,7 @@ function describeConfig(command: Command): DoctorOptions['config'] {
 
 const DOCTOR_HELP = `
 Changes nothing, and leaves nothing in Consul. If the configuration file or --service names services, doctor also checks
-the rights for their health gate; if the file or --when has conditions, the rights to read what they need. An invalid configuration file is reported as a problem; the other checks then run
+the rights for their health gate; with conditions or states (--when, --publish, --during), the rights for those. An invalid configuration file is reported as a problem; the other checks then run
 without the file.
 
 Exit codes: 0 no problems (there may be notes); 1 warnings; 2 problems.
