@@ -113,6 +113,8 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
     await giveUp();
     await undo();
     if (lost) return { kind: 'lost', slot: lost };
+    // The last fault was not what ended it.
+    signal.throwIfAborted();
     if (!isLate) throw error;
     const code = isRunlockError(error) ? error.code : 'unreachable';
     throw new RunlockError(code, `${why}; nothing was started`, { cause: error });

@@ -34,6 +34,8 @@ export const STEPS = {
   'claim again': (request) =>
     writes('lock', '/.node/')(request) && writes('check-not-exists', '/owner')(request),
   release: writes('set', '/.runs/'),
+  /** The last transaction before the command, of a run with `--during`. */
+  start: (request) => writes('set', '/.state/')(request) && !writes('set', '/.runs/')(request),
   /** The look that tells whose turn it is; `enqueue` reads the same, and is none. */
   look: (request) => writes('get-tree', '/.last')(request) && !writes('set', '/.tail')(request),
   'gate lock': writes('lock', '/.gate/'),
