@@ -126,7 +126,7 @@ Conditions; put 'not:' in front to negate one:
   good:NODE[@GROUP]      the node's last run succeeded; good:*@GROUP: the last run of every node with a recorded run
   healthy:SERVICE[:N]    at least N instances (default: 1) of the service are healthy
   frozen:GROUP           a freeze stops the group
-  agent:NODE             the node's agent is there
+  agent:NODE             the node's runlock agent (not Consul's) is running
 
 All conditions that are stored in Consul's KV come from one consistent read, so those reported together held together.
 runlock wait does not poll, and needs no slot. Inside 'runlock exec' the run keeps its slot during the wait: runlock
