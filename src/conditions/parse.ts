@@ -152,7 +152,7 @@ function parseHealthy(rest: Rest): Kind {
   if (count === undefined) return { kind: 'healthy', service, instances: 1 };
   const at = rest.at + service.length + 2;
   if (more.length > 0 || !/^[1-9]\d{0,5}$/.test(count))
-    throw wrong(at, `'${[count, ...more].join(':')}' is not a number of instances from 1`);
+    throw wrong(at, `'${[count, ...more].join(':')}' is not a number of instances from 1 to 999999`);
   return { kind: 'healthy', service, instances: Number(count) };
 }
 

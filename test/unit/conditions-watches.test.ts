@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { judge } from '../../src/conditions/judge.ts';
 import { parseCondition } from '../../src/conditions/parse.ts';
+import { look } from '../../src/conditions/read.ts';
 import { sourcesOf } from '../../src/conditions/sources.ts';
 import { countChanges } from '../../src/conditions/traces.ts';
 import type { Trace } from '../../src/conditions/traces.ts';
@@ -214,5 +215,29 @@ describe('every truth that can come and go unseen', () => {
       );
     expect(traces([])).toEqual(prefixes);
     expect(traces([entry])).toEqual([]);
+  });
+});
+
+describe('what the token may read', () => {
+  const sources = sourcesOf(['state:a', 'state:b', 'idle:g'].map(parseCondition), where);
+  const asked = async (may: readonly (boolean | undefined)[]) => {
+    const reads: string[] = [];
+    const consul = fakeConsul({
+      readAll: () => Promise.resolve([]),
+      may: () => Promise.resolve(may),
+      get: (key) => {
+        reads.push(key);
+        return Promise.resolve({ entry: undefined, index: 1 });
+      },
+    });
+    await look(consul, { sources, proven: new Set() }, { signal });
+    return reads;
+  };
+
+  test('is asked once for all; what Consul does not say, or denies, is read by itself', async () => {
+    const keys = ['runlock/.state/a/.value', 'runlock/.state/b/.value', 'runlock/g/.slot/.may-read'];
+    expect(await asked([true, true, true])).toEqual([]);
+    expect(await asked([true, false, true])).toEqual(keys.slice(1, 2));
+    expect(await asked([undefined, undefined, undefined])).toEqual(keys);
   });
 });
