@@ -327,13 +327,13 @@ function judgeFrozen(group: string, world: World, { prefix, nowMs }: Judging): V
     const is = `${what} was frozen ${ageText(freeze.since, nowMs)} ago by ${visible(freeze.by)}: ${visible(freeze.reason)}`;
     return { holds: true, mark: `${entry.modifyIndex}`, is, changesInMs: leftOf(freeze, nowMs) };
   }
-  const traces = freezeKeys(prefix, group).map((key) => ({ prefix: key, isAlone: true }) as const);
+  const traces = freezeKeys(prefix, group).map((key) => ({ prefix: key }));
   return { holds: false, mark: '', is: `${what} is not frozen`, traces };
 }
 
 function judgeAgent(node: string, world: World, { prefix }: Judging): Verdict {
   const session = find(world, agentKey(prefix, node))?.session;
   const is = session === undefined ? `the agent of ${node} is not there` : `the agent of ${node} is there`;
-  const traces = session === undefined ? [{ prefix: agentKey(prefix, node), isAlone: true } as const] : [];
+  const traces = session === undefined ? [{ prefix: agentKey(prefix, node) }] : [];
   return { holds: session !== undefined, mark: session ?? '', is, traces };
 }

@@ -9,14 +9,15 @@ import { mapFew } from './few.ts';
 export interface Trace {
   /** Everything that begins so. */
   readonly prefix: string;
-  /** No transaction that changes it changes anything else in its folder. */
-  readonly isAlone?: true;
   /** A key that gives the place an index of its own while nothing else is there. */
   readonly open?: string;
 }
 
 /** The changes of each trace so far, by its prefix. */
 export type Counts = ReadonlyMap<string, number>;
+
+/** How often to look where the last write was. */
+const TRIES = 5;
 
 /** Counts from the first time that a trace is asked for; two equal counts mean that nothing changed between. */
 export function countChanges(
@@ -27,8 +28,15 @@ export function countChanges(
     const { prefix } = trace;
     const before = known.get(prefix);
     if (!before && trace.open !== undefined) await openPlace(consul, trace.open, options);
-    const seen = await consul.indexOf(prefix, options);
-    const has = before !== undefined && (await hasChanged(consul, { trace, seen, at: before.at }, options));
+    let seen = await consul.indexOf(prefix, options);
+    let has = before !== undefined && (await hasChanged(consul, { trace, seen, at: before.at }, options));
+    for (let tries = 1; has && before && tries < TRIES; tries += 1) {
+      // If other writes came between those reads, they could not be told apart.
+      const again = await consul.indexOf(prefix, options);
+      if (again.index === seen.index || again.names.length > 0) break;
+      seen = again;
+      has = await hasChanged(consul, { trace, seen, at: before.at }, options);
+    }
     const count = (before?.count ?? 0) + (has ? 1 : 0);
     known.set(prefix, { at: seen.index, count });
     return [prefix, count] as const;
@@ -66,32 +74,39 @@ async function hasChanged(consul: Consul, { trace, seen, at }: Asked, options: R
   for (const folder of foldersAround(trace.prefix)) {
     const around = await consul.indexOf(folder, options);
     if (around.index < index) return false;
-    const isNearest = trace.prefix.lastIndexOf('/') === folder.length - 1;
-    if (
-      isNearest &&
-      trace.isAlone &&
-      (await isAnother(consul, { trace, seen, names: around.names }, options))
-    )
-      return false;
+    if (await isAnother(consul, { trace, seen, folder, names: around.names }, options)) return false;
     if (around.names.length > 0) return true;
   }
   return true;
 }
 
+/** With more requests than that, what changed is not looked for. */
+const MOST_BESIDE = 40;
+
 /**
- * Whether that write was to something else in the same folder, whose `names` these are: asked for by their first letters,
- * of which there are few.
+ * Whether that write was to another key of the same folder, whose `names` these are. No transaction changes a freeze, an
+ * agent or the mark of a node, and another key of its folder. Names are asked for by their first letters, of which there
+ * are few, unless the trace begins alike.
  */
 async function isAnother(
   consul: Consul,
-  { trace, seen, names }: Pick<Asked, 'trace' | 'seen'> & { readonly names: readonly string[] },
+  {
+    trace: { prefix },
+    seen,
+    folder: { length },
+    names,
+  }: Pick<Asked, 'trace' | 'seen'> & { readonly folder: string; readonly names: readonly string[] },
   options: RetryOptions,
 ): Promise<boolean> {
-  const { length } = trace.prefix.slice(0, trace.prefix.lastIndexOf('/') + 1);
-  const starts = names
-    .filter((name) => name !== trace.prefix)
-    .map((name) => (name[length] === '.' ? name : name.slice(0, length + 1)));
-  const found = await mapFew([...new Set(starts)], (start) => consul.indexOf(start, options));
+  if (prefix.lastIndexOf('/') !== length - 1) return false;
+  const starts = names.flatMap((name) => {
+    const start = name[length] === '.' ? name : name.slice(0, length + 1);
+    const own = prefix.startsWith(start) ? name : start;
+    return prefix.startsWith(own) ? [] : [own];
+  });
+  const each = [...new Set(starts)];
+  if (each.length > MOST_BESIDE) return false;
+  const found = await mapFew(each, (start) => consul.indexOf(start, options));
   return found.some(({ names: own, index }) => own.length > 0 && index === seen.index);
 }
 

@@ -124,7 +124,8 @@ describe('the time of --stable goes on while', () => {
     const ended = waiting.ended.finally(() => (over = true));
     for (let i = 0; !over; i += 1) await write(i);
     expect((await ended).status).toBe(0);
-    expect((performance.now() - fromMs) / 1_000).toBeLessThan(4);
+    // Writes between its reads may begin it anew, now and then; each write would never let it end.
+    expect((performance.now() - fromMs) / 1_000).toBeLessThan(10);
   };
 
   test.each([

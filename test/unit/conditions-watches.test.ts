@@ -106,7 +106,7 @@ function storeOf(indexes: Record<string, { index: number; names?: readonly strin
 
 describe('what came and went', () => {
   const slots = { prefix: 'runlock/g/.slot/' };
-  const freeze = { prefix: 'runlock/g/.freeze', isAlone: true } as const;
+  const freeze = { prefix: 'runlock/g/.freeze' };
   const around = ['runlock/g/.tail', 'runlock/g/sub/'];
 
   test('below a prefix that has an index of its own is each change of it', async () => {
@@ -164,12 +164,42 @@ describe('what came and went', () => {
     expect(await count(slots)).toBe(1);
   });
 
+  test('is assumed also where nothing is left, and the last write was elsewhere', async () => {
+    const { store, count } = storeOf({ [slots.prefix]: { index: 30 } }, 30);
+    expect(await count(slots)).toBe(0);
+    store.indexes = { [slots.prefix]: { index: 12, names: [] }, 'runlock/g/': { index: 11 } };
+    expect(await count(slots)).toBe(1);
+  });
+
+  test('is not told from a neighbour that begins alike', async () => {
+    const node = { prefix: 'runlock/g/.node/web1' };
+    const folder = 'runlock/g/.node/';
+    const names = ['web', 'web10', 'web2', 'db1'].map((name) => folder + name);
+    const { store, count } = storeOf({ [folder]: { index: 20 } }, 20);
+    expect(await count(node)).toBe(0);
+    // It came and went with the write 30, which all prefixes show that it begins with.
+    store.indexes = {
+      ...{ [folder]: { index: 30, names }, [node.prefix]: { index: 30, names: [] } },
+      ...{ [`${folder}w`]: { index: 30 }, [`${folder}web`]: { index: 30 } },
+      ...{ [`${folder}web10`]: { index: 5 }, [`${folder}web2`]: { index: 6 }, [`${folder}d`]: { index: 7 } },
+    };
+    expect(await count(node)).toBe(1);
+    // This write was to a neighbour.
+    store.last = 31;
+    store.indexes = {
+      ...{ [folder]: { index: 31, names }, [node.prefix]: { index: 31, names: [] } },
+      ...{ [`${folder}web2`]: { index: 31 }, [`${folder}d`]: { index: 7 }, [`${folder}web10`]: { index: 5 } },
+    };
+    expect(await count(node)).toBe(1);
+  });
+
   test('of a state gets a key that gives it an index, once', async () => {
     const trace = { prefix: 'runlock/.state/a/', open: 'runlock/.state/a/.open' };
     const { opened, count } = storeOf({}, 30);
     await count(trace);
-    await count(trace);
     expect(opened).toEqual(['runlock/.state/a/.open']);
+    await count(trace);
+    expect(opened).toHaveLength(1);
   });
 });
 

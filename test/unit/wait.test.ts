@@ -143,6 +143,13 @@ describe('--stable', () => {
     expect(result.waitedMs).toBeLessThan(21_000);
   });
 
+  test('begins anew where a condition holds for another reason', async () => {
+    const { result } = await waited({ until: ['state:a'], stableMs: 20_000, timeoutMs: 600_000 }, (ms) => [
+      state('a', '1', ms < 20_000 ? 'first' : 'second'),
+    ]);
+    expect(result.waitedMs).toBeGreaterThanOrEqual(40_000);
+  });
+
   test('with all is the time of the one that changed last', async () => {
     const ends = (path: string, ms: number): Entry => ({
       ...state(path, '1'),
