@@ -1,7 +1,10 @@
 // What others see, in Consul, of a run that waits without a slot.
 import { describe, expect, test } from 'vitest';
+import { startAgent } from '../support/consul.ts';
 import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import { STEPS } from '../support/proxy-steps.ts';
 import { runlock } from '../support/runlock.ts';
 import { useAgent } from '../support/use-agent.ts';
 
@@ -153,6 +156,34 @@ describe('the record of a run that waits outside', () => {
     await runlock(as, ['state', 'set', 'on/a', '1']);
     expect(await run.ended).toMatchObject({ status: 0, stdout: 'ran\n' });
   });
+});
+
+test('a run that waits outside outlives a restart of Consul, its record too, and then starts', async () => {
+  await using own = await startAgent({ durable: true });
+  const group = groupOf(own, 'g');
+  const run = group.start('web01', '-v', '--session-ttl', '10s', '--when', 'state:or/a', '--', 'echo', 'ran');
+  const key = 'runlock/g/.outside/web01';
+  await eventually(async () => expect(await own.kv.get(key)).toBeDefined());
+  await own.restart('kill');
+  await eventually(async () => expect((await own.kv.get(key))?.Session).toBeTruthy(), 40_000);
+  expect(run.stdout()).toBe('');
+  await runlock(own, ['state', 'set', 'or/a', '1']);
+  expect(await run.ended).toMatchObject({ status: 0, stdout: 'ran\n' });
+  expect(await group.keys('.outside/')).toEqual([]);
+});
+
+test('an idle wait sends one query for each thing that it watches, and renews the record', async () => {
+  await using proxy = await startProxy(agent);
+  const group = groupOf({ ...agent, env: proxy.env }, 'out/idle');
+  const run = group.start('web01', '--session-ttl', '10s', '--when', 'state:oi/none', '--', 'true');
+  await recorded(group.name, 'web01');
+  const settled = proxy.requests.length;
+  await eventually(() => expect(proxy.requests.filter(STEPS.renew).length).toBeGreaterThanOrEqual(3), 40_000);
+  // Three renewals are 20 s here; the query of the state may have been renewed once, after 25 s.
+  const idle = proxy.requests.slice(settled);
+  expect(idle.filter((request) => !STEPS.renew(request)).length).toBeLessThanOrEqual(2);
+  run.signal('SIGTERM');
+  await run.ended;
 });
 
 const guarded = useAgent({ acl: true });

@@ -220,6 +220,18 @@ test('what the token may not read ends it with 77 and the rule, before a slot is
 
 const agentWithAcl = useAgent({ acl: true });
 
+test('refuses more states than the transaction that starts the command can compare', async () => {
+  const when = (count: number) =>
+    Array.from({ length: count }, (_, i) => ['--when', `not:state:wm/${i}`]).flat();
+  const group = groupOf(agent, 'when/many');
+  const { status, stderr } = await group.exec('n', '-w', '0', ...when(63), '--', 'true');
+  expect(status).toBe(64);
+  expect(stderr).toContain(
+    '--when names 63 states, but the transaction that starts the command has room for 62',
+  );
+  expect((await group.exec('n', '-w', '0', ...when(62), '--', 'true')).status).toBe(0);
+});
+
 test('refuses a condition that is not UTF-8: it would be compared with what nobody wrote', async () => {
   const script = 'exec "$@" --when "$(printf "state:wu/a!=\\377")" -- echo ran';
   const words = ['exec', '-g', 'when/utf8', '--node', 'n', '-w', '0'];

@@ -17,7 +17,7 @@ import { register } from '../../cli/command.ts';
 import { inGroup } from '../../conditions/parse.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import { conditionsOption } from '../condition-option.ts';
-import { stateOptions, statesOf } from './states.ts';
+import { checkStart, stateOptions, statesOf } from './states.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
@@ -111,6 +111,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       command: name,
       args,
     };
+    checkStart(group.length, options);
     done({
       common: toCommon(values),
       options: Object.freeze(options),

@@ -53,6 +53,22 @@ function settingsOf(flag: string, settings: readonly Setting[]): readonly Settin
 /** A run ends in all its groups by one transaction, in which Consul allows 64 operations. */
 const MOST_OPERATIONS = 64;
 
+/**
+ * A run starts its command by one transaction too, which compares the states of its conditions.
+ * @throws RunlockError `usage`: it would have too many operations.
+ */
+export function checkStart(
+  groups: number,
+  { when = [], during = [] }: Pick<ExecOptions, 'when' | 'during'>,
+): void {
+  const states = new Set(when.flatMap((one) => (one.kind === 'state' ? one.path : []))).size;
+  const room = MOST_OPERATIONS - 2 * groups - during.length;
+  if (states <= room) return;
+  throw usage(
+    `--when names ${states} states, but the transaction that starts the command has room for ${room}; use fewer conditions, or publish one state for several of them`,
+  );
+}
+
 function checkOperations(groups: number, publish: number, during: number): void {
   if (publish + during === 0) return;
   const states = MOST_OPERATIONS - 6 - 6 * groups;
