@@ -187,7 +187,7 @@ function toTexts(value: unknown, key: Key): Pick<Setting, 'text' | 'texts'> {
   const texts = all.map((each, i) => {
     const text = plainText(each);
     const error = text === undefined ? wrong(expected(key)) : thrownBy(() => checkText(text, key));
-    if (error) throw Array.isArray(value) ? wrong(`item ${i + 1}: ${error.message}`) : error;
+    if (error) throw all.length > 1 ? wrong(`item ${i + 1}: ${error.message}`) : error;
     return text ?? '';
   });
   return { text: show(value), texts };
