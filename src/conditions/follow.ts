@@ -7,7 +7,7 @@ import { isRunlockError } from '../errors.ts';
 import { readInstances } from '../gate/read.ts';
 import type { Clock } from '../platform/deps.ts';
 import { stateOpenKey } from '../state/path.ts';
-import { isOf, signatureOf } from './read.ts';
+import { isOf, readOneKey, signatureOf } from './read.ts';
 import type { Look } from './read.ts';
 import { idOf } from './sources.ts';
 import type { ServiceSource, Source } from './sources.ts';
@@ -28,6 +28,10 @@ export interface Followed {
   looked: string;
   /** undefined: nothing yet. */
   seen: string | undefined;
+  /** Whether its watch was answered since the last look began. */
+  isAhead: boolean;
+  /** That answer, if it is a key's that was unlike the last look: a whole look, where the key is all that there is. */
+  answer: Look | undefined;
 }
 
 export interface Following {
@@ -68,9 +72,13 @@ async function followSource(following: Following, source: Source): Promise<never
     const hasMoved = index > 0 && seen.index !== index;
     ({ index } = seen);
     followed.seen = seen.signature;
+    followed.isAhead = true;
     if (hasMoved && seen.signature === before) needless += 1;
     // A tree that is as it was has changed meanwhile; a key that is not there wakes for its neighbours too.
-    if (seen.signature !== followed.looked || (hasMoved && source.kind === 'tree')) ring(false);
+    if (seen.signature !== followed.looked || (hasMoved && source.kind === 'tree')) {
+      followed.answer = seen.look;
+      ring(false);
+    }
     if (needless === opensAt && source.kind === 'key' && source.path !== undefined) {
       await openPlace(consul, stateOpenKey(source.key), { signal });
       // `state prune` may remove it, but it is rarely needed again.
@@ -110,13 +118,15 @@ async function followTurns(following: Following, services: readonly ServiceSourc
       );
       indexes.set(id, seen.index);
       followed.seen = seen.signature;
+      followed.isAhead = true;
       if (seen.signature !== followed.looked) ring(false);
       await clock.sleep(PAUSE_MS, { signal });
     }
 }
 
 /** An existing key wakes only for its own changes, so watch from its own index; watch all else from the start. */
-function startIndex({ entries }: Look, source: Source): number {
+function startIndex({ entries, index }: Look, source: Source): number {
+  if (index !== undefined) return index;
   if (source.kind !== 'key') return 0;
   return entries.find(({ key }) => key === source.key)?.modifyIndex ?? 0;
 }
@@ -130,6 +140,8 @@ interface SeenSource {
   readonly signature: string;
   readonly index: number;
   readonly isEmpty: boolean;
+  /** Of a key. */
+  readonly look?: Look | undefined;
 }
 
 async function readSource(consul: Consul, source: Source, options: Past & ReadOptions): Promise<SeenSource> {
@@ -137,13 +149,13 @@ async function readSource(consul: Consul, source: Source, options: Past & ReadOp
     const { value, index } = await readInstances(consul, source.service, options);
     return { signature: JSON.stringify(value), index, isEmpty: value.length === 0 };
   }
-  const { key, rule } = source;
   if (source.kind === 'tree') {
+    const { key, rule } = source;
     const { entries, index } = await consul.list(key, { ...options, rule });
     return { signature: signatureOf(entries), index, isEmpty: entries.length === 0 };
   }
-  const { entry, index } = await consul.get(key, { ...options, rule });
-  return { signature: signatureOf(entry ? [entry] : []), index, isEmpty: !entry };
+  const { entries, index, whole } = await readOneKey(consul, source, options);
+  return { signature: signatureOf(entries), index, isEmpty: entries.length === 0, look: whole };
 }
 
 /** What a look has of a source, to compare it with what its watch saw. */

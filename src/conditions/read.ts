@@ -1,5 +1,5 @@
 /** Reads all that conditions need, as of one moment (docs/protocol.md, "Conditions"). */
-import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
+import type { Consul, Entry, ReadOptions, RetryOptions } from '../consul/consul.ts';
 import { RunlockError } from '../errors.ts';
 import { readInstances } from '../gate/read.ts';
 import type { Instance } from '../gate/instances.ts';
@@ -15,6 +15,8 @@ export interface Look extends World {
   readonly atOnce: boolean;
   /** The claims under which states of `--during` stand. */
   readonly claims: readonly KeySource[];
+  /** Of Consul's store, where one key was all. */
+  readonly index?: number;
 }
 
 /**
@@ -35,6 +37,9 @@ export async function look(
   { sources, proven }: { readonly sources: readonly Source[]; readonly proven: Proven },
   options: RetryOptions,
 ): Promise<Look> {
+  const only = onlyKey(sources);
+  const whole = only && (await readOneKey(consul, only, options)).whole;
+  if (whole) return whole;
   const services = sources.flatMap((source) => (source.kind === 'service' ? [source.service] : []));
   const keys = sources.flatMap((source) => (source.kind === 'service' ? [] : [source]));
   let { entries, claims } = await readStanding(consul, keys, options);
@@ -93,6 +98,29 @@ function claimsIn(keys: readonly KeySource[], entries: readonly Entry[]): readon
   }
   checkCount(keys.length + claims.size);
   return [...claims.values()];
+}
+
+/** The key, where conditions rest on one key alone. */
+function onlyKey(sources: readonly Source[]): KeySource | undefined {
+  const [only, ...others] = sources;
+  return others.length === 0 && only?.kind === 'key' ? only : undefined;
+}
+
+/** What is read of one key alone. */
+export interface OneKey {
+  readonly entries: readonly Entry[];
+  readonly index: number;
+  /** All that is needed, unless a state names a claim that it stands under. */
+  readonly whole: Look | undefined;
+}
+
+/** One key needs no transaction and no proof: its own read is of one moment, and refused to who may not read it. */
+export async function readOneKey(consul: Consul, source: KeySource, options: ReadOptions): Promise<OneKey> {
+  const { entry, index } = await consul.get(source.key, { ...options, rule: source.rule });
+  const entries = entry ? [entry] : [];
+  const isWhole = claimsIn([source], entries).length === 0;
+  const whole = isWhole ? { entries, claims: [], instances: new Map(), atOnce: true, index } : undefined;
+  return { entries, index, whole };
 }
 
 async function readKeys(

@@ -74,11 +74,12 @@ export async function watchConditions<R>(
   try {
     watching.signal.throwIfAborted();
     for (;;) {
-      followed.looks();
+      const lookedMs = clock.monotonicMs();
+      const answer = followed.looks();
       // Prove rights at each look: the token may have lost one since the last look, and nothing else would show that.
-      const world = await persistRefused(clock, signal, () =>
-        look(consul, { sources, proven: new Set() }, { signal }),
-      );
+      const world =
+        answer ??
+        (await persistRefused(clock, signal, () => look(consul, { sources, proven: new Set() }, { signal })));
       followed.looked(world);
       follows.only(world);
       const judging = { ...where(watching), nowMs: clock.earliest(), since: since(world) };
@@ -101,7 +102,9 @@ export async function watchConditions<R>(
         ...judged.map(({ changesInMs }) => changesInMs),
       );
       if (!followed.isBehind()) await bell.next(Math.max(0, dueMs), signal);
-      await clock.sleep(PAUSE_MS, { signal });
+      // The first change of a while is looked at at once.
+      const pauseMs = lookedMs + PAUSE_MS - clock.monotonicMs();
+      if (pauseMs > 0) await clock.sleep(pauseMs, { signal });
     }
   } finally {
     watching.signal.removeEventListener('abort', stop);
@@ -122,10 +125,9 @@ async function markExactly(
 
 /** What the last look and the watches have of each source, and whether the watches are ahead. */
 function createFollowed(sources: readonly Source[], ring: () => void) {
-  const all = new Map<string, Followed>(
-    sources.map((source) => [idOf(source), { looked: '', seen: undefined }]),
-  );
-  const of = (source: Source) => all.get(idOf(source)) ?? { looked: '', seen: undefined };
+  const unseen = (): Followed => ({ looked: '', seen: undefined, isAhead: false, answer: undefined });
+  const all = new Map<string, Followed>(sources.map((source) => [idOf(source), unseen()]));
+  const of = (source: Source) => all.get(idOf(source)) ?? unseen();
   let hasRung = false;
   return {
     of,
@@ -134,13 +136,30 @@ function createFollowed(sources: readonly Source[], ring: () => void) {
       hasRung ||= isNews;
       ring();
     },
-    looks: () => void (hasRung = false),
-    looked: (world: Look) => {
-      for (const source of sources) of(source).looked = signatureIn(world, source);
+    /** A look begins. @returns what its watch has of the only source, a key: then no read is needed. */
+    looks: (): Look | undefined => {
+      const [first] = all.values();
+      const answer = all.size === 1 ? first?.answer : undefined;
+      hasRung = false;
+      for (const each of all.values()) {
+        each.isAhead = false;
+        each.answer = undefined;
+      }
+      return answer;
     },
-    /** A watch may have seen something newer while a look was under way. */
+    looked: (world: Look) => {
+      for (const source of sources) {
+        const each = of(source);
+        each.looked = signatureIn(world, source);
+        each.answer = undefined;
+      }
+    },
+    /**
+     * A watch may have seen something newer while a look was under way. What it saw before that is older than the look:
+     * of a restored snapshot, a watch may hear last of all.
+     */
     isBehind: () =>
-      hasRung || [...all.values()].some(({ seen, looked }) => seen !== undefined && seen !== looked),
+      hasRung || [...all.values()].some(({ isAhead, seen, looked }) => isAhead && seen !== looked),
   };
 }
 

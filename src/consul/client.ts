@@ -104,7 +104,9 @@ function withSystem({ cert, key }: TlsSettings, ca: readonly Buffer[]): https.Ag
 /** Newer versions of Consul label some plain text as JSON. The package would then report no answer at all. */
 function readJson(body: Buffer): unknown {
   try {
-    return JSON.parse(body.toString());
+    const read: unknown = JSON.parse(body.toString());
+    // The package would fail over an item that is nothing, in a place where nobody hears of it.
+    return Array.isArray(read) && read.includes(null) ? body : read;
   } catch {
     return body;
   }

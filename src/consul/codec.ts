@@ -50,6 +50,11 @@ export interface StoredEntry {
   ModifyIndex: number;
 }
 
+/** Another server's JSON may be a list too. */
+export function isStoredEntry(found: unknown): found is StoredEntry {
+  return typeof found === 'object' && found !== null && 'Key' in found && 'ModifyIndex' in found;
+}
+
 export function toEntry(stored: StoredEntry): Entry {
   return {
     key: stored.Key,
@@ -109,8 +114,13 @@ export interface WireAnswer {
 }
 
 export function isWireAnswer(body: unknown): body is WireAnswer {
-  return typeof body === 'object' && body !== null && 'Results' in body && 'Errors' in body;
+  if (typeof body !== 'object' || body === null || !('Results' in body && 'Errors' in body)) return false;
+  const { Results } = body;
+  return Results === null || (Array.isArray(Results) && Results.every(isResult));
 }
+
+const isResult = (found: unknown) =>
+  typeof found === 'object' && found !== null && 'KV' in found && isStoredEntry(found.KV);
 
 export function toAnswer({ Results, Errors }: WireAnswer): Answer {
   const [error] = Errors ?? [];

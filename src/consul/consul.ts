@@ -10,7 +10,7 @@ import type { ConsulSettings } from './env.ts';
 import type { Emit } from '../events/events.ts';
 import type { Clock } from '../platform/deps.ts';
 import { forbidden, isTransient, isWorthAgain } from './faults.ts';
-import { toInspection, isWireAnswer, toAnswer, toEntry, toSession, toWire } from './codec.ts';
+import { toInspection, isStoredEntry, isWireAnswer, toAnswer, toEntry, toSession, toWire } from './codec.ts';
 import type {
   Certificate,
   Inspection,
@@ -225,7 +225,9 @@ const listed = <T>(found: T | T[] | undefined): T[] =>
 
 /** Whether this is Consul's answer to a read: always with an index, and 404 (not an empty list) if there is nothing. */
 function isRead(response: IncomingMessage, body: unknown): boolean {
-  return hasIndex(response) && (response.statusCode === 404 || listed(body).length > 0);
+  if (!hasIndex(response)) return false;
+  const found = listed(body);
+  return response.statusCode === 404 || (found.length > 0 && found.every(isStoredEntry));
 }
 
 const hasIndex = ({ headers }: IncomingMessage) => /^\d+$/.test(String(headers['x-consul-index']));

@@ -26,7 +26,9 @@ export async function lookPast<T extends Seen>(
 ): Promise<T> {
   const limit = waitMs === undefined ? {} : { waitMs };
   const seen = await read(index > 0 ? { index, ...limit } : {});
-  return seen.index < index ? { ...seen, index: 0 } : seen;
+  if (seen.index < index) return { ...seen, index: 0 };
+  // An index of 0 would have every following read answered at once.
+  return seen.index > 0 ? seen : { ...seen, index: 1 };
 }
 
 /** Where a watch begins, and how long each of its reads may wait: by default as long as Consul allows. */

@@ -38,6 +38,18 @@ describe('what a waiter asks', () => {
     expect(proxy.requests.filter(isWatch).length).toBeLessThanOrEqual(2);
   });
 
+  test('for one state is a read and a query, whose answer ends it; setting it is two requests', async () => {
+    await using proxy = await startProxy(agent);
+    await using setter = await startProxy(agent);
+    await state(agent, 'set', 'one/a', '0');
+    const waiting = startRunlock(proxy, ['wait', '--timeout', '30s', '--until', 'state:one/a=1']);
+    await proxy.seen(isWatch);
+    await state(setter, 'set', 'one/a', '1');
+    expect((await waiting.ended).status).toBe(0);
+    expect(proxy.requests).toHaveLength(2);
+    expect(setter.requests).toHaveLength(2);
+  });
+
   test('while nothing changes is one query of 25 s after the other; neighbours wake nobody', async () => {
     await using proxy = await startProxy(agent);
     await state(agent, 'set', 'quiet/a', '1');
@@ -166,7 +178,7 @@ describe('a waiter outlives', () => {
     await state(agent, 'set', 'away/a', '1');
     const back = proxy.rule({ do: 'drop-before' });
     const waiting = startRunlock(proxy, ['wait', '--timeout', '30s', '--until', 'state:away/a']);
-    await proxy.seen(isLook, 3);
+    await proxy.seen(() => true, 3);
     back();
     expect((await waiting.ended).status).toBe(0);
   });

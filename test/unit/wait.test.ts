@@ -58,13 +58,19 @@ async function waited(
   const { clock, deps, step } = fakeClock();
   const never = new Promise<never>(() => undefined);
   const looks: number[] = [];
+  const look = () => {
+    looks.push(clock.monotonicMs);
+    onLook(clock, looks.length);
+    return at(clock.monotonicMs);
+  };
   const consul = fakeConsul({
-    readAll: () => {
-      looks.push(clock.monotonicMs);
-      onLook(clock, looks.length);
-      return Promise.resolve(at(clock.monotonicMs));
+    readAll: () => Promise.resolve(look()),
+    // A look at one state is a read of its key; with more, a key is read to prove that it is not there.
+    get: (key, { index }) => {
+      if (index !== undefined) return never;
+      const entry = options.until.length === 1 ? look().find((one) => one.key === key) : undefined;
+      return Promise.resolve({ entry, index: 1 });
     },
-    get: (_key, { index }) => (index === undefined ? Promise.resolve({ entry: undefined, index: 1 }) : never),
     indexOf: () => Promise.resolve({ names: [], index: 1 }),
     transact: () => Promise.resolve({ kind: 'done', entries: [] }),
     may: (rights) => Promise.resolve(rights.map(() => true)),
