@@ -283,6 +283,29 @@ describe('keys', () => {
     expect(seen.screen()).toMatch(new RegExp(`${quoted(LEAVE)}ended-with`));
   });
 
+  test('killed, it leaves the terminal’s settings and screen as before all the same', async () => {
+    // dash, which is the shell here, restores nothing itself.
+    const seen = watch(['keys'], {}, (command) =>
+      [
+        ...['a=$(stty -g)', command, 'echo ended-with $?'],
+        ...[
+          'until [ "$a" = "$(stty -g)" ]; do sleep 0.05; done',
+          'echo as-before',
+          'read line',
+          'echo "got $line"',
+        ],
+      ].join('; '),
+    );
+    await seen.until(/q to quit\n\nkeys\n/);
+    process.kill(seen.pid(), 'SIGKILL');
+    await seen.shows(/ended-with 137\r+\n/);
+    await seen.shows(/as-before/);
+    await seen.shows(new RegExp(quoted(LEAVE)));
+    seen.type('typed\n');
+    // Echoed, and read as a line.
+    await seen.shows(/typed\r+\ngot typed/);
+  });
+
   test('a fault ends it, and the terminal’s settings are as before', async () => {
     await using proxy = await startProxy(agent);
     proxy.rule({ match: STEPS.watch, do: { status: 403, body: 'Permission denied' } });

@@ -184,7 +184,7 @@ function showScreen(
     wipe: () => (size = ''),
     ...(keys && { typed: () => (hearsKeys ? keys.read() : '') }),
     show: async (seen) => {
-      if (!entered && keys) hearsKeys = keys.take();
+      if (!entered && keys) hearsKeys = keys.take(LEAVE_SCREEN);
       const now = clock.now();
       const fault = consul.fault();
       faultSince = fault && (faultSince ?? now);
