@@ -104,6 +104,8 @@ describe.each(['bash', 'zsh', 'fish'] as const)('%s completes what nodes publish
     expect(await shell.offers('runlock state de')).toEqual(['delete']);
     expect(await shell.offers('runlock state set tab/schema ')).toEqual([]);
     expect(await shell.offers('runlock state prune ')).toEqual([]);
+    expect(await shell.offers('runlock exec -g test --publish tab/')).toEqual(['tab/schema', 'tab/seed']);
+    expect(await shell.offers('runlock exec --during ot')).toEqual(['other']);
   });
 
   test('names in conditions', async () => {

@@ -48,7 +48,11 @@ describe('with real Ansible', () => {
       shop.repair();
       expect(await shop.start(failed.node).ended).toBe(0);
       for (const { ended, output } of others) expect(await ended, output()).toBe(0);
-      expect(shop.log().replace(`${failed.node} migrates\n`, '')).toMatch(DONE);
+      const done = shop.log();
+      expect(done.replace(`${failed.node} migrates\n`, '')).toMatch(DONE);
+      // Once loaded, it is not loaded again.
+      expect(await shop.start('mysql').ended).toBe(0);
+      expect(shop.log()).toBe(done);
     },
   );
 });

@@ -31,6 +31,9 @@ const LIVE: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
   '--until': 'condition',
   '--while': 'condition',
   '--when': 'condition',
+  // The path; `=` and the value are typed.
+  '--publish': 'state',
+  '--during': 'state',
 };
 
 function valueOf({ flags, long, argChoices }: Option): ValueShape {
