@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { endAgents } from '../test/support/consul.ts';
 import { versions } from './bench/contenders.ts';
 import { measureDay } from './bench/day.ts';
+import { measureFanOut } from './bench/fan-out.ts';
 import { measureHandOver } from './bench/hand-over.ts';
 import { thisMachine } from './bench/machine.ts';
 import { environment, page, tables } from './bench/markdown.ts';
@@ -17,12 +18,15 @@ import type { Measured, PartOptions } from './bench/report.ts';
 import { measureStatus } from './bench/status.ts';
 import { draw } from './bench/svg.ts';
 import { measureWaiters } from './bench/waiters.ts';
+import { measureWaits } from './bench/waits.ts';
 
 const PARTS: Readonly<Record<string, (options: PartOptions) => Promise<Measured>>> = {
   overhead: measureOverhead,
   start: measureStart,
   'hand-over': measureHandOver,
   waiters: measureWaiters,
+  waits: measureWaits,
+  'fan-out': measureFanOut,
   status: measureStatus,
   day: measureDay,
 };

@@ -15,7 +15,7 @@ import type { Agent } from '../../test/support/consul.ts';
 import type { Crowd } from './in-process-crowd.ts';
 
 /** Every run says that it is this process: its records are as long as real ones. */
-function toDeps(): Deps {
+export function processDeps(): Deps {
   const bootId = `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
   const self = { pid: process.pid, startTime: startTime(process.pid) ?? '', bootId };
   return {
@@ -51,7 +51,7 @@ export interface Group {
 const ttlMs = 600_000;
 
 export function openGroup(agent: Agent, slots: number): Group {
-  const deps = toDeps();
+  const deps = processDeps();
   const consul = connect(consulSettings(agent.env), { clock, emit: deps.emit });
   const dismissed = new AbortController();
   const { signal } = dismissed;

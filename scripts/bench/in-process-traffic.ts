@@ -53,6 +53,18 @@ export function countTraffic(): TrafficCounter {
   };
 }
 
+/** Counts all requests that this process sends, and those of them that wait for a change. */
+export function countQueries() {
+  let all = 0;
+  let blocking = 0;
+  const onStart = (message: unknown) => {
+    all += 1;
+    if (/[?&]index=/.test((message as { request: ClientRequest }).request.path)) blocking += 1;
+  };
+  subscribe(CHANNEL, onStart);
+  return { all: () => all, blocking: () => blocking, stop: () => void unsubscribe(CHANNEL, onStart) };
+}
+
 /** It was asked to wait past the very index that it answers with. */
 function hasEndedUnchanged({ path }: ClientRequest, { headers }: IncomingMessage): boolean {
   const [, index] = /[?&]index=(\d+)/.exec(path) ?? [];

@@ -10,6 +10,8 @@ export interface Process {
   readonly ended: Promise<void>;
   /** The first line of its stdout. */
   readonly line: Promise<string>;
+  /** The first line of its stdout that matches, once it is there; '' where it ended without one. */
+  readonly says: (wanted: RegExp) => Promise<string>;
 }
 
 const living = new Map<number, Promise<unknown>>();
@@ -22,13 +24,22 @@ export function start([file = '', ...args]: readonly string[], env: NodeJS.Proce
   const pid = child.pid ?? 0;
   let stdout = '';
   let stderr = '';
-  const line = new Promise<string>((resolve) => {
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      stdout += text;
-      if (stdout.includes('\n')) resolve(stdout.slice(0, stdout.indexOf('\n')));
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  const says = (wanted: RegExp) =>
+    new Promise<string>((resolve) => {
+      const look = () => {
+        const found = stdout
+          .split('\n')
+          .slice(0, -1)
+          .find((line) => wanted.test(line));
+        if (found !== undefined) resolve(found);
+      };
+      child.stdout.on('data', look);
+      child.stdout.on('end', () => resolve(''));
+      look();
+      if (child.stdout.readableEnded) resolve('');
     });
-    child.stdout.on('end', () => resolve(stdout));
-  });
+  const line = says(/^/);
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   const ended = once(child, 'close').then(([code, by]: (number | NodeJS.Signals | null)[]) => {
     living.delete(pid);
@@ -37,7 +48,7 @@ export function start([file = '', ...args]: readonly string[], env: NodeJS.Proce
   });
   ended.catch(() => undefined);
   if (pid !== 0) living.set(pid, ended);
-  return { pid, ended, line };
+  return { pid, ended, line, says };
 }
 
 /** Runs it to its end: the first line of its output. */
