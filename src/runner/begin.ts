@@ -51,6 +51,8 @@ export interface BeginRequest {
 /** While it holds slots, a run waits no longer than this for Consul. */
 const ANSWER_MS = 30_000;
 const REQUEST_MS = 5_000;
+/** In one transaction. */
+const MOST_OPERATIONS = 64;
 const AGAIN: Growth = { shortestMs: 100, longestMs: 2_000 };
 
 /**
@@ -67,7 +69,8 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
   const limits = { signal: AbortSignal.any([either, timeout]), timeoutMs: REQUEST_MS };
   const rule = rulesOf(slots, prefix, during);
   const states = toStates(deps, slots, request);
-  let conditions = request.conditions;
+  // Claims of states of --during come last; the last look has judged those that find no room.
+  let conditions = request.conditions.slice(0, MOST_OPERATIONS - 2 * slots.length - during.length);
   let before: readonly Entry[] | undefined;
   let isSent = false;
   let failures = 0;

@@ -113,9 +113,12 @@ function createReason({ consul, clock }: Effects, asked: Asked, when: readonly C
 
 /** A key that is not there can't be proved absent in a transaction without the right to write it (measured). */
 function statesIn(world: Look | undefined, when: readonly Condition[], prefix: string): SeenKey[] {
-  const keys = new Set(when.flatMap((each) => (each.kind === 'state' ? stateKey(prefix, each.path) : [])));
+  const states = when.flatMap((each) => (each.kind === 'state' ? stateKey(prefix, each.path) : []));
+  // A state of --during also rests on the claim under which it stands.
+  const keys = new Set([...states, ...(world?.claims ?? []).map(({ key }) => key)]);
   return (world?.entries ?? [])
     .filter(({ key }) => keys.has(key))
+    .sort((a, b) => Number(states.includes(b.key)) - Number(states.includes(a.key)))
     .map(({ key, modifyIndex: index }) => ({ key, index }));
 }
 

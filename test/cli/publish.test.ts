@@ -238,6 +238,10 @@ describe('wrong usage is one line and 64, and nothing is asked for', () => {
       [...Array.from({ length: 10 }, (_, i) => ['-g', `ten/${i}`]).flat(), '--publish', 'x=1'],
       "a run in 11 groups can't publish: one transaction has room for 9 groups at most",
     ],
+    [
+      Array.from({ length: 63 }, (_, i) => ['--when', `not:state:x/${i}`]).flat(),
+      '--when names 63 states, but the transaction that starts the command has room for 62',
+    ],
   ])('%#', async (words, says) => {
     const group = groupOf(agent, 'pub/usage');
     const { status, stdout, stderr } = await group.exec('web01', ...words, '--', 'echo', 'ran');
@@ -284,5 +288,6 @@ test('the file has lists of them, and a run in two groups sets the states of bot
   writeFileSync(file, '[groups."pub/file"]\npublish = ["fa/a"]\n');
   const { status, stderr } = await group.exec('web01', '--', 'true');
   expect(status).toBe(78);
-  expect(stderr).toContain(`${file}:2: publish = ["fa/a"] in [groups."pub/file"]: has no value`);
+  expect(stderr).toContain(`${file}:2: publish = ["fa/a"] in [groups."pub/file"]: `);
+  expect(stderr).toContain('has no value; write PATH=VALUE');
 });

@@ -1,7 +1,7 @@
 // The transactions around a command, on a real agent: the last before it, and the one that records it as good.
 import { describe, expect, test } from 'vitest';
-import { start, takeBack } from '../../src/lock/transactions.ts';
-import type { HeldSeat, SeenKey } from '../../src/lock/transactions.ts';
+import { finish, start, takeBack } from '../../src/lock/transactions.ts';
+import type { HeldSeat, SeenKey, StateChange } from '../../src/lock/transactions.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import { stateKey } from '../../src/state/path.ts';
@@ -19,6 +19,7 @@ import {
   newWorld,
   ownerKey,
   putOwner,
+  record,
   refusedChanged,
   refuses,
   sessionGone,
@@ -101,6 +102,57 @@ describe('the start of a command', () => {
       remove('db/schema'),
     ],
     ['a state that was not there is set', 'condition', (w) => state(w, 'db/locked'), put('db/locked', '1')],
+  ]);
+});
+
+describe('the end of a run that publishes', () => {
+  const changes = async (world: World): Promise<readonly StateChange[]> => [
+    { kind: 'set', key: state(world, 'web/version'), value: document },
+    { kind: 'same', key: state(world, 'web/same'), index: await indexOf(state(world, 'web/same')) },
+    { kind: 'delete', key: state(world, 'web/mode'), index: await indexOf(state(world, 'web/mode')) },
+  ];
+  const prepare: Prepare = async (world) => {
+    await put('web/same', 'same')(world);
+    await put('web/mode', 'busy')(world);
+    const held = await hold(world);
+    return finish(
+      held.map((one) => ({ ...one, record })),
+      await changes(world),
+    );
+  };
+
+  test('records the run in all its groups, releases all slots and sets its states, at one index', async () => {
+    const world = await newWorld();
+    const steps = await prepare(world);
+    await done(steps);
+    const keys = groupKeys(world.prefix, 'prod/xen');
+    const [one, two] = [world.keys.run('web01'), keys.run('web01')];
+    expect(await statesOf(world)).toEqual({
+      ...{ [one]: encode(record), [two]: encode(record) },
+      ...{ [state(world, 'web/version')]: document, [state(world, 'web/same')]: 'same' },
+    });
+    const index = await indexOf(one);
+    expect([await indexOf(two), await indexOf(state(world, 'web/version'))]).toEqual([index, index]);
+  });
+
+  refuses(prepare, [
+    ['the lock is gone', 'lock', lockKey, lockGone],
+    ['its session is gone', 'lock', lockKey, sessionGone],
+    ...refusedChanged,
+    [
+      'the lock of the second group is gone',
+      'lock',
+      secondLock,
+      (world) => agent.kv.delete(secondLock(world)),
+    ],
+    [
+      'the claim of the second group has changed',
+      'owner',
+      secondOwner,
+      (world) => agent.kv.put(secondOwner(world), encode({ ...mine, state: 'evicted' })),
+    ],
+    ['a state that was the same has changed', 'state', (w) => state(w, 'web/same'), put('web/same', 'x')],
+    ['a state of --during has changed', 'state', (w) => state(w, 'web/mode'), put('web/mode', 'x')],
   ]);
 });
 
