@@ -90,6 +90,20 @@ describe('a watch', () => {
   });
 });
 
+test('a watch tries a refusal again, as while a token is being replaced', async () => {
+  await using proxy = await startProxy(agent);
+  await set(agent, 'refused/a', '1');
+  const watching = startRunlock(proxy, ['state', 'watch', 'refused/a', '--json']);
+  await eventually(() => expect(proxy.requests.filter(isWatch)).toHaveLength(1));
+  proxy.rule({ match: isWatch, times: 1, do: { status: 403, body: 'Permission denied' } });
+  await set(agent, 'refused/a', '2');
+  await eventually(() => expect(docsOf(watching.stdout())).toHaveLength(2));
+  await set(agent, 'refused/a', '3');
+  await eventually(() => expect(docsOf(watching.stdout())).toHaveLength(3));
+  watching.signal('SIGINT');
+  expect((await watching.ended).status).toBe(0);
+});
+
 describe('a watch ends', () => {
   /** `script` in bash, with the program as "$0". */
   const throughBash = (script: string) => {

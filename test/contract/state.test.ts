@@ -91,13 +91,29 @@ describe('a lost answer', () => {
     },
   );
 
-  test('to a longer --ttl that was taken is told as taken, and written once', async () => {
+  test.each([
+    ['drop-after', 1],
+    ['drop-before', 2],
+  ] as const)('(%s) to a longer --ttl: the state lasts longer, as is said', async (fault, count) => {
     await using proxy = await startProxy(agent);
     await runlock(agent, ['state', 'set', 'lost/ttl', '1', '--ttl', '1h']);
-    proxy.rule({ match: isWrite, times: 1, do: 'drop-after' });
-    const { status, stdout } = await runlock(proxy, ['state', 'set', 'lost/ttl', '1', '--ttl', '2h']);
-    expect({ status, stdout }).toEqual({ status: 0, stdout: expect.stringContaining('until') as string });
-    expect(proxy.requests.filter(isWrite)).toHaveLength(1);
+    proxy.rule({ match: isWrite, times: 1, do: fault });
+    const { status, stdout } = await runlock(proxy, [
+      'state',
+      'set',
+      'lost/ttl',
+      '1',
+      '--ttl',
+      '9h',
+      '--json',
+    ]);
+    expect({ status, kind: (JSON.parse(stdout) as { kind: string }).kind }).toEqual({
+      status: 0,
+      kind: 'extended',
+    });
+    const kept = JSON.parse((await agent.kv.get(keyOf('lost/ttl')))?.Value ?? '{}') as { until: string };
+    expect(Date.parse(kept.until) - Date.now()).toBeGreaterThan(8 * 3_600_000);
+    expect(proxy.requests.filter(isWrite)).toHaveLength(count);
   });
 
   test.each([
@@ -149,6 +165,13 @@ describe('state prune', () => {
       expect(await Promise.all(paths.map(valueOf))).toEqual([undefined, undefined]);
     },
   );
+
+  test('removes more than one transaction can', async () => {
+    const paths = Array.from({ length: 70 }, (_, i) => `prune/many/s${String(i).padStart(2, '0')}`);
+    for (const path of paths) await putEnded(path);
+    expect((await prune(agent)).pruned).toEqual(paths);
+    expect(await agent.kv.keys('runlock/.state/prune/many/')).toEqual([]);
+  });
 
   test('leaves one that is set again meanwhile, and removes the others', async () => {
     await using proxy = await startProxy(agent);

@@ -2,6 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { checkValue, decodeState, encodeState, leftOfState, toValue } from '../../src/state/document.ts';
+import { shortValue } from '../../src/state/words.ts';
+import { visible } from '../../src/text/visible.ts';
 import { pathFault, pathOf, stateKey, stateRule } from '../../src/state/path.ts';
 
 const moment = fc
@@ -87,6 +89,35 @@ describe('a value', () => {
     expect(toValue(Buffer.from('\uFEFFx'))).toBe('\uFEFFx');
     for (const bytes of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xc0, 0x80]])
       expect(() => toValue(Uint8Array.from(bytes))).toThrow('not UTF-8');
+  });
+});
+
+describe('a value that is shown on one line', () => {
+  const dots = (text: string) => `${text}…`;
+
+  test.each([
+    ['as it is up to 60 characters', 'a'.repeat(60), 'a'.repeat(60)],
+    ['cut to 60', 'a'.repeat(61), dots('a'.repeat(59))],
+    ['in quotes with a space in it', 'a b', "'a b'"],
+    ['in quotes where it is empty', '', "''"],
+    ['with its line breaks spelled out', 'a\nb', "'a\\nb'"],
+    ['never cut inside an escape', `${'a'.repeat(57)}\x1bbbbb`, dots('a'.repeat(57))],
+    ['nor inside a spelled-out line break', `${'a'.repeat(58)}\nbbb`, `'${dots('a'.repeat(58))}'`],
+    ['never cut inside a character', `${'a'.repeat(58)}🦆bbb`, dots('a'.repeat(58))],
+    ['of nothing but escapes', '\x1b'.repeat(99), dots('\\x1b'.repeat(14))],
+  ])('is %s', (_name, value, shown) => {
+    expect(shortValue(value)).toBe(shown);
+  });
+
+  test('is never longer, nor left with half of anything', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary', maxLength: 90 }), (value) => {
+        const shown = shortValue(value);
+        expect(shown.length).toBeLessThanOrEqual(62);
+        expect(Buffer.from(shown).toString()).toBe(shown);
+        expect(shown).toBe(visible(shown));
+      }),
+    );
   });
 });
 
