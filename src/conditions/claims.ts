@@ -17,8 +17,8 @@ export function followClaims(looking: Parameters<typeof untilChanged>[0], ring: 
     only: ({ claims, entries }: Look): void => {
       const wanted = new Map(
         claims.slice(0, MOST_CLAIMS).map((source) => {
-          const index = entries.find(({ key }) => key === source.key)?.modifyIndex;
-          return [`${source.key} ${index ?? 'none'}`, { ...source, index }];
+          const modifyIndex = entries.find(({ key }) => key === source.key)?.modifyIndex;
+          return [`${source.key} ${modifyIndex ?? 'none'}`, { ...source, modifyIndex }];
         }),
       );
       for (const [id, over] of followed) {

@@ -126,8 +126,8 @@ export async function deleteState(changing: Changing, path: string): Promise<Del
     // It was set again since. Whether the lost delete came before that is unknown, and a second one would undo it.
     if (unsure && seen.index !== unsure.index) throw notKnown(changing, path, unsure.error);
     const result = whatEnds(deps, seen);
-    const steps = removeSeen({ key: stateKey(prefix, path), index: seen.index });
-    const sent = await trySend(changing, { steps, rule });
+    const stored: SeenKey = { key: stateKey(prefix, path), index: seen.index };
+    const sent = await trySend(changing, { steps: removeSeen(stored), rule });
     if (sent.kind === 'done') return result;
     if (sent.kind === 'unsure') unsure = { index: seen.index, result, error: sent.error };
     await pause(deps, tries, signal);

@@ -182,7 +182,7 @@ export async function followClaims<T>(
   for (const { document, claim } of standing) {
     if (!document.while) continue;
     const { key, rule } = claimKey(looking.prefix, document.while);
-    claims.set(key, { key, rule, index: claim?.owner?.modifyIndex });
+    claims.set(key, { key, rule, modifyIndex: claim?.owner?.modifyIndex });
   }
   const over = new AbortController();
   const signal = AbortSignal.any([looking.signal, over.signal]);
@@ -207,18 +207,18 @@ interface Followed {
   readonly key: string;
   readonly rule: string;
   /** As it was read; undefined: there was no claim. */
-  readonly index: number | undefined;
+  readonly modifyIndex: number | undefined;
 }
 
 /** Resolves when the claim is another than it was when it was read. */
 export async function untilChanged(
   { consul, clock, signal }: Looking,
-  { key, rule, index }: Followed,
+  { key, rule, modifyIndex }: Followed,
 ): Promise<void> {
-  let past = index ?? 0;
+  let past = modifyIndex ?? 0;
   for (;;) {
     const seen = await lookPast((limits) => consul.get(key, { ...limits, signal, rule }), past);
-    if (seen.entry?.modifyIndex !== index) return;
+    if (seen.entry?.modifyIndex !== modifyIndex) return;
     past = seen.index;
     await clock.sleep(seen.entry ? PAUSE_MS : ABSENT_PAUSE_MS, { signal });
   }
