@@ -22,9 +22,11 @@ import type { Setting } from '../../state/setting.ts';
 import { conditionsOption } from '../condition-option.ts';
 import { maintenanceOption, serviceOption } from '../gate-flags.ts';
 import type { Platform } from '../platform.ts';
-import { ROLES } from './rules.ts';
 import type { PolicyGate, PolicyGroup, Role } from './rules.ts';
 import type { PolicyOptions } from './run.ts';
+
+/** In the order in which help names them. */
+const ROLES: readonly Role[] = ['node', 'operator', 'viewer'];
 
 export const policy = register({
   name: 'policy',

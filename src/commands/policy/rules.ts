@@ -6,8 +6,7 @@ import { AUTO } from '../../gate/read.ts';
 import { freezeKeys, gateKey, groupKeys, outKeys } from '../../lock/keys.ts';
 import { stateRule } from '../../state/path.ts';
 
-export const ROLES = ['node', 'operator', 'viewer'] as const;
-export type Role = (typeof ROLES)[number];
+export type Role = 'node' | 'operator' | 'viewer';
 
 /** A rule as Consul's policies have it. */
 export interface Rule {
