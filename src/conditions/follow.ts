@@ -76,7 +76,8 @@ async function followSource(following: Following, source: Source): Promise<never
     if (hasMoved && seen.signature === before) needless += 1;
     // A tree that is as it was has changed meanwhile; a key that is not there wakes for its neighbours too.
     if (seen.signature !== followed.looked || (hasMoved && source.kind === 'tree')) {
-      followed.answer = seen.look;
+      // That a key is gone is for a look to say: Consul asked for the token's rights when the query began, not when it ended.
+      followed.answer = seen.isEmpty ? undefined : seen.look;
       ring(false);
     }
     if (needless === opensAt && source.kind === 'key' && source.path !== undefined) {
