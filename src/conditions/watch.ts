@@ -37,6 +37,9 @@ export interface Looked {
  */
 export type Decision<R> = { readonly done: R } | { readonly againInMs: number };
 
+/** One for all: to make an error of its own, with its stack, takes longer than the rest of a watch's end. */
+const OVER = new Error('the watch is over');
+
 /** A look at least so often: where nothing is, a listing shows no loss of the right to read it. */
 const RIGHTS_MS = 240_000;
 
@@ -108,7 +111,7 @@ export async function watchConditions<R>(
     }
   } finally {
     watching.signal.removeEventListener('abort', stop);
-    over.abort();
+    over.abort(OVER);
   }
 }
 

@@ -125,6 +125,9 @@ export async function wait(
   }
 }
 
+/** One for all waits, because an error of its own takes long to make. */
+const ENDED = new Error('the wait has ended');
+
 /** Aborts when the time is over; before the first look, only if that look takes too long as well. */
 function limitTime(
   clock: Deps['clock'],
@@ -142,7 +145,7 @@ function limitTime(
   return {
     signal: AbortSignal.any([signal, over.signal]),
     isOver: () => over.signal.aborted,
-    stop: () => ended.abort(),
+    stop: () => ended.abort(ENDED),
   };
 }
 
