@@ -16,6 +16,8 @@ export interface TaskView {
     readonly match: string;
     readonly default?: string;
     readonly description?: string;
+    /** A value may begin a word with '-'. */
+    readonly dash?: boolean;
   }[];
   readonly user?: string;
   readonly cwd?: string;
@@ -78,9 +80,17 @@ export function renderTask(task: TaskView, sentenceColumns?: number): string {
 const optional = (key: string, value: string | undefined): [string, string][] =>
   value === undefined ? [] : [[key, value]];
 
-function parameterText({ name, match, default: fallback, description }: TaskView['params'][number]): string {
+function parameterText({
+  name,
+  match,
+  default: fallback,
+  description,
+  dash,
+}: TaskView['params'][number]): string {
   const needed = fallback === undefined ? 'must be given' : `default '${fallback}'`;
-  return [`${name}, matching ${match}, ${needed}`, ...(description === undefined ? [] : [description])].join(
-    ': ',
-  );
+  const dashed = dash ? ", may begin with '-'" : '';
+  return [
+    `${name}, matching ${match}, ${needed}${dashed}`,
+    ...(description === undefined ? [] : [description]),
+  ].join(': ');
 }

@@ -1,7 +1,9 @@
 /** The command of a run: starts it so that both runtimes report its end exactly, passes on signals, ends its tree. */
 import { spawn } from 'node:child_process';
+import { statSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { pid as ownPid } from 'node:process';
+import { RunlockError } from '../errors.ts';
 import type { Clock } from '../platform/deps.ts';
 import { killer, look, signalAll, withoutInner } from './kill-tree.ts';
 import type { Kill } from './kill-tree.ts';
@@ -87,7 +89,9 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
   const left = options.cgroup?.leave();
   if ('code' in spawned) {
     probe?.stop();
-    const { file, inherited = [] } = options;
+    const { file, inherited = [], cwd } = options;
+    if (cwd !== undefined && !statSync(cwd, { throwIfNoEntry: false })?.isDirectory())
+      throw new RunlockError('not-executable', `cannot start in ${cwd}: the folder is gone; make it again`);
     throw startError(file, { code: await spawned.code, inherited });
   }
   const { pid, ended } = spawned;

@@ -7,6 +7,7 @@ import {
   openSync,
   readFileSync,
   readlinkSync,
+  readSync,
   readdirSync,
 } from 'node:fs';
 import type { Stats } from 'node:fs';
@@ -97,6 +98,35 @@ function checkFolder(folder: string, reader: Reader): void {
  * @throws RunlockError `config`: which file or folder on the way to it others can change.
  */
 export function checkProgram(program: string, reader: Reader): void {
+  let at = program;
+  for (let scripts = 0; scripts < MOST_SCRIPTS; scripts += 1) {
+    checkWay(at, reader);
+    const interpreter = interpreterOf(at);
+    if (interpreter === undefined) return;
+    at = interpreter;
+  }
+}
+
+/** As many scripts may run each other as the kernel allows (execve(2)). */
+const MOST_SCRIPTS = 5;
+const HEAD_BYTES = 256;
+
+/** What the first line of a script names; undefined: it is none, or this user can't read it. */
+function interpreterOf(program: string): string | undefined {
+  let fd: number | undefined;
+  try {
+    fd = openSync(program, constants.O_RDONLY | constants.O_NONBLOCK);
+    const head = Buffer.alloc(HEAD_BYTES);
+    const text = head.toString('latin1', 0, readSync(fd, head));
+    return /^#![ \t]*(\/[^\s\0]*)/.exec(text)?.[1];
+  } catch {
+    return undefined;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+function checkWay(program: string, reader: Reader): void {
   const parts = program.split('/').filter((part) => part !== '');
   let at = '/';
   checkOwner(at, lookAt(at, program), reader);

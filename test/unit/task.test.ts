@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { readStatements } from '../../src/cli/config/statements.ts';
 import { isTaskName, toTask } from '../../src/task/definition.ts';
 import { fill } from '../../src/task/parameters.ts';
-import { freshEnvironment } from '../../src/commands/task/account.ts';
+import { becoming, freshEnvironment } from '../../src/commands/task/account.ts';
 
 const define = (text: string) =>
   toTask(
@@ -161,4 +161,17 @@ test("the command's environment is made from nothing: no token, no option, no li
     },
     ...{ USER: 'ops', LOGNAME: 'ops', SHELL: '/bin/sh' },
   });
+});
+
+test('variables that the loader obeys are set once the process is the other user, and not before', () => {
+  const account = { name: 'ops', uid: 7, gid: 8, home: '/home/ops', shell: '/bin/sh' };
+  const env = { A: '1', LD_PRELOAD: '/x.so', LD_LIBRARY_PATH: '/x', GLIBC_TUNABLES: 'x' };
+  expect(becoming(account, 0, env)).toEqual({
+    env: { A: '1' },
+    become: [
+      ...['/usr/bin/setpriv', '--reuid=7', '--regid=8', '--init-groups', '--', '/usr/bin/env'],
+      ...['LD_PRELOAD=/x.so', 'LD_LIBRARY_PATH=/x', 'GLIBC_TUNABLES=x'],
+    ],
+  });
+  expect(becoming(account, 7, env)).toEqual({ become: undefined, env });
 });

@@ -103,6 +103,20 @@ describe('a program', () => {
     expect(() => checkProgram(`${folder}/sbin/link`, reader)).toThrow(`${folder}/bin: others than its owner`);
   });
 
+  test('that is a script needs an interpreter that nobody else can change either', () => {
+    const { folder, put } = place();
+    const interpreter = put('interpreter', 0o757);
+    for (const line of [`#!${interpreter} -x`, `#! ${interpreter}`]) {
+      writeFileSync(put('script', 0o755), `${line}\n`);
+      expect(() => checkProgram(`${folder}/script`, reader)).toThrow(`${interpreter}: others than its owner`);
+    }
+    chmodSync(interpreter, 0o755);
+    expect(() => checkProgram(`${folder}/script`, reader)).not.toThrow();
+    // One that runs itself is the kernel's to refuse.
+    writeFileSync(interpreter, `#!${interpreter}\n`);
+    expect(() => checkProgram(`${folder}/script`, reader)).not.toThrow();
+  });
+
   test('that others can write, or that a chain of links never reaches, is refused', () => {
     const { folder, put } = place();
     expect(() => checkProgram(put('open', 0o757), reader)).toThrow(

@@ -98,7 +98,8 @@ async function runIn(
     ...(surroundings ?? { env: withoutOptions(platform.env) }),
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,
-    shareTerminal: platform.hasTerminal(),
+    // Another user's command in this terminal could type into it (TIOCSTI).
+    shareTerminal: platform.hasTerminal() && surroundings?.become === undefined,
     ...live,
   };
   return exec(deps, options);

@@ -1,7 +1,8 @@
 /** Who runs a task's command, and in which environment. */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { RunlockError } from '../../errors.ts';
+import { isText } from '../../process/program.ts';
 import type { Task } from '../../task/definition.ts';
 
 /** A line of the password database. */
@@ -38,30 +39,95 @@ export function accountOf(
   return found;
 }
 
-/** By getent(1), which asks what the host asks (files, LDAP, …). */
+/** Of libc-bin, which each Debian has: asks what the host asks (files, LDAP, …). */
+const GETENT = '/usr/bin/getent';
+const NO_SUCH_USER = 2;
+
+/** @throws RunlockError `config`: it can't be looked up. */
 function lookUp(user: string): Account | undefined {
-  const { stdout, status } = spawnSync('getent', ['passwd', '--', user], {
+  const { stdout, status } = spawnSync(GETENT, ['passwd', '--', user], {
     encoding: 'utf8',
+    // The caller's variables could have it ask, or load, something else.
+    env: { PATH },
     stdio: ['ignore', 'pipe', 'ignore'],
   });
-  if (status !== 0) return undefined;
+  if (status === NO_SUCH_USER) return undefined;
+  if (status !== 0)
+    throw new RunlockError(
+      'config',
+      `cannot look up user ${user}: ${GETENT} failed; try '${GETENT} passwd ${user}'`,
+    );
   const [name, , uid, gid, , home, shell] = stdout.trimEnd().split(':');
   if (name === undefined || uid === undefined || gid === undefined) return undefined;
   return { name, uid: Number(uid), gid: Number(gid), home: home || '/', shell: shell || '/bin/sh' };
 }
 
-/** The words before the command that make it the account's; undefined: it is already. @throws RunlockError `config` */
-export function becoming(
-  { uid, gid, name }: Account,
-  own: number,
-): readonly [string, ...string[]] | undefined {
-  if (uid === own) return undefined;
+/** What the loader and the C library obey, and ignore in programs that change their user (glibc, unsecvars.h). */
+const OF_THE_LOADER =
+  /^(?:LD_.*|GLIBC_TUNABLES|GCONV_PATH|GETCONF_DIR|HOSTALIASES|LOCALDOMAIN|LOCPATH|MALLOC_.*|NIS_PATH|NLSPATH|RESOLV_HOST_CONF|RES_OPTIONS|TZDIR)$/;
+
+interface Becoming {
+  /** The words before the command that make it the account's; undefined: it is already. */
+  readonly become: readonly [string, ...string[]] | undefined;
+  readonly env: Env;
+}
+
+/**
+ * Variables that the loader obeys are set after the change of user: before it, a library of that user's would be root's.
+ * @throws RunlockError `config`
+ */
+export function becoming({ uid, gid, name }: Account, own: number, env: Env): Becoming {
+  if (uid === own) return { become: undefined, env };
   try {
     accessSync(SETPRIV, constants.X_OK);
   } catch {
     throw new RunlockError('config', `cannot become user ${name}: ${SETPRIV} is missing; install util-linux`);
   }
-  return [SETPRIV, `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', '--'];
+  const later = Object.entries(env).filter(([variable]) => OF_THE_LOADER.test(variable));
+  const words = later.map(([variable, value = '']) => `${variable}=${value}`);
+  return {
+    become: [
+      ...([SETPRIV, `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', '--'] as const),
+      ...(words.length > 0 ? ['/usr/bin/env', ...words] : []),
+    ],
+    env: Object.fromEntries(Object.entries(env).filter(([variable]) => !OF_THE_LOADER.test(variable))),
+  };
+}
+
+const TEST = '/usr/bin/test';
+
+interface Tried {
+  readonly program: string;
+  readonly cwd: string;
+  readonly file: string;
+  readonly account: Account;
+}
+
+/**
+ * Whether the account can start the program there. Only a process that is that user's can tell: root may go everywhere,
+ * and would run a script that the user's shell then can't read.
+ * @throws RunlockError `config`, `not-executable`
+ */
+export function tryAs({ program, cwd, file, account }: Tried, become: Becoming['become']): void {
+  if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory())
+    throw new RunlockError('config', `${file}: cwd: ${cwd} is not a folder; make it, or correct the path`);
+  const may = (...test: string[]) => {
+    const [first, ...words]: readonly [string, ...string[]] = become
+      ? [...become, TEST, ...test]
+      : [TEST, ...test];
+    return spawnSync(first, words, { env: { PATH }, cwd: '/', stdio: 'ignore' }).status === 0;
+  };
+  if (!may('-x', cwd))
+    throw new RunlockError(
+      'config',
+      `${file}: cwd: user ${account.name} may not enter ${cwd}; name another folder, or let that user in`,
+    );
+  // A shell has to read its script.
+  if (!may('-x', program) || (isText(program) && !may('-r', program)))
+    throw new RunlockError(
+      'not-executable',
+      `cannot run ${program} as user ${account.name}: that user may not read and execute it, or not enter a folder on the way to it; correct the permissions`,
+    );
 }
 
 type Env = Readonly<Record<string, string | undefined>>;

@@ -1,8 +1,7 @@
 /** `runlock task`: lists, shows, and runs this node's tasks. */
-import { statSync } from 'node:fs';
 import { readTask as readInvocation } from '../../cli/parse.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
-import { RunlockError, isRunlockError } from '../../errors.ts';
+import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
 import type { TaskView } from '../../output/tasks.ts';
 import { fill } from '../../task/parameters.ts';
@@ -12,7 +11,7 @@ import { exec } from '../exec/command.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
-import { accountOf, becoming, freshEnvironment } from './account.ts';
+import { accountOf, becoming, freshEnvironment, tryAs } from './account.ts';
 import { readTask, readTasks } from './tasks.ts';
 import type { Defined, Folder } from './tasks.ts';
 
@@ -61,11 +60,12 @@ function viewOf({ task, options }: Defined): TaskView {
   const { params, ...rest } = task;
   return {
     ...rest,
-    params: params.map(({ name, match, fallback, description }) => ({
+    params: params.map(({ name, match, fallback, description, dash }) => ({
       name,
       match,
       ...(fallback !== undefined && { default: fallback }),
       ...(description !== undefined && { description }),
+      ...(dash && { dash }),
     })),
     options: Object.fromEntries([...options.general].map(([key, { text }]) => [key, text])),
   };
@@ -82,22 +82,24 @@ async function runTask(
   checkProgram(words[0], { uid: from.uid });
   const account = accountOf(task, platform);
   const cwd = task.cwd ?? '/';
-  checkFolder(task.file, cwd);
+  const own = { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env };
+  const { become, env } = becoming(account, platform.uid, own);
+  reachable(task.file, () => tryAs({ program: words[0], cwd, file: task.file, account }, become));
   const { asked } = await naming(task.file, () =>
     readInvocation(exec, { options, words, flags }, from.defining),
   );
-  const surroundings = {
-    cwd,
-    env: { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env },
-    become: becoming(account, platform.uid),
-  };
   const { run: runExec } = await import('../exec/run.ts');
-  return runExec({ ...(asked as ExecAsked), surroundings }, platform);
+  return runExec({ ...(asked as ExecAsked), surroundings: { cwd, env, become } }, platform);
 }
 
-function checkFolder(file: string, cwd: string): void {
-  if (statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) return;
-  throw new RunlockError('config', `${file}: cwd: ${cwd} is not a folder; make it, or correct the path`);
+/** A folder on the way may be closed to this user. */
+function reachable(file: string, look: () => void): void {
+  try {
+    look();
+  } catch (error) {
+    if (isRunlockError(error)) throw error;
+    throw new RunlockError('config', `${file}: cwd: ${reasonOf(error)}; correct the path or its permissions`);
+  }
 }
 
 /** Options that each are right and don't fit together are the file's fault. */
