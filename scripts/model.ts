@@ -4,7 +4,16 @@ import { configurations, larger, toWorld } from '../test/model/configurations.ts
 import type { Shape } from '../test/model/configurations.ts';
 import { explore } from '../test/model/explore.ts';
 import type { Explored } from '../test/model/explore.ts';
-import { allRows, rowText, TABLE_HEAD, tryRow } from '../test/model/table.ts';
+import {
+  CHANGES,
+  CHANGES_HEAD,
+  TABLE_HEAD,
+  allRows,
+  changeText,
+  rowText,
+  tryChange,
+  tryRow,
+} from '../test/model/table.ts';
 import { noFaults } from '../test/model/world.ts';
 import type { Hold } from '../src/lock/records.ts';
 
@@ -20,6 +29,7 @@ or a world of your own:
   --nodes a,b,b          one process each; the same name twice: two runs of one node (default a,b)
   --slots N              (default 1)
   --acquire 0,1          those processes, counted from 0, acquire and release instead of exec
+  --publish 0,1          those publish a state, show another meanwhile, and start under a third
   --runs N               how often each process starts (default 1)
   --hold forever|none|MS (default forever)
   --tick MS              how far time moves at a time; 0: it stands still (default 0)
@@ -46,6 +56,7 @@ const { values } = parseArgs({
     ...{ configuration: text, all: flag, mutants: flag, help: flag, trusting: flag, records: flag },
     ...{ nodes: text, slots: text, runs: text, hold: text, tick: text, ahead: text, 'max-states': text },
     acquire: text,
+    publish: text,
     ...faultOptions,
   },
 });
@@ -61,12 +72,14 @@ function natural(name: string, otherwise: number): number {
 function ownShape(): Shape {
   const hold = String(given['hold'] ?? 'forever');
   const names = String(given['nodes'] ?? 'a,b').split(',');
-  const acquiring = given['acquire'];
+  const numbers = (name: string) =>
+    given[name] === undefined ? [] : String(given[name]).split(',').map(Number);
   const distinct = [...new Set(names)];
   return {
     // The model has names of its own for nodes.
     nodes: names.map((name) => `n${distinct.indexOf(name)}`),
-    acquires: acquiring === undefined ? [] : String(acquiring).split(',').map(Number),
+    acquires: numbers('acquire'),
+    publishes: numbers('publish'),
     hold: (/^\d+$/.test(hold) ? Number(hold) : hold) as Hold,
     slots: natural('slots', 1),
     runs: natural('runs', 1),
@@ -93,22 +106,25 @@ function report(name: string, { states, steps, quiet, ms, outcome }: Explored): 
   }
 }
 
-function printTable(): void {
+function printTables(): void {
   console.log(TABLE_HEAD);
-  for (const row of allRows()) {
-    const wrong = tryRow(row);
-    console.log(rowText(row));
-    if (wrong === undefined) continue;
-    console.log(`\n**not so any more:** ${wrong}\n`);
-    process.exitCode = 1;
-  }
+  for (const row of allRows()) printRow(rowText(row), tryRow(row));
+  console.log(`\n${CHANGES_HEAD}`);
+  for (const change of CHANGES) printRow(changeText(change), tryChange(change));
+}
+
+function printRow(row: string, wrong: string | undefined): void {
+  console.log(row);
+  if (wrong === undefined) return;
+  console.log(`\n**not so any more:** ${wrong}\n`);
+  process.exitCode = 1;
 }
 
 const maxStates = natural('max-states', 2_000_000);
 const chosen = given['configuration'];
 const all: readonly (readonly [string, Shape])[] = Object.entries(everything);
 if (given['help'] === true) console.log(USAGE);
-else if (given['mutants'] === true) printTable();
+else if (given['mutants'] === true) printTables();
 else if (given['all'] === true)
   for (const [name, shape] of all) report(name, explore(toWorld(shape), { maxStates }));
 else if (chosen !== undefined) {

@@ -5,7 +5,7 @@
 import type { Entry } from '../../src/consul/consul.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
-import { keys } from './world.ts';
+import { keys, stateKeys } from './world.ts';
 import type { At, Lease, Process, Sighted, State, Tx } from './world.ts';
 
 /** The canonical text of a state; `parseState` makes a state of it again. */
@@ -19,12 +19,13 @@ export function canonical(state: State): string {
   const late = state.late.map(txText).sort();
   const operator = state.operator ? `"operator":${txText(state.operator)},` : '';
   const records = state.records ? '"records":true,' : '';
+  const showing = state.showing === undefined ? '' : `"showing":${state.showing},`;
   const ghosts = state.ghosts.map(
     ({ token, quietMs }, slot) => `{"token":${marked(slot, token)},"quietMs":${quietMs}}`,
   );
   const text =
     `{"entries":[${[...head, ...others].join()}],"processes":[${processes.map(processText).join()}],` +
-    `"late":[${late.join()}],${operator}${records}"ghosts":[${ghosts.join()}],"faults":${faultsText(faults)}`;
+    `"late":[${late.join()}],${operator}${records}${showing}"ghosts":[${ghosts.join()}],"faults":${faultsText(faults)}`;
   return rename(text, store.sessions);
 }
 
@@ -51,6 +52,7 @@ function otherEntries({ store, records }: State, processes: readonly Process[]):
     ...[keys.tail, keys.last, ...keys.freezes],
     ...nodes.map((node) => keys.node(node)),
     ...(records ? nodes.map((node) => keys.run(node)) : []),
+    ...Object.values(stateKeys),
   ];
   return names.flatMap((key) => store.entries.find((candidate) => candidate.key === key) ?? []);
 }
@@ -89,8 +91,14 @@ function keptOf(key: string, value: string): string {
   return JSON.stringify({ ...record, slot, ...plain });
 }
 
+/** The indexes of states are compared too, each by itself: they have numbers beyond all slots. */
+const STATES: readonly string[] = [stateKeys.condition, stateKeys.published, stateKeys.during];
+const [CONDITION, PUBLISHED, DURING] = [7, 8, 9];
+
 /** Freezes count as slot 0: a transaction that removes one says so. Records too: they are compared with its claims. */
 function slotOfKey({ key, session }: Entry): number | undefined {
+  const state = STATES.indexOf(key);
+  if (state !== -1) return CONDITION + state;
   if (key.endsWith('.freeze') || key.startsWith(keys.run(''))) return 0;
   if (!key.startsWith(keys.slotPrefix) || (key.endsWith('lock') && session !== undefined)) return undefined;
   return Number(key.slice(keys.slotPrefix.length).split('/')[0]);
@@ -104,6 +112,9 @@ function markTx(tx: Tx): Tx {
   if (tx.name === 'claimAgain') return { ...tx, claim: plain(tx.claim) as Claim };
   if (!('index' in tx)) return tx;
   if (tx.name === 'moveDown') return markMove(tx);
+  if (tx.name === 'start')
+    return { ...tx, index: mark(tx.slot, tx.index), condition: mark(CONDITION, tx.condition) };
+  if (tx.name === 'finish') return markFinish(tx);
   const stray = 'strayLock' in tx ? { strayLock: mark(tx.slot, tx.strayLock) } : {};
   const claim = 'claim' in tx ? { claim: plain(tx.claim) } : {};
   const own = 'claimIndex' in tx ? { claimIndex: mark(tx.slot, tx.claimIndex) } : {};
@@ -113,6 +124,12 @@ function markTx(tx: Tx): Tx {
 const markMove = (tx: Extract<Tx, { name: 'moveDown' }>): Tx => ({
   ...{ ...tx, index: mark(tx.from, tx.index) },
   ...(tx.strayLock !== undefined && { strayLock: mark(tx.from, tx.strayLock) }),
+});
+
+const markFinish = (tx: Extract<Tx, { name: 'finish' }>): Tx => ({
+  ...{ ...tx, index: mark(tx.slot, tx.index) },
+  ...(tx.same !== undefined && { same: mark(PUBLISHED, tx.same) }),
+  ...(tx.during !== undefined && { during: mark(DURING, tx.during) }),
 });
 
 function markAt(at: At): At {
@@ -129,7 +146,8 @@ const markSighted = ({ slot, claim, index }: Sighted): Sighted => ({
 
 /** Always in the same order of its fields; when the command has ended, nobody asks for its last proof. */
 function markProcess(process: Process): object {
-  const { node, hold, slots, aheadMs, runs, acquires, machine, run, session, attempts } = process;
+  const { node, hold, slots, aheadMs, runs, acquires, publishes, machine, run, session, attempts, restores } =
+    process;
   const lease = process.lease && markLease(process.lease);
   return {
     node,
@@ -138,20 +156,26 @@ function markProcess(process: Process): object {
     aheadMs,
     runs,
     acquires,
+    publishes,
     machine,
     run,
     session,
     at: markAt(process.at),
     attempts: attempts.map(plainAttempt),
     lease,
+    restores,
   };
 }
 
 const plainAttempt = ({ slot, before }: Process['attempts'][number]): object =>
   before ? { slot, before: plain(before) } : { slot };
 
-function markLease({ slot, claim, index, provedMs, outcome }: Lease): object {
-  return { slot, claim: plain(claim), index: mark(slot, index), provedMs: outcome ? 0 : provedMs, outcome };
+function markLease({ slot, claim, index, provedMs, outcome, unbegun, isAgain }: Lease): object {
+  return {
+    ...{ slot, claim: plain(claim), index: mark(slot, index), provedMs: outcome ? 0 : provedMs, outcome },
+    ...(unbegun && { unbegun: { ...unbegun, condition: mark(CONDITION, unbegun.condition) } }),
+    ...(isAgain && { isAgain }),
+  };
 }
 
 /** A claim as it was before it was stored. */

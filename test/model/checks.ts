@@ -1,8 +1,8 @@
 /** Every check of every transaction, found in the transactions of src/lock themselves, and how to leave it out. */
 import type { Claim } from '../../src/lock/records.ts';
-import type { Step } from '../../src/lock/transactions.ts';
+import type { RunStep } from '../../src/lock/transactions.ts';
 import { stepsOf } from './transmit.ts';
-import { keys } from './world.ts';
+import { keys, stateKeys } from './world.ts';
 import type { MutantStep, Sender, Tx, TxName, World } from './world.ts';
 
 const by: Sender = { node: 'n0', run: 'r0', session: 's0', hold: 'forever', slots: 1, aheadMs: 0 };
@@ -22,6 +22,9 @@ const SAMPLES: readonly Tx[] = [
   { name: 'moveDown', ...seen, from: 1, strayLock: 1 },
   { name: 'markNode', ...seen },
   { name: 'takeBack', ...seen, claim },
+  { name: 'start', ...seen, condition: 1, root: 'r0' },
+  { name: 'finish', ...seen },
+  { name: 'finish', ...seen, same: 1, during: 1 },
   { name: 'claimAgain', by, slot: 0, claim },
   { name: 'release', ...seen, outcome: 'succeeded' },
   { name: 'release', ...seen, outcome: 'failed', claim },
@@ -44,13 +47,15 @@ const SAMPLES: readonly Tx[] = [
 ];
 
 /** What a step refuses, as people read it; undefined for one that refuses nothing. */
-export function checkOf({ operation }: Step): string | undefined {
+export function checkOf({ operation }: RunStep): string | undefined {
   const { verb, key } = operation;
   const refusesNothing = verb === 'set' || verb === 'delete' || verb === 'get-tree';
   return refusesNothing ? undefined : `${verb} ${keyName(key)}`;
 }
 
 function keyName(key: string): string {
+  const state = Object.entries(stateKeys).find(([, name]) => name === key);
+  if (state) return `.state/${state[0]}`;
   if (key.startsWith(keys.queuePrefix)) return '.queue/<me>';
   if (key === keys.node('n0')) return '.node/<me>';
   if (key === keys.run('n0')) return '.runs/<me>';
@@ -76,13 +81,13 @@ export function allChecks(): ReadonlyMap<TxName, readonly string[]> {
 /** The same world, where one transaction is sent without these checks. */
 export function without(world: World, name: TxName, checks: readonly string[]): World {
   const names = new Set(checks);
-  const mutate = (sent: TxName, steps: readonly Step[]): readonly MutantStep[] =>
+  const mutate = (sent: TxName, steps: readonly RunStep[]): readonly MutantStep[] =>
     sent === name ? steps.flatMap((step) => weaken(step, names, oldSlot(sent, steps))) : steps;
   return { ...world, mutate };
 }
 
 /** A check goes; a write that checks is done all the same. */
-function weaken(step: Step, names: ReadonlySet<string>, old: string | undefined): MutantStep[] {
+function weaken(step: RunStep, names: ReadonlySet<string>, old: string | undefined): MutantStep[] {
   const check = checkOf({ ...step, operation: anyNode(step.operation, old) });
   if (check === undefined || !names.has(check)) return [step];
   const { operation, means } = step;
@@ -93,14 +98,14 @@ function weaken(step: Step, names: ReadonlySet<string>, old: string | undefined)
 }
 
 /** Where the claim stood that moves down: the higher of the two slots. */
-function oldSlot(name: TxName, steps: readonly Step[]): string | undefined {
+function oldSlot(name: TxName, steps: readonly RunStep[]): string | undefined {
   if (name !== 'moveDown') return undefined;
   const slots = steps.flatMap(({ operation: { key } }) => /\/\.slot\/(\d+)\//.exec(key)?.[1] ?? []);
   return keys.slot(Math.max(...slots.map(Number)));
 }
 
 /** The samples are those of one node and one slot, and of one above it that a claim moves down from. */
-function anyNode(operation: Step['operation'], old: string | undefined): Step['operation'] {
+function anyNode(operation: RunStep['operation'], old: string | undefined): RunStep['operation'] {
   const { key } = operation;
   if (key.startsWith(keys.node(''))) return { ...operation, key: keys.node('n0') };
   if (key.startsWith(keys.run(''))) return { ...operation, key: keys.run('n0') };

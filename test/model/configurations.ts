@@ -8,6 +8,8 @@ export interface Shape {
   readonly nodes: readonly string[];
   /** Which of the processes acquire and release, instead of exec, by their numbers. */
   readonly acquires?: readonly number[];
+  /** Which of the processes publish a state, show one meanwhile, and start under one. */
+  readonly publishes?: readonly number[];
   readonly hold?: Hold;
   /** Claims that earlier runs left, with the same hold. */
   readonly kept?: readonly Omit<Kept, 'hold'>[];
@@ -32,6 +34,7 @@ export function toWorld(shape: Shape): World {
   const {
     nodes,
     acquires = [],
+    publishes = [],
     hold = 'forever',
     slots = 1,
     runs = 1,
@@ -48,6 +51,7 @@ export function toWorld(shape: Shape): World {
       ...{ node, hold, runs: runsOf(runs, i), aheadMs: i * aheadMs },
       slots: typeof slots === 'number' ? slots : (slots[i] ?? 1),
       ...(acquires.includes(i) && { acquires: true }),
+      ...(publishes.includes(i) && { publishes: true }),
       ...(machines?.[i] !== undefined && { machine: machines[i] }),
     })),
     faults: { ...noFaults, ...shape.faults },
@@ -162,6 +166,27 @@ export const configurations = {
     ...{ nodes: two, slots: [1, 2], kept: [{ ...failed('n1', 1), state: 'running' }], tickMs: 60_000 },
     ...{ hold: 'none', faults: { strayLock: 1 } },
   },
+  // Runs that publish, show something meanwhile, and start under a condition. Their records tell whether they were good.
+  publish: { nodes: two, publishes: [0], records: true, faults: { expire: 1, lose: 1, late: 1 } },
+  'publish, operators': {
+    ...{ nodes: two, publishes: [0], records: true },
+    faults: { evict: 1, clear: 1, lose: 1 },
+  },
+  'publish, returns': {
+    ...{ nodes: ['n0'], runs: 2, publishes: [0], records: true },
+    faults: { fail: 1, crash: 1, change: 1, lose: 1, leave: 1 },
+  },
+  // Others take the slot over while its run is stopped before its command, or after it.
+  'publish, taken over': {
+    ...{ nodes: two, publishes: [0], records: true, hold: 30_000, tickMs: 60_000 },
+    faults: { expire: 1 },
+  },
+  // A claim that stays, comes back and ends by its hold.
+  'publish, hold': {
+    ...{ nodes: two, runs: [2, 1], publishes: [0], records: true, hold: 30_000, tickMs: 60_000 },
+    faults: { fail: 1 },
+  },
+  'publish, both': { nodes: two, publishes: [0, 1], records: true, faults: { change: 1, lose: 1 } },
 } as const satisfies Record<string, Shape>;
 
 /** Too large for every change: `npm run model -- --all` visits them as well. */
@@ -178,6 +203,14 @@ export const larger = {
   'namesakes, finite': {
     ...{ nodes: ['n0', 'n0'], machines: ['a', 'b'], hold: 30_000, ...timed, tickMs: 60_000 },
     ...{ runs: [1, 3], faults: { expire: 1 } },
+  },
+  'publish, finite': {
+    ...{ nodes: two, runs: [2, 1], publishes: [0], records: true, hold: 30_000, tickMs: 60_000 },
+    faults: { fail: 1, expire: 1 },
+  },
+  'publish, late': {
+    ...{ nodes: two, publishes: [0], records: true },
+    faults: { change: 1, expire: 1, lose: 1, late: 1 },
   },
   'held, two slots': { nodes: three, acquires: [0, 1], slots: 2, faults: { crash: 1 } },
 } as const satisfies Record<string, Shape>;

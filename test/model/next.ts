@@ -1,9 +1,10 @@
 /** One step that the world may take, and the small changes that steps are made of. */
 import type { Claim } from '../../src/lock/records.ts';
 import { judgeToken } from './promises.ts';
+import { get } from './store.ts';
 import { withNewSession, withoutSession } from './transmit.ts';
 import type { Sent } from './transmit.ts';
-import { idle, replaceProcess, withProcess } from './world.ts';
+import { idle, replaceProcess, stateKeys, withProcess } from './world.ts';
 import type { At, Faults, Lease, Process, Sighted, State, Tx, World } from './world.ts';
 
 export interface Next {
@@ -71,9 +72,10 @@ export function renewSession({ state, i, process }: Actor): State {
   return withProcess(fresh.state, i, { session: fresh.session });
 }
 
-/** The process has a slot: its command starts, or `acquire` turns it into what it holds. */
+/** The process has a slot: its command starts, unless it asks first; or `acquire` turns it into what it holds. */
 export function startRun(actor: Actor, how: string, lease: Lease): Next {
-  const { acquires, attempts } = actor.process;
+  const { acquires, publishes, attempts } = actor.process;
+  if (publishes) return begins(actor, how, lease);
   if (!acquires) return handOver(actor, how, { lease, at: { pc: 'run' } });
   // `decline` knows of this slot alone.
   const own = attempts.filter(({ slot }) => slot === lease.slot);
@@ -82,6 +84,29 @@ export function startRun(actor: Actor, how: string, lease: Lease): Next {
     `${how} slot ${lease.slot}`,
     goTo(actor, { pc: 'keep' }, { lease: { ...lease, provedMs: 0 }, attempts: own }),
   );
+}
+
+/** The condition was last looked at before the slot was asked for, or, which is later, now. */
+function begins(actor: Actor, how: string, lease: Lease): Next {
+  const condition = get(actor.state.store, stateKeys.condition)?.modifyIndex ?? 0;
+  const own = actor.process.attempts.filter(({ slot }) => slot === lease.slot);
+  const value = get(actor.state.store, stateKeys.during)?.value;
+  const { showing } = actor.state;
+  const before = { ...(value !== undefined && { value }), ...(showing !== undefined && { showing }) };
+  const held = { ...lease, unbegun: { condition, before } };
+  return step(
+    actor,
+    `${how} slot ${lease.slot}`,
+    goTo(actor, { pc: 'begin' }, { lease: held, attempts: own }),
+  );
+}
+
+/** `start` took effect. */
+export function startBegun(actor: Actor): Next {
+  const { lease } = actor.process;
+  if (!lease) throw new Error('no slot');
+  const { slot, claim, index, provedMs } = lease;
+  return handOver(actor, 'may start', { lease: { slot, claim, index, provedMs }, at: { pc: 'run' } });
 }
 
 /** The slot is held: nothing of runlock is there any more, and the node's work starts. */

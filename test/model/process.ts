@@ -2,6 +2,7 @@
 import { ask, askAgain, giveHeldBack, heldEndings, keepGranted, lookKept } from './holding.ts';
 import { goTo, leave, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
+import { begin, finishRun, finishes, lookFinish } from './publishing.ts';
 import { close, endings, giveBack, lookAgain, record, undo, watch } from './running.ts';
 import { sent, unanswered } from './sent.ts';
 import type { Under } from './sent.ts';
@@ -41,10 +42,14 @@ function ownSteps(actor: Actor, at: At): Next[] {
       return close(actor, at);
     case 'undo':
       return undo(actor, at);
+    case 'begin':
+      return begin(actor);
     case 'run':
       return watch(actor);
     case 'end':
-      return giveBack(actor);
+      return finishes(actor.process) ? finishRun(actor) : giveBack(actor);
+    case 'look-finish':
+      return lookFinish(actor);
     case 'look-again':
       return lookAgain(actor);
     case 'record':
@@ -92,7 +97,9 @@ function interruptions(actor: Actor, at: At): Next[] {
 }
 
 const comesBack = (process: Process) =>
-  isRunning(process) || (process.acquires === true && process.lease !== undefined);
+  isRunning(process) ||
+  process.lease?.unbegun !== undefined ||
+  (process.acquires === true && process.lease !== undefined);
 
 /** The guard ends the command with its process. The node's next run comes some day. */
 function crashes(actor: Actor): Next[] {

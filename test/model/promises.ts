@@ -1,4 +1,5 @@
 /** The promises of docs/protocol.md: what a change of the store, and a moment of the world, must not show. */
+import { decodeState } from '../../src/state/document.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import {
@@ -10,10 +11,11 @@ import {
   isOwn,
 } from '../../src/lock/decide.ts';
 import type { Owner, Slot } from '../../src/lock/decide.ts';
+import { VALUE, isOfRun, isPastHold, isShown } from './states.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
-import { NOW_MS, contextOf, isRunning, keys, slotOf, slotsOf } from './world.ts';
-import type { State, Tx, TxName } from './world.ts';
+import { NOW_MS, contextOf, isRunning, keys, slotOf, slotsOf, stateKeys } from './world.ts';
+import type { Process, State, Tx, TxName } from './world.ts';
 
 const PROMISES = {
   overlap: 'promise 1: more runs at once than slots',
@@ -28,6 +30,14 @@ const PROMISES = {
   freeze: 'freeze: a new run was granted although the group is frozen',
   record: 'history: a node’s record went back to an earlier run',
   thaw: 'freeze: a run removed a freeze that is not past its end',
+  start: 'start: a command may begin although its slot is not its run’s any more',
+  condition: 'start: a command may begin although its condition has changed',
+  good: 'publish: a run was recorded as good although its slot was not its own any more',
+  publish: 'publish: a state was published without the record of a good run, or the record without the state',
+  others: 'publish: a run removed a state that somebody else had set',
+  early: 'during: a state counts as absent although its claim stands',
+  late: 'during: a state counts as set although its claim has ended, or its run never began',
+  waits: 'start: a run that gave its slot up holds it all the same',
 } as const;
 
 /** The promise that a transaction broke, having turned the state's store into `after`. */
@@ -35,6 +45,7 @@ export function judge(before: State, after: Store, tx: Tx): string | undefined {
   return (
     judgeFreeze(before.store, after, tx) ??
     judgeRecord(before.store, after, tx) ??
+    judgeStates(before.store, after, tx) ??
     (tx.name === 'grant' || tx.name === 'takeOver'
       ? (judgeOrder(before.store, tx) ?? judgeCount(before.store, tx))
       : undefined) ??
@@ -59,6 +70,35 @@ function judgeRecord(before: Store, after: Store, { by }: Tx): string | undefine
   if (!was || !now || was === now) return undefined;
   const [earlier = 0, later = 0] = [was, now].map((entry) => decodeRun(entry).claimIndex);
   return later < earlier ? PROMISES.record : undefined;
+}
+
+/** `start` and `finish` are right if the slot is their run's, running and locked by nobody else; only `finish` publishes. */
+function judgeStates(before: Store, after: Store, tx: Tx): string | undefined {
+  const { name, by } = tx;
+  if (name === 'start' || name === 'finish') {
+    const claim = slotOf(before, tx.slot)?.owner?.claim;
+    if (claim?.run !== by.run || (claim.state !== 'running' && !tx.isEvicted))
+      return name === 'start' ? PROMISES.start : PROMISES.good;
+  }
+  const isChanged = (key: string) => get(before, key) !== get(after, key);
+  if (name === 'start' && tx.condition !== get(before, stateKeys.condition)?.modifyIndex)
+    return PROMISES.condition;
+  if (isChanged(stateKeys.during) && !get(after, stateKeys.during) && writerOfDuring(before) !== by.run)
+    return PROMISES.others;
+  const record = isChanged(keys.run(by.node)) ? get(after, keys.run(by.node)) : undefined;
+  const isGood = record !== undefined && decodeRun(record).outcome === 'succeeded' && by.publishes === true;
+  if (isChanged(stateKeys.published) && !isGood) return PROMISES.publish;
+  return isGood && !isPublished(after) ? PROMISES.publish : undefined;
+}
+
+function writerOfDuring(store: Store): string | undefined {
+  const entry = get(store, stateKeys.during);
+  return entry && decodeState(entry).run;
+}
+
+function isPublished(store: Store): boolean {
+  const entry = get(store, stateKeys.published);
+  return entry !== undefined && decodeState(entry).value === VALUE;
 }
 
 function judgeOrder(before: Store, { by }: Tx): string | undefined {
@@ -140,10 +180,24 @@ export function judgeMoment(state: State): string | undefined {
   const most = Math.max(0, ...running.map((process) => process.slots));
   if (runs > Math.min(slots, most)) return PROMISES.overlap;
   // What `acquire` holds is left out: several processes of a node may work in it.
+  const shown = judgeShown(state);
+  if (shown !== undefined) return shown;
   const nodes = running
     .filter(({ acquires }) => !acquires)
     .map(({ node, machine }) => `${node} ${machine ?? ''}`);
   return new Set(nodes).size < nodes.length ? PROMISES.twice : undefined;
+}
+
+/** What a run shows meanwhile is there as long as the claim, and not longer. */
+function judgeShown({ store, showing }: State): string | undefined {
+  if (showing !== undefined) return isShown(store) || isPastHold(store, showing) ? undefined : PROMISES.early;
+  return isOfRun(store) && isShown(store) ? PROMISES.late : undefined;
+}
+
+/** A run whose `start` was refused, or that was stopped before it, has nothing any more. */
+export function judgeGivenUp({ store }: State, { publishes, run }: Process): string | undefined {
+  if (!publishes) return undefined;
+  return slotsOf(store).some(({ owner }) => owner?.claim.run === run) ? PROMISES.waits : undefined;
 }
 
 /** A command starts with this fencing token. */

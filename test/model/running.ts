@@ -6,10 +6,12 @@ import { decodeRun } from '../../src/lock/records.ts';
 import type { Outcome } from '../../src/lock/records.ts';
 import { isHeld, isLeft, standing } from '../../src/lock/decide.ts';
 import type { Standing } from '../../src/lock/decide.ts';
+import { judgeGivenUp } from './promises.ts';
 import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
-import { get } from './store.ts';
-import { recordOf, releaseTx, withoutSession } from './transmit.ts';
+import { stateOf } from './states.ts';
+import { get, transact } from './store.ts';
+import { recordOf, releaseTx, withStore, withoutSession } from './transmit.ts';
 import {
   contextOf,
   idle,
@@ -19,6 +21,7 @@ import {
   replaceProcess,
   senderOf,
   slotOf,
+  stateKeys,
   withProcess,
 } from './world.ts';
 import type { At, Lease, Process, Sighted, State, Tx } from './world.ts';
@@ -28,7 +31,7 @@ export function leaseOf({ lease }: Process): Lease {
   return lease;
 }
 
-const hasSession = ({ state, process }: Actor): boolean =>
+export const hasSession = ({ state, process }: Actor): boolean =>
   process.session !== undefined && state.store.sessions.includes(process.session);
 
 export const standingNow = ({ state, process }: Actor): Standing =>
@@ -43,44 +46,53 @@ export function watch(actor: Actor): Next[] {
   return [...nexts, ...endings(actor)];
 }
 
+/** The slot is its own, or it is taken back. */
+export function lookAtSlot(actor: Actor): Next {
+  const { process } = actor;
+  const lease = leaseOf(process);
+  const now = standingNow(actor);
+  if (now.kind === 'unlocked' || now.kind === 'gone') return recover(actor, now);
+  if (now.kind !== 'mine') throw new Error(`looked at what is ${now.kind}`);
+  const { claim, index } = now.owner;
+  return step(
+    actor,
+    'looks: its own',
+    goTo(actor, process.at, { lease: { ...lease, claim, index, provedMs: 0 } }),
+  );
+}
+
 function seeSlot(actor: Actor): Next {
   const { process } = actor;
   const lease = leaseOf(process);
   const now = standingNow(actor);
   switch (now.kind) {
-    case 'mine': {
-      const { claim, index } = now.owner;
-      return step(
-        actor,
-        'looks: its own',
-        goTo(actor, process.at, { lease: { ...lease, claim, index, provedMs: 0 } }),
-      );
-    }
     case 'evicted': {
       const { claim, index } = now.owner;
       const changes = { lease: { ...lease, claim, index, outcome: 'evicted' } } as const;
       return step(actor, 'sees its eviction: its command is killed', goTo(actor, { pc: 'end' }, changes));
     }
+    case 'mine':
     case 'unlocked':
     case 'gone':
-      return recover(actor, now);
+      return lookAtSlot(actor);
     case 'foreign':
       return end(actor, 'sees the slot lost: its command is killed', 'lost');
   }
 }
 
 /** recover. */
-function recover(actor: Actor, now: Extract<Standing, { kind: 'unlocked' | 'gone' }>): Next {
+export function recover(actor: Actor, now: Extract<Standing, { kind: 'unlocked' | 'gone' }>): Next {
   const state = hasSession(actor) ? actor.state : renewSession(actor);
   const process = state.processes[actor.i] ?? actor.process;
   const { slot, claim: known } = leaseOf(process);
   const by = senderOf(process);
+  const at: At = { pc: process.at.pc === 'begin' ? 'begin' : 'run' };
   const claim = returnedClaim(contextOf(by), now.kind === 'gone' ? known : now.owner.claim);
   const tx: Tx =
     now.kind === 'gone'
       ? { name: 'claimAgain', by, slot, claim }
       : { name: 'takeBack', by, slot, index: now.owner.index, claim };
-  return step(actor, `looks: ${now.kind}`, sendFrom({ ...actor, state }, { pc: 'run' }, tx));
+  return step(actor, `looks: ${now.kind}`, sendFrom({ ...actor, state }, at, tx));
 }
 
 /** How the command may end now; a transaction that is under way is given up. */
@@ -201,17 +213,36 @@ export function close(actor: Actor, { then, held }: Leaving): Next[] {
       step(
         actor,
         'cannot close its session',
-        next({ ...actor, state: spend(state, 'lose') }, { then, held }),
+        next({ ...actor, state: forgotten({ ...actor, state: spend(state, 'lose') }) }, { then, held }),
       ),
     );
   return nexts;
+}
+
+/** restore: what `start` wrote becomes what it was, if the command never began. */
+function undoStart({ state, process: { run, restores } }: Actor): State {
+  const key = stateKeys.during;
+  if (!restores || stateOf(state.store, key)?.run !== run) return state;
+  const { value } = restores;
+  const { store } = transact(state.store, [
+    value === undefined ? { verb: 'delete', key } : { verb: 'set', key, value },
+  ]);
+  const { showing, ...others } = withStore(state, store);
+  const isShown = showing !== undefined && restores.showing !== undefined;
+  return { ...others, ...(isShown && { showing }) };
+}
+
+/** A run that gave up before its command asks for its slots anew, and knows of no attempts any more. */
+function forgotten(actor: Actor): State {
+  if (!actor.process.restores) return actor.state;
+  return withProcess(undoStart(actor), actor.i, { attempts: [] });
 }
 
 /** takeBackGrant, one attempt after the other. */
 export function undo(actor: Actor, at: Leaving): Next[] {
   const { state, process } = actor;
   const [attempt, ...attempts] = process.attempts;
-  if (!attempt) return [step(actor, 'has undone all', next(actor, at))];
+  if (!attempt) return [undone(actor, at)];
   const { slot, before } = attempt;
   const owner = slotOf(state.store, slot)?.owner;
   if (!owner || owner.claim.run !== process.run)
@@ -224,6 +255,16 @@ export function undo(actor: Actor, at: Leaving): Next[] {
   return [step(actor, `undoes its grant of slot ${slot}`, sendFrom(actor, at, tx))];
 }
 
+/** Nothing is left; what its `start` may have written goes as well. */
+function undone(actor: Actor, at: Leaving): Next {
+  const broken = judgeGivenUp(actor.state, actor.process);
+  const state = undoStart(actor);
+  return {
+    ...step(actor, 'has undone all', next({ ...actor, state }, at)),
+    ...(broken !== undefined && { broken }),
+  };
+}
+
 /** The next try, with another session, what is held already, or the end of the process. */
 function next(actor: Actor, { then, held }: { then: Leaving['then']; held?: Sighted | undefined }): State {
   const { state, i, process } = actor;
@@ -234,8 +275,8 @@ function next(actor: Actor, { then, held }: { then: Leaving['then']; held?: Sigh
   const fresh = renewSession({ ...actor, process: {} as Process });
   return {
     ...fresh,
-    processes: fresh.processes.map((process, i) =>
-      i === actor.i ? { ...process, at: { pc: 'look' } } : process,
+    processes: fresh.processes.map(({ restores, ...process }, i) =>
+      i === actor.i ? { ...process, at: { pc: 'look' } } : { ...process, ...(restores && { restores }) },
     ),
   };
 }

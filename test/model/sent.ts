@@ -1,20 +1,33 @@
 /** A transaction under way: it arrives and is answered, its answer is lost, it arrives late, or it never does. */
 import { REQUEST_TIMEOUT_MS } from '../../src/consul/request.ts';
 import { writtenIndex } from '../../src/consul/txn.ts';
-import type { Result } from '../../src/lock/transactions.ts';
+import type { Result as ResultOf } from '../../src/consul/txn.ts';
+import type { RunObstacle } from '../../src/lock/transactions.ts';
 import { decodeQueueMark } from '../../src/lock/records.ts';
-import { runningClaim } from '../../src/lock/context.ts';
 import { isHeld, unnoticed } from '../../src/lock/decide.ts';
 import { declines, ended } from './holding.ts';
-import { goTo, judged, leave, nameOf, renewSession, sendFrom, spend, startHeld, startRun } from './next.ts';
+import {
+  goTo,
+  judged,
+  leave,
+  nameOf,
+  renewSession,
+  sendFrom,
+  spend,
+  startBegun,
+  startHeld,
+  startRun,
+} from './next.ts';
 import type { Actor, Next } from './next.ts';
-import { transmit } from './transmit.ts';
+import { givenUp, refusedFinish } from './publishing.ts';
+import { claimOf, transmit } from './transmit.ts';
 import type { Sent } from './transmit.ts';
 import { place, tidyTx } from './waiting.ts';
-import { contextOf, keys, nowOf, slotsOf, withProcess } from './world.ts';
+import { keys, nowOf, slotsOf, withProcess } from './world.ts';
 import type { At, Faults, Process, State, Tx } from './world.ts';
 
 export type Under = Extract<At, { pc: 'sent' }>;
+type Result = ResultOf<RunObstacle>;
 type Refusal = Extract<Result, { kind: 'refused' }>;
 
 const isOverdue = ({ ageMs }: Under): boolean => ageMs > REQUEST_TIMEOUT_MS;
@@ -74,7 +87,7 @@ export function describe(tx: Tx): string {
 function afterSilence({ i }: Actor, { tx, from }: Under, state: State): State {
   const unsure = withProcess(state, i, { at: from });
   const process = unsure.processes[i];
-  if (!process || from.pc !== 'run') return unsure;
+  if (!process || (from.pc !== 'run' && from.pc !== 'begin') || tx.name === 'start') return unsure;
   // sendAndKeep
   if (tx.name === 'claimAgain' && process.lease)
     return withProcess(unsure, i, { lease: { ...process.lease, unanswered: true } });
@@ -111,7 +124,7 @@ function accepted(
     case 'takeOver':
     case 'comeBack':
     case 'moveDown': {
-      const claim = runningClaim(contextOf(tx.by));
+      const claim = claimOf(tx);
       const index = writtenIndex(result.entries, keys.owner(tx.slot));
       const provedMs = process.hold === 'forever' ? 0 : ageMs;
       return startRun(actor, 'is granted', { slot: tx.slot, claim, index, provedMs });
@@ -126,9 +139,12 @@ function accepted(
         index,
         provedMs: process.hold === 'forever' ? 0 : ageMs,
       };
-      return goTo(actor, from.pc === 'run' ? from : { pc: 'end' }, { lease });
+      return goTo(actor, from.pc === 'run' || from.pc === 'begin' ? from : { pc: 'end' }, { lease });
     }
+    case 'start':
+      return startBegun(actor);
     case 'release':
+    case 'finish':
     case 'recordAlone':
       return goTo(actor, leave('idle'), { attempts: [] });
     case 'keep':
@@ -179,7 +195,13 @@ function refused(actor: Actor, at: Under, refusal: Refusal): State {
       return goTo(actor, afterRefusedGrant(at, refusal), attemptsAfter(actor.process, at, tx.slot));
     case 'takeBack':
     case 'claimAgain':
-      return from.pc === 'run' ? refusedInRun(actor, tx, refusal) : refusedAtEnd(actor, refusal);
+      return from.pc === 'run' || from.pc === 'begin'
+        ? refusedInRun(actor, tx, refusal)
+        : refusedAtEnd(actor, refusal);
+    case 'start':
+      return refusal.obstacle === 'condition' ? givenUp(actor, 'look') : goTo(actor, from);
+    case 'finish':
+      return refusedFinish(actor, refusal.obstacle);
     case 'release':
       return goTo(actor, { pc: 'look-again' });
     case 'recordAlone':
@@ -220,9 +242,11 @@ function afterRefusedGrant({ tx, from }: Under, { obstacle, key }: Refusal): At 
 /** recover. */
 function refusedInRun(actor: Actor, tx: Tx, { obstacle }: Refusal): State {
   const { lease } = actor.process;
-  if (obstacle === 'session') return renewSession({ ...actor, state: goTo(actor, { pc: 'run' }) });
+  const at: At = { pc: lease?.unbegun ? 'begin' : 'run' };
+  if (obstacle === 'session') return renewSession({ ...actor, state: goTo(actor, at) });
   const isLost = tx.name === 'claimAgain' && obstacle === 'lock';
-  if (!isLost || !lease) return goTo(actor, { pc: 'run' });
+  if (!isLost || !lease) return goTo(actor, at);
+  if (lease.unbegun) return givenUp(actor, 'idle');
   return goTo(actor, { pc: 'end' }, { lease: { ...lease, outcome: 'lost' } });
 }
 

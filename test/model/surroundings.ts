@@ -10,7 +10,7 @@ import { describe } from './sent.ts';
 import { get, transact } from './store.ts';
 import type { Request } from './store.ts';
 import { transmit, withStore, withoutSession } from './transmit.ts';
-import { NOW_MS, isRunning, keys, slotsOf } from './world.ts';
+import { NOW_MS, handSet, isRunning, keys, slotsOf, stateKeys } from './world.ts';
 import type { At, Process, Sender, State, Tx, TxName, World } from './world.ts';
 
 export const surroundingSteps = (world: World, state: State): Next[] => [
@@ -19,6 +19,7 @@ export const surroundingSteps = (world: World, state: State): Next[] => [
   ...operatorActs(world, state),
   ...operatorLooks(world, state),
   ...hands(state),
+  ...changes(state),
   ...freezes(state),
   ...time(world, state),
 ];
@@ -125,6 +126,18 @@ function hands(state: State): Next[] {
   });
 }
 
+/** `state set`, by somebody else: the two documents of each state take turns. */
+function changes(state: State): Next[] {
+  if (state.faults.change === 0) return [];
+  return Object.entries(stateKeys).map(([name, key]) => {
+    const put: Request = { verb: 'set', key, value: handSet(get(state.store, key)?.value) };
+    const { showing, ...others } = withStore(state, transact(state.store, [put]).store);
+    const isKept = name !== 'during' && showing !== undefined;
+    const after: State = { ...others, ...(isKept && { showing }) };
+    return { label: `a hand sets ${key}`, state: spend(after, 'change') };
+  });
+}
+
 const iso = (ms: number): string => new Date(ms).toISOString();
 
 /** A freeze that is past its end, one without an end, and none. */
@@ -177,11 +190,17 @@ export function time({ tickMs }: World, state: State): Next[] {
 function later(process: Process, tickMs: number): Process {
   const { lease, hold, acquires } = process;
   const at = laterAt(process.at, tickMs, hold !== 'forever');
+  if (lease?.unbegun && hold !== 'forever') {
+    const provedMs = Math.min(lease.provedMs + tickMs, VANISHED_AFTER_MS);
+    return { ...process, at, lease: { ...lease, provedMs } };
+  }
   if (!lease || lease.outcome !== undefined || hold === 'forever' || acquires) return { ...process, at };
   return { ...process, at, lease: { ...lease, provedMs: lease.provedMs + tickMs } };
 }
 
-const PROOFS = new Set<TxName>(['grant', 'takeOver', 'comeBack', 'moveDown', 'takeBack', 'claimAgain']);
+const PROOFS = new Set<TxName>([
+  ...(['grant', 'takeOver', 'comeBack', 'moveDown', 'takeBack', 'claimAgain', 'start'] as const),
+]);
 
 function laterAt(at: At, tickMs: number, ages: boolean): At {
   if (at.pc === 'first' || at.pc === 'down') {

@@ -3,6 +3,8 @@ import { without } from './checks.ts';
 import { configurations, toWorld } from './configurations.ts';
 import type { ConfigurationName } from './configurations.ts';
 import { explore } from './explore.ts';
+import type { RunStep } from '../../src/lock/transactions.ts';
+import { handSet, keys, stateKeys } from './world.ts';
 import type { TxName } from './world.ts';
 
 export interface Row {
@@ -23,6 +25,7 @@ const LOCK_SEEN = ['check-index lock', 'delete-cas lock'];
 const SAME = 'each of the two says what the other says; without both see below';
 const FIRST = 'only the first in the queue takes a slot, and it has just seen that this one is free';
 const RETURNS = 'a run that takes its lock back changes its claim too (ADR 10), and that is seen';
+const UNCHANGED = 'a claim that has not changed is still this run’s';
 const BUSY =
   'the claim says so too; the mark makes a second run of a node busy at once, instead of first in the queue';
 const STRAY = 'a run that takes the lock also writes the claim, and that is seen';
@@ -93,7 +96,16 @@ const TABLE: readonly Row[] = [
     'claim and lock deleted',
     'who has the lock has a claim too, or lost it to a hand',
   ),
-  not('release', ['check-session lock'], 'lock deleted', 'a claim that has not changed is still this run’s'),
+  not('start', ['check-session lock'], 'publish, taken over', UNCHANGED),
+  row('start', ['check-index owner'], 'publish, operators', 'start'),
+  row('start', ['check-session lock', 'check-index owner'], 'publish, taken over', 'start'),
+  row('start', ['check-index .state/condition'], 'publish, both', 'start'),
+  not('finish', ['check-session lock'], 'publish, taken over', UNCHANGED),
+  row('finish', ['check-index owner'], 'publish, operators', 'publish'),
+  row('finish', ['check-session lock', 'check-index owner'], 'publish, taken over', 'publish'),
+  row('finish', ['check-index .state/published'], 'publish, both', 'publish'),
+  row('finish', ['delete-cas .state/during'], 'publish, both', 'publish'),
+  not('release', ['check-session lock'], 'lock deleted', UNCHANGED),
   not(
     'release',
     OWNER,
@@ -102,7 +114,7 @@ const TABLE: readonly Row[] = [
   ),
   row('release', ['check-session lock', ...OWNER], 'late', 'promise 4'),
   row('recordAlone', ['cas .runs/<me>'], 'same node, recorded', 'history'),
-  not('keep', ['check-session lock'], 'held, late', 'a claim that has not changed is still this run’s'),
+  not('keep', ['check-session lock'], 'held, late', UNCHANGED),
   not('keep', ['check-index owner'], 'held, evicted', SAME),
   not('keep', ['cas owner'], 'held, evicted', SAME),
   not(
@@ -156,6 +168,92 @@ export function tryRow({ tx, checks, in: where, breaks, why }: Row): string | un
   }
   return undefined;
 }
+
+/** What is not a check: a transaction that says, or does, something else. */
+export interface Change {
+  readonly tx: TxName;
+  readonly what: string;
+  readonly in: ConfigurationName;
+  readonly breaks: string;
+  readonly mutate: (steps: readonly RunStep[]) => readonly RunStep[];
+}
+
+const isSet = ({ operation }: RunStep, key: string): boolean =>
+  operation.verb === 'set' && operation.key === key;
+
+/** The same steps, where one writes another value. */
+const rewritten = (steps: readonly RunStep[], key: string, rewrite: (value: string) => string): RunStep[] =>
+  steps.map((step) => {
+    const { operation } = step;
+    const isWrite = operation.verb === 'set' || operation.verb === 'cas';
+    return isWrite && operation.key === key
+      ? { ...step, operation: { ...operation, value: rewrite(operation.value) } }
+      : step;
+  });
+
+const CLAIM = /,"while":\{[^}]*\}/;
+const ROOT = /,"root":"[^"]*"/;
+
+export const CHANGES: readonly Change[] = [
+  {
+    ...{
+      tx: 'comeBack',
+      what: 'the claim says nothing of its root',
+      in: 'publish, returns',
+      breaks: 'during',
+    },
+    mutate: (steps) => rewritten(steps, keys.owner(0), (value) => value.replace(ROOT, '')),
+  },
+  {
+    ...{ tx: 'start', what: 'the state names no claim', in: 'publish, returns', breaks: 'during' },
+    mutate: (steps) => rewritten(steps, stateKeys.during, (value) => value.replace(CLAIM, '')),
+  },
+  {
+    ...{
+      tx: 'start',
+      what: 'the state names its run, not the root',
+      in: 'publish, returns',
+      breaks: 'during',
+    },
+    mutate: (steps) =>
+      rewritten(steps, stateKeys.during, (value) => {
+        const { run } = JSON.parse(value) as { run: string };
+        return value.replace(ROOT, `,"root":"${run}"`);
+      }),
+  },
+  {
+    ...{ tx: 'start', what: 'publishes already', in: 'publish', breaks: 'publish' },
+    mutate: (steps) => [
+      ...steps,
+      { means: 'state', operation: { verb: 'set', key: stateKeys.published, value: handSet() } },
+    ],
+  },
+  {
+    ...{ tx: 'finish', what: 'publishes only afterwards', in: 'publish', breaks: 'publish' },
+    mutate: (steps) => steps.filter((step) => !isSet(step, stateKeys.published)),
+  },
+  {
+    ...{ tx: 'finish', what: 'does not record the run', in: 'publish', breaks: 'publish' },
+    mutate: (steps) => steps.filter(({ operation }) => !operation.key.startsWith(keys.run(''))),
+  },
+];
+
+/** Undefined: the promise breaks as the row says. */
+export function tryChange({ tx, in: where, breaks, mutate }: Change): string | undefined {
+  const world = toWorld(configurations[where]);
+  const { outcome } = explore({
+    ...world,
+    mutate: (name, steps) => (name === tx ? mutate(steps) : steps),
+  });
+  const broken = outcome.kind === 'broken' ? outcome.promise : outcome.kind;
+  return broken.startsWith(breaks) ? undefined : `${where}: ${broken}, not ${breaks}`;
+}
+
+export const CHANGES_HEAD =
+  '| transaction | if it were otherwise | in | what breaks |\n| --- | --- | --- | --- |';
+
+export const changeText = ({ tx, what, in: where, breaks }: Change): string =>
+  `| \`${tx}\` | ${what} | ${where} | ${breaks} |`;
 
 export const TABLE_HEAD = '| transaction | left out | in | what breaks |\n| --- | --- | --- | --- |';
 

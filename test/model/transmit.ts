@@ -1,7 +1,10 @@
 /** Sends the very transactions of src/lock to the model's store, and judges each change that they make. */
 import { keptClaim } from '../../src/lock/run-record.ts';
 import { nodeMark, runningClaim } from '../../src/lock/context.ts';
+import type { Result } from '../../src/consul/txn.ts';
+import { rootOf } from '../../src/lock/records.ts';
 import type { Claim, RunRecord } from '../../src/lock/records.ts';
+import { decodeState } from '../../src/state/document.ts';
 import {
   abandon,
   changeClaim,
@@ -22,17 +25,18 @@ import {
   takeBack,
   takeOver,
 } from '../../src/lock/transactions.ts';
-import type { Result, Seat, Step } from '../../src/lock/transactions.ts';
+import type { RunObstacle, RunStep, Seat } from '../../src/lock/transactions.ts';
 import { judge } from './promises.ts';
-import { endSession, openSession, transact } from './store.ts';
+import { finishSteps, startSteps } from './states.ts';
+import { endSession, get, openSession, transact } from './store.ts';
 import type { Store } from './store.ts';
-import { NOW_MS, contextOf, keys } from './world.ts';
+import { NOW_MS, contextOf, keys, stateKeys } from './world.ts';
 import type { State, Tx, World } from './world.ts';
 
 export const OPERATOR = 'operator';
 
 /** The steps of a transaction, made by src/lock. */
-export function stepsOf(tx: Tx): Step[] {
+export function stepsOf(tx: Tx): RunStep[] {
   const context = contextOf(tx.by);
   const mark = nodeMark(context);
   if (tx.name === 'enqueue') return enqueue(keys, tx.by.session, ticketOf(tx), mark);
@@ -45,11 +49,15 @@ export function stepsOf(tx: Tx): Step[] {
     case 'takeOver':
       return takeOver(seat, runningClaim(context), tx.index);
     case 'comeBack':
-      return comeBack(seat, runningClaim(context), mark, tx.index);
+      return comeBack(seat, claimOf(tx), mark, tx.index);
     case 'moveDown': {
       const own = { slot: tx.from, index: tx.index, strayLock: tx.strayLock };
       return moveDown(seat, runningClaim(context), mark, own);
     }
+    case 'start':
+      return startSteps(tx, { seat, index: tx.index });
+    case 'finish':
+      return finishSteps(tx, { seat, index: tx.index, record: recordOf({ ...tx, outcome: 'succeeded' }) });
     case 'takeBack':
       return takeBack(seat, tx.claim, mark, tx.index);
     case 'claimAgain':
@@ -76,6 +84,12 @@ export function stepsOf(tx: Tx): Step[] {
       return drop(vanished, tx.index);
   }
 }
+
+/** The claim of a run that is granted, as its context has it. */
+export const claimOf = (tx: Tx): Claim => ({
+  ...runningClaim(contextOf(tx.by)),
+  ...(tx.name === 'comeBack' && tx.root !== undefined && { root: tx.root }),
+});
 
 function ticketOf({ by }: Tx) {
   const { since, run, command, node, pid } = runningClaim(contextOf(by));
@@ -110,7 +124,7 @@ export function endHeldTx(tx: Omit<Extract<Tx, { name: 'endHeld' }>, 'name' | 'c
 
 /** `broken`: the promise that this change breaks. */
 export interface Sent {
-  readonly result: Result;
+  readonly result: Result<RunObstacle>;
   readonly state: State;
   readonly broken?: string;
 }
@@ -125,7 +139,7 @@ export function transmit(world: World, state: State, tx: Tx): Sent {
   );
   if (answer.kind === 'done') {
     const broken = judge(state, store, tx);
-    const changed = withStore(state, store, tx.name === 'notice');
+    const changed = showing(state, withStore(state, store, tx.name === 'notice'), tx);
     return { result: answer, state: changed, ...(broken !== undefined && { broken }) };
   }
   // As `send` in src/consul/txn.ts reads a refusal.
@@ -137,6 +151,26 @@ export function transmit(world: World, state: State, tx: Tx): Sent {
   };
 }
 
+/** A `start` that took effect shows its state, until another run is granted the slot; `withStore` knows the other ends. */
+function showing(before: State, after: State, tx: Tx): State {
+  if (tx.name === 'start') return { ...after, showing: tx.slot };
+  if (tx.name === 'claimAgain' && isOfClaim(after.store, tx)) return { ...after, showing: tx.slot };
+  const isGranted = tx.name === 'grant' || tx.name === 'takeOver';
+  return isGranted && tx.slot === before.showing ? hidden(after) : after;
+}
+
+/** A run that claims its slot again shows again what it showed. */
+function isOfClaim(store: Store, { slot, claim }: Extract<Tx, { name: 'claimAgain' }>): boolean {
+  const entry = get(store, stateKeys.during);
+  const shown = entry && decodeState(entry).while;
+  return shown?.slot === slot && shown.root === rootOf(claim);
+}
+
+function hidden(state: State): State {
+  const { showing: shown, ...others } = state;
+  return shown === undefined ? state : others;
+}
+
 /** Every change goes through here: a slot that is locked, or whose claim changed, but for that note, has not been quiet. */
 export function withStore(state: State, store: Store, isNotice = false): State {
   if (store === state.store) return state;
@@ -146,7 +180,11 @@ export function withStore(state: State, store: Store, isNotice = false): State {
     const isQuiet = isSame && !findLocked(store, slot);
     return isQuiet ? ghost : { ...ghost, quietMs: 0 };
   });
-  return { ...state, store, ghosts };
+  const changed = { ...state, store, ghosts };
+  const isOver =
+    state.showing !== undefined &&
+    (ownerIndex(store, state.showing) === undefined || !get(store, stateKeys.during));
+  return isOver ? hidden(changed) : changed;
 }
 
 const findLocked = (store: Store, slot: number): boolean =>

@@ -12,6 +12,7 @@ import {
   observe,
 } from '../../src/lock/decide.ts';
 import type { Move, Tidy, Owner } from '../../src/lock/decide.ts';
+import { goesOn } from '../../src/lock/context.ts';
 import { goTo, leave, sendFrom, sendGrant, startRun, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { get, list } from './store.ts';
@@ -66,7 +67,9 @@ export function look(actor: Actor): Next[] {
     ];
   const sent = process.attempts.find((attempt) => attempt.slot === own.slot);
   const before = claim.run === process.run ? sent?.before : claim;
-  const tx: Tx = { name: 'comeBack', by, slot: own.slot, index };
+  const { root } = goesOn(claim, by.run);
+  const carried = process.publishes && root !== undefined ? { root } : {};
+  const tx: Tx = { name: 'comeBack', by, slot: own.slot, index, ...carried };
   const sending = sendGrant(actor, leave('look'), { tx, slot: own.slot, before });
   return [step(actor, `sees its own claim (${claim.state})`, sending)];
 }

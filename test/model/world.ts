@@ -6,12 +6,21 @@ import { encode } from '../../src/lock/records.ts';
 import type { Claim, Hold, Outcome, Runner } from '../../src/lock/records.ts';
 import { readSlots } from '../../src/lock/decide.ts';
 import type { Sightings, Slot } from '../../src/lock/decide.ts';
-import type { Step } from '../../src/lock/transactions.ts';
+import type { RunStep } from '../../src/lock/transactions.ts';
+import { encodeState } from '../../src/state/document.ts';
+import { stateKey } from '../../src/state/path.ts';
 import { emptyStore, transact } from './store.ts';
 import type { Store } from './store.ts';
 
 /** Two levels of stop signs: the group's own and the root's. */
 export const keys = groupKeys('p', 'g');
+
+/** What runs publish, what they show meanwhile, and what they start under. */
+export const stateKeys = {
+  published: stateKey('p', 'published'),
+  during: stateKey('p', 'during'),
+  condition: stateKey('p', 'condition'),
+} as const;
 
 /** The wall clock always shows this: the model moves the past away from now instead. */
 export const NOW_MS = Date.UTC(2026, 0, 1);
@@ -44,11 +53,13 @@ export interface Faults {
   freeze: number;
   /** What `acquire` holds is asked for once more, while the work goes on. */
   again: number;
+  /** Somebody else sets a state: the condition, what is published, or what is shown meanwhile. */
+  change: number;
 }
 
 export const noFaults: Faults = {
   ...{ expire: 0, crash: 0, lose: 0, late: 0, leave: 0, fail: 0, stop: 0, evict: 0, clear: 0 },
-  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0, again: 0 },
+  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0, again: 0, change: 0 },
 };
 
 /** Who sent a transaction: as much of a run as its records say. */
@@ -61,6 +72,8 @@ export interface Sender {
   readonly slots: number;
   /** Which machine it is on: one unless given. */
   readonly machine?: string;
+  /** As in `Process`. */
+  readonly publishes?: boolean;
   /** How far this host's wall clock is ahead. */
   readonly aheadMs: number;
 }
@@ -72,7 +85,30 @@ export type Tx = { readonly by: Sender } & (
   /** `frozen`: the freeze that it waits for then; else it moves its claim down. */
   | { readonly name: 'markNode'; readonly slot: number; readonly index: number; readonly frozen?: string }
   | { readonly name: 'grant'; readonly slot: number }
-  | { readonly name: 'takeOver' | 'comeBack'; readonly slot: number; readonly index: number }
+  | { readonly name: 'takeOver'; readonly slot: number; readonly index: number }
+  /** `root`: of the claim that comes back, in a run that publishes. */
+  | { readonly name: 'comeBack'; readonly slot: number; readonly index: number; readonly root?: string }
+  | {
+      readonly name: 'start';
+      readonly slot: number;
+      readonly index: number;
+      /** The index of the condition at the last look; 0: it was not set. */
+      readonly condition: number;
+      readonly root: string;
+      /** An operator had evicted it before it heard of its grant; it learns that when it looks. */
+      readonly isEvicted?: true;
+    }
+  | {
+      readonly name: 'finish';
+      readonly slot: number;
+      readonly index: number;
+      /** The index of what says already what is to be published; else it is set. */
+      readonly same?: number;
+      /** As in `start`. */
+      readonly isEvicted?: true;
+      /** The index of what was shown meanwhile, and goes now. */
+      readonly during?: number;
+    }
   | {
       readonly name: 'moveDown';
       readonly slot: number;
@@ -157,8 +193,12 @@ export type At =
   | { readonly pc: 'leave' | 'undo'; readonly then: 'look' | 'ask' | 'idle'; readonly held?: Sighted }
   /** watch */
   | { readonly pc: 'run' }
-  /** releaseOnce */
+  /** begin: the slot is held, and the command has not begun. */
+  | { readonly pc: 'begin' }
+  /** releaseOnce, or finishOnce */
   | { readonly pc: 'end' }
+  /** look, of finishAll */
+  | { readonly pc: 'look-finish' }
   /** lookAgain */
   | { readonly pc: 'look-again' }
   /** recordEnd */
@@ -198,6 +238,16 @@ export interface Lease {
   readonly outcome?: Outcome;
   /** As in `Live`. */
   readonly unanswered?: boolean;
+  /** Before the command: the index of the condition at the last look (0: it was not set). */
+  readonly unbegun?: { readonly condition: number; readonly before: Restored };
+  /** A `finish` was refused: what is to be published is set in any case. */
+  readonly isAgain?: boolean;
+}
+
+/** What was shown before `start`, and whether it had to be seen. */
+export interface Restored {
+  readonly value?: string;
+  readonly showing?: number;
 }
 
 export interface Process {
@@ -209,6 +259,8 @@ export interface Process {
   readonly runs: number;
   /** By `acquire` and `release`, instead of `exec`. */
   readonly acquires?: boolean;
+  /** Its runs publish a state, show another meanwhile, and start under a third. */
+  readonly publishes?: boolean;
   /** Another host with the same node name; each has booted once. */
   readonly machine?: string;
   readonly at: At;
@@ -216,6 +268,8 @@ export interface Process {
   readonly session?: string;
   readonly attempts: readonly { readonly slot: number; readonly before?: Claim }[];
   readonly lease?: Lease;
+  /** It gave up before its command. */
+  readonly restores?: Restored;
 }
 
 /** What only the checker sees of a slot. */
@@ -237,6 +291,8 @@ export interface State {
   readonly faults: Faults;
   /** As in `World`. */
   readonly records?: boolean;
+  /** The slot under whose claim what a run shows meanwhile has to be seen: what only the checker knows. */
+  readonly showing?: number;
   /** The next unused names. */
   readonly next: { readonly session: number; readonly run: number };
 }
@@ -244,7 +300,7 @@ export interface State {
 export interface World {
   readonly processes: readonly Pick<
     Process,
-    'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires' | 'machine'
+    'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires' | 'publishes' | 'machine'
   >[];
   /** Claims that are there from the beginning. */
   readonly kept?: readonly Kept[];
@@ -252,7 +308,7 @@ export interface World {
   /** Zero: time stands still, so nobody is ever believed dead. */
   readonly tickMs: number;
   /** Leaves something out of a transaction, to see what it is good for. */
-  readonly mutate?: (name: TxName, steps: readonly Step[]) => readonly MutantStep[];
+  readonly mutate?: (name: TxName, steps: readonly RunStep[]) => readonly MutantStep[];
   /** The operator believes that a run whose session is gone is dead, without looking at its node. */
   readonly trusting?: boolean;
   /** Promise 1 is not asked for. */
@@ -262,7 +318,7 @@ export interface World {
 }
 
 export type MutantStep =
-  Step | { readonly operation: import('./store.ts').Request; readonly means: Step['means'] };
+  RunStep | { readonly operation: import('./store.ts').Request; readonly means: RunStep['means'] };
 
 /** A claim of an earlier run. */
 export interface Kept {
@@ -282,12 +338,25 @@ function storeWith(kept: readonly Kept[]): Store {
   }, emptyStore);
 }
 
+/** What somebody else sets by hand: another document than the one that is there. */
+export function handSet(before?: string): string {
+  const [one, other] = ['v', 'w'].map((value) =>
+    encodeState({ value, change: 'hand', by: 'hand', at: new Date(NOW_MS).toISOString() }),
+  );
+  return (before === other ? one : other) ?? '';
+}
+
+function withCondition(store: Store): Store {
+  return transact(store, [{ verb: 'set', key: stateKeys.condition, value: handSet() }]).store;
+}
+
 export function initialState(world: World): State {
   const { kept = [] } = world;
   const used = [...world.processes.map(({ slots }) => slots), ...kept.map(({ slot }) => slot + 1)];
   const slots = Math.max(...used);
+  const store = storeWith(kept);
   return {
-    store: storeWith(kept),
+    store: world.processes.some(({ publishes }) => publishes) ? withCondition(store) : store,
     processes: world.processes.map((process) => ({ ...process, at: { pc: 'idle' }, attempts: [] })),
     late: [],
     ghosts: Array.from({ length: slots }, () => ({ token: 0, quietMs: 0 })),
@@ -321,11 +390,19 @@ export const sightingsOf = (seen: readonly Sighting[]): Sightings =>
 
 /** Whether the command of this run is alive; of `acquire`, whether the node works in what it holds. */
 export const isRunning = ({ lease, acquires }: Process): boolean =>
-  lease !== undefined && lease.outcome === undefined && (!acquires || lease.claim.state === 'held');
+  lease !== undefined &&
+  lease.outcome === undefined &&
+  !lease.unbegun &&
+  (!acquires || lease.claim.state === 'held');
 
 /** As it was before it ever started. */
-export function idle({ node, hold, slots, aheadMs, acquires, machine }: Process, runs: number): Process {
-  const how = { ...(acquires && { acquires }), ...(machine !== undefined && { machine }) };
+export function idle(process: Process, runs: number): Process {
+  const { node, hold, slots, aheadMs, acquires, publishes, machine } = process;
+  const how = {
+    ...(acquires && { acquires }),
+    ...(publishes && { publishes }),
+    ...(machine !== undefined && { machine }),
+  };
   return { node, hold, slots, aheadMs, runs, ...how, at: { pc: 'idle' }, attempts: [] };
 }
 
@@ -352,7 +429,9 @@ export function contextOf({ run, node, hold, aheadMs, slots, machine }: Sender):
 /** What a host's clock shows. */
 export const nowOf = ({ aheadMs }: Pick<Process, 'aheadMs'>): number => NOW_MS + aheadMs;
 
-export function senderOf({ node, hold, aheadMs, slots, machine, run, session }: Process): Sender {
+export function senderOf(process: Process): Sender {
+  const { node, hold, aheadMs, slots, machine, publishes, run, session } = process;
   if (run === undefined || session === undefined) throw new Error('no run');
-  return { node, run, session, hold, slots, aheadMs, ...(machine !== undefined && { machine }) };
+  const how = { ...(machine !== undefined && { machine }), ...(publishes && { publishes }) };
+  return { node, run, session, hold, slots, aheadMs, ...how };
 }

@@ -17,6 +17,7 @@ const often: Faults = {
     leave: 5,
     fail: EVENTS,
     stop: EVENTS,
+    change: 0,
     evict: 10,
   },
   ...{ clear: EVENTS, deleteClaim: 0, deleteLock: EVENTS, strayLock: EVENTS, freeze: 3, again: EVENTS },
