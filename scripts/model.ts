@@ -30,6 +30,7 @@ or a world of your own:
   --slots N              (default 1)
   --acquire 0,1          those processes, counted from 0, acquire and release instead of exec
   --publish 0,1          those publish a state, show another meanwhile, and start under a third
+  --two-groups 0         those of them do so in two groups
   --runs N               how often each process starts (default 1)
   --hold forever|none|MS (default forever)
   --tick MS              how far time moves at a time; 0: it stands still (default 0)
@@ -57,6 +58,7 @@ const { values } = parseArgs({
     ...{ nodes: text, slots: text, runs: text, hold: text, tick: text, ahead: text, 'max-states': text },
     acquire: text,
     publish: text,
+    'two-groups': text,
     ...faultOptions,
   },
 });
@@ -80,6 +82,7 @@ function ownShape(): Shape {
     nodes: names.map((name) => `n${distinct.indexOf(name)}`),
     acquires: numbers('acquire'),
     publishes: numbers('publish'),
+    second: numbers('two-groups'),
     hold: (/^\d+$/.test(hold) ? Number(hold) : hold) as Hold,
     slots: natural('slots', 1),
     runs: natural('runs', 1),

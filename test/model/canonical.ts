@@ -5,8 +5,8 @@
 import type { Entry } from '../../src/consul/consul.ts';
 import { decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
-import { keys, stateKeys } from './world.ts';
-import type { At, Lease, Process, Sighted, State, Tx } from './world.ts';
+import { keys, secondKeys, stateKeys } from './world.ts';
+import type { At, HeldSecond, Lease, Process, Sighted, State, Tx } from './world.ts';
 
 /** The canonical text of a state; `parseState` makes a state of it again. */
 export function canonical(state: State): string {
@@ -53,6 +53,8 @@ function otherEntries({ store, records }: State, processes: readonly Process[]):
     ...nodes.map((node) => keys.node(node)),
     ...(records ? nodes.map((node) => keys.run(node)) : []),
     ...Object.values(stateKeys),
+    ...[secondKeys.owner(0), secondKeys.lock(0)],
+    ...(records ? nodes.map((node) => secondKeys.run(node)) : []),
   ];
   return names.flatMap((key) => store.entries.find((candidate) => candidate.key === key) ?? []);
 }
@@ -85,20 +87,26 @@ const entryText = remembered((entry: Entry): string => {
 /** Of a ticket nothing is read; of a record, whose it is, and the index of its claim. */
 function keptOf(key: string, value: string): string {
   if (key.startsWith(keys.queuePrefix)) return '';
-  if (!key.startsWith(keys.run(''))) return value;
+  const isOfSecond = key.startsWith(secondKeys.run(''));
+  if (!key.startsWith(keys.run('')) && !isOfSecond) return value;
   const { slot, claimIndex = 0, ...record } = decodeRun({ key, value });
-  const plain = { outcome: 'lost', endedAt: '2026-01-01', claimIndex: mark(slot, claimIndex) };
+  const plain = {
+    outcome: 'lost',
+    endedAt: '2026-01-01',
+    claimIndex: isOfSecond ? 0 : mark(slot, claimIndex),
+  };
   return JSON.stringify({ ...record, slot, ...plain });
 }
 
 /** The indexes of states are compared too, each by itself: they have numbers beyond all slots. */
 const STATES: readonly string[] = [stateKeys.condition, stateKeys.published, stateKeys.during];
-const [CONDITION, PUBLISHED, DURING] = [7, 8, 9];
+const [SECOND, CONDITION, PUBLISHED, DURING] = [6, 7, 8, 9];
 
 /** Freezes count as slot 0: a transaction that removes one says so. Records too: they are compared with its claims. */
 function slotOfKey({ key, session }: Entry): number | undefined {
   const state = STATES.indexOf(key);
   if (state !== -1) return CONDITION + state;
+  if (key.startsWith(secondKeys.prefix)) return key === secondKeys.owner(0) ? SECOND : undefined;
   if (key.endsWith('.freeze') || key.startsWith(keys.run(''))) return 0;
   if (!key.startsWith(keys.slotPrefix) || (key.endsWith('lock') && session !== undefined)) return undefined;
   return Number(key.slice(keys.slotPrefix.length).split('/')[0]);
@@ -113,7 +121,10 @@ function markTx(tx: Tx): Tx {
   if (!('index' in tx)) return tx;
   if (tx.name === 'moveDown') return markMove(tx);
   if (tx.name === 'start')
-    return { ...tx, index: mark(tx.slot, tx.index), condition: mark(CONDITION, tx.condition) };
+    return {
+      ...{ ...tx, index: mark(tx.slot, tx.index), condition: mark(CONDITION, tx.condition) },
+      ...markSecond(tx.second),
+    };
   if (tx.name === 'finish') return markFinish(tx);
   const stray = 'strayLock' in tx ? { strayLock: mark(tx.slot, tx.strayLock) } : {};
   const claim = 'claim' in tx ? { claim: plain(tx.claim) } : {};
@@ -130,7 +141,11 @@ const markFinish = (tx: Extract<Tx, { name: 'finish' }>): Tx => ({
   ...{ ...tx, index: mark(tx.slot, tx.index) },
   ...(tx.same !== undefined && { same: mark(PUBLISHED, tx.same) }),
   ...(tx.during !== undefined && { during: mark(DURING, tx.during) }),
+  ...markSecond(tx.second),
 });
+
+const markSecond = (second: HeldSecond | undefined): { second?: HeldSecond } =>
+  second ? { second: { ...second, index: mark(SECOND, second.index) } } : {};
 
 function markAt(at: At): At {
   if (at.pc === 'sent') return { ...at, tx: markTx(at.tx), from: markAt(at.from) };
@@ -146,8 +161,21 @@ const markSighted = ({ slot, claim, index }: Sighted): Sighted => ({
 
 /** Always in the same order of its fields; when the command has ended, nobody asks for its last proof. */
 function markProcess(process: Process): object {
-  const { node, hold, slots, aheadMs, runs, acquires, publishes, machine, run, session, attempts, restores } =
-    process;
+  const {
+    node,
+    hold,
+    slots,
+    aheadMs,
+    runs,
+    acquires,
+    publishes,
+    second,
+    machine,
+    run,
+    session,
+    attempts,
+    restores,
+  } = process;
   const lease = process.lease && markLease(process.lease);
   return {
     node,
@@ -157,6 +185,7 @@ function markProcess(process: Process): object {
     runs,
     acquires,
     publishes,
+    second,
     machine,
     run,
     session,
@@ -170,11 +199,12 @@ function markProcess(process: Process): object {
 const plainAttempt = ({ slot, before }: Process['attempts'][number]): object =>
   before ? { slot, before: plain(before) } : { slot };
 
-function markLease({ slot, claim, index, provedMs, outcome, unbegun, isAgain }: Lease): object {
+function markLease({ slot, claim, index, provedMs, outcome, unbegun, isAgain, second }: Lease): object {
   return {
     ...{ slot, claim: plain(claim), index: mark(slot, index), provedMs: outcome ? 0 : provedMs, outcome },
     ...(unbegun && { unbegun: { ...unbegun, condition: mark(CONDITION, unbegun.condition) } }),
     ...(isAgain && { isAgain }),
+    ...markSecond(second),
   };
 }
 

@@ -2,7 +2,7 @@
 import type { Claim } from '../../src/lock/records.ts';
 import type { RunStep } from '../../src/lock/transactions.ts';
 import { stepsOf } from './transmit.ts';
-import { keys, stateKeys } from './world.ts';
+import { keys, secondKeys, stateKeys } from './world.ts';
 import type { MutantStep, Sender, Tx, TxName, World } from './world.ts';
 
 const by: Sender = { node: 'n0', run: 'r0', session: 's0', hold: 'forever', slots: 1, aheadMs: 0 };
@@ -11,6 +11,7 @@ const claim: Claim = {
   ...{ pid: 1, startTime: '1', bootId: 'b' },
 };
 const seen = { by, slot: 0, index: 1 };
+const second = { session: 's1', index: 1 };
 
 /** One of each, with everything that it can have. */
 const SAMPLES: readonly Tx[] = [
@@ -22,8 +23,8 @@ const SAMPLES: readonly Tx[] = [
   { name: 'moveDown', ...seen, from: 1, strayLock: 1 },
   { name: 'markNode', ...seen },
   { name: 'takeBack', ...seen, claim },
-  { name: 'start', ...seen, condition: 1, root: 'r0' },
-  { name: 'finish', ...seen },
+  { name: 'start', ...seen, condition: 1, root: 'r0', second },
+  { name: 'finish', ...seen, second },
   { name: 'finish', ...seen, same: 1, during: 1 },
   { name: 'claimAgain', by, slot: 0, claim },
   { name: 'release', ...seen, outcome: 'succeeded' },
@@ -61,6 +62,7 @@ function keyName(key: string): string {
   if (key === keys.run('n0')) return '.runs/<me>';
   if (key === keys.freezes[0]) return '.freeze';
   if (key === keys.freezes[1]) return '.freeze above';
+  if (key.startsWith(secondKeys.prefix)) return `second ${key.split('/').at(-1) ?? ''}`;
   return `${key.startsWith(keys.slot(0)) ? '' : 'old '}${key.split('/').at(-1) ?? ''}`;
 }
 

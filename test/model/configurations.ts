@@ -10,6 +10,8 @@ export interface Shape {
   readonly acquires?: readonly number[];
   /** Which of the processes publish a state, show one meanwhile, and start under one. */
   readonly publishes?: readonly number[];
+  /** Which of those do so in two groups. */
+  readonly second?: readonly number[];
   readonly hold?: Hold;
   /** Claims that earlier runs left, with the same hold. */
   readonly kept?: readonly Omit<Kept, 'hold'>[];
@@ -35,6 +37,7 @@ export function toWorld(shape: Shape): World {
     nodes,
     acquires = [],
     publishes = [],
+    second = [],
     hold = 'forever',
     slots = 1,
     runs = 1,
@@ -52,6 +55,7 @@ export function toWorld(shape: Shape): World {
       slots: typeof slots === 'number' ? slots : (slots[i] ?? 1),
       ...(acquires.includes(i) && { acquires: true }),
       ...(publishes.includes(i) && { publishes: true }),
+      ...(second.includes(i) && { second: true }),
       ...(machines?.[i] !== undefined && { machine: machines[i] }),
     })),
     faults: { ...noFaults, ...shape.faults },
@@ -176,6 +180,14 @@ export const configurations = {
     ...{ nodes: ['n0'], runs: 2, publishes: [0], records: true },
     faults: { fail: 1, crash: 1, change: 1, lose: 1, leave: 1 },
   },
+  'publish, two groups': {
+    ...{ nodes: ['n0'], publishes: [0], second: [0], records: true },
+    faults: { second: 1, expire: 1, lose: 1, late: 1 },
+  },
+  'publish, two groups, killed': {
+    ...{ nodes: ['n0'], publishes: [0], second: [0], records: true },
+    faults: { second: 1, lose: 1, crash: 1, change: 1 },
+  },
   // Others take the slot over while its run is stopped before its command, or after it.
   'publish, taken over': {
     ...{ nodes: two, publishes: [0], records: true, hold: 30_000, tickMs: 60_000 },
@@ -208,9 +220,13 @@ export const larger = {
     ...{ nodes: two, runs: [2, 1], publishes: [0], records: true, hold: 30_000, tickMs: 60_000 },
     faults: { fail: 1, expire: 1 },
   },
-  'publish, late': {
-    ...{ nodes: two, publishes: [0], records: true },
-    faults: { change: 1, expire: 1, lose: 1, late: 1 },
+  'publish, two groups, crash': {
+    ...{ nodes: ['n0'], publishes: [0], second: [0], records: true },
+    faults: { second: 1, expire: 1, lose: 1, late: 1, crash: 1, leave: 1 },
+  },
+  'publish, two groups, others': {
+    ...{ nodes: two, publishes: [0], second: [0], records: true },
+    faults: { second: 1, expire: 1, lose: 1 },
   },
   'held, two slots': { nodes: three, acquires: [0, 1], slots: 2, faults: { crash: 1 } },
 } as const satisfies Record<string, Shape>;

@@ -7,7 +7,7 @@ import { processSteps } from './process.ts';
 import { judgeMoment } from './promises.ts';
 import { list } from './store.ts';
 import { surroundingSteps } from './surroundings.ts';
-import { initialState, keys } from './world.ts';
+import { initialState, keys, secondKeys } from './world.ts';
 import type { State, World } from './world.ts';
 
 export interface Explored {
@@ -93,9 +93,9 @@ function visitAll(world: World, visited: Visited, maxStates: number): Outcome {
 
 /** Every process has ended, and only records, `.tail` and `.last` are left of it all, or a lock key that somebody left. */
 function isQuiet({ store, processes, late, operator, ghosts }: State): boolean {
-  const records = processes.map(({ node }) => keys.run(node));
+  const records = processes.flatMap(({ node }) => [keys.run(node), secondKeys.run(node)]);
   const stays = new Set([keys.tail, keys.last, ...records, ...ghosts.map((_, slot) => keys.lock(slot))]);
-  const left = list(store, keys.prefix).filter(
+  const left = [...list(store, keys.prefix), ...list(store, secondKeys.prefix)].filter(
     ({ key, session }) => session !== undefined || !stays.has(key),
   );
   const isOver = processes.every(({ at, runs }) => at.pc === 'idle' && runs === 0);

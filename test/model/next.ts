@@ -97,7 +97,7 @@ function begins(actor: Actor, how: string, lease: Lease): Next {
   return step(
     actor,
     `${how} slot ${lease.slot}`,
-    goTo(actor, { pc: 'begin' }, { lease: held, attempts: own }),
+    goTo(actor, { pc: actor.process.second ? 'second' : 'begin' }, { lease: held, attempts: own }),
   );
 }
 
@@ -105,8 +105,9 @@ function begins(actor: Actor, how: string, lease: Lease): Next {
 export function startBegun(actor: Actor): Next {
   const { lease } = actor.process;
   if (!lease) throw new Error('no slot');
-  const { slot, claim, index, provedMs } = lease;
-  return handOver(actor, 'may start', { lease: { slot, claim, index, provedMs }, at: { pc: 'run' } });
+  const { slot, claim, index, provedMs, second } = lease;
+  const held = { slot, claim, index, provedMs, ...(second && { second }) };
+  return handOver(actor, 'may start', { lease: held, at: { pc: 'run' } });
 }
 
 /** The slot is held: nothing of runlock is there any more, and the node's work starts. */

@@ -2,7 +2,8 @@
 import { ask, askAgain, giveHeldBack, heldEndings, keepGranted, lookKept } from './holding.ts';
 import { goTo, leave, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
-import { begin, finishRun, finishes, lookFinish } from './publishing.ts';
+import { begin, finishRun, finishes, giveUp, lookFinish } from './publishing.ts';
+import { releaseThere, takeSecond } from './second.ts';
 import { close, endings, giveBack, lookAgain, record, undo, watch } from './running.ts';
 import { sent, unanswered } from './sent.ts';
 import type { Under } from './sent.ts';
@@ -42,12 +43,14 @@ function ownSteps(actor: Actor, at: At): Next[] {
       return close(actor, at);
     case 'undo':
       return undo(actor, at);
+    case 'second':
+      return [takeSecond(actor) ?? giveUp(actor, 'finds the second group taken', 'idle')];
     case 'begin':
       return begin(actor);
     case 'run':
       return watch(actor);
     case 'end':
-      return finishes(actor.process) ? finishRun(actor) : giveBack(actor);
+      return finishes(actor.process) ? finishRun(actor) : giveAllBack(actor);
     case 'look-finish':
       return lookFinish(actor);
     case 'look-again':
@@ -65,6 +68,11 @@ function ownSteps(actor: Actor, at: At): Next[] {
     case 'end-held':
       return giveHeldBack(actor);
   }
+}
+
+function giveAllBack(actor: Actor): Next[] {
+  const there = releaseThere(actor);
+  return there ? [there] : giveBack(actor);
 }
 
 /** The command ends while the lock is being taken back, or what is held is asked for again: nobody waits for that answer. */

@@ -1,6 +1,6 @@
 /** The promises of docs/protocol.md: what a change of the store, and a moment of the world, must not show. */
 import { decodeState } from '../../src/state/document.ts';
-import { decodeRun } from '../../src/lock/records.ts';
+import { decodeClaim, decodeRun } from '../../src/lock/records.ts';
 import type { Claim } from '../../src/lock/records.ts';
 import {
   isTaken,
@@ -14,8 +14,8 @@ import type { Owner, Slot } from '../../src/lock/decide.ts';
 import { VALUE, isOfRun, isPastHold, isShown } from './states.ts';
 import { get, list } from './store.ts';
 import type { Store } from './store.ts';
-import { NOW_MS, contextOf, isRunning, keys, slotOf, slotsOf, stateKeys } from './world.ts';
-import type { Process, State, Tx, TxName } from './world.ts';
+import { NOW_MS, contextOf, isRunning, keys, secondKeys, slotOf, slotsOf, stateKeys } from './world.ts';
+import type { At, Process, State, Tx, TxName } from './world.ts';
 
 const PROMISES = {
   overlap: 'promise 1: more runs at once than slots',
@@ -77,7 +77,8 @@ function judgeStates(before: Store, after: Store, tx: Tx): string | undefined {
   const { name, by } = tx;
   if (name === 'start' || name === 'finish') {
     const claim = slotOf(before, tx.slot)?.owner?.claim;
-    if (claim?.run !== by.run || (claim.state !== 'running' && !tx.isEvicted))
+    const isOwnThere = !tx.second || isRunningThere(before, by.run);
+    if (claim?.run !== by.run || (claim.state !== 'running' && !tx.isEvicted) || !isOwnThere)
       return name === 'start' ? PROMISES.start : PROMISES.good;
   }
   const isChanged = (key: string) => get(before, key) !== get(after, key);
@@ -85,10 +86,22 @@ function judgeStates(before: Store, after: Store, tx: Tx): string | undefined {
     return PROMISES.condition;
   if (isChanged(stateKeys.during) && !get(after, stateKeys.during) && writerOfDuring(before) !== by.run)
     return PROMISES.others;
-  const record = isChanged(keys.run(by.node)) ? get(after, keys.run(by.node)) : undefined;
-  const isGood = record !== undefined && decodeRun(record).outcome === 'succeeded' && by.publishes === true;
+  const groups = by.publishes ? [keys, ...(by.second ? [secondKeys] : [])] : [];
+  const good = groups.filter((group) => {
+    const key = group.run(by.node);
+    const record = isChanged(key) ? get(after, key) : undefined;
+    return record !== undefined && decodeRun(record).outcome === 'succeeded';
+  });
+  if (good.length > 0 && good.length < groups.length) return PROMISES.publish;
+  const isGood = good.length > 0;
   if (isChanged(stateKeys.published) && !isGood) return PROMISES.publish;
   return isGood && !isPublished(after) ? PROMISES.publish : undefined;
+}
+
+function isRunningThere(store: Store, run: string): boolean {
+  const entry = get(store, secondKeys.owner(0));
+  const claim = entry && decodeClaim(entry);
+  return claim?.run === run && claim.state === 'running';
 }
 
 function writerOfDuring(store: Store): string | undefined {
@@ -180,8 +193,9 @@ export function judgeMoment(state: State): string | undefined {
   const most = Math.max(0, ...running.map((process) => process.slots));
   if (runs > Math.min(slots, most)) return PROMISES.overlap;
   // What `acquire` holds is left out: several processes of a node may work in it.
-  const shown = judgeShown(state);
-  if (shown !== undefined) return shown;
+  const broken =
+    judgeShown(state) ?? (state.processes.some(waitsInSecond(state)) ? PROMISES.waits : undefined);
+  if (broken !== undefined) return broken;
   const nodes = running
     .filter(({ acquires }) => !acquires)
     .map(({ node, machine }) => `${node} ${machine ?? ''}`);
@@ -199,6 +213,16 @@ export function judgeGivenUp({ store }: State, { publishes, run }: Process): str
   if (!publishes) return undefined;
   return slotsOf(store).some(({ owner }) => owner?.claim.run === run) ? PROMISES.waits : undefined;
 }
+
+const OUTSIDE = new Set<At['pc']>(['look', 'mark', 'wait', 'list', 'first', 'frozen']);
+
+/** In the first group an answer may have been lost. */
+const waitsInSecond =
+  ({ store }: State) =>
+  ({ second, run, at }: Process): boolean => {
+    const entry = second && OUTSIDE.has(at.pc) ? get(store, secondKeys.owner(0)) : undefined;
+    return entry !== undefined && decodeClaim(entry).run === run;
+  };
 
 /** A command starts with this fencing token. */
 export const judgeToken = (state: State, slot: number, token: number): string | undefined =>

@@ -8,6 +8,7 @@ import { decodeState } from '../../src/state/document.ts';
 import { goTo, leave, renewSession, sendFrom, spend, step } from './next.ts';
 import type { Actor, Next } from './next.ts';
 import { hasSession, leaseOf, lookAtSlot, recover, standingNow } from './running.ts';
+import { declineThere, lookThere } from './second.ts';
 import { VALUE, stateOf } from './states.ts';
 import { get } from './store.ts';
 import { contextOf, keys, replaceProcess, senderOf, stateKeys, withProcess } from './world.ts';
@@ -19,11 +20,23 @@ export function begin(actor: Actor): Next[] {
   const { slot, index, claim, unbegun, provedMs } = leaseOf(process);
   // checkDeadline
   if (provedMs > deadAfterMs(process.hold)) return [giveUp(actor, 'has come too late', 'idle')];
+  const there = lookThere(actor);
+  if (there === 'over') return [giveUp(actor, 'has lost the second group', 'idle')];
   const by = senderOf(process);
   const condition = unbegun?.condition ?? 0;
   const known = claim.state === 'evicted' ? ({ isEvicted: true } as const) : {};
-  const tx: Tx = { name: 'start', by, slot, index, condition, root: rootOf(claim), ...known };
+  const tx: Tx = {
+    name: 'start',
+    by,
+    slot,
+    index,
+    condition,
+    root: rootOf(claim),
+    ...known,
+    ...secondOf(process),
+  };
   const nexts = [step(actor, 'asks to start', sendFrom(actor, { pc: 'begin' }, tx)), look(actor)];
+  if (there) nexts.push(there);
   if (!hasSession(actor)) nexts.push(recover(actor, { kind: 'unlocked', owner: { claim, index } }));
   if (state.faults.leave > 0)
     nexts.push(giveUp({ ...actor, state: spend(state, 'leave') }, 'is stopped before its command', 'idle'));
@@ -48,8 +61,10 @@ export function givenUp({ state, i, process }: Actor, then: 'look' | 'idle'): St
   const bare: { -readonly [Key in keyof Process]: Process[Key] } = { ...process, at: leave(then) };
   delete bare.lease;
   if (process.lease?.unbegun) bare.restores = process.lease.unbegun.before;
-  return replaceProcess(state, i, bare);
+  return replaceProcess(declineThere(state, process), i, bare);
 }
+
+const secondOf = ({ lease: held }: Process) => (held?.second ? { second: held.second } : {});
 
 /** Its end is to be recorded as good, with what it publishes. */
 export const finishes = ({ publishes, lease: held }: Process): boolean =>
@@ -57,7 +72,7 @@ export const finishes = ({ publishes, lease: held }: Process): boolean =>
 
 /** finishOnce: the states are read, and what is to be done to them is sent. */
 export function finishRun(actor: Actor): Next[] {
-  const { isAgain, ...lease } = leaseOf(actor.process);
+  const { isAgain, second, ...lease } = leaseOf(actor.process);
   const state = hasSession(actor) ? actor.state : renewSession(actor);
   const by = senderOf(state.processes[actor.i] ?? actor.process);
   const { store } = state;
@@ -68,6 +83,7 @@ export function finishRun(actor: Actor): Next[] {
   const own = shown && decodeState(shown);
   const tx: Tx = {
     ...{ name: 'finish', by, slot: lease.slot, index: lease.index },
+    ...(second && { second }),
     ...(lease.claim.state === 'evicted' && { isEvicted: true }),
     ...(there && isSame && { same: there.modifyIndex }),
     ...(shown && own?.run === by.run && own.while && { during: shown.modifyIndex }),
@@ -92,6 +108,9 @@ export function lookFinish(actor: Actor): Next[] {
 const lease = ({ process }: Actor, outcome: Outcome): Lease => ({ ...leaseOf(process), outcome });
 
 function finishSeen(actor: Actor): Next {
+  const there = lookThere(actor);
+  if (there === 'over') return over(actor, 'the second group is not its own', 'lost');
+  if (there) return there;
   const { process } = actor;
   const now = standingNow(actor);
   const known = leaseOf(process);

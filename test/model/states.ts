@@ -26,15 +26,15 @@ export const stateOf = (store: Store, key: string): StateDocument | undefined =>
 };
 
 /** `start`, made by src/lock. */
-export function startSteps(tx: Extract<Tx, { name: 'start' }>, held: HeldSeat): RunStep[] {
+export function startSteps(tx: Extract<Tx, { name: 'start' }>, held: readonly HeldSeat[]): RunStep[] {
   const claim = { group: keys.group, slot: tx.slot, root: tx.root };
   const document = duringDocument({ path: 'during', value: VALUE }, claim, writerOf(tx.by));
   const conditions = tx.condition === 0 ? [] : [{ key: stateKeys.condition, index: tx.condition }];
-  return start([held], conditions, [{ key: stateKeys.during, value: encodeState(document) }]);
+  return start(held, conditions, [{ key: stateKeys.during, value: encodeState(document) }]);
 }
 
 /** `finish`, made by src/lock. */
-export function finishSteps(tx: Extract<Tx, { name: 'finish' }>, held: HeldEnd): RunStep[] {
+export function finishSteps(tx: Extract<Tx, { name: 'finish' }>, held: readonly HeldEnd[]): RunStep[] {
   const document = publishedDocument({ path: 'published', value: VALUE }, writerOf(tx.by));
   const published: StateChange =
     tx.same === undefined
@@ -42,7 +42,7 @@ export function finishSteps(tx: Extract<Tx, { name: 'finish' }>, held: HeldEnd):
       : { kind: 'same', key: stateKeys.published, index: tx.same };
   const during: StateChange[] =
     tx.during === undefined ? [] : [{ kind: 'delete', key: stateKeys.during, index: tx.during }];
-  return finish([held], [published, ...during]);
+  return finish(held, [published, ...during]);
 }
 
 /** Whether what a run shows meanwhile counts as set, as its readers judge it by both keys. */

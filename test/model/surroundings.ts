@@ -7,6 +7,7 @@ import { spend } from './next.ts';
 import type { Next } from './next.ts';
 import { isDue } from './running.ts';
 import { describe } from './sent.ts';
+import { othersThere } from './second.ts';
 import { get, transact } from './store.ts';
 import type { Request } from './store.ts';
 import { transmit, withStore, withoutSession } from './transmit.ts';
@@ -20,13 +21,14 @@ export const surroundingSteps = (world: World, state: State): Next[] => [
   ...operatorLooks(world, state),
   ...hands(state),
   ...changes(state),
+  ...othersThere(state),
   ...freezes(state),
   ...time(world, state),
 ];
 
 /** A session that nobody renews ends some day, whatever else happens. */
 function sessionEnds(state: State): Next[] {
-  const used = new Set(state.processes.map((process) => process.session));
+  const used = new Set(state.processes.flatMap(({ session, lease }) => [session, lease?.second?.session]));
   return state.store.sessions.flatMap((session) => {
     const ended = withoutSession(state, session);
     if (!used.has(session)) return [{ label: `session ${session}, which nobody renews, ends`, state: ended }];

@@ -4,7 +4,7 @@ import { configurations, toWorld } from './configurations.ts';
 import type { ConfigurationName } from './configurations.ts';
 import { explore } from './explore.ts';
 import type { RunStep } from '../../src/lock/transactions.ts';
-import { handSet, keys, stateKeys } from './world.ts';
+import { handSet, keys, secondKeys, stateKeys } from './world.ts';
 import type { TxName } from './world.ts';
 
 export interface Row {
@@ -99,10 +99,14 @@ const TABLE: readonly Row[] = [
   not('start', ['check-session lock'], 'publish, taken over', UNCHANGED),
   row('start', ['check-index owner'], 'publish, operators', 'start'),
   row('start', ['check-session lock', 'check-index owner'], 'publish, taken over', 'start'),
+  not('start', ['check-session second lock'], 'publish, two groups', UNCHANGED),
+  row('start', ['check-index second owner'], 'publish, two groups', 'start'),
   row('start', ['check-index .state/condition'], 'publish, both', 'start'),
   not('finish', ['check-session lock'], 'publish, taken over', UNCHANGED),
   row('finish', ['check-index owner'], 'publish, operators', 'publish'),
   row('finish', ['check-session lock', 'check-index owner'], 'publish, taken over', 'publish'),
+  not('finish', ['check-session second lock'], 'publish, two groups', UNCHANGED),
+  row('finish', ['check-index second owner'], 'publish, two groups', 'publish'),
   row('finish', ['check-index .state/published'], 'publish, both', 'publish'),
   row('finish', ['delete-cas .state/during'], 'publish, both', 'publish'),
   not('release', ['check-session lock'], 'lock deleted', UNCHANGED),
@@ -235,6 +239,10 @@ export const CHANGES: readonly Change[] = [
   {
     ...{ tx: 'finish', what: 'does not record the run', in: 'publish', breaks: 'publish' },
     mutate: (steps) => steps.filter(({ operation }) => !operation.key.startsWith(keys.run(''))),
+  },
+  {
+    ...{ tx: 'finish', what: 'ends each group by itself', in: 'publish, two groups', breaks: 'publish' },
+    mutate: (steps) => steps.filter(({ operation }) => !operation.key.startsWith(secondKeys.prefix)),
   },
 ];
 

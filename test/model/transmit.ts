@@ -25,12 +25,12 @@ import {
   takeBack,
   takeOver,
 } from '../../src/lock/transactions.ts';
-import type { RunObstacle, RunStep, Seat } from '../../src/lock/transactions.ts';
+import type { HeldSeat, RunObstacle, RunStep, Seat } from '../../src/lock/transactions.ts';
 import { judge } from './promises.ts';
 import { finishSteps, startSteps } from './states.ts';
 import { endSession, get, openSession, transact } from './store.ts';
 import type { Store } from './store.ts';
-import { NOW_MS, contextOf, keys, stateKeys } from './world.ts';
+import { NOW_MS, contextOf, keys, secondKeys, stateKeys } from './world.ts';
 import type { State, Tx, World } from './world.ts';
 
 export const OPERATOR = 'operator';
@@ -55,9 +55,15 @@ export function stepsOf(tx: Tx): RunStep[] {
       return moveDown(seat, runningClaim(context), mark, own);
     }
     case 'start':
-      return startSteps(tx, { seat, index: tx.index });
+      return startSteps(tx, [{ seat, index: tx.index }, ...seatsThere(tx)]);
     case 'finish':
-      return finishSteps(tx, { seat, index: tx.index, record: recordOf({ ...tx, outcome: 'succeeded' }) });
+      return finishSteps(
+        tx,
+        [{ seat, index: tx.index }, ...seatsThere(tx)].map((held) => ({
+          ...held,
+          record: recordOf({ ...tx, index: held.index, outcome: 'succeeded' }),
+        })),
+      );
     case 'takeBack':
       return takeBack(seat, tx.claim, mark, tx.index);
     case 'claimAgain':
@@ -90,6 +96,9 @@ export const claimOf = (tx: Tx): Claim => ({
   ...runningClaim(contextOf(tx.by)),
   ...(tx.name === 'comeBack' && tx.root !== undefined && { root: tx.root }),
 });
+
+const seatsThere = ({ second }: Extract<Tx, { name: 'start' | 'finish' }>): HeldSeat[] =>
+  second ? [{ seat: { keys: secondKeys, session: second.session, slot: 0 }, index: second.index }] : [];
 
 function ticketOf({ by }: Tx) {
   const { since, run, command, node, pid } = runningClaim(contextOf(by));

@@ -15,6 +15,9 @@ import type { Store } from './store.ts';
 /** Two levels of stop signs: the group's own and the root's. */
 export const keys = groupKeys('p', 'g');
 
+/** A second group, of runs that publish in two. */
+export const secondKeys = groupKeys('p', 'h');
+
 /** What runs publish, what they show meanwhile, and what they start under. */
 export const stateKeys = {
   published: stateKey('p', 'published'),
@@ -55,11 +58,13 @@ export interface Faults {
   again: number;
   /** Somebody else sets a state: the condition, what is published, or what is shown meanwhile. */
   change: number;
+  /** Somebody else evicts a run in the second group, or takes its slot there. */
+  second: number;
 }
 
 export const noFaults: Faults = {
   ...{ expire: 0, crash: 0, lose: 0, late: 0, leave: 0, fail: 0, stop: 0, evict: 0, clear: 0 },
-  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0, again: 0, change: 0 },
+  ...{ deleteClaim: 0, deleteLock: 0, strayLock: 0, freeze: 0, again: 0, change: 0, second: 0 },
 };
 
 /** Who sent a transaction: as much of a run as its records say. */
@@ -74,6 +79,7 @@ export interface Sender {
   readonly machine?: string;
   /** As in `Process`. */
   readonly publishes?: boolean;
+  readonly second?: boolean;
   /** How far this host's wall clock is ahead. */
   readonly aheadMs: number;
 }
@@ -97,6 +103,7 @@ export type Tx = { readonly by: Sender } & (
       readonly root: string;
       /** An operator had evicted it before it heard of its grant; it learns that when it looks. */
       readonly isEvicted?: true;
+      readonly second?: HeldSecond;
     }
   | {
       readonly name: 'finish';
@@ -106,6 +113,7 @@ export type Tx = { readonly by: Sender } & (
       readonly same?: number;
       /** As in `start`. */
       readonly isEvicted?: true;
+      readonly second?: HeldSecond;
       /** The index of what was shown meanwhile, and goes now. */
       readonly during?: number;
     }
@@ -193,6 +201,8 @@ export type At =
   | { readonly pc: 'leave' | 'undo'; readonly then: 'look' | 'ask' | 'idle'; readonly held?: Sighted }
   /** watch */
   | { readonly pc: 'run' }
+  /** The slot of the second group is to be taken. */
+  | { readonly pc: 'second' }
   /** begin: the slot is held, and the command has not begun. */
   | { readonly pc: 'begin' }
   /** releaseOnce, or finishOnce */
@@ -242,6 +252,13 @@ export interface Lease {
   readonly unbegun?: { readonly condition: number; readonly before: Restored };
   /** A `finish` was refused: what is to be published is set in any case. */
   readonly isAgain?: boolean;
+  readonly second?: HeldSecond;
+}
+
+/** The slot that a run holds in the second group. */
+export interface HeldSecond {
+  readonly session: string;
+  readonly index: number;
 }
 
 /** What was shown before `start`, and whether it had to be seen. */
@@ -261,6 +278,8 @@ export interface Process {
   readonly acquires?: boolean;
   /** Its runs publish a state, show another meanwhile, and start under a third. */
   readonly publishes?: boolean;
+  /** In two groups. */
+  readonly second?: boolean;
   /** Another host with the same node name; each has booted once. */
   readonly machine?: string;
   readonly at: At;
@@ -300,7 +319,7 @@ export interface State {
 export interface World {
   readonly processes: readonly Pick<
     Process,
-    'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires' | 'publishes' | 'machine'
+    'node' | 'hold' | 'slots' | 'aheadMs' | 'runs' | 'acquires' | 'publishes' | 'second' | 'machine'
   >[];
   /** Claims that are there from the beginning. */
   readonly kept?: readonly Kept[];
@@ -397,10 +416,11 @@ export const isRunning = ({ lease, acquires }: Process): boolean =>
 
 /** As it was before it ever started. */
 export function idle(process: Process, runs: number): Process {
-  const { node, hold, slots, aheadMs, acquires, publishes, machine } = process;
+  const { node, hold, slots, aheadMs, acquires, publishes, second, machine } = process;
   const how = {
     ...(acquires && { acquires }),
     ...(publishes && { publishes }),
+    ...(second && { second }),
     ...(machine !== undefined && { machine }),
   };
   return { node, hold, slots, aheadMs, runs, ...how, at: { pc: 'idle' }, attempts: [] };
@@ -430,8 +450,12 @@ export function contextOf({ run, node, hold, aheadMs, slots, machine }: Sender):
 export const nowOf = ({ aheadMs }: Pick<Process, 'aheadMs'>): number => NOW_MS + aheadMs;
 
 export function senderOf(process: Process): Sender {
-  const { node, hold, aheadMs, slots, machine, publishes, run, session } = process;
+  const { node, hold, aheadMs, slots, machine, publishes, second, run, session } = process;
   if (run === undefined || session === undefined) throw new Error('no run');
-  const how = { ...(machine !== undefined && { machine }), ...(publishes && { publishes }) };
+  const how = {
+    ...(machine !== undefined && { machine }),
+    ...(publishes && { publishes }),
+    ...(second && { second }),
+  };
   return { node, run, session, hold, slots, aheadMs, ...how };
 }

@@ -18,6 +18,7 @@ const often: Faults = {
     fail: EVENTS,
     stop: EVENTS,
     change: 0,
+    second: 0,
     evict: 10,
   },
   ...{ clear: EVENTS, deleteClaim: 0, deleteLock: EVENTS, strayLock: EVENTS, freeze: 3, again: EVENTS },
