@@ -2,7 +2,7 @@
  * The end of a good run that publishes states: one transaction for all of its groups, or, if the run can't be recorded
  * as good in all of them, nothing (docs/protocol.md, "The end of a run that publishes").
  */
-import { isWorthAgain } from '../consul/consul.ts';
+import { isTransient, isWorthAgain } from '../consul/consul.ts';
 import { lastWord, untilDone } from '../consul/retry.ts';
 import { leaveSession } from '../consul/session.ts';
 import { send } from '../consul/txn.ts';
@@ -70,6 +70,8 @@ export async function finishAll(
   let all: readonly Finishing[] = slots;
   let isFirst = true;
   let blocker: string | undefined;
+  // Whether a try without an answer may have taken effect, as no look since has shown.
+  let isUnsure = false;
   const finishOnce = async (): Promise<Finished | undefined> => {
     all = await Promise.all(
       all.map(async (one) => ({ ...one, holding: await withSession(one.holding, { ttlMs, ...asked }) })),
@@ -88,6 +90,9 @@ export async function finishAll(
     } catch (error) {
       if (asked.signal.aborted || !isWorthAgain(error)) throw error;
       fault = error;
+      if (isTransient(error)) isUnsure = true;
+      // Consul may have refused a document that was read from a state; what is written instead is known to fit.
+      else isFirst = false;
     }
     const looks = await Promise.all(all.map(({ holding }) => look(holding, asked)));
     all = all.map((one, i) => ({ ...one, holding: looks[i]?.holding ?? one.holding }));
@@ -99,6 +104,7 @@ export async function finishAll(
       const { group } = lost.holding.context.keys;
       return { kind: 'lost', group, over: lost.over, holdings: all.map(({ holding }) => holding) };
     }
+    isUnsure = false;
     if (fault !== undefined) throw fault;
     return undefined;
   };
@@ -108,8 +114,9 @@ export async function finishAll(
     finishOnce,
   ).catch((error: unknown): Finished => {
     const why = blocker === undefined ? lastWord(consul, error, 'no answer') : heldBy(blocker);
-    if (!isRunlockError(error, 'forbidden', 'incompatible', 'refused') && blocker === undefined)
-      return { kind: 'unknown', why };
+    // `config`: Consul or a proxy does not accept the request, for example because it is too large (413).
+    const isRefused = isRunlockError(error, 'forbidden', 'incompatible', 'refused', 'config') && !isUnsure;
+    if (!isRefused && blocker === undefined) return { kind: 'unknown', why };
     return { kind: 'refused', why, holdings: all.map(({ holding }) => holding) };
   });
   if (done.kind === 'finished' || done.kind === 'unknown')

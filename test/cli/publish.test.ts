@@ -239,6 +239,14 @@ describe('wrong usage is one line and 64, and nothing is asked for', () => {
       "a run in 11 groups can't publish: one transaction has room for 9 groups at most",
     ],
     [
+      Array.from({ length: 52 }, (_, i) => ['--publish', `x/${i}=${'"'.repeat(4_096)}`]).flat(),
+      'the states of --publish take 639,184 bytes, as JSON in base64, but one transaction has room for 458,304; publish',
+    ],
+    [
+      Array.from({ length: 30 }, (_, i) => ['--during', `x/${i}=${'\x01'.repeat(4_096)}`]).flat(),
+      'the states of --during take 1,024,080 bytes, as JSON in base64, but one transaction has room for 458,304; publish',
+    ],
+    [
       Array.from({ length: 63 }, (_, i) => ['--when', `not:state:x/${i}`]).flat(),
       '--when names 63 states, but the transaction that starts the command has room for 62',
     ],
@@ -256,6 +264,20 @@ describe('wrong usage is one line and 64, and nothing is asked for', () => {
     const group = groupOf(agent, 'pub/long');
     expect((await group.exec('web01', '--publish', `pz/a=${value}`, '--', 'true')).status).toBe(0);
     expect(await stored('pz/a')).toMatchObject({ value });
+  });
+
+  test('as much as is allowed fits Consul, with --during and --publish of different paths', async () => {
+    const quotes = `"`.repeat(4_096);
+    const long = (flag: string, folder: string, count: number) =>
+      Array.from({ length: count }, (_, i) => [flag, `${folder}/${i}=${quotes}`]).flat();
+    const group = groupOf(agent, 'pub/large');
+    const words = [...long('--publish', 'pq', 37), ...long('--during', 'dq', 15)];
+    const { status, stderr } = await group.exec(`web${'1'.repeat(200)}`, ...words, '--', 'true');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(await agent.kv.keys('runlock/.state/pq/')).toHaveLength(37);
+    expect(await agent.kv.keys('runlock/.state/dq/')).toEqual([]);
+    const more = await group.exec('web01', ...long('--publish', 'pq', 38), '--', 'true');
+    expect(more.status).toBe(64);
   });
 
   test('52 states of one group are published', async () => {

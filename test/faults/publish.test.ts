@@ -171,22 +171,56 @@ describe('the end of a run that publishes', () => {
     }
   });
 
+  const isPublish = ({ path, body }: { path: string; body: string }) =>
+    path.startsWith('/v1/txn') && body.includes('.state/') && body.includes('/.runs/');
+
+  test.each([
+    [
+      'right',
+      'for want of the right',
+      403,
+      'Permission denied',
+      /key_prefix "runlock\/.state\/fe\/" { policy = "write" }/,
+    ],
+    [
+      'large',
+      'as too large (413)',
+      413,
+      'Request body(600000 bytes) too large',
+      /600000 bytes\) too large\); nothing was published/,
+    ],
+  ])(
+    'that Consul refuses (%s: %s): 79, recorded as lost, nothing published',
+    LONG,
+    async (name, _, code, body, says) => {
+      await using proxy = await startProxy(agent);
+      const group = groupOf(agent, `fe/refused-${name}`, { env: proxy.env });
+      proxy.rule({ match: isPublish, do: { status: code, body } });
+      const { status, stderr } = await group.exec('web01', '--publish', `fe/${name}=1`, '--', 'true');
+      expect(status).toBe(79);
+      expect(stderr).toContain('its success could not be recorded');
+      expect(stderr).toMatch(says);
+      expect(await group.lastRun('web01')).toMatchObject({ outcome: 'lost' });
+      expect(await group.claim()).toMatchObject({ state: 'failed' });
+      expect(await stored(`fe/${name}`)).toBeUndefined();
+    },
+  );
+
   test(
-    'that Consul refuses for want of the right: 79, recorded as lost, nothing published',
+    'whose answer is lost, and then nothing but refusals: unknown, and not called refused',
     LONG,
     async () => {
       await using proxy = await startProxy(agent);
-      const group = groupOf(agent, 'fe/refused', { env: proxy.env });
-      const isPublish = ({ path, body }: { path: string; body: string }) =>
-        path.startsWith('/v1/txn') && body.includes('.state/') && body.includes('/.runs/');
-      proxy.rule({ match: isPublish, do: { status: 403, body: 'Permission denied' } });
-      const { status, stderr } = await group.exec('web01', '--publish', 'fe/refused=1', '--', 'true');
+      const group = groupOf(agent, 'fe/unsure', { env: proxy.env });
+      const holder = await group.hold('web01', '--publish', 'fe/unsure=1');
+      proxy.rule({ match: isPublish, do: 'drop-after', times: 1 });
+      holder.tell();
+      await proxy.seen(isPublish);
+      proxy.rule({ do: { status: 413, body: 'Request body too large' } });
+      const { status, stderr } = await holder.ended;
       expect(status).toBe(79);
-      expect(stderr).toContain('its success could not be recorded');
-      expect(stderr).toContain('key_prefix "runlock/.state/fe/" { policy = "write" }');
-      expect(await group.lastRun('web01')).toMatchObject({ outcome: 'lost' });
-      expect(await group.claim()).toMatchObject({ state: 'failed' });
-      expect(await stored('fe/refused')).toBeUndefined();
+      expect(stderr).toContain('whether its states were published is unknown');
+      expect(await stored('fe/unsure')).toMatchObject({ value: '1' });
     },
   );
 });

@@ -17,7 +17,7 @@ import { register } from '../../cli/command.ts';
 import { inGroup } from '../../conditions/parse.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import { conditionsOption } from '../condition-option.ts';
-import { checkStart, stateOptions, statesOf } from './states.ts';
+import { checkSize, checkStart, stateOptions, statesOf } from './states.ts';
 import type { Defining } from '../../cli/command.ts';
 import {
   addOptions,
@@ -112,6 +112,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       args,
     };
     checkStart(group.length, options);
+    checkSize(options);
     done({
       common: toCommon(values),
       options: Object.freeze(options),

@@ -1,4 +1,4 @@
-/** `--publish` and `--during`: the states that a run sets, and how many of them one transaction takes. */
+/** `--publish` and `--during`: the states that a run sets, and how many and how large one transaction takes them. */
 import type { Command, Option } from 'commander';
 import { valueIn } from '../../cli/config/apply.ts';
 import { repeatedOption } from '../../cli/option.ts';
@@ -80,3 +80,39 @@ function checkOperations(groups: number, publish: number, during: number): void 
       : `--publish and --during set ${publish + during} states, but with ${many} one transaction has room for ${states}; publish fewer states`,
   );
 }
+
+/** The longest request that Consul takes by default (`limits.txn_max_req_len`). */
+const LONGEST_REQUEST = 524_288;
+/** What a document has beside its value: node, run, group, times, ids. */
+const FIELDS = 1_024;
+/** What an operation has beside a state's document: its key, index and session, or a record of the run. */
+const OPERATION = 1_024;
+
+/**
+ * Consul refuses a larger transaction, and would do so after the command.
+ * @throws RunlockError `usage`: the transaction that starts or the one that ends the run would be too large.
+ */
+export function checkSize({
+  prefix,
+  publish = [],
+  during = [],
+}: Pick<ExecOptions, 'prefix' | 'publish' | 'during'>): void {
+  const room = LONGEST_REQUEST - MOST_OPERATIONS * (OPERATION + prefix.length);
+  const sizes = [
+    ['--publish', sizeOf(publish)],
+    ['--during', sizeOf(during)],
+  ] as const;
+  for (const [flag, size] of sizes)
+    if (size > room)
+      throw usage(
+        `the states of ${flag} take ${figure(size)} bytes, as JSON in base64, but one transaction has room for ${figure(room)}; publish fewer or shorter values, or store the data elsewhere and publish its location`,
+      );
+}
+
+const figure = (bytes: number) => bytes.toLocaleString('en-US');
+
+/** As in the request: a character that JSON escapes takes up to 6 bytes, and base64 a third more. */
+const sizeOf = (settings: readonly Setting[]): number =>
+  settings
+    .map(({ value }) => 4 * Math.ceil((Buffer.byteLength(JSON.stringify(value)) + FIELDS) / 3))
+    .reduce((sum, size) => sum + size, 0);
