@@ -41,7 +41,8 @@ interface Asked {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;
-  readonly body: string;
+  /** As it came: a snapshot is no text. */
+  readonly body: Buffer;
 }
 
 const text = (status: number, line: string): Reply => ({
@@ -57,6 +58,8 @@ const json = (status: number, value: unknown, headers: IncomingHttpHeaders = {})
   body: Buffer.from(JSON.stringify(value)),
 });
 
+const parse = (body: Buffer): unknown => JSON.parse(body.toString());
+
 /** `target`: `host:port` of an agent, by plain HTTP. */
 export async function startNewerConsul(target: string, options: NewerOptions = {}): Promise<NewerConsul> {
   const odd: string[] = [];
@@ -66,9 +69,8 @@ export async function startNewerConsul(target: string, options: NewerOptions = {
   const toAgent = async (asked: Asked, signal: AbortSignal): Promise<Reply> => {
     const { method, path, query, headers, body } = enterprise?.inward(asked) ?? asked;
     const url = `http://${target}${path}${query.size === 0 ? '' : `?${query.toString()}`}`;
-    const length =
-      headers['content-length'] === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) };
-    return send(url, { method, headers: { ...headers, ...length }, signal }, Buffer.from(body));
+    const length = headers['content-length'] === undefined ? {} : { 'content-length': String(body.length) };
+    return send(url, { method, headers: { ...headers, ...length }, signal }, body);
   };
   const answer = async (asked: Asked, signal: AbortSignal): Promise<Reply | undefined> => {
     const early = refuse(asked, odd) ?? enterprise?.refuse(asked);
@@ -82,7 +84,7 @@ export async function startNewerConsul(target: string, options: NewerOptions = {
     return inNewWords(enterprise?.outward(asked, reply) ?? reply, asked);
   };
   const pass = async (incoming: IncomingMessage, response: ServerResponse) => {
-    const body = (await collect(incoming)).toString();
+    const body = await collect(incoming);
     const { pathname: path, searchParams: query } = new URL(incoming.url ?? '', 'http://x');
     const gone = new AbortController();
     response.once('close', () => gone.abort());
@@ -141,7 +143,7 @@ function refuse({ path, query, body }: Asked, odd: string[]): Reply | 'cut' | un
     odd.push(`the key ${key}`);
     return text(500, 'invalid key name, keys should respect the "^[a-zA-Z0-9,_./\\-?&=]+$" format');
   }
-  if (path === '/v1/internal/acl/authorize' && (JSON.parse(body) as unknown[]).length > MOST_RIGHTS) {
+  if (path === '/v1/internal/acl/authorize' && (parse(body) as unknown[]).length > MOST_RIGHTS) {
     odd.push('too many rights at once');
     return text(400, `Refusing to process more than ${MOST_RIGHTS} authorizations at once`);
   }
@@ -188,9 +190,9 @@ function createEnterprise(own: string) {
   const inside = (namespace: string, key: string) =>
     namespace === 'default' ? key : `__${namespace}/${key}`;
   const placeOf = ({ query }: Asked) => query.get('ns') ?? 'default';
-  const operations = (body: string) =>
-    JSON.parse(body) as { KV: Placed & { Verb: string; Key: string; Session?: string } }[];
-  const rights = (body: string) => JSON.parse(body) as (Placed & { Resource: string })[];
+  const operations = (body: Buffer) =>
+    parse(body) as { KV: Placed & { Verb: string; Key: string; Session?: string } }[];
+  const rights = (body: Buffer) => parse(body) as (Placed & { Resource: string })[];
   return {
     refuse: (asked: Asked): Reply | undefined => {
       const { path, body } = asked;
@@ -224,7 +226,7 @@ function createEnterprise(own: string) {
       const body = operations(asked.body).map(({ KV: { Namespace = 'default', ...KV } }) => ({
         KV: { ...KV, Partition: undefined, Key: inside(Namespace, KV.Key) },
       }));
-      return { ...asked, query, body: JSON.stringify(body) };
+      return { ...asked, query, body: Buffer.from(JSON.stringify(body)) };
     },
     outward: (asked: Asked, reply: Reply): Reply => {
       const line = reply.body.toString();
