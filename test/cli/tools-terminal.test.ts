@@ -102,9 +102,9 @@ test('a command that dies of Ctrl-C before runlock hears of it is interrupted al
   expect(await on('quick').claim()).toMatchObject({ state: 'interrupted' });
 });
 
-/** Says on the terminal that it is there, and goes on when the signal came. */
+/** Says on the terminal that it is there, and goes on when the signal came, however soon that was. */
 const surviving = (signal: string, then: string) =>
-  `trap 'caught=1' ${signal}; echo rea""dy; caught=; while [ -z "$caught" ]; do sleep 0.05; done; sleep 0.5; ${then}`;
+  `caught=; trap 'caught=1' ${signal}; echo rea""dy; while [ -z "$caught" ]; do sleep 0.05; done; sleep 0.5; ${then}`;
 
 test.each([
   ['INT', '\x03'],
