@@ -107,7 +107,9 @@ async function clear(): Promise<void> {
 function listenToSignals(): AbortSignal {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.once(name, () => {
+    // Not `once`: execa ends this process while it waits for a tool, if nobody else listens to the signal any more.
+    process.on(name, () => {
+      if (stop.signal.aborted) return;
       stop.abort(new Error(`ended by ${name}`));
       startNoMore();
       void clear().then(() => process.exit(128 + constants.signals[name]));

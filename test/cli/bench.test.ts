@@ -22,16 +22,19 @@ function carriers(folder: string): number[] {
     });
 }
 
-function startBench(args: readonly string[], runlock?: (folder: string) => string) {
+/** `more`: what its environment has besides, which may name files that it puts into the folder. */
+function startBench(
+  args: readonly string[],
+  more: (folder: string) => Readonly<Record<string, string>> = () => ({}),
+) {
   const { folder } = stage();
   onTestFinished(() => carriers(folder).forEach(end));
   const temporary = join(folder, 'tmp');
   mkdirSync(temporary);
   const json = join(folder, 'bench.json');
-  const own = { TMPDIR: temporary, ...(runlock && { RUNLOCK_BIN: runlock(folder) }) };
   const words = ['scripts/run.js', 'scripts/bench.ts', '--json', json, ...args];
   const child = spawn(process.execPath, words, {
-    env: { ...process.env, ...own },
+    env: { ...process.env, TMPDIR: temporary, ...more(folder) },
     stdio: ['ignore', 'pipe', 'pipe'],
     // A process group that can be signalled as a terminal does it.
     detached: true,
@@ -40,6 +43,7 @@ function startBench(args: readonly string[], runlock?: (folder: string) => strin
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
   return {
+    folder,
     pid: child.pid ?? 0,
     /** Resolves when nobody holds its output any more. */
     ended: once(child, 'close').then(([status]: unknown[]) => status),
@@ -117,6 +121,17 @@ test('Ctrl-C ends all that it started and removes its files', async () => {
   expect(bench.left()).toEqual(NOTHING);
 });
 
+test('Ctrl-C while it waits for a tool ends all that it started just so', async () => {
+  const bench = startBench(['--quick', '--only', 'hand-over'], (folder) => {
+    writeFileSync(join(folder, 'mkfifo'), '#!/bin/sh\n: >"$0.started"\nexec sleep 300\n', { mode: 0o755 });
+    return { PATH: `${folder}:${process.env['PATH'] ?? ''}` };
+  });
+  await eventually(() => expect(existsSync(join(bench.folder, 'mkfifo.started'))).toBe(true), 30_000);
+  process.kill(-bench.pid, 'SIGINT');
+  expect(await bench.ended).toBe(130);
+  expect(bench.left()).toEqual(NOTHING);
+});
+
 /** A program that can say its version and nothing else. */
 function broken(folder: string): string {
   const file = join(folder, 'runlock');
@@ -137,7 +152,7 @@ test.each([
   ['hand-over', broken, 'ended with 3'],
   ['hand-over', careless, 'a process ended that should have waited'],
 ])('%s that can not be measured fails, and says why', async (part, runlock, why) => {
-  const bench = startBench(['--quick', '--only', part], runlock);
+  const bench = startBench(['--quick', '--only', part], (folder) => ({ RUNLOCK_BIN: runlock(folder) }));
   expect(await bench.ended).toBe(1);
   expect(bench.output.stderr).toContain(why);
   expect(tablesOf(bench.output.stdout)).toEqual([]);
