@@ -129,7 +129,7 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'session-left': {
       const { fault, session, isOthers } = event.detail;
-      if (isOthers) return warning(`${fault}; the removed run exits later, when its turn comes`);
+      if (isOthers) return warning(`${fault}; so the removed run may exit only when its turn comes`);
       return debug(
         `could not destroy ${session === undefined ? 'the session' : `session ${session}`}: ${fault}`,
       );

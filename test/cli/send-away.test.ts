@@ -286,3 +286,45 @@ describe('with --force', () => {
     expect(await run.ended).toMatchObject({ status: 79, stderr: sentAway('unheard') });
   }, 60_000);
 });
+
+describe('by who may not end its session', () => {
+  async function withoutTheRight(group: string) {
+    const words = ['', 'node_', 'session_'].map((kind) =>
+      kind === '' ? 'key_prefix "runlock/" { policy = "write" }' : `${kind}prefix "" { policy = "read" }`,
+    );
+    const token = await guarded.token(words.join('\n'));
+    const env = { ...guarded.env, CONSUL_HTTP_TOKEN: token };
+    const { hold, start, waiting } = groupOf(guarded, group);
+    const holder = await hold('web09');
+    const run = start('web01', '--session-ttl', '10s', '--', 'true');
+    await waiting(1);
+    return { holder, run, sending: startRunlock({ env }, ['release', group, '--owner', 'web01', '--force']) };
+  }
+  const warned =
+    /refused .*; the token needs the rule: session_prefix .*; so the removed run may exit only when/;
+
+  test('it exits when its turn comes, and both lines say so', async () => {
+    const { holder, run, sending } = await withoutTheRight('late');
+    const { status, stdout, stderr } = await sending.ended;
+    expect({ status, stdout }).toEqual({
+      ...{
+        status: 0,
+        stdout: 'removed web01 from the queue of late; its runlock on web01 exits when its turn comes\n',
+      },
+    });
+    expect(stderr).toMatch(warned);
+    await holder.end();
+    expect(await run.ended).toMatchObject({ status: 79 });
+  }, 60_000);
+
+  test('it has exited if its turn came meanwhile', async () => {
+    const { holder, run, sending } = await withoutTheRight('soon');
+    await sending.says(warned);
+    await holder.end();
+    expect(await run.ended).toMatchObject({ status: 79 });
+    const how = 'its runlock has exited';
+    expect((await sending.ended).stdout).toBe(`removed web01 from the queue of soon; ${how}\n`);
+  });
+});
+
+const guarded = useAgent({ acl: true });

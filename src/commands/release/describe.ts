@@ -37,6 +37,8 @@ function awayText(how: Extract<ReleaseResult, { kind: 'sent-away' }>['how'], nod
       return 'its runlock was already dead';
     case 'silent':
       return `its runlock on ${node} has not answered (stopped, dead, or cut off from Consul), and exits once it is back`;
+    case 'later':
+      return `its runlock on ${node} exits when its turn comes`;
     default:
       return assertNever(how);
   }

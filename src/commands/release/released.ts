@@ -22,6 +22,12 @@ export interface ReleaseOptions {
   readonly by: string;
 }
 
+/**
+ * `dead`: its runlock was dead. `silent`: its runlock has not confirmed. `later`: nor can it yet, because its session could
+ * not be ended.
+ */
+type Away = 'left' | 'silent' | 'later' | 'dead';
+
 export interface Released {
   readonly slot: number;
   readonly node: string;
@@ -32,7 +38,7 @@ export interface Released {
    */
   readonly how: 'cleared' | 'unwatched' | 'evicted' | 'given-back' | 'kept';
   /** A run of the node that waited for this claim and was sent away too. */
-  readonly sentAway?: { readonly run: string; readonly how: 'left' | 'silent' | 'dead' };
+  readonly sentAway?: { readonly run: string; readonly how: Away };
   /** Time from `acquire` to its release. */
   readonly heldMs?: number;
   /** For a kept slot: when other runs may have it. */
@@ -46,13 +52,13 @@ export type ReleaseResult =
       readonly group: string;
       readonly claims: readonly Released[];
     }
-  /** A waiting run was sent away. `dead`: its runlock was dead. `silent`: its runlock has not confirmed. */
+  /** A waiting run was sent away. */
   | {
       readonly kind: 'sent-away';
       readonly node: string;
       readonly group: string;
       readonly run: string;
-      readonly how: 'left' | 'silent' | 'dead';
+      readonly how: Away;
     }
   /** `claim`: the state of a claim that the node has, but that --failed does not change. */
   | {

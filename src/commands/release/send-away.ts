@@ -36,8 +36,8 @@ export async function sendWaiterAway(target: Target): Promise<SentAway | undefin
   }
   const answerMs = await longestAnswerMs(target, session);
   const index = await putMark(target, { session, mark });
-  await endSession(target, session);
-  return { ...done, how: (await hasAnswered(target, index, answerMs)) ? 'left' : 'silent' };
+  const hears = await endSession(target, session);
+  return { ...done, how: await howLeft(target, { index, answerMs, hears }) };
 }
 
 /** A run that waits outside the queue for its node's own claim. */
@@ -71,9 +71,9 @@ export async function untilAway(
   const { run } = mark;
   const isDead = lifeOf(target.deps.host, mark) === 'dead';
   const answerMs = isDead ? 0 : await longestAnswerMs(target, session);
-  await endSession(target, session);
+  const hears = await endSession(target, session);
   if (isDead) return { run, how: 'dead' };
-  return { run, how: (await hasAnswered(target, index, answerMs)) ? 'left' : 'silent' };
+  return { run, how: await howLeft(target, { index, answerMs, hears }) };
 }
 
 interface Waiter {
@@ -118,14 +118,32 @@ async function justGranted(target: Target): Promise<RunlockError> {
   );
 }
 
-/** Ends the session, so that its runlock notices at the next renewal. Without that right, only when its turn comes. */
-async function endSession({ consul, deps, signal }: Target, session: string): Promise<void> {
+/** Ends the session, so that its runlock notices at the next renewal. Without that right (false), only when its turn comes. */
+async function endSession({ consul, deps, signal }: Target, session: string): Promise<boolean> {
   try {
     await consul.destroySession(session, { signal, rule: 'session_prefix "" { policy = "write" }' });
+    return true;
   } catch (error) {
     if (!isRunlockError(error, 'forbidden')) throw error;
     deps.emit({ event: 'session-left', detail: { fault: error.message, isOthers: true } });
+    return false;
   }
+}
+
+interface Marked {
+  /** Of the mark. */
+  readonly index: number;
+  readonly answerMs: number;
+  /** Whether its session was ended. */
+  readonly hears: boolean;
+}
+
+async function howLeft(
+  target: Target,
+  { index, answerMs, hears }: Marked,
+): Promise<'left' | 'silent' | 'later'> {
+  if (await hasAnswered(target, index, answerMs)) return 'left';
+  return hears ? 'silent' : 'later';
 }
 
 /** Time for the run to renew, make a new session and look at its mark. */
