@@ -138,6 +138,44 @@ describe('the record of a run that waits outside', () => {
     expect(await runlock(agent, ['forget', group.name, '--force'])).toMatchObject({ status: 0, stderr: '' });
   });
 
+  test.each([[], ['--force']])(
+    'has release say that only its node can stop it: 75 (%s)',
+    async (...force) => {
+      const group = groupOf(agent, `out/release${force.length}`);
+      const run = group.start('web01', '--when', 'state:ol/none', '--when', 'state:ol/b=1', '--', 'true');
+      const record = await recorded(group.name, 'web01');
+      const words = ['release', group.name, '--owner', 'web01', ...force];
+      const { status, stdout, stderr } = await runlock(agent, words);
+      expect({ status, stderr }).toEqual({ status: 75, stderr: '' });
+      expect(stdout).toMatch(
+        /^nothing was done: web01 has no claim in out\/release\d, but has been waiting without a slot for \d+s to run true \(run \S+\), for state:ol\/none and state:ol\/b=1; only web01 itself can stop that run: end its runlock there\n$/,
+      );
+      const json = await runlock(agent, [...words, '--json']);
+      expect(json.status).toBe(75);
+      expect(JSON.parse(json.stdout)).toMatchObject({
+        ...{ kind: 'outside', node: 'web01', group: group.name, run: record?.run, command: 'true' },
+        when: ['state:ol/none', 'state:ol/b=1'],
+      });
+      expect(await recorded(group.name, 'web01')).toEqual(record);
+      const own = await runlock(agent, ['release', group.name, '--node', 'web01']);
+      expect(own).toMatchObject({
+        status: 0,
+        stdout: `nothing to release: web01 has no claim in ${group.name}\n`,
+      });
+      const key = `runlock/${group.name}/.outside/web07`;
+      await agent.http('PUT', `/v1/kv/${key}?acquire=${record?.session ?? ''}`, { v: 1, run: 7 });
+      expect((await agent.kv.get(key))?.Session).toBe(record?.session);
+      const junk = await runlock(agent, ['release', group.name, '--owner', 'web07', '--force']);
+      expect(junk).toMatchObject({
+        status: 0,
+        stdout: `nothing to release: web07 has no claim in ${group.name}\n`,
+      });
+      run.signal('SIGTERM');
+      expect((await run.ended).status).toBe(143);
+      expect(await group.keys()).toEqual([]);
+    },
+  );
+
   test('is not needed: a token that may open no session for it waits and runs all the same', async () => {
     const rules = [
       ...['key_prefix "runlock/g/.queue/"', 'key_prefix "runlock/g/.slot/"', 'key_prefix "runlock/g/.node/"'],

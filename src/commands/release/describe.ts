@@ -6,13 +6,23 @@ import { visible } from '../../text/visible.ts';
 import type { MaintenanceEnd } from './maintenance.ts';
 import type { ReleaseResult, Released } from './released.ts';
 
-export function describeRelease(result: ReleaseResult, prefix: string): string {
+export function describeRelease(
+  result: ReleaseResult,
+  { prefix, nowMs }: { prefix: string; nowMs: number },
+): string {
   const { node, group } = result;
   switch (result.kind) {
     case 'nothing':
       return result.claim === undefined
         ? `nothing to release: ${node} has no claim in ${group}\n`
         : `nothing to release: ${node} does not hold ${group} by acquire (its ${result.claim} claim stays)\n`;
+    case 'outside': {
+      const { run, command, since, when, services } = result;
+      const gate = services ? [`its gate (${services.join(', ')})`] : [];
+      const forWhat = [...gate, ...when].join(' and ');
+      const age = formatAge(nowMs - Date.parse(since));
+      return `${visible(`nothing was done: ${node} has no claim in ${group}, but has been waiting without a slot for ${age} to run ${command} (run ${run}), for ${forWhat}; only ${node} itself can stop that run: end its runlock there`)}\n`;
+    }
     case 'sent-away':
       return `removed ${node} from the queue of ${group}; ${awayText(result.how, node)}\n`;
     case 'released':

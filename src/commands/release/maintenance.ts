@@ -44,7 +44,7 @@ export async function endMaintenance(
   result: ReleaseResult,
 ): Promise<MaintenanceEnd> {
   const { node } = result;
-  if (result.kind === 'sent-away') return NOTHING;
+  if (result.kind === 'sent-away' || result.kind === 'outside') return NOTHING;
   if (result.kind === 'nothing') {
     // The claim of a failed run can be gone before its maintenance: its hold ended, or it had none. For another node do
     // nothing, because its runs in other groups are not known here.

@@ -17,6 +17,7 @@ import { send, writtenIndex } from '../../consul/txn.ts';
 import { askFirst } from './ask-first.ts';
 import { evict } from './evict.ts';
 import { refuseForeign } from './foreign-lock.ts';
+import { findOutside } from './outside.ts';
 import { awayMark, findReturner, sendWaiterAway, untilAway } from './send-away.ts';
 import type { Confirm, ReleaseOptions, ReleaseResult, Released, Target } from './released.ts';
 
@@ -53,7 +54,7 @@ export async function release(
     const claim = mine[0]?.owner?.claim.state;
     // --slot and --failed can't mean a waiting run, which has neither a slot nor failed work.
     const asks = mine.length === 0 && options.slot === undefined && !options.failed;
-    const away = asks ? await sendWaiterAway(target) : undefined;
+    const away = asks ? ((await sendWaiterAway(target)) ?? (await findOutside(target))) : undefined;
     if (away) return away;
     return { kind: 'nothing', node, group, ...(claim && { claim }) };
   }

@@ -60,6 +60,20 @@ export type ReleaseResult =
       readonly run: string;
       readonly how: Away;
     }
+  /** Nothing was done: a run of the node waits without a slot, and only its own host can stop it. */
+  | {
+      readonly kind: 'outside';
+      readonly node: string;
+      readonly group: string;
+      readonly run: string;
+      /** ISO 8601. */
+      readonly since: string;
+      readonly command: string;
+      /** The conditions of `--when`. */
+      readonly when: readonly string[];
+      /** Of its gate. Absent: it has none. */
+      readonly services?: readonly string[];
+    }
   /** `claim`: the state of a claim that the node has, but that --failed does not change. */
   | {
       readonly kind: 'nothing';

@@ -9,6 +9,9 @@ import type { MaintenanceEnd } from './maintenance.ts';
 import { release } from './release.ts';
 import type { ReleaseOptions } from './released.ts';
 
+/** As for any run that is in the way and was not ended. */
+const EXIT_WAITING = 75;
+
 export interface ReleaseAsked extends Asked<Omit<ReleaseOptions, 'by'> & { readonly json: boolean }> {
   /** The address of the owner's own Consul agent. */
   readonly agent?: string;
@@ -35,11 +38,13 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
       json: options.json,
       data: { ...result, ...touched },
       isProse: true,
-      text: () => describeRelease(result, options.prefix) + describeMaintenance(maintenance),
+      text: () =>
+        describeRelease(result, { prefix: options.prefix, nowMs: deps.clock.now() }) +
+        describeMaintenance(maintenance),
     });
     const { why = 'reason unknown', need } = maintenance;
     const left = { kind: 'released', prefix: options.prefix, places: stays, why, need } as const;
     if (stays.length > 0) deps.emit({ event: 'maintenance-left', node: result.node, detail: left });
-    return 0;
+    return result.kind === 'outside' ? EXIT_WAITING : 0;
   });
 }
