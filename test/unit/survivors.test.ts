@@ -78,11 +78,12 @@ test('of another pid namespace of this boot who carries the mark, and of another
 
 test('nobody in the group of a stranger who had the pid of a member that is gone', async () => {
   const { of, command, pid } = await run(
-    'setsid sh -c "sleep 60 & echo \\$! >\\"$1/left.pid\\"; echo \\$\\$ >\\"$1/gone.pid\\""; wait',
+    'setsid sh -c "sleep 60 & echo \\$! >\\"$1/left.pid\\"; echo \\$\\$ >\\"$1/gone.pid\\""; echo $$ >"$1/reaped.pid"; exec sleep 60',
   );
+  // Until it is reaped its pid is its own.
+  await pid('reaped');
   const [gone, left] = [await pid('gone'), await pid('left')];
   end(command);
-  await untilGone(gone);
   await untilGone(command);
   const nobody = { pid: 2 ** 22 + 1, startTime: '1' };
   expect(of({ command: nobody, members: [{ pid: gone, startTime: '1' }] })).toEqual([]);
