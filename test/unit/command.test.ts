@@ -444,6 +444,8 @@ describe('sharing a terminal', () => {
     const supervisor = await onTerminal(stubborn('command'), stubborn('beside'));
     const [pid, beside] = await Promise.all([here.pid('command'), here.pid('beside')]);
     process.kill(supervisor.pid, 'SIGUSR2');
+    await eventually(() => expect(here.lines('command')).toEqual(['TERM']));
+    process.kill(supervisor.pid, 'SIGUSR2');
     await eventually(() => expect(here.lines('ending')).toEqual(['{"kind":"signalled","signal":"SIGKILL"}']));
     expect(isAlive(pid)).toBe(false);
     expect(here.lines('command')).toEqual(['TERM']);

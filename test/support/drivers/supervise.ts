@@ -13,7 +13,7 @@ interface Plan {
   readonly args: readonly string[];
   /** No guard unless it is given. */
   readonly lifeMs?: number;
-  /** The signal that makes it kill the command instead of passing the signal on. */
+  /** The signal that makes it end the command instead of passing the signal on: by TERM, and when it comes again by KILL. */
   readonly killOn?: string;
 }
 
@@ -53,11 +53,14 @@ noteGuard();
 const { lifeMs = 1000 } = plan;
 const beats = setInterval(() => guard?.beat(lifeMs), lifeMs / 4);
 
+let killAfterMs = 60_000;
 for (const name of ['SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2'] as const) {
   process.on(name, () => {
     note('signals', name);
-    if (name === plan.killOn) void command.kill({ killAfterMs: 300 }).then(() => note('killed', 'all'));
-    else void command.signal(name).then(() => note('decided', name));
+    if (name === plan.killOn) {
+      void command.kill({ killAfterMs }).then(() => note('killed', 'all'));
+      killAfterMs = 0;
+    } else void command.signal(name).then(() => note('decided', name));
   });
 }
 note('driver.pid', process.pid);
