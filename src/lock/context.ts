@@ -35,6 +35,8 @@ export interface Run {
   readonly slots: number;
   /** All groups of the run, if it has several. */
   readonly groups?: readonly string[];
+  /** The paths of the states that the run publishes or has set while it runs. Absent: none. */
+  readonly publish?: readonly string[];
 }
 
 /** The time now for a record. Only people read this time; no decision depends on it. */
@@ -44,9 +46,10 @@ export function timestamp({ deps }: Pick<RunContext, 'deps'>): string {
 
 /** The claim of a run that is granted now. */
 export function runningClaim(context: RunContext): Claim {
-  const { id, node, command, runner, hold, groups } = context.run;
+  const { id, node, command, runner, hold, groups, publish } = context.run;
   const since = timestamp(context);
-  return { node, state: 'running', run: id, since, command, hold, ...(groups && { groups }), ...runner };
+  const more = { ...(groups && { groups }), ...(publish && { publish }) };
+  return { node, state: 'running', run: id, since, command, hold, ...more, ...runner };
 }
 
 /**

@@ -204,7 +204,9 @@ async function markWaiting(
   const { keys, run } = context;
   // From now on a run that loses its mark checks whether an operator sent it away.
   progress.newest.sent = true;
-  const steps = markNode(keys, session.id, { ...nodeMark(context), node: run.node });
+  const { node, publish } = run;
+  const mark = { ...nodeMark(context), node, ...(publish && { publish }) };
+  const steps = markNode(keys, session.id, mark);
   const result = await trySend(context, steps, progress.signal);
   if (result?.kind === 'done') return 'marked';
   return result?.obstacle === 'node' ? 'node' : 'again';

@@ -53,6 +53,7 @@ export async function join(context: RunContext, session: string, signal: AbortSi
     command: run.command,
     pid: run.runner.pid,
     ...(run.groups && { groups: run.groups }),
+    ...(run.publish && { publish: run.publish }),
   };
   const steps = enqueue(keys, session, ticket, nodeMark(context));
   const result = await send(consul, steps, { signal, rule: keys.rule });

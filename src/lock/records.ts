@@ -74,6 +74,8 @@ export interface Claim extends Runner {
    * it on, so states of `--during` stay until the claim ends. Absent: `run` itself.
    */
   readonly root?: string;
+  /** Of a run under way: as in the ticket. */
+  readonly publish?: readonly string[];
 }
 
 /** The run with which the node's hold on the slot began; unchanged until the claim goes, or another node has it. */
@@ -88,6 +90,11 @@ export interface Ticket {
   readonly pid: number;
   /** As in the claim. */
   readonly groups?: readonly string[];
+  /**
+   * The paths of the states that the run sets if it succeeds (`--publish`) or while it runs (`--during`). Absent: none.
+   * Only people are told by it; no run decides anything by it.
+   */
+  readonly publish?: readonly string[];
 }
 
 /** Who took a waiting run out of the queue, and when. */
@@ -102,6 +109,8 @@ export interface NodeMark extends Runner {
   readonly since: string;
   /** An operator sent the run away, and the run has not read this yet. The mark then has no session. */
   readonly away?: Away;
+  /** Of a run that waits for its node's own claim, without a ticket: as in the ticket. */
+  readonly publish?: readonly string[];
 }
 
 /** `.slot/<i>/lock`: the run that holds the session lock. */
@@ -268,6 +277,7 @@ const claimShape: Shape<Claim> = {
   maintenance: optional(leftOn),
   groups: optional(paths),
   root: optional(text),
+  publish: optional(paths),
 };
 const ticketShape: Shape<Ticket> = {
   node: name,
@@ -276,6 +286,14 @@ const ticketShape: Shape<Ticket> = {
   command: text,
   pid: natural,
   groups: optional(paths),
+  publish: optional(paths),
+};
+const nodeShape: Shape<NodeMark> = {
+  ...runner,
+  run: text,
+  since: time,
+  away: optional(away),
+  publish: optional(paths),
 };
 const freezeShape: Shape<Freeze> = { by: text, reason: text, since: time, until: optional(time) };
 const outShape: Shape<OutMark> = {
@@ -346,8 +364,7 @@ function unreadable(what: string, { key, remove }: Stored & { readonly remove?: 
 
 export const decodeClaim = (stored: Stored): Claim => decode('claim', claimShape, stored);
 export const decodeTicket = (stored: Stored): Ticket => decode('ticket', ticketShape, stored);
-export const decodeNodeMark = (stored: Stored): NodeMark =>
-  decode<NodeMark>('node mark', { ...runner, run: text, since: time, away: optional(away) }, stored);
+export const decodeNodeMark = (stored: Stored): NodeMark => decode<NodeMark>('node mark', nodeShape, stored);
 export const decodeLockMark = (stored: Stored): LockMark => decode<LockMark>('lock', { run: text }, stored);
 export const decodeQueueMark = (stored: Stored): QueueMark =>
   decode<QueueMark>('queue mark', { session: text }, stored);

@@ -320,11 +320,16 @@ function narrow(requests: Requests, gate: Gated['gate']): Requests {
 
 type Requests = Parameters<typeof takeSlots>[1];
 
+const publishedPaths = ({ publish = [], during = [] }: ExecOptions) => [
+  ...new Set([...publish, ...during].map(({ path }) => path)),
+];
+
 /** One run, with one id, in all of its groups. */
 function toRequests(options: ExecOptions, id: string, runner: Runner): Requests {
-  const { prefix, groups, node, sessionTtlMs } = options;
+  const { prefix, groups, node, sessionTtlMs, dryRun } = options;
   const command = basename(options.command);
-  const run = { id, command, runner };
+  const publish = dryRun ? [] : publishedPaths(options);
+  const run = { id, command, runner, ...(publish.length > 0 && { publish }) };
   const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
   const toRequest = ({ group, slots, hold, releaseOnSignal }: GroupChoice): AcquireRequest => ({
     prefix,

@@ -271,6 +271,7 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
     host,
     by,
     missingSince,
+    publish,
   } = claim;
   return {
     slot,
@@ -289,6 +290,7 @@ function viewSlot(slot: number, { owner, lock }: SlotEntries, problems: string[]
     ...(host !== undefined && { host }),
     ...(by !== undefined && { by }),
     ...(missingSince !== undefined && { missingSince }),
+    ...(publish && state === 'running' && { publish }),
   };
 }
 
@@ -307,10 +309,11 @@ function viewQueue(
     if (!ticket) return [];
     const session = entry.key.slice(entry.key.lastIndexOf('/') + 1);
     if (entry.session === undefined) problems.push(orphanText(entry.key));
-    const { node, since, command, pid, run, groups } = ticket;
+    const { node, since, command, pid, run, groups, publish } = ticket;
     const waitedMs = Math.max(0, now - Date.parse(since));
     const waiter = { place: i + 1, node, run, since, waitedMs, command, pid, session };
-    return [{ ...waiter, ...(groups && { groups }), ...alsoOf(run) }];
+    const more = { ...(groups && { groups }), ...(publish && { publish }) };
+    return [{ ...waiter, ...more, ...alsoOf(run) }];
   });
 }
 

@@ -123,7 +123,7 @@ export interface SlotView {
   readonly by?: string;
   /** Of a run in several groups: where else it is. */
   readonly also?: readonly PlaceView[];
-  /** As of a waiting run. */
+  /** Of a running run: as of a waiting one. */
   readonly publish?: readonly string[];
 }
 
@@ -160,6 +160,8 @@ export interface ReturningView {
   readonly session: string;
   /** Host name of the run's machine. */
   readonly host?: string;
+  /** As of a waiting run. */
+  readonly publish?: readonly string[];
   /** What the run waits for. */
   readonly why: string;
 }
@@ -194,6 +196,8 @@ export interface ConditionView {
   readonly holds?: boolean;
   /** How it is now: `db/schema is 41, set by db01 3m ago`. */
   readonly is: string;
+  /** The rule of Consul's ACL that the token lacks to tell. */
+  readonly needs?: string;
 }
 
 export interface GateOfRunView {

@@ -38,9 +38,9 @@ export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Se
     const own = claims.find(({ claim }) => claim.node === node);
     // The run's own claim: its lock was taken away, or it is just being granted the slot.
     if (!own || own.claim.run === mark.run) return [];
-    const { run, since, pid, host } = mark;
+    const { run, since, pid, host, publish } = mark;
     const waitedMs = Math.max(0, seen.now - Date.parse(since));
-    const where = host === undefined ? {} : { host };
+    const more = { ...(host !== undefined && { host }), ...(publish && { publish }) };
     return [
       {
         node,
@@ -50,7 +50,7 @@ export function viewReturning({ prefix, marks, tickets, slots }: Marks, seen: Se
         waitedMs,
         pid,
         session: entry.session,
-        ...where,
+        ...more,
         why: whyOf(own.slot, seen),
       },
     ];

@@ -59,7 +59,7 @@ export function waitGraph(groups: readonly GroupFacts[], { prefix, now, facts }:
   const find = lookup(facts.entries);
   const parse = conditionParser();
   const runs = new Map<string, number>();
-  const publishers = new Map<string, number[]>();
+  const publishers = new Map<string, Set<number>>();
   /** By node and group, and by group: who waits there, or runs. */
   const members = new Map<string, Set<number>>();
   const busy = new Set<string>();
@@ -69,17 +69,22 @@ export function waitGraph(groups: readonly GroupFacts[], { prefix, now, facts }:
       enlist({ node, run, groups: all }, { group, paths: [...publish, ...during] });
     for (const { node, run, groups: all = [group], publish = [] } of queue)
       enlist({ node, run, groups: all }, { group, paths: publish });
-    for (const { node, run } of returning) enlist({ node, run, groups: [group] }, { group, paths: [] });
+    for (const { node, run, publish = [] } of returning)
+      enlist({ node, run, groups: [group] }, { group, paths: publish });
   }
   for (const { group, slots } of groups)
-    for (const slot of slots.filter((slot) => isRunning(slot) && runs.get(keyOf(slot)) === undefined)) {
+    for (const slot of slots.filter(isRunning)) {
+      const waiting = runs.get(keyOf(slot));
+      publish(waiting ?? OPEN, slot.publish);
+      if (waiting !== undefined) continue;
       busy.add(slot.node ?? '');
       join(OPEN, slot.node ?? '', group);
-      for (const path of slot.publish ?? []) push(publishers, path, OPEN);
     }
 
   const membersNode = remember((name) => add('any', { kind: 'runs' }, [...(members.get(name) ?? [])]));
-  const stateNode = remember((path) => add('any', { kind: 'state', path }, publishers.get(path) ?? []));
+  const stateNode = remember((path) =>
+    add('any', { kind: 'state', path }, [...(publishers.get(path) ?? [])]),
+  );
   const slotNode = remember((name) => {
     const [group = '', number = ''] = name.split(' ');
     const slot = slotsOf(group).find((each) => String(each.slot) === number);
@@ -125,7 +130,11 @@ export function waitGraph(groups: readonly GroupFacts[], { prefix, now, facts }:
     runs.set(keyOf(waiter), self);
     for (const each of known === undefined ? [group, ...waiter.groups] : [group])
       join(self, waiter.node, each);
-    if (known === undefined) for (const path of new Set(paths)) push(publishers, path, self);
+    publish(self, paths);
+  }
+
+  function publish(self: number, paths: readonly string[] = []): void {
+    for (const path of paths) publishers.set(path, (publishers.get(path) ?? new Set()).add(self));
   }
 
   function join(self: number, node: string, group: string): void {
@@ -231,12 +240,6 @@ const keyOf = ({ node = '', run = '' }: { readonly node?: string; readonly run?:
 const isRunning = ({ state, alive }: SlotView) => state === 'running' && alive;
 
 const isTaken = ({ state }: SlotView) => state !== 'free';
-
-function push<T>(lists: Map<string, T[]>, name: string, value: T): void {
-  const list = lists.get(name);
-  if (list) list.push(value);
-  else lists.set(name, [value]);
-}
 
 /** Undefined: what is stored can't be read. */
 function readable<T>(decode: () => T): T | undefined {

@@ -224,7 +224,7 @@ export function conditionJudge({
     const sources = [...own, ...claimsOfStates(prefix, own, find)];
     const rule = sources.map((source) => facts.refused.get(idOf(source))).find((each) => each !== undefined);
     if (rule !== undefined)
-      return { condition: text, is: `this token may not read it; it needs the rule: ${rule}` };
+      return { condition: text, is: `this token may not read it; it needs the rule: ${rule}`, needs: rule };
     if (sources.some((source) => facts.unread.has(idOf(source))))
       return { condition: text, is: 'not read yet' };
     const entries = sources.flatMap((source) => entriesOf(source, find));

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { succeeded } from '../support/consul-api.ts';
 import { groupOf } from '../support/group.ts';
 import { spawnRunlock } from '../support/program.ts';
+import { outsideKey, outsideRecord } from '../support/outside.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { useAgent } from '../support/use-agent.ts';
 
@@ -105,14 +106,21 @@ describe('an operator', () => {
   test('needs each of the rules', async () => {
     const rules = await printed('operator', '-g', 'prod/needs', '--state', 'db/needs');
     expect((await groupOf(agent, 'prod/needs').exec('web02', '--', 'true')).status).toBe(0);
-    const some = [
+    // A run waits for a state in another folder.
+    const made = await agent.http('PUT', '/v1/session/create', { Behavior: 'delete', LockDelay: '0s' });
+    const wait = { node: 'web03', group: 'prod/needs', when: ['state:app/ready'] };
+    const acquire = (made.json() as { ID: string }).ID;
+    expect(await agent.kv.put(outsideKey(wait), outsideRecord(wait), { acquire })).toBe(true);
+    let value = 0;
+    const some = () => [
       ['status', 'prod/needs', '--check'],
       ['release', 'prod/needs', '--owner', 'web02'],
-      ['state', 'set', 'db/needs', '1'],
+      // Another one each time, since setting what is set already takes no right to write.
+      ['state', 'set', 'db/needs', String((value += 1))],
     ];
-    expect(await undone(rules, some)).toEqual([]);
+    expect(await undone(rules, some())).toEqual([]);
     for (const { missing, rest } of withoutEach(rules))
-      expect({ missing, undone: await undone(rest, some) }).not.toEqual({ missing, undone: [] });
+      expect({ missing, undone: await undone(rest, some()) }).not.toEqual({ missing, undone: [] });
   });
 
   test('of the groups above may freeze and thaw each of them', async () => {

@@ -310,6 +310,24 @@ describe('a run that waits without a slot', () => {
     expect(figures).toContainEqual({ label: 'longest_wait', value: 7_200, unit: 's' });
   });
 
+  test('is UNKNOWN while the token may not read its conditions, once for each rule', () => {
+    const needing = (node: string, rules: Readonly<Record<string, string>>) => ({
+      ...outside(node, 1),
+      when: Object.entries(rules).map(([condition, needs]) => ({ condition, is: '', needs })),
+    });
+    const group = {
+      outside: [
+        needing('web01', { 'state:a/b': 'A' }),
+        needing('web02', { 'state:a/c': 'A', 'idle:x': 'X' }),
+      ],
+    };
+    expect(judged(group)).toBe(
+      'UNKNOWN - this token may not read state:a/b, for which web01 is waiting in prod/web and 1 more; it needs the rule: A; ' +
+        'this token may not read idle:x, for which web02 is waiting in prod/web; it needs the rule: X',
+    );
+    expect(judged({ ...group, slots: [claim()] })).toMatch(/^CRITICAL - prod\/web is blocked/);
+  });
+
   test('makes a kept claim CRITICAL, as any run that waits does', () => {
     expect(judged({ slots: [claim()], outside: [outside('web02', 1)] })).toMatch(
       /^CRITICAL - prod\/web is blocked/,

@@ -84,6 +84,7 @@ test('a rule that another one includes is left out, and never weakens it', () =>
     'key_prefix "runlock/prod/web/" { policy = "read" }',
     'key "runlock/prod/.freeze" { policy = "read" }',
     'key "runlock/.freeze" { policy = "read" }',
+    'key_prefix "runlock/.state/" { policy = "read" }',
     'key_prefix "runlock/.state/db/" { policy = "write" }',
   ]);
   expect(policy({ role: 'viewer', groups: [''], states: ['db/a'] })).toEqual([
@@ -92,11 +93,19 @@ test('a rule that another one includes is left out, and never weakens it', () =>
   ]);
 });
 
+test.each(['operator', 'viewer'] as const)('an %s may read every state for which runs may wait', (role) => {
+  const rule = 'key_prefix "runlock/.state/" { policy = "read" }';
+  expect(policy({ role, groups: ['prod'] })).toContain(rule);
+  // A rule for all groups is for all states.
+  expect(policy({ role, groups: [''] })).not.toContain(rule);
+});
+
 test('a group whose name another one begins with is another group', () => {
   expect(policy({ role: 'operator', groups: ['prod/web', 'prod/web2'], prefix: 'a/b' })).toEqual([
     'key_prefix "a/b/prod/web/" { policy = "write" }',
     'key "a/b/prod/.freeze" { policy = "read" }',
     'key "a/b/.freeze" { policy = "read" }',
+    'key_prefix "a/b/.state/" { policy = "read" }',
     'key_prefix "a/b/prod/web2/" { policy = "write" }',
   ]);
 });

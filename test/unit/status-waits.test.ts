@@ -139,7 +139,11 @@ describe('what can’t be told is said', () => {
     const refused = new Map([[stateKey('runlock', 'db/secret'), rule]]);
     const run = only([waits({ when: ['not:state:db/secret'] })], { refused });
     expect(run.when).toEqual([
-      { condition: 'not:state:db/secret', is: `this token may not read it; it needs the rule: ${rule}` },
+      {
+        condition: 'not:state:db/secret',
+        is: `this token may not read it; it needs the rule: ${rule}`,
+        needs: rule,
+      },
     ]);
     expect(run.why).toBe(`not:state:db/secret: this token may not read it; it needs the rule: ${rule}`);
   });
@@ -246,7 +250,11 @@ describe('what is read', () => {
     expect(report.groups[0]?.outside?.[0]?.when).toEqual([
       { condition: 'state:a', holds: false, is: 'a is not set' },
       { condition: 'state:b', holds: true, is: 'b is 1, set by db01 3m ago' },
-      { condition: 'state:c', is: expect.stringContaining('may not read it') as string },
+      {
+        condition: 'state:c',
+        is: expect.stringContaining('may not read it') as string,
+        needs: 'key_prefix "runlock/.state/c/" { policy = "read" }',
+      },
     ]);
   });
 

@@ -34,10 +34,14 @@ const waits = (node: string, group: string, more: Partial<Waits> = {}) =>
       `s-${node}`,
     ),
   );
-const ticket = (node: string, group: string, groups?: readonly string[]) =>
+const ticket = (node: string, group: string, groups?: readonly string[], publish?: readonly string[]) =>
   entry(
     groupKeys('runlock', group).queue(`q-${node}`),
-    { node, run: `run-of-${node}`, since: ago(minute), command: 'sh', pid: 1, ...(groups && { groups }) },
+    {
+      ...{ node, run: `run-of-${node}`, since: ago(minute), command: 'sh', pid: 1 },
+      ...(groups && { groups }),
+      ...(publish && { publish }),
+    },
     `q-${node}`,
   );
 interface Claimed {
@@ -136,6 +140,36 @@ describe('by states', () => {
     // It waits for one of them.
     const behind = waits('db02', 'db', { when: ['state:web/ready'], publish: ['db/schema'] });
     expect(nodesOf(web, db, behind)).toEqual([['db01', 'web01']]);
+  });
+
+  test('one that a run with a slot or a place in the queue publishes, too, is none', () => {
+    const fields = { publish: ['x', 'db/schema'] };
+    const running = { node: 'db02', group: 'db', state: 'running', fields };
+    expect(nodesOf(web, db, claim(running))).toEqual([]);
+    expect(nodesOf(web, db, claim({ ...running, fields: { publish: ['x'] } }))).toHaveLength(1);
+    // What it was to publish at its good end, it no longer will.
+    expect(nodesOf(web, db, claim({ ...running, state: 'failed' }))).toHaveLength(1);
+    const queued = ticket('db02', 'db', undefined, ['db/schema']);
+    expect(nodesOf(web, db, queued)).toEqual([]);
+    expect(nodesOf(web, db, claim({ node: 'db03', group: 'db', state: 'running' }), queued)).toEqual([]);
+    // It has a slot, and waits for a claim that only one of them would end.
+    const several = { groups: ['app', 'db'], run: 'run-of-db02' };
+    const first = claim({ ...running, ...several, group: 'app' });
+    const second = ticket('db02', 'db', several.groups, ['db/schema']);
+    expect(nodesOf(web, db, first, second)).toEqual([]);
+    expect(nodesOf(web, db, first, second, claim({ node: 'db01', group: 'db' }))).toHaveLength(1);
+  });
+
+  test('one that a run publishes, too, which waits for its own node’s claim, is none', () => {
+    const mark = (more: object) =>
+      entry(
+        groupKeys('runlock', 'db').node('db02'),
+        { run: 'new', since: ago(minute), pid: 1, startTime: '1', bootId: 'b', ...more },
+        's-db02',
+      );
+    const own = claim({ node: 'db02', group: 'db', slot: 1 });
+    expect(nodesOf(web, db, own, mark({ publish: ['db/schema'] }))).toEqual([]);
+    expect(nodesOf(web, db, own, mark({}))).toHaveLength(1);
   });
 
   test('no longer, when a state is as its run wants it', () => {

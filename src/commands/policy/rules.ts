@@ -4,7 +4,7 @@ import { sourcesOf } from '../../conditions/sources.ts';
 import type { Scope } from '../../gate/maintenance.ts';
 import { AUTO } from '../../gate/read.ts';
 import { freezeKeys, gateKey, groupKeys, outKeys } from '../../lock/keys.ts';
-import { stateRule } from '../../state/path.ts';
+import { belowRule, stateRule, statesBelow } from '../../state/path.ts';
 
 export type Role = 'node' | 'operator' | 'viewer';
 
@@ -86,6 +86,8 @@ function ofPerson(prefix: string, group: string, access: Access): readonly Rule[
   return [
     { resource: 'key_prefix', name: group === '' ? `${prefix}/` : groupKeys(prefix, group).prefix, access },
     ...above.map((name): Rule => ({ resource: 'key', name, access: 'read' })),
+    // Runs may wait for any state, and what they wait for is judged by whoever looks.
+    parseRule(belowRule(statesBelow(prefix), 'read')),
   ];
 }
 

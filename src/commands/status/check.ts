@@ -3,6 +3,7 @@
  */
 import { formatAge } from '../../text/age.ts';
 import type { GroupView, SlotView, StatusReport } from '../../view/report.ts';
+import { visible } from '../../text/visible.ts';
 import { endedText } from '../../text/ended.ts';
 import { usedGroups } from '../../view/below.ts';
 import { waitersOf } from '../../view/explain.ts';
@@ -56,6 +57,7 @@ export function checkReport(
       state: 'CRITICAL',
       text: `circle of waits: ${why}`,
     })),
+    ...unjudged(groups),
     ...groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
   ].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
   const figures = [
@@ -71,6 +73,27 @@ function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
   if (groups.length > 0) return [];
   const text = `nothing is stored below ${prefix}/; correct --prefix, or wait for the first run`;
   return [{ state: 'UNKNOWN', text }, ...problems.map((problem) => warning(problem))];
+}
+
+/** Conditions of waiting runs that the token may not read: these runs may be in a circle. One finding for each rule. */
+function unjudged(groups: readonly GroupView[]): Finding[] {
+  const found = new Map<string, { readonly text: string; readonly conditions: Set<string> }>();
+  for (const { group, outside = [] } of groups)
+    for (const { node, when } of outside)
+      for (const { condition, needs } of when) {
+        if (needs === undefined) continue;
+        const first = {
+          text: `${visible(condition)}, for which ${node} is waiting in ${group}`,
+          conditions: new Set<string>(),
+        };
+        const known = found.get(needs) ?? first;
+        known.conditions.add(condition);
+        found.set(needs, known);
+      }
+  return [...found].map(([rule, { text, conditions }]) => ({
+    state: 'UNKNOWN',
+    text: `this token may not read ${text}${andMore(conditions.size)}; it needs the rule: ${rule}`,
+  }));
 }
 
 /** The groups in which runs wait while they hold a slot in one of `groups`. */
