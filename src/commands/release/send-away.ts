@@ -35,9 +35,9 @@ export async function sendWaiterAway(target: Target): Promise<SentAway | undefin
     return { ...done, how: 'dead' };
   }
   const answerMs = await longestAnswerMs(target, session);
-  const index = await putMark(target, { session, mark });
+  const written = await putMark(target, { session, mark });
   const hears = await endSession(target, session);
-  return { ...done, how: await howLeft(target, { index, answerMs, hears }) };
+  return { ...done, how: await howLeft(target, { written, answerMs, hears }) };
 }
 
 /** A run that waits outside the queue for its node's own claim. */
@@ -62,18 +62,18 @@ export function awayMark({ deps, options }: Target, { mark }: Returner): NodeMar
   return { ...mark, node: options.owner, away };
 }
 
-/** Ends the run's wait, after its mark was written at `index`. */
+/** Ends the run's wait, after its mark was written at the index `written`. */
 export async function untilAway(
   target: Target,
   { session, mark }: Returner,
-  index: number,
+  written: number,
 ): Promise<Pick<SentAway, 'run' | 'how'>> {
   const { run } = mark;
   const isDead = lifeOf(target.deps.host, mark) === 'dead';
   const answerMs = isDead ? 0 : await longestAnswerMs(target, session);
   const hears = await endSession(target, session);
   if (isDead) return { run, how: 'dead' };
-  return { run, how: await howLeft(target, { index, answerMs, hears }) };
+  return { run, how: await howLeft(target, { written, answerMs, hears }) };
 }
 
 interface Waiter {
@@ -131,8 +131,8 @@ async function endSession({ consul, deps, signal }: Target, session: string): Pr
 }
 
 interface Marked {
-  /** Of the mark. */
-  readonly index: number;
+  /** The index of the mark. */
+  readonly written: number;
   readonly answerMs: number;
   /** Whether its session was ended. */
   readonly hears: boolean;
@@ -140,9 +140,9 @@ interface Marked {
 
 async function howLeft(
   target: Target,
-  { index, answerMs, hears }: Marked,
+  { written, answerMs, hears }: Marked,
 ): Promise<'left' | 'silent' | 'later'> {
-  if (await hasAnswered(target, index, answerMs)) return 'left';
+  if (await hasAnswered(target, written, answerMs)) return 'left';
   return hears ? 'silent' : 'later';
 }
 
