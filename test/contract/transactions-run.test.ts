@@ -24,7 +24,7 @@ import {
   refuses,
   sessionGone,
 } from './transactions-world.ts';
-import type { Prepare, World } from './transactions-world.ts';
+import type { Prepare, Refusal, World } from './transactions-world.ts';
 
 /** The run holds slot 1 of this group, and of one after it. */
 async function hold(world: World): Promise<readonly HeldSeat[]> {
@@ -44,6 +44,17 @@ const secondLock = ({ prefix }: World) => groupKeys(prefix, 'prod/xen').lock(1);
 const state = ({ prefix }: World, path: string) => stateKey(prefix, path);
 const put = (path: string, value: string) => (world: World) => agent.kv.put(state(world, path), value);
 const remove = (path: string) => (world: World) => agent.kv.delete(state(world, path));
+
+/** What is as bad in the second group as in the first. */
+const secondChanged: Refusal[] = [
+  ['the lock of the second group is gone', 'lock', secondLock, (world) => agent.kv.delete(secondLock(world))],
+  [
+    'the claim of the second group has changed',
+    'owner',
+    secondOwner,
+    (world) => agent.kv.put(secondOwner(world), encode({ ...mine, state: 'evicted' })),
+  ],
+];
 
 const document = JSON.stringify({ v: 1, value: '1' });
 
@@ -77,18 +88,7 @@ describe('the start of a command', () => {
     ["the lock is another session's", 'lock', lockKey, both(lockGone, lockTaken)],
     ['its session is gone', 'lock', lockKey, sessionGone],
     ...refusedChanged,
-    [
-      'the lock of the second group is gone',
-      'lock',
-      secondLock,
-      (world) => agent.kv.delete(secondLock(world)),
-    ],
-    [
-      'the claim of the second group has changed',
-      'owner',
-      secondOwner,
-      (world) => agent.kv.put(secondOwner(world), encode({ ...mine, state: 'evicted' })),
-    ],
+    ...secondChanged,
     [
       'a state that a condition rests on has changed',
       'condition',
@@ -139,18 +139,7 @@ describe('the end of a run that publishes', () => {
     ['the lock is gone', 'lock', lockKey, lockGone],
     ['its session is gone', 'lock', lockKey, sessionGone],
     ...refusedChanged,
-    [
-      'the lock of the second group is gone',
-      'lock',
-      secondLock,
-      (world) => agent.kv.delete(secondLock(world)),
-    ],
-    [
-      'the claim of the second group has changed',
-      'owner',
-      secondOwner,
-      (world) => agent.kv.put(secondOwner(world), encode({ ...mine, state: 'evicted' })),
-    ],
+    ...secondChanged,
     ['a state that was the same has changed', 'state', (w) => state(w, 'web/same'), put('web/same', 'x')],
     ['a state of --during has changed', 'state', (w) => state(w, 'web/mode'), put('web/mode', 'x')],
   ]);

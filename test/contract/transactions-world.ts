@@ -121,7 +121,7 @@ const ownerChanged: Spoil = async ({ keys }) => {
 };
 
 export type Prepare = (world: World) => Promise<RunStep[]>;
-type Refusal = [what: string, obstacle: RunObstacle, key: (world: World) => string, spoil: Spoil];
+export type Refusal = [what: string, obstacle: RunObstacle, key: (world: World) => string, spoil: Spoil];
 
 export const nodeKey = ({ keys }: World) => keys.node('web01');
 export const queueKey = ({ keys, me }: World) => keys.queue(me);
