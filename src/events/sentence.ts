@@ -207,7 +207,7 @@ export function sentenceOf(event: RunEvent): Sentence {
     }
     case 'wait-in-run':
       return warning(
-        `this wait is inside a run, which keeps its slot of ${event.group} meanwhile; to wait without a slot, use 'runlock exec --when'`,
+        `this wait is inside a run, which keeps its slot of ${event.group} meanwhile; to wait without a slot, give --when to the 'runlock exec' that started this run`,
       );
     case 'state-not-set':
       return warning(`${event.path} is not set`);

@@ -1,6 +1,7 @@
 /** What `exec` is asked to do, and what it may touch. */
 import type { Consul } from '../consul/consul.ts';
 import type { Deps } from '../platform/deps.ts';
+import type { OwnRun } from '../conditions/own-run.ts';
 import type { Condition } from '../conditions/parse.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
@@ -79,6 +80,8 @@ export interface ExecDeps extends Deps {
   readonly connectTo: (address: string) => Promise<Consul>;
   /** The command's environment, without the variables that configure runlock itself. */
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** The run that this one is inside of. */
+  readonly inside?: OwnRun | undefined;
   /** Where the command starts; undefined: where runlock did. */
   readonly cwd?: string;
   /** A program and arguments that become the command as another user; undefined: it runs as this one. */

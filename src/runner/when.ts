@@ -2,6 +2,8 @@
 import { judge } from '../conditions/judge.ts';
 import type { Judged } from '../conditions/judge.ts';
 import type { Condition } from '../conditions/parse.ts';
+import { isLive, waitsForEnd } from '../conditions/own-run.ts';
+import type { OwnRun } from '../conditions/own-run.ts';
 import { look } from '../conditions/read.ts';
 import type { Look } from '../conditions/read.ts';
 import { sourcesOf } from '../conditions/sources.ts';
@@ -41,6 +43,8 @@ interface Asked {
   readonly groups: readonly string[];
   readonly run: string;
   readonly when: readonly Condition[];
+  /** The run that this one is inside of, which keeps its slot meanwhile. */
+  readonly inside: OwnRun | undefined;
 }
 
 type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'emit'>;
@@ -49,9 +53,10 @@ export function runConditions(deps: Effects, asked: Asked): RunConditions {
   const { prefix, groups, run, when } = asked;
   const onStates = when.filter(({ kind }) => kind === 'state');
   const said = new Set<string>();
+  const outer = outerRun(deps, asked);
   return {
-    all: () => createReason(deps, asked, when),
-    onStates: () => (onStates.length === 0 ? undefined : createReason(deps, asked, onStates)),
+    all: () => createReason(deps, { ...asked, outer }, when),
+    onStates: () => (onStates.length === 0 ? undefined : createReason(deps, { ...asked, outer }, onStates)),
     tell: (reason) => {
       const missing = reason.missing();
       if (missing.length === 0) return;
@@ -67,7 +72,24 @@ export function runConditions(deps: Effects, asked: Asked): RunConditions {
   };
 }
 
-function createReason({ consul, clock }: Effects, asked: Asked, when: readonly Condition[]): ConditionReason {
+type Outer = ReturnType<typeof outerRun>;
+
+/** The run that this one is inside of, if it is still under way: a daemon that it left may be what waits. Warns once. */
+function outerRun({ consul, clock, emit }: Effects, { prefix, inside }: Asked) {
+  let asked: Promise<OwnRun | undefined> | undefined;
+  const ask = async (signal: AbortSignal) => {
+    if (!inside || !(await isLive({ consul, clock, prefix }, inside, signal))) return undefined;
+    emit({ event: 'wait-in-run', run: inside.run, group: inside.groups.join() });
+    return inside;
+  };
+  return (signal: AbortSignal) => (asked ??= ask(signal));
+}
+
+function createReason(
+  { consul, clock }: Effects,
+  asked: Asked & { readonly outer: Outer },
+  when: readonly Condition[],
+): ConditionReason {
   const place = { prefix: asked.prefix, groups: asked.groups };
   const sources = sourcesOf(when, place);
   let world: Look | undefined;
@@ -91,6 +113,8 @@ function createReason({ consul, clock }: Effects, asked: Asked, when: readonly C
       );
       const now = judge(when, read, { ...place, nowMs: clock.earliest() });
       refuseOwn(now, asked.run);
+      const outer = await asked.outer(options.signal);
+      if (outer) refuseOuter(now, { ...outer, isLive: true });
       world = read;
       // What the watch has judged meanwhile may be newer, and it would not say that again.
       if (heard === before) judged = now;
@@ -132,5 +156,15 @@ function refuseOwn(judged: readonly Judged[], run: string): void {
   throw new RunlockError(
     'usage',
     `--when ${visible(own.condition.text)} never holds while this run has its slot; nothing was started; take it away, or name another group or node`,
+  );
+}
+
+/** The same of the run that this one is inside of. @throws RunlockError `usage` */
+function refuseOuter(judged: readonly Judged[], outer: Parameters<typeof waitsForEnd>[0]): void {
+  const first = judged.find(waitsForEnd(outer));
+  if (!first) return;
+  throw new RunlockError(
+    'usage',
+    `--when ${visible(first.condition.text)} waits for the end of the run that this command is inside of, which would never come (${first.is}); nothing was started; give --when to the 'runlock exec' that started that run`,
   );
 }

@@ -7,8 +7,8 @@ import { useAgent } from '../support/use-agent.ts';
 
 const agent = useAgent();
 
-/** The wait's own exit code and stderr, of a run of `n` in the group. */
-async function inside(group: string, args: readonly string[]) {
+/** The exit code and stderr of a command of runlock itself, in a run of `n` in the group. */
+async function inside(group: string, args: readonly string[], command = 'wait') {
   const script = '"$@" 2>&1; echo "status $?"; true';
   const words = [
     'exec',
@@ -22,7 +22,7 @@ async function inside(group: string, args: readonly string[]) {
     script,
     'sh',
     RUNLOCK,
-    'wait',
+    command,
     ...args,
   ];
   const { stdout } = await runlock(agent, words);
@@ -53,6 +53,7 @@ describe('a wait for the last run of its own node', () => {
   });
 
   test('of another group, and of another node, is only warned of', async () => {
+    // The runs of the first ones are good, so the last one could change only with the run that it is in.
     for (const condition of ['good:n@own/elsewhere', 'good:m@own/here']) {
       const { status, said } = await inside('own/here', ['--timeout', '300ms', '--until', condition]);
       expect(said).toContain('this wait is inside a run, which keeps its slot of own/here meanwhile');
@@ -81,6 +82,61 @@ describe('a wait for the last run of its own node', () => {
 
 test('a wait for what its own run would publish is warned of, and ends in time', async () => {
   const { status, said } = await inside('own/state', ['--timeout', '300ms', '--until', 'state:own/state']);
-  expect(said).toContain("to wait without a slot, use 'runlock exec --when'");
+  expect(said).toContain("to wait without a slot, give --when to the 'runlock exec' that started this run");
   expect(status).toBe(75);
+});
+
+describe.each(['exec', 'acquire'])('%s --when in a run', (command) => {
+  const when = (group: string, condition: string) => {
+    const words = ['-g', `${group}/inner`, '--node', 'n', '-w', '3s', '--when', condition];
+    return inside(group, command === 'exec' ? [...words, '--', 'echo', 'ran'] : words, command);
+  };
+
+  test('is refused at once where it would wait for the end of that run, and starts nothing', async () => {
+    const group = `own/${command}`;
+    for (const condition of [
+      `idle:${group}`,
+      `not:active:n@${group}`,
+      `good:n@${group}/x`,
+      `not:good:n@${group}`,
+    ]) {
+      const { status, said } = await when(group, condition);
+      const isOther = condition.endsWith('/x');
+      expect({ condition, status }).toEqual({ condition, status: isOther ? 75 : 64 });
+      expect(said).not.toContain('ran\n');
+      if (isOther) continue;
+      expect(said).toContain(
+        `--when ${condition} waits for the end of the run that this command is inside of`,
+      );
+      expect(await groupOf(agent, `${group}/inner`).keys()).toEqual([]);
+    }
+  });
+
+  test('of anything else is warned of once', async () => {
+    const { status, said } = await when(`own/${command}-warned`, 'state:own/never');
+    expect(status).toBe(75);
+    expect(said.match(/this wait is inside a run, which keeps its slot of own\/\S+ meanwhile/g)).toHaveLength(
+      1,
+    );
+  });
+
+  test('is neither where that run is over, and a daemon that it left is what waits', async () => {
+    const env = { RUNLOCK_RUN_ID: 'over', RUNLOCK_RUN_NODE: 'n', RUNLOCK_RUN_GROUP: `own/${command}-over` };
+    const words = [
+      command,
+      '-g',
+      `own/${command}-over`,
+      '--node',
+      'm',
+      '-w',
+      '0',
+      '--when',
+      'state:own/never',
+    ];
+    const { status, stderr } = await runlock(agent, command === 'exec' ? [...words, '--', 'true'] : words, {
+      env,
+    });
+    expect(status).toBe(75);
+    expect(stderr).not.toContain('inside a run');
+  });
 });

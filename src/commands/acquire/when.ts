@@ -1,4 +1,5 @@
 /** `acquire --when`: waits for conditions without a slot, as `exec` does. Loaded only where there are conditions. */
+import { runOf } from '../../conditions/own-run.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import { agentNode } from '../../consul/session.ts';
@@ -11,7 +12,7 @@ import type { Closed, Looked } from '../../runner/outside.ts';
 import type { ExecDeps } from '../../runner/options.ts';
 import { runConditions } from '../../runner/when.ts';
 
-type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'random' | 'host' | 'emit' | 'terminal'>;
+type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'random' | 'host' | 'emit' | 'terminal' | 'env'>;
 
 interface When {
   readonly prefix: string;
@@ -35,7 +36,7 @@ export async function holdWhen<T extends { readonly kind: string }>(
 ): Promise<T | Closed> {
   const { prefix, group, node, run, sessionTtlMs, when, waiting } = asked;
   const groups = [group];
-  const conditions = runConditions(deps, { prefix, groups, run, when });
+  const conditions = runConditions(deps, { prefix, groups, run, when, inside: runOf(deps.env) });
   const trying = waiting.patience;
   const holdOnce = () => hold((signal) => lookAt(deps.clock, conditions.all(), { signal, trying }));
   if (await holdsAlready(deps, asked)) {

@@ -2,6 +2,7 @@
 import type { Asked } from '../../cli/command.ts';
 import { usage, withoutOptions } from '../../cli/values.ts';
 import type { ExecDeps, ExecOptions, Figures } from '../../runner/options.ts';
+import { runOf } from '../../conditions/own-run.ts';
 import { containRun } from '../../process/contain.ts';
 import type { Containment } from '../../process/contain.ts';
 import { newRun } from '../../process/process-tree.ts';
@@ -95,6 +96,7 @@ async function runIn(
     consul,
     connectTo: connect,
     newId: platform.newRunId,
+    inside: runOf(platform.env),
     ...(surroundings ?? { env: withoutOptions(platform.env) }),
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,

@@ -1,6 +1,7 @@
 /** `runlock wait`: its verdict → stdout, stderr and exit status. */
-import type { Asked, Env } from '../../cli/command.ts';
+import type { Asked } from '../../cli/command.ts';
 import { usage } from '../../cli/values.ts';
+import { runOf } from '../../conditions/own-run.ts';
 import type { Looked } from '../../conditions/watch.ts';
 import { RunlockError, exitStatus } from '../../errors.ts';
 import { createOutput } from '../../platform/terminal.ts';
@@ -62,11 +63,6 @@ async function waitWith(
   } finally {
     line.close();
   }
-}
-
-/** The run that this process is a part of, as `exec` tells its command. */
-function runOf({ RUNLOCK_RUN_ID: run, RUNLOCK_RUN_NODE: node = '', RUNLOCK_RUN_GROUP: groups = '' }: Env) {
-  return run === undefined ? undefined : { run, node, groups: groups === '' ? [] : groups.split(',') };
 }
 
 const TICK_MS = 1_000;

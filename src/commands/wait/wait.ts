@@ -1,8 +1,9 @@
 /** `runlock wait`: until conditions hold, or the time is over. */
 import type { Condition } from '../../conditions/parse.ts';
 import type { Judged, Since } from '../../conditions/judge.ts';
-import { parseCondition } from '../../conditions/parse.ts';
-import { lookOnce, watchConditions } from '../../conditions/watch.ts';
+import { isLive, waitsForEnd } from '../../conditions/own-run.ts';
+import type { OwnRun } from '../../conditions/own-run.ts';
+import { watchConditions } from '../../conditions/watch.ts';
 import type { Decision, Looked } from '../../conditions/watch.ts';
 import type { Consul } from '../../consul/consul.ts';
 import { lastWord } from '../../consul/retry.ts';
@@ -37,12 +38,6 @@ export interface WaitResult {
   readonly judged: readonly Judged[];
   readonly atOnce: boolean;
   readonly waitedMs: number;
-}
-
-export interface OwnRun {
-  readonly run: string;
-  readonly node: string;
-  readonly groups: readonly string[];
 }
 
 export interface WaitDeps {
@@ -151,38 +146,13 @@ function limitTime(
 
 type Own = OwnRun & { readonly isLive: boolean };
 
-/**
- * Whether the run is still under way: a daemon that it left behind may wait for the next one. False if that can't be
- * read.
- */
-async function isLive(
-  { consul, clock, prefix }: { consul: Consul; clock: Deps['clock']; prefix: string },
-  { run, node, groups }: OwnRun,
-  signal: AbortSignal,
-): Promise<boolean> {
-  try {
-    const active = parseCondition(`active:${node}`);
-    const limits = { signal, retryForMs: 0 };
-    const judged = await lookOnce({ consul, clock, prefix, groups }, [active], limits);
-    return judged.some(({ runs }) => runs.includes(run));
-  } catch {
-    signal.throwIfAborted();
-    return false;
-  }
-}
-
 /** Refuses to wait for the end of the run that this wait is part of, which would never come. @throws RunlockError `usage` */
 function refuseOwn(
   judged: readonly Judged[],
   { any, own }: { readonly any: boolean; readonly own: Own | undefined },
 ): void {
   if (!own) return;
-  const isOwn = ({ holds, runs, records, changesInMs }: Judged) =>
-    !holds &&
-    (runs.includes(own.run) ||
-      (own.isLive &&
-        changesInMs === Infinity &&
-        records.some(({ node, group }) => node === own.node && own.groups.includes(group))));
+  const isOwn = waitsForEnd(own);
   const first = judged.find(isOwn);
   if (!first || (any && !judged.every(isOwn))) return;
   throw new RunlockError(
