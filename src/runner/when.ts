@@ -2,7 +2,8 @@
 import { judge } from '../conditions/judge.ts';
 import type { Judged } from '../conditions/judge.ts';
 import type { Condition } from '../conditions/parse.ts';
-import { isLive, waitsForEnd } from '../conditions/own-run.ts';
+import { isLive } from '../conditions/is-live.ts';
+import { waitsForEnd } from '../conditions/own-run.ts';
 import type { OwnRun } from '../conditions/own-run.ts';
 import { look } from '../conditions/read.ts';
 import type { Look } from '../conditions/read.ts';

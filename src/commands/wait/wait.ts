@@ -1,7 +1,8 @@
 /** `runlock wait`: until conditions hold, or the time is over. */
 import type { Condition } from '../../conditions/parse.ts';
 import type { Judged, Since } from '../../conditions/judge.ts';
-import { isLive, waitsForEnd } from '../../conditions/own-run.ts';
+import { isLive } from '../../conditions/is-live.ts';
+import { waitsForEnd } from '../../conditions/own-run.ts';
 import type { OwnRun } from '../../conditions/own-run.ts';
 import { watchConditions } from '../../conditions/watch.ts';
 import type { Decision, Looked } from '../../conditions/watch.ts';
