@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { readStatements } from '../../src/cli/config/statements.ts';
-import { isTaskName, toTask } from '../../src/task/definition.ts';
-import { fill } from '../../src/task/parameters.ts';
+import { isTaskName, toTask } from '../../src/agent/task/definition.ts';
+import { fill } from '../../src/agent/task/parameters.ts';
 import { becoming, freshEnvironment } from '../../src/commands/task/account.ts';
 
 const define = (text: string) =>

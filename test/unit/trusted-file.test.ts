@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, lchownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { checkProgram, listTrusted, readTrusted } from '../../src/task/trusted-file.ts';
+import { checkProgram, listTrusted, readTrusted } from '../../src/agent/task/trusted-file.ts';
 import { stage } from '../support/stage.ts';
 
 const uid = process.getuid?.() ?? 0;

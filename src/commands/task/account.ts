@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, statSync } from 'node:fs';
 import { RunlockError } from '../../errors.ts';
 import { isText } from '../../process/program.ts';
-import type { Task } from '../../task/definition.ts';
+import type { Task } from '../../agent/task/definition.ts';
 
 /** A line of the password database. */
 export interface Account {

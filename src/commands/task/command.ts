@@ -13,7 +13,7 @@ import {
   withEnvironment,
 } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
-import { TASK_NAMES, isTaskName } from '../../task/definition.ts';
+import { TASK_NAMES, isTaskName } from '../../agent/task/definition.ts';
 import type { Platform } from '../platform.ts';
 import type { TaskOptions, TaskRequest } from './run.ts';
 

@@ -7,9 +7,9 @@ import type { Config, Keys } from '../../cli/config/read.ts';
 import { readStatements } from '../../cli/config/statements.ts';
 import type { Defining } from '../../cli/command.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
-import { isOfTask, isTaskName, TASK_NAMES, toTask } from '../../task/definition.ts';
-import type { Task } from '../../task/definition.ts';
-import { listTrusted, readTrusted } from '../../task/trusted-file.ts';
+import { isOfTask, isTaskName, TASK_NAMES, toTask } from '../../agent/task/definition.ts';
+import type { Task } from '../../agent/task/definition.ts';
+import { listTrusted, readTrusted } from '../../agent/task/trusted-file.ts';
 import { nearest } from '../../text/nearest.ts';
 import { exec } from '../exec/command.ts';
 

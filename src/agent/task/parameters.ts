@@ -1,7 +1,7 @@
 /** Parameters of a task: what each may be, and the command's words with them in their places. Pure. */
-import { RunlockError } from '../errors.ts';
-import { nearest } from '../text/nearest.ts';
-import { visible } from '../text/visible.ts';
+import { RunlockError } from '../../errors.ts';
+import { nearest } from '../../text/nearest.ts';
+import { visible } from '../../text/visible.ts';
 
 export interface Parameter {
   readonly name: string;

@@ -1,6 +1,6 @@
 /** A task's file → what the task is. Pure. */
-import { nearest } from '../text/nearest.ts';
-import { RunlockError } from '../errors.ts';
+import { nearest } from '../../text/nearest.ts';
+import { RunlockError } from '../../errors.ts';
 import { fill, placeholdersOf } from './parameters.ts';
 import type { Parameter } from './parameters.ts';
 

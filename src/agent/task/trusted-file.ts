@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { RunlockError, reasonOf } from '../errors.ts';
+import { RunlockError, reasonOf } from '../../errors.ts';
 
 /** Whose files are believed besides root's: the effective user's. */
 export interface Reader {

@@ -1,0 +1,143 @@
+/**
+ * What the keys of requests and jobs hold: small JSON documents with a `v` field, as the lock's records. `rev` counts
+ * the writes of a document, because writing what is there already leaves Consul's index as it is. Pure.
+ * Times are ISO 8601 in UTC, durations are milliseconds.
+ */
+
+/** A failure counts against the job's limit; `lost`: the run is provably gone without an end. */
+export const FAILURES = ['failed', 'unhealthy', 'timed-out', 'lost'] as const;
+/** The other ends; failures too where the job says so for targets that are offline. */
+export const OTHER_ENDS = ['refused', 'offline', 'expired', 'cancelled'] as const;
+export const FINAL_STATES = ['good', ...FAILURES, ...OTHER_ENDS] as const;
+export type FinalState = (typeof FINAL_STATES)[number];
+
+/** Without a document a target is queued. */
+export const OPEN_STATES = ['accepted', 'waiting', 'running', 'rebooting'] as const;
+export type TargetState = FinalState | (typeof OPEN_STATES)[number];
+
+/** `.requests/<principal>/spec/<id>`: what is asked. Only `filled` changes after the first write. */
+export interface Spec {
+  /** Random: the same id used again is another request. */
+  readonly nonce: string;
+  readonly task: string;
+  readonly params: Readonly<Record<string, string>>;
+  /** The first by path of the task's groups. */
+  readonly home: string;
+  /** How many targets each stage has. */
+  readonly stages: readonly number[];
+  /** How many lists of targets there are, and how many of them are written. */
+  readonly chunks: number;
+  readonly filled: number;
+  readonly maxFailures: number;
+  readonly offline: 'wait' | 'skip' | 'fail';
+  /** Between two stages, in milliseconds. */
+  readonly pauseMs: number;
+  /** The end of the request: nothing of it starts after this. */
+  readonly until: string;
+  /** Of one target's run; absent: as the task says. */
+  readonly timeoutMs?: number;
+  readonly noop?: true;
+  /** Each `task@node`, the first cause first. */
+  readonly chain?: readonly string[];
+  /** The job that this one retries. */
+  readonly of?: string;
+  readonly reason?: string;
+  /** Who asked, by the requester's own word: only for people. */
+  readonly by: string;
+  readonly at: string;
+}
+
+/** `.requests/<principal>/targets/<id>/<c>`: the principal's word that these nodes are meant. */
+export interface Targets {
+  /** Node and stage, from 0; -1: it was offline at the start and belongs to no stage. */
+  readonly targets: readonly (readonly [node: string, stage: number])[];
+}
+
+/** In one list, and so in one transaction with their pointers. */
+export const MOST_TARGETS = 60;
+
+/** `.requests/<principal>/inbox/<node>/<id>`: only wakes the node. */
+export interface Pointer {
+  readonly nonce: string;
+}
+
+/** `<home>/.jobs/<principal>/<id>/stage`: where the job is. */
+export type Stage = { readonly rev: number } & (
+  | { readonly kind: 'fill' }
+  /** Targets of the stages up to `stage` may start, from `notBefore` on. */
+  | { readonly kind: 'open'; readonly stage: number; readonly since: string; readonly notBefore?: string }
+  | {
+      readonly kind: 'stopped';
+      readonly why: StopReason;
+      readonly by?: string;
+      readonly at: string;
+      /** Runs that are under way are to be ended too. */
+      readonly kill?: true;
+    }
+  | { readonly kind: 'done'; readonly at: string }
+);
+
+/** `failures`: more than allowed. `unproven`: a stage ended with no good target. `gone`: its request is not there. */
+export type StopReason = 'failures' | 'unproven' | 'cancelled' | 'expired' | 'gone';
+
+/** `<home>/.jobs/<principal>/<id>/tally`: counts final states as they are written. */
+export interface Tally {
+  readonly rev: number;
+  /** By stage. */
+  readonly stages: readonly { readonly final: number; readonly good: number }[];
+  readonly states: Readonly<Partial<Record<FinalState, number>>>;
+}
+
+/** `<home>/.jobs/<principal>/<id>/nodes/<node>`: one target. */
+export interface TargetDocument {
+  readonly rev: number;
+  readonly state: TargetState;
+  /** The run that was started, or that served the request (`served`). */
+  readonly run?: string;
+  readonly bootId?: string;
+  readonly served?: true;
+  readonly acceptedAt?: string;
+  readonly startedAt?: string;
+  readonly endedAt?: string;
+  readonly exitCode?: number;
+  /** For people: why it was refused, what it waits for. */
+  readonly why?: string;
+  /** Bytes of the log on the node. */
+  readonly logBytes?: number;
+  /** The last line of output, for people; at most 200 characters. */
+  readonly lastLine?: string;
+  /** The outcome of a run that ended after its state was final. */
+  readonly late?: string;
+}
+
+/** `.agents/<node>`: what an agent says of itself and of its tasks; locked by its session. */
+export interface AgentDocument {
+  readonly node: string;
+  readonly version: string;
+  readonly bootId: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly since: string;
+  /** Absent: it serves requests. Else why not, for people. */
+  readonly noRequests?: string;
+  /** An operator paused it. */
+  readonly pausedSince?: string;
+  readonly tasks: readonly AgentTask[];
+}
+
+/** What others may know of a task: never its command. */
+export interface AgentTask {
+  readonly name: string;
+  readonly description?: string;
+  /** By path; the first is the home of its jobs. */
+  readonly groups: readonly string[];
+  /** Principals who may ask for it. */
+  readonly allow: readonly string[];
+  /** Names of its parameters. */
+  readonly params: readonly string[];
+  /** Conditions as the file has them. */
+  readonly on: readonly string[];
+  readonly when: readonly string[];
+  /** Paths of states that it sets. */
+  readonly publish: readonly string[];
+}

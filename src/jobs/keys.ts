@@ -1,0 +1,82 @@
+/** Keys of requests, jobs, agents and triggers under `<prefix>/` (docs/protocol.md, "Keys"). Pure. */
+import { isName } from '../text/words.ts';
+
+/** One job: whose it is, and its name, which is one of that principal's. Written `ops/deploy-42`. */
+export interface JobRef {
+  readonly principal: string;
+  readonly id: string;
+}
+
+/** As a part of a key, of a file's name and of a log's name. */
+const JOB_ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
+
+export const isJobId = (id: string): boolean => JOB_ID.test(id);
+
+/** A principal is a part of a key, as a node's name is. */
+export const isPrincipal = (name: string): boolean => isName(name) && name.length <= 64;
+
+export const jobText = ({ principal, id }: JobRef): string => `${principal}/${id}`;
+
+/** What a principal asks for; nobody else may write below it. */
+export interface RequestKeys {
+  /** Ends with a slash. */
+  readonly prefix: string;
+  readonly rule: string;
+  spec(id: string): string;
+  /** Ends with a slash. */
+  targetsPrefix(id: string): string;
+  targets(id: string, chunk: number): string;
+  /** All pointers of a node; ends with a slash. */
+  inboxPrefix(node: string): string;
+  pointer(node: string, id: string): string;
+  /** An empty key of the node's agent, so that a watch on an empty inbox wakes only for that inbox. */
+  open(node: string): string;
+}
+
+export function requestKeys(prefix: string, principal: string): RequestKeys {
+  const base = `${prefix}/.requests/${principal}`;
+  return {
+    prefix: `${base}/`,
+    rule: `key_prefix "${base}/" { policy = "write" }`,
+    spec: (id) => `${base}/spec/${id}`,
+    targetsPrefix: (id) => `${base}/targets/${id}/`,
+    targets: (id, chunk) => `${base}/targets/${id}/${chunk}`,
+    inboxPrefix: (node) => `${base}/inbox/${node}/`,
+    pointer: (node, id) => `${base}/inbox/${node}/${id}`,
+    open: (node) => `${base}/inbox/${node}/.open`,
+  };
+}
+
+/** Where a job is, below the home group of its task, so that the nodes of that group may move it on. */
+export interface JobKeys {
+  /** Ends with a slash. */
+  readonly prefix: string;
+  readonly stage: string;
+  readonly tally: string;
+  /** Ends with a slash. */
+  readonly nodesPrefix: string;
+  node(node: string): string;
+  tail(node: string): string;
+  /** Ends with a slash: somebody looks at the job's output. */
+  readonly watchedPrefix: string;
+}
+
+export function jobKeys(prefix: string, home: string, { principal, id }: JobRef): JobKeys {
+  const base = `${prefix}/${home}/.jobs/${principal}/${id}`;
+  return {
+    prefix: `${base}/`,
+    stage: `${base}/stage`,
+    tally: `${base}/tally`,
+    nodesPrefix: `${base}/nodes/`,
+    node: (node) => `${base}/nodes/${node}`,
+    tail: (node) => `${base}/tail/${node}`,
+    watchedPrefix: `${base}/watched/`,
+  };
+}
+
+/** Locked by the session of the node's agent. */
+export const agentKey = (prefix: string, node: string): string => `${prefix}/.agents/${node}`;
+
+/** The cursor of a trigger. */
+export const triggerKey = (prefix: string, node: string, task: string): string =>
+  `${prefix}/.triggers/${node}/${task}`;
