@@ -166,6 +166,9 @@ export interface RunRecord {
    * The index of the run's claim when the run last knew it as its own. Increases from each run of a node to the next.
    */
   readonly claimIndex?: number;
+  /** The tasks whose starts by a change led to this run, each `task@node` (`Causes`). Absent: none. */
+  readonly cause?: readonly string[];
+  readonly depth?: number;
 }
 
 /** When the node's last successful run ended; undefined: none is known. */
@@ -210,6 +213,7 @@ export function encodeRun(record: RunRecord): string {
 
 type Check = (value: unknown) => boolean;
 const text: Check = (value) => typeof value === 'string';
+const texts: Check = (value) => Array.isArray(value) && value.every(text);
 const number: Check = (value) => typeof value === 'number' && Number.isFinite(value);
 const natural: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
 const name: Check = (value) => typeof value === 'string' && isName(value);
@@ -315,6 +319,8 @@ const runShape: Shape<StoredRun> = {
   ranMs: duration,
   lastGoodAt: optional(time),
   claimIndex: optional(natural),
+  cause: optional(texts),
+  depth: optional(natural),
   unhealthy: optional((value) => value === true),
 };
 
@@ -390,5 +396,5 @@ export function decodeRun(stored: Stored): RunRecord {
 }
 
 /** For other folders, to read their own records. */
-export { decode, optional, text as isText, time as isTime };
+export { decode, natural as isNatural, optional, text as isText, time as isTime };
 export type { Shape };

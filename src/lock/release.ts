@@ -11,6 +11,7 @@ import { hint } from '../text/suggested-command.ts';
 import { nodeMark, returnedClaim, timestamp } from './context.ts';
 import { isLeft, readSlots, standing } from './decide.ts';
 import type { Owner, Slot, Standing } from './decide.ts';
+import type { Causes } from './causes.ts';
 import type { Grant } from './head-of-queue.ts';
 import type { GroupKeys } from './keys.ts';
 import { joinLeft } from './records.ts';
@@ -63,6 +64,8 @@ export interface Ending {
   readonly ranMs: number;
   /** What the run leaves in maintenance. */
   readonly leftOn?: LeftOn;
+  /** Undefined: no trigger has led to the run. */
+  readonly causes?: Causes | undefined;
 }
 
 /** Releases the slot. Has its own deadline and never throws. */
@@ -107,12 +110,22 @@ export const heldBy = (key: string) =>
 
 export function toRecord(
   { context, slot }: Grant,
-  { outcome, exitCode, waitedMs, ranMs }: Ending,
+  { outcome, exitCode, waitedMs, ranMs, causes }: Ending,
 ): RunRecord {
   const { id, node, command } = context.run;
   const code = exitCode === undefined ? {} : { exitCode };
   const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
-  return { node, run: id, outcome, ...code, command, slot, endedAt: timestamp(context), ...figures };
+  return {
+    node,
+    run: id,
+    outcome,
+    ...code,
+    command,
+    slot,
+    endedAt: timestamp(context),
+    ...figures,
+    ...causes,
+  };
 }
 
 export const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({

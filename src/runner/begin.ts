@@ -8,6 +8,7 @@ import { growingMs, lastWord, untilDone, untilRefused } from '../consul/retry.ts
 import type { Growth } from '../consul/retry.ts';
 import { send, writtenIndex } from '../consul/txn.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
+import type { Causes } from '../lock/causes.ts';
 import { rootOf } from '../lock/records.ts';
 import { start } from '../lock/transactions.ts';
 import type { SeenKey } from '../lock/transactions.ts';
@@ -26,6 +27,8 @@ export interface DuringState extends SeenKey {
 
 /** A run that may start its command now. */
 export interface Begun {
+  /** Of a run that a change has started; undefined: as those of the run that it is inside of. */
+  readonly causes?: Causes | undefined;
   readonly during: readonly DuringState[];
   /** For a command that could not be started, once all slots are given up: restores the states. Never throws. */
   readonly undo: () => Promise<void>;
@@ -138,14 +141,14 @@ interface Wanted {
 }
 
 function toStates(
-  { clock, newId }: ExecDeps,
+  { clock, newId, causes }: ExecDeps,
   [first]: HeldSlots,
   { prefix, during }: BeginRequest,
 ): Wanted[] {
   const { context, slot, owner } = first.lease.holding();
   const { id: run, node } = context.run;
   const claim = { group: context.keys.group, slot, root: rootOf(owner.claim) };
-  const writer = { node, run, at: new Date(clock.now()).toISOString(), newId };
+  const writer = { node, run, at: new Date(clock.now()).toISOString(), newId, causes };
   return during.map((setting) => {
     const value = encodeState(duringDocument(setting, claim, writer));
     return { path: setting.path, key: stateKey(prefix, setting.path), value };

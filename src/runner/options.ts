@@ -5,6 +5,7 @@ import type { OwnRun } from '../conditions/own-run.ts';
 import type { Condition } from '../conditions/parse.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
+import type { Causes } from '../lock/causes.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { Containment } from '../process/contain.ts';
 import type { RunIdentity } from '../process/process-tree.ts';
@@ -82,6 +83,8 @@ export interface ExecDeps extends Deps {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The run that this one is inside of. */
   readonly inside?: OwnRun | undefined;
+  /** Of the run that this one is inside of. */
+  readonly causes?: Causes | undefined;
   /** Where the command starts; undefined: where runlock did. */
   readonly cwd?: string;
   /** A program and arguments that become the command as another user; undefined: it runs as this one. */

@@ -64,7 +64,13 @@ export async function publishRun(
     },
   ] = slots;
   const { id: run, node } = context.run;
-  const writer = { node, run, at: new Date(deps.clock.now()).toISOString(), newId: deps.newId };
+  const writer = {
+    node,
+    run,
+    at: new Date(deps.clock.now()).toISOString(),
+    newId: deps.newId,
+    causes: ran.causes,
+  };
   const paths = during.map(({ path }) => path);
   const publishing = publishingOf({
     consul: deps.consul,

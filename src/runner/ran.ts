@@ -1,4 +1,5 @@
 /** A command that has ended, and what is recorded of it. */
+import type { Causes } from '../lock/causes.ts';
 import type { Outcome } from '../lock/records.ts';
 import type { Ending } from '../process/command.ts';
 import type { Judged } from './gated.ts';
@@ -13,11 +14,17 @@ export interface Ran extends Judged {
   readonly disarmed: Promise<void>;
   /** The command succeeded, but the run could not be recorded as good, so nothing was published. */
   readonly unpublished?: string;
+  /** Undefined: no trigger has led to it. */
+  readonly causes?: Causes | undefined;
 }
 
 /** How the run ended, for its record in the group of this slot. */
-export function endingOf({ waitedMs }: HeldSlot, { ending, told, ranMs, leftOn }: Ran, outcome: Outcome) {
+export function endingOf(
+  { waitedMs }: HeldSlot,
+  { ending, told, ranMs, leftOn, causes }: Ran,
+  outcome: Outcome,
+) {
   // Omit the exit code of a command that succeeded before a signal ended the run: the code would suggest success.
   const code = told === undefined && { exitCode: exitCodeOf(ending) };
-  return { outcome, ...code, waitedMs, ranMs, ...(leftOn && { leftOn }) };
+  return { outcome, ...code, waitedMs, ranMs, ...(leftOn && { leftOn }), causes };
 }

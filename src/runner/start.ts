@@ -3,6 +3,7 @@ import { startCommand } from '../process/command.ts';
 import type { Supervised } from '../process/command.ts';
 import { keepGuard } from '../process/guard/guard.ts';
 import type { Guard, Spare } from '../process/guard/guard.ts';
+import { toCauseVariables } from '../lock/causes.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import type { RunCgroup } from '../process/cgroup.ts';
 import type { FileLimit } from '../process/contain.ts';
@@ -91,6 +92,7 @@ function spawnCommand(
     RUNLOCK_RUN_SLOT: list(({ slot }) => slot),
     RUNLOCK_FENCING_TOKEN: list(({ fencingToken }) => fencingToken),
     CONSUL_LOCK_HELD: 'true',
+    ...toCauseVariables(options.begun?.causes ?? deps.causes),
   };
   return startCommand({
     ...programOf(deps, options),

@@ -95,7 +95,8 @@ async function runCommand(
   options.note.ended(outcome, exitCodeOf(ending));
   // The next run need not wait for the guard to go: the guard has been told, and has no process left to end.
   const disarmed = guard.disarm();
-  return { ending, cause, outcome, ranMs: deps.clock.monotonicMs() - startedMs, disarmed };
+  const causes = options.begun?.causes ?? deps.causes;
+  return { ending, cause, causes, outcome, ranMs: deps.clock.monotonicMs() - startedMs, disarmed };
 }
 
 async function giveBackAll(

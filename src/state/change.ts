@@ -5,6 +5,7 @@ import { pause } from '../consul/retry.ts';
 import { send } from '../consul/txn.ts';
 import type { Step } from '../consul/txn.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
+import type { Causes } from '../lock/causes.ts';
 import type { Deps } from '../platform/deps.ts';
 import { hint } from '../text/suggested-command.ts';
 import { leftOfStanding } from './claims.ts';
@@ -26,6 +27,8 @@ export interface SetRequest {
   readonly value: string;
   readonly by: string;
   readonly run?: string | undefined;
+  /** Of that run. */
+  readonly causes?: Causes | undefined;
   /** Milliseconds; undefined: until it is deleted. */
   readonly ttlMs?: number | undefined;
   /** Set the state only if this is true; undefined: always. */
@@ -141,13 +144,14 @@ function whatEnds(deps: Deps, seen: Seen | Unreadable): DeleteResult {
   return before ? { kind: 'deleted', before } : { kind: 'not-set' };
 }
 
-function newDocument({ clock }: Deps, { value, by, run, ttlMs, newId }: SetRequest): StateDocument {
+function newDocument({ clock }: Deps, { value, by, run, causes, ttlMs, newId }: SetRequest): StateDocument {
   return {
     value,
     change: newId(),
     by,
     at: new Date(clock.now()).toISOString(),
     ...(run !== undefined && { run }),
+    ...causes,
     ...(ttlMs !== undefined && { until: new Date(clock.latest() + ttlMs).toISOString() }),
   };
 }

@@ -1,7 +1,7 @@
 /** The value of a state's key: a small JSON document with a `v` field. Pure. */
 import { RunlockError } from '../errors.ts';
 import { CLOCK_DIFFERENCE_MS } from '../lock/decide.ts';
-import { decode, encode, isText, isTime, optional } from '../lock/records.ts';
+import { decode, encode, isNatural, isText, isTime, optional } from '../lock/records.ts';
 import type { Shape, Stored } from '../lock/records.ts';
 import { deleteHint, pathFault } from './path.ts';
 
@@ -18,8 +18,9 @@ export interface StateDocument {
   readonly at: string;
   /** The run that set it. */
   readonly run?: string;
-  /** The chain of causes, each `task@node`, the first cause first. */
+  /** The tasks whose starts by a change led to it, each `task@node`, the first cause first (`Causes`). */
   readonly cause?: readonly string[];
+  readonly depth?: number;
   /** When the state ends. Absent: it lasts until it is deleted. */
   readonly until?: string;
   /** Set by `--publish`, in the transaction that recorded the run as successful. */
@@ -48,6 +49,7 @@ const shape: Shape<StateDocument> = {
   at: isTime,
   run: optional(isText),
   cause: optional((value) => Array.isArray(value) && value.every(isText)),
+  depth: optional(isNatural),
   until: optional(isTime),
   published: optional((value) => value === true),
   while: optional(isWhile),

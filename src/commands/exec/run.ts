@@ -2,6 +2,7 @@
 import type { Asked } from '../../cli/command.ts';
 import { usage, withoutOptions } from '../../cli/values.ts';
 import type { ExecDeps, ExecOptions, Figures } from '../../runner/options.ts';
+import { causesIn } from '../../lock/causes.ts';
 import { runOf } from '../../conditions/own-run.ts';
 import { containRun } from '../../process/contain.ts';
 import type { Containment } from '../../process/contain.ts';
@@ -97,6 +98,7 @@ async function runIn(
     connectTo: connect,
     newId: platform.newRunId,
     inside: runOf(platform.env),
+    causes: causesIn(platform.env),
     ...(surroundings ?? { env: withoutOptions(platform.env) }),
     runFiles: platform.runFiles(emit),
     inherited: platform.inherited,

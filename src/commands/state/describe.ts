@@ -17,13 +17,14 @@ export function stateReport(change: Change): object {
   return change.state ? { path, set: true, ...fieldsOf(change.state) } : { path, set: false };
 }
 
-const fieldsOf = ({ value, change, by, at, run, cause, until, ...ofRun }: StateDocument) => ({
+const fieldsOf = ({ value, change, by, at, run, cause, depth, until, ...ofRun }: StateDocument) => ({
   value,
   change,
   by,
   at,
   ...(run !== undefined && { run }),
   ...(cause && { cause }),
+  ...(depth !== undefined && { depth }),
   ...(until !== undefined && { until }),
   ...(ofRun.published && { published: true }),
   ...(ofRun.while && { while: ofRun.while }),

@@ -2,6 +2,7 @@
 import type { Asked } from '../../cli/command.ts';
 import { usage } from '../../cli/values.ts';
 import { assertNever, reasonOf } from '../../errors.ts';
+import { causesIn } from '../../lock/causes.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { isChanged } from '../../process/program.ts';
 import { deleteState, setState } from '../../state/change.ts';
@@ -98,6 +99,7 @@ async function act(
         ...options,
         by: env['RUNLOCK_RUN_NODE'] ?? platform.operator(),
         run: inRun,
+        causes: causesIn(env),
         newId: platform.newRunId,
       });
       const text = () => describeSet(result, options.path, now);
