@@ -25,6 +25,8 @@ export interface Spec {
   readonly home: string;
   /** How many targets each stage has. */
   readonly stages: readonly number[];
+  /** Of all lists of targets together: the same id, asked again, must mean the same nodes. */
+  readonly digest: string;
   /** How many lists of targets there are, and how many of them are written. */
   readonly chunks: number;
   readonly filled: number;

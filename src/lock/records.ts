@@ -396,5 +396,15 @@ export function decodeRun(stored: Stored): RunRecord {
 }
 
 /** For other folders, to read their own records. */
-export { decode, natural as isNatural, optional, text as isText, time as isTime };
-export type { Shape };
+export {
+  decode,
+  duration as isDuration,
+  code as isExitCode,
+  natural as isNatural,
+  name as isNodeName,
+  oneOf,
+  optional,
+  text as isText,
+  time as isTime,
+};
+export type { Check, Shape };

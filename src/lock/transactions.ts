@@ -14,8 +14,11 @@ export type Step = StepOf<Obstacle>;
 
 export type Result = ResultOf<Obstacle>;
 
+/** What may have changed of a job since it was read: where it is, what is asked, one of its targets, its tally. */
+export type JobObstacle = 'stage' | 'spec' | 'target' | 'tally';
+
 /** The same for the start and the end of a run. `condition`: what it rests on has changed; `state`: a state has. */
-export type RunObstacle = Obstacle | 'condition' | 'state';
+export type RunObstacle = Obstacle | 'condition' | 'state' | JobObstacle;
 
 export type RunStep = StepOf<RunObstacle>;
 
@@ -258,7 +261,8 @@ const writeState = (key: string, value: string): RunStep => ({
   operation: { verb: 'set', key, value },
 });
 
-const stillAs = ({ key, index }: SeenKey): Operation =>
+/** Index 0: the key is still not there. */
+export const stillAs = ({ key, index }: SeenKey): Operation =>
   index === 0 ? { verb: 'check-not-exists', key } : { verb: 'check-index', key, index };
 
 /** Releases the slot. `kept` is the claim that stays to keep other runs out, if there is one. */

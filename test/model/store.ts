@@ -77,6 +77,9 @@ function operate(draft: Draft, operation: Request): Entry[] | string {
         : `session mismatch for key "${key}"`;
     case 'delete':
       return remove(draft, found);
+    case 'delete-tree':
+      for (const entry of draft.entries.filter((each) => each.key.startsWith(key))) remove(draft, entry);
+      return [];
     case 'delete-cas':
       // Consul calls a key that is not there deleted.
       if (!found || found.modifyIndex === operation.index) return remove(draft, found);
