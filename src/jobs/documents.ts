@@ -72,6 +72,8 @@ export type Stage = { readonly rev: number } & (
       readonly kind: 'stopped';
       readonly why: StopReason;
       readonly by?: string;
+      /** The operator's, for people. */
+      readonly reason?: string;
       readonly at: string;
       /** Runs that are under way are to be ended too. */
       readonly kill?: true;

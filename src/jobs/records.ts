@@ -109,6 +109,7 @@ const stageShapes: { readonly [K in Stage['kind']]: Shape<StageOf<K>> } = {
     kind: oneOf('stopped'),
     why: oneOf('failures', 'unproven', 'cancelled', 'expired', 'gone'),
     by: optional(isText),
+    reason: optional(isText),
     at: isTime,
     kill: optional(isTrue),
   },

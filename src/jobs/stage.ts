@@ -86,6 +86,7 @@ function toStage(verdict: Verdict, { rev, nowMs, pauseMs }: { rev: number; nowMs
 export interface Stop {
   readonly why: Extract<StopReason, 'cancelled' | 'expired' | 'gone'>;
   readonly by?: string;
+  readonly reason?: string;
   readonly kill?: true;
 }
 
