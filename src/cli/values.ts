@@ -3,42 +3,18 @@
  * The caller adds the value and where it stands (`atPlace`).
  */
 import { RunlockError, isRunlockError } from '../errors.ts';
+import { DURATIONS, LONGEST_MS, durationMs } from '../text/duration.ts';
 import { quote } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
 import { isName, toBoolean } from '../text/words.ts';
-
-const UNITS_MS: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3,
-  ms: 1,
-  s: 1_000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-  w: 604_800_000,
-};
-
-/** A year: longer than any run waits. */
-const LONGEST_MS = 366 * 24 * 3_600_000;
-
-const DURATIONS = 'write it like 90s, 10m, 1h30m or 2d';
 
 /**
  * Go's duration syntax, which Consul uses, with days and weeks added: `90s`, `1h30m`, `2d`, `0`. Returns milliseconds.
  * @param words other values that the option takes, for the message.
  */
 export function parseDuration(text: string, words: readonly string[] = []): number {
-  const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|[smhdw])/gy;
-  let ms = 0;
-  let end = 0;
-  for (let match = part.exec(text); match; match = part.exec(text)) {
-    ms += Number(match[1]) * (UNITS_MS[match[2] ?? ''] ?? 0);
-    end = part.lastIndex;
-  }
-  if (text === '0') return 0;
-  if (text === '' || end !== text.length)
-    throw usage(`not a duration; ${[DURATIONS, ...words].join(', or ')}`);
+  const ms = durationMs(text);
+  if (ms === undefined) throw usage(`not a duration; ${[DURATIONS, ...words].join(', or ')}`);
   if (ms > LONGEST_MS)
     throw usage(
       words.includes('forever')

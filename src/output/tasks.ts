@@ -1,4 +1,5 @@
 /** This node's tasks → text. */
+import { formatAge } from '../text/age.ts';
 import { quote } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
 import { renderTable } from './table.ts';
@@ -23,6 +24,20 @@ export interface TaskView {
   readonly cwd?: string;
   /** The task's own variables. */
   readonly env: Readonly<Record<string, string>>;
+  /** Principals who may ask for it. */
+  readonly allow: readonly string[];
+  readonly trigger?: {
+    readonly on: readonly string[];
+    readonly debounceMs: number;
+    readonly minIntervalMs: number;
+    readonly maxAgeMs?: number;
+    readonly onFirst: 'run' | 'skip';
+    readonly perHour: number;
+  };
+  /** The command of a job that only tries. */
+  readonly noop?: readonly string[];
+  /** The end of its output may be shown to who watches a job. */
+  readonly tail: boolean;
   /** What the file says of the options of `exec`, as flags would give it. */
   readonly options: Readonly<Record<string, string>>;
 }
@@ -56,13 +71,19 @@ const VALUE_COLUMN = 13;
 
 /** @param sentenceColumns width at which to break long values; undefined: not at all. */
 export function renderTask(task: TaskView, sentenceColumns?: number): string {
-  const { name, file, description, command, params, user, cwd, env, options } = task;
+  const { name, file, description, command, params, user, cwd, env, allow, trigger, noop, tail, options } =
+    task;
   const rows: [string, string][] = [
     ['task', name],
     ['file', file],
     ...optional('description', description),
     ['command', command.map(quote).join(' ')],
+    ...optional('noop', noop?.map(quote).join(' ')),
     ...params.map((each): [string, string] => ['parameter', parameterText(each)]),
+    ...(allow.length > 0 ? [['allow', allow.join(', ')] satisfies [string, string]] : []),
+    ...(tail ? [] : [['tail', 'output is not shown to others'] satisfies [string, string]]),
+    ...(trigger?.on ?? []).map((condition): [string, string] => ['on', condition]),
+    ...optional('starts', trigger && startsText(trigger)),
     ...optional('user', user),
     ...optional('cwd', cwd),
     ...Object.entries(env).map(([variable, value]): [string, string] => ['variable', `${variable}=${value}`]),
@@ -79,6 +100,24 @@ export function renderTask(task: TaskView, sentenceColumns?: number): string {
 
 const optional = (key: string, value: string | undefined): [string, string][] =>
   value === undefined ? [] : [[key, value]];
+
+/** How often, and when, the trigger starts it. */
+function startsText({
+  on,
+  debounceMs,
+  minIntervalMs,
+  maxAgeMs,
+  onFirst,
+  perHour,
+}: NonNullable<TaskView['trigger']>): string {
+  return [
+    `at most ${perHour} an hour`,
+    ...(debounceMs > 0 ? [`${formatAge(debounceMs)} after the last change`] : []),
+    ...(minIntervalMs > 0 ? [`at least ${formatAge(minIntervalMs)} apart`] : []),
+    ...(maxAgeMs === undefined ? [] : [`when the last good run is older than ${formatAge(maxAgeMs)}`]),
+    ...(on.length > 0 && onFirst === 'skip' ? ['not for what is true at the first look'] : []),
+  ].join('; ');
+}
 
 function parameterText({
   name,

@@ -33,6 +33,7 @@ describe('task list and show', () => {
   test('show what the files say; a file that is no task is named, and takes no other with it', async () => {
     const { task, at } = tasks({
       'chef.toml': echo('group = "tk/list"\nslots = 2'),
+      'loop.toml': 'command = ["/bin/true"]\ngroup = "tk/list"\non = "good:*@tk/list"',
       'bad.toml': 'command = ["/bin/echo"]\nslot = 3\n',
       'Upper.toml': echo(),
       'open.toml': echo(),
@@ -49,6 +50,7 @@ describe('task list and show', () => {
         '  chef  tk/list  converge',
         `not usable: ${at}/Upper.toml: not a task's name; rename the file so that its name has lower-case letters, digits, '-' and '_', at most 64, and begins with a letter or a digit`,
         `not usable: ${at}/bad.toml:2: unknown key 'slot'; did you mean 'slots'?`,
+        `not usable: ${at}/loop.toml: on: 'good:*@tk/list' is about runs of tk/list, in which this task runs itself, so each run would start the next; name another group, or a state that this task does not publish`,
         `not usable: ${at}/open.toml: others than its owner can write it, so what it says can't be trusted; run chmod go-w ${at}/open.toml`,
         '',
       ].join('\n'),
@@ -61,7 +63,7 @@ describe('task list and show', () => {
         ...{ v: 1, name: 'chef', file: `${at}/chef.toml`, description: 'converge', env: {} },
         command: ['/bin/echo', 'recipe[{recipe}]'],
         params: [{ name: 'recipe', match: '[a-z_:]+', default: 'app', description: 'what to converge' }],
-        options: { group: 'tk/list', slots: '2' },
+        ...{ allow: [], tail: true, options: { group: 'tk/list', slots: '2' } },
       },
     });
     expect((await task('show', 'chef')).stdout).toBe(

@@ -33,6 +33,8 @@ dash = true`;
       command: ['/bin/chef', '-o', 'recipe[{recipe}]'],
       params: [{ name: 'recipe', match: '[a-z]+', fallback: 'app', description: 'what', dash: true }],
       env: { A: '1', B: '2' },
+      allow: [],
+      tail: true,
     });
   });
 

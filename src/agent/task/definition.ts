@@ -1,8 +1,12 @@
 /** A task's file → what the task is. Pure. */
 import { nearest } from '../../text/nearest.ts';
 import { RunlockError } from '../../errors.ts';
-import { fill, placeholdersOf } from './parameters.ts';
-import type { Parameter } from './parameters.ts';
+import { fill, placeholdersOf, takeParameter, toParameter } from './parameters.ts';
+import type { Draft, Parameter } from './parameters.ts';
+import { isPrincipal } from '../../jobs/keys.ts';
+import { textsOf, toYesOrNo } from './texts.ts';
+import { TRIGGER_KEYS, readTrigger, toTrigger } from './trigger.ts';
+import type { Trigger, TriggerDraft } from './trigger.ts';
 
 /** A value of the file, where it stands: `['params', 'recipe', 'match']`. */
 export interface Entry {
@@ -25,6 +29,14 @@ export interface Task {
   /** Undefined: the root folder. */
   readonly cwd?: string;
   readonly env: Readonly<Record<string, string>>;
+  /** Principals who may ask for it from afar; none: nobody. */
+  readonly allow: readonly string[];
+  /** Undefined: no change of a condition, and no age, asks for a run. */
+  readonly trigger?: Trigger;
+  /** Instead of `command` where a job only tries; undefined: such a job is refused. */
+  readonly noop?: Task['command'];
+  /** Whether the end of its output may be shown to who watches a job. */
+  readonly tail: boolean;
 }
 
 /** As a part of a file's name, of a key and of a log's name. */
@@ -36,17 +48,27 @@ export const TASK_NAMES =
   "lower-case letters, digits, '-' and '_', at most 64, and begins with a letter or a digit";
 
 /** What a task's file may say besides the options of `exec`. */
-const OWN = ['command', 'description', 'params', 'user', 'cwd', 'env'];
+const OWN: readonly string[] = [
+  ...['command', 'description', 'params', 'user', 'cwd', 'env', 'allow', 'noop', 'tail'],
+  ...TRIGGER_KEYS,
+];
 
 /** Whether this is the task's own affair; all else is an option of `exec`. */
 export const isOfTask = ({ path: [first = ''] }: Entry) => OWN.includes(first);
 
 /** @throws RunlockError `config`: file and line, what is wrong, and what is right. */
 export function toTask({ name, file }: Pick<Task, 'name' | 'file'>, entries: readonly Entry[]): Task {
-  const read: Reading = { params: new Map(), env: {} };
+  const read: Reading = {
+    params: new Map(),
+    env: {},
+    allow: [],
+    tail: true,
+    trigger: { draft: {}, line: 0 },
+  };
   for (const entry of entries) at(file, entry.line, () => take(entry, read));
-  const { command, user, cwd, description, env } = read;
+  const { command, noop, user, cwd, description, env, allow, tail } = read;
   if (!command) throw wrong(`${file}: a task needs a command, as in command = ["/usr/bin/chef-client"]`);
+  const trigger = at(file, read.trigger.line, () => toTrigger(read.trigger.draft));
   const params = [...read.params.values()].map((each) => at(file, each.line, () => toParameter(each)));
   const task: Task = {
     name,
@@ -54,25 +76,32 @@ export function toTask({ name, file }: Pick<Task, 'name' | 'file'>, entries: rea
     command: command.words,
     params,
     env,
+    allow,
+    tail,
+    ...(noop && { noop: noop.words }),
+    ...(trigger && { trigger }),
     ...(description !== undefined && { description }),
     ...(user !== undefined && { user }),
     ...(cwd !== undefined && { cwd }),
   };
-  at(file, command.line, () => checkPlaceholders(task));
+  at(file, command.line, () => checkPlaceholders(task, 'command'));
+  if (noop) at(file, noop.line, () => checkPlaceholders({ ...task, command: noop.words }, 'noop'));
+  at(file, command.line, () => checkUse(task));
   return task;
 }
 
-interface Draft {
-  readonly name: string;
+interface Words {
+  readonly words: Task['command'];
   readonly line: number;
-  match?: string;
-  default?: string;
-  description?: string;
-  dash?: boolean;
 }
 
 interface Reading {
-  command?: { readonly words: Task['command']; readonly line: number };
+  command?: Words;
+  noop?: Words;
+  allow: readonly string[];
+  tail: boolean;
+  /** With the first line that speaks of it. */
+  trigger: { readonly draft: TriggerDraft; readonly line: number };
   description?: string;
   user?: string;
   cwd?: string;
@@ -83,7 +112,14 @@ interface Reading {
 function take({ path: [key = '', ...below], value, line }: Entry, read: Reading): void {
   switch (key) {
     case 'command':
-      read.command = { words: toCommand(below, value), line };
+    case 'noop':
+      read[key] = { words: toCommand(key, below, value), line };
+      return;
+    case 'allow':
+      read.allow = textsOf(key, below, value).map(toPrincipal);
+      return;
+    case 'tail':
+      read.tail = toYesOrNo(key, below.length === 0 ? value : undefined);
       return;
     case 'description':
     case 'user':
@@ -95,20 +131,34 @@ function take({ path: [key = '', ...below], value, line }: Entry, read: Reading)
     case 'env':
       takeVariable(below, value, read);
       return;
-    default:
-      takeParameter(below, { value, line }, read);
+    case 'params':
+      takeParameter(below, { value, line }, read.params);
+      return;
+    default: {
+      const known = TRIGGER_KEYS.find((each) => each === key);
+      if (!known) throw wrong(`${key}: unknown key`);
+      const { draft, line: first } = read.trigger;
+      read.trigger = { draft: { ...draft, ...readTrigger(known, below, value) }, line: first || line };
+    }
   }
 }
 
-function toCommand(below: readonly string[], value: unknown): Task['command'] {
+function toPrincipal(name: string): string {
+  if (isPrincipal(name)) return name;
+  throw wrong(
+    `allow: '${name}' is not a principal's name; use letters, digits, '.', '_' and '-', at most 64, not starting with '.' or '-'`,
+  );
+}
+
+function toCommand(key: string, below: readonly string[], value: unknown): Task['command'] {
   const words: readonly unknown[] = below.length === 0 && Array.isArray(value) ? value : [];
   const [program, ...args] = words.filter((word) => typeof word === 'string');
   if (program === undefined || words.length !== args.length + 1)
-    throw wrong('command is a list of texts: command = ["/usr/bin/chef-client", "-o", "recipe[{recipe}]"]');
+    throw wrong(`${key} is a list of texts: ${key} = ["/usr/bin/chef-client", "-o", "recipe[{recipe}]"]`);
   if ([program, ...args].some((word) => word.includes('\0')))
-    throw wrong("command: a word can't hold a zero byte");
-  if (placeholdersOf(program).length > 0) throw wrong("command: the program itself can't be a parameter");
-  return [absolute('command', program), ...args];
+    throw wrong(`${key}: a word can't hold a zero byte`);
+  if (placeholdersOf(program).length > 0) throw wrong(`${key}: the program itself can't be a parameter`);
+  return [absolute(key, program), ...args];
 }
 
 function absolute(key: string, path: string): string {
@@ -134,60 +184,15 @@ function takeVariable([name, ...below]: readonly string[], value: unknown, read:
   read.env[name] = plain;
 }
 
-const FIELDS = ['match', 'default', 'description', 'dash'] as const;
-
-function takeParameter(
-  [name, field, ...below]: readonly string[],
-  { value, line }: Pick<Entry, 'value' | 'line'>,
-  { params }: Reading,
-): void {
-  if (name === undefined || below.length > 0)
-    throw wrong('params: write parameters, as in params.recipe = { match = "[a-z_]+" }');
-  if (!/^[a-z][a-z0-9_]{0,31}$/.test(name))
-    throw wrong(`params.${name}: a name is of lower-case letters, digits and '_', and begins with a letter`);
-  const draft = params.get(name) ?? { name, line };
-  params.set(name, draft);
-  if (field === undefined) return;
-  const known = FIELDS.find((each) => each === field);
-  if (known === undefined) {
-    const meant = nearest(field, FIELDS);
-    throw wrong(
-      `params.${name}: unknown key '${field}'; ${meant ? `did you mean '${meant}'?` : `write ${FIELDS.join(', ')}`}`,
-    );
-  }
-  if (known === 'dash') {
-    if (typeof value !== 'boolean') throw wrong(`params.${name}.dash: write true or false, without quotes`);
-    draft.dash = value;
-  } else {
-    if (typeof value !== 'string') throw wrong(`params.${name}.${known}: write a text in quotes`);
-    draft[known] = value;
-  }
+function checkUse({ command, noop = command, params }: Task): void {
+  const used = new Set([...command, ...noop].flatMap(placeholdersOf));
+  const unused = params.find(({ name }) => !used.has(name));
+  if (unused)
+    throw wrong(`params.${unused.name} is used nowhere in the command; write {${unused.name}} there`);
 }
 
-function toParameter({ name, match, dash = false, description, ...draft }: Draft): Parameter {
-  if (match === undefined) throw wrong(`params.${name}: say what it may be, as in match = "[a-z_]+"`);
-  const parameter: Parameter = {
-    name,
-    match,
-    dash,
-    ...(draft.default !== undefined && { fallback: draft.default }),
-    ...(description !== undefined && { description }),
-  };
-  if (!isPattern(match)) throw wrong(`params.${name}.match: '${match}' is not a regular expression`);
-  return parameter;
-}
-
-function isPattern(match: string): boolean {
-  try {
-    // By itself too: brackets must not close what stands around it.
-    return [match, `^(?:${match})$`].every((source) => new RegExp(source, 'u').source !== '');
-  } catch {
-    return false;
-  }
-}
-
-/** Each placeholder is a parameter, each parameter is used, and each default would be taken. */
-function checkPlaceholders(task: Task): void {
+/** Each placeholder is a parameter, and each default would be taken. */
+function checkPlaceholders(task: Task, key: 'command' | 'noop'): void {
   const { command, params } = task;
   const used = new Set(command.flatMap(placeholdersOf));
   const names = params.map(({ name }) => name);
@@ -195,12 +200,9 @@ function checkPlaceholders(task: Task): void {
     if (names.includes(name)) continue;
     const meant = nearest(name, names);
     throw wrong(
-      `command: {${name}} is not a parameter; ${meant ? `did you mean {${meant}}?` : `declare params.${name}, or write {{${name}}} for the text itself`}`,
+      `${key}: {${name}} is not a parameter; ${meant ? `did you mean {${meant}}?` : `declare params.${name}, or write {{${name}}} for the text itself`}`,
     );
   }
-  const unused = names.find((name) => !used.has(name));
-  if (unused !== undefined)
-    throw wrong(`params.${unused} is used nowhere in the command; write {${unused}} there`);
   const defaults = params.flatMap(({ name, fallback }) =>
     fallback === undefined ? [] : [[name, fallback] as const],
   );

@@ -17,6 +17,7 @@ export interface Parameter {
 interface Parameterised {
   readonly name: string;
   readonly command: readonly [string, ...string[]];
+  readonly noop?: readonly [string, ...string[]];
   readonly params: readonly Parameter[];
 }
 
@@ -44,6 +45,19 @@ export function fill(
   const filled = args.map((word) => word.replace(PLACEHOLDER, (_, name: string) => values.get(name) ?? ''));
   for (const [index, word] of args.entries()) checkDash({ word, filled: filled[index] ?? '', params });
   return [program, ...filled];
+}
+
+/**
+ * The words of the command that only tries.
+ * @throws RunlockError `usage`: the task has none; as `fill`.
+ */
+export function fillNoop(
+  task: Parameterised,
+  given: ReadonlyMap<string, string>,
+): readonly [string, ...string[]] {
+  const { name, noop } = task;
+  if (noop) return fill({ ...task, command: noop }, given);
+  throw usage(`task ${name} has no noop command; write noop = ["/program", …] into its file`);
 }
 
 function valueOf(
@@ -95,4 +109,72 @@ function unknownText(task: string, name: string, names: readonly string[]): stri
 
 function usage(message: string): RunlockError {
   return new RunlockError('usage', message);
+}
+
+/** As far as the file has been read. */
+export interface Draft {
+  readonly name: string;
+  readonly line: number;
+  match?: string;
+  default?: string;
+  description?: string;
+  dash?: boolean;
+}
+
+const FIELDS = ['match', 'default', 'description', 'dash'] as const;
+
+/** Adds what a line of the file says of a parameter. @param below its name and field. @throws RunlockError `config` */
+export function takeParameter(
+  [name, field, ...below]: readonly string[],
+  { value, line }: { readonly value: unknown; readonly line: number },
+  params: Map<string, Draft>,
+): void {
+  if (name === undefined || below.length > 0)
+    throw wrong('params: write parameters, as in params.recipe = { match = "[a-z_]+" }');
+  if (!/^[a-z][a-z0-9_]{0,31}$/.test(name))
+    throw wrong(`params.${name}: a name is of lower-case letters, digits and '_', and begins with a letter`);
+  const draft = params.get(name) ?? { name, line };
+  params.set(name, draft);
+  if (field === undefined) return;
+  const known = FIELDS.find((each) => each === field);
+  if (known === undefined) {
+    const meant = nearest(field, FIELDS);
+    throw wrong(
+      `params.${name}: unknown key '${field}'; ${meant ? `did you mean '${meant}'?` : `write ${FIELDS.join(', ')}`}`,
+    );
+  }
+  if (known === 'dash') {
+    if (typeof value !== 'boolean') throw wrong(`params.${name}.dash: write true or false, without quotes`);
+    draft.dash = value;
+  } else {
+    if (typeof value !== 'string') throw wrong(`params.${name}.${known}: write a text in quotes`);
+    draft[known] = value;
+  }
+}
+
+/** @throws RunlockError `config`: it is not complete. */
+export function toParameter({ name, match, dash = false, description, ...draft }: Draft): Parameter {
+  if (match === undefined) throw wrong(`params.${name}: say what it may be, as in match = "[a-z_]+"`);
+  const parameter: Parameter = {
+    name,
+    match,
+    dash,
+    ...(draft.default !== undefined && { fallback: draft.default }),
+    ...(description !== undefined && { description }),
+  };
+  if (!isPattern(match)) throw wrong(`params.${name}.match: '${match}' is not a regular expression`);
+  return parameter;
+}
+
+function isPattern(match: string): boolean {
+  try {
+    // By itself too: brackets must not close what stands around it.
+    return [match, `^(?:${match})$`].every((source) => new RegExp(source, 'u').source !== '');
+  } catch {
+    return false;
+  }
+}
+
+function wrong(message: string): RunlockError {
+  return new RunlockError('config', message);
 }

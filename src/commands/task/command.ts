@@ -118,6 +118,8 @@ file /etc/runlock/tasks.d/chef.toml defines the task chef (options of exec have 
   group = "prod/web"              # and any other option of exec
   timeout = "1h"
   user = "root"                   # also env.NAME = "value", and cwd
+  allow = ["ops"]                 # who may ask for it from afar
+  on = ["state:web/backends"]     # what starts it by itself
 
   list        list the tasks of this node
   show NAME   show a task: its command, parameters and options

@@ -1,19 +1,16 @@
 /** `runlock task`: lists, shows, and runs this node's tasks. */
-import { readTask as readInvocation } from '../../cli/parse.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
-import type { TaskView } from '../../output/tasks.ts';
 import { fill } from '../../agent/task/parameters.ts';
 import { checkProgram } from '../../agent/task/trusted-file.ts';
-import type { ExecAsked } from '../exec/run.ts';
-import { exec } from '../exec/command.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
 import { accountOf, becoming, freshEnvironment, tryAs } from './account.ts';
 import { readTask, readTasks } from './tasks.ts';
-import type { Defined, Folder } from './tasks.ts';
+import type { Folder } from './tasks.ts';
+import { viewOf } from './view.ts';
 
 export type TaskRequest =
   | { readonly action: 'list' }
@@ -56,28 +53,13 @@ export async function run({ common, options }: Asked<TaskOptions>, platform: Pla
   }
 }
 
-function viewOf({ task, options }: Defined): TaskView {
-  const { params, ...rest } = task;
-  return {
-    ...rest,
-    params: params.map(({ name, match, fallback, description, dash }) => ({
-      name,
-      match,
-      ...(fallback !== undefined && { default: fallback }),
-      ...(description !== undefined && { description }),
-      ...(dash && { dash }),
-    })),
-    options: Object.fromEntries([...options.general].map(([key, { text }]) => [key, text])),
-  };
-}
-
 /** Hands the task to `exec`, in this process: what is right for a run is right for a task. */
 async function runTask(
   { name, params, flags }: Extract<TaskRequest, { action: 'run' }>,
   from: Folder,
   platform: Platform,
 ): Promise<number> {
-  const { task, options } = await readTask(from, name);
+  const { task, asked } = await readTask({ ...from, flags }, name);
   const words = fill(task, params);
   checkProgram(words[0], { uid: from.uid });
   const account = accountOf(task, platform);
@@ -85,11 +67,12 @@ async function runTask(
   const own = { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env };
   const { become, env } = becoming(account, platform.uid, own);
   reachable(task.file, () => tryAs({ program: words[0], cwd, file: task.file, account }, become));
-  const { asked } = await naming(task.file, () =>
-    readInvocation(exec, { options, words, flags }, from.defining),
-  );
   const { run: runExec } = await import('../exec/run.ts');
-  return runExec({ ...(asked as ExecAsked), surroundings: { cwd, env, become } }, platform);
+  const [command, ...args] = words;
+  return runExec(
+    { ...asked, options: { ...asked.options, command, args }, surroundings: { cwd, env, become } },
+    platform,
+  );
 }
 
 /** A folder on the way may be closed to this user. */
@@ -99,15 +82,5 @@ function reachable(file: string, look: () => void): void {
   } catch (error) {
     if (isRunlockError(error)) throw error;
     throw new RunlockError('config', `${file}: cwd: ${reasonOf(error)}; correct the path or its permissions`);
-  }
-}
-
-/** Options that each are right and don't fit together are the file's fault. */
-async function naming<T>(file: string, read: () => Promise<T>): Promise<T> {
-  try {
-    return await read();
-  } catch (error) {
-    if (!isRunlockError(error, 'usage')) throw error;
-    throw new RunlockError('config', `${file}: ${error.message}`);
   }
 }

@@ -1,28 +1,33 @@
 /** The folder of task files → the tasks of this node. */
 import { resolve } from 'node:path';
-import { commandTree } from '../../cli/parse.ts';
+import { commandTree, readTask as readInvocation } from '../../cli/parse.ts';
 import { keysOf } from '../../cli/config/apply.ts';
 import { readSettings } from '../../cli/config/read.ts';
 import type { Config, Keys } from '../../cli/config/read.ts';
 import { readStatements } from '../../cli/config/statements.ts';
 import type { Defining } from '../../cli/command.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
+import { checkTask } from '../../agent/task/announce.ts';
 import { isOfTask, isTaskName, TASK_NAMES, toTask } from '../../agent/task/definition.ts';
 import type { Task } from '../../agent/task/definition.ts';
 import { listTrusted, readTrusted } from '../../agent/task/trusted-file.ts';
 import { nearest } from '../../text/nearest.ts';
 import { exec } from '../exec/command.ts';
+import type { ExecAsked } from '../exec/run.ts';
 
-/** A task, and what its file says of the options of `exec`. */
+/** A task, what its file says of the options of `exec`, and what `exec` is asked with them, parameters not yet filled in. */
 export interface Defined {
   readonly task: Task;
   readonly options: Config;
+  readonly asked: ExecAsked;
 }
 
 export interface Folder {
   readonly folder: string;
   readonly uid: number;
   readonly defining: Defining;
+  /** Of this call, as on the line of `exec`. */
+  readonly flags?: readonly string[];
 }
 
 /** Most bytes of a task's file. */
@@ -64,7 +69,7 @@ function namesIn({ folder, uid }: Folder): readonly string[] {
     .sort();
 }
 
-async function read({ folder, uid, defining }: Folder, name: string): Promise<Defined> {
+async function read({ folder, uid, defining, flags = [] }: Folder, name: string): Promise<Defined> {
   const file = `${resolve(folder)}/${name}${SUFFIX}`;
   if (!isTaskName(name))
     throw new RunlockError(
@@ -82,10 +87,27 @@ async function read({ folder, uid, defining }: Folder, name: string): Promise<De
   const headOfOptions = statements.find((each) => each.kind !== 'value' && !isOfTask(each));
   const options = values.filter((each) => !isOfTask(each));
   const task = toTask({ name, file }, values.filter(isOfTask));
-  return {
-    task,
-    options: readSettings(file, headOfOptions ? [headOfOptions, ...options] : options, await keys(defining)),
-  };
+  const settings = readSettings(
+    file,
+    headOfOptions ? [headOfOptions, ...options] : options,
+    await keys(defining),
+  );
+  const { asked } = await naming(file, () =>
+    readInvocation(exec, { options: settings, words: task.command, flags }, defining),
+  );
+  const defined = { task, options: settings, asked: asked as ExecAsked };
+  checkTask(task, defined.asked.options);
+  return defined;
+}
+
+/** Options that each are right and don't fit together are the file's fault. */
+async function naming<T>(file: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isRunlockError(error, 'usage')) throw error;
+    throw new RunlockError('config', `${file}: ${error.message}`);
+  }
 }
 
 function toText(file: string, bytes: Buffer): string {
