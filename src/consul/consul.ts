@@ -73,6 +73,8 @@ export interface Consul extends ServiceCalls {
   indexOf(prefix: string, options: ReadOptions): Promise<{ names: readonly string[]; index: number }>;
   /** Consistent read of several prefixes at one moment. */
   readAll(operations: readonly Operation[], options: RetryOptions): Promise<readonly Entry[]>;
+  /** As `readAll`, for reads that say which keys are there and which are not: a refusal is an answer. */
+  tryRead(operations: readonly Operation[], options: RetryOptions): Promise<Answer>;
   /** Sent once: after a transient fault it is unknown whether it took effect. */
   transact(operations: readonly Operation[], options: CallOptions): Promise<Answer>;
   createSession(request: { name: string; ttl: string }, options: RetryOptions): Promise<string>;
@@ -175,6 +177,7 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
         `Consul refused a read: ${answer.why}; please report this as a bug in runlock`,
       );
     },
+    tryRead: transact,
     transact: (operations, options) => transact(operations, { ...options, ...SENT_ONCE }),
     createSession: async ({ name, ttl }, options) => {
       const request = { name, ttl, behavior: 'delete', lockdelay: '0s', checks: [] };

@@ -58,9 +58,11 @@ export interface Targets {
 /** In one list, and so in one transaction with their pointers. */
 export const MOST_TARGETS = 60;
 
-/** `.requests/<principal>/inbox/<node>/<id>`: only wakes the node. */
+/** `.requests/<principal>/inbox/<node>/<id>`: only wakes the node, and says where to look. */
 export interface Pointer {
   readonly nonce: string;
+  /** The list of targets that names the node, counted from 0: a node reads no other. */
+  readonly chunk: number;
 }
 
 /** `<home>/.jobs/<principal>/<id>/stage`: where the job is. */

@@ -63,6 +63,8 @@ const has =
     isObject(value) &&
     Object.entries<Check>(shape).every(([field, check]) => check((value as Record<string, unknown>)[field]));
 
+const isChunk: Check = (value) => isNatural(value) && (value as number) < MOST_CHUNKS;
+
 const specShape: Shape<Spec> = {
   nonce: isWord,
   task: isNodeName,
@@ -193,7 +195,7 @@ export const decodeTargets: (stored: Stored) => Targets = readFitting(
   ({ targets }) => new Set(targets.map(([node]) => node)).size === targets.length,
 );
 export const decodePointer = (stored: Stored): Pointer =>
-  read<Pointer>('pointer to a request', { nonce: isWord }, bounded(stored));
+  read<Pointer>('pointer to a request', { nonce: isWord, chunk: isChunk }, bounded(stored));
 export const decodeTally: (stored: Stored) => Tally = readFitting(
   'tally of a job',
   tallyShape,

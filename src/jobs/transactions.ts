@@ -90,7 +90,7 @@ export function create({ id, keys, requests, spec, tally, retried }: NewJob): Ru
 export function fill(job: Omit<SeenJob, 'tally'>, list: Targets): RunStep[] {
   const { id, requests, spec } = job;
   const { filled, nonce } = spec.value;
-  const value = encodePointer({ nonce });
+  const value = encodePointer({ nonce, chunk: filled });
   const more = encodeSpec({ ...spec.value, filled: filled + 1 });
   const awake = list.targets.filter(([, stage]) => stage !== NO_STAGE);
   return [

@@ -67,6 +67,8 @@ function operate(draft: Draft, operation: Request): Entry[] | string {
   if (operation.verb === 'get-tree') return draft.entries.filter((entry) => entry.key.startsWith(key));
   const found = draft.entries.find((entry) => entry.key === key);
   switch (operation.verb) {
+    case 'get':
+      return found ? [found] : `key "${key}" doesn't exist`;
     case 'check-not-exists':
       return found ? `key "${key}" exists` : [];
     case 'check-index':

@@ -34,7 +34,7 @@ const spec: Spec = {
   ...{ chunks: 2, filled: 1, maxFailures: 1, offline: 'skip', pauseMs: 600_000, until: at, timeoutMs: 1_000 },
   ...{ noop: true, chain: ['deploy@ci'], of: 'deploy-41', reason: 'release 42', by: 'ann@ci', at },
 };
-const pointer: Pointer = { nonce: 'n' };
+const pointer: Pointer = { nonce: 'n', chunk: 1 };
 const targets: Targets = {
   targets: [
     ['web01', 0],

@@ -102,7 +102,7 @@ describe('a starter', () => {
     expect(read(job.requests.spec(job.id))).toMatchObject({ filled: 2 });
     expect(read(job.requests.targets(job.id, 1))).toEqual({ v: 1, ...lists[1] });
     expect(keys().filter((key) => key.includes('/inbox/'))).toEqual(['web01', 'web02', 'web03'].map(pointer));
-    expect(read(pointer('web01'))).toEqual({ v: 1, nonce: 'n1' });
+    expect(read(pointer('web01'))).toEqual({ v: 1, nonce: 'n1', chunk: 0 });
     expect(send(fill(stale, lists[0]))).toBe('spec');
   });
 

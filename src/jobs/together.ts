@@ -1,0 +1,47 @@
+/** Reads single keys as they were at one moment, and tells a key that is not there from one that may not be read. */
+import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
+import { RunlockError } from '../errors.ts';
+
+/** A key, and the rule that reading it takes. */
+export interface Wanted {
+  readonly key: string;
+  readonly rule: string;
+  /** Whether it is probably not there; a wrong guess costs another read. */
+  readonly absent?: boolean;
+}
+
+/** Keys that come and go as often as this in a row are no chance. */
+const TRIES = 20;
+
+/**
+ * Reads these keys, at most 64, in one consistent transaction. Not by `get-tree`, which reads `web10` with `web1`.
+ * @returns the entries by key; a key that was not there has none.
+ * @throws RunlockError `forbidden`, naming the rule: a transaction just leaves out what may not be read, so what it
+ * leaves out, or calls absent, is asked for by itself. `refused`: the keys keep changing.
+ */
+export async function readTogether(
+  consul: Consul,
+  wanted: readonly Wanted[],
+  options: RetryOptions,
+): Promise<ReadonlyMap<string, Entry>> {
+  const absent = new Set(wanted.filter((each) => each.absent).map(({ key }) => key));
+  for (let tries = 1; tries <= TRIES; tries += 1) {
+    const answer = await consul.tryRead(
+      wanted.map(({ key }) => ({ verb: absent.has(key) ? 'check-not-exists' : 'get', key })),
+      { ...options, rule: wanted[0]?.rule ?? '' },
+    );
+    if (answer.kind === 'done') {
+      const found = new Map(answer.entries.map((entry) => [entry.key, entry]));
+      const missing = wanted.filter(({ key }) => !found.has(key));
+      for (const { key, rule } of missing) await consul.get(key, { ...options, rule });
+      if (missing.every(({ key }) => absent.has(key))) return found;
+      continue;
+    }
+    const key = wanted[answer.at]?.key ?? '';
+    if (!absent.delete(key)) absent.add(key);
+  }
+  throw new RunlockError(
+    'refused',
+    `${wanted[0]?.key ?? ''} and what belongs to it keep changing; try again`,
+  );
+}
