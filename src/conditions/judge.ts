@@ -4,6 +4,7 @@ import { assertNever } from '../errors.ts';
 import type { Instance } from '../gate/instances.ts';
 import { CLOCK_DIFFERENCE_MS, isTaken, readSlots } from '../lock/decide.ts';
 import type { Slot } from '../lock/decide.ts';
+import type { Caused, Change } from '../lock/causes.ts';
 import { freezeKeys, groupKeys, parseKey } from '../lock/keys.ts';
 import { decodeFreeze, decodeRun, leftOf } from '../lock/records.ts';
 import type { Claim, RunRecord } from '../lock/records.ts';
@@ -59,6 +60,19 @@ export interface Judged {
   readonly records: readonly Recordable[];
   /** Where something may have come and gone that would have changed the result, without another mark. */
   readonly traces: readonly Trace[];
+  /** What was written there last, with what led to it; none where that is not known. */
+  readonly changes: readonly Change[];
+  /** Of `good:`, if there is a run: the last run of each node together. */
+  readonly round?: Round | undefined;
+}
+
+/** The last runs of some nodes. */
+export interface Round {
+  /** The least and the greatest index of their claims: of when they began. */
+  readonly low: number;
+  readonly high: number;
+  /** Those that are not good, by their runs. */
+  readonly bad: string;
 }
 
 /** Where the last run of a node is recorded. */
@@ -72,7 +86,9 @@ export function judge(conditions: readonly Condition[], world: World, judging: J
   return conditions.map((condition) => {
     const verdict = judgeKind(condition, world, judging);
     const { holds, mark, is, changesInMs = Infinity, runs = [], records = [], traces = [] } = verdict;
-    return { condition, holds: holds !== condition.not, mark, is, changesInMs, runs, records, traces };
+    const { changes = [], round } = verdict;
+    const found = { mark, is, changesInMs, runs, records, traces, changes, round };
+    return { condition, holds: holds !== condition.not, ...found };
   });
 }
 
@@ -84,6 +100,8 @@ interface Verdict {
   readonly runs?: readonly string[];
   readonly records?: readonly Recordable[];
   readonly traces?: readonly Trace[];
+  readonly changes?: readonly Change[];
+  readonly round?: Round | undefined;
 }
 
 function judgeKind(condition: Condition, world: World, judging: Judging): Verdict {
@@ -121,16 +139,27 @@ function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, no
   const there = document && leftMs > 0 ? document : undefined;
   const isEqual = there !== undefined && there.value === value;
   const holds = is === undefined ? there !== undefined : is === 'equal' ? isEqual : !isEqual;
+  const changes = entry && document ? [changeOf(document, entry.modifyIndex)] : [];
   if (there)
-    return { holds, mark: there.change, is: `${path} is ${stateText(there, nowMs)}`, changesInMs: leftMs };
+    return {
+      ...{ holds, mark: there.change, changes },
+      ...{ is: `${path} is ${stateText(there, nowMs)}`, changesInMs: leftMs },
+    };
   if (!document)
     return { holds, mark: 'absent', is: `${path} is not set`, traces: [stateTrace(prefix, path)] };
   return {
     holds,
     mark: `ended ${document.change}`,
+    changes,
     is: `${path} has ended (it was ${stateText(document, nowMs)})`,
   };
 }
+
+const changeOf = ({ cause, depth }: Caused, writtenAt: number): Change => ({
+  index: writtenAt,
+  ...(cause && { cause }),
+  ...(depth !== undefined && { depth }),
+});
 
 /** A state of `--during` is there only while its claim stands, which was read with it. */
 const claimOf = ({ while: claim }: StateDocument, world: World, prefix: string) =>
@@ -247,7 +276,18 @@ function judgeGood(condition: Of<'good'>, world: World, judging: Judging): Verdi
       ? []
       : without.map((group) => ({ prefix: groupKeys(judging.prefix, group).run(node) }));
   const is = goodText({ node, groups, runs, bad, without }, judging);
-  return { holds, mark, is, changesInMs, records: recordsOf(node, found, judging), traces };
+  const changes = runs.map(({ record, index }) => changeOf(record, index));
+  const rest = { changes, round: roundOf(runs, bad), traces };
+  return { holds, mark, is, changesInMs, records: recordsOf(node, found, judging), ...rest };
+}
+
+function roundOf(runs: readonly Recorded[], bad: readonly Recorded[]): Round | undefined {
+  if (runs.length === 0) return undefined;
+  // Older versions noted no claim; such a run began before it was recorded.
+  const claims = runs.map(({ record, index }) => record.claimIndex ?? index);
+  const low = claims.reduce((least, one) => Math.min(least, one));
+  const high = claims.reduce((most, one) => Math.max(most, one));
+  return { low, high, bad: bad.map(({ record }) => record.run).join() };
 }
 
 function recordsOf(

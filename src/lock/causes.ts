@@ -31,13 +31,13 @@ export interface Change extends Caused {
   readonly index: number;
 }
 
+const NOTHING: Change = { index: -1 };
+
 /**
  * The causes of a run that these changes ask for: the links of the newest, and one start more than behind any of them.
  */
 export function causesBy(changes: readonly Change[], link: string): Causes {
-  const newest = changes.reduce<Change>((last, each) => (each.index >= last.index ? each : last), {
-    index: -1,
-  });
+  const newest = changes.reduce((last, each) => (each.index >= last.index ? each : last), NOTHING);
   const depth = Math.max(0, ...changes.map((change) => causesOf(change)?.depth ?? 0)) + 1;
   return { cause: [...(causesOf(newest)?.cause ?? []), link].slice(-MOST_LINKS), depth };
 }
