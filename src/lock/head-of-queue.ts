@@ -26,6 +26,12 @@ export const IMPATIENT_TRIES = 3;
 /** `again`: acquire has to start again with a new session. */
 export type Turned = Granted | { readonly kind: 'again' };
 
+/**
+ * What a read says is believed for this long, in milliseconds. A run that was stopped meanwhile may have lost its slot
+ * since. Longer than a request may take.
+ */
+const FRESH_MS = 10_000;
+
 /** Watches the slots until this run gets one. */
 export async function asFirst(
   context: RunContext,
@@ -44,8 +50,13 @@ export async function asFirst(
     const seen = { slots, sightings, nowMs: deps.clock.earliest(), monotonicMs };
     const move = decide({ ...run, run: run.id, session: session.id }, seen);
     if (move.kind === 'return') return { kind: 'again' };
-    if (move.kind === 'adopt') return granted(context, session, { ...move, provedMs: askedMs });
+    const isFresh = monotonicMs - askedMs <= FRESH_MS;
+    if (move.kind === 'adopt' && isFresh) return granted(context, session, { ...move, provedMs: askedMs });
     askedMs = monotonicMs;
+    if (move.kind === 'adopt') {
+      ({ slots, index } = await readSlotsNow(context, progress));
+      continue;
+    }
     if (move.kind === 'wait') {
       failures = 0;
       progress.patience.throwIfAborted();
@@ -125,8 +136,13 @@ function tidying({ deps, keys }: RunContext, { kind, owner, slot, strayLock }: T
  * run.
  */
 async function adoptLate(context: RunContext, session: Session, progress: Progress): Promise<Turned> {
-  const provedMs = context.deps.clock.monotonicMs();
-  const { slots } = await readSlotsNow(context, progress);
+  const { clock } = context.deps;
+  let provedMs: number;
+  let slots: readonly Slot[];
+  do {
+    provedMs = clock.monotonicMs();
+    ({ slots } = await readSlotsNow(context, progress));
+  } while (clock.monotonicMs() - provedMs > FRESH_MS);
   const mine = slots.find(
     ({ owner, lockedBy }) => owner?.claim.run === context.run.id && lockedBy === session.id,
   );
@@ -177,13 +193,16 @@ const IMPATIENT_MS = 3_000;
 /** Sends a transaction that may grant the slot. */
 export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
   const { session, slot, claim, progress } = it;
-  const provedMs = context.deps.clock.monotonicMs();
+  const { clock } = context.deps;
+  const provedMs = clock.monotonicMs();
   // Remember the claim from before the first attempt at this slot: a later attempt may read what the first one wrote.
   const isFirst = !progress.attempts.some((attempt) => attempt.slot === slot);
   if (isFirst) progress.attempts.push({ slot, ...(it.before && { before: it.before }) });
   const timeoutMs = progress.patience.aborted ? IMPATIENT_MS : GRANT_MS;
   const result = await sendWithin(context, it.steps, { signal: progress.signal, timeoutMs });
-  if (result === undefined) return { kind: 'again' };
+  // A process that was stopped may hear the answer before the timer, when another run may have the slot by then.
+  const isLate = clock.monotonicMs() - provedMs > timeoutMs;
+  if (result === undefined || (isLate && result.kind === 'done')) return { kind: 'again' };
   if (result.kind === 'refused') {
     if (isFirst) progress.attempts.pop();
     return result;

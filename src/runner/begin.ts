@@ -87,9 +87,12 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
     either.throwIfAborted();
     const isAgain = isSent;
     isSent = true;
+    const sentMs = clock.monotonicMs();
     // A try without an answer is sent again: each writes the same documents, and proves anew that the slots are held.
     const result = await send(consul, start(heldSeats(slots), conditions, states), { ...limits, rule });
     if (result.kind === 'done') {
+      // A process that was stopped meanwhile may have lost a slot since: it has to prove again that it holds them.
+      if (clock.monotonicMs() - sentMs > REQUEST_MS) return undefined;
       const indexes = states.map(({ path, key }) => ({
         path,
         key,

@@ -49,10 +49,11 @@ async function stopAtGrant(fleet: Fleet, proxy: Proxy): Promise<{ stopped: Node;
   const [stopped] = await lineUp(fleet, ['web02'], { ...brief, agent: proxy });
   const [behind] = await lineUp(fleet, ['web03']);
   if (!stopped || !behind) throw new Error('nobody waits');
-  proxy.rule({ match: isGrant, times: 1, do: { delayMs: 1_000 } });
+  // The agent gets the grant once its run is stopped, however late this test comes to that.
+  const stop = proxy.seen(isGrant).then(() => stopped.send('SIGSTOP'));
+  proxy.rule({ match: isGrant, times: 1, do: { until: stop } });
   first.tell();
-  await proxy.seen(isGrant);
-  stopped.send('SIGSTOP');
+  await stop;
   await eventually(async () => expect(await fleet.claim()).toMatchObject({ node: 'web02' }), SOON_MS);
   return { stopped, behind };
 }

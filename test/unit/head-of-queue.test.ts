@@ -15,9 +15,16 @@ const { signal } = new AbortController();
 const NO_ANSWER = new RunlockError('unreachable', 'no answer');
 const NO_TICKET: Answer = { kind: 'refused', at: 0, why: 'the ticket is gone' };
 
+interface Times {
+  readonly answerMs?: number;
+  /** Of each look; the last is that of all others. */
+  readonly lookMs?: readonly [number, ...number[]];
+}
+
 /** web01 asks for the free slot 0; `asked` says what becomes of that. Then the slot has its claim, under this lock. */
-function ask(asked: Answer | Error, lockedBy = 's1') {
+function ask(asked: Answer | Error, lockedBy = 's1', { answerMs = 1_000, lookMs = [7_000] }: Times = {}) {
   let nowMs = 1_000;
+  const looks = [...lookMs];
   const claim: Claim = {
     ...{ node: 'web01', state: 'running', run: 'r1', since: new Date(0).toISOString(), command: 'true' },
     ...{ hold: 'none', pid: 1, startTime: '1', bootId: 'b' },
@@ -29,11 +36,13 @@ function ask(asked: Answer | Error, lockedBy = 's1') {
   const entries = [entry(keys.owner(0), claim), entry(keys.lock(0), { run: 'r1' }, lockedBy)];
   const consul = fakeConsul({
     transact: () => {
-      nowMs += 1_000;
+      nowMs += answerMs;
       return asked instanceof Error ? Promise.reject(asked) : Promise.resolve(asked);
     },
-    // The look takes seven seconds.
-    readAll: () => ((nowMs += 7_000), Promise.resolve(entries)),
+    readAll: () => {
+      nowMs += (looks.length > 1 ? looks.shift() : looks[0]) ?? 0;
+      return Promise.resolve(entries);
+    },
   });
   const clock = {
     ...{ now: () => nowMs, earliest: () => nowMs, latest: () => nowMs, monotonicMs: () => nowMs },
@@ -63,4 +72,25 @@ test.each([
   ['given to an earlier try', NO_TICKET],
 ])('a claim without its lock, the answer %s, is no grant: all starts anew', async (_, asked) => {
   expect(await ask(asked, 'other')).toEqual({ kind: 'again' });
+});
+
+const YES: Answer = {
+  kind: 'done',
+  entries: [{ key: keys.owner(0), value: '', createIndex: 7, modifyIndex: 7 }],
+};
+
+test('an answer that a stopped run hears too late is no grant: what Consul has by then decides', async () => {
+  const inTime = await ask(YES, 's1', { answerMs: 5_000 });
+  expect(inTime).toMatchObject({ kind: 'granted', grant: { provedMs: 1_000 } });
+  const late = await ask(YES, 's1', { answerMs: 60_000, lookMs: [10] });
+  expect(late).toMatchObject({ kind: 'granted', grant: { provedMs: 61_000 } });
+  expect(await ask(YES, 'other', { answerMs: 60_000 })).toEqual({ kind: 'again' });
+});
+
+test.each([
+  ['lost', NO_ANSWER],
+  ['given to an earlier try', NO_TICKET],
+])('a look that takes too long for a stopped run is taken again, the answer %s', async (_, asked) => {
+  const found = await ask(asked, 's1', { lookMs: [60_000, 10] });
+  expect(found).toMatchObject({ kind: 'granted', grant: { provedMs: 62_000 } });
 });
