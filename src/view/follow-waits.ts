@@ -10,7 +10,7 @@ import type { Instance } from '../gate/instances.ts';
 import { readInstances } from '../gate/read.ts';
 import type { Clock } from '../platform/deps.ts';
 import { findRefused } from './read-waits.ts';
-import { claimsOfStates, lookup, sourcesOfWaits, waitingRuns } from './waits.ts';
+import { claimsOfStates, lookup, sourcesOfWaits, waitingRuns, wholePrefix } from './waits.ts';
 import type { WaitFacts } from './waits.ts';
 
 export interface FollowWaits {
@@ -52,6 +52,7 @@ export function followWaits(
   let base: readonly Source[] = [];
   let wanted: readonly Source[] = [];
   let refused: ReadonlyMap<string, string> = new Map();
+  const whole = wholePrefix(prefix);
   /** Sources whose rights were asked for, while they are wanted. */
   const asked = new Set<string>();
 
@@ -71,6 +72,7 @@ export function followWaits(
         refused,
         unread: new Set(wanted.filter(isUnread).map(idOf)),
         ...(!hasAll && { entries: entriesOf() }),
+        ...((!hasAll || refused.has(idOf(whole))) && { isPartial: true }),
       };
     },
   };
@@ -122,9 +124,10 @@ export function followWaits(
 
   /** Asks once for each source, while a run waits for it, since what is missing may be hidden. */
   async function askRights(entries: readonly Entry[]): Promise<void> {
-    const ids = new Set(wanted.map(idOf));
+    const ids = new Set([...wanted, whole].map(idOf));
     for (const id of asked) if (!ids.has(id)) asked.delete(id);
-    const fresh = wanted.filter((source) => !asked.has(idOf(source)));
+    const rights = hasAll && wanted.length > 0 ? [...wanted, whole] : wanted;
+    const fresh = rights.filter((source) => !asked.has(idOf(source)));
     for (const source of fresh) asked.add(idOf(source));
     if (fresh.length === 0) return;
     const found = await findRefused(consul, fresh, { ...FIRST_CONTACT, signal, entries }).catch(

@@ -5,7 +5,7 @@ import type { Consul, Entry, Right, RetryOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import type { Instance } from '../gate/instances.ts';
 import { readInstances } from '../gate/read.ts';
-import { claimsOfStates, lookup } from './waits.ts';
+import { claimsOfStates, lookup, wholePrefix } from './waits.ts';
 import type { WaitFacts } from './waits.ts';
 
 /** What a transaction takes. */
@@ -40,8 +40,11 @@ export async function readWaits(
   // Which claims states of `--during` name shows only when these are read: then both are read together.
   const entries =
     everything || claims.length === 0 ? known : await readKeys(consul, [...claims, ...keys], options);
-  const refused = await findRefused(consul, [...sources, ...claims], { ...options, entries });
-  return { entries, instances: found, refused, unread: new Set() };
+  const whole = everything ? [wholePrefix(prefix)] : [];
+  const refused = await findRefused(consul, [...sources, ...claims, ...whole], { ...options, entries });
+  const isPartial = !everything || whole.some((source) => refused.has(idOf(source)));
+  const facts = { entries, instances: found, refused, unread: new Set<string>() };
+  return isPartial ? { ...facts, isPartial } : facts;
 }
 
 async function readKeys(

@@ -24,22 +24,42 @@ export interface Reading extends Scope {
 export async function readGroups(consul: Consul, options: Reading): Promise<StatusReport> {
   const { prefix, groups, now, signal } = options;
   const limits = { signal, ...FIRST_CONTACT };
+  const found = await readFound(consul, options, limits);
+  const report = viewGroups(found, { prefix, groups, now });
+  if (groups.length === 0 || !mayHideCircles(found, options)) return report;
+  // Whether runs wait for each other depends on all runs that could set a state, in whatever group they are.
+  const all = await readFound(consul, { prefix, groups: [] }, limits);
+  return all.waits?.isPartial ? report : viewGroups(all, { prefix, groups, now });
+}
+
+/** Runs wait for each other, if no run of a group that was not read sets what one of them waits for. */
+function mayHideCircles({ waits, ...found }: Found, { prefix, groups, now }: Reading): boolean {
+  if (!waits) return false;
+  const { instances, refused, unread, entries = found.entries } = waits;
+  const whole = { ...found, waits: { instances, refused, unread, entries } };
+  return viewGroups(whole, { prefix, groups, now }).circles !== undefined;
+}
+
+async function readFound(
+  consul: Consul,
+  { prefix, groups }: Scope,
+  limits: { readonly signal: AbortSignal } & typeof FIRST_CONTACT,
+): Promise<Found> {
   const read = async (sources: readonly Source[]) =>
     joinFound(await Promise.all(sources.map((source) => readSource(consul, { prefix, source }, limits))));
-  let found = await read(sourcesOf(options));
+  let found = await read(sourcesOf({ prefix, groups }));
   const known: string[] = [];
   for (let beside = besideOf(found); beside.length > 0; beside = besideOf(found)) {
     known.push(...beside);
     found = joinFound([found, await read(sourcesBeside({ prefix, groups: beside }))]);
   }
   const sources = sourcesOfWaits(prefix, waitingRuns(prefix, found.entries));
-  if (sources.length === 0) return viewGroups(found, { prefix, groups, now });
+  if (sources.length === 0) return found;
   const everything = groups.length === 0 ? found.entries : undefined;
-  const waits = await readWaits(consul, { prefix, sources, everything }, limits);
-  return viewGroups({ ...found, waits }, { prefix, groups, now });
+  return { ...found, waits: await readWaits(consul, { prefix, sources, everything }, limits) };
 
   function besideOf({ entries }: Found): string[] {
-    return groups.length === 0 ? [] : groupsBeside(options, entries, known);
+    return groups.length === 0 ? [] : groupsBeside({ prefix, groups }, entries, known);
   }
 }
 

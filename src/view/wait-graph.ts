@@ -83,7 +83,10 @@ export function waitGraph(groups: readonly GroupFacts[], { prefix, now, facts }:
 
   const membersNode = remember((name) => add('any', { kind: 'runs' }, [...(members.get(name) ?? [])]));
   const stateNode = remember((path) =>
-    add('any', { kind: 'state', path }, [...(publishers.get(path) ?? [])]),
+    add('any', { kind: 'state', path }, [
+      ...(publishers.get(path) ?? []),
+      ...(facts.isPartial ? [OPEN] : []),
+    ]),
   );
   const slotNode = remember((name) => {
     const [group = '', number = ''] = name.split(' ');
@@ -229,6 +232,26 @@ export function waitGraph(groups: readonly GroupFacts[], { prefix, now, facts }:
     // It has to go.
     if (is === undefined) return claim === undefined ? undefined : one(claim);
     return { kind: 'any', parts: [setters, ...(claim === undefined ? [] : [claim])] } as const;
+  }
+}
+
+/** Whether runs that wait for it can be waiting for each other: for the others nobody knows who could bring them about. */
+export function isOfRuns({ kind, not }: Condition): boolean {
+  switch (kind) {
+    case 'state':
+    case 'idle':
+    case 'active':
+      return true;
+    case 'blocked':
+      return not;
+    case 'good':
+      return !not;
+    case 'healthy':
+    case 'frozen':
+    case 'agent':
+      return false;
+    default:
+      return assertNever(kind);
   }
 }
 

@@ -26,6 +26,8 @@ export interface WaitFacts {
   readonly refused: ReadonlyMap<string, string>;
   /** What is not read (yet), by `idOf` its source. */
   readonly unread: ReadonlySet<string>;
+  /** There may be runs of groups that were not read: then nobody knows who could set a state. */
+  readonly isPartial?: true;
 }
 
 export const NO_FACTS: WaitFacts = {
@@ -89,6 +91,13 @@ export function waitingRuns(prefix: string, entries: readonly Entry[]): WaitingR
     }
   });
 }
+
+/** All that is stored: who may not read it may not see every run. */
+export const wholePrefix = (prefix: string): KeySource => ({
+  kind: 'tree',
+  key: `${prefix}/`,
+  rule: `key_prefix "${prefix}/" { policy = "read" }`,
+});
 
 /** What has to be read to tell for what these runs wait, each source once. */
 export function sourcesOfWaits(prefix: string, runs: readonly WaitingRun[]): readonly Source[] {

@@ -326,6 +326,19 @@ describe('a run that waits without a slot', () => {
         'this token may not read idle:x, for which web02 is waiting in prod/web; it needs the rule: X',
     );
     expect(judged({ ...group, slots: [claim()] })).toMatch(/^CRITICAL - prod\/web is blocked/);
+    const odd = reportOf(view({ outside: [needing('web01', { 'state:a\x1b[2J|b': 'A' })] }));
+    expect(renderCheck(checkReport(odd, {}))).toContain(String.raw`read state:a\x1b[2J/b, for which`);
+  });
+
+  test('is OK where what the token may not read can be part of no circle', () => {
+    const needing = (condition: string) => ({
+      outside: [{ ...outside('web01', 1), when: [{ condition, is: '', needs: 'A' }] }],
+    });
+    const open = ['healthy:web', 'not:healthy:web', 'frozen:a', 'agent:web01', 'blocked:a', 'not:good:web01'];
+    for (const condition of open) expect(judged(needing(condition))).toMatch(/^OK/);
+    const closed = ['state:a', 'not:state:a', 'idle:a', 'not:blocked:a', 'good:web01', 'not:active:web01'];
+    // A newer version may know it.
+    for (const condition of [...closed, 'later:a']) expect(judged(needing(condition))).toMatch(/^UNKNOWN/);
   });
 
   test('makes a kept claim CRITICAL, as any run that waits does', () => {

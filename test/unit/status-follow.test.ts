@@ -4,7 +4,9 @@ import { followGroups } from '../../src/view/follow.ts';
 import type { Followed } from '../../src/view/follow.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
+import { followWaits } from '../../src/view/follow-waits.ts';
 import { fakeConsul } from '../support/fake-consul.ts';
+import { outsideKey, outsideRecord } from '../support/outside.ts';
 
 type Step = { readonly index: number; readonly group: string } | RunlockError;
 
@@ -111,4 +113,33 @@ test('a refusal ends it', async () => {
   expect(await follow([{ index: 5, group: 'a' }, forbidden, unreachable])).toMatchObject({
     error: forbidden,
   });
+});
+
+test('of all groups it asks whether it may see all of them, as soon as a run waits outside', async () => {
+  const asked: string[][] = [];
+  const partial = async (hasAll: boolean, mayAll: boolean) => {
+    const stop = new AbortController();
+    const may: Consul['may'] = (rights) => {
+      asked.push(rights.map(({ name }) => name));
+      return Promise.resolve(rights.map(({ name }) => mayAll || name !== 'runlock/.may-read'));
+    };
+    const get: Consul['get'] = () => Promise.reject(unreachable);
+    const clock = { now: () => 0, monotonicMs: () => 0, sleep: () => Promise.reject(new Error('over')) };
+    const fail = () => stop.abort();
+    const options = { prefix: 'runlock', hasAll, signal: stop.signal, changed: () => undefined, fail };
+    const waits = followWaits({ consul: fakeConsul({ may, get }), clock }, options);
+    waits.see([entry('a')]);
+    const value = outsideRecord({ node: 'web01', group: 'a', when: ['state:a'] });
+    waits.see([{ ...entry('a'), key: outsideKey({ node: 'web01', group: 'a' }), value, session: 's' }]);
+    await new Promise(setImmediate);
+    stop.abort();
+    return waits.facts().isPartial;
+  };
+  expect(await partial(true, true)).toBeUndefined();
+  expect(await partial(true, false)).toBe(true);
+  expect(asked).toEqual([
+    ['runlock/.state/a/.value', 'runlock/.may-read'],
+    ['runlock/.state/a/.value', 'runlock/.may-read'],
+  ]);
+  expect(await partial(false, true)).toBe(true);
 });

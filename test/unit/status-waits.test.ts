@@ -246,7 +246,8 @@ describe('what is read', () => {
   test('of all groups is the one listing, and one question about rights for what is not there', async () => {
     const entries = [waits({ when: ['state:a', 'state:b', 'state:c'] }), state('b', '1')];
     const { report, asked } = await read({ entries, forbidden: [stateKey('runlock', 'c')] }, []);
-    expect(asked).toEqual(['list runlock/', 'may 2']);
+    // The third: whether it may see all groups.
+    expect(asked).toEqual(['list runlock/', 'may 3']);
     expect(report.groups[0]?.outside?.[0]?.when).toEqual([
       { condition: 'state:a', holds: false, is: 'a is not set' },
       { condition: 'state:b', holds: true, is: 'b is 1, set by db01 3m ago' },
@@ -285,9 +286,10 @@ describe('what is read', () => {
     );
     expect(asked).toEqual([
       'list runlock/',
-      'may 2',
+      'may 3',
       'get runlock/.state/a/.value',
       'get runlock/x/.slot/.may-read',
+      'get runlock/.may-read',
     ]);
   });
 
@@ -310,8 +312,37 @@ describe('what is read', () => {
       'this token may not read it; it needs the rule: key_prefix "runlock/prod/db/.slot/" { policy = "read" }',
     );
     const all = await read({ entries: entries.slice(0, 2), forbidden }, []);
-    expect(all.asked).toEqual(['list runlock/', 'may 1']);
+    expect(all.asked).toEqual(['list runlock/', 'may 2']);
     expect(all.report.groups[0]?.outside?.[0]?.when[0]).not.toHaveProperty('holds');
+  });
+
+  describe('of a circle of waits by states', () => {
+    const web = waits({ when: ['state:db/schema'], publish: ['web/ready'] });
+    const db = waits({ node: 'db01', group: 'db', when: ['state:web/ready'], publish: ['db/schema'] });
+    const other = waits({ node: 'cron', group: 'jobs', publish: ['web/ready'] });
+    const named = ['prod/web', 'db'];
+    const forbidden = ['runlock/.may-read'];
+
+    test('of named groups is everything: a run of any group may set the state', async () => {
+      const { report, asked } = await read({ entries: [web, db] }, named);
+      expect(report.circles).toHaveLength(1);
+      expect(report.groups.map(({ group }) => group)).toEqual(['db', 'prod/web']);
+      expect(asked.filter((each) => each === 'list runlock/')).toHaveLength(1);
+      const open = await read({ entries: [web, db, other] }, named);
+      expect(open.report).not.toHaveProperty('circles');
+      const { asked: few } = await read({ entries: [web, other] }, named);
+      expect(few).not.toContain('list runlock/');
+    });
+
+    test('is none where the token may not see all groups', async () => {
+      expect((await read({ entries: [web, db], forbidden }, named)).report).not.toHaveProperty('circles');
+      expect((await read({ entries: [web, db], forbidden }, [])).report).not.toHaveProperty('circles');
+      const byRuns = [
+        waits({ when: ['good:db01@db'] }),
+        waits({ node: 'db01', group: 'db', when: ['good:web01@prod/web'] }),
+      ];
+      expect((await read({ entries: byRuns, forbidden }, named)).report.circles).toHaveLength(1);
+    });
   });
 
   test('is nothing more where nobody waits outside', async () => {

@@ -142,6 +142,22 @@ describe('by states', () => {
     expect(nodesOf(web, db, behind)).toEqual([['db01', 'web01']]);
   });
 
+  test('is none while there may be runs that were not read, but for a state that its claim keeps', () => {
+    const partly = (...entries: Stored[]) =>
+      viewGroups(
+        {
+          entries: entries.flat(),
+          waits: { instances: new Map(), refused: new Map(), unread: new Set(), isPartial: true },
+        },
+        { prefix: 'runlock', groups: [], now },
+      ).circles;
+    expect(partly(web, db)).toBeUndefined();
+    const gone = waits('web01', 'web', { when: ['not:state:db/locked'] });
+    const back = waits('db01', 'db', { when: ['good:web01@web'] });
+    const locked = state('db/locked', { while: { group: 'db', slot: 0, root: 'old-db01' } });
+    expect(partly(gone, back, claim({ node: 'db01', group: 'db' }), locked)).toHaveLength(1);
+  });
+
   test('one that a run with a slot or a place in the queue publishes, too, is none', () => {
     const fields = { publish: ['x', 'db/schema'] };
     const running = { node: 'db02', group: 'db', state: 'running', fields };

@@ -3,11 +3,12 @@
  */
 import { formatAge } from '../../text/age.ts';
 import type { GroupView, SlotView, StatusReport } from '../../view/report.ts';
-import { visible } from '../../text/visible.ts';
 import { endedText } from '../../text/ended.ts';
 import { usedGroups } from '../../view/below.ts';
 import { waitersOf } from '../../view/explain.ts';
 import { isKept, isOver, waitingAt } from '../../view/state.ts';
+import { isOfRuns } from '../../view/wait-graph.ts';
+import { conditionParser } from '../../view/waits.ts';
 
 export type CheckState = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN';
 
@@ -78,12 +79,14 @@ function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
 /** Conditions of waiting runs that the token may not read: these runs may be in a circle. One finding for each rule. */
 function unjudged(groups: readonly GroupView[]): Finding[] {
   const found = new Map<string, { readonly text: string; readonly conditions: Set<string> }>();
+  const parse = conditionParser();
   for (const { group, outside = [] } of groups)
     for (const { node, when } of outside)
       for (const { condition, needs } of when) {
-        if (needs === undefined) continue;
+        const parsed = needs === undefined ? undefined : parse(condition);
+        if (needs === undefined || (parsed && !isOfRuns(parsed))) continue;
         const first = {
-          text: `${visible(condition)}, for which ${node} is waiting in ${group}`,
+          text: `${condition}, for which ${node} is waiting in ${group}`,
           conditions: new Set<string>(),
         };
         const known = found.get(needs) ?? first;
