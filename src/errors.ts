@@ -41,6 +41,8 @@ const exitStatuses: Record<ErrorCode, number> = {
 /** Exit statuses of `exec` without an error: the command ran, and ended this way. */
 export const EXIT_LOST = 79;
 export const EXIT_UNHEALTHY = 80;
+/** The job of the run was stopped, or does not want this node any more: nothing was started, or the command was killed. */
+export const EXIT_STOPPED = 81;
 export const EXIT_TIMED_OUT = 124;
 /** The health gate is closed; the same status as busy. */
 export const EXIT_CLOSED = 75;

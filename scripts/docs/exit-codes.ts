@@ -1,5 +1,12 @@
 // Exit codes and what they mean: the one list behind docs/exec.md and the man page.
-import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, RunlockError, exitStatus } from '../../src/errors.ts';
+import {
+  EXIT_LOST,
+  EXIT_STOPPED,
+  EXIT_TIMED_OUT,
+  EXIT_UNHEALTHY,
+  RunlockError,
+  exitStatus,
+} from '../../src/errors.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 
 const of = (code: ErrorCode) => String(exitStatus(new RunlockError(code, '')));
@@ -30,6 +37,11 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: String(EXIT_UNHEALTHY),
     meaning: "the command succeeded, but the node's services were not healthy within `--healthy-within`",
+  },
+  {
+    code: String(EXIT_STOPPED),
+    meaning:
+      'the job of the run was stopped, or no longer asks for this node: nothing was started, or the command was killed (`job cancel --kill`)',
   },
   { code: String(EXIT_TIMED_OUT), meaning: 'command killed by `--timeout`' },
   {

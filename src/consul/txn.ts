@@ -14,6 +14,8 @@ export type Result<Obstacle extends string> =
   | {
       readonly kind: 'refused';
       readonly obstacle: Obstacle | 'session';
+      /** Which of the steps, from 0. */
+      readonly at: number;
       readonly key: string;
       readonly why: string;
     };
@@ -34,7 +36,7 @@ export async function send<Obstacle extends string>(
   if (answer.kind === 'done') return answer;
   const step = steps[answer.at];
   const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
-  return { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why };
+  return { kind: 'refused', obstacle, at: answer.at, key: step?.operation.key ?? '', why: answer.why };
 }
 
 /**
@@ -45,4 +47,14 @@ export function writtenIndex(entries: readonly Entry[], key: string): number {
   const entry = entries.findLast((candidate) => candidate.key === key);
   if (!entry) throw new RunlockError('bug', `no answer for ${key}; please report this as a bug in runlock`);
   return entry.modifyIndex;
+}
+
+/** In which of several lists the step at this place is, counted through all of them; undefined: in none. */
+export function listOf(lists: readonly (readonly unknown[])[], at: number): number | undefined {
+  let from = 0;
+  for (const [list, { length }] of lists.entries()) {
+    if (at >= from && at < from + length) return list;
+    from += length;
+  }
+  return undefined;
 }

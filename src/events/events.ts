@@ -112,6 +112,8 @@ type OfRun =
   /** Others can't see that the run waits without a slot. */
   | { event: 'wait-unrecorded'; run: string; detail: Fault }
   | (Run & { event: 'sent-away'; by: string })
+  /** The run is not wanted any more: its job was stopped, say. Nothing was started. */
+  | { event: 'left'; run: string; group: string; why: string }
   | (Place & {
       event: 'dry-run';
       detail: {

@@ -64,6 +64,8 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'sent-away':
       // An error, like an eviction before the start: an operator decided this, so a quick retry would be wrong.
       return error(`${event.by} removed ${event.node} from the queue of ${event.group}; nothing was started`);
+    case 'left':
+      return info(`nothing was started in ${event.group}: ${event.why}`);
     case 'dry-run':
       return warning(dryRunText(event));
     case 'metrics-unwritten':

@@ -1,11 +1,12 @@
 /**
- * The end of a good run that publishes states: one transaction for all of its groups, or, if the run can't be recorded
- * as good in all of them, nothing (docs/protocol.md, "The end of a run that publishes").
+ * The end of a run that writes more than its record: one transaction for that and all of its groups, or nothing
+ * (docs/protocol.md, "The end of a run in one transaction").
  */
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
 import { lastWord, untilDone } from '../consul/retry.ts';
 import { leaveSession } from '../consul/session.ts';
-import { send } from '../consul/txn.ts';
+import { listOf, send } from '../consul/txn.ts';
+import type { Step } from '../consul/txn.ts';
 import { assertNever, isRunlockError } from '../errors.ts';
 import type { RunlockError } from '../errors.ts';
 import type { Over } from '../events/events.ts';
@@ -15,26 +16,32 @@ import {
   LEAVE,
   RETRY_MS,
   heldBy,
+  keptBy,
   limits,
   retake,
   standingNow,
   toRecord,
   under,
+  withLastGood,
   withSession,
 } from './release.ts';
 import type { Ending, Limits } from './release.ts';
 import { isRecorded } from './run-record.ts';
+import type { Claim, RunRecord } from './records.ts';
 import { finish } from './transactions.ts';
-import type { StateChange } from './transactions.ts';
 
-/** The states of a run that ends well. */
-export interface Publishing {
-  /** Reads the states, and says what is to be done to each now. `isFirst`: no try was refused so far. */
-  changes(limits: Limits, isFirst: boolean): Promise<readonly StateChange[]>;
-  /** Whether one of the states was published by this run: a lost answer was a yes. */
-  isPublished(limits: Limits): Promise<boolean>;
-  /** The rules that a token needs for them. */
+/** What else the end of a run writes, in the transaction that records it and releases its slots. */
+export interface Closing {
+  /** The rules that a token needs for it; '': none. */
   readonly rule: string;
+  /** Reads what it rests on, and says what is to be written now. `isFirst`: no try was refused so far. */
+  steps(limits: Limits, isFirst: boolean): Promise<readonly Step<string>[]>;
+  /** Whether that is written: a lost answer was a yes. */
+  isWritten(limits: Limits): Promise<boolean>;
+  /** The pause in milliseconds after this many refusals of its steps; undefined: a short one. */
+  readonly pauseMs?: (refusals: number) => number;
+  /** How long its end is worth trying, in milliseconds; undefined: as long as that of a slot. */
+  readonly deadlineMs?: number;
 }
 
 /** A slot to its end. */
@@ -44,52 +51,75 @@ export interface Finishing {
 }
 
 export type Finished =
-  /** Recorded as good in all groups, all slots released, all states published. */
-  | { readonly kind: 'finished' }
-  /** This slot is not the run's any more. Nothing is published, and the other slots are still held. */
+  /** Recorded in all groups, all slots released, all else written. `kept`: the claim that stays, slot by slot. */
+  | { readonly kind: 'finished'; readonly kept: readonly (Claim | undefined)[] }
+  /** This slot is not the run's any more. Nothing is written, and the other slots are still held. */
   | {
       readonly kind: 'lost';
       readonly group: string;
       readonly over: Over;
       readonly holdings: readonly Grant[];
     }
-  /** Consul refuses, say for want of a right on a state. Nothing is published, and all slots are still held. */
+  /** Consul refuses, say for want of a right on a state. Nothing is written, and all slots are still held. */
   | { readonly kind: 'refused'; readonly why: string; readonly holdings: readonly Grant[] }
   /** No answer until the end: nobody knows whether it took effect. */
   | { readonly kind: 'unknown'; readonly why: string };
 
+interface Finish {
+  readonly closings: readonly Closing[];
+  readonly ttlMs: number;
+}
+
 /** Sends `finish` until it is known what became of it. Has its own deadline, and never throws. */
 export async function finishAll(
   slots: readonly [Finishing, ...Finishing[]],
-  publishing: Publishing,
-  ttlMs: number,
+  { closings, ttlMs }: Finish,
 ): Promise<Finished> {
-  const { consul, deps } = slots[0].holding.context;
-  const rules = [...slots.map(({ holding }) => holding.context.keys.rule), publishing.rule];
-  const asked: Limits = { ...limits(slots[0].holding.context.keys), rule: rules.join(', ') };
+  const { consul, deps, keys } = slots[0].holding.context;
+  const rules = [
+    ...slots.map(({ holding }) => holding.context.keys.rule),
+    ...closings.map(({ rule }) => rule),
+  ];
+  const deadlines = closings.flatMap(({ deadlineMs }) => deadlineMs ?? []);
+  const asked: Limits = {
+    ...limits(keys, deadlines.length > 0 ? Math.max(...deadlines) : undefined),
+    rule: rules.filter((rule) => rule !== '').join(', '),
+  };
   let all: readonly Finishing[] = slots;
   let isFirst = true;
   let blocker: string | undefined;
   // Whether a try without an answer may have taken effect, as no look since has shown.
   let isUnsure = false;
+  let kept: readonly (Claim | undefined)[] = [];
+  /** Whose step was refused last, and how often in a row. */
+  let contended: { readonly closing: Closing; readonly refusals: number } | undefined;
+  const recordOf = lastGoods(asked);
   const finishOnce = async (): Promise<Finished | undefined> => {
     all = await Promise.all(
       all.map(async (one) => ({ ...one, holding: await withSession(one.holding, { ttlMs, ...asked }) })),
     );
-    const changes = await publishing.changes(asked, isFirst);
+    const ends = await Promise.all(
+      all.map(async ({ holding, ending }) => {
+        const record = under(holding, await recordOf(holding, ending));
+        return { ...seatOf(holding), record, kept: keptBy(holding, record, ending.leftOn) };
+      }),
+    );
+    kept = ends.map((end) => end.kept);
+    const more = await Promise.all(closings.map((closing) => closing.steps(asked, isFirst)));
     let fault: RunlockError | undefined;
     try {
-      const ends = all.map(({ holding, ending }) => ({
-        ...seatOf(holding),
-        record: under(holding, toRecord(holding, ending)),
-      }));
-      const result = await send(consul, finish(ends, changes), asked);
-      if (result.kind === 'done') return { kind: 'finished' };
+      const steps = finish(ends, more.flat());
+      const result = await send(consul, steps, asked);
+      if (result.kind === 'done') return { kind: 'finished', kept };
       isFirst = false;
-      if (result.obstacle === 'state') return undefined;
+      const own = listOf(more, result.at - (steps.length - more.flat().length));
+      const closing = own === undefined ? undefined : closings[own];
+      contended = closing && { closing, refusals: (contended?.refusals ?? 0) + 1 };
+      if (closing) return undefined;
     } catch (error) {
       if (asked.signal.aborted || !isWorthAgain(error)) throw error;
       fault = error;
+      contended = undefined;
       if (isTransient(error)) isUnsure = true;
       // Consul may have refused a document that was read from a state; what is written instead is known to fit.
       else isFirst = false;
@@ -99,8 +129,8 @@ export async function finishAll(
     blocker = looks.find((one) => one.blocker !== undefined)?.blocker;
     const lost = looks.find((one) => one.over !== undefined);
     if (lost?.over) {
-      // The answer was lost, and it was a yes: only this transaction records the run, or publishes.
-      if (lost.isRecorded || (await publishing.isPublished(asked))) return { kind: 'finished' };
+      // The answer was lost, and it was a yes: only this transaction records the run, or writes the rest.
+      if (lost.isRecorded || (await isAnyWritten(closings, asked))) return { kind: 'finished', kept };
       const { group } = lost.holding.context.keys;
       return { kind: 'lost', group, over: lost.over, holdings: all.map(({ holding }) => holding) };
     }
@@ -108,21 +138,35 @@ export async function finishAll(
     if (fault !== undefined) throw fault;
     return undefined;
   };
-  const done = await untilDone(
-    deps.clock,
-    { signal: asked.signal, pauseMs: () => RETRY_MS },
-    finishOnce,
-  ).catch((error: unknown): Finished => {
-    const why = blocker === undefined ? lastWord(consul, error, 'no answer') : heldBy(blocker);
-    // `config`: Consul or a proxy does not accept the request, for example because it is too large (413).
-    const isRefused = isRunlockError(error, 'forbidden', 'incompatible', 'refused', 'config') && !isUnsure;
-    if (!isRefused && blocker === undefined) return { kind: 'unknown', why };
-    return { kind: 'refused', why, holdings: all.map(({ holding }) => holding) };
-  });
+  const pauseMs = () => contended?.closing.pauseMs?.(contended.refusals) ?? RETRY_MS;
+  const done = await untilDone(deps.clock, { signal: asked.signal, pauseMs }, finishOnce).catch(
+    (error: unknown): Finished => {
+      const why = blocker === undefined ? lastWord(consul, error, 'no answer') : heldBy(blocker);
+      // `config`: Consul or a proxy does not accept the request, for example because it is too large (413).
+      const isRefused = isRunlockError(error, 'forbidden', 'incompatible', 'refused', 'config') && !isUnsure;
+      if (!isRefused && blocker === undefined) return { kind: 'unknown', why };
+      return { kind: 'refused', why, holdings: all.map(({ holding }) => holding) };
+    },
+  );
   if (done.kind === 'finished' || done.kind === 'unknown')
     await Promise.all(all.map(({ holding }) => leaveSession(holding.context, holding.session, LEAVE)));
   return done;
 }
+
+/** Makes the record of a run in each group; reads the time of the last good run once. */
+function lastGoods(asked: Limits) {
+  const records = new Map<string, RunRecord>();
+  return async (holding: Grant, ending: Ending): Promise<RunRecord> => {
+    const { group } = holding.context.keys;
+    const record =
+      records.get(group) ?? (await withLastGood(holding.context, toRecord(holding, ending), asked));
+    records.set(group, record);
+    return record;
+  };
+}
+
+const isAnyWritten = async (closings: readonly Closing[], asked: Limits): Promise<boolean> =>
+  (await Promise.all(closings.map((closing) => closing.isWritten(asked)))).includes(true);
 
 const seatOf = ({ context, session, slot, owner }: Grant) => ({
   seat: { keys: context.keys, session: session.id, slot },

@@ -37,8 +37,8 @@ export interface Limits {
 }
 
 /** The limits for an operation that starts now and releases a slot or turns a grant into a held claim. */
-export const limits = ({ rule }: GroupKeys): Limits => ({
-  signal: AbortSignal.timeout(DEADLINE_MS),
+export const limits = ({ rule }: GroupKeys, deadlineMs = DEADLINE_MS): Limits => ({
+  signal: AbortSignal.timeout(deadlineMs),
   rule,
   timeoutMs: REQUEST_MS,
 });
@@ -138,7 +138,7 @@ export const under = ({ owner }: Grant, record: RunRecord): RunRecord => ({
  * read.
  * @throws after a transient fault.
  */
-async function withLastGood(
+export async function withLastGood(
   reader: Pick<HeldClaim, 'consul' | 'keys'>,
   record: RunRecord,
   asked: Limits,
@@ -185,14 +185,13 @@ export async function withSession(
   return { ...holding, session: await openSession(context, { name, ttlMs, signal }) };
 }
 
-/** One try to release the slot. If it has to be tried again, returns what the run holds now. */
-async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Release): Promise<Once> {
-  const { context, session, slot, owner } = holding;
-  const { consul, deps, keys, run } = context;
-  const { signal } = asked;
-  if (session.lost.aborted)
-    return { kind: 'holding', holding: await withSession(holding, { ttlMs, signal }) };
-  const seat = { keys, session: session.id, slot };
+/** The claim that stays when a run is recorded so; undefined: none stays. */
+export function keptBy(
+  { context: { deps, run }, owner }: Grant,
+  record: RunRecord,
+  leftOn: LeftOn | undefined,
+): Claim | undefined {
+  if (record.outcome === 'interrupted' && run.releaseOnSignal === true) return undefined;
   const maintenance = joinLeft(owner.claim.maintenance, leftOn);
   const claim: Claim = {
     ...owner.claim,
@@ -200,8 +199,18 @@ async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Rel
     node: run.node,
     ...(maintenance && { maintenance }),
   };
-  const goes = record.outcome === 'interrupted' && run.releaseOnSignal === true;
-  const kept = goes ? undefined : keptClaim(claim, record, deps.clock.latest());
+  return keptClaim(claim, record, deps.clock.latest());
+}
+
+/** One try to release the slot. If it has to be tried again, returns what the run holds now. */
+async function releaseOnce(holding: Grant, { record, leftOn, ttlMs, asked }: Release): Promise<Once> {
+  const { context, session, slot, owner } = holding;
+  const { consul, keys } = context;
+  const { signal } = asked;
+  if (session.lost.aborted)
+    return { kind: 'holding', holding: await withSession(holding, { ttlMs, signal }) };
+  const seat = { keys, session: session.id, slot };
+  const kept = keptBy(holding, record, leftOn);
   let fault: RunlockError | undefined;
   try {
     const result = await send(consul, release(seat, record, owner.index, kept), asked);

@@ -236,25 +236,21 @@ export interface WriteState {
   readonly value: string;
 }
 
-/**
- * The last thing before the command: the run still holds every slot, and what its conditions rest on has not changed
- * since it was read (index 0: the key was not there). Sets the states of `--during`.
- */
-export function start(
+/** The last thing before the command: the run still holds every slot. `more`: what else is proved and written then. */
+export function start<Other extends string>(
   held: readonly HeldSeat[],
-  conditions: readonly SeenKey[],
-  during: readonly WriteState[],
-): RunStep[] {
-  return [
-    ...held.flatMap(({ seat, index }) => [holdsLock(seat), ownerIs(seat, index)]),
-    ...stillHold(conditions),
-    ...during.map(({ key, value }) => writeState(key, value)),
-  ];
+  more: readonly StepOf<Other>[],
+): StepOf<Other | Obstacle>[] {
+  return [...held.flatMap(({ seat, index }) => [holdsLock(seat), ownerIs(seat, index)]), ...more];
 }
 
-/** What conditions rest on has not changed since it was read. */
+/** What conditions rest on has not changed since it was read (index 0: the key was not there). */
 export const stillHold = (conditions: readonly SeenKey[]): RunStep[] =>
   conditions.map((seen) => ({ means: 'condition', operation: stillAs(seen) }));
+
+/** Sets the states of `--during`. */
+export const setStates = (during: readonly WriteState[]): RunStep[] =>
+  during.map(({ key, value }) => writeState(key, value));
 
 const writeState = (key: string, value: string): RunStep => ({
   means: 'state',
@@ -286,18 +282,22 @@ export type StateChange =
   /** The state already says what is to be published. */
   | ({ readonly kind: 'same' } & SeenKey);
 
-/** A slot that a run holds to its end, and the record of the run there. */
+/** A slot that a run holds to its end, the record of the run there, and the claim that stays, if there is one. */
 export interface HeldEnd extends HeldSeat {
   readonly record: RunRecord;
+  readonly kept?: Claim | undefined;
 }
 
-/** Records a run as good in all of its groups, releases all slots and publishes its states: all of it, or nothing. */
-export function finish(held: readonly HeldEnd[], states: readonly StateChange[]): RunStep[] {
-  return [
-    ...held.flatMap(({ seat, record, index }) => release(seat, record, index)),
-    ...states.map(changeState),
-  ];
+/** Records a run in all of its groups and releases all slots, with what else is written then: all of it, or nothing. */
+export function finish<Other extends string>(
+  held: readonly HeldEnd[],
+  more: readonly StepOf<Other>[],
+): StepOf<Other | Obstacle>[] {
+  return [...held.flatMap(({ seat, record, index, kept }) => release(seat, record, index, kept)), ...more];
 }
+
+/** What the end of a good run does to the states that it publishes or had set meanwhile. */
+export const changeStates = (states: readonly StateChange[]): RunStep[] => states.map(changeState);
 
 function changeState(change: StateChange): RunStep {
   if (change.kind === 'set') return writeState(change.key, change.value);

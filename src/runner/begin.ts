@@ -1,51 +1,38 @@
 /**
- * The last transaction before the command of a run with `--during`, or with conditions on states: it still holds all of
- * its slots, its conditions are as it saw them, and its states of `--during` are set (docs/protocol.md, "States"). Loaded
- * for such runs only.
+ * The last transaction before the command: the run still holds all of its slots, and what its parts have to prove and to
+ * write at the start (docs/protocol.md, "The start of a command"). Loaded for runs with such parts only.
  */
-import type { Entry } from '../consul/consul.ts';
 import { growingMs, lastWord, untilDone, untilRefused } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
-import { send, writtenIndex } from '../consul/txn.ts';
+import { listOf, send } from '../consul/txn.ts';
+import type { Step } from '../consul/txn.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import type { Causes } from '../lock/causes.ts';
-import { rootOf } from '../lock/records.ts';
 import { start } from '../lock/transactions.ts';
-import type { SeenKey } from '../lock/transactions.ts';
-import { encodeState } from '../state/document.ts';
-import { duringDocument } from '../state/of-run.ts';
-import { stateKey, stateRule } from '../state/path.ts';
-import type { Setting } from '../state/setting.ts';
+import type { Leaving, StartPart, StartPlan, StartTry } from './part.ts';
 import { firstOver, hear } from './slots.ts';
 import type { HeldSlot, HeldSlots } from './slots.ts';
 import type { ExecDeps } from './options.ts';
-
-/** A state of `--during` as the start has written it. */
-export interface DuringState extends SeenKey {
-  readonly path: string;
-}
 
 /** A run that may start its command now. */
 export interface Begun {
   /** Of a run that a change has started; undefined: as those of the run that it is inside of. */
   readonly causes?: Causes | undefined;
-  readonly during: readonly DuringState[];
-  /** For a command that could not be started, once all slots are given up: restores the states. Never throws. */
-  readonly undo: () => Promise<void>;
+  /** For a command that could not be started, once all slots are given up. `fault`: why. Never throws. */
+  readonly undo: (fault?: unknown) => Promise<void>;
 }
 
 export type Beginning =
   | { readonly kind: 'begun'; readonly begun: Begun }
   /** What a condition rests on has changed since it was read; all slots are given up. */
   | { readonly kind: 'changed'; readonly key: string }
+  /** A part does not want the run any more; all slots are given up. */
+  | Leaving
   /** The lease of this slot ended; all slots are given up. */
   | { readonly kind: 'lost'; readonly slot: HeldSlot };
 
 export interface BeginRequest {
-  readonly prefix: string;
-  readonly during: readonly Setting[];
-  /** What the conditions rest on, as the last look read it (index 0: the key was not there). */
-  readonly conditions: readonly SeenKey[];
+  readonly parts: readonly StartPart[];
   readonly signal: AbortSignal;
   /** Gives up all slots, and the gate. Never throws. */
   readonly giveUp: () => Promise<void>;
@@ -58,60 +45,60 @@ const REQUEST_MS = 5_000;
 const MOST_OPERATIONS = 64;
 const AGAIN: Growth = { shortestMs: 100, longestMs: 2_000 };
 
+type Tried = { readonly kind: 'begun' } | Exclude<Beginning, { kind: 'begun' | 'lost' }>;
+
 /**
  * Sends `start`. Unless the run may begin, all slots are given up and everything is left as it was.
- * @throws the signal's reason when it aborts; RunlockError when Consul does not answer, or refuses.
+ * @throws the signal's reason when it aborts; RunlockError when Consul does not answer, or refuses, or a part does.
  */
 export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequest): Promise<Beginning> {
   const { consul, clock, random } = deps;
-  const { prefix, during, signal, giveUp } = request;
+  const { parts, signal, giveUp } = request;
   const over = new AbortController();
   for (const { lease } of slots) hear(lease.over, () => over.abort());
   const either = AbortSignal.any([signal, over.signal]);
   const timeout = AbortSignal.timeout(ANSWER_MS);
-  const limits = { signal: AbortSignal.any([either, timeout]), timeoutMs: REQUEST_MS };
-  const rule = rulesOf(slots, prefix, during);
-  const states = toStates(deps, slots, request);
-  // Claims of states of --during come last; the last look has judged those that find no room.
-  let conditions = request.conditions.slice(0, MOST_OPERATIONS - 2 * slots.length - during.length);
-  let before: readonly Entry[] | undefined;
+  const limits = {
+    ...{ signal: AbortSignal.any([either, timeout]), timeoutMs: REQUEST_MS },
+    rule: rulesOf(slots, parts),
+  };
   let isSent = false;
   let failures = 0;
-  const undo = async () => {
-    if (isSent) await restore(deps, states, { before: before ?? [], rule });
+  const undo = async (fault?: unknown) => {
+    if (isSent) await Promise.all(parts.map((part) => part.undo(fault)));
   };
-  const tryOnce = async (): Promise<Beginning | undefined> => {
-    // Undone is what was there before the first try: a later one may read what the first has written.
-    before ??= await readStates(deps, states, { ...limits, rule });
+  const tryOnce = async (): Promise<Tried | undefined> => {
+    const now = { limits, isAgain: isSent };
+    const planned = await plan(parts, now, MOST_OPERATIONS - 2 * slots.length);
+    if (planned.kind === 'left') return planned;
+    // An earlier try took effect, but nobody knows how long ago: the slots have to be proved again.
+    const lists = planned.kind === 'begun' ? [] : planned.steps;
     for (const { lease } of slots) lease.checkDeadline();
     either.throwIfAborted();
-    const isAgain = isSent;
     isSent = true;
+    const own = lists.flat();
+    const steps = start(heldSeats(slots), own);
     const sentMs = clock.monotonicMs();
-    // A try without an answer is sent again: each writes the same documents, and proves anew that the slots are held.
-    const result = await send(consul, start(heldSeats(slots), conditions, states), { ...limits, rule });
+    // A try without an answer is sent again: it proves anew that the slots are held, and each part reads anew.
+    const result = await send(consul, steps, limits);
     if (result.kind === 'done') {
       // A process that was stopped meanwhile may have lost a slot since: it has to prove again that it holds them.
       if (clock.monotonicMs() - sentMs > REQUEST_MS) return undefined;
-      const indexes = states.map(({ path, key }) => ({
-        path,
-        key,
-        index: writtenIndex(result.entries, key),
-      }));
-      return { kind: 'begun', begun: { during: indexes, undo } };
+      return { kind: 'begun' };
     }
-    if (result.obstacle !== 'condition') return undefined;
-    const own = isAgain ? states.find(({ key }) => key === result.key) : undefined;
-    if (!own || !(await isOurs(deps, own, { ...limits, rule }))) return { kind: 'changed', key: result.key };
-    // An earlier try took effect, and has itself changed what this condition was about.
-    conditions = conditions.filter(({ key }) => key !== own.key);
-    return undefined;
+    const part = listOf(lists, result.at - (steps.length - own.length));
+    const refusal = part === undefined ? undefined : await parts[part]?.refused(result.key, now);
+    return refusal === undefined || refusal.kind === 'again' ? undefined : refusal;
   };
   try {
     const isWorth = untilRefused(clock);
     const pauseMs = () => growingMs(failures++, AGAIN, random);
     const done = await untilDone(clock, { signal: limits.signal, pauseMs, isWorth }, tryOnce);
-    if (done.kind === 'begun') return done;
+    if (done.kind === 'begun') {
+      for (const part of parts) await part.begun?.();
+      const causes = parts.map((part) => part.causes?.()).find((one) => one !== undefined);
+      return { kind: 'begun', begun: { causes, undo } };
+    }
     await giveUp();
     await undo();
     return done;
@@ -120,7 +107,7 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
     const isLate = timeout.aborted && !either.aborted;
     const why = lastWord(consul, error);
     await giveUp();
-    await undo();
+    await undo(either.aborted ? undefined : error);
     if (lost) return { kind: 'lost', slot: lost };
     // The last fault was not what ended it.
     signal.throwIfAborted();
@@ -130,6 +117,23 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
   }
 }
 
+type Planned =
+  | { readonly kind: 'planned'; readonly steps: readonly (readonly Step<string>[])[] }
+  | Exclude<StartPlan, { kind: 'steps' }>;
+
+/** Part by part: one that has seen an earlier try take effect, or does not want the run any more, decides for all. */
+async function plan(parts: readonly StartPart[], now: StartTry, most: number): Promise<Planned> {
+  const steps: (readonly Step<string>[])[] = [];
+  let room = most;
+  for (const part of parts) {
+    const planned = await part.steps(now, room);
+    if (planned.kind !== 'steps') return planned;
+    steps.push(planned.steps);
+    room -= planned.steps.length;
+  }
+  return { kind: 'planned', steps };
+}
+
 /** With the sessions and claims as they are now: a lock may have been taken back since the grant. */
 const heldSeats = (slots: HeldSlots) =>
   slots.map(({ lease }) => {
@@ -137,83 +141,8 @@ const heldSeats = (slots: HeldSlots) =>
     return { seat: { keys: context.keys, session: session.id, slot }, index: owner.index };
   });
 
-interface Wanted {
-  readonly path: string;
-  readonly key: string;
-  readonly value: string;
-}
-
-function toStates(
-  { clock, newId, causes }: ExecDeps,
-  [first]: HeldSlots,
-  { prefix, during }: BeginRequest,
-): Wanted[] {
-  const { context, slot, owner } = first.lease.holding();
-  const { id: run, node } = context.run;
-  const claim = { group: context.keys.group, slot, root: rootOf(owner.claim) };
-  const writer = { node, run, at: new Date(clock.now()).toISOString(), newId, causes };
-  return during.map((setting) => {
-    const value = encodeState(duringDocument(setting, claim, writer));
-    return { path: setting.path, key: stateKey(prefix, setting.path), value };
-  });
-}
-
 /** The rights that the transaction needs, for a refusal. */
-function rulesOf(slots: HeldSlots, prefix: string, settings: readonly Setting[]): string {
-  const states = settings.map(({ path }) => stateRule(prefix, path, 'write'));
-  return [...new Set([...slots.map(({ grant }) => grant.context.keys.rule), ...states])].join(', ');
-}
-
-interface Limits {
-  readonly signal: AbortSignal;
-  readonly timeoutMs: number;
-  readonly rule: string;
-}
-
-async function readStates(
-  { consul }: ExecDeps,
-  states: readonly Wanted[],
-  limits: Limits,
-): Promise<readonly Entry[]> {
-  if (states.length === 0) return [];
-  const reads = states.map(({ key }) => ({ verb: 'get-tree' as const, key }));
-  return consul.readAll(reads, { ...limits, retryForMs: 0 });
-}
-
-async function isOurs({ consul }: ExecDeps, { key, value }: Wanted, limits: Limits): Promise<boolean> {
-  const { entry } = await consul.get(key, { ...limits, retryForMs: 0 });
-  return entry?.value === value;
-}
-
-const UNDO_MS = 5_000;
-
-/**
- * Takes back what `start` wrote, for a command that never began. It matters where this node's earlier claim was
- * restored: the states would stand as long as that claim does. The sessions are gone, so no late `start` can follow.
- */
-async function restore(
-  { consul, clock }: ExecDeps,
-  states: readonly Wanted[],
-  { before, rule }: { readonly before: readonly Entry[]; readonly rule: string },
-): Promise<void> {
-  const limits = { signal: AbortSignal.timeout(UNDO_MS), timeoutMs: REQUEST_MS, rule };
-  const restoreOne = async ({ key, value }: Wanted): Promise<true | undefined> => {
-    const { entry } = await consul.get(key, { ...limits, retryForMs: 0 });
-    if (entry?.value !== value) return true;
-    const index = entry.modifyIndex;
-    const was = before.find((one) => one.key === key);
-    const operation = was
-      ? ({ verb: 'cas', key, value: was.value, index } as const)
-      : ({ verb: 'delete-cas', key, index } as const);
-    const answer = await consul.transact([{ verb: 'check-index', key, index }, operation], limits);
-    return answer.kind === 'done' ? true : undefined;
-  };
-  const tries = { signal: limits.signal, pauseMs: () => AGAIN.shortestMs };
-  await Promise.all(
-    states.map((state) =>
-      untilDone(clock, tries, () => restoreOne(state)).catch(() => {
-        // Consul does not answer; without a claim of this node the states count as absent all the same.
-      }),
-    ),
-  );
-}
+const rulesOf = (slots: HeldSlots, parts: readonly StartPart[]): string =>
+  [...new Set([...slots.map(({ grant }) => grant.context.keys.rule), ...parts.map(({ rule }) => rule)])]
+    .filter((rule) => rule !== '')
+    .join(', ');

@@ -4,13 +4,13 @@ import { RunlockError, assertNever } from '../errors.ts';
 import type { Emit } from '../events/events.ts';
 import type { AcquireRequest } from '../lock/acquire.ts';
 import type { Runner } from '../lock/records.ts';
-import type { SeenKey } from '../lock/transactions.ts';
 import { startWaiting } from '../platform/deps.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { spareGuard } from '../process/guard/guard.ts';
 import type { Spare } from '../process/guard/guard.ts';
-import type { begin as Begin } from './begin.ts';
 import type { Gated } from './gated.ts';
+import { loadNeeded } from './needed.ts';
+import type { Parted, loadOutside } from './needed.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
 import { codeMeanings, signalCodes } from './outcome.ts';
 import type { CodeMeanings } from './outcome.ts';
@@ -32,6 +32,8 @@ export type ExecResult =
   | { readonly kind: 'busy'; readonly figures: Figures }
   /** A signal ended the wait; nothing was started. */
   | { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals; readonly figures: Figures }
+  /** What the run was for does not want it any more; nothing was started. */
+  | { readonly kind: 'left'; readonly figures: Figures }
   | { readonly kind: 'dry-run' };
 
 /** @throws RunlockError before any slot is taken: wrong usage, no such command, no Consul, no rights. */
@@ -60,8 +62,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   let record: WaitRecord | undefined;
   try {
-    const { openGated, outside, begin, publishes, checkRights, keys } = await loadNeeded(deps, options);
-    await checkRights?.(deps.consul, options, stop.signal);
+    const { openGated, outside, parted, keys } = await loadNeeded(deps, options);
+    for (const part of parted?.parts ?? []) await part.check?.(stop.signal);
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
@@ -72,7 +74,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       requests,
       gated,
       outside: outside && record && { ...outside, record },
-      begin,
+      parted,
       heard,
       signal: stop.signal,
     });
@@ -93,6 +95,9 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
         return { kind: 'lost', figures: { outcome: 'evicted', waitedMs: waits.read() } };
       case 'lost':
         return lostBeforeStart(deps, taken.slot, waits.read());
+      case 'left':
+        deps.emit({ event: 'left', run, group: groupNames(options), why: taken.why });
+        return { kind: 'left', figures: { outcome: 'interrupted', waitedMs: waits.read() } };
       case 'taken':
         break;
       default:
@@ -113,7 +118,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       note,
       gated,
       begun: taken.begun,
-      publishes,
+      parted,
       keys,
       ...(launcher && { launcher }),
     });
@@ -130,37 +135,6 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
 function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOptions): CodeMeanings {
   const known = codeMeanings(name, args);
   return { ok: okCodes ?? known.ok, reboot: rebootCodes ?? known.reboot, signals: signalCodes(name) };
-}
-
-/**
- * Loads the optional code of this run before the wait starts, since an upgrade may replace runlock's files during it.
- */
-async function loadNeeded(
-  { shareTerminal }: ExecDeps,
-  { gate, when = [], publish, during, dryRun }: ExecOptions,
-) {
-  const proves = during !== undefined || when.some(({ kind }) => kind === 'state');
-  const [gated, outside, starting, finishing, keys] = await Promise.all([
-    gate ? import('./gated.ts') : undefined,
-    gate || when.length > 0 ? loadOutside(when.length > 0) : undefined,
-    proves && !dryRun ? import('./begin.ts') : undefined,
-    (publish ?? during) ? import('./publish.ts') : undefined,
-    shareTerminal ? import('./terminal-keys.ts') : undefined,
-  ]);
-  const { publishRun: publishes, checkRights } = finishing ?? {};
-  return {
-    ...{ openGated: gated?.openGated, outside, begin: starting?.begin },
-    ...{ publishes, checkRights, keys },
-  };
-}
-
-async function loadOutside(hasConditions: boolean) {
-  const [{ enterFromOutside }, { recordWaits }, conditions] = await Promise.all([
-    import('./outside.ts'),
-    import('./outside-record.ts'),
-    hasConditions ? import('./when.ts') : undefined,
-  ]);
-  return { enterFromOutside, recordWaits, runConditions: conditions?.runConditions };
 }
 
 interface Waits {
@@ -239,8 +213,7 @@ interface Slotless {
   readonly gated: Gated | undefined;
   /** Undefined: the run has neither a gate nor conditions. */
   readonly outside: (Awaited<ReturnType<typeof loadOutside>> & { readonly record: WaitRecord }) | undefined;
-  /** Undefined: nothing has to be told or proved at the start of the command. */
-  readonly begin: typeof Begin | undefined;
+  readonly parted: Parted | undefined;
   readonly heard: Heard;
   readonly signal: AbortSignal;
 }
@@ -249,7 +222,7 @@ interface Slotless {
 async function waitForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gated, outside, begin, heard, signal }: Slotless,
+  { requests, gated, outside, parted, heard, signal }: Slotless,
 ): Promise<Entered> {
   const { prefix, dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
@@ -262,8 +235,7 @@ async function waitForSlots(
       killAfterMs,
       says: limit !== 0,
     }).finally(heard.rest);
-  const starts: StartRun | undefined =
-    begin && ((slots, conditions) => startRun(deps, slots, { begin, options, conditions, gate, signal }));
+  const starts = dryRun ? undefined : parted && startsWith(deps, { ...parted, gate, signal });
   try {
     if (outside) {
       const run = requests[0].run.id;
@@ -285,27 +257,27 @@ async function waitForSlots(
   }
 }
 
-/** Gives up all slots unless the run may start its command. */
-async function startRun(
-  deps: ExecDeps,
-  slots: HeldSlots,
-  { begin, options, conditions, gate, signal }: Starting,
-): ReturnType<StartRun> {
-  const { prefix, during = [] } = options;
-  const giveUp = async () => {
-    await gate?.backOut();
-    await declineAll(deps, slots);
-  };
-  const beginning = await begin(deps, slots, { prefix, during, conditions, signal, giveUp });
-  return beginning.kind === 'begun' ? { kind: 'taken', slots, begun: beginning.begun } : beginning;
-}
-
-interface Starting {
-  readonly begin: typeof Begin;
-  readonly options: ExecOptions;
-  readonly conditions: readonly SeenKey[];
+interface Starting extends Pick<Parted, 'begin' | 'parts'> {
   readonly gate: Gated['gate'] | undefined;
   readonly signal: AbortSignal;
+}
+
+/** Gives up all slots unless the run may start its command. Undefined: nothing has to be proved or written then. */
+function startsWith(deps: ExecDeps, { begin, parts, gate, signal }: Starting): StartRun | undefined {
+  const starts = parts.flatMap(({ start }) => start ?? []);
+  if (starts.length === 0) return undefined;
+  return async (slots, conditions) => {
+    const giveUp = async () => {
+      await gate?.backOut();
+      await declineAll(deps, slots);
+    };
+    const beginning = await begin(deps, slots, {
+      parts: starts.map((start) => start(slots, conditions)),
+      signal,
+      giveUp,
+    });
+    return beginning.kind === 'begun' ? { kind: 'taken', slots, begun: beginning.begun } : beginning;
+  };
 }
 
 /** Limits a healthy node to as many slots as its services can bear nodes offline. */

@@ -17,6 +17,7 @@ import type { LeftQueue } from './in-queue.ts';
 import type { ExecDeps } from './options.ts';
 import type { WaitRecord } from './outside-record.ts';
 import { showWait } from './outside-shown.ts';
+import type { Leaving } from './part.ts';
 import { declineAll, firstOver, hear } from './slots.ts';
 import type { HeldSlots, Taken } from './slots.ts';
 import type { ConditionReason, RunConditions } from './when.ts';
@@ -34,13 +35,14 @@ export type Entered =
   | Exclude<Taken, { kind: 'taken' }>
   /** `begun`: what the start of the command has set. */
   | { readonly kind: 'taken'; readonly slots: HeldSlots; readonly begun?: Begun }
+  | Leaving
   | Closed;
 
 /** Sends `start` with all slots held; unless the run may start, all are given up. */
 export type StartRun = (
   slots: HeldSlots,
   conditions: readonly SeenKey[],
-) => Promise<Extract<Entered, { kind: 'taken' | 'lost' }> | Extract<Beginning, { kind: 'changed' }>>;
+) => Promise<Extract<Entered, { kind: 'taken' | 'lost' | 'left' }> | Extract<Beginning, { kind: 'changed' }>>;
 
 /** What a run waits for without a slot. */
 export interface Outside {

@@ -10,7 +10,9 @@ import type { ExecDeps, Figures } from './options.ts';
 import { SIGNAL_MS, exitCodeOf, isEndOf, isOk, outcomeOf } from './outcome.ts';
 import type { Typed } from './outcome.ts';
 import { groupOf } from './run-note.ts';
-import type { publishRun } from './publish.ts';
+import type { Parted } from './needed.ts';
+import type { Together } from './end.ts';
+import type { EndPart } from './part.ts';
 import { endingOf } from './ran.ts';
 import type { Ran } from './ran.ts';
 import { declineAll, grantsOf, hear, lostBeforeStart } from './slots.ts';
@@ -32,8 +34,8 @@ type RunEnd =
   | { readonly kind: 'lost' };
 
 interface SuperviseOptions extends RunOptions {
-  /** Undefined: the run publishes nothing. */
-  readonly publishes?: typeof publishRun | undefined;
+  /** Undefined: nothing has a part in the run's start or end. */
+  readonly parted?: Parted | undefined;
   /** Set if the command shares a terminal with runlock. */
   readonly keys?: TerminalKeys | undefined;
 }
@@ -61,10 +63,15 @@ export async function superviseRun(
 }
 
 /** Nothing was started: leaves everything as it was before. */
-async function backOut(deps: ExecDeps, slots: HeldSlots, { gated, begun }: SuperviseOptions): Promise<void> {
+async function backOut(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  { gated, begun }: SuperviseOptions,
+  fault?: unknown,
+): Promise<void> {
   await gated?.gate.backOut();
   await declineAll(deps, slots);
-  await begun?.undo();
+  await begun?.undo(fault);
 }
 
 const waitedIn = (slots: HeldSlots): Figures['waitedMs'] =>
@@ -78,7 +85,7 @@ async function runCommand(
   const stops = options.keys?.hearStops(deps);
   const started = await start(deps, slots, options).catch(async (error: unknown) => {
     stops?.dismiss();
-    await backOut(deps, slots, options);
+    await backOut(deps, slots, options, error);
     throw error;
   });
   const { command, guard } = started;
@@ -112,9 +119,11 @@ async function giveBackAll(
     () => deps.emit(releasingEvent(grantsOf(slots), exitCode)),
     () => undefined,
   );
-  const finished = options.publishes ? await options.publishes(deps, slots, { ran, options }) : { run: ran };
-  const { run } = finished;
+  const parts = options.parted?.parts.flatMap((part) => part.end?.(slots, ran) ?? []) ?? [];
+  const finished = await endWith(parts, slots, { ran, options });
+  const { run, isWritten } = finished;
   const all = await Promise.all(slots.map((slot) => giveBackOne(slot, run, finished.given?.get(slot))));
+  await Promise.all(parts.map(async (part) => part.rest?.(run, isWritten)));
   given.abort();
   note.left(all.flatMap(({ grant, given }) => (given.kind === 'stays' ? [groupOf(grant)] : [])));
   // If the guard ended the command, its event explains the bad outcome, so it must come before the `ended` events.
@@ -122,6 +131,17 @@ async function giveBackAll(
   for (const { grant, outcome, given } of all)
     deps.emit(endedEvent(grant, { ...toldOf(run), outcome, exitCode, ranMs, given }));
   return run;
+}
+
+/** A run that has lost a slot has no common end: each slot that is left is released by itself. */
+async function endWith(
+  parts: readonly EndPart[],
+  slots: HeldSlots,
+  { ran, options }: { readonly ran: Ran; readonly options: SuperviseOptions },
+): Promise<Together> {
+  const isLost = ran.outcome === 'lost' || ran.outcome === 'evicted';
+  if (!options.parted || parts.length === 0 || isLost) return { run: ran, isWritten: false };
+  return options.parted.endTogether(slots, { ran, parts, ttlMs: options.sessionTtlMs });
 }
 
 const toldOf = ({ cause, why, told, unpublished }: Ran) => ({ cause, why, told, unpublished });

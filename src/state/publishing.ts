@@ -2,7 +2,8 @@
 import type { Consul, Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import type { Limits } from '../lock/release.ts';
-import type { Publishing } from '../lock/finish.ts';
+import type { Closing } from '../lock/finish.ts';
+import { changeStates } from '../lock/transactions.ts';
 import type { StateChange } from '../lock/transactions.ts';
 import type { WallClock } from '../platform/deps.ts';
 import { decodeState, encodeState, leftOfState } from './document.ts';
@@ -23,7 +24,7 @@ interface Asked {
 }
 
 /** What `finishAll` needs of the states. Their change ids are drawn once: whatever is sent again is the same change. */
-export function publishingOf({ consul, clock, prefix, publish, during, writer }: Asked): Publishing {
+export function publishingOf({ consul, clock, prefix, publish, during, writer }: Asked): Closing {
   const wanted = publish.map((setting) => ({
     key: stateKey(prefix, setting.path),
     document: publishedDocument(setting, writer),
@@ -40,15 +41,15 @@ export function publishingOf({ consul, clock, prefix, publish, during, writer }:
     );
   return {
     rule,
-    changes: async (limits, isFirst) => {
+    steps: async (limits, isFirst) => {
       const entries = await read(limits);
       const find = (key: string) => entries.find((entry) => entry.key === key);
-      return [
+      return changeStates([
         ...wanted.map(({ key, document }) => toChange(document, { key, entry: find(key), clock, isFirst })),
         ...ended.flatMap((key) => toDelete(find(key), writer.run)),
-      ];
+      ]);
     },
-    isPublished: async (limits) => {
+    isWritten: async (limits) => {
       const entries = await read(limits);
       return wanted.some(({ key, document }) => {
         const entry = entries.find((one) => one.key === key);

@@ -1,6 +1,6 @@
 // The transactions around a command, on a real agent: the last before it, and the one that records it as good.
 import { describe, expect, test } from 'vitest';
-import { finish, start, takeBack } from '../../src/lock/transactions.ts';
+import { changeStates, finish, setStates, start, stillHold, takeBack } from '../../src/lock/transactions.ts';
 import type { HeldSeat, SeenKey, StateChange } from '../../src/lock/transactions.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
@@ -66,7 +66,8 @@ describe('the start of a command', () => {
   const prepare: Prepare = async (world) => {
     await put('db/schema', 'old')(world);
     const held = await hold(world);
-    return start(held, await conditions(world), [{ key: state(world, 'web/mode'), value: document }]);
+    const during = [{ key: state(world, 'web/mode'), value: document }];
+    return start(held, [...stillHold(await conditions(world)), ...setStates(during)]);
   };
 
   test('sets the states of --during, and changes nothing else', async () => {
@@ -117,7 +118,7 @@ describe('the end of a run that publishes', () => {
     const held = await hold(world);
     return finish(
       held.map((one) => ({ ...one, record })),
-      await changes(world),
+      changeStates(await changes(world)),
     );
   };
 

@@ -1,6 +1,6 @@
 /** The states that a run publishes and shows, as src writes and reads them. Pure. */
 import { keepsOutForMs } from '../../src/lock/decide.ts';
-import { finish, start } from '../../src/lock/transactions.ts';
+import { changeStates, finish, setStates, start, stillHold } from '../../src/lock/transactions.ts';
 import type { HeldEnd, HeldSeat, RunStep, StateChange } from '../../src/lock/transactions.ts';
 import { leftOfStanding } from '../../src/state/claims.ts';
 import { decodeState, encodeState } from '../../src/state/document.ts';
@@ -30,7 +30,10 @@ export function startSteps(tx: Extract<Tx, { name: 'start' }>, held: readonly He
   const claim = { group: keys.group, slot: tx.slot, root: tx.root };
   const document = duringDocument({ path: 'during', value: VALUE }, claim, writerOf(tx.by));
   const conditions = tx.condition === 0 ? [] : [{ key: stateKeys.condition, index: tx.condition }];
-  return start(held, conditions, [{ key: stateKeys.during, value: encodeState(document) }]);
+  return start(held, [
+    ...stillHold(conditions),
+    ...setStates([{ key: stateKeys.during, value: encodeState(document) }]),
+  ]);
 }
 
 /** `finish`, made by src/lock. */
@@ -42,7 +45,7 @@ export function finishSteps(tx: Extract<Tx, { name: 'finish' }>, held: readonly 
       : { kind: 'same', key: stateKeys.published, index: tx.same };
   const during: StateChange[] =
     tx.during === undefined ? [] : [{ kind: 'delete', key: stateKeys.during, index: tx.during }];
-  return finish(held, [published, ...during]);
+  return finish(held, changeStates([published, ...during]));
 }
 
 /** Whether what a run shows meanwhile counts as set, as its readers judge it by both keys. */

@@ -155,7 +155,7 @@ export function transmit(world: World, state: State, tx: Tx): Sent {
   const step = sent[answer.at];
   const obstacle = /invalid session/i.test(answer.why) ? 'session' : (step?.means ?? 'session');
   return {
-    result: { kind: 'refused', obstacle, key: step?.operation.key ?? '', why: answer.why },
+    result: { kind: 'refused', obstacle, at: answer.at, key: step?.operation.key ?? '', why: answer.why },
     state,
   };
 }

@@ -29,7 +29,7 @@ async function start(...answersMs: number[]) {
   const lease = { over: signal, checkDeadline: () => undefined, holding: () => holding };
   const slots = [{ lease, grant: holding, waitedMs: 0 }] as unknown as HeldSlots;
   const giveUp = () => Promise.reject(new Error('gave up'));
-  const request = { prefix: 'runlock', during: [], conditions: [], signal, giveUp };
+  const request = { parts: [], signal, giveUp };
   const { kind } = await begin(deps as unknown as ExecDeps, slots, request);
   return { kind, sent };
 }

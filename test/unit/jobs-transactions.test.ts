@@ -25,7 +25,7 @@ import {
   tail,
 } from '../../src/jobs/transactions.ts';
 import type { End } from '../../src/jobs/transactions.ts';
-import { start, finish } from '../../src/lock/transactions.ts';
+import { changeStates, finish, setStates, start, stillHold } from '../../src/lock/transactions.ts';
 import type { RunStep } from '../../src/lock/transactions.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { emptyStore, get, list, transact } from '../model/store.ts';
@@ -272,16 +272,18 @@ describe('what a run of a job writes fits into one transaction', () => {
       const size = { groups, publish, during, conditions };
       // And a trigger's cursor.
       const end = [
-        ...finish(held, [...states, ...shown]),
-        ...final(target(), { end: good, nowMs, isNode: true }),
+        ...finish(held, [
+          ...changeStates([...states, ...shown]),
+          ...final(target(), { end: good, nowMs, isNode: true }),
+        ]),
       ];
       expect(end.length + 1).toBe(endOperations(size));
-      const begin = start(
-        held,
-        of(conditions).map(() => ({ key: 'c', index: 1 })),
-        of(during).map(() => state),
-      );
-      expect([...begin, ...startTarget(target(), run)]).toHaveLength(startOperations(size));
+      const begin = start(held, [
+        ...startTarget(target(), run),
+        ...stillHold(of(conditions).map(() => ({ key: 'c', index: 1 }))),
+        ...setStates(of(during).map(() => state)),
+      ]);
+      expect(begin).toHaveLength(startOperations(size));
     }
   });
 

@@ -157,7 +157,7 @@ Durations are like 90s, 10m, 1h30m, 2d or 1w.
 Exit codes: the command's own; 64 wrong usage; 69 Consul unreachable; 75 busy (no slot within --wait, a condition of --when
 not met, the gate closed or its lock taken, the group frozen, or this node already running or queued); 77 Consul denied
 access; 78 bad configuration; 79 lock lost, command killed, or nothing published; 80 services not healthy after the command (--healthy-within);
-124 killed by --timeout; 126, 127 command not executable, not found; 128+n the command, or a waiting runlock, was killed by
+81 job stopped; 124 killed by --timeout; 126, 127 command not executable, not found; 128+n the command, or a waiting runlock, was killed by
 signal n.
 
 When a signal (systemctl stop, a shutdown, Ctrl-C) ends a run before its command succeeds, the node keeps its slot, as

@@ -12,7 +12,14 @@ import type { ExecResult } from '../../runner/exec.ts';
 import { exitCodeOf } from '../../runner/outcome.ts';
 import type { SignalSource } from '../../platform/signals.ts';
 import type { Emit } from '../../events/events.ts';
-import { EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNHEALTHY, assertNever, exitStatus } from '../../errors.ts';
+import {
+  EXIT_LOST,
+  EXIT_STOPPED,
+  EXIT_TIMED_OUT,
+  EXIT_UNHEALTHY,
+  assertNever,
+  exitStatus,
+} from '../../errors.ts';
 import type { Attempt } from '../../metrics/textfile.ts';
 import { NOT_UTF8 } from '../../state/document.ts';
 import type { Platform } from '../platform.ts';
@@ -154,6 +161,8 @@ function toStatus(result: ExecResult, conflictExitCode: number): number {
       return EXIT_UNHEALTHY;
     case 'lost':
       return EXIT_LOST;
+    case 'left':
+      return EXIT_STOPPED;
     case 'busy':
       return conflictExitCode;
     case 'dry-run':
