@@ -64,6 +64,8 @@ export interface Judged {
   readonly changes: readonly Change[];
   /** Of `good:`, if there is a run: the last run of each node together. */
   readonly round?: Round | undefined;
+  /** Of `state:`, if it is set. */
+  readonly state?: StateDocument | undefined;
 }
 
 /** The last runs of some nodes. */
@@ -86,8 +88,8 @@ export function judge(conditions: readonly Condition[], world: World, judging: J
   return conditions.map((condition) => {
     const verdict = judgeKind(condition, world, judging);
     const { holds, mark, is, changesInMs = Infinity, runs = [], records = [], traces = [] } = verdict;
-    const { changes = [], round } = verdict;
-    const found = { mark, is, changesInMs, runs, records, traces, changes, round };
+    const { changes = [], round, state } = verdict;
+    const found = { mark, is, changesInMs, runs, records, traces, changes, round, state };
     return { condition, holds: holds !== condition.not, ...found };
   });
 }
@@ -102,6 +104,7 @@ interface Verdict {
   readonly traces?: readonly Trace[];
   readonly changes?: readonly Change[];
   readonly round?: Round | undefined;
+  readonly state?: StateDocument;
 }
 
 function judgeKind(condition: Condition, world: World, judging: Judging): Verdict {
@@ -142,7 +145,7 @@ function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, no
   const changes = entry && document ? [changeOf(document, entry.modifyIndex)] : [];
   if (there)
     return {
-      ...{ holds, mark: there.change, changes },
+      ...{ holds, mark: there.change, changes, state: there },
       ...{ is: `${path} is ${stateText(there, nowMs)}`, changesInMs: leftMs },
     };
   if (!document)

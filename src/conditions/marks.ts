@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { assertNever } from '../errors.ts';
 import type { Change } from '../lock/causes.ts';
+import type { StateDocument } from '../state/document.ts';
 import type { Judged, Round } from './judge.ts';
 import type { Condition } from './parse.ts';
 
@@ -20,6 +21,8 @@ export interface Sight {
   readonly changes: readonly Change[];
   /** The current facts, for people. */
   readonly is: string;
+  /** Of `state:`, if it is set. */
+  readonly state?: StateDocument | undefined;
 }
 
 /** The runs of a group that have ended: by the index of the last write, which grows with each end. */
@@ -35,9 +38,9 @@ export const endsNeeded = (conditions: readonly Condition[]): readonly string[] 
 
 /** @param ends by group, of those that `endsNeeded` names. */
 export function sightOf(judged: Judged, ends: ReadonlyMap<string, Ends>): Sight {
-  const { condition, holds, is } = judged;
+  const { condition, holds, is, state } = judged;
   const { mark, round, changes = judged.changes } = seen(judged, ends);
-  return { name: nameOf(condition), holds, mark: short(mark), round, changes, is };
+  return { name: nameOf(condition), holds, mark: short(mark), round, changes, is, state };
 }
 
 interface Seen {
