@@ -35,7 +35,10 @@ export type Operation =
     }
   | { readonly verb: 'check-session'; readonly key: string; readonly session: string }
   | { readonly verb: 'check-index' | 'delete-cas'; readonly key: string; readonly index: number }
-  | { readonly verb: 'check-not-exists' | 'delete' | 'delete-tree' | 'get' | 'get-tree'; readonly key: string };
+  | {
+      readonly verb: 'check-not-exists' | 'delete' | 'delete-tree' | 'get' | 'get-tree';
+      readonly key: string;
+    };
 
 /** The result of a transaction, which does everything or nothing. `at`: the refused operation, counted from 0. */
 export type Answer =

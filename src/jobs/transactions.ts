@@ -4,7 +4,7 @@
  * at its end is added to the steps of the lock (`start`, `release`, `finish`, `endHeld`), in the same transaction.
  */
 import type { Operation } from '../consul/consul.ts';
-import type { JobObstacle, RunStep, SeenKey } from '../lock/transactions.ts';
+import type { JobObstacle, RunStep, SeenKey, WriteState } from '../lock/transactions.ts';
 import { stillAs } from '../lock/transactions.ts';
 import type { FinalState, Spec, Stage, Tally, TargetDocument, Targets } from './documents.ts';
 import type { JobKeys, RequestKeys } from './keys.ts';
@@ -52,19 +52,35 @@ export interface SeenTarget extends SeenJob {
 
 const step = (means: JobObstacle, operation: Operation): RunStep => ({ means, operation });
 
+const unchanged = (means: JobObstacle, key: string, index: number): RunStep => ({
+  means,
+  operation: { verb: 'check-index', key, index },
+});
+
+/** Index 0 means: create the key, and fail if it exists. */
+const write = (means: JobObstacle, { key, value }: WriteState, index: number): RunStep => ({
+  means,
+  operation: { verb: 'cas', key, value, index },
+});
+
+const removeSeen = (key: string, index: number): RunStep => ({
+  means: 'target',
+  operation: { verb: 'delete-cas', key, index },
+});
+
 const stageIs = ({ keys, stage }: Pick<SeenJob, 'keys' | 'stage'>): RunStep =>
-  step('stage', { verb: 'check-index', key: keys.stage, index: stage.index });
+  unchanged('stage', keys.stage, stage.index);
 
 const specIs = ({ id, requests, spec }: Pick<SeenJob, 'id' | 'requests' | 'spec'>): RunStep =>
-  step('spec', { verb: 'check-index', key: requests.spec(id), index: spec.index });
+  unchanged('spec', requests.spec(id), spec.index);
 
 const writeStage = ({ keys }: JobPlace, stage: Stage, index: number): RunStep =>
-  step('stage', { verb: 'cas', key: keys.stage, value: encodeStage(stage), index });
+  write('stage', { key: keys.stage, value: encodeStage(stage) }, index);
 
 /** The document as it was read, and no other, becomes this one. */
 const writeTarget = ({ keys, node, document }: SeenTarget, change: Omit<TargetDocument, 'rev'>): RunStep => {
   const value = encodeTarget({ ...document?.value, ...change, rev: (document?.value.rev ?? -1) + 1 });
-  return step('target', { verb: 'cas', key: keys.node(node), value, index: document?.index ?? 0 });
+  return write('target', { key: keys.node(node), value }, document?.index ?? 0);
 };
 
 /** What a starter writes first. */
@@ -80,9 +96,9 @@ export function create({ id, keys, requests, spec, tally, retried }: NewJob): Ru
   const stage = encodeStage({ rev: 0, kind: 'fill' });
   return [
     ...(retried ? [step('stage', stillAs(retried))] : []),
-    step('spec', { verb: 'cas', key: requests.spec(id), value: encodeSpec(spec), index: 0 }),
-    step('stage', { verb: 'cas', key: keys.stage, value: stage, index: 0 }),
-    step('tally', { verb: 'cas', key: keys.tally, value: encodeTally(tally), index: 0 }),
+    write('spec', { key: requests.spec(id), value: encodeSpec(spec) }, 0),
+    write('stage', { key: keys.stage, value: stage }, 0),
+    write('tally', { key: keys.tally, value: encodeTally(tally) }, 0),
   ];
 }
 
@@ -95,11 +111,8 @@ export function fill(job: Omit<SeenJob, 'tally'>, list: Targets): RunStep[] {
   const awake = list.targets.filter(([, stage]) => stage !== NO_STAGE);
   return [
     stageIs(job),
-    step('spec', { verb: 'cas', key: requests.spec(id), value: more, index: spec.index }),
-    step('spec', {
-      ...{ verb: 'cas', key: requests.targets(id, filled), value: encodeTargets(list) },
-      index: 0,
-    }),
+    write('spec', { key: requests.spec(id), value: more }, spec.index),
+    write('spec', { key: requests.targets(id, filled), value: encodeTargets(list) }, 0),
     ...awake.map(([node]) => step('target', { verb: 'set', key: requests.pointer(node, id), value })),
   ];
 }
@@ -107,7 +120,7 @@ export function fill(job: Omit<SeenJob, 'tally'>, list: Targets): RunStep[] {
 /** All lists are written: the job begins. `stage`: what `ready` says of the tally that was read. */
 export const markReady = (job: SeenJob, stage: Stage): RunStep[] => [
   specIs(job),
-  step('tally', { verb: 'check-index', key: job.keys.tally, index: job.tally.index }),
+  unchanged('tally', job.keys.tally, job.tally.index),
   writeStage(job, stage, job.stage.index),
 ];
 
@@ -173,7 +186,7 @@ export function final(target: SeenTarget, { end, nowMs, isNode }: Ended): RunSte
   return [
     after ? writeStage(target, after, stage.index) : stageIs(target),
     writeTarget(target, end),
-    step('tally', { verb: 'cas', key: keys.tally, value: encodeTally(counted), index: tally.index }),
+    write('tally', { key: keys.tally, value: encodeTally(counted) }, tally.index),
     ...(isNode ? [step('target', { verb: 'delete', key: requests.pointer(node, id) })] : []),
     step('target', { verb: 'delete', key: keys.tail(node) }),
   ];
@@ -202,21 +215,17 @@ export function drop(target: SeenTarget, because: 'document' | 'stage', pointerI
   const { id, keys, requests, node, document } = target;
   const key = requests.pointer(node, id);
   return [
-    because === 'stage'
-      ? stageIs(target)
-      : step('target', { verb: 'check-index', key: keys.node(node), index: document?.index ?? 0 }),
-    step('target', { verb: 'delete-cas', key, index: pointerIndex }),
+    because === 'stage' ? stageIs(target) : unchanged('target', keys.node(node), document?.index ?? 0),
+    removeSeen(key, pointerIndex),
   ];
 }
 
 /** A node removes a pointer whose request is gone. One that was set again has another index, and stays. */
-export const dropOrphan = (pointer: SeenKey): RunStep[] => [
-  step('target', { verb: 'delete-cas', key: pointer.key, index: pointer.index }),
-];
+export const dropOrphan = (pointer: SeenKey): RunStep[] => [removeSeen(pointer.key, pointer.index)];
 
 /** Live output, while the target's document is as it was read: a later one would be found by nobody. */
 export const tail = ({ keys, node, document }: SeenTarget, value: string): RunStep[] => [
-  step('target', { verb: 'check-index', key: keys.node(node), index: document?.index ?? 0 }),
+  unchanged('target', keys.node(node), document?.index ?? 0),
   step('target', { verb: 'set', key: keys.tail(node), value }),
 ];
 
