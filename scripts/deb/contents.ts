@@ -41,6 +41,7 @@ export function contents(program: Buffer, debianChangelog: string): PackedFile[]
     { path: 'usr/bin/runlock', content: program, executable: true },
     copied('etc/runlock/config.toml', 'packaging/config.toml'),
     copied('etc/runlock/runs.d/README', 'packaging/runs.d/README'),
+    copied('usr/lib/systemd/system/runlock-agent.service', 'packaging/systemd/runlock-agent.service'),
     copied('usr/lib/systemd/system/runlock@.service', 'packaging/systemd/runlock@.service'),
     copied('usr/lib/systemd/system/runlock@.timer', 'packaging/systemd/runlock@.timer'),
     text('usr/share/bash-completion/completions/runlock', bash),

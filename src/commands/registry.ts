@@ -14,6 +14,7 @@ export const commands: readonly Listed<Platform>[] = [
   { name: 'state', load: async () => (await import('./state/command.ts')).state },
   { name: 'wait', load: async () => (await import('./wait/command.ts')).wait },
   { name: 'task', load: async () => (await import('./task/command.ts')).task },
+  { name: 'agent', load: async () => (await import('./agent/command.ts')).agent },
   { name: 'gate', load: async () => (await import('./gate/command.ts')).gate },
   { name: 'doctor', load: async () => (await import('./doctor/command.ts')).doctor },
   { name: 'policy', load: async () => (await import('./policy/command.ts')).policy },

@@ -10,7 +10,7 @@ export type RunEvent = LogEvent | Step;
  * Events that become one log line each. The properties beside `detail` are the fields of that line (docs/logs.md).
  * `detail` has what else the line's sentence needs, and is not part of the fields.
  */
-export type LogEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator>;
+export type LogEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator | OfAgent>;
 
 /** Reports an event. Never throws and never waits. */
 export type Emit = (event: RunEvent) => void;
@@ -392,6 +392,19 @@ type OfOperator =
       detail: { readonly text: string };
     }
   | { event: 'wait-in-run'; run: string; group: string };
+
+/** Of `runlock agent`. */
+type OfAgent =
+  | { event: 'agent-ready'; node: string; tasks: readonly string[] }
+  | { event: 'agent-waits'; detail: Fault }
+  | { event: 'agent-lost'; node: string; detail: Fault }
+  | { event: 'agent-stops'; signal: string }
+  /** The files were read: those that are no tasks, and why. */
+  | { event: 'agent-tasks'; tasks: readonly string[]; faults: readonly string[] }
+  | { event: 'agent-paused'; by: string; reason?: string }
+  | { event: 'agent-resumed' }
+  | { event: 'agent-no-requests'; why: string }
+  | { event: 'agent-part-failed'; part: string; detail: Fault & { readonly pauseMs: number } };
 
 /** Steps on the way to a slot, which are not logged. */
 export type Step = Readonly<

@@ -191,6 +191,30 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'no-live-line':
       return debug(`can't show progress: ${event.detail.fault}`);
 
+    case 'agent-ready':
+      return info(`the agent of ${event.node} is ready (${tasksText(event.tasks)})`);
+    case 'agent-waits':
+      return warning(`the agent is not registered in Consul: ${event.detail.fault}; retrying`);
+    case 'agent-lost':
+      return warning(
+        `the agent of ${event.node} is no longer registered in Consul: ${event.detail.fault}; registering again`,
+      );
+    case 'agent-stops':
+      return info(`the agent stops after ${event.signal}; active runs continue`);
+    case 'agent-tasks':
+      return event.faults.length === 0
+        ? info(`read the task files (${tasksText(event.tasks)})`)
+        : warning(`read the task files (${tasksText(event.tasks)}); not usable: ${event.faults.join('; ')}`);
+    case 'agent-paused':
+      return info(
+        `the agent is paused by ${event.by}${event.reason === undefined ? '' : `: ${event.reason}`}; it starts nothing`,
+      );
+    case 'agent-resumed':
+      return info('the agent is resumed');
+    case 'agent-no-requests':
+      return warning(`the agent serves no requests: ${event.why}`);
+    case 'agent-part-failed':
+      return warning(`${event.part}: ${event.detail.fault}; retrying in ${formatAge(event.detail.pauseMs)}`);
     case 'evicted':
       return info(`evicted the run of ${event.detail.node} from slot ${event.slot}; waiting for it to end`);
     case 'sending-away':
@@ -375,3 +399,6 @@ function variablesText({ names }: Of<'variables-changed'>): string {
   const which = names.length === 1 ? `variable ${names[0] ?? ''} is` : `variables ${names.join(', ')} are`;
   return `environment ${which} not UTF-8, so the command gets a changed value; to keep the value, set it in a script that runs the command`;
 }
+
+const tasksText = (tasks: readonly string[]) =>
+  tasks.length === 0 ? 'no tasks' : `${tasks.length === 1 ? 'task' : 'tasks'} ${tasks.join(', ')}`;

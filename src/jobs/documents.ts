@@ -122,7 +122,11 @@ export interface AgentDocument {
   readonly version: string;
   readonly bootId: string;
   readonly host: string;
+  /** This machine, as a claim names it; absent: it has no machine-id. */
+  readonly machine?: string;
   readonly pid: number;
+  /** Of the agent's process, as a claim names it. */
+  readonly startTime?: string;
   readonly since: string;
   /** Absent: it serves requests. Else why not, for people. */
   readonly noRequests?: string;

@@ -85,10 +85,10 @@ export function openConsole({ env, options, now }: Given): Console {
       notice = cut(visible(text), Math.max(1, columnsNow() - 1));
       if (notice !== before) redraw();
     },
-    makeLog: ({ verbose, quiet, logFormat }) => {
+    makeLog: ({ verbose, quiet, logFormat, isTalkative = false }) => {
       takesNotices = !quiet && logFormat === 'text' && createOutput({ env, isTTY: stderr.isTTY }).live;
-      newestLog = logOf(logFormat, (isTalkative) =>
-        quiet ? 'error' : verbose ? 'debug' : isTalkative ? 'info' : 'warning',
+      newestLog = logOf(logFormat, (isHeard) =>
+        quiet ? 'error' : verbose ? 'debug' : isTalkative || isHeard ? 'info' : 'warning',
       );
       return newestLog;
     },
@@ -147,6 +147,8 @@ export interface LogChoice {
   readonly verbose: boolean;
   readonly quiet: boolean;
   readonly logFormat: 'text' | 'json';
+  /** Write information also where nobody looks at once: the log of a daemon is read later. */
+  readonly isTalkative?: true;
 }
 
 export interface LogOptions {

@@ -117,6 +117,7 @@ describe('what is in it', () => {
     const on = 'root/root 2023-11-14 22:13';
     const plain = [
       ...['etc/runlock/config.toml', 'etc/runlock/runs.d/README'],
+      ...['usr/lib/systemd/system/runlock-agent.service'],
       ...['usr/lib/systemd/system/runlock@.service', 'usr/lib/systemd/system/runlock@.timer'],
       'usr/share/bash-completion/completions/runlock',
       ...['changelog.Debian.gz', 'changelog.gz', 'copyright'].map((name) => `usr/share/doc/runlock/${name}`),

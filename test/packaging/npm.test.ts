@@ -38,6 +38,7 @@ describe('what is in the package', () => {
       ...['CHANGELOG.md', 'LICENSE', 'bin/package.json', 'bin/runlock.js'],
       ...['dist/completions/_runlock', 'dist/completions/runlock', 'dist/completions/runlock.fish'],
       ...['dist/main.cjs', 'docs/man/runlock.1', 'package.json', 'packaging/runs.d/README'],
+      ...['packaging/systemd/runlock-agent.service'],
       ...['packaging/systemd/runlock@.service', 'packaging/systemd/runlock@.timer'],
     ]);
     expect(chunks).toEqual(

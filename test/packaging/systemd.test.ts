@@ -53,11 +53,13 @@ describe('systemd-analyze has nothing to say of', () => {
 
   test('the units of the package', async () => {
     const units = {
+      [`${own}/runlock-agent.service`]: packaged('runlock-agent.service'),
       [`${own}/runlock@.service`]: packaged('runlock@.service'),
       [`${own}/runlock@.timer`]: packaged('runlock@.timer'),
     };
-    const both = ['runlock@web.service', 'runlock@web.timer'];
-    expect(await verify(rootWith(['bin/sh', 'usr/bin/runlock'], units), ...both)).toBe('');
+    const both = ['runlock@web.service', 'runlock@web.timer', 'runlock-agent.service'];
+    const programs = ['bin/sh', 'bin/kill', 'usr/bin/runlock'];
+    expect(await verify(rootWith(programs, units), ...both)).toBe('');
     // It does look: at what is not there, and at what is misspelt.
     expect(await verify(rootWith(['bin/sh'], units), ...both)).toContain(
       '/usr/bin/runlock is not executable',
@@ -66,7 +68,7 @@ describe('systemd-analyze has nothing to say of', () => {
       ...units,
       [`${own}/runlock@.service`]: packaged('runlock@.service').replace('KillMode=', 'KilMode='),
     };
-    expect(await verify(rootWith(['bin/sh', 'usr/bin/runlock'], wrong), ...both)).toContain("'KilMode'");
+    expect(await verify(rootWith(programs, wrong), ...both)).toContain("'KilMode'");
   });
 
   test('the drop-in for Debian’s own puppet.service, and its timer', async () => {

@@ -1,7 +1,7 @@
 /** `runlock task`: its options. */
 import { Argument, Option } from 'commander';
 import type { Command } from 'commander';
-import { parseFlag, parsePath, usage } from '../../cli/values.ts';
+import { parseFlag, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
 import {
@@ -15,6 +15,7 @@ import {
 import type { Values } from '../../cli/option.ts';
 import { TASK_NAMES, isTaskName } from '../../agent/task/definition.ts';
 import type { Platform } from '../platform.ts';
+import { tasksDirOption } from '../tasks-dir-option.ts';
 import type { TaskOptions, TaskRequest } from './run.ts';
 
 const ACTIONS = ['list', 'show', 'run'] as const;
@@ -36,7 +37,7 @@ function define(program: Command, defining: Defining, done: (asked: Asked<TaskOp
   addOptions(command, [
     paramOption(),
     option('--dry-run', 'with run: print what would happen, run nothing', parseFlag, false),
-    option('--tasks-dir <folder>', 'folder of the task files', parsePath, '/etc/runlock/tasks.d'),
+    tasksDirOption(),
     option('--json', 'with list and show: print as JSON', parseFlag, false),
     ...commonOptions(),
   ]);

@@ -1,0 +1,153 @@
+/**
+ * The agent's folder on this host (`--state-dir`): what an operator tells it, and what it says of itself. Whoever can
+ * write here can pause the agent, so it is root's, as the tasks are.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import type { Host } from '../platform/deps.ts';
+import { isTaskName } from './task/definition.ts';
+import { readTrusted } from './task/trusted-file.ts';
+
+export interface StateFolder {
+  readonly path: string;
+  /** Undefined: nobody paused the agent. @throws RunlockError `config`: the file can't be trusted. */
+  paused(): Pause | undefined;
+  /** @throws RunlockError `config`: it can't be written. */
+  pause(pause: Pause): void;
+  /** False: it was not paused. @throws as `pause` */
+  resume(): boolean;
+  /** Asks the agent to forget what stops the triggers of a task. @throws as `pause` */
+  askReset(task: string): void;
+  /** The tasks that were asked for since the last call. */
+  takeResets(): readonly string[];
+  /** What the agent says of itself; undefined: nothing that is to be believed. */
+  report(): unknown;
+  /** Never throws: the agent works without it. */
+  writeReport(report: object): void;
+}
+
+export interface Pause {
+  /** ISO 8601 */
+  readonly since: string;
+  readonly by: string;
+  readonly reason?: string;
+}
+
+/** Most bytes of one of these files. */
+const LIMIT = 65_536;
+
+export function openStateFolder(path: string, { uid }: { readonly uid: number }): StateFolder {
+  const pausedFile = join(path, 'paused');
+  const reportFile = join(path, 'agent.json');
+  const resets = join(path, 'reset');
+  const read = (file: string): unknown => {
+    const bytes = readTrusted(file, { uid, limit: LIMIT });
+    return JSON.parse(bytes.toString('utf8')) as unknown;
+  };
+  return {
+    path,
+    paused: () => {
+      if (!has(pausedFile)) return undefined;
+      return toPause(read(pausedFile));
+    },
+    pause: (pause) => writable(path, () => writeWhole(pausedFile, JSON.stringify({ v: 1, ...pause }))),
+    resume: () =>
+      writable(path, () => {
+        const was = has(pausedFile);
+        rmSync(pausedFile, { force: true });
+        return was;
+      }),
+    askReset: (task) => writable(path, () => writeWhole(join(resets, task), '')),
+    takeResets: () => {
+      const tasks = namesIn(resets).filter(isTaskName);
+      for (const task of tasks) rmSync(join(resets, task), { force: true });
+      return tasks;
+    },
+    report: () => {
+      try {
+        return read(reportFile);
+      } catch {
+        return undefined;
+      }
+    },
+    writeReport: (report) => {
+      try {
+        writeWhole(reportFile, JSON.stringify({ v: 1, ...report }));
+      } catch {
+        // Without it 'runlock agent status' knows less.
+      }
+    },
+  };
+}
+
+/** Whether the process that wrote this report is alive. */
+export function isOfLiveProcess(report: unknown, host: Pick<Host, 'bootId' | 'startTime'>): boolean {
+  const { bootId, pid, startTime } = (typeof report === 'object' && report !== null ? report : {}) as {
+    readonly bootId?: unknown;
+    readonly pid?: unknown;
+    readonly startTime?: unknown;
+  };
+  return bootId === host.bootId && typeof pid === 'number' && host.startTime(pid) === startTime;
+}
+
+/** The text of a hand-made file may be anything: that it is there is what pauses. */
+function toPause(read: unknown): Pause {
+  const { since, by, reason } = (typeof read === 'object' && read !== null ? read : {}) as Partial<Pause>;
+  return {
+    since: typeof since === 'string' ? since : new Date(0).toISOString(),
+    by: typeof by === 'string' ? by : 'unknown',
+    ...(typeof reason === 'string' && { reason }),
+  };
+}
+
+const has = (file: string) => namesIn(dirname(file)).includes(file.slice(dirname(file).length + 1));
+
+function namesIn(folder: string): readonly string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+/** Replaces the file as a whole, for root alone: a reader sees the old text or the new one, also after a power cut. */
+export function writeWhole(file: string, text: string): void {
+  mkdirSync(dirname(file), { recursive: true, mode: 0o755 });
+  // A name of its own for each writer: none takes away what another is writing.
+  const making = `${file}.${crypto.randomUUID()}.new`;
+  try {
+    const fd = openSync(making, 'wx', 0o600);
+    try {
+      writeSync(fd, text);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(making, file);
+  } catch (error) {
+    rmSync(making, { force: true });
+    throw error;
+  }
+}
+
+function writable<T>(path: string, write: () => T): T {
+  try {
+    return write();
+  } catch (error) {
+    if (isRunlockError(error)) throw error;
+    throw new RunlockError(
+      'config',
+      `cannot write to ${path}: ${reasonOf(error)}; run this as the user that the agent runs as (usually root), or name the agent's folder with --state-dir`,
+    );
+  }
+}

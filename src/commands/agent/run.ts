@@ -1,0 +1,99 @@
+/** `runlock agent`: runs the agent of this node, or tells it something. */
+import type { Asked, Defining } from '../../cli/command.ts';
+import type { RequestsChoice } from '../../agent/serving.ts';
+import { openStateFolder } from '../../agent/state-folder.ts';
+import { assertNever } from '../../errors.ts';
+import type { Platform } from '../platform.ts';
+import { print } from '../print.ts';
+import { openLog, withWays } from '../with-consul.ts';
+import { statusOf, statusReport, statusText } from './status.ts';
+import { taskFiles } from './task-files.ts';
+
+export type AgentAction =
+  | { readonly action: 'run' | 'resume' | 'status' }
+  | { readonly action: 'pause'; readonly reason?: string }
+  | { readonly action: 'reset'; readonly task: string };
+
+export type AgentOptions = AgentAction & {
+  readonly prefix: string;
+  readonly node?: string;
+  readonly tasksDir: string;
+  readonly logDir: string;
+  readonly stateDir: string;
+  readonly requests: RequestsChoice;
+  /** Of the session, in milliseconds. */
+  readonly ttlMs: number;
+  readonly json: boolean;
+  readonly defining: Defining;
+};
+
+const EXIT_NOT_THERE = 1;
+
+export async function run(asked: Asked<AgentOptions>, platform: Platform): Promise<number> {
+  const { common, options } = asked;
+  const { action, json } = options;
+  if (action === 'run') return runAgentHere(asked, platform);
+  openLog(platform, common);
+  const state = openStateFolder(options.stateDir, platform);
+  const say = async (text: string) => {
+    await print(platform, { json: false, data: {}, text: () => `${text}\n`, isProse: true });
+    return 0;
+  };
+  switch (action) {
+    case 'pause': {
+      const { reason } = options;
+      const since = new Date(platform.deps.clock.now()).toISOString();
+      state.pause({ since, by: platform.operator(), ...(reason !== undefined && { reason }) });
+      return say("paused: the agent starts no runs until 'runlock agent resume'; active runs continue");
+    }
+    case 'resume':
+      return say(state.resume() ? 'resumed' : 'it was not paused');
+    case 'reset':
+      state.askReset(options.task);
+      return say(`the triggers of ${options.task} will be reset`);
+    case 'status': {
+      const status = statusOf(state, platform.deps.host);
+      const nowMs = platform.deps.clock.now();
+      await print(platform, {
+        json,
+        data: statusReport(status),
+        text: () => statusText(status, nowMs),
+        isProse: true,
+      });
+      return status.isRegistered ? 0 : EXIT_NOT_THERE;
+    }
+    default:
+      return assertNever(action);
+  }
+}
+
+async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: Platform): Promise<number> {
+  const stopped = new AbortController();
+  let reload = (): void => undefined;
+  let stoppedBy = '';
+  // Listen first, so that an early signal does not kill the process.
+  platform.listenToSignals().listen((name) => {
+    if (name === 'SIGHUP') reload();
+    if (name !== 'SIGTERM' && name !== 'SIGINT') return;
+    stoppedBy ||= name;
+    stopped.abort();
+  });
+  return withWays({ common: { ...common, isTalkative: true } }, platform, async ({ deps, connect }) => {
+    stopped.signal.addEventListener('abort', () => deps.emit({ event: 'agent-stops', signal: stoppedBy }));
+    const [{ runAgent }, { watchHost }, { serviceManager }, consul] = await Promise.all([
+      import('../../agent/agent.ts'),
+      import('../../agent/host-watch.ts'),
+      import('../../agent/service-manager.ts'),
+      connect(),
+    ]);
+    const { tasksDir, stateDir } = options;
+    const state = openStateFolder(stateDir, platform);
+    const readFiles = taskFiles({ folder: tasksDir, uid: platform.uid, defining: options.defining });
+    const host = await watchHost({ deps, state, tasksFolder: tasksDir, readFiles });
+    reload = () => void host.refresh();
+    const manager = serviceManager(platform.env, deps.clock);
+    const request = { ...options, version: platform.version };
+    await runAgent({ consul, deps, host, state, manager }, request, stopped.signal);
+    return 0;
+  });
+}

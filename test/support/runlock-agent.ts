@@ -1,0 +1,40 @@
+// `runlock agent` on folders of its own, and what stands in Consul of it.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import type { AgentDocument } from '../../src/jobs/documents.ts';
+import type { Agent } from './consul.ts';
+import { runlock, startRunlock } from './runlock.ts';
+import { stage } from './stage.ts';
+
+export interface AgentSetup {
+  /** Task files, by name. */
+  readonly tasks?: Readonly<Record<string, string>>;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+export function agentOn(agent: Agent, node: string, { tasks = {}, env: more = {} }: AgentSetup = {}) {
+  const { folder } = stage();
+  const at = { tasks: `${folder}/tasks.d`, state: `${folder}/state`, logs: `${folder}/log` };
+  for (const each of Object.values(at)) mkdirSync(each, { mode: 0o755 });
+  const write = (name: string, text: string) => writeFileSync(`${at.tasks}/${name}`, text, { mode: 0o600 });
+  for (const [name, text] of Object.entries(tasks)) write(name, text);
+  const env = {
+    ...{ RUNLOCK_TASKS_DIR: at.tasks, RUNLOCK_STATE_DIR: at.state, RUNLOCK_LOG_DIR: at.logs },
+    ...{ RUNLOCK_NODE: node, RUNLOCK_AGENT_SESSION_TTL: '10s' },
+    ...more,
+  };
+  const key = `runlock/.agents/${node}`;
+  return {
+    ...at,
+    folder,
+    key,
+    write,
+    start: (...words: string[]) => startRunlock(agent, ['agent', ...words], { env }),
+    run: (...words: string[]) => runlock(agent, ['agent', ...words], { env }),
+    /** Its key; undefined: there is none, or nobody has it locked. */
+    shown: async () => {
+      const entry = await agent.kv.get(key);
+      if (entry?.Session === undefined) return undefined;
+      return JSON.parse(entry.Value) as AgentDocument;
+    },
+  };
+}
