@@ -264,10 +264,14 @@ describe.each(callers)('with dpkg as user %i', (uid) => {
     await execa('chown', ['-R', String(uid), join(root, 'etc')]);
     for (const name of ['runlock@web.timer', 'other@web.timer']) writeFileSync(join(wants, name), '');
     writeFileSync(join(root, 'etc/runlock/runs.d/web.env'), 'RUNLOCK_COMMAND=true\n');
+    const ofAgent = ['var/lib/runlock', 'var/log/runlock'].map((path) => join(root, path));
+    for (const folder of ofAgent) mkdirSync(folder, { recursive: true });
+    await execa('chown', ['-R', String(uid), join(root, 'var/lib'), join(root, 'var/log')]);
     const said = await dpkg('--purge', 'runlock');
     expect(said).toMatch(/directory '\/etc\/runlock\/runs\.d' not empty so not removed/);
     expect(readdirSync(join(root, 'etc/runlock/runs.d'))).toEqual(['web.env']);
     expect(readdirSync(wants)).toEqual(['other@web.timer']);
+    expect(ofAgent.filter(existsSync)).toEqual([]);
   });
 
   test('a purge takes the token away and says so; a removal without purge keeps it', async () => {
