@@ -7,6 +7,7 @@ import { renderProblems } from './status.ts';
 import type { RenderOptions } from './status.ts';
 import { renderTable } from './table.ts';
 import { wrapLines } from '../text/wrap.ts';
+import type { RunView } from '../view/last-run.ts';
 
 /** What `history --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
 export interface HistoryReport {
@@ -26,23 +27,6 @@ export interface HistoryReport {
   readonly problems: readonly string[];
   /** Why records of some groups may be missing: the rights that the token lacks. */
   readonly hidden?: string;
-}
-
-export interface RunView {
-  readonly node: string;
-  readonly group: string;
-  readonly outcome:
-    'succeeded' | 'failed' | 'unhealthy' | 'rebooting' | 'interrupted' | 'timed-out' | 'evicted' | 'lost';
-  readonly exitCode?: number;
-  readonly endedAt: string;
-  /** When the node's last successful run ended. Absent: none is known. */
-  readonly lastGoodAt?: string;
-  readonly waitedMs: number;
-  readonly ranMs: number;
-  /** Base name. */
-  readonly command: string;
-  readonly slot: number;
-  readonly run: string;
 }
 
 /** What `history --forget --json` prints. */

@@ -5,11 +5,12 @@ import { isRunlockError } from '../../errors.ts';
 import type { RunlockError } from '../../errors.ts';
 import { groupKeys, parseKey } from '../../lock/keys.ts';
 import { isName } from '../../text/words.ts';
-import { decodeRun, lastGoodOf } from '../../lock/records.ts';
 import { removeSeen } from '../../lock/transactions.ts';
 import { send } from '../../consul/txn.ts';
 import { findHidden, proveTrees } from '../../view/sources.ts';
-import type { ForgetReport, HistoryReport, RunView } from '../../output/history.ts';
+import { viewRun } from '../../view/last-run.ts';
+import type { RunView } from '../../view/last-run.ts';
+import type { ForgetReport, HistoryReport } from '../../output/history.ts';
 
 /** What the command line asks for. */
 export interface HistoryRequest {
@@ -103,7 +104,7 @@ export function viewHistory(
   { prefix, group, silentForMs, now }: Omit<HistoryRequest, 'json' | 'forget'> & { readonly now: number },
 ): HistoryReport {
   const problems: string[] = [];
-  const all = stored.flatMap((run) => viewRun(run, problems)).sort(longestSilentFirst);
+  const all = stored.flatMap((run) => readRun(run, problems)).sort(longestSilentFirst);
   const isSilent = ({ lastGoodAt }: RunView) =>
     silentForMs === undefined || lastGoodAt === undefined || now - Date.parse(lastGoodAt) >= silentForMs;
   return {
@@ -119,14 +120,9 @@ export function viewHistory(
 }
 
 /** An unreadable record becomes a problem in the report, and does not fail the report. */
-function viewRun({ group, entry }: StoredRun, problems: string[]): RunView[] {
+function readRun({ group, entry }: StoredRun, problems: string[]): RunView[] {
   try {
-    const record = decodeRun(entry);
-    const { node, outcome, exitCode, command, slot, run, endedAt, waitedMs, ranMs } = record;
-    const lastGoodAt = lastGoodOf(record);
-    const code = exitCode === undefined ? {} : { exitCode };
-    const good = lastGoodAt === undefined ? {} : { lastGoodAt };
-    return [{ node, group, outcome, ...code, endedAt, ...good, waitedMs, ranMs, command, slot, run }];
+    return [viewRun(group, entry)];
   } catch (error) {
     if (!isRunlockError(error, 'incompatible')) throw error;
     problems.push(error.message);

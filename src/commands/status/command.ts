@@ -3,7 +3,7 @@ import { Argument } from 'commander';
 import type { Command } from 'commander';
 import type { StatusMode, StatusRequest } from './request.ts';
 import type { RunlockError } from '../../errors.ts';
-import { parseFlag, parseGroup, parsePositiveDuration, usage } from '../../cli/values.ts';
+import { parseFlag, parseGroup, parseNode, parsePositiveDuration, usage } from '../../cli/values.ts';
 import { boundOptions, serviceOption, toBounds } from '../gate-flags.ts';
 import type { GateValues } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
@@ -13,6 +13,7 @@ import {
   collect,
   groupsOption,
   lastOptions,
+  onLineAlone,
   option,
   toCommon,
   withEnvironment,
@@ -39,6 +40,10 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
     );
   addOptions(command, [
     groupsOption('show only this group; repeat for several groups'),
+    // In the environment and the file it names the node that this host runs as.
+    onLineAlone(
+      option('--node <name>', 'show this node: its agent, its runs, and what is asked of it', parseNode),
+    ),
     option('--watch', 'redraw on every change, until q or Ctrl-C', parseFlag, false),
     option('--all', 'show a line for each idle group too', parseFlag, false),
     option('--blocked', 'show only blocked groups', parseFlag, false),
@@ -61,22 +66,24 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<StatusR
   command.action((named: string[]) => {
     const values = withEnvironment(command, env) as Values & StatusValues & GateValues;
     const { prefix, json, service } = values;
-    const given = (name: keyof StatusValues) => command.getOptionValueSource(name) === 'cli';
+    const given = (name: keyof StatusValues | 'service') => command.getOptionValueSource(name) === 'cli';
     // Ignore a group from the environment or the file, which names the group that this node runs in: without a group on
     // the command line, status shows all.
     const groups = [...named, ...(given('group') ? (values.group ?? []) : [])];
     const mode = modeOf(values, given);
-    if (mode && command.getOptionValueSource('service') === 'cli')
-      throw usage(`--service and --${mode.kind} exclude each other`);
+    if (mode && given('service')) throw usage(`--service and --${mode.kind} exclude each other`);
     const gate = service === undefined ? undefined : { services: service, bounds: toBounds(values) };
     const { all, blocked } = values;
     if (all && blocked) throw usage('--all and --blocked contradict each other; leave one out');
+    const other = (['watch', 'check', 'all', 'blocked', 'service'] as const).find(given);
+    if (values.node !== undefined && other) throw usage(`--node and --${other} exclude each other`);
     const shown = { ...(all && { all }), ...(blocked && { blocked }) };
     const options: StatusRequest = {
       prefix,
       json,
       groups,
       ...shown,
+      ...(values.node !== undefined && { node: values.node }),
       ...(mode && { mode }),
       ...(gate && { gate }),
     };
@@ -129,6 +136,9 @@ Of a run that waits without a slot (exec --when, --service) status shows what it
 instead: 'state:db/schema=42: db/schema is 41, set by db01 3m ago'. A circle of waits is shown first: runs that wait for
 each other, so that none of them can start.
 
+--node shows one node: whether its agent is running, its tasks, what runs there and what it waits for, what is asked of it,
+and its last run in each group; all read at one moment, from the groups named, or from all.
+
 --service shows which instances of a service are offline and why, and for which nodes its gate is open, as 'runlock gate'
 does. A group's section of the configuration file can also name services. Not with --watch or --check.
 
@@ -153,6 +163,7 @@ Examples:
   runlock status prod                 # prod, prod/web, prod/db ...
   runlock status --blocked
   runlock status prod/web --service web
+  runlock status --node web01
   runlock status --watch
   runlock status --check --max-held 2h --max-wait 1h -g prod/web`;
 
@@ -163,6 +174,7 @@ interface StatusValues {
   check: boolean;
   all: boolean;
   blocked: boolean;
+  node?: string;
   group?: string[];
   maxHeld?: number;
   maxWait?: number;

@@ -9,6 +9,8 @@ export interface StatusRequest extends Scope {
   readonly all?: true;
   /** Only groups that are blocked. */
   readonly blocked?: true;
+  /** Show this node instead, by the groups that are named, or by all. */
+  readonly node?: string;
   /** The services whose health gates are shown too; only if the report is shown once. */
   readonly gate?: ServiceScope;
   /** Undefined: the report is shown once. */

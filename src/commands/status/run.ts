@@ -12,7 +12,8 @@ import { readReport } from '../../view/read.ts';
 import type { StatusRequest } from './request.ts';
 
 export async function run(invocation: Asked<StatusRequest>, platform: Platform): Promise<number> {
-  const { mode } = invocation.options;
+  const { mode, node } = invocation.options;
+  if (node !== undefined) return (await import('./run-node.ts')).runNode(invocation, node, platform);
   if (!mode) return showOnce(invocation, platform);
   switch (mode.kind) {
     case 'watch':

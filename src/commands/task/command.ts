@@ -1,7 +1,7 @@
 /** `runlock task`: its options. */
-import { Argument, Option } from 'commander';
+import { Argument } from 'commander';
 import type { Command } from 'commander';
-import { parseFlag, usage } from '../../cli/values.ts';
+import { parseFlag, parseNode, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
 import {
@@ -9,11 +9,13 @@ import {
   commonOptions,
   onLineAlone,
   option,
+  prefixOption,
   toCommon,
   withEnvironment,
 } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import { TASK_NAMES, isTaskName } from '../../agent/task/definition.ts';
+import { paramOption } from '../param-option.ts';
 import type { Platform } from '../platform.ts';
 import { tasksDirOption } from '../tasks-dir-option.ts';
 import type { TaskOptions, TaskRequest } from './run.ts';
@@ -35,19 +37,24 @@ function define(program: Command, defining: Defining, done: (asked: Asked<TaskOp
     .addArgument(new Argument('<action>', 'list, show or run').choices(ACTIONS))
     .argument('[name]', 'name of the task: the name of its file without .toml');
   addOptions(command, [
-    paramOption(),
+    paramOption('with run: a parameter of the task; repeat for several'),
+    // In the environment and the file it names the node that this host runs as.
+    onLineAlone(option('--node <name>', 'with list: the tasks of this node, as its agent says', parseNode)),
     option('--dry-run', 'with run: print what would happen, run nothing', parseFlag, false),
     tasksDirOption(),
     option('--json', 'with list and show: print as JSON', parseFlag, false),
+    prefixOption(),
     ...commonOptions(),
   ]);
   command.addHelpText('after', TASK_HELP);
   command.action((action: Action, name: string | undefined) => {
     const values = withEnvironment(command, defining.env) as Values & TaskValues;
     const given = (option: string) => command.getOptionValueSource(option) === 'cli';
-    const { json, tasksDir } = values;
+    const { json, prefix, tasksDir } = values;
+    if (given('prefix') && values.node === undefined) throw usage('--prefix needs --node');
     const options: TaskOptions = {
       json,
+      prefix,
       folder: tasksDir,
       defining,
       ...requestOf(action, name, { values, given }),
@@ -56,39 +63,22 @@ function define(program: Command, defining: Defining, done: (asked: Asked<TaskOp
   });
 }
 
-/** Only the command line says it: in the environment it would be a parameter of every task. */
-function paramOption(): Option {
-  const made = onLineAlone(
-    option('--param <name=value>', 'with run: a parameter of the task; repeat for several', parseParam),
-  );
-  return made.argParser((text, before: ReadonlyMap<string, string> | undefined) => {
-    const [name, value] = parseParam(text);
-    if (before?.has(name)) throw usage(`--param ${name} is given twice; leave one out`);
-    return new Map([...(before ?? []), [name, value]]);
-  });
-}
-
-function parseParam(text: string): readonly [string, string] {
-  const [, name, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
-  if (name === undefined || value === undefined)
-    throw usage(`--param '${text}': write NAME=VALUE, as in --param recipe=app`);
-  return [name, value];
-}
-
 interface Line {
   readonly values: TaskValues;
   readonly given: (option: string) => boolean;
 }
 
 function requestOf(action: Action, name: string | undefined, { values, given }: Line): TaskRequest {
-  const { param = new Map<string, string>() } = values;
+  const { param = new Map<string, string>(), node } = values;
+  if (node !== undefined && action !== 'list') throw usage("--node is for 'task list' only");
   if (action !== 'run') {
     if (param.size > 0) throw usage("--param is for 'task run' only");
     if (given('dryRun')) throw usage("--dry-run is for 'task run' only");
   }
   if (action === 'list') {
     if (name !== undefined) throw usage(`task list takes no name; see 'runlock task show ${name}'`);
-    return { action };
+    if (node !== undefined && given('tasksDir')) throw usage('--node and --tasks-dir exclude each other');
+    return { action, ...(node !== undefined && { node }) };
   }
   if (name === undefined)
     throw usage(`task ${action} takes the name of a task; 'runlock task list' lists them`);
@@ -122,7 +112,7 @@ file /etc/runlock/tasks.d/chef.toml defines the task chef (options of exec have 
   allow = ["ops"]                 # who may ask for it from afar
   on = ["state:web/backends"]     # what starts it by itself
 
-  list        list the tasks of this node
+  list        list the tasks of this node; with --node those of another, as its agent says
   show NAME   show a task: its command, parameters and options
   run NAME    run it here and now, as 'runlock exec' would; this is what to put into a crontab
 
@@ -136,11 +126,14 @@ task, or a task file that is wrong or not trusted.
 
 Examples:
   runlock task list
+  runlock task list --node web01
   runlock task show chef
   runlock task run chef --param recipe=web::deploy`;
 
 interface TaskValues {
   json: boolean;
+  prefix: string;
+  node?: string;
   tasksDir: string;
   param?: ReadonlyMap<string, string>;
   dryRun: boolean;

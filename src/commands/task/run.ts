@@ -13,7 +13,8 @@ import type { Folder } from './tasks.ts';
 import { viewOf } from './view.ts';
 
 export type TaskRequest =
-  | { readonly action: 'list' }
+  /** `node`: of another node, as its agent says. */
+  | { readonly action: 'list'; readonly node?: string }
   | { readonly action: 'show'; readonly name: string }
   | {
       readonly action: 'run';
@@ -25,6 +26,8 @@ export type TaskRequest =
 
 export type TaskOptions = TaskRequest & {
   readonly json: boolean;
+  /** Of the keys of agents. */
+  readonly prefix: string;
   readonly folder: string;
   readonly defining: Defining;
 };
@@ -36,6 +39,9 @@ export async function run({ common, options }: Asked<TaskOptions>, platform: Pla
   const from: Folder = { folder: options.folder, uid: platform.uid, defining: options.defining };
   switch (options.action) {
     case 'list': {
+      const { prefix, node } = options;
+      if (node !== undefined)
+        return (await import('./of-node.ts')).listOf({ common, options: { prefix, node, json } }, platform);
       openLog(platform, common);
       const { tasks, faults } = await readTasks(from);
       const data = { folder: from.folder, tasks: tasks.map(viewOf), faults };

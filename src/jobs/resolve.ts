@@ -1,0 +1,150 @@
+/**
+ * Which nodes can serve a request, by what their agents say of themselves: told before anything is written. The node
+ * itself decides again, by its own files. Pure.
+ */
+import { RunlockError, assertNever } from '../errors.ts';
+import type { ErrorCode } from '../errors.ts';
+import { nearest } from '../text/nearest.ts';
+import { visible } from '../text/visible.ts';
+import type { AgentDocument, AgentTask } from './documents.ts';
+
+/** What is asked, and of whom. */
+export interface Wish {
+  readonly task: string;
+  readonly principal: string;
+  readonly params: ReadonlyMap<string, string>;
+  readonly nodes: readonly string[];
+}
+
+/** What was read of a node's agent. */
+export type AgentSeen =
+  | { readonly kind: 'there'; readonly document: AgentDocument }
+  | { readonly kind: 'absent' }
+  /** Only a newer version understands what it says. */
+  | { readonly kind: 'unreadable'; readonly why: string };
+
+/** Why a node can't serve the request. */
+export type Obstacle =
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'unreadable'; readonly why: string }
+  | { readonly kind: 'no-requests'; readonly why: string }
+  | { readonly kind: 'no-task'; readonly meant: string | undefined }
+  | { readonly kind: 'not-allowed'; readonly allow: readonly string[] }
+  | { readonly kind: 'unknown-param'; readonly name: string; readonly params: readonly string[] }
+  /** Its task has another home than that of the first node. */
+  | { readonly kind: 'other-home'; readonly home: string; readonly of: string; readonly first: string };
+
+/** One node of a request. */
+export interface Resolved {
+  readonly node: string;
+  /** Of the node's task, by path; the first is the home of its jobs. Empty: it has no such task. */
+  readonly groups: readonly string[];
+  /** Empty: the node can serve the request. */
+  readonly obstacles: readonly Obstacle[];
+  /** Since when its agent is paused: it serves the request once it is resumed. */
+  readonly pausedSince?: string;
+}
+
+/** Each node once, in the order in which they were named. */
+export function resolve(wish: Wish, agents: ReadonlyMap<string, AgentSeen>): readonly Resolved[] {
+  const found = [...new Set(wish.nodes)].map((node) => resolveOne(wish, node, agents.get(node)));
+  const first = found.find(({ groups }) => groups.length > 0);
+  const [of = ''] = first?.groups ?? [];
+  return found.map((each) => {
+    const [home] = each.groups;
+    if (home === undefined || home === of) return each;
+    const other: Obstacle = { kind: 'other-home', home, of, first: first?.node ?? '' };
+    return { ...each, obstacles: [...each.obstacles, other] };
+  });
+}
+
+function resolveOne(
+  { task, principal, params }: Wish,
+  node: string,
+  seen: AgentSeen = { kind: 'absent' },
+): Resolved {
+  if (seen.kind !== 'there') return { node, groups: [], obstacles: [seen] };
+  const { tasks, noRequests, pausedSince } = seen.document;
+  const paused = pausedSince === undefined ? {} : { pausedSince };
+  const obstacles: Obstacle[] = noRequests === undefined ? [] : [{ kind: 'no-requests', why: noRequests }];
+  const own = tasks.find(({ name }) => name === task);
+  if (!own) {
+    const names = tasks.map(({ name }) => name);
+    const missing: Obstacle = { kind: 'no-task', meant: nearest(task, names) };
+    return { node, groups: [], obstacles: [...obstacles, missing], ...paused };
+  }
+  return {
+    node,
+    groups: own.groups,
+    obstacles: [...obstacles, ...ofTask(own, principal, params)],
+    ...paused,
+  };
+}
+
+function ofTask(
+  { allow, params: known }: AgentTask,
+  principal: string,
+  params: ReadonlyMap<string, string>,
+): Obstacle[] {
+  const refused: Obstacle[] = allow.includes(principal) ? [] : [{ kind: 'not-allowed', allow }];
+  const unknown = [...params.keys()].filter((name) => !known.includes(name));
+  return [...refused, ...unknown.map((name): Obstacle => ({ kind: 'unknown-param', name, params: known }))];
+}
+
+/** Why, and what to do, as a part of a sentence that begins with the node. */
+export function obstacleText(obstacle: Obstacle, { task, principal }: Wish): string {
+  switch (obstacle.kind) {
+    case 'absent':
+      return "no runlock agent is running there; start 'runlock agent' on the node";
+    case 'unreadable':
+      return visible(obstacle.why);
+    case 'no-requests':
+      return `its agent serves no requests: ${visible(obstacle.why)}`;
+    case 'no-task': {
+      const meant = obstacle.meant === undefined ? '' : `; did you mean '${visible(obstacle.meant)}'?`;
+      return `it has no task ${task}${meant}`;
+    }
+    case 'not-allowed': {
+      const names = obstacle.allow.map(visible).join(', ');
+      const instead = names === '' ? 'nobody may ask for it' : `only ${names} may`;
+      return `its task ${task} does not allow requests of ${principal} (${instead}); see 'allow' in the task's file`;
+    }
+    case 'unknown-param': {
+      const names = obstacle.params.map(visible).join(', ');
+      return `its task ${task} has no parameter ${visible(obstacle.name)} (${names === '' ? 'it has none' : `it has ${names}`})`;
+    }
+    case 'other-home':
+      return `its task ${task} runs in ${visible(obstacle.home)}, but in ${visible(obstacle.of)} on ${obstacle.first}; start one job for each`;
+    default:
+      return assertNever(obstacle);
+  }
+}
+
+const codes: Readonly<Record<Obstacle['kind'], ErrorCode>> = {
+  absent: 'config',
+  unreadable: 'incompatible',
+  'no-requests': 'config',
+  'no-task': 'config',
+  'not-allowed': 'forbidden',
+  'unknown-param': 'usage',
+  'other-home': 'usage',
+};
+
+/** Nodes that one message names; `--dry-run` names all. */
+const MOST_NAMED = 5;
+
+/** The home of the job. @throws RunlockError: some node can't serve the request; nothing was written. */
+export function homeOf(wish: Wish, nodes: readonly Resolved[]): string {
+  const unfit = nodes.filter(({ obstacles }) => obstacles.length > 0);
+  const [first] = unfit.flatMap(({ obstacles }) => obstacles);
+  const [home] = nodes.flatMap(({ groups }) => groups.slice(0, 1));
+  if (!first && home !== undefined) return home;
+  const named = unfit
+    .slice(0, MOST_NAMED)
+    .map(({ node, obstacles }) => `${node}: ${obstacles.map((each) => obstacleText(each, wish)).join('; ')}`);
+  const more = unfit.length > MOST_NAMED ? ` (and ${unfit.length - MOST_NAMED} more)` : '';
+  throw new RunlockError(
+    first ? codes[first.kind] : 'config',
+    `nothing was started: ${named.join('. ')}${more}`,
+  );
+}

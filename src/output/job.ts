@@ -1,0 +1,219 @@
+/** Jobs as text: one job with its targets, a list of jobs, and a line for each change of one. */
+import { assertNever } from '../errors.ts';
+import { formatAge, momentText } from '../text/age.ts';
+import { paint } from '../text/style.ts';
+import type { Style } from '../text/style.ts';
+import { quote } from '../text/suggested-command.ts';
+import { visible } from '../text/visible.ts';
+import { wrapLines } from '../text/wrap.ts';
+import type { JobChange } from '../view/job-changes.ts';
+import type { JobState, JobView, TargetView } from '../view/job.ts';
+import { moreText } from './more.ts';
+import { renderTable } from './table.ts';
+
+interface JobOptions {
+  readonly color: boolean;
+  readonly columns?: number | undefined;
+  /** Width at which to break sentences; undefined: not at all. */
+  readonly sentenceColumns?: number | undefined;
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+  /** Show at most this many targets; by default all. */
+  readonly most?: number;
+}
+
+type StateName = TargetView['state'];
+
+/** What needs people first. */
+const ORDER: readonly StateName[] = [
+  ...(['failed', 'unhealthy', 'timed-out', 'lost', 'refused', 'offline', 'expired'] as const),
+  ...(['cancelled', 'not-started', 'rebooting', 'running', 'waiting', 'accepted', 'queued', 'good'] as const),
+];
+
+const styles: Readonly<Partial<Record<StateName, Style>>> = {
+  failed: 'red',
+  unhealthy: 'red',
+  'timed-out': 'red',
+  lost: 'red',
+  refused: 'yellow',
+  offline: 'yellow',
+  expired: 'yellow',
+  cancelled: 'yellow',
+  'not-started': 'yellow',
+  rebooting: 'yellow',
+  running: 'green',
+  accepted: 'dim',
+  queued: 'dim',
+};
+
+/** `2 good, 1 not started` */
+export function statesText(states: JobView['states']): string {
+  const parts = ORDER.flatMap((state) => {
+    const count = states[state] ?? 0;
+    return count === 0 ? [] : [`${count.toLocaleString('en-US')} ${stateWord(state)}`];
+  });
+  return parts.reverse().join(', ') || 'no targets';
+}
+
+/** `not-started` in a sentence. */
+const stateWord = (state: StateName) => state.replace('-', ' ');
+
+const jobWords: Readonly<Record<JobState, string>> = {
+  incomplete: 'incomplete: the request is still being written',
+  open: 'open',
+  stopping: 'stopping: runs that are under way go on to their end',
+  stopped: 'stopped',
+  done: 'done',
+  unknown: 'unknown',
+};
+
+/** `job show`. Ends with a line break. */
+export function renderJob(view: JobView, options: JobOptions): string {
+  const { color, now, most = Infinity } = options;
+  const sorted = [...view.targets].sort(
+    (a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || (a.node < b.node ? -1 : 1),
+  );
+  const shown = sorted.slice(0, most);
+  const rows = shown.map((target) => ({ cells: cellsOf(target, now), style: styles[target.state] }));
+  const lines = [
+    ...heading(view, now).flatMap((line, i) =>
+      wrapLines(line, options.sentenceColumns, { lead: i === 0 ? '' : '  ', hang: 4 }),
+    ),
+    ...(rows.length === 0 ? [] : renderTable(HEAD, rows, { ...options, flexible: 'DETAIL' })),
+    ...moreText(sorted.length - shown.length),
+    ...view.problems.map((problem) => paint(`  ${visible(problem)}`, 'yellow', color)),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+const HEAD = ['NODE', 'STATE', 'EXIT', 'TIME', 'DETAIL'];
+
+const cellsOf = (target: TargetView, now: number): string[] => [
+  target.node,
+  target.state,
+  target.exitCode === undefined ? '' : String(target.exitCode),
+  tookText(target, now),
+  detailOf(target),
+];
+
+/** How long it ran, or has been running, or has been waiting. */
+function tookText({ state, acceptedAt, startedAt, endedAt }: TargetView, now: number): string {
+  const from = startedAt ?? (state === 'accepted' || state === 'waiting' ? acceptedAt : undefined);
+  if (from === undefined) return '';
+  return formatAge((endedAt === undefined ? now : Date.parse(endedAt)) - Date.parse(from));
+}
+
+function detailOf({ state, why, lastLine, late, served, run }: TargetView): string {
+  const ofRun = served && run !== undefined ? [`served by run ${run}`] : [];
+  const line = lastLine === undefined || (state === 'good' && why !== undefined) ? [] : [lastLine];
+  const after = late === undefined ? [] : [`its run ended later: ${late}`];
+  return [...(why === undefined ? [] : [why]), ...ofRun, ...line, ...after].map(trimmed).join('; ');
+}
+
+const trimmed = (text: string) => text.trim();
+
+function heading(view: JobView, now: number): string[] {
+  const { job, state, states, home, by, reason, askedAt, until, of } = view;
+  const age = (at: string) => formatAge(now - Date.parse(at));
+  const why = reason === undefined ? '' : `: ${visible(reason)}`;
+  const isOpen = state === 'open' || state === 'incomplete';
+  return [
+    `${job}: ${jobWords[state]}; ${statesText(states)}`,
+    ...(view.stopped ? [stopText(view.stopped, now)] : []),
+    `task ${taskText(view)} in ${visible(home)}, asked by ${visible(by)} ${age(askedAt)} ago${why}`,
+    ...(of === undefined ? [] : [`retries ${visible(of)}`]),
+    ...(isOpen ? [`starts nothing after ${momentText(until, now).replace(/^until /, '')}`] : []),
+  ];
+}
+
+const taskText = ({ task, params, noop }: Pick<JobView, 'task' | 'params' | 'noop'>): string =>
+  [
+    task,
+    ...Object.entries(params).map(([name, value]) => visible(quote(`${name}=${value}`))),
+    ...(noop ? ['(no-op)'] : []),
+  ].join(' ');
+
+const stopReasons: Readonly<Record<NonNullable<JobView['stopped']>['why'], string>> = {
+  failures: 'more targets failed than the job allows',
+  unproven: 'a stage ended without a good target',
+  cancelled: 'cancelled',
+  expired: 'its time was over',
+  gone: 'its request was deleted',
+};
+
+function stopText({ why, by, reason, at, kill }: NonNullable<JobView['stopped']>, now: number): string {
+  const who = by === undefined ? '' : ` by ${visible(by)}`;
+  const because = reason === undefined ? '' : ` (${visible(reason)})`;
+  const killed = kill ? '; its runs are to be ended too' : '';
+  return `stopped ${formatAge(now - Date.parse(at))} ago: ${stopReasons[why]}${who}${because}${killed}`;
+}
+
+/** What `job list` shows of each. */
+export interface JobSummary {
+  readonly job: string;
+  readonly task: string;
+  readonly home: string;
+  readonly state: JobState;
+  readonly total: number;
+  /** Of the final states that are written; targets that are not final yet have none. */
+  readonly states: JobView['states'];
+  readonly by: string;
+  readonly askedAt: string;
+  readonly until: string;
+  readonly reason?: string;
+}
+
+/** `job list`, the newest first. Ends with a line break. */
+export function renderJobs(jobs: readonly JobSummary[], options: JobOptions): string {
+  const head = ['JOB', 'STATE', 'TASK', 'GROUP', 'TARGETS', 'ENDED', 'ASKED BY', 'AGE'];
+  const rows = jobs.map(({ job, state, task, home, total, states, by, askedAt }) => ({
+    cells: [
+      ...[job, state, task, home, total.toLocaleString('en-US')],
+      Object.keys(states).length === 0 ? '' : statesText(states),
+      by,
+      formatAge(options.now - Date.parse(askedAt)),
+    ],
+    style: jobStyles[state],
+  }));
+  return rows.length === 0
+    ? ''
+    : `${renderTable(head, rows, { ...options, flexible: 'ASKED BY' }).join('\n')}\n`;
+}
+
+const jobStyles: Readonly<Partial<Record<JobState, Style>>> = {
+  open: 'green',
+  stopping: 'yellow',
+  stopped: 'yellow',
+  unknown: 'red',
+  done: 'dim',
+};
+
+/** One change, without a line break. */
+export function changeText(change: JobChange, now: number): string {
+  switch (change.event) {
+    case 'job': {
+      const { job, task, home, targets } = change;
+      const nodes = targets === 1 ? '1 node' : `${targets.toLocaleString('en-US')} nodes`;
+      return `${job}: ${task} on ${nodes} in ${visible(home)}`;
+    }
+    case 'target':
+      return targetText(change, now);
+    case 'stopped':
+      return `${change.job} ${stopText(change, now)}`;
+    case 'problem':
+      return visible(change.problem);
+    case 'over':
+      return `${change.job} is over: ${statesText(change.states)}`;
+    default:
+      return assertNever(change);
+  }
+}
+
+/** `web01: failed (exit code 7) after 4s: no space left on device` */
+export function targetText(target: TargetView, now: number): string {
+  const { node, state, exitCode, endedAt, startedAt } = target;
+  const code = exitCode === undefined || state === 'good' ? '' : ` (exit code ${exitCode})`;
+  const took = endedAt === undefined || startedAt === undefined ? '' : ` after ${tookText(target, now)}`;
+  const detail = visible(detailOf(target));
+  return `${node}: ${stateWord(state)}${code}${took}${detail === '' ? '' : `: ${detail}`}`;
+}

@@ -1,0 +1,143 @@
+/** `status --node` as text. */
+import { assertNever } from '../errors.ts';
+import { formatAge } from '../text/age.ts';
+import { paint } from '../text/style.ts';
+import type { Style } from '../text/style.ts';
+import { visible } from '../text/visible.ts';
+import { wrapLines } from '../text/wrap.ts';
+import type { RunView } from '../view/last-run.ts';
+import type {
+  AgentView,
+  NodeReport,
+  NodeRunView,
+  NodeTaskView,
+  NodeWaitView,
+  RequestView,
+} from '../view/node.ts';
+import { renderProblems } from './status.ts';
+import { renderTable } from './table.ts';
+
+interface NodeOptions {
+  readonly color: boolean;
+  readonly columns?: number | undefined;
+  /** Wall-clock milliseconds. */
+  readonly now: number;
+}
+
+/** Ends with a line break. */
+export function renderNode(report: NodeReport, options: NodeOptions): string {
+  const { node, agent, tasks, runs, waiting, requests, lastRuns, hidden, problems } = report;
+  const { color, columns, now } = options;
+  const say = (text: string, style?: Style) =>
+    wrapLines(visible(text), columns, { lead: '  ', hang: 4 }).map((line) => paint(line, style, color));
+  const isIdle = runs.length + waiting.length === 0;
+  const idle = hidden.length === 0 ? 'no run is active or waiting' : 'no active or waiting run is known';
+  const lines = [
+    paint(node, 'bold', color),
+    ...agentLines(agent, node, now).flatMap(({ text, style }) => say(text, style)),
+    ...runs.flatMap((run) => say(runText(run, now), runStyle(run))),
+    ...waiting.flatMap((wait) => say(waitText(wait), 'yellow')),
+    ...(isIdle ? say(idle, 'dim') : []),
+    ...requestTable(requests ?? [], options),
+    ...taskTable(tasks ?? [], options),
+    ...runTable(lastRuns, options),
+    ...hidden.flatMap((each) => say(`something may be missing here: ${each}`, 'yellow')),
+    ...renderProblems(problems, options),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+interface Said {
+  readonly text: string;
+  readonly style?: Style;
+}
+
+function agentLines(agent: AgentView, node: string, now: number): Said[] {
+  switch (agent.state) {
+    case 'absent':
+      return [
+        {
+          text: 'agent: not running (since when is not known: Consul keeps no record of it)',
+          style: 'yellow',
+        },
+      ];
+    case 'unknown':
+      return [{ text: `agent: unknown: ${agent.why}`, style: 'yellow' }];
+    case 'there': {
+      const { version, since, host, pid, pausedSince, noRequests } = agent;
+      const age = (at: string) => formatAge(now - Date.parse(at));
+      const paused = `agent: paused ${pausedSince === undefined ? '' : age(pausedSince)} ago; requests and triggers wait until 'runlock agent resume' on ${node}`;
+      return [
+        { text: `agent: running for ${age(since)}, version ${version} (pid ${pid} on ${host})` },
+        ...(pausedSince === undefined ? [] : [{ text: paused, style: 'yellow' } as const]),
+        ...(noRequests === undefined
+          ? []
+          : [{ text: `agent: serves no requests: ${noRequests}`, style: 'yellow' } as const]),
+      ];
+    }
+    default:
+      return assertNever(agent);
+  }
+}
+
+function runText({ state, alive, command, since, slots, exitCode, job }: NodeRunView, now: number): string {
+  const places = slots.map(({ group, slot }) => `slot ${slot} of ${group}`).join(' and ');
+  const age = formatAge(now - Date.parse(since));
+  const asked = job === undefined ? '' : ` for job ${job}`;
+  const code = exitCode === undefined ? '' : ` (exit code ${exitCode})`;
+  if (state !== 'running')
+    return `${command} ${stateWords[state]} ${age} ago${code}, still in ${places}${asked}`;
+  const lost = alive ? '' : '; its session is gone, so it may have ended';
+  return `running ${command} in ${places} for ${age}${asked}${lost}`;
+}
+
+const stateWords: Readonly<Record<Exclude<NodeRunView['state'], 'running'>, string>> = {
+  held: 'was acquired',
+  failed: 'failed',
+  interrupted: 'was interrupted',
+  rebooting: 'began to reboot the node',
+  abandoned: 'was abandoned',
+  evicted: 'was evicted',
+};
+
+const runStyle = ({ state, alive }: NodeRunView): Style =>
+  state === 'running' && alive ? 'green' : state === 'held' || state === 'rebooting' ? 'yellow' : 'red';
+
+function waitText({ group, waitedMs, command, place, why }: NodeWaitView): string {
+  const what = command === undefined ? 'a run' : command;
+  const where = place === undefined ? `for ${group}` : `at place ${place} in the queue of ${group}`;
+  return `${what} has been waiting ${where} for ${formatAge(waitedMs)}: ${why}`;
+}
+
+function requestTable(requests: readonly RequestView[], options: NodeOptions): string[] {
+  const rows = requests.map(({ job, task = '', state, by = '', askedAt, why }) => ({
+    cells: [
+      ...[job, task, state ?? (task === '' ? 'gone' : 'unknown'), by],
+      askedAt === undefined ? '' : formatAge(options.now - Date.parse(askedAt)),
+      why ?? '',
+    ],
+  }));
+  const head = ['REQUEST', 'TASK', 'STATE', 'ASKED BY', 'AGE', 'DETAIL'];
+  return rows.length === 0 ? [] : renderTable(head, rows, { ...options, flexible: 'DETAIL' });
+}
+
+/** Tasks of a node, as its agent describes them; also of `task list --node`. */
+export function taskTable(tasks: readonly NodeTaskView[], options: NodeOptions): string[] {
+  const rows = tasks.map(({ name, groups, allow, on, description = '' }) => ({
+    cells: [name, groups.join(', '), allow.join(', '), on.join(', '), description],
+  }));
+  const head = ['TASK', 'GROUPS', 'ALLOWS', 'RUNS ON', 'DESCRIPTION'];
+  return rows.length === 0 ? [] : renderTable(head, rows, { ...options, flexible: 'DESCRIPTION' });
+}
+
+function runTable(runs: readonly RunView[], { now, ...options }: NodeOptions): string[] {
+  const rows = runs.map(({ group, outcome, exitCode, endedAt, ranMs, command }) => ({
+    cells: [
+      ...[group, outcome, exitCode === undefined ? '' : String(exitCode)],
+      ...[formatAge(now - Date.parse(endedAt)), formatAge(ranMs), command],
+    ],
+    style: outcome === 'succeeded' ? undefined : ('red' as const),
+  }));
+  const head = ['LAST RUN IN', 'OUTCOME', 'EXIT', 'ENDED', 'RAN', 'COMMAND'];
+  return rows.length === 0 ? [] : renderTable(head, rows, { ...options, flexible: 'COMMAND' });
+}

@@ -1,0 +1,58 @@
+/** What is new in a job since the last look. Pure. */
+import { isJobOver } from './job.ts';
+import type { JobView, TargetView } from './job.ts';
+
+/** One line of `job watch`; with `--json` one object. */
+export type JobChange =
+  /** The first look. */
+  | {
+      readonly event: 'job';
+      readonly job: string;
+      readonly task: string;
+      readonly home: string;
+      readonly until: string;
+      readonly state: JobView['state'];
+      readonly targets: number;
+    }
+  | ({ readonly event: 'target'; readonly job: string } & TargetView)
+  | ({ readonly event: 'stopped'; readonly job: string } & NonNullable<JobView['stopped']>)
+  /** A record that can't be read. */
+  | { readonly event: 'problem'; readonly job: string; readonly problem: string }
+  /** Nothing of the job happens any more. */
+  | {
+      readonly event: 'over';
+      readonly job: string;
+      readonly state: JobView['state'];
+      readonly states: JobView['states'];
+      readonly stopped?: JobView['stopped'];
+    };
+
+/** In the order in which people want to read them. @param before undefined: nothing was told yet. */
+export function changesOf(before: JobView | undefined, after: JobView): readonly JobChange[] {
+  const { job, task, home, until, state, stopped } = after;
+  const known = new Map(before?.targets.map((target) => [target.node, markOf(target)]));
+  const told = new Set(before?.problems);
+  // A job that nobody has answered yet is one line.
+  const news = after.targets.filter((target) => markOf(target) !== (known.get(target.node) ?? QUEUED));
+  const isStopped = stopped && (!before?.stopped || before.stopped.kill !== stopped.kill);
+  const isOver = isJobOver(after) && !(before && isJobOver(before));
+  return [
+    ...(before
+      ? []
+      : [{ event: 'job', job, task, home, until, state, targets: after.targets.length } as const]),
+    ...news.map((target) => ({ event: 'target', job, ...target }) as const),
+    ...(isStopped ? [{ event: 'stopped', job, ...stopped } as const] : []),
+    ...after.problems
+      .filter((problem) => !told.has(problem))
+      .map((problem) => ({ event: 'problem', job, problem }) as const),
+    ...(isOver
+      ? [{ event: 'over', job, state, states: after.states, ...(stopped && { stopped }) } as const]
+      : []),
+  ];
+}
+
+const QUEUED = 'queued';
+
+/** Two looks with the same mark show the same. */
+const markOf = ({ state, why = '', late = '' }: TargetView): string =>
+  why === '' && late === '' ? state : JSON.stringify([state, why, late]);
