@@ -6,6 +6,7 @@ import type { Style } from '../text/style.ts';
 import { visible } from '../text/visible.ts';
 import { wrapLines } from '../text/wrap.ts';
 import type { RunView } from '../view/last-run.ts';
+import type { TriggerView } from '../view/node-triggers.ts';
 import type {
   AgentView,
   NodeReport,
@@ -38,6 +39,7 @@ export function renderNode(report: NodeReport, options: NodeOptions): string {
     ...runs.flatMap((run) => say(runText(run, now), runStyle(run))),
     ...waiting.flatMap((wait) => say(waitText(wait), 'yellow')),
     ...(isIdle ? say(idle, 'dim') : []),
+    ...triggerLines(report.triggers ?? [], now).flatMap((text) => say(text, 'yellow')),
     ...requestTable(requests ?? [], options),
     ...taskTable(tasks ?? [], options),
     ...runTable(lastRuns, options),
@@ -107,6 +109,39 @@ function waitText({ group, waitedMs, command, place, why }: NodeWaitView): strin
   const what = command === undefined ? 'a run' : command;
   const where = place === undefined ? `for ${group}` : `at place ${place} in the queue of ${group}`;
   return `${what} has been waiting ${where} for ${formatAge(waitedMs)}: ${why}`;
+}
+
+/** Those that somebody should know of. */
+function triggerLines(triggers: readonly TriggerView[], now: number): string[] {
+  return triggers.flatMap((trigger) => {
+    const text = triggerText(trigger, now);
+    return text === undefined ? [] : [`trigger of ${trigger.task} is ${trigger.state}: ${text}`];
+  });
+}
+
+function triggerText(trigger: TriggerView, now: number): string | undefined {
+  const { state, failures = 0, nextTryAt, trippedAt, refused, why } = trigger;
+  const age = (at: string) => formatAge(now - Date.parse(at));
+  switch (state) {
+    case 'ok':
+      return undefined;
+    case 'failing':
+    case 'stuck': {
+      const leftMs = nextTryAt === undefined ? 0 : Date.parse(nextTryAt) - now;
+      const next = leftMs > 0 ? `next try in ${formatAge(leftMs)}` : 'next try is due';
+      return `${failures === 1 ? 'its last run' : `its last ${failures} runs`} failed; ${next}`;
+    }
+    case 'tripped':
+      return `it started too often${trippedAt === undefined ? '' : `, ${age(trippedAt)} ago`}; it starts again when its starts have filled up, or after 'runlock agent reset ${trigger.task}' on the node`;
+    case 'refused':
+      return refused
+        ? `its last change, ${age(refused.at)} ago, came from its own run (${refused.cause.join(', ')})`
+        : 'its last change came from its own run';
+    case 'unknown':
+      return why ?? '';
+    default:
+      return assertNever(state);
+  }
 }
 
 function requestTable(requests: readonly RequestView[], options: NodeOptions): string[] {

@@ -10,6 +10,8 @@ import type { ShownState } from '../jobs/stage.ts';
 import { parseKey } from '../lock/keys.ts';
 import { viewRun } from './last-run.ts';
 import type { RunView } from './last-run.ts';
+import { viewTriggers } from './node-triggers.ts';
+import type { TriggerView } from './node-triggers.ts';
 import type { GroupView, SlotState, SlotView } from './report.ts';
 
 /** What `status --node --json` prints. Times are ISO 8601 in UTC; names ending in Ms are milliseconds. */
@@ -27,6 +29,8 @@ export interface NodeReport {
   readonly waiting: readonly NodeWaitView[];
   /** What is asked of the node and has not ended. Absent: this token may not read it. */
   readonly requests?: readonly RequestView[];
+  /** Of the tasks that start by themselves. Absent: this token may not read them. */
+  readonly triggers?: readonly TriggerView[];
   /** One for each group in which it ran. */
   readonly lastRuns: readonly RunView[];
   /** What this token may not read, and the rule that it needs: what is missing there is not known to be absent. */
@@ -108,6 +112,8 @@ export interface NodeFound {
   readonly agentHidden: string | undefined;
   /** The same of requests. */
   readonly requestsHidden: string | undefined;
+  /** The same of triggers. */
+  readonly triggersHidden: string | undefined;
   /** What is hidden beside. */
   readonly hidden: readonly string[];
 }
@@ -120,7 +126,7 @@ export interface NodeOptions {
 }
 
 export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): NodeReport {
-  const { entries, groups, agentHidden, requestsHidden, hidden } = found;
+  const { entries, groups, agentHidden, requestsHidden, triggersHidden, hidden } = found;
   const problems: string[] = [];
   const attempt = <T>(decode: () => T): T | undefined => {
     try {
@@ -143,6 +149,7 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
     const { group = '', key } = parseKey(prefix, entry.key) ?? {};
     return key?.kind === 'run' && key.node === node ? (attempt(() => viewRun(group, entry)) ?? []) : [];
   });
+  const own = [agentHidden, requestsHidden, triggersHidden];
   return {
     v: 1,
     prefix,
@@ -156,8 +163,9 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
     }),
     waiting: groups.flatMap((group) => waitsIn(group, node)),
     ...(requests && { requests }),
+    ...(triggersHidden === undefined && { triggers: viewTriggers(prefix, node, entries) }),
     lastRuns: lastRuns.sort((a, b) => (a.endedAt < b.endedAt ? 1 : -1)),
-    hidden: [...[agentHidden, requestsHidden].filter((each) => each !== undefined), ...hidden],
+    hidden: [...own.filter((each) => each !== undefined), ...hidden],
     problems,
   };
 }

@@ -4,7 +4,7 @@ import type { KeySource } from '../conditions/sources.ts';
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import { agentKey } from '../jobs/keys.ts';
+import { agentKey, triggerKey } from '../jobs/keys.ts';
 import { viewGroups } from './groups.ts';
 import { viewNode } from './node.ts';
 import type { NodeReport } from './node.ts';
@@ -29,7 +29,7 @@ export async function readNode(consul: Consul, reading: NodeReading): Promise<No
   const { prefix, groups, node, now, signal } = reading;
   const limits = { signal, ...FIRST_CONTACT };
   const places = placesOf(reading);
-  const all = [...places.groups, ...places.freezes, places.agent, places.requests];
+  const all = [...places.groups, ...places.freezes, places.agent, places.requests, places.triggers];
   const [entries, refused] = await Promise.all([
     readTogether(consul, all, limits),
     findRefused(consul, all, limits),
@@ -50,6 +50,7 @@ export async function readNode(consul: Consul, reading: NodeReading): Promise<No
       groups: report.groups,
       agentHidden: refused.get(places.agent.key),
       requestsHidden: refused.get(places.requests.key),
+      triggersHidden: refused.get(places.triggers.key),
       hidden: hiddenIn([...places.groups, ...places.freezes]),
     },
     { prefix, node, now },
@@ -61,6 +62,7 @@ interface Places {
   readonly freezes: readonly KeySource[];
   readonly agent: KeySource;
   readonly requests: KeySource;
+  readonly triggers: KeySource;
 }
 
 function placesOf({ prefix, groups, node }: NodeReading): Places {
@@ -74,6 +76,7 @@ function placesOf({ prefix, groups, node }: NodeReading): Places {
     freezes: sources.filter(({ kind }) => kind === 'freeze').map(({ key }) => place('key', key)),
     agent: place('key', agentKey(prefix, node)),
     requests: place('tree', `${prefix}/.requests/`),
+    triggers: place('tree', triggerKey(prefix, node, '')),
   };
 }
 

@@ -72,7 +72,14 @@ const job = (
 
 function viewOf(entries: readonly Entry[], more: Partial<NodeFound> = {}) {
   const { groups } = viewGroups({ entries }, { prefix: 'runlock', groups: [], now: NOW });
-  const found = { entries, groups, agentHidden: undefined, requestsHidden: undefined, hidden: [] };
+  const found = {
+    entries,
+    groups,
+    agentHidden: undefined,
+    requestsHidden: undefined,
+    triggersHidden: undefined,
+    hidden: [],
+  };
   return viewNode({ ...found, ...more }, { prefix: 'runlock', node: 'web01', now: NOW });
 }
 
@@ -241,6 +248,50 @@ describe('requests', () => {
     const text = renderNode(view, { color: false, now: NOW });
     expect(text).toContain('something may be missing here: needs y\n');
     expect(text).toContain('no active or waiting run is known\n');
+  });
+});
+
+describe('triggers', () => {
+  const cursor = (name: string, more: object) =>
+    entry(`.triggers/web01/${name}`, { since: ago(900), marks: {}, ...more });
+  const until = ago(-60);
+
+  test('are told apart by what has to be done about them', () => {
+    const view = viewOf([
+      cursor('a', { goodAt: ago(5) }),
+      cursor('b', { failures: 1, backOffUntil: until }),
+      cursor('c', { failures: 3, backOffUntil: ago(1), trippedAt: ago(9) }),
+      cursor('d', { trippedAt: ago(9), left: 0, filledAt: ago(9) }),
+      cursor('e', { refused: { why: 'loop', cause: ['e@web01'], depth: 1, at: ago(7) } }),
+      { ...cursor('f', {}), value: '{"v":9}' },
+      { ...cursor('g', {}), value: 'x' },
+      entry('.triggers/web012/h', { since: ago(900), marks: {}, failures: 5 }),
+    ]);
+    const states = view.triggers?.map(({ task: name, state }) => `${name} ${state}`);
+    expect(states).toEqual([
+      'a ok',
+      'b failing',
+      'c stuck',
+      'd tripped',
+      'e refused',
+      'f unknown',
+      'g unknown',
+    ]);
+    const text = renderNode(view, { color: false, now: NOW });
+    expect(text).not.toContain('trigger of a');
+    expect(text).toContain('  trigger of b is failing: its last run failed; next try in 1m\n');
+    expect(text).toContain('  trigger of c is stuck: its last 3 runs failed; next try is due\n');
+    expect(text).toContain('trigger of d is tripped: it started too often, 9s ago; it starts again when');
+    expect(text).toContain(
+      'trigger of e is refused: its last change, 7s ago, came from its own run (e@web01)\n',
+    );
+    expect(text).toContain('trigger of g is unknown: runlock/.triggers/web01/g holds no trigger\n');
+  });
+
+  test('are not known to be none where they may not be read', () => {
+    const view = viewOf([], { triggersHidden: 'needs t' });
+    expect(view).not.toHaveProperty('triggers');
+    expect(view.hidden).toEqual(['needs t']);
   });
 });
 
