@@ -9,7 +9,7 @@ import type { Stage, TargetDocument } from './documents.ts';
 import type { JobRef } from './keys.ts';
 import { jobRule, lookAt, placeOf, requestRule } from './read.ts';
 import type { Known, Look } from './read.ts';
-import { decodeStage, isFinal } from './records.ts';
+import { decodeStage, encodeStage, isFinal } from './records.ts';
 import { NO_STAGE, isPast, isUnderWay, shownState, stopped } from './stage.ts';
 import type { ShownState, Stop } from './stage.ts';
 import { accept, drop, dropOrphan, final, lost, stop } from './transactions.ts';
@@ -140,8 +140,8 @@ export function stopJob(of: OfJob, wish: Stop): Promise<StopResult> {
     const seen = { value: decodeStage(entry), index: entry.modifyIndex };
     const after = stopped(seen.value, wish, of.deps.clock.now());
     if (!after) {
-      // Equal but for the time: a lost answer was a yes.
-      const kind = sent && JSON.stringify(sent) === JSON.stringify(seen.value) ? 'stopped' : 'already';
+      // A lost answer was a yes.
+      const kind = sent !== undefined && entry.value === encodeStage(sent) ? 'stopped' : 'already';
       return { kind: 'over', value: { kind, stage: seen.value } };
     }
     sent = after;
