@@ -14,7 +14,9 @@ export interface Wanted {
 const TRIES = 20;
 
 /**
- * Reads these keys, at most 64, in one consistent transaction. Not by `get-tree`, which reads `web10` with `web1`.
+ * Reads these keys, at most 64, in one consistent transaction. A key that is there by `get`, which refuses the whole
+ * transaction if it is not; only then by `get-tree`, which reads `web10` with `web1`. (`check-not-exists` takes the right
+ * to write.)
  * @returns the entries by key; a key that was not there has none.
  * @throws RunlockError `forbidden`, naming the rule: a transaction just leaves out what may not be read, so what it
  * leaves out, or calls absent, is asked for by itself. `refused`: the keys keep changing.
@@ -27,18 +29,21 @@ export async function readTogether(
   const absent = new Set(wanted.filter((each) => each.absent).map(({ key }) => key));
   for (let tries = 1; tries <= TRIES; tries += 1) {
     const answer = await consul.tryRead(
-      wanted.map(({ key }) => ({ verb: absent.has(key) ? 'check-not-exists' : 'get', key })),
+      wanted.map(({ key }) => ({ verb: absent.has(key) ? 'get-tree' : 'get', key })),
       { ...options, rule: wanted[0]?.rule ?? '' },
     );
     if (answer.kind === 'done') {
-      const found = new Map(answer.entries.map((entry) => [entry.key, entry]));
+      const keys = new Set(wanted.map(({ key }) => key));
+      const found = new Map(
+        answer.entries.filter(({ key }) => keys.has(key)).map((entry) => [entry.key, entry]),
+      );
       const missing = wanted.filter(({ key }) => !found.has(key));
       for (const { key, rule } of missing) await consul.get(key, { ...options, rule });
       if (missing.every(({ key }) => absent.has(key))) return found;
+      // It may be read again, and was left out before.
       continue;
     }
-    const key = wanted[answer.at]?.key ?? '';
-    if (!absent.delete(key)) absent.add(key);
+    absent.add(wanted[answer.at]?.key ?? '');
   }
   throw new RunlockError(
     'refused',

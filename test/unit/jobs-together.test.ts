@@ -44,18 +44,30 @@ describe('keys read together', () => {
     expect(rules).toEqual(wanted.map(({ rule }) => rule));
   });
 
-  test('that come and go without end are given up', async () => {
-    let reads = 0;
-    const { consul, put, remove } = memoryConsul();
-    const tryRead: Consul['tryRead'] = (operations, asked) => {
-      if (reads++ % 2 === 0) remove('p/a');
-      else put('p/a', '1');
+  test('that turn up meanwhile are found', async () => {
+    const { consul, put } = memoryConsul();
+    const late: Consul['tryRead'] = (operations, asked) => {
+      put('p/a', '1');
       return consul.tryRead(operations, asked);
     };
     const turning = new Proxy(consul, {
-      get: (all, name) => (name === 'tryRead' ? tryRead : (Reflect.get(all, name) as unknown)),
+      get: (all, name) => (name === 'tryRead' ? late : (Reflect.get(all, name) as unknown)),
     });
-    await expect(readTogether(turning, wanted.slice(0, 1), options)).rejects.toMatchObject({
+    const absent = wanted.map((each) => ({ ...each, absent: true }));
+    expect([...(await readTogether(turning, absent, options)).keys()]).toEqual(['p/a']);
+  });
+
+  test('of which one is left out for no reason, again and again, are given up', async () => {
+    let reads = 0;
+    const { consul, put } = memoryConsul();
+    put('p/a', '1');
+    const silent = new Proxy(consul, {
+      get: (all, name) =>
+        name === 'tryRead'
+          ? () => Promise.resolve({ kind: 'done', entries: (reads += 1) > 0 ? [] : [] })
+          : (Reflect.get(all, name) as unknown),
+    });
+    await expect(readTogether(silent, wanted.slice(0, 1), options)).rejects.toMatchObject({
       code: 'refused',
     });
     expect(reads).toBe(20);
