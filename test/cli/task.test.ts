@@ -177,7 +177,7 @@ describe('task run', () => {
     expect(await said('groups')).toContain(`${at}/groups.toml:2: a task has no sections for groups`);
     expect(await said('user')).toContain('user: there is no user nobody-here on this host');
     expect(await said('cwd')).toContain('cwd: /no/such is not a folder');
-    expect(await said('program')).toContain('no such program; correct its path');
+    expect(await said('program')).toContain('no such file; correct its path');
     expect(await said('open')).toContain(`${folder}/tool: others than its owner can write it`);
     chmodSync(at, 0o777);
     expect(await said('chef')).toContain(`${at}: others than its owner can write it`);
@@ -234,6 +234,41 @@ describe.runIf(isRoot)('task run as another user', () => {
     expect(stderr).toContain(`as user nobody: that user may not read and execute it`);
     expect((await runlock(agent, ['state', 'get', 'tk/done'])).status).toBe(1);
     expect(await groupOf(agent, 'tk/closed').keys()).toEqual([]);
+  });
+
+  test('runs the program whose path has a =, also with variables of the loader', async () => {
+    const { folder } = stage();
+    chmodSync(folder, 0o755);
+    mkdirSync(`${folder}/v=1`, { mode: 0o755 });
+    writeFileSync(`${folder}/v=1/run`, '#!/bin/sh\necho "ran $1 $LD_LIBRARY_PATH"\n', { mode: 0o755 });
+    const { task } = as('equals', `command = ["${folder}/v=1/run", "x=y"]\nenv.LD_LIBRARY_PATH = "/mine"`);
+    expect(await task('run', 'equals')).toEqual({ status: 0, stdout: 'ran x=y /mine\n', stderr: '' });
+  });
+
+  test('starts nothing whose script it may not read, or whose interpreter it may not reach', async () => {
+    const { folder } = stage();
+    chmodSync(folder, 0o755);
+    mkdirSync(`${folder}/closed`, { mode: 0o700 });
+    const put = (name: string, mode: number, text: string) => {
+      writeFileSync(`${folder}/${name}`, text);
+      chmodSync(`${folder}/${name}`, mode);
+    };
+    put('secret', 0o711, '#!/bin/sh\ntrue\n');
+    put('closed/sh', 0o755, '#!/bin/sh\n');
+    put('far', 0o755, `#!${folder}/closed/sh\n`);
+    const { task } = tasks({
+      'secret.toml': `user = "nobody"\ngroup = "tk/unread"\ncommand = ["${folder}/secret"]`,
+      'far.toml': `user = "nobody"\ngroup = "tk/unread"\ncommand = ["${folder}/far"]`,
+    });
+    for (const [name, what] of [
+      ['secret', `${folder}/secret`],
+      ['far', `${folder}/closed/sh (for ${folder}/far)`],
+    ] as const) {
+      const { status, stdout, stderr } = await task('run', name);
+      expect({ status, stdout }).toEqual({ status: 126, stdout: '' });
+      expect(stderr).toContain(`cannot run ${what} as user nobody: that user may not read and execute it`);
+    }
+    expect(await groupOf(agent, 'tk/unread').keys()).toEqual([]);
   });
 
   test('says which folder it may not enter', async () => {

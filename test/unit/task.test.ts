@@ -1,8 +1,8 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { readStatements } from '../../src/cli/config/statements.ts';
 import { isTaskName, toTask } from '../../src/agent/task/definition.ts';
 import { fill } from '../../src/agent/task/parameters.ts';
-import { becoming, freshEnvironment } from '../../src/commands/task/account.ts';
+import { accountOf, becoming, freshEnvironment, tryAs } from '../../src/commands/task/account.ts';
 
 const define = (text: string) =>
   toTask(
@@ -168,12 +168,49 @@ test("the command's environment is made from nothing: no token, no option, no li
 test('variables that the loader obeys are set once the process is the other user, and not before', () => {
   const account = { name: 'ops', uid: 7, gid: 8, home: '/home/ops', shell: '/bin/sh' };
   const env = { A: '1', LD_PRELOAD: '/x.so', LD_LIBRARY_PATH: '/x', GLIBC_TUNABLES: 'x' };
+  const as = ['/usr/bin/setpriv', '--reuid=7', '--regid=8', '--init-groups', '--'];
   expect(becoming(account, 0, env)).toEqual({
-    env: { A: '1' },
+    ...{ as, env: { A: '1' } },
     become: [
-      ...['/usr/bin/setpriv', '--reuid=7', '--regid=8', '--init-groups', '--', '/usr/bin/env'],
-      ...['LD_PRELOAD=/x.so', 'LD_LIBRARY_PATH=/x', 'GLIBC_TUNABLES=x'],
+      ...[...as, '/usr/bin/env', 'LD_PRELOAD=/x.so', 'LD_LIBRARY_PATH=/x', 'GLIBC_TUNABLES=x'],
+      // It takes no program for a variable.
+      ...['/usr/bin/setpriv', '--'],
     ],
   });
-  expect(becoming(account, 7, env)).toEqual({ become: undefined, env });
+  expect(becoming(account, 0, { A: '1' })).toEqual({ as, become: as, env: { A: '1' } });
+  expect(becoming(account, 7, env)).toEqual({ become: undefined, as: undefined, env });
+});
+
+test("the caller's variables don't decide who a user is, and what that user may do", () => {
+  // With this one, the loader lists libraries and runs nothing.
+  process.env['LD_TRACE_LOADED_OBJECTS'] = '1';
+  onTestFinished(() => {
+    delete process.env['LD_TRACE_LOADED_OBJECTS'];
+  });
+  const nobody = { user: 'nobody', file: 't/chef.toml' };
+  const account = accountOf(nobody, { uid: 0 });
+  expect(account).toMatchObject({ name: 'nobody', uid: 65_534 });
+  const tried = { programs: ['/bin/true'], cwd: '/', file: 't/chef.toml', account };
+  expect(() => {
+    tryAs({ ...tried, cwd: '/bin/true' }, undefined);
+  }).toThrow('t/chef.toml: cwd: /bin/true is not a folder');
+  expect(() => {
+    tryAs({ ...tried, programs: ['/bin/true', '/etc/passwd'] }, undefined);
+  }).toThrow(/cannot run \/etc\/passwd: this user may not execute it; .*\(noexec\)/);
+  expect(() => {
+    tryAs(tried, undefined);
+  }).not.toThrow();
+});
+
+test.each([
+  ['it says why', ['/bin/sh', '-c', 'echo setpriv: no way >&2; exit 1'], 'ops: setpriv: no way; root needs'],
+  ['it says nothing', ['/bin/sh', '-c', 'exit 127'], 'ops: /bin/sh ended with 127; root needs'],
+  ['it is killed', ['/bin/sh', '-c', 'kill -9 $$'], 'ops: /bin/sh ended with a signal; root needs'],
+  ['it is not there', ['/no/such', '-c'], 'ops: '],
+] as const)("a user that can't be become is not one who may not: %s", (_, as, said) => {
+  const account = { name: 'ops', uid: 7, gid: 8, home: '/home/ops', shell: '/bin/sh' };
+  const tried = { programs: ['/bin/true'], cwd: '/', file: 't/chef.toml', account };
+  expect(() => {
+    tryAs(tried, as);
+  }).toThrow(`t/chef.toml: user: cannot start a process as ${said}`);
 });

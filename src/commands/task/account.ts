@@ -1,8 +1,9 @@
 /** Who runs a task's command, and in which environment. */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, statSync } from 'node:fs';
-import { RunlockError } from '../../errors.ts';
-import { isText } from '../../process/program.ts';
+import { RunlockError, reasonOf } from '../../errors.ts';
+import { findCommand, isText } from '../../process/program.ts';
+import { visible } from '../../text/visible.ts';
 import type { Task } from '../../agent/task/definition.ts';
 
 /** A line of the password database. */
@@ -69,6 +70,8 @@ const OF_THE_LOADER =
 interface Becoming {
   /** The words before the command that make it the account's; undefined: it is already. */
   readonly become: readonly [string, ...string[]] | undefined;
+  /** The same, without variables. */
+  readonly as: Becoming['become'];
   readonly env: Env;
 }
 
@@ -77,7 +80,7 @@ interface Becoming {
  * @throws RunlockError `config`
  */
 export function becoming({ uid, gid, name }: Account, own: number, env: Env): Becoming {
-  if (uid === own) return { become: undefined, env };
+  if (uid === own) return { become: undefined, as: undefined, env };
   try {
     accessSync(SETPRIV, constants.X_OK);
   } catch {
@@ -85,19 +88,21 @@ export function becoming({ uid, gid, name }: Account, own: number, env: Env): Be
   }
   const later = Object.entries(env).filter(([variable]) => OF_THE_LOADER.test(variable));
   const words = later.map(([variable, value = '']) => `${variable}=${value}`);
+  const as = [SETPRIV, `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', '--'] as const;
   return {
-    become: [
-      ...([SETPRIV, `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', '--'] as const),
-      ...(words.length > 0 ? ['/usr/bin/env', ...words] : []),
-    ],
+    as,
+    // env(1) takes whatever has a '=' for a variable, also a program's path; setpriv(1) takes it for the program.
+    become: words.length > 0 ? [...as, ENV, ...words, SETPRIV, '--'] : as,
     env: Object.fromEntries(Object.entries(env).filter(([variable]) => !OF_THE_LOADER.test(variable))),
   };
 }
 
+const ENV = '/usr/bin/env';
 const TEST = '/usr/bin/test';
 
 interface Tried {
-  readonly program: string;
+  /** The program, and what runs in its place. */
+  readonly programs: readonly string[];
   readonly cwd: string;
   readonly file: string;
   readonly account: Account;
@@ -106,28 +111,54 @@ interface Tried {
 /**
  * Whether the account can start the program there. Only a process that is that user's can tell: root may go everywhere,
  * and would run a script that the user's shell then can't read.
- * @throws RunlockError `config`, `not-executable`
+ * @param as makes a process the account's; undefined: this one is.
+ * @throws RunlockError `config`; `not-found`, `not-executable`: as the start would fail.
  */
-export function tryAs({ program, cwd, file, account }: Tried, become: Becoming['become']): void {
+export function tryAs({ programs, cwd, file, account }: Tried, as: Becoming['as']): void {
   if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory())
     throw new RunlockError('config', `${file}: cwd: ${cwd} is not a folder; make it, or correct the path`);
-  const may = (...test: string[]) => {
-    const [first, ...words]: readonly [string, ...string[]] = become
-      ? [...become, TEST, ...test]
-      : [TEST, ...test];
-    return spawnSync(first, words, { env: { PATH }, cwd: '/', stdio: 'ignore' }).status === 0;
-  };
+  const may = (access: '-x' | '-r', path: string) => mayAs(as, [access, path], { file, account });
   if (!may('-x', cwd))
     throw new RunlockError(
       'config',
       `${file}: cwd: user ${account.name} may not enter ${cwd}; name another folder, or let that user in`,
     );
-  // A shell has to read its script.
-  if (!may('-x', program) || (isText(program) && !may('-r', program)))
+  for (const program of programs) {
+    // What nobody can execute, on a noexec mount too, has reasons of its own.
+    findCommand(program, { path: undefined });
+    // A shell has to read its script.
+    if (may('-x', program) && (!isText(program) || may('-r', program))) continue;
+    const what = program === programs[0] ? program : `${program} (for ${programs[0] ?? ''})`;
     throw new RunlockError(
       'not-executable',
-      `cannot run ${program} as user ${account.name}: that user may not read and execute it, or not enter a folder on the way to it; correct the permissions`,
+      `cannot run ${what} as user ${account.name}: that user may not read and execute it, or not enter a folder on the way to it; correct the permissions`,
     );
+  }
+}
+
+/** @throws RunlockError `config`: the process can't be made the account's. */
+function mayAs(
+  as: Becoming['as'],
+  test: readonly string[],
+  { file, account: { name } }: Pick<Tried, 'file' | 'account'>,
+): boolean {
+  const [first, ...words]: readonly [string, ...string[]] = as ? [...as, TEST, ...test] : [TEST, ...test];
+  const tried = spawnSync(first, words, {
+    env: { PATH },
+    cwd: '/',
+    encoding: 'utf8',
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const { status, error, stderr } = tried;
+  if (status === 0) return true;
+  // test(1) says nothing when the answer is no, and setpriv(1) says why it fails.
+  if (status === 1 && stderr === '') return false;
+  const [said = ''] = error ? [reasonOf(error)] : stderr.trim().split('\n');
+  const why = said === '' ? `${first} ended with ${status ?? 'a signal'}` : visible(said);
+  throw new RunlockError(
+    'config',
+    `${file}: user: cannot start a process as ${name}: ${why}; root needs the capabilities CAP_SETUID and CAP_SETGID for it`,
+  );
 }
 
 type Env = Readonly<Record<string, string | undefined>>;

@@ -1,9 +1,9 @@
 /** `runlock task`: lists, shows, and runs this node's tasks. */
-import type { Asked, Defining } from '../../cli/command.ts';
+import type { Asked, Defining, Env } from '../../cli/command.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
 import { fill } from '../../agent/task/parameters.ts';
-import { checkProgram } from '../../agent/task/trusted-file.ts';
+import { checkProgram } from '../../agent/task/trusted-program.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
@@ -67,12 +67,12 @@ async function runTask(
 ): Promise<number> {
   const { task, asked } = await readTask({ ...from, flags }, name);
   const words = fill(task, params);
-  checkProgram(words[0], { uid: from.uid });
   const account = accountOf(task, platform);
   const cwd = task.cwd ?? '/';
-  const own = { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env };
-  const { become, env } = becoming(account, platform.uid, own);
-  reachable(task.file, () => tryAs({ program: words[0], cwd, file: task.file, account }, become));
+  const own: Env = { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env };
+  const programs = checkProgram(words[0], { uid: from.uid, path: own['PATH'] ?? '' });
+  const { become, as, env } = becoming(account, platform.uid, own);
+  reachable(task.file, () => tryAs({ programs, cwd, file: task.file, account }, as));
   const { run: runExec } = await import('../exec/run.ts');
   const [command, ...args] = words;
   return runExec(

@@ -10,7 +10,7 @@ import { RunlockError, isRunlockError } from '../../errors.ts';
 import { checkTask } from '../../agent/task/announce.ts';
 import { isOfTask, isTaskName, TASK_NAMES, toTask } from '../../agent/task/definition.ts';
 import type { Task } from '../../agent/task/definition.ts';
-import { listTrusted, readTrusted } from '../../agent/task/trusted-file.ts';
+import { listTrusted, readTrusted } from '../../platform/trusted-file.ts';
 import { nearest } from '../../text/nearest.ts';
 import { exec } from '../exec/command.ts';
 import type { ExecAsked } from '../exec/run.ts';

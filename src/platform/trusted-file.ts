@@ -5,14 +5,13 @@ import {
   fstatSync,
   lstatSync,
   openSync,
-  readFileSync,
   readlinkSync,
   readSync,
   readdirSync,
 } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { RunlockError, reasonOf } from '../../errors.ts';
+import { RunlockError, reasonOf } from '../errors.ts';
 
 /** Whose files are believed besides root's: the effective user's. */
 export interface Reader {
@@ -37,8 +36,12 @@ export function readTrusted(path: string, { uid, limit }: Reader & { readonly li
     const found = fstatSync(fd);
     if (!found.isFile()) throw wrong(path, 'it is not a regular file; put a regular file in its place');
     checkOwner(path, found, { uid });
-    if (found.size > limit) throw wrong(path, `it is larger than ${limit} bytes; shorten it`);
-    return readFileSync(fd).subarray(0, limit);
+    const bytes = Buffer.alloc(limit + 1);
+    let size = 0;
+    for (let more = -1; more !== 0 && size <= limit; size += more)
+      more = readSync(fd, bytes, size, limit + 1 - size, null);
+    if (size > limit) throw wrong(path, `it is larger than ${limit} bytes; shorten it`);
+    return bytes.subarray(0, size);
   } finally {
     closeSync(fd);
   }
@@ -79,57 +82,29 @@ export function listTrusted(folder: string, reader: Reader): readonly string[] |
 
 /** The folder itself and all above it. */
 function checkFolder(folder: string, reader: Reader): void {
-  let below: Stats | undefined;
-  for (let path = folder; ; path = dirname(path)) {
+  for (let [path, holds] = [folder, false]; ; [path, holds] = [dirname(path), true]) {
     const found = lstatSync(path);
     if (found.isSymbolicLink())
       throw wrong(
         path,
         'it is a symbolic link; use the real folder, so that only its owner can change what is in it',
       );
-    checkOwner(path, found, { ...reader, holds: below });
-    below = found;
+    checkOwner(path, found, { ...reader, holds });
     if (path === dirname(path)) return;
   }
 }
 
 /**
- * A program that nobody but root or the reader can replace, links included.
+ * A file or folder that nobody but root or the reader can replace. It may be reached by links, as /bin/sh is.
+ * @param reader.absent `allowed`: there may be none, if nobody else can put one there.
  * @throws RunlockError `config`: which file or folder on the way to it others can change.
  */
-export function checkProgram(program: string, reader: Reader): void {
-  let at = program;
-  for (let scripts = 0; scripts < MOST_SCRIPTS; scripts += 1) {
-    checkWay(at, reader);
-    const interpreter = interpreterOf(at);
-    if (interpreter === undefined) return;
-    at = interpreter;
-  }
-}
-
-/** As many scripts may run each other as the kernel allows (execve(2)). */
-const MOST_SCRIPTS = 5;
-const HEAD_BYTES = 256;
-
-/** What the first line of a script names; undefined: it is none, or this user can't read it. */
-function interpreterOf(program: string): string | undefined {
-  let fd: number | undefined;
-  try {
-    fd = openSync(program, constants.O_RDONLY | constants.O_NONBLOCK);
-    const head = Buffer.alloc(HEAD_BYTES);
-    const text = head.toString('latin1', 0, readSync(fd, head));
-    return /^#![ \t]*(\/[^\s\0]*)/.exec(text)?.[1];
-  } catch {
-    return undefined;
-  } finally {
-    if (fd !== undefined) closeSync(fd);
-  }
-}
-
-function checkWay(program: string, reader: Reader): void {
+export function checkWay(
+  program: string,
+  { absent = 'refused', ...reader }: Reader & { readonly absent?: 'refused' | 'allowed' },
+): void {
   const parts = program.split('/').filter((part) => part !== '');
   let at = '/';
-  checkOwner(at, lookAt(at, program), reader);
   for (let links = 0; parts.length > 0;) {
     const part = parts.shift() ?? '';
     if (part === '.') continue;
@@ -138,9 +113,11 @@ function checkWay(program: string, reader: Reader): void {
       continue;
     }
     const path = join(at, part);
-    const found = lookAt(path, program);
+    const found = absent === 'allowed' ? lstatSync(path, { throwIfNoEntry: false }) : lookAt(path, program);
+    // In a sticky folder others can make a link to a file of root's, but not to a folder.
+    checkOwner(at, lookAt(at, program), { ...reader, holds: found?.isDirectory() ?? false });
+    if (!found) return;
     if (!found.isSymbolicLink()) {
-      checkOwner(path, found, { ...reader, holds: parts.length > 0 ? found : undefined });
       at = path;
       continue;
     }
@@ -151,6 +128,7 @@ function checkWay(program: string, reader: Reader): void {
     if (target.startsWith('/')) at = '/';
     parts.unshift(...target.split('/').filter((each) => each !== ''));
   }
+  checkOwner(at, lookAt(at, program), reader);
 }
 
 function lookAt(path: string, program: string): Stats {
@@ -158,19 +136,19 @@ function lookAt(path: string, program: string): Stats {
     return lstatSync(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw wrong(program, code === 'ENOENT' ? 'no such program; correct its path' : reasonOf(error));
+    throw wrong(program, code === 'ENOENT' ? 'no such file; correct its path' : reasonOf(error));
   }
 }
 
 function checkOwner(
   path: string,
   found: Stats,
-  { uid, holds }: Reader & { readonly holds?: Stats | undefined },
+  { uid, holds = false }: Reader & { readonly holds?: boolean },
 ): void {
   if (found.uid !== ROOT && found.uid !== uid) throw ofAnother(path, found);
   if ((found.mode & GROUP_OR_OTHERS_MAY_WRITE) === 0) return;
-  // In a sticky folder (/tmp) others can neither rename nor remove what is not theirs.
-  if (found.isDirectory() && (found.mode & STICKY) !== 0 && holds !== undefined) return;
+  // In a sticky folder (/tmp) others can neither rename nor remove what is not theirs: `holds` is checked by itself.
+  if (found.isDirectory() && (found.mode & STICKY) !== 0 && holds) return;
   throw wrong(
     path,
     `others than its owner can write it, so what it says can't be trusted; run chmod go-w ${path}`,
