@@ -67,6 +67,8 @@ const platform: Platform = {
   // Not from node:crypto, which is slow to load.
   newRunId: () => crypto.randomUUID(),
   readText: (path) => readGiven(path).toString('utf8'),
+  checkFile: async (path) =>
+    (await import('./platform/trusted-file.ts')).checkFile(path, { uid: platform.uid }),
   uid: process.getuid?.() ?? 0,
   operator: () => operatorName({ env: process.env, host: hostname(), uid: process.getuid?.() }),
   atExit: (last) => void process.once('exit', last),

@@ -17,6 +17,10 @@ export interface Context {
   readonly build?: string;
   /** Reads a file. Throws what node:fs throws. */
   readonly readText: (path: string) => string;
+  /** The user who runs this. */
+  readonly uid?: number;
+  /** Throws `config` if users other than root and this one can write the file; undefined: files are not asked. */
+  readonly checkFile?: (path: string) => Promise<void>;
   /** The stream for help. */
   readonly stdout?: { readonly columns: number | undefined };
 }
@@ -40,6 +44,11 @@ export interface ConfigUse {
    * the command while the user types or logs in.
    */
   readonly wrong?: 'report' | 'ignore';
+  /**
+   * `always`: the file is refused if users other than root and the caller can write it, because the command runs what
+   * this host's files say. Else that is so only where root reads the file that nobody named.
+   */
+  readonly trusted?: 'always';
   /** Further options that each of several groups can set in its own section. */
   readonly perGroup?: readonly string[];
 }

@@ -16,6 +16,8 @@ export interface Platform {
   readonly nodeVersion: string | undefined;
   /** Reads a file. Throws what node:fs throws. */
   readText(path: string): string;
+  /** Throws `config` if users other than root and the one who runs this can write the file. */
+  checkFile(path: string): Promise<void>;
   /** Reads all of stdin. Throws what node:fs throws, or the reason why stdin can't be read. */
   readStdin(): Promise<Uint8Array>;
   readonly deps: Omit<Deps, 'emit'>;

@@ -131,6 +131,11 @@ export function checkWay(
   checkOwner(at, lookAt(at, program), reader);
 }
 
+/** The same for a path that may be relative. @throws as `checkWay` */
+export const checkFile = (path: string, reader: Reader): void => {
+  checkWay(resolve(path), reader);
+};
+
 function lookAt(path: string, program: string): Stats {
   try {
     return lstatSync(path);

@@ -1,8 +1,8 @@
 // The configuration file, as commands and `runlock config` see it. What it may say is in test/unit/config.test.ts.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, existsSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { RUNLOCK, preloading } from '../support/program.ts';
@@ -171,20 +171,28 @@ describe('when the file is wrong, nothing is run, and one line says why', () => 
 
 describe('the usual file', () => {
   /** An environment in which this stands in for `/etc/runlock/config.toml`. */
-  function spy(answer: string) {
+  function spy(answer: string, file = USUAL) {
     const { folder } = stage();
     const hook = join(folder, 'hook.cjs');
     writeFileSync(
       hook,
       `const fs = require('node:fs');
-       const { openSync } = fs;
+       const { openSync, lstatSync } = fs;
        fs.openSync = (path, ...rest) => {
          if (path === ${JSON.stringify(USUAL)}) { ${answer} }
          return openSync(path, ...rest);
+       };
+       fs.lstatSync = (path, ...rest) => {
+         if (path === ${JSON.stringify(USUAL)}) return lstatSync(${JSON.stringify(file)}, ...rest);
+         return lstatSync(path === ${JSON.stringify(dirname(USUAL))} ? '/etc' : path, ...rest);
        };`,
     );
     return preloading(hook);
   }
+  const isFile = (file: string) => ({
+    ...spy(`return openSync(${JSON.stringify(file)});`, file),
+    RUNLOCK_CONFIG: undefined,
+  });
   const usual = (answer: string) => ({ ...spy(answer), RUNLOCK_CONFIG: undefined });
   const throws = (code: string) => `throw Object.assign(new Error('${code}'), { code: '${code}' });`;
 
@@ -197,10 +205,23 @@ describe('the usual file', () => {
   });
 
   test('is read when there is one', async () => {
-    const env = usual(`return openSync(${JSON.stringify(fileOf('node = "of-etc"'))});`);
+    const file = fileOf('node = "of-etc"');
+    const env = isFile(file);
     const { status, stdout } = await runlock(undefined, ['config'], { env });
     expect(status).toBe(0);
     expect(stdout).toMatch(/^ {2}node +of-etc +\/etc\/runlock\/config\.toml:1$/m);
+  });
+
+  test('is refused by root if others can write it', async () => {
+    const file = fileOf('wait = "1s"');
+    chmodSync(file, 0o606);
+    const env = { ...isFile(file), RUNLOCK_GROUP: 'cfg/open' };
+    const { status, stderr } = await runlock(agent, ['exec', '--', '/bin/true'], { env });
+    const refused = process.getuid?.() === 0;
+    expect({ status, refused: stderr.includes(`${USUAL}: others than its owner can write it`) }).toEqual({
+      status: refused ? 78 : 0,
+      refused,
+    });
   });
 
   test('need not be there', async () => {

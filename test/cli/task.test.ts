@@ -183,6 +183,18 @@ describe('task run', () => {
     expect(await said('chef')).toContain(`${at}: others than its owner can write it`);
   });
 
+  test('refuses a configuration file that others could have written', async () => {
+    const { task, folder } = tasks({ 'chef.toml': echo() });
+    const config = `${folder}/config.toml`;
+    writeFileSync(config, 'group = "tk/theirs"', { mode: 0o600 });
+    expect((await task('run', 'chef', '--dry-run', '--config', config)).status).toBe(0);
+    chmodSync(config, 0o620);
+    expect(await task('run', 'chef', '--config', config)).toEqual({
+      ...{ status: 78, stdout: '' },
+      stderr: `runlock: ${config}: others than its owner can write it, so what it says can't be trusted; run chmod go-w ${config}\n`,
+    });
+  });
+
   test('as another user: nobody but root can', async () => {
     const { task } = tasks({ 'id.toml': 'command = ["/usr/bin/id"]\nuser = "nobody"' });
     const { status, stdout, stderr } = await task('run', 'id');

@@ -385,6 +385,32 @@ describe('a file that cannot be read', () => {
   );
 });
 
+describe('a file that other users can write', () => {
+  const untrusted = (argv: readonly string[], { uid = 1, text = 'slots = 2' } = {}) =>
+    askedBy(argv, {
+      ...{ env: {}, version: '1', readText: () => text, uid },
+      checkFile: (path) => Promise.reject(new RunlockError('config', `${path}: not trusted`)),
+    });
+
+  test('is refused by whatever runs tasks, whoever starts it', async () => {
+    for (const action of [['list'], ['show', 'a'], ['run', 'a']]) {
+      expect(await refusal(untrusted(['task', ...action]))).toBe('/etc/runlock/config.toml: not trusted');
+      expect(await refusal(untrusted(['task', ...action, '--config', 'x']))).toBe('x: not trusted');
+    }
+  });
+
+  test('is refused where root reads it and nobody names it; who names one says what to read', async () => {
+    const exec = ['exec', '--', 'true'];
+    expect(await refusal(untrusted(exec, { uid: 0 }))).toBe('/etc/runlock/config.toml: not trusted');
+    expect((await untrusted(['status', '--config', 'x'], { uid: 0 })).kind).toBe('status');
+    expect((await untrusted(exec)).kind).toBe('exec');
+  });
+
+  test('does no harm while it says nothing, as the one of the package', async () => {
+    expect((await untrusted(['task', 'list'], { text: '# slots = 2\n' })).kind).toBe('task');
+  });
+});
+
 describe('the line of a statement', () => {
   const lines = (text: string) =>
     readStatements('x', text).map(({ line, path }) => `${line} ${path.join('>')}`);

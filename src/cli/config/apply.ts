@@ -106,7 +106,7 @@ export async function applyConfig(
 /** Reads the file of --config, or the default file; undefined: there is none. */
 async function loadConfig(
   command: Command,
-  { env, readText }: Context,
+  { env, readText, uid, checkFile }: Context,
   keys: () => Promise<Keys>,
 ): Promise<Config | undefined> {
   const option = find(command, '--config');
@@ -116,7 +116,10 @@ async function loadConfig(
   try {
     const text = readText(path);
     const { readConfig } = await import('./read.ts');
-    return readConfig(path, text, saysNothing(text) ? new Map() : await keys());
+    if (saysNothing(text)) return readConfig(path, text, new Map());
+    const isRoots = uid === ROOT && source === 'default';
+    if (isRoots || uses.get(command)?.trusted) await checkFile?.(path);
+    return readConfig(path, text, await keys());
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : '';
     if (isRunlockError(error)) throw error;
@@ -125,6 +128,8 @@ async function loadConfig(
     throw new RunlockError('config', `${named}: ${unreadable[code] ?? reasonOf(error)}`, { cause: error });
   }
 }
+
+const ROOT = 0;
 
 /** Whether a file has only comments, like the package's: then no command has to be loaded to check it. */
 const saysNothing = (text: string) => text.split('\n').every((line) => /^\s*(?:#|$)/.test(line));

@@ -25,6 +25,7 @@ type Action = (typeof ACTIONS)[number];
 
 export const task = register({
   name: 'task',
+  config: { trusted: 'always' },
   define,
   run: async (asked: Asked<TaskOptions>, platform: Platform) =>
     (await import('./run.ts')).run(asked, platform),
