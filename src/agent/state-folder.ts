@@ -16,7 +16,7 @@ import { dirname, join } from 'node:path';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
 import type { Host } from '../platform/deps.ts';
 import { isTaskName } from './task/definition.ts';
-import { readTrusted } from './task/trusted-file.ts';
+import { readTrusted } from '../platform/trusted-file.ts';
 
 export interface StateFolder {
   readonly path: string;

@@ -392,10 +392,10 @@ describe('a file that other users can write', () => {
       checkFile: (path) => Promise.reject(new RunlockError('config', `${path}: not trusted`)),
     });
 
-  test('is refused by whatever runs tasks, whoever starts it', async () => {
-    for (const action of [['list'], ['show', 'a'], ['run', 'a']]) {
-      expect(await refusal(untrusted(['task', ...action]))).toBe('/etc/runlock/config.toml: not trusted');
-      expect(await refusal(untrusted(['task', ...action, '--config', 'x']))).toBe('x: not trusted');
+  test('is refused by what runs tasks, whoever starts it', async () => {
+    for (const action of [['task', 'list'], ['task', 'show', 'a'], ['task', 'run', 'a'], ['agent']]) {
+      expect(await refusal(untrusted(action))).toBe('/etc/runlock/config.toml: not trusted');
+      expect(await refusal(untrusted([...action, '--config', 'x']))).toBe('x: not trusted');
     }
   });
 

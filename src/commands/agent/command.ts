@@ -15,6 +15,8 @@ const ACTIONS = ['run', 'pause', 'resume', 'status', 'reset'] as const;
 
 export const agent = register({
   name: 'agent',
+  // It may name the folder of the tasks, and say whom to trust.
+  config: { trusted: 'always' },
   define,
   run: async (asked: Asked<AgentOptions>, platform: Platform) =>
     (await import('./run.ts')).run(asked, platform),
