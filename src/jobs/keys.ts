@@ -79,4 +79,14 @@ export const agentKey = (prefix: string, node: string): string => `${prefix}/.ag
 
 /** The cursor of a trigger. */
 export const triggerKey = (prefix: string, node: string, task: string): string =>
-  `${prefix}/.triggers/${node}/${task}`;
+  `${triggersPrefix(prefix, node)}${task}`;
+
+/** Of all triggers and hooks of a node; ends with a slash. */
+export const triggersPrefix = (prefix: string, node: string): string => `${prefix}/.triggers/${node}/`;
+
+/** The cursor of a hook. */
+export const hookKey = (prefix: string, node: string, hook: string): string =>
+  `${triggersPrefix(prefix, node)}.hook/${hook}`;
+
+export const triggerRule = (prefix: string, node: string): string =>
+  `key_prefix "${triggersPrefix(prefix, node)}" { policy = "write" }`;

@@ -125,9 +125,11 @@ type Planned =
 async function plan(parts: readonly StartPart[], now: StartTry, most: number): Promise<Planned> {
   const steps: (readonly Step<string>[])[] = [];
   let room = most;
+  let causes: Causes | undefined;
   for (const part of parts) {
-    const planned = await part.steps(now, room);
+    const planned = await part.steps({ ...now, causes }, room);
     if (planned.kind !== 'steps') return planned;
+    causes ??= part.causes?.();
     steps.push(planned.steps);
     room -= planned.steps.length;
   }

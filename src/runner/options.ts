@@ -13,6 +13,7 @@ import type { SignalSource } from '../platform/signals.ts';
 import type { RunFiles } from '../process/run-file.ts';
 import type { Setting } from '../state/setting.ts';
 import type { Terminal } from '../platform/terminal.ts';
+import type { TriggerChoice } from './trigger-part.ts';
 import type { OpenLiveLine } from './live-progress.ts';
 
 /** What a run asks of one group. */
@@ -61,6 +62,8 @@ export interface ExecOptions {
   readonly publish?: readonly Setting[];
   /** States that are there from the start of the command until the run's claim ends; each path once. */
   readonly during?: readonly Setting[];
+  /** The node's agent has started the run for this; undefined: it was somebody else. */
+  readonly trigger?: TriggerChoice;
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];

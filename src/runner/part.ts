@@ -1,6 +1,6 @@
 /**
  * What has a part in the start and the end of a run, beside its slots: `--publish`, `--during` and the states of `--when`
- * (states-part.ts); the job of a run (job-part.ts). Each is loaded for runs that need it only.
+ * (states-part.ts); the job of a run (job-part.ts); the trigger that started it (trigger-part.ts). Each is loaded for runs that need it only.
  *
  * A new one is a function that makes a `Part`, listed in `loadParts` (needed.ts). At the start, its steps are in the one
  * transaction that proves that all slots are held, the last thing before the command. At the end, whatever the outcome,
@@ -32,6 +32,8 @@ export interface StartTry {
   readonly limits: Limits;
   /** An earlier try was sent, and may have taken effect. */
   readonly isAgain: boolean;
+  /** What has led to the run, as a part before this one has found; undefined: none has. */
+  readonly causes?: Causes | undefined;
 }
 
 export type StartPlan =

@@ -77,13 +77,15 @@ function startOf(
   slots: HeldSlots,
   { prefix, during = [], conditions }: Asked & { readonly conditions: readonly SeenKey[] },
 ): StartPart {
-  const states = toStates(deps, slots, { prefix, during });
+  // Made once, by the first try: each writes the same change.
+  let states: readonly Wanted[] = [];
   const rule = [...new Set(during.map(({ path }) => stateRule(prefix, path, 'write')))].join(', ');
   let seen = conditions;
   let before: readonly Entry[] | undefined;
   return {
     rule,
-    steps: async ({ limits }, room) => {
+    steps: async ({ limits, causes = deps.causes }, room) => {
+      if (before === undefined) states = toStates(deps, slots, { prefix, during, causes });
       // Undone is what was there before the first try: a later one may read what the first has written.
       before ??= await readStates(deps, states, limits);
       // Claims of states of --during come last; the last look has judged those that find no room.
@@ -107,10 +109,14 @@ interface Wanted {
   readonly value: string;
 }
 
-function toStates(deps: ExecDeps, slots: HeldSlots, { prefix, during = [] }: Asked): Wanted[] {
+function toStates(
+  deps: ExecDeps,
+  slots: HeldSlots,
+  { prefix, during = [], causes }: Asked & { readonly causes: Causes | undefined },
+): Wanted[] {
   const { context, slot, owner } = slots[0].lease.holding();
   const claim = { group: context.keys.group, slot, root: rootOf(owner.claim) };
-  const writer = writerOf(deps, slots, deps.causes);
+  const writer = writerOf(deps, slots, causes);
   return during.map((setting) => {
     const value = encodeState(duringDocument(setting, claim, writer));
     return { path: setting.path, key: stateKey(prefix, setting.path), value };
