@@ -154,7 +154,7 @@ export const LONG_OPTIONS: readonly string[] = [
   'agent agent-session-ttl all allow-unknown-service any blocked check commands config conflict-exit-code dry-run during exit-code failed for force forget gate-stable group healthy-within',
   'if-absent if-value hold json kill-after log-dir log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes on-timeout param',
   'owner prefix publish quiet reason reboot-codes release-on-signal requests service session-ttl settle silent-for since slot slots splay stable state state-dir tasks-dir',
-  'timeout touch ttl until verbose wait wait-timeout watch when while',
+  'timeout touch triggered ttl until verbose wait wait-timeout watch when while',
 ].flatMap((line) => line.split(' '));
 
 /** The variable of a long option. @param name the option without dashes. */

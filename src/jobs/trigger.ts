@@ -3,6 +3,7 @@
  * (docs/adr/0046). Pure. The times are those of the node's clock, in milliseconds since the epoch.
  */
 import type { Sight } from '../conditions/marks.ts';
+import type { Condition } from '../conditions/parse.ts';
 import { causesBy, loopIn } from '../lock/causes.ts';
 import type { Causes } from '../lock/causes.ts';
 import { knownOf } from './cursor.ts';
@@ -16,6 +17,12 @@ export interface Rules {
   readonly onFirst: 'run' | 'skip';
   /** Starts at once, and in an hour. */
   readonly perHour: number;
+}
+
+/** What has started the run: nobody but the node's own agent. */
+export interface TriggerChoice extends Rules {
+  readonly task: string;
+  readonly on: readonly Condition[];
 }
 
 /** The cursor as it counts now. */

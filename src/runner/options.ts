@@ -6,6 +6,7 @@ import type { Condition } from '../conditions/parse.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Causes } from '../lock/causes.ts';
+import type { TriggerChoice } from '../jobs/trigger.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { Containment } from '../process/contain.ts';
 import type { RunIdentity } from '../process/process-tree.ts';
@@ -13,7 +14,6 @@ import type { SignalSource } from '../platform/signals.ts';
 import type { RunFiles } from '../process/run-file.ts';
 import type { Setting } from '../state/setting.ts';
 import type { Terminal } from '../platform/terminal.ts';
-import type { TriggerChoice } from './trigger-part.ts';
 import type { OpenLiveLine } from './live-progress.ts';
 
 /** What a run asks of one group. */

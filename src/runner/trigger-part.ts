@@ -5,7 +5,6 @@
 import type { Entry } from '../consul/consul.ts';
 import { untilDone } from '../consul/retry.ts';
 import type { Step } from '../consul/txn.ts';
-import type { Condition } from '../conditions/parse.ts';
 import { lookForNews } from '../conditions/sights.ts';
 import { RunlockError, assertNever } from '../errors.ts';
 import { encodeCursor, readCursor } from '../jobs/cursor.ts';
@@ -14,7 +13,7 @@ import { triggerKey, triggerRule } from '../jobs/keys.ts';
 import { failed, refused, started, succeeded } from '../jobs/trigger-cursor.ts';
 import type { Begun } from '../jobs/trigger-cursor.ts';
 import { admit, next, placeOf } from '../jobs/trigger.ts';
-import type { HeldBack, Rules } from '../jobs/trigger.ts';
+import type { HeldBack, TriggerChoice } from '../jobs/trigger.ts';
 import { linkOf } from '../lock/causes.ts';
 import type { Causes } from '../lock/causes.ts';
 import type { Limits } from '../lock/release.ts';
@@ -22,12 +21,6 @@ import type { Outcome } from '../lock/records.ts';
 import type { ExecDeps } from './options.ts';
 import type { EndPart, Leaving, Part, StartPart } from './part.ts';
 import type { HeldSlots } from './slots.ts';
-
-/** What has started the run: nobody but the node's own agent. */
-export interface TriggerChoice extends Rules {
-  readonly task: string;
-  readonly on: readonly Condition[];
-}
 
 export function triggerPart(deps: ExecDeps, prefix: string, trigger: TriggerChoice): Part {
   let begun: Begun | undefined;

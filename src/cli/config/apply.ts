@@ -29,6 +29,7 @@ const PER_CALL: ReadonlySet<string> = new Set([
     'blocked',
     'agent',
     'param',
+    'triggered',
     'commands',
     'state',
   ],

@@ -42,6 +42,8 @@ function define(program: Command, defining: Defining, done: (asked: Asked<TaskOp
     // In the environment and the file it names the node that this host runs as.
     onLineAlone(option('--node <name>', 'with list: the tasks of this node, as its agent says', parseNode)),
     option('--dry-run', 'with run: print what would happen, run nothing', parseFlag, false),
+    // Given by the node's agent alone.
+    onLineAlone(option('--triggered', 'with run: a change asks for it', parseFlag, false)).hideHelp(),
     tasksDirOption(),
     option('--json', 'with list and show: print as JSON', parseFlag, false),
     prefixOption(),
@@ -70,11 +72,12 @@ interface Line {
 }
 
 function requestOf(action: Action, name: string | undefined, { values, given }: Line): TaskRequest {
-  const { param = new Map<string, string>(), node } = values;
+  const { param = new Map<string, string>(), node, triggered } = values;
   if (node !== undefined && action !== 'list') throw usage("--node is for 'task list' only");
   if (action !== 'run') {
     if (param.size > 0) throw usage("--param is for 'task run' only");
     if (given('dryRun')) throw usage("--dry-run is for 'task run' only");
+    if (triggered) throw usage("--triggered is for 'task run' only");
   }
   if (action === 'list') {
     if (name !== undefined) throw usage(`task list takes no name; see 'runlock task show ${name}'`);
@@ -86,7 +89,7 @@ function requestOf(action: Action, name: string | undefined, { values, given }: 
   if (!isTaskName(name)) throw usage(`'${name}' is not a task's name; it has ${TASK_NAMES}`);
   if (action === 'show') return { action, name };
   if (given('json')) throw usage("--json is for 'task list' and 'task show' only");
-  return { action, name, params: param, flags: flagsOf({ values, given }) };
+  return { action, name, params: param, triggered, flags: flagsOf({ values, given }) };
 }
 
 /** What the run is told as well. */
@@ -138,6 +141,7 @@ interface TaskValues {
   tasksDir: string;
   param?: ReadonlyMap<string, string>;
   dryRun: boolean;
+  triggered: boolean;
   verbose: boolean;
   quiet: boolean;
   logFormat: string;

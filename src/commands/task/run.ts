@@ -2,11 +2,13 @@
 import type { Asked, Defining, Env } from '../../cli/command.ts';
 import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
+import type { Task } from '../../agent/task/definition.ts';
 import { fill } from '../../agent/task/parameters.ts';
 import { checkProgram } from '../../agent/task/trusted-program.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
+import type { TriggerChoice } from '../../jobs/trigger.ts';
 import { accountOf, becoming, freshEnvironment, tryAs } from './account.ts';
 import { readTask, readTasks } from './tasks.ts';
 import type { Folder } from './tasks.ts';
@@ -20,6 +22,8 @@ export type TaskRequest =
       readonly action: 'run';
       readonly name: string;
       readonly params: ReadonlyMap<string, string>;
+      /** A change asks for it, says the node's agent. */
+      readonly triggered: boolean;
       /** Of `exec`, as on the command line. */
       readonly flags: readonly string[];
     };
@@ -61,7 +65,7 @@ export async function run({ common, options }: Asked<TaskOptions>, platform: Pla
 
 /** Hands the task to `exec`, in this process: what is right for a run is right for a task. */
 async function runTask(
-  { name, params, flags }: Extract<TaskRequest, { action: 'run' }>,
+  { name, params, triggered, flags }: Extract<TaskRequest, { action: 'run' }>,
   from: Folder,
   platform: Platform,
 ): Promise<number> {
@@ -75,9 +79,22 @@ async function runTask(
   reachable(task.file, () => tryAs({ programs, cwd, file: task.file, account }, as));
   const { run: runExec } = await import('../exec/run.ts');
   const [command, ...args] = words;
+  const trigger = triggered && triggerOf(task);
   return runExec(
-    { ...asked, options: { ...asked.options, command, args }, surroundings: { cwd, env, become } },
+    {
+      ...asked,
+      options: { ...asked.options, command, args, ...(trigger && { trigger }) },
+      surroundings: { cwd, env, become },
+    },
     platform,
+  );
+}
+
+function triggerOf({ name, file, trigger }: Task): TriggerChoice {
+  if (trigger) return { ...trigger, task: name };
+  throw new RunlockError(
+    'config',
+    `${file}: nothing starts this task by itself any more; it has no on = […]`,
   );
 }
 
