@@ -5,7 +5,7 @@
 import type { Entry } from '../consul/consul.ts';
 import { assertNever } from '../errors.ts';
 import { isSameBoot } from '../platform/deps.ts';
-import { decodeClaim } from './records.ts';
+import { ended, decodeClaim } from './records.ts';
 import { parseKey } from './keys.ts';
 import type { Claim, Hold, Runner } from './records.ts';
 
@@ -178,7 +178,7 @@ export const keepsOutForMs = ({ heldUntil }: Pick<Claim, 'heldUntil'>, nowMs: nu
 export function abandoned(claim: Claim, nowMs: number): Claim {
   const since = new Date(nowMs).toISOString();
   const marked: Claim & { missingSince?: string } = {
-    ...claim,
+    ...ended(claim),
     state: 'abandoned',
     since,
     ...holdFrom(claim.hold, nowMs),

@@ -81,6 +81,13 @@ export interface Claim extends Runner {
 /** The run with which the node's hold on the slot began; unchanged until the claim goes, or another node has it. */
 export const rootOf = ({ root, run }: Pick<Claim, 'root' | 'run'>): string => root ?? run;
 
+/** The claim without what is only of a run under way. */
+export function ended(claim: Claim): Claim {
+  const rest: Claim & { publish?: readonly string[] } = { ...claim };
+  delete rest.publish;
+  return rest;
+}
+
 /** `.queue/<session>`: who waits. */
 export interface Ticket {
   readonly node: string;

@@ -3,7 +3,7 @@ import type { Entry } from '../consul/consul.ts';
 import { untilDone } from '../consul/retry.ts';
 import { assertNever, isTimeout, reasonOf } from '../errors.ts';
 import type { RunContext } from './context.ts';
-import { decodeRun, lastGoodOf } from './records.ts';
+import { ended, decodeRun, lastGoodOf } from './records.ts';
 import type { Claim, ClaimState, Outcome, RunRecord } from './records.ts';
 import { recordAlone } from './transactions.ts';
 import { send } from '../consul/txn.ts';
@@ -96,7 +96,8 @@ export function keptClaim(claim: Claim, { outcome, exitCode }: RunRecord, nowMs:
   if (state === undefined || claim.hold === 'none') return undefined;
   // Leave the command's exit code out for an unhealthy run, because the code would suggest success.
   const why = outcome === 'unhealthy' ? { unhealthy: true as const } : exitCode !== undefined && { exitCode };
-  return { ...claim, state, since: new Date(nowMs).toISOString(), ...why, ...holdFrom(claim.hold, nowMs) };
+  const since = new Date(nowMs).toISOString();
+  return { ...ended(claim), state, since, ...why, ...holdFrom(claim.hold, nowMs) };
 }
 
 function keptState(outcome: Outcome): ClaimState | undefined {

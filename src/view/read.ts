@@ -29,7 +29,7 @@ export async function readGroups(consul: Consul, options: Reading): Promise<Stat
   if (groups.length === 0 || !mayHideCircles(found, options)) return report;
   // Whether runs wait for each other depends on all runs that could set a state, in whatever group they are.
   const all = await readFound(consul, { prefix, groups: [] }, limits);
-  return all.waits?.isPartial ? report : viewGroups(all, { prefix, groups, now });
+  return all.waits && !all.waits.isPartial ? viewGroups(all, { prefix, groups, now }) : report;
 }
 
 /** Runs wait for each other, if no run of a group that was not read sets what one of them waits for. */

@@ -148,7 +148,7 @@ describe('the record of a run that waits outside', () => {
       const { status, stdout, stderr } = await runlock(agent, words);
       expect({ status, stderr }).toEqual({ status: 75, stderr: '' });
       expect(stdout).toMatch(
-        /^nothing was done: web01 has no claim in out\/release\d, but has been waiting without a slot for \d+s to run true \(run \S+\), for state:ol\/none and state:ol\/b=1; only web01 itself can stop that run: end its runlock there\n$/,
+        /^nothing was done: web01 has no claim in out\/release\d, but its run \S+ \(true\) has been waiting without a slot for \d+s, until state:ol\/none and state:ol\/b=1; to stop that run, end its runlock on web01; if that /,
       );
       const json = await runlock(agent, [...words, '--json']);
       expect(json.status).toBe(75);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { groupOf } from '../support/group.ts';
 import { startProxy } from '../support/proxy.ts';
+import type { ProxyRequest } from '../support/proxy.ts';
 import { STEPS } from '../support/proxy-steps.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
@@ -23,6 +24,12 @@ const stored = async (path: string) => {
   const document = JSON.parse(pair.Value) as Record<string, unknown>;
   return { ...document, index: pair.ModifyIndex } as Readonly<Record<string, unknown>>;
 };
+
+/** Whether a ticket or a claim that is written names the states of the run. */
+const saysToPublish = ({ body }: ProxyRequest) =>
+  [...body.matchAll(/"Value":"([^"]*)"/g)].some(([, value = '']) =>
+    Buffer.from(value, 'base64').toString().includes('"publish":["pn/'),
+  );
 
 describe('--publish, after a good run', () => {
   test('sets each state in the transaction that records the run, and says by whom it was set', async () => {
@@ -105,10 +112,13 @@ describe('nothing is published', () => {
     ['a dry run', ['--dry-run', '--', 'true'], 0],
   ])('by %s', async (name, words, status) => {
     const path = `pn/${name.replaceAll(/\W/g, '-')}`;
-    const group = groupOf(agent);
+    await using proxy = await startProxy(agent);
+    const group = groupOf(agent, undefined, { env: proxy.env });
     const ended = await group.exec('web01', '--publish', `${path}=1`, ...words);
     expect(ended.status).toBe(status);
     expect(await stored(path)).toBeUndefined();
+    // Nor does a run that only tries say that it will.
+    expect(proxy.requests.some(saysToPublish)).toBe(name !== 'a dry run' && status !== 127);
   });
 
   test('by a run that a signal interrupts', async () => {

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { groupOf } from '../support/group.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
+import { startInTerminal } from '../support/terminal.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const agent = useAgent({ name: 'node1' });
@@ -209,17 +210,32 @@ describe.runIf(isRoot)('task run as another user', () => {
   const as = (name: string, lines: string) =>
     tasks({ [`${name}.toml`]: `user = "nobody"\ngroup = "tk/${name}"\n${lines}` });
 
-  test('becomes it, with its groups, its environment and no terminal of root', async () => {
+  test('becomes it, with its groups and its environment', async () => {
     const { task } = as(
       'id',
-      'command = ["/bin/sh", "-c", "id -un; echo $HOME $LD_LIBRARY_PATH; ps -o tty= -p $$; exit 3"]\nok_codes = 3\nenv.LD_LIBRARY_PATH = "/of/mine"',
+      'command = ["/bin/sh", "-c", "id -un; id -Gn; echo $HOME $LD_LIBRARY_PATH; exit 3"]\nok_codes = 3\nenv.LD_LIBRARY_PATH = "/of/mine"',
     );
     expect(await task('run', 'id')).toEqual({
       status: 3,
-      stdout: 'nobody\n/nonexistent /of/mine\n?\n',
+      stdout: 'nobody\nnogroup\n/nonexistent /of/mine\n',
       stderr: '',
     });
     expect(await groupOf(agent, 'tk/id').claim()).toBeUndefined();
+  });
+
+  test('gets no terminal of root, where it could type; a task of root does', async () => {
+    const line = 'command = ["/bin/sh", "-c", "if true < /dev/tty; then echo may type; else echo may not; fi"]';
+    const { at } = tasks({
+      'other.toml': `user = "nobody"\n${line}\ngroup = "tk/other"`,
+      'own.toml': `${line}\ngroup = "tk/own"`,
+    });
+    const shown = async (name: string) => {
+      const run = startInTerminal(agent, ['task', 'run', name], { env: { RUNLOCK_TASKS_DIR: at } });
+      expect(await run.ended).toBe(0);
+      return run.screen();
+    };
+    expect(await shown('own')).toContain('may type');
+    expect(await shown('other')).toContain('may not');
   });
 
   test('asks no program of the caller who that is', async () => {

@@ -214,9 +214,9 @@ describe('the end of a run that publishes', () => {
       const group = groupOf(agent, 'fe/unsure', { env: proxy.env });
       const holder = await group.hold('web01', '--publish', 'fe/unsure=1');
       proxy.rule({ match: isPublish, do: 'drop-after', times: 1 });
+      const isAfter = () => proxy.requests.some(isPublish);
+      proxy.rule({ match: isAfter, do: { status: 413, body: 'Request body too large' } });
       holder.tell();
-      await proxy.seen(isPublish);
-      proxy.rule({ do: { status: 413, body: 'Request body too large' } });
       const { status, stderr } = await holder.ended;
       expect(status).toBe(79);
       expect(stderr).toContain('whether its states were published is unknown');

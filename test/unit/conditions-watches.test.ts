@@ -7,7 +7,9 @@ import { look } from '../../src/conditions/read.ts';
 import { sourcesOf } from '../../src/conditions/sources.ts';
 import { countChanges } from '../../src/conditions/traces.ts';
 import type { Trace } from '../../src/conditions/traces.ts';
+import { watchConditions } from '../../src/conditions/watch.ts';
 import { MOST_WATCHES, planWatches } from '../../src/conditions/watches.ts';
+import { RunlockError } from '../../src/errors.ts';
 import { encode, encodeRun } from '../../src/lock/records.ts';
 import { encodeState } from '../../src/state/document.ts';
 import { fakeConsul } from '../support/fake-consul.ts';
@@ -270,4 +272,31 @@ describe('what the token may read', () => {
     expect(await asked([true, false, true])).toEqual(keys.slice(1, 2));
     expect(await asked([undefined, undefined, undefined])).toEqual(keys);
   });
+});
+
+test('that a key is gone is for a look to say: its watch does not know that the right to read it went', async () => {
+  const entry = {
+    ...{ key: 'runlock/.state/a/.value', createIndex: 1, modifyIndex: 1 },
+    value: encodeState({ value: '1', change: 'c', by: 'n', at: new Date(0).toISOString() }),
+  };
+  const forbidden = new RunlockError('forbidden', 'Permission denied');
+  const answers = [Promise.resolve({ entry, index: 1 }), Promise.resolve({ entry: undefined, index: 2 })];
+  const consul = fakeConsul({
+    get: (_, { index }) =>
+      answers.shift() ?? (index === undefined ? Promise.reject(forbidden) : new Promise(() => undefined)),
+  });
+  let nowMs = 0;
+  const clock = {
+    ...{ now: () => 0, earliest: () => 0, latest: () => 0, monotonicMs: () => nowMs },
+    // Only short pauses end: what is seen must come from the watch.
+    sleep: (ms: number) => (
+      (nowMs += ms),
+      ms > 10_000 ? new Promise<void>(() => undefined) : Promise.resolve()
+    ),
+  };
+  const watched = watchConditions({ consul, clock, signal, ...where }, [parseCondition('not:state:a')], {
+    since: () => undefined,
+    decide: ({ judged }) => (judged[0]?.holds ? { done: 'gone' } : { againInMs: Infinity }),
+  });
+  await expect(watched).rejects.toBe(forbidden);
 });

@@ -1,8 +1,8 @@
-// Which of two records of a node is the later run's, when one of them lost its slot.
+// Which of two records of a node is the later run's, when one of them lost its slot; what a claim that stays keeps.
 import { describe, expect, test } from 'vitest';
-import { isLater } from '../../src/lock/run-record.ts';
+import { isLater, keptClaim } from '../../src/lock/run-record.ts';
 import { encode } from '../../src/lock/records.ts';
-import type { RunRecord } from '../../src/lock/records.ts';
+import type { Claim, RunRecord } from '../../src/lock/records.ts';
 
 const record = (claimIndex?: number): RunRecord => ({
   ...{ node: 'web01', run: 'r', outcome: 'lost', command: 'true', slot: 0, waitedMs: 0, ranMs: 0 },
@@ -27,4 +27,16 @@ describe('a record that stands there is that of a later run', () => {
     expect(isLater(stored('rubbish', 120), lost)).toBe(true);
     expect(isLater(stored('rubbish', 60), lost)).toBe(false);
   });
+});
+
+test('a claim that stays no longer says what its run was to publish', () => {
+  const claim: Claim = {
+    ...{ node: 'web01', state: 'running', run: 'r', since: lost.endedAt, command: 'true', hold: 'forever' },
+    ...{ pid: 1, startTime: '1', bootId: 'b', publish: ['a'], groups: ['web', 'db'] },
+  };
+  for (const outcome of ['failed', 'interrupted', 'rebooting'] as const) {
+    const kept = keptClaim(claim, { ...lost, outcome }, 0);
+    expect(kept).toMatchObject({ state: outcome, groups: ['web', 'db'] });
+    expect(kept).not.toHaveProperty('publish');
+  }
 });

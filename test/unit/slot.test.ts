@@ -442,6 +442,7 @@ describe('a claim that is marked abandoned', () => {
 
   test('has no end with hold forever', () => {
     expect(abandoned(claim(), now)).toEqual(claim({ state: 'abandoned', since: at(now) }));
+    expect(abandoned(claim({ publish: ['a'] }), now)).toEqual(abandoned(claim(), now));
   });
 });
 

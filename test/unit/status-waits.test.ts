@@ -214,13 +214,16 @@ describe('what is read', () => {
     readonly entries: readonly Entry[];
     readonly forbidden?: readonly string[];
     readonly knowsRights?: boolean;
+    /** What a listing of this shows nothing of. */
+    readonly hides?: string;
   }
 
-  function store({ entries, forbidden = [], knowsRights = true }: Store) {
+  function store({ entries, forbidden = [], knowsRights = true, hides }: Store) {
     const asked: string[] = [];
     const list: Consul['list'] = (start) => {
       asked.push(`list ${start}`);
-      return Promise.resolve({ entries: entries.filter(({ key }) => key.startsWith(start)), index: 1 });
+      const seen = hides === start ? [] : entries;
+      return Promise.resolve({ entries: seen.filter(({ key }) => key.startsWith(start)), index: 1 });
     };
     const get: Consul['get'] = (key) => {
       asked.push(`get ${key}`);
@@ -335,8 +338,10 @@ describe('what is read', () => {
     });
 
     test('is none where the token may not see all groups', async () => {
-      expect((await read({ entries: [web, db], forbidden }, named)).report).not.toHaveProperty('circles');
       expect((await read({ entries: [web, db], forbidden }, [])).report).not.toHaveProperty('circles');
+      const { report } = await read({ entries: [web, db], forbidden, hides: 'runlock/' }, named);
+      expect(report).not.toHaveProperty('circles');
+      expect(report.groups.map(({ outside }) => outside?.length)).toEqual([1, 1]);
       const byRuns = [
         waits({ when: ['good:db01@db'] }),
         waits({ node: 'db01', group: 'db', when: ['good:web01@prod/web'] }),

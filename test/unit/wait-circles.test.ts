@@ -164,7 +164,14 @@ describe('by states', () => {
     expect(nodesOf(web, db, claim(running))).toEqual([]);
     expect(nodesOf(web, db, claim({ ...running, fields: { publish: ['x'] } }))).toHaveLength(1);
     // What it was to publish at its good end, it no longer will.
-    expect(nodesOf(web, db, claim({ ...running, state: 'failed' }))).toHaveLength(1);
+    const shown = (state: string) =>
+      viewGroups({ entries: claim({ ...running, state }) }, { prefix: 'runlock', groups: [], now }).groups[0]
+        ?.slots[0];
+    expect(shown('running')).toHaveProperty('publish');
+    for (const state of ['failed', 'evicted']) {
+      expect(nodesOf(web, db, claim({ ...running, state }))).toHaveLength(1);
+      expect(shown(state)).not.toHaveProperty('publish');
+    }
     const queued = ticket('db02', 'db', undefined, ['db/schema']);
     expect(nodesOf(web, db, queued)).toEqual([]);
     expect(nodesOf(web, db, claim({ node: 'db03', group: 'db', state: 'running' }), queued)).toEqual([]);

@@ -73,8 +73,12 @@ function define(program: Command, { env }: Defining, done: (asked: ReleaseAsked)
 
 const RELEASE_HELP = `
 Exit codes: 0 released, cleared, or nothing to release; 64 wrong usage; 69 Consul unreachable; 74 done, but stdout could
-not be written; 75 the run is waiting, alive, or may still be running, and --force was not given, the run waits
-without a slot, or a session that belongs to no run holds the slot's lock; 77 Consul denied access; 78 bad configuration.
+not be written; 75 nothing was done (below); 77 Consul denied access; 78 bad configuration.
+
+Nothing is done (75) if:
+  - the run is waiting in the queue, is alive, or may still be running, and --force was not given
+  - the run is waiting without a slot
+  - a session that belongs to no run holds the slot's lock
 
 Examples:
   runlock release prod/web                         # release what this node holds by acquire
@@ -85,8 +89,8 @@ Examples:
 Before it clears a claim whose command may still be running (a vanished run, or a slot that acquire holds on another node),
 release asks for confirmation. Without a terminal it needs --force instead.
 
-A run that waits without a slot, for --when or its gate, can't be removed from here, also not with --force: release says for
-what it waits (75), and its runlock has to be ended on its node.`;
+A run that waits without a slot, for --when or its gate, can't be removed from here, not even with --force: end its runlock on
+its node. release says what the run is waiting for.`;
 
 /** Only the node itself can say that its work under `acquire` failed. */
 function checkFailed({ owner, force, failed, exitCode }: Partial<ReleaseValues>): void {

@@ -8,7 +8,11 @@ import type { ReleaseResult, Released } from './released.ts';
 
 export function describeRelease(
   result: ReleaseResult,
-  { prefix, nowMs }: { prefix: string; nowMs: number },
+  {
+    prefix,
+    nowMs,
+    isOwn,
+  }: { prefix: string; nowMs: number; /** Asked for on the node itself. */ isOwn: boolean },
 ): string {
   const { node, group } = result;
   switch (result.kind) {
@@ -16,13 +20,8 @@ export function describeRelease(
       return result.claim === undefined
         ? `nothing to release: ${node} has no claim in ${group}\n`
         : `nothing to release: ${node} does not hold ${group} by acquire (its ${result.claim} claim stays)\n`;
-    case 'outside': {
-      const { run, command, since, when, services } = result;
-      const gate = services ? [`its gate (${services.join(', ')})`] : [];
-      const forWhat = [...gate, ...when].join(' and ');
-      const age = formatAge(nowMs - Date.parse(since));
-      return `${visible(`nothing was done: ${node} has no claim in ${group}, but has been waiting without a slot for ${age} to run ${command} (run ${run}), for ${forWhat}; only ${node} itself can stop that run: end its runlock there`)}\n`;
-    }
+    case 'outside':
+      return `${visible(describeOutside(result, { nowMs, isOwn }))}\n`;
     case 'sent-away':
       return `removed ${node} from the queue of ${group}; ${awayText(result.how, node)}\n`;
     case 'released':
@@ -32,6 +31,18 @@ export function describeRelease(
     default:
       return assertNever(result);
   }
+}
+
+/** Its record has no pid, so whether its runlock is alive is for the reader to see. */
+function describeOutside(
+  { node, group, run, command, since, when, services }: Extract<ReleaseResult, { kind: 'outside' }>,
+  { nowMs, isOwn }: { nowMs: number; isOwn: boolean },
+): string {
+  const gate = services ? [`its gate (${services.join(', ')})`] : [];
+  const reasons = [...gate, ...when].join(' and ');
+  const waits = `waiting without a slot for ${formatAge(nowMs - Date.parse(since))}${reasons === '' ? '' : `, until ${reasons}`}`;
+  const where = isOwn ? 'on this host' : `on ${node}`;
+  return `nothing was done: ${node} has no claim in ${group}, but its run ${run} (${command}) has been ${waits}; to stop that run, end its runlock ${where}; if that runlock is dead already, Consul drops the run within two minutes (later if its --session-ttl is longer)`;
 }
 
 function describeAway({ node, sentAway }: Released, group: string): string {

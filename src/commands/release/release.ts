@@ -35,13 +35,12 @@ export async function release(
   const asked = { name: 'runlock release', ttlMs: SESSION_TTL_MS, signal, ...FIRST_CONTACT };
   const node = options.owner ?? (await agentNode({ consul, deps }, asked));
   const { group } = options;
-  const itself = options.owner === undefined || options.owner === options.node;
   const target: Target = {
     consul,
     deps,
     keys,
     options: { ...options, owner: node },
-    itself,
+    itself: isAskedByNode(options),
     signal,
     confirm,
     confirmed: new Set<string>(),
@@ -65,6 +64,10 @@ export async function release(
   }
   return claims.length === 0 ? { kind: 'nothing', node, group } : { kind: 'released', node, group, claims };
 }
+
+/** Whether the node itself asks, and not an operator. */
+export const isAskedByNode = ({ owner, node }: Pick<ReleaseOptions, 'owner' | 'node'>): boolean =>
+  owner === undefined || owner === node;
 
 async function readAll({ consul, keys, options: { slot = 0 }, signal }: Target): Promise<Entry[]> {
   // A listing hides keys that the token may not read, but reading a single key is refused.

@@ -6,7 +6,7 @@ import { withConsul } from '../with-consul.ts';
 import { describeMaintenance, describeRelease } from './describe.ts';
 import { endMaintenance } from './maintenance.ts';
 import type { MaintenanceEnd } from './maintenance.ts';
-import { release } from './release.ts';
+import { isAskedByNode, release } from './release.ts';
 import type { ReleaseOptions } from './released.ts';
 
 /** As for any run that is in the way and was not ended. */
@@ -39,8 +39,11 @@ export function run({ common, options, agent: address }: ReleaseAsked, platform:
       data: { ...result, ...touched },
       isProse: true,
       text: () =>
-        describeRelease(result, { prefix: options.prefix, nowMs: deps.clock.now() }) +
-        describeMaintenance(maintenance),
+        describeRelease(result, {
+          prefix: options.prefix,
+          nowMs: deps.clock.now(),
+          isOwn: isAskedByNode(options),
+        }) + describeMaintenance(maintenance),
     });
     const { why = 'reason unknown', need } = maintenance;
     const left = { kind: 'released', prefix: options.prefix, places: stays, why, need } as const;
