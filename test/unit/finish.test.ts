@@ -29,27 +29,29 @@ async function tries(...answers: readonly (Error | Answer)[]) {
         entries: [entry(keys.lock(0), { run: 'r1' }, 's1'), entry(keys.owner(0), claim)],
         index: 7,
       }),
+    get: () => Promise.resolve({ entry: undefined, index: 7 }),
     transact: () => {
       const answer = left.shift() ?? ({ kind: 'done', entries: [] } as const);
       return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
     },
   });
-  const clock = { now: () => 0, monotonicMs: () => 0, sleep: () => Promise.resolve() };
+  const clock = { now: () => 0, latest: () => 0, monotonicMs: () => 0, sleep: () => Promise.resolve() };
   const run = { id: 'r1', node: 'web01', command: 'true', runner: claim, hold: 'forever', slots: 1 };
   const session = { id: 's1', node: 'web01', lost: signal, close: () => Promise.resolve() };
-  const context = { consul, deps: { clock, emit: () => undefined }, keys, run };
+  const context = { consul, deps: { clock, random: () => 0, emit: () => undefined }, keys, run };
   const holding = { context, session, slot: 0, owner: { claim, index: 7 } } as unknown as Grant;
   const seen: boolean[] = [];
-  const publishing = {
+  const closing = {
     rule: '',
-    changes: (_: unknown, isFirst: boolean) => {
+    steps: (_: unknown, isFirst: boolean) => {
       seen.push(isFirst);
-      return Promise.resolve([{ kind: 'set', key: 'runlock/.state/a/.value', value: '1' } as const]);
+      return Promise.resolve([]);
     },
-    isPublished: () => Promise.resolve(false),
+    isWritten: () => Promise.resolve(false),
+    pauseMs: () => 0,
   };
   const ending = { outcome: 'succeeded', waitedMs: 0, ranMs: 0 } as const;
-  const { kind } = await finishAll([{ holding, ending }], publishing, 30_000);
+  const { kind } = await finishAll([{ holding, ending }], { closings: [closing], ttlMs: 30_000 });
   return { kind, seen };
 }
 
