@@ -274,7 +274,7 @@ describe('what the token may read', () => {
   });
 });
 
-test('that a key is gone is for a look to say: its watch does not know that the right to read it went', async () => {
+test('that a key is gone is for a look to say, since the right to read it may have gone', async () => {
   const entry = {
     ...{ key: 'runlock/.state/a/.value', createIndex: 1, modifyIndex: 1 },
     value: encodeState({ value: '1', change: 'c', by: 'n', at: new Date(0).toISOString() }),
