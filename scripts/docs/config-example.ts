@@ -45,7 +45,7 @@ export function configExample(program: Command): string {
   const lines = commands.flatMap((command) =>
     command.options.flatMap((option) => {
       const key = keyOf(option);
-      if (seen.has(key) || keys.get(key)?.perCall !== false) return [];
+      if (option.hidden || seen.has(key) || keys.get(key)?.perCall !== false) return [];
       seen.add(key);
       const { about, fallback } = describeOption(option);
       const sample = SAMPLES[key];

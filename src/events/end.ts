@@ -46,6 +46,8 @@ function killedText(cause: Cause | undefined, group: string): string | undefined
     }
     case 'timed-out':
       return 'killed the command: it ran longer than --timeout';
+    case 'cancelled':
+      return `${cause.why}; killed the command`;
     case 'signal':
     case undefined:
       return undefined;

@@ -145,7 +145,11 @@ export type Over =
 
 /** Why runlock ended the command. `group`: the group whose slot was lost. */
 export type Cause =
-  (Over & { readonly group: string }) | { readonly kind: 'timed-out' } | { readonly kind: 'signal' };
+  | (Over & { readonly group: string })
+  | { readonly kind: 'timed-out' }
+  | { readonly kind: 'signal' }
+  /** Its job was cancelled, and its runs are to be ended too. `why`: for people. */
+  | { readonly kind: 'cancelled'; readonly why: string };
 
 /** What happened to a slot at the end of a run. */
 export type GivenBack =

@@ -12,6 +12,7 @@ import type { Gated } from './gated.ts';
 import { loadNeeded } from './needed.ts';
 import type { Parted, loadOutside } from './needed.ts';
 import type { ExecDeps, ExecOptions, Figures, GroupChoice } from './options.ts';
+import type { Leaving, Part } from './part.ts';
 import { codeMeanings, signalCodes } from './outcome.ts';
 import type { CodeMeanings } from './outcome.ts';
 import { checkRun, launcherFor } from './preflight.ts';
@@ -42,11 +43,14 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const meanings = chosenMeanings(basename(options.command), options);
   const launcher = launcherFor(deps, options.command);
   const stop = new AbortController();
-  let stoppedBy: NodeJS.Signals | undefined;
-  deps.signals.listen((signal) => {
-    stoppedBy ??= signal;
+  let halted: Halted | undefined;
+  const halt = (by: Halted) => {
+    halted ??= by;
     stop.abort();
-  });
+  };
+  deps.signals.listen((signal) => halt({ kind: 'interrupted', signal }));
+  const killed = new AbortController();
+  const ended = new AbortController();
   const waits = measureWaits(deps);
   const { id: run, nonce } = deps.run;
   const runner = { ...deps.host.self(), ...(await deps.host.place()) };
@@ -61,9 +65,22 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   let record: WaitRecord | undefined;
+  const leave = ({ why }: Leaving): ExecResult => {
+    deps.emit({ event: 'left', run, group: groupNames(options), why });
+    return { kind: 'left', figures: { outcome: 'interrupted', waitedMs: waits.read() } };
+  };
   try {
     const { openGated, outside, parted, keys } = await loadNeeded(deps, options);
-    for (const part of parted?.parts ?? []) await part.check?.(stop.signal);
+    for (const part of parted?.parts ?? []) {
+      const left = await part.check?.(stop.signal);
+      if (left) return leave(left);
+    }
+    for (const part of parted?.parts ?? [])
+      part.follow?.({
+        signal: ended.signal,
+        leave: (why) => halt({ kind: 'left', why }),
+        kill: (cause) => killed.abort(cause),
+      });
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
     const { gate, prefix, groups, node, dryRun } = options;
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
@@ -96,8 +113,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       case 'lost':
         return lostBeforeStart(deps, taken.slot, waits.read());
       case 'left':
-        deps.emit({ event: 'left', run, group: groupNames(options), why: taken.why });
-        return { kind: 'left', figures: { outcome: 'interrupted', waitedMs: waits.read() } };
+        return leave(taken);
       case 'taken':
         break;
       default:
@@ -108,7 +124,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     if (leftOn) deps.emit(leftOn);
     deps.terminal?.handOver();
     return await superviseRun(deps, taken.slots, {
-      ...options,
+      ...withTimeout(options, parted?.parts ?? []),
       file,
       meanings,
       nonce,
@@ -119,17 +135,30 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       gated,
       begun: taken.begun,
       parted,
+      killed: killed.signal,
       keys,
       ...(launcher && { launcher }),
     });
   } catch (error) {
-    if (stoppedBy === undefined || error !== stop.signal.reason) throw error;
-    const figures: Figures = { outcome: 'interrupted', waitedMs: waits.read() };
-    return { kind: 'interrupted', signal: stoppedBy, figures };
+    if (!halted || error !== stop.signal.reason) throw error;
+    if (halted.kind === 'left') return leave(halted);
+    return { ...halted, figures: { outcome: 'interrupted', waitedMs: waits.read() } };
   } finally {
+    ended.abort();
     await Promise.all([spare.dismiss(), record?.gone()]);
     note.close();
   }
+}
+
+/** What ends a wait from outside. */
+type Halted = { readonly kind: 'interrupted'; readonly signal: NodeJS.Signals } | Leaving;
+
+/** The shortest limit counts. */
+function withTimeout(options: ExecOptions, parts: readonly Part[]): ExecOptions {
+  const limits = [options.timeoutMs, ...parts.map((part) => part.timeoutMs?.())].filter(
+    (limit) => limit !== undefined,
+  );
+  return limits.length === 0 ? options : { ...options, timeoutMs: Math.min(...limits) };
 }
 
 function chosenMeanings(name: string, { args, okCodes, rebootCodes }: ExecOptions): CodeMeanings {

@@ -27,11 +27,13 @@ export async function loadOutside(hasConditions: boolean) {
 
 /** What has a part in the run's start and end, in the order of their steps; undefined: nothing has. */
 async function loadParts(deps: ExecDeps, options: ExecOptions) {
-  const { when = [], publish, during, prefix, trigger } = options;
+  const { when = [], publish, during, prefix, trigger, job } = options;
   const hasStates = (publish ?? during) !== undefined || when.some(({ kind }) => kind === 'state');
   const parts: readonly Part[] = [
     // First, because it knows what has led to the run.
     ...(trigger ? [(await import('./trigger-part.ts')).triggerPart(deps, prefix, trigger)] : []),
+    ...(job ? [(await import('./job-part.ts')).jobPart(deps, { ...options, job })] : []),
+    // Last: conditions that find no room in the transaction are left out of it.
     ...(hasStates ? [(await import('./states-part.ts')).statesPart(deps, options)] : []),
   ];
   if (parts.length === 0) return undefined;

@@ -6,6 +6,7 @@ import type { Condition } from '../conditions/parse.ts';
 import type { Bounds } from '../gate/decide.ts';
 import type { Scope } from '../gate/maintenance.ts';
 import type { Causes } from '../lock/causes.ts';
+import type { JobRef } from '../jobs/keys.ts';
 import type { TriggerChoice } from '../jobs/trigger.ts';
 import type { Hold, Outcome } from '../lock/records.ts';
 import type { Containment } from '../process/contain.ts';
@@ -40,6 +41,16 @@ export interface GateChoice extends Bounds {
   readonly agent?: string;
 }
 
+/** The job that a run is for. */
+export interface JobChoice {
+  readonly ref: JobRef;
+  /** What the run is, by its node's own files; the job has to ask for just that. */
+  readonly task: string;
+  readonly params: Readonly<Record<string, string>>;
+  /** Where this host keeps what it has started for jobs. */
+  readonly stateFolder: string;
+}
+
 export interface ExecOptions {
   readonly prefix: string;
   /** At least one, each once: the run takes a slot in every one of them. */
@@ -64,6 +75,8 @@ export interface ExecOptions {
   readonly during?: readonly Setting[];
   /** The node's agent has started the run for this; undefined: it was somebody else. */
   readonly trigger?: TriggerChoice;
+  /** Undefined: the run is for no job. */
+  readonly job?: JobChoice;
   readonly dryRun: boolean;
   readonly command: string;
   readonly args: readonly string[];

@@ -48,6 +48,9 @@ export function outcomeOf(ending: Ending, cause: Cause | undefined, meanings: Co
       return 'lost';
     case 'timed-out':
       return 'timed-out';
+    // The node may be half done, as after a failure.
+    case 'cancelled':
+      return 'failed';
     case 'signal':
     case undefined:
       break;

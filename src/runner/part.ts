@@ -7,6 +7,7 @@
  * its steps are in the one transaction that records the run and releases all slots; where no slot is left to release,
  * its `rest` writes alone what is to be written then. Steps are read anew for each try, and no part sees another's.
  */
+import type { Cause } from '../events/events.ts';
 import type { Step } from '../consul/txn.ts';
 import type { Causes } from '../lock/causes.ts';
 import type { Closing } from '../lock/finish.ts';
@@ -16,8 +17,12 @@ import type { Ran } from './ran.ts';
 import type { HeldSlots } from './slots.ts';
 
 export interface Part {
-  /** Called once, before anything is asked for. @throws RunlockError: nothing is started. */
-  check?(signal: AbortSignal): Promise<void>;
+  /** Called once, before anything is asked for. Undefined: go on. @throws RunlockError: nothing is started. */
+  check?(signal: AbortSignal): Promise<Leaving | undefined>;
+  /** Known once `check` is through; a longer limit of the run is lowered to this, in milliseconds. */
+  timeoutMs?(): number | undefined;
+  /** Called after `check`: hears from outside what ends the wait, or the command. */
+  follow?(following: Following): void;
   /**
    * Undefined: it has nothing to prove or to write at the start. `conditions`: what those of `--when` rest on, as the
    * last look read it (index 0: the key was not there).
@@ -25,6 +30,15 @@ export interface Part {
   start?: ((slots: HeldSlots, conditions: readonly SeenKey[]) => StartPart) | undefined;
   /** Undefined: it writes nothing at such an end. */
   end?(slots: HeldSlots, ran: Ran): EndPart | undefined;
+}
+
+export interface Following {
+  /** Aborts at the end of the run. */
+  readonly signal: AbortSignal;
+  /** Ends the wait: all slots and tickets are given up. Without effect once the command runs. */
+  readonly leave: (why: string) => void;
+  /** Ends the command. */
+  readonly kill: (cause: Extract<Cause, { kind: 'cancelled' }>) => void;
 }
 
 /** One try to start. */

@@ -29,7 +29,10 @@ export function statesPart(deps: ExecDeps, asked: Asked): Part {
   const proves = during !== undefined || when.some(({ kind }) => kind === 'state');
   const sets = publish ?? during;
   return {
-    check: (signal) => checkRights(deps.consul, asked, signal),
+    check: async (signal) => {
+      await checkRights(deps.consul, asked, signal);
+      return undefined;
+    },
     start: proves ? (slots, conditions) => startOf(deps, slots, { ...asked, conditions }) : undefined,
     // Any other run publishes nothing.
     end: (slots, ran) =>

@@ -26,6 +26,8 @@ export type RunResult = { readonly figures: Figures } & RunEnd;
 type RunEnd =
   | { readonly kind: 'ended'; readonly ending: Ending }
   | { readonly kind: 'timed-out' }
+  /** The job of the run was cancelled, and its command killed. */
+  | { readonly kind: 'cancelled' }
   /** The command succeeded, but the node's services were not healthy after it. */
   | { readonly kind: 'unhealthy' }
   /** A signal ended the wait for the services to become healthy. */
@@ -36,6 +38,8 @@ type RunEnd =
 interface SuperviseOptions extends RunOptions {
   /** Undefined: nothing has a part in the run's start or end. */
   readonly parted?: Parted | undefined;
+  /** Aborts when the command is to be ended; its reason is the cause. */
+  readonly killed?: AbortSignal;
   /** Set if the command shares a terminal with runlock. */
   readonly keys?: TerminalKeys | undefined;
 }
@@ -205,6 +209,8 @@ async function untilEnd(
       kill({ ...over, group: grant.context.keys.group });
     });
   }
+  const { killed } = options;
+  if (killed) hear(killed, () => kill(killed.reason as Cause));
   if (options.timeoutMs !== undefined) {
     void deps.clock.sleep(options.timeoutMs, { signal: ended.signal }).then(
       () => kill({ kind: 'timed-out' }),
@@ -257,7 +263,8 @@ function toEnd({ ending, cause, outcome, told }: Ran): RunEnd {
     case 'cut-off':
       return { kind: 'lost' };
     case 'timed-out':
-      return { kind: 'timed-out' };
+    case 'cancelled':
+      return { kind: cause.kind };
     case 'signal':
     case undefined:
       return { kind: 'ended', ending };

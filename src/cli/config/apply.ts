@@ -30,6 +30,7 @@ const PER_CALL: ReadonlySet<string> = new Set([
     'agent',
     'param',
     'triggered',
+    'job',
     'commands',
     'state',
   ],

@@ -162,6 +162,7 @@ function toStatus(result: ExecResult, conflictExitCode: number): number {
     case 'lost':
       return EXIT_LOST;
     case 'left':
+    case 'cancelled':
       return EXIT_STOPPED;
     case 'busy':
       return conflictExitCode;

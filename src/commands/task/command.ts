@@ -18,6 +18,8 @@ import { TASK_NAMES, isTaskName } from '../../agent/task/definition.ts';
 import { paramOption } from '../param-option.ts';
 import type { Platform } from '../platform.ts';
 import { tasksDirOption } from '../tasks-dir-option.ts';
+import { jobOf, jobOptions } from './job-option.ts';
+import type { JobValues } from './job-option.ts';
 import type { TaskOptions, TaskRequest } from './run.ts';
 
 const ACTIONS = ['list', 'show', 'run'] as const;
@@ -44,6 +46,7 @@ function define(program: Command, defining: Defining, done: (asked: Asked<TaskOp
     option('--dry-run', 'with run: print what would happen, run nothing', parseFlag, false),
     // Given by the node's agent alone.
     onLineAlone(option('--triggered', 'with run: a change asks for it', parseFlag, false)).hideHelp(),
+    ...jobOptions(),
     tasksDirOption(),
     option('--json', 'with list and show: print as JSON', parseFlag, false),
     prefixOption(),
@@ -78,6 +81,7 @@ function requestOf(action: Action, name: string | undefined, { values, given }: 
     if (param.size > 0) throw usage("--param is for 'task run' only");
     if (given('dryRun')) throw usage("--dry-run is for 'task run' only");
     if (triggered) throw usage("--triggered is for 'task run' only");
+    if (given('job')) throw usage("--job is for 'task run' only");
   }
   if (action === 'list') {
     if (name !== undefined) throw usage(`task list takes no name; see 'runlock task show ${name}'`);
@@ -89,7 +93,8 @@ function requestOf(action: Action, name: string | undefined, { values, given }: 
   if (!isTaskName(name)) throw usage(`'${name}' is not a task's name; it has ${TASK_NAMES}`);
   if (action === 'show') return { action, name };
   if (given('json')) throw usage("--json is for 'task list' and 'task show' only");
-  return { action, name, params: param, triggered, flags: flagsOf({ values, given }) };
+  const job = jobOf(values, given('dryRun'));
+  return { action, name, params: param, triggered, flags: flagsOf({ values, given }), ...(job && { job }) };
 }
 
 /** What the run is told as well. */
@@ -134,7 +139,7 @@ Examples:
   runlock task show chef
   runlock task run chef --param recipe=web::deploy`;
 
-interface TaskValues {
+interface TaskValues extends JobValues {
   json: boolean;
   prefix: string;
   node?: string;

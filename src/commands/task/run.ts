@@ -5,11 +5,13 @@ import { renderTask, renderTasks } from '../../output/tasks.ts';
 import type { Task } from '../../agent/task/definition.ts';
 import { fill } from '../../agent/task/parameters.ts';
 import { checkProgram } from '../../agent/task/trusted-program.ts';
+import { jobText } from '../../jobs/keys.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
 import type { TriggerChoice } from '../../jobs/trigger.ts';
 import { accountOf, becoming, freshEnvironment, tryAs } from './account.ts';
+import type { OfJob } from './job-option.ts';
 import { readTask, readTasks } from './tasks.ts';
 import type { Folder } from './tasks.ts';
 import { viewOf } from './view.ts';
@@ -26,6 +28,8 @@ export type TaskRequest =
       readonly triggered: boolean;
       /** Of `exec`, as on the command line. */
       readonly flags: readonly string[];
+      /** Undefined: the run is for no job. */
+      readonly job?: OfJob;
     };
 
 export type TaskOptions = TaskRequest & {
@@ -65,7 +69,7 @@ export async function run({ common, options }: Asked<TaskOptions>, platform: Pla
 
 /** Hands the task to `exec`, in this process: what is right for a run is right for a task. */
 async function runTask(
-  { name, params, triggered, flags }: Extract<TaskRequest, { action: 'run' }>,
+  { name, params, triggered, flags, job }: Extract<TaskRequest, { action: 'run' }>,
   from: Folder,
   platform: Platform,
 ): Promise<number> {
@@ -73,21 +77,19 @@ async function runTask(
   const words = fill(task, params);
   const account = accountOf(task, platform);
   const cwd = task.cwd ?? '/';
-  const own: Env = { ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env };
+  const own: Env = {
+    ...{ ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env },
+    ...(job && { RUNLOCK_JOB: jobText(job.ref) }),
+  };
   const programs = checkProgram(words[0], { uid: from.uid, path: own['PATH'] ?? '' });
   const { become, as, env } = becoming(account, platform.uid, own);
   reachable(task.file, () => tryAs({ programs, cwd, file: task.file, account }, as));
   const { run: runExec } = await import('../exec/run.ts');
   const [command, ...args] = words;
-  const trigger = triggered && triggerOf(task);
-  return runExec(
-    {
-      ...asked,
-      options: { ...asked.options, command, args, ...(trigger && { trigger }) },
-      surroundings: { cwd, env, become },
-    },
-    platform,
-  );
+  const trigger = triggered && { trigger: triggerOf(task) };
+  const ofJob = job && { job: { ...job, task: name, params: Object.fromEntries(params) } };
+  const options = { ...asked.options, command, args, ...trigger, ...ofJob };
+  return runExec({ ...asked, options, surroundings: { cwd, env, become } }, platform);
 }
 
 function triggerOf({ name, file, trigger }: Task): TriggerChoice {
