@@ -13,8 +13,14 @@ function policy({ groups = ['prod/web'], ...given }: Given) {
     published: [],
     ...(typeof each === 'string' ? { group: each } : each),
   }));
-  return rulesOf({ prefix: 'runlock', role: 'node', states: [], ...given, groups: all }).map(hclOf);
+  const request = { prefix: 'runlock', role: 'node', states: [], principals: [], ...given } as const;
+  return rulesOf({ ...request, groups: all }).map(hclOf);
 }
+
+/** To see what is asked of nodes. */
+const ASKED = ['.agents', '.requests', '.triggers'].map(
+  (folder) => `key_prefix "runlock/${folder}/" { policy = "read" }`,
+);
 
 const of = (when: (note: string) => boolean) =>
   gateRights.filter(([, note]) => when(note)).map(([rule]) => rule);
@@ -85,6 +91,7 @@ test('a rule that another one includes is left out, and never weakens it', () =>
     'key "runlock/prod/.freeze" { policy = "read" }',
     'key "runlock/.freeze" { policy = "read" }',
     'key_prefix "runlock/.state/" { policy = "read" }',
+    ...ASKED,
     'key_prefix "runlock/.state/db/" { policy = "write" }',
   ]);
   expect(policy({ role: 'viewer', groups: [''], states: ['db/a'] })).toEqual([
@@ -106,6 +113,59 @@ test('a group whose name another one begins with is another group', () => {
     'key "a/b/prod/.freeze" { policy = "read" }',
     'key "a/b/.freeze" { policy = "read" }',
     'key_prefix "a/b/.state/" { policy = "read" }',
+    ...ASKED.map((rule) => rule.replace('runlock/', 'a/b/')),
     'key_prefix "a/b/prod/web2/" { policy = "write" }',
+  ]);
+});
+
+describe("an agent's", () => {
+  const [session = '', ...locks] = leastRights;
+
+  test('are those of its runs, and what it needs to hear of requests and to say who it is', () => {
+    expect(policy({ role: 'agent', node: 'web01', principals: ['ops', 'ci'], on: [] })).toEqual([
+      ...[session, ...locks],
+      'key "runlock/.agents/web01" { policy = "write" }',
+      'key_prefix "runlock/.requests/" { policy = "read" }',
+      'key_prefix "runlock/.requests/ops/inbox/web01/" { policy = "write" }',
+      'key_prefix "runlock/.requests/ci/inbox/web01/" { policy = "write" }',
+      'key_prefix "runlock/.triggers/web01/" { policy = "write" }',
+    ]);
+  });
+
+  test('are for any node if none is named, and for no requests and triggers that it has no use for', () => {
+    expect(policy({ role: 'agent', principals: ['ops'], on: [] }).slice(-4)).toEqual([
+      'key_prefix "runlock/.agents/" { policy = "write" }',
+      'key_prefix "runlock/.requests/" { policy = "read" }',
+      'key_prefix "runlock/.requests/ops/inbox/" { policy = "write" }',
+      'key_prefix "runlock/.triggers/" { policy = "write" }',
+    ]);
+    expect(policy({ role: 'agent', node: 'web01' })).toEqual([
+      ...[session, ...locks, 'key "runlock/.agents/web01" { policy = "write" }'],
+    ]);
+  });
+
+  test('cover what its triggers look at', () => {
+    const on = ['state:db/schema', 'good:*@prod/db', 'healthy:web'].map(parseCondition);
+    expect(policy({ role: 'agent', node: 'web01', on }).slice(-4)).toEqual([
+      'key_prefix "runlock/.state/db/" { policy = "read" }',
+      'key_prefix "runlock/prod/db/.runs/" { policy = "read" }',
+      'node_prefix "" { policy = "read" }',
+      'service "web" { policy = "read" }',
+    ]);
+  });
+});
+
+test('who asks for jobs may write what is asked, and where the jobs are, under that name alone', () => {
+  const viewer = policy({ role: 'viewer', groups: ['prod/web', 'prod/db'], principals: ['ci'] });
+  expect(viewer.filter((rule) => rule.includes('"write"'))).toEqual([
+    'key_prefix "runlock/.requests/ci/" { policy = "write" }',
+    'key_prefix "runlock/prod/web/.jobs/ci/" { policy = "write" }',
+    'key_prefix "runlock/prod/db/.jobs/ci/" { policy = "write" }',
+  ]);
+  // To write the group is to write its jobs.
+  const operator = policy({ role: 'operator', principals: ['ops'] });
+  expect(operator.filter((rule) => rule.includes('"write"'))).toEqual([
+    'key_prefix "runlock/prod/web/" { policy = "write" }',
+    'key_prefix "runlock/.requests/ops/" { policy = "write" }',
   ]);
 });

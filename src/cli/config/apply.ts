@@ -31,6 +31,7 @@ const PER_CALL: ReadonlySet<string> = new Set([
     'param',
     'triggered',
     'job',
+    'principal',
     'commands',
     'state',
   ],

@@ -9,6 +9,7 @@ import {
   addOptions,
   groupsOption,
   lastOptions,
+  onLineAlone,
   option,
   repeatedOption,
   toCommon,
@@ -19,14 +20,16 @@ import type { Condition } from '../../conditions/parse.ts';
 import { pathFault } from '../../state/path.ts';
 import { parseSetting } from '../../state/setting.ts';
 import type { Setting } from '../../state/setting.ts';
+import { isPrincipal } from '../../jobs/keys.ts';
 import { conditionsOption } from '../condition-option.ts';
 import { maintenanceOption, serviceOption } from '../gate-flags.ts';
+import { tasksDirOption } from '../tasks-dir-option.ts';
 import type { Platform } from '../platform.ts';
 import type { PolicyGate, PolicyGroup, Role } from './rules.ts';
 import type { PolicyOptions } from './run.ts';
 
 /** In the order in which help names them. */
-const ROLES: readonly Role[] = ['node', 'operator', 'viewer'];
+const ROLES: readonly Role[] = ['node', 'agent', 'operator', 'viewer'];
 
 export const policy = register({
   name: 'policy',
@@ -36,14 +39,19 @@ export const policy = register({
     (await import('./run.ts')).run(asked, platform),
 });
 
-function define(program: Command, { env }: Defining, done: (asked: Asked<PolicyOptions>) => void): void {
+function define(program: Command, defining: Defining, done: (asked: Asked<PolicyOptions>) => void): void {
+  const { env } = defining;
   const command = program
     .command('policy')
     .description("print the rules of Consul's ACL that a role needs, and no others")
-    .addArgument(new Argument('<role>', 'node, operator or viewer').choices(ROLES));
+    .addArgument(new Argument('<role>', 'node, agent, operator or viewer').choices(ROLES));
   addOptions(command, [
     groupsOption('group of the role; / for all groups; repeat for several', 'default', parseGroupsOrRoot),
-    option('--node <name>', 'with node: the name of its Consul agent (default: any node)', parseNode),
+    option(
+      '--node <name>',
+      'with node and agent: the name of its Consul agent (default: any node)',
+      parseNode,
+    ),
     serviceOption('also the rules for the health gate of these services, as for exec'),
     maintenanceOption('also the rules for this maintenance, as for exec'),
     conditionsOption('--when <condition>', 'also the rules for these conditions, as for exec'),
@@ -58,23 +66,42 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<PolicyO
       parseSetting,
     ),
     repeatedOption('--state <path>', 'also the rules for setting this state; repeat for several', parseState),
+    onLineAlone(
+      repeatedOption(
+        '--principal <name>',
+        'with agent: who may ask for its tasks; else: ask for jobs under this name; repeat for several',
+        parsePrincipal,
+      ),
+    ),
+    tasksDirOption(),
     option('--commands', 'print the commands that create the policy and a token', parseFlag, false),
     ...lastOptions('print as JSON'),
   ]);
   command.addHelpText('after', POLICY_HELP);
   command.action((role: Role) => {
     const values = withEnvironment(command, env) as Values & PolicyValues;
-    const { prefix, json, commands, group, node, state = [] } = values;
+    const { prefix, json, commands, group, node, state = [], principal = [], tasksDir } = values;
     const given = (name: string) => command.getOptionValueSource(name) === 'cli';
-    if (given('node') && role !== 'node') throw usage("--node is for 'policy node' only");
+    if (given('node') && role !== 'node' && role !== 'agent')
+      throw usage("--node is for 'policy node' and 'policy agent' only");
+    if (given('principal') && role === 'node')
+      throw usage("--principal is for 'policy agent', 'policy operator' and 'policy viewer' only");
+    if (given('tasksDir') && role !== 'agent') throw usage("--tasks-dir is for 'policy agent' only");
+    if (role === 'agent' && group.includes(''))
+      throw usage('an agent with rights for all groups could ask in the name of everybody; name its groups');
+    if (role === 'viewer' && principal.length > 0 && group.includes(''))
+      throw usage('no rule is for the jobs of every group; name the groups to ask for jobs in');
     if (json && commands) throw usage('--json and --commands exclude each other');
-    const groups = group.map((each) => groupOf(command, each));
+    // The tasks of an agent have their own groups.
+    const named = role === 'agent' && command.getOptionValueSource('group') === 'default' ? [] : group;
+    const groups = named.map((each) => groupOf(command, each));
     if (given('maintenance') && !groups.some(({ gate }) => gate))
       throw usage('--maintenance needs --service');
     done({
       common: toCommon(values),
       options: Object.freeze({
-        ...{ prefix, json, commands, role, groups, states: state },
+        ...{ prefix, json, commands, role, groups, states: state, principals: principal },
+        ...(role === 'agent' && { tasks: { folder: tasksDir, defining } }),
         ...(node !== undefined && { node }),
       }),
     });
@@ -99,12 +126,21 @@ function parseState(path: string): string {
   return path;
 }
 
+function parsePrincipal(name: string): string {
+  if (isPrincipal(name)) return name;
+  throw usage("not a principal's name; use letters, digits, '.', '_' and '-', at most 64");
+}
+
 const POLICY_HELP = `
-Asks Consul nothing: it prints what the token needs, from the options, the environment and the configuration file.
+Asks Consul nothing: it prints what the token needs, from the options, the environment and the configuration file; for an
+agent, from the task files of this node too.
 
   node      runs 'runlock exec' and 'runlock acquire' in the groups
+  agent     runs 'runlock agent' with the tasks of --tasks-dir, and their runs
   operator  releases, freezes, thaws and forgets the groups, and looks at them
   viewer    looks at the groups: status, history, monitoring
+
+With --principal, an operator or a viewer may also ask for jobs of the groups under that name.
 
 Rules for a group also cover the groups below it. Without --node, a node's rules are for any node, so that all nodes of the
 groups can share one policy; with it, the token can't make sessions for others.
@@ -114,7 +150,8 @@ Exit codes: 0; 64 wrong usage; 74 stdout could not be written; 78 bad configurat
 Examples:
   runlock policy node -g prod/web --node web01
   runlock policy node -g prod/web --service web --maintenance
-  runlock policy operator -g prod --commands
+  runlock policy agent --node web01
+  runlock policy operator -g prod --principal ops --commands
   runlock policy viewer -g /`;
 
 interface PolicyValues {
@@ -124,4 +161,6 @@ interface PolicyValues {
   group: readonly string[];
   node?: string;
   state?: readonly string[];
+  principal?: readonly string[];
+  tasksDir: string;
 }

@@ -3,10 +3,12 @@ import type { Condition } from '../../conditions/parse.ts';
 import { sourcesOf } from '../../conditions/sources.ts';
 import type { Scope } from '../../gate/maintenance.ts';
 import { AUTO } from '../../gate/read.ts';
+import { agentKey, requestKeys } from '../../jobs/keys.ts';
+import { requestRule } from '../../jobs/read.ts';
 import { freezeKeys, gateKey, groupKeys, outKeys } from '../../lock/keys.ts';
 import { belowRule, stateRule, statesBelow } from '../../state/path.ts';
 
-export type Role = 'node' | 'operator' | 'viewer';
+export type Role = 'node' | 'agent' | 'operator' | 'viewer';
 
 /** A rule as Consul's policies have it. */
 export interface Rule {
@@ -44,17 +46,23 @@ export interface PolicyRequest {
   readonly node?: string;
   /** Paths of states that are set. */
   readonly states: readonly string[];
+  /** With `agent`: who may ask for its tasks. With the others: as whom they ask. */
+  readonly principals: readonly string[];
+  /** With `agent`: what starts its tasks; undefined: nothing does. */
+  readonly on?: readonly Condition[];
 }
 
 /** In the order in which people read them: what comes first is needed most. */
 export function rulesOf(request: PolicyRequest): readonly Rule[] {
-  const { prefix, groups, states } = request;
+  const { prefix, groups, states, principals, on = [] } = request;
   const own: Record<Role, () => readonly Rule[]> = {
     node: () => groups.flatMap((group) => ofNode(request, group)),
+    agent: () => [...groups.flatMap((group) => ofNode(request, group)), ...ofAgent(request)],
     operator: () => groups.flatMap(({ group }) => ofPerson(prefix, group, 'write')),
     viewer: () => groups.flatMap(({ group }) => ofPerson(prefix, group, 'read')),
   };
-  const session = request.role === 'node' ? [ruleFor('session', request.node, 'write')] : [];
+  const isRun = request.role === 'node' || request.role === 'agent';
+  const session = isRun ? [ruleFor('session', request.node, 'write')] : [];
   return leastOf([
     ...session,
     ...own[request.role](),
@@ -62,7 +70,9 @@ export function rulesOf(request: PolicyRequest): readonly Rule[] {
       parseRule(stateRule(prefix, path, 'write')),
     ),
     ...groups.flatMap(({ group, when }) => ofConditions(prefix, group, when)),
-    ...(request.role === 'node' ? [] : groups.flatMap(({ gate }) => (gate ? seen(gate) : []))),
+    ...ofConditions(prefix, '', on),
+    ...(isRun ? [] : principals.flatMap((name) => asPrincipal(request, name))),
+    ...(isRun ? [] : groups.flatMap(({ gate }) => (gate ? seen(gate) : []))),
   ]);
 }
 
@@ -80,6 +90,36 @@ function ofNode({ prefix, node }: PolicyRequest, { group, gate }: PolicyGroup): 
   ];
 }
 
+/** What an agent has besides what the runs of its tasks need. */
+function ofAgent({ prefix, node, principals, on }: PolicyRequest): readonly Rule[] {
+  const below = (name: string) => ({ resource: 'key_prefix', name });
+  const own = (folder: string) => below(node === undefined ? folder : `${folder}${node}/`);
+  return [
+    node === undefined
+      ? { ...below(agentKey(prefix, '')), access: 'write' }
+      : { resource: 'key', name: agentKey(prefix, node), access: 'write' },
+    ...(principals.length === 0 ? [] : [parseRule(requestRule(prefix))]),
+    ...principals.map((name): Rule => ({
+      ...own(requestKeys(prefix, name).prefix + INBOX),
+      access: 'write',
+    })),
+    ...(on === undefined ? [] : [{ ...own(triggersBelow(prefix)), access: 'write' } as const]),
+  ];
+}
+
+const INBOX = 'inbox/';
+const triggersBelow = (prefix: string) => `${prefix}/.triggers/`;
+
+/** Who asks for jobs needs to write what is asked, and where the jobs of the groups are. */
+const asPrincipal = ({ prefix, groups }: PolicyRequest, principal: string): readonly Rule[] => [
+  parseRule(requestKeys(prefix, principal).rule),
+  ...groups.map(({ group }): Rule => ({
+    resource: 'key_prefix',
+    name: `${prefix}/${group}/.jobs/${principal}/`,
+    access: 'write',
+  })),
+];
+
 /** Whoever looks at a group has to see whether a freeze above it is in effect. */
 function ofPerson(prefix: string, group: string, access: Access): readonly Rule[] {
   const [, ...above] = freezeKeys(prefix, group);
@@ -88,6 +128,12 @@ function ofPerson(prefix: string, group: string, access: Access): readonly Rule[
     ...above.map((name): Rule => ({ resource: 'key', name, access: 'read' })),
     // Runs may wait for any state, and what they wait for is judged by whoever looks.
     parseRule(belowRule(statesBelow(prefix), 'read')),
+    // What is asked of nodes, by whom, and what starts by itself.
+    ...[agentKey(prefix, ''), `${prefix}/.requests/`, triggersBelow(prefix)].map((name): Rule => ({
+      resource: 'key_prefix',
+      name,
+      access: 'read',
+    })),
   ];
 }
 

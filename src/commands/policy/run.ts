@@ -5,9 +5,13 @@ import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
 import { hclOf, rulesOf } from './rules.ts';
+import type { Folder } from '../task/tasks.ts';
 import type { PolicyRequest } from './rules.ts';
+import { withTasks } from './of-tasks.ts';
 
 export interface PolicyOptions extends PolicyRequest {
+  /** With `agent`: whose groups, principals and states count, too. */
+  readonly tasks?: Omit<Folder, 'uid'>;
   readonly json: boolean;
   /** Print the commands that create it. */
   readonly commands: boolean;
@@ -15,19 +19,21 @@ export interface PolicyOptions extends PolicyRequest {
 
 export async function run({ common, options }: Asked<PolicyOptions>, platform: Platform): Promise<number> {
   openLog(platform, common);
-  const { json, commands, role } = options;
-  const rules = rulesOf(options);
+  const { json, commands, role, tasks } = options;
+  const request = tasks ? await withTasks(options, { ...tasks, uid: platform.uid }) : options;
+  const rules = rulesOf(request);
   const hcl = rules.map((rule) => `${hclOf(rule)}\n`).join('');
-  const text = () => (commands ? commandsFor(nameOf(options), hcl) : hcl);
+  const text = () => (commands ? commandsFor(nameOf(request), hcl) : hcl);
   await print(platform, { json, data: { role, rules }, text });
   return 0;
 }
 
 /** A policy's name in Consul: letters, digits, '-' and '_', 128 at most. */
-function nameOf({ role, groups, node }: PolicyRequest): string {
+function nameOf({ role, groups, node, principals }: PolicyRequest): string {
   const parts = [
     'runlock',
     role,
+    ...(role === 'agent' ? [] : principals),
     ...(node === undefined ? groups.map(({ group }) => group || 'all') : [node]),
   ];
   return parts
