@@ -1,6 +1,7 @@
 /** What an agent knows of its host and of its place in Consul, in one value, so that one wait hears of each change. */
 import type { AgentDocument, AgentTask } from '../jobs/documents.ts';
 import { clockTime } from '../text/age.ts';
+import type { Hook } from './hook/definition.ts';
 import type { Pause } from './state-folder.ts';
 import type { Task } from './task/definition.ts';
 
@@ -12,6 +13,7 @@ export interface ServedTask {
 
 export interface TaskFiles {
   readonly tasks: readonly ServedTask[];
+  readonly hooks?: readonly Hook[];
   /** Why other files are no tasks, a line each. */
   readonly faults: readonly string[];
 }

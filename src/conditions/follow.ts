@@ -38,6 +38,8 @@ export interface Following {
   readonly consul: Consul;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  /** The pause between two queries, in milliseconds. */
+  readonly paceMs: number;
   /** The look that came before the first query. */
   readonly world: Look;
   readonly of: (source: Source) => Followed;
@@ -59,7 +61,7 @@ export async function follow(following: Following, watch: Watch): Promise<never>
 
 /** Rings when it sees something else than the last look did. Whether that came and went meanwhile, a look asks (`Trace`). */
 async function followSource(following: Following, source: Source): Promise<never> {
-  const { consul, clock, signal, ring } = following;
+  const { consul, clock, signal, ring, paceMs } = following;
   const followed = following.of(source);
   let index = startIndex(following.world, source);
   let needless = 0;
@@ -85,7 +87,7 @@ async function followSource(following: Following, source: Source): Promise<never
       // `state prune` may remove it, but it is rarely needed again.
       opensAt *= 16;
     }
-    await clock.sleep(seen.isEmpty ? SHARED_PAUSE_MS : PAUSE_MS, { signal });
+    await clock.sleep(seen.isEmpty ? SHARED_PAUSE_MS : paceMs, { signal });
   }
 }
 

@@ -51,6 +51,8 @@ interface WatchOptions<R> {
    * trace. By default they need not.
    */
   readonly isExact?: (judged: readonly Judged[]) => boolean;
+  /** The least time between two looks, in milliseconds; the first change of a while is looked at at once. */
+  readonly paceMs?: number;
 }
 
 /**
@@ -61,7 +63,7 @@ interface WatchOptions<R> {
 export async function watchConditions<R>(
   watching: Watching,
   conditions: readonly Condition[],
-  { since, decide, isExact = () => false }: WatchOptions<R>,
+  { since, decide, isExact = () => false, paceMs = PAUSE_MS }: WatchOptions<R>,
 ): Promise<R> {
   const { consul, clock } = watching;
   const sources = sourcesOf(conditions, watching);
@@ -93,7 +95,7 @@ export async function watchConditions<R>(
       if ('done' in decision) return decision.done;
       if (!isFollowing)
         for (const watch of planWatches(sources))
-          follow({ consul, clock, signal, world, ...followed }, watch).catch((error: unknown) =>
+          follow({ consul, clock, signal, world, paceMs, ...followed }, watch).catch((error: unknown) =>
             bell.fail(error),
           );
       isFollowing = true;
@@ -106,7 +108,7 @@ export async function watchConditions<R>(
       );
       if (!followed.isBehind()) await bell.next(Math.max(0, dueMs), signal);
       // The first change of a while is looked at at once.
-      const pauseMs = lookedMs + PAUSE_MS - clock.monotonicMs();
+      const pauseMs = lookedMs + paceMs - clock.monotonicMs();
       if (pauseMs > 0) await clock.sleep(pauseMs, { signal });
     }
   } finally {

@@ -408,6 +408,13 @@ type OfAgent =
   | { event: 'agent-paused'; by: string; reason?: string }
   | { event: 'agent-resumed' }
   | { event: 'agent-no-requests'; why: string }
+  /** A change asks for a run of the task; none: its age does. */
+  | { event: 'trigger-starts'; task: string; on: readonly string[] }
+  | { event: 'trigger-refused'; task: string; why: 'loop' | 'deep'; cause: readonly string[] }
+  | { event: 'trigger-held'; task: string; by: 'back-off' | 'tripped' | 'paused' }
+  | { event: 'reactor-failed'; reactor: string; detail: Fault }
+  | { event: 'hook-taken'; hook: string; host: string }
+  | { event: 'hook-failed'; hook: string; host: string; detail: Fault }
   | { event: 'agent-part-failed'; part: string; detail: Fault & { readonly pauseMs: number } };
 
 /** Steps on the way to a slot, which are not logged. */

@@ -3,6 +3,7 @@ import { assertNever } from '../errors.ts';
 import { clockTime, formatAge } from '../text/age.ts';
 import { frozenName } from '../text/frozen.ts';
 import { hint, leaveHint } from '../text/suggested-command.ts';
+import { visible } from '../text/visible.ts';
 import { busySentence, holderText } from './busy.ts';
 import { endSentence, givenBackText, overText } from './end.ts';
 import type { RunEvent, Sentence } from './events.ts';
@@ -10,6 +11,16 @@ import type { RunEvent, Sentence } from './events.ts';
 const error = (message: string): Sentence => ({ level: 'error', message });
 const warning = (message: string): Sentence => ({ level: 'warning', message });
 const info = (message: string): Sentence => ({ level: 'info', message });
+
+const HELD = {
+  'back-off': (task: string) =>
+    warning(`task ${task} failed, and a change still asks for it; the next try waits`),
+  tripped: (task: string) =>
+    warning(
+      `task ${task} was started too often by changes; not starting it until 'runlock agent reset ${task}', or until it has been quiet for a while`,
+    ),
+  paused: (task: string) => info(`a change asks for task ${task}, but the agent is paused`),
+};
 const debug = (message: string): Sentence => ({ level: 'debug', message });
 
 type Of<E extends RunEvent['event']> = Extract<RunEvent, { event: E }>;
@@ -213,6 +224,24 @@ export function sentenceOf(event: RunEvent): Sentence {
       return info('the agent is resumed');
     case 'agent-no-requests':
       return warning(`the agent serves no requests: ${event.why}`);
+    case 'trigger-starts':
+      return info(
+        event.on.length === 0
+          ? `starting task ${event.task}: its last good run is too long ago`
+          : `starting task ${event.task}: changed: ${event.on.map(visible).join(', ')}`,
+      );
+    case 'trigger-refused':
+      return warning(
+        `not starting task ${event.task}: ${event.why === 'loop' ? 'its own runs have led to the change' : 'too many triggered runs have led to the change'} (${event.cause.map(visible).join(', ')})`,
+      );
+    case 'trigger-held':
+      return HELD[event.by](event.task);
+    case 'reactor-failed':
+      return warning(`${event.reactor}: ${event.detail.fault}; retrying`);
+    case 'hook-taken':
+      return info(`hook ${event.hook}: ${event.host} has accepted the change`);
+    case 'hook-failed':
+      return warning(`hook ${event.hook}: ${event.host}: ${event.detail.fault}; retrying`);
     case 'agent-part-failed':
       return warning(`${event.part}: ${event.detail.fault}; retrying in ${formatAge(event.detail.pauseMs)}`);
     case 'evicted':

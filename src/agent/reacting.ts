@@ -1,0 +1,109 @@
+/** The part of an agent that starts tasks and posts to hooks after changes: its triggers and hooks are what the files say now. */
+import { join } from 'node:path';
+import type { Consul } from '../consul/consul.ts';
+import { triggerKey } from '../jobs/keys.ts';
+import type { Deps } from '../platform/deps.ts';
+import { watchFolder } from './folder-watch.ts';
+import { hookReactor } from './hooks.ts';
+import type { HookWays } from './hooks.ts';
+import type { Known, TaskFiles } from './known.ts';
+import type { Part } from './parts.ts';
+import type { Reactor, Waits } from './reactor.ts';
+import { runReactors } from './reactors.ts';
+import { triggerReactor } from './triggers.ts';
+import type { TriggeredRuns } from './triggers.ts';
+import type { StateFolder } from './state-folder.ts';
+import type { Changing } from './watched.ts';
+
+export interface ReactingWays extends Omit<HookWays, 'consul' | 'deps' | 'prefix' | 'node'> {
+  readonly consul: Consul;
+  readonly deps: Deps;
+  readonly prefix: string;
+  readonly node: string;
+  readonly known: Changing<Known>;
+  readonly state: StateFolder;
+  readonly triggered: TriggeredRuns;
+}
+
+export function reacting(ways: ReactingWays): Part {
+  return {
+    name: 'triggers',
+    run: async (signal) => {
+      for (;;) {
+        const { value } = ways.known.look();
+        const over = new AbortController();
+        const either = AbortSignal.any([signal, over.signal]);
+        const reactors = reactorsOf(ways, value.files);
+        const changed = untilOthers(ways.known, value.files, either);
+        // Nothing to react to asks Consul for nothing.
+        const working = reactors.length > 0 ? react(ways, reactors, either) : undefined;
+        try {
+          await Promise.race([changed, ...(working ? [working] : [])]);
+        } finally {
+          over.abort(new Error('the files have changed'));
+          await Promise.allSettled([changed, ...(working ? [working] : [])]);
+        }
+        signal.throwIfAborted();
+      }
+    },
+  };
+}
+
+function reactorsOf(ways: ReactingWays, { tasks, hooks = [] }: TaskFiles): readonly Reactor[] {
+  const triggers = tasks.flatMap(({ task: { name, trigger } }) =>
+    trigger ? [triggerReactor({ ...ways, runs: ways.triggered }, { task: name, trigger })] : [],
+  );
+  return [...triggers, ...hooks.map((hook) => hookReactor(ways, hook))];
+}
+
+const wordsOf = ({ tasks, hooks }: TaskFiles) =>
+  JSON.stringify([tasks.map(({ task: { name, trigger } }) => [name, trigger]), hooks]);
+
+/** Until the files say something else of triggers and hooks. */
+async function untilOthers(known: Changing<Known>, files: TaskFiles, signal: AbortSignal): Promise<void> {
+  const words = wordsOf(files);
+  for (;;) {
+    const { value, change } = known.look();
+    if (wordsOf(value.files) !== words) return;
+    await known.past(change, { signal });
+  }
+}
+
+function react(ways: ReactingWays, reactors: readonly Reactor[], signal: AbortSignal): Promise<never> {
+  const { deps, prefix, node, known, state } = ways;
+  return runReactors(
+    {
+      ...ways,
+      isPaused: () => known.look().value.pause !== undefined,
+      takeResets: () => state.takeResets().map((task) => triggerKey(prefix, node, task)),
+      onChange: (ring, until) => {
+        void watchFolder(
+          deps.clock,
+          { folder: join(state.path, 'reset'), changed: ring, settleMs: 0 },
+          until,
+        );
+        void ringAtPauses(known, ring, until);
+      },
+      tell: (reactor, waits) => tell(deps, reactor, waits),
+    },
+    reactors,
+    signal,
+  );
+}
+
+async function ringAtPauses(known: Changing<Known>, ring: () => void, signal: AbortSignal): Promise<void> {
+  let before = known.look().value.pause;
+  while (!signal.aborted) {
+    const { value, change } = known.look();
+    if (value.pause !== before) ring();
+    before = value.pause;
+    await known.past(change, { signal }).catch(() => undefined);
+  }
+}
+
+function tell({ emit }: Deps, { name }: Reactor, waits: Waits): void {
+  const [kind, task = ''] = name.split(' ');
+  if (kind !== 'task' || waits.kind !== 'held') return;
+  if (waits.by === 'back-off' || waits.by === 'tripped' || waits.by === 'paused')
+    emit({ event: 'trigger-held', task, by: waits.by });
+}
