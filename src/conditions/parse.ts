@@ -100,6 +100,12 @@ function parseState(rest: Rest): Kind {
   const [, path = '', sign, value = ''] = /^(.*?)(?:(!?=)(.*))?$/s.exec(restOf(rest)) ?? [];
   checkPath(rest, path);
   if (sign === undefined) return { kind: 'state', path };
+  // Nearly always a slip, and a wait that never ends.
+  if (value.startsWith('='))
+    throw wrong(
+      rest.at + 1 + path.length + sign.length,
+      `write one '=': state:${path}${sign}${value.replace(/^=+/, '')}`,
+    );
   return { kind: 'state', path, is: sign === '=' ? 'equal' : 'other', value: checkValue(value) };
 }
 

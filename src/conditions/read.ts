@@ -169,11 +169,9 @@ async function proveServices(
   ]);
   const hidden = rights[(await consul.may(rights, options)).indexOf(false)];
   if (!hidden) return;
-  const rule = hidden.resource === 'service' ? `service "${hidden.name}"` : 'node_prefix ""';
-  throw new RunlockError(
-    'forbidden',
-    `Consul at ${consul.address} does not show this token all instances; the token needs the rule: ${rule} { policy = "read" }`,
-  );
+  const what = hidden.resource === 'service' ? `service "${hidden.name}"` : 'node_prefix ""';
+  const why = 'it does not show all instances';
+  throw consul.denied(`${what} { policy = "read" }`, why);
 }
 
 /**

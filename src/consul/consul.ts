@@ -59,6 +59,8 @@ export interface Consul extends ServiceCalls {
   readonly address: string;
   /** The fault that is being retried now; undefined while Consul answers. */
   fault(): RunlockError | undefined;
+  /** The fault where this token was found to lack a right without a request that Consul refused. `why`: in brackets. */
+  denied(rule: string, why: string): RunlockError;
   /** Consistent read of one key. */
   get(key: string, options: ReadOptions): Promise<{ entry: Entry | undefined; index: number }>;
   /** Consistent read of every key below `prefix`. */
@@ -148,6 +150,8 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
     ...serviceCalls({ client, call, address: settings.address, place: settings, limits: readLimits }),
     address: settings.address,
     fault: () => trouble.now(),
+    denied: (rule, why) =>
+      forbidden({ address: settings.address, rule, isAnonymous: token.now() === undefined }, why),
     get: async (key, options) => {
       const { entries, index } = await read(key, options, false);
       return { entry: entries[0], index };

@@ -109,6 +109,8 @@ type OfRun =
       group: string;
       missing: readonly string[];
     }
+  /** The conditions were met, but services changed while they were read. */
+  | { event: 'when-apart'; run: string; group: string }
   /** Others can't see that the run waits without a slot. */
   | { event: 'wait-unrecorded'; run: string; detail: Fault }
   | (Run & { event: 'sent-away'; by: string })

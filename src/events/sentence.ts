@@ -70,6 +70,10 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'when-unmet':
       return warning(`busy: --when is not met: ${event.missing.join('; ')}`);
+    case 'when-apart':
+      return info(
+        '--when is met, but services kept changing while they were read: perhaps not all of it was met at one moment',
+      );
     case 'wait-unrecorded':
       return debug(`'runlock status' does not show that this run waits: ${event.detail.fault}`);
     case 'sent-away':

@@ -270,7 +270,9 @@ async function waitForSlots(
       const run = requests[0].run.id;
       const groups = requests.map(({ group }) => group);
       for (const group of groups) heard.waits.begin(group);
-      const conditions = outside.runConditions?.(deps, { prefix, groups, run, when, inside: deps.inside });
+      const seats = requests.map(({ group, run: { slots } }) => ({ group, slots }));
+      const about = { prefix, seats, node: options.node, run, when, inside: deps.inside };
+      const conditions = outside.runConditions?.(deps, about);
       const { record } = outside;
       const from = { run, group: groups.join(','), gate, conditions, record, waiting, take, starts };
       return await outside.enterFromOutside(deps, from);

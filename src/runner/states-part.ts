@@ -59,10 +59,10 @@ async function checkRights(
     // Consul asks for the right to write of every check; a state that is set refuses, and has been asked for as well.
     const checks = paths.map((path) => ({ verb: 'check-not-exists', key: stateKey(prefix, path) }) as const);
     try {
-      await consul.transact(checks, { signal });
+      await consul.transact(checks, { signal, rule });
     } catch (error) {
       if (!isRunlockError(error, 'forbidden')) return;
-      const message = `Consul at ${consul.address} does not let this token set ${paths.join(', ')}; nothing was started; the token needs the rule: ${rule}`;
+      const message = `can't set ${paths.join(', ')}, so nothing was started: ${error.message}`;
       throw new RunlockError('forbidden', message, { cause: error });
     }
   };

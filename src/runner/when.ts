@@ -3,13 +3,15 @@ import { judge } from '../conditions/judge.ts';
 import type { Judged } from '../conditions/judge.ts';
 import type { Condition } from '../conditions/parse.ts';
 import { isLive } from '../conditions/is-live.ts';
-import { waitsForEnd } from '../conditions/own-run.ts';
-import type { OwnRun } from '../conditions/own-run.ts';
+import { neverBeside, waitsForEnd } from '../conditions/own-run.ts';
+import type { OwnRun, Seats } from '../conditions/own-run.ts';
 import { look } from '../conditions/read.ts';
 import type { Look } from '../conditions/read.ts';
 import { sourcesOf } from '../conditions/sources.ts';
 import { watchConditions } from '../conditions/watch.ts';
+import { FIRST_CONTACT } from '../consul/consul.ts';
 import { persistRefused } from '../consul/retry.ts';
+import { agentNode } from '../consul/session.ts';
 import { RunlockError } from '../errors.ts';
 import type { Reason } from '../gate/until-open.ts';
 import type { SeenKey } from '../lock/transactions.ts';
@@ -40,24 +42,31 @@ export interface RunConditions {
 
 interface Asked {
   readonly prefix: string;
-  /** By their names. */
-  readonly groups: readonly string[];
+  readonly seats: Seats['groups'];
+  /** Undefined: the one that the local agent is on. */
+  readonly node: string | undefined;
   readonly run: string;
   readonly when: readonly Condition[];
   /** The run that this one is inside of, which keeps its slot meanwhile. */
   readonly inside: OwnRun | undefined;
 }
 
-type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'emit'>;
+type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'random' | 'host' | 'emit'>;
 
 export function runConditions(deps: Effects, asked: Asked): RunConditions {
-  const { prefix, groups, run, when } = asked;
+  const { prefix, seats, run, when } = asked;
+  const groups = seats.map(({ group }) => group);
   const onStates = when.filter(({ kind }) => kind === 'state');
   const said = new Set<string>();
-  const outer = outerRun(deps, asked);
+  const around = { ...asked, groups, outer: outerRun(deps, asked), never: refuseNever(deps, asked) };
+  let isApart = false;
+  const apart = () => {
+    if (!isApart) deps.emit({ event: 'when-apart', run, group: groups.join(',') });
+    isApart = true;
+  };
   return {
-    all: () => createReason(deps, { ...asked, outer }, when),
-    onStates: () => (onStates.length === 0 ? undefined : createReason(deps, { ...asked, outer }, onStates)),
+    all: () => createReason(deps, { ...around, apart }, when),
+    onStates: () => (onStates.length === 0 ? undefined : createReason(deps, { ...around, apart }, onStates)),
     tell: (reason) => {
       const missing = reason.missing();
       if (missing.length === 0) return;
@@ -86,9 +95,39 @@ function outerRun({ consul, clock, emit }: Effects, { prefix, inside }: Asked) {
   return (signal: AbortSignal) => (asked ??= ask(signal));
 }
 
+/** Refuses, once, what can't hold while this run starts. @throws RunlockError `usage` */
+function refuseNever(deps: Effects, { seats, when, ...asked }: Asked) {
+  let found: Promise<void> | undefined;
+  const find = async (signal: AbortSignal) => {
+    // Most runs need not ask which node this is.
+    const isAboutNode = when.some(({ kind, not }) => kind === 'active' && !not);
+    const named = asked.node ?? (isAboutNode ? await nameNode(deps, signal) : '');
+    for (const condition of when) {
+      const why = neverBeside(condition, { node: named, groups: seats });
+      if (why === undefined) continue;
+      throw new RunlockError(
+        'usage',
+        `--when ${visible(condition.text)} never lets this run start: ${why}; nothing was started; take it away, or name another group or node`,
+      );
+    }
+  };
+  return (signal: AbortSignal) => (found ??= find(signal));
+}
+
+const nameNode = (deps: Effects, signal: AbortSignal) =>
+  agentNode({ consul: deps.consul, deps }, { name: 'runlock', ttlMs: 30_000, signal, ...FIRST_CONTACT });
+
+interface Around extends Asked {
+  readonly groups: readonly string[];
+  readonly outer: Outer;
+  readonly never: (signal: AbortSignal) => Promise<void>;
+  /** The conditions hold, but not all of them were seen at one moment. */
+  readonly apart: () => void;
+}
+
 function createReason(
   { consul, clock }: Effects,
-  asked: Asked & { readonly outer: Outer },
+  asked: Around,
   when: readonly Condition[],
 ): ConditionReason {
   const place = { prefix: asked.prefix, groups: asked.groups };
@@ -108,6 +147,7 @@ function createReason(
     mark: () => JSON.stringify(open().map(({ condition, mark }) => [condition.text, mark])),
     states: () => statesIn(world, when, asked.prefix),
     read: async (options) => {
+      await asked.never(options.signal);
       const before = heard;
       const read = await persistRefused(clock, options.signal, () =>
         look(consul, { sources, proven: new Set() }, options),
@@ -119,6 +159,7 @@ function createReason(
       world = read;
       // What the watch has judged meanwhile may be newer, and it would not say that again.
       if (heard === before) judged = now;
+      if (!read.atOnce && now.every(({ holds }) => holds)) asked.apart();
     },
     follow: (bell, ended) => {
       if (followed) return;

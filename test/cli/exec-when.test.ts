@@ -254,3 +254,21 @@ test.each(['idle:when/own', 'not:active:n@when/own'])(
     expect(await group.keys('.slot/')).toEqual([]);
   },
 );
+
+test.each([
+  ['active:n@when/never', 'a node has one run at a time in a group'],
+  // The agent's node.
+  ['active:node1', 'a node has one run at a time in a group'],
+  ['blocked:when/never', 'allows this run one slot'],
+])('refuses %s at once where it can never start while that holds', async (condition, why) => {
+  const node = condition.includes('node1') ? [] : ['--node', 'n'];
+  for (const words of [['exec', '--', 'echo', 'ran'], ['acquire']]) {
+    const [command = '', ...rest] = words;
+    const asked = [command, '-g', 'when/never', ...node, '--when', condition, ...rest];
+    const { status, stdout, stderr } = await runlock(agent, asked);
+    expect({ status, stdout }).toEqual({ status: 64, stdout: '' });
+    expect(stderr).toContain(`--when ${condition} never lets this run start`);
+    expect(stderr).toContain(why);
+  }
+  expect(await agent.kv.keys('runlock/when/never/')).toEqual([]);
+});

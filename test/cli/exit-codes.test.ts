@@ -212,6 +212,10 @@ describe('74 stdout could not be written', () => {
     [['config']],
     [['freeze', 'full/ice', '--reason', 'x']],
     [['acquire', 'full/held', '--json', '--node', 'web01', '-w', '0']],
+    [['state', 'set', 'full/state', '1']],
+    [['state', 'get', 'full/state']],
+    [['wait', '--until', 'idle:full/none', '--timeout', '0', '--json']],
+    [['policy', 'viewer']],
     [['--help']],
   ])('a full disk: %j', async (args) => {
     const full = openSync('/dev/full', 'w');

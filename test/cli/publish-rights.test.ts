@@ -37,6 +37,18 @@ describe.each(['--publish', '--during'])('a run with %s', (flag) => {
   });
 });
 
+test('without a token, a refusal says so, and names what helps', async () => {
+  const env = { ...agent.env, CONSUL_HTTP_TOKEN: '' };
+  const helps =
+    /, and no token is set .*'runlock doctor' tries every right, 'runlock policy' prints the rules\)\n$/;
+  const run = await runlock({ env }, ['exec', '--publish', 'db/schema=42', '--', 'true']);
+  expect(run.status).toBe(77);
+  expect(run.stderr).toMatch(helps);
+  const wait = await runlock({ env }, ['wait', '--until', 'healthy:web', '--timeout', '0']);
+  expect(wait).toMatchObject({ status: 77 });
+  expect(wait.stderr).toMatch(helps);
+});
+
 test('who may read a state, and not the group of its run, is told so', async () => {
   const node = await withRules(...GROUP, STATES);
   expect(

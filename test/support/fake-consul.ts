@@ -1,5 +1,6 @@
 // A Consul for unit tests, in memory: it answers what the test scripts.
 import type { Consul } from '../../src/consul/consul.ts';
+import { RunlockError } from '../../src/errors.ts';
 
 type Session = Awaited<ReturnType<Consul['readSession']>>;
 
@@ -9,6 +10,8 @@ export function fakeConsul(script: Partial<Consul>): Consul {
   const usual: Partial<Consul> = {
     address: 'consul',
     fault: () => undefined,
+    denied: (rule, why) =>
+      new RunlockError('forbidden', `refused (${why}); the token needs the rule: ${rule}`),
     createSession: ({ ttl }) => {
       session = { id: 's', node: 'web01', ttl, behavior: 'delete', lockDelayMs: 0, checks: [] };
       return Promise.resolve(session.id);

@@ -13,7 +13,13 @@ const sign = fc.constantFrom('=', '!=');
 /** The text of each kind, from parts that are right. */
 const texts = fc.oneof(
   path.map((state) => `state:${state}`),
-  fc.tuple(path, sign, value).map(([state, equal, text]) => `state:${state}${equal}${text}`),
+  fc
+    .tuple(
+      path,
+      sign,
+      value.filter((text) => !text.startsWith('=')),
+    )
+    .map(([state, equal, text]) => `state:${state}${equal}${text}`),
   fc.tuple(fc.constantFrom('idle', 'blocked', 'frozen'), path).map(([kind, group]) => `${kind}:${group}`),
   fc.constant('frozen:/'),
   fc.tuple(name, at).map(([node, group]) => `active:${node}${group}`),
@@ -56,6 +62,15 @@ test('each condition is read whole: what was read, printed, is what was written'
       expect(print(parseCondition(written))).toBe(whole(written));
     }),
   );
+});
+
+test.each([
+  ['state:db/schema==4', "character 17: write one '=': state:db/schema=4"],
+  ['not:state:a!==4', "character 14: write one '=': state:a!=4"],
+  ['state:a===', "character 9: write one '=': state:a="],
+])('%s is refused with what to write', (text, says) => {
+  expect(() => parseCondition(text)).toThrow(says);
+  expect(parseCondition('state:a=b==c')).toMatchObject({ value: 'b==c' });
 });
 
 describe('a wrong condition', () => {

@@ -17,6 +17,7 @@ type Effects = Pick<ExecDeps, 'consul' | 'clock' | 'random' | 'host' | 'emit' | 
 interface When {
   readonly prefix: string;
   readonly group: string;
+  readonly slots: number;
   /** Undefined: the one that the local agent is on. */
   readonly node?: string;
   readonly sessionTtlMs: number;
@@ -34,9 +35,10 @@ export async function holdWhen<T extends { readonly kind: string }>(
   asked: When,
   hold: (look: (signal: AbortSignal) => Promise<Looked>) => Promise<T | Closed>,
 ): Promise<T | Closed> {
-  const { prefix, group, node, run, sessionTtlMs, when, waiting } = asked;
+  const { prefix, group, slots, node, run, sessionTtlMs, when, waiting } = asked;
   const groups = [group];
-  const conditions = runConditions(deps, { prefix, groups, run, when, inside: runOf(deps.env) });
+  const seats = [{ group, slots }];
+  const conditions = runConditions(deps, { prefix, seats, node, run, when, inside: runOf(deps.env) });
   const trying = waiting.patience;
   const holdOnce = () => hold((signal) => lookAt(deps.clock, conditions.all(), { signal, trying }));
   if (await holdsAlready(deps, asked)) {

@@ -134,9 +134,9 @@ After its --ttl a state counts as not set. Readers may see the state for 5 s mor
 list, watch and prune name each state that this version can't read, and go on with the others.
 
 Exit codes: 0; 1 not set (get), or not as --if-value or --if-absent asks (set); 64 wrong usage; 69 Consul unreachable, or
-an answer was lost and it is unknown whether the state was changed; 74 stdout could not be written; 75 the state keeps
-changing; 77 Consul denied access; 78 bad configuration, or a value that this version can't read (get, set); 128+n killed
-by signal n.
+an answer was lost and it is unknown whether the state was changed; 74 stdout could not be written (set, delete, prune: the
+change is done); 75 the state keeps changing; 77 Consul denied access; 78 bad configuration, or a value that this version
+can't read (get, set); 128+n killed by signal n.
 
 Examples:
   runlock state set db/schema 42

@@ -24,9 +24,11 @@ const goalReport = (goal: Goal | undefined) =>
   goal && { condition: goal.condition.text, wanted: goal.option === 'until' };
 
 /** How it ended, in one sentence. */
-export function endText({ kind, judged, waitedMs }: WaitResult, options: WaitOptions): string {
+export function endText({ kind, judged, atOnce, waitedMs }: WaitResult, options: WaitOptions): string {
   const time = formatAge(waitedMs);
-  if (kind === 'met') return `conditions met after ${time}`;
+  const apart =
+    '; services kept changing while they were read: perhaps not all conditions were met at one moment';
+  if (kind === 'met') return `conditions met after ${time}${atOnce ? '' : apart}`;
   return `timed out after ${time}: ${missingText(judged, options)}`;
 }
 
