@@ -22,6 +22,8 @@ export interface Check {
     | 'connections'
     | 'leftovers'
     | 'config'
+    | 'tasks'
+    | 'agent'
     | 'host';
   readonly level: Level;
   readonly found: string;

@@ -6,6 +6,7 @@ import type { DoctorGate } from './gate-rights.ts';
 import { configFaultOf, configOf, valueIn } from '../../cli/config/apply.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import { conditionsOption } from '../condition-option.ts';
+import { tasksDirOption } from '../tasks-dir-option.ts';
 import { agentOption, maintenanceOption, serviceOption } from '../gate-flags.ts';
 import { register } from '../../cli/command.ts';
 import type { Defining } from '../../cli/command.ts';
@@ -34,7 +35,8 @@ export const doctor = register({
   run: async (asked: DoctorAsked, platform: Platform) => (await import('./run.ts')).run(asked, platform),
 });
 
-function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) => void): void {
+function define(program: Command, defining: Defining, done: (asked: DoctorAsked) => void): void {
+  const { env } = defining;
   const command = program
     .command('doctor')
     .description('check Consul, the token, the clock and this host, and suggest fixes')
@@ -53,12 +55,15 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
       ),
     ),
     agentOption(),
+    tasksDirOption(),
     ...lastOptions('print as JSON'),
   ]);
   command.addHelpText('after', DOCTOR_HELP);
   command.action(() => {
     const values = withEnvironment(command, env);
-    const { prefix, json, group, node, agent } = values as Values & DoctorValues;
+    const { prefix, json, group, node, agent, tasksDir } = values as Values & DoctorValues;
+    const isGroupNamed = command.getOptionValueSource('group') !== 'default';
+    const requests = env['RUNLOCK_REQUESTS'] ?? configOf(command)?.general.get('requests')?.text;
     const config = describeConfig(command);
     const options = {
       prefix,
@@ -66,6 +71,8 @@ function define(program: Command, { env }: Defining, done: (asked: DoctorAsked) 
       groups: [...group].sort(),
       gates: gatesOf(command, group),
       states: statesOf(command, group),
+      from: { folder: tasksDir, defining, isGroupNamed },
+      ...(requests === 'trust-everybody' && { requests: 'trust-everybody' as const }),
       ...(node !== undefined && { node }),
       ...(agent !== undefined && { agent }),
       ...(config && { config }),
@@ -112,7 +119,8 @@ function describeConfig(command: Command): DoctorOptions['config'] {
 const DOCTOR_HELP = `
 Changes nothing, and leaves nothing in Consul. If the configuration file or --service names services, doctor also checks
 the rights for their health gate; with conditions or states (--when, --publish, --during), the rights for those. An invalid configuration file is reported as a problem; the other checks then run
-without the file.
+without the file. Each task file of this node is read, and its program and user tried; tasks that others may ask for, or that
+start by themselves, add the rights of the agent, whom it can trust, and tasks that start each other.
 
 Exit codes: 0 no problems (there may be notes); 1 warnings; 2 problems.
 
@@ -127,4 +135,5 @@ interface DoctorValues {
   group: readonly string[];
   node?: string;
   agent?: string;
+  tasksDir: string;
 }

@@ -5,6 +5,8 @@ import type { Consul, Inspection, Whereabouts } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import { groupKeys } from '../../lock/keys.ts';
 import type { Check, DoctorReport, Level } from '../../output/doctor.ts';
+import type { RequestsChoice } from '../../agent/serving.ts';
+import { checkAgent } from './agent-checks.ts';
 import { judgeConnections } from './connections.ts';
 import { contact, problem } from './contact.ts';
 import { tryGateRights } from './gate-rights.ts';
@@ -14,6 +16,7 @@ import { judgeNode, tryKeys, trySession, tryToken } from './rights.ts';
 import { tryStateRights, watchedServices } from './state-rights.ts';
 import type { DoctorStates } from './state-rights.ts';
 import { judgeSurroundings } from './surroundings.ts';
+import type { TaskFilesFound } from './task-files.ts';
 import { readVersions } from './versions.ts';
 import type { RunFiles } from '../../process/run-file.ts';
 
@@ -29,6 +32,10 @@ export interface DoctorOptions {
   readonly states: readonly DoctorStates[];
   /** Address of the node's own agent, if that is another agent than the configured one. */
   readonly agent?: string;
+  /** The tasks of this host, and what is said of their files. */
+  readonly tasks?: TaskFilesFound;
+  /** Whom the agent trusts, as the configuration says. */
+  readonly requests?: RequestsChoice;
   /** The configuration file, if there is one; `problem` names file and line. */
   readonly config?: { readonly path: string; readonly settings: number } | { readonly problem: string };
 }
@@ -57,6 +64,7 @@ export async function doctor(
     { check: 'address', level: 'ok', found: `Consul at ${address} (${source})` },
     ...(await checkConsul(deps, options, signal)),
     judgeConfig(options),
+    ...(options.tasks?.checks ?? []),
     ...judgeSurroundings({ path: env['PATH'], host, nodeVersion, runFiles }),
   ];
   const at = new Date(clock.now()).toISOString();
@@ -145,19 +153,21 @@ async function checkRights(
   const here = { host, isRemote: isElsewhere(answer.remote) };
   const all = options.groups.map((group) => groupKeys(options.prefix, group));
   const node = options.node ?? agentNode;
-  const { prefix, states, agent } = options;
+  const { prefix, states, agent, requests = 'served' } = options;
+  const tasks = (options.tasks?.tasks ?? []).map(({ task }) => task);
   const watched = watchedServices(states);
   const gates = [...options.gates, ...(watched.length === 0 ? [] : [{ services: watched }])];
   const connectToAgent = agent === undefined ? undefined : () => connect(agent);
-  const [rights, stateRights, gateRights, leftovers] = await Promise.all([
+  const [rights, stateRights, gateRights, agents, leftovers] = await Promise.all([
     tryKeys(consul, { groups: all, node, signal }),
     tryStateRights(consul, { prefix, states, groups: all, signal }),
     tryGateRights(consul, { prefix, gates, node, agentNode, connectToAgent, signal }),
+    checkAgent(consul, { prefix, node, tasks, requests, signal }),
     Promise.all(all.map((keys) => findLeftovers(consul, { keys, node: agentNode, now, signal }))),
   ]);
   return [
     ...[versions.check, token.check, ...session.checks],
-    ...[...rights, ...stateRights, ...gateRights],
+    ...[...rights, ...stateRights, ...gateRights, ...agents],
     ...[...judgeNode(options.node, agentNode, here), ...connections, ...leftovers.flat()],
   ];
 }

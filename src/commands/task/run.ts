@@ -1,16 +1,15 @@
 /** `runlock task`: lists, shows, and runs this node's tasks. */
-import type { Asked, Defining, Env } from '../../cli/command.ts';
-import { RunlockError, isRunlockError, reasonOf } from '../../errors.ts';
+import type { Asked, Defining } from '../../cli/command.ts';
+import { RunlockError } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
 import type { Task } from '../../agent/task/definition.ts';
 import { fill } from '../../agent/task/parameters.ts';
-import { checkProgram } from '../../agent/task/trusted-program.ts';
 import { jobText } from '../../jobs/keys.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
 import type { TriggerChoice } from '../../jobs/trigger.ts';
-import { accountOf, becoming, freshEnvironment, tryAs } from './account.ts';
+import { prepare } from './prepare.ts';
 import type { OfJob } from './job-option.ts';
 import { readTask, readTasks } from './tasks.ts';
 import type { Folder } from './tasks.ts';
@@ -75,21 +74,14 @@ async function runTask(
 ): Promise<number> {
   const { task, asked } = await readTask({ ...from, flags }, name);
   const words = fill(task, params);
-  const account = accountOf(task, platform);
-  const cwd = task.cwd ?? '/';
-  const own: Env = {
-    ...{ ...freshEnvironment(account, platform.env), RUNLOCK_TASK: name, ...task.env },
-    ...(job && { RUNLOCK_JOB: jobText(job.ref) }),
-  };
-  const programs = checkProgram(words[0], { uid: from.uid, path: own['PATH'] ?? '' });
-  const { become, as, env } = becoming(account, platform.uid, own);
-  reachable(task.file, () => tryAs({ programs, cwd, file: task.file, account }, as));
+  const more = job && { RUNLOCK_JOB: jobText(job.ref) };
+  const surroundings = prepare(task, words[0], { uid: from.uid, env: platform.env, ...(more && { more }) });
   const { run: runExec } = await import('../exec/run.ts');
   const [command, ...args] = words;
   const trigger = triggered && { trigger: triggerOf(task) };
   const ofJob = job && { job: { ...job, task: name, params: Object.fromEntries(params) } };
   const options = { ...asked.options, command, args, ...trigger, ...ofJob };
-  return runExec({ ...asked, options, surroundings: { cwd, env, become } }, platform);
+  return runExec({ ...asked, options, surroundings }, platform);
 }
 
 function triggerOf({ name, file, trigger }: Task): TriggerChoice {
@@ -98,14 +90,4 @@ function triggerOf({ name, file, trigger }: Task): TriggerChoice {
     'config',
     `${file}: nothing starts this task by itself any more; it has no on = […]`,
   );
-}
-
-/** A folder on the way may be closed to this user. */
-function reachable(file: string, look: () => void): void {
-  try {
-    look();
-  } catch (error) {
-    if (isRunlockError(error)) throw error;
-    throw new RunlockError('config', `${file}: cwd: ${reasonOf(error)}; correct the path or its permissions`);
-  }
 }
