@@ -35,15 +35,14 @@ export async function pause({ clock, random }: Deps, failures: number, signal: A
 const REFUSED_MS = 3_000;
 
 /**
- * Returns a function that decides for each fault whether to try again: after refusals only for a short time from the
- * first.
+ * Returns a function that decides for each fault whether to try again: after refusals only for `forMs` from the first.
  */
-export function untilRefused(clock: Clock): (error: unknown) => boolean {
+export function untilRefused(clock: Clock, forMs = REFUSED_MS): (error: unknown) => boolean {
   let sinceMs: number | undefined;
   return (error) => {
     if (isTransient(error)) return true;
     sinceMs ??= clock.monotonicMs();
-    return isWorthAgain(error) && clock.monotonicMs() - sinceMs < REFUSED_MS;
+    return isWorthAgain(error) && clock.monotonicMs() - sinceMs < forMs;
   };
 }
 

@@ -81,7 +81,7 @@ export function readLedger(stateFolder: string, ref: JobRef): Ledger {
     const value = readFileSync(file, 'utf8');
     return { kind: 'started', entry: decode('record of a job', shape, { key: file, value }) };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { kind: 'empty' };
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return { kind: 'empty' };
     return { kind: 'unreadable', why: isRunlockError(error) ? error.message : `${file}: ${reasonOf(error)}` };
   }
 }

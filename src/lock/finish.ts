@@ -3,7 +3,7 @@
  * (docs/protocol.md, "The end of a run in one transaction").
  */
 import { isTransient, isWorthAgain } from '../consul/consul.ts';
-import { lastWord, untilDone } from '../consul/retry.ts';
+import { lastWord, untilDone, untilRefused } from '../consul/retry.ts';
 import { leaveSession } from '../consul/session.ts';
 import { listOf, send } from '../consul/txn.ts';
 import type { Step } from '../consul/txn.ts';
@@ -14,6 +14,7 @@ import { isLeft } from './decide.ts';
 import type { Grant } from './head-of-queue.ts';
 import {
   LEAVE,
+  DEADLINE_MS,
   RETRY_MS,
   heldBy,
   keptBy,
@@ -138,8 +139,10 @@ export async function finishAll(
     if (fault !== undefined) throw fault;
     return undefined;
   };
+  // What is refused stays so, most likely; only Consul itself may be away for longer.
+  const isWorth = untilRefused(deps.clock, DEADLINE_MS);
   const pauseMs = () => contended?.closing.pauseMs?.(contended.refusals) ?? RETRY_MS;
-  const done = await untilDone(deps.clock, { signal: asked.signal, pauseMs }, finishOnce).catch(
+  const done = await untilDone(deps.clock, { signal: asked.signal, pauseMs, isWorth }, finishOnce).catch(
     (error: unknown): Finished => {
       const why = blocker === undefined ? lastWord(consul, error, 'no answer') : heldBy(blocker);
       // `config`: Consul or a proxy does not accept the request, for example because it is too large (413).

@@ -22,7 +22,7 @@ import { endHeld, release, takeBack } from './transactions.ts';
 /** How long to retry closing the session once nothing depends on it any more. */
 export const LEAVE = { retryForMs: 2_000 };
 /** Longer than an election takes (12.7 to 17.5 s were measured). */
-const DEADLINE_MS = 30_000;
+export const DEADLINE_MS = 30_000;
 const REQUEST_MS = 5_000;
 export const RETRY_MS = 300;
 const LONGEST_RETRY_MS = 5_000;
