@@ -37,7 +37,7 @@ setMaxListeners(0);
 const inherited =
   process.argv[2] === 'exec' ? callersDescriptors({ parent: process.ppid, opensPipes: isNode }) : [];
 
-const { host, runFiles } = thisHost(process);
+const { host, runFiles, openTurn } = thisHost(process);
 
 const { whenResized, stoppable, ...signals } = ownSignals();
 const outputOptions = { exitJoinsThreads: isNode, opensClosed: !isNode, onResize: whenResized, stoppable };
@@ -63,6 +63,7 @@ const platform: Platform = {
   hasTerminal,
   openKeys,
   runFiles,
+  openTurn,
   readStdin: () => readWhole(0),
   // Not from node:crypto, which is slow to load.
   newRunId: () => crypto.randomUUID(),

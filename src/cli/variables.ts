@@ -4,7 +4,7 @@ import type { Env } from './command.ts';
 import { LONG_OPTIONS, variableOfOption } from './values.ts';
 
 /** Variables that are no options: those that a run sets for its command, and those of the package's unit and the tests. */
-const OTHERS = /^RUNLOCK_(?:RUN_\w+|TASK|FENCING_TOKEN|COMMAND|BIN|VERSION)$/;
+const OTHERS = /^RUNLOCK_(?:RUN_\w+|TASK|FENCING_TOKEN|TURN_DIR|COMMAND|BIN|VERSION)$/;
 
 export interface StrayVariable {
   readonly name: string;

@@ -5,6 +5,7 @@ import type { Keys } from '../platform/keys.ts';
 import type { LogChoice } from '../platform/console.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { Screen, Stream, Terminal } from '../platform/terminal.ts';
+import type { Turn, TurnAsks } from '../process/turn.ts';
 import type { RunFiles } from '../process/run-file.ts';
 
 export interface Platform {
@@ -43,6 +44,8 @@ export interface Platform {
   readonly newRunId: () => string;
   /** The files in which runs are recorded on this host. */
   runFiles(emit: Emit): RunFiles;
+  /** The line of runs for a node's turn on this host. */
+  readonly openTurn: (asks: TurnAsks) => Turn;
   /** Asks the person at the terminal and waits; true: they typed yes. Undefined: stdin or stderr is not a terminal. */
   confirm(question: string): boolean | undefined;
   /** Reads single keys; undefined: stdin is not a terminal. */

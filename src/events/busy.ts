@@ -4,16 +4,19 @@ import { formatAge, momentText } from '../text/age.ts';
 import { stateText } from '../text/ended.ts';
 import { frozenName } from '../text/frozen.ts';
 import { hint } from '../text/suggested-command.ts';
-import type { Holder, RunEvent, Sentence } from './events.ts';
+import type { Holder, RunEvent, Sentence, TurnHolder } from './events.ts';
 
 type Busy = Extract<RunEvent, { event: 'busy' }>;
 
 /**
- * `info` when the node is already running or queued, because cron need not mail this. For `acquire` the same is a
+ * `info` when the node is already running or queued on this host, because cron need not mail this. For `acquire` the same is a
  * warning, because its caller must not go on.
  */
 export function busySentence(event: Busy): Sentence {
-  const level = event.why === 'same-node' && event.detail.asked === 'exec' ? 'info' : 'warning';
+  const isExpected =
+    (event.why === 'turn' && !event.detail.left) ||
+    (event.why === 'same-node' && event.detail.asked === 'exec');
+  const level = isExpected ? 'info' : 'warning';
   return { level, message: `busy: ${busyText(event)}` };
 }
 
@@ -37,12 +40,10 @@ function busyText(event: Busy): string {
         return `another host (${host}) holds slot ${holds} of ${group} as ${node}, by 'runlock acquire' ${age} ago. Wait for its release, or check that no work is going on there and run '${release(prefix)}'. ${rename}`;
       return `another host (${host}) is running or queued in ${group} as ${node} (pid ${pid}, for ${age}). Wait for that run to end, or check that nothing is running there and run '${release(prefix)}' (asks for confirmation). ${rename}`;
     }
-    case 'orphan': {
-      const { pids, cgroup } = event.detail;
-      const who =
-        cgroup === undefined ? `pid ${pids.join(', ')}` : `in another pid namespace, cgroup ${cgroup}`;
-      return `processes of an earlier run of ${node} in ${group} are still running (${who}), and their runlock is dead; wait for them to exit or kill them, then retry`;
-    }
+    case 'orphan':
+      return orphanText(node, group, event.detail);
+    case 'turn':
+      return turnText(node, event.detail);
     case 'another-user': {
       const { uid, prefix } = event.detail;
       return `the runlock of an earlier run of ${node} in ${group} is dead, and this user can't see whether processes of that run are still running, because another user (uid ${uid}) started it; retry as that user or as root, or check that none are running and run '${release(prefix)}' (asks for confirmation)`;
@@ -69,6 +70,23 @@ function busyText(event: Busy): string {
     default:
       return assertNever(event);
   }
+}
+
+interface Orphans {
+  readonly pids: readonly number[];
+  readonly cgroup?: string;
+}
+
+function orphanText(node: string, group: string, { pids, cgroup }: Orphans): string {
+  const who = cgroup === undefined ? `pid ${pids.join(', ')}` : `in another pid namespace, cgroup ${cgroup}`;
+  return `processes of an earlier run of ${node} in ${group} are still running (${who}), and their runlock is dead; wait for them to exit or kill them, then retry`;
+}
+
+/** Who has the turn of a node on this host. */
+export function turnText(node: string, { pid, command, groups, forMs, left }: TurnHolder): string {
+  const all = groups.join(', ');
+  if (left) return orphanText(node, all, left);
+  return `${node} is already running or queued in ${all} (pid ${pid}, ${command}, for ${formatAge(forMs)})`;
 }
 
 /** `slot 0: web01 running puppet for 3m`. */

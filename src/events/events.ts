@@ -99,6 +99,14 @@ type OfRun =
       detail: End;
     })
   | (Run & { event: 'busy' } & (BusyWhy | BusyGate))
+  /** Another run of the node has its turn on this host; `holder` has its pid, command and groups. */
+  | (Run & {
+      event: 'turn-waits';
+      holder: Pick<TurnHolder, 'pid' | 'command' | 'groups'>;
+      detail: TurnHolder;
+    })
+  /** Runs of the node take no turns on this host. */
+  | { event: 'no-turn'; node: string; run: string; why: string }
   /**
    * The run waits for its conditions without a slot. `missing`: each condition that does not hold, with its current
    * state.
@@ -192,6 +200,16 @@ interface Other {
   readonly forMs: number;
 }
 
+/** The run that has its node's turn on this host, or is in line for it. */
+export interface TurnHolder {
+  readonly pid: number;
+  readonly command: string;
+  readonly groups: readonly string[];
+  readonly forMs: number;
+  /** Its runlock is dead, and these processes of it are still running. */
+  readonly left?: { readonly pids: readonly number[]; readonly cgroup?: string };
+}
+
 export type BusyWhy =
   | { why: 'same-node'; detail: Other & { readonly asked: 'exec' | 'acquire' | 'acquire-inside-exec' } }
   | {
@@ -199,6 +217,7 @@ export type BusyWhy =
       detail: Other & { readonly prefix: string; readonly host?: string; readonly holds?: number };
     }
   | { why: 'orphan'; detail: { readonly pids: readonly number[]; readonly cgroup?: string } }
+  | { why: 'turn'; detail: TurnHolder }
   | { why: 'another-user'; detail: { readonly prefix: string; readonly uid: number } }
   | { why: 'held'; detail: { readonly prefix: string; readonly slot: number; readonly forMs: number } }
   | {

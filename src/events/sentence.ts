@@ -4,7 +4,7 @@ import { clockTime, formatAge } from '../text/age.ts';
 import { frozenName } from '../text/frozen.ts';
 import { hint, leaveHint } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
-import { busySentence, holderText } from './busy.ts';
+import { busySentence, holderText, turnText } from './busy.ts';
 import { endSentence, givenBackText, overText } from './end.ts';
 import type { RunEvent, Sentence } from './events.ts';
 
@@ -60,6 +60,12 @@ export function sentenceOf(event: RunEvent): Sentence {
       return endSentence(event);
     case 'busy':
       return busySentence(event);
+    case 'turn-waits':
+      return info(`waiting without a slot of ${event.group}: ${turnText(event.node, event.detail)}`);
+    case 'no-turn':
+      return warning(
+        `runs of ${event.node} on this host do not wait for each other, because there is no folder for their tickets: ${event.why}`,
+      );
     case 'when-waits':
       return info(
         `waiting until --when is met, without taking a slot of ${event.group}: ${event.missing.join('; ')}`,

@@ -5,7 +5,7 @@ import { endedBy } from '../platform/deps.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
 import { ask, emitQueued, trySend } from './context.ts';
-import type { Run, RunContext, Blocked, Progress } from './context.ts';
+import type { Run, RunContext, Blocked, Progress, TurnBusy } from './context.ts';
 import { isTaken, unnoticed, VANISHED_AFTER_MS } from './decide.ts';
 import { findFreeze } from './freeze.ts';
 import { clearOrBusy, takeOwn } from './own-claim.ts';
@@ -31,11 +31,18 @@ export interface AcquireRequest {
   readonly node?: string;
   readonly run: Omit<Run, 'node'>;
   readonly ttlMs: number;
+  /** Undefined: the run needs no turn of its node. */
+  readonly turn?: AskTurn;
 }
+
+/** Asks for the node's turn on its host. Undefined: it is the run's. Otherwise, how to wait for it. */
+export type AskTurn = (node: string) => WaitForTurn | undefined;
+/** Undefined: the run may ask again. @throws the signal's reason when `signal` aborts. */
+export type WaitForTurn = (deps: Deps, waiting: Waiting) => Promise<TurnBusy | undefined>;
 
 export type Acquired =
   | Granted
-  | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked }
+  | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked | TurnBusy }
   /** An operator removed the run from the queue. */
   | { readonly kind: 'sent-away'; readonly context: RunContext; readonly by: string };
 
@@ -61,6 +68,7 @@ export async function acquire(
   };
   for (let tries = 1; ; tries++) {
     const result = await tryOnce(effects, request, { progress, isFirst: tries === 1 });
+    if (result.kind === 'its-turn') continue;
     if (result.kind !== 'again') return result;
     const { context } = result;
     if (context && waiting.patience.aborted && tries >= IMPATIENT_TRIES)
@@ -69,7 +77,11 @@ export async function acquire(
   }
 }
 
-type Tried = Acquired | { readonly kind: 'again'; readonly context?: RunContext };
+type Tried =
+  | Acquired
+  | { readonly kind: 'again'; readonly context?: RunContext }
+  /** The run has waited for its node's turn. */
+  | { readonly kind: 'its-turn' };
 
 /** One try with its own session. Unless the try gets a slot, it leaves nothing behind in Consul. */
 async function tryOnce(
@@ -80,6 +92,13 @@ async function tryOnce(
   const session = await newSession(effects, request, { waiting: progress, isFirst });
   if (!session) return { kind: 'again' };
   const context = await toContext(effects, request, session);
+  const waitForTurn = request.turn?.(context.run.node);
+  if (waitForTurn) {
+    // Nothing of the run stays in Consul while it waits on its host.
+    await giveUp(context, session, progress.attempts);
+    const why = await waitForTurn(effects.deps, progress);
+    return why ? { kind: 'busy', context, why } : { kind: 'its-turn' };
+  }
   const result = await tryWith(context, session, progress);
   if (result.kind === 'granted') return result;
   await giveUp(context, session, progress.attempts);

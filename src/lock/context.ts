@@ -120,6 +120,19 @@ export type Blocked =
   /** `at`: the group that is frozen, this one or an ancestor; '' for the root. */
   | { readonly kind: 'frozen'; readonly at: string; readonly freeze: Freeze };
 
+/** Another run of the node has its turn on this host. */
+export interface TurnBusy {
+  readonly kind: 'turn';
+  readonly pid: number;
+  readonly command: string;
+  /** All groups of that run. */
+  readonly groups: readonly string[];
+  /** ISO 8601 in UTC. */
+  readonly since: string;
+  /** The runlock of that run is dead, and these processes of it are still running. */
+  readonly left?: { readonly pids: readonly number[]; readonly cgroup?: string };
+}
+
 /** A grant that was sent and may have taken effect. */
 export interface Attempt {
   readonly slot: number;

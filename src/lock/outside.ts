@@ -25,6 +25,8 @@ export interface OutsideRecord {
   readonly when: readonly string[];
   /** Absent: the run has no gate. */
   readonly gate?: OutsideGate;
+  /** The run that has the node's turn on its host. Absent: the run does not wait for it. */
+  readonly turn?: OutsideTurn;
   /** The paths of the states that the run sets if it succeeds. */
   readonly publish: readonly string[];
   /** The paths of the states that are there while it runs. */
@@ -33,6 +35,13 @@ export interface OutsideRecord {
   readonly command: string;
   /** How often the run has given all of its slots up again. Absent: never. */
   readonly tries?: number;
+}
+
+export interface OutsideTurn {
+  readonly pid: number;
+  /** Base name only. */
+  readonly command: string;
+  readonly groups: readonly string[];
 }
 
 /** What the gate asks. */
@@ -156,6 +165,12 @@ const bound = (value: unknown) => {
 };
 const group = (value: unknown) => short(value) && (value as string).split('/').every(isName);
 
+const turnShape: Shape<OutsideTurn> = {
+  pid: count,
+  command: short,
+  groups: (value) => texts(value) && (value as unknown[]).every(group),
+};
+
 const gateShape: Shape<OutsideGate> = {
   services: texts,
   maxOffline: bound,
@@ -163,19 +178,22 @@ const gateShape: Shape<OutsideGate> = {
   allowUnknown: optional((value) => value === true),
 };
 
+function hasShape<T>(shape: Shape<T>): (value: unknown) => boolean {
+  return (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Object.entries<(value: unknown) => boolean>(shape).every(([field, check]) =>
+      check((value as Record<string, unknown>)[field]),
+    );
+}
+
 const shape: Shape<OutsideRecord> = {
   run: short,
   since: isTime,
   groups: (value) => texts(value) && (value as unknown[]).every(group),
   when: texts,
-  gate: optional(
-    (value) =>
-      typeof value === 'object' &&
-      value !== null &&
-      Object.entries<(value: unknown) => boolean>(gateShape).every(([field, check]) =>
-        check((value as Record<string, unknown>)[field]),
-      ),
-  ),
+  gate: optional(hasShape(gateShape)),
+  turn: optional(hasShape(turnShape)),
   publish: texts,
   during: texts,
   command: short,
@@ -187,7 +205,7 @@ const shape: Shape<OutsideRecord> = {
  * @throws RunlockError `incompatible`: it is none, is too large, or a newer runlock wrote it.
  */
 export function decodeOutside(stored: Stored): OutsideRecord {
-  const { run, since, groups, when, gate, publish, during, command, tries } = decode(
+  const { run, since, groups, when, gate, turn, publish, during, command, tries } = decode(
     'record of a waiting run',
     shape,
     stored,
@@ -196,6 +214,7 @@ export function decodeOutside(stored: Stored): OutsideRecord {
   return {
     ...record,
     ...(gate && { gate: pickGate(gate) }),
+    ...(turn && { turn: { pid: turn.pid, command: turn.command, groups: turn.groups } }),
     ...(tries !== undefined && { tries }),
   };
 }

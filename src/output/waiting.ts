@@ -14,6 +14,11 @@ export function renderWaiting(view: WaitingView, columns: number | undefined): s
 }
 
 function lineOf(view: WaitingView, form: 'full' | 'short'): string {
+  if (view.turn) {
+    const { node, command, groups, pid } = view.turn;
+    const other = `${command} in ${groups.join(', ')} (pid ${pid})`;
+    return visible(`waiting ${formatAge(view.waitedMs)} for another run of ${node} on this host · ${other}`);
+  }
   const [holder, ...others] = view.holders ?? [];
   const parts = [`waiting ${formatAge(view.waitedMs)} for ${view.group}`];
   const place = view.place === undefined ? [] : [`place ${view.place}`];

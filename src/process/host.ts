@@ -8,6 +8,9 @@ import { liveStartTime, startTime, followTree, markedPids } from './process-tree
 import { openRunFiles } from './run-file.ts';
 import type { RunFile, RunFiles, ProcessName } from './run-file.ts';
 import { runFolders } from './run-folders.ts';
+import { openTurn as openTurnOf } from './turn.ts';
+import { openTurnFiles, turnFolders } from './turn-files.ts';
+import type { Turn, TurnAsks } from './turn.ts';
 import { RunlockError } from '../errors.ts';
 import { pid as ownPid } from 'node:process';
 import { isPopulated as hasAnybody, members as membersOf } from './cgroup.ts';
@@ -20,7 +23,13 @@ interface Own {
   kill(pid: number, signal: 0): true;
 }
 
-export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (emit: Emit) => RunFiles } {
+interface ThisHost {
+  readonly host: Host;
+  readonly runFiles: (emit: Emit) => RunFiles;
+  readonly openTurn: (asks: TurnAsks) => Turn;
+}
+
+export function thisHost(own: Own): ThisHost {
   let placed: ReturnType<Host['place']> | undefined;
   const uid = () => own.geteuid?.() ?? 0;
   const runFiles = (emit: Emit) =>
@@ -61,7 +70,14 @@ export function thisHost(own: Own): { readonly host: Host; readonly runFiles: (e
     hidden,
     survivors: (id, emit, user) => findSurvivors(id, readRunFile(id, emit, user), host.bootId),
   };
-  return { host, runFiles };
+  const openTurn = (asks: TurnAsks) =>
+    openTurnOf({
+      ...asks,
+      filesOf: (node) => openTurnFiles(turnFolders(uid(), own.env['RUNLOCK_TURN_DIR']), uid(), node),
+      host,
+      inside: own.env['RUNLOCK_RUN_ID'],
+    });
+  return { host, runFiles, openTurn };
 }
 
 async function findPlace() {

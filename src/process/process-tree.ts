@@ -2,7 +2,7 @@
  * Finds the processes of a run. Its mark is a secret that only they have, in their environment. The run's id, which
  * appears in Consul, logs and command lines, is derived from the secret, so the id does not reveal the mark.
  */
-import { getBuiltinModule } from 'node:process';
+import { getBuiltinModule, pid as ownPid } from 'node:process';
 import { readFileSync, readdirSync } from 'node:fs';
 
 /** Every process that the command starts inherits this, whatever process group, session or parent it moves to. */
@@ -110,6 +110,16 @@ export function hasStopPending(status: string): boolean {
 /** Its process group; undefined when there is no such process. */
 export function groupOf(pid: number): number | undefined {
   return readProcess(pid)?.group;
+}
+
+/** Whether this process was started by that one, or by a process that was, and so on. */
+export function isDescendantOf({ pid, startTime }: Pick<Member, 'pid' | 'startTime'>): boolean {
+  let process = readProcess(ownPid);
+  while (process && process.parent > 0) {
+    process = readProcess(process.parent);
+    if (process?.pid === pid) return process.startTime === startTime;
+  }
+  return false;
 }
 
 /** Start time of a live process. A process that has ended is not live, whether its parent has reaped it or not. */

@@ -26,6 +26,8 @@ import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import type { Entered, StartRun } from './outside.ts';
 import type { WaitRecord } from './outside-record.ts';
+import { toTurn } from './turn.ts';
+import type { OwnTurn } from './turn.ts';
 import { toAll, waitSplay } from './wait.ts';
 
 export type ExecResult =
@@ -64,6 +66,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     clock: deps.clock,
   });
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
+  const turn = options.dryRun ? undefined : toTurn(deps, options, runner);
   let record: WaitRecord | undefined;
   const leave = ({ why }: Leaving): ExecResult => {
     deps.emit({ event: 'left', run, group: groupNames(options), why });
@@ -90,6 +93,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     const taken = await waitForSlots(hearing, options, {
       requests,
       gated,
+      turn,
       outside: outside && record && { ...outside, record },
       parted,
       heard,
@@ -145,7 +149,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
     return { ...halted, figures: { outcome: 'interrupted', waitedMs: waits.read() } };
   } finally {
     ended.abort();
-    await Promise.all([spare.dismiss(), record?.gone()]);
+    turn?.leave();
+    await Promise.all([spare.dismiss(), record?.gone(), turn?.gone()]);
     note.close();
   }
 }
@@ -239,6 +244,8 @@ function toRecord(options: ExecOptions, run: string, services: readonly string[]
 
 interface Slotless {
   readonly requests: Requests;
+  /** Undefined: the run takes none. */
+  readonly turn: OwnTurn | undefined;
   readonly gated: Gated | undefined;
   /** Undefined: the run has neither a gate nor conditions. */
   readonly outside: (Awaited<ReturnType<typeof loadOutside>> & { readonly record: WaitRecord }) | undefined;
@@ -251,10 +258,11 @@ interface Slotless {
 async function waitForSlots(
   deps: ExecDeps,
   options: ExecOptions,
-  { requests, gated, outside, parted, heard, signal }: Slotless,
+  { requests: plain, gated, turn, outside, parted, heard, signal }: Slotless,
 ): Promise<Entered> {
   const { prefix, dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
+  const requests = turn ? mapRequests(plain, (request) => ({ ...request, turn: turn.ask })) : plain;
   const waiting = startWaiting(deps.clock, limit, signal);
   const gate = gated?.gate;
   const take = (limited: Waiting) =>
@@ -274,7 +282,18 @@ async function waitForSlots(
       const about = { prefix, seats, node: options.node, run, when, inside: deps.inside };
       const conditions = outside.runConditions?.(deps, about);
       const { record } = outside;
-      const from = { run, group: groups.join(','), gate, conditions, record, waiting, take, starts };
+      const leaveTurn = () => turn?.leave();
+      const from = {
+        run,
+        group: groups.join(','),
+        gate,
+        conditions,
+        record,
+        waiting,
+        take,
+        starts,
+        leaveTurn,
+      };
       return await outside.enterFromOutside(deps, from);
     }
     const taken = await take(waiting);
@@ -313,13 +332,16 @@ function startsWith(deps: ExecDeps, { begin, parts, gate, signal }: Starting): S
 
 /** Limits a healthy node to as many slots as its services can bear nodes offline. */
 function narrow(requests: Requests, gate: Gated['gate']): Requests {
-  const toNarrow = (request: AcquireRequest): AcquireRequest => ({
+  return mapRequests(requests, (request) => ({
     ...request,
     run: { ...request.run, slots: gate.slots(request.run.slots) },
-  });
-  const [first, ...others] = requests;
-  return [toNarrow(first), ...others.map(toNarrow)];
+  }));
 }
+
+const mapRequests = (
+  [first, ...others]: Requests,
+  change: (request: AcquireRequest) => AcquireRequest,
+): Requests => [change(first), ...others.map(change)];
 
 type Requests = Parameters<typeof takeSlots>[1];
 

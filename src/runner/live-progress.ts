@@ -69,6 +69,7 @@ function openLiveLine(
   let own: readonly Entry[] = [];
   const freezes = new Map<string, Entry>();
   let frozen: FreezeView | undefined;
+  let turn: WaitingView['turn'];
 
   function review(): void {
     const entries = [...own, ...freezes.values()];
@@ -149,6 +150,7 @@ function openLiveLine(
       held,
       waitedMs: now.monotonicMs - startedMs,
       holders: toHolders(slots, now),
+      ...(turn && { turn }),
       ...(ahead && { place: ahead.length + 1 }),
       ...(frozen && { frozen: frozenNow(frozen, now.nowMs) }),
     };
@@ -169,14 +171,21 @@ function openLiveLine(
   const running = clock.sleep(QUIET_MS, { signal }).then(start).catch(giveUp);
   return {
     hear: (event) => {
-      if (event.event === 'queued') {
+      if (event.event === 'turn-waits') {
+        turn = { node: event.node, ...event.holder };
+        draw();
+      } else if (event.event === 'queued') {
+        turn = undefined;
         ticket = event;
         ahead = undefined;
         lookForPlace();
       } else if (event.event === 'moved-up') {
         const { tickets } = event;
         ahead = ahead?.filter(({ key }) => tickets.includes(key));
-      } else if (event.event === 'first') ahead = [];
+      } else if (event.event === 'first') {
+        turn = undefined;
+        ahead = [];
+      }
     },
     close: async () => {
       closed.abort();

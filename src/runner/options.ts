@@ -13,6 +13,7 @@ import type { Containment } from '../process/contain.ts';
 import type { RunIdentity } from '../process/process-tree.ts';
 import type { SignalSource } from '../platform/signals.ts';
 import type { RunFiles } from '../process/run-file.ts';
+import type { Turn, TurnAsks } from '../process/turn.ts';
 import type { Setting } from '../state/setting.ts';
 import type { Terminal } from '../platform/terminal.ts';
 import type { OpenLiveLine } from './live-progress.ts';
@@ -111,6 +112,8 @@ export interface ExecDeps extends Deps {
   readonly newId: () => string;
   /** The notes that runs keep about themselves on this host. */
   readonly runFiles: RunFiles;
+  /** The line of runs for a node's turn on this host. */
+  readonly openTurn: (asks: TurnAsks) => Turn;
   /** Descriptors above 2 that the command gets. */
   readonly inherited: readonly number[];
   /** Where the command will run. */

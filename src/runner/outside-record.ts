@@ -1,7 +1,7 @@
 /** Shows others, in Consul, for what a run waits without a slot. */
 import { basename } from 'node:path';
 import { showOutside } from '../lock/outside.ts';
-import type { OutsideGate } from '../lock/outside.ts';
+import type { OutsideGate, OutsideTurn } from '../lock/outside.ts';
 import type { Condition } from '../conditions/parse.ts';
 import type { Consul } from '../consul/consul.ts';
 import type { Bounds } from '../gate/decide.ts';
@@ -29,10 +29,24 @@ interface Recorded {
   readonly during?: readonly Pick<Setting, 'path'>[] | undefined;
   /** With the services that `auto` stands for. Undefined: the run has no gate. */
   readonly gate?: (Bounds & { readonly services: readonly string[] }) | undefined;
+  /** The run that has the node's turn on this host. Undefined: the run does not wait for it. */
+  readonly turn?: OutsideTurn | undefined;
 }
 
 export function recordWaits(deps: Deps & { readonly consul: Consul }, of: Recorded): WaitRecord {
-  const { prefix, groups, node, run, sessionTtlMs, when, publish = [], during = [], gate, command } = of;
+  const {
+    prefix,
+    groups,
+    node,
+    run,
+    sessionTtlMs,
+    when,
+    publish = [],
+    during = [],
+    gate,
+    turn,
+    command,
+  } = of;
   const since = new Date(deps.clock.now()).toISOString();
   const record = {
     run,
@@ -40,6 +54,7 @@ export function recordWaits(deps: Deps & { readonly consul: Consul }, of: Record
     groups,
     when: when.map(({ text }) => text),
     ...(gate && { gate: toRecord(gate) }),
+    ...(turn && { turn }),
     publish: publish.map(({ path }) => path),
     during: during.map(({ path }) => path),
     command: basename(command),

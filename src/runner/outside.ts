@@ -60,6 +60,8 @@ export interface FromOutside extends Outside {
   readonly take: (waiting: Waiting) => Promise<Taken>;
   /** Undefined: nothing has to be proved or told at the start of the command. */
   readonly starts: StartRun | undefined;
+  /** Gives the node's turn back: another run of it may go on while this one waits outside. */
+  readonly leaveTurn: () => void;
 }
 
 /**
@@ -72,7 +74,9 @@ export function enterFromOutside(deps: ExecDeps, from: FromOutside): Promise<Ent
   const { gate, waiting, take } = from;
   return tryFromOutside(deps, from, async () => {
     const taken = gate ? await takeWhileOpen(deps, gate, { waiting, take }) : await take(waiting);
-    return taken.kind === 'taken' ? goThrough(deps, from, taken.slots) : taken;
+    const entered = taken.kind === 'taken' ? await goThrough(deps, from, taken.slots) : taken;
+    if (entered.kind !== 'taken') from.leaveTurn();
+    return entered;
   });
 }
 

@@ -42,6 +42,10 @@ function busyWhy({ context, why }: Busy, { wait, nowMs, asked = 'exec' }: When):
     }
     case 'orphan':
       return { why: why.kind, detail: why };
+    case 'turn': {
+      const { kind, since: moment, ...holder } = why;
+      return { why: kind, detail: { ...holder, forMs: since(moment) } };
+    }
     case 'another-user':
       return { why: why.kind, detail: { prefix, uid: why.uid } };
     case 'held':

@@ -30,7 +30,7 @@ export function outsideViewer({ prefix, now, facts, runningIn }: OutsideOptions)
     const when = record.when.map((text) => judgeOne(text, record.groups));
     const others = record.gate ? record.groups.flatMap(runningIn).filter((name) => name !== node) : [];
     const gate = judgeGate(run, facts, others);
-    const { since, command, groups, tries, publish, during } = record;
+    const { since, command, groups, tries, turn, publish, during } = record;
     return {
       node,
       run: record.run,
@@ -42,16 +42,20 @@ export function outsideViewer({ prefix, now, facts, runningIn }: OutsideOptions)
       ...(tries !== undefined && { tries }),
       when,
       gate,
+      ...(turn && { turn }),
       publish,
       during,
-      why: whyOf({ when, gate }),
+      why: whyOf({ when, gate, ...(turn && { turn }) }),
     };
   };
 }
 
+type Waits = Pick<OutsideView, 'when' | 'gate' | 'turn'>;
+
 /** What is still missing, each in one sentence. */
-export function missingOf({ when, gate }: Pick<OutsideView, 'when' | 'gate'>): string[] {
+export function missingOf({ when, gate, turn }: Waits): string[] {
   return [
+    ...(turn ? [turnText(turn)] : []),
     ...when.filter(({ holds }) => holds !== true).map(conditionText),
     ...gate.filter(({ open }) => open !== true).map(gateText),
   ];
@@ -60,7 +64,10 @@ export function missingOf({ when, gate }: Pick<OutsideView, 'when' | 'gate'>): s
 const conditionText = ({ condition, is }: ConditionView) => `${visible(condition)}: ${is}`;
 const gateText = ({ service, why }: GateOfRunView) => `gate of ${visible(service)}: ${why}`;
 
-function whyOf(wait: Pick<OutsideView, 'when' | 'gate'>): string {
+const turnText = ({ pid, command, groups }: NonNullable<OutsideView['turn']>) =>
+  `another run of the node on its host: ${visible(command)} in ${groups.join(', ')} (pid ${pid})`;
+
+function whyOf(wait: Waits): string {
   const missing = missingOf(wait);
   if (missing.length > 0) return missing.join('; ');
   return wait.gate.length > 0 ? 'its gate is open now' : 'its conditions are met now';

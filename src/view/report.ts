@@ -166,7 +166,7 @@ export interface ReturningView {
   readonly why: string;
 }
 
-/** A run that waits for its conditions (`--when`) or for its gate, without a slot or a place in the queue. */
+/** A run that waits for its conditions (`--when`), its gate or its node's turn, without a slot or a place in the queue. */
 export interface OutsideView {
   readonly node: string;
   readonly run: string;
@@ -181,6 +181,8 @@ export interface OutsideView {
   readonly when: readonly ConditionView[];
   /** Empty: the run has no gate. */
   readonly gate: readonly GateOfRunView[];
+  /** The run of the node that has its turn on its host. Absent: the run does not wait for it. */
+  readonly turn?: { readonly pid: number; readonly command: string; readonly groups: readonly string[] };
   /** The paths of the states that the run sets when it succeeds, or while it runs. */
   readonly publish: readonly string[];
   readonly during: readonly string[];
@@ -245,6 +247,8 @@ export interface WaitingView {
   readonly waitedMs: number;
   /** The groups in which the run has a slot already. */
   readonly held?: readonly string[] | undefined;
+  /** The run of `node` that this one waits for on their host; it has asked for no slot yet. */
+  readonly turn?: (NonNullable<OutsideView['turn']> & { readonly node: string }) | undefined;
   /** From 1. */
   readonly place?: number | undefined;
   readonly holders?: readonly HolderView[] | undefined;

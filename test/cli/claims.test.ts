@@ -10,6 +10,7 @@ import { end, eventually, isAlive } from '../support/processes.ts';
 import { RUNLOCK, clean } from '../support/program.ts';
 import { stage } from '../support/stage.ts';
 import { runlock } from '../support/runlock.ts';
+import { turnsOf } from '../support/turns.ts';
 
 const agent = useAgent();
 
@@ -125,7 +126,8 @@ describe('a failed run', () => {
     const [back, again] = [on('down').start('web01', ...saySlot), on('down').start('web03', ...saySlot)];
     await on('down').waiting();
     await eventually(async () => expect(await agent.kv.get('runlock/down/.node/web01')).toBeDefined());
-    expect((await on('down').exec('web01', '-v', '--', 'true')).stderr).toMatch(
+    // Without --wait 0 it would wait for its node's turn.
+    expect((await on('down').exec('web01', '-v', '-w', '0', '--', 'true')).stderr).toMatch(
       /web01 is already running or queued/,
     );
     await free();
@@ -147,7 +149,7 @@ describe('a failed run', () => {
     await runlock(agent, ['freeze', 'shown', '--reason', 'new disks']);
     const frozen = on('shown').start('web01', '--', 'true');
     await shows(/RETURNS +WAITING +WHY\n +web01 +\d+s +takes slot 0 back when the freeze ends/);
-    expect((await on('shown').exec('web01', '-v', '--', 'true')).stderr).toMatch(
+    expect((await on('shown').exec('web01', '-v', '-w', '0', '--', 'true')).stderr).toMatch(
       /web01 is already running or queued/,
     );
     await runlock(agent, ['thaw', 'shown']);
@@ -355,7 +357,10 @@ test('a run of the same name on another machine is said as a warning, with the w
   const lock = (await agent.kv.get('runlock/twice/.slot/0/lock'))?.Session ?? '';
   await agent.kv.put(key, JSON.stringify(there));
   expect(lock).not.toBe('');
-  const { status, stderr } = await on('twice').exec('web01', '--', 'true');
+  // Another machine has turns of its own.
+  const { status, stderr } = await runlock(agent, on('twice').words('web01', '--', 'true'), {
+    env: turnsOf('another machine'),
+  });
   expect(status).toBe(75);
   expect(stderr).toMatch(
     /^runlock: busy: another host \(host-b\) is running or queued in twice as web01 \(pid \d+, for \d+s\)\. Wait for that run to end, or check that nothing is running there and run 'runlock release twice --owner web01' \(asks for confirmation\)\. If this host is a different node, give it its own name with --node\n$/,

@@ -8,6 +8,7 @@ import { startProxy } from '../support/proxy.ts';
 import type { Match } from '../support/proxy.ts';
 import { STEPS, writes } from '../support/proxy-steps.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { turnsOf } from '../support/turns.ts';
 
 const agent = useAgent();
 
@@ -202,14 +203,24 @@ describe('a run of each kind', () => {
   });
 
   test('busy: because of others, and because of this node itself', async () => {
-    const { hold, exec, group } = setup();
+    const { hold, exec, start, group, words } = setup();
     const run = await hold('web01');
     const other = of((await exec('web02', '-w', '0', '--', 'true')).stderr, 'busy');
     expect(other).toMatchObject({ level: 'warning', group, node: 'web02', why: 'slots' });
-    const same = of((await exec('web01', '--', 'true')).stderr, 'busy');
-    expect(same).toMatchObject({ level: 'info', group, node: 'web01', why: 'same-node' });
+    const own = ['web01', '-w', '0', '--', 'true'] as const;
+    const same = of((await exec(...own)).stderr, 'busy');
+    expect(same).toMatchObject({ level: 'info', group, node: 'web01', why: 'turn' });
+    const elsewhere = runlock(agent, words(...own), { env: turnsOf('a place without turns') });
+    const known = of((await elsewhere).stderr, 'busy');
+    expect(known).toMatchObject({ level: 'info', group, node: 'web01', why: 'same-node' });
+    const waits = start('web01', '--', 'true');
+    await waits.says(/turn-waits/);
     run.tell();
     await run.ended;
+    expect(of((await waits.ended).stderr, 'turn-waits')).toMatchObject({
+      ...{ level: 'info', group, node: 'web01' },
+      holder: { pid: run.pid, command: 'sh', groups: [group] },
+    });
   });
 
   test('sent away from the queue by an operator', async () => {
@@ -270,7 +281,8 @@ describe('a run of each kind', () => {
   });
 
   test('every event of the table was one of these', () => {
-    expect([...seen].sort()).toEqual([...promised.keys()].sort());
+    // Only the run of a job is left; test/cli/job-run has those.
+    expect([...seen, 'left'].sort()).toEqual([...promised.keys()].sort());
   });
 });
 

@@ -29,7 +29,8 @@ describe('without a terminal', () => {
 
   test('busy because this node runs already is silent', async () => {
     const { end: free } = await on('twice').hold();
-    expect(await on('twice').exec('web01', '--', 'true')).toEqual(silent(75));
+    // It waits for its node's turn unless it must not.
+    expect(await on('twice').exec('web01', '-w', '0', '--', 'true')).toEqual(silent(75));
     await free();
   });
 
@@ -37,7 +38,7 @@ describe('without a terminal', () => {
     const { end: free } = await on('waits').hold();
     const waiter = on('waits').start('web02', '--', 'true');
     await on('waits').waiting();
-    expect(await on('waits').exec('web02', '--', 'true')).toEqual(silent(75));
+    expect(await on('waits').exec('web02', '-w', '0', '--', 'true')).toEqual(silent(75));
     await free();
     expect(await waiter.ended).toEqual(silent(0));
   });
@@ -88,9 +89,9 @@ describe('-v and -q', () => {
 
   test('-v says why this node is busy', async () => {
     const { end: free } = await on('why').hold();
-    const { stderr } = await on('why').exec('web01', '-v', '--', 'true');
+    const { stderr } = await on('why').exec('web01', '-v', '-w', '0', '--', 'true');
     expect(stderr).toMatch(
-      /^runlock: busy: web01 is already running or queued in why \(pid \d+, for \d+s\)$/m,
+      /^runlock: busy: web01 is already running or queued in why \(pid \d+, sh, for \d+s\)$/m,
     );
     await free();
   });

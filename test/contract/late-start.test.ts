@@ -49,6 +49,7 @@ test.each([
     run: { id: runId, nonce },
     newId: () => 'change',
     runFiles: runFilesInMemory(),
+    openTurn: () => ({ look: () => ({ kind: 'mine' }), folder: () => undefined, leave: () => undefined }),
     ...{ shareTerminal: false, inherited: [] },
     contained: { cgroup: () => undefined, fileLimit: () => undefined },
   };

@@ -108,7 +108,8 @@ describe.concurrent('SIGSTOP of runlock while it runs', () => {
       await using fleet = startFleet(agent, { group: `busy-${hold}`, hold });
       const { node: stopped, run } = await occupy(fleet, 'web01', stubborn);
       stopped.send('SIGSTOP');
-      const again = await fleet.run('web01', { args: ['-v'] });
+      // With more patience it would wait for its node's turn.
+      const again = await fleet.run('web01', { args: ['-v', '--wait', '0'] });
       expect(again.status).toBe(75);
       expect(again.stderr).toContain(
         `web01 is already running or queued in busy-${hold} (pid ${stopped.pid}`,

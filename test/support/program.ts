@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { startTime } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
+import { turnsOf, turnsOfGroups } from './turns.ts';
 
 /** The single file, unless another program is named. npm and vitest start everything at the project's root. */
 export const RUNLOCK = resolve(process.env['RUNLOCK_BIN'] ?? `build/binary/runlock-linux-${process.arch}`);
@@ -65,6 +66,7 @@ export const clean = {
     ),
   ),
   ...NO_CONFIG,
+  ...turnsOf(),
 };
 
 /** Starts `runlock <args>` against `agent` (or nothing that `env` does not name). */
@@ -73,7 +75,8 @@ export function spawnRunlock(
   args: readonly string[],
   options: StartOptions = {},
 ): Spawned {
-  const env = { ...clean, ...agent?.env, ...options.env };
+  const turns = turnsOfGroups(args, ...(options.through ?? []));
+  const env = { ...clean, ...turns, ...agent?.env, ...options.env };
   const [file = RUNLOCK, ...words] = [...(options.through ?? []), RUNLOCK, ...args];
   const child = spawn(file, words, {
     env,

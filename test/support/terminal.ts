@@ -6,6 +6,7 @@ import { startTime } from '../../src/process/process-tree.ts';
 import type { Agent } from './consul.ts';
 import { end, eventually } from './processes.ts';
 import { NO_CONFIG, RUNLOCK } from './program.ts';
+import { turnsOfGroups } from './turns.ts';
 
 export interface TerminalRun {
   /** Exit status of runlock. */
@@ -36,9 +37,10 @@ export function startInTerminal(
 ): TerminalRun {
   const { PATH = '', HOME = '' } = process.env;
   const command = `${[RUNLOCK, ...args].map(word).join(' ')} ${after}`;
+  const turns = turnsOfGroups(args);
   const line = shell ? `set -m; ${shell(command)}` : `exec ${command}`;
   const child = spawn('script', ['--quiet', '--return', '--flush', '--command', line, '/dev/null'], {
-    env: { PATH, HOME, TERM: 'xterm', SHELL: '/bin/sh', ...NO_CONFIG, ...agent.env, ...env },
+    env: { PATH, HOME, TERM: 'xterm', SHELL: '/bin/sh', ...NO_CONFIG, ...turns, ...agent.env, ...env },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   let screen = '';

@@ -58,6 +58,7 @@ test('looks again after a refusal, later and later, and leaves the queue when th
       gone: () => Promise.resolve(),
     },
     take,
+    leaveTurn: () => undefined,
   };
   const taken = await enterFromOutside(deps as ExecDeps, from);
   expect(taken).toEqual({ kind: 'closed', verdicts: CLOSED, missing: [] });

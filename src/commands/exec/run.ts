@@ -108,6 +108,7 @@ async function runIn(
     causes: causesIn(platform.env),
     ...(surroundings ?? { env: withoutOptions(platform.env) }),
     runFiles: platform.runFiles(emit),
+    openTurn: platform.openTurn,
     inherited: platform.inherited,
     // Another user's command in this terminal could type into it (TIOCSTI).
     shareTerminal: platform.hasTerminal() && surroundings?.become === undefined,

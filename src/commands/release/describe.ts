@@ -35,11 +35,12 @@ export function describeRelease(
 
 /** Its record has no pid, so whether its runlock is alive is for the reader to see. */
 function describeOutside(
-  { node, group, run, command, since, when, services }: Extract<ReleaseResult, { kind: 'outside' }>,
+  { node, group, run, command, since, when, services, turn }: Extract<ReleaseResult, { kind: 'outside' }>,
   { nowMs, isOwn }: { nowMs: number; isOwn: boolean },
 ): string {
   const gate = services ? [`its gate (${services.join(', ')})`] : [];
-  const reasons = [...gate, ...when].join(' and ');
+  const other = turn ? [`its node's run in ${turn.groups.join(', ')} (pid ${turn.pid}) has ended`] : [];
+  const reasons = [...gate, ...when, ...other].join(' and ');
   const waits = `waiting without a slot for ${formatAge(nowMs - Date.parse(since))}${reasons === '' ? '' : `, until ${reasons}`}`;
   const where = isOwn ? 'on this host' : `on ${node}`;
   return `nothing was done: ${node} has no claim in ${group}, but its run ${run} (${command}) has been ${waits}; to stop that run, end its runlock ${where}; if that runlock is dead already, Consul drops the run within two minutes (later if its --session-ttl is longer)`;

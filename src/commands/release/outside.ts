@@ -19,8 +19,18 @@ export async function findOutside({
   const { entry } = await consul.get(keys.outside(node), { signal, rule: keys.rule });
   if (!entry || !isWaiting(entry)) return undefined;
   try {
-    const { run, since, command, when, gate } = decodeOutside(entry);
-    return { kind: 'outside', node, group, run, since, command, when, ...servicesOf(gate) };
+    const { run, since, command, when, gate, turn } = decodeOutside(entry);
+    return {
+      kind: 'outside',
+      node,
+      group,
+      run,
+      since,
+      command,
+      when,
+      ...servicesOf(gate),
+      ...(turn && { turn }),
+    };
   } catch (error) {
     // Any node of the group may have written anything there.
     if (isRunlockError(error, 'incompatible')) return undefined;

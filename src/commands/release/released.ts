@@ -3,6 +3,7 @@ import type { Consul } from '../../consul/consul.ts';
 import type { Deps } from '../../platform/deps.ts';
 import type { Claim } from '../../lock/records.ts';
 import type { GroupKeys } from '../../lock/keys.ts';
+import type { OutsideTurn } from '../../lock/outside.ts';
 
 /** True: the person at the terminal typed yes. Undefined: there is no terminal to ask at. */
 export type Confirm = (question: string) => boolean | undefined;
@@ -73,6 +74,8 @@ export type ReleaseResult =
       readonly when: readonly string[];
       /** Of its gate. Absent: it has none. */
       readonly services?: readonly string[];
+      /** The run that has the node's turn on its host. Absent: the run does not wait for it. */
+      readonly turn?: OutsideTurn;
     }
   /** `claim`: the state of a claim that the node has, but that --failed does not change. */
   | {
