@@ -6,6 +6,7 @@ import { parse } from './cli/parse.ts';
 import { commands } from './commands/registry.ts';
 import { hasTerminal, openConsole, likelyLogFormat } from './platform/console.ts';
 import { unwritten } from './platform/failure.ts';
+import { ownWords } from './platform/own-words.ts';
 import { openKeys } from './platform/keys.ts';
 import { thisHost } from './process/host.ts';
 import { operatorName } from './platform/user.ts';
@@ -54,6 +55,7 @@ const platform: Platform = {
   version: RUNLOCK_VERSION,
   build: RUNLOCK_BUILD,
   nodeVersion,
+  self: () => ownWords(process, { isNode }),
   deps: { clock, random: Math.random, host },
   inherited,
   prepareLog: () => speaking.stderr.prepare(),

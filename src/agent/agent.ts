@@ -9,10 +9,12 @@ import type { HostWatch } from './host-watch.ts';
 import { documentOf, principalsOf, statusText } from './known.ts';
 import type { Known, Place, Self, TaskFiles } from './known.ts';
 import { keepRunning } from './parts.ts';
-import type { Part } from './parts.ts';
+import type { Part, PartEffects } from './parts.ts';
 import { takePresence } from './presence.ts';
 import type { Presence } from './presence.ts';
 import type { ServiceManager } from './service-manager.ts';
+import { requests } from './requests.ts';
+import type { Runs } from './runs.ts';
 import { servingOf } from './serving.ts';
 import type { RequestsChoice } from './serving.ts';
 import { isOfLiveProcess } from './state-folder.ts';
@@ -35,6 +37,8 @@ export interface AgentEffects {
   readonly host: HostWatch;
   readonly state: StateFolder;
   readonly manager: ServiceManager;
+  /** The runs of this host, once the node's name is known. */
+  readonly openRuns: (where: { readonly prefix: string; readonly node: string }) => Runs;
 }
 
 /** What each part works with. */
@@ -50,10 +54,13 @@ export interface AgentWays {
   readonly state: StateFolder;
   readonly presence: Presence;
   readonly self: Self;
+  readonly runs: Runs;
+  /** For parts of a part. */
+  readonly parts: PartEffects;
 }
 
 /** What an agent does while its key is its own. Each part tries again by itself, and ends no other. */
-const PARTS: readonly ((ways: AgentWays) => Part)[] = [publishing, asking];
+const PARTS: readonly ((ways: AgentWays) => Part)[] = [publishing, asking, requests];
 
 /** After an outage the agents of a cluster come back one after the other, within this time. */
 const SPREAD_MS = 60_000;
@@ -114,11 +121,10 @@ async function keepPresent(working: Working, request: AgentRequest, signal: Abor
       const ways: AgentWays = {
         ...working,
         ...request,
-        node,
-        presence,
-        refresh: () => working.host.refresh(),
+        ...{ node, presence, parts: partEffects(working), refresh: () => working.host.refresh() },
+        runs: working.openRuns({ prefix: request.prefix, node }),
       };
-      await Promise.all(PARTS.map((part) => keepRunning(partEffects(working), part(ways), isOver)));
+      await Promise.all(PARTS.map((part) => keepRunning(ways.parts, part(ways), isOver)));
     } finally {
       place({ kind: 'away', why: signal.aborted ? 'stopping' : reasonOf(presence.lost.reason) });
       await presence.leave();
@@ -166,24 +172,34 @@ function publishing({ known, presence, self, node }: AgentWays): Part {
 }
 
 /** Asks for this agent's own rights whenever other principals may ask for a task. */
-function asking({ consul, deps, known, prefix, requests }: AgentWays): Part {
+function asking(ways: AgentWays): Part {
+  const { known } = ways;
   return {
     name: 'rights',
     run: async (signal) => {
       let asked: string | undefined;
       for (;;) {
         const { value, change } = known.look();
-        const principals = principalsOf(value.files);
-        if (principals.join() !== asked) {
-          const serving = await servingOf(consul, { prefix, requests, principals }, { signal });
-          asked = principals.join();
-          if (serving.kind === 'refused') deps.emit({ event: 'agent-no-requests', why: serving.why });
-          known.set({ ...known.look().value, serving });
-        }
+        const principals = principalsOf(value.files).join();
+        if (principals !== asked) await askRights(ways, signal);
+        asked = principals;
         await known.past(change, { signal });
       }
     },
   };
+}
+
+/** Asks Consul for this agent's own rights, which may have changed. */
+export async function askRights(
+  { consul, deps, known, prefix, requests: choice }: AgentWays,
+  signal: AbortSignal,
+): Promise<void> {
+  const principals = principalsOf(known.look().value.files);
+  const serving = await servingOf(consul, { prefix, requests: choice, principals }, { signal });
+  const { value } = known.look();
+  if (JSON.stringify(serving) === JSON.stringify(value.serving)) return;
+  if (serving.kind === 'refused') deps.emit({ event: 'agent-no-requests', why: serving.why });
+  known.set({ ...value, serving });
 }
 
 /** Tells the service manager, and `runlock agent status` on this host, how the agent is. */

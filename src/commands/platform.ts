@@ -21,6 +21,8 @@ export interface Platform {
   checkFile(path: string): Promise<void>;
   /** Reads all of stdin. Throws what node:fs throws, or the reason why stdin can't be read. */
   readStdin(): Promise<Uint8Array>;
+  /** The words that start this program again, as it was started: after an update they start the new version. */
+  readonly self: () => readonly [string, ...string[]];
   readonly deps: Omit<Deps, 'emit'>;
   readonly stdout: Stream;
   readonly stderr: Stream;

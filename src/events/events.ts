@@ -436,6 +436,15 @@ type OfAgent =
   | { event: 'reactor-failed'; reactor: string; detail: Fault }
   | { event: 'hook-taken'; hook: string; host: string }
   | { event: 'hook-failed'; hook: string; host: string; detail: Fault }
+  /** A request of a job for this node. `state`: of an end. */
+  | {
+      event: 'request';
+      job: string;
+      step: 'accepted' | 'started' | 'ended' | 'dropped';
+      task?: string;
+      state?: string;
+      why?: string;
+    }
   | { event: 'agent-part-failed'; part: string; detail: Fault & { readonly pauseMs: number } };
 
 /** Steps on the way to a slot, which are not logged. */

@@ -252,6 +252,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       return info(`hook ${event.hook}: ${event.host} has accepted the change`);
     case 'hook-failed':
       return warning(`hook ${event.hook}: ${event.host}: ${event.detail.fault}; retrying`);
+    case 'request':
+      return requestSentence(event);
     case 'agent-part-failed':
       return warning(`${event.part}: ${event.detail.fault}; retrying in ${formatAge(event.detail.pauseMs)}`);
     case 'evicted':
@@ -441,3 +443,19 @@ function variablesText({ names }: Of<'variables-changed'>): string {
 
 const tasksText = (tasks: readonly string[]) =>
   tasks.length === 0 ? 'no tasks' : `${tasks.length === 1 ? 'task' : 'tasks'} ${tasks.join(', ')}`;
+
+function requestSentence({ job, step, task, state, why }: Of<'request'>): Sentence {
+  const because = why === undefined ? '' : `: ${why}`;
+  switch (step) {
+    case 'accepted':
+      return info(`job ${job}: accepted`);
+    case 'started':
+      return info(`job ${job}: started a run of task ${task ?? ''}`);
+    case 'ended':
+      return warning(`job ${job}: ${state ?? 'ended'} on this node${because}`);
+    case 'dropped':
+      return warning(`job ${job}: removed from this node's inbox${because}`);
+    default:
+      return assertNever(step);
+  }
+}

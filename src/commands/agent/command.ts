@@ -63,6 +63,7 @@ function define(program: Command, defining: Defining, done: (asked: Asked<AgentO
       json,
       defining,
       ...(node !== undefined && { node }),
+      ...(given('config') && { config: values.config }),
     };
     if (json && options.action !== 'status') throw usage("--json is for 'agent status' only");
     done({ common: toCommon(values), options: Object.freeze(options) });
@@ -133,4 +134,5 @@ interface AgentValues {
   readonly reason?: string;
   readonly sessionTtl: number;
   readonly json: boolean;
+  readonly config: string;
 }

@@ -24,6 +24,8 @@ export type AgentOptions = AgentAction & {
   /** Of the session, in milliseconds. */
   readonly ttlMs: number;
   readonly json: boolean;
+  /** As given on the command line. */
+  readonly config?: string;
   readonly defining: Defining;
 };
 
@@ -80,10 +82,11 @@ async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: 
   });
   return withWays({ common: { ...common, isTalkative: true } }, platform, async ({ deps, connect }) => {
     stopped.signal.addEventListener('abort', () => deps.emit({ event: 'agent-stops', signal: stoppedBy }));
-    const [{ runAgent }, { watchHost }, { serviceManager }, consul] = await Promise.all([
+    const [{ runAgent }, { watchHost }, { serviceManager }, { openRuns }, consul] = await Promise.all([
       import('../../agent/agent.ts'),
       import('../../agent/host-watch.ts'),
       import('../../agent/service-manager.ts'),
+      import('../../agent/runs.ts'),
       connect(),
     ]);
     const { tasksDir, stateDir } = options;
@@ -93,7 +96,25 @@ async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: 
     reload = () => void host.refresh();
     const manager = serviceManager(platform.env, deps.clock);
     const request = { ...options, version: platform.version };
-    await runAgent({ consul, deps, host, state, manager }, request, stopped.signal);
+    const { clock, emit, host: machine } = deps;
+    const { env, uid, newRunId: newMark } = platform;
+    const self = platform.self();
+    const flags = flagsOf({ common, options });
+    const folders = { stateFolder: stateDir, logFolder: options.logDir };
+    const runs = { ...folders, clock, emit, host: machine, self, env, uid, flags, newMark };
+    const effects = { consul, deps, host, state, manager, openRuns: openRuns.bind(null, runs) };
+    await runAgent(effects, request, stopped.signal);
     return 0;
   });
+}
+
+/** What the runs are told as well: in the environment they have it already. */
+function flagsOf({ common, options }: Asked<AgentOptions>): readonly string[] {
+  const { verbose, quiet, logFormat } = common;
+  return [
+    ...['--tasks-dir', options.tasksDir, '--log-format', logFormat],
+    ...(verbose ? ['--verbose'] : []),
+    ...(quiet ? ['--quiet'] : []),
+    ...(options.config === undefined ? [] : ['--config', options.config]),
+  ];
 }

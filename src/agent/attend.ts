@@ -1,0 +1,250 @@
+/** One request on this node, from its pointer to the end: looks, decides (`serve`), acts, and waits for what may change. */
+import { growingMs } from '../consul/retry.ts';
+import type { Growth } from '../consul/retry.ts';
+import { lookPast } from '../consul/watch.ts';
+import { assertNever, reasonOf } from '../errors.ts';
+import { acceptTarget, dropPointer, endTarget, stopJob } from '../jobs/end.ts';
+import type { OfTarget } from '../jobs/end.ts';
+import { jobKeys, jobText } from '../jobs/keys.ts';
+import { lookAt } from '../jobs/read.ts';
+import type { Known as KnownJob, Look } from '../jobs/read.ts';
+import type { End, SeenTarget } from '../jobs/transactions.ts';
+import { askRights } from './agent.ts';
+import type { AgentWays } from './agent.ts';
+import { hostShown } from './host-shown.ts';
+import type { OpenRequest } from './inbox.ts';
+import type { Known } from './known.ts';
+import { MOST_OPEN, whyRefused } from './refusal.ts';
+import type { Runs } from './runs.ts';
+import { decide } from './serve.ts';
+import type { Awaited, Deed } from './serve.ts';
+import { spreadMs } from './spread.ts';
+import type { Watched } from './watched.ts';
+
+export interface Attending {
+  readonly ways: AgentWays;
+  readonly runs: Runs;
+  /** The request, whenever its pointer changes. */
+  readonly request: Watched<OpenRequest>;
+  /** Allows one more watch of a stage, if there are not too many. */
+  readonly watches: { take(): boolean; give(): void };
+}
+
+const RETRY: Growth = { shortestMs: 500, longestMs: 60_000 };
+
+/** Until nothing is left to do for it. Tries again after faults. Rejects with the signal's reason alone. */
+export async function attend(attending: Attending, signal: AbortSignal): Promise<void> {
+  const { ways, request } = attending;
+  const { deps } = ways;
+  const name = `job ${jobText(request.look().value.ref)}`;
+  const memory: Memory = { known: undefined };
+  for (let failures = 0; ;) {
+    try {
+      if (await step(attending, memory, signal)) return;
+      failures = 0;
+    } catch (error) {
+      signal.throwIfAborted();
+      const pauseMs = growingMs(failures, RETRY, deps.random);
+      failures += 1;
+      deps.emit({ event: 'agent-part-failed', part: name, detail: { fault: reasonOf(error), pauseMs } });
+      await deps.clock.sleep(pauseMs, { signal });
+    }
+  }
+}
+
+/** Only saves reads, and finds a job whose request is gone. */
+interface Memory {
+  known: KnownJob | undefined;
+}
+
+/** One look and what follows from it. True: nothing is left to do. */
+async function step(attending: Attending, memory: Memory, signal: AbortSignal): Promise<boolean> {
+  const { ways, runs, request } = attending;
+  const { consul, deps, prefix, node, known } = ways;
+  const now = { known: known.look(), request: request.look() };
+  const { ref, older } = now.request.value;
+  const of: OfTarget = {
+    ...{ consul, deps, prefix, ref, node, signal },
+    ...(memory.known && { known: memory.known }),
+  };
+  const look = await lookAt(of, of, { signal });
+  if (look.kind === 'target') memory.known = look.known;
+  const deed = decide({
+    look,
+    host: await hostShown({ ...attending, ref }, look, signal),
+    stop: stopOf(now.known.value),
+    refusal: refusalOf(look, { principal: ref.principal, older }, now.known.value),
+    nowMs: deps.clock.now(),
+  });
+  switch (deed.kind) {
+    case 'wait':
+      await waitFor(
+        attending,
+        { look, until: deed.until, changes: [now.known.change, now.request.change] },
+        signal,
+      );
+      return false;
+    case 'drop':
+      return drop(of, deed.why, { memory, runs, ways });
+    case 'accept': {
+      // What the files say at this moment counts, and what rights the token has.
+      await Promise.all([ways.refresh(), askRights(ways, signal)]);
+      if (known.look().change !== now.known.change) return false;
+      const { kind } = await acceptTarget(of);
+      if (kind === 'accepted') deps.emit({ event: 'request', job: jobText(ref), step: 'accepted' });
+      return false;
+    }
+    case 'refuse':
+    case 'end':
+    case 'after-reboot':
+      await end(of, deed, ways);
+      return false;
+    case 'start':
+      await start(attending, look, signal);
+      return false;
+    default:
+      return assertNever(deed);
+  }
+}
+
+const stopOf = ({ pause, serving }: Known) =>
+  pause ? 'paused' : serving.kind === 'unknown' ? 'unknown-rights' : undefined;
+
+function refusalOf(
+  look: Look,
+  { principal, older }: { readonly principal: string; readonly older: number },
+  { files, serving }: Known,
+): string | undefined {
+  if (look.kind !== 'target') return undefined;
+  if (serving.kind === 'refused') return `requests are not served here: ${serving.why}`;
+  const { document, spec } = look.target;
+  // One that was accepted is not too many any more.
+  const before = document ? 0 : older;
+  return whyRefused({ principal, spec: spec.value, older: Math.min(before, MOST_OPEN) }, files);
+}
+
+interface Around {
+  readonly memory: Memory;
+  readonly runs: Runs;
+  readonly ways: AgentWays;
+}
+
+async function drop(
+  of: OfTarget,
+  why: Extract<Deed, { kind: 'drop' }>['why'],
+  { memory, runs, ways: { deps } }: Around,
+): Promise<boolean> {
+  const result = await dropPointer(of);
+  if (result.kind === 'needed') return false;
+  // Its request is gone: nobody else may learn that the rest of the job never comes.
+  if (why === 'gone' && memory.known) await stopJob({ ...of, home: memory.known.home }, { why: 'gone' });
+  runs.forget(of.ref);
+  if (why !== 'over')
+    deps.emit({ event: 'request', job: jobText(of.ref), step: 'dropped', why: DROPPED[why] });
+  return true;
+}
+
+const DROPPED = { gone: 'the request is gone', unmeant: 'it does not name this node' } as const;
+
+async function end(
+  of: OfTarget,
+  deed: Extract<Deed, { kind: 'end' | 'refuse' | 'after-reboot' }>,
+  { deps }: AgentWays,
+): Promise<void> {
+  const endedAt = new Date(deps.clock.now()).toISOString();
+  const final: End =
+    deed.kind === 'end'
+      ? { endedAt, ...deed.end }
+      : deed.kind === 'refuse'
+        ? { state: 'refused', endedAt, why: deed.why }
+        : { state: 'lost', endedAt, why: 'its host has booted, and nobody knows whether it is well' };
+  let seen: string | undefined;
+  const result = await endTarget(of, {
+    isNode: true,
+    end: (target) => {
+      // A run that began, or another one, is not what this end is for.
+      const now = signatureOf(target);
+      seen ??= now;
+      return now === seen ? final : undefined;
+    },
+  });
+  if (result.kind === 'ended')
+    deps.emit({
+      event: 'request',
+      job: jobText(of.ref),
+      step: 'ended',
+      state: final.state,
+      ...(final.why !== undefined && { why: final.why }),
+    });
+}
+
+const signatureOf = ({ document }: SeenTarget) =>
+  `${document?.value.state ?? ''} ${document?.value.run ?? ''}`;
+
+async function start({ ways, runs, request }: Attending, look: Look, signal: AbortSignal): Promise<void> {
+  if (look.kind !== 'target') return;
+  const { order, ref } = request.look().value;
+  const { deps, known } = ways;
+  const before = known.look().change;
+  await runs.room(order, { signal });
+  await ways.refresh();
+  if (known.look().change !== before) return;
+  const { task, params, nonce } = look.target.spec.value;
+  runs.start({ ref, nonce, task, params });
+  deps.emit({ event: 'request', job: jobText(ref), step: 'started', task });
+}
+
+interface Waiting {
+  readonly look: Look;
+  readonly until: Awaited;
+  /** Of what is known, and of the request, when it was looked at. */
+  readonly changes: readonly [number, number];
+}
+
+/** Of what is left of a run. */
+const REMAINS_MS = 1_000;
+/** Without a watch of its own. */
+const UNWATCHED_MS = 30_000;
+
+async function waitFor(
+  { ways, runs, request, watches }: Attending,
+  { look, until, changes: [ofKnown, ofRequest] }: Waiting,
+  signal: AbortSignal,
+): Promise<void> {
+  const { consul, deps, prefix, node, known } = ways;
+  const { clock } = deps;
+  const { ref } = request.look().value;
+  if (until.kind === 'exec') return runs.ended(ref, { signal });
+  if (until.kind === 'remains') return clock.sleep(REMAINS_MS, { signal });
+  const over = new AbortController();
+  const either = { signal: AbortSignal.any([signal, over.signal]) };
+  const leftMs = Math.max(0, until.atMs - clock.now());
+  const isWatched = until.kind === 'stage' && look.kind === 'target' && watches.take();
+  const waits: Promise<unknown>[] = [
+    clock.sleep(isWatched || until.kind === 'node' ? leftMs : Math.min(leftMs, UNWATCHED_MS), either),
+    known.past(ofKnown, either),
+    request.past(ofRequest, either),
+  ];
+  if (isWatched) {
+    const { spec, stage } = look.target;
+    const key = jobKeys(prefix, spec.value.home, ref).stage;
+    const total = spec.value.stages.reduce((sum, size) => sum + size, 0);
+    const opens = async () => {
+      const { index } = stage;
+      for (let at = index; ;) {
+        const seen = await lookPast((past) => consul.get(key, { ...past, ...either }), at);
+        if (seen.entry?.modifyIndex !== index) break;
+        at = seen.index;
+      }
+      await clock.sleep(spreadMs(node, total), either);
+    };
+    waits.push(opens());
+  }
+  try {
+    await Promise.race(waits);
+  } finally {
+    over.abort();
+    if (isWatched) watches.give();
+    await Promise.allSettled(waits);
+  }
+}

@@ -1,0 +1,79 @@
+/** What this host, and the group's record, know of a request's run. */
+import type { Consul } from '../consul/consul.ts';
+import { groupKeys } from '../lock/keys.ts';
+import { decodeRun } from '../lock/records.ts';
+import type { Outcome } from '../lock/records.ts';
+import type { FinalState } from '../jobs/documents.ts';
+import type { JobRef } from '../jobs/keys.ts';
+import { endInLedger, hasStarted, readLedger } from '../jobs/ledger.ts';
+import type { Look } from '../jobs/read.ts';
+import { isNobody } from '../platform/deps.ts';
+import type { AgentWays } from './agent.ts';
+import type { Runs } from './runs.ts';
+import type { HostShown, RecordedEnd } from './serve.ts';
+
+export interface HostQuestion {
+  readonly ways: AgentWays;
+  readonly runs: Runs;
+  readonly ref: JobRef;
+}
+
+export async function hostShown(
+  { ways, runs, ref }: HostQuestion,
+  look: Look,
+  signal: AbortSignal,
+): Promise<HostShown> {
+  const { deps, consul, prefix, node, state } = ways;
+  const { host, emit } = deps;
+  const isExecAlive = runs.isAlive(ref);
+  const nothing = { isExecAlive, isRunAlive: false, started: undefined, recorded: undefined };
+  if (look.kind !== 'target') return { ...nothing, bootId: host.bootId, notBeforeMs: 0 };
+  const { spec, document } = look.target;
+  const ledger = readLedger(state.path, ref);
+  const { nonce, home } = spec.value;
+  const run = document?.value.state === 'running' ? document.value.run : undefined;
+  const isGone = run !== undefined && !isExecAlive;
+  return {
+    isExecAlive,
+    isRunAlive: isGone && !isNobody(host.survivors(run, emit)),
+    started: hasStarted(ledger, nonce) ? endInLedger(ledger) : undefined,
+    recorded: isGone ? await recordedEnd({ consul, prefix, home, node }, run, signal) : undefined,
+    bootId: host.bootId,
+    notBeforeMs: runs.notBeforeMs(ref, nonce),
+  };
+}
+
+interface Recorded {
+  readonly consul: Consul;
+  readonly prefix: string;
+  readonly home: string;
+  readonly node: string;
+}
+
+async function recordedEnd(
+  { consul, prefix, home, node }: Recorded,
+  run: string,
+  signal: AbortSignal,
+): Promise<RecordedEnd | undefined> {
+  const keys = groupKeys(prefix, home);
+  const { entry } = await consul.get(keys.run(node), { signal, rule: keys.rule });
+  if (!entry) return undefined;
+  const record = decodeRun(entry);
+  if (record.run !== run) return undefined;
+  const state = STATES[record.outcome];
+  if (state === undefined) return undefined;
+  const { exitCode, endedAt } = record;
+  return { state, endedAt, ...(exitCode !== undefined && { exitCode }) };
+}
+
+/** `rebooting` is no end. */
+const STATES: Readonly<Record<Outcome, FinalState | undefined>> = {
+  succeeded: 'good',
+  failed: 'failed',
+  unhealthy: 'unhealthy',
+  'timed-out': 'timed-out',
+  interrupted: 'failed',
+  evicted: 'failed',
+  lost: 'lost',
+  rebooting: undefined,
+};

@@ -1,0 +1,94 @@
+/** Starts the process of a run: a session of its own, and under systemd a scope of its own, so that the agent's end is not its end. */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { closeSync, constants, existsSync, mkdirSync, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { jobText } from '../jobs/keys.ts';
+import type { JobRef } from '../jobs/keys.ts';
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** How this program is started again. */
+export interface Launcher {
+  /** Program and first arguments, as the agent itself was started: after an update the new version. */
+  readonly self: readonly [string, ...string[]];
+  /** The agent's. */
+  readonly env: Env;
+  readonly uid: number;
+  readonly logFolder: string;
+}
+
+export interface Launch {
+  readonly ref: JobRef;
+  readonly task: string;
+  /** Of runlock. */
+  readonly words: readonly string[];
+  readonly env: Env;
+  /** From 1. */
+  readonly tries: number;
+}
+
+/** Not for the runs: they would speak for the agent. */
+const OF_THE_AGENT = /^(?:NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|JOURNAL_STREAM|LISTEN_\w+)$/;
+
+/** One file for each run: of a job's name and its task's alone. */
+export const logFile = (folder: string, { principal, id }: JobRef, task: string): string =>
+  join(folder, principal, `${id}.${task}.log`);
+
+/** @throws what node:fs and spawn throw: nothing was started. */
+export function launch(
+  { self, env, uid, logFolder }: Launcher,
+  { ref, task, words, env: more, tries }: Launch,
+) {
+  const kept = Object.entries(env).filter(([name]) => !OF_THE_AGENT.test(name));
+  const line = [...scopeFor({ env, uid, ref, tries }), ...self, ...words] as [string, ...string[]];
+  const file = logFile(logFolder, ref, task);
+  mkdirSync(dirname(file), { recursive: true, mode: 0o750 });
+  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
+  // A file, not a pipe: the run outlives this process.
+  const fd = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_WRONLY, 0o640);
+  try {
+    const [program, ...args] = line;
+    const child = spawn(program, args, {
+      cwd: '/',
+      env: { ...Object.fromEntries(kept), ...more },
+      detached: true,
+      stdio: ['ignore', fd, fd],
+    });
+    child.unref();
+    return child;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Resolves when the process has ended, or could not be started. */
+export const ended = (child: ChildProcess): Promise<void> =>
+  new Promise((resolve) => {
+    child.once('exit', () => resolve());
+    child.once('error', () => resolve());
+  });
+
+/**
+ * The words before the command that give it a scope. They become the command: same pid. A systemd that makes no scope (its bus
+ * is gone) ends the first try at once; the second one does without.
+ */
+function scopeFor({
+  env,
+  uid,
+  ref,
+  tries,
+}: {
+  env: Env;
+  uid: number;
+  ref: JobRef;
+  tries: number;
+}): readonly string[] {
+  const isService = Boolean(env['INVOCATION_ID']) && existsSync('/run/systemd/system');
+  if (!isService || uid !== 0 || tries % 2 === 0) return [];
+  const name = `runlock-${ref.principal}-${ref.id}-${tries}`;
+  return [
+    ...['systemd-run', '--scope', '--quiet', '--collect', '--property=Delegate=yes'],
+    ...[`--unit=${name}`, `--description=runlock job ${jobText(ref)}`, '--'],
+  ];
+}

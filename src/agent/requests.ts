@@ -1,0 +1,121 @@
+/** Serves requests: one inbox for each principal that a task allows, and each open request by itself. */
+import { jobText } from '../jobs/keys.ts';
+import type { AgentWays } from './agent.ts';
+import { attend } from './attend.ts';
+import { followInbox } from './inbox.ts';
+import type { OpenRequest } from './inbox.ts';
+import { principalsOf } from './known.ts';
+import { keepRunning } from './parts.ts';
+import type { Part } from './parts.ts';
+import type { Runs } from './runs.ts';
+import { changing } from './watched.ts';
+import type { Changing } from './watched.ts';
+
+/** Each is a connection; Consul allows 200 from one host. */
+const MOST_WATCHES = 20;
+
+export function requests(ways: AgentWays): Part {
+  const { runs, parts } = ways;
+  return {
+    name: 'requests',
+    run: async (signal) => {
+      const inboxes = new Map<string, AbortController>();
+      const watches = limited(MOST_WATCHES);
+      const over = new AbortController();
+      const running = new Set<Promise<void>>();
+      try {
+        for (;;) {
+          const { value, change } = ways.known.look();
+          const principals = principalsOf(value.files);
+          for (const principal of principals) {
+            if (inboxes.has(principal)) continue;
+            const closed = new AbortController();
+            inboxes.set(principal, closed);
+            const part = inboxOf(principal, { ways, runs, watches });
+            const ends = AbortSignal.any([signal, over.signal, closed.signal]);
+            const run = keepRunning(parts, part, ends).finally(() => running.delete(run));
+            running.add(run);
+          }
+          for (const [principal, closed] of inboxes) {
+            if (principals.includes(principal)) continue;
+            inboxes.delete(principal);
+            closed.abort();
+          }
+          await ways.known.past(change, { signal });
+        }
+      } finally {
+        over.abort();
+        await Promise.all(running);
+      }
+    },
+  };
+}
+
+interface Serving {
+  readonly ways: AgentWays;
+  readonly runs: Runs;
+  readonly watches: { take(): boolean; give(): void };
+}
+
+function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
+  const { consul, deps, prefix, node } = ways;
+  return {
+    name: `requests of ${principal}`,
+    run: async (signal) => {
+      const open = new Map<string, Changing<OpenRequest>>();
+      const over = new AbortController();
+      const ends = AbortSignal.any([signal, over.signal]);
+      const running = new Set<Promise<void>>();
+      const attended = (request: Changing<OpenRequest>) => {
+        const { id } = request.look().value.ref;
+        const work = attend({ ways, runs, request, watches }, ends)
+          .catch(() => undefined)
+          .finally(() => {
+            running.delete(work);
+            if (open.get(id) === request) open.delete(id);
+          });
+        running.add(work);
+      };
+      try {
+        await followInbox(
+          { consul, clock: deps.clock, prefix, node, principal },
+          (requests) => {
+            for (const request of requests) {
+              const known = open.get(request.ref.id);
+              if (known && isSame(known.look().value, request)) continue;
+              if (known) {
+                known.set(request);
+                continue;
+              }
+              const added = changing(request);
+              open.set(request.ref.id, added);
+              attended(added);
+            }
+            // One whose pointer is gone looks once more, and ends.
+            const named = new Set(requests.map(({ ref }) => ref.id));
+            for (const [id, request] of open) if (!named.has(id)) request.set(request.look().value);
+            runs.forgetOthers(principal, named);
+          },
+          ends,
+        );
+      } finally {
+        over.abort();
+        await Promise.all(running);
+      }
+    },
+  };
+}
+
+const isSame = (a: OpenRequest, b: OpenRequest) => a.change === b.change && jobText(a.ref) === jobText(b.ref);
+
+function limited(most: number) {
+  let taken = 0;
+  return {
+    take: () => {
+      if (taken >= most) return false;
+      taken += 1;
+      return true;
+    },
+    give: () => void (taken -= 1),
+  };
+}

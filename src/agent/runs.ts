@@ -1,0 +1,166 @@
+/** The runs of jobs on this host: started here or by an agent before, found again, awaited; a bounded number at once. */
+import type { Emit } from '../events/events.ts';
+import type { JobRef } from '../jobs/keys.ts';
+import { jobText } from '../jobs/keys.ts';
+import type { Clock, Host } from '../platform/deps.ts';
+import { RunlockError } from '../errors.ts';
+import { ended, launch } from './launch.ts';
+import type { Launcher } from './launch.ts';
+import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from './run-notes.ts';
+
+export interface Runs {
+  /** Whether a process that was started for the request is alive. */
+  isAlive(ref: JobRef): boolean;
+  /** When another process may be started for it, in wall-clock milliseconds: each that ended without a start makes this later. */
+  notBeforeMs(ref: JobRef, nonce: string): number;
+  /** @throws RunlockError `refused`: one is alive; what node:fs and spawn throw. */
+  start(request: StartRequest): void;
+  /** Resolves when no process of the request is alive. */
+  ended(ref: JobRef, options: { readonly signal: AbortSignal }): Promise<void>;
+  /** Resolves when fewer than the most are alive and nobody with a smaller order waits. */
+  room(order: number, options: { readonly signal: AbortSignal }): Promise<void>;
+  /** Nothing is left of these requests in Consul. */
+  forgetOthers(principal: string, open: ReadonlySet<string>): void;
+  forget(ref: JobRef): void;
+}
+
+export interface StartRequest {
+  readonly ref: JobRef;
+  readonly nonce: string;
+  readonly task: string;
+  readonly params: Readonly<Record<string, string>>;
+}
+
+export interface RunsEffects extends Launcher {
+  readonly clock: Pick<Clock, 'now' | 'sleep'>;
+  readonly host: Pick<Host, 'bootId' | 'startTime'>;
+  readonly emit: Emit;
+  readonly stateFolder: string;
+  /** Options of runlock that all runs get. */
+  readonly flags: readonly string[];
+  readonly newMark: () => string;
+}
+
+/** Waiting ones included: each is a process. They take turns anyhow. */
+const MOST_ALIVE = 8;
+/** Of a process that another agent started, nobody tells the end. */
+const LOOK_MS = 2_000;
+/** The pauses between processes that end without having started anything. */
+const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 300_000];
+
+export function openRuns(
+  effects: RunsEffects,
+  where: { readonly prefix: string; readonly node: string },
+): Runs {
+  const { clock, host, emit, stateFolder, uid, flags, newMark } = effects;
+  /** Started here. */
+  const children = new Map<string, Promise<void>>();
+  /** All that are believed to live, started here or found. */
+  const alive = new Map<string, JobRef>();
+  const waiting = new Set<{ readonly order: number; readonly wake: () => void }>();
+  const noteOf = (ref: JobRef) => readNote(stateFolder, ref, uid);
+  const isAlive = (ref: JobRef) => {
+    if (children.has(jobText(ref))) return true;
+    const note = noteOf(ref);
+    const pid = note && livingOf(note, host);
+    if (pid === undefined) alive.delete(jobText(ref));
+    else alive.set(jobText(ref), ref);
+    return pid !== undefined;
+  };
+  const admit = () => {
+    const next = [...waiting].sort((a, b) => a.order - b.order)[0];
+    if (next && alive.size < MOST_ALIVE) next.wake();
+  };
+  return {
+    isAlive,
+    notBeforeMs: (ref, nonce) => {
+      const note = noteOf(ref);
+      if (note?.nonce !== nonce) return 0;
+      // The first one that left may be tried again at once: somebody else had its turn.
+      const pauseMs = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (note.tries - 1));
+      return Date.parse(note.at) + pauseMs;
+    },
+    start: ({ ref, nonce, task, params }) => {
+      if (isAlive(ref))
+        throw new RunlockError('refused', `a process for job ${jobText(ref)} is there already`);
+      const before = noteOf(ref);
+      const tries = (before?.nonce === nonce ? before.tries : 0) + 1;
+      const at = new Date(clock.now()).toISOString();
+      const note = { mark: newMark(), bootId: host.bootId, nonce, tries, at };
+      writeNote(stateFolder, ref, note);
+      const env = {
+        [MARK]: note.mark,
+        RUNLOCK_PREFIX: where.prefix,
+        RUNLOCK_NODE: where.node,
+      };
+      const words = [
+        ...['task', 'run', task, ...flags, '--job', jobText(ref), '--state-dir', stateFolder],
+        ...Object.entries(params).flatMap(([name, value]) => ['--param', `${name}=${value}`]),
+      ];
+      const child = launch(effects, { ref, task, words, env, tries });
+      const { pid } = child;
+      child.on('error', (error) =>
+        emit({
+          event: 'agent-part-failed',
+          part: jobText(ref),
+          detail: { fault: error.message, pauseMs: 0 },
+        }),
+      );
+      const startTime = pid === undefined ? undefined : host.startTime(pid);
+      if (pid === undefined) return;
+      alive.set(jobText(ref), ref);
+      const end = ended(child).then(() => {
+        children.delete(jobText(ref));
+        alive.delete(jobText(ref));
+        admit();
+      });
+      children.set(jobText(ref), end);
+      if (startTime !== undefined) writeNote(stateFolder, ref, { ...note, process: { pid, startTime } });
+    },
+    ended: async (ref, { signal }) => {
+      const own = children.get(jobText(ref));
+      if (own) return raced(own, signal);
+      while (isAlive(ref)) await clock.sleep(LOOK_MS, { signal });
+      admit();
+    },
+    room: (order, { signal }) =>
+      new Promise((resolve, reject) => {
+        const end = () => {
+          waiting.delete(waiter);
+          signal.removeEventListener('abort', stop);
+        };
+        const stop = () => {
+          end();
+          reject(signal.reason as Error);
+          admit();
+        };
+        const waiter = {
+          order,
+          wake: () => {
+            end();
+            resolve();
+          },
+        };
+        waiting.add(waiter);
+        signal.addEventListener('abort', stop, { once: true });
+        if (signal.aborted) stop();
+        else admit();
+      }),
+    forgetOthers: (principal, open) => {
+      for (const ref of notedJobs(stateFolder, principal))
+        if (!open.has(ref.id) && !isAlive(ref)) removeNote(stateFolder, ref);
+    },
+    forget: (ref) => removeNote(stateFolder, ref),
+  };
+}
+
+function raced(own: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', stop, { once: true });
+    void own.then(() => {
+      signal.removeEventListener('abort', stop);
+      resolve();
+    });
+  });
+}
