@@ -9,6 +9,7 @@ import { jobKeys, jobText } from '../jobs/keys.ts';
 import { lookAt } from '../jobs/read.ts';
 import type { Known as KnownJob, Look } from '../jobs/read.ts';
 import type { End, SeenTarget } from '../jobs/transactions.ts';
+import { endAfterReboot } from './after-reboot.ts';
 import { askRights } from './agent.ts';
 import type { AgentWays } from './agent.ts';
 import { hostShown } from './host-shown.ts';
@@ -96,8 +97,10 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
     }
     case 'refuse':
     case 'end':
-    case 'after-reboot':
       await end(of, deed, ways);
+      return false;
+    case 'after-reboot':
+      await afterReboot(of, look, ways);
       return false;
     case 'start':
       await start(attending, look, signal);
@@ -148,16 +151,12 @@ const DROPPED = { gone: 'the request is gone', unmeant: 'it does not name this n
 
 async function end(
   of: OfTarget,
-  deed: Extract<Deed, { kind: 'end' | 'refuse' | 'after-reboot' }>,
+  deed: Extract<Deed, { kind: 'end' | 'refuse' }>,
   { deps }: AgentWays,
 ): Promise<void> {
   const endedAt = new Date(deps.clock.now()).toISOString();
   const final: End =
-    deed.kind === 'end'
-      ? { endedAt, ...deed.end }
-      : deed.kind === 'refuse'
-        ? { state: 'refused', endedAt, why: deed.why }
-        : { state: 'lost', endedAt, why: 'its host has booted, and nobody knows whether it is well' };
+    deed.kind === 'end' ? { endedAt, ...deed.end } : { state: 'refused', endedAt, why: deed.why };
   let seen: string | undefined;
   const result = await endTarget(of, {
     isNode: true,
@@ -175,6 +174,27 @@ async function end(
       step: 'ended',
       state: final.state,
       ...(final.why !== undefined && { why: final.why }),
+    });
+}
+
+/** What a good run would have published, or waited for, nobody does here: such a run is not known to be good. */
+async function afterReboot(of: OfTarget, look: Look, ways: AgentWays): Promise<void> {
+  if (look.kind !== 'target') return;
+  const { task: name } = look.target.spec.value;
+  const served = ways.known.look().value.files.tasks.find(({ task }) => task.name === name);
+  const isPlain = served !== undefined && !served.needsHealth && served.shown.publish.length === 0;
+  if (!isPlain) {
+    const why =
+      'its host has booted, and a run that publishes or waits for health cannot be ended by the agent';
+    return end(of, { kind: 'end', end: { state: 'lost', why } }, ways);
+  }
+  if (await endAfterReboot(of, served.shown.groups))
+    ways.deps.emit({
+      event: 'request',
+      job: jobText(of.ref),
+      step: 'ended',
+      state: 'good',
+      why: 'its host has booted',
     });
 }
 

@@ -9,6 +9,8 @@ export interface ServedTask {
   readonly task: Task;
   /** What others may know of it. */
   readonly shown: AgentTask;
+  /** Whether a run is good only once its services are healthy. */
+  readonly needsHealth: boolean;
 }
 
 export interface TaskFiles {

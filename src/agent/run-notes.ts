@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { isJobId, isPrincipal } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import type { Host } from '../platform/deps.ts';
-import { readTrusted } from './task/trusted-file.ts';
+import { readTrusted } from '../platform/trusted-file.ts';
 import { writeWhole } from './state-folder.ts';
 
 export interface RunNote {

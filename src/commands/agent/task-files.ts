@@ -7,5 +7,12 @@ import type { Folder } from '../task/tasks.ts';
 /** @returns what reads them all; it throws a RunlockError `config` if their folder can't be trusted. */
 export const taskFiles = (from: Folder) => async (): Promise<TaskFiles> => {
   const { tasks, faults } = await readTasks(from);
-  return { tasks: tasks.map(({ task, asked }) => ({ task, shown: announce(task, asked.options) })), faults };
+  return {
+    tasks: tasks.map(({ task, asked: { options } }) => ({
+      task,
+      shown: announce(task, options),
+      needsHealth: options.gate?.healthyWithinMs !== undefined,
+    })),
+    faults,
+  };
 };

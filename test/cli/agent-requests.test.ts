@@ -1,0 +1,116 @@
+// What an agent does about requests: what it runs, what it refuses and why, and whom it trusts.
+import { readFileSync, existsSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { askFor } from '../support/asked-jobs.ts';
+import { eventually } from '../support/processes.ts';
+import { agentOn } from '../support/runlock-agent.ts';
+import { useAgent } from '../support/use-agent.ts';
+
+const consul = useAgent({ name: 'node1' });
+const TRUST = { RUNLOCK_REQUESTS: 'trust-everybody' };
+const task = (group: string, script: string, more = '') =>
+  `command = ["/bin/sh", "-c", ${JSON.stringify(script)}, "sh", "{v}"]
+params.v = { match = "[a-z]+", default = "x" }
+allow = ["ops"]
+group = "${group}"
+${more}`;
+
+async function serving(node: string, script = 'echo ran $1', more = '') {
+  const group = `ar/${node}`;
+  const on = agentOn(consul, node, { tasks: { 't.toml': task(group, script, more) }, env: TRUST });
+  const running = on.start();
+  await running.says(/is ready/);
+  return { ...on, running, group };
+}
+
+describe('a request', () => {
+  test('is accepted, run once, logged, ended, and removed', async () => {
+    const { group, running, logs } = await serving('rq-good');
+    const job = await askFor(consul, group, { targets: [['rq-good', 0]], params: { v: 'word' } });
+    expect(await job.becomes('good')).toMatchObject({ exitCode: 0 });
+    await running.says(/job ops\/\S+: accepted[^]*started a run of task t/);
+    expect((await job.look()).stage.value.kind).toBe('done');
+    expect(await consul.kv.get(job.pointer())).toBeUndefined();
+    expect(readFileSync(`${logs}/ops/${job.ref.id}.t.log`, 'utf8')).toContain('ran word');
+  });
+
+  test('of a later stage waits for it, without a process; a failure before it stops it', async () => {
+    const first = await serving('rq-s1', 'exit 1');
+    const second = agentOn(consul, 'rq-s2', { tasks: { 't.toml': task(first.group, 'true') }, env: TRUST });
+    const other = second.start();
+    await other.says(/is ready/);
+    const job = await askFor(consul, first.group, { targets: [['rq-s1', 0], ['rq-s2', 1]] });
+    expect(await job.becomes('failed')).toMatchObject({ exitCode: 1 });
+    await eventually(async () => expect(await consul.kv.get(job.pointer('rq-s2'))).toBeUndefined());
+    expect((await job.look('rq-s2')).stage.value).toMatchObject({ kind: 'stopped', why: 'failures' });
+    expect((await job.document('rq-s2'))?.state ?? 'queued').toMatch(/accepted|queued/);
+    expect(other.stderr()).not.toContain('started a run');
+  });
+
+  test('waits while the agent is paused, and expires by itself', async () => {
+    const { group, run, running } = await serving('rq-pause');
+    await run('pause');
+    await running.says(/paused by/);
+    const until = new Date(Date.now() + 1_500).toISOString();
+    const short = await askFor(consul, group, { targets: [['rq-pause', 0]], until, maxFailures: 5 });
+    const long = await askFor(consul, group, { targets: [['rq-pause', 0]] });
+    await short.becomes('expired');
+    expect(await long.document()).toBeUndefined();
+    await run('resume');
+    await long.becomes('good');
+  });
+
+  test.each([
+    ['no such task', { task: 'none' }, /this node has no task none/],
+    ['a parameter that does not match', { params: { v: 'A' } }, /parameter v: 'A' is not allowed/],
+    ['one that only tries', { noop: true as const }, /can't only be tried/],
+  ])('is refused and says why: %s', async (_, more, why) => {
+    const { group } = await serving(`rq-${why.source.length}`);
+    const job = await askFor(consul, group, { targets: [[`rq-${why.source.length}`, 0]], ...more });
+    expect((await job.becomes('refused')).why).toMatch(why);
+    expect(await consul.kv.get(job.pointer())).toBeUndefined();
+  });
+
+  test('of a principal that no task allows is not even seen; one that does not name the node is dropped', async () => {
+    const { group, running } = await serving('rq-who');
+    const job = await askFor(consul, group, { targets: [['rq-who', 0]], principal: 'ci' });
+    const other = await askFor(consul, group, { targets: [['rq-other', 0]] });
+    await consul.kv.put(other.pointer('rq-who'), (await consul.kv.get(other.pointer()))?.Value ?? '');
+    await running.says(/removed from this node's inbox: it does not name this node/);
+    expect(await consul.kv.get(other.pointer('rq-who'))).toBeUndefined();
+    expect(await job.document()).toBeUndefined();
+  });
+
+  test('whose request is gone is dropped', async () => {
+    const { running } = await serving('rq-gone');
+    const key = 'runlock/.requests/ops/inbox/rq-gone/x1';
+    await consul.kv.put(key, '{"v":1,"nonce":"n","chunk":0}');
+    await running.says(/job ops\/x1: removed from this node's inbox: the request is gone/);
+    expect(await consul.kv.get(key)).toBeUndefined();
+  });
+});
+
+test('without ACLs every request is refused, unless root trusts everybody', async () => {
+  const on = agentOn(consul, 'rq-open', { tasks: { 't.toml': task('ar/open', 'true') } });
+  const running = on.start();
+  await running.says(/the agent serves no requests: .*Consul's ACLs are off/);
+  await eventually(async () => expect((await on.shown())?.noRequests).toMatch(/ACLs are off/));
+  expect((await on.run('status')).stdout).toMatch(/serves no requests/);
+  const job = await askFor(consul, 'ar/open', { targets: [['rq-open', 0]] });
+  expect((await job.becomes('refused')).why).toMatch(/requests are not served here: .*trust-everybody/);
+});
+
+test('an agent with nothing to do writes nothing, and asks at most three times a minute for each key', async () => {
+  const { key } = await serving('rq-idle');
+  const before = await consul.kv.tree('');
+  const metrics = async () => {
+    const all = (await consul.http('GET', '/v1/agent/metrics')).json() as { Counters: { Name: string; Count: number }[] };
+    return all.Counters.filter(({ Name }) => Name === 'consul.kvs.apply' || Name === 'consul.txn.apply');
+  };
+  void metrics;
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const after = await consul.kv.tree('');
+  const own = (tree: typeof before) => tree.filter(({ Key }) => Key.includes('rq-idle'));
+  expect(own(after)).toEqual(own(before));
+  expect(existsSync(key)).toBe(false);
+});
