@@ -1,9 +1,13 @@
 // What an agent does about requests: what it runs, what it refuses and why, and whom it trusts.
-import { readFileSync, existsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { askFor } from '../support/asked-jobs.ts';
+import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { ProxyRequest } from '../support/proxy.ts';
 import { agentOn } from '../support/runlock-agent.ts';
+import { startRunlock } from '../support/runlock.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const consul = useAgent({ name: 'node1' });
@@ -15,9 +19,14 @@ allow = ["ops"]
 group = "${group}"
 ${more}`;
 
-async function serving(node: string, script = 'echo ran $1', more = '') {
+async function serving(
+  node: string,
+  script = 'echo ran $1',
+  more = '',
+  through: Pick<Agent, 'env'> = consul,
+) {
   const group = `ar/${node}`;
-  const on = agentOn(consul, node, { tasks: { 't.toml': task(group, script, more) }, env: TRUST });
+  const on = agentOn(consul, node, { through, tasks: { 't.toml': task(group, script, more) }, env: TRUST });
   const running = on.start();
   await running.says(/is ready/);
   return { ...on, running, group };
@@ -39,7 +48,12 @@ describe('a request', () => {
     const second = agentOn(consul, 'rq-s2', { tasks: { 't.toml': task(first.group, 'true') }, env: TRUST });
     const other = second.start();
     await other.says(/is ready/);
-    const job = await askFor(consul, first.group, { targets: [['rq-s1', 0], ['rq-s2', 1]] });
+    const job = await askFor(consul, first.group, {
+      targets: [
+        ['rq-s1', 0],
+        ['rq-s2', 1],
+      ],
+    });
     expect(await job.becomes('failed')).toMatchObject({ exitCode: 1 });
     await eventually(async () => expect(await consul.kv.get(job.pointer('rq-s2'))).toBeUndefined());
     expect((await job.look('rq-s2')).stage.value).toMatchObject({ kind: 'stopped', why: 'failures' });
@@ -71,7 +85,7 @@ describe('a request', () => {
     expect(await consul.kv.get(job.pointer())).toBeUndefined();
   });
 
-  test('of a principal that no task allows is not even seen; one that does not name the node is dropped', async () => {
+  test('of a principal that no task allows is not seen; one for other nodes is dropped', async () => {
     const { group, running } = await serving('rq-who');
     const job = await askFor(consul, group, { targets: [['rq-who', 0]], principal: 'ci' });
     const other = await askFor(consul, group, { targets: [['rq-other', 0]] });
@@ -100,17 +114,30 @@ test('without ACLs every request is refused, unless root trusts everybody', asyn
   expect((await job.becomes('refused')).why).toMatch(/requests are not served here: .*trust-everybody/);
 });
 
-test('an agent with nothing to do writes nothing, and asks at most three times a minute for each key', async () => {
-  const { key } = await serving('rq-idle');
-  const before = await consul.kv.tree('');
-  const metrics = async () => {
-    const all = (await consul.http('GET', '/v1/agent/metrics')).json() as { Counters: { Name: string; Count: number }[] };
-    return all.Counters.filter(({ Name }) => Name === 'consul.kvs.apply' || Name === 'consul.txn.apply');
-  };
-  void metrics;
-  await new Promise((resolve) => setTimeout(resolve, 1_000));
-  const after = await consul.kv.tree('');
-  const own = (tree: typeof before) => tree.filter(({ Key }) => Key.includes('rq-idle'));
-  expect(own(after)).toEqual(own(before));
-  expect(existsSync(key)).toBe(false);
+describe('an agent with nothing to do', () => {
+  test('writes nothing, keeps one query for each key open, and needs no more than a waiting run', async () => {
+    await using proxy = await startProxy(consul);
+    const { running, group } = await serving('rq-idle', 'true', '', proxy);
+    const waits = (key: string) => (asked: ProxyRequest) =>
+      isWaiting(asked) && decodeURIComponent(asked.path).includes(key);
+    await proxy.seen(waits('/inbox/rq-idle/'));
+    await proxy.seen(waits('/.agents/rq-idle'));
+    const before = proxy.requests.length;
+    startRunlock(consul, ['exec', '-g', group, '--node', 'a', '--', 'sleep', '60']);
+    await eventually(async () => expect(await consul.kv.get(`runlock/${group}/.slot/0/owner`)).toBeDefined());
+    const waiter = startRunlock(consul, ['exec', '-v', '-g', group, '--node', 'b', '--', 'true']);
+    await waiter.says(/waiting/);
+    await proxy.seen(({ path }) => path.includes('/session/renew'));
+    const asked = proxy.requests.slice(before).map(({ path }) => path.replace(/[?].*/, ''));
+    expect(asked.filter((path) => !path.startsWith('/v1/session/renew/'))).toEqual([]);
+    for (const { path } of proxy.requests.filter(isWaiting)) expect(path).toContain('wait=25000ms');
+    expect(memoryOf(running.pid)).toBeLessThan(memoryOf(waiter.pid) * 1.1);
+  });
 });
+
+const isWaiting = ({ path }: ProxyRequest) => path.includes('index=');
+
+/** Resident, in KiB. */
+function memoryOf(pid: number): number {
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+}

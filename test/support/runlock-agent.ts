@@ -9,9 +9,15 @@ export interface AgentSetup {
   /** Task files, by name. */
   readonly tasks?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
+  /** How it reaches Consul, if not directly. */
+  readonly through?: Pick<Agent, 'env'>;
 }
 
-export function agentOn(agent: Agent, node: string, { tasks = {}, env: more = {} }: AgentSetup = {}) {
+export function agentOn(
+  agent: Agent,
+  node: string,
+  { tasks = {}, env: more = {}, through = agent }: AgentSetup = {},
+) {
   const { folder } = stage();
   const at = { tasks: `${folder}/tasks.d`, state: `${folder}/state`, logs: `${folder}/log` };
   for (const each of Object.values(at)) mkdirSync(each, { mode: 0o755 });
@@ -28,7 +34,7 @@ export function agentOn(agent: Agent, node: string, { tasks = {}, env: more = {}
     folder,
     key,
     write,
-    start: (...words: string[]) => startRunlock(agent, ['agent', ...words], { env }),
+    start: (...words: string[]) => startRunlock(through, ['agent', ...words], { env }),
     run: (...words: string[]) => runlock(agent, ['agent', ...words], { env }),
     /** Its key; undefined: there is none, or nobody has it locked. */
     shown: async () => {
