@@ -7,19 +7,19 @@ import { reasonOf } from '../errors.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { HostWatch } from './host-watch.ts';
 import { documentOf, principalsOf, statusText } from './known.ts';
-import type { Known, Place, Self, TaskFiles } from './known.ts';
+import type { Known, Place, Self } from './known.ts';
 import { keepRunning } from './parts.ts';
-import type { Part, PartEffects } from './parts.ts';
+import type { Part } from './parts.ts';
 import { takePresence } from './presence.ts';
-import type { Presence } from './presence.ts';
 import type { ServiceManager } from './service-manager.ts';
 import { requests } from './requests.ts';
 import type { Runs } from './runs.ts';
-import { servingOf } from './serving.ts';
+import { askRights } from './serving.ts';
 import type { RequestsChoice } from './serving.ts';
 import { isOfLiveProcess } from './state-folder.ts';
 import type { StateFolder } from './state-folder.ts';
 import type { Changing } from './watched.ts';
+import type { AgentWays } from './ways.ts';
 
 export interface AgentRequest {
   readonly prefix: string;
@@ -39,24 +39,6 @@ export interface AgentEffects {
   readonly manager: ServiceManager;
   /** The runs of this host, once the node's name is known. */
   readonly openRuns: (where: { readonly prefix: string; readonly node: string }) => Runs;
-}
-
-/** What each part works with. */
-export interface AgentWays {
-  readonly consul: Consul;
-  readonly deps: Deps;
-  readonly prefix: string;
-  readonly node: string;
-  readonly requests: RequestsChoice;
-  readonly known: Changing<Known>;
-  /** Reads the task files anew: what they say now counts for the next run. */
-  readonly refresh: () => Promise<TaskFiles>;
-  readonly state: StateFolder;
-  readonly presence: Presence;
-  readonly self: Self;
-  readonly runs: Runs;
-  /** For parts of a part. */
-  readonly parts: PartEffects;
 }
 
 /** What an agent does while its key is its own. Each part tries again by itself, and ends no other. */
@@ -187,19 +169,6 @@ function asking(ways: AgentWays): Part {
       }
     },
   };
-}
-
-/** Asks Consul for this agent's own rights, which may have changed. */
-export async function askRights(
-  { consul, deps, known, prefix, requests: choice }: AgentWays,
-  signal: AbortSignal,
-): Promise<void> {
-  const principals = principalsOf(known.look().value.files);
-  const serving = await servingOf(consul, { prefix, requests: choice, principals }, { signal });
-  const { value } = known.look();
-  if (JSON.stringify(serving) === JSON.stringify(value.serving)) return;
-  if (serving.kind === 'refused') deps.emit({ event: 'agent-no-requests', why: serving.why });
-  known.set({ ...value, serving });
 }
 
 /** Tells the service manager, and `runlock agent status` on this host, how the agent is. */

@@ -8,7 +8,7 @@ import type { JobRef } from '../jobs/keys.ts';
 import { endInLedger, hasStarted, readLedger } from '../jobs/ledger.ts';
 import type { Look } from '../jobs/read.ts';
 import { isNobody } from '../platform/deps.ts';
-import type { AgentWays } from './agent.ts';
+import type { AgentWays } from './ways.ts';
 import type { Runs } from './runs.ts';
 import type { HostShown, RecordedEnd } from './serve.ts';
 

@@ -1,6 +1,6 @@
 /** Serves requests: one inbox for each principal that a task allows, and each open request by itself. */
 import { jobText } from '../jobs/keys.ts';
-import type { AgentWays } from './agent.ts';
+import type { AgentWays } from './ways.ts';
 import { attend } from './attend.ts';
 import { followInbox } from './inbox.ts';
 import type { OpenRequest } from './inbox.ts';
