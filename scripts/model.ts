@@ -15,6 +15,8 @@ import {
   tryRow,
 } from '../test/model/table.ts';
 import { noFaults } from '../test/model/world.ts';
+import * as jobs from '../test/model/jobs/configurations.ts';
+import { explore as exploreJob } from '../test/model/jobs/explore.ts';
 import type { Hold } from '../src/lock/records.ts';
 
 const everything = { ...configurations, ...larger };
@@ -23,6 +25,7 @@ const USAGE = `usage: npm run model -- [options]
 
   --configuration NAME   one of: ${Object.keys(everything).join(', ')}
   --all                  every configuration, one after the other
+  --jobs                 small jobs instead, all of them (docs/model.md, "Jobs")
   --mutants              leaves out every check, each in turn, and prints the table of docs/model.md
 
 or a world of your own:
@@ -54,7 +57,15 @@ const faultOptions = Object.fromEntries(Object.keys(noFaults).map((fault) => [da
 
 const { values } = parseArgs({
   options: {
-    ...{ configuration: text, all: flag, mutants: flag, help: flag, trusting: flag, records: flag },
+    ...{
+      configuration: text,
+      all: flag,
+      mutants: flag,
+      jobs: flag,
+      help: flag,
+      trusting: flag,
+      records: flag,
+    },
     ...{ nodes: text, slots: text, runs: text, hold: text, tick: text, ahead: text, 'max-states': text },
     acquire: text,
     publish: text,
@@ -109,6 +120,12 @@ function report(name: string, { states, steps, quiet, ms, outcome }: Explored): 
   }
 }
 
+/** Every end of a job is a quiet one. */
+const withQuiet = ({ ends, ...explored }: ReturnType<typeof exploreJob>): Explored => ({
+  ...explored,
+  quiet: ends,
+});
+
 function printTables(): void {
   console.log(TABLE_HEAD);
   for (const row of allRows()) printRow(rowText(row), tryRow(row));
@@ -128,6 +145,9 @@ const chosen = given['configuration'];
 const all: readonly (readonly [string, Shape])[] = Object.entries(everything);
 if (given['help'] === true) console.log(USAGE);
 else if (given['mutants'] === true) printTables();
+else if (given['jobs'] === true)
+  for (const [name, shape] of Object.entries({ ...jobs.configurations, ...jobs.larger }))
+    report(name, withQuiet(exploreJob(jobs.toWorld(shape), { maxStates })));
 else if (given['all'] === true)
   for (const [name, shape] of all) report(name, explore(toWorld(shape), { maxStates }));
 else if (chosen !== undefined) {
