@@ -153,7 +153,8 @@ describe('a stop', () => {
 
   test('while the run has its slot, and settles: it gives the slot back at once', async () => {
     await agent.http('PUT', '/v1/agent/service/register', JSON.stringify({ Name: 'js', Port: 1 }));
-    const options = 'service = "js"\nmaintenance = "service"\nsettle = "1h"\ngate_stable = "1ms"\nallow_unknown_service = true';
+    const options =
+      'service = "js"\nmaintenance = "service"\nsettle = "1h"\ngate_stable = "1ms"\nallow_unknown_service = true';
     const job = await jobFor(agent, 'js/settle', 'echo ran', { options });
     const run = job.run();
     await eventually(async () => expect(await job.group.claim()).toMatchObject({ state: 'running' }));
