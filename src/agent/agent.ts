@@ -14,7 +14,7 @@ import { takePresence } from './presence.ts';
 import type { ServiceManager } from './service-manager.ts';
 import { requests } from './requests.ts';
 import type { Runs } from './runs.ts';
-import { askRights } from './serving.ts';
+import { askRights } from './rights.ts';
 import type { RequestsChoice } from './serving.ts';
 import { isOfLiveProcess } from './state-folder.ts';
 import type { StateFolder } from './state-folder.ts';

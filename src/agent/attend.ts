@@ -10,7 +10,7 @@ import { lookAt } from '../jobs/read.ts';
 import type { Known as KnownJob, Look } from '../jobs/read.ts';
 import type { End, SeenTarget } from '../jobs/transactions.ts';
 import { endAfterReboot } from './after-reboot.ts';
-import { askRights } from './serving.ts';
+import { askRights } from './rights.ts';
 import type { AgentWays } from './ways.ts';
 import { hostShown } from './host-shown.ts';
 import type { OpenRequest } from './inbox.ts';

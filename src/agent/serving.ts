@@ -1,9 +1,7 @@
 /** Whether what stands below a principal's path is that principal's word: only if this node can't write it too. */
 import type { Consul, Right } from '../consul/consul.ts';
 import { requestKeys } from '../jobs/keys.ts';
-import { principalsOf } from './known.ts';
 import type { Serving } from './known.ts';
-import type { AgentWays } from './ways.ts';
 
 export interface ServingRequest {
   readonly prefix: string;
@@ -42,16 +40,3 @@ const refused = (why: string): Serving => ({
   kind: 'refused',
   why: `${why}; give the node's token only what 'runlock policy node' prints, or set --requests trust-everybody`,
 });
-
-/** Asks Consul for this agent's own rights, which may have changed. */
-export async function askRights(
-  { consul, deps, known, prefix, requests: choice }: AgentWays,
-  signal: AbortSignal,
-): Promise<void> {
-  const principals = principalsOf(known.look().value.files);
-  const serving = await servingOf(consul, { prefix, requests: choice, principals }, { signal });
-  const { value } = known.look();
-  if (JSON.stringify(serving) === JSON.stringify(value.serving)) return;
-  if (serving.kind === 'refused') deps.emit({ event: 'agent-no-requests', why: serving.why });
-  known.set({ ...value, serving });
-}
