@@ -15,6 +15,7 @@ export const commands: readonly Listed<Platform>[] = [
   { name: 'wait', load: async () => (await import('./wait/command.ts')).wait },
   { name: 'task', load: async () => (await import('./task/command.ts')).task },
   { name: 'agent', load: async () => (await import('./agent/command.ts')).agent },
+  { name: 'job', load: async () => (await import('./job/command.ts')).job },
   { name: 'gate', load: async () => (await import('./gate/command.ts')).gate },
   { name: 'doctor', load: async () => (await import('./doctor/command.ts')).doctor },
   { name: 'policy', load: async () => (await import('./policy/command.ts')).policy },

@@ -10,7 +10,7 @@ export type RunEvent = LogEvent | Step;
  * Events that become one log line each. The properties beside `detail` are the fields of that line (docs/logs.md).
  * `detail` has what else the line's sentence needs, and is not part of the fields.
  */
-export type LogEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator | OfAgent>;
+export type LogEvent = Readonly<OfRun | OfGate | OfLock | OfConsul | OfHost | OfOperator | OfJob | OfAgent>;
 
 /** Reports an event. Never throws and never waits. */
 export type Emit = (event: RunEvent) => void;
@@ -417,6 +417,15 @@ type OfOperator =
       detail: { readonly text: string };
     }
   | { event: 'wait-in-run'; run: string; group: string };
+
+/** Of `runlock job`; `job` is PRINCIPAL/ID. */
+type OfJob =
+  /** The same start was given before. */
+  | { event: 'job-known'; job: string }
+  /** A signal has ended the watch. */
+  | { event: 'job-left'; job: string; detail: { readonly watch: string; readonly cancel: string } }
+  | { event: 'job-unanswered'; job: string; nodes: readonly string[]; waitedMs: number }
+  | { event: 'job-waits-paused'; node: string; since: string };
 
 /** Of `runlock agent`. */
 type OfAgent =

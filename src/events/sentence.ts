@@ -276,6 +276,22 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(
         `this wait is inside a run, which keeps its slot of ${event.group} meanwhile; to wait without a slot, give --when to the 'runlock exec' that started this run`,
       );
+    case 'job-known':
+      return info(`job ${event.job} is there already, from the same start; following it`);
+    case 'job-left':
+      return warning(
+        `job ${event.job} goes on; to follow it: '${event.detail.watch}'; to stop it: '${event.detail.cancel}'`,
+      );
+    case 'job-unanswered': {
+      const nodes = event.nodes.length === 0 ? 'its nodes' : event.nodes.join(', ');
+      return error(
+        `no answer from ${nodes} within ${formatAge(event.waitedMs)}; job ${event.job} stays, and starts when they answer before its end`,
+      );
+    }
+    case 'job-waits-paused':
+      return warning(
+        `the agent of ${event.node} is paused; it takes the job when somebody runs 'runlock agent resume' there`,
+      );
     case 'state-not-set':
       return warning(`${event.path} is not set`);
     case 'state-unreadable':

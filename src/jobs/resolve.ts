@@ -130,6 +130,8 @@ const codes: Readonly<Record<Obstacle['kind'], ErrorCode>> = {
   'other-home': 'usage',
 };
 
+export const obstacleCode = ({ kind }: Obstacle): ErrorCode => codes[kind];
+
 /** Nodes that one message names; `--dry-run` names all. */
 const MOST_NAMED = 5;
 
@@ -144,7 +146,7 @@ export function homeOf(wish: Wish, nodes: readonly Resolved[]): string {
     .map(({ node, obstacles }) => `${node}: ${obstacles.map((each) => obstacleText(each, wish)).join('; ')}`);
   const more = unfit.length > MOST_NAMED ? ` (and ${unfit.length - MOST_NAMED} more)` : '';
   throw new RunlockError(
-    first ? codes[first.kind] : 'config',
+    first ? obstacleCode(first) : 'config',
     `nothing was started: ${named.join('. ')}${more}`,
   );
 }

@@ -7,7 +7,8 @@ import { quote } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
 import { wrapLines } from '../text/wrap.ts';
 import type { JobChange } from '../view/job-changes.ts';
-import type { JobState, JobView, TargetView } from '../view/job.ts';
+import type { JobState, JobReport, TargetReport } from '../view/job.ts';
+import type { JobsReport } from '../view/read-jobs.ts';
 import { moreText } from './more.ts';
 import { renderTable } from './table.ts';
 
@@ -22,7 +23,7 @@ interface JobOptions {
   readonly most?: number;
 }
 
-type StateName = TargetView['state'];
+type StateName = TargetReport['state'];
 
 /** What needs people first. */
 const ORDER: readonly StateName[] = [
@@ -47,7 +48,7 @@ const styles: Readonly<Partial<Record<StateName, Style>>> = {
 };
 
 /** `2 good, 1 not started` */
-export function statesText(states: JobView['states']): string {
+export function statesText(states: JobReport['states']): string {
   const parts = ORDER.flatMap((state) => {
     const count = states[state] ?? 0;
     return count === 0 ? [] : [`${count.toLocaleString('en-US')} ${stateWord(state)}`];
@@ -64,11 +65,10 @@ const jobWords: Readonly<Record<JobState, string>> = {
   stopping: 'stopping: runs that are under way go on to their end',
   stopped: 'stopped',
   done: 'done',
-  unknown: 'unknown',
 };
 
 /** `job show`. Ends with a line break. */
-export function renderJob(view: JobView, options: JobOptions): string {
+export function renderJob(view: JobReport, options: JobOptions): string {
   const { color, now, most = Infinity } = options;
   const sorted = [...view.targets].sort(
     (a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || (a.node < b.node ? -1 : 1),
@@ -88,7 +88,7 @@ export function renderJob(view: JobView, options: JobOptions): string {
 
 const HEAD = ['NODE', 'STATE', 'EXIT', 'TIME', 'DETAIL'];
 
-const cellsOf = (target: TargetView, now: number): string[] => [
+const cellsOf = (target: TargetReport, now: number): string[] => [
   target.node,
   target.state,
   target.exitCode === undefined ? '' : String(target.exitCode),
@@ -97,13 +97,13 @@ const cellsOf = (target: TargetView, now: number): string[] => [
 ];
 
 /** How long it ran, or has been running, or has been waiting. */
-function tookText({ state, acceptedAt, startedAt, endedAt }: TargetView, now: number): string {
+function tookText({ state, acceptedAt, startedAt, endedAt }: TargetReport, now: number): string {
   const from = startedAt ?? (state === 'accepted' || state === 'waiting' ? acceptedAt : undefined);
   if (from === undefined) return '';
   return formatAge((endedAt === undefined ? now : Date.parse(endedAt)) - Date.parse(from));
 }
 
-function detailOf({ state, why, lastLine, late, served, run }: TargetView): string {
+function detailOf({ state, why, lastLine, late, served, run }: TargetReport): string {
   const ofRun = served && run !== undefined ? [`served by run ${run}`] : [];
   const line = lastLine === undefined || (state === 'good' && why !== undefined) ? [] : [lastLine];
   const after = late === undefined ? [] : [`its run ended later: ${late}`];
@@ -112,7 +112,7 @@ function detailOf({ state, why, lastLine, late, served, run }: TargetView): stri
 
 const trimmed = (text: string) => text.trim();
 
-function heading(view: JobView, now: number): string[] {
+function heading(view: JobReport, now: number): string[] {
   const { job, state, states, home, by, reason, askedAt, until, of } = view;
   const age = (at: string) => formatAge(now - Date.parse(at));
   const why = reason === undefined ? '' : `: ${visible(reason)}`;
@@ -126,14 +126,14 @@ function heading(view: JobView, now: number): string[] {
   ];
 }
 
-const taskText = ({ task, params, noop }: Pick<JobView, 'task' | 'params' | 'noop'>): string =>
+const taskText = ({ task, params, noop }: Pick<JobReport, 'task' | 'params' | 'noop'>): string =>
   [
     task,
     ...Object.entries(params).map(([name, value]) => visible(quote(`${name}=${value}`))),
     ...(noop ? ['(no-op)'] : []),
   ].join(' ');
 
-const stopReasons: Readonly<Record<NonNullable<JobView['stopped']>['why'], string>> = {
+const stopReasons: Readonly<Record<NonNullable<JobReport['stopped']>['why'], string>> = {
   failures: 'more targets failed than the job allows',
   unproven: 'a stage ended without a good target',
   cancelled: 'cancelled',
@@ -141,50 +141,42 @@ const stopReasons: Readonly<Record<NonNullable<JobView['stopped']>['why'], strin
   gone: 'its request was deleted',
 };
 
-function stopText({ why, by, reason, at, kill }: NonNullable<JobView['stopped']>, now: number): string {
+function stopText({ why, by, reason, at, kill }: NonNullable<JobReport['stopped']>, now: number): string {
   const who = by === undefined ? '' : ` by ${visible(by)}`;
   const because = reason === undefined ? '' : ` (${visible(reason)})`;
   const killed = kill ? '; its runs are to be ended too' : '';
   return `stopped ${formatAge(now - Date.parse(at))} ago: ${stopReasons[why]}${who}${because}${killed}`;
 }
 
-/** What `job list` shows of each. */
-export interface JobSummary {
-  readonly job: string;
-  readonly task: string;
-  readonly home: string;
-  readonly state: JobState;
-  readonly total: number;
-  /** Of the final states that are written; targets that are not final yet have none. */
-  readonly states: JobView['states'];
-  readonly by: string;
-  readonly askedAt: string;
-  readonly until: string;
-  readonly reason?: string;
-}
-
-/** `job list`, the newest first. Ends with a line break. */
-export function renderJobs(jobs: readonly JobSummary[], options: JobOptions): string {
-  const head = ['JOB', 'STATE', 'TASK', 'GROUP', 'TARGETS', 'ENDED', 'ASKED BY', 'AGE'];
+/** `job list`. Ends with a line break. */
+export function renderJobs({ prefix, jobs, problems }: JobsReport, options: JobOptions): string {
+  const { color, now, sentenceColumns } = options;
+  const head = ['JOB', 'STATE', 'TASK', 'GROUP', 'NODES', 'ENDED', 'ASKED BY', 'AGE'];
   const rows = jobs.map(({ job, state, task, home, total, states, by, askedAt }) => ({
     cells: [
-      ...[job, state, task, home, total.toLocaleString('en-US')],
+      ...[job, state ?? 'unknown', task, home, total.toLocaleString('en-US')],
       Object.keys(states).length === 0 ? '' : statesText(states),
       by,
-      formatAge(options.now - Date.parse(askedAt)),
+      formatAge(now - Date.parse(askedAt)),
     ],
-    style: jobStyles[state],
+    style: state && jobStyles[state],
   }));
-  return rows.length === 0
-    ? ''
-    : `${renderTable(head, rows, { ...options, flexible: 'ASKED BY' }).join('\n')}\n`;
+  const none = problems.length > 0 ? [] : [`no jobs below ${prefix}/; 'runlock job start' starts one`];
+  const lines = [
+    ...(rows.length > 0 ? renderTable(head, rows, { ...options, flexible: 'ASKED BY' }) : none),
+    ...problems.flatMap((problem) =>
+      wrapLines(visible(problem), sentenceColumns, { lead: '  ', hang: 4 }).map((line) =>
+        paint(line, 'yellow', color),
+      ),
+    ),
+  ];
+  return `${lines.join('\n')}\n`;
 }
 
 const jobStyles: Readonly<Partial<Record<JobState, Style>>> = {
   open: 'green',
   stopping: 'yellow',
   stopped: 'yellow',
-  unknown: 'red',
   done: 'dim',
 };
 
@@ -210,7 +202,7 @@ export function changeText(change: JobChange, now: number): string {
 }
 
 /** `web01: failed (exit code 7) after 4s: no space left on device` */
-export function targetText(target: TargetView, now: number): string {
+export function targetText(target: TargetReport, now: number): string {
   const { node, state, exitCode, endedAt, startedAt } = target;
   const code = exitCode === undefined || state === 'good' ? '' : ` (exit code ${exitCode})`;
   const took = endedAt === undefined || startedAt === undefined ? '' : ` after ${tookText(target, now)}`;

@@ -1,6 +1,6 @@
 /** What is new in a job since the last look. Pure. */
 import { isJobOver } from './job.ts';
-import type { JobView, TargetView } from './job.ts';
+import type { JobReport, TargetReport } from './job.ts';
 
 /** One line of `job watch`; with `--json` one object. */
 export type JobChange =
@@ -11,24 +11,24 @@ export type JobChange =
       readonly task: string;
       readonly home: string;
       readonly until: string;
-      readonly state: JobView['state'];
+      readonly state: JobReport['state'];
       readonly targets: number;
     }
-  | ({ readonly event: 'target'; readonly job: string } & TargetView)
-  | ({ readonly event: 'stopped'; readonly job: string } & NonNullable<JobView['stopped']>)
+  | ({ readonly event: 'target'; readonly job: string } & TargetReport)
+  | ({ readonly event: 'stopped'; readonly job: string } & NonNullable<JobReport['stopped']>)
   /** A record that can't be read. */
   | { readonly event: 'problem'; readonly job: string; readonly problem: string }
   /** Nothing of the job happens any more. */
   | {
       readonly event: 'over';
       readonly job: string;
-      readonly state: JobView['state'];
-      readonly states: JobView['states'];
-      readonly stopped?: JobView['stopped'];
+      readonly state: JobReport['state'];
+      readonly states: JobReport['states'];
+      readonly stopped?: JobReport['stopped'];
     };
 
 /** In the order in which people want to read them. @param before undefined: nothing was told yet. */
-export function changesOf(before: JobView | undefined, after: JobView): readonly JobChange[] {
+export function changesOf(before: JobReport | undefined, after: JobReport): readonly JobChange[] {
   const { job, task, home, until, state, stopped } = after;
   const known = new Map(before?.targets.map((target) => [target.node, markOf(target)]));
   const told = new Set(before?.problems);
@@ -54,5 +54,5 @@ export function changesOf(before: JobView | undefined, after: JobView): readonly
 const QUEUED = 'queued';
 
 /** Two looks with the same mark show the same. */
-const markOf = ({ state, why = '', late = '' }: TargetView): string =>
+const markOf = ({ state, why = '', late = '' }: TargetReport): string =>
   why === '' && late === '' ? state : JSON.stringify([state, why, late]);

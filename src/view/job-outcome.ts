@@ -1,7 +1,7 @@
 /** How a job ended, as an exit status. Pure. */
 import { FAILURES } from '../jobs/documents.ts';
 import type { ShownState } from '../jobs/stage.ts';
-import type { JobView } from './job.ts';
+import type { JobReport } from './job.ts';
 
 /** Exit statuses of `job start` and `job watch`. */
 export const JOB_EXIT = { good: 0, failed: 1, stopped: 2, cancelled: 3, neverRan: 4 } as const;
@@ -13,7 +13,7 @@ export const JOB_EXIT = { good: 0, failed: 1, stopped: 2, cancelled: 3, neverRan
  * - 1: some targets failed.
  * - 4: none failed, but some never ran: they refused, were offline, or their time was over.
  */
-export function exitOf({ states, stopped }: Pick<JobView, 'states' | 'stopped'>): number {
+export function exitOf({ states, stopped }: Pick<JobReport, 'states' | 'stopped'>): number {
   const count = (...names: readonly ShownState[]) =>
     names.reduce((sum, name) => sum + (states[name] ?? 0), 0);
   const total = Object.values(states).reduce((sum, each) => sum + each, 0);
@@ -25,7 +25,7 @@ export function exitOf({ states, stopped }: Pick<JobView, 'states' | 'stopped'>)
 }
 
 /** As `exitOf`, for a job that goes on: whether its targets accepted it. 0: none refused. */
-export const exitOfAnswers = ({ states }: Pick<JobView, 'states'>): number =>
+export const exitOfAnswers = ({ states }: Pick<JobReport, 'states'>): number =>
   (states.refused ?? 0) + (states.expired ?? 0) + (states.offline ?? 0) > 0
     ? JOB_EXIT.neverRan
     : JOB_EXIT.good;

@@ -34,6 +34,8 @@ const PER_CALL: ReadonlySet<string> = new Set([
     'principal',
     'commands',
     'state',
+    'id',
+    'kill',
   ],
   ...['ttl', 'if_value', 'if_absent', 'touch', 'until', 'while', 'any', 'stable', 'on_timeout', 'since'],
 ]);

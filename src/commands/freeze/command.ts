@@ -15,21 +15,8 @@ import {
 } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import type { Platform } from '../platform.ts';
+import { parseReason } from '../reason.ts';
 import type { FreezeAsked } from './run.ts';
-
-/** In characters; far more than fits on a line. */
-const LONGEST_REASON = 500;
-
-/** The reason, on one line: runlock shows it wherever the freeze stops runs. */
-export function parseReason(text: string): string {
-  const reason = text.trim();
-  if (reason === '') throw usage('empty; say why the group is frozen');
-  if (/[\p{Cc}\p{Zl}\p{Zp}]/u.test(reason))
-    throw usage('not one line; remove line breaks and other control characters');
-  if (reason.length > LONGEST_REASON)
-    throw usage(`too long (${reason.length} characters); ${LONGEST_REASON} are allowed`);
-  return reason;
-}
 
 export const freeze = register({
   name: 'freeze',

@@ -1,0 +1,49 @@
+/** Follows a job: reads all of it anew whenever something of it has changed, and does what whoever looks does. */
+import { RunlockError } from '../errors.ts';
+import { watchUntil } from '../consul/watch.ts';
+import type { Past } from '../consul/watch.ts';
+import { jobText } from './keys.ts';
+import { createLooker } from './look.ts';
+import type { Looker } from './look.ts';
+import { jobRule, placeOf } from './read.ts';
+import { viewJob } from './view.ts';
+import type { JobView } from './view.ts';
+
+/** Reads at most ten times a second; a job of a thousand targets once a second. */
+const PAUSE_MS = 100;
+const PAUSE_PER_TARGET_MS = 1;
+
+/**
+ * Runs until `seen` returns a value. One blocking query for the whole job, which carries names alone. Survives a restart of
+ * the agent.
+ * @throws RunlockError `config`: there is no such job (any more); `forbidden`, naming the rule; what `signal` aborts with.
+ */
+export async function followJob<R>(
+  looker: Looker,
+  home: string,
+  seen: (view: JobView) => R | undefined | Promise<R | undefined>,
+): Promise<R> {
+  const { consul, deps, prefix, ref, signal } = looker;
+  const { keys } = placeOf(prefix, home, ref);
+  const rule = jobRule(prefix, home, 'read');
+  const look = createLooker(looker);
+  let dueInMs = Infinity;
+  // The index comes first: what changes between the two reads is seen by both.
+  const read = async (past: Past) => {
+    const { index } = await consul.indexOf(keys.prefix, { ...past, signal, rule });
+    return { index, view: await viewJob(looker, { signal }) };
+  };
+  return watchUntil(
+    read,
+    async ({ view }) => {
+      if (!view)
+        throw new RunlockError('config', `there is no job ${jobText(ref)} any more: somebody removed it`);
+      const result = await seen(view);
+      if (result !== undefined) return result;
+      dueInMs = await look(view);
+      await deps.clock.sleep(Math.max(PAUSE_MS, view.targets.length * PAUSE_PER_TARGET_MS), { signal });
+      return undefined;
+    },
+    { waitMs: () => dueInMs },
+  );
+}
