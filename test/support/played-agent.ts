@@ -1,7 +1,15 @@
-// The document of a node's agent, held by a session as a real agent holds it: for tests that need no agent to run.
+// A node's agent by its documents alone: its own key, held by a session, and what it writes of the targets of jobs. For
+// tests of who asks and who looks, which need no agent to run.
+import { onTestFinished } from 'vitest';
+import { connect } from '../../src/consul/consul.ts';
+import { consulSettings } from '../../src/consul/env.ts';
+import { send } from '../../src/consul/txn.ts';
+import { acceptTarget, endTarget } from '../../src/jobs/end.ts';
 import { agentKey } from '../../src/jobs/keys.ts';
+import { lookAt } from '../../src/jobs/read.ts';
 import { encodeAgent } from '../../src/jobs/records.ts';
-import type { AgentDocument, AgentTask } from '../../src/jobs/documents.ts';
+import { startTarget } from '../../src/jobs/transactions.ts';
+import type { AgentDocument, AgentTask, FinalState, TargetDocument } from '../../src/jobs/documents.ts';
 import type { Agent } from './consul.ts';
 
 export const aTask = (more: Partial<AgentTask> = {}): AgentTask => ({
@@ -34,5 +42,35 @@ export async function playAgent(
   if (!isHeld) throw new Error(`the key of ${node}'s agent is held already`);
   return async () => {
     await agent.http('PUT', `/v1/session/destroy/${ID}`);
+  };
+}
+
+const clock = {
+  ...{ now: Date.now, monotonicMs: () => performance.now(), earliest: Date.now, latest: Date.now },
+  sleep: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
+};
+
+/** What a node's agent and its run write of one target of a job, by their own transactions. Closed with the test. */
+export function playTarget(agent: Agent, job: string, node: string) {
+  const [principal = '', id = ''] = job.split('/');
+  const consul = connect(consulSettings(agent.env), { clock, emit: () => undefined });
+  onTestFinished(() => consul.close());
+  const { signal } = new AbortController();
+  const ref = { principal, id };
+  const of = { ...{ consul, prefix: 'runlock', signal, ref, node }, deps: { clock, random: Math.random } };
+  return {
+    accept: () => acceptTarget(of),
+    run: async (run: string) => {
+      const look = await lookAt(of, of, { signal });
+      if (look.kind !== 'target') throw new Error(`no target: ${look.kind}`);
+      const steps = startTarget(look.target, { run, bootId: 'b', at: new Date().toISOString() });
+      const result = await send(consul, steps, { signal, rule: '' });
+      if (result.kind !== 'done') throw new Error(`not started: ${result.why}`);
+    },
+    end: (state: FinalState, more: Partial<TargetDocument> = {}) =>
+      endTarget(of, {
+        end: () => ({ ...more, state, endedAt: new Date().toISOString() }),
+        isNode: true,
+      }),
   };
 }
