@@ -31,7 +31,6 @@ const PER_CALL: ReadonlySet<string> = new Set([
     'param',
     'triggered',
     'job',
-    'principal',
     'commands',
     'state',
     'id',
@@ -56,8 +55,12 @@ const isPerGroup = (command: Command, key: string) =>
 /** The keys that a file may have: every option of every command. */
 export function keysOf(commands: readonly Command[]): Keys {
   const keys = new Map<string, Key>();
-  for (const option of commands.flatMap((command) => command.options)) {
+  const options = commands.flatMap((command) => command.options);
+  // Those that the file can set come first.
+  for (const option of [...options].sort((a, b) => Number(isOfLineAlone(a)) - Number(isOfLineAlone(b)))) {
     const name = keyOf(option);
+    // Of the same name in another command, which only the command line sets.
+    if (isOfLineAlone(option) && keys.has(name)) continue;
     const checks = [...(keys.get(name)?.checks ?? []), (text: string) => void parseValue(option, text)];
     keys.set(name, {
       flags: option.flags.replace(/^-\w, /, ''),
