@@ -34,7 +34,7 @@ test('shows what runs on a node and what waits there, with the last runs and the
   const group = groupOf(agent, 'sn/web');
   await playAgent(agent, 'sn01', { tasks: [aTask({ name: 'deploy', groups: ['sn/web'] })] });
   await group.exec('sn01', '--', 'true');
-  group.start('sn02', '--', 'sleep', '300');
+  await group.hold('sn02');
   group.start('sn01', '--', 'true');
   await eventually(async () => {
     expect((await report('sn01')).waiting).toMatchObject([{ group: 'sn/web', place: 1 }]);
@@ -52,7 +52,7 @@ test('shows what runs on a node and what waits there, with the last runs and the
   const other = await report('sn02', ['sn/web']);
   expect(other.agent).toEqual({ state: 'absent' });
   expect(other.runs).toMatchObject([
-    { state: 'running', command: 'sleep', slots: [{ group: 'sn/web', slot: 0 }] },
+    { state: 'running', command: 'sh', slots: [{ group: 'sn/web', slot: 0 }] },
   ]);
   expect(await report('sn02', ['sn/other'])).toMatchObject({ runs: [], lastRuns: [] });
   const { stdout } = await runlock(agent, ['status', '--node', 'sn01']);
