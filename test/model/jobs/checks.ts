@@ -47,6 +47,6 @@ export function checksOf(world: World): readonly string[] {
     }
     return steps;
   };
-  explore({ ...world, mutate }, { maxStates: 2_000 });
+  explore({ ...world, mutate }, { maxStates: 500 });
   return [...found];
 }

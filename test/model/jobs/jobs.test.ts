@@ -42,7 +42,7 @@ test('an exploration that is cut short promises nothing', () => {
   expect(explore(toWorld(configurations.others), { maxStates: 10 }).outcome).toEqual({ kind: 'unfinished' });
 });
 
-test('the table names every check of each transaction of a job, and no other', () => {
+test('the table names every check that is sent', () => {
   const named = ROWS.flatMap(({ names, checks }) =>
     names.flatMap((tx) => checks.map((check) => `${tx}: ${check}`)),
   );

@@ -17,7 +17,7 @@ export interface Observer {
   stop(): Promise<void>;
 }
 
-interface StoredPair {
+export interface StoredPair {
   readonly Key: string;
   readonly Value: string | null;
   readonly Session?: string;
@@ -27,14 +27,36 @@ interface StoredPair {
 
 /** Watches `runlock/<group>/` through `agent`, which no fault of the test should hit. */
 export function observe(agent: Pick<Agent, 'http'>, group: string): Observer {
-  const ended = new AbortController();
   const memory = remember(group);
+  const watch = watchTree(agent, `runlock/${group}/`, memory.take);
+  return {
+    seen: async () => {
+      await watch.look();
+      return memory.observed();
+    },
+    stop: watch.stop,
+  };
+}
+
+export interface TreeWatch {
+  /** Looks at this moment, too. */
+  readonly look: () => Promise<void>;
+  readonly stop: () => Promise<void>;
+}
+
+/** Calls `take` with what stands below `prefix`, after every change that a look shows, and Consul's index of that look. */
+export function watchTree(
+  agent: Pick<Agent, 'http'>,
+  prefix: string,
+  take: (pairs: readonly StoredPair[], index: number) => void,
+): TreeWatch {
+  const ended = new AbortController();
   const look = async (query: string, timeoutMs: number) => {
-    const path = `/v1/kv/runlock/${group}/?recurse${query}`;
+    const path = `/v1/kv/${prefix}?recurse${query}`;
     const answer = await agent.http('GET', path, undefined, { timeoutMs, signal: ended.signal });
     if (answer.status !== 200 && answer.status !== 404) throw new Error(`status ${answer.status}`);
     const index = Number(answer.headers['x-consul-index']);
-    memory.take(answer.status === 404 ? [] : (answer.json() as StoredPair[]), index);
+    take(answer.status === 404 ? [] : (answer.json() as StoredPair[]), index);
     return index;
   };
   const watching = (async () => {
@@ -50,9 +72,8 @@ export function observe(agent: Pick<Agent, 'http'>, group: string): Observer {
     }
   })();
   return {
-    seen: async () => {
+    look: async () => {
       await look('&consistent', 10_000);
-      return memory.observed();
     },
     stop: async () => {
       ended.abort();
@@ -122,7 +143,7 @@ export function remember(group: string) {
 }
 
 /** A record's fields; none where it is no record. */
-function read(pair: StoredPair | undefined): Readonly<Record<string, unknown>> {
+export function read(pair: StoredPair | undefined): Readonly<Record<string, unknown>> {
   try {
     const value: unknown = JSON.parse(Buffer.from(pair?.Value ?? '', 'base64').toString());
     return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
