@@ -105,6 +105,8 @@ type OfRun =
       holder: Pick<TurnHolder, 'pid' | 'command' | 'groups'>;
       detail: TurnHolder;
     })
+  /** From now on, output of the command is left out of its log. */
+  | { event: 'output-lost'; run: string; file: string; why: string }
   /** Runs of the node take no turns on this host. */
   | { event: 'no-turn'; node: string; run: string; why: string }
   /**

@@ -62,6 +62,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       return busySentence(event);
     case 'turn-waits':
       return info(`waiting without a slot of ${event.group}: ${turnText(event.node, event.detail)}`);
+    case 'output-lost':
+      return warning(`the output of the command goes nowhere from now on: ${event.file}: ${event.why}`);
     case 'no-turn':
       return warning(
         `runs of ${event.node} on this host do not wait for each other, because there is no folder for their tickets: ${event.why}`,

@@ -43,6 +43,8 @@ export interface CommandOptions {
    * not, the command gets a session of its own.
    */
   readonly shareTerminal: boolean;
+  /** Takes stdout and stderr of the command; undefined: it has those of runlock. */
+  readonly hearOutput?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
   /** Processes that are never part of the command, such as the guard. Runlock itself is always one. */
   readonly except?: () => readonly number[];
   /** Live runlocks on this host, and their guards. Any that the command started must end their own runs. */
@@ -59,6 +61,8 @@ export interface Supervised {
   readonly isContained: boolean;
   /** Resolves when the command itself has ended, even if other processes of its tree still run. Never rejects. */
   readonly ended: Promise<Ending>;
+  /** Resolves when nobody can write output any more, and all of it has been heard. Never rejects. */
+  readonly drained: Promise<unknown>;
   /** Passes on, once, a signal that runlock got, unless the terminal already sent it. Resolves when that is decided. */
   signal(signal: NodeJS.Signals): Promise<void>;
   /**
@@ -76,7 +80,7 @@ export interface Supervised {
 }
 
 /**
- * Starts the command without a shell, on runlock's stdin, stdout and stderr. Throws `not-found` or `not-executable`.
+ * Starts the command without a shell, on runlock's stdin, stdout and stderr unless its output is heard. Throws `not-found` or `not-executable`.
  */
 export async function startCommand(options: CommandOptions): Promise<Supervised> {
   const { nonce, shareTerminal, clock, inner } = options;
@@ -94,7 +98,7 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
       throw new RunlockError('not-executable', `cannot start in ${cwd}: the folder is gone; make it again`);
     throw startError(file, { code: await spawned.code, inherited });
   }
-  const { pid, ended } = spawned;
+  const { pid, ended, drained } = spawned;
   void Promise.resolve(left).then(() => options.fileLimit?.started(pid));
   void ended.then(() => probe?.stop());
   // In this turn of the event loop even a command that ended at once is still there as a zombie, with its start time.
@@ -106,6 +110,7 @@ export async function startCommand(options: CommandOptions): Promise<Supervised>
     ...command,
     isContained: isInside === true,
     ended,
+    drained,
     signal: passOn({ tree, group, ended, probe, inner, pid }),
     kill: killer({ tree, group, ended, clock, cgroup, inner }),
     isStopped: () => isStopped(command),
@@ -140,12 +145,14 @@ const SHELL = '/bin/sh';
 
 function trySpawn(
   program: Program,
-  { env, nonce, shareTerminal, cwd, inherited = [] }: CommandOptions,
+  { env, nonce, shareTerminal, cwd, hearOutput, inherited = [] }: CommandOptions,
 ): Spawned {
+  const stdio = stdioWith(inherited);
   return startProcess(program, {
     ...(cwd !== undefined && { cwd }),
     env: { ...env, [MARK_VARIABLE]: markValue(nonce, env[MARK_VARIABLE]) },
-    stdio: stdioWith(inherited),
+    stdio: hearOutput ? ['inherit', 'pipe', 'pipe', ...stdio.slice(3)] : stdio,
+    hearOutput,
     detached: !shareTerminal,
   });
 }
@@ -189,12 +196,13 @@ export type Ending =
 interface StartOptions {
   readonly cwd?: string;
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly stdio: ('inherit' | 'ignore' | number)[];
+  readonly stdio: ('inherit' | 'ignore' | 'pipe' | number)[];
   readonly detached: boolean;
+  readonly hearOutput: CommandOptions['hearOutput'];
 }
 
 type Spawned =
-  | { readonly pid: number; readonly ended: Promise<Ending> }
+  | { readonly pid: number; readonly ended: Promise<Ending>; readonly drained: Promise<unknown> }
   /** No process was started; errno says why. */
   | { readonly code: Promise<string | undefined>; readonly thrown?: string | undefined };
 
@@ -214,7 +222,7 @@ interface Bun {
         signal: NodeJS.Signals | number | null,
       ) => void;
     },
-  ): { readonly pid: number };
+  ): { readonly pid: number; readonly stdout: unknown; readonly stderr: unknown };
 }
 
 /** Never throws. */
@@ -233,24 +241,35 @@ function startProcess(program: Program, options: StartOptions): Spawned {
 function inBun(bun: Bun, { file, args, argv0 }: Program, options: StartOptions): Spawned {
   let end: (ending: Ending) => void = () => undefined;
   const ended = new Promise<Ending>((resolve) => (end = resolve));
-  const { pid } = bun.spawn([file, ...args], {
-    ...options,
+  const { hearOutput, ...spawning } = options;
+  const { pid, stdout, stderr } = bun.spawn([file, ...args], {
+    ...spawning,
     argv0,
     onExit: (_, code, signal) => end(endingOf(code, signal)),
   });
-  return { pid, ended };
+  return { pid, ended, drained: hearAll([stdout, stderr], hearOutput) };
 }
 
 /** In Node a real-time signal looks like exit 0: the kernel's status is lost before JavaScript sees it. */
 function inNode({ file, args, argv0 }: Program, options: StartOptions): Spawned {
-  const subprocess: ChildProcess = spawn(file, args, { ...options, argv0, env: { ...options.env } });
+  const { hearOutput, ...spawning } = options;
+  const subprocess: ChildProcess = spawn(file, args, { ...spawning, argv0, env: { ...options.env } });
   const failed = new Promise<NodeJS.ErrnoException>((resolve) => subprocess.on('error', resolve));
   const { pid } = subprocess;
   if (pid === undefined) return { code: failed.then(({ code }) => code) };
   const ended = new Promise<Ending>((resolve) => {
     subprocess.once('exit', (code, signal) => resolve(endingOf(code, signal)));
   });
-  return { pid, ended };
+  return { pid, ended, drained: hearAll([subprocess.stdout, subprocess.stderr], hearOutput) };
+}
+
+/** `streams`: a stream of either runtime each. */
+function hearAll(streams: readonly unknown[], hear: CommandOptions['hearOutput']): Promise<unknown> {
+  if (!hear) return Promise.resolve();
+  const hearOne = async (stream: AsyncIterable<Uint8Array>) => {
+    for await (const bytes of stream) await hear(bytes);
+  };
+  return Promise.allSettled(streams.map((stream) => hearOne(stream as AsyncIterable<Uint8Array>)));
 }
 
 const endingOf = (code: number | null, signal: NodeJS.Signals | number | null): Ending =>

@@ -26,6 +26,7 @@ import { superviseRun } from './supervise.ts';
 import type { RunResult } from './supervise.ts';
 import type { Entered, StartRun } from './outside.ts';
 import type { WaitRecord } from './outside-record.ts';
+import type { LogOutput, openLogOutput as OpenLogOutput } from './log-output.ts';
 import { toTurn } from './turn.ts';
 import type { OwnTurn } from './turn.ts';
 import { toAll, waitSplay } from './wait.ts';
@@ -68,12 +69,14 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   const note = options.dryRun ? NO_NOTE : openNote(deps, { run, nonce, groups: groupPaths(options) });
   const turn = options.dryRun ? undefined : toTurn(deps, options, runner);
   let record: WaitRecord | undefined;
+  let output: LogOutput | undefined;
   const leave = ({ why }: Leaving): ExecResult => {
     deps.emit({ event: 'left', run, group: groupNames(options), why });
     return { kind: 'left', figures: { outcome: 'interrupted', waitedMs: waits.read() } };
   };
   try {
-    const { openGated, outside, parted, keys } = await loadNeeded(deps, options);
+    const { openGated, outside, parted, keys, openLogOutput } = await loadNeeded(deps, options);
+    output = openLogOutput && (await openOutput(deps, options, openLogOutput));
     for (const part of parted?.parts ?? []) {
       const left = await part.check?.(stop.signal);
       if (left) return leave(left);
@@ -141,6 +144,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
       parted,
       killed: killed.signal,
       keys,
+      output,
       ...(launcher && { launcher }),
     });
   } catch (error) {
@@ -150,7 +154,7 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   } finally {
     ended.abort();
     turn?.leave();
-    await Promise.all([spare.dismiss(), record?.gone(), turn?.gone()]);
+    await Promise.all([spare.dismiss(), record?.gone(), turn?.gone(), output?.end(Promise.resolve())]);
     note.close();
   }
 }
@@ -240,6 +244,14 @@ function toRecord(options: ExecOptions, run: string, services: readonly string[]
   const names = groups.map(({ group }) => group);
   const named = gate && services && { ...gate, services };
   return { prefix, groups: names, node, run, sessionTtlMs, command, when, publish, during, gate: named };
+}
+
+function openOutput(
+  { emit, uid, run: { id: run } }: ExecDeps,
+  { logFile: file = '' }: ExecOptions,
+  open: typeof OpenLogOutput,
+): Promise<LogOutput> {
+  return open({ file, uid, lost: (why) => emit({ event: 'output-lost', run, file, why }) });
 }
 
 interface Slotless {

@@ -7,13 +7,14 @@ import type { Part } from './part.ts';
 
 export async function loadNeeded(deps: ExecDeps, options: ExecOptions) {
   const { gate, when = [] } = options;
-  const [gated, outside, parted, keys] = await Promise.all([
+  const [gated, outside, parted, keys, logs] = await Promise.all([
     gate ? import('./gated.ts') : undefined,
     gate || when.length > 0 ? loadOutside(when.length > 0) : undefined,
     loadParts(deps, options),
     deps.shareTerminal ? import('./terminal-keys.ts') : undefined,
+    options.logFile === undefined ? undefined : import('./log-output.ts'),
   ]);
-  return { openGated: gated?.openGated, outside, parted, keys };
+  return { openGated: gated?.openGated, outside, parted, keys, openLogOutput: logs?.openLogOutput };
 }
 
 export async function loadOutside(hasConditions: boolean) {

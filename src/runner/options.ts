@@ -79,6 +79,8 @@ export interface ExecOptions {
   /** Undefined: the run is for no job. */
   readonly job?: JobChoice;
   readonly dryRun: boolean;
+  /** Where the command's output goes; undefined: where runlock's goes. */
+  readonly logFile?: string;
   readonly command: string;
   readonly args: readonly string[];
 }
@@ -114,6 +116,8 @@ export interface ExecDeps extends Deps {
   readonly runFiles: RunFiles;
   /** The line of runs for a node's turn on this host. */
   readonly openTurn: (asks: TurnAsks) => Turn;
+  /** The effective user id. */
+  readonly uid: number;
   /** Descriptors above 2 that the command gets. */
   readonly inherited: readonly number[];
   /** Where the command will run. */

@@ -14,6 +14,7 @@ import type { CodeMeanings } from './outcome.ts';
 import type { ExecDeps, ExecOptions } from './options.ts';
 import type { Gated } from './gated.ts';
 import { notesFolder, settleBefore } from './run-note.ts';
+import type { LogOutput } from './log-output.ts';
 import type { RunNote } from './run-note.ts';
 import type { HeldSlots } from './slots.ts';
 
@@ -36,6 +37,8 @@ export interface RunOptions extends ExecOptions {
   /** A guard that may already be running. */
   readonly spare?: Spare;
   readonly note: RunNote;
+  /** Takes the command's output; undefined: it goes where runlock's goes. */
+  readonly output?: LogOutput | undefined;
 }
 
 /** If the guard hears nothing from runlock for this long, it ends the command. */
@@ -104,6 +107,7 @@ function spawnCommand(
     fileLimit: options.fileLimit?.(),
     inherited: deps.inherited,
     shareTerminal: deps.shareTerminal,
+    hearOutput: options.output?.hear,
     except: () => guard.pids(),
     inner: () => deps.runFiles.list().flatMap(({ runlock, guard }) => (guard ? [runlock, guard] : [runlock])),
     clock: deps.clock,

@@ -104,11 +104,19 @@ async function runCommand(
     await endTree(deps, command, { killAfterMs: options.killAfterMs, signal: 'SIGTERM' });
   gone.abort();
   options.note.ended(outcome, exitCodeOf(ending));
+  // A daemon that the command has left may keep the pipes open.
+  await options.output?.end(Promise.race([command.drained, shortly(deps)]));
   // The next run need not wait for the guard to go: the guard has been told, and has no process left to end.
   const disarmed = guard.disarm();
   const causes = options.begun?.causes ?? deps.causes;
   return { ending, cause, causes, outcome, ranMs: deps.clock.monotonicMs() - startedMs, disarmed };
 }
+
+/** For what a command that has ended has still in its pipes. */
+const DRAIN_MS = 500;
+
+const shortly = ({ clock }: ExecDeps): Promise<void> =>
+  clock.sleep(DRAIN_MS, { signal: new AbortController().signal });
 
 async function giveBackAll(
   deps: ExecDeps,

@@ -33,7 +33,7 @@ export interface AcquireOptions {
 
 export type AcquireDeps = Omit<
   ExecDeps,
-  'shareTerminal' | 'signals' | 'connectTo' | 'run' | 'openTurn' | 'newId' | 'inherited' | 'contained'
+  'shareTerminal' | 'signals' | 'connectTo' | 'run' | 'openTurn' | 'uid' | 'newId' | 'inherited' | 'contained'
 > & {
   readonly newRunId: () => string;
 };

@@ -23,6 +23,7 @@ import {
   addOptions,
   groupsOption,
   lastOptions,
+  onLineAlone,
   option,
   ownerOptions,
   slotOptions,
@@ -84,6 +85,8 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       "write metrics to this file, for node_exporter's textfile collector",
       parsePath,
     ),
+    // Given by the node's agent alone.
+    onLineAlone(option('--log-file <file>', "file for the command's output", parsePath)).hideHelp(),
     option('--dry-run', 'print what would happen, run nothing', parseFlag, false),
     ...lastOptions(),
   ]);
@@ -92,7 +95,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
     const values = withEnvironment(command, env);
     const { wait, splay, timeout, killAfter, sessionTtl, conflictExitCode, metricsFile, ...rest } =
       values as Values & ExecValues;
-    const { group, okCodes, rebootCodes, node, dryRun, prefix } = rest;
+    const { group, okCodes, rebootCodes, node, dryRun, logFile, prefix } = rest;
     const options: ExecOptions = {
       prefix,
       groups: toChoices(command, group),
@@ -101,6 +104,7 @@ function define(program: Command, { env }: Defining, done: (asked: ExecAsked) =>
       killAfterMs: killAfter,
       sessionTtlMs: sessionTtl,
       dryRun,
+      ...(logFile !== undefined && !dryRun && { logFile }),
       ...gateOf(values as Values & ExecGateValues, (name) => command.getOptionValueSource(name) === 'cli'),
       ...whenOf(command, group),
       ...statesOf(command, group),
@@ -181,6 +185,7 @@ interface ExecValues {
   rebootCodes?: readonly number[];
   conflictExitCode: number;
   metricsFile?: string;
+  logFile?: string;
   node?: string;
   sessionTtl: number;
   dryRun: boolean;

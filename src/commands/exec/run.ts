@@ -109,6 +109,7 @@ async function runIn(
     ...(surroundings ?? { env: withoutOptions(platform.env) }),
     runFiles: platform.runFiles(emit),
     openTurn: platform.openTurn,
+    uid: platform.uid,
     inherited: platform.inherited,
     // Another user's command in this terminal could type into it (TIOCSTI).
     shareTerminal: platform.hasTerminal() && surroundings?.become === undefined,

@@ -1,7 +1,7 @@
 /** `runlock task`: its options. */
 import { Argument } from 'commander';
 import type { Command } from 'commander';
-import { parseFlag, parseNode, usage } from '../../cli/values.ts';
+import { parseFlag, parseNode, parsePath, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
 import {
@@ -47,6 +47,7 @@ function define(program: Command, defining: Defining, done: (asked: Asked<TaskOp
     // Given by the node's agent alone.
     onLineAlone(option('--triggered', 'with run: a change asks for it', parseFlag, false)).hideHelp(),
     ...jobOptions(),
+    onLineAlone(option('--log-file <file>', "with run: file for the command's output", parsePath)).hideHelp(),
     tasksDirOption(),
     option('--json', 'with list and show: print as JSON', parseFlag, false),
     prefixOption(),
@@ -81,6 +82,7 @@ function requestOf(action: Action, name: string | undefined, { values, given }: 
     if (param.size > 0) throw usage("--param is for 'task run' only");
     if (given('dryRun')) throw usage("--dry-run is for 'task run' only");
     if (triggered) throw usage("--triggered is for 'task run' only");
+    if (given('logFile')) throw usage("--log-file is for 'task run' only");
     if (given('job')) throw usage("--job is for 'task run' only");
   }
   if (action === 'list') {
@@ -98,12 +100,16 @@ function requestOf(action: Action, name: string | undefined, { values, given }: 
 }
 
 /** What the run is told as well. */
-function flagsOf({ values: { dryRun, verbose, quiet, logFormat, config }, given }: Line): readonly string[] {
+function flagsOf({
+  values: { dryRun, verbose, quiet, logFormat, logFile, config },
+  given,
+}: Line): readonly string[] {
   return [
     ...(dryRun ? ['--dry-run'] : []),
     ...(verbose ? ['--verbose'] : []),
     ...(quiet ? ['--quiet'] : []),
     ...(given('logFormat') ? ['--log-format', logFormat] : []),
+    ...(logFile === undefined ? [] : ['--log-file', logFile]),
     ...(given('config') ? ['--config', config] : []),
   ];
 }
@@ -150,5 +156,6 @@ interface TaskValues extends JobValues {
   verbose: boolean;
   quiet: boolean;
   logFormat: string;
+  logFile?: string;
   config: string;
 }
