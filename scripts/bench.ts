@@ -9,6 +9,7 @@ import { versions } from './bench/contenders.ts';
 import { measureDay } from './bench/day.ts';
 import { measureFanOut } from './bench/fan-out.ts';
 import { measureHandOver } from './bench/hand-over.ts';
+import { measureJobs } from './bench/jobs.ts';
 import { thisMachine } from './bench/machine.ts';
 import { environment, page, tables } from './bench/markdown.ts';
 import type { Report } from './bench/markdown.ts';
@@ -28,6 +29,7 @@ const PARTS: Readonly<Record<string, (options: PartOptions) => Promise<Measured>
   waits: measureWaits,
   'fan-out': measureFanOut,
   status: measureStatus,
+  jobs: measureJobs,
   day: measureDay,
 };
 
