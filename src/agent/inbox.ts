@@ -51,12 +51,13 @@ export async function followInbox(
   }
 }
 
-/** A watch on a folder without a key wakes for every neighbour of it, so there is one. */
+/**
+ * A watch on a folder without a key wakes for every neighbour of it, so there is one. It is tried even where it is
+ * there: without the right to write here, the end of a run could not be recorded, and Consul says so before any run.
+ */
 async function openInbox({ consul, prefix, node, principal }: Inbox, signal: AbortSignal): Promise<void> {
   const key = requestKeys(prefix, principal).open(node);
-  const rule = `key "${key}" { policy = "write" }`;
-  const { entry } = await consul.get(key, { signal, rule });
-  if (entry) return;
+  const rule = `key_prefix "${requestKeys(prefix, principal).inboxPrefix(node)}" { policy = "write" }`;
   await send(consul, [{ operation: { verb: 'cas', key, value: '', index: 0 }, means: 'there' }], {
     signal,
     rule,

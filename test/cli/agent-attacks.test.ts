@@ -1,0 +1,154 @@
+// What somebody can do who may write to Consul, but not as the principal whom a task allows: nothing. And what the principal
+// can do: what the task's file says, once.
+import { appendFileSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { askFor } from '../support/asked-jobs.ts';
+import type { Agent } from '../support/consul.ts';
+import { eventually } from '../support/processes.ts';
+import { agentOn } from '../support/runlock-agent.ts';
+import { runlock } from '../support/runlock.ts';
+import { useAgent } from '../support/use-agent.ts';
+
+const consul = useAgent({ acl: true, name: 'node1' });
+
+const printed = async (...words: string[]) =>
+  (await runlock(undefined, ['policy', ...words])).stdout.trimEnd().split('\n');
+
+/** The same Consul, with a token of exactly these rules. */
+const withRules = async (rules: readonly string[]): Promise<Agent> => ({
+  ...consul,
+  env: { ...consul.env, CONSUL_HTTP_TOKEN: await consul.token(rules.join('\n')) },
+});
+
+const asking = async (principal: string, group: string) =>
+  withRules(await printed('viewer', '-g', group, '--principal', principal));
+
+/** Writes its one parameter into a file, as it came. */
+const task = (group: string, ran: string, match = '[a-z]+') =>
+  `command = ["/bin/sh", "-c", 'printf "<%s>\\n" "$@" >>"$0"', "${ran}", "{v}"]
+params.v = { match = '${match}', default = "x" }
+allow = ["ops"]
+group = "${group}"`;
+
+/** An agent with exactly the rights that are printed for it, and what its task has run. */
+async function prepared(node: string, match?: string) {
+  const group = `at/${node}`;
+  const named = agentOn(consul, node);
+  const ran = `${named.folder}/ran`;
+  appendFileSync(ran, '');
+  named.write('t.toml', task(group, ran, match));
+  const rules = await printed('agent', '--node', node, '--tasks-dir', named.tasks);
+  // The node's own name in Consul is another one here.
+  const through = await withRules([...rules, 'session_prefix "" { policy = "write" }']);
+  const startWith = (through: Agent) => agentOn(consul, node, { through, env: folders(named) }).start();
+  const start = async () => {
+    const running = startWith(through);
+    await running.says(/is ready/);
+    return running;
+  };
+  return { node, group, rules, start, startWith, ran: () => readFileSync(ran, 'utf8') };
+}
+
+async function serving(node: string, match?: string) {
+  const on = await prepared(node, match);
+  return { ...on, running: await on.start() };
+}
+
+const folders = ({ tasks, state, logs }: ReturnType<typeof agentOn>) => ({
+  ...{ RUNLOCK_TASKS_DIR: tasks, RUNLOCK_STATE_DIR: state, RUNLOCK_LOG_DIR: logs },
+});
+
+test('an agent says which of the rules that are printed for it is missing', async () => {
+  const { node, group, rules, startWith } = await prepared('at-rules');
+  await askFor(await asking('ops', group), group, { targets: [[node, 0]] });
+  for (const missing of rules.filter((rule) => /\.(?:agents|requests)\//.test(rule))) {
+    const rest = rules.filter((rule) => rule !== missing);
+    const running = startWith(await withRules([...rest, 'session_prefix "" { policy = "write" }']));
+    const [, name = ''] = /"(.*)"/.exec(missing) ?? [];
+    await running.says(new RegExp(`the token needs the rule: key[^]*${name}`));
+    process.kill(running.pid, 'SIGTERM');
+    await running.ended;
+  }
+});
+
+describe('somebody else', () => {
+  test('can neither write as the principal, nor be taken for it by what a request says', async () => {
+    const { node, group, ran, running } = await serving('at-else');
+    const [ops, ci] = [await asking('ops', group), await asking('ci', group)];
+    await expect(askFor(ci, group, { targets: [[node, 0]], principal: 'ops' })).rejects.toThrow(
+      /needs the rule/,
+    );
+    // All right under its own name, and the words of the principal in it.
+    const forged = await askFor(ci, group, { targets: [[node, 0]], principal: 'ci', by: 'ops', id: 'same' });
+    // The principal's pointer to it finds no request of the principal's.
+    const copy = `runlock/.requests/ops/inbox/${node}/same`;
+    await consul.kv.put(copy, (await consul.kv.get(forged.pointer()))?.Value ?? '');
+    await running.says(/job ops\/same: removed from this node's inbox: the request is gone/);
+    const job = await askFor(ops, group, { targets: [[node, 0]] });
+    await job.becomes('good');
+    expect(await forged.document()).toBeUndefined();
+    expect(ran()).toBe('<x>\n');
+  });
+});
+
+describe('a principal', () => {
+  test('gets one run for a request, also if its pointer is put back, or a snapshot of all of it', async () => {
+    const { node, group, ran, start } = await prepared('at-again');
+    const ops = await asking('ops', group);
+    const job = await askFor(ops, group, { targets: [[node, 0]] });
+    const asked = [
+      ...(await consul.kv.tree('runlock/.requests/')),
+      ...(await consul.kv.tree(`runlock/${group}/`)),
+    ];
+    const before = await start();
+    await job.becomes('good');
+    const gone = () => eventually(async () => expect(await consul.kv.get(job.pointer())).toBeUndefined());
+    await gone();
+    await consul.kv.put(job.pointer(), asked.find(({ Key }) => Key === job.pointer())?.Value ?? '');
+    await gone();
+    process.kill(before.pid, 'SIGTERM');
+    await before.ended;
+    await consul.kv.deleteTree(`runlock/${group}/`);
+    for (const { Key, Value } of asked) await consul.kv.put(Key, Value);
+    const after = await start();
+    await gone();
+    expect((await job.document())?.state).not.toBe('accepted');
+    expect(after.stderr()).not.toContain('started a run');
+    expect(ran()).toBe('<x>\n');
+  });
+
+  test('gives one word of the command, whatever is in it', async () => {
+    const { node, group, ran } = await serving('at-words', '.*');
+    const ops = await asking('ops', group);
+    const words = ['a b', `"'\\`, '$(id)`id`;id|id&../../x', '', 'ü*?~{v}%s'];
+    for (const v of words)
+      await (await askFor(ops, group, { targets: [[node, 0]], params: { v } })).becomes('good');
+    expect(ran()).toBe(words.map((word) => `<${word}>\n`).join(''));
+    await Promise.all(
+      ['-rf', 'a\nb', 'x'.repeat(257)].map(async (v) => {
+        const job = await askFor(ops, group, { targets: [[node, 0]], params: { v } });
+        await job.becomes('refused');
+      }),
+    );
+    expect(ran().split('\n')).toHaveLength(words.length + 1);
+  });
+
+  test('can stop no agent by a request that is huge, broken, or one of very many', async () => {
+    const { node, group, ran, running } = await serving('at-flood');
+    const ops = await asking('ops', group);
+    const inbox = `runlock/.requests/ops/inbox/${node}`;
+    const pointer = JSON.stringify({ v: 1, nonce: 'n', chunk: 0 });
+    await consul.kv.put('runlock/.requests/ops/spec/huge', 'x'.repeat(512_000));
+    await consul.kv.put('runlock/.requests/ops/spec/deep', '['.repeat(50_000));
+    for (const id of ['huge', 'deep', 'none']) await consul.kv.put(`${inbox}/${id}`, pointer);
+    for (const [id, value] of [
+      ['big', 'x'.repeat(500_000)],
+      ['bad', '{'],
+    ] as const)
+      await consul.kv.put(`${inbox}/${id}`, value);
+    const job = await askFor(ops, group, { targets: [[node, 0]] });
+    await job.becomes('good');
+    expect(ran()).toBe('<x>\n');
+    expect(running.stderr()).toMatch(/ops\/huge/);
+  });
+});
