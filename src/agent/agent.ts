@@ -12,6 +12,7 @@ import { keepRunning } from './parts.ts';
 import type { Part } from './parts.ts';
 import { takePresence } from './presence.ts';
 import type { ServiceManager } from './service-manager.ts';
+import { reacting } from './reacting.ts';
 import { requests } from './requests.ts';
 import type { Runs } from './runs.ts';
 import { askRights } from './rights.ts';
@@ -19,7 +20,7 @@ import type { RequestsChoice } from './serving.ts';
 import { isOfLiveProcess } from './state-folder.ts';
 import type { StateFolder } from './state-folder.ts';
 import type { Changing } from './watched.ts';
-import type { AgentWays } from './ways.ts';
+import type { AgentWays, Posting } from './ways.ts';
 
 export interface AgentRequest {
   readonly prefix: string;
@@ -39,10 +40,11 @@ export interface AgentEffects {
   readonly manager: ServiceManager;
   /** The runs of this host, once the node's name is known. */
   readonly openRuns: (where: { readonly prefix: string; readonly node: string }) => Runs;
+  readonly posting: Posting;
 }
 
 /** What an agent does while its key is its own. Each part tries again by itself, and ends no other. */
-const PARTS: readonly ((ways: AgentWays) => Part)[] = [publishing, asking, requests];
+const PARTS: readonly ((ways: AgentWays) => Part)[] = [publishing, asking, requests, reacting];
 
 /** After an outage the agents of a cluster come back one after the other, within this time. */
 const SPREAD_MS = 60_000;

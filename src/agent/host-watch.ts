@@ -11,6 +11,7 @@ export interface HostEffects {
   readonly deps: Deps;
   readonly state: StateFolder;
   readonly tasksFolder: string;
+  readonly hooksFolder: string;
   /** Reads all task files. @throws RunlockError `config`: their folder can't be trusted. */
   readonly readFiles: () => Promise<TaskFiles>;
 }
@@ -24,7 +25,7 @@ export interface HostWatch {
 }
 
 export async function watchHost(effects: HostEffects): Promise<HostWatch> {
-  const { deps, state, tasksFolder } = effects;
+  const { deps, state, tasksFolder, hooksFolder } = effects;
   const known = changing<Known>({
     place: { kind: 'away', why: 'starting' },
     files: await readAll(effects),
@@ -59,6 +60,11 @@ export async function watchHost(effects: HostEffects): Promise<HostWatch> {
         watchFolder(
           clock,
           { folder: tasksFolder, changed: () => void refresh(), settleMs: SETTLE_MS },
+          signal,
+        ),
+        watchFolder(
+          clock,
+          { folder: hooksFolder, changed: () => void refresh(), settleMs: SETTLE_MS },
           signal,
         ),
         watchFolder(clock, { folder: state.path, changed: lookAtPause, settleMs: 0 }, signal),

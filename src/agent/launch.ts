@@ -28,12 +28,18 @@ export interface Launch {
   readonly tries: number;
 }
 
-/** Not for the runs: they would speak for the agent. */
-const OF_THE_AGENT = /^(?:NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|JOURNAL_STREAM|LISTEN_\w+)$/;
+/** Not for the runs: they would speak for the agent, or for the run in which somebody has started it. */
+const OF_THE_AGENT =
+  /^(?:NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|JOURNAL_STREAM|LISTEN_\w+|RUNLOCK_RUN_\w+|RUNLOCK_FENCING_TOKEN|CONSUL_LOCK_HELD)$/;
 
 /** One file for each run: of a job's name and its task's alone. */
 export const logFile = (folder: string, { principal, id }: JobRef, task: string): string =>
-  join(folder, principal, `${id}.${task}.log`);
+  principal === OF_TRIGGERS
+    ? join(folder, 'triggers', `${task}.log`)
+    : join(folder, principal, `${id}.${task}.log`);
+
+/** In place of a principal, whose name can't begin with a dot: of the runs that changes have started. */
+export const OF_TRIGGERS = '.triggers';
 
 /** @throws what node:fs and spawn throw: nothing was started. */
 export function launch(

@@ -1,31 +1,21 @@
 /** The part of an agent that starts tasks and posts to hooks after changes: its triggers and hooks are what the files say now. */
 import { join } from 'node:path';
-import type { Consul } from '../consul/consul.ts';
 import { triggerKey } from '../jobs/keys.ts';
 import type { Deps } from '../platform/deps.ts';
 import { watchFolder } from './folder-watch.ts';
 import { hookReactor } from './hooks.ts';
-import type { HookWays } from './hooks.ts';
 import type { Known, TaskFiles } from './known.ts';
 import type { Part } from './parts.ts';
 import type { Reactor, Waits } from './reactor.ts';
 import { runReactors } from './reactors.ts';
 import { triggerReactor } from './triggers.ts';
 import type { TriggeredRuns } from './triggers.ts';
-import type { StateFolder } from './state-folder.ts';
 import type { Changing } from './watched.ts';
+import type { AgentWays } from './ways.ts';
+import { OF_TRIGGERS } from './launch.ts';
+import type { Runs } from './runs.ts';
 
-export interface ReactingWays extends Omit<HookWays, 'consul' | 'deps' | 'prefix' | 'node'> {
-  readonly consul: Consul;
-  readonly deps: Deps;
-  readonly prefix: string;
-  readonly node: string;
-  readonly known: Changing<Known>;
-  readonly state: StateFolder;
-  readonly triggered: TriggeredRuns;
-}
-
-export function reacting(ways: ReactingWays): Part {
+export function reacting(ways: AgentWays): Part {
   return {
     name: 'triggers',
     run: async (signal) => {
@@ -49,11 +39,22 @@ export function reacting(ways: ReactingWays): Part {
   };
 }
 
-function reactorsOf(ways: ReactingWays, { tasks, hooks = [] }: TaskFiles): readonly Reactor[] {
+function reactorsOf(ways: AgentWays, { tasks, hooks = [] }: TaskFiles): readonly Reactor[] {
+  const runs = triggeredRuns(ways.runs);
   const triggers = tasks.flatMap(({ task: { name, trigger } }) =>
-    trigger ? [triggerReactor({ ...ways, runs: ways.triggered }, { task: name, trigger })] : [],
+    trigger ? [triggerReactor({ ...ways, runs }, { task: name, trigger })] : [],
   );
-  return [...triggers, ...hooks.map((hook) => hookReactor(ways, hook))];
+  return [...triggers, ...hooks.map((hook) => hookReactor({ ...ways, ...ways.posting }, hook))];
+}
+
+/** One process for a task at a time; it is found again by its note, as that of a job. */
+function triggeredRuns(runs: Runs): TriggeredRuns {
+  const refOf = (task: string) => ({ principal: OF_TRIGGERS, id: task });
+  return {
+    isAlive: (task) => runs.isAlive(refOf(task)),
+    start: (task, nonce) => runs.start({ ref: refOf(task), nonce, task, params: {}, triggered: true }),
+    ended: (task, options) => runs.ended(refOf(task), options),
+  };
 }
 
 const wordsOf = ({ tasks, hooks }: TaskFiles) =>
@@ -69,7 +70,7 @@ async function untilOthers(known: Changing<Known>, files: TaskFiles, signal: Abo
   }
 }
 
-function react(ways: ReactingWays, reactors: readonly Reactor[], signal: AbortSignal): Promise<never> {
+function react(ways: AgentWays, reactors: readonly Reactor[], signal: AbortSignal): Promise<never> {
   const { deps, prefix, node, known, state } = ways;
   return runReactors(
     {

@@ -29,6 +29,8 @@ export interface StartRequest {
   readonly nonce: string;
   readonly task: string;
   readonly params: Readonly<Record<string, string>>;
+  /** A change asks for it, and no request. */
+  readonly triggered?: true;
 }
 
 export interface RunsEffects extends Launcher {
@@ -80,7 +82,7 @@ export function openRuns(
       const pauseMs = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (note.tries - 1));
       return Date.parse(note.at) + pauseMs;
     },
-    start: ({ ref, nonce, task, params }) => {
+    start: ({ ref, nonce, task, params, triggered }) => {
       if (isAlive(ref))
         throw new RunlockError('refused', `a process for job ${jobText(ref)} is there already`);
       const before = noteOf(ref);
@@ -94,7 +96,8 @@ export function openRuns(
         RUNLOCK_NODE: where.node,
       };
       const words = [
-        ...['task', 'run', task, ...flags, '--job', jobText(ref), '--state-dir', stateFolder],
+        ...['task', 'run', task, ...flags],
+        ...(triggered ? ['--triggered'] : ['--job', jobText(ref), '--state-dir', stateFolder]),
         ...Object.entries(params).flatMap(([name, value]) => ['--param', `${name}=${value}`]),
       ];
       const child = launch(effects, { ref, task, words, env, tries });

@@ -12,8 +12,8 @@ import type { Trigger } from './task/trigger.ts';
 /** The processes that were started for triggers, by this agent or the one before. */
 export interface TriggeredRuns {
   isAlive(task: string): boolean;
-  /** @throws what node:fs and spawn throw. */
-  start(task: string): void;
+  /** @param nonce the same again if the last start came to nothing. @throws what node:fs and spawn throw. */
+  start(task: string, nonce: string): void;
   /** Resolves when no process for the task is alive. */
   ended(task: string, options: { readonly signal: AbortSignal }): Promise<void>;
 }
@@ -58,7 +58,7 @@ async function act(acting: Acting, asked: Asked, signal: AbortSignal): Promise<A
       return { kind: 'done' };
     }
     deps.emit({ event: 'trigger-starts', task, on: asking.map(({ name }) => name) });
-    runs.start(task);
+    runs.start(task, String(before.index));
   }
   await runs.ended(task, { signal });
   const after = await cursors.read(key, { signal });

@@ -4,10 +4,14 @@ import type { Deps } from '../platform/deps.ts';
 import type { Known, Self, TaskFiles } from './known.ts';
 import type { PartEffects } from './parts.ts';
 import type { Presence } from './presence.ts';
+import type { HookWays } from './hooks.ts';
 import type { Runs } from './runs.ts';
 import type { RequestsChoice } from './serving.ts';
 import type { StateFolder } from './state-folder.ts';
 import type { Changing } from './watched.ts';
+
+/** What hooks need of this host. */
+export type Posting = Pick<HookWays, 'uid' | 'version' | 'authorities' | 'newId'>;
 
 /** What each part works with. */
 export interface AgentWays {
@@ -23,6 +27,7 @@ export interface AgentWays {
   readonly presence: Presence;
   readonly self: Self;
   readonly runs: Runs;
+  readonly posting: Posting;
   /** For parts of a part. */
   readonly parts: PartEffects;
 }

@@ -151,7 +151,7 @@ export function parseFlag(text: string): boolean {
 
 /** The long options of all commands, as the names after `RUNLOCK_` in the environment. */
 export const LONG_OPTIONS: readonly string[] = [
-  'agent agent-session-ttl all allow-unknown-service any blocked check commands config conflict-exit-code dry-run during exit-code expires failed for force forget gate-stable group healthy-within',
+  'agent agent-session-ttl all allow-unknown-service any blocked check commands config conflict-exit-code dry-run during exit-code expires failed for force forget gate-stable group healthy-within hooks-dir',
   'id if-absent if-value hold job json kill kill-after log-dir log-file log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes on-timeout param',
   'owner prefix principal publish quiet reason reboot-codes release-on-signal requests service session-ttl settle silent-for since slot slots splay stable state state-dir tasks-dir',
   'timeout touch triggered ttl until verbose wait wait-timeout watch when while',

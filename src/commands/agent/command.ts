@@ -31,6 +31,7 @@ function define(program: Command, defining: Defining, done: (asked: Asked<AgentO
   addOptions(command, [
     option('--node <name>', "name of this node (default: the Consul agent's node name)", parseNode),
     tasksDirOption(),
+    option('--hooks-dir <folder>', 'folder of the hook files', parsePath, '/etc/runlock/hooks.d'),
     option('--log-dir <folder>', 'folder for the logs of the runs', parsePath, '/var/log/runlock'),
     option('--state-dir <folder>', 'folder of the agent on this host', parsePath, '/var/lib/runlock'),
     option(
@@ -51,11 +52,12 @@ function define(program: Command, defining: Defining, done: (asked: Asked<AgentO
   command.action((action: (typeof ACTIONS)[number] | undefined, task: string | undefined) => {
     const values = withEnvironment(command, defining.env) as Values & AgentValues;
     const given = (name: string) => command.getOptionValueSource(name) === 'cli';
-    const { prefix, node, tasksDir, logDir, stateDir, requests, sessionTtl, json } = values;
+    const { prefix, node, tasksDir, hooksDir, logDir, stateDir, requests, sessionTtl, json } = values;
     const options: AgentOptions = {
       ...actionOf({ action: action ?? 'run', task, reason: given('reason') ? values.reason : undefined }),
       prefix,
       tasksDir,
+      hooksDir,
       logDir,
       stateDir,
       requests,
@@ -128,6 +130,7 @@ interface AgentValues {
   readonly prefix: string;
   readonly node?: string;
   readonly tasksDir: string;
+  readonly hooksDir: string;
   readonly logDir: string;
   readonly stateDir: string;
   readonly requests: 'served' | 'trust-everybody';

@@ -2,6 +2,7 @@
 import type { Asked, Defining } from '../../cli/command.ts';
 import type { RequestsChoice } from '../../agent/serving.ts';
 import { openStateFolder } from '../../agent/state-folder.ts';
+import { systemAuthorities } from '../../consul/authorities.ts';
 import { assertNever } from '../../errors.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
@@ -18,6 +19,7 @@ export type AgentOptions = AgentAction & {
   readonly prefix: string;
   readonly node?: string;
   readonly tasksDir: string;
+  readonly hooksDir: string;
   readonly logDir: string;
   readonly stateDir: string;
   readonly requests: RequestsChoice;
@@ -89,10 +91,10 @@ async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: 
       import('../../agent/runs.ts'),
       connect(),
     ]);
-    const { tasksDir, stateDir } = options;
+    const { tasksDir, hooksDir, stateDir, defining } = options;
     const state = openStateFolder(stateDir, platform);
-    const readFiles = taskFiles({ folder: tasksDir, uid: platform.uid, defining: options.defining });
-    const host = await watchHost({ deps, state, tasksFolder: tasksDir, readFiles });
+    const readFiles = taskFiles({ folder: tasksDir, hooksFolder: hooksDir, uid: platform.uid, defining });
+    const host = await watchHost({ deps, state, tasksFolder: tasksDir, hooksFolder: hooksDir, readFiles });
     reload = () => void host.refresh();
     const manager = serviceManager(platform.env, deps.clock);
     const request = { ...options, version: platform.version };
@@ -102,7 +104,9 @@ async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: 
     const flags = flagsOf({ common, options });
     const folders = { stateFolder: stateDir, logFolder: options.logDir };
     const runs = { ...folders, clock, emit, host: machine, self, env, uid, flags, newMark };
-    const effects = { consul, deps, host, state, manager, openRuns: openRuns.bind(null, runs) };
+    const authorities = () => systemAuthorities(env);
+    const posting = { uid, version: platform.version, authorities, newId: newMark };
+    const effects = { consul, deps, host, state, manager, openRuns: openRuns.bind(null, runs), posting };
     await runAgent(effects, request, stopped.signal);
     return 0;
   });
