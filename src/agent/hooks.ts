@@ -38,6 +38,7 @@ export function hookReactor(ways: HookWays, hook: Hook): Reactor {
     on: hook.trigger.on,
     // It does no harm to tell often.
     rules: { ...hook.trigger, minIntervalMs: 0, perHour: Number.MAX_SAFE_INTEGER },
+    isPausable: false,
     act: (asked, signal) => act(acting, asked, signal),
   };
 }

@@ -1,4 +1,5 @@
 /** The part of an agent that starts tasks and posts to hooks after changes: its triggers and hooks are what the files say now. */
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { triggerKey } from '../jobs/keys.ts';
 import type { Deps } from '../platform/deps.ts';
@@ -78,11 +79,10 @@ function react(ways: AgentWays, reactors: readonly Reactor[], signal: AbortSigna
       isPaused: () => known.look().value.pause !== undefined,
       takeResets: () => state.takeResets().map((task) => triggerKey(prefix, node, task)),
       onChange: (ring, until) => {
-        void watchFolder(
-          deps.clock,
-          { folder: join(state.path, 'reset'), changed: ring, settleMs: 0 },
-          until,
-        );
+        const folder = join(state.path, 'reset');
+        // A folder that is not there is looked for only now and then.
+        attempt(() => mkdirSync(folder, { recursive: true, mode: 0o755 }));
+        void watchFolder(deps.clock, { folder, changed: ring, settleMs: 0 }, until);
         void ringAtPauses(known, ring, until);
       },
       tell: (reactor, waits) => tell(deps, reactor, waits),
@@ -90,6 +90,14 @@ function react(ways: AgentWays, reactors: readonly Reactor[], signal: AbortSigna
     reactors,
     signal,
   );
+}
+
+function attempt(write: () => void): void {
+  try {
+    write();
+  } catch {
+    // Then a reset is noticed a minute later.
+  }
 }
 
 async function ringAtPauses(known: Changing<Known>, ring: () => void, signal: AbortSignal): Promise<void> {

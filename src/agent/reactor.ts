@@ -18,6 +18,8 @@ export interface Reactor {
   readonly key: string;
   readonly on: readonly Condition[];
   readonly rules: Rules & { readonly debounceMs: number };
+  /** Whether it starts runs, which an operator may pause. */
+  readonly isPausable: boolean;
   /**
    * Acts on what asks. Resolves when it is over, and something new may begin.
    * @throws RunlockError: it is tried again later.

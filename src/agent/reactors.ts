@@ -101,7 +101,7 @@ export async function runReactors(
       return 0;
     }
     if (next.kind === 'act')
-      if (isPaused()) standing.waits = { kind: 'held', by: 'paused' };
+      if (reactor.isPausable && isPaused()) standing.waits = { kind: 'held', by: 'paused' };
       else {
         standing.waits = { kind: 'acting' };
         perform(reactor, standing, next.asked).catch((error: unknown) => bell.fail(error));

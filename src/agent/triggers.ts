@@ -34,6 +34,7 @@ export function triggerReactor(ways: Ways, { task, trigger }: Triggered): Reacto
     key,
     on: trigger.on,
     rules: trigger,
+    isPausable: true,
     act: (asked, signal) => act({ ...ways, cursors, key, task }, asked, signal),
   };
 }

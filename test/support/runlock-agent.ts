@@ -19,12 +19,18 @@ export function agentOn(
   { tasks = {}, env: more = {}, through = agent }: AgentSetup = {},
 ) {
   const { folder } = stage();
-  const at = { tasks: `${folder}/tasks.d`, state: `${folder}/state`, logs: `${folder}/log` };
+  const at = {
+    tasks: `${folder}/tasks.d`,
+    hooks: `${folder}/hooks.d`,
+    state: `${folder}/state`,
+    logs: `${folder}/log`,
+  };
   for (const each of Object.values(at)) mkdirSync(each, { mode: 0o755 });
   const write = (name: string, text: string) => writeFileSync(`${at.tasks}/${name}`, text, { mode: 0o600 });
   for (const [name, text] of Object.entries(tasks)) write(name, text);
   const env = {
     ...{ RUNLOCK_TASKS_DIR: at.tasks, RUNLOCK_STATE_DIR: at.state, RUNLOCK_LOG_DIR: at.logs },
+    RUNLOCK_HOOKS_DIR: at.hooks,
     ...{ RUNLOCK_NODE: node, RUNLOCK_AGENT_SESSION_TTL: '10s' },
     ...more,
   };
