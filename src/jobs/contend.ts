@@ -3,7 +3,7 @@ import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { untilDone, untilRefused } from '../consul/retry.ts';
 import { send } from '../consul/txn.ts';
-import type { RunStep } from '../lock/transactions.ts';
+import type { RunObstacle, RunStep } from '../lock/transactions.ts';
 import type { Deps } from '../platform/deps.ts';
 import type { SeenJob } from './transactions.ts';
 
@@ -28,6 +28,8 @@ export type Plan<T> =
       readonly value?: T;
       /** How many others may be changing the same now. */
       readonly others: number;
+      /** No other try follows a refusal for this reason. */
+      readonly unless?: { readonly obstacle: RunObstacle; readonly value: T };
     };
 
 /** The first pause after a change of another's, in milliseconds; doubles up to this much for each of the others. */
@@ -66,7 +68,10 @@ export async function contend<T>(
       ({ others } = now);
       const limits = { signal, rule, ...(timeoutMs !== undefined && { timeoutMs }) };
       const result = await send(consul, now.steps, limits);
-      if (result.kind === 'refused') break;
+      if (result.kind === 'refused') {
+        if (now.unless && result.obstacle === now.unless.obstacle) return { value: now.unless.value };
+        break;
+      }
       if (now.value !== undefined) return { value: now.value };
     }
     refusals += 1;

@@ -64,7 +64,9 @@ export function endTarget(of: OfTarget, { end, isNode, owners }: EndRequest): Pr
     sent = now;
     const ended = { end: now, nowMs: of.deps.clock.now(), ...(isNode && { isNode }) };
     const steps = owners ? lost(target, owners, ended) : final(target, ended);
-    return send(target, steps, { kind: 'ended', state: now.state });
+    const done = send<EndResult>(target, steps, { kind: 'ended', state: now.state });
+    // Its claim has changed: it is not lost.
+    return { ...done, unless: { obstacle: 'owner', value: { kind: 'changed', target } } };
   });
 }
 
@@ -150,7 +152,11 @@ export function stopJob(of: OfJob, wish: Stop): Promise<StopResult> {
   });
 }
 
-const send = <T>(target: SeenJob, steps: readonly RunStep[], value?: T): Plan<T> => ({
+const send = <T>(
+  target: SeenJob,
+  steps: readonly RunStep[],
+  value?: T,
+): Extract<Plan<T>, { kind: 'send' }> => ({
   ...{ kind: 'send', steps, others: contendersOf(target) },
   ...(value !== undefined && { value }),
 });

@@ -59,6 +59,12 @@ export function memoryConsul(
         ? Promise.reject(forbidden(key))
         : Promise.resolve({ entry: get(store, key), index: store.index }),
     list: (prefix) => Promise.resolve({ entries: list(store, prefix), index: store.index }),
+    keys: (prefix) =>
+      Promise.resolve(
+        list(store, prefix)
+          .map(({ key }) => key)
+          .filter((key) => !isHidden(key)),
+      ),
     tryRead: (operations) => Promise.resolve(read(operations)),
     readAll: (operations) => {
       const answer = read(operations);
