@@ -60,9 +60,9 @@ export function statesText(states: JobReport['states']): string {
 const stateWord = (state: StateName) => state.replace('-', ' ');
 
 const jobWords: Readonly<Record<JobState, string>> = {
-  incomplete: 'incomplete: the request is still being written',
+  incomplete: 'incomplete: its request is not written completely',
   open: 'open',
-  stopping: 'stopping: runs that are under way go on to their end',
+  stopping: 'stopping',
   stopped: 'stopped',
   done: 'done',
 };
@@ -116,9 +116,10 @@ function heading(view: JobReport, now: number): string[] {
   const { job, state, states, home, by, reason, askedAt, until, of } = view;
   const age = (at: string) => formatAge(now - Date.parse(at));
   const why = reason === undefined ? '' : `: ${visible(reason)}`;
+  const goOn = view.stopped?.kill ? 'its runs are being ended' : 'runs that are under way go on to their end';
   const isOpen = state === 'open' || state === 'incomplete';
   return [
-    `${job}: ${jobWords[state]}; ${statesText(states)}`,
+    `${job}: ${jobWords[state]}${state === 'stopping' ? `: ${goOn}` : ''}; ${statesText(states)}`,
     ...(view.stopped ? [stopText(view.stopped, now)] : []),
     `task ${taskText(view)} in ${visible(home)}, asked by ${visible(by)} ${age(askedAt)} ago${why}`,
     ...(of === undefined ? [] : [`retries ${visible(of)}`]),

@@ -12,7 +12,7 @@ import { causesIn } from '../../lock/causes.ts';
 import { startWaiting } from '../../platform/deps.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { exitOfAnswers } from '../../view/job-outcome.ts';
-import { isAnswered, reportJob } from '../../view/job.ts';
+import { isAnswered, isJobOver, reportJob } from '../../view/job.ts';
 import type { JobReport } from '../../view/job.ts';
 import { viewJob } from '../../jobs/view.ts';
 import type { Platform } from '../platform.ts';
@@ -85,10 +85,7 @@ async function startIn(
 }
 
 /** Sorted, so that a repeated start that names the nodes in another order is the same. */
-function toRequest(
-  { ref, home, options }: Omit<Starting, 'groups'>,
-  platform: Platform,
-): NewRequest {
+function toRequest({ ref, home, options }: Omit<Starting, 'groups'>, platform: Platform): NewRequest {
   const { task, params, reason, timeoutMs, expiresMs, nodes } = options;
   const { clock } = platform.deps;
   const chain = causesIn(platform.env)?.cause;
@@ -117,9 +114,8 @@ function newId({ deps: { clock, random } }: Platform): string {
 
 async function sayEnd(report: JobReport, { prefix, json }: StartOptions, platform: Platform): Promise<void> {
   if (json) return printJson(platform, report);
-  const { job, states } = report;
-  if ((states.good ?? 0) === report.targets.length) return;
-  await printProse(platform, `to follow it: '${hint(prefix, 'job', 'watch', job)}'\n`);
+  if (isJobOver(report)) return;
+  await printProse(platform, `to follow it: '${hint(prefix, 'job', 'watch', report.job)}'\n`);
 }
 
 /** The request stays: a node may still take it. */
