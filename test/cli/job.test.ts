@@ -328,6 +328,18 @@ describe('inside a run', () => {
   });
 });
 
+test('completion knows the tasks that can be asked for, the nodes with an agent, and the jobs', async () => {
+  await playAgent(agent, 'k01', { tasks: [aTask({ name: 'k-task' }), aTask({ name: 'k-none', allow: [] })] });
+  await job('start', 'k-task', '--node', 'k01', '--id', 'k-job', '--wait', '0');
+  const offers = async (...words: readonly string[]) =>
+    (await runlock(agent, ['__complete', '--', ...words])).stdout;
+  expect(await offers('job', 'start', 'k')).toContain('k-task');
+  expect(await offers('job', 'start', 'k')).not.toMatch(/k-none|k-job/);
+  expect(await offers('job', 'start', 'k-task', '--node', 'k')).toContain('k01');
+  expect(await offers('job', 'watch', 'ops/k')).toContain('ops/k-job');
+  expect(await offers('job', 'list', '')).not.toContain('k-job');
+});
+
 test.each([
   [['job'], 'missing <action>'],
   [['job', 'start'], 'job start takes the name of a task'],

@@ -1,5 +1,15 @@
 /** `runlock __complete`: the words so far → candidates for the last word. Pure, except for short requests to Consul. */
-import { findGroups, findOwners, findRecorded, findStates, isGroup, withinLimit } from './live.ts';
+import {
+  findAgents,
+  findAskable,
+  findGroups,
+  findJobs,
+  findOwners,
+  findRecorded,
+  findStates,
+  isGroup,
+  withinLimit,
+} from './live.ts';
 import type { Candidate, LiveDeps, Where } from './live.ts';
 
 /** A command of runlock, as completion sees it; made from the command tree. */
@@ -23,11 +33,25 @@ export interface OperandShape extends ValueShape {
   readonly variadic: boolean;
 }
 
-/** What a value can be: fixed words, or names that are looked up. */
+/**
+ * What a value can be: fixed words, or names that are looked up. `agent`: nodes with an agent; `askable`: tasks of these;
+ * `job`: the same for `job start`, else jobs.
+ */
 export interface ValueShape {
   readonly words: readonly string[];
   /** `program`: another program's command line; `command`: a command of runlock. */
-  readonly from?: 'group' | 'state' | 'condition' | 'owner' | 'recorded' | 'file' | 'program' | 'command';
+  readonly from?:
+    | 'group'
+    | 'state'
+    | 'condition'
+    | 'owner'
+    | 'recorded'
+    | 'agent'
+    | 'askable'
+    | 'job'
+    | 'file'
+    | 'program'
+    | 'command';
 }
 
 export interface CompleteOptions {
@@ -69,7 +93,8 @@ export async function complete(deps: LiveDeps, options: CompleteOptions): Promis
   if (wanted.from === 'file') return { kind: 'files' };
   if (wanted.from === 'program') return { kind: 'program', at: words.length };
   if (wanted.from === 'state' && !takesPath(place.operands)) return only(current, []);
-  const found = await candidatesFor(deps, wanted, { ...options, ...chosen(place, options), typed });
+  const meant = wanted.from === 'job' ? ofJob(wanted, place.operands) : wanted;
+  const found = await candidatesFor(deps, meant, { ...options, ...chosen(place, options), typed });
   const lead = flag === undefined ? '' : `${flag}=`;
   return only(
     `${lead}${typed}`,
@@ -170,7 +195,15 @@ function chosen({ values, operands }: Place, { prefix, groups }: CompleteOptions
   return { prefix: isGroup(under) ? under : prefix, groups: named.length > 0 ? named : groups };
 }
 
-const LOOKS = { group: findGroups, owner: findOwners, recorded: findRecorded, state: findStates };
+const LOOKS = {
+  group: findGroups,
+  owner: findOwners,
+  recorded: findRecorded,
+  state: findStates,
+  agent: findAgents,
+  askable: findAskable,
+  job: findJobs,
+};
 
 async function candidatesFor(
   deps: LiveDeps,
@@ -195,6 +228,7 @@ const IN_CONDITIONS: Readonly<Record<string, Look>> = {
   idle: findGroups,
   blocked: findGroups,
   frozen: findGroups,
+  agent: findAgents,
 };
 
 /** The condition up to the name that is being typed, what can be looked up there, and the start of the name. */
@@ -207,4 +241,10 @@ function inCondition(text: string): readonly [lead: string, look: Look | undefin
 function takesPath([action, ...paths]: readonly string[]): boolean {
   if (action === 'prune') return false;
   return action === 'watch' || paths.length === 0;
+}
+
+/** The name that an action of `job` takes. */
+function ofJob(wanted: ValueShape, [action]: readonly string[]): ValueShape {
+  if (action === 'start') return { ...wanted, from: 'askable' };
+  return action === 'list' ? { words: [] } : wanted;
 }

@@ -9,7 +9,11 @@ export function describeProgram(program: Command): { commands: CommandShape[]; o
     name: command.name(),
     about: command.description(),
     options: help.visibleOptions(command).map(describeOption),
-    operands: command.registeredArguments.map((each, i, all) => describeOperand(each, all[i + 1])),
+    operands: command.registeredArguments.map((each, i, all) =>
+      each.name() === 'name' && command.name() === 'job'
+        ? { words: [], variadic: false, from: 'job' as const }
+        : describeOperand(each, all[i + 1]),
+    ),
   }));
   return { commands, options: help.visibleOptions(program).map(describeOption) };
 }
@@ -28,6 +32,7 @@ const LIVE: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
   '--group': 'group',
   '--owner': 'owner',
   '--forget': 'recorded',
+  '--node': 'agent',
   '--until': 'condition',
   '--while': 'condition',
   '--when': 'condition',

@@ -1,10 +1,13 @@
 /** What completion looks up in Consul, with a short time limit and without error messages. */
 import type { Consul } from '../../consul/consul.ts';
 import type { WallClock } from '../../platform/deps.ts';
+import { agentKey } from '../../jobs/keys.ts';
+import { decodeAgent } from '../../jobs/records.ts';
 import { groupKeys, parseKey } from '../../lock/keys.ts';
 import { pathOf, statesBelow } from '../../state/path.ts';
 import { isName } from '../../text/words.ts';
 import { decodeClaim } from '../../lock/records.ts';
+import { readJobs } from '../../view/read-jobs.ts';
 
 export interface Candidate {
   readonly value: string;
@@ -111,4 +114,40 @@ export async function findStates(
   const keys = await consul.keys(`${statesBelow(prefix)}${folder}`, once(signal));
   const paths = keys.flatMap((key) => pathOf(prefix, key) ?? []);
   return paths.map((value) => ({ value, about: 'state' }));
+}
+
+/** Nodes whose agents are there. */
+export async function findAgents(
+  consul: Consul,
+  { prefix }: Where,
+  signal: AbortSignal,
+): Promise<Candidate[]> {
+  const below = agentKey(prefix, '');
+  const names = (await consul.keys(below, once(signal))).map((key) => key.slice(below.length));
+  return names.filter(isName).map((value) => ({ value, about: 'its agent is running' }));
+}
+
+/** Tasks that somebody may ask for, of any node. */
+export async function findAskable(
+  consul: Consul,
+  { prefix }: Where,
+  signal: AbortSignal,
+): Promise<Candidate[]> {
+  const { entries } = await consul.list(agentKey(prefix, ''), once(signal));
+  const tasks = new Map<string, string>();
+  for (const entry of entries) {
+    try {
+      for (const { name, allow, description } of decodeAgent(entry).tasks)
+        if (allow.length > 0) tasks.set(name, description ?? 'task');
+    } catch {
+      // `status --node` reports what is wrong with it.
+    }
+  }
+  return [...tasks].map(([value, about]) => ({ value, about }));
+}
+
+/** Jobs of all principals. */
+export async function findJobs(consul: Consul, { prefix }: Where, signal: AbortSignal): Promise<Candidate[]> {
+  const { jobs } = await readJobs(consul, { prefix, nowMs: 0 }, once(signal));
+  return jobs.map(({ job, task, state }) => ({ value: job, about: `${task}, ${state ?? 'unknown'}` }));
 }

@@ -1,0 +1,76 @@
+// Jobs from end to end: two nodes of one host, each with a real agent.
+import { expect, test } from 'vitest';
+import { eventually } from '../support/processes.ts';
+import { agentOn } from '../support/runlock-agent.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { useAgent } from '../support/use-agent.ts';
+
+const agent = useAgent();
+
+const tasks = (script: string) => ({
+  'work.toml': `command = ["/bin/sh", "-c", ${JSON.stringify(script)}, "sh", "{v}"]
+params.v = { match = "[a-z]+", default = "x" }
+group = "ja/web"
+allow = ["ops"]
+`,
+});
+
+async function nodes(...names: readonly string[]) {
+  const script = '[ $1 = fail ] && exit 3; true';
+  for (const name of names) {
+    const node = agentOn(agent, name, {
+      tasks: tasks(script),
+      env: { RUNLOCK_REQUESTS: 'trust-everybody' },
+    });
+    node.start();
+    await eventually(async () => expect((await node.shown())?.tasks).toHaveLength(1));
+  }
+}
+
+const job = (...words: readonly string[]) => runlock(agent, ['job', ...words]);
+
+test('a task runs on two nodes in turn; one that fails keeps the other from starting', async () => {
+  await nodes('ja1', 'ja2');
+  const good = await job('start', 'work', '--node', 'ja1,ja2', '--param', 'v=good', '--watch');
+  expect(good.status).toBe(0);
+  expect(good.stdout).toMatch(/ja1: good after \d+s\n/);
+  expect(good.stdout).toMatch(/ja2: good after \d+s\n/);
+  expect(good.stdout).toMatch(/ is over: 2 good\n$/);
+  const { lastRuns } = JSON.parse((await runlock(agent, ['status', '--node', 'ja1', '--json'])).stdout) as {
+    lastRuns: object[];
+  };
+  expect(lastRuns).toMatchObject([{ group: 'ja/web', outcome: 'succeeded' }]);
+
+  const refused = await job('start', 'work', '--node', 'ja1', '--param', 'v=A B');
+  expect(refused.status).toBe(4);
+  expect(refused.stdout).toContain("ja1: refused: parameter v: 'A B' is not allowed");
+
+  // ja2 is asked alone and waits, because the claim of ja1's failed run keeps the only slot.
+  const failed = await job(
+    'start',
+    'work',
+    '--node',
+    'ja1',
+    '--param',
+    'v=fail',
+    '--watch',
+    '--id',
+    'failed',
+  );
+  expect(failed.status).toBe(1);
+  expect(failed.stdout).toMatch(/ja1: failed \(exit code 3\) after \d+s/);
+  const waiting = startRunlock(agent, ['job', 'start', 'work', '--node', 'ja2', '--watch', '--id', 'waits']);
+  await eventually(async () => {
+    const { stdout } = await runlock(agent, ['status', '--node', 'ja2', '--json']);
+    expect(JSON.parse(stdout)).toMatchObject({
+      requests: [{ job: 'ops/waits', state: 'accepted' }],
+      waiting: [{ group: 'ja/web', place: 1 }],
+    });
+  });
+  expect((await job('cancel', 'waits', '--reason', 'enough')).status).toBe(0);
+  expect((await waiting.ended).status).toBe(3);
+  await eventually(async () => {
+    const { stdout } = await runlock(agent, ['status', '--node', 'ja2', '--json']);
+    expect(JSON.parse(stdout)).toMatchObject({ requests: [], waiting: [] });
+  });
+});
