@@ -47,8 +47,10 @@ export function launch(
   { ref, task, words, env: more, tries }: Launch,
 ) {
   const kept = Object.entries(env).filter(([name]) => !OF_THE_AGENT.test(name));
-  const line = [...scopeFor({ env, uid, ref, tries }), ...self, ...words] as [string, ...string[]];
   const file = logFile(logFolder, ref, task);
+  // The run bounds its command's output itself; what runlock says goes into the same file.
+  const asked = [...self, ...words, '--log-file', file];
+  const line = [...scopeFor({ env, uid, ref, tries }), ...asked] as [string, ...string[]];
   mkdirSync(dirname(file), { recursive: true, mode: 0o750 });
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   // A file, not a pipe: the run outlives this process.

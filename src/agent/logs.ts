@@ -55,21 +55,20 @@ const LOG = /\.log(?:\.[12])?$/;
 /**
  * Removes old logs below the folder: its own, and those of its folders. Follows no links. Never throws: what can't be removed
  * stays.
- * @param live the logs of runs that are under way.
+ * @param isLive for logs of runs that are under way.
  * @returns how many bytes it removed.
  */
 export async function removeOldLogs(
   folder: string,
-  live: ReadonlySet<string>,
+  isLive: (path: string) => boolean,
   { nowMs, bounds = LOG_BOUNDS }: { readonly nowMs: number; readonly bounds?: LogBounds },
 ): Promise<number> {
-  const isKept = (path: string) => live.has(path.replace(/\.[12]$/, ''));
   try {
     const { bavail, blocks, bsize } = await statfs(folder);
     const disk = { freeBytes: bavail * bsize, bytes: blocks * bsize };
     const files = await logsIn(folder);
     let removed = 0;
-    for (const { path, bytes } of oldLogs(files, isKept, { nowMs, disk, bounds }))
+    for (const { path, bytes } of oldLogs(files, isLive, { nowMs, disk, bounds }))
       await unlink(path).then(
         () => (removed += bytes),
         () => undefined,

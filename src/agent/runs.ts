@@ -1,4 +1,5 @@
 /** The runs of jobs on this host: started here or by an agent before, found again, awaited; a bounded number at once. */
+import { join } from 'node:path';
 import type { Emit } from '../events/events.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import { jobText } from '../jobs/keys.ts';
@@ -6,6 +7,7 @@ import type { Clock, Host } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
 import { ended, launch } from './launch.ts';
 import type { Launcher } from './launch.ts';
+import { removeOldLogs } from './logs.ts';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from './run-notes.ts';
 
 export interface Runs {
@@ -73,6 +75,11 @@ export function openRuns(
     const next = [...waiting].sort((a, b) => a.order - b.order)[0];
     if (next && alive.size < MOST_ALIVE) next.wake();
   };
+  /** Whether it is the log of a run that is under way. */
+  const isLog = (path: string) =>
+    [...alive.values()].some(({ principal, id }) =>
+      path.startsWith(join(effects.logFolder, principal, `${id}.`)),
+    );
   return {
     isAlive,
     notBeforeMs: (ref, nonce) => {
@@ -112,6 +119,7 @@ export function openRuns(
       const startTime = pid === undefined ? undefined : host.startTime(pid);
       if (pid === undefined) return;
       alive.set(jobText(ref), ref);
+      void removeOldLogs(effects.logFolder, isLog, { nowMs: clock.now() });
       const end = ended(child).then(() => {
         children.delete(jobText(ref));
         alive.delete(jobText(ref));
