@@ -227,7 +227,7 @@ async function follow(
 }
 
 /** Notices a gap between answers that is longer than `mostMs`, until as long after its end. */
-function watchSilence(clock: Deps['clock'], mostMs: number) {
+export function watchSilence(clock: Pick<Deps['clock'], 'monotonicMs'>, mostMs: number) {
   let lastMs = clock.monotonicMs();
   let endedMs = -Infinity;
   return {

@@ -52,6 +52,8 @@ export interface StartOptions {
   readonly cwd?: string;
   /** A program that starts it, with its arguments: `['setpriv', '--reuid=1000', …]`. */
   readonly through?: readonly string[];
+  /** Another path of the program. */
+  readonly program?: string;
 }
 
 /** What this host says in /etc/runlock/config.toml is not what is tested; undefined brings it back. */
@@ -77,7 +79,8 @@ export function spawnRunlock(
 ): Spawned {
   const turns = turnsOfGroups(args, ...(options.through ?? []));
   const env = { ...clean, ...turns, ...agent?.env, ...options.env };
-  const [file = RUNLOCK, ...words] = [...(options.through ?? []), RUNLOCK, ...args];
+  const program = options.program ?? RUNLOCK;
+  const [file = program, ...words] = [...(options.through ?? []), program, ...args];
   const child = spawn(file, words, {
     env,
     cwd: options.cwd,

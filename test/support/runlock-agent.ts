@@ -11,14 +11,16 @@ export interface AgentSetup {
   readonly env?: Readonly<Record<string, string>>;
   /** How it reaches Consul, if not directly. */
   readonly through?: Pick<Agent, 'env'>;
+  /** A name in its folder under which the program is started. */
+  readonly program?: string;
 }
 
 export function agentOn(
   agent: Agent,
   node: string,
-  { tasks = {}, env: more = {}, through = agent }: AgentSetup = {},
+  { tasks = {}, env: more = {}, through = agent, program }: AgentSetup = {},
 ) {
-  const { folder } = stage();
+  const { folder, pid, lines } = stage();
   const at = {
     tasks: `${folder}/tasks.d`,
     hooks: `${folder}/hooks.d`,
@@ -37,10 +39,14 @@ export function agentOn(
   const key = `runlock/.agents/${node}`;
   return {
     ...at,
-    folder,
+    ...{ folder, pid, lines },
     key,
     write,
-    start: (...words: string[]) => startRunlock(through, ['agent', ...words], { env }),
+    start: (...words: string[]) =>
+      startRunlock(through, ['agent', ...words], {
+        env,
+        ...(program !== undefined && { program: `${folder}/${program}` }),
+      }),
     run: (...words: string[]) => runlock(agent, ['agent', ...words], { env }),
     /** Its key; undefined: there is none, or nobody has it locked. */
     shown: async () => {

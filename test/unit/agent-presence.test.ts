@@ -1,6 +1,6 @@
 // Which other agent is provably gone, and what an agent may serve with the rights of its token.
 import { describe, expect, test } from 'vitest';
-import { isGone } from '../../src/agent/presence.ts';
+import { isGone, watchSilence } from '../../src/agent/presence.ts';
 import { servingOf } from '../../src/agent/serving.ts';
 import { watchdogMs } from '../../src/agent/service-manager.ts';
 import { isOfLiveProcess } from '../../src/agent/state-folder.ts';
@@ -91,4 +91,16 @@ test('a report is of a live process only if boot, pid and start time are its own
   for (const other of [{ bootId: 'x' }, { pid: 21 }, { startTime: '1' }, { pid: '20' }])
     expect(isOfLiveProcess({ ...report, ...other }, host)).toBe(false);
   for (const nothing of [undefined, null, 'x', 3]) expect(isOfLiveProcess(nothing, host)).toBe(false);
+});
+
+test('an outage is longer than a session lives, and counts for as long after its end', () => {
+  let nowMs = 0;
+  const silence = watchSilence({ monotonicMs: () => nowMs }, 90_000);
+  const after = (ms: number, answers = false) => {
+    nowMs += ms;
+    if (answers) silence.answered();
+    return silence.wasAway();
+  };
+  expect([after(26_000, true), after(60_000), after(30_000, true)]).toEqual([false, false, false]);
+  expect([after(90_001), after(1, true), after(89_998, true), after(3)]).toEqual([true, true, true, false]);
 });

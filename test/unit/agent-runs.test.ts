@@ -1,0 +1,138 @@
+// The notes of processes that an agent starts: found again by the next agent, whenever the one before it died.
+import { spawn } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from '../../src/agent/run-notes.ts';
+import { openRuns } from '../../src/agent/runs.ts';
+import { startTime } from '../../src/process/process-tree.ts';
+import { end, eventually } from '../support/processes.ts';
+import { stage } from '../support/stage.ts';
+
+const uid = process.getuid?.() ?? 0;
+const host = { bootId: 'boot', startTime };
+const ref = { principal: 'ops', id: 'j1' };
+const note = { mark: 'm1', bootId: 'boot', nonce: 'n1', tries: 1, at: '2026-03-01T12:00:00.000Z' };
+
+function sleeper(mark: string): number {
+  const child = spawn('sleep', ['60'], { env: { [MARK]: mark }, stdio: 'ignore' });
+  onTestFinished(() => end(child.pid ?? 0));
+  return child.pid ?? 0;
+}
+
+describe('a note', () => {
+  test('is read as it was written, by job; what is not one is nothing', () => {
+    const { folder } = stage();
+    writeNote(folder, ref, note);
+    expect(readNote(folder, ref, uid)).toMatchObject(note);
+    expect(notedJobs(folder, 'ops')).toEqual([ref]);
+    expect(notedJobs(folder, '../ops')).toEqual([]);
+    for (const text of [
+      '',
+      'x',
+      '{}',
+      JSON.stringify({ ...note, mark: '' }),
+      JSON.stringify({ ...note, tries: 'x' }),
+    ]) {
+      writeFileSync(`${folder}/runs/ops/j1.json`, text);
+      expect(readNote(folder, ref, uid)).toBeUndefined();
+    }
+    removeNote(folder, ref);
+    expect(existsSync(`${folder}/runs/ops/j1.json`)).toBe(false);
+  });
+
+  test('that was written before its process is of the one that carries its secret', async () => {
+    const mark = `mark-${process.pid}`;
+    expect(livingOf({ ...note, mark }, host)).toBeUndefined();
+    const pid = sleeper(mark);
+    await eventually(() => expect(livingOf({ ...note, mark }, host)).toBe(pid));
+    expect(livingOf({ ...note, mark: `${mark}x` }, host)).toBeUndefined();
+    expect(livingOf({ ...note, mark: mark.slice(0, -1) }, host)).toBeUndefined();
+  });
+
+  test('of a process that lives is believed only with its start time, and in its boot', () => {
+    const pid = process.pid;
+    const born = startTime(pid) ?? '';
+    expect(livingOf({ ...note, process: { pid, startTime: born } }, host)).toBe(pid);
+    expect(livingOf({ ...note, process: { pid, startTime: '1' } }, host)).toBeUndefined();
+    expect(livingOf({ ...note, bootId: 'other', process: { pid, startTime: born } }, host)).toBeUndefined();
+  });
+});
+
+describe('runs', () => {
+  function setUp(program = '/bin/sleep') {
+    const { folder } = stage();
+    const runs = openRuns(
+      {
+        ...{
+          self: [program],
+          env: { PATH: process.env['PATH'] },
+          uid,
+          logFolder: `${folder}/log`,
+          stateFolder: folder,
+        },
+        ...{ flags: [], host, emit: () => undefined, newMark: () => crypto.randomUUID() },
+        clock: {
+          now: () => Date.parse(note.at),
+          sleep: () => new Promise((resolve) => setTimeout(resolve, 10)),
+        },
+      },
+      { prefix: 'rl', node: 'web01' },
+    );
+    return { folder, runs };
+  }
+  const request = { ref, nonce: 'n1', task: 't', params: { v: 'x' } };
+  const { signal } = new AbortController();
+
+  test('are noted, awaited, and tried again later each time; another request at once', async () => {
+    const { folder, runs } = setUp('/bin/false');
+    expect(runs.notBeforeMs(ref, 'n1')).toBe(0);
+    const pauses: number[] = [];
+    for (let tries = 1; tries <= 11; tries += 1) {
+      runs.start(request);
+      await runs.ended(ref, { signal });
+      expect(readNote(folder, ref, uid)?.tries).toBe(tries);
+      pauses.push((runs.notBeforeMs(ref, 'n1') - Date.parse(note.at)) / 1_000);
+    }
+    expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    expect(runs.notBeforeMs(ref, 'n2')).toBe(0);
+  });
+
+  test('are one for each request; the next agent finds it, and hears of its end', async () => {
+    const { folder, runs } = setUp('/bin/cat');
+    writeNote(folder, ref, {
+      ...note,
+      process: { pid: process.pid, startTime: startTime(process.pid) ?? '' },
+    });
+    expect(runs.isAlive(ref)).toBe(true);
+    expect(() => runs.start(request)).toThrow(/is there already/);
+    runs.forgetOthers('ops', new Set());
+    expect(readNote(folder, ref, uid)).toBeDefined();
+    const pid = sleeper('m2');
+    writeNote(folder, ref, { ...note, process: { pid, startTime: startTime(pid) ?? '' } });
+    const over = runs.ended(ref, { signal });
+    end(pid);
+    await over;
+    runs.forgetOthers('ops', new Set(['j1']));
+    expect(readNote(folder, ref, uid)).toBeDefined();
+    runs.forgetOthers('ops', new Set());
+    expect(readNote(folder, ref, uid)).toBeUndefined();
+  });
+
+  test('are at most eight at once, the oldest first', async () => {
+    const { folder, runs } = setUp();
+    const pid = sleeper('m3');
+    const living = { pid, startTime: startTime(pid) ?? '' };
+    for (let i = 0; i < 8; i += 1) {
+      writeNote(folder, { principal: 'ops', id: `j${i}` }, { ...note, process: living });
+      expect(runs.isAlive({ principal: 'ops', id: `j${i}` })).toBe(true);
+    }
+    const order: number[] = [];
+    const waits = [9, 3, 5].map((each) => runs.room(each, { signal }).then(() => order.push(each)));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(order).toEqual([]);
+    end(pid);
+    await Promise.all([0, 1, 2].map((i) => runs.ended({ principal: 'ops', id: `j${i}` }, { signal })));
+    await Promise.all(waits);
+    expect(order).toEqual([3, 5, 9]);
+  });
+});
