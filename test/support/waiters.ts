@@ -43,6 +43,16 @@ export const WAITERS: Readonly<
       hears: () => endsWith(running, 'ran\n'),
     };
   },
+  'acquire --when': (stage, agent, path) => {
+    const when = ['--when', `state:${path}=2`, '-w', LONG];
+    const group = ['-g', `waits/${(groups += 1)}`, '--node', 'web01', '--session-ttl', '10s'];
+    const running = stage.start(agent, ['acquire', '-v', ...group, ...when]);
+    return {
+      running,
+      waits: () => running.says(/waiting until --when is met/, 30_000),
+      hears: () => endsWith(running, expect.any(String) as string),
+    };
+  },
   'state watch': (stage, agent, path) => {
     const running = stage.start(agent, ['state', 'watch', path]);
     const shows = (value: RegExp, timeoutMs: number) =>
