@@ -376,7 +376,10 @@ function judgeFrozen(group: string, world: World, { prefix, nowMs }: Judging): V
 
 function judgeAgent(node: string, world: World, { prefix }: Judging): Verdict {
   const session = find(world, agentKey(prefix, node))?.session;
-  const is = session === undefined ? `the agent of ${node} is not there` : `the agent of ${node} is there`;
+  const is =
+    session === undefined
+      ? `no runlock agent is running on ${node}`
+      : `the runlock agent of ${node} is running`;
   const traces = session === undefined ? [{ prefix: agentKey(prefix, node) }] : [];
   return { holds: session !== undefined, mark: session ?? '', is, traces };
 }

@@ -227,7 +227,7 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'agent-tasks':
       return event.faults.length === 0
         ? info(`read the task files (${tasksText(event.tasks)})`)
-        : warning(`read the task files (${tasksText(event.tasks)}); not usable: ${event.faults.join('; ')}`);
+        : warning(`read the task files (${tasksText(event.tasks)}); skipped ${event.faults.join('; ')}`);
     case 'agent-paused':
       return info(
         `the agent is paused by ${event.by}${event.reason === undefined ? '' : `: ${event.reason}`}; it starts nothing`,

@@ -63,7 +63,7 @@ export function renderTasks({ folder, tasks, faults }: TasksView, options: Tasks
   const none = `no tasks in ${folder}; a file NAME.toml there defines one ('runlock task --help')`;
   const list = rows.length > 0 ? renderTable(head, rows, options) : wrap(none);
   const shown = rows.length === 0 && faults.length > 0 ? [] : list;
-  return `${[...shown, ...faults.flatMap((fault) => wrap(`not usable: ${fault}`))].join('\n')}\n`;
+  return `${[...shown, ...faults.flatMap((fault) => wrap(`skipped ${fault}`))].join('\n')}\n`;
 }
 
 /** Where the values of a task begin. */

@@ -154,10 +154,7 @@ function checkOwner(
   if ((found.mode & GROUP_OR_OTHERS_MAY_WRITE) === 0) return;
   // In a sticky folder (/tmp) others can neither rename nor remove what is not theirs: `holds` is checked by itself.
   if (found.isDirectory() && (found.mode & STICKY) !== 0 && holds) return;
-  throw wrong(
-    path,
-    `others than its owner can write it, so what it says can't be trusted; run chmod go-w ${path}`,
-  );
+  throw wrong(path, `its group or other users can write it; run chmod go-w ${path}`);
 }
 
 const ofAnother = (path: string, { uid }: Stats) =>

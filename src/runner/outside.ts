@@ -27,7 +27,7 @@ export interface Closed {
   readonly kind: 'closed';
   /** Of the gate; none if the run has none. */
   readonly verdicts: readonly Verdict[];
-  /** Each condition that is not met, and what holds instead. */
+  /** Each condition that is not met, and its current value. */
   readonly missing: readonly string[];
 }
 

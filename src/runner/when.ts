@@ -21,7 +21,7 @@ import type { ExecDeps } from './options.ts';
 
 /** The conditions of one wait, or of one look with slots. */
 export interface ConditionReason extends Reason {
-  /** Each condition that is not met, and what holds instead. */
+  /** Each condition that is not met, and its current value. */
   missing(): readonly string[];
   /** Another mark is another reason. */
   mark(): string;

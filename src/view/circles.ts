@@ -65,7 +65,7 @@ function becauseOf(between: readonly Meaning[], { node }: Waiter): string {
   if (slot) return `${node} holds slot ${slot.slot} of ${slot.group}`;
   if (between.some(({ kind }) => kind === 'state')) return `${node} publishes it`;
   if (between.some(({ kind }) => kind === 'behind')) return `${node} is ahead`;
-  return `it takes a run of ${node}`;
+  return `only a run of ${node} can make this true`;
 }
 
 /** As many runs as people read. */

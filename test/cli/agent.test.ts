@@ -94,8 +94,8 @@ describe('the host’s files count at once:', () => {
       expect((await on.shown())?.tasks.map(({ name }) => name)).toEqual(['chef', 'puppet']),
     );
     chmodSync(`${on.tasks}/chef.toml`, 0o666);
-    await running.says(/\(task puppet\); not usable: .*chef.toml: others than its owner can write it/);
-    expect((await on.run('status')).stdout).toMatch(/^tasks: puppet\nnot usable: .*chef\.toml/m);
+    await running.says(/\(task puppet\); skipped .*chef.toml: its group or other users can write it/);
+    expect((await on.run('status')).stdout).toMatch(/^tasks: puppet\nskipped .*chef\.toml/m);
     running.signal('SIGHUP');
     running.signal('SIGTERM');
     expect(await running.ended).toMatchObject({ status: 0 });

@@ -218,7 +218,7 @@ describe('the usual file', () => {
     const env = { ...isFile(file), RUNLOCK_GROUP: 'cfg/open' };
     const { status, stderr } = await runlock(agent, ['exec', '--', '/bin/true'], { env });
     const refused = process.getuid?.() === 0;
-    expect({ status, refused: stderr.includes(`${USUAL}: others than its owner can write it`) }).toEqual({
+    expect({ status, refused: stderr.includes(`${USUAL}: its group or other users can write it`) }).toEqual({
       status: refused ? 78 : 0,
       refused,
     });

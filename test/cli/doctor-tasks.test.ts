@@ -47,7 +47,7 @@ test('each file that is wrong, and each program that could not start, is a probl
   expect((await doctor(folder)).files).toEqual([
     {
       ...{ check: 'tasks', level: 'problem', fix: 'correct it; until then no task of this host runs' },
-      found: `${folder}: others than its owner can write it, so what it says can't be trusted; run chmod go-w ${folder}`,
+      found: `${folder}: its group or other users can write it; run chmod go-w ${folder}`,
     },
   ]);
 });

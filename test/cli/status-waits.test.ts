@@ -129,7 +129,7 @@ test('each kind of condition is said as it is', async () => {
     /^good:db01@kinds\/db false: the last run of db01 in kinds\/db failed \d+s ago$/,
     /^good:\*@kinds\/db false: the last run of db01 in kinds\/db failed \d+s ago$/,
     /^healthy:kinds:2 false: 0 of 0 instances of kinds are healthy$/,
-    /^agent:db01 false: the agent of db01 is not there$/,
+    /^agent:db01 false: no runlock agent is running on db01$/,
     /^state:kinds\/none false: kinds\/none is not set$/,
     /^not:state:kinds\/some false: kinds\/some is 'a b', set by \S+ \d+s ago$/,
   ];
@@ -237,8 +237,8 @@ describe('runs that wait for each other', () => {
     const first = await waitingRun('ring/web', '--when', 'good:web01@ring/db');
     const second = await waitingRun('ring/db', '--when', 'good:web01@ring/web');
     const why =
-      'web01 (ring/db) is waiting for good:web01@ring/web (it takes a run of web01); web01 (ring/web) is waiting for ' +
-      'good:web01@ring/db (it takes a run of web01); none of them can start';
+      'web01 (ring/db) is waiting for good:web01@ring/web (only a run of web01 can make this true); web01 (ring/web) is waiting for ' +
+      'good:web01@ring/db (only a run of web01 can make this true); none of them can start';
     const found = await report('ring');
     expect(found.circles).toMatchObject([{ why }]);
     expect(found.states).toMatchObject({ waiting: 2 });

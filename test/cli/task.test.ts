@@ -49,10 +49,10 @@ describe('task list and show', () => {
       stdout: [
         '  TASK  GROUP    DESCRIPTION',
         '  chef  tk/list  converge',
-        `not usable: ${at}/Upper.toml: not a task's name; rename the file so that its name has lower-case letters, digits, '-' and '_', at most 64, and begins with a letter or a digit`,
-        `not usable: ${at}/bad.toml:2: unknown key 'slot'; did you mean 'slots'?`,
-        `not usable: ${at}/loop.toml: on: 'good:*@tk/list' is about runs of tk/list, in which this task runs itself, so each run would start the next; name another group, or a state that this task does not publish`,
-        `not usable: ${at}/open.toml: others than its owner can write it, so what it says can't be trusted; run chmod go-w ${at}/open.toml`,
+        `skipped ${at}/Upper.toml: not a task's name; rename the file so that its name has lower-case letters, digits, '-' and '_', at most 64, and begins with a letter or a digit`,
+        `skipped ${at}/bad.toml:2: unknown key 'slot'; did you mean 'slots'?`,
+        `skipped ${at}/loop.toml: on: 'good:*@tk/list' is about runs of tk/list, in which this task runs itself, so each run would start the next; name another group, or a state that this task does not publish`,
+        `skipped ${at}/open.toml: its group or other users can write it; run chmod go-w ${at}/open.toml`,
         '',
       ].join('\n'),
     });
@@ -179,9 +179,9 @@ describe('task run', () => {
     expect(await said('user')).toContain('user: there is no user nobody-here on this host');
     expect(await said('cwd')).toContain('cwd: /no/such is not a folder');
     expect(await said('program')).toContain('no such file; correct its path');
-    expect(await said('open')).toContain(`${folder}/tool: others than its owner can write it`);
+    expect(await said('open')).toContain(`${folder}/tool: its group or other users can write it`);
     chmodSync(at, 0o777);
-    expect(await said('chef')).toContain(`${at}: others than its owner can write it`);
+    expect(await said('chef')).toContain(`${at}: its group or other users can write it`);
   });
 
   test('refuses a configuration file that others could have written', async () => {
@@ -192,7 +192,7 @@ describe('task run', () => {
     chmodSync(config, 0o620);
     expect(await task('run', 'chef', '--config', config)).toEqual({
       ...{ status: 78, stdout: '' },
-      stderr: `runlock: ${config}: others than its owner can write it, so what it says can't be trusted; run chmod go-w ${config}\n`,
+      stderr: `runlock: ${config}: its group or other users can write it; run chmod go-w ${config}\n`,
     });
   });
 
@@ -224,7 +224,8 @@ describe.runIf(isRoot)('task run as another user', () => {
   });
 
   test('gets no terminal of root, where it could type; a task of root does', async () => {
-    const line = 'command = ["/bin/sh", "-c", "if true < /dev/tty; then echo may type; else echo may not; fi"]';
+    const line =
+      'command = ["/bin/sh", "-c", "if true < /dev/tty; then echo may type; else echo may not; fi"]';
     const { at } = tasks({
       'other.toml': `user = "nobody"\n${line}\ngroup = "tk/other"`,
       'own.toml': `${line}\ngroup = "tk/own"`,

@@ -53,8 +53,8 @@ dash = true`;
       'command = ["/a", "{recipie}"]\nparams.recipe = { match = "a" }',
     ],
     [':1: params.y is used nowhere in the command', 'command = ["/a"]\nparams.y = { match = "a" }'],
-    [':2: params.x: say what it may be', `${command}params.x = { default = "1" }`],
-    [':2: params.x: say what it may be', `${command}params.x = {}`],
+    [':2: params.x: match is missing', `${command}params.x = { default = "1" }`],
+    [':2: params.x: match is missing', `${command}params.x = {}`],
     [":2: params.x.match: '(' is not a regular expression", `${command}params.x = { match = "(" }`],
     // It would end what stands around it.
     [

@@ -41,7 +41,7 @@ describe('a file', () => {
     ['everybody can write', 0o602],
   ])('that %s is refused', (_, mode) => {
     const path = place().put('a', mode);
-    expect(() => readTrusted(path, reader)).toThrow(`${path}: others than its owner can write it`);
+    expect(() => readTrusted(path, reader)).toThrow(`${path}: its group or other users can write it`);
   });
 
   test('that belongs to somebody else is refused', () => {
@@ -56,13 +56,15 @@ describe('a file', () => {
     const open = makeFolder('open', 0o777);
     const inner = makeFolder('open/in', 0o755);
     const path = put('open/in/a');
-    expect(() => readTrusted(path, reader)).toThrow(`${open}: others than its owner can write it`);
-    expect(() => listTrusted(inner, reader)).toThrow(`${open}: others than its owner can write it`);
+    expect(() => readTrusted(path, reader)).toThrow(`${open}: its group or other users can write it`);
+    expect(() => listTrusted(inner, reader)).toThrow(`${open}: its group or other users can write it`);
     // In a sticky one (/tmp) others can't replace what is not theirs, but anything that stands right in it may be theirs.
     makeFolder('open', 0o1777);
     expect(readTrusted(path, reader).toString()).toBe('text');
     expect(listTrusted(inner, reader)).toEqual(['a']);
-    expect(() => readTrusted(put('open/b'), reader)).toThrow(`${open}: others than its owner can write it`);
+    expect(() => readTrusted(put('open/b'), reader)).toThrow(
+      `${open}: its group or other users can write it`,
+    );
   });
 
   test('that is a link, a pipe, a folder, too large, or missing is refused', () => {
@@ -114,7 +116,7 @@ function reading(path: string): string {
   try {
     return readTrusted(path, reader).toString();
   } catch (error) {
-    expect(String(error)).toContain('others than its owner can write it');
+    expect(String(error)).toContain('its group or other users can write it');
     return 'refused';
   }
 }

@@ -40,7 +40,9 @@ describe('a program', () => {
       expect(() => checkProgram(`${folder}/${way}`, reader)).not.toThrow();
     expect(() => checkProgram('/bin/sh', reader)).not.toThrow();
     makeFolder('bin', 0o775);
-    expect(() => checkProgram(`${folder}/sbin/link`, reader)).toThrow(`${folder}/bin: others than its owner`);
+    expect(() => checkProgram(`${folder}/sbin/link`, reader)).toThrow(
+      `${folder}/bin: its group or other users`,
+    );
   });
 
   test('that is a script needs an interpreter that nobody else can change either', () => {
@@ -48,7 +50,7 @@ describe('a program', () => {
     const interpreter = put('interpreter', 0o757);
     for (const line of [`#!${interpreter} -x`, `#! ${interpreter}`, `#!\t${interpreter}\t\n`]) {
       const script = put('script', 0o755, `${line}\n`);
-      expect(() => checkProgram(script, reader)).toThrow(`${interpreter}: others than its owner`);
+      expect(() => checkProgram(script, reader)).toThrow(`${interpreter}: its group or other users`);
     }
     chmodSync(interpreter, 0o755);
     expect(checkProgram(`${folder}/script`, reader)).toEqual([`${folder}/script`, interpreter]);
@@ -59,7 +61,7 @@ describe('a program', () => {
     const last = put('0', 0o757);
     // The kernel follows five: each of the files has to be the reader's.
     for (const at of [1, 2, 3, 4, 5]) put(`${at}`, 0o755, `#!${folder}/${at - 1}\n`);
-    expect(() => checkProgram(`${folder}/5`, reader)).toThrow(`${last}: others than its owner`);
+    expect(() => checkProgram(`${folder}/5`, reader)).toThrow(`${last}: its group or other users`);
     chmodSync(last, 0o755);
     expect(checkProgram(`${folder}/5`, reader)).toEqual([5, 4, 3, 2, 1, 0].map((at) => `${folder}/${at}`));
     put('0', 0o755, `#!${folder}/3\n`);
@@ -110,7 +112,7 @@ describe('a program', () => {
     const script = put('script', 0o755, '#!/usr/bin/env tool\n');
     const path = `${folder}/none:${first}:${second}:/usr/bin`;
     const check = (more = {}) => checkProgram(script, { ...reader, path, ...more });
-    expect(() => check()).toThrow(`${tool}: others than its owner`);
+    expect(() => check()).toThrow(`${tool}: its group or other users`);
     chmodSync(tool, 0o755);
     for (const line of ['env tool', 'env -S tool -x', 'env --split-string=tool -x']) {
       put('script', 0o755, `#!/usr/bin/${line}\n`);
@@ -123,10 +125,10 @@ describe('a program', () => {
     expect(check()).toEqual([script, '/usr/bin/env', tool]);
     // Others could put theirs into it, or make it.
     chmodSync(first, 0o1777);
-    expect(() => check()).toThrow(`${first}: others than its owner`);
+    expect(() => check()).toThrow(`${first}: its group or other users`);
     chmodSync(first, 0o755);
     expect(() => check({ path: `${makeFolder('open', 0o1777)}/none:${second}` })).toThrow(
-      `${folder}/open: others than its owner`,
+      `${folder}/open: its group or other users`,
     );
     for (const relative of ['bin', '.', ''])
       expect(() => check({ path: `${relative}:${second}` })).toThrow(
@@ -159,13 +161,15 @@ describe('a program', () => {
     linkSync(`${folder}/open/in/tool`, `${folder}/open/tool`);
     symlinkSync('in/tool', `${folder}/open/link`);
     for (const name of ['tool', 'link'])
-      expect(() => checkProgram(`${folder}/open/${name}`, reader)).toThrow(`${folder}/open: others than`);
+      expect(() => checkProgram(`${folder}/open/${name}`, reader)).toThrow(
+        `${folder}/open: its group or other users`,
+      );
   });
 
   test('that others can write, or that a chain of links never reaches, is refused', () => {
     const { folder, put } = place();
     expect(() => checkProgram(put('open', 0o757), reader)).toThrow(
-      'open: others than its owner can write it',
+      'open: its group or other users can write it',
     );
     symlinkSync('loop', `${folder}/loop`);
     expect(() => checkProgram(`${folder}/loop`, reader)).toThrow('too many symbolic links on the way to it');

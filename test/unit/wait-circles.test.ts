@@ -286,7 +286,7 @@ describe('by claims', () => {
   test('idle: and not:blocked: wait for the node whose claim keeps a slot, while it waits itself', () => {
     const [circle] = circlesOf(web, failed, back);
     expect(circle?.why).toBe(
-      'db01 (db) is waiting for good:web01@web (it takes a run of web01); web01 (web) is waiting for idle:db ' +
+      'db01 (db) is waiting for good:web01@web (only a run of web01 can make this true); web01 (web) is waiting for idle:db ' +
         '(db01 holds slot 0 of db); none of them can start',
     );
     expect(circle?.next).toBe('stop one of these runs and start it with other conditions');
@@ -322,7 +322,7 @@ describe('through the queue', () => {
   test('the first waits for a slot, the next one for it', () => {
     const queue = [ticket('web02', 'db'), ticket('web01', 'db')];
     expect(circlesOf(failed, back, queue)[0]?.why).toBe(
-      'db01 (db) is waiting for good:web01@db (it takes a run of web01); web01 (db) is waiting for a slot of db ' +
+      'db01 (db) is waiting for good:web01@db (only a run of web01 can make this true); web01 (db) is waiting for a slot of db ' +
         '(web02 is ahead); web02 (db) is waiting for a slot of db (db01 holds slot 0 of db); none of them can start',
     );
   });

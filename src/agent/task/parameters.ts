@@ -154,7 +154,10 @@ export function takeParameter(
 
 /** @throws RunlockError `config`: it is not complete. */
 export function toParameter({ name, match, dash = false, description, ...draft }: Draft): Parameter {
-  if (match === undefined) throw wrong(`params.${name}: say what it may be, as in match = "[a-z_]+"`);
+  if (match === undefined)
+    throw wrong(
+      `params.${name}: match is missing; write what its values look like, such as match = "[a-z_]+"`,
+    );
   const parameter: Parameter = {
     name,
     match,

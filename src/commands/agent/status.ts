@@ -73,7 +73,7 @@ export function statusText({ report, isRunning, pause, folder }: AgentStatus, no
     status,
     ...paused,
     `tasks: ${tasks.length === 0 ? 'none' : tasks.join(', ')}`,
-    ...faults.map((fault) => `not usable: ${fault}`),
+    ...faults.map((fault) => `skipped ${fault}`),
   ]);
 }
 

@@ -43,7 +43,7 @@ function define(program: Command, defining: Defining, done: (asked: Asked<Policy
   const { env } = defining;
   const command = program
     .command('policy')
-    .description("print the rules of Consul's ACL that a role needs, and no others")
+    .description('print the Consul ACL rules that a role needs')
     .addArgument(new Argument('<role>', 'node, agent, operator or viewer').choices(ROLES));
   addOptions(command, [
     groupsOption('group of the role; / for all groups; repeat for several', 'default', parseGroupsOrRoot),
@@ -132,8 +132,8 @@ function parsePrincipal(name: string): string {
 }
 
 const POLICY_HELP = `
-Asks Consul nothing: it prints what the token needs, from the options, the environment and the configuration file; for an
-agent, from the task files of this node too.
+Prints what the token needs, from the options, the environment and the configuration file; for an agent, from the task
+files of this node too. Does not contact Consul.
 
   node      runs 'runlock exec' and 'runlock acquire' in the groups
   agent     runs 'runlock agent' with the tasks of --tasks-dir, and their runs

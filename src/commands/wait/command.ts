@@ -134,9 +134,8 @@ wait prints a warning there, and refuses to wait for the end of its own run. --t
 Consul is unreachable.
 
 Exit codes: 0 conditions met (or --on-timeout pass); 64 wrong usage; 69 Consul never answered; 74 stdout could not be
-written; 75 timed out: stderr names each condition that is not met, and what holds instead, or that the states keep
-changing; 77 Consul denied access;
-78 bad configuration, or a stored record that this version can't read; 128+n killed by signal n.
+written; 75 timed out: stderr names each condition that is not met, and its current value, or that the states keep changing;
+77 Consul denied access; 78 bad configuration, or a stored record that this version can't read; 128+n killed by signal n.
 
 Examples:
   runlock wait --until state:db/schema=42 --timeout 10m
