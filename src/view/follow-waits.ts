@@ -22,7 +22,7 @@ export interface FollowWaits {
 interface Options {
   readonly prefix: string;
   /** Everything below the prefix is followed as it is, so that only services are left. */
-  readonly hasAll: boolean;
+  readonly hasAll: () => boolean;
   readonly signal: AbortSignal;
   readonly changed: () => void;
   readonly fail: (error: unknown) => void;
@@ -66,22 +66,22 @@ export function followWaits(
       const instances = new Map<string, readonly Instance[]>();
       for (const [id, one] of seen) if (one?.instances) instances.set(id, one.instances);
       const isUnread = (source: Source) =>
-        (!hasAll || source.kind === 'service') && seen.get(idOf(source)) === undefined;
+        (!hasAll() || source.kind === 'service') && seen.get(idOf(source)) === undefined;
       return {
         instances,
         refused,
         unread: new Set(wanted.filter(isUnread).map(idOf)),
-        ...(!hasAll && { entries: entriesOf() }),
-        ...((!hasAll || refused.has(idOf(whole))) && { isPartial: true }),
+        ...(!hasAll() && { entries: entriesOf() }),
+        ...((!hasAll() || refused.has(idOf(whole))) && { isPartial: true }),
       };
     },
   };
 
   /** What states of `--during` name is wanted too, once they are read. */
   function follow(): void {
-    const entries = hasAll ? latest : entriesOf();
+    const entries = hasAll() ? latest : entriesOf();
     wanted = [...base, ...claimsOfStates(prefix, base, lookup(entries))];
-    const followed = wanted.filter(({ kind }) => !hasAll || kind === 'service').slice(0, MOST_FOLLOWED);
+    const followed = wanted.filter(({ kind }) => !hasAll() || kind === 'service').slice(0, MOST_FOLLOWED);
     const ids = new Set(followed.map(idOf));
     for (const [id, stop] of stops) if (!ids.has(id)) end(id, stop);
     for (const source of followed) if (!stops.has(idOf(source))) start(source);
@@ -126,7 +126,7 @@ export function followWaits(
   async function askRights(entries: readonly Entry[]): Promise<void> {
     const ids = new Set([...wanted, whole].map(idOf));
     for (const id of asked) if (!ids.has(id)) asked.delete(id);
-    const rights = hasAll && wanted.length > 0 ? [...wanted, whole] : wanted;
+    const rights = hasAll() && wanted.length > 0 ? [...wanted, whole] : wanted;
     const fresh = rights.filter((source) => !asked.has(idOf(source)));
     for (const source of fresh) asked.add(idOf(source));
     if (fresh.length === 0) return;

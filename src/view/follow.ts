@@ -6,10 +6,12 @@ import type { Past } from '../consul/watch.ts';
 import type { Clock } from '../platform/deps.ts';
 import { followWaits } from './follow-waits.ts';
 import { viewGroups } from './groups.ts';
+import { mayHideCircles } from './read.ts';
 import type { StatusReport } from './report.ts';
 import { groupsBeside } from './runs.ts';
-import { joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
+import { findHidden, joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';
+import { wholePrefix } from './waits.ts';
 
 /** The latest data as a report for the given time, because ages grow without a change. @param now wall-clock ms */
 export type Followed = (now: number) => StatusReport;
@@ -45,19 +47,42 @@ export async function followGroups(
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
   });
+  /** Followed only once runs of the named groups may be waiting for each other: any run may end that. */
+  const whole: Source = { kind: 'tree', key: wholePrefix(prefix).key };
+  const hasAll = () => groups.length === 0 || latest.has(whole);
+  const seenNow = () => {
+    const all = latest.get(whole);
+    return joinFound(all ? [all] : [...latest.values()]);
+  };
   const tell = () => {
     if (latest.size < sources.length) return;
-    const found = { ...joinFound([...latest.values()]), waits: waits.facts() };
-    changed((now) => viewGroups(found, { prefix, groups, now }));
+    const found = { ...seenNow(), waits: waits.facts() };
+    changed((now) => {
+      if (!hasAll() && mayHideCircles(found, { prefix, groups, now })) followWhole();
+      return viewGroups(found, { prefix, groups, now });
+    });
+  };
+  let asked: Promise<void> | undefined;
+  const followWhole = () => {
+    asked ??= findHidden(consul, { prefix, groups: [] }, signal).then(
+      (hidden) => {
+        if (hidden === undefined) follow(whole).catch(fail);
+      },
+      (error: unknown) => {
+        if (!isTransient(error)) fail(error);
+        // The next change asks again.
+        asked = undefined;
+      },
+    );
   };
   const waits = followWaits(
     { consul, clock },
-    { prefix, hasAll: groups.length === 0, signal, changed: tell, fail: (error) => fail(error) },
+    { prefix, hasAll, signal, changed: tell, fail: (error) => fail(error) },
   );
   /** Follows other groups that runs of the named groups are in or wait for. */
   const followBeside = () => {
     const entries = [...latest.values()].flatMap((found) => found.entries);
-    const beside = groups.length === 0 ? [] : groupsBeside({ prefix, groups }, entries, known);
+    const beside = hasAll() ? [] : groupsBeside({ prefix, groups }, entries, known);
     if (beside.length === 0) return;
     known.push(...beside);
     const have = new Set(sources.map(({ key }) => key));
@@ -79,7 +104,7 @@ export async function followGroups(
       latest.set(source, found);
       followBeside();
       if (!(before && isSame(before, found))) {
-        waits.see([...latest.values()].flatMap(({ entries }) => entries));
+        waits.see(seenNow().entries);
         tell();
       }
       if (found.index === undefined) return true;

@@ -8,7 +8,7 @@ import type { ServiceScope } from './services.ts';
 import { findHidden, joinFound, readSource, sourcesBeside, sourcesOf } from './sources.ts';
 import type { Found, Scope, Source } from './sources.ts';
 import { readWaits } from './read-waits.ts';
-import { sourcesOfWaits, waitingRuns } from './waits.ts';
+import { sourcesOfWaits, waitingRuns, wholePrefix } from './waits.ts';
 
 export interface Reading extends Scope {
   /** Wall-clock milliseconds. */
@@ -29,12 +29,18 @@ export async function readGroups(consul: Consul, options: Reading): Promise<Stat
   if (groups.length === 0 || !mayHideCircles(found, options)) return report;
   // Whether runs wait for each other depends on all runs that could set a state, in whatever group they are.
   const all = await readFound(consul, { prefix, groups: [] }, limits);
-  return all.waits && !all.waits.isPartial ? viewGroups(all, { prefix, groups, now }) : report;
+  if (all.waits && !all.waits.isPartial) return viewGroups(all, { prefix, groups, now });
+  // Without any wait the runs are gone by now, or hidden.
+  const isHidden = all.waits !== undefined || (await findHidden(consul, { prefix, groups: [] }, signal));
+  return isHidden ? { ...report, circlesNeed: wholePrefix(prefix).rule } : report;
 }
 
 /** Runs wait for each other, if no run of a group that was not read sets what one of them waits for. */
-function mayHideCircles({ waits, ...found }: Found, { prefix, groups, now }: Reading): boolean {
-  if (!waits) return false;
+export function mayHideCircles(
+  { waits, ...found }: Found,
+  { prefix, groups, now }: Pick<Reading, 'prefix' | 'groups' | 'now'>,
+): boolean {
+  if (!waits?.isPartial) return false;
   const { instances, refused, unread, entries = found.entries } = waits;
   const whole = { ...found, waits: { instances, refused, unread, entries } };
   return viewGroups(whole, { prefix, groups, now }).circles !== undefined;

@@ -14,6 +14,8 @@ export interface StatusReport {
   readonly fix?: string;
   /** Which rights the token lacks to see all groups and the root's freeze. */
   readonly hidden?: string;
+  /** The rule that this token lacks to tell whether runs wait for each other; only if they may. */
+  readonly circlesNeed?: string;
   /** Problems with the root's freeze; other problems are in their groups. */
   readonly problems: readonly string[];
   /** Runs that wait for each other, so that none of them can start. Absent if there are none. */

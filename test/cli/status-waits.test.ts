@@ -216,13 +216,19 @@ describe('a token that may not read what a condition is about', () => {
     await end();
   });
 
-  test('that a viewer has is enough for --check to find a circle; with less it is UNKNOWN', async () => {
+  test('and may be in a circle makes --check UNKNOWN, unless the token may see all groups', async () => {
     const { stdout } = await runlock(undefined, ['policy', 'viewer', '-g', 'view']);
+    const all = 'key_prefix "runlock/" { policy = "read" }';
     const ends = [
       await waits({ node: 'a01', group: 'view/a', when: ['state:circle/b'], publish: ['circle/a'] }),
       await waits({ node: 'b01', group: 'view/b', when: ['state:circle/a'], publish: ['circle/b'] }),
     ];
-    expect(await check(['-g', 'view'], await withRules(stdout))).toMatchObject({ code: 2 });
+    expect(await check(['-g', 'view'], await withRules(`${stdout}\n${all}`))).toMatchObject({ code: 2 });
+    const some = await check(['-g', 'view'], await withRules(stdout));
+    expect(some).toMatchObject({
+      code: 3,
+      line: expect.stringContaining(`it needs the rule: ${all}`) as string,
+    });
     const states = 'key_prefix "runlock/.state/" { policy = "read" }';
     expect(stdout).toContain(states);
     const { code, line } = await check(['-g', 'view'], await withRules(stdout.replace(states, '')));

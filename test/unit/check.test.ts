@@ -290,6 +290,16 @@ describe('a circle of waits', () => {
     expect([state, text[0]]).toEqual(['CRITICAL', `circle of waits: ${circle.why}`]);
     expect(figures).toContainEqual({ label: 'circles', value: 2 });
   });
+
+  test('is UNKNOWN where the token may not read all groups, one of which may end it', () => {
+    const report = { ...reportOf(view({})), circlesNeed: 'A' };
+    expect(checkReport(report, {})).toMatchObject({
+      state: 'UNKNOWN',
+      text: expect.arrayContaining([
+        expect.stringMatching(/^runs may be waiting for each other, unless .*, it needs the rule: A$/),
+      ]) as string[],
+    });
+  });
 });
 
 describe('a run that waits without a slot', () => {

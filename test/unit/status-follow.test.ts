@@ -126,7 +126,13 @@ test('of all groups it asks whether it may see all of them, as soon as a run wai
     const get: Consul['get'] = () => Promise.reject(unreachable);
     const clock = { now: () => 0, monotonicMs: () => 0, sleep: () => Promise.reject(new Error('over')) };
     const fail = () => stop.abort();
-    const options = { prefix: 'runlock', hasAll, signal: stop.signal, changed: () => undefined, fail };
+    const options = {
+      prefix: 'runlock',
+      hasAll: () => hasAll,
+      signal: stop.signal,
+      changed: () => undefined,
+      fail,
+    };
     const waits = followWaits({ consul: fakeConsul({ may, get }), clock }, options);
     waits.see([entry('a')]);
     const value = outsideRecord({ node: 'web01', group: 'a', when: ['state:a'] });

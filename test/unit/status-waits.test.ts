@@ -1,5 +1,6 @@
 // Runs that wait without a slot, as `status` judges what they wait for.
 import { describe, expect, test } from 'vitest';
+import { RunlockError } from '../../src/errors.ts';
 import type { Consul, Entry } from '../../src/consul/consul.ts';
 import type { Instance } from '../../src/gate/instances.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
@@ -227,6 +228,7 @@ describe('what is read', () => {
     };
     const get: Consul['get'] = (key) => {
       asked.push(`get ${key}`);
+      if (forbidden.includes(key)) return Promise.reject(new RunlockError('forbidden', key));
       return Promise.resolve({ entry: entries.find((each) => each.key === key), index: 1 });
     };
     const readAll: Consul['readAll'] = (operations) => {
@@ -341,6 +343,7 @@ describe('what is read', () => {
       expect((await read({ entries: [web, db], forbidden }, [])).report).not.toHaveProperty('circles');
       const { report } = await read({ entries: [web, db], forbidden, hides: 'runlock/' }, named);
       expect(report).not.toHaveProperty('circles');
+      expect(report.circlesNeed).toBe('key_prefix "runlock/" { policy = "read" }');
       expect(report.groups.map(({ outside }) => outside?.length)).toEqual([1, 1]);
       const byRuns = [
         waits({ when: ['good:db01@db'] }),

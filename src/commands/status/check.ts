@@ -58,6 +58,7 @@ export function checkReport(
       state: 'CRITICAL',
       text: `circle of waits: ${why}`,
     })),
+    ...untold(report),
     ...unjudged(groups),
     ...groups.flatMap((group) => groupFindings(group, { ...limits, now, all })),
   ].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
@@ -74,6 +75,12 @@ function rootFindings({ groups, prefix, problems }: StatusReport): Finding[] {
   if (groups.length > 0) return [];
   const text = `nothing is stored below ${prefix}/; correct --prefix, or wait for the first run`;
   return [{ state: 'UNKNOWN', text }, ...problems.map((problem) => warning(problem))];
+}
+
+function untold({ circlesNeed: rule }: StatusReport): Finding[] {
+  if (rule === undefined) return [];
+  const text = `runs may be waiting for each other, unless a run in a group that this token may not read ends that; to tell, it needs the rule: ${rule}`;
+  return [{ state: 'UNKNOWN', text }];
 }
 
 /** Conditions of waiting runs that the token may not read: these runs may be in a circle. One finding for each rule. */
