@@ -28,6 +28,8 @@ export interface OpenRequest {
 
 /** A flood of requests is read at most this often. */
 const PAUSE_MS = 100;
+/** The larger the inbox, the more each read of it costs everybody. */
+const PAUSE_EACH_MS = 0.02;
 
 /** Calls `changed` with what is open, at first and after each change, until `signal` aborts. @throws RunlockError when the rights are missing. */
 export async function followInbox(
@@ -47,7 +49,7 @@ export async function followInbox(
     if (!isNews) continue;
     const { entries } = await consul.list(folder, { signal, rule });
     changed(toOpen(principal, folder, entries));
-    await clock.sleep(PAUSE_MS, { signal });
+    await clock.sleep(PAUSE_MS + entries.length * PAUSE_EACH_MS, { signal });
   }
 }
 

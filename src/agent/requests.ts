@@ -5,6 +5,7 @@ import { attend } from './attend.ts';
 import { followInbox } from './inbox.ts';
 import type { OpenRequest } from './inbox.ts';
 import { principalsOf } from './known.ts';
+import { MOST_OPEN } from './refusal.ts';
 import { keepRunning } from './parts.ts';
 import type { Part } from './parts.ts';
 import type { Runs } from './runs.ts';
@@ -13,6 +14,9 @@ import type { Changing } from './watched.ts';
 
 /** Each is a connection; Consul allows 200 from one host. */
 const MOST_WATCHES = 20;
+
+/** Those that may be open, and some that are refused because they are too many. */
+const MOST_ATTENDED = MOST_OPEN + 20;
 
 export function requests(ways: AgentWays): Part {
   const { runs, parts } = ways;
@@ -80,7 +84,8 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
         await followInbox(
           { consul, clock: deps.clock, prefix, node, principal },
           (requests) => {
-            for (const request of requests) {
+            // The others are attended to when older ones are gone: a flood must not take memory and connections.
+            for (const request of requests.slice(0, MOST_ATTENDED)) {
               const known = open.get(request.ref.id);
               if (known && isSame(known.look().value, request)) continue;
               if (known) {

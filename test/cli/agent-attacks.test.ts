@@ -1,8 +1,9 @@
 // What somebody can do who may write to Consul, but not as the principal whom a task allows: nothing. And what the principal
 // can do: what the task's file says, once.
-import { appendFileSync, readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { askFor } from '../support/asked-jobs.ts';
+import { succeeded } from '../support/consul-api.ts';
 import type { Agent } from '../support/consul.ts';
 import { eventually } from '../support/processes.ts';
 import { agentOn } from '../support/runlock-agent.ts';
@@ -146,8 +147,19 @@ describe('a principal', () => {
       ['bad', '{'],
     ] as const)
       await consul.kv.put(`${inbox}/${id}`, value);
+    const set = (at: number) => ({ Verb: 'set', Key: `${inbox}/x${at}`, Value: btoa(pointer) });
+    for (let from = 0; from < 384; from += 64) {
+      const writes = Array.from({ length: 64 }, (_, at) => ({ KV: set(from + at) }));
+      succeeded(await consul.http('PUT', '/v1/txn', writes), 'writing');
+    }
     const job = await askFor(ops, group, { targets: [[node, 0]] });
-    await job.becomes('good');
+    let most = 0;
+    await eventually(async () => {
+      most = Math.max(most, readdirSync(`/proc/${running.pid}/fd`).length);
+      expect((await job.document())?.state).toBe('good');
+    }, 20_000);
+    // Consul allows 200 connections from a host.
+    expect(most).toBeLessThan(200);
     expect(ran()).toBe('<x>\n');
     expect(running.stderr()).toMatch(/ops\/huge/);
   });
