@@ -76,7 +76,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
   };
   try {
     const { openGated, outside, parted, keys, openLogOutput } = await loadNeeded(deps, options);
-    output = openLogOutput && (await openOutput(deps, options, openLogOutput));
+    output =
+      openLogOutput && (await openOutput(deps, options, { open: openLogOutput, parts: parted?.parts ?? [] }));
     for (const part of parted?.parts ?? []) {
       const left = await part.check?.(stop.signal);
       if (left) return leave(left);
@@ -249,9 +250,12 @@ function toRecord(options: ExecOptions, run: string, services: readonly string[]
 function openOutput(
   { emit, uid, run: { id: run } }: ExecDeps,
   { logFile: file = '' }: ExecOptions,
-  open: typeof OpenLogOutput,
+  { open, parts }: { readonly open: typeof OpenLogOutput; readonly parts: readonly Part[] },
 ): Promise<LogOutput> {
-  return open({ file, uid, lost: (why) => emit({ event: 'output-lost', run, file, why }) });
+  return open({
+    ...{ file, uid, lost: (why) => emit({ event: 'output-lost', run, file, why }) },
+    onLine: (line) => parts.forEach((part) => part.hearLine?.(line)),
+  });
 }
 
 interface Slotless {

@@ -24,6 +24,8 @@ export interface RunOf extends JobReader, Asked {
   readonly run: string;
   readonly home: string;
   readonly stateFolder: string;
+  /** The last line of the command's output; undefined: none was heard. */
+  readonly lastLine: () => string | undefined;
 }
 
 /** A release may wait this long for an election, or for hundreds of others that end at the same time. */
@@ -31,6 +33,8 @@ const DEADLINE_MS = 180_000;
 /** Then the node's agent does it, once this process is gone. */
 const ALONE_MS = 60_000;
 const REQUEST_MS = 5_000;
+/** In characters, for people. */
+const LONGEST_LINE = 200;
 
 export const rulesOf = ({ prefix, home }: Pick<RunOf, 'prefix' | 'home'>): string =>
   `${requestRule(prefix)}, ${jobRule(prefix, home, 'write')}`;
@@ -88,8 +92,11 @@ export const isOurs = ({ document }: SeenTarget, run: string): boolean =>
 const isThis = ({ document }: SeenTarget, { state, endedAt }: LedgerEnd): boolean =>
   document?.value.state === state && document.value.endedAt === endedAt;
 
-function stepsTo(target: SeenTarget, end: LedgerEnd, nowMs: number): RunStep[] {
-  const { state, ...more } = end;
+function stepsTo({ deps, lastLine }: RunOf, target: SeenTarget, end: LedgerEnd): RunStep[] {
+  const nowMs = deps.clock.now();
+  const line = lastLine();
+  const { state, ...ended } = end;
+  const more = { ...ended, ...(line !== undefined && { lastLine: line.slice(0, LONGEST_LINE) }) };
   return state === 'rebooting'
     ? reboot(target, more)
     : final(target, { end: { ...more, state }, nowMs, isNode: true });
@@ -110,7 +117,7 @@ export function jobEnd(of: RunOf, end: LedgerEnd, toEnd: (ran: Ran) => LedgerEnd
       isForeign = !target || !isOurs(target, run);
       if (!target || isForeign) return [];
       others = contendersOf(target);
-      return stepsTo(target, end, deps.clock.now());
+      return stepsTo(of, target, end);
     },
     isWritten: async (limits) => {
       const target = await lookAtTarget(of, { ...limits, retryForMs: 0 });
@@ -141,7 +148,7 @@ export async function endAlone(of: RunOf, end: LedgerEnd): Promise<void> {
     if (isOurs(target, of.run))
       return {
         kind: 'send',
-        steps: stepsTo(target, end, of.deps.clock.now()),
+        steps: stepsTo(of, target, end),
         value: true,
         others: contendersOf(target),
       };

@@ -36,6 +36,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
   const { clock } = deps;
   let opened: Opened | undefined;
   let hasBegun = false;
+  let line: string | undefined;
   const now = () => {
     if (!opened) throw new RunlockError('bug', 'a job was not looked at before its run; please report this');
     return opened;
@@ -43,7 +44,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
   return {
     check: async (signal) => {
       checkSize(asked);
-      const of = await runOf(deps, asked, signal);
+      const of = { ...(await runOf(deps, asked, signal)), lastLine: () => line };
       for (;;) {
         const look = await lookAt(of, of, { signal });
         const judged = judge(look, asked, clock.now());
@@ -55,6 +56,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
         await clock.sleep(judged.leftMs, { signal });
       }
     },
+    hearLine: (said) => void (line = said),
     timeoutMs: () => now().target.spec.value.timeoutMs,
     follow: ({ signal, leave, kill }) => {
       const { of, target } = now();
@@ -98,7 +100,7 @@ async function runOf(
   const session = { name: 'runlock job', ttlMs: sessionTtlMs, signal, ...FIRST_CONTACT };
   const name = node ?? (await agentNode({ consul, deps }, session));
   const { ref, stateFolder } = job;
-  return { consul, deps, prefix, ref, node: name, run: run.id, home, stateFolder } satisfies RunOf;
+  return { consul, deps, prefix, ref, node: name, run: run.id, home, stateFolder };
 }
 
 type Judged =

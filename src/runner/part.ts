@@ -23,6 +23,8 @@ export interface Part {
   timeoutMs?(): number | undefined;
   /** Called after `check`: hears from outside what ends the wait, or the command. */
   follow?(following: Following): void;
+  /** Hears the last line of the command's output, each as it comes, where that goes into a file. */
+  hearLine?(line: string): void;
   /**
    * Undefined: it has nothing to prove or to write at the start. `conditions`: what those of `--when` rest on, as the
    * last look read it (index 0: the key was not there).

@@ -46,7 +46,8 @@ describe('the end of a run is the end of its target', () => {
   });
 
   test('that publishes in two groups, all of it at one index', async () => {
-    const job = await jobFor(agent, 'jr/two,jr/also', 'true', {
+    const job = await jobFor(agent, 'jr/also', 'true', {
+      also: 'jr/two',
       options: 'publish = ["jr/v=1"]\nduring = ["jr/d=1"]',
     });
     expect(await job.run().ended).toMatchObject({ status: 0 });
@@ -74,8 +75,8 @@ describe('the end of a run is the end of its target', () => {
     expect(await job.group.claim()).toBeUndefined();
   });
 
-  test('evicted: failed, alone, with who did it', async () => {
-    const job = await jobFor(agent, 'jr/evicted', UNTIL_TOLD);
+  test('evicted: failed, alone, with who did it; each group as it is', async () => {
+    const job = await jobFor(agent, 'jr/evicted', UNTIL_TOLD, { options: 'hold = "none"', also: 'jr/other' });
     const run = job.run();
     await hasStarted(job.folder);
     const claim = { ...(await job.group.claim()), state: 'evicted', by: 'ann' };
@@ -87,6 +88,15 @@ describe('the end of a run is the end of its target', () => {
     });
     expect(await job.group.claim()).toBeUndefined();
     expect(job.ledger()).toMatchObject({ end: { state: 'failed' } });
+    expect(await job.group.lastRun('node1')).toMatchObject({ outcome: 'evicted' });
+    const other = await agent.kv.get('runlock/jr/other/.runs/node1');
+    expect(JSON.parse(other?.Value ?? '')).toMatchObject({ outcome: 'lost' });
+  });
+
+  test('with the last line of its output, where that goes into a file', async () => {
+    const job = await jobFor(agent, 'jr/line', 'echo first; echo last');
+    expect(await job.run({}, '--log-file', join(job.folder, 'log')).ended).toMatchObject({ status: 0 });
+    expect(await job.document()).toMatchObject({ state: 'good', lastLine: 'last' });
   });
 });
 

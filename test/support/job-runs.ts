@@ -37,6 +37,8 @@ const { signal } = new AbortController();
 export interface JobOptions {
   /** Of the task's file. */
   readonly options?: string;
+  /** A second group, after the first by path. */
+  readonly also?: string;
   readonly targets?: readonly Target[];
   readonly spec?: Partial<Spec>;
   /** Unless given, the first target has accepted. */
@@ -53,7 +55,11 @@ export async function jobFor(agent: Agent, name: string, script: string, options
   mkdirSync(tasks, { mode: 0o755 });
   const lines = [
     `command = ["/bin/sh", "-c", ${JSON.stringify(script.replaceAll('FOLDER', folder))}, "sh", "{v}"]`,
-    ...['params.v = { match = "[a-z]+", default = "x" }', `group = "${name}"`, options.options ?? ''],
+    ...[
+      'params.v = { match = "[a-z]+", default = "x" }',
+      `group = "${[name, ...(options.also === undefined ? [] : [options.also])].join(',')}"`,
+      options.options ?? '',
+    ],
   ];
   writeFileSync(join(tasks, 't.toml'), lines.join('\n'), { mode: 0o600 });
   const ref = { principal: 'ops', id: `j${(count += 1)}` };
@@ -61,7 +67,7 @@ export async function jobFor(agent: Agent, name: string, script: string, options
   const common = { consul, prefix: 'runlock', deps: { clock, random: Math.random }, signal, ref };
   const { targets = [['node1', 0]] } = options;
   const spec = {
-    ...{ nonce: 'n1', task: 't', params: { v: 'x' }, home: name.split(',').sort()[0] ?? '' },
+    ...{ nonce: 'n1', task: 't', params: { v: 'x' }, home: name },
     ...{ maxFailures: 0, offline: 'skip' as const, pauseMs: 0, by: 'test', at: new Date().toISOString() },
     ...{ until: new Date(Date.now() + 3_600_000).toISOString(), ...options.spec },
   } as const;
