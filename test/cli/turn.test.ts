@@ -1,9 +1,11 @@
 // One run of a node at a time on its host, whatever their groups (docs/adr/0041).
 import { chmodSync, mkdirSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { askFor } from '../support/asked-jobs.ts';
 import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
+import { agentOn } from '../support/runlock-agent.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { startInTerminal } from '../support/terminal.ts';
@@ -140,6 +142,24 @@ test('runs of one node that come at once, each in a group of its own, never over
   expect(notes).toHaveLength(12);
   for (let at = 0; at < 12; at += 2) expect(notes[at + 1]).toBe(notes[at]?.replace('+', '-'));
   expect(tickets()).toEqual([]);
+});
+
+test('a run of cron and a job of the node’s agent, in two groups, go one after the other', async () => {
+  const cron = groupOf(agent, 'turn/cron', { env: turnsOf() });
+  const script = `command = ["/bin/sh", "-c", "echo ran"]\nallow = ["ops"]\ngroup = "turn/job"\n`;
+  const on = agentOn(agent, 'tn1', {
+    tasks: { 't.toml': script },
+    env: { RUNLOCK_REQUESTS: 'trust-everybody', ...turnsOf() },
+  });
+  const running = on.start();
+  await running.says(/is ready/);
+  const run = await cron.hold('tn1');
+  const job = await askFor(agent, 'turn/job', { targets: [['tn1', 0]] });
+  const record = () => agent.kv.get('runlock/turn/job/.outside/tn1');
+  await eventually(async () => expect((await record())?.Value).toContain('"turn":{'), 20_000);
+  expect((await job.document())?.state).toBe('accepted');
+  await run.end();
+  expect(await job.becomes('good')).toMatchObject({ exitCode: 0 });
 });
 
 test('a folder that others can write: said once, and the run goes on', async () => {
