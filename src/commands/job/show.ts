@@ -1,8 +1,7 @@
 /** `runlock job show` and `job list`. */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
-import { isRunlockError } from '../../errors.ts';
 import type { JobRef } from '../../jobs/keys.ts';
-import { expire } from '../../jobs/look.ts';
+import { tendJob } from '../../jobs/tend.ts';
 import { viewJob } from '../../jobs/view.ts';
 import { renderJob, renderJobs } from '../../output/job.ts';
 import { reportJob } from '../../view/job.ts';
@@ -24,23 +23,14 @@ export async function show(ways: ConsulWays, options: ShowOptions, platform: Pla
   const read = () => viewJob({ consul, prefix, ref }, { ...FIRST_CONTACT, signal });
   const first = await read();
   // Nobody controls a job: whoever looks stops one whose time is over, if this token may.
-  const isStopped = first && (await mayBe(() => expire({ ...ways, prefix, ref }, first)));
-  const view = isStopped ? await read() : first;
+  const tended = first && (await tendJob({ ...ways, prefix }, first));
+  const view = tended && tended.deeds.length > 0 ? await read() : first;
   if (!view) throw noJob(options);
   const report = reportJob(view, { prefix, nowMs: deps.clock.now() });
   const text = (output: Parameters<Parameters<typeof print>[1]['text']>[0]) =>
     renderJob(report, { ...output, now: deps.clock.now() });
   await print(platform, { json, data: report, text });
   return 0;
-}
-
-async function mayBe(act: () => Promise<boolean>): Promise<boolean> {
-  try {
-    return await act();
-  } catch (error) {
-    if (!isRunlockError(error, 'forbidden')) throw error;
-    return false;
-  }
 }
 
 export async function list(
