@@ -128,6 +128,13 @@ describe('nothing is started, exit 81, where', () => {
     expect(existsSync(job.ledgerFile)).toBe(false);
   });
 
+  test('its end would not fit into one transaction: 64', async () => {
+    const also = Array.from({ length: 9 }, (_, i) => `jl/s${i}`).join(',');
+    const run = await (await jobFor(agent, 'jl/s', 'echo ran', { also })).run().ended;
+    expect(run).toMatchObject({ status: 64, stdout: '' });
+    expect(run.stderr).toContain('more than the 64 operations of one transaction');
+  });
+
   test('the job is stopped, gone, or was started here before', async () => {
     const [stopped, gone, before] = await Promise.all(
       ['stopped', 'gone', 'before'].map((name) => jobFor(agent, `jl/${name}`, 'echo ran')),
