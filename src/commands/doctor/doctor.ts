@@ -16,9 +16,15 @@ import { judgeNode, tryKeys, trySession, tryToken } from './rights.ts';
 import { tryStateRights, watchedServices } from './state-rights.ts';
 import type { DoctorStates } from './state-rights.ts';
 import { judgeSurroundings } from './surroundings.ts';
-import type { TaskFilesFound } from './task-files.ts';
+import type { Defined } from '../task/tasks.ts';
 import { readVersions } from './versions.ts';
 import type { RunFiles } from '../../process/run-file.ts';
+
+/** What the task files of this host say, and whether they are fit. */
+export interface TaskFilesFound {
+  readonly checks: readonly Check[];
+  readonly tasks: readonly Defined[];
+}
 
 export interface DoctorOptions {
   readonly prefix: string;

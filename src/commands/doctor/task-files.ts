@@ -1,5 +1,5 @@
 /** The task files of this host: whether each can be read, is trusted, and could start. Asks Consul nothing. */
-import type { DoctorOptions } from './doctor.ts';
+import type { DoctorOptions, TaskFilesFound } from './doctor.ts';
 import { RunlockError, isRunlockError } from '../../errors.ts';
 import type { Check } from '../../output/doctor.ts';
 import { groupsOf } from '../../agent/task/announce.ts';
@@ -7,11 +7,6 @@ import { prepare } from '../task/prepare.ts';
 import type { Starter } from '../task/prepare.ts';
 import { readTasks } from '../task/tasks.ts';
 import type { Defined, Folder } from '../task/tasks.ts';
-
-export interface TaskFilesFound {
-  readonly checks: readonly Check[];
-  readonly tasks: readonly Defined[];
-}
 
 export async function checkTaskFiles(from: Folder, starter: Starter): Promise<TaskFilesFound> {
   try {
