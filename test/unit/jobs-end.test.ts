@@ -1,7 +1,8 @@
 // Changes of a target by others than its run: sent again until they took effect, or nothing is left to do.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { contendersOf, jitterMs } from '../../src/jobs/contend.ts';
+import { contend, contendersOf, jitterMs } from '../../src/jobs/contend.ts';
+import type { Plan } from '../../src/jobs/contend.ts';
 import { acceptTarget, dropPointer, endTarget, stopJob } from '../../src/jobs/end.ts';
 import type { EndRequest } from '../../src/jobs/end.ts';
 import { lookAt } from '../../src/jobs/read.ts';
@@ -322,6 +323,20 @@ test('the pause after a refusal grows, with chance, up to a bound by how many co
   );
   expect(jitterMs(0, 1_000, () => 1)).toBe(50);
   expect(jitterMs(20, 1_000, () => 1)).toBe(8_000);
+});
+
+test('each refusal in a row doubles the pause before the next try', async () => {
+  const { of } = await readyJob();
+  const pauses: number[] = [];
+  const clock = { ...of.deps.clock, sleep: (ms: number) => Promise.resolve(void pauses.push(ms)) };
+  let tries = 0;
+  const steps = [{ means: 'stage', operation: { verb: 'check-index', key: 'p/none', index: 7 } }] as const;
+  const plan = (): Promise<Plan<string>> =>
+    Promise.resolve(
+      (tries += 1) > 4 ? { kind: 'over', value: 'over' } : { kind: 'send', steps, value: '', others: 1_000 },
+    );
+  await contend({ ...of, deps: { clock, random: () => 1 }, rule: '' }, plan);
+  expect(pauses).toEqual([100, 200, 400, 800]);
 });
 
 test('those contend that have not ended yet, of the stages that are open', async () => {
