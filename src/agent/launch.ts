@@ -26,16 +26,24 @@ export interface Launch {
   readonly env: Env;
   /** From 1. */
   readonly tries: number;
+  /** ISO 8601: when the first of them began. */
+  readonly since: string;
 }
 
 /** Not for the runs: they would speak for the agent, or for the run in which somebody has started it. */
 const OF_THE_AGENT =
   /^(?:NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|JOURNAL_STREAM|LISTEN_\w+|RUNLOCK_RUN_\w+|RUNLOCK_FENCING_TOKEN|CONSUL_LOCK_HELD)$/;
 
-/** One file for each run: of a job's name and its task's alone. */
-export const logFile = (folder: string, { principal, id }: JobRef, task: string): string =>
+/**
+ * One file for each run: `PRINCIPAL/ID.TASK.log`; `triggers/TIME.TASK.log` of one that a change has started, so that a list of
+ * them is by time. @param since ISO 8601.
+ */
+export const logFile = (
+  folder: string,
+  { ref: { principal, id }, task, since }: Pick<Launch, 'ref' | 'task' | 'since'>,
+): string =>
   principal === OF_TRIGGERS
-    ? join(folder, 'triggers', `${task}.log`)
+    ? join(folder, 'triggers', `${since.replace(/[:-]/g, '')}.${task}.log`)
     : join(folder, principal, `${id}.${task}.log`);
 
 /** In place of a principal, whose name can't begin with a dot: of the runs that changes have started. */
@@ -44,10 +52,10 @@ export const OF_TRIGGERS = '.triggers';
 /** @throws what node:fs and spawn throw: nothing was started. */
 export function launch(
   { self, env, uid, logFolder }: Launcher,
-  { ref, task, words, env: more, tries }: Launch,
+  { ref, task, words, env: more, tries, since }: Launch,
 ) {
   const kept = Object.entries(env).filter(([name]) => !OF_THE_AGENT.test(name));
-  const file = logFile(logFolder, ref, task);
+  const file = logFile(logFolder, { ref, task, since });
   // The run bounds its command's output itself; what runlock says goes into the same file.
   const asked = [...self, ...words, '--log-file', file];
   const line = [...scopeFor({ env, uid, ref, tries }), ...asked] as [string, ...string[]];

@@ -12,13 +12,20 @@ export interface LogFile {
 export interface LogBounds {
   /** Of all logs together. */
   readonly bytes: number;
+  /** So many in all: each is looked at whenever a run begins. */
+  readonly files: number;
   /** The part of the disk that has to stay free. */
   readonly free: number;
   /** Older ones go in any case. */
   readonly ageMs: number;
 }
 
-export const LOG_BOUNDS: LogBounds = { bytes: 1_073_741_824, free: 0.05, ageMs: 30 * 86_400_000 };
+export const LOG_BOUNDS: LogBounds = {
+  bytes: 1_073_741_824,
+  files: 5_000,
+  free: 0.05,
+  ageMs: 30 * 86_400_000,
+};
 
 interface Disk {
   readonly freeBytes: number;
@@ -42,14 +49,16 @@ export function oldLogs(
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
   const missing = Math.max(total - bounds.bytes, disk.bytes * bounds.free - disk.freeBytes);
   let freed = 0;
+  let tooMany = files.length - bounds.files;
   return byAge.filter(({ bytes, writtenMs }) => {
-    if (freed >= missing && nowMs - writtenMs <= bounds.ageMs) return false;
+    if (freed >= missing && tooMany <= 0 && nowMs - writtenMs <= bounds.ageMs) return false;
     freed += bytes;
+    tooMany -= 1;
     return true;
   });
 }
 
-/** `ID.TASK.log`, and the parts of a run that was killed beside it. */
+/** `ID.TASK.log` or `TIME.TASK.log`, and the parts of a run that was killed beside it. */
 const LOG = /\.log(?:\.[12])?$/;
 
 /**

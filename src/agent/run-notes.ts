@@ -22,6 +22,8 @@ export interface RunNote {
   readonly tries: number;
   /** ISO 8601: when the last of them was started. */
   readonly at: string;
+  /** The same of the first one. Absent: a runlock before this one wrote it. */
+  readonly since?: string;
   /** Absent: it was about to be started. */
   readonly process?: { readonly pid: number; readonly startTime: string };
 }
@@ -46,10 +48,11 @@ export function readNote(stateFolder: string, ref: JobRef, uid: number): RunNote
 
 function toNote(read: unknown): RunNote | undefined {
   if (typeof read !== 'object' || read === null) return undefined;
-  const { mark, bootId, nonce, tries, at, process } = read as Partial<RunNote>;
+  const { mark, bootId, nonce, tries, at, since, process } = read as Partial<RunNote>;
   const isWhole =
     [mark, bootId, nonce, at].every((each) => typeof each === 'string' && each !== '') &&
     Number.isSafeInteger(tries) &&
+    (since === undefined || typeof since === 'string') &&
     (process === undefined || (Number.isSafeInteger(process.pid) && typeof process.startTime === 'string'));
   return isWhole ? (read as RunNote) : undefined;
 }

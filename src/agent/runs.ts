@@ -5,7 +5,7 @@ import type { JobRef } from '../jobs/keys.ts';
 import { jobText } from '../jobs/keys.ts';
 import type { Clock, Host } from '../platform/deps.ts';
 import { RunlockError } from '../errors.ts';
-import { ended, launch } from './launch.ts';
+import { OF_TRIGGERS, ended, launch, logFile } from './launch.ts';
 import type { Launcher } from './launch.ts';
 import { removeOldLogs } from './logs.ts';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from './run-notes.ts';
@@ -75,11 +75,16 @@ export function openRuns(
     const next = [...waiting].sort((a, b) => a.order - b.order)[0];
     if (next && alive.size < MOST_ALIVE) next.wake();
   };
-  /** Whether it is the log of a run that is under way. */
-  const isLog = (path: string) =>
-    [...alive.values()].some(({ principal, id }) =>
-      path.startsWith(join(effects.logFolder, principal, `${id}.`)),
+  /** Whether it is the log of a run that is under way now, or a part of it. */
+  const isLog = () => {
+    const { logFolder } = effects;
+    const begins = [...alive.values()].map((ref) =>
+      ref.principal === OF_TRIGGERS
+        ? logFile(logFolder, { ref, task: ref.id, since: noteOf(ref)?.since ?? '' })
+        : join(logFolder, ref.principal, `${ref.id}.`),
     );
+    return (path: string) => begins.some((begin) => path.startsWith(begin));
+  };
   return {
     isAlive,
     notBeforeMs: (ref, nonce) => {
@@ -92,10 +97,12 @@ export function openRuns(
     start: ({ ref, nonce, task, params, triggered }) => {
       if (isAlive(ref))
         throw new RunlockError('refused', `a process for job ${jobText(ref)} is there already`);
-      const before = noteOf(ref);
-      const tries = (before?.nonce === nonce ? before.tries : 0) + 1;
+      const noted = noteOf(ref);
+      const before = noted?.nonce === nonce ? noted : undefined;
+      const tries = (before?.tries ?? 0) + 1;
       const at = new Date(clock.now()).toISOString();
-      const note = { mark: newMark(), bootId: host.bootId, nonce, tries, at };
+      const since = before?.since ?? at;
+      const note = { mark: newMark(), bootId: host.bootId, nonce, tries, at, since };
       writeNote(stateFolder, ref, note);
       const env = {
         [MARK]: note.mark,
@@ -107,7 +114,7 @@ export function openRuns(
         ...(triggered ? ['--triggered'] : ['--job', jobText(ref), '--state-dir', stateFolder]),
         ...Object.entries(params).flatMap(([name, value]) => ['--param', `${name}=${value}`]),
       ];
-      const child = launch(effects, { ref, task, words, env, tries });
+      const child = launch(effects, { ref, task, words, env, tries, since });
       const { pid } = child;
       child.on('error', (error) =>
         emit({
@@ -119,7 +126,7 @@ export function openRuns(
       const startTime = pid === undefined ? undefined : host.startTime(pid);
       if (pid === undefined) return;
       alive.set(jobText(ref), ref);
-      void removeOldLogs(effects.logFolder, isLog, { nowMs: clock.now() });
+      void removeOldLogs(effects.logFolder, isLog(), { nowMs: clock.now() });
       const end = ended(child).then(() => {
         children.delete(jobText(ref));
         alive.delete(jobText(ref));

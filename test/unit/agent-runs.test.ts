@@ -1,6 +1,6 @@
 // The notes of processes that an agent starts: found again by the next agent, whenever the one before it died.
 import { spawn } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from '../../src/agent/run-notes.ts';
 import { openRuns } from '../../src/agent/runs.ts';
@@ -61,6 +61,7 @@ describe('a note', () => {
 describe('runs', () => {
   function setUp(program = '/bin/sleep') {
     const { folder } = stage();
+    let nowMs = Date.parse(note.at);
     const runs = openRuns(
       {
         ...{
@@ -72,13 +73,13 @@ describe('runs', () => {
         },
         ...{ flags: [], host, emit: () => undefined, newMark: () => crypto.randomUUID() },
         clock: {
-          now: () => Date.parse(note.at),
+          now: () => nowMs,
           sleep: () => new Promise((resolve) => setTimeout(resolve, 10)),
         },
       },
       { prefix: 'rl', node: 'web01' },
     );
-    return { folder, runs };
+    return { folder, runs, pass: (ms: number) => (nowMs += ms) };
   }
   const request = { ref, nonce: 'n1', task: 't', params: { v: 'x' } };
   const { signal } = new AbortController();
@@ -116,6 +117,40 @@ describe('runs', () => {
     expect(readNote(folder, ref, uid)).toBeDefined();
     runs.forgetOthers('ops', new Set());
     expect(readNote(folder, ref, uid)).toBeUndefined();
+  });
+
+  const chef = { principal: '.triggers', id: 'chef' };
+  const logs = ['20260301T120000.000Z.chef.log', '20260301T120003.000Z.chef.log'];
+
+  test('that a change has started have a log each, by time', async () => {
+    const { folder, runs, pass } = setUp('/bin/false');
+    // Another try for the same change is no other run.
+    for (const nonce of ['1', '1', '2']) {
+      runs.start({ ref: chef, nonce, task: 'chef', params: {}, triggered: true });
+      await runs.ended(chef, { signal });
+      pass(1_500);
+    }
+    expect(readdirSync(`${folder}/log/triggers`)).toEqual(logs);
+  });
+
+  test('keep the log that they write, however old it is', async () => {
+    const { folder, runs } = setUp('/bin/false');
+    const [old = '', live = ''] = logs.map((name) => `${folder}/log/triggers/${name}`);
+    mkdirSync(`${folder}/log/triggers`, { recursive: true });
+    // The older one would go first.
+    [live, old].forEach((file, at) => {
+      writeFileSync(file, '');
+      utimesSync(file, at, at);
+    });
+    const pid = sleeper('m4');
+    const living = { pid, startTime: startTime(pid) ?? '' };
+    writeNote(folder, chef, { ...note, since: '2026-03-01T12:00:03.000Z', process: living });
+    expect(runs.isAlive(chef)).toBe(true);
+    runs.start(request);
+    await eventually(() => expect(existsSync(old)).toBe(false));
+    await runs.ended(ref, { signal });
+    expect(existsSync(live)).toBe(true);
+    end(pid);
   });
 
   test('are at most eight at once, the oldest first', async () => {

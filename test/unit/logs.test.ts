@@ -7,7 +7,7 @@ import type { LogFile } from '../../src/agent/logs.ts';
 
 const logs = (...bytes: number[]): LogFile[] =>
   bytes.map((one, at) => ({ path: `/l/${at}.log`, bytes: one, writtenMs: 1_000 + at })).reverse();
-const bounds = { bytes: 100, free: 0.05, ageMs: 10_000 };
+const bounds = { bytes: 100, files: 4, free: 0.05, ageMs: 10_000 };
 const disk = { freeBytes: 1_000, bytes: 10_000 };
 const at = { nowMs: 2_000, disk, bounds };
 const none = () => false;
@@ -26,6 +26,11 @@ describe('old logs', () => {
   test('the oldest, until enough of the disk is free', () => {
     const full = { ...at, disk: { freeBytes: 480, bytes: 10_000 } };
     expect(paths(oldLogs(logs(15, 10, 10), none, full))).toEqual(['/l/0.log', '/l/1.log']);
+  });
+
+  test('the oldest, until there are no more than may be', () => {
+    expect(oldLogs(logs(1, 1, 1, 1), none, at)).toEqual([]);
+    expect(paths(oldLogs(logs(1, 1, 1, 1, 1, 1), none, at))).toEqual(['/l/0.log', '/l/1.log']);
   });
 
   test('those past their age, and no others', () => {
