@@ -91,6 +91,9 @@ export function exitStatus(error: unknown): number {
   return exitStatuses[errorCode(error)];
 }
 
+/** The exit status for an error of this code. */
+export const exitStatusOf = (code: ErrorCode): number => exitStatuses[code];
+
 /** Ends a `switch` over a union: a missing case fails the type check. */
 export function assertNever(value: never): never {
   throw new RunlockError(

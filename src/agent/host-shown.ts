@@ -26,7 +26,13 @@ export async function hostShown(
   const { deps, consul, prefix, node, state } = ways;
   const { host, emit } = deps;
   const isExecAlive = runs.isAlive(ref);
-  const nothing = { isExecAlive, isRunAlive: false, started: undefined, recorded: undefined };
+  const nothing = {
+    isExecAlive,
+    isRunAlive: false,
+    started: undefined,
+    recorded: undefined,
+    unfit: undefined,
+  };
   if (look.kind !== 'target') return { ...nothing, bootId: host.bootId, notBeforeMs: 0 };
   const { spec, document } = look.target;
   const ledger = readLedger(state.path, ref);
@@ -40,6 +46,7 @@ export async function hostShown(
     recorded: isGone ? await recordedEnd({ consul, prefix, home, node }, run, signal) : undefined,
     bootId: host.bootId,
     notBeforeMs: runs.notBeforeMs(ref, nonce),
+    unfit: runs.whyUnfit(ref, nonce),
   };
 }
 

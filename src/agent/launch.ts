@@ -1,10 +1,11 @@
 /** Starts the process of a run: a session of its own, and under systemd a scope of its own, so that the agent's end is not its end. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { closeSync, constants, existsSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { jobText } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
+import { lastLine } from '../text/last-line.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -65,8 +66,8 @@ export function launch(
   const fd = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_WRONLY, 0o640);
   try {
     const [program, ...args] = line;
+    // In this process's folder: its options and variables may name relative paths.
     const child = spawn(program, args, {
-      cwd: '/',
       env: { ...Object.fromEntries(kept), ...more },
       detached: true,
       stdio: ['ignore', fd, fd],
@@ -78,12 +79,33 @@ export function launch(
   }
 }
 
-/** Resolves when the process has ended, or could not be started. */
-export const ended = (child: ChildProcess): Promise<void> =>
+/** Resolves with the exit status when the process has ended: null for a signal, and if it could not be started. */
+export const ended = (child: ChildProcess): Promise<number | null> =>
   new Promise((resolve) => {
-    child.once('exit', () => resolve());
-    child.once('error', () => resolve());
+    child.once('exit', (code) => resolve(code));
+    child.once('error', () => resolve(null));
   });
+
+/** Enough for the last line of a log. */
+const TAIL_BYTES = 4_096;
+
+/** The last thing that a run wrote into its log; '': nothing that can be read. Never throws. */
+export function lastWordIn(file: string): string {
+  const line = lastLine();
+  try {
+    const fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      const { size } = fstatSync(fd);
+      const bytes = Buffer.alloc(TAIL_BYTES);
+      line.hear(bytes.subarray(0, readSync(fd, bytes, 0, TAIL_BYTES, Math.max(0, size - TAIL_BYTES))));
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return '';
+  }
+  return line.read();
+}
 
 /**
  * The words before the command that give it a scope. They become the command: same pid. A systemd that makes no scope (its bus

@@ -26,6 +26,8 @@ export interface RunNote {
   readonly since?: string;
   /** Absent: it was about to be started. */
   readonly process?: { readonly pid: number; readonly startTime: string };
+  /** Why no other try can do better than the last one: what it said. */
+  readonly unfit?: string;
 }
 
 /** No option's variable: commands don't get it, and nothing warns of it. */
@@ -48,11 +50,11 @@ export function readNote(stateFolder: string, ref: JobRef, uid: number): RunNote
 
 function toNote(read: unknown): RunNote | undefined {
   if (typeof read !== 'object' || read === null) return undefined;
-  const { mark, bootId, nonce, tries, at, since, process } = read as Partial<RunNote>;
+  const { mark, bootId, nonce, tries, at, since, process, unfit } = read as Partial<RunNote>;
   const isWhole =
     [mark, bootId, nonce, at].every((each) => typeof each === 'string' && each !== '') &&
     Number.isSafeInteger(tries) &&
-    (since === undefined || typeof since === 'string') &&
+    [since, unfit].every((each) => each === undefined || typeof each === 'string') &&
     (process === undefined || (Number.isSafeInteger(process.pid) && typeof process.startTime === 'string'));
   return isWhole ? (read as RunNote) : undefined;
 }

@@ -4,8 +4,8 @@ import type { Emit } from '../events/events.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import { jobText } from '../jobs/keys.ts';
 import type { Clock, Host } from '../platform/deps.ts';
-import { RunlockError } from '../errors.ts';
-import { OF_TRIGGERS, ended, launch, logFile } from './launch.ts';
+import { RunlockError, exitStatusOf } from '../errors.ts';
+import { OF_TRIGGERS, ended, lastWordIn, launch, logFile } from './launch.ts';
 import type { Launcher } from './launch.ts';
 import { removeOldLogs } from './logs.ts';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from './run-notes.ts';
@@ -15,6 +15,8 @@ export interface Runs {
   isAlive(ref: JobRef): boolean;
   /** When another process may be started for it, in wall-clock milliseconds: each that ended without a start makes this later. */
   notBeforeMs(ref: JobRef, nonce: string): number;
+  /** Why the last process for it could not run the task, if another try can't either; what it said. */
+  whyUnfit(ref: JobRef, nonce: string): string | undefined;
   /** @throws RunlockError `refused`: one is alive; what node:fs and spawn throw. */
   start(request: StartRequest): void;
   /** Resolves when no process of the request is alive. */
@@ -49,6 +51,16 @@ export interface RunsEffects extends Launcher {
 const MOST_ALIVE = 8;
 /** Of a process that another agent started, nobody tells the end. */
 const LOOK_MS = 2_000;
+/**
+ * Exit statuses of a run that this node's files do not let begin: wrong usage, wrong configuration, a program that can't be
+ * executed, or is not there.
+ */
+const UNFIT: readonly (number | null)[] = [
+  exitStatusOf('usage'),
+  exitStatusOf('config'),
+  exitStatusOf('not-executable'),
+  exitStatusOf('not-found'),
+];
 /** The pauses between processes that end without having started anything. */
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1_000, 300_000];
 
@@ -94,6 +106,10 @@ export function openRuns(
       const pauseMs = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (note.tries - 1));
       return Date.parse(note.at) + pauseMs;
     },
+    whyUnfit: (ref, nonce) => {
+      const note = noteOf(ref);
+      return note?.nonce === nonce ? note.unfit : undefined;
+    },
     start: ({ ref, nonce, task, params, triggered }) => {
       if (isAlive(ref))
         throw new RunlockError('refused', `a process for job ${jobText(ref)} is there already`);
@@ -125,15 +141,21 @@ export function openRuns(
       );
       const startTime = pid === undefined ? undefined : host.startTime(pid);
       if (pid === undefined) return;
+      const living = { ...note, ...(startTime !== undefined && { process: { pid, startTime } }) };
       alive.set(jobText(ref), ref);
       void removeOldLogs(effects.logFolder, isLog(), { nowMs: clock.now() });
-      const end = ended(child).then(() => {
+      const end = ended(child).then((code) => {
+        // Whoever asks whether it lives then asks why it ended.
+        if (UNFIT.includes(code) && !triggered) {
+          const said = lastWordIn(logFile(effects.logFolder, { ref, task, since })).replace(/^runlock: /, '');
+          tryWrite(() => writeNote(stateFolder, ref, { ...living, unfit: said || `exit status ${code}` }));
+        }
         children.delete(jobText(ref));
         alive.delete(jobText(ref));
         admit();
       });
       children.set(jobText(ref), end);
-      if (startTime !== undefined) writeNote(stateFolder, ref, { ...note, process: { pid, startTime } });
+      if (startTime !== undefined) writeNote(stateFolder, ref, living);
     },
     ended: async (ref, { signal }) => {
       const own = children.get(jobText(ref));
@@ -170,6 +192,15 @@ export function openRuns(
     },
     forget: (ref) => removeNote(stateFolder, ref),
   };
+}
+
+/** A full disk: the next try finds out the same. */
+function tryWrite(write: () => void): void {
+  try {
+    write();
+  } catch {
+    // Nothing else depends on it.
+  }
 }
 
 function raced(own: Promise<void>, signal: AbortSignal): Promise<void> {

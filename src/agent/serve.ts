@@ -33,6 +33,8 @@ export interface HostShown {
   readonly bootId: string;
   /** Earliest moment of another try, after processes that ended without having started it; wall-clock milliseconds. */
   readonly notBeforeMs: number;
+  /** Why the task can't run here, as its last process said; undefined: nothing is known against it. */
+  readonly unfit: string | undefined;
 }
 
 export type RecordedEnd = Pick<End, 'state' | 'exitCode' | 'endedAt'>;
@@ -106,12 +108,14 @@ function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around):
   const { until } = spec.value;
   // The store went back: this host has started it before.
   if (host.started) return { kind: 'end', end: startedBefore(host.started) };
+  const atMs = Date.parse(until);
+  // A job that is not ready is written by nobody but who starts it; who looks at it ends it when it is past its end.
+  if (stage.value.kind === 'fill') return wait({ kind: 'stage', atMs: Math.max(atMs, nowMs + LOOK_MS) });
   if (isPast(until, nowMs))
     return { kind: 'end', end: { state: 'expired', why: `not started until ${until}` } };
-  const atMs = Date.parse(until);
-  if (stage.value.kind === 'fill') return wait({ kind: 'stage', atMs });
   if (stop !== undefined) return wait({ kind: 'node', atMs });
-  if (refusal !== undefined) return { kind: 'refuse', why: refusal };
+  const why = refusal ?? host.unfit;
+  if (why !== undefined) return { kind: 'refuse', why };
   if (!document && stage.value.kind === 'open' && targetStage >= 0) return { kind: 'accept' };
   const notNow = whyNotStart({ stage: stage.value, targetStage, document: document?.value, until }, nowMs);
   if (!notNow)

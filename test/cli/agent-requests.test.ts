@@ -1,5 +1,5 @@
 // What an agent does about requests: what it runs, what it refuses and why, and whom it trusts.
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { askFor } from '../support/asked-jobs.ts';
 import type { Agent } from '../support/consul.ts';
@@ -41,6 +41,27 @@ describe('a request', () => {
     expect((await job.look()).stage.value.kind).toBe('done');
     expect(await consul.kv.get(job.pointer())).toBeUndefined();
     expect(readFileSync(`${logs}/ops/${job.ref.id}.t.log`, 'utf8')).toContain('ran word');
+  });
+
+  test('is run with folders that are relative to where the agent was started', async () => {
+    const group = 'ar/rq-relative';
+    const on = agentOn(consul, 'rq-relative', { tasks: { 't.toml': task(group, 'pwd') }, env: TRUST });
+    const folders = ['--tasks-dir', 'tasks.d', '--state-dir', 'state', '--log-dir', 'log'];
+    const running = on.startIn(on.folder, ...folders);
+    await running.says(/is ready/);
+    const job = await askFor(consul, group, { targets: [['rq-relative', 0]] });
+    expect(await job.becomes('good')).toMatchObject({ exitCode: 0 });
+    expect(readFileSync(`${on.logs}/ops/${job.ref.id}.t.log`, 'utf8')).toMatch(/^\/$/m);
+  });
+
+  test('for a task that can not be started here is refused with what its run said, and not tried again', async () => {
+    const { group, state } = await serving('rq-unfit', 'true', 'user = "no-such-user"');
+    const job = await askFor(consul, group, { targets: [['rq-unfit', 0]] });
+    expect(await job.becomes('refused')).toMatchObject({
+      why: expect.stringContaining('no user no-such-user') as string,
+    });
+    await eventually(async () => expect(await consul.kv.get(job.pointer())).toBeUndefined());
+    await eventually(() => expect(readdirSync(`${state}/runs/ops`)).toEqual([]));
   });
 
   test('of a later stage waits for it, without a process; a failure before it stops it', async () => {

@@ -1,7 +1,12 @@
 // `runlock agent` on folders of its own, and what stands in Consul of it.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { onTestFinished } from 'vitest';
+import { livingOf } from '../../src/agent/run-notes.ts';
+import type { RunNote } from '../../src/agent/run-notes.ts';
 import type { AgentDocument } from '../../src/jobs/documents.ts';
 import type { Agent } from './consul.ts';
+import { startTime } from '../../src/process/process-tree.ts';
+import { end } from './processes.ts';
 import { runlock, startRunlock } from './runlock.ts';
 import { stage } from './stage.ts';
 
@@ -37,6 +42,8 @@ export function agentOn(
     ...more,
   };
   const key = `runlock/.agents/${node}`;
+  // The runs outlive their agent, which ends before this; their guards end the commands.
+  onTestFinished(() => endRuns(at.state));
   return {
     ...at,
     ...{ folder, pid, lines },
@@ -47,6 +54,7 @@ export function agentOn(
         env,
         ...(program !== undefined && { program: `${folder}/${program}` }),
       }),
+    startIn: (cwd: string, ...words: string[]) => startRunlock(through, ['agent', ...words], { env, cwd }),
     run: (...words: string[]) => runlock(agent, ['agent', ...words], { env }),
     /** Its key; undefined: there is none, or nobody has it locked. */
     shown: async () => {
@@ -55,4 +63,13 @@ export function agentOn(
       return JSON.parse(entry.Value) as AgentDocument;
     },
   };
+}
+
+function endRuns(stateFolder: string): void {
+  const files = readdirSync(stateFolder, { recursive: true, encoding: 'utf8' });
+  for (const file of files.filter((name) => /^runs\/.*\.json$/.test(name))) {
+    const note = JSON.parse(readFileSync(`${stateFolder}/${file}`, 'utf8')) as RunNote;
+    const pid = livingOf(note, { bootId: note.bootId, startTime });
+    if (pid !== undefined) end(pid);
+  }
 }

@@ -59,13 +59,13 @@ describe('a note', () => {
 });
 
 describe('runs', () => {
-  function setUp(program = '/bin/sleep') {
+  function setUp(program = '/bin/sleep', words: readonly string[] = []) {
     const { folder } = stage();
     let nowMs = Date.parse(note.at);
     const runs = openRuns(
       {
         ...{
-          self: [program],
+          self: [program, ...words],
           env: { PATH: process.env['PATH'] },
           uid,
           logFolder: `${folder}/log`,
@@ -97,6 +97,27 @@ describe('runs', () => {
     expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     expect(runs.notBeforeMs(ref, 'n2')).toBe(0);
   });
+
+  test.each([
+    [78, 'runlock: no task t in /x', 'no task t in /x'],
+    [64, '', 'exit status 64'],
+    [126, 'not executable', 'not executable'],
+    [127, 'not found', 'not found'],
+    [69, 'no Consul', undefined],
+    [77, 'forbidden', undefined],
+    [81, 'stopped', undefined],
+    [0, 'fine', undefined],
+  ])(
+    'that end with %i before they began say why no other try can do better, or that one can',
+    async (code, said, why) => {
+      const { folder, runs } = setUp('/bin/sh', ['-c', `echo; echo '${said}' >&2; exit ${code}`]);
+      runs.start(request);
+      await runs.ended(ref, { signal });
+      expect(runs.whyUnfit(ref, 'n1')).toBe(why);
+      expect(runs.whyUnfit(ref, 'n2')).toBeUndefined();
+      expect(readNote(folder, ref, uid)?.process).toBeDefined();
+    },
+  );
 
   test('are one for each request; the next agent finds it, and hears of its end', async () => {
     const { folder, runs } = setUp('/bin/cat');

@@ -45,7 +45,7 @@ function shown(facts: Facts): Shown {
     look: { kind: 'target', target, known: { home: 'prod/web', chunk: 1 } },
     host: {
       ...{ isExecAlive: false, isRunAlive: false, started: undefined, recorded: undefined },
-      ...{ bootId: BOOT, notBeforeMs: 0, ...host },
+      ...{ bootId: BOOT, notBeforeMs: 0, unfit: undefined, ...host },
     },
     ...{ stop, refusal, nowMs: time.nowMs ?? nowMs },
   };
@@ -74,6 +74,16 @@ describe('each row of the table:', () => {
       waits('stage', nowMs + 300_000),
     ],
     ['being written', { stage: 'fill' }, waits('stage', UNTIL)],
+    [
+      'being written, past its end: nothing is written before the job is ready',
+      { stage: 'fill', nowMs: UNTIL + 3_600_000 },
+      waits('stage', UNTIL + 3_660_000),
+    ],
+    [
+      'accepted, and its process could not run the task: it is refused with what that said',
+      { state: 'accepted', host: { unfit: 'no task t' } },
+      { kind: 'refuse', why: 'no task t' },
+    ],
     ['its process lives', { state: 'accepted', host: { isExecAlive: true } }, waits('exec')],
     [
       'its process lives, and the job is stopped',
