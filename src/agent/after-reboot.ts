@@ -46,7 +46,9 @@ export function endAfterReboot(of: OfTarget, groups: readonly string[]): Promise
     }
     const end = { state: 'good', endedAt, ...(exitCode !== undefined && { exitCode }) } as const;
     return {
-      ...{ kind: 'send', value: true, others: 1 },
+      kind: 'send',
+      value: true,
+      others: 1,
       steps: [...releases, ...final(target, { end, nowMs, isNode: true })],
     };
   });

@@ -105,7 +105,10 @@ async function keepPresent(working: Working, request: AgentRequest, signal: Abor
       const ways: AgentWays = {
         ...working,
         ...request,
-        ...{ node, presence, parts: partEffects(working), refresh: () => working.host.refresh() },
+        node,
+        presence,
+        parts: partEffects(working),
+        refresh: () => working.host.refresh(),
         runs: working.openRuns({ prefix: request.prefix, node }),
       };
       await Promise.all(PARTS.map((part) => keepRunning(ways.parts, part(ways), isOver)));

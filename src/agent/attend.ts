@@ -65,7 +65,12 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
   const now = { known: known.look(), request: request.look() };
   const { ref, older } = now.request.value;
   const of: OfTarget = {
-    ...{ consul, deps, prefix, ref, node, signal },
+    consul,
+    deps,
+    prefix,
+    ref,
+    node,
+    signal,
     ...(memory.known && { known: memory.known }),
   };
   const look = await lookAt(of, of, { signal });

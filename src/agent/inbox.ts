@@ -80,7 +80,9 @@ export function toOpen(
 ): readonly OpenRequest[] {
   return entries
     .map(({ key, createIndex, modifyIndex }) => ({
-      ...{ id: key.slice(folder.length), order: createIndex, change: modifyIndex },
+      id: key.slice(folder.length),
+      order: createIndex,
+      change: modifyIndex,
     }))
     .filter(({ id }) => isJobId(id))
     .sort((a, b) => a.order - b.order || (a.id < b.id ? -1 : 1))

@@ -157,7 +157,9 @@ const send = <T>(
   steps: readonly RunStep[],
   value?: T,
 ): Extract<Plan<T>, { kind: 'send' }> => ({
-  ...{ kind: 'send', steps, others: contendersOf(target) },
+  kind: 'send',
+  steps,
+  others: contendersOf(target),
   ...(value !== undefined && { value }),
 });
 

@@ -77,7 +77,10 @@ function toStage(verdict: Verdict, { rev, nowMs, pauseMs }: { rev: number; nowMs
   if (verdict.kind === 'done') return { rev, kind: 'done', at: now } satisfies Stage;
   if (verdict.kind === 'stopped') return { rev, kind: 'stopped', why: verdict.why, at: now } satisfies Stage;
   return {
-    ...{ rev, kind: 'open', stage: verdict.stage, since: now },
+    rev,
+    kind: 'open',
+    stage: verdict.stage,
+    since: now,
     ...(pauseMs > 0 && { notBefore: new Date(nowMs + pauseMs).toISOString() }),
   } satisfies Stage;
 }

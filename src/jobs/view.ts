@@ -90,7 +90,11 @@ function toView(ref: JobRef, job: SeenJob, found: ReadonlyMap<string, Entry>): J
   for (const { state } of targets) counts[state] = (counts[state] ?? 0) + 1;
   const underWay = targets.filter(({ document }) => document && isUnderWay(document)).length;
   return {
-    ...{ ref, job, targets, counts, isOver: isOver(stage.value, underWay) },
+    ref,
+    job,
+    targets,
+    counts,
+    isOver: isOver(stage.value, underWay),
     failures: failuresOf(job.tally.value, spec.value),
     isComplete: isComplete(spec.value),
   };

@@ -29,21 +29,21 @@ interface NodeOptions {
 export function renderNode(report: NodeReport, options: NodeOptions): string {
   const { node, agent, tasks, runs, waiting, requests, lastRuns, hidden, problems } = report;
   const { color, columns, now } = options;
-  const say = (text: string, style?: Style) =>
+  const wrapped = (text: string, style?: Style) =>
     wrapLines(visible(text), columns, { lead: '  ', hang: 4 }).map((line) => paint(line, style, color));
   const isIdle = runs.length + waiting.length === 0;
   const idle = hidden.length === 0 ? 'no run is active or waiting' : 'no active or waiting run is known';
   const lines = [
     paint(node, 'bold', color),
-    ...agentLines(agent, node, now).flatMap(({ text, style }) => say(text, style)),
-    ...runs.flatMap((run) => say(runText(run, now), runStyle(run))),
-    ...waiting.flatMap((wait) => say(waitText(wait), 'yellow')),
-    ...(isIdle ? say(idle, 'dim') : []),
-    ...triggerLines(report.triggers ?? [], now).flatMap((text) => say(text, 'yellow')),
+    ...agentLines(agent, node, now).flatMap(({ text, style }) => wrapped(text, style)),
+    ...runs.flatMap((run) => wrapped(runText(run, now), runStyle(run))),
+    ...waiting.flatMap((wait) => wrapped(waitText(wait), 'yellow')),
+    ...(isIdle ? wrapped(idle, 'dim') : []),
+    ...triggerLines(report.triggers ?? [], now).flatMap((text) => wrapped(text, 'yellow')),
     ...requestTable(requests ?? [], options),
     ...taskTable(tasks ?? [], options),
     ...runTable(lastRuns, options),
-    ...hidden.flatMap((each) => say(`something may be missing here: ${each}`, 'yellow')),
+    ...hidden.flatMap((each) => wrapped(`something may be missing here: ${each}`, 'yellow')),
     ...renderProblems(problems, options),
   ];
   return `${lines.join('\n')}\n`;

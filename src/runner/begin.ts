@@ -59,7 +59,8 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
   const either = AbortSignal.any([signal, over.signal]);
   const timeout = AbortSignal.timeout(ANSWER_MS);
   const limits = {
-    ...{ signal: AbortSignal.any([either, timeout]), timeoutMs: REQUEST_MS },
+    signal: AbortSignal.any([either, timeout]),
+    timeoutMs: REQUEST_MS,
     rule: rulesOf(slots, parts),
   };
   let isSent = false;

@@ -23,7 +23,8 @@ export async function endTogether(
   { ran, parts, ttlMs }: { readonly ran: Ran; readonly parts: readonly EndPart[]; readonly ttlMs: number },
 ): Promise<Together> {
   const toFinish = async (slot: HeldSlot): Promise<Finishing> => ({
-    ...{ holding: await slot.lease.rest(), ending: endingOf(slot, ran, ran.outcome) },
+    holding: await slot.lease.rest(),
+    ending: endingOf(slot, ran, ran.outcome),
   });
   const [first, ...others] = slots;
   const finishing = [await toFinish(first), ...(await Promise.all(others.map(toFinish)))] as const;
@@ -44,7 +45,9 @@ export async function endTogether(
     case 'unknown': {
       const { why } = finished;
       const given = await all(({ grant: { context, slot } }) => ({
-        ...{ kind: 'stays', keys: [context.keys.owner(slot)], why },
+        kind: 'stays',
+        keys: [context.keys.owner(slot)],
+        why,
       }));
       const unknown = parts.flatMap((part) => part.unknown ?? []);
       if (unknown.length === 0) return { run: ran, isWritten: false, given };

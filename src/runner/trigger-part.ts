@@ -80,7 +80,7 @@ function startOf(way: Way, tell: (begun: Begun) => void): StartPart {
       if (place.cursor.run !== undefined) {
         // One task at a time runs here, so that run is over, and has not told how.
         const lost = failed(place.cursor, 'lost', nowMs);
-        return leave(way, limits, { cursor: lost, index, why: 'the run before it was lost' });
+        return leave(way, limits, { cursor: lost, seenIndex: index, why: 'the run before it was lost' });
       }
       const sights = await lookForNews({ consul, clock, prefix }, trigger.on, { ...limits, retryForMs: 0 });
       const now = next(sights, place, trigger, nowMs);
@@ -101,7 +101,7 @@ function startOf(way: Way, tell: (begun: Begun) => void): StartPart {
         const cursor = refused(begun, { why, ...causes }, nowMs);
         return leave(way, limits, {
           cursor,
-          index,
+          seenIndex: index,
           why: `its own runs have led to the change: ${causes.cause.join(', ')}`,
         });
       }
@@ -126,9 +126,9 @@ const HELD: Readonly<Record<HeldBack, string>> = {
 async function leave(
   way: Way,
   limits: Limits,
-  { cursor, index, why }: { readonly cursor: Cursor; readonly index: number; readonly why: string },
+  { cursor, seenIndex, why }: { readonly cursor: Cursor; readonly seenIndex: number; readonly why: string },
 ): Promise<Leaving> {
-  await way.deps.consul.transact([toStep(way, cursor, index).operation], { ...limits, rule: way.rule });
+  await way.deps.consul.transact([toStep(way, cursor, seenIndex).operation], { ...limits, rule: way.rule });
   return { kind: 'left', why };
 }
 

@@ -45,7 +45,8 @@ function viewTrigger(task: string, entry: Entry): TriggerView {
   const { cursor } = read;
   const { run, startedAt, goodAt, failures, backOffUntil, trippedAt, refused } = cursor;
   return {
-    ...{ task, state: stateOf(cursor) },
+    task,
+    state: stateOf(cursor),
     ...(run !== undefined && { run }),
     ...(startedAt !== undefined && { startedAt }),
     ...(goodAt !== undefined && { goodAt }),

@@ -217,13 +217,28 @@ function waitsIn(
     waits.filter((each) => each.node === node);
   return [
     ...own(queue).map(({ run, since, waitedMs, command, place }) => ({
-      ...{ group, run, since, waitedMs, command, place, why },
+      group,
+      run,
+      since,
+      waitedMs,
+      command,
+      place,
+      why,
     })),
     ...own(returning).map(({ run, since, waitedMs, why: reason }) => ({
-      ...{ group, run, since, waitedMs, why: reason },
+      group,
+      run,
+      since,
+      waitedMs,
+      why: reason,
     })),
     ...own(outside).map(({ run, since, waitedMs, command, why: reason }) => ({
-      ...{ group, run, since, waitedMs, command, why: reason },
+      group,
+      run,
+      since,
+      waitedMs,
+      command,
+      why: reason,
     })),
   ];
 }
@@ -270,7 +285,11 @@ function viewRequest(
 }
 
 const specOf = ({ task, home, by, reason, at, until }: Spec) => ({
-  ...{ task, home, by, askedAt: at, until },
+  task,
+  home,
+  by,
+  askedAt: at,
+  until,
   ...(reason !== undefined && { reason }),
 });
 

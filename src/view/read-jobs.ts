@@ -83,8 +83,13 @@ export async function readJobs(
 }
 
 const summaryOf = (ref: JobRef, { task, home, stages, by, at, until, reason }: Spec) => ({
-  ...{ job: jobText(ref), task, home, total: stages.reduce((sum, size) => sum + size, 0) },
-  ...{ by, askedAt: at, until },
+  job: jobText(ref),
+  task,
+  home,
+  total: stages.reduce((sum, size) => sum + size, 0),
+  by,
+  askedAt: at,
+  until,
   ...(reason !== undefined && { reason }),
 });
 

@@ -54,7 +54,7 @@ describe('a request', () => {
     expect(readFileSync(`${on.logs}/ops/${job.ref.id}.t.log`, 'utf8')).toMatch(/^\/$/m);
   });
 
-  test('for a task that can not be started here is refused with what its run said, and not tried again', async () => {
+  test("for a task that can't be started here is refused with what its run said", async () => {
     const { group, state } = await serving('rq-unfit', 'true', 'user = "no-such-user"');
     const job = await askFor(consul, group, { targets: [['rq-unfit', 0]] });
     expect(await job.becomes('refused')).toMatchObject({

@@ -43,7 +43,11 @@ export function toHook({ name, file }: Pick<Hook, 'name' | 'file'>, entries: rea
   if (!post)
     throw wrong(`${file}: a hook needs an address, as in post = "https://hooks.example.com/runlock"`);
   return {
-    ...{ name, file, post, timeoutMs, trigger },
+    name,
+    file,
+    post,
+    timeoutMs,
+    trigger,
     ...(description !== undefined && { description }),
     ...(secretFile !== undefined && { secretFile }),
   };

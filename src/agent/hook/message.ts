@@ -21,7 +21,10 @@ export function toBody({ hook, node, id, sentAt, sights, news }: Told): string {
     changed: news.includes(name),
     is,
     ...(state && {
-      ...{ value: state.value, by: state.by, at: state.at, change: state.change },
+      value: state.value,
+      by: state.by,
+      at: state.at,
+      change: state.change,
       ...(state.run !== undefined && { run: state.run }),
     }),
   }));

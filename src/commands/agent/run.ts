@@ -39,7 +39,7 @@ export async function run(asked: Asked<AgentOptions>, platform: Platform): Promi
   if (action === 'run') return runAgentHere(asked, platform);
   openLog(platform, common);
   const state = openStateFolder(options.stateDir, platform);
-  const say = async (text: string) => {
+  const answer = async (text: string) => {
     await print(platform, { json: false, data: {}, text: () => `${text}\n`, isProse: true });
     return 0;
   };
@@ -48,13 +48,13 @@ export async function run(asked: Asked<AgentOptions>, platform: Platform): Promi
       const { reason } = options;
       const since = new Date(platform.deps.clock.now()).toISOString();
       state.pause({ since, by: platform.operator(), ...(reason !== undefined && { reason }) });
-      return say("paused: the agent starts no runs until 'runlock agent resume'; active runs continue");
+      return answer("paused: the agent starts no runs until 'runlock agent resume'; active runs continue");
     }
     case 'resume':
-      return say(state.resume() ? 'resumed' : 'it was not paused');
+      return answer(state.resume() ? 'resumed' : 'it was not paused');
     case 'reset':
       state.askReset(options.task);
-      return say(`the triggers of ${options.task} will be reset`);
+      return answer(`the triggers of ${options.task} will be reset`);
     case 'status': {
       const status = statusOf(state, platform.deps.host);
       const nowMs = platform.deps.clock.now();

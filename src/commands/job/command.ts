@@ -155,12 +155,17 @@ function requestOf(action: Action, name: string | undefined, values: JobValues):
       if (watch && dryRun) throw usage('--watch and --dry-run exclude each other');
       return {
         action,
-        ...{ task: name, nodes: node, params: param, principal },
+        task: name,
+        nodes: node,
+        params: param,
+        principal,
         ...(id !== undefined && { id }),
         ...because,
         expiresMs: values.expires,
         ...(timeout !== undefined && { timeoutMs: timeout }),
-        ...{ waitMs: values.wait, watch, dryRun },
+        waitMs: values.wait,
+        watch,
+        dryRun,
       };
     }
     case 'list':

@@ -92,8 +92,13 @@ function toRequest({ ref, home, options }: Omit<Starting, 'groups'>, platform: P
   return {
     ref,
     spec: {
-      ...{ nonce: platform.newRunId(), task, params: Object.fromEntries(params), home },
-      ...{ maxFailures: 0, offline: 'wait', pauseMs: 0 },
+      nonce: platform.newRunId(),
+      task,
+      params: Object.fromEntries(params),
+      home,
+      maxFailures: 0,
+      offline: 'wait',
+      pauseMs: 0,
       until: new Date(clock.latest() + expiresMs).toISOString(),
       ...(timeoutMs !== undefined && { timeoutMs }),
       ...(chain && { chain }),

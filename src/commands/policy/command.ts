@@ -100,7 +100,13 @@ function define(program: Command, defining: Defining, done: (asked: Asked<Policy
     done({
       common: toCommon(values),
       options: Object.freeze({
-        ...{ prefix, json, commands, role, groups, states: state, principals: principal },
+        prefix,
+        json,
+        commands,
+        role,
+        groups,
+        states: state,
+        principals: principal,
         ...(role === 'agent' && { tasks: { folder: tasksDir, defining } }),
         ...(node !== undefined && { node }),
       }),
