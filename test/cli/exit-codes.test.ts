@@ -314,9 +314,10 @@ describe('75 busy', () => {
     expect((await agent.kv.get('runlock/back-frozen/.slot/0/owner'))?.Value).toContain('"failed"');
   });
 
+  // Without a limit both would wait for their node's turn on this host (ADR 41).
   test('this node runs here already', async () => {
     const held = await on('twice').hold();
-    expect((await exec('twice', ['--node', 'web01', '--', 'true'])).status).toBe(75);
+    expect((await exec('twice', ['-w', '0', '--node', 'web01', '--', 'true'])).status).toBe(75);
     held.tell();
     expect((await held.ended).status).toBe(0);
   });
@@ -324,7 +325,7 @@ describe('75 busy', () => {
   test('this node waits here already, and goes on waiting', async () => {
     const held = await on('waits').hold();
     const first = await waiter('waits', 'web02', ['true']);
-    expect((await exec('waits', ['--node', 'web02', '--', 'true'])).status).toBe(75);
+    expect((await exec('waits', ['-w', '0', '--node', 'web02', '--', 'true'])).status).toBe(75);
     expect(await agent.kv.keys('runlock/waits/.queue/')).toHaveLength(1);
     held.tell();
     expect((await first.ended).status).toBe(0);

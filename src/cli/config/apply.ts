@@ -65,7 +65,7 @@ export function keysOf(commands: readonly Command[]): Keys {
     keys.set(name, {
       flags: option.flags.replace(/^-\w, /, ''),
       takes: takenBy(option),
-      perCall: PER_CALL.has(name),
+      perCall: PER_CALL.has(name) || isOfLineAlone(option),
       checks,
     });
   }
