@@ -8,7 +8,7 @@ import type { Agent } from '../../test/support/consul.ts';
 import { consulBinary } from '../../test/support/provision.ts';
 import { RUNLOCK } from './contenders.ts';
 import { inTurns, median } from './pairs.ts';
-import { memoryOf, start } from './processes.ts';
+import { endProcesses, memoryOf, start } from './processes.ts';
 import { atMost } from './report.ts';
 import type { Measured, PartOptions, Row } from './report.ts';
 
@@ -44,6 +44,8 @@ export async function measureJobs({ quick, say }: PartOptions): Promise<Measured
     for (const row of rows) say(`jobs, ${row.what}: ${row.runlock.toFixed(1)} ${row.unit}`);
     return { rows, raw: { ...raw, idle }, how };
   } finally {
+    // The agent writes into the folder to its end.
+    await endProcesses();
     await consul[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   }
