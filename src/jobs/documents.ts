@@ -116,6 +116,18 @@ export interface TargetDocument {
   readonly late?: string;
 }
 
+/** `<home>/.jobs/<principal>/<id>/tail/<node>`: live output of a target that is running, while somebody looks. */
+export interface Tail {
+  /** The last line, for people; at most 200 characters. */
+  readonly line: string;
+}
+
+/** `<home>/.jobs/<principal>/<id>/stage/watched/<watch>`: somebody looks at the output of the job's runs. */
+export interface Watching {
+  /** Counts for nothing after this; who goes on looking writes it again. */
+  readonly until: string;
+}
+
 /** `.agents/<node>`: what an agent says of itself and of its tasks; locked by its session. */
 export interface AgentDocument {
   readonly node: string;

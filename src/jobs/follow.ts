@@ -2,6 +2,7 @@
 import { RunlockError } from '../errors.ts';
 import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
+import { createAnnouncer } from './announce.ts';
 import { jobText } from './keys.ts';
 import { createLooker } from './look.ts';
 import type { Looker } from './look.ts';
@@ -13,13 +14,18 @@ import type { JobView } from './view.ts';
 const PAUSE_MS = 100;
 const PAUSE_PER_TARGET_MS = 1;
 
+export interface Follower extends Looker {
+  /** Somebody wants to see the output of its runs as they go on. */
+  readonly live?: boolean;
+}
+
 /**
  * Runs until `seen` returns a value. One blocking query for the whole job, which carries names alone. Survives a restart of
  * the agent.
  * @throws RunlockError `config`: there is no such job (any more); `forbidden`, naming the rule; what `signal` aborts with.
  */
 export async function followJob<R>(
-  looker: Looker,
+  looker: Follower,
   home: string,
   seen: (view: JobView) => R | undefined | Promise<R | undefined>,
 ): Promise<R> {
@@ -27,13 +33,14 @@ export async function followJob<R>(
   const { keys } = placeOf(prefix, home, ref);
   const rule = jobRule(prefix, home, 'read');
   const look = createLooker(looker);
+  const announcer = looker.live ? createAnnouncer(looker) : undefined;
   let dueInMs = Infinity;
   // The index comes first: what changes between the two reads is seen by both.
   const read = async (past: Past) => {
     const { index } = await consul.indexOf(keys.prefix, { ...past, signal, rule });
     return { index, view: await viewJob(looker, { signal }) };
   };
-  return watchUntil(
+  const followed = watchUntil(
     read,
     async ({ view }) => {
       if (!view)
@@ -41,9 +48,11 @@ export async function followJob<R>(
       const result = await seen(view);
       if (result !== undefined) return result;
       dueInMs = await look(view);
+      await announcer?.look(view);
       await deps.clock.sleep(Math.max(PAUSE_MS, view.targets.length * PAUSE_PER_TARGET_MS), { signal });
       return undefined;
     },
     { waitMs: () => dueInMs },
   );
+  return followed.finally(() => announcer?.leave());
 }

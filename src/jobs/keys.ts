@@ -56,9 +56,11 @@ export interface JobKeys {
   /** Ends with a slash. */
   readonly nodesPrefix: string;
   node(node: string): string;
+  /** Ends with a slash. */
+  readonly tailPrefix: string;
   tail(node: string): string;
-  /** Ends with a slash: somebody looks at the job's output. */
-  readonly watchedPrefix: string;
+  /** Somebody looks at the job's output. Below the stage, so that who follows the stage hears of it. */
+  watched(watch: string): string;
 }
 
 export function jobKeys(prefix: string, home: string, { principal, id }: JobRef): JobKeys {
@@ -69,8 +71,9 @@ export function jobKeys(prefix: string, home: string, { principal, id }: JobRef)
     tally: `${base}/tally`,
     nodesPrefix: `${base}/nodes/`,
     node: (node) => `${base}/nodes/${node}`,
+    tailPrefix: `${base}/tail/`,
     tail: (node) => `${base}/tail/${node}`,
-    watchedPrefix: `${base}/watched/`,
+    watched: (watch) => `${base}/stage/watched/${watch}`,
   };
 }
 

@@ -21,9 +21,11 @@ import type {
   Pointer,
   Spec,
   Stage,
+  Tail,
   Tally,
   TargetDocument,
   Targets,
+  Watching,
 } from './documents.ts';
 import { isJobId } from './keys.ts';
 
@@ -224,6 +226,15 @@ export function decodeTarget(stored: Stored): TargetDocument {
   };
 }
 
+/** A line that is too long is cut. */
+export function decodeTail(stored: Stored): Tail {
+  const { line } = read<Tail>('last line of a run', { line: isText }, bounded(stored));
+  return { line: line.slice(0, LONGEST_LINE) };
+}
+
+export const decodeWatching = (stored: Stored): Watching =>
+  read<Watching>('mark of who watches a job', { until: isTime }, bounded(stored));
+
 function isConsistent({ chunks, filled }: Spec): boolean {
   return filled <= chunks;
 }
@@ -234,6 +245,8 @@ export const encodePointer = (pointer: Pointer): string => encode(pointer);
 export const encodeStage = (stage: Stage): string => encode(stage);
 export const encodeTally = (tally: Tally): string => encode(tally);
 export const encodeTarget = (target: TargetDocument): string => encode(target);
+export const encodeTail = (tail: Tail): string => encode(tail);
+export const encodeWatching = (watching: Watching): string => encode(watching);
 export const encodeAgent = (agent: AgentDocument): string => encode(agent);
 
 /** Whether this is a state that never changes. */

@@ -12,9 +12,11 @@ import {
   encodePointer,
   encodeSpec,
   encodeStage,
+  encodeTail,
   encodeTally,
   encodeTarget,
   encodeTargets,
+  encodeWatching,
 } from './records.ts';
 import { NO_STAGE, countFinal, next } from './stage.ts';
 
@@ -224,9 +226,22 @@ export function drop(target: SeenTarget, because: 'document' | 'stage', pointerI
 export const dropOrphan = (pointer: SeenKey): RunStep[] => [removeSeen(pointer.key, pointer.index)];
 
 /** Live output, while the target's document is as it was read: a later one would be found by nobody. */
-export const tail = ({ keys, node, document }: SeenTarget, value: string): RunStep[] => [
+export const tail = ({ keys, node, document }: SeenTarget, line: string): RunStep[] => [
   unchanged('target', keys.node(node), document?.index ?? 0),
-  step('target', { verb: 'set', key: keys.tail(node), value }),
+  step('target', { verb: 'set', key: keys.tail(node), value: encodeTail({ line }) }),
+];
+
+/** Somebody looks at the job's output, while its stage is as it was read: a later mark would be removed by nobody. */
+export const markWatched = (
+  job: Pick<SeenJob, 'keys' | 'stage'>,
+  { watch, until }: { readonly watch: string; readonly until: string },
+): RunStep[] => [
+  stageIs(job),
+  step('stage', { verb: 'set', key: job.keys.watched(watch), value: encodeWatching({ until }) }),
+];
+
+export const unmarkWatched = (keys: JobKeys, watch: string): RunStep[] => [
+  step('stage', { verb: 'delete', key: keys.watched(watch) }),
 ];
 
 /** Removes pointers that are left of a job that is over, at most 63 at once; then `collect`. */

@@ -4,7 +4,7 @@ import { isRunlockError } from '../errors.ts';
 import type { Spec, Stage, TargetDocument } from './documents.ts';
 import type { JobRef } from './keys.ts';
 import { checkTally, jobRule, placeOf, requestRule, required, seenIn } from './read.ts';
-import { decodeSpec, decodeStage, decodeTally, decodeTarget, decodeTargets } from './records.ts';
+import { decodeSpec, decodeStage, decodeTail, decodeTally, decodeTarget, decodeTargets } from './records.ts';
 import { failuresOf, isOver, isUnderWay, shownState } from './stage.ts';
 import type { ShownState } from './stage.ts';
 import type { SeenJob } from './transactions.ts';
@@ -18,6 +18,8 @@ export interface TargetView {
   readonly document?: TargetDocument;
   /** Of its document; to change it as it was read. */
   readonly index: number;
+  /** The last line of its output, while it is running and somebody looks. */
+  readonly line?: string;
   /** Why its document can't be read; its state then is that of a target without one. */
   readonly fault?: string;
 }
@@ -53,8 +55,8 @@ export async function viewJob(
     if (!entry) return undefined;
     const { home } = decodeSpec(entry);
     const place = placeOf(prefix, home, ref);
-    const { stage, tally, nodesPrefix } = place.keys;
-    const trees = [specKey, requests.targetsPrefix(ref.id), stage, tally, nodesPrefix];
+    const { stage, tally, nodesPrefix, tailPrefix } = place.keys;
+    const trees = [specKey, requests.targetsPrefix(ref.id), stage, tally, nodesPrefix, tailPrefix];
     const entries = await consul.readAll(
       trees.map((key) => ({ verb: 'get-tree', key })),
       options,
@@ -84,7 +86,12 @@ function toView(ref: JobRef, job: SeenJob, found: ReadonlyMap<string, Entry>): J
     return list ? decodeTargets(list).targets : [];
   });
   const targets = named.map(([node, of]) =>
-    toTarget(found.get(job.keys.node(node)), { node, of, stage: stage.value }),
+    toTarget(found.get(job.keys.node(node)), {
+      node,
+      of,
+      stage: stage.value,
+      tail: found.get(job.keys.tail(node)),
+    }),
   );
   const counts: Partial<Record<ShownState, number>> = {};
   for (const { state } of targets) counts[state] = (counts[state] ?? 0) + 1;
@@ -102,17 +109,38 @@ function toView(ref: JobRef, job: SeenJob, found: ReadonlyMap<string, Entry>): J
 
 export const isComplete = ({ filled, chunks }: Spec): boolean => filled === chunks;
 
-function toTarget(
-  entry: Entry | undefined,
-  { node, of, stage }: { readonly node: string; readonly of: number; readonly stage: Stage },
-): TargetView {
+interface Named {
+  readonly node: string;
+  readonly of: number;
+  readonly stage: Stage;
+  /** Its live output. */
+  readonly tail: Entry | undefined;
+}
+
+function toTarget(entry: Entry | undefined, { node, of, stage, tail }: Named): TargetView {
   const common = { node, stage: of, index: entry?.modifyIndex ?? 0 };
   if (!entry) return { ...common, state: shownState(undefined, of, stage) };
   try {
     const document = decodeTarget(entry);
-    return { ...common, state: shownState(document, of, stage), document };
+    const line = document.state === 'running' && tail ? lineIn(tail) : undefined;
+    return {
+      ...common,
+      state: shownState(document, of, stage),
+      document,
+      ...(line !== undefined && { line }),
+    };
   } catch (error) {
     if (!isRunlockError(error, 'incompatible')) throw error;
     return { ...common, state: shownState(undefined, of, stage), fault: error.message };
+  }
+}
+
+/** Output that can't be read is no reason not to show the job. */
+function lineIn(tail: Entry): string | undefined {
+  try {
+    return decodeTail(tail).line;
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    return undefined;
   }
 }

@@ -34,7 +34,7 @@ const DEADLINE_MS = 180_000;
 const ALONE_MS = 60_000;
 const REQUEST_MS = 5_000;
 /** In characters, for people. */
-const LONGEST_LINE = 200;
+export const LONGEST_LINE = 200;
 
 export const rulesOf = ({ prefix, home }: Pick<RunOf, 'prefix' | 'home'>): string =>
   `${requestRule(prefix)}, ${jobRule(prefix, home, 'write')}`;

@@ -16,6 +16,8 @@ import type { SeenTarget } from '../jobs/transactions.ts';
 import { endAlone, endOf, isOurs, jobEnd, lookAtTarget, rulesOf } from './job-end.ts';
 import type { RunOf } from './job-end.ts';
 import { followStage, stoppedText } from './job-stage.ts';
+import { liveLine } from './job-tail.ts';
+import type { LiveLine } from './job-tail.ts';
 import type { ExecDeps, ExecOptions, JobChoice } from './options.ts';
 import type { Leaving, Part, StartPart } from './part.ts';
 
@@ -37,9 +39,14 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
   let opened: Opened | undefined;
   let hasBegun = false;
   let line: string | undefined;
+  let live: LiveLine | undefined;
   const now = () => {
     if (!opened) throw new RunlockError('bug', 'a job was not looked at before its run; please report this');
     return opened;
+  };
+  const begun = () => {
+    hasBegun = true;
+    live?.begin();
   };
   return {
     check: async (signal) => {
@@ -56,11 +63,24 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
         await clock.sleep(judged.leftMs, { signal });
       }
     },
-    hearLine: (said) => void (line = said),
+    hearLine: (said) => {
+      if (!asked.job.tail) return;
+      line = said;
+      live?.hear(said);
+    },
     timeoutMs: () => now().target.spec.value.timeoutMs,
     follow: ({ signal, leave, kill }) => {
       const { of, target } = now();
-      void followStage(deps, { of, from: target.stage.index, signal }, async (stage) => {
+      const { slots } = asked.groups.reduce((least, each) => (each.slots < least.slots ? each : least));
+      const told = liveLine({ of, slots, signal });
+      live = told;
+      const following = {
+        of,
+        from: target.stage.index,
+        signal,
+        watched: (untilMs: number) => told.watched(untilMs),
+      };
+      void followStage(deps, following, async (stage) => {
         if (stage?.kind === 'stopped' && hasBegun) {
           if (stage.kill) kill({ kind: 'cancelled', why: stoppedText(of.ref, stage) });
           return;
@@ -71,7 +91,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
         if (judged.kind === 'left') leave(judged.why);
       });
     },
-    start: () => startOf(deps, { ...now(), asked, begun: () => void (hasBegun = true) }),
+    start: () => startOf(deps, { ...now(), asked, begun }),
     end: (slots, ran) => {
       const at = new Date(clock.now()).toISOString();
       return jobEnd(now().of, endOf(slots, ran, at), (recorded) => endOf(slots, recorded, at));

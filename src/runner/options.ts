@@ -48,6 +48,8 @@ export interface JobChoice {
   /** What the run is, by its node's own files; the job has to ask for just that. */
   readonly task: string;
   readonly params: Readonly<Record<string, string>>;
+  /** Whether others may see lines of its output. */
+  readonly tail: boolean;
   /** Where this host keeps what it has started for jobs. */
   readonly stateFolder: string;
 }

@@ -54,5 +54,8 @@ export function changesOf(before: JobReport | undefined, after: JobReport): read
 const QUEUED = 'queued';
 
 /** Two looks with the same mark show the same. */
-const markOf = ({ state, why = '', late = '' }: TargetReport): string =>
-  why === '' && late === '' ? state : JSON.stringify([state, why, late]);
+const markOf = ({ state, why = '', late = '', lastLine = '' }: TargetReport): string => {
+  // The last line of a run that has ended comes with its end.
+  const line = state === 'running' ? lastLine : '';
+  return why === '' && late === '' && line === '' ? state : JSON.stringify([state, why, late, line]);
+};

@@ -68,6 +68,7 @@ export interface TargetReport {
   readonly exitCode?: number;
   /** Why it was refused, what it waits for. */
   readonly why?: string;
+  /** Of its output; of a run that is under way: as it was at most some seconds ago, while somebody watches. */
   readonly lastLine?: string;
   readonly logBytes?: number;
   /** How its run ended after its state was final. */
@@ -129,9 +130,15 @@ const SHOWN = [
   ...(['lastLine', 'logBytes', 'late'] as const),
 ];
 
-function reportTarget({ node, stage, state, document }: TargetView): TargetReport {
+function reportTarget({ node, stage, state, document, line }: TargetView): TargetReport {
   const kept = document ? SHOWN.filter((field) => document[field] !== undefined) : [];
-  return { node, stage, state, ...Object.fromEntries(kept.map((field) => [field, document?.[field]])) };
+  return {
+    node,
+    stage,
+    state,
+    ...Object.fromEntries(kept.map((field) => [field, document?.[field]])),
+    ...(line !== undefined && { lastLine: line }),
+  };
 }
 
 /** Whether nothing of the job happens any more. */

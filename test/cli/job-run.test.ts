@@ -6,6 +6,7 @@ import { jobFor } from '../support/job-runs.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import { JOB_STEPS } from '../support/job-runs.ts';
+import { writes } from '../support/proxy-steps.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const agent = useAgent({ name: 'node1' });
@@ -97,6 +98,46 @@ describe('the end of a run is the end of its target', () => {
     const job = await jobFor(agent, 'jr/line', 'echo first; echo last');
     expect(await job.run({}, '--log-file', join(job.folder, 'log')).ended).toMatchObject({ status: 0 });
     expect(await job.document()).toMatchObject({ state: 'good', lastLine: 'last' });
+  });
+});
+
+describe('its last line of output', () => {
+  type Job = Awaited<ReturnType<typeof jobFor>>;
+  const keyOf = (job: Job, key: string) => job.group.key(`.jobs/ops/${job.ref.id}/${key}`);
+  const watch = (job: Job) => {
+    const until = new Date(Date.now() + 60_000).toISOString();
+    return agent.kv.put(keyOf(job, 'stage/watched/w'), JSON.stringify({ v: 1, until }));
+  };
+  const tail = async (job: Job) => (await agent.kv.get(keyOf(job, 'tail/node1')))?.Value;
+  const logged = (job: Job, env: Readonly<Record<string, string>> = {}) =>
+    job.run(env, '--log-file', join(job.folder, 'log'));
+
+  test.each(['before', 'later'])(
+    'stands in Consul for who watches, and goes with its end: %s',
+    async (when) => {
+      const job = await jobFor(agent, `jt/${when}`, UNTIL_TOLD);
+      if (when === 'before') await watch(job);
+      const run = logged(job);
+      await hasStarted(job.folder);
+      if (when === 'later') {
+        expect(await tail(job)).toBeUndefined();
+        await watch(job);
+      }
+      await eventually(async () => expect(await tail(job)).toBe('{"v":1,"line":"ran"}'));
+      writeFileSync(join(job.folder, 'end'), '');
+      expect(await run.ended).toMatchObject({ status: 0 });
+      expect(await tail(job)).toBeUndefined();
+      expect(await job.document()).toMatchObject({ state: 'good', lastLine: 'ran' });
+    },
+  );
+
+  test('stays on the node with tail = false', async () => {
+    await using proxy = await startProxy(agent);
+    const job = await jobFor(agent, 'jt/none', 'echo secret; sleep 0.2', { options: 'tail = false' });
+    await watch(job);
+    expect(await logged(job, proxy.env).ended).toMatchObject({ status: 0 });
+    expect(await job.document()).not.toHaveProperty('lastLine');
+    expect(proxy.requests.filter(writes('set', '/tail/'))).toEqual([]);
   });
 });
 

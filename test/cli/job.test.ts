@@ -189,6 +189,25 @@ describe('job start --watch', () => {
     ]);
   });
 
+  test('shows the last line of what runs; only with the right to write does it ask for it', async () => {
+    const { started, play } = await watched('live', ['j65']);
+    const { accept, run, tail, end } = play('j65');
+    const read = await agent.token('key_prefix "runlock/" { policy = "read" }');
+    const env = { ...agent.env, CONSUL_HTTP_TOKEN: read };
+    const viewer = startRunlock({ env }, ['job', 'watch', 'live', '--json']);
+    await accept();
+    await run('run-9');
+    const marks = async () => (await agent.kv.tree('runlock/prod/web/.jobs/ops/live/stage/')).length;
+    await eventually(async () => expect(await marks()).toBe(1));
+    await tail('half done \u001b[2J');
+    await prints(started, /j65: running: half done \\x1b\[2J\n/);
+    await prints(viewer, /"state":"running",.*"lastLine":"half done /);
+    await end('good', { exitCode: 0, lastLine: 'done' });
+    expect(await started.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(await viewer.ended).toMatchObject({ status: 0, stderr: '' });
+    expect(await marks()).toBe(0);
+  });
+
   test('ends with 2 if the first failure keeps others from starting; JSON lines for programs', async () => {
     const { started, play } = await watched('bad', ['j71', 'j72'], ['--json']);
     await play('j71').accept();

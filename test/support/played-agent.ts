@@ -8,7 +8,9 @@ import { acceptTarget, endTarget } from '../../src/jobs/end.ts';
 import { agentKey } from '../../src/jobs/keys.ts';
 import { lookAt } from '../../src/jobs/read.ts';
 import { encodeAgent } from '../../src/jobs/records.ts';
-import { startTarget } from '../../src/jobs/transactions.ts';
+import { startTarget, tail } from '../../src/jobs/transactions.ts';
+import type { SeenTarget } from '../../src/jobs/transactions.ts';
+import type { RunStep } from '../../src/lock/transactions.ts';
 import type { AgentDocument, AgentTask, FinalState, TargetDocument } from '../../src/jobs/documents.ts';
 import type { Agent } from './consul.ts';
 
@@ -58,15 +60,17 @@ export function playTarget(agent: Agent, job: string, node: string) {
   const { signal } = new AbortController();
   const ref = { principal, id };
   const of = { ...{ consul, prefix: 'runlock', signal, ref, node }, deps: { clock, random: Math.random } };
+  const change = async (stepsOf: (target: SeenTarget) => readonly RunStep[]) => {
+    const look = await lookAt(of, of, { signal });
+    if (look.kind !== 'target') throw new Error(`no target: ${look.kind}`);
+    const result = await send(consul, stepsOf(look.target), { signal, rule: '' });
+    if (result.kind !== 'done') throw new Error(`refused: ${result.why}`);
+  };
   return {
     accept: () => acceptTarget(of),
-    run: async (run: string) => {
-      const look = await lookAt(of, of, { signal });
-      if (look.kind !== 'target') throw new Error(`no target: ${look.kind}`);
-      const steps = startTarget(look.target, { run, bootId: 'b', at: new Date().toISOString() });
-      const result = await send(consul, steps, { signal, rule: '' });
-      if (result.kind !== 'done') throw new Error(`not started: ${result.why}`);
-    },
+    run: (run: string) =>
+      change((target) => startTarget(target, { run, bootId: 'b', at: new Date().toISOString() })),
+    tail: (line: string) => change((target) => tail(target, line)),
     end: (state: FinalState, more: Partial<TargetDocument> = {}) =>
       endTarget(of, {
         end: () => ({ ...more, state, endedAt: new Date().toISOString() }),

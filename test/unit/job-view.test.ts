@@ -98,6 +98,9 @@ describe('changes', () => {
     const killed = { ...stopping, stopped: { ...stopping.stopped, kill: true } } as JobReport;
     expect(events(stopping, killed)).toEqual(['stopped']);
     expect(events(before, { ...before, problems: ['x'] })).toEqual(['problem']);
+    const running = (lastLine: string) => reportOf([{ state: 'running', lastLine }]);
+    expect(events(running('a'), running('b'))).toEqual(['n0 running']);
+    expect(events(running('b'), running('b'))).toEqual([]);
     const over = reportOf([{ state: 'good' }, { state: 'good' }], { state: 'done' });
     expect(events(before, over)).toEqual(['n0 good', 'over']);
     expect(events(over, over)).toEqual([]);

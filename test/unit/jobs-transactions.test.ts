@@ -133,7 +133,8 @@ describe('a target', () => {
     expect(read(job.keys.node('web01'))).toEqual({
       ...{ v: 1, rev: 2, state: 'running', acceptedAt: at, run: 'r1', bootId: 'b', startedAt: at },
     });
-    expect(send(tail(target(), '"line"'))).toBe('done');
+    expect(send(tail(target(), 'line'))).toBe('done');
+    expect(read(job.keys.tail('web01'))).toEqual({ v: 1, line: 'line' });
     expect(send(final(target(), { end: good, nowMs, isNode: true }))).toBe('done');
     expect(read(job.keys.node('web01'))).toMatchObject({ state: 'good', rev: 3, exitCode: 0, run: 'r1' });
     expect(read(job.keys.stage)).toEqual({ v: 1, rev: 2, kind: 'open', stage: 1, since: at });

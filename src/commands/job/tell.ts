@@ -4,7 +4,7 @@ import type { JobReport } from '../../view/job.ts';
 import { changesOf } from '../../view/job-changes.ts';
 import type { JobChange } from '../../view/job-changes.ts';
 import { followJob } from '../../jobs/follow.ts';
-import type { Looker } from '../../jobs/look.ts';
+import type { Follower } from '../../jobs/follow.ts';
 import { changeText } from '../../output/job.ts';
 import { paint } from '../../text/style.ts';
 import { createOutput } from '../../platform/terminal.ts';
@@ -16,7 +16,7 @@ export type Tell = (report: JobReport) => Promise<void>;
 
 /** Until `isEnough`; by default until nothing of the job happens any more. @throws RunlockError as `followJob`. */
 export async function follow(
-  looker: Looker,
+  looker: Follower,
   home: string,
   { tell, isEnough = isJobOver }: { readonly tell: Tell; readonly isEnough?: (report: JobReport) => boolean },
 ): Promise<JobReport> {

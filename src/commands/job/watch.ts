@@ -35,7 +35,9 @@ export async function watchToEnd(
 ): Promise<number> {
   const looker = { consul, deps, prefix, ref, signal };
   const tell = tellChanges(platform, json);
-  return sayingLeft({ deps, signal }, looker, async () => exitOf(await follow(looker, home, { tell })));
+  return sayingLeft({ deps, signal }, looker, async () =>
+    exitOf(await follow({ ...looker, live: true }, home, { tell })),
+  );
 }
 
 /** A signal leaves the job alone, and says how to go on. */

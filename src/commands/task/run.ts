@@ -79,7 +79,7 @@ async function runTask(
   const { run: runExec } = await import('../exec/run.ts');
   const [command, ...args] = words;
   const trigger = triggered && { trigger: triggerOf(task) };
-  const ofJob = job && { job: { ...job, task: name, params: Object.fromEntries(params) } };
+  const ofJob = job && { job: { ...job, task: name, params: Object.fromEntries(params), tail: task.tail } };
   const options = { ...asked.options, command, args, ...trigger, ...ofJob };
   return runExec({ ...asked, options, surroundings }, platform);
 }
