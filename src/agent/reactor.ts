@@ -2,9 +2,9 @@
 import { nameOf } from '../conditions/marks.ts';
 import type { Sight } from '../conditions/marks.ts';
 import type { Condition } from '../conditions/parse.ts';
-import { observed, tripped } from '../jobs/trigger-cursor.ts';
-import { next, placeOf, settle } from '../jobs/trigger.ts';
-import type { HeldBack, Place, Rules, Settling } from '../jobs/trigger.ts';
+import { observed, recovered, stalled, tripped } from '../jobs/trigger-cursor.ts';
+import { STUCK, next, placeOf, settle } from '../jobs/trigger.ts';
+import type { HeldBack, Next, Place, Rules, Settling } from '../jobs/trigger.ts';
 import type { Cursor } from '../jobs/cursor.ts';
 import { assertNever } from '../errors.ts';
 import type { Deps } from '../platform/deps.ts';
@@ -88,10 +88,18 @@ export function step(
   const place = placeOf(read, rules, nowMs);
   const seen = sightsOf({ on }, sights);
   const now = next(seen, place, rules, nowMs);
-  const isTrip = now.kind === 'held' && now.by === 'tripped' && place.cursor.trippedAt === undefined;
   // Before the first look there is nothing to note.
   const noted = on.length > 0 && seen.length === 0 ? undefined : observed(seen, place);
-  const toWrite = noted ?? (isTrip ? tripped(place.cursor, nowMs) : undefined);
+  const toWrite =
+    noted ??
+    toShow(now, {
+      seen,
+      place,
+      rules,
+      failures: standing.failures,
+      nowMs,
+      isWhole: seen.length === on.length,
+    });
   const writeMs = standing.writtenMs + WRITE_PAUSE_MS - monotonicMs;
   if (toWrite && writeMs <= 0) return { kind: 'write', cursor: toWrite };
   const atMost = (ms: number) => (toWrite ? Math.min(ms, writeMs) : ms);
@@ -113,4 +121,35 @@ export function step(
   standing.settling = settling;
   if (dueInMs > 0) return wait({ kind: 'held', by: 'debounce' }, atMost(dueInMs));
   return { kind: 'act', asked: { asking: now.asking, sights: seen, place } };
+}
+
+interface Showing {
+  readonly seen: readonly Sight[];
+  /** Whether all conditions have been looked at. */
+  readonly isWhole: boolean;
+  readonly place: Place;
+  readonly rules: Rules;
+  /** As `Standing.failures`. */
+  readonly failures: number;
+  readonly nowMs: number;
+}
+
+/** What others can only know from the cursor: that it starts nothing for a while, and that nothing comes of its starts. */
+function toShow(now: Next, { seen, isWhole, place, rules, failures, nowMs }: Showing): Cursor | undefined {
+  const { cursor } = place;
+  switch (now.kind) {
+    case 'quiet':
+      // What has not been looked at yet may ask.
+      return cursor.stalledAt === undefined || !isWhole ? undefined : recovered(cursor);
+    case 'held':
+      return now.by === 'tripped' && cursor.trippedAt === undefined
+        ? tripped(cursor, rules, nowMs)
+        : undefined;
+    case 'start':
+      return failures >= STUCK && cursor.stalledAt === undefined
+        ? stalled({ sights: seen, place }, rules, nowMs)
+        : undefined;
+    default:
+      return assertNever(now);
+  }
 }

@@ -135,6 +135,7 @@ export async function runReactors(
         if (resets.has(reactor.key) && read.kind === 'cursor') {
           await write(standing, reset(read.cursor));
           standing.retryMs = 0;
+          standing.failures = 0;
         }
         dueInMs = Math.min(dueInMs, await advance(reactor, standing));
       }

@@ -36,6 +36,10 @@ export interface Cursor {
   readonly filledAt?: string;
   /** No start was left; until all are again, nothing is started. */
   readonly trippedAt?: string;
+  /** With it: when all will be left. */
+  readonly tripEndsAt?: string;
+  /** Since when its starts have come to nothing, again and again: no run has begun, or a hook's post was not taken. */
+  readonly stalledAt?: string;
   /** The last change that started nothing, because its own run had led to it. */
   readonly refused?: Refused;
 }
@@ -75,6 +79,8 @@ const shape: Shape<Cursor> = {
   left: optional((value) => typeof value === 'number' && value >= 0 && Number.isFinite(value)),
   filledAt: optional(isTime),
   trippedAt: optional(isTime),
+  tripEndsAt: optional(isTime),
+  stalledAt: optional(isTime),
   refused: optional(isRefused),
 };
 

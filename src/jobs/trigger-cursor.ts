@@ -4,7 +4,7 @@ import type { Causes } from '../lock/causes.ts';
 import type { Outcome } from '../lock/records.ts';
 import { knownOf } from './cursor.ts';
 import type { Cursor, Known } from './cursor.ts';
-import { LONGEST_BACK_OFF_MS, asks, bucketOf, isAged } from './trigger.ts';
+import { LONGEST_BACK_OFF_MS, asks, bucketOf, isAged, next } from './trigger.ts';
 import type { Place, Rules } from './trigger.ts';
 
 const SHORTEST_BACK_OFF_MS = 60_000;
@@ -55,7 +55,8 @@ export function started({ run, sights, place }: Begun, rules: Rules, nowMs: numb
   const { left, isTripped } = bucketOf(place.cursor, rules, nowMs);
   // What starts by its age costs nothing: it is rare, and the rest may be wrong.
   const spends = sights.some((sight) => asks(sight, place)) && !isAged(place, rules, nowMs);
-  const keeps = isTripped ? without(place.cursor, 'refused') : without(place.cursor, 'refused', 'trippedAt');
+  const rest = without(place.cursor, 'refused', 'stalledAt');
+  const keeps = isTripped ? rest : without(rest, 'trippedAt', 'tripEndsAt');
   return {
     ...keeps,
     marks: { ...keeps.marks, ...running(sights, place) },
@@ -77,7 +78,7 @@ export function succeeded({ sights, place }: Begun, now: Cursor | undefined, now
   const cursor = now ?? place.cursor;
   const marks = marksAfter(sights, place, cursor);
   return {
-    ...without(cursor, 'run', 'failures', 'backOffUntil', 'refused'),
+    ...without(cursor, 'run', 'failures', 'backOffUntil', 'refused', 'stalledAt'),
     marks,
     goodAt: timeText(nowMs),
   };
@@ -119,14 +120,42 @@ export function refused(
 ): Cursor {
   const asking = sights.filter((sight) => asks(sight, place));
   const marks = { ...place.cursor.marks, ...marksAfter(asking, place, place.cursor) };
-  return { ...place.cursor, marks, refused: { why, cause, depth, at: timeText(nowMs) } };
+  return {
+    ...without(place.cursor, 'stalledAt'),
+    marks,
+    refused: { why, cause, depth, at: timeText(nowMs) },
+  };
 }
 
-export const tripped = (cursor: Cursor, nowMs: number): Cursor => ({
-  ...cursor,
-  trippedAt: timeText(nowMs),
-});
+export function tripped(cursor: Cursor, rules: Rules, nowMs: number): Cursor {
+  const now = { ...cursor, trippedAt: timeText(nowMs) };
+  return { ...now, tripEndsAt: timeText(nowMs + bucketOf(now, rules, nowMs).dueInMs) };
+}
+
+/** Its starts come to nothing. Undefined: once that was written, what asks now would ask no more. */
+export function stalled(
+  { sights, place }: Omit<Begun, 'run'>,
+  rules: Rules,
+  nowMs: number,
+): Cursor | undefined {
+  const written = { ...place, asksAnew: rules.onFirst === 'run', isWritten: true };
+  if (next(sights, written, rules, nowMs).kind !== 'start') return undefined;
+  return { ...place.cursor, stalledAt: timeText(nowMs) };
+}
+
+/** Nothing asks for it any more. */
+export const recovered = (cursor: Cursor): Cursor => without(cursor, 'stalledAt');
 
 /** By an operator: all that holds starts back is forgotten; what has been seen is not. */
 export const reset = (cursor: Cursor): Cursor =>
-  without(cursor, 'failures', 'backOffUntil', 'left', 'filledAt', 'trippedAt', 'refused');
+  without(
+    cursor,
+    'failures',
+    'backOffUntil',
+    'left',
+    'filledAt',
+    'trippedAt',
+    'tripEndsAt',
+    'stalledAt',
+    'refused',
+  );

@@ -115,24 +115,26 @@ function waitText({ group, waitedMs, command, place, why }: NodeWaitView): strin
 function triggerLines(triggers: readonly TriggerView[], now: number): string[] {
   return triggers.flatMap((trigger) => {
     const text = triggerText(trigger, now);
-    return text === undefined ? [] : [`trigger of ${trigger.task} is ${trigger.state}: ${text}`];
+    const what = trigger.task === undefined ? `hook ${trigger.hook ?? ''}` : `trigger of ${trigger.task}`;
+    return text === undefined ? [] : [`${what} is ${trigger.state}: ${text}`];
   });
 }
 
 function triggerText(trigger: TriggerView, now: number): string | undefined {
-  const { state, failures = 0, nextTryAt, trippedAt, refused, why } = trigger;
+  const { state, task, failures = 0, nextTryAt, trippedAt, stalledAt, refused, why } = trigger;
   const age = (at: string) => formatAge(now - Date.parse(at));
+  const leftMs = nextTryAt === undefined ? 0 : Date.parse(nextTryAt) - now;
+  const next = leftMs > 0 ? `next try in ${formatAge(leftMs)}` : 'it may start again now';
   switch (state) {
     case 'ok':
       return undefined;
     case 'failing':
-    case 'stuck': {
-      const leftMs = nextTryAt === undefined ? 0 : Date.parse(nextTryAt) - now;
-      const next = leftMs > 0 ? `next try in ${formatAge(leftMs)}` : 'next try is due';
-      return `${failures === 1 ? 'its last run' : `its last ${failures} runs`} failed; ${next}`;
-    }
+    case 'stuck':
+      return failures === 0 && stalledAt !== undefined
+        ? `${stalledText(task)} (noted ${age(stalledAt)} ago); it tries again every 5 minutes or sooner`
+        : `${failures === 1 ? 'its last run' : `its last ${failures} runs`} failed; ${next}`;
     case 'tripped':
-      return `it started too often${trippedAt === undefined ? '' : `, ${age(trippedAt)} ago`}; it starts again when its starts have filled up, or after 'runlock agent reset ${trigger.task}' on the node`;
+      return `it started too often${trippedAt === undefined ? '' : `, ${age(trippedAt)} ago`}; ${next}, or after 'runlock agent reset ${task ?? ''}' on the node`;
     case 'refused':
       return refused
         ? `its last change, ${age(refused.at)} ago, came from its own run (${refused.cause.join(', ')})`
@@ -143,6 +145,11 @@ function triggerText(trigger: TriggerView, now: number): string | undefined {
       return assertNever(state);
   }
 }
+
+const stalledText = (task: string | undefined) =>
+  task === undefined
+    ? "its posts are not taken, the agent's log says why"
+    : 'its starts begin no run, their logs on the node say why';
 
 function requestTable(requests: readonly RequestView[], options: NodeOptions): string[] {
   const rows = requests.map(({ job, task = '', state, by = '', askedAt, why }) => ({

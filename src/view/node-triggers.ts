@@ -1,19 +1,22 @@
-/** How the triggers of a node's tasks are doing, from their cursors. Pure. */
+/** How the triggers of a node's tasks, and its hooks, are doing, from their cursors. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { readCursor } from '../jobs/cursor.ts';
 import type { Cursor } from '../jobs/cursor.ts';
-import { triggerKey } from '../jobs/keys.ts';
+import { hookKey, triggersPrefix } from '../jobs/keys.ts';
 import { STUCK } from '../jobs/trigger.ts';
 
 /**
- * `failing`: its last runs failed, it tries again later; `stuck`: so often that somebody should look. `tripped`: it started
- * too often; it starts nothing until all its starts are left again. `refused`: its last change was led to by its own run.
+ * `failing`: its last runs failed, it tries again later; `stuck`: so often that somebody should look, or (`stalledAt`) its
+ * starts come to nothing. `tripped`: it started too often; it starts nothing until all its starts are left again. `refused`:
+ * its last change was led to by its own run.
  * `unknown`: `why` says why that can't be told.
  */
 export type TriggerState = 'ok' | 'failing' | 'stuck' | 'tripped' | 'refused' | 'unknown';
 
 export interface TriggerView {
-  readonly task: string;
+  /** Of a task; else of a hook. */
+  readonly task?: string;
+  readonly hook?: string;
   readonly state: TriggerState;
   /** The run that it started, while that is under way. */
   readonly run?: string;
@@ -25,41 +28,69 @@ export interface TriggerView {
   /** Not before this. */
   readonly nextTryAt?: string;
   readonly trippedAt?: string;
+  /** Since when no run has begun whatever it tried, or a hook's post was not taken. */
+  readonly stalledAt?: string;
   /** What led to the change that it refused, each as TASK@NODE, the first cause first. */
   readonly refused?: { readonly at: string; readonly cause: readonly string[] };
   readonly why?: string;
 }
 
-/** By task. */
-export function viewTriggers(prefix: string, node: string, entries: readonly Entry[]): TriggerView[] {
-  const below = triggerKey(prefix, node, '');
-  const stored = entries.filter(({ key }) => key.startsWith(below));
-  const views = stored.map((entry) => viewTrigger(entry.key.slice(below.length), entry));
-  return views.sort((a, b) => (a.task < b.task ? -1 : 1));
+interface NodeAt {
+  readonly prefix: string;
+  readonly node: string;
+  /** Wall-clock milliseconds. */
+  readonly now: number;
 }
 
-function viewTrigger(task: string, entry: Entry): TriggerView {
+/** By name, tasks first. */
+export function viewTriggers({ prefix, node, now }: NodeAt, entries: readonly Entry[]): TriggerView[] {
+  const [below, hooksBelow] = [triggersPrefix(prefix, node), hookKey(prefix, node, '')];
+  const stored = entries.filter(({ key }) => key.startsWith(below)).sort((a, b) => (a.key < b.key ? -1 : 1));
+  const ofHook = ({ key }: Entry) => key.startsWith(hooksBelow);
+  return [
+    ...stored
+      .filter((entry) => !ofHook(entry))
+      .map((entry) => ({ task: entry.key.slice(below.length), ...viewTrigger(entry, now) })),
+    ...stored.filter(ofHook).map((entry) => ({
+      hook: entry.key.slice(hooksBelow.length),
+      ...viewTrigger(entry, now),
+    })),
+  ];
+}
+
+function viewTrigger(entry: Entry, now: number): Omit<TriggerView, 'task' | 'hook'> {
   const read = readCursor(entry);
-  if (read.kind === 'newer') return { task, state: 'unknown', why: read.why };
-  if (read.kind !== 'cursor') return { task, state: 'unknown', why: `${entry.key} holds no trigger` };
+  if (read.kind === 'newer') return { state: 'unknown', why: read.why };
+  if (read.kind !== 'cursor') return { state: 'unknown', why: `${entry.key} holds no trigger` };
   const { cursor } = read;
-  const { run, startedAt, goodAt, failures, backOffUntil, trippedAt, refused } = cursor;
+  const { run, startedAt, goodAt, failures, backOffUntil, refused, stalledAt } = cursor;
+  const trip = isTripped(cursor, now) ? cursor : undefined;
+  const nextTryAt = latest(backOffUntil, trip?.tripEndsAt);
   return {
-    task,
-    state: stateOf(cursor),
+    state: stateOf(cursor, now),
     ...(run !== undefined && { run }),
     ...(startedAt !== undefined && { startedAt }),
     ...(goodAt !== undefined && { goodAt }),
     ...(failures !== undefined && { failures }),
-    ...(backOffUntil !== undefined && { nextTryAt: backOffUntil }),
-    ...(trippedAt !== undefined && { trippedAt }),
+    ...(nextTryAt !== undefined && { nextTryAt }),
+    ...(trip?.trippedAt !== undefined && { trippedAt: trip.trippedAt }),
+    ...(stalledAt !== undefined && { stalledAt }),
     ...(refused && { refused: { at: refused.at, cause: refused.cause } }),
   };
 }
 
-function stateOf({ failures = 0, trippedAt, refused }: Cursor): TriggerState {
+const latest = (...times: readonly (string | undefined)[]) =>
+  times.filter((time) => time !== undefined).sort((a, b) => Date.parse(b) - Date.parse(a))[0];
+
+/** Its next start forgets that, however long ago it is over. */
+const isTripped = ({ trippedAt, tripEndsAt }: Cursor, now: number) =>
+  trippedAt !== undefined && (tripEndsAt === undefined || Date.parse(tripEndsAt) > now);
+
+function stateOf(cursor: Cursor, now: number): TriggerState {
+  const { failures = 0, refused, stalledAt } = cursor;
   if (failures >= STUCK) return 'stuck';
-  if (trippedAt !== undefined) return 'tripped';
+  if (isTripped(cursor, now)) return 'tripped';
+  if (stalledAt !== undefined) return 'stuck';
   if (failures > 0) return 'failing';
   return refused ? 'refused' : 'ok';
 }

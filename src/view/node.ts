@@ -29,7 +29,7 @@ export interface NodeReport {
   readonly waiting: readonly NodeWaitView[];
   /** What is asked of the node and has not ended. Absent: this token may not read it. */
   readonly requests?: readonly RequestView[];
-  /** Of the tasks that start by themselves. Absent: this token may not read them. */
+  /** Of the tasks that start by themselves, and of hooks. Absent: this token may not read them. */
   readonly triggers?: readonly TriggerView[];
   /** One for each group in which it ran. */
   readonly lastRuns: readonly RunView[];
@@ -163,7 +163,7 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
     }),
     waiting: groups.flatMap((group) => waitsIn(group, node)),
     ...(requests && { requests }),
-    ...(triggersHidden === undefined && { triggers: viewTriggers(prefix, node, entries) }),
+    ...(triggersHidden === undefined && { triggers: viewTriggers({ prefix, node, now }, entries) }),
     lastRuns: lastRuns.sort((a, b) => (a.endedAt < b.endedAt ? 1 : -1)),
     hidden: [...own.filter((each) => each !== undefined), ...hidden],
     problems,

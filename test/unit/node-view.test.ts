@@ -261,29 +261,43 @@ describe('triggers', () => {
       cursor('a', { goodAt: ago(5) }),
       cursor('b', { failures: 1, backOffUntil: until }),
       cursor('c', { failures: 3, backOffUntil: ago(1), trippedAt: ago(9) }),
-      cursor('d', { trippedAt: ago(9), left: 0, filledAt: ago(9) }),
+      cursor('d', { trippedAt: ago(9), tripEndsAt: until, left: 0, filledAt: ago(9) }),
+      cursor('d2', { trippedAt: ago(9), tripEndsAt: ago(0), left: 0, filledAt: ago(9) }),
+      cursor('d3', { stalledAt: ago(9) }),
+      cursor('.hook/chat', { stalledAt: ago(9) }),
       cursor('e', { refused: { why: 'loop', cause: ['e@web01'], depth: 1, at: ago(7) } }),
       { ...cursor('f', {}), value: '{"v":9}' },
       { ...cursor('g', {}), value: 'x' },
       entry('.triggers/web012/h', { since: ago(900), marks: {}, failures: 5 }),
     ]);
-    const states = view.triggers?.map(({ task: name, state }) => `${name} ${state}`);
+    const states = view.triggers?.map(
+      ({ task: name, hook, state }) => `${name ?? `hook ${hook ?? ''}`} ${state}`,
+    );
     expect(states).toEqual([
       'a ok',
       'b failing',
       'c stuck',
       'd tripped',
+      'd2 ok',
+      'd3 stuck',
       'e refused',
       'f unknown',
       'g unknown',
+      'hook chat stuck',
     ]);
     const text = renderNode(view, { color: false, now: NOW });
     expect(text).not.toContain('trigger of a');
     expect(text).toContain('  trigger of b is failing: its last run failed; next try in 1m\n');
-    expect(text).toContain('  trigger of c is stuck: its last 3 runs failed; next try is due\n');
-    expect(text).toContain('trigger of d is tripped: it started too often, 9s ago; it starts again when');
+    expect(text).toContain('  trigger of c is stuck: its last 3 runs failed; it may start again now\n');
+    expect(text).toContain('trigger of d is tripped: it started too often, 9s ago; next try in 1m, or');
     expect(text).toContain(
       'trigger of e is refused: its last change, 7s ago, came from its own run (e@web01)\n',
+    );
+    expect(text).toContain(
+      '  trigger of d3 is stuck: its starts begin no run, their logs on the node say why (noted',
+    );
+    expect(text).toContain(
+      "  hook chat is stuck: its posts are not taken, the agent's log says why (noted 9s ago)",
     );
     expect(text).toContain('trigger of g is unknown: runlock/.triggers/web01/g holds no trigger\n');
   });

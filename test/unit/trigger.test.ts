@@ -171,6 +171,21 @@ describe('a run that failed', () => {
   });
 });
 
+test('that starts came to nothing is forgotten at a start, a refusal and a reset', () => {
+  const seen = [sight('c1')];
+  const stalledBefore = place({ stalledAt: at(0), trippedAt: at(0), tripEndsAt: at(1) });
+  const begun = { run: 'r', sights: seen, place: stalledBefore };
+  const loop = { why: 'loop', cause: ['x@n'], depth: 1 } as const;
+  for (const after of [
+    started(begun, rules(), NOW_MS),
+    succeeded(begun, undefined, NOW_MS),
+    refused(begun, loop, NOW_MS),
+    reset(stalledBefore.cursor),
+  ])
+    expect(after).not.toHaveProperty('stalledAt');
+  expect(reset(stalledBefore.cursor)).not.toHaveProperty('tripEndsAt');
+});
+
 describe('starts are held back', () => {
   test('by the interval since the last start', () => {
     const recent = place({ startedAt: at(-20 * SECOND) });
@@ -191,7 +206,8 @@ describe('starts are held back', () => {
       by: 'tripped',
       dueInMs: 10 * MINUTE,
     });
-    const trippedNow = { ...now, cursor: tripped(now.cursor, NOW_MS) };
+    const trippedNow = { ...now, cursor: tripped(now.cursor, rules(), NOW_MS) };
+    expect(trippedNow.cursor.tripEndsAt).toBe(at(HOUR));
     expect(next([sight('c1')], trippedNow, rules(), NOW_MS + 59 * MINUTE)).toMatchObject({
       kind: 'held',
       dueInMs: MINUTE,
@@ -202,9 +218,10 @@ describe('starts are held back', () => {
   });
 
   test('a start after a tripped bucket is full again is no longer tripped', () => {
-    const full = place({ trippedAt: at(-HOUR), left: 0, filledAt: at(-HOUR) });
+    const full = place({ trippedAt: at(-HOUR), tripEndsAt: at(0), left: 0, filledAt: at(-HOUR) });
     const after = started({ run: 'r', sights: [sight('c1')], place: full }, rules(), NOW_MS);
     expect(after).not.toHaveProperty('trippedAt');
+    expect(after).not.toHaveProperty('tripEndsAt');
     expect(after.left).toBe(5);
   });
 
