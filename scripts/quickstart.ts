@@ -1,5 +1,5 @@
-// `npm start`: a real Consul agent, three nodes of one group, and a change that breaks the first of them. Every
-// statement is checked; the first that does not hold ends it with 1. Nothing is left behind, whichever way it ends.
+// `npm start`: a real Consul agent, three nodes of one group, and a change that breaks the first of them; then two nodes with
+// an agent each, and a state that starts a task. Every statement is checked; the first that does not hold ends it with 1. Nothing is left behind, whichever way it ends.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,6 +12,7 @@ import { endAgents, startAgent } from '../test/support/consul.ts';
 import type { Agent } from '../test/support/consul.ts';
 import { fetchingOn, megabytes, sizeOf } from '../test/support/fetching.ts';
 import { cacheFolder, consulBinary } from '../test/support/provision.ts';
+import { NODES, endTheirRuns, setUpNode } from './quickstart-agents.ts';
 import { whatToRun } from './quickstart-command.ts';
 
 const GROUP = 'prod/web';
@@ -19,6 +20,8 @@ const LIMIT_MS = 60_000;
 const RUNLOCK = process.env['RUNLOCK_BIN'] ?? resolve('bin/runlock.js');
 
 interface Run {
+  /** Asks it to end. */
+  readonly end: () => void;
   readonly ended: Promise<number>;
   /** Exit status, once it has ended. */
   status: number | undefined;
@@ -48,6 +51,8 @@ for (const stream of [process.stdout, process.stderr])
   stream.on('error', () => stop.abort(new Error('stdout or stderr was closed')));
 
 const running = new Set<Run>();
+/** Of nodes. */
+const agents = new Set<Run>();
 
 function check(holds: boolean, statement: string): void {
   if (!holds) throw new Error(`expected, but not seen: ${statement}`);
@@ -65,27 +70,32 @@ function spawnRunlock({ env }: Stage, args: readonly string[]) {
 /** Starts the node's run; each line of its output shows its name. */
 function startRun(stage: Stage, node: string): Run {
   const args = ['exec', '-v', '-g', GROUP, '--node', node, '--', ...stage.command];
+  return startLines(stage, node, args);
+}
+
+/** Starts runlock; each line of its output shows the name. */
+function startLines(stage: Stage, name: string, args: readonly string[], among = running): Run {
   show(args);
   const child = spawnRunlock(stage, args);
   const print = (stream: Readable) =>
-    createInterface(stream).on('line', (line) => line === '' || say(`${node} | ${line}`));
+    createInterface(stream).on('line', (line) => line === '' || say(`${name} | ${line}`));
   print(child.stdout);
   print(child.stderr);
-  const end = () => child.kill('SIGTERM');
+  const end = () => void child.kill('SIGTERM');
   signal.addEventListener('abort', end);
   const ended = once(child, 'close').then(([code, by]: (number | NodeJS.Signals | null)[]) => {
     signal.removeEventListener('abort', end);
-    running.delete(run);
+    among.delete(run);
     run.status = typeof code === 'number' ? code : 128 + constants.signals[by as NodeJS.Signals];
     return run.status;
   });
-  const run: Run = { ended, status: undefined };
-  running.add(run);
+  const run: Run = { end, ended, status: undefined };
+  among.add(run);
   return run;
 }
 
 async function runStatus(stage: Stage, ...more: string[]): Promise<string> {
-  const child = spawnRunlock(stage, ['status', GROUP, ...more]);
+  const child = spawnRunlock(stage, ['status', ...more]);
   const [stdout] = await Promise.all([text(child.stdout), once(child, 'close')]);
   return stdout;
 }
@@ -99,14 +109,18 @@ interface Group {
 /** Shows the status, and returns the same as data. */
 async function showStatus(stage: Stage): Promise<Group> {
   show(['status', GROUP]);
-  say((await runStatus(stage)).trimEnd());
-  const { groups } = JSON.parse(await runStatus(stage, '--json')) as { groups: Group[] };
+  say((await runStatus(stage, GROUP)).trimEnd());
+  const { groups } = JSON.parse(await runStatus(stage, GROUP, '--json')) as { groups: Group[] };
   return groups[0] ?? { slots: [], queue: [], why: '' };
 }
 
-/** Waits, by Consul's own watch, until the group's keys are as wanted. */
-async function until({ agent }: Stage, wanted: (keys: readonly string[]) => boolean): Promise<void> {
-  const path = `/v1/kv/runlock/${GROUP}/?keys&wait=2s&index=`;
+/** Waits, by Consul's own watch, until the keys of a group, or of a folder, are as wanted. */
+async function until(
+  { agent }: Stage,
+  wanted: (keys: readonly string[]) => boolean,
+  folder = GROUP,
+): Promise<void> {
+  const path = `/v1/kv/runlock/${folder}/?keys&wait=2s&index=`;
   for (let index = '0'; ;) {
     const answer = await Promise.race([agent.http('GET', path + index), stopped]);
     if (wanted(answer.status === 404 ? [] : (answer.json() as string[]))) return;
@@ -191,6 +205,52 @@ async function tour(stage: Stage): Promise<void> {
   check(last.slots[0]?.state === 'free' && last.queue.length === 0, 'no run is left, running or waiting');
 }
 
+/** One node's agent starts a task because of what another node's run has published. */
+async function tourOfAgents(stage: Stage): Promise<void> {
+  title('Two nodes with an agent: a job on db01 publishes a state, and that starts a task on web01');
+  const started = NODES.map((node) => {
+    const { task, settings } = setUpNode(stage.folder, node);
+    say(task);
+    const own = { ...stage, env: { ...stage.env, ...settings } };
+    // This Consul has no ACLs, so anyone could ask in anybody's name.
+    const args = ['agent', '--node', node, '--requests', 'trust-everybody'];
+    return startLines(own, `${node}'s agent`, args, agents);
+  });
+  const allLive = () =>
+    check(
+      started.every(({ status }) => status === undefined),
+      'both agents are running',
+    );
+  const has =
+    (...names: string[]) =>
+    (keys: readonly string[]) => {
+      allLive();
+      return names.every((name) => keys.some((key) => key.endsWith(`/${name}`)));
+    };
+  await until(stage, has(...NODES), '.agents');
+  const job = startLines(stage, 'ops', [
+    'job',
+    'start',
+    'migrate',
+    '--node',
+    'db01',
+    '--principal',
+    'ops',
+    '--watch',
+  ]);
+  check((await job.ended) === 0, 'the job is good');
+  await until(stage, has('.runs/web01'), 'prod/app');
+  show(['status', '--node', 'web01']);
+  say((await runStatus(stage, '--node', 'web01')).trimEnd());
+  const { lastRuns } = JSON.parse(await runStatus(stage, '--node', 'web01', '--json')) as {
+    lastRuns: { group: string; outcome: string }[];
+  };
+  const own = lastRuns.find(({ group }) => group === 'prod/app');
+  check(own?.outcome === 'succeeded', 'the state has started a good run on web01');
+  for (const { end } of started) end();
+  await Promise.all(started.map(({ ended }) => ended));
+}
+
 async function prepare(folder: string): Promise<Stage> {
   title('A throw-away Consul agent');
   const fetching = fetchingOn(process.stdout);
@@ -203,7 +263,9 @@ async function prepare(folder: string): Promise<Stage> {
   signal.throwIfAborted();
   const address = agent.env['CONSUL_HTTP_ADDR'] ?? agent.address;
   say(`$ export CONSUL_HTTP_ADDR=${address}`);
-  const own = Object.entries(process.env).filter(([name]) => !/^(?:RUNLOCK_|CONSUL_|ANSIBLE_)/.test(name));
+  const own = Object.entries(process.env).filter(
+    ([name]) => !/^(?:RUNLOCK_|CONSUL_|ANSIBLE_|INVOCATION_ID$)/.test(name),
+  );
   // What stands in the usual file is about another Consul.
   const mine = { RUNLOCK_CONFIG: '/dev/null', ...agent.env, ...settings, ...colours };
   const env = { ...Object.fromEntries(own), ...mine };
@@ -215,7 +277,9 @@ async function main(): Promise<number> {
   try {
     const stage = await prepare(folder);
     const late = setTimeout(() => stop.abort(new Error(`not done after ${LIMIT_MS / 1000} s`)), LIMIT_MS);
-    await tour(stage).finally(() => clearTimeout(late));
+    await tour(stage)
+      .then(() => tourOfAgents(stage))
+      .finally(() => clearTimeout(late));
     await sayWhatStays();
     return 0;
   } catch (error) {
@@ -224,7 +288,8 @@ async function main(): Promise<number> {
     return 1;
   } finally {
     if (!signal.aborted) stop.abort(new Error('over'));
-    await Promise.all([...running].map(({ ended }) => ended));
+    await Promise.all([...running, ...agents].map(({ ended }) => ended));
+    await endTheirRuns(folder);
     await endAgents();
     rmSync(folder, { recursive: true, force: true });
   }

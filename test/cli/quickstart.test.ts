@@ -22,7 +22,7 @@ function carriers(mark: string): number[] {
     });
 }
 
-function startQuickstart(runlock?: (folder: string) => string) {
+function startQuickstart(runlock?: (folder: string) => string, env: Record<string, string> = {}) {
   const { folder, clean } = scene();
   const mark = `QUICKSTART_MARK=${randomUUID()}`;
   onTestFinished(() => {
@@ -40,6 +40,7 @@ function startQuickstart(runlock?: (folder: string) => string) {
     cwd: ROOT,
     env: {
       ...process.env,
+      ...env,
       [name]: value,
       TMPDIR: temporary,
       XDG_CACHE_HOME: cache,
@@ -69,9 +70,9 @@ test('it shows a group that a failed node stops, and that its next run heals', a
   expect(started.processes().length).toBeGreaterThan(3);
   expect(started.files()).toHaveLength(2);
   expect(await started.ended).toBe(0);
-  const [before = '', still = '', healed = '', last = ''] = started
+  const [before = '', still = '', healed = '', last = '', agents = ''] = started
     .output()
-    .split(/^(?:The group is blocked|The cause is repaired|All three nodes).*$/m);
+    .split(/^(?:The group is blocked|The cause is repaired|All three nodes|Two nodes with an agent).*$/m);
   expect(before).toContain('web01 | fatal: [localhost]: FAILED!');
   expect(before).not.toMatch(/^web0[23] \| (?!runlock: (?:web0[23] is waiting|slot 0 of \S+ web01 failed))/m);
   expect(still).toMatch(/0 +failed +web01 .* ansible-playbook +2 +forever/);
@@ -82,8 +83,11 @@ test('it shows a group that a failed node stops, and that its next run heals', a
   expect(healed.match(/^web0\d(?= \| PLAY \[)/gm)).toEqual(['web01', 'web02', 'web03']);
   expect(healed.match(/^web0\d(?= \| localhost .* failed=0 )/gm)).toEqual(['web01', 'web02', 'web03']);
   expect(last).toContain('idle: nothing running or waiting');
-  expect(last).toContain(`3 MB in ${started.cache}/runlock-test`);
-  expect(last).toContain(`To remove them: rm -r ${started.cache}/runlock-test\n`);
+  expect(agents).toMatch(/^ops \| db01: good .*: migrating$/m);
+  expect(agents).toMatch(/^web01's agent \| .* starting task reload: changed: state:db\/schema$/m);
+  expect(agents).toMatch(/^ +prod\/app +succeeded/m);
+  expect(agents).toContain(`3 MB in ${started.cache}/runlock-test`);
+  expect(agents).toContain(`To remove them: rm -r ${started.cache}/runlock-test\n`);
   expect(started.processes()).toEqual([]);
   expect(started.files()).toEqual([]);
 });
@@ -99,6 +103,16 @@ test('Ctrl-C ends all that it started and removes its files', async () => {
   expect(started.files()).toEqual([]);
 });
 
+test('Ctrl-C also ends agents, and what they have started', async () => {
+  // Without Ansible it is there sooner.
+  const started = startQuickstart(undefined, { ANSIBLE_PLAYBOOK_BIN: '/nowhere' });
+  await eventually(() => expect(started.output()).toContain('ops | db01: running'), 30_000);
+  process.kill(-started.pid, 'SIGINT');
+  expect(await started.ended).toBe(1);
+  expect(started.processes()).toEqual([]);
+  expect(started.files()).toEqual([]);
+});
+
 /** A runlock that locks nothing. */
 function careless(folder: string): string {
   const file = join(folder, 'runlock');
@@ -108,7 +122,7 @@ function careless(folder: string): string {
 }
 
 test('it fails, and says of what, when what it shows does not hold', async () => {
-  const started = startQuickstart(careless);
+  const started = startQuickstart(careless, { ANSIBLE_PLAYBOOK_BIN: '/nowhere' });
   expect(await started.ended).toBe(1);
   expect(started.output()).toContain('quickstart: expected, but not seen: web01 gets the slot');
   expect(started.processes()).toEqual([]);
