@@ -5,6 +5,7 @@ import { eventually } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
 import type { Running } from '../support/program.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { startInTerminal } from '../support/terminal.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const agent = useAgent({ acl: true });
@@ -206,6 +207,35 @@ describe('job start --watch', () => {
     expect(await started.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await viewer.ended).toMatchObject({ status: 0, stderr: '' });
     expect(await marks()).toBe(0);
+  });
+
+  test('is a table on a terminal, which stays as the job ended; Ctrl-C leaves it (130)', async () => {
+    await playAgent(agent, 'j66');
+    await job('start', 'chef', '--node', 'j66', '--id', 'table', '--wait', '0');
+    const { accept, run, tail, end } = playTarget(agent, 'ops/table', 'j66');
+    await accept();
+    await run('run-10');
+    const marks = async () => (await agent.kv.tree('runlock/prod/web/.jobs/ops/table/stage/')).length;
+    const [ENTER, LEAVE] = ['\x1b[?1049h\x1b[?25l', '\x1b[?25h\x1b[?1049l'];
+    const left = startInTerminal(agent, ['job', 'watch', 'table']);
+    await left.shows(/j66 +running/);
+    await eventually(async () => expect(await marks()).toBe(1));
+    left.type('\x03');
+    expect(await left.ended).toBe(130);
+    expect(left.screen()).toMatch(/\[\?1049l[^]*job ops\/table goes on/);
+    expect(await marks()).toBe(0);
+
+    const watching = startInTerminal(agent, ['job', 'watch', 'table']);
+    await watching.shows(/j66 +running/);
+    await tail('half done');
+    await watching.shows(/NODE[^]*j66 +running +\d+s +half done/);
+    await end('good', { exitCode: 0, lastLine: 'done' });
+    expect(await watching.ended).toBe(0);
+    const screen = watching.screen();
+    expect(screen.split(ENTER)).toHaveLength(2);
+    const [drawn = '', stays = ''] = screen.split(LEAVE);
+    expect(drawn).toContain('runlock/ in Consul at ');
+    expect(stays).toMatch(/^ops\/table: done; 1 good\r\n[^]*j66 +good +0 +\d+s +done/);
   });
 
   test('ends with 2 if the first failure keeps others from starting; JSON lines for programs', async () => {

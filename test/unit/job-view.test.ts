@@ -1,6 +1,7 @@
 // What `runlock job` shows of a job, what it tells of a change, and its exit statuses.
 import { describe, expect, test } from 'vitest';
 import { changeText, renderJob, targetText } from '../../src/output/job.ts';
+import { renderJobScreen } from '../../src/output/job-screen.ts';
 import { changesOf } from '../../src/view/job-changes.ts';
 import { exitOf, exitOfAnswers } from '../../src/view/job-outcome.ts';
 import { isAnswered } from '../../src/view/job.ts';
@@ -229,4 +230,22 @@ test('inside a run, what it holds is its slots and its turn', () => {
   expect(heldOf(own, { nodes: ['n2'], groups: ['b'] })).toBe('a slot of b, which a target needs');
   expect(heldOf(own, { nodes: ['n1'], groups: ['c'] })).toContain('the turn of n1');
   expect(heldOf(own, { nodes: ['n2'], groups: ['c'] })).toBeUndefined();
+});
+
+test('on a terminal as many targets as fit are drawn, those first that need people', () => {
+  const states = ['good', 'running', 'failed', ...Array<'queued'>(20).fill('queued')] as const;
+  const report = reportOf(
+    states.map((state) => ({ state, ...(state === 'running' && { lastLine: 'half' }) })),
+  );
+  const head = { address: 'c:8500', hearsKeys: false };
+  const frame = renderJobScreen(report, head, { color: false, columns: 80, rows: 14, now: NOW });
+  const moves = ['\x1b[H', '\x1b[J', '\x1b[K'];
+  const text = moves.reduce((left, move) => left.replaceAll(move, ''), frame);
+  const lines = text.trimEnd().split('\r\n');
+  expect(lines.length).toBeLessThanOrEqual(14);
+  expect(lines[0]).toMatch(/^runlock\/ in Consul at c:8500, .* Ctrl-C to quit$/);
+  const rows = lines.slice(lines.findIndex((line) => line.includes('NODE')) + 1);
+  expect(rows[0]).toMatch(/n2 +failed/);
+  expect(rows[1]).toMatch(/n1 +running +half/);
+  expect(rows.at(-1)).toBe('  … and 18 more');
 });

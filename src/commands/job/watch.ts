@@ -8,6 +8,7 @@ import { viewJob } from '../../jobs/view.ts';
 import type { JobView } from '../../jobs/view.ts';
 import { hint } from '../../text/suggested-command.ts';
 import { exitOf } from '../../view/job-outcome.ts';
+import { createOutput } from '../../platform/terminal.ts';
 import type { Platform } from '../platform.ts';
 import type { ConsulWays } from '../with-consul.ts';
 import { noJob } from './home.ts';
@@ -34,10 +35,12 @@ export async function watchToEnd(
   platform: Platform,
 ): Promise<number> {
   const looker = { consul, deps, prefix, ref, signal };
-  const tell = tellChanges(platform, json);
-  return sayingLeft({ deps, signal }, looker, async () =>
-    exitOf(await follow({ ...looker, live: true }, home, { tell })),
-  );
+  const watching = { ...looker, live: true };
+  const isDrawn = !json && createOutput({ env: platform.env, isTTY: platform.stdout.isTTY }).live;
+  const toEnd = isDrawn
+    ? async () => (await import('./table.ts')).showToEnd(watching, home, platform)
+    : () => follow(watching, home, { tell: tellChanges(platform, json) });
+  return sayingLeft({ deps, signal }, looker, async () => exitOf(await toEnd()));
 }
 
 /** A signal leaves the job alone, and says how to go on. */
