@@ -1,16 +1,19 @@
 // Jobs from end to end: two nodes of one host, each with a real agent.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { eventually } from '../support/processes.ts';
 import { agentOn } from '../support/runlock-agent.ts';
 import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const agent = useAgent();
 
-const tasks = (script: string) => ({
+const tasks = (script: string, group = 'ja/web') => ({
   'work.toml': `command = ["/bin/sh", "-c", ${JSON.stringify(script)}, "sh", "{v}"]
 params.v = { match = "[a-z]+", default = "x" }
-group = "ja/web"
+group = "${group}"
 allow = ["ops"]
 `,
 });
@@ -73,4 +76,20 @@ test('a task runs on two nodes in turn; one that fails keeps the other from star
     const { stdout } = await runlock(agent, ['status', '--node', 'ja2', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ requests: [], waiting: [] });
   });
+});
+
+test('who watches sees the last line of what runs, and of what has ended', async () => {
+  const { folder } = stage();
+  const node = agentOn(agent, 'ja5', {
+    tasks: tasks(`echo half done; until [ -e ${folder}/end ]; do sleep 0.05; done; echo done`, 'ja/live'),
+    env: { RUNLOCK_REQUESTS: 'trust-everybody' },
+  });
+  node.start();
+  await eventually(async () => expect((await node.shown())?.tasks).toHaveLength(1));
+  const watching = startRunlock(agent, ['job', 'start', 'work', '--node', 'ja5', '--watch']);
+  await eventually(() => expect(watching.stdout()).toMatch(/ja5: running: half done\n/));
+  writeFileSync(join(folder, 'end'), '');
+  const { status, stdout } = await watching.ended;
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/ja5: good after \d+s: done\n/);
 });

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { createAnnouncer } from '../../src/jobs/announce.ts';
 import { lookAt } from '../../src/jobs/read.ts';
-import { encodeTail } from '../../src/jobs/records.ts';
+import { encodeTail, encodeTarget } from '../../src/jobs/records.ts';
 import { startJob } from '../../src/jobs/starter.ts';
 import { final, startTarget } from '../../src/jobs/transactions.ts';
 import type { SeenTarget } from '../../src/jobs/transactions.ts';
@@ -311,6 +311,9 @@ describe('who watches', () => {
     expect(await lastLines()).toEqual([undefined, undefined]);
     await job.run();
     expect(await lastLines()).toEqual(['x'.repeat(200), undefined]);
+    job.put(keys.node('web0'), encodeTarget({ rev: 3, state: 'rebooting', run: 'r1' }));
+    expect(await lastLines()).toEqual([undefined, undefined]);
+    job.put(keys.node('web0'), encodeTarget({ rev: 4, state: 'running', run: 'r1' }));
     job.put(keys.tail('web0'), 'rubbish');
     expect(await lastLines()).toEqual([undefined, undefined]);
     expect((await job.view()).targets[0]).not.toHaveProperty('fault');
