@@ -111,8 +111,8 @@ function waitText({ group, waitedMs, command, place, why }: NodeWaitView): strin
   return `${what} has been waiting ${where} for ${formatAge(waitedMs)}: ${why}`;
 }
 
-/** Those that somebody should know of. */
-function triggerLines(triggers: readonly TriggerView[], now: number): string[] {
+/** Those that somebody should know of, a line each. @param now wall-clock milliseconds */
+export function triggerLines(triggers: readonly TriggerView[], now: number): string[] {
   return triggers.flatMap((trigger) => {
     const text = triggerText(trigger, now);
     const what = trigger.task === undefined ? `hook ${trigger.hook ?? ''}` : `trigger of ${trigger.task}`;

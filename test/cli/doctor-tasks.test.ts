@@ -103,10 +103,41 @@ test('tasks of several agents that start each other are named with the whole cha
   await agent.kv.put('runlock/.agents/n1', JSON.stringify(document('n1', 'state:x=1', 'y')));
   await agent.kv.put('runlock/.agents/n2', JSON.stringify(document('n2', 'state:y', 'x')));
   const { agents } = await doctor(folder);
+  expect(agents.map(({ found }) => found)).not.toContainEqual(expect.stringContaining('trigger of'));
   expect(agents).toContainEqual({
     ...{ check: 'agent', level: 'warning' },
     found:
       'tasks start each other: t@n1 changes state:y, which starts t@n2 changes state:x=1, which starts t@n1',
     fix: 'let one of them start by something that none of the others changes; until then only triggers_per_hour stops them',
   });
+});
+
+test('what the agent says of itself, and triggers that start nothing, are warned of, once', async () => {
+  const folder = tasks({ chef: `${TRUE}allow = ["ops"]` });
+  const env = { RUNLOCK_NODE: 'web09' };
+  const created = await agent.http('PUT', '/v1/session/create');
+  const { ID } = created.json() as { ID: string };
+  const since = '2026-01-01T00:00:00.000Z';
+  const says = async (noRequests: string) => {
+    const document = {
+      ...{ v: 1, node: 'web09', version: '1', bootId: 'b', host: 'h', pid: 1, startTime: '1', tasks: [] },
+      ...{ since, noRequests },
+    };
+    await agent.http('PUT', `/v1/kv/runlock/.agents/web09?acquire=${ID}`, document);
+    const { agents } = await doctor(folder, { env });
+    return agents;
+  };
+  await agent.kv.put('runlock/.triggers/web09/chef', JSON.stringify({ v: 1, since, marks: {}, failures: 3 }));
+  const found = await says('its token is too mighty; give it less');
+  expect(found.map(({ level, found }) => `${level}: ${found.slice(0, 57)}`)).toEqual(
+    expect.arrayContaining([
+      "warning: the agent serves no requests: this node's token may write",
+      'warning: the agent serves no requests: its token is too mighty',
+      'ok: an agent of web09 is running',
+      'warning: trigger of chef is stuck: its last 3 runs failed',
+    ]),
+  );
+  const trust = found.find((each) => each.found.includes("this node's token"));
+  const same = await says(`${trust?.found.replace('the agent serves no requests: ', '')}; ${trust?.fix}`);
+  expect(same.filter((each) => each.found.includes('serves no requests'))).toEqual([trust]);
 });

@@ -5,9 +5,10 @@ import type { RequestsChoice } from '../../agent/serving.ts';
 import type { Task } from '../../agent/task/definition.ts';
 import type { Consul, Right } from '../../consul/consul.ts';
 import { isRunlockError } from '../../errors.ts';
-import { agentKey, requestKeys, triggerKey } from '../../jobs/keys.ts';
+import { agentKey, requestKeys, triggerKey, triggersPrefix } from '../../jobs/keys.ts';
 import { decodeAgent } from '../../jobs/records.ts';
 import type { Check } from '../../output/doctor.ts';
+import { judgeAgent, judgeTriggers } from './agent-now.ts';
 import { once, problem } from './contact.ts';
 
 export interface AgentAsked {
@@ -16,6 +17,8 @@ export interface AgentAsked {
   readonly node: string | undefined;
   readonly tasks: readonly Task[];
   readonly requests: RequestsChoice;
+  /** Wall-clock milliseconds. */
+  readonly now: number;
   readonly signal: AbortSignal;
 }
 
@@ -24,12 +27,15 @@ export async function checkAgent(consul: Consul, asked: AgentAsked): Promise<rea
   const { tasks, node } = asked;
   if (node === undefined || !tasks.some(({ allow, trigger }) => allow.length > 0 || trigger)) return [];
   try {
-    const all = await Promise.all([
+    const [rights, trust, agents, triggers] = await Promise.all([
       checkRights(consul, { ...asked, node }),
       checkTrust(consul, asked),
       checkAgents(consul, { ...asked, node }),
+      checkTriggers(consul, { ...asked, node }),
     ]);
-    return all.flat();
+    // The agent may have another token than this command, and says so of itself in the same words.
+    const said = new Set(trust.map(({ found }) => found));
+    return [...rights, ...trust, ...agents.filter(({ found }) => !said.has(found)), ...triggers];
   } catch (error) {
     return [problem('agent', error)];
   }
@@ -98,10 +104,10 @@ async function checkTrust(consul: Pick<Consul, 'may'>, asked: AgentAsked): Promi
 /** Whether this node's agent is running, and circles among the tasks of all. */
 async function checkAgents(
   consul: Pick<Consul, 'list'>,
-  { prefix, node, signal }: AgentAsked & { readonly node: string },
+  { prefix, node, now, signal }: AgentAsked & { readonly node: string },
 ): Promise<readonly Check[]> {
   const { entries } = await consul.list(agentKey(prefix, ''), once(signal));
-  const isThere = entries.some(({ key, session }) => key === agentKey(prefix, node) && session !== undefined);
+  const own = entries.find(({ key, session }) => key === agentKey(prefix, node) && session !== undefined);
   const agents = entries.flatMap((entry) => {
     try {
       return [decodeAgent(entry)];
@@ -111,15 +117,15 @@ async function checkAgents(
     }
   });
   const circles = circlesOf(agents);
+  const said = own && agents.find((document) => document.node === node);
+  const absent: Check = {
+    check: 'agent',
+    level: 'warning',
+    found: `no agent of ${node} is running, so nothing hears of requests and changes for its tasks`,
+    fix: "start it: systemctl enable --now runlock-agent, or 'runlock agent'",
+  };
   return [
-    isThere
-      ? { check: 'agent', level: 'ok', found: `an agent of ${node} is running` }
-      : {
-          check: 'agent',
-          level: 'warning',
-          found: `no agent of ${node} is running, so nothing hears of requests and changes for its tasks`,
-          fix: "start it: systemctl enable --now runlock-agent, or 'runlock agent'",
-        },
+    ...(own ? judgeAgent(said ?? { node }, now) : [absent]),
     ...circles.map((circle): Check => ({
       check: 'agent',
       level: 'warning',
@@ -127,4 +133,18 @@ async function checkAgents(
       fix: 'let one of them start by something that none of the others changes; until then only triggers_per_hour stops them',
     })),
   ];
+}
+
+async function checkTriggers(
+  consul: Pick<Consul, 'list'>,
+  { prefix, node, now, signal }: AgentAsked & { readonly node: string },
+): Promise<readonly Check[]> {
+  try {
+    const { entries } = await consul.list(triggersPrefix(prefix, node), once(signal));
+    return judgeTriggers({ prefix, node, now, entries });
+  } catch (error) {
+    // That the right is missing is said already, where it is needed.
+    if (isRunlockError(error, 'forbidden')) return [];
+    throw error;
+  }
 }
