@@ -1,15 +1,16 @@
 // Live output: when a run writes its last line for who watches its job, and when who watches says so.
 import { describe, expect, test } from 'vitest';
+import type { Consul } from '../../src/consul/consul.ts';
 import { createAnnouncer } from '../../src/jobs/announce.ts';
 import { lookAt } from '../../src/jobs/read.ts';
-import { encodeTail, encodeTarget } from '../../src/jobs/records.ts';
+import { encodeStage, encodeTail, encodeTarget } from '../../src/jobs/records.ts';
 import { startJob } from '../../src/jobs/starter.ts';
 import { final, startTarget } from '../../src/jobs/transactions.ts';
 import type { SeenTarget } from '../../src/jobs/transactions.ts';
 import { viewJob } from '../../src/jobs/view.ts';
 import type { JobView } from '../../src/jobs/view.ts';
 import type { RunStep } from '../../src/lock/transactions.ts';
-import { watchedUntilMs } from '../../src/runner/job-stage.ts';
+import { followStage, watchedUntilMs } from '../../src/runner/job-stage.ts';
 import { liveLine } from '../../src/runner/job-tail.ts';
 import { reportJob } from '../../src/view/job.ts';
 import { at, nowMs, place, spec } from '../support/jobs.ts';
@@ -87,12 +88,13 @@ async function liveJob({ targets = 1, fates = [] as Fate[], hidden = ' ' } = {})
   return { ...memory, ...time, of, stop, send, run, view, begin };
 }
 
+const run = { node: 'web0', run: 'r1', home: spec.home, stateFolder: '/s', lastLine: () => undefined };
+
 /** A run of a target that is running. */
 async function liveRun({ slots = 1, ...options }: Parameters<typeof liveJob>[0] & { slots?: number } = {}) {
   const job = await liveJob(options);
   await job.run();
   job.begin();
-  const run = { node: 'web0', run: 'r1', home: spec.home, stateFolder: '/s', lastLine: () => undefined };
   const live = liveLine({ of: { ...job.of, ...run }, slots, signal: job.stop.signal });
   let written = job.sent().length;
   /** Lines that were sent since the last call. */
@@ -221,6 +223,33 @@ describe('a run', () => {
     expect(lines()).toEqual(['one']);
     await pass(MINUTE);
     expect(lines()).toEqual([]);
+  });
+
+  test('hears at once who watches already, and of the stage only what is new', async () => {
+    const job = await liveJob();
+    const until = new Date(nowMs + MINUTE).toISOString();
+    job.put(keys.watched('w'), JSON.stringify({ v: 1, until }));
+    // The stage changes after that.
+    job.put(keys.stage, encodeStage({ rev: 7, kind: 'open', stage: 0, since: at }));
+    const { entry } = await job.consul.get(keys.stage, job.of);
+    const heard: unknown[] = [];
+    const list: Consul['list'] = (prefix, { index = 0 }) => {
+      if (index < job.store().index) return job.consul.list(prefix, job.of);
+      if (heard.length > 1) job.stop.abort();
+      else job.put(keys.stage, encodeStage({ rev: 8, kind: 'done', at }));
+      return job.consul.list(prefix, job.of);
+    };
+    const of = { ...job.of, ...run, consul: { ...job.consul, list } };
+    const watched = (untilMs: number) => heard.push(untilMs);
+    await followStage(
+      job.of.deps,
+      { of, from: entry?.modifyIndex ?? 0, signal: job.of.signal, watched },
+      (now) => {
+        heard.push(now?.kind);
+        return Promise.resolve();
+      },
+    );
+    expect(heard.slice(0, 3)).toEqual([nowMs + MINUTE, nowMs + MINUTE, 'done']);
   });
 
   test('hears of the last of those who watch; a mark that can not be read is nobody’s', () => {
