@@ -267,7 +267,8 @@ async function prepare(folder: string): Promise<Stage> {
     ([name]) => !/^(?:RUNLOCK_|CONSUL_|ANSIBLE_|INVOCATION_ID$)/.test(name),
   );
   // What stands in the usual file is about another Consul.
-  const mine = { RUNLOCK_CONFIG: '/dev/null', ...agent.env, ...settings, ...colours };
+  // What a tool that is killed leaves behind goes with the folder.
+  const mine = { RUNLOCK_CONFIG: '/dev/null', TMPDIR: folder, ...agent.env, ...settings, ...colours };
   const env = { ...Object.fromEntries(own), ...mine };
   return { agent, folder, env, command };
 }

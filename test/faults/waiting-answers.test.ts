@@ -73,7 +73,8 @@ describe.concurrent('whoever waits for a state outlives', LONG, () => {
 
   test.for(Object.keys(QUICK))('a watch that is answered by %s', async (odd) => {
     const requests = await outlives(`watch/${name(odd)}`, ODD[odd] ?? 'cut');
-    expect(requests).toBeLessThan(30);
+    // A dozen of them are those of `acquire`, from its session to its claim.
+    expect(requests).toBeLessThan(45);
   });
 
   test('a watch that is never answered: it is asked again when its time is over', async () => {
