@@ -140,11 +140,20 @@ export function writeWhole(file: string, text: string): void {
   }
 }
 
+/** No other user, and no other folder of this disk, helps. */
+const FULL = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
+
 function writable<T>(path: string, write: () => T): T {
   try {
     return write();
   } catch (error) {
     if (isRunlockError(error)) throw error;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (FULL.includes(code))
+      throw new RunlockError(
+        'config',
+        `cannot write to ${path}: ${reasonOf(error)}; free some space there; until then, 'systemctl stop runlock-agent' starts no more runs either`,
+      );
     throw new RunlockError(
       'config',
       `cannot write to ${path}: ${reasonOf(error)}; run this as the user that the agent runs as (usually root), or name the agent's folder with --state-dir`,

@@ -66,7 +66,7 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(`the output of the command goes nowhere from now on: ${event.file}: ${event.why}`);
     case 'no-turn':
       return warning(
-        `runs of ${event.node} on this host do not wait for each other, because there is no folder for their tickets: ${event.why}`,
+        `runs of ${event.node} on this host do not wait for each other, because a ticket for its turn can't be written: ${event.why}`,
       );
     case 'when-waits':
       return info(

@@ -58,6 +58,12 @@ export const STALE_MS = 60_000;
 /** Other runs join at the same moment; more tries than this would be a defect. */
 const MOST_TRIES = 1_000;
 
+/** Node's message names the whole ticket as well, which is the target of a link. */
+function shortReason(error: unknown): string {
+  const { code, path, dest } = error as NodeJS.ErrnoException & { readonly dest?: string };
+  return code === undefined ? reasonOf(error) : `${code}: ${dest ?? path ?? ''}`;
+}
+
 export function openTurn(options: TurnOptions): Turn {
   const { run } = options.ticket;
   let place: { readonly files: TurnFiles; readonly number: number } | undefined;
@@ -78,7 +84,7 @@ export function openTurn(options: TurnOptions): Turn {
       return { kind: 'mine' };
     } catch (error) {
       leave();
-      return { kind: 'nowhere', why: reasonOf(error) };
+      return { kind: 'nowhere', why: shortReason(error) };
     }
   }
 

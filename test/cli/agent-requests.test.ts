@@ -52,6 +52,8 @@ describe('a request', () => {
     const job = await askFor(consul, group, { targets: [['rq-relative', 0]] });
     expect(await job.becomes('good')).toMatchObject({ exitCode: 0 });
     expect(readFileSync(`${on.logs}/ops/${job.ref.id}.t.log`, 'utf8')).toMatch(/^\/$/m);
+    // The agent and the run mean the same folder.
+    expect(readdirSync(`${on.state}/jobs/ops`)).toEqual([job.ref.id]);
   });
 
   test("for a task that can't be started here is refused with what its run said", async () => {

@@ -171,7 +171,7 @@ test('a folder that others can write: said once, and the run goes on', async () 
   }).exec('web01', ...['--', 'true']);
   expect(status).toBe(0);
   expect(stderr).toBe(
-    `runlock: runs of web01 on this host do not wait for each other, because there is no folder for their tickets: ${folder}/turns can be written by others\n`,
+    `runlock: runs of web01 on this host do not wait for each other, because a ticket for its turn can't be written: ${folder}/turns can be written by others\n`,
   );
 });
 
