@@ -333,7 +333,9 @@ describe('--dry-run', () => {
     );
     expect(lines('started')).toEqual([]);
     expect(await kept('dry')).toEqual([]);
-    expect((await agent.http('GET', '/v1/session/list')).json()).toEqual([]);
+    // Of this group: a wait of another test that ended while it asked for a session may have one until its TTL is over.
+    const sessions = (await agent.http('GET', '/v1/session/list')).json() as { Name: string }[];
+    expect(sessions.filter(({ Name }) => Name === 'runlock dry')).toEqual([]);
   });
 
   test('never waits: busy is said at once', async () => {
