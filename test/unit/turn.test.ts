@@ -417,3 +417,15 @@ describe('whatever others do between any two steps of a run that joins', () => {
       }
   });
 });
+
+test('a ticket that finds no room is named by its place, without what stands in it', () => {
+  const folder = folderOf();
+  const { open } = hostOf((node) => ({
+    ...openTurnFiles([folder], uid, node),
+    create: (number, ticket) => {
+      symlinkSync(encodeTicket(ticket), `${folder}/no-such-folder/${number}`);
+      return true;
+    },
+  }));
+  expect(open('a').look('web01')).toEqual({ kind: 'nowhere', why: `ENOENT: ${folder}/no-such-folder/1` });
+});
