@@ -9,16 +9,20 @@ import type { Holder, RunEvent, Sentence, TurnHolder } from './events.ts';
 type Busy = Extract<RunEvent, { event: 'busy' }>;
 
 /**
- * `info` when the node is already running or queued on this host, because cron need not mail this. For `acquire` the same is a
- * warning, because its caller must not go on.
+ * `info` when the node is already running or queued in the group on this host, because cron need not mail this: the next run
+ * does what this one would have. A run of another group does not, so that is a warning. For `acquire` the same is one, because
+ * its caller must not go on.
  */
 export function busySentence(event: Busy): Sentence {
   const isExpected =
-    (event.why === 'turn' && !event.detail.left) ||
+    (event.why === 'turn' && !event.detail.left && sharesGroup(event.group, event.detail)) ||
     (event.why === 'same-node' && event.detail.asked === 'exec');
   const level = isExpected ? 'info' : 'warning';
   return { level, message: `busy: ${busyText(event)}` };
 }
+
+const sharesGroup = (asked: string, { groups }: TurnHolder) =>
+  asked.split(',').some((group) => groups.includes(group));
 
 function busyText(event: Busy): string {
   const { group, node } = event;

@@ -59,6 +59,13 @@ describe('two runs of one node in different groups', () => {
           /busy: web01 is already running or queued in turn\d+\/1 \(pid \d+, sh, for \d+s\)\n$/,
         ) as string,
       });
+    // Cron need not mail that the same group's run is under way; that another one's is, it does.
+    expect(await first.exec('web01', '-w', '0', '--', 'true')).toEqual({
+      status: 75,
+      stdout: '',
+      stderr: '',
+    });
+    expect((await second.exec('web01', '-w', '0', '--', 'true')).stderr).toMatch(/^runlock: busy: web01 /);
     expect(await second.exec('web02', '--', 'true')).toEqual({ status: 0, stdout: '', stderr: '' });
     await run.end();
   });
