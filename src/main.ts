@@ -36,7 +36,7 @@ setMaxListeners(0);
 
 /** Read first: later, runlock has opened files itself. */
 const inherited =
-  process.argv[2] === 'exec' ? callersDescriptors({ parent: process.ppid, opensPipes: isNode }) : [];
+  process.argv[2] === 'exec' ? callersDescriptors({ parent: process.ppid, opensPipes: isNode }) : () => [];
 
 const { host, runFiles, openTurn } = thisHost(process);
 

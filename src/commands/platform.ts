@@ -34,7 +34,7 @@ export interface Platform {
   /** Calls `last` whenever the process ends; output in it must be synchronous. */
   atExit(last: () => void): void;
   /** Descriptors above 2 that the caller opened for the command. */
-  readonly inherited: readonly number[];
+  readonly inherited: () => readonly number[];
   /** Prepares the log's output early, because that may start a process. */
   readonly prepareLog: () => void;
   /** Whether there is a controlling terminal, even if stdin and stdout are redirected; prompts use /dev/tty. */

@@ -1,20 +1,32 @@
 /** Descriptors that the caller opened for the command: make's job server, `3< <(…)`, a lock on 9. */
 import { constants, fstatSync, readdirSync, readlinkSync } from 'node:fs';
+import type { Stats } from 'node:fs';
 
 interface Open {
   readonly fd: number;
   /** The type bits of its mode; 0: not an object of the file system (epoll, eventfd). */
   readonly type: number;
-  /** What it refers to, as /proc shows it. */
+  /** What it refers to, as /proc shows it; of pipes only. */
   readonly target: string;
+  /** Which file, pipe, socket or device it refers to. */
+  readonly identity: string;
 }
 
 /**
  * The descriptors above 2 that were open before runlock started. Must be called before anything else is opened.
  * FD_CLOEXEC does not help, because both runtimes set it on inherited descriptors.
  * `opensPipes`: the runtime opens pipes for itself before this code runs (Node does).
+ *
+ * The result lists those that still refer to what they referred to then. A thread of the runtime may have had a file
+ * open for a moment at the first look (the C library reads /proc/sys/vm/overcommit_memory to return memory): by the
+ * start of the command its number is closed, or stands for something of runlock's.
  */
-export function callersDescriptors(options: Inheriting): readonly number[] {
+export function callersDescriptors(options: Inheriting): () => readonly number[] {
+  const found = inherited(options);
+  return () => found.filter(({ fd, identity }) => identityOf(fd) === identity).map(({ fd }) => fd);
+}
+
+function inherited(options: Inheriting): readonly Open[] {
   try {
     return inheritedDescriptors(options);
   } catch {
@@ -23,21 +35,32 @@ export function callersDescriptors(options: Inheriting): readonly number[] {
   }
 }
 
+/** Undefined: it is closed. */
+function identityOf(fd: number): string | undefined {
+  try {
+    return toIdentity(fstatSync(fd));
+  } catch {
+    return undefined;
+  }
+}
+
+const toIdentity = ({ dev, ino, rdev }: Stats) => `${dev}:${ino}:${rdev}`;
+
 interface Inheriting {
   readonly parent: number;
   readonly opensPipes: boolean;
 }
 
-/** Like `callersDescriptors`, but @throws if /proc can't be read. */
-export function inheritedDescriptors(options: Inheriting): number[] {
+/** The first look of `callersDescriptors`. @throws if /proc can't be read. */
+function inheritedDescriptors(options: Inheriting): Open[] {
   const all = openDescriptors();
   const isNumber = ({ fd }: Open) => fd > 2;
   const named = all.filter(({ type }) => type !== 0);
-  if (!options.opensPipes) return named.filter(isNumber).map(({ fd }) => fd);
+  if (!options.opensPipes) return named.filter(isNumber);
   // The runtime opens its own descriptors after the caller's, at the lowest free numbers.
   const first = Math.min(...all.filter(({ type }) => type === 0).map(({ fd }) => fd));
   const isOwn = ownPipes(named, options.parent);
-  return named.filter((each) => isNumber(each) && (each.fd < first || !isOwn(each))).map(({ fd }) => fd);
+  return named.filter((each) => isNumber(each) && (each.fd < first || !isOwn(each)));
 }
 
 /** Recognizes the runtime's own pipes: this process has both ends of them, and its parent has neither. */
@@ -56,8 +79,10 @@ function openDescriptors(): Open[] {
     .map(Number)
     .flatMap((fd) => {
       try {
-        const type = fstatSync(fd).mode & constants.S_IFMT;
-        return [{ fd, type, target: type === constants.S_IFIFO ? readlinkSync(`/proc/self/fd/${fd}`) : '' }];
+        const stats = fstatSync(fd);
+        const type = stats.mode & constants.S_IFMT;
+        const target = type === constants.S_IFIFO ? readlinkSync(`/proc/self/fd/${fd}`) : '';
+        return [{ fd, type, target, identity: toIdentity(stats) }];
       } catch {
         // This is the descriptor that the folder was read through.
         return [];

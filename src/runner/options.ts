@@ -121,7 +121,7 @@ export interface ExecDeps extends Deps {
   /** The effective user id. */
   readonly uid: number;
   /** Descriptors above 2 that the command gets. */
-  readonly inherited: readonly number[];
+  readonly inherited: () => readonly number[];
   /** Where the command will run. */
   readonly contained: Pick<Containment, 'cgroup' | 'fileLimit'>;
   /** Whether the command shares a terminal with runlock. */

@@ -105,7 +105,7 @@ function spawnCommand(
     nonce: options.nonce,
     cgroup: options.cgroup?.(),
     fileLimit: options.fileLimit?.(),
-    inherited: deps.inherited,
+    inherited: deps.inherited(),
     shareTerminal: deps.shareTerminal,
     hearOutput: options.output?.hear,
     except: () => guard.pids(),

@@ -5,7 +5,7 @@ import { execa } from 'execa';
 import { describe, expect, test } from 'vitest';
 import { useAgent } from '../support/use-agent.ts';
 import { groupOf } from '../support/group.ts';
-import { RUNLOCK, clean } from '../support/program.ts';
+import { RUNLOCK, clean, preloading } from '../support/program.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 
@@ -54,6 +54,28 @@ describe('descriptors that the caller opened', () => {
     expect(numbers(expected.stdout)).toContain('0 -> /dev/null');
     expect(numbers(found.stdout)).toEqual(numbers(expected.stdout));
   });
+
+  test.each(['closed', 'another file'])(
+    'none of a file that runlock had open for a moment when it started: %s by the start',
+    async (by) => {
+      const { folder } = stage();
+      // As a thread of the runtime does, but surely at the first look.
+      const hook = `${folder}/hook.cjs`;
+      const again =
+        by === 'closed' ? '' : `if (openSync('/dev/null') !== fd) throw new Error('not the number');`;
+      writeFileSync(
+        hook,
+        `const { openSync, closeSync } = require('node:fs');
+        const fd = openSync('/proc/sys/vm/overcommit_memory');
+        setImmediate(() => { closeSync(fd); ${again} });`,
+      );
+      const expected = await direct(`cd ${folder}`, LIST);
+      const variables = Object.entries(preloading(hook)).map(([name, value]) => `export ${name}='${value}'`);
+      const found = await under(`cd ${folder}; ${variables.join('; ')}`, LIST);
+      expect(numbers(found.stdout)).toEqual(numbers(expected.stdout));
+      expect(found.status).toBe(0);
+    },
+  );
 
   test('what is in a pipe is read, and a lock is held by the command', async () => {
     const { folder } = stage();

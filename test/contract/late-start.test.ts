@@ -50,7 +50,7 @@ test.each([
     newId: () => 'change',
     runFiles: runFilesInMemory(),
     openTurn: () => ({ look: () => ({ kind: 'mine' }), folder: () => undefined, leave: () => undefined }),
-    ...{ shareTerminal: false, inherited: [], uid: 0 },
+    ...{ shareTerminal: false, inherited: () => [], uid: 0 },
     contained: { cgroup: () => undefined, fileLimit: () => undefined },
   };
   const { signal } = new AbortController();

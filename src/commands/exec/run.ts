@@ -71,7 +71,7 @@ async function runWith(ways: Ways, invocation: ExecAsked, around: Around): Promi
   // A dry run starts nothing.
   const contained = invocation.options.dryRun
     ? NOWHERE
-    : containRun({ run: run.id, clock, emit, inherited, prepareLog });
+    : containRun({ run: run.id, clock, emit, inherited: inherited(), prepareLog });
   try {
     return await runIn(ways, invocation, { ...around, run, contained });
   } finally {
