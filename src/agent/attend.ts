@@ -3,7 +3,7 @@ import { growingMs } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
 import { lookPast } from '../consul/watch.ts';
 import { assertNever, reasonOf } from '../errors.ts';
-import { acceptTarget, dropPointer, endTarget, stopJob } from '../jobs/end.ts';
+import { acceptTarget, dropPointer, endTarget, noteTarget, stopJob } from '../jobs/end.ts';
 import type { OfTarget } from '../jobs/end.ts';
 import { jobKeys, jobText } from '../jobs/keys.ts';
 import { lookAt } from '../jobs/read.ts';
@@ -18,7 +18,7 @@ import type { Known } from './known.ts';
 import { MOST_OPEN, whyRefused } from './refusal.ts';
 import type { Runs } from './runs.ts';
 import { decide } from './serve.ts';
-import type { Awaited, Deed } from './serve.ts';
+import type { Awaited, Deed, Shown } from './serve.ts';
 import { spreadMs } from './spread.ts';
 import type { Watched } from './watched.ts';
 
@@ -38,7 +38,7 @@ export async function attend(attending: Attending, signal: AbortSignal): Promise
   const { ways, request } = attending;
   const { deps } = ways;
   const name = `job ${jobText(request.look().value.ref)}`;
-  const memory: Memory = { known: undefined };
+  const memory: Memory = { known: undefined, isEndTold: false, told: undefined };
   for (let failures = 0; ;) {
     try {
       if (await step(attending, memory, signal)) return;
@@ -56,6 +56,10 @@ export async function attend(attending: Attending, signal: AbortSignal): Promise
 /** Only saves reads, and finds a job whose request is gone. */
 interface Memory {
   known: KnownJob | undefined;
+  /** How it ended here is in the log. */
+  isEndTold: boolean;
+  /** What was said of its last process, or could not be. */
+  told: string | undefined;
 }
 
 /** One look and what follows from it. True: nothing is left to do. */
@@ -75,13 +79,17 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
   };
   const look = await lookAt(of, of, { signal });
   if (look.kind === 'target') memory.known = look.known;
-  const deed = decide({
+  const shown: Shown = {
     look,
     host: await hostShown({ ...attending, ref }, look, signal),
     stop: stopOf(now.known.value),
     refusal: refusalOf(look, { principal: ref.principal, older }, now.known.value),
     nowMs: deps.clock.now(),
-  });
+  };
+  let deed = decide(shown);
+  // Only people need it: where it can't be written, the next try goes on.
+  if (deed.kind === 'tell' && deed.why === memory.told)
+    deed = decide({ ...shown, host: { ...shown.host, lastEnd: undefined } });
   switch (deed.kind) {
     case 'wait':
       await waitFor(
@@ -91,7 +99,7 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
       );
       return false;
     case 'drop':
-      return drop(of, deed.why, { memory, runs, ways });
+      return drop(of, { ...deed, look }, { memory, runs, ways });
     case 'accept': {
       // What the files say at this moment counts, and what rights the token has.
       await Promise.all([ways.refresh(), askRights(ways, signal)]);
@@ -102,10 +110,14 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
     }
     case 'refuse':
     case 'end':
-      await end(of, deed, ways);
+      await end(of, deed, { ways, memory });
       return false;
     case 'after-reboot':
-      await afterReboot(of, look, ways);
+      await afterReboot(of, look, { ways, memory });
+      return false;
+    case 'tell':
+      memory.told = deed.why;
+      await noteTarget(of, deed.why);
       return false;
     case 'start':
       await start(attending, look, signal);
@@ -139,9 +151,11 @@ interface Around {
 
 async function drop(
   of: OfTarget,
-  why: Extract<Deed, { kind: 'drop' }>['why'],
+  { why, look }: Extract<Deed, { kind: 'drop' }> & { readonly look: Look },
   { memory, runs, ways: { deps } }: Around,
 ): Promise<boolean> {
+  if (look.kind === 'target' && !memory.isEndTold) tellEnd(deps, of, look.target);
+  memory.isEndTold = true;
   const result = await dropPointer(of);
   if (result.kind === 'needed') return false;
   // Its request is gone: nobody else may learn that the rest of the job never comes.
@@ -152,12 +166,27 @@ async function drop(
   return true;
 }
 
+/** How a run ended that has recorded that itself. */
+function tellEnd({ emit }: AgentWays['deps'], { ref }: OfTarget, { document }: SeenTarget): void {
+  const { state, exitCode, startedAt, endedAt, why } = document?.value ?? {};
+  if (state === undefined || startedAt === undefined || endedAt === undefined) return;
+  emit({
+    event: 'request',
+    job: jobText(ref),
+    step: 'ended',
+    state,
+    ...(exitCode !== undefined && { exitCode }),
+    ranMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
+    ...(why !== undefined && { why }),
+  });
+}
+
 const DROPPED = { gone: 'the request is gone', unmeant: 'it does not name this node' } as const;
 
 async function end(
   of: OfTarget,
   deed: Extract<Deed, { kind: 'end' | 'refuse' }>,
-  { deps }: AgentWays,
+  { ways: { deps }, memory }: Pick<Around, 'ways' | 'memory'>,
 ): Promise<void> {
   const endedAt = new Date(deps.clock.now()).toISOString();
   const final: End =
@@ -172,18 +201,20 @@ async function end(
       return now === seen ? final : undefined;
     },
   });
-  if (result.kind === 'ended')
-    deps.emit({
-      event: 'request',
-      job: jobText(of.ref),
-      step: 'ended',
-      state: final.state,
-      ...(final.why !== undefined && { why: final.why }),
-    });
+  if (result.kind !== 'ended') return;
+  memory.isEndTold = true;
+  deps.emit({
+    event: 'request',
+    job: jobText(of.ref),
+    step: 'ended',
+    state: final.state,
+    ...(final.why !== undefined && { why: final.why }),
+  });
 }
 
 /** What a good run would have published, or waited for, nobody does here: such a run is not known to be good. */
-async function afterReboot(of: OfTarget, look: Look, ways: AgentWays): Promise<void> {
+async function afterReboot(of: OfTarget, look: Look, around: Pick<Around, 'ways' | 'memory'>): Promise<void> {
+  const { ways, memory } = around;
   if (look.kind !== 'target') return;
   const { task: name } = look.target.spec.value;
   const served = ways.known.look().value.files.tasks.find(({ task }) => task.name === name);
@@ -191,9 +222,10 @@ async function afterReboot(of: OfTarget, look: Look, ways: AgentWays): Promise<v
   if (!isPlain) {
     const why =
       'its host has booted, and a run that publishes or waits for health cannot be ended by the agent';
-    return end(of, { kind: 'end', end: { state: 'lost', why } }, ways);
+    return end(of, { kind: 'end', end: { state: 'lost', why } }, around);
   }
-  if (await endAfterReboot(of, served.shown.groups))
+  memory.isEndTold = await endAfterReboot(of, served.shown.groups);
+  if (memory.isEndTold)
     ways.deps.emit({
       event: 'request',
       job: jobText(of.ref),

@@ -74,7 +74,7 @@ async function act(acting: Acting, asked: Asked, signal: AbortSignal): Promise<A
         detail: { fault: posted.why },
       });
     acting.said = posted.why;
-    return { kind: 'failed' };
+    return { kind: 'failed', why: posted.why };
   }
   acting.said = '';
   deps.emit({ event: 'hook-taken', hook: hook.name, host: hook.post.host });

@@ -31,12 +31,12 @@ export async function hostShown(
     isRunAlive: false,
     started: undefined,
     recorded: undefined,
-    unfit: undefined,
+    lastEnd: undefined,
   };
   if (look.kind !== 'target') return { ...nothing, bootId: host.bootId, notBeforeMs: 0 };
   const { spec, document } = look.target;
   const ledger = readLedger(state.path, ref);
-  const { nonce, home } = spec.value;
+  const { nonce, home, task } = spec.value;
   const run = document?.value.state === 'running' ? document.value.run : undefined;
   const isGone = run !== undefined && !isExecAlive;
   return {
@@ -46,7 +46,7 @@ export async function hostShown(
     recorded: isGone ? await recordedEnd({ consul, prefix, home, node }, run, signal) : undefined,
     bootId: host.bootId,
     notBeforeMs: runs.notBeforeMs(ref, nonce),
-    unfit: runs.whyUnfit(ref, nonce),
+    lastEnd: runs.lastEnd({ ref, nonce, task }),
   };
 }
 

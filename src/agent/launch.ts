@@ -5,7 +5,8 @@ import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readS
 import { dirname, join } from 'node:path';
 import { jobText } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
-import { lastLine } from '../text/last-line.ts';
+import type { RunEnd } from './run-notes.ts';
+import { visible } from '../text/visible.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -79,32 +80,53 @@ export function launch(
   }
 }
 
-/** Resolves with the exit status when the process has ended: null for a signal, and if it could not be started. */
-export const ended = (child: ChildProcess): Promise<number | null> =>
+/** Resolves when the process has ended, or could not be started. */
+export const ended = (child: ChildProcess): Promise<Omit<RunEnd, 'said'>> =>
   new Promise((resolve) => {
-    child.once('exit', (code) => resolve(code));
-    child.once('error', () => resolve(null));
+    child.once('exit', (code, signal) =>
+      resolve({ ...(code !== null && { code }), ...(signal !== null && { signal }) }),
+    );
+    child.once('error', () => resolve({}));
   });
 
 /** Enough for the last line of a log. */
 const TAIL_BYTES = 4_096;
+/** Characters of it that are kept. */
+const LONGEST_WORD = 500;
 
 /** The last thing that a run wrote into its log; '': nothing that can be read. Never throws. */
 export function lastWordIn(file: string): string {
-  const line = lastLine();
+  const bytes = tailOf(file);
+  const line = bytes
+    .toString('utf8')
+    .split(/[\r\n]+/)
+    .findLast((each) => each.trim() !== '');
+  return visible(line === undefined ? '' : messageIn(line)).slice(0, LONGEST_WORD);
+}
+
+/** Of a line of runlock's own, in either format of the log; any other line stays as it is. */
+function messageIn(line: string): string {
+  try {
+    const { message, time } = JSON.parse(line) as { readonly message?: unknown; readonly time?: unknown };
+    return typeof message === 'string' && typeof time === 'string' ? message : line;
+  } catch {
+    return line.replace(/^runlock: /, '');
+  }
+}
+
+function tailOf(file: string): Buffer {
   try {
     const fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
       const { size } = fstatSync(fd);
       const bytes = Buffer.alloc(TAIL_BYTES);
-      line.hear(bytes.subarray(0, readSync(fd, bytes, 0, TAIL_BYTES, Math.max(0, size - TAIL_BYTES))));
+      return bytes.subarray(0, readSync(fd, bytes, 0, TAIL_BYTES, Math.max(0, size - TAIL_BYTES)));
     } finally {
       closeSync(fd);
     }
   } catch {
-    return '';
+    return Buffer.alloc(0);
   }
-  return line.read();
 }
 
 /**

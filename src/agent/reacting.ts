@@ -55,6 +55,7 @@ function triggeredRuns(runs: Runs): TriggeredRuns {
     isAlive: (task) => runs.isAlive(refOf(task)),
     start: (task, nonce) => runs.start({ ref: refOf(task), nonce, task, params: {}, triggered: true }),
     ended: (task, options) => runs.ended(refOf(task), options),
+    lastWord: (task, nonce) => runs.lastEnd({ ref: refOf(task), nonce, task })?.text,
   };
 }
 

@@ -39,7 +39,7 @@ export type Acted =
   /** The cursor tells what became of it. */
   | { readonly kind: 'done' }
   /** Nothing has come of it, and it is tried again after a pause. */
-  | { readonly kind: 'failed' };
+  | { readonly kind: 'failed'; readonly why?: string };
 
 /** What it waits for, for people. */
 export type Waits =
@@ -56,6 +56,8 @@ export interface Standing {
   turned: Set<string> | undefined;
   /** In a row, without a word in the cursor. */
   failures: number;
+  /** Of the last one. */
+  why: string | undefined;
   retryMs: number;
   writtenMs: number;
   waits: Waits;
@@ -96,7 +98,7 @@ export function step(
       seen,
       place,
       rules,
-      failures: standing.failures,
+      ...standing,
       nowMs,
       isWhole: seen.length === on.length,
     });
@@ -129,13 +131,17 @@ interface Showing {
   readonly isWhole: boolean;
   readonly place: Place;
   readonly rules: Rules;
-  /** As `Standing.failures`. */
+  /** As in `Standing`. */
   readonly failures: number;
+  readonly why: string | undefined;
   readonly nowMs: number;
 }
 
 /** What others can only know from the cursor: that it starts nothing for a while, and that nothing comes of its starts. */
-function toShow(now: Next, { seen, isWhole, place, rules, failures, nowMs }: Showing): Cursor | undefined {
+function toShow(
+  now: Next,
+  { seen, isWhole, place, rules, failures, why, nowMs }: Showing,
+): Cursor | undefined {
   const { cursor } = place;
   switch (now.kind) {
     case 'quiet':
@@ -147,7 +153,7 @@ function toShow(now: Next, { seen, isWhole, place, rules, failures, nowMs }: Sho
         : undefined;
     case 'start':
       return failures >= STUCK && cursor.stalledAt === undefined
-        ? stalled({ sights: seen, place }, rules, nowMs)
+        ? stalled({ sights: seen, place }, rules, { nowMs, why })
         : undefined;
     default:
       return assertNever(now);

@@ -56,14 +56,19 @@ export async function runReactors(
     const turned = new Set<string>();
     standing.turned = turned;
     let failed = true;
+    let why: string | undefined;
     try {
-      failed = (await reactor.act({ ...asked, turned }, either)).kind === 'failed';
+      const acted = await reactor.act({ ...asked, turned }, either);
+      failed = acted.kind === 'failed';
+      if (acted.kind === 'failed') ({ why } = acted);
     } catch (error) {
+      why = reasonOf(error);
       either.throwIfAborted();
       emit({ event: 'reactor-failed', reactor: reactor.name, detail: { fault: reasonOf(error) } });
     }
     standing.stored = await cursors.read(reactor.key, options);
     standing.failures = failed ? standing.failures + 1 : 0;
+    standing.why = why;
     standing.retryMs = failed ? clock.monotonicMs() + growingMs(standing.failures - 1, RETRY, random) : 0;
     standing.settling = undefined;
     standing.turned = undefined;
@@ -153,6 +158,13 @@ export async function runReactors(
 function standingOf({ key }: Reactor, stored: ReadonlyMap<string, StoredCursor>): Standing {
   return {
     ...{ stored: stored.get(key) ?? { key, read: { kind: 'none' }, index: 0 }, settling: undefined },
-    ...{ turned: undefined, failures: 0, retryMs: 0, writtenMs: -Infinity, waits: { kind: 'quiet' } },
+    ...{
+      turned: undefined,
+      failures: 0,
+      why: undefined,
+      retryMs: 0,
+      writtenMs: -Infinity,
+      waits: { kind: 'quiet' },
+    },
   };
 }

@@ -26,8 +26,17 @@ export interface RunNote {
   readonly since?: string;
   /** Absent: it was about to be started. */
   readonly process?: { readonly pid: number; readonly startTime: string };
-  /** Why no other try can do better than the last one: what it said. */
-  readonly unfit?: string;
+  /** How it ended. Absent: it lives, or the agent that started it did not see its end. */
+  readonly ended?: RunEnd;
+}
+
+/** How a process ended. */
+export interface RunEnd {
+  /** Exit status; absent: a signal ended it, or it could not be started. */
+  readonly code?: number;
+  readonly signal?: string;
+  /** The last thing that it wrote; '': nothing. */
+  readonly said: string;
 }
 
 /** No option's variable: commands don't get it, and nothing warns of it. */
@@ -50,14 +59,25 @@ export function readNote(stateFolder: string, ref: JobRef, uid: number): RunNote
 
 function toNote(read: unknown): RunNote | undefined {
   if (typeof read !== 'object' || read === null) return undefined;
-  const { mark, bootId, nonce, tries, at, since, process, unfit } = read as Partial<RunNote>;
+  const { mark, bootId, nonce, tries, at, since, process, ended } = read as Partial<RunNote>;
   const isWhole =
     [mark, bootId, nonce, at].every((each) => typeof each === 'string' && each !== '') &&
     Number.isSafeInteger(tries) &&
-    [since, unfit].every((each) => each === undefined || typeof each === 'string') &&
+    isTextOrNone(since) &&
+    (ended === undefined || isEnd(ended)) &&
     (process === undefined || (Number.isSafeInteger(process.pid) && typeof process.startTime === 'string'));
   return isWhole ? (read as RunNote) : undefined;
 }
+
+const isTextOrNone = (value: unknown) => value === undefined || typeof value === 'string';
+
+const isEnd = (read: unknown): boolean => {
+  if (typeof read !== 'object' || read === null) return false;
+  const { code, signal, said } = read as Partial<RunEnd>;
+  return (
+    (code === undefined || Number.isSafeInteger(code)) && isTextOrNone(signal) && typeof said === 'string'
+  );
+};
 
 /** On the disk itself. @throws what node:fs throws. */
 export function writeNote(stateFolder: string, ref: JobRef, note: RunNote): void {

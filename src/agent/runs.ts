@@ -9,14 +9,15 @@ import { OF_TRIGGERS, ended, lastWordIn, launch, logFile } from './launch.ts';
 import type { Launcher } from './launch.ts';
 import { removeOldLogs } from './logs.ts';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from './run-notes.ts';
+import type { RunEnd } from './run-notes.ts';
 
 export interface Runs {
   /** Whether a process that was started for the request is alive. */
   isAlive(ref: JobRef): boolean;
   /** When another process may be started for it, in wall-clock milliseconds: each that ended without a start makes this later. */
   notBeforeMs(ref: JobRef, nonce: string): number;
-  /** Why the last process for it could not run the task, if another try can't either; what it said. */
-  whyUnfit(ref: JobRef, nonce: string): string | undefined;
+  /** How the last process for it ended; undefined: it is alive, or there was none. */
+  lastEnd(request: Pick<StartRequest, 'ref' | 'nonce' | 'task'>): LastEnd | undefined;
   /** @throws RunlockError `refused`: one is alive; what node:fs and spawn throw. */
   start(request: StartRequest): void;
   /** Resolves when no process of the request is alive. */
@@ -37,6 +38,14 @@ export interface StartRequest {
   readonly triggered?: true;
 }
 
+/** Of a process of which nothing but its end is known: what it began is in Consul. */
+export interface LastEnd {
+  /** What it said, and how it ended, for people. */
+  readonly text: string;
+  /** No other try can do better: this node's files do not let it begin. */
+  readonly isUnfit: boolean;
+}
+
 export interface RunsEffects extends Launcher {
   readonly clock: Pick<Clock, 'now' | 'sleep'>;
   readonly host: Pick<Host, 'bootId' | 'startTime'>;
@@ -55,7 +64,7 @@ const LOOK_MS = 2_000;
  * Exit statuses of a run that this node's files do not let begin: wrong usage, wrong configuration, a program that can't be
  * executed, or is not there.
  */
-const UNFIT: readonly (number | null)[] = [
+const UNFIT: readonly (number | undefined)[] = [
   exitStatusOf('usage'),
   exitStatusOf('config'),
   exitStatusOf('not-executable'),
@@ -106,9 +115,11 @@ export function openRuns(
       const pauseMs = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (note.tries - 1));
       return Date.parse(note.at) + pauseMs;
     },
-    whyUnfit: (ref, nonce) => {
+    lastEnd: ({ ref, nonce, task }) => {
       const note = noteOf(ref);
-      return note?.nonce === nonce ? note.unfit : undefined;
+      if (note?.nonce !== nonce || isAlive(ref)) return undefined;
+      const since = note.since ?? note.at;
+      return toLastEnd(note.ended ?? { said: lastWordIn(logFile(effects.logFolder, { ref, task, since })) });
     },
     start: ({ ref, nonce, task, params, triggered }) => {
       if (isAlive(ref))
@@ -144,12 +155,20 @@ export function openRuns(
       const living = { ...note, ...(startTime !== undefined && { process: { pid, startTime } }) };
       alive.set(jobText(ref), ref);
       void removeOldLogs(effects.logFolder, isLog(), { nowMs: clock.now() });
-      const end = ended(child).then((code) => {
+      const end = ended(child).then((how) => {
+        const log = logFile(effects.logFolder, { ref, task, since });
+        const end = { ...how, said: lastWordIn(log) };
         // Whoever asks whether it lives then asks why it ended.
-        if (UNFIT.includes(code) && !triggered) {
-          const said = lastWordIn(logFile(effects.logFolder, { ref, task, since })).replace(/^runlock: /, '');
-          tryWrite(() => writeNote(stateFolder, ref, { ...living, unfit: said || `exit status ${code}` }));
-        }
+        tryWrite(() => writeNote(stateFolder, ref, { ...living, ended: end }));
+        const ranMs = Math.max(0, clock.now() - Date.parse(at));
+        emit({
+          event: 'agent-run-ended',
+          ...(triggered ? {} : { job: jobText(ref) }),
+          task,
+          ...end,
+          ranMs,
+          log,
+        });
         children.delete(jobText(ref));
         alive.delete(jobText(ref));
         admit();
@@ -192,6 +211,17 @@ export function openRuns(
     },
     forget: (ref) => removeNote(stateFolder, ref),
   };
+}
+
+function toLastEnd({ code, signal, said }: RunEnd): LastEnd {
+  const how =
+    code === undefined
+      ? signal === undefined
+        ? 'how it ended is not known'
+        : `killed by ${signal}`
+      : `exit status ${code}`;
+  const isUnfit = UNFIT.includes(code) && code !== undefined;
+  return { text: said === '' ? how : isUnfit ? said : `${said} (${how})`, isUnfit };
 }
 
 /** A full disk: the next try finds out the same. */

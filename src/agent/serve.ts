@@ -3,6 +3,8 @@
  * "Jobs"). It remembers nothing, so an agent that was restarted decides as the one before. Pure.
  */
 import type { LedgerEnd } from '../jobs/ledger.ts';
+import type { LastEnd } from './runs.ts';
+import type { TargetDocument } from '../jobs/documents.ts';
 import type { Look } from '../jobs/read.ts';
 import { isFinal } from '../jobs/records.ts';
 import { isPast, isUnderWay, whyNotStart } from '../jobs/stage.ts';
@@ -33,8 +35,8 @@ export interface HostShown {
   readonly bootId: string;
   /** Earliest moment of another try, after processes that ended without having started it; wall-clock milliseconds. */
   readonly notBeforeMs: number;
-  /** Why the task can't run here, as its last process said; undefined: nothing is known against it. */
-  readonly unfit: string | undefined;
+  /** How the last process that was started for it ended; undefined: it is alive, or there was none. */
+  readonly lastEnd: LastEnd | undefined;
 }
 
 export type RecordedEnd = Pick<End, 'state' | 'exitCode' | 'endedAt'>;
@@ -45,6 +47,8 @@ export type Deed =
   | { readonly kind: 'refuse'; readonly why: string }
   | { readonly kind: 'accept' }
   | { readonly kind: 'start' }
+  /** Its last process ended before its command began: others are to know why. */
+  | { readonly kind: 'tell'; readonly why: string }
   | { readonly kind: 'end'; readonly end: Omit<End, 'endedAt'> & Partial<Pick<End, 'endedAt'>> }
   /** Its host has booted since the run asked for that. */
   | { readonly kind: 'after-reboot' }
@@ -114,9 +118,11 @@ function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around):
   if (isPast(until, nowMs))
     return { kind: 'end', end: { state: 'expired', why: `not started until ${until}` } };
   if (stop !== undefined) return wait({ kind: 'node', atMs });
-  const why = refusal ?? host.unfit;
+  const why = refusal ?? (host.lastEnd?.isUnfit ? host.lastEnd.text : undefined);
   if (why !== undefined) return { kind: 'refuse', why };
   if (!document && stage.value.kind === 'open' && targetStage >= 0) return { kind: 'accept' };
+  const news = document && whyNotBegun(document.value, host.lastEnd);
+  if (news !== undefined) return { kind: 'tell', why: news };
   const notNow = whyNotStart({ stage: stage.value, targetStage, document: document?.value, until }, nowMs);
   if (!notNow)
     return host.notBeforeMs > nowMs
@@ -124,6 +130,14 @@ function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around):
       : { kind: 'start' };
   const leftMs = notNow.why === 'pause' ? notNow.leftMs : Infinity;
   return wait({ kind: 'stage', atMs: Math.min(atMs, nowMs + leftMs) });
+}
+
+/** Undefined: it is told already. Times and ages in it make no news, or each try would be a write. */
+function whyNotBegun({ why = '' }: Pick<TargetDocument, 'why'>, last: LastEnd | undefined) {
+  if (!last) return undefined;
+  const now = `its last run ended before its command began: ${last.text}; it is tried again`;
+  const words = (text: string) => text.replaceAll(/\d+/g, '');
+  return words(why) === words(now) ? undefined : now;
 }
 
 /** A reboot that was asked for, in a store that has forgotten it, has no claim that could be released. */

@@ -16,6 +16,8 @@ export interface TriggeredRuns {
   start(task: string, nonce: string): void;
   /** Resolves when no process for the task is alive. */
   ended(task: string, options: { readonly signal: AbortSignal }): Promise<void>;
+  /** What the last one said, and how it ended; undefined: nothing is known. @param nonce that of its start. */
+  lastWord(task: string, nonce: string): string | undefined;
 }
 
 interface Triggered {
@@ -69,5 +71,7 @@ async function act(acting: Acting, asked: Asked, signal: AbortSignal): Promise<A
     await cursors.write(after, cursor, { signal });
     return { kind: 'done' };
   }
-  return { kind: after.index === before.index ? 'failed' : 'done' };
+  if (after.index !== before.index) return { kind: 'done' };
+  const why = runs.lastWord(task, String(before.index));
+  return { kind: 'failed', ...(why !== undefined && { why }) };
 }

@@ -454,7 +454,21 @@ type OfAgent =
       step: 'accepted' | 'started' | 'ended' | 'dropped';
       task?: string;
       state?: string;
+      exitCode?: number;
+      ranMs?: number;
       why?: string;
+    }
+  /** A process that the agent had started. `job`: absent, a change had asked for it. */
+  | {
+      event: 'agent-run-ended';
+      job?: string;
+      task: string;
+      code?: number;
+      signal?: string;
+      /** The last thing that it wrote. */
+      said: string;
+      ranMs: number;
+      log: string;
     }
   | { event: 'agent-part-failed'; part: string; detail: Fault & { readonly pauseMs: number } };
 

@@ -256,6 +256,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(`hook ${event.hook}: ${event.host}: ${event.detail.fault}; retrying`);
     case 'request':
       return requestSentence(event);
+    case 'agent-run-ended':
+      return runEndedSentence(event);
     case 'agent-part-failed':
       return warning(`${event.part}: ${event.detail.fault}; retrying in ${formatAge(event.detail.pauseMs)}`);
     case 'evicted':
@@ -462,7 +464,15 @@ function variablesText({ names }: Of<'variables-changed'>): string {
 const tasksText = (tasks: readonly string[]) =>
   tasks.length === 0 ? 'no tasks' : `${tasks.length === 1 ? 'task' : 'tasks'} ${tasks.join(', ')}`;
 
-function requestSentence({ job, step, task, state, why }: Of<'request'>): Sentence {
+function runEndedSentence({ job, task, code, signal, said, ranMs, log }: Of<'agent-run-ended'>): Sentence {
+  const what = job === undefined ? `the run of task ${task}` : `job ${job}: the run of task ${task}`;
+  const how = code === undefined ? `was killed by ${signal ?? 'something'}` : `exited ${code}`;
+  const text = `${what} ${how} after ${formatAge(ranMs)}`;
+  return code === 0 ? info(text) : warning(`${text}${said === '' ? '' : `: ${visible(said)}`}; see ${log}`);
+}
+
+function requestSentence(event: Of<'request'>): Sentence {
+  const { job, step, task, state, exitCode, ranMs, why } = event;
   const because = why === undefined ? '' : `: ${why}`;
   switch (step) {
     case 'accepted':
@@ -470,7 +480,9 @@ function requestSentence({ job, step, task, state, why }: Of<'request'>): Senten
     case 'started':
       return info(`job ${job}: started a run of task ${task ?? ''}`);
     case 'ended':
-      return warning(`job ${job}: ${state ?? 'ended'} on this node${because}`);
+      return (state === 'good' ? info : warning)(
+        `job ${job}: ${state ?? 'ended'} on this node${exitCode === undefined ? '' : ` (exit code ${exitCode})`}${ranMs === undefined ? '' : ` after ${formatAge(ranMs)}`}${because}`,
+      );
     case 'dropped':
       return warning(`job ${job}: removed from this node's inbox${because}`);
     default:

@@ -40,6 +40,8 @@ export interface Cursor {
   readonly tripEndsAt?: string;
   /** Since when its starts have come to nothing, again and again: no run has begun, or a hook's post was not taken. */
   readonly stalledAt?: string;
+  /** What the last of them said, for people. */
+  readonly stalledWhy?: string;
   /** The last change that started nothing, because its own run had led to it. */
   readonly refused?: Refused;
 }
@@ -81,6 +83,7 @@ const shape: Shape<Cursor> = {
   trippedAt: optional(isTime),
   tripEndsAt: optional(isTime),
   stalledAt: optional(isTime),
+  stalledWhy: optional(isText),
   refused: optional(isRefused),
 };
 

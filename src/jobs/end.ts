@@ -12,7 +12,7 @@ import type { Known, Look } from './read.ts';
 import { decodeStage, encodeStage, isFinal } from './records.ts';
 import { NO_STAGE, isPast, isUnderWay, shownState, stopped } from './stage.ts';
 import type { ShownState, Stop } from './stage.ts';
-import { accept, drop, dropOrphan, final, lost, stop } from './transactions.ts';
+import { accept, drop, dropOrphan, final, lost, note, stop } from './transactions.ts';
 import type { End, SeenJob, SeenTarget } from './transactions.ts';
 
 /** Whose part of which job. */
@@ -90,6 +90,16 @@ export function acceptTarget(of: OfTarget): Promise<AcceptResult> {
       return { kind: 'over', value: { kind: 'not-now', target } };
     // What it reads like after this is for the next look: its index is not known here.
     return send(target, accept(target, new Date(nowMs).toISOString()));
+  });
+}
+
+/** Says what a target waits for that was accepted; no news of one that is further. @throws as `endTarget`. */
+export async function noteTarget(of: OfTarget, why: string): Promise<void> {
+  await change(of, (target): Plan<true> => {
+    const { state, why: there } = target.document?.value ?? {};
+    const isWaiting = target.stage.value.kind === 'open' && (state === 'accepted' || state === 'waiting');
+    if (!isWaiting || there === why) return { kind: 'over', value: true };
+    return send(target, note(target, why), true);
   });
 }
 

@@ -7,9 +7,14 @@ import type { Cursor, Known } from './cursor.ts';
 import { LONGEST_BACK_OFF_MS, asks, bucketOf, isAged, next } from './trigger.ts';
 import type { Place, Rules } from './trigger.ts';
 
+/** Longest text for people, in characters. */
+const LONGEST_WORD = 300;
 const SHORTEST_BACK_OFF_MS = 60_000;
 
 const timeText = (ms: number) => new Date(ms).toISOString();
+
+/** What `stalled` writes. */
+const STALLED = ['stalledAt', 'stalledWhy'] as const;
 
 type Optional = Exclude<keyof Cursor, 'since' | 'marks'>;
 
@@ -55,7 +60,7 @@ export function started({ run, sights, place }: Begun, rules: Rules, nowMs: numb
   const { left, isTripped } = bucketOf(place.cursor, rules, nowMs);
   // What starts by its age costs nothing: it is rare, and the rest may be wrong.
   const spends = sights.some((sight) => asks(sight, place)) && !isAged(place, rules, nowMs);
-  const rest = without(place.cursor, 'refused', 'stalledAt');
+  const rest = without(place.cursor, 'refused', ...STALLED);
   const keeps = isTripped ? rest : without(rest, 'trippedAt', 'tripEndsAt');
   return {
     ...keeps,
@@ -78,7 +83,7 @@ export function succeeded({ sights, place }: Begun, now: Cursor | undefined, now
   const cursor = now ?? place.cursor;
   const marks = marksAfter(sights, place, cursor);
   return {
-    ...without(cursor, 'run', 'failures', 'backOffUntil', 'refused', 'stalledAt'),
+    ...without(cursor, 'run', 'failures', 'backOffUntil', 'refused', ...STALLED),
     marks,
     goodAt: timeText(nowMs),
   };
@@ -121,7 +126,7 @@ export function refused(
   const asking = sights.filter((sight) => asks(sight, place));
   const marks = { ...place.cursor.marks, ...marksAfter(asking, place, place.cursor) };
   return {
-    ...without(place.cursor, 'stalledAt'),
+    ...without(place.cursor, ...STALLED),
     marks,
     refused: { why, cause, depth, at: timeText(nowMs) },
   };
@@ -136,15 +141,16 @@ export function tripped(cursor: Cursor, rules: Rules, nowMs: number): Cursor {
 export function stalled(
   { sights, place }: Omit<Begun, 'run'>,
   rules: Rules,
-  nowMs: number,
+  { nowMs, why }: { readonly nowMs: number; readonly why: string | undefined },
 ): Cursor | undefined {
   const written = { ...place, asksAnew: rules.onFirst === 'run', isWritten: true };
   if (next(sights, written, rules, nowMs).kind !== 'start') return undefined;
-  return { ...place.cursor, stalledAt: timeText(nowMs) };
+  const stalledWhy = why === undefined ? {} : { stalledWhy: why.slice(0, LONGEST_WORD) };
+  return { ...place.cursor, stalledAt: timeText(nowMs), ...stalledWhy };
 }
 
 /** Nothing asks for it any more. */
-export const recovered = (cursor: Cursor): Cursor => without(cursor, 'stalledAt');
+export const recovered = (cursor: Cursor): Cursor => without(cursor, ...STALLED);
 
 /** By an operator: all that holds starts back is forgotten; what has been seen is not. */
 export const reset = (cursor: Cursor): Cursor =>
@@ -156,6 +162,6 @@ export const reset = (cursor: Cursor): Cursor =>
     'filledAt',
     'trippedAt',
     'tripEndsAt',
-    'stalledAt',
+    ...STALLED,
     'refused',
   );

@@ -122,6 +122,7 @@ export function triggerLines(triggers: readonly TriggerView[], now: number): str
 
 function triggerText(trigger: TriggerView, now: number): string | undefined {
   const { state, task, failures = 0, nextTryAt, trippedAt, stalledAt, refused, why } = trigger;
+  const { stalledWhy } = trigger;
   const age = (at: string) => formatAge(now - Date.parse(at));
   const leftMs = nextTryAt === undefined ? 0 : Date.parse(nextTryAt) - now;
   const next = leftMs > 0 ? `next try in ${formatAge(leftMs)}` : 'it may start again now';
@@ -131,7 +132,7 @@ function triggerText(trigger: TriggerView, now: number): string | undefined {
     case 'failing':
     case 'stuck':
       return failures === 0 && stalledAt !== undefined
-        ? `${stalledText(task)} (noted ${age(stalledAt)} ago); it tries again every 5 minutes or sooner`
+        ? `${stalledText(task, stalledWhy)} (noted ${age(stalledAt)} ago); it tries again every 5 minutes or sooner`
         : `${failures === 1 ? 'its last run' : `its last ${failures} runs`} failed; ${next}`;
     case 'tripped':
       return `it started too often${trippedAt === undefined ? '' : `, ${age(trippedAt)} ago`}; ${next}, or after 'runlock agent reset ${task ?? ''}' on the node`;
@@ -146,10 +147,10 @@ function triggerText(trigger: TriggerView, now: number): string | undefined {
   }
 }
 
-const stalledText = (task: string | undefined) =>
+const stalledText = (task: string | undefined, why: string | undefined) =>
   task === undefined
-    ? "its posts are not taken, the agent's log says why"
-    : 'its starts begin no run, their logs on the node say why';
+    ? `its posts are not taken${why === undefined ? ", the agent's log says why" : `: ${why}`}`
+    : `its starts begin no run${why === undefined ? ', their logs on the node say why' : `: ${why}`}`;
 
 function requestTable(requests: readonly RequestView[], options: NodeOptions): string[] {
   const rows = requests.map(({ job, task = '', state, by = '', askedAt, why }) => ({

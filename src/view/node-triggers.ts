@@ -30,6 +30,8 @@ export interface TriggerView {
   readonly trippedAt?: string;
   /** Since when no run has begun whatever it tried, or a hook's post was not taken. */
   readonly stalledAt?: string;
+  /** With it: what the last try said. */
+  readonly stalledWhy?: string;
   /** What led to the change that it refused, each as TASK@NODE, the first cause first. */
   readonly refused?: { readonly at: string; readonly cause: readonly string[] };
   readonly why?: string;
@@ -63,7 +65,7 @@ function viewTrigger(entry: Entry, now: number): Omit<TriggerView, 'task' | 'hoo
   if (read.kind === 'newer') return { state: 'unknown', why: read.why };
   if (read.kind !== 'cursor') return { state: 'unknown', why: `${entry.key} holds no trigger` };
   const { cursor } = read;
-  const { run, startedAt, goodAt, failures, backOffUntil, refused, stalledAt } = cursor;
+  const { run, startedAt, goodAt, failures, backOffUntil, refused, stalledAt, stalledWhy } = cursor;
   const trip = isTripped(cursor, now) ? cursor : undefined;
   const nextTryAt = latest(backOffUntil, trip?.tripEndsAt);
   return {
@@ -75,6 +77,7 @@ function viewTrigger(entry: Entry, now: number): Omit<TriggerView, 'task' | 'hoo
     ...(nextTryAt !== undefined && { nextTryAt }),
     ...(trip?.trippedAt !== undefined && { trippedAt: trip.trippedAt }),
     ...(stalledAt !== undefined && { stalledAt }),
+    ...(stalledWhy !== undefined && { stalledWhy }),
     ...(refused && { refused: { at: refused.at, cause: refused.cause } }),
   };
 }

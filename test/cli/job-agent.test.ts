@@ -1,5 +1,5 @@
 // Jobs from end to end: two nodes of one host, each with a real agent.
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { eventually } from '../support/processes.ts';
@@ -92,4 +92,37 @@ test('who watches sees the last line of what runs, and of what has ended', async
   const { status, stdout } = await watching.ended;
   expect(status).toBe(0);
   expect(stdout).toMatch(/ja5: good after \d+s: done\n/);
+});
+
+test('a run that ends before its command says why to who watches, in status, in the log', async () => {
+  const { folder } = stage();
+  const held = startRunlock(agent, [
+    ...['exec', '-g', 'ja/busy', '--node', 'other', '--', 'sh', '-c'],
+    `touch ${folder}/on; until [ -e ${folder}/end ]; do sleep 0.05; done`,
+  ]);
+  const node = agentOn(agent, 'ja6', {
+    tasks: { 'work.toml': `${tasks('true', 'ja/busy')['work.toml']}wait = "1s"\n` },
+    env: { RUNLOCK_REQUESTS: 'trust-everybody' },
+  });
+  const running = node.start();
+  await eventually(async () => expect((await node.shown())?.tasks).toHaveLength(1));
+  await eventually(() => expect(existsSync(join(folder, 'on'))).toBe(true));
+  const watching = startRunlock(agent, ['job', 'start', 'work', '--node', 'ja6', '--id', 'busy', '--watch']);
+  const why =
+    /its last run ended before its command began: busy: no slot available in ja\/busy .* \(exit status 75\)/;
+  await eventually(() => expect(watching.stdout()).toMatch(why), 30_000);
+  expect((await job('show', 'busy')).stdout).toMatch(/ja6 +waiting .*its last run ended before/s);
+  const status = JSON.parse((await runlock(agent, ['status', '--node', 'ja6', '--json'])).stdout) as object;
+  expect(status).toMatchObject({
+    requests: [{ state: 'waiting', why: expect.stringMatching(why) as string }],
+  });
+  expect(running.stderr()).toMatch(
+    /job ops\/busy: the run of task work exited 75 after \ds: busy: .*; see .*\/ops\/busy\.work\.log\n/,
+  );
+  writeFileSync(join(folder, 'end'), '');
+  expect((await held.ended).status).toBe(0);
+  expect((await watching.ended).status).toBe(0);
+  await eventually(() =>
+    expect(running.stderr()).toMatch(/job ops\/busy: good on this node \(exit code 0\) after \ds\n/),
+  );
 });

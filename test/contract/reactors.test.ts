@@ -110,6 +110,7 @@ function reactOn({
       alive.set(task, over);
     },
     ended: (task) => alive.get(task) ?? Promise.resolve(),
+    lastWord: () => undefined,
   };
   const reactors: Reactor[] = [
     ...Object.entries(tasks).map(([task, on]) =>

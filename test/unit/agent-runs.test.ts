@@ -62,6 +62,7 @@ describe('runs', () => {
   function setUp(program = '/bin/sleep', words: readonly string[] = []) {
     const { folder } = stage();
     let nowMs = Date.parse(note.at);
+    const events: unknown[] = [];
     const runs = openRuns(
       {
         ...{
@@ -71,7 +72,12 @@ describe('runs', () => {
           logFolder: `${folder}/log`,
           stateFolder: folder,
         },
-        ...{ flags: [], host, emit: () => undefined, newMark: () => crypto.randomUUID() },
+        ...{
+          flags: [],
+          host,
+          emit: (event: unknown) => void events.push(event),
+          newMark: () => crypto.randomUUID(),
+        },
         clock: {
           now: () => nowMs,
           sleep: () => new Promise((resolve) => setTimeout(resolve, 10)),
@@ -79,7 +85,7 @@ describe('runs', () => {
       },
       { prefix: 'rl', node: 'web01' },
     );
-    return { folder, runs, pass: (ms: number) => (nowMs += ms) };
+    return { folder, runs, events, pass: (ms: number) => (nowMs += ms) };
   }
   const request = { ref, nonce: 'n1', task: 't', params: { v: 'x' } };
   const { signal } = new AbortController();
@@ -99,25 +105,39 @@ describe('runs', () => {
   });
 
   test.each([
-    [78, 'runlock: no task t in /x', 'no task t in /x'],
-    [64, '', 'exit status 64'],
-    [126, 'not executable', 'not executable'],
-    [127, 'not found', 'not found'],
-    [69, 'no Consul', undefined],
-    [77, 'forbidden', undefined],
-    [81, 'stopped', undefined],
-    [0, 'fine', undefined],
+    [78, 'runlock: no task t in /x', 'no task t in /x', true],
+    [64, '', 'exit status 64', true],
+    [126, 'not executable', 'not executable', true],
+    [127, 'not found', 'not found', true],
+    [69, '{"time":"T","level":"error","message":"no Consul"}', 'no Consul (exit status 69)', false],
+    [75, '{"message":"of the command"}', '{"message":"of the command"} (exit status 75)', false],
+    [77, 'forbidden', 'forbidden (exit status 77)', false],
+    [81, 'stopped', 'stopped (exit status 81)', false],
+    [0, 'fine', 'fine (exit status 0)', false],
   ])(
-    'that end with %i before they began say why no other try can do better, or that one can',
-    async (code, said, why) => {
-      const { folder, runs } = setUp('/bin/sh', ['-c', `echo; echo '${said}' >&2; exit ${code}`]);
+    'that end with %i say what they said, and whether another try can do better',
+    async (code, said, text, isUnfit) => {
+      const { folder, runs, events } = setUp('/bin/sh', ['-c', `echo; echo '${said}' >&2; exit ${code}`]);
       runs.start(request);
+      expect(runs.lastEnd(request)).toBeUndefined();
       await runs.ended(ref, { signal });
-      expect(runs.whyUnfit(ref, 'n1')).toBe(why);
-      expect(runs.whyUnfit(ref, 'n2')).toBeUndefined();
+      expect(runs.lastEnd(request)).toEqual({ text, isUnfit });
+      expect(runs.lastEnd({ ...request, nonce: 'n2' })).toBeUndefined();
       expect(readNote(folder, ref, uid)?.process).toBeDefined();
+      const log = `${folder}/log/ops/j1.t.log`;
+      expect(events).toMatchObject([{ event: 'agent-run-ended', job: 'ops/j1', task: 't', code, log }]);
     },
   );
+
+  test('that a signal ended, or of which another agent has not seen the end, say so', async () => {
+    const { folder, runs, events } = setUp('/bin/sh', ['-c', 'echo last words; kill -9 $$']);
+    runs.start(request);
+    await runs.ended(ref, { signal });
+    expect(runs.lastEnd(request)).toEqual({ text: 'last words (killed by SIGKILL)', isUnfit: false });
+    expect(events).toMatchObject([{ signal: 'SIGKILL', said: 'last words' }]);
+    writeNote(folder, ref, { ...note, process: { pid: process.pid, startTime: '1' } });
+    expect(runs.lastEnd(request)?.text).toBe('last words (how it ended is not known)');
+  });
 
   test('are one for each request; the next agent finds it, and hears of its end', async () => {
     const { folder, runs } = setUp('/bin/cat');

@@ -25,14 +25,25 @@ interface Facts {
   readonly targetStage?: number;
   readonly host?: Partial<Shown['host']>;
   readonly bootId?: string;
+  readonly why?: string;
   readonly stop?: Shown['stop'];
   readonly refusal?: string;
   readonly nowMs?: number;
 }
 
 function shown(facts: Facts): Shown {
-  const { stage = 'open1', state, targetStage = 1, host = {}, bootId = BOOT, stop, refusal, ...time } = facts;
-  const document = state && { rev: 1, state, run: 'r1', bootId };
+  const {
+    stage = 'open1',
+    state,
+    targetStage = 1,
+    host = {},
+    bootId = BOOT,
+    why,
+    stop,
+    refusal,
+    ...time
+  } = facts;
+  const document = state && { rev: 1, state, run: 'r1', bootId, ...(why !== undefined && { why }) };
   const target: SeenTarget = {
     ...place('runlock'),
     spec: { value: { ...spec, filled: 2 }, index: 1 },
@@ -45,12 +56,13 @@ function shown(facts: Facts): Shown {
     look: { kind: 'target', target, known: { home: 'prod/web', chunk: 1 } },
     host: {
       ...{ isExecAlive: false, isRunAlive: false, started: undefined, recorded: undefined },
-      ...{ bootId: BOOT, notBeforeMs: 0, unfit: undefined, ...host },
+      ...{ bootId: BOOT, notBeforeMs: 0, lastEnd: undefined, ...host },
     },
     ...{ stop, refusal, nowMs: time.nowMs ?? nowMs },
   };
 }
 
+const BEFORE = 'its last run ended before its command began';
 const UNTIL = Date.parse(spec.until);
 const waits = (kind: string, atMs?: number): Deed =>
   ({ kind: 'wait', until: { kind, ...(atMs !== undefined && { atMs }) } }) as Deed;
@@ -81,8 +93,44 @@ describe('each row of the table:', () => {
     ],
     [
       'accepted, and its process could not run the task: it is refused with what that said',
-      { state: 'accepted', host: { unfit: 'no task t' } },
+      { state: 'accepted', host: { lastEnd: { text: 'no task t', isUnfit: true } } },
       { kind: 'refuse', why: 'no task t' },
+    ],
+    [
+      'accepted, and its process ended before its command began: others are told why, at once',
+      {
+        state: 'accepted',
+        host: { lastEnd: { text: 'busy for 2s', isUnfit: false }, notBeforeMs: nowMs + 9 },
+      },
+      { kind: 'tell', why: `${BEFORE}: busy for 2s; it is tried again` },
+    ],
+    [
+      'told so already: it is tried again',
+      {
+        state: 'waiting',
+        why: `${BEFORE}: busy for 2s; it is tried again`,
+        host: { lastEnd: { text: 'busy for 17s', isUnfit: false } },
+      },
+      { kind: 'start' },
+    ],
+    [
+      'told of another end',
+      {
+        state: 'waiting',
+        why: `${BEFORE}: busy for 2s; it is tried again`,
+        host: { lastEnd: { text: 'no Consul', isUnfit: false } },
+      },
+      { kind: 'tell', why: `${BEFORE}: no Consul; it is tried again` },
+    ],
+    [
+      'not accepted again, after its job was made anew: nothing is told',
+      { host: { lastEnd: { text: 'busy', isUnfit: false } } },
+      { kind: 'accept' },
+    ],
+    [
+      'past its end, though its process ended before',
+      { state: 'accepted', nowMs: UNTIL, host: { lastEnd: { text: 'busy', isUnfit: false } } },
+      ends('expired'),
     ],
     ['its process lives', { state: 'accepted', host: { isExecAlive: true } }, waits('exec')],
     [

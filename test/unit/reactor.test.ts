@@ -18,18 +18,20 @@ interface Case {
   readonly cursor?: Partial<Cursor>;
   readonly read?: ReadCursor;
   readonly failures?: number;
+  readonly why?: string;
   readonly rules?: Partial<Rules>;
   /** Marks of `a`, `b`; undefined: false. */
   readonly marks?: readonly (string | undefined)[];
 }
 
-function after({ cursor, read, failures = 0, rules, marks = ['1', undefined] }: Case) {
+function after({ cursor, read, failures = 0, why, rules, marks = ['1', undefined] }: Case) {
   const own = { since: at(-HOUR_MS), marks: { 'state:b': {} }, ...cursor };
   const standing: Standing = {
     stored: { key: 'k', index: 1, read: read ?? { kind: 'cursor', cursor: own } },
     settling: undefined,
     turned: undefined,
     failures,
+    why,
     retryMs: 0,
     writtenMs: 0,
     waits: { kind: 'quiet' },
@@ -46,6 +48,9 @@ function after({ cursor, read, failures = 0, rules, marks = ['1', undefined] }: 
 test('starts that come to nothing are noted, once', () => {
   expect(after({ failures: 2 })).toBe('act');
   expect(after({ failures: 3 })).toMatchObject({ stalledAt: at(0), marks: { 'state:b': {} } });
+  expect(after({ failures: 3, why: 'no Consul'.repeat(50) })).toMatchObject({
+    stalledWhy: expect.stringMatching(/^(no Consul){33}no $/) as string,
+  });
   expect(after({ failures: 4, cursor: { stalledAt: at(-1) } })).toBe('act');
 });
 
@@ -59,9 +64,12 @@ test('but not where the note would take away what asks', () => {
 });
 
 test('the note goes when nothing asks any more, as far as all has been looked at', () => {
-  const quiet = { cursor: { stalledAt: at(-1) }, marks: [undefined, undefined] };
+  const quiet = { cursor: { stalledAt: at(-1), stalledWhy: 'x' }, marks: [undefined, undefined] };
   const known = { marks: { 'state:a': {}, 'state:b': {} } };
-  expect(after({ ...quiet, cursor: { ...quiet.cursor, ...known } })).not.toHaveProperty('stalledAt');
+  expect(after({ ...quiet, cursor: { ...quiet.cursor, ...known } })).toEqual({
+    since: at(-HOUR_MS),
+    ...known,
+  });
   expect(after({ ...quiet, cursor: known })).toBe('wait');
   expect(after({ cursor: { ...quiet.cursor, ...known }, marks: [undefined] })).toBe('wait');
 });
