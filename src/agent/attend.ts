@@ -14,6 +14,7 @@ import { askRights } from './rights.ts';
 import type { AgentWays } from './ways.ts';
 import { hostShown } from './host-shown.ts';
 import type { OpenRequest } from './inbox.ts';
+import type { Places } from './places.ts';
 import type { Known } from './known.ts';
 import { MOST_OPEN, whyRefused } from './refusal.ts';
 import type { Runs } from './runs.ts';
@@ -28,20 +29,24 @@ export interface Attending {
   /** The request, whenever its pointer changes. */
   readonly request: Watched<OpenRequest>;
   /** Allows one more watch of a stage, if there are not too many. */
-  readonly watches: { take(): boolean; give(): void };
+  readonly watches: Pick<Places, 'take' | 'give'>;
+  /** Bounds how many ask Consul at the same time. */
+  readonly looks: Pick<Places, 'inside'>;
 }
 
 const RETRY: Growth = { shortestMs: 500, longestMs: 60_000 };
 
 /** Until nothing is left to do for it. Tries again after faults. Rejects with the signal's reason alone. */
 export async function attend(attending: Attending, signal: AbortSignal): Promise<void> {
-  const { ways, request } = attending;
+  const { ways, request, looks } = attending;
   const { deps } = ways;
   const name = `job ${jobText(request.look().value.ref)}`;
   const memory: Memory = { known: undefined, isEndTold: false, told: undefined };
   for (let failures = 0; ;) {
     try {
-      if (await step(attending, memory, signal)) return;
+      const next = await looks.inside(() => step(attending, memory, signal), { signal });
+      if (next === 'over') return;
+      if (next !== 'again') await next.first();
       failures = 0;
     } catch (error) {
       signal.throwIfAborted();
@@ -62,8 +67,11 @@ interface Memory {
   told: string | undefined;
 }
 
-/** One look and what follows from it. True: nothing is left to do. */
-async function step(attending: Attending, memory: Memory, signal: AbortSignal): Promise<boolean> {
+/** `over`: nothing is left to do. `first`: comes before the next look, takes long, and asks Consul for little. */
+type Next = 'over' | 'again' | { readonly first: () => Promise<void> };
+
+/** One look and what follows from it. */
+async function step(attending: Attending, memory: Memory, signal: AbortSignal): Promise<Next> {
   const { ways, runs, request } = attending;
   const { consul, deps, prefix, node, known } = ways;
   const now = { known: known.look(), request: request.look() };
@@ -91,37 +99,33 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
   if (deed.kind === 'tell' && deed.why === memory.told)
     deed = decide({ ...shown, host: { ...shown.host, lastEnd: undefined } });
   switch (deed.kind) {
-    case 'wait':
-      await waitFor(
-        attending,
-        { look, until: deed.until, changes: [now.known.change, now.request.change] },
-        signal,
-      );
-      return false;
+    case 'wait': {
+      const changes = [now.known.change, now.request.change] as const;
+      return { first: () => waitFor(attending, { look, until: deed.until, changes }, signal) };
+    }
+    case 'start':
+      return { first: () => start(attending, look, signal) };
     case 'drop':
-      return drop(of, { ...deed, look }, { memory, runs, ways });
+      return (await drop(of, { ...deed, look }, { memory, runs, ways })) ? 'over' : 'again';
     case 'accept': {
       // What the files say at this moment counts, and what rights the token has.
       await Promise.all([ways.refresh(), askRights(ways, signal)]);
-      if (known.look().change !== now.known.change) return false;
+      if (known.look().change !== now.known.change) return 'again';
       const { kind } = await acceptTarget(of);
       if (kind === 'accepted') deps.emit({ event: 'request', job: jobText(ref), step: 'accepted' });
-      return false;
+      return 'again';
     }
     case 'refuse':
     case 'end':
       await end(of, deed, { ways, memory });
-      return false;
+      return 'again';
     case 'after-reboot':
       await afterReboot(of, look, { ways, memory });
-      return false;
+      return 'again';
     case 'tell':
       memory.told = deed.why;
       await noteTarget(of, deed.why);
-      return false;
-    case 'start':
-      await start(attending, look, signal);
-      return false;
+      return 'again';
     default:
       return assertNever(deed);
   }

@@ -8,12 +8,16 @@ import { principalsOf } from './known.ts';
 import { MOST_OPEN } from './refusal.ts';
 import { keepRunning } from './parts.ts';
 import type { Part } from './parts.ts';
+import { places } from './places.ts';
+import type { Places } from './places.ts';
 import type { Runs } from './runs.ts';
 import { changing } from './watched.ts';
 import type { Changing } from './watched.ts';
 
-/** Each is a connection; Consul allows 200 from one host. */
+/** Each is a connection; Consul allows 200 from one host, on which others ask it, too. */
 const MOST_WATCHES = 20;
+/** Those that ask Consul for something at the same time. */
+const MOST_LOOKS = 20;
 
 /** Those that may be open, and some that are refused because they are too many. */
 const MOST_ATTENDED = MOST_OPEN + 20;
@@ -24,7 +28,7 @@ export function requests(ways: AgentWays): Part {
     name: 'requests',
     run: async (signal) => {
       const inboxes = new Map<string, AbortController>();
-      const watches = limited(MOST_WATCHES);
+      const [watches, looks] = [places(MOST_WATCHES), places(MOST_LOOKS)];
       const over = new AbortController();
       const running = new Set<Promise<void>>();
       try {
@@ -35,7 +39,7 @@ export function requests(ways: AgentWays): Part {
             if (inboxes.has(principal)) continue;
             const closed = new AbortController();
             inboxes.set(principal, closed);
-            const part = inboxOf(principal, { ways, runs, watches });
+            const part = inboxOf(principal, { ways, runs, watches, looks });
             const ends = AbortSignal.any([signal, over.signal, closed.signal]);
             const run = keepRunning(parts, part, ends).finally(() => running.delete(run));
             running.add(run);
@@ -58,10 +62,11 @@ export function requests(ways: AgentWays): Part {
 interface Serving {
   readonly ways: AgentWays;
   readonly runs: Runs;
-  readonly watches: { take(): boolean; give(): void };
+  readonly watches: Places;
+  readonly looks: Places;
 }
 
-function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
+function inboxOf(principal: string, { ways, runs, watches, looks }: Serving): Part {
   const { consul, deps, prefix, node } = ways;
   return {
     name: `requests of ${principal}`,
@@ -72,7 +77,7 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
       const running = new Set<Promise<void>>();
       const attended = (request: Changing<OpenRequest>) => {
         const { id } = request.look().value.ref;
-        const work = attend({ ways, runs, request, watches }, ends)
+        const work = attend({ ways, runs, request, watches, looks }, ends)
           .catch(() => undefined)
           .finally(() => {
             running.delete(work);
@@ -112,15 +117,3 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
 }
 
 const isSame = (a: OpenRequest, b: OpenRequest) => a.change === b.change && jobText(a.ref) === jobText(b.ref);
-
-function limited(most: number) {
-  let taken = 0;
-  return {
-    take: () => {
-      if (taken >= most) return false;
-      taken += 1;
-      return true;
-    },
-    give: () => void (taken -= 1),
-  };
-}

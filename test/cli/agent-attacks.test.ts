@@ -158,8 +158,8 @@ describe('a principal', () => {
       expect(await consul.kv.tree(`${inbox}/x`)).toEqual([]);
     }, 20_000);
     await (await askFor(ops, group, { targets: [[node, 0]] })).becomes('good');
-    // Consul allows 200 connections from a host.
-    expect(most).toBeLessThan(200);
+    // Consul allows 200 connections from a host, and others of this host ask it, too.
+    expect(most).toBeLessThan(100);
     expect(ran()).toBe('<x>\n');
     expect(running.stderr()).toMatch(/ops\/huge/);
   });
