@@ -151,10 +151,11 @@ export function parseFlag(text: string): boolean {
 
 /** The long options of all commands, as the names after `RUNLOCK_` in the environment. */
 export const LONG_OPTIONS: readonly string[] = [
-  'agent agent-session-ttl all allow-unknown-service any blocked check commands config conflict-exit-code dry-run during exit-code expires failed for force forget gate-stable group healthy-within hooks-dir',
-  'id if-absent if-value hold job json kill kill-after log-dir log-file log-format maintenance max-held max-offline max-wait metrics-file min-healthy node ok-codes on-timeout param',
-  'owner prefix principal publish quiet reason reboot-codes release-on-signal requests service session-ttl settle silent-for since slot slots splay stable state state-dir tasks-dir',
-  'timeout touch triggered ttl until verbose wait wait-timeout watch when while',
+  'agent agent-session-ttl all allow-unknown-service any blocked canary check commands config conflict-exit-code dry-run during exit-code expires failed',
+  'filter for force forget from-job gate-stable group healthy-within hold hooks-dir id if-absent if-value job json kill kill-after log-dir log-file',
+  'log-format lost maintenance max-failures max-held max-offline max-running max-wait meta metrics-file min-healthy node noop not-started offline ok-codes',
+  'on-timeout owner param pause prefix principal publish quiet reason reboot-codes release-on-signal requests service session-ttl settle silent-for since',
+  'slot slots splay stable state state-dir steps tag tasks-dir timeout touch triggered ttl until verbose wait wait-timeout watch when while',
 ].flatMap((line) => line.split(' '));
 
 /** The variable of a long option. @param name the option without dashes. */

@@ -106,6 +106,8 @@ const REFUSALS: readonly (readonly [said: RegExp, fix: string])[] = [
   ],
   [/Invalid Session TTL/i, "; raise --session-ttl, or lower session_ttl_min in the agents' configuration"],
   [/Invalid Behavior|invalid key/i, ''],
+  // A filter that can't be read, or names what is not there: 500 in 1.8.7.
+  [/boolean expression evaluator/i, ''],
   [/not a recognized HTTP API endpoint/i, '; is the path in CONSUL_HTTP_ADDR correct?'],
 ];
 

@@ -37,6 +37,19 @@ export interface OfferedService {
   readonly service: string;
 }
 
+/** @property filter an expression of Consul, on the instances of the service or else on the nodes. */
+export interface CatalogueQuestion {
+  readonly service?: string | undefined;
+  readonly filter?: string | undefined;
+}
+
+/** A node of the catalogue, with its own metadata. `tags`: of one instance; without a service there are none. */
+export interface CatalogueNode {
+  readonly node: string;
+  readonly meta: Readonly<Record<string, string>>;
+  readonly tags: readonly string[];
+}
+
 /** A right, as an ACL rule grants it. */
 export interface Right {
   readonly resource: 'service' | 'node' | 'key';
@@ -63,6 +76,11 @@ export interface ServiceCalls {
   nodeServices(node: string, options: RetryOptions): Promise<readonly OfferedService[] | undefined>;
   /** The names of all services, or of all nodes, that the catalogue has and the token may see. */
   catalogueNames(of: 'services' | 'nodes', options: RetryOptions): Promise<readonly string[]>;
+  /**
+   * The nodes that the catalogue has, or those that have the service: once for each instance. Without rights the list is
+   * empty. @throws RunlockError `config`: Consul does not understand the filter; with what it says.
+   */
+  catalogueNodes(question: CatalogueQuestion, options: RetryOptions): Promise<readonly CatalogueNode[]>;
   /** The services that this agent itself reports, without those that the token may not read. */
   agentServices(options: RetryOptions): Promise<readonly OfferedService[]>;
   /** The checks that this agent itself reports, including maintenance, without those that the token may not read. */
@@ -145,6 +163,18 @@ export function serviceCalls({ client, call, address, place, limits }: Wires): S
       return of === 'nodes'
         ? (body as { Node: string }[]).map(({ Node }) => Node)
         : Object.keys(body as object);
+    },
+    catalogueNodes: async ({ service, filter }, options) => {
+      const query = { consistent: '', ...(filter !== undefined && { filter }) };
+      const request =
+        service === undefined
+          ? { name: 'nodes', path: '/catalog/nodes', query }
+          : { name: 'service', path: '/catalog/service/{service}', params: { service }, query };
+      return ((await get(request, options)).body as StoredPlace[]).map((found) => ({
+        node: found.Node,
+        meta: (service === undefined ? found.Meta : found.NodeMeta) ?? {},
+        tags: found.ServiceTags ?? [],
+      }));
     },
     agentServices: async (options) => {
       const request = { name: 'services', path: '/agent/services', query: {} };
@@ -234,6 +264,14 @@ interface StoredInstance {
 interface StoredNode {
   Node: { Node: string };
   Services?: Record<string, StoredService> | null;
+}
+
+/** A node, or an instance on a node. */
+interface StoredPlace {
+  Node: string;
+  Meta?: Record<string, string> | null;
+  NodeMeta?: Record<string, string> | null;
+  ServiceTags?: string[] | null;
 }
 
 function toCheck(stored: StoredCheck): HealthCheck {

@@ -427,7 +427,9 @@ type OfJob =
   /** A signal has ended the watch. */
   | { event: 'job-left'; job: string; detail: { readonly watch: string; readonly cancel: string } }
   | { event: 'job-unanswered'; job: string; nodes: readonly string[]; waitedMs: number }
-  | { event: 'job-waits-paused'; node: string; since: string };
+  | { event: 'job-waits-paused'; node: string; since: string }
+  /** No agent runs on these nodes, and the start says what becomes of them. */
+  | { event: 'job-offline'; nodes: readonly string[]; offline: 'wait' | 'skip' | 'fail' };
 
 /** Of `runlock agent`. */
 type OfAgent =

@@ -296,6 +296,10 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(
         `the agent of ${event.node} is paused; it takes the job when somebody runs 'runlock agent resume' there`,
       );
+    case 'job-offline':
+      return warning(
+        `${namesText(event.nodes)}: no runlock agent is running there; ${OFFLINE[event.offline]}`,
+      );
     case 'state-not-set':
       return warning(`${event.path} is not set`);
     case 'state-unreadable':
@@ -460,6 +464,20 @@ function variablesText({ names }: Of<'variables-changed'>): string {
   const which = names.length === 1 ? `variable ${names[0] ?? ''} is` : `variables ${names.join(', ')} are`;
   return `environment ${which} not UTF-8, so the command gets a changed value; to keep the value, set it in a script that runs the command`;
 }
+
+const OFFLINE = {
+  wait: 'the job waits for them until its end',
+  skip: 'the job leaves them out',
+  fail: 'they count as failures',
+} as const;
+
+/** Nodes that one line names. */
+const MOST_NAMED = 5;
+
+const namesText = (nodes: readonly string[]): string =>
+  nodes.length <= MOST_NAMED
+    ? nodes.join(', ')
+    : `${nodes.slice(0, MOST_NAMED).join(', ')} and ${nodes.length - MOST_NAMED} more`;
 
 const tasksText = (tasks: readonly string[]) =>
   tasks.length === 0 ? 'no tasks' : `${tasks.length === 1 ? 'task' : 'tasks'} ${tasks.join(', ')}`;

@@ -34,6 +34,15 @@ export interface Spec {
   readonly offline: 'wait' | 'skip' | 'fail';
   /** Between two stages, in milliseconds. */
   readonly pauseMs: number;
+  /** Each target waits for a part of this, the same each time, from the opening of its stage on; in milliseconds. */
+  readonly splayMs?: number;
+  /** How many targets may run at once, besides what the slots of their groups allow; absent: no limit of its own. */
+  readonly maxRunning?: number;
+  /** What found the targets, at the start and never again. */
+  readonly selection?: Selection;
+  /** What made the stages, as it was asked: `1`, `10%`. */
+  readonly canary?: string;
+  readonly steps?: readonly string[];
   /** The end of the request: nothing of it starts after this. */
   readonly until: string;
   /** Of one target's run; absent: as the task says. */
@@ -47,6 +56,24 @@ export interface Spec {
   /** Who asked, by the requester's own word: only for people. */
   readonly by: string;
   readonly at: string;
+}
+
+/** What targets have in common; all of it together. */
+export interface Selection {
+  /** How many were named, and of their names. */
+  readonly named?: { readonly count: number; readonly digest: string };
+  /** In Consul's catalogue. */
+  readonly service?: string;
+  readonly tags?: readonly string[];
+  /** Of the node. */
+  readonly meta?: Readonly<Record<string, string>>;
+  /** An expression of Consul. */
+  readonly filter?: string;
+  /** They have a record there. */
+  readonly group?: string;
+  /** They were targets of this job (`ops/deploy-42`), and in one of these states if there are any. */
+  readonly job?: string;
+  readonly states?: readonly string[];
 }
 
 /** `.requests/<principal>/targets/<id>/<c>`: the principal's word that these nodes are meant. */
@@ -162,4 +189,11 @@ export interface AgentTask {
   readonly when: readonly string[];
   /** Paths of states that it sets. */
   readonly publish: readonly string[];
+  /** The fewest slots of its groups; and of those where a failed run keeps its slot (absent: none does). */
+  readonly slots?: number;
+  readonly keptSlots?: number;
+  /** It can be tried. */
+  readonly noop?: true;
+  /** Its runs wait for the health of these. */
+  readonly services?: readonly string[];
 }

@@ -19,6 +19,7 @@ import type {
   AgentTask,
   FinalState,
   Pointer,
+  Selection,
   Spec,
   Stage,
   Tail,
@@ -35,6 +36,8 @@ const LONGEST = 65_536;
 export const MOST_STAGES = 100;
 /** Lists of targets of a job: 60,000 targets. */
 export const MOST_CHUNKS = 1_000;
+/** Targets of a job that may run at once by its own limit. */
+export const MOST_RUNNING = 100_000;
 /** Longest text for people, in characters; the rest is cut off. */
 const LONGEST_WORD = 1_000;
 /** Longest last line of output, in characters. */
@@ -67,6 +70,22 @@ const has =
 
 const isChunk: Check = (value) => isNatural(value) && (value as number) < MOST_CHUNKS;
 
+/** As many slots as a group can have. */
+const isSlots: Check = (value) =>
+  isNatural(value) && (value as number) >= 1 && (value as number) <= MOST_RUNNING;
+
+const isTexts: Check = (value) => isObject(value) && Object.values(value).every(isText);
+const isSelection = has<Selection>({
+  named: optional(has<NonNullable<Selection['named']>>({ count: isCount, digest: isWord })),
+  service: optional(isText),
+  tags: optional(listOf(isText)),
+  meta: optional(isTexts),
+  filter: optional(isText),
+  group: optional(isPath),
+  job: optional(isText),
+  states: optional(listOf(isText)),
+});
+
 const specShape: Shape<Spec> = {
   nonce: isWord,
   task: isNodeName,
@@ -79,6 +98,11 @@ const specShape: Shape<Spec> = {
   maxFailures: isCount,
   offline: oneOf('wait', 'skip', 'fail'),
   pauseMs: isDuration,
+  splayMs: optional(isDuration),
+  maxRunning: optional(isSlots),
+  selection: optional(isSelection),
+  canary: optional(isText),
+  steps: optional(listOf(isText, MOST_STAGES)),
   until: isTime,
   timeoutMs: optional(isDuration),
   noop: optional(isTrue),
@@ -152,6 +176,10 @@ const isTask = has<AgentTask>({
   on: listOf(isText),
   when: listOf(isText),
   publish: listOf(isText),
+  slots: optional(isNatural),
+  keptSlots: optional(isNatural),
+  noop: optional(isTrue),
+  services: optional(listOf(isText)),
 });
 const agentShape: Shape<AgentDocument> = {
   node: isNodeName,

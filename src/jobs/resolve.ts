@@ -6,7 +6,7 @@ import { RunlockError, assertNever } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
 import { nearest } from '../text/nearest.ts';
 import { visible } from '../text/visible.ts';
-import type { AgentDocument, AgentTask } from './documents.ts';
+import type { AgentDocument, AgentTask, Spec } from './documents.ts';
 
 /** What is asked, and of whom. */
 export interface Wish {
@@ -14,6 +14,10 @@ export interface Wish {
   readonly principal: string;
   readonly params: ReadonlyMap<string, string>;
   readonly nodes: readonly string[];
+  /** It only tries. */
+  readonly noop?: boolean;
+  /** What becomes of nodes without an agent; undefined: nothing is started if there is one. */
+  readonly offline?: Spec['offline'] | undefined;
 }
 
 /** What was read of a node's agent. */
@@ -30,6 +34,7 @@ export type Obstacle =
   | { readonly kind: 'no-requests'; readonly why: string }
   | { readonly kind: 'no-task'; readonly meant: string | undefined }
   | { readonly kind: 'not-allowed'; readonly allow: readonly string[] }
+  | { readonly kind: 'no-noop' }
   | { readonly kind: 'unknown-param'; readonly name: string; readonly params: readonly string[] }
   /** Its task has another home than that of the first node. */
   | { readonly kind: 'other-home'; readonly home: string; readonly of: string; readonly first: string };
@@ -39,6 +44,8 @@ export interface Resolved {
   readonly node: string;
   /** Of the node's task, by path; the first is the home of its jobs. Empty: it has no such task. */
   readonly groups: readonly string[];
+  /** What its agent says of the task; undefined: it says nothing of it. */
+  readonly task?: AgentTask;
   /** Empty: the node can serve the request. */
   readonly obstacles: readonly Obstacle[];
   /** Since when its agent is paused: it serves the request once it is resumed. */
@@ -59,7 +66,7 @@ export function resolve(wish: Wish, agents: ReadonlyMap<string, AgentSeen>): rea
 }
 
 function resolveOne(
-  { task, principal, params }: Wish,
+  { task, principal, params, noop = false }: Wish,
   node: string,
   seen: AgentSeen = { kind: 'absent' },
 ): Resolved {
@@ -76,7 +83,12 @@ function resolveOne(
   return {
     node,
     groups: own.groups,
-    obstacles: [...obstacles, ...ofTask(own, principal, params)],
+    task: own,
+    obstacles: [
+      ...obstacles,
+      ...ofTask(own, principal, params),
+      ...(noop && !own.noop ? [{ kind: 'no-noop' } as const] : []),
+    ],
     ...paused,
   };
 }
@@ -95,7 +107,7 @@ function ofTask(
 export function obstacleText(obstacle: Obstacle, { task, principal }: Wish): string {
   switch (obstacle.kind) {
     case 'absent':
-      return "no runlock agent is running there; start 'runlock agent' on the node";
+      return "no runlock agent is running there; start 'runlock agent' on the node, or say with --offline what is to become of it";
     case 'unreadable':
       return visible(obstacle.why);
     case 'no-requests':
@@ -109,6 +121,8 @@ export function obstacleText(obstacle: Obstacle, { task, principal }: Wish): str
       const instead = names === '' ? 'nobody may ask for it' : `only ${names} may`;
       return `its task ${task} does not allow requests of ${principal} (${instead}); see 'allow' in the task's file`;
     }
+    case 'no-noop':
+      return `its task ${task} can't be tried: write noop = ["/program", …] into its file`;
     case 'unknown-param': {
       const names = obstacle.params.map(visible).join(', ');
       return `its task ${task} has no parameter ${visible(obstacle.name)} (${names === '' ? 'it has none' : `it has ${names}`})`;
@@ -126,6 +140,7 @@ const codes: Readonly<Record<Obstacle['kind'], ErrorCode>> = {
   'no-requests': 'config',
   'no-task': 'config',
   'not-allowed': 'forbidden',
+  'no-noop': 'config',
   'unknown-param': 'usage',
   'other-home': 'usage',
 };
@@ -137,7 +152,7 @@ const MOST_NAMED = 5;
 
 /** The home of the job. @throws RunlockError: some node can't serve the request; nothing was written. */
 export function homeOf(wish: Wish, nodes: readonly Resolved[]): string {
-  const unfit = nodes.filter(({ obstacles }) => obstacles.length > 0);
+  const unfit = nodes.filter((each) => !isWaitedFor(wish, each) && each.obstacles.length > 0);
   const [first] = unfit.flatMap(({ obstacles }) => obstacles);
   const [home] = nodes.flatMap(({ groups }) => groups.slice(0, 1));
   if (!first && home !== undefined) return home;
@@ -145,8 +160,28 @@ export function homeOf(wish: Wish, nodes: readonly Resolved[]): string {
     .slice(0, MOST_NAMED)
     .map(({ node, obstacles }) => `${node}: ${obstacles.map((each) => obstacleText(each, wish)).join('; ')}`);
   const more = unfit.length > MOST_NAMED ? ` (and ${unfit.length - MOST_NAMED} more)` : '';
+  if (!first)
+    throw new RunlockError(
+      'config',
+      `nothing was started: no runlock agent is running on any of the ${nodes.length} nodes, so the group of task ${wish.task} is not known; start 'runlock agent' on them`,
+    );
+  throw new RunlockError(obstacleCode(first), `nothing was started: ${named.join('. ')}${more}`);
+}
+
+/** Only its agent is missing, and the start says what is to become of such a node. */
+export const isWaitedFor = ({ offline }: Pick<Wish, 'offline'>, { obstacles }: Resolved): boolean =>
+  offline !== undefined && obstacles.some(({ kind }) => kind === 'absent');
+
+/**
+ * A failed run keeps its slot in the group, so with as many failures as slots no other node could start.
+ * @throws RunlockError `usage`
+ */
+export function checkFailures(maxFailures: number, nodes: readonly Resolved[]): void {
+  const scarce = nodes.find(({ task }) => task?.keptSlots !== undefined && task.keptSlots <= maxFailures);
+  if (!scarce?.task) return;
+  const { keptSlots = 0, name } = scarce.task;
   throw new RunlockError(
-    first ? obstacleCode(first) : 'config',
-    `nothing was started: ${named.join('. ')}${more}`,
+    'usage',
+    `--max-failures ${maxFailures} needs more than ${maxFailures} slots, because each failed run keeps its slot; task ${name} of ${scarce.node} has ${keptSlots} (raise slots in its file, or write hold = "none")`,
   );
 }

@@ -142,6 +142,12 @@ function toSpec({ ref, spec, targets }: NewRequest, lists: readonly Targets[]): 
   return { ...spec, stages, digest: digestOf(lists), chunks: lists.length, filled: 0 };
 }
 
+/** Of names in any order; to compare what was asked. */
+export const namesDigest = (names: readonly string[]): string =>
+  createHash('sha256')
+    .update([...names].sort().join('\n'))
+    .digest('base64url');
+
 const digestOf = (lists: readonly Targets[]): string =>
   createHash('sha256')
     .update(lists.map((list) => encodeTargets(list)).join('\n'))

@@ -8,6 +8,7 @@ import { visible } from '../text/visible.ts';
 import { wrapLines } from '../text/wrap.ts';
 import type { JobChange } from '../view/job-changes.ts';
 import type { JobState, JobReport, TargetReport } from '../view/job.ts';
+import { selectionText } from '../view/selection.ts';
 import type { JobsReport } from '../view/read-jobs.ts';
 import { moreText } from './more.ts';
 import { renderTable } from './table.ts';
@@ -122,9 +123,40 @@ function heading(view: JobReport, now: number): string[] {
     `${job}: ${jobWords[state]}${state === 'stopping' ? `: ${goOn}` : ''}; ${statesText(states)}`,
     ...(view.stopped ? [stopText(view.stopped, now)] : []),
     `task ${taskText(view)} in ${visible(home)}, asked by ${visible(by)} ${age(askedAt)} ago${why}`,
+    ...[rolloutText(view, now) ?? []].flat(),
     ...(of === undefined ? [] : [`retries ${visible(of)}`]),
     ...(isOpen ? [`starts nothing after ${momentText(until, now).replace(/^until /, '')}`] : []),
   ];
+}
+
+const nodesText = (count: number) => (count === 1 ? '1 node' : `${count.toLocaleString('en-US')} nodes`);
+
+/** ` (service web, tag blue)`; named nodes alone are seen anyhow. */
+function foundText(selection: NonNullable<JobReport['selection']>): string {
+  const isNamed = Object.keys(selection).length === 1 && selection.named !== undefined;
+  return isNamed ? '' : ` (${selectionText(selection)})`;
+}
+
+const stagesText = (stages: readonly number[]) =>
+  stages.map((size) => size.toLocaleString('en-US')).join(', then ');
+
+/** Undefined: all nodes at once, as the slots allow, up to the first failure. */
+function rolloutText(view: JobReport, now: number): string | undefined {
+  const { stages, stage, notBefore, pauseMs, maxRunning, maxFailures, splayMs, selection } = view;
+  const leftMs = notBefore === undefined ? 0 : Date.parse(notBefore) - now;
+  const at =
+    stage === undefined || stages.length < 2
+      ? ''
+      : ` (now stage ${stage + 1}${leftMs > 0 ? `, starts in ${formatAge(leftMs)}` : ''})`;
+  const parts = [
+    ...(selection && foundText(selection) !== '' ? [`of ${selectionText(selection)}`] : []),
+    ...(stages.length < 2 ? [] : [`stages of ${stagesText(stages)}${at}`]),
+    ...(pauseMs === undefined ? [] : [`${formatAge(pauseMs)} between them`]),
+    ...(maxRunning === undefined ? [] : [`at most ${maxRunning} at once`]),
+    ...(splayMs === undefined ? [] : [`starts spread over ${formatAge(splayMs)}`]),
+    ...(maxFailures === 0 ? [] : [`stops after ${maxFailures + 1} failures`]),
+  ];
+  return parts.length === 0 ? undefined : parts.join('; ');
 }
 
 const taskText = ({ task, params, noop }: Pick<JobReport, 'task' | 'params' | 'noop'>): string =>
@@ -186,8 +218,17 @@ export function changeText(change: JobChange, now: number): string {
   switch (change.event) {
     case 'job': {
       const { job, task, home, targets } = change;
-      const nodes = targets === 1 ? '1 node' : `${targets.toLocaleString('en-US')} nodes`;
-      return `${job}: ${task} on ${nodes} in ${visible(home)}`;
+      const { stages, selection } = change;
+      const found = selection ? foundText(selection) : '';
+      const order = stages.length < 2 ? '' : `: ${stagesText(stages)}`;
+      return `${job}: ${task} on ${nodesText(targets)} in ${visible(home)}${found}${order}`;
+    }
+    case 'stage': {
+      const { job, stage, stages, notBefore } = change;
+      const size = nodesText(stages[stage] ?? 0);
+      const leftMs = notBefore === undefined ? 0 : Date.parse(notBefore) - now;
+      const when = leftMs > 0 ? `, starts in ${formatAge(leftMs)}` : '';
+      return `${job}: stage ${stage + 1} of ${stages.length}, ${size}${when}`;
     }
     case 'target':
       return targetText(change, now);

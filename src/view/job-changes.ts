@@ -13,6 +13,16 @@ export type JobChange =
       readonly until: string;
       readonly state: JobReport['state'];
       readonly targets: number;
+      readonly stages: readonly number[];
+      readonly selection?: JobReport['selection'];
+    }
+  /** The next stage is open: `stage` of `stages`, from 0. */
+  | {
+      readonly event: 'stage';
+      readonly job: string;
+      readonly stage: number;
+      readonly stages: readonly number[];
+      readonly notBefore?: string;
     }
   | ({ readonly event: 'target'; readonly job: string } & TargetReport)
   | ({ readonly event: 'stopped'; readonly job: string } & NonNullable<JobReport['stopped']>)
@@ -29,7 +39,7 @@ export type JobChange =
 
 /** In the order in which people want to read them. @param before undefined: nothing was told yet. */
 export function changesOf(before: JobReport | undefined, after: JobReport): readonly JobChange[] {
-  const { job, task, home, until, state, stopped } = after;
+  const { job, task, home, until, state, stopped, stages, stage, selection, notBefore } = after;
   const known = new Map(before?.targets.map((target) => [target.node, markOf(target)]));
   const told = new Set(before?.problems);
   // A job that nobody has answered yet is one line.
@@ -39,7 +49,16 @@ export function changesOf(before: JobReport | undefined, after: JobReport): read
   return [
     ...(before
       ? []
-      : [{ event: 'job', job, task, home, until, state, targets: after.targets.length } as const]),
+      : [
+          {
+            event: 'job',
+            ...{ job, task, home, until, state, targets: after.targets.length, stages },
+            ...(selection && { selection }),
+          } as const,
+        ]),
+    ...(stage !== undefined && stage > 0 && stage !== before?.stage
+      ? [{ event: 'stage', job, stage, stages, ...(notBefore !== undefined && { notBefore }) } as const]
+      : []),
     ...news.map((target) => ({ event: 'target', job, ...target }) as const),
     ...(isStopped ? [{ event: 'stopped', job, ...stopped } as const] : []),
     ...after.problems

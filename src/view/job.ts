@@ -1,5 +1,5 @@
 /** A job, and what became of each of its targets, from what is stored. Pure. */
-import type { Stage, StopReason } from '../jobs/documents.ts';
+import type { Selection, Spec, Stage, StopReason } from '../jobs/documents.ts';
 import { jobText } from '../jobs/keys.ts';
 import { isEnded } from '../jobs/stage.ts';
 import type { ShownState } from '../jobs/stage.ts';
@@ -29,6 +29,21 @@ export interface JobReport {
   readonly noop?: true;
   /** The job that this one retries. */
   readonly of?: string;
+  /** What found its targets. */
+  readonly selection?: Selection;
+  readonly canary?: string;
+  readonly steps?: readonly string[];
+  /** How many targets each stage has. */
+  readonly stages: readonly number[];
+  /** The stage that is open, from 0, and when its first target may start, after a pause. */
+  readonly stage?: number;
+  readonly notBefore?: string;
+  readonly pauseMs?: number;
+  readonly splayMs?: number;
+  readonly maxRunning?: number;
+  /** It is stopped by one failure more. */
+  readonly maxFailures: number;
+  readonly offline: Spec['offline'];
   readonly state: JobState;
   /** Of an incomplete request: how many of its lists of targets are written. */
   readonly written?: { readonly lists: number; readonly of: number };
@@ -80,7 +95,8 @@ export function reportJob(
   { ref, job, targets, counts, isOver, isComplete }: JobView,
   { prefix, nowMs }: { readonly prefix: string; readonly nowMs: number },
 ): JobReport {
-  const { params, task, home, by, at, reason, until, timeoutMs, noop, of } = job.spec.value;
+  const { params, task, home, by, at, reason, until, timeoutMs, noop, of, stages, maxFailures, offline } =
+    job.spec.value;
   const stage = job.stage.value;
   return {
     v: 1,
@@ -99,6 +115,10 @@ export function reportJob(
     ...(timeoutMs !== undefined && { timeoutMs }),
     ...(noop && { noop }),
     ...(of !== undefined && { of }),
+    ...rolloutOf(job.spec.value),
+    ...{ stages, maxFailures, offline },
+    ...(stage.kind === 'open' && { stage: stage.stage }),
+    ...(stage.kind === 'open' && stage.notBefore !== undefined && { notBefore: stage.notBefore }),
     state: stateOf(stage, isOver),
     ...(!isComplete && { written: { lists: job.spec.value.filled, of: job.spec.value.chunks } }),
     ...(stage.kind === 'stopped' && { stopped: stopOf(stage) }),
@@ -108,6 +128,15 @@ export function reportJob(
     problems: targets.flatMap(({ fault }) => fault ?? []),
   };
 }
+
+const rolloutOf = ({ selection, canary, steps, pauseMs, splayMs, maxRunning }: Spec) => ({
+  ...(selection && { selection }),
+  ...(canary !== undefined && { canary }),
+  ...(steps && { steps }),
+  ...(pauseMs > 0 && { pauseMs }),
+  ...(splayMs !== undefined && { splayMs }),
+  ...(maxRunning !== undefined && { maxRunning }),
+});
 
 export function stateOf(stage: Stage, isOver: boolean): JobState {
   if (stage.kind === 'fill') return 'incomplete';

@@ -248,7 +248,8 @@ describe('job start --watch', () => {
     const told = lines(stdout).map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(told[0]).toEqual({
       ...{ v: 1, event: 'job', job: 'ops/bad', task: 'chef', home: 'prod/web', state: told[0]?.['state'] },
-      ...{ until: told[0]?.['until'], targets: 2 },
+      ...{ until: told[0]?.['until'], targets: 2, stages: [2] },
+      selection: { named: { count: 2, digest: expect.any(String) as string } },
     });
     expect(told).toContainEqual(
       expect.objectContaining({
@@ -393,7 +394,7 @@ test.each([
   [['job'], 'missing <action>'],
   [['job', 'start'], 'job start takes the name of a task'],
   [['job', 'start', '../x'], "'../x' is not a task's name"],
-  [['job', 'start', 'x'], '--node is required'],
+  [['job', 'start', 'x'], 'say which nodes, with --node'],
   [['job', 'start', 'x', '--node', 'a,,b'], '--node a,,b: not a node name'],
   [['job', 'start', 'x', '--node', 'a', '--id', 'A'], "--id A: not a job's id"],
   [['job', 'start', 'x', '--node', 'a', '--watch', '--dry-run'], '--watch and --dry-run exclude each other'],
@@ -403,7 +404,7 @@ test.each([
   [['job', 'show', '../x'], "'../x' is not a job"],
   [['job', 'cancel', 'x'], '--reason is required'],
   [['job', 'show', 'x', '--kill'], "--kill is for 'job cancel' only"],
-  [['job', 'cancel', 'x', '--reason', 'y', '--watch'], "--watch is for 'job start' only"],
+  [['job', 'cancel', 'x', '--reason', 'y', '--watch'], "--watch is for 'job start' and 'job retry' only"],
 ])('%j is wrong usage', async (words, said) => {
   const { status, stdout, stderr } = await runlock(undefined, words);
   expect({ status, stdout }).toEqual({ status: 64, stdout: '' });

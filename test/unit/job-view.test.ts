@@ -21,7 +21,7 @@ const reportOf = (targets: readonly Partial<TargetReport>[], more: Partial<JobRe
   return {
     ...{ v: 1, prefix: 'runlock', at: ago(0), job: 'ops/j', principal: 'ops', id: 'j', task: 'chef' },
     ...{ params: {}, home: 'prod/web', by: 'me@here', askedAt: ago(60), until: ago(-3_600), state: 'open' },
-    ...{ targets: all, states, problems: [] },
+    ...{ stages: [all.length], maxFailures: 0, offline: 'wait', targets: all, states, problems: [] },
     ...more,
   };
 };

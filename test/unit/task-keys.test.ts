@@ -16,7 +16,13 @@ const define = (text: string) =>
     readStatements('t/chef.toml', COMMAND + text).filter(({ kind }) => kind === 'value'),
   );
 
-const inGroups = (...groups: string[]) => ({ groups: groups.map((group) => ({ group })) });
+const inGroups = (...groups: string[]) => ({
+  groups: groups.map((group, i) => ({
+    group,
+    slots: 3 - i,
+    hold: i === 2 ? ('none' as const) : ('forever' as const),
+  })),
+});
 
 describe('a trigger', () => {
   test('has what the file says, and else what is safe', () => {
@@ -137,6 +143,7 @@ on = ["state:a", "not:idle:prod/db"]`);
   const run = {
     ...inGroups('rack/r4', 'prod/web', 'Rack'),
     when: [parseCondition('state:b')],
+    gate: { services: ['web'] },
     publish: [{ path: 'p', value: '1' }],
     during: [
       { path: 'd', value: '1' },
@@ -146,6 +153,10 @@ on = ["state:a", "not:idle:prod/db"]`);
   expect(announce(task, run)).toEqual({
     ...{ name: 'chef', description: 'd', groups: ['Rack', 'prod/web', 'rack/r4'], allow: ['ops'] },
     ...{ params: ['x'], on: ['state:a', 'not:idle:prod/db'], when: ['state:b'], publish: ['p', 'd'] },
+    ...{ slots: 1, keptSlots: 2, noop: true, services: ['web'] },
+  });
+  expect(announce(define(''), { groups: [{ group: 'a', slots: 4, hold: 'none' }] })).toEqual({
+    ...{ name: 'chef', groups: ['a'], allow: [], params: [], on: [], when: [], publish: [], slots: 4 },
   });
 });
 

@@ -2,26 +2,32 @@
 import { RunlockError } from '../../errors.ts';
 import type { Condition } from '../../conditions/parse.ts';
 import type { AgentTask } from '../../jobs/documents.ts';
+import type { Hold } from '../../lock/records.ts';
 import type { Setting } from '../../state/setting.ts';
 import type { Task } from './definition.ts';
 import { ownOutcome } from './trigger.ts';
 
 /** What is needed of the options of `exec`. */
 export interface RunChoice {
-  readonly groups: readonly { readonly group: string }[];
+  readonly groups: readonly { readonly group: string; readonly slots: number; readonly hold: Hold }[];
   readonly when?: readonly Condition[];
   readonly publish?: readonly Setting[];
   readonly during?: readonly Setting[];
+  readonly gate?: { readonly services: readonly string[] };
 }
 
 /** In the order in which their slots are taken; the first is the home of the task's jobs. */
-export const groupsOf = ({ groups }: RunChoice): readonly string[] =>
-  [...new Set(groups.map(({ group }) => group))].sort((a, b) => (a < b ? -1 : 1));
+export const groupsOf = ({
+  groups,
+}: {
+  readonly groups: readonly { readonly group: string }[];
+}): readonly string[] => [...new Set(groups.map(({ group }) => group))].sort((a, b) => (a < b ? -1 : 1));
 
 /** Never the command: that is the node's own affair. */
 export function announce(task: Task, run: RunChoice): AgentTask {
-  const { name, description, allow, params, trigger } = task;
-  const { when = [], publish = [], during = [] } = run;
+  const { name, description, allow, params, trigger, noop } = task;
+  const { when = [], publish = [], during = [], groups, gate } = run;
+  const kept = groups.filter(({ hold }) => hold !== 'none').map(({ slots }) => slots);
   return {
     name,
     groups: groupsOf(run),
@@ -30,6 +36,10 @@ export function announce(task: Task, run: RunChoice): AgentTask {
     on: (trigger?.on ?? []).map(({ text }) => text),
     when: when.map(({ text }) => text),
     publish: [...new Set([...publish, ...during].map(({ path }) => path))],
+    slots: Math.min(...groups.map(({ slots }) => slots)),
+    ...(kept.length > 0 && { keptSlots: Math.min(...kept) }),
+    ...(noop && { noop: true }),
+    ...(gate && { services: gate.services }),
     ...(description !== undefined && { description }),
   };
 }

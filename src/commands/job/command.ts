@@ -1,29 +1,23 @@
 /** `runlock job`: its options. */
-import { Argument, Option } from 'commander';
+import { Argument } from 'commander';
 import type { Command } from 'commander';
 import { isTaskName, TASK_NAMES } from '../../agent/task/definition.ts';
 import { isJobId, isPrincipal } from '../../jobs/keys.ts';
 import type { JobRef } from '../../jobs/keys.ts';
-import { parseDuration, parseFlag, parseNode, parsePositiveDuration, usage } from '../../cli/values.ts';
+import { parseDuration, parseFlag, parsePositiveDuration, usage } from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
-import {
-  addOptions,
-  checked,
-  lastOptions,
-  onLineAlone,
-  option,
-  toCommon,
-  withEnvironment,
-} from '../../cli/option.ts';
+import { addOptions, lastOptions, onLineAlone, option, toCommon, withEnvironment } from '../../cli/option.ts';
 import type { Values } from '../../cli/option.ts';
 import type { Platform } from '../platform.ts';
 import { paramOption } from '../param-option.ts';
 import { parseReason } from '../reason.ts';
 import { JOB_HELP } from './help.ts';
-import type { JobOptions, JobRequest } from './request.ts';
+import { jobNamed, rolloutOf, rolloutOptions, targetOptions, wantedOf } from './options.ts';
+import type { RolloutValues, TargetValues } from './options.ts';
+import type { Beginning, JobOptions, JobRequest, RetryKind } from './request.ts';
 
-const ACTIONS = ['start', 'show', 'list', 'watch', 'cancel'] as const;
+const ACTIONS = ['start', 'retry', 'show', 'list', 'watch', 'cancel'] as const;
 type Action = (typeof ACTIONS)[number];
 
 export const job = register({
@@ -37,10 +31,10 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<JobOpti
   const command = program
     .command('job')
     .description('ask nodes to run one of their tasks, and follow what becomes of it')
-    .addArgument(new Argument('<action>', 'start, show, list, watch or cancel').choices(ACTIONS))
-    .argument('[name]', 'for start: the task; for show, watch and cancel: the job');
+    .addArgument(new Argument('<action>', 'start, retry, show, list, watch or cancel').choices(ACTIONS))
+    .argument('[name]', 'for start: the task; for retry, show, watch and cancel: the job');
   addOptions(command, [
-    nodesOption(),
+    ...targetOptions(),
     paramOption('with start: a parameter of the task; repeat for several'),
     option(
       '--principal <name>',
@@ -48,8 +42,10 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<JobOpti
       parsePrincipal,
       'ops',
     ),
+    ...rolloutOptions(),
     ...startOptions(),
-    onLineAlone(option('--reason <text>', 'with start and cancel: why, one line', parseReason)),
+    ...retryOptions(),
+    onLineAlone(option('--reason <text>', 'with start, retry and cancel: why, one line', parseReason)),
     onLineAlone(option('--kill', 'with cancel: also end the runs that are under way', parseFlag, false)),
     ...lastOptions('print as JSON; where a job is watched, one line for each change'),
   ]);
@@ -71,7 +67,7 @@ const startOptions = () => [
   ),
   option(
     '--expires <duration>',
-    'with start: nothing starts later than this',
+    'with start and retry: nothing starts later than this',
     parsePositiveDuration,
     14_400_000,
     '4h',
@@ -98,17 +94,13 @@ const startOptions = () => [
   ),
 ];
 
-function nodesOption(): Option {
-  const made = onLineAlone(
-    option('--node <name,...>', 'with start: the nodes, with commas; may be repeated', parseNodes),
-  );
-  const parse = checked(parseNodes, made);
-  return made.argParser((text, before: readonly string[] | undefined) => [
-    ...new Set([...(before ?? []), ...parse(text)]),
-  ]);
-}
-
-const parseNodes = (text: string): readonly string[] => text.split(',').map(parseNode);
+/** Their names mean other things in the environment and the file. */
+const retryOptions = () =>
+  [
+    option('--failed', 'with retry: the nodes that failed', parseFlag, false),
+    option('--lost', 'with retry: the nodes whose run was lost', parseFlag, false),
+    option('--not-started', 'with retry: the nodes where it never ran', parseFlag, false),
+  ].map(onLineAlone);
 
 function parsePrincipal(text: string): string {
   if (isPrincipal(text)) return text;
@@ -122,51 +114,54 @@ function parseId(text: string): string {
 
 const JOB_IDS = "not a job's id; use lower-case letters, digits and '-', 64 at most, not '-' first";
 
-const FOR: Readonly<Record<string, { readonly flag: string; readonly actions: readonly Action[] }>> = {
-  node: { flag: '--node', actions: ['start'] },
-  param: { flag: '--param', actions: ['start'] },
-  id: { flag: '--id', actions: ['start'] },
-  expires: { flag: '--expires', actions: ['start'] },
-  timeout: { flag: '--timeout', actions: ['start'] },
-  wait: { flag: '--wait', actions: ['start'] },
-  watch: { flag: '--watch', actions: ['start'] },
-  dryRun: { flag: '--dry-run', actions: ['start'] },
-  reason: { flag: '--reason', actions: ['start', 'cancel'] },
-  kill: { flag: '--kill', actions: ['cancel'] },
+type Name = keyof JobValues;
+
+/** What each action takes, besides what all do. */
+const TARGETS: readonly Name[] = ['node', 'service', 'tag', 'meta', 'filter', 'group', 'fromJob'];
+const ROLLOUT: readonly Name[] = [
+  ...(['canary', 'steps', 'pause', 'maxRunning', 'maxFailures', 'offline', 'splay', 'noop'] as const),
+  ...(['id', 'expires', 'timeout', 'wait', 'watch', 'dryRun', 'reason'] as const),
+];
+const TAKES: Readonly<Record<Action, readonly Name[]>> = {
+  start: ['param', ...TARGETS, ...ROLLOUT],
+  retry: ['failed', 'lost', 'notStarted', ...ROLLOUT],
+  show: [],
+  list: [],
+  watch: [],
+  cancel: ['reason', 'kill'],
 };
+const OF_SOME = [...new Set(Object.values(TAKES).flat())];
 
 function refuseOthers(action: Action, given: (option: string) => boolean): void {
-  for (const [name, { flag, actions }] of Object.entries(FOR)) {
-    if (!given(name) || actions.includes(action)) continue;
-    const right = actions.map((each) => `'job ${each}'`).join(' and ');
-    throw usage(`${flag} is for ${right} only`);
-  }
+  const odd = OF_SOME.find((name) => given(name) && !TAKES[action].includes(name));
+  if (odd === undefined) return;
+  const right = ACTIONS.filter((each) => TAKES[each].includes(odd)).map((each) => `'job ${each}'`);
+  throw usage(`${flagOf(odd)} is for ${right.join(' and ')} only`);
 }
+
+/** `fromJob` → `--from-job` */
+const flagOf = (name: string) => `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
 function requestOf(action: Action, name: string | undefined, values: JobValues): JobRequest {
   const { principal, reason } = values;
-  const because = reason === undefined ? {} : { reason };
   switch (action) {
     case 'start': {
-      const { node = [], param = new Map<string, string>(), id, timeout, dryRun, watch } = values;
+      const { param = new Map<string, string>() } = values;
       if (name === undefined) throw usage("job start takes the name of a task; see 'runlock job --help'");
       if (!isTaskName(name)) throw usage(`'${name}' is not a task's name; it has ${TASK_NAMES}`);
-      if (node.length === 0) throw usage("--node is required; see 'runlock job --help'");
-      if (watch && dryRun) throw usage('--watch and --dry-run exclude each other');
-      return {
-        action,
-        task: name,
-        nodes: node,
-        params: param,
-        principal,
-        ...(id !== undefined && { id }),
-        ...because,
-        expiresMs: values.expires,
-        ...(timeout !== undefined && { timeoutMs: timeout }),
-        waitMs: values.wait,
-        watch,
-        dryRun,
-      };
+      const wanted = wantedOf(values, principal);
+      if (!wanted)
+        throw usage("say which nodes, with --node, --service, --group or others; see 'runlock job --help'");
+      return { action, task: name, wanted, params: param, principal, ...beginningOf(values) };
+    }
+    case 'retry': {
+      const { failed, lost, notStarted } = values;
+      const kinds: RetryKind[] = [
+        ...(failed ? (['failed'] as const) : []),
+        ...(lost ? (['lost'] as const) : []),
+        ...(notStarted ? (['not-started'] as const) : []),
+      ];
+      return { action, ref: refOf(action, name, principal), kinds, ...beginningOf(values) };
     }
     case 'list':
       if (name !== undefined) throw usage(`job list takes no name; see 'runlock job show ${name}'`);
@@ -180,27 +175,40 @@ function requestOf(action: Action, name: string | undefined, values: JobValues):
   }
 }
 
-/** `ops/deploy-42`, or `deploy-42` of the principal. */
+function beginningOf(values: JobValues): Beginning {
+  const { id, reason, timeout, watch, dryRun, expires, wait } = values;
+  if (watch && dryRun) throw usage('--watch and --dry-run exclude each other');
+  return {
+    ...rolloutOf(values),
+    ...(id !== undefined && { id }),
+    ...(reason !== undefined && { reason }),
+    expiresMs: expires,
+    ...(timeout !== undefined && { timeoutMs: timeout }),
+    ...{ waitMs: wait, watch, dryRun },
+  };
+}
+
 function refOf(action: Action, name: string | undefined, principal: string): JobRef {
   if (name === undefined) throw usage(`job ${action} takes a job; 'runlock job list' lists them`);
-  const [first = '', second, ...more] = name.split('/');
-  const ref = second === undefined ? { principal, id: first } : { principal: first, id: second };
-  if (more.length === 0 && isPrincipal(ref.principal) && isJobId(ref.id)) return ref;
+  const ref = jobNamed(name, principal);
+  if (ref) return ref;
   throw usage(`'${name}' is not a job; write its id, or PRINCIPAL/ID`);
 }
 
-interface JobValues {
-  prefix: string;
-  json: boolean;
-  principal: string;
-  node?: readonly string[];
-  param?: ReadonlyMap<string, string>;
-  id?: string;
-  reason?: string;
-  expires: number;
-  timeout?: number;
-  wait: number;
-  watch: boolean;
-  dryRun: boolean;
-  kill: boolean;
+interface JobValues extends TargetValues, RolloutValues {
+  readonly prefix: string;
+  readonly json: boolean;
+  readonly principal: string;
+  readonly param?: ReadonlyMap<string, string>;
+  readonly id?: string;
+  readonly reason?: string;
+  readonly expires: number;
+  readonly timeout?: number;
+  readonly wait: number;
+  readonly watch: boolean;
+  readonly dryRun: boolean;
+  readonly kill: boolean;
+  readonly failed: boolean;
+  readonly lost: boolean;
+  readonly notStarted: boolean;
 }

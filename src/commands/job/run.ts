@@ -10,6 +10,8 @@ export function run({ common, options }: Asked<JobOptions>, platform: Platform):
     switch (options.action) {
       case 'start':
         return (await import('./start.ts')).start(ways, options, platform);
+      case 'retry':
+        return (await import('./retry.ts')).retry(ways, options, platform);
       case 'watch':
         return (await import('./watch.ts')).watch(ways, options, platform);
       case 'show':
