@@ -1,12 +1,17 @@
 /** Notices what changes in a folder: at once where the kernel tells, and by a look now and then where it does not. */
-import { lstatSync, readdirSync, watch } from 'node:fs';
+import { lstatSync, readdirSync, statSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../platform/deps.ts';
 
 /** Editors write a file in several steps. */
 const SETTLE_MS = 200;
-/** Inotify has limits, and a folder may be missing: this is how late a change is noticed then. */
+/** Inotify has limits: this is how late a change is noticed then. */
 const LOOK_MS = 60_000;
+/**
+ * Another folder in its place (a mount, a link, one that was missing) rings no bell. To look for that is one call of the
+ * kernel.
+ */
+const PLACE_MS = 3_000;
 
 export interface FolderWatch {
   readonly folder: string;
@@ -27,12 +32,22 @@ export async function watchFolder(
   while (!isOver()) {
     const rung = new AbortController();
     const close = listen(folder, () => rung.abort());
+    const place = placeOf(folder);
+    const either = { signal: AbortSignal.any([signal, rung.signal]) };
     // What changed between the last look and the start of listening rings no bell.
-    if (fingerprint(folder) === seen)
-      await clock.sleep(LOOK_MS, { signal: AbortSignal.any([signal, rung.signal]) }).catch(() => undefined);
+    const isSame = fingerprint(folder) === seen;
+    for (let ms = 0; isSame && ms < LOOK_MS && placeOf(folder) === place; ms += PLACE_MS)
+      if (
+        await clock.sleep(PLACE_MS, either).then(
+          () => false,
+          () => true,
+        )
+      )
+        break;
     close();
     if (isOver()) return;
-    if (rung.signal.aborted) await clock.sleep(settleMs, { signal }).catch(() => undefined);
+    if (rung.signal.aborted || placeOf(folder) !== place)
+      await clock.sleep(settleMs, { signal }).catch(() => undefined);
     const now = fingerprint(folder);
     if (now === seen) continue;
     seen = now;
@@ -55,6 +70,16 @@ export function fingerprint(folder: string): string {
   try {
     const names = readdirSync(folder).sort();
     return JSON.stringify([look(folder), ...names.map((name) => [name, look(join(folder, name))])]);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? '';
+  }
+}
+
+/** Which folder it is. */
+function placeOf(folder: string): string {
+  try {
+    const { dev, ino } = statSync(folder);
+    return `${dev} ${ino}`;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code ?? '';
   }

@@ -4,6 +4,7 @@ import { clockTime } from '../text/age.ts';
 import type { Hook } from './hook/definition.ts';
 import type { Pause } from './state-folder.ts';
 import type { Task } from './task/definition.ts';
+import { publishedFaults } from './task/faults.ts';
 
 export interface ServedTask {
   readonly task: Task;
@@ -43,7 +44,10 @@ export interface Known {
 export const principalsOf = ({ tasks }: TaskFiles): readonly string[] =>
   [...new Set(tasks.flatMap(({ shown }) => shown.allow))].sort();
 
-export type Self = Omit<AgentDocument, 'node' | 'tasks' | 'noRequests' | 'pausedSince'>;
+export type Self = Omit<
+  AgentDocument,
+  'node' | 'tasks' | 'noRequests' | 'pausedSince' | 'faults' | 'moreFaults'
+>;
 
 /** What the agent publishes. */
 export function documentOf(self: Self, node: string, { files, pause, serving }: Known): AgentDocument {
@@ -53,6 +57,7 @@ export function documentOf(self: Self, node: string, { files, pause, serving }: 
     ...(serving.kind === 'refused' && { noRequests: serving.why }),
     ...(pause && { pausedSince: pause.since }),
     tasks: files.tasks.map(({ shown }) => shown),
+    ...publishedFaults(files.faults),
   };
 }
 

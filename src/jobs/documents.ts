@@ -172,6 +172,18 @@ export interface AgentDocument {
   /** An operator paused it. */
   readonly pausedSince?: string;
   readonly tasks: readonly AgentTask[];
+  /** Files that are no tasks, though they should be; absent: none. Of many the first ones. */
+  readonly faults?: readonly AgentFault[];
+  /** How many more there are. */
+  readonly moreFaults?: number;
+}
+
+/** A file that the agent can't use. */
+export interface AgentFault {
+  /** Its name; of a folder its path. */
+  readonly file: string;
+  /** Why, for people; at most 200 characters. */
+  readonly why: string;
 }
 
 /** What others may know of a task: never its command. */

@@ -16,6 +16,7 @@ import { isName } from '../text/words.ts';
 import { FINAL_STATES, MOST_TARGETS, OPEN_STATES } from './documents.ts';
 import type {
   AgentDocument,
+  AgentFault,
   AgentTask,
   FinalState,
   Pointer,
@@ -193,6 +194,8 @@ const agentShape: Shape<AgentDocument> = {
   noRequests: optional(isText),
   pausedSince: optional(isTime),
   tasks: listOf(isTask),
+  faults: optional(listOf(has<AgentFault>({ file: isText, why: isText }))),
+  moreFaults: optional(isNatural),
 };
 
 /** What runlock's own documents never look like is unreadable, as text that is no JSON is. */

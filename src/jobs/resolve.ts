@@ -6,7 +6,7 @@ import { RunlockError, assertNever } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
 import { nearest } from '../text/nearest.ts';
 import { visible } from '../text/visible.ts';
-import type { AgentDocument, AgentTask, Spec } from './documents.ts';
+import type { AgentDocument, AgentFault, AgentTask, Spec } from './documents.ts';
 
 /** What is asked, and of whom. */
 export interface Wish {
@@ -33,6 +33,8 @@ export type Obstacle =
   | { readonly kind: 'unreadable'; readonly why: string }
   | { readonly kind: 'no-requests'; readonly why: string }
   | { readonly kind: 'no-task'; readonly meant: string | undefined }
+  /** Its file is there, and can't be used; of no tasks at all, perhaps their folder. */
+  | { readonly kind: 'broken-task'; readonly faults: readonly AgentFault[] }
   | { readonly kind: 'not-allowed'; readonly allow: readonly string[] }
   | { readonly kind: 'no-noop' }
   | { readonly kind: 'unknown-param'; readonly name: string; readonly params: readonly string[] }
@@ -71,13 +73,17 @@ function resolveOne(
   seen: AgentSeen = { kind: 'absent' },
 ): Resolved {
   if (seen.kind !== 'there') return { node, groups: [], obstacles: [seen] };
-  const { tasks, noRequests, pausedSince } = seen.document;
+  const { tasks, faults = [], noRequests, pausedSince } = seen.document;
   const paused = pausedSince === undefined ? {} : { pausedSince };
   const obstacles: Obstacle[] = noRequests === undefined ? [] : [{ kind: 'no-requests', why: noRequests }];
   const own = tasks.find(({ name }) => name === task);
   if (!own) {
     const names = tasks.map(({ name }) => name);
-    const missing: Obstacle = { kind: 'no-task', meant: nearest(task, names) };
+    const broken = faults.filter(({ file }) => file === `${task}.toml` || file.startsWith('/'));
+    const missing: Obstacle =
+      broken.length > 0
+        ? { kind: 'broken-task', faults: broken }
+        : { kind: 'no-task', meant: nearest(task, names) };
     return { node, groups: [], obstacles: [...obstacles, missing], ...paused };
   }
   return {
@@ -116,6 +122,8 @@ export function obstacleText(obstacle: Obstacle, { task, principal }: Wish): str
       const meant = obstacle.meant === undefined ? '' : `; did you mean '${visible(obstacle.meant)}'?`;
       return `it has no task ${task}${meant}`;
     }
+    case 'broken-task':
+      return `it can't use its task ${task}: ${obstacle.faults.map(({ file, why }) => visible(`${file}: ${why}`)).join(', ')}`;
     case 'not-allowed': {
       const names = obstacle.allow.map(visible).join(', ');
       const instead = names === '' ? 'nobody may ask for it' : `only ${names} may`;
@@ -139,6 +147,7 @@ const codes: Readonly<Record<Obstacle['kind'], ErrorCode>> = {
   unreadable: 'incompatible',
   'no-requests': 'config',
   'no-task': 'config',
+  'broken-task': 'config',
   'not-allowed': 'forbidden',
   'no-noop': 'config',
   'unknown-param': 'usage',

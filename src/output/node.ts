@@ -49,6 +49,14 @@ export function renderNode(report: NodeReport, options: NodeOptions): string {
   return `${lines.join('\n')}\n`;
 }
 
+type Faults = Pick<Extract<AgentView, { state: 'there' }>, 'faults' | 'moreFaults'>;
+
+/** Files that an agent can't use, a line each. */
+export const faultTexts = ({ faults = [], moreFaults }: Faults) => [
+  ...faults.map(({ file, why }) => `${file}: ${why}`),
+  ...(moreFaults === undefined ? [] : [`${moreFaults} more files`]),
+];
+
 interface Said {
   readonly text: string;
   readonly style?: Style;
@@ -75,6 +83,7 @@ function agentLines(agent: AgentView, node: string, now: number): Said[] {
         ...(noRequests === undefined
           ? []
           : [{ text: `agent: serves no requests: ${noRequests}`, style: 'yellow' } as const]),
+        ...faultTexts(agent).map((each) => ({ text: `agent: skips ${each}`, style: 'yellow' }) as const),
       ];
     }
     default:

@@ -44,6 +44,8 @@ export interface TaskView {
 
 export interface TasksView {
   readonly folder: string;
+  /** There is no such folder. */
+  readonly missing?: true;
   readonly tasks: readonly TaskView[];
   /** Why other files there are no tasks. */
   readonly faults: readonly string[];
@@ -54,13 +56,15 @@ interface TasksOptions extends TableOptions {
   readonly sentenceColumns?: number | undefined;
 }
 
-export function renderTasks({ folder, tasks, faults }: TasksView, options: TasksOptions): string {
+export function renderTasks({ folder, missing, tasks, faults }: TasksView, options: TasksOptions): string {
   const wrap = (text: string) => wrapLines(visible(text), options.sentenceColumns, { hang: 2 });
   const head = ['TASK', 'GROUP', 'DESCRIPTION'];
   const rows = tasks.map(({ name, description = '', options: { group = 'default' } }) => ({
     cells: [name, group, description],
   }));
-  const none = `no tasks in ${folder}; a file NAME.toml there defines one ('runlock task --help')`;
+  const none = missing
+    ? `no tasks: there is no folder ${folder}; make it, or name another with --tasks-dir`
+    : `no tasks in ${folder}; a file NAME.toml there defines one ('runlock task --help')`;
   const list = rows.length > 0 ? renderTable(head, rows, options) : wrap(none);
   const shown = rows.length === 0 && faults.length > 0 ? [] : list;
   return `${[...shown, ...faults.flatMap((fault) => wrap(`skipped ${fault}`))].join('\n')}\n`;

@@ -1,7 +1,7 @@
 /** One node: its agent, what runs there, what it waits for, what is asked of it, from stored records. Pure. */
 import type { Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
-import type { AgentDocument, AgentTask, Spec } from '../jobs/documents.ts';
+import type { AgentDocument, AgentFault, AgentTask, Spec } from '../jobs/documents.ts';
 import { agentKey, isJobId, isPrincipal, jobKeys, jobText, requestKeys } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import { decodeAgent, decodeSpec, decodeStage, decodeTarget, decodeTargets } from '../jobs/records.ts';
@@ -55,6 +55,9 @@ export type AgentView =
       readonly pausedSince?: string;
       /** Absent: it serves requests. */
       readonly noRequests?: string;
+      /** Files that it can't use as tasks; absent: none. */
+      readonly faults?: readonly AgentFault[];
+      readonly moreFaults?: number;
     }
   | { readonly state: 'absent' }
   | { readonly state: 'unknown'; readonly why: string };
@@ -175,10 +178,14 @@ function agentView(
   { isThere, hidden }: { readonly isThere: boolean; readonly hidden: string | undefined },
 ): AgentView {
   if (document) {
-    const { version, since, host, pid, bootId, pausedSince, noRequests } = document;
-    const paused = pausedSince === undefined ? {} : { pausedSince };
-    const serves = noRequests === undefined ? {} : { noRequests };
-    return { state: 'there', version, since, host, pid, bootId, ...paused, ...serves };
+    const { version, since, host, pid, bootId, pausedSince, noRequests, faults, moreFaults } = document;
+    return {
+      ...({ state: 'there', version, since, host, pid, bootId } as const),
+      ...(pausedSince !== undefined && { pausedSince }),
+      ...(noRequests !== undefined && { noRequests }),
+      ...(faults && { faults }),
+      ...(moreFaults !== undefined && { moreFaults }),
+    };
   }
   if (isThere) return { state: 'unknown', why: "it is there, but what it says can't be read" };
   return hidden === undefined ? { state: 'absent' } : { state: 'unknown', why: hidden };

@@ -42,7 +42,12 @@ test('each file that is wrong, and each program that could not start, is a probl
     ['problem', expect.stringMatching(/^task noop: cannot run \/etc\/passwd: this user may not execute it/)],
     ['problem', 'user.toml: user: there is no user nobody-here on this host; make it, or correct the name'],
   ]);
-  expect((await doctor(`${folder}/none`)).files).toEqual([]);
+  expect((await doctor(`${folder}/none`)).files).toEqual([
+    {
+      ...{ check: 'tasks', level: 'warning', found: `${folder}/none: no such folder` },
+      fix: 'make it, or name another with --tasks-dir',
+    },
+  ]);
   chmodSync(folder, 0o777);
   expect((await doctor(folder)).files).toEqual([
     {

@@ -121,6 +121,27 @@ test('task list --node lists what the agent says; 78 without an agent, 77 withou
   expect(refused.stderr).toContain('key_prefix "runlock/.agents/" { policy = "read" }');
 });
 
+test("files that the agent can't use are named in status, in its tasks, to who asks for them", async () => {
+  await playAgent(agent, 'sn23', {
+    ...{ tasks: [], moreFaults: 3 },
+    faults: [{ file: 'chef.toml', why: 'line 3: not TOML' }],
+  });
+  const listed = await runlock(agent, ['task', 'list', '--node', 'sn23']);
+  expect(listed).toMatchObject({
+    status: 78,
+    stdout: 'sn23 has no tasks\nskipped chef.toml: line 3: not TOML\nskipped 3 more files\n',
+  });
+  const shown = await runlock(agent, ['status', '--node', 'sn23']);
+  expect(shown.stdout).toContain(
+    '\n  agent: skips chef.toml: line 3: not TOML\n  agent: skips 3 more files\n',
+  );
+  const json = JSON.parse((await runlock(agent, ['status', '--node', 'sn23', '--json'])).stdout) as object;
+  expect(json).toMatchObject({ agent: { faults: [{ file: 'chef.toml' }], moreFaults: 3 } });
+  const asked = await runlock(agent, ['job', 'start', 'chef', '--node', 'sn23']);
+  expect(asked).toMatchObject({ status: 78, stdout: '' });
+  expect(asked.stderr).toContain("sn23: it can't use its task chef: chef.toml: line 3: not TOML");
+});
+
 test.each([
   [['status', '--node', 'x', '--watch'], '--node and --watch exclude each other'],
   [['status', '--node', 'x', '--check'], 'UNKNOWN'],

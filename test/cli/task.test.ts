@@ -78,10 +78,20 @@ describe('task list and show', () => {
   });
 
   test('a node without tasks says where they would be', async () => {
-    const { task, folder } = tasks({});
-    expect(await task('list', '--tasks-dir', `${folder}/none`)).toEqual({
+    const { task, folder, at } = tasks({});
+    expect(await task('list')).toEqual({
       ...{ status: 0, stderr: '' },
-      stdout: `no tasks in ${folder}/none; a file NAME.toml there defines one ('runlock task --help')\n`,
+      stdout: `no tasks in ${at}; a file NAME.toml there defines one ('runlock task --help')\n`,
+    });
+    const missing = ['--tasks-dir', `${folder}/none`];
+    expect(await task('list', ...missing)).toEqual({
+      ...{ status: 0, stderr: '' },
+      stdout: `no tasks: there is no folder ${folder}/none; make it, or name another with --tasks-dir\n`,
+    });
+    expect(JSON.parse((await task('list', '--json', ...missing)).stdout)).toMatchObject({ missing: true });
+    expect(await task('run', 'x', ...missing)).toMatchObject({
+      status: 78,
+      stderr: `runlock: no task x: ${folder}/none: no such folder; make it, or name another with --tasks-dir\n`,
     });
   });
 });

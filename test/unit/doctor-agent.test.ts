@@ -6,12 +6,12 @@ const NOW_MS = Date.UTC(2026, 2, 1, 12);
 const at = (ms: number) => new Date(NOW_MS + ms).toISOString();
 
 test('an agent that serves nobody, or is paused, is warned of', () => {
-  expect(judgeAgent({ node: 'web01' }, NOW_MS)).toEqual([
+  expect(judgeAgent({ node: 'web01' }, { now: NOW_MS })).toEqual([
     { check: 'agent', level: 'ok', found: 'an agent of web01 is running' },
   ]);
   const both = judgeAgent(
     { node: 'web01', noRequests: 'so; do this; or that', pausedSince: at(-60_000) },
-    NOW_MS,
+    { now: NOW_MS },
   );
   expect(both.slice(1)).toEqual([
     { check: 'agent', level: 'warning', found: 'the agent serves no requests: so', fix: 'do this; or that' },
@@ -21,6 +21,19 @@ test('an agent that serves nobody, or is paused, is warned of', () => {
       found: 'the agent has been paused for 1m: requests and triggers wait',
       fix: "run 'runlock agent resume'",
     },
+  ]);
+});
+
+test("files that it can't use are, unless that is said already", () => {
+  const faults = ['a.toml', 'b.toml', '/tasks.d'].map((file) => ({ file, why: 'not TOML' }));
+  const checks = judgeAgent(
+    { node: 'web01', faults, moreFaults: 3 },
+    { now: NOW_MS, isKnown: (fault) => fault.startsWith('a.toml') },
+  );
+  expect(checks.slice(1).map(({ level, found }) => [level, found])).toEqual([
+    ['warning', "the agent can't use b.toml: not TOML"],
+    ['warning', "the agent can't use /tasks.d: not TOML"],
+    ['warning', "the agent can't use 3 more files"],
   ]);
 });
 

@@ -205,6 +205,23 @@ describe('which nodes can serve a request', () => {
     expect(kinds(others, ['p', 'q', 'r'])).toEqual(['not-allowed', 'unknown-param', 'unknown-param']);
   });
 
+  test('a task whose file is broken, or its folder, is not just missing', () => {
+    const faults = [
+      { file: 'chef.toml', why: 'line 3: not TOML' },
+      { file: 'cheff.toml', why: 'x' },
+    ];
+    const textOf = (more: Partial<AgentDocument>) => {
+      const all = wish(['n']);
+      return () => homeOf(all, resolve(all, new Map([['n', there({ tasks: [], ...more })]])));
+    };
+    expect(textOf({ faults })).toThrow("n: it can't use its task chef: chef.toml: line 3: not TOML");
+    expect(textOf({ faults: faults.slice(1) })).toThrow('n: it has no task chef');
+    expect(textOf({ faults: [{ file: '/t', why: 'no such folder' }] })).toThrow(
+      "n: it can't use its task chef: /t: no such folder",
+    );
+    expect(kinds(there({ faults }))).toEqual([]);
+  });
+
   test('all of them must have one home; the message names five nodes at most', () => {
     const other = there({ tasks: [{ ...task, groups: ['b'] }] });
     const agents = new Map([

@@ -55,6 +55,7 @@ const target: TargetDocument = {
 const agent: AgentDocument = {
   ...{ node: 'web01', version: '1.0.0', bootId: 'b', host: 'web01', pid: 1, since: at },
   ...{ noRequests: 'ACLs are off', pausedSince: at },
+  ...{ faults: [{ file: 'a.toml', why: 'not TOML' }], moreFaults: 2 },
   tasks: [
     {
       ...{ name: 'chef', description: 'converges', groups: ['prod/web'], allow: ['ops'], params: ['recipe'] },

@@ -17,6 +17,8 @@ export interface AgentAsked {
   readonly node: string | undefined;
   readonly tasks: readonly Task[];
   readonly requests: RequestsChoice;
+  /** What is said of task files already. */
+  readonly files: readonly Check[];
   /** Wall-clock milliseconds. */
   readonly now: number;
   readonly signal: AbortSignal;
@@ -24,8 +26,9 @@ export interface AgentAsked {
 
 /** None if no task has a use for an agent. */
 export async function checkAgent(consul: Consul, asked: AgentAsked): Promise<readonly Check[]> {
-  const { tasks, node } = asked;
-  if (node === undefined || !tasks.some(({ allow, trigger }) => allow.length > 0 || trigger)) return [];
+  const { tasks, node, files } = asked;
+  // One that is running may have more to say of a file that can't be read.
+  if (node === undefined || !(needsAgent(tasks) || files.some(({ level }) => level !== 'ok'))) return [];
   try {
     const [rights, trust, agents, triggers] = await Promise.all([
       checkRights(consul, { ...asked, node }),
@@ -40,6 +43,9 @@ export async function checkAgent(consul: Consul, asked: AgentAsked): Promise<rea
     return [problem('agent', error)];
   }
 }
+
+const needsAgent = (tasks: readonly Task[]) =>
+  tasks.some(({ allow, trigger }) => allow.length > 0 || trigger !== undefined);
 
 const principalsOf = (tasks: readonly Task[]) => [...new Set(tasks.flatMap(({ allow }) => allow))].sort();
 
@@ -104,9 +110,13 @@ async function checkTrust(consul: Pick<Consul, 'may'>, asked: AgentAsked): Promi
 /** Whether this node's agent is running, and circles among the tasks of all. */
 async function checkAgents(
   consul: Pick<Consul, 'list'>,
-  { prefix, node, now, signal }: AgentAsked & { readonly node: string },
+  { prefix, node, tasks, files, now, signal }: AgentAsked & { readonly node: string },
 ): Promise<readonly Check[]> {
   const { entries } = await consul.list(agentKey(prefix, ''), once(signal));
+  const isKnown = (fault: string) => {
+    const [file = ''] = fault.split(': ');
+    return files.some(({ found }) => found.includes(file.startsWith('/') ? file : `/${file}:`));
+  };
   const own = entries.find(({ key, session }) => key === agentKey(prefix, node) && session !== undefined);
   const agents = entries.flatMap((entry) => {
     try {
@@ -125,7 +135,7 @@ async function checkAgents(
     fix: "start it: systemctl enable --now runlock-agent, or 'runlock agent'",
   };
   return [
-    ...(own ? judgeAgent(said ?? { node }, now) : [absent]),
+    ...(own ? judgeAgent(said ?? { node }, { now, isKnown }) : needsAgent(tasks) ? [absent] : []),
     ...circles.map((circle): Check => ({
       check: 'agent',
       level: 'warning',

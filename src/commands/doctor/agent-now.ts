@@ -2,16 +2,18 @@
 import type { Entry } from '../../consul/consul.ts';
 import type { AgentDocument } from '../../jobs/documents.ts';
 import type { Check } from '../../output/doctor.ts';
-import { triggerLines } from '../../output/node.ts';
+import { faultTexts, triggerLines } from '../../output/node.ts';
 import { formatAge } from '../../text/age.ts';
 import { viewTriggers } from '../../view/node-triggers.ts';
 
 const warning = (found: string, fix: string): Check => ({ check: 'agent', level: 'warning', found, fix });
 
-/** @param now wall-clock milliseconds */
+type Said = Pick<AgentDocument, 'node' | 'noRequests' | 'pausedSince' | 'faults' | 'moreFaults'>;
+
+/** @param now wall-clock milliseconds. @param isKnown whether something is said of such a file already. */
 export function judgeAgent(
-  { node, noRequests, pausedSince }: Pick<AgentDocument, 'node' | 'noRequests' | 'pausedSince'>,
-  now: number,
+  { node, noRequests, pausedSince, ...files }: Said,
+  { now, isKnown = () => false }: { readonly now: number; readonly isKnown?: (fault: string) => boolean },
 ): readonly Check[] {
   const [why = '', ...fix] = noRequests?.split('; ') ?? [];
   return [
@@ -25,6 +27,9 @@ export function judgeAgent(
             "run 'runlock agent resume'",
           ),
         ]),
+    ...faultTexts(files)
+      .filter((each) => !isKnown(each))
+      .map((each) => warning(`the agent can't use ${each}`, "see 'runlock agent status' on the node")),
   ];
 }
 

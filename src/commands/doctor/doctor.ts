@@ -168,7 +168,7 @@ async function checkRights(
     tryKeys(consul, { groups: all, node, signal }),
     tryStateRights(consul, { prefix, states, groups: all, signal }),
     tryGateRights(consul, { prefix, gates, node, agentNode, connectToAgent, signal }),
-    checkAgent(consul, { prefix, node, tasks, requests, now, signal }),
+    checkAgent(consul, { prefix, node, tasks, requests, files: options.tasks?.checks ?? [], now, signal }),
     Promise.all(all.map((keys) => findLeftovers(consul, { keys, node: agentNode, now, signal }))),
   ]);
   return [

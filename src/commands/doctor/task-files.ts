@@ -5,13 +5,16 @@ import type { Check } from '../../output/doctor.ts';
 import { groupsOf } from '../../agent/task/announce.ts';
 import { prepare } from '../task/prepare.ts';
 import type { Starter } from '../task/prepare.ts';
-import { readTasks } from '../task/tasks.ts';
+import { TASKS_DIR } from '../tasks-dir-option.ts';
+import { missingText, readTasks } from '../task/tasks.ts';
 import type { Defined, Folder } from '../task/tasks.ts';
 
 export async function checkTaskFiles(from: Folder, starter: Starter): Promise<TaskFilesFound> {
   try {
-    const { tasks, faults } = await readTasks(from);
+    const { tasks, faults, isMissing } = await readTasks(from);
     const checks = [
+      // A host without tasks need not have the usual folder.
+      ...(isMissing && from.folder !== TASKS_DIR ? [missing(from.folder)] : []),
       ...faults.map((found): Check => ({ check: 'tasks', level: 'problem', found, fix: FIX })),
       ...tasks.flatMap((defined) => checkStart(defined, starter)),
     ];
@@ -24,6 +27,11 @@ export async function checkTaskFiles(from: Folder, starter: Starter): Promise<Ta
     return { checks: [{ check: 'tasks', level: 'problem', found: error.message, fix }], tasks: [] };
   }
 }
+
+const missing = (folder: string): Check => {
+  const [found = '', ...fix] = missingText(folder).split('; ');
+  return { check: 'tasks', level: 'warning', found, fix: fix.join('; ') };
+};
 
 const FIX = 'correct the file; until then its task does not run';
 

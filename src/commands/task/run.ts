@@ -50,8 +50,9 @@ export async function run({ common, options }: Asked<TaskOptions>, platform: Pla
       if (node !== undefined)
         return (await import('./of-node.ts')).listOf({ common, options: { prefix, node, json } }, platform);
       openLog(platform, common);
-      const { tasks, faults } = await readTasks(from);
-      const data = { folder: from.folder, tasks: tasks.map(viewOf), faults };
+      const { tasks, faults, isMissing } = await readTasks(from);
+      const missing = isMissing && { missing: true as const };
+      const data = { folder: from.folder, ...missing, tasks: tasks.map(viewOf), faults };
       await print(platform, { json, data, text: (output) => renderTasks(data, output) });
       return faults.length > 0 ? EXIT_CONFIG : 0;
     }

@@ -34,13 +34,24 @@ export interface Folder {
 const LIMIT = 65_536;
 const SUFFIX = '.toml';
 
-/** All of them by name, and why others can't be had, a line each. @throws RunlockError `config`: the folder can't be trusted. */
-export async function readTasks(
-  from: Folder,
-): Promise<{ tasks: readonly Defined[]; faults: readonly string[] }> {
+export interface TasksFound {
+  readonly tasks: readonly Defined[];
+  /** Why other files are none, a line each. */
+  readonly faults: readonly string[];
+  /** There is no such folder. */
+  readonly isMissing: boolean;
+}
+
+/** What is missing, and what to do. */
+export const missingText = (folder: string): string =>
+  `${folder}: no such folder; make it, or name another with --tasks-dir`;
+
+/** All of them by name. @throws RunlockError `config`: the folder can't be trusted. */
+export async function readTasks(from: Folder): Promise<TasksFound> {
   const tasks: Defined[] = [];
   const faults: string[] = [];
-  for (const name of namesIn(from)) {
+  const names = namesIn(from);
+  for (const name of names ?? []) {
     try {
       tasks.push(await read(from, name));
     } catch (error) {
@@ -48,23 +59,23 @@ export async function readTasks(
       faults.push(error.message);
     }
   }
-  return { tasks, faults };
+  return { tasks, faults, isMissing: names === undefined };
 }
 
 /** @throws RunlockError `config`: there is none of that name; its file is wrong; others can write it. */
 export async function readTask(from: Folder, name: string): Promise<Defined> {
   const names = namesIn(from);
+  if (!names) throw new RunlockError('config', `no task ${name}: ${missingText(from.folder)}`);
   if (names.includes(name)) return read(from, name);
   const meant = nearest(name, names);
   const hint = meant ? `did you mean '${meant}'?` : "'runlock task list' lists those of this node";
   throw new RunlockError('config', `no task ${name} in ${from.folder} (a file ${name}${SUFFIX}); ${hint}`);
 }
 
-/** Editors' and package managers' leftovers (chef.toml~, chef.toml.dpkg-old, .chef.toml.swp) are not tasks. */
-function namesIn({ folder, uid }: Folder): readonly string[] {
-  const files = listTrusted(folder, { uid }) ?? [];
-  return files
-    .filter((file) => file.endsWith(SUFFIX) && !file.startsWith('.'))
+/** Undefined: there is no such folder. Editors' and package managers' leftovers (chef.toml~, chef.toml.dpkg-old, .chef.toml.swp) are not tasks. */
+function namesIn({ folder, uid }: Folder): readonly string[] | undefined {
+  return listTrusted(folder, { uid })
+    ?.filter((file) => file.endsWith(SUFFIX) && !file.startsWith('.'))
     .map((file) => file.slice(0, -SUFFIX.length))
     .sort();
 }
