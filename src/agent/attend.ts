@@ -23,11 +23,16 @@ import type { Awaited, Deed, Shown } from './serve.ts';
 import { spreadMs } from './spread.ts';
 import type { Watched } from './watched.ts';
 
+export interface Attended extends OpenRequest {
+  /** How many of the same principal came before it, and are open. */
+  readonly older: number;
+}
+
 export interface Attending {
   readonly ways: AgentWays;
   readonly runs: Runs;
-  /** The request, whenever its pointer changes. */
-  readonly request: Watched<OpenRequest>;
+  /** The request; a change: it is to be looked at again. */
+  readonly request: Watched<Attended>;
   /** Allows one more watch of a stage, if there are not too many. */
   readonly watches: Pick<Places, 'take' | 'give'>;
   /** Bounds how many ask Consul at the same time. */

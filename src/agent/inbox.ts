@@ -1,5 +1,5 @@
 /** The inbox of one principal: which requests are open on this node, oldest first, followed by one blocking query of names. */
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { send } from '../consul/txn.ts';
 import { lookPast } from '../consul/watch.ts';
 import type { JobRef } from '../jobs/keys.ts';
@@ -20,21 +20,29 @@ export interface OpenRequest {
   readonly ref: JobRef;
   /** Consul's index when its pointer was written: the order of requests. */
   readonly order: number;
-  /** That of the pointer's last change: one that was set again is another. */
-  readonly change: number;
-  /** How many of the same principal came before it. */
-  readonly older: number;
+}
+
+/**
+ * All that is open, by the job's id, oldest first. Whoever is done with one removes it: if its name stands there again, that
+ * is another request.
+ */
+export type OpenRequests = Map<string, OpenRequest>;
+
+export interface Following {
+  readonly open: OpenRequests;
+  /** Hears, at first and after each change, which names stand there; new ones are in `open` by then. */
+  readonly changed: (named: ReadonlySet<string>) => void;
 }
 
 /** A flood of requests is read at most this often. */
 const PAUSE_MS = 100;
 /** The larger the inbox, the more each read of it costs everybody. */
-const PAUSE_EACH_MS = 0.02;
+const PAUSE_EACH_MS = 0.1;
 
-/** Calls `changed` with what is open, at first and after each change, until `signal` aborts. @throws RunlockError when the rights are missing. */
+/** Until `signal` aborts. @throws RunlockError when the rights are missing. */
 export async function followInbox(
   inbox: Inbox,
-  changed: (open: readonly OpenRequest[]) => void,
+  { open, changed }: Following,
   signal: AbortSignal,
 ): Promise<never> {
   const { consul, clock, prefix, node, principal } = inbox;
@@ -47,9 +55,16 @@ export async function followInbox(
     const isNews = seen.index !== index;
     ({ index } = seen);
     if (!isNews) continue;
-    const { entries } = await consul.list(folder, { signal, rule });
-    changed(toOpen(principal, folder, entries));
-    await clock.sleep(PAUSE_MS + entries.length * PAUSE_EACH_MS, { signal });
+    const named = new Set(seen.names.map((key) => key.slice(folder.length)).filter(isJobId));
+    const found: OpenRequest[] = [];
+    for (const ids of pages([...named].filter((id) => !open.has(id)))) {
+      const keys = ids.map((id) => folder + id);
+      const entries = await readThere(consul, keys, { signal, rule });
+      found.push(...toOpen(principal, folder, entries));
+    }
+    for (const request of oldestFirst(found)) open.set(request.ref.id, request);
+    changed(named);
+    await clock.sleep(PAUSE_MS + named.size * PAUSE_EACH_MS, { signal });
   }
 }
 
@@ -66,25 +81,35 @@ async function openInbox({ consul, prefix, node, principal }: Inbox, signal: Abo
   });
 }
 
-interface Pointing {
-  readonly key: string;
-  readonly createIndex: number;
-  readonly modifyIndex: number;
+/** Of pointers, read at once: their values come along, each as large as Consul takes. */
+const PAGE = 16;
+
+const pages = (ids: readonly string[]): readonly (readonly string[])[] =>
+  Array.from({ length: Math.ceil(ids.length / PAGE) }, (_, at) => ids.slice(at * PAGE, (at + 1) * PAGE));
+
+/** Those of these keys that are there. */
+async function readThere(
+  consul: Consul,
+  keys: readonly string[],
+  options: RetryOptions,
+): Promise<readonly Entry[]> {
+  for (let left = keys; left.length > 0;) {
+    const answer = await consul.tryRead(
+      left.map((key) => ({ verb: 'get', key })),
+      options,
+    );
+    if (answer.kind === 'done') return answer.entries;
+    // It was removed meanwhile.
+    left = left.filter((_, at) => at !== answer.at);
+  }
+  return [];
 }
 
-/** Oldest first. Other keys in the folder are nobody's request. Pure. */
-export function toOpen(
-  principal: string,
-  folder: string,
-  entries: readonly Pointing[],
-): readonly OpenRequest[] {
-  return entries
-    .map(({ key, createIndex, modifyIndex }) => ({
-      id: key.slice(folder.length),
-      order: createIndex,
-      change: modifyIndex,
-    }))
-    .filter(({ id }) => isJobId(id))
-    .sort((a, b) => a.order - b.order || (a.id < b.id ? -1 : 1))
-    .map(({ id, order, change }, older) => ({ ref: { principal, id }, order, change, older }));
-}
+const toOpen = (principal: string, folder: string, entries: readonly Entry[]): readonly OpenRequest[] =>
+  entries.map(({ key, createIndex }) => ({
+    ref: { principal, id: key.slice(folder.length) },
+    order: createIndex,
+  }));
+
+const oldestFirst = (requests: readonly OpenRequest[]): readonly OpenRequest[] =>
+  [...requests].sort((a, b) => a.order - b.order || (a.ref.id < b.ref.id ? -1 : 1));

@@ -25,19 +25,20 @@ const asking = async (principal: string, group: string) =>
   withRules(await printed('viewer', '-g', group, '--principal', principal));
 
 /** Writes its one parameter into a file, as it came. */
-const task = (group: string, ran: string, match = '[a-z]+') =>
+const task = (group: string, ran: string, match = '[a-z]+', allow = 'ops') =>
   `command = ["/bin/sh", "-c", 'printf "<%s>\\n" "$@" >>"$0"', "${ran}", "{v}"]
 params.v = { match = '${match}', default = "x" }
-allow = ["ops"]
+allow = ["${allow}"]
 group = "${group}"`;
 
 /** An agent with exactly the rights that are printed for it, and what its task has run. */
-async function prepared(node: string, match?: string) {
+async function prepared(node: string, match?: string, others: readonly string[] = []) {
   const group = `at/${node}`;
   const named = agentOn(consul, node);
   const ran = `${named.folder}/ran`;
   appendFileSync(ran, '');
   named.write('t.toml', task(group, ran, match));
+  for (const other of others) named.write(`${other}.toml`, task(group, ran, match, other));
   const rules = await printed('agent', '--node', node, '--tasks-dir', named.tasks);
   // The node's own name in Consul is another one here.
   const through = await withRules([...rules, 'session_prefix "" { policy = "write" }']);
@@ -163,4 +164,37 @@ describe('a principal', () => {
     expect(ran()).toBe('<x>\n');
     expect(running.stderr()).toMatch(/ops\/huge/);
   });
+
+  test('that floods a node’s inbox holds up no other, and takes neither memory nor connections', async () => {
+    const POINTERS = Number(process.env['RUNLOCK_TEST_POINTERS'] ?? 5_000);
+    const { node, group, start } = await prepared('at-many', undefined, ['ci']);
+    const inbox = `runlock/.requests/ops/inbox/${node}`;
+    // Their names say nothing of their order.
+    const names = Array.from({ length: POINTERS }, (_, at) => `x${(at * 7_919) % POINTERS}`);
+    for (let from = 0; from < POINTERS; from += 64) {
+      const writes = names.slice(from, from + 64).map((name) => ({
+        KV: { Verb: 'set', Key: `${inbox}/${name}`, Value: btoa('{"v":1,"nonce":"n","chunk":0}') },
+      }));
+      succeeded(await consul.http('PUT', '/v1/txn', writes), 'writing');
+    }
+    const running = await start();
+    let most = 0;
+    const left = async () => {
+      most = Math.max(most, readdirSync(`/proc/${running.pid}/fd`).length);
+      const found = (await consul.http('GET', `/v1/kv/${inbox}/x?keys`)).json() as string[];
+      return new Set(found.map((key) => key.slice(inbox.length + 1)));
+    };
+    await eventually(async () => expect((await left()).size).toBeLessThan(POINTERS), 60_000);
+    const ci = await asking('ci', group);
+    await (await askFor(ci, group, { task: 'ci', targets: [[node, 0]], principal: 'ci' })).becomes('good');
+    const now = await left();
+    expect(now.size).toBeGreaterThan(POINTERS / 2);
+    // Oldest first: but for those that are attended to now, the ones that are gone are the first that were written.
+    const first = names.findIndex((name) => now.has(name));
+    expect(POINTERS - first - now.size).toBeLessThanOrEqual(120);
+    await eventually(async () => expect((await left()).size).toBeLessThan(now.size - 200), 60_000);
+    expect(most).toBeLessThan(60);
+    const [, peakKb] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${running.pid}/status`, 'utf8')) ?? [];
+    expect(Number(peakKb) / 1_024).toBeLessThan(160 + POINTERS / 500);
+  }, 120_000);
 });

@@ -1,6 +1,5 @@
-// Why a node's files refuse a request, in words for who asked; and the order in which requests are taken.
+// Why a node's files refuse a request, in words for who asked; and when targets look.
 import { describe, expect, test } from 'vitest';
-import { toOpen } from '../../src/agent/inbox.ts';
 import type { ServedTask } from '../../src/agent/known.ts';
 import { whyRefused } from '../../src/agent/refusal.ts';
 import { spreadMs } from '../../src/agent/spread.ts';
@@ -34,22 +33,6 @@ describe('refused', () => {
   ])('%j', (more, why) => {
     expect(whyRefused({ ...asking, ...more }, files)).toMatch(why);
   });
-});
-
-test('open requests are in the order in which they were written; other keys are none', () => {
-  const entries = [
-    { key: 'in/b', createIndex: 9, modifyIndex: 9 },
-    { key: 'in/.open', createIndex: 1, modifyIndex: 1 },
-    { key: 'in/a', createIndex: 9, modifyIndex: 12 },
-    { key: 'in/c', createIndex: 4, modifyIndex: 4 },
-    { key: 'in/Bad', createIndex: 2, modifyIndex: 2 },
-    { key: 'in/x/y', createIndex: 2, modifyIndex: 2 },
-  ];
-  expect(toOpen('ops', 'in/', entries)).toEqual([
-    { ref: { principal: 'ops', id: 'c' }, order: 4, change: 4, older: 0 },
-    { ref: { principal: 'ops', id: 'a' }, order: 9, change: 12, older: 1 },
-    { ref: { principal: 'ops', id: 'b' }, order: 9, change: 9, older: 2 },
-  ]);
 });
 
 test('targets of a large job look about 200 a second, those of a small one at once', () => {
