@@ -36,7 +36,7 @@ export interface WatchOptions {
   /** The index to start from; by default the first read answers at once. */
   readonly from?: number;
   /** The longest wait in milliseconds; called before each read. */
-  readonly waitMs?: () => number;
+  readonly waitMs?: () => number | undefined;
 }
 
 /**

@@ -99,10 +99,14 @@ type OfRun =
       detail: End;
     })
   | (Run & { event: 'busy' } & (BusyWhy | BusyGate))
-  /** Another run of the node has its turn on this host; `holder` has its pid, command and groups. */
+  /**
+   * Another run of the node has its turn on this host; `holder` has its pid, command and groups. `leftQueue`: this run has lent
+   * its turn while it waited in a queue, and could have had a slot now.
+   */
   | (Run & {
       event: 'turn-waits';
       holder: Pick<TurnHolder, 'pid' | 'command' | 'groups'>;
+      leftQueue?: true;
       detail: TurnHolder;
     })
   /** From now on, output of the command is left out of its log. */

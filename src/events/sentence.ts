@@ -61,7 +61,9 @@ export function sentenceOf(event: RunEvent): Sentence {
     case 'busy':
       return busySentence(event);
     case 'turn-waits':
-      return info(`waiting without a slot of ${event.group}: ${turnText(event.node, event.detail)}`);
+      return info(
+        `${event.leftQueue ? `left the queue of ${event.group}, and queues again later` : `waiting without a slot of ${event.group}`}: ${turnText(event.node, event.detail)}`,
+      );
     case 'output-lost':
       return warning(`the output of the command goes nowhere from now on: ${event.file}: ${event.why}`);
     case 'no-turn':

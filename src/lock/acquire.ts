@@ -4,8 +4,8 @@ import type { Consul, Entry } from '../consul/consul.ts';
 import { endedBy } from '../platform/deps.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import { RunlockError, isRunlockError } from '../errors.ts';
-import { ask, emitQueued, trySend } from './context.ts';
-import type { Run, RunContext, Blocked, Progress, TurnBusy } from './context.ts';
+import { ask, emitQueued, outOfTurn, trySend } from './context.ts';
+import type { Blocked, NodeTurn, OutOfTurn, Progress, Run, RunContext, TurnBusy } from './context.ts';
 import { isTaken, unnoticed, VANISHED_AFTER_MS } from './decide.ts';
 import { findFreeze } from './freeze.ts';
 import { clearOrBusy, takeOwn } from './own-claim.ts';
@@ -32,21 +32,20 @@ export interface AcquireRequest {
   readonly run: Omit<Run, 'node'>;
   readonly ttlMs: number;
   /** Undefined: the run needs no turn of its node. */
-  readonly turn?: AskTurn;
+  readonly turn?: NodeTurn;
+  /** The run has slots of other groups: it does not wait for its node's turn with them. */
+  readonly hasSlots?: true;
 }
-
-/** Asks for the node's turn on its host. Undefined: it is the run's. Otherwise, how to wait for it. */
-export type AskTurn = (node: string) => WaitForTurn | undefined;
-/** Undefined: the run may ask again. @throws the signal's reason when `signal` aborts. */
-export type WaitForTurn = (deps: Deps, waiting: Waiting) => Promise<TurnBusy | undefined>;
 
 export type Acquired =
   | Granted
   | { readonly kind: 'busy'; readonly context: RunContext; readonly why: Busy | Blocked | TurnBusy }
+  /** Only with `hasSlots`: the run has to give them up, and to ask anew. */
+  | { readonly kind: 'out-of-turn' }
   /** An operator removed the run from the queue. */
   | { readonly kind: 'sent-away'; readonly context: RunContext; readonly by: string };
 
-type Step1to5 = Acquired | { readonly kind: 'again' };
+type Step1to5 = Exclude<Acquired, { kind: 'out-of-turn' }> | OutOfTurn | { readonly kind: 'again' };
 
 const CLOSE_MS = 5_000;
 const LAST_LOOK_MS = 3_000;
@@ -92,17 +91,15 @@ async function tryOnce(
   const session = await newSession(effects, request, { waiting: progress, isFirst });
   if (!session) return { kind: 'again' };
   const context = await toContext(effects, request, session);
-  const waitForTurn = request.turn?.(context.run.node);
-  if (waitForTurn) {
-    // Nothing of the run stays in Consul while it waits on its host.
-    await giveUp(context, session, progress.attempts);
-    const why = await waitForTurn(effects.deps, progress);
-    return why ? { kind: 'busy', context, why } : { kind: 'its-turn' };
-  }
-  const result = await tryWith(context, session, progress);
+  const result = outOfTurn(context) ?? (await tryWith(context, session, progress));
   if (result.kind === 'granted') return result;
   await giveUp(context, session, progress.attempts);
-  return result.kind === 'again' ? { kind: 'again', context } : result;
+  if (result.kind !== 'out-of-turn') return result.kind === 'again' ? { kind: 'again', context } : result;
+  if (request.hasSlots) return { kind: 'out-of-turn' };
+  // Nothing of the run may stay in Consul while it waits on its host.
+  if (progress.attempts.length > 0) return { kind: 'again', context };
+  const why = await result.wait(effects.deps, progress);
+  return why ? { kind: 'busy', context, why } : { kind: 'its-turn' };
 }
 
 /**
@@ -147,7 +144,9 @@ async function toContext(
       `the node's name '${node}' can't be part of a key; give another with --node`,
     );
   }
-  return { ...effects, keys: groupKeys(request.prefix, request.group), run: { ...request.run, node } };
+  const { prefix, group, run, turn, hasSlots } = request;
+  const nodeTurn = turn && hasSlots ? { ...turn, keeps: () => true } : turn;
+  return { ...effects, keys: groupKeys(prefix, group), run: { ...run, node }, nodeTurn };
 }
 
 /** One try with one session. After an error nothing of the try is left in Consul. */

@@ -19,6 +19,37 @@ export interface RunContext {
   readonly deps: Deps;
   readonly keys: GroupKeys;
   readonly run: Run;
+  /** Undefined: the run needs none. */
+  readonly nodeTurn?: NodeTurn | undefined;
+}
+
+/**
+ * The turn of the run's node on its host. No grant is sent without it, and others may have it while this run waits in a queue
+ * (docs/adr/0050).
+ */
+export interface NodeTurn {
+  /** Joins the line for it. Undefined: the turn is the run's. Otherwise, how to wait for it. */
+  ask(node: string): WaitForTurn | undefined;
+  /** Lets others have it until it is asked for again. May be repeated. */
+  lend(): void;
+  isLent(): boolean;
+  /** Whether this run would lose too much: it lends only while its queue can't move. */
+  keeps(): boolean;
+}
+
+/** Undefined: the run may ask again. @throws the signal's reason when `signal` aborts. */
+export type WaitForTurn = (deps: Deps, waiting: Waiting) => Promise<TurnBusy | undefined>;
+
+/** The slot could be had, but another run has the node's turn. */
+export interface OutOfTurn {
+  readonly kind: 'out-of-turn';
+  readonly wait: WaitForTurn;
+}
+
+/** Undefined: the run may have a slot, and start. */
+export function outOfTurn({ nodeTurn, run }: RunContext): OutOfTurn | undefined {
+  const wait = nodeTurn?.ask(run.node);
+  return wait && { kind: 'out-of-turn', wait };
 }
 
 /** One execution of a command, before it has a slot. */

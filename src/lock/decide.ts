@@ -116,6 +116,13 @@ export function isLeft({ state }: Claim): boolean {
   }
 }
 
+/**
+ * Whether claims without a session keep out a run that uses `count` slots: no run's end gives it a slot, only time, those
+ * claims' nodes or an operator.
+ */
+export const isBlocked = (slots: readonly Slot[], count: number): boolean =>
+  slots.filter(({ owner, lockedBy }) => owner !== undefined && lockedBy === undefined).length >= count;
+
 /** Whether the command may still be running although the claim has no session. */
 export function mayStillRun(state: Claim['state']): boolean {
   switch (state) {

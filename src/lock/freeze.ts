@@ -36,6 +36,7 @@ export async function untilThawed(context: RunContext, key: string, progress: Pr
     }
     progress.blocked = { kind: 'frozen', at, freeze };
     progress.patience.throwIfAborted();
+    context.nodeTurn?.lend();
     if (entry.modifyIndex !== saidIndex) emitFrozen(context, at, freeze);
     saidIndex = entry.modifyIndex;
     return undefined;

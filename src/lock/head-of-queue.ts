@@ -6,14 +6,14 @@
 import { lookPast } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import { assertNever, isRunlockError } from '../errors.ts';
-import { runningClaim, trySend, sendWithin } from './context.ts';
-import type { RunContext, Progress, Attempt } from './context.ts';
+import { outOfTurn, runningClaim, trySend, sendWithin } from './context.ts';
+import type { RunContext, Progress, Attempt, OutOfTurn } from './context.ts';
 import { untilThawed } from './freeze.ts';
 import { pause, lastWord, untilDone } from '../consul/retry.ts';
 import { readSlotsNow } from './queue.ts';
 import type { Turn } from './queue.ts';
 import type { Session } from '../consul/session.ts';
-import { decide, abandoned, missing, observe, readSlots } from './decide.ts';
+import { decide, abandoned, isBlocked, missing, observe, readSlots } from './decide.ts';
 import type { Choice, Tidy, Sightings, Slot, Owner } from './decide.ts';
 import { abandon, drop, grant, notice, takeOver, changeClaim, removeSeen } from './transactions.ts';
 import type { Seat, Step, Result } from './transactions.ts';
@@ -24,7 +24,7 @@ import { writtenIndex, send } from '../consul/txn.ts';
 export const IMPATIENT_TRIES = 3;
 
 /** `again`: acquire has to start again with a new session. */
-export type Turned = Granted | { readonly kind: 'again' };
+export type Turned = Granted | OutOfTurn | { readonly kind: 'again' };
 
 /**
  * What a read says is believed for this long, in milliseconds. A run that was stopped meanwhile may have lost its slot
@@ -51,7 +51,8 @@ export async function asFirst(
     const move = decide({ ...run, run: run.id, session: session.id }, seen);
     if (move.kind === 'return') return { kind: 'again' };
     const isFresh = monotonicMs - askedMs <= FRESH_MS;
-    if (move.kind === 'adopt' && isFresh) return granted(context, session, { ...move, provedMs: askedMs });
+    if (move.kind === 'adopt' && isFresh)
+      return outOfTurn(context) ?? granted(context, session, { ...move, provedMs: askedMs });
     askedMs = monotonicMs;
     if (move.kind === 'adopt') {
       ({ slots, index } = await readSlotsNow(context, progress));
@@ -60,6 +61,7 @@ export async function asFirst(
     if (move.kind === 'wait') {
       failures = 0;
       progress.patience.throwIfAborted();
+      standBy(context, slots);
       const watched = watchSlots(context, progress.either, { after: index, forMs: move.forMs });
       deps.emit({ event: 'first', group: context.keys.group });
       ({ slots, index } = await watched);
@@ -72,6 +74,15 @@ export async function asFirst(
     askedMs = deps.clock.monotonicMs();
     ({ slots, index } = await readSlotsNow(context, progress));
   }
+}
+
+/**
+ * A run whose turn in the queue it is asks for its node's turn, too, to have it by the time that a slot is free. Behind claims
+ * that stay it would keep it for nothing.
+ */
+export function standBy({ nodeTurn, run }: RunContext, slots: readonly Slot[]): void {
+  if (isBlocked(slots, run.slots)) nodeTurn?.lend();
+  else nodeTurn?.ask(run.node);
 }
 
 /** Reads the slots when they have changed since index `after`, or after `forMs`. */
@@ -147,7 +158,7 @@ async function adoptLate(context: RunContext, session: Session, progress: Progre
     ({ owner, lockedBy }) => owner?.claim.run === context.run.id && lockedBy === session.id,
   );
   if (!mine?.owner) return { kind: 'again' };
-  return granted(context, session, { slot: mine.slot, owner: mine.owner, provedMs });
+  return outOfTurn(context) ?? granted(context, session, { slot: mine.slot, owner: mine.owner, provedMs });
 }
 
 /** A slot that this run holds. */
@@ -181,6 +192,7 @@ export interface GrantTry {
 
 export type GrantResult =
   | Granted
+  | OutOfTurn
   /** The answer was lost, so the grant may have taken effect. */
   | { readonly kind: 'again' }
   | Extract<Result, { kind: 'refused' }>;
@@ -190,9 +202,11 @@ const GRANT_MS = 5_000;
 /** The same once `--wait` is over. */
 const IMPATIENT_MS = 3_000;
 
-/** Sends a transaction that may grant the slot. */
+/** Sends a transaction that may grant the slot, if the run has its node's turn. */
 export async function sendGrant(context: RunContext, it: GrantTry): Promise<GrantResult> {
   const { session, slot, claim, progress } = it;
+  const late = outOfTurn(context);
+  if (late) return late;
   const { clock } = context.deps;
   const provedMs = clock.monotonicMs();
   // Remember the claim from before the first attempt at this slot: a later attempt may read what the first one wrote.

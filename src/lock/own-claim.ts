@@ -14,7 +14,7 @@ import type { Session } from '../consul/session.ts';
 import { isElsewhere, isLeft, isHeld, isOwn, observe, decideDown, judgeElsewhere } from './decide.ts';
 import type { Owner, Sightings, Slot } from './decide.ts';
 import { comeBack, markNode, moveDown } from './transactions.ts';
-import { IMPATIENT_TRIES, tidy, watchSlots, sendGrant } from './head-of-queue.ts';
+import { IMPATIENT_TRIES, standBy, tidy, watchSlots, sendGrant } from './head-of-queue.ts';
 import { pause } from '../consul/retry.ts';
 import type { Turned } from './head-of-queue.ts';
 import { untilThawed } from './freeze.ts';
@@ -156,6 +156,7 @@ async function untilDown(
     if (choice.kind === 'wait') {
       failures = 0;
       progress.patience.throwIfAborted();
+      standBy(context, others);
       const watched = watchSlots(context, progress.either, { after: index, forMs: choice.forMs });
       if (looks === 0) emitQueued(context, session.id, { behind: false, slots: others });
       deps.emit({ event: 'first', group: context.keys.group });

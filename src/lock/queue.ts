@@ -3,10 +3,11 @@ import { watchUntil } from '../consul/watch.ts';
 import type { Past } from '../consul/watch.ts';
 import type { Entry } from '../consul/consul.ts';
 import { ask, nodeMark, timestamp } from './context.ts';
-import type { RunContext } from './context.ts';
+import type { NodeTurn, RunContext } from './context.ts';
+import { findFreeze } from './freeze.ts';
 import type { Waiting } from '../platform/deps.ts';
 import { readQueueMark } from './records.ts';
-import { readSlots } from './decide.ts';
+import { isBlocked, readSlots } from './decide.ts';
 import type { Slot } from './decide.ts';
 import { enqueue, readTurn } from './transactions.ts';
 import { send } from '../consul/txn.ts';
@@ -119,22 +120,48 @@ export async function untilFirst(
 
 /** Watches one ticket: a watch on an existing key wakes for that key alone. */
 async function untilGone(
-  { consul, keys }: RunContext,
+  context: RunContext,
   { session, index }: Predecessor,
   waiting: Waiting,
 ): Promise<void> {
+  const { consul, keys } = context;
+  const { nodeTurn } = context;
   // For a missing key Consul answers at once, with the index of the whole store.
   const read = (past: Past) => {
     const limits = waiting.patience.aborted ? ask(waiting) : { ...past, signal: waiting.either };
     return consul.get(keys.queue(session), { ...limits, rule: keys.rule });
   };
-  const decide = ({ entry }: Awaited<ReturnType<typeof read>>) => {
+  const decide = async ({ entry }: Awaited<ReturnType<typeof read>>) => {
     // A ticket without a session (from a restored export, or written by hand) belongs to no run.
     if (entry?.session === undefined) return true;
     waiting.patience.throwIfAborted();
+    if (nodeTurn?.isLent() === false) await letPass(context, nodeTurn, waiting);
     return undefined;
   };
-  await watchUntil(read, decide, { from: index });
+  const waitMs = () => (nodeTurn?.isLent() === false ? LEND_AFTER_MS : undefined);
+  await watchUntil(read, decide, { from: index, waitMs });
+}
+
+/** A run that has waited in the queue for this long lets others have its node's turn. */
+const LEND_AFTER_MS = 10_000;
+const LOOK_MS = 5_000;
+
+/** Lends the node's turn, unless the run would lose too much by that and the queue can still move. */
+async function letPass(context: RunContext, nodeTurn: NodeTurn, waiting: Waiting): Promise<void> {
+  if (!nodeTurn.keeps() || (await isStuck(context, waiting))) nodeTurn.lend();
+}
+
+async function isStuck(context: RunContext, waiting: Waiting): Promise<boolean> {
+  try {
+    const [frozen, { slots }] = await Promise.all([
+      findFreeze(context, waiting, LOOK_MS),
+      readSlotsNow(context, waiting, LOOK_MS),
+    ]);
+    return frozen !== undefined || isBlocked(slots, context.run.slots);
+  } catch {
+    // Nobody knows: the next look may. What ends the wait ends the watch, too.
+    return false;
+  }
 }
 
 type Before =

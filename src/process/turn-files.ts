@@ -4,25 +4,30 @@
  */
 import { lstatSync, lutimesSync, readdirSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs';
 import { findFolder, isTrusted, makeFolder } from './run-folders.ts';
-import { decodeTicket, encodeTicket, numberOf } from './turn-tickets.ts';
+import { decodeTicket, encodeTicket, numberOf, runOf } from './turn-tickets.ts';
 import type { Ticket } from './turn-tickets.ts';
 
 export interface TurnFiles {
   readonly folder: string;
   /** Whether nobody else can have changed the tickets. */
   isTrusted(): boolean;
-  /** Of the tickets that are there, in their order. @throws if the folder can't be read. */
+  /** Of the tickets in the line, in their order. @throws if the folder can't be read. */
   numbers(): readonly number[];
+  /** The runs whose tickets say that they wait in a queue. @throws if the folder can't be read. */
+  queued(): readonly string[];
   /** Undefined: it is gone, or no ticket. */
-  read(number: number): Ticket | undefined;
-  /** False: another run has the number. @throws if the folder can't be written. */
-  create(number: number, ticket: Ticket): boolean;
+  read(place: TicketPlace): Ticket | undefined;
+  /** False: there is one. @throws if the folder can't be written. */
+  create(place: TicketPlace, ticket: Ticket): boolean;
   /** Milliseconds since the epoch. */
-  touchedMs(number: number): number;
+  touchedMs(place: TicketPlace): number;
   /** Never throws, as `remove`. */
-  touch(number: number): void;
-  remove(number: number): void;
+  touch(place: TicketPlace): void;
+  remove(place: TicketPlace): void;
 }
+
+/** A number in the line, or the id of a run that waits in a queue and has lent its turn. */
+export type TicketPlace = number | string;
 
 /** All runs of a user have to agree on the folder; a user's own one in /run is not there without a login. */
 export function turnFolders(uid: number, given: string | undefined): readonly string[] {
@@ -34,10 +39,12 @@ export function turnFolders(uid: number, given: string | undefined): readonly st
 export function openTurnFiles(folders: readonly string[], uid: number, node: string): TurnFiles {
   const folder = folderOf(folders, uid);
   const start = `turn-${node}.`;
-  const pathOf = (number: number) => `${folder}/${start}${number}`;
-  const read = (number: number) => {
+  const startQueued = `queued-${node}.`;
+  const pathOf = (place: TicketPlace) =>
+    `${folder}/${typeof place === 'number' ? start : startQueued}${place}`;
+  const read = (place: TicketPlace) => {
     try {
-      return decodeTicket(readlinkSync(pathOf(number)));
+      return decodeTicket(readlinkSync(pathOf(place)));
     } catch {
       return undefined;
     }
@@ -49,22 +56,23 @@ export function openTurnFiles(folders: readonly string[], uid: number, node: str
       const numbers = readdirSync(folder).flatMap((name) => numberOf(name, start) ?? []);
       return numbers.sort((a, b) => a - b);
     },
+    queued: () => readdirSync(folder).flatMap((name) => runOf(name, startQueued) ?? []),
     read,
-    create: (number, ticket) => {
+    create: (place, ticket) => {
       try {
-        symlinkSync(encodeTicket(ticket), pathOf(number));
+        symlinkSync(encodeTicket(ticket), pathOf(place));
         return true;
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
         throw error;
       }
     },
-    touchedMs: (number) => lstatSync(pathOf(number), { throwIfNoEntry: false })?.mtimeMs ?? 0,
-    touch: (number) => {
+    touchedMs: (place) => lstatSync(pathOf(place), { throwIfNoEntry: false })?.mtimeMs ?? 0,
+    touch: (place) => {
       const now = new Date();
-      unlessGone(() => lutimesSync(pathOf(number), now, now));
+      unlessGone(() => lutimesSync(pathOf(place), now, now));
     },
-    remove: (number) => unlessGone(() => unlinkSync(pathOf(number))),
+    remove: (place) => unlessGone(() => unlinkSync(pathOf(place))),
   };
 }
 

@@ -10,7 +10,7 @@ export interface Ticket {
   /** Base name only. */
   readonly command: string;
   readonly groups: readonly string[];
-  /** When the run joined the line, ISO 8601 in UTC. */
+  /** When the run began to wait or to run, ISO 8601 in UTC. */
   readonly since: string;
   /** The run with the highest ticket when this one was made. Absent: there was none. */
   readonly behind?: string;
@@ -46,6 +46,15 @@ const NUMBER = /^[1-9]\d{0,14}$/;
 export function numberOf(name: string, start: string): number | undefined {
   const digits = name.startsWith(start) ? name.slice(start.length) : '';
   return NUMBER.test(digits) ? Number(digits) : undefined;
+}
+
+/** As runs have them. Without dots, so that no node's name ends in what another's begins with. */
+const RUN_ID = /^[\w-]{1,64}$/;
+
+/** The run whose ticket says that it waits in a queue, by the file's name; undefined: it is none. */
+export function runOf(name: string, start: string): string | undefined {
+  const run = name.startsWith(start) ? name.slice(start.length) : '';
+  return RUN_ID.test(run) ? run : undefined;
 }
 
 /** What symlink(2) takes is 4,095 bytes. */

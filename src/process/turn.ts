@@ -7,7 +7,7 @@ import { isNobody, isSameBoot } from '../platform/deps.ts';
 import type { Host } from '../platform/deps.ts';
 import { reasonOf } from '../errors.ts';
 import { isDescendantOf } from './process-tree.ts';
-import type { TurnFiles } from './turn-files.ts';
+import type { TicketPlace, TurnFiles } from './turn-files.ts';
 import { decide } from './turn-tickets.ts';
 import type { Ticket } from './turn-tickets.ts';
 
@@ -33,7 +33,14 @@ export interface Turn {
   look(node: string): TurnLook;
   /** Where the tickets are: what to watch for changes. Undefined: nowhere. */
   folder(): string | undefined;
-  /** Gives the turn, or the place in the line, back. May be repeated. Never throws. */
+  /**
+   * Gives the turn, or the place in the line, back while this run waits in a queue (docs/adr/0050). Runs that have a group in
+   * common with it still go after it, until it has the turn again or has left the queue. May be repeated. Never throws.
+   */
+  lend(): void;
+  /** The run has left the queue. */
+  outOfQueue(): void;
+  /** Gives all back. May be repeated. Never throws. */
   leave(): void;
 }
 
@@ -65,8 +72,11 @@ function shortReason(error: unknown): string {
 }
 
 export function openTurn(options: TurnOptions): Turn {
-  const { run } = options.ticket;
+  const { run, groups } = options.ticket;
   let place: { readonly files: TurnFiles; readonly number: number } | undefined;
+  /** Where it stands that this run waits in a queue. */
+  let lentIn: TurnFiles | undefined;
+  let seenIn: TurnFiles | undefined;
   let isMine = false;
   let touching: NodeJS.Timeout | undefined;
   const life = lifeOf(options);
@@ -74,14 +84,16 @@ export function openTurn(options: TurnOptions): Turn {
   function look(node: string): TurnLook {
     if (isMine) return { kind: 'mine' };
     try {
-      if (place && !(place.files.isTrusted() && isOwn(place))) leave();
+      if (place && !(place.files.isTrusted() && isOwn(place))) leavePlace();
       if (place) return judge(place.files, place.files.numbers());
-      const files = options.filesOf(node);
+      const files = (seenIn = options.filesOf(node));
+      // Seen before it joins: a ticket that comes and goes would wake all who wait, and itself.
+      const before = queuedBefore(files);
+      if (before) return { kind: 'held', by: before };
       const numbers = files.numbers();
       const first = decide(numbers, life.livingIn(files));
-      if (first.kind === 'free' || !isAround(options, first.by)) return judge(files, join(files, numbers));
-      isMine = true;
-      return { kind: 'mine' };
+      if (first.kind === 'held' && isAround(options, first.by)) return take(files, []);
+      return judge(files, join(files, numbers));
     } catch (error) {
       leave();
       return { kind: 'nowhere', why: shortReason(error) };
@@ -103,8 +115,7 @@ export function openTurn(options: TurnOptions): Turn {
       const next = numbers.find((each) => each > number);
       if (next === undefined || files.read(next)?.behind === run) {
         place = { files, number };
-        touching = setInterval(() => files.touch(number), TOUCH_MS);
-        touching.unref();
+        touching ??= setInterval(touch, TOUCH_MS).unref();
         return numbers;
       }
       files.remove(number);
@@ -119,23 +130,76 @@ export function openTurn(options: TurnOptions): Turn {
       const left = life.leftOf(first.by);
       return left ? { kind: 'left-over', by: first.by, ...left } : first;
     }
+    return take(files, first.dead);
+  }
+
+  /** Nobody of the line has the turn. */
+  function take(files: TurnFiles, dead: readonly number[]): TurnLook {
+    // It may have gone to the queue since this run joined.
+    const before = queuedBefore(files);
+    if (before) {
+      leavePlace();
+      return { kind: 'held', by: before };
+    }
     isMine = true;
     // Only the run that has the turn clears what is dead, and only below its own number, which is there until its end:
     // so no number is used again while somebody is about to clear it.
-    for (const dead of first.dead) files.remove(dead);
+    for (const number of dead) files.remove(number);
+    outOfQueue();
     return { kind: 'mine' };
+  }
+
+  /** A run that waits in a queue of one of this run's groups. */
+  function queuedBefore(files: TurnFiles): Ticket | undefined {
+    for (const other of files.queued()) {
+      if (other === run) continue;
+      const ticket = life.livingIn(files)(other);
+      if (ticket?.groups.some((group) => groups.includes(group))) return ticket;
+      // No other run will ever have that name.
+      if (!ticket) files.remove(other);
+    }
+    return undefined;
   }
 
   const isOwn = ({ files, number }: NonNullable<typeof place>) => files.read(number)?.run === run;
 
-  function leave(): void {
-    clearInterval(touching);
+  function touch(): void {
+    if (place) place.files.touch(place.number);
+    lentIn?.touch(run);
+  }
+
+  function lend(): void {
     isMine = false;
+    if (!place) return;
+    try {
+      // First, so that whoever sees that the turn is free sees this, too.
+      place.files.create(run, options.ticket);
+      lentIn = place.files;
+    } catch {
+      // Then a run of the same group does not wait, but is busy.
+    }
+    leavePlace();
+  }
+
+  function leavePlace(): void {
     if (place && isOwn(place)) place.files.remove(place.number);
     place = undefined;
   }
 
-  return { look, leave, folder: () => place?.files.folder };
+  function outOfQueue(): void {
+    lentIn?.remove(run);
+    lentIn = undefined;
+  }
+
+  function leave(): void {
+    clearInterval(touching);
+    touching = undefined;
+    isMine = false;
+    leavePlace();
+    outOfQueue();
+  }
+
+  return { look, lend, outOfQueue, leave, folder: () => (place?.files ?? seenIn)?.folder };
 }
 
 function lifeOf({ ticket: { bootId }, host, emit, monotonicMs }: TurnOptions) {
@@ -145,10 +209,10 @@ function lifeOf({ ticket: { bootId }, host, emit, monotonicMs }: TurnOptions) {
     return born === undefined ? host.hidden(pid) : born === startTime;
   };
   /** For a run in another namespace, whose pid means nothing here. */
-  const isTouched = ({ run }: Ticket, atMs: number) => {
-    const before = touched.get(run);
+  const isTouched = (ticket: string, atMs: number) => {
+    const before = touched.get(ticket);
     if (before?.atMs === atMs) return monotonicMs() - before.sinceMs < STALE_MS;
-    touched.set(run, { atMs, sinceMs: monotonicMs() });
+    touched.set(ticket, { atMs, sinceMs: monotonicMs() });
     return true;
   };
   /** What a dead run has left running. */
@@ -159,16 +223,16 @@ function lifeOf({ ticket: { bootId }, host, emit, monotonicMs }: TurnOptions) {
     const { pids, cgroup } = found;
     return { pids, ...(cgroup !== undefined && { cgroup }) };
   };
-  const isAlive = (ticket: Ticket, touchedMs: () => number) => {
+  const isAlive = (ticket: Ticket, files: TurnFiles, place: TicketPlace) => {
     if (!isSameBoot(ticket.bootId, bootId)) return false;
-    if (ticket.bootId !== bootId) return isTouched(ticket, touchedMs());
+    if (ticket.bootId !== bootId) return isTouched(`${ticket.run} ${place}`, files.touchedMs(place));
     return isStarted(ticket) || leftOf(ticket) !== undefined;
   };
   return {
     leftOf,
-    livingIn: (files: TurnFiles) => (number: number) => {
-      const ticket = files.read(number);
-      return ticket && isAlive(ticket, () => files.touchedMs(number)) ? ticket : undefined;
+    livingIn: (files: TurnFiles) => (place: TicketPlace) => {
+      const ticket = files.read(place);
+      return ticket && isAlive(ticket, files, place) ? ticket : undefined;
     },
   };
 }

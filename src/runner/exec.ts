@@ -278,7 +278,7 @@ async function waitForSlots(
 ): Promise<Entered> {
   const { prefix, dryRun, wait, sessionTtlMs: ttlMs, killAfterMs, when = [] } = options;
   const limit = dryRun ? 0 : wait;
-  const requests = turn ? mapRequests(plain, (request) => ({ ...request, turn: turn.ask })) : plain;
+  const requests = turn ? mapRequests(plain, (request) => ({ ...request, turn })) : plain;
   const waiting = startWaiting(deps.clock, limit, signal);
   const gate = gated?.gate;
   const take = (limited: Waiting) =>

@@ -63,7 +63,7 @@ export async function takeSlots(
 ): Promise<Taken> {
   for (;;) {
     const taken = await takeAll(deps, requests, options);
-    if (taken.kind !== 'frozen') return taken;
+    if (taken.kind !== 'frozen' && taken.kind !== 'out-of-turn') return taken;
   }
 }
 
@@ -71,7 +71,7 @@ async function takeAll(
   deps: ExecDeps,
   requests: readonly [AcquireRequest, ...AcquireRequest[]],
   options: TakeOptions,
-): Promise<Taken | { readonly kind: 'frozen' }> {
+): Promise<Taken | { readonly kind: 'frozen' } | { readonly kind: 'out-of-turn' }> {
   const slots: HeldSlot[] = [];
   const over = new AbortController();
   const waiting = endedBy(options.waiting, over.signal);
@@ -154,11 +154,15 @@ async function takeSlot(
   request: AcquireRequest,
   { ttlMs, killAfterMs, ...wait }: TakeOptions & { readonly held: readonly string[] },
 ): Promise<
-  { readonly kind: 'held'; readonly held: HeldSlot } | Extract<Taken, { kind: 'busy' | 'sent-away' }>
+  | { readonly kind: 'held'; readonly held: HeldSlot }
+  | { readonly kind: 'out-of-turn' }
+  | Extract<Taken, { kind: 'busy' | 'sent-away' }>
 > {
   const askedMs = deps.clock.monotonicMs();
   deps.emit({ event: 'asking', group: request.group });
-  const acquired = await waitForSlot(deps, request, wait);
+  const hasSlots = wait.held.length > 0 && ({ hasSlots: true } as const);
+  const acquired = await waitForSlot(deps, { ...request, ...hasSlots }, wait);
+  if (acquired.kind === 'out-of-turn') return acquired;
   if (acquired.kind === 'busy') return { kind: 'busy', busy: acquired };
   if (acquired.kind === 'sent-away') return { kind: 'sent-away', away: acquired };
   const { grant } = acquired;

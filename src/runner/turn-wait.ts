@@ -1,8 +1,7 @@
 /** How a run waits for its node's turn on this host. Loaded for such runs only. */
 import { watch } from 'node:fs';
 import type { Consul } from '../consul/consul.ts';
-import type { WaitForTurn } from '../lock/acquire.ts';
-import type { TurnBusy } from '../lock/context.ts';
+import type { TurnBusy, WaitForTurn } from '../lock/context.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import type { Turn, TurnHolder, TurnLook } from '../process/turn.ts';
 import { recordWaits } from './outside-record.ts';
@@ -11,6 +10,8 @@ export interface TurnWait {
   readonly consul: Consul;
   readonly turn: Turn;
   readonly node: string;
+  /** The run has just left a queue for that. */
+  readonly leftQueue: boolean;
   /** What others see of the run. */
   readonly of: Pick<
     Parameters<typeof recordWaits>[1],
@@ -31,7 +32,7 @@ type Others = Extract<TurnLook, { kind: 'held' | 'left-over' }>;
 
 /** Waits until the turn is the run's. */
 export async function waitForTurn(
-  { consul, turn, node, of, later }: TurnWait,
+  { consul, turn, node, of, leftQueue, later }: TurnWait,
   deps: Deps,
   waiting: Waiting,
 ): ReturnType<WaitForTurn> {
@@ -40,13 +41,16 @@ export async function waitForTurn(
   if (!seen) return undefined;
   const record = recordWaits({ ...deps, consul }, { ...of, node, when: [], turn: toHolder(seen.by) });
   try {
-    return await record.during(waiting, () => waitFor(deps, { turn, look, node, of }, waiting));
+    return await record.during(waiting, () => waitFor(deps, { turn, look, node, of, leftQueue }, waiting));
   } finally {
     later(record.gone());
   }
 }
 
-type Waits = Pick<TurnWait, 'turn' | 'node' | 'of'> & { readonly look: () => Others | undefined };
+type Waits = Pick<TurnWait, 'turn' | 'node' | 'of'> & {
+  readonly leftQueue: boolean;
+  readonly look: () => Others | undefined;
+};
 
 async function waitFor(
   deps: Deps,
@@ -92,11 +96,24 @@ function toBusy(seen: Others): Omit<TurnBusy, 'kind'> {
   return { ...busy, left: { pids, ...(cgroup !== undefined && { cgroup }) } };
 }
 
-function emitWaits({ clock, emit }: Deps, { node, of }: Pick<TurnWait, 'node' | 'of'>, seen: Others): void {
-  const { since, ...holder } = toBusy(seen);
-  const detail = { ...holder, forMs: Math.max(0, clock.now() - Date.parse(since)) };
+function emitWaits(
+  { clock, emit }: Deps,
+  { node, of, leftQueue }: Pick<Waits, 'node' | 'of' | 'leftQueue'>,
+  seen: Others,
+): void {
+  const { since, ...other } = toBusy(seen);
+  const detail = { ...other, forMs: Math.max(0, clock.now() - Date.parse(since)) };
   const group = of.groups.join(',');
-  emit({ event: 'turn-waits', group, node, run: of.run, holder: toHolder(seen.by), detail });
+  const holder = toHolder(seen.by);
+  emit({
+    event: 'turn-waits',
+    group,
+    node,
+    run: of.run,
+    holder,
+    ...(leftQueue && { leftQueue: true as const }),
+    detail,
+  });
 }
 
 /** Until something in the folder changes, or the time is over. @throws the signal's reason. */

@@ -49,7 +49,10 @@ test.each([
     run: { id: runId, nonce },
     newId: () => 'change',
     runFiles: runFilesInMemory(),
-    openTurn: () => ({ look: () => ({ kind: 'mine' }), folder: () => undefined, leave: () => undefined }),
+    openTurn: () => ({
+      ...{ look: () => ({ kind: 'mine' }), folder: () => undefined },
+      ...{ lend: () => undefined, outOfQueue: () => undefined, leave: () => undefined },
+    }),
     ...{ shareTerminal: false, inherited: () => [], uid: 0 },
     contained: { cgroup: () => undefined, fileLimit: () => undefined },
   };

@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Consul } from '../../src/consul/consul.ts';
 import type { RunEvent } from '../../src/events/events.ts';
+import { sentenceOf } from '../../src/events/sentence.ts';
 import { startWaiting } from '../../src/platform/deps.ts';
 import type { Deps } from '../../src/platform/deps.ts';
 import type { TurnLook } from '../../src/process/turn.ts';
@@ -41,17 +42,18 @@ function setUp(looks: readonly TurnLook[]) {
   } as unknown as Deps;
   const turn = {
     look: () => looks[Math.min(looks.length - 1, Math.floor(nowMs / 1_000))] ?? HELD,
-    folder: () => undefined,
+    ...{ folder: () => undefined, lend: () => undefined, outOfQueue: () => undefined },
     leave: () => void left.push(nowMs),
   };
   const consul = new Proxy({}, { get: () => () => new Promise(() => undefined) }) as Consul;
   const of = { prefix: 'runlock', groups: ['prod/web'], run: 'r2', sessionTtlMs: 30_000, command: 'true' };
   const stop = new AbortController();
   /** Lets the time pass, from one sleeper to the next, until the wait has ended. */
-  const wait = async (limitMs: number | 'forever') => {
+  const wait = async (limitMs: number | 'forever', leftQueue = false) => {
     const waiting = startWaiting(clock, limitMs, stop.signal);
     const over = new AbortController();
-    const waited = waitForTurn({ consul, turn, node: 'web01', of, later: () => undefined }, deps, waiting);
+    const later = () => undefined;
+    const waited = waitForTurn({ consul, turn, node: 'web01', of, leftQueue, later }, deps, waiting);
     void waited.catch(() => undefined).finally(() => over.abort());
     for (;;) {
       for (let turns = 0; turns < 20; turns++) await Promise.resolve();
@@ -62,7 +64,14 @@ function setUp(looks: readonly TurnLook[]) {
       next.wake();
     }
   };
-  return { wait, said: () => said.map(({ event }) => event), left, stop, nowMs: () => nowMs };
+  return {
+    wait,
+    said: () => said.map(({ event }) => event),
+    events: () => said,
+    left,
+    stop,
+    nowMs: () => nowMs,
+  };
 }
 
 test('it waits until the turn is its own, and says so once', async () => {
@@ -70,6 +79,15 @@ test('it waits until the turn is its own, and says so once', async () => {
   expect(await wait('forever')).toBeUndefined();
   expect(said()).toEqual(['turn-waits']);
   expect(left).toEqual([]);
+});
+
+test('a run that has left a queue for it says that as well', async () => {
+  const { wait, events } = setUp([HELD, HELD, { kind: 'mine' }]);
+  await wait('forever', true);
+  expect(events()).toMatchObject([{ event: 'turn-waits', leftQueue: true }]);
+  expect(events().map((event) => sentenceOf(event).message)).toEqual([
+    'left the queue of prod/web, and queues again later: web01 is already running or queued in prod/db (pid 7, sleep, for 0s)',
+  ]);
 });
 
 test('a wait that is shorter than the eye can see is not said', async () => {

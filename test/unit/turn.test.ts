@@ -6,8 +6,8 @@ import { startTime } from '../../src/process/process-tree.ts';
 import { STALE_MS, openTurn } from '../../src/process/turn.ts';
 import type { Turn, TurnOptions } from '../../src/process/turn.ts';
 import { openTurnFiles, turnFolders } from '../../src/process/turn-files.ts';
-import type { TurnFiles } from '../../src/process/turn-files.ts';
-import { decide, decodeTicket, encodeTicket, numberOf } from '../../src/process/turn-tickets.ts';
+import type { TicketPlace, TurnFiles } from '../../src/process/turn-files.ts';
+import { decide, decodeTicket, encodeTicket, numberOf, runOf } from '../../src/process/turn-tickets.ts';
 import type { Ticket } from '../../src/process/turn-tickets.ts';
 
 const uid = process.geteuid?.() ?? 0;
@@ -38,11 +38,14 @@ function hostOf(files: (node: string) => TurnFiles, atEnd: (act: () => void) => 
     hidden: () => false,
     survivors: (run) => ({ pids: left.get(run) ?? [], guarded: false }),
   };
-  const open = (run: string, more: Partial<TurnOptions> & { readonly ticket?: Ticket } = {}): Turn => {
+  const open = (
+    run: string,
+    { groups = ['prod/web'], ...more }: Partial<TurnOptions> & { readonly groups?: readonly string[] } = {},
+  ): Turn => {
     const pid = 1_000_000 + pids.size;
     pids.set(run, pid);
     const turn = openTurn({
-      ...{ ticket: ticketOf(run, { pid }), emit: () => undefined, monotonicMs: () => nowMs },
+      ...{ ticket: ticketOf(run, { pid, groups }), emit: () => undefined, monotonicMs: () => nowMs },
       ...{ filesOf: files, host },
       ...more,
     });
@@ -114,6 +117,129 @@ describe('runs of one node', () => {
     a.leave();
     expect(b.look('web01')).toEqual(MINE);
   });
+});
+
+describe('a run that waits in a queue and has lent its turn', () => {
+  const db = { groups: ['prod/db', 'prod/web/eu'] };
+
+  test('lets runs of other groups pass, and has it again when they have ended', () => {
+    const { open, names } = setUp();
+    const [a, b] = [open('a'), open('b', db)];
+    a.look('web01');
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    a.lend();
+    a.lend();
+    expect(names()).toEqual(['queued-web01.a', 'turn-web01.2']);
+    expect(b.look('web01')).toEqual(MINE);
+    expect(a.look('web01')).toMatchObject(heldBy('b'));
+    b.leave();
+    expect(a.look('web01')).toEqual(MINE);
+    expect(names()).toEqual(['turn-web01.3']);
+  });
+
+  test.each([
+    ['that came before it lent', true],
+    ['that come later', false],
+  ])('goes before runs of its groups %s, which are in nobody’s way meanwhile', (_, isBefore) => {
+    const { open, names, folder } = setUp();
+    const [a, b, c] = [open('a'), open('b', { groups: ['prod/api', 'prod/web'] }), open('c', db)];
+    a.look('web01');
+    if (isBefore) b.look('web01');
+    a.lend();
+    expect([b.look('web01'), b.look('web01')]).toMatchObject([heldBy('a'), heldBy('a')]);
+    expect(b.folder()).toBe(folder);
+    expect(names()).toEqual(['queued-web01.a']);
+    expect(c.look('web01')).toEqual(MINE);
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    c.leave();
+    expect(a.look('web01')).toEqual(MINE);
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    a.leave();
+    expect(b.look('web01')).toEqual(MINE);
+  });
+
+  test.each<[string, (of: ReturnType<typeof setUp>, a: Turn) => void]>([
+    ['ends', (_, a) => a.leave()],
+    ['has left the queue', (_, a) => a.outOfQueue()],
+    ['is killed', ({ dead }) => void dead.add('a')],
+  ])('keeps its groups to itself until it %s', (_, end) => {
+    const runs = setUp();
+    const [a, b] = [runs.open('a'), runs.open('b')];
+    a.look('web01');
+    a.lend();
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    end(runs, a);
+    expect(b.look('web01')).toEqual(MINE);
+    expect(runs.names()).toEqual(['turn-web01.1']);
+  });
+
+  test('is alive in another pid namespace for as long as it touches what says so', () => {
+    const { open, passes, folder } = setUp();
+    const a = open('a', { ticket: ticketOf('a', { bootId: 'boot pid:[2] time:[1]' }) });
+    a.look('web01');
+    a.lend();
+    const b = open('b');
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    passes(STALE_MS - 1);
+    inFolder(folder)('web01').touch('a');
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    passes(STALE_MS - 1);
+    expect(b.look('web01')).toMatchObject(heldBy('a'));
+    passes(1);
+    expect(b.look('web01')).toEqual(MINE);
+  });
+
+  test('is dead there after a minute, though two tickets tell of it', () => {
+    const { open, passes } = setUp();
+    const a = open('a', { ticket: ticketOf('a', { bootId: 'boot pid:[2] time:[1]' }) });
+    a.look('web01');
+    a.lend();
+    const c = open('c', db);
+    expect(c.look('web01')).toEqual(MINE);
+    // In line again, and not served.
+    expect(a.look('web01')).toMatchObject(heldBy('c'));
+    c.leave();
+    const d = open('d', db);
+    expect(d.look('web01')).toMatchObject(heldBy('a'));
+    passes(STALE_MS - 1);
+    expect(d.look('web01')).toMatchObject(heldBy('a'));
+    passes(1);
+    expect(d.look('web01')).toEqual(MINE);
+  });
+
+  test('inside another run keeps nothing, and has its turn', () => {
+    const { open, host, names } = setUp();
+    const around = { pid: process.ppid, startTime: startTime(process.ppid) ?? '' };
+    const alive = { ...host, startTime: (pid: number) => (pid === around.pid ? around.startTime : '7') };
+    open('a', { ticket: ticketOf('a', around) }).look('web01');
+    const inner = open('b', { host: alive });
+    expect(inner.look('web01')).toEqual(MINE);
+    inner.lend();
+    expect(inner.look('web01')).toEqual(MINE);
+    expect(names()).toEqual(['turn-web01.1']);
+  });
+
+  test('has a run that is inside another one wait, too, where they have a group in common', () => {
+    const { open, host } = setUp();
+    const around = { pid: process.ppid, startTime: startTime(process.ppid) ?? '' };
+    const alive = { ...host, startTime: (pid: number) => (pid === around.pid ? around.startTime : '7') };
+    const queued = open('q');
+    queued.look('web01');
+    queued.lend();
+    open('a', { ticket: ticketOf('a', { ...around, ...db }), ...db }).look('web01');
+    expect(open('b', { host: alive }).look('web01')).toMatchObject(heldBy('q'));
+    expect(open('c', { host: alive, ...db }).look('web01')).toEqual(MINE);
+    queued.outOfQueue();
+    expect(open('b', { host: alive }).look('web01')).toEqual(MINE);
+  });
+
+  test.each([
+    'queued-web01.',
+    'queued-web01.a.b',
+    'queued-web01.1/2',
+    'queued-web0.a',
+    `queued-web01.${'x'.repeat(65)}`,
+  ])('%s does not say so', (name) => expect(runOf(name, 'queued-web01.')).toBeUndefined());
 });
 
 test('a run that leaves takes nobody else’s ticket with it, whatever number that has', () => {
@@ -321,26 +447,31 @@ test('decide: the lowest living ticket below the run’s own has the turn', () =
 describe('whatever others do between any two steps of a run that joins', () => {
   /** Tickets in memory; `between` is called before each operation. */
   function memory() {
-    const links = new Map<number, Ticket>();
+    const links = new Map<TicketPlace, Ticket>();
     const filesOf = (between: () => void) => (): TurnFiles => {
       const step = <T>(act: () => T): T => (between(), act());
       return {
         ...{ folder: 'memory', isTrusted: () => true, touchedMs: () => 0, touch: () => undefined },
-        numbers: () => step(() => [...links.keys()].sort((a, b) => a - b)),
-        read: (number) => step(() => links.get(number)),
-        create: (number, ticket) =>
-          step(() => (links.has(number) ? false : (links.set(number, ticket), true))),
-        remove: (number) => step(() => void links.delete(number)),
+        numbers: () =>
+          step(() => [...links.keys()].filter((place) => typeof place === 'number').sort((a, b) => a - b)),
+        queued: () => step(() => [...links.keys()].filter((place) => typeof place === 'string')),
+        read: (place) => step(() => links.get(place)),
+        create: (place, ticket) => step(() => (links.has(place) ? false : (links.set(place, ticket), true))),
+        remove: (place) => step(() => void links.delete(place)),
       };
     };
     return filesOf;
   }
 
-  /** What the others do at one moment: one of them looks, leaves or dies. */
-  const DEEDS = ['b looks', 'b leaves', 'b dies', 'c looks', 'c leaves', 'c dies'] as const;
-  const STEPS = 10;
+  /** What the others do at one moment: one of them looks, lends the turn, leaves or dies. */
+  const DEEDS = ['looks', 'lends', 'leaves', 'dies'].flatMap((deed) => [`b ${deed}`, `c ${deed}`]);
+  const STEPS = 12;
+  /** As `a`'s, or others. */
+  const GROUPS: Readonly<Record<string, readonly string[]>> = { b: ['prod/db'], c: ['prod/web'] };
 
-  /** Does `before` first, then lets `a` look twice, with each deed of `plan` before the step with its number. */
+  /**
+   * Does `before` first, then lets `a` look twice, lend and look, with each deed of `plan` before the step with its number.
+   */
   function play(before: readonly string[], plan: ReadonlyMap<number, readonly string[]>): void {
     const filesOf = memory();
     const ends: (() => void)[] = [];
@@ -349,6 +480,8 @@ describe('whatever others do between any two steps of a run that joins', () => {
       (act) => void ends.push(act),
     );
     const holding = new Set<string>();
+    /** Who has lent it since. */
+    const queued = new Set<string>();
     const fail = (what: string) => {
       throw new Error(`${what}: ${JSON.stringify([before, [...plan]])}`);
     };
@@ -356,14 +489,16 @@ describe('whatever others do between any two steps of a run that joins', () => {
     let count = 0;
     const turnOf = (name: string) => {
       const run = `${name}${(count += 1)}`;
-      const other = others.get(name) ?? { run, turn: quiet.open(run) };
+      const other = others.get(name) ?? { run, turn: quiet.open(run, { groups: GROUPS[name] ?? [] }) };
       others.set(name, other);
       return other.turn;
     };
     const takes = (name: string, turn: Turn) => {
       if (turn.look('web01').kind !== 'mine') return;
       holding.add(name);
+      queued.delete(name);
       if (holding.size > 1) fail(`${[...holding].join(' and ')} have the turn`);
+      if (name !== 'b' && (queued.has('a') || queued.has('c'))) fail(`${name} passes one of its group`);
     };
     const act = (deed: string) => {
       const [name = '', does = ''] = deed.split(' ');
@@ -372,6 +507,14 @@ describe('whatever others do between any two steps of a run that joins', () => {
         return;
       }
       const other = others.get(name);
+      if (does === 'lends') {
+        if (!holding.has(name) && !queued.has(name)) return;
+        other?.turn.lend();
+        holding.delete(name);
+        queued.add(name);
+        return;
+      }
+      queued.delete(name);
       if (does === 'leaves') other?.turn.leave();
       else if (other) quiet.dead.add(other.run);
       if (does === 'dies') others.delete(name);
@@ -379,9 +522,18 @@ describe('whatever others do between any two steps of a run that joins', () => {
     };
     for (const deed of before) act(deed);
     let step = 0;
-    const a = quiet.open('a', { filesOf: filesOf(() => plan.get((step += 1))?.forEach(act)) });
+    let isOver = false;
+    const between = () => !isOver && plan.get((step += 1))?.forEach(act);
+    const a = quiet.open('a', { filesOf: filesOf(() => void between()) });
     takes('a', a);
     takes('a', a);
+    if (holding.has('a')) {
+      holding.delete('a');
+      a.lend();
+      queued.add('a');
+      takes('a', a);
+    }
+    isOver = true;
     // Nobody is kept out for ever: when the others have left, it has the turn.
     for (const name of ['b', 'c']) act(`${name} leaves`);
     takes('a', a);
@@ -394,6 +546,8 @@ describe('whatever others do between any two steps of a run that joins', () => {
     ['b looks'],
     ['b looks', 'b dies'],
     ['b looks', 'c looks', 'b dies'],
+    ['b looks', 'b lends', 'c looks'],
+    ['c looks', 'c lends', 'b looks'],
     ['b looks', 'c looks'],
   ];
 
@@ -412,7 +566,9 @@ describe('whatever others do between any two steps of a run that joins', () => {
                   [second, [two]],
                 ]),
               );
-          for (const three of DEEDS) play(before, new Map([[first, [one, two, three]]]));
+          // What nobody has can't be given back.
+          if (one.endsWith('looks'))
+            for (const three of DEEDS) play(before, new Map([[first, [one, two, three]]]));
         }
       }
   });

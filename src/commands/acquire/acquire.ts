@@ -131,6 +131,11 @@ async function tryOnce(
     deps.emit(sentAwayEvent(acquired));
     return { kind: 'lost' };
   }
+  if (acquired.kind === 'out-of-turn')
+    throw new RunlockError(
+      'bug',
+      'acquire needs no turn of its node; please report this as a bug in runlock',
+    );
   const { context, why } = acquired;
   if (why.kind !== 'held') {
     deps.emit(
