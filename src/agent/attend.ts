@@ -221,27 +221,29 @@ async function end(
   });
 }
 
-/** What a good run would have published, or waited for, nobody does here: such a run is not known to be good. */
 async function afterReboot(of: OfTarget, look: Look, around: Pick<Around, 'ways' | 'memory'>): Promise<void> {
   const { ways, memory } = around;
   if (look.kind !== 'target') return;
   const { task: name } = look.target.spec.value;
   const served = ways.known.look().value.files.tasks.find(({ task }) => task.name === name);
-  const isPlain = served !== undefined && !served.needsHealth && served.shown.publish.length === 0;
-  if (!isPlain) {
-    const why =
-      'its host has booted, and a run that publishes or waits for health cannot be ended by the agent';
-    return end(of, { kind: 'end', end: { state: 'lost', why } }, around);
+  const lost = (why: string) => end(of, { kind: 'end', end: { state: 'lost', why } }, around);
+  if (!served) return lost('its host has booted, and its task is not in the files of this node any more');
+  if (served.needsHealth)
+    return lost('its host has booted, and a run that waits for health cannot be ended by the agent');
+  const asked = { ...served, groups: served.shown.groups, newId: ways.posting.newId };
+  switch (await endAfterReboot(of, asked)) {
+    case 'changed':
+      return;
+    case 'unpublished':
+      return lost(
+        'its host has booted, and its slots were cleared or taken meanwhile: nothing was published',
+      );
+    case 'good':
+      break;
   }
-  memory.isEndTold = await endAfterReboot(of, served.shown.groups);
-  if (memory.isEndTold)
-    ways.deps.emit({
-      event: 'request',
-      job: jobText(of.ref),
-      step: 'ended',
-      state: 'good',
-      why: 'its host has booted',
-    });
+  memory.isEndTold = true;
+  const job = jobText(of.ref);
+  ways.deps.emit({ event: 'request', job, step: 'ended', state: 'good', why: 'its host has booted' });
 }
 
 const signatureOf = ({ document }: SeenTarget) =>

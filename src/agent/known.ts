@@ -1,5 +1,6 @@
 /** What an agent knows of its host and of its place in Consul, in one value, so that one wait hears of each change. */
 import type { AgentDocument, AgentTask } from '../jobs/documents.ts';
+import type { Setting } from '../state/setting.ts';
 import { clockTime } from '../text/age.ts';
 import type { Hook } from './hook/definition.ts';
 import type { Pause } from './state-folder.ts';
@@ -12,6 +13,10 @@ export interface ServedTask {
   readonly shown: AgentTask;
   /** Whether a run is good only once its services are healthy. */
   readonly needsHealth: boolean;
+  /** What a good run sets. */
+  readonly publish: readonly Setting[];
+  /** The paths of the states that stand while it runs. */
+  readonly during: readonly string[];
 }
 
 export interface TaskFiles {

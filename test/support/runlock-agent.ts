@@ -7,7 +7,8 @@ import type { AgentDocument } from '../../src/jobs/documents.ts';
 import type { Agent } from './consul.ts';
 import { startTime } from '../../src/process/process-tree.ts';
 import { end } from './processes.ts';
-import { runlock, startRunlock } from './runlock.ts';
+import type { Scene } from './processes.ts';
+import { startRunlock } from './runlock.ts';
 import { stage } from './stage.ts';
 
 export interface AgentSetup {
@@ -20,12 +21,30 @@ export interface AgentSetup {
   readonly program?: string;
 }
 
-export function agentOn(
-  agent: Agent,
-  node: string,
-  { tasks = {}, env: more = {}, through = agent, program }: AgentSetup = {},
+/** Ended with the test; not for tests that go on beside others. */
+export function agentOn(agent: Agent, node: string, setup: AgentSetup = {}) {
+  const made = agentIn({ ...stage(), start: startRunlock }, { ...setup, agent, node });
+  // The runs outlive their agent, which ends before this; their guards end the commands.
+  onTestFinished(() => endRuns(made.state));
+  return made;
+}
+
+interface Place extends Pick<Scene, 'folder' | 'pid' | 'lines'> {
+  readonly start: typeof startRunlock;
+}
+
+/** In a folder that is there, by programs that the caller ends. */
+export function agentIn(
+  { folder, pid, lines, start }: Place,
+  {
+    agent,
+    node,
+    tasks = {},
+    env: more = {},
+    through = agent,
+    program,
+  }: AgentSetup & { readonly agent: Agent; readonly node: string },
 ) {
-  const { folder, pid, lines } = stage();
   const at = {
     tasks: `${folder}/tasks.d`,
     hooks: `${folder}/hooks.d`,
@@ -42,20 +61,18 @@ export function agentOn(
     ...more,
   };
   const key = `runlock/.agents/${node}`;
-  // The runs outlive their agent, which ends before this; their guards end the commands.
-  onTestFinished(() => endRuns(at.state));
   return {
     ...at,
     ...{ folder, pid, lines },
     key,
     write,
     start: (...words: string[]) =>
-      startRunlock(through, ['agent', ...words], {
+      start(through, ['agent', ...words], {
         env,
         ...(program !== undefined && { program: `${folder}/${program}` }),
       }),
-    startIn: (cwd: string, ...words: string[]) => startRunlock(through, ['agent', ...words], { env, cwd }),
-    run: (...words: string[]) => runlock(agent, ['agent', ...words], { env }),
+    startIn: (cwd: string, ...words: string[]) => start(through, ['agent', ...words], { env, cwd }),
+    run: (...words: string[]) => start(agent, ['agent', ...words], { env }).ended,
     /** Its key; undefined: there is none, or nobody has it locked. */
     shown: async () => {
       const entry = await agent.kv.get(key);
@@ -65,7 +82,8 @@ export function agentOn(
   };
 }
 
-function endRuns(stateFolder: string): void {
+/** SIGKILL to every process of a run that an agent with this folder has started; their guards end the commands. */
+export function endRuns(stateFolder: string): void {
   const files = readdirSync(stateFolder, { recursive: true, encoding: 'utf8' });
   for (const file of files.filter((name) => /^runs\/.*\.json$/.test(name))) {
     const note = JSON.parse(readFileSync(`${stateFolder}/${file}`, 'utf8')) as RunNote;

@@ -15,6 +15,8 @@ export const taskFiles =
         task,
         shown: announce(task, options),
         needsHealth: options.gate?.healthyWithinMs !== undefined,
+        publish: options.publish ?? [],
+        during: (options.during ?? []).map(({ path }) => path),
       })),
       ...(hooks.hooks.length > 0 && { hooks: hooks.hooks }),
       faults: [...(isMissing ? [missingText(from.folder)] : []), ...faults, ...hooks.faults],
