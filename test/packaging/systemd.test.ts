@@ -1,5 +1,5 @@
 // The units: what systemd says of them, and what they do under a real one, installed by the real dpkg.
-import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -7,6 +7,8 @@ import { endAgents, startAgent } from '../support/consul.ts';
 import type { Agent } from '../support/consul.ts';
 import { bootMachine, whyNoMachine } from '../support/machine.ts';
 import type { Machine } from '../support/machine.ts';
+import { onMachine } from '../support/on-machine.ts';
+import type { OnMachine } from '../support/on-machine.ts';
 import { eventually } from '../support/processes.ts';
 import { RUNLOCK } from '../support/program.ts';
 import { puppet, systemdAnalyze } from '../support/provision.ts';
@@ -125,60 +127,23 @@ describe.skipIf(why !== undefined)(
   { timeout: 150_000 },
   () => {
     let machine: Machine;
+    let on: OnMachine;
     let agent: Agent;
     let token: string;
 
-    const ok = async (...command: string[]): Promise<string> => {
-      const { status, said } = await machine.run(...command);
-      if (status !== 0) throw new Error(`${command.join(' ')} ended with ${status}: ${said}`);
-      return said;
-    };
-    const show = async (unit: string, ...properties: string[]) =>
-      Object.fromEntries(
-        (await ok('systemctl', 'show', unit, ...properties.map((name) => `--property=${name}`)))
-          .trim()
-          .split('\n')
-          .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
-      );
-    /** What the unit and its processes wrote to the journal: `<priority> text`. */
-    const journal = async (unit: string) => {
-      const fields = '--output-fields=PRIORITY,MESSAGE';
-      const text = await ok('journalctl', '--sync', '--unit', unit, '--output=json', fields).catch(() => '');
-      const lines = (text || (await ok('journalctl', '--unit', unit, '--output=json', fields)))
-        .trim()
-        .split('\n');
-      return lines
-        .filter((line) => line.startsWith('{'))
-        .map((line) => JSON.parse(line) as { PRIORITY: string; MESSAGE: string })
-        .map(({ PRIORITY, MESSAGE }) => `<${PRIORITY}> ${MESSAGE}`);
-    };
-    const note = (name: string) => readFileSync(join(machine.folder, name), 'utf8');
-    const noteOf = (name: string) =>
-      eventually(() => {
-        const text = note(name);
-        if (!text.endsWith('end\n')) throw new Error(`${name} is not complete: ${text}`);
-        return text;
-      }, 30_000);
     /** Each in a group of its own, unless `more` says another. */
     const instance = (name: string, command: string, more = `RUNLOCK_GROUP=prod/${name}\n`) =>
       machine.write(
         `/etc/runlock/runs.d/${name}.env`,
         `CONSUL_HTTP_ADDR=${agent.address}\n${more}RUNLOCK_COMMAND=${command}\n`,
       );
-    /** A script in the shared folder: its path. */
-    const script = (name: string, text: string) => {
-      const path = join(machine.folder, name);
-      writeFileSync(path, `#!/bin/sh\n${text}\n`);
-      chmodSync(path, 0o755);
-      return path;
-    };
-
     beforeAll(async () => {
       agent = await startAgent({ acl: true, name: 'web01' });
       token = await agent.token(
         'session "web01" { policy = "write" }\nkey_prefix "runlock/" { policy = "write" }\n',
       );
       machine = await bootMachine();
+      on = onMachine(machine);
       const args = [
         'scripts/run.js',
         'scripts/build-deb.ts',
@@ -188,15 +153,15 @@ describe.skipIf(why !== undefined)(
         machine.folder,
       ];
       const { stdout: deb } = await execa(process.execPath, args);
-      await ok('dpkg', '--no-triggers', '--install', deb);
+      await on.ok('dpkg', '--no-triggers', '--install', deb);
       // The program that is tested takes the place of the small one that was packed.
       const words = RUNLOCK.endsWith('.js')
         ? `"${process.execPath}" "${resolve(RUNLOCK)}"`
         : `"${resolve(RUNLOCK)}"`;
-      cpSync(script('runlock', `exec ${words} "$@"`), join(machine.folder, 'runlock.sh'));
-      await ok('cp', join(machine.folder, 'runlock.sh'), '/usr/bin/runlock');
+      cpSync(on.script('runlock', `exec ${words} "$@"`), join(machine.folder, 'runlock.sh'));
+      await on.ok('cp', join(machine.folder, 'runlock.sh'), '/usr/bin/runlock');
       await machine.write('/etc/runlock/token', `${token}\n`);
-      await ok('chmod', '600', '/etc/runlock/token');
+      await on.ok('chmod', '600', '/etc/runlock/token');
       return async () => {
         await machine.stop();
         await endAgents();
@@ -204,7 +169,7 @@ describe.skipIf(why !== undefined)(
     }, 240_000);
 
     test('a timer starts what the instance’s file says, in its group, with the token for root alone', async () => {
-      const facts = script(
+      const facts = on.script(
         'facts',
         `{ printf '%s|' "$@"; echo; echo "$RUNLOCK_RUN_GROUP $RUNLOCK_RUN_NODE"; stat -c '%a %U' "$CONSUL_HTTP_TOKEN_FILE"
          cat "$CONSUL_HTTP_TOKEN_FILE"; echo end; } >${machine.folder}/facts.out`,
@@ -214,39 +179,39 @@ describe.skipIf(why !== undefined)(
         '/etc/systemd/system/runlock@web.timer.d/soon.conf',
         '[Timer]\nOnCalendar=\nOnActiveSec=1s\nAccuracySec=1ms\nRandomizedDelaySec=0\n',
       );
-      await ok('systemctl', 'daemon-reload');
-      await ok('systemctl', 'enable', '--now', 'runlock@web.timer');
-      const said = await noteOf('facts.out');
+      await on.ok('systemctl', 'daemon-reload');
+      await on.ok('systemctl', 'enable', '--now', 'runlock@web.timer');
+      const said = await on.noteOf('facts.out');
       expect(said).toBe(`one|two words|a "quoted" word|$HOME|*|\nprod/web web01\n400 root\n${token}\nend\n`);
       await eventually(async () => {
         expect(await groupOf(agent, 'prod/web').lastRun('web01')).toMatchObject({
           outcome: 'succeeded',
           exitCode: 0,
         });
-        expect(await show('runlock@web.service', 'ActiveState', 'Result')).toEqual({
+        expect(await on.show('runlock@web.service', 'ActiveState', 'Result')).toEqual({
           ActiveState: 'inactive',
           Result: 'success',
         });
       }, 30_000);
-      const lines = await journal('runlock@web.service');
+      const lines = await on.journal('runlock@web.service');
       expect(lines).toContainEqual(expect.stringMatching(/^<6> .*web01 acquired slot 0 of prod\/web/));
-      const timer = await show('runlock@web.timer', 'ActiveState', 'UnitFileState');
+      const timer = await on.show('runlock@web.timer', 'ActiveState', 'UnitFileState');
       expect(timer).toEqual({ ActiveState: 'active', UnitFileState: 'enabled' });
     });
 
     test('without a token’s file it runs with the token of its own file, or none', async () => {
-      await ok('mv', '/etc/runlock/token', '/etc/runlock/token.away');
+      await on.ok('mv', '/etc/runlock/token', '/etc/runlock/token.away');
       onTestFinished(async () => {
-        await ok('mv', '/etc/runlock/token.away', '/etc/runlock/token');
+        await on.ok('mv', '/etc/runlock/token.away', '/etc/runlock/token');
       });
       await instance('none', '/bin/true');
       expect((await machine.run('systemctl', 'start', 'runlock@none.service')).status).toBe(1);
-      expect(await show('runlock@none.service', 'Result', 'ExecMainStatus')).toEqual({
+      expect(await on.show('runlock@none.service', 'Result', 'ExecMainStatus')).toEqual({
         Result: 'exit-code',
         ExecMainStatus: '77',
       });
       await instance('own', '/bin/true', `CONSUL_HTTP_TOKEN=${token}\n`);
-      await ok('systemctl', 'start', 'runlock@own.service');
+      await on.ok('systemctl', 'start', 'runlock@own.service');
     });
 
     test('an instance without a file, or a command in it, fails with one line that names the file', async () => {
@@ -256,30 +221,30 @@ describe.skipIf(why !== undefined)(
       for (const name of ['nobody', 'empty']) {
         const unit = `runlock@${name}.service`;
         expect((await machine.run('systemctl', 'start', unit)).status).toBe(1);
-        expect(await show(unit, 'ActiveState', 'Result')).toEqual({
+        expect(await on.show(unit, 'ActiveState', 'Result')).toEqual({
           ActiveState: 'failed',
           Result: 'exit-code',
         });
-        await eventually(async () => expect(await journal(unit)).toContain(wanted(name)), 30_000);
+        await eventually(async () => expect(await on.journal(unit)).toContain(wanted(name)), 30_000);
       }
     });
 
     test('a run that fails fails its unit with its own code; one that is busy does not', async () => {
       await instance('fails', `/bin/sh -c 'exit 3'`);
       expect((await machine.run('systemctl', 'start', 'runlock@fails.service')).status).toBe(1);
-      expect(await show('runlock@fails.service', 'Result', 'ExecMainStatus')).toEqual({
+      expect(await on.show('runlock@fails.service', 'Result', 'ExecMainStatus')).toEqual({
         Result: 'exit-code',
         ExecMainStatus: '3',
       });
       await instance('busy', '/bin/true', 'RUNLOCK_GROUP=prod/fails\nRUNLOCK_NODE=web02\nRUNLOCK_WAIT=0\n');
-      await ok('systemctl', 'start', 'runlock@busy.service');
-      const lines = await journal('runlock@busy.service');
+      await on.ok('systemctl', 'start', 'runlock@busy.service');
+      const lines = await on.journal('runlock@busy.service');
       expect(lines).toContainEqual(expect.stringMatching(/^<4> runlock: .*web01/));
       expect(lines).toContainEqual('<6> runlock@busy.service: Deactivated successfully.');
     });
 
     test('a stop ends the command’s whole tree, once, and its node keeps the slot', async () => {
-      const stubborn = script(
+      const stubborn = on.script(
         'stubborn',
         // After the first signal it stays a while, so that a second one would be seen.
         `asked=; trap 'asked=1; echo asked >>${machine.folder}/stubborn.out' TERM
@@ -291,11 +256,11 @@ describe.skipIf(why !== undefined)(
          exit 5`,
       );
       await instance('stubborn', stubborn);
-      await ok('systemctl', 'start', '--no-block', 'runlock@stubborn.service');
-      await eventually(() => expect(note('stubborn.out')).toBe('started\n'), 30_000);
-      await ok('systemctl', 'stop', 'runlock@stubborn.service');
+      await on.ok('systemctl', 'start', '--no-block', 'runlock@stubborn.service');
+      await eventually(() => expect(on.note('stubborn.out')).toBe('started\n'), 30_000);
+      await on.ok('systemctl', 'stop', 'runlock@stubborn.service');
       // Once: by runlock, and not by systemd as well.
-      expect(note('stubborn.out')).toBe('started\nasked\n');
+      expect(on.note('stubborn.out')).toBe('started\nasked\n');
       expect((await machine.run('pgrep', '--full', 'sleep 300')).status).toBe(1);
       expect(await groupOf(agent, 'prod/stubborn').lastRun('web01')).toMatchObject({
         outcome: 'interrupted',
@@ -307,7 +272,7 @@ describe.skipIf(why !== undefined)(
     });
 
     test('the command has a cgroup of its own below the unit’s, which goes with the run', async () => {
-      const where = script(
+      const where = on.script(
         'where',
         `{ sed -n 's/^0:://p' /proc/self/cgroup; echo end; } >${machine.folder}/where.out`,
       );
@@ -316,25 +281,25 @@ describe.skipIf(why !== undefined)(
         '/etc/systemd/system/runlock@where.service.d/stay.conf',
         '[Service]\nRemainAfterExit=yes\n',
       );
-      await ok('systemctl', 'daemon-reload');
-      await ok('systemctl', 'start', 'runlock@where.service');
+      await on.ok('systemctl', 'daemon-reload');
+      await on.ok('systemctl', 'start', 'runlock@where.service');
       const own = '/system\\.slice/system-runlock\\.slice/runlock@where\\.service';
-      expect(await noteOf('where.out')).toMatch(new RegExp(`^${own}/runlock-[0-9a-f-]{36}\nend\n$`));
+      expect(await on.noteOf('where.out')).toMatch(new RegExp(`^${own}/runlock-[0-9a-f-]{36}\nend\n$`));
       expect((await machine.run('sh', '-c', 'find /sys/fs/cgroup -name "runlock-*-*-*-*-*"')).said).toBe('');
     });
 
     test('what a run does to the host is done to the host: mounts stay, and root may do all', async () => {
-      const changes = script(
+      const changes = on.script(
         'changes',
         `mkdir -p /mnt/kept && mount -t tmpfs kept /mnt/kept
-       { grep -E '^(NoNewPrivs|CapBnd):' /proc/self/status; umask; echo end; } >${machine.folder}/changes.out`,
+       { grep -E '^(NoNewPrivs|CapBnd|Seccomp_filters):' /proc/self/status; umask; echo end; } >${machine.folder}/changes.out`,
       );
       await instance('changes', changes);
-      await ok('systemctl', 'start', 'runlock@changes.service');
-      expect(await ok('stat', '--file-system', '--format=%T', '/mnt/kept')).toBe('tmpfs\n');
-      const all = (await ok('grep', '^CapBnd:', '/proc/1/status')).trim();
-      expect((await noteOf('changes.out')).split('\n')).toEqual(
-        expect.arrayContaining([all, 'NoNewPrivs:\t0', '0022']),
+      await on.ok('systemctl', 'start', 'runlock@changes.service');
+      expect(await on.ok('stat', '--file-system', '--format=%T', '/mnt/kept')).toBe('tmpfs\n');
+      const all = (await on.ok('grep', '-E', '^(CapBnd|Seccomp_filters):', '/proc/1/status')).trim();
+      expect((await on.noteOf('changes.out')).split('\n')).toEqual(
+        expect.arrayContaining([...all.split('\n'), 'NoNewPrivs:\t0', '0022']),
       );
     });
 
@@ -354,18 +319,18 @@ describe.skipIf(why !== undefined)(
         await instance('puppet', words.join(' '));
         const dropIn = '/etc/systemd/system/runlock@puppet.service.d/codes.conf';
         await machine.write(dropIn, '[Service]\nSuccessExitStatus=2\n');
-        await ok('systemctl', 'daemon-reload');
-        await ok('systemctl', 'start', '--no-block', 'runlock@puppet.service');
+        await on.ok('systemctl', 'daemon-reload');
+        await on.ok('systemctl', 'start', '--no-block', 'runlock@puppet.service');
         await eventually(async () => {
           expect(await groupOf(agent, 'prod/puppet').lastRun('web01')).toMatchObject({
             outcome: 'succeeded',
             exitCode: 2,
           });
-          expect(await journal('runlock@puppet.service')).toContain(
+          expect(await on.journal('runlock@puppet.service')).toContain(
             '<6> runlock@puppet.service: Deactivated successfully.',
           );
         }, 200_000);
-        expect(await ok('stat', '--format=%U %a', '/home/runlocktest/note')).toBe('runlocktest 4755\n');
+        expect(await on.ok('stat', '--format=%U %a', '/home/runlocktest/note')).toBe('runlocktest 4755\n');
         expect(await groupOf(agent, 'prod/puppet').lastRun('web01')).toMatchObject({
           outcome: 'succeeded',
           exitCode: 2,
@@ -374,29 +339,31 @@ describe.skipIf(why !== undefined)(
     );
 
     test('when the package goes, no timer starts another run; one under way goes on to its end', async () => {
-      const slow = script(
+      const slow = on.script(
         'slow',
         `echo started >${machine.folder}/slow.out
        until [ -e ${machine.folder}/go ]; do sleep 0.05; done; echo end >>${machine.folder}/slow.out`,
       );
       await instance('slow', slow);
-      await ok('systemctl', 'enable', '--now', 'runlock@slow.timer');
-      await ok('systemctl', 'start', '--no-block', 'runlock@slow.service');
-      await eventually(() => expect(note('slow.out')).toBe('started\n'), 30_000);
-      await ok('dpkg', '--no-triggers', '--remove', 'runlock');
-      expect(await ok('systemctl', 'list-units', '--no-legend', '--type=timer', '--state=active')).toBe('');
+      await on.ok('systemctl', 'enable', '--now', 'runlock@slow.timer');
+      await on.ok('systemctl', 'start', '--no-block', 'runlock@slow.service');
+      await eventually(() => expect(on.note('slow.out')).toBe('started\n'), 30_000);
+      await on.ok('dpkg', '--no-triggers', '--remove', 'runlock');
+      expect(await on.ok('systemctl', 'list-units', '--no-legend', '--type=timer', '--state=active')).toBe(
+        '',
+      );
       writeFileSync(join(machine.folder, 'go'), '');
-      expect(await noteOf('slow.out')).toBe('started\nend\n');
+      expect(await on.noteOf('slow.out')).toBe('started\nend\n');
       await eventually(
         async () =>
           expect(await groupOf(agent, 'prod/slow').lastRun('web01')).toMatchObject({ outcome: 'succeeded' }),
         30_000,
       );
-      await ok('dpkg', '--no-triggers', '--purge', 'runlock');
+      await on.ok('dpkg', '--no-triggers', '--purge', 'runlock');
       expect((await machine.run('ls', '/etc/systemd/system/timers.target.wants')).said).not.toContain(
         'runlock@',
       );
-      expect(await ok('ls', '/etc/runlock/runs.d')).toContain('slow.env');
+      expect(await on.ok('ls', '/etc/runlock/runs.d')).toContain('slow.env');
     });
   },
 );
