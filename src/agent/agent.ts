@@ -71,9 +71,9 @@ export async function runAgent(
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {
-    manager.stopping();
     over.abort();
     await Promise.all(background);
+    await manager.stopping();
   }
 }
 

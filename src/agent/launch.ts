@@ -1,6 +1,7 @@
 /** Starts the process of a run: a session of its own, and under systemd a scope of its own, so that the agent's end is not its end. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { jobText } from '../jobs/keys.ts';
@@ -26,15 +27,18 @@ export interface Launch {
   /** Of runlock. */
   readonly words: readonly string[];
   readonly env: Env;
-  /** From 1. */
-  readonly tries: number;
-  /** ISO 8601: when the first of them began. */
+  /** ISO 8601: when the first process for it began. */
   readonly since: string;
+  /** systemd has refused it a scope before. */
+  readonly scopeless: boolean;
 }
 
-/** Not for the runs: they would speak for the agent, or for the run in which somebody has started it. */
-const OF_THE_AGENT =
-  /^(?:NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|JOURNAL_STREAM|LISTEN_\w+|RUNLOCK_RUN_\w+|RUNLOCK_FENCING_TOKEN|CONSUL_LOCK_HELD)$/;
+/** Not for the runs: they would speak for the agent's unit, or for the run in which somebody has started the agent. */
+const OF_THE_AGENT = [
+  /^(?:NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|JOURNAL_STREAM|INVOCATION_ID|SYSTEMD_EXEC_PID|LISTEN_\w+|MEMORY_PRESSURE_\w+)$/,
+  /^(?:STATE|LOGS|CREDENTIALS)_DIRECTORY$/,
+  /^(?:RUNLOCK_RUN_\w+|RUNLOCK_FENCING_TOKEN|CONSUL_LOCK_HELD)$/,
+];
 
 /**
  * One file for each run: `PRINCIPAL/ID.TASK.log`; `triggers/TIME.TASK.log` of one that a change has started, so that a list of
@@ -54,13 +58,14 @@ export const OF_TRIGGERS = '.triggers';
 /** @throws what node:fs and spawn throw: nothing was started. */
 export function launch(
   { self, env, uid, logFolder }: Launcher,
-  { ref, task, words, env: more, tries, since }: Launch,
+  { ref, task, words, env: more, since, scopeless }: Launch,
 ) {
-  const kept = Object.entries(env).filter(([name]) => !OF_THE_AGENT.test(name));
+  const kept = Object.entries(env).filter(([name]) => !OF_THE_AGENT.some((each) => each.test(name)));
   const file = logFile(logFolder, { ref, task, since });
   // The run bounds its command's output itself; what runlock says goes into the same file.
   const asked = [...self, ...words, '--log-file', file];
-  const line = [...scopeFor({ env, uid, ref, tries }), ...asked] as [string, ...string[]];
+  const scope = scopeless ? [] : scopeFor({ env, uid, ref });
+  const line = [...scope, ...asked] as [string, ...string[]];
   mkdirSync(dirname(file), { recursive: true, mode: 0o750 });
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   // A file, not a pipe: the run outlives this process.
@@ -129,26 +134,20 @@ function tailOf(file: string): Buffer {
   }
 }
 
-/**
- * The words before the command that give it a scope. They become the command: same pid. A systemd that makes no scope (its bus
- * is gone) ends the first try at once; the second one does without.
- */
-function scopeFor({
-  env,
-  uid,
-  ref,
-  tries,
-}: {
-  env: Env;
-  uid: number;
-  ref: JobRef;
-  tries: number;
-}): readonly string[] {
+/** The words before the command that give it a scope. They become the command: same pid. */
+function scopeFor({ env, uid, ref }: { env: Env; uid: number; ref: JobRef }): readonly string[] {
   const isService = Boolean(env['INVOCATION_ID']) && existsSync('/run/systemd/system');
-  if (!isService || uid !== 0 || tries % 2 === 0) return [];
-  const name = `runlock-${ref.principal}-${ref.id}-${tries}`;
+  if (!isService || uid !== 0) return [];
+  // What a run leaves running keeps its scope, so no name may come twice.
+  const name = `runlock-${ref.principal.replace(/^\./, '')}-${ref.id}-${randomUUID().slice(0, 8)}`;
   return [
     ...['systemd-run', '--scope', '--quiet', '--collect', '--property=Delegate=yes'],
+    // At a shutdown the run still reaches Consul, to say how it ended.
+    '--property=After=network.target consul.service',
     ...[`--unit=${name}`, `--description=runlock job ${jobText(ref)}`, '--'],
   ];
 }
+
+/** Whether it was systemd-run that ended, because systemd made no scope, and not the run. */
+export const isScopeRefused = (end: RunEnd | undefined): boolean =>
+  end?.code === 1 && end.said.startsWith('Failed to ');

@@ -28,6 +28,8 @@ export interface RunNote {
   readonly process?: { readonly pid: number; readonly startTime: string };
   /** How it ended. Absent: it lives, or the agent that started it did not see its end. */
   readonly ended?: RunEnd;
+  /** systemd has refused it a scope: it does without. */
+  readonly scopeless?: true;
 }
 
 /** How a process ended. */
@@ -59,11 +61,12 @@ export function readNote(stateFolder: string, ref: JobRef, uid: number): RunNote
 
 function toNote(read: unknown): RunNote | undefined {
   if (typeof read !== 'object' || read === null) return undefined;
-  const { mark, bootId, nonce, tries, at, since, process, ended } = read as Partial<RunNote>;
+  const { mark, bootId, nonce, tries, at, since, process, ended, scopeless } = read as Partial<RunNote>;
   const isWhole =
     [mark, bootId, nonce, at].every((each) => typeof each === 'string' && each !== '') &&
     Number.isSafeInteger(tries) &&
     isTextOrNone(since) &&
+    [undefined, true].includes(scopeless) &&
     (ended === undefined || isEnd(ended)) &&
     (process === undefined || (Number.isSafeInteger(process.pid) && typeof process.startTime === 'string'));
   return isWhole ? (read as RunNote) : undefined;

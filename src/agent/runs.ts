@@ -5,11 +5,11 @@ import type { JobRef } from '../jobs/keys.ts';
 import { jobText } from '../jobs/keys.ts';
 import type { Clock, Host } from '../platform/deps.ts';
 import { RunlockError, exitStatusOf } from '../errors.ts';
-import { OF_TRIGGERS, ended, lastWordIn, launch, logFile } from './launch.ts';
+import { OF_TRIGGERS, ended, isScopeRefused, lastWordIn, launch, logFile } from './launch.ts';
 import type { Launcher } from './launch.ts';
 import { removeOldLogs } from './logs.ts';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from './run-notes.ts';
-import type { RunEnd } from './run-notes.ts';
+import type { RunEnd, RunNote } from './run-notes.ts';
 
 export interface Runs {
   /** Whether a process that was started for the request is alive. */
@@ -129,7 +129,11 @@ export function openRuns(
       const tries = (before?.tries ?? 0) + 1;
       const at = new Date(clock.now()).toISOString();
       const since = before?.since ?? at;
-      const note = { mark: newMark(), bootId: host.bootId, nonce, tries, at, since };
+      const scopeless = before?.scopeless === true || isScopeRefused(before?.ended);
+      const note: RunNote = {
+        ...{ mark: newMark(), bootId: host.bootId, nonce, tries, at, since },
+        ...(scopeless && { scopeless }),
+      };
       writeNote(stateFolder, ref, note);
       const env = {
         [MARK]: note.mark,
@@ -141,7 +145,7 @@ export function openRuns(
         ...(triggered ? ['--triggered'] : ['--job', jobText(ref), '--state-dir', stateFolder]),
         ...Object.entries(params).flatMap(([name, value]) => ['--param', `${name}=${value}`]),
       ];
-      const child = launch(effects, { ref, task, words, env, tries, since });
+      const child = launch(effects, { ref, task, words, env, since, scopeless });
       const { pid } = child;
       child.on('error', (error) =>
         emit({

@@ -60,14 +60,17 @@ export interface FileLimit {
 }
 
 /** A run in a dozen groups needs about a hundred. */
-const ROOMY = 256;
+export const ROOMY = 256;
 /** Stdin, stdout and stderr are copied too. */
 const SPARE = 8;
 /** Ample for prlimit(1), which only asks the kernel. */
 const PRLIMIT_MS = 2_000;
 
 /** The soft limit that runlock was started with; undefined: it still has that limit, or the limit can't be known. */
-export function callersSoftLimit({ own, parents }: { own: string; parents: string }): number | undefined {
+export function callersSoftLimit(
+  own = readText(`/proc/${pid}/limits`),
+  parents = readText(`/proc/${ppid}/limits`),
+): number | undefined {
   const [mine, theirs] = [readLimit(own), readLimit(parents)];
   // If the hard limits differ, they were changed between the parent and runlock, and the soft limit probably was too.
   if (!mine || !theirs || mine.hard !== theirs.hard || theirs.soft >= mine.soft) return undefined;
@@ -82,8 +85,7 @@ function readLimit(limits: string): { readonly soft: number; readonly hard: numb
 
 /** `inherited`: the caller's descriptors, whose numbers may exceed its limit. Undefined: there is nothing to change. */
 function fileLimit(inherited: readonly number[]): FileLimit | undefined {
-  const own = readText(`/proc/${pid}/limits`);
-  const soft = callersSoftLimit({ own, parents: readText(`/proc/${ppid}/limits`) });
+  const soft = callersSoftLimit();
   if (soft === undefined) return undefined;
   let entered: Promise<void> | undefined;
   // To pass a descriptor on, a process needs a higher limit than its number: Bun copies each to a number above all
@@ -98,7 +100,7 @@ function fileLimit(inherited: readonly number[]): FileLimit | undefined {
 }
 
 /** Uses prlimit(1), which sets the limits of another process, because neither runtime offers setrlimit(2). */
-function setSoft(pid: number, soft: number): Promise<void> {
+export function setSoft(pid: number, soft: number): Promise<void> {
   return new Promise((resolve) => {
     const done = () => resolve();
     try {

@@ -15,11 +15,9 @@ test.each([
   ['as it is, where the parent’s is higher', [1024, 4096], [4096, 4096], undefined],
   ['the parent’s, where the hard one has no end', ['unlimited', 'unlimited'], [1024, 'unlimited'], 1024],
 ] as const)('%s', (_, own, parents, soft) => {
-  expect(callersSoftLimit({ own: limits(own[0], own[1]), parents: limits(parents[0], parents[1]) })).toBe(
-    soft,
-  );
+  expect(callersSoftLimit(limits(own[0], own[1]), limits(parents[0], parents[1]))).toBe(soft);
 });
 
 test('unknown, where nobody may look', () => {
-  expect(callersSoftLimit({ own: limits(4096, 4096), parents: '' })).toBeUndefined();
+  expect(callersSoftLimit(limits(4096, 4096), '')).toBeUndefined();
 });

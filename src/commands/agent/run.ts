@@ -84,13 +84,16 @@ async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: 
   });
   return withWays({ common: { ...common, isTalkative: true } }, platform, async ({ deps, connect }) => {
     stopped.signal.addEventListener('abort', () => deps.emit({ event: 'agent-stops', signal: stoppedBy }));
-    const [{ runAgent }, { watchHost }, { serviceManager }, { openRuns }, consul] = await Promise.all([
-      import('../../agent/agent.ts'),
-      import('../../agent/host-watch.ts'),
-      import('../../agent/service-manager.ts'),
-      import('../../agent/runs.ts'),
-      connect(),
-    ]);
+    const [{ runAgent }, { watchHost }, { serviceManager }, { openRuns }, { takeOwnLimit }, consul] =
+      await Promise.all([
+        import('../../agent/agent.ts'),
+        import('../../agent/host-watch.ts'),
+        import('../../agent/service-manager.ts'),
+        import('../../agent/runs.ts'),
+        import('../../agent/open-files.ts'),
+        connect(),
+      ]);
+    await takeOwnLimit(platform.env);
     const { tasksDir, hooksDir, stateDir, defining } = options;
     const state = openStateFolder(stateDir, platform);
     const readFiles = taskFiles({ folder: tasksDir, hooksFolder: hooksDir, uid: platform.uid, defining });
