@@ -18,8 +18,9 @@ import { publishingOf } from '../state/publishing.ts';
 import { stateRule } from '../state/path.ts';
 import type { Setting } from '../state/setting.ts';
 
-/** Of the task. */
+/** Of the task, and of its run. */
 export interface Rebooted {
+  /** In which the run has a claim; that of the job last. */
   readonly groups: readonly string[];
   readonly publish: readonly Setting[];
   /** Paths. */
@@ -43,7 +44,7 @@ const REQUEST_MS = 5_000;
 export function endAfterReboot(of: OfTarget, task: Rebooted): Promise<AfterReboot> {
   const { consul, deps, prefix, node, signal } = of;
   const { groups, publish, during, newId } = task;
-  const [home = ''] = groups;
+  const [home = ''] = (groups[0] ?? '').split('/.');
   const rules = [
     jobRule(prefix, home, 'write'),
     ...groups.map((group) => groupKeys(prefix, group).rule),
@@ -101,7 +102,7 @@ async function claimsOf(
   for (const group of groups) {
     const keys = groupKeys(prefix, group);
     const { entries } = await consul.list(keys.slotPrefix, { signal, rule: keys.rule });
-    const slot = readSlots(prefix, entries).find(({ owner }) => owner?.claim.run === run);
+    const slot = readSlots(keys.base, entries).find(({ owner }) => owner?.claim.run === run);
     const { entry } = await consul.get(keys.run(node), { signal, rule: keys.rule });
     const record = entry && decodeRun(entry);
     if (slot?.owner?.claim.state !== 'rebooting' || slot.lockedBy !== undefined || record?.run !== run)

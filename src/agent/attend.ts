@@ -5,7 +5,7 @@ import { lookPast } from '../consul/watch.ts';
 import { assertNever, reasonOf } from '../errors.ts';
 import { acceptTarget, dropPointer, endTarget, noteTarget, stopJob } from '../jobs/end.ts';
 import type { OfTarget } from '../jobs/end.ts';
-import { jobKeys, jobText } from '../jobs/keys.ts';
+import { jobGroup, jobKeys, jobText } from '../jobs/keys.ts';
 import { lookAt } from '../jobs/read.ts';
 import type { Known as KnownJob, Look } from '../jobs/read.ts';
 import type { End, SeenTarget } from '../jobs/transactions.ts';
@@ -224,13 +224,17 @@ async function end(
 async function afterReboot(of: OfTarget, look: Look, around: Pick<Around, 'ways' | 'memory'>): Promise<void> {
   const { ways, memory } = around;
   if (look.kind !== 'target') return;
-  const { task: name } = look.target.spec.value;
+  const { task: name, home, noop = false, maxRunning } = look.target.spec.value;
   const served = ways.known.look().value.files.tasks.find(({ task }) => task.name === name);
   const lost = (why: string) => end(of, { kind: 'end', end: { state: 'lost', why } }, around);
   if (!served) return lost('its host has booted, and its task is not in the files of this node any more');
-  if (served.needsHealth)
+  if (served.needsHealth && !noop)
     return lost('its host has booted, and a run that waits for health cannot be ended by the agent');
-  const asked = { ...served, groups: served.shown.groups, newId: ways.posting.newId };
+  const ofJob = noop || maxRunning !== undefined ? [jobGroup(home, of.ref)] : [];
+  const { newId } = ways.posting;
+  const asked = noop
+    ? { groups: ofJob, publish: [], during: [], newId }
+    : { ...served, groups: [...served.shown.groups, ...ofJob], newId };
   switch (await endAfterReboot(of, asked)) {
     case 'changed':
       return;
@@ -257,8 +261,9 @@ async function start({ ways, runs, request }: Attending, look: Look, signal: Abo
   await runs.room(order, { signal });
   await ways.refresh();
   if (known.look().change !== before) return;
-  const { task, params, nonce } = look.target.spec.value;
-  runs.start({ ref, nonce, task, params });
+  const { task, params, nonce, noop, maxRunning } = look.target.spec.value;
+  const limit = maxRunning === undefined ? {} : { maxRunning };
+  runs.start({ ref, nonce, task, params, ...(noop && { noop }), ...limit });
   deps.emit({ event: 'request', job: jobText(ref), step: 'started', task });
 }
 

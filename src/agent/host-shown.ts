@@ -4,6 +4,7 @@ import { groupKeys } from '../lock/keys.ts';
 import { decodeRun } from '../lock/records.ts';
 import type { Outcome } from '../lock/records.ts';
 import type { FinalState } from '../jobs/documents.ts';
+import { jobGroup } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import { endInLedger, hasStarted, readLedger } from '../jobs/ledger.ts';
 import type { Look } from '../jobs/read.ts';
@@ -36,14 +37,15 @@ export async function hostShown(
   if (look.kind !== 'target') return { ...nothing, bootId: host.bootId, notBeforeMs: 0 };
   const { spec, document } = look.target;
   const ledger = readLedger(state.path, ref);
-  const { nonce, home, task } = spec.value;
+  const { nonce, home, task, noop } = spec.value;
+  const group = noop ? jobGroup(home, ref) : home;
   const run = document?.value.state === 'running' ? document.value.run : undefined;
   const isGone = run !== undefined && !isExecAlive;
   return {
     isExecAlive,
     isRunAlive: isGone && !isNobody(host.survivors(run, emit)),
     started: hasStarted(ledger, nonce) ? endInLedger(ledger) : undefined,
-    recorded: isGone ? await recordedEnd({ consul, prefix, home, node }, run, signal) : undefined,
+    recorded: isGone ? await recordedEnd({ consul, prefix, group, node }, run, signal) : undefined,
     bootId: host.bootId,
     notBeforeMs: runs.notBeforeMs(ref, nonce),
     lastEnd: runs.lastEnd({ ref, nonce, task }),
@@ -53,16 +55,17 @@ export async function hostShown(
 interface Recorded {
   readonly consul: Consul;
   readonly prefix: string;
-  readonly home: string;
+  /** Where the run is recorded. */
+  readonly group: string;
   readonly node: string;
 }
 
 async function recordedEnd(
-  { consul, prefix, home, node }: Recorded,
+  { consul, prefix, group, node }: Recorded,
   run: string,
   signal: AbortSignal,
 ): Promise<RecordedEnd | undefined> {
-  const keys = groupKeys(prefix, home);
+  const keys = groupKeys(prefix, group);
   const { entry } = await consul.get(keys.run(node), { signal, rule: keys.rule });
   if (!entry) return undefined;
   const record = decodeRun(entry);

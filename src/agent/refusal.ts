@@ -2,7 +2,7 @@
 import { isRunlockError } from '../errors.ts';
 import type { Spec } from '../jobs/documents.ts';
 import type { TaskFiles } from './known.ts';
-import { fill } from './task/parameters.ts';
+import { fill, fillNoop } from './task/parameters.ts';
 
 export interface Asking {
   readonly principal: string;
@@ -32,10 +32,10 @@ export function whyRefused(
     return `task ${name} runs in ${groups.join(', ')} on this node, and the job was started for ${home}`;
   if (older >= MOST_OPEN)
     return `too many: ${MOST_OPEN} older requests of ${principal} are open on this node`;
-  // Its run would be the real one.
-  if (noop) return `task ${name} can't only be tried by the agent of this node`;
   try {
-    fill(found.task, new Map(Object.entries(params)));
+    const given = new Map(Object.entries(params));
+    if (noop) fillNoop(found.task, given);
+    else fill(found.task, given);
     return undefined;
   } catch (error) {
     if (isRunlockError(error)) return error.message;

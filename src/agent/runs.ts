@@ -34,6 +34,10 @@ export interface StartRequest {
   readonly nonce: string;
   readonly task: string;
   readonly params: Readonly<Record<string, string>>;
+  /** It only tries. */
+  readonly noop?: true;
+  /** How many targets of the job may run at once. */
+  readonly maxRunning?: number;
   /** A change asks for it, and no request. */
   readonly triggered?: true;
 }
@@ -121,7 +125,7 @@ export function openRuns(
       const since = note.since ?? note.at;
       return toLastEnd(note.ended ?? { said: lastWordIn(logFile(effects.logFolder, { ref, task, since })) });
     },
-    start: ({ ref, nonce, task, params, triggered }) => {
+    start: ({ ref, nonce, task, params, noop, maxRunning, triggered }) => {
       if (isAlive(ref))
         throw new RunlockError('refused', `a process for job ${jobText(ref)} is there already`);
       const noted = noteOf(ref);
@@ -143,6 +147,8 @@ export function openRuns(
       const words = [
         ...['task', 'run', task, ...flags],
         ...(triggered ? ['--triggered'] : ['--job', jobText(ref), '--state-dir', stateFolder]),
+        ...(noop ? ['--noop'] : []),
+        ...(maxRunning === undefined ? [] : ['--max-running', String(maxRunning)]),
         ...Object.entries(params).flatMap(([name, value]) => ['--param', `${name}=${value}`]),
       ];
       const child = launch(effects, { ref, task, words, env, since, scopeless });

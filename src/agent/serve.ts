@@ -7,7 +7,7 @@ import type { LastEnd } from './runs.ts';
 import type { TargetDocument } from '../jobs/documents.ts';
 import type { Look } from '../jobs/read.ts';
 import { isFinal } from '../jobs/records.ts';
-import { isPast, isUnderWay, whyNotStart } from '../jobs/stage.ts';
+import { delayOf, isPast, isUnderWay, whyNotStart } from '../jobs/stage.ts';
 import type { End, SeenTarget } from '../jobs/transactions.ts';
 import { assertNever } from '../errors.ts';
 import { isSameBoot } from '../platform/deps.ts';
@@ -108,7 +108,7 @@ function decideUnderWay({ document }: SeenTarget, { host, nowMs, stop }: Around)
 }
 
 function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around): Deed {
-  const { document, stage, spec, targetStage } = target;
+  const { document, stage, spec, targetStage, node } = target;
   const { until } = spec.value;
   // The store went back: this host has started it before.
   if (host.started) return { kind: 'end', end: startedBefore(host.started) };
@@ -123,7 +123,11 @@ function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around):
   if (!document && stage.value.kind === 'open' && targetStage >= 0) return { kind: 'accept' };
   const news = document && whyNotBegun(document.value, host.lastEnd);
   if (news !== undefined) return { kind: 'tell', why: news };
-  const notNow = whyNotStart({ stage: stage.value, targetStage, document: document?.value, until }, nowMs);
+  const delayMs = delayOf(node, spec.value.splayMs);
+  const notNow = whyNotStart(
+    { stage: stage.value, targetStage, document: document?.value, until, delayMs },
+    nowMs,
+  );
   if (!notNow)
     return host.notBeforeMs > nowMs
       ? wait({ kind: 'stage', atMs: Math.min(atMs, host.notBeforeMs) })

@@ -26,7 +26,7 @@ export function watchRuns(
   { targets, keys, entries }: RunsSeen,
   monotonicMs: number,
 ): Watched {
-  const slots = readSlots(keys.root, entries);
+  const slots = readSlots(keys.base, entries);
   const seen = targets.flatMap(({ node, document }) => {
     if (document?.state !== 'running') return [];
     const { run } = document;

@@ -77,6 +77,13 @@ export function jobKeys(prefix: string, home: string, { principal, id }: JobRef)
   };
 }
 
+/**
+ * A group of the job's own, below its home: where only so many targets may run at once, each takes one of its slots before
+ * those of its task, so that the others don't stand in the queue; one that only tries takes no other.
+ */
+export const jobGroup = (home: string, { principal, id }: JobRef): string =>
+  `${home}/.jobs/${principal}/${id}`;
+
 /** Locked by the session of the node's agent. */
 export const agentKey = (prefix: string, node: string): string => `${prefix}/.agents/${node}`;
 

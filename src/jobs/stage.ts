@@ -147,7 +147,7 @@ export type NotNow =
 
 /** Undefined: a target may start its command now. */
 export function whyNotStart(
-  { stage, targetStage, document, until }: Startable,
+  { stage, targetStage, document, until, delayMs = 0 }: Startable,
   nowMs: number,
 ): NotNow | undefined {
   if (stage.kind === 'stopped' || stage.kind === 'done') return { kind: 'never', why: stage.kind };
@@ -157,7 +157,8 @@ export function whyNotStart(
   if (stage.kind === 'fill') return { kind: 'not-yet', why: 'fill' };
   if (targetStage === NO_STAGE) return { kind: 'never', why: 'target' };
   if (!document || stage.stage < targetStage) return { kind: 'not-yet', why: 'stage' };
-  const leftMs = stage.notBefore === undefined ? 0 : Date.parse(stage.notBefore) - nowMs;
+  const isLater = stage.notBefore !== undefined || delayMs > 0;
+  const leftMs = isLater ? Date.parse(stage.notBefore ?? stage.since) + delayMs - nowMs : 0;
   return leftMs > 0 ? { kind: 'not-yet', why: 'pause', leftMs } : undefined;
 }
 
@@ -168,6 +169,18 @@ export interface Startable {
   readonly document: Pick<TargetDocument, 'state'> | undefined;
   /** The end of the request. */
   readonly until: string;
+  /** The target's part of the splay: `delayOf`. */
+  readonly delayMs?: number;
+}
+
+/** A node's part of a splay, the same each time, in milliseconds. */
+export const delayOf = (node: string, splayMs = 0): number => (splayMs === 0 ? 0 : hashOf(node) % splayMs);
+
+/** FNV-1a, 32 bits. */
+export function hashOf(text: string): number {
+  let value = 0x811c9dc5;
+  for (const byte of Buffer.from(text)) value = Math.imul(value ^ byte, 0x01000193) >>> 0;
+  return value;
 }
 
 /** By the clock of the node itself: it ends only its own part. */

@@ -14,7 +14,7 @@ import { MOST_TARGETS } from './documents.ts';
 import { endTarget, stopJob } from './end.ts';
 import { goneRuns, watchRuns } from './gone.ts';
 import type { Watched } from './gone.ts';
-import { agentKey } from './keys.ts';
+import { agentKey, jobGroup } from './keys.ts';
 import { jobRule } from './read.ts';
 import { isExpired } from './stage.ts';
 import { collect, dropPointers } from './transactions.ts';
@@ -121,12 +121,13 @@ interface Past<T> {
 
 async function seeRuns(
   { consul, prefix, signal }: Tender,
-  { job, targets }: JobView,
+  { ref, job, targets }: JobView,
   { before, nowMs }: Past<Watched>,
 ): Promise<Watched> {
   const running = targets.filter(({ document }) => document?.state === 'running');
   if (running.length === 0) return new Map();
-  const keys = groupKeys(prefix, job.spec.value.home);
+  const { home, noop } = job.spec.value;
+  const keys = groupKeys(prefix, noop ? jobGroup(home, ref) : home);
   const marks = keys.node('');
   await proveRead(consul, [keys.slotPrefix, marks], signal);
   const entries = await consul.readAll(

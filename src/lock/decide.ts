@@ -36,7 +36,7 @@ export interface Owner {
   readonly index: number;
 }
 
-/** The slots that have any key, by number. */
+/** The slots that have any key, by number. @param prefix of all groups, or of the one (`GroupKeys.base`). */
 export function readSlots(prefix: string, entries: readonly Entry[]): Slot[] {
   const slots = new Map<number, Slot>();
   for (const entry of entries) {

@@ -93,7 +93,7 @@ export async function watchSlots(
 ): Promise<{ slots: Slot[]; index: number }> {
   const read = (past: Past) => consul.list(keys.slotPrefix, { ...past, signal, rule: keys.rule });
   const { entries, index } = await lookPast(read, after, forMs);
-  return { slots: readSlots(keys.root, entries), index };
+  return { slots: readSlots(keys.base, entries), index };
 }
 
 type Act = Exclude<Choice, { kind: 'wait' }>;
@@ -282,7 +282,7 @@ async function takeBackGrant(
   signal: AbortSignal,
 ): Promise<true | undefined> {
   const { entries } = await consul.list(keys.slot(slot), { signal, rule: keys.rule });
-  const owner = readSlots(keys.root, entries)[0]?.owner;
+  const owner = readSlots(keys.base, entries)[0]?.owner;
   if (owner?.claim.run !== run.id) return true;
   const steps = before
     ? changeClaim(keys, slot, before, owner.index)

@@ -90,7 +90,7 @@ async function lookAt({ context, session, slot }: Grant, asked: Limits): Promise
   const { consul, keys, run } = context;
   const { entries } = await consul.list(keys.slot(slot), asked);
   const me = { node: run.node, run: run.id, session: session.id };
-  return standing(me, readSlots(keys.root, entries)[0]);
+  return standing(me, readSlots(keys.base, entries)[0]);
 }
 
 /** Undefined: the request was refused, or its answer was lost; the caller has to read the slot again. */
@@ -154,7 +154,7 @@ export async function holdOn(
       return lasts(context, again) ? again : undefined;
     }
     const { entries } = await consul.list(keys.slot(slot), { signal, rule: keys.rule });
-    seen = readSlots(keys.root, entries)[0]?.owner;
+    seen = readSlots(keys.base, entries)[0]?.owner;
   }
   return undefined;
 }

@@ -3,6 +3,8 @@ export interface GroupKeys {
   readonly group: string;
   /** The prefix that all groups share, without a trailing slash. */
   readonly root: string;
+  /** The prefix of the keys of this group alone, without a trailing slash. */
+  readonly base: string;
   /** The Consul rights that a run in this group needs, as rules of an ACL policy. */
   readonly rule: string;
   /** The prefix of all keys of this group and of the groups below it; ends with a slash. */
@@ -23,6 +25,12 @@ export interface GroupKeys {
   outside(node: string): string;
 }
 
+/**
+ * Of a job, whose runs take a slot there before any other: `prod/web/.jobs/ops/deploy-42`. No other group has a name that
+ * begins with a dot, so who lists groups does not find it.
+ */
+export const isOfJob = (group: string): boolean => group.includes('/.');
+
 /** The keys of `group` (`prod/web`) under `prefix` (`runlock`), both without trailing slashes. */
 export function groupKeys(prefix: string, group: string): GroupKeys {
   const base = `${prefix}/${group}`;
@@ -30,6 +38,7 @@ export function groupKeys(prefix: string, group: string): GroupKeys {
   return {
     group,
     root: prefix,
+    base,
     rule: [
       `key_prefix "${base}/" { policy = "write" }`,
       ...freezes.slice(1).map((key) => `key "${key}" { policy = "write" }`),

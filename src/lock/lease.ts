@@ -229,7 +229,7 @@ function standingOf({ context, session }: Grant, entries: readonly Entry[]): Sta
   const { node, id } = context.run;
   let slot: Slot | undefined;
   try {
-    [slot] = readSlots(context.keys.root, entries);
+    [slot] = readSlots(context.keys.base, entries);
   } catch {
     return { kind: 'foreign' };
   }

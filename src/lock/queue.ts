@@ -87,7 +87,7 @@ export async function readSlotsNow(context: RunContext, waiting: Waiting, timeou
 function toTurn({ keys }: RunContext, entries: readonly Entry[]): Turn {
   const inSlots = entries.filter((entry) => entry.key.startsWith(keys.slotPrefix));
   const index = Math.max(0, ...inSlots.map((entry) => entry.modifyIndex));
-  const turn = { slots: readSlots(keys.root, inSlots), index };
+  const turn = { slots: readSlots(keys.base, inSlots), index };
   const entry = entries.find(({ key }) => key === keys.last);
   const last = entry && readQueueMark(entry)?.session;
   return last === undefined ? turn : { ...turn, last };

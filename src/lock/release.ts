@@ -258,7 +258,7 @@ export async function standingNow(
   const { consul, keys, run } = context;
   const { entries } = await consul.list(keys.slot(slot), { ...asked, retryForMs: 0 });
   const me = { node: run.node, run: run.id, session: session.id };
-  return { now: standing(me, readSlots(keys.root, entries)[0]), entries };
+  return { now: standing(me, readSlots(keys.base, entries)[0]), entries };
 }
 
 /** Takes a missing lock back, to release the slot. `blocker`: the key that another session holds. */
@@ -346,7 +346,7 @@ export async function giveHeldBack(held: HeldClaim, ending: HeldEnding): Promise
 
 async function readSlot({ consul, keys, slot }: HeldClaim, asked: Limits): Promise<Slot> {
   const { entries } = await consul.list(keys.slot(slot), asked);
-  return readSlots(keys.root, entries)[0] ?? { slot };
+  return readSlots(keys.base, entries)[0] ?? { slot };
 }
 
 function heldRecord(

@@ -2,6 +2,7 @@
 import { basename } from 'node:path';
 import { RunlockError, assertNever } from '../errors.ts';
 import type { Emit } from '../events/events.ts';
+import { isOfJob } from '../lock/keys.ts';
 import type { AcquireRequest } from '../lock/acquire.ts';
 import type { Runner } from '../lock/records.ts';
 import { startWaiting } from '../platform/deps.ts';
@@ -89,7 +90,8 @@ export async function exec(deps: ExecDeps, options: ExecOptions): Promise<ExecRe
         kill: (cause) => killed.abort(cause),
       });
     await waitSplay(deps, options.dryRun ? 0 : options.splayMs, stop.signal);
-    const { gate, prefix, groups, node, dryRun } = options;
+    const { gate, prefix, node, dryRun } = options;
+    const groups = options.groups.filter(({ group }) => !isOfJob(group));
     const gated = gate && (await openGated?.(deps, { prefix, groups, run, node, dryRun, gate }, stop.signal));
     const heard = hearWait(deps, { waits, spare, note, dryRun });
     const hearing = { ...deps, emit: heard.emit };
@@ -350,7 +352,10 @@ function startsWith(deps: ExecDeps, { begin, parts, gate, signal }: Starting): S
 function narrow(requests: Requests, gate: Gated['gate']): Requests {
   return mapRequests(requests, (request) => ({
     ...request,
-    run: { ...request.run, slots: gate.slots(request.run.slots) },
+    run: {
+      ...request.run,
+      slots: isOfJob(request.group) ? request.run.slots : gate.slots(request.run.slots),
+    },
   }));
 }
 
@@ -371,7 +376,8 @@ function toRequests(options: ExecOptions, id: string, runner: Runner): Requests 
   const command = basename(options.command);
   const publish = dryRun ? [] : publishedPaths(options);
   const run = { id, command, runner, ...(publish.length > 0 && { publish }) };
-  const several = groups.length > 1 && { groups: groups.map(({ group }) => group) };
+  const own = groups.map(({ group }) => group).filter((group) => !isOfJob(group));
+  const several = own.length > 1 && { groups: own };
   const toRequest = ({ group, slots, hold, releaseOnSignal }: GroupChoice): AcquireRequest => ({
     prefix,
     group,

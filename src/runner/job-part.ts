@@ -10,7 +10,7 @@ import { endInLedger, hasStarted, noteEnd, noteStart, readLedger } from '../jobs
 import type { LedgerEnd } from '../jobs/ledger.ts';
 import { lookAt } from '../jobs/read.ts';
 import type { Look } from '../jobs/read.ts';
-import { whyNotStart } from '../jobs/stage.ts';
+import { delayOf, whyNotStart } from '../jobs/stage.ts';
 import { fits, startTarget } from '../jobs/transactions.ts';
 import type { SeenTarget } from '../jobs/transactions.ts';
 import { endAlone, endOf, isOurs, jobEnd, lookAtTarget, rulesOf } from './job-end.ts';
@@ -54,7 +54,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
       const of = { ...(await runOf(deps, asked, signal)), lastLine: () => line };
       for (;;) {
         const look = await lookAt(of, of, { signal });
-        const judged = judge(look, asked, clock.now());
+        const judged = judge(look, { job: asked.job, node: of.node }, clock.now());
         if (judged.kind === 'left') return judged;
         if (judged.kind === 'open') {
           opened = { of: { ...of, known: judged.known }, target: judged.target };
@@ -86,7 +86,11 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
           return;
         }
         if (hasBegun) return;
-        const judged = judge(await lookAt(of, of, { signal }), asked, clock.now());
+        const judged = judge(
+          await lookAt(of, of, { signal }),
+          { job: asked.job, node: of.node },
+          clock.now(),
+        );
         // What it does from here on only `start` decides.
         if (judged.kind === 'left') leave(judged.why);
       });
@@ -110,16 +114,11 @@ function checkSize({ job, groups, when = [], publish = [], during = [] }: Asked)
   );
 }
 
-async function runOf(
-  deps: ExecDeps,
-  { prefix, groups, node, sessionTtlMs, job }: Asked,
-  signal: AbortSignal,
-) {
+async function runOf(deps: ExecDeps, { prefix, node, sessionTtlMs, job }: Asked, signal: AbortSignal) {
   const { consul, run } = deps;
-  const home = groups.map(({ group }) => group).sort()[0] ?? '';
   const session = { name: 'runlock job', ttlMs: sessionTtlMs, signal, ...FIRST_CONTACT };
   const name = node ?? (await agentNode({ consul, deps }, session));
-  const { ref, stateFolder } = job;
+  const { ref, stateFolder, home } = job;
   return { consul, deps, prefix, ref, node: name, run: run.id, home, stateFolder };
 }
 
@@ -128,20 +127,30 @@ type Judged =
   | { readonly kind: 'pause'; readonly leftMs: number }
   | Leaving;
 
+interface Judging {
+  readonly job: JobChoice;
+  readonly node: string;
+}
+
 /** Whether a run may begin, or wait for its slots, by one consistent look. Pure but for the record on the disk. */
-export function judge(look: Look, { job, groups }: Pick<Asked, 'job' | 'groups'>, nowMs: number): Judged {
+export function judge(look: Look, { job, node }: Judging, nowMs: number): Judged {
   const name = `job ${jobText(job.ref)}`;
   const left = (why: string): Judged => ({ kind: 'left', why: `${name} ${why}` });
   if (look.kind === 'gone') return left('is gone');
   if (look.kind === 'unmeant') return left('does not name this node');
   const { target } = look;
   const { spec, stage, targetStage, document } = target;
-  const { task, params, home, noop, until } = spec.value;
+  const { task, params, home, noop = false, until, maxRunning, splayMs } = spec.value;
   if (task !== job.task || !isSame(params, job.params)) return left(`asks for something else: task ${task}`);
-  if (home !== groups.map(({ group }) => group).sort()[0])
-    return left(`is in ${home}, which is not the home of task ${task}`);
-  if (noop) return left('only tries, and this is the real run');
-  const not = whyNotStart({ stage: stage.value, targetStage, document: document?.value, until }, nowMs);
+  if (home !== job.home) return left(`is in ${home}, which is not the home of task ${task}`);
+  if (noop !== job.noop)
+    return left(noop ? 'only tries, and this is the real run' : 'is real, and this run only tries');
+  if (maxRunning !== job.maxRunning) return left('has another limit of runs at once');
+  const delayMs = delayOf(node, splayMs);
+  const not = whyNotStart(
+    { stage: stage.value, targetStage, document: document?.value, until, delayMs },
+    nowMs,
+  );
   if (not?.kind === 'not-yet' && not.why === 'pause') return { kind: 'pause', leftMs: not.leftMs };
   if (not)
     return stage.value.kind === 'stopped'
@@ -181,7 +190,7 @@ function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }:
     steps: async ({ limits }) => {
       const look = await lookAt(of, of, { ...limits, retryForMs: 0 });
       if (look.kind === 'target' && isOurs(look.target, run)) return { kind: 'begun' };
-      const judged = judge(look, asked, clock.now());
+      const judged = judge(look, { job: asked.job, node: of.node }, clock.now());
       if (judged.kind === 'left') return judged;
       if (judged.kind === 'pause' || judged.target.spec.value.nonce !== first.spec.value.nonce)
         return { kind: 'left', why: `job ${jobText(ref)} has changed` };

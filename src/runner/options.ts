@@ -48,6 +48,12 @@ export interface JobChoice {
   /** What the run is, by its node's own files; the job has to ask for just that. */
   readonly task: string;
   readonly params: Readonly<Record<string, string>>;
+  /** It runs the command that only tries. */
+  readonly noop: boolean;
+  /** How many targets of the job may run at once; undefined: as many as the slots allow. */
+  readonly maxRunning?: number;
+  /** The first by path of the task's groups. */
+  readonly home: string;
   /** Whether others may see lines of its output. */
   readonly tail: boolean;
   /** Where this host keeps what it has started for jobs. */

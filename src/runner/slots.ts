@@ -7,6 +7,7 @@ import type { GivenBack, RunEvent } from '../events/events.ts';
 import { endedBy, withoutWaiting } from '../platform/deps.ts';
 import type { Waiting } from '../platform/deps.ts';
 import type { Acquired, AcquireRequest } from '../lock/acquire.ts';
+import { isOfJob } from '../lock/keys.ts';
 import { findFreeze } from '../lock/freeze.ts';
 import { holdLease } from '../lock/lease.ts';
 import type { Blocked } from '../lock/context.ts';
@@ -23,7 +24,7 @@ export interface HeldSlot {
   readonly waitedMs: number;
 }
 
-/** At least one, in the order of the groups' paths. */
+/** At least one, in the order of the groups' paths, that of a job last. */
 export type HeldSlots = readonly [HeldSlot, ...HeldSlot[]];
 
 export const grantsOf = ([first, ...rest]: HeldSlots): [Grant, ...Grant[]] => [
@@ -93,7 +94,7 @@ async function takeAll(
       await declineAll(deps, slots);
       return { kind: 'frozen' };
     }
-    const [first, ...others] = slots;
+    const [first, ...others] = ofJobLast(slots);
     if (!first)
       throw new RunlockError('bug', 'a run without a group; please report this as a bug in runlock');
     return { kind: 'taken', slots: [first, ...others] };
@@ -146,8 +147,18 @@ export function firstOver(
   return slots.find(({ lease }) => lease.over.aborted);
 }
 
-/** Compares code units, to get the same order on every host, whatever its language. */
-const byPath = (a: AcquireRequest, b: AcquireRequest) => (a.group < b.group ? -1 : 1);
+/**
+ * Groups of jobs come first, so that only who has a slot there stands in another queue. Compares code units, to get the
+ * same order on every host, whatever its language.
+ */
+const byPath = (a: AcquireRequest, b: AcquireRequest) =>
+  Number(isOfJob(b.group)) - Number(isOfJob(a.group)) || (a.group < b.group ? -1 : 1);
+
+/** The run's own groups first: they stand for it wherever one has to. */
+const ofJobLast = (slots: readonly HeldSlot[]): HeldSlot[] => [
+  ...slots.filter(({ grant }) => !isOfJob(grant.context.keys.group)),
+  ...slots.filter(({ grant }) => isOfJob(grant.context.keys.group)),
+];
 
 async function takeSlot(
   deps: ExecDeps,

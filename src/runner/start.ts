@@ -4,6 +4,7 @@ import type { Supervised } from '../process/command.ts';
 import { keepGuard } from '../process/guard/guard.ts';
 import type { Guard, Spare } from '../process/guard/guard.ts';
 import { toCauseVariables } from '../lock/causes.ts';
+import { isOfJob } from '../lock/keys.ts';
 import type { Grant } from '../lock/head-of-queue.ts';
 import type { RunCgroup } from '../process/cgroup.ts';
 import type { FileLimit } from '../process/contain.ts';
@@ -86,7 +87,10 @@ function spawnCommand(
   { options, guard }: { options: RunOptions; guard: Guard },
 ): Promise<Supervised> {
   const { run } = slots[0].grant.context;
-  const list = (of: (grant: Grant) => string | number) => slots.map(({ grant }) => of(grant)).join(',');
+  // A slot of the job's own is nobody's business, unless there is no other.
+  const own = slots.filter(({ grant }) => !isOfJob(grant.context.keys.group));
+  const list = (of: (grant: Grant) => string | number) =>
+    (own.length > 0 ? own : slots).map(({ grant }) => of(grant)).join(',');
   const env = {
     ...deps.env,
     RUNLOCK_RUN_ID: run.id,

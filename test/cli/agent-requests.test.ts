@@ -100,7 +100,7 @@ describe('a request', () => {
   test.each([
     ['no such task', { task: 'none' }, /this node has no task none/],
     ['a parameter that does not match', { params: { v: 'A' } }, /parameter v: 'A' is not allowed/],
-    ['one that only tries', { noop: true as const }, /can't only be tried/],
+    ['one that only tries', { noop: true as const }, /task t has no noop command; /],
   ])('is refused and says why: %s', async (_, more, why) => {
     const { group } = await serving(`rq-${why.source.length}`);
     const job = await askFor(consul, group, { targets: [[`rq-${why.source.length}`, 0]], ...more });

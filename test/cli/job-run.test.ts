@@ -147,7 +147,8 @@ describe('nothing is started, exit 81, where', () => {
     ['the request names another parameter', { spec: { params: { v: 'y' } } }, /asks for something else/],
     ['it names another task', { spec: { task: 'u' } }, /asks for something else: task u/],
     ['its home is none of the task’s groups', { spec: { home: 'jl/other' } }, /is in jl\/other/],
-    ['it only tries', { spec: { noop: true } }, /only tries/],
+    ['it only tries', { spec: { noop: true } }, /only tries, and this is the real run/],
+    ['it lets others run at once', { spec: { maxRunning: 2 } }, /has another limit of runs at once/],
     ['its end is past', { spec: { until: past }, accepts: false }, /is past its end/],
     ['the node has not accepted', { accepts: false }, /has not come to this node/],
     [

@@ -27,7 +27,7 @@ describe('refused', () => {
     [{ spec: { ...asking.spec, home: 'prod/web' } }, /not|started for prod\/web/],
     [{ spec: { ...asking.spec, home: 'prod/app' } }, /started for prod\/app$/],
     [{ older: 100 }, /^too many: 100 older requests of ops/],
-    [{ spec: { ...asking.spec, noop: true } }, /can't only be tried/],
+    [{ spec: { ...asking.spec, noop: true } }, /^task chef has no noop command; /],
     [{ spec: { ...asking.spec, params: { word: 'A1' } } }, /^parameter word: 'A1' is not allowed/],
     [{ spec: { ...asking.spec, params: { other: 'a' } } }, /has no parameter 'other'/],
   ])('%j', (more, why) => {

@@ -6,6 +6,7 @@ import type { FinalState, Stage, Tally } from '../../src/jobs/documents.ts';
 import {
   NO_STAGE,
   countFinal,
+  delayOf,
   failuresOf,
   first,
   firstTally,
@@ -272,6 +273,19 @@ describe('a target may start', () => {
     expect(why(open(0), { targetStage: 1 })).toEqual({ kind: 'not-yet', why: 'stage' });
     expect(why(open(0), { document: undefined })).toEqual({ kind: 'not-yet', why: 'stage' });
     expect(why(fill)).toEqual({ kind: 'not-yet', why: 'fill' });
+  });
+
+  test('when its part of the splay is over, from the opening of the stage or the end of its pause', () => {
+    const pause = (leftMs: number) => ({ kind: 'not-yet', why: 'pause', leftMs });
+    expect(why(open(0), { delayMs: 700 })).toEqual(pause(700));
+    expect(why({ ...open(0), since: at(-700) } as Stage, { delayMs: 700 })).toBeUndefined();
+    const paused = { ...open(0), since: at(-60_000), notBefore: at(300) } as Stage;
+    expect(why(paused, { delayMs: 700 })).toEqual(pause(1_000));
+    expect(why(paused)).toEqual(pause(300));
+    const parts = Array.from({ length: 200 }, (_, i) => delayOf(`web${i}`, 10_000));
+    expect(parts.every((part) => part >= 0 && part < 10_000)).toBe(true);
+    expect(new Set(parts).size).toBeGreaterThan(150);
+    expect([delayOf('web1', 10_000), delayOf('web1')]).toEqual([parts[1], 0]);
   });
 
   test('after the pause before its stage', () => {

@@ -7,6 +7,7 @@ import { collectJob, noSights, tendJob } from '../../src/jobs/tend.ts';
 import type { Sights } from '../../src/jobs/tend.ts';
 import { viewJob } from '../../src/jobs/view.ts';
 import type { JobView } from '../../src/jobs/view.ts';
+import { jobGroup } from '../../src/jobs/keys.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
 import { encode } from '../../src/lock/records.ts';
 import { at, nowMs, place, spec } from '../support/jobs.ts';
@@ -19,7 +20,7 @@ const slots = groupKeys('p', spec.home);
 const { signal } = new AbortController();
 const MINUTE = 60_000;
 
-async function ready({ offline = 'skip' as const, fates = [] as Fate[], hidden = ' ' } = {}) {
+async function ready({ offline = 'skip' as const, fates = [] as Fate[], hidden = ' ', noop = false } = {}) {
   let begun = Infinity;
   const memory = memoryConsul(
     (sent) => fates[sent - begun] ?? 'answered',
@@ -32,7 +33,19 @@ async function ready({ offline = 'skip' as const, fates = [] as Fate[], hidden =
   const { task, params, home, pauseMs, until, by, nonce } = spec;
   await startJob(of, {
     ref,
-    spec: { task, params, home, pauseMs, until, by, nonce, at, maxFailures: 1, offline },
+    spec: {
+      task,
+      params,
+      home,
+      pauseMs,
+      until,
+      by,
+      nonce,
+      at,
+      maxFailures: 1,
+      offline,
+      ...(noop && { noop }),
+    },
     targets: [
       ['web01', 0],
       ['web02', 1],
@@ -76,6 +89,18 @@ describe('who looks at a job', () => {
     expect((await tend(first.sights, MINUTE)).deeds).toEqual([{ kind: 'lost', node: 'web01' }]);
     expect(value(keys.node('web01'))).toMatchObject({ state: 'lost', run: 'r1' });
     expect(value(keys.tally)).toMatchObject({ states: { lost: 1 } });
+  });
+
+  test('looks for a run that only tries in the group of the job, where it has its claim', async () => {
+    const { tend, put } = await ready({ noop: true });
+    runs(put);
+    const own = groupKeys('p', jobGroup(spec.home, ref));
+    put(own.owner(0), encode({ ...claim, state: 'rebooting' }));
+    const { sights } = await tend(noSights, 0);
+    expect((await tend(sights, MINUTE)).deeds).toEqual([]);
+    put(own.owner(0), encode(claim));
+    const later = await tend(noSights, 0);
+    expect((await tend(later.sights, MINUTE)).deeds).toEqual([{ kind: 'lost', node: 'web01' }]);
   });
 
   test('ends no run whose claim has changed', async () => {

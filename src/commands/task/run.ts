@@ -2,13 +2,16 @@
 import type { Asked, Defining } from '../../cli/command.ts';
 import { RunlockError } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
+import { groupsOf } from '../../agent/task/announce.ts';
 import type { Task } from '../../agent/task/definition.ts';
-import { fill } from '../../agent/task/parameters.ts';
-import { jobText } from '../../jobs/keys.ts';
+import { fill, fillNoop } from '../../agent/task/parameters.ts';
+import { jobGroup, jobText } from '../../jobs/keys.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
 import { openLog } from '../with-consul.ts';
+import { MOST_RUNNING } from '../../jobs/records.ts';
 import type { TriggerChoice } from '../../jobs/trigger.ts';
+import type { ExecAsked } from '../exec/run.ts';
 import { prepare } from './prepare.ts';
 import type { OfJob } from './job-option.ts';
 import { readTask, readTasks } from './tasks.ts';
@@ -74,16 +77,43 @@ async function runTask(
   platform: Platform,
 ): Promise<number> {
   const { task, asked } = await readTask({ ...from, flags }, name);
-  const words = fill(task, params);
+  const words = job?.noop ? fillNoop(task, params) : fill(task, params);
   const more = job && { RUNLOCK_JOB: jobText(job.ref) };
   const surroundings = prepare(task, words[0], { uid: from.uid, env: platform.env, ...(more && { more }) });
   const { run: runExec } = await import('../exec/run.ts');
   const [command, ...args] = words;
   const trigger = triggered && { trigger: triggerOf(task) };
-  const ofJob = job && { job: { ...job, task: name, params: Object.fromEntries(params), tail: task.tail } };
-  const options = { ...asked.options, command, args, ...trigger, ...ofJob };
+  const chosen = job ? forJob(asked.options, { task, params, job }) : asked.options;
+  const options = { ...chosen, command, args, ...trigger };
   return runExec({ ...asked, options, surroundings }, platform);
 }
+
+interface JobRunOf {
+  readonly task: Task;
+  readonly params: ReadonlyMap<string, string>;
+  readonly job: OfJob;
+}
+
+/**
+ * A run of a job whose targets take turns among themselves has a slot of the job's own as well, which nothing keeps after it.
+ * One that only tries has no other: it changes nothing that anybody has to wait for, ends nobody's claim, and its record
+ * is not that of a good run.
+ */
+function forJob(options: ExecAsked['options'], { task, params, job }: JobRunOf): ExecAsked['options'] {
+  const { groups } = options;
+  const [home = ''] = groupsOf(options);
+  const choice = { ...job, task: task.name, params: Object.fromEntries(params), tail: task.tail, home };
+  const { ref, noop, maxRunning } = job;
+  if (!noop && maxRunning === undefined) return { ...options, job: choice };
+  const slots = maxRunning ?? MOST_RUNNING;
+  const ofJob = { group: jobGroup(home, ref), slots, hold: 'none' } as const;
+  if (!noop) return { ...options, job: choice, groups: [...groups, ofJob] };
+  const kept = Object.entries(options).filter(([name]) => !OF_REAL_RUNS.includes(name));
+  return { ...(Object.fromEntries(kept) as unknown as ExecAsked['options']), job: choice, groups: [ofJob] };
+}
+
+/** What others see of a run, and what only a change needs. */
+const OF_REAL_RUNS = ['publish', 'during', 'gate', 'metricsFile'];
 
 function triggerOf({ name, file, trigger }: Task): TriggerChoice {
   if (trigger) return { ...trigger, task: name };
