@@ -117,7 +117,9 @@ export function openRuns(
       if (note?.nonce !== nonce) return 0;
       // The first one that left may be tried again at once: somebody else had its turn.
       const pauseMs = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (note.tries - 1));
-      return Date.parse(note.at) + pauseMs;
+      const atMs = Date.parse(note.at);
+      // A clock that was set back would hold the next try back for as long.
+      return atMs > clock.now() ? 0 : atMs + pauseMs;
     },
     lastEnd: ({ ref, nonce, task }) => {
       const note = noteOf(ref);

@@ -1,12 +1,14 @@
 // A host with an agent and one task, whose runs note themselves, and the verdict on all of its jobs.
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { expect } from 'vitest';
+import type { Cursor } from '../../src/jobs/cursor.ts';
 import { askFor } from './asked-jobs.ts';
 import type { Asked } from './asked-jobs.ts';
 import type { Agent } from './consul.ts';
 import { observeJob } from './history/job-observer.ts';
 import type { JobObserver } from './history/job-observer.ts';
 import { judgeJob } from './history/jobs.ts';
+import { uptimeMs } from './history/history.ts';
 import { pretendedHost } from './pretended-host.ts';
 import { eventually, scene, untilGone } from './processes.ts';
 import { spawnRunlock } from './program.ts';
@@ -14,13 +16,13 @@ import type { Spawned } from './program.ts';
 import { agentIn, endRuns } from './runlock-agent.ts';
 import type { AgentSetup } from './runlock-agent.ts';
 
-// Notes its process id and a beat every 50 ms in a file of its own, until it is told to end, and how.
+// Notes its process id and a beat every 100 ms in a file of its own, until it is told to end, and how.
 const SCRIPT = [
   'file=$0/$1.$RUNLOCK_RUN_ID.trace',
   'note() { read -r up _ </proc/uptime; echo "$$ $up" >>"$file"; }',
   'exec 9<>"$0/never"',
   'note',
-  'until [ -e "$0/go" ]; do read -rt 0.05 -u 9; note; done',
+  'until [ -e "$0/go" ]; do read -rt 0.1 -u 9; note; done',
   'read -r code <"$0/go"; exit "$code"',
 ].join('\n');
 
@@ -77,6 +79,7 @@ export function agentHost(
     });
   const of = (id: string) => traces().filter(({ job }) => job === id);
   const agents: Spawned[] = [];
+  const changesMs: number[] = [];
   const start = async () => {
     on.start();
     const running = spawned.at(-1);
@@ -107,7 +110,10 @@ export function agentHost(
       };
     },
     /** Lets all commands end, those that begin later, too. */
-    finish: (code = 0) => writeFileSync(`${folder}/go`, `${code}\n`),
+    finish: (code = 0) => {
+      writeFileSync(`${folder}/go.new`, `${code}\n`);
+      renameSync(`${folder}/go.new`, `${folder}/go`);
+    },
     owner: async () => {
       const entry = await consul.kv.get(`runlock/${group}/.slot/0/owner`);
       return entry && (JSON.parse(entry.Value) as { pid: number; node: string; state: string; run: string });
@@ -128,7 +134,23 @@ export function agentHost(
       for (const { pid } of traces()) await untilGone(pid, 45_000);
       host.boot();
     },
-    /** That the promises were kept which concern jobs (4, 5, 6, 8), in all that was asked for. */
+    /** Sets a state that the task's trigger may be about. */
+    change: async (path: string, value: string) => {
+      changesMs.push(uptimeMs());
+      const { status, stderr } = await spawn(consul, ['state', 'set', path, value]).ended;
+      expect(status, stderr).toBe(0);
+    },
+    /** The runs that a change has started. */
+    triggered: () => of('x').length,
+    /** What the task's last good run has seen. */
+    cursor: async () => {
+      const entry = await consul.kv.get(`runlock/.triggers/${node}/t`);
+      return entry && (JSON.parse(entry.Value) as Cursor);
+    },
+    /**
+     * That the promises were kept which concern jobs (4, 5, 6, 8) in all that was asked for, and changes (7, 9), where all
+     * runs were good.
+     */
     keepsPromises: async () => {
       for (const [id, observer] of observers) {
         const looks = await observer.seen();
@@ -138,6 +160,10 @@ export function agentHost(
         }));
         expect(judgeJob({ commands, looks, named: [node], allowing: [node] }), id).toEqual([]);
       }
+      const runs = of('x').map(({ startMs }) => ({ startMs, isGood: true, chain: [`t@${node}`] }));
+      const triggers = [{ task: 't', changesMs, runs: runs.sort((a, b) => a.startMs - b.startMs) }];
+      const noJob = { commands: [], looks: [], named: [], allowing: [] };
+      expect(judgeJob({ ...noJob, triggers })).toEqual([]);
     },
     [Symbol.asyncDispose]: async () => {
       for (const running of spawned) running.end();

@@ -104,6 +104,15 @@ describe('runs', () => {
     expect(runs.notBeforeMs(ref, 'n2')).toBe(0);
   });
 
+  test('are tried again at once where the clock was set back to before them', async () => {
+    const { runs, pass } = setUp('/bin/false');
+    runs.start(request);
+    await runs.ended(ref, { signal });
+    expect(runs.notBeforeMs(ref, 'n1')).toBeGreaterThan(0);
+    pass(-3_600_000);
+    expect(runs.notBeforeMs(ref, 'n1')).toBe(0);
+  });
+
   test.each([
     [78, 'runlock: no task t in /x', 'no task t in /x', true],
     [64, '', 'exit status 64', true],
