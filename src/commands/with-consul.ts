@@ -65,6 +65,8 @@ export async function withWays(
     if (stoppedBy === undefined || error !== signal.reason) throw error;
     return statusAfter(stoppedBy);
   } finally {
+    // A session that nobody knows of would be there for its whole TTL. One of a killed runlock is: it holds nothing.
+    await Promise.all(opened.map((each) => each.settled()));
     for (const each of opened) each.close();
   }
 }

@@ -3,7 +3,7 @@
  * (docs/adr/0003-consul-client.md). Only calls that are safe to repeat are ever sent twice.
  */
 import type { IncomingMessage } from 'node:http';
-import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchTrouble } from './request.ts';
+import { ODD_MS, REQUEST_TIMEOUT_MS, caller, watchLate, watchTrouble } from './request.ts';
 import type { CallOptions, RetryOptions } from './request.ts';
 import { createClient } from './client.ts';
 import type { ConsulSettings } from './env.ts';
@@ -84,6 +84,11 @@ export interface Consul extends ServiceCalls {
   /** Sent once. False: Consul does not know the session (any more). */
   renewSession(id: string, options: CallOptions): Promise<boolean>;
   destroySession(id: string, options: RetryOptions): Promise<void>;
+  /**
+   * Resolves when no session can come into being any more whose creation was given up, be it by its signal or by its deadline:
+   * each such answer is waited for, and its session destroyed. Never rejects; takes a few seconds at most.
+   */
+  settled(): Promise<void>;
   /** For `doctor`: what the agent reports, and what its answer shows about the agent. */
   inspect(question: Question, options: RetryOptions): Promise<Inspection>;
   close(): void;
@@ -113,6 +118,7 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
   const token = createToken(settings);
   const client = createClient(settings, token);
   const trouble = watchTrouble(settings.address, effects);
+  const late = watchLate();
   const call = caller(settings.address, { clock: effects.clock, trouble, token });
   const read = async (key: string, options: ReadOptions, recurse: boolean) => {
     const { query, timeoutMs } = readLimits(options);
@@ -187,9 +193,11 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
       const request = { name, ttl, behavior: 'delete', lockdelay: '0s', checks: [] };
       const isWhole = ([, made]: readonly [unknown, { ID?: unknown }?]) => typeof made?.ID === 'string';
       const asked = { ...options, kind: 'session create', isWhole };
-      const [, created] = await call<{ ID?: unknown }>(asked, (ctx) =>
-        client.session.create({ ...request, ...ctx }),
+      const send = late.send<{ ID?: unknown }>(
+        (ctx) => client.session.create({ ...request, ...ctx }),
+        ([, made], ctx) => client.session.destroy({ id: made?.ID, ...ctx }),
       );
+      const [, created] = await call<{ ID?: unknown }>(asked, send);
       return created?.ID as string;
     },
     readSession: async (id, options) => {
@@ -218,6 +226,7 @@ export function connect(settings: ConsulSettings, effects: Effects): Consul {
       ]);
       return toInspection(response);
     },
+    settled: () => late.settled(),
     close: () => {
       client.destroy();
     },

@@ -171,18 +171,81 @@ async function sendOnce(
   { signal, timeoutMs = REQUEST_TIMEOUT_MS }: CallOptions,
 ): Promise<unknown> {
   signal.throwIfAborted();
-  const ctx = Object.assign(new EventEmitter(), { includeResponse: true, canceled: false });
-  const cancel = () => {
-    // A request that is about to be sent checks `canceled`; one that is under way listens for the event.
-    ctx.canceled = true;
-    ctx.emit('cancel');
-  };
+  const { ctx, cancel } = cancellable();
   signal.addEventListener('abort', cancel, { once: true });
   try {
     return await send({ ctx, timeout: Math.ceil(timeoutMs) });
   } finally {
     signal.removeEventListener('abort', cancel);
   }
+}
+
+function cancellable() {
+  const ctx = Object.assign(new EventEmitter(), { includeResponse: true, canceled: false });
+  const cancel = () => {
+    // A request that is about to be sent checks `canceled`; one that is under way listens for the event.
+    ctx.canceled = true;
+    ctx.emit('cancel');
+  };
+  return { ctx, cancel };
+}
+
+/** How long the answer to a request that was given up is still waited for; undoing it may take as long again. */
+const LATE_MS = 3_000;
+
+export interface Late {
+  /** As `send`, but an answer that comes after the request was given up is undone. */
+  send<T>(send: Send, undo: (answer: Reply<T>, context: Context) => Promise<unknown>): Send;
+  /** Resolves when no such answer is waited for any more. Never rejects; takes a few seconds at most. */
+  settled(): Promise<void>;
+}
+
+/**
+ * For requests that make something in Consul: a connection that is closed does not keep Consul from making it, and then
+ * nobody would know of it.
+ */
+export function watchLate(): Late {
+  const late = new Set<Promise<unknown>>();
+  const keep = async (
+    sent: Promise<unknown>,
+    cancel: () => void,
+    undo: (answer: unknown) => Promise<unknown>,
+  ) => {
+    const limit = setTimeout(cancel, LATE_MS);
+    try {
+      const answer = await sent.finally(() => clearTimeout(limit));
+      await undo(answer);
+    } catch {
+      // Nothing was made, or nobody will ever know.
+    }
+  };
+  return {
+    send:
+      <T>(send: Send, undo: (answer: Reply<T>, context: Context) => Promise<unknown>) =>
+      (given: Context) =>
+        new Promise((resolve, reject) => {
+          const { ctx, cancel } = cancellable();
+          const sent = send({ ctx, timeout: given.timeout + LATE_MS });
+          const stop = () => {
+            clearTimeout(timer);
+            given.ctx.off('cancel', aborted);
+          };
+          const giveUp = (why: string) => {
+            stop();
+            const kept = keep(sent, cancel, (answer) =>
+              undo(answer as Reply<T>, { ...cancellable(), timeout: LATE_MS }),
+            );
+            late.add(kept);
+            void kept.finally(() => late.delete(kept));
+            reject(new Error(why));
+          };
+          const aborted = () => giveUp('request aborted');
+          const timer = setTimeout(() => giveUp(`request timed out (${given.timeout}ms)`), given.timeout);
+          given.ctx.once('cancel', aborted);
+          sent.finally(stop).then(resolve, reject);
+        }),
+    settled: () => Promise.all(late).then(() => undefined),
+  };
 }
 
 export type Trouble = {

@@ -78,8 +78,8 @@ const QUIET_MS = 400;
 /** The pause before the next try, where the record could not be written, or another run of the node has one. */
 const AGAIN: Growth = { shortestMs: 2_000, longestMs: 60_000 };
 
-/** How long a session that is just being opened is waited for at the end: one that nobody knows would stay. */
-const GRACE_MS = 2_000;
+/** How long the end of the session is asked for. */
+const LEAVE_MS = 2_000;
 
 /** Records the wait, in the background, until `end` is called. */
 export function showOutside(effects: Effects, what: What): Shown {
@@ -113,12 +113,7 @@ const GONE = 'its session is gone';
 
 /** Returns why the record is not there, or no longer. */
 async function showOnce(effects: Effects, { prefix, node, ttlMs, record }: What, ended: AbortSignal) {
-  const late = new AbortController();
-  const hurry = () => {
-    AbortSignal.timeout(GRACE_MS).addEventListener('abort', () => late.abort(ended.reason), { once: true });
-  };
-  ended.addEventListener('abort', hurry, { once: true });
-  const asked = { name: 'runlock waits', ttlMs, signal: late.signal, retryForMs: 0 };
+  const asked = { name: 'runlock waits', ttlMs, signal: ended, retryForMs: 0 };
   const session = await openShortSession(effects, asked);
   try {
     const name = node ?? session.node;
@@ -139,7 +134,7 @@ async function showOnce(effects: Effects, { prefix, node, ttlMs, record }: What,
     return GONE;
   } finally {
     // Deletes the record with the session.
-    await leaveSession(effects, session, { retryForMs: GRACE_MS });
+    await leaveSession(effects, session, { retryForMs: LEAVE_MS });
   }
 }
 

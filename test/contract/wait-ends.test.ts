@@ -1,5 +1,6 @@
 // The end of `--wait` while a session is just being made: that says nothing of Consul, and nothing of the group.
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { clock } from '../../src/platform/deps.ts';
 import { connect } from '../../src/consul/consul.ts';
@@ -10,6 +11,8 @@ import { acquire } from '../../src/lock/acquire.ts';
 import type { Acquired } from '../../src/lock/acquire.ts';
 import { useAgent } from '../support/use-agent.ts';
 import { groupOf } from '../support/group.ts';
+import { startProxy } from '../support/proxy.ts';
+import type { Match } from '../support/proxy.ts';
 
 const agent = useAgent();
 let consul: Consul;
@@ -81,4 +84,25 @@ test('where Consul is known not to answer, that is said', async () => {
   const fault = new RunlockError('unreachable', 'Consul is away');
   const waits = run('away', 'web01', { during: endingAt(patience, fault), patience });
   await expect(waits).rejects.toBe(fault);
+});
+
+test('the session that was just being made is not left behind', async () => {
+  await run('held', 'web01', { during: consul });
+  await using proxy = await startProxy(agent);
+  const late = connect(consulSettings(proxy.env), { clock, emit: () => undefined });
+  onTestFinished(() => late.close());
+  const patience = new AbortController();
+  const answered = new AbortController();
+  const until = once(answered.signal, 'abort');
+  const creations: Match = ({ path }) => path.startsWith('/v1/session/create');
+  proxy.rule({ match: creations, times: 1, do: { until } });
+  const waits = run('held', 'web02', { during: late, patience });
+  await proxy.seen(creations);
+  patience.abort();
+  answered.abort();
+  // On a slow host it may be taken for a Consul that does not answer.
+  await waits.catch((error: unknown) => expect(error).toMatchObject({ code: 'unreachable' }));
+  await late.settled();
+  const sessions = (await agent.http('GET', '/v1/session/list')).json() as { Name: string }[];
+  expect(sessions.filter(({ Name }) => Name === 'runlock held')).toHaveLength(1);
 });

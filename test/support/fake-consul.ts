@@ -19,6 +19,7 @@ export function fakeConsul(script: Partial<Consul>): Consul {
     readSession: () => Promise.resolve(session),
     renewSession: () => Promise.resolve(true),
     destroySession: () => Promise.resolve(),
+    settled: () => Promise.resolve(),
   };
   return new Proxy({ ...usual, ...script } as Consul, {
     get: (all, name) => {

@@ -88,22 +88,19 @@ async function checkConsul(
   } catch (error) {
     return [problem('address', error)];
   }
+  // Closed by whoever opens it.
   const consul = await deps.connect();
-  try {
-    const place = judgePlace(where);
-    const first = await contact(consul, { clock: deps.clock, where, signal });
-    // Too many connections may be the cause: over its limit, Consul closes them silently.
-    if (!first.answer) return [...place, ...first.checks, ...judgeConnections(where.remote)];
-    const { host } = await deps.host.place();
-    const rest = await checkRights(
-      { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect, host },
-      options,
-      signal,
-    );
-    return [...place, ...first.checks, ...rest];
-  } finally {
-    consul.close();
-  }
+  const place = judgePlace(where);
+  const first = await contact(consul, { clock: deps.clock, where, signal });
+  // Too many connections may be the cause: over its limit, Consul closes them silently.
+  if (!first.answer) return [...place, ...first.checks, ...judgeConnections(where.remote)];
+  const { host } = await deps.host.place();
+  const rest = await checkRights(
+    { consul, where, answer: first.answer, now: deps.clock.now(), connect: deps.connect, host },
+    options,
+    signal,
+  );
+  return [...place, ...first.checks, ...rest];
 }
 
 /** Whether the agent that answered is on another host, judging by its address. */
