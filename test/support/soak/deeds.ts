@@ -1,10 +1,10 @@
 // Does what a plan says, to whoever is there at that moment.
 import { markedPids } from '../../../src/process/process-tree.ts';
 import { guardOf } from '../processes.ts';
-import type { Rule } from '../proxy.ts';
+import { trouble } from './faults.ts';
 import { lookAt } from './looks.ts';
 import type { Claim, Present } from './looks.ts';
-import type { Deed, Network } from './plan.ts';
+import type { Deed } from './plan.ts';
 import { identify } from './world.ts';
 import type { Group, Live, World } from './world.ts';
 
@@ -26,12 +26,10 @@ export async function perform(world: World, deed: Fault): Promise<string | undef
     case 'operate':
       return operate(world, groupOf(world, deed), deed.clears);
     case 'pause-server':
-      return pause(world, 'server', { agent: world.server, forMs: deed.forMs });
     case 'pause-agent':
     case 'restart-agent':
-      return troubleAgent(world, deed);
     case 'network':
-      return troubleNetwork(world, deed);
+      return trouble(world, deed);
   }
 }
 
@@ -117,7 +115,9 @@ const EVICT_MS = 3_000;
 async function evict(world: World, deed: Of<'evict'>): Promise<string | undefined> {
   const group = groupOf(world, deed);
   const look = await lookAt(world, group);
-  const well = (look?.running ?? []).filter(({ live }) => !live.busy && live.isAlive() && world.isWell(live));
+  const well = (look?.running ?? []).filter(
+    ({ live }) => !live.busy && live.isAlive() && world.isWell(live.gate),
+  );
   const target = well[Math.floor(deed.pick * well.length)];
   if (!target) return undefined;
   const { live } = target;
@@ -172,63 +172,4 @@ async function clear(world: World, group: Group, { node, run, state }: Claim): P
   const { status, stderr } = await world.operate(args);
   group.reserved.delete(node);
   return `${node} cleared after ${state}${status === 0 ? '' : ` (status ${status}: ${stderr.trim()})`}`;
-}
-
-interface Pausing {
-  readonly agent: { pause(): void; resume(): void; running(): boolean };
-  readonly forMs: number;
-}
-
-async function pause(world: World, what: string, { agent, forMs }: Pausing): Promise<string | undefined> {
-  if (world.isTroubled(what)) return undefined;
-  await world.during(what, async () => {
-    agent.pause();
-    await world.lull(forMs);
-    agent.resume();
-  });
-  return what;
-}
-
-async function troubleAgent(
-  world: World,
-  deed: Of<'pause-agent' | 'restart-agent'>,
-): Promise<string | undefined> {
-  const what = `agent ${deed.agent}`;
-  const agent = world.agents[deed.agent];
-  if (!agent || world.isTroubled(what)) return undefined;
-  if (deed.kind === 'pause-agent') return pause(world, what, { agent, forMs: deed.forMs });
-  await world.during(what, () => agent.restart(deed.how));
-  return what;
-}
-
-const ACTIONS: Readonly<Record<Exclude<Network, 'sever'>, Rule['do']>> = {
-  slow: { delayMs: 150 },
-  slower: { delayMs: 2_500 },
-  'drop-before': 'drop-before',
-  'drop-after': 'drop-after',
-  cut: 'cut',
-  late: 'late',
-  hang: 'hang',
-  refuse: { status: 500, body: 'No cluster leader' },
-};
-
-async function troubleNetwork(world: World, deed: Of<'network'>): Promise<string | undefined> {
-  const what = `gate ${deed.gate}`;
-  const proxy = world.proxies[deed.gate];
-  const { how } = deed;
-  if (!proxy || world.isTroubled(what)) return undefined;
-  if (how === 'sever') {
-    proxy.sever();
-    return what;
-  }
-  const matches = ({ path }: { path: string }) => path.startsWith(deed.path);
-  await world.during(what, async () => {
-    const end = proxy.rule({ match: matches, do: ACTIONS[how] });
-    await world.lull(deed.forMs);
-    end();
-    if (how === 'late') await world.lull(2_000);
-    // What was on its way arrives now, whatever has become of those who sent it.
-    await proxy.release().catch(() => undefined);
-  });
-  return what;
 }

@@ -1,8 +1,7 @@
-// Where a soak happens: a server, client agents, proxies before them, and the groups with all their processes.
+// Where a soak of groups happens: its surroundings, and the groups with all their processes.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startTime } from '../../../src/process/process-tree.ts';
-import { startCluster } from '../consul.ts';
-import type { Agent, Cluster } from '../consul.ts';
+import type { Agent } from '../consul.ts';
 import { startFleet } from '../history/fleet.ts';
 import type { Fleet, Node, NodeOptions } from '../history/fleet.ts';
 import { startHalves } from '../history/halves.ts';
@@ -10,9 +9,9 @@ import { tell } from '../history/witness.ts';
 import { isAlive } from '../processes.ts';
 import { spawnRunlock } from '../program.ts';
 import type { Result, Spawned } from '../program.ts';
-import { startProxy } from '../proxy.ts';
-import type { Proxy } from '../proxy.ts';
 import type { GroupPlan, Halves, SoakPlan } from './plan.ts';
+import { startSurroundings } from './surroundings.ts';
+import type { Surroundings } from './surroundings.ts';
 
 /** What was done to a process on purpose, and explains how it ended. */
 export type Mark = 'killed' | 'stopped' | 'asked' | 'evicted' | 'crashed';
@@ -63,81 +62,28 @@ export interface Launch {
   readonly halves?: Halves;
 }
 
-export interface World {
-  readonly server: Agent;
-  readonly agents: readonly Agent[];
-  /** By the number of their gate; none for the gates that are agents. */
-  readonly proxies: readonly (Proxy | undefined)[];
+export interface World extends Surroundings {
   readonly groups: ReadonlyMap<string, Group>;
-  /** Aborted when no fault may last any longer. */
-  readonly calm: AbortController;
-  /** Which agent stands behind a gate. */
-  agentOf(gate: number): number;
   launch(group: Group, launch: Launch): Live;
   /** Runs `runlock <args>` by the server's own agent, for `limitMs` at most. */
   operate(args: readonly string[], limitMs?: number): Promise<Result>;
-  /** Sleeps, until all has to be calm at the latest. */
-  lull(ms: number): Promise<void>;
-  /** Remembers that something (`server`, `agent 0`, `gate 3`) is troubled meanwhile. */
-  during(what: string, trouble: () => Promise<void>): Promise<void>;
-  isTroubled(what: string): boolean;
-  /** Nothing on the way to Consul is troubled, nor was just now. */
-  isWell(live: Live): boolean;
-  [Symbol.asyncDispose](): Promise<void>;
 }
-
-/** After a trouble it takes so long until every session was renewed again. */
-const RECOVERY_MS = 5_000;
 
 export async function startWorld(plan: SoakPlan): Promise<World> {
-  const cluster = await startCluster({ servers: 1, clients: plan.agents, raftMultiplier: 1 });
-  const proxies = await Promise.all(
-    Array.from({ length: plan.gates }, async (_, gate) => {
-      const agent = cluster.clients[gate % plan.agents];
-      return gate < plan.agents || !agent ? undefined : startProxy(agent);
-    }),
-  );
-  return createWorld(plan, { cluster, proxies });
-}
-
-function createWorld(
-  plan: SoakPlan,
-  { cluster, proxies }: { cluster: Cluster; proxies: readonly (Proxy | undefined)[] },
-): World {
-  const [server] = cluster.servers;
-  if (!server) throw new Error('a cluster without a server');
-  const calm = new AbortController();
+  const around = await startSurroundings(plan);
+  const { server, calm, lull } = around;
   const groups = new Map(plan.groups.map((group) => [group.name, createGroup(server, group)]));
-  const troubles = createTroubles();
   const operators = createOperators(server);
-  const lull: World['lull'] = (ms) =>
-    sleep(ms, undefined, { signal: calm.signal }).then(undefined, () => undefined);
-  const agentOf: World['agentOf'] = (gate) => gate % plan.agents;
   return {
-    server,
-    agents: cluster.clients,
-    proxies,
+    ...around,
     groups,
-    calm,
-    agentOf,
-    lull,
-    launch: (group, wanted) => {
-      const agent = proxies[wanted.gate] ?? cluster.clients[agentOf(wanted.gate)] ?? server;
-      return launch(group, { ...wanted, agent, lull });
-    },
+    launch: (group, wanted) => launch(group, { ...wanted, agent: around.way(wanted.gate), lull }),
     operate: operators.run,
-    during: troubles.during,
-    isTroubled: (what) => !troubles.isOver(what, 0),
-    isWell: ({ gate }) =>
-      ['server', `agent ${agentOf(gate)}`, `gate ${gate}`].every((what) =>
-        troubles.isOver(what, RECOVERY_MS),
-      ),
     [Symbol.asyncDispose]: async () => {
       calm.abort();
       operators.end();
       await Promise.all([...groups.values()].map(({ fleet }) => fleet[Symbol.asyncDispose]()));
-      await Promise.all(proxies.flatMap((proxy) => proxy?.close() ?? []));
-      await cluster[Symbol.asyncDispose]();
+      await around[Symbol.asyncDispose]();
     },
   };
 }
@@ -150,7 +96,7 @@ function createGroup(server: Agent, plan: GroupPlan): Group {
   return { plan, fleet, living: new Set(), ended: [], reserved: new Set(), away: new Map() };
 }
 
-function createOperators(server: Agent) {
+export function createOperators(server: Agent) {
   const all = new Set<Spawned>();
   return {
     run: async (args: readonly string[], limitMs = 30_000): Promise<Result> => {
@@ -166,22 +112,6 @@ function createOperators(server: Agent) {
       for (const one of all) one.end();
     },
   };
-}
-
-function createTroubles() {
-  const troubles = new Map<string, { now: number; endMs: number }>();
-  const find = (what: string) => troubles.get(what) ?? { now: 0, endMs: -Infinity };
-  const during: World['during'] = async (what, trouble) => {
-    troubles.set(what, { ...find(what), now: find(what).now + 1 });
-    try {
-      await trouble();
-    } finally {
-      troubles.set(what, { now: find(what).now - 1, endMs: performance.now() });
-    }
-  };
-  const isOver = (what: string, forMs: number) =>
-    find(what).now === 0 && performance.now() - find(what).endMs >= forMs;
-  return { during, isOver };
 }
 
 interface Launching extends Launch {
