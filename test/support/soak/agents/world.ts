@@ -60,6 +60,8 @@ export interface AgentsWorld extends Surroundings {
 const ENDED_MS = 30_000;
 
 export async function startAgentsWorld(plan: AgentsPlan): Promise<AgentsWorld> {
+  if (process.geteuid?.() !== 0)
+    throw new Error('a soak with agents takes root, for the boot ids of its hosts; run it as root');
   const around = await startSurroundings(plan);
   const root = mkdtempSync(join(tmpdir(), 'runlock-agents-'));
   const observing = observeAgents(around.server);
