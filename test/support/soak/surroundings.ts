@@ -1,4 +1,5 @@
 // Around every soak: a server, client agents, proxies before them, and what is wrong with these just now.
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startCluster } from '../consul.ts';
 import type { Agent, Cluster } from '../consul.ts';
@@ -49,6 +50,8 @@ function surroundingsOf(
   const [server] = cluster.servers;
   if (!server) throw new Error('a cluster without a server');
   const calm = new AbortController();
+  // Each fault that lasts listens.
+  setMaxListeners(0, calm.signal);
   const troubles = createTroubles();
   const agentOf: Surroundings['agentOf'] = (gate) => gate % plan.agents;
   return {

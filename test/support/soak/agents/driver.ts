@@ -6,6 +6,7 @@ import { performOnAgents } from './deeds.ts';
 import { countStates, judgeAgents } from './judge.ts';
 import type { AgentsHistory } from './judge.ts';
 import type { AgentsEvent, AgentsPlan } from './plan.ts';
+import { lostPointers } from './pointers.ts';
 import { bugsSaid, drain, historyOf, leftOf, makeWell, sweep } from './quiet.ts';
 import { startAgentsWorld } from './world.ts';
 import type { AgentsWorld } from './world.ts';
@@ -27,6 +28,8 @@ export interface AgentsResult {
 }
 
 const TICK_MS = 20;
+/** Between two looks at what must hold at every moment. */
+const LOOK_MS = 2_000;
 /** Where Consul is away, and requests pile up, new ones wait. */
 const MOST_REQUESTS = 12;
 
@@ -91,10 +94,30 @@ function keepHosts({ root, said }: AgentsWorld, folder: string): void {
 async function follow(course: Course, planned: readonly AgentsEvent[]): Promise<void> {
   const { signal } = course.control;
   const events = [...planned];
+  let lookedMs = performance.now();
   while (events.length > 0) {
+    if (performance.now() - lookedMs > LOOK_MS) {
+      // Where Consul does not answer, the next look comes later.
+      lookedMs = Infinity;
+      track(
+        course.underWay,
+        lookAtPointers(course).finally(() => (lookedMs = performance.now())),
+      );
+    }
     while ((events[0]?.atMs ?? Infinity) <= performance.now() - course.sinceMs) begin(course, events.shift());
     await sleep(TICK_MS, undefined, signal && { signal });
   }
+}
+
+async function lookAtPointers({ world }: Course): Promise<void> {
+  await world.observing.look().catch(() => undefined);
+  for (const lost of await lostPointers(world))
+    if (!world.surprises.includes(lost)) world.surprises.push(lost);
+}
+
+function track(set: Set<Promise<void>>, done: Promise<void>): void {
+  set.add(done);
+  void done.finally(() => set.delete(done));
 }
 
 const REQUESTS = ['job', 'start-again', 'cancel', 'watch', 'by-hand', 'input', 'door'];
@@ -115,8 +138,7 @@ function begin(course: Course, event: AgentsEvent | undefined): void {
     },
     (error: unknown) => void course.world.surprises.push(`${JSON.stringify(event)} failed: ${String(error)}`),
   );
-  set.add(done);
-  void done.finally(() => set.delete(done));
+  track(set, done);
 }
 
 function say({ control, sinceMs }: Course, line: string): void {

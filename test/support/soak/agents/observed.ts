@@ -6,6 +6,7 @@ import type { JobLook } from '../../history/jobs.ts';
 import { read, watchTree } from '../../history/observer.ts';
 import type { StoredPair } from '../../history/observer.ts';
 import type { Agent } from '../../consul.ts';
+import { eventually } from '../../processes.ts';
 import { RULES, ROLES } from './nodes.ts';
 
 /** A change of a state. Times are milliseconds since boot. */
@@ -47,6 +48,9 @@ export interface Observing {
   stop(): Promise<void>;
 }
 
+/** A connection that was idle may just have been closed, and a server be paused. */
+const PATIENCE_MS = 30_000;
+
 interface Watched {
   readonly prefix: string;
   /** None: it is over. */
@@ -64,14 +68,15 @@ export function observeAgents(server: Pick<Agent, 'http'>): Observing {
     ...groups.map((group) => watchTree(server, `runlock/${group}/.runs/`, records.take(group))),
   ];
   const lookAt = async (job: Watched) => {
-    job.looks = [...((await job.observer?.seen()) ?? job.looks)];
+    const { observer } = job;
+    if (observer) job.looks = [...(await eventually(() => observer.seen(), PATIENCE_MS))];
     if (!isOver(job.looks)) return;
     // Consul allows so many connections of a host, and a watch is one.
     await job.observer?.stop();
     job.observer = undefined;
   };
   const look = async () => {
-    await Promise.all(watches.map((watch) => watch.look()));
+    await Promise.all(watches.map((watch) => eventually(() => watch.look(), PATIENCE_MS)));
     for (const job of jobs.values()) if (job.observer) await lookAt(job);
     return { states: [...states.all], records: [...records.all.values()] };
   };
@@ -87,7 +92,7 @@ export function observeAgents(server: Pick<Agent, 'http'>): Observing {
       for (const job of jobs.values()) {
         if (job.observer) continue;
         const again = observeJob(server, job.prefix);
-        job.looks = [...job.looks, ...(await again.seen())];
+        job.looks = [...job.looks, ...(await eventually(() => again.seen(), PATIENCE_MS))];
         await again.stop();
       }
       return seen;

@@ -3,6 +3,7 @@ import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { read } from '../../history/observer.ts';
 import type { StoredPair } from '../../history/observer.ts';
+import { eventually } from '../../processes.ts';
 import { spoilFile } from './commands.ts';
 import { completeJobs, operateOn, reboot, setDoor, wantsReboot } from './deeds.ts';
 import { homeOf } from './nodes.ts';
@@ -21,6 +22,8 @@ export interface QuietOptions {
 const DRAIN_MS = 360_000;
 const SAY_MS = 15_000;
 const PAUSE_MS = 500;
+/** A connection that was idle may just have been closed. */
+const PATIENCE_MS = 30_000;
 const SEEN_MS = 1_000;
 
 export async function historyOf(world: AgentsWorld): Promise<AgentsHistory> {
@@ -89,10 +92,13 @@ async function whatIsOpen(world: AgentsWorld): Promise<readonly string[]> {
 const describe = (look: AgentsHistory['jobs'][number]['looks'][number] | undefined) =>
   JSON.stringify([look?.stage.value, [...(look?.targets ?? [])].map(([node, { value }]) => [node, value])]);
 
-async function tree({ server }: AgentsWorld, prefix: string): Promise<readonly StoredPair[]> {
-  const answer = await server.http('GET', `/v1/kv/runlock/${prefix}?recurse&consistent`);
-  if (answer.status !== 200 && answer.status !== 404) throw new Error(`status ${answer.status} of ${prefix}`);
-  return answer.status === 404 ? [] : (answer.json() as StoredPair[]);
+function tree({ server }: AgentsWorld, prefix: string): Promise<readonly StoredPair[]> {
+  return eventually(async () => {
+    const answer = await server.http('GET', `/v1/kv/runlock/${prefix}?recurse&consistent`);
+    if (answer.status !== 200 && answer.status !== 404)
+      throw new Error(`status ${answer.status} of ${prefix}`);
+    return answer.status === 404 ? [] : (answer.json() as StoredPair[]);
+  }, PATIENCE_MS);
 }
 
 async function keysOf(world: AgentsWorld, prefix: string, pattern: RegExp): Promise<readonly string[]> {
@@ -200,8 +206,10 @@ const STAYS =
 
 async function look(world: AgentsWorld): Promise<readonly string[]> {
   const keys = (await tree(world, '')).map(({ Key }) => Key).filter((key) => !STAYS.test(key));
-  const answer = await world.server.http('GET', '/v1/session/list?consistent');
-  const sessions = answer.json() as { ID: string; Name: string }[];
+  const sessions = await eventually(async () => {
+    const answer = await world.server.http('GET', '/v1/session/list?consistent');
+    return answer.json() as { ID: string; Name: string }[];
+  }, PATIENCE_MS);
   const hosts = world.nodes.flatMap((node) => [
     ...node.processes().map((pid) => `process ${pid} of ${node.plan.name} is left`),
     ...node.leftFiles().map((file) => `${file} is left`),
