@@ -100,9 +100,9 @@ describe('a history is rejected', () => {
     ...good,
     states: [...good.states, ...states],
   });
-  const extra = run(second, 'react', 6_000);
+  const extra = run(second, 'react', 10_000);
   const needless: AgentsHistory = {
-    ...more(extra, run(second, 'react', 9_000)),
+    ...more(extra, run(second, 'react', 19_000)),
     records: [...good.records, recorded('b', extra)],
   };
   const lateC = run(c.node, 'react', 9_000);
@@ -155,7 +155,7 @@ describe('a history is rejected', () => {
       /did not run after good:\*@soak\/c/,
       { ...more(lateC), records: [...good.records, recorded('c', lateC)], states: good.states },
     ],
-    ['where a run followed nothing', /ran react at 9000, and nothing had changed/, needless],
+    ['where a run followed nothing', /ran react at 19000, and nothing had changed/, needless],
     [
       'where a run that failed has published',
       /which did not succeed/,

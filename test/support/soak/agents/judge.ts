@@ -160,7 +160,7 @@ function newRoundMs(condition: string, history: AgentsHistory, sinceMs: number):
 }
 
 /** A look of the agent and one of the soak may be so far apart. */
-const LAG_MS = 2_000;
+const LAG_MS = 5_000;
 
 /** 7: runs without anything new since the good run before. The first look of a node may start one, too. */
 function needlessOf(node: NodePlan, history: AgentsHistory): readonly string[] {

@@ -57,7 +57,7 @@ export interface AgentsWorld extends Surroundings {
   readonly said: { readonly node: string; readonly status: number; readonly stderr: string }[];
 }
 
-const ENDED_MS = 30_000;
+const ENDED_MS = 90_000;
 
 export async function startAgentsWorld(plan: AgentsPlan): Promise<AgentsWorld> {
   if (process.geteuid?.() !== 0)
