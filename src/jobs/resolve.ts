@@ -110,10 +110,12 @@ function ofTask(
 }
 
 /** Why, and what to do, as a part of a sentence that begins with the node. */
-export function obstacleText(obstacle: Obstacle, { task, principal }: Wish): string {
+export function obstacleText(obstacle: Obstacle, { task, principal, offline }: Wish): string {
   switch (obstacle.kind) {
     case 'absent':
-      return "no runlock agent is running there; start 'runlock agent' on the node, or say with --offline what is to become of it";
+      return offline === undefined
+        ? "no runlock agent is running there; start 'runlock agent' on the node, or say with --offline what is to become of it"
+        : 'no runlock agent is running there';
     case 'unreadable':
       return visible(obstacle.why);
     case 'no-requests':

@@ -182,6 +182,58 @@ describe('a start', () => {
   });
 });
 
+describe('job start --dry-run', () => {
+  test('says when the turn of each would come, what it would wait for, and writes nothing', async () => {
+    const tasks = [aTask({ groups: ['dry/web'], slots: 1 })];
+    for (const node of ['d1', 'd2']) await playAgent(agent, node, { tasks });
+    const record = {
+      ...{
+        v: 1,
+        node: 'd1',
+        run: 'r',
+        outcome: 'succeeded',
+        exitCode: 0,
+        command: 'c',
+        slot: 0,
+        waitedMs: 0,
+      },
+      ...{ endedAt: new Date().toISOString(), ranMs: 120_000 },
+    };
+    await agent.kv.put('runlock/dry/web/.runs/d1', JSON.stringify(record));
+    const before = (await agent.kv.tree('runlock/')).length;
+    const words = ['start', 'chef', '--node', 'd1,d2,d9', '--canary', '1', '--pause', '1m', '--dry-run'];
+    const told = await job(...words, '--offline', 'skip');
+    expect(told).toEqual({
+      status: 0,
+      stderr: '',
+      stdout: [
+        'd1: would take chef, in dry/web, stage 1 of 2, at once',
+        'd2: would take chef, in dry/web, stage 2 of 2, in about 3m (behind 1 other)',
+        'd9: offline, and left out: no runlock agent is running there',
+        '',
+      ].join('\n'),
+    });
+    expect((await agent.kv.tree('runlock/')).length).toBe(before);
+    await runlock(agent, ['freeze', 'dry/web', '--reason', 'upgrade']);
+    const frozen = await job(...words, '--offline', 'skip', '--json');
+    expect(JSON.parse(frozen.stdout)).toMatchObject({
+      ...{ kind: 'dry-run', stages: 2 },
+      nodes: [
+        { node: 'd1', ok: true, stage: 0, waits: [expect.stringContaining('dry/web is frozen by')] },
+        { node: 'd2', ok: true, stage: 1 },
+        { node: 'd9', ok: false, stage: -1 },
+      ],
+    });
+    const asks = ['.agents/', '.requests/'].map((name) => `key_prefix "runlock/${name}" { policy = "read" }`);
+    const env = { ...agent.env, CONSUL_HTTP_TOKEN: await agent.token(asks.join('\n')) };
+    const blind = await runlock({ env }, ['job', ...words, '--offline', 'skip']);
+    expect(blind.status).toBe(0);
+    expect(blind.stdout).toMatch(
+      /^d1: would take chef.*\n[^]*what the nodes would wait for is unknown: .*dry\/web/,
+    );
+  });
+});
+
 describe('job retry', () => {
   test('is a new job for what is not good, once the first is over; and once only', async () => {
     for (const node of ['r1', 'r2', 'r3', 'r4']) await playAgent(agent, node);

@@ -72,8 +72,8 @@ describe('job start', () => {
       status: 0,
       stderr: '',
       stdout: [
-        'j11: would take chef, in prod/web',
-        'j12: would take chef, in prod/web, once its agent is resumed: it is paused',
+        'j11: would take chef, in prod/web, at once',
+        'j12: would take chef, in prod/web, once its agent is resumed: it is paused, behind 1 other',
         '',
       ].join('\n'),
     });

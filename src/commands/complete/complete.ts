@@ -93,7 +93,8 @@ export async function complete(deps: LiveDeps, options: CompleteOptions): Promis
   if (wanted.from === 'file') return { kind: 'files' };
   if (wanted.from === 'program') return { kind: 'program', at: words.length };
   if (wanted.from === 'state' && !takesPath(place.operands)) return only(current, []);
-  const meant = wanted.from === 'job' ? ofJob(wanted, place.operands) : wanted;
+  const isOperand = flag === undefined && !value;
+  const meant = wanted.from === 'job' && isOperand ? ofJob(wanted, place.operands) : wanted;
   const found = await candidatesFor(deps, meant, { ...options, ...chosen(place, options), typed });
   const lead = flag === undefined ? '' : `${flag}=`;
   return only(

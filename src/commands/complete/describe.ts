@@ -25,7 +25,7 @@ function describeOption(option: Option): OptionShape {
 }
 
 /** Placeholders. Any other word of an alternative (`forever` in `<duration|forever>`) is typed literally. */
-const KINDS = ['duration', 'file', 'group', 'list', 'n', 'name', 'node', 'path'];
+const KINDS = ['duration', 'file', 'group', 'list', 'n', 'n%', 'n%,', 'name', 'node', 'path'];
 
 /** Values that are looked up, by long flag. */
 const LIVE: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
@@ -33,6 +33,7 @@ const LIVE: Readonly<Record<string, NonNullable<ValueShape['from']>>> = {
   '--owner': 'owner',
   '--forget': 'recorded',
   '--node': 'agent',
+  '--from-job': 'job',
   '--until': 'condition',
   '--while': 'condition',
   '--when': 'condition',

@@ -55,11 +55,12 @@ export function planOf(
 ): { readonly home: string; readonly targets: readonly Target[] } {
   const home = homeOf(wish, resolved);
   checkFailures(asking.maxFailures ?? 0, resolved);
-  return {
-    home,
-    targets: planTargets(resolved.map(candidateOf(wish)), { ...asking, offline: offlineOf(asking) }),
-  };
+  return { home, targets: placeTargets({ wish, resolved }, asking) };
 }
+
+/** The stage of each, also of those that can't serve the request. */
+export const placeTargets = ({ wish, resolved }: Found, asking: Asking): readonly Target[] =>
+  planTargets(resolved.map(candidateOf(wish)), { ...asking, offline: offlineOf(asking) });
 
 const candidateOf =
   (wish: Wish) =>
