@@ -92,6 +92,7 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
   };
   const look = await lookAt(of, of, { signal });
   if (look.kind === 'target') memory.known = look.known;
+  const seen: OfTarget = { ...of, seen: look };
   const shown: Shown = {
     look,
     host: await hostShown({ ...attending, ref }, look, signal),
@@ -111,25 +112,25 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
     case 'start':
       return { first: () => start(attending, look, signal) };
     case 'drop':
-      return (await drop(of, { ...deed, look }, { memory, runs, ways })) ? 'over' : 'again';
+      return (await drop(seen, { ...deed, look }, { memory, runs, ways })) ? 'over' : 'again';
     case 'accept': {
       // What the files say at this moment counts, and what rights the token has.
       await Promise.all([ways.refresh(), askRights(ways, signal)]);
       if (known.look().change !== now.known.change) return 'again';
-      const { kind } = await acceptTarget(of);
+      const { kind } = await acceptTarget(seen);
       if (kind === 'accepted') deps.emit({ event: 'request', job: jobText(ref), step: 'accepted' });
       return 'again';
     }
     case 'refuse':
     case 'end':
-      await end(of, deed, { ways, memory });
+      await end(seen, deed, { ways, memory });
       return 'again';
     case 'after-reboot':
       await afterReboot(of, look, { ways, memory });
       return 'again';
     case 'tell':
       memory.told = deed.why;
-      await noteTarget(of, deed.why);
+      await noteTarget(seen, deed.why);
       return 'again';
     default:
       return assertNever(deed);

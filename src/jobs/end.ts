@@ -21,6 +21,8 @@ export interface OfTarget extends Omit<Contender, 'rule'> {
   readonly ref: JobRef;
   readonly node: string;
   readonly known?: Known;
+  /** What the change follows from, if that has just been read: saves the first read. */
+  readonly seen?: Look;
 }
 
 export interface EndRequest {
@@ -74,7 +76,7 @@ const isSame = ({ state, endedAt }: End, there: TargetDocument | undefined): boo
   there?.state === state && there.endedAt === endedAt;
 
 export type AcceptResult =
-  | { readonly kind: 'accepted'; readonly target: SeenTarget }
+  | { readonly kind: 'accepted' }
   /** The job is not open, the request is past its end, or the target is further already. */
   | { readonly kind: 'not-now'; readonly target: SeenTarget }
   | Nothing;
@@ -82,14 +84,13 @@ export type AcceptResult =
 /** The node takes its part on. @throws as `endTarget`. */
 export function acceptTarget(of: OfTarget): Promise<AcceptResult> {
   return change(of, (target): Plan<AcceptResult> => {
-    if (target.document?.value.state === 'accepted')
-      return { kind: 'over', value: { kind: 'accepted', target } };
+    const accepted = { kind: 'accepted' } as const;
+    if (target.document?.value.state === 'accepted') return { kind: 'over', value: accepted };
     const nowMs = of.deps.clock.now();
     const isOpen = target.stage.value.kind === 'open' && !isPast(target.spec.value.until, nowMs);
     if (!isOpen || target.document || target.targetStage === NO_STAGE)
       return { kind: 'over', value: { kind: 'not-now', target } };
-    // What it reads like after this is for the next look: its index is not known here.
-    return send(target, accept(target, new Date(nowMs).toISOString()));
+    return send(target, accept(target, new Date(nowMs).toISOString()), accepted);
   });
 }
 
@@ -112,8 +113,9 @@ export type DropResult =
  */
 export function dropPointer(of: OfTarget): Promise<DropResult> {
   const dropped = { kind: 'dropped' } as const;
+  const looking = lookingAt(of);
   return contended(of, async (): Promise<Plan<DropResult>> => {
-    const look = await lookAt(of, of, { signal: of.signal });
+    const look = await looking();
     const { pointer } = look;
     if (!pointer) return { kind: 'over', value: dropped };
     if (look.kind !== 'target')
@@ -179,9 +181,21 @@ const contended = <T>(of: OfTarget, plan: () => Promise<Plan<T>>): Promise<T> =>
     plan,
   );
 
-const change = <T>(of: OfTarget, decide: (target: SeenTarget) => Plan<T>): Promise<T | Nothing> =>
-  contended<T | Nothing>(of, async () => {
-    const look = await lookAt(of, of, { signal: of.signal });
+/** Each look is a new one, but for one that is given. */
+function lookingAt(of: OfTarget): () => Promise<Look> {
+  let given = of.seen;
+  return () => {
+    const look = given ? Promise.resolve(given) : lookAt(of, of, { signal: of.signal });
+    given = undefined;
+    return look;
+  };
+}
+
+function change<T>(of: OfTarget, decide: (target: SeenTarget) => Plan<T>): Promise<T | Nothing> {
+  const looking = lookingAt(of);
+  return contended<T | Nothing>(of, async () => {
+    const look = await looking();
     if (look.kind !== 'target') return { kind: 'over', value: { kind: 'none', look } };
     return decide(look.target);
   });
+}

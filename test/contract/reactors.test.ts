@@ -8,21 +8,18 @@ import { toHook } from '../../src/agent/hook/definition.ts';
 import { signatureOf } from '../../src/agent/hook/message.ts';
 import type { Reactor, Waits } from '../../src/agent/reactor.ts';
 import { runReactors } from '../../src/agent/reactors.ts';
-import { openCursors } from '../../src/agent/stored-cursor.ts';
 import type { Trigger } from '../../src/agent/task/trigger.ts';
 import { triggerReactor } from '../../src/agent/triggers.ts';
 import type { TriggeredRuns } from '../../src/agent/triggers.ts';
 import { parseCondition } from '../../src/conditions/parse.ts';
-import { lookForNews } from '../../src/conditions/sights.ts';
 import { connect } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
 import type { RunEvent } from '../../src/events/events.ts';
 import type { Cursor } from '../../src/jobs/cursor.ts';
 import { triggerKey } from '../../src/jobs/keys.ts';
-import { failed, started, succeeded } from '../../src/jobs/trigger-cursor.ts';
-import { next, placeOf } from '../../src/jobs/trigger.ts';
 import { clock } from '../../src/platform/deps.ts';
 import type { Deps } from '../../src/platform/deps.ts';
+import { playTriggered } from '../support/played-trigger.ts';
 import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { Proxy } from '../support/proxy.ts';
@@ -78,31 +75,14 @@ function reactOn({
     ...{ on: [], debounceMs: 0, minIntervalMs: 0, onFirst: 'run', perHour: 6 },
     ...on,
   });
-  const play = async (task: string, nth: number): Promise<void> => {
-    const signal = AbortSignal.timeout(20_000);
-    const cursors = openCursors(own, 'runlock', node);
-    const key = triggerKey('runlock', node, task);
-    const rules = trigger(tasks[task] ?? {});
-    for (;;) {
-      const stored = await cursors.read(key, { signal });
-      if (stored.read.kind === 'newer') return;
-      const place = placeOf(stored.read, rules, clock.now());
-      const sights = await lookForNews({ consul: own, clock, prefix: 'runlock' }, rules.on, { signal });
-      if (next(sights, place, rules, clock.now()).kind !== 'start') return;
-      const begun = { run: `${task}-${nth}`, sights, place };
-      if (!(await cursors.write(stored, started(begun, rules, clock.now()), { signal }))) continue;
-      runs.push(task);
-      const end = await ends(task, nth);
-      if (end === 'killed') return;
-      for (;;) {
-        const now = await cursors.read(key, { signal });
-        const cursor = now.read.kind === 'cursor' ? now.read.cursor : place.cursor;
-        const after =
-          end === 'good' ? succeeded(begun, cursor, clock.now()) : failed(cursor, 'failed', clock.now());
-        if (await cursors.write(now, after, { signal })) return;
-      }
-    }
-  };
+  const play = (task: string, nth: number) =>
+    playTriggered({
+      ...{ consul: own, node, task, run: `${task}-${nth}`, rules: trigger(tasks[task] ?? {}) },
+      command: () => {
+        runs.push(task);
+        return ends(task, nth);
+      },
+    });
   const triggered: TriggeredRuns = {
     isAlive: (task) => alive.has(task),
     start: (task) => {
@@ -326,25 +306,6 @@ describe('what a node asks and writes', () => {
     for (let i = 0; i < 5; i += 1) await set(`asking/${i}`, '1');
     expect(proxy.requests.length - before).toBeLessThanOrEqual(4);
     expect(writes()).toHaveLength(1);
-  });
-
-  test('a change of a state that many nodes wait for costs each of them four requests at most', async () => {
-    const NODES = Number(process.env['RUNLOCK_TEST_NODES'] ?? 20);
-    await using proxy = await startProxy(agent);
-    await set('many', '0');
-    const nodes = Array.from({ length: NODES }, (_, i) =>
-      reactOn({ node: `tm-${i}`, tasks: { noop: { on: on('state:many=1') } }, env: proxy.env }),
-    );
-    for (const { start } of nodes) start();
-    const watches = () => proxy.requests.filter(({ path }) => path.includes('index=')).length;
-    await eventually(() => expect(watches()).toBeGreaterThanOrEqual(NODES), 20_000);
-    const before = proxy.requests.length;
-    await set('many', '1');
-    await eventually(async () => {
-      for (const { cursor } of nodes) expect((await cursor('noop'))?.goodAt).toBeDefined();
-    }, 20_000);
-    await eventually(() => expect(watches()).toBeGreaterThanOrEqual(2 * NODES), 20_000);
-    expect((proxy.requests.length - before) / NODES).toBeLessThanOrEqual(4);
   });
 });
 

@@ -11,6 +11,7 @@ import { startJob } from '../../src/jobs/starter.ts';
 import { startTarget, final } from '../../src/jobs/transactions.ts';
 import { viewJob } from '../../src/jobs/view.ts';
 import { at, nowMs, place, seenTarget, spec } from '../support/jobs.ts';
+import { fakeConsul } from '../support/fake-consul.ts';
 import { instant, memoryConsul } from '../support/memory-consul.ts';
 import type { Fate } from '../support/memory-consul.ts';
 
@@ -129,10 +130,18 @@ describe('a target', () => {
   test('accepts once, whatever answers are lost', async () => {
     for (const fates of [[], ['lost'], ['failed'], ['failed', 'lost']] as Fate[][]) {
       const { of, value } = await readyJob(fates);
-      const accepted = await acceptTarget(of);
-      expect(accepted).toMatchObject({ kind: 'accepted', target: { document: { value: { rev: 0 } } } });
+      expect(await acceptTarget(of)).toEqual({ kind: 'accepted' });
       expect(value(keys.node('web01'))).toEqual({ v: 1, rev: 0, state: 'accepted', acceptedAt: at });
     }
+  });
+
+  test('follows from a look that is given, or a new one if that is old', async () => {
+    const { of, value } = await readyJob();
+    const seen = await lookAt(of, of, { signal });
+    const consul = fakeConsul({ transact: (...sent) => of.consul.transact(...sent) });
+    expect(await acceptTarget({ ...of, seen, consul })).toEqual({ kind: 'accepted' });
+    expect(value(keys.node('web01'))).toMatchObject({ state: 'accepted' });
+    expect(await acceptTarget({ ...of, seen })).toEqual({ kind: 'accepted' });
   });
 
   test('accepts nothing that is stopped, past its end, offline, or further already', async () => {
