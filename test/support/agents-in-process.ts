@@ -86,7 +86,7 @@ const untilAborted = (signal: AbortSignal) =>
 const MANAGER: AgentEffects['manager'] = {
   says: () => undefined,
   ready: () => undefined,
-  stopping: () => undefined,
+  stopping: () => Promise.resolve(),
   keepAlive: untilAborted,
 };
 
@@ -170,6 +170,7 @@ function taskOf(group: string, trigger: Trigger | undefined): ServedTask {
     },
     shown: { name: 't', groups: [group], allow, params: [], on: [], when: [], publish: [] },
     needsHealth: false,
+    ...{ publish: [], during: [] },
   };
 }
 
