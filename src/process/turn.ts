@@ -209,10 +209,10 @@ function lifeOf({ ticket: { bootId }, host, emit, monotonicMs }: TurnOptions) {
     return born === undefined ? host.hidden(pid) : born === startTime;
   };
   /** For a run in another namespace, whose pid means nothing here. */
-  const isTouched = (ticket: string, atMs: number) => {
-    const before = touched.get(ticket);
+  const isTouched = (run: string, atMs: number) => {
+    const before = touched.get(run);
     if (before?.atMs === atMs) return monotonicMs() - before.sinceMs < STALE_MS;
-    touched.set(ticket, { atMs, sinceMs: monotonicMs() });
+    touched.set(run, { atMs, sinceMs: monotonicMs() });
     return true;
   };
   /** What a dead run has left running. */
@@ -225,7 +225,7 @@ function lifeOf({ ticket: { bootId }, host, emit, monotonicMs }: TurnOptions) {
   };
   const isAlive = (ticket: Ticket, files: TurnFiles, place: TicketPlace) => {
     if (!isSameBoot(ticket.bootId, bootId)) return false;
-    if (ticket.bootId !== bootId) return isTouched(`${ticket.run} ${place}`, files.touchedMs(place));
+    if (ticket.bootId !== bootId) return isTouched(ticket.run, files.touchedMs(place));
     return isStarted(ticket) || leftOf(ticket) !== undefined;
   };
   return {

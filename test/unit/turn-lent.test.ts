@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Entry, ReadOptions } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
+import { acquire } from '../../src/lock/acquire.ts';
 import { outOfTurn } from '../../src/lock/context.ts';
 import type { NodeTurn, Progress, RunContext } from '../../src/lock/context.ts';
 import { untilThawed } from '../../src/lock/freeze.ts';
@@ -131,6 +132,34 @@ describe('not first in the queue', () => {
   });
 });
 
+test.each([
+  ['that has none of other groups lends it', {}, ['ask', 'lend']],
+  ['that has some of other groups keeps it, to keep those', { hasSlots: true } as const, ['ask']],
+])('a run without a slot in a queue that moves, %s', async (_, more, asked) => {
+  const turn = turnOf();
+  let looks = 0;
+  const consul = fakeConsul({
+    readAll: () => Promise.resolve(UNDER_WAY),
+    transact: () =>
+      Promise.resolve({
+        kind: 'done',
+        entries: [entry(keys.tail, { session: 's0' }), entry(keys.queue('s'), {}, 's'), ...UNDER_WAY],
+      }),
+    get: (key: string) => {
+      if (key !== keys.queue('s0')) return Promise.resolve({ entry: undefined, index: 7 });
+      return (looks += 1) > 2
+        ? Promise.reject(WAITS)
+        : Promise.resolve({ entry: entry(key, {}, 's0'), index: 7 });
+    },
+  });
+  // Its session is never renewed.
+  const still = { ...deps, clock: { ...deps.clock, sleep: () => new Promise<void>(() => undefined) } };
+  const request = { prefix: 'runlock', group: 'web', node: 'web01', run, ttlMs: 10_000, ...more };
+  const acquired = acquire({ consul, deps: still }, { ...request, turn: turn.nodeTurn }, progressOf());
+  await expect(acquired).rejects.toBe(WAITS);
+  expect(turn.asked).toEqual(asked);
+});
+
 describe('first in the queue', () => {
   const first = (turn: ReturnType<typeof turnOf>, slots: readonly Entry[][], transact: Error) => {
     const looks = [...slots];
@@ -184,6 +213,21 @@ describe('first in the queue', () => {
     const got = await asFirst(context, session, { turn: { slots: [], index: 0 }, progress });
     expect(got).toMatchObject({ kind: 'out-of-turn' });
     expect(progress.attempts).toEqual([{ slot: 0 }]);
+  });
+
+  test('a grant that had taken effect unseen is not adopted either', async () => {
+    const turn = turnOf();
+    const mine = [entry(keys.owner(0), claim('web01', 'running', 'r1')), entry(keys.lock(0), {}, 's1')];
+    const consul = fakeConsul({
+      transact: () => {
+        turn.othersTakeIt();
+        return Promise.resolve({ kind: 'refused', at: 0, why: 'the ticket is gone' });
+      },
+      readAll: () => Promise.resolve(mine),
+    });
+    const context: RunContext = { consul, deps, keys, run, nodeTurn: turn.nodeTurn };
+    const first = { turn: { slots: [], index: 0 }, progress: progressOf() };
+    expect(await asFirst(context, session, first)).toMatchObject({ kind: 'out-of-turn' });
   });
 
   test('in a frozen group it is lent, while that stands', async () => {

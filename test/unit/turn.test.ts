@@ -1,7 +1,7 @@
 // The turn of a node on its host: who has it, what is dead, and what can't be trusted.
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { startTime } from '../../src/process/process-tree.ts';
 import { STALE_MS, openTurn } from '../../src/process/turn.ts';
 import type { Turn, TurnOptions } from '../../src/process/turn.ts';
@@ -187,6 +187,22 @@ describe('a run that waits in a queue and has lent its turn', () => {
     expect(b.look('web01')).toMatchObject(heldBy('a'));
     passes(1);
     expect(b.look('web01')).toEqual(MINE);
+  });
+
+  test('touches what says so, as it touches its ticket, until it ends', () => {
+    vi.useFakeTimers();
+    onTestFinished(() => void vi.useRealTimers());
+    const { open, folder } = setUp();
+    const touched: TicketPlace[] = [];
+    const touch = (place: TicketPlace) => void touched.push(place);
+    const a = open('a', { filesOf: (node) => ({ ...inFolder(folder)(node), touch }) });
+    a.look('web01');
+    vi.advanceTimersByTime(10_000);
+    a.lend();
+    vi.advanceTimersByTime(10_000);
+    a.leave();
+    vi.advanceTimersByTime(10_000);
+    expect(touched).toEqual([1, 'a']);
   });
 
   test('is dead there after a minute, though two tickets tell of it', () => {
