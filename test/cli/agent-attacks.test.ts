@@ -56,6 +56,20 @@ async function serving(node: string, match?: string) {
   return { ...on, running: await on.start() };
 }
 
+/** Writes a key with the rights of another: the status. */
+async function put({ env }: Agent, key: string, value: object): Promise<number> {
+  const headers = { 'x-consul-token': env['CONSUL_HTTP_TOKEN'] ?? '' };
+  const body = JSON.stringify({ v: 1, ...value });
+  return (await fetch(`${consul.url}/v1/kv/runlock/${key}`, { method: 'PUT', headers, body })).status;
+}
+
+/** The rights of the agent of another node of these groups. */
+const member = async (node: string, group: string) =>
+  withRules([
+    ...(await printed('agent', '--node', node, '-g', group, '--principal', 'ops')),
+    'session_prefix "" { policy = "write" }',
+  ]);
+
 const folders = ({ tasks, state, logs }: ReturnType<typeof agentOn>) => ({
   ...{ RUNLOCK_TASKS_DIR: tasks, RUNLOCK_STATE_DIR: state, RUNLOCK_LOG_DIR: logs },
 });
@@ -197,4 +211,49 @@ describe('a principal', () => {
     const [, peakKb] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${running.pid}/status`, 'utf8')) ?? [];
     expect(Number(peakKb) / 1_024).toBeLessThan(160 + POINTERS / 500);
   }, 120_000);
+});
+
+describe('a node that lies about its name', () => {
+  test('gets neither another’s place nor its requests, and asks for nothing', async () => {
+    const { node, group, start, startWith } = await prepared('at-true');
+    const liar = await member('at-liar', group);
+    const other = startWith(liar);
+    await other.says(/the token needs the rule: key_prefix "runlock\/\.agents\/at-true"/);
+    process.kill(other.pid, 'SIGTERM');
+    await other.ended;
+    await start();
+    // With all rights, as on a host that has the node's own token: one of the two.
+    const second = startWith(consul);
+    expect(await second.ended).toMatchObject({ status: 75 });
+    expect(second.stderr()).toMatch(/an agent for node at-true is already running on .*pid/);
+    const keys = [
+      `.agents/${node}`,
+      ...[`inbox/${node}/x`, 'spec/x', 'targets/x/0'].map((own) => `.requests/ops/${own}`),
+    ];
+    for (const key of keys) expect(await put(liar, key, {})).toBe(403);
+  });
+
+  test('can write in its groups’ jobs what any member may, and starts nothing by it', async () => {
+    const { node, group, start, ran } = await prepared('at-member');
+    const [liar, stranger] = [await member('at-liar', group), await member('at-liar', 'at/other')];
+    const ops = await asking('ops', group);
+    const ask = () => askFor(ops, group, { targets: [[node, 0]], maxFailures: 1 });
+    const [good, running, honest] = [await ask(), await ask(), await ask()];
+    const documentOf = ({ ref }: typeof good) => `${group}/.jobs/ops/${ref.id}/nodes/${node}`;
+    const at = new Date().toISOString();
+    const forged = { rev: 0, state: 'good', endedAt: at };
+    expect(await put(stranger, documentOf(good), forged)).toBe(403);
+    // The price of having no controller: its job believes it.
+    expect(await put(liar, documentOf(good), forged)).toBe(200);
+    const run = { rev: 0, state: 'running', run: 'r', bootId: 'b', startedAt: at };
+    expect(await put(liar, documentOf(running), run)).toBe(200);
+    await start();
+    await honest.becomes('good');
+    await running.becomes('lost');
+    await eventually(async () => expect(await consul.kv.get(good.pointer())).toBeUndefined());
+    // What has run does not run again: the node has no request for it any more, and nobody else can write one.
+    expect(await put(liar, documentOf(honest), { rev: 9, state: 'accepted', acceptedAt: at })).toBe(200);
+    await (await ask()).becomes('good');
+    expect(ran()).toBe('<x>\n<x>\n');
+  });
 });
