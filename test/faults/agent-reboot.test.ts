@@ -7,7 +7,7 @@ import { spawnRunlock } from '../support/program.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const consul = useAgent({ name: 'node1' });
-const LONG = { timeout: 120_000 };
+const LONG = { timeout: 150_000 };
 const runlock = (...words: string[]) => spawnRunlock(consul, words).ended;
 const state = async (path: string) => (await runlock('state', 'get', path)).stdout;
 
@@ -27,7 +27,7 @@ describe.concurrent('the host reboots', LONG, () => {
   });
 
   test('while the run waits for its slot: it starts once, after the boot', async () => {
-    await using on = agentHost(consul, 'b-wait');
+    await using on = agentHost(consul, 'b-wait', { more: 'session_ttl = "10s"' });
     expect(await runlock('freeze', on.group, '--reason', 'test')).toMatchObject({ status: 0 });
     const first = await on.start();
     const job = await on.ask();
@@ -36,7 +36,8 @@ describe.concurrent('the host reboots', LONG, () => {
     await on.start();
     on.finish();
     await runlock('thaw', on.group);
-    await job.becomes('good', on.node, 60_000);
+    // It is busy until the session of the dead one has ended.
+    await job.becomes('good', on.node, 90_000);
     expect(job.runs()).toBe(1);
     await on.keepsPromises();
   });
