@@ -135,8 +135,6 @@ export interface TargetDocument {
   readonly exitCode?: number;
   /** For people: why it was refused, what it waits for. */
   readonly why?: string;
-  /** Bytes of the log on the node. */
-  readonly logBytes?: number;
   /** The last line of output, for people; at most 200 characters. */
   readonly lastLine?: string;
   /** The outcome of a run that ended after its state was final. */

@@ -13,6 +13,9 @@ import type { JobView } from './view.ts';
 /** Reads at most ten times a second; a job of a thousand targets once a second. */
 const PAUSE_MS = 100;
 const PAUSE_PER_TARGET_MS = 1;
+/** What targets wait for in a queue changes no key of the job: a look each five seconds, of ten thousand each fifty. */
+const WAITS_MS = 5_000;
+const WAITS_PER_TARGET_MS = 5;
 
 export interface Follower extends Looker {
   /** Somebody wants to see the output of its runs as they go on. */
@@ -47,7 +50,9 @@ export async function followJob<R>(
         throw new RunlockError('config', `there is no job ${jobText(ref)} any more: somebody removed it`);
       const result = await seen(view);
       if (result !== undefined) return result;
-      dueInMs = await look(view);
+      const mayWait = view.targets.some(({ state }) => state === 'accepted' || state === 'waiting');
+      const waitsMs = Math.max(WAITS_MS, view.targets.length * WAITS_PER_TARGET_MS);
+      dueInMs = Math.min(await look(view), mayWait ? waitsMs : Infinity);
       await announcer?.look(view);
       await deps.clock.sleep(Math.max(PAUSE_MS, view.targets.length * PAUSE_PER_TARGET_MS), { signal });
       return undefined;

@@ -163,7 +163,6 @@ const targetShape: Shape<TargetDocument> = {
   endedAt: optional(isTime),
   exitCode: optional(isExitCode),
   why: optional(isText),
-  logBytes: optional(isNatural),
   lastLine: optional(isText),
   late: optional(isText),
 };

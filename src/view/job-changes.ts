@@ -73,7 +73,9 @@ export function changesOf(before: JobReport | undefined, after: JobReport): read
 const QUEUED = 'queued';
 
 /** Two looks with the same mark show the same. */
-const markOf = ({ state, why = '', late = '', lastLine = '' }: TargetReport): string => {
+const markOf = ({ state, why = '', late = '', lastLine = '', waitsIn }: TargetReport): string => {
+  // Once: each end of a run moves all places of the queue.
+  if (waitsIn !== undefined) return JSON.stringify([state, waitsIn]);
   // The last line of a run that has ended comes with its end.
   const line = state === 'running' ? lastLine : '';
   return why === '' && late === '' && line === '' ? state : JSON.stringify([state, why, late, line]);

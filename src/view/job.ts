@@ -83,9 +83,12 @@ export interface TargetReport {
   readonly exitCode?: number;
   /** Why it was refused, what it waits for. */
   readonly why?: string;
+  /** The group in which its run waits. Absent: no run of it waits. */
+  readonly waitsIn?: string;
+  /** In the queue there, from 1; absent: it waits without a place. */
+  readonly place?: number;
   /** Of its output; of a run that is under way: as it was at most some seconds ago, while somebody watches. */
   readonly lastLine?: string;
-  readonly logBytes?: number;
   /** How its run ended after its state was final. */
   readonly late?: string;
 }
@@ -156,7 +159,7 @@ function stopOf({ why, by, reason, at, kill }: Extract<Stage, { kind: 'stopped' 
 /** `rev` and the boot are of no use to people, and the state is the one that counts. */
 const SHOWN = [
   ...(['run', 'served', 'acceptedAt', 'startedAt', 'endedAt', 'exitCode', 'why'] as const),
-  ...(['lastLine', 'logBytes', 'late'] as const),
+  ...(['lastLine', 'late'] as const),
 ];
 
 function reportTarget({ node, stage, state, document, line }: TargetView): TargetReport {

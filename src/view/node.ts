@@ -8,6 +8,8 @@ import { decodeAgent, decodeSpec, decodeStage, decodeTarget, decodeTargets } fro
 import { shownState } from '../jobs/stage.ts';
 import type { ShownState } from '../jobs/stage.ts';
 import { parseKey } from '../lock/keys.ts';
+import { waitOf, waitsIn } from './job-waits.ts';
+import type { NodeWaitView } from './job-waits.ts';
 import { viewRun } from './last-run.ts';
 import type { RunView } from './last-run.ts';
 import { viewTriggers } from './node-triggers.ts';
@@ -78,18 +80,7 @@ export interface NodeRunView {
   readonly job?: string;
 }
 
-/** A run of the node that waits. */
-export interface NodeWaitView {
-  readonly group: string;
-  readonly run: string;
-  readonly since: string;
-  readonly waitedMs: number;
-  readonly command?: string;
-  /** In the queue, from 1. Absent: it waits without a place, for its conditions, its gate, or its node's own claim. */
-  readonly place?: number;
-  /** What it waits for, in one sentence. */
-  readonly why: string;
-}
+export type { NodeWaitView };
 
 export interface RequestView {
   /** `ops/deploy-42` */
@@ -98,7 +89,12 @@ export interface RequestView {
   readonly task?: string;
   readonly home?: string;
   readonly state?: ShownState;
+  readonly acceptedAt?: string;
+  /** Why it was refused, what its run waits for. */
   readonly why?: string;
+  /** As of a job's target. */
+  readonly waitsIn?: string;
+  readonly place?: number;
   readonly run?: string;
   readonly by?: string;
   readonly reason?: string;
@@ -153,6 +149,7 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
     return key?.kind === 'run' && key.node === node ? (attempt(() => viewRun(group, entry)) ?? []) : [];
   });
   const own = [agentHidden, requestsHidden, triggersHidden];
+  const waiting = groups.flatMap(waitsIn).flatMap((each) => (each.node === node ? [each.wait] : []));
   return {
     v: 1,
     prefix,
@@ -164,8 +161,8 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
       const job = jobOf.get(run.run);
       return job === undefined ? run : { ...run, job };
     }),
-    waiting: groups.flatMap((group) => waitsIn(group, node)),
-    ...(requests && { requests }),
+    waiting,
+    ...(requests && { requests: requests.map((request) => withWait(request, waiting)) }),
     ...(triggersHidden === undefined && { triggers: viewTriggers({ prefix, node, now }, entries) }),
     lastRuns: lastRuns.sort((a, b) => (a.endedAt < b.endedAt ? 1 : -1)),
     hidden: [...own.filter((each) => each !== undefined), ...hidden],
@@ -216,39 +213,14 @@ function claimOf({ state, alive, run, command, since, exitCode, host }: SlotView
   return { state, alive, run, command, since, ...code, ...(host !== undefined && { host }) };
 }
 
-function waitsIn(
-  { group, queue, returning = [], outside = [], why }: GroupView,
-  node: string,
-): NodeWaitView[] {
-  const own = <T extends { readonly node: string }>(waits: readonly T[]) =>
-    waits.filter((each) => each.node === node);
-  return [
-    ...own(queue).map(({ run, since, waitedMs, command, place }) => ({
-      group,
-      run,
-      since,
-      waitedMs,
-      command,
-      place,
-      why,
-    })),
-    ...own(returning).map(({ run, since, waitedMs, why: reason }) => ({
-      group,
-      run,
-      since,
-      waitedMs,
-      why: reason,
-    })),
-    ...own(outside).map(({ run, since, waitedMs, command, why: reason }) => ({
-      group,
-      run,
-      since,
-      waitedMs,
-      command,
-      why: reason,
-    })),
-  ];
-}
+/** Its run waits in the group that the job belongs to. */
+const withWait = (request: RequestView, waiting: readonly NodeWaitView[]): RequestView => ({
+  ...request,
+  ...waitOf(
+    request,
+    waiting.filter(({ group }) => group === request.home),
+  ),
+});
 
 interface RequestReading {
   readonly prefix: string;
@@ -304,7 +276,7 @@ const specOf = ({ task, home, by, reason, at, until }: Spec) => ({
 function stateOf(
   { prefix, node, byKey, attempt }: RequestReading,
   { ref, spec, targetStage }: { readonly ref: JobRef; readonly spec: Spec; readonly targetStage: number },
-): Pick<RequestView, 'state' | 'why' | 'run'> {
+): Pick<RequestView, 'state' | 'acceptedAt' | 'why' | 'run'> {
   const keys = jobKeys(prefix, spec.home, ref);
   const [stageEntry, own] = [byKey.get(keys.stage), byKey.get(keys.node(node))];
   const stage = stageEntry && attempt(() => decodeStage(stageEntry));
@@ -312,6 +284,7 @@ function stateOf(
   const document = own && attempt(() => decodeTarget(own));
   return {
     state: shownState(document, targetStage, stage),
+    ...(document?.acceptedAt !== undefined && { acceptedAt: document.acceptedAt }),
     ...(document?.why !== undefined && { why: document.why }),
     ...(document?.run !== undefined && { run: document.run }),
   };

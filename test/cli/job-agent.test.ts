@@ -66,10 +66,19 @@ test('a task runs on two nodes in turn; one that fails keeps the other from star
   await eventually(async () => {
     const { stdout } = await runlock(agent, ['status', '--node', 'ja2', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({
-      requests: [{ job: 'ops/waits', state: 'accepted' }],
+      requests: [{ job: 'ops/waits', state: 'waiting', waitsIn: 'ja/web', place: 1 }],
       waiting: [{ group: 'ja/web', place: 1 }],
     });
   });
+  // Who looks sees it in the queue; nobody writes it.
+  const place = 'place 1 in the queue of ja/web: ';
+  await eventually(() => expect(waiting.stdout()).toContain(`ja2: waiting: ${place}`), 30_000);
+  expect((await job('show', 'waits')).stdout).toMatch(
+    new RegExp(`^  ja2 +waiting +\\d+s +${place}.*ja1`, 'm'),
+  );
+  expect(JSON.parse((await job('show', 'waits', '--json')).stdout)).toMatchObject({ states: { waiting: 1 } });
+  const stored = await agent.kv.get('runlock/ja/web/.jobs/ops/waits/nodes/ja2');
+  expect(JSON.parse(stored?.Value ?? '')).toMatchObject({ rev: 0, state: 'accepted' });
   expect((await job('cancel', 'waits', '--reason', 'enough')).status).toBe(0);
   expect((await waiting.ended).status).toBe(3);
   await eventually(async () => {

@@ -50,7 +50,7 @@ const stages: Stage[] = [
 const tally: Tally = { rev: 3, stages: [{ final: 2, good: 1 }], states: { good: 1, lost: 1 } };
 const target: TargetDocument = {
   ...{ rev: 2, state: 'failed', run: 'r1', bootId: 'b', served: true, acceptedAt: at, startedAt: at },
-  ...{ endedAt: at, exitCode: 1, why: 'exit 1', logBytes: 42, lastLine: 'bye', late: 'good' },
+  ...{ endedAt: at, exitCode: 1, why: 'exit 1', lastLine: 'bye', late: 'good' },
 };
 const agent: AgentDocument = {
   ...{ node: 'web01', version: '1.0.0', bootId: 'b', host: 'web01', pid: 1, since: at },

@@ -5,6 +5,7 @@ import { tendJob } from '../../jobs/tend.ts';
 import { viewJob } from '../../jobs/view.ts';
 import { renderJob, renderJobs } from '../../output/job.ts';
 import { reportJob } from '../../view/job.ts';
+import { readJobWaits } from '../../view/job-waits.ts';
 import { readJobs } from '../../view/read-jobs.ts';
 import type { Platform } from '../platform.ts';
 import { print } from '../print.ts';
@@ -26,7 +27,8 @@ export async function show(ways: ConsulWays, options: ShowOptions, platform: Pla
   const tended = first && (await tendJob({ ...ways, prefix }, first));
   const view = tended && tended.deeds.length > 0 ? await read() : first;
   if (!view) throw noJob(options);
-  const report = reportJob(view, { prefix, nowMs: deps.clock.now() });
+  const now = deps.clock.now();
+  const report = await readJobWaits(consul, reportJob(view, { prefix, nowMs: now }), { now, signal });
   const text = (output: Parameters<Parameters<typeof print>[1]['text']>[0]) =>
     renderJob(report, { ...output, now: deps.clock.now() });
   await print(platform, { json, data: report, text });

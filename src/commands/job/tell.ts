@@ -1,5 +1,6 @@
 /** Follows a job, and tells each change: a line, or one JSON object a line. */
 import { isJobOver, reportJob } from '../../view/job.ts';
+import { readJobWaits } from '../../view/job-waits.ts';
 import type { JobReport } from '../../view/job.ts';
 import { changesOf } from '../../view/job-changes.ts';
 import type { JobChange } from '../../view/job-changes.ts';
@@ -21,7 +22,9 @@ export async function follow(
   { tell, isEnough = isJobOver }: { readonly tell: Tell; readonly isEnough?: (report: JobReport) => boolean },
 ): Promise<JobReport> {
   return followJob(looker, home, async (view) => {
-    const report = reportJob(view, { prefix: looker.prefix, nowMs: looker.deps.clock.now() });
+    const now = looker.deps.clock.now();
+    const stored = reportJob(view, { prefix: looker.prefix, nowMs: now });
+    const report = await readJobWaits(looker.consul, stored, { now, signal: looker.signal });
     await tell(report);
     return isEnough(report) ? report : undefined;
   });
