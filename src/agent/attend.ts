@@ -2,7 +2,7 @@
 import { growingMs } from '../consul/retry.ts';
 import type { Growth } from '../consul/retry.ts';
 import { lookPast } from '../consul/watch.ts';
-import { assertNever, reasonOf } from '../errors.ts';
+import { assertNever, isRunlockError, reasonOf } from '../errors.ts';
 import { acceptTarget, dropPointer, endTarget, noteTarget, stopJob } from '../jobs/end.ts';
 import type { OfTarget } from '../jobs/end.ts';
 import { jobGroup, jobKeys, jobText } from '../jobs/keys.ts';
@@ -37,14 +37,19 @@ export interface Attending {
   readonly watches: Pick<Places, 'take' | 'give'>;
   /** Bounds how many ask Consul at the same time. */
   readonly looks: Pick<Places, 'inside'>;
+  /** It could be read. */
+  readonly read: () => void;
+  /** It can't be read, and is left alone. `why`: with the key, and what to do. */
+  readonly unreadable: (why: string) => void;
 }
 
 const RETRY: Growth = { shortestMs: 500, longestMs: 60_000 };
 
-/** Until nothing is left to do for it. Tries again after faults. Rejects with the signal's reason alone. */
+/** Until nothing is left to do for it, or it can't be read. Tries again after other faults. Rejects with the signal's reason alone. */
 export async function attend(attending: Attending, signal: AbortSignal): Promise<void> {
-  const { ways, request, looks } = attending;
+  const { ways, runs, request, looks, unreadable } = attending;
   const { deps } = ways;
+  let said = '';
   const name = `job ${jobText(request.look().value.ref)}`;
   const memory: Memory = { known: undefined, isEndTold: false, told: undefined };
   for (let failures = 0; ;) {
@@ -53,11 +58,19 @@ export async function attend(attending: Attending, signal: AbortSignal): Promise
       if (next === 'over') return;
       if (next !== 'again') await next.first();
       failures = 0;
+      said = '';
     } catch (error) {
       signal.throwIfAborted();
       const pauseMs = growingMs(failures, RETRY, deps.random);
       failures += 1;
-      deps.emit({ event: 'agent-part-failed', part: name, detail: { fault: reasonOf(error), pauseMs } });
+      const fault = reasonOf(error);
+      // While its process lives, that is looked after.
+      if (isRunlockError(error, 'incompatible') && !runs.isAlive(request.look().value.ref)) {
+        unreadable(fault);
+        return;
+      }
+      if (fault !== said) deps.emit({ event: 'agent-part-failed', part: name, detail: { fault, pauseMs } });
+      said = fault;
       await deps.clock.sleep(pauseMs, { signal });
     }
   }
@@ -91,6 +104,7 @@ async function step(attending: Attending, memory: Memory, signal: AbortSignal): 
     ...(memory.known && { known: memory.known }),
   };
   const look = await lookAt(of, of, { signal });
+  attending.read();
   if (look.kind === 'target') memory.known = look.known;
   const seen: OfTarget = { ...of, seen: look };
   const shown: Shown = {
@@ -172,7 +186,12 @@ async function drop(
   if (why === 'gone' && memory.known) await stopJob({ ...of, home: memory.known.home }, { why: 'gone' });
   runs.forget(of.ref);
   if (why !== 'over')
-    deps.emit({ event: 'request', job: jobText(of.ref), step: 'dropped', why: DROPPED[why] });
+    deps.emit({
+      event: 'request',
+      job: jobText(of.ref),
+      step: 'dropped',
+      why: look.kind === 'broken' ? look.why : DROPPED[why],
+    });
   return true;
 }
 
@@ -191,7 +210,11 @@ function tellEnd({ emit }: AgentWays['deps'], { ref }: OfTarget, { document }: S
   });
 }
 
-const DROPPED = { gone: 'the request is gone', unmeant: 'it does not name this node' } as const;
+const DROPPED = {
+  gone: 'the request is gone',
+  unmeant: 'it does not name this node',
+  broken: 'its job is gone',
+} as const;
 
 async function end(
   of: OfTarget,

@@ -1,11 +1,12 @@
 /** Serves requests: one inbox for each principal that a task allows, and each open request by itself. */
+import { jobText } from '../jobs/keys.ts';
 import type { AgentWays } from './ways.ts';
+import { chooser } from './aside.ts';
 import { attend } from './attend.ts';
 import type { Attended } from './attend.ts';
 import { followInbox } from './inbox.ts';
 import type { OpenRequest, OpenRequests } from './inbox.ts';
 import { principalsOf } from './known.ts';
-import { MOST_OPEN } from './refusal.ts';
 import { keepRunning } from './parts.ts';
 import type { Part } from './parts.ts';
 import { places } from './places.ts';
@@ -18,9 +19,6 @@ import type { Changing } from './watched.ts';
 const MOST_WATCHES = 20;
 /** Those of one principal that ask Consul for something at the same time: what they read may be as large as Consul takes. */
 const MOST_LOOKS = 8;
-
-/** Those that may be open, and some that are refused because they are too many. */
-const MOST_ATTENDED = MOST_OPEN + 20;
 
 export function requests(ways: AgentWays): Part {
   const { runs, parts } = ways;
@@ -59,6 +57,11 @@ export function requests(ways: AgentWays): Part {
   };
 }
 
+/** Of requests that can't be read; 'status --node' shows all. */
+const MOST_TOLD = 10;
+/** For those that are set aside. */
+const LOOK_AGAIN_MS = 60_000;
+
 interface Serving {
   readonly ways: AgentWays;
   readonly runs: Runs;
@@ -76,27 +79,41 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
       const over = new AbortController();
       const ends = AbortSignal.any([signal, over.signal]);
       const running = new Set<Promise<void>>();
-      const begin = (request: OpenRequest) => {
+      const choice = chooser();
+      let asideCount = 0;
+      const setAside = ({ ref }: OpenRequest, why: string) => {
+        if (!choice.setAside(ref.id, deps.clock.now())) return;
+        asideCount += 1;
+        if (asideCount > MOST_TOLD) return;
+        const all = asideCount === MOST_TOLD ? `${why}; there may be more of these` : why;
+        deps.emit({ event: 'request', job: jobText(ref), step: 'unreadable', why: all });
+      };
+      const begin = (request: Attended) => {
         const { id } = request.ref;
-        // Those that are attended to are all older.
-        const one = changing({ ...request, older: attended.size });
+        const one = changing(request);
         attended.set(id, one);
-        const work = attend({ ways, runs, request: one, watches, looks }, ends)
+        let isAside = false;
+        const seen = {
+          read: () => choice.read(id),
+          unreadable: (why: string) => {
+            isAside = true;
+            setAside(request, why);
+          },
+        };
+        const work = attend({ ways, runs, request: one, watches, looks, ...seen }, ends)
           .catch(() => undefined)
           .finally(() => {
             running.delete(work);
             attended.delete(id);
-            open.delete(id);
+            if (!isAside) open.delete(id);
             if (!ends.aborted) admit();
           });
         running.add(work);
       };
       // The others are attended to when older ones are gone: a flood must not take memory and connections.
       const admit = () => {
-        for (const request of open.values()) {
-          if (attended.size >= MOST_ATTENDED) return;
+        for (const request of choice.chosen(open.values(), deps.clock.now()))
           if (!attended.has(request.ref.id)) begin(request);
-        }
       };
       const changed = (named: ReadonlySet<string>) => {
         for (const id of open.keys()) {
@@ -106,9 +123,18 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
           if (one) one.set(one.look().value);
           else open.delete(id);
         }
+        choice.keep(named);
         runs.forgetOthers(principal, named);
         admit();
       };
+      const lookAgain = async (): Promise<void> => {
+        for (;;) {
+          const leftMs = choice.dueMs() - deps.clock.now();
+          await deps.clock.sleep(Math.max(1_000, Math.min(leftMs, LOOK_AGAIN_MS)), { signal: ends });
+          if (choice.dueMs() <= deps.clock.now()) admit();
+        }
+      };
+      running.add(lookAgain().catch(() => undefined));
       try {
         await followInbox({ consul, clock: deps.clock, prefix, node, principal }, { open, changed }, ends);
       } finally {

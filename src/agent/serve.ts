@@ -43,7 +43,7 @@ export type RecordedEnd = Pick<End, 'state' | 'exitCode' | 'endedAt'>;
 
 export type Deed =
   /** Nothing is left to do for it. */
-  | { readonly kind: 'drop'; readonly why: 'gone' | 'unmeant' | 'over' }
+  | { readonly kind: 'drop'; readonly why: 'gone' | 'unmeant' | 'broken' | 'over' }
   | { readonly kind: 'refuse'; readonly why: string }
   | { readonly kind: 'accept' }
   | { readonly kind: 'start' }
@@ -65,6 +65,7 @@ export function decide({ look, ...shown }: Shown): Deed {
   switch (look.kind) {
     case 'gone':
     case 'unmeant':
+    case 'broken':
       // Its process finds that out by itself.
       return shown.host.isExecAlive ? wait({ kind: 'exec' }) : { kind: 'drop', why: look.kind };
     case 'target':

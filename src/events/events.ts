@@ -432,6 +432,8 @@ type OfJob =
   | { event: 'job-left'; job: string; detail: { readonly watch: string; readonly cancel: string } }
   | { event: 'job-unanswered'; job: string; nodes: readonly string[]; waitedMs: number }
   | { event: 'job-waits-paused'; node: string; since: string }
+  /** A run of the job has ended, and the job does not take its end. */
+  | { event: 'job-end-unrecorded'; job: string; detail: Fault }
   /** No agent runs on these nodes, and the start says what becomes of them. */
   | { event: 'job-offline'; nodes: readonly string[]; offline: 'wait' | 'skip' | 'fail' };
 
@@ -457,7 +459,7 @@ type OfAgent =
   | {
       event: 'request';
       job: string;
-      step: 'accepted' | 'started' | 'ended' | 'dropped';
+      step: 'accepted' | 'started' | 'ended' | 'dropped' | 'unreadable';
       task?: string;
       state?: string;
       exitCode?: number;

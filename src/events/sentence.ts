@@ -302,6 +302,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       return warning(
         `${namesText(event.nodes)}: no runlock agent is running there; ${OFFLINE[event.offline]}`,
       );
+    case 'job-end-unrecorded':
+      return warning(`the end of this run is not recorded in job ${event.job}: ${event.detail.fault}`);
     case 'state-not-set':
       return warning(`${event.path} is not set`);
     case 'state-unreadable':
@@ -503,6 +505,8 @@ function requestSentence(event: Of<'request'>): Sentence {
       return (state === 'good' ? info : warning)(
         `job ${job}: ${state ?? 'ended'} on this node${exitCode === undefined ? '' : ` (exit code ${exitCode})`}${ranMs === undefined ? '' : ` after ${formatAge(ranMs)}`}${because}`,
       );
+    case 'unreadable':
+      return warning(`job ${job}: can't be served${because}`);
     case 'dropped':
       return warning(`job ${job}: removed from this node's inbox${because}`);
     default:

@@ -40,6 +40,8 @@ export type Look =
   | { readonly kind: 'gone'; readonly pointer?: SeenKey }
   /** The request does not name this node: the pointer is an old one, or not the principal's word. */
   | { readonly kind: 'unmeant'; readonly job: SeenJob; readonly pointer?: SeenKey }
+  /** The request is there, but its job is not: somebody has deleted it by hand. `why`: for people, with what to do. */
+  | { readonly kind: 'broken'; readonly why: string; readonly pointer?: SeenKey }
   | {
       readonly kind: 'target';
       readonly target: SeenTarget;
@@ -65,7 +67,7 @@ const TRIES = 5;
 /**
  * Reads pointer, request, the node's list of targets, stage, tally and the node's document.
  * @throws RunlockError `forbidden`, naming the rule: what may not be read never counts as gone; `incompatible`: a
- * document can't be read, or one that must be there is not; the message names the key.
+ * document can't be read; the message names the key.
  */
 export async function lookAt(
   { consul, prefix, ref }: JobReader,
@@ -111,12 +113,9 @@ export async function lookAt(
       continue;
     }
     hasDocument = found.has(place.keys.node(node));
-    const job: SeenJob = {
-      ...place,
-      spec,
-      stage: required(seenIn(found, place.keys.stage, decodeStage), place.keys.stage, ref),
-      tally: required(seenIn(found, place.keys.tally, decodeTally), place.keys.tally, ref),
-    };
+    const missing = missingIn(found, place, ref);
+    if (missing !== undefined) return { kind: 'broken', why: missing, ...seenPointer };
+    const job = jobIn(found, { ...place, spec }, ref);
     checkTally(job);
     const targetStage = stageOf(found.get(listKey), { node, spec: spec.value });
     if (targetStage === undefined) {
@@ -163,13 +162,23 @@ export function seenIn<T>(
   return entry && { value: decode(entry), index: entry.modifyIndex };
 }
 
-/** Written and removed together with the request, by every runlock. */
-export function required<T>(seen: Seen<T> | undefined, key: string, ref: JobRef): Seen<T> {
-  if (seen) return seen;
-  throw new RunlockError(
-    'incompatible',
-    `${key} is missing, though job ${jobText(ref)} is there: somebody deleted it by hand; remove what is left of the job`,
-  );
+/** Stage and tally are written and removed together with the request, by every runlock. Undefined: both are there. */
+function missingIn(found: ReadonlyMap<string, Entry>, { id, keys, requests }: JobPlace, ref: JobRef) {
+  const key = [keys.stage, keys.tally].find((each) => !found.has(each));
+  if (key === undefined) return undefined;
+  return `${key} is missing, though job ${jobText(ref)} is there: somebody deleted it by hand; to remove what is left of the job: 'consul kv delete -recurse ${keys.prefix}', then 'consul kv delete ${requests.spec(id)}'`;
+}
+
+/** @throws RunlockError `incompatible`: the stage or the tally is missing, or can't be read. */
+export function jobIn(
+  found: ReadonlyMap<string, Entry>,
+  place: JobPlace & Pick<SeenJob, 'spec'>,
+  ref: JobRef,
+): SeenJob {
+  const stage = seenIn(found, place.keys.stage, decodeStage);
+  const tally = seenIn(found, place.keys.tally, decodeTally);
+  if (!stage || !tally) throw new RunlockError('incompatible', missingIn(found, place, ref) ?? '');
+  return { ...place, stage, tally };
 }
 
 /** @throws RunlockError `incompatible`: a tally of other stages than the request's. */

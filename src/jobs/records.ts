@@ -200,9 +200,21 @@ const agentShape: Shape<AgentDocument> = {
 /** What runlock's own documents never look like is unreadable, as text that is no JSON is. */
 const REFUSED = '';
 
+/**
+ * What to do about a key that holds something else. A target that is removed is asked again, by its node's own word of what
+ * it has started; a job can't go on without its other keys.
+ */
+function removalOf(key: string): string {
+  const [, job] = /^(.*\/\.jobs\/[^/]+\/[^/]+\/)(?:stage|tally)(?:\/|$)/.exec(key) ?? [];
+  if (job !== undefined) return `remove the job with 'consul kv delete -recurse ${job}'`;
+  const [, requests, id] = /^(.*\/\.requests\/[^/]+\/)targets\/([^/]+)\//.exec(key) ?? [];
+  if (requests !== undefined) return `remove the request with 'consul kv delete ${requests}spec/${id}'`;
+  return `remove it with 'consul kv delete ${key}'`;
+}
+
 /** Only the fields that are known: another's may be of any depth, and would be written again. */
 function read<T>(what: string, shape: Shape<T>, stored: Stored): T {
-  const record = decode(what, shape, stored);
+  const record = decode(what, shape, { ...stored, remove: removalOf(stored.key) });
   const known = Object.keys(shape) as (keyof T)[];
   return Object.fromEntries(
     known.filter((field) => record[field] !== undefined).map((field) => [field, record[field]]),
@@ -239,7 +251,7 @@ export const decodeAgent = (stored: Stored): AgentDocument =>
   read('description of an agent', agentShape, stored);
 
 export function decodeStage(stored: Stored): Stage {
-  const { kind } = decode<Pick<Stage, 'kind'>>('stage of a job', { kind: isStageKind }, bounded(stored));
+  const { kind } = read<Pick<Stage, 'kind'>>('stage of a job', { kind: isStageKind }, bounded(stored));
   return read<Stage>('stage of a job', stageShapes[kind], stored);
 }
 

@@ -112,8 +112,11 @@ export function countFinal(tally: Tally, stage: number, state: FinalState): Tall
   };
 }
 
-/** `not-started`: the job was stopped before. Nobody writes it: it follows from the stage. */
-export type ShownState = TargetState | 'queued' | 'not-started';
+/**
+ * `not-started`: the job was stopped before. Nobody writes it: it follows from the stage. `unreadable`: what stands in its
+ * key is no target's document.
+ */
+export type ShownState = TargetState | 'queued' | 'not-started' | 'unreadable';
 
 /** What became of a target so far. One without a final state in a job that is stopped ends there and then. */
 export function shownState(

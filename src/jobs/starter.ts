@@ -11,8 +11,8 @@ import { MOST_TARGETS } from './documents.ts';
 import type { Spec, Targets } from './documents.ts';
 import { jobText } from './keys.ts';
 import type { JobRef } from './keys.ts';
-import { checkTally, jobRule, placeOf, required, requestRule, seenIn } from './read.ts';
-import { MOST_CHUNKS, MOST_STAGES, decodeSpec, decodeStage, decodeTally, encodeTargets } from './records.ts';
+import { checkTally, jobIn, jobRule, placeOf, requestRule, seenIn } from './read.ts';
+import { MOST_CHUNKS, MOST_STAGES, decodeSpec, encodeTargets } from './records.ts';
 import { NO_STAGE, firstTally, ready } from './stage.ts';
 import { readTogether } from './together.ts';
 import { create, fill, markReady } from './transactions.ts';
@@ -107,9 +107,7 @@ export async function readJob(
       'usage',
       `job ${jobText(ref)} exists already, for ${spec.value.home}; choose another id`,
     );
-  const stage = required(seenIn(found, keys.stage, decodeStage), keys.stage, ref);
-  const tally = required(seenIn(found, keys.tally, decodeTally), keys.tally, ref);
-  const job = { ...placeOf(prefix, home, ref), spec, stage, tally };
+  const job = jobIn(found, { ...placeOf(prefix, home, ref), spec }, ref);
   checkTally(job);
   return job;
 }

@@ -3,8 +3,8 @@ import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import type { Spec, Stage, TargetDocument } from './documents.ts';
 import type { JobRef } from './keys.ts';
-import { checkTally, jobRule, placeOf, requestRule, required, seenIn } from './read.ts';
-import { decodeSpec, decodeStage, decodeTail, decodeTally, decodeTarget, decodeTargets } from './records.ts';
+import { checkTally, jobIn, jobRule, placeOf, requestRule, seenIn } from './read.ts';
+import { decodeSpec, decodeTail, decodeTarget, decodeTargets } from './records.ts';
 import { failuresOf, isOver, isUnderWay, shownState } from './stage.ts';
 import type { ShownState } from './stage.ts';
 import type { SeenJob } from './transactions.ts';
@@ -20,7 +20,7 @@ export interface TargetView {
   readonly index: number;
   /** The last line of its output, while it is running and somebody looks. */
   readonly line?: string;
-  /** Why its document can't be read; its state then is that of a target without one. */
+  /** Of an unreadable one: its key, and how to remove that. */
   readonly fault?: string;
 }
 
@@ -67,12 +67,7 @@ export async function viewJob(
       if (!found.has(key)) await consul.get(key, { ...options, rule: jobRule(prefix, home, 'read') });
     const spec = seenIn(found, specKey, decodeSpec);
     if (spec?.value.home !== home) continue;
-    const job: SeenJob = {
-      ...place,
-      spec,
-      stage: required(seenIn(found, stage, decodeStage), stage, ref),
-      tally: required(seenIn(found, tally, decodeTally), tally, ref),
-    };
+    const job = jobIn(found, { ...place, spec }, ref);
     checkTally(job);
     return toView(ref, job, found);
   }
@@ -131,7 +126,7 @@ function toTarget(entry: Entry | undefined, { node, of, stage, tail }: Named): T
     };
   } catch (error) {
     if (!isRunlockError(error, 'incompatible')) throw error;
-    return { ...common, state: shownState(undefined, of, stage), fault: error.message };
+    return { ...common, state: 'unreadable', fault: error.message };
   }
 }
 

@@ -28,11 +28,12 @@ type StateName = TargetReport['state'];
 
 /** What needs people first. */
 const ORDER: readonly StateName[] = [
-  ...(['failed', 'unhealthy', 'timed-out', 'lost', 'refused', 'offline', 'expired'] as const),
+  ...(['unreadable', 'failed', 'unhealthy', 'timed-out', 'lost', 'refused', 'offline', 'expired'] as const),
   ...(['cancelled', 'not-started', 'rebooting', 'running', 'waiting', 'accepted', 'queued', 'good'] as const),
 ];
 
 const styles: Readonly<Partial<Record<StateName, Style>>> = {
+  unreadable: 'red',
   failed: 'red',
   unhealthy: 'red',
   'timed-out': 'red',
@@ -184,7 +185,7 @@ function stopText({ why, by, reason, at, kill }: NonNullable<JobReport['stopped'
 /** `job list`. Ends with a line break. */
 export function renderJobs({ prefix, jobs, problems }: JobsReport, options: JobOptions): string {
   const { color, now, sentenceColumns } = options;
-  const head = ['JOB', 'STATE', 'TASK', 'GROUP', 'NODES', 'ENDED', 'ASKED BY', 'AGE'];
+  const head = ['JOB', 'STATE', 'TASK', 'GROUP', 'NODES', 'STATES', 'ASKED BY', 'AGE'];
   const rows = jobs.map(({ job, state, task, home, total, states, by, askedAt }) => ({
     cells: [
       ...[job, state ?? 'unknown', task, home, total.toLocaleString('en-US')],

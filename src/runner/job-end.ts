@@ -1,6 +1,6 @@
 /** The end of a run of a job: its target's final state, in the transaction that releases its slots, or alone. */
 import type { RetryOptions } from '../consul/consul.ts';
-import { assertNever } from '../errors.ts';
+import { assertNever, isRunlockError } from '../errors.ts';
 import { overText } from '../events/end.ts';
 import { contend, contendersOf, jitterMs } from '../jobs/contend.ts';
 import type { Plan } from '../jobs/contend.ts';
@@ -26,6 +26,8 @@ export interface RunOf extends JobReader, Asked {
   readonly stateFolder: string;
   /** The last line of the command's output; undefined: none was heard. */
   readonly lastLine: () => string | undefined;
+  /** Hears why the end of a run can't be recorded in its job. */
+  readonly unrecorded?: (why: string) => void;
 }
 
 /** A release may wait this long for an election, or for hundreds of others that end at the same time. */
@@ -78,11 +80,23 @@ function whyOf({ outcome, cause, why, unpublished }: Ran): string | undefined {
   return outcome === 'interrupted' ? 'a signal ended the run' : why;
 }
 
-/** Undefined: there is no such request any more, or it does not name this node. */
+/**
+ * Undefined: there is no such request or job any more, it does not name this node, or can't be read: a run that has ended
+ * must not keep its slots for that.
+ */
 export async function lookAtTarget(of: RunOf, options: RetryOptions): Promise<SeenTarget | undefined> {
-  const look = await lookAt(of, of, options);
-  return look.kind === 'target' ? look.target : undefined;
+  try {
+    const look = await lookAt(of, of, options);
+    if (look.kind === 'target') return look.target;
+    of.unrecorded?.(look.kind === 'broken' ? look.why : UNRECORDED[look.kind]);
+  } catch (error) {
+    if (!isRunlockError(error, 'incompatible')) throw error;
+    of.unrecorded?.(error.message);
+  }
+  return undefined;
 }
+
+const UNRECORDED = { gone: 'it is gone', unmeant: 'it does not name this node any more' } as const;
 
 /** Whether the target is this run's: nobody has marked it lost. */
 export const isOurs = ({ document }: SeenTarget, run: string): boolean =>

@@ -44,6 +44,12 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
     if (!opened) throw new RunlockError('bug', 'a job was not looked at before its run; please report this');
     return opened;
   };
+  let isTold = false;
+  const unrecorded = (why: string) => {
+    if (!isTold)
+      deps.emit({ event: 'job-end-unrecorded', job: jobText(asked.job.ref), detail: { fault: why } });
+    isTold = true;
+  };
   const begun = () => {
     hasBegun = true;
     live?.begin();
@@ -51,7 +57,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
   return {
     check: async (signal) => {
       checkSize(asked);
-      const of = { ...(await runOf(deps, asked, signal)), lastLine: () => line };
+      const of = { ...(await runOf(deps, asked, signal)), lastLine: () => line, unrecorded };
       for (;;) {
         const look = await lookAt(of, of, { signal });
         const judged = judge(look, { job: asked.job, node: of.node }, clock.now());
@@ -138,6 +144,7 @@ export function judge(look: Look, { job, node }: Judging, nowMs: number): Judged
   const left = (why: string): Judged => ({ kind: 'left', why: `${name} ${why}` });
   if (look.kind === 'gone') return left('is gone');
   if (look.kind === 'unmeant') return left('does not name this node');
+  if (look.kind === 'broken') return left(`is incomplete: ${look.why}`);
   const { target } = look;
   const { spec, stage, targetStage, document } = target;
   const { task, params, home, noop = false, until, maxRunning, splayMs } = spec.value;

@@ -253,7 +253,8 @@ function viewRequest(
   const job = jobText(ref);
   const stored = byKey.get(keys.spec(ref.id));
   const spec = stored && attempt(() => decodeSpec(stored));
-  if (!spec) return { job };
+  // The agent drops what points to a request that is gone, and leaves alone what it can't read.
+  if (!spec) return stored ? { job, ...unreadable(stored) } : { job };
   const below = keys.targetsPrefix(ref.id);
   const lists = entries.filter(({ key }) => key.startsWith(below));
   const targets = lists.flatMap((entry) => attempt(() => decodeTargets(entry))?.targets ?? []);
@@ -272,6 +273,9 @@ const specOf = ({ task, home, by, reason, at, until }: Spec) => ({
   ...(reason !== undefined && { reason }),
 });
 
+const unreadable = ({ key }: Entry) =>
+  ({ state: 'unreadable', why: `what stands in ${key} can't be read` }) as const;
+
 /** Nothing if the job's own keys can't be read. */
 function stateOf(
   { prefix, node, byKey, attempt }: RequestReading,
@@ -282,6 +286,7 @@ function stateOf(
   const stage = stageEntry && attempt(() => decodeStage(stageEntry));
   if (!stage) return {};
   const document = own && attempt(() => decodeTarget(own));
+  if (own && !document) return unreadable(own);
   return {
     state: shownState(document, targetStage, stage),
     ...(document?.acceptedAt !== undefined && { acceptedAt: document.acceptedAt }),

@@ -6,6 +6,8 @@ import type { JobRef } from '../jobs/keys.ts';
 import { placeOf, requestRule } from '../jobs/read.ts';
 import { decodeSpec, decodeStage, decodeTally } from '../jobs/records.ts';
 import type { Spec } from '../jobs/documents.ts';
+import { viewJob } from '../jobs/view.ts';
+import type { JobView } from '../jobs/view.ts';
 import { stateOf } from './job.ts';
 import type { JobReport, JobState } from './job.ts';
 
@@ -26,9 +28,9 @@ export interface JobSummary {
   readonly home: string;
   /** Absent: this token may not read the job's group, or the job was just removed. A stopped job may still have runs. */
   readonly state?: JobState;
-  /** How many targets belong to its stages. */
+  /** How many targets it has. */
   readonly total: number;
-  /** Of the targets that have ended: how many in which state. */
+  /** How many targets are in which state; together they are all. Empty if `state` is absent. */
   readonly states: JobReport['states'];
   readonly by: string;
   readonly askedAt: string;
@@ -38,11 +40,20 @@ export interface JobSummary {
 
 /** Jobs in one transaction, which takes 64 reads. */
 const AT_ONCE = 32;
+/** Jobs that are read whole, at the same time. */
+const VIEWS_AT_ONCE = 8;
+
+interface JobsReading {
+  readonly prefix: string;
+  readonly nowMs: number;
+  /** False: of jobs that are not done no targets are counted, which takes a read of each. */
+  readonly isCounted?: boolean;
+}
 
 /** @throws RunlockError `forbidden`, naming the rule: what may not be read never counts as no jobs. */
 export async function readJobs(
   consul: Consul,
-  { prefix, nowMs }: { readonly prefix: string; readonly nowMs: number },
+  { prefix, nowMs, isCounted = true }: JobsReading,
   options: RetryOptions,
 ): Promise<JobsReport> {
   const problems: string[] = [];
@@ -60,6 +71,7 @@ export async function readJobs(
     return spec ? [{ ref, spec }] : [];
   });
   const jobs: JobSummary[] = [];
+  const open: { readonly ref: JobRef; readonly summary: JobSummary }[] = [];
   for (let from = 0; from < found.length; from += AT_ONCE) {
     const some = found.slice(from, from + AT_ONCE);
     const keys = some.map(({ ref, spec }) => placeOf(prefix, spec.home, ref).keys);
@@ -73,20 +85,52 @@ export async function readJobs(
       const [stageEntry, tallyEntry] = [byKey.get(keys[i]?.stage ?? ''), byKey.get(keys[i]?.tally ?? '')];
       const stage = stageEntry && attempt(() => decodeStage(stageEntry));
       const tally = tallyEntry && attempt(() => decodeTally(tallyEntry));
-      // Whether runs of a stopped job are under way only its targets say.
-      const state = stage && stateOf(stage, true);
-      jobs.push({ ...summaryOf(ref, spec), ...(state && { state }), states: tally?.states ?? {} });
+      const summary = summaryOf(ref, spec);
+      if (stage && tally && (stage.kind === 'done' || !isCounted)) {
+        const counted = stage.kind === 'done' && { total: sumOf(tally.states), states: tally.states };
+        jobs.push({ ...summary, state: stateOf(stage, true), ...counted });
+      } else open.push({ ref, summary });
     }
   }
+  for (let from = 0; from < open.length; from += VIEWS_AT_ONCE)
+    jobs.push(
+      ...(await Promise.all(
+        open.slice(from, from + VIEWS_AT_ONCE).map(({ ref, summary }) => countOne(ref, summary)),
+      )),
+    );
   jobs.sort((a, b) => Date.parse(b.askedAt) - Date.parse(a.askedAt) || (a.job < b.job ? -1 : 1));
   return { v: 1, prefix, at: new Date(nowMs).toISOString(), jobs, problems };
+
+  /** Targets that have not ended are counted one by one, and what a stop has made of them is written nowhere. */
+  async function countOne(ref: JobRef, summary: JobSummary): Promise<JobSummary> {
+    try {
+      const view = isCounted ? await viewJob({ consul, prefix, ref }, options) : undefined;
+      return view
+        ? { ...summary, state: stateOf(view.job.stage.value, view.isOver), ...totalsOf(view) }
+        : summary;
+    } catch (error) {
+      if (isRunlockError(error, 'incompatible')) problems.push(error.message);
+      else if (!isRunlockError(error, 'forbidden')) throw error;
+      return summary;
+    }
+  }
 }
 
-const summaryOf = (ref: JobRef, { task, home, stages, by, at, until, reason }: Spec) => ({
+const sumOf = (states: JobReport['states']) => Object.values(states).reduce((sum, each) => sum + each, 0);
+
+/** Targets that a starter has not written yet are queued, as those that it has. */
+function totalsOf({ job, targets, counts, isComplete }: JobView): Pick<JobSummary, 'total' | 'states'> {
+  if (isComplete) return { total: targets.length, states: counts };
+  const total = sumOf(job.tally.value.states) + job.spec.value.stages.reduce((sum, size) => sum + size, 0);
+  return { total, states: { ...counts, queued: (counts.queued ?? 0) + total - targets.length } };
+}
+
+const summaryOf = (ref: JobRef, { task, home, stages, by, at, until, reason }: Spec): JobSummary => ({
   job: jobText(ref),
   task,
   home,
   total: stages.reduce((sum, size) => sum + size, 0),
+  states: {},
   by,
   askedAt: at,
   until,

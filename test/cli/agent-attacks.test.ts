@@ -211,6 +211,26 @@ describe('a principal', () => {
     const [, peakKb] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${running.pid}/status`, 'utf8')) ?? [];
     expect(Number(peakKb) / 1_024).toBeLessThan(160 + POINTERS / 500);
   }, 120_000);
+
+  test('keeps nobody waiting by requests that can not be read, which stay where they are', async () => {
+    const { node, group, running } = await serving('at-junk');
+    const ops = await asking('ops', group);
+    const inbox = `runlock/.requests/ops/inbox/${node}`;
+    const pairs = Array.from({ length: 130 }, (_, at) => [
+      { Verb: 'set', Key: `runlock/.requests/ops/spec/junk${at}`, Value: btoa('junk') },
+      { Verb: 'set', Key: `${inbox}/junk${at}`, Value: btoa('{"v":1,"nonce":"n","chunk":0}') },
+    ]).flat();
+    for (let from = 0; from < pairs.length; from += 64) {
+      const writes = pairs.slice(from, from + 64).map((set) => ({ KV: set }));
+      succeeded(await consul.http('PUT', '/v1/txn', writes), 'writing');
+    }
+    await (await askFor(ops, group, { targets: [[node, 0]] })).becomes('good');
+    const said = running.stderr().match(/job ops\/junk\d+: can't be served: .*/g) ?? [];
+    expect(said).toHaveLength(10);
+    expect(said[0]).toContain("remove it with 'consul kv delete runlock/.requests/ops/spec/junk");
+    expect(said[9]).toContain('there may be more');
+    expect(await consul.kv.tree(`${inbox}/junk`)).toHaveLength(130);
+  });
 });
 
 describe('a node that lies about its name', () => {

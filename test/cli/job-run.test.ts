@@ -76,6 +76,26 @@ describe('the end of a run is the end of its target', () => {
     expect(await job.group.claim()).toBeUndefined();
   });
 
+  test.each([
+    ['deleted', (key: string) => agent.http('DELETE', `/v1/kv/${key}?recurse`), 'is missing'],
+    ['overwritten', (key: string) => agent.kv.put(`${key}/stage`, 'junk'), 'not a stage of a job'],
+  ])('whose job is %s by hand: it is good in its group, and says so', async (name, change, said) => {
+    const job = await jobFor(agent, `jr/${name}`, UNTIL_TOLD);
+    const run = job.run();
+    await hasStarted(job.folder);
+    await change(`runlock/jr/${name}/.jobs/ops/${job.ref.id}`);
+    writeFileSync(join(job.folder, 'end'), '');
+    const { status, stderr } = await run.ended;
+    expect(status).toBe(0);
+    expect(stderr).toContain(`the end of this run is not recorded in job ops/${job.ref.id}: `);
+    expect(stderr).toContain(said);
+    expect(stderr.match(/is not recorded in job/g)).toHaveLength(1);
+    expect(await job.group.claim()).toBeUndefined();
+    const record = await agent.kv.get(job.group.key('.runs/node1'));
+    expect(JSON.parse(record?.Value ?? '')).toMatchObject({ outcome: 'succeeded' });
+    expect(job.ledger()).toMatchObject({ end: { state: 'good' } });
+  });
+
   test('evicted: failed, alone, with who did it; each group as it is', async () => {
     const job = await jobFor(agent, 'jr/evicted', UNTIL_TOLD, { options: 'hold = "none"', also: 'jr/other' });
     const run = job.run();
@@ -207,6 +227,17 @@ describe('a stop', () => {
     expect(await run.ended).toMatchObject({ status: 81, stdout: '' });
     expect(await job.group.tickets()).toEqual([]);
     expect(await job.document()).toMatchObject({ state: 'accepted' });
+    await holder.end();
+  });
+
+  test('by deleting the job, while the run is in the queue: it leaves at once', async () => {
+    const job = await jobFor(agent, 'js/gone', 'echo ran');
+    const holder = await job.group.hold('web09');
+    const run = job.run();
+    await job.group.waiting();
+    await agent.http('DELETE', `/v1/kv/runlock/js/gone/.jobs/ops/${job.ref.id}/?recurse`);
+    expect(await run.ended).toMatchObject({ status: 81, stdout: '' });
+    expect(await job.group.tickets()).toEqual([]);
     await holder.end();
   });
 

@@ -336,6 +336,64 @@ describe('an operator', () => {
     expect(done.stderr).toContain('job ops/l2 was done already; nothing was changed');
   });
 
+  test('lists of each job all its nodes by their states, also those that a stop ended', async () => {
+    for (const node of ['jc1', 'jc2', 'jc3']) await playAgent(agent, node);
+    const counted = async (id: string) => {
+      const { jobs } = JSON.parse((await job('list', '--json')).stdout) as {
+        jobs: { job: string; total: number; states: Record<string, number> }[];
+      };
+      const found = jobs.find((each) => each.job === `ops/${id}`);
+      const { states, targets } = await show(id);
+      expect(found).toMatchObject({ states, total: targets.length });
+      return states;
+    };
+    await job('start', 'chef', '--node', 'jc1,jc2,jc3', '--id', 'sum', '--wait', '0');
+    expect(await counted('sum')).toEqual({ queued: 3 });
+    const target = playTarget(agent, 'ops/sum', 'jc1');
+    await target.accept();
+    expect(await counted('sum')).toEqual({ accepted: 1, queued: 2 });
+    await target.run('run-6');
+    expect(await counted('sum')).toEqual({ running: 1, queued: 2 });
+    await job('cancel', 'sum', '--reason', 'x');
+    expect(await counted('sum')).toEqual({ running: 1, cancelled: 2 });
+    expect((await job('list')).stdout).toMatch(
+      /ops\/sum +stopping +chef +prod\/web +3 +1 running, 2 cancelled/,
+    );
+    await target.end('failed', { exitCode: 1 });
+    expect(await counted('sum')).toEqual({ failed: 1, cancelled: 2 });
+    expect((await job('list')).stdout).toMatch(
+      /ops\/sum +stopped +chef +prod\/web +3 +2 cancelled, 1 failed/,
+    );
+  });
+
+  test.each([
+    ['no JSON', 'junk'],
+    ['JSON of another shape', '{"v":1,"state":"fine"}'],
+    ['larger than any record', `{"v":1,"rev":1,"state":"running","run":"${'r'.repeat(100_000)}"}`],
+  ])('is told which key holds no record (%s), and how to remove it', async (_, value) => {
+    const id = `junk${value.length}`;
+    await playAgent(agent, id);
+    await job('start', 'chef', '--node', id, '--id', id, '--wait', '0');
+    const key = `runlock/prod/web/.jobs/ops/${id}/nodes/${id}`;
+    await agent.kv.put(key, value);
+    expect(await show(id)).toMatchObject({
+      states: { unreadable: 1 },
+      problems: [expect.stringContaining(key)],
+    });
+    const shown = await job('show', id);
+    expect(shown.status).toBe(0);
+    expect(shown.stdout).toMatch(new RegExp(`${id} +unreadable`));
+    expect(shown.stdout.replaceAll(/\s+/g, ' ')).toContain(`remove it with 'consul kv delete ${key}'`);
+    expect((await job('list')).stdout).toMatch(new RegExp(`ops/${id} +open .* 1 unreadable`));
+    const watching = startRunlock(agent, ['job', 'watch', id]);
+    await prints(watching, new RegExp(`^${id}: unreadable$`, 'm'));
+    await prints(watching, /consul kv delete/);
+    await agent.http('DELETE', `/v1/kv/${key}`);
+    await prints(watching, new RegExp(`^${id}: queued$`, 'm'));
+    await job('cancel', id, '--reason', 'x');
+    expect((await watching.ended).status).toBe(3);
+  });
+
   test('who looks stops a job whose time is over; without the right it is only shown', async () => {
     await playAgent(agent, 'j97');
     await job('start', 'chef', '--node', 'j97', '--id', 'late', '--wait', '0');

@@ -210,7 +210,11 @@ describe('each row of the table:', () => {
   test('a request that is gone, or does not name this node, is dropped once its process has left', () => {
     const { look, ...rest } = shown({});
     if (look.kind !== 'target') throw new Error();
-    for (const gone of [{ kind: 'gone' }, { kind: 'unmeant', job: look.target }] as const) {
+    for (const gone of [
+      { kind: 'gone' },
+      { kind: 'broken', why: 'x' },
+      { kind: 'unmeant', job: look.target },
+    ] as const) {
       expect(decide({ ...rest, look: gone })).toEqual({ kind: 'drop', why: gone.kind });
       const host = { ...rest.host, isExecAlive: true };
       expect(decide({ ...rest, host, look: gone })).toEqual(waits('exec'));

@@ -29,34 +29,31 @@ const stopped = (why: NonNullable<JobReport['stopped']>['why']) =>
   ({ stopped: { why, at: ago(1) } }) as const;
 
 describe('the exit status', () => {
+  const states = {
+    ...{ g: 'good', f: 'failed', n: 'not-started', c: 'cancelled', r: 'refused', l: 'lost', u: 'unhealthy' },
+    ...{ t: 'timed-out', o: 'offline', e: 'expired', x: 'unreadable' },
+  } as const;
+
+  const stateOf = (letter: string) => states[letter as keyof typeof states] as TargetReport['state'];
+
+  // Each combination of the first five, and each of the others beside a good one.
   test.each([
-    [0, ['good', 'good'], {}],
-    [0, ['good'], stopped('cancelled')],
-    [1, ['good', 'failed'], stopped('failures')],
-    [1, ['lost', 'refused'], {}],
-    [1, ['timed-out', 'expired'], stopped('expired')],
-    [2, ['failed', 'not-started'], stopped('failures')],
-    [2, ['good', 'not-started'], stopped('gone')],
-    [3, ['good', 'cancelled'], stopped('cancelled')],
-    [3, ['failed', 'cancelled'], stopped('cancelled')],
-    [3, ['cancelled'], {}],
-    [4, ['good', 'refused'], {}],
-    [4, ['expired'], stopped('expired')],
-    [4, ['offline', 'good'], {}],
-  ] as const)('is %i for %j %j', (status, states, more) => {
-    expect(
-      exitOf(
-        reportOf(
-          states.map((state) => ({ state })),
-          more,
-        ),
-      ),
-    ).toBe(status);
+    [0, 'g gg'],
+    [1, 'f gf fr gfr ff gl gu gt lo'],
+    [2, 'n gn fn nr gfn gnr fnr gfnr en'],
+    [3, 'c gc fc nc cr gfc gnc gcr fnc fcr ncr gfnc gfcr gncr fncr gfncr lc xc'],
+    [4, 'r gr go ge gx o e x'],
+  ])('is %i for %s, also if an operator has cancelled the job too late for them', (status, all) => {
+    for (const letters of all.split(' ')) {
+      const targets = Array.from(letters, (letter) => ({ state: stateOf(letter) }));
+      for (const more of [{}, stopped('cancelled'), stopped('failures')])
+        expect([letters, exitOf(reportOf(targets, more))]).toEqual([letters, status]);
+    }
   });
 
   test('of a start that waits for answers alone is 4 where somebody refused', () => {
     expect(exitOfAnswers(reportOf([{ state: 'accepted' }, { state: 'failed' }]))).toBe(0);
-    for (const state of ['refused', 'expired', 'offline'] as const)
+    for (const state of ['refused', 'expired', 'offline', 'unreadable'] as const)
       expect(exitOfAnswers(reportOf([{ state: 'good' }, { state }]))).toBe(4);
   });
 

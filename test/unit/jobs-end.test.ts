@@ -116,7 +116,15 @@ describe('one look', () => {
   test.each([keys.stage, keys.tally])('says which part of a job was deleted by hand: %s', async (key) => {
     const { of, remove } = await readyJob();
     remove(key);
-    await expect(lookAt(of, of, { signal })).rejects.toThrow(key);
+    const look = await lookAt(of, of, { signal });
+    expect(look).toMatchObject({ kind: 'broken', pointer: {} });
+    const said = expect.stringMatching(
+      /is missing.*consul kv delete -recurse .*\.jobs\/ops\/deploy-1\/'.*consul kv delete .*\.requests\/ops\/spec\/deploy-1'/,
+    ) as string;
+    expect(look).toMatchObject({ why: said });
+    await expect(viewJob(of, { signal })).rejects.toMatchObject({ code: 'incompatible', message: said });
+    // Nobody can start it any more: its node need not look at it again.
+    expect(await dropPointer(of)).toEqual({ kind: 'dropped' });
   });
 
   test('says which part of a job belongs to another', async () => {
@@ -304,12 +312,12 @@ describe('a view', () => {
     const view = await viewJob(of, { signal });
     expect(view?.targets.map(({ node, state }) => [node, state])).toEqual([
       ['web01', 'queued'],
-      ['web02', 'queued'],
+      ['web02', 'unreadable'],
       ['web03', 'queued'],
       ['web04', 'offline'],
     ]);
     expect(view?.targets[1]?.fault).toContain(keys.node('web02'));
-    expect(view).toMatchObject({ isOver: false, counts: { queued: 3, offline: 1 } });
+    expect(view).toMatchObject({ isOver: false, counts: { queued: 2, unreadable: 1, offline: 1 } });
   });
 
   test('is refused where its parts may not be read', async () => {

@@ -241,6 +241,24 @@ describe('requests', () => {
     expect(renderNode(view, { color: false, now: NOW })).toMatch(/ops\/j9 +gone/);
   });
 
+  test('one that can not be read is not gone, nor is its target queued', () => {
+    const pointer = entry('.requests/ops/inbox/web01/junk', { nonce: 'n' });
+    const junk = { ...entry('.requests/ops/spec/junk', {}), value: 'junk' };
+    const [stored = pointer, ...rest] = job('j5', { target: { state: 'running' } }).sort((a, b) =>
+      a.key.includes('/nodes/') ? -1 : b.key.includes('/nodes/') ? 1 : 0,
+    );
+    const view = viewOf([pointer, junk, { ...stored, value: '[]' }, ...rest]);
+    expect(view.requests?.map(({ job: name, state }) => [name, state])).toEqual([
+      ['ops/junk', 'unreadable'],
+      ['ops/j5', 'unreadable'],
+    ]);
+    expect(view.problems).toEqual([
+      expect.stringContaining("remove it with 'consul kv delete runlock/.requests/ops/spec/junk'"),
+      expect.stringContaining(`remove it with 'consul kv delete ${stored.key}'`),
+    ]);
+    expect(renderNode(view, { color: false, now: NOW })).toMatch(/ops\/junk +unreadable/);
+  });
+
   test('are not known to be none where they may not be read', () => {
     const view = viewOf([], { requestsHidden: 'needs y', hidden: ['needs z'] });
     expect(view).not.toHaveProperty('requests');

@@ -148,6 +148,6 @@ export async function findAskable(
 
 /** Jobs of all principals. */
 export async function findJobs(consul: Consul, { prefix }: Where, signal: AbortSignal): Promise<Candidate[]> {
-  const { jobs } = await readJobs(consul, { prefix, nowMs: 0 }, once(signal));
+  const { jobs } = await readJobs(consul, { prefix, nowMs: 0, isCounted: false }, once(signal));
   return jobs.map(({ job, task, state }) => ({ value: job, about: `${task}, ${state ?? 'unknown'}` }));
 }
