@@ -30,6 +30,8 @@ export interface AgentRequest {
   readonly ttlMs: number;
   readonly requests: RequestsChoice;
   readonly version: string;
+  /** Of its runs' logs. */
+  readonly logDir: string;
 }
 
 export interface AgentEffects {
@@ -61,9 +63,14 @@ export async function runAgent(
   const { deps, host, manager } = effects;
   const { known } = host;
   const self = await describeSelf(deps, request.version);
+  const reported = { logDir: request.logDir, ttlMs: request.ttlMs };
   const over = new AbortController();
   const ended = AbortSignal.any([signal, over.signal]);
-  const background = [host.run(ended), manager.keepAlive(ended), report(effects, self, ended)];
+  const background = [
+    host.run(ended),
+    manager.keepAlive(ended),
+    report(effects, { ...self, ...reported }, ended),
+  ];
   // It works, and says how: systemd need not wait for a Consul that is away.
   manager.ready();
   try {
@@ -96,7 +103,8 @@ async function keepPresent(working: Working, request: AgentRequest, signal: Abor
       emit({ event: 'agent-waits', detail: { fault: why } });
     };
     const document = (node: string) => documentOf(self, node, known.look().value);
-    const presence = await takePresence(working, { ...request, document }, { signal, failing });
+    const answered = () => working.state.noteContact(clock.now());
+    const presence = await takePresence(working, { ...request, document }, { signal, failing, answered });
     const { node } = presence;
     place({ kind: 'registered', node });
     emit({ event: 'agent-ready', node, tasks: known.look().value.files.tasks.map(({ task }) => task.name) });
@@ -189,12 +197,13 @@ async function report(
     const text = statusText(value);
     // A second agent, which is about to be refused, must not hide what the first one says.
     isOurs ||= value.place.kind === 'registered' || !isOfLiveProcess(state.report(), deps.host);
-    if (text !== written && isOurs) {
-      written = text;
+    const { place, pause, files } = value;
+    const tasks = files.tasks.map(({ task }) => task.name);
+    const now = { ...self, status: text, place, pause, tasks, faults: files.faults };
+    if (JSON.stringify(now) !== written && isOurs) {
+      written = JSON.stringify(now);
       manager.says(text);
-      const { place, pause, files } = value;
-      const tasks = files.tasks.map(({ task }) => task.name);
-      state.writeReport({ ...self, status: text, place, pause, tasks, faults: files.faults });
+      state.writeReport(now);
     }
     await known.past(change, { signal }).catch(() => undefined);
   }

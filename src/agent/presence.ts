@@ -46,6 +46,8 @@ export interface Taking {
   readonly signal: AbortSignal;
   /** Hears why the key can't be had now. */
   readonly failing: (fault: string) => void;
+  /** Hears of each answer of Consul while the key is held, at least one in a minute. */
+  readonly answered: () => void;
 }
 
 const RETRY: Growth = { shortestMs: 500, longestMs: 30_000 };
@@ -57,12 +59,12 @@ const RETRY: Growth = { shortestMs: 500, longestMs: 30_000 };
 export async function takePresence(
   effects: Effects,
   request: PresenceRequest,
-  { signal, failing }: Taking,
+  { signal, failing, answered }: Taking,
 ): Promise<Presence> {
   const { clock, random } = effects.deps;
   for (let failures = 0; ; failures += 1) {
     try {
-      return await takeOnce(effects, request, signal);
+      return await takeOnce(effects, request, { signal, answered });
     } catch (error) {
       if (signal.aborted || isRunlockError(error, 'busy', 'bug')) throw error;
       failing(reasonOf(error));
@@ -74,7 +76,11 @@ export async function takePresence(
 /** A try that gets no answer says so; the next one comes soon. */
 const LIMITS = { retryForMs: 0 };
 
-async function takeOnce(effects: Effects, request: PresenceRequest, signal: AbortSignal): Promise<Presence> {
+async function takeOnce(
+  effects: Effects,
+  request: PresenceRequest,
+  { signal, answered }: Omit<Taking, 'failing'>,
+): Promise<Presence> {
   const { prefix, ttlMs } = request;
   const session = await openShortSession(effects, { name: 'runlock agent', ttlMs, signal, ...LIMITS });
   try {
@@ -87,7 +93,8 @@ async function takeOnce(effects: Effects, request: PresenceRequest, signal: Abor
     };
     const document = request.document(node);
     await lock(place, document, signal);
-    return watched(place, document, ttlMs);
+    answered();
+    return watched(place, document, { ttlMs, answered });
   } catch (error) {
     await leaveSession(effects, session);
     throw error;
@@ -171,7 +178,11 @@ function runningElsewhere(node: string, { host, pid, since }: Other): RunlockErr
 }
 
 /** Follows the key, because a deleted key, or a restored snapshot, ends no session. */
-function watched(place: Place, first: AgentDocument, ttlMs: number): Presence {
+function watched(
+  place: Place,
+  first: AgentDocument,
+  { ttlMs, answered }: { readonly ttlMs: number; readonly answered: () => void },
+): Presence {
   const { deps, session, key } = place;
   const silence = watchSilence(deps.clock, ttlMs);
   const lost = new AbortController();
@@ -179,7 +190,11 @@ function watched(place: Place, first: AgentDocument, ttlMs: number): Presence {
   const end = () => lost.abort(session.lost.reason);
   session.lost.addEventListener('abort', end, { once: true });
   let published = JSON.stringify(first);
-  void follow(place, AbortSignal.any([session.lost, closed.signal]), silence.answered).then(
+  const hear = () => {
+    silence.answered();
+    answered();
+  };
+  void follow(place, AbortSignal.any([session.lost, closed.signal]), hear).then(
     (why) => lost.abort(new RunlockError('session-lost', `${key} ${why}`)),
     () => undefined,
   );

@@ -4,12 +4,15 @@
  */
 import {
   closeSync,
+  constants,
   fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
   renameSync,
   rmSync,
+  statSync,
+  utimesSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -34,6 +37,10 @@ export interface StateFolder {
   report(): unknown;
   /** Never throws: the agent works without it. */
   writeReport(report: object): void;
+  /** When Consul answered last, in milliseconds since the epoch; undefined: nobody knows. */
+  contactMs(): number | undefined;
+  /** Consul has just answered. Never throws. */
+  noteContact(nowMs: number): void;
 }
 
 export interface Pause {
@@ -50,6 +57,8 @@ export function openStateFolder(path: string, { uid }: { readonly uid: number })
   const pausedFile = join(path, 'paused');
   const reportFile = join(path, 'agent.json');
   const resets = join(path, 'reset');
+  // Its time is all that it says: on a full disk that can still be written.
+  const contactFile = join(path, 'contact');
   const read = (file: string): unknown => {
     const bytes = readTrusted(file, { uid, limit: LIMIT });
     return JSON.parse(bytes.toString('utf8')) as unknown;
@@ -85,6 +94,15 @@ export function openStateFolder(path: string, { uid }: { readonly uid: number })
         writeWhole(reportFile, JSON.stringify({ v: 1, ...report }));
       } catch {
         // Without it 'runlock agent status' knows less.
+      }
+    },
+    contactMs: () => statSync(contactFile, { throwIfNoEntry: false })?.mtimeMs,
+    noteContact: (nowMs) => {
+      try {
+        closeSync(openSync(contactFile, constants.O_CREAT | constants.O_NOFOLLOW, 0o600));
+        utimesSync(contactFile, nowMs / 1_000, nowMs / 1_000);
+      } catch {
+        // As above.
       }
     },
   };
@@ -147,16 +165,15 @@ function writable<T>(path: string, write: () => T): T {
   try {
     return write();
   } catch (error) {
-    if (isRunlockError(error)) throw error;
-    const { code = '' } = error as NodeJS.ErrnoException;
-    if (FULL.includes(code))
-      throw new RunlockError(
-        'config',
-        `cannot write to ${path}: ${reasonOf(error)}; free some space there; until then, 'systemctl stop runlock-agent' starts no more runs either`,
-      );
-    throw new RunlockError(
-      'config',
-      `cannot write to ${path}: ${reasonOf(error)}; run this as the user that the agent runs as (usually root), or name the agent's folder with --state-dir`,
-    );
+    throw isRunlockError(error) ? error : notWritten(path, error);
   }
+}
+
+/** What to do about it. */
+export function notWritten(path: string, error: unknown): RunlockError {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  const advice = FULL.includes(code)
+    ? "free some space there; until then, 'systemctl stop runlock-agent' starts no more runs either"
+    : "run this as the user that the agent runs as (usually root), or name the agent's folder with --state-dir";
+  return new RunlockError('config', `cannot write to ${path}: ${reasonOf(error)}; ${advice}`);
 }

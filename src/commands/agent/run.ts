@@ -56,8 +56,8 @@ export async function run(asked: Asked<AgentOptions>, platform: Platform): Promi
       state.askReset(options.task);
       return answer(`the triggers of ${options.task} will be reset`);
     case 'status': {
-      const status = statusOf(state, platform.deps.host);
       const nowMs = platform.deps.clock.now();
+      const status = statusOf(state, platform.deps.host, nowMs);
       await print(platform, {
         json,
         data: statusReport(status),
