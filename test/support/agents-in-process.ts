@@ -78,6 +78,8 @@ const STATE: StateFolder = {
   takeResets: () => [],
   report: () => undefined,
   writeReport: () => undefined,
+  contactMs: () => undefined,
+  noteContact: () => undefined,
 };
 
 const untilAborted = (signal: AbortSignal) =>
@@ -135,6 +137,7 @@ export async function startAgents(agent: Agent, { count, group, on }: FleetOptio
       ttlMs: 90_000,
       requests: 'trust-everybody',
       version: '0',
+      logDir: '/nowhere',
     } as const;
     return runAgent(effects, request, over.signal).catch((error: unknown) => faults.push(String(error)));
   });
