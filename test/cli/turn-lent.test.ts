@@ -1,8 +1,10 @@
 // A run that waits in a queue lets other runs of its node pass, and never starts beside one of them (docs/adr/0050).
 import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { askFor } from '../support/asked-jobs.ts';
 import { groupOf } from '../support/group.ts';
 import { eventually } from '../support/processes.ts';
+import { agentOn } from '../support/runlock-agent.ts';
 import { runlock } from '../support/runlock.ts';
 import { stage } from '../support/stage.ts';
 import { turnsOf } from '../support/turns.ts';
@@ -189,7 +191,6 @@ test('behind other nodes in a queue it lends its turn after a while', async () =
   await web.waiting(1);
   const waits = web.start('web01', ...note('waits'));
   await web.waiting(2);
-  expect((await db.exec('web01', '-w', '0', '--', 'true')).status).toBe(75);
   expect(await db.exec('web01', ...note('other'))).toMatchObject({ status: 0, stderr: '' });
   await run.end();
   expect([(await ahead.ended).status, (await waits.ended).status]).toEqual([0, 0]);
@@ -206,4 +207,26 @@ test('many runs of one node in groups that are frozen: all run once, one at a ti
   for (const run of runs) expect((await run.ended).status).toBe(0);
   expect(ran().sort()).toEqual(['0', '1', '2', '3', '4', '5']);
   expect(files()).toEqual([]);
+});
+
+test('a job in a frozen group holds up no run of cron in another one', async () => {
+  const [frozen, cron] = ['lent/job', 'lent/cron'].map((name) =>
+    groupOf(agent, name, { env: turnsOf('job') }),
+  );
+  if (!frozen || !cron) throw new Error('two groups');
+  await frozen.freeze('ops', 'migration');
+  const task = `command = ["/bin/sh", "-c", "echo ran"]\nallow = ["ops"]\ngroup = "lent/job"\n`;
+  const env = { RUNLOCK_REQUESTS: 'trust-everybody', ...turnsOf('job') };
+  const running = agentOn(agent, 'lent1', { tasks: { 't.toml': task }, env }).start();
+  await running.says(/is ready/);
+  const job = await askFor(agent, 'lent/job', { targets: [['lent1', 0]] });
+  await frozen.waiting();
+  const run = await cron.hold('lent1', '-w', '30s');
+  expect((await job.document())?.state).toBe('accepted');
+  expect((await runlock(agent, ['thaw', 'lent/job'])).status).toBe(0);
+  const record = () => agent.kv.get('runlock/lent/job/.outside/lent1');
+  await eventually(async () => expect((await record())?.Value).toContain('"turn":{'), 20_000);
+  expect(await frozen.tickets()).toEqual([]);
+  await run.end();
+  expect(await job.becomes('good')).toMatchObject({ exitCode: 0 });
 });

@@ -45,7 +45,8 @@ describe('the client', () => {
 
   test('ends it when the answer comes after its signal', async () => {
     const { proxy, consul, stop, create, held, release, sessions } = await client('late signal');
-    const made = create();
+    // Its deadline is not what ends it.
+    const made = create(600_000);
     await proxy.seen(held);
     const reason = new Error('enough');
     stop.abort(reason);
