@@ -8,7 +8,7 @@ import { guardOf } from '../../processes.ts';
 import { trouble } from '../faults.ts';
 import { identify } from '../world.ts';
 import { rebootFile, spoilFile } from './commands.ts';
-import { DOOR, ROLES, RULES, homeOf } from './nodes.ts';
+import { DOOR, GROUPS, homeOf } from './nodes.ts';
 import { isOver } from './observed.ts';
 import type { AgentsDeed, JobPlan } from './plan.ts';
 import type { AgentsWorld, Asked, SoakNode } from './world.ts';
@@ -261,7 +261,7 @@ interface Stale {
 /** Clears the claims that nobody stands behind, as an operator should who has looked at the node. */
 export async function operateOn(world: AgentsWorld): Promise<string | undefined> {
   const cleared: string[] = [];
-  for (const group of ROLES.flatMap((role) => RULES[role].groups))
+  for (const group of GROUPS)
     for (const { node, run, state } of await staleIn(world, group)) {
       const force = ['failed', 'interrupted'].includes(state) ? [] : ['--force'];
       const { status } = await world.run(['release', group, '--owner', node, ...force], { limitMs: 10_000 });

@@ -33,7 +33,7 @@ export interface SoakHost {
   /** Ends all of them at once; the next boot is another. */
   crash(): Promise<void>;
   commands(): readonly Command[];
-  /** What is left in files that should not be: notes of runs of jobs, half-written files. */
+  /** What is left in files that should not be: notes of runs of jobs. */
   leftFiles(): readonly string[];
   /** What runlock has said there, in its runs' logs. */
   logs(): readonly { readonly file: string; readonly text: string }[];
@@ -89,7 +89,7 @@ export function createHost(root: string, plan: NodePlan, way: Pick<Agent, 'env'>
     leftFiles: () =>
       filesIn(at.state)
         // The note of a trigger's last run stays, one a task; so does what was started for which job.
-        .filter((file) => /^runs\/(?!\.triggers\/)|\.new$/.test(file))
+        .filter((file) => /^runs\/(?!\.triggers\/)/.test(file))
         .map((file) => `${at.state}/${file}`),
     logs: () =>
       filesIn(at.logs).map((file) => ({

@@ -168,12 +168,23 @@ function needlessOf(node: NodePlan, history: AgentsHistory): readonly string[] {
   return runs.flatMap((run, i) => {
     const before = runs.slice(0, i).findLast((each) => isGood(each, history.records));
     const news = node.on.flatMap((condition) => newsTimes(condition, history));
+    const sinceMs = before ? sawMs(before, history) : -Infinity;
     const isAsked = news.some(
-      ({ fromMs, seenMs }) =>
-        fromMs <= run.startMs + SLACK_MS && seenMs + LAG_MS >= (before?.startMs ?? -Infinity),
+      ({ fromMs, seenMs }) => fromMs <= run.startMs + SLACK_MS && seenMs + LAG_MS >= sinceMs,
     );
     return isAsked ? [] : [`${node.name} ran react at ${run.startMs}, and nothing had changed`];
   });
+}
+
+/** Between what a run looks at last and its command: as long as it asks again where it hears nothing, or is stopped. */
+const LONGEST_START_MS = 40_000;
+
+/** The earliest moment of what a run has seen: what came later may have been news to it or not. */
+function sawMs({ node, startMs }: Command, { hits }: AgentsHistory): number {
+  const isHit = hits.some(
+    (each) => each.node === node && each.fromMs < startMs && each.untilMs > startMs - LONGEST_START_MS,
+  );
+  return isHit ? startMs - LONGEST_START_MS : startMs;
 }
 
 function newsTimes(condition: string, { states, records, commands }: AgentsHistory) {

@@ -24,7 +24,7 @@ interface Rules {
   readonly groups: readonly string[];
 }
 
-export const RULES: Readonly<Record<Role, Rules>> = {
+const RULES: Readonly<Record<Role, Rules>> = {
   a: { slots: 3, hold: 'forever', groups: ['soak/a'] },
   b: { slots: 2, hold: 'none', groups: ['soak/b'] },
   c: { slots: 3, hold: '5s', groups: ['soak/c'] },
@@ -32,8 +32,16 @@ export const RULES: Readonly<Record<Role, Rules>> = {
   e: { slots: 2, hold: 'forever', groups: ['soak/e', 'soak/x'] },
 };
 
-/** The group that has the jobs of these nodes. */
-export const homeOf = ({ role }: Pick<NodePlan, 'role'>): string => RULES[role].groups[0] ?? '';
+/** Of `patch`, on every node: another group than that of its other tasks, so that only its turn keeps two runs of it apart. */
+const PATCH: Rules = { slots: 4, hold: 'forever', groups: ['soak/p'] };
+
+export const GROUPS: readonly string[] = [...ROLES.map((role) => RULES[role]), PATCH].flatMap(
+  ({ groups }) => groups,
+);
+
+/** The group that has the jobs of this task. */
+export const homeOf = ({ role, task }: { readonly role: Role; readonly task: string }): string =>
+  (task === 'patch' ? PATCH : RULES[role]).groups[0] ?? '';
 
 export const DOOR = 'soak/door';
 export const REBOOT_CODE = 194;
@@ -69,8 +77,10 @@ export const publishing = ({ role }: NodePlan): 'deploy' | 'react' => (role === 
 
 /** The node's task files, by name. `script`: of the commands. `value`: what its runs publish. */
 export function taskFiles(node: NodePlan, { script, value }: { script: string; value: string }) {
-  const { slots, hold, groups } = RULES[node.role];
-  const common = [`group = "${groups.join(',')}"`, `slots = ${slots}`, `hold = "${hold}"`];
+  const linesOf = ({ slots, hold, groups }: Rules) => [
+    ...[`group = "${groups.join(',')}"`, `slots = ${slots}`, `hold = "${hold}"`],
+  ];
+  const common = linesOf(RULES[node.role]);
   const words = (task: string, ...more: string[]) =>
     `command = ${JSON.stringify(['/bin/bash', script, task, ...more])}`;
   const publish = `publish = "${publishedBy(node)}=${value}"`;
@@ -86,7 +96,12 @@ export function taskFiles(node: NodePlan, { script, value }: { script: string; v
     `during = "${duringOf(node)}=yes"`,
     ...(publishing(node) === 'deploy' ? [publish] : []),
   ];
-  const patch = [words('patch', '{beats}', '{code}'), ...asked, ...common, `reboot_codes = [${REBOOT_CODE}]`];
+  const patch = [
+    words('patch', '{beats}', '{code}'),
+    ...asked,
+    ...linesOf(PATCH),
+    `reboot_codes = [${REBOOT_CODE}]`,
+  ];
   const react = [
     words('react', '3', '0'),
     ...common,

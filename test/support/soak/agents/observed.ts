@@ -7,7 +7,7 @@ import { read, watchTree } from '../../history/observer.ts';
 import type { StoredPair } from '../../history/observer.ts';
 import type { Agent } from '../../consul.ts';
 import { eventually } from '../../processes.ts';
-import { RULES, ROLES } from './nodes.ts';
+import { GROUPS } from './nodes.ts';
 
 /** A change of a state. Times are milliseconds since boot. */
 export interface StateChange {
@@ -62,10 +62,9 @@ export function observeAgents(server: Pick<Agent, 'http'>): Observing {
   const jobs = new Map<string, Watched>();
   const states = foldStates();
   const records = foldRecords();
-  const groups = ROLES.flatMap((role) => RULES[role].groups);
   const watches = [
     watchTree(server, 'runlock/.state/soak/', states.take),
-    ...groups.map((group) => watchTree(server, `runlock/${group}/.runs/`, records.take(group))),
+    ...GROUPS.map((group) => watchTree(server, `runlock/${group}/.runs/`, records.take(group))),
   ];
   const lookAt = async (job: Watched) => {
     const { observer } = job;
@@ -144,7 +143,8 @@ function foldRecords() {
     const seenMs = uptimeMs();
     for (const pair of pairs) {
       const { run, node, outcome } = read(pair) as { run: string; node: string; outcome: string };
-      const key = `${group} ${run}`;
+      // A run that asked for a reboot is recorded again, as good.
+      const key = `${group} ${run} ${outcome}`;
       if (!all.has(key)) all.set(key, { group, node, run, outcome, seenMs });
     }
   };

@@ -200,9 +200,9 @@ export async function leftOf(world: AgentsWorld, { signal }: QuietOptions): Prom
   }
 }
 
-/** What may stay: records of last runs, queues' ends, jobs with what was asked, states, cursors, empty inboxes. */
+/** What may stay: those who watched a job and were killed, until it is removed; records of last runs, queues' ends, jobs with what was asked, states, cursors, empty inboxes. */
 const STAYS =
-  /^runlock\/(?:soak\/[a-z]\/(?:\.tail|\.last|\.runs\/[^/]+|\.jobs\/.+\/(?:stage|tally|nodes\/[^/]+))|\.state\/soak\/.+|\.triggers\/[^/]+\/react|\.requests\/(?:ops|ci)\/(?:spec\/.+|targets\/.+|inbox\/[^/]+\/\.open))$/;
+  /^runlock\/(?:soak\/[a-z]\/(?:\.tail|\.last|\.runs\/[^/]+|\.jobs\/.+\/(?:stage|stage\/watched\/[^/]+|tally|nodes\/[^/]+))|\.state\/soak\/.+|\.triggers\/[^/]+\/react|\.requests\/(?:ops|ci)\/(?:spec\/.+|targets\/.+|inbox\/[^/]+\/\.open))$/;
 
 async function look(world: AgentsWorld): Promise<readonly string[]> {
   const keys = (await tree(world, '')).map(({ Key }) => Key).filter((key) => !STAYS.test(key));
