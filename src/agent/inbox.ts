@@ -3,7 +3,7 @@ import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { send } from '../consul/txn.ts';
 import { lookPast } from '../consul/watch.ts';
 import type { JobRef } from '../jobs/keys.ts';
-import { isJobId, requestKeys } from '../jobs/keys.ts';
+import { isJobId, isReader, requestKeys } from '../jobs/keys.ts';
 import { requestRule } from '../jobs/read.ts';
 import type { Clock } from '../platform/deps.ts';
 
@@ -28,8 +28,20 @@ export interface OpenRequest {
  */
 export type OpenRequests = Map<string, OpenRequest>;
 
+/** Somebody reads a log of this node. */
+export interface SeenReader {
+  readonly reader: string;
+  readonly key: string;
+  /** Consul's index when it came, and of what it asked for last. */
+  readonly order: number;
+  readonly index: number;
+  readonly value: string;
+}
+
 export interface Following {
   readonly open: OpenRequests;
+  /** The same for all who read logs now. */
+  readonly read: (readers: readonly SeenReader[]) => void;
   /** Hears, at first and after each change, which names stand there; new ones are in `open` by then. */
   readonly changed: (named: ReadonlySet<string>) => void;
 }
@@ -42,7 +54,7 @@ const PAUSE_EACH_MS = 0.1;
 /** Until `signal` aborts. @throws RunlockError when the rights are missing. */
 export async function followInbox(
   inbox: Inbox,
-  { open, changed }: Following,
+  { open, read, changed }: Following,
   signal: AbortSignal,
 ): Promise<never> {
   const { consul, clock, prefix, node, principal } = inbox;
@@ -64,6 +76,9 @@ export async function followInbox(
     }
     for (const request of oldestFirst(found)) open.set(request.ref.id, request);
     changed(named);
+    const logs = requestKeys(prefix, principal).logsPrefix(node);
+    const isRead = seen.names.includes(logs);
+    read(isRead ? toReaders(logs, (await consul.list(logs, { signal, rule })).entries) : []);
     await clock.sleep(PAUSE_MS + named.size * PAUSE_EACH_MS, { signal });
   }
 }
@@ -113,3 +128,17 @@ const toOpen = (principal: string, folder: string, entries: readonly Entry[]): r
 
 const oldestFirst = (requests: readonly OpenRequest[]): readonly OpenRequest[] =>
   [...requests].sort((a, b) => a.order - b.order || (a.ref.id < b.ref.id ? -1 : 1));
+
+/** The first one that came comes first. Pure. */
+export function toReaders(
+  folder: string,
+  entries: readonly Pick<Entry, 'key' | 'createIndex' | 'modifyIndex' | 'value'>[],
+): readonly SeenReader[] {
+  return entries
+    .map(({ key, createIndex, modifyIndex, value }) => ({
+      reader: key.slice(folder.length),
+      ...{ key, value, order: createIndex, index: modifyIndex },
+    }))
+    .filter(({ key, reader }) => key.startsWith(folder) && isReader(reader))
+    .sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));
+}

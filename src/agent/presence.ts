@@ -18,6 +18,8 @@ import { clockTime } from '../text/age.ts';
 
 export interface Presence {
   readonly node: string;
+  /** Its id. What is locked by it goes with this agent. */
+  readonly session: string;
   /** Aborts when the key is no longer this agent's: its session ended, or somebody deleted or took the key. */
   readonly lost: AbortSignal;
   /** Whether Consul did not answer for longer than a session lives: then all agents come back at the same time. */
@@ -200,6 +202,7 @@ function watched(
   );
   return {
     node: first.node,
+    session: session.id,
     lost: lost.signal,
     wasAway: () => silence.wasAway(),
     publish: async (document, { signal }) => {

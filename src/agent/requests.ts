@@ -7,6 +7,8 @@ import type { Attended } from './attend.ts';
 import { followInbox } from './inbox.ts';
 import type { OpenRequest, OpenRequests } from './inbox.ts';
 import { principalsOf } from './known.ts';
+import { logReaders, paced } from './log-readers.ts';
+import type { Pace } from './log-readers.ts';
 import { keepRunning } from './parts.ts';
 import type { Part } from './parts.ts';
 import { places } from './places.ts';
@@ -27,6 +29,7 @@ export function requests(ways: AgentWays): Part {
     run: async (signal) => {
       const inboxes = new Map<string, AbortController>();
       const watches = places(MOST_WATCHES);
+      const pace = paced(ways.deps.clock);
       const over = new AbortController();
       const running = new Set<Promise<void>>();
       try {
@@ -37,7 +40,7 @@ export function requests(ways: AgentWays): Part {
             if (inboxes.has(principal)) continue;
             const closed = new AbortController();
             inboxes.set(principal, closed);
-            const part = inboxOf(principal, { ways, runs, watches });
+            const part = inboxOf(principal, { ways, runs, watches, pace });
             const ends = AbortSignal.any([signal, over.signal, closed.signal]);
             const run = keepRunning(parts, part, ends).finally(() => running.delete(run));
             running.add(run);
@@ -66,9 +69,10 @@ interface Serving {
   readonly ways: AgentWays;
   readonly runs: Runs;
   readonly watches: Places;
+  readonly pace: Pace;
 }
 
-function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
+function inboxOf(principal: string, { ways, runs, watches, pace }: Serving): Part {
   const { consul, deps, prefix, node } = ways;
   return {
     name: `requests of ${principal}`,
@@ -88,6 +92,7 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
         const all = asideCount === MOST_TOLD ? `${why}; there may be more of these` : why;
         deps.emit({ event: 'request', job: jobText(ref), step: 'unreadable', why: all });
       };
+      const readers = logReaders({ ways, principal, pace }, ends);
       const begin = (request: Attended) => {
         const { id } = request.ref;
         const one = changing(request);
@@ -136,10 +141,11 @@ function inboxOf(principal: string, { ways, runs, watches }: Serving): Part {
       };
       running.add(lookAgain().catch(() => undefined));
       try {
-        await followInbox({ consul, clock: deps.clock, prefix, node, principal }, { open, changed }, ends);
+        const inbox = { consul, clock: deps.clock, prefix, node, principal };
+        await followInbox(inbox, { open, read: readers.hear, changed }, ends);
       } finally {
         over.abort();
-        await Promise.all(running);
+        await Promise.all([...running, readers.ended()]);
       }
     },
   };

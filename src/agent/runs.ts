@@ -27,6 +27,8 @@ export interface Runs {
   /** Nothing is left of these requests in Consul. */
   forgetOthers(principal: string, open: ReadonlySet<string>): void;
   forget(ref: JobRef): void;
+  /** The file that has the output of its runs. */
+  logOf(ref: JobRef, task: string): string;
 }
 
 export interface StartRequest {
@@ -222,6 +224,7 @@ export function openRuns(
         if (!open.has(ref.id) && !isAlive(ref)) removeNote(stateFolder, ref);
     },
     forget: (ref) => removeNote(stateFolder, ref),
+    logOf: (ref, task) => logFile(effects.logFolder, { ref, task, since: '' }),
   };
 }
 

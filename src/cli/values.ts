@@ -151,10 +151,10 @@ export function parseFlag(text: string): boolean {
 
 /** The long options of all commands, as the names after `RUNLOCK_` in the environment. */
 export const LONG_OPTIONS: readonly string[] = [
-  'agent agent-session-ttl all allow-unknown-service any blocked canary check commands config conflict-exit-code dry-run during exit-code expires failed',
-  'filter for force forget from-job gate-stable group healthy-within hold hooks-dir id if-absent if-value job json kill kill-after log-dir log-file',
+  'agent agent-session-ttl all allow-unknown-service any blocked canary check commands config conflict-exit-code dry-run during exit-code expires failed follow',
+  'filter for force forget from-job gate-stable group healthy-within hold hooks-dir id if-absent if-value job json kill kill-after lines log-dir log-file',
   'log-format lost maintenance max-failures max-held max-offline max-running max-wait meta metrics-file min-healthy node noop not-started offline ok-codes',
-  'on-timeout owner param pause prefix principal publish quiet reason reboot-codes release-on-signal requests service session-ttl settle silent-for since',
+  'on-timeout owner param pause prefix principal publish quiet raw reason reboot-codes release-on-signal requests service session-ttl settle silent-for since',
   'slot slots splay stable state state-dir steps tag tasks-dir timeout touch triggered ttl until verbose wait wait-timeout watch when while',
 ].flatMap((line) => line.split(' '));
 

@@ -27,7 +27,7 @@ export interface Platform {
   readonly stdout: Stream;
   readonly stderr: Stream;
   /** Resolves when the text has left this process; an earlier exit would cut off what a pipe has not taken. */
-  write(text: string): Promise<void>;
+  write(text: string | Uint8Array): Promise<void>;
   makeLog(options: LogChoice): Emit;
   /** After the first call, signals no longer end the process by default. */
   listenToSignals(): SignalSource;

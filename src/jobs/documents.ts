@@ -153,6 +153,43 @@ export interface Watching {
   readonly until: string;
 }
 
+/** `.requests/<principal>/inbox/<node>/.logs/<reader>`: which piece of the log of one of its jobs a reader wants next. */
+export interface LogRequest {
+  readonly id: string;
+  /** Of the job: the same id may be another's later. */
+  readonly nonce: string;
+  /** Its group, and the list of targets that names the node. */
+  readonly home: string;
+  readonly chunk: number;
+  /** Counts the pieces that were asked for, from 0. */
+  readonly piece: number;
+  /** From which byte on; absent: from the beginning, or the last `lines`. */
+  readonly from?: number;
+  readonly lines?: number;
+  /** Waits for more, until the end of the run. */
+  readonly follow?: true;
+}
+
+/** `<home>/.jobs/<principal>/.logs/<id>/<node>/<reader>`: the answer. */
+export type LogPiece = { readonly piece: number } & (
+  | {
+      readonly kind: 'bytes';
+      /** Of the first of them. */
+      readonly from: number;
+      /** In base64; at most `PIECE_BYTES`, and none if there is nothing more yet. */
+      readonly bytes: string;
+      /** Of the log now. */
+      readonly size: number;
+      /** Nothing comes after this. */
+      readonly ended?: true;
+    }
+  /** For people. */
+  | { readonly kind: 'refused'; readonly why: string }
+);
+
+/** 64 KiB in base64. */
+export const PIECE_BYTES = 49_152;
+
 /** `.agents/<node>`: what an agent says of itself and of its tasks; locked by its session. */
 export interface AgentDocument {
   readonly node: string;

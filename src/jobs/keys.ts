@@ -31,6 +31,10 @@ export interface RequestKeys {
   pointer(node: string, id: string): string;
   /** An empty key of the node's agent, so that a watch on an empty inbox wakes only for that inbox. */
   open(node: string): string;
+  /** All who read logs of the node; ends with a slash. In its inbox, so that its agent hears of them. */
+  logsPrefix(node: string): string;
+  /** What one of them wants to read now. */
+  logRequest(node: string, reader: string): string;
 }
 
 export function requestKeys(prefix: string, principal: string): RequestKeys {
@@ -44,6 +48,8 @@ export function requestKeys(prefix: string, principal: string): RequestKeys {
     inboxPrefix: (node) => `${base}/inbox/${node}/`,
     pointer: (node, id) => `${base}/inbox/${node}/${id}`,
     open: (node) => `${base}/inbox/${node}/.open`,
+    logsPrefix: (node) => `${base}/inbox/${node}/.logs/`,
+    logRequest: (node, reader) => `${base}/inbox/${node}/.logs/${reader}`,
   };
 }
 
@@ -83,6 +89,26 @@ export function jobKeys(prefix: string, home: string, { principal, id }: JobRef)
  */
 export const jobGroup = (home: string, { principal, id }: JobRef): string =>
   `${home}/.jobs/${principal}/${id}`;
+
+/**
+ * A piece of a log, for one reader; locked by the session of the node's agent, so it goes with that. Not below the job:
+ * who watches the job would read all of it anew with each piece.
+ */
+export const logPieceKey = (
+  { prefix, home, ref: { principal, id } }: LogPlace,
+  { node, reader }: { readonly node: string; readonly reader: string },
+): string => `${prefix}/${home}/.jobs/${principal}/.logs/${id}/${node}/${reader}`;
+
+interface LogPlace {
+  readonly prefix: string;
+  readonly home: string;
+  readonly ref: JobRef;
+}
+
+/** Random letters and digits; no other name is a reader's. */
+const READER = /^[a-z0-9]{8,32}$/;
+
+export const isReader = (name: string): boolean => READER.test(name);
 
 /** Locked by the session of the node's agent. */
 export const agentKey = (prefix: string, node: string): string => `${prefix}/.agents/${node}`;

@@ -13,12 +13,14 @@ import {
 } from '../lock/records.ts';
 import type { Check, Shape, Stored } from '../lock/records.ts';
 import { isName } from '../text/words.ts';
-import { FINAL_STATES, MOST_TARGETS, OPEN_STATES } from './documents.ts';
+import { FINAL_STATES, MOST_TARGETS, OPEN_STATES, PIECE_BYTES } from './documents.ts';
 import type {
   AgentDocument,
   AgentFault,
   AgentTask,
   FinalState,
+  LogPiece,
+  LogRequest,
   Pointer,
   Selection,
   Spec,
@@ -31,8 +33,9 @@ import type {
 } from './documents.ts';
 import { isJobId } from './keys.ts';
 
-/** Longest document that is read, in characters: what is longer nobody's runlock wrote. Only `.agents/` has more. */
+/** Longest document that is read, in characters: what is longer nobody's runlock wrote. Only `.agents/` and logs have more. */
 const LONGEST = 65_536;
+const LONGEST_PIECE = Math.ceil(PIECE_BYTES / 3) * 4;
 /** Stages of a job. */
 export const MOST_STAGES = 100;
 /** Lists of targets of a job: 60,000 targets. */
@@ -277,6 +280,41 @@ export function decodeTail(stored: Stored): Tail {
 export const decodeWatching = (stored: Stored): Watching =>
   read<Watching>('mark of who watches a job', { until: isTime }, bounded(stored));
 
+const logRequestShape: Shape<LogRequest> = {
+  id: (value) => typeof value === 'string' && isJobId(value),
+  nonce: isWord,
+  home: isPath,
+  chunk: isChunk,
+  piece: isNatural,
+  from: optional(isNatural),
+  lines: optional(isNatural),
+  follow: optional(isTrue),
+};
+
+export const decodeLogRequest = (stored: Stored): LogRequest =>
+  read('request for a log', logRequestShape, bounded(stored));
+
+type PieceOf<K extends LogPiece['kind']> = Extract<LogPiece, { kind: K }>;
+const pieceShapes: { readonly [K in LogPiece['kind']]: Shape<PieceOf<K>> } = {
+  bytes: {
+    piece: isNatural,
+    kind: oneOf('bytes'),
+    from: isNatural,
+    bytes: (value) => typeof value === 'string' && value.length <= LONGEST_PIECE && isBase64(value),
+    size: isNatural,
+    ended: optional(isTrue),
+  },
+  refused: { piece: isNatural, kind: oneOf('refused'), why: isText },
+};
+
+const isBase64 = (text: string) => /^[A-Za-z0-9+/]*={0,2}$/.test(text);
+
+export function decodeLogPiece(stored: Stored): LogPiece {
+  const isKind: Check = (value) => typeof value === 'string' && Object.hasOwn(pieceShapes, value);
+  const { kind } = decode<Pick<LogPiece, 'kind'>>('piece of a log', { kind: isKind }, stored);
+  return read<LogPiece>('piece of a log', pieceShapes[kind], stored);
+}
+
 function isConsistent({ chunks, filled }: Spec): boolean {
   return filled <= chunks;
 }
@@ -289,6 +327,8 @@ export const encodeTally = (tally: Tally): string => encode(tally);
 export const encodeTarget = (target: TargetDocument): string => encode(target);
 export const encodeTail = (tail: Tail): string => encode(tail);
 export const encodeWatching = (watching: Watching): string => encode(watching);
+export const encodeLogRequest = (request: LogRequest): string => encode(request);
+export const encodeLogPiece = (piece: LogPiece): string => encode(piece);
 export const encodeAgent = (agent: AgentDocument): string => encode(agent);
 
 /** Whether this is a state that never changes. */

@@ -33,7 +33,7 @@ export interface OutputStream {
   /**
    * Never blocks, unless the stream is a file. `written`: called when the text has left this process, or was dropped.
    */
-  write(text: string, written?: () => void): void;
+  write(text: string | Uint8Array, written?: () => void): void;
   /** Prepares for the first write, which may need a helper process that should not be started later. */
   prepare(): void;
   /** Resolves when all text is written, or after `limitMs` (5 s). Nothing may be written afterwards. */
@@ -186,7 +186,7 @@ export function createStream(options: OutputOptions): OutputStream {
       else onResize?.(listener);
     },
     write(text, written = () => undefined) {
-      const bytes = Buffer.from(text);
+      const bytes = typeof text === 'string' ? Buffer.from(text) : text;
       if (queued + bytes.length > limit) lost += 1;
       if (bytes.length === 0 || queued + bytes.length > limit) {
         written();

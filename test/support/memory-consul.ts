@@ -2,7 +2,7 @@
 // lose the answer of a change, and put something in between before one.
 import type { Answer, Consul, Operation } from '../../src/consul/consul.ts';
 import { RunlockError } from '../../src/errors.ts';
-import { emptyStore, get, list, transact } from '../model/store.ts';
+import { emptyStore, endSession, get, list, openSession, transact } from '../model/store.ts';
 import type { Store } from '../model/store.ts';
 import { fakeConsul } from './fake-consul.ts';
 
@@ -14,6 +14,8 @@ export interface MemoryConsul {
   readonly store: () => Store;
   readonly put: (key: string, value: string) => void;
   readonly remove: (key: string) => void;
+  readonly openSession: (session: string) => void;
+  readonly endSession: (session: string) => void;
   readonly value: (key: string) => unknown;
   readonly keys: () => readonly string[];
   /** Changes that were sent, in their order. */
@@ -79,6 +81,12 @@ export function memoryConsul(
     },
     remove: (key) => {
       done([{ verb: 'delete', key }]);
+    },
+    openSession: (session) => {
+      store = openSession(store, session);
+    },
+    endSession: (session) => {
+      store = endSession(store, session);
     },
     value: (key) => JSON.parse(get(store, key)?.value ?? 'null') as unknown,
     keys: () => store.entries.map(({ key }) => key),

@@ -39,7 +39,7 @@ function follow(...first: readonly string[]) {
   const { clock } = instant(0);
   followInbox(
     { consul, clock, prefix: 'runlock', node: 'web01', principal: 'ops' },
-    { open, changed: (named) => looks.set([...named].sort()) },
+    { open, read: () => undefined, changed: (named) => looks.set([...named].sort()) },
     over.signal,
   ).catch(() => undefined);
   let seen = 0;

@@ -14,45 +14,13 @@ import { followStage, watchedUntilMs } from '../../src/runner/job-stage.ts';
 import { liveLine } from '../../src/runner/job-tail.ts';
 import { reportJob } from '../../src/view/job.ts';
 import { at, nowMs, place, spec } from '../support/jobs.ts';
+import { manualClock } from '../support/manual-clock.ts';
 import { memoryConsul } from '../support/memory-consul.ts';
 import type { Fate } from '../support/memory-consul.ts';
 
 const ref = { principal: 'ops', id: 'deploy-1' };
 const { keys } = place('p');
 const MINUTE = 60_000;
-
-/** Time that goes on only as the test says. */
-function manualClock() {
-  let ms = 0;
-  const sleepers = new Set<{ readonly dueMs: number; readonly wake: () => void }>();
-  const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
-  return {
-    clock: {
-      ...{
-        monotonicMs: () => ms,
-        now: () => nowMs + ms,
-        earliest: () => nowMs + ms,
-        latest: () => nowMs + ms,
-      },
-      sleep: (forMs: number, { signal }: { signal: AbortSignal }) =>
-        new Promise<void>((resolve, reject) => {
-          const sleeper = { dueMs: ms + forMs, wake: resolve };
-          sleepers.add(sleeper);
-          signal.addEventListener('abort', () => reject(signal.reason as Error));
-        }),
-    },
-    settle,
-    pass: async (forMs: number) => {
-      ms += forMs;
-      for (const each of sleepers)
-        if (each.dueMs <= ms) {
-          sleepers.delete(each);
-          each.wake();
-        }
-      await settle();
-    },
-  };
-}
 
 async function liveJob({ targets = 1, fates = [] as Fate[], hidden = ' ' } = {}) {
   let begun = Infinity;

@@ -4,7 +4,14 @@ import type { Command } from 'commander';
 import { isTaskName, TASK_NAMES } from '../../agent/task/definition.ts';
 import { isJobId, isPrincipal } from '../../jobs/keys.ts';
 import type { JobRef } from '../../jobs/keys.ts';
-import { parseDuration, parseFlag, parsePositiveDuration, usage } from '../../cli/values.ts';
+import {
+  atPlace,
+  parseDuration,
+  parseFlag,
+  parseNode,
+  parsePositiveDuration,
+  usage,
+} from '../../cli/values.ts';
 import { register } from '../../cli/command.ts';
 import type { Asked, Defining } from '../../cli/command.ts';
 import { addOptions, lastOptions, onLineAlone, option, toCommon, withEnvironment } from '../../cli/option.ts';
@@ -13,11 +20,13 @@ import type { Platform } from '../platform.ts';
 import { paramOption } from '../param-option.ts';
 import { parseReason } from '../reason.ts';
 import { JOB_HELP } from './help.ts';
+import { logsOptions } from './logs-options.ts';
+import type { LogsValues } from './logs-options.ts';
 import { jobNamed, rolloutOf, rolloutOptions, targetOptions, wantedOf } from './options.ts';
 import type { RolloutValues, TargetValues } from './options.ts';
 import type { Beginning, JobOptions, JobRequest, RetryKind } from './request.ts';
 
-const ACTIONS = ['start', 'retry', 'show', 'list', 'watch', 'cancel'] as const;
+const ACTIONS = ['start', 'retry', 'show', 'list', 'watch', 'logs', 'cancel'] as const;
 type Action = (typeof ACTIONS)[number];
 
 export const job = register({
@@ -31,8 +40,9 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<JobOpti
   const command = program
     .command('job')
     .description('ask nodes to run one of their tasks, and follow what becomes of it')
-    .addArgument(new Argument('<action>', 'start, retry, show, list, watch or cancel').choices(ACTIONS))
-    .argument('[name]', 'for start: the task; for retry, show, watch and cancel: the job');
+    .addArgument(new Argument('<action>', 'start, retry, show, list, watch, logs or cancel').choices(ACTIONS))
+    .argument('[name]', 'for start: the task; for retry, show, watch, logs and cancel: the job')
+    .argument('[node]', 'for logs: the node');
   addOptions(command, [
     ...targetOptions(),
     paramOption('with start: a parameter of the task; repeat for several'),
@@ -45,17 +55,20 @@ function define(program: Command, { env }: Defining, done: (asked: Asked<JobOpti
     ...rolloutOptions(),
     ...startOptions(),
     ...retryOptions(),
+    ...logsOptions(),
     onLineAlone(option('--reason <text>', 'with start, retry and cancel: why, one line', parseReason)),
     onLineAlone(option('--kill', 'with cancel: also end the runs that are under way', parseFlag, false)),
     ...lastOptions('print as JSON; where a job is watched, one line for each change'),
   ]);
   command.addHelpText('after', JOB_HELP);
-  command.action((action: Action, name: string | undefined) => {
+  command.action((action: Action, name: string | undefined, node: string | undefined) => {
     const values = withEnvironment(command, env) as Values & JobValues;
     const given = (option: string) => command.getOptionValueSource(option) === 'cli';
     refuseOthers(action, given);
     const { prefix, json } = values;
-    const options: JobOptions = { prefix, json, ...requestOf(action, name, values) };
+    if (node !== undefined && action !== 'logs')
+      throw usage(`job ${action} takes one name, not '${node}' as well`);
+    const options: JobOptions = { prefix, json, ...requestOf(action, { name, node }, values) };
     done({ common: toCommon(values), options: Object.freeze(options) });
   });
 }
@@ -82,7 +95,7 @@ const startOptions = () => [
   onLineAlone(
     option(
       '--wait <duration>',
-      'with start: how long to wait until the nodes have accepted or refused',
+      'how long to wait: with start, until the nodes have accepted or refused; with logs, for each answer',
       parseDuration,
       30_000,
       '30s',
@@ -128,6 +141,7 @@ const TAKES: Readonly<Record<Action, readonly Name[]>> = {
   show: [],
   list: [],
   watch: [],
+  logs: ['follow', 'lines', 'raw', 'wait'],
   cancel: ['reason', 'kill'],
 };
 const OF_SOME = [...new Set(Object.values(TAKES).flat())];
@@ -142,7 +156,12 @@ function refuseOthers(action: Action, given: (option: string) => boolean): void 
 /** `fromJob` → `--from-job` */
 const flagOf = (name: string) => `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-function requestOf(action: Action, name: string | undefined, values: JobValues): JobRequest {
+interface Names {
+  readonly name: string | undefined;
+  readonly node: string | undefined;
+}
+
+function requestOf(action: Action, { name, node }: Names, values: JobValues): JobRequest {
   const { principal, reason } = values;
   switch (action) {
     case 'start': {
@@ -169,6 +188,8 @@ function requestOf(action: Action, name: string | undefined, values: JobValues):
     case 'show':
     case 'watch':
       return { action, ref: refOf(action, name, principal) };
+    case 'logs':
+      return { action, ref: refOf(action, name, principal), ...logsOf(node, values) };
     case 'cancel':
       if (reason === undefined) throw usage("--reason is required; see 'runlock job --help'");
       return { action, ref: refOf(action, name, principal), reason, kill: values.kill };
@@ -195,7 +216,13 @@ function refOf(action: Action, name: string | undefined, principal: string): Job
   throw usage(`'${name}' is not a job; write its id, or PRINCIPAL/ID`);
 }
 
-interface JobValues extends TargetValues, RolloutValues {
+function logsOf(node: string | undefined, { follow, lines, raw, json, wait }: JobValues) {
+  if (node === undefined) throw usage("job logs takes a job and a node; see 'runlock job --help'");
+  if (raw && json) throw usage('--raw and --json exclude each other');
+  return { node: atPlace('job logs JOB ', node, parseNode), follow, lines, raw, waitMs: wait };
+}
+
+interface JobValues extends TargetValues, RolloutValues, LogsValues {
   readonly prefix: string;
   readonly json: boolean;
   readonly principal: string;

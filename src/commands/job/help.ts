@@ -8,6 +8,8 @@ it. The nodes run it in their turn: with the group's slots, queue, health gate a
   show JOB     show the job and what became of each node
   list         list the jobs, the newest first
   watch JOB    follow the job to its end; Ctrl-C leaves the job alone
+  logs JOB NODE
+               print the output of the job's run on a node; its agent sends it in pieces
   cancel JOB   stop the job: what has not started never starts. Runs that are under way go on, without --kill
 
 A job is named by its id, which belongs to the principal: deploy-42, or ops/deploy-42. The principal is a part of the keys
@@ -25,7 +27,8 @@ With --id a start can be repeated: the same id with the same request is the same
 Exit codes of start: 0 all nodes accepted; 4 some refused, or their time was over; 75 no answer within --wait. Exit codes
 of watch, and of start with --watch: 0 all nodes succeeded; 1 some failed; 2 the job was stopped before all had started;
 3 cancelled; 4 none failed, but some never ran; 130 Ctrl-C. All: 64 wrong usage, or no such parameter; 69 Consul
-unreachable; 74 stdout could not be written; 75 the job to retry is not over, or was retried already; 77 Consul denied
+unreachable; 74 stdout could not be written; 75 the job to retry is not over, or was retried already, and of
+logs no answer within --wait, or the agent says why there is none; 77 Consul denied
 access, or a task does not allow the principal; 78 no node found, a node without agent or task, no such job, or a stored
 record that this version can't read; 128+n killed by signal n.
 
@@ -36,4 +39,5 @@ Examples:
   runlock job retry release-42 --failed --watch
   runlock job list
   runlock job watch release-42
+  runlock job logs release-42 web01 --follow
   runlock job cancel release-42 --reason 'wrong version'`;

@@ -56,10 +56,24 @@ export interface CancelRequest {
   readonly kill: boolean;
 }
 
+export interface LogsRequest {
+  readonly action: 'logs';
+  readonly ref: JobRef;
+  readonly node: string;
+  readonly follow: boolean;
+  /** Undefined: all. */
+  readonly lines: number | undefined;
+  /** On a terminal too: bytes as they are. */
+  readonly raw: boolean;
+  /** For each answer of the node's agent. */
+  readonly waitMs: number;
+}
+
 export type JobRequest =
   | StartRequest
   | RetryRequest
   | CancelRequest
+  | LogsRequest
   | { readonly action: 'list' }
   | { readonly action: 'show' | 'watch'; readonly ref: JobRef };
 

@@ -14,6 +14,8 @@ export function run({ common, options }: Asked<JobOptions>, platform: Platform):
         return (await import('./retry.ts')).retry(ways, options, platform);
       case 'watch':
         return (await import('./watch.ts')).watch(ways, options, platform);
+      case 'logs':
+        return (await import('./logs.ts')).logs(ways, options, platform);
       case 'show':
         return (await import('./show.ts')).show(ways, options, platform);
       case 'list':
