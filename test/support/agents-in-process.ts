@@ -255,6 +255,7 @@ function playedRuns(playing: Playing): Runs {
     },
     forgetOthers: () => undefined,
     forget: () => undefined,
+    logOf: () => '/nowhere',
   };
 }
 
