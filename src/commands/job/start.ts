@@ -4,6 +4,7 @@ import { EXIT_CLOSED } from '../../errors.ts';
 import { jobText } from '../../jobs/keys.ts';
 import type { JobRef } from '../../jobs/keys.ts';
 import { isWaitedFor } from '../../jobs/resolve.ts';
+import { retainJobs } from '../../jobs/retain.ts';
 import { startJob } from '../../jobs/starter.ts';
 import type { NewRequest } from '../../jobs/starter.ts';
 import { startWaiting } from '../../platform/deps.ts';
@@ -55,6 +56,9 @@ export async function begin(ways: ConsulWays, asking: Asking, platform: Platform
   return startIn(ways, { asking, request: toRequest(asking, planned, platform), groups }, platform);
 }
 
+/** For what is left of old jobs; the next start goes on. */
+const RETAIN_MS = 3_000;
+
 interface Starting {
   readonly asking: Asking;
   readonly request: NewRequest;
@@ -75,6 +79,8 @@ async function startIn(
   const looker = { consul, deps, prefix, ref, signal };
   const { isNew } = await sayingLeft(ways, looker, () => startJob(looker, request));
   if (!isNew) deps.emit({ event: 'job-known', job: jobText(ref) });
+  else
+    await retainJobs({ ...looker, signal: AbortSignal.any([signal, AbortSignal.timeout(RETAIN_MS)]) }, ref);
   if (watch) return watchToEnd(ways, { prefix, ref, home, json }, platform);
   const waiting = startWaiting(deps.clock, waitMs === 0 ? 'forever' : waitMs, signal);
   const tell = json ? () => Promise.resolve() : tellChanges(platform, false);
