@@ -7,6 +7,8 @@ export interface OwnRun {
   readonly run: string;
   readonly node: string;
   readonly groups: readonly string[];
+  /** Of a task. */
+  readonly task?: string;
 }
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -16,9 +18,17 @@ export function runOf({
   RUNLOCK_RUN_ID: run,
   RUNLOCK_RUN_NODE: node = '',
   RUNLOCK_RUN_GROUP: groups = '',
+  RUNLOCK_TASK: task,
 }: Env): OwnRun | undefined {
-  return run === undefined ? undefined : { run, node, groups: groups === '' ? [] : groups.split(',') };
+  if (run === undefined) return undefined;
+  return { run, node, groups: groups === '' ? [] : groups.split(','), ...(task !== undefined && { task }) };
 }
+
+/** For the event that warns of it. */
+export const insideOf = ({ run, groups, task }: OwnRun) => ({
+  ...{ run, group: groups.join() },
+  ...(task !== undefined && { task }),
+});
 
 /** Whether a condition that does not hold can only come to hold after the end of the run. */
 export const waitsForEnd =

@@ -422,7 +422,7 @@ type OfOperator =
       waitedMs: number;
       detail: { readonly text: string };
     }
-  | { event: 'wait-in-run'; run: string; group: string };
+  | { event: 'wait-in-run'; run: string; group: string; task?: string };
 
 /** Of `runlock job`; `job` is PRINCIPAL/ID. */
 type OfJob =

@@ -280,7 +280,7 @@ export function sentenceOf(event: RunEvent): Sentence {
     }
     case 'wait-in-run':
       return warning(
-        `this wait is inside a run, which keeps its slot of ${event.group} meanwhile; to wait without a slot, give --when to the 'runlock exec' that started this run`,
+        `this wait is inside a run, which keeps its slot of ${event.group} meanwhile; to wait without a slot, ${event.task === undefined ? "give --when to the 'runlock exec' that started this run" : `write when = […] into the file of task ${event.task}`}`,
       );
     case 'job-known':
       return info(`job ${event.job} is there already, from the same start; following it`);

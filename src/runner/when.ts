@@ -3,7 +3,7 @@ import { judge } from '../conditions/judge.ts';
 import type { Judged } from '../conditions/judge.ts';
 import type { Condition } from '../conditions/parse.ts';
 import { isLive } from '../conditions/is-live.ts';
-import { neverBeside, waitsForEnd } from '../conditions/own-run.ts';
+import { insideOf, neverBeside, waitsForEnd } from '../conditions/own-run.ts';
 import type { OwnRun, Seats } from '../conditions/own-run.ts';
 import { look } from '../conditions/read.ts';
 import type { Look } from '../conditions/read.ts';
@@ -89,7 +89,7 @@ function outerRun({ consul, clock, emit }: Effects, { prefix, inside }: Asked) {
   let asked: Promise<OwnRun | undefined> | undefined;
   const ask = async (signal: AbortSignal) => {
     if (!inside || !(await isLive({ consul, clock, prefix }, inside, signal))) return undefined;
-    emit({ event: 'wait-in-run', run: inside.run, group: inside.groups.join() });
+    emit({ event: 'wait-in-run', ...insideOf(inside) });
     return inside;
   };
   return (signal: AbortSignal) => (asked ??= ask(signal));

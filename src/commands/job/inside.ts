@@ -1,6 +1,6 @@
 /** A job that is waited for inside a run: it may need that very run to end. */
 import { isLive } from '../../conditions/is-live.ts';
-import { runOf } from '../../conditions/own-run.ts';
+import { insideOf, runOf } from '../../conditions/own-run.ts';
 import type { OwnRun } from '../../conditions/own-run.ts';
 import { RunlockError } from '../../errors.ts';
 import type { ConsulWays } from '../with-consul.ts';
@@ -30,7 +30,7 @@ export async function checkInside(
       'usage',
       `this is inside a run that the job would wait for, and that would wait for the job (the run holds ${held}); leave out --watch, or start the job outside of 'runlock exec'`,
     );
-  deps.emit({ event: 'wait-in-run', run: inside.run, group: inside.groups.join() });
+  deps.emit({ event: 'wait-in-run', ...insideOf(inside) });
 }
 
 /** What the run holds that a target needs. Undefined: nothing. Pure. */

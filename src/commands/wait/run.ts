@@ -1,7 +1,7 @@
 /** `runlock wait`: its verdict → stdout, stderr and exit status. */
 import type { Asked } from '../../cli/command.ts';
 import { usage } from '../../cli/values.ts';
-import { runOf } from '../../conditions/own-run.ts';
+import { insideOf, runOf } from '../../conditions/own-run.ts';
 import type { Looked } from '../../conditions/watch.ts';
 import { RunlockError, exitStatus } from '../../errors.ts';
 import { createOutput } from '../../platform/terminal.ts';
@@ -30,7 +30,7 @@ async function waitWith(
   platform: Platform,
 ): Promise<number> {
   const inside = runOf(platform.env);
-  if (inside) deps.emit({ event: 'wait-in-run', run: inside.run, group: inside.groups.join() });
+  if (inside) deps.emit({ event: 'wait-in-run', ...insideOf(inside) });
   const told: boolean[] = [];
   const line = drawLine(platform, { common, options });
   const looked = (now: Looked, waitedMs: number) => {
