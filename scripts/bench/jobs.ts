@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startAgent } from '../../test/support/consul.ts';
 import type { Agent } from '../../test/support/consul.ts';
 import { consulBinary } from '../../test/support/provision.ts';
+import { howAgents, measureAgents } from './agents.ts';
 import { RUNLOCK } from './contenders.ts';
 import { inTurns, median } from './pairs.ts';
 import { endProcesses, memoryOf, start } from './processes.ts';
@@ -14,7 +15,7 @@ import type { Measured, PartOptions, Row } from './report.ts';
 
 const how = `One node with a Consul agent (\`disable_remote_exec = false\`) and a \`runlock agent\`. In turns, \`runlock job \
 start\` asks for a task, and \`consul exec\` for the same command, which prints the time. Measured is the time from the start \
-of the program that asks to what the command prints. The idle agent is measured after that, while nothing is asked for.`;
+of the program that asks to what the command prints. The idle agent is measured after that, while nothing is asked for. ${howAgents}`;
 
 const section = 'A request, until the command says something';
 const NAMES = ['runlock', 'consul exec'] as const;
@@ -42,7 +43,8 @@ export async function measureJobs({ quick, say }: PartOptions): Promise<Measured
       { section, what: 'the idle agent, CPU time a minute', unit: 'ms', runlock: idle.cpuMs, others: {} },
     ];
     for (const row of rows) say(`jobs, ${row.what}: ${row.runlock.toFixed(1)} ${row.unit}`);
-    return { rows, raw: { ...raw, idle }, how };
+    const agents = await measureAgents(quick, say);
+    return { rows: [...rows, ...agents.rows], raw: { ...raw, idle, agents: agents.raw }, how };
   } finally {
     // The agent writes into the folder to its end.
     await endProcesses();
