@@ -1,9 +1,11 @@
 // Rollouts from end to end: nodes of one host, each with a real agent.
+import { writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { delayOf } from '../../src/jobs/stage.ts';
 import { eventually } from '../support/processes.ts';
 import { agentOn } from '../support/runlock-agent.ts';
-import { runlock } from '../support/runlock.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
+import { stage } from '../support/stage.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const agent = useAgent();
@@ -55,19 +57,20 @@ const mostAtOnce = (targets: readonly Target[]) =>
   );
 
 test('--max-running lets so many run at once, whatever the slots allow', async () => {
-  await serve(['jr1', 'jr2', 'jr3'], 'jr/web');
-  const ran = await job(
-    'start',
-    'work',
-    '--node',
-    'jr1,jr2,jr3',
-    '--max-running',
-    '1',
-    '--id',
-    'one',
-    '--watch',
-  );
-  expect(ran.status).toBe(0);
+  const { folder } = stage();
+  const ends = `${folder}/end`;
+  await serve(['jr1', 'jr2', 'jr3'], 'jr/web', { script: `until [ -e ${ends} ]; do sleep 0.1; done` });
+  const words = ['--node', 'jr1,jr2,jr3', '--max-running', '1', '--id', 'one', '--watch'];
+  const running = startRunlock(agent, ['job', 'start', 'work', ...words]);
+  const keys = async (below: string) =>
+    (await agent.kv.tree(`runlock/jr/web/${below}`)).map(({ Key }) => Key);
+  await eventually(async () => expect(await keys('.jobs/ops/one/.queue/')).toHaveLength(2), 30_000);
+  // The others have no slot of the group, and do not stand in its queue.
+  await eventually(async () => expect((await show('one')).states).toMatchObject({ running: 1 }), 30_000);
+  expect((await keys('.slot/')).filter((key) => key.endsWith('/owner'))).toHaveLength(1);
+  expect(await keys('.queue/')).toEqual([]);
+  writeFileSync(ends, '');
+  expect((await running.ended).status).toBe(0);
   const { targets } = await show('one');
   expect(targets.map(({ state }) => state)).toEqual(['good', 'good', 'good']);
   expect(mostAtOnce(targets)).toBe(1);
