@@ -264,7 +264,7 @@ export async function operateOn(world: AgentsWorld): Promise<string | undefined>
   const cleared: string[] = [];
   for (const group of GROUPS)
     for (const { node, run, state } of await staleIn(world, group)) {
-      const force = ['failed', 'interrupted'].includes(state) ? [] : ['--force'];
+      const force = ['failed', 'interrupted', 'rebooting'].includes(state) ? [] : ['--force'];
       const { status } = await world.run(['release', group, '--owner', node, ...force], { limitMs: 10_000 });
       world.hits.push({ kind: `clear ${run}`, node, fromMs: uptimeMs(), untilMs: uptimeMs() });
       cleared.push(`${node} of ${group} after ${state} (status ${status})`);
@@ -273,14 +273,19 @@ export async function operateOn(world: AgentsWorld): Promise<string | undefined>
 }
 
 const STALE = ['failed', 'interrupted', 'abandoned'];
+/** When all is over: of runs that were killed, in groups in which nobody else waits, and of reboots of jobs that had ended. */
+const STALE_AT_LAST = [...STALE, 'running', 'evicted', 'rebooting'];
 
-async function staleIn({ server }: AgentsWorld, group: string): Promise<readonly Stale[]> {
+async function staleIn({ server, calm, nodes }: AgentsWorld, group: string): Promise<readonly Stale[]> {
   const path = `/v1/kv/runlock/${group}/.slot/?recurse&consistent`;
   const answer = await server.http('GET', path, undefined, { timeoutMs: 3_000 }).catch(() => undefined);
   const pairs = answer?.status === 200 ? (answer.json() as StoredPair[]) : [];
+  const isLast =
+    calm.signal.aborted && nodes.every((node) => node.living().length === 0 && !wantsReboot(node));
+  const stale = isLast ? STALE_AT_LAST : STALE;
   const locked = new Set(pairs.filter(({ Session }) => Session !== undefined).map(({ Key }) => Key));
   return pairs
     .filter(({ Key }) => Key.endsWith('/owner') && !locked.has(Key.replace(/owner$/, 'lock')))
     .map((pair) => read(pair) as unknown as Stale)
-    .filter(({ state, run }) => STALE.includes(state) && markedPids(run).length === 0);
+    .filter(({ state, run }) => stale.includes(state) && markedPids(run).length === 0);
 }

@@ -79,11 +79,12 @@ async function whatIsOpen(world: AgentsWorld): Promise<readonly string[]> {
   const runs = world.nodes.flatMap((node) =>
     node.living().map(({ of, pid }) => `${of} (${pid}) on ${node.plan.name}`),
   );
+  const claims = await keysOf(world, 'soak/', /\/\.slot\/\d+\/owner$/);
   const pointers = await keysOf(world, '.requests/', /\/inbox\/[^/]+\/(?!\.open$)/);
   return [
     ...jobs.map(({ name, looks }) => `${name} is not over: ${describe(looks.at(-1))}`),
     ...runs.map((run) => `${run} has not ended`),
-    ...pointers.map((key) => `${key} is left`),
+    ...[...pointers, ...claims].map((key) => `${key} is left`),
     ...history.nodes.flatMap((node) => missedBy(node, history)),
     ...(await unsettled(world)),
   ];
