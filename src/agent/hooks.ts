@@ -60,7 +60,11 @@ async function act(acting: Acting, asked: Asked, signal: AbortSignal): Promise<A
   if (acting.told.of !== of) acting.told = { of, id: newId() };
   const secret = hook.secretFile === undefined ? undefined : readSecret(hook.secretFile, uid);
   const body = toBody({
-    ...{ hook: hook.name, node, id: acting.told.id, sights, news: asking.map(({ name }) => name) },
+    hook: hook.name,
+    node,
+    id: acting.told.id,
+    sights,
+    news: asking.map(({ name }) => name),
     sentAt: new Date(deps.clock.now()).toISOString(),
   });
   const signature = secret && signatureOf(body, secret);

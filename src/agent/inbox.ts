@@ -137,7 +137,10 @@ export function toReaders(
   return entries
     .map(({ key, createIndex, modifyIndex, value }) => ({
       reader: key.slice(folder.length),
-      ...{ key, value, order: createIndex, index: modifyIndex },
+      key,
+      value,
+      order: createIndex,
+      index: modifyIndex,
     }))
     .filter(({ key, reader }) => key.startsWith(folder) && isReader(reader))
     .sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));

@@ -157,14 +157,13 @@ export async function runReactors(
 
 function standingOf({ key }: Reactor, stored: ReadonlyMap<string, StoredCursor>): Standing {
   return {
-    ...{ stored: stored.get(key) ?? { key, read: { kind: 'none' }, index: 0 }, settling: undefined },
-    ...{
-      turned: undefined,
-      failures: 0,
-      why: undefined,
-      retryMs: 0,
-      writtenMs: -Infinity,
-      waits: { kind: 'quiet' },
-    },
+    stored: stored.get(key) ?? { key, read: { kind: 'none' }, index: 0 },
+    settling: undefined,
+    turned: undefined,
+    failures: 0,
+    why: undefined,
+    retryMs: 0,
+    writtenMs: -Infinity,
+    waits: { kind: 'quiet' },
   };
 }

@@ -139,7 +139,12 @@ export function openRuns(
       const since = before?.since ?? at;
       const scopeless = before?.scopeless === true || isScopeRefused(before?.ended);
       const note: RunNote = {
-        ...{ mark: newMark(), bootId: host.bootId, nonce, tries, at, since },
+        mark: newMark(),
+        bootId: host.bootId,
+        nonce,
+        tries,
+        at,
+        since,
         ...(scopeless && { scopeless }),
       };
       writeNote(stateFolder, ref, note);

@@ -145,8 +145,12 @@ function judgeState({ path, is, value }: Of<'state'>, world: World, { prefix, no
   const changes = entry && document ? [changeOf(document, entry.modifyIndex)] : [];
   if (there)
     return {
-      ...{ holds, mark: there.change, changes, state: there },
-      ...{ is: `${path} is ${stateText(there, nowMs)}`, changesInMs: leftMs },
+      holds,
+      mark: there.change,
+      changes,
+      state: there,
+      is: `${path} is ${stateText(there, nowMs)}`,
+      changesInMs: leftMs,
     };
   if (!document)
     return { holds, mark: 'absent', is: `${path} is not set`, traces: [stateTrace(prefix, path)] };

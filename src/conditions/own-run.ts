@@ -26,7 +26,8 @@ export function runOf({
 
 /** For the event that warns of it. */
 export const insideOf = ({ run, groups, task }: OwnRun) => ({
-  ...{ run, group: groups.join() },
+  run,
+  group: groups.join(),
   ...(task !== undefined && { task }),
 });
 

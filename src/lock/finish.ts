@@ -191,7 +191,8 @@ async function look(holding: Grant, asked: Limits): Promise<Looked> {
   const { node, id: run } = context.run;
   const { now } = await standingNow(holding, asked);
   const lose = async (why: string): Promise<Looked> => ({
-    ...{ holding, over: { kind: 'lost', why } },
+    holding,
+    over: { kind: 'lost', why },
     isRecorded: await isRecorded(context, { node, run }, { ...asked, retryForMs: 0 }),
   });
   switch (now.kind) {

@@ -255,7 +255,9 @@ function openOutput(
   { open, parts }: { readonly open: typeof OpenLogOutput; readonly parts: readonly Part[] },
 ): Promise<LogOutput> {
   return open({
-    ...{ file, uid, lost: (why) => emit({ event: 'output-lost', run, file, why }) },
+    file,
+    uid,
+    lost: (why) => emit({ event: 'output-lost', run, file, why }),
     onLine: (line) => parts.forEach((part) => part.hearLine?.(line)),
   });
 }

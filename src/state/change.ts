@@ -160,7 +160,9 @@ function newDocument({ clock }: Deps, { value, by, run, causes, ttlMs, newId }: 
 function withEnd(before: StateDocument, until: string | undefined): StateDocument {
   const { value, change, by, at, run, cause, published } = before;
   const rest = {
-    ...{ ...(run !== undefined && { run }), ...(cause && { cause }), ...(until && { until }) },
+    ...(run !== undefined && { run }),
+    ...(cause && { cause }),
+    ...(until && { until }),
     ...(published && { published }),
   };
   return { value, change, by, at, ...rest };

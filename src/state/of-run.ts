@@ -16,7 +16,11 @@ export interface Writer {
 }
 
 const documentOf = ({ value }: Setting, { node, run, at, newId, causes }: Writer): StateDocument => ({
-  ...{ value, change: newId(), by: node, at, run },
+  value,
+  change: newId(),
+  by: node,
+  at,
+  run,
   ...causes,
 });
 

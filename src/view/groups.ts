@@ -121,7 +121,11 @@ interface GroupEntries {
 }
 
 const emptyGroup = (): GroupEntries => ({
-  ...{ slots: new Map(), outside: [], tickets: [], marks: [], ends: [] },
+  slots: new Map(),
+  outside: [],
+  tickets: [],
+  marks: [],
+  ends: [],
 });
 
 interface SortedEntries {

@@ -52,7 +52,13 @@ export function changesOf(before: JobReport | undefined, after: JobReport): read
       : [
           {
             event: 'job',
-            ...{ job, task, home, until, state, targets: after.targets.length, stages },
+            job,
+            task,
+            home,
+            until,
+            state,
+            targets: after.targets.length,
+            stages,
             ...(selection && { selection }),
           } as const,
         ]),

@@ -205,7 +205,9 @@ function beginningOf(values: JobValues): Beginning {
     ...(reason !== undefined && { reason }),
     expiresMs: expires,
     ...(timeout !== undefined && { timeoutMs: timeout }),
-    ...{ waitMs: wait, watch, dryRun },
+    waitMs: wait,
+    watch,
+    dryRun,
   };
 }
 

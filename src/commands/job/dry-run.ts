@@ -35,8 +35,12 @@ export async function printDryRun(
   const placed = targets.filter(([, stage]) => stage !== NO_STAGE).length;
   const told = forecast({
     targets: fit.map(([node, stage]) => ({
-      ...{ node, stage, groups: byNode.get(node)?.groups ?? [], slots: byNode.get(node)?.task?.slots },
-      ...{ delayMs: delayOf(node, asking.splayMs), noop: asking.noop ?? false },
+      node,
+      stage,
+      groups: byNode.get(node)?.groups ?? [],
+      slots: byNode.get(node)?.task?.slots,
+      delayMs: delayOf(node, asking.splayMs),
+      noop: asking.noop ?? false,
     })),
     ...seen,
     maxRunning: asking.maxRunning && amountOf(asking.maxRunning, placed),
@@ -46,7 +50,10 @@ export async function printDryRun(
   const turns = new Map(seen.isKnown ? told.map((each) => [each.node, each]) : []);
   const stageOf = new Map(targets);
   const nodes = resolved.map(({ node, groups, obstacles, pausedSince, task }) => ({
-    ...{ node, ok: obstacles.length === 0, groups, stage: stageOf.get(node) ?? 0 },
+    node,
+    ok: obstacles.length === 0,
+    groups,
+    stage: stageOf.get(node) ?? 0,
     ...(pausedSince !== undefined && { pausedSince }),
     ...(obstacles.length > 0 && { why: obstacles.map((each) => obstacleText(each, wish)) }),
     ...(obstacles.length === 0 && turns.get(node)),
@@ -60,7 +67,11 @@ export async function printDryRun(
     ...services.map(serviceText),
   ];
   const data = {
-    ...{ kind: 'dry-run', task, principal: wish.principal, stages, nodes },
+    kind: 'dry-run',
+    task,
+    principal: wish.principal,
+    stages,
+    nodes,
     ...(services.length > 0 && { services }),
     ...(seen.problems.length > 0 && { problems: seen.problems }),
   };
@@ -148,7 +159,9 @@ async function readServices(
   const { statusServices } = await import('../../view/services.ts');
   const views = await statusServices(consul, { services, bounds: { maxOffline: 1 } }, signal);
   return views.map(({ service, total, offline, problem }) => ({
-    ...{ service, total, offline: offline.map(({ node }) => node) },
+    service,
+    total,
+    offline: offline.map(({ node }) => node),
     ...(problem !== undefined && { problem }),
   }));
 }

@@ -86,7 +86,12 @@ export function toRequest(asking: Asking, { home, targets }: Planned, platform: 
   return {
     ref,
     spec: {
-      ...{ nonce: platform.newRunId(), task, params: Object.fromEntries(params), home, maxFailures, pauseMs },
+      nonce: platform.newRunId(),
+      task,
+      params: Object.fromEntries(params),
+      home,
+      maxFailures,
+      pauseMs,
       offline: offlineOf(asking),
       ...(splayMs !== undefined && { splayMs }),
       ...(maxRunning && { maxRunning: amountOf(maxRunning, placed) }),

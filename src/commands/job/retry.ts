@@ -50,7 +50,9 @@ export async function retry(ways: ConsulWays, options: RetryOptions, platform: P
   const asking = {
     ...asBefore(view.job.spec.value),
     ...options,
-    ...{ ref: { principal, id }, id, wanted: { nodes, from: { ref, states: statesOf(view, nodes) } } },
+    ref: { principal, id },
+    id,
+    wanted: { nodes, from: { ref, states: statesOf(view, nodes) } },
     retried: { of: ref.id, stage },
   };
   return begin(ways, asking, platform);
@@ -78,7 +80,9 @@ const asBefore = ({
   ...(spec.maxRunning !== undefined && {
     maxRunning: { kind: 'count', count: spec.maxRunning } as const,
   }),
-  ...{ pauseMs, maxFailures, ...(offline !== 'wait' && { offline }) },
+  pauseMs,
+  maxFailures,
+  ...(offline !== 'wait' && { offline }),
   ...(splayMs !== undefined && { splayMs }),
   ...(timeoutMs !== undefined && { timeoutMs }),
   ...(noop && { noop }),

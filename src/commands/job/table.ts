@@ -24,7 +24,10 @@ export async function showToEnd(looker: Follower, home: string, platform: Platfo
   let followed: Promise<JobReport> | undefined;
   try {
     report = await keepShowing<JobReport, JobReport>({
-      ...{ clock, view, signal, platform },
+      clock,
+      view,
+      signal,
+      platform,
       leave: () => left.abort(),
       follow: (changed) => {
         const tell = (now: JobReport) => {

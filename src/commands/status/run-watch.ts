@@ -74,7 +74,8 @@ function showLines(platform: Platform): View<Followed> {
 function showReports(consul: Consul, { groups, all }: StatusRequest, platform: Platform): View<Followed> {
   return showScreen<Followed>(
     {
-      ...{ consul, hearsKeys: true },
+      consul,
+      hearsKeys: true,
       frame: (seen, head, at) =>
         renderScreen(
           { report: seen(at.now), ...head },
