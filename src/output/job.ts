@@ -1,6 +1,7 @@
 /** Jobs as text: one job with its targets, a list of jobs, and a line for each change of one. */
 import { assertNever } from '../errors.ts';
 import { formatAge, momentText } from '../text/age.ts';
+import { SESSION_GONE } from '../text/ended.ts';
 import { paint } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
 import { quote } from '../text/suggested-command.ts';
@@ -105,12 +106,16 @@ function tookText({ state, acceptedAt, startedAt, endedAt }: TargetReport, now: 
   return formatAge((endedAt === undefined ? now : Date.parse(endedAt)) - Date.parse(from));
 }
 
-function detailOf({ state, why, lastLine, late, served, run }: TargetReport): string {
+function detailOf({ state, why, lastLine, late, served, run, sessionGone }: TargetReport): string {
   const ofRun = served && run !== undefined ? [`served by run ${run}`] : [];
   const line = lastLine === undefined || (state === 'good' && why !== undefined) ? [] : [lastLine];
   const after = late === undefined ? [] : [`its run ended later: ${late}`];
-  return [...(why === undefined ? [] : [why]), ...ofRun, ...line, ...after].map(trimmed).join('; ');
+  const gone = sessionGone ? [`${SESSION_GONE}; ${RECORDED_BY}`] : [];
+  return [...gone, ...(why === undefined ? [] : [why]), ...ofRun, ...line, ...after].map(trimmed).join('; ');
 }
+
+/** Of a run of a job that has lost its session. */
+const RECORDED_BY = "its agent records that, or 60s of 'runlock job watch' do";
 
 const trimmed = (text: string) => text.trim();
 

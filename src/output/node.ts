@@ -1,5 +1,6 @@
 /** `status --node` as text. */
 import { assertNever } from '../errors.ts';
+import { SESSION_GONE } from '../text/ended.ts';
 import { formatAge } from '../text/age.ts';
 import { paint } from '../text/style.ts';
 import type { Style } from '../text/style.ts';
@@ -91,14 +92,21 @@ function agentLines(agent: AgentView, node: string, now: number): Said[] {
   }
 }
 
-function runText({ state, alive, command, since, slots, exitCode, job }: NodeRunView, now: number): string {
+function runText(
+  { state, alive, command, since, slots, exitCode, job, missingSince }: NodeRunView,
+  now: number,
+): string {
   const places = slots.map(({ group, slot }) => `slot ${slot} of ${group}`).join(' and ');
   const age = formatAge(now - Date.parse(since));
   const asked = job === undefined ? '' : ` for job ${job}`;
   const code = exitCode === undefined ? '' : ` (exit code ${exitCode})`;
   if (state !== 'running')
     return `${command} ${stateWords[state]} ${age} ago${code}, still in ${places}${asked}`;
-  const lost = alive ? '' : '; its session is gone, so it may have ended';
+  const noticed =
+    missingSince === undefined
+      ? ''
+      : ` (a waiting run noticed ${formatAge(now - Date.parse(missingSince))} ago)`;
+  const lost = alive ? '' : `; ${SESSION_GONE}${noticed}`;
   return `running ${command} in ${places} for ${age}${asked}${lost}`;
 }
 
@@ -162,11 +170,11 @@ const stalledText = (task: string | undefined, why: string | undefined) =>
     : `its starts begin no run${why === undefined ? ', their logs on the node say why' : `: ${why}`}`;
 
 function requestTable(requests: readonly RequestView[], options: NodeOptions): string[] {
-  const rows = requests.map(({ job, task = '', state, by = '', askedAt, why }) => ({
+  const rows = requests.map(({ job, task = '', state, by = '', askedAt, why, sessionGone }) => ({
     cells: [
       ...[job, task, state ?? (task === '' ? 'gone' : 'unknown'), by],
       askedAt === undefined ? '' : formatAge(options.now - Date.parse(askedAt)),
-      why ?? '',
+      [...(sessionGone ? [SESSION_GONE] : []), ...(why === undefined ? [] : [why])].join('; '),
     ],
   }));
   const head = ['REQUEST', 'TASK', 'STATE', 'ASKED BY', 'AGE', 'DETAIL'];

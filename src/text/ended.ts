@@ -33,3 +33,6 @@ export function stateText({
   const lasts = state === 'held' || state === 'rebooting';
   return `${state} ${lasts ? `for ${age}` : `${age} ago`} (${endedText(ran)})`;
 }
+
+/** Of a run that no live session holds a slot for, from one look. */
+export const SESSION_GONE = 'its session is gone, so it may have ended';

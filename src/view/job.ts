@@ -89,14 +89,24 @@ export interface TargetReport {
   readonly place?: number;
   /** Of its output; of a run that is under way: as it was at most some seconds ago, while somebody watches. */
   readonly lastLine?: string;
+  /** No live session holds the slots of its run, so it may have ended. Absent: one does, or nobody could look. */
+  readonly sessionGone?: true;
   /** How its run ended after its state was final. */
   readonly late?: string;
 }
 
-/** @param nowMs wall-clock milliseconds. */
+/** @param nowMs wall-clock milliseconds. @param gone by node, the runs whose session is gone. */
 export function reportJob(
   { ref, job, targets, counts, isOver, isComplete }: JobView,
-  { prefix, nowMs }: { readonly prefix: string; readonly nowMs: number },
+  {
+    prefix,
+    nowMs,
+    gone,
+  }: {
+    readonly prefix: string;
+    readonly nowMs: number;
+    readonly gone?: ReadonlyMap<string, { readonly run: string }>;
+  },
 ): JobReport {
   const { params, task, home, by, at, reason, until, timeoutMs, noop, of, stages, maxFailures, offline } =
     job.spec.value;
@@ -128,7 +138,7 @@ export function reportJob(
     ...(!isComplete && { written: { lists: job.spec.value.filled, of: job.spec.value.chunks } }),
     ...(stage.kind === 'stopped' && { stopped: stopOf(stage) }),
     ...(stage.kind === 'done' && { doneAt: stage.at }),
-    targets: targets.map(reportTarget),
+    targets: targets.map((target) => reportTarget(target, gone?.get(target.node)?.run)),
     states: counts,
     problems: targets.flatMap(({ fault }) => fault ?? []),
   };
@@ -164,7 +174,10 @@ const SHOWN = [
   ...(['lastLine', 'late'] as const),
 ];
 
-function reportTarget({ node, stage, state, document, line }: TargetView): TargetReport {
+function reportTarget(
+  { node, stage, state, document, line }: TargetView,
+  goneRun: string | undefined,
+): TargetReport {
   const kept = document ? SHOWN.filter((field) => document[field] !== undefined) : [];
   return {
     node,
@@ -172,6 +185,7 @@ function reportTarget({ node, stage, state, document, line }: TargetView): Targe
     state,
     ...Object.fromEntries(kept.map((field) => [field, document?.[field]])),
     ...(line !== undefined && { lastLine: line }),
+    ...(goneRun !== undefined && state === 'running' && document?.run === goneRun && { sessionGone: true }),
   };
 }
 

@@ -76,6 +76,8 @@ export interface NodeRunView {
   readonly exitCode?: number;
   /** Host name of the run's machine. */
   readonly host?: string;
+  /** When another run first saw that its session is gone. */
+  readonly missingSince?: string;
   /** The job that it runs for. */
   readonly job?: string;
 }
@@ -96,6 +98,8 @@ export interface RequestView {
   readonly waitsIn?: string;
   readonly place?: number;
   readonly run?: string;
+  /** As of a job's target. */
+  readonly sessionGone?: true;
   readonly by?: string;
   readonly reason?: string;
   readonly askedAt?: string;
@@ -150,6 +154,7 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
   });
   const own = [agentHidden, requestsHidden, triggersHidden];
   const waiting = groups.flatMap(waitsIn).flatMap((each) => (each.node === node ? [each.wait] : []));
+  const runs = runsOf(groups, node);
   return {
     v: 1,
     prefix,
@@ -157,12 +162,12 @@ export function viewNode(found: NodeFound, { prefix, node, now }: NodeOptions): 
     at: new Date(now).toISOString(),
     agent: agentView(document, { isThere, hidden: agentHidden }),
     ...(document && { tasks: document.tasks }),
-    runs: runsOf(groups, node).map((run) => {
+    runs: runs.map((run) => {
       const job = jobOf.get(run.run);
       return job === undefined ? run : { ...run, job };
     }),
     waiting,
-    ...(requests && { requests: requests.map((request) => withWait(request, waiting)) }),
+    ...(requests && { requests: requests.map((request) => withRun(withWait(request, waiting), runs)) }),
     ...(triggersHidden === undefined && { triggers: viewTriggers({ prefix, node, now }, entries) }),
     lastRuns: lastRuns.sort((a, b) => (a.endedAt < b.endedAt ? 1 : -1)),
     hidden: [...own.filter((each) => each !== undefined), ...hidden],
@@ -206,11 +211,20 @@ function runsOf(groups: readonly GroupView[], node: string): NodeRunView[] {
 }
 
 /** Undefined: the slot has no claim, or none that can be read. */
-function claimOf({ state, alive, run, command, since, exitCode, host }: SlotView) {
+function claimOf({ state, alive, run, command, since, exitCode, host, missingSince }: SlotView) {
   if (state === 'free' || state === 'locked' || state === 'unreadable') return undefined;
   if (run === undefined || command === undefined || since === undefined) return undefined;
   const code = exitCode === undefined ? {} : { exitCode };
-  return { state, alive, run, command, since, ...code, ...(host !== undefined && { host }) };
+  return {
+    state,
+    alive,
+    run,
+    command,
+    since,
+    ...code,
+    ...(host !== undefined && { host }),
+    ...(missingSince !== undefined && { missingSince }),
+  };
 }
 
 /** Its run waits in the group that the job belongs to. */
@@ -221,6 +235,13 @@ const withWait = (request: RequestView, waiting: readonly NodeWaitView[]): Reque
     waiting.filter(({ group }) => group === request.home),
   ),
 });
+
+/** A run whose session is gone may have ended, whatever its job says. */
+const withRun = (request: RequestView, runs: readonly NodeRunView[]): RequestView =>
+  request.state === 'running' &&
+  runs.some(({ run, state, alive }) => run === request.run && state === 'running' && !alive)
+    ? { ...request, sessionGone: true }
+    : request;
 
 interface RequestReading {
   readonly prefix: string;

@@ -394,6 +394,24 @@ describe('an operator', () => {
     expect((await watching.ended).status).toBe(3);
   });
 
+  test('sees of a run whose session is gone that it may have ended', async () => {
+    await playAgent(agent, 'j96');
+    await job('start', 'chef', '--node', 'j96', '--id', 'killed', '--wait', '0');
+    const target = playTarget(agent, 'ops/killed', 'j96');
+    await target.accept();
+    await target.run('r96');
+    const owner = 'runlock/prod/web/.slot/96/owner';
+    const claim = { v: 1, node: 'j96', state: 'running', run: 'r96', since: new Date().toISOString() };
+    const process = { command: 'chef', hold: 'none', pid: 1, startTime: '1', bootId: 'b' };
+    await agent.kv.put(owner, JSON.stringify({ ...claim, ...process }));
+    const shown = (await job('show', 'killed')).stdout.replaceAll(/\s+/g, ' ');
+    expect(shown).toMatch(/j96 running .* its session is gone, so it may have ended; its agent records that/);
+    expect((await show('killed')).targets).toMatchObject([{ state: 'running', sessionGone: true }]);
+    await agent.http('DELETE', `/v1/kv/${owner}`);
+    await target.end('good');
+    expect((await show('killed')).targets[0]).not.toHaveProperty('sessionGone');
+  });
+
   test('who looks stops a job whose time is over; without the right it is only shown', async () => {
     await playAgent(agent, 'j97');
     await job('start', 'chef', '--node', 'j97', '--id', 'late', '--wait', '0');

@@ -155,6 +155,23 @@ describe('runs', () => {
     );
   });
 
+  test('the request of a run without its session says so too, and since when others know', () => {
+    const target = { state: 'running', run: 'r-web01' };
+    const vanished = [running[0] as Entry, ...job('j1', { target })];
+    expect(viewOf(vanished).requests).toMatchObject([{ state: 'running', sessionGone: true }]);
+    expect(textOf(vanished)).toMatch(/ops\/j1 .* running .* its session is gone, so it may have ended\n/);
+    for (const entries of [
+      [...running, ...job('j1', { target })],
+      [running[0] as Entry, ...job('j1', { target: { ...target, run: 'another' } })],
+      [running[0] as Entry, ...job('j1', { target: { ...target, state: 'good' } })],
+    ])
+      expect(viewOf(entries).requests?.[0]).not.toHaveProperty('sessionGone');
+    const noticed = claim('web01', { missingSince: ago(5) });
+    expect(textOf([entry('prod/web/.slot/0/owner', noticed)])).toContain(
+      'its session is gone, so it may have ended (a waiting run noticed 5s ago)\n',
+    );
+  });
+
   test('a claim that keeps a slot, and a run without its session, are told apart', () => {
     const failed = entry('prod/web/.slot/0/owner', claim('web01', { state: 'failed', exitCode: 3 }));
     expect(textOf([failed])).toContain('  chef failed 10s ago (exit code 3), still in slot 0 of prod/web\n');

@@ -28,7 +28,11 @@ export async function show(ways: ConsulWays, options: ShowOptions, platform: Pla
   const view = tended && tended.deeds.length > 0 ? await read() : first;
   if (!view) throw noJob(options);
   const now = deps.clock.now();
-  const report = await readJobWaits(consul, reportJob(view, { prefix, nowMs: now }), { now, signal });
+  const report = await readJobWaits(
+    consul,
+    reportJob(view, { prefix, nowMs: now, ...(tended && { gone: tended.sights.runs }) }),
+    { now, signal },
+  );
   const text = (output: Parameters<Parameters<typeof print>[1]['text']>[0]) =>
     renderJob(report, { ...output, now: deps.clock.now() });
   await print(platform, { json, data: report, text });
