@@ -158,8 +158,20 @@ export function writeWhole(file: string, text: string): void {
   }
 }
 
-/** No other user, and no other folder of this disk, helps. */
-const FULL = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'];
+/** What helps where no other user, and no other folder of this disk, does; undefined: these are not the reason. */
+export function diskAdvice(code = ''): string | undefined {
+  switch (code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return 'free some space there';
+    case 'EROFS':
+      return "its file system is mounted read-only: remount it for writing (if a disk error made it so, 'dmesg' says that)";
+    case 'EIO':
+      return "its disk fails ('dmesg' says how): repair or replace it";
+    default:
+      return undefined;
+  }
+}
 
 function writable<T>(path: string, write: () => T): T {
   try {
@@ -171,9 +183,10 @@ function writable<T>(path: string, write: () => T): T {
 
 /** What to do about it. */
 export function notWritten(path: string, error: unknown): RunlockError {
-  const { code = '' } = error as NodeJS.ErrnoException;
-  const advice = FULL.includes(code)
-    ? "free some space there; until then, 'systemctl stop runlock-agent' starts no more runs either"
-    : "run this as the user that the agent runs as (usually root), or name the agent's folder with --state-dir";
+  const ofDisk = diskAdvice((error as NodeJS.ErrnoException).code);
+  const advice =
+    ofDisk !== undefined
+      ? `${ofDisk}; until then, 'systemctl stop runlock-agent' starts no more runs either`
+      : "run this as the user that the agent runs as (usually root), or name the agent's folder with --state-dir";
   return new RunlockError('config', `cannot write to ${path}: ${reasonOf(error)}; ${advice}`);
 }

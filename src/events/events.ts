@@ -428,6 +428,8 @@ type OfOperator =
 type OfJob =
   /** The same start was given before. */
   | { event: 'job-known'; job: string }
+  /** Consul has refused to write it; tried again for some seconds. */
+  | { event: 'job-refused'; job: string; detail: Fault }
   /** A signal has ended the watch. */
   | { event: 'job-left'; job: string; detail: { readonly watch: string; readonly cancel: string } }
   | { event: 'job-unanswered'; job: string; nodes: readonly string[]; waitedMs: number }

@@ -284,6 +284,8 @@ export function sentenceOf(event: RunEvent): Sentence {
       );
     case 'job-known':
       return info(`job ${event.job} is there already, from the same start; following it`);
+    case 'job-refused':
+      return warning(`job ${event.job} could not be written yet: ${event.detail.fault}; retrying for 3s`);
     case 'job-left':
       return warning(
         `job ${event.job} goes on; to follow it: '${event.detail.watch}'; to stop it: '${event.detail.cancel}'`,

@@ -2,6 +2,8 @@
 import { isTransient } from '../consul/consul.ts';
 import type { Consul } from '../consul/consul.ts';
 import { untilDone, untilRefused } from '../consul/retry.ts';
+import { isRunlockError } from '../errors.ts';
+import type { RunlockError } from '../errors.ts';
 import { send } from '../consul/txn.ts';
 import type { RunObstacle, RunStep } from '../lock/transactions.ts';
 import type { Deps } from '../platform/deps.ts';
@@ -16,6 +18,8 @@ export interface Contender {
   readonly rule: string;
   /** Longest time for one request, in milliseconds. */
   readonly timeoutMs?: number;
+  /** Hears the first fault that is tried again though Consul has refused, as for a token that is not yet known everywhere. */
+  readonly refused?: (fault: RunlockError) => void;
 }
 
 /** What a look says is to be done. */
@@ -56,11 +60,12 @@ export function contendersOf({ spec, stage, tally }: SeenJob): number {
  * @throws what `plan` throws; the last fault, or the signal's reason, when the signal aborts.
  */
 export async function contend<T>(
-  { consul, deps: { clock, random }, signal, rule, timeoutMs }: Contender,
+  { consul, deps: { clock, random }, signal, rule, timeoutMs, refused }: Contender,
   plan: () => Promise<Plan<T>>,
 ): Promise<T> {
   let refusals = 0;
   let others = 1;
+  let isRefusalTold = false;
   const tryOnce = async (): Promise<{ readonly value: T } | undefined> => {
     for (;;) {
       const now = await plan();
@@ -80,8 +85,14 @@ export async function contend<T>(
   const pauseMs = () => jitterMs(refusals, others, random);
   const again = untilRefused(clock);
   const isWorth = (error: unknown) => {
-    if (isTransient(error)) refusals += 1;
-    return again(error);
+    const isLost = isTransient(error);
+    if (isLost) refusals += 1;
+    const isAgain = again(error);
+    if (isAgain && !isLost && !isRefusalTold && isRunlockError(error)) {
+      isRefusalTold = true;
+      refused?.(error);
+    }
+    return isAgain;
   };
   return (await untilDone(clock, { signal, pauseMs, isWorth }, tryOnce)).value;
 }

@@ -80,19 +80,24 @@ test('a folder without room, or that can not be written, is a problem; a missing
   expect(folderProblems([at], { ...fine, freeBytes: () => 65_535 })).toEqual([
     `the disk of the log folder ${at.path} is full: no run can start; free some space there`,
   ]);
-  const access = () => {
-    throw Object.assign(new Error('EROFS: read-only file system'), { code: 'EROFS' });
+  const failing = (code: string) => () => {
+    throw Object.assign(new Error(`${code}: x`), { code });
   };
-  expect(folderProblems([at], { ...fine, access })).toEqual([
-    `the log folder ${at.path} can't be written (EROFS: read-only file system): no run can start; make it writable`,
-  ]);
+  for (const [code, advice] of [
+    ['EACCES', 'make it writable'],
+    ['EROFS', 'its file system is mounted read-only: remount it for writing'],
+    ['EIO', 'its disk fails'],
+  ] as const) {
+    const [said = ''] = folderProblems([at], { ...fine, access: failing(code) });
+    expect(said).toContain(`${at.path} can't be written (${code}: x): no run can start; ${advice}`);
+  }
 });
 
 test.each([
   ['ENOSPC', /free some space there; until then, 'systemctl stop runlock-agent'/],
   ['EDQUOT', /free some space/],
-  ['EROFS', /free some space/],
-  ['EIO', /free some space/],
+  ['EROFS', /; its file system is mounted read-only: remount it for writing .*; until then, 'systemctl stop/],
+  ['EIO', /; its disk fails .*; until then, 'systemctl stop/],
   ['EACCES', /run this as the user that the agent runs as .* or name the agent's folder with --state-dir/],
   ['ENOTDIR', /--state-dir/],
 ])('what an operator tells an agent whose folder is not written (%s): what to do', (code, advice) => {

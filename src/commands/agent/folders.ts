@@ -1,5 +1,6 @@
 /** Whether runs can write where their agent has them write: by a look at the folders, since the agent may not be able to tell. */
 import { accessSync, constants, statfsSync } from 'node:fs';
+import { diskAdvice } from '../../agent/state-folder.ts';
 import { reasonOf } from '../../errors.ts';
 
 /** What a run needs at least, in bytes: its note, and the beginning of its log. */
@@ -33,9 +34,10 @@ export function folderProblems(folders: readonly Folder[], { access, freeBytes }
       if (freeBytes(path) >= LEAST_FREE) return [];
       return [`the disk of the ${what} ${path} is full: no run can start; free some space there`];
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return [];
       return [
-        `the ${what} ${path} can't be written (${reasonOf(error)}): no run can start; make it writable`,
+        `the ${what} ${path} can't be written (${reasonOf(error)}): no run can start; ${diskAdvice(code) ?? 'make it writable'}`,
       ];
     }
   });

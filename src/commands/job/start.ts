@@ -1,6 +1,7 @@
 /** `runlock job start`: looks up the nodes and asks their agents, writes the request, and waits for answers or for the end. */
 import { FIRST_CONTACT } from '../../consul/consul.ts';
 import { EXIT_CLOSED } from '../../errors.ts';
+import type { RunlockError } from '../../errors.ts';
 import { jobText } from '../../jobs/keys.ts';
 import type { JobRef } from '../../jobs/keys.ts';
 import { isWaitedFor } from '../../jobs/resolve.ts';
@@ -77,7 +78,9 @@ async function startIn(
   const nodes = request.targets.map(([node]) => node);
   if (watch) await checkInside(ways, { prefix, nodes, groups }, platform);
   const looker = { consul, deps, prefix, ref, signal };
-  const { isNew } = await sayingLeft(ways, looker, () => startJob(looker, request));
+  const refused = ({ message }: RunlockError) =>
+    deps.emit({ event: 'job-refused', job: jobText(ref), detail: { fault: message } });
+  const { isNew } = await sayingLeft(ways, looker, () => startJob({ ...looker, refused }, request));
   if (!isNew) deps.emit({ event: 'job-known', job: jobText(ref) });
   else
     await retainJobs({ ...looker, signal: AbortSignal.any([signal, AbortSignal.timeout(RETAIN_MS)]) }, ref);
