@@ -32,6 +32,9 @@ describe('a note', () => {
       '{}',
       JSON.stringify({ ...note, mark: '' }),
       JSON.stringify({ ...note, tries: 'x' }),
+      JSON.stringify({ ...note, ended: null }),
+      JSON.stringify({ ...note, ended: { code: 'x', said: '' } }),
+      JSON.stringify({ ...note, ended: { code: 1 } }),
     ]) {
       writeFileSync(`${folder}/runs/ops/j1.json`, text);
       expect(readNote(folder, ref, uid)).toBeUndefined();
@@ -67,7 +70,7 @@ describe('runs', () => {
       {
         ...{
           self: [program, ...words],
-          env: { PATH: process.env['PATH'] },
+          env: { PATH: process.env['PATH'], RUNS: `${folder}/runs` },
           uid,
           logFolder: `${folder}/log`,
           stateFolder: folder,
@@ -146,6 +149,30 @@ describe('runs', () => {
     expect(events).toMatchObject([{ signal: 'SIGKILL', said: 'last words' }]);
     writeNote(folder, ref, { ...note, process: { pid: process.pid, startTime: '1' } });
     expect(runs.lastEnd(request)?.text).toBe('last words (how it ended is not known)');
+  });
+
+  test('whose end can not be noted, as on a full disk, end all the same', async () => {
+    const { runs, events } = setUp('/bin/sh', ['-c', 'rm -rf $RUNS; touch $RUNS; exit 3']);
+    runs.start(request);
+    await runs.ended(ref, { signal });
+    expect(events).toMatchObject([{ event: 'agent-run-ended', code: 3 }]);
+    expect(runs.isAlive(ref)).toBe(false);
+  });
+
+  test('to which systemd has refused a scope once are tried without one from then on', async () => {
+    const { folder, runs } = setUp('/bin/sh', ['-c', 'echo "Failed to start transient scope unit"; exit 1']);
+    const scopeless = () => readNote(folder, ref, uid)?.scopeless;
+    runs.start(request);
+    await runs.ended(ref, { signal });
+    expect(scopeless()).toBeUndefined();
+    runs.start(request);
+    await runs.ended(ref, { signal });
+    expect(scopeless()).toBe(true);
+    // Without a scope its end says nothing of scopes.
+    writeNote(folder, ref, { ...note, scopeless: true, ended: { code: 75, said: 'busy' } });
+    runs.start(request);
+    expect(scopeless()).toBe(true);
+    await runs.ended(ref, { signal });
   });
 
   test('are one for each request; the next agent finds it, and hears of its end', async () => {

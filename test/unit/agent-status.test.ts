@@ -62,6 +62,13 @@ describe('an agent that is running', () => {
   });
 });
 
+test('one that runs no more is neither silent, nor are its folders looked at', () => {
+  const { folder, status } = agent(NOW - 300_000, { startTime: '8' });
+  writeFileSync(`${folder}/log`, '');
+  expect(status()).toMatchObject({ isRunning: false, isRegistered: false, isSilent: false, problems: [] });
+  expect(statusText(status(), NOW)).toMatch(/^not running; its last words .*\n$/);
+});
+
 test('the time of the last answer is written over and over into one empty file', () => {
   const { folder, state } = agent(NOW - 5_000);
   state.noteContact(NOW);

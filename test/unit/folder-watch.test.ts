@@ -6,7 +6,7 @@ import { eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
 
 /** Its clock stands still but for what a test passes. */
-function watch(folder: string) {
+function watch(folder: string, onChange = (): void => undefined) {
   const over = new AbortController();
   const sleeps: { readonly ms: number; readonly end: () => void }[] = [];
   let changes = 0;
@@ -22,7 +22,11 @@ function watch(folder: string) {
         if (signal.aborted) reject(signal.reason as Error);
       }),
   };
-  const done = watchFolder(clock, { folder, changed: () => (changes += 1) }, over.signal);
+  const changed = () => {
+    changes += 1;
+    onChange();
+  };
+  const done = watchFolder(clock, { folder, changed }, over.signal);
   onTestFinished(async () => {
     over.abort();
     await done;
@@ -49,6 +53,19 @@ test('a file that is written is noticed by the kernel, once it is left alone', a
   await pass(SETTLE_MS);
   await sleepsFor(LOOK_MS);
   expect(changes()).toBe(1);
+});
+
+test('what changes before the kernel is asked again is noticed without it', async () => {
+  const { folder } = stage();
+  let others = 1;
+  const { changes, pass, sleepsFor } = watch(folder, () => {
+    if (others > 0) writeFileSync(`${folder}/${(others -= 1)}.toml`, 'x');
+  });
+  await sleepsFor(LOOK_MS);
+  writeFileSync(`${folder}/a.toml`, 'x');
+  await pass(SETTLE_MS);
+  await sleepsFor(LOOK_MS);
+  expect(changes()).toBe(2);
 });
 
 test('a folder that was missing, and one that is gone, are noticed at the next look', async () => {

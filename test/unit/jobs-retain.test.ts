@@ -12,9 +12,9 @@ const { signal } = new AbortController();
 const retention = { jobs: 2, ageMs: 30 * DAY_MS };
 const at = (days: number) => new Date(nowMs - days * DAY_MS).toISOString();
 
-function world() {
+function world(random?: () => number) {
   const memory = memoryConsul(() => 'answered');
-  const of = { consul: memory.consul, prefix: 'p', deps: instant(nowMs), signal };
+  const of = { consul: memory.consul, prefix: 'p', deps: instant(nowMs, random), signal };
   const { task, params, home, pauseMs, by, nonce } = spec;
   const refOf = (id: string, principal = 'ops') => ({ principal, id });
   const start = (id: string, days = 0, principal = 'ops', untilMs = nowMs + DAY_MS) =>
@@ -93,6 +93,24 @@ describe('the next start of the principal', () => {
     }
     expect(await retainJobs(of, refOf('j0'), { ...retention, jobs: 0 })).toBe(5);
     expect(await left()).toContain('ops/j0');
+  });
+
+  test('leaves its own alone, also if it is the oldest', async () => {
+    const { of, refOf, start, stop, left } = world();
+    for (const id of ['own', 'a', 'b']) {
+      await start(id, 60);
+      await stop(id);
+    }
+    expect(await retainJobs(of, refOf('own'), { ...retention, jobs: 0 })).toBe(2);
+    expect(await left()).toEqual(['ops/own']);
+  });
+
+  test('looks at others than the oldest too, which may never be over', async () => {
+    const { of, refOf, start, stop, left } = world(() => 0.99);
+    for (const id of ['o1', 'o2', 'o3', 'o4', 'o5', 'over', 'new']) await start(id, 60);
+    await stop('over');
+    expect(await retainJobs(of, refOf('new'), { ...retention, jobs: 1 })).toBe(1);
+    expect(await left()).not.toContain('ops/over');
   });
 
   test('by two at once removes each once, and an end that comes late finds nothing', async () => {
