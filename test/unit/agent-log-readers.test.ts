@@ -5,8 +5,10 @@ import { toReaders } from '../../src/agent/inbox.ts';
 import { logReaders, paced } from '../../src/agent/log-readers.ts';
 import type { AgentWays } from '../../src/agent/ways.ts';
 import type { LogRequest } from '../../src/jobs/documents.ts';
+import { send } from '../../src/consul/txn.ts';
 import { acceptTarget, endTarget, stopJob } from '../../src/jobs/end.ts';
 import { logPieceKey, requestKeys } from '../../src/jobs/keys.ts';
+import { answerPiece, askForPiece } from '../../src/jobs/logs.ts';
 import { encodeLogRequest } from '../../src/jobs/records.ts';
 import { startJob } from '../../src/jobs/starter.ts';
 import { at, spec } from '../support/jobs.ts';
@@ -294,4 +296,24 @@ test('only names of readers are readers, the first one first', () => {
   });
   const entries = [entry('bbbbbbbb', 2), entry('aaaaaaaa', 3), entry('short', 1), entry('a/aaaaaaaa', 1)];
   expect(toReaders('f/', entries).map(({ reader }) => reader)).toEqual(['bbbbbbbb', 'aaaaaaaa']);
+});
+
+test('nobody asks or answers for a target whose document has changed or gone', async () => {
+  const { consul, openSession, put, remove, store } = memoryConsul();
+  openSession('s1');
+  const options = { signal: new AbortController().signal, rule: '' };
+  const seen = (key: string) => {
+    put(key, `${store().index}`);
+    return { key, index: store().index };
+  };
+  const piece = { kind: 'refused', piece: 0, why: 'x' } as const;
+  const request = { id: 'j', nonce: 'n', home: 'h', chunk: 0, piece: 0 };
+  for (const change of [() => put('doc', 'other'), () => remove('doc')]) {
+    const [document, asked] = [seen('doc'), seen('request')];
+    change();
+    const answer = answerPiece(document, asked, { key: 'piece', piece, session: 's1' });
+    for (const steps of [answer, askForPiece(document, 'new', request)])
+      expect(await send(consul, steps, options)).toMatchObject({ kind: 'refused', obstacle: 'target' });
+  }
+  expect(store().entries.map(({ key }) => key)).toEqual(['request']);
 });
