@@ -8,6 +8,7 @@ import type { Deps } from '../platform/deps.ts';
 import type { HostWatch } from './host-watch.ts';
 import { documentOf, principalsOf, statusText } from './known.ts';
 import type { Known, Place, Self } from './known.ts';
+import { oldStarts } from './old-starts.ts';
 import { keepRunning } from './parts.ts';
 import type { Part } from './parts.ts';
 import { takePresence } from './presence.ts';
@@ -46,7 +47,7 @@ export interface AgentEffects {
 }
 
 /** What an agent does while its key is its own. Each part tries again by itself, and ends no other. */
-const PARTS: readonly ((ways: AgentWays) => Part)[] = [publishing, asking, requests, reacting];
+const PARTS: readonly ((ways: AgentWays) => Part)[] = [publishing, asking, requests, reacting, oldStarts];
 
 /** After an outage the agents of a cluster come back one after the other, within this time. */
 const SPREAD_MS = 60_000;

@@ -37,6 +37,8 @@ export interface LedgerEntry {
   readonly run: string;
   readonly bootId: string;
   readonly startedAt: string;
+  /** The request's end. Absent: a runlock before this one wrote it. */
+  readonly until?: string;
   /** Absent: it runs, or it was ended with its host. */
   readonly end?: LedgerEnd;
 }
@@ -64,6 +66,7 @@ const shape: Shape<LedgerEntry> = {
   run: isText,
   bootId: isText,
   startedAt: isTime,
+  until: optional(isTime),
   end: optional(isEnd),
 };
 

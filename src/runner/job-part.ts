@@ -207,8 +207,8 @@ function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }:
     // What is read next decides: another target may have ended in that moment.
     refused: () => Promise.resolve({ kind: 'again' }),
     begun: () => {
-      const { nonce } = first.spec.value;
-      noteStart(stateFolder, ref, { nonce, run, bootId, startedAt });
+      const { nonce, until } = first.spec.value;
+      noteStart(stateFolder, ref, { nonce, run, bootId, startedAt, until });
       isNoted = true;
       begun();
       return Promise.resolve();

@@ -1,6 +1,8 @@
 // `runlock agent`, the process: it is there once for each node, says what it is and has, and ends without a trace.
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { noteStart } from '../../src/jobs/ledger.ts';
 import { eventually } from '../support/processes.ts';
 import { agentOn } from '../support/runlock-agent.ts';
 import { useAgent } from '../support/use-agent.ts';
@@ -29,6 +31,16 @@ describe('an agent', () => {
     expect(running.stderr()).toContain('the agent stops after SIGTERM; active runs continue');
     expect(await consul.kv.get(on.key)).toBeUndefined();
     expect((await sessions()).filter(({ Name }) => Name === 'runlock agent')).toEqual([]);
+  });
+
+  test('removes what is noted of started jobs that are gone and long over', async () => {
+    const on = agentOn(consul, 'ag-old');
+    const ended = { nonce: 'n', run: 'r', bootId: 'before', startedAt: '2026-01-01T00:00:00.000Z' };
+    const noted = (id: string) => noteStart(on.state, { principal: 'ops', id }, ended);
+    for (const id of ['kept', 'over']) noted(id);
+    await consul.kv.put('runlock/.requests/ops/spec/kept', '{}');
+    on.start();
+    await eventually(() => expect(readdirSync(join(on.state, 'jobs/ops'))).toEqual(['kept']));
   });
 
   test('has its node’s name from Consul’s agent, and ends on SIGINT too', async () => {

@@ -29,7 +29,7 @@ describe('the end of a run is the end of its target', () => {
     const run = await job.run().ended;
     expect(run).toMatchObject({ status });
     if (name === 'good') expect(run.stdout).toBe(`ops/${job.ref.id}\n`);
-    const { stage, tally, document } = await job.look();
+    const { spec, stage, tally, document } = await job.look();
     const isFinal = state !== 'rebooting';
     expect(document?.value).toMatchObject({ state, bootId: expect.any(String) as string });
     expect(tally.value.states).toEqual(isFinal ? { [state]: 1 } : {});
@@ -43,7 +43,8 @@ describe('the end of a run is the end of its target', () => {
     const last = await agent.kv.get(job.group.key('.runs/node1'));
     const written = await agent.kv.get(job.group.key(`.jobs/ops/${job.ref.id}/nodes/node1`));
     expect(written?.ModifyIndex).toBe(last?.ModifyIndex);
-    expect(job.ledger()).toMatchObject({ nonce: 'n1', run: document?.value.run, end: { state } });
+    const { until } = spec.value;
+    expect(job.ledger()).toMatchObject({ nonce: 'n1', run: document?.value.run, until, end: { state } });
   });
 
   test('that publishes in two groups, all of it at one index', async () => {
