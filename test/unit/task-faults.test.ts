@@ -1,5 +1,7 @@
 // What an agent publishes of files that it can't use.
 import { expect, test } from 'vitest';
+import { documentOf } from '../../src/agent/known.ts';
+import type { Self } from '../../src/agent/known.ts';
 import { publishedFaults } from '../../src/agent/task/faults.ts';
 
 test.each([
@@ -24,4 +26,14 @@ test('their number and their length have bounds', () => {
   const { faults = [], moreFaults } = publishedFaults(many);
   expect([faults.length, moreFaults]).toEqual([20, 5]);
   for (const { file, why } of faults) expect([file.length, why.length]).toEqual([200, 200]);
+});
+
+test('they are in the document that an agent publishes, and not where all files can be used', () => {
+  const published = (faults: readonly string[]) =>
+    documentOf({} as Self, 'web01', {
+      ...{ place: { kind: 'registered', node: 'web01' }, pause: undefined, failing: {} },
+      ...{ serving: { kind: 'served' }, files: { tasks: [], faults } },
+    });
+  expect(published(['/t/a.toml: no; advice'])).toMatchObject({ faults: [{ file: 'a.toml', why: 'no' }] });
+  expect(published([])).not.toHaveProperty('faults');
 });
