@@ -152,7 +152,8 @@ describe('runs', () => {
   });
 
   test('whose end can not be noted, as on a full disk, end all the same', async () => {
-    const { runs, events } = setUp('/bin/sh', ['-c', 'rm -rf $RUNS; touch $RUNS; exit 3']);
+    const noted = 'until grep -q startTime $RUNS/ops/j1.json; do sleep 0.01; done';
+    const { runs, events } = setUp('/bin/sh', ['-c', `${noted}; rm -rf $RUNS; touch $RUNS; exit 3`]);
     runs.start(request);
     await runs.ended(ref, { signal });
     expect(events).toMatchObject([{ event: 'agent-run-ended', code: 3 }]);
