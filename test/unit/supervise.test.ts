@@ -69,7 +69,7 @@ function setUp() {
       }),
   } as Partial<RunGate> as RunGate;
   const deps = {
-    ...{ clock, emit: () => undefined, signals, shareTerminal: false },
+    ...{ clock, inherited: () => [], emit: () => undefined, signals, shareTerminal: false },
     env: { PATH: process.env['PATH'] },
     runFiles: runFilesInMemory(),
   } as Partial<ExecDeps> as ExecDeps;
