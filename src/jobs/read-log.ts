@@ -6,6 +6,7 @@ import { lookPast } from '../consul/watch.ts';
 import { RunlockError } from '../errors.ts';
 import type { Deps } from '../platform/deps.ts';
 import { formatAge } from '../text/age.ts';
+import { hint } from '../text/suggested-command.ts';
 import { visible } from '../text/visible.ts';
 import type { LogPiece, LogRequest } from './documents.ts';
 import { jobText, logPieceKey, requestKeys } from './keys.ts';
@@ -97,7 +98,10 @@ async function findTarget({ consul, prefix, ref, node, signal }: LogReading): Pr
   const options = { ...FIRST_CONTACT, signal, rule: `key_prefix "${requests.prefix}" { policy = "read" }` };
   const { entry } = await consul.get(requests.spec(ref.id), options);
   if (!entry)
-    throw new RunlockError('config', `there is no job ${jobText(ref)}; 'runlock job list' lists them`);
+    throw new RunlockError(
+      'config',
+      `there is no job ${jobText(ref)}; '${hint(prefix, 'job', 'list')}' lists them`,
+    );
   const { home, nonce } = decodeSpec(entry);
   const folder = requests.targetsPrefix(ref.id);
   const { entries } = await consul.list(folder, options);
@@ -105,7 +109,7 @@ async function findTarget({ consul, prefix, ref, node, signal }: LogReading): Pr
   if (!list)
     throw new RunlockError(
       'config',
-      `job ${jobText(ref)} is not for node ${node}; 'runlock job show ${jobText(ref)}' lists its nodes`,
+      `job ${jobText(ref)} is not for node ${node}; '${hint(prefix, 'job', 'show', jobText(ref))}' lists its nodes`,
     );
   return { home, nonce, chunk: Number(list.key.slice(folder.length)) };
 }
@@ -123,7 +127,7 @@ function asker(reading: LogReading, place: FoundTarget, { request: key, rule }: 
     if (document) return { key: keys.node(node), index: document.index };
     throw new RunlockError(
       'config',
-      `${node} has no log of job ${jobText(ref)}: its agent has not accepted the job; 'runlock job show ${jobText(ref)}' says how far it is`,
+      `${node} has no log of job ${jobText(ref)}: its agent has not accepted the job; '${hint(prefix, 'job', 'show', jobText(ref))}' says how far it is`,
     );
   };
   let document: Awaited<ReturnType<typeof find>> | undefined;
@@ -145,7 +149,7 @@ function asker(reading: LogReading, place: FoundTarget, { request: key, rule }: 
 
 /** @throws RunlockError `busy` */
 async function answered(
-  { consul, deps: { clock }, node, follow, waitMs, signal }: LogReading,
+  { consul, deps: { clock }, prefix, node, follow, waitMs, signal }: LogReading,
   keys: Keys,
   piece: number,
 ): Promise<LogPiece> {
@@ -167,7 +171,7 @@ async function answered(
     if (leftMs <= 0)
       throw new RunlockError(
         'busy',
-        `the agent of ${node} has not answered for ${formatAge(waitMs)}; 'runlock status --node ${node}' shows whether it is running (one of an older version gives no logs), and the log is a file on the node as well`,
+        `the agent of ${node} has not answered for ${formatAge(waitMs)}; '${hint(prefix, 'status', '--node', node)}' shows whether it is running (one of an older version gives no logs), and the log is a file on the node as well`,
       );
   }
 }
