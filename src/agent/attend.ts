@@ -197,15 +197,16 @@ async function drop(
 
 /** How a run ended that has recorded that itself. */
 function tellEnd({ emit }: AgentWays['deps'], { ref }: OfTarget, { document }: SeenTarget): void {
-  const { state, exitCode, startedAt, endedAt, why } = document?.value ?? {};
-  if (state === undefined || startedAt === undefined || endedAt === undefined) return;
+  const { state, exitCode, startedAt, endedAt, why, served } = document?.value ?? {};
+  const isRun = startedAt !== undefined || served;
+  if (state === undefined || endedAt === undefined || !isRun) return;
   emit({
     event: 'request',
     job: jobText(ref),
     step: 'ended',
     state,
     ...(exitCode !== undefined && { exitCode }),
-    ranMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
+    ...(startedAt !== undefined && { ranMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)) }),
     ...(why !== undefined && { why }),
   });
 }

@@ -7,11 +7,16 @@ import type { FinalState } from '../jobs/documents.ts';
 import { jobGroup } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import { endInLedger, hasStarted, readLedger } from '../jobs/ledger.ts';
+import { readRuns } from '../jobs/read-runs.ts';
 import type { Look } from '../jobs/read.ts';
+import { mayBeServed, servedBy } from '../jobs/served.ts';
+import type { ServedEnd } from '../jobs/served.ts';
+import type { SeenTarget } from '../jobs/transactions.ts';
 import { isNobody } from '../platform/deps.ts';
 import type { AgentWays } from './ways.ts';
 import type { Runs } from './runs.ts';
 import type { HostShown, RecordedEnd } from './serve.ts';
+import { digestAsked } from './task/digest.ts';
 
 export interface HostQuestion {
   readonly ways: AgentWays;
@@ -33,6 +38,7 @@ export async function hostShown(
     started: undefined,
     recorded: undefined,
     lastEnd: undefined,
+    served: undefined,
   };
   if (look.kind !== 'target') return { ...nothing, bootId: host.bootId, notBeforeMs: 0 };
   const { spec, document } = look.target;
@@ -49,7 +55,23 @@ export async function hostShown(
     bootId: host.bootId,
     notBeforeMs: runs.notBeforeMs(ref, nonce),
     lastEnd: runs.lastEnd({ ref, nonce, task }),
+    served: isExecAlive ? undefined : await served(ways, look.target, signal),
   };
+}
+
+/** Read only where a run would start now. */
+async function served(
+  { consul, prefix, known, posting: { uid }, deps: { clock } }: AgentWays,
+  target: SeenTarget,
+  signal: AbortSignal,
+): Promise<ServedEnd | undefined> {
+  const { task: name, params } = target.spec.value;
+  const found = known.look().value.files.tasks.find(({ task }) => task.name === name);
+  const digest = found && digestAsked(found.task, params, uid);
+  if (!found || digest === undefined || !mayBeServed(target, clock.now())) return undefined;
+  const { groups } = found.shown;
+  const runs = await readRuns({ consul, prefix, groups, node: target.node }, { signal });
+  return servedBy(target, { runs, digest, nowMs: clock.now() });
 }
 
 interface Recorded {

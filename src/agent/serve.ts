@@ -3,6 +3,7 @@
  * "Jobs"). It remembers nothing, so an agent that was restarted decides as the one before. Pure.
  */
 import type { LedgerEnd } from '../jobs/ledger.ts';
+import type { ServedEnd } from '../jobs/served.ts';
 import type { LastEnd } from './runs.ts';
 import type { TargetDocument } from '../jobs/documents.ts';
 import type { Look } from '../jobs/read.ts';
@@ -37,6 +38,8 @@ export interface HostShown {
   readonly notBeforeMs: number;
   /** How the last process that was started for it ended; undefined: it is alive, or there was none. */
   readonly lastEnd: LastEnd | undefined;
+  /** The end that another run of the same task gives it, which began after it was asked for; undefined: none has. */
+  readonly served: ServedEnd | undefined;
 }
 
 export type RecordedEnd = Pick<End, 'state' | 'exitCode' | 'endedAt'>;
@@ -122,6 +125,7 @@ function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around):
   const why = refusal ?? (host.lastEnd?.isUnfit ? host.lastEnd.text : undefined);
   if (why !== undefined) return { kind: 'refuse', why };
   if (!document && stage.value.kind === 'open' && targetStage >= 0) return { kind: 'accept' };
+  if (document && host.served) return { kind: 'end', end: host.served };
   const news = document && whyNotBegun(document.value, host.lastEnd);
   if (news !== undefined) return { kind: 'tell', why: news };
   const delayMs = delayOf(node, spec.value.splayMs);

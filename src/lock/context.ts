@@ -8,7 +8,7 @@ import type { Result as ResultOf, Step as StepOf } from '../consul/txn.ts';
 import type { Holder } from '../events/events.ts';
 import type { Deps, Waiting } from '../platform/deps.ts';
 import { rootOf } from './records.ts';
-import type { Claim, Freeze, Hold, NodeMark, Runner } from './records.ts';
+import type { Claim, Freeze, Hold, NodeMark, Runner, TaskRun } from './records.ts';
 import { isTaken } from './decide.ts';
 import type { Slot } from './decide.ts';
 import type { Result, Step } from './transactions.ts';
@@ -68,6 +68,8 @@ export interface Run {
   readonly groups?: readonly string[];
   /** The paths of the states that the run publishes or has set while it runs. Absent: none. */
   readonly publish?: readonly string[];
+  /** Absent: it runs no task, or only tries. */
+  readonly task?: TaskRun;
 }
 
 /** The time now for a record. Only people read this time; no decision depends on it. */

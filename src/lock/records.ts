@@ -176,6 +176,21 @@ export interface RunRecord {
   /** The tasks whose starts by a change led to this run, each `task@node` (`Causes`). Absent: none. */
   readonly cause?: readonly string[];
   readonly depth?: number;
+  /** Of a run of a task. Absent: of another command, of a try, or an older version wrote the record. */
+  readonly task?: TaskRun & {
+    /** An index of its claim from before its command began. */
+    readonly from: number;
+  };
+}
+
+/** What a run did, so that requests for the same can be told from others. */
+export interface TaskRun {
+  /** The same for runs of the same task with the same parameters, and for no others. */
+  readonly digest: string;
+  /** `principal/id`. Absent: it was of no job. */
+  readonly job?: string;
+  /** A change has started it. */
+  readonly triggered?: true;
 }
 
 /** When the node's last successful run ended; undefined: none is known. */
@@ -247,6 +262,16 @@ const optional =
   (check: Check): Check =>
   (value) =>
     value === undefined || check(value);
+
+const taskRun: Check = (value) => {
+  const { digest, from, job, triggered } = (value ?? {}) as Partial<NonNullable<RunRecord['task']>>;
+  return (
+    text(digest) &&
+    natural(from) &&
+    optional(text)(job) &&
+    (triggered === undefined || (triggered as unknown) === true)
+  );
+};
 
 const leftOn: Check = (value) => {
   const { services, node } = (value ?? {}) as Partial<LeftOn>;
@@ -328,6 +353,7 @@ const runShape: Shape<StoredRun> = {
   claimIndex: optional(natural),
   cause: optional(texts),
   depth: optional(natural),
+  task: optional(taskRun),
   unhealthy: optional((value) => value === true),
 };
 

@@ -66,6 +66,8 @@ export interface Ending {
   readonly leftOn?: LeftOn;
   /** Undefined: no trigger has led to the run. */
   readonly causes?: Causes | undefined;
+  /** An index of the claim from before the command began. Absent: no command did. */
+  readonly from?: number;
 }
 
 /** Releases the slot. Has its own deadline and never throws. */
@@ -110,9 +112,9 @@ export const heldBy = (key: string) =>
 
 export function toRecord(
   { context, slot }: Grant,
-  { outcome, exitCode, waitedMs, ranMs, causes }: Ending,
+  { outcome, exitCode, waitedMs, ranMs, causes, from }: Ending,
 ): RunRecord {
-  const { id, node, command } = context.run;
+  const { id, node, command, task } = context.run;
   const code = exitCode === undefined ? {} : { exitCode };
   const figures = { waitedMs: Math.round(waitedMs), ranMs: Math.round(ranMs) };
   return {
@@ -125,6 +127,7 @@ export function toRecord(
     endedAt: timestamp(context),
     ...figures,
     ...causes,
+    ...(task && from !== undefined && { task: { ...task, from } }),
   };
 }
 

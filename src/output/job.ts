@@ -107,7 +107,7 @@ function tookText({ state, acceptedAt, startedAt, endedAt }: TargetReport, now: 
 }
 
 function detailOf({ state, why, lastLine, late, served, run, sessionGone }: TargetReport): string {
-  const ofRun = served && run !== undefined ? [`served by run ${run}`] : [];
+  const ofRun = served && why === undefined && run !== undefined ? [`served by run ${run}`] : [];
   const line = lastLine === undefined || (state === 'good' && why !== undefined) ? [] : [lastLine];
   const after = late === undefined ? [] : [`its run ended later: ${late}`];
   const gone = sessionGone ? [`${SESSION_GONE}; ${RECORDED_BY}`] : [];

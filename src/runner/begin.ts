@@ -102,6 +102,7 @@ export async function begin(deps: ExecDeps, slots: HeldSlots, request: BeginRequ
     }
     await giveUp();
     await undo();
+    if (done.kind === 'left') await done.after?.();
     return done;
   } catch (error) {
     const lost = firstOver(slots, { over: over.signal, signal: either });

@@ -374,10 +374,10 @@ const publishedPaths = ({ publish = [], during = [] }: ExecOptions) => [
 
 /** One run, with one id, in all of its groups. */
 function toRequests(options: ExecOptions, id: string, runner: Runner): Requests {
-  const { prefix, groups, node, sessionTtlMs, dryRun } = options;
+  const { prefix, groups, node, sessionTtlMs, dryRun, task } = options;
   const command = basename(options.command);
   const publish = dryRun ? [] : publishedPaths(options);
-  const run = { id, command, runner, ...(publish.length > 0 && { publish }) };
+  const run = { id, command, runner, ...(publish.length > 0 && { publish }), ...(task && { task }) };
   const own = groups.map(({ group }) => group).filter((group) => !isOfJob(group));
   const several = own.length > 1 && { groups: own };
   const toRequest = ({ group, slots, hold, releaseOnSignal }: GroupChoice): AcquireRequest => ({

@@ -6,9 +6,11 @@ import { contend, contendersOf, jitterMs } from '../jobs/contend.ts';
 import type { Plan } from '../jobs/contend.ts';
 import { noteEnd } from '../jobs/ledger.ts';
 import type { LedgerEnd } from '../jobs/ledger.ts';
+import { endTarget } from '../jobs/end.ts';
 import { jobRule, lookAt, requestRule } from '../jobs/read.ts';
 import type { Asked, JobReader } from '../jobs/read.ts';
 import { isFinal } from '../jobs/records.ts';
+import type { ServedEnd } from '../jobs/served.ts';
 import { final, late, reboot } from '../jobs/transactions.ts';
 import type { SeenTarget } from '../jobs/transactions.ts';
 import type { RunStep } from '../lock/transactions.ts';
@@ -172,6 +174,23 @@ export async function endAlone(of: RunOf, end: LedgerEnd): Promise<void> {
     return { kind: 'send', steps: late(target, textOf(end)), value: true, others: 1 };
   };
   await contend({ consul: of.consul, deps: of.deps, signal, rule: rulesOf(of), timeoutMs: REQUEST_MS }, plan);
+}
+
+/**
+ * Ends a target whose command never began, as another run has served it. If Consul does not answer, its agent looks at the
+ * same records. Never throws.
+ */
+export async function endServed(
+  of: RunOf,
+  toEnd: (target: SeenTarget) => ServedEnd | undefined,
+): Promise<void> {
+  const endedAt = new Date(of.deps.clock.now()).toISOString();
+  const end = (target: SeenTarget) => {
+    const served = toEnd(target);
+    return served && { endedAt, ...served };
+  };
+  const signal = AbortSignal.timeout(ALONE_MS);
+  await endTarget({ ...of, signal, timeoutMs: REQUEST_MS }, { end, isNode: true }).catch(() => undefined);
 }
 
 /** For people. */

@@ -9,12 +9,16 @@ import { jobText } from '../jobs/keys.ts';
 import { endInLedger, hasStarted, noteEnd, noteStart, readLedger } from '../jobs/ledger.ts';
 import type { LedgerEnd } from '../jobs/ledger.ts';
 import { lookAt } from '../jobs/read.ts';
+import { readRuns } from '../jobs/read-runs.ts';
 import type { Look } from '../jobs/read.ts';
+import { mayBeServed, servedBy } from '../jobs/served.ts';
 import { delayOf, whyNotStart } from '../jobs/stage.ts';
 import { fits, startTarget } from '../jobs/transactions.ts';
 import type { SeenTarget } from '../jobs/transactions.ts';
-import { endAlone, endOf, isOurs, jobEnd, lookAtTarget, rulesOf } from './job-end.ts';
+import { endAlone, endOf, endServed, isOurs, jobEnd, lookAtTarget, rulesOf } from './job-end.ts';
 import type { RunOf } from './job-end.ts';
+import { isOfJob } from '../lock/keys.ts';
+import type { Limits } from '../lock/release.ts';
 import { followStage, stoppedText } from './job-stage.ts';
 import { liveLine } from './job-tail.ts';
 import type { LiveLine } from './job-tail.ts';
@@ -23,7 +27,7 @@ import type { Leaving, Part, StartPart } from './part.ts';
 
 type Asked = Pick<
   ExecOptions,
-  'prefix' | 'groups' | 'node' | 'when' | 'publish' | 'during' | 'sessionTtlMs'
+  'prefix' | 'groups' | 'node' | 'task' | 'when' | 'publish' | 'during' | 'sessionTtlMs'
 > & {
   readonly job: JobChoice;
 };
@@ -192,6 +196,22 @@ function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }:
   const { bootId } = host.self();
   let startedAt = '';
   let isNoted = false;
+  /** A run of the same task may have ended well while this one waited for its turn. */
+  const servedNow = async (target: SeenTarget, limits: Limits): Promise<Leaving | undefined> => {
+    const { consul, prefix, node } = of;
+    const { digest } = asked.task ?? {};
+    if (digest === undefined || !mayBeServed(target, clock.now())) return undefined;
+    const groups = asked.groups.map(({ group }) => group).filter((group) => !isOfJob(group));
+    const runs = await readRuns({ consul, prefix, groups, node }, limits);
+    const endOf = (now: SeenTarget) => servedBy(now, { runs, digest, nowMs: clock.now() });
+    const end = endOf(target);
+    if (!end) return undefined;
+    return {
+      kind: 'left',
+      why: `job ${jobText(ref)} was ${end.why}`,
+      after: () => endServed(of, endOf),
+    };
+  };
   return {
     rule: rulesOf(of),
     steps: async ({ limits }) => {
@@ -201,6 +221,8 @@ function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }:
       if (judged.kind === 'left') return judged;
       if (judged.kind === 'pause' || judged.target.spec.value.nonce !== first.spec.value.nonce)
         return { kind: 'left', why: `job ${jobText(ref)} has changed` };
+      const served = await servedNow(judged.target, limits);
+      if (served) return served;
       startedAt = new Date(clock.now()).toISOString();
       return { kind: 'steps', steps: startTarget(judged.target, { run, bootId, at: startedAt }) };
     },

@@ -8,7 +8,7 @@ import type { Scope } from '../gate/maintenance.ts';
 import type { Causes } from '../lock/causes.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import type { TriggerChoice } from '../jobs/trigger.ts';
-import type { Hold, Outcome } from '../lock/records.ts';
+import type { Hold, Outcome, TaskRun } from '../lock/records.ts';
 import type { Containment } from '../process/contain.ts';
 import type { RunIdentity } from '../process/process-tree.ts';
 import type { SignalSource } from '../platform/signals.ts';
@@ -86,6 +86,8 @@ export interface ExecOptions {
   readonly trigger?: TriggerChoice;
   /** Undefined: the run is for no job. */
   readonly job?: JobChoice;
+  /** Undefined: it runs no task, or only tries. */
+  readonly task?: TaskRun;
   readonly dryRun: boolean;
   /** Where the command's output goes; undefined: where runlock's goes. */
   readonly logFile?: string;

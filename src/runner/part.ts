@@ -63,6 +63,8 @@ export interface Leaving {
   readonly kind: 'left';
   /** For people. */
   readonly why: string;
+  /** Called once all slots are given up; the run that leaves waits for it. Never throws. */
+  readonly after?: () => Promise<void>;
 }
 
 /** What the refusal of a step means. */

@@ -20,11 +20,11 @@ export interface Ran extends Judged {
 
 /** How the run ended, for its record in the group of this slot. */
 export function endingOf(
-  { waitedMs }: HeldSlot,
+  { waitedMs, grant }: HeldSlot,
   { ending, told, ranMs, leftOn, causes }: Ran,
   outcome: Outcome,
 ) {
   // Omit the exit code of a command that succeeded before a signal ended the run: the code would suggest success.
   const code = told === undefined && { exitCode: exitCodeOf(ending) };
-  return { outcome, ...code, waitedMs, ranMs, ...(leftOn && { leftOn }), causes };
+  return { outcome, ...code, waitedMs, ranMs, ...(leftOn && { leftOn }), causes, from: grant.owner.index };
 }

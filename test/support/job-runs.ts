@@ -41,6 +41,10 @@ export interface JobOptions {
   readonly also?: string;
   readonly targets?: readonly Target[];
   readonly spec?: Partial<Spec>;
+  /** Its task is that of this other job: the same file. */
+  readonly like?: { readonly folder: string };
+  /** The value of the parameter v. */
+  readonly param?: string;
   /** Unless given, the first target has accepted. */
   readonly accepts?: boolean;
 }
@@ -49,10 +53,12 @@ let count = 0;
 
 /** A job for the group `name` whose task is a shell's script, with a parameter that is given as `v`. */
 export async function jobFor(agent: Agent, name: string, script: string, options: JobOptions = {}) {
-  const { folder, pid } = stage();
+  const { folder: own, pid } = stage();
+  const { param = 'x', like } = options;
+  const folder = like?.folder ?? own;
   const tasks = join(folder, 'tasks.d');
   const state = join(folder, 'state');
-  mkdirSync(tasks, { mode: 0o755 });
+  mkdirSync(tasks, { mode: 0o755, recursive: true });
   const lines = [
     `command = ["/bin/sh", "-c", ${JSON.stringify(script.replaceAll('FOLDER', folder))}, "sh", "{v}"]`,
     ...[
@@ -67,7 +73,7 @@ export async function jobFor(agent: Agent, name: string, script: string, options
   const common = { consul, prefix: 'runlock', deps: { clock, random: Math.random }, signal, ref };
   const { targets = [['node1', 0]] } = options;
   const spec = {
-    ...{ nonce: 'n1', task: 't', params: { v: 'x' }, home: name },
+    ...{ nonce: 'n1', task: 't', params: { v: param }, home: name },
     ...{ maxFailures: 0, offline: 'skip' as const, pauseMs: 0, by: 'test', at: new Date().toISOString() },
     ...{ until: new Date(Date.now() + 3_600_000).toISOString(), ...options.spec },
   } as const;
@@ -95,11 +101,13 @@ export async function jobFor(agent: Agent, name: string, script: string, options
       startRunlock(
         agent,
         [
-          ...['task', 'run', 't', '--param', 'v=x', '--tasks-dir', tasks],
+          ...['task', 'run', 't', '--param', `v=${param}`, '--tasks-dir', tasks],
           ...['--job', `ops/${ref.id}`, '--state-dir', state, ...more],
         ],
         { env },
       ),
+    /** The same task, as cron would. */
+    byHand: () => startRunlock(agent, ['task', 'run', 't', '--param', `v=${param}`, '--tasks-dir', tasks]),
     accept: (node = first) => acceptTarget(of(node)),
     end: (node: string, request: EndRequest) => endTarget(of(node), request),
     stop: (wish: Stop) => stopJob({ ...common, home: spec.home }, wish),

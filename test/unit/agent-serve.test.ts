@@ -56,7 +56,7 @@ function shown(facts: Facts): Shown {
     look: { kind: 'target', target, known: { home: 'prod/web', chunk: 1 } },
     host: {
       ...{ isExecAlive: false, isRunAlive: false, started: undefined, recorded: undefined },
-      ...{ bootId: BOOT, notBeforeMs: 0, lastEnd: undefined, ...host },
+      ...{ bootId: BOOT, notBeforeMs: 0, lastEnd: undefined, served: undefined, ...host },
     },
     ...{ stop, refusal, nowMs: time.nowMs ?? nowMs },
   };
@@ -73,6 +73,7 @@ const ends = (state: string, why?: RegExp) => ({
 
 describe('each row of the table:', () => {
   const good = { state: 'good', endedAt: at, exitCode: 0 } as const;
+  const served = { state: 'good', run: 'r9', served: true, why: 'served by a run by hand' } as const;
 
   test.each<[string, Facts, object]>([
     ['not there yet, open: it is accepted', {}, { kind: 'accept' }],
@@ -131,6 +132,31 @@ describe('each row of the table:', () => {
       'past its end, though its process ended before',
       { state: 'accepted', nowMs: UNTIL, host: { lastEnd: { text: 'busy', isUnfit: false } } },
       ends('expired'),
+    ],
+    ['accepted, and another run has served it', { state: 'accepted', host: { served } }, ends('good')],
+    [
+      'waiting, and another run has served it: nothing is told of its own last try',
+      {
+        state: 'waiting',
+        host: { served, lastEnd: { text: 'busy', isUnfit: false }, notBeforeMs: nowMs + 9 },
+      },
+      { kind: 'end', end: served },
+    ],
+    ['not accepted: another run serves it only then', { host: { served } }, { kind: 'accept' }],
+    [
+      'accepted and started here before: its own end counts',
+      { state: 'accepted', host: { served, started: { state: 'failed' } } },
+      ends('failed'),
+    ],
+    [
+      'its process lives, and looks itself',
+      { state: 'accepted', host: { isExecAlive: true, served } },
+      waits('exec'),
+    ],
+    [
+      'stopped, and another run would have served it',
+      { state: 'accepted', stage: 'stopped', host: { served } },
+      { kind: 'drop', why: 'over' },
     ],
     ['its process lives', { state: 'accepted', host: { isExecAlive: true } }, waits('exec')],
     [

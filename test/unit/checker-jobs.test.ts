@@ -52,6 +52,48 @@ test('a job that is done, with one that was offline at the start, breaks none', 
   expect(judgeJob(instead(last, look([7, 'done'], targets, { good: 2, offline: 1 })))).toEqual([]);
 });
 
+describe('a target that another run has served', () => {
+  const servedLook = (state = 'good'): JobLook => {
+    const { stage, ...more } = look([9, 'done'], { web01: [5, 'good'], web02: [9, state] }, { good: 2 });
+    const targets = new Map(more.targets);
+    targets.set('web02', { index: 9, value: { state, run: 'cron', served: true } });
+    return { ...more, stage, targets };
+  };
+  const other = { node: 'web02', run: 'cron', isGood: true, claimIndex: 3 };
+  const served: JobHistory = {
+    ...{ named: ['web01', 'web02'], allowing: ['web01', 'web02'], others: [other] },
+    commands: [command('web01', 1_000, 2_000)],
+    looks: [
+      look([2, 'open'], {}),
+      look([2, 'open'], { web01: [5, 'good'], web02: [6, 'accepted'] }, { good: 1 }),
+      servedLook(),
+    ],
+  };
+  const by = (more: object): JobHistory => ({ ...served, others: [{ ...other, ...more }] });
+
+  test('breaks nothing if that run was good and began once the stage was open', () => {
+    expect(judgeJob(served)).toEqual([]);
+  });
+
+  test.each<[string, JobHistory, RegExp]>([
+    ['by a run that began before', by({ claimIndex: 2 }), /began before/],
+    ['by a run that failed', by({ isGood: false }), /not good/],
+    ['by a run of another node', by({ node: 'web01' }), /no such node/],
+    ['by nobody', { ...served, others: [] }, /no such node/],
+    [
+      'and whose command ran all the same',
+      { ...served, commands: [...served.commands, command('web02', 3_000, 4_000)] },
+      /and ran/,
+    ],
+    ['and is not good', { ...served, looks: served.looks.with(2, servedLook('failed')) }, /served as failed/],
+  ])('%s: rejected', (_, history, what) => {
+    expect(judgeJob(history)).toContainEqual({
+      promise: 6,
+      what: expect.stringMatching(what) as string,
+    });
+  });
+});
+
 describe('a history is rejected', () => {
   const failed: Targets = { web01: [5, 'good'], web02: [7, 'failed'] };
   const bad: [string, number, JobHistory][] = [

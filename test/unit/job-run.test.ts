@@ -97,7 +97,7 @@ describe('what is on the disk', () => {
 });
 
 describe('the end of a run, in its job', () => {
-  const slots = [{ waitedMs: 0 }] as unknown as HeldSlots;
+  const slots = [{ waitedMs: 0, grant: { owner: { index: 1 } } }] as unknown as HeldSlots;
   const lost = { kind: 'lost', why: 'gone', group: 'web' } as const;
   test.each<[Outcome, Partial<Ran>, object]>([
     ['succeeded', {}, { state: 'good', exitCode: 3 }],

@@ -4,6 +4,8 @@ import { RunlockError } from '../../errors.ts';
 import { renderTask, renderTasks } from '../../output/tasks.ts';
 import { groupsOf } from '../../agent/task/announce.ts';
 import type { Task } from '../../agent/task/definition.ts';
+import { digestOf } from '../../agent/task/digest.ts';
+import type { Digested } from '../../agent/task/digest.ts';
 import { fill, fillNoop } from '../../agent/task/parameters.ts';
 import { jobGroup, jobText } from '../../jobs/keys.ts';
 import type { Platform } from '../platform.ts';
@@ -84,8 +86,17 @@ async function runTask(
   const [command, ...args] = words;
   const trigger = triggered && { trigger: triggerOf(task) };
   const chosen = job ? forJob(asked.options, { task, params, job }) : asked.options;
-  const options = { ...chosen, command, args, ...trigger };
+  const ran = job?.noop ? {} : { task: taskRun({ task, words, uid: from.uid }, { job, triggered }) };
+  const options = { ...chosen, command, args, ...trigger, ...ran };
   return runExec({ ...asked, options, surroundings }, platform);
+}
+
+function taskRun(
+  what: Digested,
+  { job, triggered }: { readonly job: OfJob | undefined; readonly triggered: boolean },
+) {
+  const digest = digestOf(what);
+  return { digest, ...(job && { job: jobText(job.ref) }), ...(triggered && ({ triggered } as const)) };
 }
 
 interface JobRunOf {

@@ -21,7 +21,19 @@ export interface Stamped<T> {
 export interface JobLook {
   readonly stage: Stamped<{ readonly kind: string; readonly why?: string }>;
   readonly tally: Readonly<Record<string, number>>;
-  readonly targets: ReadonlyMap<string, Stamped<{ readonly state: string; readonly run?: string }>>;
+  readonly targets: ReadonlyMap<
+    string,
+    Stamped<{ readonly state: string; readonly run?: string; readonly served?: boolean }>
+  >;
+}
+
+/** A run of the same task, as its group's record and its claim showed it. */
+export interface OtherRun {
+  readonly node: string;
+  readonly run: string;
+  readonly isGood: boolean;
+  /** Consul's index of its claim's first write. */
+  readonly claimIndex: number;
 }
 
 /** A run that a trigger asked for. */
@@ -50,6 +62,8 @@ export interface JobHistory {
   /** The nodes whose own files let the principal ask for the task. */
   readonly allowing: readonly string[];
   readonly triggers?: readonly TriggerTrace[];
+  /** Of the same task, with the same parameters, for others. */
+  readonly others?: readonly OtherRun[];
 }
 
 export interface Broken {
@@ -86,6 +100,7 @@ export function judgeJob(history: JobHistory): readonly Broken[] {
     ...early(history),
     ...unfinished(history),
     ...afterStop(history),
+    ...wronglyServed(history),
     ...(history.triggers ?? []).flatMap((trigger) => [
       ...missed(trigger),
       ...needless(trigger),
@@ -189,6 +204,22 @@ const afterStop = ({ looks }: JobHistory): Broken[] => {
     broken(8, `${node} started at ${index}, after the stop at ${stop}`),
   );
 };
+
+/** 6: another run makes a target good only if it was good itself, and began once the target's stage was open. */
+const wronglyServed = ({ looks, commands, others = [] }: JobHistory): Broken[] =>
+  [...(looks.at(-1)?.targets ?? [])].flatMap(([node, { index, value }]) => {
+    if (value.served !== true) return [];
+    const by = others.find(({ run }) => run === value.run);
+    const opened = looks.filter(({ stage }) => stage.value.kind === 'open' && stage.index < index).at(-1);
+    const wrong = [
+      ...(value.state === 'good' ? [] : [`as ${value.state}`]),
+      ...(by?.node === node ? [] : ['by a run of no such node']),
+      ...(by?.isGood === true ? [] : ['by a run that was not good']),
+      ...(by && opened && by.claimIndex > opened.stage.index ? [] : ['by a run that began before']),
+      ...(commands.some((one) => one.isOfJob && one.node === node) ? ['and ran'] : []),
+    ];
+    return wrong.map((how) => broken(6, `${node} was served ${how}`));
+  });
 
 /** 7: each change is followed by a run that starts after it. */
 const missed = ({ task, changesMs, runs, heldBackMs = Infinity }: TriggerTrace): Broken[] =>
