@@ -1,6 +1,9 @@
 // What an agent does about one request where the node's own word can't be written, or what is stored can't be read.
 import { expect, onTestFinished, test } from 'vitest';
 import { attend } from '../../src/agent/attend.ts';
+import { digestOf } from '../../src/agent/task/digest.ts';
+import type { Task } from '../../src/agent/task/definition.ts';
+import { encodeRun } from '../../src/lock/records.ts';
 import type { Attended, Attending } from '../../src/agent/attend.ts';
 import type { Known } from '../../src/agent/known.ts';
 import type { Runs, StartRequest } from '../../src/agent/runs.ts';
@@ -93,6 +96,7 @@ async function attending({ lastEnd = false, isAlive = false, mayWrite = true } =
   const ways = {
     ...{ consul, deps, prefix: 'p', node: 'web01', known, runs, state: { path: '/dev/null/state' } },
     refresh: () => Promise.resolve({ tasks: [], faults: [] }),
+    posting: { uid: 0 },
   } as unknown as AgentWays;
   const unreadable: string[] = [];
   const request = changing<Attended>({ ref, order: 1, older: 0 });
@@ -133,4 +137,28 @@ test('a request that can not be read is left alone, but not while its process li
   void busy.begin();
   await eventually(() => expect(busy.events.map(({ event }) => event)).toEqual(['agent-part-failed']));
   expect(busy.unreadable).toEqual([]);
+});
+
+test.each([
+  ['began after its stage was opened: nothing starts', 1, 0],
+  ['began before: it has its own', -1, 1],
+])('a request for which a run by hand %s', async (_, later, starts) => {
+  const { begin, started, memory } = await attending();
+  const what = { task: { name: spec.task } as Task, words: ['true'], uid: 0 };
+  const stageIndex = (await memory.consul.get(keys.stage, { signal: AbortSignal.timeout(9_000) })).entry
+    ?.modifyIndex;
+  // The claim that the record tells of is as old as that.
+  for (let i = 0; i < 3; i += 1) memory.put('p/other', `${i}`);
+  const run = { node: 'web01', run: 'cron', outcome: 'succeeded', command: 'true', slot: 0, endedAt: at };
+  const record = { ...run, waitedMs: 0, ranMs: 0, outcome: 'succeeded' } as const;
+  const task = { digest: digestOf(what), from: (stageIndex ?? 0) + later };
+  memory.put(`p/${spec.home}/.runs/web01`, encodeRun({ ...record, task }));
+  const work = begin();
+  if (starts === 0) await work;
+  else await eventually(() => expect(started).toHaveLength(1));
+  expect(started).toHaveLength(starts);
+  const document = memory.value(keys.node('web01')) as object;
+  expect(document).toMatchObject(
+    starts === 0 ? { state: 'good', run: 'cron', served: true } : { state: 'accepted' },
+  );
 });
