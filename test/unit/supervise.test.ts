@@ -42,7 +42,11 @@ function setUp() {
     release: ({ outcome }) => (order.push(outcome), Promise.resolve({ kind: 'released' })),
   };
   const keys = groupKeys('runlock', 'web');
-  const grant = { context: { keys, run: { id: runId, node: 'web01', command: 'sh' } }, slot: 0, owner: { index: 1 } };
+  const grant = {
+    context: { keys, run: { id: runId, node: 'web01', command: 'sh' } },
+    slot: 0,
+    owner: { index: 1 },
+  };
   const slots = [{ grant, lease, waitedMs: 0 }] as unknown as HeldSlots;
   let hear: Hear = () => undefined;
   let hearStop: (signal: StopSignal) => void = () => undefined;
