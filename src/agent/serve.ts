@@ -125,7 +125,7 @@ function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around):
   const why = refusal ?? (host.lastEnd?.isUnfit ? host.lastEnd.text : undefined);
   if (why !== undefined) return { kind: 'refuse', why };
   if (!document && stage.value.kind === 'open' && targetStage >= 0) return { kind: 'accept' };
-  if (document && host.served) return { kind: 'end', end: host.served };
+  if (host.served) return { kind: 'end', end: host.served };
   const news = document && whyNotBegun(document.value, host.lastEnd);
   if (news !== undefined) return { kind: 'tell', why: news };
   const delayMs = delayOf(node, spec.value.splayMs);

@@ -21,7 +21,7 @@ type Job = Awaited<ReturnType<typeof jobFor>>;
 async function together(name: string, jobs: readonly Job[]) {
   const env = turnsOf();
   const held = await groupOf(agent, `${name}/other`, { env }).hold('node1');
-  const runs = jobs.map((job) => job.run(env));
+  const runs = jobs.map((job) => job.run(env, '-v'));
   const record = () => agent.kv.get(`runlock/${name}/.outside/node1`);
   await eventually(async () => expect((await record())?.Value).toContain('"turn":{'), 20_000);
   await held.end();
