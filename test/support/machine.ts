@@ -40,7 +40,9 @@ export async function whyNoMachine(): Promise<string | undefined> {
 
 export async function bootMachine(): Promise<Machine> {
   const made = scene();
-  const child = spawn('sh', [resolve('test/support/machine.sh'), made.folder, resolve('.')], {
+  // Mounts of its own: the host's view stays as it is, also after a kill.
+  const words = ['--mount', 'sh', resolve('test/support/machine.sh'), made.folder, resolve('.')];
+  const child = spawn('unshare', words, {
     stdio: ['pipe', 'ignore', 'pipe'],
     detached: true,
   });
