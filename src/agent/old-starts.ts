@@ -132,9 +132,13 @@ function removeIfEmpty(
   if (isOwn(folder, 'isDirectory')) attempt(() => rmdirSync(folder));
 }
 
-/** A link is nothing of runlock's. */
+/** A link is nothing of runlock's, nor is what can't be looked at. */
 function isOwn(path: string, kind: 'isFile' | 'isDirectory'): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.[kind]() ?? false;
+  try {
+    return lstatSync(path)[kind]();
+  } catch {
+    return false;
+  }
 }
 
 /** In order of their names. */
