@@ -158,5 +158,6 @@ test('the agent starts no process for a request that a run by hand has served', 
     status: 0,
     stdout: expect.stringMatching(/js1: good.*: served by a run by hand\n/) as string,
   });
-  expect(running.stderr()).not.toContain('started task work');
+  expect(running.stderr()).toContain('job ops/hand: good on this node: served by a run by hand\n');
+  expect(running.stderr()).not.toContain('job ops/hand: started a run');
 });
