@@ -54,7 +54,7 @@ const SPREAD_MS = 60_000;
 
 /**
  * Runs until `signal` aborts.
- * @throws RunlockError `busy`: another agent of this node is running.
+ * @throws RunlockError `busy`: another agent of this node is running; `config`: its folder is another node's.
  */
 export async function runAgent(
   effects: AgentEffects,
@@ -105,7 +105,12 @@ async function keepPresent(working: Working, request: AgentRequest, signal: Abor
     };
     const document = (node: string) => documentOf(self, node, known.look().value);
     const answered = () => working.state.noteContact(clock.now());
-    const presence = await takePresence(working, { ...request, document }, { signal, failing, answered });
+    const admit = (node: string) => working.state.belongTo(node);
+    const presence = await takePresence(
+      working,
+      { ...request, document, admit },
+      { signal, failing, answered },
+    );
     const { node } = presence;
     place({ kind: 'registered', node });
     emit({ event: 'agent-ready', node, tasks: known.look().value.files.tasks.map(({ task }) => task.name) });

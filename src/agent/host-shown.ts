@@ -42,7 +42,7 @@ export async function hostShown(
   };
   if (look.kind !== 'target') return { ...nothing, bootId: host.bootId, notBeforeMs: 0 };
   const { spec, document } = look.target;
-  const ledger = readLedger(state.path, ref);
+  const ledger = readLedger(state.path, ref, node);
   const { nonce, home, task, noop } = spec.value;
   const group = noop ? jobGroup(home, ref) : home;
   const run = document?.value.state === 'running' ? document.value.run : undefined;

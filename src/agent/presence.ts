@@ -37,6 +37,8 @@ export interface PresenceRequest {
   readonly ttlMs: number;
   /** The document of the node with this name. */
   readonly document: (node: string) => AgentDocument;
+  /** Throws if this agent must not be that of the node with this name: then it ends. */
+  readonly admit: (node: string) => void;
 }
 
 interface Effects {
@@ -56,7 +58,7 @@ const RETRY: Growth = { shortestMs: 500, longestMs: 30_000 };
 
 /**
  * Takes the key, and tries until it is taken: a Consul that is away, or a token that is refused, ends no agent.
- * @throws RunlockError `busy`: another agent of this node is running. The signal's reason.
+ * @throws RunlockError `busy`: another agent of this node is running. What `admit` throws. The signal's reason.
  */
 export async function takePresence(
   effects: Effects,
@@ -64,11 +66,20 @@ export async function takePresence(
   { signal, failing, answered }: Taking,
 ): Promise<Presence> {
   const { clock, random } = effects.deps;
+  const denials: unknown[] = [];
+  const admit = (node: string) => {
+    try {
+      request.admit(node);
+    } catch (error) {
+      denials.push(error);
+      throw error;
+    }
+  };
   for (let failures = 0; ; failures += 1) {
     try {
-      return await takeOnce(effects, request, { signal, answered });
+      return await takeOnce(effects, { ...request, admit }, { signal, answered });
     } catch (error) {
-      if (signal.aborted || isRunlockError(error, 'busy', 'bug')) throw error;
+      if (signal.aborted || denials.includes(error) || isRunlockError(error, 'busy', 'bug')) throw error;
       failing(reasonOf(error));
       await clock.sleep(growingMs(failures, RETRY, random), { signal });
     }
@@ -87,6 +98,7 @@ async function takeOnce(
   const session = await openShortSession(effects, { name: 'runlock agent', ttlMs, signal, ...LIMITS });
   try {
     const node = request.node ?? session.node;
+    request.admit(node);
     const place: Place = {
       ...effects,
       session,

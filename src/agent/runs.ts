@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { Emit } from '../events/events.ts';
 import type { JobRef } from '../jobs/keys.ts';
+import { takeFolder } from '../jobs/folder-node.ts';
 import { jobText } from '../jobs/keys.ts';
 import type { Clock, Host } from '../platform/deps.ts';
 import { RunlockError, exitStatusOf } from '../errors.ts';
@@ -147,6 +148,7 @@ export function openRuns(
         since,
         ...(scopeless && { scopeless }),
       };
+      takeFolder(stateFolder, where.node);
       writeNote(stateFolder, ref, note);
       const env = {
         [MARK]: note.mark,

@@ -17,12 +17,15 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { RunlockError, isRunlockError, reasonOf } from '../errors.ts';
+import { takeFolder } from '../jobs/folder-node.ts';
 import type { Host } from '../platform/deps.ts';
 import { isTaskName } from './task/definition.ts';
 import { readTrusted } from '../platform/trusted-file.ts';
 
 export interface StateFolder {
   readonly path: string;
+  /** It is this node's from now on, if the disk takes that. @throws RunlockError `config`: it is another node's. */
+  belongTo(node: string): void;
   /** Undefined: nobody paused the agent. @throws RunlockError `config`: the file can't be trusted. */
   paused(): Pause | undefined;
   /** @throws RunlockError `config`: it can't be written. */
@@ -65,6 +68,14 @@ export function openStateFolder(path: string, { uid }: { readonly uid: number })
   };
   return {
     path,
+    belongTo: (node) => {
+      try {
+        takeFolder(path, node);
+      } catch (error) {
+        // Whatever is to be noted there tries again.
+        if (!isRunlockError(error, 'unwritten')) throw error;
+      }
+    },
     paused: () => {
       if (!has(pausedFile)) return undefined;
       return toPause(read(pausedFile));

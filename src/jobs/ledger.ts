@@ -20,6 +20,7 @@ import { decode, encode, isExitCode, isText, isTime, oneOf, optional } from '../
 import type { Shape } from '../lock/records.ts';
 import { FINAL_STATES } from './documents.ts';
 import type { FinalState } from './documents.ts';
+import { othersFolder, takeFolder } from './folder-node.ts';
 import { isJobId, isPrincipal, jobText } from './keys.ts';
 import type { JobRef } from './keys.ts';
 
@@ -34,6 +35,8 @@ export interface LedgerEnd {
 export interface LedgerEntry {
   /** Of the request: another request may have the same name later. */
   readonly nonce: string;
+  /** Whose target was started. Absent: a runlock before this one wrote it. */
+  readonly node?: string;
   readonly run: string;
   readonly bootId: string;
   readonly startedAt: string;
@@ -46,6 +49,8 @@ export interface LedgerEntry {
 export type Ledger =
   | { readonly kind: 'empty' }
   | { readonly kind: 'started'; readonly entry: LedgerEntry }
+  /** Another node's part of the job was started from this folder: says nothing of this node's. */
+  | { readonly kind: 'others'; readonly node: string }
   /** Something is there: it was started, and nobody knows more. */
   | { readonly kind: 'unreadable'; readonly why: string };
 
@@ -63,6 +68,7 @@ const isEnd = (value: unknown): boolean =>
 
 const shape: Shape<LedgerEntry> = {
   nonce: isText,
+  node: optional(isText),
   run: isText,
   bootId: isText,
   startedAt: isTime,
@@ -77,12 +83,14 @@ export function ledgerFile(stateFolder: string, ref: JobRef): string {
   return join(stateFolder, 'jobs', ref.principal, ref.id);
 }
 
-/** Never throws: what can't be read counts as started. */
-export function readLedger(stateFolder: string, ref: JobRef): Ledger {
+/** Never throws: what can't be read counts as started. `node`: undefined: whichever node's it is. */
+export function readLedger(stateFolder: string, ref: JobRef, node?: string): Ledger {
   const file = ledgerFile(stateFolder, ref);
   try {
     const value = readFileSync(file, 'utf8');
-    return { kind: 'started', entry: decode('record of a job', shape, { key: file, value }) };
+    const entry = decode('record of a job', shape, { key: file, value });
+    const isOthers = ![undefined, entry.node].includes(node) && entry.node !== undefined;
+    return isOthers ? { kind: 'others', node: entry.node } : { kind: 'started', entry };
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return { kind: 'empty' };
     return { kind: 'unreadable', why: isRunlockError(error) ? error.message : `${file}: ${reasonOf(error)}` };
@@ -103,12 +111,19 @@ export function endInLedger(ledger: Ledger): Pick<LedgerEnd, 'state' | 'exitCode
 
 /**
  * Notes a start, on the disk itself.
- * @throws RunlockError `refused`: it was started before; `unwritten`: the disk does not take it. Either way the command
- * must not be started.
+ * @throws RunlockError `refused`: it was started before; `config`: the folder, or the file, is another node's; `unwritten`: the
+ * disk does not take it. In each case the command must not be started.
  */
-export function noteStart(stateFolder: string, ref: JobRef, entry: LedgerEntry): void {
+export function noteStart(
+  stateFolder: string,
+  ref: JobRef,
+  entry: LedgerEntry & { readonly node: string },
+): void {
+  const { node } = entry;
+  takeFolder(stateFolder, node);
   const file = ledgerFile(stateFolder, ref);
-  const before = readLedger(stateFolder, ref);
+  const before = readLedger(stateFolder, ref, node);
+  if (before.kind === 'others') throw othersFolder(stateFolder, { owner: before.node, node });
   if (hasStarted(before, entry.nonce))
     throw new RunlockError('refused', `${file}: this node has started job ${jobText(ref)} already`);
   try {

@@ -5,6 +5,7 @@
 import { FIRST_CONTACT } from '../consul/consul.ts';
 import { agentNode } from '../consul/session.ts';
 import { RunlockError, reasonOf } from '../errors.ts';
+import { checkFolder } from '../jobs/folder-node.ts';
 import { jobText } from '../jobs/keys.ts';
 import { endInLedger, hasStarted, noteEnd, noteStart, readLedger } from '../jobs/ledger.ts';
 import type { LedgerEnd } from '../jobs/ledger.ts';
@@ -62,6 +63,7 @@ export function jobPart(deps: ExecDeps, asked: Asked): Part {
     check: async (signal) => {
       checkSize(asked);
       const of = { ...(await runOf(deps, asked, signal)), lastLine: () => line, unrecorded };
+      checkFolder(of.stateFolder, of.node);
       for (;;) {
         const look = await lookAt(of, of, { signal });
         const judged = judge(look, { job: asked.job, node: of.node }, clock.now());
@@ -167,7 +169,7 @@ export function judge(look: Look, { job, node }: Judging, nowMs: number): Judged
     return stage.value.kind === 'stopped'
       ? { kind: 'left', why: stoppedText(job.ref, stage.value) }
       : left(NOT[not.why]);
-  if (hasStarted(readLedger(job.stateFolder, job.ref), spec.value.nonce))
+  if (hasStarted(readLedger(job.stateFolder, job.ref, node), spec.value.nonce))
     return left('was started here before');
   return { kind: 'open', target, known: look.known };
 }
@@ -192,7 +194,7 @@ interface Starting extends Opened {
 }
 
 function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }: Starting): StartPart {
-  const { run, stateFolder, ref } = of;
+  const { run, stateFolder, ref, node } = of;
   const { bootId } = host.self();
   let startedAt = '';
   let isNoted = false;
@@ -230,7 +232,7 @@ function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }:
     refused: () => Promise.resolve({ kind: 'again' }),
     begun: () => {
       const { nonce, until } = first.spec.value;
-      noteStart(stateFolder, ref, { nonce, run, bootId, startedAt, until });
+      noteStart(stateFolder, ref, { nonce, node, run, bootId, startedAt, until });
       isNoted = true;
       begun();
       return Promise.resolve();
@@ -238,7 +240,7 @@ function startOf({ clock, host }: ExecDeps, { of, target: first, asked, begun }:
     // Of an earlier start that the disk knows, and Consul forgot, the end is this target's.
     undo: async (fault) => {
       const at = new Date(clock.now()).toISOString();
-      const before = readLedger(stateFolder, ref);
+      const before = readLedger(stateFolder, ref, node);
       const isStale = !isNoted && hasStarted(before, first.spec.value.nonce);
       const end = isStale ? { ...endInLedger(before), endedAt: at } : undone(fault, { at, isNoted });
       if (isNoted) noteEnd(stateFolder, ref, { run, end });

@@ -1,5 +1,5 @@
 // `runlock agent`, the process: it is there once for each node, says what it is and has, and ends without a trace.
-import { chmodSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { noteStart } from '../../src/jobs/ledger.ts';
@@ -35,12 +35,36 @@ describe('an agent', () => {
 
   test('removes what is noted of started jobs that are gone and long over', async () => {
     const on = agentOn(consul, 'ag-old');
-    const ended = { nonce: 'n', run: 'r', bootId: 'before', startedAt: '2026-01-01T00:00:00.000Z' };
+    const begun = { nonce: 'n', node: 'ag-old', run: 'r', bootId: 'before' };
+    const ended = { ...begun, startedAt: '2026-01-01T00:00:00.000Z' };
     const noted = (id: string) => noteStart(on.state, { principal: 'ops', id }, ended);
     for (const id of ['kept', 'over']) noted(id);
     await consul.kv.put('runlock/.requests/ops/spec/kept', '{}');
     on.start();
     await eventually(() => expect(readdirSync(join(on.state, 'jobs/ops'))).toEqual(['kept']));
+  });
+
+  test('is refused in the folder of another node’s agent, while that runs and later', async () => {
+    const on = agentOn(consul, 'ag-first');
+    const first = on.start();
+    await first.says(/is ready/);
+    const others = async () => {
+      const second = await on.run('--node', 'ag-second');
+      expect(second).toMatchObject({ status: 78, stdout: '' });
+      expect(second.stderr.split('\n').filter((line) => !line.includes('the agent '))).toEqual([
+        `runlock: ${on.state} belongs to node ag-first, and this is node ag-second; give the agent of ag-second a folder of its own with --state-dir, or, if ag-first was renamed to ag-second, remove ${on.state}/node`,
+        '',
+      ]);
+      expect(await consul.kv.get('runlock/.agents/ag-second')).toBeUndefined();
+    };
+    await others();
+    expect(await on.run('status')).toMatchObject({ status: 0 });
+    first.signal('SIGTERM');
+    await first.ended;
+    await others();
+    rmSync(`${on.state}/node`);
+    const renamed = on.start('--node', 'ag-second');
+    await renamed.says(/the agent of ag-second is ready/);
   });
 
   test('has its node’s name from Consul’s agent, and ends on SIGINT too', async () => {

@@ -122,6 +122,16 @@ describe('the end of a run is the end of its target', () => {
   });
 });
 
+test('from the folder of another node’s agent, it starts nothing: 78', async () => {
+  const job = await jobFor(agent, 'jr/others', 'touch FOLDER/started');
+  writeFileSync(join(job.state, 'node'), JSON.stringify({ v: 1, node: 'node2' }));
+  const { status, stderr } = await job.run().ended;
+  expect(status).toBe(78);
+  expect(stderr).toContain(`${job.state} belongs to node node2, and this is node node1; give`);
+  expect(existsSync(join(job.folder, 'started'))).toBe(false);
+  expect(await job.document()).toMatchObject({ state: 'accepted' });
+});
+
 describe('its last line of output', () => {
   type Job = Awaited<ReturnType<typeof jobFor>>;
   const keyOf = (job: Job, key: string) => job.group.key(`.jobs/ops/${job.ref.id}/${key}`);

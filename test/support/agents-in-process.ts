@@ -71,6 +71,7 @@ const HOST: Deps['host'] = {
 /** No such folder: nothing was started here before, and nobody pauses. */
 const STATE: StateFolder = {
   path: '/dev/null/state',
+  belongTo: () => undefined,
   paused: () => undefined,
   pause: () => undefined,
   resume: () => false,

@@ -31,7 +31,7 @@ const end = { state: 'good', endedAt: daysAgo(3) } as const;
 const refOf = (id: string, principal = 'ops') => ({ principal, id });
 const specOf = ({ principal, id }: JobRef) => requestKeys('p', principal).spec(id);
 
-interface Started extends Partial<LedgerEntry> {
+interface Started extends Partial<Omit<LedgerEntry, 'node'>> {
   readonly ended?: LedgerEnd | null;
   readonly principal?: string;
 }
@@ -76,7 +76,14 @@ function world({ hidden = 'nothing' }: { readonly hidden?: string } = {}) {
   /** One that may go, but for `more`; `ended: null`: its end is not noted. */
   const started = (id: string, { ended = end, principal = 'ops', ...more }: Started = {}) => {
     const ref = refOf(id, principal);
-    const entry = { nonce: 'n', run: id, bootId: 'b1 ns', startedAt: daysAgo(40), until: daysAgo(1.01) };
+    const entry = {
+      nonce: 'n',
+      node: 'web01',
+      run: id,
+      bootId: 'b1 ns',
+      startedAt: daysAgo(40),
+      until: daysAgo(1.01),
+    };
     noteStart(folder, ref, { ...entry, ...more });
     if (ended) noteEnd(folder, ref, { run: id, end: ended });
   };

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'n
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { MARK, livingOf, notedJobs, readNote, removeNote, writeNote } from '../../src/agent/run-notes.ts';
 import { openRuns } from '../../src/agent/runs.ts';
+import { takeFolder } from '../../src/jobs/folder-node.ts';
 import { startTime } from '../../src/process/process-tree.ts';
 import { end, eventually } from '../support/processes.ts';
 import { stage } from '../support/stage.ts';
@@ -92,6 +93,13 @@ describe('runs', () => {
   }
   const request = { ref, nonce: 'n1', task: 't', params: { v: 'x' } };
   const { signal } = new AbortController();
+
+  test('are not started from the folder of another node', () => {
+    const { folder, runs } = setUp('/bin/false');
+    takeFolder(folder, 'web02');
+    expect(() => runs.start(request)).toThrow(/belongs to node web02, and this is node web01/);
+    expect(readdirSync(folder)).toEqual(['node']);
+  });
 
   test('are noted, awaited, and tried again later each time; another request at once', async () => {
     const { folder, runs } = setUp('/bin/false');

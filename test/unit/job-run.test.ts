@@ -1,8 +1,9 @@
 // What a node notes on its disk of the jobs that it starts, and what the end of a run is called in its job.
-import { chmodSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { listOf } from '../../src/consul/txn.ts';
+import { checkFolder, takeFolder } from '../../src/jobs/folder-node.ts';
 import {
   endInLedger,
   hasStarted,
@@ -19,7 +20,7 @@ import { stage } from '../support/stage.ts';
 
 const at = '2026-03-01T12:00:00.000Z';
 const ref = { principal: 'ops', id: 'deploy-1' };
-const entry = { nonce: 'n1', run: 'r1', bootId: 'b1', startedAt: at };
+const entry = { nonce: 'n1', node: 'web01', run: 'r1', bootId: 'b1', startedAt: at };
 const end = { state: 'good', endedAt: at, exitCode: 0 } as const;
 
 describe('what is on the disk', () => {
@@ -90,9 +91,79 @@ describe('what is on the disk', () => {
     expect(readLedger(other, ref)).not.toHaveProperty('entry.end');
   });
 
+  test('of another node is neither this node’s start nor its end, and is kept', () => {
+    const { folder } = stage();
+    noteStart(folder, ref, entry);
+    noteEnd(folder, ref, { run: 'r1', end });
+    expect(endInLedger(readLedger(folder, ref, 'web01'))).toMatchObject({ state: 'good' });
+    const others = readLedger(folder, ref, 'web02');
+    expect(others).toEqual({ kind: 'others', node: 'web01' });
+    expect(hasStarted(others, 'n1')).toBe(false);
+    expect(endInLedger(others).state).toBe('lost');
+    // An operator has said that the node was renamed.
+    rmSync(join(folder, 'node'));
+    expect(() => noteStart(folder, ref, { ...entry, node: 'web02' })).toThrow(/belongs to node web01/);
+    expect(readLedger(folder, ref, 'web01')).toMatchObject({ kind: 'started' });
+  });
+
+  test('written by a runlock that did not note the node counts as this node’s', () => {
+    const { folder } = stage();
+    const file = ledgerFile(folder, ref);
+    const { node, ...older } = entry;
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, JSON.stringify({ v: 1, ...older, end }));
+    expect(hasStarted(readLedger(folder, ref, node), 'n1')).toBe(true);
+    expect(() => noteStart(folder, ref, entry)).toThrow(/already/);
+  });
+
   test.each(['..', 'a/b', '', 'A B'])('never leaves its folder by the name %j', (name) => {
     expect(() => ledgerFile('/s', { principal: name, id: 'a' })).toThrow(/is not the name of a job/);
     expect(() => ledgerFile('/s', { principal: 'ops', id: name })).toThrow(/is not the name of a job/);
+  });
+});
+
+describe('a state folder', () => {
+  test('belongs to the node that used it first, and to no other', () => {
+    const { folder } = stage();
+    const state = join(folder, 'lib/state');
+    checkFolder(state, 'web02');
+    expect(readdirSync(folder)).toEqual([]);
+    takeFolder(state, 'web01');
+    takeFolder(state, 'web01');
+    checkFolder(state, 'web01');
+    expect(readdirSync(state)).toEqual(['node']);
+    for (const use of [checkFolder, takeFolder])
+      expect(() => use(state, 'web02')).toThrow(
+        expect.objectContaining({ code: 'config', message: expect.stringContaining('web01') as string }),
+      );
+  });
+
+  test('keeps a job of another node from being noted there', () => {
+    const { folder } = stage();
+    takeFolder(folder, 'web02');
+    expect(() => noteStart(folder, ref, entry)).toThrow(/belongs to node web02, and this is node web01/);
+    expect(readLedger(folder, ref)).toEqual({ kind: 'empty' });
+  });
+
+  test.each(['', 'web01', JSON.stringify({ v: 2, node: 'web01' })])(
+    'with %j in its file is nobody’s',
+    (text) => {
+      const { folder } = stage();
+      writeFileSync(join(folder, 'node'), text);
+      for (const use of [checkFolder, takeFolder])
+        expect(() => use(folder, 'web01')).toThrow(expect.objectContaining({ code: 'unwritten' }));
+    },
+  );
+
+  test('that takes no file says so', () => {
+    const { folder } = stage();
+    writeFileSync(join(folder, 'file'), '');
+    expect(() => takeFolder(join(folder, 'file/state'), 'web01')).toThrow(
+      expect.objectContaining({
+        code: 'unwritten',
+        message: expect.stringContaining('cannot write') as string,
+      }),
+    );
   });
 });
 
