@@ -228,6 +228,7 @@ async function end(
   let seen: string | undefined;
   const result = await endTarget(of, {
     isNode: true,
+    ...(deed.kind === 'end' && deed.owner && { owners: [deed.owner] }),
     end: (target) => {
       // A run that began, or another one, is not what this end is for.
       const now = signatureOf(target);

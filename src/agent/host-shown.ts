@@ -3,7 +3,9 @@ import type { Consul } from '../consul/consul.ts';
 import { groupKeys } from '../lock/keys.ts';
 import { decodeRun } from '../lock/records.ts';
 import type { Outcome } from '../lock/records.ts';
-import type { FinalState } from '../jobs/documents.ts';
+import type { SeenKey } from '../lock/transactions.ts';
+import type { FinalState, TargetDocument } from '../jobs/documents.ts';
+import { rebootEnded } from '../jobs/gone.ts';
 import { jobGroup } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
 import { endInLedger, hasStarted, readLedger } from '../jobs/ledger.ts';
@@ -37,6 +39,7 @@ export async function hostShown(
     isRunAlive: false,
     started: undefined,
     recorded: undefined,
+    rebootEnded: undefined,
     lastEnd: undefined,
     served: undefined,
   };
@@ -52,6 +55,7 @@ export async function hostShown(
     isRunAlive: isGone && !isNobody(host.survivors(run, emit)),
     started: hasStarted(ledger, nonce) ? endInLedger(ledger) : undefined,
     recorded: isGone ? await recordedEnd({ consul, prefix, group, node }, run, signal) : undefined,
+    rebootEnded: document && (await whyRebootEnded({ consul, prefix, group, node }, document.value, signal)),
     bootId: host.bootId,
     notBeforeMs: runs.notBeforeMs(ref, nonce),
     lastEnd: runs.lastEnd({ ref, nonce, task }),
@@ -80,6 +84,18 @@ interface Recorded {
   /** Where the run is recorded. */
   readonly group: string;
   readonly node: string;
+}
+
+async function whyRebootEnded(
+  { consul, prefix, group, node }: Recorded,
+  { run, ...document }: TargetDocument,
+  signal: AbortSignal,
+): Promise<SeenKey | undefined> {
+  if (document.state !== 'rebooting' || run === undefined) return undefined;
+  const keys = groupKeys(prefix, group);
+  const { entry } = await consul.get(keys.run(node), { signal, rule: keys.rule });
+  const { entries } = await consul.list(keys.slotPrefix, { signal, rule: keys.rule });
+  return rebootEnded({ ...document, run }, node, { keys, entries: entry ? [...entries, entry] : entries });
 }
 
 async function recordedEnd(

@@ -2,6 +2,7 @@
  * What an agent does about one request, by what one look at Consul, at this host and at its files shows (docs/protocol.md,
  * "Jobs"). It remembers nothing, so an agent that was restarted decides as the one before. Pure.
  */
+import { NOT_BOOTED } from '../jobs/gone.ts';
 import type { LedgerEnd } from '../jobs/ledger.ts';
 import type { ServedEnd } from '../jobs/served.ts';
 import type { LastEnd } from './runs.ts';
@@ -9,6 +10,7 @@ import type { TargetDocument } from '../jobs/documents.ts';
 import type { Look } from '../jobs/read.ts';
 import { isFinal } from '../jobs/records.ts';
 import { delayOf, isPast, isUnderWay, whyNotStart } from '../jobs/stage.ts';
+import type { SeenKey } from '../lock/transactions.ts';
 import type { End, SeenTarget } from '../jobs/transactions.ts';
 import { assertNever } from '../errors.ts';
 import { isSameBoot } from '../platform/deps.ts';
@@ -33,6 +35,8 @@ export interface HostShown {
   readonly started: Pick<LedgerEnd, 'state' | 'exitCode' | 'why'> | undefined;
   /** How the group's record says that the run in the target's document ended; undefined: it says nothing of it. */
   readonly recorded: RecordedEnd | undefined;
+  /** What proves that the run's claim is gone, of a target that is rebooting; undefined: it may stand. */
+  readonly rebootEnded: SeenKey | undefined;
   readonly bootId: string;
   /** Earliest moment of another try, after processes that ended without having started it; wall-clock milliseconds. */
   readonly notBeforeMs: number;
@@ -52,7 +56,12 @@ export type Deed =
   | { readonly kind: 'start' }
   /** Its last process ended before its command began: others are to know why. */
   | { readonly kind: 'tell'; readonly why: string }
-  | { readonly kind: 'end'; readonly end: Omit<End, 'endedAt'> & Partial<Pick<End, 'endedAt'>> }
+  | {
+      readonly kind: 'end';
+      readonly end: Omit<End, 'endedAt'> & Partial<Pick<End, 'endedAt'>>;
+      /** Only while this is as it was seen. */
+      readonly owner?: SeenKey;
+    }
   /** Its host has booted since the run asked for that. */
   | { readonly kind: 'after-reboot' }
   | { readonly kind: 'wait'; readonly until: Awaited };
@@ -91,13 +100,10 @@ function decideTarget(target: SeenTarget, shown: Around): Deed {
 }
 
 /** The process that should have written its end is gone. */
-function decideUnderWay({ document }: SeenTarget, { host, nowMs, stop }: Around): Deed {
-  const { state, bootId = '' } = document?.value ?? {};
-  if (state === 'rebooting') {
-    if (isSameBoot(bootId, host.bootId) || stop === 'paused')
-      return wait({ kind: 'node', atMs: nowMs + LOOK_MS });
-    return { kind: 'after-reboot' };
-  }
+function decideUnderWay(target: SeenTarget, around: Around): Deed {
+  const { state } = target.document?.value ?? {};
+  if (state === 'rebooting') return decideRebooting(target, around);
+  const { host } = around;
   if (host.isRunAlive) return wait({ kind: 'remains' });
   if (host.recorded) return { kind: 'end', end: host.recorded };
   const { started } = host;
@@ -109,6 +115,19 @@ function decideUnderWay({ document }: SeenTarget, { host, nowMs, stop }: Around)
       ? 'its process is gone, and its end was not recorded'
       : `its command ended (${started.state}), and that could not be recorded in its group`;
   return { kind: 'end', end: { state: 'lost', why: what } };
+}
+
+const KILLED = 'its job was cancelled with --kill before its host had booted; its slot stays as it is';
+
+/** A run that is over has asked for a reboot: nothing but this ends its target. */
+function decideRebooting({ document, stage }: SeenTarget, { host, nowMs, stop }: Around): Deed {
+  const hasBooted = !isSameBoot(document?.value.bootId ?? '', host.bootId);
+  if (hasBooted && stop !== 'paused') return { kind: 'after-reboot' };
+  if (stage.value.kind === 'stopped' && stage.value.kill)
+    return { kind: 'end', end: { state: 'cancelled', why: KILLED } };
+  const owner = host.rebootEnded;
+  if (owner && !hasBooted) return { kind: 'end', end: { state: 'lost', why: NOT_BOOTED }, owner };
+  return wait({ kind: 'stage', atMs: nowMs + LOOK_MS });
 }
 
 function decideOpen(target: SeenTarget, { host, stop, refusal, nowMs }: Around): Deed {

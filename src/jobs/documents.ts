@@ -133,6 +133,8 @@ export interface TargetDocument {
   readonly startedAt?: string;
   readonly endedAt?: string;
   readonly exitCode?: number;
+  /** Of one that reboots: its claim in the home group stays until somebody ends it. */
+  readonly holds?: true;
   /** For people: why it was refused, what it waits for. */
   readonly why?: string;
   /** The last line of output, for people; at most 200 characters. */

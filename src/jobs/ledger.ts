@@ -30,6 +30,8 @@ export interface LedgerEnd {
   readonly endedAt: string;
   readonly exitCode?: number;
   readonly why?: string;
+  /** Of a run that asked for a reboot: as its document has it. */
+  readonly holds?: true;
 }
 
 export interface LedgerEntry {
@@ -59,6 +61,7 @@ const endShape: Shape<LedgerEnd> = {
   endedAt: isTime,
   exitCode: optional(isExitCode),
   why: optional(isText),
+  holds: optional((value) => value === true),
 };
 
 const isEnd = (value: unknown): boolean =>

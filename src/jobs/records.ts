@@ -165,6 +165,7 @@ const targetShape: Shape<TargetDocument> = {
   startedAt: optional(isTime),
   endedAt: optional(isTime),
   exitCode: optional(isExitCode),
+  holds: optional(isTrue),
   why: optional(isText),
   lastLine: optional(isText),
   late: optional(isText),

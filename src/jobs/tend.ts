@@ -2,7 +2,7 @@
  * What whoever looks at a job does for it, because nobody else may be left to do it: stops it past its end, and ends
  * targets whose run is provably gone, or whose agent is not there. Also removes jobs that are over.
  */
-import type { Consul } from '../consul/consul.ts';
+import type { Consul, Entry } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import { groupKeys } from '../lock/keys.ts';
 import { VANISHED_AFTER_MS } from '../lock/decide.ts';
@@ -12,11 +12,11 @@ import { contend } from './contend.ts';
 import type { Contender, Plan } from './contend.ts';
 import { MOST_TARGETS } from './documents.ts';
 import { endTarget, stopJob } from './end.ts';
-import { goneRuns, watchRuns } from './gone.ts';
+import { NOT_BOOTED, goneRuns, watchRuns } from './gone.ts';
 import type { Watched } from './gone.ts';
 import { agentKey, jobGroup } from './keys.ts';
 import { jobRule } from './read.ts';
-import { isExpired } from './stage.ts';
+import { isExpired, isUnderWay } from './stage.ts';
 import { collect, dropPointers } from './transactions.ts';
 import { viewJob } from './view.ts';
 import type { JobView, TargetView } from './view.ts';
@@ -85,10 +85,11 @@ async function tend(tender: Tender, view: JobView, before: Sights): Promise<Tend
       node,
       {
         owners: [evidence],
-        end: ({ document }) =>
-          document?.value.state === 'running' && document.value.run === run
-            ? { state: 'lost', endedAt: at(), why: 'its run is gone, and its end was not recorded' }
-            : undefined,
+        end: ({ document }) => {
+          if (!document || !isUnderWay(document.value) || document.value.run !== run) return undefined;
+          const why = document.value.state === 'rebooting' ? NOT_BOOTED : UNRECORDED;
+          return { state: 'lost', endedAt: at(), why };
+        },
       },
       'lost',
     );
@@ -108,6 +109,8 @@ async function tend(tender: Tender, view: JobView, before: Sights): Promise<Tend
   return { sights, deeds };
 }
 
+const UNRECORDED = 'its run is gone, and its end was not recorded';
+
 /** Lists of targets are in the order of the view. */
 const known = ({ job, targets }: JobView, node: string) => ({
   home: job.spec.value.home,
@@ -124,8 +127,8 @@ async function seeRuns(
   { ref, job, targets }: JobView,
   { before, nowMs }: Past<Watched>,
 ): Promise<Watched> {
-  const running = targets.filter(({ document }) => document?.state === 'running');
-  if (running.length === 0) return new Map();
+  const underWay = targets.filter(({ document }) => document && isUnderWay(document));
+  if (underWay.length === 0) return new Map();
   const { home, noop } = job.spec.value;
   const keys = groupKeys(prefix, noop ? jobGroup(home, ref) : home);
   const marks = keys.node('');
@@ -134,7 +137,13 @@ async function seeRuns(
     [keys.slotPrefix, marks].map((key) => ({ verb: 'get-tree', key })),
     { signal },
   );
-  return watchRuns(before, { targets: running, keys, entries }, nowMs);
+  const last: Entry[] = [];
+  for (const { node, document } of underWay) {
+    if (document?.state !== 'rebooting') continue;
+    const { entry } = await consul.get(keys.run(node), { signal, rule: keys.rule });
+    if (entry) last.push(entry);
+  }
+  return watchRuns(before, { targets: underWay, keys, entries: [...entries, ...last] }, nowMs);
 }
 
 /** Targets that could begin, where the job does not wait for those that are offline. */

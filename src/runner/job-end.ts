@@ -47,9 +47,13 @@ export const rulesOf = ({ prefix, home }: Pick<RunOf, 'prefix' | 'home'>): strin
 export function endOf(slots: HeldSlots, ran: Ran, endedAt: string): LedgerEnd {
   const { exitCode } = endingOf(slots[0], ran, ran.outcome);
   const why = whyOf(ran);
+  const state = stateOf(ran);
+  // The first by path is the home group.
+  const holds = state === 'rebooting' && slots[0].grant.context.run.hold === 'forever';
   return {
-    state: stateOf(ran),
+    state,
     endedAt,
+    ...(holds && { holds }),
     ...(exitCode !== undefined && { exitCode }),
     ...(why !== undefined && { why }),
   };

@@ -7,7 +7,7 @@ import { eventually } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
 import type { ProxyRequest } from '../support/proxy.ts';
 import { agentOn } from '../support/runlock-agent.ts';
-import { startRunlock } from '../support/runlock.ts';
+import { runlock, startRunlock } from '../support/runlock.ts';
 import { useAgent } from '../support/use-agent.ts';
 
 const consul = useAgent({ name: 'node1' });
@@ -164,3 +164,54 @@ const isWaiting = ({ path }: ProxyRequest) => path.includes('index=');
 function memoryOf(pid: number): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
 }
+
+describe('a run that asked for a reboot which does not come', () => {
+  const rebooting = async (node: string) => {
+    const on = await serving(node, 'exit 35', 'reboot_codes = "35"\nhold = "forever"');
+    const job = await askFor(consul, on.group, { targets: [[node, 0]] });
+    await job.becomes('rebooting');
+    const claim = async () =>
+      JSON.parse((await consul.kv.get(`runlock/${on.group}/.slot/0/owner`))?.Value ?? '{}') as object;
+    /** The agent looks at the request again at once, and not only within a minute. */
+    const looksAgain = async () => {
+      for (const word of ['pause', 'resume']) expect(await on.run(word)).toMatchObject({ status: 0 });
+    };
+    return { ...on, job, claim, looksAgain };
+  };
+
+  test('ends as cancelled with cancel --kill, and keeps its slot; cancel alone leaves it', async () => {
+    const { job, claim } = await rebooting('rq-killed');
+    const cancel = (...more: string[]) =>
+      runlock(consul, ['job', 'cancel', job.ref.id, '--reason', 'no boot', ...more]);
+    expect(await cancel()).toMatchObject({ status: 0 });
+    expect(await job.document()).toMatchObject({ state: 'rebooting', holds: true });
+    expect(await cancel('--kill')).toMatchObject({ status: 0 });
+    expect(await job.becomes('cancelled')).toMatchObject({
+      why: expect.stringContaining('before its host had booted') as string,
+    });
+    expect(await claim()).toMatchObject({ state: 'rebooting' });
+    await eventually(async () => expect(await consul.kv.get(job.pointer())).toBeUndefined());
+    expect((await runlock(consul, ['job', 'retry', job.ref.id])).stderr).not.toContain('is not over');
+  });
+
+  test('is lost once its claim is cleared', async () => {
+    const { job, group, looksAgain } = await rebooting('rq-cleared');
+    await looksAgain();
+    expect(await job.document()).toMatchObject({ state: 'rebooting' });
+    expect(await runlock(consul, ['release', group, '--owner', 'rq-cleared'])).toMatchObject({ status: 0 });
+    await looksAgain();
+    expect(await job.becomes('lost')).toMatchObject({
+      why: expect.stringContaining('its slot was cleared') as string,
+    });
+    expect((await job.look()).stage.value.kind).toBe('stopped');
+  });
+
+  test('is lost once the next run of its node has taken the claim back', async () => {
+    const { job, group, looksAgain } = await rebooting('rq-taken');
+    expect(await runlock(consul, ['exec', '-g', group, '--node', 'rq-taken', '--', 'true'])).toMatchObject({
+      status: 0,
+    });
+    await looksAgain();
+    await job.becomes('lost');
+  });
+});

@@ -124,6 +124,7 @@ describe('the end of a run is the end of its target', () => {
 
 test('from the folder of another node’s agent, it starts nothing: 78', async () => {
   const job = await jobFor(agent, 'jr/others', 'touch FOLDER/started');
+  mkdirSync(job.state, { recursive: true });
   writeFileSync(join(job.state, 'node'), JSON.stringify({ v: 1, node: 'node2' }));
   const { status, stderr } = await job.run().ended;
   expect(status).toBe(78);

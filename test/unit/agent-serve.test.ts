@@ -15,6 +15,7 @@ const stages = {
   open1: { rev: 1, kind: 'open', stage: 1, since: at },
   paused: { rev: 1, kind: 'open', stage: 1, since: at, notBefore: '2026-03-01T12:05:00.000Z' },
   stopped: { rev: 1, kind: 'stopped', why: 'cancelled', at },
+  killed: { rev: 1, kind: 'stopped', why: 'cancelled', at, kill: true },
   done: { rev: 1, kind: 'done', at },
 } as const satisfies Record<string, Stage>;
 type StageName = keyof typeof stages;
@@ -55,7 +56,13 @@ function shown(facts: Facts): Shown {
   return {
     look: { kind: 'target', target, known: { home: 'prod/web', chunk: 1 } },
     host: {
-      ...{ isExecAlive: false, isRunAlive: false, started: undefined, recorded: undefined },
+      ...{
+        isExecAlive: false,
+        isRunAlive: false,
+        started: undefined,
+        recorded: undefined,
+        rebootEnded: undefined,
+      },
       ...{ bootId: BOOT, notBeforeMs: 0, lastEnd: undefined, served: undefined, ...host },
     },
     ...{ stop, refusal, nowMs: time.nowMs ?? nowMs },
@@ -63,6 +70,7 @@ function shown(facts: Facts): Shown {
 }
 
 const BEFORE = 'its last run ended before its command began';
+const CLEARED = { key: 'owner', index: 0 };
 const UNTIL = Date.parse(spec.until);
 const waits = (kind: string, atMs?: number): Deed =>
   ({ kind: 'wait', until: { kind, ...(atMs !== undefined && { atMs }) } }) as Deed;
@@ -217,12 +225,38 @@ describe('each row of the table:', () => {
       ends('lost', /good.*could not be recorded/),
     ],
     ['running, past its end', { state: 'running', nowMs: UNTIL + 1 }, ends('lost')],
-    ['rebooting, not booted yet', { state: 'rebooting' }, waits('node', nowMs + 60_000)],
+    ['rebooting, not booted yet', { state: 'rebooting' }, waits('stage', nowMs + 60_000)],
+    ['rebooting, its job stopped', { state: 'rebooting', stage: 'stopped' }, waits('stage', nowMs + 60_000)],
+    [
+      'rebooting, its job stopped with --kill',
+      { state: 'rebooting', stage: 'killed' },
+      ends('cancelled', /--kill before its host had booted/),
+    ],
+    [
+      'rebooting, another boot, its job stopped with --kill: it ran to its end',
+      { state: 'rebooting', stage: 'killed', bootId: 'before' },
+      { kind: 'after-reboot' },
+    ],
+    [
+      'rebooting, another boot, paused, its job stopped with --kill',
+      { state: 'rebooting', stage: 'killed', bootId: 'before', stop: 'paused' },
+      ends('cancelled'),
+    ],
+    [
+      'rebooting, its claim gone: lost, while what proves that is so',
+      { state: 'rebooting', host: { rebootEnded: CLEARED } },
+      { ...ends('lost', /its slot was cleared/), owner: CLEARED },
+    ],
+    [
+      'rebooting, its claim gone, and its host has booted',
+      { state: 'rebooting', bootId: 'before', host: { rebootEnded: CLEARED } },
+      { kind: 'after-reboot' },
+    ],
     ['rebooting, another boot', { state: 'rebooting', bootId: 'before' }, { kind: 'after-reboot' }],
     [
       'rebooting, another boot, paused',
       { state: 'rebooting', bootId: 'before', stop: 'paused' },
-      waits('node', nowMs + 60_000),
+      waits('stage', nowMs + 60_000),
     ],
     ['offline at the start', { targetStage: -1 }, waits('stage', UNTIL)],
   ])('%s', (_, facts, expected) => {
@@ -301,7 +335,7 @@ describe('whatever else is true,', () => {
     }
     for (const { state, stage, host } of of('refuse')) {
       expect([undefined, 'accepted', 'waiting']).toContain(state);
-      expect(['fill', 'stopped']).not.toContain(stage);
+      expect(['fill', 'stopped', 'killed']).not.toContain(stage);
       expect(host?.started).toBeUndefined();
     }
   });
@@ -310,14 +344,14 @@ describe('whatever else is true,', () => {
     for (const { state, host, stage } of [...of('end'), ...of('refuse'), ...of('after-reboot')]) {
       expect(state !== undefined && isFinal(state)).toBe(false);
       expect(host?.isExecAlive).toBe(false);
-      if (stage === 'stopped') expect(['running', 'rebooting']).toContain(state);
+      if (stage === 'stopped' || stage === 'killed') expect(['running', 'rebooting']).toContain(state);
     }
   });
 
   test('it drops only what has ended, or never began in a job that is stopped', () => {
     for (const { state, stage } of of('drop'))
       expect(state !== undefined && isFinal(state) ? 'over' : `${stage} ${state}`).toMatch(
-        /^over|^stopped (?:undefined|accepted|waiting)$/,
+        /^over|^(?:stopped|killed) (?:undefined|accepted|waiting)$/,
       );
   });
 

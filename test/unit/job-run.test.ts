@@ -168,7 +168,9 @@ describe('a state folder', () => {
 });
 
 describe('the end of a run, in its job', () => {
-  const slots = [{ waitedMs: 0, grant: { owner: { index: 1 } } }] as unknown as HeldSlots;
+  const held = (hold: string) =>
+    [{ waitedMs: 0, grant: { owner: { index: 1 }, context: { run: { hold } } } }] as unknown as HeldSlots;
+  const slots = held('forever');
   const lost = { kind: 'lost', why: 'gone', group: 'web' } as const;
   test.each<[Outcome, Partial<Ran>, object]>([
     ['succeeded', {}, { state: 'good', exitCode: 3 }],

@@ -1,7 +1,7 @@
 // Whose run is gone: without a lock, and unchanged, for a whole minute under one look.
 import { describe, expect, test } from 'vitest';
 import type { Entry } from '../../src/consul/consul.ts';
-import { goneRuns, watchRuns } from '../../src/jobs/gone.ts';
+import { goneRuns, rebootEnded, watchRuns } from '../../src/jobs/gone.ts';
 import type { Watched } from '../../src/jobs/gone.ts';
 import type { TargetState } from '../../src/jobs/documents.ts';
 import { groupKeys } from '../../src/lock/keys.ts';
@@ -47,6 +47,63 @@ describe('a run is gone', () => {
   test('when its claim says that it ended, and nobody has ended its target', () => {
     for (const state of ['failed', 'abandoned', 'interrupted', 'evicted'] as const)
       expect(goneRuns(look(never, [owner(1, state)], 0), MINUTE).size).toBe(1);
+  });
+});
+
+describe('the reboot that a run asked for is over', () => {
+  const last = (run: string, { index = 5, endedAt = at } = {}) =>
+    entry(
+      keys.run('web01'),
+      {
+        ...{ node: 'web01', run, outcome: run === 'r1' ? 'rebooting' : 'succeeded', command: 'chef' },
+        ...{ slot: 0, endedAt, waitedMs: 0, ranMs: 0 },
+      },
+      { index },
+    );
+  const LATER = '2026-03-01T13:00:00.000Z';
+  const taken = entry(keys.owner(0), claim('running', 'r2'), { index: 9 });
+  const reboots = (entries: Entry[], holds: boolean) =>
+    rebootEnded({ state: 'rebooting', run: 'r1', endedAt: at, ...(holds && { holds }) }, 'web01', {
+      keys,
+      entries,
+    });
+
+  test.each<[string, boolean, Entry[], object | undefined]>([
+    ['its claim stands', true, [owner(1, 'rebooting'), last('r1')], undefined],
+    ['its claim stands, and its end is not recorded', true, [owner(), last('r0')], undefined],
+    ['its claim was cleared', true, [last('r1')], { key: keys.owner(0), index: 0 }],
+    ['another run took it', true, [taken, last('r1')], { key: keys.owner(0), index: 9 }],
+    [
+      'another run took it, and ended',
+      true,
+      [last('r2', { endedAt: LATER })],
+      { key: keys.run('web01'), index: 5 },
+    ],
+    ['its claim was cleared, and its node forgotten', true, [], { key: keys.run('web01'), index: 0 }],
+    ['it kept no claim', false, [last('r1')], undefined],
+    ['it kept no claim, its hold is over, another took it', false, [taken, last('r1')], undefined],
+    ['it kept no claim, and its end is not recorded', false, [last('r0')], undefined],
+    [
+      'it kept no claim, and another run of the node has ended',
+      false,
+      [last('r2', { endedAt: LATER })],
+      { key: keys.run('web01'), index: 5 },
+    ],
+  ])('%s', (_, holds, entries, evidence) => {
+    expect(reboots(entries, holds)).toEqual(evidence);
+  });
+
+  test('for who looks, after a minute in which nothing changed', () => {
+    const rebooting = {
+      ...target('rebooting'),
+      document: { rev: 1, state: 'rebooting' as const, run: 'r1', holds: true as const },
+    };
+    const first = look(never, [last('r1')], 0, [rebooting]);
+    expect(goneRuns(look(first, [last('r1')], MINUTE - 1, [rebooting]), MINUTE - 1).size).toBe(0);
+    expect(goneRuns(look(first, [last('r1')], MINUTE, [rebooting]), MINUTE).get('web01')?.evidence).toEqual({
+      key: keys.owner(0),
+      index: 0,
+    });
   });
 });
 

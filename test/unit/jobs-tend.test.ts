@@ -103,6 +103,25 @@ describe('who looks at a job', () => {
     expect((await tend(later.sights, MINUTE)).deeds).toEqual([{ kind: 'lost', node: 'web01' }]);
   });
 
+  test('ends a run whose reboot nobody waits for any more as lost, and no other', async () => {
+    const { tend, put, value, remove } = await ready();
+    const target = { rev: 1, state: 'rebooting', run: 'r1', endedAt: at, holds: true } as const;
+    put(keys.node('web01'), encodeTarget(target));
+    put(slots.owner(0), encode({ ...claim, state: 'rebooting' }));
+    const record = { node: 'web01', run: 'r1', outcome: 'rebooting', command: 'c', slot: 0 };
+    put(slots.run('web01'), encode({ ...record, endedAt: at, waitedMs: 0, ranMs: 0 }));
+    const { sights } = await tend(noSights, 0);
+    expect((await tend(sights, MINUTE)).deeds).toEqual([]);
+    remove(slots.owner(0));
+    const later = await tend(noSights, 0);
+    expect((await tend(later.sights, MINUTE - 1)).deeds).toEqual([]);
+    expect((await tend(later.sights, MINUTE)).deeds).toEqual([{ kind: 'lost', node: 'web01' }]);
+    expect(value(keys.node('web01'))).toMatchObject({
+      state: 'lost',
+      why: expect.stringContaining('its slot was cleared') as string,
+    });
+  });
+
   test('ends no run whose claim has changed', async () => {
     const { tend, put, value } = await ready();
     runs(put);
