@@ -168,9 +168,19 @@ describe('a state folder', () => {
 });
 
 describe('the end of a run, in its job', () => {
-  const held = (hold: string) =>
+  const held = (hold: string | number) =>
     [{ waitedMs: 0, grant: { owner: { index: 1 }, context: { run: { hold } } } }] as unknown as HeldSlots;
   const slots = held('forever');
+  test.each([
+    ['forever', 'rebooting', true],
+    [30_000, 'rebooting', undefined],
+    ['none', 'rebooting', undefined],
+    ['forever', 'failed', undefined],
+  ] as const)('its claim stays for ever, with hold %s, of one that is %s: %s', (hold, outcome, expected) => {
+    const ran = { outcome, ending: { kind: 'exited', code: 3 }, ranMs: 1 } as unknown as Ran;
+    expect(endOf(held(hold), ran, at).holds).toBe(expected);
+  });
+
   const lost = { kind: 'lost', why: 'gone', group: 'web' } as const;
   test.each<[Outcome, Partial<Ran>, object]>([
     ['succeeded', {}, { state: 'good', exitCode: 3 }],
