@@ -41,7 +41,7 @@ export const exitCodes: readonly ExitCode[] = [
   {
     code: String(EXIT_STOPPED),
     meaning:
-      'the job of the run was stopped, or no longer asks for this node: nothing was started, or the command was killed (`job cancel --kill`)',
+      'the job of the run was stopped, no longer asks for this node, or another run of the task has served it: nothing was started, or the command was killed (`job cancel --kill`)',
   },
   { code: String(EXIT_TIMED_OUT), meaning: 'command killed by `--timeout`' },
   {
