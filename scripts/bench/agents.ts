@@ -11,9 +11,9 @@ import type { Row } from './report.ts';
 
 export const howAgents = `The thousand agents are the code of \`runlock agent\` in one Node.js process, each with a session and connections \
 of its own, on a Consul server that keeps its data on disk and takes more than 200 connections from one address. Their runs are no \
-processes and hold no slot: they send what a run sends for its job or its trigger. One job asks all of them; the time is from before \
-its first write until the last agent knows that it has accepted, and only then may runs begin. Agents of a large job look one after \
-the other, 200 a second. Writes are entries in Consul’s log, refused ones too; requests are those of the agents alone.`;
+processes and hold no slot: they send what a run sends for its job or its trigger. One job asks all of them. Nobody may accept until its \
+lists of targets are all written; the time is from then until the last agent knows that it has accepted, and only then may runs begin. Agents \
+of a large job look one after the other, 500 a second. Writes are entries in Consul’s log, refused ones too; requests are those of the agents alone.`;
 
 const section = 'Many agents at once';
 /** Longest time for one step. */
@@ -31,11 +31,12 @@ export async function measureAgents(quick: boolean, say: (line: string) => void)
     ...(reach && { reach }),
   });
   const rows: readonly Row[] = [
-    row('all have accepted', 'ms', asked.acceptedMs, {
+    row('the request is written', 'ms', asked.writtenMs),
+    row('all have accepted, from then', 'ms', asked.acceptedMs, {
       text: 'within 5,000 ms',
       met: asked.acceptedMs <= 5_000,
     }),
-    row('half have accepted', 'ms', asked.middleMs),
+    row('half have accepted, from then', 'ms', asked.middleMs),
     row('writes until accepted, each', 'writes', asked.writes, { text: '1', met: asked.writes === 1 }),
     row('requests until accepted, each', 'requests', asked.requests),
     row('writes of a run’s start and end in its job, each', 'writes', asked.runWrites),
@@ -77,13 +78,14 @@ async function askAll({ consul, fleet }: Place) {
   const beganMs = performance.now();
   const targets = nodes.map((node) => [node, 0] as const);
   await askFor(consul, 'bench/agents', { targets, maxFailures: nodes.length });
-  const writtenMs = performance.now() - beganMs;
+  const readyMs = performance.now();
   await until(() => moments.accepted.size === nodes.length);
-  const afterMs = [...moments.accepted.values()].map((ms) => ms - beganMs);
+  const afterMs = [...moments.accepted.values()].map((ms) => ms - readyMs);
   const each = { requests: agents.requests / nodes.length, writes: agents.writes / nodes.length };
   fleet.admit(true);
   await until(() => moments.begun.size === nodes.length && fleet.isQuiet());
   const runWrites = runs.writes / nodes.length;
+  const writtenMs = readyMs - beganMs;
   return { ...each, writtenMs, acceptedMs: Math.max(...afterMs), middleMs: median(afterMs), runWrites };
 }
 

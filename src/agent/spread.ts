@@ -2,7 +2,7 @@
 import { hashOf } from '../jobs/stage.ts';
 
 /** Targets a second. */
-const RATE = 200;
+const RATE = 500;
 
 /** Milliseconds, the same for a node each time. */
 export function spreadMs(node: string, targets: number): number {
