@@ -5,7 +5,7 @@
 import { contend } from '../jobs/contend.ts';
 import type { Plan } from '../jobs/contend.ts';
 import type { OfTarget } from '../jobs/end.ts';
-import { jobRule, lookAt } from '../jobs/read.ts';
+import { jobWriteRule, lookAt } from '../jobs/read.ts';
 import { final } from '../jobs/transactions.ts';
 import { causesOf } from '../lock/causes.ts';
 import { readSlots } from '../lock/decide.ts';
@@ -46,7 +46,7 @@ export function endAfterReboot(of: OfTarget, task: Rebooted): Promise<AfterReboo
   const { groups, publish, during, newId } = task;
   const [home = ''] = (groups[0] ?? '').split('/.');
   const rules = [
-    jobRule(prefix, home, 'write'),
+    jobWriteRule(prefix, home, of.ref.principal),
     ...groups.map((group) => groupKeys(prefix, group).rule),
     ...[...publish.map(({ path }) => path), ...during].map((path) => stateRule(prefix, path, 'write')),
   ];

@@ -11,7 +11,7 @@ import { PIECE_BYTES } from '../jobs/documents.ts';
 import type { LogPiece, LogRequest } from '../jobs/documents.ts';
 import { logPieceKey } from '../jobs/keys.ts';
 import { answerPiece, dropReader, leaveLog } from '../jobs/logs.ts';
-import { jobRule, lookAt, requestRule } from '../jobs/read.ts';
+import { jobWriteRule, lookAt, requestRule } from '../jobs/read.ts';
 import { decodeLogRequest } from '../jobs/records.ts';
 import { isEnded, shownState } from '../jobs/stage.ts';
 import type { SeenTarget } from '../jobs/transactions.ts';
@@ -174,7 +174,7 @@ async function step(
   memory.key = key;
   const result = await send(ways.consul, steps, {
     ...limits,
-    rule: jobRule(ways.prefix, request.home, 'write'),
+    rule: jobWriteRule(ways.prefix, request.home, of.principal),
   });
   if (result.kind === 'done') {
     memory.answered = request.piece;

@@ -4,7 +4,7 @@ import type { Context, Defining, Invocation, Listed, Registered } from './comman
 import { applyConfig, fillFromTask, keysOf, noteConfigUse } from './config/apply.ts';
 import type { Config } from './config/read.ts';
 import { helpColumns, helpLayout } from './help.ts';
-import { sayMisplaced } from './misplaced.ts';
+import { sayLeftOut, sayMisplaced } from './misplaced.ts';
 import { isRunlockError } from '../errors.ts';
 import { glossary } from '../text/glossary.ts';
 import { wrapHelp } from '../text/wrap.ts';
@@ -69,6 +69,9 @@ async function parseLine<Platform extends Printer>(
         getErrHasColors: () => false,
       });
   }
+  const command = program.commands.find((each) => each.name() === argv[0]);
+  const leftOut = command && sayLeftOut(argv.slice(1), command);
+  if (leftOut !== undefined) throw usage(leftOut);
   try {
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {

@@ -3,7 +3,7 @@ import { send } from '../consul/txn.ts';
 import { isRunlockError } from '../errors.ts';
 import type { JobKeys } from './keys.ts';
 import type { Looker } from './look.ts';
-import { jobRule } from './read.ts';
+import { jobWriteRule } from './read.ts';
 import { markWatched, unmarkWatched } from './transactions.ts';
 import type { JobView } from './view.ts';
 
@@ -26,10 +26,10 @@ export function createAnnouncer({ consul, deps: { clock, random }, prefix, signa
   let marked: { readonly keys: JobKeys; readonly rule: string } | undefined;
   let isAllowed = true;
   return {
-    look: async ({ job, targets, isOver }) => {
+    look: async ({ ref, job, targets, isOver }) => {
       if (!isAllowed || isOver || !targets.some(({ state }) => state === 'running')) return;
       if (clock.monotonicMs() - markedMs < AGAIN_MS) return;
-      const rule = jobRule(prefix, job.spec.value.home, 'write');
+      const rule = jobWriteRule(prefix, job.spec.value.home, ref.principal);
       const until = new Date(clock.now() + LASTS_MS).toISOString();
       marked = { keys: job.keys, rule };
       try {

@@ -7,7 +7,7 @@ import { contend, contendersOf } from './contend.ts';
 import type { Contender, Plan } from './contend.ts';
 import type { Stage, TargetDocument } from './documents.ts';
 import type { JobRef } from './keys.ts';
-import { jobRule, lookAt, placeOf, requestRule } from './read.ts';
+import { jobWriteRule, lookAt, placeOf, requestRule } from './read.ts';
 import type { Known, Look } from './read.ts';
 import { decodeStage, encodeStage, isFinal } from './records.ts';
 import { NO_STAGE, isPast, isUnderWay, shownState, stopped } from './stage.ts';
@@ -146,7 +146,7 @@ export type StopResult =
 export function stopJob(of: OfJob, wish: Stop): Promise<StopResult> {
   const { consul, prefix, ref, home, signal } = of;
   const place = placeOf(prefix, home, ref);
-  const rule = jobRule(prefix, home, 'write');
+  const rule = jobWriteRule(prefix, home, ref.principal);
   let sent: Stage | undefined;
   return contend({ ...of, rule }, async (): Promise<Plan<StopResult>> => {
     const { entry } = await consul.get(place.keys.stage, { signal, rule });
@@ -177,7 +177,10 @@ const send = <T>(
 
 const contended = <T>(of: OfTarget, plan: () => Promise<Plan<T>>): Promise<T> =>
   contend(
-    { ...of, rule: `${requestRule(of.prefix)}, ${jobRule(of.prefix, of.known?.home ?? '<group>', 'write')}` },
+    {
+      ...of,
+      rule: `${requestRule(of.prefix)}, ${jobWriteRule(of.prefix, of.known?.home ?? '<group>', of.ref.principal)}`,
+    },
     plan,
   );
 

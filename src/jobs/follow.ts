@@ -6,7 +6,7 @@ import { createAnnouncer } from './announce.ts';
 import { jobText } from './keys.ts';
 import { createLooker } from './look.ts';
 import type { Looker } from './look.ts';
-import { jobRule, placeOf } from './read.ts';
+import { jobReadRule, placeOf } from './read.ts';
 import { viewJob } from './view.ts';
 import type { JobView } from './view.ts';
 
@@ -34,7 +34,7 @@ export async function followJob<R>(
 ): Promise<R> {
   const { consul, deps, prefix, ref, signal } = looker;
   const { keys } = placeOf(prefix, home, ref);
-  const rule = jobRule(prefix, home, 'read');
+  const rule = jobReadRule(prefix, home);
   const look = createLooker(looker);
   const announcer = looker.live ? createAnnouncer(looker) : undefined;
   let dueInMs = Infinity;

@@ -51,8 +51,12 @@ export type Look =
 
 export const requestRule = (prefix: string): string =>
   `key_prefix "${prefix}/.requests/" { policy = "read" }`;
-export const jobRule = (prefix: string, home: string, policy: 'read' | 'write'): string =>
-  `key_prefix "${prefix}/${home}/.jobs/" { policy = "${policy}" }`;
+/** To look at the jobs of a group: of all principals. */
+export const jobReadRule = (prefix: string, home: string): string =>
+  `key_prefix "${prefix}/${home}/.jobs/" { policy = "read" }`;
+/** To write those of one principal: with a rule for all of them it could end another's. */
+export const jobWriteRule = (prefix: string, home: string, principal: string): string =>
+  `key_prefix "${prefix}/${home}/.jobs/${principal}/" { policy = "write" }`;
 
 /** Where the keys of a job are. */
 export const placeOf = (prefix: string, home: string, ref: JobRef): JobPlace => ({
@@ -86,7 +90,7 @@ export async function lookAt(
   for (let tries = 1; tries <= TRIES; tries += 1) {
     const place = now && placeOf(prefix, now.home, ref);
     const listKey = now && requests.targets(ref.id, now.chunk);
-    const own = now && jobRule(prefix, now.home, 'read');
+    const own = now && jobReadRule(prefix, now.home);
     const found = await readTogether(
       consul,
       [

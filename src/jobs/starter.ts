@@ -11,7 +11,7 @@ import { MOST_TARGETS } from './documents.ts';
 import type { Spec, Targets } from './documents.ts';
 import { jobText } from './keys.ts';
 import type { JobRef } from './keys.ts';
-import { checkTally, jobIn, jobRule, placeOf, requestRule, seenIn } from './read.ts';
+import { checkTally, jobIn, jobReadRule, jobWriteRule, placeOf, requestRule, seenIn } from './read.ts';
 import { MOST_CHUNKS, MOST_STAGES, decodeSpec, encodeTargets } from './records.ts';
 import { NO_STAGE, firstTally, ready } from './stage.ts';
 import { readTogether } from './together.ts';
@@ -52,7 +52,7 @@ export async function startJob(starter: Starter, request: NewRequest): Promise<S
   const lists = listsOf(request.targets);
   const spec = toSpec(request, lists);
   const place = placeOf(prefix, spec.home, ref);
-  const rule = `${place.requests.rule}, ${jobRule(prefix, spec.home, 'write')}`;
+  const rule = `${place.requests.rule}, ${jobWriteRule(prefix, spec.home, ref.principal)}`;
   const offline = request.targets.filter(([, stage]) => stage === NO_STAGE).length;
   let wasThere = false;
   const plan = async (): Promise<Plan<Started>> => {
@@ -90,7 +90,7 @@ export async function readJob(
   { home, expected = true }: { readonly home: string; readonly expected?: boolean },
 ): Promise<SeenJob | undefined> {
   const { requests, keys, id } = placeOf(prefix, home, ref);
-  const rule = jobRule(prefix, home, 'read');
+  const rule = jobReadRule(prefix, home);
   const found = await readTogether(
     consul,
     [

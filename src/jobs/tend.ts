@@ -15,7 +15,7 @@ import { endTarget, stopJob } from './end.ts';
 import { NOT_BOOTED, goneRuns, watchRuns } from './gone.ts';
 import type { Watched } from './gone.ts';
 import { agentKey, jobGroup } from './keys.ts';
-import { jobRule } from './read.ts';
+import { jobWriteRule } from './read.ts';
 import { isExpired, isUnderWay } from './stage.ts';
 import { collect, dropPointers } from './transactions.ts';
 import { viewJob } from './view.ts';
@@ -183,7 +183,7 @@ export async function collectJob(tender: Tender, ref: JobView['ref']): Promise<C
   const { prefix, consul, signal } = tender;
   const first = await viewJob({ consul, prefix, ref }, { signal });
   if (!first) return 'kept';
-  const rule = `${jobRule(prefix, first.job.spec.value.home, 'write')}, ${first.job.requests.rule}`;
+  const rule = `${jobWriteRule(prefix, first.job.spec.value.home, ref.principal)}, ${first.job.requests.rule}`;
   const nodes = first.targets.map(({ node }) => node);
   const lists = Array.from({ length: Math.ceil(nodes.length / MOST_TARGETS) }, (_, i) =>
     nodes.slice(i * MOST_TARGETS, (i + 1) * MOST_TARGETS),

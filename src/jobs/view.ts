@@ -3,7 +3,7 @@ import type { Consul, Entry, RetryOptions } from '../consul/consul.ts';
 import { isRunlockError } from '../errors.ts';
 import type { Spec, Stage, TargetDocument } from './documents.ts';
 import type { JobRef } from './keys.ts';
-import { checkTally, jobIn, jobRule, placeOf, requestRule, seenIn } from './read.ts';
+import { checkTally, jobIn, jobReadRule, placeOf, requestRule, seenIn } from './read.ts';
 import { decodeSpec, decodeTail, decodeTarget, decodeTargets } from './records.ts';
 import { failuresOf, isOver, isUnderWay, shownState } from './stage.ts';
 import type { ShownState } from './stage.ts';
@@ -64,7 +64,7 @@ export async function viewJob(
     const found = new Map(entries.map((each) => [each.key, each]));
     // A transaction leaves out what the token may not read: a read of the key alone is refused.
     for (const key of [stage, tally])
-      if (!found.has(key)) await consul.get(key, { ...options, rule: jobRule(prefix, home, 'read') });
+      if (!found.has(key)) await consul.get(key, { ...options, rule: jobReadRule(prefix, home) });
     const spec = seenIn(found, specKey, decodeSpec);
     if (spec?.value.home !== home) continue;
     const job = jobIn(found, { ...place, spec }, ref);

@@ -7,7 +7,7 @@ import type { Plan } from '../jobs/contend.ts';
 import { noteEnd } from '../jobs/ledger.ts';
 import type { LedgerEnd } from '../jobs/ledger.ts';
 import { endTarget } from '../jobs/end.ts';
-import { jobRule, lookAt, requestRule } from '../jobs/read.ts';
+import { jobWriteRule, lookAt, requestRule } from '../jobs/read.ts';
 import type { Asked, JobReader } from '../jobs/read.ts';
 import { isFinal } from '../jobs/records.ts';
 import type { ServedEnd } from '../jobs/served.ts';
@@ -40,8 +40,8 @@ const REQUEST_MS = 5_000;
 /** In characters, for people. */
 export const LONGEST_LINE = 200;
 
-export const rulesOf = ({ prefix, home }: Pick<RunOf, 'prefix' | 'home'>): string =>
-  `${requestRule(prefix)}, ${jobRule(prefix, home, 'write')}`;
+export const rulesOf = ({ prefix, home, ref }: Pick<RunOf, 'prefix' | 'home' | 'ref'>): string =>
+  `${requestRule(prefix)}, ${jobWriteRule(prefix, home, ref.principal)}`;
 
 /** What the document of a target says of its run that has ended so. Pure. */
 export function endOf(slots: HeldSlots, ran: Ran, endedAt: string): LedgerEnd {

@@ -10,7 +10,7 @@ import { isRunlockError } from '../errors.ts';
 import type { Stage } from '../jobs/documents.ts';
 import { jobText } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
-import { jobRule, placeOf } from '../jobs/read.ts';
+import { jobReadRule, placeOf } from '../jobs/read.ts';
 import { decodeStage, decodeWatching } from '../jobs/records.ts';
 import type { RunOf } from './job-end.ts';
 import type { ExecDeps } from './options.ts';
@@ -35,7 +35,7 @@ export async function followStage(
 ): Promise<void> {
   const { consul, prefix, home, ref } = of;
   const key = placeOf(prefix, home, ref).keys.stage;
-  const options = { signal, rule: jobRule(prefix, home, 'read'), retryForMs: 0 };
+  const options = { signal, rule: jobReadRule(prefix, home), retryForMs: 0 };
   let stageIndex: number | undefined = from;
   // The first look is at once: somebody may be watching already.
   let seenIndex = 0;

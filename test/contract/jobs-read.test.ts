@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { connect } from '../../src/consul/consul.ts';
 import type { Consul } from '../../src/consul/consul.ts';
 import { consulSettings } from '../../src/consul/env.ts';
-import { acceptTarget, dropPointer, endTarget } from '../../src/jobs/end.ts';
+import { acceptTarget, dropPointer, endTarget, stopJob } from '../../src/jobs/end.ts';
 import { lookAt } from '../../src/jobs/read.ts';
 import { startJob } from '../../src/jobs/starter.ts';
 import type { Target } from '../../src/jobs/starter.ts';
@@ -84,6 +84,30 @@ test.each(NEEDED)('without the right to read %s nothing counts as gone', async (
   const allowed = { ...of, consul: connectAs(whole) };
   expect(await lookAt(allowed, allowed, { signal })).toMatchObject({ kind: 'target' });
   expect(await lookAt({ ...allowed, ref: ref('none') }, allowed, { signal })).toEqual({ kind: 'gone' });
+});
+
+test('whoever may not write a job is told the rule for the jobs of its principal alone', async () => {
+  await startJob(common(), { ref: ref('guarded'), spec: asked, targets: [['web01', 0]] });
+  const { principal } = ref('guarded');
+  const needed = `key_prefix "p/prod/web/.jobs/${principal}/" { policy = "write" }`;
+  const reads = NEEDED.map(([, rule]) => rule);
+  const weak = { ...common(), consul: connectAs(await agent.token(reads.join('\n'))), ref: ref('guarded') };
+  const others = [
+    ...reads,
+    `key_prefix "p/.requests/" { policy = "write" }`,
+    `key_prefix "p/prod/web/.jobs/other/" { policy = "write" }`,
+  ];
+  const other = { ...weak, consul: connectAs(await agent.token(others.join('\n'))) };
+  for (const of of [weak, other])
+    for (const writes of [
+      () => stopJob({ ...of, home: 'prod/web' }, { why: 'cancelled', by: 'x' }),
+      () => acceptTarget({ ...of, node: 'web01' }),
+      () => startJob(of, { ref: ref('more'), spec: asked, targets: [['web01', 0]] }),
+    ])
+      await expect(writes()).rejects.toMatchObject({
+        code: 'forbidden',
+        message: expect.stringContaining(needed) as string,
+      });
 });
 
 test('a token that may not read single keys of a job is told so', async () => {

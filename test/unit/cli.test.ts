@@ -247,6 +247,16 @@ describe('the environment', () => {
   });
 });
 
+test('a value may begin with two dashes after =, and the words of a command are left alone', async () => {
+  expect(await read(['freeze', 'prod', '--reason=--dry-run'])).toMatchObject({
+    options: { reason: '--dry-run' },
+  });
+  expect(await exec(['--', 'x', '--group', '--reason'])).toMatchObject({ options: { command: 'x' } });
+  expect(await exec(['x', '--group', '--quiet'])).toMatchObject({
+    options: { command: 'x', args: ['--group', '--quiet'] },
+  });
+});
+
 describe('wrong usage says what is wrong, and where to look', () => {
   test.each<[string[], RegExp]>([
     [[], /^no command; see 'runlock --help'$/],
@@ -280,6 +290,15 @@ describe('wrong usage says what is wrong, and where to look', () => {
     [['exec'], /^missing <command>; see 'runlock exec --help'$/],
     [['exec', '--'], /^missing <command>; see/],
     [['exec', '--nonsense', '--', 'x'], /unknown option '--nonsense'.*'runlock exec --help'$/],
+    [
+      ['job', 'start', 'web', '--principal', 'ops', '--reason', '--dry-run'],
+      /^no value for --reason: --dry-run begins with '--'; if that is meant as the value, write --reason=--dry-run$/,
+    ],
+    [['freeze', 'prod', '--reason', '--for', '1h'], /^no value for --reason: --for begins with '--'/],
+    [['agent', 'pause', '--reason', '--json'], /^no value for --reason: --json begins/],
+    [['state', 'set', 'a/b', 'x', '--if-value', '--force'], /^no value for --if-value: --force begins/],
+    [['exec', '-g', '--dry-run', '--', 'x'], /^no value for -g: .* write --group=--dry-run$/],
+    [['agent', '--log-dir', '--verbose'], /^no value for --log-dir: --verbose begins/],
     [['exec', '-g'], /^no value for --group <path>; see 'runlock exec --help'$/],
     [['exec', '-n', '0', '--', 'x'], /^--slots 0: not a whole number from 1 to 100000$/],
     [
