@@ -2,10 +2,11 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { jobText } from '../jobs/keys.ts';
 import type { JobRef } from '../jobs/keys.ts';
+import { makeLogFolder } from './own-folders.ts';
 import type { RunEnd } from './run-notes.ts';
 import { visible } from '../text/visible.ts';
 
@@ -66,7 +67,7 @@ export function launch(
   const asked = [...self, ...words, '--log-file', file];
   const scope = scopeless ? [] : scopeFor({ env, uid, ref });
   const line = [...scope, ...asked] as [string, ...string[]];
-  mkdirSync(dirname(file), { recursive: true, mode: 0o750 });
+  makeLogFolder(logFolder, dirname(file), { uid });
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   // A file, not a pipe: the run outlives this process.
   const fd = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_WRONLY, 0o640);

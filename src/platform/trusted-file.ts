@@ -20,6 +20,7 @@ export interface Reader {
 
 const ROOT = 0;
 const GROUP_OR_OTHERS_MAY_WRITE = 0o022;
+const OTHERS_MAY_WRITE = 0o002;
 const STICKY = 0o1000;
 /** As many links as the kernel follows (path_resolution(7)). */
 const MOST_LINKS = 40;
@@ -94,6 +95,31 @@ function checkFolder(folder: string, reader: Reader): void {
   }
 }
 
+/** A folder, and all above it, as that of the tasks has to be. @throws as `readTrusted` */
+export const checkTaskFolder = (folder: string, reader: Reader): void => checkFolder(resolve(folder), reader);
+
+/**
+ * A folder that nobody but root or the reader can change, and that is no link. Groups of the system may write above it:
+ * /var/log is such a folder on some of them.
+ * @param above `alone`: what is above it was looked at.
+ * @throws RunlockError `config`: which folder others can change, and the command that mends it.
+ */
+export function checkOwnFolder(folder: string, reader: Reader, above: 'too' | 'alone' = 'too'): void {
+  const found = lstatSync(folder);
+  if (found.isSymbolicLink())
+    throw wrong(folder, `it is a symbolic link; put the folder itself there, or run rm ${folder}`);
+  if (!found.isDirectory()) throw wrong(folder, 'it is not a folder; put a folder in its place');
+  checkOwner(folder, found, reader);
+  if (above === 'alone') return;
+  for (let path = folder; path !== dirname(path);) {
+    path = dirname(path);
+    const { uid, mode } = lstatSync(path);
+    if (uid !== ROOT && uid !== reader.uid) throw ofAnother(path, { uid });
+    if ((mode & OTHERS_MAY_WRITE) !== 0 && (mode & STICKY) === 0)
+      throw wrong(path, `other users can write it; run chmod o-w ${path}`);
+  }
+}
+
 /**
  * A file or folder that nobody but root or the reader can replace. It may be reached by links, as /bin/sh is.
  * @param reader.absent `allowed`: there may be none, if nobody else can put one there.
@@ -157,7 +183,7 @@ function checkOwner(
   throw wrong(path, `its group or other users can write it; run chmod go-w ${path}`);
 }
 
-const ofAnother = (path: string, { uid }: Stats) =>
+const ofAnother = (path: string, { uid }: Pick<Stats, 'uid'>) =>
   wrong(path, `it belongs to user ${uid}, so what it says can't be trusted; run chown root ${path}`);
 
 function wrong(path: string, why: string): RunlockError {

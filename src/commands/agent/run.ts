@@ -1,6 +1,7 @@
 /** `runlock agent`: runs the agent of this node, or tells it something. */
 import type { Asked, Defining } from '../../cli/command.ts';
 import type { RequestsChoice } from '../../agent/serving.ts';
+import { checkFolders, checkIsFolder } from '../../agent/own-folders.ts';
 import { openStateFolder } from '../../agent/state-folder.ts';
 import { systemAuthorities } from '../../consul/authorities.ts';
 import { assertNever } from '../../errors.ts';
@@ -38,6 +39,7 @@ export async function run(asked: Asked<AgentOptions>, platform: Platform): Promi
   const { action, json } = options;
   if (action === 'run') return runAgentHere(asked, platform);
   openLog(platform, common);
+  checkIsFolder('--state-dir', options.stateDir);
   const state = openStateFolder(options.stateDir, platform);
   const answer = async (text: string) => {
     await print(platform, { json: false, data: {}, text: () => `${text}\n`, isProse: true });
@@ -82,6 +84,7 @@ async function runAgentHere({ common, options }: Asked<AgentOptions>, platform: 
     stoppedBy ||= name;
     stopped.abort();
   });
+  checkFolders(options, platform);
   return withWays({ common: { ...common, isTalkative: true } }, platform, async ({ deps, connect }) => {
     stopped.signal.addEventListener('abort', () => deps.emit({ event: 'agent-stops', signal: stoppedBy }));
     const [{ runAgent }, { watchHost }, { serviceManager }, { openRuns }, { takeOwnLimit }, consul] =
