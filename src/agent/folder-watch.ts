@@ -11,7 +11,7 @@ const LOOK_MS = 60_000;
  * Another folder in its place (a mount, a link, one that was missing) rings no bell. To look for that is one call of the
  * kernel.
  */
-const PLACE_MS = 3_000;
+const PLACE_MS = 15_000;
 
 export interface FolderWatch {
   readonly folder: string;
