@@ -42,7 +42,7 @@ function watch(folder: string, onChange = (): void => undefined) {
   };
 }
 
-const LOOK_MS = 3_000;
+const LOOK_MS = 15_000;
 const SETTLE_MS = 200;
 
 test('a file that is written is noticed by the kernel, once it is left alone', async () => {
